@@ -1,0 +1,353 @@
+//! What administrators ask, on a Unix socket that only this user may open.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tracing::{error, info};
+use twinbox_ids::{NodeName, Pii};
+use twinbox_mailbox::{Lights, Mailbox, NewMailbox, Quota};
+use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mark, Message, PinError};
+use twinbox_roles::{CommandError, DutyState, MemberKind};
+use twinbox_wire::admin::{
+    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest,
+    MessageListReply, MessageRequest, NodeRequest, User, UserAddRequest, UserChanged, UserListReply,
+    UserListRequest, UserRequest, UserSetPinRequest,
+    admin_server::{Admin, AdminServer},
+};
+
+use crate::{
+    AppError,
+    members::{NodeFacts, Others},
+    node::Node,
+};
+
+/// Bytes of a WAV file in one message.
+const PART: usize = 64 * 1024;
+
+/// Answers administrators.
+pub struct AdminService {
+    node: Arc<Node>,
+    facts: Arc<NodeFacts>,
+    others: Arc<Others>,
+}
+
+impl AdminService {
+    /// For this node.
+    pub fn new(node: Arc<Node>, facts: Arc<NodeFacts>, others: Arc<Others>) -> Self {
+        Self { node, facts, others }
+    }
+
+    /// Serves on the socket until stopped; the socket is gone afterwards.
+    pub async fn serve(self, socket: AdminSocket, stop: CancellationToken) {
+        let AdminSocket { listener, path } = socket;
+        let served = tonic::transport::Server::builder()
+            .add_service(AdminServer::new(self))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            error!(%error, "the administrators' socket has ended");
+        }
+        // One that somebody removed already is what we want.
+        let _ = std::fs::remove_file(path);
+    }
+
+    async fn mailbox(&self, number: &str) -> Result<Mailbox, Status> {
+        self.node.mailstore.find_by_number(number).await.map_err(internal)?.ok_or_else(|| {
+            Status::not_found(format!("there is no mailbox {number}: 'twinbox user list' shows those there are"))
+        })
+    }
+
+    async fn message(&self, request: &MessageRequest) -> Result<(Mailbox, Message), Status> {
+        let mailbox = self.mailbox(&request.number).await?;
+        let id = request
+            .id
+            .parse()
+            .map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))?;
+        let message = self.node.mailstore.message(mailbox.id, id).await.map_err(mail)?;
+        let message = message.ok_or_else(|| mail(MailError::NoMessage(id)))?;
+        Ok((mailbox, message))
+    }
+
+    async fn user(&self, mailbox: Mailbox) -> Result<User, Status> {
+        let Lights { new, saved } = self.node.mailstore.lights(mailbox.id).await.map_err(internal)?;
+        Ok(User {
+            id: mailbox.id.to_string(),
+            number: mailbox.number,
+            name: mailbox.name.into_revealed(),
+            timezone: mailbox.timezone,
+            operator: mailbox.operator.unwrap_or_default(),
+            must_change_pin: mailbox.pin.is_none_or(|pin| pin.must_change),
+            new_messages: new,
+            old_messages: saved,
+        })
+    }
+}
+
+/// The bound socket.
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: std::path::PathBuf,
+}
+
+impl AdminSocket {
+    /// Binds; a socket that a killed process left behind is replaced, one that answers is not.
+    pub fn bind(path: &Path) -> Result<Self, AppError> {
+        let failed = |source| AppError::AdminSocket { path: path.to_owned(), source };
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::AddrInUse,
+                "another node answers there: give each its own node.admin_socket",
+            )));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn cluster_status(
+        &self,
+        _: Request<ClusterStatusRequest>,
+    ) -> Result<Response<ClusterStatusReply>, Status> {
+        let view = self.node.roles.watch().borrow().clone();
+        let mut infos = self.others.ask().await;
+        infos.insert(self.node.name.clone(), self.facts.show());
+        let name = |name: &Option<NodeName>| name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let members = view
+            .members
+            .iter()
+            .map(|member| {
+                let publisher = view.publisher.as_ref() == Some(&member.name);
+                let address = self.node.config.cluster.members.iter().find(|m| m.name == member.name);
+                admin::Member {
+                    name: member.name.to_string(),
+                    kind: member.kind.to_string(),
+                    role: match (member.kind, publisher) {
+                        (MemberKind::Witness, _) => "witness",
+                        (MemberKind::Node, true) => "publisher",
+                        (MemberKind::Node, false) => "subscriber",
+                    }
+                    .to_owned(),
+                    status: member.status.to_string(),
+                    reason: member.reason.clone(),
+                    duties: view
+                        .duties
+                        .iter()
+                        .filter(|duty| duty.holder.as_ref() == Some(&member.name))
+                        .map(|duty| duty.duty.to_string())
+                        .collect(),
+                    address: address.map(|m| m.address.clone()).unwrap_or_default(),
+                    info: infos.remove(&member.name),
+                }
+            })
+            .collect();
+        Ok(Response::new(ClusterStatusReply {
+            cluster: self.node.config.cluster.name.clone(),
+            publisher: name(&view.publisher),
+            leader: name(&view.leader),
+            quorum: view.quorum,
+            reason: view.reason.clone(),
+            answered_by: self.node.name.to_string(),
+            members,
+        }))
+    }
+
+    async fn make_publisher(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
+        let node = node_name(&request)?;
+        self.node.roles.make_publisher(&node).await.map_err(command)?;
+        info!(%node, "made publisher by an administrator");
+        Ok(Response::new(Done {}))
+    }
+
+    async fn activate(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
+        let node = node_name(&request)?;
+        self.node.roles.activate(&node).await.map_err(command)?;
+        info!(%node, "activated by an administrator");
+        Ok(Response::new(Done {}))
+    }
+
+    async fn deactivate(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
+        let node = node_name(&request)?;
+        self.node.roles.deactivate(&node).await.map_err(command)?;
+        info!(%node, "deactivated by an administrator");
+        Ok(Response::new(Done {}))
+    }
+
+    async fn duty_list(&self, _: Request<DutyListRequest>) -> Result<Response<DutyListReply>, Status> {
+        let view = self.node.roles.watch().borrow().clone();
+        let duties = view
+            .duties
+            .iter()
+            .map(|duty| admin::Duty {
+                duty: duty.duty.to_string(),
+                holder: duty.holder.as_ref().map(ToString::to_string).unwrap_or_default(),
+                epoch: duty.epoch.as_ref().map(ToString::to_string).unwrap_or_default(),
+                state: match duty.state {
+                    DutyState::Running => "running",
+                    DutyState::Starting => "starting",
+                    DutyState::Waiting => "waiting",
+                }
+                .to_owned(),
+                reason: duty.reason.clone(),
+            })
+            .collect();
+        Ok(Response::new(DutyListReply { duties }))
+    }
+
+    async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserChanged>, Status> {
+        let request = request.into_inner();
+        let settings = &self.node.config.voicemail;
+        let or_default = |given: String, default: &str| if given.is_empty() { default.to_owned() } else { given };
+        let new = NewMailbox {
+            number: request.number,
+            name: Pii::new(request.name),
+            pin: Some(Pii::new(request.pin)),
+            must_change: request.must_change,
+            timezone: or_default(request.timezone, &settings.timezone),
+            language: settings.language.clone(),
+            quota: Quota {
+                max_messages: u64::from(settings.max_messages),
+                max_message_ms: self.node.config.calls.max_message_ms,
+            },
+            operator: Some(request.operator).filter(|operator| !operator.is_empty()),
+        };
+        let (mailbox, acknowledgement) = self.node.mailstore.create(new).await.map_err(create)?;
+        Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn user_list(&self, _: Request<UserListRequest>) -> Result<Response<UserListReply>, Status> {
+        let mut users = Vec::new();
+        for mailbox in self.node.mailstore.mailboxes().await.map_err(internal)? {
+            users.push(self.user(mailbox).await?);
+        }
+        users.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
+        Ok(Response::new(UserListReply { users }))
+    }
+
+    async fn user_show(&self, request: Request<UserRequest>) -> Result<Response<User>, Status> {
+        let mailbox = self.mailbox(&request.into_inner().number).await?;
+        Ok(Response::new(self.user(mailbox).await?))
+    }
+
+    async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserChanged>, Status> {
+        let request = request.into_inner();
+        let mailbox = self.mailbox(&request.number).await?;
+        let acknowledgement = self
+            .node
+            .mailstore
+            .reset_pin(mailbox.id, &Pii::new(request.pin), request.must_change)
+            .await
+            .map_err(pin)?;
+        Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn user_remove(&self, request: Request<UserRequest>) -> Result<Response<UserChanged>, Status> {
+        let mailbox = self.mailbox(&request.into_inner().number).await?;
+        let acknowledgement = self.node.mailstore.remove(mailbox.id).await.map_err(mail)?;
+        Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn message_list(&self, request: Request<UserRequest>) -> Result<Response<MessageListReply>, Status> {
+        let mailbox = self.mailbox(&request.into_inner().number).await?;
+        let messages = self.node.mailstore.messages(mailbox.id).await.map_err(internal)?;
+        let messages = messages
+            .into_iter()
+            .map(|message| admin::Message {
+                id: message.id.to_string(),
+                state: match message.folder {
+                    _ if message.deleted => "deleted",
+                    Folder::New => "new",
+                    Folder::Heard => "heard",
+                    Folder::Saved => "saved",
+                }
+                .to_owned(),
+                received_ms: message.received.0,
+                caller: message.caller.map(Pii::into_revealed).unwrap_or_default(),
+                length_ms: message.length_ms,
+                partial: message.audio.as_ref().is_some_and(|audio| audio.partial),
+                uid: message.uid.unwrap_or_default(),
+                audio: message.audio.map(|audio| audio.blob.hash.to_string()).unwrap_or_default(),
+            })
+            .collect();
+        Ok(Response::new(MessageListReply { messages }))
+    }
+
+    type MessageExportStream = tokio_stream::Iter<std::vec::IntoIter<Result<AudioPart, Status>>>;
+
+    async fn message_export(
+        &self,
+        request: Request<MessageRequest>,
+    ) -> Result<Response<Self::MessageExportStream>, Status> {
+        let (_, message) = self.message(request.get_ref()).await?;
+        let wav = bytes::Bytes::from(self.node.mailstore.wav(&message).await.map_err(mail)?);
+        let parts: Vec<_> = (0..wav.len())
+            .step_by(PART)
+            .map(|at| Ok(AudioPart { data: wav.slice(at..wav.len().min(at + PART)) }))
+            .collect();
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
+    async fn message_delete(&self, request: Request<MessageRequest>) -> Result<Response<UserChanged>, Status> {
+        let (mailbox, message) = self.message(request.get_ref()).await?;
+        let acknowledgement =
+            self.node.mailstore.mark(mailbox.id, message.id, Mark::Deleted).await.map_err(mail)?;
+        Ok(changed(message.id, &acknowledgement))
+    }
+}
+
+fn node_name(request: &Request<NodeRequest>) -> Result<NodeName, Status> {
+    let name = &request.get_ref().node;
+    name.parse().map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))
+}
+
+fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Response<UserChanged> {
+    let acknowledged = match acknowledgement {
+        Acknowledgement::OnTwo { .. } => "on two",
+        Acknowledgement::Alone => "alone",
+    };
+    Response::new(UserChanged { id: id.to_string(), acknowledged: acknowledged.to_owned() })
+}
+
+fn internal(error: MailError) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn mail(error: MailError) -> Status {
+    match error {
+        MailError::NoMailbox(_) | MailError::NoMessage(_) | MailError::NoAudio(_) => {
+            Status::not_found(error.to_string())
+        }
+        MailError::Timezone { .. } => Status::failed_precondition(error.to_string()),
+        error => internal(error),
+    }
+}
+
+fn create(error: CreateError) -> Status {
+    match error {
+        CreateError::Mail(error) => mail(error),
+        error => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn pin(error: PinError) -> Status {
+    match error {
+        PinError::Mail(error) => mail(error),
+        error => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn command(error: CommandError) -> Status {
+    Status::failed_precondition(error.to_string())
+}

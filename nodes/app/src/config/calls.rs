@@ -1,0 +1,121 @@
+//! `[sip]`, `[[sip.listener]]` and `[[trunk]]`, and what the SIP door takes from `[rtp]` and `[voicemail]`.
+
+use std::net::SocketAddr;
+
+use twinbox_calls::{
+    CallsConfig, ListenerConfig, Network, Pilots, Transport, TrunkConfig, UnknownMailbox,
+};
+use twinbox_ids::Pii;
+use twinbox_sip::redirect::RedirectOrder;
+
+use super::{
+    node::{Menus, RtpConfig},
+    reader::Section,
+};
+
+/// Reads what the SIP door needs. `rtp` is `None` if its section is wrong; that is then reported already.
+pub(super) fn read(root: &mut Section, menus: &Menus, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
+    let mut sip = root.section("sip");
+    let defaults = CallsConfig::default();
+    let mut config = CallsConfig {
+        max_calls: sip.number("max_calls", 1..=100_000, 500) as usize,
+        max_calls_per_second: sip.number("max_calls_per_second", 1..=100_000, 200) as u32,
+        max_subscriptions: sip.number("max_subscriptions", 0..=1_000_000, 10_000) as usize,
+        redirect: match sip.word("redirect", &["first", "last"], "first") {
+            "last" => RedirectOrder::Last,
+            _ => RedirectOrder::First,
+        },
+        unknown_mailbox: match sip.word("unknown_mailbox", &["404", "apology"], "404") {
+            "apology" => UnknownMailbox::Apology,
+            _ => UnknownMailbox::NotFound,
+        },
+        pilots: Pilots {
+            sign_in: numbers(&mut sip, "pilot", &defaults.pilots.sign_in),
+            ask_mailbox: numbers(&mut sip, "pilot_ask", &defaults.pilots.ask_mailbox),
+        },
+        session_expires_s: sip.number("session_seconds", 90..=86_400, 1_800) as u32,
+        min_se_s: sip.number("min_session_seconds", 90..=86_400, 90) as u32,
+        max_message_ms: menus.max_message_ms,
+        min_message_ms: menus.min_message_ms,
+        end_silence_ms: menus.end_silence_ms,
+        digit_timeout_ms: menus.digit_timeout_ms,
+        pin_tries: menus.pin_tries,
+        min_pin_length: menus.min_pin_length,
+        key_map: menus.key_map.to_owned(),
+        ..defaults
+    };
+    config.listeners = sip.sections("listener").into_iter().filter_map(listener).collect();
+    if let Some(rtp) = rtp {
+        config.rtp = twinbox_calls::RtpConfig {
+            bind: rtp.bind,
+            advertise: rtp.advertise,
+            first_port: *rtp.ports.start(),
+            last_port: *rtp.ports.end(),
+            threads: rtp.threads,
+        };
+        let lines = (rtp.ports.len() / 2).max(1);
+        if config.max_calls > lines {
+            sip.wrong(
+                "max_calls",
+                format!(
+                    "is {}, but rtp.ports has room for {lines} calls (two ports each): widen the one or lower the other",
+                    config.max_calls
+                ),
+            );
+        }
+    }
+    sip.finish();
+    config.trunks = root.sections("trunk").into_iter().filter_map(trunk).collect();
+    for mistake in config.mistakes() {
+        root.wrong(&file_key(&mistake.key), mistake.what);
+    }
+    rtp.map(|_| config)
+}
+
+fn numbers(sip: &mut Section, key: &'static str, default: &[String]) -> Vec<String> {
+    let numbers = sip.list::<String>(key, "a number, such as \"*97\"");
+    if numbers.is_empty() { default.to_vec() } else { numbers }
+}
+
+fn transport(section: &mut Section) -> Option<Transport> {
+    match section.word("transport", &["udp", "tcp"], "") {
+        "udp" => Some(Transport::Udp),
+        "tcp" => Some(Transport::Tcp),
+        _ => None,
+    }
+}
+
+fn listener(mut section: Section) -> Option<ListenerConfig> {
+    let transport = transport(&mut section).unwrap_or(Transport::Udp);
+    let bind = section.require::<SocketAddr>("bind", "an address and port, such as \"0.0.0.0:5060\"");
+    let advertise = section.text("advertise");
+    section.finish();
+    Some(ListenerConfig { transport, bind: bind?, advertise })
+}
+
+fn trunk(mut section: Section) -> Option<TrunkConfig> {
+    let trunk = TrunkConfig {
+        name: section.require::<String>("name", "a name for logs and metrics").unwrap_or_default(),
+        addresses: section.list::<Network>("addresses", "an address or network, such as \"10.0.0.0/24\""),
+        transport: transport(&mut section),
+        username: section.text("username"),
+        password: section.secret("password", "password_file").map(Pii::new),
+        password_file: None,
+        proxy: section.text("proxy"),
+        mwi: section.text("mwi"),
+        transfer: section.text("transfer"),
+    };
+    section.finish();
+    Some(trunk)
+}
+
+/// The SIP door's name of a key as it stands in the file.
+fn file_key(key: &str) -> String {
+    match key.split_once(['[', '.']) {
+        Some(("trunks", _)) => key.replacen("trunks", "trunk", 1),
+        Some(("listeners", _)) => key.replacen("listeners", "sip.listener", 1),
+        Some(("rtp", _)) => key.to_owned(),
+        _ if key == "listeners" => "sip.listener".to_owned(),
+        _ => format!("sip.{key}"),
+    }
+}

@@ -1,0 +1,148 @@
+//! Configuration files: a node's and a witness's. TOML, `TWINBOX_…` overrides, secrets in `_file` twins.
+//!
+//! Loading starts nothing and reports every mistake at once, each with file, key and remedy.
+
+mod calls;
+mod node;
+mod reader;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod witness;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+pub use node::{NodeConfig, PromptsConfig, VoicemailConfig};
+pub use reader::nearest;
+pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
+pub use witness::WitnessConfig;
+
+use reader::{Mistake, Mistakes, Section};
+
+/// Why a configuration was not taken. Prints one line a mistake: `FILE: KEY: what and what to do`.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError {
+    file: PathBuf,
+    mistakes: Vec<Mistake>,
+}
+
+impl ConfigError {
+    /// How many mistakes there are.
+    pub fn count(&self) -> usize {
+        self.mistakes.len()
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mistake) in self.mistakes.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{}: {mistake}", self.file.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a configuration file describes.
+#[derive(Debug)]
+pub enum Config {
+    /// `twinbox node`
+    Node(Box<NodeConfig>),
+    /// `twinbox witness`
+    Witness(WitnessConfig),
+}
+
+impl Config {
+    /// Reads whichever of the two the file is: a witness's has a `[witness]` section.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let table = read(file, std::env::vars())?;
+        if table.contains_key("witness") {
+            WitnessConfig::from_table(file, table).map(Self::Witness)
+        } else {
+            NodeConfig::from_table(file, table).map(|config| Self::Node(Box::new(config)))
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Reads a node's file.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::from_table(file, read(file, std::env::vars())?)
+    }
+}
+
+impl WitnessConfig {
+    /// Reads a witness's file.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::from_table(file, read(file, std::env::vars())?)
+    }
+}
+
+/// The prefix of overriding environment variables: `TWINBOX_SIP__MAX_CALLS=200` sets `max_calls` of `[sip]`.
+const ENV_PREFIX: &str = "TWINBOX_";
+
+/// Parses the file and lays the overrides over it. Only variables with `__` are overrides: others, such as
+/// `TWINBOX_SOCKET`, belong to the command line.
+fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml::Table, ConfigError> {
+    let failed = |what: String| ConfigError {
+        file: file.to_owned(),
+        mistakes: vec![Mistake { key: String::new(), what }],
+    };
+    let text = std::fs::read_to_string(file).map_err(|e| failed(format!("cannot be read: {e}")))?;
+    let mut table: toml::Table = text.parse().map_err(|e| failed(format!("is not TOML: {e}")))?;
+    for (name, value) in env {
+        let Some(path) = name.strip_prefix(ENV_PREFIX).filter(|path| path.contains("__")) else { continue };
+        let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+        set(&mut table, &keys, override_value(&value))
+            .map_err(|()| failed(format!("{name} names no place in this file: a key on its way is no table")))?;
+    }
+    Ok(table)
+}
+
+/// `200`, `true` and `["a"]` as TOML has them; all else is a text.
+fn override_value(text: &str) -> toml::Value {
+    format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+fn set(table: &mut toml::Table, keys: &[String], value: toml::Value) -> Result<(), ()> {
+    match keys {
+        [] => Err(()),
+        [key] => {
+            table.insert(key.clone(), value);
+            Ok(())
+        }
+        [key, rest @ ..] => table
+            .entry(key.clone())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or(())
+            .and_then(|table| set(table, rest, value)),
+    }
+}
+
+/// Runs `read` over the file's root; its value stands only if there were no mistakes.
+fn checked<T>(
+    file: &Path,
+    table: toml::Table,
+    read: impl FnOnce(&mut Section) -> Option<T>,
+) -> Result<T, ConfigError> {
+    let mistakes = Mistakes::default();
+    let mut root = Section::root(file, table, mistakes.clone());
+    let value = read(&mut root);
+    root.finish();
+    let mistakes = mistakes.take();
+    match value {
+        Some(value) if mistakes.is_empty() => Ok(value),
+        _ => Err(ConfigError { file: file.to_owned(), mistakes }),
+    }
+}

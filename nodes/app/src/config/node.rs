@@ -1,0 +1,199 @@
+//! A node's file.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use twinbox_calls::CallsConfig;
+use twinbox_ids::NodeName;
+
+use super::{
+    ConfigError, checked,
+    reader::Section,
+    shared::{ClusterConfig, LogConfig},
+};
+
+/// A node's configuration.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The member's name.
+    pub name: NodeName,
+    /// Messages, users and the Raft log.
+    pub data_dir: PathBuf,
+    /// The Unix socket for administrators.
+    pub admin_socket: PathBuf,
+    /// How long calls may go on after SIGTERM.
+    pub drain: Duration,
+    /// Space kept free on the data disk, in bytes.
+    pub reserve_bytes: u64,
+    /// The cluster.
+    pub cluster: ClusterConfig,
+    /// SIP, trunks and the conversation's settings.
+    pub calls: CallsConfig,
+    /// RTP.
+    pub rtp: RtpConfig,
+    /// Mailboxes.
+    pub voicemail: VoicemailConfig,
+    /// Prompts.
+    pub prompts: PromptsConfig,
+    /// Where `/metrics`, `/livez` and `/readyz` are, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// The `[rtp]` section.
+#[derive(Debug, Clone)]
+pub struct RtpConfig {
+    /// Local address.
+    pub bind: IpAddr,
+    /// Address in SDP, if another.
+    pub advertise: Option<IpAddr>,
+    /// Ports; even ones are used, two a call.
+    pub ports: RangeInclusive<u16>,
+    /// Media threads, at least one.
+    pub threads: usize,
+    /// A call without a packet for so long is over.
+    pub timeout: Option<Duration>,
+}
+
+/// What new mailboxes get.
+#[derive(Debug, Clone)]
+pub struct VoicemailConfig {
+    /// IANA name.
+    pub timezone: String,
+    /// Such as `en`.
+    pub language: String,
+    /// Messages before a mailbox is full.
+    pub max_messages: u32,
+    /// Shortest new PIN.
+    pub min_pin_length: u8,
+    /// Messages below this are not kept, in milliseconds.
+    pub min_message_ms: u64,
+}
+
+/// The `[prompts]` section.
+#[derive(Debug, Clone, Default)]
+pub struct PromptsConfig {
+    /// Folder whose files replace the built-in prompts.
+    pub dir: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    pub(super) fn from_table(file: &Path, table: toml::Table) -> Result<Self, ConfigError> {
+        checked(file, table, |root| {
+            let mut own = root.section("node");
+            let name = own.require::<NodeName>("name", "this node's name");
+            let data_dir = own.require_path("data_dir", "the folder for this node's data");
+            let admin_socket = own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into());
+            let drain = Duration::from_secs(own.number("drain_seconds", 0..=3_600, 30) as u64);
+            let reserve_bytes = own.number("reserve_mb", 1..=1_048_576, 256) as u64 * 1024 * 1024;
+            own.finish();
+
+            let cluster = ClusterConfig::read(root.section("cluster"), name.as_ref());
+            let rtp = RtpConfig::read(root.section("rtp"));
+            let (voicemail, menus) = read_voicemail(root.section("voicemail"));
+            let calls = super::calls::read(root, &menus, rtp.as_ref());
+            let mut section = root.section("prompts");
+            let prompts = PromptsConfig { dir: section.path("dir") };
+            if let Some(dir) = prompts.dir.as_ref().filter(|dir| !dir.is_dir()) {
+                section.wrong("dir", format!("'{}' is no folder: name one, or leave the key out", dir.display()));
+            }
+            section.finish();
+            let mut section = root.section("metrics");
+            let metrics = section.parse("bind", "an address and port, such as \"127.0.0.1:9090\"");
+            section.finish();
+            let log = LogConfig::read(root.section("log"));
+            Some(Self {
+                name: name?,
+                data_dir: data_dir?,
+                admin_socket,
+                drain,
+                reserve_bytes,
+                cluster: cluster?,
+                calls: calls?,
+                rtp: rtp?,
+                voicemail,
+                prompts,
+                metrics,
+                log,
+            })
+        })
+    }
+}
+
+impl RtpConfig {
+    fn read(mut section: Section) -> Option<Self> {
+        let bind = section.parse("bind", "an address, such as \"0.0.0.0\"");
+        let advertise = section.parse("advertise", "the address that callers reach");
+        let ports = match section.text("ports") {
+            None => Some(10_000..=19_999),
+            Some(text) => {
+                let ports = text
+                    .split_once('-')
+                    .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)))
+                    .filter(|(low, high): &(u16, u16)| *low >= 1_024 && u32::from(*low) < u32::from(*high));
+                if ports.is_none() {
+                    section.wrong("ports", format!("'{text}' will not do: write LOW-HIGH, such as \"10000-19999\""));
+                }
+                ports.map(|(low, high)| low..=high)
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = match section.number("threads", 0..=256, 0) as usize {
+            0 => cores,
+            n => n,
+        };
+        let timeout = match section.number("timeout_seconds", 0..=3_600, 30) as u64 {
+            0 => None,
+            s => Some(Duration::from_secs(s)),
+        };
+        section.finish();
+        Some(Self {
+            bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            advertise,
+            ports: ports?,
+            threads,
+            timeout,
+        })
+    }
+}
+
+/// What the `[voicemail]` section says of menus and recordings; times in milliseconds.
+pub(super) struct Menus {
+    pub key_map: &'static str,
+    pub max_message_ms: u64,
+    pub min_message_ms: u64,
+    pub end_silence_ms: u64,
+    pub digit_timeout_ms: u64,
+    pub pin_tries: u8,
+    pub min_pin_length: u8,
+}
+
+fn read_voicemail(mut section: Section) -> (VoicemailConfig, Menus) {
+    let menus = Menus {
+        key_map: section.word("key_map", &["asterisk", "unity"], "asterisk"),
+        max_message_ms: section.number("max_message_seconds", 1..=7_200, 300) as u64 * 1_000,
+        min_message_ms: section.number("min_message_ms", 0..=60_000, 1_000) as u64,
+        end_silence_ms: section.number("silence_seconds", 0..=600, 10) as u64 * 1_000,
+        digit_timeout_ms: section.number("digit_seconds", 1..=60, 5) as u64 * 1_000,
+        pin_tries: section.number("pin_tries", 1..=10, 3) as u8,
+        min_pin_length: section.number("min_pin_length", 3..=12, 4) as u8,
+    };
+    let timezone = section.text("timezone").unwrap_or_else(|| "UTC".to_owned());
+    if timezone.parse::<chrono_tz::Tz>().is_err() {
+        section.wrong("timezone", format!("'{timezone}' is no time zone: write an IANA name such as \"Europe/Berlin\""));
+    }
+    let voicemail = VoicemailConfig {
+        timezone,
+        language: section.word("language", &["en"], "en").to_owned(),
+        max_messages: section.number("max_messages", 1..=100_000, 200) as u32,
+        min_pin_length: menus.min_pin_length,
+        min_message_ms: menus.min_message_ms,
+    };
+    section.finish();
+    (voicemail, menus)
+}

@@ -1,0 +1,293 @@
+//! Reading TOML tables so that *all* mistakes are found in one go, each with its key and its remedy.
+//!
+//! A [`Section`] hands out values by key and collects what is wrong; what was never asked for is an unknown
+//! key. The caller gets defaults meanwhile and looks at the mistakes once, at the end.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    path::{Path, PathBuf},
+    rc::Rc,
+    str::FromStr,
+};
+
+use toml::{Table, Value};
+
+/// One mistake in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The full key, such as `sip.listener[0].bind`; empty for the file as a whole.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() { f.write_str(&self.what) } else { write!(f, "{}: {}", self.key, self.what) }
+    }
+}
+
+/// The collected mistakes of one file.
+#[derive(Debug, Clone, Default)]
+pub struct Mistakes(Rc<RefCell<Vec<Mistake>>>);
+
+impl Mistakes {
+    /// Adds one.
+    pub fn add(&self, key: impl Into<String>, what: impl Into<String>) {
+        self.0.borrow_mut().push(Mistake { key: key.into(), what: what.into() });
+    }
+
+    /// All that were found, in the order of the file's reading.
+    pub fn take(&self) -> Vec<Mistake> {
+        self.0.take()
+    }
+}
+
+/// A table of the file, with the keys that have not been asked for yet.
+#[derive(Debug)]
+pub struct Section {
+    path: String,
+    /// The file's folder: relative paths start there.
+    base: Rc<Path>,
+    table: Table,
+    asked: Vec<&'static str>,
+    mistakes: Mistakes,
+}
+
+impl Section {
+    /// The whole of `file`.
+    pub fn root(file: &Path, table: Table, mistakes: Mistakes) -> Self {
+        let base = file.parent().unwrap_or_else(|| Path::new("")).into();
+        Self { path: String::new(), base, table, asked: Vec::new(), mistakes }
+    }
+
+    fn below(&self, path: String, table: Table) -> Self {
+        Self { path, base: self.base.clone(), table, asked: Vec::new(), mistakes: self.mistakes.clone() }
+    }
+
+    fn key(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.table.remove(key)
+    }
+
+    /// Notes that something about `key` is wrong.
+    pub fn wrong(&self, key: &str, what: impl Into<String>) {
+        self.mistakes.add(self.key(key), what);
+    }
+
+    /// A subtable; an empty one if it is absent.
+    pub fn section(&mut self, key: &'static str) -> Section {
+        let path = self.key(key);
+        let table = match self.take(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.wrong(key, format!("is {}, expected a table: write [{path}]", kind(&other)));
+                Table::new()
+            }
+        };
+        self.below(path, table)
+    }
+
+    /// A list of tables (`[[key]]`).
+    pub fn sections(&mut self, key: &'static str) -> Vec<Section> {
+        let path = self.key(key);
+        let items = match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(key, format!("is {}, expected a list of tables: write [[{path}]]", kind(&other)));
+                Vec::new()
+            }
+        };
+        let mut sections = Vec::new();
+        for (i, item) in items.into_iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            match item {
+                Value::Table(table) => sections.push(self.below(path, table)),
+                other => self.mistakes.add(path, format!("is {}, expected a table", kind(&other))),
+            }
+        }
+        sections
+    }
+
+    /// A text that parses as `T`, if it is there.
+    pub fn parse<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T>
+    where
+        T::Err: fmt::Display,
+    {
+        let text = self.text(key)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.wrong(key, format!("'{text}' will not do ({error}): write {expected}"));
+                None
+            }
+        }
+    }
+
+    /// A text that parses as `T` and must be there.
+    pub fn require<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T>
+    where
+        T::Err: fmt::Display,
+    {
+        if !self.table.contains_key(key) {
+            self.asked.push(key);
+            self.wrong(key, format!("is missing: write {expected}"));
+            return None;
+        }
+        self.parse(key, expected)
+    }
+
+    /// A text, if it is there.
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.wrong(key, format!("is {}, expected a text in quotes", kind(&other)));
+                None
+            }
+        }
+    }
+
+    /// A path, if it is there; a relative one is relative to the configuration file's folder.
+    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.text(key).map(|text| self.base.join(text))
+    }
+
+    /// A path that must be there.
+    pub fn require_path(&mut self, key: &'static str, expected: &str) -> Option<PathBuf> {
+        self.require::<String>(key, expected).map(|text| self.base.join(text))
+    }
+
+    /// One of the listed words, or `default`.
+    pub fn word(&mut self, key: &'static str, words: &[&'static str], default: &'static str) -> &'static str {
+        let Some(text) = self.text(key) else { return default };
+        match words.iter().find(|word| **word == text) {
+            Some(word) => word,
+            None => {
+                self.wrong(key, format!("'{text}' is not one of {}", words.join(", ")));
+                default
+            }
+        }
+    }
+
+    /// A whole number within `range`, or `default`.
+    pub fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<i64>, default: i64) -> i64 {
+        match self.take(key) {
+            None => default,
+            Some(Value::Integer(n)) if range.contains(&n) => n,
+            Some(other) => {
+                let (low, high) = (range.start(), range.end());
+                self.wrong(key, format!("is {other}, expected a whole number from {low} to {high}"));
+                default
+            }
+        }
+    }
+
+    /// `true` or `false`, or `default`.
+    pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        match self.take(key) {
+            None => default,
+            Some(Value::Boolean(flag)) => flag,
+            Some(other) => {
+                self.wrong(key, format!("is {}, expected true or false", kind(&other)));
+                default
+            }
+        }
+    }
+
+    /// A list of texts that each parse as `T`.
+    pub fn list<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Vec<T>
+    where
+        T::Err: fmt::Display,
+    {
+        let items = match self.take(key) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(key, format!("is {}, expected a list of {expected}", kind(&other)));
+                return Vec::new();
+            }
+        };
+        let mut values = Vec::new();
+        for item in items {
+            let text = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+            match text.parse() {
+                Ok(value) => values.push(value),
+                Err(error) => self.wrong(key, format!("'{text}' will not do ({error}): write {expected}")),
+            }
+        }
+        values
+    }
+
+    /// A secret: the text of `key`, or the content of the file named by `key_file`; not both.
+    pub fn secret(&mut self, key: &'static str, key_file: &'static str) -> Option<String> {
+        let direct = self.text(key);
+        let file = self.text(key_file);
+        match (direct, file) {
+            (Some(_), Some(_)) => {
+                self.wrong(key, format!("is given twice: keep either {key} or {key_file}"));
+                None
+            }
+            (direct, None) => direct,
+            (None, Some(path)) => match std::fs::read_to_string(self.base.join(&path)) {
+                Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(error) => {
+                    self.wrong(key_file, format!("cannot read '{path}': {error}"));
+                    None
+                }
+            },
+        }
+    }
+
+    /// Says which keys nobody asked for; with the nearest known one, where one is near.
+    pub fn finish(self) {
+        for key in self.table.keys() {
+            let near = nearest(key, &self.asked).map(|k| format!("; did you mean '{k}'?")).unwrap_or_default();
+            self.mistakes.add(self.key(key), format!("is not a key of this section{near}"));
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+/// The candidate with the smallest edit distance, if that is small enough to be a slip.
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    candidates
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
+        .filter(|(d, candidate)| *d <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,122 @@
+//! Sections that nodes and witnesses share: the cluster and its members, the log.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use twinbox_ids::{ClusterId, NodeName};
+use twinbox_roles::{MemberKind, Timing};
+
+use super::reader::Section;
+
+/// A member of the cluster and where the others reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: NodeName,
+    /// Node or witness.
+    pub kind: MemberKind,
+    /// `HOST:PORT` of its peer listener.
+    pub address: String,
+}
+
+/// The cluster as one process sees it. The same on all members, but for `tls_dir` and `bind`.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// For people; the id is what counts.
+    pub name: String,
+    /// As `cluster init` made it.
+    pub id: ClusterId,
+    /// Election, lease and keep-alive times.
+    pub timing: Timing,
+    /// How long an acknowledgement waits for a peer (rule A2).
+    pub ack_timeout: Duration,
+    /// Refuse to take messages while no peer counts (rule A3).
+    pub require_two: bool,
+    /// Folder with `ca.pem`, `node.pem` and `node.key`.
+    pub tls_dir: PathBuf,
+    /// Where this process listens for its peers.
+    pub bind: SocketAddr,
+    /// All members, this one included.
+    pub members: Vec<Member>,
+}
+
+impl ClusterConfig {
+    /// Reads a `[cluster]` section of the member `own`.
+    pub(super) fn read(mut section: Section, own: Option<&NodeName>) -> Option<Self> {
+        let name = section.require::<String>("name", "a name for people, such as \"example\"");
+        let id = section.require("id", "the id that 'twinbox cluster init' printed");
+        let wan = section.word("timing", &["lan", "wan"], "lan") == "wan";
+        let ack_default = if wan { 1_000 } else { 250 };
+        let ack_timeout = section.number("ack_timeout_ms", 10..=10_000, ack_default) as u64;
+        let require_two = section.flag("require_two", false);
+        let tls_dir = section.require_path("tls_dir", "the folder with ca.pem, node.pem and node.key");
+        let bind = section.require("bind", "an address and port, such as \"0.0.0.0:7070\"");
+        let mut members = Vec::new();
+        let mut names = BTreeSet::new();
+        for mut item in section.sections("member") {
+            let name = item.require::<NodeName>("name", "the member's name");
+            let kind = match item.word("kind", &["node", "witness"], "node") {
+                "witness" => MemberKind::Witness,
+                _ => MemberKind::Node,
+            };
+            let address = item.require::<String>("address", "HOST:PORT of its peer listener");
+            if let Some(address) = &address
+                && !address.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok())
+            {
+                item.wrong("address", format!("'{address}' will not do: write HOST:PORT"));
+            }
+            if let Some(name) = &name
+                && !names.insert(name.clone())
+            {
+                item.wrong("name", format!("'{name}' is there twice: every member has its own name"));
+            }
+            item.finish();
+            if let (Some(name), Some(address)) = (name, address) {
+                members.push(Member { name, kind, address });
+            }
+        }
+        if let Some(own) = own
+            && !names.contains(own)
+        {
+            section.wrong("member", format!("does not list this member, '{own}': add [[cluster.member]] for it"));
+        }
+        section.finish();
+        let timing = if wan { Timing::wan() } else { Timing::lan() };
+        let ack_timeout = Duration::from_millis(ack_timeout);
+        Some(Self { name: name?, id: id?, timing, ack_timeout, require_two, tls_dir: tls_dir?, bind: bind?, members })
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The `[log]` section.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Which lines, as `tracing` filters are written: `info`, `info,twinbox_calls=debug`.
+    pub filter: String,
+}
+
+impl LogConfig {
+    /// Reads the section.
+    pub(super) fn read(mut section: Section) -> Self {
+        let format = match section.word("format", &["text", "json"], "text") {
+            "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        };
+        let filter = section.text("filter").unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
+            section.wrong("filter", format!("'{filter}' will not do ({error}): write for example \"info\""));
+        }
+        section.finish();
+        Self { format, filter }
+    }
+}

@@ -1,0 +1,94 @@
+use std::{io::Write, path::Path};
+
+use super::*;
+
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn load_node(text: &str) -> Result<NodeConfig, ConfigError> {
+    let table = text.parse().expect("TOML");
+    NodeConfig::from_table(Path::new("node.toml"), table)
+}
+
+#[test]
+fn the_commented_examples_load() {
+    let node = load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(node.name.as_str(), "a");
+    assert_eq!(node.calls.trunks[0].mwi.as_deref(), Some("sip:{mailbox}@10.0.0.10"));
+    let table = example("witness.example.toml").parse().expect("TOML");
+    let witness = WitnessConfig::from_table(Path::new("w"), table).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(witness.clusters.len(), 1);
+}
+
+/// Every key that the reader asks for stands in the example: whoever adds a key documents it.
+#[test]
+fn the_example_has_every_key() {
+    let text = example("node.example.toml");
+    for source in [include_str!("node.rs"), include_str!("calls.rs"), include_str!("shared.rs")] {
+        for call in ["text(\"", "path(\"", "parse(\"", "require(\"", "word(\"", "number(\"", "flag(\"", "String>(\"", "Addr>(\""] {
+            for found in source.split(call).skip(1) {
+                let key = found.split('"').next().unwrap_or_default();
+                assert!(text.contains(&format!("{key} = ")), "'{key}' is not in deploy/node.example.toml");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
+    let text = example("node.example.toml")
+        .replace("name = \"a\"\n# Messages", "name = \"A!\"\n# Messages")
+        .replace("drain_seconds = 30", "drain_secnds = 30")
+        .replace("bind = \"127.0.0.1:9090\"", "bind = 9090")
+        .replace("timezone = \"UTC\"", "timezone = \"Mars/Base\"")
+        .replace("redirect = \"first\"", "redirect = \"middle\"")
+        .replace("10.0.1.0/24", "10.0.1.0/99")
+        .replace("ports = \"10000-19999\"", "ports = \"20-10\"");
+    let error = load_node(&text).expect_err("seven mistakes");
+    let report = error.to_string();
+    for part in [
+        "node.name: 'A!'",
+        "node.drain_secnds: is not a key of this section; did you mean 'drain_seconds'?",
+        "metrics.bind: is a number",
+        "voicemail.timezone: 'Mars/Base'",
+        "sip.redirect: 'middle' is not one of first, last",
+        "trunk[0].addresses: '10.0.1.0/99'",
+        "rtp.ports: '20-10'",
+    ] {
+        assert!(report.contains(part), "no '{part}' in:\n{report}");
+    }
+    assert!(report.lines().all(|line| line.starts_with("node.toml: ")), "{report}");
+}
+
+#[test]
+fn more_calls_than_ports_are_refused() {
+    let text = example("node.example.toml").replace("ports = \"10000-19999\"", "ports = \"10000-10099\"");
+    let report = load_node(&text).expect_err("500 calls in 50 ports").to_string();
+    assert!(report.contains("sip.max_calls: is 500, but rtp.ports has room for 50"), "{report}");
+}
+
+#[test]
+fn the_environment_overrides_and_a_secret_comes_from_its_file() {
+    let mut secret = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(secret, "s3cret").expect("written");
+    let text = example("node.example.toml")
+        .replace("password = \"change me\"", &format!("password_file = \"{}\"", secret.path().display()));
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    let env = [("TWINBOX_SIP__MAX_CALLS", "7"), ("TWINBOX_NODE__NAME", "b"), ("TWINBOX_SOCKET", "/x"), ("HOME", "/")];
+    let table = read(file.path(), env.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter()).expect("read");
+    let config = NodeConfig::from_table(file.path(), table).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((config.calls.max_calls, config.name.as_str()), (7, "b"));
+    let password = config.calls.trunks[0].password.clone().expect("a password");
+    assert_eq!(password.reveal(), "s3cret");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let report = load_node("").expect_err("empty").to_string();
+    for key in ["node.name: is missing", "node.data_dir: is missing", "cluster.id: is missing", "sip.listener"] {
+        assert!(report.contains(key), "no '{key}' in:\n{report}");
+    }
+}

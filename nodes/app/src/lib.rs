@@ -1,0 +1,82 @@
+//! Puts the parts together: a node (`run_node`) or a witness (`run_witness`) from its configuration.
+//!
+//! Here, and only here, the role manager and replication meet.
+
+mod admin;
+pub mod config;
+mod health;
+pub mod init;
+mod lights;
+mod logging;
+mod members;
+mod metrics;
+mod node;
+mod orphans;
+mod peering;
+mod restart;
+mod stop;
+mod witness;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+pub use node::run_node;
+pub use witness::run_witness;
+
+/// Why a process did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The asynchronous runtime could not be made.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// The certificates are no good.
+    #[error("the certificates in {dir} cannot be used")]
+    Tls {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        source: twinbox_pki::PkiError,
+    },
+    /// The certificate is another member's or another cluster's.
+    #[error("the certificate in {dir} is for {found}, the configuration says {expected}: copy the right folder")]
+    WrongIdentity {
+        /// The folder.
+        dir: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        expected: String,
+    },
+    /// The data folder cannot be used.
+    #[error("the data folder cannot be used")]
+    Store(#[from] twinbox_replication_store::StoreError),
+    /// Raft's data cannot be used.
+    #[error("the role manager cannot start")]
+    Roles(#[from] twinbox_roles::RolesError),
+    /// A prompt is missing or unreadable.
+    #[error("the prompts cannot be used")]
+    Prompts(#[from] twinbox_prompts::PromptError),
+    /// RTP cannot start.
+    #[error("the media engine cannot start")]
+    Media(#[from] twinbox_media::MediaError),
+    /// SIP cannot start.
+    #[error("the SIP door cannot open")]
+    Calls(#[from] twinbox_calls::CallsError),
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {address} for {what} ({source}): free the port or change the configuration")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Who wanted it.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The administrators' socket cannot be made.
+    #[error("cannot make the administrators' socket {path}: {source}")]
+    AdminSocket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

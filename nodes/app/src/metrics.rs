@@ -1,0 +1,185 @@
+//! `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts processes and steers traffic.
+//!
+//! `/livez` says only that the process answers; `/readyz` that this node takes calls.
+
+use std::{fmt::Write, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use twinbox_calls::Histogram;
+
+use crate::{AppError, health::Health, members::NodeFacts, node::Node};
+
+/// What the pages are made from.
+#[derive(Clone)]
+struct Pages {
+    node: Arc<Node>,
+    health: Arc<Health>,
+    facts: Arc<NodeFacts>,
+}
+
+/// Binds the address.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| AppError::Bind { address, what: "metrics (metrics.bind)", source })
+}
+
+/// Serves until stopped.
+pub async fn serve(
+    listener: TcpListener,
+    node: Arc<Node>,
+    health: Arc<Health>,
+    facts: Arc<NodeFacts>,
+    stop: CancellationToken,
+) {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(Pages { node, health, facts });
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+        error!(%error, "the metrics listener has ended");
+    }
+}
+
+async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
+    match pages.health.why_not_ready(&pages.node) {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&pages))
+}
+
+/// The exposition format, version 0.0.4. Nothing in it names a person or a mailbox.
+fn render(pages: &Pages) -> String {
+    let info = pages.facts.show();
+    let mut page = Page::default();
+    page.gauge("twinbox_info", "Version of the running program.", [(format!("version=\"{}\"", info.version), 1.0)]);
+    page.gauge("twinbox_uptime_seconds", "Since the process began.", [plain(info.uptime_ms as f64 / 1_000.0)]);
+    page.gauge("twinbox_calls", "Calls in progress.", [plain(f64::from(info.calls))]);
+    page.gauge("twinbox_calls_max", "Calls at once before 503.", [plain(f64::from(info.max_calls))]);
+    page.counter(
+        "twinbox_acknowledged_total",
+        "Changes acknowledged, by how many disks have them.",
+        [
+            ("how=\"on-two\"".to_owned(), info.acknowledged_on_two as f64),
+            ("how=\"alone\"".to_owned(), info.acknowledged_alone as f64),
+        ],
+    );
+    page.gauge(
+        "twinbox_service_ok",
+        "Critical services of this node.",
+        info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(u8::from(s.ok)))),
+    );
+    page.counter(
+        "twinbox_service_restarts_total",
+        "Local restarts of critical services.",
+        info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(s.restarts))),
+    );
+    let view = pages.node.roles.watch().borrow().clone();
+    page.gauge("twinbox_quorum", "A majority of the voters is in reach.", [plain(f64::from(u8::from(view.quorum)))]);
+    let publisher = view.publisher.as_ref() == Some(&pages.node.name);
+    page.gauge("twinbox_publisher", "This node is the publisher.", [plain(f64::from(u8::from(publisher)))]);
+    page.gauge(
+        "twinbox_duty_held",
+        "Duties whose lease this node has now.",
+        view.duties.iter().map(|d| {
+            let held = pages.node.roles.gate(d.duty).holding().borrow().is_some();
+            (format!("duty=\"{}\"", d.duty), f64::from(u8::from(held)))
+        }),
+    );
+    let peers = pages.node.peers.status();
+    let of_peer = |peer: &twinbox_ids::NodeName| format!("peer=\"{peer}\"");
+    page.gauge(
+        "twinbox_peer_counts",
+        "The peer answers in time: writes wait for it.",
+        peers.iter().map(|p| (of_peer(&p.name), f64::from(u8::from(p.counts)))),
+    );
+    page.gauge(
+        "twinbox_peer_lag_changes",
+        "Changes that the peer has not confirmed.",
+        peers.iter().map(|p| (of_peer(&p.name), p.lag_changes as f64)),
+    );
+    if let Some(calls) = pages.node.calls() {
+        let stats = calls.stats();
+        page.counter(
+            "twinbox_sip_total",
+            "What happened at the SIP door.",
+            stats.counters.iter().map(|(name, count)| (format!("what=\"{name}\""), *count as f64)),
+        );
+        page.histogram("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time);
+        page.histogram("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time);
+    }
+    let media = pages.node.media.stats();
+    page.counter(
+        "twinbox_rtp_packets_total",
+        "RTP packets.",
+        [
+            ("direction=\"in\"".to_owned(), media.received as f64),
+            ("direction=\"out\"".to_owned(), media.sent as f64),
+        ],
+    );
+    page.0
+}
+
+fn plain(value: f64) -> (String, f64) {
+    (String::new(), value)
+}
+
+/// Text in the exposition format.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
+        self.family(name, help, "gauge", values);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
+        self.family(name, help, "counter", values);
+    }
+
+    fn family(&mut self, name: &str, help: &str, kind: &str, values: impl IntoIterator<Item = (String, f64)>) {
+        self.head(name, help, kind);
+        for (labels, value) in values {
+            self.line(name, &labels, value);
+        }
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, help, "histogram");
+        let mut seen = 0;
+        for (i, count) in histogram.counts.iter().enumerate() {
+            seen += count;
+            let bound = histogram.bounds_us.get(i).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+            self.line(&format!("{name}_bucket"), &format!("le=\"{bound}\""), seen as f64);
+        }
+        self.line(&format!("{name}_sum"), "", histogram.sum_us as f64 / 1e6);
+        self.line(&format!("{name}_count"), "", seen as f64);
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: f64) {
+        let _ = if labels.is_empty() {
+            writeln!(self.0, "{name} {value}")
+        } else {
+            writeln!(self.0, "{name}{{{labels}}} {value}")
+        };
+    }
+}

@@ -1,0 +1,132 @@
+//! How much is let in: bounds on calls at once and on what begins anew in a second, so that memory stays flat and
+//! a proper call is answered as quickly as ever.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::sync::Notify;
+use twinbox_clock::BootInstant;
+
+/// A bucket of tokens that fills with time.
+pub(crate) struct Bucket {
+    per_second: f64,
+    burst: f64,
+    level: Mutex<(f64, BootInstant)>,
+}
+
+impl Bucket {
+    pub(crate) fn new(per_second: u32, burst: u32, now: BootInstant) -> Self {
+        let burst = f64::from(burst);
+        Self { per_second: f64::from(per_second), burst, level: Mutex::new((burst, now)) }
+    }
+
+    /// Takes one token; `false` when there is none.
+    pub(crate) fn take(&self, now: BootInstant) -> bool {
+        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tokens, then) = *level;
+        let filled = (tokens + now.since(then).as_secs_f64() * self.per_second).min(self.burst);
+        let enough = filled >= 1.0;
+        *level = (if enough { filled - 1.0 } else { filled }, now);
+        enough
+    }
+}
+
+/// Who is inside.
+pub(crate) struct Admission {
+    max_calls: usize,
+    active: AtomicUsize,
+    draining: AtomicBool,
+    empty: Notify,
+    /// New calls.
+    pub(crate) calls: Bucket,
+    /// Other requests that begin something or are answered for the asking: OPTIONS, SUBSCRIBE.
+    pub(crate) others: Bucket,
+    /// Answers to strangers: they could be forged, to make a reflector of us.
+    pub(crate) strangers: Bucket,
+}
+
+impl Admission {
+    pub(crate) fn new(max_calls: usize, per_second: u32, now: BootInstant) -> Self {
+        Self {
+            max_calls,
+            active: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            empty: Notify::new(),
+            calls: Bucket::new(per_second, per_second, now),
+            others: Bucket::new(1000, 1000, now),
+            strangers: Bucket::new(50, 100, now),
+        }
+    }
+
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// A place for one more call, given back when it is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+        let one_more = |n: usize| (n < self.max_calls).then_some(n + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Place(self.clone()))
+    }
+
+    /// Waits until no call is in progress.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.empty.notified();
+            if self.active() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+/// A call's place.
+pub(crate) struct Place(Arc<Admission>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.0.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.empty.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_lets_a_burst_through_and_then_its_rate() {
+        let start = BootInstant::from_nanos(1_000_000_000);
+        let bucket = Bucket::new(10, 5, start);
+        assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 5);
+        let later = start + Duration::from_millis(300);
+        assert_eq!((0..100).filter(|_| bucket.take(later)).count(), 3);
+        let much_later = start + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| bucket.take(much_later)).count(), 5, "no more than the burst");
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let admission = Arc::new(Admission::new(2, 1, BootInstant::from_nanos(0)));
+        let first = admission.enter();
+        let second = admission.enter();
+        assert!(first.is_some() && second.is_some() && admission.enter().is_none());
+        drop(first);
+        assert_eq!(admission.active(), 1);
+        assert!(admission.enter().is_some());
+    }
+}

@@ -1,0 +1,144 @@
+//! What may begin: decided from the request alone, before it has cost anything. Whatever is refused here is
+//! answered without keeping any state.
+
+use twinbox_clock::BootInstant;
+use twinbox_sip::{
+    Method, Request, Response,
+    redirect::{Purpose, Rules, purpose},
+    uri::Uri,
+};
+
+use crate::{admission::Place, door::Door, stats::count};
+
+/// The methods that we take.
+pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, SUBSCRIBE, NOTIFY";
+/// The extensions that we know.
+const SUPPORTED: &[&str] = &["timer"];
+
+type Refusal = Box<Response>;
+
+impl Door {
+    /// Lets a request in (with a place, if it is a new call), or says what to answer.
+    pub(crate) fn admit(&self, request: &Request, at: BootInstant) -> Result<Option<Place>, Refusal> {
+        let stats = &self.stats;
+        let refuse = |counter, response| {
+            count(counter);
+            Err(Box::new(response))
+        };
+        let known = match &request.method {
+            Method::Other(_) => Some(501),
+            Method::Refer | Method::Message | Method::Register | Method::Publish | Method::Prack => Some(405),
+            _ => None,
+        };
+        if let Some(code) = known {
+            return refuse(&stats.refused_method, request.respond(code).with("Allow", ALLOW));
+        }
+        if !Uri::parse(&request.uri).is_some_and(|u| u.is_sip() || u.scheme.eq_ignore_ascii_case("tel")) {
+            return refuse(&stats.refused_offer, request.respond(416));
+        }
+        let unknown: Vec<&str> = request
+            .headers
+            .list("Require")
+            .filter(|t| !SUPPORTED.iter().any(|s| s.eq_ignore_ascii_case(t)))
+            .collect();
+        if !unknown.is_empty() {
+            return refuse(&stats.refused_extension, request.respond(420).with("Unsupported", unknown.join(", ")));
+        }
+        if request.headers.get("Content-Encoding").is_some_and(|e| !e.eq_ignore_ascii_case("identity")) {
+            return refuse(&stats.refused_offer, request.respond(415).with("Accept-Encoding", "identity"));
+        }
+        if request.headers.tag("To").is_some() {
+            return match self.has_dialog(request) {
+                true => Ok(None),
+                false => Err(self.no_dialog(request)),
+            };
+        }
+        match request.method {
+            Method::Invite => self.admit_call(request, at).map(Some),
+            Method::Subscribe if !self.admission.others.take(at) => refuse(&stats.refused_rate, busy(request, 5)),
+            Method::Subscribe => Ok(None),
+            Method::Options => Err(self.options(request, at)),
+            // BYE, INFO, UPDATE, NOTIFY have no meaning outside a dialog.
+            _ => Err(self.no_dialog(request)),
+        }
+    }
+
+    fn admit_call(&self, request: &Request, at: BootInstant) -> Result<Place, Refusal> {
+        let stats = &self.stats;
+        let refuse = |counter, response| {
+            count(counter);
+            Err(Box::new(response))
+        };
+        if self.is_merged(request) {
+            return refuse(&stats.refused_merged, request.respond(482));
+        }
+        if self.admission.draining() {
+            return refuse(&stats.refused_draining, busy(request, 10));
+        }
+        let deposit = matches!(purpose(request, self.rules()), Purpose::Leave { .. });
+        if deposit && !self.deps.mailstore.accepts_messages() {
+            return refuse(&stats.refused_alone, busy(request, 5));
+        }
+        if !self.admission.calls.take(at) {
+            return refuse(&stats.refused_rate, busy(request, 1));
+        }
+        match self.admission.enter() {
+            Some(place) => Ok(place),
+            None => refuse(&stats.refused_busy, busy(request, 5)),
+        }
+    }
+
+    /// `481`, but never to a request for a dialog of another node or another life of this one: its Request-URI is
+    /// the Contact that was given there, and the dialog may yet be taken over (rule C4).
+    fn no_dialog(&self, request: &Request) -> Refusal {
+        if request.headers.tag("To").is_some() && self.is_foreign(request) {
+            count(&self.stats.refused_other_incarnation);
+            return Box::new(request.respond(500).with("Retry-After", "2"));
+        }
+        count(&self.stats.refused_no_dialog);
+        Box::new(request.respond(481))
+    }
+
+    fn is_foreign(&self, request: &Request) -> bool {
+        let Some(uri) = Uri::parse(&request.uri) else { return false };
+        let (Some(node), Some(incarnation)) = (uri.param(NODE_PARAM), uri.param(INCARNATION_PARAM)) else {
+            return false;
+        };
+        node != self.deps.node.as_str() || incarnation != self.deps.incarnation.to_string()
+    }
+
+    /// OPTIONS tell the truth: what an INVITE would be answered now (RFC 3261 section 11.2).
+    fn options(&self, request: &Request, at: BootInstant) -> Refusal {
+        let full = self.admission.active() >= self.config.max_calls;
+        let response = match () {
+            () if !self.admission.others.take(at) => busy(request, 5),
+            () if self.admission.draining() => busy(request, 10),
+            () if full => busy(request, 5),
+            () if self.broken().is_some() => busy(request, 30),
+            () => capabilities(request.respond(200)),
+        };
+        Box::new(response)
+    }
+
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        let pilots = &self.config.pilots;
+        Rules { sign_in: &pilots.sign_in, ask_mailbox: &pilots.ask_mailbox, order: self.config.redirect }
+    }
+}
+
+/// The URI parameters of our Contact (rule C4).
+pub(crate) const NODE_PARAM: &str = "twinbox-node";
+pub(crate) const INCARNATION_PARAM: &str = "twinbox-incarnation";
+
+/// What we can do, for the answer to OPTIONS.
+pub(crate) fn capabilities(response: Response) -> Response {
+    response
+        .with("Allow", ALLOW)
+        .with("Accept", twinbox_sip::sdp::CONTENT_TYPE)
+        .with("Supported", SUPPORTED.join(", "))
+        .with("Allow-Events", twinbox_sip::mwi::EVENT)
+}
+
+fn busy(request: &Request, seconds: u32) -> Response {
+    request.respond(503).with("Retry-After", seconds.to_string())
+}

@@ -1,0 +1,220 @@
+//! Requests within the dialog of a call, and the ACK that sets it going.
+
+use std::time::Duration;
+
+use twinbox_conversation::{Conversation, Input as Heard};
+use twinbox_media::{Codec, Remote};
+use twinbox_sip::{
+    Method, Request,
+    sdp::{self, Sdp, Stream},
+    session::{self, Outcome},
+};
+
+use super::{Bye, Call, after, answer};
+use crate::{
+    admit::{ALLOW, capabilities},
+    door::Arrival,
+    stats::count,
+};
+
+impl Call {
+    pub(super) fn request(&mut self, arrival: Arrival) {
+        let request = &arrival.request;
+        let ours = request.headers.tag("From") == Some(self.dialog.remote_tag.as_str());
+        if !ours {
+            count(&self.door.stats.refused_no_dialog);
+            return self.door.respond(&arrival.id, request.respond(481));
+        }
+        if !self.dialog.received(request) {
+            // Older than one that was seen (RFC 3261 section 12.2.2).
+            let mut response = request.respond(500);
+            response.reason = "CSeq out of order".to_owned();
+            return self.door.respond(&arrival.id, response);
+        }
+        match request.method {
+            Method::Bye => self.caller_hung_up(arrival),
+            Method::Invite | Method::Update => self.renegotiate(&arrival),
+            Method::Info => self.info(&arrival),
+            Method::Notify => self.notified(&arrival),
+            Method::Options => self.door.respond(&arrival.id, capabilities(request.respond(200))),
+            _ => {
+                count(&self.door.stats.refused_method);
+                self.door.respond(&arrival.id, request.respond(405).with("Allow", ALLOW));
+            }
+        }
+    }
+
+    /// Rule A1: the `200` goes out when what was said is stored as it should be, at the latest when the conversation
+    /// has ended; [`Call::end`] sends it.
+    fn caller_hung_up(&mut self, arrival: Arrival) {
+        let Arrival { id, request, at, .. } = arrival;
+        if self.bye.is_some() {
+            return self.door.respond(&id, request.respond(200));
+        }
+        let patience = Duration::from_millis(self.door.config.ack_timeout_ms + 100);
+        self.bye = Some(Bye { id, request, at, answered: false });
+        self.bye_due = after(patience.saturating_sub(at.elapsed()));
+        self.over = true;
+        self.hang_up();
+    }
+
+    /// Re-INVITE and UPDATE, with and without a description: hold, resume, a moved phone, a session refresh.
+    fn renegotiate(&mut self, arrival: &Arrival) {
+        let request = &arrival.request;
+        let (door, id) = (self.door.clone(), &arrival.id);
+        if self.answer_due {
+            // Our offer is out and unanswered (RFC 3261 section 14.2).
+            return door.respond(id, request.respond(491));
+        }
+        let timer = match session::negotiate(request, answer::policy(&door.config)) {
+            Outcome::TooSmall(min) => {
+                count(&door.stats.refused_session_timer);
+                return door.respond(id, request.respond(422).with("Min-SE", min.to_string()));
+            }
+            Outcome::Timer(timer) => Some(timer),
+            Outcome::None => None,
+        };
+        let offer = match answer::offered(request) {
+            Ok(offer) => offer,
+            Err(response) => {
+                count(&door.stats.refused_offer);
+                return door.respond(id, *response);
+            }
+        };
+        let accepted = answer::accept(&door, request, &arrival.flow, timer);
+        if offer.is_none() && request.method == Method::Update {
+            self.set_session(timer);
+            return door.respond(id, accepted);
+        }
+        match answer::describe(&mut self.local, offer.as_ref()) {
+            Ok((stream, body)) => {
+                self.set_session(timer);
+                match stream {
+                    Some(stream) => self.set_stream(stream, true),
+                    None => self.answer_due = true,
+                }
+                self.flow = arrival.flow.clone();
+                door.respond(id, accepted.with_body(sdp::CONTENT_TYPE, body));
+            }
+            Err(error) => {
+                // The session goes on as it was (RFC 3261 section 14.2).
+                self.local.version -= 1;
+                count(&door.stats.refused_offer);
+                door.respond(id, request.respond(488).with("Warning", format!("305 twinbox \"{error}\"")));
+            }
+        }
+    }
+
+    /// Tells the media what was negotiated. A caller who only speaks from the beginning is recorded; one who does so
+    /// later has put us on hold, and the music that may come is no part of the message.
+    pub(super) fn set_stream(&mut self, stream: Stream, later: bool) {
+        let codec = match stream.codec {
+            sdp::Codec::Pcmu => Codec::Pcmu,
+            sdp::Codec::Pcma => Codec::Pcma,
+        };
+        let held = later && !stream.peer_listens();
+        self.media.set_remote(Remote {
+            address: stream.remote,
+            codec,
+            payload_type: stream.payload_type,
+            dtmf: stream.dtmf,
+            send: stream.peer_listens(),
+            receive: stream.peer_speaks() && !held,
+        });
+        self.stream = Some(stream);
+    }
+
+    /// The ACK: it brings the answer to our offer, if we made one; the first sets the conversation going.
+    pub(super) fn acknowledged(&mut self, ack: &Request) {
+        if std::mem::take(&mut self.answer_due) {
+            let content_type = ack.headers.get("Content-Type").unwrap_or_default();
+            let answer = sdp::in_body(content_type, &ack.body).and_then(|body| Sdp::parse(body).ok()?.audio().ok());
+            match answer {
+                Some(stream) => self.set_stream(stream, self.conversation.is_some()),
+                None => {
+                    count(&self.door.stats.refused_offer);
+                    tracing::info!("our offer was not answered with anything usable");
+                    return self.hang_up();
+                }
+            }
+        }
+        if let Some(start) = self.start.take() {
+            let (conversation, outputs) = Conversation::start(*start);
+            self.conversation = Some(conversation);
+            self.perform(outputs);
+        }
+    }
+
+    /// Digits by INFO: `application/dtmf-relay` (`Signal=5`) and `application/dtmf` (`5`).
+    fn info(&mut self, arrival: &Arrival) {
+        let request = &arrival.request;
+        if request.headers.get("Info-Package").is_some() {
+            return self.door.respond(&arrival.id, request.respond(469).with("Recv-Info", ""));
+        }
+        let digit = match request.content_type().as_deref() {
+            Some("application/dtmf-relay") => signal(&request.body),
+            Some("application/dtmf") => plain(&request.body),
+            // Without a body it asks whether we are there (RFC 2976 section 2.2).
+            None => None,
+            Some(_) => {
+                let accept = "application/dtmf-relay, application/dtmf";
+                return self.door.respond(&arrival.id, request.respond(415).with("Accept", accept));
+            }
+        };
+        self.door.respond(&arrival.id, request.respond(200));
+        if let Some(digit) = digit {
+            count(&self.door.stats.digits_info);
+            self.hear(Heard::Digit(digit));
+        }
+    }
+}
+
+fn signal(body: &[u8]) -> Option<char> {
+    let text = std::str::from_utf8(body.get(..body.len().min(256))?).ok()?;
+    let value = text.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        key.trim().eq_ignore_ascii_case("signal").then(|| value.trim())
+    })?;
+    key(value)
+}
+
+fn plain(body: &[u8]) -> Option<char> {
+    key(std::str::from_utf8(body.get(..body.len().min(16))?).ok()?.trim())
+}
+
+/// A key by its name, or by its event number as some send it (`10` is star, `11` is pound).
+fn key(text: &str) -> Option<char> {
+    match text {
+        "10" => return Some('*'),
+        "11" => return Some('#'),
+        _ => {}
+    }
+    let mut chars = text.chars();
+    let key = chars.next()?.to_ascii_uppercase();
+    (chars.next().is_none() && matches!(key, '0'..='9' | '*' | '#' | 'A'..='D')).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{plain, signal};
+
+    #[test]
+    fn digits_are_read_from_both_kinds_of_body() {
+        for (body, digit) in [
+            ("Signal=5\r\nDuration=160\r\n", Some('5')),
+            ("Duration=160\nsignal = *\n", Some('*')),
+            ("Signal=11\r\n", Some('#')),
+            ("Signal=d", Some('D')),
+            ("Signal=55", None),
+            ("Signal=", None),
+            ("", None),
+            ("Signal=\u{661}", None),
+        ] {
+            assert_eq!(signal(body.as_bytes()), digit, "{body:?}");
+        }
+        assert_eq!(
+            (plain(b"7\r\n"), plain(b"10"), plain(b"x"), plain(&[0xff])),
+            (Some('7'), Some('*'), None, None)
+        );
+    }
+}

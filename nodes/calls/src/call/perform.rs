@@ -1,0 +1,149 @@
+//! What the conversation wants done, done.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use twinbox_conversation::{Input as Heard, Output, Prompt, Purpose, RecordingEnd};
+use twinbox_mailstore::RecordingMeta;
+use twinbox_media::{Clip, Codec, RecordSpec};
+use twinbox_sip::sdp;
+
+use super::{Call, after, questions, take::Take, transfer::Transfer};
+
+/// Something to play where there is nothing: the conversation is told of its end all the same.
+const NOTHING: Clip = Clip::Silence(20);
+
+impl Call {
+    pub(super) fn perform(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Play(prompts) => self.play(prompts),
+                Output::StopPlay => self.stop_play(),
+                Output::SetTimer(ms) => self.timer = after(Duration::from_millis(ms)),
+                Output::CancelTimer => self.timer = None,
+                Output::Record { purpose, max_ms, end_silence_ms } => self.record(purpose, max_ms, end_silence_ms),
+                Output::StopRecording => self.media.stop_record(),
+                Output::DiscardRecording => {
+                    if let Some(take) = self.take.take() {
+                        self.door.tasks.spawn(take.discard());
+                    }
+                }
+                Output::Ask(question) => {
+                    let take = match question {
+                        twinbox_conversation::Question::FileMessage(_)
+                        | twinbox_conversation::Question::KeepGreeting(..) => self.take.take(),
+                        _ => None,
+                    };
+                    let source = self.caller.number.clone();
+                    self.question = Some(questions::answer(self.door.clone(), question, take, source).boxed());
+                }
+                Output::Transfer(to) => self.transfer = Some(Transfer::begin(self, &to)),
+                // The loop sees that the conversation has ended.
+                Output::HangUp => self.stop_play(),
+            }
+        }
+    }
+
+    /// The codec of the call; before it is known nothing is heard anyway.
+    fn codec(&self) -> Codec {
+        match self.stream.map(|s| s.codec) {
+            Some(sdp::Codec::Pcma) => Codec::Pcma,
+            _ => Codec::Pcmu,
+        }
+    }
+
+    fn play(&mut self, prompts: Vec<Prompt>) {
+        self.plays += 1;
+        self.transfer = None;
+        let stored = |p: &Prompt| matches!(p, Prompt::Audio(_) | Prompt::LastTake);
+        if !prompts.iter().any(stored) {
+            let clips = prompts.iter().filter_map(|p| self.clip(p)).collect();
+            return self.play_now(clips);
+        }
+        // What is on disk is fetched first, all of it, so that nothing stutters.
+        self.media.stop_play();
+        let mut pieces = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            pieces.push(match prompt {
+                Prompt::Audio(hash) => {
+                    let (mailstore, codec) = (self.door.deps.mailstore.clone(), self.codecs.get(&hash).copied());
+                    let codec = codec.unwrap_or(self.codec());
+                    async move {
+                        match mailstore.blob(&hash).await {
+                            Ok(data) => Some(Clip::Audio { codec, data }),
+                            Err(error) => {
+                                tracing::error!(%error, "stored audio cannot be played");
+                                None
+                            }
+                        }
+                    }
+                    .boxed()
+                }
+                Prompt::LastTake => {
+                    let audio = self.take.as_ref().map(Take::audio);
+                    async move {
+                        let audio = audio?.await?;
+                        Some(Clip::Audio { codec: audio.codec, data: audio.bytes })
+                    }
+                    .boxed()
+                }
+                other => std::future::ready(self.clip(&other)).boxed(),
+            });
+        }
+        self.loading =
+            Some(async move { futures::future::join_all(pieces).await.into_iter().flatten().collect() }.boxed());
+    }
+
+    pub(super) fn play_now(&mut self, mut clips: Vec<Clip>) {
+        self.loading = None;
+        if clips.is_empty() {
+            clips.push(NOTHING);
+        }
+        self.media.play(self.plays, clips);
+    }
+
+    fn stop_play(&mut self) {
+        self.plays += 1;
+        self.loading = None;
+        self.media.stop_play();
+    }
+
+    /// A piece of sound that is in memory.
+    fn clip(&self, prompt: &Prompt) -> Option<Clip> {
+        let (prompts, codec) = (&self.door.deps.prompts, self.codec());
+        match prompt {
+            Prompt::Named(name) => match prompts.get(name, codec) {
+                Some(data) => Some(Clip::Audio { codec, data }),
+                None => {
+                    tracing::warn!(prompt = %name, "this prompt is missing from the set");
+                    None
+                }
+            },
+            Prompt::Beep => Some(Clip::Audio { codec, data: prompts.beep(codec) }),
+            Prompt::Silence(ms) => Some(Clip::Silence(u32::try_from(*ms).unwrap_or(u32::MAX))),
+            Prompt::Audio(_) | Prompt::LastTake => None,
+        }
+    }
+
+    fn record(&mut self, purpose: Purpose, max_ms: u64, end_silence_ms: u64) {
+        let (take, sink) = match purpose {
+            Purpose::Message(mailbox) => {
+                let meta = RecordingMeta {
+                    mailbox,
+                    caller: self.caller.number.clone(),
+                    caller_name: self.caller.name.clone(),
+                    codec: self.codec(),
+                    call: self.id,
+                };
+                Take::message(&self.door, meta)
+            }
+            Purpose::Greeting(..) => Take::greeting(self.codec()),
+        };
+        if self.stream.is_none() {
+            return self.hear(Heard::RecordingEnded { end: RecordingEnd::Failed, length_ms: 0 });
+        }
+        self.take = Some(take);
+        let silence = (end_silence_ms > 0).then(|| Duration::from_millis(end_silence_ms));
+        self.media.record(RecordSpec { max: Duration::from_millis(max_ms), end_silence: silence, sink });
+    }
+}

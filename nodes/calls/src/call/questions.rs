@@ -1,0 +1,191 @@
+//! What the conversation asks of the mail store, and how the store's words become the conversation's.
+
+use std::{collections::HashMap, sync::Arc};
+
+use twinbox_conversation::{Answer, GreetingKind, MailboxView, Mark, MessageView, Question};
+use twinbox_ids::{BlobHash, MailboxId, Pii};
+use twinbox_mailstore::{Acknowledgement, FileError, Folder, Mailbox, Mailstore, Message, PinCheck, PinError};
+use twinbox_media::Codec;
+
+use super::take::Take;
+use crate::{
+    door::Door,
+    stats::{Stats, count},
+};
+
+/// How each audio that the conversation knows of is coded.
+pub(super) type Codecs = HashMap<BlobHash, Codec>;
+
+/// An answer, and what goes with it.
+pub(super) struct Answered {
+    pub(super) answer: Answer,
+    pub(super) codecs: Codecs,
+    /// A message could not be filed: BYE is answered accordingly.
+    pub(super) not_filed: bool,
+}
+
+impl From<Answer> for Answered {
+    fn from(answer: Answer) -> Self {
+        Self { answer, codecs: Codecs::new(), not_filed: false }
+    }
+}
+
+/// Finds the answer.
+pub(super) async fn answer(
+    door: Arc<Door>,
+    question: Question,
+    take: Option<Take>,
+    source: Option<Pii<String>>,
+) -> Answered {
+    let mailstore = &door.deps.mailstore;
+    match question {
+        Question::FindMailbox(number) => {
+            let mut codecs = Codecs::new();
+            let answer = match mailstore.find_by_number(&number).await {
+                Ok(Some(mailbox)) => Answer::Mailbox(Some(view(mailstore, &mailbox, &mut codecs).await)),
+                Ok(None) => Answer::Mailbox(None),
+                Err(error) => failed("a mailbox cannot be looked up", &error),
+            };
+            Answered { answer, codecs, not_filed: false }
+        }
+        Question::CheckPin(mailbox, pin) => {
+            let source = source.as_ref().map_or("", |number| number.reveal().as_str());
+            match mailstore.check_pin(mailbox, &pin, source).await {
+                Ok(PinCheck::Ok { must_change }) => Answer::PinOk { must_change },
+                Ok(PinCheck::Wrong) => Answer::PinWrong,
+                Ok(PinCheck::BackOff { seconds }) => Answer::PinBackOff { seconds },
+                Err(error) => failed("a PIN cannot be checked", &error),
+            }
+            .into()
+        }
+        Question::SetPin(mailbox, pin) => match mailstore.set_pin(mailbox, &pin).await {
+            Ok(_) => Answer::Done,
+            Err(PinError::Refused(_)) => Answer::PinRefused,
+            Err(error) => failed("a PIN cannot be set", &error),
+        }
+        .into(),
+        Question::ListMessages(mailbox) => match mailstore.messages(mailbox).await {
+            Ok(messages) => listed(messages),
+            Err(error) => failed("messages cannot be listed", &error).into(),
+        },
+        Question::Mark(mailbox, message, mark) => {
+            let mark = match mark {
+                Mark::Heard => twinbox_mailstore::Mark::Heard,
+                Mark::Saved => twinbox_mailstore::Mark::Saved,
+                Mark::Deleted => twinbox_mailstore::Mark::Deleted,
+                Mark::Undeleted => twinbox_mailstore::Mark::Undeleted,
+            };
+            match mailstore.mark(mailbox, message, mark).await {
+                Ok(_) => Answer::Done,
+                Err(error) => failed("a message cannot be marked", &error),
+            }
+            .into()
+        }
+        Question::FileMessage(mailbox) => file(&door.stats, mailbox, take).await,
+        Question::KeepGreeting(mailbox, kind) => keep(mailstore, mailbox, kind, take).await.into(),
+        Question::RemoveGreeting(mailbox, kind) => {
+            match mailstore.set_greeting(mailbox, stored(kind), None).await {
+                Ok(_) => Answer::Done,
+                Err(error) => failed("a greeting cannot be removed", &error),
+            }
+            .into()
+        }
+    }
+}
+
+async fn file(stats: &Stats, mailbox: MailboxId, take: Option<Take>) -> Answered {
+    let live = match take {
+        Some(take) => take.live().await,
+        None => None,
+    };
+    let filed = match live {
+        Some(live) => live.file().await,
+        None => Err(FileError::Full),
+    };
+    match filed {
+        Ok(filed) => {
+            match &filed.acknowledgement {
+                Acknowledgement::OnTwo { .. } => count(&stats.filed_on_two),
+                Acknowledgement::Alone => count(&stats.filed_alone),
+            }
+            tracing::info!(%mailbox, message = %filed.message, acknowledged = ?filed.acknowledgement, "message filed");
+            Answer::Done.into()
+        }
+        // Not worth keeping is not the same as lost.
+        Err(FileError::TooShort { .. }) => Answer::Failed.into(),
+        Err(error) => {
+            count(&stats.filed_not);
+            let answer = failed("a message cannot be filed", &error);
+            Answered { not_filed: true, ..answer.into() }
+        }
+    }
+}
+
+async fn keep(mailstore: &Mailstore, mailbox: MailboxId, kind: GreetingKind, take: Option<Take>) -> Answer {
+    let audio = match take {
+        Some(take) => take.audio().await,
+        None => None,
+    };
+    let Some(audio) = audio else { return Answer::Failed };
+    match mailstore.set_greeting(mailbox, stored(kind), Some(audio)).await {
+        Ok(_) => Answer::Done,
+        Err(error) => failed("a greeting cannot be kept", &error),
+    }
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> Answer {
+    tracing::error!(%error, "{what}");
+    Answer::Failed
+}
+
+fn listed(messages: Vec<Message>) -> Answered {
+    let mut codecs = Codecs::new();
+    let (mut new, mut old) = (Vec::new(), Vec::new());
+    for message in messages.into_iter().filter(|m| !m.deleted) {
+        let Some(audio) = &message.audio else { continue };
+        codecs.insert(audio.blob.hash, message.codec);
+        let view = MessageView {
+            id: message.id,
+            audio: audio.blob.hash,
+            received: message.received,
+            caller: message.caller,
+            length_ms: message.length_ms,
+            partial: audio.partial,
+        };
+        match message.folder {
+            Folder::New => new.push(view),
+            Folder::Heard | Folder::Saved => old.push(view),
+        }
+    }
+    Answered { answer: Answer::Messages { new, old }, codecs, not_filed: false }
+}
+
+/// What the conversation needs to know of a mailbox. When it cannot be said whether it is full, it is not: the
+/// message is worth the try.
+pub(super) async fn view(mailstore: &Mailstore, mailbox: &Mailbox, codecs: &mut Codecs) -> MailboxView {
+    let kinds = [GreetingKind::Standard, GreetingKind::Busy, GreetingKind::Temporary, GreetingKind::Name];
+    let mut greetings = Vec::new();
+    for kind in kinds {
+        if let Some(greeting) = mailbox.greeting(stored(kind)) {
+            codecs.insert(greeting.blob.hash, greeting.codec);
+            greetings.push((kind, greeting.blob.hash));
+        }
+    }
+    MailboxView {
+        id: mailbox.id,
+        number: mailbox.number.clone(),
+        timezone: mailbox.timezone.clone(),
+        greetings,
+        full: mailstore.is_full(mailbox).await.unwrap_or(false),
+        operator: mailbox.operator.clone(),
+    }
+}
+
+fn stored(kind: GreetingKind) -> twinbox_mailstore::GreetingKind {
+    match kind {
+        GreetingKind::Standard => twinbox_mailstore::GreetingKind::Standard,
+        GreetingKind::Busy => twinbox_mailstore::GreetingKind::Busy,
+        GreetingKind::Temporary => twinbox_mailstore::GreetingKind::Temporary,
+        GreetingKind::Name => twinbox_mailstore::GreetingKind::Name,
+    }
+}

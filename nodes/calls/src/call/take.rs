@@ -1,0 +1,177 @@
+//! What a call records: a message, which goes to the store (and so to the peers) while it is spoken, or a greeting,
+//! which is kept in memory until its owner accepts it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::sync::{mpsc, watch};
+use twinbox_mailstore::{Audio, LiveRecording, Mailstore, RecordingMeta};
+use twinbox_media::{ChunkSink, Codec};
+
+use crate::door::Door;
+
+/// Chunks kept while the store makes ready: a quarter of a second each, so half a minute.
+const MOST_WAITING: usize = 120;
+/// The most that a greeting may take in memory.
+const MOST_GREETING: usize = 8_000 * 600;
+
+/// A recording of a call.
+pub(super) struct Take {
+    /// The media engine still records.
+    pub(super) running: bool,
+    /// Some of it could not be stored.
+    pub(super) broken: bool,
+    kind: Kind,
+    failed: mpsc::Receiver<()>,
+}
+
+enum Kind {
+    Message(Started),
+    Greeting(Arc<Memory>),
+}
+
+/// The recording in the store, once it has begun there; `None` inside when it could not.
+type Started = watch::Receiver<Option<Option<LiveRecording>>>;
+
+impl Take {
+    /// A take of a message. The store makes its record durable first; what is said meanwhile is kept.
+    pub(super) fn message(door: &Door, meta: RecordingMeta) -> (Self, Arc<dyn ChunkSink>) {
+        let (tell_failed, failed) = mpsc::channel(1);
+        let (tell_started, started) = watch::channel(None);
+        let sink = Arc::new(Live { state: Mutex::new(State::Waiting(Vec::new())), failed: tell_failed });
+        let mailstore = door.deps.mailstore.clone();
+        door.tasks.spawn(begin(mailstore, meta, sink.clone(), tell_started));
+        (Self { running: true, broken: false, kind: Kind::Message(started), failed }, sink)
+    }
+
+    /// A take of a greeting.
+    pub(super) fn greeting(codec: Codec) -> (Self, Arc<dyn ChunkSink>) {
+        let (tell_failed, failed) = mpsc::channel(1);
+        let memory = Arc::new(Memory { codec, audio: Mutex::default(), failed: tell_failed });
+        (Self { running: true, broken: false, kind: Kind::Greeting(memory.clone()), failed }, memory)
+    }
+
+    /// The message in the store.
+    pub(super) fn live(&self) -> BoxFuture<'static, Option<LiveRecording>> {
+        match &self.kind {
+            Kind::Message(started) => {
+                let mut started = started.clone();
+                async move { started.wait_for(Option::is_some).await.ok()?.clone().flatten() }.boxed()
+            }
+            Kind::Greeting(_) => async { None }.boxed(),
+        }
+    }
+
+    /// What was recorded, to be heard or kept.
+    pub(super) fn audio(&self) -> BoxFuture<'static, Option<Audio>> {
+        match &self.kind {
+            Kind::Message(_) => {
+                let live = self.live();
+                async move { live.await?.audio().await.ok() }.boxed()
+            }
+            Kind::Greeting(memory) => {
+                let bytes = lock(&memory.audio).clone().freeze();
+                let audio = Audio { codec: memory.codec, bytes };
+                async move { Some(audio) }.boxed()
+            }
+        }
+    }
+
+    /// Throws it away, in the store too.
+    pub(super) async fn discard(self) {
+        if let Some(live) = self.live().await
+            && let Err(error) = live.discard().await
+        {
+            tracing::warn!(%error, "a discarded recording is still there");
+        }
+    }
+}
+
+/// Something could not be stored.
+pub(super) async fn failed(take: &mut Option<Take>) -> Option<()> {
+    match take {
+        Some(take) if !take.broken => take.failed.recv().await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn begin(
+    mailstore: Mailstore,
+    meta: RecordingMeta,
+    sink: Arc<Live>,
+    tell: watch::Sender<Option<Option<LiveRecording>>>,
+) {
+    let live = match mailstore.begin_recording(meta).await {
+        Ok(live) => {
+            let mut state = lock(&sink.state);
+            let waiting = std::mem::replace(&mut *state, State::Live(live.clone()));
+            if let State::Waiting(chunks) = waiting {
+                for (offset, bytes) in chunks {
+                    if live.append(offset, bytes).is_err() {
+                        let _ = sink.failed.try_send(());
+                        break;
+                    }
+                }
+            }
+            Some(live)
+        }
+        Err(error) => {
+            tracing::error!(%error, "a recording cannot begin");
+            *lock(&sink.state) = State::Failed;
+            let _ = sink.failed.try_send(());
+            None
+        }
+    };
+    let _ = tell.send(Some(live));
+}
+
+struct Live {
+    state: Mutex<State>,
+    failed: mpsc::Sender<()>,
+}
+
+enum State {
+    Waiting(Vec<(u64, Bytes)>),
+    Live(LiveRecording),
+    Failed,
+}
+
+impl ChunkSink for Live {
+    fn chunk(&self, offset: u64, bytes: Bytes) {
+        let mut state = lock(&self.state);
+        let stored = match &mut *state {
+            State::Waiting(chunks) if chunks.len() < MOST_WAITING => {
+                chunks.push((offset, bytes));
+                true
+            }
+            State::Waiting(_) => false,
+            State::Live(live) => live.append(offset, bytes).is_ok(),
+            State::Failed => true,
+        };
+        if !stored {
+            let _ = self.failed.try_send(());
+        }
+    }
+}
+
+struct Memory {
+    codec: Codec,
+    audio: Mutex<BytesMut>,
+    failed: mpsc::Sender<()>,
+}
+
+impl ChunkSink for Memory {
+    fn chunk(&self, _: u64, bytes: Bytes) {
+        let mut audio = lock(&self.audio);
+        if audio.len() + bytes.len() > MOST_GREETING {
+            let _ = self.failed.try_send(());
+        } else {
+            audio.extend_from_slice(&bytes);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

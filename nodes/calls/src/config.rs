@@ -1,0 +1,284 @@
+//! The settings of the SIP door, as they stand in the node's configuration file.
+//!
+//! One struct per table; every key has a default or is required by type. [`CallsConfig::mistakes`] reports all
+//! that is wrong at once, each with its key and its remedy.
+
+use std::{net::IpAddr, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::Pii;
+use twinbox_sip::redirect::RedirectOrder;
+
+use crate::access::Network;
+
+/// Everything that the SIP door can be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallsConfig {
+    /// Where SIP is listened for (`[[calls.listeners]]`); at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// Who may call (`[[calls.trunks]]`, rule S3). Without any, every caller is a stranger and gets `403`.
+    pub trunks: Vec<TrunkConfig>,
+    /// Numbers that lead to the menus instead of a mailbox.
+    pub pilots: Pilots,
+    /// The RTP ports and how they are announced.
+    pub rtp: RtpConfig,
+    /// Calls at once; one more gets `503` with `Retry-After`. A node's own setting, like all of these.
+    pub max_calls: usize,
+    /// New calls a second, sustained (a burst of as many is let through); more get `503`.
+    pub max_calls_per_second: u32,
+    /// Subscriptions to message lights held at once on this node.
+    pub max_subscriptions: usize,
+    /// Which redirecting party's mailbox a redirected call is for: `first` (who was called at first) or `last`.
+    pub redirect: RedirectOrder,
+    /// A call for a mailbox that does not exist: `404`, or a spoken `apology`.
+    pub unknown_mailbox: UnknownMailbox,
+    /// Session timer offered to callers that support RFC 4028, in seconds.
+    pub session_expires_s: u32,
+    /// The shortest session timer accepted, in seconds (RFC 4028 allows no less than 90).
+    pub min_se_s: u32,
+    /// The longest message, in milliseconds.
+    pub max_message_ms: u64,
+    /// Below this nothing is kept, in milliseconds.
+    pub min_message_ms: u64,
+    /// Silence that ends a recording, in milliseconds.
+    pub end_silence_ms: u64,
+    /// How long a menu waits for a digit, in milliseconds.
+    pub digit_timeout_ms: u64,
+    /// Wrong PINs before the call ends.
+    pub pin_tries: u8,
+    /// The shortest new PIN.
+    pub min_pin_length: u8,
+    /// The key map of the menus: `asterisk` or `unity`.
+    pub key_map: String,
+    /// How long the `200` to BYE may wait for the second node, in milliseconds (rule A1); past this and 100 ms
+    /// more the BYE is answered `500`.
+    pub ack_timeout_ms: u64,
+}
+
+impl Default for CallsConfig {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            trunks: Vec::new(),
+            pilots: Pilots::default(),
+            rtp: RtpConfig::default(),
+            max_calls: 1000,
+            max_calls_per_second: 200,
+            max_subscriptions: 10_000,
+            redirect: RedirectOrder::First,
+            unknown_mailbox: UnknownMailbox::NotFound,
+            session_expires_s: 1800,
+            min_se_s: 90,
+            max_message_ms: 180_000,
+            min_message_ms: 1_000,
+            end_silence_ms: 10_000,
+            digit_timeout_ms: 5_000,
+            pin_tries: 3,
+            min_pin_length: 4,
+            key_map: "asterisk".to_owned(),
+            ack_timeout_ms: 250,
+        }
+    }
+}
+
+/// One address on which SIP is listened for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// `udp` or `tcp`.
+    pub transport: Transport,
+    /// The local address and port; port 0 takes any free one.
+    pub bind: SocketAddr,
+    /// The `host` or `host:port` that others reach this listener by: it goes into Contact and Via. Default: `bind`.
+    #[serde(default)]
+    pub advertise: Option<String>,
+}
+
+/// A SIP transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// RFC 3261 over UDP.
+    Udp,
+    /// RFC 3261 over TCP.
+    Tcp,
+}
+
+/// Someone who may call, and how to reach them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrunkConfig {
+    /// The name by which logs, metrics and the notifier speak of it.
+    pub name: String,
+    /// Addresses or networks (`192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`) from which its requests come.
+    pub addresses: Vec<Network>,
+    /// The only transport that it may use; default: any.
+    #[serde(default)]
+    pub transport: Option<Transport>,
+    /// User name for digest challenges to requests that we send to it.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The password; better kept in `password_file`.
+    #[serde(default)]
+    pub password: Option<Pii<String>>,
+    /// A file that holds the password alone.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// `host:port` to which unsolicited NOTIFYs are sent; without it none are.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// The URI of a mailbox's light there, such as `sip:{mailbox}@pbx`; without it no unsolicited NOTIFYs are sent.
+    #[serde(default)]
+    pub mwi: Option<String>,
+    /// The URI of a number to transfer to, such as `sip:{number}@pbx`. Default: the host that the call came from.
+    #[serde(default)]
+    pub transfer: Option<String>,
+}
+
+/// Numbers that lead to the menus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pilots {
+    /// Signs in to the mailbox of the calling number.
+    pub sign_in: Vec<String>,
+    /// Asks for the mailbox number first.
+    pub ask_mailbox: Vec<String>,
+}
+
+impl Default for Pilots {
+    fn default() -> Self {
+        Self { sign_in: vec!["*97".to_owned()], ask_mailbox: vec!["*98".to_owned()] }
+    }
+}
+
+/// The RTP side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RtpConfig {
+    /// The local address of the RTP sockets.
+    pub bind: IpAddr,
+    /// The address that goes into our SDP; default: `bind`, or the SIP listener's address when that is `0.0.0.0`.
+    pub advertise: Option<IpAddr>,
+    /// The first port of the range.
+    pub first_port: u16,
+    /// The last port of the range.
+    pub last_port: u16,
+    /// Media threads; 0 means one per core.
+    pub threads: usize,
+}
+
+impl Default for RtpConfig {
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::from([0, 0, 0, 0]),
+            advertise: None,
+            first_port: 16_384,
+            last_port: 32_767,
+            threads: 0,
+        }
+    }
+}
+
+/// What a call for an unknown mailbox meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnknownMailbox {
+    /// `404 Not Found`.
+    #[serde(rename = "404")]
+    NotFound,
+    /// It is answered and told that there is no such mailbox.
+    #[serde(rename = "apology")]
+    Apology,
+}
+
+/// Something wrong in the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The key, such as `trunks[1].mwi`.
+    pub key: String,
+    /// What is wrong and what to do about it.
+    pub what: String,
+}
+
+impl CallsConfig {
+    /// All that is wrong with these settings, beyond what their types already refuse.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut found = Vec::new();
+        let mut wrong = |key: String, what: &str| found.push(Mistake { key, what: what.to_owned() });
+        if self.listeners.is_empty() {
+            wrong(
+                "listeners".into(),
+                "is empty: add a listener such as { transport = \"udp\", bind = \"0.0.0.0:5060\" }",
+            );
+        }
+        for (i, listener) in self.listeners.iter().enumerate() {
+            if let Some(advertise) = &listener.advertise
+                && twinbox_sip::uri::HostPort::parse(advertise).is_none()
+            {
+                wrong(
+                    format!("listeners[{i}].advertise"),
+                    "is no host or host:port: write for example \"203.0.113.5:5060\"",
+                );
+            }
+        }
+        for (i, trunk) in self.trunks.iter().enumerate() {
+            let key = |name: &str| format!("trunks[{i}].{name}");
+            if trunk.name.is_empty() {
+                wrong(key("name"), "is empty: give the trunk a name for logs and metrics");
+            }
+            if self.trunks.iter().take(i).any(|t| t.name == trunk.name) {
+                wrong(key("name"), "is used twice: trunk names are unique");
+            }
+            if trunk.addresses.is_empty() {
+                wrong(key("addresses"), "is empty: list the addresses or networks that the trunk calls from");
+            }
+            if trunk.password.is_some() && trunk.password_file.is_some() {
+                wrong(key("password"), "stands beside password_file: keep one of them");
+            }
+            if let Some(file) = &trunk.password_file
+                && let Err(error) = std::fs::metadata(file)
+            {
+                wrong(key("password_file"), &format!("cannot be read ({error}): create it or correct the path"));
+            }
+            for (name, template, hole) in
+                [("mwi", &trunk.mwi, "{mailbox}"), ("transfer", &trunk.transfer, "{number}")]
+            {
+                if let Some(text) = template
+                    && (!text.contains(hole) || twinbox_sip::uri::Uri::parse(&text.replace(hole, "1")).is_none())
+                {
+                    wrong(
+                        key(name),
+                        &format!("is no SIP URI with {hole} in it: write for example \"sip:{hole}@pbx\""),
+                    );
+                }
+            }
+            if let Some(proxy) = &trunk.proxy
+                && twinbox_sip::uri::HostPort::parse(proxy).is_none()
+            {
+                wrong(key("proxy"), "is no host or host:port: write for example \"pbx.example.com:5060\"");
+            }
+        }
+        if self.rtp.first_port == 0 || self.rtp.last_port < self.rtp.first_port {
+            wrong(
+                "rtp.first_port".into(),
+                "and rtp.last_port are no range: first_port must be above 0 and not above last_port",
+            );
+        }
+        if self.max_calls == 0 {
+            wrong("max_calls".into(), "is 0: no call would be answered; drain the node instead");
+        }
+        if self.max_calls_per_second == 0 {
+            wrong("max_calls_per_second".into(), "is 0: no call would be answered; drain the node instead");
+        }
+        if self.min_se_s < 90 {
+            wrong("min_se_s".into(), "is below 90, the least that RFC 4028 allows");
+        }
+        if self.session_expires_s < self.min_se_s {
+            wrong("session_expires_s".into(), "is below min_se_s: raise it");
+        }
+        if self.max_message_ms <= self.min_message_ms {
+            wrong("max_message_ms".into(), "is not above min_message_ms: every message would be thrown away");
+        }
+        found
+    }
+}

@@ -1,0 +1,383 @@
+//! The door itself: everything that arrives passes here once, in this order: read strictly, known trunk,
+//! retransmission, admission, and only then does it cost anything.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use twinbox_clock::BootInstant;
+use twinbox_sip::{
+    Method, Request, Response,
+    strict::{self, Verdict},
+    transaction::{self, ClientId, Event, Layer, ServerId},
+    via,
+};
+
+use crate::{
+    CallsConfig, CallsDeps, Transport,
+    access::{Access, Trunk},
+    admission::Admission,
+    call::{self, Input},
+    stats::{Stats, count},
+    subscribe::Subscriptions,
+    wire::{
+        Flow,
+        tcp::{Connections, TcpEndpoint, TcpPeer},
+        udp::UdpEndpoint,
+    },
+};
+
+/// Transactions held at once, of each kind. At some 2 kB each this bounds what a flood can take.
+const MAX_TRANSACTIONS: usize = 50_000;
+/// How often timers are looked at; retransmissions need no better.
+const TICK: Duration = Duration::from_millis(20);
+
+/// (Call-ID, our tag): with it, a dialog of ours is found. The peer's tag is compared by the dialog.
+pub(crate) type DialogKey = (String, String);
+
+/// (Call-ID, From tag, CSeq) of an INVITE in work: the same by another way is merged (RFC 3261 section 8.2.2.2).
+type MergeKey = (String, String, u32);
+
+pub(crate) struct Door {
+    pub(crate) config: CallsConfig,
+    pub(crate) deps: CallsDeps,
+    pub(crate) access: Access,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) stats: Stats,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) connections: Connections,
+    pub(crate) udp: Vec<Arc<UdpEndpoint>>,
+    pub(crate) tcp: Vec<Arc<TcpEndpoint>>,
+    pub(crate) layer: Mutex<Layer<Flow>>,
+    pub(crate) waiting: Mutex<HashMap<ClientId, oneshot::Sender<Outcome>>>,
+    dialogs: Mutex<HashMap<DialogKey, mpsc::Sender<Input>>>,
+    /// Who waits for the ACK, or the CANCEL, of an INVITE.
+    invites: Mutex<HashMap<ServerId, mpsc::Sender<Input>>>,
+    merges: Mutex<HashMap<MergeKey, ()>>,
+    broken: Mutex<Option<String>>,
+    began: BootInstant,
+}
+
+/// What became of a request of ours.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Response(Response),
+    TimedOut,
+    Withdrawn,
+}
+
+/// A request together with what is known of how it came.
+pub(crate) struct Arrival {
+    pub(crate) id: ServerId,
+    pub(crate) request: Request,
+    pub(crate) flow: Flow,
+    pub(crate) trunk: Arc<Trunk>,
+    pub(crate) at: BootInstant,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Door {
+    pub(crate) fn new(
+        config: CallsConfig,
+        deps: CallsDeps,
+        access: Access,
+        udp: Vec<Arc<UdpEndpoint>>,
+        tcp: Vec<Arc<TcpEndpoint>>,
+    ) -> Arc<Self> {
+        let began = BootInstant::now();
+        Arc::new(Self {
+            admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, began)),
+            subscriptions: Subscriptions::new(config.max_subscriptions),
+            access,
+            stats: Stats::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            connections: Connections::default(),
+            udp,
+            tcp,
+            layer: Mutex::new(Layer::new(rand::random(), MAX_TRANSACTIONS)),
+            waiting: Mutex::default(),
+            dialogs: Mutex::default(),
+            invites: Mutex::default(),
+            merges: Mutex::default(),
+            broken: Mutex::default(),
+            began,
+            config,
+            deps,
+        })
+    }
+
+    /// Milliseconds on the clock of the transactions.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs the timers until told to stop.
+    pub(crate) async fn tick(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.stop.cancelled() => return,
+            }
+            let events = lock(&self.layer).tick(self.now());
+            self.act(events, None);
+        }
+    }
+
+    /// A socket of ours does not work any more.
+    pub(crate) fn failed(&self, what: String) {
+        tracing::error!("{what}");
+        *lock(&self.broken) = Some(what);
+    }
+
+    pub(crate) fn broken(&self) -> Option<String> {
+        lock(&self.broken).clone()
+    }
+
+    /// A datagram came.
+    pub(crate) fn datagram(self: &Arc<Self>, endpoint: &Arc<UdpEndpoint>, data: &[u8], source: SocketAddr) {
+        self.arrived(data, source, |reply| Flow::Udp(endpoint.clone(), reply.unwrap_or(source)), Transport::Udp);
+    }
+
+    /// A message came over a connection.
+    pub(crate) fn framed(self: &Arc<Self>, peer: &Arc<TcpPeer>, data: &[u8]) {
+        self.arrived(data, peer.remote, |_| Flow::Tcp(peer.clone()), Transport::Tcp);
+    }
+
+    /// Whether a connection is worth keeping, and worth remembering for requests of ours.
+    pub(crate) fn knows(&self, peer: &Arc<TcpPeer>) -> bool {
+        let known = self.access.find(peer.remote.ip(), Transport::Tcp).is_some();
+        if known {
+            self.connections.remember(peer);
+        }
+        known
+    }
+
+    pub(crate) fn forget(&self, peer: &Arc<TcpPeer>) {
+        self.connections.forget(peer);
+    }
+
+    fn arrived(
+        self: &Arc<Self>,
+        data: &[u8],
+        source: SocketAddr,
+        flow: impl FnOnce(Option<SocketAddr>) -> Flow,
+        transport: Transport,
+    ) {
+        let at = BootInstant::now();
+        match strict::read(data) {
+            Verdict::Drop(strict::Fault::KeepAlive) => {}
+            Verdict::Drop(fault) => self.stats.malformed(fault.name()),
+            Verdict::Refuse(response, fault) => {
+                self.stats.malformed(fault.name());
+                if self.access.find(source.ip(), transport).is_some() || self.may_answer_stranger(at) {
+                    let reply = response.headers.top_via().map(|via| via.reply_to(source));
+                    let tag = format!("{:016x}", rand::random::<u64>());
+                    self.send(&flow(reply), received(*response, source).with_to_tag(&tag).to_bytes());
+                }
+            }
+            Verdict::Response(response) => {
+                let events = lock(&self.layer).response_received(response, self.now());
+                self.act(events, None);
+            }
+            Verdict::Request(mut request) => {
+                let reply = request.headers.top_via().map(|via| via.reply_to(source));
+                if let Some(line) = request.headers.get("Via") {
+                    let line = via::received(line, source);
+                    request.headers.set_first("Via", line);
+                }
+                let flow = flow(reply);
+                match self.access.find(source.ip(), transport) {
+                    Some(trunk) => self.request(request, flow, trunk.clone(), at),
+                    None => self.stranger(&request, &flow, at),
+                }
+            }
+        }
+    }
+
+    fn stranger(&self, request: &Request, flow: &Flow, at: BootInstant) {
+        count(&self.stats.strangers);
+        if request.method != Method::Ack && self.may_answer_stranger(at) {
+            let tag = lock(&self.layer).tag(request);
+            self.send(flow, request.respond(403).with_to_tag(&tag).to_bytes());
+        }
+    }
+
+    fn may_answer_stranger(&self, at: BootInstant) -> bool {
+        let may = self.admission.strangers.take(at);
+        if !may {
+            count(&self.stats.strangers_unanswered);
+        }
+        may
+    }
+
+    fn request(self: &Arc<Self>, request: Request, flow: Flow, trunk: Arc<Trunk>, at: BootInstant) {
+        let mut place = None;
+        let events = lock(&self.layer).request_received(request, flow.clone(), self.now(), |request| {
+            match self.admit(request, at) {
+                Ok(admitted) => {
+                    place = admitted;
+                    transaction::Admission::Accept
+                }
+                Err(response) => transaction::Admission::Refuse(*response),
+            }
+        });
+        self.act(events, Some((flow, trunk, at, place)));
+    }
+
+    /// Does what the layer asks for.
+    pub(crate) fn act(
+        self: &Arc<Self>,
+        events: Vec<Event<Flow>>,
+        mut came: Option<(Flow, Arc<Trunk>, BootInstant, Option<crate::admission::Place>)>,
+    ) {
+        for event in events {
+            match event {
+                Event::Send { flow, bytes, guard: None } => self.send(&flow, bytes),
+                Event::Send { flow, bytes, guard: Some((guard, id)) } => {
+                    // Rule R6: asked at the very write, not when the request was made.
+                    if (guard.0)() {
+                        self.send(&flow, bytes);
+                    } else {
+                        let events = lock(&self.layer).withdraw(id);
+                        self.act(events, None);
+                    }
+                }
+                Event::Request { id, request } => {
+                    if let Some((flow, trunk, at, place)) = came.take() {
+                        self.dispatch(Arrival { id, request, flow, trunk, at }, place);
+                    }
+                }
+                Event::Acknowledged { id, ack } => self.tell_invite(&id, Input::Acknowledged(ack), true),
+                Event::Unacknowledged(id) => self.tell_invite(&id, Input::Unacknowledged, true),
+                Event::Cancelled(id) => self.tell_invite(&id, Input::Cancelled, false),
+                Event::Response(id, response) if response.is_provisional() => {
+                    tracing::trace!(?id, "provisional response");
+                }
+                Event::Response(id, response) => self.settle(id, Outcome::Response(response)),
+                Event::TimedOut(id) => self.settle(id, Outcome::TimedOut),
+                Event::Withdrawn(id) => self.settle(id, Outcome::Withdrawn),
+            }
+        }
+    }
+
+    fn send(&self, flow: &Flow, bytes: bytes::Bytes) {
+        if !flow.send(bytes) {
+            count(&self.stats.send_failures);
+        }
+    }
+
+    fn settle(&self, id: ClientId, outcome: Outcome) {
+        if let Some(waiter) = lock(&self.waiting).remove(&id) {
+            let _ = waiter.send(outcome);
+        }
+    }
+
+    fn tell_invite(&self, id: &ServerId, input: Input, last: bool) {
+        let call = match last {
+            true => lock(&self.invites).remove(id),
+            false => lock(&self.invites).get(id).cloned(),
+        };
+        if let Some(call) = call {
+            let _ = call.try_send(input);
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, arrival: Arrival, place: Option<crate::admission::Place>) {
+        if arrival.request.headers.tag("To").is_some() {
+            self.within_dialog(arrival);
+        } else if let Some(place) = place {
+            let (sender, inputs) = mpsc::channel(call::INBOX);
+            lock(&self.invites).insert(arrival.id.clone(), sender.clone());
+            lock(&self.merges).insert(merge_key(&arrival.request), ());
+            self.tasks.spawn(call::run(self.clone(), arrival, place, sender, inputs));
+        } else {
+            self.tasks.spawn(crate::subscribe::begin(self.clone(), arrival));
+        }
+    }
+
+    fn within_dialog(self: &Arc<Self>, arrival: Arrival) {
+        let key = dialog_key(&arrival.request);
+        let Some(call) = lock(&self.dialogs).get(&key).cloned() else {
+            return crate::subscribe::within(self, arrival, &key);
+        };
+        if arrival.request.method == Method::Invite {
+            lock(&self.invites).insert(arrival.id.clone(), call.clone());
+        }
+        // It has more to do than anyone sane would send it, or it has just ended.
+        if let Err(TrySendError::Full(Input::Request(arrival)) | TrySendError::Closed(Input::Request(arrival))) =
+            call.try_send(Input::Request(arrival))
+        {
+            self.respond(&arrival.id, arrival.request.respond(503).with("Retry-After", "1"));
+        }
+    }
+
+    /// Answers a request.
+    pub(crate) fn respond(self: &Arc<Self>, id: &ServerId, response: Response) {
+        if !response.is_provisional() && !response.is_success() {
+            lock(&self.invites).remove(id);
+        }
+        let events = lock(&self.layer).respond(id, response, self.now());
+        self.act(events, None);
+    }
+
+    pub(crate) fn open_dialog(&self, key: DialogKey, call: mpsc::Sender<Input>) {
+        lock(&self.dialogs).insert(key, call);
+    }
+
+    /// Forgets everything of a call.
+    pub(crate) fn close_call(&self, dialog: Option<&DialogKey>, invite: &ServerId, request: &Request) {
+        if let Some(key) = dialog {
+            lock(&self.dialogs).remove(key);
+        }
+        lock(&self.invites).remove(invite);
+        lock(&self.merges).remove(&merge_key(request));
+    }
+
+    pub(crate) fn has_dialog(&self, request: &Request) -> bool {
+        let key = dialog_key(request);
+        lock(&self.dialogs).contains_key(&key) || self.subscriptions.has_dialog(&key)
+    }
+
+    pub(crate) fn is_merged(&self, request: &Request) -> bool {
+        lock(&self.merges).contains_key(&merge_key(request))
+    }
+
+    /// Every call, for telling all of them something.
+    pub(crate) fn calls(&self) -> Vec<mpsc::Sender<Input>> {
+        lock(&self.dialogs).values().cloned().collect()
+    }
+}
+
+/// Our side of a dialog is named by the To tag of a request that reaches us.
+pub(crate) fn dialog_key(request: &Request) -> DialogKey {
+    (request.headers.call_id().to_owned(), request.headers.tag("To").unwrap_or_default().to_owned())
+}
+
+fn merge_key(request: &Request) -> MergeKey {
+    let headers = &request.headers;
+    (headers.call_id().to_owned(), headers.tag("From").unwrap_or_default().to_owned(), headers.cseq())
+}
+
+fn received(mut response: Response, source: SocketAddr) -> Response {
+    if let Some(line) = response.headers.get("Via") {
+        let line = via::received(line, source);
+        response.headers.set_first("Via", line);
+    }
+    response
+}

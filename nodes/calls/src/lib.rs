@@ -1,0 +1,246 @@
+//! The SIP door: answers calls, drives one conversation per call, serves subscriptions to message lights.
+//!
+//! Everything that arrives passes `door` once: read strictly, from a known trunk, no retransmission, admitted; only
+//! then does it cost anything. A call is one task (`call`) that owns its dialog, media session and conversation.
+//! Answering waits for this node's own store and for nothing else.
+
+mod access;
+mod admission;
+mod admit;
+mod call;
+mod config;
+mod door;
+mod notify;
+mod outgoing;
+mod stats;
+mod subscribe;
+mod wire;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub use access::{Network, NetworkError};
+pub use config::{CallsConfig, ListenerConfig, Mistake, Pilots, RtpConfig, Transport, TrunkConfig, UnknownMailbox};
+pub use notify::{NotifyError, Subscription, SubscriptionId};
+pub use stats::{Histogram, StatsView};
+use twinbox_ids::{Incarnation, MailboxId, NodeName};
+use twinbox_mailstore::Mailstore;
+use twinbox_media::Engine;
+use twinbox_prompts::Prompts;
+use twinbox_sip::transaction::Guard;
+
+use access::Access;
+use door::Door;
+use wire::{tcp::TcpEndpoint, udp::UdpEndpoint};
+
+/// How long calls may take to end when the door is shut: their messages are being stored.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What the door stands on.
+#[derive(Clone)]
+pub struct CallsDeps {
+    /// This node: it goes into our Contact (rule C4).
+    pub node: NodeName,
+    /// This life of the process: likewise.
+    pub incarnation: Incarnation,
+    /// The door to messages.
+    pub mailstore: Mailstore,
+    /// The prompts.
+    pub prompts: Arc<Prompts>,
+    /// The media engine.
+    pub media: Engine,
+}
+
+/// Why the door could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CallsError {
+    /// A listener's address is taken or not ours.
+    #[error("cannot listen for SIP on {transport} {bind}: {source}; free the port or change calls.listeners")]
+    Bind {
+        /// `udp` or `tcp`.
+        transport: &'static str,
+        /// The address.
+        bind: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The settings are wrong.
+    #[error("calls.{key} {what}")]
+    Config {
+        /// The key.
+        key: String,
+        /// What is wrong and the remedy.
+        what: String,
+    },
+}
+
+/// How the door does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallsHealth {
+    /// It works.
+    pub ok: bool,
+    /// In words.
+    pub detail: String,
+}
+
+/// The open door. Cheap to clone.
+#[derive(Clone)]
+pub struct Calls {
+    door: Arc<Door>,
+    addresses: Arc<[(Transport, SocketAddr)]>,
+}
+
+impl Calls {
+    /// Binds every listener, then serves.
+    pub async fn start(config: CallsConfig, deps: CallsDeps) -> Result<Self, CallsError> {
+        if let Some(Mistake { key, what }) = config.mistakes().into_iter().next() {
+            return Err(CallsError::Config { key, what });
+        }
+        let access = Access::new(&config.trunks)?;
+        let (mut udp, mut tcp, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        for ListenerConfig { transport, bind, advertise } in &config.listeners {
+            let (bind, advertise) = (*bind, advertise.as_deref());
+            match transport {
+                Transport::Udp => {
+                    let endpoint = UdpEndpoint::bind(bind, advertise).map_err(|source| CallsError::Bind {
+                        transport: "udp",
+                        bind,
+                        source,
+                    })?;
+                    addresses.push((Transport::Udp, endpoint.local));
+                    udp.push(Arc::new(endpoint));
+                }
+                Transport::Tcp => {
+                    let endpoint = TcpEndpoint::bind(bind, advertise).await.map_err(|source| CallsError::Bind {
+                        transport: "tcp",
+                        bind,
+                        source,
+                    })?;
+                    addresses.push((Transport::Tcp, endpoint.local));
+                    tcp.push(Arc::new(endpoint));
+                }
+            }
+        }
+        let door = Door::new(config, deps, access, udp, tcp);
+        for endpoint in &door.udp {
+            door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
+        }
+        for endpoint in &door.tcp {
+            door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
+        }
+        door.tasks.spawn(door.clone().tick());
+        door.tasks.spawn(subscribe::expire(door.clone()));
+        for (transport, address) in &addresses {
+            tracing::info!(?transport, %address, "listening for SIP");
+        }
+        Ok(Self { door, addresses: addresses.into() })
+    }
+
+    /// The bound address of each listener, in the order of the configuration.
+    pub fn addresses(&self) -> &[(Transport, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Calls now in progress.
+    pub fn active(&self) -> usize {
+        self.door.admission.active()
+    }
+
+    /// Takes no new calls (`503`, and OPTIONS say so); those in progress go on.
+    pub fn drain(&self) {
+        self.door.admission.set_draining(true);
+    }
+
+    /// Takes calls again.
+    pub fn undrain(&self) {
+        self.door.admission.set_draining(false);
+    }
+
+    /// Whether it drains.
+    pub fn draining(&self) -> bool {
+        self.door.admission.draining()
+    }
+
+    /// Waits until no call is in progress.
+    pub async fn idle(&self) {
+        self.door.admission.empty().await;
+    }
+
+    /// Ends every call with BYE, waits a little for what they still store, closes the sockets.
+    pub async fn shutdown(&self) {
+        self.drain();
+        for call in self.door.calls() {
+            let _ = call.try_send(call::Input::Shutdown);
+        }
+        if tokio::time::timeout(SHUTDOWN, self.idle()).await.is_err() {
+            tracing::warn!(
+                calls = self.active(),
+                "calls are cut off; what they recorded is filed at the next start"
+            );
+        }
+        self.door.stop.cancel();
+        self.door.tasks.close();
+        // A BYE that nobody answers is not worth waiting for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.door.tasks.wait()).await;
+    }
+
+    /// Counters and histograms.
+    pub fn stats(&self) -> StatsView {
+        let load = door::lock(&self.door.layer).load();
+        let transactions = load.servers + load.clients;
+        self.door.stats.view(self.active(), self.door.subscriptions.count(), transactions)
+    }
+
+    /// Whether the door works.
+    pub fn health(&self) -> CallsHealth {
+        match self.door.broken() {
+            Some(detail) => CallsHealth { ok: false, detail },
+            None => {
+                let state = if self.draining() { "draining" } else { "open" };
+                CallsHealth { ok: true, detail: format!("{state}, {} calls", self.active()) }
+            }
+        }
+    }
+
+    /// The subscriptions to the light of this mailbox whose dialogs this node holds.
+    pub fn subscriptions(&self, mailbox: MailboxId) -> Vec<Subscription> {
+        self.door.subscriptions.of(mailbox)
+    }
+
+    /// All subscriptions whose dialogs this node holds.
+    pub fn all_subscriptions(&self) -> Vec<Subscription> {
+        self.door.subscriptions.all()
+    }
+
+    /// Sends a NOTIFY with this body (see [`twinbox_sip::mwi::Summary`]) in the dialog of a subscription; `epoch`
+    /// goes into `X-Twinbox-Epoch`. `guard` is asked at the write of every datagram, retransmissions included
+    /// (rule R6).
+    pub async fn notify_in_dialog(
+        &self,
+        subscription: SubscriptionId,
+        body: &str,
+        epoch: &str,
+        guard: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<(), NotifyError> {
+        self.door.notify_in_dialog(subscription, body, epoch, Guard(Arc::new(guard))).await
+    }
+
+    /// Sends an unsolicited NOTIFY for the mailbox with this number to a trunk; otherwise like
+    /// [`Self::notify_in_dialog`].
+    pub async fn send_unsolicited_notify(
+        &self,
+        trunk: &str,
+        mailbox_number: &str,
+        body: &str,
+        epoch: &str,
+        guard: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<(), NotifyError> {
+        let guard = Guard(Arc::new(guard));
+        self.door.notify_unsolicited(trunk, mailbox_number, body, epoch, guard).await
+    }
+
+    /// The names of the trunks that want unsolicited NOTIFYs (`mwi` and `proxy` are set).
+    pub fn notify_trunks(&self) -> Vec<String> {
+        let wants = |t: &&Arc<access::Trunk>| t.config.mwi.is_some() && t.config.proxy.is_some();
+        self.door.access.iter().filter(wants).map(|t| t.config.name.clone()).collect()
+    }
+}

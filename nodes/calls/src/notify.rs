@@ -1,0 +1,144 @@
+//! NOTIFYs of message lights: in the dialog of a subscription, and unsolicited to a trunk. What they say, and
+//! whether they may leave, is decided elsewhere (rules E2, R6).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use twinbox_ids::MailboxId;
+use twinbox_sip::{
+    Headers, Method, Request, mwi,
+    transaction::Guard,
+    uri::{HostPort, Uri},
+};
+
+use crate::{
+    Transport,
+    door::Door,
+    outgoing::{SendError, resolve},
+    stats::count,
+};
+
+/// Names the epoch under which a NOTIFY was decided, so that a receiver can tell one of an old epoch.
+pub(crate) const EPOCH_HEADER: &str = "X-Twinbox-Epoch";
+
+/// A subscription held by this node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SubscriptionId(pub u64);
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What is known of a subscription.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscription {
+    /// Which.
+    pub id: SubscriptionId,
+    /// To whose light.
+    pub mailbox: MailboxId,
+    /// Until it ends by itself.
+    pub expires: Duration,
+}
+
+/// Why a NOTIFY did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotifyError {
+    /// No such trunk, or it has no `mwi` and `proxy`.
+    #[error("trunk '{0}' takes no unsolicited NOTIFYs: set its mwi and proxy")]
+    NoTrunk(String),
+    /// The subscription has ended.
+    #[error("subscription {0} has ended")]
+    Ended(SubscriptionId),
+    /// The guard said no: what had not left does not leave.
+    #[error("not sent: this node does not hold the duty any more")]
+    NotHolder,
+    /// No answer came.
+    #[error("no answer")]
+    Timeout,
+    /// It was refused.
+    #[error("refused with {0}")]
+    Refused(u16),
+    /// The address does not resolve or cannot be reached.
+    #[error("cannot be sent: {0}")]
+    Unreachable(String),
+}
+
+impl From<SendError> for NotifyError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::TimedOut => Self::Timeout,
+            SendError::Withdrawn => Self::NotHolder,
+            SendError::Unreachable(what) => Self::Unreachable(what),
+        }
+    }
+}
+
+impl Door {
+    /// Sends a NOTIFY that nobody subscribed to, as many PBXs expect it.
+    pub(crate) async fn notify_unsolicited(
+        self: &Arc<Self>,
+        trunk: &str,
+        number: &str,
+        body: &str,
+        epoch: &str,
+        guard: Guard,
+    ) -> Result<(), NotifyError> {
+        let none = || NotifyError::NoTrunk(trunk.to_owned());
+        let trunk = self.access.named(trunk).ok_or_else(none)?;
+        let (template, proxy) = trunk.config.mwi.as_ref().zip(trunk.config.proxy.as_ref()).ok_or_else(none)?;
+        let proxy = HostPort::parse(proxy).ok_or_else(none)?;
+        let uri = template.replace("{mailbox}", number);
+        let transport =
+            trunk.config.transport.unwrap_or(match Uri::parse(&uri).and_then(|u| u.param("transport")) {
+                Some(t) if t.eq_ignore_ascii_case("tcp") => Transport::Tcp,
+                _ if self.udp.is_empty() => Transport::Tcp,
+                _ => Transport::Udp,
+            });
+        let to = resolve(proxy.host, proxy.port.unwrap_or(5060)).await?;
+        let flow = self.flow_to(to, transport, None).await?;
+        let mut headers = Headers::default();
+        headers.push("Max-Forwards", "70");
+        let tag = format!("{:016x}", rand::random::<u64>());
+        headers.push("From", format!("<sip:{number}@{}>;tag={tag}", flow.advertised()));
+        headers.push("To", format!("<{uri}>"));
+        headers.push("Call-ID", format!("{:032x}", rand::random::<u128>()));
+        headers.push("CSeq", "1 NOTIFY");
+        headers.push("Contact", self.contact(&flow));
+        headers.push("Subscription-State", "active");
+        let request = Request { method: Method::Notify, uri, headers, body: Default::default() };
+        let request = with_summary(request, body, epoch);
+        let mut renumber = |r: &mut Request| r.headers.set("CSeq", "2 NOTIFY");
+        // The proxy is the host that we call, whatever addresses the trunk calls from.
+        let credentials = trunk.credentials.as_ref();
+        let sent = self.send_request(request, &flow, credentials, Some(guard), &mut renumber).await;
+        self.outcome(sent.map(|response| response.code))
+    }
+
+    /// Counts what became of a NOTIFY.
+    pub(crate) fn outcome(&self, sent: Result<u16, SendError>) -> Result<(), NotifyError> {
+        let outcome = match sent {
+            Ok(200..=299) => Ok(()),
+            Ok(code) => Err(NotifyError::Refused(code)),
+            Err(error) => Err(error.into()),
+        };
+        count(match outcome {
+            Ok(()) => &self.stats.notifies_sent,
+            Err(_) => &self.stats.notifies_failed,
+        });
+        outcome
+    }
+}
+
+/// Puts a message summary into a NOTIFY.
+pub(crate) fn with_summary(mut notify: Request, body: &str, epoch: &str) -> Request {
+    notify.headers.push("Event", mwi::EVENT);
+    if !epoch.is_empty() {
+        // The caller's words become one header and no more.
+        let epoch: String = epoch.chars().filter(|c| c.is_ascii_graphic()).collect();
+        notify.headers.push(EPOCH_HEADER, epoch);
+    }
+    notify.headers.push("Content-Type", mwi::CONTENT_TYPE);
+    notify.body = bytes::Bytes::copy_from_slice(body.as_bytes());
+    notify
+}

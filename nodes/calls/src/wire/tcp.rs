@@ -1,0 +1,215 @@
+//! SIP over TCP: accepted and opened connections, framed in bounds, written through a short queue.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+use twinbox_sip::framing::{Frame, Framer};
+
+use crate::{door::Door, stats::count};
+
+/// Messages waiting for a slow reader; one more closes the connection.
+const OUTBOX: usize = 256;
+/// Connections of all peers.
+const MAX_CONNECTIONS: usize = 1024;
+/// A connection on which nothing came for so long is closed.
+const IDLE: Duration = Duration::from_secs(900);
+/// A stranger gets one answer, soon.
+const STRANGER: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A bound TCP socket.
+pub(crate) struct TcpEndpoint {
+    listener: TcpListener,
+    pub(crate) local: SocketAddr,
+    pub(crate) advertised: Arc<str>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// One connection.
+pub(crate) struct TcpPeer {
+    pub(crate) remote: SocketAddr,
+    pub(crate) advertised: Arc<str>,
+    outbox: mpsc::Sender<Bytes>,
+    closed: CancellationToken,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Drop for TcpPeer {
+    fn drop(&mut self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl TcpPeer {
+    pub(crate) fn send(&self, bytes: Bytes) -> bool {
+        let sent = self.outbox.try_send(bytes).is_ok();
+        if !sent {
+            // Whoever does not read loses the connection, not we our memory.
+            self.closed.cancel();
+        }
+        sent
+    }
+
+    pub(crate) fn open(&self) -> bool {
+        !self.closed.is_cancelled()
+    }
+}
+
+impl TcpEndpoint {
+    pub(crate) async fn bind(bind: SocketAddr, advertise: Option<&str>) -> io::Result<Self> {
+        let listener = TcpListener::bind(bind).await?;
+        let local = listener.local_addr()?;
+        let advertised = super::advertised(advertise, local).into();
+        Ok(Self { listener, local, advertised, connections: Arc::default() })
+    }
+
+    pub(crate) async fn serve(self: Arc<Self>, door: Arc<Door>, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, remote)) => match self.peer(&door, stream, remote, &stop) {
+                    Some(_) => {}
+                    None => count(&door.stats.connections_refused),
+                },
+                // Out of file descriptors, or the peer was gone already: others may do better in a moment.
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Opens a connection of ours.
+    pub(crate) async fn connect(
+        &self,
+        door: &Arc<Door>,
+        to: SocketAddr,
+        stop: &CancellationToken,
+    ) -> io::Result<Arc<TcpPeer>> {
+        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(to)).await??;
+        self.peer(door, stream, to, stop).ok_or_else(|| io::Error::other("too many connections"))
+    }
+
+    fn peer(
+        &self,
+        door: &Arc<Door>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        stop: &CancellationToken,
+    ) -> Option<Arc<TcpPeer>> {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let _ = stream.set_nodelay(true);
+        let (read, write) = stream.into_split();
+        let (outbox, queue) = mpsc::channel(OUTBOX);
+        let peer = Arc::new(TcpPeer {
+            remote,
+            advertised: self.advertised.clone(),
+            outbox,
+            closed: stop.child_token(),
+            connections: self.connections.clone(),
+        });
+        door.tasks.spawn(write_to(write, queue, peer.closed.clone()));
+        door.tasks.spawn(read_from(read, peer.clone(), door.clone()));
+        Some(peer)
+    }
+}
+
+async fn write_to(mut stream: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>, closed: CancellationToken) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = queue.recv() => next,
+            () = closed.cancelled() => break,
+        };
+        let Some(bytes) = next else { break };
+        let written = tokio::select! {
+            written = stream.write_all(&bytes) => written.is_ok(),
+            () = closed.cancelled() => false,
+        };
+        if !written {
+            break;
+        }
+    }
+    closed.cancel();
+    let _ = stream.shutdown().await;
+}
+
+async fn read_from(mut stream: OwnedReadHalf, peer: Arc<TcpPeer>, door: Arc<Door>) {
+    let mut framer = Framer::default();
+    let mut buffer = vec![0; 8 * 1024];
+    let patience = if door.knows(&peer) { IDLE } else { STRANGER };
+    'connection: loop {
+        let read = tokio::select! {
+            read = tokio::time::timeout(patience, stream.read(&mut buffer)) => read,
+            () = peer.closed.cancelled() => break,
+        };
+        let Ok(Ok(length @ 1..)) = read else { break };
+        framer.push(buffer.get(..length).unwrap_or_default());
+        while let Some(frame) = framer.next_frame() {
+            match frame {
+                Frame::Ping => {
+                    peer.send(Bytes::from_static(b"\r\n"));
+                }
+                Frame::Message(data) => door.framed(&peer, &data),
+                Frame::Lost(data) => {
+                    door.framed(&peer, &data);
+                    break 'connection;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    // What is still queued may leave: the answer to what was lost is in there.
+    drop(stream);
+    door.forget(&peer);
+    let closed = peer.closed.clone();
+    drop(peer);
+    tokio::select! {
+        () = closed.cancelled() => {}
+        () = tokio::time::sleep(Duration::from_millis(200)) => closed.cancel(),
+    }
+}
+
+/// Connections by their other end, for requests of ours.
+#[derive(Default)]
+pub(crate) struct Connections(std::sync::Mutex<std::collections::HashMap<SocketAddr, Weak<TcpPeer>>>);
+
+impl Connections {
+    pub(crate) fn remember(&self, peer: &Arc<TcpPeer>) {
+        let mut map = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        map.insert(peer.remote, Arc::downgrade(peer));
+    }
+
+    pub(crate) fn find(&self, remote: SocketAddr) -> Option<Arc<TcpPeer>> {
+        let map = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        map.get(&remote)?.upgrade().filter(|peer| peer.open())
+    }
+
+    pub(crate) fn forget(&self, peer: &Arc<TcpPeer>) {
+        let mut map = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if map.get(&peer.remote).is_some_and(|p| std::ptr::eq(p.as_ptr(), Arc::as_ptr(peer))) {
+            map.remove(&peer.remote);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! A real node's SIP door on loopback, over a real store in a temporary directory, and a raw SIP socket that says
+//! exactly what a test wants said.
+#![allow(unused, reason = "each test file uses its part")]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+use twinbox_calls::{Calls, CallsConfig, CallsDeps, ListenerConfig, RtpConfig, Transport, TrunkConfig};
+use twinbox_ids::{ClusterId, Incarnation, MailboxId, NodeName};
+use twinbox_mailstore::{Mailstore, NewMailbox, Settings};
+use twinbox_media::{Engine, MediaConfig};
+use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
+use twinbox_prompts::Prompts;
+use twinbox_replication_peer::{PeerConfig, Peers};
+use twinbox_replication_store::{Store, StoreConfig};
+use twinbox_sip::{
+    Request, Response,
+    framing::{Frame, Framer},
+    strict::{Verdict, read},
+};
+
+/// Long enough for a loaded machine; nothing waits for it that goes right.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Node {
+    pub calls: Calls,
+    pub mailstore: Mailstore,
+    pub mailbox: MailboxId,
+    pub udp: SocketAddr,
+    pub tcp: SocketAddr,
+    pub incarnation: Incarnation,
+    dir: TempDir,
+}
+
+/// What a test changes.
+pub struct Options {
+    pub calls: CallsConfig,
+    pub require_two: bool,
+}
+
+impl Node {
+    /// A node `a` with the mailbox 1001, whose only trunk is this machine.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options { calls: config(), require_two: false };
+        change(&mut options);
+        let dir = TempDir::new().expect("a directory");
+        let name: NodeName = "a".parse().expect("a name");
+        let store = StoreConfig { dir: dir.path().join("store"), node: name.clone(), reserve_bytes: 0 };
+        let store = Store::open(store).expect("a store");
+        let peers = Peers::new(
+            PeerConfig {
+                node: name.clone(),
+                cluster: ClusterId(7),
+                peers: vec![],
+                ack_timeout: Duration::from_millis(250),
+                tls: identity(&dir, &name),
+            },
+            store.clone(),
+        );
+        let incarnation = Incarnation::random();
+        let mut settings = Settings::new(name.clone(), incarnation, 1);
+        settings.require_two = options.require_two;
+        settings.min_message_ms = options.calls.min_message_ms;
+        let mailstore = Mailstore::new(store, peers, settings);
+        let mut new = NewMailbox::new("1001", "2580");
+        new.must_change = false;
+        let (mailbox, _) = mailstore.create(new).await.expect("a mailbox");
+        let rtp = &options.calls.rtp;
+        let media = MediaConfig::new(rtp.bind, rtp.first_port..=rtp.last_port);
+        let deps = CallsDeps {
+            node: name,
+            incarnation,
+            mailstore: mailstore.clone(),
+            prompts: Arc::new(Prompts::load(None, "en").expect("prompts")),
+            media: Engine::start(media).expect("a media engine"),
+        };
+        let calls = Calls::start(options.calls, deps).await.expect("a SIP door");
+        let address = |transport| {
+            let found = calls.addresses().iter().find(|(t, _)| *t == transport);
+            found.expect("a listener").1
+        };
+        let (udp, tcp) = (address(Transport::Udp), address(Transport::Tcp));
+        Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, dir }
+    }
+
+    pub async fn raw(&self) -> Raw {
+        Raw::udp(self.udp).await
+    }
+
+    pub fn counter(&self, name: &str) -> u64 {
+        *self.calls.stats().counters.get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    /// Waits until no call is in progress.
+    pub async fn idle(&self) {
+        timeout(PATIENCE, self.calls.idle()).await.expect("the calls end");
+    }
+}
+
+/// A range of ports of its own for each test process and node in it: tests run side by side.
+fn ports() -> (u16, u16) {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let slot = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let first = 20_000 + (std::process::id() as u16 % 38) * 1_000 + slot % 4 * 250;
+    (first, first + 249)
+}
+
+pub fn config() -> CallsConfig {
+    let listener = |transport| ListenerConfig {
+        transport,
+        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        advertise: None,
+    };
+    let (first_port, last_port) = ports();
+    CallsConfig {
+        listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)],
+        trunks: vec![trunk("pbx", "127.0.0.1")],
+        rtp: RtpConfig { bind: Ipv4Addr::LOCALHOST.into(), advertise: None, first_port, last_port, threads: 1 },
+        min_message_ms: 500,
+        ..CallsConfig::default()
+    }
+}
+
+pub fn trunk(name: &str, address: &str) -> TrunkConfig {
+    TrunkConfig {
+        name: name.to_owned(),
+        addresses: vec![address.parse().expect("a network")],
+        transport: None,
+        username: None,
+        password: None,
+        password_file: None,
+        proxy: None,
+        mwi: None,
+        transfer: None,
+    }
+}
+
+fn identity(dir: &TempDir, node: &NodeName) -> Arc<NodeIdentity> {
+    let authority = CertificateAuthority::create(ClusterId(7), "test").expect("an authority");
+    let path = dir.path().join("tls");
+    std::fs::create_dir_all(&path).expect("a directory");
+    authority.issue(node, MemberKind::Node).expect("a certificate").save(&path).expect("saved");
+    Arc::new(NodeIdentity::load(&path).expect("an identity"))
+}
+
+/// A raw SIP socket towards the node.
+pub enum Raw {
+    Udp(UdpSocket, SocketAddr),
+    Tcp(Box<(TcpStream, Framer)>),
+}
+
+impl Raw {
+    pub async fn udp(node: SocketAddr) -> Self {
+        Self::Udp(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"), node)
+    }
+
+    pub async fn tcp(node: SocketAddr) -> Self {
+        Self::Tcp(Box::new((TcpStream::connect(node).await.expect("a connection"), Framer::default())))
+    }
+
+    pub fn local(&self) -> SocketAddr {
+        match self {
+            Self::Udp(socket, _) => socket.local_addr().expect("an address"),
+            Self::Tcp(tcp) => tcp.0.local_addr().expect("an address"),
+        }
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Udp(socket, node) => {
+                socket.send_to(bytes, *node).await.expect("sent");
+            }
+            Self::Tcp(tcp) => tcp.0.write_all(bytes).await.expect("sent"),
+        }
+    }
+
+    /// The next message, whatever it is; `None` after `patience` or at the end of a connection.
+    pub async fn next(&mut self, patience: Duration) -> Option<Verdict> {
+        match self {
+            Self::Udp(socket, _) => {
+                let mut buffer = vec![0; 65_536];
+                let length = timeout(patience, socket.recv(&mut buffer)).await.ok()?.ok()?;
+                Some(read(&buffer[..length]))
+            }
+            Self::Tcp(tcp) => {
+                let (stream, framer) = tcp.as_mut();
+                loop {
+                    if let Some(Frame::Message(data)) = framer.next_frame() {
+                        return Some(read(&data));
+                    }
+                    let mut buffer = [0; 4096];
+                    let length = timeout(patience, stream.read(&mut buffer)).await.ok()?.ok()?;
+                    if length == 0 {
+                        return None;
+                    }
+                    framer.push(&buffer[..length]);
+                }
+            }
+        }
+    }
+
+    /// The next response.
+    pub async fn response(&mut self) -> Response {
+        loop {
+            match self.next(PATIENCE).await {
+                Some(Verdict::Response(response)) if response.code == 100 => {}
+                Some(Verdict::Response(response)) => return response,
+                other => panic!("no response but {other:?}"),
+            }
+        }
+    }
+
+    /// The next request, answered with `200`.
+    pub async fn request(&mut self) -> Request {
+        match self.next(PATIENCE).await {
+            Some(Verdict::Request(request)) => {
+                self.send(&request.respond(200).with_to_tag("theirs").to_bytes()).await;
+                request
+            }
+            other => panic!("no request but {other:?}"),
+        }
+    }
+
+    /// Sends a request and waits for its response.
+    pub async fn ask(&mut self, text: impl Into<String>) -> Response {
+        self.send(text.into().as_bytes()).await;
+        self.response().await
+    }
+
+    /// A call by hand.
+    pub fn line(&self, call_id: &str) -> Line {
+        Line {
+            transport: if matches!(self, Self::Udp(..)) { "UDP" } else { "TCP" },
+            local: self.local(),
+            call_id: call_id.to_owned(),
+            from_tag: "f1".to_owned(),
+            to_tag: None,
+            target: "sip:1001@vm.example".to_owned(),
+            cseq: 0,
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// The client's side of a dialog, written out by hand.
+#[derive(Clone)]
+pub struct Line {
+    pub transport: &'static str,
+    pub local: SocketAddr,
+    pub call_id: String,
+    pub from_tag: String,
+    pub to_tag: Option<String>,
+    pub target: String,
+    pub cseq: u32,
+    pub headers: Vec<String>,
+}
+
+impl Line {
+    pub fn with(mut self, header: &str) -> Self {
+        self.headers.push(header.to_owned());
+        self
+    }
+
+    /// The next request, with a branch of its own.
+    pub fn request(&mut self, method: &str, content_type: &str, body: &str) -> String {
+        if method != "ACK" && method != "CANCEL" {
+            self.cseq += 1;
+        }
+        self.again(method, content_type, body)
+    }
+
+    /// A request with the number of the last.
+    pub fn again(&self, method: &str, content_type: &str, body: &str) -> String {
+        let Self { transport, local, call_id, from_tag, target, cseq, .. } = self;
+        let kind = match method {
+            "CANCEL" => "INVITE",
+            other => other,
+        };
+        let to_tag = self.to_tag.as_ref().map(|t| format!(";tag={t}")).unwrap_or_default();
+        let mut lines = vec![
+            format!("{method} {target} SIP/2.0"),
+            format!("Via: SIP/2.0/{transport} {local};rport;branch=z9hG4bK{call_id}-{from_tag}-{cseq}-{kind}"),
+            "Max-Forwards: 70".to_owned(),
+            format!("From: <sip:2001@pbx.example>;tag={from_tag}"),
+            format!("To: <sip:1001@vm.example>{to_tag}"),
+            format!("Call-ID: {call_id}"),
+            format!("CSeq: {cseq} {method}"),
+            format!("Contact: <sip:2001@{local}>"),
+        ];
+        lines.extend(self.headers.iter().cloned());
+        if !body.is_empty() {
+            lines.push(format!("Content-Type: {content_type}"));
+        }
+        lines.push(format!("Content-Length: {}", body.len()));
+        lines.join("\r\n") + "\r\n\r\n" + body
+    }
+
+    pub fn invite(&mut self) -> String {
+        let offer = offer(9);
+        self.request("INVITE", "application/sdp", &offer)
+    }
+
+    /// Takes the dialog from a `200`; returns the ACK.
+    pub fn answered(&mut self, ok: &Response) -> String {
+        assert_eq!(ok.code, 200, "{}", ok.reason);
+        self.to_tag = Some(ok.headers.tag("To").expect("a To tag").to_owned());
+        let contact = ok.headers.get("Contact").expect("a Contact");
+        self.target = contact.trim_start_matches('<').trim_end_matches('>').to_owned();
+        self.request("ACK", "", "")
+    }
+}
+
+/// An offer of G.711 on a port where nobody listens.
+pub fn offer(port: u16) -> String {
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 8 101\r\n\
+         a=rtpmap:101 telephone-event/8000\r\n"
+    )
+}
+
+/// Establishes a call and returns its `200`.
+pub async fn establish(raw: &mut Raw, line: &mut Line) -> Response {
+    let ok = raw.ask(line.invite()).await;
+    let ack = line.answered(&ok);
+    raw.send(ack.as_bytes()).await;
+    ok
+}
+
+/// Ends it.
+pub async fn hang_up(raw: &mut Raw, line: &mut Line) {
+    let bye = line.request("BYE", "", "");
+    assert_eq!(raw.ask(bye).await.code, 200);
+}

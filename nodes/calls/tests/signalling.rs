@@ -1,0 +1,358 @@
+//! Signalling on real sockets, said by hand: what is let in, what is refused, and how.
+
+mod kit;
+
+use std::time::Duration;
+
+use kit::{Node, Raw, establish, hang_up, offer, trunk};
+use twinbox_sip::sdp::Sdp;
+
+#[tokio::test]
+async fn a_call_is_answered_with_a_contact_that_names_this_life_of_this_node() {
+    let node = Node::start().await;
+    for mut raw in [node.raw().await, Raw::tcp(node.tcp).await] {
+        let mut line = raw.line("c1");
+        let ok = establish(&mut raw, &mut line).await;
+        let sdp = Sdp::parse(&ok.body).unwrap().audio().unwrap();
+        assert!(sdp.remote.is_some_and(|r| r.ip().is_loopback()), "{sdp:?}");
+        let contact = ok.headers.get("Contact").unwrap();
+        assert!(contact.contains(";twinbox-node=a;"), "{contact}");
+        assert!(contact.contains(&node.incarnation.to_string()), "{contact}");
+        assert_eq!(node.calls.active(), 1);
+        hang_up(&mut raw, &mut line).await;
+        node.idle().await;
+    }
+    let stats = node.calls.stats();
+    assert_eq!(stats.answer_time.counts.iter().sum::<u64>(), 2);
+    assert_eq!(stats.bye_time.counts.iter().sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn strangers_get_403_and_are_counted() {
+    let node = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
+    for mut raw in [node.raw().await, Raw::tcp(node.tcp).await] {
+        let mut line = raw.line("s1");
+        for text in [line.invite(), line.request("OPTIONS", "", ""), line.request("SUBSCRIBE", "", "")] {
+            assert_eq!(raw.ask(text).await.code, 403);
+        }
+    }
+    assert_eq!(node.counter("strangers"), 6);
+    // A flood of them is not answered for ever: we are no reflector.
+    let mut raw = node.raw().await;
+    let mut line = raw.line("s2");
+    for _ in 0..400 {
+        let text = line.request("OPTIONS", "", "");
+        raw.send(text.as_bytes()).await;
+    }
+    let mut answers = 0;
+    while raw.next(Duration::from_millis(300)).await.is_some() {
+        answers += 1;
+    }
+    assert!(answers < 200, "{answers} of 400 were answered");
+    assert!(node.counter("strangers_unanswered") >= 200);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_by_the_code_that_says_so() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let fresh = |raw: &Raw, n: usize| raw.line(&format!("r{n}"));
+    let sdp = "application/sdp";
+    let video = "v=0\r\nc=IN IP4 127.0.0.1\r\nm=video 9 RTP/AVP 31\r\n";
+    let g729 = "v=0\r\nc=IN IP4 127.0.0.1\r\nm=audio 9 RTP/AVP 18\r\n";
+    let mut n = 0;
+    let mut next = |raw: &Raw| {
+        n += 1;
+        fresh(raw, n)
+    };
+    // (what, code, a header that must be there, what it contains)
+    let cases: Vec<(String, u16, &str, &str)> = vec![
+        (next(&raw).request("OPTIONS", "", ""), 200, "Allow", "INVITE"),
+        (next(&raw).request("DANCE", "", ""), 501, "Allow", "INVITE"),
+        (next(&raw).request("REGISTER", "", ""), 405, "Allow", "INVITE"),
+        (next(&raw).request("MESSAGE", "text/plain", "hello"), 405, "Allow", "INVITE"),
+        (next(&raw).request("BYE", "", ""), 481, "Call-ID", ""),
+        (next(&raw).request("NOTIFY", "", ""), 481, "Call-ID", ""),
+        (next(&raw).with("Require: timer, foo, 100rel").invite(), 420, "Unsupported", "foo, 100rel"),
+        (next(&raw).request("INVITE", sdp, video), 488, "Warning", "no audio"),
+        (next(&raw).request("INVITE", sdp, g729), 488, "Warning", "PCMU"),
+        (next(&raw).request("INVITE", sdp, "hello"), 400, "Warning", "no session description"),
+        (next(&raw).request("INVITE", "text/plain", "hello"), 415, "Accept", sdp),
+        (next(&raw).with("Content-Encoding: gzip").invite(), 415, "Accept-Encoding", "identity"),
+        (
+            next(&raw).with("Supported: timer").with("Session-Expires: 30").invite(),
+            422,
+            "Min-SE",
+            "90",
+        ),
+        (next(&raw).invite().replace("sip:1001@", "sip:9999@"), 404, "Call-ID", ""),
+        (next(&raw).invite().replace("INVITE sip:1001@vm.example", "INVITE http://vm.example/"), 416, "Call-ID", ""),
+        (next(&raw).invite().replace(" SIP/2.0\r\n", " SIP/3.0\r\n"), 505, "Call-ID", ""),
+        (next(&raw).invite().replace("Call-ID: ", "X: "), 400, "Via", ""),
+        (next(&raw).invite().replace("Call-ID: ", "Call-ID : "), 400, "Via", ""),
+        (next(&raw).invite().replace("CSeq: 1 INVITE", "CSeq: 1 BYE"), 400, "Call-ID", ""),
+    ];
+    for (text, code, header, contains) in cases {
+        let response = raw.ask(text.clone()).await;
+        assert_eq!(response.code, code, "to {text}");
+        let value = response.headers.get(header).unwrap_or_else(|| panic!("no {header} in the {code} to {text}"));
+        assert!(value.contains(contains), "{header}: {value}");
+        assert!(response.headers.tag("To").is_some(), "no To tag in the {code}");
+        if (300..).contains(&code) && text.starts_with("INVITE") && code != 505 {
+            let ack = text.replace("INVITE", "ACK");
+            raw.send(ack.as_bytes()).await;
+        }
+    }
+    node.idle().await;
+    assert_eq!(node.counter("calls_answered"), 0);
+}
+
+/// Rule C4: the dialog of another life, or of another node, may yet be taken over.
+#[tokio::test]
+async fn a_request_for_a_dialog_of_another_life_is_put_off_and_never_denied() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("o1");
+    establish(&mut raw, &mut line).await;
+    let mut stray = line.clone();
+    stray.to_tag = Some("unknown".into());
+    assert_eq!(raw.ask(stray.request("BYE", "", "")).await.code, 481, "this life knows all its dialogs");
+    stray.target = stray.target.replace(&node.incarnation.to_string(), "0123456789abcdef0123456789abcdef");
+    let put_off = raw.ask(stray.request("BYE", "", "")).await;
+    assert_eq!(put_off.code, 500);
+    assert!(put_off.headers.get("Retry-After").is_some());
+    stray.target = line.target.replace("twinbox-node=a", "twinbox-node=b");
+    assert_eq!(raw.ask(stray.request("BYE", "", "")).await.code, 500);
+    hang_up(&mut raw, &mut line).await;
+}
+
+#[tokio::test]
+async fn a_late_offer_is_answered_with_ours_and_the_ack_completes_it() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("l1");
+    let ok = raw.ask(line.request("INVITE", "", "")).await;
+    let body = String::from_utf8(ok.body.to_vec()).unwrap();
+    assert!(body.contains(" 0 8 101\r\n") && body.contains("a=sendrecv"), "{body}");
+    line.answered(&ok);
+    let answer = offer(9).replace(" 0 8 101", " 8 101");
+    // Until the answer is there, no second offer can be made.
+    let mut early = line.clone();
+    assert_eq!(raw.ask(early.invite()).await.code, 491);
+    let ack = line.again("ACK", "application/sdp", &answer);
+    raw.send(ack.as_bytes()).await;
+    line.cseq += 1;
+    let again = raw.ask(line.invite()).await;
+    assert_eq!(again.code, 200);
+    let ack = line.request("ACK", "", "");
+    raw.send(ack.as_bytes()).await;
+    hang_up(&mut raw, &mut line).await;
+    node.idle().await;
+
+    // Nothing usable in the ACK: we hang up.
+    let mut line = raw.line("l2");
+    let ok = raw.ask(line.request("INVITE", "", "")).await;
+    let ack = line.answered(&ok);
+    raw.send(ack.as_bytes()).await;
+    assert_eq!(raw.request().await.method.as_str(), "BYE");
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn the_version_of_our_description_goes_up_with_each_of_them() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("v1");
+    let origin = |body: &[u8]| {
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let line = text.lines().find(|l| l.starts_with("o=")).unwrap().to_owned();
+        let mut parts = line.split(' ');
+        let id: u64 = parts.nth(1).unwrap().parse().unwrap();
+        (id, parts.next().unwrap().parse::<u64>().unwrap())
+    };
+    let first = origin(&establish(&mut raw, &mut line).await.body);
+    let second = origin(&establish(&mut raw, &mut line).await.body);
+    assert_eq!((second.0, second.1), (first.0, first.1 + 1));
+    let update = raw.ask(line.request("UPDATE", "application/sdp", &offer(9))).await;
+    assert_eq!(origin(&update.body).1, first.1 + 2);
+    // An UPDATE without a description refreshes the session and changes nothing.
+    let refresh = raw.ask(line.request("UPDATE", "", "")).await;
+    assert_eq!((refresh.code, refresh.body.len()), (200, 0));
+    // An offer that we cannot accept leaves the session as it was.
+    let refused = raw.ask(line.request("INVITE", "application/sdp", "v=0\r\nm=video 9 RTP/AVP 31\r\n")).await;
+    assert_eq!(refused.code, 488);
+    let ack = line.request("ACK", "", "");
+    raw.send(ack.as_bytes()).await;
+    hang_up(&mut raw, &mut line).await;
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn session_timers_are_agreed_on() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let cases: [(&[&str], Option<&str>); 3] = [
+        (&[], None),
+        (&["Supported: timer"], Some("1800;refresher=uac")),
+        (&["Supported: timer", "Session-Expires: 600;refresher=uas"], Some("600;refresher=uas")),
+    ];
+    for (n, (headers, expected)) in cases.into_iter().enumerate() {
+        let mut line = headers.iter().fold(raw.line(&format!("t{n}")), |line, h| line.with(h));
+        let ok = establish(&mut raw, &mut line).await;
+        assert_eq!(ok.headers.get("Session-Expires"), expected);
+        assert_eq!(ok.headers.has_token("Require", "timer"), expected.is_some());
+        hang_up(&mut raw, &mut line).await;
+    }
+}
+
+#[tokio::test]
+async fn within_a_dialog_every_request_has_its_answer() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("d1");
+    establish(&mut raw, &mut line).await;
+    let relay = "application/dtmf-relay";
+    for (text, code) in [
+        (line.request("OPTIONS", "", ""), 200),
+        (line.request("INFO", relay, "Signal=5\r\nDuration=160\r\n"), 200),
+        (line.request("INFO", "application/dtmf", "7"), 200),
+        (line.request("INFO", "text/plain", "7"), 415),
+        (line.request("INFO", "", ""), 200),
+        (line.clone().with("Info-Package: foo").again("INFO", "", "").replace("-6-INFO", "-6x-INFO"), 500),
+        (line.request("NOTIFY", "", ""), 489),
+        (line.request("SUBSCRIBE", "", ""), 405),
+    ] {
+        assert_eq!(raw.ask(text.clone()).await.code, code, "{text}");
+    }
+    assert_eq!(node.counter("digits_info"), 2);
+    // A number that was used before is out of order.
+    let mut old = line.clone();
+    old.cseq = 1;
+    let response = raw.ask(old.request("INFO", "", "")).await;
+    assert_eq!((response.code, response.reason.as_str()), (500, "CSeq out of order"));
+    // Somebody who guessed the dialog but not the peer's tag is not in it.
+    let mut forged = line.clone();
+    forged.from_tag = "forged".into();
+    assert_eq!(raw.ask(forged.request("BYE", "", "")).await.code, 481);
+    assert_eq!(node.calls.active(), 1);
+    hang_up(&mut raw, &mut line).await;
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn cancel_of_what_is_answered_changes_nothing() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("x1");
+    assert_eq!(raw.ask(line.again("CANCEL", "", "")).await.code, 481);
+    let invite = line.invite();
+    let cancel = line.again("CANCEL", "", "");
+    let ok = raw.ask(invite).await;
+    let late = raw.ask(cancel).await;
+    assert_eq!((late.code, late.headers.cseq_method().as_str()), (200, "CANCEL"));
+    assert_eq!(late.headers.tag("To"), ok.headers.tag("To"));
+    let ack = line.answered(&ok);
+    raw.send(ack.as_bytes()).await;
+    assert_eq!(node.calls.active(), 1);
+    hang_up(&mut raw, &mut line).await;
+}
+
+#[tokio::test]
+async fn a_repeated_invite_is_one_call_and_a_merged_one_is_refused() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("m1");
+    let invite = line.invite();
+    let ok = raw.ask(invite.clone()).await;
+    raw.send(invite.as_bytes()).await;
+    // The same request by another way (RFC 3261 section 8.2.2.2).
+    let merged = raw.ask(invite.replace("z9hG4bK", "z9hG4bK-other-way-")).await;
+    assert_eq!(merged.code, 482);
+    assert_eq!(node.calls.active(), 1);
+    let ack = line.answered(&ok);
+    raw.send(ack.as_bytes()).await;
+    hang_up(&mut raw, &mut line).await;
+}
+
+#[tokio::test]
+async fn draining_and_full_are_told_the_truth_about() {
+    let node = Node::with(|o| o.calls.max_calls = 1).await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("f1");
+    establish(&mut raw, &mut line).await;
+    let mut other = raw.line("f2");
+    let refused = raw.ask(other.invite()).await;
+    assert_eq!((refused.code, node.counter("refused_busy")), (503, 1));
+    assert!(refused.headers.get("Retry-After").is_some());
+    assert_eq!(raw.ask(other.request("OPTIONS", "", "")).await.code, 503);
+    hang_up(&mut raw, &mut line).await;
+    node.idle().await;
+    assert_eq!(raw.ask(other.request("OPTIONS", "", "")).await.code, 200);
+    node.calls.drain();
+    assert_eq!(raw.ask(other.request("OPTIONS", "", "")).await.code, 503);
+    assert_eq!(raw.ask(other.invite()).await.code, 503);
+    assert_eq!(node.counter("refused_draining"), 1);
+    node.calls.undrain();
+    establish(&mut raw, &mut other).await;
+    hang_up(&mut raw, &mut other).await;
+}
+
+/// Rule A3: an administrator may prefer no message to one on a single disk.
+#[tokio::test]
+async fn with_require_two_and_no_peer_messages_are_refused_and_mailboxes_open() {
+    let node = Node::with(|o| o.require_two = true).await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("a1");
+    assert_eq!((raw.ask(line.invite()).await.code, node.counter("refused_alone")), (503, 1));
+    let mut owner = raw.line("a2");
+    owner.target = "sip:*97@vm.example".into();
+    establish(&mut raw, &mut owner).await;
+    hang_up(&mut raw, &mut owner).await;
+}
+
+#[tokio::test]
+async fn an_unknown_mailbox_gets_an_apology_where_that_is_set() {
+    let node = Node::with(|o| o.calls.unknown_mailbox = twinbox_calls::UnknownMailbox::Apology).await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("u1");
+    line.target = "sip:9999@vm.example".into();
+    establish(&mut raw, &mut line).await;
+    // It is spoken, and then we hang up.
+    assert_eq!(raw.request().await.method.as_str(), "BYE");
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn shutting_the_door_ends_calls_with_bye() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("e1");
+    establish(&mut raw, &mut line).await;
+    let calls = node.calls.clone();
+    let shutdown = tokio::spawn(async move { calls.shutdown().await });
+    assert_eq!(raw.request().await.method.as_str(), "BYE");
+    shutdown.await.unwrap();
+    assert_eq!(node.calls.active(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_is_read_however_it_is_torn_and_a_broken_one_is_closed() {
+    let node = Node::start().await;
+    let mut raw = Raw::tcp(node.tcp).await;
+    let mut line = raw.line("p1");
+    let both = line.request("OPTIONS", "", "") + &line.request("OPTIONS", "", "");
+    let (head, tail) = both.as_bytes().split_at(both.len() / 3);
+    raw.send(head).await;
+    raw.send(b"").await;
+    raw.send(tail).await;
+    assert_eq!((raw.response().await.headers.cseq(), raw.response().await.headers.cseq()), (1, 2));
+    // Two lengths: the end of the message cannot be known.
+    let twice = line.request("OPTIONS", "", "").replace("Content-Length: 0", "Content-Length: 0\r\nContent-Length: 5");
+    assert_eq!(raw.ask(twice).await.code, 400);
+    assert!(raw.next(kit::PATIENCE).await.is_none(), "the connection is closed");
+    // A header that never ends is not collected for ever.
+    let mut raw = Raw::tcp(node.tcp).await;
+    let endless = format!("OPTIONS sip:x SIP/2.0\r\nX: {}", "y".repeat(40_000));
+    raw.send(endless.as_bytes()).await;
+    assert!(raw.next(kit::PATIENCE).await.is_none(), "the connection is closed");
+}

@@ -1,0 +1,281 @@
+//! The command line's words.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use twinbox_ids::{MessageId, NodeName};
+
+/// The open voicemail system that does not go down.
+#[derive(Debug, Parser)]
+#[command(name = "twinbox", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no node reachable.")]
+pub struct Cli {
+    /// The node's Unix socket for administrators.
+    #[arg(long, global = true, env = "TWINBOX_SOCKET", default_value = "/run/twinbox/admin.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Print JSON for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The first word.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node: answers calls, holds a copy of everything
+    Node(RunArgs),
+    /// Run a witness: votes, holds no data
+    Witness(RunArgs),
+    /// Try Twinbox: two nodes and a witness on this machine, with a call that proves it works
+    Demo(DemoArgs),
+    /// Look at configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Form, see and steer the cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// The jobs that one node runs for all
+    #[command(subcommand)]
+    Duty(DutyCommand),
+    /// Mailboxes and their owners
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Messages of a mailbox
+    #[command(subcommand)]
+    Message(MessageCommand),
+    /// Make a test call
+    Call(CallArgs),
+}
+
+/// `node`, `witness`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Stop after the self-check: 0 if it passed, 1 with the failed step named.
+    #[arg(long)]
+    pub once: bool,
+    /// Where the demo keeps its files.
+    #[arg(long, default_value = "./twinbox-demo", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Throw away what an earlier demo left in DIR.
+    #[arg(long)]
+    pub fresh: bool,
+    /// The first of the ports; the demo uses the 100 from there and 1,000 more for RTP.
+    #[arg(long, default_value_t = 5060, value_name = "N", value_parser = clap::value_parser!(u16).range(1024..=64000))]
+    pub base_port: u16,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Report all mistakes of a file; starts nothing
+    Check {
+        /// A node's or a witness's configuration file.
+        file: PathBuf,
+    },
+}
+
+/// `cluster`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a new cluster's certificates and configuration files
+    Init(InitArgs),
+    /// Show every node: role, status, duties, calls, lag
+    Status(StatusArgs),
+    /// Move the publisher role to a node
+    MakePublisher(NodeArg),
+    /// Put a node back in service
+    Activate(NodeArg),
+    /// Take a node out of service: duties go elsewhere, calls in progress end by themselves
+    Deactivate(NodeArg),
+}
+
+/// `cluster init`
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Where to write; one folder a member, to be copied to its machine.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The cluster's name, for people.
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// A node and where the others reach it (give it for each node).
+    #[arg(long = "node", required = true, value_name = "NAME=HOST:PORT")]
+    pub nodes: Vec<MemberArg>,
+    /// A witness and where the others reach it.
+    #[arg(long = "witness", value_name = "NAME=HOST:PORT")]
+    pub witnesses: Vec<MemberArg>,
+}
+
+/// `NAME=HOST:PORT`
+#[derive(Debug, Clone)]
+pub struct MemberArg {
+    /// The member's name.
+    pub name: NodeName,
+    /// Its peer address.
+    pub address: String,
+}
+
+impl std::str::FromStr for MemberArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('=').ok_or("write NAME=HOST:PORT, such as a=10.0.0.1:7070")?;
+        let name = name.parse().map_err(|e: twinbox_ids::ParseIdError| e.to_string())?;
+        match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self { name, address: address.to_owned() })
+            }
+            _ => Err(format!("'{address}' is no HOST:PORT")),
+        }
+    }
+}
+
+/// `cluster status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Keep showing it, until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    /// Wait until every member has this status.
+    #[arg(long, value_name = "STATUS", value_parser = ["in-service"])]
+    pub wait: Option<String>,
+    /// How long to wait at most.
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// A node by name.
+#[derive(Debug, Args)]
+pub struct NodeArg {
+    /// The node's name.
+    pub node: NodeName,
+}
+
+/// `duty`
+#[derive(Debug, Subcommand)]
+pub enum DutyCommand {
+    /// Who runs what, since which epoch
+    List,
+}
+
+/// `user`
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user with a mailbox
+    Add {
+        /// The number that callers dial, digits only.
+        number: String,
+        /// The owner's name.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// The first PIN; made and printed where none is given. The owner must change it at the first sign-in.
+        #[arg(long, value_name = "DIGITS")]
+        pin: Option<String>,
+        /// The PIN stays: the owner need not change it.
+        #[arg(long)]
+        keep_pin: bool,
+        /// The owner's time zone, such as Europe/Berlin.
+        #[arg(long, default_value = "", value_name = "ZONE")]
+        timezone: String,
+        /// Where 0 leads during the greeting.
+        #[arg(long, default_value = "", value_name = "NUMBER")]
+        operator: String,
+    },
+    /// All users
+    List,
+    /// One user
+    Show {
+        /// The mailbox number.
+        number: String,
+    },
+    /// Give a user a new PIN
+    SetPin {
+        /// The mailbox number.
+        number: String,
+        /// The new PIN; made and printed where none is given.
+        pin: Option<String>,
+        /// The PIN stays: the owner need not change it.
+        #[arg(long)]
+        keep_pin: bool,
+    },
+    /// Remove a user and the mailbox
+    Remove {
+        /// The mailbox number.
+        number: String,
+    },
+}
+
+/// `message`
+#[derive(Debug, Subcommand)]
+pub enum MessageCommand {
+    /// The messages of a mailbox
+    List {
+        /// The mailbox number.
+        number: String,
+    },
+    /// Write a message to a WAV file
+    Export {
+        /// The mailbox number.
+        number: String,
+        /// The message's id, from 'message list'.
+        id: MessageId,
+        /// Where to; '-' for standard output.
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Delete a message
+    Delete {
+        /// The mailbox number.
+        number: String,
+        /// The message's id, from 'message list'.
+        id: MessageId,
+    },
+}
+
+/// `call`
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// Whom to call, such as sip:1001@127.0.0.1:5060
+    pub uri: String,
+    /// Speak this WAV file (8 kHz mono) once the other side is silent.
+    #[arg(long, value_name = "FILE")]
+    pub play: Option<PathBuf>,
+    /// Send these touch tones after the call is answered; ',' waits a second.
+    #[arg(long, value_name = "DIGITS")]
+    pub digits: Option<String>,
+    /// Write what is heard to this WAV file.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Hang up after so many seconds.
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Duration,
+    /// The number that calls.
+    #[arg(long, default_value = "twinbox-phone", value_name = "NUMBER")]
+    pub from: String,
+    /// The address that calls; must be one of a trunk of the node.
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub bind: IpAddr,
+    /// Use TCP for SIP.
+    #[arg(long)]
+    pub tcp: bool,
+    /// The number that was called first, as a redirecting PBX says it (Diversion).
+    #[arg(long, value_name = "NUMBER")]
+    pub diversion: Option<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s > 0.0 && s <= 86_400.0 => Ok(Duration::from_secs_f64(s)),
+        _ => Err("write a number of seconds from 0.1 to 86400".to_owned()),
+    }
+}

@@ -1,0 +1,95 @@
+//! `twinbox call URI`: a test phone.
+
+use std::{path::Path, time::Duration};
+
+use twinbox_clock::BootInstant;
+use twinbox_phone::{CallOptions, Codec, Phone, PhoneConfig, Transport};
+use twinbox_rtp::wav::{self, Wav};
+
+use crate::{args::CallArgs, error::CliError, output};
+
+/// The pause after each touch tone.
+const DIGIT_GAP: Duration = Duration::from_millis(100);
+
+/// Calls, speaks, sends digits, records, and reports.
+pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
+    let speech = args.play.as_deref().map(read_wav).transpose()?;
+    let transport = if args.tcp { Transport::Tcp } else { Transport::Udp };
+    let phone = Phone::bind(PhoneConfig::new(args.bind, transport))
+        .await
+        .map_err(|e| CliError::Failed(format!("cannot open a SIP socket on {}: {e}", args.bind)))?;
+    let mut options = CallOptions { from: Some(format!("<sip:{}@{}>", args.from, args.bind)), ..Default::default() };
+    if let Some(number) = &args.diversion {
+        options = options.header("Diversion", &format!("<sip:{number}@{}>;reason=no-answer", args.bind));
+    }
+    let call = phone.call(args.uri.as_str(), options).await.map_err(|e| match e.status {
+        400 => CliError::Usage(e.to_string()),
+        _ => CliError::failed(e),
+    })?;
+    let began = BootInstant::now();
+    tokio::select! {
+        () = talk(&call, &args, speech.as_ref()) => {}
+        _ = call.ended() => {}
+        () = tokio::time::sleep(args.duration) => {}
+    }
+    let hung_up = call.bye().await.ok();
+    let stats = call.stats();
+    let received = call.received();
+    if let Some(path) = &args.record {
+        std::fs::write(path, wav::write(call.codec(), &received))
+            .map_err(|e| CliError::Failed(format!("cannot write {}: {e}", path.display())))?;
+    }
+    let loss = 100.0 * stats.lost as f64 / (stats.received + stats.lost).max(1) as f64;
+    let ms = |d: Duration| d.as_secs_f64() * 1_000.0;
+    if json {
+        return output::json(&serde_json::json!({
+            "answer_ms": ms(call.answer_time()),
+            "talked_ms": ms(began.elapsed()),
+            "bye_status": hung_up.map(|(status, _)| status),
+            "bye_ms": hung_up.map(|(_, time)| ms(time)),
+            "codec": format!("{:?}", call.codec()),
+            "packets_sent": stats.sent,
+            "packets_received": stats.received,
+            "packets_lost": stats.lost,
+            "loss_percent": loss,
+            "jitter_ms": stats.jitter_ms,
+            "heard_ms": received.len() / 8,
+        }));
+    }
+    println!("answered in {:.1} ms, talked {:.1} s", ms(call.answer_time()), began.elapsed().as_secs_f64());
+    println!(
+        "sent {} packets, received {} (lost {}, {loss:.1} %), jitter {:.1} ms",
+        stats.sent, stats.received, stats.lost, stats.jitter_ms
+    );
+    match hung_up {
+        Some((status, time)) => println!("hung up: {status} after {:.1} ms", ms(time)),
+        None => println!("the other side hung up"),
+    }
+    Ok(())
+}
+
+/// Digits, then speech, then listening until `--duration` is over.
+async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>) {
+    for part in args.digits.as_deref().unwrap_or_default().split_inclusive(',') {
+        // A digit that the negotiated way cannot carry is skipped by the phone; the report shows what was heard.
+        let _ = call.send_digits(part.trim_end_matches(','), DIGIT_GAP).await;
+        if part.ends_with(',') {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    if let Some(speech) = speech {
+        call.wait_silence(0, Duration::from_millis(400), args.duration).await;
+        call.send_audio(speech.to_g711(call.codec())).await;
+    }
+    std::future::pending::<()>().await;
+}
+
+fn read_wav(path: &Path) -> Result<Wav, CliError> {
+    let bytes = std::fs::read(path).map_err(|e| CliError::Usage(format!("cannot read {}: {e}", path.display())))?;
+    let wav = Wav::read(&bytes).map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))?;
+    // What a phone cannot say it must not try.
+    if wav.to_g711(Codec::Pcmu).is_empty() {
+        return Err(CliError::Usage(format!("{} has no sound in it", path.display())));
+    }
+    Ok(wav)
+}

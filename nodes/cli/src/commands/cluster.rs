@@ -1,0 +1,159 @@
+//! `twinbox cluster …`.
+
+use std::{fmt::Write, path::Path, time::Duration};
+
+use twinbox_app::init::{self, InitSpec};
+use twinbox_clock::BootInstant;
+use twinbox_roles::MemberKind;
+use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeRequest};
+
+use crate::{
+    args::{ClusterCommand, InitArgs, NodeArg, StatusArgs},
+    client,
+    error::CliError,
+    output,
+};
+
+/// How often `--watch` and `--wait` look.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Does what was asked.
+pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(), CliError> {
+    match command {
+        ClusterCommand::Init(args) => form(args),
+        ClusterCommand::Status(args) => status(socket, json, args).await,
+        ClusterCommand::MakePublisher(NodeArg { node }) => {
+            client::connect(socket).await?.make_publisher(NodeRequest { node: node.to_string() }).await?;
+            done(json, format!("{node} is the publisher"))
+        }
+        ClusterCommand::Activate(NodeArg { node }) => {
+            client::connect(socket).await?.activate(NodeRequest { node: node.to_string() }).await?;
+            done(json, format!("{node} is activated"))
+        }
+        ClusterCommand::Deactivate(NodeArg { node }) => {
+            client::connect(socket).await?.deactivate(NodeRequest { node: node.to_string() }).await?;
+            done(json, format!("{node} is deactivated: it takes no new calls, calls in progress end by themselves"))
+        }
+    }
+}
+
+fn done(json: bool, text: String) -> Result<(), CliError> {
+    if json {
+        return output::json(&serde_json::json!({ "done": text }));
+    }
+    println!("{text}");
+    Ok(())
+}
+
+fn form(args: InitArgs) -> Result<(), CliError> {
+    let member = |kind| move |m: crate::args::MemberArg| (m.name, kind, m.address);
+    let members = args
+        .nodes
+        .into_iter()
+        .map(member(MemberKind::Node))
+        .chain(args.witnesses.into_iter().map(member(MemberKind::Witness)))
+        .collect();
+    let spec = InitSpec { cluster_name: args.name, members };
+    let made = init::form(&args.dir, &spec).map_err(|e| match e {
+        init::InitError::Spec(_) => CliError::Usage(e.to_string()),
+        e => CliError::failed(e),
+    })?;
+    println!("cluster '{}' has the id {}", spec.cluster_name, made.id);
+    for member in &made.members {
+        println!("  {}: {}", member.name, member.config.display());
+    }
+    println!(
+        "Copy each folder to its machine, look through its twinbox.toml, check it with \
+         'twinbox config check FILE' and start it.\nKeep {} safe: who has it can make members.",
+        made.ca_dir.display()
+    );
+    Ok(())
+}
+
+async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliError> {
+    let began = BootInstant::now();
+    let mut last = None;
+    loop {
+        match ask(socket).await {
+            Ok(reply) => {
+                let in_service = all_in_service(&reply);
+                if args.watch {
+                    print!("\x1b[H\x1b[2J{}", render(&reply));
+                    std::io::Write::flush(&mut std::io::stdout()).map_err(CliError::failed)?;
+                } else if args.wait.is_none() || in_service {
+                    if json {
+                        return output::json(&reply);
+                    }
+                    print!("{}", render(&reply));
+                    return Ok(());
+                }
+                last = Some(Ok(reply));
+            }
+            // A node that is just starting has no socket yet: whoever waits, waits for that too.
+            Err(error) if args.wait.is_some() => last = Some(Err(error)),
+            Err(error) => return Err(error),
+        }
+        if args.wait.is_some() && !args.watch && began.elapsed() > args.timeout {
+            return Err(match last {
+                Some(Ok(reply)) => CliError::Failed(format!(
+                    "{}not every member is in service after {} s",
+                    render(&reply),
+                    args.timeout.as_secs()
+                )),
+                Some(Err(error)) => error,
+                None => CliError::Failed("no answer in time".to_owned()),
+            });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
+    Ok(client::connect(socket).await?.cluster_status(ClusterStatusRequest {}).await?.into_inner())
+}
+
+/// Every member answers, is in service, and somebody is the publisher.
+pub(crate) fn all_in_service(reply: &ClusterStatusReply) -> bool {
+    !reply.publisher.is_empty() && !reply.members.is_empty() && reply.members.iter().all(|m| m.status == "in-service")
+}
+
+/// The table for people.
+pub(crate) fn render(reply: &ClusterStatusReply) -> String {
+    let mut text = String::new();
+    let or_none = |name: &str| if name.is_empty() { "none".to_owned() } else { name.to_owned() };
+    let quorum = if reply.quorum { "a majority is in reach" } else { "NO MAJORITY: duties wait, calls go on" };
+    let _ = writeln!(text, "cluster {}: publisher {}, {quorum}", reply.cluster, or_none(&reply.publisher));
+    let table = output::table(
+        &["NODE", "ROLE", "STATUS", "DUTIES", "VERSION", "CALLS", "LAG", "ADDRESS"],
+        reply.members.iter().map(row),
+    );
+    let _ = writeln!(text, "{table}");
+    if !reply.reason.is_empty() {
+        let _ = writeln!(text, "{}: {}", reply.answered_by, reply.reason);
+    }
+    for member in reply.members.iter().filter(|m| !m.reason.is_empty()) {
+        let _ = writeln!(text, "{}: {}", member.name, member.reason);
+    }
+    for member in &reply.members {
+        for service in member.info.iter().flat_map(|i| &i.services).filter(|s| !s.ok) {
+            let _ = writeln!(text, "{}: {} is not working: {}", member.name, service.name, service.detail);
+        }
+    }
+    text
+}
+
+fn row(member: &Member) -> Vec<String> {
+    let dash = || "-".to_owned();
+    let info = member.info.as_ref();
+    let of_node = |value: Option<String>| if member.kind == "witness" { dash() } else { value.unwrap_or_else(dash) };
+    vec![
+        member.name.clone(),
+        member.role.clone(),
+        member.status.clone(),
+        if member.duties.is_empty() { dash() } else { member.duties.join(", ") },
+        info.map_or_else(dash, |i| i.version.clone()),
+        of_node(info.map(|i| i.calls.to_string())),
+        of_node(info.map(|i| i.lag.to_string())),
+        member.address.clone(),
+    ]
+}

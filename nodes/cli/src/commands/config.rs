@@ -1,0 +1,22 @@
+//! `twinbox config check`.
+
+use twinbox_app::config::Config;
+
+use crate::{args::ConfigCommand, error::CliError};
+
+/// Checks a file and starts nothing.
+pub fn run(command: ConfigCommand) -> Result<(), CliError> {
+    let ConfigCommand::Check { file } = command;
+    match Config::load(&file) {
+        Ok(Config::Node(config)) => println!("{}: node '{}', no mistakes", file.display(), config.name),
+        Ok(Config::Witness(config)) => {
+            println!("{}: witness '{}' of {} clusters, no mistakes", file.display(), config.name, config.clusters.len())
+        }
+        Err(error) => {
+            let count = error.count();
+            let plural = if count == 1 { "mistake" } else { "mistakes" };
+            return Err(CliError::Usage(format!("{error}\n{count} {plural}; nothing was started")));
+        }
+    }
+    Ok(())
+}

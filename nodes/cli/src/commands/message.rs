@@ -1,0 +1,62 @@
+//! `twinbox message …`.
+
+use std::{io::Write, path::Path};
+
+use chrono::{DateTime, Utc};
+use twinbox_wire::admin::{MessageRequest, UserRequest};
+
+use crate::{args::MessageCommand, client, error::CliError, output};
+
+/// Asks the node and prints, or writes the file.
+pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(), CliError> {
+    let mut node = client::connect(socket).await?;
+    match command {
+        MessageCommand::List { number } => {
+            let reply = node.message_list(UserRequest { number }).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            let rows = reply.messages.into_iter().map(|m| {
+                let partial = if m.partial { " (partial)" } else { "" };
+                vec![
+                    m.id,
+                    m.state,
+                    time(m.received_ms),
+                    m.caller,
+                    format!("{}.{} s{partial}", m.length_ms / 1_000, m.length_ms % 1_000 / 100),
+                ]
+            });
+            println!("{}", output::table(&["MESSAGE", "STATE", "RECEIVED (UTC)", "CALLER", "LENGTH"], rows));
+        }
+        MessageCommand::Export { number, id, output: path } => {
+            let mut parts = node.message_export(MessageRequest { number, id: id.to_string() }).await?.into_inner();
+            let mut wav = Vec::new();
+            while let Some(part) = parts.message().await? {
+                wav.extend_from_slice(&part.data);
+            }
+            let failed = |e| CliError::Failed(format!("cannot write {}: {e}", path.display()));
+            if path == Path::new("-") {
+                std::io::stdout().write_all(&wav).map_err(failed)?;
+            } else {
+                std::fs::write(&path, &wav).map_err(failed)?;
+            }
+        }
+        MessageCommand::Delete { number, id } => {
+            let request = MessageRequest { number, id: id.to_string() };
+            let reply = node.message_delete(request).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("message {id} deleted ({})", output::acknowledged(&reply.acknowledged));
+        }
+    }
+    Ok(())
+}
+
+fn time(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(DateTime::<Utc>::from_timestamp_millis)
+        .map(|t| t.format("%Y-%m-%d %H:%M:%S").to_string())
+        .unwrap_or_default()
+}

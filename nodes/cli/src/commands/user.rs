@@ -1,0 +1,84 @@
+//! `twinbox user …`.
+
+use std::path::Path;
+
+use twinbox_wire::admin::{User, UserAddRequest, UserListRequest, UserRequest, UserSetPinRequest};
+
+use crate::{args::UserCommand, client, error::CliError, output, pin};
+
+/// Asks the node and prints.
+pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {
+    let mut node = client::connect(socket).await?;
+    match command {
+        UserCommand::Add { number, name, pin, keep_pin, timezone, operator } => {
+            let (pin, made) = pin_or_new(pin, &number);
+            let request =
+                UserAddRequest { number: number.clone(), name, pin: pin.clone(), must_change: !keep_pin, timezone, operator };
+            let reply = node.user_add(request).await?.into_inner();
+            if json {
+                return output::json(&serde_json::json!({
+                    "id": reply.id, "number": number, "acknowledged": reply.acknowledged, "pin": made.then_some(pin),
+                }));
+            }
+            println!("mailbox {number} added ({})", output::acknowledged(&reply.acknowledged));
+            print_new_pin(made, &pin, keep_pin);
+        }
+        UserCommand::List => {
+            let reply = node.user_list(UserListRequest {}).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("{}", users(reply.users));
+        }
+        UserCommand::Show { number } => {
+            let user = node.user_show(UserRequest { number }).await?.into_inner();
+            if json {
+                return output::json(&user);
+            }
+            println!("{}", users(vec![user]));
+        }
+        UserCommand::SetPin { number, pin, keep_pin } => {
+            let (pin, made) = pin_or_new(pin, &number);
+            let request = UserSetPinRequest { number: number.clone(), pin: pin.clone(), must_change: !keep_pin };
+            let reply = node.user_set_pin(request).await?.into_inner();
+            if json {
+                return output::json(&serde_json::json!({
+                    "id": reply.id, "number": number, "acknowledged": reply.acknowledged, "pin": made.then_some(pin),
+                }));
+            }
+            println!("mailbox {number} has a new PIN ({})", output::acknowledged(&reply.acknowledged));
+            print_new_pin(made, &pin, keep_pin);
+        }
+        UserCommand::Remove { number } => {
+            let reply = node.user_remove(UserRequest { number: number.clone() }).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("mailbox {number} removed ({})", output::acknowledged(&reply.acknowledged));
+        }
+    }
+    Ok(())
+}
+
+fn users(users: Vec<User>) -> String {
+    let rows = users.into_iter().map(|u| {
+        let pin = if u.must_change_pin { "to be changed" } else { "set" };
+        vec![u.number, u.name, u.new_messages.to_string(), u.old_messages.to_string(), pin.to_owned(), u.timezone]
+    });
+    output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE"], rows)
+}
+
+/// The given PIN, or a new one of six digits and `true`.
+fn pin_or_new(given: Option<String>, number: &str) -> (String, bool) {
+    match given {
+        Some(pin) => (pin, false),
+        None => (pin::random(number, 6), true),
+    }
+}
+
+fn print_new_pin(made: bool, pin: &str, keep: bool) {
+    if made {
+        let note = if keep { "" } else { " (to be changed at the first sign-in)" };
+        println!("PIN: {pin}{note}");
+    }
+}

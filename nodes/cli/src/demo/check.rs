@@ -1,0 +1,127 @@
+//! The self-check: real calls that prove that a message outlives the node that took it.
+
+use std::{future::Future, net::IpAddr, net::Ipv4Addr, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use twinbox_clock::BootInstant;
+use twinbox_phone::{Call, CallOptions, Codec, Phone, PhoneConfig, Target, Transport};
+use twinbox_prompts::Prompts;
+use twinbox_rtp::wav::Wav;
+use twinbox_wire::admin::{UserAddRequest, UserListRequest};
+
+use super::{cluster::Cluster, plan::User};
+use crate::{client, error::CliError};
+
+/// How long the phone waits for any one sound.
+const HEAR_WITHIN: Duration = Duration::from_secs(40);
+/// Between the tone and the first word.
+const BREATH: Duration = Duration::from_millis(300);
+const DIGIT_GAP: Duration = Duration::from_millis(60);
+/// What the demo's caller says; `make-speech` beside it made it.
+const SPEECH: &[u8] = include_bytes!("speech.wav");
+
+/// Runs all steps, each printed with its time.
+pub async fn run(cluster: &mut Cluster) -> Result<(), CliError> {
+    let prompts = Prompts::load(None, "en").map_err(CliError::failed)?;
+    let mut speech = Wav::read(SPEECH).map_err(CliError::failed)?.to_g711(Codec::Pcmu);
+    // Whole packets, so that what is heard can be compared bit for bit.
+    speech.truncate(speech.len() / 160 * 160);
+    let speech = Bytes::from(speech);
+    let beep = prompts.beep(Codec::Pcmu);
+    let [a, b] = [sip_address(cluster, 0)?, sip_address(cluster, 1)?];
+    let user = cluster.demo.users[0].clone();
+
+    step("two nodes and a witness are in service", cluster.wait_in_service(0)).await?;
+    let users = cluster.demo.users.clone();
+    let socket = cluster.socket(0)?.to_owned();
+    step("ten users are there, 1001 to 1010", add_users(&socket, &users)).await?;
+    step("a call to node a leaves a message for 1001, acknowledged on two", leave(a, &user, &beep, &speech)).await?;
+    step("node a is killed (kill -9)", async { cluster.kill(0) }).await?;
+    step("node b plays the message, bit for bit what was said", retrieve(b, &user, &speech)).await?;
+    step("node a is started again and in service", async {
+        cluster.start_one(0)?;
+        cluster.wait_in_service(1).await?;
+        cluster.wait_in_service(0).await
+    })
+    .await
+}
+
+/// Prints what was done and how long it took, or what failed.
+async fn step<T>(what: &str, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let began = BootInstant::now();
+    match work.await {
+        Ok(value) => {
+            println!("  ok    {:>7.2} s  {what}", began.elapsed().as_secs_f64());
+            Ok(value)
+        }
+        Err(error) => {
+            println!("  FAIL  {:>7.2} s  {what}", began.elapsed().as_secs_f64());
+            Err(CliError::Failed(format!("the step '{what}' failed: {error}")))
+        }
+    }
+}
+
+fn sip_address(cluster: &Cluster, i: usize) -> Result<SocketAddr, CliError> {
+    let address = cluster.process(i).addresses.sip_udp.as_deref().unwrap_or_default();
+    address.parse().map_err(CliError::failed)
+}
+
+/// Adds those who are not there yet, with the PINs that `demo.json` names.
+async fn add_users(socket: &std::path::Path, users: &[User]) -> Result<(), CliError> {
+    let mut node = client::connect(socket).await?;
+    let there = node.user_list(UserListRequest {}).await?.into_inner().users;
+    for user in users.iter().filter(|user| there.iter().all(|u| u.number != user.number)) {
+        node.user_add(UserAddRequest {
+            number: user.number.clone(),
+            name: user.name.clone(),
+            pin: user.pin.clone(),
+            ..Default::default()
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn phone() -> Result<Phone, CliError> {
+    Phone::bind(PhoneConfig::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Transport::Udp)).await.map_err(CliError::failed)
+}
+
+async fn call(phone: &Phone, number: &str, node: SocketAddr, from: &str) -> Result<Call, CliError> {
+    let options = CallOptions {
+        from: Some(format!("<sip:{from}@127.0.0.1>")),
+        codecs: vec![Codec::Pcmu],
+        ..Default::default()
+    };
+    phone.call(Target::user(number, node), options).await.map_err(CliError::failed)
+}
+
+async fn leave(node: SocketAddr, user: &User, beep: &Bytes, speech: &Bytes) -> Result<(), CliError> {
+    let phone = phone().await?;
+    let call = call(&phone, &user.number, node, "5550100").await?;
+    call.wait_for_audio(beep, 0, HEAR_WITHIN)
+        .await
+        .ok_or_else(|| CliError::Failed("no tone was heard after the greeting".to_owned()))?;
+    // Nobody speaks into the tone.
+    tokio::time::sleep(BREATH).await;
+    call.send_audio(speech.clone()).await;
+    match call.bye().await.map_err(CliError::failed)? {
+        (200, _) => Ok(()),
+        (status, _) => Err(CliError::Failed(format!("hanging up was answered {status}: the message was not kept"))),
+    }
+}
+
+async fn retrieve(node: SocketAddr, user: &User, speech: &Bytes) -> Result<(), CliError> {
+    let phone = phone().await?;
+    let call = call(&phone, "*97", node, &user.number).await?;
+    call.wait_received(8_000, HEAR_WITHIN).await;
+    call.send_digits(&format!("{}#", user.pin), DIGIT_GAP).await.map_err(CliError::failed)?;
+    let menu = call.received().len();
+    call.wait_received(menu + 8_000, HEAR_WITHIN).await;
+    call.send_digits("1", DIGIT_GAP).await.map_err(CliError::failed)?;
+    let heard = call.wait_for_audio(speech, 0, HEAR_WITHIN).await;
+    // The message stays for whoever tries the demo next; a failed BYE changes nothing about what was heard.
+    let _ = call.bye().await;
+    heard.map(|_| ()).ok_or_else(|| {
+        CliError::Failed(format!("what was said was not among the {:.1} s that were heard", call.received().len() as f64 / 8_000.0))
+    })
+}

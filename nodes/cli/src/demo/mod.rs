@@ -1,0 +1,103 @@
+//! `twinbox demo`: two nodes and a witness on this machine, and a call that proves that they work.
+
+mod check;
+mod cluster;
+mod plan;
+
+use std::io::{IsTerminal, Write};
+
+use crate::{args::DemoArgs, error::CliError};
+use cluster::Cluster;
+use plan::Demo;
+
+/// Runs the demo until Ctrl-C, or with `--once` until the self-check is done.
+pub async fn run(args: DemoArgs) -> Result<(), CliError> {
+    let demo = Demo::prepare(&args.dir, args.base_port, args.fresh)?;
+    introduce(&demo, &args);
+    let mut cluster = Cluster::start(&args.dir, demo)?;
+    let outcome = tokio::select! {
+        outcome = serve(&mut cluster, args.once) => outcome,
+        signal = interrupted() => signal,
+    };
+    if !args.once {
+        println!("\nstopping ...");
+    }
+    cluster.stop().await?;
+    outcome
+}
+
+async fn serve(cluster: &mut Cluster, once: bool) -> Result<(), CliError> {
+    check::run(cluster).await?;
+    println!("all steps passed");
+    if once { Ok(()) } else { show_status(cluster).await }
+}
+
+/// Ctrl-C, or SIGTERM from whoever started us.
+async fn interrupted() -> Result<(), CliError> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(CliError::failed)?;
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome.map_err(CliError::failed),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn introduce(demo: &Demo, args: &DemoArgs) {
+    println!("Twinbox demo in {}", args.dir.display());
+    for process in &demo.processes {
+        match &process.addresses.sip_udp {
+            Some(sip) => println!("  {} {}  sip:{sip} (udp, tcp)", process.kind, process.name),
+            None => println!("  {} {}", process.kind, process.name),
+        }
+    }
+    println!("  users and PINs:");
+    for five in demo.users.chunks(5) {
+        let line: Vec<String> = five.iter().map(|u| format!("{} {}", u.number, u.pin)).collect();
+        println!("    {}", line.join("   "));
+    }
+}
+
+/// One line that keeps itself current; what to type into a softphone stands above it.
+async fn show_status(cluster: &mut Cluster) -> Result<(), CliError> {
+    let [a, b] = [0, 1].map(|i| cluster.process(i).addresses.sip_udp.clone().unwrap_or_default());
+    println!(
+        "\nIn a softphone on this machine (no registration): call sip:1001@{a} or sip:1001@{b} to leave a message,\n\
+         sip:*98@{a} or sip:*98@{b} to hear it (mailbox, PIN, then #).\n\
+         From here: twinbox call sip:1001@{a} --play FILE.wav\n\
+         Kill one (pids in {}/demo.json) and call the other. Ctrl-C stops all.\n",
+        cluster.socket(0)?.ancestors().nth(3).unwrap_or_else(|| std::path::Path::new(".")).display()
+    );
+    let terminal = std::io::stdout().is_terminal();
+    let mut last = String::new();
+    loop {
+        let mut status = None;
+        for i in 0..2 {
+            if let Ok(reply) = cluster.status(i).await {
+                status = Some(reply);
+                break;
+            }
+        }
+        let line = match status {
+            None => "no node answers".to_owned(),
+            Some(reply) => {
+                let members: Vec<String> = reply
+                    .members
+                    .iter()
+                    .map(|m| {
+                        let calls = m.info.as_ref().map(|i| format!(", {} calls", i.calls)).unwrap_or_default();
+                        format!("{} {} ({}{calls})", m.name, m.status, m.role)
+                    })
+                    .collect();
+                members.join("   ")
+            }
+        };
+        if terminal {
+            print!("\r\x1b[2K{line}");
+            std::io::stdout().flush().map_err(CliError::failed)?;
+        } else if line != last {
+            println!("{line}");
+        }
+        last = line;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,49 @@
+//! The `twinbox` command: parses what was asked, does it, and turns the outcome into an exit code.
+
+mod args;
+mod client;
+mod commands;
+mod demo;
+mod error;
+mod output;
+mod pin;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command},
+    error::CliError,
+};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Node(args) => commands::run::node(&args.config),
+        Command::Witness(args) => commands::run::witness(&args.config),
+        Command::Config(command) => commands::config::run(command),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Cluster(command) => block_on(commands::cluster::run(&cli.socket, cli.json, command)),
+        Command::Duty(command) => block_on(commands::duty::run(&cli.socket, cli.json, command)),
+        Command::User(command) => block_on(commands::user::run(&cli.socket, cli.json, command)),
+        Command::Message(command) => block_on(commands::message::run(&cli.socket, cli.json, command)),
+        Command::Call(args) => block_on(commands::call::run(cli.json, args)),
+    }
+}
+
+/// Commands that only ask need one thread.
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::failed)?.block_on(command)
+}

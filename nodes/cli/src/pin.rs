@@ -1,0 +1,15 @@
+//! New PINs.
+
+use rand::Rng;
+use twinbox_mailbox::pin::acceptable;
+
+/// A random PIN of so many digits that the rules for PINs take (rule S1).
+pub fn random(number: &str, digits: u8) -> String {
+    let mut rng = rand::rng();
+    loop {
+        let pin: String = (0..digits).map(|_| char::from(b'0' + rng.random_range(0..10u8))).collect();
+        if acceptable(&pin, number, digits).is_ok() {
+            return pin;
+        }
+    }
+}

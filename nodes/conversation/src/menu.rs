@@ -1,0 +1,219 @@
+//! Signed in: how many messages there are, and the menus around them. What is done with one message is in
+//! [`crate::listen`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, GreetingKind, Input, MailboxView, MessageView, Prompt, Question,
+    entry::Idle,
+    keymap::{Action, Facts, Menu},
+    line::Context,
+    listen::Listen,
+    machine::State,
+    names,
+    new_pin::NewPin,
+    phrases,
+    record::Record,
+};
+
+/// Someone is signed in to this mailbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Session {
+    pub(crate) mailbox: MailboxView,
+    /// A temporary greeting is on.
+    pub(crate) temporary: bool,
+    /// The owner has been told so.
+    reminded: bool,
+}
+
+impl Session {
+    pub(crate) fn new(mailbox: MailboxView) -> Self {
+        let temporary = mailbox.greetings.iter().any(|(kind, _)| *kind == GreetingKind::Temporary);
+        Self { mailbox, temporary, reminded: false }
+    }
+
+    /// Goes to the main menu, with the messages as they are now.
+    pub(crate) fn open(self, cx: &mut Context<'_>) -> State {
+        self.open_with(Vec::new(), cx)
+    }
+
+    /// Goes to the main menu after saying this.
+    pub(crate) fn open_with(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
+        cx.line.ask(Question::ListMessages(self.mailbox.id));
+        State::Menu(Menus { session: self, place: Place::Listing { lead, folders: false }, idle: Idle::default() })
+    }
+
+    /// Goes to the choice of new or old messages, with the messages as they are now.
+    pub(crate) fn folders(self, cx: &mut Context<'_>) -> State {
+        cx.line.ask(Question::ListMessages(self.mailbox.id));
+        let place = Place::Listing { lead: Vec::new(), folders: true };
+        State::Menu(Menus { session: self, place, idle: Idle::default() })
+    }
+
+    /// Goes to one of the menus that have no messages in them, after saying this.
+    pub(crate) fn menu(self, menu: Menu, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
+        Menus { session: self, place: Place::Plain(menu), idle: Idle::default() }.say(lead, cx)
+    }
+}
+
+/// A menu.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Menus {
+    session: Session,
+    place: Place,
+    idle: Idle,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Place {
+    /// The messages have been asked for.
+    Listing {
+        lead: Vec<Prompt>,
+        folders: bool,
+    },
+    Main(Messages),
+    Folders(Messages),
+    /// Setup, greetings, personal settings, temporary greeting.
+    Plain(Menu),
+    /// The temporary greeting is being removed.
+    Removing,
+}
+
+/// The messages of a mailbox, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Messages {
+    new: Vec<MessageView>,
+    old: Vec<MessageView>,
+}
+
+impl Menus {
+    pub(crate) fn place(&self) -> &'static str {
+        match self.place {
+            Place::Listing { .. } => "menu/listing",
+            Place::Main(_) => "menu/main",
+            Place::Folders(_) => "menu/folders",
+            Place::Plain(Menu::Greetings) => "menu/greetings",
+            Place::Plain(Menu::Personal) => "menu/personal",
+            Place::Plain(Menu::Temporary) => "menu/temporary",
+            Place::Plain(_) => "menu/setup",
+            Place::Removing => "menu/removing",
+        }
+    }
+
+    pub(crate) fn on(mut self, input: Input, cx: &mut Context<'_>) -> State {
+        match input {
+            Input::Answer(answer) => self.answered(answer, cx),
+            Input::Digit(key) => {
+                self.idle.reset();
+                self.key(key, cx)
+            }
+            Input::PlayFinished => {
+                cx.wait_for_key();
+                State::Menu(self)
+            }
+            Input::TimerFired if self.idle.another() => State::last_words(&[names::GOODBYE], cx),
+            Input::TimerFired => self.say(Vec::new(), cx),
+            _ => State::Menu(self),
+        }
+    }
+
+    fn answered(mut self, answer: Answer, cx: &mut Context<'_>) -> State {
+        match (self.place, answer) {
+            (Place::Listing { lead: words, folders }, Answer::Messages { new, old }) => {
+                let messages = Messages { new, old };
+                if folders {
+                    self.place = Place::Folders(messages);
+                    return self.say(words, cx);
+                }
+                let mut words = words;
+                words.extend(phrases::counts(messages.new.len(), messages.old.len()));
+                if self.session.temporary && !std::mem::replace(&mut self.session.reminded, true) {
+                    words.push(phrases::named(names::TEMPORARY_ACTIVE));
+                }
+                self.place = Place::Main(messages);
+                self.say(words, cx)
+            }
+            (Place::Listing { .. }, _) => State::not_working(cx),
+            (Place::Removing, Answer::Done) => {
+                self.session.temporary = false;
+                self.session.menu(Menu::Setup, phrases::all(&[names::TEMPORARY_REMOVED]), cx)
+            }
+            (Place::Removing, _) => self.session.menu(Menu::Setup, phrases::all(&[names::FAILED]), cx),
+            (place, _) => State::Menu(Self { place, ..self }),
+        }
+    }
+
+    fn menu(&self) -> Menu {
+        match self.place {
+            Place::Main(_) | Place::Listing { .. } => Menu::Main,
+            Place::Folders(_) => Menu::Folders,
+            Place::Plain(menu) => menu,
+            Place::Removing => Menu::Temporary,
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let (new, old) = match &self.place {
+            Place::Main(messages) => (!messages.new.is_empty(), !messages.old.is_empty()),
+            // Either folder may be chosen; an empty one says so.
+            _ => (true, true),
+        };
+        Facts { new, old, temporary: self.session.temporary, ..Facts::default() }
+    }
+
+    /// Says this, then the menu.
+    fn say(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
+        let mut words = lead;
+        words.extend(cx.map().options(self.menu(), &self.facts()));
+        cx.line.play(words);
+        State::Menu(self)
+    }
+
+    fn key(self, key: char, cx: &mut Context<'_>) -> State {
+        let menu = self.menu();
+        let Some(action) = cx.map().action(menu, key, &self.facts()) else {
+            return self.say(phrases::all(&[names::SORRY]), cx);
+        };
+        match action {
+            Action::PlayNew => self.listen(true, cx),
+            Action::PlayOld => self.listen(false, cx),
+            Action::Folders => match self.place {
+                Place::Main(messages) => Self { place: Place::Folders(messages), ..self }.say(Vec::new(), cx),
+                _ => self.session.folders(cx),
+            },
+            Action::Main => self.session.open(cx),
+            Action::Exit => State::last_words(&[names::GOODBYE], cx),
+            Action::Setup => self.session.menu(Menu::Setup, Vec::new(), cx),
+            Action::Greetings => self.session.menu(Menu::Greetings, Vec::new(), cx),
+            Action::Personal => self.session.menu(Menu::Personal, Vec::new(), cx),
+            Action::Temporary => self.session.menu(Menu::Temporary, Vec::new(), cx),
+            Action::Record(kind) => {
+                let back = if menu == Menu::Temporary { Menu::Setup } else { menu };
+                Record::start(self.session, kind, back, cx)
+            }
+            Action::RemoveTemporary => {
+                cx.line.ask(Question::RemoveGreeting(self.session.mailbox.id, GreetingKind::Temporary));
+                State::Menu(Self { place: Place::Removing, ..self })
+            }
+            Action::ChangePin => NewPin::start(self.session, menu, cx),
+            _ => self.say(Vec::new(), cx),
+        }
+    }
+
+    /// Plays the new messages, or the old ones; says so when there are none.
+    fn listen(self, new: bool, cx: &mut Context<'_>) -> State {
+        match self.place {
+            Place::Main(messages) | Place::Folders(messages) => {
+                let chosen = if new { &messages.new } else { &messages.old };
+                if chosen.is_empty() {
+                    let none =
+                        [names::YOU_HAVE, names::NO, if new { names::NEW } else { names::OLD }, names::MESSAGES];
+                    return Self { place: Place::Main(messages), ..self }.say(phrases::all(&none), cx);
+                }
+                let chosen = if new { messages.new } else { messages.old };
+                Listen::start(self.session, chosen, new, cx)
+            }
+            _ => State::Menu(self),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Choosing a new PIN, twice the same: by an owner who wants to, and at the first sign-in, when one must.
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::Pii;
+
+use crate::{
+    Answer, Input, Prompt, Question,
+    entry::{Entry, Idle, Pressed},
+    keymap::Menu,
+    line::Context,
+    machine::State,
+    menu::Session,
+    names, phrases,
+};
+
+/// PINs that are refused or differ before it ends.
+const TRIES: u8 = 5;
+
+/// An owner chooses a new PIN.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NewPin {
+    session: Session,
+    /// The menu to return to; none: there is no way around it.
+    back: Option<Menu>,
+    /// The PIN as entered first.
+    chosen: Option<Pii<String>>,
+    setting: bool,
+    refused: u8,
+    idle: Idle,
+    entry: Entry,
+}
+
+impl NewPin {
+    /// The first sign-in: a new PIN is due.
+    pub(crate) fn first(session: Session, cx: &mut Context<'_>) -> State {
+        Self::new(session, None).again(&[names::MUST_CHANGE], cx)
+    }
+
+    /// From a menu.
+    pub(crate) fn start(session: Session, back: Menu, cx: &mut Context<'_>) -> State {
+        Self::new(session, Some(back)).again(&[], cx)
+    }
+
+    fn new(session: Session, back: Option<Menu>) -> Self {
+        Self {
+            session,
+            back,
+            chosen: None,
+            setting: false,
+            refused: 0,
+            idle: Idle::default(),
+            entry: Entry::default(),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &'static str {
+        match (self.setting, &self.chosen) {
+            (true, _) => "new-pin/setting",
+            (false, None) => "new-pin/first",
+            (false, Some(_)) => "new-pin/again",
+        }
+    }
+
+    pub(crate) fn on(mut self, input: Input, cx: &mut Context<'_>) -> State {
+        match input {
+            Input::Answer(answer) => self.set(&answer, cx),
+            _ if self.setting => State::NewPin(self),
+            Input::Digit(key) => match self.entry.press(key, cx) {
+                Pressed::More => {
+                    self.idle.reset();
+                    State::NewPin(self)
+                }
+                Pressed::Submit => self.submit(cx),
+                Pressed::StartOver(true) if self.chosen.is_none() && self.back.is_some() => self.leave(&[], cx),
+                Pressed::StartOver(_) => self.again(&[], cx),
+            },
+            Input::PlayFinished => {
+                cx.wait_for_key();
+                State::NewPin(self)
+            }
+            Input::TimerFired => self.submit(cx),
+            _ => State::NewPin(self),
+        }
+    }
+
+    /// Asks for the PIN from the start.
+    fn again(mut self, why: &[&str], cx: &mut Context<'_>) -> State {
+        self.chosen = None;
+        let mut words = phrases::all(why);
+        words.push(phrases::named(names::NEW_PIN));
+        cx.line.play(words);
+        State::NewPin(self)
+    }
+
+    fn submit(mut self, cx: &mut Context<'_>) -> State {
+        if self.entry.is_empty() {
+            if self.idle.another() {
+                return State::last_words(&[names::GOODBYE], cx);
+            }
+            let words = if self.chosen.is_some() { names::NEW_PIN_AGAIN } else { names::NEW_PIN };
+            cx.line.play(phrases::all(&[words]));
+            return State::NewPin(self);
+        }
+        let entered = self.entry.take();
+        match &self.chosen {
+            None if entered.reveal().len() < usize::from(cx.settings.min_pin_length) => {
+                self.refuse(phrases::pin_too_short(cx.settings.min_pin_length), cx)
+            }
+            None => {
+                self.chosen = Some(entered);
+                cx.line.play(phrases::all(&[names::NEW_PIN_AGAIN]));
+                State::NewPin(self)
+            }
+            Some(chosen) if *chosen != entered => self.refuse(phrases::all(&[names::PIN_MISMATCH]), cx),
+            Some(_) => {
+                cx.line.ask(Question::SetPin(self.session.mailbox.id, entered));
+                self.setting = true;
+                State::NewPin(self)
+            }
+        }
+    }
+
+    fn set(mut self, answer: &Answer, cx: &mut Context<'_>) -> State {
+        self.setting = false;
+        match answer {
+            Answer::Done => self.leave(&[names::PIN_CHANGED], cx),
+            Answer::PinRefused => self.refuse(phrases::all(&[names::PIN_REFUSED]), cx),
+            _ if self.back.is_some() => self.leave(&[names::FAILED], cx),
+            _ => State::not_working(cx),
+        }
+    }
+
+    fn refuse(mut self, why: Vec<Prompt>, cx: &mut Context<'_>) -> State {
+        cx.line.forget_typed();
+        self.chosen = None;
+        self.refused = self.refused.saturating_add(1);
+        if self.refused >= TRIES {
+            return match self.back {
+                Some(_) => self.leave(&[names::FAILED], cx),
+                None => State::last_words(&[names::SIGN_IN_FAILED, names::GOODBYE], cx),
+            };
+        }
+        let mut words = why;
+        words.push(phrases::named(names::NEW_PIN));
+        cx.line.play(words);
+        State::NewPin(self)
+    }
+
+    fn leave(self, lead: &[&str], cx: &mut Context<'_>) -> State {
+        match self.back {
+            Some(menu) => self.session.menu(menu, phrases::all(lead), cx),
+            None => self.session.open_with(phrases::all(lead), cx),
+        }
+    }
+}

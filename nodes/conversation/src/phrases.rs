@@ -1,0 +1,256 @@
+//! How numbers, counts, dates and whole sentences are put together from prompts: the rules of English, in one
+//! place.
+
+use chrono::{DateTime, Datelike, TimeZone, Timelike, Utc};
+use chrono_tz::Tz;
+use twinbox_ids::Timestamp;
+
+use crate::{GreetingKind, MailboxView, MessageView, Prompt, names};
+
+/// The longest caller number that is read out as an extension; longer ones are telephone numbers.
+const LONGEST_EXTENSION: usize = 5;
+
+/// More digits of a caller's number than this are not read out: no telephone number is longer (ITU-T E.164
+/// has 15), and what a stranger claims may be.
+const MOST_DIGITS: usize = 20;
+
+/// A prompt by its name.
+pub(crate) fn named(name: &str) -> Prompt {
+    Prompt::Named(name.to_owned())
+}
+
+/// Prompts by their names.
+pub(crate) fn all(names: &[&str]) -> Vec<Prompt> {
+    names.iter().map(|name| named(name)).collect()
+}
+
+/// Every prompt that a conversation can ask for, sorted.
+pub fn required_prompts() -> Vec<String> {
+    let numbers = (0..=20).chain((30..=90).step_by(10)).map(|n| format!("digits/{n}"));
+    let ordinals = (1..=20).chain([30]).map(|n| format!("digits/h-{n}"));
+    let days = (0..7).map(|n| format!("digits/day-{n}"));
+    let months = (0..12).map(|n| format!("digits/mon-{n}"));
+    let mut all: Vec<String> = names::ALL.iter().map(|&name| name.to_owned()).collect();
+    all.extend(numbers.chain(ordinals).chain(days).chain(months));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// A number in words: 0 to 999,999,999; beyond, digit by digit.
+pub fn number(n: u64) -> Vec<Prompt> {
+    if n > 999_999_999 {
+        return digits(&n.to_string());
+    }
+    if n == 0 {
+        return vec![named("digits/0")];
+    }
+    let mut words = Vec::new();
+    for (unit, name) in [(1_000_000, Some(names::MILLION)), (1_000, Some(names::THOUSAND)), (1, None)] {
+        let group = n / unit % 1_000;
+        if group > 0 {
+            below_thousand(group, &mut words);
+            words.extend(name.map(named));
+        }
+    }
+    words
+}
+
+fn below_thousand(n: u64, words: &mut Vec<Prompt>) {
+    if n >= 100 {
+        words.extend([named(&format!("digits/{}", n / 100)), named(names::HUNDRED)]);
+    }
+    match n % 100 {
+        0 => {}
+        n @ 1..=20 => words.push(named(&format!("digits/{n}"))),
+        n => {
+            words.push(named(&format!("digits/{}", n / 10 * 10)));
+            if n % 10 > 0 {
+                words.push(named(&format!("digits/{}", n % 10)));
+            }
+        }
+    }
+}
+
+/// Digits one by one; what is no digit is passed over.
+pub fn digits(text: &str) -> Vec<Prompt> {
+    text.chars().filter(char::is_ascii_digit).take(MOST_DIGITS).map(|d| named(&format!("digits/{d}"))).collect()
+}
+
+/// "You have two new and one old message". The noun follows the last number, as one speaks.
+pub fn counts(new: usize, old: usize) -> Vec<Prompt> {
+    let mut words = vec![named(names::YOU_HAVE)];
+    let folders: Vec<_> = [(new, names::NEW), (old, names::OLD)].into_iter().filter(|(n, _)| *n > 0).collect();
+    for (i, (n, folder)) in folders.iter().enumerate() {
+        if i > 0 {
+            words.push(named(names::AND));
+        }
+        words.extend(number(*n as u64));
+        words.push(named(folder));
+    }
+    match folders.last() {
+        None => words.extend(all(&[names::NO, names::MESSAGES])),
+        Some((1, _)) => words.push(named(names::MESSAGE)),
+        Some(_) => words.push(named(names::MESSAGES)),
+    }
+    words
+}
+
+/// "First message", "message two", "last message": which of `of` messages this is, counted from 0.
+pub fn title(index: usize, of: usize) -> Vec<Prompt> {
+    if index == 0 {
+        return all(&[names::FIRST, names::MESSAGE]);
+    }
+    if index + 1 == of {
+        return all(&[names::LAST, names::MESSAGE]);
+    }
+    let mut words = vec![named(names::MESSAGE)];
+    words.extend(number(index as u64 + 1));
+    words
+}
+
+/// When and from whom: "received today at three oh five p m, from extension one zero zero two", in the time
+/// zone of the mailbox. A message that lost its end says so.
+pub fn envelope(message: &MessageView, timezone: &str, now: Timestamp) -> Vec<Prompt> {
+    let mut words = Vec::new();
+    let moment = moment(message.received, timezone, now);
+    if !moment.is_empty() {
+        words.push(named(names::RECEIVED));
+        words.extend(moment);
+    }
+    words.extend(caller(message.caller.as_ref().map(|c| c.reveal().as_str())));
+    if message.partial {
+        words.push(named(names::PARTIAL));
+    }
+    words
+}
+
+/// From whom. Only what looks like a telephone number is read out.
+fn caller(number: Option<&str>) -> Vec<Prompt> {
+    let number = number.filter(|n| n.chars().all(|c| c.is_ascii_digit() || "+-. ()".contains(c)));
+    let spoken = digits(number.unwrap_or_default());
+    if spoken.is_empty() {
+        return vec![named(names::UNKNOWN_CALLER)];
+    }
+    let from = if spoken.len() <= LONGEST_EXTENSION { names::FROM_EXTENSION } else { names::FROM_PHONE_NUMBER };
+    let mut words = vec![named(from)];
+    words.extend(spoken);
+    words
+}
+
+/// A moment as people say it: "today at …", "yesterday at …", "Monday at …" within the last six days, "March
+/// twelfth at …" in this year, and with the year otherwise. An unknown time zone counts as UTC; a moment
+/// outside of the calendar is not spoken.
+pub fn moment(then: Timestamp, timezone: &str, now: Timestamp) -> Vec<Prompt> {
+    let zone: Tz = timezone.parse().unwrap_or(Tz::UTC);
+    let local = |t: Timestamp| {
+        let utc = i64::try_from(t.0).ok().and_then(DateTime::<Utc>::from_timestamp_millis)?;
+        // Beyond the years of people the zone's offset could leave the calendar.
+        (1..=9_999).contains(&utc.year()).then(|| zone.from_utc_datetime(&utc.naive_utc()))
+    };
+    let (Some(then), Some(now)) = (local(then), local(now)) else {
+        return Vec::new();
+    };
+    let mut words = day(&then, &now);
+    words.push(named(names::AT));
+    words.extend(clock(&then));
+    words
+}
+
+fn day(then: &DateTime<Tz>, now: &DateTime<Tz>) -> Vec<Prompt> {
+    let days_ago = now.date_naive().signed_duration_since(then.date_naive()).num_days();
+    match days_ago {
+        0 => vec![named(names::TODAY)],
+        1 => vec![named(names::YESTERDAY)],
+        2..=6 => vec![named(&format!("digits/day-{}", then.weekday().num_days_from_sunday()))],
+        _ => {
+            let mut words = vec![named(&format!("digits/mon-{}", then.month0()))];
+            words.extend(ordinal(then.day()));
+            if then.year() != now.year() {
+                words.extend(number(u64::from(then.year().unsigned_abs())));
+            }
+            words
+        }
+    }
+}
+
+/// A day of the month: 1 to 31.
+fn ordinal(n: u32) -> Vec<Prompt> {
+    match n {
+        1..=20 | 30 => vec![named(&format!("digits/h-{n}"))],
+        n => vec![named(&format!("digits/{}", n / 10 * 10)), named(&format!("digits/h-{}", n % 10))],
+    }
+}
+
+/// "Three o'clock p m", "three oh five p m", "twelve thirty a m".
+fn clock(then: &DateTime<Tz>) -> Vec<Prompt> {
+    let (afternoon, hour) = then.hour12();
+    let mut words = number(u64::from(hour));
+    match then.minute() {
+        0 => words.push(named(names::OCLOCK)),
+        minute @ 1..=9 => {
+            words.push(named(names::OH));
+            words.extend(number(u64::from(minute)));
+        }
+        minute => words.extend(number(u64::from(minute))),
+    }
+    words.push(named(if afternoon { names::PM } else { names::AM }));
+    words
+}
+
+/// "There were too many wrong PINs. Please try again in two minutes": up to a minute in seconds, up to 90
+/// minutes in minutes, rounded up; beyond, "later".
+pub fn back_off(seconds: u64) -> Vec<Prompt> {
+    let (count, one, many) = match seconds.max(1) {
+        s @ 1..=60 => (s, names::SECOND, names::SECONDS),
+        s if s <= 90 * 60 => (s.div_ceil(60), names::MINUTE, names::MINUTES),
+        _ => return vec![named(names::TRY_LATER)],
+    };
+    let mut words = vec![named(names::BACK_OFF)];
+    words.extend(number(count));
+    words.push(named(if count == 1 { one } else { many }));
+    words
+}
+
+/// "Your PIN must have at least four digits".
+pub fn pin_too_short(at_least: u8) -> Vec<Prompt> {
+    let mut words = vec![named(names::PIN_TOO_SHORT)];
+    words.extend(number(u64::from(at_least)));
+    words.push(named(names::DIGITS));
+    words
+}
+
+/// The greeting of a mailbox. The first that is recorded of: the temporary one, the one that fits, the standard
+/// one. None: it is put together from the owner's name, or the number, and prompts.
+pub fn greeting(mailbox: &MailboxView, kind: GreetingKind) -> Vec<Prompt> {
+    let recorded =
+        |kind| mailbox.greetings.iter().find(|(k, _)| *k == kind).map(|(_, audio)| Prompt::Audio(*audio));
+    let own = [GreetingKind::Temporary, kind, GreetingKind::Standard]
+        .into_iter()
+        .filter(|kind| *kind != GreetingKind::Name)
+        .find_map(recorded);
+    if let Some(own) = own {
+        return vec![own];
+    }
+    let mut words = match recorded(GreetingKind::Name) {
+        Some(name) => vec![name],
+        None => {
+            let mut words = vec![named(names::THE_PERSON)];
+            words.extend(digits(&mailbox.number));
+            words
+        }
+    };
+    let why = if kind == GreetingKind::Busy { names::IS_ON_PHONE } else { names::IS_UNAVAILABLE };
+    words.extend(all(&[why, names::INTRO]));
+    words
+}
+
+/// What to say before a greeting or name is recorded.
+pub(crate) fn record(kind: GreetingKind) -> Prompt {
+    named(match kind {
+        GreetingKind::Standard => names::RECORD_STANDARD,
+        GreetingKind::Busy => names::RECORD_BUSY,
+        GreetingKind::Temporary => names::RECORD_TEMPORARY,
+        GreetingKind::Name => names::RECORD_NAME,
+    })
+}

@@ -1,0 +1,202 @@
+//! Recording a greeting or a name, and hearing it before it is kept.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, GreetingKind, Input, Prompt, Purpose, Question, RecordingEnd,
+    entry::Idle,
+    keymap::{Action, Facts, Menu},
+    line::Context,
+    machine::State,
+    menu::Session,
+    names, phrases,
+};
+
+/// The longest name, in milliseconds: callers hear it in the middle of a sentence.
+const LONGEST_NAME_MS: u64 = 10_000;
+
+/// The shortest name, in milliseconds: "Jo" is a name and shorter than any message.
+const SHORTEST_NAME_MS: u64 = 300;
+
+/// Takes that are too short before it ends.
+const TAKES: u8 = 3;
+
+/// An owner records a greeting.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    session: Session,
+    kind: GreetingKind,
+    /// The menu to return to.
+    back: Menu,
+    too_short: u8,
+    idle: Idle,
+    step: Step,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Step {
+    /// What to do is being said, the tone at its end.
+    Prompt,
+    Recording,
+    /// The recorder was told to stop.
+    Stopping,
+    /// Keep it?
+    Review,
+    /// It is being kept.
+    Keeping,
+}
+
+impl Record {
+    pub(crate) fn start(session: Session, kind: GreetingKind, back: Menu, cx: &mut Context<'_>) -> State {
+        Self { session, kind, back, too_short: 0, idle: Idle::default(), step: Step::Prompt }.prompt(Vec::new(), cx)
+    }
+
+    pub(crate) fn place(&self) -> &'static str {
+        match self.step {
+            Step::Prompt => "greeting/prompt",
+            Step::Recording => "greeting/recording",
+            Step::Stopping => "greeting/stopping",
+            Step::Review => "greeting/review",
+            Step::Keeping => "greeting/keeping",
+        }
+    }
+
+    pub(crate) fn on(mut self, input: Input, cx: &mut Context<'_>) -> State {
+        let action = |menu, key| cx.map().action(menu, key, &Facts::default());
+        match (self.step, input) {
+            (Step::Prompt, Input::Digit(key)) => match action(Menu::Tone, key) {
+                Some(Action::SkipToTone) => {
+                    cx.line.play(vec![Prompt::Beep]);
+                    State::Record(self)
+                }
+                Some(Action::Cancel) => self.leave(&[], cx),
+                _ => State::Record(self),
+            },
+            (Step::Prompt, Input::PlayFinished) => self.record(cx),
+            (Step::Recording, Input::Digit(key)) if action(Menu::Recording, key) == Some(Action::Finish) => {
+                cx.line.stop_recording();
+                self.to(Step::Stopping)
+            }
+            (Step::Recording | Step::Stopping, Input::RecordingEnded { end, length_ms }) => {
+                self.recorded(end, length_ms, cx)
+            }
+            (Step::Review, Input::Digit(key)) => {
+                self.idle.reset();
+                let action = action(Menu::Review, key);
+                self.review_key(action, cx)
+            }
+            (Step::Review, Input::PlayFinished) => {
+                cx.wait_for_key();
+                State::Record(self)
+            }
+            (Step::Review, Input::TimerFired) if self.idle.another() => {
+                cx.line.discard_recording();
+                State::last_words(&[names::GOODBYE], cx)
+            }
+            (Step::Review, Input::TimerFired) => self.review(Vec::new(), cx),
+            (Step::Keeping, Input::Answer(answer)) => self.kept(&answer, cx),
+            _ => State::Record(self),
+        }
+    }
+
+    /// The caller is gone: what was not accepted is thrown away.
+    pub(crate) fn hung_up(self, cx: &mut Context<'_>) -> State {
+        match self.step {
+            Step::Recording => {
+                cx.line.stop_recording();
+                self.to(Step::Stopping)
+            }
+            Step::Stopping => State::Record(self),
+            Step::Review => {
+                cx.line.discard_recording();
+                State::end(cx)
+            }
+            Step::Prompt | Step::Keeping => State::end(cx),
+        }
+    }
+
+    fn to(self, step: Step) -> State {
+        State::Record(Self { step, ..self })
+    }
+
+    /// Back to the menu, after saying this.
+    fn leave(self, lead: &[&str], cx: &mut Context<'_>) -> State {
+        self.session.menu(self.back, phrases::all(lead), cx)
+    }
+
+    fn prompt(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
+        let mut words = lead;
+        words.extend([phrases::record(self.kind), Prompt::Beep]);
+        cx.line.play(words);
+        self.to(Step::Prompt)
+    }
+
+    fn record(self, cx: &mut Context<'_>) -> State {
+        let settings = cx.settings;
+        let max_ms = match self.kind {
+            GreetingKind::Name => settings.max_message_ms.min(LONGEST_NAME_MS),
+            _ => settings.max_message_ms,
+        };
+        let purpose = Purpose::Greeting(self.session.mailbox.id, self.kind);
+        cx.line.record(purpose, max_ms, settings.end_silence_ms);
+        self.to(Step::Recording)
+    }
+
+    fn recorded(mut self, end: RecordingEnd, length_ms: u64, cx: &mut Context<'_>) -> State {
+        let shortest = match self.kind {
+            GreetingKind::Name => cx.settings.min_message_ms.min(SHORTEST_NAME_MS),
+            _ => cx.settings.min_message_ms,
+        };
+        if cx.line.hung_up() {
+            cx.line.discard_recording();
+            return State::end(cx);
+        }
+        if end == RecordingEnd::Failed {
+            cx.line.discard_recording();
+            return self.leave(&[names::FAILED], cx);
+        }
+        if length_ms >= shortest.max(1) {
+            return self.review(Vec::new(), cx);
+        }
+        cx.line.discard_recording();
+        self.too_short += 1;
+        if self.too_short >= TAKES {
+            return self.leave(&[names::TOO_SHORT], cx);
+        }
+        self.prompt(phrases::all(&[names::TOO_SHORT]), cx)
+    }
+
+    fn review(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
+        let mut words = lead;
+        words.extend(cx.map().options(Menu::Review, &Facts::default()));
+        cx.line.play(words);
+        self.to(Step::Review)
+    }
+
+    fn review_key(self, action: Option<Action>, cx: &mut Context<'_>) -> State {
+        match action {
+            Some(Action::Accept) => {
+                cx.line.ask(Question::KeepGreeting(self.session.mailbox.id, self.kind));
+                self.to(Step::Keeping)
+            }
+            Some(Action::Listen) => self.review(vec![Prompt::LastTake], cx),
+            Some(Action::Again) => {
+                cx.line.discard_recording();
+                self.prompt(Vec::new(), cx)
+            }
+            Some(Action::Cancel) => {
+                cx.line.discard_recording();
+                self.leave(&[], cx)
+            }
+            _ => self.review(phrases::all(&[names::SORRY]), cx),
+        }
+    }
+
+    fn kept(mut self, answer: &Answer, cx: &mut Context<'_>) -> State {
+        if !matches!(answer, Answer::Done) {
+            return self.leave(&[names::FAILED], cx);
+        }
+        self.session.temporary |= self.kind == GreetingKind::Temporary;
+        self.leave(&[names::MESSAGE_SAVED], cx)
+    }
+}

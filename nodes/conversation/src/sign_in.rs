@@ -1,0 +1,151 @@
+//! Signing in: mailbox number and PIN, wrong tries, back-off.
+//!
+//! A number that has no mailbox is asked for a PIN all the same and refused then, so that nobody learns by
+//! telephone which mailboxes there are. That tries are counted across calls and nodes (rule S1) is the matter of
+//! whoever answers `CheckPin`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, Input, MailboxView, Question,
+    entry::{Entry, Idle, Pressed},
+    line::Context,
+    machine::State,
+    menu::Session,
+    names,
+    new_pin::NewPin,
+    phrases,
+};
+
+/// A caller signs in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SignIn {
+    /// The mailbox; none: not asked yet, or there is none of that number.
+    mailbox: Option<MailboxView>,
+    /// The caller did not enter the number: after a wrong PIN only that is asked again.
+    given: bool,
+    wrong: u8,
+    idle: Idle,
+    entry: Entry,
+    step: Step,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Step {
+    Number,
+    Finding,
+    Pin,
+    Checking,
+}
+
+impl SignIn {
+    /// Signs in to this mailbox, or asks for its number.
+    pub(crate) fn start(mailbox: Option<MailboxView>, cx: &mut Context<'_>) -> State {
+        let step = if mailbox.is_some() { Step::Pin } else { Step::Number };
+        Self { given: mailbox.is_some(), mailbox, wrong: 0, idle: Idle::default(), entry: Entry::default(), step }
+            .prompt(cx)
+    }
+
+    pub(crate) fn place(&self) -> &'static str {
+        match self.step {
+            Step::Number => "sign-in/number",
+            Step::Finding => "sign-in/finding",
+            Step::Pin => "sign-in/pin",
+            Step::Checking => "sign-in/checking",
+        }
+    }
+
+    pub(crate) fn on(mut self, input: Input, cx: &mut Context<'_>) -> State {
+        match (self.step, input) {
+            (Step::Number | Step::Pin, Input::Digit(key)) => match self.entry.press(key, cx) {
+                Pressed::More => {
+                    self.idle.reset();
+                    State::SignIn(self)
+                }
+                Pressed::Submit => self.submit(cx),
+                Pressed::StartOver(was_empty) => {
+                    // A second `*` before the PIN: another mailbox.
+                    if was_empty && self.step == Step::Pin {
+                        (self.step, self.given, self.mailbox) = (Step::Number, false, None);
+                    }
+                    self.prompt(cx)
+                }
+            },
+            (Step::Number | Step::Pin, Input::PlayFinished) => {
+                cx.wait_for_key();
+                State::SignIn(self)
+            }
+            (Step::Number | Step::Pin, Input::TimerFired) => self.submit(cx),
+            (Step::Finding, Input::Answer(Answer::Mailbox(mailbox))) => {
+                self.mailbox = mailbox;
+                self.step = Step::Pin;
+                self.prompt(cx)
+            }
+            (Step::Checking, Input::Answer(answer)) => self.checked(&answer, cx),
+            (Step::Finding, Input::Answer(_)) => State::not_working(cx),
+            _ => State::SignIn(self),
+        }
+    }
+
+    fn prompt(self, cx: &mut Context<'_>) -> State {
+        let words = if self.step == Step::Number { names::LOGIN } else { names::PASSWORD };
+        cx.line.play(phrases::all(&[words]));
+        State::SignIn(self)
+    }
+
+    fn submit(mut self, cx: &mut Context<'_>) -> State {
+        if self.entry.is_empty() {
+            if self.idle.another() {
+                return State::last_words(&[names::GOODBYE], cx);
+            }
+            return self.prompt(cx);
+        }
+        let entered = self.entry.take();
+        if self.step == Step::Number {
+            cx.line.ask(Question::FindMailbox(entered.into_revealed()));
+            self.step = Step::Finding;
+            return State::SignIn(self);
+        }
+        match &self.mailbox {
+            Some(mailbox) => {
+                cx.line.ask(Question::CheckPin(mailbox.id, entered));
+                self.step = Step::Checking;
+                State::SignIn(self)
+            }
+            None => self.wrong(cx),
+        }
+    }
+
+    fn checked(self, answer: &Answer, cx: &mut Context<'_>) -> State {
+        match (answer, self.mailbox.clone()) {
+            (Answer::PinOk { must_change }, Some(mailbox)) => {
+                let session = Session::new(mailbox);
+                if *must_change { NewPin::first(session, cx) } else { session.open(cx) }
+            }
+            (Answer::PinWrong, _) => self.wrong(cx),
+            (Answer::PinBackOff { seconds }, _) => {
+                let mut words = phrases::back_off(*seconds);
+                words.push(phrases::named(names::GOODBYE));
+                State::say_and_end(words, cx)
+            }
+            _ => State::not_working(cx),
+        }
+    }
+
+    fn wrong(mut self, cx: &mut Context<'_>) -> State {
+        cx.line.forget_typed();
+        self.wrong = self.wrong.saturating_add(1);
+        if self.wrong >= cx.settings.pin_tries.max(1) {
+            return State::last_words(&[names::SIGN_IN_FAILED, names::GOODBYE], cx);
+        }
+        let words = if self.given {
+            self.step = Step::Pin;
+            names::INCORRECT_PIN
+        } else {
+            (self.step, self.mailbox) = (Step::Number, None);
+            names::INCORRECT_MAILBOX
+        };
+        cx.line.play(phrases::all(&[words]));
+        State::SignIn(self)
+    }
+}

@@ -1,0 +1,70 @@
+//! Greetings that an owner recorded.
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::Stamp;
+use twinbox_replication_core::{BlobRef, Edit, Record, Tag, Value};
+use twinbox_rtp::Codec;
+
+use crate::{
+    schema,
+    value::{set_blob, set_bytes},
+};
+
+/// A greeting that a mailbox may have recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GreetingKind {
+    /// Played unless another fits better.
+    Standard,
+    /// Played when the called party was busy.
+    Busy,
+    /// Replaces the others while it is on.
+    Temporary,
+    /// The owner's spoken name.
+    Name,
+}
+
+impl GreetingKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Standard, Self::Busy, Self::Temporary, Self::Name];
+
+    fn tag(self, codec: Codec) -> Tag {
+        let kind: Tag = match self {
+            Self::Standard => 1,
+            Self::Busy => 2,
+            Self::Temporary => 3,
+            Self::Name => 4,
+        };
+        schema::mailbox::GREETINGS + 16 * kind + Tag::from(codec.payload_type())
+    }
+
+    /// The greeting of this kind in a mailbox's record: of its codecs the one written last.
+    pub(crate) fn read(self, record: &Record) -> Option<GreetingRef> {
+        let (_, codec, value): (Stamp, Codec, &Value) = Codec::ALL
+            .into_iter()
+            .filter_map(|codec| record.register(self.tag(codec)).map(|(value, stamp)| (stamp, codec, value)))
+            .max_by_key(|(stamp, ..)| *stamp)?;
+        match value {
+            Value::Blob(blob) => Some(GreetingRef { codec, blob: *blob }),
+            Value::Bytes(_) => None,
+        }
+    }
+}
+
+/// A recorded greeting: where its audio is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GreetingRef {
+    /// How it is coded.
+    pub codec: Codec,
+    /// Its audio.
+    pub blob: BlobRef,
+}
+
+/// The edits of a mailbox's record that put a greeting in force.
+pub fn set_greeting(kind: GreetingKind, codec: Codec, blob: BlobRef) -> Vec<Edit> {
+    vec![set_blob(kind.tag(codec), blob)]
+}
+
+/// The edits of a mailbox's record that take a greeting away.
+pub fn clear_greeting(kind: GreetingKind) -> Vec<Edit> {
+    Codec::ALL.into_iter().map(|codec| set_bytes(kind.tag(codec), Vec::new())).collect()
+}

@@ -1,0 +1,26 @@
+//! What replicated records mean in voicemail: mailboxes, messages, recordings, PINs, lights.
+//!
+//! Pure: no clock, no disk, no task. Views are read from a [`Record`](twinbox_replication_core::Record), changes
+//! are lists of [`Edit`](twinbox_replication_core::Edit); what a merge of two nodes' edits comes to is thereby
+//! decided here and in the record's merge alone, and the table in `tests/delete_truth_table.txt` says it.
+
+mod counters;
+mod greeting;
+mod lights;
+mod mailbox;
+mod message;
+mod number;
+pub mod pin;
+mod recording;
+pub mod schema;
+mod value;
+
+pub use counters::Numbers;
+pub use greeting::{GreetingKind, GreetingRef, clear_greeting, set_greeting};
+pub use lights::{Lights, Quota};
+pub use mailbox::{Mailbox, MailboxChange, NewMailbox, is_timezone};
+pub use message::{Filing, Folder, Mark, Message, NewMessage, StoredAudio, has_uid, purge};
+pub use number::{InvalidNumber, Number, claim, holder, release};
+pub use recording::{Recording, RecordingState, discarded, filed, next_take};
+pub use twinbox_rtp::Codec;
+pub use value::ViewError;

@@ -1,0 +1,178 @@
+//! A mailbox: its settings, greetings and PIN.
+
+use twinbox_ids::{MailboxId, Pii, Timestamp};
+use twinbox_replication_core::{Edit, Key, Record};
+
+use crate::{
+    GreetingKind, GreetingRef, Number, Quota, ViewError,
+    pin::PinRecord,
+    schema::{self, mailbox as tag},
+    value::{Fields, read_text, read_u64, set_bytes, set_text, set_u64},
+};
+
+/// A mailbox as its record says.
+#[derive(Debug, Clone)]
+pub struct Mailbox {
+    /// Opaque, never changes.
+    pub id: MailboxId,
+    /// The number that callers dial, digits only.
+    pub number: String,
+    /// The number went to another mailbox that claimed it earlier, on the other side of a split (rule D6): this
+    /// one keeps everything it has, and waits for a new number. Filled in by whoever reads the claim.
+    pub number_lost: bool,
+    /// The owner.
+    pub name: Pii<String>,
+    /// Its PIN, as a hash; `None`: nobody can sign in.
+    pub pin: Option<PinRecord>,
+    /// Attempts of other generations do not count (unlocking).
+    pub pin_generation: u64,
+    /// IANA name, such as `Europe/Berlin`; always one that exists (else `UTC`).
+    pub timezone: String,
+    /// Language of prompts.
+    pub language: String,
+    /// What fits.
+    pub quota: Quota,
+    /// Where `0` leads.
+    pub operator: Option<String>,
+    /// Recorded greetings.
+    pub greetings: Vec<(GreetingKind, GreetingRef)>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What a new mailbox needs.
+#[derive(Debug, Clone)]
+pub struct NewMailbox {
+    /// The number that callers dial; see [`Number::normalise`].
+    pub number: String,
+    /// The owner.
+    pub name: Pii<String>,
+    /// The first PIN; `None`: nobody can sign in until one is set.
+    pub pin: Option<Pii<String>>,
+    /// The first sign-in asks for a new PIN.
+    pub must_change: bool,
+    /// IANA name of the time zone.
+    pub timezone: String,
+    /// Language of prompts.
+    pub language: String,
+    /// What fits.
+    pub quota: Quota,
+    /// Where `0` leads.
+    pub operator: Option<String>,
+}
+
+impl NewMailbox {
+    /// A mailbox with that number and PIN, the rest as usual: UTC, English, the usual quota, and a new PIN due at the
+    /// first sign-in.
+    pub fn new(number: impl Into<String>, pin: impl Into<String>) -> Self {
+        Self {
+            number: number.into(),
+            name: Pii::default(),
+            pin: Some(Pii::new(pin.into())),
+            must_change: true,
+            timezone: "UTC".to_owned(),
+            language: "en".to_owned(),
+            quota: Quota::default(),
+            operator: None,
+        }
+    }
+
+    /// The edits that write the record of the mailbox.
+    pub fn edits(&self, number: &Number, pin: Option<&PinRecord>, created: Timestamp) -> Vec<Edit> {
+        let mut edits = vec![
+            set_u64(tag::CREATED, created.0),
+            set_text(tag::NUMBER, number.as_str()),
+            set_text(tag::NAME, self.name.reveal()),
+            set_text(tag::TIMEZONE, &self.timezone),
+            set_text(tag::LANGUAGE, &self.language),
+            set_u64(tag::MAX_MESSAGES, self.quota.max_messages),
+            set_u64(tag::MAX_MESSAGE_MS, self.quota.max_message_ms),
+            set_text(tag::OPERATOR, self.operator.as_deref().unwrap_or_default()),
+        ];
+        edits.extend(pin.map(|pin| set_bytes(tag::PIN, pin.to_bytes())));
+        edits
+    }
+}
+
+/// A change to a mailbox's settings.
+#[derive(Debug, Clone)]
+pub enum MailboxChange {
+    /// The owner's name.
+    Name(Pii<String>),
+    /// The PIN.
+    Pin(PinRecord),
+    /// Forget the attempts so far: this generation counts from now on.
+    PinGeneration(u64),
+    /// IANA name of the time zone.
+    Timezone(String),
+    /// Language of prompts.
+    Language(String),
+    /// What fits.
+    Quota(Quota),
+    /// Where `0` leads.
+    Operator(Option<String>),
+}
+
+impl MailboxChange {
+    /// The edits of the mailbox's record.
+    pub fn edits(&self) -> Vec<Edit> {
+        match self {
+            Self::Name(name) => vec![set_text(tag::NAME, name.reveal())],
+            Self::Pin(pin) => vec![set_bytes(tag::PIN, pin.to_bytes())],
+            Self::PinGeneration(generation) => vec![set_u64(tag::PIN_GENERATION, *generation)],
+            Self::Timezone(name) => vec![set_text(tag::TIMEZONE, name)],
+            Self::Language(language) => vec![set_text(tag::LANGUAGE, language)],
+            Self::Quota(quota) => {
+                vec![
+                    set_u64(tag::MAX_MESSAGES, quota.max_messages),
+                    set_u64(tag::MAX_MESSAGE_MS, quota.max_message_ms),
+                ]
+            }
+            Self::Operator(operator) => vec![set_text(tag::OPERATOR, operator.as_deref().unwrap_or_default())],
+        }
+    }
+}
+
+impl Mailbox {
+    /// Reads a mailbox; `Ok(None)` when it was removed.
+    pub fn read(key: &Key, record: &Record) -> Result<Option<Self>, ViewError> {
+        let what = "a mailbox";
+        let id = schema::mailbox_of(key).ok_or(ViewError::Key { what })?;
+        if record.tombstone().is_some() {
+            return Ok(None);
+        }
+        let fields = Fields { what, record };
+        let usual = Quota::default();
+        let timezone = fields.optional(tag::TIMEZONE, read_text)?.filter(|name| is_timezone(name));
+        Ok(Some(Self {
+            id,
+            created: Timestamp(fields.required(tag::CREATED, read_u64)?),
+            number: fields.required(tag::NUMBER, read_text)?,
+            number_lost: false,
+            name: Pii::new(fields.optional(tag::NAME, read_text)?.unwrap_or_default()),
+            pin: fields.optional(tag::PIN, PinRecord::from_bytes)?,
+            pin_generation: fields.optional(tag::PIN_GENERATION, read_u64)?.unwrap_or_default(),
+            timezone: timezone.unwrap_or_else(|| "UTC".to_owned()),
+            language: fields.optional(tag::LANGUAGE, read_text)?.unwrap_or_else(|| "en".to_owned()),
+            quota: Quota {
+                max_messages: fields.optional(tag::MAX_MESSAGES, read_u64)?.unwrap_or(usual.max_messages),
+                max_message_ms: fields.optional(tag::MAX_MESSAGE_MS, read_u64)?.unwrap_or(usual.max_message_ms),
+            },
+            operator: fields.optional(tag::OPERATOR, read_text)?.filter(|text| !text.is_empty()),
+            greetings: GreetingKind::ALL
+                .into_iter()
+                .filter_map(|kind| kind.read(record).map(|greeting| (kind, greeting)))
+                .collect(),
+        }))
+    }
+
+    /// The greeting of a kind, if one was recorded.
+    pub fn greeting(&self, kind: GreetingKind) -> Option<&GreetingRef> {
+        self.greetings.iter().find(|(k, _)| *k == kind).map(|(_, greeting)| greeting)
+    }
+}
+
+/// Whether the IANA database has that name.
+pub fn is_timezone(name: &str) -> bool {
+    name.parse::<chrono_tz::Tz>().is_ok()
+}

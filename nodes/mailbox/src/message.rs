@@ -1,0 +1,290 @@
+//! A message: where it stands, and which of its audios counts.
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::{MailboxId, MessageId, Pii, Timestamp};
+use twinbox_replication_core::{BlobRef, Edit, Key, Record, Tag};
+use twinbox_rtp::Codec;
+
+use crate::{
+    Numbers, Recording, RecordingState, ViewError,
+    schema::{self, message as tag},
+    value::{Fields, read_byte, read_text, read_u64, set_blob, set_byte, set_text, set_u64},
+};
+
+const NEW: u8 = 0;
+const HEARD: u8 = 1;
+
+const LET_GO: u8 = 0;
+const SAVED: u8 = 1;
+const TAKEN_BACK: u8 = 2;
+
+/// Where a message lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Folder {
+    /// Not yet heard.
+    New,
+    /// Heard, not saved.
+    Heard,
+    /// Saved by its owner.
+    Saved,
+}
+
+/// A change to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mark {
+    /// As if never heard.
+    New,
+    /// Heard; a saved one stays saved.
+    Heard,
+    /// Saved; takes it back from deletion too.
+    Saved,
+    /// Deleted: a flag; the content goes later, when every member knows (rule D3).
+    Deleted,
+    /// Not deleted after all.
+    Undeleted,
+}
+
+/// The audio of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAudio {
+    /// Where it is.
+    pub blob: BlobRef,
+    /// The recording did not come to its end, or not all of it survived (rule C2).
+    pub partial: bool,
+}
+
+/// A message as its record says.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Opaque, never changes.
+    pub id: MessageId,
+    /// Whose it is.
+    pub mailbox: MailboxId,
+    /// Where it lies.
+    pub folder: Folder,
+    /// Flagged as deleted.
+    pub deleted: bool,
+    /// Its content may be gone for good.
+    pub purged: bool,
+    /// When it was left.
+    pub received: Timestamp,
+    /// Who left it.
+    pub caller: Option<Pii<String>>,
+    /// Under which name.
+    pub caller_name: Option<Pii<String>>,
+    /// How it is coded.
+    pub codec: Codec,
+    /// Length in milliseconds.
+    pub length_ms: u64,
+    /// What is there of it; see [`StoredAudio::partial`]. `None`: the record came before any audio.
+    pub audio: Option<StoredAudio>,
+    /// The IMAP UID, unique in the mailbox but for splits (rule D10).
+    pub uid: Option<u64>,
+    /// The IMAP MODSEQ (RFC 7162).
+    pub modseq: u64,
+}
+
+/// What a recording becomes when it is filed.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// When it was left.
+    pub received: Timestamp,
+    /// Who left it.
+    pub caller: Option<Pii<String>>,
+    /// Under which name.
+    pub caller_name: Option<Pii<String>>,
+    /// How it is coded.
+    pub codec: Codec,
+}
+
+/// Who files a recording, and so what its audio is worth (rules C1, C2): a complete filing beats the others, and of
+/// those the longer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filing {
+    /// The node that recorded it, to its end.
+    Complete,
+    /// The node that recorded it, in its next life.
+    Recovered,
+    /// Another node, because the one that recorded it is dead or silent.
+    Partial {
+        /// Of which take.
+        take: u32,
+    },
+}
+
+impl NewMessage {
+    /// The edits of the message's record that file it. Everything but the audio is the same whoever files, so that
+    /// filings by several nodes join; whoever knows the record leaves what is there alone.
+    ///
+    /// Take the numbers' UID only if the message has none ([`has_uid`]).
+    pub fn edits(&self, current: &Record, filing: Filing, blob: BlobRef, numbers: Numbers) -> Vec<Edit> {
+        let mut edits = Vec::with_capacity(9);
+        if current.register(tag::RECEIVED).is_none() {
+            edits.push(set_u64(tag::RECEIVED, self.received.0));
+            edits.push(set_byte(tag::CODEC, self.codec.payload_type()));
+            edits.extend(self.caller.as_ref().map(|caller| set_text(tag::CALLER, caller.reveal())));
+            edits.extend(self.caller_name.as_ref().map(|name| set_text(tag::CALLER_NAME, name.reveal())));
+        }
+        if !has_uid(current) {
+            edits.push(set_u64(tag::UID, numbers.uid));
+        }
+        edits.push(set_blob(filing.tag(), blob));
+        if let Filing::Partial { take } = filing {
+            edits.push(set_u64(tag::PARTIAL_TAKE, u64::from(take)));
+        }
+        edits.push(set_u64(tag::MODSEQ, numbers.modseq));
+        edits
+    }
+}
+
+impl Filing {
+    fn tag(self) -> Tag {
+        match self {
+            Self::Complete => tag::AUDIO,
+            Self::Recovered => tag::RECOVERED_AUDIO,
+            Self::Partial { .. } => tag::PARTIAL_AUDIO,
+        }
+    }
+
+    /// Whether filing so much audio this way would add anything to what the message has: a complete filing is
+    /// final, and a shorter piece adds nothing.
+    pub fn adds_to(self, record: &Record, length: u64) -> bool {
+        let fields = Fields { what: WHAT, record };
+        match self {
+            _ if fields.blob(tag::AUDIO).is_some() => false,
+            Self::Complete => true,
+            Self::Recovered | Self::Partial { .. } => longest_part(&fields).is_none_or(|part| part.length < length),
+        }
+    }
+}
+
+impl Mark {
+    /// The edits of the message's record; none when nothing changes. A deletion names what it saw, because the record
+    /// that it is made from does (rule D4).
+    pub fn edits(self, current: &Record, numbers: Numbers) -> Vec<Edit> {
+        let fields = Fields { what: WHAT, record: current };
+        let heard = byte(&fields, tag::STATE) == HEARD;
+        let kept = byte(&fields, tag::KEPT);
+        let deleted = is_deleted(current);
+        let mut edits = match self {
+            Self::New if !heard && kept != SAVED => vec![],
+            Self::New => {
+                let mut edits = vec![set_byte(tag::STATE, NEW)];
+                if kept == SAVED && !deleted {
+                    // A message that was once taken back from deletion stays so, merely no longer saved.
+                    let was_deleted = current.tombstone().is_some();
+                    edits.push(set_byte(tag::KEPT, if was_deleted { TAKEN_BACK } else { LET_GO }));
+                }
+                edits
+            }
+            Self::Heard if heard || kept == SAVED => vec![],
+            Self::Heard => vec![set_byte(tag::STATE, HEARD)],
+            // Written also when it is saved already: a deletion that does not see this one must not win over it.
+            Self::Saved => vec![set_byte(tag::STATE, HEARD), set_byte(tag::KEPT, SAVED)],
+            Self::Deleted if deleted => vec![],
+            Self::Deleted => vec![Edit::Delete],
+            Self::Undeleted if !deleted => vec![],
+            Self::Undeleted => vec![set_byte(tag::KEPT, if kept == SAVED { SAVED } else { TAKEN_BACK })],
+        };
+        if !edits.is_empty() {
+            // Before a deletion, so that the deletion sees it.
+            edits.insert(0, set_u64(tag::MODSEQ, numbers.modseq));
+        }
+        edits
+    }
+}
+
+/// Whether a message's record has its UID already: then filing it again needs none.
+pub fn has_uid(record: &Record) -> bool {
+    record.register(tag::UID).is_some()
+}
+
+/// The edits that mark a deleted message's content as gone. A save that they did not see survives them like
+/// the delete, on the nodes that still have the audio.
+pub fn purge(current: &Record) -> Vec<Edit> {
+    if is_deleted(current) { vec![set_byte(tag::PURGED, 1), Edit::Delete] } else { vec![] }
+}
+
+impl Message {
+    /// Reads a message. `recording` looks up the recording of the same id: what another node filed of a take that the
+    /// caller then discarded or recorded anew, unknown to it, does not count (rule C1), unless it was kept
+    /// since. It is asked only where the audio is partial.
+    pub fn read(
+        key: &Key,
+        record: &Record,
+        recording: impl FnOnce(MessageId) -> Option<Recording>,
+    ) -> Result<Self, ViewError> {
+        let (mailbox, id) = schema::message_of(key).ok_or(ViewError::Key { what: WHAT })?;
+        let fields = Fields { what: WHAT, record };
+        let codec = fields.required(tag::CODEC, |bytes| read_byte(bytes).and_then(Codec::from_payload_type))?;
+        let kept = byte(&fields, tag::KEPT);
+        let audio = match fields.blob(tag::AUDIO) {
+            Some(blob) => Some(StoredAudio { blob: *blob, partial: false }),
+            None => {
+                let overruled = kept == LET_GO
+                    && fields.blob(tag::PARTIAL_AUDIO).is_some()
+                    && recording(id).is_some_and(|recording| overrules(&recording, &fields));
+                let part = if overruled { fields.blob(tag::RECOVERED_AUDIO) } else { longest_part(&fields) };
+                part.map(|blob| StoredAudio { blob: *blob, partial: true })
+            }
+        };
+        let deleted = is_deleted(record);
+        Ok(Self {
+            id,
+            mailbox,
+            folder: match (kept, byte(&fields, tag::STATE)) {
+                (SAVED, _) => Folder::Saved,
+                (_, HEARD) => Folder::Heard,
+                _ => Folder::New,
+            },
+            deleted,
+            purged: deleted && byte(&fields, tag::PURGED) != 0,
+            received: Timestamp(fields.required(tag::RECEIVED, read_u64)?),
+            caller: fields.optional(tag::CALLER, read_text)?.map(Pii::new),
+            caller_name: fields.optional(tag::CALLER_NAME, read_text)?.map(Pii::new),
+            codec,
+            length_ms: audio.as_ref().map_or(0, |audio| milliseconds(&audio.blob)),
+            audio,
+            uid: fields.optional(tag::UID, read_u64)?,
+            modseq: fields.optional(tag::MODSEQ, read_u64)?.unwrap_or_default(),
+        })
+    }
+
+    /// It can be heard and counts for the light.
+    pub fn is_present(&self) -> bool {
+        !self.deleted && self.audio.is_some()
+    }
+
+    /// Only a part of it is there.
+    pub fn is_partial(&self) -> bool {
+        self.audio.as_ref().is_some_and(|audio| audio.partial)
+    }
+}
+
+/// What another node filed of an earlier take, or of a recording that was discarded, does not count.
+fn overrules(recording: &Recording, message: &Fields<'_>) -> bool {
+    let take = message.bytes(tag::PARTIAL_TAKE).and_then(read_u64).unwrap_or_default();
+    recording.state == RecordingState::Discarded || take < u64::from(recording.take)
+}
+
+const WHAT: &str = "a message";
+
+fn byte(fields: &Fields<'_>, tag: Tag) -> u8 {
+    fields.bytes(tag).and_then(read_byte).unwrap_or_default()
+}
+
+/// Deleted, and nobody who had not seen that kept it.
+fn is_deleted(record: &Record) -> bool {
+    let fields = Fields { what: WHAT, record };
+    record.tombstone().is_some() && !(record.outlives_delete(tag::KEPT) && byte(&fields, tag::KEPT) != LET_GO)
+}
+
+fn longest_part<'a>(fields: &Fields<'a>) -> Option<&'a BlobRef> {
+    let parts = [fields.blob(tag::PARTIAL_AUDIO), fields.blob(tag::RECOVERED_AUDIO)];
+    parts.into_iter().flatten().max_by_key(|blob| (blob.length, blob.hash))
+}
+
+/// G.711 has 8 bytes in a millisecond.
+fn milliseconds(blob: &BlobRef) -> u64 {
+    blob.length / u64::from(twinbox_rtp::SAMPLES_PER_MS)
+}

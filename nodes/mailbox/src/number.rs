@@ -1,0 +1,103 @@
+//! Numbers of mailboxes: digits, and the claim that gives a number to one mailbox (rule D6).
+
+use std::fmt;
+
+use twinbox_ids::MailboxId;
+use twinbox_replication_core::{Edit, Record};
+
+use crate::schema;
+
+/// A mailbox number: 1 to 32 digits, nothing else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number(String);
+
+/// Why a text is no mailbox number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidNumber {
+    /// There is no digit in it.
+    #[error("a mailbox number needs at least one digit")]
+    Empty,
+    /// There are too many.
+    #[error("a mailbox number has at most 32 digits")]
+    TooLong,
+    /// Something else than digits and the usual separators is in it.
+    #[error("a mailbox number has digits only (a leading '+', spaces, '-', '.', '(' and ')' are left out)")]
+    NotDigits,
+}
+
+impl Number {
+    /// Keeps the digits of a number as people and PBXs write it: a leading `+` and separators are left out,
+    /// anything else is refused.
+    pub fn normalise(text: &str) -> Result<Self, InvalidNumber> {
+        let text = text.trim();
+        let text = text.strip_prefix('+').unwrap_or(text);
+        let mut digits = String::with_capacity(text.len().min(32));
+        for c in text.chars() {
+            match c {
+                '0'..='9' if digits.len() == 32 => return Err(InvalidNumber::TooLong),
+                '0'..='9' => digits.push(c),
+                ' ' | '-' | '.' | '(' | ')' => {}
+                _ => return Err(InvalidNumber::NotDigits),
+            }
+        }
+        if digits.is_empty() { Err(InvalidNumber::Empty) } else { Ok(Self(digits)) }
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The edits of a number's record that claim it for a mailbox.
+pub fn claim(mailbox: MailboxId) -> Vec<Edit> {
+    vec![Edit::Claim(schema::number::HOLDER, mailbox.to_bytes().to_vec())]
+}
+
+/// The edits of a number's record that give it up.
+pub fn release(mailbox: MailboxId) -> Vec<Edit> {
+    vec![Edit::Unclaim(schema::number::HOLDER, mailbox.to_bytes().to_vec())]
+}
+
+/// Who has the number: of several claims, made on both sides of a split, the earliest.
+pub fn holder(record: &Record) -> Option<MailboxId> {
+    record.claim(schema::number::HOLDER).and_then(MailboxId::from_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_reduced_to_their_digits() {
+        let long = "1".repeat(33);
+        for (text, expected) in [
+            ("1001", Ok("1001")),
+            (" +1 (555) 010-0.1 ", Ok("155501001")),
+            ("", Err(InvalidNumber::Empty)),
+            ("+", Err(InvalidNumber::Empty)),
+            ("10+01", Err(InvalidNumber::NotDigits)),
+            ("alice", Err(InvalidNumber::NotDigits)),
+            ("١٠٠١", Err(InvalidNumber::NotDigits)),
+            (&long, Err(InvalidNumber::TooLong)),
+        ] {
+            assert_eq!(
+                Number::normalise(text).as_ref().map(Number::as_str),
+                expected.as_ref().copied(),
+                "{text:?}"
+            );
+        }
+    }
+}

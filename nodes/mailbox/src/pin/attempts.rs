@@ -1,0 +1,159 @@
+//! How often a PIN may be tried: counted per node and window before the hash is computed, with a share for
+//! each node while they do not all see each other, and back-off instead of a lock (rule S1).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::{NodeName, Timestamp};
+use twinbox_replication_core::{Edit, Field, Record, Tag};
+
+use crate::{
+    schema::attempts as tag,
+    value::{read_u64, set_u64},
+};
+
+/// How many wrong tries are allowed. Counted are those of this window and the one before, so that a border
+/// between windows gives nothing away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptPolicy {
+    /// Length of a window, in milliseconds.
+    pub window_ms: u64,
+    /// Wrong tries in two windows, over all nodes; never fewer than there are nodes.
+    pub limit: u64,
+    /// Wrong tries without any wait.
+    pub free: u64,
+    /// The wait after the first try beyond the free ones, in milliseconds; it doubles with each.
+    pub backoff_ms: u64,
+    /// How many nodes there are to share with.
+    pub nodes: u64,
+}
+
+impl AttemptPolicy {
+    /// For the PIN of one mailbox.
+    pub fn mailbox(nodes: u64) -> Self {
+        Self { window_ms: 3_600_000, limit: 12, free: 5, backoff_ms: 5_000, nodes }
+    }
+
+    /// For one source, which may try at many mailboxes.
+    pub fn source(nodes: u64) -> Self {
+        Self { window_ms: 3_600_000, limit: 40, free: 20, backoff_ms: 5_000, nodes }
+    }
+
+    /// The number of the window in which a moment lies.
+    pub fn window(&self, now: Timestamp) -> u64 {
+        now.0 / self.window_ms.max(1)
+    }
+}
+
+/// Wrong tries by node.
+pub type Wrong = BTreeMap<NodeName, u64>;
+
+/// What is known of the tries of one subject.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// In the window before this one.
+    pub before: Wrong,
+    /// In this window.
+    pub current: Wrong,
+    /// When the last one began.
+    pub last: Option<Timestamp>,
+}
+
+/// Whether a try may be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Count it and check.
+    Allowed,
+    /// No check is made.
+    BackOff {
+        /// Come back in this many seconds; at least one.
+        seconds: u64,
+    },
+}
+
+impl Tally {
+    /// Reads the records of two windows.
+    pub fn read(before: &Record, current: &Record) -> Self {
+        let last = |record: &Record| record.bytes(tag::LAST).and_then(read_u64).map(Timestamp);
+        Self { before: wrong(before), current: wrong(current), last: last(current).max(last(before)) }
+    }
+
+    fn of(&self, node: &NodeName) -> u64 {
+        let count = |wrong: &Wrong| wrong.get(node).copied().unwrap_or_default();
+        count(&self.before).saturating_add(count(&self.current))
+    }
+
+    fn total(&self) -> u64 {
+        self.before.values().chain(self.current.values()).fold(0, |sum, n| sum.saturating_add(*n))
+    }
+
+    /// Whether `node` may let a try be made. `together`: every other node is heard, so that what is known here is all
+    /// there is. Otherwise a node stays within its share, and holds the shares of the others to be used up: all of them
+    /// together stay within the limit, however long the split.
+    pub fn verdict(&self, policy: &AttemptPolicy, node: &NodeName, together: bool, now: Timestamp) -> Verdict {
+        let nodes = policy.nodes.max(1);
+        let limit = policy.limit.max(nodes);
+        let exhausted = if together {
+            self.total() >= limit
+        } else {
+            let share = limit / nodes;
+            let own = self.of(node);
+            own >= share || own.saturating_add(self.reserved(node, nodes, share)) >= limit
+        };
+        let wait = if exhausted { self.until_forgotten(policy, limit, now) } else { self.pause(policy, now) };
+        match wait {
+            0 => Verdict::Allowed,
+            ms => Verdict::BackOff { seconds: ms.div_ceil(1_000) },
+        }
+    }
+
+    /// What the other nodes may have used: what is known of each, and at least its share.
+    fn reserved(&self, node: &NodeName, nodes: u64, share: u64) -> u64 {
+        let known: BTreeSet<_> = self.before.keys().chain(self.current.keys()).filter(|n| *n != node).collect();
+        let unknown = (nodes - 1).saturating_sub(known.len() as u64);
+        known.iter().fold(unknown.saturating_mul(share), |sum, n| sum.saturating_add(self.of(n).max(share)))
+    }
+
+    /// Milliseconds until a window with enough tries in it no longer counts.
+    fn until_forgotten(&self, policy: &AttemptPolicy, limit: u64, now: Timestamp) -> u64 {
+        let window = policy.window_ms.max(1);
+        let rest = window - now.0 % window;
+        let current = self.current.values().fold(0u64, |sum, n| sum.saturating_add(*n));
+        if current >= limit / policy.nodes.max(1) { rest.saturating_add(window) } else { rest }
+    }
+
+    /// Milliseconds left of the wait after the last try. A clock that went back makes it no longer than the
+    /// whole wait.
+    fn pause(&self, policy: &AttemptPolicy, now: Timestamp) -> u64 {
+        let (Some(beyond), Some(last)) = (self.total().checked_sub(policy.free), self.last) else { return 0 };
+        let doublings = u32::try_from(beyond).unwrap_or(u32::MAX);
+        let factor = 2u64.checked_pow(doublings).unwrap_or(u64::MAX);
+        let wait = policy.backoff_ms.saturating_mul(factor).min(policy.window_ms);
+        (last.0.saturating_add(wait)).saturating_sub(now.0).min(wait)
+    }
+}
+
+/// Begun and not right, by node.
+fn wrong(record: &Record) -> Wrong {
+    let right = cells(record, tag::RIGHT);
+    let less = |node: &NodeName| right.get(node).copied().unwrap_or_default();
+    cells(record, tag::BEGUN).iter().map(|(node, begun)| (node.clone(), begun.saturating_sub(less(node)))).collect()
+}
+
+fn cells(record: &Record, tag: Tag) -> BTreeMap<NodeName, u64> {
+    match record.field(tag) {
+        Some(Field::Counter(cells)) => cells.clone(),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// The edits of the current window's record that count a try, to be durable before the hash is computed.
+pub fn begin(now: Timestamp) -> Vec<Edit> {
+    vec![Edit::Count(tag::BEGUN, 1), set_u64(tag::LAST, now.0)]
+}
+
+/// The edits of the record of the window in which a try began that was right. The wrong ones before it still
+/// count: whoever guesses must not profit from the owner's signing in.
+pub fn right_answer() -> Vec<Edit> {
+    vec![Edit::Count(tag::RIGHT, 1)]
+}

@@ -1,0 +1,143 @@
+//! A recording: what is known of it while it is being made, so that another node can file it (rules C1, C2).
+
+use twinbox_ids::{CallId, Incarnation, MailboxId, NodeName, Pii, RecordingId, Timestamp};
+use twinbox_replication_core::{Edit, Key, Record};
+use twinbox_rtp::Codec;
+
+use crate::{
+    NewMessage, ViewError,
+    schema::{self, recording as tag},
+    value::{Fields, read_byte, read_text, read_u64, set_byte, set_bytes, set_text, set_u64},
+};
+
+/// A day: every node that lives has filed what it has of a dead one's recordings long before.
+const SETTLED_AFTER_MS: u64 = 86_400_000;
+
+/// What became of a recording, by the word of the node that makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordingState {
+    /// It is being made, or its node died.
+    Recording,
+    /// It is a message.
+    Filed,
+    /// The caller threw it away, or it was too short.
+    Discarded,
+}
+
+/// A recording as its record says.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// Opaque; the message that it becomes has the same.
+    pub id: RecordingId,
+    /// Whom it is for.
+    pub mailbox: MailboxId,
+    /// The node that makes it.
+    pub owner: NodeName,
+    /// In which of its lives.
+    pub incarnation: Incarnation,
+    /// In which call.
+    pub call: CallId,
+    /// Who calls.
+    pub caller: Option<Pii<String>>,
+    /// Under which name.
+    pub caller_name: Option<Pii<String>>,
+    /// How it is coded.
+    pub codec: Codec,
+    /// When it began.
+    pub began: Timestamp,
+    /// What became of it.
+    pub state: RecordingState,
+    /// The take that counts, from 1.
+    pub take: u32,
+}
+
+impl Recording {
+    /// The edits that write its record when it begins.
+    pub fn edits(&self) -> Vec<Edit> {
+        let mut edits = vec![
+            set_bytes(tag::MAILBOX, self.mailbox.to_bytes().to_vec()),
+            set_text(tag::OWNER, self.owner.as_str()),
+            set_bytes(tag::INCARNATION, self.incarnation.to_bytes().to_vec()),
+            set_bytes(tag::CALL, self.call.to_bytes().to_vec()),
+            set_byte(tag::CODEC, self.codec.payload_type()),
+            set_u64(tag::BEGAN, self.began.0),
+            set_byte(tag::STATE, RecordingState::Recording.number()),
+            set_u64(tag::TAKE, u64::from(self.take)),
+        ];
+        edits.extend(self.caller.as_ref().map(|caller| set_text(tag::CALLER, caller.reveal())));
+        edits.extend(self.caller_name.as_ref().map(|name| set_text(tag::CALLER_NAME, name.reveal())));
+        edits
+    }
+
+    /// Reads a recording.
+    pub fn read(key: &Key, record: &Record) -> Result<Self, ViewError> {
+        let what = "a recording";
+        let id = schema::recording_of(key).ok_or(ViewError::Key { what })?;
+        let fields = Fields { what, record };
+        Ok(Self {
+            id,
+            mailbox: fields.required(tag::MAILBOX, MailboxId::from_slice)?,
+            owner: fields.required(tag::OWNER, |bytes| read_text(bytes)?.parse().ok())?,
+            incarnation: fields.required(tag::INCARNATION, Incarnation::from_slice)?,
+            call: fields.required(tag::CALL, CallId::from_slice)?,
+            caller: fields.optional(tag::CALLER, read_text)?.map(Pii::new),
+            caller_name: fields.optional(tag::CALLER_NAME, read_text)?.map(Pii::new),
+            codec: fields.required(tag::CODEC, |bytes| read_byte(bytes).and_then(Codec::from_payload_type))?,
+            began: Timestamp(fields.required(tag::BEGAN, read_u64)?),
+            state: fields.required(tag::STATE, |bytes| read_byte(bytes).and_then(RecordingState::from_number))?,
+            take: fields.required(tag::TAKE, |bytes| u32::try_from(read_u64(bytes)?).ok())?,
+        })
+    }
+
+    /// Whether nothing more of it is to be expected, once all that is here has been filed: chunks that are left may
+    /// go. Until then they stay, since a peer may have others, and throwing away is passed on.
+    pub fn is_settled(&self, now: Timestamp) -> bool {
+        now.0.saturating_sub(self.began.0) > SETTLED_AFTER_MS
+    }
+
+    /// Whether a change of a recording's record takes away what may have been filed of it: it says *discarded*, or
+    /// begins another take.
+    pub fn withdraws(delta: &Record) -> bool {
+        let discarded = delta.bytes(tag::STATE).and_then(read_byte) == Some(RecordingState::Discarded.number());
+        discarded || delta.bytes(tag::TAKE).and_then(read_u64).is_some_and(|take| take > 1)
+    }
+
+    /// The message that it becomes, whoever files it.
+    pub fn message(&self) -> NewMessage {
+        NewMessage {
+            received: self.began,
+            caller: self.caller.clone(),
+            caller_name: self.caller_name.clone(),
+            codec: self.codec,
+        }
+    }
+}
+
+/// The edits of its record when it has become a message.
+pub fn filed() -> Vec<Edit> {
+    vec![set_byte(tag::STATE, RecordingState::Filed.number())]
+}
+
+/// The edits of its record when it is thrown away.
+pub fn discarded() -> Vec<Edit> {
+    vec![set_byte(tag::STATE, RecordingState::Discarded.number())]
+}
+
+/// The edits of its record when it is recorded anew: `take` counts, those before do not.
+pub fn next_take(take: u32) -> Vec<Edit> {
+    vec![set_u64(tag::TAKE, u64::from(take))]
+}
+
+impl RecordingState {
+    fn number(self) -> u8 {
+        match self {
+            Self::Recording => 0,
+            Self::Filed => 1,
+            Self::Discarded => 2,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Recording, Self::Filed, Self::Discarded].into_iter().find(|state| state.number() == number)
+    }
+}

@@ -1,0 +1,207 @@
+//! The numbers on disk and on the wire. They are for ever: a number is never given a second meaning, a field that
+//! is no longer used leaves its number behind. New fields get new numbers; nodes that do not know them merge and
+//! forward them all the same (rule D7).
+
+use twinbox_ids::{MailboxId, MessageId, RecordingId};
+use twinbox_replication_core::{Key, Table, Tag};
+
+/// Version of the meanings below. It goes up only when an *existing* number changes how it is read, which no
+/// release has done; nodes announce it, and the cluster moves when all can read it.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// Mailboxes. Id: mailbox id (16 bytes).
+pub const MAILBOX: Table = Table(1);
+/// Messages. Id: mailbox id, message id (16 + 16 bytes), so that a mailbox is a prefix.
+pub const MESSAGE: Table = Table(2);
+/// Recordings in progress and what became of them. Id: recording id (16 bytes).
+pub const RECORDING: Table = Table(3);
+/// Who has which number (rule D6). Id: the digits.
+pub const NUMBER: Table = Table(4);
+/// PIN attempts (rule S1). Id: see [`attempts_key`].
+pub const PIN_ATTEMPTS: Table = Table(5);
+/// Counters of a mailbox, apart from its settings because every message moves them. Id: mailbox id (16 bytes).
+pub const COUNTERS: Table = Table(6);
+
+/// Fields of [`MAILBOX`].
+pub mod mailbox {
+    use super::Tag;
+
+    /// Register, u64: when it was made (milliseconds since 1970). A record without it is no mailbox.
+    pub const CREATED: Tag = 1;
+    /// Register, text: the number that it asked for; the claim in `NUMBER` says who has it.
+    pub const NUMBER: Tag = 2;
+    /// Register, text: the owner's name.
+    pub const NAME: Tag = 3;
+    /// Register: one byte (1: a new PIN is due), then the PHC string of argon2id with its salt and parameters.
+    /// One register, because an administrator's PIN must never meet the other node's "no change due".
+    pub const PIN: Tag = 4;
+    /// Register, u64: the generation of PIN attempts that counts; a new one forgets the old attempts (unlocking).
+    pub const PIN_GENERATION: Tag = 5;
+    /// Register, text: IANA time zone.
+    pub const TIMEZONE: Tag = 6;
+    /// Register, text: language of prompts, such as `en`.
+    pub const LANGUAGE: Tag = 7;
+    /// Register, u64: the most messages it keeps.
+    pub const MAX_MESSAGES: Tag = 8;
+    /// Register, u64: the longest message, in milliseconds.
+    pub const MAX_MESSAGE_MS: Tag = 9;
+    /// Register, text: where `0` leads; empty for nowhere.
+    pub const OPERATOR: Tag = 10;
+    /// Registers, blob or empty bytes for none: the greeting of kind k (1 standard, 2 busy, 3 temporary, 4 name) in
+    /// codec c (its static RTP payload type: 0 PCMU, 8 PCMA) has the tag `GREETINGS + 16 k + c`. Of the codecs of one kind the latest stamp
+    /// is in force: codec and audio are thus one write, and blobs stay visible to the replication.
+    pub const GREETINGS: Tag = 0x100;
+}
+
+/// Fields of [`MESSAGE`].
+pub mod message {
+    use super::Tag;
+
+    /// Register, u64: when it was left (milliseconds since 1970).
+    pub const RECEIVED: Tag = 1;
+    /// Register, text: the caller's number.
+    pub const CALLER: Tag = 2;
+    /// Register, text: the caller's display name.
+    pub const CALLER_NAME: Tag = 3;
+    /// Register, one byte: the codec of all its audio (its static RTP payload type: 0 PCMU, 8 PCMA).
+    pub const CODEC: Tag = 4;
+    /// Register, one byte: 0 new, 1 heard.
+    pub const STATE: Tag = 5;
+    /// Register, one byte: 0 let go, 1 saved, 2 not saved but taken back from deletion. 1 and 2 survive a delete
+    /// that did not see them (rule D4).
+    pub const KEPT: Tag = 6;
+    /// Register, one byte: 1 once the content may be gone (after a stable delete and the grace, rule D3).
+    pub const PURGED: Tag = 7;
+    /// Register, blob: the audio as filed by the node that recorded it to its end.
+    pub const AUDIO: Tag = 8;
+    /// Register, blob: what another node had when it filed the orphan (rule C2).
+    pub const PARTIAL_AUDIO: Tag = 9;
+    /// Register, blob: what the recording node found of it in its next life.
+    pub const RECOVERED_AUDIO: Tag = 10;
+    /// Register, u64: the IMAP UID (rule D10).
+    pub const UID: Tag = 11;
+    /// Register, u64: the IMAP MODSEQ (RFC 7162).
+    pub const MODSEQ: Tag = 12;
+    /// Register, u64: the take that `PARTIAL_AUDIO` is of. The blob itself does not name it: the node that still
+    /// records must not take its own chunks for that blob.
+    pub const PARTIAL_TAKE: Tag = 13;
+}
+
+/// Fields of [`RECORDING`].
+pub mod recording {
+    use super::Tag;
+
+    /// Register, 16 bytes: the mailbox that it is for.
+    pub const MAILBOX: Tag = 1;
+    /// Register, text: the node that records.
+    pub const OWNER: Tag = 2;
+    /// Register, 16 bytes: in which life it does.
+    pub const INCARNATION: Tag = 3;
+    /// Register, 16 bytes: in which call.
+    pub const CALL: Tag = 4;
+    /// Register, text: the caller's number.
+    pub const CALLER: Tag = 5;
+    /// Register, text: the caller's display name.
+    pub const CALLER_NAME: Tag = 6;
+    /// Register, one byte: the codec (as in `message::CODEC`).
+    pub const CODEC: Tag = 7;
+    /// Register, u64: when it began (milliseconds since 1970).
+    pub const BEGAN: Tag = 8;
+    /// Register, one byte: 0 recording, 1 filed, 2 discarded. Only the owner writes it.
+    pub const STATE: Tag = 9;
+    /// Register, u64: the take that counts; a higher one discards those below. Only the owner writes it.
+    pub const TAKE: Tag = 10;
+}
+
+/// Fields of [`NUMBER`].
+pub mod number {
+    use super::Tag;
+
+    /// Claim: mailbox id (16 bytes).
+    pub const HOLDER: Tag = 1;
+}
+
+/// Fields of [`PIN_ATTEMPTS`].
+pub mod attempts {
+    use super::Tag;
+
+    /// Counter: checks begun.
+    pub const BEGUN: Tag = 1;
+    /// Counter: of those, the ones that were right.
+    pub const RIGHT: Tag = 2;
+    /// Register, u64: when the last one began (milliseconds since 1970).
+    pub const LAST: Tag = 3;
+}
+
+/// Fields of [`COUNTERS`].
+pub mod counters {
+    use super::Tag;
+
+    /// Counter: UIDs given. The next UID is the sum plus one: after a split the sum is above all that either
+    /// side gave (rule D10).
+    pub const UIDS: Tag = 1;
+    /// Counter: changes to the mailbox's messages; the sum is the highest MODSEQ.
+    pub const MODSEQ: Tag = 2;
+}
+
+/// The key of a mailbox.
+pub fn mailbox_key(id: MailboxId) -> Key {
+    Key { table: MAILBOX, id: id.to_bytes().to_vec() }
+}
+
+/// The key of a mailbox's counters.
+pub fn counters_key(id: MailboxId) -> Key {
+    Key { table: COUNTERS, id: id.to_bytes().to_vec() }
+}
+
+/// The key of a message.
+pub fn message_key(mailbox: MailboxId, message: MessageId) -> Key {
+    let mut id = Vec::with_capacity(32);
+    id.extend_from_slice(&mailbox.to_bytes());
+    id.extend_from_slice(&message.to_bytes());
+    Key { table: MESSAGE, id }
+}
+
+/// The key of a recording.
+pub fn recording_key(id: RecordingId) -> Key {
+    Key { table: RECORDING, id: id.to_bytes().to_vec() }
+}
+
+/// The key of a number's claim; digits only, see [`crate::Number`].
+pub fn number_key(number: &crate::Number) -> Key {
+    Key { table: NUMBER, id: number.as_str().as_bytes().to_vec() }
+}
+
+/// The key of the attempts of one subject (a mailbox, or 16 bytes that stand for a source) in one generation and
+/// window: kind (1 byte), subject (16), generation (8), window (8).
+pub fn attempts_key(subject: crate::pin::Subject, generation: u64, window: u64) -> Key {
+    let (kind, bytes) = match subject {
+        crate::pin::Subject::Mailbox(id) => (1, id.to_bytes()),
+        crate::pin::Subject::Source(hash) => (2, hash),
+    };
+    let mut id = Vec::with_capacity(33);
+    id.push(kind);
+    id.extend_from_slice(&bytes);
+    id.extend_from_slice(&generation.to_be_bytes());
+    id.extend_from_slice(&window.to_be_bytes());
+    Key { table: PIN_ATTEMPTS, id }
+}
+
+/// Mailbox and message of a message's key; `None` for another key.
+pub fn message_of(key: &Key) -> Option<(MailboxId, MessageId)> {
+    if key.table != MESSAGE || key.id.len() != 32 {
+        return None;
+    }
+    let (mailbox, message) = key.id.split_at(16);
+    Some((MailboxId::from_slice(mailbox)?, MessageId::from_slice(message)?))
+}
+
+/// The mailbox of a mailbox's key; `None` for another key.
+pub fn mailbox_of(key: &Key) -> Option<MailboxId> {
+    (key.table == MAILBOX).then(|| MailboxId::from_slice(&key.id)).flatten()
+}
+
+/// The recording of a recording's key; `None` for another key.
+pub fn recording_of(key: &Key) -> Option<RecordingId> {
+    (key.table == RECORDING).then(|| RecordingId::from_slice(&key.id)).flatten()
+}

@@ -1,0 +1,192 @@
+//! Several filings of one recording join to one message (rules C1, C2).
+
+mod common;
+
+use common::{MAILBOX, MESSAGE, NUMBERS, Replica, blob, read};
+use proptest::prelude::*;
+use twinbox_ids::{CallId, Incarnation, RecordingId, Timestamp};
+use twinbox_mailbox::{
+    Codec, Filing, Lights, Mark, Numbers, Quota, Recording, RecordingState, discarded, filed, next_take, schema,
+};
+use twinbox_replication_core::{BlobRef, Record};
+
+fn recording(state: RecordingState, take: u32) -> Recording {
+    Recording {
+        id: RecordingId(MESSAGE.0),
+        mailbox: MAILBOX,
+        owner: "a".parse().unwrap(),
+        incarnation: Incarnation(5),
+        call: CallId(6),
+        caller: None,
+        caller_name: None,
+        codec: Codec::Pcma,
+        began: Timestamp(1_700_000_000_000),
+        state,
+        take,
+    }
+}
+
+/// Filed by another node, of the first take.
+const P1: Filing = Filing::Partial { take: 1 };
+
+/// Which blob counts after both filed, and whether it is partial.
+fn outcome(one: (Filing, BlobRef), other: (Filing, BlobRef)) -> (u8, bool) {
+    let (mut a, mut b) = (Replica::new("a", 100), Replica::new("b", 200));
+    a.file(one.0, one.1);
+    b.file(other.0, other.1);
+    assert_eq!(a.merged_with(&b), b.merged_with(&a));
+    let audio = read(&a.merged_with(&b), None).audio.expect("audio");
+    (audio.blob.hash.0[0], audio.partial)
+}
+
+#[test]
+fn a_complete_filing_beats_the_others_and_of_those_the_longer_counts() {
+    use Filing::*;
+    for (one, other, expected) in [
+        ((Complete, blob(1, 9)), (P1, blob(2, 8)), (1, false)),
+        // The owner said where it ends; what another has beyond that is not the message.
+        ((Complete, blob(1, 5)), (P1, blob(2, 8)), (1, false)),
+        ((Complete, blob(1, 5)), (Recovered, blob(2, 8)), (1, false)),
+        ((Recovered, blob(1, 9)), (P1, blob(2, 8)), (1, true)),
+        ((Recovered, blob(1, 7)), (P1, blob(2, 8)), (2, true)),
+        ((P1, blob(2, 8)), (Recovered, blob(1, 9)), (1, true)),
+    ] {
+        assert_eq!(outcome(one, other), expected, "{one:?} {other:?}");
+    }
+}
+
+#[test]
+fn filing_again_adds_only_what_is_longer_or_complete() {
+    let mut a = Replica::new("a", 100);
+    assert!(P1.adds_to(&a.record, 1));
+    a.file(P1, blob(1, 4));
+    for (filing, seconds, adds) in [
+        (P1, 4, false),
+        (P1, 5, true),
+        (Filing::Recovered, 3, false),
+        (Filing::Recovered, 5, true),
+        (Filing::Complete, 1, true),
+    ] {
+        assert_eq!(filing.adds_to(&a.record, seconds * 8_000), adds, "{filing:?} {seconds}");
+    }
+    a.file(Filing::Complete, blob(2, 6));
+    for filing in [Filing::Complete, P1, Filing::Recovered] {
+        assert!(!filing.adds_to(&a.record, 99 * 8_000), "{filing:?}");
+    }
+    let message = read(&a.record, None);
+    assert_eq!((message.length_ms, message.uid, message.is_partial()), (6_000, Some(1), false));
+}
+
+#[test]
+fn what_another_filed_of_a_discarded_or_earlier_take_does_not_count_unless_it_was_kept() {
+    let mut b = Replica::new("b", 100);
+    b.file(P1, blob(1, 30));
+    for (what, present) in [
+        (recording(RecordingState::Recording, 1), true),
+        (recording(RecordingState::Filed, 1), true),
+        (recording(RecordingState::Discarded, 1), false),
+        (recording(RecordingState::Recording, 2), false),
+    ] {
+        assert_eq!(read(&b.record, Some(what.clone())).is_present(), present, "{what:?}");
+    }
+    // What its own node finds of the second take counts, though the other has more of the first.
+    let mut a = b.fork("a", 200);
+    a.file(Filing::Recovered, blob(2, 3));
+    let audio = read(&a.record, Some(recording(RecordingState::Filed, 2))).audio.unwrap();
+    assert_eq!(audio.blob, blob(2, 3));
+
+    let edits = Mark::Saved.edits(&b.record, NUMBERS);
+    b.write(edits);
+    assert!(read(&b.record, Some(recording(RecordingState::Discarded, 1))).is_present());
+}
+
+#[test]
+fn a_recording_reads_back_and_its_end_is_written_by_its_node() {
+    let key = schema::recording_key(RecordingId(MESSAGE.0));
+    let mut a = Replica::new("a", 100);
+    a.write(recording(RecordingState::Recording, 1).edits());
+    let back = Recording::read(&key, &a.record).unwrap();
+    assert_eq!((back.mailbox, back.owner.as_str(), back.take), (MAILBOX, "a", 1));
+    a.write(next_take(2));
+    a.write(discarded());
+    let back = Recording::read(&key, &a.record).unwrap();
+    assert_eq!((back.state, back.take), (RecordingState::Discarded, 2));
+    a.write(filed());
+    assert_eq!(Recording::read(&key, &a.record).unwrap().state, RecordingState::Filed);
+    assert!(Recording::read(&key, &Record::new()).is_err());
+    for (hours, settled) in [(0, false), (23, false), (25, true)] {
+        assert_eq!(back.is_settled(Timestamp(back.began.0 + hours * 3_600_000)), settled, "{hours}");
+    }
+    assert!(!back.is_settled(Timestamp(0)), "a clock that went back");
+}
+
+#[test]
+fn lights_count_what_can_be_heard() {
+    let make = |marks: &[Mark]| {
+        let mut a = Replica::new("a", 100);
+        a.file(Filing::Complete, blob(1, 4));
+        for mark in marks {
+            let edits = mark.edits(&a.record, NUMBERS);
+            a.write(edits);
+        }
+        read(&a.record, None)
+    };
+    let messages = [
+        make(&[]),
+        make(&[Mark::Heard]),
+        make(&[Mark::Saved]),
+        make(&[Mark::Deleted]),
+        make(&[Mark::Deleted, Mark::Undeleted]),
+    ];
+    let lights = Lights::count(&messages);
+    assert_eq!(lights, Lights { new: 2, saved: 2 });
+    assert!(lights.lit() && !Lights { new: 0, saved: 9 }.lit());
+    let quota = |max_messages| Quota { max_messages, ..Quota::default() };
+    assert!(quota(4).is_full(lights) && !quota(5).is_full(lights));
+}
+
+#[test]
+fn uids_never_go_backwards_and_after_a_split_are_above_both_sides() {
+    let mut a = Replica::new("a", 100);
+    let give = |replica: &mut Replica| {
+        let numbers = Numbers::after(&replica.record);
+        replica.write(Numbers::take_both());
+        numbers.uid
+    };
+    assert_eq!([give(&mut a), give(&mut a)], [1, 2]);
+    let mut b = a.fork("b", 50);
+    let given = [give(&mut a), give(&mut a), give(&mut b)];
+    assert_eq!(given, [3, 4, 3]);
+    b.write(Numbers::take_modseq());
+    let merged = Numbers::after(&a.merged_with(&b));
+    assert_eq!(merged, Numbers { uid: 6, modseq: 7 });
+}
+
+proptest! {
+    /// Three nodes do what they like, unseen by each other; however they meet, they see the same.
+    #[test]
+    fn any_marks_on_three_nodes_converge(acts in proptest::collection::vec((0usize..3, 0usize..6), 0..20)) {
+        let mut first = Replica::new("a", 100);
+        first.file(P1, blob(1, 4));
+        let mut nodes = [first.fork("a", 1_000), first.fork("b", 900), first.fork("c", 1_100)];
+        for (node, act) in acts {
+            let node = &mut nodes[node];
+            let marks = [Mark::New, Mark::Heard, Mark::Saved, Mark::Deleted, Mark::Undeleted];
+            match marks.get(act) {
+                Some(mark) => { let edits = mark.edits(&node.record, NUMBERS); node.write(edits) }
+                None => node.file(Filing::Complete, blob(2, 5)),
+            }
+        }
+        let join = |order: [usize; 3]| {
+            let mut record = nodes[order[0]].record.clone();
+            record.merge(nodes[order[1]].record.clone());
+            record.merge(nodes[order[2]].record.clone());
+            record
+        };
+        let expected = join([0, 1, 2]);
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            prop_assert_eq!(&join(order), &expected);
+        }
+        prop_assert!(read(&expected, None).audio.is_some());
+    }
+}

@@ -1,0 +1,86 @@
+//! The one door to mailboxes and messages: everything above reads and writes through [`Mailstore`], and every change
+//! is durable here, then waited for at a peer (rules A1 to A4), before it is answered.
+
+mod error;
+mod greetings;
+mod lights;
+mod mailboxes;
+mod messages;
+mod orphans;
+mod pins;
+mod recordings;
+mod settings;
+mod work;
+
+use std::sync::Arc;
+
+use twinbox_replication_peer::Peers;
+use twinbox_replication_store::{Committed, Draft, Store};
+
+pub use error::{CreateError, FileError, MailError, PinError};
+pub use greetings::Audio;
+pub use lights::{LightsChange, LightsWatch};
+pub use pins::PinCheck;
+pub use recordings::{Filed, LiveRecording, RecordingMeta};
+pub use settings::Settings;
+pub use twinbox_mailbox::{
+    Codec, Folder, GreetingKind, Lights, Mailbox, MailboxChange, Mark, Message, NewMailbox, Quota,
+};
+pub use twinbox_replication_peer::Acknowledgement;
+
+/// The door to mailboxes and messages. Cheap to clone.
+#[derive(Clone)]
+pub struct Mailstore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    peers: Peers,
+    settings: Settings,
+    checks: pins::Checks,
+}
+
+impl Mailstore {
+    /// A door to this store, whose changes `peers` passes on.
+    pub fn new(store: Store, peers: Peers, settings: Settings) -> Self {
+        Self { inner: Arc::new(Inner { store, peers, settings, checks: pins::Checks::default() }) }
+    }
+
+    /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3). Ask before
+    /// answering a call; a peer lost later makes the message *alone*, never refused.
+    pub fn accepts_messages(&self) -> bool {
+        !self.inner.settings.require_two || self.inner.peers.counting() > 0
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Whether every other node is heard: then what is known here is all there is.
+    fn together(&self) -> bool {
+        self.inner.peers.counting() as u64 + 1 >= self.inner.settings.nodes
+    }
+
+    /// Makes a change durable here.
+    async fn commit_here<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,
+    ) -> Result<(R, Committed), MailError> {
+        Ok(self.inner.store.commit(change).await?)
+    }
+
+    /// Makes a change durable here, then waits for a peer, within its time (rules A1 to A3).
+    async fn commit<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,
+    ) -> Result<(R, Acknowledgement), MailError> {
+        let (result, committed) = self.commit_here(change).await?;
+        Ok((result, self.inner.peers.acknowledge(&committed).await))
+    }
+}

@@ -1,0 +1,149 @@
+//! Mailboxes: finding, making, changing, removing them.
+
+use twinbox_ids::MailboxId;
+use twinbox_mailbox::{
+    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, claim, holder, is_timezone, pin, release, schema,
+};
+use twinbox_replication_core::{Edit, Key, Record};
+use twinbox_replication_store::Draft;
+
+use crate::{Acknowledgement, CreateError, MailError, Mailstore, PinError};
+
+impl Mailstore {
+    /// The mailbox that has this number; the number is reduced to its digits, and what is no number is nobody's.
+    pub async fn find_by_number(&self, number: &str) -> Result<Option<Mailbox>, MailError> {
+        let Ok(number) = Number::normalise(number) else { return Ok(None) };
+        match self.holder(&number)? {
+            Some(id) => self.get(id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A mailbox by its id; `None` when there is none, or it was removed.
+    pub async fn get(&self, id: MailboxId) -> Result<Option<Mailbox>, MailError> {
+        let key = schema::mailbox_key(id);
+        match self.store().get(&key)? {
+            Some(record) => self.view(&key, &record),
+            None => Ok(None),
+        }
+    }
+
+    /// All mailboxes, by number. One that this release cannot read is left out, and logged.
+    pub async fn mailboxes(&self) -> Result<Vec<Mailbox>, MailError> {
+        let mut mailboxes = Vec::new();
+        for (key, record) in self.store().scan(schema::MAILBOX, &[])? {
+            match self.view(&key, &record) {
+                Ok(mailbox) => mailboxes.extend(mailbox),
+                Err(MailError::View(error)) => tracing::warn!(%error, "a mailbox is left out of the list"),
+                Err(error) => return Err(error),
+            }
+        }
+        mailboxes.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
+        Ok(mailboxes)
+    }
+
+    /// Makes a mailbox. Two nodes that do not see each other may give one number to two mailboxes: the earlier has it,
+    /// the other is kept and marked ([`Mailbox::number_lost`], rule D6).
+    pub async fn create(&self, new: NewMailbox) -> Result<(Mailbox, Acknowledgement), CreateError> {
+        let number = Number::normalise(&new.number)
+            .map_err(|reason| CreateError::Number { number: new.number.clone(), reason })?;
+        check_timezone(&new.timezone)?;
+        let pin = match &new.pin {
+            Some(pin) => {
+                pin::acceptable(pin.reveal(), number.as_str(), self.settings().min_pin_length)
+                    .map_err(PinError::from)?;
+                Some(self.hash(pin, new.must_change).await?)
+            }
+            None => None,
+        };
+        let id = MailboxId::random();
+        let edits = new.edits(&number, pin.as_ref(), twinbox_clock::wall());
+        let (taken, acknowledgement) = self
+            .commit({
+                let number = number.clone();
+                move |draft| {
+                    let key = schema::number_key(&number);
+                    if draft.get(&key)?.as_ref().and_then(holder).is_some() {
+                        return Ok(true);
+                    }
+                    draft.edit(key, claim(id))?;
+                    draft.edit(schema::mailbox_key(id), edits)?;
+                    Ok(false)
+                }
+            })
+            .await?;
+        if taken {
+            return Err(CreateError::Taken { number: number.to_string() });
+        }
+        let mailbox = self.get(id).await?.ok_or(MailError::NoMailbox(id))?;
+        Ok((mailbox, acknowledgement))
+    }
+
+    /// Changes a setting of a mailbox.
+    pub async fn change(&self, id: MailboxId, change: MailboxChange) -> Result<Acknowledgement, MailError> {
+        if let MailboxChange::Timezone(name) = &change {
+            check_timezone(name)?;
+        }
+        self.edit_mailbox(id, change.edits()).await
+    }
+
+    /// Removes a mailbox: it and its messages are flagged as deleted, its number is free at once. Their content stays
+    /// until every member knows and the grace is over (rule D3).
+    pub async fn remove(&self, id: MailboxId) -> Result<Acknowledgement, MailError> {
+        let ((), acknowledgement) = self
+            .commit(move |draft| {
+                let key = schema::mailbox_key(id);
+                let mailbox = mailbox_in(draft, id)?;
+                if let Ok(number) = Number::normalise(&mailbox.number) {
+                    draft.edit(schema::number_key(&number), release(id))?;
+                }
+                draft.edit(key, vec![Edit::Delete])?;
+                let counters = schema::counters_key(id);
+                let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
+                for (key, record) in draft.scan(schema::MESSAGE, &id.to_bytes())? {
+                    draft.edit(key, Mark::Deleted.edits(&record, numbers))?;
+                }
+                Ok(draft.edit(counters, Numbers::take_modseq())?)
+            })
+            .await?;
+        Ok(acknowledgement)
+    }
+
+    /// Commits edits of a mailbox's record, if there is such a mailbox.
+    pub(crate) async fn edit_mailbox(&self, id: MailboxId, edits: Vec<Edit>) -> Result<Acknowledgement, MailError> {
+        let ((), acknowledgement) = self
+            .commit(move |draft| {
+                mailbox_in(draft, id)?;
+                Ok(draft.edit(schema::mailbox_key(id), edits)?)
+            })
+            .await?;
+        Ok(acknowledgement)
+    }
+
+    fn holder(&self, number: &Number) -> Result<Option<MailboxId>, MailError> {
+        Ok(self.store().get(&schema::number_key(number))?.as_ref().and_then(holder))
+    }
+
+    fn view(&self, key: &Key, record: &Record) -> Result<Option<Mailbox>, MailError> {
+        let Some(mut mailbox) = Mailbox::read(key, record)? else { return Ok(None) };
+        mailbox.number_lost = match Number::normalise(&mailbox.number) {
+            Ok(number) => self.holder(&number)? != Some(mailbox.id),
+            Err(_) => true,
+        };
+        Ok(Some(mailbox))
+    }
+}
+
+/// The mailbox as the committer sees it.
+pub(crate) fn mailbox_in(draft: &Draft<'_>, id: MailboxId) -> Result<Mailbox, MailError> {
+    let key = schema::mailbox_key(id);
+    let record = draft.get(&key)?.unwrap_or_default();
+    if record.is_empty() {
+        return Err(MailError::NoMailbox(id));
+    }
+    Mailbox::read(&key, &record)?.ok_or(MailError::NoMailbox(id))
+}
+
+fn check_timezone(name: &str) -> Result<(), MailError> {
+    if is_timezone(name) { Ok(()) } else { Err(MailError::Timezone { value: name.to_owned() }) }
+}

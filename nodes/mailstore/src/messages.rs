@@ -1,0 +1,93 @@
+//! Messages: listing, hearing, marking, exporting.
+
+use bytes::Bytes;
+use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
+use twinbox_mailbox::{Mark, Message, Numbers, Recording, schema};
+use twinbox_replication_core::{Key, Record};
+
+use crate::{Acknowledgement, Audio, MailError, Mailstore, work::aside};
+
+impl Mailstore {
+    /// The messages of a mailbox, oldest first; deleted ones too, flagged. Whatever cannot be heard (content gone,
+    /// discarded by its caller, not readable by this release) is left out.
+    pub async fn messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
+        let store = self.clone();
+        aside(move || store.messages_now(mailbox)).await?
+    }
+
+    pub(crate) fn messages_now(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
+        let mut messages = Vec::new();
+        for (key, record) in self.store().scan(schema::MESSAGE, &mailbox.to_bytes())? {
+            match self.read_message(&key, &record) {
+                Ok(message) => messages.push(message),
+                Err(MailError::View(error)) => tracing::warn!(%mailbox, %error, "a message is left out"),
+                Err(error) => return Err(error),
+            }
+        }
+        messages.retain(|message| message.audio.is_some() && !message.purged);
+        messages.sort_by_key(|message| (message.received, message.id));
+        Ok(messages)
+    }
+
+    /// One message; `None` when there is none, as in [`Self::messages`].
+    pub async fn message(&self, mailbox: MailboxId, id: MessageId) -> Result<Option<Message>, MailError> {
+        let key = schema::message_key(mailbox, id);
+        let Some(record) = self.store().get(&key)? else { return Ok(None) };
+        Ok(Some(self.read_message(&key, &record)?).filter(|message| message.audio.is_some() && !message.purged))
+    }
+
+    /// Marks a message; durable when this returns.
+    pub async fn mark(&self, mailbox: MailboxId, id: MessageId, mark: Mark) -> Result<Acknowledgement, MailError> {
+        let ((), acknowledgement) = self
+            .commit(move |draft| {
+                let (key, counters) = (schema::message_key(mailbox, id), schema::counters_key(mailbox));
+                let record = draft.get(&key)?.ok_or(MailError::NoMessage(id))?;
+                let edits = mark.edits(&record, Numbers::after(&draft.get(&counters)?.unwrap_or_default()));
+                if edits.is_empty() {
+                    return Ok(());
+                }
+                draft.edit(key, edits)?;
+                Ok(draft.edit(counters, Numbers::take_modseq())?)
+            })
+            .await?;
+        Ok(acknowledgement)
+    }
+
+    /// The audio of a message: raw G.711, verified by its hash.
+    pub async fn audio(&self, message: &Message) -> Result<Audio, MailError> {
+        let audio = message.audio.as_ref().ok_or(MailError::NoAudio(message.id))?;
+        Ok(Audio { codec: message.codec, bytes: self.blob(&audio.blob.hash).await? })
+    }
+
+    /// A blob by its hash, as messages and greetings name it: raw G.711, verified.
+    pub async fn blob(&self, hash: &BlobHash) -> Result<Bytes, MailError> {
+        Ok(self.store().blobs().read(hash).await?)
+    }
+
+    /// The audio of a message as a WAV file.
+    pub async fn wav(&self, message: &Message) -> Result<Vec<u8>, MailError> {
+        let audio = self.audio(message).await?;
+        Ok(twinbox_rtp::wav::write(audio.codec, &audio.bytes))
+    }
+
+    fn read_message(&self, key: &Key, record: &Record) -> Result<Message, MailError> {
+        let mut failed = None;
+        let message = Message::read(key, record, |id| match self.recording(RecordingId(id.0)) {
+            Ok(recording) => recording,
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        })?;
+        failed.map_or(Ok(message), Err)
+    }
+
+    /// What is known of a recording.
+    pub(crate) fn recording(&self, id: RecordingId) -> Result<Option<Recording>, MailError> {
+        let key = schema::recording_key(id);
+        match self.store().get(&key)? {
+            Some(record) => Ok(Some(Recording::read(&key, &record)?)),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Recordings whose node died: filed as partial messages under the same id by whoever has their chunks (rules C1,
+//! C2).
+
+use bytes::Bytes;
+use twinbox_ids::{Incarnation, MessageId, NodeName, RecordingId};
+use twinbox_mailbox::{Filing, Recording, RecordingState, schema};
+use twinbox_replication_core::{BlobRef, Ranges};
+
+use crate::{Filed, MailError, Mailstore};
+
+impl Mailstore {
+    /// Files what former lives of this node left behind. Call it once at the start, before calls are answered.
+    pub async fn file_own_leftovers(&self) -> Result<Vec<Filed>, MailError> {
+        let (node, incarnation) = (self.settings().node.clone(), self.settings().incarnation);
+        self.file_leftovers(|recording| recording.owner == node && recording.incarnation != incarnation).await
+    }
+
+    /// Files the recordings of a node that is dead by our clock, from the chunks that are here; `incarnation` names
+    /// the life that ended, `None` all of them. Doing it again adds only what came since, and a complete filing of the
+    /// node itself takes precedence whenever it comes.
+    pub async fn file_orphans_of(
+        &self,
+        node: &NodeName,
+        incarnation: Option<Incarnation>,
+    ) -> Result<Vec<Filed>, MailError> {
+        if *node == self.settings().node {
+            return self.file_own_leftovers().await;
+        }
+        self.file_leftovers(|recording| {
+            recording.owner == *node && incarnation.is_none_or(|life| life == recording.incarnation)
+        })
+        .await
+    }
+
+    /// One that cannot be filed must not keep the others from being filed; the first error is told at the end.
+    async fn file_leftovers(&self, wanted: impl Fn(&Recording) -> bool) -> Result<Vec<Filed>, MailError> {
+        let (mut all, mut failed) = (Vec::new(), None);
+        for (id, take, _) in self.store().recordings().open() {
+            match self.leftover(id, take, &wanted).await {
+                Ok(filed) => all.extend(filed),
+                Err(error) => {
+                    tracing::warn!(recording = %id, take, %error, "an orphaned recording could not be filed");
+                    failed = failed.or(Some(error));
+                }
+            }
+        }
+        match failed {
+            Some(error) if all.is_empty() => Err(error),
+            _ => Ok(all),
+        }
+    }
+
+    async fn leftover(
+        &self,
+        id: RecordingId,
+        take: u32,
+        wanted: impl Fn(&Recording) -> bool,
+    ) -> Result<Option<Filed>, MailError> {
+        // Chunks may come before the record that says what they are of: they are left for later.
+        let Some(recording) = self.recording(id)? else { return Ok(None) };
+        let own = recording.owner == self.settings().node;
+        if recording.state == RecordingState::Discarded || take < recording.take {
+            self.store().recordings().discard(id, take).await?;
+            return Ok(None);
+        }
+        if !wanted(&recording) {
+            return Ok(None);
+        }
+        let message = schema::message_key(recording.mailbox, MessageId::from(id));
+        let record = self.store().get(&message)?.unwrap_or_default();
+        if !Filing::Complete.adds_to(&record, u64::MAX) {
+            self.store().recordings().discard(id, take).await?;
+            return Ok(None);
+        }
+        let Some(coverage) = self.store().recordings().coverage(id, take) else { return Ok(None) };
+        let length = coverage.end();
+        let filing = if own { Filing::Recovered } else { Filing::Partial { take } };
+        if length / u64::from(twinbox_rtp::SAMPLES_PER_MS) < self.settings().min_message_ms {
+            // What is too short is nothing; but only its own node may say that there is no more of it.
+            if own && record.is_empty() {
+                self.throw_away(id, take).await?;
+            }
+            return Ok(None);
+        }
+        if !filing.adds_to(&record, length) {
+            if recording.is_settled(twinbox_clock::wall()) {
+                self.store().recordings().discard(id, take).await?;
+            }
+            return Ok(None);
+        }
+        // The chunks stay where they are: more may come, and the audio is a blob of its own until then.
+        let audio = self.assemble(&recording, take, &coverage).await?;
+        let blob = self.store().blobs().put(audio).await?;
+        self.file_blob(&recording, filing, BlobRef { recording: None, ..blob }).await
+    }
+
+    /// What is here of a take; what is missing in the middle is silence.
+    pub(crate) async fn assemble(
+        &self,
+        recording: &Recording,
+        take: u32,
+        coverage: &Ranges,
+    ) -> Result<Bytes, MailError> {
+        let mut audio = Vec::new();
+        for range in coverage.iter() {
+            audio.resize(usize::try_from(range.start).unwrap_or(audio.len()), recording.codec.silence());
+            audio.extend_from_slice(&self.store().recordings().read(recording.id, take, range).await?);
+        }
+        Ok(audio.into())
+    }
+}

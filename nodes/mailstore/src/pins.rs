@@ -1,0 +1,214 @@
+//! Checking and setting PINs (rule S1).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+use twinbox_ids::{MailboxId, Pii, Timestamp};
+use twinbox_mailbox::{
+    Mailbox, MailboxChange,
+    pin::{self, AttemptPolicy, HashError, PinRecord, Subject, Tally, Verdict},
+    schema,
+};
+use twinbox_replication_core::Key;
+use twinbox_replication_store::Draft;
+
+use crate::{Acknowledgement, MailError, Mailstore, PinError, work::aside};
+
+/// Hashes at a time: each takes 19 MiB and a core for tens of milliseconds, and calls need the cores.
+const HASHES: usize = 2;
+
+/// The answer to a PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinCheck {
+    /// It is right.
+    Ok {
+        /// A new one is due.
+        must_change: bool,
+    },
+    /// It is wrong, or there is no such mailbox.
+    Wrong,
+    /// Too many wrong ones lately: this one was not looked at.
+    BackOff {
+        /// Come back in this many seconds.
+        seconds: u64,
+    },
+}
+
+/// Who checks at the moment, and how many may.
+pub(crate) struct Checks {
+    turns: Mutex<HashMap<MailboxId, Arc<tokio::sync::Mutex<()>>>>,
+    hashes: Arc<Semaphore>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self { turns: Mutex::default(), hashes: Arc::new(Semaphore::new(HASHES)) }
+    }
+}
+
+impl Checks {
+    /// Waits until no other check of this mailbox runs here.
+    async fn turn(&self, id: MailboxId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(id).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// What a try was counted on, so that a right one can be taken back there.
+struct Begun {
+    keys: Vec<Key>,
+    pin: Option<PinRecord>,
+}
+
+impl Mailstore {
+    /// Checks a PIN. The try is durable here, and on its way to the peers, before the hash is computed; one at a time
+    /// for each mailbox. A mailbox that is not there takes the same path and time and is never right.
+    ///
+    /// `source` is who tries, as far as that is believed (the calling number): its tries at all mailboxes are
+    /// counted together. Empty if unknown.
+    pub async fn check_pin(&self, id: MailboxId, pin: &Pii<String>, source: &str) -> Result<PinCheck, MailError> {
+        let _turn = self.inner.checks.turn(id).await;
+        let (now, together) = (twinbox_clock::wall(), self.together());
+        let mut subjects = vec![(Subject::Mailbox(id), self.settings().mailbox_attempts)];
+        if !source.is_empty() {
+            let mut hash = [0; 16];
+            hash.copy_from_slice(&blake3::hash(source.as_bytes()).as_bytes()[..16]);
+            subjects.push((Subject::Source(hash), self.settings().source_attempts));
+        }
+        let node = self.settings().node.clone();
+        let (begun, committed) = self
+            .commit_here(move |draft| {
+                let mailbox = mailbox_or_none(draft, id)?;
+                let generation = mailbox.as_ref().map_or(0, |mailbox| mailbox.pin_generation);
+                let mut wait = None;
+                let mut keys = Vec::with_capacity(subjects.len());
+                for (subject, policy) in &subjects {
+                    let generation = if matches!(subject, Subject::Mailbox(_)) { generation } else { 0 };
+                    let (tally, key) = tally(draft, *subject, generation, policy, now)?;
+                    if let Verdict::BackOff { seconds } = tally.verdict(policy, &node, together, now) {
+                        wait = wait.max(Some(seconds));
+                    }
+                    keys.push(key);
+                }
+                if let Some(seconds) = wait {
+                    return Ok(Err(seconds));
+                }
+                for key in &keys {
+                    draft.edit(key.clone(), pin::begin(now))?;
+                }
+                Ok(Ok(Begun { keys, pin: mailbox.and_then(|mailbox| mailbox.pin) }))
+            })
+            .await?;
+        let Begun { keys, pin: kept } = match begun {
+            Ok(begun) => begun,
+            Err(seconds) => return Ok(PinCheck::BackOff { seconds }),
+        };
+        let must_change = kept.as_ref().is_some_and(|kept| kept.must_change);
+        let (right, _) = tokio::join!(self.verify(kept, pin.clone()), self.inner.peers.acknowledge(&committed));
+        if !right? {
+            return Ok(PinCheck::Wrong);
+        }
+        self.commit_here(move |draft| {
+            keys.into_iter().try_for_each(|key| Ok(draft.edit(key, pin::right_answer())?))
+        })
+        .await?;
+        Ok(PinCheck::Ok { must_change })
+    }
+
+    /// Sets the PIN that the owner chose; refused when it is too easy.
+    pub async fn set_pin(&self, id: MailboxId, pin: &Pii<String>) -> Result<Acknowledgement, PinError> {
+        let pin = self.new_pin(id, pin, false).await?;
+        Ok(self.edit_mailbox(id, MailboxChange::Pin(pin).edits()).await?)
+    }
+
+    /// Sets a PIN as an administrator: the tries so far are forgotten, and with `must_change` the owner has to choose
+    /// another at the next sign-in.
+    pub async fn reset_pin(
+        &self,
+        id: MailboxId,
+        pin: &Pii<String>,
+        must_change: bool,
+    ) -> Result<Acknowledgement, PinError> {
+        let pin = self.new_pin(id, pin, must_change).await?;
+        let mut edits = MailboxChange::Pin(pin).edits();
+        edits.extend(unlocked().edits());
+        Ok(self.edit_mailbox(id, edits).await?)
+    }
+
+    /// Forgets the tries so far. Tries of the other side of a split do not count either once they meet: unlocking wins.
+    pub async fn unlock(&self, id: MailboxId) -> Result<Acknowledgement, MailError> {
+        self.edit_mailbox(id, unlocked().edits()).await
+    }
+
+    async fn new_pin(&self, id: MailboxId, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
+        let mailbox = self.get(id).await?.ok_or(MailError::NoMailbox(id))?;
+        pin::acceptable(pin.reveal(), &mailbox.number, self.settings().min_pin_length)?;
+        self.hash(pin, must_change).await
+    }
+
+    pub(crate) async fn hash(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
+        let (pin, salt) = (pin.clone(), rand::random());
+        let hashed: Result<PinRecord, HashError> =
+            self.computing(move || PinRecord::hash(pin.reveal(), must_change, salt)).await?;
+        Ok(hashed?)
+    }
+
+    async fn verify(&self, kept: Option<PinRecord>, pin: Pii<String>) -> Result<bool, MailError> {
+        self.computing(move || match kept {
+            Some(kept) => kept.verify(pin.reveal()),
+            None => {
+                PinRecord::verify_nothing(pin.reveal());
+                false
+            }
+        })
+        .await
+    }
+
+    async fn computing<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, MailError> {
+        let permit = self.inner.checks.hashes.clone().acquire_owned().await.map_err(|_| MailError::Ending)?;
+        aside(move || {
+            let result = work();
+            drop(permit);
+            result
+        })
+        .await
+    }
+}
+
+/// A generation that nobody has counted in.
+fn unlocked() -> MailboxChange {
+    MailboxChange::PinGeneration(rand::random())
+}
+
+fn mailbox_or_none(draft: &Draft<'_>, id: MailboxId) -> Result<Option<Mailbox>, MailError> {
+    match crate::mailboxes::mailbox_in(draft, id) {
+        Ok(mailbox) => Ok(Some(mailbox)),
+        Err(MailError::NoMailbox(_) | MailError::View(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The tries of a subject, and the key on which the next is counted.
+fn tally(
+    draft: &Draft<'_>,
+    subject: Subject,
+    generation: u64,
+    policy: &AttemptPolicy,
+    now: Timestamp,
+) -> Result<(Tally, Key), MailError> {
+    let window = policy.window(now);
+    let before = schema::attempts_key(subject, generation, window.saturating_sub(1));
+    let current = schema::attempts_key(subject, generation, window);
+    let before = draft.get(&before)?.unwrap_or_default();
+    Ok((Tally::read(&before, &draft.get(&current)?.unwrap_or_default()), current))
+}

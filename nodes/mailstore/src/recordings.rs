@@ -1,0 +1,260 @@
+//! Recordings of callers: begun, spoken, filed or thrown away (rules A1, C1).
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::broadcast::error::RecvError, time::timeout};
+use twinbox_ids::{CallId, MailboxId, MessageId, Pii, RecordingId};
+use twinbox_mailbox::{
+    Codec, Filing, Numbers, Recording, RecordingState, discarded, filed, has_uid, next_take, schema,
+};
+use twinbox_replication_core::BlobRef;
+
+use crate::{Acknowledgement, Audio, FileError, MailError, Mailstore, mailboxes::mailbox_in, work::to_the_end};
+
+/// How long to wait for the next chunk to be written before playing back what there is.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+
+/// What is known when a recording begins.
+#[derive(Debug, Clone)]
+pub struct RecordingMeta {
+    /// Whom it is for.
+    pub mailbox: MailboxId,
+    /// Who calls, if that is known.
+    pub caller: Option<Pii<String>>,
+    /// Under which name.
+    pub caller_name: Option<Pii<String>>,
+    /// How the audio is coded.
+    pub codec: Codec,
+    /// In which call.
+    pub call: CallId,
+}
+
+/// A recording that has become a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filed {
+    /// The message.
+    pub message: MessageId,
+    /// Whether it is on two disks or on this one (rule A3).
+    pub acknowledgement: Acknowledgement,
+}
+
+/// A recording in progress. Cheap to clone; all clones are the same recording.
+///
+/// Dropped without being filed or discarded it stays on disk, and is filed as partial at the next start.
+#[derive(Clone)]
+pub struct LiveRecording {
+    mailstore: Mailstore,
+    recording: Arc<Recording>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+struct Progress {
+    take: u32,
+    bytes: u64,
+    failed: bool,
+    over: bool,
+}
+
+impl Mailstore {
+    /// Begins a recording. Its record is durable here when this returns, so that whoever gets its chunks knows what they
+    /// are of.
+    pub async fn begin_recording(&self, meta: RecordingMeta) -> Result<LiveRecording, MailError> {
+        let recording = Recording {
+            id: RecordingId::random(),
+            mailbox: meta.mailbox,
+            owner: self.settings().node.clone(),
+            incarnation: self.settings().incarnation,
+            call: meta.call,
+            caller: meta.caller,
+            caller_name: meta.caller_name,
+            codec: meta.codec,
+            began: twinbox_clock::wall(),
+            state: RecordingState::Recording,
+            take: 1,
+        };
+        let (id, edits) = (recording.id, recording.edits());
+        self.commit_here(move |draft| {
+            mailbox_in(draft, meta.mailbox)?;
+            Ok(draft.edit(schema::recording_key(id), edits)?)
+        })
+        .await?;
+        self.store().recordings().begin(id, 1).await?;
+        Ok(LiveRecording {
+            mailstore: self.clone(),
+            recording: Arc::new(recording),
+            progress: Arc::new(Mutex::new(Progress { take: 1, bytes: 0, failed: false, over: false })),
+        })
+    }
+
+    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made of it, if
+    /// it adds anything. Durable when this returns.
+    pub(crate) async fn file_blob(
+        &self,
+        recording: &Recording,
+        filing: Filing,
+        blob: BlobRef,
+    ) -> Result<Option<Filed>, MailError> {
+        let message = MessageId::from(recording.id);
+        let (new, mailbox, id) = (recording.message(), recording.mailbox, recording.id);
+        let (added, acknowledgement) = self
+            .commit(move |draft| {
+                let (key, counters) = (schema::message_key(mailbox, message), schema::counters_key(mailbox));
+                let record = draft.get(&key)?.unwrap_or_default();
+                if !filing.adds_to(&record, blob.length) {
+                    return Ok(false);
+                }
+                let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
+                let taken = if has_uid(&record) { Numbers::take_modseq() } else { Numbers::take_both() };
+                draft.edit(key, new.edits(&record, filing, blob, numbers))?;
+                draft.edit(counters, taken)?;
+                // Its end is for its own node to say.
+                if !matches!(filing, Filing::Partial { .. }) {
+                    draft.edit(schema::recording_key(id), filed())?;
+                }
+                Ok(true)
+            })
+            .await?;
+        Ok(added.then_some(Filed { message, acknowledgement }))
+    }
+}
+
+impl LiveRecording {
+    /// The id of the message that it becomes.
+    pub fn message(&self) -> MessageId {
+        self.recording.id.into()
+    }
+
+    /// Takes a piece of audio at its place, in bytes from the beginning. Never blocks: for the thread that serves the
+    /// media. After an error the rest is not taken, and what was taken is filed as partial.
+    pub fn append(&self, offset: u64, bytes: Bytes) -> Result<(), MailError> {
+        let mut progress = self.progress();
+        if progress.failed || progress.over {
+            return Ok(());
+        }
+        let end = offset.saturating_add(bytes.len() as u64);
+        match self.mailstore.store().recordings().append(self.recording.id, progress.take, offset, bytes) {
+            Ok(()) => progress.bytes = progress.bytes.max(end),
+            Err(error) => {
+                progress.failed = true;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Some audio could not be taken: no room, or the disk does not keep up. The recording had better end.
+    pub fn failed(&self) -> bool {
+        self.progress().failed
+    }
+
+    /// How much was taken, in milliseconds.
+    pub fn length_ms(&self) -> u64 {
+        self.progress().bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS)
+    }
+
+    /// What was taken so far, to be played back.
+    pub async fn audio(&self) -> Result<Audio, MailError> {
+        let (take, bytes) = {
+            let progress = self.progress();
+            (progress.take, progress.bytes)
+        };
+        self.written(take, bytes).await;
+        let coverage = self.mailstore.store().recordings().coverage(self.recording.id, take).unwrap_or_default();
+        let bytes = self.mailstore.assemble(&self.recording, take, &coverage).await?;
+        Ok(Audio { codec: self.recording.codec, bytes })
+    }
+
+    /// Waits until what was taken is written, but not for ever: a disk that is full has lost some.
+    async fn written(&self, take: u32, bytes: u64) {
+        let recordings = self.mailstore.store().recordings();
+        // Listened to before it is looked at, so that the last chunk is not missed between.
+        let mut chunks = recordings.live();
+        let missing =
+            || recordings.coverage(self.recording.id, take).is_some_and(|coverage| !coverage.covers(0..bytes));
+        while missing() {
+            match timeout(WRITTEN_WITHIN, chunks.recv()).await {
+                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {}
+                Ok(Err(RecvError::Closed)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Files it as a message; acknowledged when this returns, within the time that peers are waited for. It is filed
+    /// even if the caller of this stops waiting.
+    pub async fn file(&self) -> Result<Filed, FileError> {
+        let (take, failed, bytes) = self.finish()?;
+        let (length_ms, min_ms) = (self.length_ms(), self.mailstore.settings().min_message_ms);
+        let this = self.clone();
+        to_the_end(async move {
+            if length_ms < min_ms {
+                this.throw_away(take).await?;
+                return Err(FileError::TooShort { length_ms, min_ms });
+            }
+            let blob = this.mailstore.store().recordings().seal(this.recording.id, take).await;
+            let blob = blob.map_err(MailError::from)?;
+            // A chunk may also have been lost after it was taken, when the disk turned out to be full.
+            let whole = !failed && blob.length >= bytes;
+            let filing = if whole { Filing::Complete } else { Filing::Recovered };
+            let filed = this.mailstore.file_blob(&this.recording, filing, blob).await?;
+            filed.ok_or(FileError::Over)
+        })
+        .await
+    }
+
+    /// Throws it away, on the peers too, whatever they have of it.
+    pub async fn discard(&self) -> Result<(), FileError> {
+        let (take, ..) = self.finish()?;
+        let this = self.clone();
+        to_the_end(async move { Ok(this.throw_away(take).await?) }).await
+    }
+
+    /// Throws away what was taken and begins anew, as the same recording.
+    pub async fn retake(&self) -> Result<(), FileError> {
+        let before = {
+            let progress = self.progress();
+            if progress.over {
+                return Err(FileError::Over);
+            }
+            progress.take
+        };
+        let (this, take) = (self.clone(), before.saturating_add(1));
+        to_the_end(async move {
+            let (store, id) = (&this.mailstore, this.recording.id);
+            store.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), next_take(take))?)).await?;
+            let recordings = store.store().recordings();
+            recordings.begin(id, take).await.map_err(MailError::from)?;
+            *this.progress() = Progress { take, bytes: 0, failed: false, over: false };
+            Ok(recordings.discard(id, before).await.map_err(MailError::from)?)
+        })
+        .await
+    }
+
+    async fn throw_away(&self, take: u32) -> Result<(), MailError> {
+        self.mailstore.throw_away(self.recording.id, take).await
+    }
+
+    /// Ends it, once.
+    fn finish(&self) -> Result<(u32, bool, u64), FileError> {
+        let mut progress = self.progress();
+        if std::mem::replace(&mut progress.over, true) {
+            return Err(FileError::Over);
+        }
+        Ok((progress.take, progress.failed, progress.bytes))
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mailstore {
+    /// Throws a recording of this node away: first its record says so, then the chunks go.
+    pub(crate) async fn throw_away(&self, id: RecordingId, take: u32) -> Result<(), MailError> {
+        self.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), discarded())?)).await?;
+        Ok(self.store().recordings().discard(id, take).await?)
+    }
+}

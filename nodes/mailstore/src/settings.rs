@@ -1,0 +1,41 @@
+//! Settings of the mail store.
+
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_mailbox::pin::AttemptPolicy;
+
+/// Settings of the mail store.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node.
+    pub node: NodeName,
+    /// This life of its process, as the role manager knows it.
+    pub incarnation: Incarnation,
+    /// How many nodes hold data (the witness does not).
+    pub nodes: u64,
+    /// Refuse messages while no peer counts (rule A3).
+    pub require_two: bool,
+    /// Below this nothing is kept, in milliseconds.
+    pub min_message_ms: u64,
+    /// The shortest new PIN, in digits.
+    pub min_pin_length: u8,
+    /// How often one mailbox's PIN may be tried.
+    pub mailbox_attempts: AttemptPolicy,
+    /// How often one source may try, at any mailbox.
+    pub source_attempts: AttemptPolicy,
+}
+
+impl Settings {
+    /// The usual settings of a node among `nodes`.
+    pub fn new(node: NodeName, incarnation: Incarnation, nodes: u64) -> Self {
+        Self {
+            node,
+            incarnation,
+            nodes,
+            require_two: false,
+            min_message_ms: 1_000,
+            min_pin_length: 4,
+            mailbox_attempts: AttemptPolicy::mailbox(nodes),
+            source_attempts: AttemptPolicy::source(nodes),
+        }
+    }
+}

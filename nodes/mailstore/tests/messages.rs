@@ -1,0 +1,271 @@
+//! One node: mailboxes, messages, greetings, lights.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Node, audio, meta, speak};
+use tempfile::TempDir;
+use twinbox_ids::{MailboxId, MessageId};
+use twinbox_mailstore::{
+    Acknowledgement, Audio, Codec, CreateError, FileError, Folder, GreetingKind, Lights, LightsChange, MailError,
+    MailboxChange, Mark, NewMailbox, PinError, Quota,
+};
+
+fn lights(new: u32, saved: u32) -> Lights {
+    Lights { new, saved }
+}
+
+#[tokio::test]
+async fn a_message_is_left_heard_and_still_there_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let spoken = audio(2_000);
+    let (mailbox, filed) = {
+        let node = Node::alone(dir.path(), "a");
+        let mailbox = node.mailbox().await;
+        let filed = node.leave(mailbox.id, &spoken).await;
+        assert_eq!(filed.acknowledgement, Acknowledgement::Alone);
+        assert_eq!(node.mailstore.lights(mailbox.id).await.unwrap(), lights(1, 0));
+        (mailbox, filed)
+    };
+    let node = Node::alone(dir.path(), "a");
+    let messages = node.mailstore.messages(mailbox.id).await.unwrap();
+    let [message] = messages.as_slice() else { panic!("{messages:?}") };
+    assert_eq!((message.id, message.folder, message.length_ms), (filed.message, Folder::New, 2_000));
+    assert_eq!(message.caller.as_ref().map(|caller| caller.reveal().as_str()), Some("5550100"));
+    assert!(!message.is_partial() && !message.deleted);
+    let heard = node.mailstore.audio(message).await.unwrap();
+    assert_eq!((heard.codec, heard.length_ms()), (Codec::Pcma, 2_000));
+    assert_eq!(heard.bytes, spoken);
+    let wav = node.mailstore.wav(message).await.unwrap();
+    assert_eq!(twinbox_rtp::wav::Wav::read(&wav).unwrap().to_g711(Codec::Pcma), spoken);
+}
+
+#[tokio::test]
+async fn marks_move_a_message_and_its_light() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let first = node.leave(mailbox, &audio(1_500)).await.message;
+    node.leave(mailbox, &audio(1_600)).await;
+    for (mark, expected, folder, deleted) in [
+        (Mark::Heard, lights(1, 1), Folder::Heard, false),
+        (Mark::Saved, lights(1, 1), Folder::Saved, false),
+        (Mark::Deleted, lights(1, 0), Folder::Saved, true),
+        (Mark::Undeleted, lights(1, 1), Folder::Saved, false),
+        (Mark::New, lights(2, 0), Folder::New, false),
+        (Mark::Deleted, lights(1, 0), Folder::New, true),
+    ] {
+        node.mailstore.mark(mailbox, first, mark).await.unwrap();
+        let message = node.mailstore.message(mailbox, first).await.unwrap().unwrap();
+        assert_eq!((message.folder, message.deleted), (folder, deleted), "{mark:?}");
+        assert_eq!(node.mailstore.lights(mailbox).await.unwrap(), expected, "{mark:?}");
+    }
+    let uids: Vec<_> = node.mailstore.messages(mailbox).await.unwrap().iter().map(|m| m.uid).collect();
+    assert_eq!(uids, [Some(1), Some(2)]);
+    let error = node.mailstore.mark(mailbox, MessageId(9), Mark::Heard).await.unwrap_err();
+    assert!(matches!(error, MailError::NoMessage(MessageId(9))), "{error}");
+}
+
+#[tokio::test]
+async fn modseq_goes_up_with_every_change_and_stands_still_without_one() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let message = node.leave(mailbox, &audio(1_500)).await.message;
+    let mut seen = vec![];
+    for mark in [Mark::New, Mark::Heard, Mark::Heard, Mark::Deleted] {
+        node.mailstore.mark(mailbox, message, mark).await.unwrap();
+        seen.push(node.mailstore.message(mailbox, message).await.unwrap().unwrap().modseq);
+    }
+    assert_eq!(seen, [1, 2, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_is_too_short_or_discarded_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+
+    let live = node.begin(mailbox).await;
+    speak(&live, 0, &audio(900));
+    let error = live.file().await.unwrap_err();
+    assert!(matches!(error, FileError::TooShort { length_ms: 900, min_ms: 1_000 }), "{error}");
+
+    let live = node.begin(mailbox).await;
+    speak(&live, 0, &audio(3_000));
+    live.discard().await.unwrap();
+    // It is over, whoever says so and how often.
+    assert!(matches!(live.file().await, Err(FileError::Over)));
+    assert!(matches!(live.clone().discard().await, Err(FileError::Over)));
+
+    assert!(node.mailstore.messages(mailbox).await.unwrap().is_empty());
+    assert!(node.store.recordings().open().is_empty());
+}
+
+#[tokio::test]
+async fn a_recording_can_be_listened_to_and_recorded_anew() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let live = node.begin(mailbox).await;
+    speak(&live, 0, &audio(5_000));
+    live.retake().await.unwrap();
+    assert_eq!(live.length_ms(), 0);
+    let second = audio(1_250);
+    speak(&live, 0, &second);
+    assert_eq!(live.length_ms(), 1_250);
+    let filed = live.file().await.unwrap();
+    assert_eq!(filed.message, live.message());
+    let message = node.mailstore.message(mailbox, filed.message).await.unwrap().unwrap();
+    assert_eq!(node.mailstore.audio(&message).await.unwrap().bytes, second);
+    assert!(node.store.recordings().open().is_empty());
+}
+
+#[tokio::test]
+async fn the_last_take_can_be_played_back_before_it_is_filed() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let live = node.begin(mailbox).await;
+    let spoken = audio(1_500);
+    speak(&live, 0, &spoken);
+    assert_eq!(live.audio().await.unwrap().bytes, spoken);
+}
+
+#[tokio::test]
+async fn numbers_belong_to_one_mailbox_at_a_time() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let store = &node.mailstore;
+    let mailbox = node.mailbox().await;
+    assert_eq!(store.find_by_number("1001").await.unwrap().map(|m| m.id), Some(mailbox.id));
+    assert_eq!(store.find_by_number("+10-01").await.unwrap().map(|m| m.id), Some(mailbox.id));
+    for stranger in ["1002", "", "alice", "1001x"] {
+        assert!(store.find_by_number(stranger).await.unwrap().is_none(), "{stranger:?}");
+    }
+    let error = store.create(NewMailbox::new("1001", "2580")).await.unwrap_err();
+    assert!(matches!(&error, CreateError::Taken { number } if number == "1001"), "{error}");
+
+    let message = node.leave(mailbox.id, &audio(1_500)).await.message;
+    store.remove(mailbox.id).await.unwrap();
+    assert!(store.find_by_number("1001").await.unwrap().is_none());
+    assert!(store.get(mailbox.id).await.unwrap().is_none());
+    assert!(store.mailboxes().await.unwrap().is_empty());
+    assert_eq!(store.lights(mailbox.id).await.unwrap(), lights(0, 0));
+    // Only flagged: the content goes when every member knows.
+    assert!(store.message(mailbox.id, message).await.unwrap().unwrap().deleted);
+    assert!(matches!(store.remove(mailbox.id).await, Err(MailError::NoMailbox(_))));
+    assert!(matches!(store.begin_recording(meta(mailbox.id)).await, Err(MailError::NoMailbox(_))));
+
+    let next = store.create(NewMailbox::new("1001", "2580")).await.unwrap().0;
+    assert_ne!(next.id, mailbox.id);
+    assert_eq!(store.find_by_number("1001").await.unwrap().map(|m| m.id), Some(next.id));
+}
+
+#[tokio::test]
+async fn wrong_mailboxes_are_refused_in_words() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let refuse = async |change: fn(&mut NewMailbox)| {
+        let mut new = NewMailbox::new("1001", "2580");
+        change(&mut new);
+        node.mailstore.create(new).await.unwrap_err()
+    };
+    assert!(matches!(refuse(|new| new.number = "alice".into()).await, CreateError::Number { .. }));
+    let trivial = refuse(|new| new.pin = Some("1234".to_owned().into())).await;
+    assert!(matches!(trivial, CreateError::Pin(PinError::Refused(_))), "{trivial}");
+    assert!(!trivial.to_string().contains("1234"));
+    let zone = refuse(|new| new.timezone = "Mars/Olympus".into()).await.to_string();
+    assert!(zone.contains("Mars/Olympus") && zone.contains("Europe/Berlin"), "{zone}");
+    assert!(node.mailstore.mailboxes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn settings_of_a_mailbox_change_one_by_one() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let id = node.mailbox().await.id;
+    for change in [
+        MailboxChange::Name("Alice".to_owned().into()),
+        MailboxChange::Timezone("Europe/Berlin".into()),
+        MailboxChange::Operator(Some("100".into())),
+        MailboxChange::Quota(Quota { max_messages: 1, max_message_ms: 9_000 }),
+        MailboxChange::Language("de".into()),
+    ] {
+        node.mailstore.change(id, change).await.unwrap();
+    }
+    let mailbox = node.mailstore.get(id).await.unwrap().unwrap();
+    assert_eq!(mailbox.name.reveal(), "Alice");
+    assert_eq!((mailbox.timezone.as_str(), mailbox.language.as_str()), ("Europe/Berlin", "de"));
+    assert_eq!((mailbox.operator.as_deref(), mailbox.quota.max_message_ms), (Some("100"), 9_000));
+    assert!(!mailbox.number_lost);
+    assert!(node.mailstore.change(id, MailboxChange::Timezone("Nowhere".into())).await.is_err());
+    assert!(!node.mailstore.is_full(&mailbox).await.unwrap());
+    node.leave(id, &audio(1_500)).await;
+    assert!(node.mailstore.is_full(&mailbox).await.unwrap());
+}
+
+#[tokio::test]
+async fn greetings_come_and_go() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let (id, store) = (node.mailbox().await.id, &node.mailstore);
+    let greeting = |codec, ms| Audio { codec, bytes: Bytes::from(audio(ms)) };
+    assert_eq!(store.greeting(id, GreetingKind::Standard).await.unwrap(), None);
+    for said in [greeting(Codec::Pcmu, 700), greeting(Codec::Pcma, 800), greeting(Codec::Pcmu, 900)] {
+        store.set_greeting(id, GreetingKind::Standard, Some(said.clone())).await.unwrap();
+        assert_eq!(store.greeting(id, GreetingKind::Standard).await.unwrap(), Some(said));
+    }
+    assert_eq!(store.greeting(id, GreetingKind::Busy).await.unwrap(), None);
+    assert_eq!(store.get(id).await.unwrap().unwrap().greetings.len(), 1);
+    store.set_greeting(id, GreetingKind::Standard, None).await.unwrap();
+    assert_eq!(store.greeting(id, GreetingKind::Standard).await.unwrap(), None);
+    let nowhere = store.set_greeting(MailboxId(1), GreetingKind::Name, None).await;
+    assert!(matches!(nowhere, Err(MailError::NoMailbox(_))));
+}
+
+#[tokio::test]
+async fn who_watches_lights_is_told_whose_may_have_changed() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let id = node.mailbox().await.id;
+    let mut watch = node.mailstore.watch_lights();
+    let live = node.begin(id).await;
+    speak(&live, 0, &audio(1_500));
+    assert_eq!(watch.try_next(), None, "a recording changes no light");
+    let message = live.file().await.unwrap().message;
+    assert_eq!(watch.next().await, Some(LightsChange::Mailbox(id)));
+    node.mailstore.mark(id, message, Mark::Heard).await.unwrap();
+    assert_eq!(watch.next().await, Some(LightsChange::Mailbox(id)));
+    node.begin(id).await.discard().await.unwrap();
+    assert_eq!(watch.next().await, Some(LightsChange::Mailbox(id)), "what another filed of it may vanish");
+    node.mailstore.remove(id).await.unwrap();
+    assert_eq!(watch.next().await, Some(LightsChange::Everything), "its number is free");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
+    let dir = TempDir::new().unwrap();
+    let spoken = audio(2_000);
+    let (mailbox, message) = {
+        let node = Node::alone(dir.path(), "a");
+        let mailbox = node.mailbox().await.id;
+        (mailbox, node.leave(mailbox, &spoken).await.message)
+    };
+    let node = Node::with(dir.path(), "a", 1, u64::MAX / 4, |_| {});
+    let error = node.mailstore.begin_recording(meta(mailbox)).await.err().expect("no room");
+    assert!(error.is_full(), "{error}");
+    assert!(matches!(FileError::from(error), FileError::Full));
+    let kept = node.mailstore.message(mailbox, message).await.unwrap().unwrap();
+    assert_eq!(node.mailstore.audio(&kept).await.unwrap().bytes, spoken);
+}
+
+#[tokio::test]
+async fn with_require_two_nothing_is_taken_while_no_peer_counts() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::with(dir.path(), "a", 2, 0, |settings| settings.require_two = true);
+    assert!(!node.mailstore.accepts_messages());
+    // One that is under way is kept all the same (rule A3).
+    let mailbox = node.mailbox().await.id;
+    assert_eq!(node.leave(mailbox, &audio(1_500)).await.acknowledgement, Acknowledgement::Alone);
+}

@@ -1,0 +1,170 @@
+//! Recordings whose node died become messages, once (rules C1, C2).
+
+mod common;
+
+use common::{Node, audio, eventually, name, pair, speak};
+use tempfile::TempDir;
+use twinbox_ids::RecordingId;
+use twinbox_mailstore::{LiveRecording, Mark};
+
+fn recording(live: &LiveRecording) -> RecordingId {
+    RecordingId(live.message().0)
+}
+
+/// Two nodes that share nothing yet but a mailbox.
+async fn apart(dir: &TempDir) -> (Node, Node, twinbox_ids::MailboxId) {
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let id = a.mailbox().await.id;
+    a.hand_over(&b).await;
+    (a, b, id)
+}
+
+/// The other node gets these bytes of a recording, as chunks of the stream.
+async fn chunks_reach(live: &LiveRecording, other: &Node, range: std::ops::Range<usize>) {
+    let bytes = live.audio().await.unwrap().bytes.slice(range.clone());
+    other.store.recordings().insert(recording(live), 1, range.start as u64, bytes).unwrap();
+    let end = range.end as u64;
+    eventually("the chunks are there", async || {
+        other.store.recordings().coverage(recording(live), 1).is_some_and(|there| there.end() >= end)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_is_filed_as_partial_once() {
+    let dir = TempDir::new().unwrap();
+    let spoken = audio(3_000);
+    let (mailbox, message) = {
+        let node = Node::alone(dir.path(), "a");
+        let mailbox = node.mailbox().await.id;
+        let (live, short) = (node.begin(mailbox).await, node.begin(mailbox).await);
+        speak(&live, 0, &spoken);
+        speak(&short, 0, &audio(500));
+        assert_eq!(live.audio().await.unwrap().bytes, spoken);
+        short.audio().await.unwrap();
+        // A recording of this life is in progress, not left behind.
+        assert!(node.mailstore.file_own_leftovers().await.unwrap().is_empty());
+        (mailbox, live.message())
+    };
+    for life in 0..3 {
+        let node = Node::alone(dir.path(), "a");
+        let filed = node.mailstore.file_own_leftovers().await.unwrap();
+        assert_eq!(
+            filed.iter().map(|f| f.message).collect::<Vec<_>>(),
+            if life == 0 { vec![message] } else { vec![] }
+        );
+        let messages = node.mailstore.messages(mailbox).await.unwrap();
+        let [found] = messages.as_slice() else { panic!("{messages:?}") };
+        assert!(found.id == message && found.is_partial());
+        assert_eq!(node.mailstore.audio(found).await.unwrap().bytes, spoken);
+    }
+}
+
+#[tokio::test]
+async fn an_orphan_is_filed_by_the_other_node_and_completed_when_its_node_is_back() {
+    let dir = TempDir::new().unwrap();
+    let (a, b, mailbox) = apart(&dir).await;
+    let spoken = audio(4_000);
+    let live = a.begin(mailbox).await;
+    speak(&live, 0, &spoken);
+    a.hand_over(&b).await;
+
+    chunks_reach(&live, &b, 0..16_000).await;
+    let filed = b.mailstore.file_orphans_of(&name("a"), None).await.unwrap();
+    assert_eq!(filed.len(), 1);
+    assert_eq!(filed[0].message, live.message());
+    assert!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().is_empty(), "once");
+    assert!(b.mailstore.file_orphans_of(&name("c"), None).await.unwrap().is_empty());
+    let message = b.mailstore.message(mailbox, live.message()).await.unwrap().unwrap();
+    assert!(message.is_partial());
+    assert_eq!(b.mailstore.audio(&message).await.unwrap().bytes, spoken[..16_000]);
+
+    // More of it came after all: the same message grows; what is missing between is silence.
+    chunks_reach(&live, &b, 20_000..28_000).await;
+    assert_eq!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().len(), 1);
+    let message = b.mailstore.message(mailbox, live.message()).await.unwrap().unwrap();
+    let heard = b.mailstore.audio(&message).await.unwrap().bytes;
+    assert_eq!(heard[16_000..20_000], [0xd5; 4_000], "A-law silence");
+    assert_eq!(heard[20_000..], spoken[20_000..28_000]);
+    b.mailstore.mark(mailbox, message.id, Mark::Heard).await.unwrap();
+
+    // It was not dead: it files the whole, and both see one message, complete, heard.
+    live.file().await.unwrap();
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        let messages = node.mailstore.messages(mailbox).await.unwrap();
+        let [message] = messages.as_slice() else { panic!("{messages:?}") };
+        assert!(!message.is_partial() && message.uid.is_some());
+        assert_eq!(message.folder, twinbox_mailstore::Folder::Heard);
+        assert_eq!(node.mailstore.audio(message).await.unwrap().bytes, spoken);
+    }
+    // What is left of the chunks is tidied away.
+    assert!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().is_empty());
+    assert!(b.store.recordings().open().is_empty());
+}
+
+#[tokio::test]
+async fn a_recording_that_its_caller_discarded_is_no_message_whatever_another_node_filed() {
+    let dir = TempDir::new().unwrap();
+    let (a, b, mailbox) = apart(&dir).await;
+    let live = a.begin(mailbox).await;
+    speak(&live, 0, &audio(9_000));
+    a.hand_over(&b).await;
+    chunks_reach(&live, &b, 0..72_000).await;
+    assert_eq!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().len(), 1);
+    assert_eq!(b.mailstore.lights(mailbox).await.unwrap().new, 1);
+    let mut watch = b.mailstore.watch_lights();
+
+    live.discard().await.unwrap();
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        assert!(node.mailstore.messages(mailbox).await.unwrap().is_empty());
+    }
+    assert_eq!(watch.next().await, Some(twinbox_mailstore::LightsChange::Mailbox(mailbox)));
+    b.mailstore.file_orphans_of(&name("a"), None).await.unwrap();
+    assert!(b.store.recordings().open().is_empty());
+}
+
+#[tokio::test]
+async fn a_longer_take_that_was_recorded_anew_does_not_come_back() {
+    let dir = TempDir::new().unwrap();
+    let (a, b, mailbox) = apart(&dir).await;
+    let live = a.begin(mailbox).await;
+    speak(&live, 0, &audio(9_000));
+    a.hand_over(&b).await;
+    chunks_reach(&live, &b, 0..72_000).await;
+    b.mailstore.file_orphans_of(&name("a"), None).await.unwrap();
+
+    live.retake().await.unwrap();
+    let second = audio(2_000);
+    speak(&live, 0, &second);
+    a.hand_over(&b).await;
+    assert!(b.mailstore.messages(mailbox).await.unwrap().is_empty(), "the take that counts is not there yet");
+    live.file().await.unwrap();
+    a.hand_over(&b).await;
+    let messages = b.mailstore.messages(mailbox).await.unwrap();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(b.mailstore.audio(&messages[0]).await.unwrap().bytes, second);
+}
+
+#[tokio::test]
+async fn a_node_that_dies_leaves_what_was_spoken_to_its_peer() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let mailbox = a.mailbox().await.id;
+    let live = a.begin(mailbox).await;
+    let spoken = audio(3_000);
+    speak(&live, 0, &spoken);
+    eventually("the chunks are with the peer", async || {
+        b.store.recordings().coverage(recording(&live), 1).is_some_and(|there| there.end() == 24_000)
+    })
+    .await;
+    a.peers.shutdown().await;
+    let filed = b.mailstore.file_orphans_of(&name("a"), None).await.unwrap();
+    assert_eq!(filed.iter().map(|f| f.message).collect::<Vec<_>>(), [live.message()]);
+    let message = b.mailstore.message(mailbox, live.message()).await.unwrap().unwrap();
+    assert!(message.is_partial());
+    assert_eq!(b.mailstore.audio(&message).await.unwrap().bytes, spoken);
+}

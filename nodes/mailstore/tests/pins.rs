@@ -1,0 +1,142 @@
+//! PIN attempts are counted before they are looked at, across calls, restarts and nodes (rule S1).
+
+mod common;
+
+use common::{Node, pair};
+use tempfile::TempDir;
+use twinbox_ids::{MailboxId, Pii};
+use twinbox_mailbox::pin::AttemptPolicy;
+use twinbox_mailstore::{PinCheck, PinError};
+
+const HOUR: u64 = 3_600_000;
+
+fn pin(text: &str) -> Pii<String> {
+    Pii::new(text.to_owned())
+}
+
+fn policy(free: u64, limit: u64, nodes: u64) -> AttemptPolicy {
+    AttemptPolicy { window_ms: 10_000 * HOUR, limit, free, backoff_ms: HOUR, nodes }
+}
+
+/// Two wrong tries, then an hour of waiting.
+fn strict(settings: &mut twinbox_mailstore::Settings) {
+    settings.mailbox_attempts = policy(2, 100, settings.nodes);
+}
+
+#[tokio::test]
+async fn the_right_pin_is_right_until_it_is_changed() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let id = node.mailbox().await.id;
+    let check = async |text: &str| node.mailstore.check_pin(id, &pin(text), "5550100").await.unwrap();
+    assert_eq!(check("2580").await, PinCheck::Ok { must_change: true });
+    assert_eq!(check("2581").await, PinCheck::Wrong);
+    let refused = node.mailstore.set_pin(id, &pin("1111")).await.unwrap_err();
+    assert!(matches!(refused, PinError::Refused(_)), "{refused}");
+    node.mailstore.set_pin(id, &pin("97531")).await.unwrap();
+    assert_eq!(check("2580").await, PinCheck::Wrong);
+    assert_eq!(check("97531").await, PinCheck::Ok { must_change: false });
+    node.mailstore.reset_pin(id, &pin("86420"), true).await.unwrap();
+    assert_eq!(check("86420").await, PinCheck::Ok { must_change: true });
+}
+
+#[tokio::test]
+async fn wrong_tries_are_remembered_over_a_restart_and_forgotten_when_unlocked() {
+    let dir = TempDir::new().unwrap();
+    let id = {
+        let node = Node::with(dir.path(), "a", 1, 0, strict);
+        let id = node.mailbox().await.id;
+        for _ in 0..2 {
+            assert_eq!(node.mailstore.check_pin(id, &pin("0000"), "").await.unwrap(), PinCheck::Wrong);
+        }
+        id
+    };
+    let node = Node::with(dir.path(), "a", 1, 0, strict);
+    // Even the right one is not looked at.
+    let answer = node.mailstore.check_pin(id, &pin("2580"), "").await.unwrap();
+    assert!(matches!(answer, PinCheck::BackOff { seconds: 3_590..=3_600 }), "{answer:?}");
+    node.mailstore.unlock(id).await.unwrap();
+    assert_eq!(node.mailstore.check_pin(id, &pin("2580"), "").await.unwrap(), PinCheck::Ok { must_change: true });
+}
+
+#[tokio::test]
+async fn right_ones_do_not_count_and_do_not_forgive() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::with(dir.path(), "a", 1, 0, strict);
+    let id = node.mailbox().await.id;
+    for text in ["2580", "0000", "2580", "2580", "0001"] {
+        let expected = if text == "2580" { PinCheck::Ok { must_change: true } } else { PinCheck::Wrong };
+        assert_eq!(node.mailstore.check_pin(id, &pin(text), "").await.unwrap(), expected, "{text}");
+    }
+    let answer = node.mailstore.check_pin(id, &pin("2580"), "").await.unwrap();
+    assert!(matches!(answer, PinCheck::BackOff { .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn tries_at_once_are_each_counted_before_any_answer() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::with(dir.path(), "a", 1, 0, strict);
+    let id = node.mailbox().await.id;
+    let mut tries = tokio::task::JoinSet::new();
+    for i in 0..8 {
+        let mailstore = node.mailstore.clone();
+        tries.spawn(async move { mailstore.check_pin(id, &pin(&format!("000{i}")), "").await.unwrap() });
+    }
+    let answers = tries.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| **answer == PinCheck::Wrong).count(), 2, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_not_there_answers_like_one_that_is() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::with(dir.path(), "a", 1, 0, strict);
+    let nobody = MailboxId::random();
+    for _ in 0..2 {
+        assert_eq!(node.mailstore.check_pin(nobody, &pin("2580"), "").await.unwrap(), PinCheck::Wrong);
+    }
+    let answer = node.mailstore.check_pin(nobody, &pin("2580"), "").await.unwrap();
+    assert!(matches!(answer, PinCheck::BackOff { .. }), "{answer:?}");
+}
+
+#[tokio::test]
+async fn one_source_cannot_try_mailbox_after_mailbox() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::with(dir.path(), "a", 1, 0, |settings| settings.source_attempts = policy(3, 100, 1));
+    for _ in 0..3 {
+        let answer = node.mailstore.check_pin(MailboxId::random(), &pin("2580"), "5550100").await.unwrap();
+        assert_eq!(answer, PinCheck::Wrong);
+    }
+    let id = node.mailbox().await.id;
+    let answer = node.mailstore.check_pin(id, &pin("2580"), "5550100").await.unwrap();
+    assert!(matches!(answer, PinCheck::BackOff { .. }), "{answer:?}");
+    assert_eq!(
+        node.mailstore.check_pin(id, &pin("2580"), "5550101").await.unwrap(),
+        PinCheck::Ok { must_change: true }
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_hears_no_peer_allows_its_share() {
+    let dir = TempDir::new().unwrap();
+    let settle = |settings: &mut twinbox_mailstore::Settings| settings.mailbox_attempts = policy(100, 6, 2);
+    let node = Node::with(dir.path(), "a", 2, 0, settle);
+    let id = node.mailbox().await.id;
+    let mut answers = vec![];
+    for _ in 0..4 {
+        answers.push(node.mailstore.check_pin(id, &pin("0000"), "").await.unwrap());
+    }
+    assert_eq!(answers[..3], [PinCheck::Wrong; 3]);
+    assert!(matches!(answers[3], PinCheck::BackOff { .. }), "{answers:?}");
+}
+
+#[tokio::test]
+async fn tries_on_one_node_count_on_the_other() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let id = a.mailbox().await.id;
+    for _ in 0..5 {
+        assert_eq!(a.mailstore.check_pin(id, &pin("0000"), "").await.unwrap(), PinCheck::Wrong);
+    }
+    let answer = b.mailstore.check_pin(id, &pin("2580"), "").await.unwrap();
+    assert!(matches!(answer, PinCheck::BackOff { seconds: 1..=5 }), "{answer:?}");
+}

@@ -1,0 +1,79 @@
+//! Two nodes: what is acknowledged on two is readable on both; what happens apart joins.
+
+mod common;
+
+use common::{Node, audio, eventually, name, pair};
+use tempfile::TempDir;
+use twinbox_mailstore::{Acknowledgement, Mark, NewMailbox};
+
+#[tokio::test]
+async fn a_message_acknowledged_on_two_is_readable_on_the_other_node() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let mailbox = a.mailbox().await;
+    let spoken = audio(2_500);
+    let filed = a.leave(mailbox.id, &spoken).await;
+    assert_eq!(filed.acknowledgement, Acknowledgement::OnTwo { peer: name("b") });
+    // At once: that is what the acknowledgement says.
+    assert_eq!(b.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(mailbox.id));
+    let message = b.mailstore.message(mailbox.id, filed.message).await.unwrap().unwrap();
+    assert_eq!(b.mailstore.audio(&message).await.unwrap().bytes, spoken);
+
+    let heard = b.mailstore.mark(mailbox.id, filed.message, Mark::Saved).await.unwrap();
+    assert_eq!(heard, Acknowledgement::OnTwo { peer: name("a") });
+    let lights = a.mailstore.lights(mailbox.id).await.unwrap();
+    assert_eq!((lights.new, lights.saved), (0, 1));
+}
+
+#[tokio::test]
+async fn when_the_peer_is_gone_the_message_is_acknowledged_alone() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let mailbox = a.mailbox().await.id;
+    b.peers.shutdown().await;
+    drop(b);
+    eventually("a knows that it is alone", async || a.peers.counting() == 0).await;
+    assert_eq!(a.leave(mailbox, &audio(1_500)).await.acknowledgement, Acknowledgement::Alone);
+}
+
+#[tokio::test]
+async fn of_two_mailboxes_with_one_number_the_earlier_has_it_and_the_other_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let first = a.mailbox().await.id;
+    let second = b.mailbox().await.id;
+    let message = b.leave(second, &audio(1_500)).await.message;
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        assert_eq!(node.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(first));
+        assert!(!node.mailstore.get(first).await.unwrap().unwrap().number_lost);
+        assert!(node.mailstore.get(second).await.unwrap().unwrap().number_lost);
+        assert!(node.mailstore.message(second, message).await.unwrap().is_some());
+        assert!(node.mailstore.create(NewMailbox::new("1001", "2580")).await.is_err());
+    }
+    // When the one that has it goes, the other comes into its own.
+    a.mailstore.remove(first).await.unwrap();
+    assert_eq!(a.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(second));
+    assert!(!a.mailstore.get(second).await.unwrap().unwrap().number_lost);
+}
+
+#[tokio::test]
+async fn a_save_on_one_side_of_a_split_survives_the_delete_on_the_other() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let mailbox = a.mailbox().await.id;
+    let saved = a.leave(mailbox, &audio(1_500)).await.message;
+    let heard = a.leave(mailbox, &audio(1_600)).await.message;
+    a.hand_over(&b).await;
+    a.mailstore.mark(mailbox, saved, Mark::Saved).await.unwrap();
+    a.mailstore.mark(mailbox, heard, Mark::Heard).await.unwrap();
+    b.mailstore.mark(mailbox, saved, Mark::Deleted).await.unwrap();
+    b.mailstore.mark(mailbox, heard, Mark::Deleted).await.unwrap();
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        assert!(!node.mailstore.message(mailbox, saved).await.unwrap().unwrap().deleted);
+        assert!(node.mailstore.message(mailbox, heard).await.unwrap().unwrap().deleted);
+    }
+}

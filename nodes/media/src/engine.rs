@@ -1,0 +1,71 @@
+//! The engine's handle.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::sync::mpsc;
+use twinbox_clock::BootInstant;
+
+use crate::{
+    MediaConfig, MediaError, MediaEvent, MediaStats, Session,
+    line::Line,
+    ports::Ports,
+    thread::{Command, Order, ThreadHandle},
+};
+
+/// The media engine. Clones share it; its threads end when the last clone and the last session are gone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: MediaConfig,
+    ports: Ports,
+    threads: Vec<Arc<ThreadHandle>>,
+    next_line: AtomicU64,
+}
+
+impl Engine {
+    /// Starts the media threads.
+    pub fn start(config: MediaConfig) -> Result<Self, MediaError> {
+        let ports = Ports::new(config.ports.clone())?;
+        if config.threads == 0 {
+            return Err(MediaError::Config {
+                problem: "there are to be no media threads".to_owned(),
+                remedy: "give at least one",
+            });
+        }
+        let threads =
+            (0..config.threads).map(|i| ThreadHandle::spawn(i, config.media_timeout)).collect::<Result<_, _>>()?;
+        Ok(Self { inner: Arc::new(Inner { config, ports, threads, next_line: AtomicU64::new(0) }) })
+    }
+
+    /// Opens a session on a free even port of the range. It tells its events to `events`, which should have room
+    /// for a few: the media thread does not wait for the receiver, and keeps at most 64 for it.
+    pub fn open(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
+        let inner = &self.inner;
+        let thread = inner.threads.iter().min_by_key(|t| t.sessions.load(Relaxed)).ok_or(MediaError::Stopped)?;
+        let (socket, lease) = inner.ports.bind(inner.config.bind)?;
+        let session = Session {
+            line: inner.next_line.fetch_add(1, Relaxed),
+            port: lease.port(),
+            thread: thread.clone(),
+            counters: Arc::default(),
+        };
+        let line = Line::new(socket, lease, events, session.counters.clone(), BootInstant::now());
+        thread.send(Command { line: session.line, order: Order::Open(Box::new(line)) });
+        Ok(session)
+    }
+
+    /// Totals since the start, as of the last 5 ms.
+    pub fn stats(&self) -> MediaStats {
+        let mut total = MediaStats::default();
+        for thread in &self.inner.threads {
+            total.merge(&thread.stats());
+        }
+        total
+    }
+}

@@ -1,0 +1,113 @@
+//! How late packets are handled: a histogram.
+
+use std::time::Duration;
+
+/// Upper bounds of the buckets, in microseconds; one more bucket has what lies above.
+pub const BOUNDS_US: [u64; 18] = [
+    500, 1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 10_000, 12_000, 15_000, 20_000, 30_000, 50_000, 100_000,
+    200_000, 500_000, 1_000_000,
+];
+
+/// Audio packets by how long after their due time they were handled. Due is a packet by the RTP clock: its
+/// timestamp counted from the earliest packet of its stream in the last seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lateness {
+    /// Packets per bucket: bucket `i` has those up to [`BOUNDS_US`]`[i]` and above the bound before it.
+    pub buckets: [u64; BOUNDS_US.len() + 1],
+    /// The latest of all, in microseconds.
+    pub max_us: u64,
+    /// The sum, in microseconds.
+    pub sum_us: u64,
+}
+
+impl Lateness {
+    /// Counts one packet.
+    pub fn add(&mut self, late: Duration) {
+        let us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.partition_point(|&bound| bound < us);
+        self.buckets[bucket] += 1;
+        self.max_us = self.max_us.max(us);
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    /// Adds another histogram, as of another thread.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine += theirs;
+        }
+        self.max_us = self.max_us.max(other.max_us);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+
+    /// What was counted since an earlier reading. The maximum is then the bound of the highest bucket in use,
+    /// or the maximum of all where that is lower.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut difference = Self { sum_us: self.sum_us.saturating_sub(earlier.sum_us), ..Self::default() };
+        for (i, bucket) in difference.buckets.iter_mut().enumerate() {
+            *bucket = self.buckets[i].saturating_sub(earlier.buckets[i]);
+        }
+        difference.max_us = self.max_us;
+        difference.max_us = difference.percentile(1.0).map_or(0, |d| d.as_micros() as u64);
+        difference
+    }
+
+    /// Packets counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Packets handled later than this many milliseconds; exact where that is a bound of [`BOUNDS_US`].
+    pub fn over_ms(&self, ms: u64) -> u64 {
+        let first = BOUNDS_US.partition_point(|&bound| bound <= ms * 1_000);
+        self.buckets[first..].iter().sum()
+    }
+
+    /// The upper bound of the bucket that holds the packet at this share (0 to 1) of all, never more than the
+    /// maximum. `None` when nothing was counted.
+    pub fn percentile(&self, share: f64) -> Option<Duration> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        let rank = ((count as f64 * share).ceil() as u64).clamp(1, count);
+        let mut seen = 0;
+        let bucket = self.buckets.iter().position(|n| {
+            seen += n;
+            seen >= rank
+        })?;
+        Some(Duration::from_micros(BOUNDS_US.get(bucket).map_or(self.max_us, |&b| b.min(self.max_us))))
+    }
+
+    /// The median.
+    pub fn p50(&self) -> Option<Duration> {
+        self.percentile(0.5)
+    }
+
+    /// The 99th percentile.
+    pub fn p99(&self) -> Option<Duration> {
+        self.percentile(0.99)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_bounds_of_buckets() {
+        let mut lateness = Lateness::default();
+        assert_eq!(lateness.p50(), None);
+        for us in [100, 700, 700, 900, 45_000] {
+            lateness.add(Duration::from_micros(us));
+        }
+        let before = lateness.clone();
+        assert_eq!(lateness.p50(), Some(Duration::from_millis(1)));
+        assert_eq!(lateness.p99(), Some(Duration::from_millis(45)), "never above the maximum");
+        assert_eq!((lateness.over_ms(20), lateness.over_ms(1), lateness.count()), (1, 1, 5));
+        lateness.add(Duration::from_millis(20));
+        let since = lateness.since(&before);
+        assert_eq!((since.count(), since.over_ms(20), since.max_us), (1, 0, 20_000));
+        lateness.merge(&since);
+        assert_eq!(lateness.count(), 7);
+    }
+}

@@ -1,0 +1,252 @@
+//! The media thread: a wheel of four slots, 5 ms each, on which every line has its place.
+//!
+//! A line is visited once in 20 ms and takes what has come since; what it plays goes out at a slot of its own,
+//! one frame a turn. So the work of thousands of calls is spread over time, and no packet wakes anybody up.
+
+use std::{
+    collections::HashMap,
+    io, mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::{self, TryRecvError},
+    },
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+
+use crate::{
+    Clip, MediaError, MediaStats, RecordSpec, Remote,
+    line::{Line, Tools},
+    pace::Shift,
+    socket::{Batch, Waker},
+};
+
+const SLOTS: usize = 4;
+const SLOT: Duration = Duration::from_millis(5);
+
+/// Further behind than this the wheel is set anew rather than turned faster: the machine stood still.
+const LOST: Duration = Duration::from_millis(200);
+
+/// What a session asks of its line.
+pub(crate) struct Command {
+    pub(crate) line: u64,
+    pub(crate) order: Order,
+}
+
+pub(crate) enum Order {
+    Open(Box<Line>),
+    SetRemote(Remote),
+    Play(u64, Vec<Clip>),
+    StopPlay,
+    Record(RecordSpec),
+    StopRecord,
+    Close,
+}
+
+/// A media thread as engine and sessions hold it. When the last of them is gone, the thread ends.
+pub(crate) struct ThreadHandle {
+    /// `None` only while being dropped.
+    commands: Option<mpsc::Sender<Command>>,
+    waker: Arc<Waker>,
+    pub(crate) sessions: AtomicUsize,
+    stats: Arc<Mutex<MediaStats>>,
+}
+
+impl ThreadHandle {
+    pub(crate) fn spawn(index: usize, media_timeout: Duration) -> Result<Arc<Self>, MediaError> {
+        let failed = |what: &str, source: io::Error| MediaError::Io { what: what.to_owned(), source };
+        let waker = Arc::new(Waker::new().map_err(|e| failed("making an event descriptor", e))?);
+        let (commands, queue) = mpsc::channel();
+        let stats = Arc::new(Mutex::new(MediaStats::default()));
+        let thread = Thread {
+            commands: queue,
+            waker: waker.clone(),
+            published: stats.clone(),
+            tools: Tools { batch: Batch::new(), stats: MediaStats::default(), media_timeout },
+            lines: Vec::new(),
+            free: Vec::new(),
+            index: HashMap::new(),
+            receiving: Default::default(),
+            playing: Default::default(),
+        };
+        std::thread::Builder::new()
+            .name(format!("media-{index}"))
+            .spawn(move || thread.run())
+            .map_err(|e| failed("starting a media thread", e))?;
+        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats }))
+    }
+
+    pub(crate) fn send(&self, command: Command) {
+        match command.order {
+            Order::Open(_) => self.sessions.fetch_add(1, Relaxed),
+            Order::Close => self.sessions.fetch_sub(1, Relaxed),
+            _ => 0,
+        };
+        // It fails only when the thread has panicked; its calls then end by their timers.
+        if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
+            self.waker.wake();
+        }
+    }
+
+    pub(crate) fn stats(&self) -> MediaStats {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stats.sessions = self.sessions.load(Relaxed);
+        stats
+    }
+}
+
+impl Drop for ThreadHandle {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.waker.wake();
+    }
+}
+
+struct Thread {
+    commands: mpsc::Receiver<Command>,
+    waker: Arc<Waker>,
+    published: Arc<Mutex<MediaStats>>,
+    tools: Tools,
+    /// Lines by place; a place that is empty is in `free`.
+    lines: Vec<Option<Place>>,
+    free: Vec<usize>,
+    index: HashMap<u64, usize>,
+    /// Places to visit, by slot: every line once.
+    receiving: [Vec<usize>; SLOTS],
+    /// Places to send for, by slot: every line that plays once.
+    playing: [Vec<usize>; SLOTS],
+}
+
+struct Place {
+    line: Box<Line>,
+    /// The slot of `playing` that has it.
+    plays_in: Option<usize>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut slot = 0;
+        let mut next = BootInstant::now() + SLOT;
+        loop {
+            if self.index.is_empty() {
+                self.publish();
+                self.waker.wait(None);
+                next = BootInstant::now();
+            }
+            let wait = next.since(BootInstant::now());
+            if !wait.is_zero() {
+                self.waker.wait(Some(wait));
+            }
+            if !self.obey(slot) {
+                return;
+            }
+            let now = BootInstant::now();
+            if now < next {
+                continue;
+            }
+            self.turn(slot, next);
+            self.publish();
+            slot = (slot + 1) % SLOTS;
+            next = if now.since(next) > LOST { now + SLOT } else { next + SLOT };
+        }
+    }
+
+    /// Does what the slot's lines have to do, whose moment is `due`.
+    fn turn(&mut self, slot: usize, due: BootInstant) {
+        let mut playing = mem::take(&mut self.playing[slot]);
+        playing.retain(|&at| {
+            let Some(place) = &mut self.lines[at] else { return false };
+            let goes_on = place.line.play_frame(due, &mut self.tools.stats);
+            if !goes_on {
+                place.plays_in = None;
+            }
+            goes_on
+        });
+        self.playing[slot] = playing;
+
+        let mut receiving = mem::take(&mut self.receiving[slot]);
+        receiving.retain(|&at| {
+            let Some(place) = &mut self.lines[at] else { return false };
+            let to = match place.line.visit(BootInstant::now(), SLOTS as u8, &mut self.tools) {
+                Shift::Stay => return true,
+                Shift::Later => (slot + 1) % SLOTS,
+                Shift::Earlier => (slot + SLOTS - 1) % SLOTS,
+            };
+            self.receiving[to].push(at);
+            false
+        });
+        self.receiving[slot] = receiving;
+    }
+
+    /// Carries out the commands that have come; false when nobody is left to give any.
+    fn obey(&mut self, slot: usize) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command { line, order: Order::Open(opened) }) => self.open(line, opened),
+                Ok(Command { line, order }) => {
+                    if let Some(&at) = self.index.get(&line) {
+                        self.order(at, line, order, slot);
+                    }
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn open(&mut self, id: u64, line: Box<Line>) {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.lines.push(None);
+            self.lines.len() - 1
+        });
+        self.lines[at] = Some(Place { line, plays_in: None });
+        self.index.insert(id, at);
+        if let Some(emptiest) = self.receiving.iter_mut().min_by_key(|slot| slot.len()) {
+            emptiest.push(at);
+        }
+    }
+
+    fn order(&mut self, at: usize, id: u64, order: Order, slot: usize) {
+        let Some(Place { line, plays_in }) = &mut self.lines[at] else { return };
+        let now = BootInstant::now();
+        let tools = &mut self.tools;
+        if !matches!(order, Order::Play(..) | Order::StopPlay) {
+            line.catch_up(now, tools);
+        }
+        match order {
+            Order::Open(_) => {}
+            Order::SetRemote(remote) => line.set_remote(now, remote),
+            Order::Play(play, clips) => {
+                line.play(play, clips);
+                if plays_in.is_none() {
+                    *plays_in = Some(slot);
+                    self.playing[slot].push(at);
+                }
+            }
+            Order::StopPlay => {
+                line.stop_play();
+                if let Some(slot) = plays_in.take() {
+                    self.playing[slot].retain(|&other| other != at);
+                }
+            }
+            Order::Record(spec) => line.record(now, spec, &mut tools.stats),
+            Order::StopRecord => line.stop_record(&mut tools.stats),
+            Order::Close => {
+                line.stop_record(&mut tools.stats);
+                self.index.remove(&id);
+                self.receiving
+                    .iter_mut()
+                    .chain(&mut self.playing)
+                    .for_each(|slot| slot.retain(|&other| other != at));
+                self.lines[at] = None;
+                self.free.push(at);
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.tools.stats);
+    }
+}

@@ -1,0 +1,132 @@
+//! Digits, ports, time-outs and statistics over real sockets.
+
+mod common;
+
+use std::{net::UdpSocket, time::Duration};
+
+use common::{LOCALHOST, Line, SOON, engine, speech};
+use tokio::sync::mpsc;
+use twinbox_media::{Codec, Engine, MediaConfig, MediaError, MediaEvent, Remote};
+
+#[tokio::test]
+async fn a_key_is_one_digit_though_its_end_comes_three_times() {
+    let engine = engine(23_000..=23_019);
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    for key in "1123#*".chars() {
+        line.far.say(&speech(320));
+        line.far.press(key);
+    }
+    for key in "1123#*".chars() {
+        assert_eq!(line.event().await, MediaEvent::Digit(key));
+    }
+    line.negotiate(Remote { dtmf: None, ..line.remote() }).await;
+    line.far.press('9');
+    let more = tokio::time::timeout(Duration::from_millis(100), line.events.recv()).await;
+    assert!(more.is_err(), "{more:?}");
+    assert_eq!(line.session.counters().dropped, 7, "not negotiated, not taken");
+}
+
+#[tokio::test]
+async fn ports_are_even_run_out_and_come_back() {
+    let _taken = UdpSocket::bind((LOCALHOST, 23_022)).unwrap();
+    let engine = engine(23_019..=23_025);
+    let (events, mut ended) = mpsc::channel(1);
+    let first = engine.open(events).unwrap();
+    let (events, _second_events) = mpsc::channel(1);
+    let second = engine.open(events.clone()).unwrap();
+    assert_eq!((first.local_port(), second.local_port()), (23_020, 23_024));
+    match engine.open(events.clone()) {
+        Err(error @ MediaError::NoPort { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains("no RTP port is free in 23019-23025: 2 are in use"), "{text}");
+        }
+        other => panic!("{:?}", other.map(|s| s.local_port())),
+    }
+    assert_eq!(engine.stats().sessions, 2);
+    first.close();
+    assert_eq!(tokio::time::timeout(SOON, ended.recv()).await, Ok(None));
+    let third = loop {
+        match engine.open(events.clone()) {
+            Ok(session) => break session,
+            // The line is dropped piece by piece, its port last.
+            Err(MediaError::NoPort { .. }) => tokio::task::yield_now().await,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(third.local_port(), 23_020);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    for (config, words) in [
+        (MediaConfig::new(LOCALHOST, 5_001..=5_001), "5001-5001 has no even port"),
+        (MediaConfig { threads: 0, ..MediaConfig::new(LOCALHOST, 5_000..=5_100) }, "no media threads"),
+    ] {
+        let error = Engine::start(config).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn silence_on_the_wire_is_told_once_and_not_on_hold() {
+    let config =
+        MediaConfig { media_timeout: Duration::from_millis(200), ..MediaConfig::new(LOCALHOST, 23_040..=23_059) };
+    let engine = Engine::start(config).unwrap();
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    assert_eq!(line.event().await, MediaEvent::MediaTimeout);
+    let nothing = async |line: &mut Line, when: &str| {
+        let event = tokio::time::timeout(Duration::from_millis(500), line.events.recv()).await;
+        assert!(event.is_err(), "{when}: {event:?}");
+    };
+    nothing(&mut line, "once is enough").await;
+    line.negotiate(Remote { receive: false, ..line.remote() }).await;
+    nothing(&mut line, "on hold").await;
+    line.negotiate(line.remote()).await;
+    line.far.say(&speech(160));
+    assert_eq!(line.event().await, MediaEvent::MediaTimeout, "and again after a packet");
+}
+
+#[tokio::test]
+async fn a_sprayed_port_does_not_starve_the_others() {
+    let engine = engine(23_060..=23_079);
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let sprayed = Line::open(&engine, Codec::Pcmu).await;
+    let to = (LOCALHOST, sprayed.session.local_port());
+    let spray = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..20_000 {
+        // A full queue at the far end is what this is about.
+        let _ = spray.send_to(&[0x80; 172], to);
+    }
+    line.far.press('5');
+    assert_eq!(line.event().await, MediaEvent::Digit('5'));
+    assert_eq!(sprayed.session.counters().received, 0);
+}
+
+#[tokio::test]
+async fn events_wait_for_a_slow_receiver() {
+    let engine = engine(23_080..=23_099);
+    let mut line = Line::open_with(&engine, Codec::Pcmu, 1).await;
+    for key in "1234".chars() {
+        line.far.press(key);
+    }
+    line.taken(4 * 7).await;
+    for key in "1234".chars() {
+        assert_eq!(line.event().await, MediaEvent::Digit(key));
+    }
+}
+
+#[tokio::test]
+async fn lateness_is_measured_by_the_rtp_clock() {
+    let engine = engine(23_100..=23_119);
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    // 30 ms pass between packets that are 20 ms apart by their timestamps.
+    for _ in 0..10 {
+        line.far.say(&speech(160));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    line.taken(10).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let lateness = engine.stats().lateness;
+    assert_eq!(lateness.count(), 10);
+    assert!(lateness.max_us >= 80_000 && lateness.over_ms(20) >= 5, "{lateness:?}");
+}

@@ -1,0 +1,245 @@
+//! The duty over a real store: judged by what arrives at a receiver.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
+use twinbox_ids::{CallId, ClusterId, Epoch, Incarnation, MailboxId, MessageId, NodeName};
+use twinbox_mailstore::{Codec, Lights, Mailstore, Mark, NewMailbox, RecordingMeta, Settings};
+use twinbox_notifier::{Guard, Lease, Light, LightSender, Notifier, Policy, SendError};
+use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
+use twinbox_replication_peer::{PeerConfig, Peers};
+use twinbox_replication_store::{Store, StoreConfig};
+
+/// A lease that the test gives and takes.
+#[derive(Clone)]
+struct Hand {
+    holding: watch::Sender<Option<Epoch>>,
+    entered: Arc<AtomicUsize>,
+}
+
+struct Entered(Arc<AtomicUsize>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Hand {
+    fn give(&self, number: u64) -> Epoch {
+        let epoch = Epoch { generation: 0, number, node: name() };
+        self.holding.send_replace(Some(epoch.clone()));
+        epoch
+    }
+
+    fn take(&self) {
+        self.holding.send_replace(None);
+    }
+}
+
+impl Lease for Hand {
+    type Entered = Entered;
+
+    fn holding(&self) -> watch::Receiver<Option<Epoch>> {
+        self.holding.subscribe()
+    }
+
+    fn enter(&self, epoch: &Epoch) -> Option<Entered> {
+        self.entered.fetch_add(1, SeqCst);
+        let entered = Entered(self.entered.clone());
+        self.allows(epoch).then_some(entered)
+    }
+
+    fn allows(&self, epoch: &Epoch) -> bool {
+        self.holding.borrow().as_ref() == Some(epoch)
+    }
+}
+
+/// What reached the receiver: number, new, saved, number of the epoch.
+type Arrived = (String, u32, u32, u64);
+
+/// A PBX that takes, refuses, or does not answer.
+#[derive(Clone)]
+struct Pbx {
+    arrivals: mpsc::UnboundedSender<Arrived>,
+    deaf: Arc<AtomicBool>,
+    hung: Arc<AtomicBool>,
+    reached: Arc<Notify>,
+}
+
+impl LightSender for Pbx {
+    async fn send(&self, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+        self.reached.notify_one();
+        if self.hung.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if !guard.allows() {
+            return Err(SendError::NotHolder);
+        }
+        let Lights { new, saved } = light.lights;
+        let _ = self.arrivals.send((light.number.clone(), new, saved, epoch.number));
+        if self.deaf.load(SeqCst) { Err(SendError::Unreachable("no answer".to_owned())) } else { Ok(()) }
+    }
+
+    async fn changed(&self, _: &Light, _: &Epoch, guard: Guard) -> Result<(), SendError> {
+        if guard.allows() { Ok(()) } else { Err(SendError::NotHolder) }
+    }
+}
+
+struct Rig {
+    mailstore: Mailstore,
+    hand: Hand,
+    pbx: Pbx,
+    arrivals: mpsc::UnboundedReceiver<Arrived>,
+    notifier: Notifier,
+}
+
+fn name() -> NodeName {
+    "a".parse().unwrap()
+}
+
+fn mailstore(dir: &Path) -> Mailstore {
+    let tls = dir.join("tls");
+    std::fs::create_dir(&tls).unwrap();
+    let authority = CertificateAuthority::create(ClusterId(7), "test").unwrap();
+    authority.issue(&name(), MemberKind::Node).unwrap().save(&tls).unwrap();
+    let store = Store::open(StoreConfig { dir: dir.join("store"), node: name(), reserve_bytes: 0 }).unwrap();
+    let config = PeerConfig {
+        node: name(),
+        cluster: ClusterId(7),
+        peers: vec![],
+        ack_timeout: Duration::from_millis(250),
+        tls: Arc::new(NodeIdentity::load(&tls).unwrap()),
+    };
+    let peers = Peers::new(config, store.clone());
+    Mailstore::new(store, peers, Settings::new(name(), Incarnation::random(), 1))
+}
+
+impl Rig {
+    fn new(dir: &TempDir) -> Self {
+        let mailstore = mailstore(dir.path());
+        let (arrivals, receiver) = mpsc::unbounded_channel();
+        let hand = Hand { holding: watch::Sender::new(None), entered: Arc::default() };
+        let pbx = Pbx { arrivals, deaf: Arc::default(), hung: Arc::default(), reached: Arc::new(Notify::new()) };
+        let policy = Policy { first_retry: Duration::from_millis(5), ..Policy::default() };
+        let notifier = Notifier::start(mailstore.clone(), hand.clone(), pbx.clone(), policy);
+        Self { mailstore, hand, pbx, arrivals: receiver, notifier }
+    }
+
+    async fn mailbox(&self, number: &str) -> MailboxId {
+        let new = NewMailbox { pin: None, ..NewMailbox::new(number, "") };
+        self.mailstore.create(new).await.unwrap().0.id
+    }
+
+    async fn leave(&self, mailbox: MailboxId) -> MessageId {
+        let meta =
+            RecordingMeta { mailbox, caller: None, caller_name: None, codec: Codec::Pcmu, call: CallId::random() };
+        let live = self.mailstore.begin_recording(meta).await.unwrap();
+        live.append(0, Bytes::from(vec![7; 12_000])).unwrap();
+        live.file().await.unwrap().message
+    }
+
+    async fn arrival(&mut self) -> Arrived {
+        timeout(Duration::from_secs(10), self.arrivals.recv()).await.expect("in time").expect("the duty runs")
+    }
+
+    /// Waits for this to arrive; what arrives before it may only be an earlier state.
+    async fn until(&mut self, expected: (&str, u32, u32, u64)) {
+        let (number, new, saved, epoch) = expected;
+        let expected = (number.to_owned(), new, saved, epoch);
+        while self.arrival().await != expected {}
+    }
+}
+
+#[tokio::test]
+async fn who_becomes_holder_sends_all_and_then_what_changes() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    let (first, second) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
+    rig.leave(first).await;
+    assert!(rig.arrivals.try_recv().is_err(), "no lease, no NOTIFY");
+    assert!(rig.notifier.snapshot().is_empty() && rig.notifier.epoch().is_none() && rig.notifier.is_running());
+
+    let epoch = rig.hand.give(1);
+    let mut all = [rig.arrival().await, rig.arrival().await];
+    all.sort();
+    assert_eq!(all, [("1001".to_owned(), 1, 0, 1), ("1002".to_owned(), 0, 0, 1)]);
+    assert_eq!(rig.notifier.epoch(), Some(epoch));
+    assert_eq!(rig.notifier.snapshot().len(), 2);
+
+    let message = rig.leave(second).await;
+    assert_eq!(rig.arrival().await, ("1002".to_owned(), 1, 0, 1));
+    rig.mailstore.mark(second, message, Mark::Heard).await.unwrap();
+    assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 1, 1));
+    rig.mailstore.remove(second).await.unwrap();
+    assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 0, 1));
+}
+
+#[tokio::test]
+async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    let mailbox = rig.mailbox("1001").await;
+    rig.pbx.deaf.store(true, SeqCst);
+    rig.hand.give(1);
+    rig.until(("1001", 0, 0, 1)).await;
+    rig.until(("1001", 0, 0, 1)).await;
+    rig.leave(mailbox).await;
+    rig.until(("1001", 1, 0, 1)).await;
+    let state = &rig.notifier.snapshot()[0];
+    assert!(state.failures > 0 && state.sent.is_none(), "{state:?}");
+    rig.pbx.deaf.store(false, SeqCst);
+    rig.until(("1001", 1, 0, 1)).await;
+    rig.leave(mailbox).await;
+    rig.until(("1001", 2, 0, 1)).await;
+}
+
+#[tokio::test]
+async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    let mailbox = rig.mailbox("1001").await;
+    rig.pbx.hung.store(true, SeqCst);
+    rig.hand.give(1);
+    rig.pbx.reached.notified().await;
+    assert_eq!(rig.hand.entered.load(SeqCst), 1);
+    rig.hand.take();
+    // The write that hangs is dropped: the duty can be handed over.
+    timeout(Duration::from_secs(10), async {
+        while rig.hand.entered.load(SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("dropped");
+    rig.pbx.hung.store(false, SeqCst);
+    rig.leave(mailbox).await;
+    assert!(rig.arrivals.try_recv().is_err());
+
+    // Holder again, in another epoch: everything, under that epoch.
+    rig.hand.give(3);
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 3));
+}
+
+#[tokio::test]
+async fn an_epoch_that_follows_another_begins_anew() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    rig.mailbox("1001").await;
+    rig.hand.give(1);
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
+    rig.hand.give(2);
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 2));
+}

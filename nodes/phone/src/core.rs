@@ -1,0 +1,250 @@
+//! What all calls of a phone share: the wire, and who waits for what.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use twinbox_clock::BootInstant;
+use twinbox_sip::{
+    Method, Request, Response,
+    strict::{self, Verdict},
+    uri::Uri,
+    via::COOKIE,
+};
+
+use crate::{
+    CallError, Notify, Transport,
+    api::list,
+    wire::{Flow, Received, Wire},
+};
+
+pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
+
+/// Answers kept for requests that come again.
+const REMEMBERED: usize = 512;
+
+/// A message, when it came and from where.
+pub(crate) struct Arrived<T> {
+    pub(crate) message: T,
+    pub(crate) at: BootInstant,
+    pub(crate) flow: Flow,
+}
+
+/// Call-ID and our tag.
+pub(crate) type LegKey = (String, String);
+
+/// Branch and method.
+pub(crate) type ExchangeKey = (String, Method);
+
+type Waiting<K, T> = Mutex<HashMap<K, mpsc::UnboundedSender<Arrived<T>>>>;
+
+pub(crate) struct Core {
+    pub(crate) wire: Wire,
+    exchanges: Waiting<ExchangeKey, Response>,
+    legs: Waiting<LegKey, Request>,
+    /// ACKs by the branch of their INVITE, for final answers that come again.
+    acks: Mutex<HashMap<String, (Bytes, Flow)>>,
+    answered: Mutex<VecDeque<(String, Bytes)>>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<Notify>>>,
+}
+
+/// Ends the wait when dropped.
+pub(crate) struct Registration<K: Eq + Hash, T> {
+    core: Arc<Core>,
+    map: fn(&Core) -> &Waiting<K, T>,
+    pub(crate) key: K,
+}
+
+impl<K: Eq + Hash, T> Drop for Registration<K, T> {
+    fn drop(&mut self) {
+        lock((self.map)(&self.core)).remove(&self.key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A random token for tags, branches and Call-IDs.
+pub(crate) fn token() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+impl Core {
+    pub(crate) fn new(wire: Wire) -> Arc<Self> {
+        Arc::new(Self {
+            wire,
+            exchanges: Mutex::default(),
+            legs: Mutex::default(),
+            acks: Mutex::default(),
+            answered: Mutex::default(),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Hands out what comes, until the wire ends.
+    pub(crate) async fn run(self: Arc<Self>, mut received: mpsc::UnboundedReceiver<Received>) {
+        while let Some(Received { bytes, flow }) = received.recv().await {
+            let at = BootInstant::now();
+            match strict::read(&bytes) {
+                Verdict::Request(message) => self.request(Arrived { message, at, flow }).await,
+                Verdict::Response(message) => self.response(Arrived { message, at, flow }).await,
+                Verdict::Refuse(response, fault) => {
+                    tracing::debug!(%fault, "a request that cannot be read");
+                    flow.send(response.to_bytes()).await;
+                }
+                Verdict::Drop(fault) => tracing::debug!(%fault, "a message that cannot be read"),
+            }
+        }
+    }
+
+    async fn response(&self, response: Arrived<Response>) {
+        let headers = &response.message.headers;
+        let Some(branch) = headers.top_via().and_then(|via| via.branch()).map(str::to_owned) else { return };
+        let method = headers.cseq_method();
+        if method == Method::Invite && !response.message.is_provisional() {
+            let ack = lock(&self.acks).get(&branch).cloned();
+            if let Some((bytes, flow)) = ack {
+                return flow.send(bytes).await;
+            }
+        }
+        if let Some(waiting) = lock(&self.exchanges).get(&(branch, method)) {
+            // A receiver that is gone has had its final answer.
+            let _ = waiting.send(response);
+        }
+    }
+
+    async fn request(&self, request: Arrived<Request>) {
+        let Request { method, uri, headers, body } = &request.message;
+        let leg = headers.tag("To").map(|tag| (headers.call_id().to_owned(), tag.to_owned()));
+        let has_tag = leg.is_some();
+        let remembered = remember_key(&request.message);
+        let again = lock(&self.answered).iter().find(|(key, _)| *key == remembered).map(|(_, bytes)| bytes.clone());
+        if let Some(bytes) = again.filter(|_| *method != Method::Ack) {
+            return request.flow.send(bytes).await;
+        }
+        if let Some(waiting) = leg.and_then(|key| lock(&self.legs).get(&key).cloned()) {
+            let _ = waiting.send(request);
+            return;
+        }
+        let code = match method {
+            Method::Ack => return,
+            _ if has_tag => 481,
+            Method::Options => 200,
+            Method::Notify => {
+                let notify = notify(&request);
+                lock(&self.listeners).retain(|listener| listener.send(notify.clone()).is_ok());
+                200
+            }
+            Method::Cancel => 481,
+            Method::Invite => 486,
+            _ => 405,
+        };
+        tracing::debug!(%method, code, uri_length = uri.len(), octets = body.len(), "a request outside of a dialog");
+        self.reply(&request, request.message.respond(code).with("Allow", ALLOW).with_to_tag(&token())).await;
+    }
+
+    /// Answers a request, and the same again when it comes again.
+    pub(crate) async fn reply(&self, request: &Arrived<Request>, response: Response) {
+        let bytes = response.to_bytes();
+        {
+            let mut answered = lock(&self.answered);
+            answered.push_back((remember_key(&request.message), bytes.clone()));
+            if answered.len() > REMEMBERED {
+                answered.pop_front();
+            }
+        }
+        request.flow.send(bytes).await;
+    }
+
+    /// Waits for the responses of a transaction.
+    pub(crate) fn expect_responses(
+        self: &Arc<Self>,
+        key: ExchangeKey,
+    ) -> (Registration<ExchangeKey, Response>, mpsc::UnboundedReceiver<Arrived<Response>>) {
+        self.register(|core| &core.exchanges, key)
+    }
+
+    /// Waits for the requests of a dialog.
+    pub(crate) fn expect_requests(
+        self: &Arc<Self>,
+        key: LegKey,
+    ) -> (Registration<LegKey, Request>, mpsc::UnboundedReceiver<Arrived<Request>>) {
+        self.register(|core| &core.legs, key)
+    }
+
+    fn register<K: Eq + Hash + Clone, T>(
+        self: &Arc<Self>,
+        map: fn(&Core) -> &Waiting<K, T>,
+        key: K,
+    ) -> (Registration<K, T>, mpsc::UnboundedReceiver<Arrived<T>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        lock(map(self)).insert(key.clone(), sender);
+        (Registration { core: self.clone(), map, key }, receiver)
+    }
+
+    /// Sends the ACK for an INVITE's final answer, now and whenever that answer comes again.
+    pub(crate) async fn acknowledge(&self, branch: &str, bytes: Bytes, flow: Flow) {
+        lock(&self.acks).insert(branch.to_owned(), (bytes.clone(), flow.clone()));
+        flow.send(bytes).await;
+    }
+
+    pub(crate) fn forget_ack(&self, branch: &str) {
+        lock(&self.acks).remove(branch);
+    }
+
+    pub(crate) fn listen(&self) -> mpsc::UnboundedReceiver<Notify> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        lock(&self.listeners).push(sender);
+        receiver
+    }
+
+    /// A Via of ours with a new branch, and the branch.
+    pub(crate) fn via(&self) -> (String, String) {
+        let branch = format!("{COOKIE}{}", token());
+        let transport = if self.wire.transport() == Transport::Tcp { "TCP" } else { "UDP" };
+        (format!("SIP/2.0/{transport} {};branch={branch};rport", self.wire.address()), branch)
+    }
+
+    /// Our Contact.
+    pub(crate) fn contact(&self, user: &str) -> String {
+        let transport = if self.wire.transport() == Transport::Tcp { ";transport=tcp" } else { "" };
+        format!("<sip:{user}@{}{transport}>", self.wire.address())
+    }
+}
+
+/// A NOTIFY as it is shown.
+pub(crate) fn notify(request: &Arrived<Request>) -> Notify {
+    let headers = &request.message.headers;
+    Notify {
+        arrived: request.at,
+        source: request.flow.peer(),
+        uri: request.message.uri.clone(),
+        cseq: headers.cseq(),
+        call_id: headers.call_id().to_owned(),
+        state: headers.get("Subscription-State").unwrap_or_default().to_owned(),
+        headers: list(headers),
+        body: String::from_utf8_lossy(&request.message.body).into_owned(),
+    }
+}
+
+/// The address that a SIP URI stands for.
+pub(crate) async fn resolve(uri: &str) -> Result<SocketAddr, CallError> {
+    let parsed = Uri::parse(uri).filter(Uri::is_sip);
+    let parsed = parsed.ok_or_else(|| CallError::new(400, "the target is no SIP URI: use sip:user@host[:port]"))?;
+    let unknown = || CallError::new(400, format!("the host of the target has no address: {}", parsed.host));
+    let mut addresses =
+        tokio::net::lookup_host((parsed.host, parsed.port.unwrap_or(5060))).await.map_err(|_| unknown())?;
+    addresses.next().ok_or_else(unknown)
+}
+
+fn remember_key(request: &Request) -> String {
+    let headers = &request.headers;
+    let branch = headers.top_via().and_then(|via| via.branch()).unwrap_or_default();
+    format!("{branch} {} {} {}", request.method, headers.cseq(), headers.call_id())
+}

@@ -1,0 +1,142 @@
+//! Client transactions (RFC 3261 section 17.1): a request, sent until it is answered.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{sync::mpsc, time::Instant};
+use twinbox_clock::BootInstant;
+use twinbox_ids::Pii;
+use twinbox_sip::{
+    Method, Request, Response,
+    digest::{self, Credentials},
+};
+
+use crate::{
+    CallError, Transport,
+    core::{Arrived, Core, ExchangeKey, Registration, token},
+    wire::Flow,
+};
+
+const T1: Duration = Duration::from_millis(500);
+const T2: Duration = Duration::from_secs(4);
+/// Timers B and F: when nothing answers for this long, nobody is there.
+const PATIENCE: Duration = Duration::from_secs(32);
+
+pub(crate) struct Exchange {
+    registration: Registration<ExchangeKey, Response>,
+    responses: mpsc::UnboundedReceiver<Arrived<Response>>,
+    bytes: Bytes,
+    pub(crate) flow: Flow,
+    pub(crate) sent: BootInstant,
+    /// When to send again, and how long after that; `None` once that is pointless.
+    again: Option<(Instant, Duration)>,
+    deadline: Option<Instant>,
+}
+
+impl Exchange {
+    /// Sends a request, its Via put in front.
+    pub(crate) async fn start(core: &Arc<Core>, request: &mut Request, flow: Flow) -> Self {
+        let (via, branch) = core.via();
+        request.headers.push_front("Via", via);
+        Self::send(core, branch, request, flow).await
+    }
+
+    /// Sends the CANCEL of an INVITE: the same Via, Request-URI, To and number (section 9.1).
+    pub(crate) async fn cancel(core: &Arc<Core>, invite: &Request, flow: Flow) -> Self {
+        let mut cancel = Request { method: Method::Cancel, body: Bytes::new(), ..invite.clone() };
+        for name in ["Content-Type", "Contact", "Supported", "Allow", "Authorization", "Proxy-Authorization"] {
+            cancel.headers.remove(name);
+        }
+        cancel.headers.set("CSeq", format!("{} CANCEL", invite.headers.cseq()));
+        let branch = cancel.headers.top_via().and_then(|via| via.branch()).unwrap_or_default().to_owned();
+        Self::send(core, branch, &cancel, flow).await
+    }
+
+    async fn send(core: &Arc<Core>, branch: String, request: &Request, flow: Flow) -> Self {
+        let (registration, responses) = core.expect_responses((branch, request.method.clone()));
+        let bytes = request.to_bytes();
+        let (now, sent) = (Instant::now(), BootInstant::now());
+        flow.send(bytes.clone()).await;
+        let again = (core.wire.transport() == Transport::Udp).then_some((now + T1, T1));
+        Self { registration, responses, bytes, flow, sent, again, deadline: Some(now + PATIENCE) }
+    }
+
+    pub(crate) fn branch(&self) -> &str {
+        &self.registration.key.0
+    }
+
+    /// The next response, sending again meanwhile. `None` when there was none for too long.
+    pub(crate) async fn next(&mut self) -> Option<Arrived<Response>> {
+        loop {
+            let until = self.again.map(|(at, _)| at).into_iter().chain(self.deadline).min();
+            let response = match until {
+                Some(until) => tokio::time::timeout_at(until, self.responses.recv()).await,
+                None => Ok(self.responses.recv().await),
+            };
+            if let Ok(response) = response {
+                // An INVITE that was received is sent no more, and may ring for long.
+                if self.registration.key.1 == Method::Invite {
+                    self.again = None;
+                    self.deadline = None;
+                }
+                return response;
+            }
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return None;
+            }
+            if let Some((at, interval)) = self.again.filter(|(at, _)| now >= *at) {
+                self.flow.send(self.bytes.clone()).await;
+                let double = interval * 2;
+                let interval = if self.registration.key.1 == Method::Invite { double } else { double.min(T2) };
+                self.again = Some((at + interval, interval));
+            }
+        }
+    }
+
+    /// The final response.
+    pub(crate) async fn finish(&mut self) -> Option<Arrived<Response>> {
+        loop {
+            let response = self.next().await?;
+            if !response.message.is_provisional() {
+                return Some(response);
+            }
+        }
+    }
+}
+
+/// Sends a request other than INVITE; the final response, after a digest challenge that of the second try. The
+/// request is left as it was sent last, so that its number can be read from it.
+pub(crate) async fn ask(
+    core: &Arc<Core>,
+    request: &mut Request,
+    flow: Flow,
+    auth: Option<&(String, String)>,
+) -> Result<(Arrived<Response>, Duration), CallError> {
+    loop {
+        let mut exchange = Exchange::start(core, request, flow.clone()).await;
+        let sent = exchange.sent;
+        let response = exchange.finish().await.ok_or_else(|| CallError::new(408, "nothing answered"))?;
+        if !answer_challenge(request, &response.message, auth) {
+            let time = response.at.since(sent);
+            return Ok((response, time));
+        }
+    }
+}
+
+/// Makes the request ready to be sent once more after a digest challenge; false when it is to be left at that.
+pub(crate) fn answer_challenge(
+    request: &mut Request,
+    response: &Response,
+    auth: Option<&(String, String)>,
+) -> bool {
+    let Some((username, password)) = auth else { return false };
+    let credentials = Credentials { username: username.clone(), password: Pii::new(password.clone()) };
+    let cseq = request.headers.cseq() + 1;
+    let answered = digest::answer(request, response, &credentials, &token());
+    if answered {
+        request.headers.remove("Via");
+        request.headers.set("CSeq", format!("{cseq} {}", request.method));
+    }
+    answered
+}

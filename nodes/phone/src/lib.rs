@@ -1,0 +1,102 @@
+//! A test phone: calls, speaks, listens, presses keys, subscribes to message lights.
+//!
+//! Real SIP over UDP or TCP and real RTP, with everything that a test wants to see: answer times, the audio
+//! received bit for bit, loss and jitter, and how late the phone itself was. One [`Phone`] carries many
+//! [`Call`]s. It is a client of its own, with plain transactions, so that it does not share a node's faults.
+
+mod api;
+mod call;
+mod core;
+mod exchange;
+mod leg;
+mod line;
+mod sdp;
+mod subscription;
+mod wire;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub use api::{
+    Answer, CallError, CallOptions, CallStats, Digits, Direction, Ended, Notify, Offer, PhoneConfig, Target,
+    Transport,
+};
+pub use call::{Call, Dialing};
+pub use subscription::Subscription;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+pub use twinbox_rtp::Codec;
+use twinbox_sip::Method;
+
+use crate::{core::Core, leg::Leg, wire::Wire};
+
+/// A phone: one SIP socket. Clones share it; it closes with the last of them, its calls and its subscriptions.
+#[derive(Clone)]
+pub struct Phone {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    core: Arc<Core>,
+    _stop: DropGuard,
+}
+
+impl Phone {
+    /// Opens the SIP socket.
+    pub async fn bind(config: PhoneConfig) -> std::io::Result<Self> {
+        let stop = CancellationToken::new();
+        let (sender, received) = mpsc::unbounded_channel();
+        let address = SocketAddr::new(config.local, config.port);
+        let wire = Wire::open(address, config.transport, sender, stop.clone()).await?;
+        let core = Core::new(wire);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(core.clone().run(received)));
+        Ok(Self { handle: Arc::new(Handle { core, _stop: stop.drop_guard() }) })
+    }
+
+    /// Our SIP address.
+    pub fn address(&self) -> SocketAddr {
+        self.handle.core.wire.address()
+    }
+
+    /// Calls and waits for the answer.
+    pub async fn call(&self, target: impl Into<Target>, options: CallOptions) -> Result<Call, CallError> {
+        self.dial(target, options).await?.answered().await
+    }
+
+    /// Calls; the answer is waited for by [`Dialing::answered`].
+    pub async fn dial(&self, target: impl Into<Target>, options: CallOptions) -> Result<Dialing, CallError> {
+        Dialing::start(self.handle.clone(), target.into(), options).await
+    }
+
+    /// Sends a request outside of a dialog, as OPTIONS, and gives its final answer, whatever it is.
+    pub async fn request(
+        &self,
+        method: &str,
+        target: impl Into<Target>,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, CallError> {
+        let (core, target) = (&self.handle.core, target.into());
+        let to = match target.address {
+            Some(address) => address,
+            None => core::resolve(&target.uri).await?,
+        };
+        let flow = core.wire.flow(to).await.map_err(|e| CallError::new(503, format!("the network failed: {e}")))?;
+        let contact = core.contact("phone");
+        let mut leg = Leg::new(None, &contact, &format!("<{}>", target.uri), &target.uri, contact.clone());
+        let mut request = leg.request(Method::parse(method));
+        call::fill(&mut request, headers, body);
+        let (response, time) = exchange::ask(core, &mut request, flow, None).await?;
+        Ok(call::answer(response.message, time))
+    }
+
+    /// Subscribes to a mailbox's message light (RFC 3842).
+    pub async fn subscribe(&self, target: impl Into<Target>, expires: Duration) -> Result<Subscription, CallError> {
+        Subscription::start(self.handle.clone(), target.into(), expires).await
+    }
+
+    /// All NOTIFYs outside of our subscriptions, from now on; each is answered 200, and shown once however often
+    /// it is sent.
+    pub fn unsolicited(&self) -> mpsc::UnboundedReceiver<Notify> {
+        self.handle.core.listen()
+    }
+}

@@ -1,0 +1,345 @@
+//! A call's RTP: one clock of 20 ms that speaks, and an ear that keeps everything it hears.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use twinbox_clock::BootInstant;
+use twinbox_rtp::{
+    Codec, FRAME, SAMPLE_RATE, dtmf, g711,
+    packet::{Header, Packet, RtpTime, SeqNo, Ssrc},
+    recorder::{Recorder, Settings},
+    sequence::{Order, Sequence},
+};
+
+use crate::CallStats;
+
+const FRAME_TIME: Duration = Duration::from_millis(20);
+
+/// How long a key is held down, in samples: 100 ms.
+const PRESS: u16 = 800;
+
+/// The far end, as negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Far {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) codec: Codec,
+    pub(crate) payload_type: u8,
+    pub(crate) dtmf: Option<u8>,
+    /// We may send.
+    pub(crate) send: bool,
+}
+
+/// A call's RTP; dropping it ends its tasks.
+pub(crate) struct Line {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
+struct Shared {
+    socket: UdpSocket,
+    state: Mutex<State>,
+    heard: Notify,
+}
+
+struct State {
+    far: Option<Far>,
+    send_silence: bool,
+    queue: VecDeque<Speech>,
+    recorder: Option<Recorder>,
+    tape: Vec<u8>,
+    sequence: Sequence,
+    /// Arrival of the newest packet, and its timestamp.
+    newest: Option<(BootInstant, RtpTime)>,
+    jitter: f64,
+    sent: u64,
+    send_late: Duration,
+}
+
+/// Something to be said, and whom to tell when it is.
+struct Speech {
+    what: What,
+    done: oneshot::Sender<()>,
+}
+
+enum What {
+    Audio(Bytes),
+    Key { code: u8, sent: usize, start: RtpTime },
+}
+
+impl Line {
+    /// Opens an RTP socket on a free even port.
+    pub(crate) async fn open(ip: IpAddr, send_silence: bool) -> io::Result<Self> {
+        let mut odd = Vec::new();
+        let socket = loop {
+            let socket = UdpSocket::bind((ip, 0)).await?;
+            if socket.local_addr()?.port() % 2 == 0 {
+                break socket;
+            }
+            // Held, so that the next try gives another.
+            odd.push(socket);
+        };
+        let state = State {
+            far: None,
+            send_silence,
+            queue: VecDeque::new(),
+            recorder: None,
+            tape: Vec::new(),
+            sequence: Sequence::default(),
+            newest: None,
+            jitter: 0.0,
+            sent: 0,
+            send_late: Duration::ZERO,
+        };
+        let shared = Arc::new(Shared { socket, state: Mutex::new(state), heard: Notify::new() });
+        let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(shared.clone())));
+        Ok(Self { shared, _guard: stop.clone().drop_guard(), stop })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.shared.socket.local_addr()
+    }
+
+    /// Sets the far end; the first time it also begins to speak.
+    pub(crate) fn set_far(&self, far: Far) {
+        let first = self.shared.lock().far.replace(far).is_none();
+        if first {
+            tokio::spawn(self.stop.clone().run_until_cancelled_owned(speak(self.shared.clone())));
+        }
+    }
+
+    pub(crate) fn far(&self) -> Option<Far> {
+        self.shared.lock().far
+    }
+
+    /// Ends speaking and listening; what was heard stays.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+        self.shared.lock().queue.clear();
+        self.shared.heard.notify_waiters();
+    }
+
+    /// Says raw G.711; true when the last packet was sent.
+    pub(crate) async fn say(&self, audio: Bytes) -> bool {
+        audio.is_empty() || self.queue(What::Audio(audio)).await
+    }
+
+    /// Presses a key by telephone-events; true when its last packet was sent.
+    pub(crate) async fn press(&self, code: u8) -> bool {
+        self.queue(What::Key { code, sent: 0, start: RtpTime(0) }).await
+    }
+
+    async fn queue(&self, what: What) -> bool {
+        let (done, said) = oneshot::channel();
+        if self.stop.is_cancelled() {
+            return false;
+        }
+        self.shared.lock().queue.push_back(Speech { what, done });
+        tokio::select! {
+            said = said => said.is_ok(),
+            () = self.stop.cancelled() => false,
+        }
+    }
+
+    /// What was heard so far.
+    pub(crate) fn heard(&self) -> Bytes {
+        self.shared.lock().heard_from(0).into()
+    }
+
+    /// Waits until `look`, given what was heard from `from` on, finds something. `None` after `timeout`, or when
+    /// the line has ended without.
+    pub(crate) async fn wait<R>(
+        &self,
+        from: usize,
+        timeout: Duration,
+        mut look: impl FnMut(&[u8], Option<BootInstant>) -> Option<R>,
+    ) -> Option<R> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let more = self.shared.heard.notified();
+            let found = {
+                let state = self.shared.lock();
+                look(&state.heard_from(from), state.newest.map(|(at, _)| at))
+            };
+            if found.is_some() || self.stop.is_cancelled() || Instant::now() >= deadline {
+                return found;
+            }
+            // Silence is also what does not come: look again after a while.
+            let again = deadline.min(Instant::now() + FRAME_TIME);
+            let _ = tokio::time::timeout_at(again, more).await;
+        }
+    }
+
+    pub(crate) fn stats(&self) -> CallStats {
+        let state = self.shared.lock();
+        let counters = state.sequence.counters();
+        CallStats {
+            sent: state.sent,
+            received: counters.received,
+            lost: counters.lost,
+            jitter_ms: state.jitter / f64::from(SAMPLE_RATE) * 1_000.0,
+            send_late_ms: state.send_late.as_secs_f64() * 1_000.0,
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn heard_from(&self, from: usize) -> Vec<u8> {
+        let settled = self.tape.get(from..).unwrap_or_default();
+        let pending = self.recorder.as_ref().map(Recorder::pending).unwrap_or_default();
+        let skip = from.saturating_sub(self.tape.len());
+        [settled, pending.get(skip..).unwrap_or_default()].concat()
+    }
+
+    /// Takes a datagram.
+    fn take(&mut self, now: BootInstant, datagram: &[u8]) {
+        let (Some(far), Ok(packet)) = (self.far, Packet::parse(datagram)) else { return };
+        if packet.header.payload_type != far.payload_type {
+            return;
+        }
+        let order = self.sequence.push(packet.header.ssrc, packet.header.seq);
+        if order == Order::Duplicate {
+            return;
+        }
+        if let (Order::Ahead, Some((at, time))) = (order, self.newest) {
+            let passed = now.since(at).as_secs_f64() * f64::from(SAMPLE_RATE);
+            let off = passed - f64::from(packet.header.time.since(time));
+            self.jitter += (off.abs() - self.jitter) / 16.0;
+        }
+        if order != Order::Late {
+            self.newest = Some((now, packet.header.time));
+        }
+        let clock = Duration::from_nanos(now.as_nanos());
+        let recorder = self.recorder.get_or_insert_with(|| {
+            Recorder::new(Settings { codec: far.codec, limit: u64::MAX, end_silence: None }, clock)
+        });
+        let audio = g711::transcode(far.codec, recorder.codec(), packet.payload);
+        let tape = &mut self.tape;
+        recorder.push(clock, &packet.header, &audio, &mut |_, bytes: &[u8]| tape.extend_from_slice(bytes));
+    }
+}
+
+async fn listen(shared: Arc<Shared>) {
+    let mut buffer = [0; 2_048];
+    loop {
+        if let Ok((length, _)) = shared.socket.recv_from(&mut buffer).await {
+            shared.lock().take(BootInstant::now(), buffer.get(..length).unwrap_or_default());
+            shared.heard.notify_waiters();
+        }
+    }
+}
+
+/// The stream that we send.
+struct Stream {
+    ssrc: Ssrc,
+    seq: SeqNo,
+    time: RtpTime,
+    /// The packet before was not sent: the next one begins a talk spurt.
+    paused: bool,
+}
+
+async fn speak(shared: Arc<Shared>) {
+    let mut stream = Stream {
+        ssrc: Ssrc(rand::random()),
+        seq: SeqNo(rand::random()),
+        time: RtpTime(rand::random()),
+        paused: true,
+    };
+    let mut clock = tokio::time::interval(FRAME_TIME);
+    // Late packets are sent all the same: what was to be said is said in full.
+    clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let start = BootInstant::now();
+    let mut due = Duration::ZERO;
+    loop {
+        clock.tick().await;
+        let late = start.elapsed().saturating_sub(due);
+        due += FRAME_TIME;
+        let packet = {
+            let mut state = shared.lock();
+            state.send_late = state.send_late.max(late);
+            let packet = state.next_packet(&mut stream);
+            state.sent += u64::from(packet.is_some());
+            packet
+        };
+        if let Some((packet, to)) = packet {
+            // What does not leave is a lost packet.
+            let _ = shared.socket.send_to(&packet, to).await;
+        }
+    }
+}
+
+/// The payload of a packet to be sent.
+struct Payload {
+    payload_type: u8,
+    marker: bool,
+    time: RtpTime,
+    bytes: Vec<u8>,
+}
+
+impl State {
+    /// What goes out in this tick of the clock, if anything.
+    fn next_packet(&mut self, stream: &mut Stream) -> Option<(Vec<u8>, SocketAddr)> {
+        let now = stream.time;
+        stream.time = now.plus(FRAME as u32);
+        let far = self.far.filter(|far| far.send).and_then(|far| Some((far, far.address?)));
+        let Some((payload, to)) = far.and_then(|(far, to)| Some((self.next_payload(&far, now)?, to))) else {
+            stream.paused = true;
+            return None;
+        };
+        let Payload { payload_type, marker, time, bytes } = payload;
+        let marker = marker || std::mem::take(&mut stream.paused);
+        let header = Header { marker, payload_type, seq: stream.seq, time, ssrc: stream.ssrc };
+        stream.seq = stream.seq.plus(1);
+        Some(([&header.to_bytes()[..], &bytes].concat(), to))
+    }
+
+    fn next_payload(&mut self, far: &Far, now: RtpTime) -> Option<Payload> {
+        let silence = far.codec.silence();
+        let audio = |bytes| Payload { payload_type: far.payload_type, marker: false, time: now, bytes };
+        let Some(speech) = self.queue.front_mut() else {
+            return self.send_silence.then(|| audio(vec![silence; FRAME]));
+        };
+        let (payload, finished) = match &mut speech.what {
+            What::Audio(rest) => {
+                let mut frame = rest.split_to(rest.len().min(FRAME)).to_vec();
+                frame.resize(FRAME, silence);
+                (audio(frame), rest.is_empty())
+            }
+            What::Key { code, sent, start } => {
+                let first = *sent == 0;
+                if first {
+                    *start = now;
+                }
+                let mut events = dtmf::press(*code, PRESS).skip(*sent);
+                *sent += 1;
+                let bytes = events.next()?.to_bytes().to_vec();
+                let payload_type = far.dtmf?;
+                (Payload { payload_type, marker: first, time: *start, bytes }, events.next().is_none())
+            }
+        };
+        if finished && let Some(speech) = self.queue.pop_front() {
+            // Nobody may wait for it any more.
+            let _ = speech.done.send(());
+        }
+        Some(payload)
+    }
+}

@@ -1,0 +1,97 @@
+//! Subscriptions to message lights (RFC 3842, RFC 6665).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use twinbox_sip::{Method, Request, mwi};
+
+use crate::{
+    Answer, CallError, Handle, Notify, Target,
+    call::answer,
+    core::{Arrived, Core, LegKey, Registration, notify, resolve},
+    exchange,
+    leg::Leg,
+};
+
+/// A subscription to a mailbox's message light. Its NOTIFYs are answered 200 as they come. Dropping it forgets
+/// it: further ones are answered 481.
+pub struct Subscription {
+    handle: Arc<Handle>,
+    leg: Leg,
+    notifies: mpsc::UnboundedReceiver<Arrived<Request>>,
+    _stop: DropGuard,
+}
+
+impl Subscription {
+    pub(crate) async fn start(handle: Arc<Handle>, target: Target, expires: Duration) -> Result<Self, CallError> {
+        let core = &handle.core;
+        let from = core.contact("phone");
+        let leg = Leg::new(None, &from, &format!("<{}>", target.uri), &target.uri, from.clone());
+        let (registration, requests) = core.expect_requests((leg.call_id.clone(), leg.local_tag.clone()));
+        let (sender, notifies) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let serve = serve(core.clone(), registration, requests, sender);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(serve));
+        let mut subscription = Self { handle, leg, notifies, _stop: stop.drop_guard() };
+        subscription.subscribe(target.address, expires).await?;
+        Ok(subscription)
+    }
+
+    /// The next NOTIFY.
+    pub async fn next(&mut self) -> Option<Notify> {
+        let request = self.notifies.recv().await?;
+        self.leg.moved(&request.message.headers);
+        Some(notify(&request))
+    }
+
+    /// Subscribes again in the dialog.
+    pub async fn refresh(&mut self, expires: Duration) -> Result<Answer, CallError> {
+        self.subscribe(None, expires).await
+    }
+
+    /// Ends the subscription; the last NOTIFY can still be had by [`Self::next`].
+    pub async fn end(&mut self) -> Result<Answer, CallError> {
+        self.subscribe(None, Duration::ZERO).await
+    }
+
+    async fn subscribe(
+        &mut self,
+        address: Option<std::net::SocketAddr>,
+        expires: Duration,
+    ) -> Result<Answer, CallError> {
+        let core = &self.handle.core;
+        let to = match address {
+            Some(address) => address,
+            None => resolve(self.leg.next_hop()).await?,
+        };
+        let flow = core.wire.flow(to).await.map_err(|e| CallError::new(503, format!("the network failed: {e}")))?;
+        let mut request = self.leg.request(Method::Subscribe);
+        request.headers.push("Event", mwi::EVENT);
+        request.headers.push("Accept", mwi::CONTENT_TYPE);
+        request.headers.push("Expires", expires.as_secs().to_string());
+        let (response, time) = exchange::ask(core, &mut request, flow, None).await?;
+        if !response.message.is_success() {
+            return Err(CallError::from(&response.message));
+        }
+        self.leg.established(&response.message);
+        Ok(answer(response.message, time))
+    }
+}
+
+async fn serve(
+    core: Arc<Core>,
+    _registration: Registration<LegKey, Request>,
+    mut requests: mpsc::UnboundedReceiver<Arrived<Request>>,
+    notifies: mpsc::UnboundedSender<Arrived<Request>>,
+) {
+    while let Some(request) = requests.recv().await {
+        if request.message.method == Method::Notify {
+            core.reply(&request, request.message.respond(200)).await;
+            // Nobody may look any more.
+            let _ = notifies.send(request);
+        } else {
+            core.reply(&request, request.message.respond(405).with("Allow", "NOTIFY")).await;
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! SIP's transports: one UDP socket, or TCP connections by address.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+use twinbox_sip::framing::{Frame, Framer};
+
+use crate::Transport;
+
+/// Where something came from, and the way back.
+#[derive(Clone)]
+pub(crate) enum Flow {
+    Udp(Arc<UdpSocket>, SocketAddr),
+    Tcp(mpsc::UnboundedSender<Bytes>, SocketAddr),
+}
+
+impl Flow {
+    pub(crate) async fn send(&self, bytes: Bytes) {
+        match self {
+            // What does not leave is a lost packet: the retransmission is its remedy.
+            Self::Udp(socket, to) => drop(socket.send_to(&bytes, to).await),
+            Self::Tcp(connection, _) => drop(connection.send(bytes)),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Udp(_, peer) | Self::Tcp(_, peer) => *peer,
+        }
+    }
+}
+
+/// A message as it came.
+pub(crate) struct Received {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) flow: Flow,
+}
+
+/// The phone's SIP socket.
+pub(crate) struct Wire {
+    address: SocketAddr,
+    kind: Kind,
+    received: mpsc::UnboundedSender<Received>,
+    stop: CancellationToken,
+}
+
+enum Kind {
+    Udp(Arc<UdpSocket>),
+    Tcp(Connections),
+}
+
+type Connections = Arc<Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<Bytes>>>>;
+
+impl Wire {
+    /// Opens the socket and hands what comes to `received`, until `stop`.
+    pub(crate) async fn open(
+        address: SocketAddr,
+        transport: Transport,
+        received: mpsc::UnboundedSender<Received>,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let (address, kind) = match transport {
+            Transport::Udp => {
+                let socket = Arc::new(UdpSocket::bind(address).await?);
+                tokio::spawn(
+                    stop.clone().run_until_cancelled_owned(read_datagrams(socket.clone(), received.clone())),
+                );
+                (socket.local_addr()?, Kind::Udp(socket))
+            }
+            Transport::Tcp => {
+                let listener = TcpListener::bind(address).await?;
+                let address = listener.local_addr()?;
+                let connections = Connections::default();
+                let accept = accept(listener, connections.clone(), received.clone(), stop.clone());
+                tokio::spawn(stop.clone().run_until_cancelled_owned(accept));
+                (address, Kind::Tcp(connections))
+            }
+        };
+        Ok(Self { address, kind, received, stop })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        match self.kind {
+            Kind::Udp(_) => Transport::Udp,
+            Kind::Tcp(_) => Transport::Tcp,
+        }
+    }
+
+    /// The way to an address; over TCP the connection that there is, or a new one.
+    pub(crate) async fn flow(&self, to: SocketAddr) -> io::Result<Flow> {
+        match &self.kind {
+            Kind::Udp(socket) => Ok(Flow::Udp(socket.clone(), to)),
+            Kind::Tcp(connections) => {
+                if let Some(open) = lock(connections).get(&to).filter(|c| !c.is_closed()) {
+                    return Ok(Flow::Tcp(open.clone(), to));
+                }
+                let stream = TcpStream::connect(to).await?;
+                let sender = connect(stream, to, connections.clone(), self.received.clone(), self.stop.clone());
+                Ok(Flow::Tcp(sender, to))
+            }
+        }
+    }
+}
+
+fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, mpsc::UnboundedSender<Bytes>>> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_datagrams(socket: Arc<UdpSocket>, received: mpsc::UnboundedSender<Received>) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        // An error is the echo of something sent to nobody (ICMP).
+        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let bytes = buffer.get(..length).unwrap_or_default().to_vec();
+            if received.send(Received { bytes, flow: Flow::Udp(socket.clone(), from) }).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    connections: Connections,
+    received: mpsc::UnboundedSender<Received>,
+    stop: CancellationToken,
+) {
+    while let Ok((stream, peer)) = listener.accept().await {
+        connect(stream, peer, connections.clone(), received.clone(), stop.clone());
+    }
+}
+
+/// Runs a connection; gives the way to write to it.
+fn connect(
+    stream: TcpStream,
+    peer: SocketAddr,
+    connections: Connections,
+    received: mpsc::UnboundedSender<Received>,
+    stop: CancellationToken,
+) -> mpsc::UnboundedSender<Bytes> {
+    let (sender, to_write) = mpsc::unbounded_channel();
+    lock(&connections).insert(peer, sender.clone());
+    let flow = Flow::Tcp(sender.clone(), peer);
+    tokio::spawn(async move {
+        stop.run_until_cancelled(serve(stream, flow, to_write, received)).await;
+        lock(&connections).remove(&peer);
+    });
+    sender
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    flow: Flow,
+    mut to_write: mpsc::UnboundedReceiver<Bytes>,
+    received: mpsc::UnboundedSender<Received>,
+) {
+    // A small request must not wait for the answer to the last one.
+    let _ = stream.set_nodelay(true);
+    let (mut read, mut write) = stream.split();
+    let reading = async {
+        let mut framer = Framer::default();
+        let mut buffer = vec![0; 16_384];
+        while let Ok(length @ 1..) = read.read(&mut buffer).await {
+            framer.push(buffer.get(..length).unwrap_or_default());
+            while let Some(frame) = framer.next_frame() {
+                match frame {
+                    Frame::Message(bytes) => {
+                        if received.send(Received { bytes, flow: flow.clone() }).is_err() {
+                            return;
+                        }
+                    }
+                    Frame::Ping => flow.send(Bytes::from_static(b"\r\n")).await,
+                    Frame::Lost(_) => return,
+                }
+            }
+        }
+    };
+    let writing = async {
+        while let Some(bytes) = to_write.recv().await {
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = writing => {}
+    }
+}

@@ -1,0 +1,5 @@
+//! The one binary of Twinbox.
+
+fn main() -> std::process::ExitCode {
+    twinbox_cli::main()
+}

@@ -1,0 +1,161 @@
+//! The committer: one thread that runs transactions in order, gathers their writes, and pays for all that wait
+//! with one sync.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{DiskError, TransactError, Transaction, sync, transaction::Overlay};
+
+/// How many transactions share one sync at most: bounds the memory of a group and the wait of its first.
+const GROUP: usize = 1024;
+
+/// How many transactions may wait before those who bring more wait themselves.
+pub(crate) const QUEUE: usize = 4096;
+
+/// A transaction on its way through the committer.
+pub(crate) trait Job: Send {
+    /// Runs it; true when its writes are to be kept.
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> bool;
+    /// Tells the caller, once it is durable or has failed.
+    fn finish(self: Box<Self>, outcome: Result<(), DiskError>);
+}
+
+/// A [`Job`] of two closures: `run` on the committer thread, and `then`, also there, once it is durable.
+pub(crate) struct Task<F, T, R, E, S> {
+    pub(crate) run: Option<F>,
+    pub(crate) then: T,
+    pub(crate) result: Option<Result<R, E>>,
+    pub(crate) reply: oneshot::Sender<Result<S, TransactError<E>>>,
+}
+
+impl<F, T, R, E, S> Job for Task<F, T, R, E, S>
+where
+    F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send,
+    T: FnOnce(R) -> S + Send,
+    R: Send,
+    E: Send,
+    S: Send,
+{
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> bool {
+        self.result = self.run.take().map(|run| run(transaction));
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), DiskError>) {
+        let Self { then, result, reply, .. } = *self;
+        let answer = match (outcome, result) {
+            (Err(error), Some(Ok(_)) | None) => Err(TransactError::Disk(error)),
+            (_, Some(Err(refused))) => Err(TransactError::Refused(refused)),
+            (Ok(()), Some(Ok(result))) => Ok(then(result)),
+            (Ok(()), None) => Err(TransactError::Disk(DiskError::Panicked)),
+        };
+        // A caller that has gone away does not want to know.
+        let _ = reply.send(answer);
+    }
+}
+
+pub(crate) struct Committer {
+    pub(crate) db: sled::Db,
+    pub(crate) dir: PathBuf,
+    pub(crate) broken: Arc<OnceLock<String>>,
+}
+
+impl Committer {
+    /// Serves until every sender is gone.
+    pub(crate) fn serve(self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+        let mut jobs = Vec::new();
+        while let Some(first) = queue.blocking_recv() {
+            jobs.push(first);
+            while jobs.len() < GROUP {
+                let Ok(next) = queue.try_recv() else { break };
+                jobs.push(next);
+            }
+            self.group(&mut jobs);
+        }
+    }
+
+    fn group(&self, jobs: &mut Vec<Box<dyn Job>>) {
+        let mut writes = Overlay::new();
+        let mut panicked = Vec::with_capacity(jobs.len());
+        let broken = self.check();
+        for job in jobs.iter_mut() {
+            // Its group may depend on what it read, so each is run even when nothing is written in the end;
+            // but a broken store runs nothing.
+            panicked.push(broken.is_ok() && !self.run(job.as_mut(), &mut writes));
+        }
+        let outcome = broken.and_then(|()| self.write(writes));
+        for (job, panicked) in jobs.drain(..).zip(panicked) {
+            let outcome = if panicked { Err(DiskError::Panicked) } else { outcome.clone() };
+            // What runs after a commit must not take the committer with it.
+            if catch_unwind(AssertUnwindSafe(|| job.finish(outcome))).is_err() {
+                tracing::error!("what was to follow a commit panicked");
+            }
+        }
+    }
+
+    /// Runs one job over the writes of its group; false when it panicked.
+    fn run(&self, job: &mut dyn Job, writes: &mut Overlay) -> bool {
+        let read_error = |error| index_error(&self.dir, &error);
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            let mut transaction = Transaction::new(&self.db, writes, &read_error);
+            job.run(&mut transaction).then(|| transaction.into_writes())
+        }));
+        match run {
+            Ok(Some(own)) => writes.extend(own),
+            Ok(None) => {}
+            Err(_) => {
+                tracing::error!("a transaction panicked; nothing of it is written");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn write(&self, writes: Overlay) -> Result<(), DiskError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            self.db.apply_batch(batch)?;
+            self.db.flush().map(|_| ())
+        }));
+        match written {
+            Ok(Ok(())) => self.check(),
+            Ok(Err(error)) => Err(self.fail(error.to_string())),
+            Err(_) => Err(self.fail("the index panicked".to_owned())),
+        }
+    }
+
+    /// An error once anything has failed.
+    fn check(&self) -> Result<(), DiskError> {
+        if self.broken.get().is_none() && sync::failed_under(&self.dir) {
+            self.fail("fdatasync of the index failed".to_owned());
+        }
+        match self.broken.get() {
+            None => Ok(()),
+            Some(detail) => Err(DiskError::Broken { detail: detail.clone() }),
+        }
+    }
+
+    fn fail(&self, detail: String) -> DiskError {
+        tracing::error!(dir = %self.dir.display(), detail, "the store takes no more writes");
+        let detail = self.broken.get_or_init(|| detail).clone();
+        DiskError::Broken { detail }
+    }
+}
+
+pub(crate) fn index_error(dir: &std::path::Path, error: &sled::Error) -> DiskError {
+    DiskError::Index { dir: dir.to_owned(), detail: error.to_string() }
+}

@@ -1,0 +1,105 @@
+//! What can go wrong with a disk. Cloneable: one failed sync fails every write of its group.
+
+use std::{io, path::PathBuf};
+
+/// Why the disk did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// Another process, or this one, has the directory open.
+    #[error("'{}' is in use by another process: stop that one, or give this one a directory of its own", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The self-test at opening found that a flush would not reach the disk.
+    #[error("a flush in '{}' did not reach fdatasync: {detail}; this build of the program must not be used", dir.display())]
+    NotSynced {
+        /// The directory.
+        dir: PathBuf,
+        /// What the self-test saw.
+        detail: &'static str,
+    },
+    /// A write or sync failed before: nothing more is written by this process.
+    #[error("the store takes no more writes since one failed ({detail}): see to the disk, then restart")]
+    Broken {
+        /// The first failure.
+        detail: String,
+    },
+    /// Too little free space is left (rule A4).
+    #[error("'{}' has {free} bytes free and {needed} are to stay free: make room or lower the reserve", dir.display())]
+    StoreFull {
+        /// The directory.
+        dir: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// What this kind of write leaves free, and its own size.
+        needed: u64,
+    },
+    /// A key or value over [`crate::MAX_KEY`] or [`crate::MAX_VALUE`].
+    #[error("a {what} of {length} bytes is over the limit of {limit}: split it into several")]
+    TooLarge {
+        /// `key` or `value`.
+        what: &'static str,
+        /// Its length in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// An operation on a file or directory failed.
+    #[error("cannot {what} '{}': {detail}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What kind of failure.
+        kind: io::ErrorKind,
+        /// The system's words.
+        detail: String,
+    },
+    /// A sync failed: the file must not be written again, and the store that it belongs to is broken (rule A4).
+    #[error("cannot sync '{}': {detail}", path.display())]
+    Sync {
+        /// Which file or directory.
+        path: PathBuf,
+        /// The system's words.
+        detail: String,
+    },
+    /// The index could not be opened or read.
+    #[error("cannot read the index in '{}': {detail}", dir.display())]
+    Index {
+        /// The directory.
+        dir: PathBuf,
+        /// The store's words.
+        detail: String,
+    },
+    /// The transaction panicked; nothing of it was written.
+    #[error("a transaction panicked: nothing of it was written")]
+    Panicked,
+    /// The disk is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl DiskError {
+    /// An [`DiskError::Io`] from what the system said.
+    pub fn io(what: &'static str, path: impl Into<PathBuf>, error: &io::Error) -> Self {
+        Self::Io { what, path: path.into(), kind: error.kind(), detail: error.to_string() }
+    }
+
+    pub(crate) fn sync(path: impl Into<PathBuf>, error: &io::Error) -> Self {
+        Self::Sync { path: path.into(), detail: error.to_string() }
+    }
+}
+
+/// Why a transaction did not happen. Nothing of it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransactError<E> {
+    /// The transaction itself said no.
+    #[error(transparent)]
+    Refused(E),
+    /// The disk could not.
+    #[error(transparent)]
+    Disk(DiskError),
+}

@@ -1,0 +1,75 @@
+//! Making a flush a flush.
+//!
+//! On Linux sled 0.34 ends a flush with `sync_file_range`, which survives a killed process and not a power cut:
+//! it neither flushes the drive's cache nor writes the file's size. This module defines that symbol itself, as
+//! `fdatasync`; the linker prefers a definition in the program over the C library's. `Disk::open` refuses to
+//! run where it did not.
+
+use std::{
+    ffi::{c_int, c_uint},
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Files of which a sync failed. sled reports such a failure to whoever flushes next; this makes sure that we
+/// know of it even when the sync was one that nobody waited for.
+static FAILED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Takes the place of the C library's function, for sled: `fdatasync` of the whole file, counted.
+///
+/// # Safety
+/// None is needed: any `fd` is fine, one that is not open is answered with `EBADF`.
+#[unsafe(no_mangle)]
+pub extern "C" fn sync_file_range(fd: c_int, _offset: i64, _bytes: i64, _flags: c_uint) -> c_int {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: fdatasync takes any number; it touches no memory of ours.
+    let result = unsafe { libc::fdatasync(fd) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        if let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{fd}")) {
+            FAILED.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+        }
+        // SAFETY: the location of this thread's errno is always valid. Reading the link may have changed it,
+        // and sled looks at it.
+        unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO) };
+    }
+    result
+}
+
+/// How many syncs this process did through this crate.
+pub(crate) fn count() -> u64 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// True when a sync of a file under `dir` failed.
+pub(crate) fn failed_under(dir: &Path) -> bool {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|path| path.starts_with(dir))
+}
+
+/// True when the symbol that sled calls is ours.
+pub(crate) fn is_linked() -> bool {
+    let before = count();
+    // SAFETY: whichever function is linked, it takes any number and touches no memory of ours; descriptor -1
+    // is never open.
+    unsafe { libc::sync_file_range(-1, 0, 0, 0) };
+    count() > before
+}
+
+/// `fdatasync` of an open file, counted.
+pub(crate) fn data(file: &File) -> io::Result<()> {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    file.sync_data()
+}
+
+/// `fsync` of an open file or directory, counted.
+pub(crate) fn all(file: &File) -> io::Result<()> {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    file.sync_all()
+}

@@ -1,0 +1,67 @@
+//! Opening, and files beside the index.
+
+use std::fs;
+
+use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
+
+#[test]
+fn a_directory_that_is_in_use_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(&dir.path().join("deep/down")).expect("a disk");
+    let error = Disk::open(&dir.path().join("deep/down")).err().expect("a refusal");
+    assert!(matches!(error, DiskError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("deep/down"), "{error}");
+    let other = disk.clone();
+    drop(disk);
+    assert!(Disk::open(&dir.path().join("deep/down")).is_err(), "a clone still has it");
+    drop(other);
+    Disk::open(&dir.path().join("deep/down")).expect("free again");
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("file"), "").expect("a file");
+    let error = Disk::open(&dir.path().join("file/db")).err().expect("a refusal");
+    assert!(error.to_string().contains("file"), "{error}");
+}
+
+#[test]
+fn a_file_is_whole_synced_and_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let before = Disk::fsync_count();
+    file::write_durably(dir.path(), "name", b"old").expect("a write");
+    assert!(Disk::fsync_count() >= before + 2, "the file and its directory are synced");
+    file::write_durably(dir.path(), "name", b"new").expect("a write");
+    assert_eq!(fs::read(dir.path().join("name")).expect("the file"), b"new");
+    assert_eq!(file::list(dir.path()).expect("a list").len(), 1);
+
+    // What a process that died left half-written goes; what merely looks a little like it stays.
+    for name in [".name.1.2.aside", "name.aside", ".name"] {
+        fs::write(dir.path().join(name), "").expect("a file");
+    }
+    file::remove_asides(dir.path()).expect("a clean-up");
+    assert!(!dir.path().join(".name.1.2.aside").exists());
+    assert_eq!(file::list(dir.path()).expect("a list").len(), 3);
+
+    // A name that cannot be written leaves nothing aside.
+    fs::create_dir(dir.path().join("folder")).expect("a folder");
+    assert!(file::write_durably(dir.path(), "folder", b"").is_err());
+    assert_eq!(file::list(dir.path()).expect("a list").len(), 4);
+}
+
+#[test]
+fn new_data_is_refused_before_small_writes_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let free = Reserve::new(dir.path(), 0).space().expect("space").free;
+    // Space comes and goes on a machine at work: the margins here are far wider than that.
+    let roomy = Reserve::new(dir.path(), 0);
+    assert_eq!(roomy.check(Need::Data(1)), Ok(()));
+    assert!(matches!(roomy.check(Need::Data(free * 2)), Err(DiskError::StoreFull { .. })));
+    let tight = Reserve::new(dir.path(), free * 2);
+    assert!(matches!(tight.check(Need::Data(0)), Err(DiskError::StoreFull { .. })));
+    assert_eq!(tight.check(Need::Small), Ok(()));
+    assert!(!tight.space().expect("space").takes_data());
+    let full = Reserve::new(dir.path(), u64::MAX);
+    assert!(matches!(full.check(Need::Small), Err(DiskError::StoreFull { .. })));
+}

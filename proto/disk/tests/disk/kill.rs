@@ -1,0 +1,54 @@
+//! What was acknowledged is there after `kill -9`: a child process writes, says so, and is killed.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use twinbox_disk::Disk;
+
+const DIR: &str = "TWINBOX_TEST_KILL_DIR";
+
+/// Not a test of its own: the child process of the one below.
+#[test]
+fn child() {
+    let Some(dir) = env::var_os(DIR) else { return };
+    let disk = Disk::open(dir.as_ref()).expect("a disk");
+    for n in 0..u32::MAX {
+        let entry = move |t: &mut twinbox_disk::Transaction<'_>| {
+            t.put(n.to_be_bytes(), vec![7; 300])?;
+            // Another "table", in the same transaction.
+            t.put(*b"last", n.to_be_bytes())
+        };
+        disk.transact_blocking(entry).expect("a write");
+        println!("wrote {n}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_kill() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut expected = 0;
+    for round in 0..3 {
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "kill::child", "--nocapture"])
+            .env(DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let wrote = |line: String| line.rsplit_once("wrote ").and_then(|(_, n)| n.parse::<u32>().ok());
+        let last = output.lines().map_while(Result::ok).filter_map(wrote).nth(40 + 17 * round);
+        child.kill().expect("a kill");
+        child.wait().expect("its end");
+        expected = last.expect("the child wrote").max(expected);
+
+        let disk = Disk::open(dir.path()).expect("the disk after the kill");
+        for n in 0..=expected {
+            assert!(disk.get(&n.to_be_bytes()).expect("a read").is_some(), "{n} of {expected} is gone");
+        }
+        let last = disk.get(b"last").expect("a read").expect("a last one");
+        assert!(disk.get(&last).expect("a read").is_some(), "half a transaction is there");
+    }
+}

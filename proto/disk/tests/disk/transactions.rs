@@ -1,0 +1,218 @@
+//! Transactions: what they see, what they write, what a group costs.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use twinbox_disk::{Disk, DiskError, MAX_KEY, MAX_VALUE, Pair, TransactError};
+
+use crate::put;
+
+fn all(disk: &Disk, prefix: &[u8]) -> Vec<Pair> {
+    disk.scan(prefix).collect::<Result<_, _>>().expect("a scan")
+}
+
+#[tokio::test]
+async fn what_is_written_is_read_and_there_after_reopening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    put(&disk, b"a/1", b"one").await.expect("a write");
+    put(&disk, b"a/2", b"two").await.expect("a write");
+    put(&disk, b"b/1", b"other").await.expect("a write");
+    drop(disk);
+    let disk = Disk::open(dir.path()).expect("the disk again");
+    assert_eq!(disk.get(b"a/1"), Ok(Some(b"one".into())));
+    assert_eq!(disk.get(b"a/3"), Ok(None));
+    assert_eq!(all(&disk, b"a/"), [(b"a/1".into(), b"one".into()), (b"a/2".into(), b"two".into())]);
+    assert_eq!(disk.scan(b"a/").next_back(), Some(Ok((b"a/2".into(), b"two".into()))));
+    assert_eq!(disk.scan_range(b"a/2", b"b").count(), 1);
+    assert_eq!(disk.scan_range(b"b", b"a").count(), 0);
+    assert_eq!(all(&disk, b"").len(), 3, "the self-test leaves nothing behind");
+}
+
+#[tokio::test]
+async fn a_refused_transaction_writes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let refused = disk.transact(|t| {
+        t.put(*b"a", *b"1").map_err(|_| "disk")?;
+        Err::<(), _>("no")
+    });
+    assert_eq!(refused.await, Err(TransactError::Refused("no")));
+    assert_eq!(disk.get(b"a"), Ok(None));
+    for (key, value, what) in [(MAX_KEY + 1, 1, "key"), (1, MAX_VALUE + 1, "value")] {
+        match put(&disk, &vec![b'k'; key], &vec![0; value]).await {
+            Err(TransactError::Refused(DiskError::TooLarge { what: found, .. })) => assert_eq!(found, what),
+            other => panic!("a large {what} gave {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_panics_harms_nobody_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let panics = disk.transact(|t| {
+        t.put(*b"bad", *b"1")?;
+        if t.get(b"bad")?.is_some() {
+            panic!("the test panics here");
+        }
+        Ok::<_, DiskError>(())
+    });
+    let (bad, good) = tokio::join!(panics, put(&disk, b"good", b"1"));
+    assert_eq!(bad, Err(TransactError::Disk(DiskError::Panicked)));
+    assert_eq!(good, Ok(()));
+    assert_eq!(disk.get(b"bad"), Ok(None));
+    let then = disk.transact_then(|_| Ok::<_, DiskError>(()), |()| panic!("the test panics here"));
+    let then: Result<(), _> = then.await;
+    assert_eq!(then, Err(TransactError::Disk(DiskError::Panicked)));
+    assert_eq!(put(&disk, b"after", b"1").await, Ok(()));
+    assert_eq!(disk.broken(), None);
+}
+
+#[tokio::test]
+async fn transactions_run_one_after_the_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    // Each reads what the one before wrote, also within one group.
+    let count = |disk: Disk| async move {
+        disk.transact(|t| {
+            let before = t.get(b"n")?.map_or(0, |n| u64::from_be_bytes(n.try_into().expect("8 bytes")));
+            t.put(*b"n", (before + 1).to_be_bytes())?;
+            Ok::<_, DiskError>(before)
+        })
+        .await
+    };
+    let tasks: Vec<_> = (0..200).map(|_| tokio::spawn(count(disk.clone()))).collect();
+    let mut seen = Vec::new();
+    for task in tasks {
+        seen.push(task.await.expect("a task").expect("a commit"));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_follows_a_commit_runs_in_the_order_of_commits() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let (sender, order) = std::sync::mpsc::channel();
+    let commits = (0..100u8).map(|n| {
+        let sender = sender.clone();
+        disk.transact_then(move |t| t.put([n], [n]), move |()| sender.send(n))
+    });
+    for result in futures::future::join_all(commits).await {
+        result.expect("a commit").expect("a receiver");
+    }
+    drop(sender);
+    assert_eq!(order.into_iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn every_commit_is_synced_and_many_share_one_sync() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let before = Disk::fsync_count();
+    for n in 0..10u8 {
+        put(&disk, &[n], b"alone").await.expect("a write");
+        assert!(Disk::fsync_count() > before + u64::from(n), "a commit resolved without a sync");
+    }
+    let before = Disk::fsync_count();
+    let writes = (0..500u16).map(|n| {
+        let disk = disk.clone();
+        async move { put(&disk, &n.to_be_bytes(), b"together").await }
+    });
+    for result in futures::future::join_all(writes).await {
+        result.expect("a write");
+    }
+    let syncs = Disk::fsync_count() - before;
+    assert!((1..100).contains(&syncs), "{syncs} syncs for 500 transactions");
+    // Who only reads pays for none.
+    let before = Disk::fsync_count();
+    disk.transact(|t| t.get(b"x")).await.expect("a read");
+    assert_eq!(Disk::fsync_count(), before);
+}
+
+#[test]
+fn threads_can_commit_too_even_within_a_runtime() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    disk.transact_blocking(|t| t.put(*b"a", *b"1")).expect("a commit from a thread");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async { disk.transact_blocking(|t| t.put(*b"a", *b"2")) }).expect("a commit at start-up");
+    assert_eq!(disk.get(b"a"), Ok(Some(b"2".into())));
+}
+
+/// sled puts a page over a quarter of a segment into a file of its own, which it never syncs.
+#[tokio::test]
+async fn the_largest_values_never_go_where_nothing_is_synced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    for round in 0..4u8 {
+        let writes = (0..60u16).map(|n| {
+            let disk = disk.clone();
+            let key = [&[b'k'; 900][..], &(n * 7 % 60).to_be_bytes()].concat();
+            async move { put(&disk, &key, &vec![round; MAX_VALUE]).await }
+        });
+        for result in futures::future::join_all(writes).await {
+            result.expect("a write");
+        }
+    }
+    drop(disk);
+    let unsynced = std::fs::read_dir(dir.path().join("index/blobs")).expect("sled's folder").count();
+    assert_eq!(unsynced, 0, "values went into files that are never synced");
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put(u8, u8),
+    Remove(u8),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A transaction over what is stored, over what its group wrote, over its own writes, sees what a plain map
+    /// with all of that would hold.
+    #[test]
+    fn a_scan_sees_all_layers(
+        ops in prop::collection::vec(
+            prop_oneof![(0..20u8, any::<u8>()).prop_map(|(k, v)| Op::Put(k, v)), (0..20u8).prop_map(Op::Remove)], 0..60),
+        split in prop::collection::vec(1..8usize, 12), start in 0..20u8, limit in 0..25usize,
+    ) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::open(dir.path()).expect("a disk");
+        let mut model = BTreeMap::new();
+        let mut ops = ops.into_iter();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut commits = Vec::new();
+            for size in split {
+                let ops: Vec<Op> = ops.by_ref().take(size).collect();
+                for op in &ops {
+                    match op {
+                        Op::Put(k, v) => drop(model.insert(vec![b'p', *k], vec![*v])),
+                        Op::Remove(k) => drop(model.remove(&vec![b'p', *k])),
+                    }
+                }
+                let whole: Vec<Pair> = model.clone().into_iter().collect();
+                let part: Vec<Pair> =
+                    model.range(vec![b'p', start]..).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect();
+                commits.push(disk.transact(move |t| {
+                    for op in ops {
+                        match op {
+                            Op::Put(k, v) => t.put([b'p', k], [v])?,
+                            Op::Remove(k) => t.remove([b'p', k]),
+                        }
+                    }
+                    t.put(*b"q", *b"beyond the prefix")?;
+                    let same = t.scan(b"p")? == whole && t.scan_from(b"p", &[b'p', start], limit)? == part;
+                    Ok::<_, DiskError>(same)
+                }));
+            }
+            for same in futures::future::join_all(commits).await {
+                assert!(same.expect("a commit"), "a scan saw something else");
+            }
+        });
+        prop_assert_eq!(all(&disk, b"p"), model.into_iter().collect::<Vec<_>>());
+    }
+}

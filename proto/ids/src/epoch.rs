@@ -1,0 +1,31 @@
+//! Epochs: the numbers that go up at every move of a duty and travel with every outside effect.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::NodeName;
+
+/// Totally ordered by generation, then number, then node (rule R7). A heal after a split raises the
+/// generation above all that was seen, so that no solo epoch ever outranks what the majority decided later.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Raised by a heal after a split.
+    pub generation: u64,
+    /// Raised by every move.
+    pub number: u64,
+    /// Who holds the duty in this epoch.
+    pub node: NodeName,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}@{}", self.generation, self.number, self.node)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({self})")
+    }
+}

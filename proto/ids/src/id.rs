@@ -1,0 +1,220 @@
+//! Opaque identifiers. Each is its own type, so that a message is never mistaken for a mailbox.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is no {what}: {expected}")]
+pub struct ParseIdError {
+    what: &'static str,
+    text: String,
+    expected: &'static str,
+}
+
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub u128);
+
+        impl $name {
+            /// A new identifier from the system's random source.
+            pub fn random() -> Self {
+                Self(rand::random())
+            }
+
+            /// The 16 bytes, most significant first: sorts like the number, for use in keys.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.to_be_bytes()
+            }
+
+            /// The inverse of [`Self::to_bytes`]; `None` unless there are exactly 16 bytes.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(|b| Self(u128::from_be_bytes(b)))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                (text.len() == 32)
+                    .then(|| u128::from_str_radix(text, 16).ok())
+                    .flatten()
+                    .map(Self)
+                    .ok_or_else(|| ParseIdError {
+                        what: $what,
+                        text: text.to_owned(),
+                        expected: "32 hexadecimal digits",
+                    })
+            }
+        }
+    };
+}
+
+random_id!(
+    /// One life of a store: random, new at every start of a process (rule D1).
+    Origin, "origin"
+);
+random_id!(
+    /// One life of a node's process, as the role manager and SIP Contacts name it.
+    Incarnation, "incarnation"
+);
+random_id!(
+    /// A cluster, made once by `cluster init`.
+    ClusterId, "cluster id"
+);
+random_id!(
+    /// A mailbox; its number is a claim that may change, this never does (rule D6).
+    MailboxId, "mailbox id"
+);
+random_id!(
+    /// A message. A message recorded from a call has the 128 bits of its [`RecordingId`], so that two nodes
+    /// which file the same recording file the same message (rule C2).
+    MessageId, "message id"
+);
+random_id!(
+    /// A recording, named by the node that began it (rule C1).
+    RecordingId, "recording id"
+);
+random_id!(
+    /// A call as Twinbox knows it. Never the SIP Call-ID, which a stranger chooses.
+    CallId, "call id"
+);
+random_id!(
+    /// One effect on the outside world; includes its cause (rule E1).
+    EffectId, "effect id"
+);
+
+impl From<RecordingId> for MessageId {
+    fn from(id: RecordingId) -> Self {
+        Self(id.0)
+    }
+}
+
+/// The BLAKE3 hash that names a blob.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BlobHash(pub [u8; 32]);
+
+impl fmt::Display for BlobHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for BlobHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobHash({self})")
+    }
+}
+
+impl FromStr for BlobHash {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let error = || ParseIdError { what: "blob hash", text: text.to_owned(), expected: "64 hexadecimal digits" };
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(error());
+        }
+        let mut bytes = [0; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| error())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// The name of a node or witness: 1 to 63 of `a-z`, `0-9` and `-`, not beginning or ending with `-`
+/// (a DNS label, RFC 1123 section 2.1).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let ok = (1..=63).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        ok.then(|| Self(text.to_owned())).ok_or_else(|| ParseIdError {
+            what: "node name",
+            text: text.to_owned(),
+            expected: "1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'",
+        })
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = ParseIdError;
+
+    fn try_from(text: String) -> Result<Self, ParseIdError> {
+        text.parse()
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_print_and_parse_back() {
+        let id = MessageId::random();
+        assert_eq!(id.to_string().parse::<MessageId>(), Ok(id));
+        assert_eq!(MessageId::from_slice(&id.to_bytes()), Some(id));
+        let hash = BlobHash([0xa5; 32]);
+        assert_eq!(hash.to_string().parse::<BlobHash>(), Ok(hash));
+    }
+
+    #[test]
+    fn what_is_no_identifier_is_refused_by_name() {
+        for text in ["", "12", "zz000000000000000000000000000000", "+0000000000000000000000000000000é"] {
+            let error = text.parse::<MailboxId>().unwrap_err().to_string();
+            assert!(error.contains("mailbox id"), "{error}");
+        }
+        for text in ["", "-a", "a-", "A", "a.b", "ü", &"x".repeat(64)] {
+            assert!(text.parse::<NodeName>().is_err(), "{text:?} was taken");
+        }
+        assert!("node-1".parse::<NodeName>().is_ok());
+    }
+}

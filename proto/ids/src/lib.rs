@@ -1,0 +1,17 @@
+//! The words of Twinbox as types: identifiers, epochs, stamps, and [`Pii`] for what must not reach a log.
+//!
+//! A leaf crate: no clock, no socket, no disk. Random identifiers are 128 bits, unique by construction,
+//! and print as 32 hexadecimal digits.
+
+mod epoch;
+mod id;
+mod pii;
+mod stamp;
+
+pub use epoch::Epoch;
+pub use id::{
+    BlobHash, CallId, ClusterId, EffectId, Incarnation, MailboxId, MessageId, NodeName, Origin, ParseIdError,
+    RecordingId,
+};
+pub use pii::Pii;
+pub use stamp::{Stamp, Timestamp};

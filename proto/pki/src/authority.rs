@@ -1,0 +1,189 @@
+//! The cluster's certificate authority. It is used when a cluster or a member is made, never on a call.
+
+use std::{io, path::Path, time::Duration};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, NameConstraints, date_time_ymd,
+};
+use twinbox_clock::wall;
+use twinbox_ids::{ClusterId, NodeName, Timestamp};
+use x509_parser::{pem::parse_x509_pem, prelude::X509Name};
+
+use crate::{
+    MemberKind, PkiError,
+    files::{self, PUBLIC, SECRET},
+    name,
+};
+
+pub(crate) const CA_CERTIFICATE: &str = "ca.pem";
+pub(crate) const CA_KEY: &str = "ca.key";
+pub(crate) const CERTIFICATE: &str = "node.pem";
+pub(crate) const KEY: &str = "node.key";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Members whose clocks are somewhat behind take a fresh certificate all the same.
+const BACKDATED: Duration = DAY;
+const CA_LIFE: Duration = DAY.saturating_mul(20 * 365);
+/// Long, because nothing renews a certificate by itself yet and an expiry stops a cluster.
+const MEMBER_LIFE: Duration = DAY.saturating_mul(10 * 365);
+
+/// From when to when a certificate is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// First moment.
+    pub from: Timestamp,
+    /// Last moment.
+    pub until: Timestamp,
+}
+
+impl Validity {
+    /// From a day ago, for `life` from now.
+    pub fn from_now(life: Duration) -> Self {
+        let now = wall().0;
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            from: Timestamp(now.saturating_sub(millis(BACKDATED))),
+            until: Timestamp(now.saturating_add(millis(life))),
+        }
+    }
+
+    fn apply(self, params: &mut CertificateParams) {
+        let epoch = date_time_ymd(1970, 1, 1);
+        params.not_before = epoch + Duration::from_secs(self.from.0 / 1_000);
+        params.not_after = epoch + Duration::from_secs(self.until.0 / 1_000);
+    }
+}
+
+/// The authority that signs the certificates of one cluster's members.
+pub struct CertificateAuthority {
+    cluster: ClusterId,
+    cluster_name: String,
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A member's certificate and key, as PEM. The key is secret.
+pub struct Issued {
+    /// The certificate.
+    pub cert_pem: String,
+    /// Its private key (PKCS #8).
+    pub key_pem: String,
+    /// The certificate of the authority that signed.
+    pub ca_pem: String,
+}
+
+impl CertificateAuthority {
+    /// Makes a new authority with a new key. `cluster_name` is for people; the id tells clusters apart.
+    pub fn create(cluster: ClusterId, cluster_name: &str) -> Result<Self, PkiError> {
+        let failed = PkiError::make("certificate authority");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, cluster_name);
+        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(name::domain(cluster))],
+            excluded_subtrees: Vec::new(),
+        });
+        Validity::from_now(CA_LIFE).apply(&mut params);
+        let key = KeyPair::generate().map_err(&failed)?;
+        let certificate_pem = params.self_signed(&key).map_err(&failed)?.pem();
+        let issuer = Issuer::new(params, key);
+        Ok(Self { cluster, cluster_name: cluster_name.to_owned(), certificate_pem, issuer })
+    }
+
+    /// Reads `ca.pem` and `ca.key`, as [`Self::save`] wrote them.
+    pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        let unusable = |file: &str, what, detail: String| PkiError::Unusable { path: dir.join(file), what, detail };
+        let bad = |detail: &str| unusable(CA_CERTIFICATE, "certificate of an authority", detail.to_owned());
+        let certificate_pem = files::read(dir, CA_CERTIFICATE)?;
+        let (_, pem) = parse_x509_pem(certificate_pem.as_bytes()).map_err(|e| bad(&e.to_string()))?;
+        let certificate = pem.parse_x509().map_err(|e| bad(&e.to_string()))?;
+        if !certificate.is_ca() {
+            return Err(bad("it may not sign"));
+        }
+        let subject = certificate.subject();
+        let cluster = text(subject, X509Name::iter_organization).ok_or_else(|| bad("it names no cluster"))?;
+        let cluster = cluster.parse().map_err(|_| bad("its organization is no cluster id"))?;
+        let cluster_name = text(subject, X509Name::iter_common_name).ok_or_else(|| bad("it has no name"))?;
+        let key = KeyPair::from_pem(&files::read(dir, CA_KEY)?)
+            .map_err(|e| unusable(CA_KEY, "private key", e.to_string()))?;
+        if key.public_key_raw() != certificate.public_key().subject_public_key.data.as_ref() {
+            return Err(unusable(CA_KEY, "private key", format!("it is not the key of {CA_CERTIFICATE}")));
+        }
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|e| bad(&e.to_string()))?;
+        Ok(Self { cluster, cluster_name, certificate_pem, issuer })
+    }
+
+    /// Writes `ca.pem` and `ca.key` (mode 0600) durably. An authority that is there already is never
+    /// overwritten: every certificate it signed would be lost with its key.
+    pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
+        for file in [CA_KEY, CA_CERTIFICATE] {
+            let path = dir.join(file);
+            if path.exists() {
+                let source = io::Error::new(io::ErrorKind::AlreadyExists, "there is an authority already");
+                return Err(PkiError::Write { path, source });
+            }
+        }
+        files::write(dir, CA_KEY, SECRET, &self.issuer.key().serialize_pem())?;
+        files::write(dir, CA_CERTIFICATE, PUBLIC, &self.certificate_pem)
+    }
+
+    /// The cluster it signs for.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The cluster's name, for people.
+    pub fn cluster_name(&self) -> &str {
+        &self.cluster_name
+    }
+
+    /// The authority's certificate, as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Makes a key and signs a certificate for a member.
+    pub fn issue(&self, node: &NodeName, kind: MemberKind) -> Result<Issued, PkiError> {
+        self.issue_for(node, kind, Validity::from_now(MEMBER_LIFE))
+    }
+
+    /// The same for a stated time.
+    pub fn issue_for(&self, node: &NodeName, kind: MemberKind, validity: Validity) -> Result<Issued, PkiError> {
+        let failed = PkiError::make("member's certificate");
+        let mut params = CertificateParams::new(vec![name::dns_name(self.cluster, node)]).map_err(&failed)?;
+        params.distinguished_name.push(DnType::CommonName, node.as_str());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, kind.as_str());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        validity.apply(&mut params);
+        let key = KeyPair::generate().map_err(&failed)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(&failed)?;
+        Ok(Issued {
+            cert_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            ca_pem: self.certificate_pem.clone(),
+        })
+    }
+}
+
+impl Issued {
+    /// Writes `node.pem`, `node.key` (mode 0600) and `ca.pem` durably, over what was there.
+    pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
+        files::write(dir, KEY, SECRET, &self.key_pem)?;
+        files::write(dir, CERTIFICATE, PUBLIC, &self.cert_pem)?;
+        files::write(dir, CA_CERTIFICATE, PUBLIC, &self.ca_pem)
+    }
+}
+
+/// The first value of one attribute of a subject.
+fn text<'a, 'b: 'a, I>(subject: &'a X509Name<'b>, attribute: impl Fn(&'a X509Name<'b>) -> I) -> Option<String>
+where
+    I: Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'b>>,
+{
+    attribute(subject).next()?.as_str().ok().map(str::to_owned)
+}

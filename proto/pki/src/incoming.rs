@@ -1,0 +1,129 @@
+//! The door for other members: TCP accepted, TLS done, strangers sent away.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::Stream;
+use tracing::{debug, warn};
+use twinbox_clock::BootInstant;
+
+use crate::identity::HANDSHAKE;
+
+/// Handshakes at once; further connections wait in the kernel's queue.
+const HANDSHAKES: usize = 64;
+/// A flood of strangers writes one line of log in this time, with a count.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections of verified members, for `serve_with_incoming`. Dropping it closes the listener.
+pub struct Incoming {
+    ready: mpsc::Receiver<io::Result<TlsStream<TcpStream>>>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Incoming {
+    pub(crate) fn start(listener: TcpListener, config: Arc<ServerConfig>) -> Self {
+        let (sender, ready) = mpsc::channel(HANDSHAKES);
+        let refused = Arc::new(AtomicU64::new(0));
+        tokio::spawn(accept(listener, TlsAcceptor::from(config), sender, refused.clone()));
+        Self { ready, refused }
+    }
+
+    /// A counter of connections refused since the start; it stays readable when this is being served.
+    pub fn refused(&self) -> Arc<AtomicU64> {
+        self.refused.clone()
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<TlsStream<TcpStream>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.ready.poll_recv(context)
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+    refused: Arc<AtomicU64>,
+) {
+    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let log = Arc::new(RefusalLog::default());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = ready.closed() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: wait for some to be closed instead of spinning.
+                warn!(%error, "cannot accept connections of other members");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let (acceptor, ready, refused, log) = (acceptor.clone(), ready.clone(), refused.clone(), log.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            match handshake(&acceptor, stream).await {
+                // The receiver is gone only when the door is closed.
+                Ok(stream) => drop(ready.send(Ok(stream)).await),
+                Err(error) => {
+                    refused.fetch_add(1, Relaxed);
+                    log.refused(address, &error);
+                }
+            }
+        });
+    }
+}
+
+async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    stream.set_nodelay(true)?;
+    timeout(HANDSHAKE, acceptor.accept(stream)).await?
+}
+
+/// Logs refusals without letting a flood of them fill the log.
+#[derive(Default)]
+struct RefusalLog {
+    /// Nanoseconds of boot time of the last line.
+    last: AtomicU64,
+    unlogged: AtomicU64,
+}
+
+impl RefusalLog {
+    fn refused(&self, address: SocketAddr, error: &io::Error) {
+        // A connection that says nothing and goes is a port probe or a health check.
+        if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+            debug!(%address, %error, "a connection was closed before it said who it is");
+            return;
+        }
+        let now = BootInstant::now();
+        let last = self.last.load(Relaxed);
+        let due = last == 0 || now.since(BootInstant::from_nanos(last)) >= LOG_EVERY;
+        if due && self.last.compare_exchange(last, now.as_nanos(), Relaxed, Relaxed).is_ok() {
+            let others = self.unlogged.swap(0, Relaxed);
+            warn!(%address, %error, others, "refused a stranger: no certificate of this cluster");
+        } else {
+            self.unlogged.fetch_add(1, Relaxed);
+        }
+    }
+}

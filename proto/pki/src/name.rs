@@ -1,0 +1,105 @@
+//! How a member's name, kind and cluster are written into a certificate, and read out of it.
+
+use std::fmt;
+
+use twinbox_ids::{ClusterId, NodeName};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The last label of every name in a Twinbox certificate; no public name ends so.
+const SUFFIX: &str = "twinbox";
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MemberKind {
+    /// Serves calls and holds the data.
+    Node,
+    /// Votes, and holds no data.
+    Witness,
+}
+
+impl MemberKind {
+    /// As it stands in the certificate (the subject's organizational unit).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Witness => "witness",
+        }
+    }
+}
+
+impl fmt::Display for MemberKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The domain below which the authority of a cluster may sign.
+pub(crate) fn domain(cluster: ClusterId) -> String {
+    format!("{cluster}.{SUFFIX}")
+}
+
+/// The DNS name of a member.
+pub(crate) fn dns_name(cluster: ClusterId, node: &NodeName) -> String {
+    format!("{node}.{}", domain(cluster))
+}
+
+/// What a member's certificate says.
+pub(crate) struct Subject {
+    pub(crate) cluster: ClusterId,
+    pub(crate) name: NodeName,
+    pub(crate) kind: MemberKind,
+    /// Last moment of validity, seconds since 1970.
+    pub(crate) not_after: i64,
+}
+
+/// Reads a member's certificate (DER). Its signature is not looked at here: the handshake did.
+pub(crate) fn read(der: &[u8]) -> Result<Subject, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("not X.509: {e}"))?;
+    if certificate.is_ca() {
+        return Err("it is an authority's certificate, not a member's".into());
+    }
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|e| format!("unreadable names: {e}"))?
+        .map(|extension| extension.value.general_names.as_slice())
+        .unwrap_or_default();
+    let [GeneralName::DNSName(dns)] = names else {
+        return Err(format!("it has {} names, not one", names.len()));
+    };
+    let (cluster, name) = split(dns).ok_or_else(|| format!("'{dns}' is not <node>.<cluster id>.{SUFFIX}"))?;
+    let unit = certificate.subject().iter_organizational_unit().next().and_then(|unit| unit.as_str().ok());
+    let kind = match unit {
+        Some("node") => MemberKind::Node,
+        Some("witness") => MemberKind::Witness,
+        other => return Err(format!("its kind is {other:?}, neither node nor witness")),
+    };
+    Ok(Subject { cluster, name, kind, not_after: certificate.validity().not_after.timestamp() })
+}
+
+fn split(dns: &str) -> Option<(ClusterId, NodeName)> {
+    let mut labels = dns.split('.');
+    let (name, cluster) = (labels.next()?.parse().ok()?, labels.next()?.parse().ok()?);
+    (labels.next() == Some(SUFFIX) && labels.next().is_none()).then_some((cluster, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_and_others_are_refused() {
+        let cluster = ClusterId::random();
+        let name: NodeName = "node-a".parse().unwrap();
+        assert_eq!(split(&dns_name(cluster, &name)), Some((cluster, name)));
+        for dns in ["", "a", "a.b.twinbox", &format!("a.{cluster}"), &format!("a.{cluster}.twinbox.example")] {
+            assert_eq!(split(dns), None, "{dns}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_certificate() {
+        for der in [&b""[..], b"0", &[0x30, 0x82, 0xff, 0xff, 0x00]] {
+            assert!(read(der).is_err());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Real handshakes over loopback: who is let in, as whom, and who is not.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsConnector;
+use tokio_stream::StreamExt;
+use tonic::{Code, Request, Status, transport::server::Connected};
+use twinbox_ids::{ClusterId, NodeName, Timestamp};
+use twinbox_pki::{
+    CertificateAuthority, Incoming, Issued, MemberKind, NodeIdentity, PeerError, PeerIdentity, Validity, peer_of,
+};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn identity(issued: &Issued) -> NodeIdentity {
+    let dir = TempDir::new().unwrap();
+    issued.save(dir.path()).unwrap();
+    NodeIdentity::load(dir.path()).unwrap()
+}
+
+async fn listen(identity: &NodeIdentity) -> (Incoming, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (identity.listen(listener), address)
+}
+
+/// Connects as a client that holds nothing back: takes the server as it is known to be, and shows what it is
+/// given. Returns what came of it once the server has decided.
+async fn knock(address: SocketAddr, server: &str, ca_pem: &str, shown: Option<&Issued>) -> std::io::Result<()> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match shown {
+        Some(shown) => builder
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(shown.cert_pem.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(shown.key_pem.as_bytes()).unwrap(),
+            )
+            .unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let server = ServerName::try_from(server.to_owned()).unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(server, stream).await?;
+    stream.write_all(b"x").await?;
+    // The server's verdict on the client comes after the client's last handshake message.
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.map(drop)
+}
+
+#[tokio::test]
+async fn members_know_each_other_by_name() {
+    let cluster = ClusterId::random();
+    let authority = CertificateAuthority::create(cluster, "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let w = identity(&authority.issue(&name("w"), MemberKind::Witness).unwrap());
+    let (mut incoming, address) = listen(&a).await;
+
+    let endpoint = w.endpoint(&name("a"), &address.to_string()).unwrap();
+    let (channel, accepted) = tokio::join!(endpoint.connect(), incoming.next());
+    channel.unwrap();
+    let mut request = Request::new(());
+    request.extensions_mut().insert(accepted.unwrap().unwrap().connect_info());
+    let expected = PeerIdentity { cluster, name: name("w"), kind: MemberKind::Witness };
+    assert_eq!(peer_of(&request), Ok(expected.clone()));
+    assert_eq!(a.admit(&request), Ok(expected.clone()));
+
+    let ours = ClusterId::random();
+    let refused = expected.of_cluster(ours).unwrap_err();
+    assert_eq!(refused, PeerError::WrongCluster { name: name("w"), theirs: cluster, ours });
+    assert_eq!(Status::from(refused).code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_server_of_another_name_is_not_talked_to() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let b = identity(&authority.issue(&name("b"), MemberKind::Node).unwrap());
+    let (_incoming, address) = listen(&a).await;
+    let endpoint = b.endpoint(&name("c"), &address.to_string()).unwrap();
+    assert!(endpoint.connect().await.is_err());
+}
+
+#[tokio::test]
+async fn who_is_no_member_is_refused_and_counted() {
+    let cluster = ClusterId::random();
+    let authority = CertificateAuthority::create(cluster, "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let (incoming, address) = listen(&a).await;
+    let server = format!("a.{cluster}.twinbox");
+    let ca_pem = authority.certificate_pem();
+
+    let issued = authority.issue(&name("b"), MemberKind::Node).unwrap();
+    let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
+    // The same cluster id, claimed by somebody who does not have the authority's key.
+    let stranger = CertificateAuthority::create(cluster, "office").unwrap();
+    // The authority's certificate shown as if it were a member's.
+    let dir = TempDir::new().unwrap();
+    authority.save(dir.path()).unwrap();
+    let as_leaf = Issued {
+        cert_pem: ca_pem.to_owned(),
+        key_pem: fs::read_to_string(dir.path().join("ca.key")).unwrap(),
+        ca_pem: ca_pem.to_owned(),
+    };
+    let strangers = [
+        ("nobody", None),
+        ("a stranger", Some(stranger.issue(&name("b"), MemberKind::Node).unwrap())),
+        ("another cluster", {
+            let other = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+            Some(other.issue(&name("b"), MemberKind::Node).unwrap())
+        }),
+        ("one whose time is over", Some(authority.issue_for(&name("b"), MemberKind::Node, past).unwrap())),
+        ("the authority itself", Some(as_leaf)),
+    ];
+    for (count, (what, shown)) in (1..).zip(&strangers) {
+        let error = knock(address, &server, ca_pem, shown.as_ref()).await.expect_err(what);
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{what}: {error}");
+        assert_eq!(incoming.refused().load(Relaxed), count, "{what}");
+    }
+
+    // A member comes in after all of these; nobody is there to answer it, so it waits.
+    let mut incoming = incoming;
+    let member = tokio::spawn({
+        let (server, ca_pem) = (server.clone(), ca_pem.to_owned());
+        async move { knock(address, &server, &ca_pem, Some(&issued)).await }
+    });
+    let mut stream = incoming.next().await.unwrap().unwrap();
+    stream.write_all(b"y").await.unwrap();
+    member.await.unwrap().unwrap();
+}
+
+/// An authority that signs outside its cluster signs in vain: the constraint is in its own certificate.
+#[tokio::test]
+async fn an_authority_cannot_make_members_of_another_cluster() {
+    let (ours, theirs) = (ClusterId::random(), ClusterId::random());
+    let authority = CertificateAuthority::create(ours, "office").unwrap();
+    let dir = TempDir::new().unwrap();
+    authority.save(dir.path()).unwrap();
+    let key = rcgen::KeyPair::from_pem(&fs::read_to_string(dir.path().join("ca.key")).unwrap()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(authority.certificate_pem(), key).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![format!("b.{theirs}.twinbox")]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::OrganizationalUnitName, "node");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let forged = Issued {
+        cert_pem: params.signed_by(&key, &issuer).unwrap().pem(),
+        key_pem: key.serialize_pem(),
+        ca_pem: authority.certificate_pem().to_owned(),
+    };
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let (incoming, address) = listen(&a).await;
+    let server = format!("a.{ours}.twinbox");
+    assert!(knock(address, &server, &forged.ca_pem, Some(&forged)).await.is_err());
+    assert_eq!(incoming.refused().load(Relaxed), 1);
+}
+
+#[test]
+fn a_request_without_a_certificate_is_refused() {
+    assert_eq!(peer_of(&Request::new(())), Err(PeerError::NoCertificate));
+    assert_eq!(Status::from(PeerError::NoCertificate).code(), Code::Unauthenticated);
+}
+
+#[test]
+fn an_address_that_is_none_is_named() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let error = a.endpoint(&name("b"), "no address").err().unwrap().to_string();
+    assert!(error.contains("'no address'") && error.contains("host:port"), "{error}");
+}

@@ -1,0 +1,95 @@
+//! The two codecs of the trade: G.711 µ-law and A-law, 8,000 samples of one byte a second.
+
+use std::{fmt, str::FromStr};
+
+/// Samples, and with G.711 bytes, in a second.
+pub const SAMPLE_RATE: u32 = 8_000;
+
+/// Samples in a millisecond.
+pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE / 1_000;
+
+/// Bytes in a packet of 20 ms, the packet time that every telephone takes.
+pub const FRAME: usize = 160;
+
+/// A G.711 companding law.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Codec {
+    /// µ-law: North America, Japan.
+    Pcmu,
+    /// A-law: the rest of the world.
+    Pcma,
+}
+
+/// A name that is no codec of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no codec Twinbox knows: use PCMU or PCMA")]
+pub struct UnknownCodec(String);
+
+impl Codec {
+    /// All codecs, in the order in which we offer them.
+    pub const ALL: [Self; 2] = [Self::Pcmu, Self::Pcma];
+
+    /// The static RTP payload type (RFC 3551 section 6).
+    pub const fn payload_type(self) -> u8 {
+        match self {
+            Self::Pcmu => 0,
+            Self::Pcma => 8,
+        }
+    }
+
+    /// The codec of a static payload type.
+    pub const fn from_payload_type(payload_type: u8) -> Option<Self> {
+        match payload_type {
+            0 => Some(Self::Pcmu),
+            8 => Some(Self::Pcma),
+            _ => None,
+        }
+    }
+
+    /// The name in SDP's `a=rtpmap`, upper case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+        }
+    }
+
+    /// The codec of a name, in any case: `PCMU`, `ulaw`, `G711U` and the like.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "pcmu" | "ulaw" | "mulaw" | "g711u" => Some(Self::Pcmu),
+            "pcma" | "alaw" | "g711a" => Some(Self::Pcma),
+            _ => None,
+        }
+    }
+
+    /// `wFormatTag` in a WAV file's `fmt ` chunk.
+    pub const fn wav_tag(self) -> u16 {
+        match self {
+            Self::Pcmu => 7,
+            Self::Pcma => 6,
+        }
+    }
+
+    /// The byte that stands for silence.
+    pub const fn silence(self) -> u8 {
+        match self {
+            Self::Pcmu => 0xff,
+            Self::Pcma => 0xd5,
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Codec {
+    type Err = UnknownCodec;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCodec> {
+        Self::from_name(name).ok_or_else(|| UnknownCodec(name.to_owned()))
+    }
+}

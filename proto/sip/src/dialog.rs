@@ -1,0 +1,121 @@
+//! A dialog (RFC 3261 section 12) as a value: it can be stored and go on elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Headers, Method, Request,
+    addr::{self, NameAddr},
+    uri::Uri,
+};
+
+/// Our half of a dialog that a peer began (we are its UAS).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialog {
+    /// Chosen by the peer. Identifies nothing of ours by itself (rule C1).
+    pub call_id: String,
+    /// Our tag.
+    pub local_tag: String,
+    /// The peer's tag.
+    pub remote_tag: String,
+    /// Our address as the peer wrote it in To, with our tag.
+    local: String,
+    /// The peer's From, with its tag.
+    remote: String,
+    /// Where in-dialog requests go: the peer's Contact URI.
+    pub remote_target: String,
+    /// Proxies that want to see them, in our order, as they were written.
+    route_set: Vec<String>,
+    /// The number of our last request.
+    local_seq: u32,
+    /// The number of the peer's last request.
+    remote_seq: u32,
+}
+
+impl Dialog {
+    /// The dialog that this request begins when it is answered with `local_tag` (section 12.1.1). `None` without
+    /// a Contact to go back to.
+    pub fn accept(request: &Request, local_tag: &str) -> Option<Self> {
+        let headers = &request.headers;
+        Some(Self {
+            call_id: headers.call_id().to_owned(),
+            local_tag: local_tag.to_owned(),
+            remote_tag: headers.tag("From")?.to_owned(),
+            local: format!("{};tag={local_tag}", headers.get("To")?),
+            remote: headers.get("From")?.to_owned(),
+            remote_target: contact(headers)?,
+            route_set: headers.list("Record-Route").map(str::to_owned).collect(),
+            local_seq: 0,
+            remote_seq: headers.cseq(),
+        })
+    }
+
+    /// Takes note of a request within the dialog: `false` when it is older than one seen before (answer `500`,
+    /// section 12.2.2). A target refresh (INVITE, UPDATE, SUBSCRIBE, NOTIFY) moves the remote target.
+    pub fn received(&mut self, request: &Request) -> bool {
+        if request.headers.cseq() <= self.remote_seq && request.method != Method::Ack {
+            return false;
+        }
+        self.remote_seq = self.remote_seq.max(request.headers.cseq());
+        let refreshes =
+            matches!(request.method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify);
+        if refreshes && let Some(target) = contact(&request.headers) {
+            self.remote_target = target;
+        }
+        true
+    }
+
+    /// A request of ours within the dialog (section 12.2.1.1). Via and Contact are the sender's business.
+    pub fn request(&mut self, method: Method) -> Request {
+        self.local_seq += 1;
+        let mut headers = Headers::default();
+        headers.push("Max-Forwards", "70");
+        let mut uri = self.remote_target.clone();
+        let strict = self.route_set.first().map(|r| (!is_loose(r)).then(|| route_uri(r).to_owned()));
+        let mut routes: Vec<String> = self.route_set.clone();
+        if let Some(Some(first)) = strict {
+            // A strict router gets itself as Request-URI, and the target goes last.
+            routes.remove(0);
+            routes.push(format!("<{}>", self.remote_target));
+            uri = first;
+        }
+        for route in routes {
+            headers.push("Route", route);
+        }
+        headers.push("From", self.local.as_str());
+        headers.push("To", self.remote.as_str());
+        headers.push("Call-ID", self.call_id.as_str());
+        headers.push("CSeq", format!("{} {method}", self.local_seq));
+        Request { method, uri, headers, body: Default::default() }
+    }
+
+    /// A request of ours was challenged and goes out once more: it needs a new number (section 22.2).
+    pub fn renumber(&mut self, request: &mut Request) {
+        self.local_seq += 1;
+        request.headers.set("CSeq", format!("{} {}", self.local_seq, request.method));
+    }
+
+    /// The URI of the next hop of our requests: the first route, else the remote target.
+    pub fn next_hop(&self) -> &str {
+        self.route_set.first().map_or(self.remote_target.as_str(), |r| route_uri(r))
+    }
+
+    /// Leaves a gap in our numbers: the one that takes a call over cannot know what its predecessor sent last.
+    pub fn skip_numbers(&mut self, by: u32) {
+        self.local_seq = self.local_seq.saturating_add(by);
+    }
+}
+
+fn contact(headers: &Headers) -> Option<String> {
+    let line = headers.get("Contact")?;
+    let uri = NameAddr::parse(addr::split_list(line).next()?)?.uri;
+    Uri::parse(uri).filter(Uri::is_sip)?;
+    Some(uri.to_owned())
+}
+
+fn route_uri(route: &str) -> &str {
+    NameAddr::parse(route).map_or(route, |r| r.uri)
+}
+
+fn is_loose(route: &str) -> bool {
+    Uri::parse(route_uri(route)).is_some_and(|u| u.param("lr").is_some())
+}

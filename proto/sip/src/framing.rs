@@ -1,0 +1,81 @@
+//! Messages cut out of a stream (RFC 3261 section 18.3), bounded.
+
+use crate::strict::MAX_MESSAGE;
+
+/// The most octets before the empty line.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// One thing found in a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// A whole message, for [`crate::strict::read`].
+    Message(Vec<u8>),
+    /// A double CRLF (RFC 5626 section 3.5.1): answer with one CRLF.
+    Ping,
+    /// A message whose end cannot be known. Let [`crate::strict::read`] refuse it, then close the stream.
+    Lost(Vec<u8>),
+}
+
+/// Collects octets and cuts messages out of them. Never holds more than the largest message and one read.
+#[derive(Debug, Default)]
+pub struct Framer {
+    buffer: Vec<u8>,
+}
+
+impl Framer {
+    /// Adds what was read.
+    pub fn push(&mut self, data: &[u8]) {
+        self.buffer.extend_from_slice(data);
+    }
+
+    /// The next frame, if it is complete.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        if self.buffer.starts_with(b"\r\n\r\n") {
+            self.buffer.drain(..4);
+            return Some(Frame::Ping);
+        }
+        let blank = self.buffer.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+        if blank > 0 && blank < self.buffer.len() {
+            self.buffer.drain(..blank);
+        } else if blank > 0 {
+            // May be the first half of a ping; but not more of them than that.
+            self.buffer.truncate(3);
+            return None;
+        }
+        let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") else {
+            return (self.buffer.len() > MAX_HEAD).then(|| self.lost());
+        };
+        let Some(length) = self.buffer.get(..end).and_then(content_length) else {
+            return Some(self.lost());
+        };
+        if end > MAX_HEAD || end + 4 + length > MAX_MESSAGE {
+            return Some(self.lost());
+        }
+        let total = end + 4 + length;
+        (self.buffer.len() >= total).then(|| Frame::Message(self.buffer.drain(..total).collect()))
+    }
+
+    fn lost(&mut self) -> Frame {
+        Frame::Lost(std::mem::take(&mut self.buffer))
+    }
+}
+
+/// The one Content-Length among these lines. A stream needs it (section 20.14); two of them, or one that is no
+/// number, leave the end of the message to guessing.
+fn content_length(head: &[u8]) -> Option<usize> {
+    let mut found = None;
+    for line in head.split(|&b| b == b'\n') {
+        let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
+        let (name, value) = line.split_at(colon);
+        let name = name.trim_ascii();
+        if !name.eq_ignore_ascii_case(b"content-length") && !name.eq_ignore_ascii_case(b"l") {
+            continue;
+        }
+        let value = std::str::from_utf8(value.get(1..)?).ok()?.trim();
+        if found.is_some() || value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        found = Some(value.parse().ok()?);
+    }
+    found
+}

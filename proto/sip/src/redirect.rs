@@ -1,0 +1,174 @@
+//! Which mailbox a call is for, and which greeting fits.
+//!
+//! A redirected call leaves a message for a redirecting party: by RFC 4458 `target` and `cause`, else Diversion
+//! (RFC 5806), else History-Info (RFC 7044, and RFC 4244 as it is still sent). A direct call to a pilot number
+//! signs in; any other direct call leaves a message for the number called. `tests/invites` is the table.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Request,
+    addr::NameAddr,
+    uri::{Uri, unescape},
+};
+
+/// Which redirecting party counts when there are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedirectOrder {
+    /// The party that was called at first (the bottom Diversion).
+    First,
+    /// The party that redirected the call to us.
+    Last,
+}
+
+/// What decides beside the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Pilots that sign in to the caller's own mailbox.
+    pub sign_in: &'a [String],
+    /// Pilots that ask for the mailbox.
+    pub ask_mailbox: &'a [String],
+    /// Which redirecting party counts.
+    pub order: RedirectOrder,
+}
+
+/// The greeting that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Greeting {
+    /// Did not answer, not reachable, all calls.
+    Standard,
+    /// Was busy.
+    Busy,
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// To leave a message in the mailbox with this number.
+    Leave {
+        /// The number.
+        mailbox: String,
+        /// The greeting.
+        greeting: Greeting,
+    },
+    /// To sign in to the caller's mailbox.
+    SignIn,
+    /// To sign in to a mailbox that will be asked for.
+    AskMailbox,
+    /// There is no number in it.
+    Nothing,
+}
+
+/// Someone who redirected the call.
+struct Party {
+    number: String,
+    busy: bool,
+}
+
+/// What this INVITE is for.
+pub fn purpose(request: &Request, rules: Rules<'_>) -> Purpose {
+    let uri = Uri::parse(&request.uri);
+    let parties = [target(uri.as_ref()), diversions(request), histories(request)];
+    // Each list is in the order of events: the first redirection first.
+    if let Some(parties) = parties.into_iter().find(|p| !p.is_empty()) {
+        let party = match rules.order {
+            RedirectOrder::First => parties.into_iter().next(),
+            RedirectOrder::Last => parties.into_iter().next_back(),
+        };
+        if let Some(Party { number, busy }) = party {
+            return Purpose::Leave {
+                mailbox: number,
+                greeting: if busy { Greeting::Busy } else { Greeting::Standard },
+            };
+        }
+    }
+    match uri.and_then(|u| u.number()) {
+        None => Purpose::Nothing,
+        Some(number) if rules.sign_in.contains(&number) => Purpose::SignIn,
+        Some(number) if rules.ask_mailbox.contains(&number) => Purpose::AskMailbox,
+        Some(number) => Purpose::Leave { mailbox: number, greeting: Greeting::Standard },
+    }
+}
+
+/// RFC 4458: `sip:voicemail@host;target=sip:1001%40host;cause=486`.
+fn target(uri: Option<&Uri<'_>>) -> Vec<Party> {
+    let Some(uri) = uri else { return Vec::new() };
+    let number = uri.param("target").and_then(unescape).and_then(|target| number_of(&target));
+    number.map(|number| Party { number, busy: uri.param("cause") == Some("486") }).into_iter().collect()
+}
+
+/// RFC 5806: the topmost is the last to have redirected.
+fn diversions(request: &Request) -> Vec<Party> {
+    let mut parties: Vec<_> = request
+        .headers
+        .list("Diversion")
+        .filter_map(|value| {
+            let address = NameAddr::parse(value)?;
+            let reason = address.param("reason").flatten().unwrap_or_default();
+            let busy = crate::addr::unquote(reason).eq_ignore_ascii_case("user-busy");
+            Some(Party { number: number_of(address.uri)?, busy })
+        })
+        .collect();
+    parties.reverse();
+    parties
+}
+
+/// History-Info lists every target in turn. Whoever stands before a target that has a `cause` (RFC 7044), or
+/// carries a Reason of its own (RFC 4244), redirected the call.
+fn histories(request: &Request) -> Vec<Party> {
+    let entries: Vec<Entry> = request.headers.list("History-Info").take(64).filter_map(Entry::read).collect();
+    let mut parties = Vec::new();
+    for (n, pair) in entries.windows(2).enumerate() {
+        let [from, to] = pair else { continue };
+        // The entry says by index which one it was mapped from, where it says so at all.
+        let from = match &to.mapped_from {
+            Some(index) => entries.iter().take(n + 1).find(|e| e.index == *index).unwrap_or(from),
+            None => from,
+        };
+        if let Some(cause) = to.cause.or(from.reason)
+            && let Some(number) = &from.number
+        {
+            parties.push(Party { number: number.clone(), busy: cause == 486 });
+        }
+    }
+    parties
+}
+
+struct Entry {
+    number: Option<String>,
+    index: String,
+    mapped_from: Option<String>,
+    cause: Option<u16>,
+    reason: Option<u16>,
+}
+
+impl Entry {
+    fn read(value: &str) -> Option<Self> {
+        let address = NameAddr::parse(value)?;
+        let uri = Uri::parse(address.uri)?;
+        let reason = uri.header("Reason").and_then(unescape).and_then(|reason| {
+            let (protocol, params) = reason.split_once(';')?;
+            let cause = params.split(';').find_map(|p| p.trim().strip_prefix("cause=")?.trim().parse().ok());
+            match protocol.trim() {
+                "SIP" => cause,
+                // Q.850: 17 is user busy.
+                "Q.850" => cause.map(|c: u16| if c == 17 { 486 } else { 480 }),
+                _ => None,
+            }
+        });
+        let text = |name: &str| address.param(name).flatten().map(str::to_owned);
+        Some(Self {
+            number: number_of(address.uri),
+            index: text("index").unwrap_or_default(),
+            // `rc` and `np` name an entry too, but only `mp` and `rc` mean that the target was changed.
+            mapped_from: text("mp").or_else(|| text("rc")),
+            cause: uri.param("cause").and_then(|c| c.parse().ok()),
+            reason,
+        })
+    }
+}
+
+fn number_of(uri: &str) -> Option<String> {
+    Uri::parse(uri)?.number()
+}

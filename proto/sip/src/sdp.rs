@@ -1,0 +1,383 @@
+//! Session descriptions (RFC 8866) and offer/answer (RFC 3264) for one audio stream of G.711.
+//!
+//! Reading is lenient (line ends, order, unknown lines) and bounded; writing is plain.
+
+use std::{
+    fmt::Write,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The media type.
+pub const CONTENT_TYPE: &str = "application/sdp";
+/// The payload type under which we offer telephone-event.
+const OUR_DTMF: u8 = 101;
+const MAX_BODY: usize = 32 * 1024;
+const MAX_MEDIA: usize = 32;
+const MAX_FORMATS: usize = 64;
+
+/// Why a description cannot be worked with. All but [`SdpError::Unreadable`] mean `488`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SdpError {
+    /// It is no session description.
+    #[error("the body is no session description")]
+    Unreadable,
+    /// It has no audio stream over plain RTP.
+    #[error("no audio stream over RTP/AVP is offered")]
+    NoAudio,
+    /// It has audio, but neither PCMU nor PCMA.
+    #[error("neither PCMU nor PCMA is offered")]
+    NoCommonCodec,
+}
+
+/// The codecs that a call can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Codec {
+    /// G.711 µ-law.
+    Pcmu,
+    /// G.711 A-law.
+    Pcma,
+}
+
+impl Codec {
+    /// The static payload type (RFC 3551).
+    pub fn payload_type(self) -> u8 {
+        match self {
+            Self::Pcmu => 0,
+            Self::Pcma => 8,
+        }
+    }
+
+    /// The encoding name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+        }
+    }
+}
+
+/// Who sends, from the describing side's view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// Both.
+    SendRecv,
+    /// The describer only sends: the other is on hold.
+    SendOnly,
+    /// The describer only listens.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+impl Direction {
+    fn parse(attribute: &str) -> Option<Self> {
+        Some(match attribute {
+            "sendrecv" => Self::SendRecv,
+            "sendonly" => Self::SendOnly,
+            "recvonly" => Self::RecvOnly,
+            "inactive" => Self::Inactive,
+            _ => return None,
+        })
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::SendRecv => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::RecvOnly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    /// The same stream from the other side (RFC 3264 section 6.1).
+    fn reversed(self) -> Self {
+        match self {
+            Self::SendOnly => Self::RecvOnly,
+            Self::RecvOnly => Self::SendOnly,
+            other => other,
+        }
+    }
+}
+
+/// What the peer's description means for our one audio stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Where the peer wants its audio; `None` when it names no address (a host name, or `0.0.0.0`).
+    pub remote: Option<SocketAddr>,
+    /// The codec.
+    pub codec: Codec,
+    /// Its payload type.
+    pub payload_type: u8,
+    /// The payload type of telephone-event, if it is understood.
+    pub dtmf: Option<u8>,
+    /// The peer's direction; a null address counts as a hold (RFC 3264 section 8.4).
+    pub direction: Direction,
+}
+
+impl Stream {
+    /// The peer listens.
+    pub fn peer_listens(&self) -> bool {
+        matches!(self.direction, Direction::SendRecv | Direction::RecvOnly)
+    }
+
+    /// The peer speaks.
+    pub fn peer_speaks(&self) -> bool {
+        matches!(self.direction, Direction::SendRecv | Direction::SendOnly)
+    }
+}
+
+/// Our side of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// The address that others send RTP to.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The session id of `o=`, fixed for the call.
+    pub session: u64,
+    /// The version of `o=`: one more with every description that we send.
+    pub version: u64,
+}
+
+/// A parsed description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sdp {
+    media: Vec<Media>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Media {
+    kind: String,
+    port: u16,
+    protocol: String,
+    formats: Vec<String>,
+    rtpmaps: Vec<(u8, String)>,
+    connection: Option<Connection>,
+    direction: Option<Direction>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Address(IpAddr),
+    Name,
+}
+
+impl Sdp {
+    /// Reads a description.
+    pub fn parse(body: &[u8]) -> Result<Self, SdpError> {
+        if body.len() > MAX_BODY {
+            return Err(SdpError::Unreadable);
+        }
+        let text = String::from_utf8_lossy(body);
+        let mut lines = text.split(['\r', '\n']).filter(|l| !l.is_empty());
+        if lines.next().map(str::trim) != Some("v=0") {
+            return Err(SdpError::Unreadable);
+        }
+        let mut connection = None;
+        let mut direction = None;
+        let mut media: Vec<Media> = Vec::new();
+        for line in lines {
+            let Some((kind, value)) = line.split_once('=') else { continue };
+            let value = value.trim();
+            let full = media.len() >= MAX_MEDIA;
+            match (kind.trim(), media.last_mut()) {
+                ("m", _) if full => return Err(SdpError::Unreadable),
+                ("m", _) => media.push(Media::parse(value).ok_or(SdpError::Unreadable)?),
+                ("c", Some(m)) => m.connection = m.connection.or_else(|| Connection::parse(value)),
+                ("c", None) => connection = connection.or_else(|| Connection::parse(value)),
+                ("a", Some(m)) => m.attribute(value),
+                ("a", None) => direction = Direction::parse(value).or(direction),
+                _ => {}
+            }
+        }
+        for m in &mut media {
+            m.connection = m.connection.or(connection);
+            m.direction = m.direction.or(direction);
+        }
+        Ok(Self { media })
+    }
+
+    /// The first audio stream that we can take part in.
+    pub fn audio(&self) -> Result<Stream, SdpError> {
+        self.choose().map(|(_, stream)| stream)
+    }
+
+    fn choose(&self) -> Result<(usize, Stream), SdpError> {
+        let mut error = SdpError::NoAudio;
+        for (n, m) in self.media.iter().enumerate() {
+            let usable = m.kind == "audio" && m.port != 0 && m.protocol.eq_ignore_ascii_case("RTP/AVP");
+            if usable {
+                match m.stream() {
+                    Some(stream) => return Ok((n, stream)),
+                    None => error = SdpError::NoCommonCodec,
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// The answer to this offer, and what it means for our stream. Every other stream is declined (port 0).
+    pub fn answer(&self, local: &Local) -> Result<(Stream, String), SdpError> {
+        let (chosen, stream) = self.choose()?;
+        let mut out = local.head();
+        for (n, m) in self.media.iter().enumerate() {
+            if n == chosen {
+                let codecs = [(stream.payload_type, stream.codec)];
+                local.audio(&mut out, &codecs, stream.dtmf, stream.direction.reversed());
+            } else {
+                let format = m.formats.first().map_or("0", String::as_str);
+                let _ = write!(out, "m={} 0 {} {format}\r\n", m.kind, m.protocol);
+            }
+        }
+        Ok((stream, out))
+    }
+}
+
+impl Local {
+    /// An offer of both codecs and telephone-event.
+    pub fn offer(&self) -> String {
+        let mut out = self.head();
+        let codecs = [Codec::Pcmu, Codec::Pcma].map(|c| (c.payload_type(), c));
+        self.audio(&mut out, &codecs, Some(OUR_DTMF), Direction::SendRecv);
+        out
+    }
+
+    fn head(&self) -> String {
+        let family = if self.address.is_ipv4() { "IP4" } else { "IP6" };
+        let (session, version, address) = (self.session, self.version, self.address);
+        format!(
+            "v=0\r\no=twinbox {session} {version} IN {family} {address}\r\ns=-\r\nc=IN {family} {address}\r\nt=0 0\r\n"
+        )
+    }
+
+    fn audio(&self, out: &mut String, codecs: &[(u8, Codec)], dtmf: Option<u8>, direction: Direction) {
+        let _ = write!(out, "m=audio {} RTP/AVP", self.port);
+        for payload_type in codecs.iter().map(|(pt, _)| *pt).chain(dtmf) {
+            let _ = write!(out, " {payload_type}");
+        }
+        out.push_str("\r\n");
+        for (payload_type, codec) in codecs {
+            let _ = write!(out, "a=rtpmap:{payload_type} {}/8000\r\n", codec.name());
+        }
+        if let Some(pt) = dtmf {
+            let _ = write!(out, "a=rtpmap:{pt} telephone-event/8000\r\na=fmtp:{pt} 0-15\r\n");
+        }
+        let _ = write!(out, "a=ptime:20\r\na={}\r\n", direction.as_str());
+    }
+}
+
+impl Connection {
+    fn parse(value: &str) -> Option<Self> {
+        let mut parts = value.split_whitespace();
+        let (net, _family, address) = (parts.next()?, parts.next()?, parts.next()?);
+        if net != "IN" {
+            return None;
+        }
+        // A multicast TTL may follow a slash.
+        let address = address.split('/').next().unwrap_or_default();
+        Some(address.parse().map_or(Self::Name, Self::Address))
+    }
+}
+
+impl Media {
+    fn parse(value: &str) -> Option<Self> {
+        let mut parts = value.split_whitespace();
+        let kind = token(parts.next()?)?;
+        let port = parts.next()?.split('/').next()?.parse().ok()?;
+        let protocol = token(parts.next()?)?;
+        let formats = parts.take(MAX_FORMATS).map(token).collect::<Option<Vec<_>>>()?;
+        Some(Self { kind, port, protocol, formats, rtpmaps: Vec::new(), connection: None, direction: None })
+    }
+
+    fn attribute(&mut self, value: &str) {
+        if let Some(direction) = Direction::parse(value) {
+            self.direction = Some(direction);
+        } else if let Some(map) = value.strip_prefix("rtpmap:")
+            && self.rtpmaps.len() < MAX_FORMATS
+            && let Some((pt, encoding)) = map.split_once(' ')
+            && let Ok(pt) = pt.parse()
+        {
+            self.rtpmaps.push((pt, encoding.trim().to_ascii_lowercase()));
+        }
+    }
+
+    /// The encoding of a payload type: by its rtpmap, else by the static table.
+    fn encoding(&self, pt: u8) -> &str {
+        match self.rtpmaps.iter().find(|(p, _)| *p == pt) {
+            Some((_, encoding)) => encoding.strip_suffix("/1").unwrap_or(encoding),
+            None if pt == 0 => "pcmu/8000",
+            None if pt == 8 => "pcma/8000",
+            None => "",
+        }
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        let types = || self.formats.iter().filter_map(|f| f.parse::<u8>().ok()).filter(|pt| *pt < 128);
+        let (payload_type, codec) = types().find_map(|pt| match self.encoding(pt) {
+            "pcmu/8000" => Some((pt, Codec::Pcmu)),
+            "pcma/8000" => Some((pt, Codec::Pcma)),
+            _ => None,
+        })?;
+        let dtmf = types().find(|pt| self.encoding(*pt) == "telephone-event/8000");
+        let address = match self.connection {
+            Some(Connection::Address(ip)) => Some(ip),
+            _ => None,
+        };
+        let null = address.is_some_and(|ip| ip.is_unspecified());
+        let mut direction = self.direction.unwrap_or(Direction::SendRecv);
+        if null {
+            direction = match direction {
+                Direction::SendRecv => Direction::SendOnly,
+                Direction::RecvOnly => Direction::Inactive,
+                other => other,
+            };
+        }
+        let remote = address.filter(|_| !null).map(|ip| SocketAddr::new(ip, self.port));
+        Some(Stream { remote, codec, payload_type, dtmf, direction })
+    }
+}
+
+fn token(text: &str) -> Option<String> {
+    let ok = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic());
+    ok.then(|| text.to_owned())
+}
+
+/// The session description in a body: the body itself, or the first such part of `multipart/mixed` (RFC 5621).
+/// `None` when there is none.
+pub fn in_body<'a>(content_type: &str, body: &'a [u8]) -> Option<&'a [u8]> {
+    let (media, params) = content_type.split_at(content_type.find(';').unwrap_or(content_type.len()));
+    if media.trim().eq_ignore_ascii_case(CONTENT_TYPE) {
+        return Some(body);
+    }
+    if !media.trim().to_ascii_lowercase().starts_with("multipart/") {
+        return None;
+    }
+    let boundary = crate::addr::params(params)
+        .find(|(key, _)| key.eq_ignore_ascii_case("boundary"))
+        .and_then(|(_, value)| value)
+        .map(crate::addr::unquote)
+        .filter(|boundary| !boundary.is_empty())?;
+    let delimiter = format!("--{boundary}");
+    let mut rest = body;
+    for _ in 0..16 {
+        let start = find(rest, delimiter.as_bytes())? + delimiter.len();
+        rest = rest.get(start..)?;
+        let head_end = find(rest, b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(rest.get(..head_end)?).to_ascii_lowercase();
+        let part = rest.get(head_end..)?;
+        let end = find(part, delimiter.as_bytes())?;
+        if head.lines().any(|l| l.starts_with("content-type:") && l.contains(CONTENT_TYPE)) {
+            return part.get(..end);
+        }
+    }
+    None
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    if needle.is_empty() {
+        return None;
+    }
+    haystack.windows(needle.len()).position(|w| w == needle)
+}

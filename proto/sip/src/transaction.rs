@@ -1,0 +1,289 @@
+//! Transactions (RFC 3261 section 17, RFC 6026), without sockets or clock.
+//!
+//! [`Layer`] is handed what arrives, what its user wants sent, and the time; it hands back [`Event`]s: octets to
+//! send and news for the user. Retransmissions of a `2xx` until its ACK, which RFC 3261 leaves to the user, are
+//! done here too, over every transport (section 13.3.1.4).
+//!
+//! Tables are bounded: when they are full, a new request is refused without any state.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{Method, Request, Response, via::COOKIE};
+
+mod client;
+mod server;
+
+use client::Client;
+use server::Server;
+
+/// Milliseconds on whatever clock the user keeps.
+pub type Millis = u64;
+
+/// Round-trip estimate; the base of the other timers.
+pub const T1: Millis = 500;
+/// The longest retransmission interval.
+pub const T2: Millis = 4_000;
+/// How long a message may stay in the network.
+pub const T4: Millis = 5_000;
+/// After this much silence a `100` goes out by itself (section 17.2.1).
+const TRYING_AFTER: Millis = 200;
+
+/// Where octets go. Reliable ones need no retransmission.
+pub trait Flow: Clone {
+    /// TCP and TLS are, UDP is not.
+    fn reliable(&self) -> bool;
+}
+
+/// Asked at the very write of each transmission, retransmissions included; `false` keeps it from leaving (rule R6).
+#[derive(Clone)]
+pub struct Guard(pub Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
+}
+
+/// A server transaction: topmost branch and sent-by, and, beyond section 17.2.3, what a retransmission cannot
+/// change, so that two calls are never one for a client that reuses branches.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ServerId(Arc<str>);
+
+impl ServerId {
+    /// The transaction that this request belongs to. ACK and CANCEL belong to their INVITE's.
+    fn of(request: &Request) -> Option<Self> {
+        let headers = &request.headers;
+        let via = headers.top_via()?;
+        let kind = match &request.method {
+            Method::Invite | Method::Ack | Method::Cancel => "INVITE",
+            other => other.as_str(),
+        };
+        let branch = via.branch().unwrap_or_default();
+        // A branch without the cookie is no name (RFC 2543); the Request-URI and To tag help to tell.
+        let extra = if branch.starts_with(COOKIE) { "" } else { request.uri.as_str() };
+        let text = format!(
+            "{branch}\n{}\n{}\n{kind}\n{}\n{}\n{}\n{extra}",
+            via.sent_by.host,
+            via.sent_by.port.unwrap_or(5060),
+            headers.cseq(),
+            headers.call_id(),
+            headers.tag("From").unwrap_or_default(),
+        );
+        Some(Self(text.into()))
+    }
+}
+
+impl fmt::Debug for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hash = DefaultHasher::new();
+        self.0.hash(&mut hash);
+        write!(f, "server:{:016x}", hash.finish())
+    }
+}
+
+/// A client transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// What the layer wants done, or tells.
+#[derive(Debug)]
+pub enum Event<F> {
+    /// Send these octets.
+    Send {
+        /// Where to.
+        flow: F,
+        /// What.
+        bytes: Bytes,
+        /// Whose leave to ask at the write, and whose transaction to [`Layer::withdraw`] when it is refused.
+        guard: Option<(Guard, ClientId)>,
+    },
+    /// A new request: answer it with [`Layer::respond`].
+    Request {
+        /// Its transaction.
+        id: ServerId,
+        /// The request.
+        request: Request,
+    },
+    /// The INVITE was cancelled (its CANCEL is answered): answer it `487`.
+    Cancelled(ServerId),
+    /// The `2xx` to the INVITE was acknowledged.
+    Acknowledged {
+        /// The INVITE's transaction.
+        id: ServerId,
+        /// The ACK: it may carry an SDP answer.
+        ack: Request,
+    },
+    /// The `2xx` to the INVITE was never acknowledged: end the call.
+    Unacknowledged(ServerId),
+    /// A response to a request of ours. After a final one there are no more.
+    Response(ClientId, Response),
+    /// No final response came.
+    TimedOut(ClientId),
+    /// The guard refused before any final response: what was sent, if anything, will not be repeated.
+    Withdrawn(ClientId),
+}
+
+/// What becomes of a request that begins no known transaction.
+pub enum Admission {
+    /// Let it in.
+    Accept,
+    /// Answer with this, keeping no state; the To tag is added.
+    Refuse(Response),
+    /// Say nothing.
+    Ignore,
+}
+
+/// How full the tables are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Server transactions.
+    pub servers: usize,
+    /// Client transactions.
+    pub clients: usize,
+}
+
+/// All transactions of one element.
+pub struct Layer<F> {
+    servers: HashMap<ServerId, Server<F>>,
+    clients: HashMap<ClientId, Client<F>>,
+    branches: HashMap<String, ClientId>,
+    /// (Call-ID, To tag, CSeq) of answered INVITEs: an ACK of a `2xx` has a branch of its own.
+    acks: HashMap<(String, String, u32), ServerId>,
+    timers: BinaryHeap<Reverse<(Millis, u64, Owner)>>,
+    next: u64,
+    salt: u64,
+    capacity: usize,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Owner {
+    Server(ServerId),
+    Client(ClientId),
+}
+
+// Ties among timers are broken by the number beside, never by their owner.
+impl PartialOrd for Owner {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Owner {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl<F: Flow> Layer<F> {
+    /// An empty layer. `salt` is random: it makes our tags unguessable. `capacity` bounds each table.
+    pub fn new(salt: u64, capacity: usize) -> Self {
+        Self {
+            servers: HashMap::new(),
+            clients: HashMap::new(),
+            branches: HashMap::new(),
+            acks: HashMap::new(),
+            timers: BinaryHeap::new(),
+            next: 0,
+            salt,
+            capacity,
+        }
+    }
+
+    /// Our To tag for this request: the same for every retransmission, for its CANCEL, and for answers that keep
+    /// no state (RFC 3261 section 8.2.7).
+    pub fn tag(&self, request: &Request) -> String {
+        let mut parts = [0u64; 2];
+        for (n, part) in parts.iter_mut().enumerate() {
+            let mut hash = DefaultHasher::new();
+            (self.salt, n).hash(&mut hash);
+            let headers = &request.headers;
+            headers.call_id().hash(&mut hash);
+            headers.get("From").hash(&mut hash);
+            headers.cseq().hash(&mut hash);
+            headers.top_via().and_then(|v| v.branch()).hash(&mut hash);
+            *part = hash.finish();
+        }
+        let [a, b] = parts;
+        format!("{a:016x}{:08x}", b as u32)
+    }
+
+    /// A request arrived. `flow` is where its responses go. `admit` is asked only about what begins a new
+    /// transaction: retransmissions, ACK and CANCEL cost the user nothing.
+    pub fn request_received(
+        &mut self,
+        request: Request,
+        flow: F,
+        now: Millis,
+        admit: impl FnOnce(&Request) -> Admission,
+    ) -> Vec<Event<F>> {
+        let mut out = Vec::new();
+        let Some(id) = ServerId::of(&request) else { return out };
+        match request.method {
+            Method::Ack => self.acknowledged(id, request, now, &mut out),
+            Method::Cancel => self.cancelled(id, request, flow, &mut out),
+            _ if self.servers.contains_key(&id) => self.repeated(&id, &mut out),
+            _ => {
+                let tag = self.tag(&request);
+                let full = self.servers.len() >= self.capacity;
+                let admission = match full {
+                    true => Admission::Refuse(request.respond(503).with("Retry-After", "5")),
+                    false => admit(&request),
+                };
+                match admission {
+                    Admission::Accept => {
+                        self.open_server(id.clone(), &request, flow, now);
+                        out.push(Event::Request { id, request });
+                    }
+                    Admission::Refuse(response) => {
+                        out.push(send(flow, response.with_to_tag(&tag).to_bytes()));
+                    }
+                    Admission::Ignore => {}
+                }
+            }
+        }
+        out
+    }
+
+    /// The time has come for some timers.
+    pub fn tick(&mut self, now: Millis) -> Vec<Event<F>> {
+        let mut out = Vec::new();
+        while let Some(Reverse((due, _, _))) = self.timers.peek() {
+            if *due > now {
+                break;
+            }
+            let Some(Reverse((due, _, owner))) = self.timers.pop() else { break };
+            match owner {
+                Owner::Server(id) => self.server_timer(id, due, now, &mut out),
+                Owner::Client(id) => self.client_timer(id, due, now, &mut out),
+            }
+        }
+        out
+    }
+
+    /// When [`Layer::tick`] has something to do next.
+    pub fn next_due(&self) -> Option<Millis> {
+        self.timers.peek().map(|Reverse((due, _, _))| *due)
+    }
+
+    /// How full the tables are.
+    pub fn load(&self) -> Load {
+        Load { servers: self.servers.len(), clients: self.clients.len() }
+    }
+
+    fn arm(&mut self, due: Millis, owner: Owner) {
+        self.next += 1;
+        self.timers.push(Reverse((due, self.next, owner)));
+    }
+}
+
+fn send<F>(flow: F, bytes: Bytes) -> Event<F> {
+    Event::Send { flow, bytes, guard: None }
+}

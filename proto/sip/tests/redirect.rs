@@ -1,0 +1,50 @@
+//! The table of INVITEs in `tests/invites`.
+
+use std::{fs, path::Path};
+
+use twinbox_sip::{
+    redirect::{Greeting, Purpose, RedirectOrder, Rules, purpose},
+    strict::{Verdict, read},
+};
+
+fn outcome(invite: &[u8], order: RedirectOrder) -> String {
+    let Verdict::Request(request) = read(invite) else { return "refused".to_owned() };
+    let (sign_in, ask_mailbox) = (["*97".to_owned()], ["*98".to_owned()]);
+    match purpose(&request, Rules { sign_in: &sign_in, ask_mailbox: &ask_mailbox, order }) {
+        Purpose::Leave { mailbox, greeting: Greeting::Standard } => format!("leave {mailbox} standard"),
+        Purpose::Leave { mailbox, greeting: Greeting::Busy } => format!("leave {mailbox} busy"),
+        Purpose::SignIn => "sign-in".to_owned(),
+        Purpose::AskMailbox => "ask".to_owned(),
+        Purpose::Nothing => "nothing".to_owned(),
+    }
+}
+
+#[test]
+fn every_invite_of_the_table_means_what_stands_beside_it() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/invites");
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "sip") {
+            continue;
+        }
+        count += 1;
+        let invite = fs::read(&path).unwrap();
+        let expected = fs::read_to_string(path.with_extension("expected")).unwrap();
+        for line in expected.lines().filter(|l| !l.starts_with('#')) {
+            let (order, meaning) = line.split_once(": ").unwrap();
+            let order = match order {
+                "first" => RedirectOrder::First,
+                "last" => RedirectOrder::Last,
+                other => panic!("{}: no such setting: {other}", path.display()),
+            };
+            let found = outcome(&invite, order);
+            if found != meaning {
+                wrong.push(format!("{} {order:?}: expected {meaning}, found {found}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 30, "only {count} invites: is the folder complete?");
+}

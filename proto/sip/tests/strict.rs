@@ -1,0 +1,172 @@
+//! What the reader makes of `tests/torture`, and that nothing at all makes it panic.
+
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use twinbox_sip::{
+    framing::{Frame, Framer},
+    sdp::Sdp,
+    strict::{Verdict, read},
+};
+
+fn files() -> Vec<(String, Vec<u8>, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "sip") {
+            let expected = fs::read_to_string(path.with_extension("expected")).unwrap();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            files.push((name, fs::read(&path).unwrap(), expected.trim().to_owned()));
+        }
+    }
+    files
+}
+
+fn outcome(data: &[u8]) -> String {
+    match read(data) {
+        Verdict::Request(_) => "request".to_owned(),
+        Verdict::Response(_) => "response".to_owned(),
+        Verdict::Refuse(response, _) => format!("{} {}", response.code, response.reason),
+        Verdict::Drop(fault) => format!("drop {}", fault.name()),
+    }
+}
+
+#[test]
+fn every_tortured_message_gets_what_stands_beside_it() {
+    let files = files();
+    assert!(files.len() > 60, "only {} messages: is the folder complete?", files.len());
+    let wrong: Vec<_> = files
+        .iter()
+        .filter_map(|(name, data, expected)| {
+            let found = outcome(data);
+            (found != *expected).then(|| format!("{name}: expected {expected}, found {found}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What we let in and write again is the same message, and another SIP stack reads it as one.
+#[test]
+fn what_is_let_in_survives_being_written_and_read_elsewhere() {
+    for (name, data, _) in files() {
+        let bytes = match read(&data) {
+            Verdict::Request(request) => {
+                let bytes = request.to_bytes();
+                let Verdict::Request(again) = read(&bytes) else { panic!("{name}: not read again") };
+                assert!(again.method == request.method && again.uri == request.uri, "{name}");
+                assert_eq!(again.body, request.body, "{name}");
+                request.respond(200).with_to_tag("x").to_bytes()
+            }
+            Verdict::Response(response) => response.to_bytes(),
+            Verdict::Refuse(response, _) => response.with_to_tag("x").to_bytes(),
+            Verdict::Drop(_) => continue,
+        };
+        // Refusals repeat what was sent to us, faults included; only clean ones are promised to be readable.
+        if name.starts_with("ok-") && name != "ok-odd-tokens" && name != "ok-unknown-method" {
+            let foreign = rsipstack::sip::SipMessage::try_from(&bytes[..]);
+            assert!(foreign.is_ok(), "{name}: {foreign:?}");
+        }
+    }
+}
+
+/// A message that hides a second one in its body gives one message, and the octets after its length are not read.
+#[test]
+fn a_stream_is_cut_at_content_length_and_nowhere_else() {
+    let options = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/ok-plain.sip")).unwrap();
+    let mut stream = b"\r\n\r\n".to_vec();
+    stream.extend_from_slice(&options);
+    stream.extend_from_slice(&options);
+    stream.extend_from_slice(b"OPTIONS sip:x SIP/2.0\r\nContent-Length: 1\r\nl: 2\r\n\r\nab");
+    // However it is torn, the same frames come out.
+    for step in [1, 7, 64, stream.len()] {
+        let mut framer = Framer::default();
+        let mut frames = Vec::new();
+        for chunk in stream.chunks(step) {
+            framer.push(chunk);
+            while let Some(frame) = framer.next_frame() {
+                frames.push(frame);
+            }
+        }
+        assert_eq!(frames.first(), Some(&Frame::Ping), "step {step}");
+        assert_eq!(frames.get(1), Some(&Frame::Message(options.clone())), "step {step}");
+        assert_eq!(frames.get(2), Some(&Frame::Message(options.clone())), "step {step}");
+        assert!(matches!(frames.get(3), Some(Frame::Lost(_))), "step {step}: {frames:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_never_ends_a_header_is_given_up_in_bounds() {
+    let mut framer = Framer::default();
+    for n in 0..100 {
+        framer.push(&[b'x'; 1024]);
+        if let Some(frame) = framer.next_frame() {
+            assert!(matches!(frame, Frame::Lost(_)));
+            assert!(n < 40, "held {n} KiB");
+            return;
+        }
+    }
+    panic!("100 KiB without an end were held");
+}
+
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let seeds: Vec<Vec<u8>> = files().into_iter().map(|(_, data, _)| data).collect();
+    let edit = (any::<prop::sample::Index>(), 0..4u8, any::<u8>());
+    (prop::sample::select(seeds), prop::collection::vec(edit, 0..12)).prop_map(|(mut data, edits)| {
+        for (at, kind, byte) in edits {
+            if data.is_empty() {
+                break;
+            }
+            let at = at.index(data.len());
+            match kind {
+                0 => data[at] = byte,
+                1 => data.insert(at, byte),
+                2 => drop(data.remove(at)),
+                _ => data.truncate(at),
+            }
+        }
+        data
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_datagram_makes_the_reader_panic(data in mutated()) {
+        match read(&data) {
+            Verdict::Request(request) => {
+                // Nor anything that looks at what was let in.
+                let _ = twinbox_sip::identity::caller(&request);
+                let _ = twinbox_sip::dialog::Dialog::accept(&request, "tag");
+                let policy = twinbox_sip::session::Policy { interval: 1800, min_se: 90 };
+                let _ = twinbox_sip::session::negotiate(&request, policy);
+                prop_assert!(matches!(read(&request.to_bytes()), Verdict::Request(_)), "let in, but not once more");
+            }
+            Verdict::Refuse(response, _) => {
+                prop_assert!((400..600).contains(&response.code));
+                // One start line, one end: a refusal smuggles nothing back.
+                let bytes = response.with_to_tag("t").to_bytes();
+                prop_assert!(bytes.ends_with(b"\r\n\r\n"));
+                prop_assert_eq!(bytes.windows(4).filter(|w| w == b"\r\n\r\n").count(), 1);
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_framer_or_sdp_panic(data in prop::collection::vec(any::<u8>(), 0..512)) {
+        let mut framer = Framer::default();
+        framer.push(&data);
+        while framer.next_frame().is_some() {}
+        let _ = Sdp::parse(&data);
+    }
+
+    #[test]
+    fn no_line_of_sdp_makes_it_panic(lines in prop::collection::vec("[a-z]=[ -~]{0,40}", 0..20)) {
+        let text = format!("v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0 8 101\r\n{}\r\n", lines.join("\r\n"));
+        if let Ok(sdp) = Sdp::parse(text.as_bytes()) {
+            let _ = sdp.audio();
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Transactions on a made-up clock: what leaves, when, and what the user is told.
+
+use twinbox_sip::{
+    Request,
+    strict::{Verdict, read},
+    transaction::{Admission, Event, Flow, Guard, Layer, ServerId},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+struct To {
+    reliable: bool,
+}
+
+impl Flow for To {
+    fn reliable(&self) -> bool {
+        self.reliable
+    }
+}
+
+const UDP: To = To { reliable: false };
+const TCP: To = To { reliable: true };
+
+fn request(method: &str, branch: &str, call: &str, from_tag: &str, to_tag: &str) -> Request {
+    let to_tag = if to_tag.is_empty() { String::new() } else { format!(";tag={to_tag}") };
+    let text = format!(
+        "{method} sip:1001@vm SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch={branch}\r\nFrom: <sip:2001@pbx>;tag={from_tag}\r\n\
+         To: <sip:1001@vm>{to_tag}\r\nCall-ID: {call}\r\nCSeq: 1 {method}\r\nContact: <sip:2001@192.0.2.1>\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    match read(text.as_bytes()) {
+        Verdict::Request(request) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn invite() -> Request {
+    request("INVITE", "z9hG4bK1", "c1", "f1", "")
+}
+
+fn accept(_: &Request) -> Admission {
+    Admission::Accept
+}
+
+/// One line for each event, for comparing.
+fn tell(events: &[Event<To>]) -> Vec<String> {
+    let line = |event: &Event<To>| match event {
+        Event::Send { bytes, .. } => String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned(),
+        Event::Request { request, .. } => format!("request {}", request.method),
+        Event::Cancelled(_) => "cancelled".into(),
+        Event::Acknowledged { .. } => "acknowledged".into(),
+        Event::Unacknowledged(_) => "unacknowledged".into(),
+        Event::Response(_, response) => format!("response {}", response.code),
+        Event::TimedOut(_) => "timed out".into(),
+        Event::Withdrawn(_) => "withdrawn".into(),
+    };
+    events.iter().map(line).collect()
+}
+
+fn opened(events: &[Event<To>]) -> ServerId {
+    events
+        .iter()
+        .find_map(|e| match e {
+            Event::Request { id, .. } => Some(id.clone()),
+            _ => None,
+        })
+        .expect("a request was let in")
+}
+
+/// Runs the clock from `from` to `to` in steps of 50 ms; what happened, with its time.
+fn run(layer: &mut Layer<To>, from: u64, to: u64) -> Vec<(u64, String)> {
+    let times = (from..=to).step_by(50);
+    times.flat_map(|now| tell(&layer.tick(now)).into_iter().map(move |e| (now, e)).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn an_answered_invite_is_repeated_until_its_ack_and_then_absorbs_what_is_late() {
+    let mut layer = Layer::new(1, 100);
+    let id = opened(&layer.request_received(invite(), UDP, 0, accept));
+    let sent = layer.respond(&id, invite().respond(200), 10);
+    let Some(Event::Send { bytes, .. }) = sent.first() else { panic!("{sent:?}") };
+    let Verdict::Response(ok) = read(bytes) else { panic!("no response") };
+    let tag = ok.headers.tag("To").expect("a To tag").to_owned();
+    // A copy of the INVITE is not answered by itself; the 200 repeats at T1, then doubling.
+    assert!(tell(&layer.request_received(invite(), UDP, 100, accept)).is_empty());
+    let times: Vec<u64> = run(&mut layer, 150, 4_000).into_iter().map(|(t, _)| t).collect();
+    assert_eq!(times, [550, 1550, 3550]);
+    // The ACK of a 2xx has a branch of its own.
+    let ack = request("ACK", "z9hG4bK-another", "c1", "f1", &tag);
+    assert_eq!(tell(&layer.request_received(ack.clone(), UDP, 4_100, accept)), ["acknowledged"]);
+    assert!(tell(&layer.request_received(ack, UDP, 4_150, accept)).is_empty(), "told once");
+    assert!(tell(&layer.request_received(invite(), UDP, 4_200, accept)).is_empty(), "a late copy");
+    assert!(run(&mut layer, 4_250, 40_000).is_empty());
+    assert_eq!(layer.load().servers, 0, "nothing is left");
+    assert_eq!(layer.next_due(), None);
+}
+
+#[test]
+fn an_unacknowledged_2xx_is_reported_after_64_t1() {
+    for flow in [UDP, TCP] {
+        let mut layer = Layer::new(1, 100);
+        let id = opened(&layer.request_received(invite(), flow, 0, accept));
+        layer.respond(&id, invite().respond(200), 0);
+        let told = run(&mut layer, 0, 40_000);
+        assert_eq!(told.last(), Some(&(32_000, "unacknowledged".to_owned())));
+        assert_eq!(layer.load().servers, 0);
+    }
+}
+
+#[test]
+fn a_refused_invite_is_repeated_over_udp_only_until_its_ack() {
+    for (flow, copies) in [(UDP, vec![500, 1500, 3500]), (TCP, vec![])] {
+        let mut layer = Layer::new(1, 100);
+        let id = opened(&layer.request_received(invite(), flow.clone(), 0, accept));
+        layer.respond(&id, invite().respond(404), 0);
+        let times: Vec<u64> = run(&mut layer, 50, 4_000).into_iter().map(|(t, _)| t).collect();
+        assert_eq!(times, copies);
+        // Its ACK has the INVITE's branch.
+        assert!(
+            layer.request_received(request("ACK", "z9hG4bK1", "c1", "f1", "x"), flow, 4_050, accept).is_empty()
+        );
+        assert!(run(&mut layer, 4_100, 40_000).is_empty());
+        assert_eq!(layer.load().servers, 0);
+    }
+}
+
+#[test]
+fn a_slow_user_is_covered_by_a_100() {
+    let mut layer = Layer::new(1, 100);
+    let id = opened(&layer.request_received(invite(), UDP, 0, accept));
+    assert_eq!(run(&mut layer, 0, 1_000), [(200, "SIP/2.0 100 Trying".to_owned())]);
+    assert_eq!(tell(&layer.request_received(invite(), UDP, 1_000, accept)), ["SIP/2.0 100 Trying"]);
+    assert_eq!(tell(&layer.respond(&id, invite().respond(200), 1_100)), ["SIP/2.0 200 OK"]);
+}
+
+#[test]
+fn cancel_ends_a_waiting_invite_and_harms_no_other() {
+    let mut layer = Layer::new(1, 100);
+    let cancel = || request("CANCEL", "z9hG4bK1", "c1", "f1", "");
+    let nothing = tell(&layer.request_received(cancel(), UDP, 0, accept));
+    assert_eq!(nothing, ["SIP/2.0 481 Call/Transaction Does Not Exist"]);
+    let id = opened(&layer.request_received(invite(), UDP, 0, accept));
+    assert_eq!(tell(&layer.request_received(cancel(), UDP, 10, accept)), ["SIP/2.0 200 OK", "cancelled"]);
+    assert_eq!(tell(&layer.respond(&id, invite().respond(487), 20)), ["SIP/2.0 487 Request Terminated"]);
+    // Too late: answered, without effect.
+    assert_eq!(tell(&layer.request_received(cancel(), UDP, 30, accept)), ["SIP/2.0 200 OK"]);
+}
+
+#[test]
+fn a_repeated_request_gets_the_same_answer_and_the_user_hears_of_it_once() {
+    let mut layer = Layer::new(1, 100);
+    let bye = || request("BYE", "z9hG4bK2", "c1", "f1", "t1");
+    let id = opened(&layer.request_received(bye(), UDP, 0, accept));
+    assert!(layer.request_received(bye(), UDP, 100, accept).is_empty(), "not answered yet: absorbed");
+    layer.respond(&id, bye().respond(200), 200);
+    assert_eq!(tell(&layer.request_received(bye(), UDP, 300, accept)), ["SIP/2.0 200 OK"]);
+    assert!(layer.respond(&id, bye().respond(500), 400).is_empty(), "one final response");
+    run(&mut layer, 400, 33_000);
+    assert_eq!(layer.load().servers, 0);
+}
+
+#[test]
+fn strangers_with_one_call_id_are_two_calls() {
+    let mut layer = Layer::new(1, 100);
+    let first = opened(&layer.request_received(invite(), UDP, 0, accept));
+    let second = opened(&layer.request_received(request("INVITE", "z9hG4bK9", "c1", "f2", ""), UDP, 0, accept));
+    assert_ne!(first, second);
+    // Even when a broken client gives both the same branch.
+    let third = opened(&layer.request_received(request("INVITE", "z9hG4bK1", "c1", "f3", ""), UDP, 0, accept));
+    assert!(third != first && third != second);
+    assert_ne!(layer.tag(&invite()), layer.tag(&request("INVITE", "z9hG4bK9", "c1", "f2", "")));
+}
+
+#[test]
+fn a_refusal_without_state_repeats_its_tag_and_leaves_nothing() {
+    let mut layer = Layer::new(1, 100);
+    let mut refuse = |branch: &str, now| {
+        let request = request("INVITE", branch, "c1", "f1", "");
+        let events = layer.request_received(request, UDP, now, |r| Admission::Refuse(r.respond(503)));
+        match events.as_slice() {
+            [Event::Send { bytes, .. }] => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refuse("z9hG4bK1", 0), refuse("z9hG4bK1", 500));
+    assert_ne!(refuse("z9hG4bK1", 0), refuse("z9hG4bK2", 0));
+    assert_eq!(layer.load().servers, 0);
+    assert_eq!(layer.next_due(), None);
+}
+
+#[test]
+fn a_full_table_refuses_without_growing() {
+    let mut layer = Layer::new(1, 10);
+    for n in 0..1_000 {
+        let request = request("INVITE", &format!("z9hG4bK{n}"), &format!("c{n}"), "f", "");
+        let told = tell(&layer.request_received(request, UDP, 0, accept));
+        let expected = if n < 10 { "request INVITE" } else { "SIP/2.0 503 Service Unavailable" };
+        assert_eq!(told, [expected], "request {n}");
+    }
+    assert_eq!(layer.load().servers, 10);
+}
+
+fn notify(branch: &str) -> Request {
+    request("NOTIFY", branch, "n1", "ours", "theirs")
+}
+
+#[test]
+fn our_request_is_repeated_until_answered_and_then_absorbs_copies() {
+    let mut layer = Layer::new(1, 100);
+    let (id, sent) = layer.request(&notify("z9hG4bKn1"), UDP, None, 0).unwrap();
+    assert_eq!(tell(&sent), ["NOTIFY sip:1001@vm SIP/2.0"]);
+    let times: Vec<u64> = run(&mut layer, 50, 5_000).into_iter().map(|(t, _)| t).collect();
+    assert_eq!(times, [500, 1_500, 3_500]);
+    let ok = || notify("z9hG4bKn1").respond(200);
+    let told = layer.response_received(ok(), 5_050);
+    assert!(matches!(told.as_slice(), [Event::Response(i, _)] if *i == id));
+    assert!(layer.response_received(ok(), 5_100).is_empty());
+    run(&mut layer, 5_150, 12_000);
+    assert_eq!(layer.load().clients, 0);
+    assert!(layer.response_received(ok(), 13_000).is_empty(), "a stray answer is nobody's");
+}
+
+#[test]
+fn our_unanswered_request_times_out() {
+    for flow in [UDP, TCP] {
+        let mut layer = Layer::new(1, 100);
+        layer.request(&notify("z9hG4bKn1"), flow, None, 0).unwrap();
+        let told = run(&mut layer, 0, 40_000);
+        assert_eq!(told.last(), Some(&(32_000, "timed out".to_owned())));
+        assert_eq!(layer.load().clients, 0);
+    }
+}
+
+/// Rule R6: each transmission asks anew, and one refusal ends it.
+#[test]
+fn a_guarded_request_asks_at_every_write_and_can_be_withdrawn() {
+    let mut layer = Layer::new(1, 100);
+    let guard = Guard(std::sync::Arc::new(|| false));
+    let (id, sent) = layer.request(&notify("z9hG4bKn1"), UDP, Some(guard), 0).unwrap();
+    let asks = |events: &[Event<To>]| {
+        events.iter().all(|e| matches!(e, Event::Send { guard: Some((guard, i)), .. } if *i == id && !(guard.0)()))
+    };
+    assert!(asks(&sent));
+    let repeated = layer.tick(500);
+    assert!(!repeated.is_empty() && asks(&repeated));
+    assert_eq!(tell(&layer.withdraw(id)), ["withdrawn"]);
+    assert!(run(&mut layer, 550, 40_000).is_empty(), "nothing leaves any more");
+    assert_eq!(layer.load().clients, 0);
+}

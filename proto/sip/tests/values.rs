@@ -1,0 +1,299 @@
+//! SDP, session timers, dialogs, summaries, digest, addresses: tables.
+
+use std::net::IpAddr;
+
+use twinbox_sip::{
+    Method, Request,
+    addr::{self, NameAddr},
+    dialog::Dialog,
+    digest::{self, Credentials},
+    identity::caller,
+    mwi::Summary,
+    sdp::{Codec, Direction, Local, Sdp, SdpError, in_body},
+    session::{Outcome, Policy, Refresher, negotiate},
+    strict::{Verdict, read},
+    uri::{HostPort, Uri},
+    via::{Via, received},
+};
+
+fn request(method: &str, headers: &[&str]) -> Request {
+    let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
+    let text = format!(
+        "{method} sip:1001@vm SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\nCall-ID: c\r\nCSeq: 7 {method}\r\n\
+         To: <sip:1001@vm>\r\nContact: <sip:u%40x@192.0.2.1:5070;transport=udp>\r\n{headers}{}Content-Length: 0\r\n\r\n",
+        if headers.contains("From:") { "" } else { "From: \"Alice\" <sip:2001@pbx>;tag=f\r\n" },
+    );
+    match read(text.as_bytes()) {
+        Verdict::Request(request) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn local() -> Local {
+    Local { address: IpAddr::from([198, 51, 100, 1]), port: 16_384, session: 42, version: 1 }
+}
+
+fn offer(media: &str) -> String {
+    format!("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{media}")
+}
+
+#[test]
+fn offers_are_answered_by_the_first_codec_that_both_know() {
+    let cases = [
+        ("m=audio 4000 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n", Codec::Pcmu, 0, Some(101)),
+        ("m=audio 4000 RTP/AVP 8 0\r\n", Codec::Pcma, 8, None),
+        ("m=audio 4000 RTP/AVP 18 9 8 96\r\na=rtpmap:96 telephone-event/8000\r\n", Codec::Pcma, 8, Some(96)),
+        ("m=audio 4000 RTP/AVP 97\r\na=rtpmap:97 PCMA/8000/1\r\n", Codec::Pcma, 97, None),
+        // A telephone-event at another clock rate is another's.
+        (
+            "m=audio 4000 RTP/AVP 0 100 101\r\na=rtpmap:100 telephone-event/48000\r\na=rtpmap:101 telephone-event/8000\r\n",
+            Codec::Pcmu,
+            0,
+            Some(101),
+        ),
+        ("m=video 5000 RTP/AVP 31\r\nm=audio 4000 RTP/AVP 0\r\n", Codec::Pcmu, 0, None),
+        ("m=audio 0 RTP/AVP 0\r\nm=audio 4000 RTP/AVP 8\r\n", Codec::Pcma, 8, None),
+    ];
+    for (media, codec, payload_type, dtmf) in cases {
+        let sdp = Sdp::parse(offer(media).as_bytes()).unwrap();
+        let (stream, answer) = sdp.answer(&local()).unwrap();
+        assert_eq!((stream.codec, stream.payload_type, stream.dtmf), (codec, payload_type, dtmf), "{media}");
+        assert_eq!(stream.remote, Some("192.0.2.1:4000".parse().unwrap()), "{media}");
+        // As many streams in the answer as in the offer, and ours is readable from the other side.
+        let count = |t: &str| t.lines().filter(|l| l.starts_with("m=")).count();
+        assert_eq!(count(&answer), count(media), "{media}");
+        let seen = Sdp::parse(answer.as_bytes()).unwrap().audio().unwrap();
+        assert_eq!((seen.codec, seen.payload_type, seen.dtmf), (codec, payload_type, dtmf), "{media}");
+        assert_eq!(seen.remote, Some("198.51.100.1:16384".parse().unwrap()), "{media}");
+    }
+}
+
+#[test]
+fn offers_without_a_common_audio_stream_are_refused_by_name() {
+    let cases = [
+        ("", SdpError::NoAudio),
+        ("m=video 5000 RTP/AVP 31\r\n", SdpError::NoAudio),
+        ("m=audio 4000 RTP/SAVP 0\r\n", SdpError::NoAudio),
+        ("m=audio 0 RTP/AVP 0\r\n", SdpError::NoAudio),
+        ("m=audio 4000 RTP/AVP 18 9\r\na=rtpmap:18 G729/8000\r\n", SdpError::NoCommonCodec),
+        ("m=audio 4000 RTP/AVP 0\r\na=rtpmap:0 G729/8000\r\n", SdpError::NoCommonCodec),
+        ("m=audio 4000 RTP/AVP 101\r\na=rtpmap:101 telephone-event/8000\r\n", SdpError::NoCommonCodec),
+    ];
+    for (media, error) in cases {
+        assert_eq!(Sdp::parse(offer(media).as_bytes()).unwrap().audio(), Err(error), "{media}");
+    }
+    for text in ["", "hello", "m=audio 1 RTP/AVP 0\r\n", "v=0\r\nm=audio x RTP/AVP 0\r\n", "v=0\r\nm=audio\r\n"] {
+        assert_eq!(Sdp::parse(text.as_bytes()), Err(SdpError::Unreadable), "{text}");
+    }
+}
+
+#[test]
+fn hold_in_all_its_forms_is_answered_in_kind() {
+    let cases = [
+        ("", Direction::SendRecv, "a=sendrecv"),
+        ("a=sendonly\r\n", Direction::SendOnly, "a=recvonly"),
+        ("a=recvonly\r\n", Direction::RecvOnly, "a=sendonly"),
+        ("a=inactive\r\n", Direction::Inactive, "a=inactive"),
+        ("c=IN IP4 0.0.0.0\r\n", Direction::SendOnly, "a=recvonly"),
+        ("c=IN IP4 0.0.0.0\r\na=inactive\r\n", Direction::Inactive, "a=inactive"),
+    ];
+    for (lines, direction, answered) in cases {
+        let sdp = Sdp::parse(offer(&format!("m=audio 4000 RTP/AVP 0\r\n{lines}")).as_bytes()).unwrap();
+        let (stream, answer) = sdp.answer(&local()).unwrap();
+        assert_eq!(stream.direction, direction, "{lines}");
+        assert!(answer.contains(answered), "{lines}: {answer}");
+    }
+    // On the session level too, unless the stream says otherwise.
+    let text = "v=0\r\nc=IN IP4 192.0.2.1\r\na=inactive\r\nm=audio 4000 RTP/AVP 0\r\na=sendrecv\r\n";
+    assert_eq!(Sdp::parse(text.as_bytes()).unwrap().audio().unwrap().direction, Direction::SendRecv);
+    // A host name is not resolved: the first packet will tell.
+    let text = "v=0\r\nc=IN IP4 phone.example\r\nm=audio 4000 RTP/AVP 0\r\n";
+    assert_eq!(Sdp::parse(text.as_bytes()).unwrap().audio().unwrap().remote, None);
+}
+
+#[test]
+fn our_offer_has_both_codecs_and_digits() {
+    let text = local().offer();
+    assert!(text.contains("o=twinbox 42 1 IN IP4 198.51.100.1\r\n"), "{text}");
+    assert!(text.contains("m=audio 16384 RTP/AVP 0 8 101\r\n"), "{text}");
+    assert!(text.contains("a=rtpmap:101 telephone-event/8000\r\n"), "{text}");
+}
+
+#[test]
+fn a_description_is_found_in_a_multipart_body_and_only_there() {
+    let body = b"--b\r\nContent-Type: application/isup\r\n\r\nxx\r\n--b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--b--\r\n";
+    assert_eq!(in_body("multipart/mixed;boundary=b", body), Some(&b"v=0\r\n"[..]));
+    assert_eq!(in_body("multipart/mixed;boundary=\"b\"", body), Some(&b"v=0\r\n"[..]));
+    assert_eq!(in_body("application/SDP; charset=utf-8", b"v=0"), Some(&b"v=0"[..]));
+    for (kind, body) in [
+        ("multipart/mixed", &body[..]),
+        ("multipart/mixed;boundary=", body),
+        ("multipart/mixed;boundary=zz", body),
+        ("multipart/mixed;boundary=b", b"--b\r\nContent-Type: application/sdp\r\n\r\nv=0"),
+        ("text/plain", b"v=0"),
+    ] {
+        assert_eq!(in_body(kind, body), None, "{kind}");
+    }
+}
+
+#[test]
+fn session_timers_follow_rfc_4028() {
+    let policy = Policy { interval: 1800, min_se: 90 };
+    let cases: [(&[&str], Outcome); 7] = [
+        (&[], Outcome::None),
+        (&["Supported: timer"], timer(1800, Refresher::Caller, true)),
+        (&["Supported: timer", "Min-SE: 3600"], timer(3600, Refresher::Caller, true)),
+        (&["Supported: timer", "Session-Expires: 600"], timer(600, Refresher::Caller, true)),
+        (&["Supported: timer", "Session-Expires: 600;refresher=uas"], timer(600, Refresher::Us, true)),
+        (&["Supported: timer", "Session-Expires: 60"], Outcome::TooSmall(90)),
+        // A proxy asked; the caller does not know timers: we refresh, and nobody gets a 422.
+        (&["Session-Expires: 60"], timer(90, Refresher::Us, false)),
+    ];
+    for (headers, expected) in cases {
+        assert_eq!(negotiate(&request("INVITE", headers), policy), expected, "{headers:?}");
+    }
+}
+
+fn timer(interval: u32, refresher: Refresher, required: bool) -> Outcome {
+    Outcome::Timer(twinbox_sip::session::Timer { interval, refresher, required })
+}
+
+#[test]
+fn a_dialog_sends_to_the_contact_as_it_was_written_through_the_recorded_route() {
+    let invite = request("INVITE", &["Record-Route: <sip:p1.example;lr>, <sip:p2.example;lr>"]);
+    let mut dialog = Dialog::accept(&invite, "ours").unwrap();
+    let bye = dialog.request(Method::Bye);
+    assert_eq!(bye.uri, "sip:u%40x@192.0.2.1:5070;transport=udp");
+    assert_eq!(bye.headers.all("Route").collect::<Vec<_>>(), ["<sip:p1.example;lr>", "<sip:p2.example;lr>"]);
+    assert_eq!(dialog.next_hop(), "sip:p1.example;lr");
+    assert_eq!(bye.headers.get("From"), Some("<sip:1001@vm>;tag=ours"));
+    assert_eq!(bye.headers.get("To"), Some("\"Alice\" <sip:2001@pbx>;tag=f"));
+    assert_eq!(bye.headers.get("CSeq"), Some("1 BYE"));
+    assert_eq!(dialog.request(Method::Notify).headers.cseq(), 2);
+    // A strict router gets itself as Request-URI.
+    let invite = request("INVITE", &["Record-Route: <sip:old.example>, <sip:p2.example;lr>"]);
+    let bye = Dialog::accept(&invite, "ours").unwrap().request(Method::Bye);
+    assert_eq!(bye.uri, "sip:old.example");
+    assert_eq!(
+        bye.headers.all("Route").collect::<Vec<_>>(),
+        ["<sip:p2.example;lr>", "<sip:u%40x@192.0.2.1:5070;transport=udp>"]
+    );
+}
+
+#[test]
+fn a_dialog_takes_no_old_request_and_follows_a_moved_contact() {
+    let mut dialog = Dialog::accept(&request("INVITE", &[]), "ours").unwrap();
+    assert!(!dialog.received(&request("INFO", &[])), "the number of the INVITE again");
+    let mut update = request("UPDATE", &[]);
+    update.headers.set("CSeq", "8 UPDATE");
+    update.headers.set("Contact", "<sip:2001@192.0.2.99>");
+    assert!(dialog.received(&update));
+    assert_eq!(dialog.request(Method::Bye).uri, "sip:2001@192.0.2.99");
+    let stored: Dialog = postcard::from_bytes(&postcard::to_stdvec(&dialog).unwrap()).unwrap();
+    assert!(stored == dialog, "a dialog goes on elsewhere");
+}
+
+#[test]
+fn message_summaries_are_written_and_read() {
+    let summary = Summary { account: Some("sip:1001@vm".into()), new: 2, old: 8 };
+    let body = summary.body();
+    assert_eq!(body, "Messages-Waiting: yes\r\nMessage-Account: sip:1001@vm\r\nVoice-Message: 2/8 (0/0)\r\n");
+    assert_eq!(Summary::parse(&body), Some(summary));
+    assert_eq!(Summary::default().body(), "Messages-Waiting: no\r\nVoice-Message: 0/0 (0/0)\r\n");
+    assert_eq!(Summary::parse("Messages-Waiting: yes\r\n").map(|s| s.new), Some(1));
+    for body in ["", "hello", "Voice-Message: 1/2\r\n", "Messages-Waiting: yes\r\nVoice-Message: x/y\r\n"] {
+        assert_eq!(Summary::parse(body), None, "{body:?}");
+    }
+}
+
+#[test]
+fn callers_are_known_by_what_the_trunk_asserts() {
+    let number = |headers: &[&str]| caller(&request("INVITE", headers)).number.map(|n| n.into_revealed());
+    assert_eq!(number(&[]).as_deref(), Some("2001"));
+    assert_eq!(number(&["P-Asserted-Identity: \"Bob\" <sip:3001@pbx>"]).as_deref(), Some("3001"));
+    assert_eq!(number(&["P-Asserted-Identity: <tel:+1-555-0100>"]).as_deref(), Some("+15550100"));
+    assert_eq!(number(&["P-Asserted-Identity: <sip:pbx>"]).as_deref(), Some("2001"), "names nobody: From counts");
+    assert_eq!(number(&["Privacy: id", "P-Asserted-Identity: <sip:3001@pbx>"]), None);
+    assert_eq!(number(&["From: \"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=f"]), None);
+    let found = caller(&request("INVITE", &["P-Asserted-Identity: \"Bob \\\"B\\\" Doe\" <sip:3001@pbx>"]));
+    assert_eq!(found.name.map(|n| n.into_revealed()).as_deref(), Some("Bob \"B\" Doe"));
+}
+
+/// The answer is read and verified by an implementation that is not ours.
+#[test]
+fn a_challenge_is_answered_once_and_right() {
+    let credentials = Credentials { username: "vm".into(), password: "s3cret".to_owned().into() };
+    for (code, asks, answers, algorithm) in [
+        (401, "WWW-Authenticate", "Authorization", "MD5"),
+        (407, "Proxy-Authenticate", "Proxy-Authorization", "SHA-256"),
+    ] {
+        let mut notify = request("NOTIFY", &[]);
+        let challenge = notify.respond(code).with(
+            asks,
+            format!(
+                "Digest realm=\"pbx\", nonce=\"n1\", algorithm={algorithm}, qop=\"auth,auth-int\", opaque=\"o\""
+            ),
+        );
+        assert!(digest::answer(&mut notify, &challenge, &credentials, "cn"), "{algorithm}");
+        let value = notify.headers.get(answers).unwrap();
+        let foreign = value.replace("SHA-256", "SHA256");
+        let typed = rsipstack::sip::typed::Authorization::parse(&foreign).unwrap();
+        let right = rsipstack::dialog::authenticate::verify_digest(
+            &typed,
+            "s3cret",
+            &rsipstack::sip::Method::Notify,
+            &foreign,
+        );
+        assert!(right, "{value}");
+        assert!(!digest::answer(&mut notify, &challenge, &credentials, "cn"), "a second challenge: wrong password");
+    }
+    let mut notify = request("NOTIFY", &[]);
+    let strange =
+        notify.respond(401).with("WWW-Authenticate", "Digest realm=\"pbx\", nonce=\"n\", algorithm=ROT13");
+    assert!(!digest::answer(&mut notify, &strange, &credentials, "cn"));
+}
+
+#[test]
+fn responses_go_back_where_rfc_3581_says() {
+    let source = "203.0.113.9:40000".parse().unwrap();
+    let cases = [
+        ("SIP/2.0/UDP 10.0.0.1:5066;branch=z9hG4bKa", "203.0.113.9:5066", ";received=203.0.113.9"),
+        ("SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKa", "203.0.113.9:5060", ";received=203.0.113.9"),
+        ("SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bKa", "203.0.113.9:40000", ";rport=40000"),
+        ("SIP/2.0/UDP 203.0.113.9:40000;branch=z9hG4bKa", "203.0.113.9:40000", "branch=z9hG4bKa"),
+        ("SIP / 2.0 / UDP 10.0.0.1:5066 ;branch=z9hG4bKa;maddr=192.0.2.66", "203.0.113.9:5066", "maddr=192.0.2.66"),
+    ];
+    for (via, to, contains) in cases {
+        assert_eq!(Via::parse(via).unwrap().reply_to(source), to.parse().unwrap(), "{via}");
+        let line = received(&format!("{via}, SIP/2.0/TCP next.example;branch=z9hG4bKb"), source);
+        assert!(line.contains(contains), "{line}");
+        assert!(line.ends_with(", SIP/2.0/TCP next.example;branch=z9hG4bKb"), "{line}");
+        assert_eq!(Via::parse(addr::split_list(&line).next().unwrap()).unwrap().branch(), Some("z9hG4bKa"));
+    }
+}
+
+#[test]
+fn uris_and_addresses_are_read_as_they_stand() {
+    let uri =
+        Uri::parse("sip:+1555;phone-context=x:pw@[2001:db8::1]:5070;transport=tcp;twinbox?Subject=a").unwrap();
+    assert_eq!((uri.user, uri.host, uri.port), (Some("+1555;phone-context=x"), "2001:db8::1", Some(5070)));
+    assert_eq!((uri.param("TRANSPORT"), uri.param("twinbox"), uri.param("lr")), (Some("tcp"), Some(""), None));
+    for bad in
+        ["", "sip:", "sip:@host", "sip:a@", "sip:a b@c", "1001", "sip:a@host:99999", "sip:a@host:", "sip:a@[::1"]
+    {
+        assert!(Uri::parse(bad).is_none(), "{bad:?}");
+    }
+    for bad in ["", ":5060", "a:b:c", "[::1]x", "host:0"] {
+        assert!(HostPort::parse(bad).is_none(), "{bad:?}");
+    }
+    let address = NameAddr::parse("\"Doe, \\\"J\\\"\" <sip:a@b;x=1>;tag=t;q=\"a;b\"").unwrap();
+    assert_eq!(address.display.as_deref(), Some("Doe, \"J\""));
+    assert_eq!((address.uri, address.param("tag"), address.param("x")), ("sip:a@b;x=1", Some(Some("t")), None));
+    // Without angle brackets the parameters are the header's.
+    let address = NameAddr::parse("sip:a@b;tag=t").unwrap();
+    assert_eq!((address.uri, address.param("tag")), ("sip:a@b", Some(Some("t"))));
+    assert_eq!(
+        addr::split_list("\"a,b\" <sip:x,y@z>, c,,d").collect::<Vec<_>>(),
+        ["\"a,b\" <sip:x,y@z>", "c", "d"]
+    );
+}

@@ -1,0 +1,22 @@
+//! Compiles the protobuf files to tonic and prost code. protox parses them, so that no `protoc` is needed.
+
+use std::{error::Error, path::Path};
+
+/// One file per Rust module of `src/lib.rs`.
+const FILES: [&str; 3] = ["replication.proto", "roles.proto", "admin.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = Path::new("proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=proto");
+    for file in FILES {
+        println!("cargo:rerun-if-changed=proto/{file}");
+    }
+    let descriptors = protox::compile(FILES.map(|file| folder.join(file)), [folder])?;
+    // What administrators ask is also printed as JSON.
+    tonic_prost_build::configure()
+        .bytes(".twinbox")
+        .type_attribute(".twinbox.admin.v1", "#[derive(serde::Serialize)]")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

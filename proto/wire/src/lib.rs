@@ -1,0 +1,22 @@
+//! What Twinbox's processes say to each other, as generated from the protobuf files in `proto/`.
+//!
+//! A number in those files is never reused and never changes its meaning: nodes one release apart work
+//! together, and the messages of [`replication`] are also what lies on disk.
+
+/// Records, changes and the streams between nodes that carry them.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod replication {
+    tonic::include_proto!("twinbox.replication.v1");
+}
+
+/// The role manager: Raft between members, keep-alives and leases.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod roles {
+    tonic::include_proto!("twinbox.roles.v1");
+}
+
+/// What the command line asks of a node.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod admin {
+    tonic::include_proto!("twinbox.admin.v1");
+}

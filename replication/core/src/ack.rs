@@ -1,0 +1,244 @@
+//! When is a write acknowledged, and how (rules A1 to A3)? A pure tracker: the streams feed it what they see,
+//! with the time, and it says which writers may go on and which peers have ceased to count.
+//!
+//! A peer counts while its live tail answers within the timeout, whether it is still refilling or not. Past
+//! that it is dropped at once, and the writes that waited for it alone are acknowledged *alone*; these are
+//! remembered, to be sent first when a peer is back (rule A2). Which peers count is this node's own view.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use twinbox_ids::NodeName;
+
+use crate::Ranges;
+
+/// How a write was acknowledged (rule A3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// Durable here and on `peer`: survives the loss of any one disk.
+    OnTwo {
+        /// Who has it beside this node.
+        peer: NodeName,
+    },
+    /// Durable here, and no peer answered: survives kill and power cut, is lost only with this disk.
+    Alone,
+}
+
+/// A writer that waits, as the caller names it.
+pub type WriteId = u64;
+
+/// What the streams see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A live tail to `peer` is up. It counts from its first answer in time.
+    Up {
+        /// Who.
+        peer: NodeName,
+    },
+    /// The live tail to `peer` is down.
+    Down {
+        /// Who.
+        peer: NodeName,
+    },
+    /// `peer` answered a probe (or a change) on its live tail.
+    Answered {
+        /// Who.
+        peer: NodeName,
+        /// How long it took, in milliseconds.
+        took: u64,
+    },
+    /// Changes `first..=last` of this node's origin are durable here, and a writer waits for them. A peer's
+    /// acknowledgement may have come before.
+    Written {
+        /// The writer.
+        id: WriteId,
+        /// The first change.
+        first: u64,
+        /// The last change; below `first` when the write changed nothing.
+        last: u64,
+    },
+    /// Changes `first..=last` of this node's origin are durable at `peer`.
+    Acked {
+        /// Who.
+        peer: NodeName,
+        /// The first change.
+        first: u64,
+        /// The last change.
+        last: u64,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// The writer may go on.
+    Acknowledged {
+        /// The writer.
+        id: WriteId,
+        /// How.
+        how: Acknowledgement,
+    },
+    /// `peer` counts from now on.
+    Counts {
+        /// Who.
+        peer: NodeName,
+    },
+    /// `peer` counts no more: it was late, or its tail is down.
+    Dropped {
+        /// Who.
+        peer: NodeName,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    counts: bool,
+    acked: Ranges,
+    /// Written changes that it has not acknowledged, with when they were written; only while it counts.
+    pending: VecDeque<Waiting>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    first: u64,
+    last: u64,
+    since: u64,
+}
+
+impl Waiting {
+    fn had_by(&self, peer: &Peer) -> bool {
+        self.first > self.last || peer.acked.covers(span(self.first, self.last))
+    }
+}
+
+/// The tracker. Times are milliseconds on any clock that does not go back.
+#[derive(Debug)]
+pub struct Tracker {
+    timeout: u64,
+    peers: BTreeMap<NodeName, Peer>,
+    waiting: BTreeMap<WriteId, Waiting>,
+    alone: Ranges,
+}
+
+impl Tracker {
+    /// A tracker with `ack_timeout` in milliseconds.
+    pub fn new(timeout: u64) -> Self {
+        Self { timeout, peers: BTreeMap::new(), waiting: BTreeMap::new(), alone: Ranges::new() }
+    }
+
+    /// Takes one input at time `now`; call with [`Input::Tick`] at [`Self::next_deadline`].
+    pub fn handle(&mut self, input: Input, now: u64) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        match input {
+            Input::Up { peer } => {
+                // What it acknowledged in an earlier connection may have been on a disk that is no more.
+                self.drop_peer(&peer, &mut outputs);
+                self.peers.insert(peer, Peer::default());
+            }
+            Input::Down { peer } => {
+                self.drop_peer(&peer, &mut outputs);
+                self.peers.remove(&peer);
+            }
+            Input::Answered { peer, took } => {
+                if took <= self.timeout
+                    && let Some(state) = self.peers.get_mut(&peer)
+                    && !state.counts
+                {
+                    state.counts = true;
+                    outputs.push(Output::Counts { peer });
+                }
+            }
+            Input::Written { id, first, last } => {
+                let waiting = Waiting { first, last, since: now };
+                for peer in self.peers.values_mut() {
+                    if peer.counts && !waiting.had_by(peer) {
+                        peer.pending.push_back(waiting);
+                    }
+                }
+                self.waiting.insert(id, waiting);
+            }
+            Input::Acked { peer, first, last } => {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    let span = span(first, last);
+                    state.acked.insert(span.clone());
+                    self.alone.remove(span);
+                    let mut pending = std::mem::take(&mut state.pending);
+                    pending.retain(|waiting| !waiting.had_by(state));
+                    state.pending = pending;
+                }
+            }
+            Input::Tick => {}
+        }
+        self.settle(now, &mut outputs);
+        outputs
+    }
+
+    /// When something runs out, if nothing comes before.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let pending = self.peers.values().filter_map(|peer| peer.pending.front());
+        pending.chain(self.waiting.values()).map(|waiting| waiting.since.saturating_add(self.timeout)).min()
+    }
+
+    /// True while `peer` counts.
+    pub fn counts(&self, peer: &NodeName) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.counts)
+    }
+
+    /// How many peers count.
+    pub fn counting(&self) -> usize {
+        self.peers.values().filter(|peer| peer.counts).count()
+    }
+
+    /// The changes of this node's origin that were acknowledged *alone* and that no peer has yet: to be sent
+    /// first when one is back.
+    pub fn alone(&self) -> &Ranges {
+        &self.alone
+    }
+
+    /// Drops the late, then lets go whoever need not wait longer.
+    fn settle(&mut self, now: u64, outputs: &mut Vec<Output>) {
+        let timeout = self.timeout;
+        let late = |waiting: &Waiting| now.saturating_sub(waiting.since) >= timeout;
+        let late_peers: Vec<NodeName> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.pending.front().is_some_and(late))
+            .map(|(name, _)| name.clone())
+            .collect();
+        late_peers.iter().for_each(|peer| self.drop_peer(peer, outputs));
+
+        let (peers, alone) = (&self.peers, &mut self.alone);
+        let anyone = peers.values().any(|peer| peer.counts);
+        self.waiting.retain(|&id, waiting| {
+            // A peer that was dropped and then acknowledged after all has it, whether it counts or not; but a
+            // write of nothing is on two only if somebody counts.
+            let empty = waiting.first > waiting.last;
+            let holder = peers.iter().find(|(_, peer)| waiting.had_by(peer) && (peer.counts || !empty));
+            let how = match holder {
+                Some((peer, _)) => Acknowledgement::OnTwo { peer: peer.clone() },
+                None if anyone && !late(waiting) => return true,
+                None => {
+                    alone.insert(span(waiting.first, waiting.last));
+                    Acknowledgement::Alone
+                }
+            };
+            outputs.push(Output::Acknowledged { id, how });
+            false
+        });
+    }
+
+    fn drop_peer(&mut self, peer: &NodeName, outputs: &mut Vec<Output>) {
+        if let Some(state) = self.peers.get_mut(peer)
+            && state.counts
+        {
+            state.counts = false;
+            state.pending.clear();
+            outputs.push(Output::Dropped { peer: peer.clone() });
+        }
+    }
+}
+
+fn span(first: u64, last: u64) -> std::ops::Range<u64> {
+    first..last.saturating_add(1)
+}

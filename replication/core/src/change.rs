@@ -1,0 +1,92 @@
+//! Changes, and the vectors that say which of them a node has.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::Origin;
+
+use crate::{Key, Record};
+
+/// One change of one record, named by who made it and its number there (rule D1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The life of the store that made it.
+    pub origin: Origin,
+    /// Its number in that life: from 1, without gaps.
+    pub seq: u64,
+    /// The record.
+    pub key: Key,
+    /// What is merged into it.
+    pub delta: Record,
+}
+
+/// For each origin the number up to which a node has every change, without a gap (rule D1).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vector(BTreeMap<Origin, u64>);
+
+/// Changes of one origin that one node has and another lacks: those in `after + 1 ..= upto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Whose changes.
+    pub origin: Origin,
+    /// The last one that the other has.
+    pub after: u64,
+    /// The last one that is missing.
+    pub upto: u64,
+}
+
+impl Vector {
+    /// No change at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The number up to which every change of `origin` is there; 0 for none.
+    pub fn get(&self, origin: Origin) -> u64 {
+        self.0.get(&origin).copied().unwrap_or(0)
+    }
+
+    /// True when the change is in the prefix.
+    pub fn covers(&self, origin: Origin, seq: u64) -> bool {
+        seq <= self.get(origin)
+    }
+
+    /// Raises the prefix of `origin` to `upto`; never lowers it.
+    pub fn raise(&mut self, origin: Origin, upto: u64) {
+        if upto > 0 {
+            let entry = self.0.entry(origin).or_insert(0);
+            *entry = upto.max(*entry);
+        }
+    }
+
+    /// The join: what is in either.
+    pub fn join(&mut self, other: &Self) {
+        other.iter().for_each(|(origin, upto)| self.raise(origin, upto));
+    }
+
+    /// What is in this vector and missing from `other`, by origin.
+    pub fn missing_from(&self, other: &Self) -> Vec<Gap> {
+        self.iter()
+            .map(|(origin, upto)| Gap { origin, after: other.get(origin), upto })
+            .filter(|gap| gap.after < gap.upto)
+            .collect()
+    }
+
+    /// Origins and their prefixes.
+    pub fn iter(&self) -> impl Iterator<Item = (Origin, u64)> {
+        self.0.iter().map(|(origin, upto)| (*origin, *upto))
+    }
+
+    /// How many changes are in the prefixes together.
+    pub fn total(&self) -> u64 {
+        self.0.values().fold(0, |sum, upto| sum.saturating_add(*upto))
+    }
+}
+
+impl FromIterator<(Origin, u64)> for Vector {
+    fn from_iter<I: IntoIterator<Item = (Origin, u64)>>(iter: I) -> Self {
+        let mut vector = Self::new();
+        iter.into_iter().for_each(|(origin, upto)| vector.raise(origin, upto));
+        vector
+    }
+}

@@ -1,0 +1,126 @@
+//! Edits: what a local writer asks for, and the change that it makes of a record as the writer sees it.
+
+use std::{collections::BTreeMap, fmt};
+
+use twinbox_ids::{NodeName, Stamp};
+
+use crate::{Dots, Field, Member, Members, Record, Tag, Tombstone, Value};
+
+/// One edit of one record.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Writes a register.
+    Set(Tag, Value),
+    /// Adds to an add-wins set.
+    Add(Tag, Vec<u8>),
+    /// Removes from an add-wins set. An add that this writer has not seen survives it.
+    Remove(Tag, Vec<u8>),
+    /// Adds to a remove-wins set. A remove that this writer has not seen survives it.
+    Grant(Tag, Vec<u8>),
+    /// Removes from a remove-wins set.
+    Revoke(Tag, Vec<u8>),
+    /// Adds to this node's cell of a counter.
+    Count(Tag, u64),
+    /// Claims a name; nothing if the claimant already claims it, since the earliest claim wins.
+    Claim(Tag, Vec<u8>),
+    /// Takes a claim back.
+    Unclaim(Tag, Vec<u8>),
+    /// Deletes the record as this writer sees it: registers by their stamps, members and claims one by one.
+    Delete,
+}
+
+impl Edit {
+    /// The change: merging it into `current` is the edit's effect. Empty when there is nothing to do.
+    ///
+    /// `stamp` must be above every stamp in `current` (see [`crate::Clock::tick`]), `current` must be what the
+    /// writer sees, and `node` names the writer's cell in counters.
+    pub fn delta(&self, current: &Record, stamp: Stamp, node: &NodeName) -> Record {
+        let field =
+            match self {
+                Self::Set(tag, value) => Some((*tag, Field::Register { stamp, value: value.clone() })),
+                Self::Add(tag, value) => Some((*tag, Field::AddWins(Members::one(value, marked(stamp))))),
+                Self::Remove(tag, value) => undone(current.field(*tag), value)
+                    .map(|member| (*tag, Field::AddWins(Members::one(value, member)))),
+                Self::Grant(tag, value) => {
+                    let granted = current.set(*tag).any(|member| member == value);
+                    let seen = undone(current.field(*tag), value).map(|member| member.seen).unwrap_or_default();
+                    let member = Member::new(Dots::new(), seen, true);
+                    (!granted).then(|| (*tag, Field::RemoveWins(Members::one(value, member))))
+                }
+                Self::Revoke(tag, value) => Some((*tag, Field::RemoveWins(Members::one(value, marked(stamp))))),
+                Self::Count(tag, n) => {
+                    let cell = match current.field(*tag) {
+                        Some(Field::Counter(cells)) => cells.get(node).copied().unwrap_or(0),
+                        _ => 0,
+                    };
+                    let cells = BTreeMap::from([(node.clone(), cell.saturating_add(*n))]);
+                    (*n > 0).then_some((*tag, Field::Counter(cells)))
+                }
+                Self::Claim(tag, value) => {
+                    let already = undone(current.field(*tag), value).is_some();
+                    (!already).then(|| (*tag, Field::Claim(Members::one(value, marked(stamp)))))
+                }
+                Self::Unclaim(tag, value) => undone(current.field(*tag), value)
+                    .map(|member| (*tag, Field::Claim(Members::one(value, member)))),
+                Self::Delete => return delete(current, stamp),
+            };
+        Record::from_parts(field, None)
+    }
+}
+
+fn marked(stamp: Stamp) -> Member {
+    Member::new(Dots::from_iter([stamp]), Dots::new(), false)
+}
+
+/// What undoes the live marks of `value` in `field`; `None` if it has none.
+fn undone(field: Option<&Field>, value: &[u8]) -> Option<Member> {
+    let members = match field? {
+        Field::AddWins(members) | Field::RemoveWins(members) | Field::Claim(members) => members,
+        Field::Register { .. } | Field::Counter(_) => return None,
+    };
+    let member = members.get(value).filter(|member| !member.marks.is_empty())?;
+    Some(Member::new(Dots::new(), member.marks.clone(), false))
+}
+
+fn delete(current: &Record, stamp: Stamp) -> Record {
+    let mut saw = BTreeMap::new();
+    let mut fields = Vec::new();
+    for (tag, field) in current.fields() {
+        let each = |take_out: &dyn Fn(&Member) -> Member| -> Members {
+            field.present().map(|(value, member)| (value.to_vec(), take_out(member))).collect()
+        };
+        let undo = |member: &Member| Member::new(Dots::new(), member.marks.clone(), false);
+        match field {
+            Field::Register { stamp, .. } => {
+                saw.insert(tag, *stamp);
+            }
+            Field::AddWins(_) => fields.push((tag, Field::AddWins(each(&undo)))),
+            Field::Claim(_) => fields.push((tag, Field::Claim(each(&undo)))),
+            Field::RemoveWins(_) => fields.push((tag, Field::RemoveWins(each(&|_| marked(stamp))))),
+            Field::Counter(_) => {}
+        }
+    }
+    fields.retain(|(_, field)| match field {
+        Field::AddWins(members) | Field::RemoveWins(members) | Field::Claim(members) => !members.is_empty(),
+        Field::Register { .. } | Field::Counter(_) => true,
+    });
+    Record::from_parts(fields, Some(Tombstone { stamp, saw }))
+}
+
+/// Values may be private: only the kind and the tag are printed.
+impl fmt::Debug for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, tag) = match self {
+            Self::Set(tag, _) => ("Set", tag),
+            Self::Add(tag, _) => ("Add", tag),
+            Self::Remove(tag, _) => ("Remove", tag),
+            Self::Grant(tag, _) => ("Grant", tag),
+            Self::Revoke(tag, _) => ("Revoke", tag),
+            Self::Count(tag, _) => ("Count", tag),
+            Self::Claim(tag, _) => ("Claim", tag),
+            Self::Unclaim(tag, _) => ("Unclaim", tag),
+            Self::Delete => return f.write_str("Delete"),
+        };
+        write!(f, "{kind}({tag})")
+    }
+}

@@ -1,0 +1,110 @@
+//! Sets of numbers kept as ranges: which bytes of a recording are here, which changes a peer has.
+
+use std::{collections::BTreeMap, ops::Range};
+
+/// A set of `u64`, kept as disjoint ranges that do not touch. Cheap when what it holds is mostly contiguous.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ranges(BTreeMap<u64, u64>);
+
+impl Ranges {
+    /// The empty set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds all numbers of `range`.
+    pub fn insert(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let (mut start, mut end) = (range.start, range.end);
+        // Whoever overlaps or touches begins at or before our end; walk them from the last.
+        while let Some((&s, &e)) = self.0.range(..=end).next_back() {
+            if e < start {
+                break;
+            }
+            start = start.min(s);
+            end = end.max(e);
+            self.0.remove(&s);
+        }
+        self.0.insert(start, end);
+    }
+
+    /// Takes out all numbers of `range`.
+    pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        while let Some((&s, &e)) = self.0.range(..range.end).next_back() {
+            if e <= range.start {
+                break;
+            }
+            self.0.remove(&s);
+            if e > range.end {
+                self.0.insert(range.end, e);
+            }
+            if s < range.start {
+                self.0.insert(s, range.start);
+                break;
+            }
+        }
+    }
+
+    /// True when every number of `range` is in; an empty range always is.
+    pub fn covers(&self, range: Range<u64>) -> bool {
+        range.is_empty() || self.run_end(range.start) >= range.end
+    }
+
+    /// True when `number` is in.
+    pub fn contains(&self, number: u64) -> bool {
+        self.run_end(number) > number
+    }
+
+    /// The first number at or after `from` that is not in.
+    pub fn run_end(&self, from: u64) -> u64 {
+        match self.0.range(..=from).next_back() {
+            Some((_, &end)) if end > from => end,
+            _ => from,
+        }
+    }
+
+    /// The parts of `range` that are not in, ascending.
+    pub fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut gaps = Vec::new();
+        let mut at = self.run_end(range.start);
+        while at < range.end {
+            let next = self.0.range(at..).next().map_or(range.end, |(&start, _)| start.min(range.end));
+            gaps.push(at..next);
+            at = self.run_end(next);
+        }
+        gaps
+    }
+
+    /// The ranges, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().map(|(&start, &end)| start..end)
+    }
+
+    /// One past the highest number; 0 for the empty set.
+    pub fn end(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(_, &end)| end)
+    }
+
+    /// How many numbers are in.
+    pub fn total(&self) -> u64 {
+        self.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// True when none is in.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Range<u64>> for Ranges {
+    fn from_iter<I: IntoIterator<Item = Range<u64>>>(iter: I) -> Self {
+        let mut ranges = Self::new();
+        iter.into_iter().for_each(|range| ranges.insert(range));
+        ranges
+    }
+}

@@ -1,0 +1,173 @@
+//! Records: sets of fields, and the causal delete over them.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::Stamp;
+
+use crate::{BlobRef, Field, Tag, Value};
+
+/// A row, or a change to one: the same thing, since merging a change into a row is its effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    fields: BTreeMap<Tag, Field>,
+    tombstone: Option<Tombstone>,
+}
+
+/// A delete, with the stamps that it saw (rule D4). The fields stay: deleting is a flag, purging comes when
+/// every member has the delete (rule D3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// When it was deleted, last.
+    pub stamp: Stamp,
+    /// The stamp of each register that the delete saw.
+    pub saw: BTreeMap<Tag, Stamp>,
+}
+
+impl Tombstone {
+    fn merge(&mut self, other: Self) {
+        self.stamp = self.stamp.max(other.stamp);
+        for (tag, stamp) in other.saw {
+            let seen = self.saw.entry(tag).or_insert(stamp);
+            *seen = stamp.max(*seen);
+        }
+    }
+}
+
+impl Record {
+    /// A record with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A record from its parts; fields of one tag are merged.
+    pub fn from_parts(fields: impl IntoIterator<Item = (Tag, Field)>, tombstone: Option<Tombstone>) -> Self {
+        let mut record = Self { fields: BTreeMap::new(), tombstone };
+        fields.into_iter().for_each(|(tag, field)| record.insert(tag, field));
+        record
+    }
+
+    /// True when there is nothing in it: merging it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.tombstone.is_none()
+    }
+
+    /// The join of two records: commutative, associative, idempotent.
+    pub fn merge(&mut self, other: Self) {
+        other.fields.into_iter().for_each(|(tag, field)| self.insert(tag, field));
+        match (&mut self.tombstone, other.tombstone) {
+            (Some(mine), Some(other)) => mine.merge(other),
+            (mine @ None, other) => *mine = other,
+            (Some(_), None) => {}
+        }
+    }
+
+    fn insert(&mut self, tag: Tag, field: Field) {
+        match self.fields.entry(tag) {
+            Entry::Vacant(entry) => {
+                entry.insert(field);
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().merge(field),
+        }
+    }
+
+    /// The fields, deleted or not.
+    pub fn fields(&self) -> impl Iterator<Item = (Tag, &Field)> {
+        self.fields.iter().map(|(tag, field)| (*tag, field))
+    }
+
+    /// One field, deleted or not.
+    pub fn field(&self, tag: Tag) -> Option<&Field> {
+        self.fields.get(&tag)
+    }
+
+    /// The value of a register and when it was written, deleted or not.
+    pub fn register(&self, tag: Tag) -> Option<(&Value, Stamp)> {
+        match self.field(tag)? {
+            Field::Register { stamp, value } => Some((value, *stamp)),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a register that holds bytes.
+    pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
+        self.register(tag)?.0.bytes()
+    }
+
+    /// The members of a set, add-wins or remove-wins, in byte order.
+    pub fn set(&self, tag: Tag) -> impl Iterator<Item = &[u8]> {
+        self.field(tag)
+            .filter(|field| matches!(field, Field::AddWins(_) | Field::RemoveWins(_)))
+            .into_iter()
+            .flat_map(Field::present)
+            .map(|(value, _)| value)
+    }
+
+    /// The sum of a counter; 0 if there is none.
+    pub fn counter(&self, tag: Tag) -> u64 {
+        match self.field(tag) {
+            Some(Field::Counter(cells)) => cells.values().fold(0, |sum, count| sum.saturating_add(*count)),
+            _ => 0,
+        }
+    }
+
+    /// The claimant that has the name: the earliest (rule D6).
+    pub fn claim(&self, tag: Tag) -> Option<&[u8]> {
+        self.claimants(tag).into_iter().next()
+    }
+
+    /// The claimants that came too late, earliest first.
+    pub fn losers(&self, tag: Tag) -> Vec<&[u8]> {
+        self.claimants(tag).into_iter().skip(1).collect()
+    }
+
+    fn claimants(&self, tag: Tag) -> Vec<&[u8]> {
+        let mut claimants: Vec<(Option<Stamp>, &[u8])> = self
+            .field(tag)
+            .filter(|field| matches!(field, Field::Claim(_)))
+            .into_iter()
+            .flat_map(Field::present)
+            .map(|(value, member)| (member.marks.earliest(), value))
+            .collect();
+        claimants.sort_unstable();
+        claimants.into_iter().map(|(_, value)| value).collect()
+    }
+
+    /// The delete, if there was one.
+    pub fn tombstone(&self) -> Option<&Tombstone> {
+        self.tombstone.as_ref()
+    }
+
+    /// True when the field holds something that no delete saw: a register written by one who did not know of
+    /// the delete, a member added or a name claimed likewise. Always false for a counter, which says nothing
+    /// about whether the record is wanted.
+    pub fn outlives_delete(&self, tag: Tag) -> bool {
+        match self.field(tag) {
+            Some(Field::Register { stamp, .. }) => {
+                self.tombstone.as_ref().and_then(|t| t.saw.get(&tag)).is_none_or(|seen| seen < stamp)
+            }
+            Some(Field::Counter(_)) | None => false,
+            // A delete takes out the members that it saw, so whoever is in was not seen.
+            Some(set) => set.present().next().is_some(),
+        }
+    }
+
+    /// True when it was deleted and nothing outlives the delete.
+    pub fn is_deleted(&self) -> bool {
+        self.tombstone.is_some() && !self.fields.keys().any(|tag| self.outlives_delete(*tag))
+    }
+
+    /// The blobs that it names.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        self.fields.values().filter_map(|field| match field {
+            Field::Register { value: Value::Blob(blob), .. } => Some(blob),
+            _ => None,
+        })
+    }
+
+    /// The highest stamp in it: what a local write stamps above (rule D5).
+    pub fn latest(&self) -> Option<Stamp> {
+        let deleted = self.tombstone.as_ref().map(|t| t.stamp);
+        self.fields.values().map(Field::latest).chain([deleted]).flatten().max()
+    }
+}

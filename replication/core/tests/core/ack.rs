@@ -1,0 +1,138 @@
+//! Acknowledging (rules A1 to A3).
+
+use twinbox_replication_core::ack::{
+    Acknowledgement::{self, Alone, OnTwo},
+    Input, Output, Tracker,
+};
+
+use crate::node;
+
+const TIMEOUT: u64 = 250;
+
+fn up(tracker: &mut Tracker, peer: &str) {
+    assert_eq!(tracker.handle(Input::Up { peer: node(peer) }, 0), []);
+    let counts = tracker.handle(Input::Answered { peer: node(peer), took: 1 }, 0);
+    assert_eq!(counts, [Output::Counts { peer: node(peer) }]);
+}
+
+fn written(id: u64, first: u64, last: u64) -> Input {
+    Input::Written { id, first, last }
+}
+
+fn acked(peer: &str, first: u64, last: u64) -> Input {
+    Input::Acked { peer: node(peer), first, last }
+}
+
+fn acknowledged(id: u64, how: Acknowledgement) -> Output {
+    Output::Acknowledged { id, how }
+}
+
+fn on_two(peer: &str) -> Acknowledgement {
+    OnTwo { peer: node(peer) }
+}
+
+/// The changes that no peer has.
+fn alone(tracker: &Tracker) -> Vec<u64> {
+    tracker.alone().iter().flatten().collect()
+}
+
+fn dropped(peer: &str) -> Output {
+    Output::Dropped { peer: node(peer) }
+}
+
+#[test]
+fn nobody_counts_so_nobody_waits() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    assert_eq!(tracker.handle(written(1, 1, 2), 0), [acknowledged(1, Alone)]);
+    assert_eq!(alone(&tracker), Vec::from_iter(1..3));
+    // Connected is not enough: a peer counts from its first answer in time.
+    tracker.handle(Input::Up { peer: node("b") }, 0);
+    assert_eq!(tracker.handle(Input::Answered { peer: node("b"), took: TIMEOUT + 1 }, 0), []);
+    assert_eq!(tracker.handle(written(2, 3, 3), 0), [acknowledged(2, Alone)]);
+    assert_eq!(tracker.counting(), 0);
+}
+
+#[test]
+fn a_write_is_on_two_when_a_peer_has_all_of_it() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    up(&mut tracker, "b");
+    assert_eq!(tracker.handle(written(1, 1, 3), 0), []);
+    assert_eq!(tracker.handle(acked("b", 1, 2), 10), []);
+    assert_eq!(tracker.next_deadline(), Some(TIMEOUT));
+    assert_eq!(tracker.handle(acked("b", 3, 3), 20), [acknowledged(1, on_two("b"))]);
+    assert_eq!(tracker.next_deadline(), None);
+    // The acknowledgement may be here before the writer asks.
+    assert_eq!(tracker.handle(acked("b", 4, 5), 30), []);
+    assert_eq!(tracker.handle(written(2, 4, 5), 31), [acknowledged(2, on_two("b"))]);
+    // A write of nothing waits for nobody.
+    assert_eq!(tracker.handle(written(3, 6, 5), 32), [acknowledged(3, on_two("b"))]);
+}
+
+#[test]
+fn a_late_peer_is_dropped_at_once_and_its_writers_go_on_alone() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    up(&mut tracker, "b");
+    tracker.handle(written(1, 1, 1), 0);
+    tracker.handle(written(2, 2, 2), 200);
+    assert_eq!(tracker.handle(Input::Tick, TIMEOUT - 1), []);
+    assert_eq!(
+        tracker.handle(Input::Tick, TIMEOUT),
+        [dropped("b"), acknowledged(1, Alone), acknowledged(2, Alone)],
+        "the second does not wait out its own time for a peer that counts no more"
+    );
+    assert!(!tracker.counts(&node("b")));
+    assert_eq!(tracker.handle(written(3, 3, 3), 300), [acknowledged(3, Alone)]);
+    // Back: what was acknowledged alone is owed until it has it.
+    assert_eq!(alone(&tracker), Vec::from_iter(1..4));
+    tracker.handle(acked("b", 1, 2), 400);
+    assert_eq!(alone(&tracker), Vec::from_iter(3..4));
+    assert_eq!(
+        tracker.handle(Input::Answered { peer: node("b"), took: 5 }, 400),
+        [Output::Counts { peer: node("b") }]
+    );
+    assert_eq!(tracker.handle(written(4, 4, 4), 500), []);
+    assert_eq!(tracker.handle(acked("b", 3, 4), 510), [acknowledged(4, on_two("b"))]);
+    assert!(tracker.alone().is_empty());
+}
+
+#[test]
+fn one_late_peer_does_not_make_a_write_alone_while_another_answers() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    up(&mut tracker, "b");
+    up(&mut tracker, "c");
+    tracker.handle(written(1, 1, 1), 0);
+    assert_eq!(tracker.handle(acked("c", 1, 1), 5), [acknowledged(1, on_two("c"))]);
+    // Nobody waits any more, and the one that is late is dropped all the same.
+    assert_eq!(tracker.next_deadline(), Some(TIMEOUT));
+    assert_eq!(tracker.handle(Input::Tick, TIMEOUT), [dropped("b")]);
+    assert_eq!(tracker.counting(), 1);
+}
+
+#[test]
+fn a_writer_never_waits_longer_than_the_timeout() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    up(&mut tracker, "b");
+    tracker.handle(written(1, 1, 1), 0);
+    // Another peer comes to count meanwhile; it never saw the write.
+    tracker.handle(Input::Up { peer: node("c") }, 100);
+    tracker.handle(Input::Answered { peer: node("c"), took: 1 }, 100);
+    assert_eq!(tracker.handle(Input::Tick, TIMEOUT), [dropped("b"), acknowledged(1, Alone)]);
+    assert!(tracker.counts(&node("c")));
+}
+
+#[test]
+fn a_tail_that_goes_down_frees_its_writers_and_a_new_one_starts_from_nothing() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    up(&mut tracker, "b");
+    tracker.handle(acked("b", 1, 9), 0);
+    tracker.handle(written(1, 10, 10), 0);
+    assert_eq!(tracker.handle(Input::Down { peer: node("b") }, 5), [dropped("b"), acknowledged(1, Alone)]);
+    // Its disk may have been replaced: what it acknowledged before proves nothing now.
+    up(&mut tracker, "b");
+    assert_eq!(tracker.handle(written(2, 9, 9), 6), []);
+    // Up without a down between is a new connection too.
+    assert_eq!(tracker.handle(Input::Up { peer: node("b") }, 7), [dropped("b"), acknowledged(2, Alone)]);
+    // Words from somebody unknown change nothing.
+    assert_eq!(tracker.handle(acked("x", 1, u64::MAX), 8), []);
+    assert_eq!(tracker.handle(Input::Answered { peer: node("x"), took: 0 }, 8), []);
+}

@@ -1,0 +1,60 @@
+//! The hybrid clock (rule D5).
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use twinbox_ids::{Origin, Stamp, Timestamp};
+use twinbox_replication_core::Clock;
+
+use crate::stamp;
+
+const BOUND: Duration = Duration::from_millis(1000);
+
+#[test]
+fn a_clock_goes_on_above_what_it_was_restored_to() {
+    let mut clock = Clock::new(Origin(1));
+    clock.restore(Stamp { wall: 5000, counter: 7, origin: Origin(9) });
+    // The wall clock went back in the night.
+    let first = clock.tick(Timestamp(100), None);
+    assert_eq!((first.wall, first.counter), (5000, 8));
+    assert!(clock.tick(Timestamp(6000), None) > first);
+    assert_eq!(clock.reading().wall, 6000);
+}
+
+#[test]
+fn a_foreign_stamp_pulls_the_clock_along_only_within_the_bound() {
+    let mut clock = Clock::new(Origin(1));
+    assert!(clock.observe(stamp(1900, 2), Timestamp(1000), BOUND));
+    assert!(clock.tick(Timestamp(1000), None) > stamp(1900, 2));
+    assert!(!clock.observe(stamp(99_000, 2), Timestamp(1000), BOUND));
+    assert!(clock.tick(Timestamp(2000), None) < stamp(99_000, 2));
+}
+
+#[test]
+fn a_write_is_stamped_above_what_it_replaces_without_pulling_the_clock_along() {
+    let mut clock = Clock::new(Origin(1));
+    let ahead = stamp(99_000, 2);
+    let over = clock.tick(Timestamp(1000), Some(ahead));
+    assert!(over > ahead && over.wall == 99_000);
+    assert_eq!(clock.tick(Timestamp(1000), None).wall, 1000);
+    assert_eq!(clock.reading().wall, 1000);
+    // At the end of a counter the next millisecond begins.
+    let brim = Stamp { wall: 5, counter: u32::MAX, origin: Origin(3) };
+    assert!(Clock::new(Origin(1)).tick(Timestamp(5), Some(brim)) > brim);
+}
+
+proptest! {
+    #[test]
+    fn stamps_of_one_clock_only_go_up(
+        walls in prop::collection::vec(0..50u64, 1..50), seen in prop::collection::vec((0..60u64, 0..3u32), 50)
+    ) {
+        let mut clock = Clock::new(Origin(1));
+        let mut last = Stamp::ZERO;
+        for (wall, (other, counter)) in walls.into_iter().zip(seen) {
+            clock.observe(Stamp { wall: other, counter, origin: Origin(2) }, Timestamp(wall), Duration::from_millis(5));
+            let stamp = clock.tick(Timestamp(wall), None);
+            prop_assert!(stamp > last && stamp.wall >= wall);
+            last = stamp;
+        }
+    }
+}

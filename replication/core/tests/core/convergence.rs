@@ -1,0 +1,146 @@
+//! The laws of merging, and that nodes which saw the same changes hold the same record.
+
+use proptest::{collection::vec, prelude::*};
+use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp};
+use twinbox_replication_core::{BlobRef, Dots, Edit, Field, Member, Members, Record, Tombstone, Value};
+
+use crate::{merged, node};
+
+fn any_stamp() -> impl Strategy<Value = Stamp> {
+    (0..4u64, 0..3u32, 1..4u128).prop_map(|(wall, counter, origin)| Stamp { wall, counter, origin: Origin(origin) })
+}
+
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(0..3u8, 0..2)
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let blob = (0..2u8, 0..3u64, any::<bool>()).prop_map(|(hash, length, recorded)| {
+        let recording = recorded.then_some((RecordingId(7), 1));
+        Value::Blob(BlobRef { hash: BlobHash([hash; 32]), length, recording })
+    });
+    prop_oneof![any_bytes().prop_map(Value::Bytes), blob]
+}
+
+fn any_members() -> impl Strategy<Value = Members> {
+    let dots = || vec(any_stamp(), 0..4).prop_map(Dots::from_iter);
+    let member = (dots(), dots(), any::<bool>()).prop_map(|(marks, seen, added)| Member::new(marks, seen, added));
+    vec((any_bytes(), member), 0..3).prop_map(Members::from_iter)
+}
+
+fn any_field() -> impl Strategy<Value = Field> {
+    let name = prop_oneof![Just(node("a")), Just(node("b"))];
+    prop_oneof![
+        (any_stamp(), any_value()).prop_map(|(stamp, value)| Field::Register { stamp, value }),
+        any_members().prop_map(Field::AddWins),
+        any_members().prop_map(Field::RemoveWins),
+        any_members().prop_map(Field::Claim),
+        proptest::collection::btree_map(name, 0..5u64, 0..2).prop_map(Field::Counter),
+    ]
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let saw = proptest::collection::btree_map(0..3u16, any_stamp(), 0..3);
+    let tombstone = (any_stamp(), saw).prop_map(|(stamp, saw)| Tombstone { stamp, saw });
+    (vec((0..3u16, any_field()), 0..4), proptest::option::of(tombstone))
+        .prop_map(|(fields, tombstone)| Record::from_parts(fields, tombstone))
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative_associative_and_idempotent(
+        a in any_record(), b in any_record(), c in any_record()
+    ) {
+        prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+        prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+        prop_assert_eq!(&merged(&a, &a), &a);
+        prop_assert_eq!(&merged(&a, &Record::new()), &a);
+        // What is merged in stays in.
+        let both = merged(&a, &b);
+        prop_assert_eq!(&merged(&both, &a), &both);
+        // Nothing to read panics.
+        for tag in 0..3 {
+            let _ = (both.register(tag), both.counter(tag), both.claim(tag), both.losers(tag));
+            let _ = (both.set(tag).count(), both.outlives_delete(tag));
+        }
+        let _ = (both.is_deleted(), both.latest(), both.blobs().count());
+    }
+}
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let member = || any_bytes();
+    prop_oneof![
+        any_value().prop_map(|value| Edit::Set(0, value)),
+        member().prop_map(|m| Edit::Add(1, m)),
+        member().prop_map(|m| Edit::Remove(1, m)),
+        member().prop_map(|m| Edit::Grant(2, m)),
+        member().prop_map(|m| Edit::Revoke(2, m)),
+        (0..3u64).prop_map(|n| Edit::Count(3, n)),
+        member().prop_map(|m| Edit::Claim(4, m)),
+        member().prop_map(|m| Edit::Unclaim(4, m)),
+        Just(Edit::Delete),
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A node edits what it has.
+    Edit(usize, Edit),
+    /// A node gets one of the changes made so far, again perhaps.
+    Deliver(usize, prop::sample::Index),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..3usize, any_edit()).prop_map(|(node, edit)| Step::Edit(node, edit)),
+        (0..3usize, any::<prop::sample::Index>()).prop_map(|(node, index)| Step::Deliver(node, index)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nodes_that_saw_the_same_changes_hold_the_same_record(
+        steps in vec(any_step(), 0..40), order in any::<prop::sample::Index>()
+    ) {
+        let names: Vec<NodeName> = ["a", "b", "c"].map(node).into();
+        let mut records = vec![Record::new(); 3];
+        let mut changes: Vec<Record> = Vec::new();
+        for (time, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Edit(i, edit) => {
+                    // Clocks differ: what the middle node writes is stamped long ago.
+                    let wall = if i == 1 { 1 } else { time as u64 };
+                    let stamp = Stamp { wall, counter: time as u32, origin: Origin(i as u128) };
+                    let stamp = match records[i].latest() {
+                        Some(latest) if latest >= stamp => Stamp { wall: latest.wall, counter: latest.counter + 1, ..stamp },
+                        _ => stamp,
+                    };
+                    let delta = edit.delta(&records[i], stamp, &names[i]);
+                    let before = records[i].clone();
+                    records[i].merge(delta.clone());
+                    prop_assert_eq!(delta.is_empty(), records[i] == before, "{:?} said so and was not", edit);
+                    if matches!(edit, Edit::Delete) {
+                        prop_assert!(records[i].is_deleted());
+                    }
+                    changes.push(delta);
+                }
+                Step::Deliver(i, index) if !changes.is_empty() => records[i].merge(index.get(&changes).clone()),
+                Step::Deliver(..) => {}
+            }
+        }
+        // Everything reaches everybody, in another order each.
+        for (i, record) in records.iter_mut().enumerate() {
+            let mut rest = changes.clone();
+            if i == 1 {
+                rest.reverse();
+            }
+            if !rest.is_empty() {
+                let middle = order.index(rest.len());
+                rest.rotate_left(middle);
+            }
+            rest.into_iter().for_each(|change| record.merge(change));
+        }
+        prop_assert_eq!(&records[0], &records[1]);
+        prop_assert_eq!(&records[1], &records[2]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Writers that wait for a second disk: the pure tracker with a clock, a lock and somebody to wake.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+use tracing::{info, warn};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_replication_core::ack::{Acknowledgement, Input, Output, Tracker, WriteId};
+use twinbox_replication_store::Committed;
+
+pub(crate) struct Acks {
+    timeout: Duration,
+    state: Mutex<State>,
+    pub(crate) on_two: AtomicU64,
+    pub(crate) alone: AtomicU64,
+}
+
+struct State {
+    tracker: Tracker,
+    writers: HashMap<WriteId, oneshot::Sender<Acknowledgement>>,
+    next: WriteId,
+    /// When a peer ceased to count: only what is asked of it later can make it count again.
+    dropped: HashMap<NodeName, BootInstant>,
+}
+
+impl Acks {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        let tracker = Tracker::new(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let state = Mutex::new(State { tracker, writers: HashMap::new(), next: 0, dropped: HashMap::new() });
+        Self { timeout, state, on_two: AtomicU64::new(0), alone: AtomicU64::new(0) }
+    }
+
+    /// Waits until a peer has the changes, nobody counts, or the time is up.
+    pub(crate) async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
+        let mut told = {
+            let mut state = self.lock();
+            state.next += 1;
+            let id = state.next;
+            let (sender, told) = oneshot::channel();
+            state.writers.insert(id, sender);
+            self.step(&mut state, Input::Written { id, first: committed.first, last: committed.last });
+            told
+        };
+        let how = match timeout(self.timeout, &mut told).await {
+            Ok(Ok(how)) => how,
+            // The time is up: the tracker drops whoever was late, and says so.
+            _ => {
+                self.input(Input::Tick);
+                told.try_recv().unwrap_or(Acknowledgement::Alone)
+            }
+        };
+        let counter = match how {
+            Acknowledgement::OnTwo { .. } => &self.on_two,
+            Acknowledgement::Alone => &self.alone,
+        };
+        counter.fetch_add(1, Relaxed);
+        how
+    }
+
+    pub(crate) fn input(&self, input: Input) {
+        self.step(&mut self.lock(), input);
+    }
+
+    /// Takes several inputs as one: nobody sees a state between them.
+    pub(crate) fn inputs(&self, inputs: impl IntoIterator<Item = Input>) {
+        let mut state = self.lock();
+        inputs.into_iter().for_each(|input| self.step(&mut state, input));
+    }
+
+    /// `peer` answered after `took` milliseconds a probe that was sent then.
+    pub(crate) fn answered(&self, peer: NodeName, sent: BootInstant, took: u64) {
+        let mut state = self.lock();
+        if state.dropped.get(&peer).is_none_or(|dropped| *dropped <= sent) {
+            self.step(&mut state, Input::Answered { peer, took });
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) fn counts(&self, peer: &NodeName) -> bool {
+        self.lock().tracker.counts(peer)
+    }
+
+    pub(crate) fn counting(&self) -> usize {
+        self.lock().tracker.counting()
+    }
+
+    fn step(&self, state: &mut State, input: Input) {
+        let now = BootInstant::now();
+        for output in state.tracker.handle(input, now.as_nanos() / 1_000_000) {
+            match output {
+                Output::Acknowledged { id, how } => {
+                    if let Some(writer) = state.writers.remove(&id) {
+                        // A writer that has gone away needs no answer.
+                        let _ = writer.send(how);
+                    }
+                }
+                Output::Counts { peer } => info!(%peer, "writes are acknowledged on two with this peer"),
+                Output::Dropped { peer } => {
+                    warn!(%peer, "this peer does not answer in time: writes no longer wait for it");
+                    state.dropped.insert(peer, now);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

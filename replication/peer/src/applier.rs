@@ -1,0 +1,264 @@
+//! Applies what a stream brings, many changes in one go, and acknowledges what is durable.
+//!
+//! While one apply is in progress the next frames gather, and are applied as one. A change that names a blob
+//! waits beside until the blob is here; others go on without it. A probe is answered when every live change
+//! before it is durable, blobs included, so that its answer means what an acknowledgement means.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
+use tracing::warn;
+use twinbox_clock::BootInstant;
+use twinbox_ids::Origin;
+use twinbox_replication_core::{BlobRef, Change};
+use twinbox_replication_store::codec;
+use twinbox_wire::replication::{Behind, FollowerFrame, HistoryTaken, ProbeAnswer, follower_frame::Frame};
+
+use crate::{
+    config::limits, error::StreamError, fetch::TooLarge, frames, holdings::Holdings, link::Link, peers::Inner,
+};
+
+/// The live lane.
+pub(crate) enum Live {
+    Changes(Vec<Change>),
+    Probe(u64),
+}
+
+/// The history lane.
+pub(crate) struct FromHistory {
+    pub(crate) batch: u64,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// Numbers live changes that wait for blobs, in the order of their coming.
+type Ticket = u64;
+
+/// A change that waited for blobs; with a ticket when it came live.
+type Parked = Result<(Change, Option<Ticket>), TooLarge>;
+
+pub(crate) struct Applier {
+    inner: Arc<Inner>,
+    link: Arc<Link>,
+    origin_of_peer: Origin,
+    live: mpsc::Receiver<Live>,
+    history: mpsc::Receiver<FromHistory>,
+    out: mpsc::Sender<FollowerFrame>,
+    /// Changes that wait for blobs; dropped with this stream, and then sent again.
+    parked: JoinSet<Parked>,
+    /// The live ones among them, with when they came: they hold back the answers to later probes.
+    holding: BTreeMap<Ticket, BootInstant>,
+    next_ticket: Ticket,
+    /// Probes to be answered when nothing before their ticket is holding.
+    probes: VecDeque<(u64, Ticket)>,
+    /// Changes were let go for want of room, and are to be asked for again.
+    let_go: bool,
+}
+
+/// What is done in one go.
+#[derive(Default)]
+struct Round {
+    ready: Vec<Change>,
+    /// Here already: acknowledged without being applied.
+    held: Holdings,
+    taken: Option<u64>,
+}
+
+impl Applier {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        link: Arc<Link>,
+        origin_of_peer: Origin,
+        live: mpsc::Receiver<Live>,
+        history: mpsc::Receiver<FromHistory>,
+        out: mpsc::Sender<FollowerFrame>,
+    ) -> Self {
+        Self {
+            inner,
+            link,
+            origin_of_peer,
+            live,
+            history,
+            out,
+            parked: JoinSet::new(),
+            holding: BTreeMap::new(),
+            next_ticket: 0,
+            probes: VecDeque::new(),
+            let_go: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<Infallible, StreamError> {
+        loop {
+            let mut round = Round::default();
+            let patience = self.patience();
+            tokio::select! {
+                biased;
+                Some(item) = self.live.recv() => self.take_live(item, &mut round)?,
+                Some(done) = self.parked.join_next() => self.unpark(done, &mut round),
+                Some(batch) = self.history.recv(), if self.parked.len() < limits::PARKED => {
+                    self.take_history(batch, &mut round)?;
+                }
+                () = sleep(patience), if !self.holding.is_empty() => {}
+                else => return Err(StreamError::Closed),
+            }
+            self.gather(&mut round)?;
+            self.set_aside();
+            self.finish(round).await?;
+        }
+    }
+
+    /// Takes along whatever else has come: all that is live, then one batch of history, which would otherwise
+    /// wait for ever on a busy day.
+    fn gather(&mut self, round: &mut Round) -> Result<(), StreamError> {
+        while round.ready.len() < limits::APPLY {
+            match self.live.try_recv() {
+                Ok(item) => self.take_live(item, round)?,
+                Err(_) => break,
+            }
+        }
+        while let Some(done) = self.parked.try_join_next() {
+            self.unpark(done, round);
+        }
+        if round.taken.is_none()
+            && self.parked.len() < limits::PARKED
+            && let Ok(batch) = self.history.try_recv()
+        {
+            self.take_history(batch, round)?;
+        }
+        Ok(())
+    }
+
+    fn take_live(&mut self, item: Live, round: &mut Round) -> Result<(), StreamError> {
+        match item {
+            Live::Changes(changes) => self.take(changes, true, round)?,
+            Live::Probe(number) => self.probes.push_back((number, self.next_ticket)),
+        }
+        Ok(())
+    }
+
+    fn take_history(&mut self, batch: FromHistory, round: &mut Round) -> Result<(), StreamError> {
+        round.taken = Some(batch.batch);
+        self.take(batch.changes, false, round)
+    }
+
+    fn take(&mut self, changes: Vec<Change>, live: bool, round: &mut Round) -> Result<(), StreamError> {
+        let store = self.inner.store.clone();
+        // Before they are applied, since then they go on to all who follow this node.
+        self.link.came_from(self.origin_of_peer, &changes);
+        for change in changes {
+            if change.origin == store.origin() {
+                frames::check_own(&store, change.seq)?;
+            }
+            if store.has(change.origin, change.seq) {
+                round.held.insert(change.origin, change.seq);
+                continue;
+            }
+            let missing: Vec<BlobRef> =
+                change.delta.blobs().filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
+            if missing.is_empty() {
+                round.ready.push(change);
+            } else if live && self.parked.len() >= limits::PARKED {
+                self.let_go = true;
+            } else {
+                let ticket = live.then(|| {
+                    let ticket = self.next_ticket;
+                    self.next_ticket += 1;
+                    self.holding.insert(ticket, BootInstant::now());
+                    ticket
+                });
+                self.park(change, missing, ticket);
+            }
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, change: Change, missing: Vec<BlobRef>, ticket: Option<Ticket>) {
+        let (inner, peer) = (self.inner.clone(), self.link.name.clone());
+        self.parked.spawn(async move {
+            for blob in &missing {
+                inner.fetcher.ensure(blob, &peer).await?;
+            }
+            Ok((change, ticket))
+        });
+    }
+
+    fn unpark(&mut self, done: Result<Parked, JoinError>, round: &mut Round) {
+        match done {
+            Ok(Ok((change, ticket))) => {
+                if let Some(ticket) = ticket {
+                    self.holding.remove(&ticket);
+                }
+                round.ready.push(change);
+            }
+            // Never to be applied; said where it was found. Its ticket goes with its time.
+            Ok(Err(TooLarge { .. })) => {
+                self.inner.counters.set_aside.fetch_add(1, Relaxed);
+            }
+            Err(error) => warn!(peer = %self.link.name, %error, "a change that waited for its blob was lost"),
+        }
+    }
+
+    /// How long until the oldest live change that waits is set aside.
+    fn patience(&self) -> std::time::Duration {
+        let oldest = self.holding.first_key_value().map(|(_, since)| since.elapsed());
+        limits::SET_ASIDE.saturating_sub(oldest.unwrap_or_default())
+    }
+
+    /// A blob that cannot be had must not keep this node from counting for ever.
+    fn set_aside(&mut self) {
+        while let Some(entry) = self.holding.first_entry()
+            && entry.get().elapsed() >= limits::SET_ASIDE
+        {
+            entry.remove();
+            warn!(peer = %self.link.name, "a change waits for its blob and is set aside until that comes");
+        }
+    }
+
+    async fn finish(&mut self, round: Round) -> Result<(), StreamError> {
+        let Round { ready, mut held, taken } = round;
+        let store = &self.inner.store;
+        if !ready.is_empty() {
+            let names: Vec<_> = ready.iter().map(|change| (change.origin, change.seq)).collect();
+            store.apply(ready).await?;
+            // What the store set aside is not durable, and not acknowledged.
+            names.into_iter().filter(|(origin, seq)| store.has(*origin, *seq)).for_each(|(origin, seq)| {
+                held.insert(origin, seq);
+            });
+        }
+        if !held.is_empty() {
+            let acked = frames::ack(store, &held);
+            self.send(Frame::Acked(acked)).await?;
+        }
+        if let Some(batch) = taken {
+            self.send(Frame::HistoryTaken(HistoryTaken { batch })).await?;
+        }
+        let first_held = self.holding.first_key_value().map_or(Ticket::MAX, |(ticket, _)| *ticket);
+        while let Some((number, ticket)) = self.probes.front().copied()
+            && ticket <= first_held
+        {
+            self.probes.pop_front();
+            self.send(Frame::ProbeAnswer(ProbeAnswer { number })).await?;
+        }
+        if self.let_go && self.parked.len() < limits::PARKED / 2 {
+            self.let_go = false;
+            let vector = Some(codec::vector_to_wire(&self.inner.store.vector()));
+            self.send(Frame::Behind(Behind { vector })).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, frame: Frame) -> Result<(), StreamError> {
+        use prost::Message;
+        let frame = FollowerFrame { frame: Some(frame) };
+        self.link.sent(frame.encoded_len());
+        self.out.send(frame).await.map_err(|_| StreamError::Closed)
+    }
+}

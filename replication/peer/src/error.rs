@@ -1,0 +1,96 @@
+//! Why a stream ends, and why one is not begun.
+
+use tonic::{Code, Status};
+use twinbox_ids::{ClusterId, NodeName, Origin};
+use twinbox_pki::{PeerError, PkiError};
+use twinbox_replication_store::StoreError;
+
+/// The end of a stream. Both sides log it; the follower tries again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error("this node is shutting down")]
+    Stopped,
+    #[error("the peer closed the stream")]
+    Closed,
+    #[error("the peer is silent")]
+    Silent,
+    #[error("{0}")]
+    Pki(#[from] PkiError),
+    #[error("{0}")]
+    Peer(#[from] PeerError),
+    #[error("'{name}' is not among the configured peers of this node; add it under [[peer]]")]
+    Unknown { name: NodeName },
+    #[error("the certificate is of '{certificate}', the stream says '{claimed}'")]
+    NotItself { certificate: NodeName, claimed: String },
+    #[error("it is of cluster {theirs}, not of this one, {ours}")]
+    WrongCluster { theirs: ClusterId, ours: ClusterId },
+    #[error("the peer speaks protocol {theirs}, this node {ours}: upgrade the older one")]
+    Protocol { theirs: u32, ours: u32 },
+    #[error(
+        "the peer has change {theirs} of this node's own origin {origin}, which has made only {ours}: the store \
+         was copied or set back while it ran; restart this node with its own data"
+    )]
+    KnowsTooMuch { origin: Origin, theirs: u64, ours: u64 },
+    #[error("the peer sent a frame that is none: {0}")]
+    Frame(String),
+    #[error("cannot reach the peer: {}", chain(.0))]
+    Connect(#[from] tonic::transport::Error),
+    #[error("{}", .0.message())]
+    Rpc(#[from] Status),
+    #[error("the store of this node failed: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl StreamError {
+    /// True when nothing but a person will change the answer.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Rpc(status) => matches!(
+                status.code(),
+                Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition | Code::Unimplemented
+            ),
+            Self::Pki(_)
+            | Self::Peer(_)
+            | Self::Unknown { .. }
+            | Self::NotItself { .. }
+            | Self::WrongCluster { .. }
+            | Self::Protocol { .. }
+            | Self::KnowsTooMuch { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<StreamError> for Status {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Rpc(status) => status,
+            StreamError::Peer(error) => error.into(),
+            StreamError::Stopped | StreamError::Closed => Self::unavailable(error.to_string()),
+            StreamError::Silent => Self::deadline_exceeded(error.to_string()),
+            StreamError::Unknown { .. } | StreamError::NotItself { .. } | StreamError::WrongCluster { .. } => {
+                Self::permission_denied(error.to_string())
+            }
+            StreamError::Protocol { .. } | StreamError::KnowsTooMuch { .. } => {
+                Self::failed_precondition(error.to_string())
+            }
+            StreamError::Frame(_) => Self::invalid_argument(error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
+    }
+}
+
+/// An error with what caused it: tonic's own texts say only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! Getting blobs that changes name: from the live chunks that are here, else from a node that has the blob.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore},
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+use tracing::{debug, error, warn};
+use twinbox_ids::{BlobHash, NodeName};
+use twinbox_replication_core::BlobRef;
+use twinbox_replication_store::{Store, StoreError};
+use twinbox_wire::replication::{FetchBlobRequest, replication_client::ReplicationClient};
+
+use crate::{
+    config::{PeerConfig, limits},
+    error::StreamError,
+};
+
+/// A blob is larger than any that is fetched: the change that names it is not applied.
+#[derive(Debug, thiserror::Error)]
+#[error("blob {hash} is said to have {length} bytes, more than the {} that are ever fetched", limits::BLOB)]
+pub(crate) struct TooLarge {
+    hash: BlobHash,
+    length: u64,
+}
+
+pub(crate) struct Fetcher {
+    store: Store,
+    config: Arc<PeerConfig>,
+    /// Connections of their own: a blob must not hold up a live change in the stream's flow control.
+    clients: Mutex<BTreeMap<NodeName, ReplicationClient<Channel>>>,
+    /// One blob is got by one task; others wait for it.
+    busy: Mutex<HashMap<BlobHash, Arc<AsyncMutex<()>>>>,
+    slots: Semaphore,
+    pub(crate) assembled: AtomicU64,
+    pub(crate) fetched: AtomicU64,
+}
+
+impl Fetcher {
+    pub(crate) fn new(store: Store, config: Arc<PeerConfig>) -> Self {
+        Self {
+            store,
+            config,
+            clients: Mutex::default(),
+            busy: Mutex::default(),
+            slots: Semaphore::new(limits::FETCHES),
+            assembled: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns when the blob is here, however long it takes. `first` is asked first, then the others.
+    pub(crate) async fn ensure(&self, blob: &BlobRef, first: &NodeName) -> Result<(), TooLarge> {
+        if blob.length > limits::BLOB {
+            let error = TooLarge { hash: blob.hash, length: blob.length };
+            error!(%error, "a change is set aside");
+            return Err(error);
+        }
+        let mut pause = limits::RETRY_BLOB.0;
+        loop {
+            if self.get(blob, first).await {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = limits::RETRY_BLOB.1.min(pause * 2);
+        }
+    }
+
+    /// Tries all ways once; true when the blob is here.
+    async fn get(&self, blob: &BlobRef, first: &NodeName) -> bool {
+        let busy = {
+            let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever is done leaves its lock behind; they are few, and go when the next blob is got.
+            all.retain(|_, lock| Arc::strong_count(lock) > 1);
+            all.entry(blob.hash).or_default().clone()
+        };
+        let _busy = busy.lock().await;
+        let was_here = self.store.blobs().has(&blob.hash);
+        if self.assemble(blob).await {
+            self.assembled.fetch_add(u64::from(!was_here), Relaxed);
+            return true;
+        }
+        if was_here {
+            return true;
+        }
+        let Ok(_slot) = self.slots.acquire().await else { return false };
+        match self.fetch(blob, first).await {
+            Ok(()) => {
+                self.fetched.fetch_add(1, Relaxed);
+                // What there was of the take is not needed any more.
+                self.assemble(blob).await;
+                true
+            }
+            Err(error) => {
+                warn!(hash = %blob.hash, %error, "cannot get a blob now; what names it waits");
+                false
+            }
+        }
+    }
+
+    /// Makes the chunks that are here the blob; when the blob is here, removes what is left of its take.
+    async fn assemble(&self, blob: &BlobRef) -> bool {
+        self.leftover(blob)
+            && self.store.recordings().seal_from_chunks(*blob).await.unwrap_or_else(|error| {
+                debug!(hash = %blob.hash, %error, "the chunks of a recording do not make the blob");
+                false
+            })
+    }
+
+    /// True when a take in progress here is to become this blob, or is left over from it. One that is longer than
+    /// the blob is neither: somebody else filed a part of it while this node was away (rule C2), and the rest must
+    /// not be cut off.
+    fn leftover(&self, blob: &BlobRef) -> bool {
+        let take = blob.recording.and_then(|(id, take)| self.store.recordings().coverage(id, take));
+        take.is_some_and(|here| here.end() <= blob.length)
+    }
+
+    /// True when something is to be done before a change that names this blob is applied.
+    pub(crate) fn wants(&self, blob: &BlobRef) -> bool {
+        !self.store.blobs().has(&blob.hash) || self.leftover(blob)
+    }
+
+    /// Asks one node after the other; what one has begun the next goes on with.
+    async fn fetch(&self, blob: &BlobRef, first: &NodeName) -> Result<(), FetchError> {
+        let others = self.config.peers.iter().map(|peer| &peer.name).filter(|name| *name != first);
+        let mut bytes = Vec::new();
+        let mut last = FetchError::Nobody;
+        for name in std::iter::once(first).chain(others) {
+            let result = match self.fetch_from(name, blob, &mut bytes).await {
+                Ok(()) => {
+                    // It is verified before it is kept.
+                    let whole = Bytes::from(std::mem::take(&mut bytes));
+                    self.store.blobs().put_as(blob.hash, whole).await.map(drop).map_err(FetchError::Store)
+                }
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    debug!(peer = %name, hash = %blob.hash, %error, "this node does not give the blob");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch_from(&self, name: &NodeName, blob: &BlobRef, bytes: &mut Vec<u8>) -> Result<(), FetchError> {
+        let mut client = self.client(name)?;
+        let request = FetchBlobRequest { hash: Bytes::copy_from_slice(&blob.hash.0), offset: bytes.len() as u64 };
+        let mut parts = in_time(client.fetch_blob(request)).await?.into_inner();
+        while let Some(part) = in_time(parts.message()).await? {
+            bytes.extend_from_slice(&part.data);
+            if bytes.len() as u64 > blob.length {
+                bytes.clear();
+                return Err(FetchError::Length);
+            }
+        }
+        if (bytes.len() as u64) < blob.length { Err(FetchError::Length) } else { Ok(()) }
+    }
+
+    fn client(&self, name: &NodeName) -> Result<ReplicationClient<Channel>, FetchError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(name) {
+            return Ok(client.clone());
+        }
+        let peer = self.config.peers.iter().find(|peer| peer.name == *name).ok_or(FetchError::Nobody)?;
+        let endpoint = self.config.tls.endpoint(name, &peer.address).map_err(StreamError::from)?;
+        let client = ReplicationClient::new(endpoint.connect_lazy()).max_decoding_message_size(limits::MESSAGE);
+        clients.insert(name.clone(), client.clone());
+        Ok(client)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("no node has it that can be asked")]
+    Nobody,
+    #[error("the peer sent another length than the blob has")]
+    Length,
+    #[error("{0}")]
+    Stream(#[from] StreamError),
+    #[error("{0}")]
+    Store(StoreError),
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, FetchError> {
+    const PATIENCE: Duration = limits::SILENCE;
+    match timeout(PATIENCE, answer).await {
+        Ok(answer) => Ok(answer.map_err(StreamError::from)?),
+        Err(_) => Err(StreamError::Silent.into()),
+    }
+}

@@ -1,0 +1,132 @@
+//! The follower's side: one stream to each peer, kept up; what comes is sorted into the lanes of the applier.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tracing::{debug, info};
+use twinbox_wire::replication::{
+    FollowerFrame, SourceFrame, follower_frame, replication_client::ReplicationClient, source_frame::Frame,
+};
+
+use crate::{
+    applier::{Applier, FromHistory, Live},
+    config::limits,
+    error::StreamError,
+    frames,
+    link::Link,
+    peers::Inner,
+};
+
+/// A connection that is not there by then is tried anew, sooner than the kernel would.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Follows one peer until this future is dropped.
+pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
+    let mut pause = limits::RETRY.0;
+    let mut reported = String::new();
+    loop {
+        let Err(end) = Session { inner: &inner, link: &link }.run().await;
+        let followed = link.following.swap(false, Relaxed);
+        if followed {
+            pause = limits::RETRY.0;
+            reported.clear();
+        }
+        // A peer that stays away is reported once, not with every attempt.
+        let text = end.to_string();
+        if text != reported {
+            inner.report(&link.name, &end, "this node does not follow the peer");
+            reported = text;
+        }
+        sleep(if end.is_refusal() { limits::RETRY_REFUSED } else { pause }).await;
+        pause = limits::RETRY.1.min(pause * 2);
+    }
+}
+
+/// One stream.
+struct Session<'a> {
+    inner: &'a Arc<Inner>,
+    link: &'a Arc<Link>,
+}
+
+impl Session<'_> {
+    async fn run(self) -> Result<Infallible, StreamError> {
+        let Self { inner, link } = self;
+        let endpoint = inner.config.tls.endpoint(&link.name, &link.address)?.connect_timeout(CONNECT);
+        let mut client = ReplicationClient::new(endpoint.connect().await?)
+            .max_decoding_message_size(limits::MESSAGE)
+            .max_encoding_message_size(limits::MESSAGE);
+
+        let (out, outgoing) = mpsc::channel(limits::OUTGOING);
+        let hello = FollowerFrame { frame: Some(follower_frame::Frame::Hello(frames::hello(inner))) };
+        out.send(hello).await.map_err(|_| StreamError::Closed)?;
+        let stream = client.follow(ReceiverStream::new(outgoing));
+        let mut stream = timeout(limits::SILENCE, stream).await.map_err(|_| StreamError::Silent)??.into_inner();
+        let first = timeout(limits::SILENCE, stream.message()).await.map_err(|_| StreamError::Silent)??;
+        let Some(SourceFrame { frame: Some(Frame::Welcome(welcome)) }) = first else {
+            return Err(frames::bad("it does not begin with a welcome"));
+        };
+        let welcome = frames::read_welcome(inner, &link.name, &welcome)?;
+        link.following.store(true, Relaxed);
+        info!(peer = %link.name, "this node follows the peer");
+
+        let (live, live_items) = mpsc::channel(limits::INCOMING);
+        let (history, batches) = mpsc::channel(limits::INCOMING);
+        let applier = Applier::new(inner.clone(), link.clone(), welcome.origin, live_items, batches, out);
+        let (never, _) = tokio::try_join!(self.read(stream, live, history), applier.run())?;
+        match never {}
+    }
+
+    /// Sorts what comes. Waits when the applier is behind, and so makes the source wait.
+    async fn read(
+        &self,
+        mut stream: Streaming<SourceFrame>,
+        live: mpsc::Sender<Live>,
+        history: mpsc::Sender<FromHistory>,
+    ) -> Result<Infallible, StreamError> {
+        let Self { inner, link } = self;
+        let recordings = inner.store.recordings();
+        loop {
+            let frame = stream.message().await?.ok_or(StreamError::Closed)?;
+            link.received(frame.encoded_len());
+            match frame.frame {
+                Some(Frame::Live(frame)) => {
+                    let changes = frames::changes(inner, &link.name, frame.change);
+                    live.send(Live::Changes(changes)).await.map_err(|_| StreamError::Closed)?;
+                }
+                Some(Frame::Probe(probe)) => {
+                    live.send(Live::Probe(probe.number)).await.map_err(|_| StreamError::Closed)?;
+                }
+                Some(Frame::History(frame)) => {
+                    let changes = frames::changes(inner, &link.name, frame.change);
+                    let batch = FromHistory { batch: frame.batch, changes };
+                    history.send(batch).await.map_err(|_| StreamError::Closed)?;
+                }
+                Some(Frame::Chunk(chunk)) => {
+                    let (id, take) = frames::read_take(&chunk.recording, chunk.take)?;
+                    // A chunk that is not taken (no space, a slow disk) is made good by the blob.
+                    if let Err(error) = recordings.insert(id, take, chunk.offset, chunk.data) {
+                        debug!(recording = %id, take, %error, "a live chunk was not taken");
+                    }
+                }
+                Some(Frame::Discarded(discarded)) => {
+                    let (id, take) = frames::read_take(&discarded.recording, discarded.take)?;
+                    if let Err(error) = recordings.discard(id, take).await {
+                        debug!(recording = %id, take, %error, "nothing to discard");
+                    }
+                }
+                // A later release may say more; what it needs to be understood it says in its protocol number.
+                Some(Frame::Welcome(_)) | None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Frames of the streams, to and from the types of the store. What comes from outside is checked here.
+
+use std::{ops::RangeInclusive, sync::atomic::Ordering::Relaxed};
+
+use bytes::Bytes;
+use prost::Message;
+use tracing::error;
+use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
+use twinbox_replication_core::{Change, Vector};
+use twinbox_replication_store::{Store, codec};
+use twinbox_wire::replication as wire;
+
+use crate::{config::limits, error::StreamError, holdings::Holdings, peers::Inner, tails::Take};
+
+/// Changes by origin and numbers.
+pub(crate) type Runs = Vec<(Origin, RangeInclusive<u64>)>;
+
+/// What a follower says first.
+pub(crate) struct Hello {
+    pub(crate) origin: Origin,
+    pub(crate) vector: Vector,
+    pub(crate) recordings: Vec<(Take, u64)>,
+}
+
+/// What a source says first.
+pub(crate) struct Welcome {
+    pub(crate) origin: Origin,
+}
+
+pub(crate) fn bad(what: impl ToString) -> StreamError {
+    StreamError::Frame(what.to_string())
+}
+
+fn id<T>(what: &'static str, from: impl Fn(&[u8]) -> Option<T>, bytes: &[u8]) -> Result<T, StreamError> {
+    from(bytes).ok_or_else(|| bad(format!("a {what} of {} bytes", bytes.len())))
+}
+
+/// Who is at the other end must be who its certificate says, of this cluster, with this protocol.
+fn check_greeting(
+    inner: &Inner,
+    certificate: &NodeName,
+    protocol: u32,
+    cluster: &[u8],
+    name: &str,
+) -> Result<(), StreamError> {
+    if protocol != limits::PROTOCOL {
+        return Err(StreamError::Protocol { theirs: protocol, ours: limits::PROTOCOL });
+    }
+    let cluster = id("cluster id", ClusterId::from_slice, cluster)?;
+    if cluster != inner.config.cluster {
+        return Err(StreamError::WrongCluster { theirs: cluster, ours: inner.config.cluster });
+    }
+    if name != certificate.as_str() {
+        return Err(StreamError::NotItself {
+            certificate: certificate.clone(),
+            claimed: name.chars().take(80).collect(),
+        });
+    }
+    Ok(())
+}
+
+/// A peer that knows more of this node's present origin than this node has made is not to be believed (D1).
+pub(crate) fn check_own(store: &Store, theirs: u64) -> Result<(), StreamError> {
+    let origin = store.origin();
+    if theirs == 0 || store.has(origin, theirs) {
+        return Ok(());
+    }
+    Err(StreamError::KnowsTooMuch { origin, theirs, ours: store.vector().get(origin) })
+}
+
+/// This node's greeting as a follower.
+pub(crate) fn hello(inner: &Inner) -> wire::Hello {
+    let store = &inner.store;
+    let recordings = store.recordings();
+    let open = recordings.open().into_iter().map(|(id, take, _)| wire::OpenRecording {
+        recording: recording_to_wire(id),
+        take,
+        length: here_from_start(store, (id, take)),
+    });
+    wire::Hello {
+        protocol: limits::PROTOCOL,
+        cluster: Bytes::copy_from_slice(&inner.config.cluster.to_bytes()),
+        name: inner.config.node.to_string(),
+        origin: codec::origin_to_wire(store.origin()),
+        vector: Some(codec::vector_to_wire(&store.vector())),
+        recording: open.collect(),
+    }
+}
+
+/// A follower's greeting.
+pub(crate) fn read_hello(inner: &Inner, certificate: &NodeName, hello: &wire::Hello) -> Result<Hello, StreamError> {
+    check_greeting(inner, certificate, hello.protocol, &hello.cluster, &hello.name)?;
+    let vector = read_vector(hello.vector.as_ref())?;
+    check_own(&inner.store, vector.get(inner.store.origin()))?;
+    let recordings = hello
+        .recording
+        .iter()
+        .map(|open| Ok((read_take(&open.recording, open.take)?, open.length)))
+        .collect::<Result<_, StreamError>>()?;
+    Ok(Hello { origin: codec::origin_from_wire(&hello.origin).map_err(bad)?, vector, recordings })
+}
+
+/// This node's greeting as a source.
+pub(crate) fn welcome(inner: &Inner) -> wire::Welcome {
+    wire::Welcome {
+        protocol: limits::PROTOCOL,
+        cluster: Bytes::copy_from_slice(&inner.config.cluster.to_bytes()),
+        name: inner.config.node.to_string(),
+        origin: codec::origin_to_wire(inner.store.origin()),
+        vector: Some(codec::vector_to_wire(&inner.store.vector())),
+    }
+}
+
+/// A source's greeting.
+pub(crate) fn read_welcome(
+    inner: &Inner,
+    peer: &NodeName,
+    welcome: &wire::Welcome,
+) -> Result<Welcome, StreamError> {
+    check_greeting(inner, peer, welcome.protocol, &welcome.cluster, &welcome.name)?;
+    check_own(&inner.store, read_vector(welcome.vector.as_ref())?.get(inner.store.origin()))?;
+    Ok(Welcome { origin: codec::origin_from_wire(&welcome.origin).map_err(bad)? })
+}
+
+fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
+    vector.map_or_else(|| Ok(Vector::new()), |vector| codec::vector_from_wire(vector).map_err(bad))
+}
+
+/// An acknowledgement of what is held, with the prefixes of the origins that it touches.
+pub(crate) fn ack(store: &Store, held: &Holdings) -> wire::Acked {
+    let vector = store.vector();
+    let mut prefixes = Vector::new();
+    let mut run = Vec::new();
+    for (origin, seqs) in held.iter() {
+        prefixes.raise(origin, vector.get(origin));
+        run.push(wire::Run { origin: codec::origin_to_wire(origin), first: *seqs.start(), last: *seqs.end() });
+    }
+    wire::Acked { run, vector: Some(codec::vector_to_wire(&prefixes)) }
+}
+
+/// The same, read.
+pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
+    let run = |run: &wire::Run| {
+        let origin = codec::origin_from_wire(&run.origin).map_err(bad)?;
+        if run.first == 0 || run.first > run.last {
+            return Err(bad("a run that is empty"));
+        }
+        Ok((origin, run.first..=run.last))
+    };
+    Ok((acked.run.iter().map(run).collect::<Result<_, _>>()?, read_vector(acked.vector.as_ref())?))
+}
+
+/// Changes for one frame.
+#[derive(Default)]
+pub(crate) struct Batch {
+    changes: Vec<wire::Change>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, change: &Change) {
+        let change = codec::change_to_wire(change);
+        self.bytes += change.encoded_len();
+        self.changes.push(change);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.changes.len() >= limits::FRAME_CHANGES || self.bytes >= limits::FRAME_BYTES
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<wire::Change> {
+        self.bytes = 0;
+        std::mem::take(&mut self.changes)
+    }
+}
+
+/// Changes from a frame. One that cannot be read is set aside (rule R11): it is never acknowledged, so the peer
+/// shows as behind until a release that can read it runs here.
+pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<wire::Change>) -> Vec<Change> {
+    let read = |change| match codec::change_from_wire(change) {
+        Ok(change) => Some(change),
+        Err(error) => {
+            if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {
+                error!(%peer, %error, "a change cannot be read and is set aside: is the peer of a later release?");
+            }
+            None
+        }
+    };
+    changes.into_iter().filter_map(read).collect()
+}
+
+pub(crate) fn chunk((id, take): Take, offset: u64, data: Bytes) -> wire::Chunk {
+    wire::Chunk { recording: recording_to_wire(id), take, offset, data }
+}
+
+pub(crate) fn discarded((id, take): Take) -> wire::Discarded {
+    wire::Discarded { recording: recording_to_wire(id), take }
+}
+
+pub(crate) fn read_take(recording: &[u8], take: u32) -> Result<Take, StreamError> {
+    Ok((id("recording id", RecordingId::from_slice, recording)?, take))
+}
+
+pub(crate) fn read_hash(hash: &[u8]) -> Result<BlobHash, StreamError> {
+    codec::hash_from_wire(hash).map_err(bad)
+}
+
+fn recording_to_wire(id: RecordingId) -> Bytes {
+    Bytes::copy_from_slice(&id.to_bytes())
+}
+
+/// Bytes of a take in progress that are here from its start without a gap.
+pub(crate) fn here_from_start(store: &Store, (id, take): Take) -> u64 {
+    store.recordings().coverage(id, take).map_or(0, |ranges| ranges.run_end(0))
+}

@@ -1,0 +1,116 @@
+//! What a follower lacks from before, read from the log batch by batch as the follower takes them.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+use twinbox_replication_core::{Change, Vector};
+use twinbox_replication_store::{Store, StoreError};
+use twinbox_wire::replication as wire;
+
+use crate::{
+    config::limits,
+    frames,
+    link::{Link, StreamNumber},
+};
+
+pub(crate) struct HistoryLane {
+    pub(crate) store: Store,
+    pub(crate) link: Arc<Link>,
+    pub(crate) number: StreamNumber,
+    /// Changes when the follower missed something and the log is to be read again.
+    pub(crate) behind: watch::Receiver<()>,
+    /// The last batch that the follower has taken.
+    pub(crate) taken: watch::Receiver<u64>,
+    pub(crate) out: mpsc::Sender<wire::History>,
+}
+
+/// Why a pass over the log is not finished.
+enum Interrupted {
+    /// Begin again.
+    Behind,
+    /// The stream is no more, or the store is.
+    End,
+}
+
+impl HistoryLane {
+    pub(crate) async fn run(mut self) {
+        let mut batch = 0;
+        loop {
+            self.behind.mark_unchanged();
+            match self.pass(&mut batch).await {
+                Ok(()) => {
+                    if self.behind.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(Interrupted::Behind) => {}
+                Err(Interrupted::End) => return,
+            }
+        }
+    }
+
+    /// Sends all that the follower lacks.
+    async fn pass(&mut self, batch: &mut u64) -> Result<(), Interrupted> {
+        let theirs = self.link.rewind(self.number);
+        // This node's own changes of this life go first: what was acknowledged alone is among them (rule A2).
+        let own = self.store.origin();
+        let others = self.store.vector();
+        let own_only: Vector =
+            others.iter().filter(|(origin, _)| *origin != own).chain([(own, theirs.get(own))]).collect();
+        self.send_after(own_only, batch).await?;
+        self.send_after(theirs, batch).await
+    }
+
+    async fn send_after(&mut self, mut cursor: Vector, batch: &mut u64) -> Result<(), Interrupted> {
+        loop {
+            let changes = self.read(&cursor).await.map_err(|error| {
+                warn!(peer = %self.link.name, %error, "cannot read the log for this peer");
+                Interrupted::End
+            })?;
+            if changes.is_empty() {
+                return Ok(());
+            }
+            let mut frame = frames::Batch::default();
+            for change in changes {
+                cursor.raise(change.origin, change.seq);
+                // What has gone out on the live lane meanwhile is left out.
+                if self.link.claim(self.number, &change) {
+                    frame.push(&change);
+                }
+                if frame.is_full() {
+                    self.send(&mut frame, batch).await?;
+                }
+            }
+            self.send(&mut frame, batch).await?;
+        }
+    }
+
+    async fn send(&mut self, frame: &mut frames::Batch, batch: &mut u64) -> Result<(), Interrupted> {
+        if frame.is_empty() {
+            return Ok(());
+        }
+        let sent = *batch;
+        tokio::select! {
+            biased;
+            behind = self.behind.changed() => {
+                return Err(if behind.is_ok() { Interrupted::Behind } else { Interrupted::End });
+            }
+            room = self.taken.wait_for(|taken| sent.saturating_sub(*taken) < limits::HISTORY_UNDER_WAY) => {
+                room.map_err(|_| Interrupted::End)?;
+            }
+        }
+        *batch += 1;
+        let history = wire::History { batch: *batch, change: frame.take() };
+        self.out.send(history).await.map_err(|_| Interrupted::End)
+    }
+
+    async fn read(&self, cursor: &Vector) -> Result<Vec<Change>, StoreError> {
+        let (store, cursor) = (self.store.clone(), cursor.clone());
+        match tokio::task::spawn_blocking(move || store.changes_after(&cursor, limits::FRAME_CHANGES)).await {
+            Ok(changes) => changes,
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

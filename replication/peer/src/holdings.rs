@@ -1,0 +1,97 @@
+//! Which changes somebody has: gap-free prefixes and what lies above them. Pure.
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use twinbox_ids::Origin;
+use twinbox_replication_core::{Ranges, Vector};
+
+/// Numbers of changes, by origin. Small: changes arrive mostly in order, so each origin is a range or two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Holdings(BTreeMap<Origin, Ranges>);
+
+impl Holdings {
+    pub(crate) fn of(vector: &Vector) -> Self {
+        let mut holdings = Self::default();
+        holdings.add_vector(vector);
+        holdings
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn add_vector(&mut self, vector: &Vector) {
+        vector.iter().for_each(|(origin, upto)| self.add(origin, 1..=upto));
+    }
+
+    pub(crate) fn add(&mut self, origin: Origin, seqs: RangeInclusive<u64>) {
+        self.0.entry(origin).or_default().insert(*seqs.start()..seqs.end().saturating_add(1));
+    }
+
+    /// Adds one change; true when it was not there.
+    pub(crate) fn insert(&mut self, origin: Origin, seq: u64) -> bool {
+        let new = !self.contains(origin, seq);
+        if new {
+            self.add(origin, seq..=seq);
+        }
+        new
+    }
+
+    pub(crate) fn contains(&self, origin: Origin, seq: u64) -> bool {
+        self.0.get(&origin).is_some_and(|ranges| ranges.contains(seq))
+    }
+
+    /// The gap-free prefixes: from where somebody must be told.
+    pub(crate) fn vector(&self) -> Vector {
+        self.0.iter().map(|(&origin, ranges)| (origin, ranges.run_end(1) - 1)).collect()
+    }
+
+    /// Everything held of one origin, in order.
+    pub(crate) fn of_origin(&self, origin: Origin) -> impl Iterator<Item = RangeInclusive<u64>> {
+        self.0.get(&origin).into_iter().flat_map(Ranges::iter).map(|range| range.start..=range.end - 1)
+    }
+
+    /// All origins and ranges.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Origin, RangeInclusive<u64>)> {
+        self.0
+            .iter()
+            .flat_map(|(&origin, ranges)| ranges.iter().map(move |range| (origin, range.start..=range.end - 1)))
+    }
+
+    /// How many changes of `vector` are not held.
+    pub(crate) fn lag(&self, vector: &Vector) -> u64 {
+        let missing = |(origin, upto): (Origin, u64)| match self.0.get(&origin) {
+            None => upto,
+            Some(ranges) => ranges.gaps(1..upto.saturating_add(1)).iter().map(|gap| gap.end - gap.start).sum(),
+        };
+        vector.iter().map(missing).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Origin = Origin(1);
+    const B: Origin = Origin(2);
+
+    #[test]
+    fn prefixes_stop_at_the_first_gap() {
+        let mut holdings = Holdings::of(&[(A, 3)].into_iter().collect());
+        holdings.add(A, 5..=6);
+        holdings.add(B, 2..=9);
+        assert_eq!((holdings.vector().get(A), holdings.vector().get(B)), (3, 0));
+        assert!(holdings.insert(A, 4) && !holdings.insert(A, 4) && !holdings.insert(A, 6));
+        assert_eq!(holdings.vector().get(A), 6);
+        assert_eq!(holdings.of_origin(B).collect::<Vec<_>>(), [2..=9]);
+    }
+
+    #[test]
+    fn lag_counts_what_is_missing_up_to_the_vector() {
+        let mut holdings = Holdings::of(&[(A, 3)].into_iter().collect());
+        holdings.add(A, 8..=20);
+        let vector: Vector = [(A, 10), (B, 5)].into_iter().collect();
+        assert_eq!(holdings.lag(&vector), 4 + 5);
+        assert_eq!(holdings.lag(&Vector::new()), 0);
+    }
+}

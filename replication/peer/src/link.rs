@@ -1,0 +1,219 @@
+//! What this node knows of one peer: the stream on which it follows, and which changes it has.
+
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use twinbox_clock::BootInstant;
+use twinbox_ids::{NodeName, Origin};
+use twinbox_replication_core::{Change, Vector};
+
+use crate::{frames::Runs, holdings::Holdings};
+
+/// The number of a stream, counted in this process.
+pub(crate) type StreamNumber = u64;
+
+pub(crate) struct Link {
+    pub(crate) name: NodeName,
+    pub(crate) address: String,
+    /// True while this node follows the peer.
+    pub(crate) following: AtomicBool,
+    /// Bytes of frames to the peer, and from it.
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The stream on which the peer follows, while it does.
+    stream: Option<Stream>,
+    last_number: StreamNumber,
+    /// What the peer is known to have. Outlives the stream, to tell how far behind an absent peer is.
+    has: Holdings,
+    last_answer: Option<BootInstant>,
+}
+
+struct Stream {
+    number: StreamNumber,
+    /// The life of the peer's store that opened it.
+    origin: Origin,
+    /// What it has been sent, and what need not be sent.
+    sent: Holdings,
+    ended: CancellationToken,
+}
+
+impl Link {
+    pub(crate) fn new(name: NodeName, address: String) -> Self {
+        Self {
+            name,
+            address,
+            following: AtomicBool::new(false),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The peer follows with what it says it has. An earlier stream of the same peer ends: it is the same peer
+    /// that has lost it.
+    pub(crate) fn open(&self, origin: Origin, vector: &Vector, ended: CancellationToken) -> StreamNumber {
+        let mut state = self.lock();
+        state.last_number += 1;
+        let number = state.last_number;
+        state.has = Holdings::of(vector);
+        let sent = state.has.clone();
+        if let Some(earlier) = state.stream.replace(Stream { number, origin, sent, ended }) {
+            earlier.ended.cancel();
+        }
+        number
+    }
+
+    /// The stream has ended; true when no newer one took its place.
+    pub(crate) fn close(&self, number: StreamNumber) -> bool {
+        let mut state = self.lock();
+        let current = state.stream.as_ref().is_some_and(|stream| stream.number == number);
+        if current {
+            state.stream = None;
+        }
+        current
+    }
+
+    pub(crate) fn followed(&self) -> bool {
+        self.lock().stream.is_some()
+    }
+
+    /// The peer acknowledged changes; false when the stream is no longer the present one.
+    pub(crate) fn acked(&self, number: StreamNumber, runs: &Runs, vector: &Vector, now: BootInstant) -> bool {
+        let mut state = self.lock();
+        if state.stream.as_ref().is_none_or(|stream| stream.number != number) {
+            return false;
+        }
+        runs.iter().for_each(|(origin, seqs)| state.has.add(*origin, seqs.clone()));
+        state.has.add_vector(vector);
+        state.last_answer = Some(now);
+        true
+    }
+
+    /// The peer answered something.
+    pub(crate) fn answered(&self, now: BootInstant) {
+        self.lock().last_answer = Some(now);
+    }
+
+    /// A change came from the peer, from the life of its store that is `origin_of_peer`: it need not go back.
+    pub(crate) fn came_from(&self, origin_of_peer: Origin, changes: &[Change]) {
+        let mut state = self.lock();
+        let State { stream, has, .. } = &mut *state;
+        // Another life of the peer may have another disk, and not have it.
+        if let Some(stream) = stream.as_mut().filter(|stream| stream.origin == origin_of_peer) {
+            for change in changes {
+                has.insert(change.origin, change.seq);
+                stream.sent.insert(change.origin, change.seq);
+            }
+        }
+    }
+
+    /// Marks a change as sent on this stream; false when it is not to be sent: the peer has it, or will.
+    pub(crate) fn claim(&self, number: StreamNumber, change: &Change) -> bool {
+        let mut state = self.lock();
+        let stream = state.stream.as_mut().filter(|stream| stream.number == number);
+        stream.is_some_and(|stream| stream.sent.insert(change.origin, change.seq))
+    }
+
+    /// Begins again from what the peer is known to have, and returns that.
+    pub(crate) fn rewind(&self, number: StreamNumber) -> Vector {
+        let mut state = self.lock();
+        let State { stream, has, .. } = &mut *state;
+        if let Some(stream) = stream.as_mut().filter(|stream| stream.number == number) {
+            stream.sent = has.clone();
+        }
+        has.vector()
+    }
+
+    /// What the peer has of one origin.
+    pub(crate) fn has_of(&self, origin: Origin) -> Vec<RangeInclusive<u64>> {
+        self.lock().has.of_origin(origin).collect()
+    }
+
+    /// Changes of `vector` that the peer is not known to have.
+    pub(crate) fn lag(&self, vector: &Vector) -> u64 {
+        self.lock().has.lag(vector)
+    }
+
+    /// Since the last sign of life on the peer's stream.
+    pub(crate) fn since_answer(&self) -> Option<Duration> {
+        self.lock().last_answer.map(BootInstant::elapsed)
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_replication_core::{Key, Record, Table};
+
+    use super::*;
+
+    const LIFE: Origin = Origin(1);
+    const OTHER_LIFE: Origin = Origin(2);
+    const WRITER: Origin = Origin(3);
+
+    fn change(seq: u64) -> Change {
+        Change { origin: WRITER, seq, key: Key::new(Table(0), "row"), delta: Record::new() }
+    }
+
+    fn link(vector: Vector) -> (Link, StreamNumber) {
+        let link = Link::new("b".parse().unwrap(), "127.0.0.1:1".into());
+        let number = link.open(LIFE, &vector, CancellationToken::new());
+        (link, number)
+    }
+
+    #[test]
+    fn a_change_is_claimed_once_and_again_after_a_rewind() {
+        let (link, number) = link([(WRITER, 1)].into_iter().collect());
+        assert!(!link.claim(number, &change(1)), "it has that");
+        assert!(link.claim(number, &change(2)) && !link.claim(number, &change(2)));
+        assert_eq!(link.rewind(number).get(WRITER), 1);
+        assert!(link.claim(number, &change(2)));
+        assert!(!link.claim(number + 1, &change(3)), "no such stream");
+    }
+
+    #[test]
+    fn what_came_from_the_peer_does_not_go_back_unless_it_has_begun_a_new_life() {
+        let (link, number) = link(Vector::new());
+        link.came_from(LIFE, &[change(1)]);
+        link.came_from(OTHER_LIFE, &[change(2)]);
+        assert!(!link.claim(number, &change(1)));
+        assert!(link.claim(number, &change(2)), "the other life's disk may be gone");
+    }
+
+    #[test]
+    fn a_new_stream_ends_the_old_one_whose_word_counts_no_more() {
+        let (link, _) = link(Vector::new());
+        let ended = CancellationToken::new();
+        let old = link.open(LIFE, &Vector::new(), ended.clone());
+        let new = link.open(OTHER_LIFE, &Vector::new(), CancellationToken::new());
+        assert!(ended.is_cancelled());
+        let now = BootInstant::from_nanos(1);
+        assert!(!link.acked(old, &vec![(WRITER, 1..=5)], &Vector::new(), now));
+        assert!(link.acked(new, &vec![(WRITER, 1..=2)], &Vector::new(), now));
+        assert_eq!(link.lag(&[(WRITER, 5)].into_iter().collect()), 3);
+        assert!(!link.close(old) && link.followed() && link.close(new) && !link.followed());
+    }
+}

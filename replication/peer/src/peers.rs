@@ -1,0 +1,192 @@
+//! The replication of one node: follows every peer, is followed by every peer, and acknowledges writes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, info};
+use twinbox_ids::NodeName;
+use twinbox_replication_core::ack::Acknowledgement;
+use twinbox_replication_store::{Committed, Store};
+use twinbox_wire::replication::replication_server::ReplicationServer;
+
+use crate::{
+    acks::Acks,
+    config::{PeerConfig, limits},
+    error::StreamError,
+    fetch::Fetcher,
+    follower,
+    link::Link,
+    service::ReplicationService,
+};
+
+/// The streams between this node and its peers. Clones share them.
+#[derive(Clone)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Arc<PeerConfig>,
+    pub(crate) store: Store,
+    pub(crate) links: BTreeMap<NodeName, Arc<Link>>,
+    pub(crate) acks: Acks,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) counters: Counters,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) refused: AtomicU64,
+    pub(crate) own_origin_alarms: AtomicU64,
+    pub(crate) set_aside: AtomicU64,
+}
+
+/// How it stands with one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer.
+    pub name: NodeName,
+    /// The peer follows this node.
+    pub connected: bool,
+    /// This node follows the peer.
+    pub following: bool,
+    /// Writes wait for it (rule A2).
+    pub counts: bool,
+    /// Changes that are here and that the peer is not known to have.
+    pub lag_changes: u64,
+    /// Milliseconds since its last sign of life; `None` when there was none.
+    pub last_ack_ms: Option<u64>,
+    /// Bytes of frames to the peer since the start, audio of fetched blobs left out.
+    pub sent_bytes: u64,
+    /// Bytes of frames from the peer since the start.
+    pub received_bytes: u64,
+}
+
+/// What has happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeersCounters {
+    /// Writes acknowledged on two.
+    pub on_two: u64,
+    /// Writes acknowledged alone.
+    pub alone: u64,
+    /// Blobs that live chunks made whole, so that they were not sent again.
+    pub blobs_from_chunks: u64,
+    /// Blobs fetched from a peer.
+    pub blobs_fetched: u64,
+    /// Streams and requests refused: not configured, or of another cluster. Strangers are refused, and counted,
+    /// in the TLS handshake.
+    pub refused: u64,
+    /// Streams stopped because a peer knew more of this node's origin than this node (rule D1). Not zero: alarm.
+    pub own_origin_alarms: u64,
+    /// Changes that could not be read or kept, and were set aside (rule R11). Not zero: alarm.
+    pub set_aside: u64,
+}
+
+impl Peers {
+    /// Prepares the streams; nothing is connected before [`Self::start`].
+    pub fn new(config: PeerConfig, store: Store) -> Self {
+        let others = config.peers.iter().filter(|peer| peer.name != config.node);
+        let links = others
+            .map(|peer| (peer.name.clone(), Arc::new(Link::new(peer.name.clone(), peer.address.clone()))))
+            .collect();
+        let config = Arc::new(config);
+        let inner = Inner {
+            acks: Acks::new(config.ack_timeout),
+            fetcher: Fetcher::new(store.clone(), config.clone()),
+            config,
+            store,
+            links,
+            counters: Counters::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The server side, to be added to the node's gRPC server. Needs mutual TLS there
+    /// ([`twinbox_pki::NodeIdentity::listen`]).
+    pub fn service(&self) -> ReplicationServer<ReplicationService> {
+        ReplicationServer::new(ReplicationService::new(self.inner.clone()))
+            .max_decoding_message_size(limits::MESSAGE)
+            .max_encoding_message_size(limits::MESSAGE)
+    }
+
+    /// Follows every peer from now on, and again when a stream is lost.
+    pub fn start(&self) {
+        for link in self.inner.links.values() {
+            let follow = follower::follow(self.inner.clone(), link.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(follow));
+        }
+    }
+
+    /// Waits until a peer has what was committed, too: at most `ack_timeout`, and not at all when no peer counts
+    /// (rules A1 to A3). The commit is durable here in any case.
+    pub async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
+        self.inner.acks.acknowledge(committed).await
+    }
+
+    /// How many peers count, that is, answer in time.
+    pub fn counting(&self) -> usize {
+        self.inner.acks.counting()
+    }
+
+    /// Every peer, by name.
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let vector = self.inner.store.vector();
+        let status = |link: &Arc<Link>| PeerStatus {
+            name: link.name.clone(),
+            connected: link.followed(),
+            following: link.following.load(Relaxed),
+            counts: self.inner.acks.counts(&link.name),
+            lag_changes: link.lag(&vector),
+            last_ack_ms: link.since_answer().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            sent_bytes: link.sent_bytes.load(Relaxed),
+            received_bytes: link.received_bytes.load(Relaxed),
+        };
+        self.inner.links.values().map(status).collect()
+    }
+
+    /// What has happened since the start.
+    pub fn counters(&self) -> PeersCounters {
+        let Inner { acks, fetcher, counters, .. } = &*self.inner;
+        PeersCounters {
+            on_two: acks.on_two.load(Relaxed),
+            alone: acks.alone.load(Relaxed),
+            blobs_from_chunks: fetcher.assembled.load(Relaxed),
+            blobs_fetched: fetcher.fetched.load(Relaxed),
+            refused: counters.refused.load(Relaxed),
+            own_origin_alarms: counters.own_origin_alarms.load(Relaxed),
+            set_aside: counters.set_aside.load(Relaxed),
+        }
+    }
+
+    /// Ends all streams, both ways, and returns when nothing of this runs any more.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    /// Logs the end of a stream as loudly as it deserves.
+    pub(crate) fn report(&self, peer: &NodeName, end: &StreamError, what: &'static str) {
+        match end {
+            StreamError::Stopped => debug!(%peer, reason = %end, what),
+            StreamError::KnowsTooMuch { .. } => {
+                self.counters.own_origin_alarms.fetch_add(1, Relaxed);
+                error!(%peer, reason = %end, what);
+            }
+            end if end.is_refusal() => error!(%peer, reason = %end, what),
+            _ => info!(%peer, reason = %end, what),
+        }
+    }
+}

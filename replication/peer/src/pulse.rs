@@ -1,0 +1,115 @@
+//! The heartbeat of one stream: probes on its live lane, one at a time (rule A2). Pure.
+
+use std::time::Duration;
+
+use twinbox_clock::BootInstant;
+
+/// What has become of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beat {
+    /// Send this probe.
+    Send(u64),
+    /// The follower has been silent for too long.
+    Lost,
+    /// The follower is back after it was lost.
+    Back,
+    /// The follower answered in time a probe that was sent then.
+    Answered {
+        /// When it was sent.
+        sent: BootInstant,
+        /// Milliseconds until the answer.
+        took: u64,
+    },
+}
+
+/// Begins as a stream that is up and has not answered yet.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    timeout: Duration,
+    number: u64,
+    /// When the last probe was sent, and whether its answer has come.
+    sent: Option<BootInstant>,
+    answered: bool,
+    lost: bool,
+}
+
+impl Pulse {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout, number: 0, sent: None, answered: true, lost: false }
+    }
+
+    /// How long until [`Self::tick`] has something to do: a probe goes out every `timeout`, and its answer is
+    /// awaited for as long.
+    pub(crate) fn pause(&self, now: BootInstant) -> Duration {
+        match self.sent {
+            None => Duration::ZERO,
+            Some(_) if self.lost => self.timeout,
+            Some(sent) => self.timeout.saturating_sub(now.since(sent)),
+        }
+    }
+
+    pub(crate) fn tick(&mut self, now: BootInstant) -> Option<Beat> {
+        if self.lost || self.sent.is_some_and(|sent| now.since(sent) < self.timeout) {
+            return None;
+        }
+        if self.answered {
+            return Some(self.send(now));
+        }
+        self.lost = true;
+        Some(Beat::Lost)
+    }
+
+    /// The follower answered probe `number`.
+    pub(crate) fn answer(&mut self, number: u64, now: BootInstant) -> Vec<Beat> {
+        let Some(sent) = self.sent.filter(|_| number == self.number && !self.answered) else { return Vec::new() };
+        self.answered = true;
+        if std::mem::take(&mut self.lost) {
+            // It was late. Whether it counts is for the next probe to say, and that goes out at once.
+            return vec![Beat::Back, self.send(now)];
+        }
+        vec![Beat::Answered { sent, took: u64::try_from(now.since(sent).as_millis()).unwrap_or(u64::MAX) }]
+    }
+
+    fn send(&mut self, now: BootInstant) -> Beat {
+        self.number += 1;
+        self.sent = Some(now);
+        self.answered = false;
+        Beat::Send(self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> BootInstant {
+        BootInstant::from_nanos(ms * 1_000_000)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn one_probe_is_under_way_at_a_time() {
+        let mut pulse = Pulse::new(ms(250));
+        assert_eq!(pulse.pause(at(0)), ms(0));
+        assert_eq!(pulse.tick(at(0)), Some(Beat::Send(1)));
+        assert_eq!((pulse.tick(at(100)), pulse.pause(at(100))), (None, ms(150)));
+        assert_eq!(pulse.answer(1, at(120)), [Beat::Answered { sent: at(0), took: 120 }]);
+        assert_eq!(pulse.answer(1, at(121)), [], "answered twice");
+        assert_eq!((pulse.tick(at(200)), pulse.pause(at(200))), (None, ms(50)));
+        assert_eq!(pulse.tick(at(250)), Some(Beat::Send(2)));
+        assert_eq!(pulse.answer(7, at(260)), [], "never asked");
+    }
+
+    #[test]
+    fn silence_is_noticed_once_and_a_late_answer_ends_it() {
+        let mut pulse = Pulse::new(ms(250));
+        pulse.tick(at(0));
+        assert_eq!(pulse.tick(at(250)), Some(Beat::Lost));
+        assert_eq!((pulse.tick(at(500)), pulse.pause(at(500))), (None, ms(250)));
+        assert_eq!(pulse.answer(1, at(600)), [Beat::Back, Beat::Send(2)]);
+        assert_eq!(pulse.answer(2, at(610)), [Beat::Answered { sent: at(600), took: 10 }]);
+    }
+}

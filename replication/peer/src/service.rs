@@ -1,0 +1,128 @@
+//! The server of the streams: lets configured members of this cluster in, and nobody else.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+use twinbox_ids::BlobHash;
+use twinbox_replication_store::StoreError;
+use twinbox_wire::replication::{
+    BlobPart, FetchBlobRequest, FollowerFrame, SourceFrame, follower_frame::Frame, replication_server::Replication,
+};
+
+use crate::{config::limits, error::StreamError, frames, link::Link, peers::Inner, source};
+
+/// The gRPC service; made by [`crate::Peers::service`].
+pub struct ReplicationService {
+    inner: Arc<Inner>,
+    serving: Arc<Semaphore>,
+}
+
+impl ReplicationService {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, serving: Arc::new(Semaphore::new(limits::SERVED)) }
+    }
+
+    /// The link of the peer that sent a request.
+    fn admit<T>(&self, request: &Request<T>) -> Result<Arc<Link>, StreamError> {
+        if self.inner.stop.is_cancelled() {
+            return Err(StreamError::Stopped);
+        }
+        let peer = self.inner.config.tls.admit(request)?.of_cluster(self.inner.config.cluster)?;
+        self.inner.links.get(&peer.name).cloned().ok_or(StreamError::Unknown { name: peer.name })
+    }
+
+    fn refused<T>(&self, request: &Request<T>, error: StreamError) -> Status {
+        self.inner.counters.refused.fetch_add(1, Relaxed);
+        let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
+        warn!(%address, %error, "refused a peer");
+        error.into()
+    }
+
+    async fn begin(
+        &self,
+        link: &Arc<Link>,
+        frames: &mut Streaming<FollowerFrame>,
+    ) -> Result<frames::Hello, StreamError> {
+        let first = timeout(limits::SILENCE, frames.message()).await.map_err(|_| StreamError::Silent)??;
+        let Some(FollowerFrame { frame: Some(Frame::Hello(hello)) }) = first else {
+            return Err(frames::bad("it does not begin with a Hello"));
+        };
+        frames::read_hello(&self.inner, &link.name, &hello)
+    }
+}
+
+#[tonic::async_trait]
+impl Replication for ReplicationService {
+    type FollowStream = ReceiverStream<Result<SourceFrame, Status>>;
+    type FetchBlobStream = ReceiverStream<Result<BlobPart, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FollowerFrame>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let link = match self.admit(&request) {
+            Ok(link) => link,
+            Err(error) => return Err(self.refused(&request, error)),
+        };
+        let mut frames = request.into_inner();
+        match self.begin(&link, &mut frames).await {
+            Ok(hello) => Ok(Response::new(ReceiverStream::new(source::start(&self.inner, &link, hello, frames)))),
+            Err(error) => {
+                self.inner.counters.refused.fetch_add(1, Relaxed);
+                self.inner.report(&link.name, &error, "refused to be followed by this peer");
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn fetch_blob(
+        &self,
+        request: Request<FetchBlobRequest>,
+    ) -> Result<Response<Self::FetchBlobStream>, Status> {
+        if let Err(error) = self.admit(&request) {
+            return Err(self.refused(&request, error));
+        }
+        let FetchBlobRequest { hash, offset } = request.into_inner();
+        let hash = frames::read_hash(&hash)?;
+        if !self.inner.store.blobs().has(&hash) {
+            return Err(Status::not_found(StoreError::NoBlob(hash).to_string()));
+        }
+        let (parts, receiver) = mpsc::channel(2);
+        let (inner, serving) = (self.inner.clone(), self.serving.clone());
+        self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(async move {
+            let Ok(_slot) = serving.acquire().await else { return };
+            if let Err(error) = send_parts(&inner, &hash, offset, &parts).await {
+                warn!(%hash, %error, "cannot read a blob for a peer");
+                // A peer that has gone away needs no answer.
+                let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
+            }
+        }));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+async fn send_parts(
+    inner: &Inner,
+    hash: &BlobHash,
+    offset: u64,
+    parts: &mpsc::Sender<Result<BlobPart, Status>>,
+) -> Result<(), StoreError> {
+    let blobs = inner.store.blobs();
+    let length = blobs.length(hash)?;
+    let mut at = offset;
+    while at < length {
+        let end = length.min(at + limits::PIECE);
+        let data = blobs.read_range(hash, at..end).await?;
+        at = end;
+        if parts.send(Ok(BlobPart { data })).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! The source's side of a stream: what is new goes to the follower at once, what it lacks from before beside it,
+//! and what it acknowledges comes back.
+//!
+//! Three tasks: the reader takes the follower's frames and keeps the heartbeat, and never waits for anything;
+//! the writer fills the stream and waits when the follower is slow; the history lane reads the log. When the
+//! writer waits for too long, changes and chunks fall out of the store's bounded channels: the changes are then
+//! read from the log, the audio from its file.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::{
+    sync::{
+        broadcast::{
+            self,
+            error::{RecvError, TryRecvError},
+        },
+        mpsc, watch,
+    },
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::info;
+use twinbox_clock::BootInstant;
+use twinbox_replication_core::{Change, ack::Input};
+use twinbox_replication_store::ChunkEvent;
+use twinbox_wire::replication::{
+    self as wire, FollowerFrame, SourceFrame, follower_frame::Frame as FromFollower, source_frame::Frame,
+};
+
+use crate::{
+    config::limits,
+    error::StreamError,
+    frames::{self, Hello},
+    history::HistoryLane,
+    link::{Link, StreamNumber},
+    peers::Inner,
+    pulse::{Beat, Pulse},
+    tails::{Tails, Take},
+};
+
+/// What goes to the follower.
+pub(crate) type Outgoing = mpsc::Sender<Result<SourceFrame, Status>>;
+
+/// Begins to serve a follower that has been let in.
+pub(crate) fn start(
+    inner: &Arc<Inner>,
+    link: &Arc<Link>,
+    hello: Hello,
+    frames: Streaming<FollowerFrame>,
+) -> mpsc::Receiver<Result<SourceFrame, Status>> {
+    let (out, outgoing) = mpsc::channel(limits::OUTGOING);
+    let ended = inner.stop.child_token();
+    let store = &inner.store;
+    // Subscribed before the vector is read: a change is in the one, the other, or both.
+    let (live, chunks) = (store.live(), store.recordings().live());
+    let number = link.open(hello.origin, &hello.vector, ended.clone());
+    info!(peer = %link.name, stream = number, "the peer follows this node");
+
+    let own = store.origin();
+    let acked = link.has_of(own).into_iter().map(|seqs| Input::Acked {
+        peer: link.name.clone(),
+        first: *seqs.start(),
+        last: *seqs.end(),
+    });
+    inner.acks.inputs([Input::Up { peer: link.name.clone() }].into_iter().chain(acked));
+
+    let (probe, probes) = mpsc::channel(1);
+    let (taken, taken_seen) = watch::channel(0);
+    let (behind, behind_seen) = watch::channel(());
+    let (history, batches) = mpsc::channel(1);
+    let lane = HistoryLane {
+        store: store.clone(),
+        link: link.clone(),
+        number,
+        behind: behind_seen,
+        taken: taken_seen,
+        out: history,
+    };
+    let mut writer = Writer {
+        inner: inner.clone(),
+        link: link.clone(),
+        number,
+        live,
+        chunks,
+        tails: Tails::default(),
+        batches,
+        probes,
+        behind: behind.clone(),
+        out: out.clone(),
+    };
+    writer.open_tails(&hello);
+    let reader = Reader { inner: inner.clone(), link: link.clone(), number, probe, taken, behind, out };
+
+    inner.tasks.spawn(ended.clone().run_until_cancelled_owned(lane.run()));
+    inner.tasks.spawn({
+        let ended = ended.clone();
+        async move {
+            ended.run_until_cancelled(writer.run()).await;
+            ended.cancel();
+        }
+    });
+    inner.tasks.spawn(reader.run(frames, ended));
+    outgoing
+}
+
+/// Takes what the follower says.
+struct Reader {
+    inner: Arc<Inner>,
+    link: Arc<Link>,
+    number: StreamNumber,
+    probe: mpsc::Sender<u64>,
+    taken: watch::Sender<u64>,
+    behind: watch::Sender<()>,
+    out: Outgoing,
+}
+
+impl Reader {
+    async fn run(self, mut frames: Streaming<FollowerFrame>, ended: CancellationToken) {
+        let end = ended.run_until_cancelled(self.read(&mut frames)).await.unwrap_or(StreamError::Stopped);
+        ended.cancel();
+        if self.link.close(self.number) {
+            self.inner.acks.input(Input::Down { peer: self.link.name.clone() });
+        }
+        self.inner.report(&self.link.name, &end, "the peer no longer follows this node");
+        // The follower is told why, unless it is too slow to hear it.
+        let _ = self.out.try_send(Err(end.into()));
+    }
+
+    async fn read(&self, frames: &mut Streaming<FollowerFrame>) -> StreamError {
+        let mut pulse = Pulse::new(self.inner.acks.timeout());
+        loop {
+            let pause = pulse.pause(BootInstant::now());
+            let frame = tokio::select! {
+                biased;
+                () = sleep(pause) => {
+                    self.inner.acks.input(Input::Tick);
+                    pulse.tick(BootInstant::now()).into_iter().for_each(|beat| self.beat(beat));
+                    continue;
+                }
+                frame = frames.message() => frame,
+            };
+            let frame = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return StreamError::Closed,
+                Err(status) => return status.into(),
+            };
+            self.link.received(frame.encoded_len());
+            match frame.frame {
+                Some(FromFollower::Acked(acked)) => {
+                    if let Err(error) = self.acked(acked) {
+                        return error;
+                    }
+                }
+                Some(FromFollower::HistoryTaken(taken)) => {
+                    self.taken.send_replace(taken.batch);
+                }
+                Some(FromFollower::ProbeAnswer(answer)) => {
+                    let now = BootInstant::now();
+                    self.link.answered(now);
+                    pulse.answer(answer.number, now).into_iter().for_each(|beat| self.beat(beat));
+                }
+                Some(FromFollower::Behind(_)) => {
+                    self.behind.send_replace(());
+                }
+                Some(FromFollower::Hello(_)) | None => {
+                    return StreamError::Frame("a Hello in the middle, or a frame of a later protocol".into());
+                }
+            }
+        }
+    }
+
+    fn acked(&self, acked: wire::Acked) -> Result<(), StreamError> {
+        let (runs, vector) = frames::acked(acked)?;
+        let store = &self.inner.store;
+        let own = store.origin();
+        let mut inputs = Vec::new();
+        for (_, seqs) in runs.iter().filter(|(origin, _)| *origin == own) {
+            frames::check_own(store, *seqs.end())?;
+            inputs.push(Input::Acked { peer: self.link.name.clone(), first: *seqs.start(), last: *seqs.end() });
+        }
+        frames::check_own(store, vector.get(own))?;
+        if self.link.acked(self.number, &runs, &vector, BootInstant::now()) {
+            self.inner.acks.inputs(inputs);
+        }
+        Ok(())
+    }
+
+    fn beat(&self, beat: Beat) {
+        let peer = self.link.name.clone();
+        match beat {
+            // There is room: a probe is sent only when the one before it was answered.
+            Beat::Send(number) => drop(self.probe.try_send(number)),
+            Beat::Lost => self.inner.acks.input(Input::Down { peer }),
+            Beat::Back => {
+                let own = self.inner.store.origin();
+                let acked = self.link.has_of(own).into_iter().map(|seqs| Input::Acked {
+                    peer: peer.clone(),
+                    first: *seqs.start(),
+                    last: *seqs.end(),
+                });
+                let up = Input::Up { peer: peer.clone() };
+                self.inner.acks.inputs([up].into_iter().chain(acked));
+            }
+            Beat::Answered { sent, took } => self.inner.acks.answered(peer, sent, took),
+        }
+    }
+}
+
+/// Fills the stream.
+struct Writer {
+    inner: Arc<Inner>,
+    link: Arc<Link>,
+    number: StreamNumber,
+    live: broadcast::Receiver<Arc<Change>>,
+    chunks: broadcast::Receiver<ChunkEvent>,
+    tails: Tails,
+    batches: mpsc::Receiver<wire::History>,
+    probes: mpsc::Receiver<u64>,
+    behind: watch::Sender<()>,
+    out: Outgoing,
+}
+
+/// The receiver of the stream's frames is gone.
+struct Gone;
+
+impl Writer {
+    async fn run(mut self) {
+        // The end of the stream ends the reader too, which says why.
+        let _ = self.write().await;
+    }
+
+    async fn write(&mut self) -> Result<(), Gone> {
+        self.send(Frame::Welcome(frames::welcome(&self.inner))).await?;
+        loop {
+            tokio::select! {
+                biased;
+                Some(number) = self.probes.recv() => self.send(Frame::Probe(wire::Probe { number })).await?,
+                change = self.live.recv() => self.live(change).await?,
+                event = self.chunks.recv() => self.chunk(event).await?,
+                () = std::future::ready(()), if self.tails.behind(1).is_some() => self.catch_up().await?,
+                Some(batch) = self.batches.recv() => self.send(Frame::History(batch)).await?,
+            }
+        }
+    }
+
+    /// Sends what has just been changed here, all that is there in one frame.
+    async fn live(&mut self, first: Result<Arc<Change>, RecvError>) -> Result<(), Gone> {
+        let mut next = match first {
+            Ok(change) => Ok(change),
+            Err(RecvError::Lagged(n)) => Err(TryRecvError::Lagged(n)),
+            Err(RecvError::Closed) => return Err(Gone),
+        };
+        let mut frame = frames::Batch::default();
+        loop {
+            match next {
+                Ok(change) => {
+                    if self.link.claim(self.number, &change) {
+                        for (recording, take) in change.delta.blobs().filter_map(|blob| blob.recording) {
+                            self.tails.close((recording, take));
+                        }
+                        frame.push(&change);
+                    }
+                }
+                Err(TryRecvError::Lagged(_)) => {
+                    self.behind.send_replace(());
+                }
+                Err(_) => break,
+            }
+            if frame.is_full() {
+                break;
+            }
+            next = self.live.try_recv();
+        }
+        if frame.is_empty() {
+            return Ok(());
+        }
+        // The last chunks of a recording were told before the change that files it, and go before it.
+        for _ in 0..self.chunks.len() {
+            match self.chunks.try_recv() {
+                Ok(event) => self.chunk(Ok(event)).await?,
+                Err(TryRecvError::Lagged(n)) => self.chunk(Err(RecvError::Lagged(n))).await?,
+                Err(_) => break,
+            }
+        }
+        self.send(Frame::Live(wire::Live { change: frame.take() })).await
+    }
+
+    async fn chunk(&mut self, event: Result<ChunkEvent, RecvError>) -> Result<(), Gone> {
+        match event {
+            Ok(ChunkEvent::Chunk { id, take, offset, bytes }) => {
+                if self.tails.is_full() {
+                    self.forget_closed();
+                }
+                let Some(skip) = self.tails.chunk((id, take), offset, bytes.len() as u64) else { return Ok(()) };
+                let data = bytes.slice(usize::try_from(skip).unwrap_or(0)..);
+                self.send(Frame::Chunk(frames::chunk((id, take), offset + skip, data))).await
+            }
+            Ok(ChunkEvent::Discarded { id, take }) => {
+                self.tails.close((id, take));
+                self.send(Frame::Discarded(frames::discarded((id, take)))).await
+            }
+            Err(RecvError::Lagged(_)) => {
+                let store = &self.inner.store;
+                for (id, take, _) in store.recordings().open() {
+                    self.tails.open((id, take), 0, frames::here_from_start(store, (id, take)));
+                }
+                Ok(())
+            }
+            Err(RecvError::Closed) => Err(Gone),
+        }
+    }
+
+    /// Sends a piece of a recording of which the follower has missed something.
+    async fn catch_up(&mut self) -> Result<(), Gone> {
+        let Some((take, range)) = self.tails.behind(limits::PIECE) else { return Ok(()) };
+        let recordings = self.inner.store.recordings();
+        let written = recordings.coverage(take.0, take.1).map(|ranges| ranges.run_end(range.start));
+        let data = match written {
+            Some(end) if end > range.start => {
+                recordings.read(take.0, take.1, range.start..end.min(range.end)).await.ok()
+            }
+            Some(_) => Some(Bytes::new()),
+            None => None,
+        };
+        match data {
+            // Filed meanwhile: the follower fetches the blob.
+            None => self.tails.close(take),
+            Some(data) => {
+                self.tails.caught_up(take, range.start + data.len() as u64);
+                if !data.is_empty() {
+                    self.send(Frame::Chunk(frames::chunk(take, range.start, data))).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At the beginning: what the follower has of the recordings in progress.
+    fn open_tails(&mut self, hello: &Hello) {
+        let had: HashMap<Take, u64> = hello.recordings.iter().copied().collect();
+        let store = &self.inner.store;
+        for (id, take, _) in store.recordings().open() {
+            let take = (id, take);
+            self.tails.open(take, had.get(&take).copied().unwrap_or(0), frames::here_from_start(store, take));
+        }
+    }
+
+    fn forget_closed(&mut self) {
+        let open: HashSet<_> =
+            self.inner.store.recordings().open().into_iter().map(|(id, take, _)| (id, take)).collect();
+        self.tails.retain(&open);
+    }
+
+    async fn send(&self, frame: Frame) -> Result<(), Gone> {
+        let frame = SourceFrame { frame: Some(frame) };
+        let bytes = frame.encoded_len();
+        self.out.send(Ok(frame)).await.map_err(|_| Gone)?;
+        self.link.sent(bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Whole nodes for tests: real stores in temporary directories, real TLS, real sockets on loopback.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod raw;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use twinbox_ids::{ClusterId, NodeName, RecordingId, Stamp};
+use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
+use twinbox_replication_core::{BlobRef, Edit, Key, Record, Table, Value};
+use twinbox_replication_peer::{Acknowledgement, PeerAddress, PeerConfig, PeerStatus, Peers};
+use twinbox_replication_store::{Committed, Store, StoreConfig};
+
+pub const TABLE: Table = Table(7);
+/// Long, so that a busy machine does not make a peer late.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+pub fn key(text: &str) -> Key {
+    Key::new(TABLE, text.as_bytes())
+}
+
+/// Waits until something has come true, which must not take long.
+pub async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
+    let wait = async {
+        while !true_now() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
+        panic!("never came true: {what}");
+    }
+}
+
+/// A cluster's authority and the addresses of its nodes.
+pub struct Cluster {
+    pub authority: CertificateAuthority,
+    nodes: Vec<(NodeName, SocketAddr)>,
+    listeners: Vec<Option<TcpListener>>,
+}
+
+impl Cluster {
+    pub async fn new(names: &[&str]) -> Self {
+        let mut nodes = Vec::new();
+        let mut listeners = Vec::new();
+        for text in names {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            nodes.push((name(text), listener.local_addr().unwrap()));
+            listeners.push(Some(listener));
+        }
+        Self { authority: CertificateAuthority::create(ClusterId::random(), "test").unwrap(), nodes, listeners }
+    }
+
+    pub fn identity(&self, node: &str) -> NodeIdentity {
+        let dir = TempDir::new().unwrap();
+        self.authority.issue(&name(node), MemberKind::Node).unwrap().save(dir.path()).unwrap();
+        NodeIdentity::load(dir.path()).unwrap()
+    }
+
+    pub fn address(&self, node: &str) -> SocketAddr {
+        self.nodes.iter().find(|(n, _)| n.as_str() == node).unwrap().1
+    }
+
+    /// Prepares a node with a new store; its streams begin with [`Node::start`].
+    pub async fn node(&mut self, node: &str) -> Node {
+        self.node_via(node, &[]).await
+    }
+
+    /// The same, where some peers are reached by other addresses than their own.
+    pub async fn node_via(&mut self, node: &str, detours: &[(&str, SocketAddr)]) -> Node {
+        self.node_in(node, TempDir::new().unwrap(), detours).await
+    }
+
+    /// A node with a directory that may have been used before.
+    pub async fn node_in(&mut self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
+        let index = self.nodes.iter().position(|(n, _)| n.as_str() == node).unwrap();
+        let listener = match self.listeners[index].take() {
+            Some(listener) => listener,
+            None => TcpListener::bind(self.nodes[index].1).await.unwrap(),
+        };
+        let config = StoreConfig { dir: dir.path().join("store"), node: name(node), reserve_bytes: 0 };
+        let store = Store::open(config).unwrap();
+        let tls = Arc::new(self.identity(node));
+        let peers = self.nodes.iter().map(|(peer, address)| {
+            let detour = detours.iter().find(|(n, _)| *n == peer.as_str()).map(|(_, address)| *address);
+            PeerAddress { name: peer.clone(), address: detour.unwrap_or(*address).to_string() }
+        });
+        let config = PeerConfig {
+            node: name(node),
+            cluster: self.authority.cluster(),
+            peers: peers.collect(),
+            ack_timeout: ACK_TIMEOUT,
+            tls: tls.clone(),
+        };
+        let peers = Peers::new(config, store.clone());
+        let incoming = tls.listen(listener);
+        let strangers = incoming.refused();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let serve = tls
+            .server()
+            .add_service(peers.service())
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let server = tokio::spawn(async move { serve.await.unwrap() });
+        Node { store, peers, tls, strangers, dir, stop, server }
+    }
+}
+
+/// One node.
+pub struct Node {
+    pub store: Store,
+    pub peers: Peers,
+    pub tls: Arc<NodeIdentity>,
+    pub strangers: Arc<AtomicU64>,
+    pub dir: TempDir,
+    stop: tokio_util::sync::CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Node {
+    pub fn start(&self) {
+        self.peers.start();
+    }
+
+    /// Writes one register.
+    pub async fn write(&self, row: &str, value: impl Into<Value>) -> Committed {
+        let (key, value) = (key(row), value.into());
+        let edit =
+            move |draft: &mut twinbox_replication_store::Draft<'_>| draft.edit(key, vec![Edit::Set(1, value)]);
+        self.store.commit(edit).await.unwrap().1
+    }
+
+    /// Writes one register and waits as a caller does.
+    pub async fn write_acknowledged(&self, row: &str, value: impl Into<Value>) -> Acknowledgement {
+        let committed = self.write(row, value).await;
+        self.peers.acknowledge(&committed).await
+    }
+
+    /// Writes many rows `prefix…` in one commit.
+    pub async fn write_many(&self, prefix: &str, count: usize) -> Committed {
+        let prefix = prefix.to_owned();
+        let edit = move |draft: &mut twinbox_replication_store::Draft<'_>| {
+            (0..count).try_for_each(|n| {
+                let value = Value::Bytes(vec![b'v'; 200]);
+                draft.edit(key(&format!("{prefix}{n:06}")), vec![Edit::Set(1, value)])
+            })
+        };
+        self.store.commit(edit).await.unwrap().1
+    }
+
+    /// Records audio in chunks and seals it, as a call does.
+    pub async fn record(&self, id: RecordingId, audio: &[u8]) -> BlobRef {
+        let recordings = self.store.recordings();
+        recordings.begin(id, 1).await.unwrap();
+        self.append(id, 0, audio);
+        recordings.seal(id, 1).await.unwrap()
+    }
+
+    pub fn append(&self, id: RecordingId, from: usize, audio: &[u8]) {
+        for (n, chunk) in audio.chunks(2_000).enumerate() {
+            let offset = (from + 2_000 * n) as u64;
+            self.store.recordings().append(id, 1, offset, Bytes::copy_from_slice(chunk)).unwrap();
+        }
+    }
+
+    pub fn value(&self, row: &str) -> Option<Value> {
+        let record = self.store.get(&key(row)).unwrap()?;
+        record.register(1).map(|(value, _): (&Value, Stamp)| value.clone())
+    }
+
+    pub fn records(&self) -> Vec<(Key, Record)> {
+        self.store.scan(TABLE, b"").unwrap()
+    }
+
+    pub fn status(&self, peer: &str) -> PeerStatus {
+        self.peers.status().into_iter().find(|status| status.name.as_str() == peer).unwrap()
+    }
+
+    /// Waits until writes are acknowledged on two with `peer`.
+    pub async fn counts(&self, peer: &str) {
+        until("the peer counts", || self.status(peer).counts).await;
+    }
+
+    /// Ends the node as a stop of its process does, and gives its directory back.
+    pub async fn stop(self) -> TempDir {
+        self.peers.shutdown().await;
+        self.stop.cancel();
+        self.server.await.unwrap();
+        self.dir
+    }
+
+    pub fn strangers(&self) -> u64 {
+        self.strangers.load(Relaxed)
+    }
+}
+
+/// Waits until both have the same changes, and checks that they hold the same records then.
+pub async fn converge(nodes: &[&Node]) {
+    until("all nodes have the same changes", || {
+        let first = nodes[0].store.vector();
+        nodes.iter().all(|node| node.store.vector() == first)
+    })
+    .await;
+    for pair in nodes.windows(2) {
+        assert_eq!(pair[0].records(), pair[1].records());
+    }
+}
+
+pub fn on_two(peer: &str) -> Acknowledgement {
+    Acknowledgement::OnTwo { peer: name(peer) }
+}
+
+/// Audio that has no repetition, so that every misplaced byte shows.
+pub fn audio(length: usize) -> Vec<u8> {
+    (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+/// A cable between two nodes that can be cut silently: what is sent goes nowhere, and nobody is told.
+pub struct Cable {
+    pub address: SocketAddr,
+    cut: watch::Sender<bool>,
+}
+
+impl Cable {
+    pub async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, seen) = watch::channel(false);
+        tokio::spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(target).await else { return };
+                    near.set_nodelay(true).unwrap();
+                    far.set_nodelay(true).unwrap();
+                    carry(&mut near, &mut far, seen).await;
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    pub fn mend(&self) {
+        self.cut.send_replace(false);
+    }
+}
+
+async fn carry(near: &mut TcpStream, far: &mut TcpStream, mut cut: watch::Receiver<bool>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut near_in, mut near_out) = near.split();
+    let (mut far_in, mut far_out) = far.split();
+    let mut other = cut.clone();
+    let there = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let n = near_in.read(&mut buffer).await.unwrap_or(0);
+            let mended = cut.wait_for(|cut| !cut).await.is_ok();
+            if n == 0 || !mended || far_out.write_all(&buffer[..n]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let back = async {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let n = far_in.read(&mut buffer).await.unwrap_or(0);
+            let mended = other.wait_for(|cut| !cut).await.is_ok();
+            if n == 0 || !mended || near_out.write_all(&buffer[..n]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! { () = there => {}, () = back => {} }
+}

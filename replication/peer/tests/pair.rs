@@ -1,0 +1,296 @@
+//! Two nodes: what one has the other gets, and writers are told the truth about it.
+
+mod kit;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kit::{ACK_TIMEOUT, Cable, Cluster, Node, audio, converge, key, name, on_two, until};
+use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_replication_core::{BlobRef, Edit, Value};
+use twinbox_replication_peer::Acknowledgement;
+use twinbox_replication_store::Draft;
+
+async fn pair() -> (Cluster, Node, Node) {
+    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    (cluster, a, b)
+}
+
+async fn connected() -> (Cluster, Node, Node) {
+    let (cluster, a, b) = pair().await;
+    a.start();
+    b.start();
+    a.counts("b").await;
+    b.counts("a").await;
+    (cluster, a, b)
+}
+
+fn bytes(text: &str) -> Value {
+    Value::Bytes(text.into())
+}
+
+#[tokio::test]
+async fn two_nodes_converge_both_ways() {
+    let (_cluster, a, b) = pair().await;
+    // Before they know of each other …
+    a.write("one", bytes("a")).await;
+    a.write_many("a", 600).await;
+    b.write("two", bytes("b")).await;
+    b.write("one", bytes("b, later")).await;
+    a.start();
+    b.start();
+    converge(&[&a, &b]).await;
+    assert_eq!(a.records().len(), 602);
+    assert_eq!(a.value("one"), Some(bytes("b, later")));
+    // … and as they go.
+    a.counts("b").await;
+    b.counts("a").await;
+    assert_eq!(a.write_acknowledged("three", bytes("a")).await, on_two("b"));
+    assert_eq!(b.value("three"), Some(bytes("a")), "acknowledged on two means that it is there");
+    assert_eq!(b.write_acknowledged("three", bytes("b")).await, on_two("a"));
+    assert_eq!(a.value("three"), Some(bytes("b")));
+    converge(&[&a, &b]).await;
+    assert_eq!((a.status("b").lag_changes, b.status("a").lag_changes), (0, 0));
+}
+
+#[tokio::test]
+async fn changes_are_not_sent_back_where_they_came_from() {
+    let (_cluster, a, b) = connected().await;
+    let committed = a.write_many("row", 500).await;
+    assert_eq!(a.peers.acknowledge(&committed).await, on_two("b"));
+    assert!(a.status("b").sent_bytes >= 100_000);
+    assert_eq!(b.write_acknowledged("other", bytes("y")).await, on_two("a"));
+    assert!(b.status("a").sent_bytes < 50_000, "it went back: {} bytes", b.status("a").sent_bytes);
+}
+
+#[tokio::test]
+async fn a_deposit_arrives_by_its_live_chunks_alone() {
+    let (_cluster, a, b) = connected().await;
+    let id = RecordingId::random();
+    let spoken = audio(40_123);
+    let blob = a.record(id, &spoken).await;
+    assert_eq!(blob.recording, Some((id, 1)));
+    assert_eq!(a.write_acknowledged("message", blob).await, on_two("b"));
+    assert_eq!(b.value("message"), Some(blob.into()));
+    assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), spoken);
+    let counters = b.peers.counters();
+    assert_eq!((counters.blobs_from_chunks, counters.blobs_fetched), (1, 0));
+    assert_eq!(b.store.recordings().open(), []);
+}
+
+#[tokio::test]
+async fn a_recording_that_began_before_the_peer_came_is_caught_up() {
+    let (_cluster, a, b) = pair().await;
+    let id = RecordingId::random();
+    let spoken = audio(300_000);
+    a.store.recordings().begin(id, 1).await.unwrap();
+    a.append(id, 0, &spoken[..200_000]);
+    until("the beginning is written", || a.store.recordings().open() == [(id, 1, 200_000)]).await;
+    a.start();
+    b.start();
+    a.counts("b").await;
+    until("the beginning is there", || b.store.recordings().open() == [(id, 1, 200_000)]).await;
+    a.append(id, 200_000, &spoken[200_000..]);
+    let blob = a.store.recordings().seal(id, 1).await.unwrap();
+    assert_eq!(a.write_acknowledged("message", blob).await, on_two("b"));
+    assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), spoken);
+    assert_eq!(b.peers.counters().blobs_fetched, 0);
+}
+
+#[tokio::test]
+async fn a_discarded_take_goes_from_the_peer_too() {
+    let (_cluster, a, b) = connected().await;
+    let id = RecordingId::random();
+    a.store.recordings().begin(id, 1).await.unwrap();
+    a.append(id, 0, &audio(10_000));
+    until("it is there", || b.store.recordings().open() == [(id, 1, 10_000)]).await;
+    a.store.recordings().discard(id, 1).await.unwrap();
+    until("it is gone", || b.store.recordings().open().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_blob_that_was_not_recorded_live_is_fetched() {
+    let (_cluster, a, b) = connected().await;
+    let greeting = Bytes::from(audio(3_000_001));
+    let blob = a.store.blobs().put(greeting.clone()).await.unwrap();
+    a.write("greeting", blob).await;
+    a.write("plain", bytes("x")).await;
+    converge(&[&a, &b]).await;
+    assert_eq!(b.value("greeting"), Some(blob.into()));
+    assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), greeting);
+    assert_eq!(b.peers.counters().blobs_fetched, 1);
+}
+
+#[tokio::test]
+async fn a_change_whose_blob_is_nowhere_stops_no_other_change() {
+    let (_cluster, a, b) = connected().await;
+    let lost = BlobRef { hash: BlobHash([9; 32]), length: 5, recording: None };
+    assert_eq!(a.write_acknowledged("lost", lost).await, Acknowledgement::Alone);
+    let before = b.store.vector().get(a.store.origin());
+    a.write_many("row", 1_000).await;
+    until("the others are there", || b.value("row000999").is_some()).await;
+    assert_eq!(b.value("lost"), None, "a message shows up only when its audio has");
+    assert_eq!(b.store.vector().get(a.store.origin()), before, "the prefix stops before the gap");
+    until("all others are acknowledged", || a.status("b").lag_changes == 1).await;
+    // It answers no probe while something live is not durable there …
+    let start = Instant::now();
+    while start.elapsed() < 2 * ACK_TIMEOUT {
+        assert!(!a.status("b").counts, "it has not acknowledged everything live");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // … but not for ever.
+    a.counts("b").await;
+    assert_eq!(a.write_acknowledged("later", bytes("x")).await, on_two("b"));
+}
+
+#[tokio::test]
+async fn alone_is_said_at_once_when_the_peer_has_stopped_and_on_two_when_it_is_back() {
+    let (mut cluster, a, b) = connected().await;
+    assert_eq!(a.write_acknowledged("before", bytes("1")).await, on_two("b"));
+    let dir = b.stop().await;
+    until("the peer is gone", || !a.status("b").connected).await;
+    let start = Instant::now();
+    for n in 0..20 {
+        assert_eq!(a.write_acknowledged("during", bytes(&n.to_string())).await, Acknowledgement::Alone);
+    }
+    assert!(start.elapsed() < ACK_TIMEOUT, "20 writers waited {:?} for nobody", start.elapsed());
+    assert_eq!(a.status("b").lag_changes, 20);
+
+    let b = cluster.node_in("b", dir, &[]).await;
+    assert_eq!(b.value("before"), Some(bytes("1")));
+    b.start();
+    converge(&[&a, &b]).await;
+    assert_eq!(b.value("during"), Some(bytes("19")));
+    a.counts("b").await;
+    assert_eq!(a.write_acknowledged("after", bytes("2")).await, on_two("b"));
+    assert_eq!(a.peers.counters().alone, 20);
+}
+
+#[tokio::test]
+async fn a_link_cut_silently_delays_one_writer_by_the_timeout_and_no_other() {
+    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cable = Cable::to(cluster.address("a")).await;
+    let a = cluster.node("a").await;
+    let b = cluster.node_via("b", &[("a", cable.address)]).await;
+    a.start();
+    b.start();
+    a.counts("b").await;
+    assert_eq!(a.write_acknowledged("before", bytes("1")).await, on_two("b"));
+
+    cable.cut();
+    let start = Instant::now();
+    assert_eq!(a.write_acknowledged("first", bytes("x")).await, Acknowledgement::Alone);
+    let first = start.elapsed();
+    assert!(first <= ACK_TIMEOUT + Duration::from_millis(250), "the first writer waited {first:?}");
+    let start = Instant::now();
+    assert_eq!(a.write_acknowledged("second", bytes("x")).await, Acknowledgement::Alone);
+    assert!(start.elapsed() < ACK_TIMEOUT / 2, "the second writer waited {:?}", start.elapsed());
+
+    cable.mend();
+    a.counts("b").await;
+    converge(&[&a, &b]).await;
+    assert_eq!(a.write_acknowledged("after", bytes("2")).await, on_two("b"));
+}
+
+#[tokio::test]
+async fn a_hung_peer_is_noticed_without_a_write() {
+    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cable = Cable::to(cluster.address("a")).await;
+    let a = cluster.node("a").await;
+    let b = cluster.node_via("b", &[("a", cable.address)]).await;
+    a.start();
+    b.start();
+    a.counts("b").await;
+    cable.cut();
+    until("it counts no more", || a.peers.counting() == 0).await;
+    let start = Instant::now();
+    assert_eq!(a.write_acknowledged("row", bytes("x")).await, Acknowledgement::Alone);
+    assert!(start.elapsed() < ACK_TIMEOUT / 2, "the writer waited {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_peer_counts_while_it_is_still_filling_up() {
+    let (_cluster, a, b) = pair().await;
+    for n in 0..5 {
+        a.write_many(&format!("old{n}-"), 1_000).await;
+    }
+    a.start();
+    b.start();
+    a.counts("b").await;
+    let mut while_filling = 0;
+    for n in 0..10 {
+        assert_eq!(a.write_acknowledged(&format!("new{n}"), bytes("x")).await, on_two("b"));
+        assert!(b.value(&format!("new{n}")).is_some());
+        while_filling += usize::from(b.records().len() < 5_000);
+    }
+    assert!(while_filling > 0, "the history was there before the first write: nothing was shown");
+    converge(&[&a, &b]).await;
+    assert_eq!(b.records().len(), 5_010);
+}
+
+#[tokio::test]
+async fn a_write_of_nothing_waits_for_nobody() {
+    let (_cluster, a, _b) = connected().await;
+    let nothing = a.store.commit(|_: &mut Draft<'_>| Ok::<_, std::convert::Infallible>(())).await.unwrap().1;
+    assert!(nothing.is_empty());
+    assert_eq!(a.peers.acknowledge(&nothing).await, on_two("b"));
+}
+
+#[tokio::test]
+async fn many_writers_at_once_are_all_on_two() {
+    let (_cluster, a, b) = connected().await;
+    let writers = (0..200).map(|n| {
+        let (store, peers) = (a.store.clone(), a.peers.clone());
+        tokio::spawn(async move {
+            let edit =
+                move |draft: &mut Draft<'_>| draft.edit(key(&format!("w{n}")), vec![Edit::Set(1, bytes("x"))]);
+            let committed = store.commit(edit).await.unwrap().1;
+            peers.acknowledge(&committed).await
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    for writer in writers {
+        assert_eq!(writer.await.unwrap(), on_two("b"));
+    }
+    assert_eq!(b.records().len(), 200);
+    assert_eq!(a.peers.counters().on_two, 200);
+    assert_eq!(a.status("b").name, name("b"));
+}
+
+/// Another node filed what it had of this node's recording. What this node has more of is not cut off.
+#[tokio::test]
+async fn a_take_that_is_longer_than_what_a_peer_filed_of_it_is_kept() {
+    let (_cluster, a, b) = pair().await;
+    let id = RecordingId::random();
+    let spoken = audio(20_000);
+    for (node, length) in [(&a, 20_000), (&b, 15_000)] {
+        node.store.recordings().begin(id, 1).await.unwrap();
+        node.append(id, 0, &spoken[..length]);
+    }
+    let partial = b.store.recordings().seal(id, 1).await.unwrap();
+    b.write("message", partial).await;
+    until("the chunks are written", || a.store.recordings().open() == [(id, 1, 20_000)]).await;
+    a.start();
+    b.start();
+    converge(&[&a, &b]).await;
+    assert_eq!(a.store.blobs().read(&partial.hash).await.unwrap(), spoken[..15_000]);
+    assert_eq!(a.store.recordings().read(id, 1, 0..20_000).await.unwrap(), spoken);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_take_goes_when_its_blob_was_fetched() {
+    let (_cluster, a, b) = pair().await;
+    let id = RecordingId::random();
+    let spoken = audio(20_000);
+    let blob = a.record(id, &spoken).await;
+    a.write("message", blob).await;
+    // A hole: these chunks never make the blob.
+    b.store.recordings().insert(id, 1, 4_000, Bytes::copy_from_slice(&spoken[4_000..9_000])).unwrap();
+    until("the chunk is written", || b.store.recordings().coverage(id, 1).is_some()).await;
+    a.start();
+    b.start();
+    converge(&[&a, &b]).await;
+    assert_eq!(b.peers.counters().blobs_fetched, 1);
+    assert_eq!(b.store.recordings().open(), []);
+}

@@ -1,0 +1,87 @@
+//! A follower that does not read: it holds up nobody, makes nothing grow, and misses nothing in the end.
+
+mod kit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kit::{
+    ACK_TIMEOUT, Cluster, Node, audio,
+    raw::{Raw, hello},
+    until,
+};
+use tokio::time::timeout;
+use twinbox_ids::RecordingId;
+use twinbox_replication_core::{Ranges, Value};
+use twinbox_replication_peer::Acknowledgement;
+use twinbox_wire::replication::{HistoryTaken, follower_frame, source_frame::Frame};
+
+async fn followed() -> (Node, Raw) {
+    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let a = cluster.node("a").await;
+    let hello = hello(cluster.authority.cluster(), "b");
+    let raw = Raw::follow(&cluster.identity("b"), &cluster, hello).await.unwrap();
+    (a, raw)
+}
+
+#[tokio::test]
+async fn changes_that_did_not_fit_are_read_from_the_log() {
+    let (a, mut raw) = followed().await;
+    for n in 0..40 {
+        a.write_many(&format!("row{n}-"), 500).await;
+        let committed = a.write("row", Value::Bytes(b"y".into())).await;
+        let how = timeout(ACK_TIMEOUT / 2, a.peers.acknowledge(&committed)).await;
+        assert_eq!(how, Ok(Acknowledgement::Alone), "a writer waited for a peer that never spoke");
+    }
+    let total = a.store.vector().get(a.store.origin());
+    let mut seen = BTreeSet::new();
+    let read = async {
+        while (seen.len() as u64) < total {
+            match raw.next().await.unwrap() {
+                Frame::Live(live) => seen.extend(live.change.iter().map(|change| change.seq)),
+                Frame::History(history) => {
+                    seen.extend(history.change.iter().map(|change| change.seq));
+                    let taken = HistoryTaken { batch: history.batch };
+                    raw.say(follower_frame::Frame::HistoryTaken(taken)).await;
+                }
+                _ => {}
+            }
+        }
+    };
+    let read = timeout(Duration::from_secs(20), read).await;
+    assert!(read.is_ok(), "{} of {total} changes came", seen.len());
+}
+
+#[tokio::test]
+async fn audio_that_did_not_fit_is_read_from_the_file() {
+    let (a, mut raw) = followed().await;
+    let spoken = audio(16_000_000);
+    // The chunks of the short one are all forgotten before the follower reads, and none comes after them.
+    let (long, short) = (RecordingId::random(), RecordingId::random());
+    for id in [long, short] {
+        a.store.recordings().begin(id, 1).await.unwrap();
+    }
+    a.append(long, 0, &spoken[..6_000_000]);
+    a.append(short, 0, &spoken[..100_000]);
+    a.append(long, 6_000_000, &spoken[6_000_000..]);
+    let lengths = BTreeMap::from([((long, 1), 16_000_000), ((short, 1), 100_000)]);
+    let open = || a.store.recordings().open().into_iter().map(|(id, take, length)| ((id, take), length)).collect();
+    until("all is written", || lengths == open()).await;
+
+    let mut here: BTreeMap<_, Ranges> = lengths.keys().map(|take| (*take, Ranges::new())).collect();
+    let whole = |here: &BTreeMap<_, Ranges>| lengths.iter().all(|(take, length)| here[take].covers(0..*length));
+    let read = async {
+        while !whole(&here) {
+            if let Frame::Chunk(chunk) = raw.next().await.unwrap() {
+                let (from, to) = (chunk.offset as usize, chunk.offset as usize + chunk.data.len());
+                assert!(chunk.data == spoken[from..to], "bytes {from}..{to} are not what was spoken");
+                let take = (RecordingId::from_slice(&chunk.recording).unwrap(), chunk.take);
+                here.get_mut(&take).unwrap().insert(from as u64..to as u64);
+            }
+        }
+    };
+    let read = timeout(Duration::from_secs(20), read).await;
+    assert!(read.is_ok(), "here: {here:?}");
+}

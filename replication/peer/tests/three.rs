@@ -1,0 +1,87 @@
+//! Three nodes of which two cannot reach each other: everything flows through the third (rule D11).
+
+mod kit;
+
+use bytes::Bytes;
+use kit::{Cluster, audio, converge, on_two};
+use tokio::net::TcpListener;
+use twinbox_ids::RecordingId;
+use twinbox_replication_core::Value;
+
+#[tokio::test]
+async fn changes_and_blobs_flow_through_the_third_node() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    // Nobody listens there any more.
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let a = cluster.node_via("a", &[("b", nowhere)]).await;
+    let b = cluster.node_via("b", &[("a", nowhere)]).await;
+    let c = cluster.node("c").await;
+    a.write("early", Value::Bytes(b"a".into())).await;
+    for node in [&a, &b, &c] {
+        node.start();
+    }
+    a.counts("c").await;
+    b.counts("c").await;
+
+    let spoken = audio(30_000);
+    let message = a.record(RecordingId::random(), &spoken).await;
+    assert_eq!(a.write_acknowledged("message", message).await, on_two("c"));
+    let greeting = b.store.blobs().put(Bytes::from(audio(70_000))).await.unwrap();
+    assert_eq!(b.write_acknowledged("greeting", greeting).await, on_two("c"));
+    converge(&[&a, &b, &c]).await;
+
+    assert_eq!(b.store.blobs().read(&message.hash).await.unwrap(), spoken);
+    assert_eq!(a.store.blobs().read(&greeting.hash).await.unwrap(), audio(70_000));
+    assert_eq!(a.records().len(), 3);
+    assert!(!a.status("b").connected && !b.status("a").connected);
+}
+
+#[tokio::test]
+async fn a_full_mesh_converges_too() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
+    let nodes = [&a, &b, &c];
+    for node in nodes {
+        node.write_many(node.tls.name.as_str(), 300).await;
+        node.start();
+    }
+    for node in nodes {
+        node.write_many(&format!("{}-live", node.tls.name), 300).await;
+    }
+    converge(&nodes).await;
+    assert_eq!(a.records().len(), 1_800);
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_not_taken_and_is_had_from_another_node() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
+    let greeting = a.store.blobs().put(Bytes::from(audio(300_000))).await.unwrap();
+    a.write("greeting", greeting).await;
+    a.start();
+    c.start();
+    converge(&[&a, &c]).await;
+    let mut damaged = audio(300_000);
+    damaged[299_999] ^= 1;
+    std::fs::write(a.store.blobs().path(&greeting.hash), damaged).unwrap();
+    b.start();
+    converge(&[&a, &b, &c]).await;
+    assert_eq!(b.store.blobs().read(&greeting.hash).await.unwrap(), audio(300_000));
+}
+
+/// One node gives the beginning and is cut off; the next goes on where it ended.
+#[tokio::test]
+async fn a_blob_that_was_cut_off_is_completed_from_another_node() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
+    let whole = audio(300_000);
+    let greeting = a.store.blobs().put(Bytes::from(whole.clone())).await.unwrap();
+    a.write("greeting", greeting).await;
+    a.start();
+    c.start();
+    converge(&[&a, &c]).await;
+    std::fs::write(a.store.blobs().path(&greeting.hash), &whole[..100_000]).unwrap();
+    b.start();
+    converge(&[&a, &b, &c]).await;
+    assert_eq!(b.store.blobs().read(&greeting.hash).await.unwrap(), whole);
+}

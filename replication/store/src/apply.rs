@@ -1,0 +1,108 @@
+//! Applying changes of other origins.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use twinbox_clock::wall;
+use twinbox_disk::{DiskError, Reserve, Transaction};
+use twinbox_ids::Origin;
+use twinbox_replication_core::{Change, Clock};
+
+use crate::{
+    StoreError, codec,
+    draft::{decode_record, decode_upto, encode_upto, need},
+    keys,
+};
+
+/// How far ahead of the wall clock a foreign stamp may lie and still move this node's clock (rule D5).
+const CLOCK_BOUND: Duration = Duration::from_secs(60);
+
+/// Applies those of `changes` that are not here yet, and gives them back.
+pub(crate) fn apply(
+    transaction: &mut Transaction<'_>,
+    changes: Vec<Change>,
+    clock: &mut Clock,
+    reserve: &Reserve,
+    set_aside: &AtomicU64,
+) -> Result<Vec<Change>, StoreError> {
+    let mut new = Vec::with_capacity(changes.len());
+    let mut origins = BTreeSet::new();
+    let (mut largest, mut bytes) = (0, 0);
+    for change in changes {
+        if has(transaction, change.origin, change.seq)? {
+            continue;
+        }
+        let encoded = codec::encode_change(&change);
+        largest = largest.max(encoded.len());
+        bytes += encoded.len();
+        transaction.put(keys::change(change.origin, change.seq), encoded)?;
+        match merge(transaction, &change) {
+            Ok(()) => {}
+            // One record that cannot be read or has grown too large must not stop the stream for all others.
+            // The change stays in the log, so it goes on to other nodes, and is marked for repair.
+            Err(error @ (StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))) => {
+                tracing::error!(origin = %change.origin, seq = change.seq, key = ?change.key, %error, "a change is set aside");
+                transaction.put(keys::set_aside(change.origin, change.seq), [codec::FORMAT])?;
+                set_aside.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(stamp) = change.delta.latest()
+            && !clock.observe(stamp, wall(), CLOCK_BOUND)
+        {
+            tracing::warn!(origin = %change.origin, %stamp, "a change is stamped far in the future: check that node's clock");
+        }
+        origins.insert(change.origin);
+        new.push(change);
+    }
+    if !new.is_empty() {
+        reserve.check(need(largest, bytes))?;
+        origins.into_iter().try_for_each(|origin| raise_prefix(transaction, origin))?;
+        transaction.put(keys::CLOCK, codec::encode_stamp(clock.reading()))?;
+    }
+    Ok(new)
+}
+
+/// The have-check (rule D1): within the gap-free prefix, or in the log beyond it.
+fn has(transaction: &Transaction<'_>, origin: Origin, seq: u64) -> Result<bool, StoreError> {
+    let upto = decode_upto(transaction.get(&keys::prefix(origin))?.as_deref())?;
+    Ok(seq <= upto || transaction.get(&keys::change(origin, seq))?.is_some())
+}
+
+fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+    let key = keys::record(&change.key);
+    let mut record = match transaction.get(&key)? {
+        Some(bytes) => decode_record(&bytes)?,
+        None => Default::default(),
+    };
+    record.merge(change.delta.clone());
+    Ok(transaction.put(key, codec::encode_record(&record))?)
+}
+
+/// Raises the prefix over whatever of the log now joins it.
+fn raise_prefix(transaction: &mut Transaction<'_>, origin: Origin) -> Result<(), StoreError> {
+    const STEP: usize = 256;
+    let key = keys::prefix(origin);
+    let before = decode_upto(transaction.get(&key)?.as_deref())?;
+    let mut upto = before;
+    'log: loop {
+        let next = transaction.scan_from(&keys::changes(origin), &keys::change(origin, upto + 1), STEP)?;
+        let full = next.len() == STEP;
+        for (key, _) in next {
+            if keys::change_seq(&key) != Some(upto + 1) {
+                break 'log;
+            }
+            upto += 1;
+        }
+        if !full {
+            break;
+        }
+    }
+    if upto > before {
+        transaction.put(key, encode_upto(upto))?;
+    }
+    Ok(())
+}

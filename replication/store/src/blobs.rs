@@ -1,0 +1,180 @@
+//! Blobs: immutable files named by their hash.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
+use twinbox_ids::BlobHash;
+use twinbox_replication_core::BlobRef;
+
+use crate::StoreError;
+
+/// The blobs of this node. A blob that is here is whole and durable.
+#[derive(Clone)]
+pub struct Blobs(Arc<Inner>);
+
+struct Inner {
+    dir: PathBuf,
+    disk: Disk,
+    reserve: Reserve,
+}
+
+impl Blobs {
+    /// Opens the directory: 256 folders by the first byte of the hash, all made at once so that no blob waits
+    /// for one.
+    pub(crate) fn open(dir: &Path, disk: Disk, reserve: Reserve) -> Result<Self, StoreError> {
+        file::create_dir_durably(dir)?;
+        let mut made = false;
+        for byte in 0..=u8::MAX {
+            let folder = dir.join(format!("{byte:02x}"));
+            match fs::create_dir(&folder) {
+                Ok(()) => made = true,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => file::remove_asides(&folder)?,
+                Err(e) => return Err(DiskError::io("create directory", folder, &e).into()),
+            }
+        }
+        if made {
+            file::fsync_dir(dir)?;
+        }
+        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), disk, reserve })))
+    }
+
+    /// True when the blob is here.
+    pub fn has(&self, hash: &BlobHash) -> bool {
+        self.path(hash).is_file()
+    }
+
+    /// Where the blob is, or would be: `blobs/ab/abcd…`.
+    pub fn path(&self, hash: &BlobHash) -> PathBuf {
+        self.folder(hash).join(hash.to_string())
+    }
+
+    pub(crate) fn folder(&self, hash: &BlobHash) -> PathBuf {
+        self.0.dir.join(format!("{:02x}", hash.0[0]))
+    }
+
+    /// The length of a blob in bytes.
+    pub fn length(&self, hash: &BlobHash) -> Result<u64, StoreError> {
+        let path = self.path(hash);
+        fs::metadata(&path).map(|meta| meta.len()).map_err(|e| read_error(hash, &path, &e))
+    }
+
+    /// A whole blob, whose hash is verified.
+    pub async fn read(&self, hash: &BlobHash) -> Result<Bytes, StoreError> {
+        let (path, hash) = (self.path(hash), *hash);
+        blocking(move || {
+            let mut bytes = Vec::new();
+            let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+            read.map_err(|e| read_error(&hash, &path, &e))?;
+            if hash_of(&bytes) == hash { Ok(bytes.into()) } else { Err(StoreError::Corrupt(hash)) }
+        })
+        .await
+    }
+
+    /// A part of a blob, not verified: who puts the parts together verifies the whole.
+    pub async fn read_range(&self, hash: &BlobHash, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let (path, hash) = (self.path(hash), *hash);
+        blocking(move || {
+            let file = File::open(&path).map_err(|e| read_error(&hash, &path, &e))?;
+            read_at(&file, &path, range)
+        })
+        .await
+    }
+
+    /// Stores bytes as a blob, durable when this resolves.
+    pub async fn put(&self, bytes: Bytes) -> Result<BlobRef, StoreError> {
+        let blobs = self.clone();
+        blocking(move || {
+            let hash = hash_of(&bytes);
+            blobs.store(hash, &bytes)
+        })
+        .await
+    }
+
+    /// Stores bytes that are to be the blob `expected`, as a peer sent them; refused if they are not. Replaces a
+    /// damaged one.
+    pub async fn put_as(&self, expected: BlobHash, bytes: Bytes) -> Result<BlobRef, StoreError> {
+        let blobs = self.clone();
+        blocking(move || match hash_of(&bytes) {
+            found if found == expected => blobs.store(found, &bytes),
+            found => Err(StoreError::WrongBlob { expected, found }),
+        })
+        .await
+    }
+
+    fn store(&self, hash: BlobHash, bytes: &[u8]) -> Result<BlobRef, StoreError> {
+        let blob = BlobRef { hash, length: bytes.len() as u64, recording: None };
+        // The name is there only once the content was durable; but the disk may have rotted since.
+        if fs::read(self.path(&hash)).is_ok_and(|found| found == bytes) {
+            // Whoever wrote it may still be about to sync the directory.
+            self.sync_failed_breaks(file::fsync_dir(&self.folder(&hash)))?;
+            return Ok(blob);
+        }
+        self.writable()?;
+        self.0.reserve.check(Need::Data(blob.length))?;
+        self.sync_failed_breaks(file::write_durably(&self.folder(&hash), &hash.to_string(), bytes))?;
+        Ok(blob)
+    }
+
+    /// Makes a file of the same file system, whose content has this hash, a blob.
+    pub(crate) fn adopt(&self, from: &Path, content: &File, hash: &BlobHash) -> Result<(), StoreError> {
+        self.writable()?;
+        self.sync_failed_breaks(
+            file::sync_data(content, from).and_then(|()| file::rename_durably(from, &self.path(hash))),
+        )
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        match self.0.disk.broken() {
+            None => Ok(()),
+            Some(detail) => Err(DiskError::Broken { detail: detail.to_owned() }.into()),
+        }
+    }
+
+    /// A sync that failed breaks the whole store (rule A4); what merely could not be created does not.
+    fn sync_failed_breaks(&self, result: Result<(), DiskError>) -> Result<(), StoreError> {
+        if let Err(error @ DiskError::Sync { .. }) = &result {
+            self.0.disk.mark_broken(&error.to_string());
+        }
+        Ok(result?)
+    }
+}
+
+pub(crate) fn hash_of(bytes: &[u8]) -> BlobHash {
+    BlobHash(*blake3::hash(bytes).as_bytes())
+}
+
+/// Reads a range that must lie within the file.
+pub(crate) fn read_at(file: &File, path: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
+    let error = |e: io::Error| DiskError::io("read", path, &e);
+    let length = file.metadata().map_err(error)?.len();
+    if range.start > range.end || range.end > length {
+        return Err(StoreError::NotThere { range });
+    }
+    // It lies within a file, so it fits in memory only if the caller asked for something sensible; no more than
+    // the file is ever allocated.
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, range.start).map_err(error)?;
+    Ok(bytes.into())
+}
+
+fn read_error(hash: &BlobHash, path: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreError::NoBlob(*hash),
+        _ => DiskError::io("read", path, error).into(),
+    }
+}
+
+/// Runs what waits for the disk off the async runtime.
+pub(crate) async fn blocking<R: Send + 'static>(
+    f: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
+) -> Result<R, StoreError> {
+    tokio::task::spawn_blocking(f).await.unwrap_or(Err(StoreError::Closed))
+}

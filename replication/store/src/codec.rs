@@ -1,0 +1,280 @@
+//! Between the values of `twinbox-replication-core` and the protobuf messages of `twinbox-wire`: what lies on
+//! disk and what goes to peers are the same messages. On disk a format-version byte stands before each.
+//!
+//! Decoding takes bytes from anywhere: whatever is not complete and known is an error, never a panic and never
+//! dropped in silence, since a record that lost a field would forget a write.
+
+use bytes::Bytes;
+use prost::Message;
+use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp};
+use twinbox_replication_core::{
+    BlobRef, Change, Dots, Field, Key, Member, Members, Record, Table, Tag, Tombstone, Value, Vector,
+};
+use twinbox_wire::replication as wire;
+
+/// The version of what lies on disk, before each value.
+pub const FORMAT: u8 = 1;
+
+/// Why bytes are no value of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// A later version wrote it.
+    #[error("its format version is {found}, this release knows {FORMAT}: use the release that wrote it")]
+    Version {
+        /// The version.
+        found: u8,
+    },
+    /// There is nothing.
+    #[error("it is empty")]
+    Empty,
+    /// It is no protobuf message.
+    #[error("it is no protobuf message: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// A part that must be there is not.
+    #[error("its {0} is missing")]
+    Missing(&'static str),
+    /// A part has a value that it cannot have.
+    #[error("its {0} is not valid")]
+    Invalid(&'static str),
+}
+
+/// A record as it lies on disk.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    versioned(&record_to_wire(record))
+}
+
+/// The inverse of [`encode_record`].
+pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
+    record_from_wire(unversioned(bytes)?)
+}
+
+/// A change as it lies on disk.
+pub fn encode_change(change: &Change) -> Vec<u8> {
+    versioned(&change_to_wire(change))
+}
+
+/// The inverse of [`encode_change`].
+pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
+    change_from_wire(unversioned(bytes)?)
+}
+
+/// A stamp as it lies on disk.
+pub(crate) fn encode_stamp(stamp: Stamp) -> Vec<u8> {
+    versioned(&stamp_to_wire(stamp))
+}
+
+/// The inverse of [`encode_stamp`].
+pub(crate) fn decode_stamp(bytes: &[u8]) -> Result<Stamp, DecodeError> {
+    stamp_from_wire(Some(unversioned(bytes)?), "stamp")
+}
+
+fn versioned(message: &impl Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + message.encoded_len());
+    bytes.push(FORMAT);
+    message.encode_raw(&mut bytes);
+    bytes
+}
+
+fn unversioned<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
+    match bytes.split_first() {
+        None => Err(DecodeError::Empty),
+        Some((&FORMAT, message)) => Ok(M::decode(message)?),
+        Some((&found, _)) => Err(DecodeError::Version { found }),
+    }
+}
+
+/// A change for the wire.
+pub fn change_to_wire(change: &Change) -> wire::Change {
+    wire::Change {
+        origin: origin_to_wire(change.origin),
+        seq: change.seq,
+        key: Some(wire::Key { table: change.key.table.0.into(), id: change.key.id.clone().into() }),
+        delta: Some(record_to_wire(&change.delta)),
+    }
+}
+
+/// A change from the wire.
+pub fn change_from_wire(change: wire::Change) -> Result<Change, DecodeError> {
+    let key = change.key.ok_or(DecodeError::Missing("key"))?;
+    let table = u16::try_from(key.table).map_err(|_| DecodeError::Invalid("table"))?;
+    if change.seq == 0 {
+        return Err(DecodeError::Missing("sequence number"));
+    }
+    Ok(Change {
+        origin: origin_from_wire(&change.origin)?,
+        seq: change.seq,
+        key: Key::new(Table(table), key.id),
+        delta: record_from_wire(change.delta.ok_or(DecodeError::Missing("delta"))?)?,
+    })
+}
+
+/// A vector for the wire.
+pub fn vector_to_wire(vector: &Vector) -> wire::Vector {
+    let prefix = |(origin, upto)| wire::Prefix { origin: origin_to_wire(origin), upto };
+    wire::Vector { prefix: vector.iter().map(prefix).collect() }
+}
+
+/// A vector from the wire.
+pub fn vector_from_wire(vector: &wire::Vector) -> Result<Vector, DecodeError> {
+    vector.prefix.iter().map(|prefix| Ok((origin_from_wire(&prefix.origin)?, prefix.upto))).collect()
+}
+
+/// A record for the wire.
+pub fn record_to_wire(record: &Record) -> wire::Record {
+    let field = |(tag, field): (Tag, &Field)| wire::Field { tag: tag.into(), merge: Some(field_to_wire(field)) };
+    wire::Record {
+        field: record.fields().map(field).collect(),
+        tombstone: record.tombstone().map(tombstone_to_wire),
+    }
+}
+
+/// A record from the wire.
+pub fn record_from_wire(record: wire::Record) -> Result<Record, DecodeError> {
+    let fields: Vec<(Tag, Field)> = record
+        .field
+        .into_iter()
+        .map(|field| {
+            // A kind of merge that this release does not know arrives as none at all.
+            let merge = field.merge.ok_or(DecodeError::Missing("kind of merge"))?;
+            Ok((tag_from_wire(field.tag)?, field_from_wire(merge)?))
+        })
+        .collect::<Result<_, DecodeError>>()?;
+    Ok(Record::from_parts(fields, record.tombstone.map(tombstone_from_wire).transpose()?))
+}
+
+fn field_to_wire(field: &Field) -> wire::field::Merge {
+    use wire::field::Merge;
+    match field {
+        Field::Register { stamp, value } => Merge::Register(wire::Register {
+            stamp: Some(stamp_to_wire(*stamp)),
+            value: Some(value_to_wire(value)),
+        }),
+        Field::AddWins(members) => Merge::AddWins(members_to_wire(members)),
+        Field::RemoveWins(members) => Merge::RemoveWins(members_to_wire(members)),
+        Field::Claim(members) => Merge::Claim(members_to_wire(members)),
+        Field::Counter(cells) => {
+            let cell = |(node, count): (&NodeName, &u64)| wire::Cell { node: node.to_string(), count: *count };
+            Merge::Counter(wire::Counter { cell: cells.iter().map(cell).collect() })
+        }
+    }
+}
+
+fn field_from_wire(merge: wire::field::Merge) -> Result<Field, DecodeError> {
+    use wire::field::Merge;
+    Ok(match merge {
+        Merge::Register(register) => Field::Register {
+            stamp: stamp_from_wire(register.stamp, "stamp")?,
+            value: value_from_wire(register.value)?,
+        },
+        Merge::AddWins(members) => Field::AddWins(members_from_wire(members)?),
+        Merge::RemoveWins(members) => Field::RemoveWins(members_from_wire(members)?),
+        Merge::Claim(members) => Field::Claim(members_from_wire(members)?),
+        Merge::Counter(counter) => Field::Counter(
+            counter
+                .cell
+                .into_iter()
+                .map(|cell| {
+                    let node = cell.node.parse().map_err(|_| DecodeError::Invalid("node name"))?;
+                    Ok((node, cell.count))
+                })
+                .collect::<Result<_, DecodeError>>()?,
+        ),
+    })
+}
+
+fn members_to_wire(members: &Members) -> wire::Members {
+    let stamps = |dots: &Dots| dots.iter().map(|stamp| stamp_to_wire(*stamp)).collect();
+    let member = |(value, member): (&[u8], &Member)| wire::Member {
+        value: Bytes::copy_from_slice(value),
+        marks: stamps(&member.marks),
+        seen: stamps(&member.seen),
+        added: member.added,
+    };
+    wire::Members { member: members.iter().map(member).collect() }
+}
+
+fn members_from_wire(members: wire::Members) -> Result<Members, DecodeError> {
+    let dots = |stamps: Vec<wire::Stamp>| -> Result<Dots, DecodeError> {
+        stamps.into_iter().map(|stamp| stamp_from_wire(Some(stamp), "stamp")).collect()
+    };
+    let member = |member: wire::Member| {
+        Ok((member.value.into(), Member::new(dots(member.marks)?, dots(member.seen)?, member.added)))
+    };
+    members.member.into_iter().map(member).collect()
+}
+
+fn tombstone_to_wire(tombstone: &Tombstone) -> wire::Tombstone {
+    let seen = |(tag, stamp): (&Tag, &Stamp)| wire::Seen { tag: (*tag).into(), stamp: Some(stamp_to_wire(*stamp)) };
+    wire::Tombstone { stamp: Some(stamp_to_wire(tombstone.stamp)), saw: tombstone.saw.iter().map(seen).collect() }
+}
+
+fn tombstone_from_wire(tombstone: wire::Tombstone) -> Result<Tombstone, DecodeError> {
+    let seen = |seen: wire::Seen| Ok((tag_from_wire(seen.tag)?, stamp_from_wire(seen.stamp, "seen stamp")?));
+    Ok(Tombstone {
+        stamp: stamp_from_wire(tombstone.stamp, "stamp of its delete")?,
+        saw: tombstone.saw.into_iter().map(seen).collect::<Result<_, DecodeError>>()?,
+    })
+}
+
+fn value_to_wire(value: &Value) -> wire::Value {
+    let value = match value {
+        Value::Bytes(bytes) => wire::value::Value::Bytes(Bytes::copy_from_slice(bytes)),
+        Value::Blob(blob) => wire::value::Value::Blob(blob_to_wire(blob)),
+    };
+    wire::Value { value: Some(value) }
+}
+
+fn value_from_wire(value: Option<wire::Value>) -> Result<Value, DecodeError> {
+    match value.and_then(|value| value.value).ok_or(DecodeError::Missing("value"))? {
+        wire::value::Value::Bytes(bytes) => Ok(Value::Bytes(bytes.into())),
+        wire::value::Value::Blob(blob) => Ok(Value::Blob(blob_from_wire(&blob)?)),
+    }
+}
+
+/// The name of a blob for the wire.
+pub fn blob_to_wire(blob: &BlobRef) -> wire::BlobRef {
+    wire::BlobRef {
+        hash: Bytes::copy_from_slice(&blob.hash.0),
+        length: blob.length,
+        recording: blob.recording.map(|(id, _)| Bytes::copy_from_slice(&id.to_bytes())).unwrap_or_default(),
+        take: blob.recording.map_or(0, |(_, take)| take),
+    }
+}
+
+/// The name of a blob from the wire.
+pub fn blob_from_wire(blob: &wire::BlobRef) -> Result<BlobRef, DecodeError> {
+    let recording = match blob.recording.as_ref() {
+        [] => None,
+        id => Some((RecordingId::from_slice(id).ok_or(DecodeError::Invalid("recording id"))?, blob.take)),
+    };
+    Ok(BlobRef { hash: hash_from_wire(&blob.hash)?, length: blob.length, recording })
+}
+
+/// A blob's hash from the wire.
+pub fn hash_from_wire(hash: &[u8]) -> Result<BlobHash, DecodeError> {
+    hash.try_into().map(BlobHash).map_err(|_| DecodeError::Invalid("blob hash"))
+}
+
+/// An origin for the wire.
+pub fn origin_to_wire(origin: Origin) -> Bytes {
+    Bytes::copy_from_slice(&origin.to_bytes())
+}
+
+/// An origin from the wire.
+pub fn origin_from_wire(origin: &[u8]) -> Result<Origin, DecodeError> {
+    Origin::from_slice(origin).ok_or(DecodeError::Invalid("origin"))
+}
+
+fn tag_from_wire(tag: u32) -> Result<Tag, DecodeError> {
+    Tag::try_from(tag).map_err(|_| DecodeError::Invalid("tag"))
+}
+
+fn stamp_to_wire(stamp: Stamp) -> wire::Stamp {
+    wire::Stamp { wall: stamp.wall, counter: stamp.counter, origin: origin_to_wire(stamp.origin) }
+}
+
+fn stamp_from_wire(stamp: Option<wire::Stamp>, what: &'static str) -> Result<Stamp, DecodeError> {
+    let stamp = stamp.ok_or(DecodeError::Missing(what))?;
+    Ok(Stamp { wall: stamp.wall, counter: stamp.counter, origin: origin_from_wire(&stamp.origin)? })
+}

@@ -1,0 +1,168 @@
+//! A commit being written.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use twinbox_clock::wall;
+use twinbox_disk::{DiskError, Need, Pair, Reserve, Transaction};
+use twinbox_ids::{NodeName, Origin};
+use twinbox_replication_core::{Change, Clock, Edit, Key, Record, Table};
+
+use crate::{StoreError, codec, keys};
+
+/// A commit none of whose changes is larger than this, in bytes, is small: it is taken until a lower floor of
+/// free space than new data is.
+const SMALL: usize = 16 * 1024;
+
+/// The changes that a commit made: those of `origin` numbered `first..=last`. An empty commit has
+/// `first > last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// This life of the store.
+    pub origin: Origin,
+    /// The number of the first change.
+    pub first: u64,
+    /// The number of the last change.
+    pub last: u64,
+}
+
+impl Committed {
+    /// True when the commit changed nothing.
+    pub fn is_empty(&self) -> bool {
+        self.first > self.last
+    }
+}
+
+/// What a draft needs of a transaction, so that it has one lifetime.
+trait Access {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, DiskError>;
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), DiskError>;
+}
+
+impl Access for Transaction<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Transaction::get(self, key)
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, DiskError> {
+        Transaction::scan(self, prefix)
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), DiskError> {
+        Transaction::put(self, key, value)
+    }
+}
+
+/// A commit being written. Commits run one after the other, so what a draft reads is still so when it is
+/// written: compare-and-set is reading, deciding, editing. It sees its own edits.
+pub struct Draft<'a> {
+    transaction: &'a mut (dyn Access + 'a),
+    clock: &'a mut Clock,
+    node: &'a NodeName,
+    /// What the commit changes, in the order of first touch.
+    order: Vec<Key>,
+    deltas: BTreeMap<Key, Record>,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(transaction: &'a mut Transaction<'_>, clock: &'a mut Clock, node: &'a NodeName) -> Self {
+        Self { transaction, clock, node, order: Vec::new(), deltas: BTreeMap::new() }
+    }
+
+    /// A record, deleted or not.
+    pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.transaction.get(&keys::record(key))?.map(|bytes| decode_record(&bytes)).transpose()
+    }
+
+    /// The records of a table whose id begins with `prefix`, in order, deleted ones included.
+    pub fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Key, Record)>, StoreError> {
+        let pairs = self.transaction.scan(&keys::records(table, prefix))?;
+        pairs.into_iter().map(|(key, value)| decode_row(&key, &value)).collect()
+    }
+
+    /// Edits a record, which need not exist yet. All edits of one record in one commit are one change.
+    pub fn edit(&mut self, key: Key, edits: Vec<Edit>) -> Result<(), StoreError> {
+        let mut record = self.get(&key)?.unwrap_or_default();
+        let mut delta = Record::new();
+        for edit in edits {
+            let stamp = self.clock.tick(wall(), record.latest());
+            let part = edit.delta(&record, stamp, self.node);
+            record.merge(part.clone());
+            delta.merge(part);
+        }
+        if delta.is_empty() {
+            return Ok(());
+        }
+        self.transaction.put(keys::record(&key), codec::encode_record(&record))?;
+        match self.deltas.entry(key) {
+            Entry::Vacant(entry) => {
+                self.order.push(entry.key().clone());
+                entry.insert(delta);
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().merge(delta),
+        }
+        Ok(())
+    }
+
+    /// Numbers the changes and writes them to the log, with the vector and the clock.
+    pub(crate) fn finish(
+        mut self,
+        origin: Origin,
+        reserve: &Reserve,
+    ) -> Result<(Committed, Vec<Change>), StoreError> {
+        let prefix = keys::prefix(origin);
+        let before = decode_upto(self.transaction.get(&prefix)?.as_deref())?;
+        let mut changes = Vec::with_capacity(self.order.len());
+        let (mut last, mut largest, mut bytes) = (before, 0, 0);
+        for key in self.order {
+            let Some(delta) = self.deltas.remove(&key) else { continue };
+            last += 1;
+            let change = Change { origin, seq: last, key, delta };
+            let encoded = codec::encode_change(&change);
+            let delete_only = change.delta.tombstone().is_some();
+            largest = largest.max(if delete_only { 0 } else { encoded.len() });
+            bytes += encoded.len();
+            self.transaction.put(keys::change(origin, last), encoded)?;
+            changes.push(change);
+        }
+        if !changes.is_empty() {
+            reserve.check(need(largest, bytes))?;
+            self.transaction.put(prefix, encode_upto(last))?;
+            self.transaction.put(keys::CLOCK.to_vec(), codec::encode_stamp(self.clock.reading()))?;
+        }
+        Ok((Committed { origin, first: before + 1, last }, changes))
+    }
+}
+
+/// What a write needs of the file system, by its largest change and all of them together.
+pub(crate) fn need(largest: usize, bytes: usize) -> Need {
+    if largest <= SMALL { Need::Small } else { Need::Data(bytes as u64) }
+}
+
+pub(crate) fn decode_record(bytes: &[u8]) -> Result<Record, StoreError> {
+    codec::decode_record(bytes).map_err(|source| StoreError::Format { what: "a record", source })
+}
+
+pub(crate) fn decode_row(key: &[u8], value: &[u8]) -> Result<(Key, Record), StoreError> {
+    let source = codec::DecodeError::Invalid("key");
+    let key = keys::record_key(key).ok_or(StoreError::Format { what: "a record", source })?;
+    Ok((key, decode_record(value)?))
+}
+
+pub(crate) fn encode_upto(upto: u64) -> Vec<u8> {
+    [&[codec::FORMAT][..], &upto.to_be_bytes()].concat()
+}
+
+/// The number up to which changes are there; 0 when nothing is written.
+pub(crate) fn decode_upto(bytes: Option<&[u8]>) -> Result<u64, StoreError> {
+    let source = match bytes {
+        None => return Ok(0),
+        Some([codec::FORMAT, upto @ ..]) => match upto.try_into() {
+            Ok(upto) => return Ok(u64::from_be_bytes(upto)),
+            Err(_) => codec::DecodeError::Invalid("length"),
+        },
+        Some([found, ..]) => codec::DecodeError::Version { found: *found },
+        Some([]) => codec::DecodeError::Empty,
+    };
+    Err(StoreError::Format { what: "an entry of the vector", source })
+}

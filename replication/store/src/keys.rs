@@ -1,0 +1,83 @@
+//! The keys of the one ordered index: a letter for the table, then what sorts as it is read.
+
+use twinbox_ids::Origin;
+use twinbox_replication_core::{Key, Table};
+
+/// The name of the node whose data this is.
+pub(crate) const NODE: &[u8] = b"m/node";
+/// The cluster that the data belongs to.
+pub(crate) const CLUSTER: &[u8] = b"m/cluster";
+/// The reading of the hybrid clock.
+pub(crate) const CLOCK: &[u8] = b"m/clock";
+/// Prefix of the origins that were this store's own, one for each of its lives.
+pub(crate) const OWN: &[u8] = b"o";
+/// Prefix of gap-free prefixes by origin.
+pub(crate) const VECTOR: &[u8] = b"v";
+/// Prefix of changes that did not apply, by origin and number.
+pub(crate) const SET_ASIDE: &[u8] = b"x";
+
+/// A record.
+pub(crate) fn record(key: &Key) -> Vec<u8> {
+    [b"r", &key.table.0.to_be_bytes()[..], &key.id].concat()
+}
+
+/// The records of a table whose id begins with `prefix`.
+pub(crate) fn records(table: Table, prefix: &[u8]) -> Vec<u8> {
+    [b"r", &table.0.to_be_bytes()[..], prefix].concat()
+}
+
+/// The key of a record from the key of the index.
+pub(crate) fn record_key(key: &[u8]) -> Option<Key> {
+    let (table, id) = key.strip_prefix(b"r")?.split_first_chunk::<2>()?;
+    Some(Key::new(Table(u16::from_be_bytes(*table)), id))
+}
+
+/// A change in the log.
+pub(crate) fn change(origin: Origin, seq: u64) -> Vec<u8> {
+    numbered(b"l", origin, seq)
+}
+
+/// The changes of an origin in the log.
+pub(crate) fn changes(origin: Origin) -> Vec<u8> {
+    [b"l", &origin.to_bytes()[..]].concat()
+}
+
+/// Number of a change from its key.
+pub(crate) fn change_seq(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().map(|seq| u64::from_be_bytes(*seq))
+}
+
+/// Origin of a change from its key.
+pub(crate) fn change_origin(key: &[u8]) -> Option<Origin> {
+    let (origin, _) = key.strip_prefix(b"l")?.split_last_chunk::<8>()?;
+    Origin::from_slice(origin)
+}
+
+/// A change that did not apply.
+pub(crate) fn set_aside(origin: Origin, seq: u64) -> Vec<u8> {
+    numbered(SET_ASIDE, origin, seq)
+}
+
+/// One of this store's own origins.
+pub(crate) fn own(origin: Origin) -> Vec<u8> {
+    [OWN, &origin.to_bytes()].concat()
+}
+
+/// The origin from the key that marks it as our own.
+pub(crate) fn own_origin(key: &[u8]) -> Option<Origin> {
+    Origin::from_slice(key.strip_prefix(OWN)?)
+}
+
+/// The gap-free prefix of an origin.
+pub(crate) fn prefix(origin: Origin) -> Vec<u8> {
+    [VECTOR, &origin.to_bytes()].concat()
+}
+
+/// The origin from the key of its prefix.
+pub(crate) fn prefix_origin(key: &[u8]) -> Option<Origin> {
+    Origin::from_slice(key.strip_prefix(VECTOR)?)
+}
+
+fn numbered(table: &[u8], origin: Origin, seq: u64) -> Vec<u8> {
+    [table, &origin.to_bytes(), &seq.to_be_bytes()].concat()
+}

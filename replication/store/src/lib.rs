@@ -1,0 +1,21 @@
+//! A node's own copy of everything: records with their changes, blobs, and recordings in progress.
+//!
+//! [`Store::commit`] is durable on this node when it resolves; whether a peer has it too is the business of
+//! those who stream [`Store::live`] and [`Store::changes_after`]. What lies on disk are the protobuf messages
+//! of `twinbox-wire`, each behind a format-version byte; [`codec`] converts them, for the streams too.
+
+mod apply;
+mod blobs;
+pub mod codec;
+mod draft;
+mod error;
+mod keys;
+mod recordings;
+mod store;
+
+pub use blobs::Blobs;
+pub use draft::{Committed, Draft};
+pub use error::{CommitError, StoreError};
+pub use recordings::{ChunkEvent, Recordings};
+pub use store::{Store, StoreConfig, StoreHealth};
+pub use twinbox_disk::Space;

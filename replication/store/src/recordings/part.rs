@@ -1,0 +1,273 @@
+//! A take in progress on disk: the audio at its offsets, and beside it a map of what is there.
+//!
+//! `<id>.<take>` is the audio, which becomes the blob by a rename. `<id>.<take>.map` has an entry for each piece
+//! that was written: offset, length and the first bytes of its hash. After a power cut a piece counts only if
+//! the audio still has that hash, whatever the file system kept of either file.
+//!
+//! `<id>.<take>.sealed` names the blob that the take has become, until a change that names it is durable: a process
+//! that dies between sealing and filing would else leave a blob that nobody knows. The next life then finds the take
+//! in progress again.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use twinbox_disk::DiskError;
+use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_replication_core::Ranges;
+
+use crate::Blobs;
+
+/// A take of a recording.
+pub(super) type TakeKey = (RecordingId, u32);
+
+/// What a hole is filled with when a take is sealed all the same: silence in µ-law, quiet in A-law.
+const HOLE: u8 = 0xff;
+
+/// The largest recording that is taken, in bytes: 18 hours of G.711. An offset beyond it is a mistake, and would
+/// make a file that nobody can read.
+pub(super) const MAX_LENGTH: u64 = 512 * 1024 * 1024;
+
+/// The map's first bytes; the last one is the version.
+const MAGIC: [u8; 8] = *b"tbxpart\x01";
+
+/// The marker's first bytes, before the hash; the last one is the version.
+const SEALED: [u8; 8] = *b"tbxseal\x01";
+
+/// Offset, length and check of a piece, each 8 bytes with the most significant first.
+const ENTRY: usize = 24;
+
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) audio: File,
+    map: File,
+    pub(super) covered: Ranges,
+    /// The length of the file.
+    end: u64,
+    /// Of the audio up to `hashed`, without a gap.
+    hasher: blake3::Hasher,
+    hashed: u64,
+    /// The first write that failed: what came after is not here, and it cannot be sealed.
+    pub(super) failed: Option<DiskError>,
+}
+
+impl Part {
+    pub(super) fn create(dir: &Path, key: TakeKey) -> Result<Self, DiskError> {
+        let path = path(dir, key);
+        let map_path = map_path(&path);
+        let audio = open(&path, true)?;
+        let mut map = open(&map_path, true)?;
+        map.write_all(&MAGIC).map_err(|e| DiskError::io("write", map_path, &e))?;
+        Ok(Self::new(path, audio, map))
+    }
+
+    fn new(path: PathBuf, audio: File, map: File) -> Self {
+        let (covered, hasher) = (Ranges::new(), blake3::Hasher::new());
+        Self { path, audio, map, covered, end: 0, hasher, hashed: 0, failed: None }
+    }
+
+    /// What an earlier process left of a take.
+    pub(super) fn load(dir: &Path, key: TakeKey) -> Result<Self, DiskError> {
+        let path = path(dir, key);
+        let map_path = map_path(&path);
+        let audio = open(&path, false)?;
+        let mut map = open(&map_path, false)?;
+        let error = |e: io::Error| DiskError::io("read", &map_path, &e);
+        let mut bytes = Vec::new();
+        map.read_to_end(&mut bytes).map_err(error)?;
+        let (entries, whole) = match bytes.strip_prefix(&MAGIC) {
+            Some(entries) => (entries, MAGIC.len() + entries.len() / ENTRY * ENTRY),
+            // The power went before its first bytes were kept: nothing is known of the audio.
+            None => (&[][..], 0),
+        };
+        // Later entries go behind the last whole one.
+        map.set_len(whole as u64).and_then(|()| map.seek(SeekFrom::End(0))).map_err(error)?;
+        if whole == 0 {
+            map.write_all(&MAGIC).map_err(error)?;
+        }
+        let end = audio.metadata().map_err(|e| DiskError::io("read", &path, &e))?.len();
+        let mut part = Self { end, ..Self::new(path, audio, map) };
+        for (range, check) in entries.chunks_exact(ENTRY).filter_map(parse_entry) {
+            // A piece that is not there, or not as it was written, is not here: a peer may still have it.
+            if part.read(range.clone()).is_ok_and(|piece| self::check(&piece) == check) {
+                part.covered.insert(range);
+            }
+        }
+        part.catch_up()?;
+        Ok(part)
+    }
+
+    /// Adds a chunk: of what is here already nothing is written again.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let written = self.write_gaps(offset, bytes);
+        if let Err(error) = &written {
+            self.failed = Some(error.clone());
+        }
+        written
+    }
+
+    fn write_gaps(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        for gap in self.covered.gaps(offset..offset.saturating_add(bytes.len() as u64)) {
+            let slice = (gap.start - offset) as usize..(gap.end - offset) as usize;
+            let Some(piece) = bytes.get(slice) else { continue };
+            self.audio.write_all_at(piece, gap.start).map_err(|e| DiskError::io("write", &self.path, &e))?;
+            self.end = self.end.max(gap.end);
+            let entry = entry(&gap, piece);
+            self.map.write_all(&entry).map_err(|e| DiskError::io("write", map_path(&self.path), &e))?;
+            // In order, the usual case, the bytes need not be read again.
+            if gap.start == self.hashed {
+                self.hasher.update(piece);
+                self.hashed = gap.end;
+            }
+            self.covered.insert(gap);
+        }
+        self.catch_up()
+    }
+
+    /// Hashes what has become contiguous.
+    fn catch_up(&mut self) -> Result<(), DiskError> {
+        const STEP: u64 = 64 * 1024;
+        let end = self.covered.run_end(0);
+        while self.hashed < end {
+            let next = end.min(self.hashed + STEP);
+            let piece = self.read(self.hashed..next)?;
+            self.hasher.update(&piece);
+            self.hashed = next;
+        }
+        Ok(())
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, DiskError> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let read = self.audio.read_exact_at(&mut bytes, range.start);
+        read.map(|()| bytes).map_err(|e| DiskError::io("read", &self.path, &e))
+    }
+
+    /// Joins what is here: up to the last byte that is, holes filled. Gives the hash and the length.
+    pub(super) fn join(&mut self) -> Result<(BlobHash, u64), DiskError> {
+        let length = self.covered.end();
+        for gap in self.covered.gaps(0..length) {
+            tracing::warn!(path = %self.path.display(), from = gap.start, to = gap.end, "a hole in a recording is filled");
+            let silence = vec![HOLE; (gap.end - gap.start) as usize];
+            self.write(gap.start, &silence)?;
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.cut(length)?;
+        Ok((BlobHash(*self.hasher.finalize().as_bytes()), length))
+    }
+
+    /// Makes the file exactly the first `length` bytes, if all are here and have the hash `expected`; else leaves
+    /// it as it is.
+    pub(super) fn assemble(&mut self, length: u64, expected: &BlobHash) -> Result<bool, DiskError> {
+        if self.failed.is_some() || !self.covered.covers(0..length) {
+            return Ok(false);
+        }
+        let hash =
+            if length == self.hashed { self.hasher.finalize() } else { blake3::hash(&self.read(0..length)?) };
+        let same = hash.as_bytes() == &expected.0;
+        if same {
+            self.cut(length)?;
+        }
+        Ok(same)
+    }
+
+    /// Cuts off what is beyond `length`: pieces that were not filed, or whose write was torn.
+    fn cut(&mut self, length: u64) -> Result<(), DiskError> {
+        if self.end > length {
+            self.audio.set_len(length).map_err(|e| DiskError::io("cut", &self.path, &e))?;
+            self.end = length;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn path(dir: &Path, (id, take): TakeKey) -> PathBuf {
+    dir.join(format!("{id}.{take}"))
+}
+
+pub(super) fn map_path(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".map");
+    path.into()
+}
+
+pub(super) fn marker_path(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".sealed");
+    path.into()
+}
+
+/// The take whose audio a file is, by its name.
+pub(super) fn take_of(path: &Path) -> Option<TakeKey> {
+    let (id, take) = path.file_name()?.to_str()?.split_once('.')?;
+    let key = (id.parse().ok()?, take.parse().ok()?);
+    // Only the one way in which we write it: not 007 for 7.
+    (self::path(Path::new(""), key).to_str() == Some(&format!("{id}.{take}"))).then_some(key)
+}
+
+/// Says which blob a take is about to become.
+pub(super) fn mark_sealed(path: &Path, hash: &BlobHash) -> Result<(), DiskError> {
+    let marker = marker_path(path);
+    let content = [&SEALED[..], &hash.0].concat();
+    fs::write(&marker, content).map_err(|e| DiskError::io("write", marker, &e))
+}
+
+/// Brings back a take that was sealed and not filed. False when there is nothing to bring back.
+pub(super) fn unseal(path: &Path, blobs: &Blobs) -> Result<bool, DiskError> {
+    let marker = marker_path(path);
+    let content = fs::read(&marker).map_err(|e| DiskError::io("read", &marker, &e))?;
+    let hash = content.strip_prefix(&SEALED).and_then(|hash| hash.try_into().ok().map(BlobHash));
+    let Some(hash) = hash.filter(|hash| blobs.has(hash) && !path.exists()) else { return Ok(false) };
+    // A copy, never a link: chunks may still come, and must not change the blob.
+    fs::copy(blobs.path(&hash), path).map(|_| true).map_err(|e| {
+        let _ = fs::remove_file(path);
+        DiskError::io("bring back", path, &e)
+    })
+}
+
+/// Removes a take's files. What is not there is fine.
+pub(super) fn remove(path: &Path) -> Result<(), DiskError> {
+    // The audio last: audio without a map is found and removed at the next start.
+    for path in [&marker_path(path), &map_path(path), path] {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(DiskError::io("remove", path, &e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path, new: bool) -> Result<File, DiskError> {
+    let opened = File::options().read(true).write(true).create_new(new).open(path);
+    opened.map_err(|e| DiskError::io(if new { "create" } else { "open" }, path, &e))
+}
+
+fn check(piece: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(piece).as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn entry(range: &Range<u64>, piece: &[u8]) -> [u8; ENTRY] {
+    let mut entry = [0; ENTRY];
+    let numbers = [range.start, range.end - range.start, check(piece)];
+    for (bytes, number) in entry.chunks_exact_mut(8).zip(numbers) {
+        bytes.copy_from_slice(&number.to_be_bytes());
+    }
+    entry
+}
+
+fn parse_entry(entry: &[u8]) -> Option<(Range<u64>, u64)> {
+    let mut numbers = entry.chunks_exact(8).filter_map(|n| n.try_into().ok()).map(u64::from_be_bytes);
+    let (offset, length, check) = (numbers.next()?, numbers.next()?, numbers.next()?);
+    let end = offset.checked_add(length).filter(|end| *end <= MAX_LENGTH)?;
+    Some((offset..end, check))
+}

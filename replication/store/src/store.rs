@@ -1,0 +1,360 @@
+//! The store: one node's records, changes and vector.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::broadcast;
+use twinbox_clock::wall;
+use twinbox_disk::{Disk, Reserve, Space, Transaction};
+use twinbox_ids::{ClusterId, NodeName, Origin};
+use twinbox_replication_core::{Change, Clock, Key, Ranges, Record, Table, Vector};
+
+use crate::{
+    Blobs, CommitError, Committed, Draft, Recordings, StoreError,
+    apply::apply,
+    codec::{self, FORMAT},
+    draft::{decode_record, decode_row, decode_upto},
+    keys,
+};
+
+/// How many changes a receiver of [`Store::live`] may be behind before it has to read the log instead.
+const LIVE: usize = 4096;
+
+/// About how many bytes [`Store::changes_after`] gives at most.
+const BATCH: usize = 1024 * 1024;
+
+/// Where a store is and whose.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The directory; created if it is not there.
+    pub dir: PathBuf,
+    /// The node whose data it holds. The directory remembers it and refuses another.
+    pub node: NodeName,
+    /// Bytes that new data leaves free on the file system (rule A4).
+    pub reserve_bytes: u64,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Why no more writes are taken, if so: the process is to drain and be started anew (rule A4).
+    pub broken: Option<String>,
+    /// Changes that were set aside because the record that they change cannot be read (rule R11).
+    pub set_aside: u64,
+}
+
+impl StoreHealth {
+    /// True when it takes writes.
+    pub fn ok(&self) -> bool {
+        self.broken.is_none()
+    }
+}
+
+/// One node's copy of everything. Clones share it; it closes when the last is dropped.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    disk: Disk,
+    node: NodeName,
+    origin: Origin,
+    own: Vec<Origin>,
+    cluster: Arc<Mutex<Option<ClusterId>>>,
+    reserve: Reserve,
+    blobs: Blobs,
+    shared: Arc<Shared>,
+}
+
+/// What the committer thread works with.
+struct Shared {
+    clock: Mutex<Clock>,
+    /// Every change that is durable here, by number.
+    have: RwLock<BTreeMap<Origin, Ranges>>,
+    live: broadcast::Sender<Arc<Change>>,
+    recordings: Recordings,
+    set_aside: AtomicU64,
+}
+
+impl Store {
+    /// Opens the store and begins a new life of it: a new origin, durable before its first use (rule D1).
+    /// Blocks while the disk works: half a second at most for a store of usual size.
+    pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
+        let StoreConfig { dir, node, reserve_bytes } = config;
+        let disk = Disk::open(&dir.join("db"))?;
+        let reserve = Reserve::new(&dir, reserve_bytes);
+        check_node(&disk, &dir, &node)?;
+        let cluster = read_cluster(&disk)?;
+        let have = read_have(&disk)?;
+        let set_aside = disk.scan(keys::SET_ASIDE).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
+
+        let origin = Origin::random();
+        let mut clock = Clock::new(origin);
+        if let Some(bytes) = disk.get(keys::CLOCK)? {
+            let format = |source| StoreError::Format { what: "the clock's reading", source };
+            clock.restore(codec::decode_stamp(&bytes).map_err(format)?);
+        }
+        let mut own = Vec::new();
+        for entry in disk.scan(keys::OWN) {
+            own.extend(keys::own_origin(&entry?.0));
+        }
+        own.push(origin);
+        let name = node.to_string();
+        disk.transact_blocking(move |transaction| {
+            transaction.put(keys::NODE, versioned(name.as_bytes()))?;
+            transaction.put(keys::own(origin), versioned(&wall().0.to_be_bytes()))?;
+            Ok::<_, StoreError>(())
+        })?;
+
+        let blobs = Blobs::open(&dir.join("blobs"), disk.clone(), reserve.clone())?;
+        let recordings =
+            Recordings::open_dir(&dir.join("recordings"), disk.clone(), blobs.clone(), reserve.clone())?;
+        let shared = Arc::new(Shared {
+            clock: Mutex::new(clock),
+            have: RwLock::new(have),
+            live: broadcast::Sender::new(LIVE),
+            recordings,
+            set_aside: AtomicU64::new(set_aside),
+        });
+        let cluster = Arc::new(Mutex::new(cluster));
+        tracing::info!(dir = %dir.display(), %origin, "the store is open");
+        Ok(Self(Arc::new(Inner { disk, node, origin, own, cluster, reserve, blobs, shared })))
+    }
+
+    /// The node whose data it holds.
+    pub fn node(&self) -> &NodeName {
+        &self.0.node
+    }
+
+    /// The origin of what is committed here in this life.
+    pub fn origin(&self) -> Origin {
+        self.0.origin
+    }
+
+    /// The origins of all lives of this store, this one last. A peer that knows more of one of them than
+    /// [`Self::vector`] says knows something that this disk has lost (rule D1).
+    pub fn own_origins(&self) -> &[Origin] {
+        &self.0.own
+    }
+
+    /// The cluster that the data belongs to, once it is set.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        *lock(&self.0.cluster)
+    }
+
+    /// Ties the store to a cluster, for good: another one later is refused.
+    pub async fn set_cluster_id(&self, cluster: ClusterId) -> Result<(), StoreError> {
+        let known = Arc::clone(&self.0.cluster);
+        let set = move |transaction: &mut Transaction<'_>| {
+            let found = *lock(&known);
+            match found {
+                Some(found) if found != cluster => Err(StoreError::OtherCluster { found, expected: cluster }),
+                Some(_) => Ok(()),
+                None => Ok(transaction.put(keys::CLUSTER, versioned(&cluster.to_bytes()))?),
+            }
+        };
+        let known = Arc::clone(&self.0.cluster);
+        Ok(self.0.disk.transact_then(set, move |()| *lock(&known) = Some(cluster)).await?)
+    }
+
+    /// A record, deleted or not. May show a write whose sync is still under way.
+    pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.0.disk.get(&keys::record(key))?.map(|bytes| decode_record(&bytes)).transpose()
+    }
+
+    /// The records of a table whose id begins with `prefix`, in order, deleted ones included. Not a snapshot:
+    /// commits that come meanwhile may be seen or not.
+    pub fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Key, Record)>, StoreError> {
+        let rows = self.0.disk.scan(&keys::records(table, prefix));
+        rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| decode_row(&key, &value))).collect()
+    }
+
+    /// Commits what `f` drafts; durable here when it resolves. `f` runs on the committer thread, one commit
+    /// after the other, so that it can compare and set; it must be short. With `Err` nothing is written. A
+    /// future that is dropped does not take the commit back.
+    pub async fn commit<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
+    where
+        F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let Inner { disk, node, origin, reserve, shared, .. } = &*self.0;
+        let (node, origin, reserve, before) = (node.clone(), *origin, reserve.clone(), Arc::clone(shared));
+        let run = move |transaction: &mut Transaction<'_>| {
+            let mut clock = lock(&before.clock);
+            let mut draft = Draft::new(transaction, &mut clock, &node);
+            let result = f(&mut draft).map_err(CommitError::Refused)?;
+            let (committed, changes) = draft.finish(origin, &reserve).map_err(CommitError::Store)?;
+            Ok((result, committed, changes))
+        };
+        let after = Arc::clone(shared);
+        let then = move |(result, committed, changes)| {
+            after.announce(changes);
+            (result, committed)
+        };
+        Ok(disk.transact_then(run, then).await?)
+    }
+
+    /// Applies changes, in any order; those that are here already do nothing. Durable when it resolves. A change
+    /// that names a blob must be applied only when the blob is here.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let Inner { disk, reserve, shared, .. } = &*self.0;
+        let (reserve, before, after) = (reserve.clone(), Arc::clone(shared), Arc::clone(shared));
+        let run = move |transaction: &mut Transaction<'_>| {
+            apply(transaction, changes, &mut lock(&before.clock), &reserve, &before.set_aside)
+        };
+        Ok(disk.transact_then(run, move |new| after.announce(new)).await?)
+    }
+
+    /// For each origin the number up to which every change is durable here.
+    pub fn vector(&self) -> Vector {
+        let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner);
+        have.iter().map(|(origin, seqs)| (*origin, seqs.run_end(1) - 1)).collect()
+    }
+
+    /// True when the change is durable here, within the gap-free prefix or beyond it.
+    pub fn has(&self, origin: Origin, seq: u64) -> bool {
+        let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner);
+        have.get(&origin).is_some_and(|seqs| seqs.contains(seq))
+    }
+
+    /// Changes that are durable here and that `theirs` does not cover, by origin in ascending order: at most
+    /// `limit` and about a megabyte, but at least one if there is any.
+    pub fn changes_after(&self, theirs: &Vector, limit: usize) -> Result<Vec<Change>, StoreError> {
+        // Only what is durable: a peer must not know of a change that a power cut here could still undo.
+        let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut changes = Vec::new();
+        let mut bytes = 0;
+        for (origin, seqs) in have {
+            let start = theirs.get(origin).saturating_add(1);
+            let end = seqs.end();
+            if start >= end {
+                continue;
+            }
+            for entry in self.0.disk.scan_range(&keys::change(origin, start), &keys::change(origin, end)) {
+                if changes.len() >= limit || (bytes >= BATCH && !changes.is_empty()) {
+                    return Ok(changes);
+                }
+                let (key, value) = entry?;
+                if keys::change_seq(&key).is_some_and(|seq| seqs.contains(seq)) {
+                    bytes += value.len();
+                    let format = |source| StoreError::Format { what: "a change in the log", source };
+                    changes.push(codec::decode_change(&value).map_err(format)?);
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Every change that is committed or applied here from now on, once it is durable, in that order. A receiver
+    /// that lags reads [`Self::changes_after`] instead.
+    pub fn live(&self) -> broadcast::Receiver<Arc<Change>> {
+        self.0.shared.live.subscribe()
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> &Blobs {
+        &self.0.blobs
+    }
+
+    /// The recordings in progress.
+    pub fn recordings(&self) -> &Recordings {
+        &self.0.shared.recordings
+    }
+
+    /// How it is.
+    pub fn health(&self) -> StoreHealth {
+        StoreHealth {
+            broken: self.0.disk.broken().map(str::to_owned),
+            set_aside: self.0.shared.set_aside.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How much space there is.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        Ok(self.0.reserve.space()?)
+    }
+}
+
+impl Shared {
+    /// What follows a commit once it is durable.
+    fn announce(&self, changes: Vec<Change>) {
+        let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
+        for change in &changes {
+            have.entry(change.origin).or_default().insert(change.seq..change.seq.saturating_add(1));
+        }
+        drop(have);
+        for change in changes {
+            for (id, take) in change.delta.blobs().filter_map(|blob| blob.recording) {
+                self.recordings.filed(id, take);
+            }
+            // No receiver is no error: a node alone has none.
+            let _ = self.live.send(Arc::new(change));
+        }
+    }
+}
+
+/// A poisoned lock holds a value that is still whole: each is changed in one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn versioned(bytes: &[u8]) -> Vec<u8> {
+    [&[FORMAT][..], bytes].concat()
+}
+
+fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
+    let source = match bytes {
+        [FORMAT, rest @ ..] => return Ok(rest),
+        [found, ..] => codec::DecodeError::Version { found: *found },
+        [] => codec::DecodeError::Empty,
+    };
+    Err(StoreError::Format { what, source })
+}
+
+fn check_node(disk: &Disk, dir: &Path, node: &NodeName) -> Result<(), StoreError> {
+    let Some(bytes) = disk.get(keys::NODE)? else { return Ok(()) };
+    let found = String::from_utf8_lossy(unversioned(&bytes, "the node's name")?).into_owned();
+    if found == node.as_str() {
+        Ok(())
+    } else {
+        Err(StoreError::OtherNode { dir: dir.to_owned(), found, expected: node.clone() })
+    }
+}
+
+fn read_cluster(disk: &Disk) -> Result<Option<ClusterId>, StoreError> {
+    let what = "the cluster id";
+    let Some(bytes) = disk.get(keys::CLUSTER)? else { return Ok(None) };
+    let invalid = StoreError::Format { what, source: codec::DecodeError::Invalid("length") };
+    ClusterId::from_slice(unversioned(&bytes, what)?).map(Some).ok_or(invalid)
+}
+
+/// What is here of each origin: the gap-free prefix as stored, and from the log what lies beyond it.
+fn read_have(disk: &Disk) -> Result<BTreeMap<Origin, Ranges>, StoreError> {
+    let mut have: BTreeMap<Origin, Ranges> = BTreeMap::new();
+    for entry in disk.scan(keys::VECTOR) {
+        let (key, value) = entry?;
+        let Some(origin) = keys::prefix_origin(&key) else { continue };
+        have.entry(origin).or_default().insert(1..decode_upto(Some(&value))?.saturating_add(1));
+    }
+    // An origin of which only later changes are here has no prefix at all: hop from origin to origin.
+    let mut from = keys::change(Origin(0), 0);
+    let end = keys::change(Origin(u128::MAX), u64::MAX);
+    while let Some(entry) = disk.scan_range(&from, &end).next() {
+        let Some(origin) = keys::change_origin(&entry?.0) else { break };
+        let seqs = have.entry(origin).or_default();
+        let beyond = keys::change(origin, seqs.run_end(1));
+        for entry in disk.scan_range(&beyond, &keys::change(origin, u64::MAX)) {
+            if let Some(seq) = keys::change_seq(&entry?.0) {
+                seqs.insert(seq..seq.saturating_add(1));
+            }
+        }
+        from = keys::change(origin, u64::MAX);
+    }
+    Ok(have)
+}

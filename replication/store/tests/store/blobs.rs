@@ -1,0 +1,68 @@
+//! Blobs.
+
+use std::fs;
+
+use twinbox_disk::Disk;
+use twinbox_ids::BlobHash;
+use twinbox_replication_store::StoreError;
+
+use crate::{audio, dir, open};
+
+#[tokio::test]
+async fn a_blob_is_durable_named_by_its_hash_and_there_in_the_next_life() {
+    let dir = dir();
+    let store = open(dir.path());
+    let bytes = audio(10_000);
+    let before = Disk::fsync_count();
+    let blob = store.blobs().put(bytes.clone()).await.expect("a blob");
+    assert!(Disk::fsync_count() >= before + 2, "file and directory are synced");
+    assert_eq!((blob.hash.0, blob.length, blob.recording), (*blake3::hash(&bytes).as_bytes(), 10_000, None));
+    let name = blob.hash.to_string();
+    assert_eq!(store.blobs().path(&blob.hash), dir.path().join("blobs").join(&name[..2]).join(&name));
+    assert_eq!(store.blobs().put(bytes.clone()).await.as_ref(), Ok(&blob), "the same again");
+    drop(store);
+
+    let store = open(dir.path());
+    assert!(store.blobs().has(&blob.hash));
+    assert_eq!(store.blobs().length(&blob.hash), Ok(10_000));
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(bytes.clone()));
+    assert_eq!(store.blobs().read_range(&blob.hash, 100..300).await, Ok(bytes.slice(100..300)));
+    assert_eq!(store.blobs().read_range(&blob.hash, 5..5).await, Ok("".into()));
+    for range in [9_999..10_001, 10_001..10_001, 0..u64::MAX] {
+        let outside = store.blobs().read_range(&blob.hash, range.clone()).await;
+        assert_eq!(outside, Err(StoreError::NotThere { range }));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_is_damaged_is_never_given_out() {
+    let dir = dir();
+    let store = open(dir.path());
+    let none = BlobHash([1; 32]);
+    assert!(!store.blobs().has(&none));
+    assert_eq!(store.blobs().read(&none).await, Err(StoreError::NoBlob(none)));
+    assert_eq!(store.blobs().read_range(&none, 0..1).await, Err(StoreError::NoBlob(none)));
+    assert_eq!(store.blobs().length(&none), Err(StoreError::NoBlob(none)));
+
+    let blob = store.blobs().put(audio(500)).await.expect("a blob");
+    let mut rotten = audio(500).to_vec();
+    rotten[7] ^= 1;
+    fs::write(store.blobs().path(&blob.hash), &rotten).expect("bit rot");
+    assert_eq!(store.blobs().read(&blob.hash).await, Err(StoreError::Corrupt(blob.hash)));
+    let wrong = store.blobs().put_as(blob.hash, rotten.into()).await;
+    assert!(matches!(wrong, Err(StoreError::WrongBlob { expected, .. }) if expected == blob.hash), "{wrong:?}");
+    assert_eq!(store.blobs().put_as(blob.hash, audio(500)).await, Ok(blob), "a good copy mends it");
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(500)));
+}
+
+#[tokio::test]
+async fn what_was_half_written_at_a_crash_is_removed() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blob = store.blobs().put(audio(10)).await.expect("a blob");
+    let folder = store.blobs().path(&blob.hash).with_file_name(".half.1.0.aside");
+    drop(store);
+    fs::write(&folder, "half").expect("a file");
+    let store = open(dir.path());
+    assert!(!folder.exists() && store.blobs().has(&blob.hash));
+}

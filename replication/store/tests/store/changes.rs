@@ -1,0 +1,179 @@
+//! Changes between stores: the have-check, the gap-free prefix, and the log.
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use twinbox_ids::{Origin, Stamp};
+use twinbox_replication_core::{Change, Edit, Field, Record, Value, Vector};
+use twinbox_replication_store::Store;
+
+use crate::{dir, edit, key, node, open, open_as, set, text};
+
+/// A second store beside `a`.
+fn peer() -> (TempDir, Store) {
+    let dir = dir();
+    let store = open_as(dir.path(), "b").expect("a store");
+    (dir, store)
+}
+
+fn log_of(store: &Store) -> Vec<Change> {
+    store.changes_after(&Vector::new(), usize::MAX).expect("the log")
+}
+
+#[tokio::test]
+async fn changes_apply_in_any_order_and_the_vector_has_no_gap() {
+    let (dir_a, (_dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    for n in 1..=5 {
+        edit(&a, "x", set(&n.to_string())).await.expect("a commit");
+    }
+    let (origin, log) = (a.origin(), log_of(&a));
+    let mut live = b.live();
+
+    b.apply(vec![log[3].clone(), log[1].clone()]).await.expect("changes 4 and 2");
+    assert_eq!(text(&b, "x").as_deref(), Some("4"));
+    assert_eq!(b.vector().get(origin), 0, "1 is missing");
+    assert!(b.has(origin, 4) && b.has(origin, 2) && !b.has(origin, 1) && !b.has(origin, 3));
+
+    b.apply(vec![log[0].clone()]).await.expect("change 1");
+    assert_eq!((b.vector().get(origin), text(&b, "x").as_deref()), (2, Some("4")));
+
+    // What a life of the store had beyond its prefix is there in the next.
+    drop(b);
+    let b = open_as(_dir_b.path(), "b").expect("the store again");
+    assert!(b.has(origin, 4) && !b.has(origin, 3));
+    assert_eq!(b.vector().get(origin), 2);
+
+    let mut more = b.live();
+    b.apply(log.clone()).await.expect("all of them, again");
+    assert_eq!((b.vector().get(origin), text(&b, "x").as_deref()), (5, Some("5")));
+    for seq in [4, 2, 1] {
+        assert_eq!(live.recv().await.expect("a change").seq, seq);
+    }
+    for seq in [3, 5] {
+        assert_eq!(more.recv().await.expect("a change").seq, seq, "only what is new is announced");
+    }
+    assert_eq!(log_of(&b), log, "and it can be forwarded as it came");
+    b.apply(log).await.expect("nothing new");
+    assert!(more.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_a_peer_lacks_is_found_in_batches() {
+    let dir = dir();
+    let store = open(dir.path());
+    for n in 0..10 {
+        edit(&store, &n.to_string(), set("x")).await.expect("a commit");
+    }
+    let mut theirs = Vector::from_iter([(store.origin(), 3), (Origin(1), 9)]);
+    let batch = store.changes_after(&theirs, 4).expect("a batch");
+    assert_eq!(batch.iter().map(|c| c.seq).collect::<Vec<_>>(), [4, 5, 6, 7]);
+    theirs.raise(store.origin(), 7);
+    assert_eq!(store.changes_after(&theirs, 4).expect("a batch").len(), 3);
+    theirs.raise(store.origin(), u64::MAX);
+    assert!(store.changes_after(&theirs, 4).expect("a batch").is_empty());
+    assert!(store.changes_after(&Vector::new(), 0).expect("a batch").is_empty());
+
+    // A batch ends after about a megabyte, however many were asked for.
+    for n in 0..40 {
+        edit(&store, &format!("large {n}"), set(&"x".repeat(45_000))).await.expect("a commit");
+    }
+    let large = log_of(&store).len();
+    assert!((20..50).contains(&large), "{large} changes in one batch");
+}
+
+#[tokio::test]
+async fn two_stores_that_exchange_their_changes_agree() {
+    let (dir_a, (_dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    edit(&a, "x", set("base")).await.expect("a commit");
+    b.apply(log_of(&a)).await.expect("the base");
+    // Cut apart: one deletes, the other saves.
+    edit(&a, "x", vec![Edit::Delete, Edit::Count(2, 1)]).await.expect("a delete");
+    edit(&b, "x", vec![Edit::Set(1, Value::Bytes(b"saved".to_vec())), Edit::Count(2, 1)]).await.expect("a save");
+    assert!(a.get(&key("x")).expect("a read").expect("a record").is_deleted());
+    let (of_a, of_b) = (log_of(&a), log_of(&b));
+    a.apply(of_b).await.expect("b's changes");
+    b.apply(of_a).await.expect("a's changes");
+    let (at_a, at_b) = (a.get(&key("x")).expect("a read"), b.get(&key("x")).expect("a read"));
+    assert_eq!(at_a, at_b);
+    let record = at_a.expect("a record");
+    assert!(!record.is_deleted() && record.outlives_delete(1));
+    assert_eq!((record.bytes(1), record.counter(2)), (Some(&b"saved"[..]), 2));
+    assert_eq!(a.vector(), b.vector());
+}
+
+#[tokio::test]
+async fn a_foreign_stamp_from_the_future_is_kept_and_written_over_but_not_followed() {
+    let dir = dir();
+    let store = open(dir.path());
+    let future = Stamp { wall: u64::MAX / 2, counter: 0, origin: Origin(5) };
+    let register = |stamp, text: &str| Field::Register { stamp, value: Value::Bytes(text.into()) };
+    let delta = Record::from_parts([(1, register(future, "future"))], None);
+    let change = Change { origin: Origin(5), seq: 1, key: key("x"), delta };
+    store.apply(vec![change]).await.expect("a change");
+    edit(&store, "x", set("over")).await.expect("a commit");
+    edit(&store, "y", set("else")).await.expect("a commit");
+    assert_eq!(text(&store, "x").as_deref(), Some("over"));
+    let stamp = store.get(&key("y")).expect("a read").and_then(|r| r.latest()).expect("a stamp");
+    assert!(stamp.wall < future.wall, "one wrong clock set this one wrong");
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_apply_is_set_aside_and_stops_nobody() {
+    let (dir_a, (dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    // Each fits, both together are more than a record can be.
+    let half = |tag| vec![Edit::Set(tag, Value::Bytes(vec![0; 30_000]))];
+    edit(&a, "x", half(1)).await.expect("a commit");
+    edit(&b, "x", half(2)).await.expect("a commit");
+    edit(&b, "y", set("after")).await.expect("a commit");
+    a.apply(log_of(&b)).await.expect("both changes");
+    assert_eq!((a.health().set_aside, text(&a, "y").as_deref()), (1, Some("after")));
+    assert_eq!(a.vector().get(b.origin()), 2);
+    assert_eq!(log_of(&a).len(), 3, "it goes on to other nodes");
+    drop(a);
+    assert_eq!(open(dir_a.path()).health().set_aside, 1);
+    drop(dir_b);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// However changes arrive, in whatever batches, over however many lives: what is here is exactly what came,
+    /// and the vector is its gap-free prefix.
+    #[test]
+    fn the_vector_is_the_gap_free_prefix(
+        batches in prop::collection::vec((prop::collection::vec((1..3u128, 1..12u64), 1..6), any::<bool>()), 1..8)
+    ) {
+        let dir = dir();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut store = open(dir.path());
+        let mut came = std::collections::BTreeSet::new();
+        for (batch, reopen) in batches {
+            let changes = batch.iter().map(|&(origin, seq)| {
+                let stamp = Stamp { wall: seq, counter: 0, origin: Origin(origin) };
+                let value = Value::Bytes(vec![seq as u8]);
+                let delta = Record::from_parts([(1, Field::Register { stamp, value })], None);
+                Change { origin: Origin(origin), seq, key: key("x"), delta }
+            });
+            runtime.block_on(store.apply(changes.collect())).expect("changes");
+            came.extend(batch);
+            if reopen {
+                drop(store);
+                store = open(dir.path());
+            }
+            for origin in 1..3u128 {
+                let upto = (1..).find(|seq| !came.contains(&(origin, *seq))).unwrap_or(1) - 1;
+                prop_assert_eq!(store.vector().get(Origin(origin)), upto);
+                for seq in 1..12 {
+                    prop_assert_eq!(store.has(Origin(origin), seq), came.contains(&(origin, seq)));
+                }
+            }
+        }
+        let highest = came.iter().map(|(origin, seq)| (*seq, *origin)).max().expect("one");
+        let record = store.get(&key("x")).expect("a read").expect("a record");
+        prop_assert_eq!(record.latest().map(|s| (s.wall, s.origin.0)), Some(highest));
+        prop_assert_eq!(log_of(&store).len(), came.len());
+        let _ = node("a");
+    }
+}

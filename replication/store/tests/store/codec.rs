@@ -1,0 +1,105 @@
+//! What is on disk and on the wire.
+
+use proptest::prelude::*;
+use prost::Message;
+use twinbox_ids::{BlobHash, Origin, RecordingId, Stamp};
+use twinbox_replication_core::{BlobRef, Change, Edit, Record, Value, Vector};
+use twinbox_replication_store::codec::{self, DecodeError};
+
+use crate::{key, node};
+
+/// A record with every kind of field in every state, and a delete.
+fn everything() -> Record {
+    let blob = BlobRef { hash: BlobHash([3; 32]), length: 77, recording: Some((RecordingId(9), 2)) };
+    let edits = [
+        Edit::Set(1, Value::Bytes(b"text".to_vec())),
+        Edit::Set(2, Value::Blob(blob)),
+        Edit::Set(3, Value::Blob(BlobRef { recording: None, ..blob })),
+        Edit::Set(4, Value::Bytes(Vec::new())),
+        Edit::Add(5, b"in".to_vec()),
+        Edit::Add(5, b"out".to_vec()),
+        Edit::Remove(5, b"out".to_vec()),
+        Edit::Grant(6, b"in".to_vec()),
+        Edit::Grant(6, b"out".to_vec()),
+        Edit::Revoke(6, b"out".to_vec()),
+        Edit::Count(7, 3),
+        Edit::Claim(8, b"claimant".to_vec()),
+        Edit::Delete,
+        Edit::Set(u16::MAX, Value::Bytes(b"after".to_vec())),
+        Edit::Claim(8, b"another".to_vec()),
+    ];
+    let mut record = Record::new();
+    for (i, edit) in edits.iter().enumerate() {
+        let stamp = Stamp { wall: 1000 + i as u64, counter: i as u32, origin: Origin(u128::MAX - i as u128 % 3) };
+        record.merge(edit.delta(&record, stamp, &node("a")));
+    }
+    record
+}
+
+#[test]
+fn everything_is_the_same_after_the_disk() {
+    let record = everything();
+    assert_eq!(codec::decode_record(&codec::encode_record(&record)), Ok(record.clone()));
+    let change = Change { origin: Origin(7), seq: u64::MAX, key: key("x"), delta: record };
+    assert_eq!(codec::decode_change(&codec::encode_change(&change)), Ok(change));
+    let vector = Vector::from_iter([(Origin(1), 5), (Origin(u128::MAX), u64::MAX)]);
+    assert_eq!(codec::vector_from_wire(&codec::vector_to_wire(&vector)), Ok(vector));
+}
+
+/// The bytes of a small record, as every release from the first on reads and writes them.
+#[test]
+fn the_format_is_the_lasting_one() {
+    let stamp = Stamp { wall: 0x0102, counter: 3, origin: Origin(4) };
+    let record = Edit::Set(5, Value::Bytes(b"hi".to_vec())).delta(&Record::new(), stamp, &node("a"));
+    let hex: String = codec::encode_record(&record).iter().map(|b| format!("{b:02x}")).collect();
+    let origin = "1a1000000000000000000000000000000004";
+    assert_eq!(hex, format!("010a2908051225{}{}{}", "0a1d090201000000000000", "1003", origin) + "12040a026869");
+}
+
+#[test]
+fn what_is_incomplete_or_from_the_future_is_an_error_and_not_a_loss() {
+    assert_eq!(codec::decode_record(&[]), Err(DecodeError::Empty));
+    assert_eq!(codec::decode_record(&[2, 0]), Err(DecodeError::Version { found: 2 }));
+    let change = Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything() };
+    let wire = || codec::change_to_wire(&change);
+    let mut broken = vec![];
+    let mut case = |what: &'static str, spoil: &dyn Fn(&mut twinbox_wire::replication::Change)| {
+        let mut change = wire();
+        spoil(&mut change);
+        broken.push((what, codec::change_from_wire(change)));
+    };
+    case("no key", &|c| c.key = None);
+    case("no delta", &|c| c.delta = None);
+    case("number 0", &|c| c.seq = 0);
+    case("short origin", &|c| c.origin = vec![1, 2].into());
+    case("large table", &|c| c.key.as_mut().expect("a key").table = 65_536);
+    // A kind of merge of a later release arrives as none.
+    case("unknown kind", &|c| c.delta.as_mut().expect("a delta").field[0].merge = None);
+    case("large tag", &|c| c.delta.as_mut().expect("a delta").field[0].tag = 65_536);
+    case("no stamp", &|c| {
+        c.delta.as_mut().expect("a delta").tombstone.as_mut().expect("a tombstone").stamp = None;
+    });
+    for (what, result) in broken {
+        assert!(result.is_err(), "{what} was taken");
+    }
+}
+
+proptest! {
+    #[test]
+    fn bytes_from_anywhere_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = codec::decode_record(&bytes);
+        let _ = codec::decode_change(&[&[codec::FORMAT], &bytes[..]].concat());
+    }
+
+    #[test]
+    fn spoiled_records_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = codec::record_to_wire(&everything()).encode_to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        let spoiled = [&[codec::FORMAT], &bytes[..]].concat();
+        if let Ok(record) = codec::decode_record(&spoiled) {
+            prop_assert_eq!(codec::decode_record(&codec::encode_record(&record)), Ok(record));
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Recordings in progress (rule C1).
+
+use std::{fs, time::Duration};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tokio::sync::broadcast::error::TryRecvError;
+use twinbox_disk::Disk;
+use twinbox_ids::RecordingId;
+use twinbox_replication_core::{BlobRef, Edit};
+use twinbox_replication_store::{ChunkEvent, Store, StoreError};
+
+use crate::{audio, dir, edit, open};
+
+const CHUNK: usize = 2000;
+
+/// Appends audio chunk by chunk.
+fn append(store: &Store, id: RecordingId, audio: &Bytes) {
+    for offset in (0..audio.len()).step_by(CHUNK) {
+        let chunk = audio.slice(offset..audio.len().min(offset + CHUNK));
+        store.recordings().append(id, 1, offset as u64, chunk).expect("a chunk");
+    }
+}
+
+/// Waits until all that was queued is written.
+async fn written(store: &Store) {
+    // The writer works in order, so an answer comes after all that was asked before.
+    let other = RecordingId::random();
+    store.recordings().discard(other, 0).await.expect("an answer");
+}
+
+/// Commits a record that names a blob.
+async fn file(store: &Store, blob: BlobRef) {
+    edit(store, "message", vec![Edit::Set(1, blob.into())]).await.expect("a filing");
+}
+
+fn blob_of(bytes: &Bytes, recording: Option<(RecordingId, u32)>) -> BlobRef {
+    let hash = twinbox_ids::BlobHash(*blake3::hash(bytes).as_bytes());
+    BlobRef { hash, length: bytes.len() as u64, recording }
+}
+
+#[tokio::test]
+async fn the_live_chunks_are_the_blob() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, audio) = (RecordingId::random(), audio(20_500));
+    let mut live = store.recordings().live();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    append(&store, id, &audio);
+    written(&store).await;
+    assert_eq!(store.recordings().open(), [(id, 1, 20_500)]);
+    assert_eq!(store.recordings().read(id, 1, 1000..3000).await, Ok(audio.slice(1000..3000)));
+    let before = Disk::fsync_count();
+    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    assert!(Disk::fsync_count() >= before + 2, "file and directory are synced");
+    assert_eq!(blob, blob_of(&audio, Some((id, 1))));
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
+    assert!(store.recordings().open().is_empty());
+    assert_eq!(store.recordings().seal(id, 1).await, Ok(blob), "sealing again gives the same");
+    file(&store, blob).await;
+    written(&store).await;
+    assert_eq!(fs::read_dir(dir.path().join("recordings")).expect("the folder").count(), 0);
+
+    for offset in (0..audio.len()).step_by(CHUNK) {
+        let bytes = audio.slice(offset..audio.len().min(offset + CHUNK));
+        let event = live.recv().await.expect("an event");
+        assert_eq!(event, ChunkEvent::Chunk { id, take: 1, offset: offset as u64, bytes });
+    }
+    assert_eq!(live.try_recv(), Err(TryRecvError::Empty));
+}
+
+#[tokio::test]
+async fn chunks_from_a_peer_join_in_any_order_to_the_same_blob() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, audio) = (RecordingId::random(), audio(9000));
+    let blob = blob_of(&audio, Some((id, 1)));
+    let mut live = store.recordings().live();
+    let insert = |range: std::ops::Range<usize>| {
+        store.recordings().insert(id, 1, range.start as u64, audio.slice(range)).expect("a chunk");
+    };
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(false), "nothing is here");
+    insert(4000..9000);
+    insert(0..2000);
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(false), "there is a hole");
+    assert_eq!(store.recordings().coverage(id, 1).map(|c| c.total()), Some(7000));
+    let hole = store.recordings().read(id, 1, 1000..5000).await;
+    assert_eq!(hole, Err(StoreError::NotThere { range: 1000..5000 }));
+    insert(1500..4500);
+    insert(0..9000);
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true));
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true), "it is here");
+    // A chunk that was on its way does not bring it back.
+    insert(0..2000);
+    written(&store).await;
+    assert!(store.recordings().open().is_empty());
+    assert_eq!(live.try_recv(), Err(TryRecvError::Empty), "what a peer sent is not announced as ours");
+}
+
+#[tokio::test]
+async fn chunks_that_are_not_the_blob_are_not_taken_for_it() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, audio) = (RecordingId::random(), audio(5000));
+    let blob = blob_of(&audio, Some((id, 1)));
+    let mut wrong = audio.to_vec();
+    wrong[4999] ^= 1;
+    store.recordings().insert(id, 1, 0, wrong.into()).expect("a chunk");
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(false));
+    assert!(!store.blobs().has(&blob.hash));
+    // The blob is fetched instead: then what is left of the take goes.
+    store.blobs().put_as(blob.hash, audio.clone()).await.expect("the blob");
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true));
+    assert!(store.recordings().open().is_empty());
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
+
+    // More than was filed: the last chunk that the filing names is the end.
+    let id = RecordingId::random();
+    store.recordings().insert(id, 1, 0, audio.clone()).expect("a chunk");
+    let short = blob_of(&audio.slice(..3000), Some((id, 1)));
+    assert_eq!(store.recordings().seal_from_chunks(short).await, Ok(true));
+    assert_eq!(store.blobs().read(&short.hash).await, Ok(audio.slice(..3000)));
+    // A blob that never was a recording.
+    assert_eq!(store.recordings().seal_from_chunks(BlobRef { recording: None, ..short }).await, Ok(true));
+}
+
+#[tokio::test]
+async fn what_a_life_recorded_is_there_in_the_next() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (whole, holes, torn) = (RecordingId::random(), RecordingId::random(), RecordingId::random());
+    let audio = audio(8000);
+    store.recordings().begin(whole, 1).await.expect("a recording");
+    append(&store, whole, &audio);
+    store.recordings().insert(holes, 3, 6000, audio.slice(6000..)).expect("a chunk");
+    store.recordings().insert(holes, 3, 0, audio.slice(..2000)).expect("a chunk");
+    store.recordings().insert(torn, 1, 0, audio.slice(..2000)).expect("a chunk");
+    store.recordings().insert(torn, 1, 2000, audio.slice(2000..4000)).expect("a chunk");
+    written(&store).await;
+    drop(store);
+
+    // The power went: of one file the end is not as it was written, and half an entry of its map is there.
+    let path = dir.path().join("recordings").join(format!("{torn}.1"));
+    let mut spoiled = fs::read(&path).expect("the audio");
+    spoiled[3000..].fill(0);
+    fs::write(&path, spoiled).expect("a torn write");
+    let map = path.with_file_name(format!("{torn}.1.map"));
+    let mut entries = fs::read(&map).expect("the map");
+    entries.extend([0; 11]);
+    fs::write(&map, entries).expect("a torn write");
+    // What other crashes leave: audio that was being discarded, a map of what was sealed, files of nobody.
+    for name in [format!("{}.1", RecordingId::random()), format!("{}.1.map", RecordingId::random()), "x".into()] {
+        fs::write(dir.path().join("recordings").join(name), "left").expect("a file");
+    }
+
+    let store = open(dir.path());
+    let mut found = store.recordings().open();
+    let mut expected = vec![(whole, 1, 8000), (holes, 3, 8000), (torn, 1, 2000)];
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!(store.recordings().coverage(holes, 3).map(|c| c.total()), Some(4000));
+    let begun = store.recordings().begin(whole, 1).await;
+    assert_eq!(begun, Err(StoreError::BegunBefore { id: whole, take: 1 }));
+    // It goes on, from a peer that has more, to the same blob.
+    store.recordings().insert(torn, 1, 2000, audio.slice(2000..)).expect("a chunk");
+    store.recordings().insert(holes, 3, 2000, audio.slice(2000..6000)).expect("a chunk");
+    for (id, take) in [(whole, 1), (torn, 1), (holes, 3)] {
+        let blob = store.recordings().seal(id, take).await.expect("a blob");
+        assert_eq!(blob, blob_of(&audio, Some((id, take))));
+        file(&store, blob).await;
+    }
+    written(&store).await;
+    let left: Vec<_> = fs::read_dir(dir.path().join("recordings")).expect("the folder").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}: only the file of nobody stays");
+}
+
+#[tokio::test]
+async fn a_take_that_was_sealed_and_not_filed_is_in_progress_again() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, filed, audio) = (RecordingId::random(), RecordingId::random(), audio(5000));
+    for id in [id, filed] {
+        store.recordings().begin(id, 1).await.expect("a recording");
+        append(&store, id, &audio);
+    }
+    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let other = store.recordings().seal(filed, 1).await.expect("a blob");
+    file(&store, other).await;
+    drop(store);
+
+    let store = open(dir.path());
+    assert_eq!(store.recordings().open(), [(id, 1, 5000)]);
+    assert_eq!(store.recordings().read(id, 1, 0..5000).await, Ok(audio.clone()));
+    // What comes to it now is of the take, not of the blob.
+    store.recordings().insert(id, 1, 5000, Bytes::from_static(b"more")).expect("a chunk");
+    assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(5004));
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio));
+    store.recordings().discard(id, 1).await.expect("a discard");
+    drop(store);
+    assert!(open(dir.path()).recordings().open().is_empty());
+}
+
+#[tokio::test]
+async fn a_hole_is_filled_when_a_take_is_sealed_all_the_same() {
+    let dir = dir();
+    let store = open(dir.path());
+    let id = RecordingId::random();
+    store.recordings().insert(id, 1, 0, Bytes::from_static(b"abc")).expect("a chunk");
+    store.recordings().insert(id, 1, 5, Bytes::from_static(b"fgh")).expect("a chunk");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(b"abc\xff\xfffgh")));
+    // Nothing was recorded at all.
+    let id = RecordingId::random();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(0));
+}
+
+#[tokio::test]
+async fn a_discarded_take_is_gone_and_stays_gone() {
+    let dir = dir();
+    let store = open(dir.path());
+    let id = RecordingId::random();
+    let mut live = store.recordings().live();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    store.recordings().begin(id, 2).await.expect("another take");
+    store.recordings().append(id, 1, 0, audio(100)).expect("a chunk");
+    store.recordings().discard(id, 1).await.expect("a discard");
+    store.recordings().append(id, 1, 100, audio(100)).expect("a late chunk");
+    store.recordings().insert(id, 1, 0, audio(100)).expect("a late chunk");
+    assert_eq!(store.recordings().seal(id, 1).await, Err(StoreError::NoRecording { id, take: 1 }));
+    assert_eq!(store.recordings().open(), [(id, 2, 0)]);
+    assert!(matches!(live.recv().await, Ok(ChunkEvent::Chunk { offset: 0, .. })));
+    assert_eq!(live.recv().await, Ok(ChunkEvent::Discarded { id, take: 1 }));
+    store.recordings().discard(id, 1).await.expect("again");
+    // Discarded here before its chunks came.
+    let early = RecordingId::random();
+    store.recordings().discard(early, 1).await.expect("a discard");
+    store.recordings().insert(early, 1, 0, audio(100)).expect("a chunk");
+    written(&store).await;
+    assert_eq!(store.recordings().open(), [(id, 2, 0)]);
+    assert_eq!(live.try_recv(), Err(TryRecvError::Empty));
+    let two = store.recordings().seal(id, 2).await.expect("a blob");
+    store.recordings().discard(id, 2).await.expect("nothing");
+    assert!(store.blobs().has(&two.hash), "what is sealed is a blob and not discarded");
+}
+
+#[tokio::test]
+async fn senseless_chunks_are_refused() {
+    let dir = dir();
+    let store = open(dir.path());
+    let id = RecordingId::random();
+    for offset in [u64::MAX, u64::MAX - 50, 1 << 40] {
+        assert!(store.recordings().insert(id, 1, offset, audio(100)).is_err(), "offset {offset} was taken");
+    }
+    // One that was never begun here is not ours to record.
+    store.recordings().append(id, 1, 0, audio(100)).expect("it is queued");
+    written(&store).await;
+    assert!(store.recordings().open().is_empty());
+    assert!(store.recordings().read(id, 1, 0..1).await.is_err());
+}
+
+#[tokio::test]
+async fn many_seals_at_once_do_not_wait_for_each_other() {
+    let dir = dir();
+    let store = open(dir.path());
+    let seals = (0..40u8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let id = RecordingId::random();
+            store.recordings().begin(id, 1).await.expect("a recording");
+            append(&store, id, &vec![n; 16_000].into());
+            let (one, other) = tokio::join!(store.recordings().seal(id, 1), store.recordings().seal(id, 1));
+            assert_eq!(one, other);
+            one.expect("a blob")
+        })
+    });
+    let seals: Vec<_> = seals.collect();
+    let all = async {
+        for seal in seals {
+            let blob = seal.await.expect("a task");
+            assert!(store.blobs().has(&blob.hash));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("in time");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Chunks in any order, overlapping, repeated, over several lives: what covers all of the audio assembles to
+    /// its hash, and what does not, does not.
+    #[test]
+    fn union_of_chunks_is_the_audio(
+        chunks in prop::collection::vec((0..300usize, 1..120usize), 1..14), reopen in 0..14usize
+    ) {
+        let dir = dir();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (id, audio) = (RecordingId::random(), audio(300));
+        let mut store = open(dir.path());
+        let mut covered = [false; 300];
+        for (n, (offset, length)) in chunks.into_iter().enumerate() {
+            let end = (offset + length).min(300);
+            store.recordings().insert(id, 1, offset as u64, audio.slice(offset..end)).expect("a chunk");
+            covered[offset..end].fill(true);
+            if n == reopen {
+                drop(store);
+                store = open(dir.path());
+            }
+        }
+        runtime.block_on(async {
+            written(&store).await;
+            let here = store.recordings().coverage(id, 1).expect("a take").total();
+            assert_eq!(here, covered.iter().filter(|c| **c).count() as u64);
+            let whole = blob_of(&audio, Some((id, 1)));
+            let sealed = store.recordings().seal_from_chunks(whole).await;
+            assert_eq!(sealed, Ok(covered.iter().all(|c| *c)));
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! Every duration of the role manager, and what follows from them.
+//!
+//! The formulas of `rules.md` stand here once, as functions; [`Timing::bounds`] prints them with their values.
+
+use std::{fmt, time::Duration};
+
+const PPM: u128 = 1_000_000;
+/// Allowance in the bounds for commits (an fsync on two members each) and the messages between.
+const COMMITS: Duration = Duration::from_millis(100);
+
+/// The durations that the members of one cluster share. Members whose lease, election timeout or drift differ
+/// refuse each other: a leader could not know how long another's lease runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How often Raft's leader is heard. A heartbeat whose answer takes longer than this counts as lost: it must
+    /// be more than a round trip.
+    pub heartbeat: Duration,
+    /// The least time after which a follower stands for election.
+    pub election_min: Duration,
+    /// E: the most time after which a follower stands for election; also how long a leader that was heard is
+    /// protected from other candidates.
+    pub election_max: Duration,
+    /// How often a node renews its leases.
+    pub keep_alive: Duration,
+    /// L: how long a lease runs.
+    pub lease: Duration,
+    /// How long before the end of its lease a gate closes.
+    pub margin: Duration,
+    /// ρ: the bound of clock drift, in parts per million.
+    pub drift_ppm: u32,
+    /// How long a critical service must have failed before its node is taken out: time for a local restart.
+    pub health_grace: Duration,
+    /// How long a node that was taken out must have been well before it is in service again.
+    pub settle: Duration,
+}
+
+/// One row of the timing table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// What happens.
+    pub event: &'static str,
+    /// How the bound follows from the settings.
+    pub formula: &'static str,
+    /// The bound itself.
+    pub value: Duration,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<58} {:>5} ms  = {}", self.event, self.value.as_millis(), self.formula)
+    }
+}
+
+impl Timing {
+    /// For members on one local network.
+    pub const fn lan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(75),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+            keep_alive: Duration::from_millis(150),
+            lease: Duration::from_millis(700),
+            margin: Duration::from_millis(50),
+            drift_ppm: 10_000,
+            health_grace: Duration::from_millis(1_000),
+            settle: Duration::from_millis(1_000),
+        }
+    }
+
+    /// For members far apart, or on a network that loses packets.
+    pub const fn wan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(300),
+            election_min: Duration::from_millis(900),
+            election_max: Duration::from_millis(1_800),
+            keep_alive: Duration::from_millis(600),
+            lease: Duration::from_millis(3_500),
+            margin: Duration::from_millis(200),
+            drift_ppm: 10_000,
+            health_grace: Duration::from_millis(3_000),
+            settle: Duration::from_millis(3_000),
+        }
+    }
+
+    /// `d(1+ρ)/(1−ρ)`: long enough, by the slowest and the fastest clock, for `d` to have passed elsewhere.
+    pub fn surely_past(&self, d: Duration) -> Duration {
+        let drift = u128::from(self.drift_ppm).min(PPM / 2);
+        scale(d, PPM + drift, PPM - drift)
+    }
+
+    /// How long after its answer a leader must take a lease for running: L(1+ρ)/(1−ρ).
+    pub fn lease_at_leader(&self) -> Duration {
+        self.surely_past(self.lease)
+    }
+
+    /// How long a new leader moves no duty that it found (rule R4): (E+L)(1+ρ)/(1−ρ). The leader before it may
+    /// have extended a lease until E after it last heard a quorum, and both run on its clock, not on ours.
+    pub fn new_leader_wait(&self) -> Duration {
+        self.surely_past(self.election_max + self.lease)
+    }
+
+    /// How long a voter that started neither votes nor stands (rule R4): E(1+ρ).
+    pub fn silence_after_start(&self) -> Duration {
+        scale(self.election_max, PPM + u128::from(self.drift_ppm), PPM)
+    }
+
+    /// After how long without an answer a node says that there is no majority.
+    pub fn quorum_lost(&self) -> Duration {
+        self.election_max + self.keep_alive
+    }
+
+    /// How long an administrator's order may take before its outcome is called unknown: 2 E.
+    pub fn order_limit(&self) -> Duration {
+        self.election_max * 2
+    }
+
+    /// The timing table: each event, how long it takes at most, and why.
+    pub fn bounds(&self) -> Vec<Bound> {
+        let row = |event, formula, value| Bound { event, formula, value };
+        let election = self.election_max * 2;
+        let pause = election + self.keep_alive + self.margin + COMMITS;
+        vec![
+            row(
+                "node lost (process or host), Raft's leader lives: act elsewhere",
+                "L(1+ρ)/(1−ρ) + C",
+                self.lease_at_leader() + COMMITS,
+            ),
+            row(
+                "node lost together with Raft's leader: act elsewhere",
+                "2E + (E+L)(1+ρ)/(1−ρ) + C",
+                election + self.new_leader_wait() + COMMITS,
+            ),
+            row(
+                "leader or witness lost, duty elsewhere: longest pause of it",
+                "max(0, 2E + K + M + C − L)",
+                pause.saturating_sub(self.lease),
+            ),
+            row("planned move of a duty", "2 commits and 3 messages = C", COMMITS),
+            row(
+                "cut off: gate closed at the latest, by the holder's clock",
+                "E + L − M for Raft's leader, L − M for others",
+                (self.election_max + self.lease).saturating_sub(self.margin),
+            ),
+            row("majority lost: known to a node", "E + K", self.quorum_lost()),
+            row("order caught in a lost majority: answered", "2E", self.order_limit()),
+            row("voter started: first vote", "E(1+ρ)", self.silence_after_start()),
+            row(
+                "critical service failed: duty elsewhere",
+                "G + K + C, or the lease when the holder hangs",
+                self.health_grace + self.keep_alive + COMMITS.max(self.lease_at_leader()),
+            ),
+        ]
+    }
+}
+
+fn scale(d: Duration, numerator: u128, denominator: u128) -> Duration {
+    // Rounded up: a bound that is too long is safe.
+    let nanos = (d.as_nanos() * numerator).div_ceil(denominator.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}

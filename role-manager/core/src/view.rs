@@ -1,0 +1,148 @@
+//! What people see: names, statuses and reasons in plain words.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+
+use crate::{Duty, MemberKind, State, Status};
+
+/// The cluster as one member sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RolesView {
+    /// Who looks.
+    pub node: NodeName,
+    /// Everyone who belongs to the cluster, by name.
+    pub members: Vec<MemberView>,
+    /// The publisher, as last agreed; without a majority that may be out of date.
+    pub publisher: Option<NodeName>,
+    /// Every duty.
+    pub duties: Vec<DutyView>,
+    /// Raft's leader, if one is known.
+    pub leader: Option<NodeName>,
+    /// Whether this member is in touch with a majority.
+    pub quorum: bool,
+    /// In words, why there is no majority, or what else keeps this member out; empty when all is well.
+    pub reason: String,
+}
+
+/// One member, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemberView {
+    /// Its name.
+    pub name: NodeName,
+    /// Node or witness.
+    pub kind: MemberKind,
+    /// Where it stands.
+    pub status: Status,
+    /// In words, why it is not in-service; empty when it is.
+    pub reason: String,
+    /// The life of its process that the status speaks of.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// One duty, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DutyView {
+    /// Which duty.
+    pub duty: Duty,
+    /// Who has it.
+    pub holder: Option<NodeName>,
+    /// In which epoch.
+    pub epoch: Option<Epoch>,
+    /// Whether it is being done.
+    pub state: DutyState,
+    /// In words, why it is not running; empty when it is.
+    pub reason: String,
+}
+
+/// Whether a duty is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DutyState {
+    /// Its holder has a lease.
+    Running,
+    /// It has a holder that waits for its lease, or is moving.
+    Starting,
+    /// Nobody may do it now.
+    Waiting,
+}
+
+/// What a member knows beside the agreed state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Raft's leader.
+    pub leader: Option<NodeName>,
+    /// Whether this member is in touch with a majority.
+    pub quorum: bool,
+    /// Duties that the leader says run under a lease, or for which this node's own gate is open.
+    pub running: BTreeSet<Duty>,
+    /// What keeps this member itself out: not joined yet, quarantined, …; empty when nothing does.
+    pub obstacle: String,
+}
+
+impl RolesView {
+    /// Puts the agreed state and what a member knows into words.
+    pub fn new(node: &NodeName, state: &State, known: &Known) -> Self {
+        let members = state.members.iter().map(|(name, member)| MemberView {
+            name: name.clone(),
+            kind: member.kind,
+            status: member.status,
+            reason: member.reason.clone(),
+            incarnation: member.incarnation,
+        });
+        let reason = match (known.obstacle.is_empty(), known.quorum) {
+            (false, _) => known.obstacle.clone(),
+            (true, true) => String::new(),
+            (true, false) => no_majority(state),
+        };
+        Self {
+            node: node.clone(),
+            members: members.collect(),
+            publisher: state.publisher.as_ref().map(|epoch| epoch.node.clone()),
+            duties: Duty::ALL.into_iter().map(|duty| duty_view(state, known, duty)).collect(),
+            leader: known.leader.clone(),
+            quorum: known.quorum,
+            reason,
+        }
+    }
+
+    /// One member.
+    pub fn member(&self, name: &NodeName) -> Option<&MemberView> {
+        self.members.iter().find(|member| member.name == *name)
+    }
+
+    /// One duty.
+    pub fn duty(&self, duty: Duty) -> Option<&DutyView> {
+        self.duties.iter().find(|view| view.duty == duty)
+    }
+}
+
+fn no_majority(state: &State) -> String {
+    match state.members.len() {
+        0 => "it belongs to no cluster yet".to_owned(),
+        members => format!(
+            "fewer than {} of the {members} members are in touch; calls are served, duties wait, and roles \
+             cannot be changed until more of them are reachable",
+            members / 2 + 1
+        ),
+    }
+}
+
+fn duty_view(state: &State, known: &Known, duty: Duty) -> DutyView {
+    let assignment = state.holder(duty);
+    let holder = assignment.map(|a| a.epoch.node.clone());
+    let (now, reason) = match assignment {
+        _ if known.running.contains(&duty) => (DutyState::Running, String::new()),
+        _ if !known.quorum => (DutyState::Waiting, "it waits for a majority of the members".to_owned()),
+        None => (DutyState::Waiting, "no node is in service to take it".to_owned()),
+        Some(a) if a.draining => {
+            (DutyState::Starting, format!("{} is finishing what is in flight before it moves", a.epoch.node))
+        }
+        Some(a) if !state.serves(&a.epoch.node) => {
+            (DutyState::Waiting, format!("{} holds it and is not in service", a.epoch.node))
+        }
+        Some(a) => (DutyState::Starting, format!("{} waits for its lease", a.epoch.node)),
+    };
+    DutyView { duty, holder, epoch: assignment.map(|a| a.epoch.clone()), state: now, reason }
+}

@@ -1,0 +1,92 @@
+//! What can go wrong, each with the way out.
+
+use std::path::PathBuf;
+
+use twinbox_disk::DiskError;
+use twinbox_ids::{ClusterId, NodeName};
+use twinbox_roles_core::{OrderId, Refusal};
+
+/// Why the role manager does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RolesError {
+    /// The store.
+    #[error("the role manager's store: {0}")]
+    Disk(#[from] DiskError),
+    /// The store of another member.
+    #[error("'{}' is the role manager's store of '{owner}', not of '{node}': give each member a directory of its own", dir.display())]
+    ForeignStore {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who asked for it.
+        node: NodeName,
+    },
+    /// Something in the store cannot be read.
+    #[error("'{}' holds a {what} that cannot be read ({detail}): remove the directory, and this member joins anew", dir.display())]
+    Unreadable {
+        /// The directory.
+        dir: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// What was wrong with it.
+        detail: String,
+    },
+    /// The list of members lacks this one.
+    #[error("'{node}' is not among the members of its own configuration; add it, with its address")]
+    NotAMember {
+        /// Who.
+        node: NodeName,
+    },
+    /// Name or cluster of the certificate do not fit.
+    #[error("the certificate is of '{name}' in cluster {cluster}, the configuration is for '{node}' in {expected}")]
+    Certificate {
+        /// The certificate's name.
+        name: NodeName,
+        /// The certificate's cluster.
+        cluster: ClusterId,
+        /// The configured name.
+        node: NodeName,
+        /// The configured cluster.
+        expected: ClusterId,
+    },
+    /// The thread that closes gates.
+    #[error("cannot start the thread that ends leases: {0}")]
+    Thread(std::io::Error),
+    /// The Raft library.
+    #[error("Raft does not start: {0}")]
+    Raft(String),
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// Roles need a majority.
+    #[error("not done: {reason}")]
+    NoMajority {
+        /// What is missing.
+        reason: String,
+    },
+    /// Not possible.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The leader would not take it.
+    #[error("not done: {reason}")]
+    Rejected {
+        /// In the leader's words.
+        reason: String,
+    },
+    /// The majority was lost while the order was under way.
+    #[error(
+        "the outcome is unknown: the majority was lost while order {id} was under way; ask for it again by this id"
+    )]
+    Unknown {
+        /// Names the order.
+        id: OrderId,
+    },
+    /// The process is ending.
+    #[error("not done: this node is shutting down; ask another")]
+    Stopping,
+}

@@ -1,0 +1,338 @@
+//! The node's side of its leases: keep-alives go out, gates open and close, and people see the result.
+//!
+//! One task owns all of it. Requests run beside it, so that a leader which does not answer keeps nobody from
+//! seeing that a duty is wanted back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic::Request;
+use twinbox_clock::BootInstant;
+use twinbox_ids::{Epoch, NodeName};
+use twinbox_roles_core::{
+    Duty, Grant, HealthReport, Holder, KeepAlive, Known, NoGrant, RolesView, ServiceHealth, State,
+};
+use twinbox_wire::roles as wire;
+
+use crate::{
+    RolesConfig, convert,
+    dialer::{Dialer, Lane},
+    gate::{Gate, Warden},
+    leader::{Leadership, NotGranted, since_boot, wait},
+    members::leader_name,
+    raft::Core,
+    standing::Standing,
+};
+
+/// How many keep-alives may wait for an answer at once.
+const AT_ONCE: usize = 3;
+/// How long a leaving node waits for what is in flight …
+const LAST_WRITES: Duration = Duration::from_secs(2);
+/// … and how long for the leader to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the keeper needs.
+pub(crate) struct Keeper {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) gates: BTreeMap<Duty, Gate>,
+    pub(crate) warden: Warden,
+    pub(crate) health: watch::Receiver<Option<HealthReport>>,
+    pub(crate) leave: watch::Receiver<bool>,
+    pub(crate) view: watch::Sender<Arc<RolesView>>,
+}
+
+/// What a keep-alive came back with.
+struct Answered {
+    sent: Duration,
+    leader: NodeName,
+    result: Result<Grant, No>,
+}
+
+/// Why there is no lease.
+enum No {
+    /// Nobody answers, or nobody with a majority: that passes.
+    NoLeader,
+    /// The leader does not want this node.
+    Refused(String),
+}
+
+struct Keeping {
+    holders: BTreeMap<Duty, Holder>,
+    requests: JoinSet<Answered>,
+    /// Gates that have been closed to be given up, until nothing is in flight.
+    releases: JoinSet<(Duty, Epoch)>,
+    releasing: BTreeSet<Epoch>,
+    /// The last answer that said yes, and when its request was sent.
+    granted: Option<(Duration, Grant)>,
+    refused: String,
+    next: Duration,
+}
+
+fn now() -> Duration {
+    since_boot(BootInstant::now())
+}
+
+impl Keeper {
+    /// Keeps the leases until it is told to leave, and then until they are given back.
+    pub(crate) async fn run(mut self) {
+        let life = self.standing.incarnation();
+        let holder = |duty| Holder::new(duty, self.config.node.clone(), life, self.config.timing);
+        let mut keeping = Keeping {
+            holders: Duty::ALL.into_iter().map(|duty| (duty, holder(duty))).collect(),
+            requests: JoinSet::new(),
+            releases: JoinSet::new(),
+            releasing: BTreeSet::new(),
+            granted: None,
+            refused: String::new(),
+            next: now(),
+        };
+        let mut applied = self.core.applied();
+        let mut pulse = self.core.pulse();
+        let mut standing = self.standing.changes();
+        let mut leader = None;
+        while !*self.leave.borrow_and_update() {
+            let state = applied.borrow_and_update().state.clone();
+            let urgent = self.take_state(&mut keeping, &state) | (leader != self.leader());
+            leader = self.leader();
+            pulse.mark_unchanged();
+            if urgent || now() >= keeping.next {
+                keeping.next = now() + self.config.timing.keep_alive;
+                self.ask(&mut keeping, false);
+            }
+            self.set_gates(&mut keeping);
+            self.show(&keeping, &state);
+            tokio::select! {
+                () = wait(&mut applied) => {}
+                () = wait(&mut pulse) => {}
+                () = wait(&mut standing) => {}
+                () = wait(&mut self.leave) => {}
+                () = wait(&mut self.health) => keeping.next = now(),
+                Some(Ok(answered)) = keeping.requests.join_next() => self.take_answer(&mut keeping, answered),
+                Some(Ok((duty, epoch))) = keeping.releases.join_next() => {
+                    self.take_release(&mut keeping, duty, epoch);
+                    keeping.next = now();
+                }
+                () = sleep(keeping.next.saturating_sub(now())) => {}
+            }
+        }
+        self.give_back(keeping).await;
+    }
+
+    /// Takes note of what has been agreed; says whether the leader should be asked at once.
+    fn take_state(&self, keeping: &mut Keeping, state: &State) -> bool {
+        let mut urgent = false;
+        for (duty, holder) in &mut keeping.holders {
+            let before = holder.assigned().cloned();
+            holder.applied(state);
+            urgent |= holder.assigned().is_some() && holder.assigned() != before.as_ref();
+            if let Some(epoch) = holder.wanted_back().filter(|epoch| !keeping.releasing.contains(epoch)) {
+                keeping.releasing.insert(epoch.clone());
+                Self::begin_release(&mut keeping.releases, &self.gates, *duty, epoch.clone());
+            }
+        }
+        urgent
+    }
+
+    fn begin_release(
+        releases: &mut JoinSet<(Duty, Epoch)>,
+        gates: &BTreeMap<Duty, Gate>,
+        duty: Duty,
+        epoch: Epoch,
+    ) {
+        let Some(gate) = gates.get(&duty).cloned() else { return };
+        gate.close();
+        releases.spawn(async move {
+            gate.idle().await;
+            (duty, epoch)
+        });
+    }
+
+    fn take_release(&self, keeping: &mut Keeping, duty: Duty, epoch: Epoch) {
+        keeping.releasing.remove(&epoch);
+        if let Some(holder) = keeping.holders.get_mut(&duty) {
+            tracing::info!(%duty, %epoch, "let go, with nothing in flight");
+            holder.release(epoch);
+        }
+    }
+
+    fn take_answer(&self, keeping: &mut Keeping, answered: Answered) {
+        match answered.result {
+            Ok(grant) => {
+                keeping.holders.values_mut().for_each(|holder| holder.granted(answered.sent, &grant));
+                keeping.refused.clear();
+                if keeping.granted.as_ref().is_none_or(|(sent, _)| *sent < answered.sent) {
+                    keeping.granted = Some((answered.sent, grant));
+                }
+            }
+            Err(No::NoLeader) => keeping.refused.clear(),
+            Err(No::Refused(reason)) => {
+                tracing::debug!(leader = %answered.leader, %reason, "no lease");
+                keeping.refused = format!("{} grants no lease: {reason}", answered.leader);
+            }
+        }
+    }
+
+    fn set_gates(&self, keeping: &mut Keeping) {
+        let at = now();
+        for (duty, gate) in &self.gates {
+            let may = keeping.holders.get(duty).and_then(|holder| holder.may_act(at));
+            match may {
+                Some((epoch, until)) => {
+                    let was_open = gate.is_open();
+                    let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+                    gate.open(epoch, BootInstant::from_nanos(until));
+                    if !was_open {
+                        self.warden.wake();
+                    }
+                }
+                None => gate.close(),
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<NodeName> {
+        leader_name(&self.core.pulse().borrow())
+    }
+
+    fn request(&self, keeping: &Keeping, leaving: bool) -> KeepAlive {
+        let failing = |report: &HealthReport| -> Vec<ServiceHealth> {
+            report.services.iter().filter(|service| !service.ok).cloned().collect()
+        };
+        let released = |(duty, holder): (&Duty, &Holder)| Some((*duty, holder.released()?.clone()));
+        KeepAlive {
+            node: self.config.node.clone(),
+            incarnation: self.standing.incarnation(),
+            failing: self.health.borrow().as_ref().map(failing),
+            released: keeping.holders.iter().filter_map(released).collect(),
+            leaving,
+        }
+    }
+
+    /// Sends a keep-alive to whoever leads.
+    fn ask(&self, keeping: &mut Keeping, leaving: bool) {
+        // Who may not vote has no business with leases either: its state may be an old one (rule R8).
+        let may = keeping.requests.len() < AT_ONCE && self.standing.may_take_part();
+        let Some(leader) = self.leader().filter(|_| may) else { return };
+        let request = self.request(keeping, leaving);
+        // The holder counts from here (rule R2).
+        let sent = now();
+        if leader == self.config.node {
+            let result = self.leadership.keep_alive(&request).map_err(|no| match no {
+                NotGranted::NotLeader | NotGranted::No(NoGrant::NoQuorum { .. }) => No::NoLeader,
+                NotGranted::No(reason) => No::Refused(reason.to_string()),
+            });
+            self.take_answer(keeping, Answered { sent, leader, result });
+            return;
+        }
+        let Some(mut client) = self.dialer.client(&leader, None, Lane::KeepAlive) else { return };
+        let message = convert::keep_alive(&request, &self.config.timing);
+        let limit = self.config.timing.lease;
+        keeping.requests.spawn(async move {
+            let result = match timeout(limit, client.keep_alive(Request::new(message))).await {
+                Ok(Ok(answer)) => read_answer(answer.into_inner()),
+                Ok(Err(_)) | Err(_) => Err(No::NoLeader),
+            };
+            Answered { sent, leader, result }
+        });
+    }
+
+    fn show(&self, keeping: &Keeping, state: &State) {
+        let recent = keeping
+            .granted
+            .as_ref()
+            .filter(|(sent, _)| now().saturating_sub(*sent) <= self.config.timing.quorum_lost());
+        let mut running = recent.map(|(_, grant)| grant.running.clone()).unwrap_or_default();
+        for (duty, gate) in &self.gates {
+            let ours = state.holder(*duty).is_some_and(|a| a.epoch.node == self.config.node);
+            if gate.is_open() {
+                running.insert(*duty);
+            } else if ours {
+                running.remove(duty);
+            }
+        }
+        let known =
+            Known { leader: self.leader(), quorum: recent.is_some(), running, obstacle: self.obstacle(keeping) };
+        let view = RolesView::new(&self.config.node, state, &known);
+        self.view.send_if_modified(|shown| {
+            let changed = **shown != view;
+            if changed {
+                *shown = Arc::new(view);
+            }
+            changed
+        });
+    }
+
+    fn obstacle(&self, keeping: &Keeping) -> String {
+        let standing = self.standing.obstacle();
+        if !standing.is_empty() {
+            return standing;
+        }
+        match self.core.pulse().borrow().voters.contains(&self.standing.raft_id()) {
+            true => keeping.refused.clone(),
+            false => "it has not been made a voter of the cluster yet".to_owned(),
+        }
+    }
+
+    /// The end in good order: nothing in flight, everything released, the leader told.
+    async fn give_back(self, mut keeping: Keeping) {
+        let held = keeping.holders.iter().filter_map(|(duty, h)| Some((*duty, h.assigned()?.clone())));
+        for (duty, epoch) in held.collect::<Vec<_>>() {
+            if keeping.releasing.insert(epoch.clone()) {
+                Self::begin_release(&mut keeping.releases, &self.gates, duty, epoch);
+            }
+        }
+        let drained = async {
+            while let Some(released) = keeping.releases.join_next().await {
+                if let Ok((duty, epoch)) = released
+                    && let Some(holder) = keeping.holders.get_mut(&duty)
+                {
+                    holder.release(epoch);
+                }
+            }
+        };
+        if timeout(LAST_WRITES, drained).await.is_err() {
+            tracing::warn!("writes are still in flight: their duty moves only when its lease is out");
+        }
+        let told = async {
+            loop {
+                keeping.requests.shutdown().await;
+                keeping.granted = None;
+                self.ask(&mut keeping, true);
+                if let Some(Ok(answered)) = keeping.requests.join_next().await {
+                    self.take_answer(&mut keeping, answered);
+                }
+                if keeping.granted.is_some() {
+                    return;
+                }
+                sleep(self.config.timing.heartbeat / 2).await;
+            }
+        };
+        if timeout(LAST_WORDS, told).await.is_err() {
+            tracing::warn!("no leader heard that this node is leaving: its duties move when the lease is out");
+        }
+        self.gates.values().for_each(Gate::close);
+    }
+}
+
+fn read_answer(answer: wire::KeepAliveAnswer) -> Result<Grant, No> {
+    use wire::keep_alive_answer::Result as Answer;
+    match answer.result {
+        Some(Answer::Granted(granted)) => {
+            convert::read_grant(&granted).map_err(|malformed| No::Refused(malformed.message().to_owned()))
+        }
+        Some(Answer::NotLeader(_)) | None => Err(No::NoLeader),
+        Some(Answer::Refused(reason)) => Err(No::Refused(reason)),
+    }
+}

@@ -1,0 +1,347 @@
+//! Joining and staying a member: founding, joining, proving the store's age, and what the leader does to make
+//! joiners voters.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+use tonic::Request;
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_roles_core::{Command, MemberKind};
+use twinbox_wire::roles as wire;
+
+use crate::{
+    RolesConfig, convert,
+    dialer::{Client, Dialer, Lane},
+    leader::{Leadership, wait},
+    raft::{self, Core, Peer, ProposeError, Pulse},
+    standing::{Remembered, Standing},
+};
+
+/// A follower whose log lacks no more than so many entries can vote.
+const NEARLY_CAUGHT_UP: u64 = 50;
+/// How often a member asks again to be let in or confirmed.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How often the confirmation of a store is asked for when all that answer have confirmed it.
+const CONFIRM_AGAIN: Duration = Duration::from_secs(5);
+/// A leader moves its leadership away from the publisher at most so often.
+const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
+
+/// What this member needs to find its place.
+pub(crate) struct Members {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) dialer: Arc<Dialer>,
+}
+
+/// What one round of asking to be let in came to.
+enum Asked {
+    /// Nobody who answered is in a group.
+    NoGroup,
+    /// Somebody is.
+    Exists,
+}
+
+impl Members {
+    /// Finds a place in the group: by what the store says, by joining, or by founding it.
+    pub(crate) async fn enter(&self) {
+        if self.core.is_empty() {
+            // Nothing was promised in this store, so nothing can be broken.
+            self.standing.confirm();
+        }
+        let mut pulse = self.core.pulse();
+        loop {
+            if pulse.borrow_and_update().voters.contains(&self.standing.raft_id()) {
+                return;
+            }
+            if self.standing.group().is_none() || self.standing.may_take_part() {
+                let asked = self.ask_to_join().await;
+                let fresh = self.standing.group().is_none() && self.core.is_empty();
+                if matches!(asked, Asked::NoGroup) && fresh && self.config.found {
+                    self.found().await;
+                }
+            }
+            tokio::select! {
+                () = wait(&mut pulse) => {}
+                () = sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn found(&self) {
+        let own = Peer {
+            name: self.config.node.clone(),
+            kind: self.config.kind,
+            address: self.config.own_address().to_owned(),
+        };
+        if let Err(error) = self.standing.adopt(Standing::new_group()).await {
+            tracing::error!(%error, "cannot found the cluster");
+            return;
+        }
+        match self.core.found(own).await {
+            Ok(()) => tracing::info!("founded the cluster's group; others may join"),
+            Err(error) => tracing::error!(%error, "cannot found the cluster"),
+        }
+    }
+
+    async fn ask_to_join(&self) -> Asked {
+        let mut asked = Asked::NoGroup;
+        for member in self.config.others() {
+            let Some(mut client) = self.client(&member.name) else { continue };
+            let limit = self.config.timing.order_limit() * 3;
+            let Ok(Ok(answer)) = timeout(limit, client.join(Request::new(self.join_request()))).await else {
+                continue;
+            };
+            use wire::join_answer::Result as Answer;
+            match answer.into_inner().result {
+                Some(Answer::Joined(group)) => {
+                    if let Err(error) = self.standing.adopt(group).await {
+                        tracing::error!(%error, "cannot keep which group this member belongs to");
+                    }
+                    return Asked::Exists;
+                }
+                Some(Answer::NotLeader(_)) => asked = Asked::Exists,
+                Some(Answer::Refused(reason)) => {
+                    tracing::info!(peer = %member.name, %reason, "not let in yet");
+                    asked = Asked::Exists;
+                }
+                Some(Answer::NoGroup(_)) | None => {}
+            }
+        }
+        asked
+    }
+
+    fn join_request(&self) -> wire::JoinRequest {
+        wire::JoinRequest {
+            node: self.config.node.as_str().to_owned(),
+            kind: raft::kind(self.config.kind).into(),
+            address: self.config.own_address().to_owned(),
+            raft_id: self.standing.raft_id(),
+            run: self.standing.run(),
+            incarnation: Bytes::copy_from_slice(&self.standing.incarnation().to_bytes()),
+            timing: Some(convert::timing(&self.config.timing)),
+        }
+    }
+
+    /// Tells the others how often this store was started, until all of them know (rule R8).
+    pub(crate) async fn prove_age(&self) {
+        let mut confirmed = BTreeSet::new();
+        let mut first_round = true;
+        loop {
+            if let Some(group) = self.standing.group() {
+                let missing = self.config.others().filter(|m| !confirmed.contains(&m.name));
+                let asked = missing.map(|m| async { (m.name.clone(), self.confirmed_by(&m.name, &group).await) });
+                for (name, answer) in futures::future::join_all(asked).await {
+                    if answer {
+                        self.standing.confirm();
+                        confirmed.insert(name);
+                    }
+                }
+                let own = BTreeSet::from([self.standing.raft_id()]);
+                if first_round && self.core.pulse().borrow().voters == own {
+                    // The only voter waits for nobody; but it has asked whoever could be asked.
+                    self.standing.confirm();
+                }
+                first_round = false;
+            }
+            let pause = match self.standing.may_take_part() && !confirmed.is_empty() {
+                true => CONFIRM_AGAIN,
+                false => ASK_AGAIN,
+            };
+            let mut changes = self.standing.changes();
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = wait(&mut changes) => {}
+            }
+        }
+    }
+
+    async fn confirmed_by(&self, peer: &NodeName, group: &Bytes) -> bool {
+        let Some(mut client) = self.client(peer) else { return false };
+        let request = wire::ConfirmRequest {
+            group: group.clone(),
+            node: self.config.node.as_str().to_owned(),
+            raft_id: self.standing.raft_id(),
+            run: self.standing.run(),
+            incarnation: Bytes::copy_from_slice(&self.standing.incarnation().to_bytes()),
+        };
+        let answer = timeout(self.config.timing.election_max, client.confirm(Request::new(request))).await;
+        let Ok(Ok(answer)) = answer else { return false };
+        use wire::confirm_answer::Result as Answer;
+        match answer.into_inner().result {
+            Some(Answer::Confirmed(_)) => true,
+            Some(Answer::Behind(known)) => {
+                self.standing.quarantine(format!(
+                    "its store was set back: this is start {} of it, and {peer} knows of start {known}; stop this \
+                     member, remove its role manager's directory, and start it again to join anew",
+                    self.standing.run()
+                ));
+                false
+            }
+            Some(Answer::Refused(reason)) => {
+                tracing::debug!(%peer, %reason, "the store's age was not confirmed");
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Another member tells how often its store was started.
+    pub(crate) async fn hear_age(&self, request: &wire::ConfirmRequest) -> wire::ConfirmAnswer {
+        use wire::confirm_answer::Result as Answer;
+        let result = match (self.standing.group(), convert::incarnation(&request.incarnation)) {
+            (None, _) => Answer::Refused("in no group itself".to_owned()),
+            (Some(group), _) if group != request.group => {
+                tracing::warn!(peer = %request.node, "a member of another group with this cluster's certificate");
+                Answer::Refused("of another group of this cluster".to_owned())
+            }
+            (_, Err(status)) => Answer::Refused(status.message().to_owned()),
+            (Some(_), Ok(life)) => match self.standing.remember(request.raft_id, request.run, life).await {
+                Ok(Remembered::Confirmed) => Answer::Confirmed(wire::Empty {}),
+                Ok(Remembered::Behind { known }) => {
+                    tracing::error!(peer = %request.node, run = request.run, known, "a member's store was set back");
+                    Answer::Behind(known)
+                }
+                Err(error) => Answer::Refused(error.to_string()),
+            },
+        };
+        wire::ConfirmAnswer { result: Some(result) }
+    }
+
+    /// Another member asks to be let in. Its name has been checked against its certificate.
+    pub(crate) async fn let_in(&self, request: &wire::JoinRequest) -> wire::JoinAnswer {
+        use wire::join_answer::Result as Answer;
+        let answer = |result| wire::JoinAnswer { result: Some(result) };
+        let Some(group) = self.standing.group() else { return answer(Answer::NoGroup(wire::Empty {})) };
+        if self.leadership.term().is_none() {
+            return answer(Answer::NotLeader(self.leader().map(String::from).unwrap_or_default()));
+        }
+        match self.try_let_in(request).await {
+            Ok(()) => answer(Answer::Joined(group)),
+            Err(reason) => answer(Answer::Refused(reason)),
+        }
+    }
+
+    async fn try_let_in(&self, request: &wire::JoinRequest) -> Result<(), String> {
+        let name = raft::read_name(&request.node).map_err(|e| e.to_string())?;
+        let kind = raft::read_kind(request.kind).map_err(|e| e.to_string())?;
+        let known = self.config.member(&name).filter(|member| member.kind == kind);
+        known.ok_or_else(|| format!("the leader's configuration has no {kind} '{name}'"))?;
+        if request.timing != Some(convert::timing(&self.config.timing)) {
+            return Err("its timing differs from the cluster's; set the same on all members".to_owned());
+        }
+        if request.address.len() > 255 || request.raft_id == 0 {
+            return Err("a malformed address or Raft id".to_owned());
+        }
+        let life = convert::incarnation(&request.incarnation).map_err(|e| e.message().to_owned())?;
+        match self.standing.remember(request.raft_id, request.run, life).await {
+            Ok(Remembered::Confirmed) => {}
+            Ok(Remembered::Behind { known }) => {
+                return Err(format!("its store was set back: start {known} is known"));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        let id = request.raft_id;
+        let mut pulse = self.core.pulse();
+        let present = pulse.borrow_and_update().clone();
+        if !present.voters.contains(&id) && !present.learners.contains(&id) {
+            let peer = Peer { name, kind, address: request.address.clone() };
+            let added = timeout(self.config.timing.order_limit(), self.core.add_learner(id, peer)).await;
+            added.map_err(|_| "no majority answers".to_owned())?.map_err(|e| e.to_string())?;
+        }
+        // The leader's own task makes it a voter when it has caught up.
+        let voter = pulse.wait_for(|p| p.voters.contains(&id) && !p.joint);
+        match timeout(self.config.timing.order_limit() * 2, voter).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err("it is being brought up to date; ask again".to_owned()),
+        }
+    }
+
+    /// The leader's part: followers that have caught up become voters, voters become members, and leadership
+    /// moves to where it does least harm.
+    pub(crate) async fn tend(&self) {
+        let mut pulse = self.core.pulse();
+        let mut applied = self.core.applied();
+        let mut transferred: Option<BootInstant> = None;
+        loop {
+            let now = pulse.borrow_and_update().clone();
+            applied.mark_unchanged();
+            if self.leadership.term().is_some() {
+                let limit = self.config.timing.order_limit() * 2;
+                match timeout(limit, self.tend_once(&now)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "members were not changed; trying again"),
+                    Err(_) => tracing::debug!("members were not changed in time; trying again"),
+                }
+                if transferred.is_none_or(|at| at.elapsed() > TRANSFER_AGAIN)
+                    && let Some(to) = self.better_leader(&now)
+                {
+                    transferred = Some(BootInstant::now());
+                    tracing::info!(to = ?now.peer(to).map(|p| &p.name), "leadership moves away from the publisher");
+                    let _ = self.core.transfer_to(to).await;
+                }
+            }
+            tokio::select! {
+                () = wait(&mut pulse) => {}
+                () = wait(&mut applied) => {}
+                () = sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn tend_once(&self, pulse: &Pulse) -> Result<(), ProposeError> {
+        if pulse.joint {
+            return self.core.finish_joint().await;
+        }
+        for id in &pulse.learners {
+            let caught_up = pulse.matched.get(id).is_some_and(|m| m + NEARLY_CAUGHT_UP >= pulse.last_index);
+            let Some(peer) = pulse.peer(*id).filter(|_| caught_up) else { continue };
+            let older = pulse.voters.iter().filter(|v| pulse.peer(**v).is_some_and(|p| p.name == peer.name));
+            tracing::info!(name = %peer.name, id, "becomes a voter");
+            self.core.promote(*id, older.copied().collect()).await?;
+            return Ok(());
+        }
+        let state = self.core.applied().borrow().state.clone();
+        for id in &pulse.voters {
+            let Some(peer) = pulse.peer(*id) else { continue };
+            if state.members.get(&peer.name).is_none_or(|member| member.raft_id != *id) {
+                let Peer { name, kind, address } = peer.clone();
+                self.core.propose(Command::Admit { name, kind, address, raft_id: *id }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another voter that should lead instead: the publisher leads only when nobody else can, so that one death
+    /// does not take both (rule R10).
+    fn better_leader(&self, pulse: &Pulse) -> Option<u64> {
+        let state = self.core.applied().borrow().state.clone();
+        let publisher = state.publisher.as_ref().map(|epoch| &epoch.node);
+        // Every new leader has to wait before it moves anything: only while there is nothing to move.
+        if publisher != Some(&self.config.node) || pulse.joint || !self.leadership.at_rest() {
+            return None;
+        }
+        let fit = |id: &&u64| {
+            let caught_up = pulse.matched.get(id).is_some_and(|matched| *matched == pulse.last_index);
+            caught_up && pulse.peer(**id).is_some_and(|peer| self.leadership.knows_live(&peer.name))
+        };
+        let rank = |id: &&u64| (pulse.peer(**id).is_none_or(|peer| peer.kind != MemberKind::Witness), **id);
+        pulse.voters.iter().filter(|id| **id != self.standing.raft_id()).filter(fit).min_by_key(rank).copied()
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeName> {
+        leader_name(&self.core.pulse().borrow())
+    }
+
+    fn client(&self, peer: &NodeName) -> Option<Client> {
+        self.dialer.client(peer, None, Lane::Control)
+    }
+}
+
+/// The name of the member that leads, if one is known.
+pub(crate) fn leader_name(pulse: &Pulse) -> Option<NodeName> {
+    pulse.leader.and_then(|id| pulse.peer(id)).map(|peer| peer.name.clone())
+}

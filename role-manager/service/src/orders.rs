@@ -1,0 +1,102 @@
+//! Administrators' orders on their way to the leader.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+use tonic::Request;
+use twinbox_clock::BootInstant;
+use twinbox_roles_core::{Order, OrderId, Outcome, RolesView};
+use twinbox_wire::roles as wire;
+
+use crate::{
+    CommandError, RolesConfig, convert,
+    dialer::{Dialer, Lane},
+    leader::Leadership,
+    members::leader_name,
+    raft::{Core, ProposeError},
+};
+
+/// How long to wait before a leader is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What passes orders on.
+pub(crate) struct Orders {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) dialer: Arc<Dialer>,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Outcome(Outcome),
+    /// Certainly not proposed.
+    NotProposed,
+    /// It may have been proposed.
+    Unknown,
+    Rejected(String),
+}
+
+impl Orders {
+    /// Carries an order out, or says why not; within 2 E in either case. Trying again under one id is safe: the
+    /// state machine does an order at most once.
+    pub(crate) async fn give(
+        &self,
+        id: OrderId,
+        order: Option<&Order>,
+        view: &RolesView,
+    ) -> Result<(), CommandError> {
+        if !view.quorum {
+            return Err(CommandError::NoMajority { reason: view.reason.clone() });
+        }
+        let limit = self.config.timing.order_limit();
+        let begun = BootInstant::now();
+        let mut perhaps = false;
+        loop {
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let reason = "no leader was found in time; the members may be electing one: try again".to_owned();
+                return Err(if perhaps {
+                    CommandError::Unknown { id }
+                } else {
+                    CommandError::NoMajority { reason }
+                });
+            }
+            match timeout(left, self.attempt(id, order)).await {
+                Ok(Attempt::Outcome(Outcome::Refused(refusal))) => return Err(refusal.into()),
+                Ok(Attempt::Outcome(_)) => return Ok(()),
+                Ok(Attempt::Rejected(reason)) => return Err(CommandError::Rejected { reason }),
+                Ok(Attempt::NotProposed) => sleep(LOOK_AGAIN.min(left)).await,
+                Ok(Attempt::Unknown) => {
+                    perhaps = true;
+                    sleep(LOOK_AGAIN.min(left)).await;
+                }
+                Err(_) => perhaps = true,
+            }
+        }
+    }
+
+    async fn attempt(&self, id: OrderId, order: Option<&Order>) -> Attempt {
+        let Some(leader) = leader_name(&self.core.pulse().borrow()) else { return Attempt::NotProposed };
+        if leader == self.config.node {
+            return match self.leadership.operate(id, order.cloned()).await {
+                Ok(outcome) => Attempt::Outcome(outcome),
+                Err(ProposeError::NotLeader) => Attempt::NotProposed,
+                Err(_) => Attempt::Unknown,
+            };
+        }
+        let Some(mut client) = self.dialer.client(&leader, None, Lane::Control) else {
+            return Attempt::NotProposed;
+        };
+        use wire::operate_answer::Result as Answer;
+        match client.operate(Request::new(convert::operate(id, order))).await.map(|a| a.into_inner().result) {
+            Ok(Some(Answer::Outcome(json))) => match serde_json::from_slice(&json) {
+                Ok(outcome) => Attempt::Outcome(outcome),
+                Err(_) => Attempt::Unknown,
+            },
+            Ok(Some(Answer::NotLeader(_))) => Attempt::NotProposed,
+            Ok(Some(Answer::Refused(reason))) => Attempt::Rejected(reason),
+            Ok(Some(Answer::Unknown(_)) | None) | Err(_) => Attempt::Unknown,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! openraft, and all that names it.
+//!
+//! The rest of the role manager sees a [`Core`]: commands go in, applied state and a [`Pulse`] come out. A core
+//! that ends for any reason is started again in this process (rule R8); calls go on meanwhile.
+
+mod codec;
+mod machine;
+mod network;
+mod runtime;
+mod serve;
+mod store;
+mod types;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use openraft::{
+    ChangeMembers, Config, LogIdOptionExt, ServerState, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    errors::{ClientWriteError, RaftError},
+};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use twinbox_clock::BootInstant;
+use twinbox_disk::Disk;
+use twinbox_roles_core::{Command, Outcome, Timing};
+
+pub(crate) use codec::{kind, read_kind, read_name};
+pub(crate) use machine::Applied;
+pub(crate) use types::{Peer, Types};
+
+use crate::{RolesConfig, RolesError, dialer::Dialer, standing::Standing};
+use machine::Machine;
+use network::Network;
+use store::RaftStore;
+use types::Raft;
+
+/// A snapshot after so many commands …
+const SNAPSHOT_AFTER: u64 = 500;
+/// … and so many of them stay in the log for members that are a little behind.
+const KEEP_IN_LOG: u64 = 100;
+/// The longest pause before a core that ended is started again.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
+
+/// What Raft says of itself, in our words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    pub(crate) term: u64,
+    /// This member leads.
+    pub(crate) leading: bool,
+    pub(crate) leader: Option<u64>,
+    /// When the leader, this member, last knew itself followed by a majority.
+    pub(crate) quorum_heard: Option<BootInstant>,
+    pub(crate) voters: BTreeSet<u64>,
+    pub(crate) learners: BTreeSet<u64>,
+    /// The voters are changing.
+    pub(crate) joint: bool,
+    pub(crate) peers: BTreeMap<u64, Peer>,
+    /// How much of the leader's log each other member is known to have.
+    pub(crate) matched: BTreeMap<u64, u64>,
+    pub(crate) last_index: u64,
+}
+
+impl Pulse {
+    /// The name that goes with a Raft id.
+    pub(crate) fn peer(&self, id: u64) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+}
+
+/// Why a command has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProposeError {
+    #[error("this member does not lead")]
+    NotLeader,
+    #[error("whether it was done is not known")]
+    Unknown,
+    #[error("Raft is not running: {0}")]
+    Stopped(String),
+}
+
+/// Raft in this process.
+pub(crate) struct Core {
+    standing: Arc<Standing>,
+    store: RaftStore,
+    network: Network,
+    config: Arc<Config>,
+    raft: watch::Sender<Option<Raft>>,
+    applied: watch::Sender<Applied>,
+    pulse: watch::Sender<Pulse>,
+}
+
+impl Core {
+    pub(crate) fn open(
+        config: &RolesConfig,
+        disk: Disk,
+        standing: Arc<Standing>,
+        dialer: Arc<Dialer>,
+    ) -> Result<Self, RolesError> {
+        Ok(Self {
+            store: RaftStore::open(disk)?,
+            network: Network { dialer, standing: standing.clone() },
+            config: Arc::new(raft_config(config)?),
+            standing,
+            raft: watch::Sender::new(None),
+            applied: watch::Sender::new(Applied::default()),
+            pulse: watch::Sender::new(Pulse::default()),
+        })
+    }
+
+    /// Starts Raft and keeps it running until the standing says stop.
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, RolesError> {
+        let raft = self.start_core().await?;
+        let core = self.clone();
+        Ok(tokio::spawn(async move { core.keep_running(raft).await }))
+    }
+
+    pub(crate) fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.pulse.subscribe()
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
+        self.applied.subscribe()
+    }
+
+    /// Whether nothing was ever agreed or promised in this store.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
+    /// Begins a group with this member as its only voter.
+    pub(crate) async fn found(&self, own: Peer) -> Result<(), ProposeError> {
+        let members = BTreeMap::from([(self.standing.raft_id(), own)]);
+        match self.raft()?.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+            Err(error) => Err(ProposeError::Stopped(error.to_string())),
+        }
+    }
+
+    /// Proposes a command and waits until it has been applied here.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let written = self.raft()?.client_write(command).await;
+        written.map(|answer| answer.data).map_err(write_error)
+    }
+
+    /// Adds a member that follows and does not vote yet; others of its name that do not vote go.
+    pub(crate) async fn add_learner(&self, id: u64, peer: Peer) -> Result<(), ProposeError> {
+        let pulse = self.pulse.borrow().clone();
+        let stale = pulse.learners.iter().filter(|other| **other != id);
+        let stale = stale.filter(|other| pulse.peer(**other).is_some_and(|p| p.name == peer.name)).copied();
+        let stale: BTreeSet<u64> = stale.collect();
+        let mut changes = Vec::new();
+        if !stale.is_empty() {
+            changes.push(ChangeMembers::RemoveNodes(stale));
+        }
+        changes.push(ChangeMembers::AddNodes(BTreeMap::from([(id, peer)])));
+        self.change(ChangeMembers::Batch(changes)).await
+    }
+
+    /// Makes a follower a voter, in the place of older stores of the same name, by joint consensus.
+    pub(crate) async fn promote(&self, id: u64, instead_of: BTreeSet<u64>) -> Result<(), ProposeError> {
+        let mut changes = vec![ChangeMembers::AddVoterIds(BTreeSet::from([id]))];
+        if !instead_of.is_empty() {
+            changes.push(ChangeMembers::RemoveVoters(instead_of));
+        }
+        self.change(ChangeMembers::Batch(changes)).await
+    }
+
+    /// Ends a change of voters that a leader before this one left half done.
+    pub(crate) async fn finish_joint(&self) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+    }
+
+    /// Asks another voter to lead.
+    pub(crate) async fn transfer_to(&self, id: u64) -> Result<(), ProposeError> {
+        let raft = self.raft()?;
+        raft.trigger().transfer_leader(id).await.map_err(|e| ProposeError::Stopped(e.to_string()))
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, Peer>) -> Result<(), ProposeError> {
+        self.raft()?.change_membership(change, false).await.map(drop).map_err(write_error)
+    }
+
+    fn raft(&self) -> Result<Raft, ProposeError> {
+        let raft = self.raft.borrow().clone();
+        raft.ok_or_else(|| ProposeError::Stopped("it is being started again".to_owned()))
+    }
+
+    async fn start_core(&self) -> Result<Raft, RolesError> {
+        self.standing.core_started();
+        let machine = Machine::new(self.store.clone(), self.applied.clone());
+        let id = self.standing.raft_id();
+        let raft = Raft::new(id, self.config.clone(), self.network.clone(), self.store.clone(), machine)
+            .await
+            .map_err(|e| RolesError::Raft(e.to_string()))?;
+        self.note_pulse(&raft);
+        self.raft.send_replace(Some(raft.clone()));
+        Ok(raft)
+    }
+
+    /// Publishes the pulse; starts a core that ended again.
+    async fn keep_running(&self, mut raft: Raft) {
+        let mut back_off = Duration::from_millis(100);
+        loop {
+            let started = BootInstant::now();
+            self.follow(&raft).await;
+            self.raft.send_replace(None);
+            self.pulse.send_replace(Pulse::default());
+            if raft.shutdown().await.is_err() {
+                tracing::warn!("Raft's core did not end in good order");
+            }
+            loop {
+                if self.standing.stopped() {
+                    return;
+                }
+                if started.elapsed() > LONGEST_BACK_OFF {
+                    back_off = Duration::from_millis(100);
+                }
+                sleep(back_off).await;
+                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+                match self.start_core().await {
+                    Ok(again) => {
+                        raft = again;
+                        break;
+                    }
+                    Err(error) => tracing::error!(%error, "Raft does not start again; trying on"),
+                }
+            }
+        }
+    }
+
+    /// Until this core ends or is to end.
+    async fn follow(&self, raft: &Raft) {
+        let mut metrics = raft.metrics();
+        let mut standing = self.standing.changes();
+        let mut elects = false;
+        loop {
+            if self.standing.stopped() {
+                return;
+            }
+            if let Err(error) = &metrics.borrow_watched().running_state {
+                tracing::error!(%error, "Raft's core has ended; it is started again");
+                return;
+            }
+            if elects != self.standing.may_vote() {
+                elects = !elects;
+                raft.runtime_config().elect(elects);
+            }
+            self.note_pulse(raft);
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                _ = standing.changed() => {}
+                // The end of the silence after a start.
+                () = sleep(self.standing.timing().heartbeat / 4), if !elects => {}
+            }
+        }
+    }
+
+    fn note_pulse(&self, raft: &Raft) {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let alone = membership.voter_ids().eq([metrics.id]);
+        let leading = metrics.state == ServerState::Leader;
+        let quorum_heard = match alone {
+            true => Some(BootInstant::now()),
+            false => metrics.last_quorum_acked.map(|heard| heard.into_inner().0),
+        };
+        let matched = metrics.replication.iter().flatten();
+        let pulse = Pulse {
+            term: metrics.current_term,
+            leading,
+            leader: metrics.current_leader,
+            quorum_heard: quorum_heard.filter(|_| leading),
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            joint: membership.get_joint_config().len() > 1,
+            peers: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
+            matched: matched.map(|(id, log_id)| (*id, log_id.next_index())).collect(),
+            last_index: metrics.last_log_index.map_or(0, |index| index + 1),
+        };
+        self.pulse.send_if_modified(|known| {
+            // The moment alone, which changes all the time, wakes nobody.
+            let first = known.quorum_heard.is_none() && pulse.quorum_heard.is_some();
+            known.quorum_heard = pulse.quorum_heard;
+            let changed = first || *known != pulse;
+            *known = pulse;
+            changed
+        });
+    }
+
+    /// When the leader, this member, last knew itself followed by a majority: as of now, not as of the pulse.
+    pub(crate) fn quorum_heard(&self, term: u64) -> Option<BootInstant> {
+        let raft = self.raft.borrow().clone()?;
+        self.note_pulse(&raft);
+        let pulse = self.pulse.borrow();
+        pulse.quorum_heard.filter(|_| pulse.leading && pulse.term == term)
+    }
+}
+
+fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ProposeError::NotLeader,
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Unknown,
+        other => ProposeError::Stopped(other.to_string()),
+    }
+}
+
+fn raft_config(config: &RolesConfig) -> Result<Config, RolesError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let Timing { heartbeat, election_min, election_max, .. } = config.timing;
+    let raft = Config {
+        cluster_name: config.cluster.to_string(),
+        heartbeat_interval: millis(heartbeat),
+        election_timeout_min: millis(election_min),
+        election_timeout_max: millis(election_max),
+        install_snapshot_timeout: millis(election_max),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
+        max_in_snapshot_log_to_keep: KEEP_IN_LOG,
+        // A leader that was killed and is back in 100 ms knows of no lease (rule R4).
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        // Switched on when this member may vote.
+        enable_elect: false,
+        // A leader that is cut off one way must let the others elect.
+        quorum_loss_probe_interval: Some(2 * millis(election_max)),
+        ..Config::default()
+    };
+    raft.validate().map_err(|e| RolesError::Raft(e.to_string()))
+}

@@ -1,0 +1,165 @@
+//! Raft's calls to other members, each bounded in time, heartbeats and snapshots on connections of their own.
+
+use std::{future::Future, sync::Arc};
+
+use openraft::{
+    RaftNetworkFactory, RaftNetworkV2,
+    errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{Backoff, RPCOption},
+    raft::{
+        AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    },
+};
+use tonic::{Response, Status};
+use twinbox_wire::roles as wire;
+
+use super::{
+    Peer, Types, codec,
+    types::{AppendRequest, Snapshot, Vote, VoteRequest, VoteResponse},
+};
+use crate::{
+    dialer::{Client, Dialer, Lane},
+    standing::Standing,
+};
+
+/// Makes the clients that openraft asks for.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// Raft's calls to one member.
+pub(crate) struct Link {
+    network: Network,
+    target: u64,
+    peer: Peer,
+    lane: Lane,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Link {
+        Link { network: self.clone(), target, peer: node.clone(), lane: Lane::Raft }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> Link {
+        Link { network: self.clone(), target, peer: node.clone(), lane: Lane::Heartbeat }
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Peer) -> Link {
+        Link { network: self.clone(), target, peer: node.clone(), lane: Lane::Snapshot }
+    }
+}
+
+fn unreachable(reason: impl ToString) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(reason))
+}
+
+impl Link {
+    fn client(&self) -> Result<Client, RPCError<Types>> {
+        // A voter whose own run number is in doubt asks nobody for anything (rule R8).
+        if !self.network.standing.may_take_part() {
+            return Err(unreachable("this member may not take part in Raft yet"));
+        }
+        let client = self.network.dialer.client(&self.peer.name, Some(&self.peer.address), self.lane);
+        client.ok_or_else(|| unreachable(format!("no usable address for {}", self.peer.name)))
+    }
+
+    fn envelope(&self) -> wire::Envelope {
+        let (group, from) = self.network.standing.group_and_id();
+        wire::Envelope { group, from, to: self.target }
+    }
+
+    async fn bounded<T>(
+        &self,
+        option: &RPCOption,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, RPCError<Types>> {
+        match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(unreachable(format!("{}: {}", self.peer.name, status.message()))),
+            Err(_) => Err(unreachable(format!("{} did not answer within {:?}", self.peer.name, option.hard_ttl()))),
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = bytes::Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let request = codec::append(&rpc, self.envelope()).map_err(unreachable)?;
+        let answer = self.bounded(&option, client.append(request)).await?;
+        codec::read_append_answer(&answer).map_err(unreachable)
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
+        let mut client = self.client()?;
+        let request = codec::vote_request(&rpc, self.envelope());
+        let answer = self.bounded(&option, client.vote(request)).await?;
+        codec::read_vote_answer(&answer).map_err(unreachable)
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
+        let mut client = self.client()?;
+        let request = codec::vote_request(&rpc, self.envelope());
+        let answer = self.bounded(&option, client.pre_vote(request)).await?;
+        codec::read_vote_answer(&answer).map_err(unreachable)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let mut client = self.client()?;
+        let request = wire::InstallRequest {
+            envelope: Some(self.envelope()),
+            vote: Some(codec::vote(&vote)),
+            snapshot: Some(codec::snapshot(&snapshot.meta, snapshot.snapshot)),
+        };
+        let answer = tokio::select! {
+            answer = self.bounded(&option, client.install(request)) => answer?,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        let vote = answer.vote.as_ref().map(codec::read_vote);
+        Ok(SnapshotResponse::new(vote.ok_or_else(|| unreachable("an answer without a vote"))?))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let message = wire::TransferRequest {
+            envelope: Some(self.envelope()),
+            from_leader: Some(codec::vote(request.from_leader())),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(codec::log_id),
+        };
+        let answer = self.bounded(&option, client.transfer(message)).await?;
+        Ok(match answer.accepted {
+            true => Ok(()),
+            false => {
+                let expected = request.last_log_id().copied();
+                Err(TransferLeaderError::LogNotFlushed { expected, actual: None })
+            }
+        })
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // Members come back at any time: never wait longer than an election.
+        let patience = self.network.standing.timing().election_max;
+        let steps = (0..).map(move |i: u32| patience.min(std::time::Duration::from_millis(25 << i.min(5))));
+        Some(Backoff::new(steps))
+    }
+}

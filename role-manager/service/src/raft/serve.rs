@@ -1,0 +1,88 @@
+//! The server side of Raft's calls.
+
+use tonic::Status;
+use twinbox_wire::roles as wire;
+
+use super::{
+    Core, codec,
+    codec::Malformed,
+    types::{Raft, Vote},
+};
+
+fn bad(error: Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn fatal(error: impl ToString) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+fn vote_of(vote: Option<&wire::Vote>) -> Result<Vote, Status> {
+    vote.map(codec::read_vote).ok_or_else(|| Status::invalid_argument("a vote is missing"))
+}
+
+impl Core {
+    fn running(&self) -> Result<Raft, Status> {
+        self.raft().map_err(fatal)
+    }
+
+    /// Whether a call may be answered: not before the run number is confirmed (rule R8).
+    fn taking_part(&self) -> Result<Raft, Status> {
+        match self.standing.may_take_part() {
+            true => self.running(),
+            false => Err(Status::unavailable(self.standing.obstacle())),
+        }
+    }
+
+    fn voting(&self) -> Result<Raft, Status> {
+        match self.standing.may_vote() {
+            true => self.taking_part(),
+            false => Err(Status::unavailable("it does not vote so soon after its start")),
+        }
+    }
+
+    pub(crate) async fn serve_append(&self, request: &wire::AppendRequest) -> Result<wire::AppendAnswer, Status> {
+        let raft = self.taking_part()?;
+        let request = codec::read_append(request).map_err(bad)?;
+        raft.append_entries(request).await.map(|answer| codec::append_answer(&answer)).map_err(fatal)
+    }
+
+    pub(crate) async fn serve_vote(&self, request: &wire::VoteRequest) -> Result<wire::VoteAnswer, Status> {
+        let raft = self.voting()?;
+        let request = codec::read_vote_request(request).map_err(bad)?;
+        raft.vote(request).await.map(|answer| codec::vote_answer(&answer)).map_err(fatal)
+    }
+
+    pub(crate) async fn serve_pre_vote(&self, request: &wire::VoteRequest) -> Result<wire::VoteAnswer, Status> {
+        let raft = self.voting()?;
+        let request = codec::read_vote_request(request).map_err(bad)?;
+        raft.pre_vote(request).await.map(|answer| codec::vote_answer(&answer)).map_err(fatal)
+    }
+
+    pub(crate) async fn serve_install(
+        &self,
+        request: &wire::InstallRequest,
+    ) -> Result<wire::InstallAnswer, Status> {
+        let raft = self.taking_part()?;
+        let vote = vote_of(request.vote.as_ref())?;
+        let snapshot = request.snapshot.as_ref().ok_or_else(|| Status::invalid_argument("no snapshot"))?;
+        let snapshot = codec::read_snapshot(snapshot).map_err(bad)?;
+        // What cannot be read would end the core: refuse it here.
+        serde_json::from_slice::<twinbox_roles_core::State>(&snapshot.snapshot)
+            .map_err(|e| Status::invalid_argument(format!("a malformed snapshot: {e}")))?;
+        let answer = raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
+        Ok(wire::InstallAnswer { vote: Some(codec::vote(&answer.vote)) })
+    }
+
+    pub(crate) async fn serve_transfer(
+        &self,
+        request: &wire::TransferRequest,
+    ) -> Result<wire::TransferAnswer, Status> {
+        let raft = self.voting()?;
+        let from = vote_of(request.from_leader.as_ref())?;
+        let last = request.last.as_ref().map(codec::read_log_id);
+        let request = openraft::raft::TransferLeaderRequest::new(from, request.to, last);
+        let answer = raft.handle_transfer_leader(request).await.map_err(fatal)?;
+        Ok(wire::TransferAnswer { accepted: answer.is_ok() })
+    }
+}

@@ -1,0 +1,157 @@
+//! The gRPC service that members call. Whoever calls must be a configured member by its certificate, and may
+//! speak only for itself.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+use twinbox_ids::NodeName;
+use twinbox_roles_core::NoGrant;
+use twinbox_wire::roles::{self as wire, roles_server};
+
+use crate::{
+    RolesConfig, convert,
+    leader::{Leadership, NotGranted},
+    members::Members,
+    raft::{Core, ProposeError},
+    standing::Standing,
+};
+
+/// The role manager's gRPC service.
+#[derive(Clone)]
+pub struct RolesService {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) members: Arc<Members>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl RolesService {
+    /// Who calls, if it is a member that this one knows.
+    fn caller<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
+        if self.standing.stopped() {
+            return Err(Status::unavailable("this member is shutting down"));
+        }
+        let peer = self.config.tls.admit(request)?;
+        match self.config.member(&peer.name) {
+            Some(_) => Ok(peer.name),
+            None => {
+                tracing::warn!(peer = %peer.name, "refused: a certificate of this cluster, but no configured member");
+                Err(Status::permission_denied(format!("'{}' is not among the configured members", peer.name)))
+            }
+        }
+    }
+
+    /// A request that names its sender must come from it.
+    fn caller_is<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
+        let caller = self.caller(request)?;
+        if caller.as_str() == claimed {
+            return Ok(());
+        }
+        tracing::warn!(peer = %caller, claimed, "refused: a member speaks for another");
+        Err(Status::permission_denied(format!("'{caller}' may not speak for '{claimed}'")))
+    }
+
+    /// Checks from whom, to whom and in which group a Raft call is.
+    async fn raft_caller<T>(&self, request: &Request<T>, envelope: Option<&wire::Envelope>) -> Result<(), Status> {
+        let caller = self.caller(request)?;
+        let envelope = envelope.ok_or_else(|| Status::invalid_argument("an envelope is missing"))?;
+        if envelope.to != self.standing.raft_id() {
+            return Err(Status::failed_precondition("this store is another than the one called"));
+        }
+        let named = self.core.pulse().borrow().peer(envelope.from).map(|peer| peer.name.clone());
+        if named.is_some_and(|name| name != caller) {
+            tracing::warn!(peer = %caller, "refused: a member uses the Raft id of another");
+            return Err(Status::permission_denied("the Raft id of another member"));
+        }
+        match self.standing.group() {
+            Some(group) if group == envelope.group => Ok(()),
+            Some(_) => Err(Status::failed_precondition("of another group of this cluster")),
+            // Nobody knows our Raft id but who was asked to let us in.
+            None if self.core.is_empty() => {
+                let adopted = self.standing.adopt(envelope.group.clone()).await;
+                adopted.map_err(|e| Status::unavailable(e.to_string()))
+            }
+            None => Err(Status::failed_precondition("in no group")),
+        }
+    }
+
+    fn leader(&self) -> String {
+        self.members.leader().map(String::from).unwrap_or_default()
+    }
+}
+
+#[tonic::async_trait]
+impl roles_server::Roles for RolesService {
+    async fn append(&self, request: Request<wire::AppendRequest>) -> Answer<wire::AppendAnswer> {
+        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.core.serve_append(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn vote(&self, request: Request<wire::VoteRequest>) -> Answer<wire::VoteAnswer> {
+        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.core.serve_vote(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn pre_vote(&self, request: Request<wire::VoteRequest>) -> Answer<wire::VoteAnswer> {
+        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.core.serve_pre_vote(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn install(&self, request: Request<wire::InstallRequest>) -> Answer<wire::InstallAnswer> {
+        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.core.serve_install(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn transfer(&self, request: Request<wire::TransferRequest>) -> Answer<wire::TransferAnswer> {
+        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.core.serve_transfer(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn confirm(&self, request: Request<wire::ConfirmRequest>) -> Answer<wire::ConfirmAnswer> {
+        self.caller_is(&request, &request.get_ref().node)?;
+        Ok(Response::new(self.members.hear_age(request.get_ref()).await))
+    }
+
+    async fn join(&self, request: Request<wire::JoinRequest>) -> Answer<wire::JoinAnswer> {
+        self.caller_is(&request, &request.get_ref().node)?;
+        Ok(Response::new(self.members.let_in(request.get_ref()).await))
+    }
+
+    async fn keep_alive(&self, request: Request<wire::KeepAliveRequest>) -> Answer<wire::KeepAliveAnswer> {
+        use wire::keep_alive_answer::Result as Result_;
+        self.caller_is(&request, &request.get_ref().node)?;
+        let message = request.get_ref();
+        let result = if message.timing != Some(convert::timing(&self.config.timing)) {
+            Result_::Refused("its timing differs from the cluster's; set the same on all members".to_owned())
+        } else {
+            match self.leadership.keep_alive(&convert::read_keep_alive(message)?) {
+                Ok(grant) => Result_::Granted(convert::grant(&grant)),
+                Err(NotGranted::NotLeader) => Result_::NotLeader(self.leader()),
+                Err(NotGranted::No(NoGrant::NoQuorum { .. })) => Result_::NotLeader(String::new()),
+                Err(NotGranted::No(reason)) => Result_::Refused(reason.to_string()),
+            }
+        };
+        Ok(Response::new(wire::KeepAliveAnswer { result: Some(result) }))
+    }
+
+    async fn operate(&self, request: Request<wire::OperateRequest>) -> Answer<wire::OperateAnswer> {
+        use wire::operate_answer::Result as Result_;
+        self.caller(&request)?;
+        let (id, order) = convert::read_operate(request.get_ref())?;
+        let proposed = timeout(self.config.timing.order_limit(), self.leadership.operate(id, order)).await;
+        let result = match proposed {
+            Ok(Ok(outcome)) => match serde_json::to_vec(&outcome) {
+                Ok(json) => Result_::Outcome(json.into()),
+                Err(error) => Result_::Refused(error.to_string()),
+            },
+            Ok(Err(ProposeError::NotLeader)) => Result_::NotLeader(self.leader()),
+            Ok(Err(ProposeError::Stopped(reason))) => Result_::Refused(reason),
+            Ok(Err(ProposeError::Unknown)) | Err(_) => Result_::Unknown(wire::Empty {}),
+        };
+        Ok(Response::new(wire::OperateAnswer { result: Some(result) }))
+    }
+}

@@ -1,0 +1,246 @@
+//! Who this member is in the Raft group, and whether it may take part (rules R4 and R8).
+//!
+//! A store has a random Raft id and counts its starts. The others remember the highest count that they were
+//! told; a store that counts less than is remembered has been set back (a restored disk) and could vote twice:
+//! it takes no part until somebody removes it and lets the member join anew.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use twinbox_clock::BootInstant;
+use twinbox_disk::{Disk, DiskError, TransactError, Transaction};
+use twinbox_ids::Incarnation;
+use twinbox_roles_core::Timing;
+
+use crate::{RolesConfig, RolesError};
+
+const OWNER: &[u8] = b"member/name";
+const RAFT_ID: &[u8] = b"member/raft-id";
+const RUN: &[u8] = b"member/run";
+const GROUP: &[u8] = b"member/group";
+const SEEN: &[u8] = b"seen/";
+
+/// How long a group's id is, in bytes.
+const GROUP_BYTES: usize = 16;
+
+/// What a member remembers of another's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    /// It is now.
+    Confirmed,
+    /// A later start is known.
+    Behind {
+        /// The number of that one.
+        known: u64,
+    },
+}
+
+/// Whether this member may take part.
+pub(crate) struct Standing {
+    disk: Disk,
+    timing: Timing,
+    raft_id: u64,
+    run: u64,
+    incarnation: Incarnation,
+    stopped: AtomicBool,
+    inner: Mutex<Inner>,
+    /// Counts changes of what [`Self::obstacle`] and [`Self::may_take_part`] say.
+    changed: watch::Sender<u64>,
+}
+
+struct Inner {
+    group: Option<Bytes>,
+    /// When this process, or the Raft core in it, began.
+    since: BootInstant,
+    confirmed: bool,
+    quarantine: Option<String>,
+}
+
+impl Standing {
+    /// Reads who the store says that this member is, and counts the start.
+    pub(crate) async fn open(config: &RolesConfig, disk: Disk) -> Result<Self, RolesError> {
+        let unreadable = |what| {
+            let dir = disk.dir().to_owned();
+            RolesError::Unreadable { dir, what, detail: "it has the wrong length".to_owned() }
+        };
+        if let Some(owner) = disk.get(OWNER)?.filter(|owner| *owner != config.node.as_str().as_bytes()) {
+            return Err(RolesError::ForeignStore {
+                dir: disk.dir().to_owned(),
+                owner: String::from_utf8_lossy(&owner).into_owned(),
+                node: config.node.clone(),
+            });
+        }
+        let number = |value: Option<Vec<u8>>, what| match value {
+            None => Ok::<_, RolesError>(None),
+            Some(bytes) => Ok(Some(u64::from_be_bytes(bytes.try_into().map_err(|_| unreadable(what))?))),
+        };
+        // Zero would be what protobuf leaves out.
+        let raft_id = number(disk.get(RAFT_ID)?, "Raft id")?.unwrap_or_else(|| rand::random::<u64>().max(1));
+        let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0) + 1;
+        let group = disk.get(GROUP)?.map(Bytes::from);
+        let owner = config.node.as_str().to_owned();
+        let counted = disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
+            t.put(OWNER, owner)?;
+            t.put(RAFT_ID, raft_id.to_be_bytes())?;
+            t.put(RUN, run.to_be_bytes())
+        });
+        counted.await.map_err(disk_error)?;
+        Ok(Self {
+            timing: config.timing,
+            raft_id,
+            run,
+            incarnation: config.incarnation,
+            stopped: AtomicBool::new(false),
+            inner: Mutex::new(Inner { group, since: BootInstant::now(), confirmed: false, quarantine: None }),
+            changed: watch::Sender::new(0),
+            disk,
+        })
+    }
+
+    pub(crate) fn raft_id(&self) -> u64 {
+        self.raft_id
+    }
+
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// The group that this store belongs to, if it belongs to one.
+    pub(crate) fn group(&self) -> Option<Bytes> {
+        self.inner().group.clone()
+    }
+
+    pub(crate) fn group_and_id(&self) -> (Bytes, u64) {
+        (self.group().unwrap_or_default(), self.raft_id)
+    }
+
+    /// This store now belongs to a group; durable when it returns. A store belongs to one group for ever.
+    pub(crate) async fn adopt(&self, group: Bytes) -> Result<(), DiskError> {
+        if group.len() != GROUP_BYTES || self.group().is_some() {
+            return Ok(());
+        }
+        let value = group.to_vec();
+        self.disk.transact(move |t| t.put(GROUP, value)).await.map_err(disk_error)?;
+        self.inner().group = Some(group);
+        self.note_change();
+        Ok(())
+    }
+
+    /// A new group.
+    pub(crate) fn new_group() -> Bytes {
+        Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes())
+    }
+
+    /// Another member says that its store was started for the `run`th time. Durable when confirmed.
+    pub(crate) async fn remember(
+        &self,
+        raft_id: u64,
+        run: u64,
+        incarnation: Incarnation,
+    ) -> Result<Remembered, DiskError> {
+        let key = [SEEN, &raft_id.to_be_bytes()].concat();
+        let told = [&run.to_be_bytes()[..], &incarnation.to_bytes()].concat();
+        let remembering = self.disk.transact(move |t| -> Result<Remembered, DiskError> {
+            if let Some(seen) = t.get(&key)? {
+                let known = seen.first_chunk().map_or(u64::MAX, |number| u64::from_be_bytes(*number));
+                // The same number from another life is a copy of the store.
+                if known > run || (known == run && seen != told) {
+                    return Ok(Remembered::Behind { known });
+                }
+                if seen == told {
+                    return Ok(Remembered::Confirmed);
+                }
+            }
+            t.put(key, told)?;
+            Ok(Remembered::Confirmed)
+        });
+        remembering.await.map_err(disk_error)
+    }
+
+    /// One other has confirmed the run number, or there is no other who could know better.
+    pub(crate) fn confirm(&self) {
+        let mut inner = self.inner();
+        if !std::mem::replace(&mut inner.confirmed, true) {
+            drop(inner);
+            self.note_change();
+        }
+    }
+
+    /// Another knows of a later start of this store.
+    pub(crate) fn quarantine(&self, reason: String) {
+        let mut inner = self.inner();
+        if inner.quarantine.is_none() {
+            tracing::error!(%reason, "this member takes no part in decisions");
+            inner.quarantine = Some(reason);
+            drop(inner);
+            self.note_change();
+        }
+    }
+
+    /// Whether Raft may be answered, and others asked.
+    pub(crate) fn may_take_part(&self) -> bool {
+        let inner = self.inner();
+        inner.confirmed && inner.quarantine.is_none() && !self.stopped.load(SeqCst)
+    }
+
+    /// Whether this voter may vote and stand: not before E(1+ρ) after its start (rule R4).
+    pub(crate) fn may_vote(&self) -> bool {
+        self.may_take_part() && self.inner().since.elapsed() >= self.timing.silence_after_start()
+    }
+
+    /// The Raft core in this process begins anew, and knows no more than a new process would.
+    pub(crate) fn core_started(&self) {
+        self.inner().since = BootInstant::now();
+    }
+
+    /// In words, what keeps this member out; empty when nothing does.
+    pub(crate) fn obstacle(&self) -> String {
+        let inner = self.inner();
+        match (&inner.quarantine, &inner.group, inner.confirmed) {
+            (Some(reason), ..) => reason.clone(),
+            (None, None, _) => "it has not joined the cluster yet".to_owned(),
+            (None, Some(_), false) => "no other member has confirmed yet that its store is the latest".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// No more from this process.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, SeqCst);
+        self.note_change();
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped.load(SeqCst)
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn note_change(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn disk_error(error: TransactError<DiskError>) -> DiskError {
+    match error {
+        TransactError::Refused(error) | TransactError::Disk(error) => error,
+    }
+}

@@ -1,0 +1,353 @@
+//! Clusters of real members: each in a runtime of its own, so that killing it stops everything at once, with
+//! mutual TLS on loopback and links that can be cut without anybody being told.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+    time::sleep,
+};
+use twinbox_clock::BootInstant;
+use twinbox_ids::{ClusterId, Epoch, Incarnation, NodeName};
+use twinbox_pki::{CertificateAuthority, NodeIdentity};
+use twinbox_roles::{
+    Duty, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, RolesError, RolesView, ServiceHealth,
+    Status, Timing,
+};
+
+/// Nothing here takes longer unless it is broken; the machine may be busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+/// One cluster at a time: they measure time, and the machine is small.
+pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+
+pub fn turn() -> Turn {
+    let file = File::create(std::env::temp_dir().join("twinbox-roles-tests.lock")).expect("a lock file");
+    file.lock().expect("a lock");
+    Turn(file)
+}
+
+/// A cluster of nodes `a`, `b`, … and perhaps a witness `w`.
+pub struct Cluster {
+    _turn: Turn,
+    pub dir: TempDir,
+    id: ClusterId,
+    links: Runtime,
+    cuts: BTreeMap<(NodeName, NodeName), Arc<AtomicBool>>,
+    proxies: BTreeMap<(NodeName, NodeName), SocketAddr>,
+    own: BTreeMap<NodeName, SocketAddr>,
+    kinds: BTreeMap<NodeName, MemberKind>,
+    pub timing: Timing,
+    pub members: BTreeMap<NodeName, Running>,
+}
+
+/// A member that runs.
+pub struct Running {
+    runtime: Option<Runtime>,
+    pub roles: Roles,
+    pub gate: Gate,
+    pub incarnation: Incarnation,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+impl Cluster {
+    /// Certificates, directories and links for these members; nobody runs yet. A name that begins with `w` is a
+    /// witness.
+    pub fn prepare(names: &[&str]) -> Self {
+        let turn = turn();
+        init_log();
+        let dir = TempDir::new().expect("a directory");
+        let id = ClusterId::random();
+        let authority = CertificateAuthority::create(id, "test").expect("an authority");
+        let mut kinds = BTreeMap::new();
+        let mut own = BTreeMap::new();
+        for text in names {
+            let witness = text.starts_with('w');
+            let kind = if witness { MemberKind::Witness } else { MemberKind::Node };
+            let pki = if witness { twinbox_pki::MemberKind::Witness } else { twinbox_pki::MemberKind::Node };
+            let tls = dir.path().join(text).join("tls");
+            std::fs::create_dir_all(&tls).expect("a directory");
+            authority.issue(&name(text), pki).expect("a certificate").save(&tls).expect("saved");
+            kinds.insert(name(text), kind);
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            own.insert(name(text), listener.local_addr().expect("an address"));
+        }
+        let mut cluster = Self {
+            _turn: turn,
+            dir,
+            id,
+            links: runtime(),
+            cuts: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            own,
+            kinds,
+            timing: Timing::lan(),
+            members: BTreeMap::new(),
+        };
+        cluster.lay_links();
+        cluster
+    }
+
+    /// The same, and everybody runs; the first founds the group.
+    pub fn start(names: &[&str]) -> Self {
+        let mut cluster = Self::prepare(names);
+        for (i, text) in names.iter().enumerate() {
+            cluster.run(text, i == 0);
+        }
+        cluster
+    }
+
+    /// The same, and everybody is in service and the notifier runs.
+    pub fn formed(names: &[&str]) -> Self {
+        let cluster = Self::start(names);
+        cluster.wait_formed();
+        cluster
+    }
+
+    fn lay_links(&mut self) {
+        for from in self.kinds.keys() {
+            for (to, target) in &self.own {
+                if from != to {
+                    let cut = Arc::new(AtomicBool::new(false));
+                    let listener = self.links.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+                    let address = listener.local_addr().expect("an address");
+                    self.links.spawn(forward(listener, *target, cut.clone()));
+                    self.cuts.insert((from.clone(), to.clone()), cut);
+                    self.proxies.insert((from.clone(), to.clone()), address);
+                }
+            }
+        }
+    }
+
+    pub fn roles_dir(&self, text: &str) -> PathBuf {
+        self.dir.path().join(text).join("roles")
+    }
+
+    pub fn identity(&self, text: &str) -> Arc<NodeIdentity> {
+        Arc::new(NodeIdentity::load(&self.dir.path().join(text).join("tls")).expect("an identity"))
+    }
+
+    pub fn address(&self, text: &str) -> SocketAddr {
+        self.own[&name(text)]
+    }
+
+    pub fn config(&self, text: &str, found: bool) -> RolesConfig {
+        let node = name(text);
+        let members = self.kinds.iter().map(|(member, kind)| {
+            let address = match *member == node {
+                true => self.own[member],
+                false => self.proxies[&(node.clone(), member.clone())],
+            };
+            MemberAddress { name: member.clone(), kind: *kind, address: address.to_string() }
+        });
+        RolesConfig {
+            kind: self.kinds[&node],
+            cluster: self.id,
+            incarnation: Incarnation::random(),
+            members: members.collect(),
+            dir: self.roles_dir(text),
+            timing: self.timing,
+            tls: self.identity(text),
+            found,
+            node,
+        }
+    }
+
+    /// Starts a member. Its services are well from the start.
+    pub fn run(&mut self, text: &str, found: bool) {
+        let config = self.config(text, found);
+        let (address, incarnation, tls) = (self.address(text), config.incarnation, config.tls.clone());
+        let runtime = runtime();
+        let roles = runtime.block_on(async {
+            let limit = BootInstant::now() + PATIENCE;
+            // What a killed member held is freed a moment after its death.
+            let roles = loop {
+                match Roles::start(config.clone()).await {
+                    Err(RolesError::Disk(error)) if BootInstant::now() < limit => {
+                        tracing::info!(%error, "not yet");
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                    other => break other.expect("it starts"),
+                }
+            };
+            let listener = loop {
+                match TcpListener::bind(address).await {
+                    Err(_) if BootInstant::now() < limit => sleep(Duration::from_millis(10)).await,
+                    other => break other.expect("the port is free"),
+                }
+            };
+            let incoming = tls.listen(listener);
+            let serving = tls.server().add_service(roles.service()).serve_with_incoming(incoming);
+            tokio::spawn(async move { serving.await.expect("it serves") });
+            roles
+        });
+        roles.report(well());
+        let gate = roles.gate(Duty::Notifier);
+        self.members.insert(name(text), Running { runtime: Some(runtime), roles, gate, incarnation });
+    }
+
+    /// Stops a member between two instructions: nothing is released, nobody is told.
+    pub fn kill(&mut self, text: &str) {
+        drop(self.members.remove(&name(text)).expect("it runs"));
+    }
+
+    /// Stops a member in good order.
+    pub fn stop(&mut self, text: &str) {
+        let member = self.members.remove(&name(text)).expect("it runs");
+        member.runtime.as_ref().expect("a runtime").block_on(member.roles.shutdown());
+    }
+
+    /// Cuts or heals the links between one member and all others.
+    pub fn isolate(&self, text: &str, cut: bool) {
+        for ((from, to), link) in &self.cuts {
+            if from.as_str() == text || to.as_str() == text {
+                link.store(cut, SeqCst);
+            }
+        }
+    }
+
+    pub fn roles(&self, text: &str) -> &Roles {
+        &self.members[&name(text)].roles
+    }
+
+    pub fn view(&self, text: &str) -> Arc<RolesView> {
+        self.roles(text).watch().borrow().clone()
+    }
+
+    /// Runs an order on a member's own runtime.
+    pub fn order<T>(&self, text: &str, f: impl AsyncFnOnce(&Roles) -> T) -> T {
+        let member = &self.members[&name(text)];
+        member.runtime.as_ref().expect("a runtime").block_on(f(&member.roles))
+    }
+
+    /// Waits until something holds, and says how long that took.
+    pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Duration {
+        let begun = BootInstant::now();
+        while !holds(self) {
+            if begun.elapsed() > PATIENCE {
+                let views: Vec<_> = self.members.keys().map(|n| self.view(n.as_str())).collect();
+                panic!("after {PATIENCE:?} still not: {what}\n{views:#?}");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        begun.elapsed()
+    }
+
+    pub fn wait_formed(&self) {
+        let took = self.until("every running member is in service and the notifier runs", |c| {
+            let running: Vec<_> = c.members.keys().cloned().collect();
+            c.members.keys().all(|n| {
+                let view = c.view(n.as_str());
+                view.quorum
+                    && view.reason.is_empty()
+                    && running.iter().all(|m| view.member(m).is_some_and(|m| m.status == Status::InService))
+            }) && c.holder().is_some()
+        });
+        println!("formed after {took:?}");
+    }
+
+    /// Who may act as notifier now. Two at once is what must never be.
+    pub fn holder(&self) -> Option<(NodeName, Epoch)> {
+        let open: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|(name, member)| {
+                let epoch = member.gate.holding().borrow().clone()?;
+                member.gate.check(&epoch).ok().map(|()| (name.clone(), epoch))
+            })
+            .collect();
+        assert!(open.len() < 2, "two act at once: {open:?}");
+        open.into_iter().next()
+    }
+
+    pub fn holder_is(&self, text: &str) -> bool {
+        self.holder().is_some_and(|(holder, _)| holder.as_str() == text)
+    }
+
+    /// Who leads, as the given member knows.
+    pub fn leader(&self, asked: &str) -> Option<NodeName> {
+        self.view(asked).leader.clone()
+    }
+}
+
+/// A report in which everything works.
+pub fn well() -> HealthReport {
+    HealthReport { services: vec![ServiceHealth { name: "calls".into(), ok: true, detail: String::new() }] }
+}
+
+/// A report in which the store has failed.
+pub fn ill() -> HealthReport {
+    let detail = "the disk says no".into();
+    HealthReport { services: vec![ServiceHealth { name: "store".into(), ok: false, detail }] }
+}
+
+async fn forward(listener: TcpListener, target: SocketAddr, cut: Arc<AtomicBool>) {
+    loop {
+        let Ok((near, _)) = listener.accept().await else { return };
+        let cut = cut.clone();
+        tokio::spawn(async move {
+            while cut.load(SeqCst) {
+                sleep(Duration::from_millis(5)).await;
+            }
+            let Ok(far) = TcpStream::connect(target).await else { return };
+            let _ = (near.set_nodelay(true), far.set_nodelay(true));
+            let (near_in, near_out) = near.into_split();
+            let (far_in, far_out) = far.into_split();
+            tokio::select! {
+                () = copy(near_in, far_out, &cut) => {}
+                () = copy(far_in, near_out, &cut) => {}
+            }
+        });
+    }
+}
+
+/// Copies; while the link is cut nothing gets through and nobody is told.
+async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, cut: &AtomicBool) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let Ok(length) = from.read(&mut buffer).await else { return };
+        while cut.load(SeqCst) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        if length == 0 || to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn init_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("TWINBOX_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+}

@@ -1,0 +1,124 @@
+//! What the disk is for: members that come back, with their store, without it, or with one that was set back.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{Cluster, name, well};
+use tonic::{Code, Request};
+use twinbox_roles::Status;
+use twinbox_wire::roles::{self as wire, roles_client::RolesClient};
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
+#[test]
+fn all_are_killed_and_come_back_with_what_was_agreed() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    let (holder, old) = cluster.holder().expect("somebody");
+    let other = if holder == name("a") { name("b") } else { name("a") };
+    cluster.order("w", async |roles| roles.deactivate(&other).await).expect("done");
+    for member in ["a", "b", "w"] {
+        cluster.kill(member);
+    }
+    for member in ["a", "b", "w"] {
+        cluster.run(member, false);
+    }
+    cluster.until("the notifier runs, in a later epoch", |c| c.holder().is_some_and(|(_, epoch)| epoch > old));
+    let view = cluster.view("w");
+    assert_eq!(view.member(&other).map(|m| m.status), Some(Status::Deactivated), "an order was forgotten");
+    assert!(cluster.holder_is(holder.as_str()));
+}
+
+#[test]
+fn a_member_whose_store_was_wiped_joins_as_a_new_voter() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    for victim in ["w", "b"] {
+        cluster.kill(victim);
+        fs::remove_dir_all(cluster.roles_dir(victim)).expect("removed");
+        cluster.run(victim, false);
+        cluster.wait_formed();
+    }
+    // Both new stores vote: without the only old one there is still a majority.
+    cluster.until("leadership can move", |c| c.leader("b").is_some());
+    cluster.kill("a");
+    cluster.until("b acts", |c| c.holder_is("b"));
+}
+
+#[test]
+fn a_founder_whose_store_was_wiped_joins_what_is_there() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    cluster.kill("a");
+    fs::remove_dir_all(cluster.roles_dir("a")).expect("removed");
+    // Its mark was not taken away; the others say that there is a group.
+    cluster.run("a", true);
+    cluster.wait_formed();
+    assert_eq!(cluster.view("a").members, cluster.view("b").members);
+}
+
+#[test]
+fn a_store_that_was_set_back_takes_no_part() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    cluster.stop("w");
+    let backup = cluster.dir.path().join("backup");
+    copy_dir(&cluster.roles_dir("w"), &backup);
+    cluster.run("w", false);
+    cluster.wait_formed();
+    cluster.stop("w");
+    fs::remove_dir_all(cluster.roles_dir("w")).expect("removed");
+    copy_dir(&backup, &cluster.roles_dir("w"));
+    cluster.run("w", false);
+    cluster.until("it says so", |c| c.view("w").reason.contains("its store was set back"));
+    assert!(!cluster.view("w").quorum);
+    // The way out that it names.
+    cluster.kill("w");
+    fs::remove_dir_all(cluster.roles_dir("w")).expect("removed");
+    cluster.run("w", false);
+    cluster.wait_formed();
+}
+
+#[test]
+fn members_speak_only_for_themselves() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    let tls = cluster.identity("b");
+    let address = cluster.address("a").to_string();
+    let answer = cluster.order("a", async |_| {
+        let channel = tls.endpoint(&name("a"), &address).expect("an endpoint").connect_lazy();
+        let mut client = RolesClient::new(channel);
+        let leaving = wire::KeepAliveRequest { node: "a".to_owned(), leaving: true, ..Default::default() };
+        let forged = client.keep_alive(Request::new(leaving)).await.expect_err("refused");
+        // Of another group, and to another store than the one that is there.
+        let stray = wire::Envelope { group: vec![1; 16].into(), from: 1, to: 2 };
+        let vote = wire::VoteRequest { envelope: Some(stray), ..Default::default() };
+        let stray = client.vote(Request::new(vote)).await.expect_err("refused");
+        (forged, stray)
+    });
+    assert_eq!(answer.0.code(), Code::PermissionDenied);
+    assert!(answer.0.message().contains("'b' may not speak for 'a'"), "{}", answer.0.message());
+    assert_eq!(answer.1.code(), Code::FailedPrecondition);
+    assert!(cluster.holder().is_some());
+}
+
+#[test]
+fn a_lone_node_serves_and_a_second_joins_later() {
+    let mut cluster = Cluster::prepare(&["a", "b"]);
+    cluster.run("a", true);
+    cluster.wait_formed();
+    assert!(cluster.holder_is("a"));
+    cluster.stop("a");
+    cluster.run("a", false);
+    cluster.wait_formed();
+    cluster.run("b", false);
+    cluster.wait_formed();
+    assert!(cluster.holder_is("a"));
+    cluster.roles("a").report(well());
+}

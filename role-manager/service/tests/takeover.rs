@@ -1,0 +1,236 @@
+//! Who acts when members die, are cut off, fall ill, or are told to make room. Judged by the gates: two are
+//! never open at once ([`Cluster::holder`] sees to that at every look).
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, ill, name, well};
+use twinbox_clock::BootInstant;
+use twinbox_roles::{CommandError, Duty, DutyState, Refusal, Status, Timing};
+
+/// What a busy test machine may add to a bound.
+const SLACK: Duration = Duration::from_millis(500);
+
+fn bound(event: &str) -> Duration {
+    let bounds = Timing::lan().bounds();
+    bounds.iter().find(|row| row.event.starts_with(event)).expect("a row").value
+}
+
+#[test]
+fn three_members_form_a_group_with_one_publisher() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    let (holder, epoch) = cluster.holder().expect("somebody");
+    for member in ["a", "b", "w"] {
+        cluster.until("everybody knows who is publisher and that the notifier runs", |c| {
+            let view = c.view(member);
+            let duty = view.duty(Duty::Notifier).expect("a duty");
+            view.publisher.as_ref() == Some(&holder)
+                && duty.state == DutyState::Running
+                && duty.holder.as_ref() == Some(&holder)
+                && duty.epoch.as_ref() == Some(&epoch)
+                && view.reason.is_empty()
+        });
+    }
+    assert_ne!(holder, name("w"), "a witness has no duties");
+}
+
+#[test]
+fn a_killed_publisher_is_replaced_within_two_seconds() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    let (victim, old) = cluster.holder().expect("somebody");
+    let heir = if victim == name("a") { "b" } else { "a" };
+    let led = cluster.leader("w") == Some(victim.clone());
+    cluster.kill(victim.as_str());
+    let took = cluster.until("the other acts", |c| c.holder_is(heir));
+    println!("killed publisher (leader as well: {led}) replaced after {took:?}");
+    let limit = bound("node lost together with Raft's leader");
+    assert!(limit < Duration::from_secs(2));
+    assert!(took < limit + SLACK, "{took:?} is over {limit:?}");
+    let (_, new) = cluster.holder().expect("the heir");
+    assert!(new > old, "{new} is not above {old}");
+    cluster.until("its status is said in words", |c| {
+        let view = c.view(heir);
+        let member = view.member(&victim).expect("a member");
+        member.status == Status::NotFunctioning && member.reason.contains("nothing has been heard")
+    });
+    // It comes back as a follower; the duty stays where it is.
+    cluster.run(victim.as_str(), false);
+    cluster.wait_formed();
+    assert!(cluster.holder_is(heir), "the duty moved back by itself");
+}
+
+#[test]
+fn a_killed_leader_moves_nothing_that_lives() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    // The witness leads, so that one death does not take both.
+    cluster.until("the witness leads", |c| {
+        c.holder().is_some_and(|(holder, _)| c.leader(holder.as_str()) == Some(name("w")))
+    });
+    let (holder, epoch) = cluster.holder().expect("somebody");
+    let leader = name("w");
+    cluster.kill(leader.as_str());
+    let took = cluster.until("another leads", |c| {
+        let view = c.view(holder.as_str());
+        view.quorum && view.leader.as_ref().is_some_and(|now| *now != leader)
+    });
+    println!("killed leader replaced after {took:?}");
+    cluster.until("the same node acts in the same epoch", |c| c.holder() == Some((holder.clone(), epoch.clone())));
+}
+
+#[test]
+fn a_publisher_that_is_cut_off_stops_before_another_begins() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    let (lonely, old) = cluster.holder().expect("somebody");
+    let heir = if lonely == name("a") { "b" } else { "a" };
+    cluster.isolate(lonely.as_str(), true);
+    let cut = BootInstant::now();
+    let closed = cluster.until("its gate closes", |c| !c.holder_is(lonely.as_str()));
+    assert!(closed <= bound("cut off") + SLACK, "{closed:?}");
+    cluster.until("the other acts", |c| c.holder_is(heir));
+    println!("cut off: closed after {closed:?}, replaced after {:?}", cut.elapsed());
+    assert!(cluster.members[&lonely].gate.check(&old).is_err());
+    cluster.until("it says that it is alone", |c| {
+        let view = c.view(lonely.as_str());
+        let duty = view.duty(Duty::Notifier).expect("a duty");
+        !view.quorum && duty.state == DutyState::Waiting && duty.reason.contains("majority")
+    });
+    cluster.isolate(lonely.as_str(), false);
+    cluster.wait_formed();
+    assert!(cluster.holder_is(heir));
+}
+
+#[test]
+fn without_a_majority_gates_close_and_orders_are_refused_in_words() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    let (survivor, _) = cluster.holder().expect("somebody");
+    let other = if survivor == name("a") { "b" } else { "a" };
+    cluster.kill(other);
+    cluster.kill("w");
+    cluster.until("nobody acts", |c| c.holder().is_none());
+    cluster.until("the loss is known", |c| !c.view(survivor.as_str()).quorum);
+    let begun = BootInstant::now();
+    let refused = cluster.order(survivor.as_str(), async |roles| roles.make_publisher(&name(other)).await);
+    assert!(begun.elapsed() < Duration::from_millis(100), "refused at once when the loss is known");
+    let Err(CommandError::NoMajority { reason }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("2 of the 3 members"), "{reason}");
+    // With one of them back all goes on.
+    cluster.run(other, false);
+    cluster.until("somebody acts again", |c| c.holder().is_some());
+}
+
+#[test]
+fn an_order_that_a_lost_majority_catches_is_answered_and_can_be_asked_for() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    let (survivor, _) = cluster.holder().expect("somebody");
+    let other = if survivor == name("a") { "b" } else { "a" };
+    let id = twinbox_roles::OrderId(7);
+    cluster.kill(other);
+    cluster.kill("w");
+    let order = twinbox_roles::Order::Activate(survivor.clone());
+    let begun = BootInstant::now();
+    let caught = cluster.order(survivor.as_str(), async |roles| roles.order(id, order).await);
+    assert!(begun.elapsed() <= Timing::lan().order_limit() + SLACK, "{:?}", begun.elapsed());
+    assert!(matches!(caught, Err(CommandError::Unknown { .. } | CommandError::NoMajority { .. })), "{caught:?}");
+    cluster.run(other, false);
+    cluster.until("a majority is there", |c| c.view(survivor.as_str()).quorum);
+    cluster.until("asking by the id tells", |c| {
+        match c.order(survivor.as_str(), async |roles| roles.outcome(id).await) {
+            Ok(()) | Err(CommandError::Refused(Refusal::Settled)) => true,
+            Err(_) => false,
+        }
+    });
+}
+
+#[test]
+fn a_planned_move_is_fast_and_waits_for_what_is_in_flight() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    let (from, old) = cluster.holder().expect("somebody");
+    let to = if from == name("a") { name("b") } else { name("a") };
+    let begun = BootInstant::now();
+    cluster.order("w", async |roles| roles.make_publisher(&to).await).expect("done");
+    cluster.until("the duty has moved", |c| c.holder_is(to.as_str()));
+    let took = begun.elapsed();
+    println!("planned move after {took:?}");
+    assert!(took < bound("planned move") + SLACK, "{took:?}");
+    assert!(cluster.members[&from].gate.check(&old).is_err());
+
+    // A write that is under way is not overtaken.
+    let (_, epoch) = cluster.holder().expect("somebody");
+    let write = cluster.members[&to].gate.enter(&epoch).expect("it holds the duty");
+    cluster.order("w", async |roles| roles.make_publisher(&from).await).expect("done");
+    cluster.until("the gate closes", |_| write.check().is_err());
+    assert!(cluster.holder().is_none(), "another acts while a write is in flight");
+    let ended = BootInstant::now();
+    drop(write);
+    cluster.until("the duty has moved back", |c| c.holder_is(from.as_str()));
+    assert!(ended.elapsed() < bound("planned move") + SLACK, "{:?}", ended.elapsed());
+}
+
+#[test]
+fn a_member_that_leaves_in_good_order_hands_over_at_once() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    let (leaver, _) = cluster.holder().expect("somebody");
+    let heir = if leaver == name("a") { "b" } else { "a" };
+    let begun = BootInstant::now();
+    cluster.stop(leaver.as_str());
+    cluster.until("the other acts", |c| c.holder_is(heir));
+    println!("left in good order, replaced after {:?}", begun.elapsed());
+    cluster.until("the others know why", |c| {
+        c.view(heir).member(&leaver).is_some_and(|m| m.reason == "it has been shut down")
+    });
+}
+
+#[test]
+fn orders_take_nodes_out_and_let_them_in_and_say_what_they_cannot() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    let (out, _) = cluster.holder().expect("somebody");
+    let stays = if out == name("a") { name("b") } else { name("a") };
+    let order = |f: &dyn Fn(&twinbox_roles::Roles) -> Order| cluster.order("w", async |roles| f(roles).await);
+    type Order = std::pin::Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
+    let deactivate = |node: &twinbox_ids::NodeName| {
+        let node = node.clone();
+        order(&move |roles| {
+            let (roles, node) = (roles.clone(), node.clone());
+            Box::pin(async move { roles.deactivate(&node).await })
+        })
+    };
+    let make_publisher = |node: &twinbox_ids::NodeName| {
+        let node = node.clone();
+        order(&move |roles| {
+            let (roles, node) = (roles.clone(), node.clone());
+            Box::pin(async move { roles.make_publisher(&node).await })
+        })
+    };
+    deactivate(&out).expect("done");
+    cluster.until("its duty moves", |c| c.holder_is(stays.as_str()));
+    let words = |refused: Result<(), CommandError>| refused.expect_err("refused").to_string();
+    assert!(words(make_publisher(&out)).contains("activate it first"));
+    assert!(words(deactivate(&stays)).contains("last node in service"));
+    assert!(words(make_publisher(&name("w"))).contains("is a witness"));
+    assert!(words(make_publisher(&name("x"))).contains("its members are: a, b, w"));
+    cluster.order("w", async |roles| roles.activate(&out).await).expect("done");
+    cluster.wait_formed();
+    assert!(cluster.holder_is(stays.as_str()));
+}
+
+#[test]
+fn a_node_whose_service_fails_makes_room_and_comes_back() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    let (sick, _) = cluster.holder().expect("somebody");
+    let heir = if sick == name("a") { "b" } else { "a" };
+    cluster.roles(sick.as_str()).report(ill());
+    let took = cluster.until("its duty moves", |c| c.holder_is(heir));
+    println!("failed service replaced after {took:?}");
+    cluster.until("its status says why", |c| {
+        let view = c.view("w");
+        let member = view.member(&sick).expect("a member");
+        member.status == Status::NotFunctioning && member.reason == "store has failed: the disk says no"
+    });
+    // The last one stays, however ill.
+    cluster.roles(heir).report(ill());
+    cluster.roles(sick.as_str()).report(well());
+    cluster.until("the one that is well takes over", |c| c.holder_is(sick.as_str()));
+    cluster.roles(heir).report(well());
+    cluster.wait_formed();
+}

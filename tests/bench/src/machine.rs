@@ -1,0 +1,55 @@
+//! The machine: what it is, which core a process may use, how much of it it used.
+
+use std::{fs, time::Duration};
+
+/// The core of the node under test.
+pub const UNDER_TEST: usize = 0;
+/// The core of everything else.
+pub const ELSEWHERE: usize = 1;
+
+/// Processor, cores, kernel, in a line.
+pub fn description() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model =
+        cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, m)| m);
+    let cores = cpuinfo.lines().filter(|l| l.starts_with("processor")).count();
+    let build = if cfg!(debug_assertions) { ", DEBUG BUILD: no figure" } else { "" };
+    format!("{model}, {cores} cores, Linux {}{build}", read("/proc/sys/kernel/osrelease").trim())
+}
+
+/// Lets one thread, by its id (0 is the caller's), run on this core alone. Threads that it starts inherit that.
+/// On a machine with one core nothing changes.
+pub fn pin(thread: u32, core: usize) {
+    // SAFETY: the set is plain data of this function, of the size that is given; a refusal changes nothing.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(thread as libc::pid_t, size_of::<libc::cpu_set_t>(), &set);
+    }
+}
+
+/// The threads of a process.
+pub fn threads(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|t| t.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Pins every thread of a process.
+pub fn pin_process(pid: u32, core: usize) {
+    threads(pid).into_iter().for_each(|thread| pin(thread, core));
+}
+
+/// Processor time used so far, of a process (`/proc/PID/stat`) or a thread (`/proc/PID/task/TID/stat`).
+pub fn cpu_time(stat: &str) -> Duration {
+    let text = fs::read_to_string(stat).unwrap_or_default();
+    // The name in brackets may hold anything; the fields after it are fixed: utime is the 12th, stime the 13th.
+    let fields: Vec<&str> = text.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Processor time of a process.
+pub fn cpu_of(pid: u32) -> Duration {
+    cpu_time(&format!("/proc/{pid}/stat"))
+}

@@ -1,0 +1,103 @@
+//! `twinbox-bench`: the figures that the README states, measured against the real program.
+//!
+//! `cargo build --release -p twinbox && cargo run --release -p twinbox-bench -- all --json figures.json`
+//!
+//! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Crowd`], which
+//! shares no code with the product; where it ran more than 5 ms late itself, `generator-bound` stands in place of
+//! the figure. The node under test is pinned to core 0, everything else (generator, the other node, witness) to core
+//! 1: on a machine of two cores the generator limits what can be seen.
+//!
+//! [`Crowd`]: twinbox_testkit::Crowd
+
+mod bare;
+mod deposits;
+mod driver;
+mod engine;
+mod failover;
+mod load;
+mod machine;
+mod readable;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use report::Report;
+
+/// Measures Twinbox.
+#[derive(Debug, Parser)]
+#[command(name = "twinbox-bench", version)]
+struct Arguments {
+    /// Write the figures to this file as JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How long each step is measured.
+    #[arg(long, global = true, default_value_t = 20, value_name = "N")]
+    seconds: u64,
+    /// What to measure.
+    #[command(subcommand)]
+    figure: Figure,
+}
+
+#[derive(Debug, Subcommand)]
+enum Figure {
+    /// Recordings at once on the media engine alone, on one core, beside a bare receiving loop
+    Engine {
+        /// Recordings at once, step by step; ends with the first step in which a packet was handled 20 ms late.
+        #[arg(long, value_delimiter = ',', default_value = "500,1000,2000,3000,4000,6000")]
+        calls: Vec<usize>,
+    },
+    /// Calls recording on a node of a pair: CPU and memory a call, lateness, INVITE to 200, BYE to 200
+    Load {
+        /// Recordings at once, step by step; ends as `engine` does.
+        #[arg(long, value_delimiter = ',', default_value = "0,10,100,200,400")]
+        calls: Vec<usize>,
+    },
+    /// Deposits a second of 2 s messages, acknowledged on two
+    Deposits {
+        /// Deposits a second, step by step; ends with the first step that is not clean.
+        #[arg(long, value_delimiter = ',', default_value = "5,10,20,40,60,80")]
+        rates: Vec<u32>,
+    },
+    /// Hang-up to readable on the other node
+    Readable {
+        /// How many messages.
+        #[arg(long, default_value_t = 50)]
+        messages: usize,
+    },
+    /// Kill of the publisher to the other's first act
+    Failover {
+        /// How many kills.
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+    },
+    /// All of them with their defaults
+    All,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let seconds = arguments.seconds.max(1);
+    let mut report = Report::new();
+    match arguments.figure {
+        Figure::Engine { calls } => engine::run(&mut report, &calls, seconds),
+        Figure::Load { calls } => load::run(&mut report, &calls, seconds),
+        Figure::Deposits { rates } => deposits::run(&mut report, &rates, seconds),
+        Figure::Readable { messages } => readable::run(&mut report, messages),
+        Figure::Failover { kills } => failover::run(&mut report, kills),
+        Figure::All => {
+            engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
+            load::run(&mut report, &[0, 10, 100, 200, 400], seconds);
+            deposits::run(&mut report, &[5, 10, 20, 40, 60, 80], seconds);
+            readable::run(&mut report, 50);
+            failover::run(&mut report, 20);
+        }
+    }
+    match arguments.json.map(|path| report.save(&path).map_err(|e| format!("{}: {e}", path.display()))) {
+        Some(Err(error)) => {
+            eprintln!("twinbox-bench: the figures cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}

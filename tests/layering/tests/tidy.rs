@@ -1,0 +1,201 @@
+//! Style rules that a machine can judge. Each says why it is there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use twinbox_layering::{files, judge, members, root};
+
+/// Every file of ours with one of these endings, as (path from the root, text).
+fn texts(endings: &[&str]) -> Vec<(PathBuf, String)> {
+    files()
+        .into_iter()
+        .filter(|f| endings.iter().any(|e| f.to_string_lossy().ends_with(e)))
+        .map(|f| {
+            let text = fs::read_to_string(root().join(&f)).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+            (f, text)
+        })
+        .collect()
+}
+
+/// Rust sources but for this crate's, whose rules would meet their own words.
+fn sources() -> Vec<(PathBuf, String)> {
+    texts(&[".rs"]).into_iter().filter(|(f, _)| !f.starts_with("tests/layering")).collect()
+}
+
+/// Whether the line is only a comment.
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+/// Complains of every line (comments apart) that `bad` finds something wrong with.
+fn lines(sources: &[(PathBuf, String)], bad: impl Fn(&Path, &str) -> Option<String>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (file, text) in sources {
+        for (number, line) in text.lines().enumerate().filter(|(_, l)| !is_comment(l)) {
+            if let Some(why) = bad(file, line) {
+                complaints.push(format!("{}:{}: {why}", file.display(), number + 1));
+            }
+        }
+    }
+    complaints
+}
+
+/// A file that does not fit a head holds more than one idea.
+#[test]
+fn no_source_file_is_longer_than_800_lines() {
+    let complaints: Vec<String> = texts(&[".rs"])
+        .iter()
+        .filter(|(_, text)| text.lines().count() > 800)
+        .map(|(f, text)| format!("{}: {} lines", f.display(), text.lines().count()))
+        .collect();
+    judge("long files", &complaints);
+}
+
+/// Time is handed to pure cores and read in one place: leases count suspended time, simulations replay.
+#[test]
+fn only_proto_clock_reads_clocks() {
+    let complaints = lines(&sources(), |file, line| {
+        // A type of another name, such as openraft's instants here, reads twinbox_clock.
+        let whole = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let reads = ["Instant::now", "SystemTime::now", "Utc::now", "Local::now", "clock_gettime"];
+        let found = reads.iter().find(|r| line.match_indices(*r).any(|(at, _)| whole(at)))?;
+        (!file.starts_with("proto/clock")).then(|| format!("{found}: use twinbox_clock"))
+    });
+    judge("clock reads outside proto/clock", &complaints);
+}
+
+/// What is not done is not there.
+#[test]
+fn nothing_is_left_undone() {
+    let complaints = lines(&sources(), |_, line| {
+        let marks = ["todo!", "unimplemented!", "dbg!(", "allow(dead_code)", "FIXME", "XXX:"];
+        marks.iter().find(|m| line.contains(*m)).map(|m| (*m).to_owned())
+    });
+    judge("left undone", &complaints);
+}
+
+/// The first line of a crate says what it is for.
+#[test]
+fn every_crate_says_what_it_is() {
+    let mut complaints = Vec::new();
+    for member in members() {
+        let heads = ["src/lib.rs", "src/main.rs"].map(|f| member.folder.join(f));
+        for head in heads.iter().filter(|f| f.exists()) {
+            let text = fs::read_to_string(head).unwrap_or_default();
+            if !text.starts_with("//! ") || text.starts_with("//! skeleton") {
+                complaints.push(format!("{}: begins without //! that says what the crate is", head.display()));
+            }
+        }
+    }
+    judge("crate headers", &complaints);
+}
+
+/// Differences show changes, not spaces.
+#[test]
+fn text_files_end_cleanly() {
+    let mut complaints = Vec::new();
+    let endings = [".rs", ".toml", ".md", ".proto", ".sh", ".xml", ".txt", ".json", "/run", ".service"];
+    for (file, text) in texts(&endings) {
+        for (number, line) in text.split('\n').enumerate() {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if line.ends_with([' ', '\t']) {
+                complaints.push(format!("{}:{}: trailing space", file.display(), number + 1));
+            }
+            if line.contains('\t') && file.extension().is_some_and(|e| e == "rs") {
+                complaints.push(format!("{}:{}: tab", file.display(), number + 1));
+            }
+        }
+        if !text.is_empty() && (!text.ends_with('\n') || text.ends_with("\n\n")) {
+            complaints.push(format!("{}: does not end with one newline", file.display()));
+        }
+    }
+    judge("spaces", &complaints);
+}
+
+/// Where the macro call that begins at `start` (its name, then `!(` or `(`) ends: behind its closing bracket.
+fn call_at(text: &str, start: usize) -> &str {
+    let (mut depth, mut quoted, mut escaped) = (0_i32, false, false);
+    for (i, c) in text[start..].char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '(' | '[' | '{' if !quoted => depth += 1,
+            ')' | ']' | '}' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return &text[start..start + i + c.len_utf8()];
+                }
+            }
+            _ => {}
+        }
+    }
+    &text[start..]
+}
+
+/// A caller's number, a name or a PIN that is revealed inside a log macro is in the log.
+#[test]
+fn nothing_private_is_revealed_in_a_log_macro() {
+    const LOGS: [&str; 13] = [
+        "trace!(",
+        "debug!(",
+        "info!(",
+        "warn!(",
+        "error!(",
+        "event!(",
+        "span!(",
+        "trace_span!(",
+        "debug_span!(",
+        "info_span!(",
+        "warn_span!(",
+        "error_span!(",
+        "instrument(",
+    ];
+    let mut complaints = Vec::new();
+    for (file, text) in sources() {
+        for log in LOGS {
+            for (start, _) in text.match_indices(log) {
+                let call = call_at(&text, start);
+                if ["reveal()", "into_revealed()"].iter().any(|r| call.contains(r)) {
+                    let line = text[..start].lines().count();
+                    complaints.push(format!("{}:{line}: {}", file.display(), call.replace('\n', " ")));
+                }
+            }
+        }
+    }
+    judge("private data in logs", &complaints);
+}
+
+/// Every lint that is switched off says why.
+#[test]
+fn every_allow_has_a_reason() {
+    let complaints = lines(&sources(), |_, line| {
+        let off = line.contains("#[allow(") || line.contains("#![allow(");
+        (off && !line.contains("reason") && !line.contains("// ")).then(|| "say why, or use #[expect]".to_owned())
+    });
+    judge("lints switched off", &complaints);
+}
+
+/// `unsafe` says why it is sound, on the line before or above.
+#[test]
+fn every_unsafe_says_why_it_is_sound() {
+    let mut complaints = Vec::new();
+    for (file, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (n, line) in lines.iter().enumerate().filter(|(_, l)| !is_comment(l)) {
+            let block = line.contains("unsafe {") || line.contains("unsafe impl");
+            if block && !lines[n.saturating_sub(8)..=n].iter().any(|l| l.contains("SAFETY")) {
+                complaints.push(format!("{}:{}: unsafe without // SAFETY:", file.display(), n + 1));
+            }
+        }
+    }
+    judge("unsafe", &complaints);
+}
+
+#[test]
+fn the_end_of_a_macro_call_is_found() {
+    let text = r#"info!(a = %f(b[1]), ") not here \" (", c); reveal()"#;
+    assert_eq!(call_at(text, 0), r#"info!(a = %f(b[1]), ") not here \" (", c)"#);
+}

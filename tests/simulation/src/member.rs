@@ -1,0 +1,125 @@
+//! One member: its process, its clock, and the real parts of the role manager in it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_roles_core::{Duty, Holder, KeepAlive, Ledger, MemberKind, ServiceHealth, State, Timing};
+
+use crate::{
+    clock::{Clock, Micros},
+    raft::{Log, Pending},
+};
+
+/// A member. What survives its process stands first.
+pub(crate) struct Member {
+    pub(crate) name: NodeName,
+    pub(crate) kind: MemberKind,
+    pub(crate) clock: Clock,
+    /// The highest term that it has heard of or voted in.
+    pub(crate) term: u64,
+    pub(crate) process: Option<Process>,
+}
+
+/// The process.
+pub(crate) struct Process {
+    pub(crate) life: Incarnation,
+    /// It does nothing until then.
+    pub(crate) hangs_until: Micros,
+    /// How many entries have been applied.
+    pub(crate) applied: usize,
+    pub(crate) state: State,
+    pub(crate) holders: BTreeMap<Duty, Holder>,
+    /// Writes that have been checked and have not arrived.
+    pub(crate) in_flight: Vec<Epoch>,
+    pub(crate) failing: bool,
+    pub(crate) leads: Option<Leader>,
+    /// Who last called itself leader here.
+    pub(crate) leader: Option<usize>,
+}
+
+/// What a leader knows.
+pub(crate) struct Leader {
+    pub(crate) term: u64,
+    pub(crate) pending: Pending,
+    pub(crate) ledger: Option<Ledger>,
+    /// When the last heartbeat was sent that a majority answered, by its own clock.
+    pub(crate) quorum_heard: Option<Duration>,
+    /// Heartbeats sent and by whom they were answered.
+    pub(crate) heartbeats: BTreeMap<Duration, Vec<usize>>,
+}
+
+impl Process {
+    pub(crate) fn new(name: &NodeName, life: Incarnation, timing: Timing) -> Self {
+        let holder = |duty| (duty, Holder::new(duty, name.clone(), life, timing));
+        Self {
+            life,
+            hangs_until: 0,
+            applied: 0,
+            state: State::default(),
+            holders: Duty::ALL.into_iter().map(holder).collect(),
+            in_flight: Vec::new(),
+            failing: false,
+            leads: None,
+            leader: None,
+        }
+    }
+
+    /// Applies what has been agreed, up to an entry.
+    pub(crate) fn apply(&mut self, log: &Log, upto: usize, compare: bool) {
+        while self.applied < upto {
+            let Some(entry) = log.entries.get(self.applied) else { return };
+            if let Some(command) = &entry.command {
+                let command = if compare { command.clone() } else { blind(command, &self.state) };
+                self.state.apply(command);
+            }
+            self.applied += 1;
+        }
+        self.holders.values_mut().for_each(|holder| holder.applied(&self.state));
+    }
+
+    /// Gives back what is wanted back, once nothing is in flight.
+    pub(crate) fn release(&mut self, although_in_flight: bool) -> bool {
+        let mut released = false;
+        for holder in self.holders.values_mut() {
+            let wanted = holder.wanted_back().cloned();
+            let flying = |epoch: &Epoch| !although_in_flight && self.in_flight.contains(epoch);
+            if let Some(epoch) = wanted.filter(|epoch| !flying(epoch)) {
+                holder.release(epoch);
+                released = true;
+            }
+        }
+        released
+    }
+
+    pub(crate) fn keep_alive(&self, name: &NodeName) -> KeepAlive {
+        let failed = ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
+        KeepAlive {
+            node: name.clone(),
+            incarnation: self.life,
+            failing: Some(if self.failing { vec![failed] } else { Vec::new() }),
+            released: self.holders.iter().filter_map(|(d, h)| Some((*d, h.released()?.clone()))).collect(),
+            leaving: false,
+        }
+    }
+}
+
+/// The same command as if it had been planned from the state as it is: what a state machine that does not
+/// compare would do.
+fn blind(command: &twinbox_roles_core::Command, state: &State) -> twinbox_roles_core::Command {
+    use twinbox_roles_core::Command;
+    let mut command = command.clone();
+    match &mut command {
+        Command::Assign { duty, from, .. } => *from = state.holder(*duty).map(|a| a.epoch.clone()),
+        Command::SetPublisher { from, .. } => from.clone_from(&state.publisher),
+        Command::Drain { duty, epoch } => {
+            if let Some(assignment) = state.holder(*duty) {
+                *epoch = assignment.epoch.clone();
+            }
+        }
+        Command::SetStatus { name, revision, .. } => {
+            *revision = state.members.get(name).map_or(0, |member| member.revision);
+        }
+        Command::Admit { .. } | Command::Operate { .. } | Command::Settle { .. } => {}
+    }
+    command
+}

@@ -1,0 +1,62 @@
+//! System tests: real processes, real telephone protocol, real faults. Each file of `tests/` is one subject; each
+//! test has a cluster of its own and needs nothing but the binary (`TWINBOX_BIN`, or the one beside it) and what it
+//! asks for by [`twinbox_testkit::need`].
+//!
+//! Here is only what several of those files judge by.
+
+use std::time::Duration;
+
+use twinbox_testkit::{Cluster, Deposit, Found, StoredMessage, parameter};
+
+/// What a loaded test machine may add to a promised time before a test fails for it. Promises themselves are not
+/// stretched: tests print what they measured.
+pub fn slack() -> Duration {
+    Duration::from_millis(parameter("TWINBOX_SLACK_MS", 400))
+}
+
+/// The longest that a caller may wait for the answer to BYE (rule A1): `ack_timeout` plus 100 ms.
+pub fn longest_goodbye(ack_timeout_ms: u64) -> Duration {
+    Duration::from_millis(ack_timeout_ms + 100) + slack()
+}
+
+/// Judges that `node` has the message of `deposit` whole: nothing but what was spoken, bit for bit, at least
+/// `seconds` long, up to the hang-up. Waits for it at most `limit`.
+pub fn assert_kept(
+    cluster: &Cluster,
+    node: &str,
+    mailbox: &str,
+    deposit: &Deposit,
+    seconds: f64,
+    limit: Duration,
+) -> StoredMessage {
+    let found = twinbox_testkit::holds(limit, || cluster.find(node, mailbox, &deposit.speech, deposit.spoken));
+    let Some((message, piece, length)) = found else {
+        let there = cluster.cli(node).try_messages(mailbox);
+        panic!("{node} has no message of what was said to {mailbox} within {limit:?}; it has {there:#?}");
+    };
+    assert_eq!(piece.length, length, "{node}: all of the message is what was said, bit for bit ({piece:?})");
+    assert!(piece.seconds() >= seconds, "{node}: {:.2} s kept of a message of {seconds} s", piece.seconds());
+    let lost = deposit.spoken.saturating_sub(piece.until());
+    assert!(lost <= CLIPPED, "{node}: the last {lost} samples before the hang-up are missing");
+    message
+}
+
+/// What may be in flight between mouth and recorder at a hang-up, or spoken after it, in samples: 300 ms.
+const CLIPPED: usize = 2400;
+
+/// The part of a message that must be there whatever its end: longest piece, in words for a failure.
+pub fn in_words(piece: &Found) -> String {
+    format!("{:.2} s from {:.2} s on", piece.seconds(), piece.from as f64 / 8000.0)
+}
+
+/// Waits until no call is left on a node.
+pub fn wait_for_no_calls(cluster: &Cluster, node: &str, limit: Duration) {
+    let calls = || {
+        let status = cluster.cli(node).status()?;
+        let members = status["members"].as_array()?.clone();
+        let own = members.into_iter().find(|m| m["name"] == node)?;
+        let calls = &own["info"]["calls"];
+        calls.as_u64().or_else(|| calls.as_str()?.parse().ok())
+    };
+    twinbox_testkit::wait_until("no call to be left", limit, || calls() == Some(0));
+}

@@ -1,0 +1,137 @@
+//! The command line as a program sees it: exit codes, JSON, and mistakes reported all together.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use twinbox_testkit::{Cluster, Spec, binary, http_get, metric};
+
+fn twinbox(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).output().expect("the twinbox binary runs")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn all_mistakes_of_a_configuration_are_reported_together() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/config/mistakes.toml");
+    let file = file.to_string_lossy();
+    let output = twinbox(&["config", "check", &file]);
+    let text = said(&output);
+    println!("{text}");
+    assert_eq!(output.status.code(), Some(2));
+    for key in [
+        "node.name",
+        "node.data_dir",
+        "data_dri",
+        "cluster.id",
+        "cluster.timing",
+        "cluster.ack_timeout_ms",
+        "cluster.bind",
+        "kind",
+        "address",
+        "sip.max_calls",
+        "transport",
+        "rtp.ports",
+        "addresses",
+        "voicemail.key_map",
+        "voicemail.timezone",
+        "log.format",
+    ] {
+        let named = text.lines().any(|l| l.contains(key) && l.contains("mistakes.toml"));
+        assert!(named, "no line names the file and {key}");
+    }
+    // Nothing is started with it either.
+    assert_eq!(twinbox(&["node", "--config", &file]).status.code(), Some(2));
+}
+
+#[test]
+fn exit_codes_mean_something() {
+    for (arguments, code) in [
+        (&["clutser", "status"][..], 2),
+        (&["cluster", "statsu"], 2),
+        (&["user", "add"], 2),
+        (&["node"], 2),
+        (&["config", "check", "/no/such/file.toml"], 2),
+        (&["--socket", "/no/such/socket", "cluster", "status"], 3),
+        (&["--socket", "/no/such/socket", "--json", "user", "list"], 3),
+        (&["--help"], 0),
+        (&["--version"], 0),
+    ] {
+        let output = twinbox(arguments);
+        assert_eq!(output.status.code(), Some(code), "twinbox {}: {}", arguments.join(" "), said(&output));
+    }
+    // A word that is nearly one is met with that one.
+    assert!(said(&twinbox(&["clutser", "status"])).contains("cluster"));
+}
+
+#[test]
+fn users_and_messages_are_managed_on_either_node() {
+    let cluster = Cluster::start(&Spec::default());
+    let (a, b) = (cluster.cli("a"), cluster.cli("b"));
+    let added = a.json(&["user", "add", "3001", "--name", "Ada", "--pin", "602214", "--keep-pin"]);
+    assert_eq!(added["acknowledged"], "on two", "{added}");
+    assert!(b.json(&["user", "list"])["users"].as_array().is_some_and(|u| u.iter().any(|u| u["number"] == "3001")));
+    // The same number again is refused, on the other node too.
+    let again = b.run(&["user", "add", "3001", "--pin", "602215"]);
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    // Trivial PINs are refused, with the reason.
+    for pin in ["1111", "1234", "3001", "12"] {
+        let refused = a.run(&["user", "set-pin", "3001", pin]);
+        assert!(matches!(refused.status.code(), Some(1 | 2)), "PIN {pin} was taken");
+    }
+    let deposit = twinbox_testkit::leave_message(cluster.phones(), cluster.sip("a"), "3001", 1.2);
+    assert!(deposit.acknowledged());
+    let message = &cluster.wait_for_messages("b", "3001", 1, std::time::Duration::from_secs(2))[0];
+    let table = said(&b.run(&["message", "list", "3001"]));
+    assert!(table.contains(&message.id), "{table}");
+    assert_eq!(b.run(&["message", "delete", "3001", &message.id]).status.code(), Some(0));
+    let left = a.messages("3001");
+    assert!(left.iter().all(|m| m.state == "deleted"), "deleted on both: {left:?}");
+    assert_eq!(a.run(&["user", "remove", "3001"]).status.code(), Some(0));
+    assert_eq!(b.run(&["user", "show", "3001"]).status.code(), Some(1));
+    // What is not there is a failure in words.
+    let missing = a.run(&["message", "list", "4999"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(said(&missing).contains("4999"), "{}", said(&missing));
+}
+
+#[test]
+fn the_test_phone_calls_and_a_wav_that_is_none_is_refused() {
+    let cluster = Cluster::start(&Spec::default());
+    let uri = format!("sip:{}@{}", Cluster::USERS[0].number, cluster.sip("a"));
+    let me = cluster.phones().ip.to_string();
+    let call = |more: &[&str]| {
+        let fixed = ["--json", "call", uri.as_str(), "--bind", &me, "--from", "2001", "--duration", "3"];
+        twinbox(&[&fixed[..], more].concat())
+    };
+    let output = call(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report in JSON");
+    assert!(report.as_object().is_some_and(|r| r.len() >= 3), "answer time, packets, loss: {report}");
+    let none = cluster.dir().join("none.wav");
+    std::fs::write(&none, b"RIFF this is no WAV file").expect("it can be written");
+    let refused = call(&["--play", &none.to_string_lossy()]);
+    assert!(matches!(refused.status.code(), Some(1 | 2)), "{}", said(&refused));
+    assert!(said(&refused).contains("none.wav"), "{}", said(&refused));
+}
+
+#[test]
+fn health_and_metrics_are_told_over_http() {
+    let cluster = Cluster::start(&Spec::default());
+    let (phones, address) = (cluster.phones(), cluster.member("a").metrics());
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(http_get(phones, address, path).map(|(status, _)| status), Some(200), "{path}");
+    }
+    let deposit = twinbox_testkit::leave_message(phones, cluster.sip("a"), Cluster::USERS[0].number, 1.2);
+    assert!(deposit.acknowledged());
+    let (status, text) = http_get(phones, address, "/metrics").expect("metrics are told");
+    assert_eq!(status, 200);
+    println!("{text}");
+    let series = |name: &str| text.lines().any(|l| l.starts_with(name));
+    assert!(series("twinbox_"), "{text}");
+    assert!(metric(&text, "twinbox_no_such_metric", "").is_none());
+}

@@ -1,0 +1,155 @@
+//! What an acknowledgement stands on: strace shows the fsyncs before the `200` to BYE, on both nodes; a full disk
+//! loses nothing acknowledged and refuses the rest in words.
+
+use std::{fs, process::Command, thread::sleep, time::Duration};
+
+use twinbox_system_tests::assert_kept;
+use twinbox_testkit::{
+    Call, Cluster, Endpoint, Event, Invite, Spec, Strace, Transport, begin_to_speak, g711::Law, hang_up,
+    leave_message, need, wait_until,
+};
+
+fn is_sync(event: &Event) -> bool {
+    (event.text.starts_with("fdatasync(") || event.text.starts_with("fsync(")) && event.text.ends_with("= 0")
+}
+
+#[test]
+fn both_disks_are_synced_before_bye_is_answered() {
+    if !need::all(&[need::STRACE]) {
+        return;
+    }
+    // Traced processes are slow; the peer is to be waited for all the same.
+    let cluster = Cluster::start(&Spec { ack_timeout_ms: 5000, ..Spec::default() });
+    let phones = cluster.phones().clone();
+    let endpoint = Endpoint::open(&phones, Law::Mu);
+    let invite = Invite::new(Cluster::USERS[0].number, "2001", endpoint.address());
+    let call = Call::place(&phones, cluster.sip("a"), Transport::Udp, &invite).expect("the call is answered");
+    let speech = begin_to_speak(&endpoint, &call);
+    endpoint.wait_spoken(3.0);
+    let nodes = ["a", "b"].map(|n| (n, cluster.member(n).pid()));
+    let strace = Strace::attach(&nodes, "fdatasync,fsync,recvfrom,recvmsg,sendto,sendmsg", cluster.dir());
+    let deposit = hang_up(call, &endpoint, speech);
+    let events = strace.finish();
+    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+
+    let of_a = |e: &&Event| e.who == "a";
+    let at = |what: &str, from: usize, calls: &[&str]| {
+        let fits = |e: &Event| of_a(&e) && calls.iter().any(|c| e.text.starts_with(c)) && e.text.contains(what);
+        events[from..].iter().position(fits).map(|n| n + from)
+    };
+    let bye = at("BYE sip:", 0, &["recvfrom(", "recvmsg("]).expect("strace saw the BYE come in");
+    let ok = at("BYE\\r\\n", bye + 1, &["sendto(", "sendmsg("]).expect("strace saw the answer to the BYE go out");
+    assert!(events[ok].text.contains("SIP/2.0 200"), "{}", events[ok].text);
+    for who in ["a", "b"] {
+        let syncs: Vec<&str> =
+            events[bye..ok].iter().filter(|e| e.who == who && is_sync(e)).map(|e| e.text.as_str()).collect();
+        println!("{who}: {} syncs between BYE and its answer: {syncs:?}", syncs.len());
+        // The audio and the record that names it.
+        assert!(syncs.len() >= 2, "{who} synced {syncs:?} before the BYE was answered");
+    }
+}
+
+/// A small file system that is unmounted at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(megabytes: u32) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = format!("size={megabytes}m");
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
+        assert!(status.is_ok_and(|s| s.success()), "a tmpfs can be mounted");
+        Self(folder)
+    }
+
+    /// Fills it until only `left` bytes are free.
+    fn fill(&self, left: u64) {
+        let output =
+            Command::new("df").args(["--output=avail", "-B1"]).arg(self.0.path()).output().expect("df runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let free: u64 = text.lines().nth(1).and_then(|l| l.trim().parse().ok()).expect("df tells the free space");
+        fs::write(self.0.path().join("filler"), vec![0_u8; free.saturating_sub(left) as usize])
+            .expect("there is room");
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.path().join("filler")).expect("the filler is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
+    if !need::all(&[need::MOUNT]) {
+        return;
+    }
+    let disk = SmallDisk::new(160);
+    let data_dir = Some(("a".to_owned(), disk.0.path().join("data")));
+    let mut cluster = Cluster::start(&Spec { reserve_mb: 32, data_dir, ..Spec::default() });
+    let (phones, mailbox) = (cluster.phones().clone(), Cluster::USERS[0].number);
+    let first = leave_message(&phones, cluster.sip("a"), mailbox, 1.5);
+    assert!(first.acknowledged(), "{:?}", first.goodbye);
+
+    // The disk fills up in the middle of a recording: into the reserve, not to the last byte.
+    let endpoint = Endpoint::open(&phones, Law::Mu);
+    let invite = Invite::new(mailbox, "2001", endpoint.address());
+    let call = Call::place(&phones, cluster.sip("a"), Transport::Udp, &invite).expect("the call is answered");
+    let speech = begin_to_speak(&endpoint, &call);
+    endpoint.wait_spoken(2.0);
+    disk.fill(8 << 20);
+    endpoint.wait_spoken(6.0);
+    let second = hang_up(call, &endpoint, speech);
+    println!("BYE with a full disk: {:?}", second.goodbye);
+
+    // A new caller is told: by status, or by a voice that records nothing.
+    let endpoint = Endpoint::open(&phones, Law::Mu);
+    let invite = Invite::new(mailbox, "2001", endpoint.address());
+    let third = match Call::place(&phones, cluster.sip("a"), Transport::Udp, &invite) {
+        Err(refused) => {
+            println!("INVITE with a full disk: {}", refused.status);
+            assert!((480..=503).contains(&refused.status), "{refused:?}");
+            None
+        }
+        Ok(call) => {
+            let speech = begin_to_speak(&endpoint, &call);
+            endpoint.wait_spoken(3.0);
+            assert!(endpoint.heard().len() > 8000, "something is said");
+            Some(hang_up(call, &endpoint, speech))
+        }
+    };
+    let running = cluster.member_mut("a").process.as_mut().is_some_and(twinbox_testkit::Process::runs);
+    assert!(running, "the node goes on");
+
+    let acknowledged: Vec<_> = [Some(first), Some(second), third]
+        .into_iter()
+        .flatten()
+        .filter(twinbox_testkit::Deposit::acknowledged)
+        .collect();
+    let kept = |cluster: &Cluster| {
+        for deposit in &acknowledged {
+            let found = cluster.find("b", mailbox, &deposit.speech, deposit.spoken);
+            let whole = cluster.find("a", mailbox, &deposit.speech, deposit.spoken);
+            assert!(found.is_some() || whole.is_some(), "an acknowledged message is somewhere");
+        }
+    };
+    assert_kept(&cluster, "a", mailbox, &acknowledged[0], 1.0, Duration::from_secs(2));
+    kept(&cluster);
+    let on_b = leave_message(&phones, cluster.sip("b"), mailbox, 1.5);
+    assert!(on_b.acknowledged(), "the other node is not touched: {:?}", on_b.goodbye);
+
+    disk.empty();
+    let begun = twinbox_clock::BootInstant::now();
+    wait_until("node a to take messages again", Duration::from_secs(30), || {
+        sleep(Duration::from_millis(500));
+        let again = leave_message(&phones, cluster.sip("a"), mailbox, 1.2);
+        again.acknowledged() && cluster.find("a", mailbox, &again.speech, again.spoken).is_some()
+    });
+    println!("takes messages again {:?} after there was room", begun.elapsed());
+    kept(&cluster);
+    assert_kept(&cluster, "a", mailbox, &on_b, 1.0, Duration::from_secs(10));
+}

@@ -1,0 +1,135 @@
+//! Message lights (RFC 3842, rule E2), judged by what a PBX receives and when.
+
+use std::{thread::sleep, time::Duration};
+
+use twinbox_clock::BootInstant;
+use twinbox_system_tests::slack;
+use twinbox_testkit::{Cluster, Pbx, Spec, leave_message, listen};
+
+/// The port of the PBX; its address is the phones'.
+const PBX: u16 = 5070;
+/// How soon a light is to be right. The aim is 10 ms; here is only where failing begins.
+const SOON: Duration = Duration::from_millis(500);
+
+/// A cluster whose trunk wants lights, and that PBX.
+fn with_pbx() -> (Cluster, Pbx) {
+    Cluster::start_with(
+        |phones| Spec { lights: Some(phones.port(PBX)), ..Spec::default() },
+        |phones| Pbx::open(phones, PBX),
+    )
+}
+
+#[test]
+fn a_message_on_either_node_lights_the_lamp() {
+    let (cluster, pbx) = with_pbx();
+    let [one, two] = Cluster::USERS;
+    let mut last = None;
+    for (node, user, new) in [("a", one, 1), ("b", one, 2), ("b", two, 1)] {
+        let deposit = leave_message(cluster.phones(), cluster.sip(node), user.number, 1.2);
+        assert!(deposit.acknowledged());
+        let light = pbx.sees(user.number, new, Duration::from_secs(5));
+        let light = light.unwrap_or_else(|| {
+            panic!("no light {new} for {} after a message on {node}: {:#?}", user.number, pbx.lights())
+        });
+        let after = light.at.since(deposit.at);
+        println!("message on {node}: light after {after:?} from {}", light.source);
+        assert!(light.waiting);
+        assert!(after <= SOON + slack(), "{after:?}");
+        last = Some(deposit);
+    }
+    // Heard: the lamp goes out.
+    let deposit = last.expect("a message was left");
+    let heard = listen(cluster.phones(), cluster.sip("a"), two, &[deposit], 1.0, Duration::from_secs(30));
+    assert!(heard[0].is_some());
+    let dark = pbx.sees(two.number, 0, Duration::from_secs(5));
+    assert!(dark.is_some_and(|l| !l.waiting), "{:#?}", pbx.lights());
+}
+
+/// Exactly one node tells the PBX: a standby's copy would relight lamps.
+#[test]
+fn one_node_alone_tells_the_pbx() {
+    let (cluster, pbx) = with_pbx();
+    let publisher = cluster.publisher("a");
+    for node in ["a", "b", "a"] {
+        assert!(leave_message(cluster.phones(), cluster.sip(node), Cluster::USERS[0].number, 1.2).acknowledged());
+    }
+    assert!(pbx.sees(Cluster::USERS[0].number, 3, Duration::from_secs(5)).is_some());
+    sleep(Duration::from_millis(500));
+    let strangers: Vec<_> =
+        pbx.lights().into_iter().filter(|l| l.source.ip() != cluster.sip(&publisher).ip()).collect();
+    assert!(strangers.is_empty(), "{publisher} is the publisher, but others told: {strangers:#?}");
+}
+
+#[test]
+fn after_the_publisher_is_killed_the_other_resends_everything() {
+    let (mut cluster, pbx) = with_pbx();
+    let [one, two] = Cluster::USERS;
+    for (node, user) in [("a", one), ("b", two)] {
+        assert!(leave_message(cluster.phones(), cluster.sip(node), user.number, 1.2).acknowledged());
+        assert!(pbx.sees(user.number, 1, Duration::from_secs(5)).is_some(), "{:#?}", pbx.lights());
+    }
+    let (victim, survivor) = cluster.publisher_and_other();
+    pbx.forget();
+    let killed = BootInstant::now();
+    cluster.kill(&victim);
+    for user in [one, two] {
+        let light = pbx.sees(user.number, 1, Duration::from_secs(20));
+        let light = light.unwrap_or_else(|| panic!("{} is not resent: {:#?}", user.number, pbx.lights()));
+        let after = light.at.since(killed);
+        println!("{} resent {after:?} after the kill", user.number);
+        assert_eq!(light.source.ip(), cluster.sip(&survivor).ip());
+        assert!(after <= Duration::from_secs(2) + slack(), "{after:?}");
+    }
+    // Judged by the receiver: after the other's first act the dead one's epoch never speaks again.
+    cluster.start_member(&victim);
+    cluster.wait_in_service();
+    let publisher = cluster.publisher(&survivor);
+    pbx.forget();
+    assert!(leave_message(cluster.phones(), cluster.sip(&victim), one.number, 1.2).acknowledged());
+    let light = pbx.sees(one.number, 2, Duration::from_secs(5)).expect("lights go on");
+    assert_eq!(light.source.ip(), cluster.sip(&publisher).ip());
+}
+
+#[test]
+fn subscribe_is_answered_with_full_state_by_either_node_and_changes_follow() {
+    let cluster = Cluster::start(&Spec::default());
+    let user = Cluster::USERS[0];
+    assert!(leave_message(cluster.phones(), cluster.sip("a"), user.number, 1.2).acknowledged());
+    for (node, port, other) in [("a", 5071, "b"), ("b", 5072, "a")] {
+        let pbx = Pbx::open(cluster.phones(), port);
+        let had = cluster.cli(node).messages(user.number).len() as u32;
+        let asked = BootInstant::now();
+        let status = pbx.subscribe(cluster.sip(node), user.number, 600);
+        assert!(status == 200 || status == 202, "{node}: SUBSCRIBE answered {status}");
+        let light = pbx.sees(user.number, had, Duration::from_secs(3));
+        let light = light.unwrap_or_else(|| panic!("{node}: no full state: {:#?}", pbx.lights()));
+        println!("{node}: full state {:?} after SUBSCRIBE", light.at.since(asked));
+        assert!(light.subscribed && light.waiting && light.source.ip() == cluster.sip(node).ip());
+        assert!(light.message.header("subscription-state").is_some_and(|s| s.starts_with("active")));
+        let deposit = leave_message(cluster.phones(), cluster.sip(other), user.number, 1.2);
+        let change = pbx.sees(user.number, had + 1, Duration::from_secs(5));
+        let change =
+            change.unwrap_or_else(|| panic!("{node}: no change after a message on {other}: {:#?}", pbx.lights()));
+        println!("{node}: change {:?} after a message on {other}", change.at.since(deposit.at));
+        assert!(change.cseq > light.cseq, "in the same dialog");
+    }
+    let unknown = Pbx::open(cluster.phones(), 5073);
+    let status = unknown.subscribe(cluster.sip("a"), "4999", 600);
+    assert!((400..500).contains(&status), "no such mailbox: {status}");
+}
+
+/// A PBX that does not answer is told again when it does, and what it is told is the latest.
+#[test]
+fn a_deaf_pbx_is_told_the_latest_state_later() {
+    let (cluster, pbx) = with_pbx();
+    let user = Cluster::USERS[0];
+    pbx.deaf(true);
+    for node in ["a", "b"] {
+        assert!(leave_message(cluster.phones(), cluster.sip(node), user.number, 1.2).acknowledged());
+    }
+    pbx.deaf(false);
+    let light = pbx.sees(user.number, 2, Duration::from_secs(45));
+    assert!(light.is_some(), "{:#?}", pbx.lights());
+    let stale = pbx.lights().into_iter().rev().find(|l| l.mailbox == user.number).and_then(|l| l.counts);
+    assert_eq!(stale.map(|(new, _)| new), Some(2), "the last word is the latest state");
+}

@@ -1,0 +1,121 @@
+//! Cuts between machines, each in a network namespace of its own: both sides take messages, no caller waits, and
+//! after the heal all messages are on both.
+
+use std::{thread, time::Duration};
+
+use twinbox_system_tests::{assert_kept, longest_goodbye};
+use twinbox_testkit::{
+    Call, Cluster, Deposit, Endpoint, Invite, Lab, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up,
+    leave_message, need,
+};
+
+const ACK_TIMEOUT_MS: u64 = 250;
+
+/// A caller who is recording when the cut comes and hangs up right after it.
+fn caught_by_the_cut(
+    phones: &Place,
+    nodes: [std::net::SocketAddr; 2],
+    mailbox: &'static str,
+    cut: impl FnOnce(),
+) -> Vec<Deposit> {
+    let calls: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let endpoint = Endpoint::open(phones, Law::Mu);
+            let invite = Invite::new(mailbox, "2001", endpoint.address());
+            let call = Call::place(phones, *node, Transport::Udp, &invite).expect("the call is answered");
+            let speech = begin_to_speak(&endpoint, &call);
+            (endpoint, call, speech)
+        })
+        .collect();
+    calls.iter().for_each(|(endpoint, _, _)| endpoint.wait_spoken(2.5));
+    cut();
+    let goodbyes: Vec<_> = calls
+        .into_iter()
+        .map(|(endpoint, call, speech)| thread::spawn(move || hang_up(call, &endpoint, speech)))
+        .collect();
+    goodbyes.into_iter().map(|t| t.join().expect("hanging up does not panic")).collect()
+}
+
+fn cut_and_heal(cut: impl Fn(&Lab)) {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b", "w"]);
+    let cluster = Cluster::start_in(&lab, &Spec { ack_timeout_ms: ACK_TIMEOUT_MS, ..Spec::default() });
+    let mailbox = Cluster::USERS[0].number;
+    let (phones, nodes) = (cluster.phones().clone(), [cluster.sip("a"), cluster.sip("b")]);
+
+    let mut deposits = vec![leave_message(&phones, nodes[0], mailbox, 1.0)];
+    deposits.extend(caught_by_the_cut(&phones, nodes, mailbox, || cut(&lab)));
+    // And again on both sides at once, now that the cut is known.
+    let later: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let (phones, node) = (phones.clone(), *node);
+            thread::spawn(move || leave_message(&phones, node, mailbox, 1.5))
+        })
+        .collect();
+    deposits.extend(later.into_iter().map(|t| t.join().expect("a caller does not panic")));
+
+    for (n, deposit) in deposits.iter().enumerate() {
+        println!("message {n}: BYE answered {} after {:?}", deposit.goodbye.status, deposit.goodbye.after);
+        assert!(deposit.acknowledged(), "message {n}: {:?}", deposit.goodbye);
+        assert!(deposit.goodbye.after <= longest_goodbye(ACK_TIMEOUT_MS), "message {n}: {:?}", deposit.goodbye);
+    }
+    // Each side has its own while they are apart.
+    for (node, deposit) in [("a", &deposits[1]), ("b", &deposits[2]), ("a", &deposits[3]), ("b", &deposits[4])] {
+        assert_kept(&cluster, node, mailbox, deposit, 0.9, Duration::from_secs(2));
+    }
+    lab.heal();
+    for node in ["a", "b"] {
+        for deposit in &deposits {
+            assert_kept(&cluster, node, mailbox, deposit, 0.9, Duration::from_secs(30));
+        }
+        cluster.wait_for_messages(node, mailbox, deposits.len(), Duration::from_secs(5));
+    }
+    cluster.wait_in_service();
+    let after = leave_message(&phones, nodes[1], mailbox, 1.0);
+    assert_kept(&cluster, "a", mailbox, &after, 0.9, Duration::from_secs(2));
+}
+
+#[test]
+fn a_from_b_with_the_witness_in_reach_of_both() {
+    cut_and_heal(|lab| lab.cut("a", "b"));
+}
+
+#[test]
+fn everybody_from_everybody() {
+    cut_and_heal(|lab| {
+        lab.cut("a", "b");
+        lab.cut("a", "w");
+        lab.cut("b", "w");
+    });
+}
+
+#[test]
+fn a_is_not_heard_by_b_but_hears_it() {
+    cut_and_heal(|lab| lab.cut_one_way("a", "b"));
+}
+
+/// A firewall that answers for a living process proves nothing about that process: nobody takes its duties.
+#[test]
+fn a_refused_connection_is_no_proof_of_death() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b", "w"]);
+    let cluster = Cluster::start_in(&lab, &Spec::default());
+    let (publisher, other) = cluster.publisher_and_other();
+    lab.refuse(&publisher, &other);
+    lab.refuse(&other, &publisher);
+    let deposit = leave_message(cluster.phones(), cluster.sip(&other), Cluster::USERS[1].number, 2.0);
+    assert!(
+        deposit.acknowledged() && deposit.goodbye.after <= longest_goodbye(ACK_TIMEOUT_MS),
+        "{:?}",
+        deposit.goodbye
+    );
+    lab.heal();
+    assert_kept(&cluster, &publisher, Cluster::USERS[1].number, &deposit, 1.5, Duration::from_secs(30));
+    cluster.wait_in_service();
+}

@@ -1,0 +1,115 @@
+//! What a test's cluster is like, and its members' configuration files.
+
+use std::{fmt::Write, net::SocketAddr, path::PathBuf};
+
+use crate::Place;
+
+/// A cluster as a test wants it. Everything that is not said is as in production, but for short drains.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// With a witness beside the two nodes.
+    pub witness: bool,
+    /// Log filter of all members.
+    pub log: &'static str,
+    /// `ack_timeout_ms`.
+    pub ack_timeout_ms: u64,
+    /// `max_calls`.
+    pub max_calls: u32,
+    /// `reserve_mb`.
+    pub reserve_mb: u32,
+    /// `ports` of `[rtp]`.
+    pub rtp_ports: &'static str,
+    /// A PBX that wants message lights as unsolicited NOTIFYs.
+    pub lights: Option<SocketAddr>,
+    /// Further lines of `[voicemail]`.
+    pub voicemail: Vec<String>,
+    /// Put this member's data into this folder instead of the cluster's.
+    pub data_dir: Option<(String, PathBuf)>,
+    /// Do not wait for the cluster, and add no users.
+    pub raw: bool,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            witness: true,
+            log: "info",
+            ack_timeout_ms: 250,
+            max_calls: 500,
+            reserve_mb: 16,
+            rtp_ports: "10000-12999",
+            lights: None,
+            voicemail: Vec::new(),
+            data_dir: None,
+            raw: false,
+        }
+    }
+}
+
+/// What a member's configuration file is written from.
+pub(crate) struct Page<'a> {
+    pub spec: &'a Spec,
+    pub cluster_name: &'a str,
+    pub cluster_id: &'a str,
+    pub name: &'a str,
+    pub place: &'a Place,
+    pub home: &'a std::path::Path,
+    pub data_dir: &'a std::path::Path,
+    /// Name, kind, address of every member.
+    pub members: &'a [(String, &'static str, SocketAddr)],
+    /// Who may call, as networks.
+    pub callers: String,
+}
+
+impl Page<'_> {
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let witness = self.kind() == "witness";
+        let mut text = String::new();
+        let (own, cluster) = if witness { ("witness", "[[cluster]]") } else { ("node", "[cluster]") };
+        let _ = writeln!(text, "[{own}]\nname = {:?}\ndata_dir = {:?}", self.name, self.data_dir);
+        if !witness {
+            let socket = self.home.join("admin.sock");
+            let reserve = self.spec.reserve_mb;
+            let _ = writeln!(text, "admin_socket = {socket:?}\ndrain_seconds = 1\nreserve_mb = {reserve}");
+        }
+        let _ = writeln!(
+            text,
+            "\n{cluster}\nname = {:?}\nid = {:?}\ntls_dir = {:?}\nbind = \"{}\"\nack_timeout_ms = {}",
+            self.cluster_name,
+            self.cluster_id,
+            self.home.join("tls"),
+            self.place.port(7070),
+            self.spec.ack_timeout_ms,
+        );
+        for (name, kind, address) in self.members {
+            let _ =
+                writeln!(text, "\n[[cluster.member]]\nname = {name:?}\nkind = {kind:?}\naddress = \"{address}\"");
+        }
+        if !witness {
+            self.node(&mut text);
+        }
+        let _ = writeln!(text, "\n[log]\nfilter = {:?}", self.spec.log);
+        text
+    }
+
+    fn kind(&self) -> &'static str {
+        self.members.iter().find(|(name, _, _)| name == self.name).map_or("node", |(_, kind, _)| kind)
+    }
+
+    fn node(&self, text: &mut String) {
+        let ip = self.place.ip;
+        let _ = writeln!(text, "\n[sip]\nmax_calls = {}", self.spec.max_calls);
+        for transport in ["udp", "tcp"] {
+            let _ = writeln!(text, "\n[[sip.listener]]\ntransport = \"{transport}\"\nbind = \"{ip}:5060\"");
+        }
+        let ports = self.spec.rtp_ports;
+        let _ = writeln!(text, "\n[rtp]\nbind = \"{ip}\"\nports = \"{ports}\"\nthreads = 1\ntimeout_seconds = 5");
+        let _ = writeln!(text, "\n[metrics]\nbind = \"{ip}:9090\"");
+        let _ = writeln!(text, "\n[[trunk]]\nname = \"phones\"\naddresses = [{:?}]", self.callers);
+        if let Some(pbx) = self.spec.lights {
+            let _ = writeln!(text, "mwi = \"sip:{{mailbox}}@{pbx}\"\nproxy = \"{pbx}\"");
+        }
+        let _ = writeln!(text, "\n[voicemail]\n{}", self.spec.voicemail.join("\n"));
+    }
+}

@@ -1,0 +1,253 @@
+//! Many callers at once on one SIP socket and one RTP socket: floods and loads.
+//!
+//! Steps do not block longer than they are told to; whoever drives it keeps the time. Retransmission is left out
+//! on purpose: on a link without loss a request that draws no answer is a finding.
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+
+use crate::{
+    Place, Speech,
+    call::{media_of, sdp},
+    endpoint::EVENTS,
+    message::{Message, token},
+};
+
+/// One caller of the crowd.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    to: String,
+    from: String,
+    call_id: String,
+    tag: String,
+    remote: String,
+    target: String,
+    node: SocketAddr,
+    /// When its INVITE was sent.
+    pub called: BootInstant,
+    /// Final status of the INVITE and when it came.
+    pub answer: Option<(u16, BootInstant)>,
+    /// The final response to the INVITE had a Retry-After.
+    pub retry_after: bool,
+    /// Where the node wants its media.
+    pub media: Option<SocketAddr>,
+    /// When its BYE was sent.
+    pub left: Option<BootInstant>,
+    /// Final status of the BYE and when it came.
+    pub goodbye: Option<(u16, BootInstant)>,
+    /// The node hung up.
+    pub ended: bool,
+    /// Packets sent so far: sequence number and RTP time.
+    pub packets: u32,
+}
+
+/// The crowd.
+pub struct Crowd {
+    sip: UdpSocket,
+    rtp: UdpSocket,
+    sip_address: SocketAddr,
+    rtp_address: SocketAddr,
+    by_call_id: HashMap<String, usize>,
+    /// All callers so far, in the order of their calls.
+    pub callers: Vec<Caller>,
+}
+
+impl Crowd {
+    /// A crowd at `place`.
+    pub fn open(place: &Place) -> Self {
+        let (sip, rtp) = (place.udp(0), place.udp(0));
+        for socket in [&sip, &rtp] {
+            widen(socket);
+        }
+        rtp.set_nonblocking(true).expect("a socket can be non-blocking");
+        let address = |s: &UdpSocket| s.local_addr().expect("a bound socket has an address");
+        let (sip_address, rtp_address) = (address(&sip), address(&rtp));
+        Self { sip, rtp, sip_address, rtp_address, by_call_id: HashMap::new(), callers: Vec::new() }
+    }
+
+    fn request(&self, caller: &Caller, method: &str, cseq: u32, body: &str) -> String {
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let (us, rest) = (self.sip_address, format!("{kind}Content-Length: {}\r\n\r\n{body}", body.len()));
+        let to = if caller.remote.is_empty() {
+            format!("<sip:{}@{}>", caller.to, caller.node)
+        } else {
+            caller.remote.clone()
+        };
+        format!(
+            "{method} {} SIP/2.0\r\nVia: SIP/2.0/UDP {us};branch=z9hG4bK{};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:{}@{us}>;tag={}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
+             Contact: <sip:{}@{us}>\r\n{rest}",
+            caller.target,
+            token(),
+            caller.from,
+            caller.tag,
+            caller.call_id,
+            caller.from,
+        )
+    }
+
+    /// Sends one INVITE; returns the caller's index.
+    pub fn call(&mut self, node: SocketAddr, to: &str, from: &str) -> usize {
+        let caller = Caller {
+            to: to.to_owned(),
+            from: from.to_owned(),
+            call_id: token(),
+            tag: token(),
+            remote: String::new(),
+            target: format!("sip:{to}@{node}"),
+            node,
+            called: BootInstant::now(),
+            answer: None,
+            retry_after: false,
+            media: None,
+            left: None,
+            goodbye: None,
+            ended: false,
+            packets: 0,
+        };
+        let text = self.request(&caller, "INVITE", 1, &sdp(self.rtp_address, "sendrecv", "0"));
+        self.by_call_id.insert(caller.call_id.clone(), self.callers.len());
+        self.callers.push(caller);
+        self.send(&text, node);
+        self.callers.len() - 1
+    }
+
+    /// Sends one BYE.
+    pub fn hang_up(&mut self, n: usize) {
+        let text = self.request(&self.callers[n], "BYE", 2, "");
+        let node = self.callers[n].node;
+        self.callers[n].left = Some(BootInstant::now());
+        self.send(&text, node);
+    }
+
+    fn send(&self, text: &str, to: SocketAddr) {
+        // What the system does not take now is an unanswered request, which the caller counts.
+        let _ = self.sip.send_to(text.as_bytes(), to);
+    }
+
+    /// Takes in what has come, for at most `limit`; returns once nothing is waiting.
+    pub fn take(&mut self, limit: Duration) {
+        let mut buffer = [0_u8; 8192];
+        let begun = BootInstant::now();
+        loop {
+            let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_micros(50));
+            if self.sip.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            let Ok((length, from)) = self.sip.recv_from(&mut buffer) else { return };
+            let at = BootInstant::now();
+            if let Some((message, _)) = Message::read(&buffer[..length]) {
+                self.handle(&message, from, at);
+            }
+            if begun.elapsed() >= limit {
+                return;
+            }
+        }
+    }
+
+    /// Takes in for `limit` or until all callers are as `done` says; returns whether they are.
+    pub fn take_until(&mut self, limit: Duration, done: impl Fn(&Caller) -> bool) -> bool {
+        let begun = BootInstant::now();
+        while begun.elapsed() < limit {
+            if self.callers.iter().all(&done) {
+                return true;
+            }
+            self.take(Duration::from_millis(20));
+        }
+        self.callers.iter().all(&done)
+    }
+
+    fn handle(&mut self, message: &Message, from: SocketAddr, at: BootInstant) {
+        let Some(&n) = message.header("call-id").and_then(|id| self.by_call_id.get(id)) else { return };
+        let Some(status) = message.status() else {
+            self.callers[n].ended |= message.method() == Some("BYE");
+            if message.method() != Some("ACK") {
+                self.send(&message.answer("200 OK", &[], ""), from);
+            }
+            return;
+        };
+        match message.cseq() {
+            Some((_, "INVITE")) if status >= 200 => {
+                let caller = &mut self.callers[n];
+                caller.answer.get_or_insert((status, at));
+                caller.retry_after = message.header("retry-after").is_some();
+                caller.remote = message.header("to").unwrap_or_default().to_owned();
+                if status < 300 {
+                    caller.target = message.uri("contact").unwrap_or(&caller.target).to_owned();
+                    caller.media = media_of(&message.body);
+                    let ack = self.request(&self.callers[n], "ACK", 1, "");
+                    self.send(&ack, from);
+                } else {
+                    // Same branch as the INVITE; the response's Via is it.
+                    let via = message.header("via").unwrap_or_default().to_owned();
+                    let ack = self.request(&self.callers[n], "ACK", 1, "");
+                    let ours = ack.lines().nth(1).unwrap_or_default().to_owned();
+                    self.send(&ack.replace(&ours, &format!("Via: {via}")), from);
+                }
+            }
+            Some((_, "BYE")) if status >= 200 => {
+                self.callers[n].goodbye.get_or_insert((status, at));
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends the next 20 ms of `speech` for these callers, and throws away what has come back.
+    pub fn speak(&mut self, callers: impl Iterator<Item = usize>, speech: Speech) {
+        let mut packet = [0_u8; 172];
+        (packet[0], packet[1]) = (0x80, 0);
+        for n in callers {
+            let caller = &mut self.callers[n];
+            let Some(media) = caller.media else { continue };
+            packet[2..4].copy_from_slice(&(caller.packets as u16).to_be_bytes());
+            packet[4..8].copy_from_slice(&caller.packets.wrapping_mul(160).to_be_bytes());
+            packet[8..12].copy_from_slice(&(n as u32 + 1).to_be_bytes());
+            packet[12..].copy_from_slice(&speech.bytes(caller.packets as usize * 160 % 80_000, 160));
+            caller.packets += 1;
+            let _ = self.rtp.send_to(&packet, media);
+        }
+        let mut sink = [0_u8; 2048];
+        while self.rtp.recv_from(&mut sink).is_ok() {}
+    }
+
+    /// Presses `#` for this caller: one event, all of it at once.
+    pub fn press_pound(&mut self, n: usize) {
+        let caller = &mut self.callers[n];
+        let Some(media) = caller.media else { return };
+        let timestamp = caller.packets.wrapping_mul(160);
+        for end in [0, 1, 1, 1_u8] {
+            let mut packet = vec![0x80, EVENTS | u8::from(end == 0) << 7];
+            packet.extend((caller.packets as u16).to_be_bytes());
+            packet.extend(timestamp.to_be_bytes());
+            packet.extend((n as u32 + 1).to_be_bytes());
+            packet.extend([11, end << 7 | 10, 3, 0x20]);
+            caller.packets += 1;
+            let _ = self.rtp.send_to(&packet, media);
+        }
+    }
+
+    /// The callers with this final status.
+    pub fn answered(&self, status: u16) -> Vec<usize> {
+        let is = |c: &Caller| c.answer.is_some_and(|(s, _)| s == status);
+        (0..self.callers.len()).filter(|n| is(&self.callers[*n])).collect()
+    }
+}
+
+/// A large buffer: the crowd must not lose what it asked for.
+fn widen(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd;
+    let size: libc::c_int = 8 << 20;
+    // SAFETY: the option's value is an int that lives across the call; without the right to it nothing changes.
+    unsafe {
+        let value = std::ptr::from_ref(&size).cast();
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! An RTP endpoint (RFC 3550, RFC 4733): speaks a [`Speech`], presses keys, keeps what it hears.
+
+use std::{
+    collections::VecDeque,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+
+use crate::{Found, Place, Speech, g711::Law, holds};
+
+/// Samples and time of one packet.
+const PACKET: usize = 160;
+const TICK: Duration = Duration::from_millis(20);
+/// The payload type of telephone events in [`crate::sdp`].
+pub(crate) const EVENTS: u8 = 101;
+/// More than ten minutes of audio are not kept.
+const LONGEST: usize = 10 * 60 * 8000;
+
+#[derive(Default)]
+struct State {
+    peer: Option<SocketAddr>,
+    speech: Option<Speech>,
+    spoken: usize,
+    keys: VecDeque<u8>,
+    key: Option<Key>,
+    heard: Vec<u8>,
+    base: Option<(u32, u32)>,
+    packets: u64,
+    sources: Vec<SocketAddr>,
+    last_heard: Option<BootInstant>,
+    late: Duration,
+}
+
+/// A key being pressed.
+struct Key {
+    event: u8,
+    timestamp: u32,
+    step: u32,
+}
+
+/// A socket with a thread that sends and receives, 20 ms a packet.
+pub struct Endpoint {
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    address: SocketAddr,
+    law: Law,
+}
+
+impl Endpoint {
+    /// An endpoint at `place` on an even port of the system's choice. It sends nothing until it is told to, and
+    /// sends to whoever sends to it first unless [`Endpoint::send_to`] says otherwise.
+    pub fn open(place: &Place, law: Law) -> Self {
+        let socket = std::iter::repeat_with(|| place.udp(0)).find(|s| port(s).is_multiple_of(2));
+        let socket = socket.expect("half of all ports are even");
+        let address = place.port(port(&socket));
+        let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
+        let (shared, told) = (state.clone(), stop.clone());
+        let thread = thread::spawn(move || run(&socket, law, &shared, &told));
+        Self { state, stop, thread: Some(thread), address, law }
+    }
+
+    /// Where it listens: what an SDP is to name.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the endpoint's thread does not panic")
+    }
+
+    /// Sends there from now on.
+    pub fn send_to(&self, peer: SocketAddr) {
+        self.state().peer = Some(peer);
+    }
+
+    /// Speaks from now on; goes on where it stopped if it is the same speech.
+    pub fn speak(&self, speech: Speech) {
+        self.state().speech = Some(speech);
+    }
+
+    /// Falls silent: sends no packets.
+    pub fn hush(&self) {
+        self.state().speech = None;
+    }
+
+    /// How much has been spoken so far, in bytes.
+    pub fn spoken(&self) -> usize {
+        self.state().spoken
+    }
+
+    /// Waits until this much has been spoken; the test fails when the endpoint does not come so far.
+    pub fn wait_spoken(&self, seconds: f64) {
+        let bytes = (seconds * 8000.0) as usize;
+        let limit = Duration::from_secs_f64(seconds + 10.0);
+        crate::wait_until("the endpoint to have spoken", limit, || self.spoken() >= bytes);
+    }
+
+    /// Presses these keys one after the other as telephone events, each with three end packets.
+    pub fn press(&self, keys: &str) {
+        let event = |c: char| "0123456789*#ABCD".find(c).unwrap_or_else(|| panic!("no key {c}")) as u8;
+        self.state().keys.extend(keys.chars().map(event));
+        let limit = Duration::from_millis(2000 + 400 * keys.len() as u64);
+        crate::wait_until("the keys to be pressed", limit, || {
+            let state = self.state();
+            state.keys.is_empty() && state.key.is_none()
+        });
+    }
+
+    /// All audio heard so far, placed by RTP timestamps; gaps are silence.
+    pub fn heard(&self) -> Vec<u8> {
+        self.state().heard.clone()
+    }
+
+    /// Packets heard so far.
+    pub fn packets(&self) -> u64 {
+        self.state().packets
+    }
+
+    /// Who has sent to it.
+    pub fn sources(&self) -> Vec<SocketAddr> {
+        self.state().sources.clone()
+    }
+
+    /// Waits for the first packet.
+    pub fn wait_heard(&self, limit: Duration) {
+        crate::wait_until("any audio", limit, || self.packets() > 0);
+    }
+
+    /// Waits until sound has been heard and then none for `quiet`: prompts have ended.
+    pub fn wait_quiet(&self, quiet: Duration, limit: Duration) {
+        let samples = (quiet.as_secs_f64() * 8000.0) as usize;
+        let law = self.law;
+        crate::wait_until("prompts to end", limit, || {
+            let state = self.state();
+            let silent = state.last_heard.is_some_and(|t| t.elapsed() > quiet);
+            let calm = |heard: &[u8]| heard.iter().all(|b| law.decode(*b).abs() < 64);
+            let tail = state.heard.len().saturating_sub(samples);
+            silent || state.heard.len() > samples && calm(&state.heard[tail..])
+        });
+    }
+
+    /// Waits until a piece of `speech` of at least `seconds` has been heard; `None` when it is not within `limit`.
+    pub fn hears(&self, speech: &Speech, spoken: usize, seconds: f64, limit: Duration) -> Option<Found> {
+        holds(limit, || {
+            thread::sleep(Duration::from_millis(200));
+            speech.find_in(&self.heard(), spoken).filter(|f| f.seconds() >= seconds)
+        })
+    }
+
+    /// The most that this endpoint itself ran late.
+    pub fn late(&self) -> Duration {
+        self.state().late
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn port(socket: &UdpSocket) -> u16 {
+    socket.local_addr().map(|a| a.port()).expect("a bound socket has an address")
+}
+
+fn run(socket: &UdpSocket, law: Law, state: &Mutex<State>, stop: &AtomicBool) {
+    let lock = || state.lock().expect("nobody panics with the endpoint's state");
+    let ssrc = socket.local_addr().map_or(1, |a| u32::from(a.port()) << 8 | 1);
+    let (begun, mut tick, mut sequence) = (BootInstant::now(), 0_u32, 0_u16);
+    let mut buffer = [0_u8; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        let due = begun + TICK * tick;
+        let now = BootInstant::now();
+        if now < due {
+            // A timeout of zero would mean for ever.
+            let wait = due.since(now).max(Duration::from_micros(100));
+            if socket.set_read_timeout(Some(wait)).is_ok()
+                && let Ok((length, from)) = socket.recv_from(&mut buffer)
+            {
+                hear(&mut lock(), law, &buffer[..length], from);
+            }
+            continue;
+        }
+        let mut state = lock();
+        state.late = state.late.max(now.since(due));
+        let timestamp = tick.wrapping_mul(PACKET as u32);
+        let (peer, packets) = (state.peer, say(&mut state, law, timestamp));
+        drop(state);
+        for (payload_type, timestamp, payload) in packets {
+            let mut packet = vec![0x80, payload_type];
+            packet.extend(sequence.to_be_bytes());
+            packet.extend(timestamp.to_be_bytes());
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend(payload);
+            sequence = sequence.wrapping_add(1);
+            if let Some(peer) = peer {
+                // Whoever is gone is gone: the test looks at what was stored, not at this.
+                let _ = socket.send_to(&packet, peer);
+            }
+        }
+        tick += 1;
+    }
+}
+
+/// What is to be sent at this tick: payload type, timestamp, payload.
+fn say(state: &mut State, law: Law, timestamp: u32) -> Vec<(u8, u32, Vec<u8>)> {
+    if state.peer.is_none() {
+        return Vec::new();
+    }
+    if state.key.is_none()
+        && let Some(event) = state.keys.pop_front()
+    {
+        state.key = Some(Key { event, timestamp, step: 0 });
+    }
+    if let Some(key) = &mut state.key {
+        key.step += 1;
+        // Six packets that grow, three that end it (RFC 4733, section 2.5.1.4), then 60 ms of pause.
+        let (step, event) = (key.step.min(6) as u16, |end: u8, duration: u16| {
+            vec![key.event, end << 7 | 10, (duration >> 8) as u8, duration as u8]
+        });
+        let packets = match key.step {
+            1..=6 => vec![(EVENTS | u8::from(key.step == 1) << 7, key.timestamp, event(0, step * PACKET as u16))],
+            7 => vec![(EVENTS, key.timestamp, event(1, 7 * PACKET as u16)); 3],
+            _ => Vec::new(),
+        };
+        if key.step >= 10 {
+            state.key = None;
+        }
+        return packets;
+    }
+    let Some(speech) = state.speech else { return Vec::new() };
+    let payload = speech.bytes(state.spoken, PACKET);
+    state.spoken += PACKET;
+    vec![(law.payload_type(), timestamp, payload)]
+}
+
+fn hear(state: &mut State, law: Law, packet: &[u8], from: SocketAddr) {
+    if !state.sources.contains(&from) {
+        state.sources.push(from);
+    }
+    state.peer.get_or_insert(from);
+    let [first, second, _, _, t0, t1, t2, t3, s0, s1, s2, s3, payload @ ..] = packet else { return };
+    if first >> 6 != 2 || second & 0x7f != law.payload_type() {
+        return;
+    }
+    state.packets += 1;
+    state.last_heard = Some(BootInstant::now());
+    let (timestamp, ssrc) = (u32::from_be_bytes([*t0, *t1, *t2, *t3]), u32::from_be_bytes([*s0, *s1, *s2, *s3]));
+    if state.base.is_none_or(|(_, s)| s != ssrc) {
+        // A new stream is placed behind what was heard.
+        state.base = Some((timestamp.wrapping_sub(state.heard.len() as u32), ssrc));
+    }
+    let base = state.base.map_or(0, |(base, _)| base);
+    let at = timestamp.wrapping_sub(base) as usize;
+    if at + payload.len() <= LONGEST {
+        if state.heard.len() < at + payload.len() {
+            state.heard.resize(at + payload.len(), law.silence());
+        }
+        state.heard[at..at + payload.len()].copy_from_slice(payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Loopback;
+
+    #[test]
+    fn two_endpoints_hear_each_other_bit_for_bit() {
+        let loopback = Loopback::claim();
+        let [one, other] = [1, 2].map(|n| Endpoint::open(&loopback.place(n), Law::Mu));
+        one.send_to(other.address());
+        let speech = Speech::unique();
+        one.speak(speech);
+        one.wait_spoken(0.5);
+        let found = other.hears(&speech, one.spoken(), 0.4, Duration::from_secs(5)).expect("it is heard");
+        assert_eq!(found.from, 0);
+        assert_eq!(other.sources(), [one.address()]);
+    }
+
+    #[test]
+    fn a_key_is_one_event_with_three_end_packets() {
+        let loopback = Loopback::claim();
+        let (endpoint, ear) = (Endpoint::open(&loopback.place(1), Law::Mu), loopback.place(2).udp(0));
+        endpoint.send_to(ear.local_addr().expect("bound"));
+        endpoint.press("#");
+        ear.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+        let mut buffer = [0; 64];
+        let packets: Vec<Vec<u8>> =
+            std::iter::from_fn(|| ear.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec())).collect();
+        assert_eq!(packets.len(), 9);
+        assert!(packets.iter().all(|p| p[1] & 0x7f == EVENTS && p[12] == 11 && p[4..8] == packets[0][4..8]));
+        assert_eq!(packets.iter().filter(|p| p[13] & 0x80 != 0).count(), 3);
+    }
+}

@@ -1,0 +1,52 @@
+//! The test kit: a cluster of real processes, and the strangers that a telephone system meets.
+//!
+//! Everything here blocks and uses plain threads and sockets, on purpose: it shares no code with what it
+//! tests (its SIP, RTP and G.711 are its own), and a failing test is read from top to bottom.
+//!
+//! * [`Cluster`]: nodes and a witness as processes, killed, restarted, wiped; each cluster has loopback
+//!   addresses of its own, or network namespaces ([`Lab`]) that can be cut and healed.
+//! * [`Call`] (a plain SIP caller), [`Endpoint`] (its ear and mouth), [`Speech`] (what it says, found again
+//!   bit for bit), [`sipp`] (a caller that is not our code), [`Pbx`] (what sees message lights).
+//! * [`need`]: what a test needs from the machine; a test that lacks it says so (rule P7).
+
+mod admin;
+mod call;
+mod cluster;
+mod config;
+mod crowd;
+mod deposit;
+mod endpoint;
+pub mod g711;
+mod lab;
+mod message;
+pub mod need;
+mod pbx;
+mod place;
+mod probe;
+mod process;
+pub mod sipp;
+mod speech;
+mod strace;
+mod wait;
+
+pub use admin::{Cli, StoredMessage};
+pub use call::{Call, Goodbye, Invite, Refused, Transport, media_of, sdp};
+pub use cluster::{Cluster, Member, User};
+pub use config::Spec;
+pub use crowd::{Caller, Crowd};
+pub use deposit::{Deposit, begin_to_speak, hang_up, leave_message, leave_message_with, listen, sign_in};
+pub use endpoint::Endpoint;
+pub use lab::Lab;
+pub use message::{Message, token};
+pub use pbx::{Light, Pbx};
+pub use place::{Loopback, Place};
+pub use probe::{http_get, metric, resident_bytes};
+pub use process::{Process, binary};
+pub use speech::{Found, Speech};
+pub use strace::{Event, Strace};
+pub use wait::{holds, wait_for, wait_until};
+
+/// A count or duration that `tests/run --long` raises (rule P6): the environment variable `name`, else `small`.
+pub fn parameter(name: &str, small: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(small)
+}

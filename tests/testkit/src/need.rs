@@ -1,0 +1,74 @@
+//! What a test needs from the machine. A test without it passes but says `not run: needs X`; where nothing may
+//! be left out (`CI=true`) it fails instead (rule P7).
+//!
+//! `tests/run` names a file in `TWINBOX_NOT_RUN`, gathers what was left out there and counts it.
+
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// Whether all of `needs` are there. Use: `if !need::all(&[need::SIPP]) { return; }`
+#[must_use]
+pub fn all(needs: &[Need]) -> bool {
+    let missing: Vec<&str> = needs.iter().filter(|n| !(n.there)()).map(|n| n.name).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("not run: needs {} ({test})", missing.join(", "));
+    println!("{line}");
+    if let Some(path) = std::env::var_os("TWINBOX_NOT_RUN") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let written = file.and_then(|mut f| writeln!(f, "{line}"));
+        written.expect("TWINBOX_NOT_RUN names a writable file");
+    }
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}: nothing is left out under CI=true");
+    false
+}
+
+/// Something a machine has or lacks.
+pub struct Need {
+    name: &'static str,
+    there: fn() -> bool,
+}
+
+/// SIPp, from Debian's `sip-tester`.
+pub const SIPP: Need = Need { name: "sipp (apt-get install sip-tester)", there: || found("sipp") };
+/// strace, with the right to attach.
+pub const STRACE: Need = Need { name: "strace (apt-get install strace)", there: || found("strace") };
+/// Network namespaces and iptables in them.
+pub const NAMESPACES: Need =
+    Need { name: "network namespaces (root, iproute2, iptables)", there: || found("iptables") && namespaces() };
+/// The right to mount a small file system.
+pub const MOUNT: Need = Need { name: "mount (root)", there: mounts };
+
+fn found(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(Into::into);
+    std::env::split_paths(&path).chain(more).any(|folder| Path::new(&folder).join(program).exists())
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok_and(|s| s.success())
+}
+
+fn namespaces() -> bool {
+    let name = format!("tbneed{}", std::process::id());
+    let made = succeeds("ip", &["netns", "add", &name]);
+    let filtered = made && succeeds("ip", &["netns", "exec", &name, "iptables", "-w", "-L", "INPUT", "-n"]);
+    if made {
+        succeeds("ip", &["netns", "del", &name]);
+    }
+    filtered
+}
+
+fn mounts() -> bool {
+    let Ok(folder) = tempfile::tempdir() else { return false };
+    let path = folder.path().to_string_lossy().into_owned();
+    let mounted = succeeds("mount", &["-t", "tmpfs", "-o", "size=64k", "tmpfs", &path]);
+    mounted && succeeds("umount", &[&path])
+}

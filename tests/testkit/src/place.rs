@@ -1,0 +1,118 @@
+//! Where something runs: an address of its own on this machine, or in a network namespace.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    path::PathBuf,
+    time::Duration,
+};
+
+/// An address, and the network namespace that it is in, if it is not this process's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// The file that names the namespace.
+    pub namespace: Option<PathBuf>,
+}
+
+/// The way into a namespace, held open.
+#[derive(Debug)]
+pub struct Entry(File);
+
+impl Entry {
+    /// Moves the calling thread into the namespace. Allocates nothing: callable between fork and exec.
+    pub fn enter(&self) -> io::Result<()> {
+        // SAFETY: setns takes an open file descriptor and a flag, and touches no memory.
+        match unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Place {
+    /// A place on this machine's loopback.
+    pub fn here(ip: Ipv4Addr) -> Self {
+        Self { ip, namespace: None }
+    }
+
+    /// The same namespace under another address.
+    pub fn at(&self, ip: Ipv4Addr) -> Self {
+        Self { ip, namespace: self.namespace.clone() }
+    }
+
+    /// An address at this place.
+    pub fn port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ip), port)
+    }
+
+    /// The way in, when there is a namespace.
+    pub fn entry(&self) -> Option<Entry> {
+        let path = self.namespace.as_ref()?;
+        Some(Entry(File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))))
+    }
+
+    /// Runs `f` inside the place. A socket made there stays there.
+    pub fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let Some(entry) = self.entry() else { return f() };
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                entry.enter().expect("the namespace can be entered");
+                f()
+            });
+            inside.join().expect("what runs inside a place does not panic")
+        })
+    }
+
+    /// A UDP socket at this place; port 0 takes any.
+    pub fn udp(&self, port: u16) -> UdpSocket {
+        let address = self.port(port);
+        self.inside(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("udp {address}: {e}"))
+    }
+
+    /// A TCP connection to `to`. Its own address is whatever the system chooses.
+    pub fn tcp(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))
+    }
+
+    /// A TCP listener at this place.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        let address = self.port(port);
+        self.inside(|| TcpListener::bind(address)).unwrap_or_else(|e| panic!("tcp {address}: {e}"))
+    }
+}
+
+/// A block of loopback addresses, `127.77.N.0/24`, that belongs to one test while it holds this. Tests that run
+/// at once therefore never share a port, and all of them use the same ones.
+#[derive(Debug)]
+pub struct Loopback {
+    block: u8,
+    _claim: File,
+}
+
+impl Loopback {
+    /// Claims a block that nobody else on this machine holds.
+    pub fn claim() -> Self {
+        let folder = std::env::temp_dir().join("twinbox-test-addresses");
+        fs::create_dir_all(&folder).expect("the temporary folder is writable");
+        let first = (std::process::id() % 250) as u8;
+        for n in 0..250_u8 {
+            let block = (u16::from(first) + u16::from(n)) as u8 % 250 + 1;
+            let file =
+                File::options().create(true).truncate(false).write(true).open(folder.join(block.to_string()));
+            let file = file.expect("claims can be written");
+            if file.try_lock().is_ok() {
+                return Self { block, _claim: file };
+            }
+        }
+        panic!("250 tests at once hold all of 127.77.0.0/16")
+    }
+
+    /// The place with this last number.
+    pub fn place(&self, last: u8) -> Place {
+        Place::here(Ipv4Addr::new(127, 77, self.block, last))
+    }
+}

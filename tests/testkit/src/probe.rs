@@ -1,0 +1,51 @@
+//! Looking at a running process from outside: its HTTP doors, its memory.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use crate::Place;
+
+/// `GET path`: status and body; `None` when nobody answers.
+pub fn http_get(from: &Place, address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = from.tcp(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// The sum of a metric's samples whose line begins with `name` and contains `labels`.
+pub fn metric(text: &str, name: &str, labels: &str) -> Option<f64> {
+    let samples = text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| {
+        let (series, value) = l.rsplit_once(' ')?;
+        let its_name = series.split('{').next()?;
+        (its_name == name && series.contains(labels)).then(|| value.parse::<f64>().ok())?
+    });
+    samples.reduce(|a, b| a + b)
+}
+
+/// Resident memory of a process, in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|p| p.parse::<u64>().ok()).unwrap_or(0);
+    pages * 4096
+}
+
+#[cfg(test)]
+mod tests {
+    use super::metric;
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels() {
+        let text = "# TYPE calls counter\ncalls_total{to=\"a\"} 2\ncalls_total{to=\"b\"} 3\ncalls 7\n";
+        assert_eq!(metric(text, "calls_total", ""), Some(5.0));
+        assert_eq!(metric(text, "calls_total", "to=\"b\""), Some(3.0));
+        assert_eq!(metric(text, "call", ""), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! SIPp: a caller that is not our code. Its session description names an [`Endpoint`](crate::Endpoint), since it
+//! cannot record; scenarios are in `tests/data/sipp`.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{Place, Process, Transport};
+
+/// A run of SIPp.
+#[derive(Debug, Clone)]
+pub struct Sipp<'a> {
+    /// The scenario's name: `deposit`, `deposit-late` …
+    pub scenario: &'a str,
+    /// UDP or TCP.
+    pub transport: Transport,
+    /// The node.
+    pub node: SocketAddr,
+    /// The called number.
+    pub to: &'a str,
+    /// The calling number.
+    pub from: &'a str,
+    /// The endpoint that its session description names.
+    pub media: SocketAddr,
+    /// How long it holds the call.
+    pub hold: Duration,
+    /// How many calls …
+    pub calls: u32,
+    /// … and how many of them a second.
+    pub rate: u32,
+}
+
+impl<'a> Sipp<'a> {
+    /// One call.
+    pub fn new(scenario: &'a str, node: SocketAddr, to: &'a str, media: SocketAddr, hold: Duration) -> Self {
+        Self { scenario, transport: Transport::Udp, node, to, from: "2001", media, hold, calls: 1, rate: 1 }
+    }
+
+    /// Over this transport.
+    pub fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// From this number.
+    pub fn from(mut self, number: &'a str) -> Self {
+        self.from = number;
+        self
+    }
+
+    /// So many calls, so many a second.
+    pub fn times(mut self, calls: u32, rate: u32) -> Self {
+        (self.calls, self.rate) = (calls, rate);
+        self
+    }
+
+    /// Starts it at `place`; its log goes into `folder`.
+    pub fn start(&self, place: &Place, folder: &Path) -> Running {
+        let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/sipp").join(self.scenario);
+        let scenario = fs::canonicalize(scenario.with_extension("xml"));
+        let scenario = scenario.unwrap_or_else(|e| panic!("tests/data/sipp/{}.xml: {e}", self.scenario));
+        let name = format!("sipp-{}-{}", self.scenario, self.media.port());
+        let errors = folder.join(format!("{name}.errors"));
+        let messages = folder.join(format!("{name}.messages"));
+        let mut command = Command::new("sipp");
+        command.arg(self.node.to_string()).arg("-sf").arg(scenario).args(["-s", self.to]);
+        command.args(["-t", if self.transport == Transport::Udp { "u1" } else { "t1" }]);
+        command.args(["-i", &place.ip.to_string(), "-mp", &sipp_port(self.media).to_string()]);
+        command.args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string()]);
+        command.args(["-l", &self.calls.to_string(), "-d", &self.hold.as_millis().to_string()]);
+        for (key, value) in [
+            ("caller", self.from.to_owned()),
+            ("kit_ip", self.media.ip().to_string()),
+            ("kit_port", self.media.port().to_string()),
+        ] {
+            command.args(["-key", key, &value]);
+        }
+        // Long enough for the holding and a slow machine, and no longer.
+        let limit = self.hold + Duration::from_secs(30);
+        command.args(["-timeout", &format!("{}s", limit.as_secs()), "-timeout_error", "-nostdin"]);
+        command.arg("-trace_err").arg("-error_file").arg(&errors);
+        command.arg("-trace_msg").arg("-message_file").arg(&messages);
+        command.env("TERM", "dumb").current_dir(folder);
+        let log = folder.join(format!("{name}.log"));
+        Running { process: Process::start(&name, command, place, &log), limit, errors, messages }
+    }
+}
+
+/// SIPp wants a media port of its own though it sends no media; one that no endpoint has.
+fn sipp_port(media: SocketAddr) -> u16 {
+    20_000 + media.port() % 5_000 * 2
+}
+
+/// SIPp while it runs.
+pub struct Running {
+    process: Process,
+    limit: Duration,
+    errors: PathBuf,
+    messages: PathBuf,
+}
+
+impl Running {
+    /// Waits for its end; the test fails unless all calls went as the scenario says.
+    pub fn finish(mut self) {
+        let status = self.process.wait(self.limit + Duration::from_secs(10));
+        let good = status.is_some_and(|s| s.success());
+        let read = |p: &Path| fs::read_to_string(p).unwrap_or_default();
+        assert!(good, "SIPp ended with {status:?}\n{}\n{}", read(&self.errors), read(&self.messages));
+    }
+}

@@ -1,0 +1,157 @@
+//! The kit itself, against the system's own tools: a tool that lies makes every test that uses it lie.
+
+use std::{process::Command, thread::sleep, time::Duration};
+
+use twinbox_testkit::{
+    Call, Crowd, Invite, Lab, Loopback, Pbx, Place, Process, Strace, Transport, http_get, media_of, need,
+    wait_until,
+};
+
+/// SIPp's own answering scenario.
+fn uas(place: &Place, dir: &std::path::Path, transport: &str) -> Process {
+    let mut command = Command::new("sipp");
+    command.args([
+        "-sn",
+        "uas",
+        "-i",
+        &place.ip.to_string(),
+        "-p",
+        "5060",
+        "-mp",
+        "7000",
+        "-t",
+        transport,
+        "-nostdin",
+    ]);
+    command.current_dir(dir).env("TERM", "dumb");
+    let process = Process::start("sipp-uas", command, place, &dir.join("uas.log"));
+    sleep(Duration::from_millis(500));
+    process
+}
+
+#[test]
+fn the_caller_and_the_crowd_speak_sip() {
+    if !need::all(&[need::SIPP]) {
+        return;
+    }
+    let (loopback, dir) = (Loopback::claim(), tempfile::tempdir().expect("a temporary folder"));
+    let (there, here) = (loopback.place(1), loopback.place(100));
+    let node = there.port(5060);
+    for (name, transport) in [("u1", Transport::Udp), ("t1", Transport::Tcp)] {
+        let _uas = uas(&there, dir.path(), name);
+        for late_offer in [false, true] {
+            let mut invite = Invite::new("1001", "2001", here.port(9000));
+            invite.late_offer = late_offer;
+            let call = Call::place_within(&here, node, transport, &invite, Duration::from_secs(5));
+            let call = call.unwrap_or_else(|r| panic!("{name}: {r:?}"));
+            assert_eq!(Some(call.media), media_of(&call.answer.body), "{name}");
+            let goodbye = call.bye();
+            assert_eq!(goodbye.status, 200, "{name}: {goodbye:?}");
+        }
+        if transport == Transport::Udp {
+            let mut crowd = Crowd::open(&here);
+            for n in 0..20 {
+                crowd.call(node, "1001", &format!("20{n:02}"));
+            }
+            assert!(crowd.take_until(Duration::from_secs(5), |c| c.answer.is_some()));
+            assert_eq!(crowd.answered(200).len(), 20);
+            (0..20).for_each(|n| crowd.hang_up(n));
+            assert!(crowd.take_until(Duration::from_secs(5), |c| c.goodbye.is_some_and(|(s, _)| s == 200)));
+        }
+    }
+}
+
+#[test]
+fn a_lab_is_cut_both_ways_one_way_and_healed() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b"]);
+    let [a, b] = ["a", "b"].map(|n| lab.place(n));
+    let (of_a, of_b) = (a.udp(5000), b.udp(5000));
+    for socket in [&of_a, &of_b] {
+        socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    }
+    let heard = |from: &std::net::UdpSocket, to: &std::net::UdpSocket| {
+        let address = to.local_addr().expect("bound");
+        from.send_to(b"x", address).expect("it can be sent");
+        to.recv(&mut [0; 8]).is_ok()
+    };
+    assert_eq!((heard(&of_a, &of_b), heard(&of_b, &of_a)), (true, true));
+    lab.cut("a", "b");
+    assert_eq!((heard(&of_a, &of_b), heard(&of_b, &of_a)), (false, false));
+    lab.heal();
+    lab.cut_one_way("a", "b");
+    assert_eq!((heard(&of_a, &of_b), heard(&of_b, &of_a)), (false, true));
+    lab.heal();
+    assert_eq!((heard(&of_a, &of_b), heard(&of_b, &of_a)), (true, true));
+    // A phone at the bridge reaches both, and a second lab of the same addresses is another world.
+    let phone = lab.phones().udp(0);
+    phone.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+    assert!(heard(&phone, &of_b));
+    let other = Lab::new(&["a", "b"]);
+    let stranger = other.phones().udp(0);
+    assert!(!heard(&stranger, &of_a));
+}
+
+#[test]
+fn processes_start_in_their_namespace_and_die_with_their_owner() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let (lab, dir) = (Lab::new(&["a"]), tempfile::tempdir().expect("a temporary folder"));
+    let log = dir.path().join("log");
+    let mut command = Command::new("ip");
+    command.args(["-4", "-o", "addr", "show", "eth0"]);
+    let mut shown = Process::start("ip", command, &lab.place("a"), &log);
+    assert!(shown.wait(Duration::from_secs(5)).is_some_and(|s| s.success()));
+    assert!(shown.log().contains("10.77.0.1/24"), "{}", shown.log());
+    let mut command = Command::new("sleep");
+    command.arg("60");
+    let sleeper = Process::start("sleep", command, &lab.place("a"), &log);
+    let proc = std::path::PathBuf::from(format!("/proc/{}", sleeper.pid()));
+    assert!(proc.exists());
+    drop(sleeper);
+    assert!(!proc.exists());
+}
+
+#[test]
+fn strace_sees_what_a_running_process_syncs() {
+    if !need::all(&[need::STRACE]) {
+        return;
+    }
+    let (loopback, dir) = (Loopback::claim(), tempfile::tempdir().expect("a temporary folder"));
+    let mut command = Command::new("sh");
+    let script =
+        "while true; do dd if=/dev/zero of=synced bs=1 count=1 conv=fdatasync status=none; sleep 0.1; done";
+    command.args(["-c", script]).current_dir(dir.path());
+    let process = Process::start("writer", command, &loopback.place(1), &dir.path().join("log"));
+    let strace = Strace::attach(&[("writer", process.pid())], "fdatasync,fsync", dir.path());
+    let output = dir.path().join("strace.out");
+    wait_until("a sync to be seen", Duration::from_secs(10), || {
+        std::fs::read_to_string(&output).is_ok_and(|t| t.contains("fdatasync(") && t.contains("= 0"))
+    });
+    assert!(strace.finish().iter().any(|e| e.text.starts_with("fdatasync(") && e.text.ends_with("= 0")));
+}
+
+#[test]
+fn a_pbx_reads_message_summaries() {
+    let loopback = Loopback::claim();
+    let pbx = Pbx::open(&loopback.place(1), 5070);
+    let node = loopback.place(2).udp(5060);
+    let body = "Messages-Waiting: yes\r\nMessage-Account: sip:1001@x\r\nVoice-Message: 2/8 (0/0)\r\n";
+    let text = format!(
+        "NOTIFY sip:1001@{} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bKx\r\nFrom: <sip:x@y>;tag=1\r\n\
+         To: <sip:1001@x>\r\nCall-ID: 1\r\nCSeq: 7 NOTIFY\r\nContent-Length: {}\r\n\r\n{body}",
+        pbx.address(),
+        node.local_addr().expect("bound"),
+        body.len(),
+    );
+    node.send_to(text.as_bytes(), pbx.address()).expect("it can be sent");
+    let light = pbx.sees("1001", 2, Duration::from_secs(2)).expect("it is seen");
+    assert_eq!((light.counts, light.waiting, light.subscribed, light.cseq), (Some((2, 8)), true, false, 7));
+    let mut answer = [0; 500];
+    let length = node.recv(&mut answer).expect("it is answered");
+    assert!(answer[..length].starts_with(b"SIP/2.0 200 OK\r\n"));
+    assert_eq!(http_get(&loopback.place(1), loopback.place(3).port(80), "/"), None);
+}
