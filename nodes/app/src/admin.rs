@@ -62,10 +62,8 @@ impl AdminService {
 
     async fn message(&self, request: &MessageRequest) -> Result<(Mailbox, Message), Status> {
         let mailbox = self.mailbox(&request.number).await?;
-        let id = request
-            .id
-            .parse()
-            .map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))?;
+        let id =
+            request.id.parse().map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))?;
         let message = self.node.mailstore.message(mailbox.id, id).await.map_err(mail)?;
         let message = message.ok_or_else(|| mail(MailError::NoMessage(id)))?;
         Ok((mailbox, message))

@@ -111,7 +111,13 @@ fn see(node: &Node) -> [Service; 3] {
         calls,
         service("store", store.ok(), store.broken.unwrap_or_default()),
         match space {
-            Ok(space) => service("space", space.takes_data(), format!("{} MB are free", space.free / 1_000_000)),
+            Ok(space) if space.takes_data() => service("space", true, String::new()),
+            // No figure that changes: every change of the words is told to the whole cluster.
+            Ok(space) => service(
+                "space",
+                false,
+                format!("less than node.reserve_mb = {} is free: free space or move data_dir", space.reserve >> 20),
+            ),
             Err(error) => service("space", false, error.to_string()),
         },
     ]

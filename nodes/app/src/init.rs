@@ -169,7 +169,8 @@ fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember) -> String 
     );
     for (name, kind, address) in &spec.members {
         let kind = if *kind == MemberKind::Witness { "witness" } else { "node" };
-        let _ = writeln!(text, "\n[[cluster.member]]\nname = \"{name}\"\nkind = \"{kind}\"\naddress = \"{address}\"");
+        let _ =
+            writeln!(text, "\n[[cluster.member]]\nname = \"{name}\"\nkind = \"{kind}\"\naddress = \"{address}\"");
     }
     if !witness {
         text.push_str(

@@ -41,9 +41,8 @@ impl LightSender for Lamps {
         let mut outcome = Ok(());
         for trunk in calls.notify_trunks() {
             let guard = guard.clone();
-            let sent = calls
-                .send_unsolicited_notify(&trunk, &light.number, &body, &epoch, move || guard.allows())
-                .await;
+            let sent =
+                calls.send_unsolicited_notify(&trunk, &light.number, &body, &epoch, move || guard.allows()).await;
             if let Err(error) = sent {
                 debug!(trunk, %error, "a message light was not delivered");
                 outcome = Err(send_error(error));
@@ -106,8 +105,7 @@ pub async fn tell_for(node: &Node, from: &NodeName, change: LightChange) -> Resu
     }
     let epoch = Epoch { generation: change.generation, number: change.epoch_number, node: holder };
     let view = node.roles.watch();
-    let newest =
-        view.borrow().duties.iter().find(|d| d.duty == Duty::Notifier).and_then(|duty| duty.epoch.clone());
+    let newest = view.borrow().duties.iter().find(|d| d.duty == Duty::Notifier).and_then(|duty| duty.epoch.clone());
     if newest.is_some_and(|newest| newest > epoch) {
         return Err(Status::permission_denied(format!("epoch {epoch} is over")));
     }

@@ -131,7 +131,10 @@ impl Others {
 
     /// Those that are nodes.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Channel)> {
-        self.channels.iter().filter(|(_, kind, _)| *kind == MemberKind::Node).map(|(name, _, channel)| (name, channel))
+        self.channels
+            .iter()
+            .filter(|(_, kind, _)| *kind == MemberKind::Node)
+            .map(|(name, _, channel)| (name, channel))
     }
 
     /// Asks all at once; who does not answer in time is left out.

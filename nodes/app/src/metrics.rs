@@ -28,9 +28,11 @@ struct Pages {
 
 /// Binds the address.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| AppError::Bind { address, what: "metrics (metrics.bind)", source })
+    TcpListener::bind(address).await.map_err(|source| AppError::Bind {
+        address,
+        what: "metrics (metrics.bind)",
+        source,
+    })
 }
 
 /// Serves until stopped.
@@ -89,7 +91,11 @@ fn render(pages: &Pages) -> String {
         info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(s.restarts))),
     );
     let view = pages.node.roles.watch().borrow().clone();
-    page.gauge("twinbox_quorum", "A majority of the voters is in reach.", [plain(f64::from(u8::from(view.quorum)))]);
+    page.gauge(
+        "twinbox_quorum",
+        "A majority of the voters is in reach.",
+        [plain(f64::from(u8::from(view.quorum)))],
+    );
     let publisher = view.publisher.as_ref() == Some(&pages.node.name);
     page.gauge("twinbox_publisher", "This node is the publisher.", [plain(f64::from(u8::from(publisher)))]);
     page.gauge(

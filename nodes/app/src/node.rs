@@ -56,13 +56,13 @@ pub struct Node {
 /// Runs a node until it is told to stop.
 pub fn run_node(config: NodeConfig) -> Result<(), AppError> {
     logging::start(&config.log);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
     runtime.block_on(run(config))
 }
 
 async fn run(config: NodeConfig) -> Result<(), AppError> {
     let mut stop_signals = StopSignals::listen()?;
+    allow_open_files(config.calls.max_calls);
 
     // Bind: whatever is taken or wrong stops the start here.
     let tls = peering::identity(&config.cluster, &config.name)?;
@@ -94,7 +94,8 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     node.peers.start();
     let others = Arc::new(Others::new(&node.name, &node.config.cluster.members, &tls));
     let lamps = Lamps::new(node.clone(), others.clone());
-    let notifier = Notifier::start(node.mailstore.clone(), node.roles.gate(Duty::Notifier), lamps, Policy::default());
+    let notifier =
+        Notifier::start(node.mailstore.clone(), node.roles.gate(Duty::Notifier), lamps, Policy::default());
     tasks.spawn(health.clone().watch(node.clone(), stop.clone()));
     tasks.spawn(orphans::watch(node.clone(), stop.clone()));
     tasks.spawn(forget_founding(node.clone(), stop.clone()));
@@ -128,6 +129,26 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     tasks.wait().await;
     info!("stopped");
     Ok(())
+}
+
+/// Every call has a socket: asks for as many open files as `max_calls` may need, within what the system allows.
+fn allow_open_files(max_calls: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// For all that is not a call: the store, peers, listeners, administrators.
+    const BESIDE_CALLS: u64 = 1_024;
+    let needed = BESIDE_CALLS + 2 * max_calls as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let granted = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(granted), maximum });
+    if granted < needed || raised.is_err() {
+        warn!(
+            needed,
+            granted, "too few open files for sip.max_calls: raise the limit (LimitNOFILE) or lower max_calls"
+        );
+    }
 }
 
 /// Waits until no call is in progress.

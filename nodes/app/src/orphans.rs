@@ -43,7 +43,9 @@ pub async fn watch(node: Arc<Node>, stop: CancellationToken) {
 async fn file(node: &Node, lost: &NodeName) {
     match node.mailstore.file_orphans_of(lost, None).await {
         Ok(filed) if filed.is_empty() => {}
-        Ok(filed) => info!(node = %lost, count = filed.len(), "recordings of a node that is not heard are filed as partial"),
+        Ok(filed) => {
+            info!(node = %lost, count = filed.len(), "recordings of a node that is not heard are filed as partial")
+        }
         Err(error) => warn!(node = %lost, %error, "recordings of a node that is not heard could not be filed"),
     }
 }

@@ -66,9 +66,11 @@ pub struct PeerListener {
 impl PeerListener {
     /// Binds; nothing is served yet.
     pub async fn bind(address: SocketAddr, tls: Arc<NodeIdentity>) -> Result<Self, AppError> {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| AppError::Bind { address, what: "other members (cluster.bind)", source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| AppError::Bind {
+            address,
+            what: "other members (cluster.bind)",
+            source,
+        })?;
         Ok(Self { listener, tls, stop: CancellationToken::new() })
     }
 

@@ -2,15 +2,12 @@
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-use twinbox_ids::Pii;
 use twinbox_sip::digest::Credentials;
 
-use crate::{CallsError, Transport, TrunkConfig, wire::Flow};
+use crate::{Transport, TrunkConfig, wire::Flow};
 
 /// An address or a network in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
     bits: u8,
@@ -57,20 +54,6 @@ impl FromStr for Network {
     }
 }
 
-impl TryFrom<String> for Network {
-    type Error = NetworkError;
-
-    fn try_from(text: String) -> Result<Self, NetworkError> {
-        text.parse()
-    }
-}
-
-impl From<Network> for String {
-    fn from(network: Network) -> Self {
-        network.to_string()
-    }
-}
-
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.bits)
@@ -101,26 +84,14 @@ impl Trunk {
 pub(crate) struct Access(Vec<Arc<Trunk>>);
 
 impl Access {
-    /// Reads the trunks' secrets.
-    pub(crate) fn new(trunks: &[TrunkConfig]) -> Result<Self, CallsError> {
-        let trunk = |(i, config): (usize, &TrunkConfig)| {
-            let password = match (&config.password, &config.password_file) {
-                (Some(password), _) => Some(password.clone()),
-                (None, Some(file)) => match std::fs::read_to_string(file) {
-                    Ok(text) => Some(Pii::new(text.trim_end_matches(['\r', '\n']).to_owned())),
-                    Err(error) => {
-                        let key = format!("trunks[{i}].password_file");
-                        let what = format!("cannot be read ({error}): create it or correct the path");
-                        return Err(CallsError::Config { key, what });
-                    }
-                },
-                (None, None) => None,
-            };
-            let credentials = config.username.clone().zip(password);
+    /// From the settings.
+    pub(crate) fn new(trunks: &[TrunkConfig]) -> Self {
+        let trunk = |config: &TrunkConfig| {
+            let credentials = config.username.clone().zip(config.password.clone());
             let credentials = credentials.map(|(username, password)| Credentials { username, password });
-            Ok(Arc::new(Trunk { config: config.clone(), credentials }))
+            Arc::new(Trunk { config: config.clone(), credentials })
         };
-        Ok(Self(trunks.iter().enumerate().map(trunk).collect::<Result<_, _>>()?))
+        Self(trunks.iter().map(trunk).collect())
     }
 
     /// The trunk that a request from there belongs to.

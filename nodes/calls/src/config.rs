@@ -1,23 +1,19 @@
-//! The settings of the SIP door, as they stand in the node's configuration file.
-//!
-//! One struct per table; every key has a default or is required by type. [`CallsConfig::mistakes`] reports all
-//! that is wrong at once, each with its key and its remedy.
+//! The settings of the SIP door. Who starts it reads them from wherever it keeps them;
+//! [`CallsConfig::mistakes`] reports all that is wrong at once, each with its key and its remedy.
 
-use std::{net::IpAddr, net::SocketAddr, path::PathBuf};
+use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 
 use crate::access::Network;
 
 /// Everything that the SIP door can be told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CallsConfig {
-    /// Where SIP is listened for (`[[calls.listeners]]`); at least one.
+    /// Where SIP is listened for ; at least one.
     pub listeners: Vec<ListenerConfig>,
-    /// Who may call (`[[calls.trunks]]`, rule S3). Without any, every caller is a stranger and gets `403`.
+    /// Who may call (rule S3). Without any, every caller is a stranger and gets `403`.
     pub trunks: Vec<TrunkConfig>,
     /// Numbers that lead to the menus instead of a mailbox.
     pub pilots: Pilots,
@@ -83,21 +79,18 @@ impl Default for CallsConfig {
 }
 
 /// One address on which SIP is listened for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListenerConfig {
     /// `udp` or `tcp`.
     pub transport: Transport,
     /// The local address and port; port 0 takes any free one.
     pub bind: SocketAddr,
     /// The `host` or `host:port` that others reach this listener by: it goes into Contact and Via. Default: `bind`.
-    #[serde(default)]
     pub advertise: Option<String>,
 }
 
 /// A SIP transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// RFC 3261 over UDP.
     Udp,
@@ -106,39 +99,28 @@ pub enum Transport {
 }
 
 /// Someone who may call, and how to reach them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrunkConfig {
     /// The name by which logs, metrics and the notifier speak of it.
     pub name: String,
     /// Addresses or networks (`192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`) from which its requests come.
     pub addresses: Vec<Network>,
     /// The only transport that it may use; default: any.
-    #[serde(default)]
     pub transport: Option<Transport>,
     /// User name for digest challenges to requests that we send to it.
-    #[serde(default)]
     pub username: Option<String>,
-    /// The password; better kept in `password_file`.
-    #[serde(default)]
+    /// The password.
     pub password: Option<Pii<String>>,
-    /// A file that holds the password alone.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
     /// `host:port` to which unsolicited NOTIFYs are sent; without it none are.
-    #[serde(default)]
     pub proxy: Option<String>,
     /// The URI of a mailbox's light there, such as `sip:{mailbox}@pbx`; without it no unsolicited NOTIFYs are sent.
-    #[serde(default)]
     pub mwi: Option<String>,
     /// The URI of a number to transfer to, such as `sip:{number}@pbx`. Default: the host that the call came from.
-    #[serde(default)]
     pub transfer: Option<String>,
 }
 
 /// Numbers that lead to the menus.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pilots {
     /// Signs in to the mailbox of the calling number.
     pub sign_in: Vec<String>,
@@ -153,41 +135,26 @@ impl Default for Pilots {
 }
 
 /// The RTP side.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RtpConfig {
     /// The local address of the RTP sockets.
     pub bind: IpAddr,
     /// The address that goes into our SDP; default: `bind`, or the SIP listener's address when that is `0.0.0.0`.
     pub advertise: Option<IpAddr>,
-    /// The first port of the range.
-    pub first_port: u16,
-    /// The last port of the range.
-    pub last_port: u16,
-    /// Media threads; 0 means one per core.
-    pub threads: usize,
 }
 
 impl Default for RtpConfig {
     fn default() -> Self {
-        Self {
-            bind: IpAddr::from([0, 0, 0, 0]),
-            advertise: None,
-            first_port: 16_384,
-            last_port: 32_767,
-            threads: 0,
-        }
+        Self { bind: IpAddr::from([0, 0, 0, 0]), advertise: None }
     }
 }
 
 /// What a call for an unknown mailbox meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownMailbox {
     /// `404 Not Found`.
-    #[serde(rename = "404")]
     NotFound,
     /// It is answered and told that there is no such mailbox.
-    #[serde(rename = "apology")]
     Apology,
 }
 
@@ -232,14 +199,6 @@ impl CallsConfig {
             if trunk.addresses.is_empty() {
                 wrong(key("addresses"), "is empty: list the addresses or networks that the trunk calls from");
             }
-            if trunk.password.is_some() && trunk.password_file.is_some() {
-                wrong(key("password"), "stands beside password_file: keep one of them");
-            }
-            if let Some(file) = &trunk.password_file
-                && let Err(error) = std::fs::metadata(file)
-            {
-                wrong(key("password_file"), &format!("cannot be read ({error}): create it or correct the path"));
-            }
             for (name, template, hole) in
                 [("mwi", &trunk.mwi, "{mailbox}"), ("transfer", &trunk.transfer, "{number}")]
             {
@@ -257,12 +216,6 @@ impl CallsConfig {
             {
                 wrong(key("proxy"), "is no host or host:port: write for example \"pbx.example.com:5060\"");
             }
-        }
-        if self.rtp.first_port == 0 || self.rtp.last_port < self.rtp.first_port {
-            wrong(
-                "rtp.first_port".into(),
-                "and rtp.last_port are no range: first_port must be above 0 and not above last_port",
-            );
         }
         if self.max_calls == 0 {
             wrong("max_calls".into(), "is 0: no call would be answered; drain the node instead");

@@ -2,7 +2,7 @@
 //! retransmission, admission, and only then does it cost anything.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -44,7 +44,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub(crate) type DialogKey = (String, String);
 
 /// (Call-ID, From tag, CSeq) of an INVITE in work: the same by another way is merged (RFC 3261 section 8.2.2.2).
-type MergeKey = (String, String, u32);
+pub(crate) type MergeKey = (String, String, u32);
 
 pub(crate) struct Door {
     pub(crate) config: CallsConfig,
@@ -54,6 +54,8 @@ pub(crate) struct Door {
     pub(crate) stats: Stats,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) tasks: TaskTracker,
+    /// Our BYEs on their way.
+    pub(crate) farewells: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) connections: Connections,
     pub(crate) udp: Vec<Arc<UdpEndpoint>>,
@@ -63,7 +65,7 @@ pub(crate) struct Door {
     dialogs: Mutex<HashMap<DialogKey, mpsc::Sender<Input>>>,
     /// Who waits for the ACK, or the CANCEL, of an INVITE.
     invites: Mutex<HashMap<ServerId, mpsc::Sender<Input>>>,
-    merges: Mutex<HashMap<MergeKey, ()>>,
+    merges: Mutex<HashSet<MergeKey>>,
     broken: Mutex<Option<String>>,
     began: BootInstant,
 }
@@ -104,6 +106,7 @@ impl Door {
             access,
             stats: Stats::default(),
             tasks: TaskTracker::new(),
+            farewells: TaskTracker::new(),
             stop: CancellationToken::new(),
             connections: Connections::default(),
             udp,
@@ -304,7 +307,7 @@ impl Door {
         } else if let Some(place) = place {
             let (sender, inputs) = mpsc::channel(call::INBOX);
             lock(&self.invites).insert(arrival.id.clone(), sender.clone());
-            lock(&self.merges).insert(merge_key(&arrival.request), ());
+            lock(&self.merges).insert(merge_key(&arrival.request));
             self.tasks.spawn(call::run(self.clone(), arrival, place, sender, inputs));
         } else {
             self.tasks.spawn(crate::subscribe::begin(self.clone(), arrival));
@@ -341,12 +344,12 @@ impl Door {
     }
 
     /// Forgets everything of a call.
-    pub(crate) fn close_call(&self, dialog: Option<&DialogKey>, invite: &ServerId, request: &Request) {
+    pub(crate) fn close_call(&self, dialog: Option<&DialogKey>, invite: &ServerId, merge: &MergeKey) {
         if let Some(key) = dialog {
             lock(&self.dialogs).remove(key);
         }
         lock(&self.invites).remove(invite);
-        lock(&self.merges).remove(&merge_key(request));
+        lock(&self.merges).remove(merge);
     }
 
     pub(crate) fn has_dialog(&self, request: &Request) -> bool {
@@ -355,7 +358,7 @@ impl Door {
     }
 
     pub(crate) fn is_merged(&self, request: &Request) -> bool {
-        lock(&self.merges).contains_key(&merge_key(request))
+        lock(&self.merges).contains(&merge_key(request))
     }
 
     /// Every call, for telling all of them something.
@@ -369,7 +372,7 @@ pub(crate) fn dialog_key(request: &Request) -> DialogKey {
     (request.headers.call_id().to_owned(), request.headers.tag("To").unwrap_or_default().to_owned())
 }
 
-fn merge_key(request: &Request) -> MergeKey {
+pub(crate) fn merge_key(request: &Request) -> MergeKey {
     let headers = &request.headers;
     (headers.call_id().to_owned(), headers.tag("From").unwrap_or_default().to_owned(), headers.cseq())
 }

@@ -34,6 +34,8 @@ use wire::{tcp::TcpEndpoint, udp::UdpEndpoint};
 
 /// How long calls may take to end when the door is shut: their messages are being stored.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+/// How long anything else may take then.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the door stands on.
 #[derive(Clone)]
@@ -95,7 +97,7 @@ impl Calls {
         if let Some(Mistake { key, what }) = config.mistakes().into_iter().next() {
             return Err(CallsError::Config { key, what });
         }
-        let access = Access::new(&config.trunks)?;
+        let access = Access::new(&config.trunks);
         let (mut udp, mut tcp, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for ListenerConfig { transport, bind, advertise } in &config.listeners {
             let (bind, advertise) = (*bind, advertise.as_deref());
@@ -177,10 +179,12 @@ impl Calls {
                 "calls are cut off; what they recorded is filed at the next start"
             );
         }
+        // A BYE that nobody answers is not worth waiting for.
+        self.door.farewells.close();
+        let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
         self.door.stop.cancel();
         self.door.tasks.close();
-        // A BYE that nobody answers is not worth waiting for.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.door.tasks.wait()).await;
+        let _ = tokio::time::timeout(FAREWELL, self.door.tasks.wait()).await;
     }
 
     /// Counters and histograms.

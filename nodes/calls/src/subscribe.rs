@@ -233,17 +233,16 @@ pub(crate) async fn expire(door: Arc<Door>) {
 impl Door {
     /// Tells the state of the light as this node's own store has it. `last`: the subscription ends with it.
     async fn notify_state(self: &Arc<Self>, id: SubscriptionId, last: bool) -> Result<(), NotifyError> {
-        let (mailbox, number) = {
+        let (mailbox, number, near) = {
             let held = lock(&self.subscriptions.held);
             let entry = held.by_id.get(&id).ok_or(NotifyError::Ended(id))?;
-            (entry.mailbox, entry.number.clone())
+            (entry.mailbox, entry.number.clone(), entry.flow.clone())
         };
         let lights = self.deps.mailstore.lights(mailbox).await.unwrap_or_else(|error| {
             tracing::error!(%error, %mailbox, "a message light cannot be counted");
             Default::default()
         });
-        let host = self.udp.first().map(|u| &*u.advertised).or(self.tcp.first().map(|t| &*t.advertised));
-        let account = Some(format!("sip:{number}@{}", host.unwrap_or("localhost")));
+        let account = Some(format!("sip:{number}@{}", near.advertised()));
         let body = Summary { account, new: lights.new, old: lights.saved }.body();
         self.notify(id, &body, "", None, last).await
     }

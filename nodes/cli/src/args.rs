@@ -11,7 +11,13 @@ use twinbox_ids::{MessageId, NodeName};
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no node reachable.")]
 pub struct Cli {
     /// The node's Unix socket for administrators.
-    #[arg(long, global = true, env = "TWINBOX_SOCKET", default_value = "/run/twinbox/admin.sock", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        env = "TWINBOX_SOCKET",
+        default_value = "/run/twinbox/admin.sock",
+        value_name = "PATH"
+    )]
     pub socket: PathBuf,
     /// Print JSON for programs.
     #[arg(long, global = true)]

@@ -30,6 +30,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
+    if !matches!(cli.command, Command::Node(_) | Command::Witness(_) | Command::Demo(_)) {
+        end_with_the_reader();
+    }
     match cli.command {
         Command::Node(args) => commands::run::node(&args.config),
         Command::Witness(args) => commands::run::witness(&args.config),
@@ -40,6 +43,15 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::User(command) => block_on(commands::user::run(&cli.socket, cli.json, command)),
         Command::Message(command) => block_on(commands::message::run(&cli.socket, cli.json, command)),
         Command::Call(args) => block_on(commands::call::run(cli.json, args)),
+    }
+}
+
+/// Whoever pipes a table into `head` wants no complaint about the rest: a closed pipe ends the command, as it does
+/// for every other program. Processes that stay keep Rust's way, which is an error at the write.
+fn end_with_the_reader() {
+    // SAFETY: no other thread runs yet, and the default disposition touches no memory of ours.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     Clip, MediaError, MediaStats, RecordSpec, Remote,
     line::{Line, Tools},
     pace::Shift,
-    socket::{Batch, Waker},
+    socket::{Batch, Waker, hurry},
 };
 
 const SLOTS: usize = 4;
@@ -127,6 +127,7 @@ struct Place {
 
 impl Thread {
     fn run(mut self) {
+        hurry();
         let mut slot = 0;
         let mut next = BootInstant::now() + SLOT;
         loop {

@@ -174,9 +174,12 @@ impl Dialing {
     }
 
     async fn final_answer(&mut self) -> Option<Arrived<Response>> {
-        match self.newest.take_if(|response| !response.message.is_provisional()) {
-            Some(response) => Some(response),
-            None => self.invite.finish().await,
+        loop {
+            if let Some(response) = self.newest.take_if(|response| !response.message.is_provisional()) {
+                return Some(response);
+            }
+            // Kept, so that it is known whether it rang when this is given up.
+            self.newest = Some(self.invite.next().await?);
         }
     }
 

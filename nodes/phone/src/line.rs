@@ -306,7 +306,8 @@ impl State {
             return None;
         };
         let Payload { payload_type, marker, time, bytes } = payload;
-        let marker = marker || std::mem::take(&mut stream.paused);
+        let paused = std::mem::take(&mut stream.paused);
+        let marker = marker || paused;
         let header = Header { marker, payload_type, seq: stream.seq, time, ssrc: stream.ssrc };
         stream.seq = stream.seq.plus(1);
         Some(([&header.to_bytes()[..], &bytes].concat(), to))

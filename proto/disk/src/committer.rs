@@ -47,13 +47,15 @@ where
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), DiskError>) {
-        let Self { then, result, reply, .. } = *self;
-        let answer = match (outcome, result) {
-            (Err(error), Some(Ok(_)) | None) => Err(TransactError::Disk(error)),
-            (_, Some(Err(refused))) => Err(TransactError::Refused(refused)),
-            (Ok(()), Some(Ok(result))) => Ok(then(result)),
-            (Ok(()), None) => Err(TransactError::Disk(DiskError::Panicked)),
+        let Self { run, then, result, reply } = *self;
+        let (answer, unused) = match (outcome, result) {
+            (Err(error), Some(Ok(_)) | None) => (Err(TransactError::Disk(error)), Some(then)),
+            (_, Some(Err(refused))) => (Err(TransactError::Refused(refused)), Some(then)),
+            (Ok(()), Some(Ok(result))) => (Ok(then(result)), None),
+            (Ok(()), None) => (Err(TransactError::Disk(DiskError::Panicked)), Some(then)),
         };
+        // Before the caller goes on: what they hold may be what it is about to close.
+        drop((run, unused));
         // A caller that has gone away does not want to know.
         let _ = reply.send(answer);
     }

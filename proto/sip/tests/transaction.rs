@@ -246,3 +246,14 @@ fn a_guarded_request_asks_at_every_write_and_can_be_withdrawn() {
     assert!(run(&mut layer, 550, 40_000).is_empty(), "nothing leaves any more");
     assert_eq!(layer.load().clients, 0);
 }
+
+#[test]
+fn what_the_user_forgets_is_forgotten() {
+    let mut layer = Layer::new(1, 100);
+    opened(&layer.request_received(invite(), UDP, 0, accept));
+    opened(&layer.request_received(request("BYE", "z9hG4bK2", "c1", "f1", "t1"), TCP, 0, accept));
+    run(&mut layer, 0, 33_000);
+    assert_eq!(layer.load().servers, 1, "the INVITE may still be answered");
+    run(&mut layer, 33_000, 181_000);
+    assert_eq!((layer.load().servers, layer.next_due()), (0, None));
+}

@@ -7,10 +7,7 @@ use std::{
 };
 
 use prost::Message;
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
@@ -47,7 +44,9 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
             inner.report(&link.name, &end, "this node does not follow the peer");
             reported = text;
         }
-        sleep(if end.is_refusal() { limits::RETRY_REFUSED } else { pause }).await;
+        let pause_now = if end.is_refusal() { limits::RETRY_REFUSED } else { pause };
+        // Sooner when the peer comes by itself.
+        let _ = timeout(pause_now, link.back.notified()).await;
         pause = limits::RETRY.1.min(pause * 2);
     }
 }

@@ -55,14 +55,17 @@ impl HistoryLane {
         let theirs = self.link.rewind(self.number);
         // This node's own changes of this life go first: what was acknowledged alone is among them (rule A2).
         let own = self.store.origin();
-        let others = self.store.vector();
+        let ours = self.store.vector();
         let own_only: Vector =
-            others.iter().filter(|(origin, _)| *origin != own).chain([(own, theirs.get(own))]).collect();
-        self.send_after(own_only, batch).await?;
-        self.send_after(theirs, batch).await
+            ours.iter().filter(|(origin, _)| *origin != own).chain([(own, theirs.get(own))]).collect();
+        self.send_after(own_only, ours.get(own), batch).await?;
+        self.send_after(theirs, ours.get(own), batch).await
     }
 
-    async fn send_after(&mut self, mut cursor: Vector, batch: &mut u64) -> Result<(), Interrupted> {
+    /// Sends what is after `cursor`. This node's own changes after `newest` are left to the live lane: somebody
+    /// waits for them, and probes tell of that lane alone.
+    async fn send_after(&mut self, mut cursor: Vector, newest: u64, batch: &mut u64) -> Result<(), Interrupted> {
+        let own = self.store.origin();
         loop {
             let changes = self.read(&cursor).await.map_err(|error| {
                 warn!(peer = %self.link.name, %error, "cannot read the log for this peer");
@@ -74,8 +77,9 @@ impl HistoryLane {
             let mut frame = frames::Batch::default();
             for change in changes {
                 cursor.raise(change.origin, change.seq);
+                let new = change.origin == own && change.seq > newest;
                 // What has gone out on the live lane meanwhile is left out.
-                if self.link.claim(self.number, &change) {
+                if !new && self.link.claim(self.number, &change) {
                     frame.push(&change);
                 }
                 if frame.is_full() {

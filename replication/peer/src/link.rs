@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Origin};
@@ -24,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) address: String,
     /// True while this node follows the peer.
     pub(crate) following: AtomicBool,
+    /// The peer has come by itself: it can be reached again.
+    pub(crate) back: Notify,
     /// Bytes of frames to the peer, and from it.
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
@@ -55,6 +58,7 @@ impl Link {
             name,
             address,
             following: AtomicBool::new(false),
+            back: Notify::new(),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             state: Mutex::default(),
@@ -65,6 +69,7 @@ impl Link {
     /// that has lost it.
     pub(crate) fn open(&self, origin: Origin, vector: &Vector, ended: CancellationToken) -> StreamNumber {
         let mut state = self.lock();
+        self.back.notify_one();
         state.last_number += 1;
         let number = state.last_number;
         state.has = Holdings::of(vector);

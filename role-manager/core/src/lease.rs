@@ -13,14 +13,16 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{Assignment, Command, Duty, LeaseFact, Presence, Seen, ServiceHealth, State, Timing, View};
 
-/// How many past lives of a node the leader remembers, to pay no heed to a late word of one.
-const PAST_LIVES: usize = 16;
-
 /// A node's request to its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeepAlive {
     /// Who asks.
     pub node: NodeName,
+    /// Its Raft store.
+    pub raft_id: u64,
+    /// How often that store was started: orders the lives of the process, so that a late word of an earlier one
+    /// is known for what it is.
+    pub run: u64,
     /// This life of its process.
     pub incarnation: Incarnation,
     /// Its critical services that fail; `None` as long as it has not reported on them.
@@ -56,8 +58,11 @@ pub enum NoGrant {
     /// The name is not among the members.
     #[error("'{0}' is not a member of this cluster")]
     Stranger(NodeName),
+    /// The member is known with another store than the asker's.
+    #[error("the cluster knows '{0}' by another store; this one has not been let in yet, or was replaced")]
+    OtherStore(NodeName),
     /// A later process of this node has been heard.
-    #[error("a later process of '{0}' has taken over; this one must stop")]
+    #[error("a later process of '{0}' has been heard; this one must stop")]
     Superseded(NodeName),
 }
 
@@ -166,8 +171,9 @@ pub struct Ledger {
 
 #[derive(Debug, Clone)]
 struct NodeRecord {
+    raft_id: u64,
+    run: u64,
     incarnation: Incarnation,
-    past: Vec<Incarnation>,
     /// Until when its node lease must be taken for running.
     out_at: Duration,
     left: bool,
@@ -232,6 +238,9 @@ impl Ledger {
         let Some(member) = state.members.get(&request.node) else {
             return Err(NoGrant::Stranger(request.node.clone()));
         };
+        if member.raft_id != request.raft_id {
+            return Err(NoGrant::OtherStore(request.node.clone()));
+        }
         let may_hold = member.activated && !request.leaving;
         self.note_node(now, request)?;
         self.note_applied(state);
@@ -289,26 +298,21 @@ impl Ledger {
     }
 
     fn note_node(&mut self, now: Duration, request: &KeepAlive) -> Result<(), NoGrant> {
-        let out_at = now + self.timing.lease_at_leader();
-        let record = self.nodes.entry(request.node.clone()).or_insert_with(|| NodeRecord {
+        let running = now + self.timing.lease_at_leader();
+        let begun = NodeRecord {
+            raft_id: request.raft_id,
+            run: request.run,
             incarnation: request.incarnation,
-            past: Vec::new(),
-            out_at,
+            out_at: running,
             left: false,
             failing: request.failing.clone(),
             since: now,
-        });
-        if record.past.contains(&request.incarnation) {
+        };
+        let record = self.nodes.entry(request.node.clone()).or_insert_with(|| begun.clone());
+        if record.raft_id != request.raft_id || record.run < request.run {
+            *record = begun;
+        } else if record.run > request.run || record.incarnation != request.incarnation {
             return Err(NoGrant::Superseded(request.node.clone()));
-        }
-        if record.incarnation != request.incarnation {
-            if record.past.len() >= PAST_LIVES {
-                record.past.remove(0);
-            }
-            record.past.push(record.incarnation);
-            record.incarnation = request.incarnation;
-            record.since = now;
-            record.left = false;
         }
         // A node that was out of reach starts anew: what it says of its services is news.
         let was_well = record.failing.as_ref().map(Vec::is_empty);
@@ -317,7 +321,7 @@ impl Ledger {
         }
         record.failing.clone_from(&request.failing);
         record.left |= request.leaving;
-        record.out_at = if record.left { now } else { out_at };
+        record.out_at = if record.left { now } else { running };
         Ok(())
     }
 

@@ -93,13 +93,14 @@ pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
 
 /// Who goes into and out of service.
 fn statuses(view: &View, policy: &Policy) -> Vec<Command> {
-    let anybody_serves = view.state.members.values().any(Member::serves);
     let mut wanted = Vec::new();
     let mut failed = Vec::new();
+    let mut recovering = Vec::new();
     for (name, member) in view.state.members.iter().filter(|(_, member)| member.activated) {
         let Some(seen) = view.seen.get(name) else { continue };
-        match judge(member, seen, view.now, policy, anybody_serves) {
+        match judge(member, seen, view.now, policy) {
             Verdict::Stay => {}
+            Verdict::Recovering => recovering.push((name, member, seen)),
             Verdict::Be(status, reason) => wanted.push((name, member, seen, status, reason)),
             Verdict::Fail(reason) => failed.push((name, member, seen, reason)),
         }
@@ -120,6 +121,10 @@ fn statuses(view: &View, policy: &Policy) -> Vec<Command> {
             wanted.push((name, member, seen, Status::NotFunctioning, reason));
         }
     }
+    // When nobody else serves, who is well does so at once.
+    if left == 0 {
+        wanted.extend(recovering.into_iter().map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
+    }
     wanted
         .into_iter()
         .filter(|(_, member, seen, status, reason)| {
@@ -139,11 +144,13 @@ fn statuses(view: &View, policy: &Policy) -> Vec<Command> {
 enum Verdict {
     Stay,
     Be(Status, String),
+    /// Well again, though not for long.
+    Recovering,
     /// Out for a failed service, unless it is the last.
     Fail(String),
 }
 
-fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy, anybody_serves: bool) -> Verdict {
+fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy) -> Verdict {
     let silent = |reason: &str| Verdict::Be(Status::NotFunctioning, reason.to_owned());
     match seen.presence {
         Presence::Unknown => return Verdict::Stay,
@@ -160,8 +167,8 @@ fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy, anybody_s
         (None, _) => Verdict::Be(Status::Starting, "it has not reported on its services yet".to_owned()),
         (Some(failing), _) if failing.is_empty() => {
             let recovering = member.status == Status::NotFunctioning && same_life;
-            match recovering && anybody_serves && so_far < policy.settle {
-                true => Verdict::Stay,
+            match recovering && so_far < policy.settle {
+                true => Verdict::Recovering,
                 false => in_service,
             }
         }

@@ -219,7 +219,7 @@ pub enum Refusal {
         reason: String,
     },
     /// Nobody would be left (rule R9).
-    #[error("'{name}' is the last node in service; bring another into service first")]
+    #[error("'{name}' is the last node in service, or the last that may be; bring another into service first")]
     LastInService {
         /// Who.
         name: NodeName,
@@ -374,15 +374,21 @@ impl State {
                 status: member.status,
                 reason: member.reason.clone(),
             }),
-            Order::Deactivate(_) if member.serves() && !self.another_serves(name) => {
+            Order::Deactivate(_) if member.activated && !self.leaves_another(name, member) => {
                 Some(Refusal::LastInService { name: name.clone() })
             }
             _ => None,
         }
     }
 
-    fn another_serves(&self, name: &NodeName) -> bool {
-        self.members.iter().any(|(other, member)| other != name && member.serves())
+    /// Whether somebody could take the place of a node that is taken out: one in service if that one is, one
+    /// that may come into service in any case.
+    fn leaves_another(&self, name: &NodeName, member: &Member) -> bool {
+        let mut others = self.members.iter().filter(|(other, _)| *other != name).map(|(_, other)| other);
+        others.any(|other| match member.serves() {
+            true => other.serves(),
+            false => other.kind == MemberKind::Node && other.activated,
+        })
     }
 
     fn set_activated(&mut self, name: &NodeName, activated: bool) -> Outcome {

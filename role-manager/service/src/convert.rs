@@ -67,6 +67,8 @@ pub(crate) fn keep_alive(request: &KeepAlive, own: &Timing) -> wire::KeepAliveRe
             .collect(),
         released: duty_epochs(&request.released),
         leaving: request.leaving,
+        raft_id: request.raft_id,
+        run: request.run,
     }
 }
 
@@ -78,6 +80,8 @@ pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<KeepAl
     });
     Ok(KeepAlive {
         node: name(&request.node)?,
+        raft_id: request.raft_id,
+        run: request.run,
         incarnation: incarnation(&request.incarnation)?,
         failing: request.reported.then(|| failing.collect()),
         released: read_duty_epochs(&request.released)?,

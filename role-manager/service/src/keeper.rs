@@ -213,6 +213,8 @@ impl Keeper {
         let released = |(duty, holder): (&Duty, &Holder)| Some((*duty, holder.released()?.clone()));
         KeepAlive {
             node: self.config.node.clone(),
+            raft_id: self.standing.raft_id(),
+            run: self.standing.run(),
             incarnation: self.standing.incarnation(),
             failing: self.health.borrow().as_ref().map(failing),
             released: keeping.holders.iter().filter_map(released).collect(),

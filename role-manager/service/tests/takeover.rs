@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{Cluster, ill, name, well};
 use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
 use twinbox_roles::{CommandError, Duty, DutyState, Refusal, Status, Timing};
 
 /// What a busy test machine may add to a bound.
@@ -186,22 +187,8 @@ fn orders_take_nodes_out_and_let_them_in_and_say_what_they_cannot() {
     let cluster = Cluster::formed(&["a", "b", "w"]);
     let (out, _) = cluster.holder().expect("somebody");
     let stays = if out == name("a") { name("b") } else { name("a") };
-    let order = |f: &dyn Fn(&twinbox_roles::Roles) -> Order| cluster.order("w", async |roles| f(roles).await);
-    type Order = std::pin::Pin<Box<dyn Future<Output = Result<(), CommandError>>>>;
-    let deactivate = |node: &twinbox_ids::NodeName| {
-        let node = node.clone();
-        order(&move |roles| {
-            let (roles, node) = (roles.clone(), node.clone());
-            Box::pin(async move { roles.deactivate(&node).await })
-        })
-    };
-    let make_publisher = |node: &twinbox_ids::NodeName| {
-        let node = node.clone();
-        order(&move |roles| {
-            let (roles, node) = (roles.clone(), node.clone());
-            Box::pin(async move { roles.make_publisher(&node).await })
-        })
-    };
+    let deactivate = |node: &NodeName| cluster.order("w", async |roles| roles.deactivate(node).await);
+    let make_publisher = |node: &NodeName| cluster.order("w", async |roles| roles.make_publisher(node).await);
     deactivate(&out).expect("done");
     cluster.until("its duty moves", |c| c.holder_is(stays.as_str()));
     let words = |refused: Result<(), CommandError>| refused.expect_err("refused").to_string();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use twinbox_clock::BootInstant;
 use twinbox_testkit::{Crowd, Place, Speech};
 
+use crate::machine;
+
 /// A quarter of a packet's time.
 const STEP: Duration = Duration::from_millis(5);
 /// A generator that is later than this measures itself.
@@ -25,8 +27,9 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A crowd at `place`.
+    /// A crowd at `place`, driven by the calling thread, which runs before all others of its core from now on.
     pub fn new(place: &Place) -> Self {
+        machine::prefer();
         let crowd = Crowd::open(place);
         let (speech, begun) = (Speech::new(1), BootInstant::now());
         Self { crowd, speech, speaking: Vec::new(), until: Vec::new(), begun, step: 0, late: Duration::ZERO }

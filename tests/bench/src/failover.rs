@@ -16,7 +16,7 @@ use crate::report::{Report, ms, percentile};
 /// Kills this often.
 pub fn run(report: &mut Report, kills: usize) {
     let (mut cluster, pbx) = Cluster::start_with(
-        |phones| Spec { log: "warn", lights: Some(phones.port(5070)), ..Spec::default() },
+        |phones| Spec { log: "warn", ack_timeout_ms: 250, lights: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
     );
     let mailbox = Cluster::USERS[0].number;

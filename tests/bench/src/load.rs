@@ -23,6 +23,8 @@ use crate::{
 const LATENESS: &str = "twinbox_rtp_lateness_seconds";
 /// Calls a second while the load is built up.
 const RAMP: u32 = 25;
+/// How often a step is measured again because the generator itself was late.
+pub const ATTEMPTS: usize = 3;
 /// A probe's stay: tone and two seconds of speech.
 const STAY: Duration = Duration::from_millis(3200);
 
@@ -31,7 +33,8 @@ pub fn cluster() -> Cluster {
     machine::pin(0, machine::ELSEWHERE);
     let cluster = Cluster::start(&Spec {
         log: "warn",
-        max_calls: 20_000,
+        ack_timeout_ms: 250,
+        max_calls: 10_000,
         rtp_ports: "10000-30000",
         voicemail: ["max_message_seconds = 7200", "silence_seconds = 0", "max_messages = 100000"]
             .map(String::from)
@@ -102,35 +105,22 @@ pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
         }
         driver.drive(Duration::from_secs(4), |_| {});
 
-        let before = lateness(&cluster);
-        driver.resume();
-        let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
-        let (mut probes, mut unanswered, mut next) = (Vec::new(), Vec::new(), BootInstant::now());
-        driver.drive(Duration::from_secs(seconds), |d| {
-            if BootInstant::now() >= next
-                && begun.elapsed() + STAY + Duration::from_secs(1) < Duration::from_secs(seconds.max(6))
-            {
-                next = next + Duration::from_millis(250);
-                unanswered.push(d.crowd.call(node, Cluster::USERS[1].number, "2002"));
+        let mut measured = None;
+        let mut late = Duration::ZERO;
+        for _ in 0..ATTEMPTS {
+            let step = measure(&cluster, &mut driver, seconds);
+            late = driver.take_late();
+            if late <= LATE {
+                measured = Some(step);
+                break;
             }
-            unanswered.retain(|n| match d.crowd.callers[*n].answer {
-                Some((200, _)) => {
-                    d.speak(*n, Some(STAY));
-                    probes.push(*n);
-                    false
-                }
-                Some(_) => false,
-                None => true,
-            });
-        });
-        let (used, wall, late) = (machine::cpu_of(pid) - used, begun.elapsed(), driver.take_late());
-        if late > LATE {
-            table.generator_bound(json!(calls));
-            break;
         }
+        let Some(Step { probes, core, before }) = measured else {
+            table.generator_bound(json!(calls), late);
+            break;
+        };
         let after = lateness(&cluster);
         let memory = resident_bytes(pid);
-        let core = used.as_secs_f64() / wall.as_secs_f64() * 100.0;
         let (idle_core, idle_memory) = *idle.get_or_insert((core, memory));
         let a_call = |n: f64| if calls == 0 { 0.0 } else { n / calls as f64 };
         let mut answers: Vec<Duration> = Vec::new();
@@ -164,6 +154,42 @@ pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
         driver.crowd.hang_up(n);
         driver.drive(Duration::from_millis(5), |_| {});
     }
+}
+
+/// What was measured while the load was held.
+struct Step {
+    /// The calls beside the load.
+    probes: Vec<usize>,
+    /// Processor time in percent of a core.
+    core: f64,
+    /// The lateness histogram before.
+    before: BTreeMap<u64, u64>,
+}
+
+/// Holds the load for some seconds, with probes beside it.
+fn measure(cluster: &Cluster, driver: &mut Driver, seconds: u64) -> Step {
+    let (node, pid, before) = (cluster.sip("a"), cluster.member("a").pid(), lateness(cluster));
+    driver.resume();
+    let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
+    let (mut probes, mut unanswered, mut next) = (Vec::new(), Vec::new(), BootInstant::now());
+    let last_call = Duration::from_secs(seconds.max(6)) - STAY - Duration::from_secs(1);
+    driver.drive(Duration::from_secs(seconds.max(6)), |d| {
+        if BootInstant::now() >= next && begun.elapsed() < last_call {
+            next = next + Duration::from_millis(250);
+            unanswered.push(d.crowd.call(node, Cluster::USERS[1].number, "2002"));
+        }
+        unanswered.retain(|n| match d.crowd.callers[*n].answer {
+            Some((200, _)) => {
+                d.speak(*n, Some(STAY));
+                probes.push(*n);
+                false
+            }
+            Some(_) => false,
+            None => true,
+        });
+    });
+    let used = machine::cpu_of(pid) - used;
+    Step { probes, core: used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0, before }
 }
 
 /// The 99th percentile in milliseconds (a bucket's bound) and the packets over 20 ms, between two readings.

@@ -62,7 +62,8 @@ impl Table<'_> {
     }
 
     /// Adds a row whose figures say that the generator was the limit; `first` is the step.
-    pub fn generator_bound(&mut self, first: Value) {
+    pub fn generator_bound(&mut self, first: Value, late: Duration) {
+        eprintln!("the load generator was {:.1} ms late itself", ms(late));
         let mut cells = vec![json!(GENERATOR_BOUND); self.columns.len()];
         cells[0] = first;
         self.row(&cells);

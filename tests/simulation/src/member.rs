@@ -17,12 +17,15 @@ pub(crate) struct Member {
     pub(crate) clock: Clock,
     /// The highest term that it has heard of or voted in.
     pub(crate) term: u64,
+    /// How often its store was started.
+    pub(crate) run: u64,
     pub(crate) process: Option<Process>,
 }
 
 /// The process.
 pub(crate) struct Process {
     pub(crate) life: Incarnation,
+    pub(crate) run: u64,
     /// It does nothing until then.
     pub(crate) hangs_until: Micros,
     /// How many entries have been applied.
@@ -32,6 +35,8 @@ pub(crate) struct Process {
     /// Writes that have been checked and have not arrived.
     pub(crate) in_flight: Vec<Epoch>,
     pub(crate) failing: bool,
+    /// How often, in per cent, it does not come round to applying what it has heard of.
+    pub(crate) sluggish: u32,
     pub(crate) leads: Option<Leader>,
     /// Who last called itself leader here.
     pub(crate) leader: Option<usize>,
@@ -49,16 +54,18 @@ pub(crate) struct Leader {
 }
 
 impl Process {
-    pub(crate) fn new(name: &NodeName, life: Incarnation, timing: Timing) -> Self {
+    pub(crate) fn new(name: &NodeName, life: Incarnation, run: u64, timing: Timing) -> Self {
         let holder = |duty| (duty, Holder::new(duty, name.clone(), life, timing));
         Self {
             life,
+            run,
             hangs_until: 0,
             applied: 0,
             state: State::default(),
             holders: Duty::ALL.into_iter().map(holder).collect(),
             in_flight: Vec::new(),
             failing: false,
+            sluggish: 0,
             leads: None,
             leader: None,
         }
@@ -91,10 +98,12 @@ impl Process {
         released
     }
 
-    pub(crate) fn keep_alive(&self, name: &NodeName) -> KeepAlive {
+    pub(crate) fn keep_alive(&self, name: &NodeName, raft_id: u64) -> KeepAlive {
         let failed = ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
         KeepAlive {
             node: name.clone(),
+            raft_id,
+            run: self.run,
             incarnation: self.life,
             failing: Some(if self.failing { vec![failed] } else { Vec::new() }),
             released: self.holders.iter().filter_map(|(d, h)| Some((*d, h.released()?.clone()))).collect(),

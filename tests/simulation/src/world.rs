@@ -29,6 +29,10 @@ const LONGEST_WRITE: Micros = 45 * MS;
 /// How many lines of what happened last are kept.
 const TRACE: usize = 120;
 
+fn raft_id(member: usize) -> u64 {
+    member as u64 + 1
+}
+
 enum Event {
     /// A member does what is due: heartbeats, keep-alives, planning.
     Work(usize),
@@ -47,6 +51,8 @@ enum Event {
     Chaos,
     /// Somebody stands for election.
     Election,
+    /// There is something for a leader to do.
+    Nudge(usize),
 }
 
 #[derive(Clone)]
@@ -91,8 +97,9 @@ impl World {
             let drift = [-rho, rho, random.random_range(-rho..=rho)][random.random_range(0..3)];
             let clock = Clock::new(random.random_range(60_000 * MS..600_000 * MS), drift);
             let name: NodeName = text.parse().expect("a name");
-            let process = Process::new(&name, Incarnation(random.random()), timing);
-            members.push(Member { name, kind, clock, term: 0, process: Some(process) });
+            let mut process = Process::new(&name, Incarnation(random.random()), 1, timing);
+            process.sluggish = [0, 0, 30, 95][random.random_range(0..4)];
+            members.push(Member { name, kind, clock, term: 0, run: 1, process: Some(process) });
         }
         let admit = |(i, member): (usize, &Member)| Entry {
             term: 0,
@@ -100,7 +107,7 @@ impl World {
                 name: member.name.clone(),
                 kind: member.kind,
                 address: String::new(),
-                raft_id: i as u64 + 1,
+                raft_id: raft_id(i),
             }),
         };
         let log = Log { entries: members.iter().enumerate().map(admit).collect() };
@@ -214,6 +221,7 @@ impl World {
             Event::Land { member, life, epoch } => self.land(member, life, &epoch)?,
             Event::Chaos => self.chaos(),
             Event::Election => self.election(),
+            Event::Nudge(member) => self.lead(member),
         }
         Ok(())
     }
@@ -232,6 +240,19 @@ impl World {
         self.ask(member);
     }
 
+    /// A member applies what has been agreed, up to an entry.
+    fn apply(&mut self, member: usize, upto: usize) {
+        let compare = !self.is(Mutant::NoCompareAndSet);
+        if let Some(process) = self.members[member].process.as_mut() {
+            process.apply(&self.log, upto, compare);
+        }
+    }
+
+    fn is_sluggish(&mut self, member: usize) -> bool {
+        let percent = self.members[member].process.as_ref().map_or(0, |process| process.sluggish);
+        self.chance(percent)
+    }
+
     fn ask(&mut self, member: usize) {
         let sent = self.local(member);
         let although = self.is(Mutant::ReleaseInFlight);
@@ -239,7 +260,7 @@ impl World {
         let Some(process) = self.awake(member) else { return };
         process.release(although);
         let Some(leader) = process.leader else { return };
-        let request = process.keep_alive(&name);
+        let request = process.keep_alive(&name, raft_id(member));
         let message = Message::KeepAlive { sent, request };
         match leader == member {
             true => self.deliver(member, member, message),
@@ -269,20 +290,16 @@ impl World {
         };
         self.commit(member, term);
         let known = self.log.known_in(term);
-        let lazy = self.chance(30);
-        let compare = !self.is(Mutant::NoCompareAndSet);
+        if !self.is_sluggish(member) {
+            self.apply(member, known);
+        }
         let now = self.local(member);
         let early = if self.is(Mutant::NoNewLeaderWait) { self.timing.new_leader_wait() } else { Duration::ZERO };
         let needs_own = !self.is(Mutant::NoOwnEntry);
         let freeze = !self.is(Mutant::NoFreeze);
         let timing = self.timing;
-        let mut applied = std::mem::take(&mut self.log);
-        let Some(process) = self.awake(member) else { return };
-        if !lazy {
-            process.apply(&applied, known, compare);
-        }
-        let own = process.applied > 0 && applied.entries[process.applied - 1].term == term;
-        std::mem::swap(&mut applied, &mut self.log);
+        let applied = self.members[member].process.as_ref().map_or(0, |process| process.applied);
+        let own = applied > 0 && self.log.entries[applied - 1].term == term;
         let Some(process) = self.awake(member) else { return };
         let Some(leader) = process.leads.as_mut() else { return };
         if leader.ledger.is_none() && leader.quorum_heard.is_some() && (own || !needs_own) {
@@ -318,10 +335,15 @@ impl World {
             return;
         }
         let most = self.random.random_range(0..4);
-        for _ in 0..most {
-            let Some(leader) = self.awake(member).and_then(|process| process.leads.as_mut()) else { return };
-            let Some(command) = leader.pending.pop_front() else { return };
-            self.log.entries.push(Entry { term, command });
+        let before = self.log.entries.len();
+        if let Some(leader) = self.awake(member).and_then(|process| process.leads.as_mut()) {
+            let accepted: Vec<_> = (0..most).map_while(|_| leader.pending.pop_front()).collect();
+            self.log.entries.extend(accepted.into_iter().map(|command| Entry { term, command }));
+        }
+        if self.log.entries.len() > before {
+            // Followers hear of it at once, and there may be more to do.
+            self.heartbeat(member);
+            self.after(2 * MS, Event::Nudge(member));
         }
     }
 
@@ -333,22 +355,19 @@ impl World {
                     return;
                 }
                 *known = term;
-                let compare = !self.is(Mutant::NoCompareAndSet);
-                let log = std::mem::take(&mut self.log);
-                if let Some(process) = self.awake(to) {
-                    if process.leads.as_ref().is_some_and(|leader| leader.term < term) {
-                        process.leads = None;
-                    }
-                    let news = process.applied < commit || process.leader != Some(from);
-                    process.leader = Some(from);
-                    process.apply(&log, commit, compare);
-                    self.log = log;
-                    self.send(to, from, Message::Answer { term, sent });
-                    if news {
-                        self.ask(to);
-                    }
-                } else {
-                    self.log = log;
+                let lazy = self.is_sluggish(to);
+                let Some(process) = self.awake(to) else { return };
+                if process.leads.as_ref().is_some_and(|leader| leader.term < term) {
+                    process.leads = None;
+                }
+                let news = (process.applied < commit && !lazy) || process.leader != Some(from);
+                process.leader = Some(from);
+                if !lazy {
+                    self.apply(to, commit);
+                }
+                self.send(to, from, Message::Answer { term, sent });
+                if news {
+                    self.ask(to);
                 }
             }
             Message::Answer { term, sent } => {
@@ -373,6 +392,9 @@ impl World {
                 let (Some(ledger), Some(heard)) = (leader.ledger.as_mut(), leader.quorum_heard) else { return };
                 let heard = if blind { now } else { heard };
                 let Ok(grant) = ledger.keep_alive(now, heard, &process.state, &request) else { return };
+                if !request.released.is_empty() {
+                    self.after(MS, Event::Nudge(to));
+                }
                 let answer = Message::Grant { sent, life: request.incarnation, grant };
                 match from == to {
                     true => self.deliver(to, to, answer),
@@ -397,7 +419,7 @@ impl World {
             let holder = &process.holders[&Duty::Notifier];
             let Some((epoch, _)) = holder.may_act(now) else { continue };
             let (epoch, life) = (epoch.clone(), process.life);
-            if process.in_flight.len() < 4 && self.chance(50) {
+            if process.in_flight.len() < 3 && self.chance(20) {
                 let takes = match self.random.random_range(0..4) {
                     0 => self.random.random_range(0..LONGEST_WRITE),
                     _ => self.random.random_range(0..2 * MS),
@@ -545,7 +567,9 @@ impl World {
                 self.cut.clear();
             }
             9 => {
+                let sluggish = [0, 30, 95][self.random.random_range(0..3)];
                 if let Some(process) = self.members[victim].process.as_mut() {
+                    process.sluggish = sluggish;
                     process.failing = !process.failing;
                     let failing = process.failing;
                     self.note(|| format!("a service of {name} fails: {failing}"));
@@ -592,7 +616,9 @@ impl World {
         if self.members[member].process.is_none() {
             let life = Incarnation(self.random.random());
             let name = self.members[member].name.clone();
-            self.members[member].process = Some(Process::new(&name, life, self.timing));
+            self.members[member].run += 1;
+            let run = self.members[member].run;
+            self.members[member].process = Some(Process::new(&name, life, run, self.timing));
             self.note(|| format!("{name} is started again"));
         }
     }
@@ -605,6 +631,7 @@ impl World {
             self.revive(member);
             if let Some(process) = self.members[member].process.as_mut() {
                 process.failing = false;
+                process.sluggish = 0;
                 process.hangs_until = self.now;
             }
         }

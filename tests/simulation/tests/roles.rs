@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use twinbox_simulation::{Failure, Mutant, Report, run};
+use twinbox_simulation::{Failure, Mutant, Report, Violation, run};
 
 const SEEDS: u64 = 2_000;
 
@@ -68,7 +68,7 @@ fn two_never_act_at_once_and_somebody_acts_when_all_is_well() {
         Ok(report) => {
             println!("{seeds} seeds: {report:?}");
             // A simulation in which nothing happens proves nothing.
-            assert!(report.epochs > 3 * seeds, "{report:?}");
+            assert!(report.epochs > 2 * seeds, "{report:?}");
             assert!(report.terms > 3 * seeds, "{report:?}");
         }
         Err(failure) => panic!("replay with TWINBOX_SEED={}\n{failure}", failure.seed),
@@ -88,7 +88,11 @@ fn every_broken_rule_is_found() {
     for mutant in Mutant::ALL {
         match first_failure(seeds(), Some(mutant)) {
             Ok(report) => missed.push((mutant, report)),
-            Err(failure) => println!("{mutant:?}: seed {}: {}", failure.seed, failure.violation),
+            Err(failure) => {
+                println!("{mutant:?}: seed {}: {}", failure.seed, failure.violation);
+                // Found by what it does to the outside, not by a cluster that gets stuck.
+                assert!(matches!(failure.violation, Violation::Overlap { .. } | Violation::TwoLives { .. }));
+            }
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");

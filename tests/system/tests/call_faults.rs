@@ -87,7 +87,7 @@ fn hold_does_not_end_a_recording() {
     let mailbox = Cluster::USERS[0].number;
     let (endpoint, mut call, speech) = recording(&cluster, mailbox);
     endpoint.wait_spoken(3.0);
-    endpoint.hush();
+    endpoint.mute();
     let status = |m: Option<twinbox_testkit::Message>| m.and_then(|m| m.status());
     let hold = sdp(endpoint.address(), "sendonly", "0");
     let answer = call.reinvite(Some(&hold));

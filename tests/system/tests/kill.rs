@@ -174,3 +174,25 @@ fn one_node_alone_answers_at_once() {
     assert!(alone.acknowledged(), "{:?}", alone.goodbye);
     assert_kept(&cluster, "a", user.number, &alone, 0.9, Duration::from_secs(2));
 }
+
+/// While its node lives, nobody else files a recording: one that is being spoken is no message yet, anywhere.
+#[test]
+fn a_recording_in_progress_is_filed_by_nobody_else() {
+    let cluster = Cluster::start(&Spec::default());
+    let mailbox = Cluster::USERS[0].number;
+    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+    let invite = Invite::new(mailbox, "2001", endpoint.address());
+    let call =
+        Call::place(cluster.phones(), cluster.sip("a"), Transport::Udp, &invite).expect("the call is answered");
+    let speech = begin_to_speak(&endpoint, &call);
+    let early = holds(Duration::from_secs(6), || {
+        let there = ["a", "b"].map(|node| cluster.cli(node).messages(mailbox));
+        there.iter().any(|m| !m.is_empty()).then_some(there)
+    });
+    assert!(early.is_none(), "filed after {:.1} s of a living call: {early:#?}", endpoint.spoken() as f64 / 8000.0);
+    let deposit = hang_up(call, &endpoint, speech);
+    for node in ["a", "b"] {
+        let message = assert_kept(&cluster, node, mailbox, &deposit, 4.0, Duration::from_secs(2));
+        assert!(!message.partial);
+    }
+}

@@ -105,7 +105,7 @@ fn a_refused_connection_is_no_proof_of_death() {
         return;
     }
     let lab = Lab::new(&["a", "b", "w"]);
-    let cluster = Cluster::start_in(&lab, &Spec::default());
+    let cluster = Cluster::start_in(&lab, &Spec { ack_timeout_ms: ACK_TIMEOUT_MS, ..Spec::default() });
     let (publisher, other) = cluster.publisher_and_other();
     lab.refuse(&publisher, &other);
     lab.refuse(&other, &publisher);

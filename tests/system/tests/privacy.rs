@@ -28,7 +28,7 @@ fn nothing_private_is_logged_even_at_debug() {
             let mut invite = Invite::new(MAILBOX, CALLER, media);
             invite.headers = vec![
                 format!("P-Asserted-Identity: \"{CALLER_NAME}\" <sip:{CALLER}@pbx.example>"),
-                format!("Diversion: <sip:{MAILBOX}@pbx.example>;reason=no-answer, <sip:{REDIRECTED}@pbx.example>"),
+                format!("Diversion: <sip:{REDIRECTED}@pbx.example>, <sip:{MAILBOX}@pbx.example>;reason=no-answer"),
             ];
             invite
         });

@@ -6,66 +6,82 @@ use std::{thread::sleep, time::Duration};
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{
-    Cluster, Deposit, Endpoint, Goodbye, Spec, Speech, Transport, User, g711::Law, need, sign_in, sipp::Sipp,
+    Cluster, Deposit, Endpoint, Goodbye, Spec, Speech, Transport,
+    g711::Law,
+    need, sign_in,
+    sipp::{Running, Sipp},
 };
 
 /// What of each message must be there, in seconds.
 const LONG: f64 = 3.0;
 
-/// SIPp calls `mailbox` and holds; the endpoint skips the greeting and speaks until SIPp hangs up.
-fn leave_by_sipp(cluster: &Cluster, node: &str, mailbox: &str, scenario: &str, transport: Transport) -> Deposit {
-    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
-    let hold = Duration::from_secs(7);
-    let sipp = Sipp::new(scenario, cluster.sip(node), mailbox, endpoint.address(), hold).over(transport);
-    let running = sipp.start(cluster.phones(), cluster.dir());
-    endpoint.wait_heard(Duration::from_secs(10));
-    sleep(Duration::from_millis(200));
-    endpoint.press("#");
-    let speech = Speech::unique();
-    endpoint.speak(speech);
-    let spoken_before = endpoint.spoken();
-    running.finish();
-    assert!(endpoint.spoken() > spoken_before);
-    // SIPp saw 200 to its BYE, else it had failed. It does not say when; speaking a little into the void is harmless.
-    let goodbye = Goodbye { status: 200, after: Duration::ZERO };
-    Deposit { speech, spoken: endpoint.spoken(), goodbye, at: BootInstant::now(), answered_in: Duration::ZERO }
+/// A call of SIPp's with the endpoint that its session description names.
+struct Caller {
+    sipp: Running,
+    endpoint: Endpoint,
 }
 
-/// SIPp calls `*97` from the mailbox's number; the endpoint signs in and listens.
-fn hear_by_sipp(
-    cluster: &Cluster,
-    node: &str,
-    user: User,
-    deposit: &Deposit,
-    scenario: &str,
+impl Caller {
+    fn dial(cluster: &Cluster, node: &str, to: &str, from: &str, how: How, hold: Duration) -> Self {
+        let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+        let sipp = Sipp::new(how.scenario, cluster.sip(node), to, endpoint.address(), hold);
+        let sipp = sipp.over(how.transport).from(from).start(cluster.phones(), cluster.dir());
+        Self { sipp, endpoint }
+    }
+
+    /// Skips the greeting and speaks from then on.
+    fn speak(&self) -> Speech {
+        self.endpoint.wait_heard(Duration::from_secs(10));
+        sleep(Duration::from_millis(200));
+        self.endpoint.press("#");
+        let speech = Speech::unique();
+        self.endpoint.speak(speech);
+        speech
+    }
+
+    /// Waits for SIPp's end: it saw `200` to its BYE, else the test has failed. When, it does not say; what is spoken
+    /// after it is spoken into the void.
+    fn finish(self, speech: Speech) -> Deposit {
+        self.sipp.finish();
+        let goodbye = Goodbye { status: 200, after: Duration::ZERO };
+        let (spoken, at) = (self.endpoint.spoken(), BootInstant::now());
+        Deposit { speech, spoken, said: 0, goodbye, at, answered_in: Duration::ZERO }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct How {
+    scenario: &'static str,
     transport: Transport,
-) {
-    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
-    let hold = Duration::from_secs(28);
-    let sipp =
-        Sipp::new(scenario, cluster.sip(node), "*97", endpoint.address(), hold).over(transport).from(user.number);
-    let running = sipp.start(cluster.phones(), cluster.dir());
-    sign_in(&endpoint, user);
-    let heard = endpoint.hears(&deposit.speech, deposit.spoken, LONG, Duration::from_secs(27));
-    let heard = heard
-        .unwrap_or_else(|| panic!("{node} did not play the message: {} samples heard", endpoint.heard().len()));
-    assert!(heard.seconds() >= LONG);
-    running.finish();
 }
 
-fn leaves_on_one_node_and_hears_on_the_other(scenario: &str, transport: Transport) {
+/// A message left on each node is on both, and is heard on the one that it was not left on.
+fn leaves_on_one_node_and_hears_on_the_other(scenario: &'static str, transport: Transport) {
     if !need::all(&[need::SIPP]) {
         return;
     }
-    let cluster = Cluster::start(&Spec::default());
+    let (cluster, how) = (Cluster::start(&Spec::default()), How { scenario, transport });
     let [one, two] = Cluster::USERS;
-    for (leave_on, hear_on, user) in [("a", "b", one), ("b", "a", two)] {
-        let deposit = leave_by_sipp(&cluster, leave_on, user.number, scenario, transport);
+    let hold = Duration::from_secs(7);
+    let calls =
+        [("a", one), ("b", two)].map(|(node, user)| Caller::dial(&cluster, node, user.number, "2001", how, hold));
+    let speeches = [calls[0].speak(), calls[1].speak()];
+    let [first, second] = calls;
+    let deposits = [first.finish(speeches[0]), second.finish(speeches[1])];
+    for (user, deposit) in [one, two].iter().zip(&deposits) {
         for node in ["a", "b"] {
-            assert_kept_by_sipp(&cluster, node, user.number, &deposit);
+            assert_kept_by_sipp(&cluster, node, user.number, deposit);
         }
-        hear_by_sipp(&cluster, hear_on, user, &deposit, scenario, transport);
     }
+    let hold = Duration::from_secs(24);
+    let calls =
+        [("b", one), ("a", two)].map(|(node, user)| Caller::dial(&cluster, node, "*97", user.number, how, hold));
+    calls.iter().zip([one, two]).for_each(|(call, user)| sign_in(&call.endpoint, user));
+    for (call, deposit) in calls.iter().zip(&deposits) {
+        let heard = call.endpoint.hears(&deposit.speech, deposit.spoken, LONG, Duration::from_secs(23));
+        assert!(heard.is_some(), "the message is not played: {} samples heard", call.endpoint.heard().len());
+    }
+    calls.into_iter().for_each(|call| call.sipp.finish());
 }
 
 /// SIPp hangs up at a moment of its own, so the end is not judged here.

@@ -16,6 +16,7 @@ use crate::{
     call::{media_of, sdp},
     endpoint::EVENTS,
     message::{Message, token},
+    place::readable,
 };
 
 /// One caller of the crowd.
@@ -135,8 +136,7 @@ impl Crowd {
         let mut buffer = [0_u8; 8192];
         let begun = BootInstant::now();
         loop {
-            let left = limit.saturating_sub(begun.elapsed()).max(Duration::from_micros(50));
-            if self.sip.set_read_timeout(Some(left)).is_err() {
+            if !readable(&self.sip, limit.saturating_sub(begun.elapsed())) {
                 return;
             }
             let Ok((length, from)) = self.sip.recv_from(&mut buffer) else { return };

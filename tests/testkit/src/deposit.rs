@@ -11,8 +11,10 @@ use crate::{Call, Endpoint, Found, Goodbye, Invite, Place, Speech, Transport, Us
 pub struct Deposit {
     /// What was spoken …
     pub speech: Speech,
-    /// … and how much of it, in bytes: the message is a piece of that.
+    /// … and how much of it until the answer to BYE, in bytes: the message is a piece of that.
     pub spoken: usize,
+    /// How much of it had been spoken when BYE was sent: the message reaches to there.
+    pub said: usize,
     /// How the BYE was answered: `200` is the acknowledgement (rule A1).
     pub goodbye: Goodbye,
     /// When that was.
@@ -65,9 +67,9 @@ pub fn begin_to_speak(endpoint: &Endpoint, call: &Call) -> Speech {
 
 /// Hangs up while still speaking.
 pub fn hang_up(call: Call, endpoint: &Endpoint, speech: Speech) -> Deposit {
-    let answered_in = call.answered_in;
+    let (answered_in, said) = (call.answered_in, endpoint.spoken());
     let goodbye = call.bye();
-    Deposit { speech, spoken: endpoint.spoken(), goodbye, at: BootInstant::now(), answered_in }
+    Deposit { speech, spoken: endpoint.spoken(), said, goodbye, at: BootInstant::now(), answered_in }
 }
 
 /// Signs in by `*97` and listens to new messages with the key `1` until a piece of at least `seconds` of each of

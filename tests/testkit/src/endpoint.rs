@@ -13,7 +13,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 
-use crate::{Found, Place, Speech, g711::Law, holds};
+use crate::{Found, Place, Speech, g711::Law, holds, place::readable};
 
 /// Samples and time of one packet.
 const PACKET: usize = 160;
@@ -27,6 +27,7 @@ const LONGEST: usize = 10 * 60 * 8000;
 struct State {
     peer: Option<SocketAddr>,
     speech: Option<Speech>,
+    mute: bool,
     spoken: usize,
     keys: VecDeque<u8>,
     key: Option<Key>,
@@ -55,8 +56,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint at `place` on an even port of the system's choice. It sends nothing until it is told to, and
-    /// sends to whoever sends to it first unless [`Endpoint::send_to`] says otherwise.
+    /// An endpoint at `place` on an even port of the system's choice. It sends silence to whoever sends to it first,
+    /// unless [`Endpoint::send_to`] says otherwise.
     pub fn open(place: &Place, law: Law) -> Self {
         let socket = std::iter::repeat_with(|| place.udp(0)).find(|s| port(s).is_multiple_of(2));
         let socket = socket.expect("half of all ports are even");
@@ -83,12 +84,19 @@ impl Endpoint {
 
     /// Speaks from now on; goes on where it stopped if it is the same speech.
     pub fn speak(&self, speech: Speech) {
-        self.state().speech = Some(speech);
+        let mut state = self.state();
+        (state.speech, state.mute) = (Some(speech), false);
     }
 
-    /// Falls silent: sends no packets.
+    /// Says nothing from now on: packets of silence, as phones send them.
     pub fn hush(&self) {
         self.state().speech = None;
+    }
+
+    /// Sends no packets at all, as on hold.
+    pub fn mute(&self) {
+        let mut state = self.state();
+        (state.speech, state.mute) = (None, true);
     }
 
     /// How much has been spoken so far, in bytes.
@@ -183,9 +191,7 @@ fn run(socket: &UdpSocket, law: Law, state: &Mutex<State>, stop: &AtomicBool) {
         let due = begun + TICK * tick;
         let now = BootInstant::now();
         if now < due {
-            // A timeout of zero would mean for ever.
-            let wait = due.since(now).max(Duration::from_micros(100));
-            if socket.set_read_timeout(Some(wait)).is_ok()
+            if readable(socket, due.since(now))
                 && let Ok((length, from)) = socket.recv_from(&mut buffer)
             {
                 hear(&mut lock(), law, &buffer[..length], from);
@@ -239,7 +245,12 @@ fn say(state: &mut State, law: Law, timestamp: u32) -> Vec<(u8, u32, Vec<u8>)> {
         }
         return packets;
     }
-    let Some(speech) = state.speech else { return Vec::new() };
+    if state.mute {
+        return Vec::new();
+    }
+    let Some(speech) = state.speech else {
+        return vec![(law.payload_type(), timestamp, vec![law.silence(); PACKET])];
+    };
     let payload = speech.bytes(state.spoken, PACKET);
     state.spoken += PACKET;
     vec![(law.payload_type(), timestamp, payload)]
@@ -296,9 +307,10 @@ mod tests {
         endpoint.send_to(ear.local_addr().expect("bound"));
         endpoint.press("#");
         ear.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-        let mut buffer = [0; 64];
-        let packets: Vec<Vec<u8>> =
-            std::iter::from_fn(|| ear.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec())).collect();
+        let mut buffer = [0; 2048];
+        endpoint.mute();
+        let packets = std::iter::from_fn(|| ear.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec()));
+        let packets: Vec<Vec<u8>> = packets.filter(|p| p[1] & 0x7f == EVENTS).collect();
         assert_eq!(packets.len(), 9);
         assert!(packets.iter().all(|p| p[1] & 0x7f == EVENTS && p[12] == 11 && p[4..8] == packets[0][4..8]));
         assert_eq!(packets.iter().filter(|p| p[13] & 0x80 != 0).count(), 3);

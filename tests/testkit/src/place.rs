@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, FromRawFd},
     path::PathBuf,
     time::Duration,
 };
@@ -73,15 +73,47 @@ impl Place {
         self.inside(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("udp {address}: {e}"))
     }
 
-    /// A TCP connection to `to`. Its own address is whatever the system chooses.
+    /// A TCP connection from this place to `to`; given up after 5 s.
     pub fn tcp(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        self.inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))
+        self.inside(|| connect_from(self.ip, to))
     }
 
     /// A TCP listener at this place.
     pub fn listen(&self, port: u16) -> TcpListener {
         let address = self.port(port);
         self.inside(|| TcpListener::bind(address)).unwrap_or_else(|e| panic!("tcp {address}: {e}"))
+    }
+}
+
+/// Waits until a datagram is there, at most `limit`; finer than a socket's timeout, which counts in ticks of the
+/// system's clock (4 ms).
+pub(crate) fn readable(socket: &UdpSocket, limit: Duration) -> bool {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let limit = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos().into() };
+    // SAFETY: one pollfd and one timespec that live across the call, and no signal mask.
+    unsafe { libc::ppoll(&mut poll, 1, &limit, std::ptr::null()) > 0 }
+}
+
+/// Connects from this address, which the standard library cannot.
+fn connect_from(ip: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let SocketAddr::V4(to) = to else { return TcpStream::connect_timeout(&to, Duration::from_secs(5)) };
+    let name = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
+        sin_zero: [0; 8],
+    };
+    let checked = |result: i32| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: the new descriptor is owned by the stream from the first line on; both addresses are plain data that
+    // live across the calls and are as long as stated. SO_SNDTIMEO bounds connect as well.
+    unsafe {
+        let socket = checked(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
+        let stream = TcpStream::from_raw_fd(socket);
+        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        checked(libc::bind(socket, std::ptr::from_ref(&name(ip, 0)).cast(), length))?;
+        checked(libc::connect(socket, std::ptr::from_ref(&name(*to.ip(), to.port())).cast(), length))?;
+        Ok(stream)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use twinbox_calls::{
-    CallsConfig, ListenerConfig, Network, Pilots, Transport, TrunkConfig, UnknownMailbox,
-};
+use twinbox_calls::{CallsConfig, ListenerConfig, Network, Pilots, Transport, TrunkConfig, UnknownMailbox};
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 
@@ -46,13 +44,7 @@ pub(super) fn read(root: &mut Section, menus: &Menus, rtp: Option<&RtpConfig>) -
     };
     config.listeners = sip.sections("listener").into_iter().filter_map(listener).collect();
     if let Some(rtp) = rtp {
-        config.rtp = twinbox_calls::RtpConfig {
-            bind: rtp.bind,
-            advertise: rtp.advertise,
-            first_port: *rtp.ports.start(),
-            last_port: *rtp.ports.end(),
-            threads: rtp.threads,
-        };
+        config.rtp = twinbox_calls::RtpConfig { bind: rtp.bind, advertise: rtp.advertise };
         let lines = (rtp.ports.len() / 2).max(1);
         if config.max_calls > lines {
             sip.wrong(
@@ -100,7 +92,6 @@ fn trunk(mut section: Section) -> Option<TrunkConfig> {
         transport: transport(&mut section),
         username: section.text("username"),
         password: section.secret("password", "password_file").map(Pii::new),
-        password_file: None,
         proxy: section.text("proxy"),
         mwi: section.text("mwi"),
         transfer: section.text("transfer"),

@@ -89,10 +89,8 @@ const ENV_PREFIX: &str = "TWINBOX_";
 /// Parses the file and lays the overrides over it. Only variables with `__` are overrides: others, such as
 /// `TWINBOX_SOCKET`, belong to the command line.
 fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml::Table, ConfigError> {
-    let failed = |what: String| ConfigError {
-        file: file.to_owned(),
-        mistakes: vec![Mistake { key: String::new(), what }],
-    };
+    let failed =
+        |what: String| ConfigError { file: file.to_owned(), mistakes: vec![Mistake { key: String::new(), what }] };
     let text = std::fs::read_to_string(file).map_err(|e| failed(format!("cannot be read: {e}")))?;
     let mut table: toml::Table = text.parse().map_err(|e| failed(format!("is not TOML: {e}")))?;
     for (name, value) in env {

@@ -137,7 +137,8 @@ impl RtpConfig {
                     .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)))
                     .filter(|(low, high): &(u16, u16)| *low >= 1_024 && u32::from(*low) < u32::from(*high));
                 if ports.is_none() {
-                    section.wrong("ports", format!("'{text}' will not do: write LOW-HIGH, such as \"10000-19999\""));
+                    section
+                        .wrong("ports", format!("'{text}' will not do: write LOW-HIGH, such as \"10000-19999\""));
                 }
                 ports.map(|(low, high)| low..=high)
             }
@@ -152,13 +153,7 @@ impl RtpConfig {
             s => Some(Duration::from_secs(s)),
         };
         section.finish();
-        Some(Self {
-            bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])),
-            advertise,
-            ports: ports?,
-            threads,
-            timeout,
-        })
+        Some(Self { bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])), advertise, ports: ports?, threads, timeout })
     }
 }
 
@@ -185,7 +180,10 @@ fn read_voicemail(mut section: Section) -> (VoicemailConfig, Menus) {
     };
     let timezone = section.text("timezone").unwrap_or_else(|| "UTC".to_owned());
     if timezone.parse::<chrono_tz::Tz>().is_err() {
-        section.wrong("timezone", format!("'{timezone}' is no time zone: write an IANA name such as \"Europe/Berlin\""));
+        section.wrong(
+            "timezone",
+            format!("'{timezone}' is no time zone: write an IANA name such as \"Europe/Berlin\""),
+        );
     }
     let voicemail = VoicemailConfig {
         timezone,

@@ -82,7 +82,16 @@ impl ClusterConfig {
         section.finish();
         let timing = if wan { Timing::wan() } else { Timing::lan() };
         let ack_timeout = Duration::from_millis(ack_timeout);
-        Some(Self { name: name?, id: id?, timing, ack_timeout, require_two, tls_dir: tls_dir?, bind: bind?, members })
+        Some(Self {
+            name: name?,
+            id: id?,
+            timing,
+            ack_timeout,
+            require_two,
+            tls_dir: tls_dir?,
+            bind: bind?,
+            members,
+        })
     }
 }
 

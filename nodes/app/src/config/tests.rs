@@ -27,7 +27,17 @@ fn the_commented_examples_load() {
 fn the_example_has_every_key() {
     let text = example("node.example.toml");
     for source in [include_str!("node.rs"), include_str!("calls.rs"), include_str!("shared.rs")] {
-        for call in ["text(\"", "path(\"", "parse(\"", "require(\"", "word(\"", "number(\"", "flag(\"", "String>(\"", "Addr>(\""] {
+        for call in [
+            "text(\"",
+            "path(\"",
+            "parse(\"",
+            "require(\"",
+            "word(\"",
+            "number(\"",
+            "flag(\"",
+            "String>(\"",
+            "Addr>(\"",
+        ] {
             for found in source.split(call).skip(1) {
                 let key = found.split('"').next().unwrap_or_default();
                 assert!(text.contains(&format!("{key} = ")), "'{key}' is not in deploy/node.example.toml");
@@ -77,7 +87,8 @@ fn the_environment_overrides_and_a_secret_comes_from_its_file() {
         .replace("password = \"change me\"", &format!("password_file = \"{}\"", secret.path().display()));
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(text.as_bytes()).expect("written");
-    let env = [("TWINBOX_SIP__MAX_CALLS", "7"), ("TWINBOX_NODE__NAME", "b"), ("TWINBOX_SOCKET", "/x"), ("HOME", "/")];
+    let env =
+        [("TWINBOX_SIP__MAX_CALLS", "7"), ("TWINBOX_NODE__NAME", "b"), ("TWINBOX_SOCKET", "/x"), ("HOME", "/")];
     let table = read(file.path(), env.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter()).expect("read");
     let config = NodeConfig::from_table(file.path(), table).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((config.calls.max_calls, config.name.as_str()), (7, "b"));
@@ -90,5 +101,33 @@ fn what_is_missing_is_named() {
     let report = load_node("").expect_err("empty").to_string();
     for key in ["node.name: is missing", "node.data_dir: is missing", "cluster.id: is missing", "sip.listener"] {
         assert!(report.contains(key), "no '{key}' in:\n{report}");
+    }
+}
+
+/// Every key of a node's file stands in exactly one row of the planes table of ARCHITECTURE.md.
+#[test]
+fn every_setting_is_in_one_plane() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let table: String = text
+        .split("## Planes")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .into_iter()
+        .flat_map(str::lines)
+        .filter(|line| line.starts_with('|'))
+        .collect();
+    let example: toml::Table = example("node.example.toml").parse().expect("TOML");
+    let mut keys = Vec::new();
+    for (section, value) in &example {
+        match value {
+            toml::Value::Table(entries) if entries.is_empty() => keys.push(format!("{section}.dir")),
+            toml::Value::Table(entries) => keys.extend(entries.keys().map(|key| format!("{section}.{key}"))),
+            _ => keys.push(section.clone()),
+        }
+    }
+    assert!(keys.len() > 30, "{keys:?}");
+    for key in keys {
+        assert_eq!(table.matches(&format!("`{key}`")).count(), 1, "'{key}' in the planes table of ARCHITECTURE.md");
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     admit::ALLOW,
     door::{Arrival, DialogKey, Door},
     stats::count,
-    wire::Flow,
+    wire::{Flow, local_address},
 };
 
 /// Whom a call is for.
@@ -249,26 +249,10 @@ pub(super) fn accept(door: &Door, request: &Request, flow: &Flow, timer: Option<
 
 /// The address that others send RTP to.
 fn media_address(config: &CallsConfig, flow: &Flow) -> IpAddr {
-    let listener = || {
-        let host = twinbox_sip::uri::HostPort::parse(flow.advertised()).and_then(|h| h.ip());
-        host.filter(|ip| !ip.is_unspecified())
-    };
     let bound = Some(config.rtp.bind).filter(|ip| !ip.is_unspecified());
-    config
-        .rtp
-        .advertise
-        .or(bound)
-        .or_else(listener)
-        .or_else(|| towards(flow.remote().ip()))
-        .unwrap_or(config.rtp.bind)
-}
-
-/// The address that this machine has in the eyes of that one: the system's own routing says so.
-fn towards(remote: IpAddr) -> Option<IpAddr> {
-    let any: IpAddr = if remote.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
-    let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
-    socket.connect((remote, 9)).ok()?;
-    socket.local_addr().ok().map(|a| a.ip())
+    let listener = || twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip());
+    let routed = || local_address(flow.remote().ip().to_canonical());
+    config.rtp.advertise.or(bound).or_else(listener).or_else(routed).unwrap_or(config.rtp.bind)
 }
 
 impl Call {

@@ -32,7 +32,7 @@ use twinbox_sip::{
 use crate::{
     access::Trunk,
     admission::Place,
-    door::{Arrival, Door},
+    door::{Arrival, DialogKey, Door, MergeKey},
     outgoing::SendError,
     stats::count,
     wire::Flow,
@@ -74,20 +74,39 @@ pub(crate) async fn run(
 ) {
     let id = CallId::random();
     let span = tracing::info_span!("call", node = %door.deps.node, call = %id);
-    let (invite_id, request) = (invite.id.clone(), invite.request.clone());
+    let mut traces = Traces {
+        door: door.clone(),
+        invite: invite.id.clone(),
+        merge: crate::door::merge_key(&invite.request),
+        dialog: None,
+        place,
+    };
     async {
-        let mut dialog = None;
-        if let Some(mut call) = answer::begin(&door, id, invite, sender, inputs, &mut dialog).await {
+        if let Some(mut call) = answer::begin(&door, id, invite, sender, inputs, &mut traces.dialog).await {
             call.converse().await;
             call.end();
             count(&door.stats.calls_ended);
             tracing::info!("call ended");
         }
-        door.close_call(dialog.as_ref(), &invite_id, &request);
     }
     .instrument(span)
     .await;
-    drop(place);
+}
+
+/// What the door keeps for a call: gone when the call is, however it ends.
+struct Traces {
+    door: Arc<Door>,
+    invite: ServerId,
+    merge: MergeKey,
+    dialog: Option<DialogKey>,
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    place: Place,
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        self.door.close_call(self.dialog.as_ref(), &self.invite, &self.merge);
+    }
 }
 
 struct Call {
@@ -316,7 +335,7 @@ impl Call {
         } else if !self.over {
             let bye = self.dialog.request(Method::Bye);
             let sending = self.send(bye);
-            self.door.tasks.spawn(async move {
+            self.door.farewells.spawn(async move {
                 if let Err(error) = sending.await {
                     tracing::info!(%error, "our BYE was not answered");
                 }

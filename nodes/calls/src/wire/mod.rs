@@ -3,10 +3,13 @@
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use twinbox_sip::transaction;
+use twinbox_sip::{transaction, uri::HostPort};
 
 use crate::Transport;
 use tcp::TcpPeer;
@@ -50,11 +53,12 @@ impl Flow {
     }
 
     /// The `host:port` by which the listener of this flow is known outside.
-    pub(crate) fn advertised(&self) -> &str {
-        match self {
+    pub(crate) fn advertised(&self) -> String {
+        let advertised = match self {
             Self::Udp(endpoint, _) => &endpoint.advertised,
             Self::Tcp(peer) => &peer.advertised,
-        }
+        };
+        advertised.towards(self.remote().ip())
     }
 
     /// Still usable.
@@ -66,11 +70,61 @@ impl Flow {
     }
 }
 
-/// `host:port`, with brackets around an IPv6 host, from what the configuration advertises or else the bound address.
-pub(crate) fn advertised(advertise: Option<&str>, bound: SocketAddr) -> String {
-    let Some(advertise) = advertise else { return bound.to_string() };
-    match twinbox_sip::uri::HostPort::parse(advertise) {
-        Some(parsed) if parsed.port.is_some() => advertise.to_owned(),
-        _ => format!("{advertise}:{}", bound.port()),
+/// By which `host:port` a listener is known outside.
+#[derive(Debug, Clone)]
+pub(crate) enum Advertised {
+    /// As configured, or the bound address.
+    Fixed(Arc<str>),
+    /// Bound to all addresses and nothing configured: the one that the other side sees, with this port.
+    Routed(u16),
+}
+
+impl Advertised {
+    pub(crate) fn new(advertise: Option<&str>, bound: SocketAddr) -> Self {
+        match advertise {
+            Some(text) if HostPort::parse(text).is_some_and(|h| h.port.is_some()) => Self::Fixed(text.into()),
+            Some(host) => Self::Fixed(format!("{host}:{}", bound.port()).into()),
+            None if bound.ip().is_unspecified() => Self::Routed(bound.port()),
+            None => Self::Fixed(bound.to_string().into()),
+        }
+    }
+
+    /// In the eyes of that machine.
+    pub(crate) fn towards(&self, remote: IpAddr) -> String {
+        match self {
+            Self::Fixed(text) => text.as_ref().to_owned(),
+            Self::Routed(port) => {
+                let ip = local_address(remote.to_canonical()).unwrap_or(Ipv4Addr::LOCALHOST.into());
+                SocketAddr::new(ip, *port).to_string()
+            }
+        }
+    }
+}
+
+/// The address of this machine in the eyes of that one: the system's own routing says so. Nothing is sent.
+pub(crate) fn local_address(remote: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((remote, 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_known_as_configured_or_as_the_other_side_sees_it() {
+        let bound = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let remote = Ipv4Addr::LOCALHOST.into();
+        for (advertise, bind, expected) in [
+            (None, "127.0.0.1:5070", "127.0.0.1:5070"),
+            (None, "0.0.0.0:5070", "127.0.0.1:5070"),
+            (Some("vm.example.com"), "0.0.0.0:5070", "vm.example.com:5070"),
+            (Some("203.0.113.5:5080"), "0.0.0.0:5070", "203.0.113.5:5080"),
+            (Some("[2001:db8::1]"), "[::]:5070", "[2001:db8::1]:5070"),
+        ] {
+            assert_eq!(Advertised::new(advertise, bound(bind)).towards(remote), expected, "{advertise:?} {bind}");
+        }
     }
 }

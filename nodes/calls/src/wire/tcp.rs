@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use twinbox_sip::framing::{Frame, Framer};
 
+use super::Advertised;
 use crate::{door::Door, stats::count};
 
 /// Messages waiting for a slow reader; one more closes the connection.
@@ -38,14 +39,14 @@ const CONNECT: Duration = Duration::from_secs(3);
 pub(crate) struct TcpEndpoint {
     listener: TcpListener,
     pub(crate) local: SocketAddr,
-    pub(crate) advertised: Arc<str>,
+    pub(crate) advertised: Advertised,
     connections: Arc<AtomicUsize>,
 }
 
 /// One connection.
 pub(crate) struct TcpPeer {
     pub(crate) remote: SocketAddr,
-    pub(crate) advertised: Arc<str>,
+    pub(crate) advertised: Advertised,
     outbox: mpsc::Sender<Bytes>,
     closed: CancellationToken,
     connections: Arc<AtomicUsize>,
@@ -76,7 +77,7 @@ impl TcpEndpoint {
     pub(crate) async fn bind(bind: SocketAddr, advertise: Option<&str>) -> io::Result<Self> {
         let listener = TcpListener::bind(bind).await?;
         let local = listener.local_addr()?;
-        let advertised = super::advertised(advertise, local).into();
+        let advertised = Advertised::new(advertise, local);
         Ok(Self { listener, local, advertised, connections: Arc::default() })
     }
 

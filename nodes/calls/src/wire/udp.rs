@@ -6,14 +6,16 @@ use std::{
     sync::Arc,
 };
 
+use rustix::net::sockopt;
 use tokio::io::Interest;
 use tokio_util::sync::CancellationToken;
 use twinbox_sip::strict::MAX_MESSAGE;
 
+use super::Advertised;
 use crate::door::Door;
 
 /// What the kernel keeps for us while we are busy: our only inbox, and it does not grow.
-const INBOX: usize = 1 << 20;
+const INBOX: usize = 4 << 20;
 /// Datagrams handled before others get their turn.
 const BATCH: usize = 64;
 
@@ -21,17 +23,19 @@ const BATCH: usize = 64;
 pub(crate) struct UdpEndpoint {
     socket: UdpSocket,
     pub(crate) local: SocketAddr,
-    pub(crate) advertised: String,
+    pub(crate) advertised: Advertised,
 }
 
 impl UdpEndpoint {
     pub(crate) fn bind(bind: SocketAddr, advertise: Option<&str>) -> io::Result<Self> {
         let socket = UdpSocket::bind(bind)?;
         socket.set_nonblocking(true)?;
-        // The kernel may give less; then bursts are shorter.
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, INBOX);
+        // Beyond the system's limit where we are allowed to; otherwise the kernel gives less and bursts are shorter.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, INBOX).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(&socket, INBOX);
+        }
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, advertised: super::advertised(advertise, local) })
+        Ok(Self { socket, local, advertised: Advertised::new(advertise, local) })
     }
 
     /// A full send buffer loses the datagram, as a full network would.

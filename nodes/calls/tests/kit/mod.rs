@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
-use twinbox_calls::{Calls, CallsConfig, CallsDeps, ListenerConfig, RtpConfig, Transport, TrunkConfig};
+use twinbox_calls::{Calls, CallsConfig, CallsDeps, CallsError, ListenerConfig, RtpConfig, Transport, TrunkConfig};
 use twinbox_ids::{ClusterId, Incarnation, MailboxId, NodeName};
 use twinbox_mailstore::{Mailstore, NewMailbox, Settings};
 use twinbox_media::{Engine, MediaConfig};
@@ -38,6 +38,7 @@ pub struct Node {
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
     pub incarnation: Incarnation,
+    pub store: Store,
     dir: TempDir,
 }
 
@@ -45,6 +46,7 @@ pub struct Node {
 pub struct Options {
     pub calls: CallsConfig,
     pub require_two: bool,
+    pub rtp_ports: std::ops::RangeInclusive<u16>,
 }
 
 impl Node {
@@ -53,8 +55,20 @@ impl Node {
         Self::with(|_| {}).await
     }
 
+    /// Why a node with these options does not start.
+    pub async fn refused(change: impl FnOnce(&mut Options)) -> String {
+        match Self::open(change).await {
+            Ok(_) => panic!("it started"),
+            Err(error) => error.to_string(),
+        }
+    }
+
     pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options { calls: config(), require_two: false };
+        Self::open(change).await.expect("a SIP door")
+    }
+
+    async fn open(change: impl FnOnce(&mut Options)) -> Result<Self, CallsError> {
+        let mut options = Options { calls: config(), require_two: false, rtp_ports: ports() };
         change(&mut options);
         let dir = TempDir::new().expect("a directory");
         let name: NodeName = "a".parse().expect("a name");
@@ -74,12 +88,11 @@ impl Node {
         let mut settings = Settings::new(name.clone(), incarnation, 1);
         settings.require_two = options.require_two;
         settings.min_message_ms = options.calls.min_message_ms;
-        let mailstore = Mailstore::new(store, peers, settings);
+        let mailstore = Mailstore::new(store.clone(), peers, settings);
         let mut new = NewMailbox::new("1001", "2580");
         new.must_change = false;
         let (mailbox, _) = mailstore.create(new).await.expect("a mailbox");
-        let rtp = &options.calls.rtp;
-        let media = MediaConfig::new(rtp.bind, rtp.first_port..=rtp.last_port);
+        let media = MediaConfig::new(options.calls.rtp.bind, options.rtp_ports);
         let deps = CallsDeps {
             node: name,
             incarnation,
@@ -87,13 +100,13 @@ impl Node {
             prompts: Arc::new(Prompts::load(None, "en").expect("prompts")),
             media: Engine::start(media).expect("a media engine"),
         };
-        let calls = Calls::start(options.calls, deps).await.expect("a SIP door");
+        let calls = Calls::start(options.calls, deps).await?;
         let address = |transport| {
             let found = calls.addresses().iter().find(|(t, _)| *t == transport);
             found.expect("a listener").1
         };
         let (udp, tcp) = (address(Transport::Udp), address(Transport::Tcp));
-        Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, dir }
+        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, dir })
     }
 
     pub async fn raw(&self) -> Raw {
@@ -111,24 +124,20 @@ impl Node {
 }
 
 /// A range of ports of its own for each test process and node in it: tests run side by side.
-fn ports() -> (u16, u16) {
+fn ports() -> std::ops::RangeInclusive<u16> {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
     let slot = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let first = 20_000 + (std::process::id() as u16 % 38) * 1_000 + slot % 4 * 250;
-    (first, first + 249)
+    first..=first + 249
 }
 
 pub fn config() -> CallsConfig {
-    let listener = |transport| ListenerConfig {
-        transport,
-        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
-        advertise: None,
-    };
-    let (first_port, last_port) = ports();
+    let listener =
+        |transport| ListenerConfig { transport, bind: SocketAddr::from(([127, 0, 0, 1], 0)), advertise: None };
     CallsConfig {
         listeners: vec![listener(Transport::Udp), listener(Transport::Tcp)],
         trunks: vec![trunk("pbx", "127.0.0.1")],
-        rtp: RtpConfig { bind: Ipv4Addr::LOCALHOST.into(), advertise: None, first_port, last_port, threads: 1 },
+        rtp: RtpConfig { bind: Ipv4Addr::LOCALHOST.into(), advertise: None },
         min_message_ms: 500,
         ..CallsConfig::default()
     }
@@ -141,7 +150,6 @@ pub fn trunk(name: &str, address: &str) -> TrunkConfig {
         transport: None,
         username: None,
         password: None,
-        password_file: None,
         proxy: None,
         mwi: None,
         transfer: None,

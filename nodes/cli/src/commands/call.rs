@@ -18,7 +18,8 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
     let phone = Phone::bind(PhoneConfig::new(args.bind, transport))
         .await
         .map_err(|e| CliError::Failed(format!("cannot open a SIP socket on {}: {e}", args.bind)))?;
-    let mut options = CallOptions { from: Some(format!("<sip:{}@{}>", args.from, args.bind)), ..Default::default() };
+    let mut options =
+        CallOptions { from: Some(format!("<sip:{}@{}>", args.from, args.bind)), ..Default::default() };
     if let Some(number) = &args.diversion {
         options = options.header("Diversion", &format!("<sip:{number}@{}>;reason=no-answer", args.bind));
     }

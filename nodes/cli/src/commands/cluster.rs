@@ -72,9 +72,8 @@ fn form(args: InitArgs) -> Result<(), CliError> {
 
 async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliError> {
     let began = BootInstant::now();
-    let mut last = None;
     loop {
-        match ask(socket).await {
+        let last = match ask(socket).await {
             Ok(reply) => {
                 let in_service = all_in_service(&reply);
                 if args.watch {
@@ -87,22 +86,19 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
                     print!("{}", render(&reply));
                     return Ok(());
                 }
-                last = Some(Ok(reply));
+                Ok(reply)
             }
             // A node that is just starting has no socket yet: whoever waits, waits for that too.
-            Err(error) if args.wait.is_some() => last = Some(Err(error)),
+            Err(error) if args.wait.is_some() => Err(error),
             Err(error) => return Err(error),
-        }
+        };
         if args.wait.is_some() && !args.watch && began.elapsed() > args.timeout {
-            return Err(match last {
-                Some(Ok(reply)) => CliError::Failed(format!(
-                    "{}not every member is in service after {} s",
-                    render(&reply),
-                    args.timeout.as_secs()
-                )),
-                Some(Err(error)) => error,
-                None => CliError::Failed("no answer in time".to_owned()),
-            });
+            let reply = last?;
+            let seconds = args.timeout.as_secs();
+            return Err(CliError::Failed(format!(
+                "{}not every member is in service after {seconds} s",
+                render(&reply)
+            )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -114,7 +110,9 @@ async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
 
 /// Every member answers, is in service, and somebody is the publisher.
 pub(crate) fn all_in_service(reply: &ClusterStatusReply) -> bool {
-    !reply.publisher.is_empty() && !reply.members.is_empty() && reply.members.iter().all(|m| m.status == "in-service")
+    !reply.publisher.is_empty()
+        && !reply.members.is_empty()
+        && reply.members.iter().all(|m| m.status == "in-service")
 }
 
 /// The table for people.
@@ -145,7 +143,8 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
 fn row(member: &Member) -> Vec<String> {
     let dash = || "-".to_owned();
     let info = member.info.as_ref();
-    let of_node = |value: Option<String>| if member.kind == "witness" { dash() } else { value.unwrap_or_else(dash) };
+    let of_node =
+        |value: Option<String>| if member.kind == "witness" { dash() } else { value.unwrap_or_else(dash) };
     vec![
         member.name.clone(),
         member.role.clone(),

@@ -10,7 +10,12 @@ pub fn run(command: ConfigCommand) -> Result<(), CliError> {
     match Config::load(&file) {
         Ok(Config::Node(config)) => println!("{}: node '{}', no mistakes", file.display(), config.name),
         Ok(Config::Witness(config)) => {
-            println!("{}: witness '{}' of {} clusters, no mistakes", file.display(), config.name, config.clusters.len())
+            println!(
+                "{}: witness '{}' of {} clusters, no mistakes",
+                file.display(),
+                config.name,
+                config.clusters.len()
+            )
         }
         Err(error) => {
             let count = error.count();

@@ -12,8 +12,14 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
     match command {
         UserCommand::Add { number, name, pin, keep_pin, timezone, operator } => {
             let (pin, made) = pin_or_new(pin, &number);
-            let request =
-                UserAddRequest { number: number.clone(), name, pin: pin.clone(), must_change: !keep_pin, timezone, operator };
+            let request = UserAddRequest {
+                number: number.clone(),
+                name,
+                pin: pin.clone(),
+                must_change: !keep_pin,
+                timezone,
+                operator,
+            };
             let reply = node.user_add(request).await?.into_inner();
             if json {
                 return output::json(&serde_json::json!({

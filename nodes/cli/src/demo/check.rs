@@ -35,7 +35,8 @@ pub async fn run(cluster: &mut Cluster) -> Result<(), CliError> {
     let users = cluster.demo.users.clone();
     let socket = cluster.socket(0)?.to_owned();
     step("ten users are there, 1001 to 1010", add_users(&socket, &users)).await?;
-    step("a call to node a leaves a message for 1001, acknowledged on two", leave(a, &user, &beep, &speech)).await?;
+    step("a call to node a leaves a message for 1001, acknowledged on two", leave(a, &user, &beep, &speech))
+        .await?;
     step("node a is killed (kill -9)", async { cluster.kill(0) }).await?;
     step("node b plays the message, bit for bit what was said", retrieve(b, &user, &speech)).await?;
     step("node a is started again and in service", async {
@@ -122,6 +123,9 @@ async fn retrieve(node: SocketAddr, user: &User, speech: &Bytes) -> Result<(), C
     // The message stays for whoever tries the demo next; a failed BYE changes nothing about what was heard.
     let _ = call.bye().await;
     heard.map(|_| ()).ok_or_else(|| {
-        CliError::Failed(format!("what was said was not among the {:.1} s that were heard", call.received().len() as f64 / 8_000.0))
+        CliError::Failed(format!(
+            "what was said was not among the {:.1} s that were heard",
+            call.received().len() as f64 / 8_000.0
+        ))
     })
 }

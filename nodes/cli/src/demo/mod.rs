@@ -34,8 +34,8 @@ async fn serve(cluster: &mut Cluster, once: bool) -> Result<(), CliError> {
 
 /// Ctrl-C, or SIGTERM from whoever started us.
 async fn interrupted() -> Result<(), CliError> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(CliError::failed)?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(CliError::failed)?;
     tokio::select! {
         outcome = tokio::signal::ctrl_c() => outcome.map_err(CliError::failed),
         _ = terminate.recv() => Ok(()),

@@ -70,9 +70,8 @@ pub struct User {
     pub pin: String,
 }
 
-const NAMES: [&str; 10] = [
-    "Ada", "Bertha", "Claude", "Dennis", "Edsger", "Frances", "Grace", "Hedy", "Ivan", "Joan",
-];
+const NAMES: [&str; 10] =
+    ["Ada", "Bertha", "Claude", "Dennis", "Edsger", "Frances", "Grace", "Hedy", "Ivan", "Joan"];
 
 /// Ports of the `i`th member: SIP, peers, metrics.
 fn ports(base: u16, i: u16) -> (u16, u16, u16) {

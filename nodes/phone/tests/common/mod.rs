@@ -9,7 +9,6 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
-    sync::mpsc,
 };
 use twinbox_rtp::packet::{Header, Packet};
 use twinbox_sip::{
@@ -39,6 +38,8 @@ struct Side {
     seen: Arc<Mutex<Seen>>,
     rtp: [SocketAddr; 2],
     dropped: bool,
+    /// The answer to send again when it is acknowledged, as if the ACK were lost.
+    again: Option<Bytes>,
 }
 
 impl Uas {
@@ -82,7 +83,7 @@ impl Uas {
     async fn new(address: SocketAddr, transport: &'static str) -> (Side, Self) {
         let seen = Arc::<Mutex<Seen>>::default();
         let rtp = [echo(seen.clone()).await, echo(seen.clone()).await];
-        let side = Side { address, transport, seen: seen.clone(), rtp, dropped: false };
+        let side = Side { address, transport, seen: seen.clone(), rtp, dropped: false, again: None };
         (side, Self { address, seen })
     }
 
@@ -166,10 +167,11 @@ impl Side {
             }
             (Method::Invite, _) if in_dialog => bytes(&[sdp(respond(200), port)]),
             (Method::Invite, "lossy") => {
-                // The answer comes again until it is acknowledged.
-                let ok = sdp(respond(200), port);
-                bytes(&[ok.clone(), ok])
+                let ok = sdp(respond(200), port).to_bytes();
+                self.again = Some(ok.clone());
+                vec![ok]
             }
+            (Method::Ack, "lossy") => self.again.take().into_iter().collect(),
             (Method::Invite, _) => bytes(&[respond(100), respond(180), sdp(respond(200), port)]),
             (Method::Cancel, _) => {
                 let mut terminated = respond(487);

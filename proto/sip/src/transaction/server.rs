@@ -5,6 +5,9 @@ use bytes::Bytes;
 use super::{Event, Flow, Layer, Millis, Owner, ServerId, T1, T2, T4, TRYING_AFTER, send};
 use crate::{Method, Request, Response};
 
+/// An INVITE that was not answered for so long never will be (as timer C, section 16.6).
+const UNANSWERED: Millis = 180_000;
+
 pub(super) struct Server<F> {
     flow: F,
     invite: bool,
@@ -46,13 +49,18 @@ impl<F: Flow> Layer<F> {
             ack: None,
             due: 0,
             interval: T1,
-            deadline: Millis::MAX,
+            deadline: 0,
         };
         if invite {
             server.trying = Some(request.respond(100).to_bytes());
             server.due = now + TRYING_AFTER;
-            self.arm(server.due, Owner::Server(id.clone()));
+            server.deadline = now + UNANSWERED;
+        } else {
+            // Its sender has given up by then (timer F).
+            server.due = now + 64 * T1;
+            server.deadline = server.due;
         }
+        self.arm(server.due, Owner::Server(id.clone()));
         self.servers.insert(id, server);
     }
 
@@ -164,14 +172,19 @@ impl<F: Flow> Layer<F> {
     pub(super) fn server_timer(&mut self, id: ServerId, due: Millis, now: Millis, out: &mut Vec<Event<F>>) {
         let Some(server) = self.servers.get_mut(&id).filter(|s| s.due == due) else { return };
         match server.state {
-            State::Proceeding => {
+            State::Proceeding if now < server.deadline => {
                 if let Some(trying) = server.trying.take()
                     && server.bytes.is_empty()
                 {
                     out.push(send(server.flow.clone(), trying.clone()));
                     server.bytes = trying;
                 }
+                server.due = server.deadline;
+                let due = server.due;
+                self.arm(due, Owner::Server(id));
             }
+            // The user forgot it: nobody waits any more.
+            State::Proceeding => self.close_server(&id),
             State::Accepted | State::Completed if server.invite && now < server.deadline => {
                 out.push(send(server.flow.clone(), server.bytes.clone()));
                 server.interval = (server.interval * 2).min(T2);

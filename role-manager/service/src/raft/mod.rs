@@ -9,6 +9,8 @@ mod network;
 mod runtime;
 mod serve;
 mod store;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::{

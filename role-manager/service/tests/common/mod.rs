@@ -38,13 +38,20 @@ pub fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// One cluster at a time: they measure time, and the machine is small.
+/// Two clusters at a time: they measure time, and the machine is small.
 pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 pub fn turn() -> Turn {
-    let file = File::create(std::env::temp_dir().join("twinbox-roles-tests.lock")).expect("a lock file");
-    file.lock().expect("a lock");
-    Turn(file)
+    let slot = |n| std::env::temp_dir().join(format!("twinbox-roles-tests-{n}.lock"));
+    loop {
+        for n in 0..2 {
+            let file = File::create(slot(n)).expect("a lock file");
+            if file.try_lock().is_ok() {
+                return Turn(file);
+            }
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A cluster of nodes `a`, `b`, … and perhaps a witness `w`.

@@ -1,9 +1,7 @@
 //! Playing over real sockets.
 
-mod common;
-
+use crate::far::{Line, engine, same, speech};
 use bytes::Bytes;
-use common::{Line, engine, same, speech};
 use twinbox_media::{Clip, Codec, MediaEvent, Remote};
 use twinbox_rtp::packet::{Header, RtpTime, SeqNo};
 

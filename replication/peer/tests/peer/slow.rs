@@ -1,13 +1,11 @@
 //! A follower that does not read: it holds up nobody, makes nothing grow, and misses nothing in the end.
 
-mod kit;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use kit::{
+use crate::kit::{
     ACK_TIMEOUT, Cluster, Node, audio,
     raw::{Raw, hello},
     until,

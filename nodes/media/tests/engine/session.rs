@@ -1,10 +1,8 @@
 //! Digits, ports, time-outs and statistics over real sockets.
 
-mod common;
-
 use std::{net::UdpSocket, time::Duration};
 
-use common::{LOCALHOST, Line, SOON, engine, speech};
+use crate::far::{LOCALHOST, Line, SOON, engine, speech};
 use tokio::sync::mpsc;
 use twinbox_media::{Codec, Engine, MediaConfig, MediaError, MediaEvent, Remote};
 

@@ -1,11 +1,9 @@
 //! Two nodes: what one has the other gets, and writers are told the truth about it.
 
-mod kit;
-
 use std::time::{Duration, Instant};
 
+use crate::kit::{ACK_TIMEOUT, Cable, Cluster, Node, audio, converge, key, name, on_two, until};
 use bytes::Bytes;
-use kit::{ACK_TIMEOUT, Cable, Cluster, Node, audio, converge, key, name, on_two, until};
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_replication_core::{BlobRef, Edit, Value};
 use twinbox_replication_peer::Acknowledgement;

@@ -1,5 +1,4 @@
 //! A far end on a real socket: sends what a test says, exactly, and keeps what it hears.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},

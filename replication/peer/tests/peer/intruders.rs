@@ -1,13 +1,11 @@
 //! Who is not of the cluster, or says what cannot be: refused, counted, and nothing is changed.
 
-mod kit;
-
-use bytes::Bytes;
-use kit::{
+use crate::kit::{
     Cluster, Node, name,
     raw::{Raw, hello},
     until,
 };
+use bytes::Bytes;
 use tonic::Code;
 use twinbox_ids::ClusterId;
 use twinbox_replication_core::Value;

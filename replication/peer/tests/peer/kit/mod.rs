@@ -1,5 +1,4 @@
 //! Whole nodes for tests: real stores in temporary directories, real TLS, real sockets on loopback.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod raw;
 
@@ -58,6 +57,8 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn new(names: &[&str]) -> Self {
+        // Shown when a test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("twinbox=debug").try_init();
         let mut nodes = Vec::new();
         let mut listeners = Vec::new();
         for text in names {

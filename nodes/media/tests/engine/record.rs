@@ -1,10 +1,8 @@
 //! Recording over real sockets.
 
-mod common;
-
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
-use common::{Line, Tape, engine, same, speech};
+use crate::far::{Line, Tape, engine, same, speech};
 use twinbox_media::{Codec, MediaEvent, RecordSpec, Remote, StopCause};
 
 const LONG: Duration = Duration::from_secs(600);
@@ -171,7 +169,7 @@ async fn a_new_recording_or_the_end_of_the_session_ends_one_properly() {
     line.far.say(&speech(320));
     let Line { session, mut events, .. } = line;
     session.close();
-    let stopped = tokio::time::timeout(common::SOON, events.recv()).await.unwrap();
+    let stopped = tokio::time::timeout(crate::far::SOON, events.recv()).await.unwrap();
     assert!(matches!(stopped, Some(MediaEvent::RecordStopped { length_bytes: 320, .. })), "{stopped:?}");
     assert_eq!(events.recv().await, None, "the session is gone");
     assert_eq!((first.audio(), second.audio()), (speech(480), speech(320)));
@@ -217,5 +215,5 @@ async fn wait_for(
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(common::SOON, wait).await.unwrap_or_else(|_| panic!("never: {:?}", engine.stats()))
+    tokio::time::timeout(crate::far::SOON, wait).await.unwrap_or_else(|_| panic!("never: {:?}", engine.stats()))
 }

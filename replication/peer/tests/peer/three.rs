@@ -1,9 +1,7 @@
 //! Three nodes of which two cannot reach each other: everything flows through the third (rule D11).
 
-mod kit;
-
+use crate::kit::{Cluster, audio, converge, on_two, until};
 use bytes::Bytes;
-use kit::{Cluster, audio, converge, on_two};
 use tokio::net::TcpListener;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::Value;
@@ -50,6 +48,10 @@ async fn a_full_mesh_converges_too() {
     }
     converge(&nodes).await;
     assert_eq!(a.records().len(), 1_800);
+    // Each learns that the others have everything, also what came to them by another way.
+    for node in nodes {
+        until("nobody lags", || node.peers.status().iter().all(|peer| peer.lag_changes == 0)).await;
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,157 @@
+//! Too much at once: everything is answered, nothing grows, and a proper call is as quick as ever.
+
+mod kit;
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use kit::{Node, Raw, establish, hang_up};
+use twinbox_clock::BootInstant;
+use twinbox_sip::strict::Verdict;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_500_invites_at_once_each_is_answered_200_or_503() {
+    let node = Node::with(|o| {
+        o.calls.max_calls = 100;
+        o.calls.max_calls_per_second = 1_000;
+    })
+    .await;
+    let mut raw = node.raw().await;
+    let mut open: HashMap<String, String> = HashMap::new();
+    for n in 0..500 {
+        let mut line = raw.line(&format!("b{n}"));
+        let invite = line.invite();
+        raw.send(invite.as_bytes()).await;
+        open.insert(line.call_id, invite);
+    }
+    let (mut accepted, mut refused) = (HashSet::new(), HashSet::new());
+    while !open.is_empty() {
+        match raw.next(Duration::from_millis(500)).await {
+            Some(Verdict::Response(response)) => {
+                let call = response.headers.call_id().to_owned();
+                open.remove(&call);
+                match response.code {
+                    200 => accepted.insert(call),
+                    503 => refused.insert(call),
+                    other => panic!("{other} to {call}"),
+                };
+            }
+            // Sockets drop what they cannot hold: whoever was not answered asks again, as every client does.
+            None => {
+                for invite in open.values() {
+                    raw.send(invite.as_bytes()).await;
+                }
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((accepted.len(), refused.len()), (100, 400));
+    assert_eq!(node.calls.active(), 100);
+    assert!(node.counter("refused_busy") >= 400);
+    let stats = node.calls.stats();
+    assert!(stats.transactions <= 100, "a refusal keeps no state: {} transactions", stats.transactions);
+}
+
+#[tokio::test]
+async fn more_calls_a_second_than_allowed_get_503_and_a_moment_later_there_is_room() {
+    let node = Node::with(|o| o.calls.max_calls_per_second = 5).await;
+    let mut raw = node.raw().await;
+    let mut codes = Vec::new();
+    let mut first = None;
+    for n in 0..8 {
+        let mut line = raw.line(&format!("q{n}"));
+        let response = raw.ask(line.invite()).await;
+        codes.push(response.code);
+        if response.code == 200 {
+            let ack = line.answered(&response);
+            raw.send(ack.as_bytes()).await;
+            first.get_or_insert(line);
+        }
+    }
+    assert!(codes.starts_with(&[200; 5]) && codes.contains(&503), "{codes:?}");
+    assert!(node.counter("refused_rate") > 0);
+    // The bucket fills at five a second: one more within a second at the latest.
+    let begun = BootInstant::now();
+    for n in 0.. {
+        let mut line = raw.line(&format!("w{n}"));
+        if raw.ask(line.invite()).await.code == 200 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "still refused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_unknown_dialogs_leave_nothing_behind() {
+    let node = Node::start().await;
+    let mut noise = node.raw().await;
+    for n in 0u32..3_000 {
+        let text = match n % 4 {
+            0 => format!("\u{1}\u{2}{n} garbage\r\n\r\n").into_bytes(),
+            1 => format!("INVITE sip:1001@vm SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bK{n}\r\n\r\n")
+                .into_bytes(),
+            2 => noise.line(&format!("g{n}")).request("DANCE", "", "").into_bytes(),
+            _ => {
+                let mut line = noise.line(&format!("g{n}"));
+                line.to_tag = Some("none".into());
+                line.request("BYE", "", "").into_bytes()
+            }
+        };
+        noise.send(&text).await;
+        if n % 100 == 0 {
+            while noise.next(Duration::from_millis(1)).await.is_some() {}
+        }
+    }
+    let mut raw = node.raw().await;
+    let mut line = raw.line("proper");
+    establish(&mut raw, &mut line).await;
+    hang_up(&mut raw, &mut line).await;
+    node.idle().await;
+    let stats = node.calls.stats();
+    // Only the proper call's two transactions are kept, to absorb what may still come of them.
+    assert!(stats.transactions <= 2, "{} transactions are left", stats.transactions);
+    assert!(stats.malformed.get("garbage").is_some_and(|n| *n > 0), "{:?}", stats.malformed);
+    assert!(stats.malformed.get("missing_header").is_some_and(|n| *n > 0), "{:?}", stats.malformed);
+}
+
+/// A retransmission storm of one INVITE is one call, and its answer is not multiplied.
+#[tokio::test]
+async fn a_storm_of_copies_is_one_call() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("storm");
+    let invite = line.invite();
+    for _ in 0..500 {
+        raw.send(invite.as_bytes()).await;
+    }
+    let ok = raw.response().await;
+    let ack = line.answered(&ok);
+    raw.send(ack.as_bytes()).await;
+    let mut answers = 0;
+    while let Some(Verdict::Response(_)) = raw.next(Duration::from_millis(200)).await {
+        answers += 1;
+    }
+    assert!(answers <= 2, "{answers} more answers");
+    assert_eq!(node.calls.active(), 1);
+    hang_up(&mut raw, &mut line).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_are_refused_and_the_others_live() {
+    let node = Node::start().await;
+    let mut first = Raw::tcp(node.tcp).await;
+    let mut line = first.line("first");
+    assert_eq!(first.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    let mut crowd = Vec::new();
+    for _ in 0..1_100 {
+        match tokio::net::TcpStream::connect(node.tcp).await {
+            Ok(stream) => crowd.push(stream),
+            // Out of file descriptors on the test's side: enough of them are open.
+            Err(_) => break,
+        }
+    }
+    assert_eq!(first.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    drop(crowd);
+}

@@ -1,0 +1,190 @@
+//! Message lights: SUBSCRIBE answered at once with the full state, NOTIFY in the dialog and without, guarded.
+
+mod kit;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use kit::{Line, Node, Raw, trunk};
+use twinbox_calls::NotifyError;
+use twinbox_sip::{Request, mwi::Summary, strict::Verdict};
+
+fn subscribe(line: &mut Line, expires: u32) -> String {
+    line.headers = vec![
+        "Event: message-summary".to_owned(),
+        "Accept: application/simple-message-summary".to_owned(),
+        format!("Expires: {expires}"),
+    ];
+    line.request("SUBSCRIBE", "", "")
+}
+
+fn summary(notify: &Request) -> (u32, u32) {
+    assert_eq!(notify.method.as_str(), "NOTIFY");
+    assert_eq!(notify.headers.get("Event"), Some("message-summary"));
+    let body = String::from_utf8(notify.body.to_vec()).unwrap();
+    let summary = Summary::parse(&body).unwrap_or_else(|| panic!("no summary: {body}"));
+    (summary.new, summary.old)
+}
+
+/// Subscribes; the dialog, and the first NOTIFY.
+async fn subscribed(raw: &mut Raw, call_id: &str) -> (Line, Request) {
+    let mut line = raw.line(call_id);
+    let ok = raw.ask(subscribe(&mut line, 600)).await;
+    assert_eq!((ok.code, ok.headers.get("Expires")), (200, Some("600")));
+    line.answered(&ok);
+    (line, raw.request().await)
+}
+
+#[tokio::test]
+async fn a_subscription_gets_the_full_state_at_once_and_after_every_refresh() {
+    let node = Node::start().await;
+    for mut raw in [node.raw().await, Raw::tcp(node.tcp).await] {
+        let (mut line, first) = subscribed(&mut raw, "s1").await;
+        assert_eq!(summary(&first), (0, 0));
+        assert!(first.headers.get("Subscription-State").is_some_and(|s| s.starts_with("active;expires=")));
+        assert_eq!(node.calls.subscriptions(node.mailbox).len(), 1);
+        assert_eq!(raw.ask(subscribe(&mut line, 900)).await.headers.get("Expires"), Some("900"));
+        let second = raw.request().await;
+        assert_eq!(summary(&second), (0, 0));
+        assert!(second.headers.cseq() > first.headers.cseq());
+        // The end: one last state.
+        assert_eq!(raw.ask(subscribe(&mut line, 0)).await.code, 200);
+        let last = raw.request().await;
+        assert!(last.headers.get("Subscription-State").is_some_and(|s| s.starts_with("terminated")));
+        assert!(node.calls.subscriptions(node.mailbox).is_empty());
+        assert_eq!(raw.ask(subscribe(&mut line, 600)).await.code, 481, "it is over");
+    }
+}
+
+#[tokio::test]
+async fn subscriptions_that_make_no_sense_are_refused() {
+    let node = Node::with(|o| o.calls.max_subscriptions = 1).await;
+    let mut raw = node.raw().await;
+    let mut n = 0;
+    let mut ask = |raw: &Raw, headers: &[&str], target: &str| {
+        n += 1;
+        let mut line = raw.line(&format!("r{n}"));
+        line.target = target.to_owned();
+        line.headers = headers.iter().map(|h| (*h).to_owned()).collect();
+        line.request("SUBSCRIBE", "", "")
+    };
+    let mailbox = "sip:1001@vm.example";
+    let accepts = format!("Accept: {}", "text/plain, ".repeat(600));
+    for (headers, target, code) in [
+        (&["Event: presence"][..], mailbox, 489),
+        (&[], mailbox, 489),
+        (&["Event: message-summary", "Accept: text/plain"], mailbox, 406),
+        (&["Event: message-summary", accepts.trim_end_matches(", ")], mailbox, 406),
+        (&["Event: message-summary", "Expires: 5"], mailbox, 423),
+        (&["Event: message-summary"], "sip:9999@vm.example", 404),
+    ] {
+        let text = ask(&raw, headers, target);
+        assert_eq!(raw.ask(text).await.code, code, "{headers:?}");
+    }
+    subscribed(&mut raw, "s1").await;
+    let one_more = ask(&raw, &["Event: message-summary"], mailbox);
+    assert_eq!(raw.ask(one_more).await.code, 503);
+    assert_eq!(node.calls.stats().subscriptions, 1);
+}
+
+/// Rules E2 and R6: the notifier decides, the dialog's node sends, and the guard is asked at the write.
+#[tokio::test]
+async fn a_change_is_told_in_the_dialog_while_the_guard_allows_it() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let (_, first) = subscribed(&mut raw, "s1").await;
+    let id = node.calls.subscriptions(node.mailbox)[0].id;
+    let body = Summary { account: None, new: 3, old: 1 }.body();
+    let calls = node.calls.clone();
+    let told = tokio::spawn(async move { calls.notify_in_dialog(id, &body, "1.7@a", || true).await });
+    let notify = raw.request().await;
+    assert_eq!(told.await.unwrap(), Ok(()));
+    assert_eq!(summary(&notify), (3, 1));
+    assert_eq!(notify.headers.get("X-Twinbox-Epoch"), Some("1.7@a"));
+    assert!(notify.headers.cseq() > first.headers.cseq());
+
+    let refused = node.calls.notify_in_dialog(id, "Messages-Waiting: no\r\n", "1.7@a", || false).await;
+    assert_eq!(refused, Err(NotifyError::NotHolder));
+    assert!(raw.next(Duration::from_millis(700)).await.is_none(), "nothing left");
+
+    // The lease runs out between two transmissions: the repetition does not leave.
+    let holds = Arc::new(AtomicBool::new(true));
+    let (calls, guard) = (node.calls.clone(), holds.clone());
+    let told = tokio::spawn(async move {
+        calls.notify_in_dialog(id, "Messages-Waiting: no\r\n", "1.7@a", move || guard.load(Ordering::SeqCst)).await
+    });
+    assert!(matches!(raw.next(kit::PATIENCE).await, Some(Verdict::Request(_))), "sent once");
+    holds.store(false, Ordering::SeqCst);
+    assert_eq!(told.await.unwrap(), Err(NotifyError::NotHolder));
+    assert!(raw.next(Duration::from_millis(700)).await.is_none(), "and not again");
+}
+
+#[tokio::test]
+async fn a_subscriber_that_knows_nothing_of_it_has_no_subscription() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    subscribed(&mut raw, "s1").await;
+    let id = node.calls.subscriptions(node.mailbox)[0].id;
+    let calls = node.calls.clone();
+    let told =
+        tokio::spawn(async move { calls.notify_in_dialog(id, "Messages-Waiting: no\r\n", "", || true).await });
+    let Some(Verdict::Request(notify)) = raw.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
+    raw.send(&notify.respond(481).with_to_tag("x").to_bytes()).await;
+    assert_eq!(told.await.unwrap(), Err(NotifyError::Refused(481)));
+    assert!(node.calls.subscriptions(node.mailbox).is_empty());
+    let again = node.calls.notify_in_dialog(id, "", "", || true).await;
+    assert_eq!(again, Err(NotifyError::Ended(id)));
+}
+
+#[tokio::test]
+async fn a_trunk_is_told_without_asking_and_its_challenge_is_answered_once() {
+    let pbx = Raw::udp("127.0.0.1:9".parse().unwrap()).await;
+    let proxy = pbx.local();
+    let node = Node::with(|o| {
+        let mut pbx = trunk("pbx", "127.0.0.1");
+        pbx.proxy = Some(proxy.to_string());
+        pbx.mwi = Some("sip:{mailbox}@pbx.example".to_owned());
+        pbx.username = Some("twinbox".to_owned());
+        pbx.password = Some("s3cret".to_owned().into());
+        o.calls.trunks = vec![pbx, trunk("mute", "192.0.2.1")];
+    })
+    .await;
+    let Raw::Udp(socket, _) = pbx else { unreachable!() };
+    let mut pbx = Raw::Udp(socket, node.udp);
+    assert_eq!(node.calls.notify_trunks(), ["pbx"]);
+    let body = Summary { account: None, new: 1, old: 0 }.body();
+    let send = |body: String| {
+        let calls = node.calls.clone();
+        tokio::spawn(async move { calls.send_unsolicited_notify("pbx", "1001", &body, "1.1@a", || true).await })
+    };
+    let sent = send(body.clone());
+    let Some(Verdict::Request(first)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
+    assert_eq!((first.uri.as_str(), summary(&first)), ("sip:1001@pbx.example", (1, 0)));
+    assert!(first.headers.get("Authorization").is_none(), "nothing is given away unasked");
+    let challenge = first
+        .respond(401)
+        .with_to_tag("x")
+        .with("WWW-Authenticate", "Digest realm=\"pbx\", nonce=\"n1\", algorithm=MD5, qop=\"auth\"");
+    pbx.send(&challenge.to_bytes()).await;
+    let second = pbx.request().await;
+    assert!(second.headers.get("Authorization").is_some_and(|a| a.contains("username=\"twinbox\"")));
+    assert_eq!(second.headers.cseq(), first.headers.cseq() + 1);
+    assert_eq!(sent.await.unwrap(), Ok(()));
+
+    // A peer that challenges for ever is not answered for ever.
+    let sent = send(body);
+    for _ in 0..2 {
+        let Some(Verdict::Request(notify)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
+        let nonce = format!("Digest realm=\"pbx\", nonce=\"{}\"", notify.headers.cseq());
+        pbx.send(&notify.respond(401).with_to_tag("x").with("WWW-Authenticate", nonce).to_bytes()).await;
+    }
+    assert_eq!(sent.await.unwrap(), Err(NotifyError::Refused(401)));
+
+    let none = node.calls.send_unsolicited_notify("mute", "1001", "", "", || true).await;
+    assert_eq!(none, Err(NotifyError::NoTrunk("mute".to_owned())));
+}

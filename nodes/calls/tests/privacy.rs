@@ -1,0 +1,76 @@
+//! What a caller dials, who he is and what his PIN is reach no log, whatever the level.
+
+mod kit;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use kit::{Node, establish, hang_up};
+use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn no_number_name_or_pin_reaches_a_log() {
+    let log = Log::default();
+    tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false).with_writer(log.clone()).init();
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let private = |text: String| {
+        text.replace("<sip:2001@pbx.example>", "\"Quentin Quire\" <sip:+4930777123@pbx.example>")
+            .replace("<sip:2001@", "<sip:+4930777123@")
+    };
+    // A message, a refusal, garbage, a sign-in with a PIN by INFO: every path that logs something.
+    for target in ["sip:1001@vm.example", "sip:5550987654@vm.example", "sip:*98@vm.example"] {
+        let mut line = raw.line(&format!("p{}", target.len()));
+        line.target = target.to_owned();
+        let response = raw.ask(private(line.invite())).await;
+        if response.code == 200 {
+            let ack = private(line.answered(&response));
+            raw.send(ack.as_bytes()).await;
+            for digit in "1001#864209#".chars() {
+                let info = line.request("INFO", "application/dtmf", &digit.to_string());
+                assert_eq!(raw.ask(private(info)).await.code, 200);
+            }
+            let bye = private(line.request("BYE", "", ""));
+            assert_eq!(raw.ask(bye).await.code, 200);
+        }
+    }
+    let mut line = raw.line("broken");
+    raw.ask(private(line.request("DANCE", "", ""))).await;
+    raw.send(b"INVITE sip:+4930777123@vm SIP/2.0\r\nFrom: +4930777123\r\n\r\n").await;
+    let mut plain = raw.line("last");
+    establish(&mut raw, &mut plain).await;
+    hang_up(&mut raw, &mut plain).await;
+    node.idle().await;
+    node.calls.shutdown().await;
+
+    let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(text.contains("call answered") && text.contains("node=a") && text.contains("call="), "{text}");
+    for secret in ["4930777123", "Quire", "5550987654", "864209", "2580", "sip:"] {
+        let found: Vec<_> = text.lines().filter(|l| l.contains(secret)).collect();
+        assert!(found.is_empty(), "{secret} is in the log: {found:?}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Replication between whole nodes: real stores, real TLS, real sockets on loopback.
+
+mod intruders;
+mod kit;
+mod pair;
+mod slow;
+mod three;

@@ -1,0 +1,276 @@
+//! Leases: the arithmetic of rules R2 to R4, and when each side says yes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proptest::prelude::*;
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::{
+    Command, Duty, Grant, Holder, KeepAlive, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome, Presence, State,
+    Status, Timing,
+};
+
+const DUTY: Duty = Duty::Notifier;
+const START: Duration = Duration::from_secs(50);
+
+fn timing() -> Timing {
+    Timing::lan()
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+/// `a` and `b` in service, the notifier assigned to the first life of `a`.
+fn state() -> State {
+    let mut state = State::default();
+    for (raft_id, text) in [(1, "a"), (2, "b")] {
+        let address = String::new();
+        state.apply(Command::Admit { name: name(text), kind: MemberKind::Node, address, raft_id });
+        state.apply(Command::SetStatus {
+            name: name(text),
+            revision: 1,
+            status: Status::InService,
+            incarnation: Some(Incarnation(1)),
+            reason: String::new(),
+        });
+    }
+    assign(&mut state, "a", 1);
+    state
+}
+
+fn assign(state: &mut State, to: &str, life: u128) {
+    let from = state.holder(DUTY).map(|a| a.epoch.clone());
+    let command = Command::Assign { duty: DUTY, from, to: name(to), incarnation: Incarnation(life) };
+    assert_eq!(state.apply(command), Outcome::Done);
+}
+
+fn request(text: &str) -> KeepAlive {
+    KeepAlive {
+        node: name(text),
+        raft_id: if text == "a" { 1 } else { 2 },
+        run: 1,
+        incarnation: Incarnation(1),
+        failing: Some(Vec::new()),
+        released: BTreeMap::new(),
+        leaving: false,
+    }
+}
+
+fn holder(state: &State) -> Holder {
+    let mut holder = Holder::new(DUTY, name("a"), Incarnation(1), timing());
+    holder.applied(state);
+    holder
+}
+
+fn ask(ledger: &mut Ledger, now: Duration, state: &State, request: &KeepAlive) -> Result<Grant, NoGrant> {
+    ledger.keep_alive(now, now, state, request)
+}
+
+fn held(ledger: &mut Ledger, now: Duration, state: &State) -> bool {
+    ledger.view(now, state).leases[&DUTY].held
+}
+
+#[test]
+fn the_formulas_of_the_rules() {
+    let timing = timing();
+    let ms = Duration::from_millis;
+    assert_eq!(timing.lease_at_leader().as_micros(), 714_141, "700 (1+ρ)/(1−ρ)");
+    assert_eq!(timing.new_leader_wait().as_micros(), 1_020_202, "(300 + 700) (1+ρ)/(1−ρ)");
+    assert_eq!(timing.silence_after_start(), ms(303));
+    let bound = |event: &str| timing.bounds().into_iter().find(|row| row.event.starts_with(event)).expect("a row");
+    assert!(bound("node lost (process or host)").value < ms(1_000));
+    assert!(bound("node lost together with Raft's leader").value < ms(1_900));
+    for timing in [Timing::lan(), Timing::wan()] {
+        assert!(timing.lease > timing.keep_alive * 3, "a lost keep-alive or two end no lease");
+        assert!(timing.election_min > timing.heartbeat);
+        timing.bounds().iter().for_each(|row| println!("{row}"));
+    }
+}
+
+#[test]
+fn a_holder_acts_with_applied_state_and_a_lease_for_exactly_that_epoch() {
+    let state = state();
+    let mut holder = holder(&state);
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    assert!(holder.may_act(START).is_none(), "no lease");
+    let grant = ask(&mut ledger, START, &state, &request("a")).expect("granted");
+    holder.granted(START, &grant);
+    let (epoch, until) = holder.may_act(START).expect("may act");
+    assert_eq!(Some(epoch), state.holder(DUTY).map(|a| &a.epoch));
+    assert_eq!(until, START + timing().lease - timing().margin);
+    assert!(holder.may_act(until).is_none(), "the lease is out");
+
+    // A lease alone, without the applied state, is nothing; nor is one of another epoch.
+    let mut behind = Holder::new(DUTY, name("a"), Incarnation(1), timing());
+    behind.granted(START, &grant);
+    assert!(behind.may_act(START).is_none());
+    let mut later = state.clone();
+    assign(&mut later, "a", 1);
+    holder.applied(&later);
+    assert!(holder.may_act(START).is_none());
+    // Nor is one of another life of the process.
+    let mut other = Holder::new(DUTY, name("a"), Incarnation(2), timing());
+    other.applied(&state);
+    other.granted(START, &grant);
+    assert!(other.may_act(START).is_none());
+}
+
+#[test]
+fn answers_of_a_leader_that_was_replaced_count_no_more() {
+    let state = state();
+    let mut holder = holder(&state);
+    let old = ask(&mut Ledger::new(1, START, &state, timing()), START, &state, &request("a")).expect("granted");
+    let new = ask(&mut Ledger::new(2, START, &state, timing()), START, &state, &request("a")).expect("granted");
+    holder.granted(START, &new);
+    let (_, until) = holder.may_act(START).expect("may act");
+    holder.granted(START + Duration::from_millis(300), &old);
+    assert_eq!(holder.may_act(START).map(|(_, until)| until), Some(until));
+}
+
+#[test]
+fn a_leader_grants_only_while_it_hears_a_majority() {
+    let state = state();
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    let late = START + timing().election_max + Duration::from_millis(1);
+    assert!(ledger.keep_alive(late, START, &state, &request("a")).is_err());
+    assert!(ledger.keep_alive(START + timing().election_max, START, &state, &request("a")).is_ok());
+}
+
+#[test]
+fn a_new_leader_moves_nothing_before_its_wait_is_over_and_renews_at_once() {
+    let state = state();
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    let over = START + timing().new_leader_wait();
+    assert!(held(&mut ledger, over - Duration::from_micros(1), &state));
+    assert!(!held(&mut ledger, over, &state));
+    assert!(ask(&mut ledger, START, &state, &request("a")).expect("granted").duties.contains_key(&DUTY));
+    // Until then it says of nobody that he is gone.
+    let view = ledger.view(over - Duration::from_micros(1), &state);
+    assert_eq!(view.seen[&name("b")].presence, Presence::Unknown);
+    assert_eq!(ledger.view(over, &state).seen[&name("b")].presence, Presence::Silent);
+}
+
+#[test]
+fn what_is_to_move_is_never_extended_again() {
+    let state = state();
+    let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
+    let move_it =
+        Command::Assign { duty: DUTY, from: Some(epoch.clone()), to: name("b"), incarnation: Incarnation(1) };
+    for proposal in [Command::Drain { duty: DUTY, epoch }, move_it] {
+        let mut ledger = Ledger::new(1, START, &state, timing());
+        ask(&mut ledger, START, &state, &request("a")).expect("granted");
+        ledger.proposing(&proposal);
+        let grant = ask(&mut ledger, START + timing().keep_alive, &state, &request("a")).expect("a node lease");
+        assert!(grant.duties.is_empty(), "extended after {proposal}");
+        let out = START + timing().new_leader_wait().max(timing().lease_at_leader());
+        assert!(!held(&mut ledger, out, &state));
+    }
+}
+
+#[test]
+fn a_release_frees_the_duty_at_once_and_for_ever() {
+    let mut state = state();
+    let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
+    let mut holder = holder(&state);
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    holder.granted(START, &ask(&mut ledger, START, &state, &request("a")).expect("granted"));
+    assert_eq!(state.apply(Command::Drain { duty: DUTY, epoch: epoch.clone() }), Outcome::Done);
+    holder.applied(&state);
+    assert!(holder.may_act(START).is_none(), "draining");
+    assert_eq!(holder.wanted_back(), Some(&epoch));
+    holder.release(epoch.clone());
+    assert_eq!(holder.wanted_back(), None);
+    assert_eq!(holder.released(), Some(&epoch));
+
+    let mut released = request("a");
+    released.released.insert(DUTY, epoch.clone());
+    assert!(held(&mut ledger, START, &state));
+    assert!(ask(&mut ledger, START, &state, &released).expect("a node lease").duties.is_empty());
+    assert!(!held(&mut ledger, START, &state));
+    // A late keep-alive from before the release changes nothing.
+    assert!(ask(&mut ledger, START, &state, &request("a")).expect("a node lease").duties.is_empty());
+    assert!(!held(&mut ledger, START, &state));
+}
+
+#[test]
+fn a_release_is_believed_only_from_who_holds() {
+    let state = state();
+    let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut forged = request("b");
+    forged.released.insert(DUTY, epoch.clone());
+    ask(&mut ledger, START, &state, &forged).expect("a node lease");
+    assert!(held(&mut ledger, START, &state));
+    let later = KeepAlive { run: 2, incarnation: Incarnation(2), ..request("a") };
+    let later = KeepAlive { released: [(DUTY, epoch)].into(), ..later };
+    ask(&mut ledger, START, &state, &later).expect("a node lease");
+    assert!(held(&mut ledger, START, &state), "another life of the process cannot speak for the first");
+}
+
+#[test]
+fn a_late_word_of_an_earlier_process_is_not_heeded() {
+    let state = state();
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    let second = KeepAlive { run: 2, incarnation: Incarnation(2), ..request("a") };
+    ask(&mut ledger, START, &state, &second).expect("granted");
+    let first = ask(&mut ledger, START, &state, &request("a"));
+    assert_eq!(first, Err(NoGrant::Superseded(name("a"))));
+    // Nor a copy of the store that counts the same.
+    let copy = KeepAlive { incarnation: Incarnation(3), ..second.clone() };
+    assert_eq!(ask(&mut ledger, START, &state, &copy), Err(NoGrant::Superseded(name("a"))));
+    assert!(ask(&mut ledger, START, &state, &second).is_ok());
+    let stranger = KeepAlive { node: name("c"), ..request("a") };
+    assert_eq!(ask(&mut ledger, START, &state, &stranger), Err(NoGrant::Stranger(name("c"))));
+    let wiped = KeepAlive { raft_id: 77, ..request("a") };
+    assert_eq!(ask(&mut ledger, START, &state, &wiped), Err(NoGrant::OtherStore(name("a"))));
+}
+
+#[test]
+fn who_leaves_is_gone_at_once_and_a_deactivated_node_gets_no_duty() {
+    let mut state = state();
+    let mut ledger = Ledger::new(1, START, &state, timing());
+    let leaving = KeepAlive { leaving: true, ..request("a") };
+    assert!(ask(&mut ledger, START, &state, &leaving).expect("heard").duties.is_empty());
+    ask(&mut ledger, START, &state, &request("a")).expect("a late word");
+    assert_eq!(ledger.view(START, &state).seen[&name("a")].presence, Presence::Left);
+
+    let mut ledger = Ledger::new(2, START, &state, timing());
+    let order = Command::Operate { id: OrderId(1), order: Order::Deactivate(name("a")) };
+    assert_eq!(state.apply(order), Outcome::Done);
+    assert!(ask(&mut ledger, START, &state, &request("a")).expect("a node lease").duties.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    /// However both clocks drift within ρ, and however long messages take, the holder stops before the leader
+    /// takes the lease for out: on global time.
+    #[test]
+    fn the_holder_always_stops_first(
+        holder_ppm in -10_000_i64..=10_000,
+        leader_ppm in -10_000_i64..=10_000,
+        sent in 0_u64..1_000_000,
+        there in 0_u64..2_000_000,
+        back in 0_u64..2_000_000,
+    ) {
+        let state = state();
+        let local = |global: u64, ppm: i64| {
+            Duration::from_micros((u128::from(global) * (1_000_000 + ppm) as u128 / 1_000_000) as u64)
+        };
+        let global = |local: Duration, ppm: i64| {
+            (local.as_micros() * 1_000_000 / (1_000_000 + ppm) as u128) as u64
+        };
+        // The leader has led for long: only this lease counts.
+        let mut ledger = Ledger::new(1, Duration::ZERO, &State::default(), timing());
+        let answered = sent + there;
+        let grant = ask(&mut ledger, local(answered, leader_ppm), &state, &request("a")).expect("granted");
+        let mut holder = holder(&state);
+        holder.granted(local(sent, holder_ppm), &grant);
+        let arrived = local(answered + back, holder_ppm);
+        if let Some((_, until)) = holder.may_act(arrived) {
+            let stops = global(until, holder_ppm);
+            let margin = timing().margin.as_micros() as u64 * 9 / 10;
+            prop_assert!(held(&mut ledger, local(stops + margin, leader_ppm), &state));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The planner: tables of what it does, and the properties that hold for every view (rules P5 and R9).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proptest::prelude::*;
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_roles_core::{
+    Assignment, Command, Duty, LeaseFact, Member, MemberKind, Outcome, Policy, Presence, Seen, ServiceHealth,
+    State, Status, Timing, View, plan,
+};
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn policy() -> Policy {
+    Timing::lan().into()
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+fn epoch(number: u64, node: &str) -> Epoch {
+    Epoch { generation: 0, number, node: name(node) }
+}
+
+fn member(kind: MemberKind, status: Status) -> Member {
+    Member {
+        raft_id: 1,
+        kind,
+        address: String::new(),
+        activated: status != Status::Deactivated,
+        status,
+        reason: String::new(),
+        incarnation: Some(Incarnation(1)),
+        revision: 5,
+    }
+}
+
+fn live() -> Seen {
+    let incarnation = Some(Incarnation(1));
+    Seen { presence: Presence::Live, incarnation, failing: Some(Vec::new()), health_since: Duration::ZERO }
+}
+
+fn failing(since: Duration) -> Seen {
+    let service = ServiceHealth { name: "store".into(), ok: false, detail: "full".into() };
+    Seen { failing: Some(vec![service]), health_since: since, ..live() }
+}
+
+fn absent(presence: Presence) -> Seen {
+    Seen { presence, ..live() }
+}
+
+/// Two nodes in service and a witness; `a` is publisher and notifier, with a lease.
+fn at_rest() -> View {
+    let mut state = State { number: 2, publisher: Some(epoch(1, "a")), ..State::default() };
+    state.members.insert(name("a"), member(MemberKind::Node, Status::InService));
+    state.members.insert(name("b"), member(MemberKind::Node, Status::InService));
+    state.members.insert(name("w"), member(MemberKind::Witness, Status::InService));
+    let assignment = Assignment { epoch: epoch(2, "a"), incarnation: Incarnation(1), draining: false };
+    state.duties.insert(Duty::Notifier, assignment);
+    let seen = ["a", "b", "w"].map(|text| (name(text), live())).into();
+    let fact = LeaseFact { epoch: epoch(2, "a"), held: true, frozen: false };
+    View { state, now: NOW, seen, leases: [(Duty::Notifier, fact)].into() }
+}
+
+/// What the planner wants, in words.
+fn wants(change: impl FnOnce(&mut View)) -> Vec<String> {
+    let mut view = at_rest();
+    change(&mut view);
+    plan(&view, &policy()).iter().map(ToString::to_string).collect()
+}
+
+fn see(text: &str, seen: Seen) -> impl FnOnce(&mut View) {
+    move |view| drop(view.seen.insert(name(text), seen))
+}
+
+fn lease(view: &mut View, held: bool, frozen: bool) {
+    view.leases.insert(Duty::Notifier, LeaseFact { epoch: epoch(2, "a"), held, frozen });
+}
+
+#[test]
+fn a_cluster_at_rest_is_left_alone() {
+    assert_eq!(wants(|_| ()), Vec::<String>::new());
+}
+
+#[test]
+fn what_happens_is_answered() {
+    let half = policy().health_grace / 2;
+    assert_eq!(wants(see("b", absent(Presence::Silent))), ["b is not-functioning"]);
+    assert_eq!(wants(see("b", absent(Presence::Unknown))), [""; 0]);
+    assert_eq!(wants(see("w", absent(Presence::Silent))), ["w is not-functioning"]);
+    assert_eq!(wants(see("b", failing(NOW - half))), [""; 0], "time for a local restart");
+    assert_eq!(wants(see("b", failing(Duration::ZERO))), ["b is not-functioning"]);
+
+    // The publisher is lost: its role moves, its duty only when the lease is out.
+    let lost = |held| {
+        wants(move |view| {
+            see("a", absent(Presence::Silent))(view);
+            lease(view, held, false);
+        })
+    };
+    assert_eq!(lost(true), ["a is not-functioning", "publisher is b", "drain notifier of 0.2@a"]);
+    assert_eq!(lost(false), ["a is not-functioning", "publisher is b", "notifier to b"]);
+
+    // The publisher is ill and alive: it is asked to let go first.
+    let ill = wants(see("a", failing(Duration::ZERO)));
+    assert_eq!(ill, ["a is not-functioning", "publisher is b", "drain notifier of 0.2@a"]);
+
+    // The other was made publisher.
+    let moved = |held, draining| {
+        wants(move |view| {
+            view.state.publisher = Some(epoch(3, "b"));
+            view.state.duties.get_mut(&Duty::Notifier).expect("assigned").draining = draining;
+            lease(view, held, draining);
+        })
+    };
+    assert_eq!(moved(true, false), ["drain notifier of 0.2@a"]);
+    assert_eq!(moved(true, true), [""; 0], "it waits for the release");
+    assert_eq!(moved(false, true), ["notifier to b"]);
+}
+
+#[test]
+fn a_new_process_gets_a_new_epoch() {
+    let again = Seen { incarnation: Some(Incarnation(2)), ..live() };
+    let restarted = |held| {
+        let again = again.clone();
+        wants(move |view| {
+            see("a", again)(view);
+            lease(view, held, false);
+        })
+    };
+    assert_eq!(restarted(true), ["a is in-service", "drain notifier of 0.2@a"]);
+    assert_eq!(restarted(false), ["a is in-service", "notifier to a"]);
+}
+
+#[test]
+fn an_epoch_whose_move_was_proposed_and_lost_is_replaced() {
+    assert_eq!(wants(|view| lease(view, true, true)), ["drain notifier of 0.2@a"]);
+    assert_eq!(wants(|view| lease(view, false, true)), ["notifier to a"]);
+}
+
+#[test]
+fn the_last_in_service_stays_however_ill() {
+    let both_ill = wants(|view| {
+        see("a", failing(Duration::ZERO))(view);
+        see("b", failing(Duration::ZERO))(view);
+    });
+    assert_eq!(both_ill, ["b is not-functioning"], "the publisher is the last to go");
+    let alone_and_ill = wants(|view| {
+        see("a", failing(Duration::ZERO))(view);
+        see("b", absent(Presence::Silent))(view);
+    });
+    assert_eq!(alone_and_ill, ["b is not-functioning"]);
+}
+
+#[test]
+fn who_was_out_is_let_in_when_it_has_been_well_for_a_while() {
+    let back = |since: Duration, alone: bool| {
+        wants(move |view| {
+            view.state.members.get_mut(&name("b")).expect("b").status = Status::NotFunctioning;
+            see("b", Seen { health_since: since, ..live() })(view);
+            if alone {
+                view.state.members.get_mut(&name("a")).expect("a").status = Status::NotFunctioning;
+                see("a", absent(Presence::Silent))(view);
+                view.state.members.get_mut(&name("a")).expect("a").reason =
+                    "nothing has been heard of it for longer than its lease".into();
+            }
+        })
+    };
+    assert_eq!(back(NOW, false), [""; 0]);
+    assert_eq!(back(NOW - policy().settle, false), ["b is in-service"]);
+    let rest = ["b is in-service", "publisher is b", "drain notifier of 0.2@a"];
+    assert_eq!(back(NOW, true), rest, "nobody else serves: at once");
+}
+
+#[test]
+fn a_duty_of_a_deactivated_node_is_drained_even_when_nobody_can_take_it() {
+    let out = wants(|view| {
+        *view.state.members.get_mut(&name("a")).expect("a") = member(MemberKind::Node, Status::Deactivated);
+        view.state.members.get_mut(&name("b")).expect("b").status = Status::NotFunctioning;
+        view.state.members.get_mut(&name("b")).expect("b").reason =
+            "nothing has been heard of it for longer than its lease".into();
+        see("b", absent(Presence::Silent))(view);
+    });
+    assert_eq!(out, ["drain notifier of 0.2@a"]);
+}
+
+// --- properties --------------------------------------------------------------------------------------------
+
+prop_compose! {
+    fn any_member()(
+        kind in prop_oneof![3 => Just(MemberKind::Node), 1 => Just(MemberKind::Witness)],
+        status in prop_oneof![
+            1 => Just(Status::Starting), 3 => Just(Status::InService),
+            1 => Just(Status::Deactivated), 1 => Just(Status::NotFunctioning)
+        ],
+        life in 0..3_u128,
+        revision in 0..9_u64,
+    ) -> Member {
+        let kind = if status == Status::Deactivated { MemberKind::Node } else { kind };
+        let incarnation = (life > 0).then_some(Incarnation(life));
+        Member { incarnation, revision, ..member(kind, status) }
+    }
+}
+
+prop_compose! {
+    fn any_seen()(
+        presence in prop_oneof![
+            3 => Just(Presence::Live), 1 => Just(Presence::Unknown), 1 => Just(Presence::Silent),
+            1 => Just(Presence::Left)
+        ],
+        life in 1..3_u128,
+        health in 0..4,
+        since in 95_000..=100_000_u64,
+    ) -> Seen {
+        let heard = matches!(presence, Presence::Live | Presence::Left);
+        let service = ServiceHealth { name: "store".into(), ok: false, detail: "full".into() };
+        Seen {
+            presence,
+            incarnation: heard.then_some(Incarnation(life)),
+            failing: match health {
+                0 => None,
+                1 => Some(vec![service]),
+                _ => Some(Vec::new()),
+            },
+            health_since: Duration::from_millis(since),
+        }
+    }
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+prop_compose! {
+    fn any_view()(
+        members in prop::collection::vec(any_member(), 1..=4),
+        seen in prop::collection::vec(any_seen(), 4),
+        publisher in prop::option::of(0..4_usize),
+        holder in prop::option::of((0..4_usize, 1..3_u128, any::<bool>())),
+        held in any::<bool>(),
+        frozen in any::<bool>(),
+    ) -> View {
+        let mut state = State { number: 10, ..State::default() };
+        let names: Vec<_> = NAMES.iter().take(members.len()).map(|text| name(text)).collect();
+        state.members = names.iter().cloned().zip(members).collect();
+        state.publisher = publisher.filter(|i| *i < names.len()).map(|i| epoch(9, NAMES[i]));
+        let mut leases = BTreeMap::new();
+        if let Some((i, life, draining)) = holder.filter(|(i, ..)| *i < names.len()) {
+            let epoch = epoch(10, NAMES[i]);
+            let assignment = Assignment { epoch: epoch.clone(), incarnation: Incarnation(life), draining };
+            state.duties.insert(Duty::Notifier, assignment);
+            leases.insert(Duty::Notifier, LeaseFact { epoch, held, frozen: frozen || draining });
+        }
+        View { state, now: NOW, seen: names.into_iter().zip(seen).collect(), leases }
+    }
+}
+
+fn apply_all(view: &View, commands: &[Command]) -> View {
+    let mut next = view.clone();
+    for command in commands {
+        assert_eq!(next.state.apply(command.clone()), Outcome::Done, "{command} of {commands:?}");
+    }
+    next
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_500) })]
+
+    /// Rule P5: what the planner wants it says at once, every command of it does something, and then it is
+    /// content; so constant input makes no cycle.
+    #[test]
+    fn the_planner_is_content_with_what_it_planned(view in any_view()) {
+        let after = apply_all(&view, &plan(&view, &policy()));
+        prop_assert_eq!(plan(&after, &policy()), Vec::new());
+    }
+
+    /// Rule R9: somebody in service who is heard stays, or another takes the place.
+    #[test]
+    fn the_last_node_in_service_is_never_taken_out_for_its_health(view in any_view()) {
+        let after = apply_all(&view, &plan(&view, &policy()));
+        let heard = |name: &NodeName| matches!(view.seen[name].presence, Presence::Live | Presence::Unknown);
+        let served = view.state.members.iter().any(|(name, m)| {
+            // One that restarts and has not reported is no longer what served.
+            let same = view.seen[name].presence == Presence::Unknown
+                || (view.seen[name].incarnation == m.incarnation && view.seen[name].failing.is_some());
+            m.serves() && heard(name) && same
+        });
+        if served {
+            prop_assert!(after.state.members.values().any(Member::serves), "{:?}", after.state);
+        }
+    }
+
+    /// No duty goes to a node that is deactivated, a witness, out of service, or not there.
+    #[test]
+    fn duties_go_only_to_nodes_that_serve(view in any_view()) {
+        let commands = plan(&view, &policy());
+        let after = apply_all(&view, &commands);
+        for command in &commands {
+            if let Command::Assign { to, incarnation, .. } = command {
+                let member = &after.state.members[to];
+                prop_assert!(member.serves() && member.activated && member.kind == MemberKind::Node);
+                prop_assert_eq!(view.seen[to].presence, Presence::Live);
+                prop_assert_eq!(view.seen[to].incarnation, Some(*incarnation));
+            }
+        }
+    }
+
+    /// Rule R4: while a lease may run, its duty goes to nobody.
+    #[test]
+    fn nothing_is_assigned_while_it_may_be_held(view in any_view()) {
+        let held = view.leases.values().any(|fact| fact.held);
+        let assigns = plan(&view, &policy()).iter().any(|c| matches!(c, Command::Assign { .. }));
+        prop_assert!(!(held && assigns));
+    }
+
+    /// A walk in which reports come late, are lost and change their order: what was asked of the state is always
+    /// done or stale, epochs only rise, and when the reports stand still the planner comes to rest.
+    #[test]
+    fn random_walks_come_to_rest(
+        start in any_view(),
+        steps in prop::collection::vec((prop::collection::vec(any_seen(), 4), any::<bool>(), any::<bool>()), 1..12),
+    ) {
+        let mut view = start;
+        let mut late: Vec<Command> = Vec::new();
+        for (seen, held, delayed) in steps {
+            for ((_, known), heard) in view.seen.iter_mut().zip(seen) {
+                *known = heard;
+            }
+            if let Some(a) = view.state.duties.get(&Duty::Notifier) {
+                let fact = LeaseFact { epoch: a.epoch.clone(), held, frozen: a.draining };
+                view.leases.insert(Duty::Notifier, fact);
+            }
+            let number = view.state.number;
+            let planned = plan(&view, &policy());
+            // Some of what was planned before arrives only now, when it is no longer what is wanted.
+            let batch = if delayed { std::mem::replace(&mut late, planned) } else { planned };
+            for command in batch {
+                let before = view.state.clone();
+                match view.state.apply(command) {
+                    Outcome::Done => {}
+                    other => {
+                        prop_assert_eq!(other, Outcome::Stale);
+                        prop_assert_eq!(&before, &view.state);
+                    }
+                }
+            }
+            prop_assert!(view.state.number >= number);
+        }
+        let mut rounds = 0;
+        while let commands @ [_, ..] = plan(&view, &policy()).as_slice() {
+            view = apply_all(&view, commands);
+            rounds += 1;
+            prop_assert!(rounds < 2, "it goes on: {commands:?}");
+        }
+    }
+}

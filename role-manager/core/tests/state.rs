@@ -1,0 +1,182 @@
+//! The replicated state machine: what each command does, and what it refuses in which words.
+
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_roles_core::{Command, Duty, MemberKind, Order, OrderId, Outcome, Refusal, State, Status};
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+fn life(n: u128) -> Incarnation {
+    Incarnation(n)
+}
+
+fn admit(text: &str, raft_id: u64) -> Command {
+    let kind = if text.starts_with('w') { MemberKind::Witness } else { MemberKind::Node };
+    Command::Admit { name: name(text), kind, address: format!("{text}:1"), raft_id }
+}
+
+fn serve(state: &mut State, text: &str) {
+    let revision = state.members[&name(text)].revision;
+    let command = Command::SetStatus {
+        name: name(text),
+        revision,
+        status: Status::InService,
+        incarnation: Some(life(1)),
+        reason: String::new(),
+    };
+    assert_eq!(state.apply(command), Outcome::Done);
+}
+
+/// Two nodes in service and a witness; `a` is publisher and notifier.
+fn pair() -> State {
+    let mut state = State::default();
+    for (id, text) in [(1, "a"), (2, "b"), (3, "w")] {
+        assert_eq!(state.apply(admit(text, id)), Outcome::Done);
+        serve(&mut state, text);
+    }
+    assert_eq!(state.apply(Command::SetPublisher { from: None, to: name("a") }), Outcome::Done);
+    let assign = Command::Assign { duty: Duty::Notifier, from: None, to: name("a"), incarnation: life(1) };
+    assert_eq!(state.apply(assign), Outcome::Done);
+    state
+}
+
+fn operate(state: &mut State, order: Order) -> Outcome {
+    let id = OrderId(state.orders.len() as u128 + 100);
+    state.apply(Command::Operate { id, order })
+}
+
+#[test]
+fn commands_that_were_planned_from_something_else_do_nothing() {
+    let state = pair();
+    let present = state.duties[&Duty::Notifier].epoch.clone();
+    let other = Epoch { number: present.number + 1, ..present.clone() };
+    let assign = |from: Option<Epoch>, to: &str| Command::Assign {
+        duty: Duty::Notifier,
+        from,
+        to: name(to),
+        incarnation: life(2),
+    };
+    let status = |revision| Command::SetStatus {
+        name: name("b"),
+        revision,
+        status: Status::NotFunctioning,
+        incarnation: None,
+        reason: "it is gone".to_owned(),
+    };
+    let revision = state.members[&name("b")].revision;
+    let publisher = state.publisher.clone();
+    let cases = [
+        (assign(Some(present.clone()), "b"), Outcome::Done),
+        (assign(Some(other.clone()), "b"), Outcome::Stale),
+        (assign(None, "b"), Outcome::Stale),
+        (assign(Some(present.clone()), "w"), Outcome::Stale),
+        (assign(Some(present.clone()), "nobody"), Outcome::Stale),
+        (Command::Drain { duty: Duty::Notifier, epoch: present.clone() }, Outcome::Done),
+        (Command::Drain { duty: Duty::Notifier, epoch: other.clone() }, Outcome::Stale),
+        (Command::SetPublisher { from: publisher, to: name("b") }, Outcome::Done),
+        (Command::SetPublisher { from: Some(other), to: name("b") }, Outcome::Stale),
+        (Command::SetPublisher { from: None, to: name("b") }, Outcome::Stale),
+        (status(revision), Outcome::Done),
+        (status(revision + 1), Outcome::Stale),
+        (admit("a", 1), Outcome::Unchanged),
+        (admit("a", 9), Outcome::Done),
+    ];
+    for (command, expected) in cases {
+        let mut after = state.clone();
+        assert_eq!(after.apply(command.clone()), expected, "{command}");
+        assert_eq!(after == state, expected != Outcome::Done, "{command}");
+    }
+}
+
+#[test]
+fn every_move_gets_a_higher_epoch_that_names_its_holder() {
+    let mut state = pair();
+    let mut last = state.duties[&Duty::Notifier].epoch.clone();
+    for to in ["b", "a", "a", "b"] {
+        let from = Some(last.clone());
+        let assign = Command::Assign { duty: Duty::Notifier, from, to: name(to), incarnation: life(3) };
+        assert_eq!(state.apply(assign), Outcome::Done);
+        let next = state.duties[&Duty::Notifier].epoch.clone();
+        assert!(next > last && next.node == name(to));
+        last = next;
+    }
+}
+
+#[test]
+fn orders_are_refused_in_words() {
+    let refused = |state: &mut State, order: Order| match operate(state, order.clone()) {
+        Outcome::Refused(refusal) => refusal.to_string(),
+        other => panic!("{order:?} gave {other:?}"),
+    };
+    let mut state = pair();
+    let words = refused(&mut state, Order::MakePublisher(name("c")));
+    assert_eq!(words, "there is no node 'c' in this cluster; its members are: a, b, w");
+    assert!(refused(&mut state, Order::MakePublisher(name("w"))).contains("is a witness"));
+    assert!(refused(&mut state, Order::Deactivate(name("w"))).contains("is a witness"));
+
+    assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Done);
+    assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Unchanged);
+    assert!(refused(&mut state, Order::MakePublisher(name("b"))).contains("activate it first"));
+    assert!(refused(&mut state, Order::Deactivate(name("a"))).contains("last node in service"));
+
+    assert_eq!(operate(&mut state, Order::Activate(name("b"))), Outcome::Done);
+    assert_eq!(state.members[&name("b")].status, Status::Starting);
+    let words = refused(&mut state, Order::MakePublisher(name("b")));
+    assert!(words.contains("'b' is starting: it has just been activated"), "{words}");
+    serve(&mut state, "b");
+    assert_eq!(operate(&mut state, Order::MakePublisher(name("b"))), Outcome::Done);
+    assert_eq!(operate(&mut state, Order::MakePublisher(name("b"))), Outcome::Unchanged);
+}
+
+#[test]
+fn the_last_node_that_may_serve_is_not_taken_out_even_if_it_does_not_serve_now() {
+    let mut state = pair();
+    assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Done);
+    let revision = state.members[&name("a")].revision;
+    let gone = Command::SetStatus {
+        name: name("a"),
+        revision,
+        status: Status::NotFunctioning,
+        incarnation: None,
+        reason: String::new(),
+    };
+    assert_eq!(state.apply(gone), Outcome::Done);
+    let outcome = operate(&mut state, Order::Deactivate(name("a")));
+    assert_eq!(outcome, Outcome::Refused(Refusal::LastInService { name: name("a") }));
+}
+
+#[test]
+fn an_order_is_done_at_most_once_and_its_outcome_is_remembered() {
+    let mut state = pair();
+    let id = OrderId(1);
+    let order = Command::Operate { id, order: Order::MakePublisher(name("b")) };
+    assert_eq!(state.apply(order.clone()), Outcome::Done);
+    let after = state.clone();
+    assert_eq!(state.apply(order), Outcome::Done);
+    assert_eq!(state.apply(Command::Settle { id }), Outcome::Done);
+    assert_eq!(state, after);
+
+    // Asked about before it arrives, it is never done.
+    let late = OrderId(2);
+    assert_eq!(state.apply(Command::Settle { id: late }), Outcome::Refused(Refusal::Settled));
+    let order = Command::Operate { id: late, order: Order::MakePublisher(name("a")) };
+    assert_eq!(state.apply(order), Outcome::Refused(Refusal::Settled));
+    assert_eq!(state.publisher.as_ref().map(|epoch| &epoch.node), Some(&name("b")));
+
+    for n in 10..1_000 {
+        state.apply(Command::Settle { id: OrderId(n) });
+    }
+    assert!(state.orders.len() <= 64, "memory is bounded");
+}
+
+#[test]
+fn the_state_survives_its_own_encoding() {
+    let mut state = pair();
+    operate(&mut state, Order::Deactivate(name("b")));
+    let json = serde_json::to_vec(&state).expect("encoded");
+    assert_eq!(serde_json::from_slice::<State>(&json).expect("decoded"), state);
+    // What a later version adds is passed over.
+    let command = r#"{"drain":{"duty":"notifier","epoch":{"generation":0,"number":1,"node":"a"},"later":7}}"#;
+    serde_json::from_str::<Command>(command).expect("decoded");
+}
