@@ -6,10 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinbox_clock::BootInstant;
 use twinbox_rtp::{Codec, SAMPLES_PER_MS, dtmf, g711::mean_magnitude, recorder::SILENCE_BELOW};
@@ -520,9 +517,9 @@ struct Unacknowledged {
     cseq: u32,
     bytes: Bytes,
     flow: Flow,
-    again: Instant,
+    again: BootInstant,
     interval: Duration,
-    until: Instant,
+    until: BootInstant,
     /// We made the offer.
     offered: bool,
 }
@@ -537,18 +534,20 @@ async fn serve(
     loop {
         let request = match &mut waiting {
             None => requests.recv().await,
-            Some(unacknowledged) => match tokio::time::timeout_at(unacknowledged.again, requests.recv()).await {
-                Ok(request) => request,
-                Err(_) => {
-                    unacknowledged.flow.send(unacknowledged.bytes.clone()).await;
-                    unacknowledged.interval = (unacknowledged.interval * 2).min(Duration::from_secs(4));
-                    unacknowledged.again = Instant::now() + unacknowledged.interval;
-                    if Instant::now() > unacknowledged.until {
-                        waiting = None;
+            Some(unacknowledged) => {
+                match tokio::time::timeout(unacknowledged.again.since(BootInstant::now()), requests.recv()).await {
+                    Ok(request) => request,
+                    Err(_) => {
+                        unacknowledged.flow.send(unacknowledged.bytes.clone()).await;
+                        unacknowledged.interval = (unacknowledged.interval * 2).min(Duration::from_secs(4));
+                        unacknowledged.again = BootInstant::now() + unacknowledged.interval;
+                        if BootInstant::now() > unacknowledged.until {
+                            waiting = None;
+                        }
+                        continue;
                     }
-                    continue;
                 }
-            },
+            }
         };
         let Some(request) = request else { return };
         match request.message.method {
@@ -565,7 +564,7 @@ async fn serve(
                 let (response, offered) = renegotiated(&inner, &request.message);
                 let accepted = response.is_success() && request.message.method == Method::Invite;
                 if accepted {
-                    let (now, interval) = (Instant::now(), Duration::from_millis(500));
+                    let (now, interval) = (BootInstant::now(), Duration::from_millis(500));
                     waiting = Some(Unacknowledged {
                         cseq: request.message.headers.cseq(),
                         bytes: response.to_bytes(),

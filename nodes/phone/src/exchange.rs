@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 use twinbox_clock::BootInstant;
 use twinbox_ids::Pii;
 use twinbox_sip::{
@@ -29,8 +29,8 @@ pub(crate) struct Exchange {
     pub(crate) flow: Flow,
     pub(crate) sent: BootInstant,
     /// When to send again, and how long after that; `None` once that is pointless.
-    again: Option<(Instant, Duration)>,
-    deadline: Option<Instant>,
+    again: Option<(BootInstant, Duration)>,
+    deadline: Option<BootInstant>,
 }
 
 impl Exchange {
@@ -55,7 +55,7 @@ impl Exchange {
     async fn send(core: &Arc<Core>, branch: String, request: &Request, flow: Flow) -> Self {
         let (registration, responses) = core.expect_responses((branch, request.method.clone()));
         let bytes = request.to_bytes();
-        let (now, sent) = (Instant::now(), BootInstant::now());
+        let (now, sent) = (BootInstant::now(), BootInstant::now());
         flow.send(bytes.clone()).await;
         let again = (core.wire.transport() == Transport::Udp).then_some((now + T1, T1));
         Self { registration, responses, bytes, flow, sent, again, deadline: Some(now + PATIENCE) }
@@ -70,7 +70,7 @@ impl Exchange {
         loop {
             let until = self.again.map(|(at, _)| at).into_iter().chain(self.deadline).min();
             let response = match until {
-                Some(until) => tokio::time::timeout_at(until, self.responses.recv()).await,
+                Some(until) => tokio::time::timeout(until.since(BootInstant::now()), self.responses.recv()).await,
                 None => Ok(self.responses.recv().await),
             };
             if let Ok(response) = response {
@@ -81,7 +81,7 @@ impl Exchange {
                 }
                 return response;
             }
-            let now = Instant::now();
+            let now = BootInstant::now();
             if self.deadline.is_some_and(|deadline| now >= deadline) {
                 return None;
             }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::{
     net::UdpSocket,
     sync::{Notify, oneshot},
-    time::{Instant, MissedTickBehavior},
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinbox_clock::BootInstant;
@@ -167,19 +167,19 @@ impl Line {
         timeout: Duration,
         mut look: impl FnMut(&[u8], Option<BootInstant>) -> Option<R>,
     ) -> Option<R> {
-        let deadline = Instant::now() + timeout;
+        let deadline = BootInstant::now() + timeout;
         loop {
             let more = self.shared.heard.notified();
             let found = {
                 let state = self.shared.lock();
                 look(&state.heard_from(from), state.newest.map(|(at, _)| at))
             };
-            if found.is_some() || self.stop.is_cancelled() || Instant::now() >= deadline {
+            if found.is_some() || self.stop.is_cancelled() || BootInstant::now() >= deadline {
                 return found;
             }
             // Silence is also what does not come: look again after a while.
-            let again = deadline.min(Instant::now() + FRAME_TIME);
-            let _ = tokio::time::timeout_at(again, more).await;
+            let again = deadline.min(BootInstant::now() + FRAME_TIME);
+            let _ = tokio::time::timeout(again.since(BootInstant::now()), more).await;
         }
     }
 

@@ -1,9 +1,10 @@
 //! Two nodes: what one has the other gets, and writers are told the truth about it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::kit::{ACK_TIMEOUT, Cable, Cluster, Node, audio, converge, key, name, on_two, until};
 use bytes::Bytes;
+use twinbox_clock::BootInstant;
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_replication_core::{BlobRef, Edit, Value};
 use twinbox_replication_peer::Acknowledgement;
@@ -132,7 +133,7 @@ async fn a_change_whose_blob_is_nowhere_stops_no_other_change() {
     assert_eq!(b.store.vector().get(a.store.origin()), before, "the prefix stops before the gap");
     until("all others are acknowledged", || a.status("b").lag_changes == 1).await;
     // It answers no probe while something live is not durable there …
-    let start = Instant::now();
+    let start = BootInstant::now();
     while start.elapsed() < 2 * ACK_TIMEOUT {
         assert!(!a.status("b").counts, "it has not acknowledged everything live");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -148,7 +149,7 @@ async fn alone_is_said_at_once_when_the_peer_has_stopped_and_on_two_when_it_is_b
     assert_eq!(a.write_acknowledged("before", bytes("1")).await, on_two("b"));
     let dir = b.stop().await;
     until("the peer is gone", || !a.status("b").connected).await;
-    let start = Instant::now();
+    let start = BootInstant::now();
     for n in 0..20 {
         assert_eq!(a.write_acknowledged("during", bytes(&n.to_string())).await, Acknowledgement::Alone);
     }
@@ -177,11 +178,11 @@ async fn a_link_cut_silently_delays_one_writer_by_the_timeout_and_no_other() {
     assert_eq!(a.write_acknowledged("before", bytes("1")).await, on_two("b"));
 
     cable.cut();
-    let start = Instant::now();
+    let start = BootInstant::now();
     assert_eq!(a.write_acknowledged("first", bytes("x")).await, Acknowledgement::Alone);
     let first = start.elapsed();
     assert!(first <= ACK_TIMEOUT + Duration::from_millis(250), "the first writer waited {first:?}");
-    let start = Instant::now();
+    let start = BootInstant::now();
     assert_eq!(a.write_acknowledged("second", bytes("x")).await, Acknowledgement::Alone);
     assert!(start.elapsed() < ACK_TIMEOUT / 2, "the second writer waited {:?}", start.elapsed());
 
@@ -202,7 +203,7 @@ async fn a_hung_peer_is_noticed_without_a_write() {
     a.counts("b").await;
     cable.cut();
     until("it counts no more", || a.peers.counting() == 0).await;
-    let start = Instant::now();
+    let start = BootInstant::now();
     assert_eq!(a.write_acknowledged("row", bytes("x")).await, Acknowledgement::Alone);
     assert!(start.elapsed() < ACK_TIMEOUT / 2, "the writer waited {:?}", start.elapsed());
 }
