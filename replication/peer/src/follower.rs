@@ -11,6 +11,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
+use twinbox_clock::BootInstant;
 use twinbox_wire::replication::{
     FollowerFrame, SourceFrame, follower_frame, replication_client::ReplicationClient, source_frame::Frame,
 };
@@ -96,7 +97,7 @@ impl Session<'_> {
         let recordings = inner.store.recordings();
         loop {
             let frame = stream.message().await?.ok_or(StreamError::Closed)?;
-            link.received(frame.encoded_len());
+            link.received(frame.encoded_len(), BootInstant::now());
             match frame.frame {
                 Some(Frame::Live(frame)) => {
                     let changes = frames::changes(inner, &link.name, frame.change);
