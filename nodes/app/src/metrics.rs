@@ -14,7 +14,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use twinbox_calls::Histogram;
+use twinbox_media::BOUNDS_US;
 
 use crate::{AppError, health::Health, members::NodeFacts, node::Node};
 
@@ -125,8 +125,12 @@ fn render(pages: &Pages) -> String {
             "What happened at the SIP door.",
             stats.counters.iter().map(|(name, count)| (format!("what=\"{name}\""), *count as f64)),
         );
-        page.histogram("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time);
-        page.histogram("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time);
+        for (name, help, times) in [
+            ("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time),
+            ("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time),
+        ] {
+            page.histogram(name, help, times.bounds_us, &times.counts, times.sum_us);
+        }
     }
     let media = pages.node.media.stats();
     page.counter(
@@ -137,6 +141,18 @@ fn render(pages: &Pages) -> String {
             ("direction=\"out\"".to_owned(), media.sent as f64),
         ],
     );
+    page.counter(
+        "twinbox_rtp_dropped_total",
+        "RTP packets thrown away, by cause.",
+        [
+            ("cause=\"stranger\"".to_owned(), media.dropped.strangers as f64),
+            ("cause=\"malformed\"".to_owned(), media.dropped.malformed as f64),
+            ("cause=\"codec\"".to_owned(), media.dropped.codec as f64),
+        ],
+    );
+    let late = &media.lateness;
+    let help = "How late packets were handled, by the RTP clock.";
+    page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
     page.0
 }
 
@@ -164,15 +180,17 @@ impl Page {
         }
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    /// `counts[i]` values were at most `bounds_us[i]` microseconds and above the bound before; the last count has
+    /// those above all bounds.
+    fn histogram(&mut self, name: &str, help: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
         self.head(name, help, "histogram");
         let mut seen = 0;
-        for (i, count) in histogram.counts.iter().enumerate() {
+        for (i, count) in counts.iter().enumerate() {
             seen += count;
-            let bound = histogram.bounds_us.get(i).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+            let bound = bounds_us.get(i).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
             self.line(&format!("{name}_bucket"), &format!("le=\"{bound}\""), seen as f64);
         }
-        self.line(&format!("{name}_sum"), "", histogram.sum_us as f64 / 1e6);
+        self.line(&format!("{name}_sum"), "", sum_us as f64 / 1e6);
         self.line(&format!("{name}_count"), "", seen as f64);
     }
 

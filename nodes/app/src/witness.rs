@@ -32,15 +32,14 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     // Bind everything before anything runs: a taken port stops the start, not a half-started witness.
     let mut listeners = Vec::new();
     for cluster in &config.clusters {
-        let tls = peering::identity(cluster, &config.name)?;
-        listeners.push((cluster, PeerListener::bind(cluster.bind, tls).await?));
+        listeners.push((cluster, PeerListener::bind(cluster).await?));
     }
     let mut served = Vec::new();
     let mut servers = JoinSet::new();
     for (cluster, listener) in listeners {
-        let roles = join(&config, cluster, &listener).await?;
+        let roles = join(&config, cluster).await?;
         let facts = Arc::new(NodeFacts::of_witness(&config.name));
-        let (stop, service) = (listener.stop(), members::Service::new(facts, listener.tls()));
+        let (stop, service) = (listener.stop(), members::Service::new(facts, cluster.tls.clone()));
         servers.spawn(listener.serve(roles.service(), None, service));
         served.push((roles, stop));
     }
@@ -55,7 +54,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn join(config: &WitnessConfig, cluster: &ClusterConfig, listener: &PeerListener) -> Result<Roles, AppError> {
+async fn join(config: &WitnessConfig, cluster: &ClusterConfig) -> Result<Roles, AppError> {
     peering::start_roles(
         cluster,
         &config.name,
@@ -63,7 +62,6 @@ async fn join(config: &WitnessConfig, cluster: &ClusterConfig, listener: &PeerLi
         Incarnation::random(),
         &config.data_dir.join(cluster.id.to_string()),
         false,
-        listener.tls(),
     )
     .await
 }

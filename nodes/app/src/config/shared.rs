@@ -1,8 +1,9 @@
 //! Sections that nodes and witnesses share: the cluster and its members, the log.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use twinbox_ids::{ClusterId, NodeName};
+use twinbox_pki::NodeIdentity;
 use twinbox_roles::{MemberKind, Timing};
 
 use super::reader::Section;
@@ -31,8 +32,8 @@ pub struct ClusterConfig {
     pub ack_timeout: Duration,
     /// Refuse to take messages while no peer counts (rule A3).
     pub require_two: bool,
-    /// Folder with `ca.pem`, `node.pem` and `node.key`.
-    pub tls_dir: PathBuf,
+    /// This member's certificate, from `tls_dir`: good now, and this member's of this cluster.
+    pub tls: Arc<NodeIdentity>,
     /// Where this process listens for its peers.
     pub bind: SocketAddr,
     /// All members, this one included.
@@ -49,6 +50,7 @@ impl ClusterConfig {
         let ack_timeout = section.number("ack_timeout_ms", 10..=10_000, ack_default) as u64;
         let require_two = section.flag("require_two", false);
         let tls_dir = section.require_path("tls_dir", "the folder with ca.pem, node.pem and node.key");
+        let tls = tls_dir.and_then(|dir| identity(&section, &dir, own, id));
         let bind = section.require("bind", "an address and port, such as \"0.0.0.0:7070\"");
         let mut members = Vec::new();
         let mut names = BTreeSet::new();
@@ -82,17 +84,35 @@ impl ClusterConfig {
         section.finish();
         let timing = if wan { Timing::wan() } else { Timing::lan() };
         let ack_timeout = Duration::from_millis(ack_timeout);
-        Some(Self {
-            name: name?,
-            id: id?,
-            timing,
-            ack_timeout,
-            require_two,
-            tls_dir: tls_dir?,
-            bind: bind?,
-            members,
-        })
+        Some(Self { name: name?, id: id?, timing, ack_timeout, require_two, tls: tls?, bind: bind?, members })
     }
+}
+
+/// Loads the certificate in `dir`, which must be `own`'s of cluster `id`.
+fn identity(
+    section: &Section,
+    dir: &Path,
+    own: Option<&NodeName>,
+    id: Option<ClusterId>,
+) -> Option<Arc<NodeIdentity>> {
+    let tls = match NodeIdentity::load(dir) {
+        Ok(tls) => tls,
+        Err(error) => {
+            section.wrong("tls_dir", error.to_string());
+            return None;
+        }
+    };
+    if own.is_some_and(|own| *own != tls.name) || id.is_some_and(|id| id != tls.cluster) {
+        section.wrong(
+            "tls_dir",
+            format!(
+                "holds the certificate of {} in cluster {}: copy this member's folder of this cluster",
+                tls.name, tls.cluster
+            ),
+        );
+        return None;
+    }
+    Some(Arc::new(tls))
 }
 
 /// How log lines look.
