@@ -11,7 +11,7 @@ use twinbox_sip::{
 };
 
 use crate::{
-    Transport,
+    Transport, TrunkConfig,
     door::Door,
     outgoing::{SendError, resolve},
     stats::count,
@@ -71,6 +71,13 @@ impl From<SendError> for NotifyError {
             SendError::Withdrawn => Self::NotHolder,
             SendError::Unreachable(what) => Self::Unreachable(what),
         }
+    }
+}
+
+impl TrunkConfig {
+    /// Whether it wants unsolicited NOTIFYs: `mwi` and `proxy` are set.
+    pub fn wants_lights(&self) -> bool {
+        self.mwi.is_some() && self.proxy.is_some()
     }
 }
 

@@ -8,9 +8,10 @@ use std::{
     io, mem,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{self, TryRecvError},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -28,6 +29,9 @@ const SLOT: Duration = Duration::from_millis(5);
 
 /// Further behind than this the wheel is set anew rather than turned faster: the machine stood still.
 const LOST: Duration = Duration::from_millis(200);
+
+/// A thread that has sessions and has not turned its wheel for so long is stuck.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// What a session asks of its line.
 pub(crate) struct Command {
@@ -52,6 +56,9 @@ pub(crate) struct ThreadHandle {
     waker: Arc<Waker>,
     pub(crate) sessions: AtomicUsize,
     stats: Arc<Mutex<MediaStats>>,
+    thread: JoinHandle<()>,
+    /// When its wheel last turned, in nanoseconds of boot time; while it has no session it stands still.
+    turned: Arc<AtomicU64>,
 }
 
 impl ThreadHandle {
@@ -60,10 +67,12 @@ impl ThreadHandle {
         let waker = Arc::new(Waker::new().map_err(|e| failed("making an event descriptor", e))?);
         let (commands, queue) = mpsc::channel();
         let stats = Arc::new(Mutex::new(MediaStats::default()));
+        let turned = Arc::new(AtomicU64::new(0));
         let thread = Thread {
             commands: queue,
             waker: waker.clone(),
             published: stats.clone(),
+            turned: turned.clone(),
             tools: Tools { batch: Batch::new(), stats: MediaStats::default(), media_timeout },
             lines: Vec::new(),
             free: Vec::new(),
@@ -71,23 +80,38 @@ impl ThreadHandle {
             receiving: Default::default(),
             playing: Default::default(),
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(format!("media-{index}"))
             .spawn(move || thread.run())
             .map_err(|e| failed("starting a media thread", e))?;
-        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats }))
+        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats, thread, turned }))
     }
 
     pub(crate) fn send(&self, command: Command) {
-        match command.order {
+        let sessions = match command.order {
             Order::Open(_) => self.sessions.fetch_add(1, Relaxed),
             Order::Close => self.sessions.fetch_sub(1, Relaxed),
-            _ => 0,
+            _ => self.sessions.load(Relaxed),
         };
-        // It fails only when the thread has panicked; its calls then end by their timers.
+        if sessions == 0 {
+            // The first one sets a wheel in motion that stood still.
+            self.turned.store(BootInstant::now().as_nanos(), Relaxed);
+        }
+        // It fails only when the thread has panicked; its lines are gone with it, and their events have ended.
         if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
             self.waker.wake();
         }
+    }
+
+    /// It has not panicked.
+    pub(crate) fn alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// It serves its sessions in time.
+    pub(crate) fn turns(&self) -> bool {
+        let turned = BootInstant::from_nanos(self.turned.load(Relaxed));
+        self.sessions.load(Relaxed) == 0 || BootInstant::now().since(turned) < STUCK
     }
 
     pub(crate) fn stats(&self) -> MediaStats {
@@ -108,6 +132,7 @@ struct Thread {
     commands: mpsc::Receiver<Command>,
     waker: Arc<Waker>,
     published: Arc<Mutex<MediaStats>>,
+    turned: Arc<AtomicU64>,
     tools: Tools,
     /// Lines by place; a place that is empty is in `free`.
     lines: Vec<Option<Place>>,
@@ -147,6 +172,7 @@ impl Thread {
             if now < next {
                 continue;
             }
+            self.turned.store(now.as_nanos(), Relaxed);
             self.turn(slot, next);
             self.publish();
             slot = (slot + 1) % SLOTS;

@@ -1,11 +1,12 @@
 //! The door for other members: TCP accepted, TLS done, strangers sent away.
 
 use std::{
+    collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -27,6 +28,10 @@ use crate::identity::HANDSHAKE;
 
 /// Handshakes at once; further connections wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
+/// Handshakes at once with one machine; further connections of it are closed. Members may share an address.
+const HANDSHAKES_OF_ONE: usize = 16;
+/// A member speaks at once; who is silent for so long is none.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
 /// A flood of strangers writes one line of log in this time, with a count.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -65,6 +70,7 @@ async fn accept(
     refused: Arc<AtomicU64>,
 ) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let sources = Arc::new(Sources::default());
     let log = Arc::new(RefusalLog::default());
     loop {
         let accepted = tokio::select! {
@@ -80,11 +86,18 @@ async fn accept(
                 continue;
             }
         };
+        let Some(source) = Sources::enter(&sources, address.ip()) else {
+            refused.fetch_add(1, Relaxed);
+            log.refused(address, &io::Error::other("too many handshakes with this machine at once"));
+            continue;
+        };
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (acceptor, ready, refused, log) = (acceptor.clone(), ready.clone(), refused.clone(), log.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            match handshake(&acceptor, stream).await {
+            let done = handshake(&acceptor, stream).await;
+            drop(source);
+            match done {
                 // The receiver is gone only when the door is closed.
                 Ok(stream) => drop(ready.send(Ok(stream)).await),
                 Err(error) => {
@@ -98,7 +111,57 @@ async fn accept(
 
 async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
-    timeout(HANDSHAKE, acceptor.accept(stream)).await?
+    let shake = async {
+        if timeout(FIRST_BYTE, stream.peek(&mut [0])).await?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        acceptor.accept(stream).await
+    };
+    timeout(HANDSHAKE, shake).await?
+}
+
+/// How many handshakes are in work with each machine: strangers must not keep members out.
+#[derive(Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+impl Sources {
+    /// One more handshake with a machine, until what is returned is dropped; `None` when there are enough.
+    fn enter(all: &Arc<Self>, ip: IpAddr) -> Option<Source> {
+        let ip = machine(ip);
+        let mut counts = all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        // An entry is at least one, so none is left behind here.
+        (*count < HANDSHAKES_OF_ONE).then(|| {
+            *count += 1;
+            Source { all: all.clone(), ip }
+        })
+    }
+}
+
+/// A handshake that is in work.
+struct Source {
+    all: Arc<Sources>,
+    ip: IpAddr,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// An IPv6 machine has as many addresses as it likes, all in one /64.
+fn machine(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
 }
 
 /// Logs refusals without letting a flood of them fill the log.

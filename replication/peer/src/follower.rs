@@ -33,9 +33,11 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
     let mut pause = limits::RETRY.0;
     let mut reported = String::new();
     loop {
+        let began = BootInstant::now();
         let Err(end) = Session { inner: &inner, link: &link }.run().await;
-        let followed = link.following.swap(false, Relaxed);
-        if followed {
+        link.following.store(false, Relaxed);
+        // A stream that ends at once, again and again, as on a full disk, is no news and no reason to hurry.
+        if began.elapsed() > limits::SETTLED {
             pause = limits::RETRY.0;
             reported.clear();
         }
