@@ -268,6 +268,26 @@ async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_f
     assert!(audio.windows(said.len()).any(|window| window == said));
 }
 
+/// Speaks while the disk takes nothing for a moment, in which one chunk comes.
+async fn say_while_a_chunk_is_lost(node: &Node, call: &Call) {
+    let stored = || node.store.recordings().open().first().map_or(0, |(_, _, length)| *length);
+    let lose_a_chunk = async {
+        // Just after a chunk was written: the next comes in a quarter of a second.
+        let recorded = async {
+            while stored() < 6_000 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, recorded).await.expect("it is recorded");
+        let (home, away) = (node.store_dir(), node.store_dir().with_extension("away"));
+        std::fs::rename(&home, &away).expect("away");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        std::fs::rename(&away, &home).expect("back");
+    };
+    let said = speech(12, 2_500);
+    tokio::join!(say(call, &said), lose_a_chunk);
+}
+
 /// Rule A1: a message that is not whole is kept, and not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
@@ -275,28 +295,24 @@ async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     to_the_tone(&call, "#").await;
-    let stored = || node.store.recordings().open().first().map_or(0, |(_, _, length)| *length);
-    let lose_a_chunk = async {
-        // Just after a chunk was written: one more comes while the disk is away, in a quarter of a second.
-        let grown = async |least| {
-            while stored() < least {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, grown(6_000)).await.expect("it is recorded");
-        let (home, away) = (node.store_dir(), node.store_dir().with_extension("away"));
-        std::fs::rename(&home, &away).expect("away");
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        std::fs::rename(&away, &home).expect("back");
-    };
-    let said = speech(12, 2_500);
-    tokio::join!(say(&call, &said), lose_a_chunk);
+    say_while_a_chunk_is_lost(&node, &call).await;
     let (status, _) = call.bye().await.expect("answered");
     assert_eq!(status, 500);
     node.idle().await;
     assert_eq!(node.counter("byes_unacknowledged"), 1);
+
+    // Who ends it by a key is told.
+    let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&call, "#").await;
+    say_while_a_chunk_is_lost(&node, &call).await;
+    call.send_digits("#", GAP).await.expect("digits");
+    let prompts = twinbox_prompts::Prompts::load(None, "en").expect("prompts");
+    let cut = prompts.get("twinbox/recording-cut", call.codec()).expect("the prompt");
+    assert!(call.wait_for_audio(&cut.slice(cut.len() - 800..), 0, PATIENCE).await.is_some(), "it is not said");
+    assert_eq!(call.bye().await.expect("answered").0, 500);
+    node.idle().await;
     let messages = node.mailstore.messages(node.mailbox).await.unwrap();
-    assert!(messages.iter().all(|message| message.is_partial()), "{messages:?}");
+    assert!(messages.len() == 2 && messages.iter().all(|message| message.is_partial()), "{messages:?}");
 }
 
 /// A mistake in the media thread.
