@@ -24,8 +24,6 @@ pub struct Spec {
     pub lights: Option<SocketAddr>,
     /// Further lines of `[voicemail]`.
     pub voicemail: Vec<String>,
-    /// A folder of prompts in the place of the built-in ones.
-    pub prompts: Option<PathBuf>,
     /// Put this member's data into this folder instead of the cluster's.
     pub data_dir: Option<(String, PathBuf)>,
     /// Do not wait for the cluster, and add no users.
@@ -43,7 +41,6 @@ impl Default for Spec {
             rtp_ports: "10000-12999",
             lights: None,
             voicemail: Vec::new(),
-            prompts: None,
             data_dir: None,
             raw: false,
         }
@@ -113,9 +110,6 @@ impl Page<'_> {
         let _ = writeln!(text, "\n[[trunk]]\nname = \"phones\"\naddresses = [{:?}]", self.callers);
         if let Some(pbx) = self.spec.lights {
             let _ = writeln!(text, "mwi = \"sip:{{mailbox}}@{pbx}\"\nproxy = \"{pbx}\"");
-        }
-        if let Some(dir) = &self.spec.prompts {
-            let _ = writeln!(text, "\n[prompts]\ndir = {dir:?}");
         }
         let _ = writeln!(text, "\n[voicemail]\n{}", self.spec.voicemail.join("\n"));
     }
