@@ -69,7 +69,7 @@ impl LightSender for Lamps {
             if !guard.allows() {
                 return Err(SendError::NotHolder);
             }
-            asked.spawn(ask(channel.clone(), change.clone()));
+            asked.spawn(ask(channel, change.clone()));
         }
         let mut outcome = tell(&self.node, light.mailbox, light.lights, epoch, move || guard.allows()).await;
         for answer in asked.join_all().await {

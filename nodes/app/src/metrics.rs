@@ -1,6 +1,6 @@
 //! `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts processes and steers traffic.
 //!
-//! `/livez` says only that the process answers; `/readyz` that this node takes calls.
+//! `/livez` says only that the process lives (see `alive`); `/readyz` that this node takes calls.
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_calls::Histogram;
 
-use crate::{AppError, health::Health, members::NodeFacts, node::Node};
+use crate::{AppError, alive, certificates, health::Health, members::NodeFacts, node::Node};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -45,11 +45,18 @@ pub async fn serve(
 ) {
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/livez", get(|| async { "alive\n" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(Pages { node, health, facts });
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         error!(%error, "the metrics listener has ended");
+    }
+}
+
+async fn livez(State(pages): State<Pages>) -> impl IntoResponse {
+    match alive::why_not(&pages.node.media) {
+        None => (StatusCode::OK, "alive\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     }
 }
 
@@ -90,6 +97,12 @@ fn render(pages: &Pages) -> String {
         "Local restarts of critical services.",
         info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(s.restarts))),
     );
+    page.gauge(
+        "twinbox_certificate_expires_seconds",
+        "Until a certificate ends; the node's own is renewed at two thirds of its life.",
+        [("node", pages.node.tls.expires()), ("authority", pages.node.tls.authority_expires())]
+            .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
+    );
     let view = pages.node.roles.watch().borrow().clone();
     page.gauge(
         "twinbox_quorum",
@@ -128,6 +141,11 @@ fn render(pages: &Pages) -> String {
         page.histogram("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time);
         page.histogram("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time);
     }
+    page.gauge(
+        "twinbox_media_still_seconds",
+        "How long the stillest media thread has not come round; /livez says 503 above 5.",
+        [plain(pages.node.media.still_for().as_secs_f64())],
+    );
     let media = pages.node.media.stats();
     page.counter(
         "twinbox_rtp_packets_total",

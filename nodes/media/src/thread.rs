@@ -8,7 +8,7 @@ use std::{
     io, mem,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{self, TryRecvError},
     },
     time::Duration,
@@ -28,6 +28,9 @@ const SLOT: Duration = Duration::from_millis(5);
 
 /// Further behind than this the wheel is set anew rather than turned faster: the machine stood still.
 const LOST: Duration = Duration::from_millis(200);
+
+/// A thread without a line turns this often all the same, so that one that hangs is told from one that rests.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// What a session asks of its line.
 pub(crate) struct Command {
@@ -52,6 +55,8 @@ pub(crate) struct ThreadHandle {
     waker: Arc<Waker>,
     pub(crate) sessions: AtomicUsize,
     stats: Arc<Mutex<MediaStats>>,
+    /// When the thread last came round, in nanoseconds since boot.
+    turned: Arc<AtomicU64>,
 }
 
 impl ThreadHandle {
@@ -60,10 +65,12 @@ impl ThreadHandle {
         let waker = Arc::new(Waker::new().map_err(|e| failed("making an event descriptor", e))?);
         let (commands, queue) = mpsc::channel();
         let stats = Arc::new(Mutex::new(MediaStats::default()));
+        let turned = Arc::new(AtomicU64::new(BootInstant::now().as_nanos()));
         let thread = Thread {
             commands: queue,
             waker: waker.clone(),
             published: stats.clone(),
+            turned: turned.clone(),
             tools: Tools { batch: Batch::new(), stats: MediaStats::default(), media_timeout },
             lines: Vec::new(),
             free: Vec::new(),
@@ -75,7 +82,7 @@ impl ThreadHandle {
             .name(format!("media-{index}"))
             .spawn(move || thread.run())
             .map_err(|e| failed("starting a media thread", e))?;
-        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats }))
+        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats, turned }))
     }
 
     pub(crate) fn send(&self, command: Command) {
@@ -88,6 +95,11 @@ impl ThreadHandle {
         if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
             self.waker.wake();
         }
+    }
+
+    /// Since the thread last came round.
+    pub(crate) fn still_for(&self) -> Duration {
+        BootInstant::from_nanos(self.turned.load(Relaxed)).elapsed()
     }
 
     pub(crate) fn stats(&self) -> MediaStats {
@@ -108,6 +120,7 @@ struct Thread {
     commands: mpsc::Receiver<Command>,
     waker: Arc<Waker>,
     published: Arc<Mutex<MediaStats>>,
+    turned: Arc<AtomicU64>,
     tools: Tools,
     /// Lines by place; a place that is empty is in `free`.
     lines: Vec<Option<Place>>,
@@ -133,7 +146,7 @@ impl Thread {
         loop {
             if self.index.is_empty() {
                 self.publish();
-                self.waker.wait(None);
+                self.waker.wait(Some(HEARTBEAT));
                 next = BootInstant::now();
             }
             let wait = next.since(BootInstant::now());
@@ -144,6 +157,7 @@ impl Thread {
                 return;
             }
             let now = BootInstant::now();
+            self.turned.store(now.as_nanos(), Relaxed);
             if now < next {
                 continue;
             }

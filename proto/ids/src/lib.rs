@@ -10,7 +10,7 @@ mod stamp;
 
 pub use epoch::Epoch;
 pub use id::{
-    BlobHash, CallId, ClusterId, EffectId, Incarnation, MailboxId, MessageId, NodeName, Origin, ParseIdError,
+    BlobHash, CallId, ClassId, ClusterId, EffectId, Incarnation, MailboxId, MessageId, NodeName, Origin, ParseIdError,
     RecordingId,
 };
 pub use pii::Pii;
