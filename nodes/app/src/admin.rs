@@ -15,8 +15,7 @@ use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mark, M
 use twinbox_roles::{CommandError, DutyState, MemberKind};
 use twinbox_wire::admin::{
     self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest, HealthReply,
-    HealthRequest,
-    MessageListReply, MessageRequest, NodeRequest, User, UserAddRequest, UserChanged, UserListReply,
+    HealthRequest, MessageListReply, MessageRequest, NodeRequest, User, UserAddRequest, UserChanged, UserListReply,
     UserListRequest, UserRequest, UserSetPinRequest,
     admin_server::{Admin, AdminServer},
 };

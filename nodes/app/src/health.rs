@@ -11,6 +11,8 @@ use twinbox_clock::BootInstant;
 use twinbox_roles::{HealthReport, ServiceHealth, Status};
 
 use crate::{
+    lights::Lamps,
+    members::Others,
     node::Node,
     restart::{Decision, Restarts},
 };
@@ -20,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A critical service as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// `calls`, `store` or `space`.
+    /// `calls`, `notifier`, `store` or `space`.
     pub name: String,
     /// It works.
     pub ok: bool,
@@ -54,8 +56,8 @@ impl Health {
     }
 
     /// Looks, restarts, reports, until stopped.
-    pub async fn watch(self: Arc<Self>, node: Arc<Node>, stop: CancellationToken) {
-        let mut restarts = Restarts::default();
+    pub async fn watch(self: Arc<Self>, node: Arc<Node>, others: Arc<Others>, stop: CancellationToken) {
+        let (mut calls_restarts, mut notifier_restarts) = (Restarts::default(), Restarts::default());
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -64,18 +66,28 @@ impl Health {
                 () = stop.cancelled() => return,
             }
             follow_status(&node);
-            let mut seen = see(&node);
-            if !seen[0].ok {
-                restart_calls(&node, &mut restarts, &mut seen[0]).await;
+            let mut calls = calls(&node);
+            if !calls.ok && may_start(&mut calls_restarts, &mut calls) {
+                warn!(detail = calls.detail, "restarting the SIP door");
+                if let Err(failed) = node.open_calls().await {
+                    calls.detail = failed.to_string();
+                }
             }
-            seen[0].restarts = restarts.total();
+            calls.restarts = calls_restarts.total();
+            let mut notifier = service("notifier", node.notifier_runs(), "its task has ended");
+            if !notifier.ok && may_start(&mut notifier_restarts, &mut notifier) {
+                warn!("restarting the notifier");
+                node.start_notifier(Lamps::new(node.clone(), others.clone()));
+            }
+            notifier.restarts = notifier_restarts.total();
+            let seen = vec![calls, notifier, store(&node), space(&node)];
             node.roles.report(HealthReport {
                 services: seen
                     .iter()
                     .map(|s| ServiceHealth { name: s.name.clone(), ok: s.ok, detail: s.detail.clone() })
                     .collect(),
             });
-            self.note(seen.into());
+            self.note(seen);
         }
     }
 
@@ -95,44 +107,48 @@ impl Health {
     }
 }
 
-/// The door first: it is the one that can be restarted here.
-fn see(node: &Node) -> [Service; 3] {
-    let service = |name: &str, ok, detail: String| Service { name: name.to_owned(), ok, detail, restarts: 0 };
-    let calls = match node.calls() {
+/// What is said of a service that works is nothing; and no figure that changes, since every change of the words is
+/// told to the whole cluster.
+fn service(name: &str, ok: bool, failed: impl Into<String>) -> Service {
+    let detail = if ok { String::new() } else { failed.into() };
+    Service { name: name.to_owned(), ok, detail, restarts: 0 }
+}
+
+fn calls(node: &Node) -> Service {
+    match node.calls() {
         Some(calls) => {
             let health = calls.health();
             service("calls", health.ok, health.detail)
         }
-        None => service("calls", false, "the SIP door is not open".to_owned()),
-    };
-    let store = node.store.health();
-    let space = node.store.space();
-    [
-        calls,
-        service("store", store.ok(), store.broken.unwrap_or_default()),
-        match space {
-            Ok(space) if space.takes_data() => service("space", true, String::new()),
-            // No figure that changes: every change of the words is told to the whole cluster.
-            Ok(space) => service(
-                "space",
-                false,
-                format!("less than node.reserve_mb = {} is free: free space or move data_dir", space.reserve >> 20),
-            ),
-            Err(error) => service("space", false, error.to_string()),
-        },
-    ]
+        None => service("calls", false, "the SIP door is not open"),
+    }
 }
 
-async fn restart_calls(node: &Node, restarts: &mut Restarts, seen: &mut Service) {
-    match restarts.decide(BootInstant::now()) {
-        Decision::Start => {
-            warn!(detail = seen.detail, "restarting the SIP door");
-            if let Err(failed) = node.open_calls().await {
-                seen.detail = failed.to_string();
-            }
+fn store(node: &Node) -> Service {
+    let broken = node.store.health().broken;
+    service("store", broken.is_none(), broken.unwrap_or_default())
+}
+
+fn space(node: &Node) -> Service {
+    match node.store.space() {
+        Ok(space) => {
+            let reserve = space.reserve >> 20;
+            let failed = format!("less than node.reserve_mb = {reserve} is free: free space or move data_dir");
+            service("space", space.takes_data(), failed)
         }
-        Decision::Wait => {}
-        Decision::GiveUp => seen.detail.push_str(" (restarted too often; waiting)"),
+        Err(error) => service("space", false, error.to_string()),
+    }
+}
+
+/// Whether a failed service may be started again now.
+fn may_start(restarts: &mut Restarts, failed: &mut Service) -> bool {
+    match restarts.decide(BootInstant::now()) {
+        Decision::Start => true,
+        Decision::Wait => false,
+        Decision::GiveUp => {
+            failed.detail.push_str(" (restarted too often; waiting)");
+            false
+        }
     }
 }
 

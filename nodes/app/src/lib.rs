@@ -40,33 +40,12 @@ pub enum AppError {
     /// The asynchronous runtime could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
-    /// The certificates are no good.
-    #[error("the certificates in {dir} cannot be used")]
-    Tls {
-        /// The folder.
-        dir: PathBuf,
-        /// Why.
-        source: twinbox_pki::PkiError,
-    },
-    /// The certificate is another member's or another cluster's.
-    #[error("the certificate in {dir} is for {found}, the configuration says {expected}: copy the right folder")]
-    WrongIdentity {
-        /// The folder.
-        dir: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Whose it should be.
-        expected: String,
-    },
     /// The data folder cannot be used.
     #[error("the data folder cannot be used")]
     Store(#[from] twinbox_replication_store::StoreError),
     /// Raft's data cannot be used.
     #[error("the role manager cannot start")]
     Roles(#[from] twinbox_roles::RolesError),
-    /// A prompt is missing or unreadable.
-    #[error("the prompts cannot be used")]
-    Prompts(#[from] twinbox_prompts::PromptError),
     /// RTP cannot start.
     #[error("the media engine cannot start")]
     Media(#[from] twinbox_media::MediaError),

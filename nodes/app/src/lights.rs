@@ -1,24 +1,34 @@
 //! Carries message lights from the notifier to the SIP doors: unsolicited NOTIFYs leave here, those in dialogs leave
 //! through the node that holds the dialog (rule E2).
+//!
+//! Another node acts under the lease of the holder (rule R6) without seeing its gate. It may do so until a moment that
+//! both know to be within the lease: the holder asks what time it is there, then looks at its gate, which closes a
+//! margin before the lease is out, then asks for the change; whatever leaves within that margin *of the time it was
+//! told* leaves within the lease, however long the question was on its way or waited for a connection. A node that
+//! knows of a newer epoch, or whose asker has gone, sends nothing more. What remains: after a duty is handed over early,
+//! a datagram may still leave for as long as the news takes, at most that margin; its epoch tells it.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Response, Status, transport::Channel};
 use tracing::debug;
 use twinbox_calls::{Calls, NotifyError};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Epoch, MailboxId, NodeName};
 use twinbox_mailbox::Lights;
-use twinbox_notifier::{Guard, Light, LightSender, SendError};
-use twinbox_roles::Duty;
+use twinbox_notifier::{Guard, Light, LightSender, SendError, Target};
+use twinbox_roles::{Duty, MemberKind};
 use twinbox_sip::mwi::Summary;
-use twinbox_wire::admin::{LightChange, node_info_client::NodeInfoClient};
+use twinbox_wire::admin::{ClockRequest, LightChange, node_info_client::NodeInfoClient};
 
 use crate::{members::Others, node::Node};
 
 /// How long another node may take to tell its subscribers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take to say what time it is.
+const CLOCK_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is asked at once when a question took longer on its way than the margin.
+const TRIES: usize = 3;
 
 /// The way to the lamps.
 #[derive(Clone)]
@@ -32,28 +42,12 @@ impl Lamps {
     pub fn new(node: Arc<Node>, others: Arc<Others>) -> Self {
         Self { node, others }
     }
-}
 
-impl LightSender for Lamps {
-    async fn send(&self, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
-        let calls = open_door(&self.node)?;
-        let (body, epoch) = (body(light.lights), epoch.to_string());
-        let mut outcome = Ok(());
-        for trunk in calls.notify_trunks() {
-            let guard = guard.clone();
-            let sent =
-                calls.send_unsolicited_notify(&trunk, &light.number, &body, &epoch, move || guard.allows()).await;
-            if let Err(error) = sent {
-                debug!(trunk, %error, "a message light was not delivered");
-                outcome = Err(send_error(error));
-            }
-        }
-        outcome
-    }
-
-    async fn changed(&self, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
-        let margin = self.node.config.cluster.timing.margin;
-        let change = LightChange {
+    /// Has another node tell its subscribers.
+    async fn ask(&self, to: &NodeName, light: &Light, epoch: &Epoch, guard: &Guard) -> Result<(), SendError> {
+        let way = self.others.nodes().into_iter().find(|(name, _)| name == to);
+        let (_, channel) = way.ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))?;
+        let mut change = LightChange {
             mailbox: light.mailbox.to_bytes().to_vec().into(),
             number: light.number.clone(),
             new: light.lights.new,
@@ -62,58 +56,134 @@ impl LightSender for Lamps {
             epoch_number: epoch.number,
             holder: epoch.node.to_string(),
             // The gate closes that long before the lease is out.
-            valid_ms: u32::try_from(margin.as_millis()).unwrap_or(u32::MAX),
+            valid_ms: u32::try_from(self.node.config.cluster.timing.margin.as_millis()).unwrap_or(u32::MAX),
+            clock_ns: 0,
         };
-        let mut asked = JoinSet::new();
-        for (_, channel) in self.others.nodes() {
+        let mut outcome = Ok(());
+        for _ in 0..TRIES {
+            let mut client = NodeInfoClient::<Channel>::new(channel.clone());
+            change.clock_ns = within(CLOCK_WITHIN, client.clock(ClockRequest {})).await.map_err(unasked)?.boot_ns;
+            // Looked at after the answer, and after nothing else that may wait.
             if !guard.allows() {
                 return Err(SendError::NotHolder);
             }
-            asked.spawn(ask(channel, change.clone()));
-        }
-        let mut outcome = tell(&self.node, light.mailbox, light.lights, epoch, move || guard.allows()).await;
-        for answer in asked.join_all().await {
-            // A node that is away takes its subscriptions with it: its subscribers come to another one, and get
-            // the full state there.
-            if let Err(status) = answer
-                && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-            {
-                outcome = Err(SendError::Unreachable(status.message().to_owned()));
+            outcome = within(ANSWER_WITHIN, client.tell_subscribers(change.clone())).await.map(drop);
+            if !matches!(&outcome, Err(status) if status.code() == Code::OutOfRange) {
+                break;
             }
         }
-        outcome
+        outcome.map_err(unasked)
     }
 }
 
-async fn ask(channel: Channel, change: LightChange) -> Result<(), Status> {
-    let mut client = NodeInfoClient::new(channel);
-    match tokio::time::timeout(ANSWER_WITHIN, client.tell_subscribers(change)).await {
-        Ok(answer) => answer.map(drop),
-        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+impl LightSender for Lamps {
+    fn targets(&self) -> Vec<Target> {
+        let trunks = self.node.config.calls.trunks.iter().filter(|trunk| trunk.wants_lights());
+        let trunks = trunks.map(|trunk| Target::Trunk(trunk.name.clone()));
+        let nodes = self.others.nodes().into_iter().map(|(name, _)| name).chain([self.node.name.clone()]);
+        trunks.chain(nodes.map(Target::Subscribers)).collect()
+    }
+
+    async fn send(&self, target: &Target, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+        match target {
+            Target::Trunk(trunk) => {
+                let Lights { new, saved } = light.lights;
+                let (body, epoch) = (Summary { account: None, new, old: saved }.body(), epoch.to_string());
+                let calls = open_door(&self.node)?;
+                let sent =
+                    calls.send_unsolicited_notify(trunk, &light.number, &body, &epoch, move || guard.allows());
+                sent.await.map_err(|error| match error {
+                    NotifyError::NotHolder => SendError::NotHolder,
+                    NotifyError::Refused(_) => SendError::Refused(error.to_string()),
+                    error => SendError::Unreachable(error.to_string()),
+                })
+            }
+            Target::Subscribers(node) if *node == self.node.name => {
+                tell(&self.node, light.mailbox, light.lights, epoch, move || guard.allows()).await
+            }
+            Target::Subscribers(node) => self.ask(node, light, epoch, &guard).await,
+        }
     }
 }
 
-/// Does for the holder of the duty what it asked: tells the subscribers whose dialogs are here. Refused from a
-/// holder of an older epoch than this node has seen; what the epoch allows ends `valid_ms` after the receipt.
-pub async fn tell_for(node: &Node, from: &NodeName, change: LightChange) -> Result<(), Status> {
-    let received = BootInstant::now();
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    let late = |_| Err(Status::deadline_exceeded("no answer in time"));
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(late).map(Response::into_inner)
+}
+
+/// Why another node has not told all its subscribers.
+fn unasked(status: Status) -> SendError {
+    let what = status.message().to_owned();
+    match status.code() {
+        Code::Aborted | Code::OutOfRange | Code::PermissionDenied => SendError::Incomplete(what),
+        Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => SendError::Refused(what),
+        // It may live and keep its dialogs all the while: it is told when it answers again.
+        _ => SendError::Unreachable(what),
+    }
+}
+
+/// Does for the holder of the duty what it asked: tells the subscribers whose dialogs are here. Refused from whoever
+/// is no node that this one knows of, and in an epoch older than one that this node knows of; what the holder allows ends
+/// `valid_ms` after the time that it was told, and when it does not wait for the answer any more.
+pub async fn tell_for(node: &Arc<Node>, from: &NodeName, change: LightChange) -> Result<(), Status> {
     let invalid = |what: &str| Status::invalid_argument(format!("a light change without {what}"));
     let mailbox = MailboxId::from_slice(&change.mailbox).ok_or_else(|| invalid("a mailbox"))?;
     let holder: NodeName = change.holder.parse().map_err(|_| invalid("a holder"))?;
-    if holder != *from {
-        return Err(Status::permission_denied(format!("{from} does not speak for {holder}")));
+    let known = node.roles.members().borrow().iter().any(|m| m.name == *from && m.kind == MemberKind::Node);
+    if holder != *from || !known {
+        return Err(Status::permission_denied(format!("{from} does not speak for {holder}, or is no node here")));
     }
     let epoch = Epoch { generation: change.generation, number: change.epoch_number, node: holder };
-    let view = node.roles.watch();
-    let newest = view.borrow().duties.iter().find(|d| d.duty == Duty::Notifier).and_then(|duty| duty.epoch.clone());
-    if newest.is_some_and(|newest| newest > epoch) {
+    let permit = Permit {
+        since: BootInstant::from_nanos(change.clock_ns),
+        valid: Duration::from_millis(u64::from(change.valid_ms)).min(node.config.cluster.timing.margin),
+    };
+    if !permit.allows(BootInstant::now()) {
+        return Err(Status::out_of_range("the change was too long on its way: the lease may be out"));
+    }
+    if !is_newest(node, &epoch) {
         return Err(Status::permission_denied(format!("epoch {epoch} is over")));
     }
-    let until = received + Duration::from_millis(u64::from(change.valid_ms));
+    let asker = Arc::new(());
+    let guard = {
+        let (node, epoch, asked) = (node.clone(), epoch.clone(), Arc::downgrade(&asker));
+        move || asked.strong_count() > 0 && permit.allows(BootInstant::now()) && is_newest(&node, &epoch)
+    };
     let lights = Lights { new: change.new, saved: change.saved };
-    tell(node, mailbox, lights, &epoch, move || BootInstant::now() < until)
-        .await
-        .map_err(|error| Status::aborted(error.to_string()))
+    let told = tell(node, mailbox, lights, &epoch, guard).await;
+    // Dropped earlier with this call when the holder gives up waiting.
+    drop(asker);
+    told.map_err(|error| match error {
+        SendError::Refused(what) => Status::failed_precondition(what),
+        SendError::Unreachable(what) => Status::unavailable(what),
+        error => Status::aborted(error.to_string()),
+    })
+}
+
+/// The right to send under another node's lease.
+#[derive(Debug, Clone, Copy)]
+struct Permit {
+    /// When this node said what time it is.
+    since: BootInstant,
+    valid: Duration,
+}
+
+impl Permit {
+    /// A time that is still to come was said before the machine was started anew.
+    fn allows(&self, now: BootInstant) -> bool {
+        self.since <= now && now.since(self.since) < self.valid
+    }
+}
+
+/// Whether this node knows of no newer epoch of the duty.
+fn is_newest(node: &Node, epoch: &Epoch) -> bool {
+    let view = node.roles.watch();
+    let view = view.borrow();
+    let newest = view.duties.iter().find(|d| d.duty == Duty::Notifier).and_then(|duty| duty.epoch.as_ref());
+    newest.is_none_or(|newest| newest <= epoch)
 }
 
 /// Tells the subscribers whose dialogs this node holds.
@@ -122,33 +192,45 @@ async fn tell(
     mailbox: MailboxId,
     lights: Lights,
     epoch: &Epoch,
-    guard: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    guard: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<(), SendError> {
-    let calls = open_door(node)?;
-    let (body, epoch) = (body(lights), epoch.to_string());
-    let mut outcome = Ok(());
-    for subscription in calls.subscriptions(mailbox) {
-        match calls.notify_in_dialog(subscription.id, &body, &epoch, guard.clone()).await {
-            // Whoever hung up, or does not know the dialog any more, is not waiting for a light.
-            Ok(()) | Err(NotifyError::Ended(_) | NotifyError::Refused(481)) => {}
-            Err(error) => outcome = Err(send_error(error)),
+    let told = open_door(node)?.tell_subscribers(mailbox, lights, &epoch.to_string(), guard).await;
+    told.map_err(|error| {
+        debug!(%mailbox, %error, "a subscriber was not told");
+        match error {
+            NotifyError::NotHolder => SendError::NotHolder,
+            NotifyError::Refused(_) => SendError::Refused(error.to_string()),
+            error => SendError::Incomplete(error.to_string()),
         }
-    }
-    outcome
+    })
 }
 
 fn open_door(node: &Node) -> Result<Calls, SendError> {
     node.calls().ok_or_else(|| SendError::Unreachable("the SIP door is not open".to_owned()))
 }
 
-fn body(lights: Lights) -> String {
-    Summary { account: None, new: lights.new, old: lights.saved }.body()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn send_error(error: NotifyError) -> SendError {
-    match error {
-        NotifyError::NotHolder => SendError::NotHolder,
-        NotifyError::Refused(_) => SendError::Refused(error.to_string()),
-        error => SendError::Unreachable(error.to_string()),
+    #[test]
+    fn another_nodes_lease_is_used_only_within_the_margin_of_the_time_it_was_told() {
+        let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
+        let permit = Permit { since: at(1_000), valid: Duration::from_millis(50) };
+        for (now, allowed) in [(999, false), (1_000, true), (1_049, true), (1_050, false), (9_000, false)] {
+            assert_eq!(permit.allows(at(now)), allowed, "{now}");
+        }
+        // A question that waited for a connection since before the machine was started anew, or shows no time at all.
+        assert!(!Permit { since: at(7_000), ..permit }.allows(at(100)));
+        assert!(!Permit { since: at(0), ..permit }.allows(at(100)));
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_asked_keeps_its_dialogs_and_is_told_later() {
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown] {
+            assert!(matches!(unasked(Status::new(code, "")), SendError::Unreachable(_)), "{code}");
+        }
+        assert!(matches!(unasked(Status::aborted("")), SendError::Incomplete(_)));
+        assert!(matches!(unasked(Status::failed_precondition("")), SendError::Refused(_)));
     }
 }

@@ -4,8 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// What libraries may say at most: the SIP stack logs whole messages, and with them numbers, at `info`.
-const LIBRARIES: [&str; 5] = ["rsipstack=off", "openraft=warn", "h2=warn", "hyper=warn", "sled=warn"];
+/// What libraries may say at most. Raft retries what it complains of; what matters of it the role manager says.
+const LIBRARIES: [&str; 5] = ["openraft=error", "openraft::raft::api=off", "h2=warn", "hyper=warn", "sled=warn"];
 
 /// Sets up logging for this process, once.
 pub fn start(config: &LogConfig) {

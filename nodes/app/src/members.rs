@@ -14,7 +14,7 @@ use twinbox_ids::{Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
 use twinbox_roles::{MemberAddress, MemberKind, Roles};
 use twinbox_wire::admin::{
-    self, Done, LightChange, NodeInfoReply, NodeInfoRequest,
+    self, ClockReply, ClockRequest, Done, LightChange, NodeInfoReply, NodeInfoRequest,
     node_info_client::NodeInfoClient,
     node_info_server::{NodeInfo, NodeInfoServer},
 };
@@ -114,6 +114,11 @@ impl NodeInfo for Service {
     async fn show(&self, request: Request<NodeInfoRequest>) -> Result<Response<NodeInfoReply>, Status> {
         self.admit(&request)?;
         Ok(Response::new(self.facts.show()))
+    }
+
+    async fn clock(&self, request: Request<ClockRequest>) -> Result<Response<ClockReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(ClockReply { boot_ns: BootInstant::now().as_nanos() }))
     }
 
     async fn tell_subscribers(&self, request: Request<LightChange>) -> Result<Response<Done>, Status> {

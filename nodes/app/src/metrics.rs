@@ -14,7 +14,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use twinbox_calls::Histogram;
+use twinbox_media::BOUNDS_US;
 
 use crate::{AppError, alive, certificates, health::Health, members::NodeFacts, node::Node};
 
@@ -100,8 +100,11 @@ fn render(pages: &Pages) -> String {
     page.gauge(
         "twinbox_certificate_expires_seconds",
         "Until a certificate ends; the node's own is renewed at two thirds of its life.",
-        [("node", pages.node.tls.expires()), ("authority", pages.node.tls.authority_expires())]
-            .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
+        [
+            ("node", pages.node.config.cluster.tls.expires()),
+            ("authority", pages.node.config.cluster.tls.authority_expires()),
+        ]
+        .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
     );
     let view = pages.node.roles.watch().borrow().clone();
     page.gauge(
@@ -138,8 +141,12 @@ fn render(pages: &Pages) -> String {
             "What happened at the SIP door.",
             stats.counters.iter().map(|(name, count)| (format!("what=\"{name}\""), *count as f64)),
         );
-        page.histogram("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time);
-        page.histogram("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time);
+        for (name, help, times) in [
+            ("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time),
+            ("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time),
+        ] {
+            page.histogram(name, help, times.bounds_us, &times.counts, times.sum_us);
+        }
     }
     page.gauge(
         "twinbox_media_still_seconds",
@@ -155,6 +162,18 @@ fn render(pages: &Pages) -> String {
             ("direction=\"out\"".to_owned(), media.sent as f64),
         ],
     );
+    page.counter(
+        "twinbox_rtp_dropped_total",
+        "RTP packets thrown away, by cause.",
+        [
+            ("cause=\"stranger\"".to_owned(), media.dropped.strangers as f64),
+            ("cause=\"malformed\"".to_owned(), media.dropped.malformed as f64),
+            ("cause=\"codec\"".to_owned(), media.dropped.codec as f64),
+        ],
+    );
+    let late = &media.lateness;
+    let help = "How late packets were handled, by the RTP clock.";
+    page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
     page.0
 }
 
@@ -182,15 +201,17 @@ impl Page {
         }
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    /// `counts[i]` values were at most `bounds_us[i]` microseconds and above the bound before; the last count has
+    /// those above all bounds.
+    fn histogram(&mut self, name: &str, help: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
         self.head(name, help, "histogram");
         let mut seen = 0;
-        for (i, count) in histogram.counts.iter().enumerate() {
+        for (i, count) in counts.iter().enumerate() {
             seen += count;
-            let bound = histogram.bounds_us.get(i).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+            let bound = bounds_us.get(i).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
             self.line(&format!("{name}_bucket"), &format!("le=\"{bound}\""), seen as f64);
         }
-        self.line(&format!("{name}_sum"), "", histogram.sum_us as f64 / 1e6);
+        self.line(&format!("{name}_sum"), "", sum_us as f64 / 1e6);
         self.line(&format!("{name}_count"), "", seen as f64);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,17 +12,16 @@ use twinbox_ids::{Incarnation, NodeName};
 use twinbox_mailstore::{Mailstore, Settings};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_notifier::{Notifier, Policy};
-use twinbox_pki::NodeIdentity;
-use twinbox_prompts::Prompts;
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
 
 use crate::{
-    AppError, alive,
+    AppError,
     admin::{AdminService, AdminSocket},
-    config::NodeConfig,
+    alive,
     certificates::{Care, Signer},
+    config::NodeConfig,
     health::Health,
     init::FOUNDER_MARK,
     joining::Host,
@@ -47,8 +46,6 @@ pub struct Node {
     pub config: NodeConfig,
     /// Records and audio.
     pub store: Store,
-    /// Its certificate.
-    pub tls: Arc<NodeIdentity>,
     /// The other nodes.
     pub peers: Peers,
     /// Who does what.
@@ -57,9 +54,8 @@ pub struct Node {
     pub mailstore: Mailstore,
     /// RTP.
     pub media: Engine,
-    /// What is said on the telephone.
-    pub prompts: Arc<Prompts>,
     calls: RwLock<Option<Calls>>,
+    notifier: Mutex<Option<Notifier>>,
 }
 
 /// What closing may take beside the end of the calls.
@@ -77,14 +73,14 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     allow_open_files(config.calls.max_calls);
 
     // Bind: whatever is taken or wrong stops the start here.
-    let tls = peering::identity(&config.cluster, &config.name)?;
-    let peer_listener = PeerListener::bind(config.cluster.bind, tls.clone()).await?;
+    let tls = config.cluster.tls.clone();
+    let peer_listener = PeerListener::bind(&config.cluster).await?;
     let metrics_listener = match config.metrics {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
     let admin_socket = AdminSocket::bind(&config.admin_socket)?;
-    let node = Arc::new(Node::build(config, &peer_listener).await?);
+    let node = Arc::new(Node::build(config).await?);
     // What a former life was recording when it was killed becomes messages before new calls come.
     match node.mailstore.file_own_leftovers().await {
         Ok(filed) if filed.is_empty() => {}
@@ -101,8 +97,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     let stop_peers = peer_listener.stop();
     let cluster = &node.config.cluster;
     let signer = Arc::new(Signer::new(tls.clone(), &cluster.tls_dir, &node.config.seal_secret));
-    let host =
-        Arc::new(Host { cluster: cluster.clone(), roles: node.roles.clone(), signer: signer.clone() });
+    let host = Arc::new(Host { cluster: cluster.clone(), roles: node.roles.clone(), signer: signer.clone() });
     let services = NodeServices { peers: node.peers.clone(), signer: signer.clone(), host: host.clone() };
     tasks.spawn(peer_listener.serve(
         node.roles.service(),
@@ -111,10 +106,8 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     ));
     node.peers.start();
     let others = Arc::new(Others::new(&node.name, &node.roles, &tls));
-    let lamps = Lamps::new(node.clone(), others.clone());
-    let notifier =
-        Notifier::start(node.mailstore.clone(), node.roles.gate(Duty::Notifier), lamps, Policy::default());
-    tasks.spawn(health.clone().watch(node.clone(), stop.clone()));
+    node.start_notifier(Lamps::new(node.clone(), others.clone()));
+    tasks.spawn(health.clone().watch(node.clone(), others.clone(), stop.clone()));
     tasks.spawn(orphans::watch(node.clone(), stop.clone()));
     tasks.spawn(prompts::watch(node.clone(), prompts_watch, stop.clone()));
     tasks.spawn(forget_founding(node.clone(), stop.clone()));
@@ -127,8 +120,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
         nodes.for_each(|m| peers.add(PeerAddress { name: m.name.clone(), address: m.address.clone() }));
     };
     tasks.spawn(learned::watch(cluster.clone(), node.roles.clone(), tell, stop.clone()));
-    let care =
-        Care { tls, tls_dir: cluster.tls_dir.clone(), signer: Some(signer), roles: node.roles.clone() };
+    let care = Care { tls, tls_dir: cluster.tls_dir.clone(), signer: Some(signer), roles: node.roles.clone() };
     tasks.spawn(care.watch(stop.clone()));
     tasks.spawn(AdminService::new(node.clone(), facts, others, host).serve(admin_socket, stop.clone()));
     let manager = Arc::new(Manager::of_environment());
@@ -147,7 +139,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     if let Some(calls) = &calls {
         calls.leave();
     }
-    drop(notifier);
+    node.stop_notifier();
     node.roles.shutdown().await;
     if let Some(calls) = calls {
         tokio::select! {
@@ -166,12 +158,13 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Every call has a socket: asks for as many open files as `max_calls` may need, within what the system allows.
+/// A call that is recorded has a socket and two files here, and its copy two files at the peer: asks for as many
+/// open files as `max_calls` may need, within what the system allows.
 fn allow_open_files(max_calls: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// For all that is not a call: the store, peers, listeners, administrators.
     const BESIDE_CALLS: u64 = 1_024;
-    let needed = BESIDE_CALLS + 2 * max_calls as u64;
+    let needed = BESIDE_CALLS + 5 * max_calls as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {
         return;
@@ -194,7 +187,7 @@ async fn idle(calls: &Calls) {
 }
 
 impl Node {
-    async fn build(config: NodeConfig, listener: &PeerListener) -> Result<Self, AppError> {
+    async fn build(config: NodeConfig) -> Result<Self, AppError> {
         let name = config.name.clone();
         let incarnation = Incarnation::random();
         let cluster = &config.cluster;
@@ -216,7 +209,7 @@ impl Node {
                     .map(|m| PeerAddress { name: m.name.clone(), address: m.address.clone() })
                     .collect(),
                 ack_timeout: cluster.ack_timeout,
-                tls: listener.tls(),
+                tls: cluster.tls.clone(),
             },
             store.clone(),
         );
@@ -227,7 +220,6 @@ impl Node {
             incarnation,
             &config.data_dir.join("raft"),
             config.data_dir.join(FOUNDER_MARK).exists(),
-            listener.tls(),
         )
         .await?;
         let mut settings = Settings::new(name.clone(), incarnation, nodes.len() as u64);
@@ -236,7 +228,6 @@ impl Node {
         settings.min_pin_length = config.voicemail.min_pin_length;
         settings.pin_cost = config.voicemail.pin_cost;
         let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
-        let prompts = Arc::new(Prompts::load(config.prompts.dir.as_deref(), &config.voicemail.language)?);
         let mut media = MediaConfig::new(config.rtp.bind, config.rtp.ports.clone());
         media.threads = config.rtp.threads;
         media.media_timeout = config.rtp.timeout.unwrap_or_default();
@@ -246,14 +237,29 @@ impl Node {
             incarnation,
             config,
             store,
-            tls: listener.tls(),
             peers,
             roles,
             mailstore,
             media,
-            prompts,
             calls: RwLock::new(None),
+            notifier: Mutex::new(None),
         })
+    }
+
+    /// Starts the duty's task; one that ended is replaced. It acts only while this node holds the lease.
+    pub fn start_notifier(&self, lamps: Lamps) {
+        let gate = self.roles.gate(Duty::Notifier);
+        let notifier = Notifier::start(self.mailstore.clone(), gate, lamps, Policy::default());
+        *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Some(notifier);
+    }
+
+    fn stop_notifier(&self) {
+        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether the duty's task is there, holding the duty or waiting for it.
+    pub fn notifier_runs(&self) -> bool {
+        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Notifier::is_running)
     }
 
     /// The SIP door, while it is open.
@@ -277,7 +283,7 @@ impl Node {
             node: self.name.clone(),
             incarnation: self.incarnation,
             mailstore: self.mailstore.clone(),
-            prompts: self.prompts.clone(),
+            prompts: self.config.prompts.clone(),
             media: self.media.clone(),
         };
         let calls = Calls::start(config, deps).await?;

@@ -29,7 +29,7 @@ pub async fn watch(node: Arc<Node>, stop: CancellationToken) {
         }
         let now = BootInstant::now();
         for peer in node.peers.status() {
-            let unheard = peer.last_ack_ms.map_or_else(|| now.since(started), Duration::from_millis);
+            let unheard = peer.last_heard_ms.map_or_else(|| now.since(started), Duration::from_millis);
             if unheard <= patience {
                 filed.remove(&peer.name);
             } else if filed.get(&peer.name).is_none_or(|at| now.since(*at) > AGAIN) {

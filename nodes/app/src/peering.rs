@@ -1,6 +1,6 @@
 //! What nodes and witnesses share: the certificate, the listener for other members, the start of the role manager.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,20 +19,6 @@ use crate::{
     learned, members,
 };
 
-/// Loads this member's certificate and checks that it is this member's of this cluster.
-pub fn identity(cluster: &ClusterConfig, own: &NodeName) -> Result<Arc<NodeIdentity>, AppError> {
-    let dir = &cluster.tls_dir;
-    let tls = NodeIdentity::load(dir).map_err(|source| AppError::Tls { dir: dir.clone(), source })?;
-    if tls.name != *own || tls.cluster != cluster.id {
-        return Err(AppError::WrongIdentity {
-            dir: dir.clone(),
-            found: format!("{} of cluster {}", tls.name, tls.cluster),
-            expected: format!("{own} of cluster {}", cluster.id),
-        });
-    }
-    Ok(Arc::new(tls))
-}
-
 /// Starts the role manager of one cluster, with its Raft data in `dir`.
 pub async fn start_roles(
     cluster: &ClusterConfig,
@@ -41,7 +27,6 @@ pub async fn start_roles(
     incarnation: Incarnation,
     dir: &Path,
     found: bool,
-    tls: Arc<NodeIdentity>,
 ) -> Result<Roles, AppError> {
     Ok(Roles::start(RolesConfig {
         node: own.clone(),
@@ -52,7 +37,7 @@ pub async fn start_roles(
         learned: learned::addresses(&learned::known(cluster)),
         dir: dir.to_owned(),
         timing: cluster.timing,
-        tls,
+        tls: cluster.tls.clone(),
         found,
     })
     .await?)
@@ -85,18 +70,14 @@ pub struct PeerListener {
 
 impl PeerListener {
     /// Binds; nothing is served yet.
-    pub async fn bind(address: SocketAddr, tls: Arc<NodeIdentity>) -> Result<Self, AppError> {
+    pub async fn bind(cluster: &ClusterConfig) -> Result<Self, AppError> {
+        let address = cluster.bind;
         let listener = TcpListener::bind(address).await.map_err(|source| AppError::Bind {
             address,
             what: "other members (cluster.bind)",
             source,
         })?;
-        Ok(Self { listener, tls, stop: CancellationToken::new() })
-    }
-
-    /// The certificate that is shown.
-    pub fn tls(&self) -> Arc<NodeIdentity> {
-        self.tls.clone()
+        Ok(Self { listener, tls: cluster.tls.clone(), stop: CancellationToken::new() })
     }
 
     /// Cancel it to end [`Self::serve`].

@@ -35,7 +35,7 @@ async fn all(node: &Node) {
         Ok(there) => there,
         Err(error) => return warn!(%error, "the custom prompts cannot be read"),
     };
-    for name in node.prompts.replaced() {
+    for name in node.config.prompts.replaced() {
         if !there.iter().any(|prompt| prompt.key.name == name && spoken(node, &prompt.key)) {
             set(node, &name, None);
         }
@@ -62,7 +62,7 @@ fn spoken(node: &Node, key: &PromptKey) -> bool {
 }
 
 fn set(node: &Node, name: &str, wav: Option<&[u8]>) {
-    match node.prompts.replace(name, wav) {
+    match node.config.prompts.replace(name, wav) {
         Ok(()) => info!(prompt = name, custom = wav.is_some(), "a prompt has changed"),
         Err(error) => warn!(prompt = name, %error, "a custom prompt cannot be played"),
     }

@@ -36,21 +36,16 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     // Bind everything before anything runs: a taken port stops the start, not a half-started witness.
     let mut listeners = Vec::new();
     for cluster in &config.clusters {
-        let tls = peering::identity(cluster, &config.name)?;
-        listeners.push((cluster, PeerListener::bind(cluster.bind, tls).await?));
+        listeners.push((cluster, PeerListener::bind(cluster).await?));
     }
     let mut served = Vec::new();
     let mut servers = JoinSet::new();
     for (cluster, listener) in listeners {
-        let roles = join(&config, cluster, &listener).await?;
+        let roles = join(&config, cluster).await?;
         let facts = Arc::new(NodeFacts::of_witness(&config.name));
-        let (stop, service) = (listener.stop(), members::Service::new(facts, listener.tls()));
-        let care = Care {
-            tls: listener.tls(),
-            tls_dir: cluster.tls_dir.clone(),
-            signer: None,
-            roles: roles.clone(),
-        };
+        let (stop, service) = (listener.stop(), members::Service::new(facts, cluster.tls.clone()));
+        let care =
+            Care { tls: cluster.tls.clone(), tls_dir: cluster.tls_dir.clone(), signer: None, roles: roles.clone() };
         servers.spawn(care.watch(stop.clone()));
         servers.spawn(learned::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
         servers.spawn(listener.serve(roles.service(), None, service));
@@ -82,14 +77,15 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
 /// answer its own certificate. The error says which does not.
 pub async fn ask_witness(config: &WitnessConfig, within: Duration) -> Result<(), String> {
     for cluster in &config.clusters {
-        let tls = peering::identity(cluster, &config.name).map_err(|error| error.to_string())?;
         let mut address = cluster.bind;
         if address.ip().is_unspecified() {
-            let local = if address.is_ipv4() { IpAddr::from([127, 0, 0, 1]) } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
+            let local =
+                if address.is_ipv4() { IpAddr::from([127, 0, 0, 1]) } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
             address.set_ip(local);
         }
         let failed = |why: String| format!("cluster {}, {address}: {why}", cluster.name);
-        let endpoint = tls.endpoint(&config.name, &address.to_string()).map_err(|error| failed(error.to_string()))?;
+        let endpoint =
+            cluster.tls.endpoint(&config.name, &address.to_string()).map_err(|error| failed(error.to_string()))?;
         let ask = async {
             let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
             NodeInfoClient::new(channel).show(NodeInfoRequest {}).await.map_err(|error| error.to_string())
@@ -102,7 +98,7 @@ pub async fn ask_witness(config: &WitnessConfig, within: Duration) -> Result<(),
     Ok(())
 }
 
-async fn join(config: &WitnessConfig, cluster: &ClusterConfig, listener: &PeerListener) -> Result<Roles, AppError> {
+async fn join(config: &WitnessConfig, cluster: &ClusterConfig) -> Result<Roles, AppError> {
     peering::start_roles(
         cluster,
         &config.name,
@@ -110,7 +106,6 @@ async fn join(config: &WitnessConfig, cluster: &ClusterConfig, listener: &PeerLi
         Incarnation::random(),
         &config.data_dir.join(cluster.id.to_string()),
         false,
-        listener.tls(),
     )
     .await
 }

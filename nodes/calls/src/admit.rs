@@ -15,6 +15,9 @@ pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE,
 /// The extensions that we know.
 const SUPPORTED: &[&str] = &["timer"];
 
+/// After so many seconds it is worth asking again whether what is broken here has been started anew.
+const BROKEN: u32 = 30;
+
 type Refusal = Box<Response>;
 
 impl Door {
@@ -75,6 +78,9 @@ impl Door {
         if self.admission.draining() {
             return refuse(&stats.refused_draining, busy(request, 10));
         }
+        if !self.deps.mailstore.accepts_calls() {
+            return refuse(&stats.refused_store, busy(request, BROKEN));
+        }
         let deposit = matches!(purpose(request, self.rules()), Purpose::Leave { .. });
         if deposit && !self.deps.mailstore.accepts_messages() {
             return refuse(&stats.refused_alone, busy(request, 5));
@@ -114,7 +120,7 @@ impl Door {
             () if !self.admission.others.take(at) => busy(request, 5),
             () if self.admission.draining() => busy(request, 10),
             () if full => busy(request, 5),
-            () if self.broken().is_some() => busy(request, 30),
+            () if self.broken().is_some() || !self.deps.mailstore.accepts_calls() => busy(request, BROKEN),
             () => capabilities(request.respond(200)),
         };
         Box::new(response)

@@ -27,7 +27,7 @@ pub use notify::{NotifyError, Subscription, SubscriptionId};
 pub use stats::{Histogram, StatsView};
 use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
-use twinbox_mailstore::Mailstore;
+use twinbox_mailstore::{Lights, Mailstore};
 use twinbox_media::Engine;
 use twinbox_prompts::Prompts;
 use twinbox_sip::transaction::Guard;
@@ -136,7 +136,7 @@ impl Calls {
             door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
         }
         door.tasks.spawn(door.clone().tick());
-        door.tasks.spawn(subscribe::expire(door.clone()));
+        door.tasks.spawn(subscribe::look_after(door.clone()));
         register::start(&door);
         for (transport, address) in &addresses {
             tracing::info!(?transport, %address, "listening for SIP");
@@ -233,21 +233,23 @@ impl Calls {
         self.door.subscriptions.all()
     }
 
-    /// Sends a NOTIFY with this body (see [`twinbox_sip::mwi::Summary`]) in the dialog of a subscription; `epoch`
-    /// goes into `X-Twinbox-Epoch`. `guard` is asked at the write of every datagram, retransmissions included
-    /// (rule R6).
-    pub async fn notify_in_dialog(
+    /// Tells those who subscribed to the light of a mailbox, and whose dialogs this node holds, what it shows. All at
+    /// once; who has accepted just that is not told again. `epoch` goes into `X-Twinbox-Epoch`. `guard` is asked at
+    /// the write of every datagram, retransmissions included (rule R6).
+    ///
+    /// Fails when not all have accepted it within 2 s; who stays silent for half a minute in all is removed.
+    pub async fn tell_subscribers(
         &self,
-        subscription: SubscriptionId,
-        body: &str,
+        mailbox: MailboxId,
+        lights: Lights,
         epoch: &str,
         guard: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<(), NotifyError> {
-        self.door.notify_in_dialog(subscription, body, epoch, Guard(Arc::new(guard))).await
+        self.door.tell_subscribers(mailbox, lights, epoch, Guard(Arc::new(guard))).await
     }
 
-    /// Sends an unsolicited NOTIFY for the mailbox with this number to a trunk; otherwise like
-    /// [`Self::notify_in_dialog`].
+    /// Sends an unsolicited NOTIFY for the mailbox with this number to a trunk, with this body (see
+    /// [`twinbox_sip::mwi::Summary`]); epoch and guard as in [`Self::tell_subscribers`].
     pub async fn send_unsolicited_notify(
         &self,
         trunk: &str,
@@ -258,11 +260,5 @@ impl Calls {
     ) -> Result<(), NotifyError> {
         let guard = Guard(Arc::new(guard));
         self.door.notify_unsolicited(trunk, mailbox_number, body, epoch, guard).await
-    }
-
-    /// The names of the trunks that want unsolicited NOTIFYs (`mwi` and `proxy` are set).
-    pub fn notify_trunks(&self) -> Vec<String> {
-        let wants = |t: &&Arc<access::Trunk>| t.config.mwi.is_some() && t.config.proxy.is_some();
-        self.door.access.iter().filter(wants).map(|t| t.config.name.clone()).collect()
     }
 }

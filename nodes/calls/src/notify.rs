@@ -10,7 +10,7 @@ use twinbox_sip::{
     uri::{HostPort, Uri},
 };
 
-use crate::{Transport, door::Door, outgoing::SendError, stats::count, wire::Flow};
+use crate::{Transport, TrunkConfig, door::Door, outgoing::SendError, stats::count, wire::Flow};
 
 /// Names the epoch under which a NOTIFY was decided, so that a receiver can tell one of an old epoch.
 pub(crate) const EPOCH_HEADER: &str = "X-Twinbox-Epoch";
@@ -66,6 +66,13 @@ impl From<SendError> for NotifyError {
             SendError::Withdrawn => Self::NotHolder,
             SendError::Unreachable(what) => Self::Unreachable(what),
         }
+    }
+}
+
+impl TrunkConfig {
+    /// Whether it wants unsolicited NOTIFYs: `mwi` and `proxy` are set.
+    pub fn wants_lights(&self) -> bool {
+        self.mwi.is_some() && self.proxy.is_some()
     }
 }
 

@@ -104,7 +104,7 @@ counters! {
     refused_alone,
     /// 503: no RTP port is free.
     refused_no_port,
-    /// 500: the store does not answer.
+    /// 500 and 503: the store does not answer, or takes no more writes.
     refused_store,
     /// 404: no such mailbox.
     refused_unknown_mailbox,
@@ -138,7 +138,7 @@ counters! {
     filed_alone,
     /// Recordings that could not be filed.
     filed_not,
-    /// BYEs answered 500 because filing took too long (rule A1).
+    /// BYEs answered 500 because filing took too long, failed or lost some of what was said (rule A1).
     byes_unacknowledged,
     /// NOTIFYs that were accepted.
     notifies_sent,

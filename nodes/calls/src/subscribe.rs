@@ -1,14 +1,22 @@
 //! Subscriptions to message lights (RFC 6665, RFC 3842): answered at once by this node, from its own store, with the
-//! full state (rule E2); changes are told by the notifier through [`Door::notify_in_dialog`].
+//! full state (rule E2); changes are told by the notifier through [`Door::tell_subscribers`].
+//!
+//! An answer out of a store that lags behind would stay wrong: the notifier told that change before, and does not
+//! know of the new subscriber. So, as long as the store's word is the last one in a dialog, the answer is given again,
+//! in full, when the store has caught up. What the notifier said last is never corrected by the store.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
+use twinbox_mailstore::{Lights, LightsChange};
 use twinbox_sip::{
     Method, Request,
     dialog::Dialog,
@@ -31,6 +39,13 @@ const USUAL: u32 = 3_600;
 const LONGEST: u32 = 86_400;
 const SHORTEST: u32 = 60;
 
+/// Whoever answers nothing for so long is gone: a little less than a transaction lasts (timer F).
+const GONE_AFTER: Duration = Duration::from_secs(31);
+/// How long the notifier is kept waiting for the answers of all subscribers to a light.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How often what has expired, or was answered too early, is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The subscriptions whose dialogs this node holds.
 pub(crate) struct Subscriptions {
     held: Mutex<Held>,
@@ -51,6 +66,70 @@ struct Entry {
     flow: Flow,
     trunk: Arc<Trunk>,
     until: BootInstant,
+    /// How many NOTIFYs there were.
+    words: u64,
+    /// What the latest of them said.
+    last: Option<Word>,
+    /// When it was last heard of.
+    heard: BootInstant,
+    /// When the first NOTIFY left that it has not answered, nor any after it.
+    unanswered: Option<BootInstant>,
+}
+
+/// The latest that was said in a dialog.
+struct Word {
+    lights: Lights,
+    by: Speaker,
+    answer: Answer,
+}
+
+/// Whose word it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    /// This node's store, as it was when there had been so many words.
+    Store {
+        words: u64,
+    },
+    Notifier,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Awaited,
+    Accepted,
+    Failed,
+}
+
+/// Something to be said.
+struct Saying {
+    lights: Lights,
+    by: Speaker,
+    epoch: String,
+    guard: Option<Guard>,
+    /// The subscription ends with it.
+    last: bool,
+}
+
+/// Whose lights changed.
+#[derive(Default)]
+struct Changed {
+    everything: bool,
+    mailboxes: BTreeSet<MailboxId>,
+}
+
+impl Changed {
+    fn add(&mut self, change: LightsChange) {
+        match change {
+            LightsChange::Everything => self.everything = true,
+            LightsChange::Mailbox(mailbox) => {
+                self.mailboxes.insert(mailbox);
+            }
+        }
+    }
+
+    fn covers(&self, mailbox: MailboxId) -> bool {
+        self.everything || self.mailboxes.contains(&mailbox)
+    }
 }
 
 impl Subscriptions {
@@ -103,6 +182,56 @@ impl Subscriptions {
         held.by_dialog.retain(|_, held| *held != id);
     }
 
+    /// Those that the store spoke to last, among the changed ones.
+    fn answered_early(&self, changed: &Changed) -> Vec<SubscriptionId> {
+        let store = |e: &Entry| e.last.as_ref().is_some_and(|word| matches!(word.by, Speaker::Store { .. }));
+        let held = lock(&self.held);
+        held.by_id.iter().filter(|(_, e)| changed.covers(e.mailbox) && store(e)).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes the notifier's word for a light, if the subscriber has it already or is being told.
+    fn has(&self, id: SubscriptionId, lights: Lights) -> Option<Result<(), NotifyError>> {
+        let mut held = lock(&self.held);
+        let Some(entry) = held.by_id.get_mut(&id) else { return Some(Err(NotifyError::Ended(id))) };
+        let word = entry.last.as_mut().filter(|word| word.lights == lights && word.answer != Answer::Failed)?;
+        word.by = Speaker::Notifier;
+        Some(if word.answer == Answer::Accepted { Ok(()) } else { Err(NotifyError::Timeout) })
+    }
+
+    /// Notes what became of the NOTIFY with this number, made at `began`. `left`: a datagram was sent.
+    fn settle(
+        &self,
+        id: SubscriptionId,
+        number: u64,
+        began: BootInstant,
+        left: bool,
+        sent: &Result<u16, SendError>,
+    ) {
+        let now = BootInstant::now();
+        let mut held = lock(&self.held);
+        let Some(entry) = held.by_id.get_mut(&id) else { return };
+        if let Some(word) = entry.last.as_mut().filter(|_| entry.words == number) {
+            word.answer = if matches!(sent, Ok(200..=299)) { Answer::Accepted } else { Answer::Failed };
+        }
+        let gone = match sent {
+            Ok(code) => {
+                entry.heard = now;
+                entry.unanswered = None;
+                ends_subscription(*code)
+            }
+            Err(SendError::Withdrawn) if !left => false,
+            // Withdrawn early because the right to send it ended, it is silence all the same, and adds up.
+            Err(_) => {
+                let since = *entry.unanswered.get_or_insert(began);
+                now.since(since.max(entry.heard)) >= GONE_AFTER
+            }
+        };
+        drop(held);
+        if gone {
+            self.remove(id);
+        }
+    }
+
     fn expired(&self, now: BootInstant) -> Vec<SubscriptionId> {
         lock(&self.held).by_id.iter().filter(|(_, e)| e.until <= now).map(|(id, _)| *id).collect()
     }
@@ -149,7 +278,8 @@ pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
     let key = (dialog.call_id.clone(), dialog.local_tag.clone());
     let (flow, trunk) = (arrival.flow.clone(), arrival.trunk.clone());
     let until = BootInstant::now() + Duration::from_secs(u64::from(seconds));
-    let entry = Entry { mailbox, number, dialog, flow, trunk, until };
+    let (words, last, heard, unanswered) = (0, None, arrival.at, None);
+    let entry = Entry { mailbox, number, dialog, flow, trunk, until, words, last, heard, unanswered };
     let Some(id) = door.subscriptions.add(key, entry) else {
         return refuse(request.respond(503).with("Retry-After", "60"));
     };
@@ -182,6 +312,8 @@ pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
             let until = BootInstant::now() + Duration::from_secs(u64::from(seconds));
             if let Some(entry) = lock(&door.subscriptions.held).by_id.get_mut(&id) {
                 entry.until = until;
+                entry.heard = BootInstant::now();
+                entry.unanswered = None;
                 entry.flow = arrival.flow.clone();
             }
             let door = door.clone();
@@ -215,17 +347,37 @@ async fn answer(door: &Arc<Door>, arrival: &Arrival, id: SubscriptionId, seconds
     }
 }
 
-/// Ends what is not refreshed, until told to stop.
-pub(crate) async fn expire(door: Arc<Door>) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = door.stop.cancelled() => return,
-        }
-        for id in door.subscriptions.expired(BootInstant::now()) {
-            let ending = door.clone();
-            door.tasks.spawn(async move { ending.notify_state(id, true).await });
+/// Whether whoever answers a NOTIFY so has no subscription any more (RFC 5057 section 5.1, RFC 6665 section 4.2.2).
+fn ends_subscription(code: u16) -> bool {
+    matches!(code, 404 | 405 | 408 | 410 | 416 | 480..=485 | 489 | 501 | 604)
+}
+
+/// Ends what is not refreshed, and answers again what was answered before the store had caught up; until told to stop.
+pub(crate) fn look_after(door: Arc<Door>) -> impl Future<Output = ()> {
+    // Watched before anything is answered.
+    let mut changes = door.deps.mailstore.watch_lights();
+    async move {
+        let mut interval = tokio::time::interval(LOOK);
+        // Between one look and two old: time for the notifier, whose word is preferred.
+        let (mut fresh, mut ripe) = (Changed::default(), Changed::default());
+        loop {
+            tokio::select! {
+                Some(change) = changes.next() => {
+                    fresh.add(change);
+                    continue;
+                }
+                _ = interval.tick() => {}
+                () = door.stop.cancelled() => return,
+            }
+            for id in door.subscriptions.expired(BootInstant::now()) {
+                let ending = door.clone();
+                door.tasks.spawn(async move { ending.notify_state(id, true).await });
+            }
+            for id in door.subscriptions.answered_early(&ripe) {
+                let correcting = door.clone();
+                door.tasks.spawn(async move { correcting.correct(id).await });
+            }
+            ripe = std::mem::take(&mut fresh);
         }
     }
 }
@@ -233,60 +385,117 @@ pub(crate) async fn expire(door: Arc<Door>) {
 impl Door {
     /// Tells the state of the light as this node's own store has it. `last`: the subscription ends with it.
     async fn notify_state(self: &Arc<Self>, id: SubscriptionId, last: bool) -> Result<(), NotifyError> {
-        let (mailbox, number, near) = {
+        let (mailbox, words) = {
             let held = lock(&self.subscriptions.held);
             let entry = held.by_id.get(&id).ok_or(NotifyError::Ended(id))?;
-            (entry.mailbox, entry.number.clone(), entry.flow.clone())
+            (entry.mailbox, entry.words)
         };
         let lights = self.deps.mailstore.lights(mailbox).await.unwrap_or_else(|error| {
             tracing::error!(%error, %mailbox, "a message light cannot be counted");
             Default::default()
         });
-        let account = Some(format!("sip:{number}@{}", near.advertised()));
-        let body = Summary { account, new: lights.new, old: lights.saved }.body();
-        self.notify(id, &body, "", None, last).await
+        let (by, epoch) = (Speaker::Store { words }, String::new());
+        self.notify(id, Saying { lights, by, epoch, guard: None, last }).await
     }
 
-    /// Sends a NOTIFY decided by the notifier.
-    pub(crate) async fn notify_in_dialog(
+    /// Answers a SUBSCRIBE again, if the store has another answer by now and the notifier has said nothing since.
+    async fn correct(self: &Arc<Self>, id: SubscriptionId) {
+        let (mailbox, told, words) = {
+            let held = lock(&self.subscriptions.held);
+            let Some(entry) = held.by_id.get(&id) else { return };
+            let Some(word) = entry.last.as_ref().filter(|word| word.by != Speaker::Notifier) else { return };
+            (entry.mailbox, word.lights, entry.words)
+        };
+        let Ok(lights) = self.deps.mailstore.lights(mailbox).await else { return };
+        if lights != told {
+            let (by, epoch) = (Speaker::Store { words }, String::new());
+            // What does not arrive is accounted for there.
+            let _ = self.notify(id, Saying { lights, by, epoch, guard: None, last: false }).await;
+        }
+    }
+
+    /// Tells all subscribers to a light what the notifier decided; who has been told is not told again.
+    pub(crate) async fn tell_subscribers(
         self: &Arc<Self>,
-        id: SubscriptionId,
-        body: &str,
+        mailbox: MailboxId,
+        lights: Lights,
         epoch: &str,
         guard: Guard,
     ) -> Result<(), NotifyError> {
-        self.notify(id, body, epoch, Some(guard), false).await
+        let tell = |subscription: Subscription| {
+            let (door, id) = (self.clone(), subscription.id);
+            let (epoch, guard) = (epoch.to_owned(), Some(guard.clone()));
+            async move {
+                if let Some(outcome) = door.subscriptions.has(id, lights) {
+                    return outcome;
+                }
+                door.notify(id, Saying { lights, by: Speaker::Notifier, epoch, guard, last: false }).await
+            }
+        };
+        // Each on its own, and to its end even when nobody waits for it any more: who is silent is removed by that.
+        let told: Vec<_> = self.subscriptions.of(mailbox).into_iter().map(|s| self.tasks.spawn(tell(s))).collect();
+        let all = async {
+            let mut outcome = Ok(());
+            for told in told {
+                match told.await {
+                    // Who does not know the dialog any more is not waiting for a light.
+                    Ok(Ok(()) | Err(NotifyError::Ended(_))) => {}
+                    Ok(Err(NotifyError::Refused(code))) if ends_subscription(code) => {}
+                    // A refusal tells least: others are worth another try soon.
+                    Ok(Err(error)) if !matches!(error, NotifyError::Refused(_)) || outcome.is_ok() => {
+                        outcome = Err(error);
+                    }
+                    Ok(Err(_)) => {}
+                    Err(_) => outcome = Err(NotifyError::Timeout),
+                }
+            }
+            outcome
+        };
+        tokio::time::timeout(ANSWER_WITHIN, all).await.unwrap_or(Err(NotifyError::Timeout))
     }
 
-    async fn notify(
-        self: &Arc<Self>,
-        id: SubscriptionId,
-        body: &str,
-        epoch: &str,
-        guard: Option<Guard>,
-        last: bool,
-    ) -> Result<(), NotifyError> {
-        let (mut request, hop, near, trunk) = {
+    async fn notify(self: &Arc<Self>, id: SubscriptionId, saying: Saying) -> Result<(), NotifyError> {
+        let Saying { mut lights, mut by, epoch, guard, last } = saying;
+        let began = BootInstant::now();
+        let (request, hop, near, trunk, word) = {
             let mut held = lock(&self.subscriptions.held);
             let entry = held.by_id.get_mut(&id).ok_or(NotifyError::Ended(id))?;
+            // The number of the request and what it says are one: nothing older gets a higher number. So when the
+            // notifier spoke while the store was read, its word is repeated.
+            if let (Speaker::Store { words }, Some(Word { lights: newer, by: Speaker::Notifier, .. })) =
+                (by, &entry.last)
+                && entry.words > words
+            {
+                (lights, by) = (*newer, Speaker::Notifier);
+            }
+            entry.words += 1;
+            entry.last = Some(Word { lights, by, answer: Answer::Awaited });
             let mut request = entry.dialog.request(Method::Notify);
-            let left = entry.until.since(BootInstant::now()).as_secs();
+            let left = entry.until.since(began).as_secs();
             let state = match last {
                 true => "terminated;reason=timeout".to_owned(),
                 false => format!("active;expires={left}"),
             };
             request.headers.push("Subscription-State", state);
-            (request, entry.dialog.next_hop().to_owned(), entry.flow.clone(), entry.trunk.clone())
+            let account = Some(format!("sip:{}@{}", entry.number, entry.flow.advertised()));
+            let body = Summary { account, new: lights.new, old: lights.saved }.body();
+            let request = with_summary(request, &body, &epoch);
+            (request, entry.dialog.next_hop().to_owned(), entry.flow.clone(), entry.trunk.clone(), entry.words)
         };
         if last {
             self.subscriptions.remove(id);
         }
-        request = with_summary(request, body, epoch);
+        let left = Arc::new(AtomicBool::new(guard.is_none()));
+        let guard = guard.map(|guard| {
+            let left = left.clone();
+            Guard(Arc::new(move || {
+                let may = (guard.0)();
+                left.fetch_or(may, Ordering::Relaxed);
+                may
+            }))
+        });
         let sent = self.send_notify(id, request, &hop, &near, &trunk, guard).await;
-        // Whoever does not know the subscription, or does not answer, has none (RFC 6665 section 4.2.2).
-        if matches!(sent, Ok(481 | 408 | 404 | 410 | 489) | Err(SendError::TimedOut)) {
-            self.subscriptions.remove(id);
-        }
+        self.subscriptions.settle(id, word, began, left.load(Ordering::Relaxed), &sent);
         self.outcome(sent)
     }
 

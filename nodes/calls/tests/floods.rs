@@ -155,3 +155,51 @@ async fn connections_beyond_the_bound_are_refused_and_the_others_live() {
     assert_eq!(first.ask(line.request("OPTIONS", "", "")).await.code, 200);
     drop(crowd);
 }
+
+/// A node whose only trunk is 127.0.0.1: other addresses of this machine are strangers.
+async fn connect_from(address: &str, node: &Node) -> Raw {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{address}:0").parse().expect("an address")).expect("bound");
+    Raw::Tcp(Box::new((socket.connect(node.tcp).await.expect("a connection"), Default::default())))
+}
+
+#[tokio::test]
+async fn strangers_take_no_connection_from_a_trunk() {
+    let node = Node::start().await;
+    let mut strangers = Vec::new();
+    for _ in 0..200 {
+        strangers.push(connect_from("127.0.0.2", &node).await);
+    }
+    let begun = BootInstant::now();
+    while node.counter("connections_refused") < 200 - 128 {
+        assert!(begun.elapsed() < Duration::from_secs(4), "{} refused", node.counter("connections_refused"));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let mut trunk = Raw::tcp(node.tcp).await;
+    let mut line = trunk.line("trunk");
+    assert_eq!(trunk.ask(line.request("OPTIONS", "", "")).await.code, 200);
+}
+
+#[tokio::test]
+async fn a_stranger_has_five_seconds_in_all_and_gets_one_answer() {
+    let node = Node::start().await;
+    let mut curious = connect_from("127.0.0.2", &node).await;
+    let mut line = curious.line("curious");
+    let twice = line.request("OPTIONS", "", "") + &line.request("OPTIONS", "", "");
+    assert_eq!(curious.ask(twice).await.code, 403);
+    assert!(curious.next(Duration::from_secs(3)).await.is_none());
+    assert_eq!(node.counter("strangers"), 1);
+
+    // One byte a moment is no sign of good will.
+    let Raw::Tcp(slow) = connect_from("127.0.0.2", &node).await else { unreachable!() };
+    let (mut stream, _) = *slow;
+    let begun = BootInstant::now();
+    loop {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        assert!(begun.elapsed() < Duration::from_secs(8), "still listened to");
+        let ended = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut [0])).await;
+        if ended.is_ok() || stream.write_all(b"O").await.is_err() {
+            break;
+        }
+    }
+}

@@ -11,7 +11,11 @@ use std::{
 };
 
 use kit::{Line, Node, Raw, trunk};
+use tokio::task::JoinHandle;
 use twinbox_calls::NotifyError;
+use twinbox_clock::BootInstant;
+use twinbox_ids::CallId;
+use twinbox_mailstore::{Codec, Lights, RecordingMeta};
 use twinbox_sip::{Request, mwi::Summary, strict::Verdict};
 
 fn subscribe(line: &mut Line, expires: u32) -> String {
@@ -29,6 +33,30 @@ fn summary(notify: &Request) -> (u32, u32) {
     let body = String::from_utf8(notify.body.to_vec()).unwrap();
     let summary = Summary::parse(&body).unwrap_or_else(|| panic!("no summary: {body}"));
     (summary.new, summary.old)
+}
+
+/// The notifier's word: so many new, one saved.
+fn tell(
+    node: &Node,
+    new: u32,
+    guard: impl Fn() -> bool + Send + Sync + 'static,
+) -> JoinHandle<Result<(), NotifyError>> {
+    let (calls, mailbox) = (node.calls.clone(), node.mailbox);
+    tokio::spawn(async move { calls.tell_subscribers(mailbox, Lights { new, saved: 1 }, "1.7@a", guard).await })
+}
+
+/// Leaves a message.
+async fn leave(node: &Node) {
+    let meta = RecordingMeta {
+        mailbox: node.mailbox,
+        caller: None,
+        caller_name: None,
+        codec: Codec::Pcmu,
+        call: CallId::random(),
+    };
+    let live = node.mailstore.begin_recording(meta).await.expect("a recording");
+    live.append(0, bytes::Bytes::from(vec![7; 12_000])).expect("kept");
+    live.file().await.expect("filed");
 }
 
 /// Subscribes; the dialog, and the first NOTIFY.
@@ -98,30 +126,103 @@ async fn a_change_is_told_in_the_dialog_while_the_guard_allows_it() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
     let (_, first) = subscribed(&mut raw, "s1").await;
-    let id = node.calls.subscriptions(node.mailbox)[0].id;
-    let body = Summary { account: None, new: 3, old: 1 }.body();
-    let calls = node.calls.clone();
-    let told = tokio::spawn(async move { calls.notify_in_dialog(id, &body, "1.7@a", || true).await });
+    let told = tell(&node, 3, || true);
     let notify = raw.request().await;
     assert_eq!(told.await.unwrap(), Ok(()));
     assert_eq!(summary(&notify), (3, 1));
     assert_eq!(notify.headers.get("X-Twinbox-Epoch"), Some("1.7@a"));
     assert!(notify.headers.cseq() > first.headers.cseq());
 
-    let refused = node.calls.notify_in_dialog(id, "Messages-Waiting: no\r\n", "1.7@a", || false).await;
-    assert_eq!(refused, Err(NotifyError::NotHolder));
+    assert_eq!(tell(&node, 4, || false).await.unwrap(), Err(NotifyError::NotHolder));
     assert!(raw.next(Duration::from_millis(700)).await.is_none(), "nothing left");
 
     // The lease runs out between two transmissions: the repetition does not leave.
     let holds = Arc::new(AtomicBool::new(true));
-    let (calls, guard) = (node.calls.clone(), holds.clone());
-    let told = tokio::spawn(async move {
-        calls.notify_in_dialog(id, "Messages-Waiting: no\r\n", "1.7@a", move || guard.load(Ordering::SeqCst)).await
-    });
+    let guard = holds.clone();
+    let told = tell(&node, 4, move || guard.load(Ordering::SeqCst));
     assert!(matches!(raw.next(kit::PATIENCE).await, Some(Verdict::Request(_))), "sent once");
     holds.store(false, Ordering::SeqCst);
     assert_eq!(told.await.unwrap(), Err(NotifyError::NotHolder));
     assert!(raw.next(Duration::from_millis(700)).await.is_none(), "and not again");
+}
+
+/// The right to send lasts some milliseconds on a node that is not the holder: too short to wait for one after another.
+#[tokio::test]
+async fn a_deaf_subscriber_delays_no_other_and_nobody_is_told_twice() {
+    let node = Node::start().await;
+    let (mut deaf, mut alert) = (Vec::new(), Vec::new());
+    for n in 0..4 {
+        for (kind, phones) in [("deaf", &mut deaf), ("alert", &mut alert)] {
+            let mut raw = node.raw().await;
+            subscribed(&mut raw, &format!("{kind}{n}")).await;
+            phones.push(raw);
+        }
+    }
+    let brief = || {
+        let began = BootInstant::now();
+        move || began.elapsed() < Duration::from_millis(300)
+    };
+    let told = tell(&node, 3, brief());
+    for raw in &mut alert {
+        assert_eq!(summary(&raw.request().await), (3, 1));
+    }
+    assert_eq!(told.await.unwrap(), Err(NotifyError::NotHolder), "not all have answered");
+    for raw in &mut deaf {
+        assert!(matches!(raw.next(kit::PATIENCE).await, Some(Verdict::Request(_))), "all were told at once");
+    }
+    assert!(tell(&node, 3, brief()).await.unwrap().is_err());
+    for raw in &mut alert {
+        assert!(raw.next(Duration::from_millis(50)).await.is_none(), "it has that already");
+    }
+    // They hear again: nothing is missing then.
+    let told = tell(&node, 3, || true);
+    for raw in &mut deaf {
+        raw.request().await;
+        raw.request().await;
+    }
+    assert_eq!(told.await.unwrap(), Ok(()));
+}
+
+/// RFC 6665 section 4.2.2, although no NOTIFY of the notifier may be repeated for as long as a transaction lasts.
+#[tokio::test]
+async fn who_stays_silent_is_removed_however_brief_each_right_to_send_is() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    subscribed(&mut raw, "s1").await;
+    let began = BootInstant::now();
+    while tell(&node, 3, {
+        let began = BootInstant::now();
+        move || began.elapsed() < Duration::from_millis(50)
+    })
+    .await
+    .unwrap()
+    .is_err()
+    {
+        assert!(began.elapsed() < Duration::from_secs(50), "it is still there");
+    }
+    assert!(began.elapsed() > Duration::from_secs(30), "it had time to answer");
+    assert!(node.calls.subscriptions(node.mailbox).is_empty());
+}
+
+/// Whoever asks a node that lags behind gets the old state, and the notifier has told the new one before.
+#[tokio::test]
+async fn an_answer_from_a_store_that_lagged_is_given_again_when_it_has_caught_up() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let (_, first) = subscribed(&mut raw, "s1").await;
+    assert_eq!(summary(&first), (0, 0));
+    leave(&node).await;
+    let second = raw.request().await;
+    assert_eq!(summary(&second), (1, 0));
+    assert!(second.headers.cseq() > first.headers.cseq());
+    assert!(second.headers.get("X-Twinbox-Epoch").is_none(), "no word of the notifier");
+
+    // What the notifier said last is not corrected: it may know more than this store.
+    let told = tell(&node, 7, || true);
+    assert_eq!(summary(&raw.request().await), (7, 1));
+    assert_eq!(told.await.unwrap(), Ok(()));
+    leave(&node).await;
+    assert!(raw.next(Duration::from_millis(2_500)).await.is_none());
 }
 
 #[tokio::test]
@@ -129,16 +230,11 @@ async fn a_subscriber_that_knows_nothing_of_it_has_no_subscription() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
     subscribed(&mut raw, "s1").await;
-    let id = node.calls.subscriptions(node.mailbox)[0].id;
-    let calls = node.calls.clone();
-    let told =
-        tokio::spawn(async move { calls.notify_in_dialog(id, "Messages-Waiting: no\r\n", "", || true).await });
+    let told = tell(&node, 1, || true);
     let Some(Verdict::Request(notify)) = raw.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
     raw.send(&notify.respond(481).with_to_tag("x").to_bytes()).await;
-    assert_eq!(told.await.unwrap(), Err(NotifyError::Refused(481)));
+    assert_eq!(told.await.unwrap(), Ok(()), "nobody is left to be told");
     assert!(node.calls.subscriptions(node.mailbox).is_empty());
-    let again = node.calls.notify_in_dialog(id, "", "", || true).await;
-    assert_eq!(again, Err(NotifyError::Ended(id)));
 }
 
 #[tokio::test]
@@ -156,7 +252,6 @@ async fn a_trunk_is_told_without_asking_and_its_challenge_is_answered_once() {
     .await;
     let Raw::Udp(socket, _) = pbx else { unreachable!() };
     let mut pbx = Raw::Udp(socket, node.udp);
-    assert_eq!(node.calls.notify_trunks(), ["pbx"]);
     let body = Summary { account: None, new: 1, old: 0 }.body();
     let send = |body: String| {
         let calls = node.calls.clone();

@@ -2,11 +2,15 @@
 
 mod kit;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, mpsc::Receiver},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kit::{Node, PATIENCE};
 use twinbox_mailstore::Folder;
+use twinbox_media::{ChunkSink, RecordSpec, Remote, Session};
 use twinbox_phone::{
     Call, CallOptions, Codec, Digits, Direction, Ended, Offer, Phone, PhoneConfig, Target, Transport,
 };
@@ -262,4 +266,129 @@ async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_f
     assert_eq!(messages.len(), 1);
     let audio = node.mailstore.audio(&messages[0]).await.unwrap().bytes;
     assert!(audio.windows(said.len()).any(|window| window == said));
+}
+
+/// Speaks while the disk takes nothing for a moment, in which one chunk comes.
+async fn say_while_a_chunk_is_lost(node: &Node, call: &Call) {
+    let stored = || node.store.recordings().open().first().map_or(0, |(_, _, length)| *length);
+    let lose_a_chunk = async {
+        // Just after a chunk was written: the next comes in a quarter of a second.
+        let recorded = async {
+            while stored() < 6_000 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, recorded).await.expect("it is recorded");
+        let (home, away) = (node.store_dir(), node.store_dir().with_extension("away"));
+        std::fs::rename(&home, &away).expect("away");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        std::fs::rename(&away, &home).expect("back");
+    };
+    let said = speech(12, 2_500);
+    tokio::join!(say(call, &said), lose_a_chunk);
+}
+
+/// Rule A1: a message that is not whole is kept, and not acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
+    let node = Node::start().await;
+    let phone = phone(Transport::Udp).await;
+    let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&call, "#").await;
+    say_while_a_chunk_is_lost(&node, &call).await;
+    let (status, _) = call.bye().await.expect("answered");
+    assert_eq!(status, 500);
+    node.idle().await;
+    assert_eq!(node.counter("byes_unacknowledged"), 1);
+
+    // Who ends it by a key is told.
+    let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&call, "#").await;
+    say_while_a_chunk_is_lost(&node, &call).await;
+    call.send_digits("#", GAP).await.expect("digits");
+    let prompts = twinbox_prompts::Prompts::load(None, "en").expect("prompts");
+    let cut = prompts.get("twinbox/recording-cut", call.codec()).expect("the prompt");
+    assert!(call.wait_for_audio(&cut.slice(cut.len() - 800..), 0, PATIENCE).await.is_some(), "it is not said");
+    assert_eq!(call.bye().await.expect("answered").0, 500);
+    node.idle().await;
+    let messages = node.mailstore.messages(node.mailbox).await.unwrap();
+    assert!(messages.len() == 2 && messages.iter().all(|message| message.is_partial()), "{messages:?}");
+}
+
+/// A mistake in the media thread.
+struct Fatal;
+
+impl ChunkSink for Fatal {
+    fn chunk(&self, _: u64, _: Bytes) {
+        panic!("the media thread is to die in this test");
+    }
+}
+
+/// Holds the media thread up until the test lets go.
+struct Stuck(Mutex<Receiver<()>>);
+
+impl ChunkSink for Stuck {
+    fn chunk(&self, _: u64, _: Bytes) {
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+/// Another session on the media thread that carries the calls; its first audio goes to that sink.
+async fn beside(node: &Node, sink: Arc<dyn ChunkSink>) -> Session {
+    let (events, mut told) = tokio::sync::mpsc::channel(4);
+    let session = node.media.open(events).expect("a session");
+    let far = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    session.set_remote(Remote {
+        address: far.local_addr().ok(),
+        codec: twinbox_media::Codec::Pcmu,
+        payload_type: 0,
+        dtmf: None,
+        send: true,
+        receive: true,
+    });
+    session.record(RecordSpec { max: PATIENCE, end_silence: None, sink });
+    // The end of an empty play: it is recording now.
+    session.play(1, vec![]);
+    tokio::time::timeout(PATIENCE, told.recv()).await.expect("in time").expect("an event");
+    let packet = [&[0x80, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1][..], &[0x10; 160]].concat();
+    far.send_to(&packet, ("127.0.0.1", session.local_port())).expect("sent");
+    session.stop_record();
+    session
+}
+
+/// The caller is let go, what was said is kept, and no call is left behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_media_thread_dies_ends_and_what_was_said_is_kept() {
+    let node = Node::start().await;
+    let phone = phone(Transport::Udp).await;
+    let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&call, "#").await;
+    say(&call, &speech(13, 1_500)).await;
+    let _session = beside(&node, Arc::new(Fatal)).await;
+    let ended = tokio::time::timeout(PATIENCE, call.ended()).await.expect("the call ends");
+    assert_eq!(ended, Ended::ByThem);
+    node.idle().await;
+    let messages = node.mailstore.messages(node.mailbox).await.unwrap();
+    assert!(messages.len() == 1 && messages[0].is_partial(), "{messages:?}");
+    // Nobody is left who could record: the next caller is sent elsewhere.
+    let mut raw = node.raw().await;
+    let mut line = raw.line("next");
+    assert_eq!(raw.ask(line.invite()).await.code, 503);
+}
+
+/// A media thread that does not answer keeps no call for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_that_does_not_end_is_given_up_and_filed() {
+    let node = Node::start().await;
+    let phone = phone(Transport::Udp).await;
+    let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&call, "#").await;
+    say(&call, &speech(14, 1_500)).await;
+    let (release, held) = std::sync::mpsc::channel();
+    let _session = beside(&node, Arc::new(Stuck(Mutex::new(held)))).await;
+    assert_eq!(call.bye().await.expect("answered").0, 500);
+    node.idle().await;
+    let messages = node.mailstore.messages(node.mailbox).await.unwrap();
+    assert!(messages.len() == 1 && messages[0].is_partial(), "{messages:?}");
+    drop(release);
 }

@@ -30,9 +30,10 @@ async fn a_call_is_answered_with_a_contact_that_names_this_life_of_this_node() {
 #[tokio::test]
 async fn strangers_get_403_and_are_counted() {
     let node = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
-    for mut raw in [node.raw().await, Raw::tcp(node.tcp).await] {
-        let mut line = raw.line("s1");
-        for text in [line.invite(), line.request("OPTIONS", "", ""), line.request("SUBSCRIBE", "", "")] {
+    for method in ["INVITE", "OPTIONS", "SUBSCRIBE"] {
+        // Over a connection they get one answer.
+        for mut raw in [node.raw().await, Raw::tcp(node.tcp).await] {
+            let text = raw.line("s1").request(method, "", "");
             assert_eq!(raw.ask(text).await.code, 403);
         }
     }
@@ -414,4 +415,24 @@ async fn a_transfer_that_comes_about_is_told_by_notify_and_ended_by_the_pbx() {
     assert_eq!(node.counter("transfers"), 1);
     hang_up(&mut raw, &mut line).await;
     node.idle().await;
+}
+
+/// Rule A4: nothing that is said would be kept. Calls in progress end by themselves.
+#[tokio::test]
+async fn a_node_whose_store_is_broken_takes_no_calls_and_says_so() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut before = raw.line("before");
+    establish(&mut raw, &mut before).await;
+    node.store.mark_broken("a sync failed");
+    for (n, user) in ["1001", "*97"].iter().enumerate() {
+        let mut line = raw.line(&format!("later{n}"));
+        line.target = format!("sip:{user}@vm.example");
+        for request in [line.invite(), line.request("OPTIONS", "", "")] {
+            let refused = raw.ask(request).await;
+            assert_eq!((refused.code, refused.headers.get("Retry-After")), (503, Some("30")), "{user}");
+        }
+    }
+    assert_eq!(node.counter("refused_store"), 2);
+    hang_up(&mut raw, &mut before).await;
 }

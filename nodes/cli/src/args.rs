@@ -8,9 +8,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use twinbox_ids::{MessageId, NodeName};
 
-pub use provisioning::{
-    AsteriskArgs, CosCommand, ImportCommand, Law, PromptCommand, UserImportArgs, UserSetArgs,
-};
+pub use provisioning::{AsteriskArgs, CosCommand, ImportCommand, Law, PromptCommand, UserImportArgs, UserSetArgs};
 
 pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
 
@@ -254,7 +252,8 @@ impl std::str::FromStr for Owner {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+        let numbers =
+            text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
         let (user, group) = numbers.ok_or_else(|| format!("'{text}' is no UID:GID: write two numbers"))?;
         Ok(Self { user, group })
     }

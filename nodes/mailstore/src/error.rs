@@ -111,6 +111,9 @@ pub enum FileError {
         /// The setting.
         min_ms: u64,
     },
+    /// The store took too little of it to keep, and that has been thrown away.
+    #[error("the disk did not take the message, or not in time: see to its space and speed")]
+    Lost,
     /// The caller discarded it, or it has been filed already.
     #[error("this recording is over: it was filed or discarded before")]
     Over,

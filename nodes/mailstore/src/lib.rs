@@ -56,10 +56,16 @@ impl Mailstore {
         Self { inner: Arc::new(Inner { store, peers, settings, checks: pins::Checks::default() }) }
     }
 
-    /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3). Ask before
-    /// answering a call; a peer lost later makes the message *alone*, never refused.
+    /// Whether calls may be answered now: not once a write or sync has failed, since then nothing that is said or keyed
+    /// in is kept (rule A4). Ask before answering a call; those in progress end by themselves.
+    pub fn accepts_calls(&self) -> bool {
+        self.inner.store.health().ok()
+    }
+
+    /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3), nor when no calls
+    /// may be answered at all. A peer lost later makes the message *alone*, never refused.
     pub fn accepts_messages(&self) -> bool {
-        !self.inner.settings.require_two || self.inner.peers.counting() > 0
+        self.accepts_calls() && (!self.inner.settings.require_two || self.inner.peers.counting() > 0)
     }
 
     /// The settings in force.

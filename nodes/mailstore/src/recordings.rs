@@ -1,12 +1,8 @@
 //! Recordings of callers: begun, spoken, filed or thrown away (rules A1, C1).
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::{sync::broadcast::error::RecvError, time::timeout};
 use twinbox_ids::{CallId, MailboxId, MessageId, Pii, RecordingId};
 use twinbox_mailbox::{
     Codec, Filing, Numbers, Recording, RecordingState, discarded, filed, has_uid, next_take, schema,
@@ -14,9 +10,6 @@ use twinbox_mailbox::{
 use twinbox_replication_core::BlobRef;
 
 use crate::{Acknowledgement, Audio, FileError, MailError, Mailstore, mailboxes::mailbox_in, work::to_the_end};
-
-/// How long to wait for the next chunk to be written before playing back what there is.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
 
 /// What is known when a recording begins.
 #[derive(Debug, Clone)]
@@ -38,13 +31,17 @@ pub struct RecordingMeta {
 pub struct Filed {
     /// The message.
     pub message: MessageId,
+    /// Nothing of what was said is missing. If something is, the message is there, marked partial, and is not to be
+    /// acknowledged (rule A1).
+    pub whole: bool,
     /// Whether it is on two disks or on this one (rule A3).
     pub acknowledgement: Acknowledgement,
 }
 
 /// A recording in progress. Cheap to clone; all clones are the same recording.
 ///
-/// Dropped without being filed or discarded it stays on disk, and is filed as partial at the next start.
+/// Dropped without being filed or discarded it stays on disk; the next start files it as partial, or throws it away if
+/// it is shorter than `min_message_ms`.
 #[derive(Clone)]
 pub struct LiveRecording {
     mailstore: Mailstore,
@@ -90,35 +87,34 @@ impl Mailstore {
         })
     }
 
-    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made of it, if
-    /// it adds anything. Durable when this returns.
+    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made of it; one
+    /// that has more already stays as it is. Durable when this returns.
     pub(crate) async fn file_blob(
         &self,
         recording: &Recording,
         filing: Filing,
         blob: BlobRef,
-    ) -> Result<Option<Filed>, MailError> {
+    ) -> Result<Filed, MailError> {
         let message = MessageId::from(recording.id);
         let (new, mailbox, id) = (recording.message(), recording.mailbox, recording.id);
-        let (added, acknowledgement) = self
+        let ((), acknowledgement) = self
             .commit(move |draft| {
                 let (key, counters) = (schema::message_key(mailbox, message), schema::counters_key(mailbox));
                 let record = draft.get(&key)?.unwrap_or_default();
-                if !filing.adds_to(&record, blob.length) {
-                    return Ok(false);
+                if filing.adds_to(&record, blob.length) {
+                    let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
+                    let taken = if has_uid(&record) { Numbers::take_modseq() } else { Numbers::take_both() };
+                    draft.edit(key, new.edits(&record, filing, blob, numbers))?;
+                    draft.edit(counters, taken)?;
                 }
-                let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
-                let taken = if has_uid(&record) { Numbers::take_modseq() } else { Numbers::take_both() };
-                draft.edit(key, new.edits(&record, filing, blob, numbers))?;
-                draft.edit(counters, taken)?;
                 // Its end is for its own node to say.
                 if !matches!(filing, Filing::Partial { .. }) {
                     draft.edit(schema::recording_key(id), filed())?;
                 }
-                Ok(true)
+                Ok(())
             })
             .await?;
-        Ok(added.then_some(Filed { message, acknowledgement }))
+        Ok(Filed { message, whole: filing == Filing::Complete, acknowledgement })
     }
 }
 
@@ -146,6 +142,11 @@ impl LiveRecording {
         Ok(())
     }
 
+    /// Some of what was said never came here: what did is filed as partial.
+    pub fn mark_cut(&self) {
+        self.progress().failed = true;
+    }
+
     /// Some audio could not be taken: no room, or the disk does not keep up. The recording had better end.
     pub fn failed(&self) -> bool {
         self.progress().failed
@@ -162,29 +163,31 @@ impl LiveRecording {
             let progress = self.progress();
             (progress.take, progress.bytes)
         };
-        self.written(take, bytes).await;
+        self.store_has(take, bytes).await?;
         let coverage = self.mailstore.store().recordings().coverage(self.recording.id, take).unwrap_or_default();
         let bytes = self.mailstore.assemble(&self.recording, take, &coverage).await?;
         Ok(Audio { codec: self.recording.codec, bytes })
     }
 
-    /// Waits until what was taken is written, but not for ever: a disk that is full has lost some.
-    async fn written(&self, take: u32, bytes: u64) {
+    /// Whether all that was said is in the store; waits for what is still on its way there. A chunk may be lost after it
+    /// was taken, when the disk turns out to be full.
+    pub async fn whole(&self) -> bool {
+        let (take, bytes, failed) = {
+            let progress = self.progress();
+            (progress.take, progress.bytes, progress.failed)
+        };
+        !failed && self.store_has(take, bytes).await.unwrap_or(false)
+    }
+
+    async fn store_has(&self, take: u32, bytes: u64) -> Result<bool, MailError> {
         let recordings = self.mailstore.store().recordings();
-        // Listened to before it is looked at, so that the last chunk is not missed between.
-        let mut chunks = recordings.live();
-        let missing =
-            || recordings.coverage(self.recording.id, take).is_some_and(|coverage| !coverage.covers(0..bytes));
-        while missing() {
-            match timeout(WRITTEN_WITHIN, chunks.recv()).await {
-                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {}
-                Ok(Err(RecvError::Closed)) | Err(_) => return,
-            }
-        }
+        recordings.written().await?;
+        let coverage = recordings.coverage(self.recording.id, take);
+        Ok(coverage.is_some_and(|coverage| coverage.covers(0..bytes)))
     }
 
     /// Files it as a message; acknowledged when this returns, within the time that peers are waited for. It is filed
-    /// even if the caller of this stops waiting.
+    /// even if the caller of this stops waiting, and even if some of it was lost: see [`Filed::whole`].
     pub async fn file(&self) -> Result<Filed, FileError> {
         let (take, failed, bytes) = self.finish()?;
         let (length_ms, min_ms) = (self.length_ms(), self.mailstore.settings().min_message_ms);
@@ -192,15 +195,14 @@ impl LiveRecording {
         to_the_end(async move {
             if length_ms < min_ms {
                 this.throw_away(take).await?;
-                return Err(FileError::TooShort { length_ms, min_ms });
+                // What is short because the rest was lost is no slip of the caller's.
+                return Err(if failed { FileError::Lost } else { FileError::TooShort { length_ms, min_ms } });
             }
+            let whole = !failed && this.store_has(take, bytes).await?;
             let blob = this.mailstore.store().recordings().seal(this.recording.id, take).await;
             let blob = blob.map_err(MailError::from)?;
-            // A chunk may also have been lost after it was taken, when the disk turned out to be full.
-            let whole = !failed && blob.length >= bytes;
             let filing = if whole { Filing::Complete } else { Filing::Recovered };
-            let filed = this.mailstore.file_blob(&this.recording, filing, blob).await?;
-            filed.ok_or(FileError::Over)
+            Ok(this.mailstore.file_blob(&this.recording, filing, blob).await?)
         })
         .await
     }

@@ -167,7 +167,8 @@ impl Mailstore {
         progress: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<Imported, PinError> {
         let mut imported = Imported::default();
-        let (due, same): (Vec<_>, Vec<_>) = plan.users.into_iter().partition(|user| !user.changes.reveal().is_empty());
+        let (due, same): (Vec<_>, Vec<_>) =
+            plan.users.into_iter().partition(|user| !user.changes.reveal().is_empty());
         imported.unchanged = same.len() as u64;
         let (sender, mut groups) = mpsc::channel(AHEAD);
         let hashing = tokio::spawn({

@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Node, audio, meta, speak};
+use common::{Node, audio, meta, speak, speak_in_vain};
 use tempfile::TempDir;
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailstore::{
@@ -258,6 +258,48 @@ async fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
     assert!(matches!(FileError::from(error), FileError::Full));
     let kept = node.mailstore.message(mailbox, message).await.unwrap().unwrap();
     assert_eq!(node.mailstore.audio(&kept).await.unwrap().bytes, spoken);
+}
+
+/// Rule A1: what the disk did not keep is not said to be kept.
+#[tokio::test]
+async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let home = dir.path().join("a");
+    let node = Node::alone(&home, "a");
+    let mailbox = node.mailbox().await.id;
+    let spoken = audio(3_000);
+    for (what, lost, kept) in [("its end", 22_000..24_000, 22_000), ("its middle", 8_000..10_000, 24_000)] {
+        let live = node.begin(mailbox).await;
+        speak(&live, 0, &spoken[..lost.start]);
+        assert!(live.whole().await, "{what}: not yet");
+        speak_in_vain(&node, &home, &live, lost.start, &spoken[lost.clone()]).await;
+        assert!(!live.whole().await, "{what}");
+        speak(&live, lost.end, &spoken[lost.end..]);
+        let filed = live.file().await.unwrap();
+        assert!(!filed.whole, "{what}");
+        let message = node.mailstore.message(mailbox, filed.message).await.unwrap().unwrap();
+        assert!(message.is_partial(), "{what}");
+        assert_eq!(node.mailstore.audio(&message).await.unwrap().bytes.len(), kept, "{what}");
+    }
+    assert!(node.leave(mailbox, &spoken).await.whole);
+
+    // Too short because the rest was lost is another thing than too short.
+    let live = node.begin(mailbox).await;
+    speak_in_vain(&node, &home, &live, 0, &spoken[..2_000]).await;
+    std::fs::rename(&home, dir.path().join("gone")).unwrap();
+    live.append(2_000, Bytes::from(audio(500))).unwrap_err();
+    std::fs::rename(dir.path().join("gone"), &home).unwrap();
+    assert!(matches!(live.file().await, Err(FileError::Lost)));
+}
+
+/// Rule A4.
+#[tokio::test]
+async fn a_broken_store_takes_neither_messages_nor_calls() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    assert!(node.mailstore.accepts_calls() && node.mailstore.accepts_messages());
+    node.store.mark_broken("a sync failed");
+    assert!(!node.mailstore.accepts_calls() && !node.mailstore.accepts_messages());
 }
 
 #[tokio::test]

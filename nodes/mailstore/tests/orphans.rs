@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Node, audio, eventually, name, pair, speak};
+use common::{Node, audio, eventually, name, pair, speak, speak_in_vain};
 use tempfile::TempDir;
 use twinbox_ids::RecordingId;
 use twinbox_mailstore::{LiveRecording, Mark};
@@ -102,6 +102,32 @@ async fn an_orphan_is_filed_by_the_other_node_and_completed_when_its_node_is_bac
     // What is left of the chunks is tidied away.
     assert!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().is_empty());
     assert!(b.store.recordings().open().is_empty());
+}
+
+/// Another node took this one for dead and filed what it had; now the owner files, with more, less or the same.
+#[tokio::test]
+async fn an_owner_files_whatever_another_node_filed_before() {
+    for (what, lost, partial, expected) in [("all", false, false, 32_000), ("less", true, true, 30_000)] {
+        let dir = TempDir::new().unwrap();
+        let (a, b, mailbox) = apart(&dir).await;
+        let spoken = audio(4_000);
+        let live = a.begin(mailbox).await;
+        speak(&live, 0, &spoken[..30_000]);
+        a.hand_over(&b).await;
+        chunks_reach(&live, &b, 0..30_000).await;
+        assert_eq!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().len(), 1);
+        b.hand_over(&a).await;
+        match lost {
+            false => speak(&live, 30_000, &spoken[30_000..]),
+            true => speak_in_vain(&a, &dir.path().join("a"), &live, 30_000, &spoken[30_000..]).await,
+        }
+        let filed = live.file().await.unwrap();
+        assert_eq!((filed.message, filed.whole), (live.message(), !lost), "{what}");
+        let messages = a.mailstore.messages(mailbox).await.unwrap();
+        let [message] = messages.as_slice() else { panic!("{what}: {messages:?}") };
+        assert_eq!(message.is_partial(), partial, "{what}");
+        assert_eq!(a.mailstore.audio(message).await.unwrap().bytes, spoken[..expected], "{what}");
+    }
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ pub enum MediaError {
         source: std::io::Error,
     },
     /// The engine's threads have ended.
-    #[error("the media engine has stopped")]
+    #[error("the media engine has stopped: start the process anew")]
     Stopped,
 }
 
@@ -165,6 +165,15 @@ pub struct SessionCounters {
     pub duplicates: u64,
     /// Packets that were dropped, whatever the cause.
     pub dropped: u64,
+}
+
+/// How the engine does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MediaHealth {
+    /// All threads serve their sessions in time.
+    pub ok: bool,
+    /// What is wrong, in words that stay the same while it is; empty when nothing is.
+    pub detail: String,
 }
 
 /// The engine's totals since its start.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use twinbox_clock::BootInstant;
 
 use crate::{
-    MediaConfig, MediaError, MediaEvent, MediaStats, Session,
+    MediaConfig, MediaError, MediaEvent, MediaHealth, MediaStats, Session,
     line::Line,
     ports::Ports,
     thread::{Command, Order, ThreadHandle},
@@ -47,10 +47,14 @@ impl Engine {
     }
 
     /// Opens a session on a free even port of the range. It tells its events to `events`, which should have room
-    /// for a few: the media thread does not wait for the receiver, and keeps at most 64 for it.
+    /// for a few: the media thread does not wait for the receiver, and drops digits when it is 64 events behind.
+    ///
+    /// The session goes to the thread that has the fewest, but to none that has panicked, and to one that is stuck
+    /// only if all are.
     pub fn open(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
         let inner = &self.inner;
-        let thread = inner.threads.iter().min_by_key(|t| t.sessions.load(Relaxed)).ok_or(MediaError::Stopped)?;
+        let alive = inner.threads.iter().filter(|t| t.alive());
+        let thread = alive.min_by_key(|t| (!t.turns(), t.sessions.load(Relaxed))).ok_or(MediaError::Stopped)?;
         let (socket, lease) = inner.ports.bind(inner.config.bind)?;
         let session = Session {
             line: inner.next_line.fetch_add(1, Relaxed),
@@ -61,6 +65,16 @@ impl Engine {
         let line = Line::new(socket, lease, events, session.counters.clone(), BootInstant::now());
         thread.send(Command { line: session.line, order: Order::Open(Box::new(line)) });
         Ok(session)
+    }
+
+    /// Whether all threads live and serve their sessions in time.
+    pub fn health(&self) -> MediaHealth {
+        let fault = self.inner.threads.iter().enumerate().find_map(|(i, thread)| match () {
+            () if !thread.alive() => Some(format!("media thread {i} has panicked: start the process anew")),
+            () if !thread.turns() => Some(format!("media thread {i} is stuck: calls on it hear nothing")),
+            () => None,
+        });
+        MediaHealth { ok: fault.is_none(), detail: fault.unwrap_or_default() }
     }
 
     /// How long the stillest media thread has not come round: some milliseconds while calls are in progress, up to

@@ -18,8 +18,8 @@ mod source;
 mod thread;
 
 pub use api::{
-    ChunkSink, Clip, Dropped, MediaConfig, MediaError, MediaEvent, MediaStats, RecordSpec, Remote, SessionCounters,
-    StopCause,
+    ChunkSink, Clip, Dropped, MediaConfig, MediaError, MediaEvent, MediaHealth, MediaStats, RecordSpec, Remote,
+    SessionCounters, StopCause,
 };
 pub use engine::Engine;
 pub use lateness::{BOUNDS_US, Lateness};

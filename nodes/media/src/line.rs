@@ -39,7 +39,7 @@ const ALL_ROUNDS: usize = 32;
 /// know that we live.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Events kept for a receiver that does not keep up.
+/// Digits are kept for a receiver that does not keep up while fewer events than this wait.
 const PENDING: usize = 64;
 
 /// Payload type of comfort noise (RFC 3389): a sign of life without audio.
@@ -380,7 +380,8 @@ impl Line {
         }
     }
 
-    /// Tells an event, or keeps it for a receiver that is behind.
+    /// Tells an event, or keeps it for a receiver that is behind. Only digits are ever dropped: of those a caller can
+    /// send any number, and without the end of a recording or of a play its call would wait for ever.
     fn tell(&mut self, event: MediaEvent, stats: &mut MediaStats) {
         if self.pending.is_empty() {
             match self.events.try_send(event) {
@@ -388,7 +389,7 @@ impl Line {
                 Err(TrySendError::Full(_)) => {}
             }
         }
-        if self.pending.len() < PENDING {
+        if self.pending.len() < PENDING || !matches!(event, MediaEvent::Digit(_)) {
             self.pending.push_back(event);
         } else {
             stats.dropped.events += 1;

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{self, TryRecvError},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -31,6 +32,8 @@ const LOST: Duration = Duration::from_millis(200);
 
 /// A thread without a line turns this often all the same, so that one that hangs is told from one that rests.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A thread that has not turned its wheel for so long is stuck.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// What a session asks of its line.
 pub(crate) struct Command {
@@ -55,7 +58,8 @@ pub(crate) struct ThreadHandle {
     waker: Arc<Waker>,
     pub(crate) sessions: AtomicUsize,
     stats: Arc<Mutex<MediaStats>>,
-    /// When the thread last came round, in nanoseconds since boot.
+    thread: JoinHandle<()>,
+    /// When its wheel last turned, in nanoseconds since boot.
     turned: Arc<AtomicU64>,
 }
 
@@ -78,26 +82,36 @@ impl ThreadHandle {
             receiving: Default::default(),
             playing: Default::default(),
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(format!("media-{index}"))
             .spawn(move || thread.run())
             .map_err(|e| failed("starting a media thread", e))?;
-        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats, turned }))
+        Ok(Arc::new(Self { commands: Some(commands), waker, sessions: AtomicUsize::new(0), stats, thread, turned }))
     }
 
     pub(crate) fn send(&self, command: Command) {
         match command.order {
-            Order::Open(_) => self.sessions.fetch_add(1, Relaxed),
-            Order::Close => self.sessions.fetch_sub(1, Relaxed),
-            _ => 0,
-        };
-        // It fails only when the thread has panicked; its calls then end by their timers.
+            Order::Open(_) => _ = self.sessions.fetch_add(1, Relaxed),
+            Order::Close => _ = self.sessions.fetch_sub(1, Relaxed),
+            _ => {}
+        }
+        // It fails only when the thread has panicked; its lines are gone with it, and their events have ended.
         if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
             self.waker.wake();
         }
     }
 
-    /// Since the thread last came round.
+    /// It has not panicked.
+    pub(crate) fn alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// It serves its sessions in time, or would.
+    pub(crate) fn turns(&self) -> bool {
+        self.still_for() < STUCK
+    }
+
+    /// Since its wheel last turned.
     pub(crate) fn still_for(&self) -> Duration {
         BootInstant::from_nanos(self.turned.load(Relaxed)).elapsed()
     }
@@ -157,10 +171,10 @@ impl Thread {
                 return;
             }
             let now = BootInstant::now();
-            self.turned.store(now.as_nanos(), Relaxed);
             if now < next {
                 continue;
             }
+            self.turned.store(now.as_nanos(), Relaxed);
             self.turn(slot, next);
             self.publish();
             slot = (slot + 1) % SLOTS;

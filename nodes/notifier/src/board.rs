@@ -1,4 +1,4 @@
-//! Desired against sent: what to send when. Pure; time and chance are handed in.
+//! Desired against sent, for one target: what to send when. Pure; time and chance are handed in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::Lights;
 
-use crate::{Light, SendError};
+use crate::{Light, SendError, Target};
 
 /// How gently it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +19,12 @@ pub struct Policy {
     pub concurrency: usize,
     /// At least so long between two beginnings: a take-over resends all lights, and a PBX is small.
     pub pace: Duration,
-    /// The wait after the first failure; it doubles with each.
+    /// The wait after the first failure; it doubles with each. Also the pace while the target does not answer.
     pub first_retry: Duration,
-    /// The longest wait.
+    /// The longest wait for one that does not answer.
     pub longest_retry: Duration,
+    /// The wait after a refusal.
+    pub after_refusal: Duration,
 }
 
 impl Default for Policy {
@@ -32,13 +34,16 @@ impl Default for Policy {
             pace: Duration::from_millis(2),
             first_retry: Duration::from_millis(500),
             longest_retry: Duration::from_secs(60),
+            after_refusal: Duration::from_secs(60),
         }
     }
 }
 
-/// One light, for people.
+/// One light at one target, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LightState {
+    /// Who is told.
+    pub target: Target,
     /// Whose.
     pub mailbox: MailboxId,
     /// Its number.
@@ -55,15 +60,18 @@ pub struct LightState {
     pub error: Option<String>,
 }
 
-/// All lights of the holder.
+/// All lights, as one target should see them and does.
 #[derive(Debug)]
 pub struct Board {
+    target: Target,
     policy: Policy,
     entries: BTreeMap<MailboxId, Entry>,
     /// Those to be sent, by when.
     due: BTreeSet<(BootInstant, MailboxId)>,
     sending: usize,
     not_before: BootInstant,
+    /// The last that was tried was not answered: tries are few until one is.
+    away: bool,
 }
 
 #[derive(Debug)]
@@ -73,9 +81,7 @@ struct Entry {
     sent: Option<(String, Lights)>,
     phase: Phase,
     failures: u32,
-    /// The last failure was a refusal: the receiver is there, and may like another state better.
-    refused: bool,
-    error: Option<String>,
+    error: Option<SendError>,
     /// To be forgotten once its last state has arrived.
     leaving: bool,
 }
@@ -93,13 +99,18 @@ impl Entry {
     fn arrived(&self) -> bool {
         self.sent.as_ref().is_some_and(|(number, lights)| *number == self.number && *lights == self.desired)
     }
+
+    /// It failed last although the target is there.
+    fn answered(&self) -> bool {
+        matches!(self.error, Some(SendError::Refused(_) | SendError::Incomplete(_)))
+    }
 }
 
 impl Board {
     /// Nothing known, nothing sent.
-    pub fn new(policy: Policy) -> Self {
-        let not_before = BootInstant::from_nanos(0);
-        Self { policy, entries: BTreeMap::new(), due: BTreeSet::new(), sending: 0, not_before }
+    pub fn new(target: Target, policy: Policy) -> Self {
+        let (entries, due, not_before) = (BTreeMap::new(), BTreeSet::new(), BootInstant::from_nanos(0));
+        Self { target, policy, entries, due, sending: 0, not_before, away: false }
     }
 
     /// What a light should show from now on. While it is being sent or waits to be sent again, only the latest is kept.
@@ -110,7 +121,6 @@ impl Board {
             sent: None,
             phase: Phase::Quiet,
             failures: 0,
-            refused: false,
             error: None,
             leaving: false,
         });
@@ -124,8 +134,9 @@ impl Board {
                 entry.phase = Phase::Quiet;
                 self.due.remove(&(at, light.mailbox));
             }
-            // A receiver that does not answer is not asked sooner because there is more to tell it.
-            Phase::Due(at) if changed && entry.refused => self.schedule(light.mailbox, at.min(now)),
+            // Who is there may like another state better; who does not answer is not asked sooner because there is
+            // more to tell.
+            Phase::Due(at) if changed && entry.answered() => self.schedule(light.mailbox, at.min(now)),
             Phase::Quiet if !entry.arrived() => self.schedule(light.mailbox, now),
             Phase::Due(_) | Phase::Quiet => {}
         }
@@ -157,7 +168,7 @@ impl Board {
         let entry = self.entries.get_mut(&mailbox)?;
         entry.phase = Phase::Sending;
         self.sending += 1;
-        self.not_before = now + self.policy.pace;
+        self.not_before = now + if self.away { self.policy.first_retry } else { self.policy.pace };
         Some(Light { mailbox, number: entry.number.clone(), lights: entry.desired })
     }
 
@@ -170,6 +181,11 @@ impl Board {
     /// What became of a light that was sent. `chance` is any number: it spreads the retries of many.
     pub fn finished(&mut self, light: &Light, result: Result<(), SendError>, now: BootInstant, chance: u64) {
         self.sending = self.sending.saturating_sub(1);
+        match result {
+            Ok(()) | Err(SendError::Refused(_) | SendError::Incomplete(_)) => self.is_back(now),
+            Err(SendError::Unreachable(_)) => self.away = true,
+            Err(SendError::NotHolder) => {}
+        }
         let Some(entry) = self.entries.get_mut(&light.mailbox) else { return };
         let superseded = entry.number != light.number || entry.desired != light.lights;
         entry.phase = Phase::Quiet;
@@ -177,7 +193,6 @@ impl Board {
             Ok(()) => {
                 entry.sent = Some((light.number.clone(), light.lights));
                 entry.failures = 0;
-                entry.refused = false;
                 entry.error = None;
                 superseded.then_some(now)
             }
@@ -185,13 +200,12 @@ impl Board {
                 // What the receiver has now is not known: the same state is sent again even if it arrived before.
                 entry.sent = None;
                 entry.failures = entry.failures.saturating_add(1);
-                entry.refused = matches!(error, SendError::Refused(_));
-                entry.error = Some(error.to_string());
-                let wait = match entry.refused {
-                    true if superseded => Duration::ZERO,
-                    true => self.policy.longest_retry,
-                    false => backoff(&self.policy, entry.failures),
+                let wait = match &error {
+                    SendError::Refused(_) | SendError::Incomplete(_) if superseded => Duration::ZERO,
+                    SendError::Refused(_) => self.policy.after_refusal,
+                    _ => backoff(&self.policy, entry.failures),
                 };
+                entry.error = Some(error);
                 Some(now + jitter(wait, chance))
             }
         };
@@ -201,18 +215,33 @@ impl Board {
         self.forget_if_done(light.mailbox);
     }
 
+    /// The target answers. If it did not before: whatever it has missed is sent now.
+    fn is_back(&mut self, now: BootInstant) {
+        if !std::mem::take(&mut self.away) {
+            return;
+        }
+        self.not_before = self.not_before.min(now + self.policy.pace);
+        let missed = |entry: &Entry| {
+            matches!(entry.phase, Phase::Due(at) if at > now)
+                && matches!(entry.error, Some(SendError::Unreachable(_)))
+        };
+        let missed: Vec<_> = self.entries.iter().filter(|(_, e)| missed(e)).map(|(mailbox, _)| *mailbox).collect();
+        missed.into_iter().for_each(|mailbox| self.schedule(mailbox, now));
+    }
+
     /// How every light is.
     pub fn snapshot(&self) -> Vec<LightState> {
         self.entries
             .iter()
             .map(|(mailbox, entry)| LightState {
+                target: self.target.clone(),
                 mailbox: *mailbox,
                 number: entry.number.clone(),
                 desired: entry.desired,
                 sent: entry.sent.as_ref().map(|(_, lights)| *lights),
                 sending: entry.phase == Phase::Sending,
                 failures: entry.failures,
-                error: entry.error.clone(),
+                error: entry.error.as_ref().map(ToString::to_string),
             })
             .collect()
     }

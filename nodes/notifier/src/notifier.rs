@@ -1,7 +1,7 @@
 //! Runs the board while this node holds the duty.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,10 +15,13 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{Epoch, MailboxId};
 use twinbox_mailstore::{LightsChange, LightsWatch, MailError, Mailstore};
 
-use crate::{Guard, Lease, Light, LightSender, LightState, Policy, SendError, board::Board};
+use crate::{Guard, Lease, Light, LightSender, LightState, Policy, SendError, Target, board::Board};
 
 /// After the store could not be read, everything is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest wait before another node is asked again: one call to a machine that is meant to be there.
+const LONGEST_RETRY_OF_A_NODE: Duration = Duration::from_secs(2);
 
 /// So many lights are read before what is due is sent.
 const AT_A_TIME: usize = 64;
@@ -35,7 +38,7 @@ struct Shared(Mutex<Option<Held>>);
 /// What there is while the duty is held.
 struct Held {
     epoch: Epoch,
-    board: Board,
+    boards: BTreeMap<Target, Board>,
 }
 
 impl Notifier {
@@ -51,9 +54,10 @@ impl Notifier {
         self.shared.lock().as_ref().map(|held| held.epoch.clone())
     }
 
-    /// How every light is; empty while another node holds the duty.
+    /// How every light is at every target; empty while another node holds the duty.
     pub fn snapshot(&self) -> Vec<LightState> {
-        self.shared.lock().as_ref().map(|held| held.board.snapshot()).unwrap_or_default()
+        let held = self.shared.lock();
+        held.iter().flat_map(|held| held.boards.values()).flat_map(Board::snapshot).collect()
     }
 
     /// Whether it runs, holding the duty or waiting for it.
@@ -73,9 +77,16 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the board, if the duty is held.
-    fn board<R>(&self, what: impl FnOnce(&mut Board) -> R) -> Option<R> {
-        self.lock().as_mut().map(|held| what(&mut held.board))
+    /// Does something with every board, if the duty is held.
+    fn boards(&self, what: impl FnMut(&mut Board)) {
+        self.lock().iter_mut().flat_map(|held| held.boards.values_mut()).for_each(what);
+    }
+
+    /// Does something with one board, if the duty is held.
+    fn board(&self, target: &Target, what: impl FnOnce(&mut Board)) {
+        if let Some(board) = self.lock().as_mut().and_then(|held| held.boards.get_mut(target)) {
+            what(board);
+        }
     }
 }
 
@@ -91,7 +102,7 @@ struct Duty<L, S> {
 #[derive(Default)]
 struct Sends {
     tasks: JoinSet<Result<(), SendError>>,
-    lights: HashMap<Id, Light>,
+    lights: HashMap<Id, (Target, Light)>,
 }
 
 /// What is to be looked at in the store.
@@ -115,7 +126,7 @@ impl Look {
 /// What woke the duty.
 enum Event {
     Changed(LightsChange),
-    Sent(Light, Result<(), SendError>),
+    Sent(Target, Light, Result<(), SendError>),
     Due,
     LookAgain,
     /// The store is closed.
@@ -132,7 +143,7 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
             };
             let Some(epoch) = epoch else { continue };
             tracing::info!(%epoch, "notifier begins: all message lights are sent anew");
-            *self.shared.lock() = Some(Held { epoch: epoch.clone(), board: Board::new(self.policy) });
+            *self.shared.lock() = Some(Held { epoch: epoch.clone(), boards: self.boards() });
             let open = tokio::select! {
                 biased;
                 _ = lost(&mut holding, &epoch) => true,
@@ -146,6 +157,17 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         }
     }
 
+    fn boards(&self) -> BTreeMap<Target, Board> {
+        let board = |target: Target| {
+            let mut policy = self.policy;
+            if let Target::Subscribers(_) = target {
+                policy.longest_retry = policy.longest_retry.min(LONGEST_RETRY_OF_A_NODE);
+            }
+            (target.clone(), Board::new(target, policy))
+        };
+        self.sender.targets().into_iter().map(board).collect()
+    }
+
     /// Works until it is dropped, which ends everything under way, or the store is closed.
     async fn hold(&self, epoch: &Epoch) {
         // Watched before it is read, so that nothing is missed between.
@@ -155,18 +177,20 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         loop {
             if let Err(error) = self.look(&mut look, &mut changes).await {
                 tracing::warn!(%error, "message lights cannot be read");
+                // All will be looked at then; until then a store that does not work is left alone.
+                look.mailboxes.clear();
                 look_again = Some(BootInstant::now() + LOOK_AGAIN);
             }
             self.send_due(epoch, &mut sends);
             let more = !look.mailboxes.is_empty();
             match self.event(&mut changes, &mut sends, look_again, more).await {
                 Event::Changed(change) => look.add(change),
-                Event::Sent(light, result) => {
+                Event::Sent(target, light, result) => {
                     if let Err(error) = &result {
-                        tracing::debug!(mailbox = %light.mailbox, %epoch, %error, "a message light did not arrive");
+                        tracing::debug!(?target, mailbox = %light.mailbox, %epoch, %error, "a light did not arrive");
                     }
                     let now = BootInstant::now();
-                    self.shared.board(|board| board.finished(&light, result, now, rand::random()));
+                    self.shared.board(&target, |board| board.finished(&light, result, now, rand::random()));
                 }
                 Event::Due => {}
                 Event::LookAgain => {
@@ -182,7 +206,7 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
     async fn look(&self, look: &mut Look, changes: &mut LightsWatch) -> Result<(), MailError> {
         if std::mem::take(&mut look.everything) {
             look.mailboxes.extend(self.mailstore.mailboxes().await?.iter().map(|mailbox| mailbox.id));
-            look.mailboxes.extend(self.shared.board(|board| board.mailboxes()).unwrap_or_default());
+            self.shared.boards(|board| look.mailboxes.extend(board.mailboxes()));
         }
         // Coalesced: a burst of changes to one mailbox is looked at once.
         while let Some(change) = changes.try_next() {
@@ -190,39 +214,44 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         }
         for _ in 0..AT_A_TIME {
             let Some(mailbox) = look.mailboxes.pop_first() else { break };
-            match self.mailstore.get(mailbox).await? {
+            match self.mailstore.get(mailbox).await {
                 // A number that went to another mailbox shows that one's light.
-                Some(found) if !found.number_lost => {
+                Ok(Some(found)) if !found.number_lost => {
                     let lights = self.mailstore.lights(mailbox).await?;
                     let light = Light { mailbox, number: found.number, lights };
-                    self.shared.board(|board| board.want(light, BootInstant::now()));
+                    self.shared.boards(|board| board.want(light.clone(), BootInstant::now()));
                 }
-                _ => {
-                    self.shared.board(|board| board.remove(mailbox, BootInstant::now()));
-                }
+                Ok(_) => self.shared.boards(|board| board.remove(mailbox, BootInstant::now())),
+                // As in the list of mailboxes. What its light shows stays: nobody said that it is empty.
+                Err(MailError::View(error)) => tracing::warn!(%mailbox, %error, "a message light is left out"),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
     fn send_due(&self, epoch: &Epoch, sends: &mut Sends) {
-        while let Some(light) = self.shared.board(|board| board.next(BootInstant::now())).flatten() {
+        let mut due = Vec::new();
+        if let Some(held) = self.shared.lock().as_mut() {
+            for (target, board) in &mut held.boards {
+                due.extend(
+                    std::iter::from_fn(|| board.next(BootInstant::now())).map(|light| (target.clone(), light)),
+                );
+            }
+        }
+        for (target, light) in due {
             let (lease, sender, epoch) = (self.lease.clone(), self.sender.clone(), epoch.clone());
-            let sent = light.clone();
+            let (to, sent) = (target.clone(), light.clone());
             let task = sends.tasks.spawn(async move {
-                // Held until both are done: the duty is not handed over with a write under way (rule R6).
+                // Held until it is done: the duty is not handed over with a write under way (rule R6).
                 let _entered = lease.enter(&epoch).ok_or(SendError::NotHolder)?;
                 let guard = Guard::new({
                     let epoch = epoch.clone();
                     move || lease.allows(&epoch)
                 });
-                let (unsolicited, subscribed) = tokio::join!(
-                    sender.send(&sent, &epoch, guard.clone()),
-                    sender.changed(&sent, &epoch, guard.clone()),
-                );
-                unsolicited.and(subscribed)
+                sender.send(&to, &sent, &epoch, guard).await
             });
-            sends.lights.insert(task.id(), light);
+            sends.lights.insert(task.id(), (target, light));
         }
     }
 
@@ -233,8 +262,8 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         look_again: Option<BootInstant>,
         more: bool,
     ) -> Event {
-        let due = self.shared.board(|board| board.wake()).flatten();
-        let due = if more { Some(BootInstant::now()) } else { due };
+        let mut due = more.then(BootInstant::now);
+        self.shared.boards(|board| due = due.into_iter().chain(board.wake()).min());
         tokio::select! {
             change = changes.next() => change.map_or(Event::Closed, Event::Changed),
             Some(ended) = sends.tasks.join_next_with_id() => sends.ended(ended).unwrap_or(Event::Due),
@@ -250,7 +279,8 @@ impl Sends {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(SendError::Unreachable("sending it broke off".to_owned()))),
         };
-        Some(Event::Sent(self.lights.remove(&id)?, result))
+        let (target, light) = self.lights.remove(&id)?;
+        Some(Event::Sent(target, light, result))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use twinbox_ids::{Epoch, MailboxId};
+use serde::Serialize;
+use twinbox_ids::{Epoch, MailboxId, NodeName};
 use twinbox_mailstore::Lights;
 
 /// What a light should show.
@@ -14,6 +15,16 @@ pub struct Light {
     pub number: String,
     /// The counts.
     pub lights: Lights,
+}
+
+/// Who is to be told. Each has a board of its own, so that one that is dead holds up no other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// The trunk of this name, by unsolicited NOTIFYs.
+    Trunk(String),
+    /// Those whose dialogs this node holds, by NOTIFYs in them.
+    Subscribers(NodeName),
 }
 
 /// Asked at the write of every datagram, retransmissions included: `false` means that nothing may be sent any more.
@@ -41,10 +52,13 @@ impl fmt::Debug for Guard {
 /// Why a light did not arrive. It is sent again, with whatever it shows by then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// No answer, or not reachable: soon again, then less and less often.
+    /// No answer, or not reachable: soon again, then less and less often, and at once when the target answers again.
     #[error("not delivered: {0}")]
     Unreachable(String),
-    /// The receiver said no: again when the light changes, or after the longest wait.
+    /// The target is there, but not all behind it have answered: soon again, then less and less often.
+    #[error("not delivered to all: {0}")]
+    Incomplete(String),
+    /// The receiver said no: again when the light changes, or after a long wait.
     #[error("refused: {0}")]
     Refused(String),
     /// The guard said no.
@@ -54,18 +68,14 @@ pub enum SendError {
 
 /// Carries lights.
 pub trait LightSender: Send + Sync + 'static {
-    /// Sends the unsolicited NOTIFYs of a mailbox (RFC 3842), to every trunk that wants them, with the epoch in each, so
-    /// that a receiver can tell an old holder's. Done when all have arrived.
+    /// All that are to be told; asked when the duty begins.
+    fn targets(&self) -> Vec<Target>;
+
+    /// Tells one of them: a trunk by an unsolicited NOTIFY (RFC 3842), subscribers through the node that holds their
+    /// dialogs. The epoch goes along, so that a receiver can tell an old holder's. Done when it has arrived.
     fn send(
         &self,
-        light: &Light,
-        epoch: &Epoch,
-        guard: Guard,
-    ) -> impl Future<Output = Result<(), SendError>> + Send;
-
-    /// Tells those who subscribed to a mailbox's light, through the nodes that hold their dialogs.
-    fn changed(
-        &self,
+        target: &Target,
         light: &Light,
         epoch: &Epoch,
         guard: Guard,

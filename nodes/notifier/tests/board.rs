@@ -6,14 +6,19 @@ use proptest::prelude::*;
 use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::Lights;
-use twinbox_notifier::{Light, Policy, SendError, board::Board};
+use twinbox_notifier::{Light, Policy, SendError, Target, board::Board};
 
 const POLICY: Policy = Policy {
     concurrency: 2,
     pace: Duration::from_millis(10),
     first_retry: Duration::from_millis(1_000),
     longest_retry: Duration::from_millis(8_000),
+    after_refusal: Duration::from_millis(8_000),
 };
+
+fn board() -> Board {
+    Board::new(Target::Trunk("pbx".to_owned()), POLICY)
+}
 
 fn at(ms: u64) -> BootInstant {
     BootInstant::from_nanos(ms * 1_000_000)
@@ -27,6 +32,10 @@ fn unreachable() -> Result<(), SendError> {
     Err(SendError::Unreachable("no answer".to_owned()))
 }
 
+fn incomplete() -> Result<(), SendError> {
+    Err(SendError::Incomplete("one does not answer".to_owned()))
+}
+
 fn refused() -> Result<(), SendError> {
     Err(SendError::Refused("403".to_owned()))
 }
@@ -38,7 +47,7 @@ fn next(board: &mut Board, ms: u64) -> Option<(u128, u32)> {
 
 #[test]
 fn what_is_new_is_sent_once_and_what_is_the_same_is_not() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     assert_eq!((next(&mut board, 0), board.wake()), (None, None));
     board.want(light(1, 2), at(5));
     assert_eq!(board.wake(), Some(at(5)));
@@ -53,7 +62,7 @@ fn what_is_new_is_sent_once_and_what_is_the_same_is_not() {
 
 #[test]
 fn pace_and_concurrency_bound_a_resend_in_full() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     (1..=4).for_each(|mailbox| board.want(light(mailbox, 1), at(0)));
     assert_eq!(next(&mut board, 0), Some((1, 1)));
     assert_eq!((next(&mut board, 9), board.wake()), (None, Some(at(10))));
@@ -65,7 +74,7 @@ fn pace_and_concurrency_bound_a_resend_in_full() {
 
 #[test]
 fn changes_while_it_is_sent_are_coalesced_to_the_latest() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     board.want(light(1, 1), at(0));
     assert_eq!(next(&mut board, 0), Some((1, 1)));
     (2..=5).for_each(|new| board.want(light(1, new), at(1)));
@@ -78,7 +87,7 @@ fn changes_while_it_is_sent_are_coalesced_to_the_latest() {
 
 #[test]
 fn a_change_that_is_taken_back_before_it_was_sent_is_not_sent() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     board.want(light(1, 1), at(0));
     next(&mut board, 0);
     board.finished(&light(1, 1), Ok(()), at(1), 0);
@@ -89,7 +98,7 @@ fn a_change_that_is_taken_back_before_it_was_sent_is_not_sent() {
 
 #[test]
 fn retries_back_off_with_jitter_and_carry_the_latest_state() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     board.want(light(1, 1), at(0));
     let mut now = 0;
     // chance 0: the whole wait; chance 999: nearly a quarter less.
@@ -115,7 +124,7 @@ fn retries_back_off_with_jitter_and_carry_the_latest_state() {
 
 #[test]
 fn what_is_refused_waits_long_unless_it_changes() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     board.want(light(1, 1), at(0));
     next(&mut board, 0);
     board.finished(&light(1, 1), refused(), at(0), 0);
@@ -128,7 +137,7 @@ fn what_is_refused_waits_long_unless_it_changes() {
 
 #[test]
 fn after_a_failure_it_is_not_known_what_the_receiver_shows() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     board.want(light(1, 1), at(0));
     next(&mut board, 0);
     board.finished(&light(1, 1), Ok(()), at(0), 0);
@@ -140,9 +149,46 @@ fn after_a_failure_it_is_not_known_what_the_receiver_shows() {
     assert_eq!(next(&mut board, 1_100), Some((1, 1)));
 }
 
+/// Otherwise a take-over would ask a dead PBX for every one of thousands of lights, pace by pace.
+#[test]
+fn one_that_does_not_answer_is_asked_rarely_and_told_all_that_it_missed_when_it_does() {
+    let mut board = board();
+    board.want(light(1, 1), at(0));
+    board.want(light(2, 1), at(0));
+    assert_eq!((next(&mut board, 0), next(&mut board, 10)), (Some((1, 1)), Some((2, 1))));
+    board.finished(&light(1, 1), unreachable(), at(100), 0);
+    board.finished(&light(2, 1), unreachable(), at(100), 0);
+    board.want(light(3, 1), at(200));
+    board.want(light(4, 1), at(200));
+    assert_eq!(next(&mut board, 200), Some((3, 1)));
+    assert_eq!((next(&mut board, 210), board.wake()), (None, Some(at(1_200))), "one try at a time");
+    // It answers: nothing waits for its own next try any more.
+    board.finished(&light(3, 1), Ok(()), at(300), 0);
+    let told = [310, 320].map(|ms| next(&mut board, ms).map(|(mailbox, _)| mailbox));
+    assert_eq!(told, [Some(4), Some(1)]);
+    board.finished(&light(4, 1), Ok(()), at(330), 0);
+    assert_eq!(next(&mut board, 330), Some((2, 1)));
+}
+
+#[test]
+fn one_behind_a_target_that_does_not_answer_delays_nothing_else_there() {
+    let mut board = board();
+    board.want(light(1, 1), at(0));
+    next(&mut board, 0);
+    board.finished(&light(1, 1), incomplete(), at(10), 0);
+    assert_eq!(board.wake(), Some(at(1_010)), "soon again");
+    board.want(light(2, 1), at(20));
+    board.want(light(3, 1), at(20));
+    assert_eq!((next(&mut board, 20), next(&mut board, 30)), (Some((2, 1)), Some((3, 1))), "at the usual pace");
+    board.finished(&light(2, 1), Ok(()), at(40), 0);
+    // The others there wait for the new state.
+    board.want(light(1, 2), at(50));
+    assert_eq!(next(&mut board, 50), Some((1, 2)));
+}
+
 #[test]
 fn a_removed_mailbox_goes_dark_and_is_forgotten() {
-    let mut board = Board::new(POLICY);
+    let mut board = board();
     board.remove(MailboxId(1), at(0));
     assert_eq!(board.wake(), None);
     board.want(light(1, 3), at(0));
@@ -180,7 +226,7 @@ proptest! {
     /// bound is under way, and none twice at a time.
     #[test]
     fn every_receiver_ends_with_the_latest_state(steps in proptest::collection::vec(step(), 0..120)) {
-        let mut board = Board::new(POLICY);
+        let mut board = board();
         let mut now = 0;
         let mut shown: BTreeMap<u128, u32> = BTreeMap::new();
         let mut wanted: BTreeMap<u128, u32> = BTreeMap::new();

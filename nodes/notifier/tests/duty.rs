@@ -16,11 +16,13 @@ use tokio::{
     time::timeout,
 };
 use twinbox_ids::{CallId, ClusterId, Epoch, Incarnation, MailboxId, MessageId, NodeName};
+use twinbox_mailbox::schema;
 use twinbox_mailstore::{Codec, Lights, Mailstore, Mark, NewMailbox, RecordingMeta, Settings};
-use twinbox_notifier::{Guard, Lease, Light, LightSender, Notifier, Policy, SendError};
+use twinbox_notifier::{Guard, Lease, Light, LightSender, Notifier, Policy, SendError, Target};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
+use twinbox_replication_core::{Edit, Value};
 use twinbox_replication_peer::{PeerConfig, Peers};
-use twinbox_replication_store::{Store, StoreConfig};
+use twinbox_replication_store::{Store, StoreConfig, StoreError};
 
 /// A lease that the test gives and takes.
 #[derive(Clone)]
@@ -70,9 +72,10 @@ impl Lease for Hand {
 /// What reached the receiver: number, new, saved, number of the epoch.
 type Arrived = (String, u32, u32, u64);
 
-/// A PBX that takes, refuses, or does not answer.
+/// A PBX that takes, refuses, or does not answer. Beside it another trunk never answers, and subscribers fail.
 #[derive(Clone)]
 struct Pbx {
+    told: Arc<AtomicUsize>,
     arrivals: mpsc::UnboundedSender<Arrived>,
     deaf: Arc<AtomicBool>,
     hung: Arc<AtomicBool>,
@@ -80,7 +83,18 @@ struct Pbx {
 }
 
 impl LightSender for Pbx {
-    async fn send(&self, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+    fn targets(&self) -> Vec<Target> {
+        vec![trunk("pbx"), trunk("dead"), Target::Subscribers(name())]
+    }
+
+    async fn send(&self, to: &Target, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+        if *to == trunk("dead") {
+            return std::future::pending().await;
+        }
+        if *to != trunk("pbx") {
+            self.told.fetch_add(1, SeqCst);
+            return Err(SendError::Incomplete("one does not answer".to_owned()));
+        }
         self.reached.notify_one();
         if self.hung.load(SeqCst) {
             std::future::pending::<()>().await;
@@ -92,13 +106,10 @@ impl LightSender for Pbx {
         let _ = self.arrivals.send((light.number.clone(), new, saved, epoch.number));
         if self.deaf.load(SeqCst) { Err(SendError::Unreachable("no answer".to_owned())) } else { Ok(()) }
     }
-
-    async fn changed(&self, _: &Light, _: &Epoch, guard: Guard) -> Result<(), SendError> {
-        if guard.allows() { Ok(()) } else { Err(SendError::NotHolder) }
-    }
 }
 
 struct Rig {
+    store: Store,
     mailstore: Mailstore,
     hand: Hand,
     pbx: Pbx,
@@ -110,7 +121,11 @@ fn name() -> NodeName {
     "a".parse().unwrap()
 }
 
-fn mailstore(dir: &Path) -> Mailstore {
+fn trunk(name: &str) -> Target {
+    Target::Trunk(name.to_owned())
+}
+
+fn mailstore(dir: &Path) -> (Store, Mailstore) {
     let tls = dir.join("tls");
     std::fs::create_dir(&tls).unwrap();
     let authority = CertificateAuthority::create(ClusterId(7), "test").unwrap();
@@ -124,18 +139,24 @@ fn mailstore(dir: &Path) -> Mailstore {
         tls: Arc::new(NodeIdentity::load(&tls).unwrap()),
     };
     let peers = Peers::new(config, store.clone());
-    Mailstore::new(store, peers, Settings::new(name(), Incarnation::random(), 1))
+    (store.clone(), Mailstore::new(store, peers, Settings::new(name(), Incarnation::random(), 1)))
 }
 
 impl Rig {
     fn new(dir: &TempDir) -> Self {
-        let mailstore = mailstore(dir.path());
+        let (store, mailstore) = mailstore(dir.path());
         let (arrivals, receiver) = mpsc::unbounded_channel();
         let hand = Hand { holding: watch::Sender::new(None), entered: Arc::default() };
-        let pbx = Pbx { arrivals, deaf: Arc::default(), hung: Arc::default(), reached: Arc::new(Notify::new()) };
+        let pbx = Pbx {
+            told: Arc::default(),
+            arrivals,
+            deaf: Arc::default(),
+            hung: Arc::default(),
+            reached: Arc::new(Notify::new()),
+        };
         let policy = Policy { first_retry: Duration::from_millis(5), ..Policy::default() };
         let notifier = Notifier::start(mailstore.clone(), hand.clone(), pbx.clone(), policy);
-        Self { mailstore, hand, pbx, arrivals: receiver, notifier }
+        Self { store, mailstore, hand, pbx, arrivals: receiver, notifier }
     }
 
     async fn mailbox(&self, number: &str) -> MailboxId {
@@ -177,7 +198,7 @@ async fn who_becomes_holder_sends_all_and_then_what_changes() {
     all.sort();
     assert_eq!(all, [("1001".to_owned(), 1, 0, 1), ("1002".to_owned(), 0, 0, 1)]);
     assert_eq!(rig.notifier.epoch(), Some(epoch));
-    assert_eq!(rig.notifier.snapshot().len(), 2);
+    assert_eq!(rig.notifier.snapshot().len(), 2 * 3, "at each target");
 
     let message = rig.leave(second).await;
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 1, 0, 1));
@@ -198,7 +219,7 @@ async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
     rig.until(("1001", 0, 0, 1)).await;
     rig.leave(mailbox).await;
     rig.until(("1001", 1, 0, 1)).await;
-    let state = &rig.notifier.snapshot()[0];
+    let state = rig.notifier.snapshot().into_iter().find(|state| state.target == trunk("pbx")).unwrap();
     assert!(state.failures > 0 && state.sent.is_none(), "{state:?}");
     rig.pbx.deaf.store(false, SeqCst);
     rig.until(("1001", 1, 0, 1)).await;
@@ -214,7 +235,7 @@ async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
     rig.pbx.hung.store(true, SeqCst);
     rig.hand.give(1);
     rig.pbx.reached.notified().await;
-    assert_eq!(rig.hand.entered.load(SeqCst), 1);
+    assert!(rig.hand.entered.load(SeqCst) > 0);
     rig.hand.take();
     // The write that hangs is dropped: the duty can be handed over.
     timeout(Duration::from_secs(10), async {
@@ -242,4 +263,67 @@ async fn an_epoch_that_follows_another_begins_anew() {
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
     rig.hand.give(2);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 2));
+}
+
+/// The other trunk hangs on its first light the whole time, and the subscribers fail again and again.
+#[tokio::test]
+async fn what_does_not_answer_holds_up_no_other_and_repeats_nothing_there() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    let mailbox = rig.mailbox("1001").await;
+    rig.hand.give(1);
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
+    rig.leave(mailbox).await;
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 1));
+    let limit = Duration::from_secs(10);
+    timeout(limit, async {
+        while rig.pbx.told.load(SeqCst) < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("subscribers are told again");
+    assert!(rig.arrivals.try_recv().is_err(), "the PBX has it and is not told again");
+}
+
+/// Counts warnings.
+struct Warnings(AtomicUsize);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("twinbox_notifier") && *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_mailbox_that_cannot_be_read_is_left_out_once() {
+    let warnings = Arc::new(Warnings(AtomicUsize::new(0)));
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    let (broken, whole) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
+    rig.hand.give(1);
+    let _ = (rig.arrival().await, rig.arrival().await);
+    let nonsense = Edit::Set(schema::mailbox::CREATED, Value::Bytes(b"no time".to_vec()));
+    let key = schema::mailbox_key(broken);
+    let made = rig.store.commit::<_, StoreError, _>(move |draft| draft.edit(key, vec![nonsense])).await;
+    made.expect("stored");
+    rig.leave(whole).await;
+    assert_eq!(rig.arrival().await, ("1002".to_owned(), 1, 0, 1));
+    // Long enough for two more looks, if there were any.
+    assert!(timeout(Duration::from_millis(2_500), rig.arrivals.recv()).await.is_err(), "and its lamp stays");
+    assert_eq!(warnings.0.load(SeqCst), 1);
 }

@@ -3,11 +3,12 @@
 //! certificate, and never reach what members say to each other.
 
 use std::{
+    collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -32,6 +33,10 @@ use crate::{
 
 /// Handshakes at once; further connections wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
+/// Handshakes at once with one machine; further connections of it are closed. Members may share an address.
+const HANDSHAKES_OF_ONE: usize = 16;
+/// A member speaks at once; who is silent for so long is none.
+const FIRST_BYTE: Duration = Duration::from_secs(2);
 /// A flood of strangers writes one line of log in this time, with a count.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,6 +84,7 @@ async fn accept(
     refused: Arc<AtomicU64>,
 ) {
     let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let sources = Arc::new(Sources::default());
     let log = Arc::new(RefusalLog::default());
     loop {
         let accepted = tokio::select! {
@@ -94,15 +100,19 @@ async fn accept(
                 continue;
             }
         };
+        let Some(source) = Sources::enter(&sources, address.ip()) else {
+            refused.fetch_add(1, Relaxed);
+            log.refused(address, &io::Error::other("too many handshakes with this machine at once"));
+            continue;
+        };
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (current, door) = (current.clone(), door.clone());
         let (ready, refused, log) = (ready.clone(), refused.clone(), log.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            match timeout(HANDSHAKE, handshake(&current, door.as_deref(), stream))
-                .await
-                .unwrap_or_else(|e| Err(e.into()))
-            {
+            let done = handshake(&current, door.as_deref(), stream).await;
+            drop(source);
+            match done {
                 // The receiver is gone only when the door is closed.
                 Ok(Visitor::Member(stream)) => drop(ready.send(Ok(stream)).await),
                 Ok(Visitor::Newcomer(stream, door)) => {
@@ -132,12 +142,62 @@ async fn handshake<'a>(
     stream: TcpStream,
 ) -> io::Result<Visitor<'a>> {
     stream.set_nodelay(true)?;
-    let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let current = identity::now(current);
-    let newcomer = started.client_hello().alpn().is_some_and(|mut offered| offered.any(|p| p == JOIN_PROTOCOL));
-    match door.filter(|door| newcomer && (door.open)()) {
-        Some(door) => Ok(Visitor::Newcomer(started.into_stream(current.join.clone()).await?, door)),
-        None => Ok(Visitor::Member(started.into_stream(current.server.clone()).await?)),
+    let shake = async {
+        if timeout(FIRST_BYTE, stream.peek(&mut [0])).await?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let current = identity::now(current);
+        let newcomer = started.client_hello().alpn().is_some_and(|mut offered| offered.any(|p| p == JOIN_PROTOCOL));
+        match door.filter(|door| newcomer && (door.open)()) {
+            Some(door) => Ok(Visitor::Newcomer(started.into_stream(current.join.clone()).await?, door)),
+            None => Ok(Visitor::Member(started.into_stream(current.server.clone()).await?)),
+        }
+    };
+    timeout(HANDSHAKE, shake).await?
+}
+
+/// How many handshakes are in work with each machine: strangers must not keep members out.
+#[derive(Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+impl Sources {
+    /// One more handshake with a machine, until what is returned is dropped; `None` when there are enough.
+    fn enter(all: &Arc<Self>, ip: IpAddr) -> Option<Source> {
+        let ip = machine(ip);
+        let mut counts = all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        // An entry is at least one, so none is left behind here.
+        (*count < HANDSHAKES_OF_ONE).then(|| {
+            *count += 1;
+            Source { all: all.clone(), ip }
+        })
+    }
+}
+
+/// A handshake that is in work.
+struct Source {
+    all: Arc<Sources>,
+    ip: IpAddr,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// An IPv6 machine has as many addresses as it likes, all in one /64.
+fn machine(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use rustls::{
@@ -13,7 +14,8 @@ use rustls::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt;
@@ -146,6 +148,44 @@ async fn who_is_no_member_is_refused_and_counted() {
     let mut stream = incoming.next().await.unwrap().unwrap();
     stream.write_all(b"y").await.unwrap();
     member.await.unwrap().unwrap();
+}
+
+/// Connections from an address of this machine that say nothing.
+async fn say_nothing(from: &str, to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut silent = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(from.parse().unwrap()).unwrap();
+        silent.push(socket.connect(to).await.unwrap());
+    }
+    silent
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_no_member_out() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let w = identity(&authority.issue(&name("w"), MemberKind::Witness).unwrap());
+    let (mut incoming, address) = listen(&a).await;
+    let mut silent = say_nothing("127.0.0.2:0", address, 100).await;
+    // A member does not wait until they have run out of time.
+    let endpoint = w.endpoint(&name("a"), &address.to_string()).unwrap();
+    let both = async { tokio::join!(endpoint.connect(), incoming.next()) };
+    let (channel, accepted) = timeout(Duration::from_millis(1_500), both).await.expect("a member in time");
+    channel.unwrap();
+    accepted.unwrap().unwrap();
+    assert_eq!(incoming.refused().load(Relaxed), 84, "sixteen of one address are heard out");
+    // Not for long, and not as long as a handshake may take.
+    let closed = async {
+        for stream in &mut silent {
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or_default(), 0);
+        }
+    };
+    timeout(Duration::from_secs(4), closed).await.expect("closed");
+    // Their places are free again.
+    for mut stream in say_nothing("127.0.0.2:0", address, 16).await {
+        assert!(timeout(Duration::from_millis(50), stream.read(&mut [0])).await.is_err(), "heard out");
+    }
 }
 
 /// An authority that signs outside its cluster signs in vain: the constraint is in its own certificate.

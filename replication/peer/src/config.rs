@@ -63,6 +63,8 @@ pub(crate) mod limits {
     pub(crate) const SILENCE: Duration = Duration::from_secs(5);
     /// Between attempts to reach a peer: from, doubling, to.
     pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+    /// A stream that lived for so long was a good one: the pauses begin anew.
+    pub(crate) const SETTLED: Duration = Duration::from_secs(5);
     /// Between attempts when the peer refused: a person has to put that right.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
     /// Between attempts to get a blob: from, doubling, to.

@@ -11,6 +11,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
+use twinbox_clock::BootInstant;
 use twinbox_wire::replication::{
     FollowerFrame, SourceFrame, follower_frame, replication_client::ReplicationClient, source_frame::Frame,
 };
@@ -32,9 +33,11 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
     let mut pause = limits::RETRY.0;
     let mut reported = String::new();
     loop {
+        let began = BootInstant::now();
         let Err(end) = Session { inner: &inner, link: &link }.run().await;
-        let followed = link.following.swap(false, Relaxed);
-        if followed {
+        link.following.store(false, Relaxed);
+        // A stream that ends at once, again and again, as on a full disk, is no news and no reason to hurry.
+        if began.elapsed() > limits::SETTLED {
             pause = limits::RETRY.0;
             reported.clear();
         }
@@ -96,7 +99,7 @@ impl Session<'_> {
         let recordings = inner.store.recordings();
         loop {
             let frame = stream.message().await?.ok_or(StreamError::Closed)?;
-            link.received(frame.encoded_len());
+            link.received(frame.encoded_len(), BootInstant::now());
             match frame.frame {
                 Some(Frame::Live(frame)) => {
                     let changes = frames::changes(inner, &link.name, frame.change);

@@ -40,7 +40,7 @@ struct State {
     last_number: StreamNumber,
     /// What the peer is known to have. Outlives the stream, to tell how far behind an absent peer is.
     has: Holdings,
-    last_answer: Option<BootInstant>,
+    last_heard: Option<BootInstant>,
 }
 
 struct Stream {
@@ -95,20 +95,14 @@ impl Link {
     }
 
     /// The peer acknowledged changes; false when the stream is no longer the present one.
-    pub(crate) fn acked(&self, number: StreamNumber, runs: &Runs, vector: &Vector, now: BootInstant) -> bool {
+    pub(crate) fn acked(&self, number: StreamNumber, runs: &Runs, vector: &Vector) -> bool {
         let mut state = self.lock();
         if state.stream.as_ref().is_none_or(|stream| stream.number != number) {
             return false;
         }
         runs.iter().for_each(|(origin, seqs)| state.has.add(*origin, seqs.clone()));
         state.has.add_vector(vector);
-        state.last_answer = Some(now);
         true
-    }
-
-    /// The peer answered something.
-    pub(crate) fn answered(&self, now: BootInstant) {
-        self.lock().last_answer = Some(now);
     }
 
     /// A change came from the peer, from the life of its store that is `origin_of_peer`: it need not go back.
@@ -151,16 +145,18 @@ impl Link {
         self.lock().has.lag(vector)
     }
 
-    /// Since the last sign of life on the peer's stream.
-    pub(crate) fn since_answer(&self) -> Option<Duration> {
-        self.lock().last_answer.map(BootInstant::elapsed)
+    /// Since the last sign of life on either stream.
+    pub(crate) fn since_heard(&self) -> Option<Duration> {
+        self.lock().last_heard.map(BootInstant::elapsed)
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    pub(crate) fn received(&self, bytes: usize) {
+    /// A frame came from the peer, on the stream that it follows or on the one that is followed.
+    pub(crate) fn received(&self, bytes: usize, now: BootInstant) {
+        self.lock().last_heard = Some(now);
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
@@ -215,9 +211,8 @@ mod tests {
         let old = link.open(LIFE, &Vector::new(), ended.clone());
         let new = link.open(OTHER_LIFE, &Vector::new(), CancellationToken::new());
         assert!(ended.is_cancelled());
-        let now = BootInstant::from_nanos(1);
-        assert!(!link.acked(old, &vec![(WRITER, 1..=5)], &Vector::new(), now));
-        assert!(link.acked(new, &vec![(WRITER, 1..=2)], &Vector::new(), now));
+        assert!(!link.acked(old, &vec![(WRITER, 1..=5)], &Vector::new()));
+        assert!(link.acked(new, &vec![(WRITER, 1..=2)], &Vector::new()));
         assert_eq!(link.lag(&[(WRITER, 5)].into_iter().collect()), 3);
         assert!(!link.close(old) && link.followed() && link.close(new) && !link.followed());
     }

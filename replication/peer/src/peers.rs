@@ -91,8 +91,8 @@ pub struct PeerStatus {
     pub counts: bool,
     /// Changes that are here and that the peer is not known to have.
     pub lag_changes: u64,
-    /// Milliseconds since its last sign of life; `None` when there was none.
-    pub last_ack_ms: Option<u64>,
+    /// Milliseconds since its last sign of life, on either stream; `None` when there was none.
+    pub last_heard_ms: Option<u64>,
     /// Bytes of frames to the peer since the start, audio of fetched blobs left out.
     pub sent_bytes: u64,
     /// Bytes of frames from the peer since the start.
@@ -199,7 +199,7 @@ impl Peers {
             following: link.following.load(Relaxed),
             counts: self.inner.acks.counts(&link.name),
             lag_changes: link.lag(&vector),
-            last_ack_ms: link.since_answer().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            last_heard_ms: link.since_heard().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             sent_bytes: link.sent_bytes.load(Relaxed),
             received_bytes: link.received_bytes.load(Relaxed),
         };

@@ -150,7 +150,7 @@ impl Reader {
                 Ok(None) => return StreamError::Closed,
                 Err(status) => return status.into(),
             };
-            self.link.received(frame.encoded_len());
+            self.link.received(frame.encoded_len(), BootInstant::now());
             match frame.frame {
                 Some(FromFollower::Acked(acked)) => {
                     if let Err(error) = self.acked(acked) {
@@ -162,7 +162,6 @@ impl Reader {
                 }
                 Some(FromFollower::ProbeAnswer(answer)) => {
                     let now = BootInstant::now();
-                    self.link.answered(now);
                     pulse.answer(answer.number, now).into_iter().for_each(|beat| self.beat(beat));
                 }
                 Some(FromFollower::Behind(_)) => {
@@ -185,7 +184,7 @@ impl Reader {
             inputs.push(Input::Acked { peer: self.link.name.clone(), first: *seqs.start(), last: *seqs.end() });
         }
         frames::check_own(store, vector.get(own))?;
-        if self.link.acked(self.number, &runs, &vector, BootInstant::now()) {
+        if self.link.acked(self.number, &runs, &vector) {
             self.inner.acks.inputs(inputs);
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! Blobs: immutable files named by their hash.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read},
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
 use twinbox_ids::BlobHash;
 use twinbox_replication_core::BlobRef;
 
-use crate::StoreError;
+use crate::{StoreError, store::lock};
 
 /// The blobs of this node. A blob that is here is whole and durable.
 #[derive(Clone)]
@@ -24,11 +25,13 @@ struct Inner {
     dir: PathBuf,
     disk: Disk,
     reserve: Reserve,
+    /// Blobs whose name may be there before it is durable: being stored, or storing them failed half-way.
+    unsettled: Mutex<HashSet<BlobHash>>,
 }
 
 impl Blobs {
     /// Opens the directory: 256 folders by the first byte of the hash, all made at once so that no blob waits
-    /// for one.
+    /// for one. Names that are there become durable: a process that was killed may have left one unsynced.
     pub(crate) fn open(dir: &Path, disk: Disk, reserve: Reserve) -> Result<Self, StoreError> {
         file::create_dir_durably(dir)?;
         let mut made = false;
@@ -36,19 +39,25 @@ impl Blobs {
             let folder = dir.join(format!("{byte:02x}"));
             match fs::create_dir(&folder) {
                 Ok(()) => made = true,
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => file::remove_asides(&folder)?,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    file::remove_asides(&folder)?;
+                    if !file::list(&folder)?.is_empty() {
+                        file::fsync_dir(&folder)?;
+                    }
+                }
                 Err(e) => return Err(DiskError::io("create directory", folder, &e).into()),
             }
         }
         if made {
             file::fsync_dir(dir)?;
         }
-        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), disk, reserve })))
+        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), disk, reserve, unsettled: Mutex::default() })))
     }
 
-    /// True when the blob is here.
+    /// True when the blob is here, durably.
     pub fn has(&self, hash: &BlobHash) -> bool {
-        self.path(hash).is_file()
+        // In this order: a name that came before the second look was noted as unsettled before it came.
+        self.path(hash).is_file() && !lock(&self.0.unsettled).contains(hash)
     }
 
     /// Where the blob is, or would be: `blobs/ab/abcd…`.
@@ -112,23 +121,36 @@ impl Blobs {
     fn store(&self, hash: BlobHash, bytes: &[u8]) -> Result<BlobRef, StoreError> {
         let blob = BlobRef { hash, length: bytes.len() as u64, recording: None };
         // The name is there only once the content was durable; but the disk may have rotted since.
-        if fs::read(self.path(&hash)).is_ok_and(|found| found == bytes) {
-            // Whoever wrote it may still be about to sync the directory.
-            self.sync_failed_breaks(file::fsync_dir(&self.folder(&hash)))?;
+        let whole = fs::read(self.path(&hash)).is_ok_and(|found| found == bytes);
+        if whole && self.has(&hash) {
             return Ok(blob);
         }
         self.writable()?;
-        self.0.reserve.check(Need::Data(blob.length))?;
-        self.sync_failed_breaks(file::write_durably(&self.folder(&hash), &hash.to_string(), bytes))?;
+        if whole {
+            // Whoever wrote it may still be about to sync the directory.
+            self.settle(&hash, || file::fsync_dir(&self.folder(&hash)))?;
+        } else {
+            self.0.reserve.check(Need::Data(blob.length))?;
+            self.settle(&hash, || file::write_durably(&self.folder(&hash), &hash.to_string(), bytes))?;
+        }
         Ok(blob)
     }
 
     /// Makes a file of the same file system, whose content has this hash, a blob.
     pub(crate) fn adopt(&self, from: &Path, content: &File, hash: &BlobHash) -> Result<(), StoreError> {
         self.writable()?;
-        self.sync_failed_breaks(
-            file::sync_data(content, from).and_then(|()| file::rename_durably(from, &self.path(hash))),
-        )
+        self.settle(hash, || {
+            file::sync_data(content, from).and_then(|()| file::rename_durably(from, &self.path(hash)))
+        })
+    }
+
+    /// Makes a blob's name durable by `work`; until that has succeeded the blob is not here ([`Self::has`]). Of
+    /// several at once the first that succeeds settles it: another's rename replaces it by the same content.
+    fn settle(&self, hash: &BlobHash, work: impl FnOnce() -> Result<(), DiskError>) -> Result<(), StoreError> {
+        lock(&self.0.unsettled).insert(*hash);
+        self.sync_failed_breaks(work())?;
+        lock(&self.0.unsettled).remove(hash);
+        Ok(())
     }
 
     fn writable(&self) -> Result<(), StoreError> {

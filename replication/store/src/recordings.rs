@@ -160,6 +160,11 @@ impl Recordings {
         sent
     }
 
+    /// Waits until every chunk that was taken before is written, or lost: [`Self::coverage`] then tells which.
+    pub async fn written(&self) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Flush { reply }).await
+    }
+
     /// Makes the take a blob: waits for the chunks that are queued, joins them (holes are filled with silence),
     /// syncs and renames. Durable when this resolves. Sealing again gives the same blob. A process that dies before
     /// a change which names the blob is durable finds the take in progress again.

@@ -275,6 +275,11 @@ impl Store {
         }
     }
 
+    /// Takes no more writes in this process: for who finds that what it wrote cannot be relied on (rule A4).
+    pub fn mark_broken(&self, detail: &str) {
+        self.0.disk.mark_broken(detail);
+    }
+
     /// How much space there is.
     pub fn space(&self) -> Result<Space, StoreError> {
         Ok(self.0.reserve.space()?)

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_histogram_is_read_between_two_readings() {
         let before = BTreeMap::from([(1_000, 10), (20_000, 12), (u64::MAX, 12)]);
-        let after = BTreeMap::from([(1_000, 109), (20_000, 111), (u64::MAX, 113)]);
+        let after = BTreeMap::from([(1_000, 109), (20_000, 1_011), (u64::MAX, 1_013)]);
         assert_eq!(of_histogram(&before, &after), (Some(20.0), Some(2)));
         assert_eq!(of_histogram(&BTreeMap::new(), &BTreeMap::new()), (None, None));
     }

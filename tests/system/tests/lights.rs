@@ -4,7 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::slack;
-use twinbox_testkit::{Cluster, Pbx, Spec, leave_message, listen};
+use twinbox_testkit::{Cluster, Lab, Pbx, Spec, leave_message, listen, need};
 
 /// The port of the PBX; its address is the phones'.
 const PBX: u16 = 5070;
@@ -132,4 +132,66 @@ fn a_deaf_pbx_is_told_the_latest_state_later() {
     assert!(light.is_some(), "{:#?}", pbx.lights());
     let stale = pbx.lights().into_iter().rev().find(|l| l.mailbox == user.number).and_then(|l| l.counts);
     assert_eq!(stale.map(|(new, _)| new), Some(2), "the last word is the latest state");
+}
+
+/// On the node that acts under the other's lease, where the right to send lasts milliseconds.
+#[test]
+fn a_deaf_subscriber_keeps_no_other_from_the_light() {
+    let cluster = Cluster::start(&Spec::default());
+    let (user, (publisher, subscriber)) = (Cluster::USERS[0], cluster.publisher_and_other());
+    // Several, so that not all of them are told before the deaf ones by chance.
+    let [alert, deaf] = [5080, 5090]
+        .map(|first| (first..first + 3).map(|port| Pbx::open(cluster.phones(), port)).collect::<Vec<_>>());
+    for pbx in alert.iter().chain(&deaf) {
+        assert_eq!(pbx.subscribe(cluster.sip(&subscriber), user.number, 600), 200);
+        assert!(pbx.sees(user.number, 0, Duration::from_secs(3)).is_some());
+    }
+    deaf.iter().for_each(|pbx| pbx.deaf(true));
+    for new in 1..=2 {
+        let deposit = leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2);
+        for pbx in &alert {
+            let light = pbx.sees(user.number, new, Duration::from_secs(10));
+            let light = light.unwrap_or_else(|| panic!("{new} not seen: {:#?}", pbx.lights()));
+            println!("light {new} after {:?}", light.at.since(deposit.at));
+            assert_eq!(light.source.ip(), cluster.sip(&subscriber).ip());
+        }
+    }
+    // The deaf ones are asked again meanwhile; that is no reason to repeat anything to the others.
+    sleep(Duration::from_secs(3));
+    for pbx in &alert {
+        let told = pbx.lights();
+        let twice = |new| told.iter().filter(|l| l.counts == Some((new, 0))).count();
+        assert!(twice(1) == 1 && twice(2) == 1, "{told:#?}");
+    }
+}
+
+/// The node lives and keeps its dialogs: what changed during the cut is told after it, without another change.
+#[test]
+fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b", "w"]);
+    let cluster = Cluster::start_in(&lab, &Spec::default());
+    let (user, (publisher, other)) = (Cluster::USERS[0], cluster.publisher_and_other());
+    let pbx = Pbx::open(cluster.phones(), PBX);
+    assert_eq!(pbx.subscribe(cluster.sip(&other), user.number, 600), 200);
+    assert!(leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2).acknowledged());
+    // The notifier's word is the last one before the cut, so that nobody else may speak after it.
+    let by_notifier = |new| {
+        let light = pbx.sees(user.number, new, Duration::from_secs(20));
+        let light = light.unwrap_or_else(|| panic!("{new} is not told: {:#?}", pbx.lights()));
+        assert!(light.subscribed && light.source.ip() == cluster.sip(&other).ip());
+        assert!(light.message.header("x-twinbox-epoch").is_some_and(|epoch| epoch.ends_with(&publisher)));
+    };
+    by_notifier(1);
+    // The witness still hears both: the publisher stays what it is.
+    lab.cut(&publisher, &other);
+    assert!(leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2).acknowledged());
+    // Long enough for the question to be given up.
+    sleep(Duration::from_secs(8));
+    assert!(pbx.lights().iter().all(|l| l.counts < Some((2, 0))), "{:#?}", pbx.lights());
+    lab.heal();
+    by_notifier(2);
+    assert_eq!(cluster.publisher(&publisher), publisher, "no new holder resent everything");
 }

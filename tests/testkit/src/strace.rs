@@ -57,7 +57,9 @@ impl Strace {
             })
             .collect();
         self.process.signal(libc::SIGINT);
-        self.process.wait(Duration::from_secs(10)).expect("strace ends when it is interrupted");
+        if self.process.wait(Duration::from_secs(5)).is_none() {
+            self.process.stop(Duration::from_secs(5));
+        }
         let output = fs::read(&self.output).unwrap_or_default();
         events(&String::from_utf8_lossy(&output), &threads)
     }

@@ -49,7 +49,7 @@ impl Service {
 
     /// The prompt of that name in this node's language; only what is ever played has one.
     fn prompt(&self, name: &str) -> Result<PromptKey, Status> {
-        let names = self.node.prompts.names();
+        let names = self.node.config.prompts.names();
         if !names.contains(&name) {
             let likely: Vec<_> = nearest(name, &names);
             return Err(Status::invalid_argument(format!(
@@ -209,7 +209,7 @@ impl Provisioning for Service {
     }
 
     async fn prompt_list(&self, _: Request<PromptListRequest>) -> Result<Response<PromptListReply>, Status> {
-        let playing = self.node.prompts.replaced();
+        let playing = self.node.config.prompts.replaced();
         let prompts = self.node.mailstore.custom_prompts().await.map_err(internal)?;
         let prompts = prompts
             .into_iter()
@@ -222,7 +222,7 @@ impl Provisioning for Service {
                 hash: prompt.wav.to_string(),
             })
             .collect();
-        let names = self.node.prompts.names().into_iter().map(str::to_owned).collect();
+        let names = self.node.config.prompts.names().into_iter().map(str::to_owned).collect();
         Ok(Response::new(PromptListReply { prompts, names }))
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use twinbox_calls::{CallsConfig, ListenerConfig, Network, Pilots, Registration, Transport, TrunkConfig, UnknownMailbox};
+use twinbox_calls::{
+    CallsConfig, ListenerConfig, Network, Pilots, Registration, Transport, TrunkConfig, UnknownMailbox,
+};
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 

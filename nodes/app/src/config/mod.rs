@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use node::{NodeConfig, PromptsConfig, VoicemailConfig};
+pub use node::{NodeConfig, VoicemailConfig};
 pub use reader::nearest;
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
 pub use witness::WitnessConfig;
@@ -96,8 +96,10 @@ fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml
     for (name, value) in env {
         let Some(path) = name.strip_prefix(ENV_PREFIX).filter(|path| path.contains("__")) else { continue };
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-        set(&mut table, &keys, override_value(&value))
-            .map_err(|()| failed(format!("{name} names no place in this file: a key on its way is no table")))?;
+        if set(&mut table, &keys, override_value(&value)).is_err() {
+            // As a key that nothing reads it is reported with all other mistakes.
+            table.insert(name, toml::Value::String(value));
+        }
     }
     Ok(table)
 }

@@ -4,20 +4,21 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use twinbox_calls::CallsConfig;
 use twinbox_ids::NodeName;
 use twinbox_mailbox::pin::HashCost;
-
-use crate::init::SEAL_SECRET;
+use twinbox_prompts::Prompts;
 
 use super::{
     ConfigError, checked,
     reader::Section,
     shared::{ClusterConfig, LogConfig},
 };
+use crate::init::SEAL_SECRET;
 
 /// A node's configuration.
 #[derive(Debug, Clone)]
@@ -42,8 +43,8 @@ pub struct NodeConfig {
     pub rtp: RtpConfig,
     /// Mailboxes.
     pub voicemail: VoicemailConfig,
-    /// Prompts.
-    pub prompts: PromptsConfig,
+    /// Prompts, with those of `prompts.dir` in the place of the built-in ones.
+    pub prompts: Arc<Prompts>,
     /// Where `/metrics`, `/livez` and `/readyz` are, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// Logging.
@@ -82,13 +83,6 @@ pub struct VoicemailConfig {
     pub min_message_ms: u64,
 }
 
-/// The `[prompts]` section.
-#[derive(Debug, Clone, Default)]
-pub struct PromptsConfig {
-    /// Folder whose files replace the built-in prompts.
-    pub dir: Option<PathBuf>,
-}
-
 impl NodeConfig {
     pub(super) fn from_table(file: &Path, table: toml::Table) -> Result<Self, ConfigError> {
         checked(file, table, |root| {
@@ -106,10 +100,13 @@ impl NodeConfig {
             let (voicemail, menus) = read_voicemail(root.section("voicemail"));
             let calls = super::calls::read(root, &menus, rtp.as_ref());
             let mut section = root.section("prompts");
-            let prompts = PromptsConfig { dir: section.path("dir") };
-            if let Some(dir) = prompts.dir.as_ref().filter(|dir| !dir.is_dir()) {
-                section.wrong("dir", format!("'{}' is no folder: name one, or leave the key out", dir.display()));
-            }
+            let prompts = match Prompts::load(section.path("dir").as_deref(), &voicemail.language) {
+                Ok(prompts) => Some(Arc::new(prompts)),
+                Err(error) => {
+                    section.wrong("dir", error.to_string());
+                    None
+                }
+            };
             section.finish();
             let mut section = root.section("metrics");
             let metrics = section.parse("bind", "an address and port, such as \"127.0.0.1:9090\"");
@@ -126,7 +123,7 @@ impl NodeConfig {
                 calls: calls?,
                 rtp: rtp?,
                 voicemail,
-                prompts,
+                prompts: prompts?,
                 metrics,
                 log,
             })

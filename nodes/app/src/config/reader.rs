@@ -148,6 +148,8 @@ impl Section {
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) => Some(text),
+            // The environment has no quotes: TWINBOX_NODE__NAME=1001 is a text all the same.
+            Value::Integer(number) => Some(number.to_string()),
             other => {
                 self.wrong(key, format!("is {}, expected a text in quotes", kind(&other)));
                 None

@@ -1,8 +1,15 @@
 //! Sections that nodes and witnesses share: the cluster and its members, the log.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use twinbox_ids::{ClusterId, NodeName};
+use twinbox_pki::NodeIdentity;
 use twinbox_roles::{MemberKind, Timing};
 
 use super::reader::Section;
@@ -31,7 +38,9 @@ pub struct ClusterConfig {
     pub ack_timeout: Duration,
     /// Refuse to take messages while no peer counts (rule A3).
     pub require_two: bool,
-    /// Folder with `ca.pem`, `node.pem` and `node.key`.
+    /// This member's certificate, from `tls_dir`: good now, and this member's of this cluster.
+    pub tls: Arc<NodeIdentity>,
+    /// Its folder; the authority and what is learned of other members are kept there too.
     pub tls_dir: PathBuf,
     /// Where this process listens for its peers.
     pub bind: SocketAddr,
@@ -49,6 +58,7 @@ impl ClusterConfig {
         let ack_timeout = section.number("ack_timeout_ms", 10..=10_000, ack_default) as u64;
         let require_two = section.flag("require_two", false);
         let tls_dir = section.require_path("tls_dir", "the folder with ca.pem, node.pem and node.key");
+        let tls = tls_dir.as_deref().and_then(|dir| identity(&section, dir, own, id));
         let bind = section.require("bind", "an address and port, such as \"0.0.0.0:7070\"");
         let mut members = Vec::new();
         let mut names = BTreeSet::new();
@@ -88,11 +98,39 @@ impl ClusterConfig {
             timing,
             ack_timeout,
             require_two,
+            tls: tls?,
             tls_dir: tls_dir?,
             bind: bind?,
             members,
         })
     }
+}
+
+/// Loads the certificate in `dir`, which must be `own`'s of cluster `id`.
+fn identity(
+    section: &Section,
+    dir: &Path,
+    own: Option<&NodeName>,
+    id: Option<ClusterId>,
+) -> Option<Arc<NodeIdentity>> {
+    let tls = match NodeIdentity::load(dir) {
+        Ok(tls) => tls,
+        Err(error) => {
+            section.wrong("tls_dir", error.to_string());
+            return None;
+        }
+    };
+    if own.is_some_and(|own| *own != tls.name) || id.is_some_and(|id| id != tls.cluster) {
+        section.wrong(
+            "tls_dir",
+            format!(
+                "holds the certificate of {} in cluster {}: copy this member's folder of this cluster",
+                tls.name, tls.cluster
+            ),
+        );
+        return None;
+    }
+    Some(Arc::new(tls))
 }
 
 /// How log lines look.

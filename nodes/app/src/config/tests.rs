@@ -1,5 +1,7 @@
 use std::{io::Write, path::Path};
 
+use twinbox_pki::{CertificateAuthority, MemberKind};
+
 use super::*;
 
 fn example(name: &str) -> String {
@@ -8,8 +10,21 @@ fn example(name: &str) -> String {
 }
 
 fn load_node(text: &str) -> Result<NodeConfig, ConfigError> {
-    let table = text.parse().expect("TOML");
-    NodeConfig::from_table(Path::new("node.toml"), table)
+    let tls = certificates("a", MemberKind::Node);
+    NodeConfig::from_table(Path::new("node.toml"), with_certificates(text, tls.path()))
+}
+
+/// A folder with this member's certificate of the examples' cluster.
+fn certificates(name: &str, kind: MemberKind) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let id = "00112233445566778899aabbccddeeff".parse().expect("an id");
+    let ca = CertificateAuthority::create(id, "example").expect("an authority");
+    ca.issue(&name.parse().expect("a name"), kind).expect("a certificate").save(dir.path()).expect("saved");
+    dir
+}
+
+fn with_certificates(text: &str, dir: &Path) -> toml::Table {
+    text.replace("/etc/twinbox/tls", &dir.display().to_string()).parse().expect("TOML")
 }
 
 #[test]
@@ -17,7 +32,8 @@ fn the_commented_examples_load() {
     let node = load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(node.name.as_str(), "a");
     assert_eq!(node.calls.trunks[0].mwi.as_deref(), Some("sip:{mailbox}@10.0.0.10"));
-    let table = example("witness.example.toml").parse().expect("TOML");
+    let tls = certificates("w", MemberKind::Witness);
+    let table = with_certificates(&example("witness.example.toml"), tls.path());
     let witness = WitnessConfig::from_table(Path::new("w"), table).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(witness.clusters.len(), 1);
 }
@@ -26,7 +42,9 @@ fn the_commented_examples_load() {
 #[test]
 fn the_example_has_every_key() {
     let text = example("node.example.toml");
-    for source in [include_str!("node.rs"), include_str!("calls.rs"), include_str!("shared.rs")] {
+    for source in
+        [include_str!("node.rs"), include_str!("calls.rs"), include_str!("shared.rs"), include_str!("witness.rs")]
+    {
         for call in [
             "text(\"",
             "path(\"",
@@ -53,15 +71,19 @@ fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
         .replace("drain_seconds = 30", "drain_secnds = 30")
         .replace("bind = \"127.0.0.1:9090\"", "bind = 9090")
         .replace("timezone = \"UTC\"", "timezone = \"Mars/Base\"")
+        .replace("# dir = \"/usr/share/asterisk/sounds\"", "dir = \"/nowhere/at-all\"")
+        .replace("/etc/twinbox/tls", "/nowhere/tls")
         .replace("redirect = \"first\"", "redirect = \"middle\"")
         .replace("10.0.1.0/24", "10.0.1.0/99")
         .replace("ports = \"10000-19999\"", "ports = \"20-10\"");
-    let error = load_node(&text).expect_err("seven mistakes");
+    let error = load_node(&text).expect_err("nine mistakes");
     let report = error.to_string();
     for part in [
+        "cluster.tls_dir: ",
+        "prompts.dir: ",
         "node.name: 'A!'",
         "node.drain_secnds: is not a key of this section; did you mean 'drain_seconds'?",
-        "metrics.bind: is a number",
+        "metrics.bind: '9090' will not do",
         "voicemail.timezone: 'Mars/Base'",
         "sip.redirect: 'middle' is not one of first, last",
         "trunk[0].addresses: '10.0.1.0/99'",
@@ -83,7 +105,9 @@ fn more_calls_than_ports_are_refused() {
 fn the_environment_overrides_and_a_secret_comes_from_its_file() {
     let mut secret = tempfile::NamedTempFile::new().expect("a file");
     writeln!(secret, "s3cret").expect("written");
+    let tls = certificates("b", MemberKind::Node);
     let text = example("node.example.toml")
+        .replace("/etc/twinbox/tls", &tls.path().display().to_string())
         .replace("password = \"change me\"", &format!("password_file = \"{}\"", secret.path().display()));
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(text.as_bytes()).expect("written");

@@ -46,6 +46,8 @@ pub(crate) const INBOX: usize = 32;
 const MEDIA_INBOX: usize = 64;
 /// A filing that takes longer is left to itself: the recording is on disk and is filed at the next start.
 const FILING_AT_MOST: Duration = Duration::from_secs(120);
+/// A recording that was told to stop and has not by then never will: what is stored of it is all there is.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What SIP tells a call.
 pub(crate) enum Input {
@@ -119,6 +121,8 @@ struct Call {
     inputs: Receiver<Input>,
     media: Session,
     events: Receiver<MediaEvent>,
+    /// The media thread has died: nothing more is heard or said.
+    deaf: bool,
     local: Local,
     stream: Option<Stream>,
     /// Our offer went out in a `2xx`; its answer comes with the ACK.
@@ -133,6 +137,10 @@ struct Call {
     /// What is being fetched to be played.
     loading: Option<BoxFuture<'static, Vec<Clip>>>,
     take: Option<Take>,
+    /// The media engine was told to stop recording, and has not said that it has.
+    stop_due: Timeout,
+    /// The recording is over; whether all of it is stored is being found out, before the conversation is told.
+    ending: Option<BoxFuture<'static, Heard>>,
     codecs: Codecs,
     question: Option<BoxFuture<'static, Answered>>,
     transfer: Option<Transfer>,
@@ -140,7 +148,7 @@ struct Call {
     refresh: Option<BoxFuture<'static, Result<Response, SendError>>>,
     bye: Option<Bye>,
     bye_due: Timeout,
-    /// The message that the caller left could not be filed.
+    /// The message that the caller left could not be filed, or not all of it.
     not_filed: bool,
     /// The peer knows that the call is over, or is not to be told: no BYE of ours.
     over: bool,
@@ -166,7 +174,11 @@ impl Call {
                     Some(input) => self.told(input),
                     None => self.hang_up(),
                 },
-                Some(event) = self.events.recv() => self.media_event(event),
+                event = self.events.recv(), if !self.deaf => match event {
+                    Some(event) => self.media_event(event),
+                    None => self.media_lost(),
+                },
+                heard = done(&mut self.ending) => self.hear(heard),
                 answered = done(&mut self.question) => self.answered(answered),
                 clips = done(&mut self.loading) => self.play_now(clips),
                 outcome = done(&mut self.refresh) => self.refreshed(outcome),
@@ -174,6 +186,7 @@ impl Call {
                 () = fired(&mut self.timer) => self.hear(Heard::TimerFired),
                 () = fired(&mut self.session_due) => self.session_ran_out(),
                 () = fired(&mut self.bye_due) => self.bye_overdue(),
+                () = fired(&mut self.stop_due) => self.record_cut_off(),
                 Some(()) = take::failed(&mut self.take) => self.take_failed(),
             }
         }
@@ -211,17 +224,14 @@ impl Call {
             MediaEvent::PlayFinished(id) if id == self.plays => self.hear(Heard::PlayFinished),
             MediaEvent::PlayFinished(_) => {}
             MediaEvent::RecordStopped { cause, length_bytes, trailing_silence_ms, .. } => {
-                let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
-                take.running = false;
                 let silence = if cause == StopCause::Silence { trailing_silence_ms } else { 0 };
                 let length_ms = (length_bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS)).saturating_sub(silence);
                 let end = match cause {
-                    _ if take.broken => RecordingEnd::Failed,
                     StopCause::Stopped => RecordingEnd::Stopped,
                     StopCause::Silence => RecordingEnd::Silence,
                     StopCause::Limit => RecordingEnd::Limit,
                 };
-                self.hear(Heard::RecordingEnded { end, length_ms });
+                self.recorded(end, length_ms);
             }
             MediaEvent::MediaTimeout => {
                 count(&self.door.stats.callers_vanished);
@@ -251,8 +261,44 @@ impl Call {
         take.broken = true;
         tracing::warn!("the recording cannot be stored and is stopped");
         if take.running {
-            self.media.stop_record();
+            self.stop_record();
         }
+    }
+
+    fn stop_record(&mut self) {
+        self.media.stop_record();
+        if self.take.as_ref().is_some_and(|take| take.running) {
+            self.stop_due = after(STOPS_WITHIN);
+        }
+    }
+
+    /// A recording is over. A caller whose words the disk lost must not hear that they are kept.
+    fn recorded(&mut self, end: RecordingEnd, length_ms: u64) {
+        self.stop_due = None;
+        let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
+        take.running = false;
+        let whole = take.whole();
+        self.ending = Some(Box::pin(async move {
+            let end = if whole.await { end } else { RecordingEnd::Failed };
+            Heard::RecordingEnded { end, length_ms }
+        }));
+    }
+
+    /// The media engine does not say that a recording has ended: what was taken is all there is.
+    fn record_cut_off(&mut self) {
+        let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
+        take.broken = true;
+        let length_ms = take.length_ms();
+        tracing::error!(length_ms, "the media engine does not end a recording");
+        self.recorded(RecordingEnd::Failed, length_ms);
+    }
+
+    /// The media thread has died, and our line with it.
+    fn media_lost(&mut self) {
+        self.deaf = true;
+        tracing::error!("the media of this call is gone");
+        self.hang_up();
+        self.record_cut_off();
     }
 
     /// We end the call.
@@ -328,6 +374,9 @@ impl Call {
     fn end(&mut self) {
         if let Some(bye) = self.bye.take() {
             if !bye.answered {
+                if self.not_filed {
+                    count(&self.door.stats.byes_unacknowledged);
+                }
                 let code = if self.not_filed { 500 } else { 200 };
                 self.door.stats.bye_time.record(bye.at.elapsed());
                 self.door.respond(&bye.id, bye.request.respond(code));

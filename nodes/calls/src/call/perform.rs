@@ -22,7 +22,7 @@ impl Call {
                 Output::SetTimer(ms) => self.timer = after(Duration::from_millis(ms)),
                 Output::CancelTimer => self.timer = None,
                 Output::Record { purpose, max_ms, end_silence_ms } => self.record(purpose, max_ms, end_silence_ms),
-                Output::StopRecording => self.media.stop_record(),
+                Output::StopRecording => self.stop_record(),
                 Output::DiscardRecording => {
                     if let Some(take) = self.take.take() {
                         self.door.tasks.spawn(take.discard());
@@ -126,6 +126,9 @@ impl Call {
     }
 
     fn record(&mut self, purpose: Purpose, max_ms: u64, end_silence_ms: u64) {
+        if self.stream.is_none() {
+            return self.hear(Heard::RecordingEnded { end: RecordingEnd::Failed, length_ms: 0 });
+        }
         let (take, sink) = match purpose {
             Purpose::Message(mailbox) => {
                 let meta = RecordingMeta {
@@ -139,10 +142,8 @@ impl Call {
             }
             Purpose::Greeting(..) => Take::greeting(self.codec()),
         };
-        if self.stream.is_none() {
-            return self.hear(Heard::RecordingEnded { end: RecordingEnd::Failed, length_ms: 0 });
-        }
         self.take = Some(take);
+        self.stop_due = None;
         let silence = (end_silence_ms > 0).then(|| Duration::from_millis(end_silence_ms));
         self.media.record(RecordSpec { max: Duration::from_millis(max_ms), end_silence: silence, sink });
     }

@@ -22,7 +22,7 @@ pub(super) type Codecs = HashMap<BlobHash, Codec>;
 pub(super) struct Answered {
     pub(super) answer: Answer,
     pub(super) codecs: Codecs,
-    /// A message could not be filed: BYE is answered accordingly.
+    /// A message could not be filed, or not all of it: BYE is answered accordingly (rule A1).
     pub(super) not_filed: bool,
 }
 
@@ -110,8 +110,9 @@ async fn file(stats: &Stats, mailbox: MailboxId, take: Option<Take>) -> Answered
                 Acknowledgement::OnTwo { .. } => count(&stats.filed_on_two),
                 Acknowledgement::Alone => count(&stats.filed_alone),
             }
-            tracing::info!(%mailbox, message = %filed.message, acknowledged = ?filed.acknowledgement, "message filed");
-            Answer::Done.into()
+            let (message, acknowledged, whole) = (filed.message, &filed.acknowledgement, filed.whole);
+            tracing::info!(%mailbox, %message, ?acknowledged, whole, "message filed");
+            Answered { not_filed: !whole, ..Answer::Done.into() }
         }
         // Not worth keeping is not the same as lost.
         Err(FileError::TooShort { .. }) => Answer::Failed.into(),

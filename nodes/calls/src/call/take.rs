@@ -78,6 +78,31 @@ impl Take {
         }
     }
 
+    /// Whether all that was said until now is stored; waits for what is on its way to the disk.
+    pub(super) fn whole(&mut self) -> BoxFuture<'static, bool> {
+        self.broken |= self.failed.try_recv().is_ok();
+        let (broken, live) = (self.broken, self.live());
+        match &self.kind {
+            Kind::Message(_) => async move {
+                let Some(live) = live.await else { return false };
+                if broken {
+                    live.mark_cut();
+                }
+                live.whole().await
+            }
+            .boxed(),
+            Kind::Greeting(_) => std::future::ready(!broken).boxed(),
+        }
+    }
+
+    /// How much was taken, in milliseconds.
+    pub(super) fn length_ms(&self) -> u64 {
+        match &self.kind {
+            Kind::Message(started) => started.borrow().iter().flatten().map(LiveRecording::length_ms).sum(),
+            Kind::Greeting(memory) => lock(&memory.audio).len() as u64 / u64::from(twinbox_rtp::SAMPLES_PER_MS),
+        }
+    }
+
     /// Throws it away, in the store too.
     pub(super) async fn discard(self) {
         if let Some(live) = self.live().await

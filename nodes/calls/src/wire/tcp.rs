@@ -23,16 +23,19 @@ use tokio_util::sync::CancellationToken;
 use twinbox_sip::framing::{Frame, Framer};
 
 use super::Advertised;
-use crate::{door::Door, stats::count};
+use crate::{Transport, door::Door, stats::count};
 
 /// Messages waiting for a slow reader; one more closes the connection.
 const OUTBOX: usize = 256;
-/// Connections of all peers.
+/// Connections of all trunks, and ours.
 const MAX_CONNECTIONS: usize = 1024;
+/// Connections of strangers, who cannot take the places of trunks.
+const MAX_STRANGERS: usize = 128;
 /// A connection on which nothing came for so long is closed.
 const IDLE: Duration = Duration::from_secs(900);
-/// A stranger gets one answer, soon.
-const STRANGER: Duration = Duration::from_secs(5);
+/// So long a connection of ours to somebody who is no trunk is kept while nothing comes. A stranger has as long in all:
+/// to say one thing, and to get one answer.
+const BRIEF: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// A bound TCP socket.
@@ -41,6 +44,35 @@ pub(crate) struct TcpEndpoint {
     pub(crate) local: SocketAddr,
     pub(crate) advertised: Advertised,
     connections: Arc<AtomicUsize>,
+    strangers: Arc<AtomicUsize>,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A trunk's: it opened it, or we did.
+    Trunk,
+    /// We opened it to somebody who is no trunk.
+    Ours,
+    /// Anybody's.
+    Stranger,
+}
+
+/// A place among the connections, for as long as the socket is open.
+struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Arc<Self>> {
+        let one_more = |n: usize| (n < most).then_some(n + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Arc::new(Self(taken.clone())))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One connection.
@@ -49,13 +81,6 @@ pub(crate) struct TcpPeer {
     pub(crate) advertised: Advertised,
     outbox: mpsc::Sender<Bytes>,
     closed: CancellationToken,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Drop for TcpPeer {
-    fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl TcpPeer {
@@ -78,7 +103,7 @@ impl TcpEndpoint {
         let listener = TcpListener::bind(bind).await?;
         let local = listener.local_addr()?;
         let advertised = Advertised::new(advertise, local);
-        Ok(Self { listener, local, advertised, connections: Arc::default() })
+        Ok(Self { listener, local, advertised, connections: Arc::default(), strangers: Arc::default() })
     }
 
     pub(crate) async fn serve(self: Arc<Self>, door: Arc<Door>, stop: CancellationToken) {
@@ -88,7 +113,7 @@ impl TcpEndpoint {
                 () = stop.cancelled() => return,
             };
             match accepted {
-                Ok((stream, remote)) => match self.peer(&door, stream, remote, &stop) {
+                Ok((stream, remote)) => match self.peer(&door, stream, remote, Origin::Stranger, &stop) {
                     Some(_) => {}
                     None => count(&door.stats.connections_refused),
                 },
@@ -111,7 +136,7 @@ impl TcpEndpoint {
             socket.bind(SocketAddr::new(own, 0))?;
         }
         let stream = tokio::time::timeout(CONNECT, socket.connect(to)).await??;
-        self.peer(door, stream, to, stop).ok_or_else(|| io::Error::other("too many connections"))
+        self.peer(door, stream, to, Origin::Ours, stop).ok_or_else(|| io::Error::other("too many connections"))
     }
 
     fn peer(
@@ -119,29 +144,33 @@ impl TcpEndpoint {
         door: &Arc<Door>,
         stream: TcpStream,
         remote: SocketAddr,
+        mut origin: Origin,
         stop: &CancellationToken,
     ) -> Option<Arc<TcpPeer>> {
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            return None;
+        if door.access.find(remote.ip(), Transport::Tcp).is_some() {
+            origin = Origin::Trunk;
         }
+        let slot = match origin {
+            Origin::Trunk | Origin::Ours => Slot::take(&self.connections, MAX_CONNECTIONS)?,
+            Origin::Stranger => Slot::take(&self.strangers, MAX_STRANGERS)?,
+        };
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
         let (outbox, queue) = mpsc::channel(OUTBOX);
-        let peer = Arc::new(TcpPeer {
-            remote,
-            advertised: self.advertised.clone(),
-            outbox,
-            closed: stop.child_token(),
-            connections: self.connections.clone(),
-        });
-        door.tasks.spawn(write_to(write, queue, peer.closed.clone()));
-        door.tasks.spawn(read_from(read, peer.clone(), door.clone()));
+        let peer =
+            Arc::new(TcpPeer { remote, advertised: self.advertised.clone(), outbox, closed: stop.child_token() });
+        door.tasks.spawn(write_to(write, queue, peer.closed.clone(), slot.clone()));
+        door.tasks.spawn(read_from(read, peer.clone(), door.clone(), origin, slot));
         Some(peer)
     }
 }
 
-async fn write_to(mut stream: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>, closed: CancellationToken) {
+async fn write_to(
+    mut stream: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Bytes>,
+    closed: CancellationToken,
+    _slot: Arc<Slot>,
+) {
     loop {
         let next = tokio::select! {
             biased;
@@ -161,39 +190,53 @@ async fn write_to(mut stream: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>, 
     let _ = stream.shutdown().await;
 }
 
-async fn read_from(mut stream: OwnedReadHalf, peer: Arc<TcpPeer>, door: Arc<Door>) {
-    let mut framer = Framer::default();
-    let mut buffer = vec![0; 8 * 1024];
-    let patience = if door.knows(&peer) { IDLE } else { STRANGER };
-    'connection: loop {
-        let read = tokio::select! {
-            read = tokio::time::timeout(patience, stream.read(&mut buffer)) => read,
-            () = peer.closed.cancelled() => break,
-        };
-        let Ok(Ok(length @ 1..)) = read else { break };
-        framer.push(buffer.get(..length).unwrap_or_default());
-        while let Some(frame) = framer.next_frame() {
-            match frame {
-                Frame::Ping => {
-                    peer.send(Bytes::from_static(b"\r\n"));
-                }
-                Frame::Message(data) => door.framed(&peer, &data),
-                Frame::Lost(data) => {
-                    door.framed(&peer, &data);
-                    break 'connection;
-                }
-            }
+async fn read_from(stream: OwnedReadHalf, peer: Arc<TcpPeer>, door: Arc<Door>, origin: Origin, _slot: Arc<Slot>) {
+    match origin {
+        Origin::Trunk => {
+            door.knows(&peer);
+            listen(stream, &peer, &door, IDLE, false).await;
         }
-        tokio::task::yield_now().await;
+        Origin::Ours => listen(stream, &peer, &door, BRIEF, false).await,
+        Origin::Stranger => {
+            let _ = tokio::time::timeout(BRIEF, listen(stream, &peer, &door, BRIEF, true)).await;
+        }
     }
     // What is still queued may leave: the answer to what was lost is in there.
-    drop(stream);
     door.forget(&peer);
     let closed = peer.closed.clone();
     drop(peer);
     tokio::select! {
         () = closed.cancelled() => {}
         () = tokio::time::sleep(Duration::from_millis(200)) => closed.cancel(),
+    }
+}
+
+/// Takes what comes until the other end closes, is silent for too long, or has said its one thing.
+async fn listen(mut stream: OwnedReadHalf, peer: &Arc<TcpPeer>, door: &Arc<Door>, patience: Duration, once: bool) {
+    let mut framer = Framer::default();
+    let mut buffer = vec![0; 8 * 1024];
+    loop {
+        let read = tokio::select! {
+            read = tokio::time::timeout(patience, stream.read(&mut buffer)) => read,
+            () = peer.closed.cancelled() => return,
+        };
+        let Ok(Ok(length @ 1..)) = read else { return };
+        framer.push(buffer.get(..length).unwrap_or_default());
+        while let Some(frame) = framer.next_frame() {
+            match frame {
+                Frame::Ping => {
+                    peer.send(Bytes::from_static(b"\r\n"));
+                }
+                Frame::Message(data) => {
+                    door.framed(peer, &data);
+                    if once {
+                        return;
+                    }
+                }
+                Frame::Lost(data) => return door.framed(peer, &data),
+            }
+        }
+        tokio::task::yield_now().await;
     }
 }
 

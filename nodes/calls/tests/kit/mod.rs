@@ -39,6 +39,7 @@ pub struct Node {
     pub tcp: SocketAddr,
     pub incarnation: Incarnation,
     pub store: Store,
+    pub media: Engine,
     dir: TempDir,
 }
 
@@ -93,12 +94,13 @@ impl Node {
         new.must_change = false;
         let (mailbox, _) = mailstore.create(new).await.expect("a mailbox");
         let media = MediaConfig::new(options.calls.rtp.bind, options.rtp_ports);
+        let media = Engine::start(media).expect("a media engine");
         let deps = CallsDeps {
             node: name,
             incarnation,
             mailstore: mailstore.clone(),
             prompts: Arc::new(Prompts::load(None, "en").expect("prompts")),
-            media: Engine::start(media).expect("a media engine"),
+            media: media.clone(),
         };
         let calls = Calls::start(options.calls, deps).await?;
         let address = |transport| {
@@ -106,7 +108,7 @@ impl Node {
             found.expect("a listener").1
         };
         let (udp, tcp) = (address(Transport::Udp), address(Transport::Tcp));
-        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, dir })
+        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, media, dir })
     }
 
     pub async fn raw(&self) -> Raw {
@@ -115,6 +117,11 @@ impl Node {
 
     pub fn counter(&self, name: &str) -> u64 {
         *self.calls.stats().counters.get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    /// Where its store is.
+    pub fn store_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("store")
     }
 
     /// Waits until no call is in progress.

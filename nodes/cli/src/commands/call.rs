@@ -43,7 +43,7 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
     let loss = 100.0 * stats.lost as f64 / (stats.received + stats.lost).max(1) as f64;
     let ms = |d: Duration| d.as_secs_f64() * 1_000.0;
     if json {
-        return output::json(&serde_json::json!({
+        output::json(&serde_json::json!({
             "answer_ms": ms(call.answer_time()),
             "talked_ms": ms(began.elapsed()),
             "bye_status": hung_up.map(|(status, _)| status),
@@ -55,7 +55,8 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
             "loss_percent": loss,
             "jitter_ms": stats.jitter_ms,
             "heard_ms": received.len() / 8,
-        }));
+        }))?;
+        return kept(hung_up);
     }
     println!("answered in {:.1} ms, talked {:.1} s", ms(call.answer_time()), began.elapsed().as_secs_f64());
     println!(
@@ -66,7 +67,17 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
         Some((status, time)) => println!("hung up: {status} after {:.1} ms", ms(time)),
         None => println!("the other side hung up"),
     }
-    Ok(())
+    kept(hung_up)
+}
+
+/// A BYE that is not answered `200` says that what was left is not kept (rule A1).
+fn kept(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
+    match hung_up {
+        Some((status, _)) if status != 200 => {
+            Err(CliError::Failed(format!("hanging up was answered {status}: a message was not acknowledged")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Digits, then speech, then listening until `--duration` is over.

@@ -65,10 +65,8 @@ fn form(args: InitArgs) -> Result<(), CliError> {
         .map(member(MemberKind::Node))
         .chain(args.witnesses.into_iter().map(member(MemberKind::Witness)))
         .collect();
-    let reach = Reach {
-        advertise: args.sip_advertise.into_iter().map(|a| (a.name, a.ip)).collect(),
-        pbx: args.pbx,
-    };
+    let reach =
+        Reach { advertise: args.sip_advertise.into_iter().map(|a| (a.name, a.ip)).collect(), pbx: args.pbx };
     let spec = InitSpec { cluster_name: args.name, members, reach };
     let before = if args.if_absent { init::formed_before(&args.dir, &spec) } else { Vec::new() };
     if !before.is_empty() {

@@ -77,7 +77,15 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
 fn table(users: Vec<User>) -> String {
     let rows = users.into_iter().map(|u| {
         let pin = if u.must_change_pin { "to be changed" } else { "set" };
-        vec![u.number, u.name, u.new_messages.to_string(), u.old_messages.to_string(), pin.to_owned(), u.timezone, u.cos]
+        vec![
+            u.number,
+            u.name,
+            u.new_messages.to_string(),
+            u.old_messages.to_string(),
+            pin.to_owned(),
+            u.timezone,
+            u.cos,
+        ]
     });
     output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE", "CLASS"], rows)
 }

@@ -1,13 +1,17 @@
 //! The self-check: real calls that prove that a message outlives the node that took it.
 
-use std::{future::Future, net::IpAddr, net::Ipv4Addr, net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use twinbox_clock::BootInstant;
 use twinbox_phone::{Call, CallOptions, Codec, Phone, PhoneConfig, Target, Transport};
 use twinbox_prompts::Prompts;
 use twinbox_rtp::wav::Wav;
-use twinbox_wire::admin::{UserAddRequest, UserListRequest};
+use twinbox_wire::admin::{MessageRequest, UserAddRequest, UserListRequest, UserRequest, UserSetPinRequest};
 
 use super::{cluster::Cluster, plan::User};
 use crate::{client, error::CliError};
@@ -16,6 +20,8 @@ use crate::{client, error::CliError};
 const HEAR_WITHIN: Duration = Duration::from_secs(40);
 /// Between the tone and the first word.
 const BREATH: Duration = Duration::from_millis(300);
+/// Who calls.
+const CALLER: &str = "5550100";
 const DIGIT_GAP: Duration = Duration::from_millis(60);
 /// What the demo's caller says; `make-speech` beside it made it.
 const SPEECH: &[u8] = include_bytes!("speech.wav");
@@ -35,10 +41,11 @@ pub async fn run(cluster: &mut Cluster) -> Result<(), CliError> {
     let users = cluster.demo.users.clone();
     let socket = cluster.socket(0)?.to_owned();
     step("ten users are there, 1001 to 1010", add_users(&socket, &users)).await?;
+    let older = clear_earlier(&socket, &user).await?;
     step("a call to node a leaves a message for 1001, acknowledged on two", leave(a, &user, &beep, &speech))
         .await?;
     step("node a is killed (kill -9)", async { cluster.kill(0) }).await?;
-    step("node b plays the message, bit for bit what was said", retrieve(b, &user, &speech)).await?;
+    step("node b plays the message, bit for bit what was said", retrieve(b, &user, older, &speech)).await?;
     step("node a is started again and in service", async {
         cluster.start_one(0)?;
         cluster.wait_in_service(1).await?;
@@ -67,20 +74,30 @@ fn sip_address(cluster: &Cluster, i: usize) -> Result<SocketAddr, CliError> {
     address.parse().map_err(CliError::failed)
 }
 
-/// Adds those who are not there yet, with the PINs that `demo.json` names.
-async fn add_users(socket: &std::path::Path, users: &[User]) -> Result<(), CliError> {
+/// Adds those who are not there yet; all have the PINs that `demo.json` names.
+async fn add_users(socket: &Path, users: &[User]) -> Result<(), CliError> {
     let mut node = client::connect(socket).await?;
     let there = node.user_list(UserListRequest {}).await?.into_inner().users;
-    for user in users.iter().filter(|user| there.iter().all(|u| u.number != user.number)) {
-        node.user_add(UserAddRequest {
-            number: user.number.clone(),
-            name: user.name.clone(),
-            pin: user.pin.clone(),
-            ..Default::default()
-        })
-        .await?;
+    for User { number, name, pin } in users.iter().cloned() {
+        if there.iter().any(|user| user.number == number) {
+            node.user_set_pin(UserSetPinRequest { number, pin, must_change: false }).await?;
+        } else {
+            node.user_add(UserAddRequest { number, name, pin, ..Default::default() }).await?;
+        }
     }
     Ok(())
+}
+
+/// Deletes what an earlier demo left, and counts the new messages that people left: they are played first.
+async fn clear_earlier(socket: &Path, user: &User) -> Result<usize, CliError> {
+    let mut node = client::connect(socket).await?;
+    let request = UserRequest { number: user.number.clone() };
+    let mut messages = node.message_list(request).await?.into_inner().messages;
+    messages.retain(|message| message.state != "deleted");
+    for message in messages.iter().filter(|message| message.caller == CALLER) {
+        node.message_delete(MessageRequest { number: user.number.clone(), id: message.id.clone() }).await?;
+    }
+    Ok(messages.iter().filter(|message| message.caller != CALLER && message.state == "new").count())
 }
 
 async fn phone() -> Result<Phone, CliError> {
@@ -98,7 +115,7 @@ async fn call(phone: &Phone, number: &str, node: SocketAddr, from: &str) -> Resu
 
 async fn leave(node: SocketAddr, user: &User, beep: &Bytes, speech: &Bytes) -> Result<(), CliError> {
     let phone = phone().await?;
-    let call = call(&phone, &user.number, node, "5550100").await?;
+    let call = call(&phone, &user.number, node, CALLER).await?;
     call.wait_for_audio(beep, 0, HEAR_WITHIN)
         .await
         .ok_or_else(|| CliError::Failed("no tone was heard after the greeting".to_owned()))?;
@@ -111,7 +128,7 @@ async fn leave(node: SocketAddr, user: &User, beep: &Bytes, speech: &Bytes) -> R
     }
 }
 
-async fn retrieve(node: SocketAddr, user: &User, speech: &Bytes) -> Result<(), CliError> {
+async fn retrieve(node: SocketAddr, user: &User, older: usize, speech: &Bytes) -> Result<(), CliError> {
     let phone = phone().await?;
     let call = call(&phone, "*97", node, &user.number).await?;
     call.wait_received(8_000, HEAR_WITHIN).await;
@@ -119,6 +136,11 @@ async fn retrieve(node: SocketAddr, user: &User, speech: &Bytes) -> Result<(), C
     let menu = call.received().len();
     call.wait_received(menu + 8_000, HEAR_WITHIN).await;
     call.send_digits("1", DIGIT_GAP).await.map_err(CliError::failed)?;
+    for _ in 0..older {
+        // On to the next one, once this one has begun.
+        call.wait_received(call.received().len() + 8_000, HEAR_WITHIN).await;
+        call.send_digits("6", DIGIT_GAP).await.map_err(CliError::failed)?;
+    }
     let heard = call.wait_for_audio(speech, 0, HEAR_WITHIN).await;
     // The message stays for whoever tries the demo next; a failed BYE changes nothing about what was heard.
     let _ = call.bye().await;

@@ -17,7 +17,10 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
     let mut cluster = Cluster::start(&args.dir, demo)?;
     let outcome = tokio::select! {
         outcome = serve(&mut cluster, args.once) => outcome,
-        signal = interrupted() => signal,
+        signal = interrupted() => match signal {
+            Ok(()) if args.once => Err(CliError::Failed("interrupted before the self-check was done".to_owned())),
+            signal => signal,
+        },
     };
     if !args.once {
         println!("\nstopping ...");

@@ -86,6 +86,8 @@ fn rtp_ports(base: u16, i: u16) -> (u16, u16) {
 impl Demo {
     /// What an earlier demo left in `dir`, or a new one.
     pub fn prepare(dir: &Path, base_port: u16, fresh: bool) -> Result<Self, CliError> {
+        // First of all: a demo that still runs there has the ports, and its files are not to be touched.
+        check_ports(base_port)?;
         let file = dir.join("demo.json");
         let io = |e: std::io::Error| CliError::Failed(format!("cannot use {}: {e}", dir.display()));
         if fresh && file.exists() {
@@ -98,7 +100,6 @@ impl Demo {
                 dir.display()
             )));
         }
-        check_ports(base_port)?;
         std::fs::create_dir_all(dir).map_err(io)?;
         let dir = std::path::absolute(dir).map_err(io)?;
         if used {

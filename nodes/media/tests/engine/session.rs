@@ -2,14 +2,14 @@
 
 use std::{
     net::UdpSocket,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc::Receiver},
     time::Duration,
 };
 
 use crate::far::{LOCALHOST, Line, SOON, engine, speech};
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use twinbox_media::{ChunkSink, Codec, Engine, MediaConfig, MediaError, MediaEvent, RecordSpec, Remote};
+use twinbox_media::{ChunkSink, Codec, Engine, MediaConfig, MediaError, MediaEvent, RecordSpec, Remote, StopCause};
 
 #[tokio::test]
 async fn a_key_is_one_digit_though_its_end_comes_three_times() {
@@ -172,6 +172,105 @@ async fn events_wait_for_a_slow_receiver() {
 }
 
 #[tokio::test]
+async fn a_burst_of_keys_loses_keys_and_never_the_end_of_a_recording() {
+    let engine = engine(23_120..=23_139);
+    let mut line = Line::open_with(&engine, Codec::Pcmu, 1).await;
+    let _tape = line.record(SOON, None).await;
+    // One is in the channel, 64 wait.
+    for press in 1..=80 {
+        line.far.press('5');
+        line.taken(press * 7).await;
+    }
+    line.session.stop_record();
+    line.session.play(7, vec![]);
+    let mut digits = 0;
+    loop {
+        match line.event().await {
+            MediaEvent::Digit('5') => digits += 1,
+            MediaEvent::RecordStopped { cause: StopCause::Stopped, .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(line.event().await, MediaEvent::PlayFinished(7));
+    assert!((65..80).contains(&digits), "{digits} keys were told");
+    assert_eq!(engine.stats().dropped.events, 80 - digits);
+}
+
+/// A mistake in a media thread.
+struct Fatal;
+
+impl ChunkSink for Fatal {
+    fn chunk(&self, _: u64, _: bytes::Bytes) {
+        panic!("a media thread is to die in this test");
+    }
+}
+
+/// Blocks its media thread until the test lets go.
+struct Blocking(Mutex<Receiver<()>>);
+
+impl ChunkSink for Blocking {
+    fn chunk(&self, _: u64, _: bytes::Bytes) {
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// Records to that sink, and gives it something to take.
+async fn strike(line: &mut Line, sink: Arc<dyn ChunkSink>) {
+    line.session.record(RecordSpec { max: SOON, end_silence: None, sink });
+    line.negotiate(line.remote()).await;
+    line.far.say(&speech(160));
+    line.session.stop_record();
+}
+
+#[tokio::test]
+async fn a_thread_that_died_gets_no_more_sessions_and_is_told_of() {
+    let config = MediaConfig { threads: 2, ..MediaConfig::new(LOCALHOST, 23_140..=23_159) };
+    let engine = Engine::start(config).unwrap();
+    assert!(engine.health().ok);
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    strike(&mut line, Arc::new(Fatal)).await;
+    until("the thread's death is seen", || !engine.health().ok).await;
+    assert!(engine.health().detail.contains("media thread 0 has panicked"), "{:?}", engine.health());
+    assert_eq!(tokio::time::timeout(SOON, line.events.recv()).await, Ok(None), "its calls see it end");
+    // The other one has more sessions than the dead one now, and gets all the same.
+    let lines = [Line::open(&engine, Codec::Pcmu).await, Line::open(&engine, Codec::Pcmu).await];
+    let [mut other, _] = lines;
+    strike(&mut other, Arc::new(Fatal)).await;
+    let refused = loop {
+        let (events, _receiver) = mpsc::channel(1);
+        match engine.open(events) {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, MediaError::Stopped), "{refused}");
+}
+
+#[tokio::test]
+async fn a_thread_that_is_stuck_is_told_of_and_avoided_until_it_turns_again() {
+    let config = MediaConfig { threads: 2, ..MediaConfig::new(LOCALHOST, 23_160..=23_179) };
+    let engine = Engine::start(config).unwrap();
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let (release, held) = std::sync::mpsc::channel();
+    strike(&mut line, Arc::new(Blocking(Mutex::new(held)))).await;
+    until("it is seen to be stuck", || !engine.health().ok).await;
+    assert!(engine.health().detail.contains("media thread 0 is stuck"), "{:?}", engine.health());
+    // Answered although the other one has fewer sessions.
+    let _lines = [Line::open(&engine, Codec::Pcmu).await, Line::open(&engine, Codec::Pcmu).await];
+    drop(release);
+    until("it turns again", || engine.health().ok).await;
+}
+
+#[tokio::test]
 async fn lateness_is_measured_by_the_rtp_clock() {
     let engine = engine(23_100..=23_119);
     let mut line = Line::open(&engine, Codec::Pcmu).await;
@@ -181,8 +280,7 @@ async fn lateness_is_measured_by_the_rtp_clock() {
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     line.taken(10).await;
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    until("all ten count", || engine.stats().lateness.count() == 10).await;
     let lateness = engine.stats().lateness;
-    assert_eq!(lateness.count(), 10);
     assert!(lateness.max_us >= 80_000 && lateness.over_ms(20) >= 5, "{lateness:?}");
 }

@@ -9,8 +9,8 @@
 //! in progress again.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -42,9 +42,11 @@ const SEALED: [u8; 8] = *b"tbxseal\x01";
 const ENTRY: usize = 24;
 
 pub(super) struct Part {
-    pub(super) path: PathBuf,
-    pub(super) audio: File,
-    map: File,
+    path: PathBuf,
+    /// Closed while nothing comes: an orphan may lie here for days, and descriptors are few.
+    files: Option<Files>,
+    /// Something came since [`Self::rest`] was last called.
+    busy: bool,
     pub(super) covered: Ranges,
     /// The length of the file.
     end: u64,
@@ -55,27 +57,30 @@ pub(super) struct Part {
     pub(super) failed: Option<DiskError>,
 }
 
+struct Files {
+    audio: File,
+    /// Written at its end alone.
+    map: File,
+}
+
 impl Part {
     pub(super) fn create(dir: &Path, key: TakeKey) -> Result<Self, DiskError> {
         let path = path(dir, key);
-        let map_path = map_path(&path);
-        let audio = open(&path, true)?;
-        let mut map = open(&map_path, true)?;
-        map.write_all(&MAGIC).map_err(|e| DiskError::io("write", map_path, &e))?;
-        Ok(Self::new(path, audio, map))
+        let mut files = Files::open(&path, true)?;
+        files.map.write_all(&MAGIC).map_err(|e| DiskError::io("write", map_path(&path), &e))?;
+        Ok(Self::new(path, files))
     }
 
-    fn new(path: PathBuf, audio: File, map: File) -> Self {
+    fn new(path: PathBuf, files: Files) -> Self {
         let (covered, hasher) = (Ranges::new(), blake3::Hasher::new());
-        Self { path, audio, map, covered, end: 0, hasher, hashed: 0, failed: None }
+        Self { path, files: Some(files), busy: true, covered, end: 0, hasher, hashed: 0, failed: None }
     }
 
-    /// What an earlier process left of a take.
+    /// What an earlier process left of a take. Its files are closed until something more comes.
     pub(super) fn load(dir: &Path, key: TakeKey) -> Result<Self, DiskError> {
         let path = path(dir, key);
         let map_path = map_path(&path);
-        let audio = open(&path, false)?;
-        let mut map = open(&map_path, false)?;
+        let Files { audio, mut map } = Files::open(&path, false)?;
         let error = |e: io::Error| DiskError::io("read", &map_path, &e);
         let mut bytes = Vec::new();
         map.read_to_end(&mut bytes).map_err(error)?;
@@ -85,12 +90,12 @@ impl Part {
             None => (&[][..], 0),
         };
         // Later entries go behind the last whole one.
-        map.set_len(whole as u64).and_then(|()| map.seek(SeekFrom::End(0))).map_err(error)?;
+        map.set_len(whole as u64).map_err(error)?;
         if whole == 0 {
             map.write_all(&MAGIC).map_err(error)?;
         }
         let end = audio.metadata().map_err(|e| DiskError::io("read", &path, &e))?.len();
-        let mut part = Self { end, ..Self::new(path, audio, map) };
+        let mut part = Self { end, ..Self::new(path, Files { audio, map }) };
         for (range, check) in entries.chunks_exact(ENTRY).filter_map(parse_entry) {
             // A piece that is not there, or not as it was written, is not here: a peer may still have it.
             if part.read(range.clone()).is_ok_and(|piece| self::check(&piece) == check) {
@@ -98,7 +103,32 @@ impl Part {
             }
         }
         part.catch_up()?;
+        part.files = None;
         Ok(part)
+    }
+
+    /// Closes the files when nothing came since this was last called; they are opened again when something does.
+    pub(super) fn rest(&mut self) {
+        if !std::mem::take(&mut self.busy) {
+            self.files = None;
+        }
+    }
+
+    fn files(&mut self) -> Result<&mut Files, DiskError> {
+        self.busy = true;
+        match &mut self.files {
+            Some(files) => Ok(files),
+            closed => Ok(closed.insert(Files::open(&self.path, false)?)),
+        }
+    }
+
+    /// The audio, to become a blob.
+    pub(super) fn take_audio(&mut self) -> Result<(PathBuf, File), DiskError> {
+        let files = match self.files.take() {
+            Some(files) => files,
+            None => Files::open(&self.path, false)?,
+        };
+        Ok((self.path.clone(), files.audio))
     }
 
     /// Adds a chunk: of what is here already nothing is written again.
@@ -106,6 +136,8 @@ impl Part {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        // When they cannot be opened again nothing has been torn: the chunk is missing, later ones may do better.
+        self.files()?;
         let written = self.write_gaps(offset, bytes);
         if let Err(error) = &written {
             self.failed = Some(error.clone());
@@ -117,10 +149,11 @@ impl Part {
         for gap in self.covered.gaps(offset..offset.saturating_add(bytes.len() as u64)) {
             let slice = (gap.start - offset) as usize..(gap.end - offset) as usize;
             let Some(piece) = bytes.get(slice) else { continue };
-            self.audio.write_all_at(piece, gap.start).map_err(|e| DiskError::io("write", &self.path, &e))?;
+            let written = self.files()?.audio.write_all_at(piece, gap.start);
+            written.map_err(|e| DiskError::io("write", &self.path, &e))?;
             self.end = self.end.max(gap.end);
-            let entry = entry(&gap, piece);
-            self.map.write_all(&entry).map_err(|e| DiskError::io("write", map_path(&self.path), &e))?;
+            let written = self.files()?.map.write_all(&entry(&gap, piece));
+            written.map_err(|e| DiskError::io("write", map_path(&self.path), &e))?;
             // In order, the usual case, the bytes need not be read again.
             if gap.start == self.hashed {
                 self.hasher.update(piece);
@@ -144,9 +177,9 @@ impl Part {
         Ok(())
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, DiskError> {
+    fn read(&mut self, range: Range<u64>) -> Result<Vec<u8>, DiskError> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        let read = self.audio.read_exact_at(&mut bytes, range.start);
+        let read = self.files()?.audio.read_exact_at(&mut bytes, range.start);
         read.map(|()| bytes).map_err(|e| DiskError::io("read", &self.path, &e))
     }
 
@@ -183,7 +216,7 @@ impl Part {
     /// Cuts off what is beyond `length`: pieces that were not filed, or whose write was torn.
     fn cut(&mut self, length: u64) -> Result<(), DiskError> {
         if self.end > length {
-            self.audio.set_len(length).map_err(|e| DiskError::io("cut", &self.path, &e))?;
+            self.files()?.audio.set_len(length).map_err(|e| DiskError::io("cut", &self.path, &e))?;
             self.end = length;
         }
         Ok(())
@@ -246,9 +279,17 @@ pub(super) fn remove(path: &Path) -> Result<(), DiskError> {
     Ok(())
 }
 
-fn open(path: &Path, new: bool) -> Result<File, DiskError> {
-    let opened = File::options().read(true).write(true).create_new(new).open(path);
-    opened.map_err(|e| DiskError::io(if new { "create" } else { "open" }, path, &e))
+impl Files {
+    fn open(audio: &Path, new: bool) -> Result<Self, DiskError> {
+        let open = |options: &mut OpenOptions, path: &Path| {
+            let opened = options.read(true).create_new(new).open(path);
+            opened.map_err(|e| DiskError::io(if new { "create" } else { "open" }, path, &e))
+        };
+        Ok(Self {
+            audio: open(File::options().write(true), audio)?,
+            map: open(File::options().append(true), &map_path(audio))?,
+        })
+    }
 }
 
 fn check(piece: &[u8]) -> u64 {

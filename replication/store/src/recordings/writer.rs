@@ -4,11 +4,17 @@ use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
     fs::File,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use twinbox_clock::BootInstant;
 use twinbox_disk::{DiskError, Need};
 use twinbox_ids::BlobHash;
 use twinbox_replication_core::BlobRef;
@@ -21,6 +27,9 @@ use crate::StoreError;
 
 /// How many takes that are no longer in progress are remembered, so that a late chunk does not bring one back.
 const REMEMBERED: usize = 65_536;
+
+/// The files of a take to which nothing came for so long are closed.
+const REST: Duration = Duration::from_secs(60);
 
 type Reply<R> = oneshot::Sender<Result<R, StoreError>>;
 
@@ -36,6 +45,8 @@ pub(super) enum Command {
     Assemble { key: TakeKey, hash: BlobHash, length: u64, reply: Reply<Option<Sealing>> },
     /// Remove the take.
     Discard { key: TakeKey, reply: Reply<()> },
+    /// Answer: what was asked before is done.
+    Flush { reply: Reply<()> },
     /// A change that names the take's blob is durable: nothing more need be remembered of it.
     Filed { key: TakeKey },
 }
@@ -78,16 +89,37 @@ impl Writer {
 
     /// Serves until every sender is gone.
     pub(super) fn serve(mut self, queue: mpsc::Receiver<Command>) {
-        for command in queue {
-            match command {
-                Command::Begin { key, reply } => drop(reply.send(self.begin(key))),
-                Command::Chunk { key, offset, bytes, own } => self.chunk(key, offset, bytes, own),
-                Command::Seal { key, reply } => drop(reply.send(self.seal(key))),
-                Command::Assemble { key, hash, length, reply } => {
-                    drop(reply.send(self.assemble(key, hash, length)));
-                }
-                Command::Discard { key, reply } => drop(reply.send(self.discard(key))),
-                Command::Filed { key } => self.filed(key),
+        let mut rested = BootInstant::now();
+        loop {
+            match queue.recv_timeout(REST) {
+                Ok(command) => self.obey(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if rested.elapsed() >= REST {
+                rested = BootInstant::now();
+                self.rest();
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Begin { key, reply } => drop(reply.send(self.begin(key))),
+            Command::Chunk { key, offset, bytes, own } => self.chunk(key, offset, bytes, own),
+            Command::Seal { key, reply } => drop(reply.send(self.seal(key))),
+            Command::Assemble { key, hash, length, reply } => drop(reply.send(self.assemble(key, hash, length))),
+            Command::Discard { key, reply } => drop(reply.send(self.discard(key))),
+            Command::Flush { reply } => drop(reply.send(Ok(()))),
+            Command::Filed { key } => self.filed(key),
+        }
+    }
+
+    /// Closes the files of takes to which nothing came since the last time.
+    fn rest(&mut self) {
+        for state in self.takes.values_mut() {
+            if let State::Open(part) = state {
+                part.rest();
             }
         }
     }
@@ -169,10 +201,11 @@ impl Writer {
 
     fn hand_over(&mut self, key: TakeKey, hash: BlobHash, length: u64) -> Result<Sealing, StoreError> {
         let (done, watch) = watch::channel(None);
-        let Some(State::Open(part)) = self.close(key, State::Sealed(watch)) else {
+        let Some(State::Open(part)) = self.takes.get_mut(&key) else {
             return Err(StoreError::NoRecording { id: key.0, take: key.1 });
         };
-        let Part { path, audio, .. } = *part;
+        let (path, audio) = part.take_audio()?;
+        self.close(key, State::Sealed(watch));
         Ok(Sealing::Ready(Ready { blob: BlobRef { hash, length, recording: Some(key) }, path, audio, done }))
     }
 
@@ -207,13 +240,58 @@ impl Writer {
         part::remove(&part::path(&self.shared.dir, key))
     }
 
-    fn close(&mut self, key: TakeKey, state: State) -> Option<State> {
+    fn close(&mut self, key: TakeKey, state: State) {
         self.closed.push_back(key);
         if self.closed.len() > REMEMBERED
             && let Some(oldest) = self.closed.pop_front()
         {
             self.takes.remove(&oldest);
         }
-        self.takes.insert(key, state)
+        self.takes.insert(key, state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::{Store, StoreConfig};
+
+    /// This process's open files in a directory.
+    fn open_in(dir: &Path) -> usize {
+        let open = fs::read_dir("/proc/self/fd").unwrap();
+        open.flatten().filter(|fd| fs::read_link(fd.path()).is_ok_and(|file| file.starts_with(dir))).count()
+    }
+
+    fn store(dir: &Path) -> Store {
+        let config = StoreConfig { dir: dir.to_owned(), node: "a".parse().unwrap(), reserve_bytes: 0 };
+        Store::open(config).unwrap()
+    }
+
+    #[test]
+    fn a_take_that_rests_has_no_file_open_and_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let recordings = dir.path().canonicalize().unwrap().join("recordings");
+        let mut writer = Writer::new(Arc::clone(store.recordings().shared()), vec![]);
+        let key = (twinbox_ids::RecordingId::random(), 1);
+        assert_eq!(writer.write(key, 0, b"first", false), Ok(true));
+        writer.rest();
+        assert_eq!(open_in(&recordings), 2, "something came a moment ago");
+        writer.rest();
+        assert_eq!(open_in(&recordings), 0);
+        assert_eq!(writer.write(key, 8, b"third", false), Ok(true));
+        assert_eq!(writer.write(key, 5, b"2nd", false), Ok(true));
+        writer.rest();
+        writer.rest();
+        assert_eq!(open_in(&recordings), 0);
+
+        // Another life finds all of it, and does not keep open what nobody adds to.
+        let part = Part::load(&recordings, key).unwrap();
+        assert_eq!(open_in(&recordings), 0);
+        let mut writer = Writer::new(Arc::clone(store.recordings().shared()), vec![(key, part)]);
+        let Ok(Sealing::Ready(ready)) = writer.seal(key) else { panic!("it does not seal") };
+        assert_eq!(ready.blob.hash.0, *blake3::hash(b"first2ndthird").as_bytes());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bytes::Bytes;
 use twinbox_disk::Disk;
 use twinbox_ids::BlobHash;
 use twinbox_replication_store::StoreError;
@@ -32,6 +33,45 @@ async fn a_blob_is_durable_named_by_its_hash_and_there_in_the_next_life() {
         let outside = store.blobs().read_range(&blob.hash, range.clone()).await;
         assert_eq!(outside, Err(StoreError::NotThere { range }));
     }
+}
+
+/// A name that a power cut could still take away is no blob: a peer must not be told that it is here.
+#[tokio::test]
+async fn a_blob_is_not_here_before_its_directory_is_synced() {
+    let dir = dir();
+    let store = open(dir.path());
+    for n in 0..200u32 {
+        let bytes = Bytes::from(n.to_be_bytes().to_vec());
+        let hash = BlobHash(*blake3::hash(&bytes).as_bytes());
+        let before = Disk::fsync_count();
+        let blobs = store.blobs().clone();
+        let put = tokio::spawn(async move { blobs.put_as(hash, bytes).await });
+        while !store.blobs().has(&hash) {
+            tokio::task::yield_now().await;
+        }
+        assert!(Disk::fsync_count() >= before + 2, "blob {n} is here before file and directory are synced");
+        put.await.expect("the task").expect("a blob");
+    }
+}
+
+/// What a killed process renamed and had not synced is made durable before anybody is told that it is here.
+#[tokio::test]
+async fn names_that_an_earlier_life_left_are_synced_at_opening() {
+    let dir = dir();
+    let reopened = |dir| {
+        let before = Disk::fsync_count();
+        drop(open(dir));
+        Disk::fsync_count() - before
+    };
+    drop(open(dir.path()));
+    let without = reopened(dir.path());
+    let hashes: Vec<_> = (0..=u8::MAX).map(|first| BlobHash([first; 32])).collect();
+    for hash in &hashes {
+        let name = hash.to_string();
+        fs::write(dir.path().join("blobs").join(&name[..2]).join(&name), "left").expect("a file");
+    }
+    let with = reopened(dir.path());
+    assert!(with >= without + 256, "{with} syncs, {without} without any blob");
 }
 
 #[tokio::test]

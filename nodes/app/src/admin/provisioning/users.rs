@@ -68,7 +68,8 @@ async fn run(
         Ok(plan) => plan,
         Err(problems) => return tell_problems(problems, events).await,
     };
-    let told: Vec<_> = plan.users.iter().filter(|u| !u.changes.reveal().is_empty() || u.without_pin).map(row).collect();
+    let told: Vec<_> =
+        plan.users.iter().filter(|u| !u.changes.reveal().is_empty() || u.without_pin).map(row).collect();
     for rows in told.chunks(BATCH) {
         tell(events, UserImportEvent { rows: rows.to_vec(), ..Default::default() }).await?;
     }
