@@ -89,7 +89,7 @@ impl NodeConfig {
             let mut own = root.section("node");
             let name = own.require::<NodeName>("name", "this node's name");
             let data_dir = own.require_path("data_dir", "the folder for this node's data");
-            let admin_socket = own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into());
+            let admin_socket = read_admin_socket(&mut own);
             let drain = Duration::from_secs(own.number("drain_seconds", 0..=3_600, 30) as u64);
             let reserve_bytes = own.number("reserve_mb", 1..=1_048_576, 256) as u64 * 1024 * 1024;
             let seal_secret = own.path("seal_secret");
@@ -161,6 +161,10 @@ impl RtpConfig {
         section.finish();
         Some(Self { bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])), advertise, ports: ports?, threads, timeout })
     }
+}
+
+pub(super) fn read_admin_socket(own: &mut Section) -> PathBuf {
+    own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into())
 }
 
 /// What the `[voicemail]` section says of menus and recordings; times in milliseconds.

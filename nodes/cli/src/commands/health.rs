@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use twinbox_app::config::Config;
+use twinbox_app::config::{Config, WitnessConfig};
 use twinbox_wire::admin::HealthRequest;
 
 use crate::{args::HealthArgs, client, error::CliError};
@@ -10,10 +10,15 @@ use crate::{args::HealthArgs, client, error::CliError};
 /// Asks and says what is wrong, if anything is.
 pub async fn run(socket: &Path, args: HealthArgs) -> Result<(), CliError> {
     let within = args.timeout;
-    let answer = match args.config.as_deref().map(Config::load).transpose().map_err(CliError::failed)? {
+    let answer = match &args.config {
         None => node(socket, args.ready, within).await,
-        Some(Config::Node(config)) => node(&config.admin_socket, args.ready, within).await,
-        Some(Config::Witness(config)) => twinbox_app::ask_witness(&config, within).await,
+        Some(file) => match Config::admin_socket(file).map_err(CliError::failed)? {
+            Some(socket) => node(&socket, args.ready, within).await,
+            None => {
+                let config = WitnessConfig::load(file).map_err(CliError::failed)?;
+                twinbox_app::ask_witness(&config, within).await
+            }
+        },
     };
     answer.map_err(CliError::Failed)?;
     println!("{}", if args.ready { "ready" } else { "alive" });
