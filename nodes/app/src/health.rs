@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A critical service as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// `calls`, `notifier`, `store` or `space`.
+    /// `calls`, `notifier`, `media`, `store` or `space`.
     pub name: String,
     /// It works.
     pub ok: bool,
@@ -80,7 +80,7 @@ impl Health {
                 node.start_notifier(Lamps::new(node.clone(), others.clone()));
             }
             notifier.restarts = notifier_restarts.total();
-            let seen = vec![calls, notifier, store(&node), space(&node)];
+            let seen = vec![calls, notifier, media(&node), store(&node), space(&node)];
             node.roles.report(HealthReport {
                 services: seen
                     .iter()
@@ -122,6 +122,11 @@ fn calls(node: &Node) -> Service {
         }
         None => service("calls", false, "the SIP door is not open"),
     }
+}
+
+fn media(node: &Node) -> Service {
+    let health = node.media.health();
+    service("media", health.ok, health.detail)
 }
 
 fn store(node: &Node) -> Service {

@@ -335,6 +335,10 @@ impl Line {
     }
 
     fn check_timeout(&mut self, now: BootInstant, tools: &mut Tools) {
+        // Whoever listens may send nothing: telephones that suppress silence do. The wait begins when it is their turn.
+        if self.playback.is_some() {
+            self.heard = now;
+        }
         let watched =
             !tools.media_timeout.is_zero() && !self.timeout_told && self.remote.is_some_and(|r| r.receive);
         if watched && now.since(self.heard) >= tools.media_timeout {

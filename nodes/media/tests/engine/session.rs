@@ -9,7 +9,9 @@ use std::{
 use crate::far::{LOCALHOST, Line, SOON, engine, speech};
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use twinbox_media::{ChunkSink, Codec, Engine, MediaConfig, MediaError, MediaEvent, RecordSpec, Remote, StopCause};
+use twinbox_media::{
+    ChunkSink, Clip, Codec, Engine, MediaConfig, MediaError, MediaEvent, RecordSpec, Remote, StopCause,
+};
 
 #[tokio::test]
 async fn a_key_is_one_digit_though_its_end_comes_three_times() {
@@ -140,6 +142,10 @@ async fn silence_on_the_wire_is_told_once_and_not_on_hold() {
     line.negotiate(line.remote()).await;
     line.far.say(&speech(160));
     assert_eq!(line.event().await, MediaEvent::MediaTimeout, "and again after a packet");
+    line.far.say(&speech(160));
+    line.session.play(7, vec![Clip::Silence(500)]);
+    assert_eq!(line.event().await, MediaEvent::PlayFinished(7), "who listens need not speak");
+    assert_eq!(line.event().await, MediaEvent::MediaTimeout, "but must when it is over");
 }
 
 #[tokio::test]
