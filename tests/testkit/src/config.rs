@@ -30,8 +30,6 @@ pub struct Spec {
     pub drain_seconds: u32,
     /// Further lines of `[voicemail]`.
     pub voicemail: Vec<String>,
-    /// A folder of prompts in the place of the built-in ones.
-    pub prompts: Option<PathBuf>,
     /// Put this member's data into this folder instead of the cluster's.
     pub data_dir: Option<(String, PathBuf)>,
     /// Do not wait for the cluster, and add no users.
@@ -52,7 +50,6 @@ impl Default for Spec {
             trunk: Vec::new(),
             drain_seconds: 1,
             voicemail: Vec::new(),
-            prompts: None,
             data_dir: None,
             raw: false,
         }
@@ -124,9 +121,6 @@ impl Page<'_> {
             let _ = writeln!(text, "mwi = \"sip:{{mailbox}}@{pbx}\"\nproxy = \"{pbx}\"");
         }
         let _ = writeln!(text, "{}", self.spec.trunk.join("\n"));
-        if let Some(dir) = &self.spec.prompts {
-            let _ = writeln!(text, "\n[prompts]\ndir = {dir:?}");
-        }
         let _ = writeln!(text, "\n[voicemail]\n{}", self.spec.voicemail.join("\n"));
     }
 }

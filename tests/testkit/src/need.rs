@@ -47,13 +47,6 @@ pub const STRACE: Need = Need { name: "strace (apt-get install strace)", there: 
 /// Network namespaces and iptables in them.
 pub const NAMESPACES: Need =
     Need { name: "network namespaces (root, iproute2, iptables)", there: || found("iptables") && namespaces() };
-/// A professional set of prompts, from Debian's `asterisk-core-sounds-en-wav`.
-pub const PROMPTS: Need = Need {
-    name: "prompts (apt-get install asterisk-core-sounds-en-wav)",
-    there: || Path::new(PROMPTS_DIR).is_dir(),
-};
-/// Where that package has them.
-pub const PROMPTS_DIR: &str = "/usr/share/asterisk/sounds/en_US_f_Allison";
 /// The right to mount a small file system.
 pub const MOUNT: Need = Need { name: "mount (root)", there: mounts };
 

@@ -69,6 +69,10 @@ impl<'a> Sipp<'a> {
         let mut command = Command::new("sipp");
         command.arg(self.node.to_string()).arg("-sf").arg(scenario).args(["-s", self.to]);
         command.args(["-t", if self.transport == Transport::Udp { "u1" } else { "t1" }]);
+        if self.transport == Transport::Tcp {
+            // A port that no other SIPp has or had: one left behind by a closed connection cannot go there again.
+            command.args(["-p", &self.media.port().to_string()]);
+        }
         command.args(["-i", &place.ip.to_string(), "-mp", &sipp_port(self.media).to_string()]);
         command.args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string()]);
         command.args(["-l", &self.calls.to_string(), "-d", &self.hold.as_millis().to_string()]);
