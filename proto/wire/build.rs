@@ -3,7 +3,7 @@
 use std::{error::Error, path::Path};
 
 /// One file per Rust module of `src/lib.rs`.
-const FILES: [&str; 3] = ["replication.proto", "roles.proto", "admin.proto"];
+const FILES: [&str; 4] = ["replication.proto", "roles.proto", "admin.proto", "join.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("proto");
@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".twinbox")
         .type_attribute(".twinbox.admin.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.join.v1.Token", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What administrators ask, on a Unix socket that only this user may open.
 
+mod provisioning;
+
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use tokio::net::UnixListener;
@@ -12,14 +14,15 @@ use twinbox_mailbox::{Lights, Mailbox, NewMailbox, Quota};
 use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mark, Message, PinError};
 use twinbox_roles::{CommandError, DutyState, MemberKind};
 use twinbox_wire::admin::{
-    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest,
-    MessageListReply, MessageRequest, NodeRequest, User, UserAddRequest, UserChanged, UserListReply,
+    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest, HealthReply,
+    HealthRequest, MessageListReply, MessageRequest, NodeRequest, User, UserAddRequest, UserChanged, UserListReply,
     UserListRequest, UserRequest, UserSetPinRequest,
     admin_server::{Admin, AdminServer},
 };
 
 use crate::{
-    AppError,
+    AppError, alive,
+    joining::{Host, Tokens},
     members::{NodeFacts, Others},
     node::Node,
 };
@@ -32,18 +35,23 @@ pub struct AdminService {
     node: Arc<Node>,
     facts: Arc<NodeFacts>,
     others: Arc<Others>,
+    host: Arc<Host>,
 }
 
 impl AdminService {
     /// For this node.
-    pub fn new(node: Arc<Node>, facts: Arc<NodeFacts>, others: Arc<Others>) -> Self {
-        Self { node, facts, others }
+    pub fn new(node: Arc<Node>, facts: Arc<NodeFacts>, others: Arc<Others>, host: Arc<Host>) -> Self {
+        Self { node, facts, others, host }
     }
 
     /// Serves on the socket until stopped; the socket is gone afterwards.
     pub async fn serve(self, socket: AdminSocket, stop: CancellationToken) {
         let AdminSocket { listener, path } = socket;
+        let provisioning = provisioning::Service::new(self.node.clone()).server();
+        let tokens = Tokens::new(self.host.clone()).server();
         let served = tonic::transport::Server::builder()
+            .add_service(provisioning)
+            .add_service(tokens)
             .add_service(AdminServer::new(self))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
             .await;
@@ -71,6 +79,7 @@ impl AdminService {
 
     async fn user(&self, mailbox: Mailbox) -> Result<User, Status> {
         let Lights { new, saved } = self.node.mailstore.lights(mailbox.id).await.map_err(internal)?;
+        let cos = self.node.mailstore.class_name_of(&mailbox).map_err(internal)?;
         Ok(User {
             id: mailbox.id.to_string(),
             number: mailbox.number,
@@ -80,6 +89,7 @@ impl AdminService {
             must_change_pin: mailbox.pin.is_none_or(|pin| pin.must_change),
             new_messages: new,
             old_messages: saved,
+            cos,
         })
     }
 }
@@ -128,7 +138,7 @@ impl Admin for AdminService {
             .iter()
             .map(|member| {
                 let publisher = view.publisher.as_ref() == Some(&member.name);
-                let address = self.node.config.cluster.members.iter().find(|m| m.name == member.name);
+                let address = self.others.address(&member.name);
                 admin::Member {
                     name: member.name.to_string(),
                     kind: member.kind.to_string(),
@@ -146,7 +156,7 @@ impl Admin for AdminService {
                         .filter(|duty| duty.holder.as_ref() == Some(&member.name))
                         .map(|duty| duty.duty.to_string())
                         .collect(),
-                    address: address.map(|m| m.address.clone()).unwrap_or_default(),
+                    address: address.unwrap_or_default(),
                     info: infos.remove(&member.name),
                 }
             })
@@ -159,6 +169,13 @@ impl Admin for AdminService {
             reason: view.reason.clone(),
             answered_by: self.node.name.to_string(),
             members,
+        }))
+    }
+
+    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthReply>, Status> {
+        Ok(Response::new(HealthReply {
+            not_alive: alive::why_not(&self.node.media).unwrap_or_default(),
+            not_ready: self.facts.why_not_ready().unwrap_or_default(),
         }))
     }
 
@@ -220,6 +237,7 @@ impl Admin for AdminService {
                 max_message_ms: self.node.config.calls.max_message_ms,
             },
             operator: Some(request.operator).filter(|operator| !operator.is_empty()),
+            class: None,
         };
         let (mailbox, acknowledgement) = self.node.mailstore.create(new).await.map_err(create)?;
         Ok(changed(mailbox.id, &acknowledgement))

@@ -159,7 +159,7 @@ fn may_start(restarts: &mut Restarts, failed: &mut Service) -> bool {
 
 /// A node that an administrator took out of service takes no new calls until it is activated.
 fn follow_status(node: &Node) {
-    let Some(calls) = node.calls() else { return };
+    let Some(calls) = node.calls().filter(|calls| !calls.leaving()) else { return };
     let view = node.roles.watch().borrow().clone();
     let Some(own) = view.members.iter().find(|m| m.name == node.name) else { return };
     let out = own.status == Status::Deactivated;

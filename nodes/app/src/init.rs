@@ -7,12 +7,20 @@ use std::{
 };
 
 use twinbox_ids::{ClusterId, NodeName};
-use twinbox_pki::{CertificateAuthority, MemberKind as CertificateKind, PkiError};
+use twinbox_pki::{CertificateAuthority, MemberKind as CertificateKind, PkiError, Seal};
 use twinbox_roles::MemberKind;
+
+use crate::reach::Reach;
 
 /// The file in a node's data folder that lets it found the cluster's Raft group, once. A node whose disk was
 /// emptied does not have it, and so joins the group that is there instead of founding a second one.
 pub const FOUNDER_MARK: &str = "may-found";
+
+/// The secret in a node's data folder that opens the sealed authority in the folder of its certificates.
+pub const SEAL_SECRET: &str = "seal.key";
+
+/// The configuration in a member's folder.
+pub(crate) const CONFIG: &str = "twinbox.toml";
 
 /// What to make.
 #[derive(Debug, Clone)]
@@ -21,6 +29,8 @@ pub struct InitSpec {
     pub cluster_name: String,
     /// Name, kind and peer address (`HOST:PORT`) of each member. The first node founds the group.
     pub members: Vec<(NodeName, MemberKind, String)>,
+    /// How calls reach the nodes.
+    pub reach: Reach,
 }
 
 /// What was made.
@@ -80,9 +90,7 @@ pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
         let path = path.to_owned();
         move |source| InitError::Io { path, source }
     };
-    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(InitError::NotEmpty(dir.to_owned()));
-    }
+    free(dir, spec)?;
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     let dir = std::path::absolute(dir).map_err(io(dir))?;
     let id = ClusterId::random();
@@ -96,7 +104,7 @@ pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
         let formed = FormedMember {
             name: name.clone(),
             kind: *kind,
-            config: home.join("twinbox.toml"),
+            config: home.join(CONFIG),
             data_dir: home.join("data"),
             tls_dir: home.join("tls"),
             address: address.clone(),
@@ -107,15 +115,55 @@ pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
             MemberKind::Witness => CertificateKind::Witness,
         };
         ca.issue(name, certificate_kind)?.save(&formed.tls_dir)?;
+        if *kind == MemberKind::Node {
+            Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(&ca)?;
+        }
         if members.is_empty() {
             let mark = formed.data_dir.join(FOUNDER_MARK);
             std::fs::write(&mark, format!("{id}\n")).map_err(io(&mark))?;
         }
-        let text = config_text(spec, id, &formed);
+        let text = config_text(spec, id, &formed, "");
         std::fs::write(&formed.config, text).map_err(io(&formed.config))?;
         members.push(formed);
     }
     Ok(Formed { id, ca_dir, members })
+}
+
+/// The members whose configuration is under `dir` already.
+pub fn formed_before(dir: &Path, spec: &InitSpec) -> Vec<NodeName> {
+    let there = |name: &&NodeName| dir.join(name.as_str()).join(CONFIG).exists();
+    spec.members.iter().map(|(name, _, _)| name).filter(there).cloned().collect()
+}
+
+/// Gives the members' folders and the CA's, with all that is in them, to this user and group.
+pub fn give_to(formed: &Formed, user: u32, group: u32) -> Result<(), InitError> {
+    let homes = formed.members.iter().filter_map(|member| member.config.parent());
+    homes.chain([formed.ca_dir.as_path()]).try_for_each(|folder| give(folder, user, group))
+}
+
+/// What is in a folder first: who may only give files away cannot enter a folder that is no longer their own.
+fn give(path: &Path, user: u32, group: u32) -> Result<(), InitError> {
+    let io = |source| InitError::Io { path: path.to_owned(), source };
+    if path.is_dir() && !path.is_symlink() {
+        for entry in std::fs::read_dir(path).map_err(io)? {
+            give(&entry.map_err(io)?.path(), user, group)?;
+        }
+    }
+    std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(io)
+}
+
+/// There may be nothing under `dir` but empty folders for the members and the CA: they may be volumes.
+fn free(dir: &Path, spec: &InitSpec) -> Result<(), InitError> {
+    let members = spec.members.iter().map(|(name, _, _)| name.as_str());
+    let ours: Vec<&str> = members.chain(["ca"]).collect();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let own = entry.file_name().to_str().is_some_and(|name| ours.contains(&name));
+        let empty = std::fs::read_dir(entry.path()).is_ok_and(|mut inner| inner.next().is_none());
+        if !(own && empty) {
+            return Err(InitError::NotEmpty(dir.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn check(spec: &InitSpec) -> Result<(), InitError> {
@@ -132,6 +180,11 @@ fn check(spec: &InitSpec) -> Result<(), InitError> {
             "a witness beside {nodes} nodes adds no safety: leave it out, or add a node (it serves an even number)"
         )));
     }
+    for name in spec.reach.advertise.keys() {
+        if !spec.members.iter().any(|(member, kind, _)| member == name && *kind == MemberKind::Node) {
+            return Err(InitError::Spec(format!("--sip-advertise {name}: there is no node of that name")));
+        }
+    }
     for (i, (name, _, address)) in spec.members.iter().enumerate() {
         for (other, _, other_address) in &spec.members[..i] {
             if name == other {
@@ -145,8 +198,9 @@ fn check(spec: &InitSpec) -> Result<(), InitError> {
     Ok(())
 }
 
-/// A configuration that starts as it is; what an administrator most likely changes is written out.
-fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember) -> String {
+/// A configuration that starts as it is; what an administrator most likely changes is written out. `settings` are
+/// further lines of the cluster's section.
+pub(crate) fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember, settings: &str) -> String {
     let mut text = String::new();
     let port = member.address.rsplit_once(':').map_or("7070", |(_, port)| port);
     let cluster_name = toml::Value::String(spec.cluster_name.clone());
@@ -165,7 +219,7 @@ fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember) -> String 
     }
     let _ = writeln!(
         text,
-        "\n{cluster}\nname = {cluster_name}\nid = \"{id}\"\ntls_dir = \"tls\"\nbind = \"0.0.0.0:{port}\"",
+        "\n{cluster}\nname = {cluster_name}\nid = \"{id}\"\ntls_dir = \"tls\"\nbind = \"0.0.0.0:{port}\"{settings}",
     );
     for (name, kind, address) in &spec.members {
         let kind = if *kind == MemberKind::Witness { "witness" } else { "node" };
@@ -173,14 +227,8 @@ fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember) -> String 
             writeln!(text, "\n[[cluster.member]]\nname = \"{name}\"\nkind = \"{kind}\"\naddress = \"{address}\"");
     }
     if !witness {
-        text.push_str(
-            "\n[[sip.listener]]\ntransport = \"udp\"\nbind = \"0.0.0.0:5060\"\n\
-             \n[[sip.listener]]\ntransport = \"tcp\"\nbind = \"0.0.0.0:5060\"\n\
-             \n[rtp]\nbind = \"0.0.0.0\"\nports = \"10000-19999\"\n\
-             \n# Who may call: the addresses of your PBX.\n\
-             [[trunk]]\nname = \"local\"\naddresses = [\"127.0.0.0/8\"]\n\
-             \n[metrics]\nbind = \"127.0.0.1:9090\"\n",
-        );
+        text.push_str(&spec.reach.text(&member.name));
+        text.push_str("\n[metrics]\nbind = \"127.0.0.1:9090\"\n");
     }
     text
 }

@@ -3,9 +3,13 @@
 //! Here, and only here, the role manager and replication meet.
 
 mod admin;
+mod alive;
+mod certificates;
 pub mod config;
 mod health;
 pub mod init;
+mod joining;
+mod learned;
 mod lights;
 mod logging;
 mod members;
@@ -13,14 +17,22 @@ mod metrics;
 mod node;
 mod orphans;
 mod peering;
+mod place;
+mod prompts;
+mod reach;
 mod restart;
 mod stop;
+mod systemd;
 mod witness;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+pub use joining::{JoinError, JoinSpec, Joined, join};
 pub use node::run_node;
-pub use witness::run_witness;
+pub use place::{PlaceError, place};
+pub use reach::Reach;
+pub use twinbox_calls::Network;
+pub use witness::{ask_witness, run_witness};
 
 /// Why a process did not start, or ended.
 #[derive(Debug, thiserror::Error)]

@@ -45,8 +45,8 @@ impl Lamps {
 
     /// Has another node tell its subscribers.
     async fn ask(&self, to: &NodeName, light: &Light, epoch: &Epoch, guard: &Guard) -> Result<(), SendError> {
-        let channel = self.others.nodes().find(|(name, _)| *name == to).map(|(_, channel)| channel.clone());
-        let channel = channel.ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))?;
+        let way = self.others.nodes().into_iter().find(|(name, _)| name == to);
+        let (_, channel) = way.ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))?;
         let mut change = LightChange {
             mailbox: light.mailbox.to_bytes().to_vec().into(),
             number: light.number.clone(),
@@ -79,9 +79,9 @@ impl Lamps {
 impl LightSender for Lamps {
     fn targets(&self) -> Vec<Target> {
         let trunks = self.node.config.calls.trunks.iter().filter(|trunk| trunk.wants_lights());
-        let nodes = self.others.nodes().map(|(name, _)| name).chain([&self.node.name]);
         let trunks = trunks.map(|trunk| Target::Trunk(trunk.name.clone()));
-        trunks.chain(nodes.map(|name| Target::Subscribers(name.clone()))).collect()
+        let nodes = self.others.nodes().into_iter().map(|(name, _)| name).chain([self.node.name.clone()]);
+        trunks.chain(nodes.map(Target::Subscribers)).collect()
     }
 
     async fn send(&self, target: &Target, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
@@ -126,14 +126,14 @@ fn unasked(status: Status) -> SendError {
 }
 
 /// Does for the holder of the duty what it asked: tells the subscribers whose dialogs are here. Refused from whoever
-/// is no node of the configuration, and in an epoch older than one that this node knows of; what the holder allows ends
+/// is no node that this one knows of, and in an epoch older than one that this node knows of; what the holder allows ends
 /// `valid_ms` after the time that it was told, and when it does not wait for the answer any more.
 pub async fn tell_for(node: &Arc<Node>, from: &NodeName, change: LightChange) -> Result<(), Status> {
     let invalid = |what: &str| Status::invalid_argument(format!("a light change without {what}"));
     let mailbox = MailboxId::from_slice(&change.mailbox).ok_or_else(|| invalid("a mailbox"))?;
     let holder: NodeName = change.holder.parse().map_err(|_| invalid("a holder"))?;
-    let configured = node.config.cluster.members.iter().any(|m| m.name == *from && m.kind == MemberKind::Node);
-    if holder != *from || !configured {
+    let known = node.roles.members().borrow().iter().any(|m| m.name == *from && m.kind == MemberKind::Node);
+    if holder != *from || !known {
         return Err(Status::permission_denied(format!("{from} does not speak for {holder}, or is no node here")));
     }
     let epoch = Epoch { generation: change.generation, number: change.epoch_number, node: holder };

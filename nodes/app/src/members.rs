@@ -1,20 +1,25 @@
 //! What a member tells others about itself, and asking them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status, transport::Channel};
-use twinbox_clock::BootInstant;
+use twinbox_calls::ListenerConfig;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
-use twinbox_roles::MemberKind;
+use twinbox_roles::{MemberAddress, MemberKind, Roles};
 use twinbox_wire::admin::{
     self, ClockReply, ClockRequest, Done, LightChange, NodeInfoReply, NodeInfoRequest,
     node_info_client::NodeInfoClient,
     node_info_server::{NodeInfo, NodeInfoServer},
 };
 
-use crate::{config::Member, health::Health, lights, node::Node};
+use crate::{health::Health, lights, node::Node};
 
 /// How long another member may take to answer; the table is shown without it then.
 const ANSWER_WITHIN: Duration = Duration::from_millis(400);
@@ -43,6 +48,12 @@ impl NodeFacts {
         Self { name: name.clone(), incarnation: Incarnation::random(), started: BootInstant::now(), node: None }
     }
 
+    /// Why this member takes no calls, if it is a node that takes none.
+    pub fn why_not_ready(&self) -> Option<String> {
+        let (node, health) = self.node.as_ref()?;
+        health.why_not_ready(node)
+    }
+
     /// The facts now.
     pub fn show(&self) -> NodeInfoReply {
         let mut reply = NodeInfoReply {
@@ -51,9 +62,11 @@ impl NodeFacts {
             incarnation: self.incarnation.to_string(),
             pid: std::process::id(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            now_ms: wall().0,
             ..Default::default()
         };
         let Some((node, health)) = &self.node else { return reply };
+        reply.sip = node.config.calls.listeners.iter().map(ListenerConfig::outside).collect();
         let calls = node.calls();
         reply.calls = calls.as_ref().map_or(0, |c| u32::try_from(c.active()).unwrap_or(u32::MAX));
         reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);
@@ -120,33 +133,49 @@ impl NodeInfo for Service {
 
 /// The other members, to be asked.
 pub struct Others {
-    channels: Vec<(NodeName, MemberKind, Channel)>,
+    own: NodeName,
+    roles: Roles,
+    tls: Arc<NodeIdentity>,
+    /// Connections that were needed, with where they go.
+    open: Mutex<BTreeMap<NodeName, (MemberAddress, Channel)>>,
 }
 
 impl Others {
     /// Connections are made when first needed.
-    pub fn new(own: &NodeName, members: &[Member], tls: &NodeIdentity) -> Self {
-        let channels = members
-            .iter()
-            .filter(|m| m.name != *own)
-            .filter_map(|m| Some((m.name.clone(), m.kind, tls.endpoint(&m.name, &m.address).ok()?.connect_lazy())))
-            .collect();
-        Self { channels }
+    pub fn new(own: &NodeName, roles: &Roles, tls: &Arc<NodeIdentity>) -> Self {
+        Self { own: own.clone(), roles: roles.clone(), tls: tls.clone(), open: Mutex::default() }
     }
 
     /// Those that are nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &Channel)> {
-        self.channels
-            .iter()
-            .filter(|(_, kind, _)| *kind == MemberKind::Node)
-            .map(|(name, _, channel)| (name, channel))
+    pub fn nodes(&self) -> Vec<(NodeName, Channel)> {
+        let nodes = self.channels().into_iter().filter(|(member, _)| member.kind == MemberKind::Node);
+        nodes.map(|(member, channel)| (member.name, channel)).collect()
+    }
+
+    /// Where a member is.
+    pub fn address(&self, name: &NodeName) -> Option<String> {
+        let members = self.roles.members().borrow().clone();
+        members.iter().find(|member| member.name == *name).map(|member| member.address.clone())
+    }
+
+    fn channels(&self) -> Vec<(MemberAddress, Channel)> {
+        let members = self.roles.members().borrow().clone();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for member in members.iter().filter(|member| member.name != self.own) {
+            if open.get(&member.name).is_none_or(|(known, _)| known != member)
+                && let Ok(endpoint) = self.tls.endpoint(&member.name, &member.address)
+            {
+                open.insert(member.name.clone(), (member.clone(), endpoint.connect_lazy()));
+            }
+        }
+        open.values().cloned().collect()
     }
 
     /// Asks all at once; who does not answer in time is left out.
     pub async fn ask(&self) -> BTreeMap<NodeName, NodeInfoReply> {
         let mut asked = JoinSet::new();
-        for (name, _, channel) in &self.channels {
-            let (name, mut client) = (name.clone(), NodeInfoClient::new(channel.clone()));
+        for (MemberAddress { name, .. }, channel) in self.channels() {
+            let mut client = NodeInfoClient::new(channel);
             asked.spawn(async move {
                 let reply = tokio::time::timeout(ANSWER_WITHIN, client.show(NodeInfoRequest {})).await;
                 reply.ok().and_then(Result::ok).map(|reply| (name, reply.into_inner()))

@@ -1,6 +1,6 @@
 //! `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts processes and steers traffic.
 //!
-//! `/livez` says only that the process answers; `/readyz` that this node takes calls.
+//! `/livez` says only that the process lives (see `alive`); `/readyz` that this node takes calls.
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_media::BOUNDS_US;
 
-use crate::{AppError, health::Health, members::NodeFacts, node::Node};
+use crate::{AppError, alive, certificates, health::Health, members::NodeFacts, node::Node};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -45,11 +45,18 @@ pub async fn serve(
 ) {
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/livez", get(|| async { "alive\n" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(Pages { node, health, facts });
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         error!(%error, "the metrics listener has ended");
+    }
+}
+
+async fn livez(State(pages): State<Pages>) -> impl IntoResponse {
+    match alive::why_not(&pages.node.media) {
+        None => (StatusCode::OK, "alive\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     }
 }
 
@@ -89,6 +96,15 @@ fn render(pages: &Pages) -> String {
         "twinbox_service_restarts_total",
         "Local restarts of critical services.",
         info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(s.restarts))),
+    );
+    page.gauge(
+        "twinbox_certificate_expires_seconds",
+        "Until a certificate ends; the node's own is renewed at two thirds of its life.",
+        [
+            ("node", pages.node.config.cluster.tls.expires()),
+            ("authority", pages.node.config.cluster.tls.authority_expires()),
+        ]
+        .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
     );
     let view = pages.node.roles.watch().borrow().clone();
     page.gauge(
@@ -132,6 +148,11 @@ fn render(pages: &Pages) -> String {
             page.histogram(name, help, times.bounds_us, &times.counts, times.sum_us);
         }
     }
+    page.gauge(
+        "twinbox_media_still_seconds",
+        "How long the stillest media thread has not come round; /livez says 503 above 5.",
+        [plain(pages.node.media.still_for().as_secs_f64())],
+    );
     let media = pages.node.media.stats();
     page.counter(
         "twinbox_rtp_packets_total",

@@ -14,20 +14,26 @@ use twinbox_media::{Engine, MediaConfig};
 use twinbox_notifier::{Notifier, Policy};
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig};
-use twinbox_roles::{Duty, MemberKind, Roles};
+use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
 
 use crate::{
     AppError,
     admin::{AdminService, AdminSocket},
+    alive,
+    certificates::{Care, Signer},
     config::NodeConfig,
     health::Health,
     init::FOUNDER_MARK,
+    joining::Host,
+    learned,
     lights::Lamps,
     logging,
     members::{self, NodeFacts, Others},
     metrics, orphans,
-    peering::{self, PeerListener},
+    peering::{self, NodeServices, PeerListener},
+    prompts,
     stop::StopSignals,
+    systemd::Manager,
 };
 
 /// The parts of a running node.
@@ -51,6 +57,9 @@ pub struct Node {
     calls: RwLock<Option<Calls>>,
     notifier: Mutex<Option<Notifier>>,
 }
+
+/// What closing may take beside the end of the calls.
+const CLOSING: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Runs a node until it is told to stop.
 pub fn run_node(config: NodeConfig) -> Result<(), AppError> {
@@ -78,6 +87,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
         Ok(filed) => info!(count = filed.len(), "recordings of a former life are filed as partial messages"),
         Err(error) => warn!(%error, "recordings of a former life could not be filed"),
     }
+    let prompts_watch = prompts::begin(&node).await;
     node.open_calls().await?;
 
     // Run.
@@ -85,29 +95,49 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     let health = Arc::new(Health::default());
     let facts = Arc::new(NodeFacts::of_node(node.clone(), health.clone()));
     let stop_peers = peer_listener.stop();
+    let cluster = &node.config.cluster;
+    let signer = Arc::new(Signer::new(tls.clone(), &cluster.tls_dir, &node.config.seal_secret));
+    let host = Arc::new(Host { cluster: cluster.clone(), roles: node.roles.clone(), signer: signer.clone() });
+    let services = NodeServices { peers: node.peers.clone(), signer: signer.clone(), host: host.clone() };
     tasks.spawn(peer_listener.serve(
         node.roles.service(),
-        Some(node.peers.clone()),
+        Some(services),
         members::Service::new(facts.clone(), tls.clone()),
     ));
     node.peers.start();
-    let others = Arc::new(Others::new(&node.name, &node.config.cluster.members, &tls));
+    let others = Arc::new(Others::new(&node.name, &node.roles, &tls));
     node.start_notifier(Lamps::new(node.clone(), others.clone()));
     tasks.spawn(health.clone().watch(node.clone(), others.clone(), stop.clone()));
     tasks.spawn(orphans::watch(node.clone(), stop.clone()));
+    tasks.spawn(prompts::watch(node.clone(), prompts_watch, stop.clone()));
     tasks.spawn(forget_founding(node.clone(), stop.clone()));
     if let Some(listener) = metrics_listener {
         tasks.spawn(metrics::serve(listener, node.clone(), health.clone(), facts.clone(), stop.clone()));
     }
-    tasks.spawn(AdminService::new(node.clone(), facts, others).serve(admin_socket, stop.clone()));
+    let peers = node.peers.clone();
+    let tell = move |everyone: &[MemberAddress]| {
+        let nodes = everyone.iter().filter(|member| member.kind == MemberKind::Node);
+        nodes.for_each(|m| peers.add(PeerAddress { name: m.name.clone(), address: m.address.clone() }));
+    };
+    tasks.spawn(learned::watch(cluster.clone(), node.roles.clone(), tell, stop.clone()));
+    let care = Care { tls, tls_dir: cluster.tls_dir.clone(), signer: Some(signer), roles: node.roles.clone() };
+    tasks.spawn(care.watch(stop.clone()));
+    tasks.spawn(AdminService::new(node.clone(), facts, others, host).serve(admin_socket, stop.clone()));
+    let manager = Arc::new(Manager::of_environment());
+    tasks.spawn({
+        let (manager, media, stop) = (manager.clone(), node.media.clone(), stop.clone());
+        async move { manager.watchdog(|| alive::why_not(&media), stop).await }
+    });
+    manager.ready();
     info!(node = %node.name, incarnation = %node.incarnation, "the node runs");
 
     // Stop: no new calls, duties given back, calls in progress end, then the rest.
     stop_signals.next().await;
     info!("stopping: no new calls; a second signal ends those in progress");
+    manager.stopping(node.config.drain + CLOSING);
     let calls = node.calls();
     if let Some(calls) = &calls {
-        calls.drain();
+        calls.leave();
     }
     node.stop_notifier();
     node.roles.shutdown().await;
@@ -161,7 +191,8 @@ impl Node {
         let name = config.name.clone();
         let incarnation = Incarnation::random();
         let cluster = &config.cluster;
-        let nodes: Vec<_> = cluster.members.iter().filter(|m| m.kind == MemberKind::Node).collect();
+        let known = learned::known(cluster);
+        let nodes: Vec<_> = known.iter().filter(|m| m.kind == MemberKind::Node).collect();
 
         let store = Store::open(StoreConfig {
             dir: config.data_dir.join("store"),
@@ -195,6 +226,7 @@ impl Node {
         settings.require_two = cluster.require_two;
         settings.min_message_ms = config.voicemail.min_message_ms;
         settings.min_pin_length = config.voicemail.min_pin_length;
+        settings.pin_cost = config.voicemail.pin_cost;
         let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
         let mut media = MediaConfig::new(config.rtp.bind, config.rtp.ports.clone());
         media.threads = config.rtp.threads;

@@ -6,12 +6,18 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_pki::NodeIdentity;
+use twinbox_pki::{MemberKind as CertificateKind, NodeIdentity};
 use twinbox_replication_peer::Peers;
-use twinbox_roles::{MemberAddress, MemberKind, Roles, RolesConfig, RolesService};
+use twinbox_roles::{MemberKind, Roles, RolesConfig, RolesService};
 use twinbox_wire::roles::roles_server::RolesServer;
 
-use crate::{AppError, config::ClusterConfig, members};
+use crate::{
+    AppError,
+    certificates::{self, Signer},
+    config::ClusterConfig,
+    joining::Host,
+    learned, members,
+};
 
 /// Starts the role manager of one cluster, with its Raft data in `dir`.
 pub async fn start_roles(
@@ -22,23 +28,37 @@ pub async fn start_roles(
     dir: &Path,
     found: bool,
 ) -> Result<Roles, AppError> {
-    let members = cluster
-        .members
-        .iter()
-        .map(|m| MemberAddress { name: m.name.clone(), kind: m.kind, address: m.address.clone() })
-        .collect();
     Ok(Roles::start(RolesConfig {
         node: own.clone(),
         kind,
         cluster: cluster.id,
         incarnation,
-        members,
+        members: learned::addresses(&cluster.members),
+        learned: learned::addresses(&learned::known(cluster)),
         dir: dir.to_owned(),
         timing: cluster.timing,
         tls: cluster.tls.clone(),
         found,
     })
     .await?)
+}
+
+/// As a certificate says it.
+pub fn certificate_kind(kind: MemberKind) -> CertificateKind {
+    match kind {
+        MemberKind::Node => CertificateKind::Node,
+        MemberKind::Witness => CertificateKind::Witness,
+    }
+}
+
+/// What a node serves beside what every member does.
+pub struct NodeServices {
+    /// Its part in replication.
+    pub peers: Peers,
+    /// Its means to sign certificates.
+    pub signer: Arc<Signer>,
+    /// Who lets newcomers in.
+    pub host: Arc<Host>,
 }
 
 /// The bound listener for other members: mutual TLS, all gRPC services on one port.
@@ -65,15 +85,30 @@ impl PeerListener {
         self.stop.clone()
     }
 
-    /// Serves until stopped. A witness has no replication.
-    pub async fn serve(self, roles: RolesServer<RolesService>, peers: Option<Peers>, members: members::Service) {
+    /// Serves until stopped. A witness has neither replication nor the authority.
+    pub async fn serve(
+        self,
+        roles: RolesServer<RolesService>,
+        node: Option<NodeServices>,
+        members: members::Service,
+    ) {
+        let certificates =
+            node.as_ref().map(|n| certificates::Service::new(n.signer.clone(), n.host.roles.clone()).into_server());
         let routes = self
             .tls
             .server()
             .add_service(roles)
             .add_service(members.into_server())
-            .add_optional_service(peers.map(|peers| peers.service()));
-        let incoming = self.tls.listen(self.listener);
+            .add_optional_service(certificates)
+            .add_optional_service(node.as_ref().map(|node| node.peers.service()));
+        let incoming = match node {
+            Some(node) => {
+                let (door, newcomers) = node.host.open(self.stop.clone());
+                tokio::spawn(newcomers);
+                self.tls.listen_with(self.listener, door)
+            }
+            None => self.tls.listen(self.listener),
+        };
         // Long streams would hold a graceful end up for ever: when told to stop, connections are dropped.
         tokio::select! {
             outcome = routes.serve_with_incoming(incoming) => {

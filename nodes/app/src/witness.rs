@@ -1,19 +1,23 @@
 //! A witness: votes in each of its clusters, holds no data.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 use twinbox_ids::Incarnation;
 use twinbox_roles::{MemberKind, Roles};
+use twinbox_wire::admin::{NodeInfoRequest, node_info_client::NodeInfoClient};
 
 use crate::{
     AppError,
+    certificates::Care,
     config::{ClusterConfig, WitnessConfig},
-    logging,
+    learned, logging,
     members::{self, NodeFacts},
     peering::{self, PeerListener},
     stop::StopSignals,
+    systemd::Manager,
 };
 
 /// Runs a witness until it is told to stop.
@@ -40,17 +44,57 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         let roles = join(&config, cluster).await?;
         let facts = Arc::new(NodeFacts::of_witness(&config.name));
         let (stop, service) = (listener.stop(), members::Service::new(facts, cluster.tls.clone()));
+        let care =
+            Care { tls: cluster.tls.clone(), tls_dir: cluster.tls_dir.clone(), signer: None, roles: roles.clone() };
+        servers.spawn(care.watch(stop.clone()));
+        servers.spawn(learned::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
         servers.spawn(listener.serve(roles.service(), None, service));
         served.push((roles, stop));
     }
     info!(name = %config.name, clusters = config.clusters.len(), "the witness runs");
+    let manager = Arc::new(Manager::of_environment());
+    let ended = CancellationToken::new();
+    let watchdog = tokio::spawn({
+        let (manager, ended) = (manager.clone(), ended.clone());
+        async move { manager.watchdog(|| None, ended).await }
+    });
+    manager.ready();
     stop.next().await;
     info!("stopping");
+    manager.stopping(Duration::from_secs(15));
     for (roles, stop) in served {
         roles.shutdown().await;
         stop.cancel();
     }
     while servers.join_next().await.is_some() {}
+    ended.cancel();
+    // It only watches: however it ended, the witness has stopped.
+    let _ = watchdog.await;
+    Ok(())
+}
+
+/// Asks the witness of this configuration, which runs on this machine, whether it lives: each of its listeners must
+/// answer its own certificate. The error says which does not.
+pub async fn ask_witness(config: &WitnessConfig, within: Duration) -> Result<(), String> {
+    for cluster in &config.clusters {
+        let mut address = cluster.bind;
+        if address.ip().is_unspecified() {
+            let local =
+                if address.is_ipv4() { IpAddr::from([127, 0, 0, 1]) } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
+            address.set_ip(local);
+        }
+        let failed = |why: String| format!("cluster {}, {address}: {why}", cluster.name);
+        let endpoint =
+            cluster.tls.endpoint(&config.name, &address.to_string()).map_err(|error| failed(error.to_string()))?;
+        let ask = async {
+            let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+            NodeInfoClient::new(channel).show(NodeInfoRequest {}).await.map_err(|error| error.to_string())
+        };
+        match tokio::time::timeout(within, ask).await {
+            Ok(answer) => answer.map_err(failed)?,
+            Err(_) => return Err(failed(format!("no answer within {within:?}"))),
+        };
+    }
     Ok(())
 }
 

@@ -102,6 +102,10 @@ impl Access {
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Trunk>> {
         self.0.iter().find(|trunk| trunk.config.name == name)
     }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Trunk>> {
+        self.0.iter()
+    }
 }
 
 #[cfg(test)]

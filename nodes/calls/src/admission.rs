@@ -38,6 +38,7 @@ pub(crate) struct Admission {
     max_calls: usize,
     active: AtomicUsize,
     draining: AtomicBool,
+    leaving: AtomicBool,
     empty: Notify,
     /// New calls.
     pub(crate) calls: Bucket,
@@ -53,6 +54,7 @@ impl Admission {
             max_calls,
             active: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             empty: Notify::new(),
             calls: Bucket::new(per_second, per_second, now),
             others: Bucket::new(1000, 1000, now),
@@ -65,7 +67,16 @@ impl Admission {
     }
 
     pub(crate) fn draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.load(Ordering::Relaxed) || self.leaving()
+    }
+
+    /// Draining without a way back.
+    pub(crate) fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set_draining(&self, draining: bool) {

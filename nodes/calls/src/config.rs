@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use twinbox_dns::Transport;
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 
@@ -15,6 +16,8 @@ pub struct CallsConfig {
     pub listeners: Vec<ListenerConfig>,
     /// Who may call (rule S3). Without any, every caller is a stranger and gets `403`.
     pub trunks: Vec<TrunkConfig>,
+    /// The name servers that are asked for names of trunks and phones; without any, those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// Numbers that lead to the menus instead of a mailbox.
     pub pilots: Pilots,
     /// The RTP ports and how they are announced.
@@ -57,6 +60,7 @@ impl Default for CallsConfig {
         Self {
             listeners: Vec::new(),
             trunks: Vec::new(),
+            dns_servers: Vec::new(),
             pilots: Pilots::default(),
             rtp: RtpConfig::default(),
             max_calls: 1000,
@@ -89,13 +93,16 @@ pub struct ListenerConfig {
     pub advertise: Option<String>,
 }
 
-/// A SIP transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// RFC 3261 over UDP.
-    Udp,
-    /// RFC 3261 over TCP.
-    Tcp,
+impl ListenerConfig {
+    /// By which it is reached from outside, as `udp 10.0.0.1:5060`.
+    pub fn outside(&self) -> String {
+        let advertised = crate::wire::Advertised::new(self.advertise.as_deref(), self.bind);
+        let address = match advertised {
+            crate::wire::Advertised::Fixed(address) => address.to_string(),
+            crate::wire::Advertised::Routed(_) => self.bind.to_string(),
+        };
+        format!("{} {address}", self.transport.label())
+    }
 }
 
 /// Someone who may call, and how to reach them.
@@ -111,12 +118,24 @@ pub struct TrunkConfig {
     pub username: Option<String>,
     /// The password.
     pub password: Option<Pii<String>>,
-    /// `host:port` to which unsolicited NOTIFYs are sent; without it none are.
+    /// `host` or `host:port` to which unsolicited NOTIFYs and REGISTERs are sent; without it none are. A name without
+    /// a port is looked up as RFC 3263 says (SRV, then addresses).
     pub proxy: Option<String>,
+    /// This node registers there, which is then where the PBX finds it.
+    pub register: Option<Registration>,
     /// The URI of a mailbox's light there, such as `sip:{mailbox}@pbx`; without it no unsolicited NOTIFYs are sent.
     pub mwi: Option<String>,
     /// The URI of a number to transfer to, such as `sip:{number}@pbx`. Default: the host that the call came from.
     pub transfer: Option<String>,
+}
+
+/// How a node registers with a trunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The address of record, such as `sip:voicemail@pbx.example.com`.
+    pub aor: String,
+    /// How long a registration is asked for, in seconds; it is refreshed in time.
+    pub seconds: u32,
 }
 
 /// Numbers that lead to the menus.
@@ -209,6 +228,17 @@ impl CallsConfig {
                         key(name),
                         &format!("is no SIP URI with {hole} in it: write for example \"sip:{hole}@pbx\""),
                     );
+                }
+            }
+            if let Some(registration) = &trunk.register {
+                if trunk.proxy.is_none() {
+                    wrong(
+                        key("register"),
+                        "has no proxy: say where to register, such as proxy = \"pbx.example.com\"",
+                    );
+                }
+                if !twinbox_sip::uri::Uri::parse(&registration.aor).is_some_and(|u| u.is_sip()) {
+                    wrong(key("register_as"), "is no SIP URI: write for example \"sip:voicemail@pbx.example.com\"");
                 }
             }
             if let Some(proxy) = &trunk.proxy

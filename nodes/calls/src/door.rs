@@ -14,6 +14,7 @@ use tokio::sync::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
+use twinbox_dns::Resolver;
 use twinbox_sip::{
     Method, Request, Response,
     strict::{self, Verdict},
@@ -50,6 +51,7 @@ pub(crate) struct Door {
     pub(crate) config: CallsConfig,
     pub(crate) deps: CallsDeps,
     pub(crate) access: Access,
+    pub(crate) resolver: Resolver,
     pub(crate) admission: Arc<Admission>,
     pub(crate) stats: Stats,
     pub(crate) subscriptions: Subscriptions,
@@ -96,6 +98,7 @@ impl Door {
         config: CallsConfig,
         deps: CallsDeps,
         access: Access,
+        resolver: Resolver,
         udp: Vec<Arc<UdpEndpoint>>,
         tcp: Vec<Arc<TcpEndpoint>>,
     ) -> Arc<Self> {
@@ -104,6 +107,7 @@ impl Door {
             admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, began)),
             subscriptions: Subscriptions::new(config.max_subscriptions),
             access,
+            resolver,
             stats: Stats::default(),
             tasks: TaskTracker::new(),
             farewells: TaskTracker::new(),

@@ -12,6 +12,7 @@ mod config;
 mod door;
 mod notify;
 mod outgoing;
+mod register;
 mod stats;
 mod subscribe;
 mod wire;
@@ -19,9 +20,12 @@ mod wire;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use access::{Network, NetworkError};
-pub use config::{CallsConfig, ListenerConfig, Mistake, Pilots, RtpConfig, Transport, TrunkConfig, UnknownMailbox};
+pub use config::{
+    CallsConfig, ListenerConfig, Mistake, Pilots, Registration, RtpConfig, Transport, TrunkConfig, UnknownMailbox,
+};
 pub use notify::{NotifyError, Subscription, SubscriptionId};
 pub use stats::{Histogram, StatsView};
+use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
 use twinbox_mailstore::{Lights, Mailstore};
 use twinbox_media::Engine;
@@ -98,6 +102,8 @@ impl Calls {
             return Err(CallsError::Config { key, what });
         }
         let access = Access::new(&config.trunks);
+        let resolver = Resolver::new(&config.dns_servers)
+            .map_err(|error| CallsError::Config { key: "dns_servers".to_owned(), what: error.to_string() })?;
         let (mut udp, mut tcp, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for ListenerConfig { transport, bind, advertise } in &config.listeners {
             let (bind, advertise) = (*bind, advertise.as_deref());
@@ -122,7 +128,7 @@ impl Calls {
                 }
             }
         }
-        let door = Door::new(config, deps, access, udp, tcp);
+        let door = Door::new(config, deps, access, resolver, udp, tcp);
         for endpoint in &door.udp {
             door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
         }
@@ -131,6 +137,7 @@ impl Calls {
         }
         door.tasks.spawn(door.clone().tick());
         door.tasks.spawn(subscribe::look_after(door.clone()));
+        register::start(&door);
         for (transport, address) in &addresses {
             tracing::info!(?transport, %address, "listening for SIP");
         }
@@ -152,6 +159,16 @@ impl Calls {
         self.door.admission.set_draining(true);
     }
 
+    /// Drains for good, because the process ends: [`Self::undrain`] does not open the door again.
+    pub fn leave(&self) {
+        self.door.admission.leave();
+    }
+
+    /// Whether it drains for good.
+    pub fn leaving(&self) -> bool {
+        self.door.admission.leaving()
+    }
+
     /// Takes calls again.
     pub fn undrain(&self) {
         self.door.admission.set_draining(false);
@@ -169,7 +186,8 @@ impl Calls {
 
     /// Ends every call with BYE, waits a little for what they still store, closes the sockets.
     pub async fn shutdown(&self) {
-        self.drain();
+        self.leave();
+        register::withdraw(&self.door).await;
         for call in self.door.calls() {
             let _ = call.try_send(call::Input::Shutdown);
         }

@@ -10,12 +10,7 @@ use twinbox_sip::{
     uri::{HostPort, Uri},
 };
 
-use crate::{
-    Transport, TrunkConfig,
-    door::Door,
-    outgoing::{SendError, resolve},
-    stats::count,
-};
+use crate::{Transport, TrunkConfig, door::Door, outgoing::SendError, stats::count, wire::Flow};
 
 /// Names the epoch under which a NOTIFY was decided, so that a receiver can tell one of an old epoch.
 pub(crate) const EPOCH_HEADER: &str = "X-Twinbox-Epoch";
@@ -96,29 +91,28 @@ impl Door {
         let (template, proxy) = trunk.config.mwi.as_ref().zip(trunk.config.proxy.as_ref()).ok_or_else(none)?;
         let proxy = HostPort::parse(proxy).ok_or_else(none)?;
         let uri = template.replace("{mailbox}", number);
-        let transport =
-            trunk.config.transport.unwrap_or(match Uri::parse(&uri).and_then(|u| u.param("transport")) {
-                Some(t) if t.eq_ignore_ascii_case("tcp") => Transport::Tcp,
-                _ if self.udp.is_empty() => Transport::Tcp,
-                _ => Transport::Udp,
-            });
-        let to = resolve(proxy.host, proxy.port.unwrap_or(5060)).await?;
-        let flow = self.flow_to(to, transport, None).await?;
-        let mut headers = Headers::default();
-        headers.push("Max-Forwards", "70");
-        let tag = format!("{:016x}", rand::random::<u64>());
-        headers.push("From", format!("<sip:{number}@{}>;tag={tag}", flow.advertised()));
-        headers.push("To", format!("<{uri}>"));
-        headers.push("Call-ID", format!("{:032x}", rand::random::<u128>()));
-        headers.push("CSeq", "1 NOTIFY");
-        headers.push("Contact", self.contact(&flow));
-        headers.push("Subscription-State", "active");
-        let request = Request { method: Method::Notify, uri, headers, body: Default::default() };
-        let request = with_summary(request, body, epoch);
-        let mut renumber = |r: &mut Request| r.headers.set("CSeq", "2 NOTIFY");
+        let transport = trunk.config.transport.or_else(|| {
+            let said = Uri::parse(&uri)?.param("transport")?.to_ascii_lowercase();
+            [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == said)
+        });
+        let targets = self.targets(proxy.host, proxy.port, transport).await?;
+        let (tag, call_id) =
+            (format!("{:016x}", rand::random::<u64>()), format!("{:032x}", rand::random::<u128>()));
+        let make = |flow: &Flow| {
+            let mut headers = Headers::default();
+            headers.push("Max-Forwards", "70");
+            headers.push("From", format!("<sip:{number}@{}>;tag={tag}", flow.advertised()));
+            headers.push("To", format!("<{uri}>"));
+            headers.push("Call-ID", call_id.as_str());
+            headers.push("CSeq", "1 NOTIFY");
+            headers.push("Contact", self.contact(flow));
+            headers.push("Subscription-State", "active");
+            let request = Request { method: Method::Notify, uri: uri.clone(), headers, body: Default::default() };
+            with_summary(request, body, epoch)
+        };
         // The proxy is the host that we call, whatever addresses the trunk calls from.
         let credentials = trunk.credentials.as_ref();
-        let sent = self.send_request(request, &flow, credentials, Some(guard), &mut renumber).await;
+        let sent = self.send_to_any(&targets, &make, credentials, Some(guard)).await;
         self.outcome(sent.map(|response| response.code))
     }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
+use twinbox_dns::{Target, Wanted};
 use twinbox_sip::{
     Request, Response,
     digest::{self, Credentials},
@@ -18,7 +19,8 @@ use crate::{
     wire::Flow,
 };
 
-const RESOLVE: Duration = Duration::from_secs(2);
+/// How long one of several targets may take before the next is tried.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Why a request of ours had no final response.
 #[derive(Debug, thiserror::Error)]
@@ -59,15 +61,70 @@ impl Door {
         }
         let unreachable = |what: &str| SendError::Unreachable(what.to_owned());
         let uri = Uri::parse(uri).filter(Uri::is_sip).ok_or_else(|| unreachable("the target is no SIP URI"))?;
-        let tcp = match uri.param("transport") {
-            Some(t) if t.eq_ignore_ascii_case("tcp") => true,
-            Some(t) if !t.eq_ignore_ascii_case("udp") => {
-                return Err(unreachable("the target wants another transport"));
-            }
-            _ => self.udp.is_empty(),
+        let transport = match uri.param("transport") {
+            Some(t) if t.eq_ignore_ascii_case("tcp") => Some(Transport::Tcp),
+            Some(t) if t.eq_ignore_ascii_case("udp") => Some(Transport::Udp),
+            Some(_) => return Err(unreachable("the target wants another transport")),
+            None => None,
         };
-        let to = resolve(uri.host, uri.port.unwrap_or(5060)).await?;
-        self.flow_to(to, if tcp { Transport::Tcp } else { Transport::Udp }, near).await
+        let mut last = unreachable("the target has no address of ours");
+        for target in self.targets(uri.host, uri.port, transport).await? {
+            match self.flow_to(target.address, target.transport, near).await {
+                Ok(flow) => return Ok(flow),
+                Err(error) => {
+                    self.resolver.failed(target.address);
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Where a name leads, in the order to try (RFC 3263).
+    pub(crate) async fn targets(
+        &self,
+        host: &str,
+        port: Option<u16>,
+        transport: Option<Transport>,
+    ) -> Result<Vec<Target>, SendError> {
+        let usable: &[Transport] = match (self.udp.is_empty(), self.tcp.is_empty()) {
+            (false, false) => &[Transport::Udp, Transport::Tcp],
+            (true, false) => &[Transport::Tcp],
+            _ => &[Transport::Udp],
+        };
+        let found = self.resolver.targets(Wanted { host, port, transport, usable }).await;
+        found.map_err(|error| SendError::Unreachable(error.to_string()))
+    }
+
+    /// Sends a request outside any dialog to these targets, one after the other, until one answers with anything but
+    /// `503` (RFC 3263 section 4.3). `make` makes it for the flow that it takes.
+    pub(crate) async fn send_to_any(
+        self: &Arc<Self>,
+        targets: &[Target],
+        make: &(dyn Fn(&Flow) -> Request + Sync),
+        credentials: Option<&Credentials>,
+        guard: Option<Guard>,
+    ) -> Result<Response, SendError> {
+        let mut last = Err(SendError::Unreachable("no target".to_owned()));
+        for (n, target) in targets.iter().enumerate() {
+            let more = n + 1 < targets.len();
+            let tried = async {
+                let flow = self.flow_to(target.address, target.transport, None).await?;
+                let mut renumber = |request: &mut Request| {
+                    let next = request.headers.cseq().saturating_add(1);
+                    request.headers.set("CSeq", format!("{next} {}", request.method));
+                };
+                let patience = more.then_some(PATIENCE);
+                self.send_within(make(&flow), &flow, credentials, guard.clone(), &mut renumber, patience).await
+            };
+            last = tried.await;
+            match &last {
+                Ok(response) if response.code == 503 && more => {}
+                Ok(_) | Err(SendError::Withdrawn) => return last,
+                Err(_) => self.resolver.failed(target.address),
+            }
+        }
+        last
     }
 
     pub(crate) async fn flow_to(
@@ -89,7 +146,9 @@ impl Door {
                 if let Some(peer) = self.connections.find(to) {
                     return Ok(Flow::Tcp(peer));
                 }
-                let endpoint = self.tcp.first().ok_or_else(|| unreachable("there is no TCP listener".into()))?;
+                let same_family = |e: &&Arc<crate::wire::tcp::TcpEndpoint>| e.local.is_ipv4() == to.is_ipv4();
+                let endpoint = self.tcp.iter().find(same_family).or(self.tcp.first());
+                let endpoint = endpoint.ok_or_else(|| unreachable("there is no TCP listener".into()))?;
                 let peer = endpoint.connect(self, to, &self.stop).await;
                 Ok(Flow::Tcp(peer.map_err(|e| unreachable(format!("no connection: {e}")))?))
             }
@@ -100,20 +159,33 @@ impl Door {
     /// host that we called ([`Trunk::credentials_for`]) and no other.
     pub(crate) async fn send_request(
         self: &Arc<Self>,
-        mut request: Request,
+        request: Request,
         flow: &Flow,
         credentials: Option<&Credentials>,
         guard: Option<Guard>,
         renumber: Renumber<'_>,
     ) -> Result<Response, SendError> {
-        let response = self.transact(&mut request, flow, guard.clone()).await?;
+        self.send_within(request, flow, credentials, guard, renumber, None).await
+    }
+
+    /// As [`Self::send_request`], given up after `patience`, if there is one, instead of timer F.
+    async fn send_within(
+        self: &Arc<Self>,
+        mut request: Request,
+        flow: &Flow,
+        credentials: Option<&Credentials>,
+        guard: Option<Guard>,
+        renumber: Renumber<'_>,
+        patience: Option<Duration>,
+    ) -> Result<Response, SendError> {
+        let response = self.transact(&mut request, flow, guard.clone(), patience).await?;
         let Some(credentials) = credentials else { return Ok(response) };
         let cnonce = format!("{:016x}", rand::random::<u64>());
         if !digest::answer(&mut request, &response, credentials, &cnonce) {
             return Ok(response);
         }
         renumber(&mut request);
-        self.transact(&mut request, flow, guard).await
+        self.transact(&mut request, flow, guard, patience).await
     }
 
     async fn transact(
@@ -121,6 +193,7 @@ impl Door {
         request: &mut Request,
         flow: &Flow,
         guard: Option<Guard>,
+        patience: Option<Duration>,
     ) -> Result<Response, SendError> {
         let transport = match flow.transport() {
             Transport::Udp => "UDP",
@@ -143,7 +216,18 @@ impl Door {
         };
         let waiting = Waiting { door: self, id };
         self.act(events, None);
-        let outcome = outcome.await;
+        let outcome = match patience {
+            None => outcome.await,
+            Some(patience) => match tokio::time::timeout(patience, outcome).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    // It must not leave once more after its successor has.
+                    let events = lock(&self.layer).withdraw(id);
+                    self.act(events, None);
+                    Ok(Outcome::TimedOut)
+                }
+            },
+        };
         drop(waiting);
         match outcome {
             Ok(Outcome::Response(response)) => Ok(response),
@@ -163,17 +247,4 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         lock(&self.door.waiting).remove(&self.id);
     }
-}
-
-/// The address of a host: itself, or the first that its name resolves to.
-pub(crate) async fn resolve(host: &str, port: u16) -> Result<SocketAddr, SendError> {
-    if let Ok(ip) = host.parse() {
-        return Ok(SocketAddr::new(ip, port));
-    }
-    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((host, port))).await;
-    found
-        .ok()
-        .and_then(Result::ok)
-        .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| SendError::Unreachable("the host's name does not resolve".to_owned()))
 }

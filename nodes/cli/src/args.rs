@@ -1,9 +1,16 @@
 //! The command line's words.
 
+mod provisioning;
+mod tools;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use twinbox_ids::{MessageId, NodeName};
+
+pub use provisioning::{AsteriskArgs, CosCommand, ImportCommand, Law, PromptCommand, UserImportArgs, UserSetArgs};
+
+pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
 
 /// The open voicemail system that does not go down.
 #[derive(Debug, Parser)]
@@ -34,6 +41,8 @@ pub enum Command {
     Node(RunArgs),
     /// Run a witness: votes, holds no data
     Witness(RunArgs),
+    /// Ask whether a node or witness on this machine lives: exit code 0 or 1, for health checks
+    Health(HealthArgs),
     /// Try Twinbox: two nodes and a witness on this machine, with a call that proves it works
     Demo(DemoArgs),
     /// Look at configuration files
@@ -51,8 +60,26 @@ pub enum Command {
     /// Messages of a mailbox
     #[command(subcommand)]
     Message(MessageCommand),
+    /// Classes of service: rules that many mailboxes share
+    #[command(subcommand)]
+    Cos(CosCommand),
+    /// Your own prompts in the place of the set's, on every node
+    #[command(subcommand)]
+    Prompt(PromptCommand),
+    /// Bring users and messages from another system
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Make a test call
     Call(CallArgs),
+    /// The name by which all nodes are found
+    #[command(subcommand)]
+    Dns(DnsCommand),
+    /// Look for what is commonly wrong; each finding comes with its remedy, and with exit code 1
+    Doctor(DoctorArgs),
+    /// Print what makes a shell complete this command line
+    Completion(CompletionArgs),
+    /// Write manual pages
+    Man(ManArgs),
 }
 
 /// `node`, `witness`
@@ -61,6 +88,20 @@ pub struct RunArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// `health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// The configuration file of the node or witness; without it, the node behind --socket is asked.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Ask instead whether the node takes calls.
+    #[arg(long)]
+    pub ready: bool,
+    /// How long to wait for the answer.
+    #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Duration,
 }
 
 /// `demo`
@@ -95,6 +136,13 @@ pub enum ConfigCommand {
 pub enum ClusterCommand {
     /// Make a new cluster's certificates and configuration files
     Init(InitArgs),
+    /// Make a token that lets one newcomer join, once
+    Token(TokenArgs),
+    /// Make this machine a member, with a token from 'cluster token'
+    Join(JoinArgs),
+    /// Put a member's folder where it is to live, out of files under flat names, unless it is there: for
+    /// Kubernetes
+    Place(PlaceArgs),
     /// Show every node: role, status, duties, calls, lag
     Status(StatusArgs),
     /// Move the publisher role to a node
@@ -120,6 +168,95 @@ pub struct InitArgs {
     /// A witness and where the others reach it.
     #[arg(long = "witness", value_name = "NAME=HOST:PORT")]
     pub witnesses: Vec<MemberArg>,
+    /// The address that a node puts into SIP and SDP, where callers reach it at another than it sends from (give it
+    /// for each node).
+    #[arg(long, value_name = "NAME=IP")]
+    pub sip_advertise: Vec<AdvertiseArg>,
+    /// An address or network of the PBX: it may call every node.
+    #[arg(long, value_name = "NETWORK")]
+    pub pbx: Vec<twinbox_app::Network>,
+    /// Where DIR has a cluster already, change nothing and succeed: for start scripts and init containers.
+    #[arg(long)]
+    pub if_absent: bool,
+    /// Give what is made to this user and group, by number.
+    #[arg(long, value_name = "UID:GID")]
+    pub owner: Option<Owner>,
+}
+
+/// `cluster token`
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// The newcomer is to be a witness.
+    #[arg(long)]
+    pub witness: bool,
+    /// How long the token is good: 90s, 30m, 1h, 7d.
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = lifetime)]
+    pub valid: Duration,
+}
+
+/// `cluster join`
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// From 'twinbox cluster token' on a node; '-' reads it from standard input, where no other user sees it.
+    pub token: String,
+    /// Where to write: the member's folder will be DIR/NAME.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The new member's name.
+    #[arg(long, value_name = "NAME")]
+    pub name: NodeName,
+    /// Where the other members reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: String,
+    /// Become a witness: vote, hold no data.
+    #[arg(long)]
+    pub witness: bool,
+    /// The address that the node puts into SIP and SDP, where callers reach it at another than it sends from.
+    #[arg(long, value_name = "IP", conflicts_with = "witness")]
+    pub sip_advertise: Option<IpAddr>,
+    /// An address or network of the PBX: it may call the node.
+    #[arg(long, value_name = "NETWORK", conflicts_with = "witness")]
+    pub pbx: Vec<twinbox_app::Network>,
+}
+
+/// `NAME=IP`
+#[derive(Debug, Clone)]
+pub struct AdvertiseArg {
+    /// The node's name.
+    pub name: NodeName,
+    /// What it advertises.
+    pub ip: IpAddr,
+}
+
+impl std::str::FromStr for AdvertiseArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, ip) = text.split_once('=').ok_or("write NAME=IP, such as a=192.0.2.1")?;
+        let name = name.parse().map_err(|e: twinbox_ids::ParseIdError| e.to_string())?;
+        let ip = ip.parse().map_err(|_| format!("'{ip}' is no address"))?;
+        Ok(Self { name, ip })
+    }
+}
+
+/// `UID:GID`
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// The user's number.
+    pub user: u32,
+    /// The group's number.
+    pub group: u32,
+}
+
+impl std::str::FromStr for Owner {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers =
+            text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+        let (user, group) = numbers.ok_or_else(|| format!("'{text}' is no UID:GID: write two numbers"))?;
+        Ok(Self { user, group })
+    }
 }
 
 /// `NAME=HOST:PORT`
@@ -144,6 +281,20 @@ impl std::str::FromStr for MemberArg {
             _ => Err(format!("'{address}' is no HOST:PORT")),
         }
     }
+}
+
+/// `cluster place`
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// The folder with the files: MEMBER__FOLDER__FILE, as a Secret's keys.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Whose files.
+    #[arg(long, value_name = "NAME")]
+    pub member: NodeName,
+    /// Where the member's folder is to be.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
 }
 
 /// `cluster status`
@@ -213,6 +364,16 @@ pub enum UserCommand {
         /// The PIN stays: the owner need not change it.
         #[arg(long)]
         keep_pin: bool,
+    },
+    /// Change a user
+    Set(UserSetArgs),
+    /// Add and change the users of a CSV table, all or none
+    Import(UserImportArgs),
+    /// Write all users as a CSV table, which 'user import' takes; PINs are not in it
+    Export {
+        /// Where to; '-' for standard output.
+        #[arg(long, short, default_value = "-", value_name = "FILE")]
+        output: PathBuf,
     },
     /// Remove a user and the mailbox
     Remove {
@@ -284,4 +445,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(s) if s > 0.0 && s <= 86_400.0 => Ok(Duration::from_secs_f64(s)),
         _ => Err("write a number of seconds from 0.1 to 86400".to_owned()),
     }
+}
+
+/// `90s`, `30m`, `1h`, `7d`.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time such as 90s, 30m, 1h or 7d".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }

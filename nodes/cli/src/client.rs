@@ -5,7 +5,8 @@ use std::{path::Path, time::Duration};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use twinbox_wire::admin::admin_client::AdminClient;
+use twinbox_wire::admin::{admin_client::AdminClient, provisioning_client::ProvisioningClient};
+use twinbox_wire::join::tokens_client::TokensClient;
 
 use crate::error::CliError;
 
@@ -14,8 +15,25 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Connects to the node behind `socket`.
 pub async fn connect(socket: &Path) -> Result<AdminClient<Channel>, CliError> {
+    Ok(AdminClient::new(channel(socket).await?))
+}
+
+/// Connects to the node behind `socket`, to ask for join tokens.
+pub async fn tokens(socket: &Path) -> Result<TokensClient<Channel>, CliError> {
+    Ok(TokensClient::new(channel(socket).await?))
+}
+
+/// Asks of users in bulk, classes of service and prompts.
+pub type Provisioning = ProvisioningClient<Channel>;
+
+/// Connects to the node behind `socket`, to ask of users in bulk, classes of service and prompts.
+pub async fn provisioning(socket: &Path) -> Result<Provisioning, CliError> {
+    Ok(ProvisioningClient::new(channel(socket).await?))
+}
+
+async fn channel(socket: &Path) -> Result<Channel, CliError> {
     let path = socket.to_owned();
-    let channel = Endpoint::from_static("http://twinbox.invalid")
+    Endpoint::from_static("http://twinbox.invalid")
         .timeout(ANSWER_WITHIN)
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
@@ -28,6 +46,5 @@ pub async fn connect(socket: &Path) -> Result<AdminClient<Channel>, CliError> {
                  Name its socket with --socket PATH or TWINBOX_SOCKET",
                 socket.display()
             ))
-        })?;
-    Ok(AdminClient::new(channel))
+        })
 }

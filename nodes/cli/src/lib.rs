@@ -1,12 +1,14 @@
 //! The `twinbox` command: parses what was asked, does it, and turns the outcome into an exit code.
 
 mod args;
+mod asterisk;
 mod client;
 mod commands;
 mod demo;
 mod error;
 mod output;
 mod pin;
+mod upload;
 
 use std::process::ExitCode;
 
@@ -36,13 +38,21 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Node(args) => commands::run::node(&args.config),
         Command::Witness(args) => commands::run::witness(&args.config),
+        Command::Health(args) => block_on(commands::health::run(&cli.socket, args)),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Cluster(command) => block_on(commands::cluster::run(&cli.socket, cli.json, command)),
         Command::Duty(command) => block_on(commands::duty::run(&cli.socket, cli.json, command)),
         Command::User(command) => block_on(commands::user::run(&cli.socket, cli.json, command)),
         Command::Message(command) => block_on(commands::message::run(&cli.socket, cli.json, command)),
+        Command::Cos(command) => block_on(commands::cos::run(&cli.socket, cli.json, command)),
+        Command::Prompt(command) => block_on(commands::prompt::run(&cli.socket, cli.json, command)),
+        Command::Import(command) => block_on(commands::import::run(&cli.socket, cli.json, command)),
         Command::Call(args) => block_on(commands::call::run(cli.json, args)),
+        Command::Dns(command) => block_on(commands::dns::run(&cli.socket, cli.json, command)),
+        Command::Doctor(args) => block_on(commands::doctor::run(cli.json, args)),
+        Command::Completion(args) => commands::help::completion(&args),
+        Command::Man(args) => commands::help::man(&args),
     }
 }
 

@@ -74,6 +74,19 @@ pub struct MailboxView {
     pub full: bool,
     /// Where `0` leads, if anywhere.
     pub operator: Option<String>,
+    /// What its class of service says in the place of the [`Settings`].
+    pub limits: Limits,
+}
+
+/// What a mailbox's class of service says in the place of the [`Settings`] of the same names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The longest message, in milliseconds.
+    pub max_message_ms: Option<u64>,
+    /// Wrong PINs before the call ends.
+    pub pin_tries: Option<u8>,
+    /// Shortest new PIN.
+    pub min_pin_length: Option<u8>,
 }
 
 /// A message as the menus speak of it.

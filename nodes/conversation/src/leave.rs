@@ -128,7 +128,8 @@ impl Leave {
 
     fn record(self, cx: &mut Context<'_>) -> State {
         let settings = cx.settings;
-        cx.line.record(Purpose::Message(self.mailbox.id), settings.max_message_ms, settings.end_silence_ms);
+        let max_ms = self.mailbox.limits.max_message_ms.unwrap_or(settings.max_message_ms);
+        cx.line.record(Purpose::Message(self.mailbox.id), max_ms, settings.end_silence_ms);
         self.to(Step::Recording)
     }
 

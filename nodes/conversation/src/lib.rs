@@ -21,7 +21,7 @@ mod record;
 mod sign_in;
 
 pub use input::{
-    Answer, Caller, Entry, GreetingKind, Input, MailboxView, MessageView, RecordingEnd, Settings, Start,
+    Answer, Caller, Entry, GreetingKind, Input, Limits, MailboxView, MessageView, RecordingEnd, Settings, Start,
 };
 pub use machine::Conversation;
 pub use output::{Mark, Output, Prompt, Purpose, Question};

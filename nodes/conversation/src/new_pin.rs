@@ -102,9 +102,10 @@ impl NewPin {
             return State::NewPin(self);
         }
         let entered = self.entry.take();
+        let min_length = self.session.mailbox.limits.min_pin_length.unwrap_or(cx.settings.min_pin_length);
         match &self.chosen {
-            None if entered.reveal().len() < usize::from(cx.settings.min_pin_length) => {
-                self.refuse(phrases::pin_too_short(cx.settings.min_pin_length), cx)
+            None if entered.reveal().len() < usize::from(min_length) => {
+                self.refuse(phrases::pin_too_short(min_length), cx)
             }
             None => {
                 self.chosen = Some(entered);

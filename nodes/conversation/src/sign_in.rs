@@ -135,7 +135,8 @@ impl SignIn {
     fn wrong(mut self, cx: &mut Context<'_>) -> State {
         cx.line.forget_typed();
         self.wrong = self.wrong.saturating_add(1);
-        if self.wrong >= cx.settings.pin_tries.max(1) {
+        let said = self.mailbox.as_ref().and_then(|mailbox| mailbox.limits.pin_tries);
+        if self.wrong >= said.unwrap_or(cx.settings.pin_tries).max(1) {
             return State::last_words(&[names::SIGN_IN_FAILED, names::GOODBYE], cx);
         }
         let words = if self.given {

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use common::{GREETING_HASH, GREETINGS, NOW, mailbox, message, settings};
 use proptest::prelude::*;
 use twinbox_conversation::{
-    Answer, Caller, Conversation, Entry, GreetingKind, Input, MailboxView, Output, Prompt, Purpose, Question,
-    RecordingEnd, Start, phrases,
+    Answer, Caller, Conversation, Entry, GreetingKind, Input, Limits, MailboxView, Output, Prompt, Purpose,
+    Question, RecordingEnd, Start, phrases,
 };
 use twinbox_ids::{BlobHash, Timestamp};
 
@@ -202,6 +202,7 @@ fn view() -> impl Strategy<Value = MailboxView> {
                 .collect(),
             full,
             operator: operator.then(|| "2000".to_owned()),
+            limits: Limits::default(),
             timezone,
             ..mailbox("1001")
         },

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs};
 
 use twinbox_conversation::{
-    GreetingKind, MailboxView, MessageView, Prompt,
+    GreetingKind, Limits, MailboxView, MessageView, Prompt,
     keymap::{Facts, KEYPAD, KeyMap, Menu},
     phrases,
 };
@@ -218,6 +218,7 @@ fn greetings() {
             greetings: recorded.iter().copied().map(blob).collect(),
             full: false,
             operator: None,
+            limits: Limits::default(),
         };
         assert_eq!(read(&phrases::greeting(&mailbox, wanted)), said, "{recorded:?} {wanted:?}");
     }

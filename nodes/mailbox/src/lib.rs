@@ -4,23 +4,30 @@
 //! are lists of [`Edit`](twinbox_replication_core::Edit); what a merge of two nodes' edits comes to is thereby
 //! decided here and in the record's merge alone, and the table in `tests/delete_truth_table.txt` says it.
 
+mod class;
 mod counters;
+mod csv;
 mod greeting;
 mod lights;
 mod mailbox;
 mod message;
 mod number;
 pub mod pin;
+mod prompt;
 mod recording;
 pub mod schema;
+mod user_row;
 mod value;
 
+pub use class::{Class, ClassNameError, Rule, RuleError, Rules, class_name};
 pub use counters::Numbers;
 pub use greeting::{GreetingKind, GreetingRef, clear_greeting, set_greeting};
 pub use lights::{Lights, Quota};
 pub use mailbox::{Mailbox, MailboxChange, NewMailbox, is_timezone};
 pub use message::{Filing, Folder, Mark, Message, NewMessage, StoredAudio, has_uid, purge};
 pub use number::{InvalidNumber, Number, claim, holder, release};
+pub use prompt::{PromptKey, clear_prompt, prompt_audio, set_prompt};
 pub use recording::{Recording, RecordingState, discarded, filed, next_take};
 pub use twinbox_rtp::Codec;
+pub use user_row::{RowProblem, UserRow, read_users, write_users};
 pub use value::ViewError;

@@ -1,6 +1,6 @@
 //! A mailbox: its settings, greetings and PIN.
 
-use twinbox_ids::{MailboxId, Pii, Timestamp};
+use twinbox_ids::{ClassId, MailboxId, Pii, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record};
 
 use crate::{
@@ -34,6 +34,8 @@ pub struct Mailbox {
     pub quota: Quota,
     /// Where `0` leads.
     pub operator: Option<String>,
+    /// Its class of service; `None`: the default one.
+    pub class: Option<ClassId>,
     /// Recorded greetings.
     pub greetings: Vec<(GreetingKind, GreetingRef)>,
     /// When it was made.
@@ -59,6 +61,8 @@ pub struct NewMailbox {
     pub quota: Quota,
     /// Where `0` leads.
     pub operator: Option<String>,
+    /// Its class of service; `None`: the default one.
+    pub class: Option<ClassId>,
 }
 
 impl NewMailbox {
@@ -74,6 +78,7 @@ impl NewMailbox {
             language: "en".to_owned(),
             quota: Quota::default(),
             operator: None,
+            class: None,
         }
     }
 
@@ -89,6 +94,7 @@ impl NewMailbox {
             set_u64(tag::MAX_MESSAGE_MS, self.quota.max_message_ms),
             set_text(tag::OPERATOR, self.operator.as_deref().unwrap_or_default()),
         ];
+        edits.extend(self.class.map(|class| set_bytes(tag::CLASS, class.to_bytes().to_vec())));
         edits.extend(pin.map(|pin| set_bytes(tag::PIN, pin.to_bytes())));
         edits
     }
@@ -111,6 +117,8 @@ pub enum MailboxChange {
     Quota(Quota),
     /// Where `0` leads.
     Operator(Option<String>),
+    /// Its class of service; `None`: the default one.
+    Class(Option<ClassId>),
 }
 
 impl MailboxChange {
@@ -129,6 +137,9 @@ impl MailboxChange {
                 ]
             }
             Self::Operator(operator) => vec![set_text(tag::OPERATOR, operator.as_deref().unwrap_or_default())],
+            Self::Class(class) => {
+                vec![set_bytes(tag::CLASS, class.map_or_else(Vec::new, |class| class.to_bytes().to_vec()))]
+            }
         }
     }
 }
@@ -159,6 +170,7 @@ impl Mailbox {
                 max_message_ms: fields.optional(tag::MAX_MESSAGE_MS, read_u64)?.unwrap_or(usual.max_message_ms),
             },
             operator: fields.optional(tag::OPERATOR, read_text)?.filter(|text| !text.is_empty()),
+            class: fields.bytes(tag::CLASS).and_then(ClassId::from_slice),
             greetings: GreetingKind::ALL
                 .into_iter()
                 .filter_map(|kind| kind.read(record).map(|greeting| (kind, greeting)))

@@ -5,7 +5,7 @@ mod attempts;
 use std::{fmt, sync::OnceLock};
 
 use argon2::{
-    Argon2, PasswordHash, PasswordHasher, PasswordVerifier,
+    Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
     password_hash::{Error, SaltString},
 };
 
@@ -50,8 +50,8 @@ pub enum PinRefused {
     OwnNumber,
 }
 
-/// Whether a new PIN may be used for the mailbox of that number.
-pub fn acceptable(pin: &str, number: &str, min_length: u8) -> Result<(), PinRefused> {
+/// Whether keys can type a PIN and it is long enough; it may still be easy to guess.
+pub fn typable(pin: &str, min_length: u8) -> Result<(), PinRefused> {
     let digits = pin.as_bytes();
     if digits.len() < usize::from(min_length.max(1)) {
         return Err(PinRefused::TooShort { min: min_length });
@@ -62,6 +62,13 @@ pub fn acceptable(pin: &str, number: &str, min_length: u8) -> Result<(), PinRefu
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(PinRefused::NotDigits);
     }
+    Ok(())
+}
+
+/// Whether a new PIN may be used for the mailbox of that number.
+pub fn acceptable(pin: &str, number: &str, min_length: u8) -> Result<(), PinRefused> {
+    typable(pin, min_length)?;
+    let digits = pin.as_bytes();
     if repeats(digits, 1) || (digits.len() >= 4 && repeats(digits, 2)) {
         return Err(PinRefused::Repeated);
     }
@@ -84,6 +91,23 @@ fn steps_by(digits: &[u8], step: u8) -> bool {
     digits.len() > 1 && digits.windows(2).all(|w| matches!(w, [a, b] if (a - b'0' + step) % 10 == b - b'0'))
 }
 
+/// What a hash costs whoever computes it, and so whoever guesses: argon2id's parameters (RFC 9106), one lane.
+/// Each hash says its own, so that those of other settings still verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashCost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+}
+
+impl Default for HashCost {
+    /// 19 MiB, two passes: about 20 ms.
+    fn default() -> Self {
+        Self { memory_kib: Params::DEFAULT_M_COST, passes: Params::DEFAULT_T_COST }
+    }
+}
+
 /// A PIN as it is kept: one register (rule D4), never the PIN itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PinRecord {
@@ -99,10 +123,19 @@ impl fmt::Debug for PinRecord {
 }
 
 impl PinRecord {
-    /// Hashes a PIN with argon2id. Takes tens of milliseconds and 19 MiB: not for a thread that serves others.
+    /// Hashes a PIN with argon2id at the usual cost. Takes tens of milliseconds and 19 MiB: not for a thread that serves
+    /// others.
     pub fn hash(pin: &str, must_change: bool, salt: [u8; 16]) -> Result<Self, HashError> {
+        Self::hash_at(HashCost::default(), pin, must_change, salt)
+    }
+
+    /// Hashes a PIN with argon2id at that cost.
+    pub fn hash_at(cost: HashCost, pin: &str, must_change: bool, salt: [u8; 16]) -> Result<Self, HashError> {
         let salt = SaltString::encode_b64(&salt)?;
-        Ok(Self { must_change, hash: Argon2::default().hash_password(pin.as_bytes(), &salt)?.to_string() })
+        let params =
+            Params::new(cost.memory_kib, cost.passes, Params::DEFAULT_P_COST, None).map_err(Error::from)?;
+        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        Ok(Self { must_change, hash: hasher.hash_password(pin.as_bytes(), &salt)?.to_string() })
     }
 
     /// Whether this is the PIN; takes as long as [`Self::hash`].
@@ -113,9 +146,10 @@ impl PinRecord {
 
     /// Takes as long as [`Self::verify`] and is never right: for a mailbox that is not there or has no PIN, so that
     /// the time does not tell.
-    pub fn verify_nothing(pin: &str) {
+    pub fn verify_nothing(cost: HashCost, pin: &str) {
+        // The cost is a setting of the process: it does not change.
         static NOTHING: OnceLock<Option<PinRecord>> = OnceLock::new();
-        let nothing = NOTHING.get_or_init(|| Self::hash("", false, [0; 16]).ok());
+        let nothing = NOTHING.get_or_init(|| Self::hash_at(cost, "", false, [0; 16]).ok());
         let _ = nothing.as_ref().map(|nothing| nothing.verify(pin));
     }
 

@@ -2,7 +2,7 @@
 //! is no longer used leaves its number behind. New fields get new numbers; nodes that do not know them merge and
 //! forward them all the same (rule D7).
 
-use twinbox_ids::{MailboxId, MessageId, RecordingId};
+use twinbox_ids::{ClassId, MailboxId, MessageId, RecordingId};
 use twinbox_replication_core::{Key, Table, Tag};
 
 /// Version of the meanings below. It goes up only when an *existing* number changes how it is read, which no
@@ -21,6 +21,12 @@ pub const NUMBER: Table = Table(4);
 pub const PIN_ATTEMPTS: Table = Table(5);
 /// Counters of a mailbox, apart from its settings because every message moves them. Id: mailbox id (16 bytes).
 pub const COUNTERS: Table = Table(6);
+/// Classes of service. Id: class id (16 bytes); all zeros is the default class, which is always there.
+pub const CLASS: Table = Table(7);
+/// Which class has which name (rule D6). Id: the name.
+pub const CLASS_NAME: Table = Table(8);
+/// Prompts that replace those of the set. Id: language, `/`, name, such as `en/digits/7`.
+pub const PROMPT: Table = Table(9);
 
 /// Fields of [`MAILBOX`].
 pub mod mailbox {
@@ -47,6 +53,8 @@ pub mod mailbox {
     pub const MAX_MESSAGE_MS: Tag = 9;
     /// Register, text: where `0` leads; empty for nowhere.
     pub const OPERATOR: Tag = 10;
+    /// Register, 16 bytes: its class of service; empty for the default one.
+    pub const CLASS: Tag = 11;
     /// Registers, blob or empty bytes for none: the greeting of kind k (1 standard, 2 busy, 3 temporary, 4 name) in
     /// codec c (its static RTP payload type: 0 PCMU, 8 PCMA) has the tag `GREETINGS + 16 k + c`. Of the codecs of one kind the latest stamp
     /// is in force: codec and audio are thus one write, and blobs stay visible to the replication.
@@ -142,6 +150,63 @@ pub mod counters {
     pub const UIDS: Tag = 1;
     /// Counter: changes to the mailbox's messages; the sum is the highest MODSEQ.
     pub const MODSEQ: Tag = 2;
+}
+
+/// Fields of [`CLASS`].
+pub mod class {
+    use super::Tag;
+
+    /// Register, text: the name that it asked for; the claim in `CLASS_NAME` says who has it.
+    pub const NAME: Tag = 1;
+    /// Register, u64 or empty for not said: the longest message, in seconds.
+    pub const MESSAGE_SECONDS: Tag = 2;
+    /// The same: the most messages.
+    pub const MESSAGES: Tag = 3;
+    /// The same: the most audio, in minutes.
+    pub const TOTAL_MINUTES: Tag = 4;
+    /// The same: how long heard messages are kept, in days.
+    pub const RETENTION_DAYS: Tag = 5;
+    /// The same: the shortest PIN.
+    pub const PIN_LENGTH: Tag = 6;
+    /// The same: wrong PINs before a call ends.
+    pub const PIN_TRIES: Tag = 7;
+    /// The same, 0 or 1: PINs such as 1234 are taken.
+    pub const EASY_PINS: Tag = 8;
+    /// The same, 0 or 1: callers reach the operator.
+    pub const OPERATOR: Tag = 9;
+    /// The same, 0 or 1: owners sign in by telephone.
+    pub const SIGN_IN: Tag = 10;
+}
+
+/// Fields of [`CLASS_NAME`].
+pub mod class_name {
+    use super::Tag;
+
+    /// Claim: class id (16 bytes).
+    pub const HOLDER: Tag = 1;
+}
+
+/// Fields of [`PROMPT`].
+pub mod prompt {
+    use super::Tag;
+
+    /// Register, blob: the WAV file as it was given; empty bytes: the prompt of the set is back.
+    pub const AUDIO: Tag = 1;
+}
+
+/// The key of a class.
+pub fn class_key(id: ClassId) -> Key {
+    Key { table: CLASS, id: id.to_bytes().to_vec() }
+}
+
+/// The key of a class name's claim.
+pub fn class_name_key(name: &str) -> Key {
+    Key { table: CLASS_NAME, id: name.as_bytes().to_vec() }
+}
+
+/// The class of a class's key; `None` for another key.
+pub fn class_of(key: &Key) -> Option<ClassId> {
+    (key.table == CLASS).then(|| ClassId::from_slice(&key.id)).flatten()
 }
 
 /// The key of a mailbox.

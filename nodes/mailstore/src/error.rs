@@ -25,6 +25,12 @@ pub enum MailError {
     /// It has no audio (any more).
     #[error("message {0} has no audio: it was deleted for good, or is not here yet")]
     NoAudio(MessageId),
+    /// There is no class of that name.
+    #[error("there is no class of service '{name}': `twinbox cos list` shows those there are")]
+    NoClass {
+        /// As given.
+        name: String,
+    },
     /// A setting of a mailbox has no such value.
     #[error("'{value}' is no time zone: use an IANA name such as Europe/Berlin")]
     Timezone {

@@ -1,15 +1,19 @@
 //! The one door to mailboxes and messages: everything above reads and writes through [`Mailstore`], and every change
 //! is durable here, then waited for at a peer (rules A1 to A4), before it is answered.
 
+mod classes;
 mod error;
 mod greetings;
+mod imports;
 mod lights;
 mod mailboxes;
 mod messages;
 mod orphans;
 mod pins;
+mod prompts;
 mod recordings;
 mod settings;
+mod users;
 mod work;
 
 use std::sync::Arc;
@@ -17,16 +21,21 @@ use std::sync::Arc;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::{Committed, Draft, Store};
 
+pub use classes::ClassError;
 pub use error::{CreateError, FileError, MailError, PinError};
 pub use greetings::Audio;
+pub use imports::{ImportedMessage, Outcome};
 pub use lights::{LightsChange, LightsWatch};
 pub use pins::PinCheck;
+pub use prompts::{CustomPrompt, PromptsChange, PromptsWatch};
 pub use recordings::{Filed, LiveRecording, RecordingMeta};
 pub use settings::Settings;
 pub use twinbox_mailbox::{
-    Codec, Folder, GreetingKind, Lights, Mailbox, MailboxChange, Mark, Message, NewMailbox, Quota,
+    Class, Codec, Folder, GreetingKind, Lights, Mailbox, MailboxChange, Mark, Message, NewMailbox, PromptKey,
+    Quota, Rule, Rules,
 };
 pub use twinbox_replication_peer::Acknowledgement;
+pub use users::{Imported, PlannedUser, UserImport, UserPlan, WeakPins};
 
 /// The door to mailboxes and messages. Cheap to clone.
 #[derive(Clone)]
@@ -70,7 +79,12 @@ impl Mailstore {
 
     /// Whether every other node is heard: then what is known here is all there is.
     fn together(&self) -> bool {
-        self.inner.peers.counting() as u64 + 1 >= self.inner.settings.nodes
+        self.inner.peers.counting() as u64 + 1 >= self.nodes()
+    }
+
+    /// How many nodes hold data, those that joined since the start included.
+    fn nodes(&self) -> u64 {
+        self.inner.settings.nodes.max(self.inner.peers.known() as u64 + 1)
     }
 
     /// Makes a change durable here.

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 use twinbox_ids::MailboxId;
-use twinbox_mailbox::{Lights, Mailbox, Recording, schema};
+use twinbox_mailbox::{Lights, Mailbox, Quota, Recording, Rule, holder, schema};
 use twinbox_replication_core::Change;
 
 use crate::{MailError, Mailstore};
@@ -35,7 +35,12 @@ impl Mailstore {
 
     /// Whether no more messages fit into a mailbox.
     pub async fn is_full(&self, mailbox: &Mailbox) -> Result<bool, MailError> {
-        Ok(mailbox.quota.is_full(self.lights(mailbox.id).await?))
+        let (rules, messages) = (self.rules(mailbox)?, self.messages(mailbox.id).await?);
+        let max_messages = rules.get(Rule::Messages).unwrap_or(mailbox.quota.max_messages);
+        let total_ms: u64 = messages.iter().filter(|m| m.is_present()).map(|m| m.length_ms).sum();
+        let quota = Quota { max_messages, ..mailbox.quota };
+        Ok(quota.is_full(Lights::count(&messages))
+            || rules.get(Rule::TotalMinutes).is_some_and(|minutes| total_ms >= minutes.saturating_mul(60_000)))
     }
 
     /// Watches for changes of lights. Begin watching before asking for the counts, so that none is missed.
@@ -79,7 +84,10 @@ impl LightsWatch {
         let mailbox = match change.key.table {
             schema::MESSAGE => schema::message_of(&change.key)?.0,
             schema::MAILBOX => schema::mailbox_of(&change.key)?,
-            schema::NUMBER => return Some(LightsChange::Everything),
+            schema::NUMBER => match self.newcomer(change) {
+                Some(mailbox) => mailbox,
+                None => return Some(LightsChange::Everything),
+            },
             schema::RECORDING if Recording::withdraws(&change.delta) => {
                 let id = schema::recording_of(&change.key)?;
                 match self.mailstore.recording(id) {
@@ -90,5 +98,14 @@ impl LightsWatch {
             _ => return None,
         };
         Some(LightsChange::Mailbox(mailbox))
+    }
+
+    /// Who claimed a number that nobody else claims: then it is no other's light. Thousands of users that come at once
+    /// must not each have everything looked at.
+    fn newcomer(&self, change: &Change) -> Option<MailboxId> {
+        let mailbox = holder(&change.delta)?;
+        let record = self.mailstore.store().get(&change.key).ok()??;
+        let alone = record.losers(schema::number::HOLDER).is_empty() && holder(&record) == Some(mailbox);
+        alone.then_some(mailbox)
     }
 }

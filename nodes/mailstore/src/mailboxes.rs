@@ -2,7 +2,7 @@
 
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
-    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, claim, holder, is_timezone, pin, release, schema,
+    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, claim, holder, is_timezone, release, schema,
 };
 use twinbox_replication_core::{Edit, Key, Record};
 use twinbox_replication_store::Draft;
@@ -13,14 +13,23 @@ impl Mailstore {
     /// The mailbox that has this number; the number is reduced to its digits, and what is no number is nobody's.
     pub async fn find_by_number(&self, number: &str) -> Result<Option<Mailbox>, MailError> {
         let Ok(number) = Number::normalise(number) else { return Ok(None) };
-        match self.holder(&number)? {
-            Some(id) => self.get(id).await,
+        self.find_now(&number)
+    }
+
+    /// The mailbox that has this number.
+    pub(crate) fn find_now(&self, number: &Number) -> Result<Option<Mailbox>, MailError> {
+        match self.holder(number)? {
+            Some(id) => self.get_now(id),
             None => Ok(None),
         }
     }
 
     /// A mailbox by its id; `None` when there is none, or it was removed.
     pub async fn get(&self, id: MailboxId) -> Result<Option<Mailbox>, MailError> {
+        self.get_now(id)
+    }
+
+    fn get_now(&self, id: MailboxId) -> Result<Option<Mailbox>, MailError> {
         let key = schema::mailbox_key(id);
         match self.store().get(&key)? {
             Some(record) => self.view(&key, &record),
@@ -50,8 +59,7 @@ impl Mailstore {
         check_timezone(&new.timezone)?;
         let pin = match &new.pin {
             Some(pin) => {
-                pin::acceptable(pin.reveal(), number.as_str(), self.settings().min_pin_length)
-                    .map_err(PinError::from)?;
+                self.accepts(pin, number.as_str(), &self.class_rules(new.class)?).map_err(PinError::from)?;
                 Some(self.hash(pin, new.must_change).await?)
             }
             None => None,

@@ -8,8 +8,8 @@ use std::{
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
-    Mailbox, MailboxChange,
-    pin::{self, AttemptPolicy, HashError, PinRecord, Subject, Tally, Verdict},
+    Mailbox, MailboxChange, Rule, Rules,
+    pin::{self, AttemptPolicy, HashError, PinRecord, PinRefused, Subject, Tally, Verdict},
     schema,
 };
 use twinbox_replication_core::Key;
@@ -17,8 +17,11 @@ use twinbox_replication_store::Draft;
 
 use crate::{Acknowledgement, MailError, Mailstore, PinError, work::aside};
 
-/// Hashes at a time: each takes 19 MiB and a core for tens of milliseconds, and calls need the cores.
-const HASHES: usize = 2;
+/// Hashes at a time: each takes 19 MiB and a core for tens of milliseconds. Threads that play and record go before
+/// them, since they sleep most of the time.
+pub(crate) fn hashes() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
+}
 
 /// The answer to a PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub(crate) struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Self { turns: Mutex::default(), hashes: Arc::new(Semaphore::new(HASHES)) }
+        Self { turns: Mutex::default(), hashes: Arc::new(Semaphore::new(hashes())) }
     }
 }
 
@@ -76,13 +79,16 @@ impl Mailstore {
     pub async fn check_pin(&self, id: MailboxId, pin: &Pii<String>, source: &str) -> Result<PinCheck, MailError> {
         let _turn = self.inner.checks.turn(id).await;
         let (now, together) = (twinbox_clock::wall(), self.together());
-        let mut subjects = vec![(Subject::Mailbox(id), self.settings().mailbox_attempts)];
+        let shared = |policy| AttemptPolicy { nodes: self.nodes(), ..policy };
+        let mut subjects = vec![(Subject::Mailbox(id), shared(self.settings().mailbox_attempts))];
         if !source.is_empty() {
             let mut hash = [0; 16];
             hash.copy_from_slice(&blake3::hash(source.as_bytes()).as_bytes()[..16]);
-            subjects.push((Subject::Source(hash), self.settings().source_attempts));
+            subjects.push((Subject::Source(hash), shared(self.settings().source_attempts)));
         }
         let node = self.settings().node.clone();
+        let rules = self.get(id).await?.map(|mailbox| self.rules(&mailbox)).transpose()?.unwrap_or_default();
+        let signs_in = rules.allows(Rule::SignIn, true);
         let (begun, committed) = self
             .commit_here(move |draft| {
                 let mailbox = mailbox_or_none(draft, id)?;
@@ -103,6 +109,8 @@ impl Mailstore {
                 for key in &keys {
                     draft.edit(key.clone(), pin::begin(now))?;
                 }
+                // Where a class keeps owners from signing in by telephone, no PIN is right.
+                let mailbox = mailbox.filter(|_| signs_in);
                 Ok(Ok(Begun { keys, pin: mailbox.and_then(|mailbox| mailbox.pin) }))
             })
             .await?;
@@ -149,22 +157,34 @@ impl Mailstore {
 
     async fn new_pin(&self, id: MailboxId, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
         let mailbox = self.get(id).await?.ok_or(MailError::NoMailbox(id))?;
-        pin::acceptable(pin.reveal(), &mailbox.number, self.settings().min_pin_length)?;
+        self.accepts(pin, &mailbox.number, &self.rules(&mailbox)?)?;
         self.hash(pin, must_change).await
     }
 
+    /// Whether those rules, or this node's settings, take a new PIN for the mailbox of that number.
+    pub(crate) fn accepts(&self, pin: &Pii<String>, number: &str, rules: &Rules) -> Result<(), PinRefused> {
+        let said = rules.get(Rule::PinLength).and_then(|length| u8::try_from(length).ok());
+        let min_length = said.unwrap_or(self.settings().min_pin_length);
+        if rules.allows(Rule::EasyPins, false) {
+            pin::typable(pin.reveal(), min_length)
+        } else {
+            pin::acceptable(pin.reveal(), number, min_length)
+        }
+    }
+
     pub(crate) async fn hash(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
-        let (pin, salt) = (pin.clone(), rand::random());
+        let (pin, salt, cost) = (pin.clone(), rand::random(), self.settings().pin_cost);
         let hashed: Result<PinRecord, HashError> =
-            self.computing(move || PinRecord::hash(pin.reveal(), must_change, salt)).await?;
+            self.computing(move || PinRecord::hash_at(cost, pin.reveal(), must_change, salt)).await?;
         Ok(hashed?)
     }
 
     async fn verify(&self, kept: Option<PinRecord>, pin: Pii<String>) -> Result<bool, MailError> {
+        let cost = self.settings().pin_cost;
         self.computing(move || match kept {
             Some(kept) => kept.verify(pin.reveal()),
             None => {
-                PinRecord::verify_nothing(pin.reveal());
+                PinRecord::verify_nothing(cost, pin.reveal());
                 false
             }
         })

@@ -1,7 +1,7 @@
 //! Settings of the mail store.
 
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_mailbox::pin::AttemptPolicy;
+use twinbox_mailbox::pin::{AttemptPolicy, HashCost};
 
 /// Settings of the mail store.
 #[derive(Debug, Clone)]
@@ -10,7 +10,7 @@ pub struct Settings {
     pub node: NodeName,
     /// This life of its process, as the role manager knows it.
     pub incarnation: Incarnation,
-    /// How many nodes hold data (the witness does not).
+    /// How many nodes hold data (the witness does not) at the start; others may join.
     pub nodes: u64,
     /// Refuse messages while no peer counts (rule A3).
     pub require_two: bool,
@@ -18,6 +18,8 @@ pub struct Settings {
     pub min_message_ms: u64,
     /// The shortest new PIN, in digits.
     pub min_pin_length: u8,
+    /// What hashing a PIN costs.
+    pub pin_cost: HashCost,
     /// How often one mailbox's PIN may be tried.
     pub mailbox_attempts: AttemptPolicy,
     /// How often one source may try, at any mailbox.
@@ -34,6 +36,7 @@ impl Settings {
             require_two: false,
             min_message_ms: 1_000,
             min_pin_length: 4,
+            pin_cost: HashCost::default(),
             mailbox_attempts: AttemptPolicy::mailbox(nodes),
             source_attempts: AttemptPolicy::source(nodes),
         }

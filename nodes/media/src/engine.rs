@@ -1,8 +1,11 @@
 //! The engine's handle.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -72,6 +75,12 @@ impl Engine {
             () => None,
         });
         MediaHealth { ok: fault.is_none(), detail: fault.unwrap_or_default() }
+    }
+
+    /// How long the stillest media thread has not come round: some milliseconds while calls are in progress, up to
+    /// half a second while there are none. One that hangs or has ended stands still ever longer.
+    pub fn still_for(&self) -> Duration {
+        self.inner.threads.iter().map(|thread| thread.still_for()).max().unwrap_or_default()
     }
 
     /// Totals since the start, as of the last 5 ms.

@@ -30,7 +30,9 @@ const SLOT: Duration = Duration::from_millis(5);
 /// Further behind than this the wheel is set anew rather than turned faster: the machine stood still.
 const LOST: Duration = Duration::from_millis(200);
 
-/// A thread that has sessions and has not turned its wheel for so long is stuck.
+/// A thread without a line turns this often all the same, so that one that hangs is told from one that rests.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A thread that has not turned its wheel for so long is stuck.
 const STUCK: Duration = Duration::from_secs(1);
 
 /// What a session asks of its line.
@@ -57,7 +59,7 @@ pub(crate) struct ThreadHandle {
     pub(crate) sessions: AtomicUsize,
     stats: Arc<Mutex<MediaStats>>,
     thread: JoinHandle<()>,
-    /// When its wheel last turned, in nanoseconds of boot time; while it has no session it stands still.
+    /// When its wheel last turned, in nanoseconds since boot.
     turned: Arc<AtomicU64>,
 }
 
@@ -67,7 +69,7 @@ impl ThreadHandle {
         let waker = Arc::new(Waker::new().map_err(|e| failed("making an event descriptor", e))?);
         let (commands, queue) = mpsc::channel();
         let stats = Arc::new(Mutex::new(MediaStats::default()));
-        let turned = Arc::new(AtomicU64::new(0));
+        let turned = Arc::new(AtomicU64::new(BootInstant::now().as_nanos()));
         let thread = Thread {
             commands: queue,
             waker: waker.clone(),
@@ -88,14 +90,10 @@ impl ThreadHandle {
     }
 
     pub(crate) fn send(&self, command: Command) {
-        let sessions = match command.order {
-            Order::Open(_) => self.sessions.fetch_add(1, Relaxed),
-            Order::Close => self.sessions.fetch_sub(1, Relaxed),
-            _ => self.sessions.load(Relaxed),
-        };
-        if sessions == 0 {
-            // The first one sets a wheel in motion that stood still.
-            self.turned.store(BootInstant::now().as_nanos(), Relaxed);
+        match command.order {
+            Order::Open(_) => _ = self.sessions.fetch_add(1, Relaxed),
+            Order::Close => _ = self.sessions.fetch_sub(1, Relaxed),
+            _ => {}
         }
         // It fails only when the thread has panicked; its lines are gone with it, and their events have ended.
         if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
@@ -108,10 +106,14 @@ impl ThreadHandle {
         !self.thread.is_finished()
     }
 
-    /// It serves its sessions in time.
+    /// It serves its sessions in time, or would.
     pub(crate) fn turns(&self) -> bool {
-        let turned = BootInstant::from_nanos(self.turned.load(Relaxed));
-        self.sessions.load(Relaxed) == 0 || BootInstant::now().since(turned) < STUCK
+        self.still_for() < STUCK
+    }
+
+    /// Since its wheel last turned.
+    pub(crate) fn still_for(&self) -> Duration {
+        BootInstant::from_nanos(self.turned.load(Relaxed)).elapsed()
     }
 
     pub(crate) fn stats(&self) -> MediaStats {
@@ -158,7 +160,7 @@ impl Thread {
         loop {
             if self.index.is_empty() {
                 self.publish();
-                self.waker.wait(None);
+                self.waker.wait(Some(HEARTBEAT));
                 next = BootInstant::now();
             }
             let wait = next.since(BootInstant::now());

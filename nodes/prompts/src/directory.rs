@@ -26,7 +26,7 @@ const FORMATS: [(&str, Format); 5] = [
 const UNREADABLE: [&str; 8] = ["gsm", "g722", "g729", "sln16", "siren7", "siren14", "wav16", "WAV"];
 
 /// Larger than any prompt, in bytes: eight minutes of linear sound. What is larger was put there by mistake.
-const LARGEST: u64 = 8 << 20;
+pub const LARGEST: u64 = 8 << 20;
 
 /// Where to look.
 pub(crate) struct Folder {

@@ -8,13 +8,14 @@ mod sound;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
 use include_dir::{Dir, include_dir};
 use twinbox_rtp::{Codec, wav::WavError};
 
+pub use crate::directory::LARGEST;
 use crate::sound::Sound;
 
 static SOUNDS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sounds");
@@ -97,7 +98,8 @@ pub struct Origins {
 #[derive(Debug, Clone)]
 pub struct Prompts {
     sounds: Arc<HashMap<String, Sound>>,
-    beep: Sound,
+    /// What replaces the set's while the process runs; see [`Prompts::replace`].
+    replaced: Arc<RwLock<HashMap<String, Sound>>>,
     origins: Origins,
 }
 
@@ -120,19 +122,46 @@ impl Prompts {
         if let Some(folder) = folder {
             directory::override_with(&folder.path, &mut sounds, &mut origins)?;
         }
-        // `beep` is in the map from the first line on.
-        let beep = sounds.get(BEEP).cloned().unwrap_or_default();
-        Ok(Self { sounds: Arc::new(sounds), beep, origins })
+        Ok(Self { sounds: Arc::new(sounds), replaced: Arc::default(), origins })
+    }
+
+    /// Whether a WAV file can be played as a prompt; the error says what is wrong with it.
+    pub fn check(name: &str, wav: &[u8]) -> Result<(), PromptError> {
+        read_wav(name, wav).map(|_| ())
+    }
+
+    /// Puts a WAV file in the place of a prompt of the set, in all clones, from the next time it is played; `None`
+    /// brings the set's back.
+    pub fn replace(&self, name: &str, wav: Option<&[u8]>) -> Result<(), PromptError> {
+        let sound = wav.map(|wav| read_wav(name, wav)).transpose()?;
+        let mut replaced = self.replaced.write().unwrap_or_else(PoisonError::into_inner);
+        match sound {
+            Some(sound) => replaced.insert(name.to_owned(), sound),
+            None => replaced.remove(name),
+        };
+        Ok(())
+    }
+
+    /// The names that [`Self::replace`] has put something in the place of, sorted.
+    pub fn replaced(&self) -> Vec<String> {
+        let replaced = self.replaced.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = replaced.keys().cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     /// A prompt by its Asterisk name (`vm-intro`, `digits/7`), as raw G.711. Cheap: shared, not copied.
     pub fn get(&self, name: &str, codec: Codec) -> Option<Bytes> {
-        self.sounds.get(name).map(|sound| sound.get(codec))
+        let replaced = self.replaced.read().unwrap_or_else(PoisonError::into_inner);
+        // Only what the set has is ever played.
+        let sound = self.sounds.get(name)?;
+        Some(replaced.get(name).unwrap_or(sound).get(codec))
     }
 
     /// The record tone, as raw G.711.
     pub fn beep(&self, codec: Codec) -> Bytes {
-        self.beep.get(codec)
+        // It is in the set from the first line of `load` on.
+        self.get(BEEP, codec).unwrap_or_default()
     }
 
     /// Which of these names have no prompt.
@@ -152,6 +181,15 @@ impl Prompts {
     pub fn origins(&self) -> &Origins {
         &self.origins
     }
+}
+
+fn read_wav(name: &str, wav: &[u8]) -> Result<Sound, PromptError> {
+    let path = Path::new(name);
+    if wav.len() as u64 > LARGEST {
+        let problem = "it is longer than any prompt (8 MiB at most): is it the right file?";
+        return Err(PromptError::Sound { path: path.to_owned(), problem });
+    }
+    sound::read(sound::Format::Wav, wav, path)
 }
 
 /// `en_US`, `en-GB` and the like are spoken by the embedded English.

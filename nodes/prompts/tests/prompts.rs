@@ -216,3 +216,27 @@ fn what_is_wrong_is_said_with_file_and_remedy() {
     let klingon = Prompts::load(None, "tlh").map(|_| ()).expect_err("no such language");
     assert!(klingon.to_string().contains("'tlh'"), "{klingon}");
 }
+
+#[test]
+fn a_prompt_is_replaced_while_it_is_in_use_and_comes_back() {
+    let prompts = Prompts::load(None, "en").expect("the embedded prompts");
+    let in_use = prompts.clone();
+    let get = |name| in_use.get(name, Codec::Pcmu).expect("a prompt");
+    let (before, beep) = (get("vm-intro"), in_use.beep(Codec::Pcmu));
+    let own = g711::encode(Codec::Pcmu, &ramp());
+    for name in ["vm-intro", "beep"] {
+        prompts.replace(name, Some(&wav::write(Codec::Pcmu, &own))).expect("taken");
+    }
+    assert_eq!((&get("vm-intro")[..], &in_use.beep(Codec::Pcmu)[..]), (&own[..], &own[..]));
+    assert_eq!(in_use.replaced(), ["beep", "vm-intro"]);
+    // What is no WAV file, or no prompt of the set, changes nothing.
+    assert!(Prompts::check("vm-intro", b"RIFF").is_err());
+    assert!(prompts.replace("vm-intro", Some(b"RIFF")).is_err());
+    prompts.replace("vm-nonsense", Some(&wav::write(Codec::Pcmu, &own))).expect("taken");
+    assert_eq!(in_use.get("vm-nonsense", Codec::Pcmu), None);
+    assert_eq!(&get("vm-intro")[..], &own[..]);
+    for name in ["vm-intro", "beep"] {
+        prompts.replace(name, None).expect("back");
+    }
+    assert_eq!((get("vm-intro"), in_use.beep(Codec::Pcmu)), (before, beep));
+}

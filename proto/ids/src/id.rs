@@ -83,6 +83,10 @@ random_id!(
     MailboxId, "mailbox id"
 );
 random_id!(
+    /// A class of service; its name is a claim like a mailbox's number.
+    ClassId, "class id"
+);
+random_id!(
     /// A message. A message recorded from a call has the 128 bits of its [`RecordingId`], so that two nodes
     /// which file the same recording file the same message (rule C2).
     MessageId, "message id"

@@ -10,8 +10,8 @@ mod stamp;
 
 pub use epoch::Epoch;
 pub use id::{
-    BlobHash, CallId, ClusterId, EffectId, Incarnation, MailboxId, MessageId, NodeName, Origin, ParseIdError,
-    RecordingId,
+    BlobHash, CallId, ClassId, ClusterId, EffectId, Incarnation, MailboxId, MessageId, NodeName, Origin,
+    ParseIdError, RecordingId,
 };
 pub use pii::Pii;
 pub use stamp::{Stamp, Timestamp};

@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, NameConstraints, date_time_ymd,
+    KeyUsagePurpose, NameConstraints, PublicKeyData, SubjectPublicKeyInfo, date_time_ymd,
 };
 use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
@@ -25,8 +25,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Members whose clocks are somewhat behind take a fresh certificate all the same.
 const BACKDATED: Duration = DAY;
 const CA_LIFE: Duration = DAY.saturating_mul(20 * 365);
-/// Long, because nothing renews a certificate by itself yet and an expiry stops a cluster.
-const MEMBER_LIFE: Duration = DAY.saturating_mul(10 * 365);
+/// Members renew their certificates by themselves when two thirds of this are over, and have the last third to
+/// succeed in.
+const MEMBER_LIFE: Duration = DAY.saturating_mul(365);
 
 /// From when to when a certificate is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,11 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// A member's usual one.
+    pub fn of_member() -> Self {
+        Self::from_now(MEMBER_LIFE)
+    }
+
     /// From a day ago, for `life` from now.
     pub fn from_now(life: Duration) -> Self {
         let now = wall().0;
@@ -95,9 +101,14 @@ impl CertificateAuthority {
 
     /// Reads `ca.pem` and `ca.key`, as [`Self::save`] wrote them.
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        let (certificate_pem, key_pem) = (files::read(dir, CA_CERTIFICATE)?, files::read(dir, CA_KEY)?);
+        Self::from_pem(dir, certificate_pem, &key_pem)
+    }
+
+    /// The authority with this certificate and this key; `dir` is where they come from, for what is said of them.
+    pub fn from_pem(dir: &Path, certificate_pem: String, key_pem: &str) -> Result<Self, PkiError> {
         let unusable = |file: &str, what, detail: String| PkiError::Unusable { path: dir.join(file), what, detail };
         let bad = |detail: &str| unusable(CA_CERTIFICATE, "certificate of an authority", detail.to_owned());
-        let certificate_pem = files::read(dir, CA_CERTIFICATE)?;
         let (_, pem) = parse_x509_pem(certificate_pem.as_bytes()).map_err(|e| bad(&e.to_string()))?;
         let certificate = pem.parse_x509().map_err(|e| bad(&e.to_string()))?;
         if !certificate.is_ca() {
@@ -107,8 +118,7 @@ impl CertificateAuthority {
         let cluster = text(subject, X509Name::iter_organization).ok_or_else(|| bad("it names no cluster"))?;
         let cluster = cluster.parse().map_err(|_| bad("its organization is no cluster id"))?;
         let cluster_name = text(subject, X509Name::iter_common_name).ok_or_else(|| bad("it has no name"))?;
-        let key = KeyPair::from_pem(&files::read(dir, CA_KEY)?)
-            .map_err(|e| unusable(CA_KEY, "private key", e.to_string()))?;
+        let key = KeyPair::from_pem(key_pem).map_err(|e| unusable(CA_KEY, "private key", e.to_string()))?;
         if key.public_key_raw() != certificate.public_key().subject_public_key.data.as_ref() {
             return Err(unusable(CA_KEY, "private key", format!("it is not the key of {CA_CERTIFICATE}")));
         }
@@ -145,13 +155,47 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    /// The private key, as PEM: to be sealed, or handed to a node that has just been let in.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Makes a key and signs a certificate for a member.
     pub fn issue(&self, node: &NodeName, kind: MemberKind) -> Result<Issued, PkiError> {
-        self.issue_for(node, kind, Validity::from_now(MEMBER_LIFE))
+        self.issue_for(node, kind, Validity::of_member())
     }
 
     /// The same for a stated time.
     pub fn issue_for(&self, node: &NodeName, kind: MemberKind, validity: Validity) -> Result<Issued, PkiError> {
+        let key = KeyPair::generate().map_err(PkiError::make("member's key"))?;
+        Ok(Issued {
+            cert_pem: self.sign(&key, node, kind, validity)?,
+            key_pem: key.serialize_pem(),
+            ca_pem: self.certificate_pem.clone(),
+        })
+    }
+
+    /// Signs a certificate for a member that keeps its key to itself. `public_key` is a DER-encoded
+    /// SubjectPublicKeyInfo; nothing else is taken from whoever asks.
+    pub fn certify(
+        &self,
+        public_key: &[u8],
+        node: &NodeName,
+        kind: MemberKind,
+        validity: Validity,
+    ) -> Result<String, PkiError> {
+        let key =
+            SubjectPublicKeyInfo::from_der(public_key).map_err(PkiError::make("certificate of that public key"))?;
+        self.sign(&key, node, kind, validity)
+    }
+
+    fn sign(
+        &self,
+        key: &impl PublicKeyData,
+        node: &NodeName,
+        kind: MemberKind,
+        validity: Validity,
+    ) -> Result<String, PkiError> {
         let failed = PkiError::make("member's certificate");
         let mut params = CertificateParams::new(vec![name::dns_name(self.cluster, node)]).map_err(&failed)?;
         params.distinguished_name.push(DnType::CommonName, node.as_str());
@@ -161,13 +205,37 @@ impl CertificateAuthority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         validity.apply(&mut params);
-        let key = KeyPair::generate().map_err(&failed)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(&failed)?;
-        Ok(Issued {
-            cert_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            ca_pem: self.certificate_pem.clone(),
-        })
+        Ok(params.signed_by(key, &self.issuer).map_err(&failed)?.pem())
+    }
+}
+
+/// The private key of a member that is not one yet.
+pub struct MemberKey(KeyPair);
+
+impl MemberKey {
+    /// The key that an earlier attempt left in `dir`, else a new one, written there durably (mode 0600): whoever
+    /// tries again after a break is the same newcomer.
+    pub fn load_or_make(dir: &Path) -> Result<Self, PkiError> {
+        let path = dir.join(KEY);
+        if path.exists() {
+            let pem = files::read(dir, KEY)?;
+            let unusable =
+                |e: rcgen::Error| PkiError::Unusable { path, what: "private key", detail: e.to_string() };
+            return KeyPair::from_pem(&pem).map(Self).map_err(unusable);
+        }
+        let key = KeyPair::generate().map_err(PkiError::make("member's key"))?;
+        files::write(dir, KEY, SECRET, &key.serialize_pem())?;
+        Ok(Self(key))
+    }
+
+    /// The public half: a DER-encoded SubjectPublicKeyInfo.
+    pub fn public_key(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
+    /// The private half, as PEM.
+    pub fn pem(&self) -> String {
+        self.0.serialize_pem()
     }
 }
 

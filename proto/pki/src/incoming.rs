@@ -1,4 +1,6 @@
-//! The door for other members: TCP accepted, TLS done, strangers sent away.
+//! The door for other members: TCP accepted, TLS done, strangers sent away. Beside it, while somebody is expected, a
+//! door for newcomers: they say in the first message of the handshake that they want to join, are asked for no
+//! certificate, and never reach what members say to each other.
 
 use std::{
     collections::HashMap,
@@ -13,18 +15,21 @@ use std::{
     time::Duration,
 };
 
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_stream::Stream;
 use tracing::{debug, warn};
 use twinbox_clock::BootInstant;
 
-use crate::identity::HANDSHAKE;
+use crate::{
+    identity::{self, HANDSHAKE, SharedCurrent},
+    newcomer::JOIN_PROTOCOL,
+};
 
 /// Handshakes at once; further connections wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
@@ -41,11 +46,19 @@ pub struct Incoming {
     refused: Arc<AtomicU64>,
 }
 
+/// Where newcomers are let in.
+pub struct JoinDoor {
+    /// Whether anybody is expected now. While nobody is, newcomers are strangers like any other.
+    pub open: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Takes their connections. When it is full they are sent away.
+    pub newcomers: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+}
+
 impl Incoming {
-    pub(crate) fn start(listener: TcpListener, config: Arc<ServerConfig>) -> Self {
+    pub(crate) fn start(listener: TcpListener, current: SharedCurrent, door: Option<JoinDoor>) -> Self {
         let (sender, ready) = mpsc::channel(HANDSHAKES);
         let refused = Arc::new(AtomicU64::new(0));
-        tokio::spawn(accept(listener, TlsAcceptor::from(config), sender, refused.clone()));
+        tokio::spawn(accept(listener, current, door.map(Arc::new), sender, refused.clone()));
         Self { ready, refused }
     }
 
@@ -65,7 +78,8 @@ impl Stream for Incoming {
 
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    current: SharedCurrent,
+    door: Option<Arc<JoinDoor>>,
     ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
     refused: Arc<AtomicU64>,
 ) {
@@ -92,14 +106,20 @@ async fn accept(
             continue;
         };
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (acceptor, ready, refused, log) = (acceptor.clone(), ready.clone(), refused.clone(), log.clone());
+        let (current, door) = (current.clone(), door.clone());
+        let (ready, refused, log) = (ready.clone(), refused.clone(), log.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            let done = handshake(&acceptor, stream).await;
+            let done = handshake(&current, door.as_deref(), stream).await;
             drop(source);
             match done {
                 // The receiver is gone only when the door is closed.
-                Ok(stream) => drop(ready.send(Ok(stream)).await),
+                Ok(Visitor::Member(stream)) => drop(ready.send(Ok(stream)).await),
+                Ok(Visitor::Newcomer(stream, door)) => {
+                    if door.newcomers.try_send((stream, address)).is_err() {
+                        debug!(%address, "too many newcomers at once");
+                    }
+                }
                 Err(error) => {
                     refused.fetch_add(1, Relaxed);
                     log.refused(address, &error);
@@ -109,13 +129,30 @@ async fn accept(
     }
 }
 
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+/// Who has come in.
+enum Visitor<'a> {
+    Member(TlsStream<TcpStream>),
+    Newcomer(TlsStream<TcpStream>, &'a JoinDoor),
+}
+
+/// Which door it is, is said in the first message; what a member has to show does not depend on anything else.
+async fn handshake<'a>(
+    current: &SharedCurrent,
+    door: Option<&'a JoinDoor>,
+    stream: TcpStream,
+) -> io::Result<Visitor<'a>> {
     stream.set_nodelay(true)?;
     let shake = async {
         if timeout(FIRST_BYTE, stream.peek(&mut [0])).await?? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        acceptor.accept(stream).await
+        let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let current = identity::now(current);
+        let newcomer = started.client_hello().alpn().is_some_and(|mut offered| offered.any(|p| p == JOIN_PROTOCOL));
+        match door.filter(|door| newcomer && (door.open)()) {
+            Some(door) => Ok(Visitor::Newcomer(started.into_stream(current.join.clone()).await?, door)),
+            None => Ok(Visitor::Member(started.into_stream(current.server.clone()).await?)),
+        }
     };
     timeout(HANDSHAKE, shake).await?
 }

@@ -44,12 +44,16 @@ pub(crate) fn dns_name(cluster: ClusterId, node: &NodeName) -> String {
 }
 
 /// What a member's certificate says.
+#[derive(Clone)]
 pub(crate) struct Subject {
     pub(crate) cluster: ClusterId,
     pub(crate) name: NodeName,
     pub(crate) kind: MemberKind,
-    /// Last moment of validity, seconds since 1970.
+    /// First and last moment of validity, seconds since 1970.
+    pub(crate) not_before: i64,
     pub(crate) not_after: i64,
+    /// The key that it speaks of: a DER-encoded SubjectPublicKeyInfo.
+    pub(crate) public_key: Vec<u8>,
 }
 
 /// Reads a member's certificate (DER). Its signature is not looked at here: the handshake did.
@@ -73,7 +77,20 @@ pub(crate) fn read(der: &[u8]) -> Result<Subject, String> {
         Some("witness") => MemberKind::Witness,
         other => return Err(format!("its kind is {other:?}, neither node nor witness")),
     };
-    Ok(Subject { cluster, name, kind, not_after: certificate.validity().not_after.timestamp() })
+    Ok(Subject {
+        cluster,
+        name,
+        kind,
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+        public_key: certificate.public_key().raw.to_vec(),
+    })
+}
+
+/// When a certificate (DER) ends, in seconds since 1970.
+pub(crate) fn end_of(der: &[u8]) -> Result<i64, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("not X.509: {e}"))?;
+    Ok(certificate.validity().not_after.timestamp())
 }
 
 fn split(dns: &str) -> Option<(ClusterId, NodeName)> {

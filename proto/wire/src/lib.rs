@@ -20,3 +20,9 @@ pub mod roles {
 pub mod admin {
     tonic::include_proto!("twinbox.admin.v1");
 }
+
+/// How newcomers become members, and how members keep their certificates.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod join {
+    tonic::include_proto!("twinbox.join.v1");
+}

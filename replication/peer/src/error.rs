@@ -18,7 +18,9 @@ pub(crate) enum StreamError {
     Pki(#[from] PkiError),
     #[error("{0}")]
     Peer(#[from] PeerError),
-    #[error("'{name}' is not among the configured peers of this node; add it under [[peer]]")]
+    #[error(
+        "'{name}' is not among the nodes that this one knows: it is not configured, or its joining is not known yet"
+    )]
     Unknown { name: NodeName },
     #[error("the certificate is of '{certificate}', the stream says '{claimed}'")]
     NotItself { certificate: NodeName, claimed: String },

@@ -24,6 +24,7 @@ use twinbox_wire::replication::{FetchBlobRequest, replication_client::Replicatio
 use crate::{
     config::{PeerConfig, limits},
     error::StreamError,
+    peers::Links,
 };
 
 /// A blob is larger than any that is fetched: the change that names it is not applied.
@@ -37,6 +38,7 @@ pub(crate) struct TooLarge {
 pub(crate) struct Fetcher {
     store: Store,
     config: Arc<PeerConfig>,
+    links: Arc<Links>,
     /// Connections of their own: a blob must not hold up a live change in the stream's flow control.
     clients: Mutex<BTreeMap<NodeName, ReplicationClient<Channel>>>,
     /// One blob is got by one task; others wait for it.
@@ -47,10 +49,11 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(crate) fn new(store: Store, config: Arc<PeerConfig>) -> Self {
+    pub(crate) fn new(store: Store, config: Arc<PeerConfig>, links: Arc<Links>) -> Self {
         Self {
             store,
             config,
+            links,
             clients: Mutex::default(),
             busy: Mutex::default(),
             slots: Semaphore::new(limits::FETCHES),
@@ -132,7 +135,8 @@ impl Fetcher {
 
     /// Asks one node after the other; what one has begun the next goes on with.
     async fn fetch(&self, blob: &BlobRef, first: &NodeName) -> Result<(), FetchError> {
-        let others = self.config.peers.iter().map(|peer| &peer.name).filter(|name| *name != first);
+        let links = self.links.all();
+        let others = links.iter().map(|link| &link.name).filter(|name| *name != first);
         let mut bytes = Vec::new();
         let mut last = FetchError::Nobody;
         for name in std::iter::once(first).chain(others) {
@@ -174,8 +178,8 @@ impl Fetcher {
         if let Some(client) = clients.get(name) {
             return Ok(client.clone());
         }
-        let peer = self.config.peers.iter().find(|peer| peer.name == *name).ok_or(FetchError::Nobody)?;
-        let endpoint = self.config.tls.endpoint(name, &peer.address).map_err(StreamError::from)?;
+        let link = self.links.get(name).ok_or(FetchError::Nobody)?;
+        let endpoint = self.config.tls.endpoint(name, &link.address).map_err(StreamError::from)?;
         let client = ReplicationClient::new(endpoint.connect_lazy()).max_decoding_message_size(limits::MESSAGE);
         clients.insert(name.clone(), client.clone());
         Ok(client)

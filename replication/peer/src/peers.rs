@@ -3,8 +3,11 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, PoisonError, RwLock,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -17,7 +20,7 @@ use twinbox_wire::replication::replication_server::ReplicationServer;
 
 use crate::{
     acks::Acks,
-    config::{PeerConfig, limits},
+    config::{PeerAddress, PeerConfig, limits},
     error::StreamError,
     fetch::Fetcher,
     follower,
@@ -34,12 +37,38 @@ pub struct Peers {
 pub(crate) struct Inner {
     pub(crate) config: Arc<PeerConfig>,
     pub(crate) store: Store,
-    pub(crate) links: BTreeMap<NodeName, Arc<Link>>,
+    links: Arc<Links>,
+    started: AtomicBool,
     pub(crate) acks: Acks,
     pub(crate) fetcher: Fetcher,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+}
+
+/// The other nodes by name; more come when nodes join.
+#[derive(Default)]
+pub(crate) struct Links(RwLock<BTreeMap<NodeName, Arc<Link>>>);
+
+impl Links {
+    pub(crate) fn get(&self, name: &NodeName) -> Option<Arc<Link>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Link>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The new link; `None` when there is one of that name.
+    fn add(&self, peer: PeerAddress) -> Option<Arc<Link>> {
+        let mut links = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if links.contains_key(&peer.name) {
+            return None;
+        }
+        let link = Arc::new(Link::new(peer.name.clone(), peer.address));
+        links.insert(peer.name, link.clone());
+        Some(link)
+    }
 }
 
 #[derive(Default)]
@@ -93,17 +122,18 @@ pub struct PeersCounters {
 impl Peers {
     /// Prepares the streams; nothing is connected before [`Self::start`].
     pub fn new(config: PeerConfig, store: Store) -> Self {
-        let others = config.peers.iter().filter(|peer| peer.name != config.node);
-        let links = others
-            .map(|peer| (peer.name.clone(), Arc::new(Link::new(peer.name.clone(), peer.address.clone()))))
-            .collect();
+        let links = Arc::new(Links::default());
+        for peer in config.peers.iter().filter(|peer| peer.name != config.node) {
+            links.add(peer.clone());
+        }
         let config = Arc::new(config);
         let inner = Inner {
             acks: Acks::new(config.ack_timeout),
-            fetcher: Fetcher::new(store.clone(), config.clone()),
+            fetcher: Fetcher::new(store.clone(), config.clone(), links.clone()),
             config,
             store,
             links,
+            started: AtomicBool::new(false),
             counters: Counters::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -121,10 +151,27 @@ impl Peers {
 
     /// Follows every peer from now on, and again when a stream is lost.
     pub fn start(&self) {
-        for link in self.inner.links.values() {
-            let follow = follower::follow(self.inner.clone(), link.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(follow));
+        if !self.inner.started.swap(true, SeqCst) {
+            self.inner.links.all().into_iter().for_each(|link| self.follow(link));
         }
+    }
+
+    /// A node has joined: it is followed, and may follow. One that is known already changes nothing.
+    pub fn add(&self, peer: PeerAddress) {
+        if peer.name == self.inner.config.node || self.inner.stop.is_cancelled() {
+            return;
+        }
+        if let Some(link) = self.inner.links.add(peer)
+            && self.inner.started.load(SeqCst)
+        {
+            info!(peer = %link.name, "a node has joined; its data is exchanged from now on");
+            self.follow(link);
+        }
+    }
+
+    fn follow(&self, link: Arc<Link>) {
+        let follow = follower::follow(self.inner.clone(), link);
+        self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(follow));
     }
 
     /// Waits until a peer has what was committed, too: at most `ack_timeout`, and not at all when no peer counts
@@ -136,6 +183,11 @@ impl Peers {
     /// How many peers count, that is, answer in time.
     pub fn counting(&self) -> usize {
         self.inner.acks.counting()
+    }
+
+    /// How many other nodes there are, in touch or not.
+    pub fn known(&self) -> usize {
+        self.inner.links.all().len()
     }
 
     /// Every peer, by name.
@@ -151,7 +203,7 @@ impl Peers {
             sent_bytes: link.sent_bytes.load(Relaxed),
             received_bytes: link.received_bytes.load(Relaxed),
         };
-        self.inner.links.values().map(status).collect()
+        self.inner.links.all().iter().map(status).collect()
     }
 
     /// What has happened since the start.
@@ -177,6 +229,11 @@ impl Peers {
 }
 
 impl Inner {
+    /// The link to a peer that is known.
+    pub(crate) fn link(&self, name: &NodeName) -> Option<Arc<Link>> {
+        self.links.get(name)
+    }
+
     /// Logs the end of a stream as loudly as it deserves.
     pub(crate) fn report(&self, peer: &NodeName, end: &StreamError, what: &'static str) {
         match end {

@@ -34,7 +34,7 @@ impl ReplicationService {
             return Err(StreamError::Stopped);
         }
         let peer = self.inner.config.tls.admit(request)?.of_cluster(self.inner.config.cluster)?;
-        self.inner.links.get(&peer.name).cloned().ok_or(StreamError::Unknown { name: peer.name })
+        self.inner.link(&peer.name).ok_or(StreamError::Unknown { name: peer.name })
     }
 
     fn refused<T>(&self, request: &Request<T>, error: StreamError) -> Status {

@@ -12,6 +12,7 @@ mod lease;
 mod plan;
 mod state;
 mod timing;
+mod tokens;
 mod view;
 mod words;
 
@@ -19,5 +20,6 @@ pub use lease::{Grant, Holder, KeepAlive, Ledger, NoGrant};
 pub use plan::{LeaseFact, Policy, Presence, Seen, View, plan};
 pub use state::{Assignment, Command, Member, Order, OrderId, Outcome, Refusal, State};
 pub use timing::{Bound, Timing};
+pub use tokens::{Invited, Token, TokenHash, Used};
 pub use view::{DutyState, DutyView, Known, MemberView, RolesView};
 pub use words::{Duty, HealthReport, MemberKind, ServiceHealth, Status};

@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Duty, MemberKind, Status};
+use crate::{
+    Duty, MemberKind, Status,
+    tokens::{Invited, Token, TokenHash},
+};
 
 /// How many outcomes of orders are remembered, so that asking again by id tells.
 const REMEMBERED_ORDERS: usize = 64;
@@ -65,6 +68,12 @@ pub struct State {
     /// The last orders of administrators, oldest first.
     #[serde(default)]
     pub orders: Vec<(OrderId, Outcome)>,
+    /// Join tokens that were made and are not forgotten yet, by what is known of their secrets.
+    #[serde(default, with = "crate::tokens::as_list")]
+    pub tokens: BTreeMap<TokenHash, Token>,
+    /// Who was let in by a token and has not come yet.
+    #[serde(default)]
+    pub invited: BTreeMap<NodeName, Invited>,
 }
 
 /// Names an order of an administrator, so that one whose outcome got lost can be asked for.
@@ -87,6 +96,45 @@ pub enum Order {
     Activate(NodeName),
     /// Take this node out; its duties move.
     Deactivate(NodeName),
+    /// Let one newcomer in who shows this token's secret.
+    Invite {
+        /// What is known of the secret.
+        token: TokenHash,
+        /// What the newcomer may be.
+        kind: MemberKind,
+        /// How long the token is good, in milliseconds.
+        valid_ms: u64,
+        /// The leader's wall clock when it proposed this; whoever asks leaves it 0.
+        #[serde(default)]
+        at_ms: u64,
+    },
+    /// A newcomer has shown a token's secret.
+    Redeem {
+        /// The token.
+        token: TokenHash,
+        /// The name that the newcomer wants.
+        name: NodeName,
+        /// What it wants to be.
+        kind: MemberKind,
+        /// `host:port` of its node-to-node listener.
+        address: String,
+        /// Digest of its public key: asking again with the same key is no second use.
+        key: [u8; 32],
+        /// The leader's wall clock when it proposed this; whoever asks leaves it 0.
+        #[serde(default)]
+        at_ms: u64,
+    },
+}
+
+impl Order {
+    /// The same order at this moment of the leader's wall clock, in milliseconds since 1970. The state machine reads no
+    /// clock, so that it comes to the same on every member.
+    pub fn at(mut self, now_ms: u64) -> Self {
+        if let Self::Invite { at_ms, .. } | Self::Redeem { at_ms, .. } = &mut self {
+            *at_ms = now_ms;
+        }
+        self
+    }
 }
 
 /// A change of the state.
@@ -227,6 +275,73 @@ pub enum Refusal {
     /// Somebody asked what had become of the order before it arrived.
     #[error("the order had not been carried out when it was asked about, and will not be; give it again")]
     Settled,
+    /// The cluster knows no such token.
+    #[error("this cluster does not know the token: it is another cluster's, or ended long ago; make another")]
+    ForeignToken,
+    /// The token's time is over.
+    #[error("the token expired {seconds} s ago; make another with 'twinbox cluster token'")]
+    ExpiredToken {
+        /// Since when.
+        seconds: u64,
+    },
+    /// Somebody has joined with it.
+    #[error("the token was used already, by '{by}': a token lets one newcomer in; make another")]
+    UsedToken {
+        /// Who joined with it.
+        by: NodeName,
+    },
+    /// It is for the other kind of member.
+    #[error("the token is for a {kind}; make one for a {wanted}")]
+    TokenKind {
+        /// What it is for.
+        kind: MemberKind,
+        /// What the newcomer wants to be.
+        wanted: MemberKind,
+    },
+    /// Too many tokens are out.
+    #[error("{count} tokens are out and not expired; wait until some are used or expire")]
+    TooManyTokens {
+        /// How many.
+        count: u64,
+    },
+    /// The token would be good for too long, or not at all.
+    #[error("a token is good for at least a second and at most {days} days")]
+    TokenLife {
+        /// The longest.
+        days: u64,
+    },
+    /// Another member has the name.
+    #[error("the name '{name}' is taken by a member of this cluster; choose another")]
+    NameTaken {
+        /// The name.
+        name: NodeName,
+    },
+    /// Another member has the address.
+    #[error("{by} is at {address} already; every member has its own address")]
+    AddressTaken {
+        /// Who has it.
+        by: NodeName,
+        /// The address.
+        address: String,
+    },
+    /// The address is none.
+    #[error("'{address}' is no address of a member; write HOST:PORT")]
+    BadAddress {
+        /// As given.
+        address: String,
+    },
+    /// A cluster has one witness at most.
+    #[error("'{by}' is the witness already: a cluster has one at most")]
+    SecondWitness {
+        /// Who.
+        by: NodeName,
+    },
+    /// A witness would make it worse.
+    #[error("a witness beside {nodes} nodes adds no safety: it serves an even number; let another node join first")]
+    OddNodes {
+        /// How many there are.
+        nodes: u64,
+    },
 }
 
 impl State {
@@ -289,6 +404,7 @@ impl State {
     }
 
     fn admit(&mut self, name: NodeName, kind: MemberKind, address: String, raft_id: u64) -> Outcome {
+        self.invited.remove(&name);
         match self.members.get_mut(&name) {
             Some(member) if member.raft_id == raft_id && member.kind == kind && member.address == address => {
                 Outcome::Unchanged
@@ -343,7 +459,13 @@ impl State {
     }
 
     fn operate(&mut self, order: Order) -> Outcome {
-        let (Order::MakePublisher(name) | Order::Activate(name) | Order::Deactivate(name)) = &order;
+        let name = match &order {
+            Order::Invite { token, kind, valid_ms, at_ms } => return self.invite(*token, *kind, *valid_ms, *at_ms),
+            Order::Redeem { token, name, kind, address, key, at_ms } => {
+                return self.redeem(*token, name, *kind, address, *key, *at_ms);
+            }
+            Order::MakePublisher(name) | Order::Activate(name) | Order::Deactivate(name) => name,
+        };
         let members = || self.members.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
         let refusal = match self.members.get(name) {
             None => Some(Refusal::Unknown { name: name.clone(), members: members() }),
@@ -363,6 +485,7 @@ impl State {
             }
             Order::Activate(name) => self.set_activated(&name, true),
             Order::Deactivate(name) => self.set_activated(&name, false),
+            Order::Invite { .. } | Order::Redeem { .. } => Outcome::Unchanged,
         }
     }
 

@@ -28,8 +28,11 @@ pub struct RolesConfig {
     pub cluster: ClusterId,
     /// This life of the process.
     pub incarnation: Incarnation,
-    /// Everyone who may be a member, this one included.
+    /// Everyone who is a member by configuration, this one included.
     pub members: Vec<MemberAddress>,
+    /// Others that have joined since, as [`crate::Roles::members`] told an earlier life of this process. Kept apart from
+    /// `dir`: a store that was set back to the time before they joined must ask them for its age (rule R8).
+    pub learned: Vec<MemberAddress>,
     /// Where vote, log and snapshot are kept; of this member alone.
     pub dir: PathBuf,
     /// The same on all members.
@@ -47,10 +50,5 @@ impl RolesConfig {
 
     pub(crate) fn own_address(&self) -> &str {
         self.member(&self.node).map_or("", |member| member.address.as_str())
-    }
-
-    /// Everyone but this member.
-    pub(crate) fn others(&self) -> impl Iterator<Item = &MemberAddress> {
-        self.members.iter().filter(|member| member.name != self.node)
     }
 }

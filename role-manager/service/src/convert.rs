@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use tonic::Status;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
-use twinbox_roles_core::{Duty, Grant, KeepAlive, Order, OrderId, ServiceHealth, Timing};
+use twinbox_roles_core::{Duty, Grant, KeepAlive, MemberKind, Order, OrderId, ServiceHealth, Timing};
 use twinbox_wire::roles as wire;
+
+use crate::raft;
 
 /// How many failing services a node may name …
 const SERVICES: usize = 16;
@@ -19,6 +21,14 @@ pub(crate) fn name(text: &str) -> Result<NodeName, Status> {
 
 pub(crate) fn incarnation(bytes: &[u8]) -> Result<Incarnation, Status> {
     Incarnation::from_slice(bytes).ok_or_else(|| Status::invalid_argument("an incarnation has 16 bytes"))
+}
+
+fn digest(bytes: &[u8]) -> Result<[u8; 32], Status> {
+    bytes.try_into().map_err(|_| Status::invalid_argument("a digest has 32 bytes"))
+}
+
+fn kind(kind: i32) -> Result<MemberKind, Status> {
+    raft::read_kind(kind).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
 fn shortened(text: &str) -> String {
@@ -114,6 +124,18 @@ pub(crate) fn operate(id: OrderId, order: Option<&Order>) -> wire::OperateReques
         Some(Order::MakePublisher(name)) => Wire::MakePublisher(name.as_str().to_owned()),
         Some(Order::Activate(name)) => Wire::Activate(name.as_str().to_owned()),
         Some(Order::Deactivate(name)) => Wire::Deactivate(name.as_str().to_owned()),
+        Some(Order::Invite { token, kind, valid_ms, .. }) => Wire::Invite(wire::Invite {
+            token: Bytes::copy_from_slice(token),
+            kind: raft::kind(*kind).into(),
+            valid_ms: *valid_ms,
+        }),
+        Some(Order::Redeem { token, name, kind, address, key, .. }) => Wire::Redeem(wire::Redeem {
+            token: Bytes::copy_from_slice(token),
+            name: name.as_str().to_owned(),
+            kind: raft::kind(*kind).into(),
+            address: address.clone(),
+            key: Bytes::copy_from_slice(key),
+        }),
         None => Wire::Settle(wire::Empty {}),
     };
     wire::OperateRequest { id: Bytes::copy_from_slice(&id.0.to_be_bytes()), order: Some(order) }
@@ -126,6 +148,20 @@ pub(crate) fn read_operate(request: &wire::OperateRequest) -> Result<(OrderId, O
         Wire::MakePublisher(node) => Some(Order::MakePublisher(name(node)?)),
         Wire::Activate(node) => Some(Order::Activate(name(node)?)),
         Wire::Deactivate(node) => Some(Order::Deactivate(name(node)?)),
+        Wire::Invite(invite) => Some(Order::Invite {
+            token: digest(&invite.token)?,
+            kind: kind(invite.kind)?,
+            valid_ms: invite.valid_ms,
+            at_ms: 0,
+        }),
+        Wire::Redeem(redeem) => Some(Order::Redeem {
+            token: digest(&redeem.token)?,
+            name: name(&redeem.name)?,
+            kind: kind(redeem.kind)?,
+            address: redeem.address.clone(),
+            key: digest(&redeem.key)?,
+            at_ms: 0,
+        }),
         Wire::Settle(_) => None,
     };
     Ok((OrderId(u128::from_be_bytes(id)), order))

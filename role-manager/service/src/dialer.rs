@@ -12,6 +12,8 @@ use twinbox_pki::NodeIdentity;
 use twinbox_roles_core::Timing;
 use twinbox_wire::roles::roles_client::RolesClient;
 
+use crate::roster::Roster;
+
 /// The longest message that is taken, in bytes: snapshots hold a handful of members.
 pub(crate) const MESSAGE_LIMIT: usize = 1 << 20;
 
@@ -35,25 +37,28 @@ pub(crate) type Client = RolesClient<Channel>;
 /// Makes connections and keeps them.
 pub(crate) struct Dialer {
     tls: Arc<NodeIdentity>,
-    addresses: BTreeMap<NodeName, String>,
+    roster: Arc<Roster>,
     patience: Duration,
-    open: Mutex<BTreeMap<(NodeName, Lane), Client>>,
+    /// With the address that each goes to.
+    open: Mutex<BTreeMap<(NodeName, Lane), (String, Client)>>,
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: Arc<NodeIdentity>, addresses: BTreeMap<NodeName, String>, timing: &Timing) -> Self {
-        Self { tls, addresses, patience: timing.election_max, open: Mutex::default() }
+    pub(crate) fn new(tls: Arc<NodeIdentity>, roster: Arc<Roster>, timing: &Timing) -> Self {
+        Self { tls, roster, patience: timing.election_max, open: Mutex::default() }
     }
 
     /// A client for `name`, which connects when it is first used. `None` when the member has no usable address.
     pub(crate) fn client(&self, name: &NodeName, address: Option<&str>, lane: Lane) -> Option<Client> {
+        // The roster knows better than what Raft's log said some time ago.
+        let address = self.roster.member(name).map(|member| member.address).or(address.map(str::to_owned))?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = open.get(&(name.clone(), lane)) {
+        if let Some((to, client)) = open.get(&(name.clone(), lane))
+            && *to == address
+        {
             return Some(client.clone());
         }
-        // Our own configuration knows better than what was agreed some time ago.
-        let address = self.addresses.get(name).map(String::as_str).or(address)?;
-        let endpoint = match self.tls.endpoint(name, address) {
+        let endpoint = match self.tls.endpoint(name, &address) {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 tracing::warn!(peer = %name, %error, "cannot reach a member");
@@ -69,7 +74,7 @@ impl Dialer {
         let client = RolesClient::new(channel)
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);
-        open.insert((name.clone(), lane), client.clone());
+        open.insert((name.clone(), lane), (address, client.clone()));
         Some(client)
     }
 }

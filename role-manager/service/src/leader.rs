@@ -9,7 +9,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
     Command, Duty, Grant, KeepAlive, Ledger, NoGrant, Order, OrderId, Outcome, Policy, State, Timing, plan,
@@ -64,7 +64,8 @@ impl Leadership {
     /// An administrator's order, or with `None` what became of it.
     pub(crate) async fn operate(&self, id: OrderId, order: Option<Order>) -> Result<Outcome, ProposeError> {
         let command = match order {
-            Some(order) => Command::Operate { id, order },
+            // Here, and only here, an order gets its time.
+            Some(order) => Command::Operate { id, order: order.at(wall().0) },
             None => Command::Settle { id },
         };
         self.core.propose(command).await

@@ -15,6 +15,7 @@ mod members;
 mod orders;
 mod raft;
 mod roles;
+mod roster;
 mod server;
 mod standing;
 

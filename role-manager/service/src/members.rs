@@ -16,6 +16,7 @@ use crate::{
     dialer::{Client, Dialer, Lane},
     leader::{Leadership, wait},
     raft::{self, Core, Peer, ProposeError, Pulse},
+    roster::Roster,
     standing::{Remembered, Standing},
 };
 
@@ -35,6 +36,7 @@ pub(crate) struct Members {
     pub(crate) core: Arc<Core>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) dialer: Arc<Dialer>,
+    pub(crate) roster: Arc<Roster>,
 }
 
 /// What one round of asking to be let in came to.
@@ -89,7 +91,7 @@ impl Members {
 
     async fn ask_to_join(&self) -> Asked {
         let mut asked = Asked::NoGroup;
-        for member in self.config.others() {
+        for member in self.roster.others() {
             let Some(mut client) = self.client(&member.name) else { continue };
             let limit = self.config.timing.order_limit() * 3;
             let Ok(Ok(answer)) = timeout(limit, client.join(Request::new(self.join_request()))).await else {
@@ -132,8 +134,12 @@ impl Members {
         let mut first_round = true;
         loop {
             if let Some(group) = self.standing.group() {
-                let missing = self.config.others().filter(|m| !confirmed.contains(&m.name));
-                let asked = missing.map(|m| async { (m.name.clone(), self.confirmed_by(&m.name, &group).await) });
+                let missing = self.roster.others().into_iter().filter(|m| !confirmed.contains(&m.name));
+                let group = &group;
+                let asked = missing.map(|m| async move {
+                    let answer = self.confirmed_by(&m.name, group).await;
+                    (m.name, answer)
+                });
                 for (name, answer) in futures::future::join_all(asked).await {
                     if answer {
                         self.standing.confirm();
@@ -228,8 +234,10 @@ impl Members {
     async fn try_let_in(&self, request: &wire::JoinRequest) -> Result<(), String> {
         let name = raft::read_name(&request.node).map_err(|e| e.to_string())?;
         let kind = raft::read_kind(request.kind).map_err(|e| e.to_string())?;
-        let known = self.config.member(&name).filter(|member| member.kind == kind);
-        known.ok_or_else(|| format!("the leader's configuration has no {kind} '{name}'"))?;
+        let known = self.roster.member(&name).filter(|member| member.kind == kind);
+        known.ok_or_else(|| {
+            format!("the leader knows no {kind} '{name}', by its configuration or by 'twinbox cluster join'")
+        })?;
         if request.timing != Some(convert::timing(&self.config.timing)) {
             return Err("its timing differs from the cluster's; set the same on all members".to_owned());
         }

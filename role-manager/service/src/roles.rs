@@ -6,13 +6,14 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use twinbox_clock::wall;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{Duty, HealthReport, Known, Order, OrderId, RolesView, State};
 use twinbox_wire::roles::roles_server::RolesServer;
 
 use crate::{
-    CommandError, Gate, RolesConfig, RolesError, RolesService,
+    CommandError, Gate, MemberAddress, RolesConfig, RolesError, RolesService,
     dialer::{Dialer, MESSAGE_LIMIT},
     gate::Warden,
     keeper::Keeper,
@@ -20,6 +21,7 @@ use crate::{
     members::Members,
     orders::Orders,
     raft::{Core, Pulse},
+    roster::Roster,
     standing::Standing,
 };
 
@@ -50,8 +52,8 @@ impl Roles {
         let timing = config.timing;
         let disk = Disk::open(&config.dir)?;
         let standing = Arc::new(Standing::open(&config, disk.clone()).await?);
-        let addresses = config.members.iter().map(|m| (m.name.clone(), m.address.clone())).collect();
-        let dialer = Arc::new(Dialer::new(config.tls.clone(), addresses, &timing));
+        let roster = Arc::new(Roster::new(&config));
+        let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), &timing));
         let core = Arc::new(Core::open(&config, disk, standing.clone(), dialer.clone())?);
         let leadership = Arc::new(Leadership::new(core.clone(), timing));
         let members = Arc::new(Members {
@@ -60,6 +62,7 @@ impl Roles {
             core: core.clone(),
             leadership: leadership.clone(),
             dialer: dialer.clone(),
+            roster: roster.clone(),
         });
         let gates: BTreeMap<Duty, Gate> = Duty::ALL.into_iter().map(|duty| (duty, Gate::new(duty))).collect();
         let warden = Warden::start(gates.values().cloned().collect()).map_err(RolesError::Thread)?;
@@ -84,6 +87,10 @@ impl Roles {
         };
         let tasks = vec![
             tokio::spawn({
+                let (roster, core) = (roster.clone(), core.clone());
+                async move { roster.follow(&core).await }
+            }),
+            tokio::spawn({
                 let members = members.clone();
                 async move { members.enter().await }
             }),
@@ -102,7 +109,7 @@ impl Roles {
         ];
         let orders = Orders { config: config.clone(), core: core.clone(), leadership: leadership.clone(), dialer };
         Ok(Self(Arc::new(Running {
-            service: RolesService { config, standing, core, leadership, members },
+            service: RolesService { config, standing, core, leadership, members, roster },
             orders,
             gates,
             health,
@@ -124,6 +131,17 @@ impl Roles {
     /// The cluster as this member sees it.
     pub fn watch(&self) -> watch::Receiver<Arc<RolesView>> {
         self.0.view.clone()
+    }
+
+    /// Everyone who may be a member, this one included: by configuration, and whoever has joined since.
+    pub fn members(&self) -> watch::Receiver<Arc<Vec<MemberAddress>>> {
+        self.0.service.roster.watch()
+    }
+
+    /// Whether newcomers may come now: a join token is out, or has ended so recently that whoever comes with it should
+    /// be told why it will not do.
+    pub fn expects_newcomers(&self) -> bool {
+        self.0.service.core.applied().borrow().state.expects_newcomers(wall().0)
     }
 
     /// What this node says of its critical services; until the first report it is `starting`. Report at each

@@ -14,6 +14,7 @@ use crate::{
     leader::{Leadership, NotGranted},
     members::Members,
     raft::{Core, ProposeError},
+    roster::Roster,
     standing::Standing,
 };
 
@@ -25,22 +26,28 @@ pub struct RolesService {
     pub(crate) core: Arc<Core>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) members: Arc<Members>,
+    pub(crate) roster: Arc<Roster>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 
 impl RolesService {
-    /// Who calls, if it is a member that this one knows.
-    fn caller<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
+    /// Who calls, by its certificate of this cluster.
+    fn certified<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
         if self.standing.stopped() {
             return Err(Status::unavailable("this member is shutting down"));
         }
-        let peer = self.config.tls.admit(request)?;
-        match self.config.member(&peer.name) {
-            Some(_) => Ok(peer.name),
+        Ok(self.config.tls.admit(request)?.name)
+    }
+
+    /// Who calls, if it is a member that this one knows.
+    fn caller<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
+        let name = self.certified(request)?;
+        match self.roster.member(&name) {
+            Some(_) => Ok(name),
             None => {
-                tracing::warn!(peer = %peer.name, "refused: a certificate of this cluster, but no configured member");
-                Err(Status::permission_denied(format!("'{}' is not among the configured members", peer.name)))
+                tracing::warn!(peer = %name, "refused: a certificate of this cluster, but no member that is known");
+                Err(Status::permission_denied(format!("'{name}' is not among the members that are known here")))
             }
         }
     }
@@ -57,7 +64,7 @@ impl RolesService {
 
     /// Checks from whom, to whom and in which group a Raft call is.
     async fn raft_caller<T>(&self, request: &Request<T>, envelope: Option<&wire::Envelope>) -> Result<(), Status> {
-        let caller = self.caller(request)?;
+        let caller = self.certified(request)?;
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("an envelope is missing"))?;
         if envelope.to != self.standing.raft_id() {
             return Err(Status::failed_precondition("this store is another than the one called"));
@@ -68,10 +75,11 @@ impl RolesService {
             return Err(Status::permission_denied("the Raft id of another member"));
         }
         match self.standing.group() {
+            // Who joined while this member was away leads it, perhaps, before it has heard of that.
             Some(group) if group == envelope.group => Ok(()),
             Some(_) => Err(Status::failed_precondition("of another group of this cluster")),
             // Nobody knows our Raft id but who was asked to let us in.
-            None if self.core.is_empty() => {
+            None if self.core.is_empty() && self.roster.member(&caller).is_some() => {
                 let adopted = self.standing.adopt(envelope.group.clone()).await;
                 adopted.map_err(|e| Status::unavailable(e.to_string()))
             }

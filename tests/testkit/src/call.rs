@@ -180,6 +180,8 @@ pub struct Call {
     from: String,
     to: String,
     target: String,
+    /// Proxies that asked to stay in the dialog, in our order.
+    routes: Vec<String>,
     cseq: u32,
     ack: String,
     over: bool,
@@ -225,6 +227,7 @@ impl Call {
             from: format!("<sip:{}@{}>;tag={}", invite.from, local.ip(), token()),
             to: format!("<sip:{}@{node}>", invite.to),
             target: format!("sip:{}@{node}", invite.to),
+            routes: Vec::new(),
             invite: invite.clone(),
             wire,
             cseq: 1,
@@ -260,6 +263,9 @@ impl Call {
         if let Some(contact) = response.uri("contact") {
             self.target = contact.to_owned();
         }
+        let recorded = response.all("record-route").flat_map(|line| line.split(','));
+        self.routes = recorded.map(|route| format!("Route: {}", route.trim())).collect();
+        self.routes.reverse();
         if let Some(media) = media_of(&response.body) {
             self.media = media;
         }
@@ -297,6 +303,7 @@ impl Call {
             format!("CSeq: {cseq} {method}"),
             format!("Contact: <sip:{}@{local}{tcp}>", self.invite.from),
         ];
+        lines.extend_from_slice(&self.routes);
         lines.extend_from_slice(more);
         if !body.is_empty() {
             lines.push(format!("Content-Type: {kind}"));

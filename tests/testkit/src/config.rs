@@ -22,6 +22,12 @@ pub struct Spec {
     pub rtp_ports: &'static str,
     /// A PBX that wants message lights as unsolicited NOTIFYs.
     pub lights: Option<SocketAddr>,
+    /// Further lines of `[sip]`.
+    pub sip: Vec<String>,
+    /// Further lines of the `[[trunk]]` that phones and PBX call from.
+    pub trunk: Vec<String>,
+    /// How long calls in progress may go on after SIGTERM, in seconds.
+    pub drain_seconds: u32,
     /// Further lines of `[voicemail]`.
     pub voicemail: Vec<String>,
     /// Put this member's data into this folder instead of the cluster's.
@@ -40,6 +46,9 @@ impl Default for Spec {
             reserve_mb: 16,
             rtp_ports: "10000-12999",
             lights: None,
+            sip: Vec::new(),
+            trunk: Vec::new(),
+            drain_seconds: 1,
             voicemail: Vec::new(),
             data_dir: None,
             raw: false,
@@ -71,8 +80,8 @@ impl Page<'_> {
         let _ = writeln!(text, "[{own}]\nname = {:?}\ndata_dir = {:?}", self.name, self.data_dir);
         if !witness {
             let socket = self.home.join("admin.sock");
-            let reserve = self.spec.reserve_mb;
-            let _ = writeln!(text, "admin_socket = {socket:?}\ndrain_seconds = 1\nreserve_mb = {reserve}");
+            let (reserve, drain) = (self.spec.reserve_mb, self.spec.drain_seconds);
+            let _ = writeln!(text, "admin_socket = {socket:?}\ndrain_seconds = {drain}\nreserve_mb = {reserve}");
         }
         let _ = writeln!(
             text,
@@ -100,7 +109,7 @@ impl Page<'_> {
 
     fn node(&self, text: &mut String) {
         let ip = self.place.ip;
-        let _ = writeln!(text, "\n[sip]\nmax_calls = {}", self.spec.max_calls);
+        let _ = writeln!(text, "\n[sip]\nmax_calls = {}\n{}", self.spec.max_calls, self.spec.sip.join("\n"));
         for transport in ["udp", "tcp"] {
             let _ = writeln!(text, "\n[[sip.listener]]\ntransport = \"{transport}\"\nbind = \"{ip}:5060\"");
         }
@@ -111,6 +120,7 @@ impl Page<'_> {
         if let Some(pbx) = self.spec.lights {
             let _ = writeln!(text, "mwi = \"sip:{{mailbox}}@{pbx}\"\nproxy = \"{pbx}\"");
         }
+        let _ = writeln!(text, "{}", self.spec.trunk.join("\n"));
         let _ = writeln!(text, "\n[voicemail]\n{}", self.spec.voicemail.join("\n"));
     }
 }

@@ -37,6 +37,11 @@ pub struct Need {
 
 /// SIPp, from Debian's `sip-tester`.
 pub const SIPP: Need = Need { name: "sipp (apt-get install sip-tester)", there: || found("sipp") };
+/// Kamailio, and the right to give it a process namespace, in which it ends as a whole.
+pub const KAMAILIO: Need = Need {
+    name: "kamailio (apt-get install kamailio, root)",
+    there: || found("kamailio") && succeeds("unshare", &["--pid", "--fork", "--kill-child", "true"]),
+};
 /// strace, with the right to attach.
 pub const STRACE: Need = Need { name: "strace (apt-get install strace)", there: || found("strace") };
 /// Network namespaces and iptables in them.
@@ -44,6 +49,23 @@ pub const NAMESPACES: Need =
     Need { name: "network namespaces (root, iproute2, iptables)", there: || found("iptables") && namespaces() };
 /// The right to mount a small file system.
 pub const MOUNT: Need = Need { name: "mount (root)", there: mounts };
+
+/// A container engine that answers, and docker-compose 1.29 or docker compose v2.
+pub const DOCKER: Need = Need {
+    name: "docker and docker-compose (a running engine; apt-get install docker.io docker-compose)",
+    there: || {
+        let compose = succeeds("docker-compose", &["version"]) || succeeds("docker", &["compose", "version"]);
+        compose && succeeds("docker", &["info"])
+    },
+};
+/// The schemas of Kubernetes, without a cluster.
+pub const KUBERNETES_VALIDATE: Need = Need {
+    name: "kubernetes-validate (pip install kubernetes-validate)",
+    there: || succeeds("kubernetes-validate", &["--help"]),
+};
+/// systemd's own judge of unit files.
+pub const SYSTEMD_ANALYZE: Need =
+    Need { name: "systemd-analyze (apt-get install systemd)", there: || found("systemd-analyze") };
 
 fn found(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -84,7 +84,7 @@ impl<'a> Sipp<'a> {
             command.args(["-key", key, &value]);
         }
         // Long enough for the holding and a slow machine, and no longer.
-        let limit = self.hold + Duration::from_secs(30);
+        let limit = self.hold + Duration::from_secs(30 + u64::from(self.calls / self.rate.max(1)));
         command.args(["-timeout", &format!("{}s", limit.as_secs()), "-timeout_error", "-nostdin"]);
         command.arg("-trace_err").arg("-error_file").arg(&errors);
         command.arg("-trace_msg").arg("-message_file").arg(&messages);

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use twinbox_calls::{CallsConfig, ListenerConfig, Network, Pilots, Transport, TrunkConfig, UnknownMailbox};
+use twinbox_calls::{
+    CallsConfig, ListenerConfig, Network, Pilots, Registration, Transport, TrunkConfig, UnknownMailbox,
+};
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 
@@ -32,6 +34,7 @@ pub(super) fn read(root: &mut Section, menus: &Menus, rtp: Option<&RtpConfig>) -
             ask_mailbox: numbers(&mut sip, "pilot_ask", &defaults.pilots.ask_mailbox),
         },
         session_expires_s: sip.number("session_seconds", 90..=86_400, 1_800) as u32,
+        dns_servers: sip.list::<SocketAddr>("dns_servers", "an address with its port, such as \"10.0.0.53:53\""),
         min_se_s: sip.number("min_session_seconds", 90..=86_400, 90) as u32,
         max_message_ms: menus.max_message_ms,
         min_message_ms: menus.min_message_ms,
@@ -86,16 +89,24 @@ fn listener(mut section: Section) -> Option<ListenerConfig> {
 }
 
 fn trunk(mut section: Section) -> Option<TrunkConfig> {
-    let trunk = TrunkConfig {
+    let registers = section.flag("register", false);
+    let (aor, seconds) = (section.text("register_as"), section.number("register_seconds", 60..=86_400, 600) as u32);
+    let mut trunk = TrunkConfig {
         name: section.require::<String>("name", "a name for logs and metrics").unwrap_or_default(),
         addresses: section.list::<Network>("addresses", "an address or network, such as \"10.0.0.0/24\""),
         transport: transport(&mut section),
         username: section.text("username"),
         password: section.secret("password", "password_file").map(Pii::new),
         proxy: section.text("proxy"),
+        register: None,
         mwi: section.text("mwi"),
         transfer: section.text("transfer"),
     };
+    trunk.register = registers.then(|| {
+        let host = trunk.proxy.as_deref().unwrap_or_default();
+        let usual = || format!("sip:{}@{host}", trunk.username.as_deref().unwrap_or("voicemail"));
+        Registration { aor: aor.unwrap_or_else(usual), seconds }
+    });
     section.finish();
     Some(trunk)
 }

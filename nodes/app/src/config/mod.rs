@@ -67,6 +67,15 @@ impl Config {
             NodeConfig::from_table(file, table).map(|config| Self::Node(Box::new(config)))
         }
     }
+
+    /// Where a node's administrators ask it; `None` if the file is a witness's. Nothing else of the file is looked at:
+    /// a mistake in it, or a certificate that has ended, is no reason to say that a running node does not live.
+    pub fn admin_socket(file: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let table = read(file, std::env::vars())?;
+        let witness = table.contains_key("witness");
+        let mut root = Section::root(file, table, Mistakes::default());
+        Ok((!witness).then(|| node::read_admin_socket(&mut root.section("node"))))
+    }
 }
 
 impl NodeConfig {

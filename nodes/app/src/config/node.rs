@@ -10,6 +10,7 @@ use std::{
 
 use twinbox_calls::CallsConfig;
 use twinbox_ids::NodeName;
+use twinbox_mailbox::pin::HashCost;
 use twinbox_prompts::Prompts;
 
 use super::{
@@ -17,6 +18,7 @@ use super::{
     reader::Section,
     shared::{ClusterConfig, LogConfig},
 };
+use crate::init::SEAL_SECRET;
 
 /// A node's configuration.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct NodeConfig {
     pub admin_socket: PathBuf,
     /// How long calls may go on after SIGTERM.
     pub drain: Duration,
+    /// The secret that opens the sealed authority.
+    pub seal_secret: PathBuf,
     /// Space kept free on the data disk, in bytes.
     pub reserve_bytes: u64,
     /// The cluster.
@@ -73,6 +77,8 @@ pub struct VoicemailConfig {
     pub max_messages: u32,
     /// Shortest new PIN.
     pub min_pin_length: u8,
+    /// What hashing a PIN costs.
+    pub pin_cost: HashCost,
     /// Messages below this are not kept, in milliseconds.
     pub min_message_ms: u64,
 }
@@ -83,9 +89,10 @@ impl NodeConfig {
             let mut own = root.section("node");
             let name = own.require::<NodeName>("name", "this node's name");
             let data_dir = own.require_path("data_dir", "the folder for this node's data");
-            let admin_socket = own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into());
+            let admin_socket = read_admin_socket(&mut own);
             let drain = Duration::from_secs(own.number("drain_seconds", 0..=3_600, 30) as u64);
             let reserve_bytes = own.number("reserve_mb", 1..=1_048_576, 256) as u64 * 1024 * 1024;
+            let seal_secret = own.path("seal_secret");
             own.finish();
 
             let cluster = ClusterConfig::read(root.section("cluster"), name.as_ref());
@@ -107,6 +114,7 @@ impl NodeConfig {
             let log = LogConfig::read(root.section("log"));
             Some(Self {
                 name: name?,
+                seal_secret: seal_secret.or_else(|| Some(data_dir.as_ref()?.join(SEAL_SECRET)))?,
                 data_dir: data_dir?,
                 admin_socket,
                 drain,
@@ -155,6 +163,10 @@ impl RtpConfig {
     }
 }
 
+pub(super) fn read_admin_socket(own: &mut Section) -> PathBuf {
+    own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into())
+}
+
 /// What the `[voicemail]` section says of menus and recordings; times in milliseconds.
 pub(super) struct Menus {
     pub key_map: &'static str,
@@ -188,6 +200,10 @@ fn read_voicemail(mut section: Section) -> (VoicemailConfig, Menus) {
         language: section.word("language", &["en"], "en").to_owned(),
         max_messages: section.number("max_messages", 1..=100_000, 200) as u32,
         min_pin_length: menus.min_pin_length,
+        pin_cost: HashCost {
+            memory_kib: section.number("pin_hash_kib", 1_024..=1_048_576, 19_456) as u32,
+            passes: section.number("pin_hash_passes", 1..=20, 2) as u32,
+        },
         min_message_ms: menus.min_message_ms,
     };
     section.finish();

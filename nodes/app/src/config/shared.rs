@@ -1,6 +1,12 @@
 //! Sections that nodes and witnesses share: the cluster and its members, the log.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_pki::NodeIdentity;
@@ -34,6 +40,8 @@ pub struct ClusterConfig {
     pub require_two: bool,
     /// This member's certificate, from `tls_dir`: good now, and this member's of this cluster.
     pub tls: Arc<NodeIdentity>,
+    /// Its folder; the authority and what is learned of other members are kept there too.
+    pub tls_dir: PathBuf,
     /// Where this process listens for its peers.
     pub bind: SocketAddr,
     /// All members, this one included.
@@ -50,7 +58,7 @@ impl ClusterConfig {
         let ack_timeout = section.number("ack_timeout_ms", 10..=10_000, ack_default) as u64;
         let require_two = section.flag("require_two", false);
         let tls_dir = section.require_path("tls_dir", "the folder with ca.pem, node.pem and node.key");
-        let tls = tls_dir.and_then(|dir| identity(&section, &dir, own, id));
+        let tls = tls_dir.as_deref().and_then(|dir| identity(&section, dir, own, id));
         let bind = section.require("bind", "an address and port, such as \"0.0.0.0:7070\"");
         let mut members = Vec::new();
         let mut names = BTreeSet::new();
@@ -84,7 +92,17 @@ impl ClusterConfig {
         section.finish();
         let timing = if wan { Timing::wan() } else { Timing::lan() };
         let ack_timeout = Duration::from_millis(ack_timeout);
-        Some(Self { name: name?, id: id?, timing, ack_timeout, require_two, tls: tls?, bind: bind?, members })
+        Some(Self {
+            name: name?,
+            id: id?,
+            timing,
+            ack_timeout,
+            require_two,
+            tls: tls?,
+            tls_dir: tls_dir?,
+            bind: bind?,
+            members,
+        })
     }
 }
 

@@ -155,3 +155,13 @@ fn every_setting_is_in_one_plane() {
         assert_eq!(table.matches(&format!("`{key}`")).count(), 1, "'{key}' in the planes table of ARCHITECTURE.md");
     }
 }
+
+#[test]
+fn the_socket_is_found_whatever_else_is_wrong() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"[node]\nadmin_socket = \"/run/a.sock\"\n[cluster]\ntls_dir = \"/nowhere\"\n")
+        .expect("written");
+    assert_eq!(Config::admin_socket(file.path()).expect("a node's"), Some("/run/a.sock".into()));
+    file.write_all(b"[witness]\n").expect("written");
+    assert_eq!(Config::admin_socket(file.path()).expect("a witness's"), None);
+}

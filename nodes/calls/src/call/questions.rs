@@ -2,9 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use twinbox_conversation::{Answer, GreetingKind, MailboxView, Mark, MessageView, Question};
+use twinbox_conversation::{Answer, GreetingKind, Limits, MailboxView, Mark, MessageView, Question};
 use twinbox_ids::{BlobHash, MailboxId, Pii};
-use twinbox_mailstore::{Acknowledgement, FileError, Folder, Mailbox, Mailstore, Message, PinCheck, PinError};
+use twinbox_mailstore::{
+    Acknowledgement, FileError, Folder, Mailbox, Mailstore, Message, PinCheck, PinError, Rule, Rules,
+};
 use twinbox_media::Codec;
 
 use super::take::Take;
@@ -172,13 +174,24 @@ pub(super) async fn view(mailstore: &Mailstore, mailbox: &Mailbox, codecs: &mut 
             greetings.push((kind, greeting.blob.hash));
         }
     }
+    let rules = mailstore.rules(mailbox).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a mailbox's class of service cannot be read: the node's settings count");
+        Rules::default()
+    });
+    let small = |rule| rules.get(rule).and_then(|value| u8::try_from(value).ok());
+    let operator = mailbox.operator.clone().filter(|_| rules.allows(Rule::Operator, true));
     MailboxView {
         id: mailbox.id,
         number: mailbox.number.clone(),
         timezone: mailbox.timezone.clone(),
         greetings,
         full: mailstore.is_full(mailbox).await.unwrap_or(false),
-        operator: mailbox.operator.clone(),
+        operator,
+        limits: Limits {
+            max_message_ms: rules.max_message_ms(),
+            pin_tries: small(Rule::PinTries),
+            min_pin_length: small(Rule::PinLength),
+        },
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::mpsc,
@@ -123,14 +123,19 @@ impl TcpEndpoint {
         }
     }
 
-    /// Opens a connection of ours.
+    /// Opens a connection of ours, from the address that this listener is bound to: PBXs and proxies know us by it.
     pub(crate) async fn connect(
         &self,
         door: &Arc<Door>,
         to: SocketAddr,
         stop: &CancellationToken,
     ) -> io::Result<Arc<TcpPeer>> {
-        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(to)).await??;
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let own = self.local.ip();
+        if !own.is_unspecified() && own.is_ipv4() == to.is_ipv4() {
+            socket.bind(SocketAddr::new(own, 0))?;
+        }
+        let stream = tokio::time::timeout(CONNECT, socket.connect(to)).await??;
         self.peer(door, stream, to, Origin::Ours, stop).ok_or_else(|| io::Error::other("too many connections"))
     }
 

@@ -158,6 +158,7 @@ pub fn trunk(name: &str, address: &str) -> TrunkConfig {
         username: None,
         password: None,
         proxy: None,
+        register: None,
         mwi: None,
         transfer: None,
     }

@@ -2,13 +2,17 @@
 
 use std::{fmt::Write, path::Path, time::Duration};
 
-use twinbox_app::init::{self, InitSpec};
+use twinbox_app::{
+    Reach,
+    init::{self, InitSpec},
+};
 use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
 use twinbox_roles::MemberKind;
 use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeRequest};
 
 use crate::{
-    args::{ClusterCommand, InitArgs, NodeArg, StatusArgs},
+    args::{ClusterCommand, InitArgs, NodeArg, Owner, StatusArgs},
     client,
     error::CliError,
     output,
@@ -21,6 +25,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(), CliError> {
     match command {
         ClusterCommand::Init(args) => form(args),
+        ClusterCommand::Token(args) => super::join::token(socket, json, args).await,
+        ClusterCommand::Join(args) => super::join::join(json, args).await,
+        ClusterCommand::Place(args) => {
+            let placed = twinbox_app::place(&args.from, &args.member, &args.to).map_err(CliError::failed)?;
+            let done = if placed { "has its folder" } else { "has its folder already: nothing was changed" };
+            println!("{} {done}: {}", args.member, args.to.display());
+            Ok(())
+        }
         ClusterCommand::Status(args) => status(socket, json, args).await,
         ClusterCommand::MakePublisher(NodeArg { node }) => {
             client::connect(socket).await?.make_publisher(NodeRequest { node: node.to_string() }).await?;
@@ -53,11 +65,22 @@ fn form(args: InitArgs) -> Result<(), CliError> {
         .map(member(MemberKind::Node))
         .chain(args.witnesses.into_iter().map(member(MemberKind::Witness)))
         .collect();
-    let spec = InitSpec { cluster_name: args.name, members };
+    let reach =
+        Reach { advertise: args.sip_advertise.into_iter().map(|a| (a.name, a.ip)).collect(), pbx: args.pbx };
+    let spec = InitSpec { cluster_name: args.name, members, reach };
+    let before = if args.if_absent { init::formed_before(&args.dir, &spec) } else { Vec::new() };
+    if !before.is_empty() {
+        let names: Vec<&str> = before.iter().map(NodeName::as_str).collect();
+        println!("{} has the cluster of {} already: nothing was changed", args.dir.display(), names.join(", "));
+        return Ok(());
+    }
     let made = init::form(&args.dir, &spec).map_err(|e| match e {
         init::InitError::Spec(_) => CliError::Usage(e.to_string()),
         e => CliError::failed(e),
     })?;
+    if let Some(Owner { user, group }) = args.owner {
+        init::give_to(&made, user, group).map_err(CliError::failed)?;
+    }
     println!("cluster '{}' has the id {}", spec.cluster_name, made.id);
     for member in &made.members {
         println!("  {}: {}", member.name, member.config.display());

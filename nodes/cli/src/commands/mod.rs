@@ -3,7 +3,16 @@
 pub mod call;
 pub mod cluster;
 pub mod config;
+pub mod cos;
+pub mod dns;
+pub mod doctor;
 pub mod duty;
+pub mod health;
+pub mod help;
+pub mod import;
+pub mod join;
 pub mod message;
+pub mod prompt;
 pub mod run;
 pub mod user;
+pub mod users;

@@ -4,12 +4,20 @@ use std::path::Path;
 
 use twinbox_wire::admin::{User, UserAddRequest, UserListRequest, UserRequest, UserSetPinRequest};
 
+use super::users;
 use crate::{args::UserCommand, client, error::CliError, output, pin};
 
 /// Asks the node and prints.
 pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {
+    let command = match command {
+        UserCommand::Import(args) => return users::import(socket, json, args).await,
+        UserCommand::Export { output } => return users::export(socket, &output).await,
+        UserCommand::Set(args) => return users::set(socket, json, args).await,
+        command => command,
+    };
     let mut node = client::connect(socket).await?;
     match command {
+        UserCommand::Import(_) | UserCommand::Export { .. } | UserCommand::Set(_) => {}
         UserCommand::Add { number, name, pin, keep_pin, timezone, operator } => {
             let (pin, made) = pin_or_new(pin, &number);
             let request = UserAddRequest {
@@ -34,14 +42,14 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             if json {
                 return output::json(&reply);
             }
-            println!("{}", users(reply.users));
+            println!("{}", table(reply.users));
         }
         UserCommand::Show { number } => {
             let user = node.user_show(UserRequest { number }).await?.into_inner();
             if json {
                 return output::json(&user);
             }
-            println!("{}", users(vec![user]));
+            println!("{}", table(vec![user]));
         }
         UserCommand::SetPin { number, pin, keep_pin } => {
             let (pin, made) = pin_or_new(pin, &number);
@@ -66,12 +74,20 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
     Ok(())
 }
 
-fn users(users: Vec<User>) -> String {
+fn table(users: Vec<User>) -> String {
     let rows = users.into_iter().map(|u| {
         let pin = if u.must_change_pin { "to be changed" } else { "set" };
-        vec![u.number, u.name, u.new_messages.to_string(), u.old_messages.to_string(), pin.to_owned(), u.timezone]
+        vec![
+            u.number,
+            u.name,
+            u.new_messages.to_string(),
+            u.old_messages.to_string(),
+            pin.to_owned(),
+            u.timezone,
+            u.cos,
+        ]
     });
-    output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE"], rows)
+    output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE", "CLASS"], rows)
 }
 
 /// The given PIN, or a new one of six digits and `true`.

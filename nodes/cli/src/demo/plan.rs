@@ -130,6 +130,7 @@ impl Demo {
                 .map(|((name, kind), i)| Ok((name.parse()?, *kind, local(ports(base, i).1))))
                 .collect::<Result<_, twinbox_ids::ParseIdError>>()
                 .map_err(CliError::failed)?,
+            reach: Default::default(),
         };
         let formed = init::form(&dir.join("cluster"), &spec).map_err(CliError::failed)?;
         let mut processes = Vec::new();

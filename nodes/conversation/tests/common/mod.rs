@@ -1,6 +1,7 @@
 //! Mailboxes, messages and settings for the tests.
+#![allow(unused, reason = "each test file uses its part")]
 
-use twinbox_conversation::{GreetingKind, MailboxView, MessageView, Settings};
+use twinbox_conversation::{GreetingKind, Limits, MailboxView, MessageView, Settings};
 use twinbox_ids::{BlobHash, MailboxId, MessageId, Pii, Timestamp};
 
 /// 2026-11-20, a Friday, 14:05 UTC; an hour later in Berlin, where the mailboxes are.
@@ -26,6 +27,7 @@ pub fn mailbox(number: &str) -> MailboxView {
         greetings: Vec::new(),
         full: false,
         operator: None,
+        limits: Limits::default(),
     }
 }
 

@@ -125,6 +125,11 @@ impl Drop for Node {
 
 /// Two nodes that replicate.
 pub async fn pair(dir: &Path) -> (Node, Node) {
+    pair_with(dir, |_| {}).await
+}
+
+/// Two nodes that replicate, with these settings.
+pub async fn pair_with(dir: &Path, settle: impl Fn(&mut Settings)) -> (Node, Node) {
     let authority = Authority::new();
     let listeners =
         [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
@@ -148,7 +153,8 @@ pub async fn pair(dir: &Path) -> (Node, Node) {
                 let _ = service.serve_with_incoming(identity.listen(listener)).await;
             });
             peers.start();
-            let settings = Settings::new(name(node), Incarnation::random(), 2);
+            let mut settings = Settings::new(name(node), Incarnation::random(), 2);
+            settle(&mut settings);
             let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
             Node { store, peers, mailstore, server: Some(server) }
         })

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::far::{LOCALHOST, Line, SOON, engine, speech};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use twinbox_media::{
     ChunkSink, Clip, Codec, Engine, MediaConfig, MediaError, MediaEvent, RecordSpec, Remote, StopCause,
@@ -28,6 +29,59 @@ async fn a_key_is_one_digit_though_its_end_comes_three_times() {
     let more = tokio::time::timeout(Duration::from_millis(100), line.events.recv()).await;
     assert!(more.is_err(), "{more:?}");
     assert_eq!(line.session.counters().dropped, 7, "not negotiated, not taken");
+}
+
+/// What health checks ask: a thread without a call turns too, so that standing still means that it hangs.
+#[tokio::test]
+async fn idle_threads_turn() {
+    let engine = engine(23_100..=23_101);
+    let still = engine.still_for();
+    assert!(still < SOON, "{still:?}");
+    let mut seen_older = false;
+    // It grows, and then the thread has come round.
+    loop {
+        let now = engine.still_for();
+        assert!(now < SOON, "the thread stands still for {now:?}");
+        seen_older |= now > Duration::from_millis(100);
+        if seen_older && now < Duration::from_millis(50) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A sink that does not return, against what it has promised.
+struct Stuck(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl ChunkSink for Stuck {
+    fn chunk(&self, _: u64, _: Bytes) {
+        // Over when the test has seen it, or has failed and dropped the other end.
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_hangs_is_seen() {
+    let engine = engine(23_110..=23_119);
+    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let (release, held) = std::sync::mpsc::channel();
+    let sink = Arc::new(Stuck(Mutex::new(held)));
+    line.session.record(RecordSpec { max: SOON, end_silence: None, sink });
+    line.far.say(&speech(8_000));
+    let seen = async {
+        // Longer than an idle thread rests.
+        while engine.still_for() < Duration::from_millis(900) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, seen).await.expect("it stands still for all to see");
+    drop(release);
+    let turns = async {
+        while engine.still_for() > Duration::from_millis(50) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, turns).await.expect("it turns again");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use twinbox_pki::{CertificateAuthority, NodeIdentity};
 use twinbox_roles_core::{MemberKind, Order, OrderId};
 
 use super::*;
-use crate::{MemberAddress, standing::Remembered};
+use crate::{MemberAddress, roster::Roster, standing::Remembered};
 
 fn config(dir: &Path) -> RolesConfig {
     let node: NodeName = "a".parse().expect("a name");
@@ -22,6 +22,7 @@ fn config(dir: &Path) -> RolesConfig {
     let address = "127.0.0.1:1".to_owned();
     RolesConfig {
         members: vec![MemberAddress { name: node.clone(), kind: MemberKind::Node, address }],
+        learned: Vec::new(),
         kind: MemberKind::Node,
         cluster,
         incarnation: Incarnation::random(),
@@ -36,7 +37,7 @@ fn config(dir: &Path) -> RolesConfig {
 async fn open(config: &RolesConfig) -> (Arc<Core>, Arc<Standing>) {
     let disk = Disk::open(&config.dir).expect("a disk");
     let standing = Arc::new(Standing::open(config, disk.clone()).await.expect("a standing"));
-    let dialer = Arc::new(Dialer::new(config.tls.clone(), BTreeMap::new(), &config.timing));
+    let dialer = Arc::new(Dialer::new(config.tls.clone(), Arc::new(Roster::new(config)), &config.timing));
     let core = Core::open(config, disk, standing.clone(), dialer).expect("a core");
     standing.confirm();
     (Arc::new(core), standing)

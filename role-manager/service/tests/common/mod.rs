@@ -183,6 +183,7 @@ impl Cluster {
             cluster: self.id,
             incarnation: Incarnation::random(),
             members: members.collect(),
+            learned: Vec::new(),
             dir: self.roles_dir(text),
             timing: self.timing,
             tls: self.identity(text),

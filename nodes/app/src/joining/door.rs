@@ -1,0 +1,147 @@
+//! The node's side: newcomers who show a token's secret get a certificate, once the cluster has agreed on them.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use twinbox_ids::{ClusterId, NodeName};
+use twinbox_pki::{JoinDoor, JoinToken, Validity};
+use twinbox_roles::{CommandError, MemberAddress, MemberKind, Order, OrderId, Refusal, Roles, Timing};
+use twinbox_wire::join::{Answer, Ask, Member, Refused, Welcome, answer::Result as Outcome};
+
+use super::{receive, send};
+use crate::{certificates::Signer, config::ClusterConfig, peering};
+
+/// Newcomers that wait, and newcomers that are served at once.
+const AT_ONCE: usize = 8;
+/// A newcomer is served within this time, or not at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that lets newcomers in.
+pub(crate) struct Host {
+    pub(crate) cluster: ClusterConfig,
+    pub(crate) roles: Roles,
+    pub(crate) signer: Arc<Signer>,
+}
+
+impl Host {
+    /// The door, and serving who comes through it until stopped.
+    pub(crate) fn open(self: Arc<Self>, stop: CancellationToken) -> (JoinDoor, impl Future<Output = ()> + Send) {
+        let (newcomers, mut coming) = mpsc::channel(AT_ONCE);
+        let roles = self.roles.clone();
+        let door = JoinDoor { open: Box::new(move || roles.expects_newcomers()), newcomers };
+        let serving = async move {
+            let mut served = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Some((stream, address)) = coming.recv(), if served.len() < AT_ONCE => {
+                        let host = self.clone();
+                        served.spawn(async move { host.serve(stream, address).await });
+                    }
+                    Some(_) = served.join_next() => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        };
+        (door, serving)
+    }
+
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, address: SocketAddr) {
+        let exchange = async {
+            let ask: Ask = receive(&mut stream).await?;
+            let result = match self.admit(&ask).await {
+                Ok(welcome) => {
+                    info!(name = %ask.name, %address, "a newcomer has joined by token");
+                    Outcome::Welcome(welcome)
+                }
+                Err(refused) => {
+                    warn!(%address, reason = %refused.reason, "refused a newcomer");
+                    Outcome::Refused(refused)
+                }
+            };
+            send(&mut stream, &Answer { result: Some(result) }).await?;
+            stream.shutdown().await
+        };
+        match timeout(PATIENCE, exchange).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%address, %error, "a newcomer was cut off"),
+            Err(_) => warn!(%address, "a newcomer took too long"),
+        }
+    }
+
+    async fn admit(&self, ask: &Ask) -> Result<Welcome, Refused> {
+        let refused = |reason: String| Refused { reason, ask_another: false };
+        if ClusterId::from_slice(&ask.cluster) != Some(self.cluster.id) {
+            return Err(refused(Refusal::ForeignToken.to_string()));
+        }
+        let name: NodeName = ask.name.parse().map_err(|e: twinbox_ids::ParseIdError| refused(e.to_string()))?;
+        let kind = if ask.witness { MemberKind::Witness } else { MemberKind::Node };
+        let secret = <&[u8; 32]>::try_from(&*ask.secret).map_err(|_| refused(Refusal::ForeignToken.to_string()))?;
+        // Who is configured and has not come yet is unknown to Raft.
+        if let Some(taken) = self.configured(&name, &ask.address) {
+            return Err(refused(taken.to_string()));
+        }
+        // Signing comes first: a token is not consumed for a newcomer whom this node cannot help.
+        let signed = self.signer.authority().and_then(|authority| {
+            let kind = peering::certificate_kind(kind);
+            let certificate = authority.certify(&ask.public_key, &name, kind, Validity::of_member())?;
+            Ok((certificate, authority.key_pem()))
+        });
+        let (certificate, authority_key) = signed.map_err(|error| Refused {
+            reason: format!("{} cannot sign certificates: {error}", self.signer.node()),
+            ask_another: true,
+        })?;
+        let order = Order::Redeem {
+            token: JoinToken::hash_of(secret),
+            name: name.clone(),
+            kind,
+            address: ask.address.clone(),
+            key: *blake3::hash(&ask.public_key).as_bytes(),
+            at_ms: 0,
+        };
+        self.roles.order(OrderId(rand::random()), order).await.map_err(|error| Refused {
+            ask_another: !matches!(error, CommandError::Refused(_)),
+            reason: error.to_string(),
+        })?;
+        let newcomer = MemberAddress { name, kind, address: ask.address.clone() };
+        Ok(Welcome {
+            cluster_name: self.cluster.name.clone(),
+            authority: self.signer.authority_pem(),
+            certificate,
+            authority_key: if kind == MemberKind::Node { authority_key } else { String::new() },
+            members: self.everyone_with(newcomer),
+            timing: if self.cluster.timing == Timing::wan() { "wan" } else { "lan" }.to_owned(),
+            ack_timeout_ms: u64::try_from(self.cluster.ack_timeout.as_millis()).unwrap_or(u64::MAX),
+            require_two: self.cluster.require_two,
+        })
+    }
+
+    fn configured(&self, name: &NodeName, address: &str) -> Option<Refusal> {
+        let members = &self.cluster.members;
+        if members.iter().any(|member| member.name == *name) {
+            return Some(Refusal::NameTaken { name: name.clone() });
+        }
+        let by = members.iter().find(|member| member.address == address)?;
+        Some(Refusal::AddressTaken { by: by.name.clone(), address: address.to_owned() })
+    }
+
+    fn everyone_with(&self, newcomer: MemberAddress) -> Vec<Member> {
+        let members = self.roles.members().borrow().clone();
+        let mut everyone: Vec<_> = members.iter().filter(|member| member.name != newcomer.name).cloned().collect();
+        everyone.push(newcomer);
+        everyone
+            .into_iter()
+            .map(|member| Member {
+                name: member.name.to_string(),
+                witness: member.kind == MemberKind::Witness,
+                address: member.address,
+            })
+            .collect()
+    }
+}

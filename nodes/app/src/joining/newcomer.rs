@@ -1,0 +1,287 @@
+//! The newcomer's side: `cluster join` on a machine that is to become a member.
+
+use std::{
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use twinbox_ids::{ClusterId, NodeName};
+use twinbox_pki::{
+    CertificateAuthority, Issued, JoinObstacle, JoinToken, MemberKey, MemberKind as CertificateKind, NodeIdentity,
+    PkiError, Seal, TokenError, Unverified,
+};
+use twinbox_roles::MemberKind;
+use twinbox_wire::join::{Answer, Ask, Welcome, answer::Result as Outcome};
+
+use super::{receive, send};
+use crate::{
+    init::{self, FormedMember, InitSpec, SEAL_SECRET},
+    reach::Reach,
+};
+
+/// How long a node may take to answer: it asks the cluster first.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// Left behind by an attempt whose outcome is not known, so that the same newcomer may try again.
+const MARK: &str = "joining";
+
+/// Who wants to join what.
+pub struct JoinSpec {
+    /// The token, as `cluster token` printed it.
+    pub token: String,
+    /// Where the member's folder goes: `dir/name`.
+    pub dir: PathBuf,
+    /// The name that it wants.
+    pub name: NodeName,
+    /// `HOST:PORT` where the other members reach it.
+    pub address: String,
+    /// A witness; else a node.
+    pub witness: bool,
+    /// How calls reach it.
+    pub reach: Reach,
+}
+
+/// A member more.
+#[derive(Debug)]
+pub struct Joined {
+    /// The cluster's id.
+    pub id: ClusterId,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The member who let it in.
+    pub by: NodeName,
+    /// Its folder.
+    pub member: FormedMember,
+    /// Everyone, the newcomer included.
+    pub everyone: Vec<NodeName>,
+}
+
+/// Why nobody joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The token is for the other kind.
+    #[error("the token is for a {0}: {1}")]
+    Kind(MemberKind, &'static str),
+    /// There is something already.
+    #[error("{0} is not empty: name another folder, or remove it if the member in it is not needed")]
+    NotEmpty(PathBuf),
+    /// The cluster said no.
+    #[error("not joined: {0}")]
+    Refused(String),
+    /// Nobody answered. One line for each member.
+    #[error("not joined, nothing was changed: no member of the token could be asked{0}")]
+    Nobody(String),
+    /// It may have been done.
+    #[error(
+        "it is not known whether this was done: the connection was lost after the token had been shown{0}\nGive the same \
+         command again: it goes on where it was, also if the token has been consumed for it"
+    )]
+    Unknown(String),
+    /// The answer will not do.
+    #[error("{0} answered something that is no welcome: {1}")]
+    Answer(NodeName, String),
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Keys or certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// What asking one member came to.
+enum Asked {
+    Welcome(Box<Welcome>),
+    Refused {
+        reason: String,
+        ask_another: bool,
+    },
+    /// Nothing had been said.
+    NotReached(String),
+    /// The secret had been shown, and nothing came back.
+    Lost(String),
+}
+
+/// Joins: asks the members of the token one after the other, and writes the new member's folder. When it is refused
+/// nothing is left behind.
+pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
+    let token: JoinToken = spec.token.parse()?;
+    match (token.kind(), spec.witness) {
+        (CertificateKind::Witness, false) => return Err(JoinError::Kind(MemberKind::Witness, "add --witness")),
+        (CertificateKind::Node, true) => return Err(JoinError::Kind(MemberKind::Node, "leave --witness out")),
+        _ => {}
+    }
+    let dir = std::path::absolute(&spec.dir).map_err(io_error(&spec.dir))?;
+    let home = dir.join(spec.name.as_str());
+    let formed = FormedMember {
+        name: spec.name.clone(),
+        kind: if spec.witness { MemberKind::Witness } else { MemberKind::Node },
+        config: home.join(init::CONFIG),
+        data_dir: home.join("data"),
+        tls_dir: home.join("tls"),
+        address: spec.address.clone(),
+    };
+    begin(&home, &token)?;
+    let key = MemberKey::load_or_make(&formed.tls_dir)?;
+    match ask_all(spec, &token, &key).await {
+        Ok((by, welcome)) => finish(spec, &token, &key, formed, by, *welcome),
+        // It goes on from here when it is tried again.
+        Err(unknown @ JoinError::Unknown(_)) => Err(unknown),
+        Err(error) => {
+            clear(&home);
+            Err(error)
+        }
+    }
+}
+
+/// The folder must be new, empty, or left by an attempt with this very token.
+fn begin(home: &Path, token: &JoinToken) -> Result<(), JoinError> {
+    let mark = home.join(MARK);
+    let ours = blake3::hash(&token.hash()).to_hex();
+    if fs::read_to_string(&mark).is_ok_and(|left| left.trim() == ours.as_str()) {
+        return Ok(());
+    }
+    if fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(JoinError::NotEmpty(home.to_owned()));
+    }
+    fs::create_dir_all(home).map_err(io_error(home))?;
+    fs::write(&mark, format!("{ours}\n")).map_err(io_error(&mark))
+}
+
+/// Removes what an attempt made; the folder itself may be a volume and stay.
+fn clear(home: &Path) {
+    // What does not go now is in the way of nothing: the mark says whose it is.
+    let _ = fs::remove_dir_all(home.join("tls"));
+    let _ = fs::remove_file(home.join(MARK));
+    let _ = fs::remove_dir(home);
+}
+
+async fn ask_all(
+    spec: &JoinSpec,
+    token: &JoinToken,
+    key: &MemberKey,
+) -> Result<(NodeName, Box<Welcome>), JoinError> {
+    let (mut said, mut refused, mut lost) = (String::new(), None, false);
+    for (member, address) in &token.members {
+        let what = match ask(spec, token, key, member, address).await {
+            Asked::Welcome(welcome) => return Ok((member.clone(), welcome)),
+            Asked::Refused { reason, ask_another: false } => return Err(JoinError::Refused(reason)),
+            Asked::Refused { reason, ask_another: true } => {
+                refused = Some(reason.clone());
+                reason
+            }
+            Asked::NotReached(reason) => reason,
+            Asked::Lost(reason) => {
+                lost = true;
+                reason
+            }
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(said, "\n  {member} at {address}: {what}");
+    }
+    Err(match refused {
+        _ if lost => JoinError::Unknown(said),
+        Some(reason) => JoinError::Refused(reason),
+        None => JoinError::Nobody(said),
+    })
+}
+
+async fn ask(spec: &JoinSpec, token: &JoinToken, key: &MemberKey, member: &NodeName, address: &str) -> Asked {
+    let mut stream = match twinbox_pki::connect(token, member, address).await {
+        Ok(stream) => stream,
+        Err(error) => return Asked::NotReached(unreached(&error)),
+    };
+    let ask = Ask {
+        cluster: token.cluster.to_bytes().to_vec().into(),
+        secret: token.secret().to_vec().into(),
+        name: spec.name.to_string(),
+        witness: spec.witness,
+        address: spec.address.clone(),
+        public_key: key.public_key().into(),
+    };
+    let exchange = async {
+        send(&mut stream, &ask).await?;
+        receive::<Answer>(&mut stream).await
+    };
+    match timeout(PATIENCE, exchange).await {
+        Ok(Ok(Answer { result: Some(Outcome::Welcome(welcome)) })) => Asked::Welcome(Box::new(welcome)),
+        Ok(Ok(Answer { result: Some(Outcome::Refused(refused)) })) => {
+            Asked::Refused { reason: refused.reason, ask_another: refused.ask_another }
+        }
+        Ok(Ok(Answer { result: None })) => Asked::Lost("its answer is of a later release".to_owned()),
+        Ok(Err(error)) => Asked::Lost(error.to_string()),
+        Err(_) => Asked::Lost(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn unreached(error: &io::Error) -> String {
+    match JoinObstacle::of(error) {
+        Some(JoinObstacle::OtherAuthority) => Unverified.to_string(),
+        Some(JoinObstacle::DoorClosed) => {
+            "it expects no newcomer: no token of its cluster is out, or was of late; make one \
+                                      with 'twinbox cluster token'"
+                .to_owned()
+        }
+        None => error.to_string(),
+    }
+}
+
+/// Writes what a member needs; the mark goes last.
+fn finish(
+    spec: &JoinSpec,
+    token: &JoinToken,
+    key: &MemberKey,
+    formed: FormedMember,
+    by: NodeName,
+    welcome: Welcome,
+) -> Result<Joined, JoinError> {
+    let wrong = |what: &str| JoinError::Answer(by.clone(), what.to_owned());
+    if !token.vouches_for(&welcome.authority) {
+        return Err(wrong("its authority is not the token's"));
+    }
+    let mut members = Vec::new();
+    for member in &welcome.members {
+        let name: NodeName = member.name.parse().map_err(|_| wrong("it names a member that has no name"))?;
+        let kind = if member.witness { MemberKind::Witness } else { MemberKind::Node };
+        members.push((name, kind, member.address.clone()));
+    }
+    let issued = Issued { cert_pem: welcome.certificate, key_pem: key.pem(), ca_pem: welcome.authority.clone() };
+    issued.save(&formed.tls_dir)?;
+    let identity = NodeIdentity::load(&formed.tls_dir)?;
+    if identity.name != spec.name || identity.cluster != token.cluster || identity.kind != token.kind() {
+        return Err(wrong("its certificate is somebody else's"));
+    }
+    fs::create_dir_all(&formed.data_dir).map_err(io_error(&formed.data_dir))?;
+    if formed.kind == MemberKind::Node {
+        let authority = CertificateAuthority::from_pem(&formed.tls_dir, welcome.authority, &welcome.authority_key)?;
+        Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(&authority)?;
+    }
+    let everyone = members.iter().map(|(name, ..)| name.clone()).collect();
+    let like_init = InitSpec { cluster_name: welcome.cluster_name.clone(), members, reach: spec.reach.clone() };
+    let timing = if welcome.timing == "wan" { "wan" } else { "lan" };
+    let settings = format!(
+        "\n# As on the member that let this one in; the same on all.\ntiming = \"{timing}\"\nack_timeout_ms = {}\n\
+         require_two = {}",
+        welcome.ack_timeout_ms, welcome.require_two
+    );
+    let text = init::config_text(&like_init, token.cluster, &formed, &settings);
+    fs::write(&formed.config, text).map_err(io_error(&formed.config))?;
+    if let Some(home) = formed.config.parent() {
+        fs::remove_file(home.join(MARK)).map_err(io_error(&home.join(MARK)))?;
+    }
+    Ok(Joined { id: token.cluster, cluster_name: welcome.cluster_name, by, member: formed, everyone })
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> JoinError {
+    let path = path.to_owned();
+    move |source| JoinError::Io { path, source }
+}

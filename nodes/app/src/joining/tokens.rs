@@ -1,0 +1,57 @@
+//! `cluster token`: what an administrator asks of a node.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use tracing::info;
+use twinbox_clock::wall;
+use twinbox_ids::Timestamp;
+use twinbox_pki::JoinToken;
+use twinbox_roles::{MemberKind, Order, OrderId};
+use twinbox_wire::join::{
+    Token, TokenRequest,
+    tokens_server::{Tokens as Service, TokensServer},
+};
+
+use super::Host;
+use crate::peering;
+
+/// Makes join tokens.
+pub(crate) struct Tokens(Arc<Host>);
+
+impl Tokens {
+    /// For this node's cluster.
+    pub(crate) fn new(host: Arc<Host>) -> Self {
+        Self(host)
+    }
+
+    /// As a service of the administrators' socket.
+    pub(crate) fn server(self) -> TokensServer<Self> {
+        TokensServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl Service for Tokens {
+    async fn make(&self, request: Request<TokenRequest>) -> Result<Response<Token>, Status> {
+        let TokenRequest { witness, valid_ms } = request.into_inner();
+        let kind = if witness { MemberKind::Witness } else { MemberKind::Node };
+        let Host { cluster, roles, signer } = &*self.0;
+        let failed = |error: twinbox_pki::PkiError| Status::failed_precondition(error.to_string());
+        // Whoever comes with the token is to be helped.
+        signer.authority().map_err(failed)?;
+        let members = roles.members().borrow().clone();
+        let (own, others): (Vec<_>, Vec<_>) =
+            members.iter().filter(|m| m.kind == MemberKind::Node).partition(|m| m.name == *signer.node());
+        let doors = own.into_iter().chain(others).map(|m| (m.name.clone(), m.address.clone())).collect();
+        let expires = Timestamp(wall().0.saturating_add(valid_ms));
+        let kind_of_certificate = peering::certificate_kind(kind);
+        let token = JoinToken::new(cluster.id, &signer.authority_pem(), kind_of_certificate, expires, doors);
+        let token = token.map_err(failed)?;
+        let order = Order::Invite { token: token.hash(), kind, valid_ms, at_ms: 0 };
+        let made = roles.order(OrderId(rand::random()), order).await;
+        made.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        info!(%kind, valid_ms, "an administrator made a join token");
+        Ok(Response::new(Token { token: token.to_string(), expires_ms: expires.0, witness }))
+    }
+}

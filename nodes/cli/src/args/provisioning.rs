@@ -1,0 +1,160 @@
+//! The words of users in bulk, classes of service, prompts, and what is brought from other systems.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `user import`
+#[derive(Debug, Args)]
+pub struct UserImportArgs {
+    /// The table, in UTF-8. Its first line names the columns: number, and any of name, pin, timezone, language,
+    /// operator, cos.
+    #[arg(value_name = "FILE.csv")]
+    pub file: PathBuf,
+    /// Only show what would change.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// First PINs stay: owners need not change them.
+    #[arg(long)]
+    pub keep_pins: bool,
+    /// What to do with PINs that are too easy to guess.
+    #[arg(long, value_enum, default_value_t = WeakPins::Refuse)]
+    pub weak_pins: WeakPins,
+}
+
+/// What to do with PINs that the rules refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeakPins {
+    /// Refuse the table
+    Refuse,
+    /// Bring the user without a PIN, and say so
+    LeaveOut,
+    /// Take it, to be changed at the first sign-in
+    Accept,
+}
+
+impl WeakPins {
+    /// The word for it on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::LeaveOut => "leave-out",
+            Self::Accept => "accept",
+        }
+    }
+}
+
+/// `user set`
+#[derive(Debug, Args)]
+pub struct UserSetArgs {
+    /// The mailbox number.
+    pub number: String,
+    /// The owner's name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The owner's time zone, such as Europe/Berlin.
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
+    /// Where 0 leads during the greeting; - for nowhere.
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub operator: Option<String>,
+    /// The class of service, from 'cos list'.
+    #[arg(long, value_name = "NAME")]
+    pub cos: Option<String>,
+}
+
+/// `import`
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// Users, greetings and messages of Asterisk's app_voicemail
+    Asterisk(AsteriskArgs),
+}
+
+/// `import asterisk`
+#[derive(Debug, Args)]
+pub struct AsteriskArgs {
+    /// Asterisk's voicemail.conf.
+    #[arg(long, value_name = "FILE")]
+    pub conf: PathBuf,
+    /// The folder of all contexts, such as /var/spool/asterisk/voicemail; without it only users are brought.
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// The voicemail context whose mailboxes are brought.
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub context: String,
+    /// The codec for audio that is not in G.711 already; take that of the trunk.
+    #[arg(long, value_enum, default_value_t = Law::Ulaw)]
+    pub law: Law,
+    /// What to do with PINs that are too easy to guess.
+    #[arg(long, value_enum, default_value_t = WeakPins::LeaveOut)]
+    pub weak_pins: WeakPins,
+    /// Only show what would be brought.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A law of G.711.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Law {
+    /// North America, Japan
+    Ulaw,
+    /// The rest of the world
+    Alaw,
+}
+
+/// `cos`
+#[derive(Debug, Subcommand)]
+pub enum CosCommand {
+    /// All classes with their rules; the default one is beneath every other
+    List,
+    /// One class
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Make a class
+    Add {
+        /// Its name.
+        name: String,
+        /// Rules, such as message-seconds=120 operator=no
+        #[arg(value_name = "RULE=VALUE")]
+        rules: Vec<String>,
+    },
+    /// Change rules of a class; RULE=- takes one out
+    Set {
+        /// Its name; 'default' for the default class.
+        name: String,
+        /// message-seconds, messages, total-minutes, retention-days, pin-length, pin-tries, easy-pins, operator, sign-in
+        #[arg(value_name = "RULE=VALUE", required = true)]
+        rules: Vec<String>,
+    },
+    /// Remove a class that no user has
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// `prompt`
+#[derive(Debug, Subcommand)]
+pub enum PromptCommand {
+    /// Play a WAV file in the place of a prompt, on every node at once
+    Set {
+        /// The prompt's name in Asterisk's layout, such as vm-intro or digits/7.
+        name: String,
+        /// 8,000 Hz, mono, 16-bit PCM or G.711.
+        #[arg(value_name = "FILE.wav")]
+        file: PathBuf,
+    },
+    /// The prompts that replace those of the set
+    List {
+        /// Names of all prompts instead.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Bring the prompt of the set back
+    Remove {
+        /// The prompt's name.
+        name: String,
+    },
+}

@@ -1,0 +1,60 @@
+//! `twinbox cos …`.
+
+use std::path::Path;
+
+use twinbox_wire::admin::{Class, ClassListRequest, ClassRequest};
+
+use crate::{args::CosCommand, client, error::CliError, output};
+
+/// Asks the node and prints.
+pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), CliError> {
+    let mut node = client::provisioning(socket).await?;
+    let (reply, name, done) = match command {
+        CosCommand::List => {
+            let reply = node.class_list(ClassListRequest {}).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("{}", table(reply.classes));
+            return Ok(());
+        }
+        CosCommand::Show { name } => {
+            let classes = node.class_list(ClassListRequest {}).await?.into_inner().classes;
+            let class = classes.into_iter().find(|class| !class.name_lost && class.name == name.to_lowercase());
+            let class = class.ok_or_else(|| {
+                CliError::Failed(format!(
+                    "there is no class of service '{name}': `twinbox cos list` shows those there are"
+                ))
+            })?;
+            if json {
+                return output::json(&class);
+            }
+            println!("{}", table(vec![class]));
+            return Ok(());
+        }
+        CosCommand::Add { name, rules } => {
+            (node.class_add(ClassRequest { name: name.clone(), rules }).await?.into_inner(), name, "added")
+        }
+        CosCommand::Set { name, rules } => {
+            (node.class_set(ClassRequest { name: name.clone(), rules }).await?.into_inner(), name, "changed")
+        }
+        CosCommand::Remove { name } => {
+            let request = ClassRequest { name: name.clone(), rules: Vec::new() };
+            (node.class_remove(request).await?.into_inner(), name, "removed")
+        }
+    };
+    if json {
+        return output::json(&reply);
+    }
+    println!("class of service {name} {done} ({})", output::acknowledged(&reply.acknowledged));
+    Ok(())
+}
+
+fn table(classes: Vec<Class>) -> String {
+    let rows = classes.into_iter().map(|class| {
+        let rules: Vec<_> = class.rules.iter().map(|rule| format!("{}={}", rule.word, rule.value)).collect();
+        let name = if class.name_lost { format!("{} (name lost)", class.name) } else { class.name };
+        vec![name, class.users.to_string(), if rules.is_empty() { "-".to_owned() } else { rules.join(" ") }]
+    });
+    output::table(&["CLASS", "USERS", "RULES"], rows)
+}

@@ -1,0 +1,202 @@
+//! `twinbox user import`, `user export` and `user set`.
+
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal, Write},
+    path::Path,
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+use twinbox_wire::admin::{
+    UserExportRequest, UserImportOptions, UserImportPart, UserImportProblem, UserImportRow, UserImportSummary,
+    UserRequest,
+};
+
+use crate::{
+    args::{UserImportArgs, UserSetArgs},
+    client::{self, Provisioning},
+    error::CliError,
+    output, upload,
+};
+
+/// How many problems are printed.
+const SHOWN: usize = 100;
+
+/// What came of a table.
+#[derive(Debug, Default, Serialize)]
+pub struct Taken {
+    /// New and changed users, as they are or would be.
+    pub rows: Vec<UserImportRow>,
+    /// How many.
+    pub summary: UserImportSummary,
+}
+
+/// Sends a table. The problems, if it has any, are the inner error.
+pub async fn send(
+    node: &mut Provisioning,
+    options: UserImportOptions,
+    table: Bytes,
+) -> Result<Result<Taken, Vec<UserImportProblem>>, CliError> {
+    let first = UserImportPart { options: Some(options), ..Default::default() };
+    let parts = upload::parts(first, table, |csv| UserImportPart { csv, ..Default::default() });
+    let mut events = node.user_import(parts).await?.into_inner();
+    let (mut taken, mut problems, mut ended) = (Taken::default(), Vec::new(), false);
+    let watched = std::io::stderr().is_terminal();
+    while let Some(event) = events.message().await? {
+        problems.extend(event.problems);
+        taken.rows.extend(event.rows);
+        if watched && event.done > 0 {
+            eprint!("\r{} users done ", event.done);
+        }
+        if let Some(summary) = event.summary {
+            (taken.summary, ended) = (summary, true);
+        }
+    }
+    if watched {
+        eprint!("\r\x1b[K");
+    }
+    if !problems.is_empty() {
+        return Ok(Err(problems));
+    }
+    if !ended {
+        return Err(CliError::Failed(
+            "the node ended the import early: run it again, it goes on where it was".into(),
+        ));
+    }
+    Ok(Ok(taken))
+}
+
+/// `user import`
+pub async fn import(socket: &Path, json: bool, args: UserImportArgs) -> Result<(), CliError> {
+    let table = upload::read(&args.file)?;
+    let mut node = client::provisioning(socket).await?;
+    let options = UserImportOptions {
+        dry_run: args.dry_run,
+        keep_pins: args.keep_pins,
+        weak_pins: args.weak_pins.word().to_owned(),
+    };
+    let sent = send(&mut node, options, table).await.map_err(|error| match error {
+        CliError::Usage(text) => CliError::Usage(format!("{}: {text}", args.file.display())),
+        error => error,
+    })?;
+    let taken = sent.map_err(|problems| refused(&args.file, &problems, |line| line))?;
+    if json {
+        return output::json(&taken);
+    }
+    if args.dry_run {
+        println!("{}", rows(&taken.rows));
+    } else {
+        without_pins(&taken.rows);
+    }
+    println!("{}", summary(&taken.summary));
+    missed(&taken.summary)
+}
+
+/// All that is wrong with a table, by line of the file that it came from.
+pub fn refused(file: &Path, problems: &[UserImportProblem], line: impl Fn(u64) -> u64) -> CliError {
+    let mut text = String::new();
+    for problem in problems.iter().take(SHOWN) {
+        let _ = writeln!(text, "{}:{}: {}", file.display(), line(problem.line), problem.what);
+    }
+    if problems.len() > SHOWN {
+        let _ = writeln!(text, "… and {} more", problems.len() - SHOWN);
+    }
+    CliError::Usage(format!("{text}nothing was changed"))
+}
+
+/// The table of what would change.
+pub fn rows(rows: &[UserImportRow]) -> String {
+    let cells = rows.iter().map(|row| {
+        let mut changes = row.changes.clone();
+        changes.extend(row.without_pin.then(|| "its PIN is too easy and is left out".to_owned()));
+        vec![row.number.clone(), row.state.clone(), changes.join(", ")]
+    });
+    output::table(&["NUMBER", "STATE", "CHANGES"], cells)
+}
+
+/// Names those whose PIN was left out.
+pub fn without_pins(rows: &[UserImportRow]) {
+    let numbers: Vec<_> = rows.iter().filter(|row| row.without_pin).map(|row| row.number.as_str()).collect();
+    if !numbers.is_empty() {
+        println!(
+            "{} without a PIN, because theirs is too easy to guess (twinbox user set-pin gives one): {}",
+            numbers.len(),
+            numbers.join(", ")
+        );
+    }
+}
+
+/// How many users are new, changed, unchanged.
+pub fn summary(summary: &UserImportSummary) -> String {
+    let UserImportSummary { created, changed, unchanged, .. } = summary;
+    if summary.dry_run {
+        return format!("{created} users would be new, {changed} changed, {unchanged} unchanged");
+    }
+    let how = match summary.acknowledged.as_str() {
+        "" => String::new(),
+        how => format!(" ({})", output::acknowledged(how)),
+    };
+    format!("{created} users new, {changed} changed, {unchanged} unchanged{how}")
+}
+
+fn missed(summary: &UserImportSummary) -> Result<(), CliError> {
+    if summary.missed.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = summary.missed.iter().map(u64::to_string).collect();
+    Err(CliError::Failed(format!(
+        "somebody else changed the users of these lines meanwhile; run the import again: {}",
+        lines.join(", ")
+    )))
+}
+
+/// `user export`
+pub async fn export(socket: &Path, path: &Path) -> Result<(), CliError> {
+    let mut parts = client::provisioning(socket).await?.user_export(UserExportRequest {}).await?.into_inner();
+    let mut table = Vec::new();
+    while let Some(part) = parts.message().await? {
+        table.extend_from_slice(&part.data);
+    }
+    let failed = |e| CliError::Failed(format!("cannot write {}: {e}", path.display()));
+    if path == Path::new("-") {
+        std::io::stdout().write_all(&table).map_err(failed)
+    } else {
+        std::fs::write(path, &table).map_err(failed)
+    }
+}
+
+/// `user set`: a table of one line, for a user that is there.
+pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), CliError> {
+    let UserSetArgs { number, name, timezone, operator, cos } = args;
+    let user = client::connect(socket).await?.user_show(UserRequest { number }).await?.into_inner();
+    let said = [("name", name), ("timezone", timezone), ("operator", operator), ("cos", cos)];
+    let (mut head, mut line) = ("number".to_owned(), user.number.clone());
+    for (column, value) in said {
+        if let Some(value) = value {
+            let _ = write!(head, ",{column}");
+            let _ = write!(line, ",\"{}\"", value.replace('"', "\"\""));
+        }
+    }
+    if head == "number" {
+        return Err(CliError::Usage("say what to set: --name, --timezone, --operator or --cos".to_owned()));
+    }
+    let options = UserImportOptions::default();
+    let mut node = client::provisioning(socket).await?;
+    let taken = send(&mut node, options, format!("{head}\n{line}\n").into()).await?.map_err(|problems| {
+        CliError::Usage(problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("\n"))
+    })?;
+    if json {
+        return output::json(&taken);
+    }
+    match taken.rows.first() {
+        None => println!("mailbox {} is so already", user.number),
+        Some(row) => println!(
+            "mailbox {}: {} ({})",
+            user.number,
+            row.changes.join(", "),
+            output::acknowledged(&taken.summary.acknowledged)
+        ),
+    }
+    missed(&taken.summary)
+}

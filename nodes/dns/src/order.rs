@@ -1,0 +1,79 @@
+//! In which order SRV records are tried (RFC 2782): lowest priority first; of one priority by chance, in proportion to
+//! their weights.
+
+/// What an SRV record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Lower is tried first.
+    pub priority: u16,
+    /// The share among those of one priority.
+    pub weight: u16,
+    /// The port.
+    pub port: u16,
+    /// The host's name.
+    pub host: String,
+}
+
+/// The order to try them in. `chance(n)` is any number below `n`, by chance; it is never asked with 0.
+pub fn in_order(mut services: Vec<Service>, mut chance: impl FnMut(u32) -> u32) -> Vec<Service> {
+    // Those without weight first, so that they have a small chance at all, as RFC 2782 has it.
+    services.sort_by_key(|s| (s.priority, s.weight));
+    let mut ordered = Vec::with_capacity(services.len());
+    while let Some(first) = services.first() {
+        let priority = first.priority;
+        let equals = services.iter().take_while(|s| s.priority == priority).count();
+        let total: u32 = services.iter().take(equals).map(|s| u32::from(s.weight)).sum();
+        let drawn = chance(total.saturating_add(1));
+        let mut sum = 0;
+        let chosen = services.iter().take(equals).position(|s| {
+            sum += u32::from(s.weight);
+            sum >= drawn
+        });
+        ordered.push(services.remove(chosen.unwrap_or(0)));
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(priority: u16, weight: u16, host: &str) -> Service {
+        Service { priority, weight, port: 5060, host: host.to_owned() }
+    }
+
+    fn hosts(services: Vec<Service>) -> Vec<String> {
+        services.into_iter().map(|s| s.host).collect()
+    }
+
+    #[test]
+    fn a_lower_priority_is_always_tried_first() {
+        let services = vec![service(20, 9, "c"), service(10, 0, "a"), service(15, 65_535, "b")];
+        for drawn in [0, 1, 9, 70_000] {
+            assert_eq!(hosts(in_order(services.clone(), |n| drawn % n)), ["a", "b", "c"]);
+        }
+    }
+
+    #[test]
+    fn of_one_priority_the_weight_is_the_share() {
+        let services = || vec![service(10, 1, "small"), service(10, 3, "big")];
+        let first = |drawn: u32| hosts(in_order(services(), |n| drawn % n)).remove(0);
+        let firsts: Vec<String> = (0..5).map(first).collect();
+        assert_eq!(firsts, ["small", "small", "big", "big", "big"]);
+        // Without weights none is preferred for ever, and none is lost.
+        let equal = vec![service(10, 0, "a"), service(10, 0, "b")];
+        assert_eq!(in_order(equal, |_| 0).len(), 2);
+    }
+
+    #[test]
+    fn the_shares_come_out_over_many_calls() {
+        let mut seed = 7_u64;
+        let mut chance = |n: u32| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((seed >> 33) % u64::from(n)) as u32
+        };
+        let services = vec![service(1, 50, "a"), service(1, 50, "b")];
+        let firsts = (0..1000).filter(|_| in_order(services.clone(), &mut chance)[0].host == "a").count();
+        assert!((400..600).contains(&firsts), "{firsts} of 1000");
+    }
+}

@@ -1,0 +1,327 @@
+//! Classes of service: rules that many mailboxes share. A class says some of them; what it does not say, the default
+//! class says, and what that does not say is the node's setting or the mailbox's own.
+
+use std::ops::RangeInclusive;
+
+use twinbox_ids::ClassId;
+use twinbox_replication_core::{Edit, Key, Record, Tag};
+
+use crate::{
+    ViewError,
+    schema::{self, class as tag},
+    value::{Fields, read_text, read_u64, set_bytes, set_text, set_u64},
+};
+
+/// Something that a class may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// The longest message, in seconds.
+    MessageSeconds,
+    /// The most messages that a mailbox keeps.
+    Messages,
+    /// The most audio that a mailbox keeps, in minutes.
+    TotalMinutes,
+    /// How long heard messages are kept, in days.
+    RetentionDays,
+    /// The shortest PIN, in digits.
+    PinLength,
+    /// Wrong PINs before a call ends.
+    PinTries,
+    /// Whether PINs such as 1234 or 7777 are taken.
+    EasyPins,
+    /// Whether callers reach the operator by `0`.
+    Operator,
+    /// Whether owners sign in by telephone.
+    SignIn,
+}
+
+impl Rule {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 9] = [
+        Self::MessageSeconds,
+        Self::Messages,
+        Self::TotalMinutes,
+        Self::RetentionDays,
+        Self::PinLength,
+        Self::PinTries,
+        Self::EasyPins,
+        Self::Operator,
+        Self::SignIn,
+    ];
+
+    /// The word for it on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::MessageSeconds => "message-seconds",
+            Self::Messages => "messages",
+            Self::TotalMinutes => "total-minutes",
+            Self::RetentionDays => "retention-days",
+            Self::PinLength => "pin-length",
+            Self::PinTries => "pin-tries",
+            Self::EasyPins => "easy-pins",
+            Self::Operator => "operator",
+            Self::SignIn => "sign-in",
+        }
+    }
+
+    fn tag(self) -> Tag {
+        match self {
+            Self::MessageSeconds => tag::MESSAGE_SECONDS,
+            Self::Messages => tag::MESSAGES,
+            Self::TotalMinutes => tag::TOTAL_MINUTES,
+            Self::RetentionDays => tag::RETENTION_DAYS,
+            Self::PinLength => tag::PIN_LENGTH,
+            Self::PinTries => tag::PIN_TRIES,
+            Self::EasyPins => tag::EASY_PINS,
+            Self::Operator => tag::OPERATOR,
+            Self::SignIn => tag::SIGN_IN,
+        }
+    }
+
+    fn is_switch(self) -> bool {
+        matches!(self, Self::EasyPins | Self::Operator | Self::SignIn)
+    }
+
+    fn range(self) -> RangeInclusive<u64> {
+        match self {
+            Self::MessageSeconds => 1..=7_200,
+            Self::Messages => 1..=1_000_000,
+            Self::TotalMinutes => 1..=1_000_000,
+            Self::RetentionDays => 1..=36_500,
+            Self::PinLength => 1..=crate::pin::MAX_LENGTH as u64,
+            Self::PinTries => 1..=20,
+            Self::EasyPins | Self::Operator | Self::SignIn => 0..=1,
+        }
+    }
+
+    /// Reads `word=value`; `-` as the value takes the rule out of the class.
+    pub fn parse(text: &str) -> Result<(Self, Option<u64>), RuleError> {
+        let (word, value) = text.split_once('=').ok_or_else(|| RuleError::Shape { text: text.to_owned() })?;
+        let rule = Self::ALL.into_iter().find(|rule| rule.word() == word.trim()).ok_or_else(|| {
+            let words: Vec<_> = Self::ALL.into_iter().map(Self::word).collect();
+            RuleError::Word { word: word.trim().to_owned(), known: words.join(", ") }
+        })?;
+        let value = value.trim();
+        let parsed = match value {
+            "-" => return Ok((rule, None)),
+            "yes" | "on" if rule.is_switch() => Some(1),
+            "no" | "off" if rule.is_switch() => Some(0),
+            _ if rule.is_switch() => None,
+            number => number.parse().ok().filter(|number| rule.range().contains(number)),
+        };
+        let wrong = || RuleError::Value {
+            word: rule.word(),
+            value: value.to_owned(),
+            expected: if rule.is_switch() {
+                "yes, no".to_owned()
+            } else {
+                format!("a number from {} to {}", rule.range().start(), rule.range().end())
+            },
+        };
+        Ok((rule, Some(parsed.ok_or_else(wrong)?)))
+    }
+
+    /// A value as [`Self::parse`] reads it.
+    pub fn show(self, value: u64) -> String {
+        match value {
+            0 if self.is_switch() => "no".to_owned(),
+            _ if self.is_switch() => "yes".to_owned(),
+            value => value.to_string(),
+        }
+    }
+
+    /// The edits of a class's record that set it, or leave it unsaid.
+    pub fn edits(self, value: Option<u64>) -> Vec<Edit> {
+        vec![value.map_or_else(|| set_bytes(self.tag(), Vec::new()), |value| set_u64(self.tag(), value))]
+    }
+}
+
+/// Why a rule is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// Without `=`.
+    #[error("'{text}' is no rule: write it as word=value, such as message-seconds=120")]
+    Shape {
+        /// As given.
+        text: String,
+    },
+    /// No such rule.
+    #[error("there is no rule '{word}': there are {known}")]
+    Word {
+        /// As given.
+        word: String,
+        /// All words.
+        known: String,
+    },
+    /// No such value.
+    #[error("'{value}' is no value for {word}: give {expected}, or - to leave it unsaid")]
+    Value {
+        /// Of which rule.
+        word: &'static str,
+        /// As given.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+}
+
+/// What a class says, or several one over the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules([Option<u64>; Rule::ALL.len()]);
+
+impl Rules {
+    /// What is said of a rule.
+    pub fn get(&self, rule: Rule) -> Option<u64> {
+        Rule::ALL.iter().position(|r| *r == rule).and_then(|at| self.0.get(at).copied().flatten())
+    }
+
+    /// What is said of a rule that is yes or no.
+    pub fn allows(&self, rule: Rule, otherwise: bool) -> bool {
+        self.get(rule).map_or(otherwise, |value| value != 0)
+    }
+
+    /// The longest message in milliseconds, if that is said.
+    pub fn max_message_ms(&self) -> Option<u64> {
+        self.get(Rule::MessageSeconds).map(|seconds| seconds.saturating_mul(1_000))
+    }
+
+    /// These rules, and what they leave unsaid from `below`.
+    pub fn over(self, below: Self) -> Self {
+        let mut both = self;
+        both.0.iter_mut().zip(below.0).for_each(|(mine, other)| *mine = mine.or(other));
+        both
+    }
+
+    /// All that is said.
+    pub fn said(&self) -> impl Iterator<Item = (Rule, u64)> {
+        Rule::ALL.into_iter().zip(self.0).filter_map(|(rule, value)| Some((rule, value?)))
+    }
+}
+
+/// A class of service as its record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Opaque, never changes.
+    pub id: ClassId,
+    /// Its name.
+    pub name: String,
+    /// Another class claimed the name earlier, on the other side of a split (rule D6). Filled in by whoever reads the
+    /// claim.
+    pub name_lost: bool,
+    /// What it says.
+    pub rules: Rules,
+}
+
+impl Class {
+    /// The default class: of every mailbox that names no other, and beneath every other.
+    pub const DEFAULT: ClassId = ClassId(0);
+    /// Its name.
+    pub const DEFAULT_NAME: &'static str = "default";
+
+    /// The default class while nobody has changed it.
+    pub fn unsaid() -> Self {
+        Self { id: Self::DEFAULT, name: Self::DEFAULT_NAME.to_owned(), name_lost: false, rules: Rules::default() }
+    }
+
+    /// Reads a class; `Ok(None)` when it was removed.
+    pub fn read(key: &Key, record: &Record) -> Result<Option<Self>, ViewError> {
+        let what = "a class of service";
+        let id = schema::class_of(key).ok_or(ViewError::Key { what })?;
+        if record.tombstone().is_some() {
+            return Ok(None);
+        }
+        let fields = Fields { what, record };
+        let name = match id {
+            Self::DEFAULT => Self::DEFAULT_NAME.to_owned(),
+            _ => fields.required(tag::NAME, read_text)?,
+        };
+        let said = |rule: Rule| fields.bytes(rule.tag()).and_then(read_u64).filter(|n| rule.range().contains(n));
+        Ok(Some(Self { id, name, name_lost: false, rules: Rules(Rule::ALL.map(said)) }))
+    }
+
+    /// The edits that give a new class its name.
+    pub fn named(name: &str) -> Vec<Edit> {
+        vec![set_text(tag::NAME, name)]
+    }
+
+    /// The edits of a name's record that claim it.
+    pub fn claim(id: ClassId) -> Vec<Edit> {
+        vec![Edit::Claim(schema::class_name::HOLDER, id.to_bytes().to_vec())]
+    }
+
+    /// The edits of a name's record that give it up.
+    pub fn release(id: ClassId) -> Vec<Edit> {
+        vec![Edit::Unclaim(schema::class_name::HOLDER, id.to_bytes().to_vec())]
+    }
+
+    /// Which class has the name: of several claims the earliest.
+    pub fn holder(record: &Record) -> Option<ClassId> {
+        record.claim(schema::class_name::HOLDER).and_then(ClassId::from_slice)
+    }
+}
+
+/// Why a text is no name of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a class of service is named by 1 to 63 of a-z, A-Z, 0-9, '-' and '_'")]
+pub struct ClassNameError;
+
+/// The name of a class as it is kept: in lower case, so that nobody has to remember how it was written.
+pub fn class_name(text: &str) -> Result<String, ClassNameError> {
+    let text = text.trim();
+    let fine = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        // A '-' alone stands for none.
+        && text != "-";
+    if fine { Ok(text.to_ascii_lowercase()) } else { Err(ClassNameError) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_shown_in_words() {
+        for (text, expected) in [
+            ("message-seconds=120", Some((Rule::MessageSeconds, Some(120)))),
+            ("messages=-", Some((Rule::Messages, None))),
+            ("operator=no", Some((Rule::Operator, Some(0)))),
+            ("sign-in=on", Some((Rule::SignIn, Some(1)))),
+            ("operator=2", None),
+            ("message-seconds=0", None),
+            ("message-seconds=long", None),
+            ("colour=red", None),
+            ("messages", None),
+        ] {
+            let parsed = Rule::parse(text);
+            assert_eq!(parsed.clone().ok(), expected, "{text}: {parsed:?}");
+            if let Ok((rule, Some(value))) = parsed {
+                assert_eq!(Rule::parse(&format!("{}={}", rule.word(), rule.show(value))), Ok((rule, Some(value))));
+            }
+        }
+        let error = Rule::parse("colour=red").unwrap_err().to_string();
+        assert!(error.contains("colour") && error.contains("message-seconds"), "{error}");
+    }
+
+    #[test]
+    fn a_class_goes_before_the_one_beneath_it() {
+        let rules = |said: &[(Rule, u64)]| {
+            Rules(Rule::ALL.map(|rule| said.iter().find(|(r, _)| *r == rule).map(|(_, value)| *value)))
+        };
+        let upper = rules(&[(Rule::Messages, 5), (Rule::Operator, 0)]);
+        let lower = rules(&[(Rule::Messages, 9), (Rule::PinLength, 6)]);
+        let both = upper.over(lower);
+        assert_eq!(
+            both.said().collect::<Vec<_>>(),
+            [(Rule::Messages, 5), (Rule::PinLength, 6), (Rule::Operator, 0)]
+        );
+        assert!(!both.allows(Rule::Operator, true) && both.allows(Rule::SignIn, true));
+    }
+
+    #[test]
+    fn names_are_plain_words() {
+        assert_eq!(class_name(" Sales_2 "), Ok("sales_2".to_owned()));
+        for text in ["", "-", "a b", "ü", "a/b", &"x".repeat(64)] {
+            assert_eq!(class_name(text), Err(ClassNameError), "{text}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Comma-separated values (RFC 4180), as spreadsheets write them: quoted fields, CRLF or LF, a byte order mark, and `;`
+//! or a tab where the country's decimal comma took the comma.
+
+/// A row and the line on which it begins, from 1.
+pub(crate) type Row = (u64, Vec<String>);
+
+/// Splits a text into rows; empty lines are left out. The separator is the one of `,`, `;` and tab that the first line
+/// has most of. The error is the line of a quote that never ends or ends in the middle of a field.
+pub(crate) fn read(text: &str) -> Result<Vec<Row>, u64> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let first = text.lines().next().unwrap_or_default();
+    let count = |c: char| first.matches(c).count();
+    let separator = [',', ';', '\t'].into_iter().rev().max_by_key(|c| count(*c)).unwrap_or(',');
+    let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
+    let (mut line, mut begin) = (1_u64, 1_u64);
+    let mut quoted_at = None;
+    let mut was_quoted = false;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if quoted_at.is_some() {
+            match c {
+                '"' if chars.next_if_eq(&'"').is_some() => field.push('"'),
+                '"' => (quoted_at, was_quoted) = (None, true),
+                c => {
+                    line += u64::from(c == '\n');
+                    field.push(c);
+                }
+            }
+            continue;
+        }
+        match c {
+            '"' if field.trim().is_empty() && !was_quoted => {
+                field.clear();
+                quoted_at = Some(line);
+            }
+            '"' => return Err(line),
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\n' | '\r' => {
+                end_field(&mut row, &mut field, &mut was_quoted);
+                end_row(&mut rows, &mut row, begin);
+                line += 1;
+                begin = line;
+            }
+            c if c == separator => end_field(&mut row, &mut field, &mut was_quoted),
+            c if was_quoted && c.is_whitespace() => {}
+            _ if was_quoted => return Err(line),
+            c => field.push(c),
+        }
+    }
+    if let Some(line) = quoted_at {
+        return Err(line);
+    }
+    if !row.is_empty() || !field.is_empty() || was_quoted {
+        end_field(&mut row, &mut field, &mut was_quoted);
+        end_row(&mut rows, &mut row, begin);
+    }
+    Ok(rows)
+}
+
+fn end_field(row: &mut Vec<String>, field: &mut String, was_quoted: &mut bool) {
+    let text = std::mem::take(field);
+    row.push(if std::mem::take(was_quoted) { text } else { text.trim().to_owned() });
+}
+
+fn end_row(rows: &mut Vec<Row>, row: &mut Vec<String>, line: u64) {
+    let row = std::mem::take(row);
+    if row.iter().any(|field| !field.is_empty()) {
+        rows.push((line, row));
+    }
+}
+
+/// A row as text, with a line end.
+pub(crate) fn write(fields: &[&str]) -> String {
+    let quote = |field: &&str| {
+        let plain = !field.contains([',', ';', '\t', '"', '\n', '\r']) && field.trim() == *field;
+        if plain { (*field).to_owned() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
+    };
+    fields.iter().map(quote).collect::<Vec<_>>().join(",") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_read_as_spreadsheets_write_them() {
+        for (text, expected) in [
+            ("a,b\n1,2\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["1", "2"])])),
+            ("\u{feff}a;b\r\n1; 2 \r\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["1", "2"])])),
+            ("a\tb\n\n\"x\ny\"\tz", Ok(vec![(1, vec!["a", "b"]), (3, vec!["x\ny", "z"])])),
+            (
+                "a,b\n\"x\ny\",z\nlast,\n",
+                Ok(vec![(1, vec!["a", "b"]), (2, vec!["x\ny", "z"]), (4, vec!["last", ""])]),
+            ),
+            ("a,b\n\"say \"\"hi\"\"\",\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["say \"hi\"", ""])])),
+            ("a,b\n,\n", Ok(vec![(1, vec!["a", "b"])])),
+            ("", Ok(vec![])),
+            ("a\n\"open\n", Err(2)),
+            ("a,b\n\"x\"y,z\n", Err(2)),
+            ("a,b\nx\"y,z\n", Err(2)),
+        ] {
+            let rows = read(text);
+            let rows = rows.as_ref().map_err(|line| *line).map(|rows| {
+                rows.iter().map(|(line, row)| (*line, row.iter().map(String::as_str).collect())).collect::<Vec<_>>()
+            });
+            assert_eq!(rows, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let row = ["1001", "Ada \"the\" L, Countess", " padded ", "a\nb", ""];
+        let text = write(&row);
+        assert_eq!(read(&("h,h,h,h,h\n".to_owned() + &text)).unwrap()[1].1, row);
+    }
+}

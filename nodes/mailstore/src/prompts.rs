@@ -1,0 +1,94 @@
+//! Prompts of the administrator's own, the same on every node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use twinbox_ids::BlobHash;
+use twinbox_mailbox::{PromptKey, clear_prompt, prompt_audio, schema, set_prompt};
+use twinbox_replication_core::Change;
+
+use crate::{Acknowledgement, MailError, Mailstore};
+
+/// A prompt that replaces the set's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomPrompt {
+    /// Which.
+    pub key: PromptKey,
+    /// Its WAV file.
+    pub wav: BlobHash,
+    /// The length of the file, in bytes.
+    pub bytes: u64,
+}
+
+/// Which prompts may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PromptsChange {
+    /// This one.
+    One(PromptKey),
+    /// Any: changes were missed.
+    All,
+}
+
+/// Tells of changes, made here or by a peer, from when it was made on.
+pub struct PromptsWatch {
+    changes: Receiver<Arc<Change>>,
+}
+
+impl Mailstore {
+    /// All of them, by language and name.
+    pub async fn custom_prompts(&self) -> Result<Vec<CustomPrompt>, MailError> {
+        let records = self.store().scan(schema::PROMPT, &[])?;
+        let read = |(key, record)| {
+            let blob = prompt_audio(&record)?;
+            Some(CustomPrompt { key: PromptKey::of(&key)?, wav: blob.hash, bytes: blob.length })
+        };
+        Ok(records.into_iter().filter_map(read).collect())
+    }
+
+    /// The WAV file of one, if there is one.
+    pub async fn custom_prompt(&self, key: &PromptKey) -> Result<Option<Bytes>, MailError> {
+        let record = self.store().get(&key.key())?;
+        match record.as_ref().and_then(prompt_audio) {
+            Some(blob) => Ok(Some(self.blob(&blob.hash).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts a WAV file in a prompt's place, or (`None`) brings the set's back. Whoever calls has seen to it that the
+    /// file can be played.
+    pub async fn set_custom_prompt(
+        &self,
+        key: &PromptKey,
+        wav: Option<Bytes>,
+    ) -> Result<Acknowledgement, MailError> {
+        let edits = match wav {
+            Some(wav) => set_prompt(self.store().blobs().put(wav).await?),
+            None => clear_prompt(),
+        };
+        let key = key.key();
+        Ok(self.commit(move |draft| Ok(draft.edit(key, edits)?)).await?.1)
+    }
+
+    /// Watches for changes of prompts. Begin watching before asking for them, so that none is missed.
+    pub fn watch_prompts(&self) -> PromptsWatch {
+        PromptsWatch { changes: self.store().live() }
+    }
+}
+
+impl PromptsWatch {
+    /// The next change; `None` when the store is closed. Safe to cancel.
+    pub async fn next(&mut self) -> Option<PromptsChange> {
+        loop {
+            match self.changes.recv().await {
+                Ok(change) => {
+                    if let Some(key) = PromptKey::of(&change.key) {
+                        return Some(PromptsChange::One(key));
+                    }
+                }
+                Err(RecvError::Lagged(_)) => return Some(PromptsChange::All),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}

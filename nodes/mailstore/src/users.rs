@@ -1,0 +1,361 @@
+//! Many users at once: what a table would change, and changing it.
+//!
+//! A table is judged as a whole before anything is changed, then written in groups: one commit, one sync and one
+//! acknowledgement of the peer for a hundred users. PINs of the next groups are hashed meanwhile, on as many threads as
+//! may hash at once; whoever signs in takes turns with them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::{sync::mpsc, task::JoinSet};
+use twinbox_ids::{MailboxId, Pii};
+use twinbox_mailbox::{
+    Class, Mailbox, MailboxChange, NewMailbox, Number, RowProblem, UserRow, claim, holder,
+    pin::{PinRecord, typable},
+    schema,
+};
+use twinbox_replication_core::Edit;
+
+use crate::{Acknowledgement, MailError, Mailstore, PinError, mailboxes::mailbox_in, pins::hashes, work::aside};
+
+/// Users in one commit: about 250 changes, which a peer confirms well within its time.
+const GROUP: usize = 128;
+
+/// Groups whose PINs are hashed before they are written.
+const AHEAD: usize = 2;
+
+/// What to do with a PIN that the rules refuse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WeakPins {
+    /// The table is wrong.
+    #[default]
+    Refuse,
+    /// The user comes without a PIN, and is named.
+    LeaveOut,
+    /// It is taken, and must be changed at the first sign-in.
+    Accept,
+}
+
+/// How a table of users is to be taken.
+#[derive(Debug, Clone)]
+pub struct UserImport {
+    /// What new users have where the table says nothing; its number, name and PIN do not count.
+    pub usual: NewMailbox,
+    /// First PINs need not be changed.
+    pub keep_pins: bool,
+    /// PINs that are too easy.
+    pub weak_pins: WeakPins,
+}
+
+/// What a table would change of one user.
+#[derive(Debug, Clone)]
+pub struct PlannedUser {
+    /// The line of the table.
+    pub line: u64,
+    /// The mailbox number.
+    pub number: Number,
+    /// It is there already.
+    pub known: bool,
+    /// What would be set, in words for the administrator; empty: nothing. Names are among them.
+    pub changes: Pii<Vec<String>>,
+    /// Its PIN is too easy and is left out.
+    pub without_pin: bool,
+    action: Action,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Create { new: Box<NewMailbox> },
+    Change { id: MailboxId, edits: Vec<Edit>, pin: Option<(Pii<String>, bool)> },
+}
+
+/// What a table would change.
+#[derive(Debug, Clone, Default)]
+pub struct UserPlan {
+    /// By line.
+    pub users: Vec<PlannedUser>,
+}
+
+/// What a table has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Users made.
+    pub created: u64,
+    /// Users changed.
+    pub changed: u64,
+    /// Users that were as the table says.
+    pub unchanged: u64,
+    /// Groups that are on this disk only, because no peer answered (rule A3).
+    pub groups_alone: u64,
+    /// Groups that are on two disks.
+    pub groups_on_two: u64,
+    /// Lines whose number was taken, or whose user was removed, since the plan.
+    pub missed: Vec<u64>,
+}
+
+/// An action whose PIN is hashed.
+enum Ready {
+    Create { line: u64, id: MailboxId, number: Number, edits: Vec<Edit> },
+    Change { line: u64, id: MailboxId, edits: Vec<Edit> },
+}
+
+impl Mailstore {
+    /// Judges a table of users against what there is; the error is all that is wrong with it. Changes nothing.
+    pub async fn plan_users(
+        &self,
+        rows: Vec<UserRow>,
+        how: &UserImport,
+    ) -> Result<Result<UserPlan, Vec<RowProblem>>, MailError> {
+        let classes: HashMap<String, Class> =
+            self.classes().await?.into_iter().filter(|c| !c.name_lost).map(|c| (c.name.clone(), c)).collect();
+        let (mailstore, how) = (self.clone(), how.clone());
+        aside(move || {
+            let (mut plan, mut problems) = (UserPlan::default(), Vec::new());
+            for row in rows {
+                plan.users.extend(mailstore.plan_user(row, &how, &classes, &mut problems)?);
+            }
+            Ok(if problems.is_empty() { Ok(plan) } else { Err(problems) })
+        })
+        .await?
+    }
+
+    fn plan_user(
+        &self,
+        row: UserRow,
+        how: &UserImport,
+        classes: &HashMap<String, Class>,
+        problems: &mut Vec<RowProblem>,
+    ) -> Result<Option<PlannedUser>, MailError> {
+        let found = self.find_now(&row.number)?;
+        let class = match &row.class {
+            None => found.as_ref().map_or(how.usual.class, |mailbox| mailbox.class),
+            Some(None) => None,
+            Some(Some(name)) => match classes.get(&name.to_ascii_lowercase()) {
+                Some(class) => Some(class.id).filter(|id| *id != Class::DEFAULT),
+                None => {
+                    let error = MailError::NoClass { name: name.clone() };
+                    problems.push(RowProblem::new(row.line, format!("cos: {error}")));
+                    return Ok(None);
+                }
+            },
+        };
+        // Who has a PIN keeps it: it may be the owner's own by now.
+        let wanted = row.pin.clone().filter(|_| found.as_ref().is_none_or(|mailbox| mailbox.pin.is_none()));
+        let (mut pin, mut without_pin) = (None, false);
+        if let Some(wanted) = wanted {
+            match self.accepts(&wanted, row.number.as_str(), &self.class_rules(class)?) {
+                Ok(()) => pin = Some((wanted, !how.keep_pins)),
+                Err(_) if how.weak_pins == WeakPins::Accept && typable(wanted.reveal(), 1).is_ok() => {
+                    pin = Some((wanted, true));
+                }
+                Err(error) if how.weak_pins == WeakPins::Refuse => {
+                    problems.push(RowProblem::new(row.line, format!("pin: {error}")));
+                    return Ok(None);
+                }
+                Err(_) => without_pin = true,
+            }
+        }
+        Ok(Some(match found {
+            None => created(row, how, class, pin, without_pin),
+            Some(mailbox) => changed(row, &mailbox, class, pin, without_pin),
+        }))
+    }
+
+    /// Does what a plan says. `progress` hears how many users are done; it may be called from any thread.
+    pub async fn import_users(
+        &self,
+        plan: UserPlan,
+        progress: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Result<Imported, PinError> {
+        let mut imported = Imported::default();
+        let (due, same): (Vec<_>, Vec<_>) =
+            plan.users.into_iter().partition(|user| !user.changes.reveal().is_empty());
+        imported.unchanged = same.len() as u64;
+        let (sender, mut groups) = mpsc::channel(AHEAD);
+        let hashing = tokio::spawn({
+            let mailstore = self.clone();
+            async move {
+                let mut due = due.into_iter().peekable();
+                while due.peek().is_some() {
+                    let group = mailstore.hash_all(due.by_ref().take(GROUP).collect()).await?;
+                    if sender.send(group).await.is_err() {
+                        break;
+                    }
+                }
+                Ok::<_, PinError>(())
+            }
+        });
+        let mut done = imported.unchanged;
+        while let Some(group) = groups.recv().await {
+            done += group.len() as u64;
+            self.write_group(group, &mut imported).await?;
+            progress(done);
+        }
+        hashing.await.map_err(|_| MailError::Ending)??;
+        Ok(imported)
+    }
+
+    /// Hashes the PINs of a group, several at a time.
+    async fn hash_all(&self, group: Vec<PlannedUser>) -> Result<Vec<Ready>, PinError> {
+        let count = group.len();
+        let queue = Arc::new(std::sync::Mutex::new(group.into_iter().enumerate()));
+        let mut workers = JoinSet::new();
+        for _ in 0..hashes().min(count) {
+            let (mailstore, queue) = (self.clone(), queue.clone());
+            workers.spawn(async move {
+                let mut ready = Vec::new();
+                loop {
+                    let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                    let Some((at, user)) = next else { return Ok::<_, PinError>(ready) };
+                    ready.push((at, mailstore.ready(user).await?));
+                }
+            });
+        }
+        let mut all = Vec::with_capacity(count);
+        while let Some(ready) = workers.join_next().await {
+            all.extend(ready.map_err(|_| MailError::Ending)??);
+        }
+        all.sort_by_key(|(at, _)| *at);
+        Ok(all.into_iter().map(|(_, ready)| ready).collect())
+    }
+
+    async fn ready(&self, user: PlannedUser) -> Result<Ready, PinError> {
+        let PlannedUser { line, number, action, .. } = user;
+        Ok(match action {
+            Action::Create { new } => {
+                let pin = match &new.pin {
+                    Some(pin) => Some(self.hash(pin, new.must_change).await?),
+                    None => None,
+                };
+                let edits = new.edits(&number, pin.as_ref(), twinbox_clock::wall());
+                Ready::Create { line, id: MailboxId::random(), number, edits }
+            }
+            Action::Change { id, mut edits, pin } => {
+                if let Some((pin, must_change)) = pin {
+                    let pin: PinRecord = self.hash(&pin, must_change).await?;
+                    edits.extend(MailboxChange::Pin(pin).edits());
+                }
+                Ready::Change { line, id, edits }
+            }
+        })
+    }
+
+    async fn write_group(&self, group: Vec<Ready>, imported: &mut Imported) -> Result<(), MailError> {
+        let ((created, changed, missed), acknowledgement) = self
+            .commit(move |draft| {
+                let (mut created, mut changed, mut missed) = (0, 0, Vec::new());
+                for ready in group {
+                    match ready {
+                        Ready::Create { line, id, number, edits } => {
+                            let key = schema::number_key(&number);
+                            if draft.get(&key)?.as_ref().and_then(holder).is_some() {
+                                missed.push(line);
+                                continue;
+                            }
+                            draft.edit(key, claim(id))?;
+                            draft.edit(schema::mailbox_key(id), edits)?;
+                            created += 1;
+                        }
+                        Ready::Change { line, id, edits } => match mailbox_in(draft, id) {
+                            Ok(_) => {
+                                draft.edit(schema::mailbox_key(id), edits)?;
+                                changed += 1;
+                            }
+                            Err(MailError::NoMailbox(_)) => missed.push(line),
+                            Err(error) => return Err(error),
+                        },
+                    }
+                }
+                Ok((created, changed, missed))
+            })
+            .await?;
+        imported.created += created;
+        imported.changed += changed;
+        imported.missed.extend(missed);
+        match acknowledgement {
+            Acknowledgement::OnTwo { .. } => imported.groups_on_two += 1,
+            Acknowledgement::Alone => imported.groups_alone += 1,
+        }
+        Ok(())
+    }
+}
+
+fn created(
+    row: UserRow,
+    how: &UserImport,
+    class: Option<twinbox_ids::ClassId>,
+    pin: Option<(Pii<String>, bool)>,
+    without_pin: bool,
+) -> PlannedUser {
+    let usual = how.usual.clone();
+    let (pin, must_change) = pin.map_or((None, true), |(pin, must_change)| (Some(pin), must_change));
+    let mut changes = vec![match (&pin, must_change) {
+        (None, _) => "no PIN: nobody can sign in".to_owned(),
+        (Some(_), true) => "first PIN, to be changed".to_owned(),
+        (Some(_), false) => "PIN".to_owned(),
+    }];
+    let name = row.name.unwrap_or_default();
+    changes.extend((!name.reveal().is_empty()).then(|| format!("name {}", name.reveal())));
+    changes.extend(row.timezone.as_ref().map(|zone| format!("time zone {zone}")));
+    changes.extend(row.class.iter().flatten().map(|class| format!("cos {class}")));
+    let new = NewMailbox {
+        number: row.number.as_str().to_owned(),
+        name,
+        pin,
+        must_change,
+        timezone: row.timezone.unwrap_or(usual.timezone),
+        language: row.language.unwrap_or(usual.language),
+        quota: usual.quota,
+        operator: row.operator.unwrap_or(usual.operator),
+        class,
+    };
+    PlannedUser {
+        line: row.line,
+        number: row.number,
+        known: false,
+        changes: Pii::new(changes),
+        without_pin,
+        action: Action::Create { new: Box::new(new) },
+    }
+}
+
+fn changed(
+    row: UserRow,
+    mailbox: &Mailbox,
+    class: Option<twinbox_ids::ClassId>,
+    pin: Option<(Pii<String>, bool)>,
+    without_pin: bool,
+) -> PlannedUser {
+    let (mut changes, mut edits) = (Vec::new(), Vec::new());
+    let mut set = |words: String, change: MailboxChange| {
+        changes.push(words);
+        edits.extend(change.edits());
+    };
+    if let Some(name) = row.name.filter(|name| *name != mailbox.name) {
+        set(format!("name {}", name.reveal()), MailboxChange::Name(name));
+    }
+    if let Some(zone) = row.timezone.filter(|zone| *zone != mailbox.timezone) {
+        set(format!("time zone {zone}"), MailboxChange::Timezone(zone));
+    }
+    if let Some(language) = row.language.filter(|language| *language != mailbox.language) {
+        set(format!("language {language}"), MailboxChange::Language(language));
+    }
+    if let Some(operator) = row.operator.filter(|operator| *operator != mailbox.operator) {
+        let words = operator.as_deref().unwrap_or("nowhere");
+        set(format!("operator {words}"), MailboxChange::Operator(operator));
+    }
+    if class != mailbox.class {
+        let words = row.class.flatten().unwrap_or_else(|| Class::DEFAULT_NAME.to_owned());
+        set(format!("cos {words}"), MailboxChange::Class(class));
+    }
+    if pin.is_some() {
+        changes.push("PIN".to_owned());
+    }
+    PlannedUser {
+        line: row.line,
+        number: row.number,
+        known: true,
+        changes: Pii::new(changes),
+        without_pin,
+        action: Action::Change { id: mailbox.id, edits, pin },
+    }
+}

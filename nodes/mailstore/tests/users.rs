@@ -1,0 +1,255 @@
+//! Tables of users, messages of another system, classes of service and prompts.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Node, audio, eventually, name, pair, pair_with};
+use tempfile::TempDir;
+use twinbox_clock::BootInstant;
+use twinbox_ids::{Pii, Timestamp};
+use twinbox_mailbox::{RowProblem, pin::HashCost, read_users, write_users};
+use twinbox_mailstore::{
+    Acknowledgement, Audio, ClassError, Codec, Folder, GreetingKind, Imported, ImportedMessage, Mark, NewMailbox,
+    Outcome, PinCheck, PinError, PromptKey, PromptsChange, Rule, UserImport, WeakPins,
+};
+
+fn how() -> UserImport {
+    UserImport {
+        usual: NewMailbox { pin: None, ..NewMailbox::new("", "") },
+        keep_pins: false,
+        weak_pins: WeakPins::Refuse,
+    }
+}
+
+async fn import(node: &Node, table: &str, how: &UserImport) -> Result<Imported, Vec<RowProblem>> {
+    let plan = node.mailstore.plan_users(read_users(table)?, how).await.expect("planned")?;
+    Ok(node.mailstore.import_users(plan, |_| {}).await.expect("imported"))
+}
+
+#[tokio::test]
+async fn a_table_is_taken_once_however_often_it_is_given() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    node.mailstore.add_class("sales", vec![]).await.unwrap();
+    let table = "number,name,pin,timezone,operator,cos\n\
+                 1001,Ada,284617,Europe/Berlin,0,Sales\n\
+                 1002,\"Bo, the second\",,,,\n";
+    let first = import(&node, table, &how()).await.unwrap();
+    assert_eq!((first.created, first.changed, first.unchanged), (2, 0, 0));
+    let ada = node.mailstore.find_by_number("1001").await.unwrap().unwrap();
+    assert_eq!((ada.name.reveal().as_str(), ada.timezone.as_str()), ("Ada", "Europe/Berlin"));
+    assert_eq!(node.mailstore.class_name_of(&ada).unwrap(), "sales");
+    assert_eq!(
+        node.mailstore.check_pin(ada.id, &Pii::new("284617".to_owned()), "").await.unwrap(),
+        PinCheck::Ok { must_change: true }
+    );
+    // The owner's own PIN stays, whatever the table says of the first one.
+    node.mailstore.set_pin(ada.id, &Pii::new("739528".to_owned())).await.unwrap();
+    let again = import(&node, table, &how()).await.unwrap();
+    assert_eq!((again.created, again.changed, again.unchanged), (0, 0, 2));
+    assert_eq!(
+        node.mailstore.check_pin(ada.id, &Pii::new("739528".to_owned()), "").await.unwrap(),
+        PinCheck::Ok { must_change: false }
+    );
+    // What differs is changed, what is not said stays, and a mailbox without a PIN gets its first.
+    let third = "number,name,pin,operator,cos\n1001,Ada L,,-,-\n1002,,602214,,\n";
+    let changed = import(&node, third, &how()).await.unwrap();
+    assert_eq!((changed.created, changed.changed, changed.unchanged), (0, 2, 0));
+    let ada = node.mailstore.find_by_number("1001").await.unwrap().unwrap();
+    assert_eq!((ada.name.reveal().as_str(), ada.timezone.as_str()), ("Ada L", "Europe/Berlin"));
+    assert_eq!((ada.operator, ada.class), (None, None));
+    // What is written is read back as no change.
+    let mailboxes = node.mailstore.mailboxes().await.unwrap();
+    let export = write_users(mailboxes.iter().map(|m| (m, node.mailstore.class_name_of(m).unwrap())));
+    let back = import(&node, &export, &how()).await.unwrap();
+    assert_eq!((back.created, back.changed, back.unchanged), (0, 0, 2), "{export}");
+}
+
+#[tokio::test]
+async fn a_table_with_anything_wrong_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let table = "number,name,pin,cos\n1001,Ada,284617,\n1002,Bo,1234,\n1003,Cy,602214,gold\n";
+    let problems = import(&node, table, &how()).await.unwrap_err();
+    assert_eq!(problems.iter().map(|p| p.line).collect::<Vec<_>>(), [3, 4], "{problems:?}");
+    assert!(problems[0].what.contains("sequence") && problems[1].what.contains("gold"), "{problems:?}");
+    assert!(node.mailstore.mailboxes().await.unwrap().is_empty());
+    // A PIN that is too easy can be left out, or taken to be changed at once.
+    let table = "number,pin\n1002,1234\n";
+    let left_out = UserImport { weak_pins: WeakPins::LeaveOut, ..how() };
+    let plan = node.mailstore.plan_users(read_users(table).unwrap(), &left_out).await;
+    assert!(plan.unwrap().unwrap().users[0].without_pin);
+    import(&node, table, &UserImport { weak_pins: WeakPins::Accept, keep_pins: true, ..how() }).await.unwrap();
+    let bo = node.mailstore.find_by_number("1002").await.unwrap().unwrap();
+    assert!(bo.pin.is_some_and(|pin| pin.must_change && pin.verify("1234")));
+}
+
+/// `TWINBOX_IMPORT_USERS=20000` makes it the stated size; the time is printed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_users_come_in_groups_to_both_nodes() {
+    let count: u32 = std::env::var("TWINBOX_IMPORT_USERS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let pins = std::env::var_os("TWINBOX_IMPORT_WITHOUT_PINS").is_none();
+    let dir = TempDir::new().unwrap();
+    let cheap = HashCost { memory_kib: 1_024, passes: 1 };
+    let (a, b) = pair_with(dir.path(), |settings| settings.pin_cost = cheap).await;
+    let mut table = "number,name,pin,timezone\n".to_owned();
+    for n in 0..count {
+        let pin = if pins { format!("{}", 284_617 + n) } else { String::new() };
+        table += &format!("{},User {n},{pin},Europe/Berlin\n", 100_000 + n);
+    }
+    // Sequences and repetitions are among them: they are taken, to be changed.
+    let how = UserImport { weak_pins: WeakPins::Accept, ..how() };
+    let began = BootInstant::now();
+    let imported = import(&a, &table, &how).await.unwrap();
+    let took = began.elapsed();
+    println!("{count} users, PINs {pins}: {took:.1?}, {imported:?}");
+    assert_eq!(imported.created, u64::from(count));
+    // Hundreds of users to a commit, each of them on two disks.
+    assert_eq!(imported.groups_on_two + imported.groups_alone, u64::from(count.div_ceil(128)));
+    let last = (100_000 + count - 1).to_string();
+    if imported.groups_alone == 0 {
+        assert!(b.mailstore.find_by_number(&last).await.unwrap().is_some());
+    }
+    eventually("all are on b", async || b.mailstore.mailboxes().await.unwrap().len() == count as usize).await;
+    let began = BootInstant::now();
+    assert_eq!(import(&b, &table, &how).await.unwrap().unchanged, u64::from(count));
+    println!("again, on the other node: {:.1?}", began.elapsed());
+    assert!(took < Duration::from_secs(600));
+}
+
+#[tokio::test]
+async fn a_message_of_another_system_is_taken_once_and_then_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let mailbox = a.mailbox().await.id;
+    let message = |n: u64, folder| ImportedMessage {
+        mailbox,
+        received: Timestamp(1_763_625_600_000 + n),
+        caller: Some(Pii::new("5550100".to_owned())),
+        caller_name: Some(Pii::new("Ada".to_owned())),
+        folder,
+        cause: String::new(),
+        audio: Audio { codec: Codec::Pcmu, bytes: audio(1_500).into() },
+    };
+    let folders = [Folder::New, Folder::Heard, Folder::Saved];
+    let mut ids = Vec::new();
+    for (n, folder) in folders.into_iter().enumerate() {
+        let (id, outcome) = a.mailstore.import_message(message(n as u64, folder)).await.unwrap();
+        assert_eq!(outcome, Outcome::Taken(Acknowledgement::OnTwo { peer: name("b") }));
+        ids.push(id);
+    }
+    let there = b.mailstore.messages(mailbox).await.unwrap();
+    assert_eq!(
+        there.iter().map(|m| (m.id, m.folder)).collect::<Vec<_>>(),
+        ids.iter().copied().zip(folders).collect::<Vec<_>>()
+    );
+    assert_eq!(there.iter().map(|m| m.uid).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    assert_eq!(there[0].length_ms, 1_500);
+    // What its owner did since stays, on whichever node it is imported again, wherever it lay the second time.
+    b.mailstore.mark(mailbox, ids[0], Mark::Saved).await.unwrap();
+    b.mailstore.mark(mailbox, ids[1], Mark::Deleted).await.unwrap();
+    for (n, id) in ids.iter().enumerate() {
+        let (again, outcome) = b.mailstore.import_message(message(n as u64, Folder::Heard)).await.unwrap();
+        assert_eq!((again, outcome), (*id, Outcome::Known));
+    }
+    let after = a.mailstore.messages(mailbox).await.unwrap();
+    assert_eq!(after.len(), 3);
+    assert_eq!((after[0].folder, after[1].deleted), (Folder::Saved, true));
+
+    let hello = || Audio { codec: Codec::Pcma, bytes: audio(900).into() };
+    let other = || Audio { codec: Codec::Pcma, bytes: audio(700).into() };
+    let kind = GreetingKind::Busy;
+    assert!(matches!(a.mailstore.import_greeting(mailbox, kind, hello()).await.unwrap(), Outcome::Taken(_)));
+    assert_eq!(b.mailstore.import_greeting(mailbox, kind, hello()).await.unwrap(), Outcome::Known);
+    assert_eq!(b.mailstore.import_greeting(mailbox, kind, other()).await.unwrap(), Outcome::Kept);
+    assert_eq!(b.mailstore.greeting(mailbox, kind).await.unwrap(), Some(hello()));
+}
+
+#[tokio::test]
+async fn a_class_of_service_rules_its_mailboxes_on_both_nodes() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let mailbox = a.mailbox().await;
+    assert_eq!(b.mailstore.rules(&mailbox).unwrap().max_message_ms(), None);
+    a.mailstore
+        .change_class("default", vec![(Rule::MessageSeconds, Some(60)), (Rule::PinTries, Some(5))])
+        .await
+        .unwrap();
+    a.mailstore
+        .add_class(
+            "Strict",
+            vec![(Rule::MessageSeconds, Some(20)), (Rule::Messages, Some(1)), (Rule::PinLength, Some(8))],
+        )
+        .await
+        .unwrap();
+    assert!(matches!(b.mailstore.add_class("strict", vec![]).await, Err(ClassError::Taken { .. })));
+    assert!(matches!(b.mailstore.remove_class("default").await, Err(ClassError::Default)));
+    let strict = b.mailstore.find_class("strict").await.unwrap();
+    assert_eq!(b.mailstore.rules(&mailbox).unwrap().max_message_ms(), Some(60_000));
+    b.mailstore.change(mailbox.id, twinbox_mailstore::MailboxChange::Class(Some(strict.id))).await.unwrap();
+
+    let mailbox = a.mailstore.get(mailbox.id).await.unwrap().unwrap();
+    let rules = a.mailstore.rules(&mailbox).unwrap();
+    assert_eq!((rules.max_message_ms(), rules.get(Rule::PinTries)), (Some(20_000), Some(5)));
+    assert!(!a.mailstore.is_full(&mailbox).await.unwrap());
+    a.leave(mailbox.id, &audio(1_500)).await;
+    assert!(a.mailstore.is_full(&mailbox).await.unwrap());
+    let short = a.mailstore.set_pin(mailbox.id, &Pii::new("739528".to_owned())).await;
+    assert!(matches!(short, Err(PinError::Refused(_))), "{short:?}");
+    assert!(matches!(a.mailstore.remove_class("strict").await, Err(ClassError::InUse { count: 1, .. })));
+
+    // Total length, easy PINs, and signing in.
+    let rules = vec![
+        (Rule::Messages, None),
+        (Rule::TotalMinutes, Some(1)),
+        (Rule::PinLength, None),
+        (Rule::EasyPins, Some(1)),
+    ];
+    a.mailstore.change_class("strict", rules).await.unwrap();
+    assert!(!b.mailstore.is_full(&mailbox).await.unwrap());
+    a.leave(mailbox.id, &audio(59_000)).await;
+    assert!(b.mailstore.is_full(&mailbox).await.unwrap());
+    let easy = Pii::new("1111".to_owned());
+    b.mailstore.set_pin(mailbox.id, &easy).await.unwrap();
+    assert!(matches!(a.mailstore.check_pin(mailbox.id, &easy, "").await.unwrap(), PinCheck::Ok { .. }));
+    a.mailstore.change_class("strict", vec![(Rule::SignIn, Some(0))]).await.unwrap();
+    assert_eq!(b.mailstore.check_pin(mailbox.id, &easy, "").await.unwrap(), PinCheck::Wrong);
+
+    a.mailstore.change(mailbox.id, twinbox_mailstore::MailboxChange::Class(None)).await.unwrap();
+    b.mailstore.remove_class("strict").await.unwrap();
+    assert!(a.mailstore.find_class("strict").await.is_err());
+    a.mailstore.add_class("strict", vec![]).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_classes_of_one_name_the_earlier_has_it() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let (first, _) = a.mailstore.add_class("sales", vec![(Rule::Messages, Some(1))]).await.unwrap();
+    b.mailstore.add_class("sales", vec![(Rule::Messages, Some(2))]).await.unwrap();
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        assert_eq!(node.mailstore.find_class("sales").await.unwrap().id, first);
+        let lost: Vec<bool> = node.mailstore.classes().await.unwrap().iter().map(|c| c.name_lost).collect();
+        assert_eq!(lost.iter().filter(|lost| **lost).count(), 1, "{lost:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_set_on_one_node_is_told_on_the_other() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let key = PromptKey::new("en", "vm-intro").unwrap();
+    let mut watch = b.mailstore.watch_prompts();
+    let wav = bytes::Bytes::from(vec![7; 1_000]);
+    let acknowledged = a.mailstore.set_custom_prompt(&key, Some(wav.clone())).await.unwrap();
+    assert_eq!(acknowledged, Acknowledgement::OnTwo { peer: name("b") });
+    assert_eq!(watch.next().await, Some(PromptsChange::One(key.clone())));
+    assert_eq!(b.mailstore.custom_prompt(&key).await.unwrap(), Some(wav));
+    assert_eq!(b.mailstore.custom_prompts().await.unwrap().len(), 1);
+    b.mailstore.set_custom_prompt(&key, None).await.unwrap();
+    assert_eq!(a.mailstore.custom_prompt(&key).await.unwrap(), None);
+    assert!(a.mailstore.custom_prompts().await.unwrap().is_empty());
+}

@@ -1,0 +1,127 @@
+//! The newcomer's side of the handshake: it has no certificate, and knows of the cluster what its token says.
+
+use std::{io, sync::Arc};
+
+use ring::digest::{SHA256, digest};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use twinbox_ids::NodeName;
+
+use crate::{
+    JoinToken,
+    identity::{HANDSHAKE, provider, roots},
+    name,
+};
+
+/// What newcomers speak, by ALPN: it decides which door a connection comes to.
+pub(crate) const JOIN_PROTOCOL: &[u8] = b"twinbox-join/1";
+
+/// The member does not show the authority whose fingerprint the token has.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not of the cluster that made the token: the authority's fingerprint differs")]
+pub struct Unverified;
+
+/// SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` shows it.
+pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
+    fingerprint
+}
+
+/// Connects to a member's join door. The member must show a certificate for its name that the authority of the token
+/// signed; nothing is said before.
+pub async fn connect(token: &JoinToken, member: &NodeName, address: &str) -> io::Result<TlsStream<TcpStream>> {
+    let verifier = Arc::new(ByFingerprint { fingerprint: token.fingerprint });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![JOIN_PROTOCOL.to_vec()];
+    let server = ServerName::try_from(name::dns_name(token.cluster, member)).map_err(io::Error::other)?;
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(Arc::new(config)).connect(server, stream).await
+    };
+    timeout(HANDSHAKE, connecting).await?
+}
+
+/// Takes a server whose chain ends in the authority with this fingerprint, by the usual rules.
+#[derive(Debug)]
+struct ByFingerprint {
+    fingerprint: [u8; 32],
+}
+
+impl ServerCertVerifier for ByFingerprint {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let authority = intermediates.iter().find(|shown| fingerprint(shown) == self.fingerprint);
+        let unverified = || Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Unverified))));
+        let authority = authority.ok_or_else(unverified)?;
+        let roots = roots(authority.clone().into_owned())?;
+        let usual = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+        let usual = usual.map_err(|e| Error::General(e.to_string()))?;
+        usual.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why a member would not be talked to, or would not talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinObstacle {
+    /// It shows another authority than the token's.
+    OtherAuthority,
+    /// It expects no newcomer.
+    DoorClosed,
+}
+
+impl JoinObstacle {
+    /// What stood in the way, if it is known; from an error of [`connect`].
+    pub fn of(error: &io::Error) -> Option<Self> {
+        match error.get_ref()?.downcast_ref::<Error>()? {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(other))) if other.is::<Unverified>() => {
+                Some(Self::OtherAuthority)
+            }
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(Self::DoorClosed),
+            _ => None,
+        }
+    }
+}

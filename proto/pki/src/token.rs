@@ -1,0 +1,117 @@
+//! A join token: what a newcomer must know of a cluster, and the secret that lets it in once.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
+use twinbox_ids::{ClusterId, NodeName, Timestamp};
+
+use crate::{MemberKind, PkiError, newcomer::fingerprint};
+
+/// What every token begins with, so that people and programs know one when they see it.
+const PREFIX: &str = "twinbox1-";
+/// Bytes at the end that tell a mistyped or cut token.
+const CHECK: usize = 4;
+
+/// Lets one newcomer in, once. Whoever has it until then can join: it is a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// SHA-256 of the authority's certificate.
+    pub fingerprint: [u8; 32],
+    /// A witness; else a node.
+    pub witness: bool,
+    /// When it ends, by the clock of the member that made it. The leader's clock decides.
+    pub expires: Timestamp,
+    /// Members that let newcomers in, and where they are reached (`host:port`).
+    pub members: Vec<(NodeName, String)>,
+    secret: [u8; 32],
+}
+
+/// A text is no join token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It does not begin as one.
+    #[error("this is no join token: one begins with '{PREFIX}'; 'twinbox cluster token' on a node makes one")]
+    NotOne,
+    /// Something is missing or mistyped.
+    #[error(
+        "the join token is damaged: copy it whole, without line breaks, or make another with 'twinbox cluster token'"
+    )]
+    Damaged,
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinToken(for {})", self.cluster)
+    }
+}
+
+impl JoinToken {
+    /// A new token of the cluster whose authority has the certificate `ca_pem`.
+    pub fn new(
+        cluster: ClusterId,
+        ca_pem: &str,
+        kind: MemberKind,
+        expires: Timestamp,
+        members: Vec<(NodeName, String)>,
+    ) -> Result<Self, PkiError> {
+        let failed = |detail: String| PkiError::Make { what: "join token", detail };
+        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|e| failed(e.to_string()))?;
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| failed("no random numbers".to_owned()))?;
+        let witness = kind == MemberKind::Witness;
+        Ok(Self { cluster, fingerprint: fingerprint(&ca), witness, expires, members, secret })
+    }
+
+    /// Node or witness.
+    pub fn kind(&self) -> MemberKind {
+        if self.witness { MemberKind::Witness } else { MemberKind::Node }
+    }
+
+    /// What the cluster remembers of it: who knows this cannot join with it.
+    pub fn hash(&self) -> [u8; 32] {
+        Self::hash_of(&self.secret)
+    }
+
+    /// The hash of a secret that was shown.
+    pub fn hash_of(secret: &[u8; 32]) -> [u8; 32] {
+        blake3::derive_key("twinbox join token v1", secret)
+    }
+
+    /// What is shown to a member whose certificate was verified, and to nobody else.
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
+    /// Whether this PEM is the authority that the token speaks of.
+    pub fn vouches_for(&self, ca_pem: &str) -> bool {
+        CertificateDer::from_pem_slice(ca_pem.as_bytes()).is_ok_and(|ca| fingerprint(&ca) == self.fingerprint)
+    }
+}
+
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = postcard::to_stdvec(self).map_err(|_| fmt::Error)?;
+        let check = blake3::hash(&bytes);
+        bytes.extend_from_slice(&check.as_bytes()[..CHECK]);
+        write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let body = text.trim().strip_prefix(PREFIX).ok_or(TokenError::NotOne)?;
+        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError::Damaged)?;
+        let (body, check) = bytes.split_last_chunk::<CHECK>().ok_or(TokenError::Damaged)?;
+        if blake3::hash(body).as_bytes()[..CHECK] != check[..] {
+            return Err(TokenError::Damaged);
+        }
+        postcard::from_bytes(body).map_err(|_| TokenError::Damaged)
+    }
+}

@@ -1,0 +1,146 @@
+//! Join tokens: one use each, within their time, for a free name and address.
+
+use twinbox_ids::NodeName;
+use twinbox_roles_core::{Command, MemberKind, Order, OrderId, Outcome, Refusal, State};
+
+const T0: u64 = 1_700_000_000_000;
+const HOUR: u64 = 3_600_000;
+const SECRET: [u8; 32] = [7; 32];
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+struct World {
+    state: State,
+    orders: u128,
+}
+
+impl World {
+    /// Node `a` at `10.0.0.1:7070`.
+    fn new() -> Self {
+        let mut world = Self { state: State::default(), orders: 0 };
+        world.admit("a", MemberKind::Node, "10.0.0.1:7070");
+        world
+    }
+
+    fn admit(&mut self, who: &str, kind: MemberKind, address: &str) {
+        let raft_id = u64::from(who.as_bytes()[0]);
+        let admit = Command::Admit { name: name(who), kind, address: address.to_owned(), raft_id };
+        assert_eq!(self.state.apply(admit), Outcome::Done);
+    }
+
+    fn order(&mut self, order: Order) -> Outcome {
+        self.orders += 1;
+        self.state.apply(Command::Operate { id: OrderId(self.orders), order })
+    }
+
+    fn invite(&mut self, token: [u8; 32], kind: MemberKind, at_ms: u64) -> Outcome {
+        self.order(Order::Invite { token, kind, valid_ms: HOUR, at_ms: 0 }.at(at_ms))
+    }
+
+    fn redeem(&mut self, token: [u8; 32], who: &str, kind: MemberKind, address: &str, key: u8, at: u64) -> Outcome {
+        let (name, address, key) = (name(who), address.to_owned(), [key; 32]);
+        self.order(Order::Redeem { token, name, kind, address, key, at_ms: 0 }.at(at))
+    }
+}
+
+#[test]
+fn a_token_lets_one_newcomer_in_and_tells_the_second_who_was_first() {
+    let mut world = World::new();
+    assert_eq!(world.invite(SECRET, MemberKind::Node, T0), Outcome::Done);
+    assert_eq!(world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 1), Outcome::Done);
+    let second = world.redeem(SECRET, "c", MemberKind::Node, "10.0.0.3:7070", 2, T0 + 2);
+    assert_eq!(second, Outcome::Refused(Refusal::UsedToken { by: name("b") }));
+    // The same name with another key is somebody else.
+    let other_key = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 2, T0 + 2);
+    assert_eq!(other_key, Outcome::Refused(Refusal::UsedToken { by: name("b") }));
+    // The same newcomer, whose answer was lost, also after the end.
+    let again = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 2 * HOUR);
+    assert_eq!(again, Outcome::Unchanged);
+    let known: Vec<_> = world.state.known().map(|(name, ..)| name.as_str().to_owned()).collect();
+    assert_eq!(known, ["a", "b"]);
+    world.admit("b", MemberKind::Node, "10.0.0.2:7070");
+    assert!(world.state.invited.is_empty() && world.state.known().count() == 2);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let mut world = World::new();
+    world.admit("b", MemberKind::Node, "10.0.0.2:7070");
+    assert_eq!(world.invite(SECRET, MemberKind::Node, T0), Outcome::Done);
+    let witness = [8; 32];
+    assert_eq!(world.invite(witness, MemberKind::Witness, T0), Outcome::Done);
+    let (node, w) = (MemberKind::Node, MemberKind::Witness);
+    let address = "10.0.0.3:7070";
+    let cases = [
+        ([9; 32], "c", node, address, T0, Refusal::ForeignToken),
+        (SECRET, "c", node, address, T0 + HOUR, Refusal::ExpiredToken { seconds: 0 }),
+        (SECRET, "c", node, address, T0 + HOUR + 5_000, Refusal::ExpiredToken { seconds: 5 }),
+        (SECRET, "c", w, address, T0, Refusal::TokenKind { kind: node, wanted: w }),
+        (witness, "c", node, address, T0, Refusal::TokenKind { kind: w, wanted: node }),
+        (SECRET, "b", node, address, T0, Refusal::NameTaken { name: name("b") }),
+        (
+            SECRET,
+            "c",
+            node,
+            "10.0.0.2:7070",
+            T0,
+            Refusal::AddressTaken { by: name("b"), address: "10.0.0.2:7070".to_owned() },
+        ),
+        (SECRET, "c", node, "nowhere", T0, Refusal::BadAddress { address: "nowhere".to_owned() }),
+    ];
+    for (token, who, kind, address, at, refusal) in cases {
+        let (tokens, invited) = (world.state.tokens.clone(), world.state.invited.clone());
+        assert_eq!(world.redeem(token, who, kind, address, 1, at), Outcome::Refused(refusal));
+        assert_eq!((&tokens, &invited), (&world.state.tokens, &world.state.invited), "{who} {address}");
+    }
+    // After all of these it is good still.
+    assert_eq!(world.redeem(SECRET, "c", node, address, 1, T0 + HOUR - 1), Outcome::Done);
+    // Now there are three nodes.
+    let odd = world.redeem(witness, "w", w, "10.0.0.4:7070", 1, T0);
+    assert_eq!(odd, Outcome::Refused(Refusal::OddNodes { nodes: 3 }));
+}
+
+#[test]
+fn there_is_one_witness() {
+    let mut world = World::new();
+    world.admit("b", MemberKind::Node, "10.0.0.2:7070");
+    for token in [[1; 32], [2; 32]] {
+        assert_eq!(world.invite(token, MemberKind::Witness, T0), Outcome::Done);
+    }
+    assert_eq!(world.redeem([1; 32], "w", MemberKind::Witness, "10.0.0.3:7070", 1, T0), Outcome::Done);
+    let second = world.redeem([2; 32], "x", MemberKind::Witness, "10.0.0.4:7070", 1, T0);
+    assert_eq!(second, Outcome::Refused(Refusal::SecondWitness { by: name("w") }));
+}
+
+#[test]
+fn tokens_are_few_and_do_not_live_long() {
+    let mut world = World::new();
+    for valid_ms in [0, 999, 8 * 24 * HOUR, u64::MAX] {
+        let order = Order::Invite { token: SECRET, kind: MemberKind::Node, valid_ms, at_ms: T0 };
+        assert_eq!(world.order(order), Outcome::Refused(Refusal::TokenLife { days: 7 }));
+    }
+    for i in 0..100 {
+        assert_eq!(world.invite([i; 32], MemberKind::Node, T0 + u64::from(i)), Outcome::Done);
+    }
+    let one_more = world.invite([100; 32], MemberKind::Node, T0 + 100);
+    assert_eq!(one_more, Outcome::Refused(Refusal::TooManyTokens { count: 100 }));
+    // When the first has ended, it makes room.
+    assert_eq!(world.invite([100; 32], MemberKind::Node, T0 + HOUR), Outcome::Done);
+    assert!(!world.state.tokens.contains_key(&[0; 32]) && world.state.tokens.len() == 100);
+    // A week after the end nothing is left.
+    assert_eq!(world.invite([101; 32], MemberKind::Node, T0 + 9 * 24 * HOUR), Outcome::Done);
+    assert_eq!(world.state.tokens.len(), 1);
+}
+
+#[test]
+fn the_state_with_tokens_survives_a_snapshot_and_one_without_them_is_read() {
+    let mut world = World::new();
+    world.invite(SECRET, MemberKind::Node, T0);
+    world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0);
+    let json = serde_json::to_string(&world.state).unwrap();
+    assert_eq!(serde_json::from_str::<State>(&json).unwrap(), world.state);
+    let before = r#"{"members":{},"publisher":null,"duties":{},"generation":0,"number":0}"#;
+    assert_eq!(serde_json::from_str::<State>(before).unwrap(), State::default());
+}

@@ -1,0 +1,172 @@
+//! A cluster in containers: a compose file of `deploy/`, in a project and on networks of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Found, Loopback, Place, Speech,
+    g711::{self, Law},
+    wait_for,
+};
+
+/// A project that is gone, with its volumes, networks and image, when this is dropped.
+#[derive(Debug)]
+pub struct Compose {
+    file: PathBuf,
+    image: String,
+    project: String,
+    /// Third number of both networks.
+    block: u8,
+    _claim: Loopback,
+}
+
+impl Compose {
+    /// `docker-compose up -d` with this file and an image of its own.
+    pub fn up(file: &Path, image: &str) -> Self {
+        let claim = Loopback::claim();
+        let block = claim.place(1).ip.octets()[2];
+        let project = format!("twinboxtest{block}");
+        let compose = Self { file: file.to_owned(), image: image.to_owned(), project, block, _claim: claim };
+        // What an earlier test that was killed may have left.
+        let _ = compose.command(&["down", "--volumes"]).output();
+        compose.run(&["up", "-d"]);
+        compose
+    }
+
+    /// The machine itself, as the containers see it: where a PBX would be.
+    pub fn phones(&self) -> Place {
+        Place::here([10, 214, self.block, 1].into())
+    }
+
+    /// A node's address on the PBX's network, by its last number.
+    pub fn sip(&self, last: u8) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([10, 214, self.block, last], 5060))
+    }
+
+    /// A node's address on the cluster's network, by its last number.
+    pub fn inside(&self, last: u8) -> String {
+        format!("10.213.{}.{last}", self.block)
+    }
+
+    /// The name of one of the project's networks.
+    pub fn network(&self, name: &str) -> String {
+        format!("{}_{name}", self.project)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let standalone = Command::new("docker-compose").arg("version").output().is_ok_and(|o| o.status.success());
+        let mut command = Command::new(if standalone { "docker-compose" } else { "docker" });
+        if !standalone {
+            command.arg("compose");
+        }
+        command
+            .env("TWINBOX_IMAGE", &self.image)
+            .env("TWINBOX_CLUSTER_NET", format!("10.213.{}", self.block))
+            .env("TWINBOX_PBX_NET", format!("10.214.{}", self.block))
+            .args(["--project-name", &self.project, "--file"])
+            .arg(&self.file)
+            .args(arguments);
+        command
+    }
+
+    /// docker-compose with these arguments, which must succeed.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        succeed(self.command(arguments))
+    }
+
+    /// docker with these arguments, which must succeed; what it printed.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("docker");
+        command.args(arguments);
+        String::from_utf8_lossy(&succeed(command).stdout).trim().to_owned()
+    }
+
+    /// The id of a service's container.
+    pub fn container(&self, service: &str) -> String {
+        let (project, service) = (&self.project, format!("label=com.docker.compose.service={service}"));
+        let project = format!("label=com.docker.compose.project={project}");
+        let ids = self.docker(&["ps", "--all", "--quiet", "--filter", &project, "--filter", &service]);
+        ids.lines().next().unwrap_or_else(|| panic!("no container with {service}")).to_owned()
+    }
+
+    /// `twinbox` inside a service's container.
+    pub fn twinbox(&self, service: &str, arguments: &[&str]) -> Output {
+        twinbox_in(&self.container(service), arguments)
+    }
+
+    /// Waits until every member is in service, as this one sees it.
+    pub fn wait_in_service(&self, service: &str) {
+        self.twinbox(service, &["cluster", "status", "--wait", "in-service", "--timeout", "60"]);
+    }
+
+    /// Waits until the engine's health check says that a service's container is healthy.
+    pub fn wait_healthy(&self, service: &str) {
+        let container = self.container(service);
+        wait_for("the health check to say healthy", Duration::from_secs(60), || {
+            let health = self.docker(&["inspect", "--format", "{{.State.Health.Status}}", &container]);
+            assert_ne!(health, "unhealthy", "{service}");
+            (health == "healthy").then_some(())
+        });
+    }
+
+    /// The piece of `speech` that a message of this mailbox has, as this node has it; waits for it. All of the
+    /// message must be that piece, bit for bit.
+    pub fn wait_kept(&self, service: &str, mailbox: &str, speech: &Speech, spoken: usize) -> Found {
+        let container = self.container(service);
+        let mut others = std::collections::BTreeSet::new();
+        wait_for("the message to be there", Duration::from_secs(20), || {
+            let list = twinbox_in(&container, &["--json", "message", "list", mailbox]);
+            let list: Value = serde_json::from_slice(&list.stdout).expect("JSON");
+            list["messages"].as_array()?.iter().rev().find_map(|message| {
+                let id = message["id"].as_str()?;
+                if !others.insert(id.to_owned()) {
+                    return None;
+                }
+                let wav = twinbox_in(&container, &["message", "export", mailbox, id, "--output", "-"]).stdout;
+                let audio = g711::from_wav(&wav, Law::Mu).expect("a message is audio");
+                let found = speech.find_in(&audio, spoken)?;
+                assert_eq!(found.length, audio.len(), "all of the message is what was said, bit for bit");
+                Some(found)
+            })
+        })
+    }
+}
+
+fn twinbox_in(container: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new("docker");
+    command.args(["exec", container, "twinbox"]).args(arguments);
+    succeed(command)
+}
+
+fn succeed(mut command: Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        said(&output.stdout),
+        said(&output.stderr)
+    );
+    output
+}
+
+impl Drop for Compose {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(logs) = self.command(&["logs", "--no-color", "--tail", "40"]).output()
+        {
+            eprintln!("{}", String::from_utf8_lossy(&logs.stdout));
+        }
+        if std::env::var_os("TWINBOX_KEEP").is_none() {
+            let _ = self.command(&["kill"]).output();
+            let _ = self.command(&["down", "--volumes", "--timeout", "1"]).output();
+            let _ = Command::new("docker").args(["image", "rm", &self.image]).output();
+        }
+    }
+}

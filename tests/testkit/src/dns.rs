@@ -1,0 +1,120 @@
+//! A name server with a few names (RFC 1035): just enough to send a node somewhere.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::Place;
+
+/// What a name has.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// An address.
+    A(Ipv4Addr),
+    /// Priority, weight, port, host.
+    Srv(u16, u16, u16, String),
+}
+
+/// A running name server; dropping it ends it.
+pub struct NameServer {
+    address: SocketAddr,
+    asked: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NameServer {
+    /// Answers for these names (without a last dot, lower case) at `place` on this port, to be kept for a second.
+    pub fn start(place: &Place, port: u16, records: Vec<(String, Data)>) -> Self {
+        let socket = place.udp(port);
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout can be set");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        let (asked, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, told) = (asked.clone(), stop.clone());
+        let thread = Some(thread::spawn(move || {
+            let mut buffer = [0_u8; 4096];
+            while !told.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                count.fetch_add(1, Ordering::Relaxed);
+                if let Some(reply) = answer(&buffer[..length], &records) {
+                    let _ = socket.send_to(&reply, from);
+                }
+            }
+        }));
+        Self { address, asked, stop, thread }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The labels of a name.
+fn encode(name: &str) -> Vec<u8> {
+    let labels = name.split('.').filter(|l| !l.is_empty());
+    let mut bytes: Vec<u8> = labels.flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat()).collect();
+    bytes.push(0);
+    bytes
+}
+
+fn answer(query: &[u8], records: &[(String, Data)]) -> Option<Vec<u8>> {
+    let (mut at, mut labels) = (12, Vec::new());
+    loop {
+        let length = usize::from(*query.get(at)?);
+        at += 1;
+        if length == 0 {
+            break;
+        }
+        labels.push(String::from_utf8_lossy(query.get(at..at + length)?).to_ascii_lowercase());
+        at += length;
+    }
+    let (name, kind) = (labels.join("."), u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]));
+    let known = records.iter().any(|(n, _)| *n == name);
+    let found: Vec<Vec<u8>> = records
+        .iter()
+        .filter(|(n, _)| *n == name)
+        .filter_map(|(_, data)| match (kind, data) {
+            (1, Data::A(ip)) => Some(ip.octets().to_vec()),
+            (33, Data::Srv(priority, weight, port, host)) => {
+                let numbers = [priority, weight, port].map(|n| n.to_be_bytes()).concat();
+                Some([numbers, encode(host)].concat())
+            }
+            _ => None,
+        })
+        .collect();
+    let mut reply = query.get(..2)?.to_vec();
+    // An authoritative answer; 3: there is no such name.
+    reply.extend([0x84 | (query.get(2)? & 1), if known { 0x80 } else { 0x83 }, 0, 1]);
+    reply.extend((found.len() as u16).to_be_bytes());
+    reply.extend([0, 0, 0, 0]);
+    reply.extend(query.get(12..at + 4)?);
+    for data in found {
+        reply.extend([0xc0, 12]);
+        reply.extend(kind.to_be_bytes());
+        reply.extend([0, 1, 0, 0, 0, 1]);
+        reply.extend((data.len() as u16).to_be_bytes());
+        reply.extend(data);
+    }
+    Some(reply)
+}
