@@ -3,7 +3,8 @@
 use std::{error::Error, path::Path};
 
 /// One file per Rust module of `src/lib.rs`.
-const FILES: [&str; 4] = ["replication.proto", "roles.proto", "admin.proto", "join.proto"];
+const FILES: [&str; 6] =
+    ["replication.proto", "roles.proto", "admin.proto", "join.proto", "events.proto", "steering.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("proto");
@@ -17,7 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".twinbox")
         .type_attribute(".twinbox.admin.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.events.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.steering.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.Token", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.join.v1.AuthorityStatus", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.join.v1.RotationStatus", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.join.v1.MemberProgress", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.join.v1.OperatorStatus", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What administrators ask, on a Unix socket that only this user may open.
 
 mod provisioning;
+mod roles;
+mod services;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -14,17 +16,21 @@ use twinbox_mailbox::{Lights, Mailbox, NewMailbox, Quota};
 use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mark, Message, PinError};
 use twinbox_roles::{CommandError, DutyState, MemberKind};
 use twinbox_wire::admin::{
-    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest, HealthReply,
-    HealthRequest, MessageListReply, MessageRequest, NodeRequest, User, UserAddRequest, UserChanged, UserListReply,
-    UserListRequest, UserRequest, UserSetPinRequest,
+    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest,
+    MessageListReply, MessageRequest, NodeRequest, ServiceListReply, ServiceListRequest, ServiceRestartRequest,
+    User, UserAddRequest, UserChanged, UserListReply, UserListRequest, UserRequest, UserSetPinRequest,
     admin_server::{Admin, AdminServer},
 };
 
 use crate::{
-    AppError, alive,
+    AppError,
+    alarms::EventService,
+    certificates::Authorities,
+    health::Health,
     joining::{Host, Tokens},
     members::{NodeFacts, Others},
     node::Node,
+    operators::Operators,
 };
 
 /// Bytes of a WAV file in one message.
@@ -33,6 +39,7 @@ const PART: usize = 64 * 1024;
 /// Answers administrators.
 pub struct AdminService {
     node: Arc<Node>,
+    health: Arc<Health>,
     facts: Arc<NodeFacts>,
     others: Arc<Others>,
     host: Arc<Host>,
@@ -40,21 +47,38 @@ pub struct AdminService {
 
 impl AdminService {
     /// For this node.
-    pub fn new(node: Arc<Node>, facts: Arc<NodeFacts>, others: Arc<Others>, host: Arc<Host>) -> Self {
-        Self { node, facts, others, host }
+    pub fn new(
+        node: Arc<Node>,
+        health: Arc<Health>,
+        facts: Arc<NodeFacts>,
+        others: Arc<Others>,
+        host: Arc<Host>,
+    ) -> Self {
+        Self { node, health, facts, others, host }
     }
 
-    /// Serves on the socket until stopped; the socket is gone afterwards.
-    pub async fn serve(self, socket: AdminSocket, stop: CancellationToken) {
+    /// Serves on the socket, and to operators of other machines, until stopped; the socket is gone afterwards.
+    pub async fn serve(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
         let AdminSocket { listener, path } = socket;
         let provisioning = provisioning::Service::new(self.node.clone()).server();
         let tokens = Tokens::new(self.host.clone()).server();
-        let served = tonic::transport::Server::builder()
-            .add_service(provisioning)
+        let authorities = Authorities::new(self.host.clone()).server();
+        let steering = roles::Service::new(self.node.clone()).server();
+        let roles = self.node.roles.clone();
+        let events = EventService::new(self.node.alarms.clone(), self.node.config.alarms.channels()).server();
+        // The same for both; one that is added here is for operators of other machines, too.
+        let services = tonic::service::Routes::new(provisioning)
             .add_service(tokens)
-            .add_service(AdminServer::new(self))
+            .add_service(authorities)
+            .add_service(steering)
+            .add_service(events)
+            .add_service(AdminServer::new(self));
+        let elsewhere = tokio::spawn(operators.serve(services.clone(), roles, stop.clone()));
+        let served = tonic::transport::Server::builder()
+            .add_routes(services)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
             .await;
+        elsewhere.abort();
         if let Err(error) = served {
             error!(%error, "the administrators' socket has ended");
         }
@@ -169,21 +193,20 @@ impl Admin for AdminService {
             reason: view.reason.clone(),
             answered_by: self.node.name.to_string(),
             members,
+            feature_level: view.feature_level,
+            notes: roles::notes(&view),
         }))
     }
 
-    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthReply>, Status> {
-        Ok(Response::new(HealthReply {
-            not_alive: alive::why_not(&self.node.media).unwrap_or_default(),
-            not_ready: self.facts.why_not_ready().unwrap_or_default(),
-        }))
+    async fn service_list(
+        &self,
+        request: Request<ServiceListRequest>,
+    ) -> Result<Response<ServiceListReply>, Status> {
+        services::list(&self.node, &self.facts, &self.others, &request.into_inner().node).await
     }
 
-    async fn make_publisher(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
-        let node = node_name(&request)?;
-        self.node.roles.make_publisher(&node).await.map_err(command)?;
-        info!(%node, "made publisher by an administrator");
-        Ok(Response::new(Done {}))
+    async fn service_restart(&self, request: Request<ServiceRestartRequest>) -> Result<Response<Done>, Status> {
+        services::restart(&self.node, &self.health, &self.others, request.into_inner()).await
     }
 
     async fn activate(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
@@ -213,6 +236,7 @@ impl Admin for AdminService {
                     DutyState::Running => "running",
                     DutyState::Starting => "starting",
                     DutyState::Waiting => "waiting",
+                    DutyState::Failed => "failed",
                 }
                 .to_owned(),
                 reason: duty.reason.clone(),

@@ -1,47 +1,206 @@
-//! The health of a node's critical services: looked at, restarted where that helps, reported to the role manager.
+//! The health of a node's services: each asked in a task of its own, restarted where that helps, shown, and reported to
+//! the role manager, which moves duty and role.
+
+mod checks;
+mod cpu;
+mod probe;
+mod tally;
+mod ward;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
+use twinbox_alarms::{Code, Kind};
 use twinbox_clock::BootInstant;
-use twinbox_roles::{HealthReport, ServiceHealth, Status};
+use twinbox_roles::{HealthReport, MemberKind, ServiceHealth, Status};
 
 use crate::{
+    drift::Drift,
     lights::Lamps,
-    members::Others,
+    members::{NodeFacts, Others},
     node::Node,
-    restart::{Decision, Restarts},
+    selftest::SelfTests,
+    watchdog::Pulse,
 };
+
+use cpu::Load;
+pub use probe::Verdict;
+use probe::{Pace, Probe};
+pub use tally::{BOUNDS_US, Tally};
+use ward::Ward;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// A critical service as it was last seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What there is to know of a service beside how it does.
+struct About {
+    name: &'static str,
+    /// A node without it is no node in service: the role manager hears of it.
+    critical: bool,
+    /// A node without it cannot take calls.
+    carries_calls: bool,
+    /// How it is started again; `Err` says why it cannot be.
+    restart: Result<Restart, &'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restart {
+    Calls,
+    Notifier,
+}
+
+/// Every service, in the order in which people see them.
+const SERVICES: [About; 8] = [
+    About { name: "calls", critical: true, carries_calls: true, restart: Ok(Restart::Calls) },
+    About {
+        name: "media",
+        critical: true,
+        carries_calls: true,
+        restart: Err("its threads carry every call: drain the node ('twinbox cluster deactivate') and restart it"),
+    },
+    About {
+        name: "store",
+        critical: true,
+        carries_calls: true,
+        restart: Err(
+            "it is opened once in the life of a process (a failed disk is never written again): restart the node",
+        ),
+    },
+    About {
+        name: "replication",
+        critical: true,
+        carries_calls: false,
+        restart: Err("its streams begin anew by themselves: see 'twinbox cluster status' for the peer"),
+    },
+    About {
+        name: "space",
+        critical: true,
+        carries_calls: true,
+        restart: Err("free space on the data disk, or move node.data_dir"),
+    },
+    About { name: "notifier", critical: true, carries_calls: false, restart: Ok(Restart::Notifier) },
+    About {
+        name: "clock",
+        critical: false,
+        carries_calls: false,
+        restart: Err("synchronise the machine's clock (chrony, systemd-timesyncd)"),
+    },
+    About {
+        name: "cpu",
+        critical: false,
+        carries_calls: false,
+        restart: Err("give the machine or the container more, or find what uses it"),
+    },
+];
+
+/// A service as it was last seen.
+#[derive(Debug, Clone)]
 pub struct Service {
-    /// `calls`, `notifier`, `media`, `store` or `space`.
-    pub name: String,
+    /// One of the names of [`SERVICES`].
+    pub name: &'static str,
     /// It works.
     pub ok: bool,
-    /// In words.
+    /// In words, why not.
     pub detail: String,
     /// Local restarts since the process began.
     pub restarts: u32,
+    /// Since when it has been as well or as ill as it is.
+    pub since: BootInstant,
+    /// Why it failed last.
+    pub last_error: String,
+    /// The node is taken out of service for it.
+    pub critical: bool,
 }
 
-/// What was last seen.
-#[derive(Debug, Default)]
+/// What the role manager weighs when it looks for a better place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// Processor in use over the last minute, in thousandths of what this process may use.
+    pub cpu_permille: u32,
+    /// Free on the data disk.
+    pub free_bytes: u64,
+}
+
+/// Why a service is not restarted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestartRefused {
+    /// There is none of that name.
+    #[error("there is no service '{name}'{}: services are {}", near(.name), names())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// It cannot be restarted by itself.
+    #[error("{name} cannot be restarted by itself: {why}")]
+    Impossible {
+        /// Which.
+        name: &'static str,
+        /// Why, and what to do.
+        why: &'static str,
+    },
+    /// That would end calls.
+    #[error("restarting calls would end {calls} in progress: wait until they are over, or say --force")]
+    Calls {
+        /// How many.
+        calls: usize,
+    },
+    /// One is under way.
+    #[error("{0} is being restarted already")]
+    UnderWay(&'static str),
+    /// It was tried.
+    #[error("{name} could not be started again: {why}")]
+    Failed {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+fn near(name: &str) -> String {
+    let known: Vec<&str> = SERVICES.iter().map(|about| about.name).collect();
+    crate::config::nearest(name, &known).map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default()
+}
+
+fn names() -> String {
+    SERVICES.iter().map(|about| about.name).collect::<Vec<_>>().join(", ")
+}
+
+/// What was last seen, and what it was seen with.
+#[derive(Default)]
 pub struct Health {
     services: Mutex<Vec<Service>>,
+    wards: Mutex<BTreeMap<&'static str, Ward>>,
+    load: Mutex<Load>,
+    /// In thousandths.
+    cpu_now: AtomicU32,
+    /// As the check of `space` saw it last: who wants to know must not wait for a disk.
+    free: Mutex<Option<u64>>,
+    /// Durable writes.
+    pub writes: Tally,
+    /// The node's calls to itself.
+    pub self_tests: Arc<SelfTests>,
+    /// The event loop.
+    pub pulse: Arc<Pulse>,
+    /// What members compare.
+    pub drift: Arc<Drift>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Health {
     /// The services as last seen; empty before the first look.
     pub fn services(&self) -> Vec<Service> {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.services).clone()
     }
 
     /// Why this node takes no calls, if it takes none.
@@ -49,15 +208,39 @@ impl Health {
         let services = self.services();
         match node.calls() {
             _ if services.is_empty() => Some("starting".to_owned()),
+            _ if self.pulse.hung() => Some("the event loop hangs".to_owned()),
             None => Some("the SIP door is not open".to_owned()),
             Some(calls) if calls.draining() => Some("draining: new calls go elsewhere".to_owned()),
-            Some(_) => services.iter().find(|s| !s.ok).map(|s| format!("{}: {}", s.name, s.detail)),
+            Some(_) => unable(&services).map(|service| format!("{}: {}", service.name, service.detail)),
         }
     }
 
+    /// What the role manager weighs; `None` while it is not known.
+    pub fn measured(&self) -> Option<Measured> {
+        let free_bytes = (*lock(&self.free))?;
+        Some(Measured { cpu_permille: lock(&self.load).sustained(), free_bytes })
+    }
+
+    /// The processor's share in the last second, in thousandths.
+    pub fn cpu_now(&self) -> u32 {
+        self.cpu_now.load(Relaxed)
+    }
+
     /// Looks, restarts, reports, until stopped.
-    pub async fn watch(self: Arc<Self>, node: Arc<Node>, others: Arc<Others>, stop: CancellationToken) {
-        let (mut calls_restarts, mut notifier_restarts) = (Restarts::default(), Restarts::default());
+    pub async fn watch(
+        self: Arc<Self>,
+        node: Arc<Node>,
+        facts: Arc<NodeFacts>,
+        others: Arc<Others>,
+        stop: CancellationToken,
+    ) {
+        let tasks = TaskTracker::new();
+        tasks.spawn(self.pulse.clone().run(stop.clone()));
+        tasks.spawn(self.drift.clone().watch(node.clone(), facts, others.clone(), stop.clone()));
+        if let Some(every) = node.config.self_test {
+            tasks.spawn(self.self_tests.clone().run(node.clone(), every, stop.clone()));
+        }
+        let probes = checks::start(&self, &node, &tasks, &stop);
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -65,109 +248,246 @@ impl Health {
                 _ = look.tick() => {}
                 () = stop.cancelled() => return,
             }
-            follow_status(&node);
-            let mut calls = calls(&node);
-            if !calls.ok && may_start(&mut calls_restarts, &mut calls) {
-                warn!(detail = calls.detail, "restarting the SIP door");
-                if let Err(failed) = node.open_calls().await {
-                    calls.detail = failed.to_string();
-                }
+            let Some(verdicts) = gather(&probes, BootInstant::now()) else { continue };
+            let mut seen = Vec::new();
+            for (about, verdict) in SERVICES.iter().zip(verdicts) {
+                seen.push(self.care(about, verdict, &node, &others));
             }
-            calls.restarts = calls_restarts.total();
-            let mut notifier = service("notifier", node.notifier_runs(), "its task has ended");
-            if !notifier.ok && may_start(&mut notifier_restarts, &mut notifier) {
-                warn!("restarting the notifier");
-                node.start_notifier(Lamps::new(node.clone(), others.clone()));
-            }
-            notifier.restarts = notifier_restarts.total();
-            let seen = vec![calls, notifier, media(&node), store(&node), space(&node)];
             node.roles.report(HealthReport {
                 services: seen
                     .iter()
-                    .map(|s| ServiceHealth { name: s.name.clone(), ok: s.ok, detail: s.detail.clone() })
+                    .filter(|service| service.critical)
+                    .map(|s| ServiceHealth { name: s.name.to_owned(), ok: s.ok, detail: s.detail.clone() })
                     .collect(),
             });
-            self.note(seen);
+            self.note(&node, seen);
+            self.set_door(&node);
         }
     }
 
-    /// Keeps what was seen; a change is worth a line in the log.
-    fn note(&self, seen: Vec<Service>) {
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        for now in &seen {
-            match services.iter().find(|s| s.name == now.name) {
-                Some(before) if before.ok && !now.ok => {
-                    error!(service = now.name, detail = now.detail, "a critical service has failed");
+    /// Judges a service by what its checks say, and begins to restart it where that may help.
+    fn care(self: &Arc<Self>, about: &About, verdict: Verdict, node: &Arc<Node>, others: &Arc<Others>) -> Service {
+        // A restart of the SIP door ends every call: it has to be broken for everybody, or to carry nobody.
+        let harmless = about.restart != Ok(Restart::Calls)
+            || node
+                .calls()
+                .is_none_or(|calls| !calls.health().ok || (calls.active() == 0 && self.self_tests.worth_mending()));
+        let mut wards = lock(&self.wards);
+        let ward = wards.entry(about.name).or_default();
+        let (verdict, restart) = ward.judge(BootInstant::now(), verdict, about.restart.is_ok() && harmless);
+        let restarts = ward.restarts();
+        drop(wards);
+        if let (true, Ok(how)) = (restart, about.restart) {
+            let (health, name, node, others) = (self.clone(), about.name, node.clone(), others.clone());
+            warn!(service = name, "restarting the service");
+            tokio::spawn(async move {
+                if let Err(failed) = health.carry_out(name, how, &node, &others).await {
+                    error!(service = name, %failed, "the service could not be restarted");
                 }
-                Some(before) if !before.ok && now.ok => info!(service = now.name, "the service works again"),
-                _ => {}
+            });
+        }
+        let detail = verdict.err().unwrap_or_default();
+        Service {
+            name: about.name,
+            ok: detail.is_empty(),
+            restarts,
+            since: BootInstant::now(),
+            last_error: detail.clone(),
+            critical: about.critical,
+            detail,
+        }
+    }
+
+    /// Restarts a service because an administrator says so.
+    pub async fn restart(
+        &self,
+        name: &str,
+        force: bool,
+        node: &Arc<Node>,
+        others: &Arc<Others>,
+    ) -> Result<(), RestartRefused> {
+        let (name, how) = may_restart(name)?;
+        let calls = node.calls().map_or(0, |calls| calls.active());
+        if how == Restart::Calls && calls > 0 && !force {
+            return Err(RestartRefused::Calls { calls });
+        }
+        if !lock(&self.wards).entry(name).or_default().begin_restart(BootInstant::now()) {
+            return Err(RestartRefused::UnderWay(name));
+        }
+        info!(service = name, "restarted by an administrator");
+        let outcome = self.carry_out(name, how, node, others).await;
+        outcome.map_err(|why| RestartRefused::Failed { name, why })
+    }
+
+    async fn carry_out(
+        &self,
+        name: &'static str,
+        how: Restart,
+        node: &Arc<Node>,
+        others: &Arc<Others>,
+    ) -> Result<(), String> {
+        let outcome = match how {
+            Restart::Calls => {
+                self.self_tests.mended();
+                node.open_calls().await.map_err(|error| whole(&error))
+            }
+            Restart::Notifier => {
+                node.start_notifier(Lamps::new(node.clone(), others.clone()));
+                Ok(())
+            }
+        };
+        lock(&self.wards).entry(name).or_default().restarted();
+        node.alarms.event(Kind::ServiceRestarted, name, outcome.as_ref().err().map_or("", String::as_str));
+        outcome
+    }
+
+    /// Keeps what was seen; a change is worth a line in the log and an alarm.
+    fn note(&self, node: &Node, mut seen: Vec<Service>) {
+        let mut services = lock(&self.services);
+        for now in &mut seen {
+            let before = services.iter().find(|s| s.name == now.name);
+            if let Some(before) = before {
+                if before.ok == now.ok {
+                    now.since = before.since;
+                }
+                if now.ok {
+                    now.last_error.clone_from(&before.last_error);
+                }
+            }
+            let code = alarm(now.name);
+            // Said once at the start too: an alarm of a former life is over, or goes on.
+            match before {
+                Some(before) if before.ok == now.ok => {}
+                _ if !now.ok => {
+                    error!(service = now.name, detail = now.detail, "a service has failed");
+                    node.alarms.raise(code, subject(code, now.name, node), &now.detail);
+                }
+                before => {
+                    if before.is_some() {
+                        info!(service = now.name, "the service works again");
+                    }
+                    node.alarms.clear(code, subject(code, now.name, node));
+                }
             }
         }
         *services = seen;
     }
-}
 
-/// What is said of a service that works is nothing; and no figure that changes, since every change of the words is
-/// told to the whole cluster.
-fn service(name: &str, ok: bool, failed: impl Into<String>) -> Service {
-    let detail = if ok { String::new() } else { failed.into() };
-    Service { name: name.to_owned(), ok, detail, restarts: 0 }
-}
-
-fn calls(node: &Node) -> Service {
-    match node.calls() {
-        Some(calls) => {
-            let health = calls.health();
-            service("calls", health.ok, health.detail)
-        }
-        None => service("calls", false, "the SIP door is not open"),
-    }
-}
-
-fn media(node: &Node) -> Service {
-    let health = node.media.health();
-    service("media", health.ok, health.detail)
-}
-
-fn store(node: &Node) -> Service {
-    let broken = node.store.health().broken;
-    service("store", broken.is_none(), broken.unwrap_or_default())
-}
-
-fn space(node: &Node) -> Service {
-    match node.store.space() {
-        Ok(space) => {
-            let reserve = space.reserve >> 20;
-            let failed = format!("less than node.reserve_mb = {reserve} is free: free space or move data_dir");
-            service("space", space.takes_data(), failed)
-        }
-        Err(error) => service("space", false, error.to_string()),
-    }
-}
-
-/// Whether a failed service may be started again now.
-fn may_start(restarts: &mut Restarts, failed: &mut Service) -> bool {
-    match restarts.decide(BootInstant::now()) {
-        Decision::Start => true,
-        Decision::Wait => false,
-        Decision::GiveUp => {
-            failed.detail.push_str(" (restarted too often; waiting)");
-            false
+    /// Opens and closes the door for new calls: an administrator's word; a hung event loop that has come back; or a
+    /// node that could not serve them, where another can.
+    fn set_door(&self, node: &Node) {
+        let Some(calls) = node.calls().filter(|calls| !calls.leaving()) else { return };
+        let view = node.roles.watch().borrow().clone();
+        let status = view.members.iter().find(|member| member.name == node.name).map(|member| member.status);
+        let another = view.quorum
+            && view
+                .members
+                .iter()
+                .any(|m| m.name != node.name && m.kind == MemberKind::Node && m.status == Status::InService);
+        let closed = why_closed(status, another, &self.services());
+        match closed {
+            Some(why) if !calls.draining() => {
+                info!("{why}: new calls get 503, those in progress go on");
+                calls.drain();
+            }
+            None if calls.draining() && !self.pulse.hung() => {
+                info!("calls are taken again");
+                calls.undrain();
+            }
+            _ => {}
         }
     }
 }
 
-/// A node that an administrator took out of service takes no new calls until it is activated.
-fn follow_status(node: &Node) {
-    let Some(calls) = node.calls().filter(|calls| !calls.leaving()) else { return };
-    let view = node.roles.watch().borrow().clone();
-    let Some(own) = view.members.iter().find(|m| m.name == node.name) else { return };
-    let out = own.status == Status::Deactivated;
-    if out && !calls.draining() {
-        info!("deactivated: new calls get 503, those in progress go on");
-        calls.drain();
-    } else if !out && calls.draining() {
-        info!("activated: calls are taken again");
-        calls.undrain();
+/// An error with all its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The first service that fails without which no call can be taken.
+fn unable(services: &[Service]) -> Option<&Service> {
+    let carries =
+        |service: &&Service| SERVICES.iter().any(|about| about.name == service.name && about.carries_calls);
+    services.iter().filter(|service| !service.ok).find(carries)
+}
+
+/// Why new calls are to go elsewhere, if they are. The last node that serves takes them whatever it lacks (rule R9).
+fn why_closed(status: Option<Status>, another_serves: bool, services: &[Service]) -> Option<String> {
+    match status? {
+        out @ (Status::Deactivated | Status::Leaving) => Some(out.to_string()),
+        Status::NotFunctioning if another_serves => {
+            unable(services).map(|failed| format!("{} has failed and another node serves", failed.name))
+        }
+        _ => None,
+    }
+}
+
+fn alarm(service: &str) -> Code {
+    match service {
+        "space" => Code::Space,
+        "clock" => Code::Clock,
+        "cpu" => Code::Cpu,
+        _ => Code::ServiceFailed,
+    }
+}
+
+fn subject<'a>(code: Code, service: &'a str, node: &'a Node) -> &'a str {
+    if code == Code::ServiceFailed { service } else { node.name.as_str() }
+}
+
+fn may_restart(name: &str) -> Result<(&'static str, Restart), RestartRefused> {
+    let about = SERVICES.iter().find(|about| about.name == name);
+    let about = about.ok_or_else(|| RestartRefused::Unknown { name: name.to_owned() })?;
+    about.restart.map(|how| (about.name, how)).map_err(|why| RestartRefused::Impossible { name: about.name, why })
+}
+
+/// What the checks say of each service, in the order of [`SERVICES`]; `None` until all have been heard once. A service
+/// that several checks are about is as well as the worst of them says.
+fn gather(probes: &[Probe], now: BootInstant) -> Option<Vec<Verdict>> {
+    let of =
+        |name: &str| probes.iter().filter(|probe| probe.service == name).map(|probe| probe.verdict(now)).collect();
+    SERVICES
+        .iter()
+        .map(|about| of(about.name))
+        .map(|all: Option<Vec<Verdict>>| Some(all?.into_iter().collect()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &'static str, ok: bool) -> Service {
+        let (since, detail) = (BootInstant::from_nanos(0), String::new());
+        Service { name, ok, last_error: detail.clone(), detail, restarts: 0, since, critical: true }
+    }
+
+    #[test]
+    fn only_what_can_be_restarted_is_and_a_slip_is_pointed_out() {
+        assert!(may_restart("calls").is_ok() && may_restart("notifier").is_ok());
+        let refused = |name| may_restart(name).expect_err("refused").to_string();
+        assert!(refused("notifer").contains("did you mean 'notifier'?"), "{}", refused("notifer"));
+        assert!(refused("everything").contains("services are calls, media, store"));
+        for about in SERVICES.iter().filter(|about| about.restart.is_err()) {
+            assert!(refused(about.name).starts_with(&format!("{} cannot be restarted by itself: ", about.name)));
+        }
+    }
+
+    #[test]
+    fn a_node_that_cannot_serve_sends_callers_away_only_if_another_serves() {
+        let failed = [service("space", true), service("store", false)];
+        let well = [service("store", true), service("notifier", false)];
+        for (what, status, another, services, closed) in [
+            ("well", Status::InService, true, &well, false),
+            ("a lamp is out", Status::NotFunctioning, true, &well, false),
+            ("deactivated", Status::Deactivated, false, &well, true),
+            ("failed, not yet out", Status::InService, true, &failed, false),
+            ("failed and out", Status::NotFunctioning, true, &failed, true),
+            ("failed, and nobody else", Status::NotFunctioning, false, &failed, false),
+        ] {
+            assert_eq!(why_closed(Some(status), another, services).is_some(), closed, "{what}");
+        }
+        assert_eq!(why_closed(None, true, &failed), None, "not a member yet");
     }
 }

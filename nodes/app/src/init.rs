@@ -70,6 +70,18 @@ pub enum InitError {
     /// There is something already.
     #[error("{0} is not empty: name another folder, or remove it if the cluster in it is not needed")]
     NotEmpty(PathBuf),
+    /// A member is to be made again, and nobody can sign for it.
+    #[error(
+        "{} has no folder any more, and the authority that could make it again is not in {ca}: put it back there, or \
+         let a new member in with 'twinbox cluster token'",
+        names(.members)
+    )]
+    NoAuthority {
+        /// Who is missing.
+        members: Vec<NodeName>,
+        /// Where the authority was looked for.
+        ca: PathBuf,
+    },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Io {
@@ -99,34 +111,77 @@ pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
     ca.save(&ca_dir)?;
 
     let mut members = Vec::new();
-    for (name, kind, address) in &spec.members {
-        let home = dir.join(name.as_str());
-        let formed = FormedMember {
-            name: name.clone(),
-            kind: *kind,
-            config: home.join(CONFIG),
-            data_dir: home.join("data"),
-            tls_dir: home.join("tls"),
-            address: address.clone(),
-        };
-        std::fs::create_dir_all(&formed.data_dir).map_err(io(&formed.data_dir))?;
-        let certificate_kind = match kind {
-            MemberKind::Node => CertificateKind::Node,
-            MemberKind::Witness => CertificateKind::Witness,
-        };
-        ca.issue(name, certificate_kind)?.save(&formed.tls_dir)?;
-        if *kind == MemberKind::Node {
-            Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(&ca)?;
-        }
-        if members.is_empty() {
-            let mark = formed.data_dir.join(FOUNDER_MARK);
-            std::fs::write(&mark, format!("{id}\n")).map_err(io(&mark))?;
-        }
-        let text = config_text(spec, id, &formed, "");
-        std::fs::write(&formed.config, text).map_err(io(&formed.config))?;
-        members.push(formed);
+    for place in 0..spec.members.len() {
+        let founds = members.is_empty();
+        members.push(make(&dir, spec, place, &ca, founds)?);
     }
     Ok(Formed { id, ca_dir, members })
+}
+
+/// Makes again those members of a cluster under `dir` whose folders are empty, as those of lost volumes are; with none,
+/// nothing is done. They come back empty, and none of them may found a cluster: they join the one that is there.
+pub fn form_again(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
+    check(spec)?;
+    let there = formed_before(dir, spec);
+    let missing: Vec<usize> = (0..spec.members.len()).filter(|n| !there.contains(&spec.members[*n].0)).collect();
+    let dir = std::path::absolute(dir).map_err(|source| InitError::Io { path: dir.to_owned(), source })?;
+    let ca_dir = dir.join("ca");
+    let ca = CertificateAuthority::load(&ca_dir).map_err(|_| InitError::NoAuthority {
+        members: missing.iter().map(|n| spec.members[*n].0.clone()).collect(),
+        ca: ca_dir.clone(),
+    })?;
+    let members = missing.into_iter().map(|place| {
+        let home = dir.join(spec.members[place].0.as_str());
+        match std::fs::read_dir(&home).is_ok_and(|mut inner| inner.next().is_some()) {
+            true => Err(InitError::NotEmpty(home)),
+            false => make(&dir, spec, place, &ca, false),
+        }
+    });
+    Ok(Formed { id: ca.cluster(), members: members.collect::<Result<_, _>>()?, ca_dir })
+}
+
+/// The folder of one member, with its configuration last: with that it counts as made.
+fn make(
+    dir: &Path,
+    spec: &InitSpec,
+    place: usize,
+    ca: &CertificateAuthority,
+    founds: bool,
+) -> Result<FormedMember, InitError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| InitError::Io { path, source }
+    };
+    let (name, kind, address) = &spec.members[place];
+    let home = dir.join(name.as_str());
+    let formed = FormedMember {
+        name: name.clone(),
+        kind: *kind,
+        config: home.join(CONFIG),
+        data_dir: home.join("data"),
+        tls_dir: home.join("tls"),
+        address: address.clone(),
+    };
+    std::fs::create_dir_all(&formed.data_dir).map_err(io(&formed.data_dir))?;
+    let certificate_kind = match kind {
+        MemberKind::Node => CertificateKind::Node,
+        MemberKind::Witness => CertificateKind::Witness,
+    };
+    ca.issue(name, certificate_kind)?.save(&formed.tls_dir)?;
+    if *kind == MemberKind::Node {
+        Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(ca)?;
+    }
+    if founds {
+        let mark = formed.data_dir.join(FOUNDER_MARK);
+        std::fs::write(&mark, format!("{}\n", ca.cluster())).map_err(io(&mark))?;
+    }
+    let text = config_text(spec, ca.cluster(), &formed, "");
+    std::fs::write(&formed.config, text).map_err(io(&formed.config))?;
+    Ok(formed)
+}
+
+fn names(members: &[NodeName]) -> String {
+    members.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The members whose configuration is under `dir` already.

@@ -1,7 +1,10 @@
-//! Members that joined after this one: kept in a file beside the certificates, so that a node which starts without a
-//! majority, or with an emptied disk, knows whom to ask.
+//! Members that joined or were removed after this one's configuration was written: kept in a file beside the certificates,
+//! so that a node which starts without a majority, or with an emptied disk, knows whom to ask.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -11,17 +14,30 @@ use twinbox_roles::{MemberAddress, MemberKind, Roles};
 use crate::config::{ClusterConfig, Member};
 
 const FILE: &str = "members.toml";
-const HEAD: &str = "# Kept by Twinbox: members that joined since this member's configuration was written.\n";
+const HEAD: &str =
+    "# Kept by Twinbox: members that joined or were removed since this member's configuration was written.\n";
 
-/// Everyone who was known at the start: by configuration, then by the file.
+/// What the file says beside the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Learned {
+    /// Who joined, or joined again at another address.
+    joined: Vec<Member>,
+    /// Who was removed.
+    removed: BTreeSet<NodeName>,
+}
+
+/// Everyone who was known at the start: what the file says counts before the configuration, since it is younger.
 pub fn known(cluster: &ClusterConfig) -> Vec<Member> {
+    let Learned { joined, removed } = read(&cluster.tls_dir.join(FILE));
     let mut members = cluster.members.clone();
-    for learned in read(&cluster.tls_dir.join(FILE)) {
-        if members.iter().all(|member| member.name != learned.name) {
-            members.push(learned);
-        }
-    }
+    members.retain(|member| !removed.contains(&member.name) && joined.iter().all(|m| m.name != member.name));
+    members.extend(joined);
     members
+}
+
+/// Who had been removed when this process started.
+pub fn removed(cluster: &ClusterConfig) -> Vec<NodeName> {
+    read(&cluster.tls_dir.join(FILE)).removed.into_iter().collect()
 }
 
 /// What the role manager is told of those that the configuration does not have.
@@ -30,19 +46,19 @@ pub fn addresses(members: &[Member]) -> Vec<MemberAddress> {
     members.iter().map(address).collect()
 }
 
-/// Writes down who joins, and tells `tell` of everyone at each change, until stopped.
+/// Writes down who joins and who is removed, and tells `tell` of everyone at each change, until stopped.
 pub async fn watch(cluster: ClusterConfig, roles: Roles, tell: impl Fn(&[MemberAddress]), stop: CancellationToken) {
     let mut members = roles.members();
     let file = cluster.tls_dir.join(FILE);
     loop {
         let everyone = members.borrow_and_update().clone();
         tell(&everyone);
-        let learned: Vec<_> =
-            everyone.iter().filter(|m| cluster.members.iter().all(|known| known.name != m.name)).cloned().collect();
-        let before = addresses(&read(&file));
-        if learned.iter().any(|member| !before.contains(member)) {
-            match write(&cluster.tls_dir, &learned) {
-                Ok(()) => info!(file = %file.display(), members = learned.len(), "wrote down who has joined"),
+        let new = |m: &MemberAddress| cluster.members.iter().all(|known| *known != member_of(m));
+        let joined = everyone.iter().filter(|m| new(m)).map(member_of).collect();
+        let now = Learned { joined, removed: roles.removed_members() };
+        if now != read(&file) {
+            match write(&cluster.tls_dir, &now) {
+                Ok(()) => info!(file = %file.display(), "wrote down who has joined and who was removed"),
                 Err(error) => warn!(file = %file.display(), %error, "who has joined could not be written down"),
             }
         }
@@ -53,18 +69,25 @@ pub async fn watch(cluster: ClusterConfig, roles: Roles, tell: impl Fn(&[MemberA
     }
 }
 
+fn member_of(address: &MemberAddress) -> Member {
+    Member { name: address.name.clone(), kind: address.kind, address: address.address.clone() }
+}
+
 /// What cannot be read is left out: the cluster tells it again.
-fn read(file: &PathBuf) -> Vec<Member> {
-    let Ok(text) = std::fs::read_to_string(file) else { return Vec::new() };
+fn read(file: &PathBuf) -> Learned {
+    let Ok(text) = std::fs::read_to_string(file) else { return Learned::default() };
     let table: toml::Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
             warn!(file = %file.display(), %error, "the list of members who have joined is damaged; learning it anew");
-            return Vec::new();
+            return Learned::default();
         }
     };
-    let members = table.get("member").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    members.iter().filter_map(member).collect()
+    let list = |key: &str| table.get(key).and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Learned {
+        joined: list("member").iter().filter_map(member).collect(),
+        removed: list("removed").iter().filter_map(|name| name.as_str()?.parse().ok()).collect(),
+    }
 }
 
 fn member(value: &toml::Value) -> Option<Member> {
@@ -74,12 +97,14 @@ fn member(value: &toml::Value) -> Option<Member> {
     Some(Member { name, kind, address: text("address")?.to_owned() })
 }
 
-fn write(dir: &Path, members: &[MemberAddress]) -> Result<(), twinbox_disk::DiskError> {
-    let entries = members.iter().map(|m| {
+fn write(dir: &Path, learned: &Learned) -> Result<(), twinbox_disk::DiskError> {
+    let names: Vec<String> = learned.removed.iter().map(|name| format!("\"{name}\"")).collect();
+    let removed = if names.is_empty() { String::new() } else { format!("removed = [{}]\n", names.join(", ")) };
+    let entries = learned.joined.iter().map(|m| {
         let address = toml::Value::String(m.address.clone());
         format!("\n[[member]]\nname = \"{}\"\nkind = \"{}\"\naddress = {address}\n", m.name, m.kind)
     });
-    let text: String = std::iter::once(HEAD.to_owned()).chain(entries).collect();
+    let text: String = [HEAD.to_owned(), removed].into_iter().chain(entries).collect();
     twinbox_disk::file::write_durably(dir, FILE, text.as_bytes())
 }
 
@@ -88,22 +113,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_joined_is_read_as_it_was_written_and_damage_is_no_end() {
+    fn what_was_learned_is_read_as_it_was_written_and_damage_is_no_end() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
-        assert!(read(&file).is_empty());
+        assert_eq!(read(&file), Learned::default());
         let kinds = [("b", MemberKind::Node), ("w", MemberKind::Witness)];
-        let members: Vec<_> = kinds
-            .into_iter()
-            .map(|(name, kind)| MemberAddress {
-                name: name.parse().unwrap(),
-                kind,
-                address: format!("{name}:7070"),
-            })
-            .collect();
-        write(dir.path(), &members).unwrap();
-        assert_eq!(addresses(&read(&file)), members);
+        let joined =
+            kinds.map(|(name, kind)| Member { name: name.parse().unwrap(), kind, address: format!("{name}:7070") });
+        let removed = BTreeSet::from(["c".parse().unwrap(), "d".parse().unwrap()]);
+        for learned in [
+            Learned { joined: joined.to_vec(), removed: removed.clone() },
+            Learned { joined: Vec::new(), removed },
+            Learned { joined: joined.to_vec(), removed: BTreeSet::new() },
+        ] {
+            write(dir.path(), &learned).unwrap();
+            assert_eq!(read(&file), learned);
+        }
         std::fs::write(&file, "[[member]\nname").unwrap();
-        assert!(read(&file).is_empty());
+        assert_eq!(read(&file), Learned::default());
     }
 }

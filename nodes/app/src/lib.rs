@@ -3,9 +3,12 @@
 //! Here, and only here, the role manager and replication meet.
 
 mod admin;
+mod alarms;
 mod alive;
 mod certificates;
 pub mod config;
+mod drift;
+pub mod folder;
 mod health;
 pub mod init;
 mod joining;
@@ -15,22 +18,33 @@ mod logging;
 mod members;
 mod metrics;
 mod node;
+mod operators;
 mod orphans;
 mod peering;
 mod place;
+mod ports;
 mod prompts;
 mod reach;
 mod restart;
+mod roles;
+mod selftest;
 mod stop;
+mod supervised;
 mod systemd;
+mod watchdog;
+#[cfg(debug_assertions)]
+mod wedge;
 mod witness;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
 pub use joining::{JoinError, JoinSpec, Joined, join};
+pub use learned::known as known_members;
+pub use metrics::local_socket;
 pub use node::run_node;
 pub use place::{PlaceError, place};
 pub use reach::Reach;
+pub use supervised::supervise_node;
 pub use twinbox_calls::Network;
 pub use witness::{ask_witness, run_witness};
 
@@ -40,8 +54,20 @@ pub enum AppError {
     /// The asynchronous runtime could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    /// The supervisor.
+    #[error(transparent)]
+    Supervisor(#[from] twinbox_supervisor::SupervisorError),
+    /// The pid file.
+    #[error(transparent)]
+    PidFile(#[from] twinbox_supervisor::PidFileError),
+    /// The data folder is another's, missing, full or read-only.
+    #[error(transparent)]
+    Folder(#[from] folder::FolderError),
+    /// RTP ports are another node's.
+    #[error(transparent)]
+    RtpPorts(#[from] ports::RangeError),
     /// The data folder cannot be used.
-    #[error("the data folder cannot be used")]
+    #[error("the data folder (data_dir) cannot be used")]
     Store(#[from] twinbox_replication_store::StoreError),
     /// Raft's data cannot be used.
     #[error("the role manager cannot start")]

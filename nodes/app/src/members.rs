@@ -14,15 +14,33 @@ use twinbox_ids::{Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
 use twinbox_roles::{MemberAddress, MemberKind, Roles};
 use twinbox_wire::admin::{
-    self, ClockReply, ClockRequest, Done, LightChange, NodeInfoReply, NodeInfoRequest,
+    self, ClockReply, ClockRequest, CompareReply, CompareRequest, Done, LightChange, NodeInfoReply,
+    NodeInfoRequest, ServiceRestartRequest,
     node_info_client::NodeInfoClient,
     node_info_server::{NodeInfo, NodeInfoServer},
 };
 
-use crate::{health::Health, lights, node::Node};
+use crate::{
+    drift,
+    health::{Health, RestartRefused},
+    lights,
+    node::Node,
+};
 
 /// How long another member may take to answer; the table is shown without it then.
 const ANSWER_WITHIN: Duration = Duration::from_millis(400);
+
+/// How long it may take to restart a service: its calls may have to end first.
+const RESTARTED_WITHIN: Duration = Duration::from_secs(15);
+
+/// The outcome of a restart, as others are told.
+pub fn restarted(outcome: Result<(), RestartRefused>) -> Result<Response<Done>, Status> {
+    match outcome {
+        Ok(()) => Ok(Response::new(Done {})),
+        Err(refused @ RestartRefused::Unknown { .. }) => Err(Status::not_found(refused.to_string())),
+        Err(refused) => Err(Status::failed_precondition(refused.to_string())),
+    }
+}
 
 /// Where a member's facts come from.
 pub struct NodeFacts {
@@ -46,12 +64,6 @@ impl NodeFacts {
     /// A witness's: it has no calls and no data.
     pub fn of_witness(name: &NodeName) -> Self {
         Self { name: name.clone(), incarnation: Incarnation::random(), started: BootInstant::now(), node: None }
-    }
-
-    /// Why this member takes no calls, if it is a node that takes none.
-    pub fn why_not_ready(&self) -> Option<String> {
-        let (node, health) = self.node.as_ref()?;
-        health.why_not_ready(node)
     }
 
     /// The facts now.
@@ -79,23 +91,58 @@ impl NodeFacts {
         reply.services = health
             .services()
             .into_iter()
-            .map(|s| admin::Service { name: s.name, ok: s.ok, detail: s.detail, restarts: s.restarts })
+            .map(|s| admin::Service {
+                name: s.name.to_owned(),
+                ok: s.ok,
+                detail: s.detail,
+                restarts: s.restarts,
+                for_ms: u64::try_from(s.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                last_error: s.last_error,
+                critical: s.critical,
+            })
             .collect();
         reply
     }
+}
+
+impl NodeFacts {
+    /// What members compare with each other.
+    pub fn compare(&self) -> CompareReply {
+        let mut reply = CompareReply { now_ms: wall().0, ..Default::default() };
+        let Some((node, _)) = &self.node else { return reply };
+        reply.calls = node.calls().map_or(0, |calls| u32::try_from(calls.active()).unwrap_or(u32::MAX));
+        reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);
+        reply.settings = drift::fingerprints(&node.config).into_iter().collect();
+        reply
+    }
+}
+
+/// What another member said when members compared.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// Its words.
+    pub reply: CompareReply,
+    /// How far its clock is ahead of this one, in milliseconds; half the round trip may be wrong.
+    pub ahead_ms: i64,
 }
 
 /// Answers other members.
 #[derive(Clone)]
 pub struct Service {
     facts: Arc<NodeFacts>,
+    others: Option<Arc<Others>>,
     tls: Arc<NodeIdentity>,
 }
 
 impl Service {
     /// Serves these facts to members that show a certificate of the cluster.
     pub fn new(facts: Arc<NodeFacts>, tls: Arc<NodeIdentity>) -> Self {
-        Self { facts, tls }
+        Self { facts, others: None, tls }
+    }
+
+    /// The same on a node, which reaches the others.
+    pub fn reaching(self, others: Arc<Others>) -> Self {
+        Self { others: Some(others), ..self }
     }
 
     fn admit<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
@@ -119,6 +166,21 @@ impl NodeInfo for Service {
     async fn clock(&self, request: Request<ClockRequest>) -> Result<Response<ClockReply>, Status> {
         self.admit(&request)?;
         Ok(Response::new(ClockReply { boot_ns: BootInstant::now().as_nanos() }))
+    }
+
+    async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.facts.compare()))
+    }
+
+    async fn restart_service(&self, request: Request<ServiceRestartRequest>) -> Result<Response<Done>, Status> {
+        let from = self.admit(&request)?;
+        let (Some((node, health)), Some(others)) = (&self.facts.node, &self.others) else {
+            return Err(Status::unimplemented("a witness has no services"));
+        };
+        let ServiceRestartRequest { service, force, .. } = request.into_inner();
+        tracing::info!(%from, service, "a restart was asked for by way of another node");
+        restarted(health.restart(&service, force, node, others).await)
     }
 
     async fn tell_subscribers(&self, request: Request<LightChange>) -> Result<Response<Done>, Status> {
@@ -169,6 +231,38 @@ impl Others {
             }
         }
         open.values().cloned().collect()
+    }
+
+    /// Compares with all at once; who does not answer in time is left out.
+    pub async fn compare(&self) -> BTreeMap<NodeName, Heard> {
+        let mut asked = JoinSet::new();
+        for (MemberAddress { name, .. }, channel) in self.channels() {
+            let mut client = NodeInfoClient::new(channel);
+            asked.spawn(async move {
+                let (sent, begun) = (wall().0, BootInstant::now());
+                let reply = tokio::time::timeout(ANSWER_WITHIN, client.compare(CompareRequest {})).await;
+                let reply = reply.ok()?.ok()?.into_inner();
+                let half_way = sent.saturating_add(begun.elapsed().as_millis() as u64 / 2);
+                let ahead_ms = (i128::from(reply.now_ms) - i128::from(half_way)) as i64;
+                Some((name, Heard { reply, ahead_ms }))
+            });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Has another node restart a service of its own.
+    pub async fn restart_service(&self, node: &NodeName, service: &str, force: bool) -> Result<(), Status> {
+        let way = self.nodes().into_iter().find(|(name, _)| name == node);
+        let (_, channel) = way.ok_or_else(|| Status::not_found(format!("there is no way to {node}")))?;
+        let mut client = NodeInfoClient::new(channel);
+        let request = ServiceRestartRequest { node: node.to_string(), service: service.to_owned(), force };
+        match tokio::time::timeout(RESTARTED_WITHIN, client.restart_service(request)).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => {
+                let why = format!("{node} has not answered: see with 'twinbox service list' what came of it");
+                Err(Status::deadline_exceeded(why))
+            }
+        }
     }
 
     /// Asks all at once; who does not answer in time is left out.

@@ -1,8 +1,16 @@
 //! `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts processes and steers traffic.
 //!
-//! `/livez` says only that the process lives (see `alive`); `/readyz` that this node takes calls.
+//! `/livez` says only that the process lives (see `alive`); `/readyz` that this node takes calls. They are served beside
+//! the event loop of everything else (see `watchdog`), on a TCP port and on a Unix socket of the machine's own.
 
-use std::{fmt::Write, net::SocketAddr, sync::Arc};
+use std::{
+    fmt::Write,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use axum::{
     Router,
@@ -11,12 +19,16 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_media::BOUNDS_US;
 
-use crate::{AppError, alive, certificates, health::Health, members::NodeFacts, node::Node};
+use crate::{
+    AppError, alarms, alive, certificates,
+    health::{self, Health},
+    members::NodeFacts,
+    node::Node,
+};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -26,18 +38,51 @@ struct Pages {
     facts: Arc<NodeFacts>,
 }
 
-/// Binds the address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address).await.map_err(|source| AppError::Bind {
-        address,
-        what: "metrics (metrics.bind)",
-        source,
-    })
+/// A bound socket that the pages are served on.
+pub enum Door {
+    /// For the network.
+    Tcp(TcpListener),
+    /// For this machine, with its path.
+    Unix(UnixListener, PathBuf),
 }
 
-/// Serves until stopped.
+/// The socket on which a node's own machine asks whether it lives: beside that for administrators.
+pub fn local_socket(admin_socket: &Path) -> PathBuf {
+    let mut name = admin_socket.as_os_str().to_owned();
+    name.push(".health");
+    name.into()
+}
+
+/// Binds the address.
+pub fn bind(address: SocketAddr) -> Result<Door, AppError> {
+    let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| Door::Tcp(l)));
+    bound.map_err(|source| AppError::Bind { address, what: "metrics (metrics.bind)", source })
+}
+
+/// Binds the local socket; one that a killed process left behind is replaced.
+pub fn bind_local(admin_socket: &Path) -> Result<Door, AppError> {
+    let path = local_socket(admin_socket);
+    let bound = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            let taken = "another node answers there: give each its own node.admin_socket";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, taken));
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Door::Unix(listener, path.clone()))
+    };
+    bound().map_err(|source| AppError::AdminSocket { path: path.clone(), source })
+}
+
+/// Serves until stopped, on the runtime that it is spawned on.
 pub async fn serve(
-    listener: TcpListener,
+    door: Door,
     node: Arc<Node>,
     health: Arc<Health>,
     facts: Arc<NodeFacts>,
@@ -48,7 +93,23 @@ pub async fn serve(
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(Pages { node, health, facts });
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+    let stopped = stop.cancelled_owned();
+    let served = match door {
+        Door::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+            Err(error) => Err(error),
+        },
+        Door::Unix(listener, path) => {
+            let served = match tokio::net::UnixListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+                Err(error) => Err(error),
+            };
+            // One that somebody removed already is what we want.
+            let _ = std::fs::remove_file(path);
+            served
+        }
+    };
+    if let Err(error) = served {
         error!(%error, "the metrics listener has ended");
     }
 }
@@ -67,8 +128,42 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&pages))
+/// Made in a thread of its own: what is asked for figures may hang, and the other pages must answer then.
+async fn metrics(State(pages): State<Pages>) -> Result<impl IntoResponse, StatusCode> {
+    let page = tokio::task::spawn_blocking(move || render(&pages)).await;
+    let page = page.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page))
+}
+
+/// What health measures.
+fn render_health(page: &mut Page, health: &Health) {
+    let mut histogram = |name: &str, help: &str, tally: &health::Tally| {
+        let (counts, sum_us) = tally.view();
+        page.histogram(name, help, &health::BOUNDS_US, &counts, sum_us);
+    };
+    histogram("twinbox_durable_write_seconds", "How long a probe's durable write took.", &health.writes);
+    histogram(
+        "twinbox_self_test_seconds",
+        "The node's calls to itself: INVITE sent to a fifth of a second of tone heard.",
+        &health.self_tests.time,
+    );
+    histogram("twinbox_event_loop_lag_seconds", "How late the event loop came round.", &health.pulse.lag);
+    page.counter(
+        "twinbox_self_tests_total",
+        "The node's calls to itself.",
+        [("passed", &health.self_tests.passed), ("failed", &health.self_tests.failed)]
+            .map(|(outcome, count)| (format!("outcome=\"{outcome}\""), count.load(Relaxed) as f64)),
+    );
+    let hung = f64::from(u8::from(health.pulse.hung()));
+    page.gauge("twinbox_event_loop_hung", "The event loop does not turn.", [plain(hung)]);
+    page.gauge(
+        "twinbox_cpu_ratio",
+        "Processor in use, of what this process may use.",
+        [("second", health.cpu_now()), ("minute", health.measured().map_or(0, |m| m.cpu_permille))]
+            .map(|(over, share)| (format!("over=\"{over}\""), f64::from(share) / 1_000.0)),
+    );
+    let free = health.measured().map(|measured| measured.free_bytes as f64);
+    page.gauge("twinbox_free_bytes", "Free on the data disk.", free.map(plain));
 }
 
 /// The exposition format, version 0.0.4. Nothing in it names a person or a mailbox.
@@ -97,6 +192,7 @@ fn render(pages: &Pages) -> String {
         "Local restarts of critical services.",
         info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(s.restarts))),
     );
+    render_health(&mut page, &pages.health);
     page.gauge(
         "twinbox_certificate_expires_seconds",
         "Until a certificate ends; the node's own is renewed at two thirds of its life.",
@@ -106,6 +202,7 @@ fn render(pages: &Pages) -> String {
         ]
         .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
     );
+    alarms::measure(&pages.node.alarms, &mut page);
     let view = pages.node.roles.watch().borrow().clone();
     page.gauge(
         "twinbox_quorum",
@@ -183,14 +280,16 @@ fn plain(value: f64) -> (String, f64) {
 
 /// Text in the exposition format.
 #[derive(Default)]
-struct Page(String);
+pub struct Page(String);
 
 impl Page {
-    fn gauge(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
+    /// Values that go up and down, by their labels.
+    pub fn gauge(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
         self.family(name, help, "gauge", values);
     }
 
-    fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
+    /// Values that only go up, by their labels.
+    pub fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
         self.family(name, help, "counter", values);
     }
 

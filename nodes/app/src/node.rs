@@ -6,7 +6,8 @@ use std::{
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+use twinbox_alarms::{Alarms, Kind};
 use twinbox_calls::{Calls, CallsConfig, CallsDeps};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_mailstore::{Mailstore, Settings};
@@ -19,9 +20,10 @@ use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
 use crate::{
     AppError,
     admin::{AdminService, AdminSocket},
-    alive,
+    alarms, alive,
     certificates::{Care, Signer},
     config::NodeConfig,
+    folder::{Folder, Owner},
     health::Health,
     init::FOUNDER_MARK,
     joining::Host,
@@ -29,12 +31,20 @@ use crate::{
     lights::Lamps,
     logging,
     members::{self, NodeFacts, Others},
-    metrics, orphans,
+    metrics,
+    operators::Operators,
+    orphans,
     peering::{self, NodeServices, PeerListener},
-    prompts,
+    ports::{self, PortRange},
+    prompts, roles,
     stop::StopSignals,
+    supervised::Supervised,
     systemd::Manager,
+    watchdog::{self, Aside},
 };
+
+#[cfg(debug_assertions)]
+use crate::wedge;
 
 /// The parts of a running node.
 pub struct Node {
@@ -52,6 +62,8 @@ pub struct Node {
     pub roles: Roles,
     /// Mailboxes and messages.
     pub mailstore: Mailstore,
+    /// Where alarms are raised and events told.
+    pub alarms: Alarms,
     /// RTP.
     pub media: Engine,
     calls: RwLock<Option<Calls>>,
@@ -69,18 +81,26 @@ pub fn run_node(config: NodeConfig) -> Result<(), AppError> {
 }
 
 async fn run(config: NodeConfig) -> Result<(), AppError> {
-    let mut stop_signals = StopSignals::listen()?;
     allow_open_files(config.calls.max_calls);
 
-    // Bind: whatever is taken or wrong stops the start here.
+    // Bind: whatever is taken or wrong stops the start here, and nothing is changed.
+    let own = Owner { member: config.name.clone(), cluster: Some(config.cluster.id) };
+    // Below that the store takes not even a small write (rule A4).
+    let _folder = Folder::take("node.data_dir", &config.data_dir, &own, config.reserve_bytes / 4)?;
+    let supervised = Supervised::begin(&config.data_dir)?;
+    let mut stop_signals = StopSignals::listen(supervised.is_supervised())?;
+    let _range = ports::claim(PortRange { ip: config.rtp.bind, ports: config.rtp.ports.clone() })?;
     let tls = config.cluster.tls.clone();
     let peer_listener = PeerListener::bind(&config.cluster).await?;
-    let metrics_listener = match config.metrics {
-        Some(address) => Some(metrics::bind(address).await?),
-        None => None,
-    };
+    let mut pages = vec![metrics::bind_local(&config.admin_socket)?];
+    if let Some(address) = config.metrics {
+        pages.push(metrics::bind(address)?);
+    }
+    ports::sip_is_free(&config.calls.listeners)?;
     let admin_socket = AdminSocket::bind(&config.admin_socket)?;
-    let node = Arc::new(Node::build(config).await?);
+    let aside = Aside::start().map_err(AppError::Runtime)?;
+    let node = Arc::new(Node::build(config, supervised.incarnation()).await?);
+    supervised.opened(node.roles.life());
     // What a former life was recording when it was killed becomes messages before new calls come.
     match node.mailstore.file_own_leftovers().await {
         Ok(filed) if filed.is_empty() => {}
@@ -98,42 +118,69 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     let cluster = &node.config.cluster;
     let signer = Arc::new(Signer::new(tls.clone(), &cluster.tls_dir, &node.config.seal_secret));
     let host = Arc::new(Host { cluster: cluster.clone(), roles: node.roles.clone(), signer: signer.clone() });
-    let services = NodeServices { peers: node.peers.clone(), signer: signer.clone(), host: host.clone() };
+    let (door, operators) = Operators::door();
+    let services =
+        NodeServices { peers: node.peers.clone(), signer: signer.clone(), host: host.clone(), operators: door };
+    let others = Arc::new(Others::new(&node.name, &node.roles, &tls));
     tasks.spawn(peer_listener.serve(
-        node.roles.service(),
+        (node.roles.service(), node.roles.exits()),
         Some(services),
-        members::Service::new(facts.clone(), tls.clone()),
+        members::Service::new(facts.clone(), tls.clone()).reaching(others.clone()),
     ));
     node.peers.start();
-    let others = Arc::new(Others::new(&node.name, &node.roles, &tls));
     node.start_notifier(Lamps::new(node.clone(), others.clone()));
-    tasks.spawn(health.clone().watch(node.clone(), others.clone(), stop.clone()));
+    tasks.spawn(health.clone().watch(node.clone(), facts.clone(), others.clone(), stop.clone()));
+    watchdog::watch(node.clone(), health.pulse.clone(), stop.clone()).map_err(AppError::Runtime)?;
+    #[cfg(debug_assertions)]
+    wedge::obey(node.clone());
     tasks.spawn(orphans::watch(node.clone(), stop.clone()));
     tasks.spawn(prompts::watch(node.clone(), prompts_watch, stop.clone()));
     tasks.spawn(forget_founding(node.clone(), stop.clone()));
-    if let Some(listener) = metrics_listener {
-        tasks.spawn(metrics::serve(listener, node.clone(), health.clone(), facts.clone(), stop.clone()));
+    for door in pages {
+        let serving = metrics::serve(door, node.clone(), health.clone(), facts.clone(), stop.clone());
+        tasks.spawn_on(serving, &aside.handle());
     }
     let peers = node.peers.clone();
-    let tell = move |everyone: &[MemberAddress]| {
-        let nodes = everyone.iter().filter(|member| member.kind == MemberKind::Node);
-        nodes.for_each(|m| peers.add(PeerAddress { name: m.name.clone(), address: m.address.clone() }));
-    };
+    let tell = move |everyone: &[MemberAddress]| roles::follow_members(&peers, everyone);
     tasks.spawn(learned::watch(cluster.clone(), node.roles.clone(), tell, stop.clone()));
-    let care = Care { tls, tls_dir: cluster.tls_dir.clone(), signer: Some(signer), roles: node.roles.clone() };
+    let care = Care {
+        tls,
+        tls_dir: cluster.tls_dir.clone(),
+        signer: Some(signer),
+        roles: node.roles.clone(),
+        alarms: Some(node.alarms.clone()),
+    };
     tasks.spawn(care.watch(stop.clone()));
-    tasks.spawn(AdminService::new(node.clone(), facts, others, host).serve(admin_socket, stop.clone()));
+    alarms::start(&node, &tasks, &stop);
+    let stewarded = health.clone();
+    tasks.spawn(AdminService::new(node.clone(), health, facts, others, host).serve(
+        admin_socket,
+        operators,
+        stop.clone(),
+    ));
+    tasks.spawn(roles::follow(node.clone(), stewarded, stop.clone()));
     let manager = Arc::new(Manager::of_environment());
-    tasks.spawn({
+    let watched = {
         let (manager, media, stop) = (manager.clone(), node.media.clone(), stop.clone());
         async move { manager.watchdog(|| alive::why_not(&media), stop).await }
-    });
+    };
+    tasks.spawn_on(watched, &aside.handle());
+    supervised.tell_last_words(&node.name, &node.alarms);
+    supervised.ready();
     manager.ready();
+    let supervised = Arc::new(supervised);
+    tasks.spawn({
+        let (supervised, stop) = (supervised.clone(), stop.clone());
+        async move { supervised.watch_supervisor(stop).await }
+    });
     info!(node = %node.name, incarnation = %node.incarnation, "the node runs");
 
     // Stop: no new calls, duties given back, calls in progress end, then the rest.
-    stop_signals.next().await;
-    info!("stopping: no new calls; a second signal ends those in progress");
+    tokio::select! {
+        () = stop_signals.next() => info!("stopping: no new calls; a second signal ends those in progress"),
+        reason = node.roles.removed() => error!("{reason}; this node takes no new calls, and stops when those in progress have ended"),
+    }
+    node.alarms.event(Kind::NodeStopping, node.name.as_str(), "");
     manager.stopping(node.config.drain + CLOSING);
     let calls = node.calls();
     if let Some(calls) = &calls {
@@ -154,6 +201,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     stop_peers.cancel();
     tasks.close();
     tasks.wait().await;
+    supervised.ends_well();
     info!("stopped");
     Ok(())
 }
@@ -187,9 +235,8 @@ async fn idle(calls: &Calls) {
 }
 
 impl Node {
-    async fn build(config: NodeConfig) -> Result<Self, AppError> {
+    async fn build(config: NodeConfig, incarnation: Incarnation) -> Result<Self, AppError> {
         let name = config.name.clone();
-        let incarnation = Incarnation::random();
         let cluster = &config.cluster;
         let known = learned::known(cluster);
         let nodes: Vec<_> = known.iter().filter(|m| m.kind == MemberKind::Node).collect();
@@ -213,6 +260,7 @@ impl Node {
             },
             store.clone(),
         );
+        let alarms = Alarms::open(store.clone(), peers.clone()).await?;
         let roles = peering::start_roles(
             cluster,
             &name,
@@ -240,6 +288,7 @@ impl Node {
             peers,
             roles,
             mailstore,
+            alarms,
             media,
             calls: RwLock::new(None),
             notifier: Mutex::new(None),
@@ -257,9 +306,16 @@ impl Node {
         self.notifier.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Whether the duty's task is there, holding the duty or waiting for it.
-    pub fn notifier_runs(&self) -> bool {
-        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Notifier::is_running)
+    /// How long the duty's task has not come round, holding the duty or waiting for it; `None` if it has ended.
+    pub fn notifier_still_for(&self) -> Option<std::time::Duration> {
+        let notifier = self.notifier.lock().unwrap_or_else(PoisonError::into_inner);
+        notifier.as_ref().filter(|notifier| notifier.is_running()).map(Notifier::still_for)
+    }
+
+    /// For tests: the duty's task hangs from now on. Not there in release builds.
+    #[cfg(debug_assertions)]
+    pub fn wedge_notifier(&self) {
+        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notifier::wedge);
     }
 
     /// The SIP door, while it is open.

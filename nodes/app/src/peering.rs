@@ -6,10 +6,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_pki::{MemberKind as CertificateKind, NodeIdentity};
+use twinbox_pki::{Doors, MemberKind as CertificateKind, NodeIdentity, OperatorDoor};
 use twinbox_replication_peer::Peers;
-use twinbox_roles::{MemberKind, Roles, RolesConfig, RolesService};
-use twinbox_wire::roles::roles_server::RolesServer;
+use twinbox_roles::{ExitsService, MemberKind, Roles, RolesConfig, RolesService};
+use twinbox_wire::roles::{exits_server::ExitsServer, roles_server::RolesServer};
 
 use crate::{
     AppError,
@@ -35,6 +35,7 @@ pub async fn start_roles(
         incarnation,
         members: learned::addresses(&cluster.members),
         learned: learned::addresses(&learned::known(cluster)),
+        removed: learned::removed(cluster),
         dir: dir.to_owned(),
         timing: cluster.timing,
         tls: cluster.tls.clone(),
@@ -59,6 +60,8 @@ pub struct NodeServices {
     pub signer: Arc<Signer>,
     /// Who lets newcomers in.
     pub host: Arc<Host>,
+    /// Where operators are let in.
+    pub operators: OperatorDoor,
 }
 
 /// The bound listener for other members: mutual TLS, all gRPC services on one port.
@@ -88,7 +91,7 @@ impl PeerListener {
     /// Serves until stopped. A witness has neither replication nor the authority.
     pub async fn serve(
         self,
-        roles: RolesServer<RolesService>,
+        (roles, exits): (RolesServer<RolesService>, ExitsServer<ExitsService>),
         node: Option<NodeServices>,
         members: members::Service,
     ) {
@@ -98,6 +101,7 @@ impl PeerListener {
             .tls
             .server()
             .add_service(roles)
+            .add_service(exits)
             .add_service(members.into_server())
             .add_optional_service(certificates)
             .add_optional_service(node.as_ref().map(|node| node.peers.service()));
@@ -105,7 +109,8 @@ impl PeerListener {
             Some(node) => {
                 let (door, newcomers) = node.host.open(self.stop.clone());
                 tokio::spawn(newcomers);
-                self.tls.listen_with(self.listener, door)
+                let doors = Doors { newcomers: Some(door), operators: Some(node.operators) };
+                self.tls.listen_with(self.listener, doors)
             }
             None => self.tls.listen(self.listener),
         };

@@ -40,7 +40,7 @@ pub enum PlaceError {
 }
 
 /// Copies the files of `member` out of `from` into the folder `to`, with the configuration last, each readable by this
-/// user alone. A folder that has a configuration is left as it is: false.
+/// user alone, and makes the folder of its data. A folder that has a configuration is left as it is: false.
 pub fn place(from: &Path, member: &NodeName, to: &Path) -> Result<bool, PlaceError> {
     if to.join(CONFIG).exists() {
         return Ok(false);
@@ -56,6 +56,8 @@ pub fn place(from: &Path, member: &NodeName, to: &Path) -> Result<bool, PlaceErr
     };
     let config = names.swap_remove(config);
     names.push(config);
+    let data = to.join("data");
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(failed(&data))?;
     for name in names {
         let parts: Vec<&str> = name.split(SEPARATOR).collect();
         if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('/')) {
@@ -111,6 +113,7 @@ mod tests {
         assert_eq!((read("twinbox.toml"), read("data/may-found")), ("one".to_owned(), "id".to_owned()));
         let key = fs::metadata(to.join("tls/node.key")).expect("the key");
         assert_eq!((key.len(), key.permissions().mode() & 0o777), (6, 0o600));
+        assert!(to.join("data").is_dir());
         assert_eq!(fs::read_dir(&to).expect("a folder").count(), 3, "nothing of another member");
         // What the member wrote since stays, and it may not found a second cluster.
         fs::remove_file(to.join("data/may-found")).expect("removed");

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 
-/// Starts within [`WINDOW`] before a service counts as failed for good (until the window has passed).
+/// Starts within [`WINDOW`] before a service is given up, and tried only now and then.
 const MOST: usize = 5;
 const WINDOW: Duration = Duration::from_secs(300);
+const NOW_AND_THEN: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The restarts of one service.
@@ -23,19 +24,18 @@ pub enum Decision {
     Start,
     /// Not yet: the pause after the last start is not over.
     Wait,
-    /// It has been started too often lately; the role manager moves its duties meanwhile.
+    /// It has been started too often lately; the role manager moves its duties meanwhile. It is tried again later.
     GiveUp,
 }
 
 impl Restarts {
     /// Decides; a `Start` is counted. The pause doubles with each start in the window.
     pub fn decide(&mut self, now: BootInstant) -> Decision {
-        self.recent.retain(|start| now.since(*start) < WINDOW);
-        if self.recent.len() >= MOST {
+        if self.lately(now) >= MOST && self.recent.last().is_some_and(|last| now.since(*last) < NOW_AND_THEN) {
             return Decision::GiveUp;
         }
         if let Some(last) = self.recent.last() {
-            let pause = FIRST_PAUSE * (1 << self.recent.len());
+            let pause = FIRST_PAUSE * (1 << self.recent.len().min(MOST));
             if now.since(*last) < pause {
                 return Decision::Wait;
             }
@@ -43,6 +43,18 @@ impl Restarts {
         self.recent.push(now);
         self.total += 1;
         Decision::Start
+    }
+
+    /// Counts a start that somebody else decided.
+    pub fn ordered(&mut self, now: BootInstant) {
+        self.recent.push(now);
+        self.total += 1;
+    }
+
+    /// Starts in the window before now.
+    pub fn lately(&mut self, now: BootInstant) -> usize {
+        self.recent.retain(|start| now.since(*start) < WINDOW);
+        self.recent.len()
     }
 
     /// Starts since the process began.
@@ -59,10 +71,10 @@ mod tests {
     fn a_failing_service_is_restarted_with_growing_pauses_and_not_for_ever() {
         let mut restarts = Restarts::default();
         let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
-        let starts: Vec<u64> = (0..60_000).filter(|ms| restarts.decide(at(*ms)) == Decision::Start).collect();
-        assert_eq!(starts, [0, 200, 600, 1_400, 3_000]);
-        assert_eq!(restarts.decide(at(60_000)), Decision::GiveUp);
-        assert_eq!(restarts.decide(at(300_000)), Decision::Start, "the window has passed");
-        assert_eq!(restarts.total(), 6);
+        let starts: Vec<u64> = (0..90_000).filter(|ms| restarts.decide(at(*ms)) == Decision::Start).collect();
+        assert_eq!(starts, [0, 200, 600, 1_400, 3_000, 33_000, 63_000]);
+        assert_eq!(restarts.decide(at(90_000)), Decision::GiveUp);
+        let later: Vec<u64> = (900..960).filter(|s| restarts.decide(at(s * 1_000)) == Decision::Start).collect();
+        assert_eq!(later[..2], [900, 901], "the window has passed");
     }
 }

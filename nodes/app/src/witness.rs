@@ -4,15 +4,16 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 use twinbox_ids::Incarnation;
-use twinbox_roles::{MemberKind, Roles};
+use twinbox_roles::{MemberKind, Roles, RolesError};
 use twinbox_wire::admin::{NodeInfoRequest, node_info_client::NodeInfoClient};
 
 use crate::{
     AppError,
     certificates::Care,
     config::{ClusterConfig, WitnessConfig},
+    folder::{Folder, Owner},
     learned, logging,
     members::{self, NodeFacts},
     peering::{self, PeerListener},
@@ -32,7 +33,9 @@ pub fn run_witness(config: WitnessConfig) -> Result<(), AppError> {
 }
 
 async fn run(config: WitnessConfig) -> Result<(), AppError> {
-    let mut stop = StopSignals::listen()?;
+    let mut stop = StopSignals::listen(false)?;
+    let own = Owner { member: config.name.clone(), cluster: None };
+    let _folder = Folder::take("witness.data_dir", &config.data_dir, &own, 0)?;
     // Bind everything before anything runs: a taken port stops the start, not a half-started witness.
     let mut listeners = Vec::new();
     for cluster in &config.clusters {
@@ -40,15 +43,27 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     }
     let mut served = Vec::new();
     let mut servers = JoinSet::new();
+    let mut removals = JoinSet::new();
     for (cluster, listener) in listeners {
-        let roles = join(&config, cluster).await?;
+        let roles = match join(&config, cluster).await {
+            // The others are served all the same.
+            Err(AppError::Roles(removed @ RolesError::Removed { .. })) if config.clusters.len() > 1 => {
+                error!(cluster = cluster.name, "{removed}: take its section out of this witness's file");
+                continue;
+            }
+            roles => roles?,
+        };
+        removals.spawn({
+            let (roles, name) = (roles.clone(), cluster.name.clone());
+            async move { error!(cluster = name, "{}: it votes there no more", roles.removed().await) }
+        });
         let facts = Arc::new(NodeFacts::of_witness(&config.name));
         let (stop, service) = (listener.stop(), members::Service::new(facts, cluster.tls.clone()));
-        let care =
-            Care { tls: cluster.tls.clone(), tls_dir: cluster.tls_dir.clone(), signer: None, roles: roles.clone() };
+        let (tls, tls_dir) = (cluster.tls.clone(), cluster.tls_dir.clone());
+        let care = Care { tls, tls_dir, signer: None, roles: roles.clone(), alarms: None };
         servers.spawn(care.watch(stop.clone()));
         servers.spawn(learned::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
-        servers.spawn(listener.serve(roles.service(), None, service));
+        servers.spawn(listener.serve((roles.service(), roles.exits()), None, service));
         served.push((roles, stop));
     }
     info!(name = %config.name, clusters = config.clusters.len(), "the witness runs");
@@ -59,8 +74,11 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         async move { manager.watchdog(|| None, ended).await }
     });
     manager.ready();
-    stop.next().await;
-    info!("stopping");
+    let all_removed = async { while removals.join_next().await.is_some() {} };
+    tokio::select! {
+        () = stop.next() => info!("stopping"),
+        () = all_removed => info!("removed from every cluster: stopping"),
+    }
     manager.stopping(Duration::from_secs(15));
     for (roles, stop) in served {
         roles.shutdown().await;

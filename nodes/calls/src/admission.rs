@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use twinbox_clock::BootInstant;
 
 /// A bucket of tokens that fills with time.
@@ -33,12 +33,24 @@ impl Bucket {
     }
 }
 
+/// A node that leaves calls to another (active-passive).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passive {
+    /// What callers are told of when to try again, in seconds.
+    pub retry_after: u32,
+    /// Calls are taken all the same: whoever reaches this node could not reach the active one.
+    pub on_call: bool,
+}
+
 /// Who is inside.
 pub(crate) struct Admission {
     max_calls: usize,
     active: AtomicUsize,
     draining: AtomicBool,
     leaving: AtomicBool,
+    passive: Mutex<Option<Passive>>,
+    /// Counts new calls that came while this node was passive.
+    pub(crate) reached: watch::Sender<u64>,
     empty: Notify,
     /// New calls.
     pub(crate) calls: Bucket,
@@ -55,6 +67,8 @@ impl Admission {
             active: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            passive: Mutex::new(None),
+            reached: watch::Sender::new(0),
             empty: Notify::new(),
             calls: Bucket::new(per_second, per_second, now),
             others: Bucket::new(1000, 1000, now),
@@ -81,6 +95,14 @@ impl Admission {
 
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    pub(crate) fn passive(&self) -> Option<Passive> {
+        *self.passive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_passive(&self, passive: Option<Passive>) {
+        *self.passive.lock().unwrap_or_else(PoisonError::into_inner) = passive;
     }
 
     /// A place for one more call, given back when it is dropped.

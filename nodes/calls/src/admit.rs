@@ -8,7 +8,11 @@ use twinbox_sip::{
     uri::Uri,
 };
 
-use crate::{admission::Place, door::Door, stats::count};
+use crate::{
+    admission::{Passive, Place},
+    door::Door,
+    stats::count,
+};
 
 /// The methods that we take.
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, SUBSCRIBE, NOTIFY";
@@ -78,6 +82,16 @@ impl Door {
         if self.admission.draining() {
             return refuse(&stats.refused_draining, busy(request, 10));
         }
+        if let Some(Passive { retry_after, on_call }) = self.admission.passive() {
+            tracing::warn!(
+                taken = on_call,
+                "a call has reached this node, which is passive: is the active one reached?"
+            );
+            self.admission.reached.send_modify(|count| *count += 1);
+            if !on_call {
+                return refuse(&stats.refused_draining, busy(request, retry_after));
+            }
+        }
         if !self.deps.mailstore.accepts_calls() {
             return refuse(&stats.refused_store, busy(request, BROKEN));
         }
@@ -116,9 +130,11 @@ impl Door {
     /// OPTIONS tell the truth: what an INVITE would be answered now (RFC 3261 section 11.2).
     fn options(&self, request: &Request, at: BootInstant) -> Refusal {
         let full = self.admission.active() >= self.config.max_calls;
+        let let_go = self.admission.passive().filter(|passive| !passive.on_call).map(|passive| passive.retry_after);
         let response = match () {
             () if !self.admission.others.take(at) => busy(request, 5),
             () if self.admission.draining() => busy(request, 10),
+            () if let_go.is_some() => busy(request, let_go.unwrap_or_default()),
             () if full => busy(request, 5),
             () if self.broken().is_some() || !self.deps.mailstore.accepts_calls() => busy(request, BROKEN),
             () => capabilities(request.respond(200)),

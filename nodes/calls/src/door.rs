@@ -27,6 +27,7 @@ use crate::{
     access::{Access, Trunk},
     admission::Admission,
     call::{self, Input},
+    self_test::SelfTest,
     stats::{Stats, count},
     subscribe::Subscriptions,
     wire::{
@@ -51,6 +52,7 @@ pub(crate) struct Door {
     pub(crate) config: CallsConfig,
     pub(crate) deps: CallsDeps,
     pub(crate) access: Access,
+    pub(crate) self_test: SelfTest,
     pub(crate) resolver: Resolver,
     pub(crate) admission: Arc<Admission>,
     pub(crate) stats: Stats,
@@ -103,7 +105,13 @@ impl Door {
         tcp: Vec<Arc<TcpEndpoint>>,
     ) -> Arc<Self> {
         let began = BootInstant::now();
+        let listeners: Vec<_> = udp
+            .iter()
+            .map(|e| (Transport::Udp, e.local))
+            .chain(tcp.iter().map(|e| (Transport::Tcp, e.local)))
+            .collect();
         Arc::new(Self {
+            self_test: SelfTest::new(&listeners),
             admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, began)),
             subscriptions: Subscriptions::new(config.max_subscriptions),
             access,
@@ -161,9 +169,9 @@ impl Door {
         self.arrived(data, source, |reply| Flow::Udp(endpoint.clone(), reply.unwrap_or(source)), Transport::Udp);
     }
 
-    /// A message came over a connection.
-    pub(crate) fn framed(self: &Arc<Self>, peer: &Arc<TcpPeer>, data: &[u8]) {
-        self.arrived(data, peer.remote, |_| Flow::Tcp(peer.clone()), Transport::Tcp);
+    /// A message came over a connection. True: it is part of a call of this node to itself.
+    pub(crate) fn framed(self: &Arc<Self>, peer: &Arc<TcpPeer>, data: &[u8]) -> bool {
+        self.arrived(data, peer.remote, |_| Flow::Tcp(peer.clone()), Transport::Tcp)
     }
 
     /// Whether a connection is worth keeping, and worth remembering for requests of ours.
@@ -179,13 +187,14 @@ impl Door {
         self.connections.forget(peer);
     }
 
+    /// True: it is part of a call of this node to itself.
     fn arrived(
         self: &Arc<Self>,
         data: &[u8],
         source: SocketAddr,
         flow: impl FnOnce(Option<SocketAddr>) -> Flow,
         transport: Transport,
-    ) {
+    ) -> bool {
         let at = BootInstant::now();
         match strict::read(data) {
             Verdict::Drop(strict::Fault::KeepAlive) => {}
@@ -209,12 +218,18 @@ impl Door {
                     request.headers.set_first("Via", line);
                 }
                 let flow = flow(reply);
+                if self.self_test.owns(&request, source.ip()) {
+                    let trunk = self.self_test.trunk.clone();
+                    self.request(request, flow, trunk, at);
+                    return true;
+                }
                 match self.access.find(source.ip(), transport) {
                     Some(trunk) => self.request(request, flow, trunk.clone(), at),
                     None => self.stranger(&request, &flow, at),
                 }
             }
         }
+        false
     }
 
     fn stranger(&self, request: &Request, flow: &Flow, at: BootInstant) {
@@ -236,6 +251,12 @@ impl Door {
     fn request(self: &Arc<Self>, request: Request, flow: Flow, trunk: Arc<Trunk>, at: BootInstant) {
         let mut place = None;
         let events = lock(&self.layer).request_received(request, flow.clone(), self.now(), |request| {
+            if self.self_test.is(&trunk) {
+                return match SelfTest::refusal(request, self.has_dialog(request)) {
+                    None => transaction::Admission::Accept,
+                    Some(code) => transaction::Admission::Refuse(request.respond(code)),
+                };
+            }
             match self.admit(request, at) {
                 Ok(admitted) => {
                     place = admitted;
@@ -313,6 +334,11 @@ impl Door {
             lock(&self.invites).insert(arrival.id.clone(), sender.clone());
             lock(&self.merges).insert(merge_key(&arrival.request));
             self.tasks.spawn(call::run(self.clone(), arrival, place, sender, inputs));
+        } else if self.self_test.is(&arrival.trunk) {
+            let (sender, inputs) = mpsc::channel(call::INBOX);
+            lock(&self.invites).insert(arrival.id.clone(), sender.clone());
+            lock(&self.merges).insert(merge_key(&arrival.request));
+            self.tasks.spawn(call::self_test::run(self.clone(), arrival, sender, inputs));
         } else {
             self.tasks.spawn(crate::subscribe::begin(self.clone(), arrival));
         }

@@ -13,6 +13,7 @@ mod door;
 mod notify;
 mod outgoing;
 mod register;
+mod self_test;
 mod stats;
 mod subscribe;
 mod wire;
@@ -20,10 +21,12 @@ mod wire;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use access::{Network, NetworkError};
+pub use admission::Passive;
 pub use config::{
     CallsConfig, ListenerConfig, Mistake, Pilots, Registration, RtpConfig, Transport, TrunkConfig, UnknownMailbox,
 };
 pub use notify::{NotifyError, Subscription, SubscriptionId};
+pub use self_test::SelfTestCall;
 pub use stats::{Histogram, StatsView};
 use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
@@ -60,7 +63,9 @@ pub struct CallsDeps {
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
     /// A listener's address is taken or not ours.
-    #[error("cannot listen for SIP on {transport} {bind}: {source}; free the port or change calls.listeners")]
+    #[error(
+        "cannot listen for SIP on {transport} {bind}: {source}; free the port or change the bind of that [[sip.listener]]"
+    )]
     Bind {
         /// `udp` or `tcp`.
         transport: &'static str,
@@ -149,6 +154,12 @@ impl Calls {
         &self.addresses
     }
 
+    /// How this process calls itself, by way of its first listener: it is answered like any caller, with a tone. Such
+    /// a call takes no place of `max_calls` and is not counted, and nobody else can make one.
+    pub fn self_test(&self) -> Option<SelfTestCall> {
+        self.addresses.first().map(|(transport, address)| self.door.self_test.call(*transport, *address))
+    }
+
     /// Calls now in progress.
     pub fn active(&self) -> usize {
         self.door.admission.active()
@@ -179,6 +190,16 @@ impl Calls {
         self.door.admission.draining()
     }
 
+    /// Leaves new calls to another node, or takes them again. Those in progress go on.
+    pub fn set_passive(&self, passive: Option<Passive>) {
+        self.door.admission.set_passive(passive);
+    }
+
+    /// How many new calls have come while this node was passive, taken or not.
+    pub fn reached_while_passive(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.door.admission.reached.subscribe()
+    }
+
     /// Waits until no call is in progress.
     pub async fn idle(&self) {
         self.door.admission.empty().await;
@@ -203,6 +224,7 @@ impl Calls {
         self.door.stop.cancel();
         self.door.tasks.close();
         let _ = tokio::time::timeout(FAREWELL, self.door.tasks.wait()).await;
+        let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
     }
 
     /// Counters and histograms.

@@ -45,5 +45,5 @@ async fn a_taken_port_is_named() {
         o.calls.listeners[0].bind = node.udp;
     })
     .await;
-    assert!(error.contains(&node.udp.to_string()) && error.contains("calls.listeners"), "{error}");
+    assert!(error.contains(&node.udp.to_string()) && error.contains("[[sip.listener]]"), "{error}");
 }

@@ -1,6 +1,9 @@
 //! The command line's words.
 
+mod alarms;
+mod certificates;
 mod provisioning;
+mod steering;
 mod tools;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -8,8 +11,13 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use twinbox_ids::{MessageId, NodeName};
 
+pub use alarms::{AlarmCommand, EventsArgs};
+pub use certificates::{CaCommand, OperatorCertArgs, RemoteArgs};
 pub use provisioning::{AsteriskArgs, CosCommand, ImportCommand, Law, PromptCommand, UserImportArgs, UserSetArgs};
 
+pub use steering::{
+    AddArgs, DutyCommand, FailbackArgs, FailbackWord, ModeWord, RemoveArgs, ReplaceArgs, SetArgs, SteeringCommand,
+};
 pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
 
 /// The open voicemail system that does not go down.
@@ -29,6 +37,9 @@ pub struct Cli {
     /// Print JSON for programs.
     #[arg(long, global = true)]
     pub json: bool,
+    /// A node on another machine.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -38,7 +49,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a node: answers calls, holds a copy of everything
-    Node(RunArgs),
+    Node(NodeArgs),
     /// Run a witness: votes, holds no data
     Witness(RunArgs),
     /// Ask whether a node or witness on this machine lives: exit code 0 or 1, for health checks
@@ -54,6 +65,14 @@ pub enum Command {
     /// The jobs that one node runs for all
     #[command(subcommand)]
     Duty(DutyCommand),
+    /// What a node needs to be in service, and how it does
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// What somebody should know, and what to do about it
+    #[command(subcommand)]
+    Alarm(AlarmCommand),
+    /// What happens in the cluster, as it happens
+    Events(EventsArgs),
     /// Mailboxes and their owners
     #[command(subcommand)]
     User(UserCommand),
@@ -82,7 +101,18 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// `node`, `witness`
+/// `node`
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Be the node's own process; without it, be the supervisor that starts it.
+    #[arg(long, hide = true)]
+    pub child: bool,
+}
+
+/// `witness`
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The configuration file.
@@ -143,10 +173,20 @@ pub enum ClusterCommand {
     /// Put a member's folder where it is to live, out of files under flat names, unless it is there: for
     /// Kubernetes
     Place(PlaceArgs),
+    /// See and replace the cluster's certificate authority
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Make a certificate with which an operator steers the cluster from another machine
+    OperatorCert(OperatorCertArgs),
+    /// Let an operator in no longer
+    OperatorRevoke {
+        /// The operator's name, from 'cluster ca status'.
+        name: NodeName,
+    },
     /// Show every node: role, status, duties, calls, lag
     Status(StatusArgs),
-    /// Move the publisher role to a node
-    MakePublisher(NodeArg),
+    #[command(flatten)]
+    Steer(SteeringCommand),
     /// Put a node back in service
     Activate(NodeArg),
     /// Take a node out of service: duties go elsewhere, calls in progress end by themselves
@@ -175,7 +215,8 @@ pub struct InitArgs {
     /// An address or network of the PBX: it may call every node.
     #[arg(long, value_name = "NETWORK")]
     pub pbx: Vec<twinbox_app::Network>,
-    /// Where DIR has a cluster already, change nothing and succeed: for start scripts and init containers.
+    /// Where DIR has a cluster already, change nothing and succeed, but make again those members whose folders are
+    /// empty, as lost volumes are: for start scripts and init containers.
     #[arg(long)]
     pub if_absent: bool,
     /// Give what is made to this user and group, by number.
@@ -318,11 +359,26 @@ pub struct NodeArg {
     pub node: NodeName,
 }
 
-/// `duty`
+/// `service`
 #[derive(Debug, Subcommand)]
-pub enum DutyCommand {
-    /// Who runs what, since which epoch
-    List,
+pub enum ServiceCommand {
+    /// How the services of every node do, since when, how often they were restarted and why they failed last
+    List {
+        /// Only this node's.
+        #[arg(long, value_name = "NODE")]
+        at: Option<String>,
+    },
+    /// Restart a service: calls or notifier; what else there is says why it cannot be
+    Restart {
+        /// The service.
+        service: String,
+        /// On this node; without it, on the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        at: Option<String>,
+        /// Though calls in progress end by it.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// `user`
@@ -412,7 +468,8 @@ pub enum MessageCommand {
 /// `call`
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// Whom to call, such as sip:1001@127.0.0.1:5060
+    /// Whom to call, such as sip:1001@127.0.0.1:5060; a name without a port is looked up (SRV, then A and AAAA), and
+    /// its addresses are tried one after the other
     pub uri: String,
     /// Speak this WAV file (8 kHz mono) once the other side is silent.
     #[arg(long, value_name = "FILE")]

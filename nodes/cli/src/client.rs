@@ -1,17 +1,108 @@
-//! The connection to a node's Unix socket.
+//! The connection to a node: its Unix socket on this machine, or as an operator from another.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
+use twinbox_pki::{OperatorIdentity, OperatorObstacle};
 use twinbox_wire::admin::{admin_client::AdminClient, provisioning_client::ProvisioningClient};
-use twinbox_wire::join::tokens_client::TokensClient;
+use twinbox_wire::events::events_client::EventsClient;
+use twinbox_wire::{
+    join::{authorities_client::AuthoritiesClient, tokens_client::TokensClient},
+    steering::steering_client::SteeringClient,
+};
 
-use crate::error::CliError;
+use crate::{args::RemoteArgs, error::CliError};
 
 /// How long a node may take to answer; every administrator's question is bounded far below this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// The node on another machine that this process asks, if it was told to: decided once, by the first words of the
+/// command line, and the same for whatever the command asks.
+static REMOTE: OnceLock<Remote> = OnceLock::new();
+
+struct Remote {
+    node: String,
+    operator: OperatorIdentity,
+}
+
+/// From now on the node that these words name is asked, if they name one, and no socket of this machine.
+pub fn go_through(remote: &RemoteArgs) -> Result<(), CliError> {
+    let Some(node) = &remote.node else { return Ok(()) };
+    let address = node.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if address.is_none() {
+        return Err(CliError::Usage(format!("--node {node}: write HOST:PORT, as 'cluster status' shows it")));
+    }
+    let operator = match (&remote.cert, &remote.key, &remote.ca, &remote.identity) {
+        (Some(cert), Some(key), Some(ca), _) => OperatorIdentity::load_files(cert, key, ca),
+        (.., Some(folder)) => OperatorIdentity::load(folder),
+        _ => {
+            return Err(CliError::Usage(
+                "--node needs an operator's certificate: --identity DIR, or --cert, --key and --ca; 'twinbox cluster \
+                 operator-cert NAME --out DIR' on a node makes one"
+                    .to_owned(),
+            ));
+        }
+    };
+    let operator = operator.map_err(|error| CliError::Usage(error.to_string()))?;
+    // Nobody has set it before: this is called once.
+    let _ = REMOTE.set(Remote { node: node.clone(), operator });
+    Ok(())
+}
+
+impl Remote {
+    /// Connects; who is not let in is told why before anything is asked.
+    async fn channel(&self) -> Result<Channel, CliError> {
+        let connection = self.operator.connect(&self.node).await.map_err(|error| self.refused(&error))?;
+        let connection = Mutex::new(Some(connection));
+        Endpoint::from_static("http://twinbox.invalid")
+            .timeout(ANSWER_WITHIN)
+            .connect_with_connector(tower::service_fn(move |_| {
+                // Once lost, it is not made again behind the command's back.
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+                async move { connection.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+            }))
+            .await
+            .map_err(|error| CliError::Unreachable(format!("the node at {} went away: {error}", self.node)))
+    }
+
+    fn refused(&self, error: &std::io::Error) -> CliError {
+        let (node, name) = (&self.node, &self.operator.subject.name);
+        let another = "'twinbox cluster operator-cert' on a node makes another";
+        CliError::Failed(match OperatorObstacle::of(error) {
+            Some(OperatorObstacle::OtherAuthority) => format!(
+                "{node} shows a certificate of an authority that is not in this operator's ca.pem: it is another \
+                 cluster, or its authority was replaced since; {another}"
+            ),
+            Some(OperatorObstacle::OtherTime) => {
+                format!("the certificate of {node} is not good at this machine's time of day: look at both clocks")
+            }
+            Some(OperatorObstacle::OtherMember) => {
+                format!("{node} is no node of the cluster that operator '{name}' may administrate")
+            }
+            Some(OperatorObstacle::Ended) => {
+                format!("{node} does not let operator '{name}' in: the certificate has ended; {another}")
+            }
+            Some(OperatorObstacle::NotTaken) => format!(
+                "{node} does not take the certificate of operator '{name}': the authority that signed it was replaced, \
+                 perhaps; {another}"
+            ),
+            Some(OperatorObstacle::NoDoor) => {
+                format!("{node} has no door for operators: it is a witness, or no node; name another")
+            }
+            None => {
+                return CliError::Unreachable(format!(
+                    "no node answers at {node} ({error}); give the address at which its members reach it"
+                ));
+            }
+        })
+    }
+}
 
 /// Connects to the node behind `socket`.
 pub async fn connect(socket: &Path) -> Result<AdminClient<Channel>, CliError> {
@@ -23,6 +114,21 @@ pub async fn tokens(socket: &Path) -> Result<TokensClient<Channel>, CliError> {
     Ok(TokensClient::new(channel(socket).await?))
 }
 
+/// Connects to the node behind `socket`, to steer the cluster.
+pub async fn steering(socket: &Path) -> Result<SteeringClient<Channel>, CliError> {
+    Ok(SteeringClient::new(channel(socket).await?))
+}
+
+/// Connects to the node behind `socket`, to ask of alarms and events.
+pub async fn events(socket: &Path) -> Result<EventsClient<Channel>, CliError> {
+    Ok(EventsClient::new(channel(socket).await?))
+}
+
+/// Connects to the node behind `socket`, to ask of the authority and of operators.
+pub async fn authorities(socket: &Path) -> Result<AuthoritiesClient<Channel>, CliError> {
+    Ok(AuthoritiesClient::new(channel(socket).await?))
+}
+
 /// Asks of users in bulk, classes of service and prompts.
 pub type Provisioning = ProvisioningClient<Channel>;
 
@@ -32,6 +138,9 @@ pub async fn provisioning(socket: &Path) -> Result<Provisioning, CliError> {
 }
 
 async fn channel(socket: &Path) -> Result<Channel, CliError> {
+    if let Some(remote) = REMOTE.get() {
+        return remote.channel().await;
+    }
     let path = socket.to_owned();
     Endpoint::from_static("http://twinbox.invalid")
         .timeout(ANSWER_WITHIN)

@@ -12,7 +12,10 @@ mod upload;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{
+    CommandFactory, Parser,
+    error::{ContextKind, ErrorKind},
+};
 
 use crate::{
     args::{Cli, Command},
@@ -21,7 +24,7 @@ use crate::{
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| hint(error).exit());
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -31,18 +34,47 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// `--node` is a word of `cluster init` too, so it cannot stand everywhere as `--socket` can.
+fn hint(error: clap::Error) -> clap::Error {
+    let unknown = error.get(ContextKind::InvalidArg).is_some_and(|argument| argument.to_string() == "--node");
+    if error.kind() == ErrorKind::UnknownArgument && unknown {
+        let text = "--node stands before the command: twinbox --node HOST:PORT --identity DIR cluster status\n";
+        return Cli::command().error(ErrorKind::UnknownArgument, text);
+    }
+    error
+}
+
+/// Whether a command asks a node, on this machine or another.
+fn asks_a_node(command: &Command) -> bool {
+    use args::ClusterCommand::{Init, Join, Place};
+    match command {
+        Command::Node(_) | Command::Witness(_) | Command::Demo(_) | Command::Config(_) | Command::Call(_) => false,
+        Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => false,
+        Command::Cluster(Init(_) | Join(_) | Place(_)) => false,
+        Command::Health(args) => args.config.is_none(),
+        _ => true,
+    }
+}
+
 fn run(cli: Cli) -> Result<(), CliError> {
+    if cli.remote.node.is_some() && !asks_a_node(&cli.command) {
+        return Err(CliError::Usage("--node is for commands that ask a node; this one does not".to_owned()));
+    }
+    client::go_through(&cli.remote)?;
     if !matches!(cli.command, Command::Node(_) | Command::Witness(_) | Command::Demo(_)) {
         end_with_the_reader();
     }
     match cli.command {
-        Command::Node(args) => commands::run::node(&args.config),
+        Command::Node(args) => commands::run::node(&args),
         Command::Witness(args) => commands::run::witness(&args.config),
         Command::Health(args) => block_on(commands::health::run(&cli.socket, args)),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Cluster(command) => block_on(commands::cluster::run(&cli.socket, cli.json, command)),
         Command::Duty(command) => block_on(commands::duty::run(&cli.socket, cli.json, command)),
+        Command::Service(command) => block_on(commands::service::run(&cli.socket, cli.json, command)),
+        Command::Alarm(command) => block_on(commands::alarm::run(&cli.socket, cli.json, command)),
+        Command::Events(args) => block_on(commands::events::run(&cli.socket, cli.json, args)),
         Command::User(command) => block_on(commands::user::run(&cli.socket, cli.json, command)),
         Command::Message(command) => block_on(commands::message::run(&cli.socket, cli.json, command)),
         Command::Cos(command) => block_on(commands::cos::run(&cli.socket, cli.json, command)),
@@ -59,9 +91,24 @@ fn run(cli: Cli) -> Result<(), CliError> {
 /// Whoever pipes a table into `head` wants no complaint about the rest: a closed pipe ends the command, as it does
 /// for every other program. Processes that stay keep Rust's way, which is an error at the write.
 fn end_with_the_reader() {
-    // SAFETY: no other thread runs yet, and the default disposition touches no memory of ours.
+    // SAFETY: no other thread runs yet, and the handler does only what a handler may.
     unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, on_broken_pipe as *const () as libc::sighandler_t);
+    }
+}
+
+/// The signal does not say which write it is about. A connection that the other side has closed is an error to be
+/// told, not the end of the command: only a reader of the output who has gone away is.
+extern "C" fn on_broken_pipe(signal: libc::c_int) {
+    // SAFETY: poll, signal and raise may be called in a handler; errno is put back for whoever was interrupted.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+        if libc::poll(&raw mut output, 1, 0) > 0 && output.revents & libc::POLLERR != 0 {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+        *libc::__errno_location() = errno;
     }
 }
 

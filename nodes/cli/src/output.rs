@@ -1,5 +1,6 @@
 //! Tables for people, JSON for programs.
 
+use chrono::{DateTime, Local};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -30,4 +31,10 @@ pub fn acknowledged(how: &str) -> String {
         "alone" => "acknowledged alone: on this node's disk only, until a peer is back".to_owned(),
         how => format!("acknowledged {how}"),
     }
+}
+
+/// A time as people here read it, to the millisecond.
+pub fn time(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }

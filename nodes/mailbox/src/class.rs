@@ -8,6 +8,7 @@ use twinbox_replication_core::{Edit, Key, Record, Tag};
 
 use crate::{
     ViewError,
+    nearest::hint,
     schema::{self, class as tag},
     value::{Fields, read_text, read_u64, set_bytes, set_text, set_u64},
 };
@@ -99,7 +100,8 @@ impl Rule {
         let (word, value) = text.split_once('=').ok_or_else(|| RuleError::Shape { text: text.to_owned() })?;
         let rule = Self::ALL.into_iter().find(|rule| rule.word() == word.trim()).ok_or_else(|| {
             let words: Vec<_> = Self::ALL.into_iter().map(Self::word).collect();
-            RuleError::Word { word: word.trim().to_owned(), known: words.join(", ") }
+            let word = word.trim();
+            RuleError::Word { word: word.to_owned(), known: words.join(", ") + &hint(word, &words) }
         })?;
         let value = value.trim();
         let parsed = match value {

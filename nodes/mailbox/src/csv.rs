@@ -8,11 +8,16 @@ pub(crate) type Row = (u64, Vec<String>);
 /// has most of. The error is the line of a quote that never ends or ends in the middle of a field.
 pub(crate) fn read(text: &str) -> Result<Vec<Row>, u64> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // Some spreadsheets name the separator on a line of its own before all others.
+    let (named, text) = match text.strip_prefix("sep=").and_then(|rest| rest.split_once('\n')) {
+        Some((separator, rest)) if separator.trim_end_matches('\r').chars().count() == 1 => (true, rest),
+        _ => (false, text),
+    };
     let first = text.lines().next().unwrap_or_default();
     let count = |c: char| first.matches(c).count();
     let separator = [',', ';', '\t'].into_iter().rev().max_by_key(|c| count(*c)).unwrap_or(',');
     let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut begin) = (1_u64, 1_u64);
+    let (mut line, mut begin) = (1 + u64::from(named), 1 + u64::from(named));
     let mut quoted_at = None;
     let mut was_quoted = false;
     let mut chars = text.chars().peekable();
@@ -87,6 +92,7 @@ mod tests {
         for (text, expected) in [
             ("a,b\n1,2\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["1", "2"])])),
             ("\u{feff}a;b\r\n1; 2 \r\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["1", "2"])])),
+            ("\u{feff}sep=;\r\na;b\r\n1;2\r\n", Ok(vec![(2, vec!["a", "b"]), (3, vec!["1", "2"])])),
             ("a\tb\n\n\"x\ny\"\tz", Ok(vec![(1, vec!["a", "b"]), (3, vec!["x\ny", "z"])])),
             (
                 "a,b\n\"x\ny\",z\nlast,\n",

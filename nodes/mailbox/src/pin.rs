@@ -108,6 +108,21 @@ impl Default for HashCost {
     }
 }
 
+impl HashCost {
+    /// For first PINs that come by the thousand and are to be changed at the first sign-in: 1 MiB, one pass, about a
+    /// fortieth of the default.
+    pub const FIRST_PINS: Self = Self { memory_kib: 1_024, passes: 1 };
+
+    /// The one of the two that costs less.
+    pub fn lesser(self, other: Self) -> Self {
+        if other.work() < self.work() { other } else { self }
+    }
+
+    fn work(self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.passes)
+    }
+}
+
 /// A PIN as it is kept: one register (rule D4), never the PIN itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PinRecord {
@@ -142,6 +157,22 @@ impl PinRecord {
     pub fn verify(&self, pin: &str) -> bool {
         PasswordHash::new(&self.hash)
             .is_ok_and(|hash| Argon2::default().verify_password(pin.as_bytes(), &hash).is_ok())
+    }
+
+    /// Whether this is the PIN; takes as long as at that cost even where the hash is of a lesser one, so that the time
+    /// does not tell whose PIN is still the one that an administrator gave.
+    pub fn verify_at(&self, cost: HashCost, pin: &str) -> bool {
+        let right = self.verify(pin);
+        if self.cost().is_some_and(|own| own.work() < cost.work()) {
+            Self::verify_nothing(cost, pin);
+        }
+        right
+    }
+
+    /// What the hash cost, as it says itself; `None` for one that is damaged.
+    pub fn cost(&self) -> Option<HashCost> {
+        let params = Params::try_from(&PasswordHash::new(&self.hash).ok()?).ok()?;
+        Some(HashCost { memory_kib: params.m_cost(), passes: params.t_cost() })
     }
 
     /// Takes as long as [`Self::verify`] and is never right: for a mailbox that is not there or has no PIN, so that
@@ -215,9 +246,23 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_of_a_lesser_cost_says_so_and_verifies_as_any_other() {
+        let (first, usual) = (HashCost::FIRST_PINS, HashCost::default());
+        assert_eq!((usual.lesser(first), first.lesser(usual)), (first, first));
+        let record = PinRecord::hash_at(first, "2580", true, [7; 16]).unwrap();
+        let back = PinRecord::from_bytes(&record.to_bytes()).unwrap();
+        assert_eq!(back.cost(), Some(first));
+        for cost in [first, usual] {
+            assert!(back.verify_at(cost, "2580") && !back.verify_at(cost, "2581"), "{cost:?}");
+        }
+        assert_eq!(PinRecord::hash("2580", true, [7; 16]).unwrap().cost(), Some(usual));
+    }
+
+    #[test]
     fn a_damaged_hash_verifies_nothing() {
         for hash in ["", "$argon2id$", "2580"] {
-            assert!(!PinRecord { must_change: false, hash: hash.to_owned() }.verify("2580"));
+            let damaged = PinRecord { must_change: false, hash: hash.to_owned() };
+            assert!(!damaged.verify("2580") && damaged.cost().is_none());
         }
         assert_eq!(PinRecord::from_bytes(&[]), None);
         assert_eq!(PinRecord::from_bytes(&[0, 0xff]), None);

@@ -27,6 +27,7 @@ pub const CLASS: Table = Table(7);
 pub const CLASS_NAME: Table = Table(8);
 /// Prompts that replace those of the set. Id: language, `/`, name, such as `en/digits/7`.
 pub const PROMPT: Table = Table(9);
+// From 256 on: alarms and events (`nodes/alarms/src/schema.rs`).
 
 /// Fields of [`MAILBOX`].
 pub mod mailbox {

@@ -2,7 +2,7 @@
 
 use twinbox_ids::Pii;
 
-use crate::{Mailbox, Number, csv, is_timezone, pin::MAX_LENGTH};
+use crate::{Mailbox, Number, csv, is_timezone, nearest::hint, pin::MAX_LENGTH};
 
 /// The longest text in a field, in characters.
 const LONGEST: usize = 128;
@@ -51,17 +51,27 @@ impl RowProblem {
 /// any of `name`, `pin`, `timezone`, `language`, `operator` and `cos`. An empty field says nothing, `-` as operator or
 /// class says none.
 pub fn read_users(text: &str) -> Result<Vec<UserRow>, Vec<RowProblem>> {
-    let rows = csv::read(text).map_err(|line| {
-        vec![RowProblem::new(line, "a quoted field does not end as it should: write \" within quotes as \"\"")]
-    })?;
-    let mut rows = rows.into_iter();
-    let Some((line, head)) = rows.next() else {
-        return Err(vec![RowProblem::new(
-            1,
-            "the table is empty: its first line names the columns, such as number,name,pin",
-        )]);
+    let (users, problems) = read_table(text);
+    if problems.is_empty() { Ok(users) } else { Err(problems) }
+}
+
+/// As [`read_users`], with the sound rows beside the problems: whoever knows more of the users can judge those too, so
+/// that all that is wrong with a table is said at once.
+pub fn read_table(text: &str) -> (Vec<UserRow>, Vec<RowProblem>) {
+    let only = |line, what: &str| (Vec::new(), vec![RowProblem::new(line, what)]);
+    let mut rows = match csv::read(text) {
+        Ok(rows) => rows.into_iter(),
+        Err(line) => {
+            return only(line, "a quoted field does not end as it should: write \" within quotes as \"\"");
+        }
     };
-    let columns = columns(line, &head)?;
+    let Some((line, head)) = rows.next() else {
+        return only(1, "the table is empty: its first line names the columns, such as number,name,pin");
+    };
+    let columns = match columns(line, &head) {
+        Ok(columns) => columns,
+        Err(problems) => return (Vec::new(), problems),
+    };
     let (mut users, mut problems) = (Vec::<UserRow>::new(), Vec::new());
     let mut seen = std::collections::HashMap::new();
     for (line, row) in rows {
@@ -84,7 +94,7 @@ pub fn read_users(text: &str) -> Result<Vec<UserRow>, Vec<RowProblem>> {
             }
         }
     }
-    if problems.is_empty() { Ok(users) } else { Err(problems) }
+    (users, problems)
 }
 
 /// Which column each field is of.
@@ -100,7 +110,7 @@ fn columns(line: u64, head: &[String]) -> Result<Vec<&'static str>, Vec<RowProbl
             Some(column) => columns.push(column),
             None => problems.push(RowProblem::new(
                 line,
-                format!("there is no column '{name}': there are {}", COLUMNS.join(", ")),
+                format!("there is no column '{name}': there are {}{}", COLUMNS.join(", "), hint(&lower, &COLUMNS)),
             )),
         }
     }
@@ -221,9 +231,12 @@ mod tests {
         }
         // What is private does not come back in an error.
         assert!(!format!("{problems:?}").contains("12x4"));
-        for (table, word) in
-            [("", "empty"), ("name\nAda\n", "number"), ("number,nmae\n", "nmae"), ("number,number\n", "twice")]
-        {
+        for (table, word) in [
+            ("", "empty"),
+            ("name\nAda\n", "number"),
+            ("number,Nmae\n", "did you mean 'name'?"),
+            ("number,number\n", "twice"),
+        ] {
             assert!(read_users(table).unwrap_err()[0].what.contains(word), "{table}");
         }
     }

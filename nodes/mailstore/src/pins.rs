@@ -9,7 +9,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Mailbox, MailboxChange, Rule, Rules,
-    pin::{self, AttemptPolicy, HashError, PinRecord, PinRefused, Subject, Tally, Verdict},
+    pin::{self, AttemptPolicy, HashCost, HashError, PinRecord, PinRefused, Subject, Tally, Verdict},
     schema,
 };
 use twinbox_replication_core::Key;
@@ -173,7 +173,19 @@ impl Mailstore {
     }
 
     pub(crate) async fn hash(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
-        let (pin, salt, cost) = (pin.clone(), rand::random(), self.settings().pin_cost);
+        self.hash_at(self.settings().pin_cost, pin, must_change).await
+    }
+
+    /// Hashes one of many PINs that an administrator gives. One that must be changed serves for a single sign-in and stands
+    /// in the administrator's table anyway: it costs less. One that stays is its owner's and costs what all others cost.
+    pub(crate) async fn hash_of_many(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
+        let usual = self.settings().pin_cost;
+        let cost = if must_change { usual.lesser(HashCost::FIRST_PINS) } else { usual };
+        self.hash_at(cost, pin, must_change).await
+    }
+
+    async fn hash_at(&self, cost: HashCost, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
+        let (pin, salt) = (pin.clone(), rand::random());
         let hashed: Result<PinRecord, HashError> =
             self.computing(move || PinRecord::hash_at(cost, pin.reveal(), must_change, salt)).await?;
         Ok(hashed?)
@@ -182,7 +194,7 @@ impl Mailstore {
     async fn verify(&self, kept: Option<PinRecord>, pin: Pii<String>) -> Result<bool, MailError> {
         let cost = self.settings().pin_cost;
         self.computing(move || match kept {
-            Some(kept) => kept.verify(pin.reveal()),
+            Some(kept) => kept.verify_at(cost, pin.reveal()),
             None => {
                 PinRecord::verify_nothing(cost, pin.reveal());
                 false

@@ -1,17 +1,15 @@
 //! Many users at once: what a table would change, and changing it.
 //!
 //! A table is judged as a whole before anything is changed, then written in groups: one commit, one sync and one
-//! acknowledgement of the peer for a hundred users. PINs of the next groups are hashed meanwhile, on as many threads as
-//! may hash at once; whoever signs in takes turns with them.
+//! acknowledgement of the peer for a hundred users. While the peer takes one group the next is committed here, and
+//! PINs of those after it are hashed, on as many threads as may hash at once; whoever signs in takes turns with them.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::{
-    Class, Mailbox, MailboxChange, NewMailbox, Number, RowProblem, UserRow, claim, holder,
-    pin::{PinRecord, typable},
-    schema,
+    Class, Mailbox, MailboxChange, NewMailbox, Number, RowProblem, UserRow, claim, holder, pin::typable, schema,
 };
 use twinbox_replication_core::Edit;
 
@@ -22,6 +20,10 @@ const GROUP: usize = 128;
 
 /// Groups whose PINs are hashed before they are written.
 const AHEAD: usize = 2;
+
+/// Groups that are written and not yet acknowledged: one here, one at the peer. With more of them a peer would keep
+/// the last one waiting, and whoever leaves a message behind it.
+const UNDER_WAY: usize = 2;
 
 /// What to do with a PIN that the rules refuse.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -185,11 +187,22 @@ impl Mailstore {
             }
         });
         let mut done = imported.unchanged;
-        while let Some(group) = groups.recv().await {
-            done += group.len() as u64;
-            self.write_group(group, &mut imported).await?;
+        let mut under_way = JoinSet::new();
+        loop {
+            let group = match under_way.len() < UNDER_WAY {
+                true => groups.recv().await,
+                false => None,
+            };
+            if let Some(group) = group {
+                let mailstore = self.clone();
+                under_way.spawn(async move { mailstore.write_group(group).await });
+                continue;
+            }
+            let Some(written) = under_way.join_next().await else { break };
+            done += imported.add(written.map_err(|_| MailError::Ending)??);
             progress(done);
         }
+        imported.missed.sort_unstable();
         hashing.await.map_err(|_| MailError::Ending)??;
         Ok(imported)
     }
@@ -223,7 +236,7 @@ impl Mailstore {
         Ok(match action {
             Action::Create { new } => {
                 let pin = match &new.pin {
-                    Some(pin) => Some(self.hash(pin, new.must_change).await?),
+                    Some(pin) => Some(self.hash_of_many(pin, new.must_change).await?),
                     None => None,
                 };
                 let edits = new.edits(&number, pin.as_ref(), twinbox_clock::wall());
@@ -231,7 +244,7 @@ impl Mailstore {
             }
             Action::Change { id, mut edits, pin } => {
                 if let Some((pin, must_change)) = pin {
-                    let pin: PinRecord = self.hash(&pin, must_change).await?;
+                    let pin = self.hash_of_many(&pin, must_change).await?;
                     edits.extend(MailboxChange::Pin(pin).edits());
                 }
                 Ready::Change { line, id, edits }
@@ -239,43 +252,61 @@ impl Mailstore {
         })
     }
 
-    async fn write_group(&self, group: Vec<Ready>, imported: &mut Imported) -> Result<(), MailError> {
-        let ((created, changed, missed), acknowledgement) = self
+    async fn write_group(&self, group: Vec<Ready>) -> Result<Written, MailError> {
+        let (mut written, acknowledgement) = self
             .commit(move |draft| {
-                let (mut created, mut changed, mut missed) = (0, 0, Vec::new());
+                let mut written = Written::default();
                 for ready in group {
                     match ready {
                         Ready::Create { line, id, number, edits } => {
                             let key = schema::number_key(&number);
                             if draft.get(&key)?.as_ref().and_then(holder).is_some() {
-                                missed.push(line);
+                                written.missed.push(line);
                                 continue;
                             }
                             draft.edit(key, claim(id))?;
                             draft.edit(schema::mailbox_key(id), edits)?;
-                            created += 1;
+                            written.created += 1;
                         }
                         Ready::Change { line, id, edits } => match mailbox_in(draft, id) {
                             Ok(_) => {
                                 draft.edit(schema::mailbox_key(id), edits)?;
-                                changed += 1;
+                                written.changed += 1;
                             }
-                            Err(MailError::NoMailbox(_)) => missed.push(line),
+                            Err(MailError::NoMailbox(_)) => written.missed.push(line),
                             Err(error) => return Err(error),
                         },
                     }
                 }
-                Ok((created, changed, missed))
+                Ok(written)
             })
             .await?;
-        imported.created += created;
-        imported.changed += changed;
-        imported.missed.extend(missed);
-        match acknowledgement {
-            Acknowledgement::OnTwo { .. } => imported.groups_on_two += 1,
-            Acknowledgement::Alone => imported.groups_alone += 1,
-        }
-        Ok(())
+        written.alone = acknowledgement == Acknowledgement::Alone;
+        Ok(written)
+    }
+}
+
+/// What became of a group.
+#[derive(Default)]
+struct Written {
+    created: u64,
+    changed: u64,
+    missed: Vec<u64>,
+    /// No peer has it.
+    alone: bool,
+}
+
+impl Imported {
+    /// Counts a group; says how many users it had.
+    fn add(&mut self, group: Written) -> u64 {
+        let Written { created, changed, missed, alone } = group;
+        let users = created + changed + missed.len() as u64;
+        self.created += created;
+        self.changed += changed;
+        self.missed.extend(missed);
+        self.groups_alone += u64::from(alone);
+        self.groups_on_two += u64::from(!alone);
+        users
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Node, audio, eventually, name, pair, pair_with};
+use common::{Node, audio, eventually, name, pair};
 use tempfile::TempDir;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Pii, Timestamp};
@@ -85,14 +85,39 @@ async fn a_table_with_anything_wrong_changes_nothing() {
     assert!(bo.pin.is_some_and(|pin| pin.must_change && pin.verify("1234")));
 }
 
+#[tokio::test]
+async fn first_pins_cost_less_until_they_are_changed_and_pins_that_stay_cost_what_all_do() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let of = async |number: &str| {
+        let mailbox = node.mailstore.find_by_number(number).await.unwrap().unwrap();
+        (mailbox.id, mailbox.pin.unwrap().cost())
+    };
+    import(&node, "number,pin\n1001,284617\n", &how()).await.unwrap();
+    let (ada, first) = of("1001").await;
+    assert_eq!(first, Some(HashCost::FIRST_PINS));
+    let check = async |pin: &str| node.mailstore.check_pin(ada, &Pii::new(pin.to_owned()), "").await.unwrap();
+    assert_eq!(
+        (check("284618").await, check("284617").await),
+        (PinCheck::Wrong, PinCheck::Ok { must_change: true })
+    );
+    node.mailstore.set_pin(ada, &Pii::new("739528".to_owned())).await.unwrap();
+    assert_eq!(of("1001").await.1, Some(HashCost::default()));
+    // A mailbox that was there without a PIN gets its first as cheaply; one that stays does not come cheaply.
+    import(&node, "number\n1002\n", &how()).await.unwrap();
+    import(&node, "number,pin\n1002,602214\n", &how()).await.unwrap();
+    assert_eq!(of("1002").await.1, Some(HashCost::FIRST_PINS));
+    import(&node, "number,pin\n1003,602214\n", &UserImport { keep_pins: true, ..how() }).await.unwrap();
+    assert_eq!(of("1003").await.1, Some(HashCost::default()));
+}
+
 /// `TWINBOX_IMPORT_USERS=20000` makes it the stated size; the time is printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_users_come_in_groups_to_both_nodes() {
     let count: u32 = std::env::var("TWINBOX_IMPORT_USERS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let pins = std::env::var_os("TWINBOX_IMPORT_WITHOUT_PINS").is_none();
     let dir = TempDir::new().unwrap();
-    let cheap = HashCost { memory_kib: 1_024, passes: 1 };
-    let (a, b) = pair_with(dir.path(), |settings| settings.pin_cost = cheap).await;
+    let (a, b) = pair(dir.path()).await;
     let mut table = "number,name,pin,timezone\n".to_owned();
     for n in 0..count {
         let pin = if pins { format!("{}", 284_617 + n) } else { String::new() };

@@ -52,6 +52,16 @@ impl Engine {
     /// The session goes to the thread that has the fewest, but to none that has panicked, and to one that is stuck
     /// only if all are.
     pub fn open(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
+        self.open_line(events, true)
+    }
+
+    /// As [`Self::open`], but what the session sends and receives is left out of [`Self::stats`]: for calls that are
+    /// no calls of anybody's.
+    pub fn open_uncounted(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
+        self.open_line(events, false)
+    }
+
+    fn open_line(&self, events: mpsc::Sender<MediaEvent>, counted: bool) -> Result<Session, MediaError> {
         let inner = &self.inner;
         let alive = inner.threads.iter().filter(|t| t.alive());
         let thread = alive.min_by_key(|t| (!t.turns(), t.sessions.load(Relaxed))).ok_or(MediaError::Stopped)?;
@@ -62,7 +72,8 @@ impl Engine {
             thread: thread.clone(),
             counters: Arc::default(),
         };
-        let line = Line::new(socket, lease, events, session.counters.clone(), BootInstant::now());
+        let mut line = Line::new(socket, lease, events, session.counters.clone(), BootInstant::now());
+        line.counted = counted;
         thread.send(Command { line: session.line, order: Order::Open(Box::new(line)) });
         Ok(session)
     }

@@ -68,6 +68,8 @@ pub(crate) struct Line {
     detector: Detector,
     due: Due,
     pub(crate) phase: Phase,
+    /// Its packets are part of the engine's totals.
+    pub(crate) counted: bool,
     /// When something was last received, or receiving began.
     heard: BootInstant,
     timeout_told: bool,
@@ -122,6 +124,7 @@ impl Line {
             detector: Detector::default(),
             due: Due::default(),
             phase: Phase::new(),
+            counted: true,
             heard: now,
             timeout_told: false,
             recording: None,

@@ -187,7 +187,8 @@ impl Thread {
         let mut playing = mem::take(&mut self.playing[slot]);
         playing.retain(|&at| {
             let Some(place) = &mut self.lines[at] else { return false };
-            let goes_on = place.line.play_frame(due, &mut self.tools.stats);
+            let goes_on =
+                counting(&mut self.tools, place.line.counted, |tools| place.line.play_frame(due, &mut tools.stats));
             if !goes_on {
                 place.plays_in = None;
             }
@@ -198,7 +199,10 @@ impl Thread {
         let mut receiving = mem::take(&mut self.receiving[slot]);
         receiving.retain(|&at| {
             let Some(place) = &mut self.lines[at] else { return false };
-            let to = match place.line.visit(BootInstant::now(), SLOTS as u8, &mut self.tools) {
+            let shift = counting(&mut self.tools, place.line.counted, |tools| {
+                place.line.visit(BootInstant::now(), SLOTS as u8, tools)
+            });
+            let to = match shift {
                 Shift::Stay => return true,
                 Shift::Later => (slot + 1) % SLOTS,
                 Shift::Earlier => (slot + SLOTS - 1) % SLOTS,
@@ -242,7 +246,7 @@ impl Thread {
         let now = BootInstant::now();
         let tools = &mut self.tools;
         if !matches!(order, Order::Play(..) | Order::StopPlay) {
-            line.catch_up(now, tools);
+            counting(tools, line.counted, |tools| line.catch_up(now, tools));
         }
         match order {
             Order::Open(_) => {}
@@ -278,4 +282,15 @@ impl Thread {
     fn publish(&self) {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.tools.stats);
     }
+}
+
+/// Does something for a line; what it adds to the totals stands only if the line counts.
+fn counting<T>(tools: &mut Tools, counted: bool, act: impl FnOnce(&mut Tools) -> T) -> T {
+    if counted {
+        return act(tools);
+    }
+    let before = tools.stats.clone();
+    let done = act(tools);
+    tools.stats = before;
+    done
 }

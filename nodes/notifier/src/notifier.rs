@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::{
     sync::watch,
     task::{Id, JoinError, JoinHandle, JoinSet},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Epoch, MailboxId};
@@ -26,14 +29,22 @@ const LONGEST_RETRY_OF_A_NODE: Duration = Duration::from_secs(2);
 /// So many lights are read before what is due is sent.
 const AT_A_TIME: usize = 64;
 
+/// With nothing to do it turns this often all the same, so that one that hangs is told from one that rests.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
 /// The duty, on this node. It acts only while the lease says so; dropped, it ends.
 pub struct Notifier {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
-#[derive(Default)]
-struct Shared(Mutex<Option<Held>>);
+struct Shared {
+    held: Mutex<Option<Held>>,
+    /// When its loop last came round, in nanoseconds since boot.
+    turned: AtomicU64,
+    #[cfg(debug_assertions)]
+    wedged: std::sync::atomic::AtomicBool,
+}
 
 /// What there is while the duty is held.
 struct Held {
@@ -44,7 +55,12 @@ struct Held {
 impl Notifier {
     /// Starts it. It waits for the lease by itself, and again after losing it.
     pub fn start<L: Lease, S: LightSender>(mailstore: Mailstore, lease: L, sender: S, policy: Policy) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            held: Mutex::new(None),
+            turned: AtomicU64::new(BootInstant::now().as_nanos()),
+            #[cfg(debug_assertions)]
+            wedged: Default::default(),
+        });
         let duty = Duty { mailstore, lease, sender: Arc::new(sender), policy, shared: shared.clone() };
         Self { shared, task: tokio::spawn(duty.serve()) }
     }
@@ -64,6 +80,18 @@ impl Notifier {
     pub fn is_running(&self) -> bool {
         !self.task.is_finished()
     }
+
+    /// How long its loop has not come round: half a second at rest, longer only while the store is slow. One that
+    /// hangs stands still ever longer.
+    pub fn still_for(&self) -> Duration {
+        BootInstant::from_nanos(self.shared.turned.load(Relaxed)).elapsed()
+    }
+
+    /// For tests of those who watch it: from now on its loop hangs. Not there in release builds.
+    #[cfg(debug_assertions)]
+    pub fn wedge(&self) {
+        self.shared.wedged.store(true, Relaxed);
+    }
 }
 
 impl Drop for Notifier {
@@ -74,7 +102,16 @@ impl Drop for Notifier {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its loop has come round.
+    async fn turn(&self) {
+        #[cfg(debug_assertions)]
+        if self.wedged.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.turned.store(BootInstant::now().as_nanos(), Relaxed);
     }
 
     /// Does something with every board, if the duty is held.
@@ -137,9 +174,11 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
     async fn serve(self) {
         let mut holding = self.lease.holding();
         loop {
-            let epoch = match holding.wait_for(Option::is_some).await {
-                Ok(epoch) => epoch.clone(),
-                Err(_) => return,
+            self.shared.turn().await;
+            let epoch = match timeout(HEARTBEAT, holding.wait_for(Option::is_some)).await {
+                Ok(Ok(epoch)) => epoch.clone(),
+                Ok(Err(_)) => return,
+                Err(_) => continue,
             };
             let Some(epoch) = epoch else { continue };
             tracing::info!(%epoch, "notifier begins: all message lights are sent anew");
@@ -175,6 +214,7 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         let mut look = Look { everything: true, ..Look::default() };
         let (mut sends, mut look_again) = (Sends::default(), None);
         loop {
+            self.shared.turn().await;
             if let Err(error) = self.look(&mut look, &mut changes).await {
                 tracing::warn!(%error, "message lights cannot be read");
                 // All will be looked at then; until then a store that does not work is left alone.
@@ -268,6 +308,7 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
             change = changes.next() => change.map_or(Event::Closed, Event::Changed),
             Some(ended) = sends.tasks.join_next_with_id() => sends.ended(ended).unwrap_or(Event::Due),
             () = until(due) => Event::Due,
+            () = sleep(HEARTBEAT) => Event::Due,
             () = until(look_again) => Event::LookAgain,
         }
     }

@@ -208,6 +208,35 @@ async fn who_becomes_holder_sends_all_and_then_what_changes() {
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 0, 1));
 }
 
+/// At rest it turns all the same, with the lease and without; one that hangs is seen to.
+#[tokio::test]
+async fn one_that_rests_is_told_from_one_that_hangs() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir);
+    rig.mailbox("1001").await;
+    for holds in [false, true] {
+        if holds {
+            rig.hand.give(1);
+            rig.arrival().await;
+        }
+        // Longer than it may stand still.
+        for _ in 0..15 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(rig.notifier.still_for() < Duration::from_secs(5), "{:?}", rig.notifier.still_for());
+        }
+        assert!(rig.notifier.still_for() < Duration::from_millis(1_400), "{:?}", rig.notifier.still_for());
+    }
+    rig.notifier.wedge();
+    timeout(Duration::from_secs(20), async {
+        while rig.notifier.still_for() < Duration::from_secs(2) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("it hangs");
+    assert!(rig.notifier.is_running(), "its task is there");
+}
+
 #[tokio::test]
 async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
     let dir = TempDir::new().unwrap();

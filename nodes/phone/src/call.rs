@@ -15,7 +15,7 @@ use twinbox_sip::{Method, Request, Response, sdp::Stream};
 use crate::{
     Answer, CallError, CallOptions, CallStats, Digits, Direction, Ended, Handle, Offer, Target,
     api::list,
-    core::{ALLOW, Arrived, Core, LegKey, Registration, resolve},
+    core::{ALLOW, Arrived, Core, LegKey, Registration},
     exchange::{self, Exchange, answer_challenge},
     leg::{Leg, ack_refusal},
     line::{Far, Line},
@@ -105,7 +105,7 @@ impl Dialing {
         let core = handle.core.clone();
         let to = match target.address {
             Some(address) => address,
-            None => resolve(&target.uri).await?,
+            None => core.address(&target.uri).await?,
         };
         let failed = |e: std::io::Error| CallError::new(503, format!("the network failed: {e}"));
         let line = Line::open(core.wire.address().ip(), options.send_silence).await.map_err(failed)?;
@@ -142,6 +142,23 @@ impl Dialing {
             self.newest = self.invite.next().await;
         }
         self.newest.as_ref().map(|response| response.message.code).filter(|code| *code < 200)
+    }
+
+    /// Whether there is any answer at all within this time.
+    pub(crate) async fn heard(&mut self, patience: Duration) -> bool {
+        // Giving up early loses nothing: what has come is taken by the next wait.
+        let _ = tokio::time::timeout(patience, self.ringing()).await;
+        self.newest.is_some()
+    }
+
+    /// Takes it back, whenever there should be an answer after all.
+    pub(crate) fn abandon(self) {
+        tokio::spawn(async move {
+            if let Ok(late) = self.cancel().await {
+                // They hear that nobody is there; how they answer that is of no use any more.
+                let _ = late.bye().await;
+            }
+        });
     }
 
     /// Waits for the final answer; cancels after [`CallOptions::answer_timeout`].
@@ -234,7 +251,7 @@ fn with_sdp(request: &mut Request, description: &mut Description) {
 
 /// The way to the next hop; the one in use where that has no address or cannot be reached.
 async fn next_flow(core: &Core, leg: &Leg, current: &Flow) -> Flow {
-    match resolve(leg.next_hop()).await {
+    match core.address(leg.next_hop()).await {
         Ok(to) if to != current.peer() => core.wire.flow(to).await.unwrap_or_else(|_| current.clone()),
         _ => current.clone(),
     }
@@ -294,7 +311,7 @@ impl Inner {
 
     async fn way(&self) -> Flow {
         let (hop, current) = (lock(&self.leg).next_hop().to_owned(), lock(&self.flow).clone());
-        let flow = match resolve(&hop).await {
+        let flow = match self.core.address(&hop).await {
             Ok(to) => self.core.wire.flow(to).await.unwrap_or(current),
             Err(_) => current,
         };
@@ -351,6 +368,11 @@ impl Call {
     /// INVITE sent to 200 received.
     pub fn answer_time(&self) -> Duration {
         self.answer_time
+    }
+
+    /// Who answered: the address that its requests go to.
+    pub fn peer(&self) -> std::net::SocketAddr {
+        lock(&self.inner.flow).peer()
     }
 
     /// The codec in use.

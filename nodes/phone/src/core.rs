@@ -4,12 +4,13 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use twinbox_clock::BootInstant;
+use twinbox_dns::{ResolveError, Resolver, Wanted};
 use twinbox_sip::{
     Method, Request, Response,
     strict::{self, Verdict},
@@ -45,6 +46,8 @@ type Waiting<K, T> = Mutex<HashMap<K, mpsc::UnboundedSender<Arrived<T>>>>;
 
 pub(crate) struct Core {
     pub(crate) wire: Wire,
+    /// Made when the first name is looked up: whoever calls addresses needs no name servers.
+    resolver: OnceLock<Resolver>,
     exchanges: Waiting<ExchangeKey, Response>,
     legs: Waiting<LegKey, Request>,
     /// ACKs by the branch of their INVITE, for final answers that come again.
@@ -79,6 +82,7 @@ impl Core {
     pub(crate) fn new(wire: Wire) -> Arc<Self> {
         Arc::new(Self {
             wire,
+            resolver: OnceLock::new(),
             exchanges: Mutex::default(),
             legs: Mutex::default(),
             acks: Mutex::default(),
@@ -204,6 +208,46 @@ impl Core {
         receiver
     }
 
+    /// The addresses that a SIP URI stands for, in the order to try them (RFC 3263); at least one.
+    pub(crate) async fn addresses(&self, uri: &str) -> Result<Vec<SocketAddr>, CallError> {
+        let parsed = Uri::parse(uri).filter(Uri::is_sip);
+        let parsed =
+            parsed.ok_or_else(|| CallError::new(400, "the target is no SIP URI: use sip:user@host[:port]"))?;
+        let status = |error: &ResolveError| if matches!(error, ResolveError::NoAddress(_)) { 400 } else { 503 };
+        let failed = |error: ResolveError| CallError::new(status(&error), error.to_string());
+        let usable = match self.wire.transport() {
+            Transport::Udp => [twinbox_dns::Transport::Udp],
+            Transport::Tcp => [twinbox_dns::Transport::Tcp],
+        };
+        if let Ok(address) = parsed.host.trim_matches(['[', ']']).parse() {
+            return Ok(vec![SocketAddr::new(address, parsed.port.unwrap_or(5060))]);
+        }
+        let wanted = Wanted { host: parsed.host, port: parsed.port, transport: None, usable: &usable };
+        let targets = self.resolver().map_err(failed)?.targets(wanted).await.map_err(failed)?;
+        Ok(targets.into_iter().map(|target| target.address).collect())
+    }
+
+    /// The first of [`Self::addresses`].
+    pub(crate) async fn address(&self, uri: &str) -> Result<SocketAddr, CallError> {
+        let first = self.addresses(uri).await?.into_iter().next();
+        first.ok_or_else(|| CallError::new(400, "the host of the target has no address"))
+    }
+
+    /// This address did not answer: another one of its name comes first for a while.
+    pub(crate) fn silent(&self, address: SocketAddr) {
+        if let Some(resolver) = self.resolver.get() {
+            resolver.failed(address);
+        }
+    }
+
+    fn resolver(&self) -> Result<&Resolver, ResolveError> {
+        if let Some(resolver) = self.resolver.get() {
+            return Ok(resolver);
+        }
+        let made = Resolver::new(&[])?;
+        Ok(self.resolver.get_or_init(|| made))
+    }
+
     /// A Via of ours with a new branch, and the branch.
     pub(crate) fn via(&self) -> (String, String) {
         let branch = format!("{COOKIE}{}", token());
@@ -231,16 +275,6 @@ pub(crate) fn notify(request: &Arrived<Request>) -> Notify {
         headers: list(headers),
         body: String::from_utf8_lossy(&request.message.body).into_owned(),
     }
-}
-
-/// The address that a SIP URI stands for.
-pub(crate) async fn resolve(uri: &str) -> Result<SocketAddr, CallError> {
-    let parsed = Uri::parse(uri).filter(Uri::is_sip);
-    let parsed = parsed.ok_or_else(|| CallError::new(400, "the target is no SIP URI: use sip:user@host[:port]"))?;
-    let unknown = || CallError::new(400, format!("the host of the target has no address: {}", parsed.host));
-    let mut addresses =
-        tokio::net::lookup_host((parsed.host, parsed.port.unwrap_or(5060))).await.map_err(|_| unknown())?;
-    addresses.next().ok_or_else(unknown)
 }
 
 fn remember_key(request: &Request) -> String {

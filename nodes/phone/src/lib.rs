@@ -29,6 +29,10 @@ use twinbox_sip::Method;
 
 use crate::{core::Core, leg::Leg, wire::Wire};
 
+/// How long an address may say nothing before the next one of its name is tried; a node says `100` or more within
+/// milliseconds.
+pub const NEXT_ADDRESS: Duration = Duration::from_secs(2);
+
 /// A phone: one SIP socket. Clones share it; it closes with the last of them, its calls and its subscriptions.
 #[derive(Clone)]
 pub struct Phone {
@@ -57,12 +61,38 @@ impl Phone {
         self.handle.core.wire.address()
     }
 
-    /// Calls and waits for the answer.
+    /// Calls and waits for the answer. Where the target is a name, its addresses are tried one after the other (RFC
+    /// 3263): the next one where one refuses with `503`, cannot be reached or says nothing for [`NEXT_ADDRESS`].
     pub async fn call(&self, target: impl Into<Target>, options: CallOptions) -> Result<Call, CallError> {
-        self.dial(target, options).await?.answered().await
+        let Target { uri, address } = target.into();
+        let core = &self.handle.core;
+        let mut addresses = match address {
+            Some(address) => vec![address],
+            None => core.addresses(&uri).await?,
+        };
+        let last = addresses.pop();
+        for address in addresses {
+            let target = Target { uri: uri.clone(), address: Some(address) };
+            match self.try_one(target, options.clone()).await {
+                Ok(Some(call)) => return Ok(call),
+                Err(error) if error.status != 503 => return Err(error),
+                Ok(None) | Err(_) => core.silent(address),
+            }
+        }
+        self.dial(Target { uri, address: last }, options).await?.answered().await
     }
 
-    /// Calls; the answer is waited for by [`Dialing::answered`].
+    /// `None` when there is not a word from the target.
+    async fn try_one(&self, target: Target, options: CallOptions) -> Result<Option<Call>, CallError> {
+        let mut dialing = self.dial(target, options).await?;
+        if dialing.heard(NEXT_ADDRESS).await {
+            return dialing.answered().await.map(Some);
+        }
+        dialing.abandon();
+        Ok(None)
+    }
+
+    /// Calls the target's first address; the answer is waited for by [`Dialing::answered`].
     pub async fn dial(&self, target: impl Into<Target>, options: CallOptions) -> Result<Dialing, CallError> {
         Dialing::start(self.handle.clone(), target.into(), options).await
     }
@@ -78,7 +108,7 @@ impl Phone {
         let (core, target) = (&self.handle.core, target.into());
         let to = match target.address {
             Some(address) => address,
-            None => core::resolve(&target.uri).await?,
+            None => core.address(&target.uri).await?,
         };
         let flow = core.wire.flow(to).await.map_err(|e| CallError::new(503, format!("the network failed: {e}")))?;
         let contact = core.contact("phone");

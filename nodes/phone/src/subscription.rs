@@ -9,7 +9,7 @@ use twinbox_sip::{Method, Request, mwi};
 use crate::{
     Answer, CallError, Handle, Notify, Target,
     call::answer,
-    core::{Arrived, Core, LegKey, Registration, notify, resolve},
+    core::{Arrived, Core, LegKey, Registration, notify},
     exchange,
     leg::Leg,
 };
@@ -63,7 +63,7 @@ impl Subscription {
         let core = &self.handle.core;
         let to = match address {
             Some(address) => address,
-            None => resolve(self.leg.next_hop()).await?,
+            None => core.address(self.leg.next_hop()).await?,
         };
         let flow = core.wire.flow(to).await.map_err(|e| CallError::new(503, format!("the network failed: {e}")))?;
         let mut request = self.leg.request(Method::Subscribe);

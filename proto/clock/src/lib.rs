@@ -5,11 +5,14 @@
 
 use std::{
     ops::{Add, Sub},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustix::time::{ClockId, clock_gettime};
 use twinbox_ids::Timestamp;
+
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 /// A moment on `CLOCK_BOOTTIME`, in nanoseconds since boot. Comparable within one machine's boot only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +21,10 @@ pub struct BootInstant(u64);
 impl BootInstant {
     /// Now.
     pub fn now() -> Self {
+        #[cfg(feature = "simulation")]
+        if let Some(now) = simulation::now() {
+            return now.boot;
+        }
         let t = clock_gettime(ClockId::Boottime);
         Self(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
     }
@@ -61,8 +68,13 @@ impl Sub<Duration> for BootInstant {
 
 /// The wall clock. It may jump; use it for people and for hybrid stamps, never to measure.
 pub fn wall() -> Timestamp {
-    let t = clock_gettime(ClockId::Realtime);
-    Timestamp((t.tv_sec as u64).saturating_mul(1_000) + t.tv_nsec as u64 / 1_000_000)
+    #[cfg(feature = "simulation")]
+    if let Some(now) = simulation::now() {
+        return now.wall;
+    }
+    // By the C library, as TLS asks for it too: whoever moves the clock of a process moves it for both.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

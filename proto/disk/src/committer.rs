@@ -104,7 +104,7 @@ impl Committer {
     fn run(&self, job: &mut dyn Job, writes: &mut Overlay) -> bool {
         let read_error = |error| index_error(&self.dir, &error);
         let run = catch_unwind(AssertUnwindSafe(|| {
-            let mut transaction = Transaction::new(&self.db, writes, &read_error);
+            let mut transaction = Transaction::new(Some(&self.db), writes, &read_error);
             job.run(&mut transaction).then(|| transaction.into_writes())
         }));
         match run {

@@ -193,9 +193,9 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-type Answer<S, E> = oneshot::Receiver<Result<S, TransactError<E>>>;
+pub(crate) type Answer<S, E> = oneshot::Receiver<Result<S, TransactError<E>>>;
 
-fn task<R, E, S, F, T>(run: F, then: T) -> (Box<dyn Job>, Answer<S, E>)
+pub(crate) fn task<R, E, S, F, T>(run: F, then: T) -> (Box<dyn Job>, Answer<S, E>)
 where
     F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
     T: FnOnce(R) -> S + Send + 'static,

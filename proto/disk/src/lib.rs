@@ -11,10 +11,15 @@ mod disk;
 mod error;
 pub mod file;
 mod reserve;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod sync;
 mod transaction;
 
+#[cfg(not(feature = "simulation"))]
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
 pub use reserve::{Need, Reserve, Space};
+#[cfg(feature = "simulation")]
+pub use simulation::Disk;
 pub use transaction::{MAX_KEY, MAX_VALUE, Pair, Transaction};

@@ -19,7 +19,8 @@ pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// A transaction at work. It sees everything committed before it, and its own writes.
 pub struct Transaction<'a> {
-    tree: &'a sled::Tree,
+    /// None where all there is stands in `group`: a disk that is simulated.
+    tree: Option<&'a sled::Tree>,
     group: &'a Overlay,
     own: Overlay,
     read_error: &'a dyn Fn(sled::Error) -> DiskError,
@@ -27,7 +28,7 @@ pub struct Transaction<'a> {
 
 impl<'a> Transaction<'a> {
     pub(crate) fn new(
-        tree: &'a sled::Tree,
+        tree: Option<&'a sled::Tree>,
         group: &'a Overlay,
         read_error: &'a dyn Fn(sled::Error) -> DiskError,
     ) -> Self {
@@ -43,7 +44,8 @@ impl<'a> Transaction<'a> {
         if let Some(written) = self.own.get(key).or_else(|| self.group.get(key)) {
             return Ok(written.clone());
         }
-        Ok(self.tree.get(key).map_err(self.read_error)?.map(|value| value.to_vec()))
+        let Some(tree) = self.tree else { return Ok(None) };
+        Ok(tree.get(key).map_err(self.read_error)?.map(|value| value.to_vec()))
     }
 
     /// All keys that begin with `prefix`, with their values, in order.
@@ -62,8 +64,8 @@ impl<'a> Transaction<'a> {
         }
         let mut pending = pending.into_iter().peekable();
         let mut found = Vec::new();
-        for entry in self.tree.range(start..).take_while(|e| !matches!(e, Ok((key, _)) if !key.starts_with(prefix)))
-        {
+        let stored = self.tree.into_iter().flat_map(|tree| tree.range(start..));
+        for entry in stored.take_while(|e| !matches!(e, Ok((key, _)) if !key.starts_with(prefix))) {
             let (key, value) = entry.map_err(self.read_error)?;
             let mut overwritten = false;
             while let Some((next, written)) = pending.next_if(|(next, _)| *next <= key.as_ref()) {

@@ -6,12 +6,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, NameConstraints, PublicKeyData, SubjectPublicKeyInfo, date_time_ymd,
 };
+use ring::rand::{SecureRandom, SystemRandom};
 use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
-use x509_parser::{pem::parse_x509_pem, prelude::X509Name};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::{
     MemberKind, PkiError,
+    bundle::{self, Listed},
     files::{self, PUBLIC, SECRET},
     name,
 };
@@ -65,8 +67,16 @@ impl Validity {
 pub struct CertificateAuthority {
     cluster: ClusterId,
     cluster_name: String,
-    certificate_pem: String,
+    certificate: Listed,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// An authority that is to take another's place.
+pub struct Successor {
+    /// It.
+    pub authority: CertificateAuthority,
+    /// Its certificate, signed by the one that goes: who knows that one alone can check this one with it.
+    pub cross_pem: String,
 }
 
 /// A member's certificate and key, as PEM. The key is secret.
@@ -82,21 +92,56 @@ pub struct Issued {
 impl CertificateAuthority {
     /// Makes a new authority with a new key. `cluster_name` is for people; the id tells clusters apart.
     pub fn create(cluster: ClusterId, cluster_name: &str) -> Result<Self, PkiError> {
+        Self::create_from(cluster, cluster_name, Self::params(cluster, cluster_name)?)
+    }
+
+    fn create_from(
+        cluster: ClusterId,
+        cluster_name: &str,
+        mut params: CertificateParams,
+    ) -> Result<Self, PkiError> {
         let failed = PkiError::make("certificate authority");
+        // Members, and a successor with its members.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        let key = KeyPair::generate().map_err(&failed)?;
+        let certificate = Listed::one(&params.self_signed(&key).map_err(&failed)?.pem())
+            .map_err(|detail| PkiError::Make { what: "certificate authority", detail })?;
+        let issuer = Issuer::new(params, key);
+        Ok(Self { cluster, cluster_name: cluster_name.to_owned(), certificate, issuer })
+    }
+
+    /// Makes the authority that is to follow this one: another key, another subject, the same cluster.
+    pub fn succeed(&self) -> Result<Successor, PkiError> {
+        let failed = PkiError::make("successor of the certificate authority");
+        let mut params = Self::params(self.cluster, &self.cluster_name)?;
+        let authority = Self::create_from(self.cluster, &self.cluster_name, params.clone())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.use_authority_key_identifier_extension = true;
+        let key =
+            SubjectPublicKeyInfo::from_der(&authority.issuer.key().subject_public_key_info()).map_err(&failed)?;
+        let cross_pem = params.signed_by(&key, &self.issuer).map_err(&failed)?.pem();
+        Ok(Successor { authority, cross_pem })
+    }
+
+    /// What all certificates of authorities of a cluster have in common. The subject has a random part: two
+    /// authorities of one cluster are never taken for each other.
+    fn params(cluster: ClusterId, cluster_name: &str) -> Result<CertificateParams, PkiError> {
+        let mut random = [0; 4];
+        let no_random =
+            |_| PkiError::Make { what: "certificate authority", detail: "no random numbers".to_owned() };
+        SystemRandom::new().fill(&mut random).map_err(no_random)?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, cluster_name);
         params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let which = format!("authority {:08x}", u32::from_be_bytes(random));
+        params.distinguished_name.push(DnType::OrganizationalUnitName, which);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DnsName(name::domain(cluster))],
             excluded_subtrees: Vec::new(),
         });
         Validity::from_now(CA_LIFE).apply(&mut params);
-        let key = KeyPair::generate().map_err(&failed)?;
-        let certificate_pem = params.self_signed(&key).map_err(&failed)?.pem();
-        let issuer = Issuer::new(params, key);
-        Ok(Self { cluster, cluster_name: cluster_name.to_owned(), certificate_pem, issuer })
+        Ok(params)
     }
 
     /// Reads `ca.pem` and `ca.key`, as [`Self::save`] wrote them.
@@ -105,12 +150,22 @@ impl CertificateAuthority {
         Self::from_pem(dir, certificate_pem, &key_pem)
     }
 
-    /// The authority with this certificate and this key; `dir` is where they come from, for what is said of them.
-    pub fn from_pem(dir: &Path, certificate_pem: String, key_pem: &str) -> Result<Self, PkiError> {
+    /// The authority with this key, and the one of these certificates that belongs to it; `dir` is where they come
+    /// from, for what is said of them.
+    pub fn from_pem(dir: &Path, certificates_pem: String, key_pem: &str) -> Result<Self, PkiError> {
         let unusable = |file: &str, what, detail: String| PkiError::Unusable { path: dir.join(file), what, detail };
         let bad = |detail: &str| unusable(CA_CERTIFICATE, "certificate of an authority", detail.to_owned());
-        let (_, pem) = parse_x509_pem(certificate_pem.as_bytes()).map_err(|e| bad(&e.to_string()))?;
-        let certificate = pem.parse_x509().map_err(|e| bad(&e.to_string()))?;
+        let key = KeyPair::from_pem(key_pem).map_err(|e| unusable(CA_KEY, "private key", e.to_string()))?;
+        let listed = bundle::read(&certificates_pem).map_err(|e| bad(&e))?;
+        let its = |listed: &Listed| {
+            let read = X509Certificate::from_der(&listed.der);
+            read.is_ok_and(|(_, c)| key.public_key_raw() == c.public_key().subject_public_key.data.as_ref())
+        };
+        let listed = listed
+            .into_iter()
+            .find(its)
+            .ok_or_else(|| unusable(CA_KEY, "private key", format!("it is not the key of {CA_CERTIFICATE}")))?;
+        let (_, certificate) = X509Certificate::from_der(&listed.der).map_err(|e| bad(&e.to_string()))?;
         if !certificate.is_ca() {
             return Err(bad("it may not sign"));
         }
@@ -118,12 +173,8 @@ impl CertificateAuthority {
         let cluster = text(subject, X509Name::iter_organization).ok_or_else(|| bad("it names no cluster"))?;
         let cluster = cluster.parse().map_err(|_| bad("its organization is no cluster id"))?;
         let cluster_name = text(subject, X509Name::iter_common_name).ok_or_else(|| bad("it has no name"))?;
-        let key = KeyPair::from_pem(key_pem).map_err(|e| unusable(CA_KEY, "private key", e.to_string()))?;
-        if key.public_key_raw() != certificate.public_key().subject_public_key.data.as_ref() {
-            return Err(unusable(CA_KEY, "private key", format!("it is not the key of {CA_CERTIFICATE}")));
-        }
-        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|e| bad(&e.to_string()))?;
-        Ok(Self { cluster, cluster_name, certificate_pem, issuer })
+        let issuer = Issuer::from_ca_cert_pem(&listed.pem, key).map_err(|e| bad(&e.to_string()))?;
+        Ok(Self { cluster, cluster_name, certificate: listed, issuer })
     }
 
     /// Writes `ca.pem` and `ca.key` (mode 0600) durably. An authority that is there already is never
@@ -137,7 +188,7 @@ impl CertificateAuthority {
             }
         }
         files::write(dir, CA_KEY, SECRET, &self.issuer.key().serialize_pem())?;
-        files::write(dir, CA_CERTIFICATE, PUBLIC, &self.certificate_pem)
+        files::write(dir, CA_CERTIFICATE, PUBLIC, &self.certificate.pem)
     }
 
     /// The cluster it signs for.
@@ -152,7 +203,12 @@ impl CertificateAuthority {
 
     /// The authority's certificate, as PEM.
     pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+        &self.certificate.pem
+    }
+
+    /// SHA-256 of its certificate.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.certificate.fingerprint
     }
 
     /// The private key, as PEM: to be sealed, or handed to a node that has just been let in.
@@ -171,7 +227,7 @@ impl CertificateAuthority {
         Ok(Issued {
             cert_pem: self.sign(&key, node, kind, validity)?,
             key_pem: key.serialize_pem(),
-            ca_pem: self.certificate_pem.clone(),
+            ca_pem: self.certificate.pem.clone(),
         })
     }
 
@@ -189,6 +245,20 @@ impl CertificateAuthority {
         self.sign(&key, node, kind, validity)
     }
 
+    /// Signs a certificate for an operator, who keeps the key: good as a client alone, under a name that no member
+    /// can have.
+    pub fn certify_operator(
+        &self,
+        public_key: &[u8],
+        operator: &NodeName,
+        validity: Validity,
+    ) -> Result<String, PkiError> {
+        let key =
+            SubjectPublicKeyInfo::from_der(public_key).map_err(PkiError::make("certificate of that public key"))?;
+        let dns = name::operator_dns_name(self.cluster, operator);
+        self.sign_as(&key, dns, operator, name::OPERATOR, vec![ExtendedKeyUsagePurpose::ClientAuth], validity)
+    }
+
     fn sign(
         &self,
         key: &impl PublicKeyData,
@@ -196,13 +266,26 @@ impl CertificateAuthority {
         kind: MemberKind,
         validity: Validity,
     ) -> Result<String, PkiError> {
-        let failed = PkiError::make("member's certificate");
-        let mut params = CertificateParams::new(vec![name::dns_name(self.cluster, node)]).map_err(&failed)?;
-        params.distinguished_name.push(DnType::CommonName, node.as_str());
-        params.distinguished_name.push(DnType::OrganizationalUnitName, kind.as_str());
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_as(key, name::dns_name(self.cluster, node), node, kind.as_str(), usages, validity)
+    }
+
+    fn sign_as(
+        &self,
+        key: &impl PublicKeyData,
+        dns: String,
+        subject: &NodeName,
+        unit: &str,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        validity: Validity,
+    ) -> Result<String, PkiError> {
+        let failed = PkiError::make("certificate");
+        let mut params = CertificateParams::new(vec![dns]).map_err(&failed)?;
+        params.distinguished_name.push(DnType::CommonName, subject.as_str());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         validity.apply(&mut params);
         Ok(params.signed_by(key, &self.issuer).map_err(&failed)?.pem())

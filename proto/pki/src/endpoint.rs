@@ -3,18 +3,44 @@
 
 use std::{
     io,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
+#[cfg(not(feature = "simulation"))]
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 
+#[cfg(feature = "simulation")]
+use crate::simulation::TcpStream;
+
 /// The TLS of this member as a client, as it is now.
-pub(crate) type SharedClient = Arc<RwLock<Arc<ClientConfig>>>;
+#[derive(Clone)]
+pub(crate) struct SharedClient {
+    config: Arc<RwLock<Arc<ClientConfig>>>,
+    /// How often a peer showed a certificate by an authority that is not known here.
+    unknown: Arc<AtomicU64>,
+}
+
+impl SharedClient {
+    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
+        Self { config: Arc::new(RwLock::new(config)), unknown: Arc::default() }
+    }
+
+    pub(crate) fn set(&self, config: Arc<ClientConfig>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    pub(crate) fn unknown_authorities(&self) -> u64 {
+        self.unknown.load(Relaxed)
+    }
+}
 
 /// Where a peer is reached, and as whom it must show itself.
 #[derive(Clone)]
@@ -61,8 +87,14 @@ impl PeerEndpoint {
     async fn dial(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        let config = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let stream = TlsConnector::from(config).connect(self.server, stream).await?;
+        let config = self.tls.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let connected = TlsConnector::from(config).connect(self.server, stream).await;
+        let stream = connected.inspect_err(|error| {
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = tls {
+                self.tls.unknown.fetch_add(1, Relaxed);
+            }
+        })?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Ok(TokioIo::new(stream)),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak HTTP/2")),

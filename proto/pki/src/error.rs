@@ -39,6 +39,30 @@ pub enum PkiError {
         /// Why not.
         detail: String,
     },
+    /// An operator's file could not be read.
+    #[error("cannot read {}: {source}; 'twinbox cluster operator-cert' on a node makes it", path.display())]
+    ReadOperator {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An operator's file holds something else than it should.
+    #[error("{} is no usable {what}: {detail}; 'twinbox cluster operator-cert' on a node makes one", path.display())]
+    UnusableOperator {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A new authority is not what it should be.
+    #[error("the cluster's next authority is not taken: {detail}")]
+    Appointment {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// An address of a peer is none.
     #[error("'{address}' is no address of a peer: {detail}; write host:port")]
     Address {

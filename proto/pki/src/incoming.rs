@@ -1,6 +1,7 @@
 //! The door for other members: TCP accepted, TLS done, strangers sent away. Beside it, while somebody is expected, a
 //! door for newcomers: they say in the first message of the handshake that they want to join, are asked for no
-//! certificate, and never reach what members say to each other.
+//! certificate, and never reach what members say to each other. Operators say in the same place who they are, and show
+//! a certificate that opens their door and no other.
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,7 @@ use twinbox_clock::BootInstant;
 use crate::{
     identity::{self, HANDSHAKE, SharedCurrent},
     newcomer::JOIN_PROTOCOL,
+    operator::OPERATOR_PROTOCOL,
 };
 
 /// Handshakes at once; further connections wait in the kernel's queue.
@@ -54,11 +56,27 @@ pub struct JoinDoor {
     pub newcomers: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 }
 
+/// Where operators of other machines are let in: takes connections whose certificate is an operator's. When it is full
+/// they are sent away.
+pub type OperatorDoor = mpsc::Sender<OperatorConnection>;
+
+/// What comes through an [`OperatorDoor`], as tonic takes it.
+pub type OperatorConnection = io::Result<TlsStream<TcpStream>>;
+
+/// The doors beside the one for members.
+#[derive(Default)]
+pub struct Doors {
+    /// For newcomers.
+    pub newcomers: Option<JoinDoor>,
+    /// For operators.
+    pub operators: Option<OperatorDoor>,
+}
+
 impl Incoming {
-    pub(crate) fn start(listener: TcpListener, current: SharedCurrent, door: Option<JoinDoor>) -> Self {
+    pub(crate) fn start(listener: TcpListener, current: SharedCurrent, doors: Doors) -> Self {
         let (sender, ready) = mpsc::channel(HANDSHAKES);
         let refused = Arc::new(AtomicU64::new(0));
-        tokio::spawn(accept(listener, current, door.map(Arc::new), sender, refused.clone()));
+        tokio::spawn(accept(listener, current, Arc::new(doors), sender, refused.clone()));
         Self { ready, refused }
     }
 
@@ -79,7 +97,7 @@ impl Stream for Incoming {
 async fn accept(
     listener: TcpListener,
     current: SharedCurrent,
-    door: Option<Arc<JoinDoor>>,
+    doors: Arc<Doors>,
     ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
     refused: Arc<AtomicU64>,
 ) {
@@ -106,11 +124,11 @@ async fn accept(
             continue;
         };
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (current, door) = (current.clone(), door.clone());
+        let (current, doors) = (current.clone(), doors.clone());
         let (ready, refused, log) = (ready.clone(), refused.clone(), log.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            let done = handshake(&current, door.as_deref(), stream).await;
+            let done = handshake(&current, &doors, stream).await;
             drop(source);
             match done {
                 // The receiver is gone only when the door is closed.
@@ -118,6 +136,11 @@ async fn accept(
                 Ok(Visitor::Newcomer(stream, door)) => {
                     if door.newcomers.try_send((stream, address)).is_err() {
                         debug!(%address, "too many newcomers at once");
+                    }
+                }
+                Ok(Visitor::Operator(stream, door)) => {
+                    if door.try_send(Ok(stream)).is_err() {
+                        debug!(%address, "too many operators at once");
                     }
                 }
                 Err(error) => {
@@ -133,14 +156,11 @@ async fn accept(
 enum Visitor<'a> {
     Member(TlsStream<TcpStream>),
     Newcomer(TlsStream<TcpStream>, &'a JoinDoor),
+    Operator(TlsStream<TcpStream>, &'a OperatorDoor),
 }
 
 /// Which door it is, is said in the first message; what a member has to show does not depend on anything else.
-async fn handshake<'a>(
-    current: &SharedCurrent,
-    door: Option<&'a JoinDoor>,
-    stream: TcpStream,
-) -> io::Result<Visitor<'a>> {
+async fn handshake<'a>(current: &SharedCurrent, doors: &'a Doors, stream: TcpStream) -> io::Result<Visitor<'a>> {
     stream.set_nodelay(true)?;
     let shake = async {
         if timeout(FIRST_BYTE, stream.peek(&mut [0])).await?? == 0 {
@@ -148,10 +168,16 @@ async fn handshake<'a>(
         }
         let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let current = identity::now(current);
-        let newcomer = started.client_hello().alpn().is_some_and(|mut offered| offered.any(|p| p == JOIN_PROTOCOL));
-        match door.filter(|door| newcomer && (door.open)()) {
-            Some(door) => Ok(Visitor::Newcomer(started.into_stream(current.join.clone()).await?, door)),
-            None => Ok(Visitor::Member(started.into_stream(current.server.clone()).await?)),
+        let hello = started.client_hello();
+        let offers = |protocol: &[u8]| hello.alpn().is_some_and(|mut offered| offered.any(|p| p == protocol));
+        let newcomers = doors.newcomers.as_ref().filter(|door| offers(JOIN_PROTOCOL) && (door.open)());
+        let operators = doors.operators.as_ref().filter(|_| offers(OPERATOR_PROTOCOL));
+        match (newcomers, operators) {
+            (Some(door), _) => Ok(Visitor::Newcomer(started.into_stream(current.join.clone()).await?, door)),
+            (None, Some(door)) => {
+                Ok(Visitor::Operator(started.into_stream(current.operators.clone()).await?, door))
+            }
+            (None, None) => Ok(Visitor::Member(started.into_stream(current.server.clone()).await?)),
         }
     };
     timeout(HANDSHAKE, shake).await?

@@ -6,9 +6,14 @@
 //! fails in the handshake and again in [`peer_of`].
 //!
 //! Newcomers have no certificate yet. They know the fingerprint of the authority from a [`JoinToken`], and come in by a
-//! [`JoinDoor`], which leads nowhere near what members say to each other.
+//! [`JoinDoor`], which leads nowhere near what members say to each other. Operators of other machines have certificates
+//! of another kind and an [`OperatorDoor`] of their own; neither kind passes for the other.
+//!
+//! An authority is replaced by one that it has signed itself (an [`Appointment`]): for a while members accept both, and
+//! show with their certificates the link from the old one to the new one.
 
 mod authority;
+mod bundle;
 mod endpoint;
 mod error;
 mod files;
@@ -16,17 +21,25 @@ mod identity;
 mod incoming;
 mod name;
 mod newcomer;
+mod operator;
 mod peer;
 mod seal;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+mod succession;
 mod token;
+mod visitors;
 
-pub use authority::{CertificateAuthority, Issued, MemberKey, Validity};
+pub use authority::{CertificateAuthority, Issued, MemberKey, Successor, Validity};
+pub use bundle::fingerprint_of;
 pub use endpoint::PeerEndpoint;
 pub use error::PkiError;
-pub use identity::NodeIdentity;
-pub use incoming::{Incoming, JoinDoor};
-pub use name::MemberKind;
+pub use identity::{NodeIdentity, Trusted};
+pub use incoming::{Doors, Incoming, JoinDoor, OperatorConnection, OperatorDoor};
+pub use name::{MemberKind, OperatorSubject};
 pub use newcomer::{JoinObstacle, Unverified, connect};
+pub use operator::{OperatorIdentity, OperatorKey, OperatorObstacle, operator_of};
 pub use peer::{PeerError, PeerIdentity, peer_of};
 pub use seal::Seal;
+pub use succession::Appointment;
 pub use token::{JoinToken, TokenError};

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use twinbox_ids::{ClusterId, NodeName};
+use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The last label of every name in a Twinbox certificate; no public name ends so.
 const SUFFIX: &str = "twinbox";
+
+/// The label between an operator's name and the cluster's: no member's name reads so.
+pub(crate) const OPERATOR: &str = "operator";
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +44,48 @@ pub(crate) fn domain(cluster: ClusterId) -> String {
 /// The DNS name of a member.
 pub(crate) fn dns_name(cluster: ClusterId, node: &NodeName) -> String {
     format!("{node}.{}", domain(cluster))
+}
+
+/// The DNS name of an operator.
+pub(crate) fn operator_dns_name(cluster: ClusterId, operator: &NodeName) -> String {
+    format!("{operator}.{OPERATOR}.{}", domain(cluster))
+}
+
+/// What an operator's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorSubject {
+    /// The cluster that it may administrate.
+    pub cluster: ClusterId,
+    /// The operator's name.
+    pub name: NodeName,
+    /// Last moment of validity.
+    pub expires: Timestamp,
+}
+
+/// Reads an operator's certificate (DER). Its signature is not looked at here: the handshake does.
+pub(crate) fn read_operator(der: &[u8]) -> Result<OperatorSubject, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("not X.509: {e}"))?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|e| format!("unreadable names: {e}"))?
+        .map(|extension| extension.value.general_names.as_slice())
+        .unwrap_or_default();
+    let [GeneralName::DNSName(dns)] = names else {
+        return Err(format!("it has {} names, not one", names.len()));
+    };
+    let no_operator = || format!("'{dns}' is not <operator>.{OPERATOR}.<cluster id>.{SUFFIX}");
+    let (name, rest) = dns.split_once(&format!(".{OPERATOR}.")).ok_or_else(no_operator)?;
+    let (cluster, _) = split(&format!("x.{rest}")).ok_or_else(no_operator)?;
+    let unit = certificate.subject().iter_organizational_unit().next().and_then(|unit| unit.as_str().ok());
+    if unit != Some(OPERATOR) || certificate.is_ca() {
+        return Err("it is no operator's certificate".to_owned());
+    }
+    let ends = certificate.validity().not_after.timestamp();
+    Ok(OperatorSubject {
+        cluster,
+        name: name.parse().map_err(|_| no_operator())?,
+        expires: Timestamp(u64::try_from(ends).unwrap_or(0).saturating_mul(1_000)),
+    })
 }
 
 /// What a member's certificate says.

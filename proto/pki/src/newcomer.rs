@@ -27,7 +27,10 @@ pub(crate) const JOIN_PROTOCOL: &[u8] = b"twinbox-join/1";
 
 /// The member does not show the authority whose fingerprint the token has.
 #[derive(Debug, thiserror::Error)]
-#[error("it is not of the cluster that made the token: the authority's fingerprint differs")]
+#[error(
+    "it is not of the cluster that made the token, or the cluster has replaced its authority since: the authority's \
+     fingerprint differs"
+)]
 pub struct Unverified;
 
 /// SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` shows it.
@@ -75,10 +78,11 @@ impl ServerCertVerifier for ByFingerprint {
         let authority = intermediates.iter().find(|shown| fingerprint(shown) == self.fingerprint);
         let unverified = || Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Unverified))));
         let authority = authority.ok_or_else(unverified)?;
-        let roots = roots(authority.clone().into_owned())?;
+        let roots = roots([authority.clone().into_owned()])?;
         let usual = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
         let usual = usual.map_err(|e| Error::General(e.to_string()))?;
-        usual.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+        // While the authority is being replaced, the member's certificate may be by the next one.
+        usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

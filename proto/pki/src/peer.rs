@@ -3,7 +3,7 @@
 use tonic::{Request, Status};
 use twinbox_ids::{ClusterId, NodeName};
 
-use crate::{MemberKind, name};
+use crate::{MemberKind, bundle::Listed, name};
 
 /// What a peer's verified certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,15 @@ impl PeerIdentity {
     pub fn from_certificate(der: &[u8]) -> Result<Self, PeerError> {
         let name::Subject { cluster, name, kind, .. } = name::read(der).map_err(PeerError::Unreadable)?;
         Ok(Self { cluster, name, kind })
+    }
+
+    /// The same of a PEM text, with the public key that it speaks of (a DER-encoded SubjectPublicKeyInfo). Nobody has
+    /// verified it.
+    pub fn from_pem(pem: &str) -> Result<(Self, Vec<u8>), PeerError> {
+        let listed = Listed::one(pem).map_err(PeerError::Unreadable)?;
+        let name::Subject { cluster, name, kind, public_key, .. } =
+            name::read(&listed.der).map_err(PeerError::Unreadable)?;
+        Ok((Self { cluster, name, kind }, public_key))
     }
 
     /// Refuses a member of another cluster.

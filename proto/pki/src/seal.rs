@@ -1,4 +1,5 @@
-//! The authority's key as it lies on a node: encrypted with a key that lies elsewhere.
+//! The authority's key as it lies on a node: encrypted with a key that lies elsewhere. While the authority is being
+//! replaced there are two.
 //!
 //! Every node can sign, so that no machine is the one that must not be lost. What lies in the folder of the
 //! certificates (`ca.sealed`) is useless without the node's secret, a file in another folder that only the node's user
@@ -16,19 +17,31 @@ use ring::{
 use crate::{
     CertificateAuthority, PkiError,
     authority::CA_CERTIFICATE,
+    bundle::Listed,
     files::{self, SECRET},
 };
 
 const SEALED: &str = "ca.sealed";
-const HEADER: &str = "twinbox sealed authority 1";
+const HEADER: &str = "twinbox sealed authorities 2";
+/// One authority, the one in `ca.pem`: as the first releases wrote it.
+const HEADER_OF_ONE: &str = "twinbox sealed authority 1";
 /// A secret that is shorter can be guessed.
 const SHORTEST_SECRET: usize = 16;
 
-/// Where a node's sealed authority is, and the secret that opens it.
+/// Where a node's sealed authorities are, and the secret that opens them.
 #[derive(Debug, Clone)]
 pub struct Seal {
     tls_dir: PathBuf,
     secret: PathBuf,
+}
+
+/// One authority under the seal.
+struct Sealed {
+    certificate: Listed,
+    nonce: Vec<u8>,
+    key: Vec<u8>,
+    /// What the seal also vouches for.
+    bound_to: Vec<u8>,
 }
 
 impl Seal {
@@ -37,13 +50,42 @@ impl Seal {
         Self { tls_dir: tls_dir.to_owned(), secret: secret.to_owned() }
     }
 
-    /// Whether there is a sealed authority.
-    pub fn exists(&self) -> bool {
-        self.tls_dir.join(SEALED).exists()
+    /// Seals the key of an authority, beside those that are sealed already; makes the secret if there is none.
+    pub fn close(&self, authority: &CertificateAuthority) -> Result<(), PkiError> {
+        // What cannot be read cannot be opened any more either: it goes.
+        let mut authorities = self.open_all().unwrap_or_default();
+        authorities.retain(|known| known.fingerprint() != authority.fingerprint());
+        self.write(authorities.iter().chain([authority]))
     }
 
-    /// Seals the key of an authority; makes the secret if there is none.
-    pub fn close(&self, authority: &CertificateAuthority) -> Result<(), PkiError> {
+    /// Forgets all sealed authorities but those with these fingerprints.
+    pub fn keep_only(&self, fingerprints: &[[u8; 32]]) -> Result<(), PkiError> {
+        let mut authorities = self.open_all()?;
+        let before = authorities.len();
+        authorities.retain(|known| fingerprints.contains(&known.fingerprint()));
+        if authorities.len() == before {
+            return Ok(());
+        }
+        self.write(authorities.iter())
+    }
+
+    /// The authority with this fingerprint, able to sign.
+    pub fn open(&self, fingerprint: &[u8; 32]) -> Result<CertificateAuthority, PkiError> {
+        let authorities = self.open_all()?;
+        let own = authorities.into_iter().find(|authority| authority.fingerprint() == *fingerprint);
+        own.ok_or_else(|| self.unusable("it does not hold the key of the authority of this node's certificate"))
+    }
+
+    /// Fingerprints of all authorities that can be opened.
+    pub fn holds(&self) -> Vec<[u8; 32]> {
+        self.open_all().unwrap_or_default().iter().map(CertificateAuthority::fingerprint).collect()
+    }
+
+    fn unusable(&self, detail: &str) -> PkiError {
+        PkiError::Unusable { path: self.tls_dir.join(SEALED), what: "sealed authority", detail: detail.to_owned() }
+    }
+
+    fn write<'a>(&self, authorities: impl Iterator<Item = &'a CertificateAuthority>) -> Result<(), PkiError> {
         let failed =
             |detail: &str| PkiError::Make { what: "seal of the authority's key", detail: detail.to_owned() };
         if !self.secret.exists() {
@@ -55,45 +97,63 @@ impl Seal {
             };
             files::write(dir, name, SECRET, &(STANDARD.encode(bytes) + "\n"))?;
         }
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| failed("no random numbers"))?;
-        let mut sealed = authority.key_pem().into_bytes();
-        self.key()?
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(authority.certificate_pem()),
-                &mut sealed,
-            )
-            .map_err(|_| failed("it cannot be encrypted"))?;
-        let text = format!("{HEADER}\n{}\n{}\n", STANDARD.encode(nonce), STANDARD.encode(sealed));
+        let key = self.key()?;
+        let mut text = format!("{HEADER}\n");
+        for authority in authorities {
+            let certificate = Listed::one(authority.certificate_pem()).map_err(|detail| failed(&detail))?;
+            let mut nonce = [0; NONCE_LEN];
+            SystemRandom::new().fill(&mut nonce).map_err(|_| failed("no random numbers"))?;
+            let mut sealed = authority.key_pem().into_bytes();
+            let (once, bound) = (Nonce::assume_unique_for_key(nonce), Aad::from(&*certificate.der));
+            key.seal_in_place_append_tag(once, bound, &mut sealed).map_err(|_| failed("it cannot be encrypted"))?;
+            let fields = [&*certificate.der, &nonce, &sealed].map(|field| STANDARD.encode(field));
+            text.push_str(&(fields.join(" ") + "\n"));
+        }
         files::write(&self.tls_dir, SEALED, SECRET, &text)
     }
 
-    /// The authority, able to sign.
-    pub fn open(&self) -> Result<CertificateAuthority, PkiError> {
-        let unusable = |detail: &str| PkiError::Unusable {
-            path: self.tls_dir.join(SEALED),
-            what: "sealed authority",
-            detail: detail.to_owned(),
-        };
-        let certificate_pem = files::read(&self.tls_dir, CA_CERTIFICATE)?;
-        let text = files::read(&self.tls_dir, SEALED)?;
-        let mut lines = text.lines();
-        if lines.next() != Some(HEADER) {
-            return Err(unusable("it does not begin as one"));
-        }
-        let mut field = || lines.next().and_then(|line| STANDARD.decode(line).ok());
-        let (Some(nonce), Some(mut sealed)) = (field(), field()) else { return Err(unusable("it is damaged")) };
-        let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(|_| unusable("it is damaged"))?;
-        let opened = self.key()?.open_in_place(nonce, Aad::from(certificate_pem.as_str()), &mut sealed);
+    fn open_all(&self) -> Result<Vec<CertificateAuthority>, PkiError> {
+        let sealed = self.read()?;
+        let key = self.key()?;
+        sealed.into_iter().map(|sealed| self.unseal(&key, sealed)).collect()
+    }
+
+    fn unseal(&self, key: &LessSafeKey, mut sealed: Sealed) -> Result<CertificateAuthority, PkiError> {
+        let nonce = Nonce::try_assume_unique_for_key(&sealed.nonce).map_err(|_| self.unusable("it is damaged"))?;
+        let opened = key.open_in_place(nonce, Aad::from(&sealed.bound_to), &mut sealed.key);
         let opened = opened.map_err(|_| {
-            unusable(&format!(
+            self.unusable(&format!(
                 "{} is not the secret that it was sealed with, or ca.pem is another",
                 self.secret.display()
             ))
         })?;
-        let key_pem = std::str::from_utf8(opened).map_err(|_| unusable("it holds no key"))?;
-        CertificateAuthority::from_pem(&self.tls_dir, certificate_pem.clone(), key_pem)
+        let key_pem = std::str::from_utf8(opened).map_err(|_| self.unusable("it holds no key"))?;
+        CertificateAuthority::from_pem(&self.tls_dir, sealed.certificate.pem, key_pem)
+    }
+
+    fn read(&self) -> Result<Vec<Sealed>, PkiError> {
+        let damaged = || self.unusable("it is damaged");
+        let text = files::read(&self.tls_dir, SEALED)?;
+        let mut lines = text.lines();
+        let decode = |field: &str| STANDARD.decode(field).map_err(|_| damaged());
+        match lines.next() {
+            Some(HEADER) => lines
+                .map(|line| {
+                    let fields = line.split(' ').map(decode).collect::<Result<Vec<_>, _>>()?;
+                    let [certificate, nonce, key] = <[Vec<u8>; 3]>::try_from(fields).map_err(|_| damaged())?;
+                    let certificate = Listed::of_der(certificate);
+                    Ok(Sealed { bound_to: certificate.der.to_vec(), certificate, nonce, key })
+                })
+                .collect(),
+            Some(HEADER_OF_ONE) => {
+                let (Some(nonce), Some(key)) = (lines.next(), lines.next()) else { return Err(damaged()) };
+                let ca_pem = files::read(&self.tls_dir, CA_CERTIFICATE)?;
+                let certificate = Listed::one(&ca_pem).map_err(|detail| self.unusable(&detail))?;
+                let bound_to = ca_pem.into_bytes();
+                Ok(vec![Sealed { certificate, nonce: decode(nonce)?, key: decode(key)?, bound_to }])
+            }
+            _ => Err(self.unusable("it does not begin as one")),
+        }
     }
 
     fn key(&self) -> Result<LessSafeKey, PkiError> {

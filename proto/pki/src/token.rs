@@ -4,11 +4,13 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 
-use crate::{MemberKind, PkiError, newcomer::fingerprint};
+use crate::{
+    MemberKind, PkiError,
+    bundle::{self, Listed},
+};
 
 /// What every token begins with, so that people and programs know one when they see it.
 const PREFIX: &str = "twinbox1-";
@@ -60,11 +62,11 @@ impl JoinToken {
         members: Vec<(NodeName, String)>,
     ) -> Result<Self, PkiError> {
         let failed = |detail: String| PkiError::Make { what: "join token", detail };
-        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|e| failed(e.to_string()))?;
+        let fingerprint = Listed::one(ca_pem).map_err(failed)?.fingerprint;
         let mut secret = [0; 32];
         SystemRandom::new().fill(&mut secret).map_err(|_| failed("no random numbers".to_owned()))?;
         let witness = kind == MemberKind::Witness;
-        Ok(Self { cluster, fingerprint: fingerprint(&ca), witness, expires, members, secret })
+        Ok(Self { cluster, fingerprint, witness, expires, members, secret })
     }
 
     /// Node or witness.
@@ -87,9 +89,10 @@ impl JoinToken {
         &self.secret
     }
 
-    /// Whether this PEM is the authority that the token speaks of.
-    pub fn vouches_for(&self, ca_pem: &str) -> bool {
-        CertificateDer::from_pem_slice(ca_pem.as_bytes()).is_ok_and(|ca| fingerprint(&ca) == self.fingerprint)
+    /// Whether the authority that the token speaks of is among these (PEM).
+    pub fn vouches_for(&self, authorities_pem: &str) -> bool {
+        let listed = bundle::read(authorities_pem).unwrap_or_default();
+        listed.iter().any(|authority| authority.fingerprint == self.fingerprint)
     }
 }
 

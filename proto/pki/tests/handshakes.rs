@@ -225,11 +225,3 @@ fn an_address_that_is_none_is_named() {
     let error = a.endpoint(&name("b"), "no address").err().unwrap().to_string();
     assert!(error.contains("'no address'") && error.contains("host:port"), "{error}");
 }
-
-#[test]
-fn tonic_takes_the_configurations() {
-    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
-    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
-    a.server().tls_config(a.server_tls()).unwrap();
-    tonic::transport::Endpoint::from_static("https://127.0.0.1:1").tls_config(a.client_tls(&name("b"))).unwrap();
-}

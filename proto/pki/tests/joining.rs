@@ -20,7 +20,7 @@ use tokio_stream::StreamExt;
 use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use twinbox_pki::{
-    CertificateAuthority, Incoming, JoinDoor, JoinObstacle, JoinToken, MemberKey, MemberKind, NodeIdentity,
+    CertificateAuthority, Doors, Incoming, JoinDoor, JoinObstacle, JoinToken, MemberKey, MemberKind, NodeIdentity,
     PkiError, Seal, TokenError, Validity, connect,
 };
 
@@ -47,8 +47,8 @@ async fn hall(open: bool) -> Hall {
     let address = listener.local_addr().unwrap();
     let (sender, newcomers) = mpsc::channel(1);
     let open = AtomicBool::new(open);
-    let incoming =
-        a.listen_with(listener, JoinDoor { open: Box::new(move || open.load(SeqCst)), newcomers: sender });
+    let door = JoinDoor { open: Box::new(move || open.load(SeqCst)), newcomers: sender };
+    let incoming = a.listen_with(listener, Doors { newcomers: Some(door), operators: None });
     Hall { authority, a, address, incoming, newcomers, dir }
 }
 
@@ -154,7 +154,7 @@ async fn a_renewed_certificate_is_shown_at_once_and_kept() {
         .authority
         .certify(&hall.a.public_key(), &name("a"), MemberKind::Node, Validity::from_now(life))
         .unwrap();
-    hall.a.renew(certificate).unwrap();
+    hall.a.renew(&certificate).unwrap();
     let after = shown_by(&mut hall).await;
     assert_ne!(after, before);
     let (begins, ends) = (hall.a.begins().0, hall.a.expires().0);
@@ -184,7 +184,7 @@ async fn a_renewal_that_does_not_fit_changes_nothing() {
         "no certificate".to_owned(),
     ];
     for (i, certificate) in misfits.into_iter().enumerate() {
-        let error = hall.a.renew(certificate).expect_err("refused").to_string();
+        let error = hall.a.renew(&certificate).expect_err("refused").to_string();
         assert!(error.contains("node.pem") || error.contains("node.key"), "{i}: {error}");
     }
     assert_eq!(shown_by(&mut hall).await, before);
@@ -202,10 +202,10 @@ fn a_sealed_authority_opens_with_its_secret_alone() {
     authority.issue(&name("a"), MemberKind::Node).unwrap().save(tls.path()).unwrap();
     let secret = data.path().join("seal.key");
     let seal = Seal::new(tls.path(), &secret);
-    assert!(!seal.exists() && matches!(seal.open(), Err(PkiError::Read { .. })));
+    assert!(seal.holds().is_empty() && matches!(seal.open(&authority.fingerprint()), Err(PkiError::Read { .. })));
     seal.close(&authority).unwrap();
     assert_eq!((mode(&secret), mode(&tls.path().join("ca.sealed"))), (0o600, 0o600));
-    let opened = seal.open().unwrap();
+    let opened = seal.open(&authority.fingerprint()).unwrap();
     assert_eq!((opened.cluster(), opened.key_pem()), (authority.cluster(), authority.key_pem()));
     // The folder of the certificates alone gives nothing away.
     let sealed = fs::read_to_string(tls.path().join("ca.sealed")).unwrap();
@@ -213,19 +213,43 @@ fn a_sealed_authority_opens_with_its_secret_alone() {
     let key = fs::read_to_string(&secret).unwrap();
     for (other, blamed) in [("short", "fewer than"), ("another secret of some length", "is not the secret")] {
         fs::write(&secret, other).unwrap();
-        let error = seal.open().err().unwrap().to_string();
+        let error = seal.open(&authority.fingerprint()).err().unwrap().to_string();
         assert!(error.contains(blamed), "{error}");
     }
     fs::write(&secret, key).unwrap();
-    // Under another authority's certificate it does not open.
-    let other = CertificateAuthority::create(ClusterId::random(), "other").unwrap();
-    let ours = fs::read_to_string(tls.path().join("ca.pem")).unwrap();
-    fs::write(tls.path().join("ca.pem"), other.certificate_pem()).unwrap();
-    assert!(seal.open().is_err());
-    fs::write(tls.path().join("ca.pem"), ours).unwrap();
-    for spoilt in ["", "hello", &sealed[..40], &sealed.replace("authority 1", "authority 2")] {
+    for spoilt in ["", "hello", &sealed[..40], &sealed.replace("authorities 2", "authorities 3")] {
         fs::write(tls.path().join("ca.sealed"), spoilt).unwrap();
-        let error = seal.open().err().unwrap().to_string();
+        let error = seal.open(&authority.fingerprint()).err().unwrap().to_string();
         assert!(error.contains("ca.sealed"), "{error}");
     }
+}
+
+/// As the first releases sealed the one authority: with `ca.pem` as what it is bound to.
+#[test]
+fn an_authority_that_was_sealed_by_the_first_releases_is_read_and_kept() {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+    let (tls, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    authority.issue(&name("a"), MemberKind::Node).unwrap().save(tls.path()).unwrap();
+    let secret = data.path().join("seal.key");
+    fs::write(&secret, "a secret of some length").unwrap();
+    let key = blake3::derive_key("twinbox seal of the authority's key v1", b"a secret of some length");
+    let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key).unwrap());
+    let mut sealed = authority.key_pem().into_bytes();
+    let bound_to = Aad::from(authority.certificate_pem());
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key([5; 12]), bound_to, &mut sealed).unwrap();
+    let text = format!("twinbox sealed authority 1\n{}\n{}\n", STANDARD.encode([5; 12]), STANDARD.encode(&sealed));
+    fs::write(tls.path().join("ca.sealed"), text).unwrap();
+
+    let seal = Seal::new(tls.path(), &secret);
+    assert_eq!(seal.open(&authority.fingerprint()).unwrap().key_pem(), authority.key_pem());
+    let next = authority.succeed().unwrap().authority;
+    seal.close(&next).unwrap();
+    assert_eq!(seal.holds(), [authority.fingerprint(), next.fingerprint()]);
+    // Under another authority's certificate it did not open.
+    fs::write(tls.path().join("ca.pem"), next.certificate_pem()).unwrap();
+    let old = format!("twinbox sealed authority 1\n{}\n{}\n", STANDARD.encode([5; 12]), STANDARD.encode(&sealed));
+    fs::write(tls.path().join("ca.sealed"), old).unwrap();
+    assert!(seal.holds().is_empty());
 }

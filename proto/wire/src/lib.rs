@@ -26,3 +26,15 @@ pub mod admin {
 pub mod join {
     tonic::include_proto!("twinbox.join.v1");
 }
+
+/// Alarms and the event stream: what administrators ask, and what lies in replicated records.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod events {
+    tonic::include_proto!("twinbox.events.v1");
+}
+
+/// What administrators order of the role manager, and ask of it.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod steering {
+    tonic::include_proto!("twinbox.steering.v1");
+}

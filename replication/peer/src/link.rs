@@ -30,6 +30,8 @@ pub(crate) struct Link {
     /// Bytes of frames to the peer, and from it.
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
+    /// The peer is no member any more.
+    retired: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -61,6 +63,7 @@ impl Link {
             back: Notify::new(),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            retired: CancellationToken::new(),
             state: Mutex::default(),
         }
     }
@@ -74,6 +77,9 @@ impl Link {
         let number = state.last_number;
         state.has = Holdings::of(vector);
         let sent = state.has.clone();
+        if self.retired.is_cancelled() {
+            ended.cancel();
+        }
         if let Some(earlier) = state.stream.replace(Stream { number, origin, sent, ended }) {
             earlier.ended.cancel();
         }
@@ -88,6 +94,29 @@ impl Link {
             state.stream = None;
         }
         current
+    }
+
+    /// Ends the streams with a peer that is no member any more, both ways.
+    pub(crate) fn retire(&self) {
+        self.retired.cancel();
+        if let Some(stream) = &self.lock().stream {
+            stream.ended.cancel();
+        }
+    }
+
+    /// Cancelled when the peer is no member any more.
+    pub(crate) fn retired(&self) -> CancellationToken {
+        self.retired.clone()
+    }
+
+    /// Up to where the peer is known to have everything.
+    pub(crate) fn has(&self) -> Vector {
+        self.lock().has.vector()
+    }
+
+    /// Adds what the peer is known to have.
+    pub(crate) fn add_to(&self, held: &mut Holdings) {
+        self.lock().has.iter().for_each(|(origin, seqs)| held.add(origin, seqs));
     }
 
     pub(crate) fn followed(&self) -> bool {

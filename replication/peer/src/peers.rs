@@ -24,6 +24,7 @@ use crate::{
     error::StreamError,
     fetch::Fetcher,
     follower,
+    holdings::Holdings,
     link::Link,
     service::ReplicationService,
 };
@@ -68,6 +69,10 @@ impl Links {
         let link = Arc::new(Link::new(peer.name.clone(), peer.address));
         links.insert(peer.name, link.clone());
         Some(link)
+    }
+
+    fn remove(&self, name: &NodeName) -> Option<Arc<Link>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 }
 
@@ -169,8 +174,33 @@ impl Peers {
         }
     }
 
+    /// A node has been removed from the cluster: it is not followed any more, and may not follow. Writes no longer
+    /// wait for it.
+    pub fn remove(&self, name: &NodeName) {
+        if let Some(link) = self.inner.links.remove(name) {
+            info!(peer = %name, "a node has been removed; nothing is exchanged with it any more");
+            link.retire();
+        }
+    }
+
+    /// How many changes are here that no peer in touch is known to have: what this disk alone holds (rule D2).
+    pub fn uncovered(&self) -> u64 {
+        // The vector first: what is committed after this look is not missed by the next.
+        let vector = self.inner.store.vector();
+        let mut held = Holdings::default();
+        self.inner.links.all().iter().filter(|link| link.followed()).for_each(|link| link.add_to(&mut held));
+        held.lag(&vector)
+    }
+
+    /// How many changes some peer is known to have that are not here.
+    pub fn behind(&self) -> u64 {
+        let own = Holdings::of(&self.inner.store.vector());
+        self.inner.links.all().iter().map(|link| own.lag(&link.has())).max().unwrap_or(0)
+    }
+
     fn follow(&self, link: Arc<Link>) {
-        let follow = follower::follow(self.inner.clone(), link);
+        let retired = link.retired();
+        let follow = retired.run_until_cancelled_owned(follower::follow(self.inner.clone(), link));
         self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(follow));
     }
 

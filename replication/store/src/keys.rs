@@ -9,6 +9,8 @@ pub(crate) const NODE: &[u8] = b"m/node";
 pub(crate) const CLUSTER: &[u8] = b"m/cluster";
 /// The reading of the hybrid clock.
 pub(crate) const CLOCK: &[u8] = b"m/clock";
+/// What [`crate::Store::probe`] writes.
+pub(crate) const PROBE: &[u8] = b"m/probe";
 /// Prefix of the origins that were this store's own, one for each of its lives.
 pub(crate) const OWN: &[u8] = b"o";
 /// Prefix of gap-free prefixes by origin.

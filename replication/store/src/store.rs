@@ -7,11 +7,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::broadcast;
-use twinbox_clock::wall;
-use twinbox_disk::{Disk, Reserve, Space, Transaction};
+use twinbox_clock::{BootInstant, wall};
+use twinbox_disk::{Disk, Need, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{Change, Clock, Key, Ranges, Record, Table, Vector};
 
@@ -273,6 +274,19 @@ impl Store {
             broken: self.0.disk.broken().map(str::to_owned),
             set_aside: self.0.shared.set_aside.load(Ordering::Relaxed),
         }
+    }
+
+    /// Writes a little and waits until it is durable, as every commit does, and says how long that took: whether disk
+    /// and committer still work. [`StoreError::is_full`] when there is no room even for that.
+    pub async fn probe(&self) -> Result<Duration, StoreError> {
+        let begun = BootInstant::now();
+        let reserve = self.0.reserve.clone();
+        let write = move |transaction: &mut Transaction<'_>| {
+            reserve.check(Need::Small)?;
+            Ok::<_, StoreError>(transaction.put(keys::PROBE, versioned(&wall().0.to_be_bytes()))?)
+        };
+        self.0.disk.transact(write).await?;
+        Ok(begun.elapsed())
     }
 
     /// Takes no more writes in this process: for who finds that what it wrote cannot be relied on (rule A4).

@@ -22,7 +22,9 @@ pub struct Timing {
     pub election_max: Duration,
     /// How often a node renews its leases.
     pub keep_alive: Duration,
-    /// L: how long a lease runs.
+    /// How many keep-alives in a row may be missed before a node counts as lost.
+    pub missed: u32,
+    /// L: how long a lease runs: the missed keep-alives and the answer to the last.
     pub lease: Duration,
     /// How long before the end of its lease a gate closes.
     pub margin: Duration,
@@ -32,6 +34,9 @@ pub struct Timing {
     pub health_grace: Duration,
     /// How long a node that was taken out must have been well before it is in service again.
     pub settle: Duration,
+    /// For how long a measure must have been bad, or a preferred node well, before the role moves for it; and how long it
+    /// then stays at least. Doubled by each such move within an hour.
+    pub damping: Duration,
 }
 
 /// One row of the timing table.
@@ -59,11 +64,13 @@ impl Timing {
             election_min: Duration::from_millis(150),
             election_max: Duration::from_millis(300),
             keep_alive: Duration::from_millis(150),
+            missed: 4,
             lease: Duration::from_millis(700),
             margin: Duration::from_millis(50),
             drift_ppm: 10_000,
             health_grace: Duration::from_millis(1_000),
             settle: Duration::from_millis(1_000),
+            damping: Duration::from_secs(30),
         }
     }
 
@@ -74,11 +81,13 @@ impl Timing {
             election_min: Duration::from_millis(900),
             election_max: Duration::from_millis(1_800),
             keep_alive: Duration::from_millis(600),
+            missed: 5,
             lease: Duration::from_millis(3_500),
             margin: Duration::from_millis(200),
             drift_ppm: 10_000,
             health_grace: Duration::from_millis(3_000),
             settle: Duration::from_millis(3_000),
+            damping: Duration::from_secs(60),
         }
     }
 
@@ -96,7 +105,12 @@ impl Timing {
     /// How long a new leader moves no duty that it found (rule R4): (E+L)(1+ρ)/(1−ρ). The leader before it may
     /// have extended a lease until E after it last heard a quorum, and both run on its clock, not on ours.
     pub fn new_leader_wait(&self) -> Duration {
-        self.surely_past(self.election_max + self.lease)
+        self.wait_for(self.lease)
+    }
+
+    /// The same for the longest lease that may still be out, while their length changes.
+    pub fn wait_for(&self, longest_lease: Duration) -> Duration {
+        self.surely_past(self.election_max + longest_lease)
     }
 
     /// How long a voter that started neither votes nor stands (rule R4): E(1+ρ).

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
-use crate::{MemberKind, Outcome, Refusal, State};
+use crate::{MemberKind, Outcome, Refusal, State, orders::Facts, settings::is_address};
 
 /// The longest life of a token.
 const LONGEST_LIFE_DAYS: u64 = 7;
@@ -19,8 +19,6 @@ const REMEMBERED_MS: u64 = 7 * DAY_MS;
 const EXPLAINED_MS: u64 = DAY_MS;
 /// How many tokens are remembered.
 const MOST_TOKENS: usize = 100;
-/// The longest address, in bytes.
-const ADDRESS_LIMIT: usize = 255;
 
 /// What the cluster knows of a token's secret.
 pub type TokenHash = [u8; 32];
@@ -34,6 +32,9 @@ pub struct Token {
     pub expires_ms: u64,
     /// Who joined with it.
     pub used: Option<Used>,
+    /// The member whose place the newcomer takes.
+    #[serde(default)]
+    pub replaces: Option<NodeName>,
 }
 
 /// The one use of a token.
@@ -52,6 +53,9 @@ pub struct Invited {
     pub kind: MemberKind,
     /// `host:port` of its node-to-node listener.
     pub address: String,
+    /// The member whose place it takes.
+    #[serde(default)]
+    pub replaces: Option<NodeName>,
 }
 
 impl State {
@@ -67,9 +71,26 @@ impl State {
         self.tokens.values().any(|token| token.expires_ms.saturating_add(EXPLAINED_MS) > now_ms)
     }
 
-    pub(crate) fn invite(&mut self, token: TokenHash, kind: MemberKind, valid_ms: u64, at_ms: u64) -> Outcome {
+    pub(crate) fn invite(
+        &mut self,
+        token: TokenHash,
+        kind: MemberKind,
+        valid_ms: u64,
+        replaces: Option<NodeName>,
+        facts: Facts,
+    ) -> Result<Outcome, Refusal> {
+        let at_ms = facts.at_ms;
         if !(1_000..=LONGEST_LIFE_DAYS * DAY_MS).contains(&valid_ms) {
-            return Outcome::Refused(Refusal::TokenLife { days: LONGEST_LIFE_DAYS });
+            return Err(Refusal::TokenLife { days: LONGEST_LIFE_DAYS });
+        }
+        if let Some(name) = &replaces {
+            let member = self.known_member(name)?;
+            if member.kind != kind {
+                return Err(Refusal::TokenKind { kind: member.kind, wanted: kind });
+            }
+            if facts.live {
+                return Err(Refusal::StillThere { name: name.clone() });
+            }
         }
         self.tokens.retain(|_, known| known.expires_ms.saturating_add(REMEMBERED_MS) > at_ms);
         if self.tokens.len() >= MOST_TOKENS {
@@ -78,12 +99,12 @@ impl State {
             let oldest = self.tokens.iter().filter(|(_, t)| over(t)).min_by_key(|(_, t)| t.expires_ms);
             match oldest.map(|(hash, _)| *hash) {
                 Some(hash) => drop(self.tokens.remove(&hash)),
-                None => return Outcome::Refused(Refusal::TooManyTokens { count: MOST_TOKENS as u64 }),
+                None => return Err(Refusal::TooManyTokens { count: MOST_TOKENS as u64 }),
             }
         }
         let expires_ms = at_ms.saturating_add(valid_ms);
-        self.tokens.insert(token, Token { kind, expires_ms, used: None });
-        Outcome::Done
+        self.tokens.insert(token, Token { kind, expires_ms, used: None, replaces });
+        Ok(Outcome::Done)
     }
 
     pub(crate) fn redeem(
@@ -94,24 +115,25 @@ impl State {
         address: &str,
         key: [u8; 32],
         at_ms: u64,
-    ) -> Outcome {
-        let Some(known) = self.tokens.get(&token) else { return Outcome::Refused(Refusal::ForeignToken) };
+    ) -> Result<Outcome, Refusal> {
+        let known = self.tokens.get(&token).ok_or(Refusal::ForeignToken)?;
         if let Some(used) = &known.used {
             // Its answer was lost on the way: the same newcomer may have it again.
             let same = used.by == *name && used.key == key;
             return match same {
-                true => Outcome::Unchanged,
-                false => Outcome::Refused(Refusal::UsedToken { by: used.by.clone() }),
+                true => Ok(Outcome::Unchanged),
+                false => Err(Refusal::UsedToken { by: used.by.clone() }),
             };
         }
         if let Some(refusal) = self.why_not(known, name, kind, address, at_ms) {
-            return Outcome::Refused(refusal);
+            return Err(refusal);
         }
+        let replaces = known.replaces.clone();
         if let Some(known) = self.tokens.get_mut(&token) {
             known.used = Some(Used { by: name.clone(), key });
         }
-        self.invited.insert(name.clone(), Invited { kind, address: address.to_owned() });
-        Outcome::Done
+        self.invited.insert(name.clone(), Invited { kind, address: address.to_owned(), replaces });
+        Ok(Outcome::Done)
     }
 
     fn why_not(
@@ -128,24 +150,22 @@ impl State {
         if kind != token.kind {
             return Some(Refusal::TokenKind { kind: token.kind, wanted: kind });
         }
-        let is_address = address.len() <= ADDRESS_LIMIT
-            && address
-                .rsplit_once(':')
-                .is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok_and(|p| p > 0));
-        if !is_address {
-            return Some(Refusal::BadAddress { address: address.chars().take(ADDRESS_LIMIT).collect() });
+        if !is_address(address) {
+            return Some(Refusal::BadAddress { address: address.chars().take(255).collect() });
         }
-        if self.known().any(|(other, ..)| other == name) {
+        // Who is replaced leaves its name and address to the newcomer.
+        let others = || self.known().filter(|(other, ..)| Some(*other) != token.replaces.as_ref());
+        if others().any(|(other, ..)| other == name) {
             return Some(Refusal::NameTaken { name: name.clone() });
         }
-        if let Some((by, ..)) = self.known().find(|(.., other)| *other == address) {
+        if let Some((by, ..)) = others().find(|(.., other)| *other == address) {
             return Some(Refusal::AddressTaken { by: by.clone(), address: address.to_owned() });
         }
         if kind == MemberKind::Witness {
-            if let Some((by, ..)) = self.known().find(|(_, kind, _)| *kind == MemberKind::Witness) {
+            if let Some((by, ..)) = others().find(|(_, kind, _)| *kind == MemberKind::Witness) {
                 return Some(Refusal::SecondWitness { by: by.clone() });
             }
-            let nodes = self.known().count() as u64;
+            let nodes = others().count() as u64;
             if nodes % 2 == 1 {
                 return Some(Refusal::OddNodes { nodes });
             }

@@ -1,11 +1,11 @@
 //! What people see: names, statuses and reasons in plain words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Duty, MemberKind, State, Status};
+use crate::{Duty, MemberKind, Move, Settings, Split, State, Status};
 
 /// The cluster as one member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,6 +24,16 @@ pub struct RolesView {
     pub quorum: bool,
     /// In words, why there is no majority, or what else keeps this member out; empty when all is well.
     pub reason: String,
+    /// The agreed settings.
+    pub settings: Settings,
+    /// The last moves, oldest first.
+    pub moves: Vec<Move>,
+    /// The last splits in which nodes ran alone, oldest first.
+    pub splits: Vec<Split>,
+    /// The feature level at which everyone works.
+    pub feature_level: u32,
+    /// Who says that it does not reach whom, of those that the leader hears.
+    pub cuts: BTreeSet<(NodeName, NodeName)>,
 }
 
 /// One member, as people see it.
@@ -62,6 +72,8 @@ pub struct DutyView {
 pub enum DutyState {
     /// Its holder has a lease.
     Running,
+    /// Its holder has a lease, and says that it does not work.
+    Failed,
     /// It has a holder that waits for its lease, or is moving.
     Starting,
     /// Nobody may do it now.
@@ -77,6 +89,12 @@ pub struct Known {
     pub quorum: bool,
     /// Duties that the leader says run under a lease, or for which this node's own gate is open.
     pub running: BTreeSet<Duty>,
+    /// Duties whose holder says that they fail, and why.
+    pub failed: BTreeMap<Duty, String>,
+    /// Duties that this node runs alone, in an epoch of its own (rule R7).
+    pub alone: BTreeMap<Duty, Epoch>,
+    /// Who does not reach whom, as the leader knows.
+    pub cuts: BTreeSet<(NodeName, NodeName)>,
     /// What keeps this member itself out: not joined yet, quarantined, …; empty when nothing does.
     pub obstacle: String,
 }
@@ -100,10 +118,15 @@ impl RolesView {
             node: node.clone(),
             members: members.collect(),
             publisher: state.publisher.as_ref().map(|epoch| epoch.node.clone()),
-            duties: Duty::ALL.into_iter().map(|duty| duty_view(state, known, duty)).collect(),
+            duties: Duty::ALL.into_iter().map(|duty| duty_view(node, state, known, duty)).collect(),
             leader: known.leader.clone(),
             quorum: known.quorum,
             reason,
+            settings: state.settings.clone(),
+            moves: state.moves.clone(),
+            splits: state.splits.clone(),
+            feature_level: state.feature_level,
+            cuts: known.cuts.clone(),
         }
     }
 
@@ -129,10 +152,19 @@ fn no_majority(state: &State) -> String {
     }
 }
 
-fn duty_view(state: &State, known: &Known, duty: Duty) -> DutyView {
+fn duty_view(node: &NodeName, state: &State, known: &Known, duty: Duty) -> DutyView {
+    if let Some(epoch) = known.alone.get(&duty) {
+        let reason = "no majority: this node runs it alone ('on-quorum-loss' is 'assume')".to_owned();
+        let (holder, epoch) = (Some(node.clone()), Some(epoch.clone()));
+        return DutyView { duty, holder, epoch, state: DutyState::Running, reason };
+    }
     let assignment = state.holder(duty);
     let holder = assignment.map(|a| a.epoch.node.clone());
     let (now, reason) = match assignment {
+        Some(a) if known.running.contains(&duty) && known.failed.contains_key(&duty) => {
+            let detail = known.failed.get(&duty).map_or("", String::as_str);
+            (DutyState::Failed, format!("{} runs it, and it fails there: {detail}", a.epoch.node))
+        }
         _ if known.running.contains(&duty) => (DutyState::Running, String::new()),
         _ if !known.quorum => (DutyState::Waiting, "it waits for a majority of the members".to_owned()),
         None => (DutyState::Waiting, "no node is in service to take it".to_owned()),

@@ -60,21 +60,30 @@ impl fmt::Display for MemberKind {
 pub enum Status {
     /// Known to the cluster, its critical services not yet reported as working.
     Starting,
+    /// Works, and lacks so much of the others' data that it should not be publisher yet.
+    Replicating,
     /// Does its work.
     InService,
     /// Taken out by an administrator.
     Deactivated,
     /// Not heard, or a critical service of it has failed.
     NotFunctioning,
+    /// Ran alone in a split and stands down for the other.
+    Recovering,
+    /// Being removed from the cluster.
+    Leaving,
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Starting => "starting",
+            Self::Replicating => "replicating",
             Self::InService => "in-service",
             Self::Deactivated => "deactivated",
             Self::NotFunctioning => "not-functioning",
+            Self::Recovering => "recovering",
+            Self::Leaving => "leaving",
         })
     }
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Duty, Grant, Holder, KeepAlive, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome, Presence, State,
-    Status, Timing,
+    Cause, Command, Duty, Exits, Grant, Holder, KeepAlive, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome,
+    Presence, Report, State, Status, Timing, Why,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -20,18 +20,20 @@ fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// `a` and `b` in service, the notifier assigned to the first life of `a`.
+/// `a`, `b` and the witness `w` in service, the notifier assigned to the first life of `a`.
 fn state() -> State {
     let mut state = State::default();
-    for (raft_id, text) in [(1, "a"), (2, "b")] {
+    for (raft_id, text) in [(1, "a"), (2, "b"), (3, "w")] {
         let address = String::new();
-        state.apply(Command::Admit { name: name(text), kind: MemberKind::Node, address, raft_id });
+        let kind = if text == "w" { MemberKind::Witness } else { MemberKind::Node };
+        state.apply(Command::Admit { name: name(text), kind, address, raft_id });
         state.apply(Command::SetStatus {
             name: name(text),
             revision: 1,
             status: Status::InService,
             incarnation: Some(Incarnation(1)),
             reason: String::new(),
+            cause: Cause::Start,
         });
     }
     assign(&mut state, "a", 1);
@@ -40,7 +42,8 @@ fn state() -> State {
 
 fn assign(state: &mut State, to: &str, life: u128) {
     let from = state.holder(DUTY).map(|a| a.epoch.clone());
-    let command = Command::Assign { duty: DUTY, from, to: name(to), incarnation: Incarnation(life) };
+    let command =
+        Command::Assign { duty: DUTY, from, to: name(to), incarnation: Incarnation(life), why: Why::default() };
     assert_eq!(state.apply(command), Outcome::Done);
 }
 
@@ -53,6 +56,8 @@ fn request(text: &str) -> KeepAlive {
         failing: Some(Vec::new()),
         released: BTreeMap::new(),
         leaving: false,
+        echo: None,
+        report: Report::default(),
     }
 }
 
@@ -67,7 +72,7 @@ fn ask(ledger: &mut Ledger, now: Duration, state: &State, request: &KeepAlive) -
 }
 
 fn held(ledger: &mut Ledger, now: Duration, state: &State) -> bool {
-    ledger.view(now, state).leases[&DUTY].held
+    ledger.view(now, 0, state).leases[&DUTY].held
 }
 
 #[test]
@@ -91,7 +96,7 @@ fn the_formulas_of_the_rules() {
 fn a_holder_acts_with_applied_state_and_a_lease_for_exactly_that_epoch() {
     let state = state();
     let mut holder = holder(&state);
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     assert!(holder.may_act(START).is_none(), "no lease");
     let grant = ask(&mut ledger, START, &state, &request("a")).expect("granted");
     holder.granted(START, &grant);
@@ -119,8 +124,10 @@ fn a_holder_acts_with_applied_state_and_a_lease_for_exactly_that_epoch() {
 fn answers_of_a_leader_that_was_replaced_count_no_more() {
     let state = state();
     let mut holder = holder(&state);
-    let old = ask(&mut Ledger::new(1, START, &state, timing()), START, &state, &request("a")).expect("granted");
-    let new = ask(&mut Ledger::new(2, START, &state, timing()), START, &state, &request("a")).expect("granted");
+    let old = ask(&mut Ledger::new(1, START, &state, timing(), &Exits::default()), START, &state, &request("a"))
+        .expect("granted");
+    let new = ask(&mut Ledger::new(2, START, &state, timing(), &Exits::default()), START, &state, &request("a"))
+        .expect("granted");
     holder.granted(START, &new);
     let (_, until) = holder.may_act(START).expect("may act");
     holder.granted(START + Duration::from_millis(300), &old);
@@ -130,7 +137,7 @@ fn answers_of_a_leader_that_was_replaced_count_no_more() {
 #[test]
 fn a_leader_grants_only_while_it_hears_a_majority() {
     let state = state();
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let late = START + timing().election_max + Duration::from_millis(1);
     assert!(ledger.keep_alive(late, START, &state, &request("a")).is_err());
     assert!(ledger.keep_alive(START + timing().election_max, START, &state, &request("a")).is_ok());
@@ -139,25 +146,30 @@ fn a_leader_grants_only_while_it_hears_a_majority() {
 #[test]
 fn a_new_leader_moves_nothing_before_its_wait_is_over_and_renews_at_once() {
     let state = state();
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let over = START + timing().new_leader_wait();
     assert!(held(&mut ledger, over - Duration::from_micros(1), &state));
     assert!(!held(&mut ledger, over, &state));
     assert!(ask(&mut ledger, START, &state, &request("a")).expect("granted").duties.contains_key(&DUTY));
     // Until then it says of nobody that he is gone.
-    let view = ledger.view(over - Duration::from_micros(1), &state);
+    let view = ledger.view(over - Duration::from_micros(1), 0, &state);
     assert_eq!(view.seen[&name("b")].presence, Presence::Unknown);
-    assert_eq!(ledger.view(over, &state).seen[&name("b")].presence, Presence::Silent);
+    assert_eq!(ledger.view(over, 0, &state).seen[&name("b")].presence, Presence::Silent);
 }
 
 #[test]
 fn what_is_to_move_is_never_extended_again() {
     let state = state();
     let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
-    let move_it =
-        Command::Assign { duty: DUTY, from: Some(epoch.clone()), to: name("b"), incarnation: Incarnation(1) };
+    let move_it = Command::Assign {
+        duty: DUTY,
+        from: Some(epoch.clone()),
+        to: name("b"),
+        incarnation: Incarnation(1),
+        why: Why::default(),
+    };
     for proposal in [Command::Drain { duty: DUTY, epoch }, move_it] {
-        let mut ledger = Ledger::new(1, START, &state, timing());
+        let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
         ask(&mut ledger, START, &state, &request("a")).expect("granted");
         ledger.proposing(&proposal);
         let grant = ask(&mut ledger, START + timing().keep_alive, &state, &request("a")).expect("a node lease");
@@ -172,7 +184,7 @@ fn a_release_frees_the_duty_at_once_and_for_ever() {
     let mut state = state();
     let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
     let mut holder = holder(&state);
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     holder.granted(START, &ask(&mut ledger, START, &state, &request("a")).expect("granted"));
     assert_eq!(state.apply(Command::Drain { duty: DUTY, epoch: epoch.clone() }), Outcome::Done);
     holder.applied(&state);
@@ -196,7 +208,7 @@ fn a_release_frees_the_duty_at_once_and_for_ever() {
 fn a_release_is_believed_only_from_who_holds() {
     let state = state();
     let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let mut forged = request("b");
     forged.released.insert(DUTY, epoch.clone());
     ask(&mut ledger, START, &state, &forged).expect("a node lease");
@@ -210,7 +222,7 @@ fn a_release_is_believed_only_from_who_holds() {
 #[test]
 fn a_late_word_of_an_earlier_process_is_not_heeded() {
     let state = state();
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let second = KeepAlive { run: 2, incarnation: Incarnation(2), ..request("a") };
     ask(&mut ledger, START, &state, &second).expect("granted");
     let first = ask(&mut ledger, START, &state, &request("a"));
@@ -228,13 +240,13 @@ fn a_late_word_of_an_earlier_process_is_not_heeded() {
 #[test]
 fn who_leaves_is_gone_at_once_and_a_deactivated_node_gets_no_duty() {
     let mut state = state();
-    let mut ledger = Ledger::new(1, START, &state, timing());
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let leaving = KeepAlive { leaving: true, ..request("a") };
     assert!(ask(&mut ledger, START, &state, &leaving).expect("heard").duties.is_empty());
     ask(&mut ledger, START, &state, &request("a")).expect("a late word");
-    assert_eq!(ledger.view(START, &state).seen[&name("a")].presence, Presence::Left);
+    assert_eq!(ledger.view(START, 0, &state).seen[&name("a")].presence, Presence::Left);
 
-    let mut ledger = Ledger::new(2, START, &state, timing());
+    let mut ledger = Ledger::new(2, START, &state, timing(), &Exits::default());
     let order = Command::Operate { id: OrderId(1), order: Order::Deactivate(name("a")) };
     assert_eq!(state.apply(order), Outcome::Done);
     assert!(ask(&mut ledger, START, &state, &request("a")).expect("a node lease").duties.is_empty());
@@ -261,7 +273,7 @@ proptest! {
             (local.as_micros() * 1_000_000 / (1_000_000 + ppm) as u128) as u64
         };
         // The leader has led for long: only this lease counts.
-        let mut ledger = Ledger::new(1, Duration::ZERO, &State::default(), timing());
+        let mut ledger = Ledger::new(1, Duration::ZERO, &State::default(), timing(), &Exits::default());
         let answered = sent + there;
         let grant = ask(&mut ledger, local(answered, leader_ppm), &state, &request("a")).expect("granted");
         let mut holder = holder(&state);

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    Assignment, Command, Duty, LeaseFact, Member, MemberKind, Outcome, Policy, Presence, Seen, ServiceHealth,
-    State, Status, Timing, View, plan,
+    AlarmRule, Assignment, Cause, Command, Duty, Failback, LeaseFact, Leasing, Measures, Member, MemberKind, Move,
+    Outcome, Policy, Presence, Report, Seen, ServiceHealth, Settings, SoloReport, Speaks, State, Status, Timing,
+    Trigger, View, What, plan,
 };
 
 const NOW: Duration = Duration::from_secs(100);
@@ -28,7 +29,7 @@ fn member(kind: MemberKind, status: Status) -> Member {
         raft_id: 1,
         kind,
         address: String::new(),
-        activated: status != Status::Deactivated,
+        activated: !matches!(status, Status::Deactivated | Status::Leaving),
         status,
         reason: String::new(),
         incarnation: Some(Incarnation(1)),
@@ -38,7 +39,7 @@ fn member(kind: MemberKind, status: Status) -> Member {
 
 fn live() -> Seen {
     let incarnation = Some(Incarnation(1));
-    Seen { presence: Presence::Live, incarnation, failing: Some(Vec::new()), health_since: Duration::ZERO }
+    Seen { presence: Presence::Live, incarnation, failing: Some(Vec::new()), ..Seen::default() }
 }
 
 fn failing(since: Duration) -> Seen {
@@ -52,15 +53,18 @@ fn absent(presence: Presence) -> Seen {
 
 /// Two nodes in service and a witness; `a` is publisher and notifier, with a lease.
 fn at_rest() -> View {
-    let mut state = State { number: 2, publisher: Some(epoch(1, "a")), ..State::default() };
+    let lease_ms = policy().pace.lease_ms();
+    let leasing = Some(Leasing { profile: policy().pace, lease_ms, bound_ms: lease_ms });
+    let mut state = State { number: 2, publisher: Some(epoch(1, "a")), leasing, ..State::default() };
     state.members.insert(name("a"), member(MemberKind::Node, Status::InService));
     state.members.insert(name("b"), member(MemberKind::Node, Status::InService));
     state.members.insert(name("w"), member(MemberKind::Witness, Status::InService));
     let assignment = Assignment { epoch: epoch(2, "a"), incarnation: Incarnation(1), draining: false };
     state.duties.insert(Duty::Notifier, assignment);
     let seen = ["a", "b", "w"].map(|text| (name(text), live())).into();
-    let fact = LeaseFact { epoch: epoch(2, "a"), held: true, frozen: false };
-    View { state, now: NOW, seen, leases: [(Duty::Notifier, fact)].into() }
+    let fact = LeaseFact { epoch: epoch(2, "a"), held: true, frozen: false, acted: NOW };
+    let leases = [(Duty::Notifier, fact)].into();
+    View { state, now: NOW, seen, leases, longest_out_ms: policy().pace.lease_ms(), ..View::default() }
 }
 
 /// What the planner wants, in words.
@@ -75,7 +79,7 @@ fn see(text: &str, seen: Seen) -> impl FnOnce(&mut View) {
 }
 
 fn lease(view: &mut View, held: bool, frozen: bool) {
-    view.leases.insert(Duty::Notifier, LeaseFact { epoch: epoch(2, "a"), held, frozen });
+    view.leases.insert(Duty::Notifier, LeaseFact { epoch: epoch(2, "a"), held, frozen, acted: NOW });
 }
 
 #[test]
@@ -191,8 +195,9 @@ prop_compose! {
     fn any_member()(
         kind in prop_oneof![3 => Just(MemberKind::Node), 1 => Just(MemberKind::Witness)],
         status in prop_oneof![
-            1 => Just(Status::Starting), 3 => Just(Status::InService),
-            1 => Just(Status::Deactivated), 1 => Just(Status::NotFunctioning)
+            1 => Just(Status::Starting), 4 => Just(Status::InService), 1 => Just(Status::Replicating),
+            1 => Just(Status::Deactivated), 1 => Just(Status::NotFunctioning), 1 => Just(Status::Recovering),
+            1 => Just(Status::Leaving)
         ],
         life in 0..3_u128,
         revision in 0..9_u64,
@@ -204,26 +209,86 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn any_report()(
+        cpu in prop::option::of(prop::sample::select(vec![100_u16, 700, 800, 950])),
+        free in prop::option::of(prop::sample::select(vec![1_u64 << 20, 3 << 30, 9 << 30])),
+        alarms in prop::option::of(0..6_u32),
+        behind in prop::option::of(prop::sample::select(vec![0_u64, 5_000])),
+        max in 1..3_u32,
+        solo in prop::option::weighted(0.2, (1..4_u64, any::<bool>())),
+        reaches in prop::collection::btree_set(prop::sample::select(NAMES.to_vec()), 0..4),
+    ) -> Report {
+        let solo = solo.map(|(generation, over)| SoloReport {
+            epoch: Epoch { generation, number: 20, node: name("a") },
+            duties: [Duty::Notifier].into(),
+            from_ms: 1,
+            to_ms: over.then_some(2),
+        });
+        Report {
+            measures: Measures { cpu_permille: cpu, free_bytes: free, alarms, behind, calls: None },
+            speaks: Speaks { min: 1, max },
+            reaches: reaches.into_iter().map(name).collect(),
+            solo,
+            ..Report::default()
+        }
+    }
+}
+
+prop_compose! {
     fn any_seen()(
         presence in prop_oneof![
-            3 => Just(Presence::Live), 1 => Just(Presence::Unknown), 1 => Just(Presence::Silent),
-            1 => Just(Presence::Left)
+            4 => Just(Presence::Live), 1 => Just(Presence::Unknown), 1 => Just(Presence::Silent),
+            1 => Just(Presence::Left), 1 => Just(Presence::Exited)
         ],
+        lapsed in any::<bool>(),
         life in 1..3_u128,
-        health in 0..4,
-        since in 95_000..=100_000_u64,
+        health in 0..6,
+        since in prop::sample::select(vec![0_u64, 60_000, 95_000, 99_500, 100_000]),
+        bad_for in prop::collection::btree_map(
+            prop::sample::select(vec![Trigger::Space, Trigger::Cpu, Trigger::Alarm]), 0..100_u64, 0..3),
+        report in any_report(),
     ) -> Seen {
         let heard = matches!(presence, Presence::Live | Presence::Left);
-        let service = ServiceHealth { name: "store".into(), ok: false, detail: "full".into() };
+        let fails = |name: &str| ServiceHealth { name: name.into(), ok: false, detail: "full".into() };
+        let since = Duration::from_millis(since);
         Seen {
             presence,
+            lapsed,
             incarnation: heard.then_some(Incarnation(life)),
             failing: match health {
                 0 => None,
-                1 => Some(vec![service]),
+                1 => Some(vec![fails("store")]),
+                2 => Some(vec![fails("notifier")]),
                 _ => Some(Vec::new()),
             },
-            health_since: Duration::from_millis(since),
+            health_since: if health == 2 { Duration::ZERO } else { since },
+            duties: [(Duty::Notifier, (health != 2, since))].into(),
+            bad: bad_for.into_iter().map(|(trigger, at)| (trigger, Duration::from_secs(at))).collect(),
+            report,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_settings(names: Vec<NodeName>)(
+        failback in prop_oneof![
+            Just(Failback::None), Just(Failback::Manual), Just(Failback::Scheduled { from: 0, to: 1_000 }),
+            Just(Failback::Scheduled { from: 1_000, to: 1_200 })
+        ],
+        preferred in prop::option::of(prop::sample::select(names.clone())),
+        pin in prop::option::weighted(0.3, prop::sample::select(names)),
+        off in prop::collection::btree_set(prop::sample::select(Trigger::ALL.to_vec()), 0..3),
+        missed in prop::option::of(2..9_u32),
+        rule in prop::option::of(1..4_u32),
+    ) -> Settings {
+        Settings {
+            failback,
+            preferred,
+            pins: pin.into_iter().map(|to| (Duty::Notifier, to)).collect(),
+            triggers: off.into_iter().map(|trigger| (trigger, false)).collect(),
+            alarm_rule: rule.map(|times| AlarmRule { code: "overload".to_owned(), times, seconds: 60 }),
+            missed,
+            ..Settings::default()
         }
     }
 }
@@ -231,26 +296,69 @@ prop_compose! {
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 prop_compose! {
-    fn any_view()(
-        members in prop::collection::vec(any_member(), 1..=4),
-        seen in prop::collection::vec(any_seen(), 4),
-        publisher in prop::option::of(0..4_usize),
-        holder in prop::option::of((0..4_usize, 1..3_u128, any::<bool>())),
-        held in any::<bool>(),
-        frozen in any::<bool>(),
+    fn any_names()(count in 1..=4_usize) -> Vec<NodeName> {
+        NAMES.iter().take(count).map(|text| name(text)).collect()
+    }
+}
+
+/// What has been agreed on the length of leases: a bound that is never below what is in force or wanted.
+fn leasing(settings: &Settings, lease: u64, more: u64) -> Leasing {
+    let state = State { settings: settings.clone(), ..State::default() };
+    let profile = policy().pace;
+    let first = Leasing { profile, lease_ms: profile.lease_ms(), bound_ms: profile.lease_ms() };
+    let wanted = State { leasing: Some(first), ..state }.pace().expect("a pace").lease_ms();
+    let lease_ms = lease.min(wanted);
+    Leasing { profile, lease_ms, bound_ms: wanted.max(lease_ms) + more }
+}
+
+prop_compose! {
+    fn any_view()(names in any_names())(
+        settings in any_settings(names.clone()),
+        members in prop::collection::vec(any_member(), names.len()),
+        seen in prop::collection::vec(any_seen(), names.len()),
+        publisher in prop::option::of(prop::sample::select(names.clone())),
+        holder in prop::option::of((prop::sample::select(names.clone()), 1..3_u128, any::<bool>())),
+        placed in prop::option::weighted(0.2, prop::sample::select(names.clone())),
+        (held, frozen, alone, timed) in (any::<bool>(), any::<bool>(), prop::bool::weighted(0.1), any::<bool>()),
+        (generation, published, moved) in (0..3_u64, 0..100_u64, 0..4_usize),
+        (lease, more, longest_out_ms) in (200..900_u64, prop_oneof![Just(0), 0..900_u64], 200..1_900_u64),
+        level in 1..3_u32,
+        names in Just(names),
     ) -> View {
-        let mut state = State { number: 10, ..State::default() };
-        let names: Vec<_> = NAMES.iter().take(members.len()).map(|text| name(text)).collect();
+        let mut state = State { number: 10, generation, feature_level: level, ..State::default() };
+        state.leasing = timed.then(|| leasing(&settings, lease, more));
+        if !timed {
+            // Nobody can have changed a pace that there was not.
+            state.settings = Settings { missed: None, ..settings };
+        } else {
+            state.settings = settings;
+        }
         state.members = names.iter().cloned().zip(members).collect();
-        state.publisher = publisher.filter(|i| *i < names.len()).map(|i| epoch(9, NAMES[i]));
+        state.publisher = publisher.map(|node| Epoch { generation: 0, number: 9, node });
+        state.placed = placed.into_iter().map(|to| (Duty::Notifier, to)).collect();
+        let publisher_since = state.publisher.clone().map(|epoch| (epoch, Duration::from_secs(published)));
+        for _ in 0..moved {
+            let (what, to, cause) = (What::Publisher, name("a"), Cause::Cpu);
+            state.moves.push(Move { what, from: None, to, epoch: epoch(1, "a"), cause, at_ms: 5, idle_ms: 0 });
+        }
         let mut leases = BTreeMap::new();
-        if let Some((i, life, draining)) = holder.filter(|(i, ..)| *i < names.len()) {
-            let epoch = epoch(10, NAMES[i]);
+        if let Some((node, life, draining)) = holder {
+            let epoch = Epoch { generation: 0, number: 10, node };
             let assignment = Assignment { epoch: epoch.clone(), incarnation: Incarnation(life), draining };
             state.duties.insert(Duty::Notifier, assignment);
-            leases.insert(Duty::Notifier, LeaseFact { epoch, held, frozen: frozen || draining });
+            leases.insert(Duty::Notifier, LeaseFact { epoch, held, frozen: frozen || draining, acted: NOW });
         }
-        View { state, now: NOW, seen: names.into_iter().zip(seen).collect(), leases }
+        View {
+            state,
+            now: NOW,
+            wall_ms: 10_000,
+            seen: names.into_iter().zip(seen).collect(),
+            leases,
+            alone_somewhere: alone,
+            alone_generation: None,
+            publisher_since,
+            longest_out_ms,
+        }
     }
 }
 
@@ -326,7 +434,7 @@ proptest! {
                 *known = heard;
             }
             if let Some(a) = view.state.duties.get(&Duty::Notifier) {
-                let fact = LeaseFact { epoch: a.epoch.clone(), held, frozen: a.draining };
+                let fact = LeaseFact { epoch: a.epoch.clone(), held, frozen: a.draining, acted: NOW };
                 view.leases.insert(Duty::Notifier, fact);
             }
             let number = view.state.number;

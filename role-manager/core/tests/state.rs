@@ -1,7 +1,7 @@
 //! The replicated state machine: what each command does, and what it refuses in which words.
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
-use twinbox_roles_core::{Command, Duty, MemberKind, Order, OrderId, Outcome, Refusal, State, Status};
+use twinbox_roles_core::{Cause, Command, Duty, MemberKind, Order, OrderId, Outcome, Refusal, State, Status, Why};
 
 fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
@@ -24,6 +24,7 @@ fn serve(state: &mut State, text: &str) {
         status: Status::InService,
         incarnation: Some(life(1)),
         reason: String::new(),
+        cause: Cause::Start,
     };
     assert_eq!(state.apply(command), Outcome::Done);
 }
@@ -35,8 +36,17 @@ fn pair() -> State {
         assert_eq!(state.apply(admit(text, id)), Outcome::Done);
         serve(&mut state, text);
     }
-    assert_eq!(state.apply(Command::SetPublisher { from: None, to: name("a") }), Outcome::Done);
-    let assign = Command::Assign { duty: Duty::Notifier, from: None, to: name("a"), incarnation: life(1) };
+    assert_eq!(
+        state.apply(Command::SetPublisher { from: None, to: name("a"), why: Why::default() }),
+        Outcome::Done
+    );
+    let assign = Command::Assign {
+        duty: Duty::Notifier,
+        from: None,
+        to: name("a"),
+        incarnation: life(1),
+        why: Why::default(),
+    };
     assert_eq!(state.apply(assign), Outcome::Done);
     state
 }
@@ -56,6 +66,7 @@ fn commands_that_were_planned_from_something_else_do_nothing() {
         from,
         to: name(to),
         incarnation: life(2),
+        why: Why::default(),
     };
     let status = |revision| Command::SetStatus {
         name: name("b"),
@@ -63,6 +74,7 @@ fn commands_that_were_planned_from_something_else_do_nothing() {
         status: Status::NotFunctioning,
         incarnation: None,
         reason: "it is gone".to_owned(),
+        cause: Cause::MissedKeepAlives,
     };
     let revision = state.members[&name("b")].revision;
     let publisher = state.publisher.clone();
@@ -74,9 +86,9 @@ fn commands_that_were_planned_from_something_else_do_nothing() {
         (assign(Some(present.clone()), "nobody"), Outcome::Stale),
         (Command::Drain { duty: Duty::Notifier, epoch: present.clone() }, Outcome::Done),
         (Command::Drain { duty: Duty::Notifier, epoch: other.clone() }, Outcome::Stale),
-        (Command::SetPublisher { from: publisher, to: name("b") }, Outcome::Done),
-        (Command::SetPublisher { from: Some(other), to: name("b") }, Outcome::Stale),
-        (Command::SetPublisher { from: None, to: name("b") }, Outcome::Stale),
+        (Command::SetPublisher { from: publisher, to: name("b"), why: Why::default() }, Outcome::Done),
+        (Command::SetPublisher { from: Some(other), to: name("b"), why: Why::default() }, Outcome::Stale),
+        (Command::SetPublisher { from: None, to: name("b"), why: Why::default() }, Outcome::Stale),
         (status(revision), Outcome::Done),
         (status(revision + 1), Outcome::Stale),
         (admit("a", 1), Outcome::Unchanged),
@@ -95,7 +107,8 @@ fn every_move_gets_a_higher_epoch_that_names_its_holder() {
     let mut last = state.duties[&Duty::Notifier].epoch.clone();
     for to in ["b", "a", "a", "b"] {
         let from = Some(last.clone());
-        let assign = Command::Assign { duty: Duty::Notifier, from, to: name(to), incarnation: life(3) };
+        let assign =
+            Command::Assign { duty: Duty::Notifier, from, to: name(to), incarnation: life(3), why: Why::default() };
         assert_eq!(state.apply(assign), Outcome::Done);
         let next = state.duties[&Duty::Notifier].epoch.clone();
         assert!(next > last && next.node == name(to));
@@ -110,23 +123,23 @@ fn orders_are_refused_in_words() {
         other => panic!("{order:?} gave {other:?}"),
     };
     let mut state = pair();
-    let words = refused(&mut state, Order::MakePublisher(name("c")));
+    let words = refused(&mut state, Order::make_publisher(name("c")));
     assert_eq!(words, "there is no node 'c' in this cluster; its members are: a, b, w");
-    assert!(refused(&mut state, Order::MakePublisher(name("w"))).contains("is a witness"));
+    assert!(refused(&mut state, Order::make_publisher(name("w"))).contains("is a witness"));
     assert!(refused(&mut state, Order::Deactivate(name("w"))).contains("is a witness"));
 
     assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Done);
     assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Unchanged);
-    assert!(refused(&mut state, Order::MakePublisher(name("b"))).contains("activate it first"));
+    assert!(refused(&mut state, Order::make_publisher(name("b"))).contains("activate it first"));
     assert!(refused(&mut state, Order::Deactivate(name("a"))).contains("last node in service"));
 
     assert_eq!(operate(&mut state, Order::Activate(name("b"))), Outcome::Done);
     assert_eq!(state.members[&name("b")].status, Status::Starting);
-    let words = refused(&mut state, Order::MakePublisher(name("b")));
+    let words = refused(&mut state, Order::make_publisher(name("b")));
     assert!(words.contains("'b' is starting: it has just been activated"), "{words}");
     serve(&mut state, "b");
-    assert_eq!(operate(&mut state, Order::MakePublisher(name("b"))), Outcome::Done);
-    assert_eq!(operate(&mut state, Order::MakePublisher(name("b"))), Outcome::Unchanged);
+    assert_eq!(operate(&mut state, Order::make_publisher(name("b"))), Outcome::Done);
+    assert_eq!(operate(&mut state, Order::make_publisher(name("b"))), Outcome::Unchanged);
 }
 
 #[test]
@@ -140,6 +153,7 @@ fn the_last_node_that_may_serve_is_not_taken_out_even_if_it_does_not_serve_now()
         status: Status::NotFunctioning,
         incarnation: None,
         reason: String::new(),
+        cause: Cause::Start,
     };
     assert_eq!(state.apply(gone), Outcome::Done);
     let outcome = operate(&mut state, Order::Deactivate(name("a")));
@@ -150,7 +164,7 @@ fn the_last_node_that_may_serve_is_not_taken_out_even_if_it_does_not_serve_now()
 fn an_order_is_done_at_most_once_and_its_outcome_is_remembered() {
     let mut state = pair();
     let id = OrderId(1);
-    let order = Command::Operate { id, order: Order::MakePublisher(name("b")) };
+    let order = Command::Operate { id, order: Order::make_publisher(name("b")) };
     assert_eq!(state.apply(order.clone()), Outcome::Done);
     let after = state.clone();
     assert_eq!(state.apply(order), Outcome::Done);
@@ -160,7 +174,7 @@ fn an_order_is_done_at_most_once_and_its_outcome_is_remembered() {
     // Asked about before it arrives, it is never done.
     let late = OrderId(2);
     assert_eq!(state.apply(Command::Settle { id: late }), Outcome::Refused(Refusal::Settled));
-    let order = Command::Operate { id: late, order: Order::MakePublisher(name("a")) };
+    let order = Command::Operate { id: late, order: Order::make_publisher(name("a")) };
     assert_eq!(state.apply(order), Outcome::Refused(Refusal::Settled));
     assert_eq!(state.publisher.as_ref().map(|epoch| &epoch.node), Some(&name("b")));
 

@@ -1,7 +1,7 @@
 //! Join tokens: one use each, within their time, for a free name and address.
 
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, MemberKind, Order, OrderId, Outcome, Refusal, State};
+use twinbox_roles_core::{Command, Facts, MemberKind, Order, OrderId, Outcome, Refusal, SPEAKS, State};
 
 const T0: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
@@ -9,6 +9,10 @@ const SECRET: [u8; 32] = [7; 32];
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
+}
+
+fn at(at_ms: u64) -> Facts {
+    Facts { at_ms, ..Facts::default() }
 }
 
 struct World {
@@ -36,12 +40,20 @@ impl World {
     }
 
     fn invite(&mut self, token: [u8; 32], kind: MemberKind, at_ms: u64) -> Outcome {
-        self.order(Order::Invite { token, kind, valid_ms: HOUR, at_ms: 0 }.at(at_ms))
+        self.order(Order::Invite { token, kind, valid_ms: HOUR, replaces: None, facts: at(at_ms) })
     }
 
-    fn redeem(&mut self, token: [u8; 32], who: &str, kind: MemberKind, address: &str, key: u8, at: u64) -> Outcome {
+    fn redeem(
+        &mut self,
+        token: [u8; 32],
+        who: &str,
+        kind: MemberKind,
+        address: &str,
+        key: u8,
+        when: u64,
+    ) -> Outcome {
         let (name, address, key) = (name(who), address.to_owned(), [key; 32]);
-        self.order(Order::Redeem { token, name, kind, address, key, at_ms: 0 }.at(at))
+        self.order(Order::Redeem { token, name, kind, address, key, speaks: SPEAKS, facts: at(when) })
     }
 }
 
@@ -118,7 +130,8 @@ fn there_is_one_witness() {
 fn tokens_are_few_and_do_not_live_long() {
     let mut world = World::new();
     for valid_ms in [0, 999, 8 * 24 * HOUR, u64::MAX] {
-        let order = Order::Invite { token: SECRET, kind: MemberKind::Node, valid_ms, at_ms: T0 };
+        let order =
+            Order::Invite { token: SECRET, kind: MemberKind::Node, valid_ms, replaces: None, facts: at(T0) };
         assert_eq!(world.order(order), Outcome::Refused(Refusal::TokenLife { days: 7 }));
     }
     for i in 0..100 {

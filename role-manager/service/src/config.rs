@@ -33,6 +33,9 @@ pub struct RolesConfig {
     /// Others that have joined since, as [`crate::Roles::members`] told an earlier life of this process. Kept apart from
     /// `dir`: a store that was set back to the time before they joined must ask them for its age (rule R8).
     pub learned: Vec<MemberAddress>,
+    /// Who was removed from the cluster, as [`crate::Roles::removed_members`] told an earlier life: the configuration may
+    /// still name them.
+    pub removed: Vec<NodeName>,
     /// Where vote, log and snapshot are kept; of this member alone.
     pub dir: PathBuf,
     /// The same on all members.

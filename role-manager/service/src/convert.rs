@@ -1,19 +1,24 @@
 //! Between the core's words and the wire's. What comes in is bounded and checked here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tonic::Status;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
-use twinbox_roles_core::{Duty, Grant, KeepAlive, MemberKind, Order, OrderId, ServiceHealth, Timing};
+use twinbox_roles_core::{
+    Duty, Echo, Grant, KeepAlive, Learned, Measures, Order, OrderId, Report, ServiceHealth, Speaks, Timing,
+};
 use twinbox_wire::roles as wire;
-
-use crate::raft;
 
 /// How many failing services a node may name …
 const SERVICES: usize = 16;
 /// … and in how many characters each.
 const WORDS: usize = 100;
+/// How many members a node may name.
+const MEMBERS: usize = 64;
 
 pub(crate) fn name(text: &str) -> Result<NodeName, Status> {
     text.parse().map_err(|e| Status::invalid_argument(format!("{e}")))
@@ -21,14 +26,6 @@ pub(crate) fn name(text: &str) -> Result<NodeName, Status> {
 
 pub(crate) fn incarnation(bytes: &[u8]) -> Result<Incarnation, Status> {
     Incarnation::from_slice(bytes).ok_or_else(|| Status::invalid_argument("an incarnation has 16 bytes"))
-}
-
-fn digest(bytes: &[u8]) -> Result<[u8; 32], Status> {
-    bytes.try_into().map_err(|_| Status::invalid_argument("a digest has 32 bytes"))
-}
-
-fn kind(kind: i32) -> Result<MemberKind, Status> {
-    raft::read_kind(kind).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
 fn shortened(text: &str) -> String {
@@ -65,8 +62,25 @@ fn read_duty_epochs(epochs: &[wire::DutyEpoch]) -> Result<BTreeMap<Duty, Epoch>,
     Ok(read)
 }
 
-pub(crate) fn keep_alive(request: &KeepAlive, own: &Timing) -> wire::KeepAliveRequest {
+/// What goes with a keep-alive beside what the core knows of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
+    /// How long the members that are reached take to answer.
+    pub(crate) round_trips: BTreeMap<NodeName, Duration>,
+    /// The node is being removed, and another has all that it had.
+    pub(crate) handed_over: bool,
+}
+
+pub(crate) fn keep_alive(request: &KeepAlive, beside: &Beside, own: &Timing) -> wire::KeepAliveRequest {
     let failing = request.failing.iter().flatten().take(SERVICES);
+    let Report { reaches, measures, speaks, learned, solo } = &request.report;
+    let reach = |node: &NodeName| wire::Reach {
+        node: node.as_str().to_owned(),
+        round_trip_us: beside
+            .round_trips
+            .get(node)
+            .map_or(0, |took| u32::try_from(took.as_micros()).unwrap_or(u32::MAX)),
+    };
     wire::KeepAliveRequest {
         node: request.node.as_str().to_owned(),
         incarnation: Bytes::copy_from_slice(&request.incarnation.to_bytes()),
@@ -79,16 +93,53 @@ pub(crate) fn keep_alive(request: &KeepAlive, own: &Timing) -> wire::KeepAliveRe
         leaving: request.leaving,
         raft_id: request.raft_id,
         run: request.run,
+        reaches: reaches.iter().map(reach).collect(),
+        measures: Some(wire::Measures {
+            cpu_permille: measures.cpu_permille.map(u32::from),
+            free_bytes: measures.free_bytes,
+            alarms: measures.alarms,
+            behind: measures.behind,
+            calls: measures.calls,
+        }),
+        speaks_min: speaks.min,
+        speaks_max: speaks.max,
+        solo: solo.as_ref().and_then(|solo| serde_json::to_vec(solo).ok()).unwrap_or_default().into(),
+        echo: request.echo.map(|echo| wire::Echo { term: echo.term, at_ns: nanos(echo.at) }),
+        handed_over: beside.handed_over,
+        learned_generation: learned.generation,
+        learned_lease_ms: learned.longest_lease_ms,
     }
 }
 
-pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<KeepAlive, Status> {
+pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<(KeepAlive, Beside), Status> {
     let failing = request.failing.iter().take(SERVICES).map(|service| ServiceHealth {
         name: shortened(&service.service),
         ok: false,
         detail: shortened(&service.detail),
     });
-    Ok(KeepAlive {
+    let mut round_trips = BTreeMap::new();
+    for reach in request.reaches.iter().take(MEMBERS) {
+        round_trips.insert(name(&reach.node)?, Duration::from_micros(u64::from(reach.round_trip_us)));
+    }
+    let measures = request.measures.unwrap_or_default();
+    let solo = match request.solo.is_empty() {
+        true => None,
+        false => Some(serde_json::from_slice(&request.solo).map_err(|e| Status::invalid_argument(e.to_string()))?),
+    };
+    let report = Report {
+        reaches: round_trips.keys().cloned().collect(),
+        measures: Measures {
+            cpu_permille: measures.cpu_permille.map(|cpu| u16::try_from(cpu).unwrap_or(u16::MAX)),
+            free_bytes: measures.free_bytes,
+            alarms: measures.alarms,
+            behind: measures.behind,
+            calls: measures.calls,
+        },
+        speaks: Speaks { min: request.speaks_min, max: request.speaks_max },
+        learned: Learned { generation: request.learned_generation, longest_lease_ms: request.learned_lease_ms },
+        solo,
+    };
+    let alive = KeepAlive {
         node: name(&request.node)?,
         raft_id: request.raft_id,
         run: request.run,
@@ -96,73 +147,74 @@ pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<KeepAl
         failing: request.reported.then(|| failing.collect()),
         released: read_duty_epochs(&request.released)?,
         leaving: request.leaving,
-    })
+        echo: request.echo.map(|echo| Echo { term: echo.term, at: Duration::from_nanos(echo.at_ns) }),
+        report,
+    };
+    Ok((alive, Beside { round_trips, handed_over: request.handed_over }))
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn grant(grant: &Grant) -> wire::Granted {
+    let failed = grant.failed.iter().take(SERVICES);
+    let cuts = grant.cuts.iter().take(MEMBERS * MEMBERS);
     wire::Granted {
         term: grant.term,
         lease_ms: u64::try_from(grant.lease.as_millis()).unwrap_or(u64::MAX),
         duties: duty_epochs(&grant.duties),
         running: grant.running.iter().map(|duty| duty.name().to_owned()).collect(),
+        at_ns: nanos(grant.at),
+        failed: failed
+            .map(|(duty, detail)| wire::FailedDuty { duty: duty.name().to_owned(), detail: shortened(detail) })
+            .collect(),
+        cuts: cuts
+            .map(|(from, to)| wire::Cut { from: from.as_str().to_owned(), to: to.as_str().to_owned() })
+            .collect(),
     }
 }
 
 pub(crate) fn read_grant(granted: &wire::Granted) -> Result<Grant, Status> {
+    let mut cuts = BTreeSet::new();
+    for cut in granted.cuts.iter().take(MEMBERS * MEMBERS) {
+        cuts.insert((name(&cut.from)?, name(&cut.to)?));
+    }
+    let failed = granted.failed.iter().take(SERVICES);
     Ok(Grant {
         term: granted.term,
         lease: Duration::from_millis(granted.lease_ms),
         duties: read_duty_epochs(&granted.duties)?,
         running: granted.running.iter().filter_map(|name| Duty::from_name(name)).collect(),
+        failed: failed.filter_map(|f| Some((Duty::from_name(&f.duty)?, shortened(&f.detail)))).collect(),
+        cuts,
+        at: Duration::from_nanos(granted.at_ns),
     })
 }
 
-/// An order with its id; `None` asks what became of it.
-pub(crate) fn operate(id: OrderId, order: Option<&Order>) -> wire::OperateRequest {
+/// An order with its id; `None` asks what became of it. Orders travel as they stand in the log.
+pub(crate) fn operate(id: OrderId, order: Option<&Order>) -> Result<wire::OperateRequest, serde_json::Error> {
     use wire::operate_request::Order as Wire;
     let order = match order {
-        Some(Order::MakePublisher(name)) => Wire::MakePublisher(name.as_str().to_owned()),
-        Some(Order::Activate(name)) => Wire::Activate(name.as_str().to_owned()),
-        Some(Order::Deactivate(name)) => Wire::Deactivate(name.as_str().to_owned()),
-        Some(Order::Invite { token, kind, valid_ms, .. }) => Wire::Invite(wire::Invite {
-            token: Bytes::copy_from_slice(token),
-            kind: raft::kind(*kind).into(),
-            valid_ms: *valid_ms,
-        }),
-        Some(Order::Redeem { token, name, kind, address, key, .. }) => Wire::Redeem(wire::Redeem {
-            token: Bytes::copy_from_slice(token),
-            name: name.as_str().to_owned(),
-            kind: raft::kind(*kind).into(),
-            address: address.clone(),
-            key: Bytes::copy_from_slice(key),
-        }),
+        Some(order) => Wire::Other(serde_json::to_vec(order)?.into()),
         None => Wire::Settle(wire::Empty {}),
     };
-    wire::OperateRequest { id: Bytes::copy_from_slice(&id.0.to_be_bytes()), order: Some(order) }
+    Ok(wire::OperateRequest { id: Bytes::copy_from_slice(&id.0.to_be_bytes()), order: Some(order) })
 }
 
 pub(crate) fn read_operate(request: &wire::OperateRequest) -> Result<(OrderId, Option<Order>), Status> {
     use wire::operate_request::Order as Wire;
     let id = <[u8; 16]>::try_from(&*request.id).map_err(|_| Status::invalid_argument("an id has 16 bytes"))?;
-    let order = match request.order.as_ref().ok_or_else(|| Status::invalid_argument("an order is missing"))? {
-        Wire::MakePublisher(node) => Some(Order::MakePublisher(name(node)?)),
-        Wire::Activate(node) => Some(Order::Activate(name(node)?)),
-        Wire::Deactivate(node) => Some(Order::Deactivate(name(node)?)),
-        Wire::Invite(invite) => Some(Order::Invite {
-            token: digest(&invite.token)?,
-            kind: kind(invite.kind)?,
-            valid_ms: invite.valid_ms,
-            at_ms: 0,
-        }),
-        Wire::Redeem(redeem) => Some(Order::Redeem {
-            token: digest(&redeem.token)?,
-            name: name(&redeem.name)?,
-            kind: kind(redeem.kind)?,
-            address: redeem.address.clone(),
-            key: digest(&redeem.key)?,
-            at_ms: 0,
-        }),
-        Wire::Settle(_) => None,
-    };
+    let order =
+        match request.order.as_ref().ok_or_else(|| Status::invalid_argument("an order is missing"))? {
+            Wire::Other(json) => {
+                let order = serde_json::from_slice(json);
+                // One of a later release, perhaps.
+                Some(order.map_err(|e| {
+                    Status::invalid_argument(format!("an order that this version does not know: {e}"))
+                })?)
+            }
+            Wire::Settle(_) => None,
+        };
     Ok((OrderId(u128::from_be_bytes(id)), order))
 }

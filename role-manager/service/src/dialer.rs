@@ -30,6 +30,8 @@ pub(crate) enum Lane {
     KeepAlive,
     /// Orders, joining, run numbers.
     Control,
+    /// Who reaches whom.
+    Reach,
 }
 
 pub(crate) type Client = RolesClient<Channel>;

@@ -23,6 +23,14 @@ pub enum RolesError {
         /// Who asked for it.
         node: NodeName,
     },
+    /// The cluster has removed this member.
+    #[error("{reason} (its role manager's store is '{}')", dir.display())]
+    Removed {
+        /// The directory.
+        dir: PathBuf,
+        /// In words, with the way out.
+        reason: String,
+    },
     /// Something in the store cannot be read.
     #[error("'{}' holds a {what} that cannot be read ({detail}): remove the directory, and this member joins anew", dir.display())]
     Unreadable {
@@ -80,7 +88,7 @@ pub enum CommandError {
     },
     /// The majority was lost while the order was under way.
     #[error(
-        "the outcome is unknown: the majority was lost while order {id} was under way; ask for it again by this id"
+        "the outcome is unknown: the majority was lost while order {id} was under way; once there is one again, 'twinbox cluster outcome {id}' tells whether it was carried out"
     )]
     Unknown {
         /// Names the order.

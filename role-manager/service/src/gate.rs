@@ -2,15 +2,17 @@
 //!
 //! [`Gate::check`] takes no lock and compares with `CLOCK_BOOTTIME`, so that a lease that is out is out even
 //! when nothing of this process has run for a while. An OS thread, not a task, closes gates whose time has
-//! come: a hung executor does not keep one open.
+//! come (`warden.rs`): a hung executor does not keep one open. What a duty writes to through a connection or
+//! a process of its own belongs to the gate (`owned.rs`) and ends with the lease.
 
 use std::{
     fmt,
+    os::fd::AsFd,
+    process,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    thread,
     time::Duration,
 };
 
@@ -19,8 +21,8 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::Epoch;
 use twinbox_roles_core::Duty;
 
-/// The longest sleep of the thread that closes gates while one is open.
-const LONGEST_NAP: Duration = Duration::from_millis(20);
+use crate::owned::{Effect, Effects, OwnError, Owned};
+
 /// Nobody may act.
 const CLOSED: u64 = 0;
 
@@ -40,6 +42,10 @@ struct Door {
     duty: Duty,
     /// Nanoseconds of boot time at which the lease is out, margin taken off; [`CLOSED`] when it is not held.
     until: AtomicU64,
+    /// When the lease of what is owned is out: stays as it is when the gate is closed before its time, so that what is
+    /// in flight may end by itself until then.
+    last: AtomicU64,
+    owned: Effects,
     generation: AtomicU64,
     number: AtomicU64,
     in_flight: AtomicU64,
@@ -54,6 +60,8 @@ impl Gate {
         Self(Arc::new(Door {
             duty,
             until: AtomicU64::new(CLOSED),
+            last: AtomicU64::new(CLOSED),
+            owned: Effects::default(),
             generation: AtomicU64::new(0),
             number: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
@@ -90,6 +98,37 @@ impl Gate {
         Ok(entered)
     }
 
+    /// Gives the gate a connection that this duty alone writes to. When the lease ends it is reset, whatever the
+    /// executor does then, and what is queued in it does not leave. The duty is not given up as long as the
+    /// result lives.
+    pub fn own_socket(&self, epoch: &Epoch, socket: &impl AsFd) -> Result<Owned, OwnError> {
+        self.own(epoch, Effect::socket(socket.as_fd())?)
+    }
+
+    /// Gives the gate a child process that acts for this duty alone. When the lease ends it is killed, whatever the
+    /// executor does then. The duty is not given up as long as the result lives: drop it when the child has been
+    /// waited for.
+    pub fn own_child(&self, epoch: &Epoch, child: &process::Child) -> Result<Owned, OwnError> {
+        self.own(epoch, Effect::child(child.id())?)
+    }
+
+    fn own(&self, epoch: &Epoch, effect: Effect) -> Result<Owned, OwnError> {
+        let in_flight = self.enter(epoch).inspect_err(|_| effect.end())?;
+        let owned = Owned::new(in_flight, effect);
+        // The lease may have ended between the two: then nobody else ends this.
+        match owned.check() {
+            Ok(()) => Ok(owned),
+            Err(not_holder) => {
+                owned.end();
+                Err(not_holder.into())
+            }
+        }
+    }
+
+    pub(crate) fn effects(&self) -> &Effects {
+        &self.0.owned
+    }
+
     /// Lets writes through until `until`.
     pub(crate) fn open(&self, epoch: &Epoch, until: BootInstant) {
         let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,6 +138,7 @@ impl Gate {
             self.0.generation.store(epoch.generation, SeqCst);
             self.0.number.store(epoch.number, SeqCst);
         }
+        self.0.last.fetch_max(until.as_nanos(), SeqCst);
         self.0.until.store(until.as_nanos(), SeqCst);
         self.0.holding.send_if_modified(|holding| {
             let changed = holding.as_ref() != Some(epoch);
@@ -126,22 +166,42 @@ impl Gate {
         }
     }
 
+    /// Whether something is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.in_flight.load(SeqCst) > 0
+    }
+
     /// Whether writes go through now.
     pub(crate) fn is_open(&self) -> bool {
         BootInstant::now().as_nanos() < self.0.until.load(SeqCst)
     }
 
-    /// Closes the gate if its lease is out; otherwise says when it will be.
-    fn expire(&self, now: BootInstant) -> Option<Duration> {
+    /// Closes the gate if its lease is out, and ends what it owns; otherwise says when it will be.
+    pub(crate) fn expire(&self, now: BootInstant) -> Option<Duration> {
         let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = now.as_nanos();
+        let left = |at: u64| Duration::from_nanos(at - now);
         match self.0.until.load(SeqCst) {
-            CLOSED => None,
-            until if now.as_nanos() < until => Some(Duration::from_nanos(until - now.as_nanos())),
+            until if now < until => return Some(left(until)),
+            CLOSED => {}
+            _ => self.shut(),
+        }
+        if self.0.owned.is_empty() {
+            return None;
+        }
+        match self.0.last.load(SeqCst) {
+            last if now < last => Some(left(last)),
             _ => {
-                self.shut();
+                self.0.owned.end_all();
                 None
             }
         }
+    }
+
+    /// Closes for good, and ends what the gate owns at once: nobody keeps the lease any more.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        self.0.owned.end_all();
     }
 
     fn shut(&self) {
@@ -164,6 +224,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl InFlight {
     /// Whether the next step may still go out.
     pub fn check(&self) -> Result<(), NotHolder> {
         self.gate.check(&self.epoch)
@@ -175,43 +241,6 @@ impl Drop for InFlight {
         if self.gate.0.in_flight.fetch_sub(1, SeqCst) == 1 {
             self.gate.0.idle.notify_waiters();
         }
-    }
-}
-
-/// The thread that closes gates whose lease is out. It ends with its owner.
-pub(crate) struct Warden(thread::Thread, Arc<()>);
-
-impl Warden {
-    pub(crate) fn start(gates: Vec<Gate>) -> std::io::Result<Self> {
-        let alive = Arc::new(());
-        let watched = Arc::downgrade(&alive);
-        let thread = thread::Builder::new().name("lease".to_owned()).spawn(move || patrol(&gates, &watched))?;
-        Ok(Self(thread.thread().clone(), alive))
-    }
-
-    /// A gate has been opened.
-    pub(crate) fn wake(&self) {
-        self.0.unpark();
-    }
-}
-
-fn patrol(gates: &[Gate], alive: &Weak<()>) {
-    while alive.strong_count() > 0 {
-        let now = BootInstant::now();
-        match gates.iter().filter_map(|gate| gate.expire(now)).min() {
-            // The sleep runs on a clock that stands still in suspend: short naps, and the check at each
-            // write, take care of that.
-            Some(left) => thread::park_timeout(left.min(LONGEST_NAP)),
-            None => thread::park_timeout(LONGEST_NAP * 50),
-        }
-    }
-    gates.iter().for_each(Gate::close);
-}
-
-impl Drop for Warden {
-    fn drop(&mut self) {
-        self.1 = Arc::new(());
-        self.0.unpark();
     }
 }
 
@@ -258,21 +287,5 @@ mod tests {
         assert!(futures::poll!(&mut idle).is_pending());
         drop(write);
         idle.await;
-    }
-
-    #[test]
-    fn a_thread_closes_the_gate_when_no_executor_runs() {
-        let gate = Gate::new(Duty::Notifier);
-        let holding = gate.holding();
-        let warden = Warden::start(vec![gate.clone()]).expect("a thread");
-        gate.open(&epoch(1), soon(30));
-        warden.wake();
-        assert!(holding.borrow().is_some());
-        let limit = soon(5_000);
-        while holding.borrow().is_some() {
-            assert!(BootInstant::now() < limit, "the gate stayed open");
-            thread::yield_now();
-        }
-        assert!(gate.check(&epoch(1)).is_err());
     }
 }

@@ -18,22 +18,30 @@ use tonic::Request;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Epoch, NodeName};
 use twinbox_roles_core::{
-    Duty, Grant, HealthReport, Holder, KeepAlive, Known, NoGrant, RolesView, ServiceHealth, State,
+    Duty, Grant, HealthReport, Holder, KeepAlive, Known, Measures, NoGrant, Report, RolesView, ServiceHealth,
+    Speaks, State,
 };
 use twinbox_wire::roles as wire;
 
 use crate::{
-    RolesConfig, convert,
+    RolesConfig,
+    alone::GoingAlone,
+    convert::{self, Beside},
     dialer::{Dialer, Lane},
-    gate::{Gate, Warden},
+    gate::Gate,
     leader::{Leadership, NotGranted, since_boot, wait},
     members::leader_name,
+    orders::LastGrant,
     raft::Core,
+    reach::Reach,
     standing::Standing,
+    warden::Warden,
 };
 
 /// How many keep-alives may wait for an answer at once.
 const AT_ONCE: usize = 3;
+/// How soon a node that stops to act alone looks again whether anything is in flight.
+const STOPPING: Duration = Duration::from_millis(10);
 /// How long a leaving node waits for what is in flight …
 const LAST_WRITES: Duration = Duration::from_secs(2);
 /// … and how long for the leader to hear of it.
@@ -48,7 +56,13 @@ pub(crate) struct Keeper {
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) gates: BTreeMap<Duty, Gate>,
     pub(crate) warden: Warden,
+    pub(crate) alone: GoingAlone,
+    pub(crate) granted: Arc<LastGrant>,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) health: watch::Receiver<Option<HealthReport>>,
+    pub(crate) measures: watch::Receiver<Measures>,
+    /// Another node has all that this one has, which is being removed.
+    pub(crate) handed_over: watch::Receiver<bool>,
     pub(crate) leave: watch::Receiver<bool>,
     pub(crate) view: watch::Sender<Arc<RolesView>>,
 }
@@ -77,6 +91,8 @@ struct Keeping {
     /// The last answer that said yes, and when its request was sent.
     granted: Option<(Duration, Grant)>,
     refused: String,
+    /// The epoch in which this node acts alone, and until when (rule R7).
+    alone: Option<(Epoch, Duration)>,
     next: Duration,
 }
 
@@ -96,6 +112,7 @@ impl Keeper {
             releasing: BTreeSet::new(),
             granted: None,
             refused: String::new(),
+            alone: None,
             next: now(),
         };
         let mut applied = self.core.applied();
@@ -107,8 +124,9 @@ impl Keeper {
             let urgent = self.take_state(&mut keeping, &state) | (leader != self.leader());
             leader = self.leader();
             pulse.mark_unchanged();
+            self.go_alone(&mut keeping, &state).await;
             if urgent || now() >= keeping.next {
-                keeping.next = now() + self.config.timing.keep_alive;
+                keeping.next = now() + self.config.timing.agreed(&state).keep_alive;
                 self.ask(&mut keeping, false);
             }
             self.set_gates(&mut keeping);
@@ -119,6 +137,7 @@ impl Keeper {
                 () = wait(&mut standing) => {}
                 () = wait(&mut self.leave) => {}
                 () = wait(&mut self.health) => keeping.next = now(),
+                () = wait(&mut self.handed_over) => keeping.next = now(),
                 Some(Ok(answered)) = keeping.requests.join_next() => self.take_answer(&mut keeping, answered),
                 Some(Ok((duty, epoch))) = keeping.releases.join_next() => {
                     self.take_release(&mut keeping, duty, epoch);
@@ -128,6 +147,29 @@ impl Keeper {
             }
         }
         self.give_back(keeping).await;
+    }
+
+    /// Whether the leader has granted this node something so recently that there is a majority.
+    fn quorum(&self, keeping: &Keeping, state: &State) -> bool {
+        let limit = self.config.timing.agreed(state).quorum_lost();
+        keeping.granted.as_ref().is_some_and(|(sent, _)| now().saturating_sub(*sent) <= limit)
+    }
+
+    /// One of a pair without a witness may go on alone; it stops before it says so, and says so before it is given
+    /// anything.
+    async fn go_alone(&mut self, keeping: &mut Keeping, state: &State) {
+        let quorum = self.quorum(keeping, state);
+        let busy = || self.gates.values().any(Gate::is_busy);
+        // As long as the gates are open, something may be in flight at any moment.
+        let open = keeping.alone.is_some();
+        keeping.alone = self.alone.decide(state, quorum, &|| open || busy()).await;
+        if open && keeping.alone.is_none() {
+            self.gates.values().for_each(Gate::close);
+            keeping.alone = self.alone.decide(state, quorum, &busy).await;
+        }
+        if self.alone.is_stopping() {
+            keeping.next = keeping.next.min(now() + STOPPING);
+        }
     }
 
     /// Takes note of what has been agreed; says whether the leader should be asked at once.
@@ -172,6 +214,7 @@ impl Keeper {
             Ok(grant) => {
                 keeping.holders.values_mut().for_each(|holder| holder.granted(answered.sent, &grant));
                 keeping.refused.clear();
+                self.granted.note(answered.sent);
                 if keeping.granted.as_ref().is_none_or(|(sent, _)| *sent < answered.sent) {
                     keeping.granted = Some((answered.sent, grant));
                 }
@@ -187,7 +230,9 @@ impl Keeper {
     fn set_gates(&self, keeping: &mut Keeping) {
         let at = now();
         for (duty, gate) in &self.gates {
-            let may = keeping.holders.get(duty).and_then(|holder| holder.may_act(at));
+            let alone =
+                keeping.alone.as_ref().filter(|(_, until)| at < *until).map(|(epoch, until)| (epoch, *until));
+            let may = alone.or_else(|| keeping.holders.get(duty).and_then(|holder| holder.may_act(at)));
             match may {
                 Some((epoch, until)) => {
                     let was_open = gate.is_open();
@@ -206,7 +251,7 @@ impl Keeper {
         leader_name(&self.core.pulse().borrow())
     }
 
-    fn request(&self, keeping: &Keeping, leaving: bool) -> KeepAlive {
+    fn request(&self, keeping: &Keeping, leaving: bool, round_trips: &BTreeMap<NodeName, Duration>) -> KeepAlive {
         let failing = |report: &HealthReport| -> Vec<ServiceHealth> {
             report.services.iter().filter(|service| !service.ok).cloned().collect()
         };
@@ -219,6 +264,14 @@ impl Keeper {
             failing: self.health.borrow().as_ref().map(failing),
             released: keeping.holders.iter().filter_map(released).collect(),
             leaving,
+            echo: keeping.granted.as_ref().map(|(_, grant)| grant.echo()),
+            report: Report {
+                reaches: round_trips.keys().cloned().collect(),
+                measures: *self.measures.borrow(),
+                speaks: Speaks::default(),
+                learned: self.alone.learned(),
+                solo: self.alone.report(),
+            },
         }
     }
 
@@ -227,11 +280,13 @@ impl Keeper {
         // Who may not vote has no business with leases either: its state may be an old one (rule R8).
         let may = keeping.requests.len() < AT_ONCE && self.standing.may_take_part();
         let Some(leader) = self.leader().filter(|_| may) else { return };
-        let request = self.request(keeping, leaving);
+        let round_trips = self.reach.reaches(self.config.timing.lease);
+        let request = self.request(keeping, leaving, &round_trips);
+        let beside = Beside { round_trips, handed_over: *self.handed_over.borrow() };
         // The holder counts from here (rule R2).
         let sent = now();
         if leader == self.config.node {
-            let result = self.leadership.keep_alive(&request).map_err(|no| match no {
+            let result = self.leadership.keep_alive(&request, &beside).map_err(|no| match no {
                 NotGranted::NotLeader | NotGranted::No(NoGrant::NoQuorum { .. }) => No::NoLeader,
                 NotGranted::No(reason) => No::Refused(reason.to_string()),
             });
@@ -239,7 +294,7 @@ impl Keeper {
             return;
         }
         let Some(mut client) = self.dialer.client(&leader, None, Lane::KeepAlive) else { return };
-        let message = convert::keep_alive(&request, &self.config.timing);
+        let message = convert::keep_alive(&request, &beside, &self.config.timing);
         let limit = self.config.timing.lease;
         keeping.requests.spawn(async move {
             let result = match timeout(limit, client.keep_alive(Request::new(message))).await {
@@ -251,11 +306,11 @@ impl Keeper {
     }
 
     fn show(&self, keeping: &Keeping, state: &State) {
-        let recent = keeping
-            .granted
-            .as_ref()
-            .filter(|(sent, _)| now().saturating_sub(*sent) <= self.config.timing.quorum_lost());
-        let mut running = recent.map(|(_, grant)| grant.running.clone()).unwrap_or_default();
+        let quorum = self.quorum(keeping, state);
+        let grant = keeping.granted.as_ref().map(|(_, grant)| grant.clone()).filter(|_| quorum);
+        let (mut running, failed, cuts) = grant.map(|g| (g.running, g.failed, g.cuts)).unwrap_or_default();
+        let alone = keeping.alone.as_ref().filter(|(_, until)| now() < *until);
+        let alone = alone.map(|(epoch, _)| Duty::ALL.map(|duty| (duty, epoch.clone())).into()).unwrap_or_default();
         for (duty, gate) in &self.gates {
             let ours = state.holder(*duty).is_some_and(|a| a.epoch.node == self.config.node);
             if gate.is_open() {
@@ -265,7 +320,7 @@ impl Keeper {
             }
         }
         let known =
-            Known { leader: self.leader(), quorum: recent.is_some(), running, obstacle: self.obstacle(keeping) };
+            Known { leader: self.leader(), quorum, running, failed, alone, cuts, obstacle: self.obstacle(keeping) };
         let view = RolesView::new(&self.config.node, state, &known);
         self.view.send_if_modified(|shown| {
             let changed = **shown != view;
@@ -281,9 +336,9 @@ impl Keeper {
         if !standing.is_empty() {
             return standing;
         }
-        match self.core.pulse().borrow().voters.contains(&self.standing.raft_id()) {
+        match self.core.has_a_place(&self.config.node) {
             true => keeping.refused.clone(),
-            false => "it has not been made a voter of the cluster yet".to_owned(),
+            false => "it has not been let into the cluster yet".to_owned(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the leader does beside Raft: it grants leases and runs the planner.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,12 +11,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 use twinbox_clock::{BootInstant, wall};
-use twinbox_ids::NodeName;
+use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Duty, Grant, KeepAlive, Ledger, NoGrant, Order, OrderId, Outcome, Policy, State, Timing, plan,
+    Command, Duty, Grant, KeepAlive, Ledger, NoGrant, Order, OrderId, Outcome, Policy, Speaks, State, Timing, plan,
 };
 
-use crate::raft::{Applied, Core, ProposeError, Pulse};
+use crate::{
+    convert::Beside,
+    exits::Proofs,
+    raft::{Applied, Core, ProposeError, Pulse},
+};
 
 /// A leader that knows of nothing to come looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -34,7 +39,20 @@ pub(crate) struct Leadership {
     core: Arc<Core>,
     timing: Timing,
     ledger: Mutex<Option<Ledger>>,
+    proofs: Arc<Proofs>,
+    heard: Mutex<Heard>,
     nudge: Notify,
+}
+
+/// What came with keep-alives that the ledger does not need.
+#[derive(Debug, Default)]
+struct Heard {
+    /// How long it takes whom to get an answer of whom.
+    round_trips: BTreeMap<NodeName, BTreeMap<NodeName, Duration>>,
+    /// Which feature levels who knows.
+    speaks: BTreeMap<NodeName, Speaks>,
+    /// Stores of members on their way out that have nothing any more that no other has.
+    handed_over: BTreeSet<u64>,
 }
 
 /// Boot time as the core counts it.
@@ -43,29 +61,82 @@ pub(crate) fn since_boot(at: BootInstant) -> Duration {
 }
 
 impl Leadership {
-    pub(crate) fn new(core: Arc<Core>, timing: Timing) -> Self {
-        Self { core, timing, ledger: Mutex::new(None), nudge: Notify::new() }
+    pub(crate) fn new(core: Arc<Core>, timing: Timing, proofs: Arc<Proofs>) -> Self {
+        let (ledger, heard) = (Mutex::new(None), Mutex::default());
+        Self { core, timing, ledger, proofs, heard, nudge: Notify::new() }
+    }
+
+    /// It is proved that this life of a node's process has exited (rule R1).
+    pub(crate) fn exited(&self, node: &NodeName, life: Incarnation) {
+        if let Some(ledger) = self.ledger().as_mut() {
+            ledger.exited(since_boot(BootInstant::now()), node, life);
+        }
+        self.nudge.notify_one();
     }
 
     /// A node asks for its leases.
-    pub(crate) fn keep_alive(&self, request: &KeepAlive) -> Result<Grant, NotGranted> {
+    pub(crate) fn keep_alive(&self, request: &KeepAlive, beside: &Beside) -> Result<Grant, NotGranted> {
         self.refresh();
         let mut slot = self.ledger();
         let ledger = slot.as_mut().ok_or(NotGranted::NotLeader)?;
         let heard = self.core.quorum_heard(ledger.term()).ok_or(NotGranted::NotLeader)?;
         let state = self.core.applied().borrow().state.clone();
         let now = since_boot(BootInstant::now());
+        ledger.voters(self.core.pulse().borrow().voters.iter().copied());
         let granted = ledger.keep_alive(now, since_boot(heard), &state, request);
         drop(slot);
+        let granted = granted?;
+        self.note(request, beside);
         self.nudge.notify_one();
-        Ok(granted?)
+        Ok(granted)
+    }
+
+    fn note(&self, request: &KeepAlive, beside: &Beside) {
+        let mut heard = self.heard();
+        heard.round_trips.insert(request.node.clone(), beside.round_trips.clone());
+        heard.speaks.insert(request.node.clone(), request.report.speaks);
+        match beside.handed_over {
+            true => drop(heard.handed_over.insert(request.raft_id)),
+            false => drop(heard.handed_over.remove(&request.raft_id)),
+        }
+    }
+
+    /// Whether this store's node has said that another has all that it had.
+    pub(crate) fn has_handed_over(&self, raft_id: u64) -> bool {
+        self.heard().handed_over.contains(&raft_id)
+    }
+
+    /// How long a leader there would wait for a majority of these voters, itself one of them, as far as that is known.
+    pub(crate) fn quorum_round_trip(&self, name: &NodeName, voters: &BTreeSet<NodeName>) -> Option<Duration> {
+        let heard = self.heard();
+        let known = heard.round_trips.get(name)?;
+        let mut others: Vec<_> = voters.iter().filter_map(|voter| known.get(voter).copied()).collect();
+        others.sort_unstable();
+        match voters.len() / 2 {
+            0 => Some(Duration::ZERO),
+            needed => others.get(needed - 1).copied(),
+        }
+    }
+
+    /// The feature levels that a member says it knows; none as long as it has said nothing.
+    pub(crate) fn speaks(&self, name: &NodeName) -> Speaks {
+        self.heard().speaks.get(name).copied().unwrap_or(Speaks { min: 0, max: 0 })
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An administrator's order, or with `None` what became of it.
     pub(crate) async fn operate(&self, id: OrderId, order: Option<Order>) -> Result<Outcome, ProposeError> {
         let command = match order {
-            // Here, and only here, an order gets its time.
-            Some(order) => Command::Operate { id, order: order.at(wall().0) },
+            // Here, and only here, an order gets its time, and what is known of whom it is about.
+            Some(order) => {
+                self.refresh();
+                let now = since_boot(BootInstant::now());
+                let informed = self.ledger().as_ref().map(|ledger| ledger.inform(now, wall().0, order));
+                Command::Operate { id, order: informed.ok_or(ProposeError::NotLeader)? }
+            }
             None => Command::Settle { id },
         };
         self.core.propose(command).await
@@ -75,6 +146,13 @@ impl Leadership {
     pub(crate) fn term(&self) -> Option<u64> {
         self.refresh();
         self.ledger().as_ref().map(Ledger::term)
+    }
+
+    /// Whether voters may be added or taken out now (rule R7).
+    pub(crate) fn may_change_voters(&self) -> bool {
+        let state = self.core.applied().borrow().state.clone();
+        let now = since_boot(BootInstant::now());
+        self.ledger().as_ref().is_some_and(|ledger| ledger.may_change_voters(now, &state))
     }
 
     /// Whether this member leads, and that one is there.
@@ -89,7 +167,7 @@ impl Leadership {
         let now = since_boot(BootInstant::now());
         let mut slot = self.ledger();
         let Some(ledger) = slot.as_mut() else { return false };
-        let view = ledger.view(now, &state);
+        let view = ledger.view(now, wall().0, &state);
         let leased = |duty: &Duty| view.leases.get(duty).is_some_and(|fact| fact.held && !fact.frozen);
         ledger.is_settled(now.saturating_sub(self.timing.new_leader_wait()))
             && Duty::ALL.iter().all(leased)
@@ -117,12 +195,7 @@ impl Leadership {
 
     /// Whether everything that was planned was done.
     async fn plan_and_propose(&self, policy: &Policy) -> bool {
-        self.refresh();
-        for command in self.planned(policy) {
-            // From here on the ledger extends no lease of a duty that this moves, whatever comes of it (R3).
-            if let Some(ledger) = self.ledger().as_mut() {
-                ledger.proposing(&command);
-            }
+        while let Some(command) = self.next_command(policy) {
             let words = command.to_string();
             match timeout(self.timing.order_limit(), self.core.propose(command)).await {
                 Ok(Ok(Outcome::Done)) => tracing::info!(change = %words, "roles"),
@@ -140,11 +213,18 @@ impl Leadership {
         true
     }
 
-    fn planned(&self, policy: &Policy) -> Vec<Command> {
+    /// What is to be done first, by what is known now. No more than that at once: while it is being agreed on, a holder may
+    /// ask and be granted what the rest of the plan took for free.
+    fn next_command(&self, policy: &Policy) -> Option<Command> {
+        self.refresh();
         let state = self.core.applied().borrow().state.clone();
+        let mut slot = self.ledger();
+        let ledger = slot.as_mut()?;
         let now = since_boot(BootInstant::now());
-        let view = self.ledger().as_mut().map(|ledger| ledger.view(now, &state));
-        view.map(|view| plan(&view, policy)).unwrap_or_default()
+        let command = plan(&ledger.view(now, wall().0, &state), policy).into_iter().next()?;
+        // From here on the ledger extends no lease of a duty that this moves, whatever comes of it (R3).
+        ledger.proposing(&command);
+        Some(command)
     }
 
     fn until_next_change(&self) -> Duration {
@@ -171,7 +251,14 @@ impl Leadership {
     fn begin(&self, term: u64, state: &State) -> Ledger {
         tracing::info!(term, "this member leads");
         // Now is later than the first quorum answer, which is the safe side.
-        Ledger::new(term, since_boot(BootInstant::now()), state, self.timing)
+        *self.heard() = Heard::default();
+        let since = since_boot(BootInstant::now());
+        #[cfg(feature = "simulation")]
+        let since = match crate::simulation::breaks(crate::simulation::Broken::NewLeaderWait) {
+            true => since.saturating_sub(self.timing.new_leader_wait()),
+            false => since,
+        };
+        Ledger::new(term, since, state, self.timing, &self.proofs.known())
     }
 
     fn ledger(&self) -> MutexGuard<'_, Option<Ledger>> {

@@ -4,27 +4,40 @@
 //! duty has to pass. The decisions are those of `twinbox-roles-core`; here are Raft's store and network, leases,
 //! and the tasks that drive them. DESIGN.md beside this crate says how the parts fit.
 
+mod alone;
 mod config;
 mod convert;
 mod dialer;
 mod error;
+mod exits;
 mod gate;
 mod keeper;
 mod leader;
 mod members;
 mod orders;
+mod owned;
 mod raft;
+mod reach;
 mod roles;
 mod roster;
 mod server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod standing;
+mod tend;
+mod votes;
+mod warden;
 
 pub use config::{MemberAddress, RolesConfig};
 pub use error::{CommandError, RolesError};
+pub use exits::ExitsService;
 pub use gate::{Gate, InFlight, NotHolder};
+pub use owned::{OwnError, Owned};
 pub use roles::Roles;
 pub use server::RolesService;
 pub use twinbox_roles_core::{
-    Bound, Duty, DutyState, DutyView, HealthReport, MemberKind, MemberView, Order, OrderId, Refusal, RolesView,
-    ServiceHealth, Status, Timing,
+    Bound, Cause, CertificateOrder, CertificateRefusal, Certificates, Doors, Duty, DutyState, DutyView, Facts,
+    Failback, Fingerprint, HealthReport, Measures, MemberKind, MemberView, Mode, Move, Operator, Order, OrderId,
+    Refusal, RolesView, Rotation, SPEAKS, ServiceHealth, Setting, SettingError, Settings, SoloReport, Speaks,
+    Split, State, Status, Step, Timing, Trigger, What, doors, policy_table,
 };

@@ -1,33 +1,31 @@
-//! Joining and staying a member: founding, joining, proving the store's age, and what the leader does to make
-//! joiners voters.
+//! Joining and staying a member: founding, joining, proving the store's age, letting others in, and hearing that one
+//! has been removed. What the leader does about voters is in `tend.rs`.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tonic::Request;
-use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, MemberKind};
+use twinbox_roles_core::RolesView;
 use twinbox_wire::roles as wire;
 
 use crate::{
     RolesConfig, convert,
     dialer::{Client, Dialer, Lane},
     leader::{Leadership, wait},
-    raft::{self, Core, Peer, ProposeError, Pulse},
-    roster::Roster,
+    raft::{self, Core, Peer, Pulse},
+    roster::{Roster, is_removed},
     standing::{Remembered, Standing},
 };
 
-/// A follower whose log lacks no more than so many entries can vote.
-const NEARLY_CAUGHT_UP: u64 = 50;
 /// How often a member asks again to be let in or confirmed.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often the confirmation of a store is asked for when all that answer have confirmed it.
 const CONFIRM_AGAIN: Duration = Duration::from_secs(5);
-/// A leader moves its leadership away from the publisher at most so often.
-const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
 
 /// What this member needs to find its place.
 pub(crate) struct Members {
@@ -56,7 +54,8 @@ impl Members {
         }
         let mut pulse = self.core.pulse();
         loop {
-            if pulse.borrow_and_update().voters.contains(&self.standing.raft_id()) {
+            pulse.mark_unchanged();
+            if self.core.has_a_place(&self.config.node) || self.standing.is_removed() {
                 return;
             }
             if self.standing.group().is_none() || self.standing.may_take_part() {
@@ -71,6 +70,21 @@ impl Members {
                 () = sleep(ASK_AGAIN) => {}
             }
         }
+    }
+
+    /// Notices in what is agreed that this member has been removed.
+    pub(crate) async fn heed_removal(&self) {
+        let mut applied = self.core.applied();
+        let id = self.standing.raft_id();
+        if applied.wait_for(|applied| applied.state.was_removed(id)).await.is_ok() {
+            self.standing.remove(removed_words(&self.config.node)).await;
+        }
+    }
+
+    /// What a member is told that was removed and does not know it; `None` when it was not.
+    pub(crate) fn removal_of(&self, name: &NodeName, raft_id: u64) -> Option<String> {
+        let state = self.core.applied().borrow().state.clone();
+        (state.was_removed(raft_id) || is_removed(&state, name)).then(|| removed_words(name))
     }
 
     async fn found(&self) {
@@ -105,9 +119,13 @@ impl Members {
                     }
                     return Asked::Exists;
                 }
+                Some(Answer::Removed(reason)) => {
+                    self.standing.remove(reason).await;
+                    return Asked::Exists;
+                }
                 Some(Answer::NotLeader(_)) => asked = Asked::Exists,
                 Some(Answer::Refused(reason)) => {
-                    tracing::info!(peer = %member.name, %reason, "not let in yet");
+                    tracing::info!(peer = %member.name, %reason, "not a member yet; asking on");
                     asked = Asked::Exists;
                 }
                 Some(Answer::NoGroup(_)) | None => {}
@@ -128,8 +146,9 @@ impl Members {
         }
     }
 
-    /// Tells the others how often this store was started, until all of them know (rule R8).
-    pub(crate) async fn prove_age(&self) {
+    /// Tells the others how often this store was started, until all of them know (rule R8), and again as long as there is
+    /// no majority: perhaps because this member was removed while it was away.
+    pub(crate) async fn prove_age(&self, view: watch::Receiver<Arc<RolesView>>) {
         let mut confirmed = BTreeSet::new();
         let mut first_round = true;
         loop {
@@ -153,9 +172,13 @@ impl Members {
                 }
                 first_round = false;
             }
-            let pause = match self.standing.may_take_part() && !confirmed.is_empty() {
-                true => CONFIRM_AGAIN,
-                false => ASK_AGAIN,
+            if !view.borrow().quorum {
+                confirmed.clear();
+            }
+            let pause = match (self.standing.may_take_part(), confirmed.is_empty()) {
+                (true, false) => CONFIRM_AGAIN,
+                (true, true) => CONFIRM_AGAIN / 5,
+                (false, _) => ASK_AGAIN,
             };
             let mut changes = self.standing.changes();
             tokio::select! {
@@ -184,7 +207,11 @@ impl Members {
                     "its store was set back: this is start {} of it, and {peer} knows of start {known}; stop this \
                      member, remove its role manager's directory, and start it again to join anew",
                     self.standing.run()
-                ));
+                )).await;
+                false
+            }
+            Some(Answer::Removed(reason)) => {
+                self.standing.remove(reason).await;
                 false
             }
             Some(Answer::Refused(reason)) => {
@@ -198,7 +225,11 @@ impl Members {
     /// Another member tells how often its store was started.
     pub(crate) async fn hear_age(&self, request: &wire::ConfirmRequest) -> wire::ConfirmAnswer {
         use wire::confirm_answer::Result as Answer;
+        let removal = request.node.parse().ok().and_then(|name| self.removal_of(&name, request.raft_id));
         let result = match (self.standing.group(), convert::incarnation(&request.incarnation)) {
+            (Some(group), _) if group == request.group && removal.is_some() => {
+                Answer::Removed(removal.unwrap_or_default())
+            }
             (None, _) => Answer::Refused("in no group itself".to_owned()),
             (Some(group), _) if group != request.group => {
                 tracing::warn!(peer = %request.node, "a member of another group with this cluster's certificate");
@@ -222,6 +253,9 @@ impl Members {
         use wire::join_answer::Result as Answer;
         let answer = |result| wire::JoinAnswer { result: Some(result) };
         let Some(group) = self.standing.group() else { return answer(Answer::NoGroup(wire::Empty {})) };
+        if let Some(removed) = request.node.parse().ok().and_then(|name| self.removal_of(&name, request.raft_id)) {
+            return answer(Answer::Removed(removed));
+        }
         if self.leadership.term().is_none() {
             return answer(Answer::NotLeader(self.leader().map(String::from).unwrap_or_default()));
         }
@@ -256,88 +290,24 @@ impl Members {
         let mut pulse = self.core.pulse();
         let present = pulse.borrow_and_update().clone();
         if !present.voters.contains(&id) && !present.learners.contains(&id) {
-            let peer = Peer { name, kind, address: request.address.clone() };
+            let peer = Peer { name: name.clone(), kind, address: request.address.clone() };
             let added = timeout(self.config.timing.order_limit(), self.core.add_learner(id, peer)).await;
             added.map_err(|_| "no majority answers".to_owned())?.map_err(|e| e.to_string())?;
         }
-        // The leader's own task makes it a voter when it has caught up.
+        // The leader's own task makes it a voter when it has caught up, or takes it in without a vote.
         let voter = pulse.wait_for(|p| p.voters.contains(&id) && !p.joint);
-        match timeout(self.config.timing.order_limit() * 2, voter).await {
-            Ok(Ok(_)) => Ok(()),
+        let mut applied = self.core.applied();
+        let admitted = applied.wait_for(|a| a.state.members.get(&name).is_some_and(|m| m.raft_id == id));
+        let in_place = async {
+            tokio::select! {
+                voter = voter => voter.is_ok(),
+                admitted = admitted => admitted.is_ok(),
+            }
+        };
+        match timeout(self.config.timing.order_limit() * 2, in_place).await {
+            Ok(true) => Ok(()),
             _ => Err("it is being brought up to date; ask again".to_owned()),
         }
-    }
-
-    /// The leader's part: followers that have caught up become voters, voters become members, and leadership
-    /// moves to where it does least harm.
-    pub(crate) async fn tend(&self) {
-        let mut pulse = self.core.pulse();
-        let mut applied = self.core.applied();
-        let mut transferred: Option<BootInstant> = None;
-        loop {
-            let now = pulse.borrow_and_update().clone();
-            applied.mark_unchanged();
-            if self.leadership.term().is_some() {
-                let limit = self.config.timing.order_limit() * 2;
-                match timeout(limit, self.tend_once(&now)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "members were not changed; trying again"),
-                    Err(_) => tracing::debug!("members were not changed in time; trying again"),
-                }
-                if transferred.is_none_or(|at| at.elapsed() > TRANSFER_AGAIN)
-                    && let Some(to) = self.better_leader(&now)
-                {
-                    transferred = Some(BootInstant::now());
-                    tracing::info!(to = ?now.peer(to).map(|p| &p.name), "leadership moves away from the publisher");
-                    let _ = self.core.transfer_to(to).await;
-                }
-            }
-            tokio::select! {
-                () = wait(&mut pulse) => {}
-                () = wait(&mut applied) => {}
-                () = sleep(ASK_AGAIN) => {}
-            }
-        }
-    }
-
-    async fn tend_once(&self, pulse: &Pulse) -> Result<(), ProposeError> {
-        if pulse.joint {
-            return self.core.finish_joint().await;
-        }
-        for id in &pulse.learners {
-            let caught_up = pulse.matched.get(id).is_some_and(|m| m + NEARLY_CAUGHT_UP >= pulse.last_index);
-            let Some(peer) = pulse.peer(*id).filter(|_| caught_up) else { continue };
-            let older = pulse.voters.iter().filter(|v| pulse.peer(**v).is_some_and(|p| p.name == peer.name));
-            tracing::info!(name = %peer.name, id, "becomes a voter");
-            self.core.promote(*id, older.copied().collect()).await?;
-            return Ok(());
-        }
-        let state = self.core.applied().borrow().state.clone();
-        for id in &pulse.voters {
-            let Some(peer) = pulse.peer(*id) else { continue };
-            if state.members.get(&peer.name).is_none_or(|member| member.raft_id != *id) {
-                let Peer { name, kind, address } = peer.clone();
-                self.core.propose(Command::Admit { name, kind, address, raft_id: *id }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Another voter that should lead instead: the publisher leads only when nobody else can, so that one death
-    /// does not take both (rule R10).
-    fn better_leader(&self, pulse: &Pulse) -> Option<u64> {
-        let state = self.core.applied().borrow().state.clone();
-        let publisher = state.publisher.as_ref().map(|epoch| &epoch.node);
-        // Every new leader has to wait before it moves anything: only while there is nothing to move.
-        if publisher != Some(&self.config.node) || pulse.joint || !self.leadership.at_rest() {
-            return None;
-        }
-        let fit = |id: &&u64| {
-            let caught_up = pulse.matched.get(id).is_some_and(|matched| *matched == pulse.last_index);
-            caught_up && pulse.peer(**id).is_some_and(|peer| self.leadership.knows_live(&peer.name))
-        };
-        let rank = |id: &&u64| (pulse.peer(**id).is_none_or(|peer| peer.kind != MemberKind::Witness), **id);
-        pulse.voters.iter().filter(|id| **id != self.standing.raft_id()).filter(fit).min_by_key(rank).copied()
     }
 
     pub(crate) fn leader(&self) -> Option<NodeName> {
@@ -347,6 +317,13 @@ impl Members {
     fn client(&self, peer: &NodeName) -> Option<Client> {
         self.dialer.client(peer, None, Lane::Control)
     }
+}
+
+fn removed_words(name: &NodeName) -> String {
+    format!(
+        "'{name}' has been removed from this cluster; to let this machine in again, put its folder aside and join with a \
+         new token"
+    )
 }
 
 /// The name of the member that leads, if one is known.

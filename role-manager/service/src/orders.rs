@@ -1,8 +1,17 @@
 //! Administrators' orders on their way to the leader.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tonic::Request;
 use twinbox_clock::BootInstant;
 use twinbox_roles_core::{Order, OrderId, Outcome, RolesView};
@@ -25,6 +34,22 @@ pub(crate) struct Orders {
     pub(crate) core: Arc<Core>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) dialer: Arc<Dialer>,
+    pub(crate) granted: Arc<LastGrant>,
+}
+
+/// When a leader last granted this node anything: while it does, there is a majority.
+#[derive(Default)]
+pub(crate) struct LastGrant(AtomicU64);
+
+impl LastGrant {
+    /// The request was sent at this time of the boot clock.
+    pub(crate) fn note(&self, sent: Duration) {
+        self.0.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        Duration::from_nanos(BootInstant::now().as_nanos().saturating_sub(self.0.load(Relaxed)))
+    }
 }
 
 /// What one attempt came to.
@@ -44,13 +69,16 @@ impl Orders {
         &self,
         id: OrderId,
         order: Option<&Order>,
-        view: &RolesView,
+        mut view: watch::Receiver<Arc<RolesView>>,
     ) -> Result<(), CommandError> {
-        if !view.quorum {
-            return Err(CommandError::NoMajority { reason: view.reason.clone() });
-        }
         let limit = self.config.timing.order_limit();
         let begun = BootInstant::now();
+        // While leadership moves nobody grants anything for a moment: that is no lack of a majority. One that has lasted is,
+        // and is said at once.
+        let fresh = (self.config.timing.quorum_lost() + limit).saturating_sub(self.granted.age());
+        if !matches!(timeout(fresh, view.wait_for(|view| view.quorum)).await, Ok(Ok(_))) {
+            return Err(CommandError::NoMajority { reason: view.borrow().reason.clone() });
+        }
         let mut perhaps = false;
         loop {
             let left = limit.saturating_sub(begun.elapsed());
@@ -89,7 +117,11 @@ impl Orders {
             return Attempt::NotProposed;
         };
         use wire::operate_answer::Result as Answer;
-        match client.operate(Request::new(convert::operate(id, order))).await.map(|a| a.into_inner().result) {
+        let request = match convert::operate(id, order) {
+            Ok(request) => request,
+            Err(error) => return Attempt::Rejected(error.to_string()),
+        };
+        match client.operate(Request::new(request)).await.map(|a| a.into_inner().result) {
             Ok(Some(Answer::Outcome(json))) => match serde_json::from_slice(&json) {
                 Ok(outcome) => Attempt::Outcome(outcome),
                 Err(_) => Attempt::Unknown,

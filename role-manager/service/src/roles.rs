@@ -1,28 +1,35 @@
 //! What callers hold.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use twinbox_clock::wall;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Duty, HealthReport, Known, Order, OrderId, RolesView, State};
-use twinbox_wire::roles::roles_server::RolesServer;
+use twinbox_roles_core::{
+    Certificates, Duty, Exits, HealthReport, Known, Measures, Order, OrderId, RolesView, State,
+};
+use twinbox_wire::roles::{exits_server::ExitsServer, roles_server::RolesServer};
 
 use crate::{
-    CommandError, Gate, MemberAddress, RolesConfig, RolesError, RolesService,
+    CommandError, ExitsService, Gate, MemberAddress, RolesConfig, RolesError, RolesService,
+    alone::{Arbiter, GoingAlone},
     dialer::{Dialer, MESSAGE_LIMIT},
-    gate::Warden,
+    exits::{Inquiry, Proofs},
     keeper::Keeper,
-    leader::Leadership,
+    leader::{Leadership, wait},
     members::Members,
-    orders::Orders,
+    orders::{LastGrant, Orders},
     raft::{Core, Pulse},
+    reach::{Asking, Reach},
     roster::Roster,
     standing::Standing,
+    tend::Tending,
+    warden::Warden,
 };
 
 /// This member's part in the cluster. Clones are one; when the last is dropped everything stops at once, as in
@@ -34,8 +41,11 @@ pub struct Roles(Arc<Running>);
 struct Running {
     service: RolesService,
     orders: Orders,
+    proofs: Arc<Proofs>,
     gates: BTreeMap<Duty, Gate>,
     health: watch::Sender<Option<HealthReport>>,
+    measures: watch::Sender<Measures>,
+    handed_over: watch::Sender<bool>,
     leave: watch::Sender<bool>,
     view: watch::Receiver<Arc<RolesView>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -54,8 +64,10 @@ impl Roles {
         let standing = Arc::new(Standing::open(&config, disk.clone()).await?);
         let roster = Arc::new(Roster::new(&config));
         let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), &timing));
-        let core = Arc::new(Core::open(&config, disk, standing.clone(), dialer.clone())?);
-        let leadership = Arc::new(Leadership::new(core.clone(), timing));
+        let reach = Arc::new(Reach::default());
+        let core = Arc::new(Core::open(&config, disk, standing.clone(), dialer.clone(), reach.clone())?);
+        let proofs = Arc::new(Proofs::new());
+        let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone()));
         let members = Arc::new(Members {
             config: config.clone(),
             standing: standing.clone(),
@@ -67,6 +79,11 @@ impl Roles {
         let gates: BTreeMap<Duty, Gate> = Duty::ALL.into_iter().map(|duty| (duty, Gate::new(duty))).collect();
         let warden = Warden::start(gates.values().cloned().collect()).map_err(RolesError::Thread)?;
         let health = watch::Sender::new(None);
+        let measures = watch::Sender::new(Measures::default());
+        let handed_over = watch::Sender::new(false);
+        let granted = Arc::new(LastGrant::default());
+        let arbiter = Arc::new(Arbiter::default());
+        let alone = GoingAlone::new(&config, standing.clone(), core.clone(), reach.clone(), arbiter.clone())?;
         let leave = watch::Sender::new(false);
         let known = Known { obstacle: standing.obstacle(), ..Known::default() };
         let shown = watch::Sender::new(Arc::new(RolesView::new(&config.node, &State::default(), &known)));
@@ -81,11 +98,16 @@ impl Roles {
             dialer: dialer.clone(),
             gates: gates.clone(),
             warden,
+            alone,
+            granted: granted.clone(),
+            reach: reach.clone(),
             health: health.subscribe(),
+            measures: measures.subscribe(),
+            handed_over: handed_over.subscribe(),
             leave: leave.subscribe(),
             view: shown,
         };
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn({
                 let (roster, core) = (roster.clone(), core.clone());
                 async move { roster.follow(&core).await }
@@ -95,24 +117,48 @@ impl Roles {
                 async move { members.enter().await }
             }),
             tokio::spawn({
-                let members = members.clone();
-                async move { members.prove_age().await }
+                let (members, view) = (members.clone(), view.clone());
+                async move { members.prove_age(view).await }
             }),
             tokio::spawn({
                 let members = members.clone();
-                async move { members.tend().await }
+                async move { members.heed_removal().await }
+            }),
+            tokio::spawn({
+                let (config, standing) = (config.clone(), standing.clone());
+                let tending = Tending { config, standing, core: core.clone(), leadership: leadership.clone() };
+                async move { tending.run().await }
             }),
             tokio::spawn({
                 let leadership = leadership.clone();
                 async move { leadership.run().await }
             }),
         ];
-        let orders = Orders { config: config.clone(), core: core.clone(), leadership: leadership.clone(), dialer };
+        let asking =
+            Asking { config: config.clone(), roster: roster.clone(), dialer: dialer.clone(), reach: reach.clone() };
+        tasks.push(tokio::spawn(async move { asking.run().await }));
+        let inquiry = Inquiry {
+            config: config.clone(),
+            roster: roster.clone(),
+            reach: reach.clone(),
+            proofs: proofs.clone(),
+            leadership: leadership.clone(),
+        };
+        tasks.push(tokio::spawn(async move { inquiry.run().await }));
+        tasks.push(tokio::spawn({
+            let core = core.clone();
+            async move { arbiter.ask(&core, timing).await }
+        }));
+        let orders =
+            Orders { config: config.clone(), core: core.clone(), leadership: leadership.clone(), dialer, granted };
         Ok(Self(Arc::new(Running {
-            service: RolesService { config, standing, core, leadership, members, roster },
+            service: RolesService { config, standing, core, leadership, members, roster, reach },
             orders,
+            proofs,
             gates,
             health,
+            measures,
+            handed_over,
             leave,
             view,
             tasks: Mutex::new(tasks),
@@ -128,6 +174,24 @@ impl Roles {
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
+    /// What supervisors call, to prove that a process has exited (rule R1); to be served beside [`Self::service`].
+    pub fn exits(&self) -> ExitsServer<ExitsService> {
+        let Running { service, proofs, .. } = &*self.0;
+        let (roles, leadership) = (service.clone(), service.leadership.clone());
+        ExitsServer::new(ExitsService { roles, proofs: proofs.clone(), leadership })
+    }
+
+    /// The proofs of death that this member has been told of.
+    pub fn proofs(&self) -> watch::Receiver<Arc<Exits>> {
+        self.0.proofs.watch()
+    }
+
+    /// The Raft id of this member's store, and how often it was started.
+    pub fn life(&self) -> (u64, u64) {
+        let standing = &self.0.service.standing;
+        (standing.raft_id(), standing.run())
+    }
+
     /// The cluster as this member sees it.
     pub fn watch(&self) -> watch::Receiver<Arc<RolesView>> {
         self.0.view.clone()
@@ -138,10 +202,48 @@ impl Roles {
         self.0.service.roster.watch()
     }
 
+    /// Who was removed from the cluster and has not joined again; changes with [`Self::members`].
+    pub fn removed_members(&self) -> BTreeSet<NodeName> {
+        self.0.service.roster.removed()
+    }
+
+    /// Whose votes decide, by what this member knows.
+    pub fn voters(&self) -> BTreeSet<NodeName> {
+        let pulse = self.0.service.core.pulse().borrow().clone();
+        pulse.voters.iter().filter_map(|id| pulse.peer(*id)).map(|peer| peer.name.clone()).collect()
+    }
+
+    /// Waits until this member has been removed from the cluster, and says so in words, with the way out. It takes part in
+    /// nothing any more then.
+    pub async fn removed(&self) -> String {
+        let mut changes = self.0.service.standing.changes();
+        loop {
+            changes.mark_unchanged();
+            if self.0.service.standing.is_removed() {
+                return self.0.service.standing.obstacle();
+            }
+            wait(&mut changes).await;
+        }
+    }
+
     /// Whether newcomers may come now: a join token is out, or has ended so recently that whoever comes with it should
     /// be told why it will not do.
     pub fn expects_newcomers(&self) -> bool {
         self.0.service.core.applied().borrow().state.expects_newcomers(wall().0)
+    }
+
+    /// What has been agreed on, as far as this member has heard.
+    pub fn agreed(&self) -> Arc<State> {
+        self.0.service.core.applied().borrow().state.clone()
+    }
+
+    /// Waits until something else than `seen` is agreed on about certificates.
+    pub async fn certificates_beyond(&self, seen: &Certificates) {
+        let mut applied = self.0.service.core.applied();
+        if applied.wait_for(|applied| applied.state.certificates != *seen).await.is_err() {
+            // Nothing is agreed on any more: this member stops.
+            std::future::pending().await
+        }
     }
 
     /// What this node says of its critical services; until the first report it is `starting`. Report at each
@@ -154,9 +256,31 @@ impl Roles {
         });
     }
 
+    /// What this node says of how busy it is; goes out with the next keep-alive.
+    pub fn measure(&self, measures: Measures) {
+        self.0.measures.send_replace(measures);
+    }
+
+    /// While this node is being removed: whether another has all that it has. It is let go when it has.
+    pub fn has_handed_over(&self, all: bool) {
+        self.0.handed_over.send_if_modified(|known| std::mem::replace(known, all) != all);
+    }
+
+    /// Whether the life of this member's process that was heard last is known to have exited.
+    pub fn has_exited(&self, node: &NodeName) -> bool {
+        let RolesService { reach, core, .. } = &self.0.service;
+        let agreed = || core.applied().borrow().state.members.get(node).and_then(|member| member.incarnation);
+        reach.life(node).or_else(agreed).is_some_and(|life| self.0.proofs.known().has(node, life))
+    }
+
+    /// How long ago the last sign of life of another member came; `None` when there was none since the start.
+    pub fn heard(&self, node: &NodeName) -> Option<Duration> {
+        self.0.service.reach.since(node)
+    }
+
     /// Makes a node the publisher; its duties follow within a moment.
     pub async fn make_publisher(&self, node: &NodeName) -> Result<(), CommandError> {
-        self.order(OrderId(rand::random()), Order::MakePublisher(node.clone())).await
+        self.order(OrderId(rand::random()), Order::make_publisher(node.clone())).await
     }
 
     /// Lets a node serve again.
@@ -183,8 +307,7 @@ impl Roles {
         if self.0.service.standing.stopped() {
             return Err(CommandError::Stopping);
         }
-        let view = self.0.view.borrow().clone();
-        self.0.orders.give(id, order, &view).await
+        self.0.orders.give(id, order, self.0.view.clone()).await
     }
 
     /// The gate of a duty on this node.

@@ -1,6 +1,9 @@
 //! Everyone who may be a member: by configuration, and by what the cluster has agreed on since.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::watch;
 use twinbox_ids::NodeName;
@@ -12,20 +15,45 @@ use crate::{
     raft::{Core, Pulse},
 };
 
-/// Who may be a member, and where they are. It only grows: nobody is forgotten because Raft begins again.
+/// Who may be a member, and where they are. Nobody is forgotten because Raft begins again, only who is removed.
 pub(crate) struct Roster {
     node: NodeName,
     /// What the configuration says counts before what was agreed some time ago.
     configured: Vec<MemberAddress>,
+    gone: Mutex<Gone>,
     members: watch::Sender<Arc<Vec<MemberAddress>>>,
+}
+
+/// Who was removed counts before the configuration, which may still name them.
+#[derive(Default)]
+struct Gone {
+    /// Who was removed and has not joined again.
+    removed: BTreeSet<NodeName>,
+    /// Who was removed at some time: what the configuration says of them is old.
+    outdated: BTreeSet<NodeName>,
 }
 
 impl Roster {
     pub(crate) fn new(config: &RolesConfig) -> Self {
+        let removed: BTreeSet<_> = config.removed.iter().filter(|name| **name != config.node).cloned().collect();
+        // What was written down about a configured member was agreed after it had been removed.
+        let moved = |m: &&MemberAddress| config.member(&m.name).is_some_and(|known| known != *m);
+        let outdated = config.learned.iter().filter(moved).map(|m| m.name.clone()).chain(removed.clone()).collect();
+        let gone = Gone { removed, outdated };
         let mut members = config.members.clone();
-        config.learned.iter().for_each(|learned| learn(&config.members, &mut members, learned));
+        config.learned.iter().for_each(|learned| learn(&config.members, &gone, &mut members, learned));
+        members.retain(|member| !gone.removed.contains(&member.name));
         let (node, configured) = (config.node.clone(), config.members.clone());
-        Self { node, configured, members: watch::Sender::new(Arc::new(members)) }
+        Self { node, configured, gone: Mutex::new(gone), members: watch::Sender::new(Arc::new(members)) }
+    }
+
+    /// Who was removed and has not joined again.
+    pub(crate) fn removed(&self) -> BTreeSet<NodeName> {
+        self.gone().removed.clone()
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Gone> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Vec<MemberAddress>>> {
@@ -54,6 +82,12 @@ impl Roster {
     }
 
     fn update(&self, state: &State, pulse: &Pulse) {
+        let mut gone = self.gone();
+        gone.removed.retain(|name| state.known().all(|(member, ..)| member != name));
+        let names = state.removed.iter().map(|(_, name)| name);
+        let now: Vec<_> = names.filter(|name| **name != self.node && is_removed(state, name)).cloned().collect();
+        gone.outdated.extend(now.iter().cloned());
+        gone.removed.extend(now);
         // Raft's own list of voters is there before anything has been applied.
         let voters = pulse.peers.values().map(|peer| (&peer.name, peer.kind, peer.address.as_str()));
         let agreed: Vec<_> = voters
@@ -62,7 +96,8 @@ impl Roster {
             .collect();
         self.members.send_if_modified(|members| {
             let mut next = members.as_ref().clone();
-            agreed.iter().for_each(|member| learn(&self.configured, &mut next, member));
+            agreed.iter().for_each(|member| learn(&self.configured, &gone, &mut next, member));
+            next.retain(|member| !gone.removed.contains(&member.name));
             let changed = next != **members;
             if changed {
                 *members = Arc::new(next);
@@ -72,8 +107,15 @@ impl Roster {
     }
 }
 
-fn learn(configured: &[MemberAddress], members: &mut Vec<MemberAddress>, learned: &MemberAddress) {
-    if configured.iter().any(|member| member.name == learned.name) {
+/// Whether this name belonged to the cluster and does no more.
+pub(crate) fn is_removed(state: &State, name: &NodeName) -> bool {
+    state.removed.iter().any(|(_, removed)| removed == name) && state.known().all(|(known, ..)| known != name)
+}
+
+fn learn(configured: &[MemberAddress], gone: &Gone, members: &mut Vec<MemberAddress>, learned: &MemberAddress) {
+    let as_configured =
+        |member: &MemberAddress| member.name == learned.name && !gone.outdated.contains(&member.name);
+    if configured.iter().any(as_configured) {
         return;
     }
     match members.iter_mut().find(|member| member.name == learned.name) {

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use twinbox_ids::NodeName;
-use twinbox_roles_core::NoGrant;
+use twinbox_roles_core::{NoGrant, Order};
 use twinbox_wire::roles::{self as wire, roles_server};
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     leader::{Leadership, NotGranted},
     members::Members,
     raft::{Core, ProposeError},
+    reach::Reach,
     roster::Roster,
     standing::Standing,
 };
@@ -27,6 +29,7 @@ pub struct RolesService {
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) members: Arc<Members>,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) reach: Arc<Reach>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -44,7 +47,10 @@ impl RolesService {
     fn caller<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
         let name = self.certified(request)?;
         match self.roster.member(&name) {
-            Some(_) => Ok(name),
+            Some(_) => {
+                self.reach.heard(&name, None);
+                Ok(name)
+            }
             None => {
                 tracing::warn!(peer = %name, "refused: a certificate of this cluster, but no member that is known");
                 Err(Status::permission_denied(format!("'{name}' is not among the members that are known here")))
@@ -53,7 +59,7 @@ impl RolesService {
     }
 
     /// A request that names its sender must come from it.
-    fn caller_is<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
+    pub(crate) fn caller_is<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
         let caller = self.caller(request)?;
         if caller.as_str() == claimed {
             return Ok(());
@@ -62,10 +68,22 @@ impl RolesService {
         Err(Status::permission_denied(format!("'{caller}' may not speak for '{claimed}'")))
     }
 
+    /// As [`Self::caller_is`]; but who was removed may ask too, to be told so.
+    fn caller_was<T>(&self, request: &Request<T>, claimed: &str, raft_id: u64) -> Result<(), Status> {
+        let name = self.certified(request)?;
+        match name.as_str() == claimed && self.members.removal_of(&name, raft_id).is_some() {
+            true => Ok(()),
+            false => self.caller_is(request, claimed),
+        }
+    }
+
     /// Checks from whom, to whom and in which group a Raft call is.
     async fn raft_caller<T>(&self, request: &Request<T>, envelope: Option<&wire::Envelope>) -> Result<(), Status> {
         let caller = self.certified(request)?;
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("an envelope is missing"))?;
+        if self.core.applied().borrow().state.was_removed(envelope.from) {
+            return Err(Status::permission_denied("of a member that was removed"));
+        }
         if envelope.to != self.standing.raft_id() {
             return Err(Status::failed_precondition("this store is another than the one called"));
         }
@@ -74,6 +92,8 @@ impl RolesService {
             tracing::warn!(peer = %caller, "refused: a member uses the Raft id of another");
             return Err(Status::permission_denied("the Raft id of another member"));
         }
+        // Heard before it is answered: whoever may go on alone counts from here (rule R7).
+        self.reach.heard(&caller, None);
         match self.standing.group() {
             // Who joined while this member was away leads it, perhaps, before it has heard of that.
             Some(group) if group == envelope.group => Ok(()),
@@ -120,12 +140,12 @@ impl roles_server::Roles for RolesService {
     }
 
     async fn confirm(&self, request: Request<wire::ConfirmRequest>) -> Answer<wire::ConfirmAnswer> {
-        self.caller_is(&request, &request.get_ref().node)?;
+        self.caller_was(&request, &request.get_ref().node, request.get_ref().raft_id)?;
         Ok(Response::new(self.members.hear_age(request.get_ref()).await))
     }
 
     async fn join(&self, request: Request<wire::JoinRequest>) -> Answer<wire::JoinAnswer> {
-        self.caller_is(&request, &request.get_ref().node)?;
+        self.caller_was(&request, &request.get_ref().node, request.get_ref().raft_id)?;
         Ok(Response::new(self.members.let_in(request.get_ref()).await))
     }
 
@@ -136,7 +156,9 @@ impl roles_server::Roles for RolesService {
         let result = if message.timing != Some(convert::timing(&self.config.timing)) {
             Result_::Refused("its timing differs from the cluster's; set the same on all members".to_owned())
         } else {
-            match self.leadership.keep_alive(&convert::read_keep_alive(message)?) {
+            let (request, beside) = convert::read_keep_alive(message)?;
+            self.reach.heard(&request.node, Some(request.incarnation));
+            match self.leadership.keep_alive(&request, &beside) {
                 Ok(grant) => Result_::Granted(convert::grant(&grant)),
                 Err(NotGranted::NotLeader) => Result_::NotLeader(self.leader()),
                 Err(NotGranted::No(NoGrant::NoQuorum { .. })) => Result_::NotLeader(String::new()),
@@ -146,10 +168,29 @@ impl roles_server::Roles for RolesService {
         Ok(Response::new(wire::KeepAliveAnswer { result: Some(result) }))
     }
 
+    async fn ping(&self, request: Request<wire::PingRequest>) -> Answer<wire::PingAnswer> {
+        let message = request.get_ref();
+        // Asked all the time, also by who was removed and does not know it yet: no line in the log for each.
+        let name = self.certified(&request)?;
+        if name.as_str() != message.node || self.roster.member(&name).is_none() {
+            return Err(Status::permission_denied(format!(
+                "'{name}' is not among the members that are known here"
+            )));
+        }
+        self.reach.heard(&name, Some(convert::incarnation(&message.incarnation)?));
+        let incarnation = Bytes::copy_from_slice(&self.standing.incarnation().to_bytes());
+        Ok(Response::new(wire::PingAnswer { incarnation }))
+    }
+
     async fn operate(&self, request: Request<wire::OperateRequest>) -> Answer<wire::OperateAnswer> {
         use wire::operate_answer::Result as Result_;
         self.caller(&request)?;
         let (id, order) = convert::read_operate(request.get_ref())?;
+        if let Some(Order::Certificates(order)) = &order
+            && let Some(name) = order.speaks_for()
+        {
+            self.caller_is(&request, name.as_str())?;
+        }
         let proposed = timeout(self.config.timing.order_limit(), self.leadership.operate(id, order)).await;
         let result = match proposed {
             Ok(Ok(outcome)) => match serde_json::to_vec(&outcome) {
@@ -157,7 +198,9 @@ impl roles_server::Roles for RolesService {
                 Err(error) => Result_::Refused(error.to_string()),
             },
             Ok(Err(ProposeError::NotLeader)) => Result_::NotLeader(self.leader()),
-            Ok(Err(ProposeError::Stopped(reason))) => Result_::Refused(reason),
+            Ok(Err(error @ (ProposeError::Stopped(_) | ProposeError::Changing))) => {
+                Result_::Refused(error.to_string())
+            }
             Ok(Err(ProposeError::Unknown)) | Err(_) => Result_::Unknown(wire::Empty {}),
         };
         Ok(Response::new(wire::OperateAnswer { result: Some(result) }))

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use twinbox_clock::BootInstant;
 use twinbox_disk::{Disk, DiskError, TransactError, Transaction};
 use twinbox_ids::Incarnation;
-use twinbox_roles_core::Timing;
+use twinbox_roles_core::{SoloRecord, Timing};
 
 use crate::{RolesConfig, RolesError};
 
@@ -23,6 +23,14 @@ const RAFT_ID: &[u8] = b"member/raft-id";
 const RUN: &[u8] = b"member/run";
 const GROUP: &[u8] = b"member/group";
 const SEEN: &[u8] = b"seen/";
+/// In words, that this store's member was removed from its cluster.
+const REMOVED: &[u8] = b"member/removed";
+
+/// In words, that this store was set back: without it the next start would count one more, and pass for a later one.
+const QUARANTINE: &[u8] = b"member/set-back";
+
+/// What this node does or did alone (rule R7), as JSON.
+const SOLO: &[u8] = b"member/solo";
 
 /// How long a group's id is, in bytes.
 const GROUP_BYTES: usize = 16;
@@ -58,6 +66,7 @@ struct Inner {
     since: BootInstant,
     confirmed: bool,
     quarantine: Option<String>,
+    removed: Option<String>,
 }
 
 impl Standing {
@@ -74,6 +83,10 @@ impl Standing {
                 node: config.node.clone(),
             });
         }
+        if let Some(reason) = disk.get(REMOVED)? {
+            let reason = String::from_utf8_lossy(&reason).into_owned();
+            return Err(RolesError::Removed { dir: disk.dir().to_owned(), reason });
+        }
         let number = |value: Option<Vec<u8>>, what| match value {
             None => Ok::<_, RolesError>(None),
             Some(bytes) => Ok(Some(u64::from_be_bytes(bytes.try_into().map_err(|_| unreadable(what))?))),
@@ -82,6 +95,7 @@ impl Standing {
         let raft_id = number(disk.get(RAFT_ID)?, "Raft id")?.unwrap_or_else(|| rand::random::<u64>().max(1));
         let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0) + 1;
         let group = disk.get(GROUP)?.map(Bytes::from);
+        let quarantine = disk.get(QUARANTINE)?.map(|reason| String::from_utf8_lossy(&reason).into_owned());
         let owner = config.node.as_str().to_owned();
         let counted = disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
             t.put(OWNER, owner)?;
@@ -95,7 +109,13 @@ impl Standing {
             run,
             incarnation: config.incarnation,
             stopped: AtomicBool::new(false),
-            inner: Mutex::new(Inner { group, since: BootInstant::now(), confirmed: false, quarantine: None }),
+            inner: Mutex::new(Inner {
+                group,
+                since: BootInstant::now(),
+                confirmed: false,
+                quarantine,
+                removed: None,
+            }),
             changed: watch::Sender::new(0),
             disk,
         })
@@ -169,6 +189,25 @@ impl Standing {
         remembering.await.map_err(disk_error)
     }
 
+    /// What an earlier life, or this one, wrote down of going on alone. What cannot be read is as if it had acted in every
+    /// epoch: nobody may go on then.
+    pub(crate) fn solo(&self) -> Result<Option<SoloRecord>, RolesError> {
+        let Some(bytes) = self.disk.get(SOLO)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| RolesError::Unreadable {
+            dir: self.disk.dir().to_owned(),
+            what: "record of having gone on alone",
+            detail: error.to_string(),
+        })
+    }
+
+    /// Writes down what this node does alone, and what was agreed. Durable when it returns.
+    pub(crate) async fn keep_solo(&self, record: &SoloRecord) -> Result<(), String> {
+        let bytes = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+        let writing =
+            self.disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> { t.put(SOLO, bytes) });
+        writing.await.map_err(|error| disk_error(error).to_string())
+    }
+
     /// One other has confirmed the run number, or there is no other who could know better.
     pub(crate) fn confirm(&self) {
         let mut inner = self.inner();
@@ -178,21 +217,48 @@ impl Standing {
         }
     }
 
-    /// Another knows of a later start of this store.
-    pub(crate) fn quarantine(&self, reason: String) {
-        let mut inner = self.inner();
-        if inner.quarantine.is_none() {
-            tracing::error!(%reason, "this member takes no part in decisions");
-            inner.quarantine = Some(reason);
-            drop(inner);
-            self.note_change();
+    /// Another knows of a later start of this store. At once, and written down for the starts that follow.
+    pub(crate) async fn quarantine(&self, reason: String) {
+        if self.inner().quarantine.is_some() {
+            return;
         }
+        tracing::error!(%reason, "this member takes no part in decisions");
+        self.inner().quarantine = Some(reason.clone());
+        self.note_change();
+        if let Err(error) = self.disk.transact(move |t| t.put(QUARANTINE, reason)).await.map_err(disk_error) {
+            tracing::warn!(%error, "that this store was set back could not be written down");
+        }
+    }
+
+    /// The cluster has removed this member. Written down: this store takes part in nothing any more, and no later process
+    /// begins with it.
+    pub(crate) async fn remove(&self, reason: String) {
+        if self.is_removed() {
+            return;
+        }
+        tracing::error!(%reason, "this member has been removed");
+        let words = reason.clone();
+        if let Err(error) = self.disk.transact(move |t| t.put(REMOVED, words)).await.map_err(disk_error) {
+            tracing::warn!(%error, "that this member was removed could not be written down");
+        }
+        self.inner().removed = Some(reason);
+        self.note_change();
+    }
+
+    /// Whether the cluster has removed this member.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.inner().removed.is_some()
     }
 
     /// Whether Raft may be answered, and others asked.
     pub(crate) fn may_take_part(&self) -> bool {
         let inner = self.inner();
-        inner.confirmed && inner.quarantine.is_none() && !self.stopped.load(SeqCst)
+        #[cfg(feature = "simulation")]
+        if crate::simulation::breaks(crate::simulation::Broken::Confirmation) {
+            return !self.stopped.load(SeqCst);
+        }
+        let out = inner.quarantine.is_some() || inner.removed.is_some();
+        inner.confirmed && !out && !self.stopped.load(SeqCst)
     }
 
     /// Whether this voter may vote and stand: not before E(1+ρ) after its start (rule R4).
@@ -208,7 +274,7 @@ impl Standing {
     /// In words, what keeps this member out; empty when nothing does.
     pub(crate) fn obstacle(&self) -> String {
         let inner = self.inner();
-        match (&inner.quarantine, &inner.group, inner.confirmed) {
+        match (inner.removed.as_ref().or(inner.quarantine.as_ref()), &inner.group, inner.confirmed) {
             (Some(reason), ..) => reason.clone(),
             (None, None, _) => "it has not joined the cluster yet".to_owned(),
             (None, Some(_), false) => "no other member has confirmed yet that its store is the latest".to_owned(),

@@ -110,9 +110,16 @@ fn without_a_majority_gates_close_and_orders_are_refused_in_words() {
     cluster.kill("w");
     cluster.until("nobody acts", |c| c.holder().is_none());
     cluster.until("the loss is known", |c| !c.view(survivor.as_str()).quorum);
-    let begun = BootInstant::now();
-    let refused = cluster.order(survivor.as_str(), async |roles| roles.make_publisher(&name(other)).await);
-    assert!(begun.elapsed() < Duration::from_millis(100), "refused at once when the loss is known");
+    let order = || {
+        let begun = BootInstant::now();
+        let refused = cluster.order(survivor.as_str(), async |roles| roles.make_publisher(&name(other)).await);
+        (refused, begun.elapsed())
+    };
+    // A leader may be elected just now; after that it is said at once.
+    let (_, took) = order();
+    assert!(took <= Timing::lan().order_limit() + SLACK, "{took:?}");
+    let (refused, took) = order();
+    assert!(took < Duration::from_millis(100), "refused at once when the loss is known, not after {took:?}");
     let Err(CommandError::NoMajority { reason }) = refused else { panic!("{refused:?}") };
     assert!(reason.contains("2 of the 3 members"), "{reason}");
     // With one of them back all goes on.

@@ -1,20 +1,45 @@
-//! Kill of the publisher to the other's first act.
+//! How long nobody acts: from what happens to the publisher to the other node's first act.
 //!
 //! Method: a PBX wants message lights. A message waits, so that the first act of whoever takes the notifier over is a
-//! NOTIFY that says so. `kill -9` of the publisher's process; the time is from the signal to the first NOTIFY that the
-//! PBX receives from the other node, judged by the receiver. Then the victim is started again, and once it is in
-//! service the next publisher is killed. The Raft leader is not always the publisher, so both kinds are among them.
+//! NOTIFY that says so. The time is from the signal, or from the start of the command line, to the first NOTIFY that the
+//! PBX receives from the other node, judged by the receiver. Before the next round every member is in service again.
+//! Whether the victim led Raft as well is asked right before; each kind has a row of its own, beside its formula.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cluster, Pbx, Spec, leave_message};
+use twinbox_testkit::{Cluster, Pbx, Spec, leave_message, wait_for};
 
 use crate::report::{Report, ms, percentile};
 
-/// Kills this often.
-pub fn run(report: &mut Report, kills: usize) {
+/// What happens to the publisher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Blow {
+    /// `kill -9` of the node's process; its supervisor lives.
+    Process,
+    /// `kill -9` of process and supervisor: nobody can tell of it.
+    Host,
+    /// `cluster make-publisher` of the other node.
+    Move,
+}
+
+impl Blow {
+    const ALL: [Self; 3] = [Self::Process, Self::Host, Self::Move];
+
+    fn words(self, led: bool) -> &'static str {
+        match (self, led) {
+            (Self::Process, false) => "process killed",
+            (Self::Process, true) => "process killed that led Raft",
+            (Self::Host, false) => "host lost",
+            (Self::Host, true) => "host lost that led Raft",
+            (Self::Move, _) => "planned move",
+        }
+    }
+}
+
+/// Strikes this often in each way.
+pub fn run(report: &mut Report, rounds: usize) {
     let (mut cluster, pbx) = Cluster::start_with(
         |phones| Spec { log: "warn", ack_timeout_ms: 250, lights: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
@@ -22,22 +47,62 @@ pub fn run(report: &mut Report, kills: usize) {
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
     assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
-    let mut times = Vec::new();
-    for _ in 0..kills {
-        let (victim, other) = cluster.publisher_and_other();
-        pbx.forget();
-        let killed = BootInstant::now();
-        cluster.kill(&victim);
-        let ip = cluster.sip(&other).ip();
-        let first = twinbox_testkit::wait_for("the other's first act", Duration::from_secs(30), || {
-            pbx.lights().into_iter().find(|l| l.source.ip() == ip && l.at >= killed)
-        });
-        times.push(first.at.since(killed));
-        cluster.start_member(&victim);
-        cluster.wait_in_service();
+    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for round in 0..rounds * Blow::ALL.len() {
+        let blow = Blow::ALL[round % Blow::ALL.len()];
+        let (led, time) = strike(&mut cluster, &pbx, blow);
+        times.entry(blow.words(led)).or_default().push(time);
     }
-    let mut table = report
-        .table("publisher killed to the other's first act", &["kills", "min ms", "p50 ms", "p90 ms", "max ms"]);
-    let [min, p50, p90, max] = [0.0, 0.5, 0.9, 1.0].map(|p| json!(ms(percentile(&mut times, p))));
-    table.row(&[json!(kills), min, p50, p90, max]);
+    let bounds = cluster.cli("a").json(&["cluster", "timing"]);
+    let columns = &["what", "times", "p50 ms", "p99 ms", "max ms", "formula ms"];
+    let mut table = report.table("publisher struck to the other's first act", columns);
+    for (words, mut times) in times {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|p| json!(ms(percentile(&mut times, p))));
+        table.row(&[json!(words), json!(times.len()), p50, p99, max, formula(&bounds, words)]);
+    }
+    drop(table);
+    witness_lost(report, &mut cluster, &pbx, mailbox);
+}
+
+fn strike(cluster: &mut Cluster, pbx: &Pbx, blow: Blow) -> (bool, Duration) {
+    let (publisher, other) = cluster.publisher_and_other();
+    let led = cluster.cli(&other).status().is_some_and(|status| status["leader"] == *publisher);
+    pbx.forget();
+    let began = BootInstant::now();
+    match blow {
+        Blow::Process => drop(cluster.kill_child(&publisher)),
+        Blow::Host => cluster.kill(&publisher),
+        Blow::Move => drop(cluster.cli(&publisher).json(&["cluster", "make-publisher", &other])),
+    }
+    let ip = cluster.sip(&other).ip();
+    let first = wait_for("the other's first act", Duration::from_secs(30), || {
+        pbx.lights().into_iter().find(|l| l.source.ip() == ip && l.at >= began)
+    });
+    if blow == Blow::Host {
+        cluster.start_member(&publisher);
+    }
+    cluster.wait_in_service();
+    (led, first.at.since(began))
+}
+
+/// The formula's value, as the cluster itself states it.
+fn formula(bounds: &Value, words: &str) -> Value {
+    let rows = bounds["bounds"].as_array().into_iter().flatten();
+    let row = rows.into_iter().find(|row| row["name"] == *words);
+    row.map_or(json!("?"), |row| row["ms"].clone())
+}
+
+/// Nobody's duty depends on the witness: the epoch stays, and a message's light is told as ever.
+fn witness_lost(report: &mut Report, cluster: &mut Cluster, pbx: &Pbx, mailbox: &str) {
+    let epoch = |cluster: &Cluster| cluster.cli("a").json(&["duty", "list"])["duties"][0]["epoch"].clone();
+    let before = epoch(cluster);
+    cluster.kill("w");
+    pbx.forget();
+    let deposit = leave_message(cluster.phones(), cluster.sip("b"), mailbox, 1.2);
+    let light = pbx.sees(mailbox, 2, Duration::from_secs(30));
+    let told = light.map_or(json!("not told"), |light| json!(ms(light.at.since(deposit.at))));
+    cluster.start_member("w");
+    cluster.wait_in_service();
+    let mut table = report.table("witness lost", &["duty moved", "light told ms"]);
+    table.row(&[json!(before != epoch(cluster)), told]);
 }

@@ -14,6 +14,7 @@ mod deposits;
 mod driver;
 mod engine;
 mod failover;
+mod idle;
 mod load;
 mod machine;
 mod readable;
@@ -65,12 +66,14 @@ enum Figure {
         #[arg(long, default_value_t = 50)]
         messages: usize,
     },
-    /// Kill of the publisher to the other's first act
+    /// Publisher killed, its host lost, the role moved: to the other's first act, beside the formula
     Failover {
-        /// How many kills.
+        /// How often each.
         #[arg(long, default_value_t = 20)]
-        kills: usize,
+        rounds: usize,
     },
+    /// A cluster at rest: traffic between its members, processor time
+    Idle,
     /// All of them with their defaults
     All,
 }
@@ -84,13 +87,15 @@ fn main() -> ExitCode {
         Figure::Load { calls } => load::run(&mut report, &calls, seconds),
         Figure::Deposits { rates } => deposits::run(&mut report, &rates, seconds),
         Figure::Readable { messages } => readable::run(&mut report, messages),
-        Figure::Failover { kills } => failover::run(&mut report, kills),
+        Figure::Failover { rounds } => failover::run(&mut report, rounds),
+        Figure::Idle => idle::run(&mut report, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
             load::run(&mut report, &[0, 10, 100, 200, 400], seconds);
             deposits::run(&mut report, &[5, 10, 20, 40, 60, 80], seconds);
             readable::run(&mut report, 50);
             failover::run(&mut report, 20);
+            idle::run(&mut report, seconds);
         }
     }
     match arguments.json.map(|path| report.save(&path).map_err(|e| format!("{}: {e}", path.display()))) {

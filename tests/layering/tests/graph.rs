@@ -6,9 +6,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
+    process::Command,
 };
 
-use twinbox_layering::{Member, judge, members, string, strings, table, tables};
+use twinbox_layering::{Member, judge, members, root, string, strings, table, tables};
 
 const OURS: &str = "twinbox";
 
@@ -166,4 +167,24 @@ fn every_dependency_is_used() {
         }
     }
     judge("unused dependencies", &complaints);
+}
+
+/// Clocks, disks and networks that are simulated are for tests/turmoil alone: nobody else may be built with them, whether
+/// alone or together with all others.
+#[test]
+fn nothing_is_built_with_simulated_machines() {
+    for of in [["--package", "twinbox"].as_slice(), &["--workspace"]] {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--edges", "features,normal,build,dev"])
+            .args(of)
+            .current_dir(root())
+            .output()
+            .expect("cargo runs");
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+        assert!(tree.contains("twinbox-clock v"), "a tree without our crates:\n{tree}");
+        let simulated: Vec<String> =
+            tree.lines().filter(|l| l.contains("\"simulation\"")).map(|l| format!("{of:?}: {l}")).collect();
+        judge("only tests/turmoil, with its feature `simulated`, asks for the feature `simulation`", &simulated);
+    }
 }

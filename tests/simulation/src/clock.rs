@@ -1,30 +1,42 @@
-//! Clocks that drift.
+//! Clocks that drift, and wall clocks that are wrong.
 
 use std::time::Duration;
 
 /// Global time in microseconds.
 pub(crate) type Micros = u64;
 
+pub(crate) const MS: Micros = 1_000;
 const PPM: u128 = 1_000_000;
+/// What wall clocks show at the beginning: some day at 01:00 UTC.
+const DAY: u64 = 1_700_006_400_000;
 
-/// A member's boot clock: its own zero, its own rate.
+/// A member's clocks: the boot clock with its own zero and its own rate, and a wall clock that jumps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     offset: Micros,
     /// Local microseconds in a million global ones.
     rate: u64,
+    /// By how many milliseconds the wall clock is wrong.
+    pub(crate) wrong_ms: i64,
+    /// How long it has stood still in suspend: what a clock of the wrong kind does.
+    pub(crate) stood_still: Micros,
 }
 
 impl Clock {
     /// `drift` in parts per million, positive for a clock that is fast.
     pub(crate) fn new(offset: Micros, drift: i64) -> Self {
-        Self { offset, rate: 1_000_000_u64.saturating_add_signed(drift) }
+        Self { offset, rate: 1_000_000_u64.saturating_add_signed(drift), wrong_ms: 0, stood_still: 0 }
     }
 
-    /// What this clock shows at a moment of global time.
+    /// What the boot clock shows at a moment of global time.
     pub(crate) fn at(self, global: Micros) -> Duration {
-        let passed = u128::from(global) * u128::from(self.rate) / PPM;
+        let passed = u128::from(global.saturating_sub(self.stood_still)) * u128::from(self.rate) / PPM;
         Duration::from_micros(self.offset + u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// What the wall clock shows, in milliseconds since 1970.
+    pub(crate) fn wall_ms(self, global: Micros) -> u64 {
+        (DAY + global / MS).saturating_add_signed(self.wrong_ms)
     }
 
     /// How much global time passes while this clock counts `local`.

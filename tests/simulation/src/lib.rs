@@ -1,14 +1,21 @@
 //! Whole clusters on a virtual clock: the real planner, the real leases and the real state machine of the role
-//! manager, over an abstract Raft, a network that delays, loses, reorders and cuts, processes that die, hang
-//! and come back, and clocks that run at their worst.
+//! manager, over an abstract Raft, a network that delays, loses, doubles, reorders and cuts, one way and not transitively,
+//! processes that die, hang and come back, supervisors that tell of it late or not at all, administrators who change
+//! settings and members, pairs that go on alone, and clocks that run at their worst.
 //!
 //! Judged by effects at a fake receiver on global time (rule P3), not by what nodes believe. Everything follows
-//! from the seed: [`run`] with the seed of a failure replays it, and its trace says what happened.
+//! from the seed: [`run`] with the seed of a failure replays it, and [`replay`] says what happened.
 
+mod alone;
 mod clock;
+mod effects;
+mod faults;
+mod judge;
 mod member;
+mod messages;
 mod raft;
 mod receiver;
+mod voters;
 mod world;
 
 use std::fmt;
@@ -22,6 +29,8 @@ pub enum Mutant {
     NoNewLeaderWait,
     /// The holder counts its lease from the answer's arrival (rule R2).
     LeaseFromReceipt,
+    /// The holder's clock stands still while its machine is suspended (rule R2).
+    StandingClock,
     /// Commands do not compare what they were planned from (rule R5).
     NoCompareAndSet,
     /// A leader that has heard nobody for long goes on extending leases (rule R3).
@@ -32,19 +41,46 @@ pub enum Mutant {
     ReleaseInFlight,
     /// A leader grants before it has applied an entry of its own term (rule R4).
     NoOwnEntry,
+    /// The proof that one life of a process has exited is taken for another (rule R1).
+    AnyLife,
+    /// A new leader waits by the length of leases that is in force, not by the longest that may be out (rule R4).
+    ForgottenLength,
+    /// The bound of leases is lowered before the longer ones are out (rule R4).
+    BoundAtOnce,
+    /// A node goes on alone before every lease of the other is out (rule R7).
+    SoloTooSoon,
+    /// The leader leases duties without knowing whether somebody acts alone (rule R7).
+    SoloUnseen,
+    /// A node acts alone before it has kept that on its disk (rule R7).
+    SoloUnkept,
+    /// The leader leases a duty of a pair before the other knows of the generation (rule R7).
+    SoloUnlearned,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 15] = [
         Self::NoNewLeaderWait,
         Self::LeaseFromReceipt,
+        Self::StandingClock,
         Self::NoCompareAndSet,
         Self::NoQuorumNeeded,
         Self::NoFreeze,
         Self::ReleaseInFlight,
         Self::NoOwnEntry,
+        Self::AnyLife,
+        Self::ForgottenLength,
+        Self::BoundAtOnce,
+        Self::SoloTooSoon,
+        Self::SoloUnseen,
+        Self::SoloUnkept,
+        Self::SoloUnlearned,
     ];
+
+    /// The one of this name, as `{:?}` writes it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    }
 }
 
 /// What a run that kept all rules did; to see that runs are worth their time.
@@ -52,10 +88,24 @@ impl Mutant {
 pub struct Report {
     /// Effects that arrived.
     pub effects: u64,
-    /// Epochs in which somebody acted.
+    /// Agreed epochs in which somebody acted.
     pub epochs: u64,
+    /// Epochs of nodes that acted alone.
+    pub solo_epochs: u64,
+    /// Writes that left after a pause, and that their epoch gave away.
+    pub told: u64,
     /// Leaders elected.
     pub terms: u64,
+}
+
+impl std::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.effects += other.effects;
+        self.epochs += other.epochs;
+        self.solo_epochs += other.solo_epochs;
+        self.told += other.told;
+        self.terms += other.terms;
+    }
 }
 
 /// A run that broke a rule.
@@ -65,19 +115,22 @@ pub struct Failure {
     pub seed: u64,
     /// Which rule.
     pub violation: Violation,
-    /// What happened last.
-    pub trace: Vec<String>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: {}", self.seed, self.violation)?;
-        self.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))
+        write!(f, "seed {}: {}", self.seed, self.violation)
     }
 }
 
 /// One cluster from its founding to its end, with all that goes wrong in between.
-pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Box<Failure>> {
-    let mut world = world::World::new(seed, mutant);
-    world.play().map_err(|violation| Box::new(Failure { seed, violation, trace: world.trace() }))
+pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Failure> {
+    world::World::new(seed, mutant, false).play().map_err(|violation| Failure { seed, violation })
+}
+
+/// The same, with everything that happened, line by line.
+pub fn replay(seed: u64, mutant: Option<Mutant>) -> (Result<Report, Failure>, Vec<String>) {
+    let mut world = world::World::new(seed, mutant, true);
+    let result = world.play().map_err(|violation| Failure { seed, violation });
+    (result, world.take_trace())
 }

@@ -1,8 +1,8 @@
 //! The outside world, which sees every effect and forgets none.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use twinbox_ids::{Epoch, Incarnation};
+use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::clock::Micros;
 
@@ -35,6 +35,18 @@ pub enum Violation {
         /// What it wanted.
         what: String,
     },
+    /// What is recorded is not what happened.
+    Untrue {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Violation {
+    /// Whether the outside has seen it.
+    pub fn is_seen_outside(&self) -> bool {
+        matches!(self, Self::Overlap { .. } | Self::TwoLives { .. })
+    }
 }
 
 impl fmt::Display for Violation {
@@ -44,35 +56,83 @@ impl fmt::Display for Violation {
             Self::TwoLives { at, epoch } => write!(f, "at {at} µs a second process acts in {epoch}"),
             Self::Stuck { what } => write!(f, "long after everything was healed: {what}"),
             Self::Restless { what } => write!(f, "the planner is not content with what it planned: {what}"),
+            Self::Untrue { what } => write!(f, "what is recorded is not true: {what}"),
         }
     }
+}
+
+/// One effect.
+#[derive(Debug, Clone)]
+pub(crate) struct Effect {
+    pub(crate) epoch: Epoch,
+    pub(crate) life: Incarnation,
+    /// In an epoch that its node gave itself (rule R7).
+    pub(crate) solo: bool,
+    /// It was checked before a pause that its process could not notice, and sent after it.
+    pub(crate) paused: bool,
 }
 
 /// Who gets the effects.
 #[derive(Debug, Default)]
 pub(crate) struct Receiver {
+    /// The highest agreed epoch.
     last: Option<(Epoch, Incarnation)>,
+    /// The highest epoch that each node gave itself.
+    alone: BTreeMap<NodeName, (Epoch, Incarnation)>,
+    /// Late writes after a pause, told by their epoch and not heeded.
+    pub(crate) told: u64,
+    /// The last effect: when, and in which epoch.
+    pub(crate) latest: Option<(Micros, Epoch)>,
     pub(crate) effects: u64,
     pub(crate) epochs: u64,
+    pub(crate) solo_epochs: u64,
 }
 
 impl Receiver {
     /// An effect arrives.
-    pub(crate) fn accept(&mut self, at: Micros, epoch: &Epoch, life: Incarnation) -> Result<(), Violation> {
+    pub(crate) fn accept(&mut self, at: Micros, effect: &Effect) -> Result<(), Violation> {
+        let Effect { epoch, life, solo, paused } = effect;
         self.effects += 1;
-        match &self.last {
-            Some((begun, _)) if epoch < begun => {
-                Err(Violation::Overlap { at, late: epoch.clone(), begun: begun.clone() })
+        if let Some(begun) = self.later_than(effect) {
+            if *paused {
+                // Any receiver can tell it by its epoch.
+                self.told += 1;
+                return Ok(());
             }
-            Some((begun, other)) if epoch == begun && life != *other => {
-                Err(Violation::TwoLives { at, epoch: epoch.clone() })
+            return Err(Violation::Overlap { at, late: epoch.clone(), begun });
+        }
+        self.latest = Some((at, epoch.clone()));
+        let known = match solo {
+            true => self.alone.get(&epoch.node),
+            false => self.last.as_ref(),
+        };
+        match known {
+            Some((begun, other)) if begun == epoch && other != life => {
+                return Err(Violation::TwoLives { at, epoch: epoch.clone() });
             }
-            Some((begun, _)) if epoch == begun => Ok(()),
-            _ => {
+            Some((begun, _)) if begun == epoch => return Ok(()),
+            _ => {}
+        }
+        let begun = (epoch.clone(), *life);
+        match solo {
+            true => {
+                self.solo_epochs += 1;
+                self.alone.insert(epoch.node.clone(), begun);
+            }
+            false => {
                 self.epochs += 1;
-                self.last = Some((epoch.clone(), life));
-                Ok(())
+                self.last = Some(begun);
             }
         }
+        Ok(())
+    }
+
+    /// An epoch that has begun and should have ended this one. Two that act alone at once are what `assume` accepts.
+    fn later_than(&self, effect: &Effect) -> Option<Epoch> {
+        let agreed = self.last.iter().map(|(begun, _)| begun).filter(|begun| **begun > effect.epoch);
+        let own = self.alone.get(&effect.epoch.node).into_iter().filter(|_| effect.solo);
+        let others = self.alone.values().filter(|_| !effect.solo);
+        let alone = own.chain(others).map(|(begun, _)| begun).filter(|begun| **begun > effect.epoch);
+        agreed.chain(alone).next().cloned()
     }
 }

@@ -4,6 +4,10 @@
 //!
 //! Here is only what several of those files judge by.
 
+pub mod growing;
+
+pub mod acts;
+
 use std::time::Duration;
 
 use twinbox_testkit::{Cluster, Deposit, Found, StoredMessage, parameter};

@@ -161,10 +161,10 @@ fn the_manager_and_the_probes_are_told_the_truth() {
         health(&config, &["--ready"]).status.success().then_some(())
     });
 
-    node.signal(libc::SIGSTOP);
+    node.signal_child(libc::SIGSTOP);
     let still = health(&config, &[]);
     assert_eq!(still.status.code(), Some(1), "it stands still: {}", said(&still));
-    node.signal(libc::SIGCONT);
+    node.signal_child(libc::SIGCONT);
     wait_for("the node to be alive again", Duration::from_secs(20), || {
         health(&config, &[]).status.success().then_some(())
     });
@@ -199,4 +199,35 @@ fn a_cluster_is_formed_once() {
     assert!(again.status.success() && said(&again).contains("nothing was changed"), "{}", said(&again));
     assert_eq!(fs::read(dir.path().join("a/twinbox.toml")).expect("there"), config);
     assert_eq!(init(&[]).status.code(), Some(1), "not over what is there");
+
+    // A member whose folder is empty is made again, of the same cluster, and may not found another, not even the first.
+    let text = |member: &str| fs::read_to_string(dir.path().join(member).join("twinbox.toml")).expect("made");
+    let empty = |member: &str| {
+        fs::remove_dir_all(dir.path().join(member)).expect("removed");
+        fs::create_dir(dir.path().join(member)).expect("a folder");
+    };
+    for member in ["b", "a"] {
+        let before = text(member);
+        empty(member);
+        let made = init(&["--if-absent"]);
+        assert!(made.status.success() && said(&made).contains("is made again"), "{}", said(&made));
+        assert_eq!(text(member), before, "{member}");
+        assert!(!dir.path().join(member).join("data/may-found").exists(), "{member} founds nothing");
+        let mut check = Command::new(binary());
+        check.args(["config", "check"]).arg(dir.path().join(member).join("twinbox.toml"));
+        assert!(check.status().is_ok_and(|s| s.success()), "{member}");
+    }
+    // Nobody signs for it without the authority, and what is no empty folder is left alone.
+    empty("b");
+    fs::rename(dir.path().join("ca"), dir.path().join("elsewhere")).expect("moved");
+    fs::create_dir(dir.path().join("ca")).expect("a folder");
+    let refused = init(&["--if-absent"]);
+    let words = said(&refused);
+    assert!(!refused.status.success() && words.contains("b has no folder any more"), "{words}");
+    assert!(words.contains("put it back there"), "{words}");
+    fs::remove_dir(dir.path().join("ca")).expect("removed");
+    fs::rename(dir.path().join("elsewhere"), dir.path().join("ca")).expect("moved back");
+    fs::write(dir.path().join("b/mail"), "someone's").expect("written");
+    let refused = init(&["--if-absent"]);
+    assert!(!refused.status.success() && said(&refused).contains("is not empty"), "{}", said(&refused));
 }

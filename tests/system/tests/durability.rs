@@ -1,11 +1,11 @@
 //! What an acknowledgement stands on: strace shows the fsyncs before the `200` to BYE, on both nodes; a full disk
 //! loses nothing acknowledged and refuses the rest in words.
 
-use std::{fs, process::Command, thread::sleep, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Event, Invite, Spec, Strace, Transport, begin_to_speak, g711::Law, hang_up,
+    Call, Cluster, Endpoint, Event, Invite, Spec, Strace, Transport, begin_to_speak, g711::Law, hang_up, http_get,
     leave_message, need, wait_until,
 };
 
@@ -89,8 +89,8 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
         return;
     }
     let disk = SmallDisk::new(160);
-    let data_dir = Some(("a".to_owned(), disk.0.path().join("data")));
-    let mut cluster = Cluster::start(&Spec { reserve_mb: 32, data_dir, ..Spec::default() });
+    let data_dirs = vec![("a".to_owned(), disk.0.path().join("data"))];
+    let mut cluster = Cluster::start(&Spec { reserve_mb: 32, data_dirs, ..Spec::default() });
     let (phones, mailbox) = (cluster.phones().clone(), Cluster::USERS[0].number);
     let first = leave_message(&phones, cluster.sip("a"), mailbox, 1.5);
     assert!(first.acknowledged(), "{:?}", first.goodbye);
@@ -147,8 +147,10 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
 
     disk.empty();
     let begun = twinbox_clock::BootInstant::now();
+    let metrics = cluster.member("a").metrics();
+    let ready = || http_get(&phones, metrics, "/readyz").is_some_and(|(status, _)| status == 200);
+    wait_until("node a to take calls again", Duration::from_secs(30), ready);
     wait_until("node a to take messages again", Duration::from_secs(30), || {
-        sleep(Duration::from_millis(500));
         let again = leave_message(&phones, cluster.sip("a"), mailbox, 1.2);
         again.acknowledged() && cluster.find("a", mailbox, &again.speech, again.spoken).is_some()
     });

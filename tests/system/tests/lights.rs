@@ -4,7 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::slack;
-use twinbox_testkit::{Cluster, Lab, Pbx, Spec, leave_message, listen, need};
+use twinbox_testkit::{Cluster, Lab, Pbx, Spec, holds, leave_message, listen, need, wait_until};
 
 /// The port of the PBX; its address is the phones'.
 const PBX: u16 = 5070;
@@ -165,6 +165,20 @@ fn a_deaf_subscriber_keeps_no_other_from_the_light() {
     }
 }
 
+/// Leadership leaves the publisher, for the witness where all are equally near: makes leaders publisher until it has.
+fn led_by_the_witness(cluster: &Cluster) {
+    let leader = || cluster.cli("a").status().and_then(|status| Some(status["leader"].as_str()?.to_owned()));
+    wait_until("the witness to lead", Duration::from_secs(60), || match leader().as_deref() {
+        Some("w") => true,
+        Some(node @ ("a" | "b")) => {
+            let _ = cluster.cli(node).try_json(&["cluster", "make-publisher", node]);
+            holds(Duration::from_secs(5), || leader().filter(|now| now != node)).is_some_and(|now| now == "w")
+        }
+        _ => false,
+    });
+    cluster.wait_in_service();
+}
+
 /// The node lives and keeps its dialogs: what changed during the cut is told after it, without another change.
 #[test]
 fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
@@ -173,6 +187,7 @@ fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
     }
     let lab = Lab::new(&["a", "b", "w"]);
     let cluster = Cluster::start_in(&lab, &Spec::default());
+    led_by_the_witness(&cluster);
     let (user, (publisher, other)) = (Cluster::USERS[0], cluster.publisher_and_other());
     let pbx = Pbx::open(cluster.phones(), PBX);
     assert_eq!(pbx.subscribe(cluster.sip(&other), user.number, 600), 200);

@@ -1,10 +1,14 @@
-//! Names: a trunk that is one, found by SRV and addresses in order (RFC 3263), the records of the shared name, and the
-//! doctor who looks at all of it.
+//! Names: a trunk that is one, found by SRV and addresses in order (RFC 3263), the records of the shared name with the
+//! phones that follow them, and the doctor who looks at all of it.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, process::Command, time::Duration};
 
+use serde_json::Value;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cluster, Data, NameServer, Pbx, Spec, leave_message};
+use twinbox_testkit::{
+    Cluster, Data, Endpoint, Lab, NameServer, Pbx, Spec, binary, g711::Law, http_get, leave_message, metric, need,
+    sipp::Sipp, wait_for,
+};
 
 const PBX: u16 = 5070;
 const DNS: u16 = 5300;
@@ -45,6 +49,100 @@ fn a_trunk_by_name_is_tried_in_the_order_of_its_records() {
         assert!(new == 1 || after < Duration::from_secs(2), "the dead target is asked first again: {after:?}");
     }
     assert!(names.asked() > 0);
+}
+
+const NAME: &str = "voicemail.example.test";
+
+/// What `twinbox dns records` printed, as a zone.
+fn zone(printed: &Value) -> Vec<(String, Data)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let read = |r: &Value| {
+        let data = Data::read(&text(&r["type"]), &text(&r["data"]));
+        (text(&r["name"]).trim_end_matches('.').to_owned(), data.unwrap_or_else(|| panic!("no record: {r}")))
+    };
+    printed["records"].as_array().into_iter().flatten().map(read).collect()
+}
+
+/// `twinbox call` to the shared name; who answered.
+fn call_by_name(cluster: &Cluster, lab: &Lab, transport: &[&str]) -> (String, Duration) {
+    let uri = format!("sip:{}@{NAME}", Cluster::USERS[0].number);
+    let bind = cluster.phones().ip.to_string();
+    let mut command: Command = lab.command(&binary());
+    command.args(["--json", "call", &uri, "--bind", &bind, "--duration", "0.3"]).args(transport);
+    let begun = BootInstant::now();
+    let output = command.output().expect("the program runs");
+    let took = begun.elapsed();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let by = said["answered_by"].as_str().expect("who answered").to_owned();
+    let node = ["a", "b"].into_iter().find(|node| by == cluster.sip(node).to_string());
+    (node.unwrap_or_else(|| panic!("neither node: {by}")).to_owned(), took)
+}
+
+/// SIPp calls the shared name once, looking up its addresses by itself.
+fn sipp_by_name(cluster: &Cluster, lab: &Lab, media: &Endpoint) {
+    let (to, hold) = (Cluster::USERS[0].number, Duration::from_millis(100));
+    let sipp = Sipp::new("call-early", cluster.sip("a"), to, media.address(), hold).at(NAME, lab);
+    sipp.start(cluster.phones(), cluster.dir()).finish();
+}
+
+/// Calls that this node has answered.
+fn answered(cluster: &Cluster, node: &str) -> u64 {
+    wait_for("the metrics", Duration::from_secs(5), || {
+        let (_, page) = http_get(cluster.phones(), cluster.member(node).metrics(), "/metrics")?;
+        Some(metric(&page, "twinbox_sip_total", "\"calls_answered\"").unwrap_or(0.0) as u64)
+    })
+}
+
+/// A name server has what `dns records` printed. Our phone follows the SRV records, SIPp the addresses, each to both
+/// nodes. When one is dead our phone tries the other by itself; SIPp, which tries no second address, gets through when
+/// the administrator has put in the records of those that are left.
+#[test]
+fn the_shared_name_leads_to_both_nodes_and_to_the_one_that_is_left() {
+    if !need::all(&[need::NAMESPACES, need::SIPP]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b", "w", "ns"]);
+    let mut cluster = Cluster::start_in(&lab, &Spec::default());
+    let place = lab.place("ns");
+    lab.name_server(place.ip);
+    let server = NameServer::start(&place, 53, zone(&cluster.cli("a").json(&["dns", "records", NAME])));
+    let both: BTreeSet<String> = ["a", "b"].map(str::to_owned).into();
+
+    for transport in [&[][..], &["--tcp"]] {
+        let mut reached = BTreeSet::new();
+        // By chance, as their weights are the same: the same one twenty times is one in half a million.
+        for _ in 0..20 {
+            reached.insert(call_by_name(&cluster, &lab, transport).0);
+            if reached == both {
+                break;
+            }
+        }
+        assert_eq!(reached, both, "{transport:?}");
+    }
+    let media = Endpoint::open(cluster.phones(), Law::Mu);
+    let before = ["a", "b"].map(|node| answered(&cluster, node));
+    wait_for("SIPp to reach both nodes", Duration::from_secs(30), || {
+        sipp_by_name(&cluster, &lab, &media);
+        let now = ["a", "b"].map(|node| answered(&cluster, node));
+        (now[0] > before[0] && now[1] > before[1]).then_some(())
+    });
+
+    cluster.kill("b");
+    for transport in [&[][..], &["--tcp"]] {
+        let calls: Vec<_> = (0..4).map(|_| call_by_name(&cluster, &lab, transport)).collect();
+        assert!(calls.iter().all(|(node, _)| node == "a"), "{calls:?}");
+        let longest = calls.iter().map(|(_, took)| *took).max();
+        println!("with b dead, a call by name {transport:?} took at most {longest:?}");
+    }
+    let left = cluster.cli("a").run(&["--json", "dns", "records", NAME]);
+    let left: Value = serde_json::from_slice(&left.stdout).expect("JSON");
+    server.set(zone(&left));
+    let before = answered(&cluster, "a");
+    for _ in 0..4 {
+        sipp_by_name(&cluster, &lab, &media);
+    }
+    assert_eq!(answered(&cluster, "a"), before + 4, "{left}");
 }
 
 /// Both nodes are in the records of the shared name, and the doctor reaches them there.

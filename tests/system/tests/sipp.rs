@@ -81,7 +81,9 @@ fn leaves_on_one_node_and_hears_on_the_other(scenario: &'static str, transport: 
         let heard = call.endpoint.hears(&deposit.speech, deposit.spoken, LONG, Duration::from_secs(23));
         assert!(heard.is_some(), "the message is not played: {} samples heard", call.endpoint.heard().len());
     }
-    calls.into_iter().for_each(|call| call.sipp.finish());
+    for call in calls {
+        call.sipp.finish();
+    }
 }
 
 /// SIPp hangs up at a moment of its own, so the end is not judged here.

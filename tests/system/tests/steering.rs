@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::slack;
-use twinbox_testkit::{Cluster, Pbx, Spec, leave_message, wait_until};
+use twinbox_testkit::{
+    Call, Cluster, Endpoint, Invite, Pbx, Spec, Transport, g711::Law, leave_message, need, sipp::Sipp, wait_until,
+};
 
 #[test]
 fn make_publisher_moves_the_duties_and_the_lights_go_on() {
@@ -76,4 +78,128 @@ fn two_nodes_without_a_witness_take_messages() {
     cluster.start_member("a");
     cluster.wait_in_service();
     cluster.wait_for_messages("a", mailbox, 2, Duration::from_secs(10));
+}
+
+/// What an INVITE to a node is answered: its final status, and `Retry-After` if it has one.
+fn answer(cluster: &Cluster, node: &str) -> (u16, Option<u32>) {
+    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+    let invite = Invite::new(Cluster::USERS[0].number, "2001", endpoint.address());
+    match Call::place(cluster.phones(), cluster.sip(node), Transport::Udp, &invite) {
+        Ok(call) => {
+            call.bye();
+            (200, None)
+        }
+        Err(refused) => {
+            let after = refused.response.as_ref().and_then(|r| r.header("retry-after")?.trim().parse().ok());
+            (refused.status, after)
+        }
+    }
+}
+
+fn set(cluster: &Cluster, node: &str, pairs: &[&str]) {
+    cluster.cli(node).json(&[&["cluster", "set"], pairs].concat());
+    for member in cluster.members().iter().filter(|m| m.name != "w") {
+        wait_until("the setting is in force", Duration::from_secs(5), || {
+            let all = member.cli().json(&["cluster", "settings"]);
+            let is = |name: &str, value: &str| {
+                all["settings"].as_array().into_iter().flatten().any(|s| s["name"] == name && s["value"] == value)
+            };
+            pairs.chunks(2).all(|pair| is(pair[0], pair[1]))
+        });
+    }
+}
+
+#[test]
+fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let (active, passive) = cluster.publisher_and_other();
+    set(&cluster, &passive, &["mode", "active-passive"]);
+    wait_until("the passive one refuses", Duration::from_secs(5), || answer(&cluster, &passive).0 == 503);
+    let (status, after) = answer(&cluster, &passive);
+    assert_eq!((status, after.is_some()), (503, true), "told when to try again");
+    assert_eq!(answer(&cluster, &active).0, 200);
+    assert!(cluster.member(&passive).log().contains("a call has reached this node, which is passive"));
+    let alarms = cluster.cli(&passive).json(&["alarm", "list"]);
+    assert!(alarms.to_string().contains("passive-called"), "{alarms}");
+    // Administrators are let in all the same.
+    cluster.cli(&passive).json(&["user", "list"]);
+
+    // Its host is lost: nobody tells.
+    let begun = BootInstant::now();
+    cluster.kill(&active);
+    wait_until("the passive one answers", Duration::from_secs(20), || answer(&cluster, &passive).0 == 200);
+    println!("the passive node answers {:?} after the active one was lost", begun.elapsed());
+    assert!(leave_message(cluster.phones(), cluster.sip(&passive), Cluster::USERS[0].number, 1.2).acknowledged());
+    cluster.start_member(&active);
+    cluster.wait_in_service();
+    wait_until("the other is passive now", Duration::from_secs(10), || answer(&cluster, &active).0 == 503);
+    assert_eq!(answer(&cluster, &passive).0, 200, "the role stays where it is");
+
+    // Asked by a call, the passive one takes it and the role.
+    set(&cluster, &passive, &["force-failover-on-call", "on"]);
+    wait_until("a call is taken", Duration::from_secs(5), || answer(&cluster, &active).0 == 200);
+    wait_until("and the role with it", Duration::from_secs(5), || {
+        cluster.cli(&passive).publisher().as_deref() == Some(&active)
+    });
+    set(&cluster, &passive, &["mode", "active-active"]);
+    wait_until("both answer", Duration::from_secs(5), || {
+        answer(&cluster, &active).0 == 200 && answer(&cluster, &passive).0 == 200
+    });
+}
+
+/// Two nodes, no witness, one is lost and comes back, in both policies: every call is answered all the while.
+#[test]
+fn of_a_pair_the_survivor_refuses_no_call_and_goes_on_alone_if_it_may() {
+    if !need::all(&[need::SIPP]) {
+        return;
+    }
+    let mut cluster = Cluster::start(&Spec { witness: false, ..Spec::default() });
+    let mailbox = Cluster::USERS[0].number;
+    for policy in ["hold", "assume"] {
+        let (victim, survivor) = cluster.publisher_and_other();
+        set(&cluster, &survivor, &["on-quorum-loss", policy]);
+        let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+        let sipp = Sipp::new(
+            "call-early",
+            cluster.sip(&survivor),
+            mailbox,
+            endpoint.address(),
+            Duration::from_millis(700),
+        );
+        let sipp = sipp.times(600, 2).start(cluster.phones(), cluster.dir());
+        let duty = || cluster.cli(&survivor).json(&["duty", "list"])["duties"][0].clone();
+        let before = duty();
+        let messages = cluster.cli(&survivor).messages(mailbox).len();
+        cluster.kill(&victim);
+        let cli = cluster.cli(&survivor);
+        let duty = || cli.json(&["duty", "list"])["duties"][0].clone();
+        if policy == "hold" {
+            wait_until("it waits", Duration::from_secs(20), || duty()["state"] == "waiting");
+        } else {
+            wait_until("it goes on alone", Duration::from_secs(20), || {
+                let now = duty();
+                now["state"] == "running" && now["holder"] == *survivor && now["epoch"] != before["epoch"]
+            });
+        }
+        println!("{policy}: {}", duty()["reason"]);
+        let alone = leave_message(cluster.phones(), cluster.sip(&survivor), mailbox, 1.2);
+        assert!(alone.acknowledged(), "{:?}", alone.goodbye);
+        let refused = cli.try_json(&["cluster", "set", "missed", "6"]).expect_err("no majority");
+        assert!(refused.contains("2 of the 2 members"), "{refused}");
+        cluster.start_member(&victim);
+        cluster.wait_in_service();
+        let finished = sipp.stop();
+        println!("{policy}: {} calls, the longest set-up {:?}", finished.calls, finished.longest_setup);
+        for node in [&victim, &survivor] {
+            cluster.wait_for_messages(node, mailbox, messages + 1, Duration::from_secs(10));
+        }
+        if policy == "assume" {
+            let moves = cluster.cli(&survivor).json(&["cluster", "moves"]).to_string();
+            assert!(moves.contains("heal"), "{moves}");
+            wait_until("the split is told", Duration::from_secs(10), || {
+                let alarms = ["a", "b"].map(|node| cluster.cli(node).json(&["alarm", "list"]).to_string());
+                alarms.iter().any(|alarms| alarms.contains("\"split\"") && alarms.contains("alone for"))
+            });
+        }
+    }
 }

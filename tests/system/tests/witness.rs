@@ -11,7 +11,7 @@ use twinbox_testkit::{Cluster, Process, Spec, binary};
 fn one_witness_serves_two_clusters() {
     let mut clusters = [Cluster::start(&Spec::default()), Cluster::start(&Spec::default())];
     let home = clusters[0].dir().join("shared-witness");
-    fs::create_dir_all(&home).expect("a folder");
+    fs::create_dir_all(home.join("data")).expect("a folder");
     let mut text = format!("[witness]\nname = \"w\"\ndata_dir = {:?}\n", home.join("data"));
     for cluster in &mut clusters {
         cluster.stop("w");

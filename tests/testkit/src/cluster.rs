@@ -42,6 +42,8 @@ pub struct Member {
     pub data_dir: PathBuf,
     /// Its folder: configuration, TLS files, socket, log.
     pub home: PathBuf,
+    /// Its environment, beside what all have.
+    pub env: Vec<(&'static str, String)>,
     /// Its process, unless it was killed.
     pub process: Option<Process>,
 }
@@ -62,9 +64,10 @@ impl Member {
         Cli::new(&self.home.join("admin.sock"))
     }
 
-    /// The pid of its process.
+    /// The pid of what takes calls or votes: a node's own process, not its supervisor.
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).pid()
+        let process = self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        if self.kind() == "node" { process.child_pid() } else { process.pid() }
     }
 
     fn kind(&self) -> &'static str {
@@ -140,7 +143,7 @@ impl Cluster {
             .iter()
             .map(|(name, place)| {
                 let home = home.join(name);
-                let elsewhere = spec.data_dir.as_ref().filter(|(n, _)| n == name).map(|(_, d)| d.clone());
+                let elsewhere = spec.data_dirs.iter().find(|(n, _)| n == name).map(|(_, d)| d.clone());
                 let data_dir = elsewhere.unwrap_or_else(|| home.join("data"));
                 if data_dir != home.join("data") {
                     move_into(&home.join("data"), &data_dir);
@@ -159,7 +162,9 @@ impl Cluster {
                 };
                 let config = home.join("twinbox.toml");
                 fs::write(&config, page.text()).expect("the configuration can be written");
-                Member { name: name.clone(), place: place.clone(), config, data_dir, home, process: None }
+                let own = spec.env.iter().filter(|(whose, ..)| whose == name);
+                let env = own.map(|(_, key, value)| (*key, value.clone())).collect();
+                Member { name: name.clone(), place: place.clone(), config, data_dir, home, env, process: None }
             })
             .collect();
         let mut cluster = Self { members, phones, dir: Some(dir), _loopback: loopback };
@@ -217,6 +222,7 @@ impl Cluster {
         assert!(member.process.is_none(), "{name} runs already");
         let mut command = Command::new(binary());
         command.arg(member.kind()).arg("--config").arg(&member.config).env("RUST_BACKTRACE", "1");
+        command.envs(member.env.iter().map(|(key, value)| (key, value)));
         member.process = Some(Process::start(name, command, &member.place, &member.home.join("log")));
     }
 
@@ -227,15 +233,38 @@ impl Cluster {
         idle.iter().for_each(|name| self.start_member(name));
     }
 
-    /// `kill -9`.
+    /// `kill -9` of a node and its supervisor, or of a witness, as when its host is lost: nobody tells of it.
     pub fn kill(&mut self, name: &str) {
         self.member_mut(name).process = None;
     }
 
-    /// `kill -9` of all at once: every signal is sent before any death is waited for.
+    /// `kill -9` of a node's own process: its supervisor tells of it, and starts the next. Returns the pid it had.
+    pub fn kill_child(&self, name: &str) -> u32 {
+        let pid = self.member(name).pid();
+        // SAFETY: kill takes two numbers and touches no memory.
+        unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        pid
+    }
+
+    /// `kill -9` of a node's supervisor: the node goes on, with the pid that is returned.
+    pub fn lose_supervisor(&mut self, name: &str) -> u32 {
+        let process = self.member_mut(name).process.as_mut();
+        process.unwrap_or_else(|| panic!("{name} does not run")).lose_supervisor()
+    }
+
+    /// Starts the next supervisor of a node whose supervisor was lost.
+    pub fn replace_supervisor(&mut self, name: &str) {
+        let lost = self.member_mut(name).process.take().unwrap_or_else(|| panic!("{name} does not run"));
+        self.start_member(name);
+        if let Some(process) = &mut self.member_mut(name).process {
+            process.inherit(lost);
+        }
+    }
+
+    /// `kill -9` of all at once, supervisors too: every signal is sent before any death is waited for.
     pub fn kill_all(&mut self) {
-        for process in self.members.iter_mut().filter_map(|m| m.process.as_mut()) {
-            process.signal(libc::SIGKILL);
+        for step in [Process::hold, Process::strike] {
+            self.members.iter_mut().filter_map(|m| m.process.as_mut()).for_each(step);
         }
         self.members.iter_mut().for_each(|m| m.process = None);
     }

@@ -1,8 +1,9 @@
 //! A cluster in containers: a compose file of `deploy/`, in a project and on networks of its own.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -48,14 +49,60 @@ impl Compose {
         std::net::SocketAddr::from(([10, 214, self.block, last], 5060))
     }
 
-    /// A node's address on the cluster's network, by its last number.
-    pub fn inside(&self, last: u8) -> String {
-        format!("10.213.{}.{last}", self.block)
+    /// Takes a service's container off one of the project's networks; the other end of what it says is not told.
+    pub fn cut(&self, service: &str, network: &str) {
+        self.docker(&["network", "disconnect", &self.named(network), &self.container(service)]);
     }
 
-    /// The name of one of the project's networks.
-    pub fn network(&self, name: &str) -> String {
+    /// Puts it back at its address, of which this is the last number.
+    pub fn heal(&self, service: &str, network: &str, last: u8) {
+        let second = if network == "pbx" { 214 } else { 213 };
+        let address = format!("10.{second}.{}.{last}", self.block);
+        self.docker(&["network", "connect", "--ip", &address, &self.named(network), &self.container(service)]);
+    }
+
+    /// Throws a service's volume away, as a broken disk does, with the containers that hold it.
+    pub fn lose(&self, service: &str) {
+        self.run(&["rm", "-sfv", service, "form"]);
+        self.docker(&["volume", "rm", &self.named(service)]);
+    }
+
+    /// A network or volume of the project.
+    fn named(&self, name: &str) -> String {
         format!("{}_{name}", self.project)
+    }
+
+    /// Another image under the same name, with the same program.
+    pub fn renew_image(&self) {
+        let mut command = Command::new("docker");
+        command.args(["build", "--quiet", "--tag", &self.image, "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut build = command.spawn().expect("docker runs");
+        let text = format!("FROM {}\nLABEL renewed=yes\n", self.image);
+        let given = build.stdin.take().map(|mut stdin| stdin.write_all(text.as_bytes()));
+        assert!(given.is_some_and(|given| given.is_ok()) && build.wait().is_ok_and(|s| s.success()), "{command:?}");
+    }
+
+    /// Whether a service's container is of the newest image of that name.
+    pub fn is_renewed(&self, service: &str) -> bool {
+        let newest = self.docker(&["image", "inspect", "--format", "{{.Id}}", &self.image]);
+        self.docker(&["inspect", "--format", "{{.Image}}", &self.container(service)]) == newest
+    }
+
+    /// Tears everything down; nothing of it may be left.
+    pub fn tear_down(self) {
+        let (project, image) = (self.project.clone(), self.image.clone());
+        self.run(&["down", "--volumes", "--timeout", "3"]);
+        drop(self);
+        let label = format!("label=com.docker.compose.project={project}");
+        for what in [&["ps", "--all"][..], &["volume", "ls"], &["network", "ls"]] {
+            let mut command = Command::new("docker");
+            command.args(what).args(["--quiet", "--filter", &label]);
+            let left = succeed(command).stdout;
+            assert!(left.is_empty(), "{what:?}: {}", String::from_utf8_lossy(&left));
+        }
+        let mut command = Command::new("docker");
+        command.args(["image", "ls", "--quiet", &image]);
+        assert!(succeed(command).stdout.is_empty(), "{image} is left");
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

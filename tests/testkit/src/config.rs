@@ -14,6 +14,8 @@ pub struct Spec {
     pub log: &'static str,
     /// `ack_timeout_ms`.
     pub ack_timeout_ms: u64,
+    /// `timing`: `lan` or `wan`.
+    pub timing: &'static str,
     /// `max_calls`.
     pub max_calls: u32,
     /// `reserve_mb`.
@@ -30,8 +32,14 @@ pub struct Spec {
     pub drain_seconds: u32,
     /// Further lines of `[voicemail]`.
     pub voicemail: Vec<String>,
-    /// Put this member's data into this folder instead of the cluster's.
-    pub data_dir: Option<(String, PathBuf)>,
+    /// Put these members' data into these folders instead of the cluster's.
+    pub data_dirs: Vec<(String, PathBuf)>,
+    /// Lines of nodes' `[alarms]`, and of tables beneath it.
+    pub alarms: Vec<String>,
+    /// Further lines of `[node]`.
+    pub node: Vec<String>,
+    /// The environment of members: whose, name, value.
+    pub env: Vec<(&'static str, &'static str, String)>,
     /// Do not wait for the cluster, and add no users.
     pub raw: bool,
 }
@@ -42,6 +50,7 @@ impl Default for Spec {
             witness: true,
             log: "info",
             ack_timeout_ms: 1000,
+            timing: "lan",
             max_calls: 500,
             reserve_mb: 16,
             rtp_ports: "10000-12999",
@@ -50,7 +59,10 @@ impl Default for Spec {
             trunk: Vec::new(),
             drain_seconds: 1,
             voicemail: Vec::new(),
-            data_dir: None,
+            data_dirs: Vec::new(),
+            alarms: Vec::new(),
+            node: Vec::new(),
+            env: Vec::new(),
             raw: false,
         }
     }
@@ -82,15 +94,17 @@ impl Page<'_> {
             let socket = self.home.join("admin.sock");
             let (reserve, drain) = (self.spec.reserve_mb, self.spec.drain_seconds);
             let _ = writeln!(text, "admin_socket = {socket:?}\ndrain_seconds = {drain}\nreserve_mb = {reserve}");
+            let _ = writeln!(text, "{}", self.spec.node.join("\n"));
         }
         let _ = writeln!(
             text,
-            "\n{cluster}\nname = {:?}\nid = {:?}\ntls_dir = {:?}\nbind = \"{}\"\nack_timeout_ms = {}",
+            "\n{cluster}\nname = {:?}\nid = {:?}\ntls_dir = {:?}\nbind = \"{}\"\nack_timeout_ms = {}\ntiming = {:?}",
             self.cluster_name,
             self.cluster_id,
             self.home.join("tls"),
             self.place.port(7070),
             self.spec.ack_timeout_ms,
+            self.spec.timing,
         );
         for (name, kind, address) in self.members {
             let _ =
@@ -122,5 +136,6 @@ impl Page<'_> {
         }
         let _ = writeln!(text, "{}", self.spec.trunk.join("\n"));
         let _ = writeln!(text, "\n[voicemail]\n{}", self.spec.voicemail.join("\n"));
+        let _ = writeln!(text, "\n[alarms]\n{}", self.spec.alarms.join("\n"));
     }
 }

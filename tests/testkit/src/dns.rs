@@ -1,9 +1,9 @@
-//! A name server with a few names (RFC 1035): just enough to send a node somewhere.
+//! A name server with a few names (RFC 1035): just enough to send a node or a phone somewhere.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -21,38 +21,65 @@ pub enum Data {
     Srv(u16, u16, u16, String),
 }
 
+impl Data {
+    /// As a line of a zone file has it: `A` and `10.0.0.1`, `SRV` and `10 50 5060 a.example.com.`.
+    pub fn read(kind: &str, text: &str) -> Option<Self> {
+        match kind {
+            "A" => Some(Self::A(text.parse().ok()?)),
+            "SRV" => {
+                let mut words = text.split(' ');
+                let mut number = || words.next()?.parse().ok();
+                let (priority, weight, port) = (number()?, number()?, number()?);
+                Some(Self::Srv(priority, weight, port, words.next()?.trim_end_matches('.').to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+type Records = Vec<(String, Data)>;
+
 /// A running name server; dropping it ends it.
 pub struct NameServer {
     address: SocketAddr,
     asked: Arc<AtomicU64>,
+    records: Arc<Mutex<Records>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NameServer {
-    /// Answers for these names (without a last dot, lower case) at `place` on this port, to be kept for a second.
+    /// Answers for these names (without a last dot, lower case) at `place` on this port, to be kept for a second. Where
+    /// a name has several records of a kind, another one of them comes first each time.
     pub fn start(place: &Place, port: u16, records: Vec<(String, Data)>) -> Self {
         let socket = place.udp(port);
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout can be set");
         let address = socket.local_addr().expect("a bound socket has an address");
         let (asked, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, told) = (asked.clone(), stop.clone());
+        let records = Arc::new(Mutex::new(records));
+        let (count, told, known) = (asked.clone(), stop.clone(), records.clone());
         let thread = Some(thread::spawn(move || {
-            let mut buffer = [0_u8; 4096];
+            let (mut buffer, mut turn) = ([0_u8; 4096], 0);
             while !told.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 count.fetch_add(1, Ordering::Relaxed);
-                if let Some(reply) = answer(&buffer[..length], &records) {
+                let records = known.lock().expect("nobody panics with the records").clone();
+                if let Some(reply) = answer(&buffer[..length], &records, &mut turn) {
                     let _ = socket.send_to(&reply, from);
                 }
             }
         }));
-        Self { address, asked, stop, thread }
+        Self { address, asked, records, stop, thread }
     }
 
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has these records from now on.
+    pub fn set(&self, records: Vec<(String, Data)>) {
+        *self.records.lock().expect("nobody panics with the records") = records;
     }
 
     /// How often it was asked.
@@ -78,7 +105,7 @@ fn encode(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn answer(query: &[u8], records: &[(String, Data)]) -> Option<Vec<u8>> {
+fn answer(query: &[u8], records: &[(String, Data)], turn: &mut usize) -> Option<Vec<u8>> {
     let (mut at, mut labels) = (12, Vec::new());
     loop {
         let length = usize::from(*query.get(at)?);
@@ -91,7 +118,7 @@ fn answer(query: &[u8], records: &[(String, Data)]) -> Option<Vec<u8>> {
     }
     let (name, kind) = (labels.join("."), u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]));
     let known = records.iter().any(|(n, _)| *n == name);
-    let found: Vec<Vec<u8>> = records
+    let mut found: Vec<Vec<u8>> = records
         .iter()
         .filter(|(n, _)| *n == name)
         .filter_map(|(_, data)| match (kind, data) {
@@ -103,6 +130,11 @@ fn answer(query: &[u8], records: &[(String, Data)]) -> Option<Vec<u8>> {
             _ => None,
         })
         .collect();
+    if found.len() > 1 {
+        *turn += 1;
+        let first = *turn % found.len();
+        found.rotate_left(first);
+    }
     let mut reply = query.get(..2)?.to_vec();
     // An authoritative answer; 3: there is no such name.
     reply.extend([0x84 | (query.get(2)? & 1), if known { 0x80 } else { 0x83 }, 0, 1]);

@@ -74,6 +74,20 @@ pub fn from_wav(wav: &[u8], law: Law) -> Result<Vec<u8>, String> {
     Err("no data chunk".to_owned())
 }
 
+/// Bytes of `law` as a WAV file of linear samples.
+pub fn to_wav(bytes: &[u8], law: Law) -> Vec<u8> {
+    let length = bytes.len() as u32 * 2;
+    let mut file = Vec::from(*b"RIFF");
+    file.extend((36 + length).to_le_bytes());
+    // Linear, one channel, 8000 samples and 16,000 bytes a second, 16 bits.
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend([8000_u32, 16_000].map(u32::to_le_bytes).concat());
+    file.extend(b"\x02\0\x10\0data");
+    file.extend(length.to_le_bytes());
+    file.extend(bytes.iter().flat_map(|byte| law.decode(*byte).to_le_bytes()));
+    file
+}
+
 fn samples(format: &[u8], data: &[u8], law: Law) -> Result<Vec<u8>, String> {
     let half = |at: usize| format.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]])).unwrap_or(0);
     let rate = u32::from(half(4)) | u32::from(half(6)) << 16;
@@ -108,5 +122,7 @@ mod tests {
             }
         }
         assert_eq!(Law::Mu.exactly(1), None);
+        let loud: Vec<u8> = (0x80..0xf0).collect();
+        assert_eq!(from_wav(&to_wav(&loud, Law::Mu), Law::Mu), Ok(loud));
     }
 }

@@ -1,15 +1,20 @@
 //! A small network: a namespace for each machine, a bridge between them, cuts and heals.
 
 use std::{
+    fs,
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::Place;
+use crate::{
+    Place,
+    switch::{Link, Switch},
+};
 
 static LABS: AtomicU32 = AtomicU32::new(0);
+const PHONES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
 
 /// A bridge in a namespace of its own with one machine after the other on it: `10.77.0.1`, `10.77.0.2` …; the
 /// phones stand at the bridge itself, `10.77.0.254`. Two labs never see each other. Dropping it removes it.
@@ -17,6 +22,7 @@ static LABS: AtomicU32 = AtomicU32::new(0);
 pub struct Lab {
     prefix: String,
     machines: Vec<String>,
+    switch: Option<Switch>,
 }
 
 fn run(arguments: &[&str]) {
@@ -28,24 +34,70 @@ fn run(arguments: &[&str]) {
 impl Lab {
     /// A network of these machines.
     pub fn new(machines: &[&str]) -> Self {
-        let prefix = format!("tb{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { prefix, machines: machines.iter().map(ToString::to_string).collect() };
+        let lab = Self::named_spaces(machines);
         let hub = lab.namespace("hub");
-        run(&["netns", "add", &hub]);
-        run(&["-n", &hub, "link", "set", "lo", "up"]);
         run(&["-n", &hub, "link", "add", "br0", "type", "bridge"]);
-        run(&["-n", &hub, "addr", "add", "10.77.0.254/24", "dev", "br0"]);
+        run(&["-n", &hub, "addr", "add", &format!("{PHONES}/24"), "dev", "br0"]);
         run(&["-n", &hub, "link", "set", "br0", "up"]);
         for (n, machine) in machines.iter().enumerate() {
             let (namespace, port) = (lab.namespace(machine), format!("p{n}"));
-            run(&["netns", "add", &namespace]);
             run(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace]);
             run(&["-n", &hub, "link", "set", &port, "master", "br0", "up"]);
-            run(&["-n", &namespace, "link", "set", "lo", "up"]);
-            run(&["-n", &namespace, "addr", "add", &format!("{}/24", lab.ip(machine)), "dev", "eth0"]);
-            run(&["-n", &namespace, "link", "set", "eth0", "up"]);
+            lab.bring_up(machine, lab.ip(machine));
         }
         lab
+    }
+
+    /// A network of these machines whose links have delay and loss ([`Lab::set_link`]): frames pass through a switch in
+    /// this process. `seed` decides which are lost.
+    pub fn switched(machines: &[&str], seed: u64) -> Self {
+        let mut lab = Self::named_spaces(machines);
+        let names: Vec<&str> = machines.iter().copied().chain(["hub"]).collect();
+        let places: Vec<Place> = names.iter().map(|name| lab.named(name, lab.ip(name))).collect();
+        lab.switch = Some(Switch::start(&places, seed));
+        names.iter().for_each(|name| lab.bring_up(name, lab.ip(name)));
+        lab
+    }
+
+    fn named_spaces(machines: &[&str]) -> Self {
+        let prefix = format!("tb{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { prefix, machines: machines.iter().map(ToString::to_string).collect(), switch: None };
+        for machine in machines.iter().copied().chain(["hub"]) {
+            run(&["netns", "add", &lab.namespace(machine)]);
+            run(&["-n", &lab.namespace(machine), "link", "set", "lo", "up"]);
+        }
+        lab
+    }
+
+    fn bring_up(&self, machine: &str, ip: Ipv4Addr) {
+        let namespace = self.namespace(machine);
+        run(&["-n", &namespace, "addr", "add", &format!("{ip}/24"), "dev", "eth0"]);
+        run(&["-n", &namespace, "link", "set", "eth0", "up"]);
+    }
+
+    /// From now on both directions between these two are like this. Only for a lab with a switch; `"hub"` is where the
+    /// phones are.
+    pub fn set_link(&self, one: &str, other: &str, link: Link) {
+        let (one, other) = (self.port(one), self.port(other));
+        self.switch().set(one, other, link);
+        self.switch().set(other, one, link);
+    }
+
+    /// Bytes of Ethernet frames that went between these two, both ways together. Only for a lab with a switch.
+    pub fn bytes_between(&self, one: &str, other: &str) -> u64 {
+        let (one, other) = (self.port(one), self.port(other));
+        self.switch().bytes(one, other) + self.switch().bytes(other, one)
+    }
+
+    fn switch(&self) -> &Switch {
+        self.switch.as_ref().expect("the lab was made with a switch")
+    }
+
+    fn port(&self, machine: &str) -> usize {
+        match machine {
+            "hub" => self.machines.len(),
+            _ => usize::from(self.ip(machine).octets()[3]) - 1,
+        }
     }
 
     fn namespace(&self, machine: &str) -> String {
@@ -53,6 +105,9 @@ impl Lab {
     }
 
     fn ip(&self, machine: &str) -> Ipv4Addr {
+        if machine == "hub" {
+            return PHONES;
+        }
         let n = self.machines.iter().position(|m| m == machine);
         let n = n.unwrap_or_else(|| panic!("the lab has no machine {machine}"));
         Ipv4Addr::new(10, 77, 0, n as u8 + 1)
@@ -65,11 +120,30 @@ impl Lab {
 
     /// Where the phones are: at the bridge, in reach of every machine.
     pub fn phones(&self) -> Place {
-        self.named("hub", Ipv4Addr::new(10, 77, 0, 254))
+        self.named("hub", PHONES)
     }
 
     fn named(&self, machine: &str, ip: Ipv4Addr) -> Place {
         Place { ip, namespace: Some(PathBuf::from("/run/netns").join(self.namespace(machine))) }
+    }
+
+    /// Programs started by [`Lab::command`] look names up at this address from now on.
+    pub fn name_server(&self, at: Ipv4Addr) {
+        let folder = self.resolver();
+        fs::create_dir_all(&folder).expect("a namespace can have files of its own");
+        fs::write(folder.join("resolv.conf"), format!("nameserver {at}\n")).expect("they can be written");
+    }
+
+    /// Where `ip netns exec` finds what stands for files of `/etc`.
+    fn resolver(&self) -> PathBuf {
+        Path::new("/etc/netns").join(self.namespace("hub"))
+    }
+
+    /// A program where the phones are.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace("hub")]).arg(program);
+        command
     }
 
     /// What `from` sends no longer reaches `to` (one way, silently: nothing is refused).
@@ -91,6 +165,11 @@ impl Lab {
         self.iptables(machine, &rule);
     }
 
+    /// What comes to `machine` for this UDP port is lost, from itself too.
+    pub fn deafen(&self, machine: &str, port: u16) {
+        self.iptables(machine, &["-I", "INPUT", "-p", "udp", "--dport", &port.to_string(), "-j", "DROP"]);
+    }
+
     /// Everybody hears everybody again.
     pub fn heal(&self) {
         for machine in &self.machines {
@@ -108,6 +187,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.resolver());
         for machine in self.machines.iter().map(String::as_str).chain(["hub"]) {
             let _ = Command::new("ip").args(["netns", "del", &self.namespace(machine)]).output();
         }

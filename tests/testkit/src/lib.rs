@@ -10,6 +10,7 @@
 //! * [`need`]: what a test needs from the machine; a test that lacks it says so (rule P7).
 
 mod admin;
+mod baresip;
 mod call;
 mod cluster;
 mod compose;
@@ -27,12 +28,15 @@ mod pbx;
 mod place;
 mod probe;
 mod process;
+mod receivers;
 pub mod sipp;
 mod speech;
 mod strace;
+mod switch;
 mod wait;
 
 pub use admin::{Cli, StoredMessage};
+pub use baresip::Baresip;
 pub use call::{Call, Goodbye, Invite, Refused, Transport, media_of, sdp};
 pub use cluster::{Cluster, Member, User};
 pub use compose::Compose;
@@ -48,8 +52,10 @@ pub use pbx::{Light, Pbx};
 pub use place::{Loopback, Place};
 pub use probe::{http_get, metric, resident_bytes};
 pub use process::{Process, binary};
+pub use receivers::{Snmptrapd, SyslogReceiver, WebReceiver};
 pub use speech::{Found, Speech};
 pub use strace::{Event, Strace};
+pub use switch::Link;
 pub use wait::{holds, wait_for, wait_until};
 
 /// A count or duration that `tests/run --long` raises (rule P6): the environment variable `name`, else `small`.

@@ -8,6 +8,7 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// Whether all of `needs` are there. Use: `if !need::all(&[need::SIPP]) { return; }`
@@ -42,11 +43,18 @@ pub const KAMAILIO: Need = Need {
     name: "kamailio (apt-get install kamailio, root)",
     there: || found("kamailio") && succeeds("unshare", &["--pid", "--fork", "--kill-child", "true"]),
 };
+/// baresip, from Debian's `baresip-core`.
+pub const BARESIP: Need = Need { name: "baresip (apt-get install baresip-core)", there: || found("baresip") };
+/// faketime, which gives a program another time of day.
+pub const FAKETIME: Need = Need { name: "faketime (apt-get install faketime)", there: || found("faketime") };
 /// strace, with the right to attach.
 pub const STRACE: Need = Need { name: "strace (apt-get install strace)", there: || found("strace") };
 /// Network namespaces and iptables in them.
 pub const NAMESPACES: Need =
     Need { name: "network namespaces (root, iproute2, iptables)", there: || found("iptables") && namespaces() };
+/// TAP devices, for a switch with delay and loss.
+pub const TAP: Need =
+    Need { name: "TAP devices (root, /dev/net/tun)", there: || Path::new("/dev/net/tun").exists() };
 /// The right to mount a small file system.
 pub const MOUNT: Need = Need { name: "mount (root)", there: mounts };
 
@@ -63,6 +71,11 @@ pub const KUBERNETES_VALIDATE: Need = Need {
     name: "kubernetes-validate (pip install kubernetes-validate)",
     there: || succeeds("kubernetes-validate", &["--help"]),
 };
+/// snmptrapd, a receiver of SNMP traps.
+pub const SNMPTRAPD: Need = Need { name: "snmptrapd (apt-get install snmptrapd)", there: || found("snmptrapd") };
+/// snmptranslate, which reads MIBs.
+pub const SNMPTRANSLATE: Need =
+    Need { name: "snmptranslate (apt-get install snmp)", there: || found("snmptranslate") };
 /// systemd's own judge of unit files.
 pub const SYSTEMD_ANALYZE: Need =
     Need { name: "systemd-analyze (apt-get install systemd)", there: || found("systemd-analyze") };
@@ -79,7 +92,8 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
 }
 
 fn namespaces() -> bool {
-    let name = format!("tbneed{}", std::process::id());
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("tbneed{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let made = succeeds("ip", &["netns", "add", &name]);
     let filtered = made && succeeds("ip", &["netns", "exec", &name, "iptables", "-w", "-L", "INPUT", "-n"]);
     if made {

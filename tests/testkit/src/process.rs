@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Place, holds};
+use crate::{Place, holds, wait_for};
 
 /// The program under test: `TWINBOX_BIN`, else the newest `twinbox` beside the running test's own binary.
 pub fn binary() -> PathBuf {
@@ -22,14 +22,18 @@ pub fn binary() -> PathBuf {
     })
 }
 
-/// A running child. Its output goes to a log file; dropping it kills it; so does the death of the thread that
-/// started it.
+/// A running child. Its output goes to a log file; dropping it kills it and what it has started itself (a supervisor's
+/// node); the death of the thread that started it tells it to stop.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     log: PathBuf,
     child: Child,
     ended: Option<ExitStatus>,
+    /// What it had started itself when it was struck.
+    struck: Vec<u32>,
+    /// A node that goes on without the supervisor that started it.
+    left: Option<u32>,
 }
 
 impl Process {
@@ -52,7 +56,7 @@ impl Process {
         let prepare = move || {
             enter.as_ref().map_or(Ok(()), |e| e.enter())?;
             // SAFETY: prctl with PR_SET_PDEATHSIG takes a signal number and touches no memory.
-            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             }
@@ -60,7 +64,7 @@ impl Process {
         // SAFETY: between fork and exec the closure makes two system calls, setns and prctl, and allocates nothing.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().unwrap_or_else(|e| panic!("{name} ({command:?}) does not start: {e}"));
-        Self { name: name.to_owned(), log: log.to_owned(), child, ended: None }
+        Self { name: name.to_owned(), log: log.to_owned(), child, ended: None, struck: Vec::new(), left: None }
     }
 
     /// Its process id.
@@ -80,8 +84,30 @@ impl Process {
 
     /// Whether it has ended and nobody has asked yet how.
     pub fn is_dead(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+        is_dead(self.pid())
+    }
+
+    /// The process that it has started itself: of a supervisor, the node. Waits for one.
+    pub fn child_pid(&self) -> u32 {
+        wait_for(&format!("a process of {}", self.name), Duration::from_secs(20), || children(self.pid()).pop())
+    }
+
+    /// `kill -9` of a supervisor alone. Its node goes on, is still this one's to kill, and has the pid that is returned.
+    pub fn lose_supervisor(&mut self) -> u32 {
+        let node = self.child_pid();
+        self.signal(libc::SIGKILL);
+        self.ended = self.child.wait().ok();
+        *self.left.insert(node)
+    }
+
+    /// Takes over what another left behind: this is the next supervisor.
+    pub fn inherit(&mut self, mut other: Process) {
+        self.left = other.left.take();
+    }
+
+    /// Sends a signal to the process that it has started itself.
+    pub fn signal_child(&self, signal: i32) {
+        send(self.child_pid(), signal);
     }
 
     /// How it ended, if it has.
@@ -94,18 +120,43 @@ impl Process {
 
     /// Sends a signal, such as `libc::SIGTERM`.
     pub fn signal(&mut self, signal: i32) {
+        // Not yet waited for, so the pid is still our own child's.
         if self.runs() {
-            // SAFETY: kill takes two numbers; the pid is our own child, not yet waited for.
-            unsafe { libc::kill(self.pid() as i32, signal) };
+            send(self.pid(), signal);
         }
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Holds it, so that it starts nothing more, and looks for what it has started. [`Process::kill`] follows.
+    pub fn hold(&mut self) {
+        self.signal(libc::SIGSTOP);
+        let held = || state(self.pid()).is_none_or(|state| matches!(state, 'T' | 't' | 'Z' | 'X'));
+        holds(Duration::from_secs(5), || held().then_some(()));
+        self.struck = children(self.pid());
+    }
+
+    /// `kill -9` of it and of what it has started, all that goes with its host; waits until they are gone.
     pub fn kill(&mut self) {
-        self.signal(libc::SIGKILL);
+        self.strike();
         if self.ended.is_none() {
             self.ended = self.child.wait().ok();
         }
+        let gone = || self.struck.iter().all(|pid| is_dead(*pid));
+        holds(Duration::from_secs(10), || gone().then_some(()));
+        // Their numbers may be others' from now on.
+        self.struck.clear();
+        if let Some(left) = self.left.take().filter(|left| is_node(*left)) {
+            send(left, libc::SIGKILL);
+            holds(Duration::from_secs(10), || is_dead(left).then_some(()));
+        }
+    }
+
+    /// As [`Process::kill`], but does not wait.
+    pub fn strike(&mut self) {
+        if self.runs() && self.struck.is_empty() {
+            self.hold();
+        }
+        self.signal(libc::SIGKILL);
+        self.struck.iter().for_each(|pid| send(*pid, libc::SIGKILL));
     }
 
     /// SIGTERM, and waits for its end.
@@ -137,6 +188,39 @@ impl Process {
         let shown = all[all.len().saturating_sub(lines)..].join("\n");
         format!("--- {} (pid {}, {}), last {lines} lines ---\n{shown}\n", self.name, self.pid(), self.log.display())
     }
+}
+
+fn send(pid: u32, signal: i32) {
+    // SAFETY: kill takes two numbers and touches no memory.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+/// Whether that is a node's own process, and not another that has the number by now.
+fn is_node(pid: u32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == b"--child")
+}
+
+/// The letter that says what a process does; none of one that is gone.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+fn is_dead(pid: u32) -> bool {
+    state(pid).is_none_or(|state| state == 'Z')
+}
+
+/// The processes that `parent` has started and that have not been waited for.
+fn children(parent: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of_parent = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+        fields.next().is_some_and(|state| state != "Z") && fields.next() == Some(parent.to_string().as_str())
+    };
+    pids.filter(of_parent).collect()
 }
 
 impl Drop for Process {

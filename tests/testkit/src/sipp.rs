@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Place, Process, Transport};
+use crate::{Lab, Place, Process, Transport};
 
 /// A run of SIPp.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Sipp<'a> {
     pub transport: Transport,
     /// The node.
     pub node: SocketAddr,
+    /// A name to call instead, and the lab whose name server knows it.
+    pub name: Option<(&'a str, &'a Lab)>,
     /// The called number.
     pub to: &'a str,
     /// The calling number.
@@ -37,12 +39,19 @@ pub struct Sipp<'a> {
 impl<'a> Sipp<'a> {
     /// One call.
     pub fn new(scenario: &'a str, node: SocketAddr, to: &'a str, media: SocketAddr, hold: Duration) -> Self {
-        Self { scenario, transport: Transport::Udp, node, to, from: "2001", media, hold, calls: 1, rate: 1 }
+        let (transport, name) = (Transport::Udp, None);
+        Self { scenario, transport, node, name, to, from: "2001", media, hold, calls: 1, rate: 1 }
     }
 
     /// Over this transport.
     pub fn over(mut self, transport: Transport) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// To whatever address this name has, looked up by SIPp itself where the phones of this lab are.
+    pub fn at(mut self, name: &'a str, lab: &'a Lab) -> Self {
+        self.name = Some((name, lab));
         self
     }
 
@@ -66,8 +75,20 @@ impl<'a> Sipp<'a> {
         let name = format!("sipp-{}-{}", self.scenario, self.media.port());
         let errors = folder.join(format!("{name}.errors"));
         let messages = folder.join(format!("{name}.messages"));
-        let mut command = Command::new("sipp");
-        command.arg(self.node.to_string()).arg("-sf").arg(scenario).args(["-s", self.to]);
+        let (mut command, here) = match self.name {
+            // The lab's own command enters the place.
+            Some((name, lab)) => {
+                let mut command = lab.command(Path::new("sipp"));
+                command.arg(name);
+                (command, Place::here(place.ip))
+            }
+            None => {
+                let mut command = Command::new("sipp");
+                command.arg(self.node.to_string());
+                (command, place.clone())
+            }
+        };
+        command.arg("-sf").arg(scenario).args(["-s", self.to]);
         command.args(["-t", if self.transport == Transport::Udp { "u1" } else { "t1" }]);
         if self.transport == Transport::Tcp {
             // A port that no other SIPp has or had: one left behind by a closed connection cannot go there again.
@@ -88,9 +109,12 @@ impl<'a> Sipp<'a> {
         command.args(["-timeout", &format!("{}s", limit.as_secs()), "-timeout_error", "-nostdin"]);
         command.arg("-trace_err").arg("-error_file").arg(&errors);
         command.arg("-trace_msg").arg("-message_file").arg(&messages);
+        command.args(["-trace_rtt", "-rtt_freq", "1"]);
         command.env("TERM", "dumb").current_dir(folder);
         let log = folder.join(format!("{name}.log"));
-        Running { process: Process::start(&name, command, place, &log), limit, errors, messages }
+        let process = Process::start(&name, command, &here, &log);
+        let setups = folder.join(format!("{}_{}_rtt.csv", self.scenario, process.pid()));
+        Running { process, limit, errors, messages, setups }
     }
 }
 
@@ -105,14 +129,44 @@ pub struct Running {
     limit: Duration,
     errors: PathBuf,
     messages: PathBuf,
+    setups: PathBuf,
+}
+
+/// What came of a run in which every call went as the scenario says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// How many that were.
+    pub calls: u32,
+    /// INVITE to 200, at most.
+    pub longest_setup: Duration,
 }
 
 impl Running {
+    /// No new calls from now on; those in progress go on. As [`Running::finish`] then.
+    pub fn stop(mut self) -> Finished {
+        assert!(self.process.runs(), "SIPp has ended before it was told to\n{}", self.process.tail(60));
+        self.process.signal(libc::SIGUSR1);
+        self.finish()
+    }
+
     /// Waits for its end; the test fails unless all calls went as the scenario says.
-    pub fn finish(mut self) {
+    pub fn finish(mut self) -> Finished {
         let status = self.process.wait(self.limit + Duration::from_secs(10));
         let good = status.is_some_and(|s| s.success());
         let read = |p: &Path| fs::read_to_string(p).unwrap_or_default();
         assert!(good, "SIPp ended with {status:?}\n{}\n{}", read(&self.errors), read(&self.messages));
+        let log = self.process.log();
+        let count = |what: &str| {
+            let line = log.lines().rev().find(|line| line.trim_start().starts_with(what));
+            line.and_then(|line| line.rsplit('|').next()?.trim().parse().ok())
+        };
+        let (well, badly) = (count("Successful call"), count("Failed call"));
+        let counted = (well, badly);
+        assert!(badly == Some(0), "SIPp counted {counted:?} calls\n{}", self.process.tail(60));
+        // After a heading: when, how many milliseconds, of which timer.
+        let setups = read(&self.setups);
+        let times = setups.lines().filter_map(|line| line.split(';').nth(1)?.parse::<f64>().ok());
+        let longest = times.fold(0.0, f64::max);
+        Finished { calls: well.unwrap_or(0), longest_setup: Duration::from_secs_f64(longest / 1000.0) }
     }
 }

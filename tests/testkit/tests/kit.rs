@@ -2,8 +2,9 @@
 
 use std::{process::Command, thread::sleep, time::Duration};
 
+use twinbox_clock::BootInstant;
 use twinbox_testkit::{
-    Call, Crowd, Invite, Lab, Loopback, Pbx, Place, Process, Strace, Transport, http_get, media_of, need,
+    Call, Crowd, Invite, Lab, Link, Loopback, Pbx, Place, Process, Strace, Transport, http_get, media_of, need,
     wait_until,
 };
 
@@ -94,6 +95,34 @@ fn a_lab_is_cut_both_ways_one_way_and_healed() {
     let other = Lab::new(&["a", "b"]);
     let stranger = other.phones().udp(0);
     assert!(!heard(&stranger, &of_a));
+}
+
+#[test]
+fn a_switch_delays_loses_and_counts() {
+    if !need::all(&[need::NAMESPACES, need::TAP]) {
+        return;
+    }
+    let lab = Lab::switched(&["a", "b"], 7);
+    let (of_a, of_b) = (lab.place("a").udp(5000), lab.place("b").udp(5000));
+    of_b.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let address = of_b.local_addr().expect("bound");
+    let trip = || {
+        let sent = BootInstant::now();
+        of_a.send_to(b"x", address).expect("it can be sent");
+        of_b.recv(&mut [0; 8]).ok().map(|_| sent.elapsed())
+    };
+    wait_until("the switch to forward", Duration::from_secs(10), || trip().is_some());
+    let before = lab.bytes_between("a", "b");
+    lab.set_link("a", "b", Link { delay: Duration::from_millis(75), ..Link::default() });
+    let took = trip().expect("it arrives");
+    assert!((75..400).contains(&took.as_millis()), "{took:?}");
+    assert!(lab.bytes_between("a", "b") > before);
+    lab.set_link("a", "b", Link { loss_per_mille: 500, ..Link::default() });
+    of_b.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+    let arrived = (0..100).filter(|_| trip().is_some()).count();
+    assert!((20..80).contains(&arrived), "{arrived} of 100 arrived");
+    lab.set_link("a", "b", Link { loss_per_mille: 1_000, ..Link::default() });
+    assert!((0..10).all(|_| trip().is_none()));
 }
 
 #[test]

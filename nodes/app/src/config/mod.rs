@@ -2,6 +2,7 @@
 //!
 //! Loading starts nothing and reports every mistake at once, each with file, key and remedy.
 
+mod alarms;
 mod calls;
 mod node;
 mod reader;
@@ -15,9 +16,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use alarms::AlarmsConfig;
 pub use node::{NodeConfig, VoicemailConfig};
-pub use reader::nearest;
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
+pub use twinbox_mailbox::nearest;
 pub use witness::WitnessConfig;
 
 use reader::{Mistake, Mistakes, Section};
@@ -33,6 +35,11 @@ impl ConfigError {
     /// How many mistakes there are.
     pub fn count(&self) -> usize {
         self.mistakes.len()
+    }
+
+    /// The mistakes: the key, empty for the file as a whole, and what is wrong with it.
+    pub fn mistakes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.mistakes.iter().map(|mistake| (mistake.key.as_str(), mistake.what.as_str()))
     }
 }
 

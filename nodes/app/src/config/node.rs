@@ -14,7 +14,7 @@ use twinbox_mailbox::pin::HashCost;
 use twinbox_prompts::Prompts;
 
 use super::{
-    ConfigError, checked,
+    AlarmsConfig, ConfigError, checked,
     reader::Section,
     shared::{ClusterConfig, LogConfig},
 };
@@ -35,8 +35,12 @@ pub struct NodeConfig {
     pub seal_secret: PathBuf,
     /// Space kept free on the data disk, in bytes.
     pub reserve_bytes: u64,
+    /// How often the node calls itself to see that it answers; `None`: never.
+    pub self_test: Option<Duration>,
     /// The cluster.
     pub cluster: ClusterConfig,
+    /// Where the node's supervisor answers other members.
+    pub supervisor: SocketAddr,
     /// SIP, trunks and the conversation's settings.
     pub calls: CallsConfig,
     /// RTP.
@@ -47,6 +51,8 @@ pub struct NodeConfig {
     pub prompts: Arc<Prompts>,
     /// Where `/metrics`, `/livez` and `/readyz` are, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// Who is told of alarms, beside the log and `/metrics`.
+    pub alarms: AlarmsConfig,
     /// Logging.
     pub log: LogConfig,
 }
@@ -93,9 +99,13 @@ impl NodeConfig {
             let drain = Duration::from_secs(own.number("drain_seconds", 0..=3_600, 30) as u64);
             let reserve_bytes = own.number("reserve_mb", 1..=1_048_576, 256) as u64 * 1024 * 1024;
             let seal_secret = own.path("seal_secret");
+            let self_test = Duration::from_secs(own.number("self_test_seconds", 0..=86_400, 30) as u64);
             own.finish();
 
-            let cluster = ClusterConfig::read(root.section("cluster"), name.as_ref());
+            let mut section = root.section("cluster");
+            let supervisor = section.parse("supervisor", "an address and port, such as \"0.0.0.0:7071\"");
+            let cluster = ClusterConfig::read(section, name.as_ref());
+            let supervisor = cluster.as_ref().and_then(|cluster| read_supervisor(root, cluster.bind, supervisor));
             let rtp = RtpConfig::read(root.section("rtp"));
             let (voicemail, menus) = read_voicemail(root.section("voicemail"));
             let calls = super::calls::read(root, &menus, rtp.as_ref());
@@ -111,6 +121,7 @@ impl NodeConfig {
             let mut section = root.section("metrics");
             let metrics = section.parse("bind", "an address and port, such as \"127.0.0.1:9090\"");
             section.finish();
+            let alarms = AlarmsConfig::read(root.section("alarms"), name.as_ref());
             let log = LogConfig::read(root.section("log"));
             Some(Self {
                 name: name?,
@@ -119,12 +130,15 @@ impl NodeConfig {
                 admin_socket,
                 drain,
                 reserve_bytes,
+                self_test: Some(self_test).filter(|every| !every.is_zero()),
                 cluster: cluster?,
+                supervisor: supervisor?,
                 calls: calls?,
                 rtp: rtp?,
                 voicemail,
                 prompts: prompts?,
                 metrics,
+                alarms,
                 log,
             })
         })
@@ -165,6 +179,19 @@ impl RtpConfig {
 
 pub(super) fn read_admin_socket(own: &mut Section) -> PathBuf {
     own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into())
+}
+
+/// Beside the listener for members, on the next port, unless the file says otherwise.
+fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) -> Option<SocketAddr> {
+    let beside = || bind.port().checked_add(1).map(|port| SocketAddr::new(bind.ip(), port));
+    match set.or_else(beside) {
+        None => root.wrong("cluster.supervisor", "is missing: no port comes after that of cluster.bind; write one"),
+        Some(address) if address.port() == bind.port() => {
+            root.wrong("cluster.supervisor", format!("'{address}' has the port of cluster.bind: give it another"));
+        }
+        Some(address) => return Some(address),
+    }
+    None
 }
 
 /// What the `[voicemail]` section says of menus and recordings; times in milliseconds.

@@ -42,9 +42,13 @@ fn the_commented_examples_load() {
 #[test]
 fn the_example_has_every_key() {
     let text = example("node.example.toml");
-    for source in
-        [include_str!("node.rs"), include_str!("calls.rs"), include_str!("shared.rs"), include_str!("witness.rs")]
-    {
+    for source in [
+        include_str!("node.rs"),
+        include_str!("calls.rs"),
+        include_str!("shared.rs"),
+        include_str!("witness.rs"),
+        include_str!("alarms.rs"),
+    ] {
         for call in [
             "text(\"",
             "path(\"",

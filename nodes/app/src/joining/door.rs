@@ -87,32 +87,39 @@ impl Host {
         if let Some(taken) = self.configured(&name, &ask.address) {
             return Err(refused(taken.to_string()));
         }
-        // Signing comes first: a token is not consumed for a newcomer whom this node cannot help.
-        let signed = self.signer.authority().and_then(|authority| {
-            let kind = peering::certificate_kind(kind);
-            let certificate = authority.certify(&ask.public_key, &name, kind, Validity::of_member())?;
-            Ok((certificate, authority.key_pem()))
-        });
-        let (certificate, authority_key) = signed.map_err(|error| Refused {
-            reason: format!("{} cannot sign certificates: {error}", self.signer.node()),
-            ask_another: true,
-        })?;
+        let sign = || {
+            let signed = self.signer.authority().and_then(|authority| {
+                let kind = peering::certificate_kind(kind);
+                let certificate = authority.certify(&ask.public_key, &name, kind, Validity::of_member())?;
+                Ok((certificate, authority.key_pem()))
+            });
+            signed.map_err(|error| Refused {
+                reason: format!("{} cannot sign certificates: {error}", self.signer.node()),
+                ask_another: true,
+            })
+        };
+        // A token is not consumed for a newcomer whom this node cannot help.
+        sign()?;
         let order = Order::Redeem {
             token: JoinToken::hash_of(secret),
             name: name.clone(),
             kind,
             address: ask.address.clone(),
             key: *blake3::hash(&ask.public_key).as_bytes(),
-            at_ms: 0,
+            speaks: Default::default(),
+            facts: Default::default(),
         };
         self.roles.order(OrderId(rand::random()), order).await.map_err(|error| Refused {
             ask_another: !matches!(error, CommandError::Refused(_)),
             reason: error.to_string(),
         })?;
-        let newcomer = MemberAddress { name, kind, address: ask.address.clone() };
+        // What counts is signed after the cluster knows of the newcomer: if the authority is being replaced, it is
+        // waited for from then on, whichever of the two signs here now.
+        let (certificate, authority_key) = sign()?;
+        let newcomer = MemberAddress { name: name.clone(), kind, address: ask.address.clone() };
         Ok(Welcome {
             cluster_name: self.cluster.name.clone(),
-            authority: self.signer.authority_pem(),
+            authority: self.signer.authorities_pem(),
             certificate,
             authority_key: if kind == MemberKind::Node { authority_key } else { String::new() },
             members: self.everyone_with(newcomer),

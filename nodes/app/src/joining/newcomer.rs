@@ -262,6 +262,7 @@ fn finish(
     }
     fs::create_dir_all(&formed.data_dir).map_err(io_error(&formed.data_dir))?;
     if formed.kind == MemberKind::Node {
+        // The key is of the authority that signed; where two are taken, the other's comes when the node runs.
         let authority = CertificateAuthority::from_pem(&formed.tls_dir, welcome.authority, &welcome.authority_key)?;
         Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(&authority)?;
     }

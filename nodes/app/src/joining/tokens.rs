@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use tracing::info;
 use twinbox_clock::wall;
-use twinbox_ids::Timestamp;
+use twinbox_ids::{NodeName, ParseIdError, Timestamp};
 use twinbox_pki::JoinToken;
 use twinbox_roles::{MemberKind, Order, OrderId};
 use twinbox_wire::join::{
@@ -34,8 +34,12 @@ impl Tokens {
 #[tonic::async_trait]
 impl Service for Tokens {
     async fn make(&self, request: Request<TokenRequest>) -> Result<Response<Token>, Status> {
-        let TokenRequest { witness, valid_ms } = request.into_inner();
+        let TokenRequest { witness, valid_ms, replaces } = request.into_inner();
         let kind = if witness { MemberKind::Witness } else { MemberKind::Node };
+        let replaces: Option<NodeName> = match replaces.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(|e: ParseIdError| Status::invalid_argument(e.to_string()))?),
+        };
         let Host { cluster, roles, signer } = &*self.0;
         let failed = |error: twinbox_pki::PkiError| Status::failed_precondition(error.to_string());
         // Whoever comes with the token is to be helped.
@@ -48,7 +52,7 @@ impl Service for Tokens {
         let kind_of_certificate = peering::certificate_kind(kind);
         let token = JoinToken::new(cluster.id, &signer.authority_pem(), kind_of_certificate, expires, doors);
         let token = token.map_err(failed)?;
-        let order = Order::Invite { token: token.hash(), kind, valid_ms, at_ms: 0 };
+        let order = Order::Invite { token: token.hash(), kind, valid_ms, replaces, facts: Default::default() };
         let made = roles.order(OrderId(rand::random()), order).await;
         made.map_err(|error| Status::failed_precondition(error.to_string()))?;
         info!(%kind, valid_ms, "an administrator made a join token");

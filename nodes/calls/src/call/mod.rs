@@ -5,6 +5,7 @@ mod answer;
 mod inside;
 mod perform;
 mod questions;
+pub(crate) mod self_test;
 mod take;
 mod transfer;
 
@@ -76,13 +77,7 @@ pub(crate) async fn run(
 ) {
     let id = CallId::random();
     let span = tracing::info_span!("call", node = %door.deps.node, call = %id);
-    let mut traces = Traces {
-        door: door.clone(),
-        invite: invite.id.clone(),
-        merge: crate::door::merge_key(&invite.request),
-        dialog: None,
-        place,
-    };
+    let mut traces = Traces::new(&door, &invite, Some(place));
     async {
         if let Some(mut call) = answer::begin(&door, id, invite, sender, inputs, &mut traces.dialog).await {
             call.converse().await;
@@ -102,7 +97,14 @@ struct Traces {
     merge: MergeKey,
     dialog: Option<DialogKey>,
     #[expect(dead_code, reason = "given back when it is dropped")]
-    place: Place,
+    place: Option<Place>,
+}
+
+impl Traces {
+    fn new(door: &Arc<Door>, invite: &Arrival, place: Option<Place>) -> Self {
+        let merge = crate::door::merge_key(&invite.request);
+        Self { door: door.clone(), invite: invite.id.clone(), merge, dialog: None, place }
+    }
 }
 
 impl Drop for Traces {
@@ -384,11 +386,12 @@ impl Call {
         } else if !self.over {
             let bye = self.dialog.request(Method::Bye);
             let sending = self.send(bye);
-            self.door.farewells.spawn(async move {
+            // A door that is shut is held open by nothing: its sockets may be wanted at once.
+            self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(async move {
                 if let Err(error) = sending.await {
                     tracing::info!(%error, "our BYE was not answered");
                 }
-            });
+            }));
         }
         if let Some(question) = self.question.take() {
             self.door.tasks.spawn(tokio::time::timeout(FILING_AT_MOST, question));

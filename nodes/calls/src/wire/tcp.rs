@@ -228,12 +228,15 @@ async fn listen(mut stream: OwnedReadHalf, peer: &Arc<TcpPeer>, door: &Arc<Door>
                     peer.send(Bytes::from_static(b"\r\n"));
                 }
                 Frame::Message(data) => {
-                    door.framed(peer, &data);
-                    if once {
+                    let itself = door.framed(peer, &data);
+                    if once && !itself {
                         return;
                     }
                 }
-                Frame::Lost(data) => return door.framed(peer, &data),
+                Frame::Lost(data) => {
+                    door.framed(peer, &data);
+                    return;
+                }
             }
         }
         tokio::task::yield_now().await;

@@ -6,6 +6,21 @@ use clap::{Args, Subcommand, ValueEnum};
 
 /// `user import`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+  number,name,pin,timezone,language,operator,cos
+  1001,Ada Lovelace,284617,Europe/London,en,0,sales
+
+Fields are separated by , ; or tabs: a table that a spreadsheet saved is taken as
+it is. An empty field says nothing; - as operator or cos says none. Users that are
+there are changed where the table differs; who has a PIN keeps it. All mistakes
+are reported with their lines, and then nothing is changed. Giving the same table
+again changes nothing.
+
+First PINs that must be changed are hashed at a lower cost, so that thousands take
+seconds; with --keep-pins each takes what voicemail.pin_hash_kib and
+voicemail.pin_hash_passes say.
+
+Exit codes: 0 done, 1 failed, 2 mistakes in the table, 3 no node reachable.")]
 pub struct UserImportArgs {
     /// The table, in UTF-8. Its first line names the columns: number, and any of name, pin, timezone, language,
     /// operator, cos.

@@ -20,13 +20,31 @@ pub enum DnsCommand {
 
 /// `doctor`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What it looks at:
+  configuration  mistakes of the file
+  disk           the data folder: there, this member's, writable, its reserve
+  certificates   this member's, in force for 30 days
+  limits, rtp    open files and RTP ports: enough for sip.max_calls
+  ports          free while the node does not run; those of other members reached
+  clock          against every member's
+  cluster        a majority, members in service
+  dns            names resolve; with --name, the shared name leads to every node
+  addresses      those that nodes advertise answer SIP OPTIONS from here
+  trunks         each proxy answers OPTIONS
+It works for a node that does not run, and for a witness.
+
+Exit codes: 0 nothing is wrong, 1 there are findings, 2 wrong use.")]
 pub struct DoctorArgs {
-    /// This node's configuration file.
+    /// This member's configuration file.
     #[arg(long, value_name = "FILE", env = "TWINBOX_CONFIG", default_value = "/etc/twinbox/twinbox.toml")]
     pub config: PathBuf,
     /// How long whoever is asked may take to answer.
     #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = super::seconds)]
     pub timeout: Duration,
+    /// The shared name by which phones and the PBX find all nodes: it must lead to each of them.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// `completion`

@@ -44,6 +44,7 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
     let ms = |d: Duration| d.as_secs_f64() * 1_000.0;
     if json {
         output::json(&serde_json::json!({
+            "answered_by": call.peer().to_string(),
             "answer_ms": ms(call.answer_time()),
             "talked_ms": ms(began.elapsed()),
             "bye_status": hung_up.map(|(status, _)| status),
@@ -58,7 +59,8 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
         }))?;
         return kept(hung_up);
     }
-    println!("answered in {:.1} ms, talked {:.1} s", ms(call.answer_time()), began.elapsed().as_secs_f64());
+    let (answer, talked) = (ms(call.answer_time()), began.elapsed().as_secs_f64());
+    println!("answered by {} in {answer:.1} ms, talked {talked:.1} s", call.peer());
     println!(
         "sent {} packets, received {} (lost {}, {loss:.1} %), jitter {:.1} ms",
         stats.sent, stats.received, stats.lost, stats.jitter_ms

@@ -27,6 +27,9 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
         ClusterCommand::Init(args) => form(args),
         ClusterCommand::Token(args) => super::join::token(socket, json, args).await,
         ClusterCommand::Join(args) => super::join::join(json, args).await,
+        ClusterCommand::Ca(command) => super::ca::run(socket, json, command).await,
+        ClusterCommand::OperatorCert(args) => super::operator::make(socket, json, args).await,
+        ClusterCommand::OperatorRevoke { name } => super::operator::revoke(socket, json, name).await,
         ClusterCommand::Place(args) => {
             let placed = twinbox_app::place(&args.from, &args.member, &args.to).map_err(CliError::failed)?;
             let done = if placed { "has its folder" } else { "has its folder already: nothing was changed" };
@@ -34,10 +37,7 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
             Ok(())
         }
         ClusterCommand::Status(args) => status(socket, json, args).await,
-        ClusterCommand::MakePublisher(NodeArg { node }) => {
-            client::connect(socket).await?.make_publisher(NodeRequest { node: node.to_string() }).await?;
-            done(json, format!("{node} is the publisher"))
-        }
+        ClusterCommand::Steer(command) => super::steering::run(socket, json, command).await,
         ClusterCommand::Activate(NodeArg { node }) => {
             client::connect(socket).await?.activate(NodeRequest { node: node.to_string() }).await?;
             done(json, format!("{node} is activated"))
@@ -49,7 +49,7 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
     }
 }
 
-fn done(json: bool, text: String) -> Result<(), CliError> {
+pub(super) fn done(json: bool, text: String) -> Result<(), CliError> {
     if json {
         return output::json(&serde_json::json!({ "done": text }));
     }
@@ -69,6 +69,16 @@ fn form(args: InitArgs) -> Result<(), CliError> {
         Reach { advertise: args.sip_advertise.into_iter().map(|a| (a.name, a.ip)).collect(), pbx: args.pbx };
     let spec = InitSpec { cluster_name: args.name, members, reach };
     let before = if args.if_absent { init::formed_before(&args.dir, &spec) } else { Vec::new() };
+    if !before.is_empty() && before.len() < spec.members.len() {
+        let made = init::form_again(&args.dir, &spec).map_err(CliError::failed)?;
+        if let Some(Owner { user, group }) = args.owner {
+            init::give_to(&made, user, group).map_err(CliError::failed)?;
+        }
+        for member in &made.members {
+            println!("{} is made again, empty: {}", member.name, member.config.display());
+        }
+        return Ok(());
+    }
     if !before.is_empty() {
         let names: Vec<&str> = before.iter().map(NodeName::as_str).collect();
         println!("{} has the cluster of {} already: nothing was changed", args.dir.display(), names.join(", "));
@@ -127,7 +137,7 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
     }
 }
 
-async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
+pub(super) async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
     Ok(client::connect(socket).await?.cluster_status(ClusterStatusRequest {}).await?.into_inner())
 }
 
@@ -143,7 +153,13 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     let mut text = String::new();
     let or_none = |name: &str| if name.is_empty() { "none".to_owned() } else { name.to_owned() };
     let quorum = if reply.quorum { "a majority is in reach" } else { "NO MAJORITY: duties wait, calls go on" };
-    let _ = writeln!(text, "cluster {}: publisher {}, {quorum}", reply.cluster, or_none(&reply.publisher));
+    let level = reply.feature_level;
+    let _ = writeln!(
+        text,
+        "cluster {}: publisher {}, {quorum}, feature level {level}",
+        reply.cluster,
+        or_none(&reply.publisher)
+    );
     let table = output::table(
         &["NODE", "ROLE", "STATUS", "DUTIES", "VERSION", "CALLS", "LAG", "ADDRESS"],
         reply.members.iter().map(row),
@@ -151,6 +167,9 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     let _ = writeln!(text, "{table}");
     if !reply.reason.is_empty() {
         let _ = writeln!(text, "{}: {}", reply.answered_by, reply.reason);
+    }
+    for note in &reply.notes {
+        let _ = writeln!(text, "{note}");
     }
     for member in reply.members.iter().filter(|m| !m.reason.is_empty()) {
         let _ = writeln!(text, "{}: {}", member.name, member.reason);

@@ -1,36 +1,24 @@
 //! `twinbox doctor`: looks for what is commonly wrong, and says the remedy.
+//!
+//! Here is what it looks at; `judge` says what that means. Whether the node runs or not, the same is looked at by the
+//! same means: its ports are tried only while it does not have them itself.
 
+mod judge;
+mod look;
 mod probe;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use serde::Serialize;
-use twinbox_app::config::{Config, NodeConfig};
-use twinbox_clock::wall;
-use twinbox_dns::{Resolver, Transport, Wanted};
-use twinbox_ids::Timestamp;
-use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest};
+use twinbox_app::{
+    config::{ClusterConfig, Config, ConfigError, NodeConfig, WitnessConfig},
+    folder::Owner,
+};
+use twinbox_dns::Transport;
+use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply};
 
+use self::judge::Finding;
 use crate::{args::DoctorArgs, client, error::CliError, output};
-
-/// Certificates renew themselves long before; who sees this one has a renewal that does not work.
-const EXPIRY: i64 = 30 * 86_400_000;
-/// Clocks further apart than this, in milliseconds, make stamps wrong.
-const DRIFT_MS: i64 = 1_000;
-
-/// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Where it was found: `clock`, `disk` …
-    pub area: &'static str,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub remedy: String,
-}
 
 /// All that was looked at.
 #[derive(Debug, Default, Serialize)]
@@ -40,35 +28,35 @@ struct Report {
 }
 
 impl Report {
+    /// Notes that something was looked at, and what is wrong with it.
+    fn add(&mut self, area: &'static str, findings: impl IntoIterator<Item = Finding>) {
+        self.look(area);
+        for finding in findings {
+            self.look(finding.area);
+            self.findings.push(finding);
+        }
+    }
+
     fn look(&mut self, area: &'static str) {
         if !self.checked.contains(&area) {
             self.checked.push(area);
         }
-    }
-
-    fn found(&mut self, area: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.look(area);
-        self.findings.push(Finding { area, what: what.into(), remedy: remedy.into() });
     }
 }
 
 /// Looks, reports, and fails when there is a finding.
 pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
     let mut report = Report::default();
-    report.look("configuration");
     match Config::load(&args.config) {
-        Ok(Config::Node(config)) => examine(&config, args.timeout, &mut report).await,
-        Ok(Config::Witness(_)) => {
-            return Err(CliError::Usage(format!(
-                "{} is a witness's: it has no calls, no data and nothing to examine",
-                args.config.display()
-            )));
+        Ok(Config::Node(config)) => {
+            report.look("configuration");
+            node(&config, &args, &mut report).await;
         }
-        Err(error) => report.found(
-            "configuration",
-            error.to_string(),
-            format!("correct it; 'twinbox config check {}' says more", args.config.display()),
-        ),
+        Ok(Config::Witness(config)) => {
+            report.look("configuration");
+            witness(&config, args.timeout, &mut report).await;
+        }
+        Err(error) => mistakes(&args.config, &error, &mut report).await,
     }
     let Report { checked, findings } = &report;
     if json {
@@ -86,118 +74,106 @@ pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
     }
 }
 
-async fn examine(config: &NodeConfig, timeout: Duration, report: &mut Report) {
-    disk(config, report);
-    certificates(config, report);
-    open_files(config, report);
-    let status = match client::connect(&config.admin_socket).await {
-        Ok(mut client) => {
-            client.cluster_status(ClusterStatusRequest {}).await.ok().map(tonic::Response::into_inner)
-        }
-        Err(_) => None,
-    };
+/// The file cannot be used: its mistakes, and what a node that still runs by an earlier one says.
+async fn mistakes(file: &Path, error: &ConfigError, report: &mut Report) {
+    let found = error.mistakes().map(|(key, words)| judge::mistake(file, key, words));
+    report.add("configuration", found);
+    if let Ok(Some(socket)) = Config::admin_socket(file)
+        && let Some(status) = ask(&socket).await
+    {
+        members(&status, report);
+    }
+}
+
+async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
+    let cluster = &config.cluster;
+    let owner = Owner { member: config.name.clone(), cluster: Some(cluster.id) };
+    disk("node.data_dir", &config.data_dir, &owner, config.reserve_bytes, report);
+    certificates(cluster, report);
+    report.add("limits", judge::open_files(look::most_open_files(), config.calls.max_calls as u64));
+    // That it is enough for sip.max_calls is a matter of the file, which has no mistake.
+    report.look("rtp");
+    let status = ask(&config.admin_socket).await;
     match &status {
-        Some(status) => {
-            members(status, report);
-            clocks(status, report);
-            advertised(config, status, timeout, report).await;
-        }
+        Some(status) => members(status, report),
         None => {
-            report.found(
-                "node",
-                format!("no node answers at {}", config.admin_socket.display()),
-                "start it (systemctl start twinbox, or 'twinbox node --config FILE') and look at its log",
-            );
-            ports(config, report).await;
+            report.add("node", [not_running(&config.admin_socket)]);
+            ports(&own_ports(config), report);
         }
     }
-    trunks(config, timeout, report).await;
-}
-
-fn disk(config: &NodeConfig, report: &mut Report) {
-    report.look("disk");
-    let dir = &config.data_dir;
-    match rustix::fs::statvfs(dir) {
-        Err(error) => report.found(
-            "disk",
-            format!("the data folder {} cannot be looked at: {error}", dir.display()),
-            "make it, and let the node's user write there",
-        ),
-        Ok(space) => {
-            let free = space.f_bavail.saturating_mul(space.f_frsize);
-            if free < config.reserve_bytes.saturating_mul(2) {
-                let mb = |bytes: u64| bytes / 1024 / 1024;
-                let refused = if free < config.reserve_bytes { ": new messages are refused" } else { "" };
-                report.found(
-                    "disk",
-                    format!("{} MB are free, {} are kept in reserve{refused}", mb(free), mb(config.reserve_bytes)),
-                    "make room on the data disk, or give it a larger one",
-                );
-            }
+    let others = others(cluster, &config.name, status.as_ref());
+    let mut nodes = ask_others(cluster, &others, args.timeout, report).await;
+    if let Some(own) = status.as_ref().and_then(|s| s.members.iter().find(|m| m.name == config.name.as_str())) {
+        nodes.push(own.clone());
+    }
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    advertised(config, &nodes, args.timeout, report).await;
+    trunks(config, args.timeout, report).await;
+    if let Some(name) = &args.name {
+        if status.is_none() {
+            // It cannot say itself what it advertises.
+            let sip = config.calls.listeners.iter().map(|l| l.outside()).collect();
+            nodes.push(described(config.name.as_str(), &own_address(cluster, &config.name), sip));
         }
+        shared_name(config, name, &nodes, report).await;
     }
 }
 
-fn certificates(config: &NodeConfig, report: &mut Report) {
-    report.look("certificates");
-    let dir = &config.cluster.tls_dir;
-    let identity = match twinbox_pki::NodeIdentity::load(dir) {
-        Ok(identity) => identity,
-        Err(error) => {
-            let remedy = "copy the folder that 'twinbox cluster init' or 'join' made, readable for the node's user";
-            return report.found("certificates", format!("{}: {error}", dir.display()), remedy);
-        }
+async fn witness(config: &WitnessConfig, timeout: Duration, report: &mut Report) {
+    let owner = Owner { member: config.name.clone(), cluster: None };
+    disk("witness.data_dir", &config.data_dir, &owner, 0, report);
+    if let Err(why) = twinbox_app::ask_witness(config, timeout).await {
+        let what = format!("the witness does not answer: {why}");
+        let remedy =
+            "start it (systemctl start twinbox-witness, or 'twinbox witness --config FILE') and look at its log";
+        report.add("node", [Finding::new("node", what, remedy)]);
+        let binds: Vec<_> =
+            config.clusters.iter().map(|cluster| ("[[cluster]] bind", Transport::Tcp, cluster.bind)).collect();
+        ports(&binds, report);
+    }
+    for cluster in &config.clusters {
+        certificates(cluster, report);
+        ask_others(cluster, &others(cluster, &config.name, None), timeout, report).await;
+    }
+}
+
+async fn ask(socket: &Path) -> Option<ClusterStatusReply> {
+    let mut client = client::connect(socket).await.ok()?;
+    client.cluster_status(ClusterStatusRequest {}).await.ok().map(tonic::Response::into_inner)
+}
+
+fn not_running(socket: &Path) -> Finding {
+    Finding::new(
+        "node",
+        format!("no node answers at {}", socket.display()),
+        "start it (systemctl start twinbox, or 'twinbox node --config FILE') and look at its log",
+    )
+}
+
+fn disk(key: &str, dir: &Path, owner: &Owner, reserve: u64, report: &mut Report) {
+    report.add("disk", judge::disk(key, dir, &look::disk(dir, owner, reserve)));
+}
+
+fn certificates(cluster: &ClusterConfig, report: &mut Report) {
+    let millis = |time: twinbox_ids::Timestamp| i64::try_from(time.0).unwrap_or(i64::MAX);
+    let tls = &cluster.tls;
+    let seen = judge::Validity {
+        begins: millis(tls.begins()),
+        ends: millis(tls.expires()),
+        authority_ends: millis(tls.authority_expires()),
     };
-    let now = wall();
-    for (what, ends, remedy) in [
-        (
-            "this node's certificate",
-            identity.expires(),
-            "it renews itself while the node runs and a member with the authority answers: start it, look at its log",
-        ),
-        ("the cluster's authority", identity.authority_expires(), "make a new authority before then"),
-    ] {
-        let left = millis(ends).saturating_sub(millis(now));
-        if left <= 0 {
-            report.found("certificates", format!("{what} has expired"), remedy);
-        } else if left < EXPIRY {
-            report.found("certificates", format!("{what} expires in {} days", left / 86_400_000), remedy);
-        }
-    }
-    if identity.begins() > now {
-        report.found(
-            "certificates",
-            "this node's certificate is not valid yet".to_owned(),
-            "set this machine's clock (chrony, systemd-timesyncd)",
-        );
-    }
+    report.add("certificates", judge::certificates(seen, look::now()));
 }
 
-fn millis(time: Timestamp) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
-}
-
-fn open_files(config: &NodeConfig, report: &mut Report) {
-    report.look("limits");
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let needed = 1_024 + 2 * config.calls.max_calls as u64;
-    if let Some(most) = limit.maximum.filter(|most| *most < needed) {
-        report.found(
-            "limits",
-            format!("{most} open files are allowed, sip.max_calls = {} needs {needed}", config.calls.max_calls),
-            "raise LimitNOFILE of the unit (or ulimit -n), or lower sip.max_calls",
-        );
-    }
-}
-
+/// What a running node says of the members.
 fn members(status: &ClusterStatusReply, report: &mut Report) {
-    report.look("cluster");
+    let mut findings = Vec::new();
     if !status.quorum {
-        report.found(
+        findings.push(Finding::new(
             "cluster",
             format!("no majority is in reach: {}", status.reason),
             "bring the other members back; calls go on meanwhile, duties wait",
-        );
+        ));
     }
     for member in status.members.iter().filter(|m| m.status != "in-service") {
         let remedy = match member.status.as_str() {
@@ -205,96 +181,134 @@ fn members(status: &ClusterStatusReply, report: &mut Report) {
             _ => "look at its machine, the network between the members (port 7070 tcp) and its log".to_owned(),
         };
         let reason = if member.reason.is_empty() { String::new() } else { format!(": {}", member.reason) };
-        report.found("cluster", format!("{} is {}{reason}", member.name, member.status), remedy);
+        findings.push(Finding::new("cluster", format!("{} is {}{reason}", member.name, member.status), remedy));
     }
+    report.add("cluster", findings);
 }
 
-fn clocks(status: &ClusterStatusReply, report: &mut Report) {
-    report.look("clock");
-    let now = millis(wall());
-    for member in &status.members {
-        let Some(theirs) = member.info.as_ref().map(|i| i.now_ms).filter(|now| *now > 0) else { continue };
-        let apart = i64::try_from(theirs).unwrap_or(i64::MAX).saturating_sub(now);
-        if apart.abs() > DRIFT_MS {
-            let way = if apart > 0 { "ahead of" } else { "behind" };
-            report.found(
-                "clock",
-                format!("{}'s clock is {:.1} s {way} this machine's", member.name, apart.abs() as f64 / 1000.0),
-                "let both follow the same time servers (chrony, systemd-timesyncd)",
-            );
+/// The ports that the node would bind, with their keys.
+fn own_ports(config: &NodeConfig) -> Vec<(&'static str, Transport, SocketAddr)> {
+    let sip = config.calls.listeners.iter().map(|l| ("[[sip.listener]] bind", l.transport, l.bind));
+    let peers = [("cluster.bind", Transport::Tcp, config.cluster.bind)];
+    let metrics = config.metrics.map(|bind| ("metrics.bind", Transport::Tcp, bind));
+    sip.chain(peers).chain(metrics).collect()
+}
+
+fn ports(wanted: &[(&'static str, Transport, SocketAddr)], report: &mut Report) {
+    let tried = wanted.iter().filter_map(|(key, transport, bind)| {
+        let error = look::bind(*transport, *bind).err()?;
+        Some(judge::port(key, transport.label(), *bind, &error))
+    });
+    report.add("ports", tried);
+}
+
+/// Everyone else who is known here: by the file, by what was learned, by what a running node says.
+fn others(
+    cluster: &ClusterConfig,
+    own: &twinbox_ids::NodeName,
+    status: Option<&ClusterStatusReply>,
+) -> Vec<(twinbox_ids::NodeName, String)> {
+    let mut known: Vec<_> = twinbox_app::known_members(cluster).into_iter().map(|m| (m.name, m.address)).collect();
+    for member in status.iter().flat_map(|status| &status.members) {
+        if let Ok(name) = member.name.parse()
+            && known.iter().all(|(known, _)| *known != name)
+        {
+            known.push((name, member.address.clone()));
         }
     }
+    known.retain(|(name, _)| name != own);
+    known
+}
+
+fn own_address(cluster: &ClusterConfig, own: &twinbox_ids::NodeName) -> String {
+    cluster.members.iter().find(|m| m.name == *own).map(|m| m.address.clone()).unwrap_or_default()
+}
+
+/// Asks every other member over mutual TLS; what those that are nodes advertise is the answer.
+async fn ask_others(
+    cluster: &ClusterConfig,
+    others: &[(twinbox_ids::NodeName, String)],
+    timeout: Duration,
+    report: &mut Report,
+) -> Vec<Member> {
+    for area in ["clock", "ports", "dns"] {
+        report.look(area);
+    }
+    let mut nodes = Vec::new();
+    for (name, address) in others {
+        let (answer, info) = look::member(cluster, name, address, timeout).await;
+        report.add("clock", judge::member(name.as_str(), address, &answer));
+        if let Some(info) = info.filter(|info| !info.sip.is_empty()) {
+            nodes.push(described(name.as_str(), address, info.sip));
+        }
+    }
+    nodes
+}
+
+fn described(name: &str, address: &str, sip: Vec<String>) -> Member {
+    let info = Some(NodeInfoReply { sip, ..Default::default() });
+    Member { name: name.to_owned(), address: address.to_owned(), info, ..Default::default() }
+}
+
+fn endpoints(member: &Member) -> Vec<twinbox_dns::Endpoint> {
+    let said = member.info.as_ref().map_or(&[][..], |info| info.sip.as_slice());
+    said.iter().filter_map(|text| super::dns::endpoint(member, text)).collect()
 }
 
 /// What the nodes advertise must be reached, from here too.
-async fn advertised(config: &NodeConfig, status: &ClusterStatusReply, timeout: Duration, report: &mut Report) {
+async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, report: &mut Report) {
     report.look("addresses");
-    for member in status.members.iter().filter(|m| m.kind == "node") {
-        let said = member.info.as_ref().map_or(&[][..], |i| i.sip.as_slice());
-        for endpoint in said.iter().filter_map(|text| super::dns::endpoint(member, text)) {
-            let label = endpoint.transport.label();
-            let address = format!("{}:{} ({label})", endpoint.host, endpoint.port);
+    for member in nodes {
+        for endpoint in endpoints(member) {
             let wanted = (endpoint.host.as_str(), Some(endpoint.port), Some(endpoint.transport));
-            let reached = probe::ask(config, wanted, timeout).await;
-            if let Err(why) = reached {
-                report.found(
-                    "addresses",
-                    format!("{} advertises {address} for SIP, and from here it is not reached: {why}", member.name),
-                    "correct 'advertise' of that [[sip.listener]], or let the firewall and the router pass it",
-                );
+            if let Err(why) = probe::ask(config, wanted, timeout).await {
+                let address = format!("{}:{} ({})", endpoint.host, endpoint.port, endpoint.transport.label());
+                report.add("addresses", [judge::advertised(&member.name, &address, &why)]);
             }
         }
     }
-    let media = config.rtp.advertise.unwrap_or(config.rtp.bind);
-    if media.is_loopback() && config.calls.listeners.iter().any(|l| !l.bind.ip().is_loopback()) {
-        report.found(
-            "addresses",
-            format!("RTP is announced at {media}, which no other machine reaches"),
-            "set rtp.advertise to an address that the PBX reaches",
-        );
-    }
-}
-
-/// The node does not run: could it?
-async fn ports(config: &NodeConfig, report: &mut Report) {
-    report.look("ports");
-    let listeners = config.calls.listeners.iter().map(|l| ("[[sip.listener]]", l.transport, l.bind));
-    let others = [("[cluster] bind", Transport::Tcp, config.cluster.bind)].into_iter();
-    let metrics = config.metrics.map(|bind| ("[metrics] bind", Transport::Tcp, bind));
-    for (key, transport, bind) in listeners.chain(others).chain(metrics) {
-        let bound = match transport {
-            Transport::Udp => std::net::UdpSocket::bind(bind).map(drop),
-            Transport::Tcp => std::net::TcpListener::bind(bind).map(drop),
-        };
-        if let Err(error) = bound {
-            report.found(
-                "ports",
-                format!("{key}: {} {bind} cannot be had: {error}", transport.label()),
-                format!("end whoever has it ('ss -lpn sport = :{}' names it), or change the key", bind.port()),
-            );
-        }
-    }
+    let outside = config.calls.listeners.iter().any(|l| !l.bind.ip().is_loopback());
+    report.add("addresses", judge::media(config.rtp.advertise.unwrap_or(config.rtp.bind), outside));
 }
 
 /// Every trunk's proxy has an address and answers.
 async fn trunks(config: &NodeConfig, timeout: Duration, report: &mut Report) {
-    if config.calls.trunks.is_empty() {
-        report.found(
-            "trunks",
-            "there is no [[trunk]]: every caller is refused with 403",
-            "name the addresses of the PBX in a [[trunk]]",
-        );
-    }
     report.look("trunks");
+    if config.calls.trunks.is_empty() {
+        let what = "there is no [[trunk]]: every caller is refused with 403";
+        report.add("trunks", [Finding::new("trunks", what, "name the addresses of the PBX in a [[trunk]]")]);
+    }
     for trunk in &config.calls.trunks {
         let Some(proxy) = &trunk.proxy else { continue };
         let (host, port) = probe::host_and_port(proxy);
         if let Err(why) = probe::ask(config, (host, port, trunk.transport), timeout).await {
-            report.found(
-                "trunks",
-                format!("trunk '{}' does not answer OPTIONS at {proxy}: {why}", trunk.name),
-                "correct its proxy, or let the PBX take SIP from this node's address",
-            );
+            report.add("trunks", [judge::trunk(&trunk.name, proxy, &why)]);
+        }
+    }
+}
+
+/// The name by which all nodes are found must lead to each of them, by every transport.
+async fn shared_name(config: &NodeConfig, name: &str, nodes: &[Member], report: &mut Report) {
+    report.look("dns");
+    for transport in probe::usable(config) {
+        let mut where_nodes_are = Vec::new();
+        for member in nodes {
+            let mut addresses = Vec::new();
+            for endpoint in endpoints(member).into_iter().filter(|e| e.transport == transport) {
+                let found = probe::targets(config, &endpoint.host, Some(endpoint.port), Some(transport)).await;
+                addresses.extend(found.unwrap_or_default().into_iter().map(|target| target.address));
+            }
+            where_nodes_are.push((member.name.clone(), addresses));
+        }
+        match probe::targets(config, name, None, Some(transport)).await {
+            Ok(targets) => {
+                let leads_to: Vec<_> = targets.into_iter().map(|target| target.address).collect();
+                report.add("dns", judge::shared_name(name, transport.label(), &leads_to, &where_nodes_are));
+            }
+            Err(judge::Unreached::Name(why) | judge::Unreached::Silent(why)) => {
+                let what = format!("the shared name {name} ({}) is not found", transport.label());
+                report.add("dns", [Finding::new("dns", what, why)]);
+            }
         }
     }
 }

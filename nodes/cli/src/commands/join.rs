@@ -17,7 +17,7 @@ use crate::{
 /// Prints a new token; on a terminal with what to do with it.
 pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), CliError> {
     let valid_ms = u64::try_from(args.valid.as_millis()).unwrap_or(u64::MAX);
-    let request = TokenRequest { witness: args.witness, valid_ms };
+    let request = TokenRequest { witness: args.witness, valid_ms, replaces: String::new() };
     let made = client::tokens(socket).await?.make(request).await?.into_inner();
     if json {
         return output::json(&made);

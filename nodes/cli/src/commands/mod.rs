@@ -1,5 +1,7 @@
 //! One module for each first word of the command line.
 
+pub mod alarm;
+pub mod ca;
 pub mod call;
 pub mod cluster;
 pub mod config;
@@ -7,12 +9,16 @@ pub mod cos;
 pub mod dns;
 pub mod doctor;
 pub mod duty;
+pub mod events;
 pub mod health;
 pub mod help;
 pub mod import;
 pub mod join;
 pub mod message;
+pub mod operator;
 pub mod prompt;
 pub mod run;
+pub mod service;
+pub mod steering;
 pub mod user;
 pub mod users;

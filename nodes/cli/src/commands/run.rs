@@ -4,12 +4,19 @@ use std::path::Path;
 
 use twinbox_app::config::{NodeConfig, WitnessConfig};
 
-use crate::error::CliError;
+use crate::{args::NodeArgs, error::CliError};
 
-/// Runs a node until it is told to stop.
-pub fn node(file: &Path) -> Result<(), CliError> {
-    let config = NodeConfig::load(file).map_err(|e| CliError::Usage(e.to_string()))?;
-    twinbox_app::run_node(config).map_err(report)
+/// Runs a node until it is told to stop: a supervisor, and the node's own process as its child.
+pub fn node(args: &NodeArgs) -> Result<(), CliError> {
+    let config = NodeConfig::load(&args.config).map_err(|e| CliError::Usage(e.to_string()))?;
+    if args.child {
+        return twinbox_app::run_node(config).map_err(report);
+    }
+    match twinbox_app::supervise_node(config, &args.config).map_err(report)? {
+        0 => Ok(()),
+        // The child has said what there is to say.
+        code => std::process::exit(code.into()),
+    }
 }
 
 /// Runs a witness until it is told to stop.
@@ -23,7 +30,11 @@ fn report(error: twinbox_app::AppError) -> CliError {
     let mut text = format!("twinbox: {error}");
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
+        // Many errors name their cause themselves.
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(&format!(": {words}"));
+        }
         cause = inner.source();
     }
     CliError::Failed(text)

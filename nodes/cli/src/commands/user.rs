@@ -11,7 +11,7 @@ use crate::{args::UserCommand, client, error::CliError, output, pin};
 pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {
     let command = match command {
         UserCommand::Import(args) => return users::import(socket, json, args).await,
-        UserCommand::Export { output } => return users::export(socket, &output).await,
+        UserCommand::Export { output } => return users::export(socket, json, &output).await,
         UserCommand::Set(args) => return users::set(socket, json, args).await,
         command => command,
     };

@@ -80,9 +80,13 @@ pub async fn import(socket: &Path, json: bool, args: UserImportArgs) -> Result<(
         CliError::Usage(text) => CliError::Usage(format!("{}: {text}", args.file.display())),
         error => error,
     })?;
+    if json && let Err(problems) = &sent {
+        output::json(&serde_json::json!({ "problems": problems }))?;
+    }
     let taken = sent.map_err(|problems| refused(&args.file, &problems, |line| line))?;
     if json {
-        return output::json(&taken);
+        output::json(&taken)?;
+        return missed(&taken.summary);
     }
     if args.dry_run {
         println!("{}", rows(&taken.rows));
@@ -152,17 +156,26 @@ fn missed(summary: &UserImportSummary) -> Result<(), CliError> {
 }
 
 /// `user export`
-pub async fn export(socket: &Path, path: &Path) -> Result<(), CliError> {
+pub async fn export(socket: &Path, json: bool, path: &Path) -> Result<(), CliError> {
+    let printed = path == Path::new("-");
+    if json && printed {
+        let what =
+            "with --json the table goes into a file: name it with --output FILE ('user list' prints users as JSON)";
+        return Err(CliError::Usage(what.to_owned()));
+    }
     let mut parts = client::provisioning(socket).await?.user_export(UserExportRequest {}).await?.into_inner();
     let mut table = Vec::new();
     while let Some(part) = parts.message().await? {
         table.extend_from_slice(&part.data);
     }
     let failed = |e| CliError::Failed(format!("cannot write {}: {e}", path.display()));
-    if path == Path::new("-") {
-        std::io::stdout().write_all(&table).map_err(failed)
-    } else {
-        std::fs::write(path, &table).map_err(failed)
+    if printed {
+        return std::io::stdout().write_all(&table).map_err(failed);
+    }
+    std::fs::write(path, &table).map_err(failed)?;
+    match json {
+        true => output::json(&serde_json::json!({ "file": path.display().to_string(), "bytes": table.len() })),
+        false => Ok(()),
     }
 }
 
@@ -187,7 +200,8 @@ pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), Cli
         CliError::Usage(problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("\n"))
     })?;
     if json {
-        return output::json(&taken);
+        output::json(&taken)?;
+        return missed(&taken.summary);
     }
     match taken.rows.first() {
         None => println!("mailbox {} is so already", user.number),

@@ -61,18 +61,42 @@ impl Cluster {
             });
         }
         let child = command.spawn().map_err(failed)?;
-        self.demo.processes[i].pid = child.id();
+        let process = &mut self.demo.processes[i];
+        match &mut process.supervisor {
+            // The node itself is known once it answers.
+            Some(supervisor) => (*supervisor, process.pid) = (child.id(), 0),
+            None => process.pid = child.id(),
+        }
         self.children[i] = Some(child);
         self.demo.save(&self.dir)
     }
 
-    /// Ends process `i` as a power switch would: `kill -9`.
+    /// Ends process `i` as a power switch would: `kill -9`, a node's supervisor first, which would start it again.
     pub fn kill(&mut self, i: usize) -> Result<(), CliError> {
         if let Some(mut child) = self.children[i].take() {
             child.kill().and_then(|()| child.wait()).map_err(CliError::failed)?;
         }
-        self.demo.processes[i].pid = 0;
+        let process = &mut self.demo.processes[i];
+        if process.supervisor.is_some()
+            && let Some(pid) = rustix::process::Pid::from_raw(process.pid.cast_signed())
+        {
+            // One that has ended already is what we want.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        process.is_over();
         self.demo.save(&self.dir)
+    }
+
+    /// Writes down under which process ids the nodes run now, as they say.
+    fn note_pids(&mut self, status: &ClusterStatusReply) -> Result<(), CliError> {
+        let mut changed = false;
+        for process in self.demo.processes.iter_mut().filter(|p| p.supervisor.is_some_and(|pid| pid > 0)) {
+            let info = status.members.iter().find(|m| m.name == process.name).and_then(|m| m.info.as_ref());
+            if let Some(info) = info.filter(|info| info.pid != process.pid) {
+                (process.pid, changed) = (info.pid, true);
+            }
+        }
+        if changed { self.demo.save(&self.dir) } else { Ok(()) }
     }
 
     /// Asks all processes to stop and waits; whoever does not is killed.
@@ -93,7 +117,7 @@ impl Cluster {
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            process.pid = 0;
+            process.is_over();
         }
         self.demo.save(&self.dir)
     }
@@ -113,9 +137,11 @@ impl Cluster {
     }
 
     /// What node `i` knows of the cluster.
-    pub async fn status(&self, i: usize) -> Result<ClusterStatusReply, CliError> {
+    pub async fn status(&mut self, i: usize) -> Result<ClusterStatusReply, CliError> {
         let mut node = client::connect(self.socket(i)?).await?;
-        Ok(node.cluster_status(ClusterStatusRequest {}).await?.into_inner())
+        let status = node.cluster_status(ClusterStatusRequest {}).await?.into_inner();
+        self.note_pids(&status)?;
+        Ok(status)
     }
 
     /// Waits until node `i` says that all members are in service and a peer counts on every node.
@@ -152,6 +178,13 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+}
+
+impl Process {
+    fn is_over(&mut self) {
+        self.pid = 0;
+        self.supervisor = self.supervisor.map(|_| 0);
     }
 }
 

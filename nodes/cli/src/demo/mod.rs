@@ -67,7 +67,8 @@ async fn show_status(cluster: &mut Cluster) -> Result<(), CliError> {
         "\nIn a softphone on this machine (no registration): call sip:1001@{a} or sip:1001@{b} to leave a message,\n\
          sip:*98@{a} or sip:*98@{b} to hear it (mailbox, PIN, then #).\n\
          From here: twinbox call sip:1001@{a} --play FILE.wav\n\
-         Kill one (pids in {}/demo.json) and call the other. Ctrl-C stops all.\n",
+         Kill one (pids in {}/demo.json: the node, which its supervisor starts again, or both) and call the other.\n\
+         Ctrl-C stops all.\n",
         cluster.socket(0)?.ancestors().nth(3).unwrap_or_else(|| std::path::Path::new(".")).display()
     );
     let terminal = std::io::stdout().is_terminal();

@@ -30,8 +30,12 @@ pub struct Process {
     pub name: String,
     /// `node` or `witness`.
     pub kind: String,
-    /// Process id; 0 while it does not run.
+    /// Process id of what takes calls, or votes; 0 while it does not run. A node's supervisor starts it again under
+    /// another, which stands here a moment later.
     pub pid: u32,
+    /// Process id of a node's supervisor; 0 while it does not run. With both killed, a node is as lost as with its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<u32>,
     /// Its configuration file.
     pub config: PathBuf,
     /// Its log.
@@ -76,6 +80,11 @@ const NAMES: [&str; 10] =
 /// Ports of the `i`th member: SIP, peers, metrics.
 fn ports(base: u16, i: u16) -> (u16, u16, u16) {
     (base + 10 * i, base + 10 * i + 1, base + 10 * i + 2)
+}
+
+/// The port of the `i`th node's supervisor.
+fn supervisor_port(base: u16, i: u16) -> u16 {
+    base + 10 * i + 3
 }
 
 /// RTP ports of the `i`th node.
@@ -143,6 +152,7 @@ impl Demo {
                 name: member.name.to_string(),
                 kind: if node { "node" } else { "witness" }.to_owned(),
                 pid: 0,
+                supervisor: node.then_some(0),
                 config: member.config.clone(),
                 log: dir.join(format!("{}.log", member.name)),
                 addresses: Addresses {
@@ -191,6 +201,7 @@ fn settle(member: &FormedMember, base: u16, i: u16) -> Result<(), Box<dyn std::e
         };
         &mut vec![
             ("cluster", "bind", text(format!("127.0.0.1:{peer}"))),
+            ("cluster", "supervisor", text(format!("127.0.0.1:{}", supervisor_port(base, i)))),
             ("node", "drain_seconds", Value::Integer(2)),
             ("sip", "listener", Value::Array(vec![listener("udp"), listener("tcp")])),
             ("sip", "max_calls", Value::Integer(200)),
@@ -230,6 +241,7 @@ fn check_ports(base: u16) -> Result<(), CliError> {
             udp(sip)?;
             tcp(sip)?;
             tcp(metrics)?;
+            tcp(supervisor_port(base, i))?;
         }
     }
     Ok(())

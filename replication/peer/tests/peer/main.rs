@@ -2,6 +2,7 @@
 
 mod intruders;
 mod kit;
+mod leaving;
 mod pair;
 mod slow;
 mod three;

@@ -105,6 +105,7 @@ async fn a_full_disk_refuses_new_data_first_and_small_writes_later() {
     assert!(edit(&store, "large", large()).await.is_err_and(|e| matches!(e, CommitError::Store(e) if e.is_full())));
     edit(&store, "small", set("fits")).await.expect("a small write");
     edit(&store, "small", vec![Edit::Delete]).await.expect("a delete");
+    store.probe().await.expect("a probe");
     assert!(store.blobs().put(vec![0; 10].into()).await.is_err_and(|e| e.is_full()));
     let id = twinbox_ids::RecordingId::random();
     assert!(store.recordings().begin(id, 1).await.is_err_and(|e| e.is_full()));
@@ -114,6 +115,7 @@ async fn a_full_disk_refuses_new_data_first_and_small_writes_later() {
     let refused = edit(&store, "small", set("no")).await.expect_err("a refusal");
     assert!(matches!(&refused, CommitError::Store(e) if e.is_full()), "{refused}");
     assert!(refused.to_string().contains("free"), "{refused}");
+    assert!(store.probe().await.is_err_and(|e| e.is_full()));
     assert_eq!(text(&store, "small").as_deref(), Some("fits"), "the delete is a flag, and all is readable");
     assert!(store.health().ok(), "full is not broken");
     drop(store);
@@ -131,4 +133,36 @@ async fn a_record_that_is_too_large_is_refused_with_its_size() {
         "{error}"
     );
     assert_eq!(store.vector().total(), 0);
+}
+
+/// It waits for what is before it, as every commit does, and is no change of anything.
+#[tokio::test]
+async fn a_probe_goes_the_way_of_all_writes_and_leaves_no_change() {
+    let dir = dir();
+    let store = open(dir.path());
+    store.probe().await.expect("a probe");
+    let before = store.vector();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let slow = store.clone();
+    let busy = tokio::spawn(async move {
+        slow.commit(move |_| {
+            let _ = begin.send(());
+            let _ = held.recv();
+            Err::<(), ()>(())
+        })
+        .await
+    });
+    begun.await.expect("the committer is at it");
+    let probing = store.clone();
+    let mut probe = Box::pin(async move { probing.probe().await });
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(100), &mut probe).await;
+    assert!(waited.is_err(), "the committer is busy");
+    drop(hold);
+    let took = (&mut probe).await.expect("a probe");
+    assert!(took >= std::time::Duration::from_millis(100), "{took:?}");
+    assert!(busy.await.is_ok());
+    assert_eq!(store.vector(), before);
+    drop((probe, store));
+    open(dir.path());
 }

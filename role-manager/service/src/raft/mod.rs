@@ -22,18 +22,19 @@ use std::{
 use openraft::{
     ChangeMembers, Config, LogIdOptionExt, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
-    errors::{ClientWriteError, RaftError},
+    errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
-use twinbox_roles_core::{Command, Outcome, Timing};
+use twinbox_ids::NodeName;
+use twinbox_roles_core::{Command, Outcome, SPEAKS, Timing};
 
 pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
 pub(crate) use types::{Peer, Types};
 
-use crate::{RolesConfig, RolesError, dialer::Dialer, standing::Standing};
+use crate::{RolesConfig, RolesError, dialer::Dialer, reach::Reach, standing::Standing};
 use machine::Machine;
 use network::Network;
 use store::RaftStore;
@@ -79,7 +80,9 @@ pub(crate) enum ProposeError {
     NotLeader,
     #[error("whether it was done is not known")]
     Unknown,
-    #[error("Raft is not running: {0}")]
+    #[error("another change of the members is under way")]
+    Changing,
+    #[error("Raft says: {0}")]
     Stopped(String),
 }
 
@@ -100,10 +103,11 @@ impl Core {
         disk: Disk,
         standing: Arc<Standing>,
         dialer: Arc<Dialer>,
+        reach: Arc<Reach>,
     ) -> Result<Self, RolesError> {
         Ok(Self {
             store: RaftStore::open(disk)?,
-            network: Network { dialer, standing: standing.clone() },
+            network: Network { dialer, standing: standing.clone(), reach },
             config: Arc::new(raft_config(config)?),
             standing,
             raft: watch::Sender::new(None),
@@ -130,6 +134,14 @@ impl Core {
     /// Whether nothing was ever agreed or promised in this store.
     pub(crate) fn is_empty(&self) -> bool {
         self.store.is_empty()
+    }
+
+    /// Whether this store is the member's of this name: it votes, or the cluster has taken it in and does not need its
+    /// vote.
+    pub(crate) fn has_a_place(&self, name: &NodeName) -> bool {
+        let (id, pulse) = (self.standing.raft_id(), self.pulse.borrow());
+        let admitted = || self.applied.borrow().state.members.get(name).is_some_and(|m| m.raft_id == id);
+        pulse.voters.contains(&id) || (pulse.learners.contains(&id) && admitted())
     }
 
     /// Begins a group with this member as its only voter.
@@ -168,6 +180,17 @@ impl Core {
             changes.push(ChangeMembers::RemoveVoters(instead_of));
         }
         self.change(ChangeMembers::Batch(changes)).await
+    }
+
+    /// A voter does not vote any more; it goes on to follow.
+    pub(crate) async fn demote(&self, id: u64) -> Result<(), ProposeError> {
+        let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
+        self.raft()?.change_membership(change, true).await.map(drop).map_err(write_error)
+    }
+
+    /// Followers that do not vote are followers no more.
+    pub(crate) async fn forget(&self, ids: BTreeSet<u64>) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::RemoveNodes(ids)).await
     }
 
     /// Ends a change of voters that a leader before this one left half done.
@@ -246,7 +269,9 @@ impl Core {
                 tracing::error!(%error, "Raft's core has ended; it is started again");
                 return;
             }
-            if elects != self.standing.may_vote() {
+            // Only a member that knows the level at which all work may lead them (rule R10).
+            let knows = SPEAKS.knows(self.applied.borrow().state.feature_level);
+            if elects != (self.standing.may_vote() && knows) {
                 elects = !elects;
                 raft.runtime_config().elect(elects);
             }
@@ -266,6 +291,8 @@ impl Core {
         let membership = metrics.membership_config.membership();
         let alone = membership.voter_ids().eq([metrics.id]);
         let leading = metrics.state == ServerState::Leader;
+        #[cfg(feature = "simulation")]
+        let alone = alone || crate::simulation::breaks(crate::simulation::Broken::Quorum);
         let quorum_heard = match alone {
             true => Some(BootInstant::now()),
             false => metrics.last_quorum_acked.map(|heard| heard.into_inner().0),
@@ -306,6 +333,9 @@ fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => ProposeError::NotLeader,
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Unknown,
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+            ProposeError::Changing
+        }
         other => ProposeError::Stopped(other.to_string()),
     }
 }

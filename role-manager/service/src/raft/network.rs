@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     dialer::{Client, Dialer, Lane},
+    reach::Reach,
     standing::Standing,
 };
 
@@ -27,6 +28,7 @@ use crate::{
 pub(crate) struct Network {
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) reach: Arc<Reach>,
 }
 
 /// Raft's calls to one member.
@@ -78,7 +80,10 @@ impl Link {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, RPCError<Types>> {
         match tokio::time::timeout(option.hard_ttl(), call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Ok(answer)) => {
+                self.network.reach.heard(&self.peer.name, None);
+                Ok(answer.into_inner())
+            }
             Ok(Err(status)) => Err(unreachable(format!("{}: {}", self.peer.name, status.message()))),
             Err(_) => Err(unreachable(format!("{} did not answer within {:?}", self.peer.name, option.hard_ttl()))),
         }

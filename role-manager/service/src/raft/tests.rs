@@ -23,6 +23,7 @@ fn config(dir: &Path) -> RolesConfig {
     RolesConfig {
         members: vec![MemberAddress { name: node.clone(), kind: MemberKind::Node, address }],
         learned: Vec::new(),
+        removed: Vec::new(),
         kind: MemberKind::Node,
         cluster,
         incarnation: Incarnation::random(),
@@ -38,7 +39,7 @@ async fn open(config: &RolesConfig) -> (Arc<Core>, Arc<Standing>) {
     let disk = Disk::open(&config.dir).expect("a disk");
     let standing = Arc::new(Standing::open(config, disk.clone()).await.expect("a standing"));
     let dialer = Arc::new(Dialer::new(config.tls.clone(), Arc::new(Roster::new(config)), &config.timing));
-    let core = Core::open(config, disk, standing.clone(), dialer).expect("a core");
+    let core = Core::open(config, disk, standing.clone(), dialer, Arc::default()).expect("a core");
     standing.confirm();
     (Arc::new(core), standing)
 }
@@ -153,6 +154,6 @@ async fn who_has_just_started_does_not_vote() {
     // A core that begins anew in the same process is as new.
     standing.core_started();
     assert!(silent().await > expected - Duration::from_millis(20));
-    standing.quarantine("its store was set back".to_owned());
+    standing.quarantine("its store was set back".to_owned()).await;
     assert!(!standing.may_take_part() && !standing.may_vote());
 }

@@ -184,6 +184,7 @@ impl Cluster {
             incarnation: Incarnation::random(),
             members: members.collect(),
             learned: Vec::new(),
+            removed: Vec::new(),
             dir: self.roles_dir(text),
             timing: self.timing,
             tls: self.identity(text),
@@ -216,7 +217,8 @@ impl Cluster {
                 }
             };
             let incoming = tls.listen(listener);
-            let serving = tls.server().add_service(roles.service()).serve_with_incoming(incoming);
+            let services = tls.server().add_service(roles.service()).add_service(roles.exits());
+            let serving = services.serve_with_incoming(incoming);
             tokio::spawn(async move { serving.await.expect("it serves") });
             roles
         });

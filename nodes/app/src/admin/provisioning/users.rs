@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::info;
-use twinbox_mailbox::{NewMailbox, RowProblem, read_users, write_users};
+use twinbox_mailbox::{NewMailbox, RowProblem, read_table, write_users};
 use twinbox_mailstore::{PlannedUser, Quota, UserImport, WeakPins};
 use twinbox_wire::admin::{
     UserImportEvent, UserImportOptions, UserImportPart, UserImportProblem, UserImportRow, UserImportSummary,
@@ -51,22 +51,22 @@ async fn run(
     let first = parts.message().await?.and_then(|part| part.options);
     let options = first.ok_or_else(|| Status::invalid_argument("the first part carries the options"))?;
     let table = gather(parts, LARGEST, |part| part.csv).await?;
-    let rows = match std::str::from_utf8(&table) {
-        Ok(text) => read_users(text),
+    let (rows, mut problems) = match std::str::from_utf8(&table) {
+        Ok(text) => read_table(text),
         Err(error) => {
             let before = table.get(..error.valid_up_to()).unwrap_or_default();
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count() as u64;
-            Err(vec![RowProblem::new(line, "the table is not in UTF-8: save it as \"CSV UTF-8\"")])
+            (Vec::new(), vec![RowProblem::new(line, "the table is not in UTF-8: save it as \"CSV UTF-8\"")])
         }
-    };
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(problems) => return tell_problems(problems, events).await,
     };
     let how = how(node, &options)?;
     let plan = match node.mailstore.plan_users(rows, &how).await.map_err(internal)? {
-        Ok(plan) => plan,
-        Err(problems) => return tell_problems(problems, events).await,
+        Ok(plan) if problems.is_empty() => plan,
+        judged => {
+            problems.extend(judged.err().unwrap_or_default());
+            problems.sort_by_key(|problem| problem.line);
+            return tell_problems(problems, events).await;
+        }
     };
     let told: Vec<_> =
         plan.users.iter().filter(|u| !u.changes.reveal().is_empty() || u.without_pin).map(row).collect();

@@ -1,13 +1,20 @@
 //! Asking someone OPTIONS (RFC 3261 section 11), as the node would: from its own address, by its own name servers.
 //! Any answer is one; what it says is the other's business.
 
-use super::*;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, UdpSocket},
     time::{sleep, timeout},
 };
+use twinbox_app::config::NodeConfig;
+use twinbox_dns::{Resolver, Transport, Wanted};
+
+use super::judge::Unreached;
 
 /// Again after this (RFC 3261, T1).
 const AGAIN: Duration = Duration::from_millis(500);
@@ -23,19 +30,31 @@ pub fn host_and_port(text: &str) -> (&str, Option<u16>) {
     }
 }
 
+/// The transports that a node speaks, the preferred one first.
+pub fn usable(config: &NodeConfig) -> Vec<Transport> {
+    let spoken = |t: &Transport| config.calls.listeners.iter().any(|l| l.transport == *t);
+    [Transport::Udp, Transport::Tcp].into_iter().filter(spoken).collect()
+}
+
+/// Where a name leads, as the node would look it up.
+pub async fn targets(
+    config: &NodeConfig,
+    host: &str,
+    port: Option<u16>,
+    transport: Option<Transport>,
+) -> Result<Vec<twinbox_dns::Target>, Unreached> {
+    let failed = |error: twinbox_dns::ResolveError| Unreached::Name(error.to_string());
+    let resolver = Resolver::new(&config.calls.dns_servers).map_err(failed)?;
+    resolver.targets(Wanted { host, port, transport, usable: &usable(config) }).await.map_err(failed)
+}
+
 /// Asks the targets of a name until one answers; the error says why none does.
 pub async fn ask(
     config: &NodeConfig,
     (host, port, transport): (&str, Option<u16>, Option<Transport>),
     limit: Duration,
-) -> Result<(), String> {
-    let usable: Vec<Transport> = [Transport::Udp, Transport::Tcp]
-        .into_iter()
-        .filter(|t| config.calls.listeners.iter().any(|l| l.transport == *t))
-        .collect();
-    let resolver = Resolver::new(&config.calls.dns_servers).map_err(|e| e.to_string())?;
-    let wanted = Wanted { host, port, transport, usable: &usable };
-    let targets = resolver.targets(wanted).await.map_err(|e| e.to_string())?;
+) -> Result<(), Unreached> {
+    let targets = targets(config, host, port, transport).await?;
     let mut why = "no address".to_owned();
     for target in targets {
         let own = config
@@ -57,7 +76,7 @@ pub async fn ask(
             Err(_) => why = format!("{}: no answer in {:.0} s", target.address, limit.as_secs_f64()),
         }
     }
-    Err(why)
+    Err(Unreached::Silent(why))
 }
 
 fn options(local: SocketAddr, to: SocketAddr, transport: &str) -> String {

@@ -1,0 +1,175 @@
+//! An event as its record says it, and the lives of a node's store. Pure.
+
+use twinbox_ids::{NodeName, Origin, Timestamp};
+use twinbox_replication_core::{Edit, Key, Record};
+use twinbox_wire::events as wire;
+
+use crate::{
+    Code, Kind,
+    alarm::{AlarmId, read, set},
+    schema,
+};
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Who tells it.
+    pub node: NodeName,
+    /// In which life of its store.
+    pub origin: Origin,
+    /// Which one in that life: from 1, without gaps.
+    pub number: u64,
+    /// Which one over all lives; the record's place follows from it.
+    pub place: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What it is about, as a word.
+    pub kind: String,
+    /// Of whom or what.
+    pub subject: String,
+    /// In words.
+    pub detail: String,
+    /// Of an event about an alarm: the alarm and the word of its code.
+    pub alarm: Option<(AlarmId, String)>,
+}
+
+impl Event {
+    /// Reads one; `None` where there is none (any more), or nothing that can be read.
+    pub fn read(key: &Key, record: &Record) -> Option<Self> {
+        let (node, _) = schema::place_of(key)?;
+        if record.bytes(schema::event::EVENT)?.is_empty() {
+            return None;
+        }
+        let event: wire::EventRecord = read(record, schema::event::EVENT)?;
+        Some(Self {
+            node,
+            origin: Origin::from_slice(&event.origin)?,
+            number: event.number,
+            place: event.place,
+            at: Timestamp(event.at_ms),
+            kind: event.kind,
+            subject: event.subject,
+            detail: event.detail,
+            alarm: AlarmId::from_slice(&event.alarm).map(|id| (id, event.code)),
+        })
+    }
+
+    /// The key of its record.
+    pub fn key(&self) -> Key {
+        let place = self.place % u64::from(schema::EVENTS_OF_A_NODE);
+        schema::place_key(schema::EVENT, &self.node, u16::try_from(place).unwrap_or(0))
+    }
+
+    /// The edit that writes it.
+    pub fn edit(&self) -> Edit {
+        let (alarm, code) = match &self.alarm {
+            Some((id, code)) => (id.to_vec(), code.clone()),
+            None => (Vec::new(), String::new()),
+        };
+        let event = wire::EventRecord {
+            origin: self.origin.to_bytes().to_vec().into(),
+            number: self.number,
+            place: self.place,
+            at_ms: self.at.0,
+            kind: self.kind.clone(),
+            subject: self.subject.clone(),
+            detail: self.detail.clone(),
+            code,
+            alarm: alarm.into(),
+        };
+        set(schema::event::EVENT, &event)
+    }
+
+    /// The edit that takes it away.
+    pub fn erase() -> Edit {
+        Edit::Set(schema::event::EVENT, Vec::new().into())
+    }
+
+    /// As it is shown.
+    pub fn show(&self) -> wire::Event {
+        let (alarm, code) = match &self.alarm {
+            Some((id, code)) => (id.to_string(), code.clone()),
+            None => (String::new(), String::new()),
+        };
+        let severity = code.parse::<Code>().map(|code| code.severity().word());
+        wire::Event {
+            at_ms: self.at.0,
+            node: self.node.to_string(),
+            kind: self.kind.clone(),
+            subject: self.subject.clone(),
+            detail: self.detail.clone(),
+            severity: severity.unwrap_or_default().to_owned(),
+            code,
+            alarm,
+            origin: self.origin.to_string(),
+            number: self.number,
+        }
+    }
+}
+
+/// Gives a node's events their numbers and places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbering {
+    node: NodeName,
+    origin: Origin,
+    last: u64,
+    place: u64,
+}
+
+impl Numbering {
+    /// For a new life, after the events that there are of earlier ones.
+    pub fn new(node: NodeName, origin: Origin, events: &[Event]) -> Self {
+        let place = events.iter().map(|event| event.place.saturating_add(1)).max().unwrap_or(0);
+        Self { node, origin, last: 0, place }
+    }
+
+    /// The next event.
+    pub fn next(&mut self, kind: Kind, subject: &str, detail: &str, at: Timestamp) -> Event {
+        let place = self.place;
+        self.last = self.last.saturating_add(1);
+        self.place = self.place.saturating_add(1);
+        Event {
+            node: self.node.clone(),
+            origin: self.origin,
+            number: self.last,
+            place,
+            at,
+            kind: kind.word().to_owned(),
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+            alarm: None,
+        }
+    }
+}
+
+/// One life of a node's store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Its name.
+    pub origin: Origin,
+    /// The number of its last event; of the present life, nothing.
+    pub last: u64,
+    /// The number of its last change: who has that has all its events that there still are.
+    pub changes: u64,
+}
+
+/// Reads a node's lives, the present one last.
+pub fn read_lives(record: &Record) -> Vec<Life> {
+    let lives: wire::NodeLives = read(record, schema::lives::LIVES).unwrap_or_default();
+    let life = |life: wire::Life| {
+        let origin = Origin::from_slice(&life.origin)?;
+        Some(Life { origin, last: life.last, changes: life.changes })
+    };
+    lives.lives.into_iter().filter_map(life).collect()
+}
+
+/// The edit that writes a node's lives; the oldest are left out where there are too many.
+pub fn write_lives(lives: &[Life]) -> Edit {
+    let known = lives.len().saturating_sub(schema::LIVES_OF_A_NODE);
+    let life = |life: &Life| wire::Life {
+        origin: life.origin.to_bytes().to_vec().into(),
+        last: life.last,
+        changes: life.changes,
+    };
+    set(schema::lives::LIVES, &wire::NodeLives { lives: lives.iter().skip(known).map(life).collect() })
+}

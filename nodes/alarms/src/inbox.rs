@@ -1,0 +1,266 @@
+//! What was said and is not yet written: bounded, and made small as it comes in. Whoever says something waits for
+//! nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::Notify;
+use twinbox_ids::Timestamp;
+
+use crate::{Code, Kind, text};
+
+/// Alarms of one code that wait, by subject; a flood of one code must not keep the others out.
+pub const WAITING_OF_A_CODE: usize = 64;
+/// Events that wait.
+pub const WAITING_EVENTS: usize = 512;
+
+/// An alarm that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// How often it was raised.
+    pub raised: u64,
+    /// The last time that anything was said of it.
+    pub at: Timestamp,
+    /// What was said last when it was raised.
+    pub detail: String,
+    /// Cleared after that.
+    pub cleared: bool,
+}
+
+/// An event that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// What it is about.
+    pub kind: Kind,
+    /// Of whom or what.
+    pub subject: String,
+    /// In words.
+    pub detail: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// All that waits.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Alarms, by code and subject.
+    pub alarms: BTreeMap<(Code, String), Said>,
+    /// Events, in order.
+    pub events: VecDeque<Happened>,
+    /// Events that found no room, since the last time.
+    pub left_out: u64,
+}
+
+impl Waiting {
+    fn has_room_for(&self, key: &(Code, String)) -> bool {
+        let of_the_code =
+            || self.alarms.range((key.0, String::new())..).take_while(|((code, _), _)| *code == key.0);
+        self.alarms.contains_key(key) || of_the_code().count() < WAITING_OF_A_CODE
+    }
+}
+
+/// Where it waits.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    state: Mutex<State>,
+    pub(crate) came: Notify,
+    dropped_alarms: AtomicU64,
+    dropped_events: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Waiting,
+    /// What is raised, or may be: to clear anything else is nothing. `None` while that is not known.
+    raised: Option<BTreeSet<(Code, String)>>,
+}
+
+impl Inbox {
+    /// An alarm is raised.
+    pub fn raise(&self, code: Code, subject: &str, detail: &str, at: Timestamp) {
+        let detail = text::detail(detail);
+        self.alarm(code, subject, at, |said| {
+            said.raised = said.raised.saturating_add(1);
+            said.detail = detail;
+            said.cleared = false;
+        });
+    }
+
+    /// An alarm is over.
+    pub fn clear(&self, code: Code, subject: &str, at: Timestamp) {
+        let key = (code, text::subject(subject));
+        let mut state = self.lock();
+        if state.raised.as_mut().is_some_and(|raised| !raised.remove(&key)) {
+            return;
+        }
+        drop(state);
+        self.alarm(code, subject, at, |said| said.cleared = true);
+    }
+
+    fn alarm(&self, code: Code, subject: &str, at: Timestamp, say: impl FnOnce(&mut Said)) {
+        let key = (code, text::subject(subject));
+        let mut state = self.lock();
+        if !state.waiting.has_room_for(&key) {
+            drop(state);
+            self.dropped_alarms.fetch_add(1, Relaxed);
+            return;
+        }
+        let nothing = Said { raised: 0, at, detail: String::new(), cleared: false };
+        let said = state.waiting.alarms.entry(key.clone()).or_insert(nothing);
+        said.at = at;
+        say(said);
+        let cleared = said.cleared;
+        if let Some(raised) = &mut state.raised
+            && !cleared
+        {
+            raised.insert(key);
+        }
+        drop(state);
+        self.came.notify_one();
+    }
+
+    /// What was taken out could not be dealt with and waits again, before what has come meanwhile.
+    pub fn put_back(&self, key: (Code, String), before: Said) {
+        let mut state = self.lock();
+        if !state.waiting.has_room_for(&key) {
+            self.dropped_alarms.fetch_add(before.raised, Relaxed);
+            return;
+        }
+        match state.waiting.alarms.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(before);
+            }
+            Entry::Occupied(mut entry) => {
+                let said = entry.get_mut();
+                if said.raised == 0 {
+                    said.detail = before.detail;
+                }
+                said.raised = said.raised.saturating_add(before.raised);
+            }
+        }
+    }
+
+    /// The same for events.
+    pub fn put_back_events(&self, events: Vec<Happened>) {
+        let mut state = self.lock();
+        for event in events.into_iter().rev() {
+            if state.waiting.events.len() < WAITING_EVENTS {
+                state.waiting.events.push_front(event);
+            } else {
+                state.waiting.left_out = state.waiting.left_out.saturating_add(1);
+                self.dropped_events.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// What is raised, beside what waits here.
+    pub fn set_raised(&self, raised: BTreeSet<(Code, String)>) {
+        let mut state = self.lock();
+        let waiting = state.waiting.alarms.iter().filter(|(_, said)| !said.cleared).map(|(key, _)| key.clone());
+        let raised = waiting.chain(raised).collect();
+        state.raised = Some(raised);
+    }
+
+    /// Something has happened.
+    pub fn event(&self, kind: Kind, subject: &str, detail: &str, at: Timestamp) {
+        let mut state = self.lock();
+        if state.waiting.events.len() >= WAITING_EVENTS {
+            state.waiting.left_out = state.waiting.left_out.saturating_add(1);
+            drop(state);
+            self.dropped_events.fetch_add(1, Relaxed);
+            return;
+        }
+        state.waiting.events.push_back(Happened {
+            kind,
+            subject: text::subject(subject),
+            detail: text::detail(detail),
+            at,
+        });
+        drop(state);
+        self.came.notify_one();
+    }
+
+    /// Takes all that waits.
+    pub fn take(&self) -> Waiting {
+        mem::take(&mut self.lock().waiting)
+    }
+
+    /// An event was left out after it had been taken.
+    pub fn drop_event(&self) {
+        self.dropped_events.fetch_add(1, Relaxed);
+    }
+
+    /// How many alarms, and how many events, found no room since the start.
+    pub fn dropped(&self) -> (u64, u64) {
+        (self.dropped_alarms.load(Relaxed), self.dropped_events.load(Relaxed))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Timestamp = Timestamp(1);
+
+    #[test]
+    fn a_flood_is_counted_and_keeps_nobody_else_out() {
+        let inbox = Inbox::default();
+        for n in 0..10_000 {
+            inbox.raise(Code::DeadLetter, &n.to_string(), "", AT);
+            inbox.raise(Code::Space, "a", "little is left", AT);
+            inbox.event(Kind::SettingChanged, "x", "", AT);
+        }
+        inbox.raise(Code::Cpu, "a", "busy", AT);
+        let waiting = inbox.take();
+        assert_eq!(waiting.alarms.len(), WAITING_OF_A_CODE + 2);
+        assert_eq!(waiting.alarms[&(Code::Space, "a".to_owned())].raised, 10_000);
+        assert_eq!((waiting.events.len(), waiting.left_out), (WAITING_EVENTS, 10_000 - WAITING_EVENTS as u64));
+        let dropped = (10_000 - WAITING_OF_A_CODE as u64, 10_000 - WAITING_EVENTS as u64);
+        assert_eq!(inbox.dropped(), dropped);
+        assert_eq!(inbox.take(), Waiting::default());
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let inbox = Inbox::default();
+        let key = (Code::Space, "a".to_owned());
+        let said = || inbox.take().alarms.remove(&key).map(|said| (said.raised, said.cleared, said.detail));
+        inbox.raise(Code::Space, "a", "one", AT);
+        inbox.clear(Code::Space, "a", AT);
+        assert_eq!(said(), Some((1, true, "one".to_owned())));
+        inbox.clear(Code::Space, "a", AT);
+        inbox.raise(Code::Space, "a", "two", AT);
+        assert_eq!(said(), Some((1, false, "two".to_owned())));
+        // What waits again is older than what has come.
+        let before = Said { raised: 4, at: AT, detail: "old".to_owned(), cleared: false };
+        inbox.clear(Code::Space, "a", AT);
+        inbox.put_back(key.clone(), before.clone());
+        assert_eq!(said(), Some((4, true, "old".to_owned())));
+        inbox.raise(Code::Space, "a", "new", AT);
+        inbox.put_back(key.clone(), before);
+        assert_eq!(said(), Some((5, false, "new".to_owned())));
+    }
+
+    #[test]
+    fn to_clear_what_is_not_raised_is_nothing() {
+        let inbox = Inbox::default();
+        inbox.set_raised(BTreeSet::new());
+        inbox.clear(Code::Space, "a", AT);
+        assert_eq!(inbox.take(), Waiting::default());
+        inbox.raise(Code::Space, "a", "", AT);
+        assert_eq!(inbox.take().alarms.len(), 1);
+        inbox.clear(Code::Space, "a", AT);
+        inbox.clear(Code::Space, "a", AT);
+        assert_eq!(inbox.take().alarms.len(), 1);
+    }
+}

@@ -1,0 +1,77 @@
+//! Reading alarms and events from the store.
+
+use std::collections::BTreeSet;
+
+use twinbox_ids::NodeName;
+use twinbox_replication_core::{Change, Record};
+use twinbox_replication_store::{Store, StoreError};
+
+use crate::{
+    alarm::Alarm,
+    event::{Event, Life, read_lives},
+    history::History,
+    schema,
+};
+
+/// More changes than this beyond the gap-free prefixes are not looked through: then everything counts as unsettled.
+const LOOK_THROUGH: usize = 4_096;
+
+/// Every alarm of every node, or of one.
+pub fn alarms(store: &Store, of: Option<&NodeName>) -> Result<Vec<Alarm>, StoreError> {
+    let prefix = of.map(schema::prefix).unwrap_or_default();
+    let rows = store.scan(schema::ALARM, &prefix)?;
+    Ok(rows.iter().filter_map(|(key, record)| Alarm::read(key, record)).collect())
+}
+
+/// The events of one node.
+pub fn events(store: &Store, node: &NodeName) -> Result<Vec<Event>, StoreError> {
+    let rows = store.scan(schema::EVENT, &schema::prefix(node))?;
+    Ok(rows.iter().filter_map(|(key, record)| Event::read(key, record)).collect())
+}
+
+/// The lives of one node.
+pub fn lives(store: &Store, node: &NodeName) -> Result<Vec<Life>, StoreError> {
+    Ok(store.get(&schema::lives_key(node))?.as_ref().map(read_lives).unwrap_or_default())
+}
+
+/// All events that there are.
+pub fn history(store: &Store) -> Result<History, StoreError> {
+    let mut history = History::default();
+    for (key, record) in store.scan(schema::LIVES, &[])? {
+        if let Some(node) = schema::lives_of(&key) {
+            history.put_lives(&node, read_lives(&record));
+        }
+    }
+    for (key, record) in store.scan(schema::EVENT, &[])? {
+        if let Some((node, place)) = schema::place_of(&key) {
+            history.put(&node, place, Event::read(&key, &record));
+        }
+    }
+    Ok(history)
+}
+
+/// Takes over a change into the history; false when it is none of its business. The record counts, not the change, which
+/// another may have overtaken.
+pub fn update(history: &mut History, store: &Store, change: &Change) -> Result<bool, StoreError> {
+    let record = || Ok::<Record, StoreError>(store.get(&change.key)?.unwrap_or_default());
+    match change.key.table {
+        schema::EVENT => {
+            if let Some((node, place)) = schema::place_of(&change.key) {
+                history.put(&node, place, Event::read(&change.key, &record()?));
+            }
+        }
+        schema::LIVES => {
+            if let Some(node) = schema::lives_of(&change.key) {
+                history.put_lives(&node, read_lives(&record()?));
+            }
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// The lives of stores of which changes are here that do not join the others yet; `None`: too many to tell.
+pub fn unsettled(store: &Store) -> Result<Option<BTreeSet<twinbox_ids::Origin>>, StoreError> {
+    let beyond = store.changes_after(&store.vector(), LOOK_THROUGH)?;
+    Ok((beyond.len() < LOOK_THROUGH).then(|| beyond.iter().map(|change| change.origin).collect()))
+}

@@ -1,0 +1,305 @@
+//! Alarms of this node in syslog: RFC 5424 to another machine, as syslog(3) writes to the one here.
+
+use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
+
+use chrono::{DateTime, Local};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, UdpSocket, UnixDatagram, lookup_host},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tracing::warn;
+use twinbox_clock::wall;
+
+use crate::{
+    Code, Severity,
+    alarm::Alarm,
+    notice::{ENTERPRISE, rfc3339},
+};
+
+/// Lines that wait; more are left out.
+const WAITING: usize = 256;
+/// How long one line may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Between attempts to reach the receiver: from, doubling, to.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Attempts at one line.
+const ATTEMPTS: u32 = 8;
+/// RFC 5424's.
+const PORT: u16 = 514;
+
+/// Where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyslogTarget {
+    /// The syslog of this machine.
+    Local(PathBuf),
+    /// RFC 5426, `host:port`.
+    Udp(String),
+    /// RFC 6587 with octet counting, `host:port`.
+    Tcp(String),
+}
+
+/// Not a place that syslog goes to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a receiver of syslog")]
+pub struct SyslogError;
+
+impl FromStr for SyslogTarget {
+    type Err = SyslogError;
+
+    fn from_str(text: &str) -> Result<Self, SyslogError> {
+        if text == "local" {
+            return Ok(Self::Local("/dev/log".into()));
+        }
+        let (scheme, address) = text.split_once("://").ok_or(SyslogError)?;
+        let address = with_port(address, PORT).ok_or(SyslogError)?;
+        match scheme {
+            "udp" => Ok(Self::Udp(address)),
+            "tcp" => Ok(Self::Tcp(address)),
+            _ => Err(SyslogError),
+        }
+    }
+}
+
+/// `host:port` from a host with or without a port.
+pub fn with_port(address: &str, port: u16) -> Option<String> {
+    let bare = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((_, after)) => after.is_empty(),
+        None => !address.contains(':'),
+    };
+    let full = if bare { format!("{address}:{port}") } else { address.to_owned() };
+    let (host, port) = full.rsplit_once(':')?;
+    let fine = !host.is_empty()
+        && !host.contains(|c: char| c.is_whitespace() || c == '/')
+        && (host.starts_with('[') || !host.contains(':'));
+    (fine && port.parse::<u16>().is_ok_and(|port| port != 0)).then_some(full)
+}
+
+/// Which part of the system syslog files it under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facility(u8);
+
+impl Facility {
+    /// The words for them.
+    pub const WORDS: [&'static str; 10] =
+        ["daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
+
+    /// By its word; `daemon` for one that there is not.
+    pub fn named(word: &str) -> Self {
+        Self(match word {
+            "user" => 1,
+            _ => match word.strip_prefix("local").and_then(|n| n.parse::<u8>().ok()).filter(|n| *n < 8) {
+                Some(n) => 16 + n,
+                None => 3,
+            },
+        })
+    }
+}
+
+/// Writes alarms to syslog. Waits for nothing.
+#[derive(Debug, Clone)]
+pub struct Syslog {
+    facility: Facility,
+    local: bool,
+    lines: mpsc::Sender<Vec<u8>>,
+}
+
+impl Syslog {
+    /// Starts the task that sends; it ends with the last clone of the result.
+    pub fn start(target: SyslogTarget, facility: Facility) -> Self {
+        let (lines, waiting) = mpsc::channel(WAITING);
+        let local = matches!(target, SyslogTarget::Local(_));
+        tokio::spawn(send_all(target, waiting));
+        Self { facility, local, lines }
+    }
+
+    /// One line.
+    pub(crate) fn tell(&self, alarm: &Alarm, raised: bool) {
+        let line = if self.local { self.short(alarm, raised) } else { self.full(alarm, raised) };
+        if self.lines.try_send(line.into_bytes()).is_err() {
+            warn!("syslog does not keep up: an alarm was left out there");
+        }
+    }
+
+    fn priority(&self, alarm: &Alarm, raised: bool) -> u8 {
+        let severity = match alarm.code.map_or(Severity::Warning, Code::severity) {
+            _ if !raised => 5,
+            Severity::Warning => 4,
+            Severity::Major => 3,
+            Severity::Critical => 2,
+        };
+        self.facility.0 * 8 + severity
+    }
+
+    /// RFC 5424.
+    fn full(&self, alarm: &Alarm, raised: bool) -> String {
+        let (priority, pid) = (self.priority(alarm, raised), std::process::id());
+        let at = rfc3339(if raised { alarm.raised } else { alarm.cleared.unwrap_or(alarm.raised) });
+        let number = ENTERPRISE.iter().skip(6).map(u32::to_string).collect::<Vec<_>>().join(".");
+        let data = [
+            ("id", alarm.id.to_string()),
+            ("code", alarm.word.clone()),
+            ("what", what(raised).to_owned()),
+            ("severity", alarm.code.map_or("", |code| code.severity().word()).to_owned()),
+            ("subject", alarm.subject.clone()),
+            ("count", alarm.count.to_string()),
+        ]
+        .map(|(name, value)| format!(" {name}=\"{}\"", Escaped(&value)))
+        .concat();
+        // The text is UTF-8 and begins with a mark that says so.
+        format!(
+            "<{priority}>1 {at} {} twinbox {pid} {} [twinbox@{number}{data}] \u{feff}{}",
+            alarm.node,
+            alarm.word,
+            words(alarm, raised)
+        )
+    }
+
+    /// As syslog(3) writes to the machine's own.
+    fn short(&self, alarm: &Alarm, raised: bool) -> String {
+        let (priority, pid) = (self.priority(alarm, raised), std::process::id());
+        let now = i64::try_from(wall().0).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+        let now = now.with_timezone(&Local);
+        format!("<{priority}>{} twinbox[{pid}]: {}", now.format("%b %e %H:%M:%S"), words(alarm, raised))
+    }
+}
+
+fn what(raised: bool) -> &'static str {
+    if raised { "raised" } else { "cleared" }
+}
+
+fn words(alarm: &Alarm, raised: bool) -> String {
+    let colon = if alarm.detail.is_empty() { "" } else { ": " };
+    format!("alarm {} {} {} ({}){colon}{}", alarm.id, what(raised), alarm.word, alarm.subject, alarm.detail)
+}
+
+/// A value of structured data (RFC 5424, section 6.3.3).
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '"' | '\\' | ']' => write!(f, "\\{c}"),
+            c => write!(f, "{c}"),
+        })
+    }
+}
+
+/// What lines go out by; made anew after a failure.
+enum Way {
+    None,
+    Unix(UnixDatagram),
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+}
+
+async fn send_all(target: SyslogTarget, mut lines: mpsc::Receiver<Vec<u8>>) {
+    let mut way = Way::None;
+    while let Some(line) = lines.recv().await {
+        let mut pause = RETRY.0;
+        for attempt in 1..=ATTEMPTS {
+            let sent = timeout(WITHIN, send(&mut way, &target, &line)).await;
+            let error = match sent {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => error,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
+            way = Way::None;
+            if attempt == ATTEMPTS {
+                warn!(?target, %error, "an alarm could not be sent to syslog and is left out there");
+                break;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+}
+
+async fn send(way: &mut Way, target: &SyslogTarget, line: &[u8]) -> io::Result<()> {
+    if let Way::None = way {
+        *way = match target {
+            SyslogTarget::Local(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.connect(path)?;
+                Way::Unix(socket)
+            }
+            SyslogTarget::Udp(address) => {
+                let address = lookup_host(address).await?.next().ok_or(io::ErrorKind::NotFound)?;
+                let any: std::net::IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+                let socket = UdpSocket::bind((any, 0)).await?;
+                socket.connect(address).await?;
+                Way::Udp(socket)
+            }
+            SyslogTarget::Tcp(address) => Way::Tcp(TcpStream::connect(address).await?),
+        };
+    }
+    match way {
+        Way::None => Err(io::ErrorKind::NotConnected.into()),
+        Way::Unix(socket) => socket.send(line).await.map(drop),
+        Way::Udp(socket) => socket.send(line).await.map(drop),
+        Way::Tcp(stream) => {
+            // A receiver that has closed says so only when it is read from.
+            if matches!(stream.try_read(&mut [0; 64]), Ok(0)) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            let framed = [format!("{} ", line.len()).as_bytes(), line].concat();
+            stream.write_all(&framed).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_ids::Timestamp;
+
+    use super::*;
+    use crate::alarm::AlarmId;
+
+    #[test]
+    fn receivers_are_named_with_or_without_a_port() {
+        for (text, target) in [
+            ("local", Some(SyslogTarget::Local("/dev/log".into()))),
+            ("udp://10.0.0.9", Some(SyslogTarget::Udp("10.0.0.9:514".to_owned()))),
+            ("udp://[2001:db8::1]", Some(SyslogTarget::Udp("[2001:db8::1]:514".to_owned()))),
+            ("tcp://logs.example:601", Some(SyslogTarget::Tcp("logs.example:601".to_owned()))),
+            ("tcp://[::1]:601", Some(SyslogTarget::Tcp("[::1]:601".to_owned()))),
+            ("udp://", None),
+            ("udp://host:0", None),
+            ("udp://host:port", None),
+            ("udp://2001:db8::1", None),
+            ("http://host", None),
+            ("10.0.0.9", None),
+        ] {
+            assert_eq!(text.parse().ok(), target, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_is_as_the_rfc_says() {
+        let (lines, mut waiting) = mpsc::channel(1);
+        let syslog = Syslog { facility: Facility::named("local3"), local: false, lines };
+        let mut alarm = Alarm::new(
+            "a".parse().expect("a name"),
+            0,
+            AlarmId::from_slice(&[0xab; 6]).expect("six bytes"),
+            Code::ServiceFailed,
+            "calls \"]\\".to_owned(),
+            Timestamp(1_700_000_000_123),
+        );
+        alarm.detail = "zu spät".to_owned();
+        syslog.tell(&alarm, true);
+        let line = String::from_utf8(waiting.recv().await.expect("a line")).expect("UTF-8");
+        let start =
+            format!("<154>1 2023-11-14T22:13:20.123Z a twinbox {} service-failed [twinbox@", std::process::id());
+        assert!(line.starts_with(&start), "{line}");
+        for part in [
+            "id=\"abababababab\"",
+            "what=\"raised\"",
+            r#"subject="calls \"\]\\""#,
+            "] \u{feff}alarm abababababab raised service-failed (calls \"]\\): zu spät",
+        ] {
+            assert!(line.contains(part), "no {part} in {line}");
+        }
+    }
+}

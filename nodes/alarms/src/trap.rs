@@ -1,0 +1,232 @@
+//! Telling by SNMP traps, v2c or v3; `deploy/snmp/TWINBOX-MIB.txt` says what is in them.
+
+use std::time::Duration;
+
+use async_snmp::{
+    Auth, AuthProtocol, Client, Oid, PrivProtocol, UsmConfig, Value, VarBind,
+    v3::{AuthoritativeEngine, PersistedAuthoritativeEngine},
+};
+use tokio::time::timeout;
+use twinbox_clock::{BootInstant, wall};
+use twinbox_ids::NodeName;
+
+use crate::{
+    Severity,
+    notice::{ENTERPRISE, Notice},
+    outbound::{Permit, TellError},
+    syslog::with_port,
+};
+
+/// How long looking up a receiver's name and writing to it may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Where receivers of traps listen.
+const PORT: u16 = 162;
+
+/// How a user of SNMP v3 proves who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrapAuthentication {
+    /// HMAC-SHA-96.
+    Sha1,
+    /// HMAC-192-SHA-256.
+    Sha256,
+    /// HMAC-384-SHA-512.
+    Sha512,
+}
+
+impl TrapAuthentication {
+    /// The words for them.
+    pub const WORDS: [&'static str; 3] = ["sha1", "sha256", "sha512"];
+
+    /// By its word; SHA-256 for one that there is not.
+    pub fn named(word: &str) -> Self {
+        match word {
+            "sha1" => Self::Sha1,
+            "sha512" => Self::Sha512,
+            _ => Self::Sha256,
+        }
+    }
+}
+
+/// How SNMP v3 keeps its content secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrapPrivacy {
+    /// AES-128-CFB.
+    Aes128,
+}
+
+/// How traps are secured.
+#[derive(Clone)]
+pub enum TrapSecurity {
+    /// v2c: the community's name in the clear.
+    Community(String),
+    /// v3.
+    User {
+        /// The user.
+        name: String,
+        /// How it is proved, and the password.
+        authentication: (TrapAuthentication, String),
+        /// How the content is kept secret, and the password; `None`: it is not.
+        privacy: Option<(TrapPrivacy, String)>,
+    },
+}
+
+/// Why receivers of traps cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrapError {
+    /// A receiver.
+    #[error("'{0}' is no receiver of traps: write HOST or HOST:PORT")]
+    Receiver(String),
+    /// User or passwords.
+    #[error("SNMP v3 does not take this user or these passwords: {0}")]
+    User(String),
+}
+
+/// Receivers of traps.
+#[derive(Clone)]
+pub struct TrapReceivers {
+    receivers: Vec<String>,
+    auth: Auth,
+    engine: Option<AuthoritativeEngine>,
+}
+
+impl TrapReceivers {
+    /// Receivers, as `host` or `host:port`, of traps from this node.
+    pub fn new(node: &NodeName, receivers: &[String], security: &TrapSecurity) -> Result<Self, TrapError> {
+        let receivers = receivers
+            .iter()
+            .map(|receiver| with_port(receiver, PORT).ok_or_else(|| TrapError::Receiver(receiver.clone())))
+            .collect::<Result<_, _>>()?;
+        let user = |error: &dyn std::fmt::Display| TrapError::User(error.to_string());
+        let (auth, engine) = match security {
+            TrapSecurity::Community(name) => (Auth::v2c(name.as_str()), None),
+            TrapSecurity::User { name, authentication: (how, password), privacy } => {
+                let how = match how {
+                    TrapAuthentication::Sha1 => AuthProtocol::Sha1,
+                    TrapAuthentication::Sha256 => AuthProtocol::Sha256,
+                    TrapAuthentication::Sha512 => AuthProtocol::Sha512,
+                };
+                let config = UsmConfig::new(name.clone());
+                let config = match privacy {
+                    None => config.auth(how, password.as_str()),
+                    Some((TrapPrivacy::Aes128, secret)) => {
+                        config.auth_priv(how, password.as_str(), PrivProtocol::Aes128, secret.as_str())
+                    }
+                }
+                .map_err(|error| user(&error))?;
+                (config.into(), Some(engine(node).map_err(|error| user(&error))?))
+            }
+        };
+        Ok(Self { receivers, auth, engine })
+    }
+
+    /// To each of them. One that is not there cannot be told from one that is, so each is written to once.
+    pub(crate) async fn tell(&self, notice: &Notice, permit: &Permit) -> Result<(), TellError> {
+        let mut failed = None;
+        for receiver in &self.receivers {
+            match timeout(WITHIN, self.send(receiver, notice, permit)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(TellError::NotHolder)) => return Err(TellError::NotHolder),
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => failed = Some(TellError::Later(format!("{receiver}: not within {WITHIN:?}"))),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn send(&self, receiver: &str, notice: &Notice, permit: &Permit) -> Result<(), TellError> {
+        let later = |error: &dyn std::fmt::Display| TellError::Later(format!("{receiver}: {error}"));
+        let mut client = Client::builder(receiver, self.auth.clone());
+        if let Some(engine) = &self.engine {
+            client = client.local_authoritative_engine(engine.clone());
+        }
+        // The name is looked up anew for each: receivers move.
+        let client = client.connect().await.map_err(|error| later(&error))?;
+        // Hundredths of a second since the machine's start; it wraps after 497 days, as SNMP's do.
+        let uptime = (BootInstant::now().as_nanos() / 10_000_000) as u32;
+        let kind = oid(&[0, if notice.transition.is_raised() { 1 } else { 2 }]);
+        // Asked right before the write (rule R6).
+        let _entered = permit.enter()?;
+        client.send_trap(&kind, uptime, bindings(notice)).await.map_err(|error| later(&error))
+    }
+}
+
+impl std::fmt::Debug for TrapReceivers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TrapReceivers({:?})", self.receivers)
+    }
+}
+
+fn oid(below: &[u32]) -> Oid {
+    Oid::from_slice(&[&ENTERPRISE[..], below].concat())
+}
+
+fn bindings(notice: &Notice) -> Vec<VarBind> {
+    let alarm = &notice.alarm;
+    let severity = match notice.severity() {
+        Severity::Warning => 1,
+        Severity::Major => 2,
+        Severity::Critical => 3,
+    };
+    let text = |text: &str| Value::from(text);
+    [
+        text(&notice.key()),
+        text(&notice.cluster),
+        text(alarm.node.as_str()),
+        text(&alarm.word),
+        Value::Integer(severity),
+        text(&alarm.subject),
+        text(&alarm.detail),
+        text(notice.remedy()),
+        Value::Gauge32(u32::try_from(alarm.count).unwrap_or(u32::MAX)),
+        text(&notice.at()),
+    ]
+    .into_iter()
+    .zip(1..)
+    .map(|(value, n)| VarBind::new(oid(&[1, n, 0]), value))
+    .collect()
+}
+
+/// The engine of SNMP v3 that traps come from: its id follows from the node's name, so that receivers can be told it,
+/// and its count of starts from the clock, so that it goes up without a file. Two starts within a minute have the
+/// same count, and times that are within the 150 seconds that receivers allow.
+fn engine(node: &NodeName) -> async_snmp::Result<AuthoritativeEngine> {
+    let starts = u32::try_from(wall().0 / 60_000).unwrap_or(u32::MAX) & 0x7fff_ffff;
+    let previous = PersistedAuthoritativeEngine::new(engine_id(node), starts)?;
+    AuthoritativeEngine::restart(previous, |_| Ok::<(), std::convert::Infallible>(()))
+}
+
+/// As RFC 3411 makes one from a text (format 4), with net-snmp's number; of a long name its beginning.
+fn engine_id(node: &NodeName) -> Vec<u8> {
+    let name = format!("twinbox-{node}");
+    [&[0x80, 0, 0x1f, 0x88, 4][..], name.as_bytes().get(..27).unwrap_or(name.as_bytes())].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_named_by_its_node() {
+        let id = |name: &str| engine_id(&name.parse().expect("a name"));
+        assert_eq!(id("a"), b"\x80\0\x1f\x88\x04twinbox-a");
+        assert_eq!(id(&"x".repeat(63)).len(), 32);
+    }
+
+    #[test]
+    fn receivers_and_users_are_checked() {
+        let node: NodeName = "a".parse().expect("a name");
+        let new = |receiver: &str, security: &TrapSecurity| {
+            TrapReceivers::new(&node, &[receiver.to_owned()], security).map(|made| made.receivers)
+        };
+        let community = TrapSecurity::Community("public".to_owned());
+        assert_eq!(new("10.0.0.9", &community), Ok(vec!["10.0.0.9:162".to_owned()]));
+        assert_eq!(new("a b", &community), Err(TrapError::Receiver("a b".to_owned())));
+        let user = |password: &str| TrapSecurity::User {
+            name: "twinbox".to_owned(),
+            authentication: (TrapAuthentication::Sha256, password.to_owned()),
+            privacy: None,
+        };
+        assert!(new("h", &user("long enough")).is_ok());
+        assert!(matches!(new("h", &user("short")), Err(TrapError::User(_))));
+    }
+}

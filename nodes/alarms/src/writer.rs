@@ -1,0 +1,389 @@
+//! Writes what was said: gathers it, keeps to the budgets, and makes one commit of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use twinbox_clock::{BootInstant, wall};
+use twinbox_ids::{NodeName, Timestamp};
+use twinbox_replication_core::{Edit, Key};
+use twinbox_replication_peer::Acknowledgement;
+use twinbox_replication_store::{CommitError, Committed, StoreError};
+
+use crate::{
+    AckError, Alarms, Code, Course, Kind, Severity,
+    alarm::{Alarm, IdPrefix},
+    board::{Board, Outcome},
+    budget::Budget,
+    event::{Event, Numbering},
+    inbox::{Happened, Said, Waiting},
+    store,
+    syslog::Syslog,
+};
+
+/// What comes within this is one commit.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often what waits for its time is looked at.
+const LOOK_EACH: Duration = Duration::from_secs(1);
+/// After the store could not write, it is left alone for so long.
+const REST: Duration = Duration::from_secs(2);
+/// What a former life raised and this one has not said again by then is over.
+const SETTLE: Duration = Duration::from_secs(120);
+/// How often old events are looked for, and what is old.
+const ERASE_EACH: Duration = Duration::from_secs(3_600);
+const OLD: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Events erased in one commit.
+const ERASE_AT_ONCE: usize = 256;
+/// How often it is told that too much came.
+const TOO_MANY_EACH: Duration = Duration::from_secs(600);
+
+/// Somebody acknowledges alarms.
+pub struct Acknowledge {
+    pub ids: Vec<IdPrefix>,
+    pub by: String,
+    pub answer: oneshot::Sender<Result<(Vec<Alarm>, Acknowledgement), AckError>>,
+}
+
+/// The task.
+pub struct Writer {
+    alarms: Alarms,
+    numbering: Numbering,
+    /// Says that this life has begun; to be written with the first commit.
+    began: Option<(Key, Edit)>,
+    raises: BTreeMap<Code, Budget>,
+    events: Budget,
+    /// What was raised in this life.
+    said: BTreeSet<(Code, String)>,
+    settles: Option<BootInstant>,
+    erases: BootInstant,
+    dropped: u64,
+    told_too_many: Option<BootInstant>,
+    syslog: Option<Syslog>,
+}
+
+/// An alarm to be written, and what happened to it.
+struct Change {
+    key: (Code, String),
+    said: Said,
+    alarm: Alarm,
+    raised: bool,
+    cleared: bool,
+}
+
+impl Writer {
+    pub fn new(alarms: Alarms, numbering: Numbering, began: Option<(Key, Edit)>, syslog: Option<Syslog>) -> Self {
+        let now = BootInstant::now();
+        Self {
+            alarms,
+            numbering,
+            began,
+            raises: BTreeMap::new(),
+            events: Budget::new(256, Duration::from_secs(2), now),
+            said: BTreeSet::new(),
+            settles: Some(now + SETTLE),
+            erases: now,
+            dropped: 0,
+            told_too_many: None,
+            syslog,
+        }
+    }
+
+    /// Writes until stopped, and then what is left.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Acknowledge>, stop: CancellationToken) {
+        let inner = self.alarms.inner().clone();
+        loop {
+            tokio::select! {
+                () = inner.inbox.came.notified() => sleep(GATHER).await,
+                () = sleep(LOOK_EACH) => {}
+                request = requests.recv() => if let Some(request) = request {
+                    self.acknowledge(request).await;
+                    continue;
+                },
+                () = stop.cancelled() => {
+                    self.write().await;
+                    return;
+                }
+            }
+            if !self.write().await {
+                tokio::select! {
+                    () = sleep(REST) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// Writes what waits, as far as the budgets go; false when the store could not.
+    async fn write(&mut self) -> bool {
+        let now = BootInstant::now();
+        self.say_too_many(now);
+        let waiting = self.alarms.inner().inbox.take();
+        let nothing_waits = waiting == Waiting::default();
+        if nothing_waits && self.settles.is_none_or(|at| now < at) && now < self.erases {
+            return true;
+        }
+        match self.write_all(waiting, now).await {
+            Ok(()) => true,
+            Err(failed) => {
+                warn!(error = %failed, "alarms and events cannot be written now; they wait");
+                false
+            }
+        }
+    }
+
+    async fn write_all(&mut self, waiting: Waiting, now: BootInstant) -> Result<(), StoreError> {
+        let (inbox, node) = (&self.alarms.inner().inbox.clone(), self.alarms.node().clone());
+        let own = match store::alarms(self.alarms.store(), Some(&node)) {
+            Ok(own) => own,
+            Err(failed) => {
+                put_back(inbox, waiting.alarms, waiting.events.into());
+                return Err(failed);
+            }
+        };
+        let mut board = Board::new(node, own);
+        let mut said = waiting.alarms;
+        self.settle(&board, &mut said, now);
+        let (mut changes, mut later) = (Vec::new(), BTreeMap::new());
+        for (key, said) in said {
+            if board.would_raise(key.0, &key.1, &said) && !self.may_raise(key.0, now) {
+                later.insert(key, said);
+                continue;
+            }
+            if said.raised > 0 {
+                self.said.insert(key.clone());
+            }
+            match board.say(key.0, &key.1, &said, wall()) {
+                Outcome::Nothing => {}
+                Outcome::Later => {
+                    later.insert(key, said);
+                }
+                Outcome::Write { alarm, raised, cleared } => {
+                    changes.push(Change { key, said, alarm: *alarm, raised, cleared });
+                }
+            }
+        }
+        put_back(inbox, later, Vec::new());
+        let (happened, left_out) = self.within_budget(waiting.events, waiting.left_out, now);
+        let before = self.numbering.clone();
+        let events = self.number(&changes, &happened, left_out);
+        let mut edits: Vec<(Key, Edit)> = self.began.iter().cloned().collect();
+        edits.extend(changes.iter().map(|change| (change.alarm.key(), change.alarm.report())));
+        edits.extend(events.iter().map(|event| (event.key(), event.edit())));
+        edits.extend(self.old(now)?);
+        if let Err(failed) = self.commit(edits).await {
+            self.numbering = before;
+            let alarms = changes.into_iter().map(|change| (change.key, change.said)).collect();
+            put_back(inbox, alarms, happened);
+            return Err(failed);
+        }
+        self.began = None;
+        let known: BTreeSet<_> = board.alarms().iter().filter_map(|a| Some((a.code?, a.subject.clone()))).collect();
+        self.said.retain(|key| known.contains(key));
+        let raised = board.alarms().iter().filter(|alarm| alarm.cleared.is_none());
+        inbox.set_raised(raised.filter_map(|alarm| Some((alarm.code?, alarm.subject.clone()))).collect());
+        self.alarms.inner().count(&events);
+        changes.iter().for_each(|change| self.tell_here(change));
+        Ok(())
+    }
+
+    async fn commit(&self, edits: Vec<(Key, Edit)>) -> Result<Option<Committed>, StoreError> {
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let committed = self
+            .alarms
+            .store()
+            .commit(move |draft| edits.into_iter().try_for_each(|(key, edit)| draft.edit(key, vec![edit])));
+        match committed.await {
+            Ok(((), committed)) => Ok(Some(committed)),
+            Err(CommitError::Refused(failed) | CommitError::Store(failed)) => Err(failed),
+        }
+    }
+
+    /// Raising is told to the outside and written to logs that keep everything: one code may do so 20 times at once, and
+    /// then each 10 seconds. What waits is counted together.
+    fn may_raise(&mut self, code: Code, now: BootInstant) -> bool {
+        let budget = || Budget::new(20, Duration::from_secs(10), now);
+        self.raises.entry(code).or_insert_with(budget).take(now)
+    }
+
+    /// After a while, what lasted when a former life of this node ended and has not been said since is over.
+    fn settle(&mut self, board: &Board, said: &mut BTreeMap<(Code, String), Said>, now: BootInstant) {
+        if self.settles.is_none_or(|at| now < at) {
+            return;
+        }
+        self.settles = None;
+        for alarm in board.alarms().iter().filter(|alarm| alarm.cleared.is_none()) {
+            let Some(code) = alarm.code.filter(|code| code.course() == Course::Lasts) else { continue };
+            let key = (code, alarm.subject.clone());
+            if !self.said.contains(&key) {
+                let over = Said { raised: 0, at: wall(), detail: String::new(), cleared: true };
+                said.entry(key).or_insert(over);
+            }
+        }
+    }
+
+    fn within_budget(
+        &mut self,
+        events: impl IntoIterator<Item = Happened>,
+        left_out: u64,
+        now: BootInstant,
+    ) -> (Vec<Happened>, u64) {
+        let (mut within, mut left_out) = (Vec::new(), left_out);
+        for event in events {
+            if self.events.take(now) {
+                within.push(event);
+            } else {
+                left_out += 1;
+                self.alarms.inner().inbox.drop_event();
+            }
+        }
+        (within, left_out)
+    }
+
+    /// The events, in the order in which they happened.
+    fn number(&mut self, changes: &[Change], happened: &[Happened], left_out: u64) -> Vec<Event> {
+        type About<'a> = (Timestamp, Kind, &'a str, &'a str, Option<&'a Alarm>);
+        let mut all: Vec<About<'_>> = Vec::new();
+        for Change { alarm, raised, cleared, .. } in changes {
+            let (subject, detail) = (alarm.subject.as_str(), alarm.detail.as_str());
+            if *raised {
+                all.push((alarm.raised, Kind::AlarmRaised, subject, detail, Some(alarm)));
+            }
+            if let Some(at) = alarm.cleared.filter(|_| *cleared) {
+                all.push((at, Kind::AlarmCleared, subject, detail, Some(alarm)));
+            }
+        }
+        all.extend(happened.iter().map(|e| (e.at, e.kind, e.subject.as_str(), e.detail.as_str(), None)));
+        all.sort_by_key(|(at, ..)| *at);
+        let mut events: Vec<Event> = Vec::new();
+        for (at, kind, subject, detail, alarm) in all {
+            let mut event = self.numbering.next(kind, subject, detail, at);
+            event.alarm = alarm.map(|alarm| (alarm.id, alarm.word.clone()));
+            events.push(event);
+        }
+        if left_out > 0 {
+            let detail = format!("{left_out} events were left out: they came faster than they can be kept");
+            events.push(self.numbering.next(Kind::LeftOut, self.alarms.node().as_str(), &detail, wall()));
+        }
+        events
+    }
+
+    /// Takes away events that have become too old.
+    fn old(&mut self, now: BootInstant) -> Result<Vec<(Key, Edit)>, StoreError> {
+        if now < self.erases {
+            return Ok(Vec::new());
+        }
+        let before = wall().0.saturating_sub(u64::try_from(OLD.as_millis()).unwrap_or(u64::MAX));
+        let mut old = store::events(self.alarms.store(), self.alarms.node())?;
+        old.retain(|event| event.at.0 < before);
+        if old.len() <= ERASE_AT_ONCE {
+            self.erases = now + ERASE_EACH;
+        }
+        old.sort_by_key(|event| event.place);
+        Ok(old.iter().take(ERASE_AT_ONCE).map(|event| (event.key(), Event::erase())).collect())
+    }
+
+    /// What found no room is an alarm itself.
+    fn say_too_many(&mut self, now: BootInstant) {
+        let (alarms, events) = self.alarms.dropped();
+        let dropped = alarms.saturating_add(events);
+        if dropped == self.dropped || self.told_too_many.is_some_and(|at| now.since(at) < TOO_MANY_EACH) {
+            return;
+        }
+        let more = dropped.saturating_sub(self.dropped);
+        (self.dropped, self.told_too_many) = (dropped, Some(now));
+        let detail = format!("{more} were left out ({alarms} alarms and {events} events since the start)");
+        self.alarms.raise(Code::TooManyAlarms, self.alarms.node().as_str(), detail);
+    }
+
+    /// The log and syslog of this node.
+    fn tell_here(&self, Change { alarm, raised, cleared, .. }: &Change) {
+        let (code, subject, detail, id) = (&alarm.word, &alarm.subject, &alarm.detail, alarm.id);
+        let severity = alarm.code.map_or(Severity::Warning, Code::severity);
+        if *raised {
+            alarm.code.iter().for_each(|code| self.alarms.inner().note_raised(*code));
+            let count = alarm.count;
+            match severity {
+                Severity::Warning => warn!(%id, code, %severity, subject, count, detail, "alarm"),
+                Severity::Major | Severity::Critical => {
+                    error!(%id, code, %severity, subject, count, detail, "alarm")
+                }
+            }
+        }
+        if *cleared {
+            info!(%id, code, %severity, subject, "the alarm is over");
+        }
+        if let Some(syslog) = &self.syslog {
+            [(*raised, true), (*cleared, false)]
+                .into_iter()
+                .filter(|(happened, _)| *happened)
+                .for_each(|(_, raised)| syslog.tell(alarm, raised));
+        }
+    }
+
+    /// All of them or none, with their events, in one commit.
+    async fn acknowledge(&mut self, Acknowledge { ids, by, answer }: Acknowledge) {
+        let before = self.numbering.clone();
+        let (alarms, committed) = match self.acknowledge_all(&ids, &by).await {
+            Ok(done) => done,
+            Err(failed) => {
+                self.numbering = before;
+                // Who has gone away needs no answer.
+                let _ = answer.send(Err(failed));
+                return;
+            }
+        };
+        self.began = None;
+        let peers = self.alarms.inner().peers.clone();
+        tokio::spawn(async move {
+            let how = match committed {
+                Some(committed) => peers.acknowledge(&committed).await,
+                None => Acknowledgement::Alone,
+            };
+            let _ = answer.send(Ok((alarms, how)));
+        });
+    }
+
+    async fn acknowledge_all(
+        &mut self,
+        ids: &[IdPrefix],
+        by: &str,
+    ) -> Result<(Vec<Alarm>, Option<Committed>), AckError> {
+        let all = store::alarms(self.alarms.store(), None)?;
+        let mut meant: BTreeMap<(NodeName, u16), Alarm> = BTreeMap::new();
+        for id in ids {
+            let mut found = all.iter().filter(|alarm| id.matches(alarm.id));
+            let alarm = found.next().ok_or_else(|| AckError::None { id: id.to_string() })?;
+            if found.next().is_some() {
+                return Err(AckError::Several { id: id.to_string() });
+            }
+            meant.insert((alarm.node.clone(), alarm.place), alarm.clone());
+        }
+        let (now, mut events, mut edits) = (wall(), Vec::new(), Vec::new());
+        edits.extend(self.began.iter().cloned());
+        for alarm in meant.values_mut().filter(|alarm| alarm.is_open() && alarm.acknowledged.is_none()) {
+            let mut event = self.numbering.next(Kind::AlarmAcknowledged, &alarm.subject, "", now);
+            event.alarm = Some((alarm.id, alarm.word.clone()));
+            edits.push((alarm.key(), alarm.acknowledge(by, now)));
+            edits.push((event.key(), event.edit()));
+            events.push(event);
+            alarm.acknowledged = Some((by.to_owned(), now));
+        }
+        let committed = if events.is_empty() { None } else { self.commit(edits).await? };
+        self.alarms.inner().count(&events);
+        Ok((meant.into_values().collect(), committed))
+    }
+}
+
+fn put_back(inbox: &crate::inbox::Inbox, alarms: BTreeMap<(Code, String), Said>, events: Vec<Happened>) {
+    alarms.into_iter().for_each(|(key, said)| inbox.put_back(key, said));
+    inbox.put_back_events(events);
+}

@@ -1,0 +1,100 @@
+//! Alarms and events of a node: where they come from, who is told, and what administrators ask.
+
+mod copies;
+mod gate;
+mod measures;
+mod roles;
+mod service;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+use twinbox_alarms::{Alarm, Item, Kind, Outbound, Since, Syslog};
+use twinbox_clock::{BootInstant, wall};
+use twinbox_ids::NodeName;
+use twinbox_roles::Duty;
+
+use crate::node::Node;
+
+use copies::Copies;
+use gate::NotifierGate;
+pub use measures::measure;
+use roles::{RolesWatch, Say, Seen};
+pub use service::EventService;
+
+/// How often it is looked whether something has lasted long enough, and what was counted.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Writes what is said, tells receivers outside, and watches role manager and replication, until stopped.
+pub fn start(node: &Arc<Node>, tasks: &TaskTracker, stop: &CancellationToken) {
+    let config = &node.config.alarms;
+    let syslog = config.syslog.clone().map(|(target, facility)| Syslog::start(target, facility));
+    let (alarms, writing) = (node.alarms.clone(), stop.clone());
+    tasks.spawn(async move { alarms.serve(syslog, writing).await });
+    let gate = NotifierGate(node.roles.gate(Duty::Notifier));
+    let outbound = Outbound::new(&node.config.cluster.name, node.alarms.clone(), gate);
+    tasks.spawn(outbound.run(config.webhook.clone(), config.traps.clone(), stop.clone()));
+    let starts = format!("version {}, incarnation {}", env!("CARGO_PKG_VERSION"), node.incarnation);
+    node.alarms.event(Kind::NodeStarted, node.name.as_str(), starts);
+    tasks.spawn(watch(node.clone(), stop.clone()));
+}
+
+async fn watch(node: Arc<Node>, stop: CancellationToken) {
+    let mut view = node.roles.watch();
+    let mut roles = RolesWatch::new(&node.name, BootInstant::now(), wall(), told(&node));
+    let mut copies = Copies::new(&node.name);
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            _ = look.tick() => {
+                let (peers, counters) = (node.peers.status(), node.peers.counters());
+                let set_aside = node.store.health().set_aside.max(counters.set_aside);
+                let counting = node.peers.counting();
+                say(&node, copies.look(&peers, &counters, counting, set_aside, &view.borrow(), BootInstant::now()));
+            }
+            () = stop.cancelled() => return,
+        }
+        let now = view.borrow_and_update().clone();
+        say(&node, roles.look(&now, &*node, BootInstant::now()));
+    }
+}
+
+impl Seen for Node {
+    fn alarms(&self) -> Vec<Alarm> {
+        self.alarms.list().unwrap_or_default()
+    }
+
+    fn unheard_ms(&self, node: &NodeName) -> Option<u64> {
+        self.peers.status().into_iter().find(|peer| peer.name == *node)?.last_heard_ms
+    }
+}
+
+/// What this node has told already: of a move that the group remembers, a node that starts anew is not to tell again.
+fn told(node: &Node) -> Vec<(String, String)> {
+    match node.alarms.follow(&Since::Start) {
+        Ok(mut events) => std::iter::from_fn(|| events.try_next())
+            .filter_map(|item| match item {
+                Item::Event(event) if event.node == node.name => Some((event.subject, event.detail)),
+                _ => None,
+            })
+            .collect(),
+        Err(error) => {
+            warn!(%error, "moves of before the start may be told again");
+            Vec::new()
+        }
+    }
+}
+
+fn say(node: &Node, all: Vec<Say>) {
+    for said in all {
+        match said {
+            Say::Raise(code, subject, detail) => node.alarms.raise(code, &subject, detail),
+            Say::Clear(code, subject) => node.alarms.clear(code, &subject),
+            Say::Event(kind, subject, detail) => node.alarms.event(kind, &subject, detail),
+        }
+    }
+}

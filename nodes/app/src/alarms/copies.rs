@@ -1,0 +1,220 @@
+//! What replication counts and shows, as alarms. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use twinbox_alarms::{Code, Kind};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_replication_peer::{PeerStatus, PeersCounters};
+use twinbox_roles::{MemberKind, RolesView, Status};
+
+use super::roles::Say;
+
+/// Without a write alone for so long, and with a peer that counts, it is over.
+const TOGETHER_FOR: Duration = Duration::from_secs(2);
+/// A peer is far behind with so many changes for so long, and not any more with so few.
+const BEHIND: (u64, u64) = (10_000, 1_000);
+const BEHIND_FOR: Duration = Duration::from_secs(30);
+/// Two nodes in service have no stream between them for so long.
+const APART_FOR: Duration = Duration::from_secs(5);
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Copies {
+    node: NodeName,
+    alone: u64,
+    /// When the last write was acknowledged alone, while that is an alarm; and how many were since it is.
+    last_alone: Option<(BootInstant, u64)>,
+    behind: BTreeMap<NodeName, BootInstant>,
+    apart: BTreeMap<NodeName, BootInstant>,
+    /// Streams stopped for a reused origin, and changes set aside.
+    damaged: (u64, u64),
+}
+
+impl Copies {
+    /// Nothing yet.
+    pub fn new(node: &NodeName) -> Self {
+        Self {
+            node: node.clone(),
+            alone: 0,
+            last_alone: None,
+            behind: BTreeMap::new(),
+            apart: BTreeMap::new(),
+            damaged: (0, 0),
+        }
+    }
+
+    /// Looks.
+    pub fn look(
+        &mut self,
+        peers: &[PeerStatus],
+        counters: &PeersCounters,
+        counting: usize,
+        set_aside: u64,
+        view: &RolesView,
+        now: BootInstant,
+    ) -> Vec<Say> {
+        let mut said = Vec::new();
+        let own = self.node.to_string();
+        self.alone(peers, counters.alone, counting, now, &mut said);
+        self.lag(peers, now, &mut said);
+        self.apart(peers, view, now, &mut said);
+        let reused = counters.own_origin_alarms;
+        let (reused_before, set_aside_before) = std::mem::replace(&mut self.damaged, (reused, set_aside));
+        for (code, before, count, what) in [
+            (
+                Code::OriginReused,
+                reused_before,
+                reused,
+                "streams were stopped: peers have changes of this node that its disk has lost",
+            ),
+            (Code::ChangeSetAside, set_aside_before, set_aside, "changes are set aside"),
+        ] {
+            match count {
+                0 => said.push(Say::Clear(code, own.clone())),
+                count if count > before => said.push(Say::Raise(code, own.clone(), format!("{count} {what}"))),
+                _ => {}
+            }
+        }
+        said
+    }
+
+    /// A cluster of one node has no second disk to speak of.
+    fn alone(&mut self, peers: &[PeerStatus], alone: u64, counting: usize, now: BootInstant, said: &mut Vec<Say>) {
+        let more = alone.saturating_sub(std::mem::replace(&mut self.alone, alone));
+        let own = self.node.to_string();
+        if more > 0 && !peers.is_empty() {
+            if self.last_alone.is_none() {
+                said.push(Say::Event(
+                    Kind::Alone,
+                    own.clone(),
+                    "the first since a peer answered in time".to_owned(),
+                ));
+            }
+            let all = self.last_alone.map_or(0, |(_, before)| before) + more;
+            self.last_alone = Some((now, all));
+            let detail = format!("{all} writes so far are on this node's disk only");
+            said.push(Say::Raise(Code::AcknowledgedAlone, own, detail));
+        } else if counting > 0 && self.last_alone.is_none_or(|(at, _)| now.since(at) >= TOGETHER_FOR) {
+            self.last_alone = None;
+            said.push(Say::Clear(Code::AcknowledgedAlone, own));
+        }
+    }
+
+    fn lag(&mut self, peers: &[PeerStatus], now: BootInstant, said: &mut Vec<Say>) {
+        for peer in peers.iter().filter(|peer| peer.connected) {
+            if peer.lag_changes >= BEHIND.0 {
+                let since = *self.behind.entry(peer.name.clone()).or_insert(now);
+                if now.since(since) >= BEHIND_FOR {
+                    // Said again when it has lasted for as long again.
+                    self.behind.insert(peer.name.clone(), now);
+                    let detail = format!("{} lacks {} changes that are here", peer.name, peer.lag_changes);
+                    said.push(Say::Raise(Code::ReplicationLag, peer.name.to_string(), detail));
+                }
+            } else if peer.lag_changes <= BEHIND.1 {
+                self.behind.remove(&peer.name);
+                said.push(Say::Clear(Code::ReplicationLag, peer.name.to_string()));
+            }
+        }
+    }
+
+    /// With a third node in service, changes go through that one.
+    fn apart(&mut self, peers: &[PeerStatus], view: &RolesView, now: BootInstant, said: &mut Vec<Say>) {
+        let in_service =
+            |m: &&twinbox_roles::MemberView| m.kind == MemberKind::Node && m.status == Status::InService;
+        let nodes: Vec<&NodeName> = view.members.iter().filter(in_service).map(|m| &m.name).collect();
+        for peer in peers {
+            let both = nodes.len() == 2 && nodes.contains(&&peer.name) && nodes.contains(&&self.node);
+            if both && view.quorum && !peer.connected && !peer.following {
+                let since = *self.apart.entry(peer.name.clone()).or_insert(now);
+                if now.since(since) >= APART_FOR {
+                    self.apart.insert(peer.name.clone(), now);
+                    let detail = format!(
+                        "{} and {} are in service and not in touch: what one takes in waits for the other",
+                        self.node, peer.name
+                    );
+                    said.push(Say::Raise(Code::EffectsWait, peer.name.to_string(), detail));
+                }
+            } else {
+                self.apart.remove(&peer.name);
+                said.push(Say::Clear(Code::EffectsWait, peer.name.to_string()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(alone: u64) -> PeersCounters {
+        PeersCounters { alone, ..PeersCounters::default() }
+    }
+
+    fn peer(lag: u64, connected: bool) -> PeerStatus {
+        PeerStatus {
+            name: "b".parse().expect("a name"),
+            connected,
+            following: connected,
+            counts: connected,
+            lag_changes: lag,
+            last_heard_ms: None,
+            sent_bytes: 0,
+            received_bytes: 0,
+        }
+    }
+
+    /// Codes that are raised, and whether another is cleared.
+    fn raised(said: &[Say]) -> Vec<Code> {
+        said.iter().filter_map(|say| if let Say::Raise(code, ..) = say { Some(*code) } else { None }).collect()
+    }
+
+    #[test]
+    fn writes_alone_are_an_alarm_until_a_peer_counts_again() {
+        let mut copies = Copies::new(&"a".parse().expect("a name"));
+        let view = super::super::roles::tests::view(&[]);
+        let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
+        let over = Say::Clear(Code::AcknowledgedAlone, "a".to_owned());
+        for (ms, alone, counting, is_raised, is_over) in [
+            (0, 0, 1, false, true),
+            (250, 3, 0, true, false),
+            (500, 3, 0, false, false),
+            (750, 4, 0, true, false),
+            (1_000, 4, 1, false, false),
+            (2_750, 4, 1, false, true),
+            (3_000, 5, 1, true, false),
+        ] {
+            let said = copies.look(&[peer(0, true)], &counted(alone), counting, 0, &view, at(ms));
+            let seen = (raised(&said) == [Code::AcknowledgedAlone], said.contains(&over));
+            assert_eq!(seen, (is_raised, is_over), "{ms}: {said:?}");
+        }
+        let mut single = Copies::new(&"a".parse().expect("a name"));
+        assert_eq!(raised(&single.look(&[], &counted(9), 0, 0, &view, at(0))), [], "one node is no pair");
+    }
+
+    #[test]
+    fn a_peer_that_stays_behind_is_an_alarm() {
+        let mut copies = Copies::new(&"a".parse().expect("a name"));
+        let view = super::super::roles::tests::view(&[]);
+        let mut look = |seconds: u64, lag: u64| {
+            let now = BootInstant::from_nanos(seconds * 1_000_000_000);
+            raised(&copies.look(&[peer(lag, true)], &counted(0), 1, 0, &view, now))
+        };
+        assert_eq!(look(0, 20_000), []);
+        assert_eq!(look(29, 20_000), []);
+        assert_eq!(look(31, 15_000), [Code::ReplicationLag]);
+        assert_eq!(look(32, 900), []);
+        assert_eq!(look(33, 20_000), []);
+    }
+
+    #[test]
+    fn what_is_damaged_is_an_alarm_at_once() {
+        let mut copies = Copies::new(&"a".parse().expect("a name"));
+        let view = super::super::roles::tests::view(&[]);
+        let counters = PeersCounters { own_origin_alarms: 1, ..PeersCounters::default() };
+        let said = copies.look(&[], &counters, 0, 2, &view, BootInstant::from_nanos(0));
+        assert_eq!(raised(&said), [Code::OriginReused, Code::ChangeSetAside]);
+        let said = copies.look(&[], &counters, 0, 3, &view, BootInstant::from_nanos(1));
+        assert_eq!(raised(&said), [Code::ChangeSetAside], "what is known is not said again");
+    }
+}

@@ -1,0 +1,425 @@
+//! What the role manager shows, as events and alarms. Pure.
+//!
+//! Every node sees the same, and one is to tell it: of a move, who has got the role or duty; of itself, each node; of
+//! a member that is not heard, the first by name of the nodes in service. Alarms that somebody else has raised already
+//! are not raised again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use twinbox_alarms::{Alarm, Code, Kind};
+use twinbox_clock::BootInstant;
+use twinbox_ids::{NodeName, Timestamp};
+use twinbox_roles::{Cause, MemberKind, RolesView, Status};
+
+/// A member is lost when it does not work for so long: a moment is no alarm.
+const LOST_FOR: Duration = Duration::from_secs(1);
+/// The same for a majority; longer after the start, when everybody comes.
+const NO_MAJORITY_FOR: Duration = Duration::from_secs(3);
+const STARTS_FOR: Duration = Duration::from_secs(15);
+/// What happened longer before the start than this was told by a former life, or by nobody.
+const BEFORE_THE_START: u64 = 600_000;
+
+/// Something to be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Say {
+    /// Raise an alarm: code, subject, detail.
+    Raise(Code, String, String),
+    /// It is over.
+    Clear(Code, String),
+    /// Tell what has happened.
+    Event(Kind, String, String),
+}
+
+/// What else is known.
+pub trait Seen {
+    /// The alarms of all nodes.
+    fn alarms(&self) -> Vec<Alarm>;
+
+    /// For how long nothing was heard of a node.
+    fn unheard_ms(&self, node: &NodeName) -> Option<u64>;
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub struct RolesWatch {
+    node: NodeName,
+    began: BootInstant,
+    began_at: Timestamp,
+    /// What this node has told of moves and splits, which the group remembers: subject, and the end of the detail,
+    /// which names the epoch or generation.
+    told: BTreeSet<(String, String)>,
+    statuses: BTreeMap<NodeName, Status>,
+    /// Since when members do not work, and whether this node has said so.
+    lost: BTreeMap<NodeName, (BootInstant, bool)>,
+    no_majority: Option<BootInstant>,
+    majority: Option<bool>,
+}
+
+impl RolesWatch {
+    /// For a node that began then and has told this in former lives: subject and detail of events.
+    pub fn new(
+        node: &NodeName,
+        began: BootInstant,
+        began_at: Timestamp,
+        told: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let mark = |(subject, detail): (String, String)| {
+            Some((subject, detail.rsplit_once("; ").map(|(_, mark)| mark.to_owned())?))
+        };
+        let told = told.into_iter().filter_map(mark).collect();
+        Self {
+            node: node.clone(),
+            began,
+            began_at,
+            told,
+            statuses: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            no_majority: None,
+            majority: None,
+        }
+    }
+
+    /// Looks; `seen` is asked when something has happened.
+    pub fn look(&mut self, view: &RolesView, seen: &impl Seen, now: BootInstant) -> Vec<Say> {
+        let mut said = Vec::new();
+        if view.members.is_empty() {
+            return said;
+        }
+        let nodes = view.members.iter().filter(|m| m.kind == MemberKind::Node && m.status == Status::InService);
+        let reports = view.quorum && nodes.map(|m| &m.name).min() == Some(&self.node);
+        self.moves(view, seen, &mut said);
+        self.splits(view, reports, &mut said);
+        self.statuses(view, reports, &mut said);
+        self.lost(view, reports, seen, now, &mut said);
+        self.majority(view, now, &mut said);
+        said
+    }
+
+    fn moves(&mut self, view: &RolesView, seen: &impl Seen, said: &mut Vec<Say>) {
+        let own = self.node.clone();
+        for moved in view.moves.iter().filter(|moved| moved.to == own) {
+            let what = moved.what.to_string();
+            if !self.is_new(&what, format!("epoch {}", moved.epoch), moved.at_ms) {
+                continue;
+            }
+            let from = moved.from.as_ref().map_or("nobody", NodeName::as_str);
+            // A leader that is new does not know when the former holder acted last: what was heard of it here says more.
+            let gone = matches!(moved.cause, Cause::Exit | Cause::MissedKeepAlives);
+            let unheard = moved.from.as_ref().filter(|_| gone).and_then(|from| seen.unheard_ms(from));
+            let (cause, idle) = (&moved.cause, moved.idle_ms.max(unheard.unwrap_or(0)));
+            let detail = format!("from {from} to {}: {cause}; {idle} ms without; epoch {}", moved.to, moved.epoch);
+            let publisher = what == "publisher";
+            let kind = if publisher { Kind::RoleMoved } else { Kind::DutyMoved };
+            said.push(Say::Event(kind, what.clone(), detail.clone()));
+            // The first holder, or the same in a new epoch, is no move that anybody is surprised by; nor is a duty that
+            // goes with the publisher.
+            let elsewhere = moved.from.as_ref().is_some_and(|from| *from != moved.to);
+            if elsewhere && publisher {
+                said.push(Say::Raise(Code::RoleMoved, what, detail));
+            } else if elsewhere && view.publisher.as_ref() != Some(&moved.to) {
+                said.push(Say::Raise(Code::DutyMoved, what, detail));
+            }
+        }
+    }
+
+    fn splits(&mut self, view: &RolesView, reports: bool, said: &mut Vec<Say>) {
+        for split in view.splits.iter().filter(|_| reports) {
+            let ran = split.ran.iter().map(|(node, alone)| {
+                let duties: Vec<String> = alone.duties.iter().map(ToString::to_string).collect();
+                let ms = alone.to_ms.unwrap_or(split.healed_ms).saturating_sub(alone.from_ms);
+                format!("{node} ran {} alone for {} s", duties.join(" and "), ms / 1_000)
+            });
+            let ran: Vec<String> = ran.collect();
+            let generation = format!("generation {}", split.generation);
+            let detail = format!("{}; {} goes on; {generation}", ran.join(", "), split.winner);
+            let subject = "cluster".to_owned();
+            if self.is_new(&subject, generation, split.healed_ms) {
+                said.push(Say::Event(Kind::SplitHealed, subject.clone(), detail.clone()));
+                said.push(Say::Raise(Code::Split, subject, detail));
+            }
+        }
+    }
+
+    fn is_new(&mut self, subject: &str, mark: String, at_ms: u64) -> bool {
+        let new = self.told.insert((subject.to_owned(), mark));
+        new && at_ms.saturating_add(BEFORE_THE_START) >= self.began_at.0
+    }
+
+    fn statuses(&mut self, view: &RolesView, reports: bool, said: &mut Vec<Say>) {
+        let known = !self.statuses.is_empty();
+        for member in &view.members {
+            let before = self.statuses.insert(member.name.clone(), member.status);
+            if before == Some(member.status) {
+                continue;
+            }
+            let unheard = member.status == Status::NotFunctioning && member.name != self.node;
+            if member.name == self.node || (known && reports && (unheard || before.is_none())) {
+                let kind = if before.is_none() && known { Kind::MemberAdded } else { Kind::MemberStatus };
+                let colon = if member.reason.is_empty() { "" } else { ": " };
+                let detail = format!("{}{colon}{}", member.status, member.reason);
+                said.push(Say::Event(kind, member.name.to_string(), detail));
+            }
+        }
+        let gone = |name: &&NodeName| view.member(name).is_none();
+        for name in self.statuses.keys().filter(gone).cloned().collect::<Vec<_>>() {
+            self.statuses.remove(&name);
+            self.lost.remove(&name);
+            said.push(Say::Clear(Code::MemberLost, name.to_string()));
+            if reports {
+                said.push(Say::Event(Kind::MemberRemoved, name.to_string(), String::new()));
+            }
+        }
+    }
+
+    fn lost(&mut self, view: &RolesView, reports: bool, seen: &impl Seen, now: BootInstant, said: &mut Vec<Say>) {
+        for member in view.members.iter().filter(|m| m.name != self.node) {
+            match member.status {
+                Status::NotFunctioning => {
+                    let (since, told) = self.lost.entry(member.name.clone()).or_insert((now, false));
+                    let subject = member.name.to_string();
+                    let raised = |alarm: &Alarm| {
+                        alarm.code == Some(Code::MemberLost) && alarm.subject == subject && alarm.cleared.is_none()
+                    };
+                    // What a former life of this node has raised it says again.
+                    let others = |alarm: &Alarm| raised(alarm) && alarm.node != self.node;
+                    let lasts = now.since(*since) >= LOST_FOR;
+                    if reports && !*told && lasts && !seen.alarms().iter().any(others) {
+                        *told = true;
+                        said.push(Say::Raise(Code::MemberLost, subject, member.reason.clone()));
+                    }
+                }
+                // It is coming; wait and see.
+                Status::Starting | Status::Recovering => {}
+                _ => {
+                    self.lost.remove(&member.name);
+                    said.push(Say::Clear(Code::MemberLost, member.name.to_string()));
+                }
+            }
+        }
+    }
+
+    fn majority(&mut self, view: &RolesView, now: BootInstant, said: &mut Vec<Say>) {
+        let own = self.node.to_string();
+        if view.quorum {
+            self.no_majority = None;
+            said.push(Say::Clear(Code::NoMajority, own.clone()));
+            if self.majority == Some(false) {
+                said.push(Say::Event(Kind::MajorityBack, own, String::new()));
+            }
+            self.majority = Some(true);
+            return;
+        }
+        let since = *self.no_majority.get_or_insert(now);
+        if now.since(since) >= NO_MAJORITY_FOR && now.since(self.began) >= STARTS_FOR {
+            if self.majority != Some(false) {
+                said.push(Say::Event(Kind::MajorityLost, own.clone(), view.reason.clone()));
+                said.push(Say::Raise(Code::NoMajority, own, view.reason.clone()));
+            }
+            self.majority = Some(false);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use twinbox_roles::{MemberView, Move, State, What};
+
+    use super::*;
+
+    fn name(name: &str) -> NodeName {
+        name.parse().expect("a name")
+    }
+
+    struct Nothing;
+
+    impl Seen for Nothing {
+        fn alarms(&self) -> Vec<Alarm> {
+            Vec::new()
+        }
+
+        fn unheard_ms(&self, _: &NodeName) -> Option<u64> {
+            Some(180)
+        }
+    }
+
+    /// A view of `a` with these members, with a majority.
+    pub fn view(members: &[(&str, Status)]) -> RolesView {
+        let state = State::default();
+        RolesView {
+            node: name("a"),
+            members: members
+                .iter()
+                .map(|(member, status)| MemberView {
+                    name: name(member),
+                    kind: if *member == "w" { MemberKind::Witness } else { MemberKind::Node },
+                    status: *status,
+                    reason: if *status == Status::NotFunctioning { "not heard".to_owned() } else { String::new() },
+                    incarnation: None,
+                })
+                .collect(),
+            publisher: None,
+            duties: Vec::new(),
+            leader: None,
+            quorum: true,
+            reason: String::new(),
+            settings: state.settings,
+            moves: Vec::new(),
+            splits: Vec::new(),
+            feature_level: 1,
+            cuts: Default::default(),
+        }
+    }
+
+    fn moved(what: What, from: Option<&str>, to: &str, number: u64) -> Move {
+        Move {
+            what,
+            from: from.map(name),
+            to: name(to),
+            epoch: twinbox_ids::Epoch { generation: 0, number, node: name(to) },
+            cause: Cause::Exit,
+            at_ms: 1_000_000_000,
+            idle_ms: 312,
+        }
+    }
+
+    fn watch(node: &str) -> RolesWatch {
+        RolesWatch::new(&name(node), at(0), Timestamp(1_000_000_000), BTreeSet::new())
+    }
+
+    fn at(ms: u64) -> BootInstant {
+        BootInstant::from_nanos(ms * 1_000_000)
+    }
+
+    fn raised(said: &[Say]) -> Vec<(Code, &str)> {
+        let raised = said.iter().filter_map(|say| match say {
+            Say::Raise(code, subject, _) => Some((*code, subject.as_str())),
+            _ => None,
+        });
+        raised.collect()
+    }
+
+    fn events(said: &[Say]) -> Vec<(Kind, &str)> {
+        let events = said.iter().filter_map(|say| match say {
+            Say::Event(kind, subject, _) => Some((*kind, subject.as_str())),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    #[test]
+    fn who_gets_the_role_tells_it_once_with_cause_and_milliseconds() {
+        let mut now = view(&[("a", Status::InService), ("b", Status::InService)]);
+        now.publisher = Some(name("a"));
+        let duty = What::Duty(twinbox_roles::Duty::Notifier);
+        now.moves = vec![moved(What::Publisher, Some("b"), "a", 3), moved(duty, Some("b"), "a", 4)];
+        let (mut a, mut b) = (watch("a"), watch("b"));
+        let said = a.look(&now, &Nothing, at(0));
+        assert_eq!(raised(&said), [(Code::RoleMoved, "publisher")]);
+        assert!(events(&said).contains(&(Kind::RoleMoved, "publisher")));
+        assert!(events(&said).contains(&(Kind::DutyMoved, "notifier")));
+        let detail = said.iter().find_map(|say| match say {
+            Say::Raise(.., detail) => Some(detail.clone()),
+            _ => None,
+        });
+        assert_eq!(detail.as_deref(), Some("from b to a: exit; 312 ms without; epoch 0.3@a"));
+        assert_eq!(raised(&b.look(&now, &Nothing, at(0))), [], "it went to the other");
+        assert_eq!(raised(&a.look(&now, &Nothing, at(1))), []);
+        // The next life knows what the former told; another would not go back far.
+        let told = [("publisher".to_owned(), detail.unwrap_or_default())];
+        let mut next = RolesWatch::new(&name("a"), at(0), Timestamp(1_000_000_000), told);
+        assert_eq!(raised(&next.look(&now, &Nothing, at(2))), []);
+        let later = Timestamp(1_000_000_000 + BEFORE_THE_START + 1);
+        let mut later = RolesWatch::new(&name("a"), at(0), later, BTreeSet::new());
+        assert_eq!(raised(&later.look(&now, &Nothing, at(2))), []);
+    }
+
+    #[test]
+    fn what_a_new_leader_does_not_know_is_known_here() {
+        for (cause, idle, expected) in [
+            (Cause::MissedKeepAlives, 0, "180 ms without"),
+            (Cause::MissedKeepAlives, 900, "900 ms without"),
+            (Cause::Operator, 3, "3 ms without"),
+        ] {
+            let mut now = view(&[("a", Status::InService)]);
+            now.moves = vec![Move { cause, idle_ms: idle, ..moved(What::Publisher, Some("b"), "a", 3) }];
+            let said = watch("a").look(&now, &Nothing, at(0));
+            assert!(said.iter().any(|s| matches!(s, Say::Raise(_, _, d) if d.contains(expected))), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_duty_that_goes_by_itself_is_an_alarm_and_the_first_holder_is_none() {
+        let duty = What::Duty(twinbox_roles::Duty::Notifier);
+        for (what, from, publisher, expected) in [
+            (duty, Some("b"), "b", Some(Code::DutyMoved)),
+            (duty, Some("b"), "a", None),
+            (duty, None, "b", None),
+            (What::Publisher, None, "a", None),
+            (What::Publisher, Some("a"), "a", None),
+        ] {
+            let mut now = view(&[("a", Status::InService)]);
+            now.publisher = Some(name(publisher));
+            now.moves = vec![moved(what, from, "a", 3)];
+            let said = watch("a").look(&now, &Nothing, at(0));
+            assert_eq!(raised(&said).first().map(|(code, _)| *code), expected, "{what} {from:?} {publisher}");
+        }
+    }
+
+    #[test]
+    fn a_lost_member_is_told_by_one_after_a_moment_and_is_over_when_it_is_back() {
+        let (mut a, mut b) = (watch("a"), watch("b"));
+        let all =
+            |c| view(&[("a", Status::InService), ("b", Status::InService), ("c", c), ("w", Status::InService)]);
+        let (well, lost) = (all(Status::InService), all(Status::NotFunctioning));
+        let over = Say::Clear(Code::MemberLost, "c".to_owned());
+        assert!(a.look(&well, &Nothing, at(0)).contains(&over));
+        b.look(&well, &Nothing, at(0));
+        let said = a.look(&lost, &Nothing, at(100));
+        assert_eq!((raised(&said), events(&said)), (vec![], vec![(Kind::MemberStatus, "c")]));
+        assert_eq!(raised(&a.look(&lost, &Nothing, at(1_200))), [(Code::MemberLost, "c")]);
+        assert_eq!(raised(&a.look(&lost, &Nothing, at(1_450))), [], "said once");
+        for ms in [100, 1_200] {
+            let said = b.look(&lost, &Nothing, at(ms));
+            assert_eq!((raised(&said), events(&said)), (vec![], vec![]), "b is not the first by name");
+        }
+        assert!(!a.look(&all(Status::Starting), &Nothing, at(2_000)).contains(&over));
+        assert!(a.look(&well, &Nothing, at(3_000)).contains(&over));
+        // Nobody without a majority judges the others.
+        let mut cut = lost.clone();
+        cut.quorum = false;
+        a.look(&cut, &Nothing, at(4_000));
+        assert_eq!(raised(&a.look(&cut, &Nothing, at(9_000))), []);
+    }
+
+    #[test]
+    fn a_majority_that_stays_away_is_an_alarm_and_everyone_comes_first() {
+        let mut a = watch("a");
+        let (with, mut without) = (view(&[("a", Status::InService)]), view(&[("a", Status::InService)]));
+        without.quorum = false;
+        assert_eq!(raised(&a.look(&without, &Nothing, at(10_000))), [], "they are still coming");
+        a.look(&with, &Nothing, at(16_000));
+        assert_eq!(raised(&a.look(&without, &Nothing, at(20_000))), []);
+        let said = a.look(&without, &Nothing, at(24_000));
+        assert_eq!(
+            (raised(&said), events(&said)),
+            (vec![(Code::NoMajority, "a")], vec![(Kind::MajorityLost, "a")])
+        );
+        assert_eq!(events(&a.look(&with, &Nothing, at(25_000))), [(Kind::MajorityBack, "a")]);
+    }
+
+    #[test]
+    fn members_that_come_and_go_are_told_by_one() {
+        let (mut a, mut b) = (watch("a"), watch("b"));
+        let two = view(&[("a", Status::InService), ("b", Status::InService)]);
+        let three = view(&[("a", Status::InService), ("b", Status::InService), ("c", Status::Starting)]);
+        for watch in [&mut a, &mut b] {
+            watch.look(&two, &Nothing, at(0));
+        }
+        assert_eq!(events(&a.look(&three, &Nothing, at(1))), [(Kind::MemberAdded, "c")]);
+        assert_eq!(events(&b.look(&three, &Nothing, at(1))), []);
+        assert_eq!(events(&a.look(&two, &Nothing, at(2))), [(Kind::MemberRemoved, "c")]);
+    }
+}

@@ -1,0 +1,258 @@
+//! One member's care for its certificate.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::{error, info, warn};
+use twinbox_alarms::{Alarms, Code, Kind};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_pki::{CertificateAuthority, NodeIdentity, Validity};
+use twinbox_roles::{Fingerprint, MemberKind, Roles};
+use twinbox_wire::join::{AuthorityRequest, RenewRequest, certificates_client::CertificatesClient};
+
+use super::{Signer, left, rotation::Outcome};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long before an end it is an alarm.
+const ALARM: Duration = DAY.saturating_mul(30);
+/// An alarm is repeated in the log after this time.
+const ALARM_AGAIN: Duration = DAY;
+/// How often certificates are looked at when nothing is due (the time of day may jump), and how often what failed is
+/// tried again: it costs next to nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A certificate that is due to end is looked at no more often than this; a rotation that cannot go on, too.
+const SOONEST: Duration = Duration::from_secs(1);
+/// How long another member may take to sign.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a member needs to look after its certificate.
+pub struct Care {
+    /// The certificate.
+    pub tls: Arc<NodeIdentity>,
+    /// Where it lies.
+    pub tls_dir: PathBuf,
+    /// On a node.
+    pub signer: Option<Arc<Signer>>,
+    /// Who else there is, and what is agreed.
+    pub roles: Roles,
+    /// Where alarms are raised; a witness only logs them.
+    pub alarms: Option<Alarms>,
+}
+
+/// What has been said already, so that the log does not say it over and over.
+#[derive(Default)]
+pub(super) struct Said {
+    authority: String,
+    renewal: String,
+    pub(super) rotation: String,
+    alarm: Option<BootInstant>,
+    strangers: u64,
+    stranded: Option<BootInstant>,
+}
+
+impl Care {
+    /// Looks after the certificate until stopped.
+    pub async fn watch(self, stop: CancellationToken) {
+        let mut said = Said::default();
+        loop {
+            let seen = self.roles.agreed().certificates.clone();
+            let next = async {
+                let outcome = self.follow_rotation(&mut said).await;
+                self.keep_authority(&mut said).await;
+                let next = self.keep_certificate(&mut said).await;
+                self.alarm(&mut said);
+                match outcome {
+                    Outcome::UpToDate => next,
+                    Outcome::TryAgain => next.min(SOONEST),
+                }
+            };
+            let pause = tokio::select! {
+                pause = next => pause,
+                () = stop.cancelled() => return,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.roles.certificates_beyond(&seen) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Renews the certificate when that is due; says when to look again.
+    async fn keep_certificate(&self, said: &mut Said) -> Duration {
+        if left(self.tls.renew_at()).is_zero() {
+            match self.renew().await {
+                Ok(by) => {
+                    said.renewal.clear();
+                    let days = left(self.tls.expires()).as_secs() / DAY.as_secs();
+                    info!(%by, days, "this member's certificate is renewed");
+                    if let Some(alarms) = &self.alarms {
+                        let detail = format!("by {by}, good for {days} days");
+                        alarms.event(Kind::CertificateRenewed, self.tls.name.as_str(), detail);
+                    }
+                }
+                Err(reason) if said.renewal == reason => {}
+                Err(reason) => {
+                    warn!(%reason, "this member's certificate could not be renewed; trying on");
+                    said.renewal = reason;
+                }
+            }
+        }
+        match left(self.tls.renew_at()) {
+            Duration::ZERO => (left(self.tls.expires()) / 10).clamp(SOONEST, LOOK_EVERY),
+            until => until.clamp(SOONEST, LOOK_EVERY),
+        }
+    }
+
+    async fn renew(&self) -> Result<NodeName, String> {
+        let (by, certificate) = self.certificate_of(self.tls.issuer()).await?;
+        self.tls.renew(&certificate).map_err(|error| format!("{by}: {error}"))?;
+        Ok(by)
+    }
+
+    /// A new certificate of that authority: by this node's own hand, or another node's.
+    pub(super) async fn certificate_of(&self, authority: Fingerprint) -> Result<(NodeName, String), String> {
+        let key = self.tls.public_key();
+        let mut reasons = Vec::new();
+        if let Some(signer) = &self.signer {
+            let (name, kind) = (&self.tls.name, self.tls.kind);
+            let opened = signer.seal.open(&authority);
+            match opened.and_then(|ca| ca.certify(&key, name, kind, Validity::of_member())) {
+                Ok(certificate) => return Ok((name.clone(), certificate)),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        for (name, channel) in self.other_nodes() {
+            let request = RenewRequest { public_key: key.clone().into(), authority: authority.to_vec().into() };
+            let mut client = CertificatesClient::new(channel);
+            match timeout(ANSWER_WITHIN, client.renew(request)).await {
+                Ok(Ok(answer)) => return Ok((name, answer.into_inner().certificate)),
+                Ok(Err(status)) => reasons.push(format!("{name}: {}", status.message())),
+                Err(_) => reasons.push(format!("{name}: no answer within {ANSWER_WITHIN:?}")),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+
+    /// A node that cannot sign gets the authority: from `ca.key` beside its certificate, where an administrator put it,
+    /// else from another node. What is in the way is said once.
+    async fn keep_authority(&self, said: &mut Said) {
+        let Some(signer) = &self.signer else { return };
+        let Err(unusable) = signer.authority() else {
+            said.authority.clear();
+            return;
+        };
+        let plain = self.tls_dir.join("ca.key");
+        if plain.exists() {
+            let sealed =
+                CertificateAuthority::load(&self.tls_dir).and_then(|authority| signer.seal.close(&authority));
+            match sealed
+                .map_err(|e| e.to_string())
+                .and_then(|()| std::fs::remove_file(&plain).map_err(|e| e.to_string()))
+            {
+                Ok(()) => return info!("the authority's key is sealed now; the plain file is gone"),
+                Err(error) => warn!(file = %plain.display(), %error, "the authority's key cannot be sealed"),
+            }
+        }
+        let fetched = self.fetch_key(signer, self.tls.issuer(), signer.authority_pem()).await;
+        if fetched {
+            return;
+        }
+        let reason = unusable.to_string();
+        if said.authority != reason {
+            warn!(%reason, "this node cannot sign certificates; another node that can will be asked");
+            said.authority = reason;
+        }
+    }
+
+    /// Gets an authority's key from another node; says whether it has it now.
+    pub(super) async fn fetch_key(&self, signer: &Signer, wanted: Fingerprint, certificate_pem: String) -> bool {
+        for (name, channel) in self.other_nodes() {
+            let request = AuthorityRequest { authority: wanted.to_vec().into() };
+            let mut client = CertificatesClient::new(channel);
+            let Ok(Ok(answer)) = timeout(ANSWER_WITHIN, client.authority(request)).await else { continue };
+            let key = answer.into_inner().key;
+            let authority = CertificateAuthority::from_pem(&self.tls_dir, certificate_pem.clone(), &key);
+            match authority.and_then(|authority| signer.seal.close(&authority)) {
+                Ok(()) => {
+                    info!(from = %name, "this node has got the authority's key");
+                    return true;
+                }
+                Err(error) => warn!(from = %name, %error, "another node's authority is not usable here"),
+            }
+        }
+        false
+    }
+
+    fn other_nodes(&self) -> Vec<(NodeName, Channel)> {
+        let members = self.roles.members().borrow().clone();
+        members
+            .iter()
+            .filter(|member| member.kind == MemberKind::Node && member.name != self.tls.name)
+            .filter_map(|m| Some((m.name.clone(), self.tls.endpoint(&m.name, &m.address).ok()?.connect_lazy())))
+            .collect()
+    }
+
+    fn alarm(&self, said: &mut Said) {
+        let due = left(self.tls.renew_at()).is_zero();
+        let certificate = Some(left(self.tls.expires())).filter(|left| due && *left < ALARM);
+        let authority = Some(left(self.tls.authority_expires())).filter(|left| *left < ALARM);
+        let days = |left: Duration| left.as_secs() / DAY.as_secs();
+        let in_words = |left: Duration| format!("it ends in {} days", days(left));
+        self.tell("node", certificate.map(|left| format!("{} and could not be renewed", in_words(left))));
+        self.tell("authority", authority.map(in_words));
+        self.alarm_stranded(said);
+        if certificate.is_none() && authority.is_none() {
+            said.alarm = None;
+            return;
+        }
+        if said.alarm.is_some_and(|at| at.elapsed() < ALARM_AGAIN) {
+            return;
+        }
+        said.alarm = Some(BootInstant::now());
+        if let Some(left) = certificate {
+            let hours = left.as_secs() % DAY.as_secs() / 3_600;
+            let days = days(left);
+            warn!(days, hours, "ALARM: this member's certificate ends soon and could not be renewed");
+        }
+        if let Some(left) = authority {
+            let days = days(left);
+            warn!(
+                days,
+                "ALARM: the certificate of the cluster's authority ends soon: 'twinbox cluster ca rotate' replaces it"
+            );
+        }
+    }
+
+    /// Raises an alarm about a certificate, or clears it.
+    fn tell(&self, subject: &str, wrong: Option<String>) {
+        let Some(alarms) = &self.alarms else { return };
+        match wrong {
+            Some(detail) => alarms.raise(Code::CertificateExpiry, subject, detail),
+            None => alarms.clear(Code::CertificateExpiry, subject),
+        }
+    }
+
+    /// Others show certificates of an authority that nobody here has heard of: it was replaced without waiting for this
+    /// member. It cannot help itself then; the way back is said.
+    fn alarm_stranded(&self, said: &mut Said) {
+        let strangers = self.tls.unknown_authorities();
+        let met = strangers > said.strangers;
+        said.strangers = strangers;
+        if !met || said.stranded.is_some_and(|at| at.elapsed() < ALARM_AGAIN) {
+            return;
+        }
+        said.stranded = Some(BootInstant::now());
+        let file = self.tls_dir.join("node.pem");
+        error!(
+            certificate = %file.display(),
+            "ALARM: other members show certificates of an authority that is unknown here: the cluster has replaced its \
+             authority without this member. Copy this certificate (it is no secret) to a node that runs, give there \
+             'twinbox cluster ca reissue --certificate FILE --out DIR', and put both files of DIR into this folder; then \
+             start this member again"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! What members ask a node: new certificates, and an authority's key for a node that does not have it.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+use twinbox_ids::NodeName;
+use twinbox_pki::{CertificateAuthority, MemberKind as CertificateKind, Validity};
+use twinbox_roles::Roles;
+use twinbox_wire::join::{
+    AuthorityKey, AuthorityRequest, RenewRequest, Renewed,
+    certificates_server::{Certificates, CertificatesServer},
+};
+
+use super::Signer;
+
+/// Signs for members that the cluster knows.
+#[derive(Clone)]
+pub struct Service {
+    signer: Arc<Signer>,
+    roles: Roles,
+}
+
+impl Service {
+    /// With this node's keys.
+    pub fn new(signer: Arc<Signer>, roles: Roles) -> Self {
+        Self { signer, roles }
+    }
+
+    /// As tonic wants it.
+    pub fn into_server(self) -> CertificatesServer<Self> {
+        CertificatesServer::new(self)
+    }
+
+    /// The caller's name and kind, by the certificate that it shows; it must be a member.
+    fn caller<T>(&self, request: &Request<T>) -> Result<(NodeName, CertificateKind), Status> {
+        let peer = self.signer.tls.admit(request)?;
+        let members = self.roles.members().borrow().clone();
+        match members.iter().any(|member| member.name == peer.name) {
+            true => Ok((peer.name, peer.kind)),
+            false => Err(Status::permission_denied(format!("'{}' is not among the members known here", peer.name))),
+        }
+    }
+
+    /// The authority with this fingerprint; this node's own one where none is named.
+    fn wanted(&self, fingerprint: &[u8]) -> Result<CertificateAuthority, Status> {
+        let opened = match <[u8; 32]>::try_from(fingerprint) {
+            Ok(fingerprint) => self.signer.seal.open(&fingerprint),
+            Err(_) if fingerprint.is_empty() => self.signer.authority(),
+            Err(_) => return Err(Status::invalid_argument("a fingerprint has 32 bytes")),
+        };
+        opened.map_err(|error| Status::failed_precondition(error.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl Certificates for Service {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Renewed>, Status> {
+        let (name, kind) = self.caller(&request)?;
+        let RenewRequest { public_key, authority } = request.get_ref();
+        let certificate = self.wanted(authority)?.certify(public_key, &name, kind, Validity::of_member());
+        let certificate = certificate.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        info!(peer = %name, "renewed a member's certificate");
+        Ok(Response::new(Renewed { certificate }))
+    }
+
+    async fn authority(&self, request: Request<AuthorityRequest>) -> Result<Response<AuthorityKey>, Status> {
+        let (name, kind) = self.caller(&request)?;
+        if kind != CertificateKind::Node {
+            return Err(Status::permission_denied("a witness does not keep the authority's key"));
+        }
+        let key = self.wanted(&request.get_ref().authority)?.key_pem();
+        warn!(peer = %name, "gave an authority's key to a node that does not have it");
+        Ok(Response::new(AuthorityKey { key }))
+    }
+}

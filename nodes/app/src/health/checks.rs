@@ -1,0 +1,155 @@
+//! The checks themselves.
+
+use std::{
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use twinbox_clock::BootInstant;
+use twinbox_replication_store::StoreError;
+
+use super::{Health, Pace, Probe, Verdict, cpu::Reading, lock};
+use crate::node::Node;
+
+/// For what only looks at memory.
+const QUICK: Pace = Pace { every: Duration::from_millis(200), patience: Duration::from_secs(3) };
+/// For what asks the disk or the system.
+const SLOW: Pace = Pace { every: Duration::from_secs(1), patience: Duration::from_secs(5) };
+/// For writing to the disk.
+const WRITE: Pace = Pace { every: Duration::from_secs(5), patience: Duration::from_secs(5) };
+/// A notifier whose loop has not come round for so long hangs.
+const NOTIFIER_HANGS: Duration = Duration::from_secs(3);
+
+/// Begins all checks.
+pub(super) fn start(
+    health: &Arc<Health>,
+    node: &Arc<Node>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Vec<Probe> {
+    let quick = |name: &'static str, check: fn(&Node) -> Verdict| {
+        let node = node.clone();
+        Probe::start(name, QUICK, tasks, stop.clone(), move || {
+            let verdict = check(&node);
+            async move { verdict }
+        })
+    };
+    vec![
+        quick("calls", calls),
+        self_test(health, tasks, stop),
+        quick("media", media),
+        quick("store", store),
+        durable_write(health, node, tasks, stop),
+        quick("replication", replication),
+        space(health, node, tasks, stop),
+        quick("notifier", notifier),
+        clock(health, tasks, stop),
+        cpu(health, tasks, stop),
+    ]
+}
+
+fn well(ok: bool, why_not: impl Into<String>) -> Verdict {
+    if ok { Ok(()) } else { Err(why_not.into()) }
+}
+
+fn calls(node: &Node) -> Verdict {
+    let Some(calls) = node.calls() else { return Err("the SIP door is not open".to_owned()) };
+    let health = calls.health();
+    well(health.ok, health.detail)
+}
+
+fn media(node: &Node) -> Verdict {
+    let health = node.media.health();
+    well(health.ok, health.detail)
+}
+
+fn store(node: &Node) -> Verdict {
+    node.store.health().broken.map_or(Ok(()), Err)
+}
+
+/// A peer that is away is no fault of this node's replication; a stream that a peer stopped because this disk has lost
+/// what it had acknowledged is (rule D1).
+fn replication(node: &Node) -> Verdict {
+    let stopped = node.peers.counters().own_origin_alarms > 0;
+    well(!stopped, "a peer knows more of this node's changes than this node: its disk was set back; rejoin it")
+}
+
+fn notifier(node: &Node) -> Verdict {
+    match node.notifier_still_for() {
+        None => Err("its task has ended".to_owned()),
+        Some(still) if still >= NOTIFIER_HANGS => {
+            Err(format!("its loop has not come round for {} s", NOTIFIER_HANGS.as_secs()))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn self_test(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationToken) -> Probe {
+    let tests = health.self_tests.clone();
+    Probe::start("calls", QUICK, tasks, stop.clone(), move || {
+        let verdict = tests.verdict();
+        async move { verdict }
+    })
+}
+
+fn durable_write(health: &Arc<Health>, node: &Arc<Node>, tasks: &TaskTracker, stop: &CancellationToken) -> Probe {
+    let (health, node) = (health.clone(), node.clone());
+    Probe::start("store", WRITE, tasks, stop.clone(), move || {
+        let (health, node) = (health.clone(), node.clone());
+        async move {
+            match node.store.probe().await {
+                Ok(took) => {
+                    health.writes.note(took);
+                    Ok(())
+                }
+                // That is the business of `space`.
+                Err(error) if error.is_full() => Ok(()),
+                // The same words as from `store`.
+                Err(error @ StoreError::Disk(_)) if error.is_broken() => store(&node),
+                Err(error) => Err(format!("a durable write failed: {error}")),
+            }
+        }
+    })
+}
+
+fn space(health: &Arc<Health>, node: &Arc<Node>, tasks: &TaskTracker, stop: &CancellationToken) -> Probe {
+    let (health, node) = (health.clone(), node.clone());
+    Probe::start("space", SLOW, tasks, stop.clone(), move || {
+        let (health, node) = (health.clone(), node.clone());
+        // A disk that hangs holds a thread of its own, and no more than one: the next question waits for the answer.
+        let asked = tokio::task::spawn_blocking(move || match node.store.space() {
+            Ok(space) => {
+                *lock(&health.free) = Some(space.free);
+                let reserve = space.reserve >> 20;
+                let failed = format!("less than node.reserve_mb = {reserve} is free: free space or move data_dir");
+                well(space.takes_data(), failed)
+            }
+            Err(error) => Err(error.to_string()),
+        });
+        async move { asked.await.unwrap_or_else(|broken| Err(broken.to_string())) }
+    })
+}
+
+fn clock(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationToken) -> Probe {
+    let drift = health.drift.clone();
+    Probe::start("clock", SLOW, tasks, stop.clone(), move || {
+        let verdict = drift.clock();
+        async move { verdict }
+    })
+}
+
+fn cpu(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationToken) -> Probe {
+    let (health, last) = (health.clone(), Mutex::new(Reading::take()));
+    Probe::start("cpu", SLOW, tasks, stop.clone(), move || {
+        let now = Reading::take();
+        let before = std::mem::replace(&mut *lock(&last), now.clone());
+        let mut load = lock(&health.load);
+        if let Some(share) = now.share_since(&before) {
+            health.cpu_now.store(share, Relaxed);
+            load.note(BootInstant::now(), share);
+        }
+        let verdict = well(!load.too_much(), "the processor has been in use without a pause for a minute");
+        async move { verdict }
+    })
+}

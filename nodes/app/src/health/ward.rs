@@ -1,0 +1,139 @@
+//! One service under care: restarted where that helps, and not believed too soon. Pure.
+
+use std::time::Duration;
+
+use twinbox_clock::BootInstant;
+
+use super::Verdict;
+use crate::restart::{Decision, Restarts};
+
+/// A service that was restarted more than once lately must have been well for so long before it counts as well: one
+/// that hangs anew each time would never be given up otherwise.
+const PROVE: Duration = Duration::from_secs(10);
+
+/// A service under care.
+#[derive(Debug, Default)]
+pub struct Ward {
+    restarts: Restarts,
+    /// A restart is under way.
+    restarting: bool,
+    /// When it last failed, and why.
+    failed: Option<(BootInstant, String)>,
+}
+
+impl Ward {
+    /// Judges what its checks say. True: it is to be restarted now, and [`Self::restarted`] told when that is done.
+    pub fn judge(&mut self, now: BootInstant, checked: Verdict, restartable: bool) -> (Verdict, bool) {
+        if self.restarting {
+            return (checked, false);
+        }
+        let Err(why) = checked else {
+            let doubtful = self.restarts.lately(now) > 1;
+            return match &self.failed {
+                Some((at, why)) if doubtful && now.since(*at) < PROVE => {
+                    (Err(format!("{why} (restarted, and not well for {} s yet)", PROVE.as_secs())), false)
+                }
+                _ => (Ok(()), false),
+            };
+        };
+        self.failed = Some((now, why.clone()));
+        if !restartable {
+            return (Err(why), false);
+        }
+        match self.restarts.decide(now) {
+            Decision::Start => {
+                self.restarting = true;
+                (Err(why), true)
+            }
+            Decision::Wait => (Err(why), false),
+            Decision::GiveUp => (Err(format!("{why} (restarted too often; waiting)")), false),
+        }
+    }
+
+    /// An administrator wants it restarted: counted, whatever was before. False while a restart is under way.
+    pub fn begin_restart(&mut self, now: BootInstant) -> bool {
+        let free = !self.restarting;
+        if free {
+            self.restarts.ordered(now);
+            self.restarting = true;
+        }
+        free
+    }
+
+    /// The restart is done.
+    pub fn restarted(&mut self) {
+        self.restarting = false;
+    }
+
+    /// Restarts since the process began.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.total()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> BootInstant {
+        BootInstant::from_nanos(ms * 1_000_000)
+    }
+
+    fn fault() -> Verdict {
+        Err("hangs".to_owned())
+    }
+
+    #[test]
+    fn one_restart_that_helps_is_all_that_is_seen_of_a_failure() {
+        let mut ward = Ward::default();
+        assert_eq!(ward.judge(at(0), Ok(()), true), (Ok(()), false));
+        assert_eq!(ward.judge(at(200), fault(), true), (fault(), true));
+        assert_eq!(ward.judge(at(400), fault(), true), (fault(), false), "one at a time");
+        ward.restarted();
+        assert_eq!(ward.judge(at(600), Ok(()), true), (Ok(()), false));
+        assert_eq!(ward.restarts(), 1);
+    }
+
+    #[test]
+    fn one_that_hangs_anew_after_each_restart_is_not_believed() {
+        let mut ward = Ward::default();
+        let mut believed = Vec::new();
+        // It hangs 3 s after each restart, and that is noticed 3 s later.
+        let mut well_until = 3_000;
+        for ms in (0..60_000).step_by(200) {
+            let checked = if ms < well_until + 3_000 { Ok(()) } else { fault() };
+            let (verdict, restart) = ward.judge(at(ms), checked, true);
+            if restart {
+                ward.restarted();
+                well_until = ms + 3_000;
+            }
+            if verdict.is_ok() {
+                believed.push(ms);
+            }
+        }
+        assert!(
+            believed.iter().all(|ms| *ms < 12_400),
+            "after the second restart nobody believes it: {believed:?}"
+        );
+        assert!((5..9).contains(&ward.restarts()), "{}", ward.restarts());
+        // Well at last, and for long enough.
+        let (verdict, _) = ward.judge(at(200_000), Ok(()), true);
+        assert_eq!(verdict, Ok(()));
+    }
+
+    #[test]
+    fn what_no_restart_helps_is_said_as_it_is_and_an_administrator_may_always_try() {
+        let mut ward = Ward::default();
+        assert_eq!(ward.judge(at(0), fault(), false), (fault(), false));
+        assert!(ward.begin_restart(at(10)));
+        assert!(!ward.begin_restart(at(20)), "one at a time");
+        ward.restarted();
+        assert_eq!((ward.judge(at(30), Ok(()), false), ward.restarts()), ((Ok(()), false), 1));
+        for n in 1..=9 {
+            let _ = ward.judge(at(n * 1_000), fault(), true);
+            ward.restarted();
+        }
+        let (verdict, restart) = ward.judge(at(20_000), fault(), true);
+        assert!(verdict.is_err_and(|why| why.contains("restarted too often")) && !restart);
+    }
+}

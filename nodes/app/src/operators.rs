@@ -1,0 +1,67 @@
+//! The door for operators of other machines: what administrators ask on the Unix socket, over mutual TLS. Each request
+//! must come from an operator whom the cluster lets in at that moment: one that was dismissed, or whose time has ended,
+//! is sent away also on a connection that is open.
+
+use axum::{
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, metadata::MetadataMap, service::Routes};
+use tracing::{error, info};
+use twinbox_clock::wall;
+use twinbox_pki::{OperatorConnection, OperatorDoor, operator_of};
+use twinbox_roles::Roles;
+
+/// Operators who have come and are not served yet.
+const WAITING: usize = 16;
+
+/// Where operators come out.
+pub(crate) struct Operators(mpsc::Receiver<OperatorConnection>);
+
+impl Operators {
+    /// The door for the listener of members, and where operators come out.
+    pub(crate) fn door() -> (OperatorDoor, Self) {
+        let (door, coming) = mpsc::channel(WAITING);
+        (door, Self(coming))
+    }
+
+    /// Serves these to operators until stopped.
+    pub(crate) async fn serve(self, services: Routes, roles: Roles, stop: CancellationToken) {
+        let guarded = services.into_axum_router().layer(middleware::from_fn_with_state(roles, guard));
+        let served = tonic::transport::Server::builder()
+            .add_routes(Routes::from(guarded))
+            .serve_with_incoming(ReceiverStream::new(self.0));
+        // A table that somebody watches would hold a graceful end up: connections are dropped.
+        tokio::select! {
+            outcome = served => {
+                if let Err(error) = outcome {
+                    error!(%error, "the door for operators has ended");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn guard(State(roles): State<Roles>, request: Request, next: Next) -> Response {
+    let shown = tonic::Request::from_parts(MetadataMap::new(), request.extensions().clone(), ());
+    let refused = |status: Status| status.into_http();
+    let Some((operator, certificate)) = operator_of(&shown) else {
+        return refused(Status::unauthenticated("no operator's certificate was shown"));
+    };
+    let path = request.uri().path().to_owned();
+    if !roles.agreed().lets_in(&operator.name, &certificate, wall().0) {
+        info!(operator = %operator.name, path, "refused an operator whom the cluster does not let in");
+        return refused(Status::permission_denied(format!(
+            "operator '{}' is not let in: the certificate has ended, or was revoked, or its authority was replaced; \
+             'twinbox cluster operator-cert' on a node makes another",
+            operator.name
+        )));
+    }
+    info!(operator = %operator.name, path, "an operator asks");
+    next.run(request).await
+}

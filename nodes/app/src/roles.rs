@@ -1,0 +1,211 @@
+//! What follows for this node from what the cluster has agreed on: whether it leaves calls to another (active-passive),
+//! that it hands over what it alone has when it is removed, and what it tells of itself and of splits.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use twinbox_alarms::{Code, Kind};
+use twinbox_calls::Passive;
+use twinbox_clock::BootInstant;
+use twinbox_replication_peer::{PeerAddress, Peers};
+use twinbox_roles::{Doors, Measures, MemberAddress, MemberKind, Order, OrderId, RolesView, Status, doors};
+
+use crate::{health::Health, node::Node};
+
+/// How often it is looked; a lease is some times that.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often measures are taken.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// A node whose calls have ended leaves when nothing was left to hand over for so long: what a call stored last is
+/// among it.
+const SETTLED: Duration = Duration::from_millis(500);
+/// A passive node that is called asks for the role no more often than this.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Exchanges data with the nodes among these, and with no others.
+pub(crate) fn follow_members(peers: &Peers, everyone: &[MemberAddress]) {
+    let nodes = || everyone.iter().filter(|member| member.kind == MemberKind::Node);
+    let gone = peers.status().into_iter().filter(|peer| nodes().all(|node| node.name != peer.name));
+    gone.for_each(|peer| peers.remove(&peer.name));
+    nodes().for_each(|m| peers.add(PeerAddress { name: m.name.clone(), address: m.address.clone() }));
+}
+
+/// Follows what is agreed, until stopped.
+pub(crate) async fn follow(node: Arc<Node>, health: Arc<Health>, stop: CancellationToken) {
+    let mut view = node.roles.watch();
+    let mut steward = Steward::new(node, health, &view.borrow());
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = view.borrow_and_update().clone();
+        steward.look(&now);
+        tokio::select! {
+            _ = look.tick() => {}
+            changed = view.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+struct Steward {
+    node: Arc<Node>,
+    health: Arc<Health>,
+    measured: Option<BootInstant>,
+    /// Since when there is nothing left to hand over.
+    covered: Option<BootInstant>,
+    passive: Option<Passive>,
+    /// Calls that had come to this node while it was passive.
+    reached: u64,
+    asked: Option<(BootInstant, JoinHandle<()>)>,
+    /// The generation of the last split that was told.
+    split: u64,
+    members: BTreeSet<String>,
+}
+
+impl Steward {
+    fn new(node: Arc<Node>, health: Arc<Health>, view: &RolesView) -> Self {
+        Self {
+            node,
+            health,
+            measured: None,
+            covered: None,
+            passive: None,
+            reached: 0,
+            asked: None,
+            split: view.splits.last().map_or(0, |split| split.generation),
+            members: BTreeSet::new(),
+        }
+    }
+
+    fn look(&mut self, view: &RolesView) {
+        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
+            self.measured = Some(BootInstant::now());
+            self.measure();
+        }
+        self.hand_over(view);
+        self.set_doors(view);
+        self.tell_split(view);
+        self.tell_members(view);
+    }
+
+    fn measure(&self) {
+        let known = self.health.measured();
+        let calls = self.node.calls().map(|calls| u32::try_from(calls.active()).unwrap_or(u32::MAX));
+        self.node.roles.measure(Measures {
+            cpu_permille: known.as_ref().map(|m| u16::try_from(m.cpu_permille).unwrap_or(u16::MAX)),
+            free_bytes: known.map(|m| m.free_bytes),
+            behind: Some(self.node.peers.behind()),
+            calls,
+            alarms: self.ruled_alarms(),
+        });
+    }
+
+    /// How often the alarm of the rule was raised here; nothing while there is no rule, or none for an alarm known here.
+    fn ruled_alarms(&self) -> Option<u32> {
+        let agreed = self.node.roles.agreed();
+        let rule = agreed.settings.alarm_rule.as_ref()?;
+        let code: Code = rule.code.parse().ok()?;
+        Some(self.node.alarms.raised_lately(code, Duration::from_secs(rule.seconds.into())))
+    }
+
+    /// A node that is being removed leaves when its calls have ended and another has all that it has (rule D2).
+    fn hand_over(&mut self, view: &RolesView) {
+        let own = view.member(&self.node.name);
+        let leaving = own.is_some_and(|own| own.status == Status::Leaving);
+        let calls = self.node.calls().map_or(0, |calls| calls.active());
+        if !leaving || calls > 0 || self.node.peers.uncovered() > 0 {
+            self.covered = None;
+        } else if self.covered.is_none() {
+            info!("this node is being removed: its calls have ended, and others have all that it has");
+            self.covered = Some(BootInstant::now());
+        }
+        self.node.roles.has_handed_over(self.covered.is_some_and(|since| since.elapsed() >= SETTLED));
+    }
+
+    /// A passive node leaves calls to the active one for as long as it hears it.
+    fn set_doors(&mut self, view: &RolesView) {
+        let roles = &self.node.roles;
+        let unheard = self.node.config.cluster.timing.unheard(&roles.agreed());
+        // Who is proved dead is not heard, however shortly ago it spoke (rule R1).
+        let heard = |name: &_| roles.heard(name).filter(|_| !roles.has_exited(name));
+        let posture = doors(view, &self.node.name, unheard, heard);
+        let seconds = |after: Duration| u32::try_from(after.as_secs().max(1)).unwrap_or(u32::MAX);
+        let (passive, why) = match posture {
+            Doors::Open => (None, String::new()),
+            Doors::Closed { retry_after, why } => {
+                (Some(Passive { retry_after: seconds(retry_after), on_call: false }), why)
+            }
+            Doors::OnCall { retry_after, why } => {
+                (Some(Passive { retry_after: seconds(retry_after), on_call: true }), why)
+            }
+        };
+        if passive.is_some() != self.passive.is_some() {
+            match passive {
+                Some(_) => info!("{why}: new calls get 503"),
+                None => info!("this node answers calls: it is active, or the active one is not heard"),
+            }
+        }
+        self.passive = passive;
+        let Some(calls) = self.node.calls() else { return };
+        calls.set_passive(passive);
+        let reached = *calls.reached_while_passive().borrow();
+        if reached > std::mem::replace(&mut self.reached, reached) {
+            let taken = passive.is_some_and(|passive| passive.on_call);
+            let detail = if taken { "taken; the role is asked for" } else { "refused with 503" };
+            self.node.alarms.raise(Code::PassiveCalled, self.node.name.as_str(), detail);
+            if taken {
+                self.ask_for_the_role();
+            }
+        }
+    }
+
+    /// Whoever calls a passive node could not reach the active one, perhaps: the role is asked for beside the call.
+    fn ask_for_the_role(&mut self) {
+        let waits = |(at, task): &(BootInstant, JoinHandle<()>)| !task.is_finished() || at.elapsed() < ASK_AGAIN;
+        if self.asked.as_ref().is_some_and(waits) {
+            return;
+        }
+        let node = self.node.clone();
+        let asking = tokio::spawn(async move {
+            let order = Order::make_publisher(node.name.clone());
+            if let Err(error) = node.roles.order(OrderId(rand::random()), order).await {
+                warn!(%error, "a call has reached this passive node, and it cannot have the role");
+            }
+        });
+        self.asked = Some((BootInstant::now(), asking));
+    }
+
+    /// The winner of a split tells what each side did.
+    fn tell_split(&mut self, view: &RolesView) {
+        let Some(split) = view.splits.last().filter(|split| split.generation > self.split) else { return };
+        self.split = split.generation;
+        if split.winner != self.node.name {
+            return;
+        }
+        let ran = split.ran.iter().map(|(name, report)| {
+            let duties: Vec<_> = report.duties.iter().map(ToString::to_string).collect();
+            let length = report.to_ms.map_or(0, |to| to.saturating_sub(report.from_ms)) / 1_000;
+            format!("{name} ran {} alone for {length} s in epoch {}", duties.join(", "), report.epoch)
+        });
+        let detail = format!("{}; {} goes on", ran.collect::<Vec<_>>().join("; "), split.winner);
+        self.node.alarms.raise(Code::Split, "cluster", detail.clone());
+        self.node.alarms.event(Kind::SplitHealed, "cluster", &detail);
+    }
+
+    /// The publisher tells who has come and gone.
+    fn tell_members(&mut self, view: &RolesView) {
+        let now: BTreeSet<String> = view.members.iter().map(|member| member.name.to_string()).collect();
+        let before = std::mem::replace(&mut self.members, now);
+        if before.is_empty() || view.publisher.as_ref() != Some(&self.node.name) {
+            return;
+        }
+        for name in self.members.difference(&before) {
+            self.node.alarms.event(Kind::MemberAdded, name, "");
+        }
+        for name in before.difference(&self.members) {
+            self.node.alarms.event(Kind::MemberRemoved, name, "");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Both ends of supervision (rule R1): what a node's supervisor is made from, and what the node's process says to it.
+
+use std::{
+    io::{self, Read, Write},
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::fs::{FileType, fstat};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use twinbox_alarms::{Alarms, Code};
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_supervisor::{LastWords, Life, Line, Member, PidFile, PidFileError, Spec, keep_panics};
+
+use crate::{
+    AppError,
+    config::NodeConfig,
+    folder::{Folder, Owner},
+    learned, logging,
+};
+
+/// What a stop may take beside the end of the calls: less than the node asks of the service manager.
+const CLOSING: Duration = Duration::from_secs(12);
+/// What a supervisor says first fits in it.
+const LONGEST: usize = 1_024;
+
+/// Runs the supervisor of the node that `file` describes, which `config` was read from; returns the exit code to end with.
+pub fn supervise_node(config: NodeConfig, file: &Path) -> Result<u8, AppError> {
+    logging::start(&config.log);
+    // The supervisor writes into the folder before the node does.
+    let owner = Owner { member: config.name.clone(), cluster: Some(config.cluster.id) };
+    Folder::suits("node.data_dir", &config.data_dir, &owner, config.reserve_bytes / 4)?;
+    let (cluster, own) = (config.cluster, config.name.clone());
+    let spec = Spec {
+        node: config.name,
+        data_dir: config.data_dir,
+        program: own_program().map_err(AppError::Runtime)?,
+        arguments: ["node".into(), "--config".into(), file.into(), "--child".into()].to_vec(),
+        tls: cluster.tls.clone(),
+        bind: config.supervisor,
+        members: Box::new(move || {
+            let others = learned::known(&cluster).into_iter().filter(|member| member.name != own);
+            others.map(|member| Member { name: member.name, address: member.address }).collect()
+        }),
+        patience: config.drain + CLOSING,
+    };
+    Ok(twinbox_supervisor::run(spec)?)
+}
+
+/// The path by which this program was started; the program itself where that path has another by now, or none.
+fn own_program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
+}
+
+/// The node's process, as its supervisor and the next life are to know it.
+pub struct Supervised {
+    pid_file: PidFile,
+    life: Mutex<Life>,
+    supervisor: Option<UnixStream>,
+    before: Option<LastWords>,
+}
+
+impl Supervised {
+    /// A life begins: nobody else may live in this data folder, the supervisor hears of it, panics are kept.
+    pub fn begin(data_dir: &Path) -> Result<Self, PidFileError> {
+        let life = Life::begin();
+        let pid_file = PidFile::take(data_dir, &life)?;
+        let supervisor = supervisor();
+        let before = LastWords::take(data_dir, supervisor.as_ref().and_then(first_line));
+        keep_panics(data_dir, life.incarnation);
+        let this = Self { pid_file, life: Mutex::new(life), supervisor, before };
+        this.now(|_| {});
+        Ok(this)
+    }
+
+    /// This life.
+    pub fn incarnation(&self) -> Incarnation {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).incarnation
+    }
+
+    /// Whether there is a supervisor.
+    pub fn is_supervised(&self) -> bool {
+        self.supervisor.is_some()
+    }
+
+    /// The Raft store is open: its id, and how often it was started.
+    pub fn opened(&self, (raft_id, run): (u64, u64)) {
+        self.now(|life| (life.raft_id, life.run) = (raft_id, run));
+    }
+
+    /// Calls are taken.
+    pub fn ready(&self) {
+        self.now(|life| life.ready = true);
+    }
+
+    /// It ends in good order.
+    pub fn ends_well(&self) {
+        if let Err(error) = self.pid_file.end() {
+            warn!(%error, "the next supervisor will not know that this life ended well");
+        }
+    }
+
+    /// Tells people how the life before this one ended, if it did not end well.
+    pub fn tell_last_words(&self, node: &NodeName, alarms: &Alarms) {
+        let Some(LastWords { how, panic, .. }) = &self.before else { return };
+        error!(
+            how,
+            panic = panic.as_deref().unwrap_or("none"),
+            "the node's process before this one did not end well"
+        );
+        // A panic's words may be about anybody: they stay in this machine's log.
+        alarms.raise(
+            Code::Exited,
+            node.as_str(),
+            format!("{how}; last panic: {}", if panic.is_some() { "see the log" } else { "none" }),
+        );
+    }
+
+    /// Says so when the supervisor goes: the node goes on, and the next one finds it.
+    pub async fn watch_supervisor(&self, stop: CancellationToken) {
+        let clone = self.supervisor.as_ref().and_then(|stream| stream.try_clone().ok());
+        let Some(Ok(mut stream)) = clone.map(tokio::net::UnixStream::from_std) else {
+            return info!("this node has no supervisor");
+        };
+        let mut said = [0; 64];
+        loop {
+            let read = tokio::select! {
+                read = stream.read(&mut said) => read,
+                () = stop.cancelled() => return,
+            };
+            if !read.is_ok_and(|length| length > 0) {
+                return warn!("the supervisor has gone; this node goes on, and the next supervisor finds it");
+            }
+        }
+    }
+
+    fn now(&self, change: impl FnOnce(&mut Life)) {
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut life);
+        if let Err(error) = self.pid_file.write(&life) {
+            warn!(%error, "the next supervisor will know less of this life");
+        }
+        if let Some(Err(error)) =
+            self.supervisor.as_ref().map(|mut stream| stream.write_all(life.line().as_bytes()))
+        {
+            warn!(%error, "the supervisor could not be told of this life");
+        }
+    }
+}
+
+/// The supervisor is at the other end of the standard input.
+fn supervisor() -> Option<UnixStream> {
+    let stdin = io::stdin();
+    let stat = fstat(stdin.as_fd()).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return None;
+    }
+    let stream = UnixStream::from(stdin.as_fd().try_clone_to_owned().ok()?);
+    stream.set_nonblocking(true).ok()?;
+    Some(stream)
+}
+
+/// What the supervisor said before it started this process.
+fn first_line(mut stream: &UnixStream) -> Option<Line> {
+    let mut said = [0; LONGEST];
+    let length = stream.read(&mut said).ok()?;
+    Line::parse(std::str::from_utf8(&said[..length]).ok()?.lines().next()?)
+}

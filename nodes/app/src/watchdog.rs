@@ -1,0 +1,277 @@
+//! A watchdog for the event loop. If it hangs, nobody renews this node's leases and the role manager moves its duties
+//! by itself (the leases run on clocks, not on tasks). Here is what else there is to do, by a thread that needs no
+//! event loop: new calls that wait in the sockets are refused when it goes on, `/livez` goes on saying that the process
+//! lives while its media threads turn, so that no probe ends the calls in progress, and the process ends itself when
+//! nobody is heard any more, or nobody is served: its supervisor starts another.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use twinbox_alarms::Code;
+use twinbox_clock::BootInstant;
+
+use crate::{health::Tally, node::Node};
+
+/// The exit code of a process that ended because its event loop hung: sysexits' "temporary failure, try again".
+pub const EXIT_HUNG: i32 = 75;
+
+/// How often the event loop shows that it turns, and how often the thread looks.
+const BEAT: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
+/// How long the last line of a process may take to be written.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Without a beat for so long it hangs: well above what a busy machine does, and every lease is out by then.
+const HUNG: Duration = Duration::from_secs(3);
+/// It is not waited for longer when nothing was heard of any caller for …
+const SILENT: Duration = Duration::from_secs(10);
+/// … or a media thread has stood still for:
+const STUCK: Duration = Duration::from_secs(5);
+/// … and in no case less than this, so that what comes back by itself is not killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the event loop shows of itself.
+#[derive(Debug)]
+pub struct Pulse {
+    beat: AtomicU64,
+    hung: AtomicBool,
+    /// How late beats were.
+    pub lag: Tally,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        let beat = AtomicU64::new(BootInstant::now().as_nanos());
+        Self { beat, hung: AtomicBool::new(false), lag: Tally::default() }
+    }
+}
+
+impl Pulse {
+    /// Beats on the runtime that it is spawned on, until stopped.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let begun = BootInstant::now();
+            tokio::select! {
+                () = tokio::time::sleep(BEAT) => {}
+                () = stop.cancelled() => return,
+            }
+            self.lag.note(begun.elapsed().saturating_sub(BEAT));
+            self.beat.store(BootInstant::now().as_nanos(), Relaxed);
+        }
+    }
+
+    /// Whether the event loop hangs.
+    pub fn hung(&self) -> bool {
+        self.hung.load(Relaxed)
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// Since the last look.
+    passed: Duration,
+    /// The event loop has turned since the last look.
+    beaten: bool,
+    /// A caller was heard since the last look.
+    heard: bool,
+    /// How long the stillest media thread has stood still.
+    media_still: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    Well,
+    Hangs,
+    /// The process is of no use to anybody: why.
+    End(&'static str),
+}
+
+/// Judges looks. Pure. Only time in which this thread runs counts: after a pause of the whole process (SIGSTOP, a
+/// machine asleep) the event loop gets its chance first.
+#[derive(Debug, Default)]
+struct Judge {
+    still: Duration,
+    silent: Duration,
+}
+
+impl Judge {
+    fn look(&mut self, look: Look) -> Finding {
+        let passed = look.passed.min(LOOK * 2);
+        self.still = if look.beaten { Duration::ZERO } else { self.still + passed };
+        self.silent = if look.heard { Duration::ZERO } else { self.silent + passed };
+        match () {
+            () if self.still < HUNG => Finding::Well,
+            () if self.still < PATIENCE => Finding::Hangs,
+            () if look.media_still >= STUCK => Finding::End("the event loop and a media thread hang"),
+            () if self.silent >= SILENT => Finding::End("the event loop hangs and no caller is heard any more"),
+            () => Finding::Hangs,
+        }
+    }
+}
+
+/// Watches until stopped. The thread ends within a look of it.
+pub fn watch(node: Arc<Node>, pulse: Arc<Pulse>, stop: CancellationToken) -> io::Result<()> {
+    thread::Builder::new().name("watchdog".to_owned()).spawn(move || patrol(&node, &pulse, &stop)).map(drop)
+}
+
+fn patrol(node: &Arc<Node>, pulse: &Pulse, stop: &CancellationToken) {
+    let mut judge = Judge::default();
+    let mut before = (BootInstant::now(), pulse.beat.load(Relaxed), 0);
+    while !stop.is_cancelled() {
+        thread::sleep(LOOK);
+        let now = (BootInstant::now(), pulse.beat.load(Relaxed), node.media.stats().received);
+        let look = Look {
+            passed: now.0.since(before.0),
+            beaten: now.1 != before.1,
+            heard: now.2 != before.2,
+            media_still: node.media.still_for(),
+        };
+        before = now;
+        match judge.look(look) {
+            Finding::Well if pulse.hung.swap(false, Relaxed) => {
+                node.alarms.clear(Code::ServiceFailed, NAME);
+                say(|| info!("the event loop turns again"));
+            }
+            Finding::Well => {}
+            Finding::Hangs => begin(node, pulse),
+            Finding::End(why) => {
+                begin(node, pulse);
+                end(why);
+            }
+        }
+    }
+}
+
+/// The name under which people hear of it.
+pub const NAME: &str = "event-loop";
+
+fn begin(node: &Arc<Node>, pulse: &Pulse) {
+    if pulse.hung.swap(true, Relaxed) {
+        return;
+    }
+    // Calls that came meanwhile have long gone elsewhere when the loop turns again; health opens the door then.
+    if let Some(calls) = node.calls() {
+        calls.drain();
+    }
+    node.alarms.raise(Code::ServiceFailed, NAME, format!("the event loop has not turned for {} s", HUNG.as_secs()));
+    say(|| {
+        error!(
+            "the event loop hangs: duties go elsewhere, new calls are refused, calls in progress keep their media"
+        )
+    });
+}
+
+/// Logs in a thread of its own: writing may hang for the very reason that the event loop does.
+fn say(what: impl FnOnce() + Send + 'static) {
+    let _ = thread::Builder::new().name("watchdog-log".to_owned()).spawn(what);
+}
+
+/// Not through the log: whoever hangs may hold it.
+fn end(why: &str) -> ! {
+    let line = format!("twinbox: {why}: the process ends, to be started again\n");
+    // Nor may a reader that hangs keep the process: whoever holds the lock of `Stderr` is not waited for.
+    let _ = thread::Builder::new().spawn(move || rustix::io::write(io::stderr().as_fd(), line.as_bytes()));
+    thread::sleep(LAST_WORDS);
+    std::process::exit(EXIT_HUNG)
+}
+
+/// A small runtime of its own for what must answer when the event loop does not: probes, metrics, systemd's watchdog.
+pub struct Aside(Option<Runtime>);
+
+impl Aside {
+    /// Starts it.
+    pub fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("aside").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// The way to run something there.
+    pub fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Looks every 250 ms for so long; gives when it found what first.
+    fn findings(seconds: u32, look: impl Fn(u32) -> Look) -> Vec<(u32, Finding)> {
+        let mut judge = Judge::default();
+        let mut found: Vec<(u32, Finding)> = Vec::new();
+        for ms in (0..seconds * 1_000).step_by(250) {
+            let finding = judge.look(look(ms));
+            if found.last().is_none_or(|(_, last)| *last != finding) {
+                found.push((ms, finding));
+            }
+        }
+        found
+    }
+
+    fn hanging(from: u32) -> impl Fn(u32) -> Look {
+        move |ms| Look { passed: LOOK, beaten: ms < from, heard: false, media_still: 5 * MS }
+    }
+
+    #[test]
+    fn a_loop_that_hangs_is_noticed_and_the_process_ends_when_nobody_is_heard() {
+        let found = findings(60, hanging(20_000));
+        let expected = [
+            (0, Finding::Well),
+            (22_750, Finding::Hangs),
+            (29_750, Finding::End("the event loop hangs and no caller is heard any more")),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn while_callers_are_heard_it_goes_on_unless_the_media_hangs_too() {
+        let talking = |ms: u32| Look { heard: ms < 100_000, ..hanging(0)(ms) };
+        let found = findings(300, talking);
+        assert!(
+            matches!(found[..], [(0, Finding::Well), (2_750, Finding::Hangs), (109_750, Finding::End(_))]),
+            "{found:?}"
+        );
+        let stuck = |ms: u32| Look { media_still: MS * ms, ..talking(ms) };
+        let found = findings(60, stuck);
+        assert!(matches!(found[2], (9_750, Finding::End(why)) if why.contains("media")), "{found:?}");
+    }
+
+    #[test]
+    fn what_comes_back_by_itself_is_let_be() {
+        let found = findings(60, |ms| Look { beaten: !(10_000..15_000).contains(&ms), ..hanging(0)(ms) });
+        assert!(
+            matches!(found[..], [(0, Finding::Well), (12_750, Finding::Hangs), (15_000, Finding::Well)]),
+            "{found:?}"
+        );
+        // A busy machine: a beat a second.
+        assert_eq!(findings(60, |ms| Look { beaten: ms % 1_000 == 0, ..hanging(0)(ms) }), [(0, Finding::Well)]);
+        // Stopped for a minute: all that this thread knows is that one look came late.
+        let stopped = |ms: u32| Look {
+            passed: if ms == 5_000 { MS * 60_000 } else { LOOK },
+            beaten: ms != 5_000,
+            ..hanging(0)(ms)
+        };
+        assert_eq!(findings(20, stopped), [(0, Finding::Well)]);
+    }
+}

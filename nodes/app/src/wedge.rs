@@ -1,0 +1,69 @@
+//! Test hook: makes parts of a running node hang. It exists in builds with debug assertions only, never in a release, and
+//! there only when `TWINBOX_TEST_WEDGE` names a file: while a line of it says `notifier`, `store` or `executor`, that part
+//! hangs. (A notifier that was wedged stays so until it is restarted, and the next one is wedged too.)
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use crate::node::Node;
+
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Does what the file says from now on.
+pub fn obey(node: Arc<Node>) {
+    let Some(file) = std::env::var_os("TWINBOX_TEST_WEDGE").map(PathBuf::from) else { return };
+    let runtime = Handle::current();
+    warn!(file = %file.display(), "this node does what a test's file says");
+    let _ = thread::Builder::new().name("wedge".to_owned()).spawn(move || {
+        loop {
+            thread::sleep(LOOK);
+            if says(&file, "notifier") {
+                node.wedge_notifier();
+            }
+            if says(&file, "store") {
+                wedge_store(&node, &runtime, &file);
+            }
+            if says(&file, "executor") {
+                wedge_executor(&runtime, &file);
+            }
+        }
+    });
+}
+
+fn says(file: &Path, part: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| line == part))
+}
+
+fn hang(file: &Path, part: &str) {
+    while says(file, part) {
+        thread::sleep(LOOK);
+    }
+}
+
+/// Its committer's thread waits in a transaction.
+fn wedge_store(node: &Arc<Node>, runtime: &Handle, file: &Path) {
+    let hanging = file.to_owned();
+    // Refused: nothing is written.
+    let committed = node.store.commit(move |_| {
+        hang(&hanging, "store");
+        Err::<(), ()>(())
+    });
+    let _ = runtime.block_on(committed);
+}
+
+/// Each of the runtime's threads runs something that does not return.
+fn wedge_executor(runtime: &Handle, file: &Path) {
+    for _ in 0..runtime.metrics().num_workers() * 2 {
+        let file = file.to_owned();
+        runtime.spawn(async move { hang(&file, "executor") });
+    }
+    hang(file, "executor");
+}

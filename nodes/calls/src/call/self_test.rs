@@ -1,0 +1,114 @@
+//! The other end of a self-test call: answers, plays a tone, waits for the BYE. It goes the way that every call goes
+//! (socket, transactions, store, session description, media thread), and is none: no place of `max_calls`, no counter,
+//! no line in the log.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{Receiver, Sender};
+use twinbox_media::{Clip, Codec, Remote};
+use twinbox_rtp::g711;
+use twinbox_sip::{
+    Method, Request, Response,
+    dialog::Dialog,
+    sdp::{self, Local},
+};
+
+use super::{Input, Traces, answer, channel};
+use crate::{door::Arrival, door::Door, self_test::MAILBOX};
+
+/// The call is over by then, whatever the caller does.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How long the tone is.
+const TONE: Duration = Duration::from_secs(2);
+const TONE_HZ: f64 = 425.0;
+const LOUDNESS: f64 = 8_000.0;
+
+/// Runs one from its INVITE to its end.
+pub(crate) async fn run(door: Arc<Door>, invite: Arrival, sender: Sender<Input>, inputs: Receiver<Input>) {
+    let mut traces = Traces::new(&door, &invite, None);
+    if let Err(refusal) = converse(&door, &invite, sender, inputs, &mut traces).await {
+        door.respond(&invite.id, *refusal);
+    }
+}
+
+async fn converse(
+    door: &Arc<Door>,
+    invite: &Arrival,
+    sender: Sender<Input>,
+    mut inputs: Receiver<Input>,
+    traces: &mut Traces,
+) -> Result<(), Box<Response>> {
+    let request = &invite.request;
+    let refuse = |code, why: &str| {
+        let mut response = request.respond(code);
+        response.reason = why.to_owned();
+        Box::new(response)
+    };
+    // Nobody has this number: asked is only whether the store answers.
+    let asked = door.deps.mailstore.find_by_number(MAILBOX).await;
+    asked.map_err(|error| refuse(500, &format!("The store does not answer: {error}")))?;
+    let offer = answer::offered(request)?.ok_or_else(|| refuse(488, "No session description"))?;
+    let (media_sender, _events) = channel();
+    let media = door.deps.media.open_uncounted(media_sender).map_err(|e| refuse(503, &format!("No media: {e}")))?;
+    let mut local =
+        Local { address: address(door, &invite.flow), port: media.local_port(), session: 1, version: 0 };
+    let (stream, body) =
+        answer::describe(&mut local, Some(&offer)).map_err(|error| refuse(488, &error.to_string()))?;
+    let stream = stream.ok_or_else(|| refuse(488, "No audio stream"))?;
+    let tag = crate::door::lock(&door.layer).tag(request);
+    let mut dialog = Dialog::accept(request, &tag).ok_or_else(|| refuse(400, "Contact is no SIP URI"))?;
+    let key = (dialog.call_id.clone(), dialog.local_tag.clone());
+    door.open_dialog(key.clone(), sender);
+    traces.dialog = Some(key);
+    let response = answer::accept(door, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
+    door.respond(&invite.id, response);
+    let codec = match stream.codec {
+        sdp::Codec::Pcmu => Codec::Pcmu,
+        sdp::Codec::Pcma => Codec::Pcma,
+    };
+    media.set_remote(Remote {
+        address: stream.remote,
+        codec,
+        payload_type: stream.payload_type,
+        dtmf: stream.dtmf,
+        send: true,
+        receive: true,
+    });
+    media.play(1, vec![Clip::Audio { codec, data: tone(codec) }]);
+    // Whoever does not hang up in time is the node itself, which has given up by then.
+    let _ = tokio::time::timeout(LONGEST, until_bye(door, &mut dialog, &mut inputs)).await;
+    Ok(())
+}
+
+async fn until_bye(door: &Arc<Door>, dialog: &mut Dialog, inputs: &mut Receiver<Input>) {
+    while let Some(input) = inputs.recv().await {
+        let Arrival { id, request, .. } = match input {
+            Input::Request(arrival) => arrival,
+            Input::Acknowledged(_) => continue,
+            Input::Unacknowledged | Input::Cancelled | Input::Shutdown => return,
+        };
+        let bye = request.method == Method::Bye && dialog.received(&request);
+        door.respond(&id, answer_within(&request, bye));
+        if bye {
+            return;
+        }
+    }
+}
+
+fn answer_within(request: &Request, bye: bool) -> Response {
+    request.respond(if bye { 200 } else { 405 })
+}
+
+/// Where its RTP goes: straight to our socket, since what is advertised may be another machine's business.
+fn address(door: &Door, flow: &crate::wire::Flow) -> IpAddr {
+    let bound = Some(door.config.rtp.bind).filter(|ip| !ip.is_unspecified());
+    bound.unwrap_or_else(|| flow.remote().ip().to_canonical())
+}
+
+fn tone(codec: Codec) -> Bytes {
+    let rate = f64::from(twinbox_rtp::SAMPLE_RATE);
+    let sample = |n: u32| (LOUDNESS * (std::f64::consts::TAU * TONE_HZ * f64::from(n) / rate).sin()) as i16;
+    let samples: Vec<i16> = (0..(TONE.as_secs_f64() * rate) as u32).map(sample).collect();
+    g711::encode(codec, &samples).into()
+}

@@ -1,0 +1,146 @@
+//! `twinbox cluster ca …`.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chrono::{DateTime, Local};
+use twinbox_clock::BootInstant;
+use twinbox_wire::join::{
+    AuthorityStatus, AuthorityStatusRequest, MemberProgress, OperatorStatus, ReissueRequest, RotateRequest,
+};
+
+use crate::{args::CaCommand, client, error::CliError, output};
+
+/// How often `--wait` looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Does what was asked.
+pub async fn run(socket: &Path, json: bool, command: CaCommand) -> Result<(), CliError> {
+    match command {
+        CaCommand::Status { wait, timeout } => status(socket, json, wait, timeout).await,
+        CaCommand::Rotate { without, call_off } => {
+            let without = without.iter().map(ToString::to_string).collect();
+            let request = RotateRequest { without, call_off };
+            show(json, &client::authorities(socket).await?.rotate(request).await?.into_inner())
+        }
+        CaCommand::Reissue { certificate, out } => reissue(socket, json, &certificate, &out).await,
+    }
+}
+
+async fn status(socket: &Path, json: bool, wait: bool, timeout: Duration) -> Result<(), CliError> {
+    let began = BootInstant::now();
+    loop {
+        let status = client::authorities(socket).await?.status(AuthorityStatusRequest {}).await?.into_inner();
+        let rests = status.rotation.as_ref().is_none_or(|r| matches!(r.step.as_str(), "over" | "called-off"));
+        if !wait || rests {
+            return show(json, &status);
+        }
+        if began.elapsed() > timeout {
+            let (text, seconds) = (render(&status), timeout.as_secs());
+            return Err(CliError::Failed(format!("{text}the authority is still being replaced after {seconds} s")));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn reissue(socket: &Path, json: bool, certificate: &Path, out: &Path) -> Result<(), CliError> {
+    let read = fs::read_to_string(certificate);
+    let certificate =
+        read.map_err(|error| CliError::Usage(format!("cannot read {}: {error}", certificate.display())))?;
+    let files: Vec<PathBuf> = ["node.pem", "ca.pem"].iter().map(|file| out.join(file)).collect();
+    if let Some(there) = files.iter().find(|file| file.exists()) {
+        return Err(CliError::Usage(format!("{} is there already; name another folder", there.display())));
+    }
+    let made = client::authorities(socket).await?.reissue(ReissueRequest { certificate }).await?.into_inner();
+    let failed = |path: &Path, error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
+    fs::create_dir_all(out).map_err(|error| failed(out, error))?;
+    for (file, text) in files.iter().zip([&made.certificate, &made.authorities]) {
+        fs::write(file, text).map_err(|error| failed(file, error))?;
+    }
+    let text = format!(
+        "Put both files of {} into the tls folder of {} in the place of those that are there, and start it.",
+        out.display(),
+        made.name
+    );
+    if json {
+        return output::json(&serde_json::json!({ "name": made.name, "done": text }));
+    }
+    println!("{text}");
+    Ok(())
+}
+
+/// Prints what is known of the authority.
+pub fn show(json: bool, status: &AuthorityStatus) -> Result<(), CliError> {
+    if json {
+        return output::json(status);
+    }
+    print!("{}", render(status));
+    Ok(())
+}
+
+fn render(status: &AuthorityStatus) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "authority {}\n  ends {}; the certificate of {} ends {}",
+        status.authority,
+        day(status.authority_ends_ms),
+        status.answered_by,
+        day(status.certificate_ends_ms)
+    );
+    for other in status.trusted.iter().filter(|trusted| **trusted != status.authority) {
+        let _ = writeln!(text, "  certificates of {other} are taken, too");
+    }
+    if let Some(rotation) = &status.rotation {
+        let waits = rotation.waits_for.join(", ");
+        let phase = match rotation.step.as_str() {
+            "trust" => format!("1 of 3, members learn to trust the next authority; waits for {waits}"),
+            "show" => format!("2 of 3, members get certificates of the next authority; waits for {waits}"),
+            "drop" => format!("3 of 3, members drop the former authority; waits for {waits}"),
+            "over" => "done".to_owned(),
+            _ => "called off".to_owned(),
+        };
+        let begun = day(rotation.begun_ms);
+        let _ = writeln!(text, "replacement, begun {begun} on {}: {phase}", rotation.begun_by);
+        let table = output::table(&["MEMBER", "HAS DONE"], rotation.members.iter().map(progress));
+        let _ = writeln!(text, "{table}");
+    }
+    match status.operators.as_slice() {
+        [] => text.push_str("no operator may come from another machine\n"),
+        operators => {
+            let table =
+                output::table(&["OPERATOR", "UNTIL", "MADE", "BY", "CERTIFICATE"], operators.iter().map(operator));
+            let _ = writeln!(text, "{table}");
+        }
+    }
+    text
+}
+
+fn progress(member: &MemberProgress) -> Vec<String> {
+    let done = match member.done.as_str() {
+        "trust" => "trusts both",
+        "show" => "shows the next one's certificate",
+        "drop" => "all",
+        _ => "nothing yet",
+    };
+    let given_up = if member.given_up { " (not waited for)" } else { "" };
+    vec![member.name.clone(), format!("{done}{given_up}")]
+}
+
+fn operator(operator: &OperatorStatus) -> Vec<String> {
+    let until =
+        day(operator.ends_ms) + if operator.ends_with_rotation { ", or with the former authority" } else { "" };
+    let short = operator.certificate.get(..23).unwrap_or_default().to_owned();
+    vec![operator.name.clone(), until, day(operator.made_ms), operator.made_by.clone(), short]
+}
+
+/// A moment for people of this machine.
+pub fn day(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
+    at.map_or_else(|| "never".to_owned(), |at| at.with_timezone(&Local).format("%Y-%m-%d %H:%M").to_string())
+}

@@ -1,0 +1,232 @@
+//! `twinbox cluster settings|set|mode|failback|timing|moves|outcome|make-publisher|add|replace|remove`.
+
+use std::{path::Path, time::Duration};
+
+use chrono::{DateTime, Local};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_wire::{
+    join::TokenRequest,
+    steering::{
+        self as wire, MakePublisher, MovesRequest, NamedValue, OrderRequest, OutcomeRequest, Remove,
+        SettingsRequest, TimingRequest, order_request::Order,
+    },
+};
+
+use super::cluster::{ask, done};
+use crate::{
+    args::{AddArgs, FailbackArgs, FailbackWord, ModeWord, RemoveArgs, ReplaceArgs, SetArgs, SteeringCommand},
+    client,
+    error::CliError,
+    output,
+};
+
+/// How often it is looked whether a member has left.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Does what was asked.
+pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<(), CliError> {
+    match command {
+        SteeringCommand::MakePublisher(args) => {
+            let order = MakePublisher { node: args.node.to_string(), force: args.force };
+            give(socket, Order::MakePublisher(order)).await?;
+            done(json, format!("{} is the publisher", args.node))
+        }
+        SteeringCommand::Settings => settings(socket, json).await,
+        SteeringCommand::Set(SetArgs { pairs }) => {
+            if pairs.len() % 2 != 0 {
+                return Err(CliError::Usage(format!(
+                    "'{}' has no value: write NAME VALUE, in pairs",
+                    pairs[pairs.len() - 1]
+                )));
+            }
+            let pairs = pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
+            set(socket, json, pairs.collect()).await
+        }
+        SteeringCommand::Mode { mode } => {
+            let word = match mode {
+                ModeWord::ActiveActive => "active-active",
+                ModeWord::ActivePassive => "active-passive",
+            };
+            set(socket, json, vec![("mode".to_owned(), word.to_owned())]).await
+        }
+        SteeringCommand::Failback(args) => failback(socket, json, args).await,
+        SteeringCommand::Timing => timing(socket, json).await,
+        SteeringCommand::Moves => moves(socket, json).await,
+        SteeringCommand::Outcome { id } => {
+            let reply = client::steering(socket).await?.outcome(OutcomeRequest { id }).await?.into_inner();
+            known(&reply)?;
+            done(json, format!("the order {} was carried out", reply.id))
+        }
+        SteeringCommand::Add(args) => add(socket, json, args).await,
+        SteeringCommand::Replace(args) => replace(socket, json, args).await,
+        SteeringCommand::Remove(args) => remove(socket, json, args).await,
+    }
+}
+
+/// Gives an order; whatever comes of it but "done" is an error.
+pub(super) async fn give(socket: &Path, order: Order) -> Result<wire::OrderReply, CliError> {
+    let request = OrderRequest { id: Default::default(), order: Some(order) };
+    let reply = client::steering(socket).await?.give(request).await?.into_inner();
+    known(&reply)?;
+    Ok(reply)
+}
+
+fn known(reply: &wire::OrderReply) -> Result<(), CliError> {
+    match reply.unknown {
+        false => Ok(()),
+        true => Err(CliError::Failed(format!(
+            "the outcome is unknown: the majority was lost while order {id} was under way; once there is one again, \
+             'twinbox cluster outcome {id}' tells whether it was carried out",
+            id = reply.id
+        ))),
+    }
+}
+
+async fn set(socket: &Path, json: bool, pairs: Vec<(String, String)>) -> Result<(), CliError> {
+    let settings = pairs.into_iter().map(|(name, value)| NamedValue { name, value }).collect();
+    let reply = give(socket, Order::Set(wire::Change { settings })).await?;
+    done(json, format!("on all members: {}", reply.note))
+}
+
+async fn failback(socket: &Path, json: bool, args: FailbackArgs) -> Result<(), CliError> {
+    let FailbackArgs { how, from, to, preferred } = args;
+    let Some(how) = how else {
+        if from.is_some() || to.is_some() || preferred.is_some() {
+            return Err(CliError::Usage("say which failback: none, manual or scheduled".to_owned()));
+        }
+        give(socket, Order::Failback(wire::Failback {})).await?;
+        return done(json, "the preferred node is the publisher".to_owned());
+    };
+    let value = match (how, from, to) {
+        (FailbackWord::None, None, None) => "none".to_owned(),
+        (FailbackWord::Manual, None, None) => "manual".to_owned(),
+        (FailbackWord::Scheduled, Some(from), Some(to)) => format!("scheduled {from}-{to}"),
+        (FailbackWord::Scheduled, ..) => {
+            return Err(CliError::Usage(
+                "a scheduled failback needs its window: --from 02:00 --to 04:00 (UTC)".to_owned(),
+            ));
+        }
+        _ => return Err(CliError::Usage("only a scheduled failback has a window".to_owned())),
+    };
+    let preferred = preferred.map(|node| ("preferred".to_owned(), node.to_string()));
+    set(socket, json, preferred.into_iter().chain([("failback".to_owned(), value)]).collect()).await
+}
+
+async fn settings(socket: &Path, json: bool) -> Result<(), CliError> {
+    let reply = client::steering(socket).await?.settings(SettingsRequest {}).await?.into_inner();
+    if json {
+        return output::json(&reply);
+    }
+    let rows = reply.settings.into_iter().map(|s| vec![s.name, s.value, s.default, s.expected]);
+    println!("{}", output::table(&["SETTING", "VALUE", "DEFAULT", "MAY BE"], rows));
+    for pin in reply.pins {
+        println!("{} is pinned to {}", pin.duty, pin.node);
+    }
+    if !reply.reason.is_empty() {
+        println!("this may be out of date: {}", reply.reason);
+    }
+    Ok(())
+}
+
+async fn timing(socket: &Path, json: bool) -> Result<(), CliError> {
+    let reply = client::steering(socket).await?.timing(TimingRequest {}).await?.into_inner();
+    if json {
+        return output::json(&reply);
+    }
+    println!("profile {}", reply.profile);
+    let rows = reply.durations.into_iter().map(|d| vec![d.symbol, d.value, d.what]);
+    println!("{}\n", output::table(&["", "VALUE", "DURATION"], rows));
+    let rows = reply.bounds.into_iter().map(|b| vec![b.event, format!("{} ms", b.value_ms), b.formula]);
+    println!("{}", output::table(&["EVENT", "AT MOST", "FORMULA"], rows));
+    println!("C is 100 ms, for commits and messages");
+    Ok(())
+}
+
+async fn moves(socket: &Path, json: bool) -> Result<(), CliError> {
+    let reply = client::steering(socket).await?.moves(MovesRequest {}).await?.into_inner();
+    if json {
+        return output::json(&reply);
+    }
+    let rows = reply.moves.into_iter().map(|m| {
+        let at = i64::try_from(m.at_ms).ok().filter(|ms| *ms > 0).and_then(DateTime::from_timestamp_millis);
+        let at = at.map(|at| at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
+        let from = if m.from.is_empty() { "-".to_owned() } else { m.from };
+        vec![at, m.what, from, m.to, m.cause, format!("{} ms", m.idle_ms), m.epoch]
+    });
+    println!("{}", output::table(&["WHEN", "WHAT", "FROM", "TO", "CAUSE", "IDLE", "EPOCH"], rows));
+    Ok(())
+}
+
+async fn add(socket: &Path, json: bool, args: AddArgs) -> Result<(), CliError> {
+    let status = ask(socket).await?;
+    if status.members.iter().any(|member| member.name == args.name.as_str()) {
+        return Err(CliError::Failed(format!(
+            "there is a member '{}' already: choose another name, or 'twinbox cluster replace {}' if that one is gone for good",
+            args.name, args.name
+        )));
+    }
+    let token = token(socket, args.witness, String::new(), args.valid).await?;
+    show(json, &args.name, args.address.as_deref(), args.witness, &token)
+}
+
+async fn replace(socket: &Path, json: bool, args: ReplaceArgs) -> Result<(), CliError> {
+    let status = ask(socket).await?;
+    let name = args.name.unwrap_or_else(|| args.old.clone());
+    let Some(old) = status.members.iter().find(|member| member.name == args.old.as_str()) else {
+        let names: Vec<&str> = status.members.iter().map(|member| member.name.as_str()).collect();
+        let (old, names) = (args.old, names.join(", "));
+        return Err(CliError::Failed(format!(
+            "there is no member '{old}' in this cluster; its members are: {names}"
+        )));
+    };
+    let witness = old.kind == "witness";
+    let token = token(socket, witness, args.old.to_string(), args.valid).await?;
+    show(json, &name, Some(&old.address), witness, &token)
+}
+
+async fn token(socket: &Path, witness: bool, replaces: String, valid: Duration) -> Result<String, CliError> {
+    let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
+    let request = TokenRequest { witness, valid_ms, replaces };
+    Ok(client::tokens(socket).await?.make(request).await?.into_inner().token)
+}
+
+fn show(json: bool, name: &NodeName, address: Option<&str>, witness: bool, token: &str) -> Result<(), CliError> {
+    let kind = if witness { " --witness" } else { "" };
+    let address = address.unwrap_or("HOST:PORT");
+    let command =
+        format!("twinbox cluster join {token} --dir /etc/twinbox --name {name} --address {address}{kind}");
+    if json {
+        return output::json(&serde_json::json!({ "token": token, "join": command }));
+    }
+    println!("On the new machine (whoever has the token can join):\n  {command}");
+    Ok(())
+}
+
+async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliError> {
+    let RemoveArgs { node, lost, timeout } = args;
+    let reply = give(socket, Order::Remove(Remove { node: node.to_string(), lost })).await?;
+    let began = BootInstant::now();
+    loop {
+        // The node that is asked may be the one that leaves: its door for administrators closes with it.
+        let status = match ask(socket).await {
+            Ok(status) => status,
+            Err(CliError::Unreachable(_)) if began.elapsed() > LOOK_EVERY => {
+                return done(json, format!("{node} has stopped to answer; ask another node whether it has left"));
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(member) = status.members.iter().find(|member| member.name == node.as_str()) else {
+            let note = if reply.note.is_empty() { String::new() } else { format!(": {}", reply.note) };
+            return done(json, format!("{node} is not in the cluster any more{note}"));
+        };
+        if began.elapsed() > timeout {
+            return Err(CliError::Failed(format!(
+                "{node} is still {}: {}. It leaves by itself when another node has all that it has; if it is gone for good, \
+                 'twinbox cluster remove {node} --lost' gives up what it alone has",
+                member.status, member.reason
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,53 @@
+//! The word that somebody meant.
+
+/// The candidate with the smallest edit distance, if that is small enough to be a slip.
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    candidates
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
+        .filter(|(d, candidate)| *d <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `; did you mean 'word'?` where one of the candidates is near, or nothing.
+pub(crate) fn hint(word: &str, candidates: &[&str]) -> String {
+    nearest(word, candidates).map_or(String::new(), |near| format!("; did you mean '{near}'?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_met_with_the_word_and_nonsense_with_none() {
+        let words = ["number", "name", "pin", "timezone"];
+        for (word, expected) in [
+            ("nmae", Some("name")),
+            ("time-zone", Some("timezone")),
+            ("pins", Some("pin")),
+            ("numbre", Some("number")),
+            ("extension", None),
+        ] {
+            assert_eq!(nearest(word, &words), expected, "{word}");
+        }
+        assert_eq!(hint("nmae", &words), "; did you mean 'name'?");
+        assert_eq!(hint("extension", &words), "");
+    }
+}

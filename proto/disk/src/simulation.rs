@@ -1,0 +1,267 @@
+//! The disks of simulated machines: what was committed is kept, what was not is gone with the process, or kept all the
+//! same. A [`Platter`] outlives the process that had it open.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    DiskError, Pair, TransactError, Transaction,
+    committer::{Job, QUEUE, index_error},
+    disk,
+    transaction::Overlay,
+};
+
+thread_local! {
+    static MACHINES: RefCell<BTreeMap<PathBuf, Platter>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// How one sync goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Sync {
+    /// How long it takes.
+    pub takes: Duration,
+    /// Whether the write is there after all when the process dies before it is told so.
+    pub kept_if_killed: bool,
+    /// Whether the disk only says so: this and what follows is lost when the process dies before a true sync.
+    pub lies: bool,
+}
+
+/// What is on a disk. Clones are one disk.
+#[derive(Clone)]
+pub struct Platter(Arc<Mutex<Written>>);
+
+struct Written {
+    pairs: Overlay,
+    /// What was there at the last true sync, if the disk has lied since.
+    synced: Option<Overlay>,
+    syncs: Box<dyn FnMut() -> Sync + Send>,
+}
+
+impl Platter {
+    /// An empty disk; `syncs` is asked how each sync goes.
+    pub fn new(syncs: impl FnMut() -> Sync + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Written { pairs: Overlay::new(), synced: None, syncs: Box::new(syncs) })))
+    }
+
+    /// Puts the disk where a [`Disk`] that is opened on this thread in `dir` finds it.
+    pub fn mount(&self, dir: &Path) {
+        MACHINES.with_borrow_mut(|machines| machines.insert(dir.to_owned(), self.clone()));
+    }
+
+    /// The process that had it open has died.
+    pub fn crash(&self) {
+        let mut written = self.written();
+        if let Some(synced) = written.synced.take() {
+            written.pairs = synced;
+        }
+    }
+
+    /// A copy of all that is on it.
+    pub fn image(&self) -> Vec<Pair> {
+        self.written().pairs.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect()
+    }
+
+    /// Puts a copy in the place of all that is on it; nobody may have it open.
+    pub fn restore(&self, image: Vec<Pair>) {
+        self.written().pairs = image.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Written {
+    /// Another write is on its way to the disk.
+    fn sync(&mut self, sync: Sync) {
+        self.synced = match sync.lies {
+            true => Some(self.synced.take().unwrap_or_else(|| self.pairs.clone())),
+            false => None,
+        };
+    }
+}
+
+/// A disk, of this machine or of a simulated one; see the real one for what its functions promise.
+#[derive(Clone)]
+pub struct Disk(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Real(disk::Disk),
+    Simulated(Arc<Simulated>),
+}
+
+struct Simulated {
+    dir: PathBuf,
+    platter: Platter,
+    queue: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl Disk {
+    /// Opens the store in `dir`: a simulated one where one is mounted there.
+    pub fn open(dir: &Path) -> Result<Self, DiskError> {
+        let Some(platter) = MACHINES.with_borrow(|machines| machines.get(dir).cloned()) else {
+            return disk::Disk::open(dir).map(|disk| Self(Kind::Real(disk)));
+        };
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        tokio::spawn(commit(platter.clone(), jobs));
+        Ok(Self(Kind::Simulated(Arc::new(Simulated { dir: dir.to_owned(), platter, queue }))))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        match &self.0 {
+            Kind::Real(disk) => disk.get(key),
+            Kind::Simulated(disk) => Ok(disk.platter.written().pairs.get(key).cloned().flatten()),
+        }
+    }
+
+    /// All keys that begin with `prefix`, with their values, in order.
+    pub fn scan(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
+        let (real, simulated) = match &self.0 {
+            Kind::Real(disk) => (Some(disk.scan(prefix)), Vec::new()),
+            Kind::Simulated(disk) => (None, disk.pairs(|key| key.starts_with(prefix))),
+        };
+        real.into_iter().flatten().chain(simulated.into_iter().map(Ok))
+    }
+
+    /// The keys in `start..end` with their values, in order.
+    pub fn scan_range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
+        let (real, simulated) = match &self.0 {
+            Kind::Real(disk) => (Some(disk.scan_range(start, end)), Vec::new()),
+            Kind::Simulated(disk) => (None, disk.pairs(|key| start <= key && key < end)),
+        };
+        real.into_iter().flatten().chain(simulated.into_iter().map(Ok))
+    }
+
+    /// Runs `f` in order, seeing all that was committed before.
+    pub async fn transact<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        self.transact_then(f, |result| result).await
+    }
+
+    /// Like [`Self::transact`]; `then` runs once all is durable, in the order of the commits.
+    pub async fn transact_then<R, E, S, F, T>(&self, f: F, then: T) -> Result<S, TransactError<E>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
+        T: FnOnce(R) -> S + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+        S: Send + 'static,
+    {
+        let simulated = match &self.0 {
+            Kind::Real(disk) => return disk.transact_then(f, then).await,
+            Kind::Simulated(disk) => disk,
+        };
+        let (job, answer) = disk::task(f, then);
+        if simulated.queue.send(job).await.is_err() {
+            return Err(TransactError::Disk(DiskError::Closed));
+        }
+        answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Closed)))
+    }
+
+    /// Like [`Self::transact`], for threads. A simulated machine has none: it is refused there.
+    pub fn transact_blocking<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        match &self.0 {
+            Kind::Real(disk) => disk.transact_blocking(f),
+            Kind::Simulated(_) => Err(TransactError::Disk(DiskError::Closed)),
+        }
+    }
+
+    /// Takes no more writes. A simulated disk does not break.
+    pub fn mark_broken(&self, detail: &str) {
+        if let Kind::Real(disk) = &self.0 {
+            disk.mark_broken(detail);
+        }
+    }
+
+    /// Why no more writes are taken, if so.
+    pub fn broken(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Real(disk) => disk.broken(),
+            Kind::Simulated(_) => None,
+        }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        match &self.0 {
+            Kind::Real(disk) => disk.dir(),
+            Kind::Simulated(disk) => &disk.dir,
+        }
+    }
+
+    /// How many syncs this process has done on real disks.
+    pub fn fsync_count() -> u64 {
+        disk::Disk::fsync_count()
+    }
+}
+
+impl Simulated {
+    fn pairs(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Pair> {
+        self.platter.image().into_iter().filter(|(key, _)| wanted(key)).collect()
+    }
+}
+
+/// The committer of a simulated disk: a task, which dies with its machine.
+async fn commit(platter: Platter, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    let read_error = |error| index_error(Path::new("simulated"), &error);
+    while let Some(mut job) = queue.recv().await {
+        let (writes, sync) = {
+            let mut written = platter.written();
+            let mut transaction = Transaction::new(None, &written.pairs, &read_error);
+            let writes = if job.run(&mut transaction) { transaction.into_writes() } else { Overlay::new() };
+            (writes, (written.syncs)())
+        };
+        if !writes.is_empty() {
+            platter.written().sync(sync);
+            let unsynced = Unsynced { platter: &platter, writes, kept_if_killed: sync.kept_if_killed };
+            tokio::time::sleep(sync.takes).await;
+            unsynced.write();
+        }
+        job.finish(Ok(()));
+    }
+}
+
+/// Writes of which nobody has been told yet.
+struct Unsynced<'a> {
+    platter: &'a Platter,
+    writes: Overlay,
+    kept_if_killed: bool,
+}
+
+impl Unsynced<'_> {
+    fn write(mut self) {
+        self.kept_if_killed = true;
+    }
+}
+
+impl Drop for Unsynced<'_> {
+    fn drop(&mut self) {
+        if self.kept_if_killed {
+            let mut written = self.platter.written();
+            written.pairs.extend(std::mem::take(&mut self.writes));
+            written.pairs.retain(|_, value| value.is_some());
+        }
+    }
+}

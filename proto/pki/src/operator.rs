@@ -1,0 +1,236 @@
+//! Administrators on other machines: their certificate, and the way from their machine to a node.
+
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use rcgen::KeyPair;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::Request;
+use twinbox_ids::ClusterId;
+
+use crate::{
+    MemberKind, OperatorSubject, PkiError, bundle,
+    files::{self, PUBLIC, SECRET},
+    identity::{HANDSHAKE, provider},
+    name,
+    newcomer::fingerprint,
+};
+
+/// What operators speak, by ALPN: it decides which door a connection comes to.
+pub(crate) const OPERATOR_PROTOCOL: &[u8] = b"twinbox-operator/1";
+
+const CERTIFICATE: &str = "operator.pem";
+const KEY: &str = "operator.key";
+const AUTHORITIES: &str = "ca.pem";
+/// A node speaks at once when it has let somebody in.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// The private key of an operator that has no certificate yet. It never leaves the operator's machine.
+pub struct OperatorKey(KeyPair);
+
+impl OperatorKey {
+    /// A new one.
+    pub fn make() -> Result<Self, PkiError> {
+        KeyPair::generate().map(Self).map_err(PkiError::make("operator's key"))
+    }
+
+    /// The public half: a DER-encoded SubjectPublicKeyInfo.
+    pub fn public_key(&self) -> Vec<u8> {
+        use rcgen::PublicKeyData;
+        self.0.subject_public_key_info()
+    }
+
+    /// Whether a folder can take an operator's files: nothing of an operator may be in it.
+    pub fn fits(dir: &Path) -> Result<(), PkiError> {
+        for file in [CERTIFICATE, KEY, AUTHORITIES] {
+            let path = dir.join(file);
+            if path.exists() {
+                let source =
+                    io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; name another folder");
+                return Err(PkiError::Write { path, source });
+            }
+        }
+        fs::create_dir_all(dir).map_err(|source| PkiError::Write { path: dir.to_owned(), source })
+    }
+
+    /// Writes `operator.key` (mode 0600), `operator.pem` and `ca.pem`.
+    pub fn save(&self, dir: &Path, certificate_pem: &str, authorities_pem: &str) -> Result<(), PkiError> {
+        files::write(dir, KEY, SECRET, &self.0.serialize_pem())?;
+        files::write(dir, CERTIFICATE, PUBLIC, certificate_pem)?;
+        files::write(dir, AUTHORITIES, PUBLIC, authorities_pem)
+    }
+}
+
+/// An operator, able to prove it.
+#[derive(Clone)]
+pub struct OperatorIdentity {
+    /// What the certificate says.
+    pub subject: OperatorSubject,
+    client: Arc<ClientConfig>,
+}
+
+impl OperatorIdentity {
+    /// Reads the files that `cluster operator-cert` wrote into a folder.
+    pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        Self::load_files(&dir.join(CERTIFICATE), &dir.join(KEY), &dir.join(AUTHORITIES))
+    }
+
+    /// The same under names of their own.
+    pub fn load_files(certificate: &Path, key: &Path, authorities: &Path) -> Result<Self, PkiError> {
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(|source| PkiError::ReadOperator { path: path.to_owned(), source })
+        };
+        let unusable =
+            |path: &Path, what, detail: String| PkiError::UnusableOperator { path: path.to_owned(), what, detail };
+        let shown = bundle::read(&read(certificate)?).map_err(|e| unusable(certificate, "certificate", e))?;
+        let subject =
+            name::read_operator(&shown[0].der).map_err(|e| unusable(certificate, "operator's certificate", e))?;
+        let listed = bundle::read(&read(authorities)?).map_err(|e| unusable(authorities, "certificate", e))?;
+        let mut roots = RootCertStore::empty();
+        for authority in &listed {
+            roots.add(authority.der.clone()).map_err(|e| unusable(authorities, "certificate", e.to_string()))?;
+        }
+        let wrong_key = |detail: String| unusable(key, "private key of that certificate", detail);
+        let key_der = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(|e| wrong_key(e.to_string()))?;
+        let verifier = AnyNode::new(subject.cluster, roots).map_err(|e| unusable(authorities, "certificate", e))?;
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| wrong_key(e.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(shown.into_iter().map(|listed| listed.der).collect(), key_der)
+            .map_err(|e| wrong_key(e.to_string()))?;
+        client.alpn_protocols = vec![OPERATOR_PROTOCOL.to_vec()];
+        Ok(Self { subject, client: Arc::new(client) })
+    }
+
+    /// Connects to a node at `HOST:PORT`, the one at which members reach it, and waits until it has let the operator
+    /// in: a refusal comes from here and not from the first question.
+    pub async fn connect(&self, address: &str) -> io::Result<TokioIo<BufReader<TlsStream<TcpStream>>>> {
+        let connecting = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            // The verifier takes any node of the cluster, whatever its name.
+            let server = ServerName::try_from(name::domain(self.subject.cluster)).map_err(io::Error::other)?;
+            TlsConnector::from(self.client.clone()).connect(server, stream).await
+        };
+        let mut stream = BufReader::new(timeout(HANDSHAKE, connecting).await??);
+        if timeout(FIRST_WORD, stream.fill_buf()).await??.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(TokioIo::new(stream))
+    }
+}
+
+/// The operator that sent this request, and its certificate's fingerprint, by the handshake.
+pub fn operator_of<T>(request: &Request<T>) -> Option<(OperatorSubject, [u8; 32])> {
+    let certificates = request.peer_certs()?;
+    let shown = certificates.first()?;
+    Some((name::read_operator(shown).ok()?, fingerprint(shown)))
+}
+
+/// Takes any node of one cluster: the operator names an address, not a node.
+#[derive(Debug)]
+struct AnyNode {
+    cluster: ClusterId,
+    usual: Arc<WebPkiServerVerifier>,
+}
+
+impl AnyNode {
+    fn new(cluster: ClusterId, roots: RootCertStore) -> Result<Self, String> {
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        Ok(Self { cluster, usual: usual.map_err(|e| e.to_string())? })
+    }
+}
+
+impl ServerCertVerifier for AnyNode {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let unfit = || Error::InvalidCertificate(CertificateError::NotValidForName);
+        let shown = name::read(end_entity).map_err(|_| unfit())?;
+        if shown.cluster != self.cluster || shown.kind != MemberKind::Node {
+            return Err(unfit());
+        }
+        let own = ServerName::try_from(name::dns_name(shown.cluster, &shown.name)).map_err(|_| unfit())?;
+        self.usual.verify_server_cert(end_entity, intermediates, &own, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why an operator is not let in, or does not go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperatorObstacle {
+    /// The node's certificate is not by an authority that the operator knows.
+    OtherAuthority,
+    /// The node's certificate is not good at this machine's time of day.
+    OtherTime,
+    /// It is a member of another cluster, or no node.
+    OtherMember,
+    /// The node says that the operator's certificate has ended.
+    Ended,
+    /// The node does not take the operator's certificate.
+    NotTaken,
+    /// Nobody there speaks to operators.
+    NoDoor,
+}
+
+impl OperatorObstacle {
+    /// What stood in the way, if it is known; from an error of [`OperatorIdentity::connect`].
+    pub fn of(error: &io::Error) -> Option<Self> {
+        match error.get_ref()?.downcast_ref::<Error>()? {
+            Error::InvalidCertificate(CertificateError::NotValidForName) => Some(Self::OtherMember),
+            Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => Some(Self::OtherTime),
+            Error::InvalidCertificate(_) => Some(Self::OtherAuthority),
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(Self::NoDoor),
+            Error::AlertReceived(AlertDescription::CertificateExpired) => Some(Self::Ended),
+            Error::AlertReceived(_) => Some(Self::NotTaken),
+            _ => None,
+        }
+    }
+}

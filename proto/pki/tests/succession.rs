@@ -1,0 +1,326 @@
+//! One authority takes another's place: at every step members, newcomers and operators find each other by real
+//! handshakes. And operators: which door opens to whom.
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::StreamExt;
+use twinbox_clock::wall;
+use twinbox_ids::{ClusterId, NodeName, Timestamp};
+use twinbox_pki::{
+    Appointment, CertificateAuthority, Doors, Incoming, JoinDoor, JoinObstacle, JoinToken, MemberKind,
+    NodeIdentity, OperatorConnection, OperatorIdentity, OperatorKey, OperatorObstacle, PkiError, Seal, Successor,
+    Validity, fingerprint_of,
+};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn own(authority: &CertificateAuthority, who: &str, kind: MemberKind) -> (NodeIdentity, TempDir) {
+    let dir = TempDir::new().unwrap();
+    authority.issue(&name(who), kind).unwrap().save(dir.path()).unwrap();
+    (NodeIdentity::load(dir.path()).unwrap(), dir)
+}
+
+fn appointed(authority: &CertificateAuthority, successor: &Successor) -> Appointment {
+    let pem = successor.authority.certificate_pem();
+    Appointment::read(authority.cluster(), pem, &successor.cross_pem).unwrap()
+}
+
+/// A new certificate for the key that it has.
+fn signed(by: &CertificateAuthority, member: &NodeIdentity) -> String {
+    by.certify(&member.public_key(), &member.name, member.kind, Validity::of_member()).unwrap()
+}
+
+/// A member that listens, with all of its doors open.
+struct Hall {
+    incoming: Incoming,
+    address: SocketAddr,
+    operators: mpsc::Receiver<OperatorConnection>,
+    _newcomers: mpsc::Receiver<(tokio_rustls::server::TlsStream<tokio::net::TcpStream>, SocketAddr)>,
+}
+
+async fn hall(member: &NodeIdentity) -> Hall {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let ((to_newcomers, newcomers), (to_operators, operators)) = (mpsc::channel(8), mpsc::channel(8));
+    let door = JoinDoor { open: Box::new(|| true), newcomers: to_newcomers };
+    let incoming = member.listen_with(listener, Doors { newcomers: Some(door), operators: Some(to_operators) });
+    Hall { incoming, address, operators, _newcomers: newcomers }
+}
+
+/// Whether `from` gets to `to`, each by what it has now: only then is it heard on the other side.
+async fn reaches(from: &NodeIdentity, to: &NodeIdentity) -> bool {
+    let mut hall = hall(to).await;
+    let endpoint = from.endpoint(&to.name, &hall.address.to_string()).unwrap();
+    let there = tokio::spawn(async move { endpoint.connect().await });
+    let heard = tokio::time::timeout(std::time::Duration::from_millis(700), hall.incoming.next()).await;
+    there.abort();
+    matches!(heard, Ok(Some(Ok(_))))
+}
+
+#[tokio::test]
+async fn at_every_step_everybody_reaches_everybody_also_who_has_not_heard() {
+    let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let next = old.succeed().unwrap();
+    let (a, a_dir) = own(&old, "a", MemberKind::Node);
+    let (w, _w_dir) = own(&old, "w", MemberKind::Witness);
+    let appointment = appointed(&old, &next);
+    let both_ways = async |step: &str| assert!(reaches(&a, &w).await && reaches(&w, &a).await, "{step}");
+
+    a.trust(&appointment).unwrap();
+    a.trust(&appointment).unwrap();
+    assert_eq!((a.authorities().len(), a.issuer()), (2, old.fingerprint()));
+    both_ways("one trusts both").await;
+    // It shows a certificate of the next authority, and the link to it: who knows the old one alone takes it.
+    let certificate = signed(&next.authority, &a);
+    assert!(w.show(&certificate, &appointment).is_err(), "another member's certificate");
+    a.show(&certificate, &appointment).unwrap();
+    assert!(a.is_linked() && a.issuer() == next.authority.fingerprint());
+    both_ways("one shows the next while the other has not heard").await;
+    w.trust(&appointment).unwrap();
+    w.show(&signed(&next.authority, &w), &appointment).unwrap();
+    both_ways("both show the next").await;
+    // What it has is what is there after a restart.
+    let again = NodeIdentity::load(a_dir.path()).unwrap();
+    assert_eq!((again.authorities(), again.issuer(), again.is_linked()), (a.authorities(), a.issuer(), true));
+    // A renewal meanwhile keeps the link.
+    a.renew(&signed(&next.authority, &a)).unwrap();
+    assert!(a.is_linked());
+    a.forget(&old.fingerprint()).unwrap();
+    assert!(!a.is_linked() && a.authorities().len() == 1);
+    both_ways("one has dropped the old").await;
+    w.forget(&old.fingerprint()).unwrap();
+    both_ways("both have").await;
+    // Who was away throughout is a stranger now, and notices that it knows nobody.
+    let (late, _late_dir) = own(&old, "b", MemberKind::Node);
+    assert!(!reaches(&late, &a).await && !reaches(&a, &late).await);
+    assert!(late.unknown_authorities() > 0 && w.unknown_authorities() == 0);
+}
+
+#[test]
+fn an_authority_that_the_old_one_did_not_appoint_is_not_taken() {
+    let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let (a, dir) = own(&old, "a", MemberKind::Node);
+    let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
+    let before = (read("ca.pem"), read("node.pem"));
+    // By somebody who does not have the old one's key: of the same cluster, and even under its very name.
+    let stranger = CertificateAuthority::create(old.cluster(), "office").unwrap();
+    let theirs = stranger.succeed().unwrap();
+    let error = a.trust(&appointed(&stranger, &theirs)).unwrap_err();
+    assert!(matches!(error, PkiError::Appointment { .. }), "{error}");
+    // Two that do not belong together, one alone, garbage, another cluster's.
+    let ours = old.succeed().unwrap();
+    let (pem, cross) = (ours.authority.certificate_pem(), ours.cross_pem.as_str());
+    let leaf = old.issue(&name("b"), MemberKind::Node).unwrap().cert_pem;
+    let two = format!("{pem}{cross}");
+    for (certificate, cross) in
+        [(theirs.authority.certificate_pem(), cross), ("", cross), (pem, "hello"), (&two, cross), (&leaf, &leaf)]
+    {
+        assert!(Appointment::read(old.cluster(), certificate, cross).is_err());
+    }
+    assert!(Appointment::read(ClusterId::random(), pem, cross).is_err());
+    // The one in use cannot be forgotten, and what is not by the next one is not shown as if it were.
+    a.forget(&old.fingerprint()).expect_err("its own");
+    let appointment = appointed(&old, &ours);
+    a.show(&signed(&old, &a), &appointment).expect_err("by the old one");
+    a.show(&signed(&ours.authority, &a), &appointment).expect_err("not taken in yet");
+    assert_eq!((read("ca.pem"), read("node.pem")), before);
+}
+
+#[tokio::test]
+async fn a_token_of_before_is_good_until_its_authority_is_dropped() {
+    let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let next = old.succeed().unwrap();
+    let (a, _dir) = own(&old, "a", MemberKind::Node);
+    let token = |of: &str| {
+        let expires = Timestamp(wall().0 + 60_000);
+        JoinToken::new(old.cluster(), of, MemberKind::Node, expires, Vec::new()).unwrap()
+    };
+    let before = token(&a.authority_pem());
+    let come = async |token: &JoinToken| {
+        let hall = hall(&a).await;
+        twinbox_pki::connect(token, &name("a"), &hall.address.to_string()).await.map(drop)
+    };
+    let appointment = appointed(&old, &next);
+    a.trust(&appointment).unwrap();
+    come(&before).await.unwrap();
+    a.show(&signed(&next.authority, &a), &appointment).unwrap();
+    let after = token(&a.authority_pem());
+    assert_ne!(before.fingerprint, after.fingerprint);
+    assert!(before.vouches_for(&a.authorities_pem()) && after.vouches_for(&a.authorities_pem()));
+    come(&before).await.unwrap();
+    come(&after).await.unwrap();
+    a.forget(&old.fingerprint()).unwrap();
+    come(&after).await.unwrap();
+    let error = come(&before).await.unwrap_err();
+    assert_eq!(JoinObstacle::of(&error), Some(JoinObstacle::OtherAuthority), "{error}");
+}
+
+#[test]
+fn two_authorities_lie_under_one_seal() {
+    let (tls, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let next = old.succeed().unwrap().authority;
+    let seal = Seal::new(tls.path(), &data.path().join("seal.key"));
+    seal.close(&old).unwrap();
+    seal.close(&next).unwrap();
+    seal.close(&next).unwrap();
+    assert_eq!(seal.holds(), [old.fingerprint(), next.fingerprint()]);
+    for authority in [&old, &next] {
+        let opened = seal.open(&authority.fingerprint()).unwrap();
+        assert_eq!(
+            (opened.key_pem(), opened.certificate_pem()),
+            (authority.key_pem(), authority.certificate_pem())
+        );
+    }
+    seal.keep_only(&[next.fingerprint()]).unwrap();
+    assert_eq!(seal.holds(), [next.fingerprint()]);
+    assert!(seal.open(&old.fingerprint()).is_err());
+    // Its certificate is bound to it: another in its place does not open it.
+    let file = tls.path().join("ca.sealed");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(tls.path().join("other"), "").unwrap();
+    let (_, rest) = text.lines().nth(1).unwrap().split_once(' ').unwrap();
+    let other = TempDir::new().unwrap();
+    let theirs = Seal::new(other.path(), &other.path().join("seal.key"));
+    theirs.close(&old).unwrap();
+    let theirs = fs::read_to_string(other.path().join("ca.sealed")).unwrap();
+    let (certificate, _) = theirs.lines().nth(1).unwrap().split_once(' ').unwrap();
+    fs::write(&file, format!("{}\n{certificate} {rest}\n", text.lines().next().unwrap())).unwrap();
+    assert!(seal.holds().is_empty() && seal.open(&old.fingerprint()).is_err());
+}
+
+/// An operator's files, signed for `life`.
+fn operator(authority: &CertificateAuthority, who: &str, validity: Validity, dir: &Path) -> OperatorIdentity {
+    let key = OperatorKey::make().unwrap();
+    let certificate = authority.certify_operator(&key.public_key(), &name(who), validity).unwrap();
+    OperatorKey::fits(dir).unwrap();
+    key.save(dir, &certificate, authority.certificate_pem()).unwrap();
+    OperatorKey::fits(dir).expect_err("there is one already");
+    let operator = OperatorIdentity::load(dir).unwrap();
+    assert_eq!(operator.subject.name, name(who));
+    assert!(fingerprint_of(&certificate).is_ok());
+    operator
+}
+
+#[tokio::test]
+async fn an_operator_gets_to_the_operators_door_and_to_no_other() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let (a, _a_dir) = own(&authority, "a", MemberKind::Node);
+    let dir = TempDir::new().unwrap();
+    let anna = operator(&authority, "anna", Validity::of_member(), dir.path());
+    let mut hall = hall(&a).await;
+    let address = hall.address.to_string();
+    let served = tokio::spawn(async move {
+        let mut stream = hall.operators.recv().await.unwrap().unwrap();
+        // HTTP/2 servers speak first; who is let in hears that.
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"hello").await.unwrap();
+        (hall, stream)
+    });
+    anna.connect(&address).await.unwrap();
+    let (mut hall, _stream) = served.await.unwrap();
+
+    // As if it were a member: the same files under a member's names, at the members' door.
+    let disguise = TempDir::new().unwrap();
+    for (from, to) in [("operator.pem", "node.pem"), ("operator.key", "node.key"), ("ca.pem", "ca.pem")] {
+        fs::copy(dir.path().join(from), disguise.path().join(to)).unwrap();
+    }
+    NodeIdentity::load(disguise.path()).expect_err("no member's certificate");
+    let refused_before = hall.incoming.refused().load(std::sync::atomic::Ordering::Relaxed);
+    assert!(knock(&address, b"h2", dir.path(), &a, ["operator.pem", "operator.key"]).await.is_err());
+    // And a member as if it were an operator.
+    let (b, b_dir) = own(&authority, "b", MemberKind::Node);
+    let error = OperatorIdentity::load_files(
+        &b_dir.path().join("node.pem"),
+        &b_dir.path().join("node.key"),
+        &dir.path().join("ca.pem"),
+    )
+    .err()
+    .unwrap();
+    assert!(error.to_string().contains("operator"), "{error}");
+    assert!(knock(&address, b"twinbox-operator/1", b_dir.path(), &a, ["node.pem", "node.key"]).await.is_err());
+    assert_eq!(hall.incoming.refused().load(std::sync::atomic::Ordering::Relaxed), refused_before + 2);
+    // Each is let in at its own door by the same means.
+    assert!(knock(&address, b"twinbox-operator/1", dir.path(), &a, ["operator.pem", "operator.key"]).await.is_ok());
+    assert!(knock(&address, b"h2", b_dir.path(), &a, ["node.pem", "node.key"]).await.is_ok());
+    assert!(hall.incoming.next().await.unwrap().is_ok() && hall.operators.recv().await.unwrap().is_ok());
+    drop(b);
+}
+
+/// A TLS client that shows whatever it is given, at the door that it likes. Says whether the server took it.
+async fn knock(
+    address: &str,
+    protocol: &[u8],
+    dir: &Path,
+    server: &NodeIdentity,
+    files: [&str; 2],
+) -> std::io::Result<()> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+    use tokio::io::AsyncReadExt;
+    let read = |file: &str| fs::read(dir.join(file)).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(server.authority_pem().as_bytes()).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(&read(files[0])).unwrap()],
+            PrivateKeyDer::from_pem_slice(&read(files[1])).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = ServerName::try_from(format!("{}.{}.twinbox", server.name, server.cluster)).unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let mut stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await?;
+    // A refusal comes within a moment; who is taken is told nothing.
+    match tokio::time::timeout(std::time::Duration::from_millis(500), stream.read(&mut [0])).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn why_an_operator_is_not_let_in_is_known() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let (a, _a_dir) = own(&authority, "a", MemberKind::Node);
+    let (w, _w_dir) = own(&authority, "w", MemberKind::Witness);
+    let dirs: Vec<_> = (0..4).map(|_| TempDir::new().unwrap()).collect();
+    let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
+    let ended = operator(&authority, "anna", past, dirs[0].path());
+    let good = operator(&authority, "anna", Validity::of_member(), dirs[1].path());
+    let stranger = CertificateAuthority::create(authority.cluster(), "office").unwrap();
+    let unknown = operator(&stranger, "anna", Validity::of_member(), dirs[2].path());
+    // It believes this cluster's authority, but was signed by another.
+    operator(&stranger, "anna", Validity::of_member(), dirs[3].path());
+    fs::write(dirs[3].path().join("ca.pem"), authority.certificate_pem()).unwrap();
+    let forged = OperatorIdentity::load(dirs[3].path()).unwrap();
+    let (at_a, at_w) = (hall(&a).await, hall(&w).await);
+    // A member's listener without a door for operators.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = listener.local_addr().unwrap();
+    let _closed = a.listen(listener);
+    let cases = [
+        (&ended, at_a.address, OperatorObstacle::Ended),
+        (&unknown, at_a.address, OperatorObstacle::OtherAuthority),
+        (&forged, at_a.address, OperatorObstacle::NotTaken),
+        (&good, at_w.address, OperatorObstacle::OtherMember),
+        (&good, closed, OperatorObstacle::NoDoor),
+    ];
+    for (operator, address, expected) in cases {
+        let error = operator.connect(&address.to_string()).await.err().unwrap();
+        assert_eq!(OperatorObstacle::of(&error), Some(expected), "{error}");
+    }
+    for (file, blamed) in [("operator.pem", "operator.pem"), ("operator.key", "operator.key"), ("ca.pem", "ca.pem")]
+    {
+        let kept = fs::read(dirs[1].path().join(file)).unwrap();
+        fs::write(dirs[1].path().join(file), "hello").unwrap();
+        let error = OperatorIdentity::load(dirs[1].path()).err().unwrap().to_string();
+        assert!(error.contains(blamed), "{error}");
+        fs::write(dirs[1].path().join(file), kept).unwrap();
+    }
+}

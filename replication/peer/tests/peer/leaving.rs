@@ -1,0 +1,45 @@
+//! Nodes that are removed: what they alone hold is known before, and nobody talks to them after.
+
+use crate::kit::{Cluster, converge, name, until};
+use twinbox_replication_core::Value;
+use twinbox_replication_peer::{Acknowledgement, PeerAddress};
+
+fn text(text: &str) -> Value {
+    Value::Bytes(text.as_bytes().into())
+}
+
+#[tokio::test]
+async fn what_one_disk_alone_holds_is_counted_until_another_has_it() {
+    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    a.write_many("early", 20).await;
+    assert_eq!(a.peers.uncovered(), 20, "nobody is in touch");
+    a.start();
+    b.start();
+    // That c never answers keeps nothing back.
+    until("b has it all", || a.peers.uncovered() == 0).await;
+    b.peers.shutdown().await;
+    until("b is gone", || !a.status("b").connected).await;
+    // What somebody had who is gone may be gone with him.
+    assert_eq!(a.peers.uncovered(), 20);
+}
+
+#[tokio::test]
+async fn a_removed_node_is_neither_followed_nor_let_in_and_may_come_back_later() {
+    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    a.start();
+    b.start();
+    a.counts("b").await;
+    a.peers.remove(&name("b"));
+    until("the streams end", || !b.status("a").connected && !b.status("a").following).await;
+    assert!(a.peers.status().is_empty());
+    let committed = a.write("later", text("not for b")).await;
+    assert_eq!(a.peers.acknowledge(&committed).await, Acknowledgement::Alone, "a removed node is not waited for");
+    until("b is refused", || a.peers.counters().refused > 0).await;
+    assert_eq!(b.value("later"), None);
+
+    a.peers.add(PeerAddress { name: name("b"), address: cluster.address("b").to_string() });
+    converge(&[&a, &b]).await;
+    assert_eq!(b.value("later"), Some(text("not for b")));
+}

@@ -1,0 +1,150 @@
+//! The commands that change the agreed state.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+
+use crate::{Cause, Duty, Leasing, MemberKind, Order, OrderId, Refusal, SoloReport, Status, Why};
+
+/// A change of the state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// A member with this Raft store belongs to the cluster; replaces an older store of the same name.
+    Admit {
+        /// Its name.
+        name: NodeName,
+        /// Node or witness.
+        kind: MemberKind,
+        /// `host:port`.
+        address: String,
+        /// Its Raft store.
+        raft_id: u64,
+    },
+    /// A member's status changes.
+    SetStatus {
+        /// Whose.
+        name: NodeName,
+        /// The revision of the member that this was planned from.
+        revision: u64,
+        /// The new status.
+        status: Status,
+        /// The life of the process that it speaks of.
+        incarnation: Option<Incarnation>,
+        /// In words, why it is not in-service.
+        reason: String,
+        /// Why it changes.
+        #[serde(default)]
+        cause: Cause,
+    },
+    /// The role of publisher moves.
+    SetPublisher {
+        /// The epoch that this was planned from.
+        from: Option<Epoch>,
+        /// The next publisher.
+        to: NodeName,
+        /// Why.
+        #[serde(default)]
+        why: Why,
+    },
+    /// The holder of a duty is to let go of it.
+    Drain {
+        /// Which duty.
+        duty: Duty,
+        /// The epoch that this was planned from.
+        epoch: Epoch,
+    },
+    /// A duty gets a holder, in a new epoch.
+    Assign {
+        /// Which duty.
+        duty: Duty,
+        /// The epoch that this was planned from.
+        from: Option<Epoch>,
+        /// The next holder.
+        to: NodeName,
+        /// The life of its process that may act.
+        incarnation: Incarnation,
+        /// Why.
+        #[serde(default)]
+        why: Why,
+    },
+    /// The length of leases: what is in force, and what is a bound of those still out.
+    Retime {
+        /// What this was planned from.
+        from: Option<Leasing>,
+        /// The next.
+        to: Leasing,
+    },
+    /// The feature level rises: all members know it.
+    RaiseLevel {
+        /// What this was planned from.
+        from: u32,
+        /// The next.
+        to: u32,
+    },
+    /// Nodes that had run alone are together again: later epochs are above all of theirs (rule R7).
+    Heal {
+        /// The generation that this was planned from.
+        from: u64,
+        /// The next.
+        generation: u64,
+        /// Who becomes publisher, if that serves.
+        winner: NodeName,
+        /// What ran where.
+        ran: BTreeMap<NodeName, SoloReport>,
+        /// The leader's wall clock, in milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// A member that was leaving is no voter any more and has handed over what it had.
+    Gone {
+        /// Who.
+        name: NodeName,
+        /// Its Raft store.
+        raft_id: u64,
+    },
+    /// An administrator's order. Done at most once per id.
+    Operate {
+        /// Chosen by whoever asks.
+        id: OrderId,
+        /// What to do.
+        order: Order,
+    },
+    /// Asks what became of an order, and keeps it from being done from now on if nothing did.
+    Settle {
+        /// The order's id.
+        id: OrderId,
+    },
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admit { name, kind, raft_id, .. } => write!(f, "admit {kind} {name} as {raft_id:016x}"),
+            Self::SetStatus { name, status, .. } => write!(f, "{name} is {status}"),
+            Self::SetPublisher { to, .. } => write!(f, "publisher is {to}"),
+            Self::Retime { to, .. } => write!(f, "leases run {} ms, at most {} ms", to.lease_ms, to.bound_ms),
+            Self::RaiseLevel { to, .. } => write!(f, "feature level is {to}"),
+            Self::Heal { generation, winner, .. } => write!(f, "heal to generation {generation} with {winner}"),
+            Self::Gone { name, .. } => write!(f, "{name} is gone"),
+            Self::Drain { duty, epoch } => write!(f, "drain {duty} of {epoch}"),
+            Self::Assign { duty, to, .. } => write!(f, "{duty} to {to}"),
+            Self::Operate { id, order } => write!(f, "order {id}: {order:?}"),
+            Self::Settle { id } => write!(f, "settle order {id}"),
+        }
+    }
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The state has changed.
+    Done,
+    /// It was so already.
+    Unchanged,
+    /// What the command was planned from has moved on; nothing was changed.
+    Stale,
+    /// Not possible; nothing was changed.
+    Refused(Refusal),
+}

@@ -1,0 +1,45 @@
+//! Who should lead Raft (rule R10).
+
+use std::time::Duration;
+
+use twinbox_ids::NodeName;
+
+use crate::{MemberKind, Speaks, State};
+
+/// What is known of a voter that might lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voter {
+    /// Who.
+    pub name: NodeName,
+    /// Whether it is heard and has everything in its log.
+    pub fit: bool,
+    /// How long a majority takes to answer it, as far as that is known.
+    pub round_trip: Option<Duration>,
+    /// The feature levels that it knows.
+    pub speaks: Speaks,
+}
+
+/// Round trips that differ by less are the same: on one network they differ by who is busy.
+const SAME: Duration = Duration::from_millis(20);
+
+/// Who should lead instead of `own`, if anybody: not the publisher, so that one death does not take both; then whom a
+/// majority answers soonest; then a witness before a node, by name. Leadership moves only off the publisher or off one that
+/// is being removed: every new leader has to wait before it moves anything.
+pub fn better_leader(state: &State, own: &NodeName, voters: &[Voter]) -> Option<NodeName> {
+    let leaving = |name: &NodeName| !state.members.get(name).is_some_and(|member| member.activated);
+    let publishes = |name: &NodeName| state.publisher() == Some(name);
+    if !publishes(own) && !leaving(own) {
+        return None;
+    }
+    let rank = |voter: &&Voter| {
+        let trip = voter.round_trip.map_or(u128::MAX, |trip| trip.as_millis() / SAME.as_millis());
+        let witness = state.members.get(&voter.name).is_some_and(|member| member.kind == MemberKind::Witness);
+        (publishes(&voter.name), trip, !witness, voter.name.clone())
+    };
+    voters
+        .iter()
+        .filter(|voter| voter.name != *own && voter.fit && voter.speaks.knows(state.feature_level))
+        .filter(|voter| !leaving(&voter.name))
+        .min_by_key(rank)
+        .map(|voter| voter.name.clone())
+}

@@ -1,0 +1,131 @@
+//! Who belongs to the cluster: let in, replaced, leaving, gone.
+
+use twinbox_ids::NodeName;
+
+use crate::{Failback, Member, MemberKind, Outcome, Refusal, State, Status, orders::Facts, state::push_bounded};
+
+/// How many Raft stores that were removed are remembered.
+const REMEMBERED_REMOVED: usize = 64;
+
+impl State {
+    /// Whether this Raft store belonged to the cluster and does no more: it is not let in again.
+    pub fn was_removed(&self, raft_id: u64) -> bool {
+        self.removed.iter().any(|(id, _)| *id == raft_id)
+    }
+
+    /// Whether these are two nodes and no witness: each of them is half of the votes (rule R7).
+    pub fn is_bare_pair(&self) -> bool {
+        self.members.len() == 2 && self.members.values().all(|member| member.kind == MemberKind::Node)
+    }
+
+    pub(crate) fn admit(&mut self, name: NodeName, kind: MemberKind, address: String, raft_id: u64) -> Outcome {
+        if self.was_removed(raft_id) {
+            return Outcome::Stale;
+        }
+        let replaces = self.invited.remove(&name).and_then(|invited| invited.replaces);
+        if let Some(old) = replaces.filter(|old| *old != name) {
+            self.strike(&old, Some(&name));
+        }
+        match self.members.get_mut(&name) {
+            Some(member) if member.raft_id == raft_id && member.kind == kind && member.address == address => {
+                Outcome::Unchanged
+            }
+            Some(member) => {
+                let old = std::mem::replace(&mut member.raft_id, raft_id);
+                member.kind = kind;
+                member.address = address;
+                member.revision += 1;
+                if old != raft_id {
+                    push_bounded(&mut self.removed, (old, name), REMEMBERED_REMOVED);
+                }
+                Outcome::Done
+            }
+            None => {
+                let member = Member {
+                    raft_id,
+                    kind,
+                    address,
+                    activated: true,
+                    status: Status::Starting,
+                    reason: "it has just joined".to_owned(),
+                    incarnation: None,
+                    revision: 1,
+                };
+                self.members.insert(name, member);
+                Outcome::Done
+            }
+        }
+    }
+
+    /// An administrator removes a member: one that is lost at once, any other when it has left in good order.
+    pub(crate) fn remove(&mut self, name: &NodeName, lost: bool, facts: Facts) -> Result<Outcome, Refusal> {
+        if self.invited.remove(name).is_some() && !self.members.contains_key(name) {
+            return Ok(Outcome::Done);
+        }
+        let member = self.known_member(name)?;
+        if member.kind == MemberKind::Node && !self.leaves_another(name, member) {
+            return Err(Refusal::LastInService { name: name.clone() });
+        }
+        if lost {
+            if facts.live {
+                return Err(Refusal::NotLost { name: name.clone() });
+            }
+            self.strike(name, None);
+            return Ok(Outcome::Done);
+        }
+        let Some(member) = self.members.get_mut(name).filter(|member| member.status != Status::Leaving) else {
+            return Ok(Outcome::Unchanged);
+        };
+        member.activated = false;
+        member.status = Status::Leaving;
+        member.reason = "an administrator removes it from the cluster".to_owned();
+        member.revision += 1;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn gone(&mut self, name: &NodeName, raft_id: u64) -> Outcome {
+        let leaves = |m: &Member| m.raft_id == raft_id && m.status == Status::Leaving;
+        if !self.members.get(name).is_some_and(leaves) {
+            return Outcome::Stale;
+        }
+        self.strike(name, None);
+        Outcome::Done
+    }
+
+    /// Takes a member out of everything that names it; a newcomer may take its place.
+    fn strike(&mut self, name: &NodeName, heir: Option<&NodeName>) {
+        if let Some(member) = self.members.remove(name) {
+            push_bounded(&mut self.removed, (member.raft_id, name.clone()), REMEMBERED_REMOVED);
+        }
+        for map in [&mut self.settings.pins, &mut self.placed] {
+            match heir {
+                Some(heir) => map.values_mut().filter(|node| *node == name).for_each(|node| node.clone_from(heir)),
+                None => map.retain(|_, node| node != name),
+            }
+        }
+        if self.settings.preferred.as_ref() == Some(name) {
+            self.settings.preferred = heir.cloned();
+            if heir.is_none() && matches!(self.settings.failback, Failback::Scheduled { .. }) {
+                self.settings.failback = Failback::Manual;
+            }
+        }
+    }
+
+    /// The member of this name, or who there is.
+    pub(crate) fn known_member(&self, name: &NodeName) -> Result<&Member, Refusal> {
+        self.members.get(name).ok_or_else(|| {
+            let members = self.members.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+            Refusal::Unknown { name: name.clone(), members }
+        })
+    }
+
+    /// Whether somebody could take the place of a node that is taken out: one in service if that one is, one
+    /// that may come into service in any case.
+    pub(crate) fn leaves_another(&self, name: &NodeName, member: &Member) -> bool {
+        let mut others = self.members.iter().filter(|(other, _)| *other != name).map(|(_, other)| other);
+        others.any(|other| match member.serves() {
+            true => other.serves(),
+            false => other.kind == MemberKind::Node && other.activated,
+        })
+    }
+}

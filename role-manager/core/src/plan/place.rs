@@ -1,0 +1,220 @@
+//! Where the role of publisher and the duties are to be.
+
+use std::{cmp::Reverse, time::Duration};
+
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+
+use super::status;
+use crate::{
+    Act, Cause, Command, Duty, Policy, Presence, Seen, Sign, State, Trigger, View, What, Why, rule_for, soft,
+};
+
+const HOUR_MS: u64 = 3_600_000;
+const MINUTE_MS: u64 = 60_000;
+const MINUTES_A_DAY: u64 = 24 * 60;
+/// Damping is doubled so often at most.
+const MOST_DOUBLINGS: u32 = 6;
+
+/// The life in which a node could take something now.
+fn candidate(view: &View, state: &State, name: &NodeName) -> Option<Incarnation> {
+    let seen = view.seen.get(name).filter(|seen| seen.presence == Presence::Live)?;
+    seen.incarnation.filter(|_| state.serves(name))
+}
+
+/// What is seen of a holder that does not serve, and moves things off it.
+fn driven_off(view: &View, state: &State, name: &NodeName) -> Option<Cause> {
+    let Some(member) = state.members.get(name) else { return Some(Cause::Operator) };
+    let seen = view.seen.get(name)?;
+    let sign = status::sign(member, seen)?;
+    let moves = rule_for(sign).publisher == Act::Move && status::is_on(state, sign, seen);
+    moves.then(|| status::cause(sign, seen))
+}
+
+/// The role moves if its holder does not serve, or if something better is due.
+pub(super) fn publisher(view: &View, state: &State, policy: &Policy) -> Option<Command> {
+    let (to, cause) = match state.publisher() {
+        None => (elect(view, state)?, Cause::Start),
+        Some(present) if state.serves(present) => {
+            overloaded(view, state, policy, present).or_else(|| failback(view, state, policy, present))?
+        }
+        Some(present) => {
+            let cause = driven_off(view, state, present)?;
+            (elect(view, state)?, cause)
+        }
+    };
+    let why = Why { cause, at_ms: view.wall_ms, idle_ms: 0 };
+    (state.publisher() != Some(&to)).then(|| Command::SetPublisher { from: state.publisher.clone(), to, why })
+}
+
+/// The best of those that could be publisher: not far behind, preferred, with most duties, reached by most.
+fn elect(view: &View, state: &State) -> Option<NodeName> {
+    let rank = |name: &&NodeName| {
+        let behind = view.seen.get(*name).is_some_and(|seen| seen.report.measures.is_far_behind());
+        let preferred = state.settings.preferred.as_ref() == Some(*name);
+        let holds = state.duties.values().filter(|a| a.epoch.node == **name).count();
+        let live = view.seen.values().filter(|seen| seen.presence == Presence::Live);
+        let reached = live.filter(|seen| seen.report.reaches.contains(*name)).count();
+        (behind, !preferred, Reverse(holds), Reverse(reached), (*name).clone())
+    };
+    state.members.keys().filter(|name| candidate(view, state, name).is_some()).min_by_key(rank).cloned()
+}
+
+/// Whether the role has been where it is for long enough to be moved for something soft.
+fn is_quiet(view: &View, state: &State, policy: &Policy) -> bool {
+    let soft = |cause: &Cause| matches!(cause, Cause::Space | Cause::Cpu | Cause::Alarm(_) | Cause::Failback);
+    let recent = state.moves.iter().filter(|m| m.what == What::Publisher && soft(&m.cause));
+    let recent = recent.filter(|m| view.wall_ms.abs_diff(m.at_ms) < HOUR_MS).count();
+    let doublings = u32::try_from(recent).unwrap_or(MOST_DOUBLINGS).min(MOST_DOUBLINGS);
+    let stays = policy.damping * 2_u32.pow(doublings);
+    // A fact about another epoch: the role has only just come to where it is.
+    let known = view.publisher_since.as_ref().filter(|(epoch, _)| state.publisher.as_ref() == Some(epoch));
+    known.is_some_and(|(_, since)| view.now.saturating_sub(*since) >= stays)
+}
+
+/// A soft trigger on the publisher, and a node that is better on that very measure.
+fn overloaded(view: &View, state: &State, policy: &Policy, present: &NodeName) -> Option<(NodeName, Cause)> {
+    let ours = view.seen.get(present)?;
+    let signs = [Sign::SpaceLow, Sign::CpuHigh, Sign::AlarmOften];
+    for sign in signs {
+        let rule = rule_for(sign);
+        let Some(trigger) = rule.trigger.filter(|_| rule.publisher == Act::MoveToBetter) else { continue };
+        let bad_for = ours.bad.get(&trigger).map(|since| view.now.saturating_sub(*since));
+        let due = bad_for.is_some_and(|passed| passed >= policy.damping) && state.settings.is_on(trigger);
+        if !due || !is_quiet(view, state, policy) {
+            continue;
+        }
+        let better = |name: &&NodeName| {
+            let theirs = view.seen.get(*name).map(|seen| &seen.report.measures);
+            let measures = theirs.filter(|_| candidate(view, state, name).is_some());
+            *name != present
+                && is_spared(view, state, name)
+                && measures.is_some_and(|theirs| {
+                    !theirs.is_far_behind()
+                        && soft::is_better(trigger, theirs, &ours.report.measures, &state.settings)
+                })
+        };
+        if let Some(to) = state.members.keys().find(better) {
+            let cause = match (trigger, &state.settings.alarm_rule) {
+                (Trigger::Alarm, Some(rule)) => Cause::Alarm(rule.code.clone()),
+                _ => status::cause(sign, ours),
+            };
+            return Some((to.clone(), cause));
+        }
+    }
+    None
+}
+
+/// No measure of this node is bad that would move the role off it again.
+fn is_spared(view: &View, state: &State, name: &NodeName) -> bool {
+    let seen = view.seen.get(name);
+    seen.is_some_and(|seen| seen.bad.keys().all(|trigger| !state.settings.is_on(*trigger)))
+}
+
+/// Back to the preferred node, within its window, when that has been well for a while.
+fn failback(view: &View, state: &State, policy: &Policy, present: &NodeName) -> Option<(NodeName, Cause)> {
+    let to = state.settings.preferred.as_ref().filter(|to| *to != present)?;
+    let minute = u16::try_from(view.wall_ms / MINUTE_MS % MINUTES_A_DAY).ok()?;
+    let seen = view.seen.get(to)?;
+    let well = view.now.saturating_sub(seen.health_since) >= policy.damping;
+    let fit = well && !seen.report.measures.is_far_behind() && is_spared(view, state, to);
+    let due = state.settings.failback.is_open(minute) && candidate(view, state, to).is_some();
+    (due && fit && is_quiet(view, state, policy)).then(|| (to.clone(), status::cause(Sign::WindowOpen, seen)))
+}
+
+/// A place for a duty, and why it would go there.
+struct Target<'a> {
+    name: &'a NodeName,
+    life: Incarnation,
+    cause: Option<Cause>,
+}
+
+/// Whether a node's own part of a duty has failed for long enough.
+fn has_failed(seen: &Seen, duty: Duty, now: Duration, policy: &Policy) -> bool {
+    let known = seen.duties.get(&duty);
+    known.is_some_and(|(works, since)| !works && now.saturating_sub(*since) >= policy.health_grace)
+}
+
+/// Where a duty is to be: where it is pinned, or was moved to, or with the publisher; elsewhere only if its part there has
+/// failed. Nothing if nobody can take it.
+fn target<'a>(view: &'a View, state: &'a State, policy: &Policy, duty: Duty) -> Option<Target<'a>> {
+    let holder = state.duties.get(&duty).map(|a| &a.epoch.node);
+    let fit = |name: &NodeName| {
+        let seen = view.seen.get(name)?;
+        let works = !has_failed(seen, duty, view.now, policy);
+        // One whose part has only just come back does not take the duty from one where it works.
+        let back = seen.duties.get(&duty).is_some_and(|(works, since)| {
+            *works && seen.health_since < *since && view.now.saturating_sub(*since) < policy.damping
+        });
+        candidate(view, state, name).filter(|_| works && (!back || holder == Some(name)))
+    };
+    let there = |name: &'a NodeName, cause: Option<Cause>| fit(name).map(|life| Target { name, life, cause });
+    let pinned = || there(state.settings.pins.get(&duty)?, Some(Cause::Pin));
+    let placed = || there(state.placed.get(&duty)?, Some(Cause::Operator));
+    let published = || there(state.publisher()?, None);
+    let stays = || holder.and_then(|name| there(name, None));
+    let failed = || {
+        let service = Some(Cause::Service(duty.name().to_owned()));
+        let publisher = state.publisher().filter(|name| candidate(view, state, name).is_some())?;
+        let elsewhere =
+            state.members.keys().filter(|name| *name != publisher).find_map(|name| there(name, service.clone()));
+        elsewhere.or_else(|| {
+            let life = candidate(view, state, publisher)?;
+            Some(Target { name: publisher, life, cause: service })
+        })
+    };
+    pinned().or_else(placed).or_else(published).or_else(|| state.publisher().and_then(|_| stays())).or_else(failed)
+}
+
+pub(super) fn duty(view: &View, state: &State, policy: &Policy, duty: Duty) -> Option<Command> {
+    let found = target(view, state, policy, duty).filter(|_| !view.alone_somewhere);
+    let assign = |from: Option<&Epoch>, cause: Cause, idle: Duration| {
+        let target = found.as_ref()?;
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let why = Why { cause, at_ms: view.wall_ms, idle_ms };
+        let (to, incarnation) = (target.name.clone(), target.life);
+        Some(Command::Assign { duty, from: from.cloned(), to, incarnation, why })
+    };
+    let Some(present) = state.duties.get(&duty) else { return assign(None, Cause::Start, Duration::ZERO) };
+    let node = &present.epoch.node;
+    // A fact about an earlier epoch: this one has just been given, and nobody else has it.
+    let fact = view.leases.get(&duty).filter(|fact| fact.epoch == present.epoch);
+    let held = fact.is_some_and(|fact| fact.held);
+    let outdated = present.epoch.generation < state.generation;
+    let frozen = fact.is_some_and(|fact| fact.frozen) || present.draining || outdated;
+    let in_place = found
+        .as_ref()
+        .is_some_and(|target| present.epoch.node == *target.name && present.incarnation == target.life);
+    let out = state.members.get(node).is_none_or(|member| !member.activated);
+    if in_place && !frozen {
+        return None;
+    }
+    // A holder that does not serve keeps its duty if what happened to it moves nothing. A move that has begun goes on.
+    if !state.serves(node) && !out && !present.draining && driven_off(view, state, node).is_none() {
+        return None;
+    }
+    match (held, fact) {
+        (false, Some(fact)) => {
+            let idle = view.now.saturating_sub(fact.acted);
+            assign(Some(&present.epoch), why_moves(view, state, present, found.as_ref()?), idle)
+        }
+        _ if (found.is_some() || out) && !present.draining => {
+            Some(Command::Drain { duty, epoch: present.epoch.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// Why a duty moves: for what happened to its holder, for its place, or with the publisher.
+fn why_moves(view: &View, state: &State, present: &crate::Assignment, target: &Target<'_>) -> Cause {
+    let node = &present.epoch.node;
+    if !state.serves(node)
+        && let Some(cause) = driven_off(view, state, node)
+    {
+        return cause;
+    }
+    if node == target.name {
+        return if present.incarnation == target.life { Cause::Renewal } else { Cause::Exit };
+    }
+    let last = state.moves.iter().rev().find(|m| m.what == What::Publisher && m.to == *target.name);
+    target.cause.clone().or_else(|| last.map(|m| m.cause.clone())).unwrap_or(Cause::Start)
+}

@@ -1,0 +1,183 @@
+//! Who goes into and out of service, and what sign says so.
+
+use std::time::Duration;
+
+use twinbox_ids::NodeName;
+
+use crate::{
+    Cause, Command, Duty, Member, MemberKind, Policy, Presence, Seen, ServiceHealth, Sign, State, Status, Trigger,
+    View, rule_for,
+};
+
+/// Who goes into and out of service.
+pub(super) fn statuses(view: &View, state: &State, policy: &Policy) -> Vec<Command> {
+    let mut wanted = Vec::new();
+    let mut failed = Vec::new();
+    let mut recovering = Vec::new();
+    for (name, member) in state.members.iter().filter(|(_, member)| member.activated) {
+        let Some(seen) = view.seen.get(name) else { continue };
+        match judge(member, seen, view.now, policy) {
+            Verdict::Stay => {}
+            Verdict::Recovering => recovering.push((name, member, seen)),
+            Verdict::Be(status, reason) => wanted.push((name, member, seen, status, reason)),
+            Verdict::Fail(reason) => failed.push((name, member, seen, reason)),
+        }
+    }
+    // Those who have failed leave one by one, the publisher last, as long as another serves (rule R9).
+    failed.sort_by_key(|(name, ..)| (Some(*name) == state.publisher(), *name));
+    let serving = |name: &NodeName, member: &Member| match wanted.iter().find(|(n, ..)| *n == name) {
+        Some((_, _, _, status, _)) => member.kind == MemberKind::Node && *status == Status::InService,
+        None => member.serves(),
+    };
+    let mut left = state.members.iter().filter(|(name, member)| serving(name, member)).count();
+    for (name, member, seen, reason) in failed {
+        if !member.serves() {
+            wanted.push((name, member, seen, Status::NotFunctioning, reason));
+        } else if left > 1 {
+            left -= 1;
+            wanted.push((name, member, seen, Status::NotFunctioning, reason));
+        }
+    }
+    // When nobody else serves, who is well does so at once.
+    if left == 0 {
+        wanted.extend(recovering.into_iter().map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
+    }
+    wanted
+        .into_iter()
+        .filter(|(_, member, seen, status, reason)| {
+            let incarnation = seen.incarnation.or(member.incarnation);
+            member.status != *status || member.incarnation != incarnation || member.reason != *reason
+        })
+        .map(|(name, member, seen, status, reason)| Command::SetStatus {
+            name: name.clone(),
+            revision: member.revision,
+            status,
+            incarnation: seen.incarnation.or(member.incarnation),
+            reason,
+            cause: match status {
+                Status::InService => Cause::Start,
+                _ => sign(member, seen).map_or(Cause::Start, |sign| cause(sign, seen)),
+            },
+        })
+        .collect()
+}
+
+enum Verdict {
+    Stay,
+    Be(Status, String),
+    /// Well again, though not for long.
+    Recovering,
+    /// Out for a failed service, unless it is the last.
+    Fail(String),
+}
+
+fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy) -> Verdict {
+    let be = |sign: Sign, reason: &str| {
+        let status = rule_for(sign).status.unwrap_or(member.status);
+        Verdict::Be(status, reason.to_owned())
+    };
+    match seen.presence {
+        Presence::Unknown => return Verdict::Stay,
+        Presence::Silent => return be(Sign::Silent, "nothing has been heard of it for longer than its lease"),
+        Presence::Left => return be(Sign::Left, "it has been shut down"),
+        Presence::Exited => return be(Sign::Exited, "its process has exited"),
+        Presence::Live => {}
+    }
+    let same_life = member.incarnation == seen.incarnation;
+    let so_far = now.saturating_sub(seen.health_since);
+    let in_service = Verdict::Be(Status::InService, String::new());
+    if member.kind == MemberKind::Witness {
+        return in_service;
+    }
+    let Some(all) = &seen.failing else {
+        return match same_life && matches!(member.status, Status::InService | Status::Recovering) {
+            true => Verdict::Stay,
+            false => be(Sign::Restarted, "it has not reported on its services yet"),
+        };
+    };
+    let failing: Vec<_> = all.iter().filter(|service| Duty::from_name(&service.name).is_none()).collect();
+    if failing.is_empty() {
+        let behind = seen.report.measures.is_far_behind();
+        let fresh = !same_life || matches!(member.status, Status::Starting | Status::Replicating);
+        return match member.status {
+            Status::Recovering if same_life && (behind || seen.report.solo.is_some()) => Verdict::Recovering,
+            Status::NotFunctioning if same_life && so_far < policy.settle => Verdict::Recovering,
+            _ if fresh && behind => {
+                Verdict::Be(Status::Replicating, "it is taking over the others' data".to_owned())
+            }
+            _ => in_service,
+        };
+    }
+    match so_far >= policy.health_grace {
+        true => Verdict::Fail(words(&failing)),
+        false if same_life => Verdict::Stay,
+        false => Verdict::Be(Status::Starting, words(&failing)),
+    }
+}
+
+fn words(failing: &[&ServiceHealth]) -> String {
+    let each = failing.iter().map(|service| match service.detail.is_empty() {
+        true => format!("{} has failed", service.name),
+        false => format!("{} has failed: {}", service.name, service.detail),
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// What is seen of a member that does not serve; nothing if it is about to serve again by itself.
+pub(super) fn sign(member: &Member, seen: &Seen) -> Option<Sign> {
+    match (member.status, seen.presence) {
+        (Status::Leaving, _) => Some(Sign::Removed),
+        _ if !member.activated => Some(Sign::Deactivated),
+        (_, Presence::Unknown) => None,
+        (_, Presence::Silent) => Some(Sign::Silent),
+        (_, Presence::Left) => Some(Sign::Left),
+        (_, Presence::Exited) => Some(Sign::Exited),
+        (_, Presence::Live) => match &seen.failing {
+            None => Some(Sign::Restarted),
+            Some(_) if member.incarnation != seen.incarnation => Some(Sign::Restarted),
+            Some(failing) if failing.iter().any(|service| Duty::from_name(&service.name).is_none()) => {
+                Some(Sign::ServiceFailed)
+            }
+            Some(_) if matches!(member.status, Status::Recovering) => Some(Sign::RanAlone),
+            Some(_) => None,
+        },
+    }
+}
+
+/// The cause of what follows from a sign.
+pub(super) fn cause(sign: Sign, seen: &Seen) -> Cause {
+    match sign {
+        Sign::Ordered | Sign::Deactivated | Sign::Removed => Cause::Operator,
+        Sign::Left => Cause::Shutdown,
+        Sign::Silent => Cause::MissedKeepAlives,
+        Sign::Exited | Sign::Restarted => Cause::Exit,
+        Sign::ServiceFailed => match first_failing(seen) {
+            Some("space") => Cause::Space,
+            Some(service) => Cause::Service(service.to_owned()),
+            None => Cause::Service(String::new()),
+        },
+        Sign::DutyFailed => Cause::Service(String::new()),
+        Sign::SpaceLow => Cause::Space,
+        Sign::CpuHigh => Cause::Cpu,
+        Sign::AlarmOften => Cause::Alarm(String::new()),
+        Sign::WindowOpen => Cause::Failback,
+        Sign::RanAlone => Cause::Heal,
+    }
+}
+
+/// Whether administrators let this sign move roles. A process that has exited counts as one that is not heard as soon as
+/// its lease is out.
+pub(super) fn is_on(state: &State, sign: Sign, seen: &Seen) -> bool {
+    let on = |trigger: Trigger| state.settings.is_on(trigger);
+    match (sign, rule_for(sign).trigger) {
+        (_, None) => true,
+        (Sign::Exited, Some(trigger)) => on(trigger) || (seen.lapsed && on(Trigger::MissedKeepAlives)),
+        (Sign::ServiceFailed, Some(_)) if first_failing(seen) == Some("space") => on(Trigger::Space),
+        (_, Some(trigger)) => on(trigger),
+    }
+}
+
+fn first_failing(seen: &Seen) -> Option<&str> {
+    let mut failing = seen.failing.iter().flatten().map(|service| service.name.as_str());
+    failing.find(|name| Duty::from_name(name).is_none())
+}

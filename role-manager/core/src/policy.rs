@@ -1,0 +1,252 @@
+//! The planner's policy as a table: what is seen of a node, and what follows from it. The planner acts by these rows, and
+//! the documentation shows them.
+
+use std::{fmt, time::Duration};
+
+use crate::{Pace, Status, Timing, Trigger};
+
+/// What the planner may be told to do otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a critical service must have failed before its node is taken out.
+    pub health_grace: Duration,
+    /// How long a node that was taken out must have been well before it is in service again.
+    pub settle: Duration,
+    /// For how long a measure must have been bad or a preferred node well before the role moves for it, and how long it
+    /// stays after that.
+    pub damping: Duration,
+    /// The pace of leases by the timing profile.
+    pub pace: Pace,
+}
+
+impl From<Timing> for Policy {
+    fn from(timing: Timing) -> Self {
+        let Timing { health_grace, settle, damping, .. } = timing;
+        Self { health_grace, settle, damping, pace: timing.pace() }
+    }
+}
+
+/// What can be seen of a node that holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sign {
+    /// It was made publisher by an order.
+    Ordered,
+    /// An administrator has taken it out.
+    Deactivated,
+    /// An administrator removes it.
+    Removed,
+    /// It has shut down in good order.
+    Left,
+    /// Nothing has been heard of it for a lease.
+    Silent,
+    /// Its process has exited.
+    Exited,
+    /// The next life of its process is there.
+    Restarted,
+    /// A critical service of it fails.
+    ServiceFailed,
+    /// Its own part of one duty fails.
+    DutyFailed,
+    /// Little room is left on its disk.
+    SpaceLow,
+    /// Its processor has been busy for long.
+    CpuHigh,
+    /// The alarm of the alarm rule was raised on it.
+    AlarmOften,
+    /// The preferred node is well, and its window is open.
+    WindowOpen,
+    /// It acted on its own in a split.
+    RanAlone,
+}
+
+/// What becomes of the role or of duties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Act {
+    /// They stay.
+    Stay,
+    /// They go to another node in service.
+    Move,
+    /// They go only to a node that is better on the very measure.
+    MoveToBetter,
+    /// They go where the publisher goes.
+    Follow,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stay => "stays",
+            Self::Move => "moves",
+            Self::MoveToBetter => "moves to a better node",
+            Self::Follow => "follow",
+        })
+    }
+}
+
+/// One row of the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// What is seen.
+    pub sign: Sign,
+    /// The same in words.
+    pub when: &'static str,
+    /// The switch that keeps roles where they are in spite of it.
+    pub trigger: Option<Trigger>,
+    /// What the node's status becomes; none if it stays.
+    pub status: Option<Status>,
+    /// What the role of publisher does if the node has it.
+    pub publisher: Act,
+    /// What its duties do.
+    pub duties: Act,
+    /// What is waited for first.
+    pub waits: &'static str,
+}
+
+const fn rule(
+    sign: Sign,
+    when: &'static str,
+    trigger: Option<Trigger>,
+    status: Option<Status>,
+    publisher: Act,
+    duties: Act,
+    waits: &'static str,
+) -> Rule {
+    Rule { sign, when, trigger, status, publisher, duties, waits }
+}
+
+/// The policy.
+pub const RULES: [Rule; 14] = {
+    use Act::{Follow, Move, MoveToBetter, Stay};
+    use Status::{Deactivated, Leaving, NotFunctioning, Recovering, Starting};
+    [
+        rule(
+            Sign::Ordered,
+            "`make-publisher` names another node",
+            Some(Trigger::Operator),
+            None,
+            Move,
+            Follow,
+            "the release of each duty",
+        ),
+        rule(Sign::Deactivated, "`deactivate`", None, Some(Deactivated), Move, Move, "the release of each duty"),
+        rule(Sign::Removed, "`cluster remove`", None, Some(Leaving), Move, Move, "the release of each duty"),
+        rule(Sign::Left, "shut down in good order", None, Some(NotFunctioning), Move, Move, "nothing"),
+        rule(
+            Sign::Silent,
+            "nothing heard for a lease",
+            Some(Trigger::MissedKeepAlives),
+            Some(NotFunctioning),
+            Move,
+            Move,
+            "the end of its leases",
+        ),
+        rule(
+            Sign::Exited,
+            "its supervisor says that the process has exited",
+            Some(Trigger::Exit),
+            Some(NotFunctioning),
+            Move,
+            Move,
+            "nothing",
+        ),
+        rule(
+            Sign::Restarted,
+            "a new process of it is there and has not reported",
+            Some(Trigger::Exit),
+            Some(Starting),
+            Move,
+            Move,
+            "proof that the old process has exited, or the end of its leases",
+        ),
+        rule(
+            Sign::ServiceFailed,
+            "a critical service fails (`space`: the trigger `space`)",
+            Some(Trigger::Service),
+            Some(NotFunctioning),
+            Move,
+            Move,
+            "the grace for a local restart; the last node in service stays",
+        ),
+        rule(
+            Sign::DutyFailed,
+            "its part of a duty fails",
+            Some(Trigger::Service),
+            None,
+            Stay,
+            Move,
+            "the grace for a local restart, and a node where it works",
+        ),
+        rule(
+            Sign::SpaceLow,
+            "less than 1 GiB free",
+            Some(Trigger::Space),
+            None,
+            MoveToBetter,
+            Follow,
+            "damping; a node with 2 GiB free and twice as much",
+        ),
+        rule(
+            Sign::CpuHigh,
+            "processors 90 % busy",
+            Some(Trigger::Cpu),
+            None,
+            MoveToBetter,
+            Follow,
+            "damping; a node at 70 % or less",
+        ),
+        rule(
+            Sign::AlarmOften,
+            "the alarm of `alarm-rule` as often as it says",
+            Some(Trigger::Alarm),
+            None,
+            MoveToBetter,
+            Follow,
+            "damping; a node with half as many or fewer",
+        ),
+        rule(
+            Sign::WindowOpen,
+            "`failback scheduled`: its window is open and the preferred node is well",
+            None,
+            None,
+            Move,
+            Follow,
+            "damping, then the release of each duty",
+        ),
+        rule(
+            Sign::RanAlone,
+            "two nodes that ran alone (`assume`) have met again",
+            None,
+            Some(Recovering),
+            Move,
+            Move,
+            "both have stopped; the preferred node wins",
+        ),
+    ]
+};
+
+/// The row for what is seen.
+pub fn rule_for(sign: Sign) -> &'static Rule {
+    // Every sign has a row; a test goes through them.
+    RULES.iter().find(|rule| rule.sign == sign).unwrap_or(&RULES[0])
+}
+
+/// The policy as a table in Markdown, as the documentation shows it.
+pub fn policy_table() -> String {
+    let mut table = String::from(
+        "| what is seen of a node | trigger | its status becomes | publisher | duties | waits for |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for rule in &RULES {
+        let trigger = rule.trigger.map_or("always".to_owned(), |trigger| format!("`{trigger}`"));
+        let status = rule.status.map_or("as it was".to_owned(), |status| format!("`{status}`"));
+        let duties = match rule.duties {
+            Act::Stay => "stay",
+            Act::Move => "move",
+            Act::MoveToBetter => "move to a better node",
+            Act::Follow => "follow",
+        };
+        let Rule { when, publisher, waits, .. } = rule;
+        table.push_str(&format!("| {when} | {trigger} | {status} | {publisher} | {duties} | {waits} |\n"));
+    }
+    table
+}

@@ -1,0 +1,44 @@
+//! Soft triggers: measures that are bad, and nodes that are better on the very measure (rule R9).
+
+use crate::{Measures, Settings, Trigger};
+
+/// Less free than this is little room.
+const LITTLE_ROOM: u64 = 1 << 30;
+/// Busier than this is overloaded, in thousandths …
+const BUSY: u16 = 900;
+/// … and one that is no busier than this can take more.
+const NOT_BUSY: u16 = 700;
+
+/// The triggers that move the role only to a better node.
+pub(crate) const SOFT: [Trigger; 3] = [Trigger::Space, Trigger::Cpu, Trigger::Alarm];
+
+/// Whether this measure of a node is bad.
+pub(crate) fn is_bad(trigger: Trigger, measures: &Measures, settings: &Settings) -> bool {
+    match trigger {
+        Trigger::Space => measures.free_bytes.is_some_and(|free| free < LITTLE_ROOM),
+        Trigger::Cpu => measures.cpu_permille.is_some_and(|busy| busy >= BUSY),
+        Trigger::Alarm => {
+            let rule = settings.alarm_rule.as_ref();
+            rule.zip(measures.alarms).is_some_and(|(rule, raised)| raised >= rule.times)
+        }
+        Trigger::Operator | Trigger::MissedKeepAlives | Trigger::Exit | Trigger::Service => false,
+    }
+}
+
+/// Whether one node is so much better than another on this measure that moving is worth it: good itself, with room to
+/// spare, so that nothing swings back.
+pub(crate) fn is_better(trigger: Trigger, theirs: &Measures, ours: &Measures, settings: &Settings) -> bool {
+    match trigger {
+        Trigger::Space => theirs
+            .free_bytes
+            .zip(ours.free_bytes)
+            .is_some_and(|(theirs, ours)| theirs >= LITTLE_ROOM * 2 && theirs / 2 >= ours),
+        Trigger::Cpu => theirs.cpu_permille.is_some_and(|busy| busy <= NOT_BUSY),
+        Trigger::Alarm => {
+            let rule = settings.alarm_rule.as_ref();
+            rule.zip(theirs.alarms).is_some_and(|(rule, raised)| raised.saturating_mul(2) <= rule.times)
+                && theirs.alarms < ours.alarms
+        }
+        Trigger::Operator | Trigger::MissedKeepAlives | Trigger::Exit | Trigger::Service => false,
+    }
+}

@@ -1,0 +1,252 @@
+//! Proof of death (rule R1), and what a leader knows beside: who acts alone, what fails, who does not reach whom.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::{
+    Command, Duty, Exits, Grant, KeepAlive, Learned, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome, Policy,
+    Presence, Report, ServiceHealth, SoloReport, Speaks, State, Status, Timing, plan,
+};
+
+const DUTY: Duty = Duty::Notifier;
+const START: Duration = Duration::from_secs(50);
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+fn at(ms: u64) -> Duration {
+    START + Duration::from_millis(ms)
+}
+
+/// These members in service; `a` is publisher and has the duty in its first life.
+fn cluster(names: &[&str]) -> State {
+    let mut state = State::default();
+    for (i, text) in names.iter().enumerate() {
+        let kind = if *text == "w" { MemberKind::Witness } else { MemberKind::Node };
+        let raft_id = i as u64 + 1;
+        state.apply(Command::Admit { name: name(text), kind, address: String::new(), raft_id });
+        state.apply(Command::SetStatus {
+            name: name(text),
+            revision: 1,
+            status: Status::InService,
+            incarnation: Some(Incarnation(1)),
+            reason: String::new(),
+            cause: Default::default(),
+        });
+    }
+    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Default::default() });
+    let (to, incarnation) = (name("a"), Incarnation(1));
+    state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, why: Default::default() });
+    state
+}
+
+fn ledger(state: &State) -> Ledger {
+    Ledger::new(1, START, state, Timing::lan(), &Exits::default())
+}
+
+fn request(text: &str, life: u64) -> KeepAlive {
+    KeepAlive {
+        node: name(text),
+        raft_id: match text {
+            "a" => 1,
+            "b" => 2,
+            _ => 3,
+        },
+        run: life,
+        incarnation: Incarnation(u128::from(life)),
+        failing: Some(Vec::new()),
+        released: BTreeMap::new(),
+        leaving: false,
+        echo: None,
+        report: Report { learned: Learned { generation: 0, longest_lease_ms: 700 }, ..Report::default() },
+    }
+}
+
+fn ask(ledger: &mut Ledger, now: Duration, state: &State, request: &KeepAlive) -> Result<Grant, NoGrant> {
+    ledger.keep_alive(now, now, state, request)
+}
+
+fn wants(ledger: &mut Ledger, now: Duration, state: &State) -> Vec<String> {
+    let commands = plan(&ledger.view(now, 0, state), &Policy::from(Timing::lan()));
+    let roles = commands.iter().filter(|command| !matches!(command, Command::Retime { .. }));
+    roles.map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_proof_frees_what_that_life_held_at_once() {
+    let state = cluster(&["a", "b", "w"]);
+    let mut ledger = ledger(&state);
+    for text in ["a", "b", "w"] {
+        ask(&mut ledger, at(0), &state, &request(text, 1)).expect("granted");
+    }
+    assert_eq!(wants(&mut ledger, at(5), &state), [""; 0]);
+    assert!(ledger.exited(at(10), &name("a"), Incarnation(1)));
+    let moved = ["a is not-functioning", "publisher is b", "notifier to b"];
+    assert_eq!(wants(&mut ledger, at(10), &state), moved);
+    // Said twice, it is no news; a late word of that life counts for nothing.
+    assert!(!ledger.exited(at(11), &name("a"), Incarnation(1)));
+    let late = ask(&mut ledger, at(12), &state, &request("a", 1));
+    assert_eq!(late, Err(NoGrant::Exited(name("a"))));
+    assert_eq!(wants(&mut ledger, at(12), &state), moved);
+    // The moves say why, and for how long nobody is known to have acted.
+    let mut after = state.clone();
+    for command in plan(&ledger.view(at(12), 7, &state), &Policy::from(Timing::lan())) {
+        assert_eq!(after.apply(command), Outcome::Done);
+    }
+    let last = after.moves.last().expect("a move");
+    assert_eq!((last.cause.to_string(), last.idle_ms, last.at_ms), ("exit".to_owned(), 12, 7));
+}
+
+#[test]
+fn a_proof_about_another_life_or_node_changes_nothing() {
+    let state = cluster(&["a", "b", "w"]);
+    let mut ledger = ledger(&state);
+    for text in ["a", "b", "w"] {
+        ask(&mut ledger, at(0), &state, &request(text, 1)).expect("granted");
+    }
+    ledger.exited(at(10), &name("a"), Incarnation(9));
+    ledger.exited(at(10), &name("b"), Incarnation(1));
+    let view = ledger.view(at(10), 0, &state);
+    assert!(view.leases[&DUTY].held && !view.leases[&DUTY].frozen);
+    assert_eq!(view.seen[&name("a")].presence, Presence::Live);
+    assert_eq!(wants(&mut ledger, at(10), &state), ["b is not-functioning"]);
+    assert!(ask(&mut ledger, at(10), &state, &request("a", 1)).expect("granted").duties.contains_key(&DUTY));
+}
+
+#[test]
+fn a_new_leader_that_has_the_proof_need_not_wait() {
+    let state = cluster(&["a", "b", "w"]);
+    let mut exits = Exits::default();
+    assert!(exits.note(&name("a"), Incarnation(1)) && !exits.note(&name("a"), Incarnation(1)));
+    let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
+    ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
+    ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
+    assert_eq!(wants(&mut ledger, at(0), &state), ["a is not-functioning", "publisher is b", "notifier to b"]);
+    // Without it, or with one about another life, it waits.
+    let mut other = Exits::default();
+    other.note(&name("a"), Incarnation(9));
+    let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &other);
+    ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
+    ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
+    assert_eq!(wants(&mut ledger, at(600), &state), [""; 0]);
+    // Memory is bounded, and members that are gone are forgotten.
+    for life in 100..200 {
+        exits.note(&name("b"), Incarnation(life));
+    }
+    assert!(exits.iter().count() < 20 && exits.has(&name("b"), Incarnation(199)));
+    exits.keep(|node| *node != name("b"));
+    assert!(!exits.has(&name("b"), Incarnation(199)) && exits.has(&name("a"), Incarnation(1)));
+}
+
+#[test]
+fn a_switched_off_trigger_leaves_roles_where_they_are() {
+    let mut state = cluster(&["a", "b", "w"]);
+    let off = |trigger: &str| twinbox_roles_core::Setting::parse(trigger, "off").expect("a setting");
+    let order = Order::Set(vec![off("trigger.exit")]);
+    assert_eq!(state.apply(Command::Operate { id: OrderId(1), order }), Outcome::Done);
+    let mut ledger = ledger(&state);
+    for text in ["a", "b", "w"] {
+        ask(&mut ledger, at(0), &state, &request(text, 1)).expect("granted");
+    }
+    ledger.exited(at(10), &name("a"), Incarnation(1));
+    // The status is true all the same; the role waits for the lease.
+    assert_eq!(wants(&mut ledger, at(10), &state), ["a is not-functioning"]);
+    for text in ["b", "w"] {
+        ask(&mut ledger, at(700), &state, &request(text, 1)).expect("granted");
+    }
+    assert_eq!(wants(&mut ledger, at(720), &state), ["a is not-functioning", "publisher is b", "notifier to b"]);
+    let order = Order::Set(vec![off("trigger.missed-keep-alives")]);
+    assert_eq!(state.apply(Command::Operate { id: OrderId(2), order }), Outcome::Done);
+    assert_eq!(wants(&mut ledger, at(720), &state), ["a is not-functioning"]);
+}
+
+#[test]
+fn a_bare_pair_gets_leases_when_both_have_said_that_neither_acts_alone() {
+    let mut state = cluster(&["a", "b"]);
+    let mut ledger = ledger(&state);
+    let none = |grant: &Grant| grant.duties.is_empty();
+    let first = ask(&mut ledger, at(0), &state, &request("a", 1)).expect("a node lease");
+    let other = ask(&mut ledger, at(0), &state, &request("b", 1)).expect("a node lease");
+    assert!(none(&first) && none(&other));
+    let echoing = |text: &str, grant: &Grant| KeepAlive { echo: Some(grant.echo()), ..request(text, 1) };
+    // One of them in answer to a grant is not enough.
+    assert!(none(&ask(&mut ledger, at(10), &state, &echoing("a", &first)).expect("a node lease")));
+    ask(&mut ledger, at(10), &state, &echoing("b", &other)).expect("a node lease");
+    assert!(!none(&ask(&mut ledger, at(20), &state, &echoing("a", &first)).expect("granted")));
+    // Who answers grants that are older than a lease may have gone on alone since.
+    assert!(none(&ask(&mut ledger, at(800), &state, &echoing("a", &first)).expect("a node lease")));
+
+    // One says that it did: nothing until the generation is above its epochs.
+    let fresh = ask(&mut ledger, at(800), &state, &request("b", 1)).expect("a node lease");
+    let ours = ask(&mut ledger, at(800), &state, &request("a", 1)).expect("a node lease");
+    let epoch = twinbox_ids::Epoch { generation: 1, number: 9, node: name("b") };
+    let solo = |to_ms| SoloReport { epoch: epoch.clone(), duties: [DUTY].into(), from_ms: 1, to_ms };
+    let mut told = echoing("b", &fresh);
+    told.report.solo = Some(solo(None));
+    ask(&mut ledger, at(810), &state, &told).expect("a node lease");
+    assert!(none(&ask(&mut ledger, at(810), &state, &echoing("a", &ours)).expect("a node lease")));
+    assert_eq!(wants(&mut ledger, at(810), &state), ["drain notifier of 0.2@a"][..0], "it still acts");
+    told.report.solo = Some(solo(Some(5)));
+    ask(&mut ledger, at(820), &state, &told).expect("a node lease");
+    // Also one that has forgotten it, when this leader has not applied why.
+    ask(&mut ledger, at(830), &state, &echoing("b", &fresh)).expect("a node lease");
+    assert!(none(&ask(&mut ledger, at(830), &state, &echoing("a", &ours)).expect("a node lease")));
+    ask(&mut ledger, at(840), &state, &told).expect("a node lease");
+    let healed = plan(&ledger.view(at(840), 6, &state), &Policy::from(Timing::lan()));
+    assert!(healed.iter().any(|c| c.to_string() == "heal to generation 2 with a"), "{healed:?}");
+    for command in healed {
+        assert_eq!(state.apply(command), Outcome::Done);
+    }
+    assert_eq!((state.generation, state.members[&name("b")].status), (2, Status::Recovering));
+    let split = state.splits.first().expect("listed");
+    assert_eq!((split.ran.len(), &split.winner, split.healed_ms), (1, &name("a"), 6));
+    // The epoch of the former generation goes on no longer, though all is well.
+    assert!(none(&ask(&mut ledger, at(850), &state, &echoing("a", &ours)).expect("a node lease")));
+    assert_eq!(wants(&mut ledger, at(850), &state), [""; 0], "the other does not know of the generation yet");
+    let mut knowing = echoing("b", &fresh);
+    let mut own = echoing("a", &ours);
+    for request in [&mut knowing, &mut own] {
+        request.report.learned.generation = 2;
+        ask(&mut ledger, at(860), &state, request).expect("a node lease");
+    }
+    assert_eq!(wants(&mut ledger, at(860), &state), ["b is in-service", "drain notifier of 0.2@a"]);
+}
+
+#[test]
+fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
+    let mut state = cluster(&["a", "b", "w"]);
+    let mut ledger = ledger(&state);
+    let mut a = request("a", 1);
+    a.report.reaches = [name("w")].into();
+    a.failing = Some(vec![ServiceHealth { name: "notifier".into(), ok: false, detail: "stuck".into() }]);
+    ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
+    ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
+    let grant = ask(&mut ledger, at(0), &state, &a).expect("granted");
+    assert_eq!(grant.cuts, [(name("a"), name("b"))].into());
+    assert_eq!(grant.failed[&DUTY], "stuck");
+    // The duty moves alone, after the grace for a restart; the node stays in service, and publisher.
+    let grace = u64::try_from(Timing::lan().health_grace.as_millis()).expect("small");
+    for ms in [400, 800, grace] {
+        for request in [&a, &request("b", 1), &request("w", 1)] {
+            ask(&mut ledger, at(ms), &state, request).expect("granted");
+        }
+    }
+    assert_eq!(wants(&mut ledger, at(grace), &state), ["drain notifier of 0.2@a"]);
+
+    // The level rises when all know it, and then who does not is refused.
+    let newer = |text: &str| {
+        let report = Report { speaks: Speaks { min: 1, max: 2 }, ..request(text, 1).report };
+        KeepAlive { report, ..request(text, 1) }
+    };
+    for text in ["a", "b"] {
+        ask(&mut ledger, at(1_100), &state, &newer(text)).expect("granted");
+    }
+    assert!(!wants(&mut ledger, at(1_100), &state).contains(&"feature level is 2".to_owned()));
+    ask(&mut ledger, at(1_100), &state, &newer("w")).expect("granted");
+    assert!(wants(&mut ledger, at(1_100), &state).contains(&"feature level is 2".to_owned()));
+    assert_eq!(state.apply(Command::RaiseLevel { from: 1, to: 2 }), Outcome::Done);
+    assert_eq!(state.apply(Command::RaiseLevel { from: 1, to: 2 }), Outcome::Stale);
+    let old = ask(&mut ledger, at(1_110), &state, &request("b", 1));
+    assert_eq!(old, Err(NoGrant::FeatureLevel { name: name("b"), min: 1, max: 1, level: 2 }));
+}

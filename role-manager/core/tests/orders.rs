@@ -1,0 +1,199 @@
+//! Orders: what they do, and why they are refused.
+
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::{
+    Cause, Command, Duty, FAR_BEHIND, Facts, Failback, MemberKind, Order, OrderId, Outcome, Refusal, SPEAKS,
+    Setting, Speaks, State, Status, Trigger, Voter, What, Why, better_leader,
+};
+
+const DUTY: Duty = Duty::Notifier;
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+fn admit(state: &mut State, text: &str, raft_id: u64) -> Outcome {
+    let kind = if text.starts_with('w') { MemberKind::Witness } else { MemberKind::Node };
+    state.apply(Command::Admit { name: name(text), kind, address: format!("{text}:1"), raft_id })
+}
+
+/// `a`, `b` and the witness in service, `a` publisher and notifier.
+fn cluster() -> State {
+    let mut state = State::default();
+    for (raft_id, text) in [(1, "a"), (2, "b"), (3, "w")] {
+        admit(&mut state, text, raft_id);
+        serve(&mut state, text);
+    }
+    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Why::default() });
+    let (to, incarnation) = (name("a"), Incarnation(1));
+    state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, why: Why::default() });
+    state
+}
+
+fn serve(state: &mut State, text: &str) {
+    let revision = state.members[&name(text)].revision;
+    let (status, incarnation) = (Status::InService, Some(Incarnation(1)));
+    let (reason, cause) = (String::new(), Cause::Start);
+    state.apply(Command::SetStatus { name: name(text), revision, status, incarnation, reason, cause });
+}
+
+fn give(state: &mut State, order: Order) -> Outcome {
+    let id = OrderId(state.number as u128 * 1_000 + state.orders.len() as u128);
+    state.apply(Command::Operate { id, order })
+}
+
+fn refused(state: &mut State, order: Order) -> Refusal {
+    let before = State { orders: Vec::new(), ..state.clone() };
+    let outcome = give(state, order.clone());
+    assert_eq!(State { orders: Vec::new(), ..state.clone() }, before, "{order:?} changed something");
+    match outcome {
+        Outcome::Refused(refusal) => refusal,
+        other => panic!("{order:?} gave {other:?}"),
+    }
+}
+
+fn remove(text: &str, lost: bool, live: bool) -> Order {
+    Order::Remove { name: name(text), lost, facts: Facts { live, ..Facts::default() } }
+}
+
+#[test]
+fn one_that_is_far_behind_is_made_publisher_only_by_force() {
+    let mut state = cluster();
+    let order = |force, behind| Order::MakePublisher {
+        name: name("b"),
+        force,
+        facts: Facts { at_ms: 5, behind, ..Facts::default() },
+    };
+    let words = refused(&mut state, order(false, FAR_BEHIND + 1)).to_string();
+    assert!(
+        words.contains("lacks 1001 changes") && words.contains("--force") && words.contains("nothing"),
+        "{words}"
+    );
+    assert_eq!(give(&mut state.clone(), order(false, FAR_BEHIND)), Outcome::Done);
+    assert_eq!(give(&mut state, order(true, 99_999)), Outcome::Done);
+    let last = state.moves.last().expect("a move");
+    assert_eq!((last.what, &last.to, &last.cause, last.at_ms), (What::Publisher, &name("b"), &Cause::Operator, 5));
+    assert_eq!(last.from, Some(name("a")));
+    // Nor does force help one that is out.
+    assert_eq!(give(&mut state, Order::Deactivate(name("a"))), Outcome::Done);
+    let forced = Order::MakePublisher { name: name("a"), force: true, facts: Facts::default() };
+    assert_eq!(refused(&mut state, forced), Refusal::Deactivated { name: name("a") });
+}
+
+#[test]
+fn failback_by_hand_wants_a_preferred_node_and_leave() {
+    let mut state = cluster();
+    let back = || Order::Failback { facts: Facts::default() };
+    assert_eq!(refused(&mut state, back()), Refusal::NoFailback);
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Failback(Failback::Manual)])), Outcome::Done);
+    assert_eq!(refused(&mut state, back()), Refusal::NoPreferred);
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Preferred(Some(name("b")))])), Outcome::Done);
+    assert_eq!(give(&mut state, back()), Outcome::Done);
+    assert_eq!(state.moves.last().map(|m| &m.cause), Some(&Cause::Failback));
+    assert_eq!(give(&mut state, back()), Outcome::Unchanged);
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])), Outcome::Done);
+    assert_eq!(refused(&mut state, Order::make_publisher(name("a"))), Refusal::OperatorOff);
+}
+
+#[test]
+fn duties_are_moved_and_pinned_to_nodes() {
+    let mut state = cluster();
+    let to = |text: &str| name(text);
+    assert_eq!(refused(&mut state, Order::Unpin(DUTY)), Refusal::NotPinned { duty: DUTY });
+    assert_eq!(refused(&mut state, Order::Pin { duty: DUTY, to: to("w") }), Refusal::Witness { name: to("w") });
+    assert!(matches!(refused(&mut state, Order::MoveDuty { duty: DUTY, to: to("z") }), Refusal::Unknown { .. }));
+    assert_eq!(give(&mut state, Order::MoveDuty { duty: DUTY, to: to("b") }), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: to("a") }), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: to("a") }), Outcome::Unchanged);
+    let pinned = refused(&mut state, Order::MoveDuty { duty: DUTY, to: to("b") });
+    assert!(pinned.to_string().contains("duty unpin notifier"), "{pinned}");
+    assert_eq!(give(&mut state, Order::Unpin(DUTY)), Outcome::Done);
+    // A new publisher takes along what was only moved.
+    assert_eq!(give(&mut state, Order::make_publisher(to("b"))), Outcome::Done);
+    assert!(state.placed.is_empty());
+}
+
+#[test]
+fn members_leave_in_good_order_and_their_stores_do_not_come_back() {
+    let mut state = cluster();
+    assert!(matches!(refused(&mut state, remove("z", false, false)), Refusal::Unknown { .. }));
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: name("b") }), Outcome::Done);
+    let window = Setting::Failback(Failback::Scheduled { from: 0, to: 60 });
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Preferred(Some(name("b"))), window])), Outcome::Done);
+    assert_eq!(give(&mut state, remove("b", false, true)), Outcome::Done);
+    assert_eq!(give(&mut state, remove("b", false, true)), Outcome::Unchanged);
+    let b = &state.members[&name("b")];
+    assert!(b.status == Status::Leaving && !b.activated && b.reason.contains("removes"));
+    assert_eq!(refused(&mut state, Order::Activate(name("b"))), Refusal::Leaving { name: name("b") });
+    assert_eq!(refused(&mut state, Order::make_publisher(name("b"))), Refusal::Leaving { name: name("b") });
+    assert_eq!(refused(&mut state, remove("a", false, true)), Refusal::LastInService { name: name("a") });
+    assert_eq!(refused(&mut state, remove("b", true, true)), Refusal::NotLost { name: name("b") });
+    assert_eq!(state.apply(Command::Gone { name: name("b"), raft_id: 9 }), Outcome::Stale);
+    assert_eq!(state.apply(Command::Gone { name: name("b"), raft_id: 2 }), Outcome::Done);
+    assert!(!state.members.contains_key(&name("b")) && state.was_removed(2) && state.settings.pins.is_empty());
+    assert_eq!((&state.settings.preferred, state.settings.failback), (&None, Failback::Manual));
+    assert_eq!(admit(&mut state, "b", 2), Outcome::Stale);
+    assert_eq!(admit(&mut state, "b", 22), Outcome::Done);
+    // One that is lost goes at once.
+    assert_eq!(give(&mut state, remove("b", true, false)), Outcome::Done);
+    assert!(state.was_removed(22) && !state.was_removed(1));
+    assert_eq!(give(&mut state, remove("w", true, false)), Outcome::Done);
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_one_that_is_gone() {
+    let mut state = cluster();
+    let invite = |replaces: &str, kind, live| Order::Invite {
+        token: [7; 32],
+        kind,
+        valid_ms: 60_000,
+        replaces: Some(name(replaces)),
+        facts: Facts { live, ..Facts::default() },
+    };
+    let redeem = |text: &str, address: &str, speaks| Order::Redeem {
+        token: [7; 32],
+        name: name(text),
+        kind: MemberKind::Node,
+        address: address.to_owned(),
+        key: [1; 32],
+        speaks,
+        facts: Facts::default(),
+    };
+    let node = MemberKind::Node;
+    assert!(matches!(refused(&mut state, invite("z", node, false)), Refusal::Unknown { .. }));
+    assert_eq!(refused(&mut state, invite("b", node, true)), Refusal::StillThere { name: name("b") });
+    assert!(matches!(refused(&mut state, invite("b", MemberKind::Witness, false)), Refusal::TokenKind { .. }));
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: name("b") }), Outcome::Done);
+    assert_eq!(give(&mut state, invite("b", node, false)), Outcome::Done);
+    let old = Speaks { min: 2, max: 3 };
+    assert_eq!(refused(&mut state, redeem("c", "b:1", old)), Refusal::FeatureLevel { min: 2, max: 3, level: 1 });
+    assert!(matches!(refused(&mut state, redeem("c", "a:1", SPEAKS)), Refusal::AddressTaken { .. }));
+    // It may have the address, and the name too, of the one that it replaces.
+    assert_eq!(give(&mut state.clone(), redeem("b", "b:1", SPEAKS)), Outcome::Done);
+    assert_eq!(give(&mut state, redeem("c", "b:1", SPEAKS)), Outcome::Done);
+    assert!(state.members.contains_key(&name("b")), "until the newcomer is there");
+    assert_eq!(admit(&mut state, "c", 5), Outcome::Done);
+    assert!(!state.members.contains_key(&name("b")) && state.was_removed(2));
+    assert_eq!(state.settings.pins[&DUTY], name("c"));
+}
+
+#[test]
+fn leadership_leaves_the_publisher_for_whom_a_majority_answers_soonest() {
+    let mut state = cluster();
+    let voter = |text: &str, ms: u64| Voter {
+        name: name(text),
+        fit: true,
+        round_trip: Some(std::time::Duration::from_millis(ms)),
+        speaks: SPEAKS,
+    };
+    let all = [voter("a", 1), voter("b", 30), voter("w", 10)];
+    assert_eq!(better_leader(&state, &name("a"), &all), Some(name("w")));
+    assert_eq!(better_leader(&state, &name("b"), &all), None, "who is not publisher goes on leading");
+    assert_eq!(better_leader(&state, &name("a"), &[voter("b", 1), voter("w", 60)]), Some(name("b")));
+    let unfit = [Voter { fit: false, ..voter("w", 1) }, voter("b", 90)];
+    assert_eq!(better_leader(&state, &name("a"), &unfit), Some(name("b")));
+    state.feature_level = 2;
+    let newer = Voter { speaks: Speaks { min: 1, max: 2 }, ..voter("b", 90) };
+    assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1), newer]), Some(name("b")));
+    assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1)]), None);
+}

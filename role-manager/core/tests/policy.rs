@@ -1,0 +1,38 @@
+//! The policy is a table: the planner acts by it, and the documentation shows it.
+
+use std::{env, fs, path::Path};
+
+use twinbox_roles_core::{Act, RULES, Trigger, policy_table, rule_for};
+
+const BEGIN: &str = "<!-- policy -->\n";
+const END: &str = "<!-- /policy -->";
+
+#[test]
+fn every_sign_and_every_trigger_has_its_row() {
+    for rule in &RULES {
+        assert_eq!(rule_for(rule.sign), rule);
+    }
+    for trigger in Trigger::ALL {
+        assert!(RULES.iter().any(|rule| rule.trigger == Some(trigger)), "{trigger} moves nothing");
+        assert_eq!(Trigger::from_name(trigger.name()), Some(trigger));
+    }
+    // What a node is taken out for, its duties leave (rule R9: soft triggers take nobody out).
+    for rule in RULES.iter().filter(|rule| rule.status.is_some()) {
+        assert_eq!((rule.publisher, rule.duties), (Act::Move, Act::Move), "{}", rule.when);
+    }
+}
+
+/// `TWINBOX_BLESS=1` writes the table into the document.
+#[test]
+fn the_documentation_shows_the_policy() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/roles.md");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (before, rest) = text.split_once(BEGIN).expect("the line <!-- policy -->");
+    let (shown, after) = rest.split_once(END).expect("the line <!-- /policy -->");
+    let table = policy_table();
+    if env::var_os("TWINBOX_BLESS").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).expect("written");
+        return;
+    }
+    assert_eq!(shown, table, "docs/roles.md is out of date: run this test with TWINBOX_BLESS=1");
+}

@@ -1,0 +1,152 @@
+//! Going on alone, in a pair without a witness (rule R7): the disk, the arbiter and the clock around the core's decision.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use twinbox_clock::{BootInstant, wall};
+use twinbox_ids::{Epoch, NodeName};
+use twinbox_roles_core::{Alone, Learned, OnQuorumLoss, Solo, SoloReport, SoloVerdict, State, Timing};
+
+use crate::{RolesConfig, RolesError, leader::since_boot, raft::Core, reach::Reach, standing::Standing};
+
+/// So many questions to the arbiter in the length of a lease.
+const PER_LEASE: u32 = 4;
+/// A decision leads to another: a record is kept, and then acted on. Never more than this at once.
+const STEPS: usize = 4;
+
+/// When the arbiter answered last, counted from the moment at which it was asked.
+#[derive(Default)]
+pub(crate) struct Arbiter(Mutex<Option<(String, BootInstant)>>);
+
+impl Arbiter {
+    /// Asks whoever is set as arbiter, while it may matter, for as long as the process runs. To accept a connection is
+    /// to answer; a refusal may come from anything on the way.
+    pub(crate) async fn ask(&self, core: &Core, timing: Timing) {
+        loop {
+            let state = core.applied().borrow().state.clone();
+            let lease = timing.agreed(&state).lease;
+            let wanted = state.settings.on_quorum_loss == OnQuorumLoss::Assume && state.is_bare_pair();
+            if let Some(address) = state.settings.arbiter.clone().filter(|_| wanted) {
+                let asked = BootInstant::now();
+                if let Ok(Ok(_)) = timeout(lease / PER_LEASE, TcpStream::connect(&address)).await {
+                    *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((address, asked));
+                }
+            }
+            sleep(lease / PER_LEASE).await;
+        }
+    }
+
+    fn answered(&self, address: Option<&String>) -> Option<Duration> {
+        let answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.as_ref().filter(|(by, _)| Some(by) == address).map(|(_, at)| since_boot(*at))
+    }
+}
+
+/// Whether this node goes on alone, and what it has done so.
+pub(crate) struct GoingAlone {
+    node: NodeName,
+    standing: Arc<Standing>,
+    core: Arc<Core>,
+    reach: Arc<Reach>,
+    arbiter: Arc<Arbiter>,
+    solo: Solo,
+    started: BootInstant,
+    stopping: bool,
+    /// What was said last of why it waits.
+    said: String,
+}
+
+impl GoingAlone {
+    pub(crate) fn new(
+        config: &RolesConfig,
+        standing: Arc<Standing>,
+        core: Arc<Core>,
+        reach: Arc<Reach>,
+        arbiter: Arc<Arbiter>,
+    ) -> Result<Self, RolesError> {
+        let solo = Solo::new(config.node.clone(), config.timing, standing.solo()?, wall().0);
+        let (node, started) = (config.node.clone(), BootInstant::now());
+        Ok(Self { node, standing, core, reach, arbiter, solo, started, stopping: false, said: String::new() })
+    }
+
+    /// What the next keep-alive says of what was agreed.
+    pub(crate) fn learned(&self) -> Learned {
+        self.solo.learned()
+    }
+
+    /// What the next keep-alive says of it.
+    pub(crate) fn report(&self) -> Option<SoloReport> {
+        self.solo.report().cloned()
+    }
+
+    /// Whether it has to stop and something is in flight still.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// The epoch to act in alone, and until when. Whatever was to be written down is on disk when this returns.
+    pub(crate) async fn decide(
+        &mut self,
+        state: &State,
+        quorum: bool,
+        in_flight: &impl Fn() -> bool,
+    ) -> Option<(Epoch, Duration)> {
+        self.stopping = false;
+        for _ in 0..STEPS {
+            let verdict = self.ask(state, quorum, in_flight());
+            if !matches!(verdict, SoloVerdict::Wait(_)) {
+                self.said.clear();
+            }
+            match verdict {
+                SoloVerdict::Rest => return None,
+                SoloVerdict::Wait(why) => {
+                    if why != self.said {
+                        tracing::info!(%why, "no majority: this node does not run duties alone");
+                        self.said = why;
+                    }
+                    return None;
+                }
+                SoloVerdict::Act(epoch, until) => return Some((epoch, until)),
+                SoloVerdict::Stop => {
+                    self.stopping = true;
+                    return None;
+                }
+                SoloVerdict::Keep(record) => {
+                    if let Err(error) = self.standing.keep_solo(&record).await {
+                        tracing::error!(%error, "what this node does alone cannot be written down: it is not done");
+                        return None;
+                    }
+                    match record.report.as_ref().map(|report| (report.is_acting(), &report.epoch)) {
+                        Some((true, epoch)) => tracing::warn!(%epoch, "no majority: this node runs duties alone"),
+                        Some((false, epoch)) => tracing::warn!(%epoch, "this node runs duties alone no more"),
+                        None => {}
+                    }
+                    self.solo.kept(record);
+                }
+            }
+        }
+        None
+    }
+
+    fn ask(&self, state: &State, quorum: bool, in_flight: bool) -> SoloVerdict {
+        let other = state.members.keys().find(|name| **name != self.node);
+        let heard = other.and_then(|other| self.reach.at(other)).unwrap_or(self.started);
+        self.solo.decide(&Alone {
+            now: since_boot(BootInstant::now()),
+            wall_ms: wall().0,
+            state,
+            raft_id: self.standing.raft_id(),
+            voters: self.core.pulse().borrow().voters.len(),
+            quorum,
+            heard: since_boot(heard),
+            arbiter: self.arbiter.answered(state.settings.arbiter.as_ref()),
+            in_flight,
+        })
+    }
+}

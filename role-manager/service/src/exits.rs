@@ -1,0 +1,149 @@
+//! Proof of death (rule R1): what supervisors say of lives that are over. Every member keeps it, so that whoever leads
+//! next has it, and asks the supervisor of a member that has fallen silent, in case its word was lost.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tonic::{Request, Response, Status};
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::Exits;
+use twinbox_wire::roles::{
+    self as wire, ask_answer::Result as Answer, exits_server, supervisor_client::SupervisorClient,
+};
+
+use crate::{MemberAddress, RolesConfig, RolesService, convert, leader::Leadership, reach::Reach, roster::Roster};
+
+/// More than any supervisor tells at once.
+const AT_ONCE: usize = 16;
+/// A member that has been silent for so many leases is not asked about any more.
+const LEASES: u32 = 20;
+/// Of how a process ended, in characters: it goes into the log.
+const WORDS: usize = 100;
+
+/// What is known of lives that are over. It grows to a few for each member.
+pub(crate) struct Proofs {
+    exits: watch::Sender<Arc<Exits>>,
+    /// Where each member's supervisor answers, as it says.
+    ports: Mutex<BTreeMap<NodeName, u16>>,
+}
+
+impl Proofs {
+    pub(crate) fn new() -> Self {
+        Self { exits: watch::Sender::new(Arc::default()), ports: Mutex::default() }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Exits>> {
+        self.exits.subscribe()
+    }
+
+    pub(crate) fn known(&self) -> Arc<Exits> {
+        self.exits.borrow().clone()
+    }
+
+    /// Takes note of what the supervisor of `node` has said; its certificate has been looked at.
+    fn take(&self, node: &NodeName, exit: &wire::Exit, leadership: &Leadership) -> Result<(), Status> {
+        let life = convert::incarnation(&exit.incarnation)?;
+        if self.exits.send_if_modified(|known| Arc::make_mut(known).note(node, life)) {
+            let how: String = exit.how.chars().take(WORDS).filter(|c| !c.is_control()).collect();
+            tracing::info!(%node, %life, how, "proof: this process has exited");
+            leadership.exited(node, life);
+        }
+        Ok(())
+    }
+
+    fn answers_at(&self, node: &NodeName, port: u32, is_member: impl Fn(&NodeName) -> bool) {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.retain(|known, _| is_member(known));
+        if let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) {
+            ports.insert(node.clone(), port);
+        }
+    }
+
+    fn port_of(&self, node: &NodeName) -> Option<u16> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).get(node).copied()
+    }
+}
+
+/// The gRPC service that supervisors call. A supervisor speaks for the node whose certificate it shows, and for no
+/// other.
+#[derive(Clone)]
+pub struct ExitsService {
+    pub(crate) roles: RolesService,
+    pub(crate) proofs: Arc<Proofs>,
+    pub(crate) leadership: Arc<Leadership>,
+}
+
+#[tonic::async_trait]
+impl exits_server::Exits for ExitsService {
+    async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportAnswer>, Status> {
+        self.roles.caller_is(&request, &request.get_ref().node)?;
+        let wire::ReportRequest { node, exits, port } = request.into_inner();
+        let node = convert::name(&node)?;
+        if exits.len() > AT_ONCE {
+            return Err(Status::invalid_argument(format!("{AT_ONCE} exits can be told at once")));
+        }
+        self.proofs.answers_at(&node, port, |name| self.roles.roster.member(name).is_some());
+        exits.iter().try_for_each(|exit| self.proofs.take(&node, exit, &self.leadership))?;
+        Ok(Response::new(wire::ReportAnswer {}))
+    }
+}
+
+/// What asks the supervisors of members that are not heard any more.
+pub(crate) struct Inquiry {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) reach: Arc<Reach>,
+    pub(crate) proofs: Arc<Proofs>,
+    pub(crate) leadership: Arc<Leadership>,
+}
+
+impl Inquiry {
+    /// Asks for as long as the process runs.
+    pub(crate) async fn run(&self) {
+        loop {
+            sleep(self.config.timing.keep_alive).await;
+            let silent: Vec<_> =
+                self.roster.others().into_iter().filter_map(|member| self.doubtful(member)).collect();
+            join_all(silent.iter().map(|(member, life, port)| self.ask(member, *life, *port))).await;
+        }
+    }
+
+    /// A member that has been silent for most of a lease, with its life that was heard last and its supervisor's port.
+    /// One that stays silent is lost with its host: nobody answers there either, and who comes back reports by itself.
+    fn doubtful(&self, member: MemberAddress) -> Option<(MemberAddress, Incarnation, u16)> {
+        let lease = self.config.timing.lease;
+        let silent = self.reach.since(&member.name)?;
+        if silent < lease * 2 / 3 || silent > lease * LEASES {
+            return None;
+        }
+        let life = self.reach.life(&member.name).filter(|life| !self.proofs.known().has(&member.name, *life))?;
+        let port = self.proofs.port_of(&member.name)?;
+        Some((member, life, port))
+    }
+
+    async fn ask(&self, member: &MemberAddress, life: Incarnation, port: u16) {
+        let limit = self.config.timing.keep_alive * 2;
+        let Some((host, _)) = member.address.rsplit_once(':') else { return };
+        // Whoever answers there shows the certificate of that member, or is not listened to.
+        let Ok(endpoint) = self.config.tls.endpoint(&member.name, &format!("{host}:{port}")) else { return };
+        let asked = async {
+            let channel = endpoint.connect_timeout(limit).connect().await.ok()?;
+            let incarnation = Bytes::copy_from_slice(&life.to_bytes());
+            SupervisorClient::new(channel).ask(wire::AskRequest { incarnation }).await.ok()?.into_inner().result
+        };
+        if let Ok(Some(Answer::Exited(exit))) = timeout(limit, asked).await
+            && exit.incarnation == life.to_bytes().as_slice()
+            && let Err(status) = self.proofs.take(&member.name, &exit, &self.leadership)
+        {
+            tracing::debug!(peer = %member.name, status = status.message(), "an answer that makes no sense");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What a gate owns: connections and child processes that act for one duty alone (rule R6).
+//!
+//! A check before each write does not help when the write has been handed to the kernel or to another process. These
+//! are ended when the lease is, by the thread that closes gates: a TCP connection is reset and its queue thrown
+//! away (after a mere `shutdown` it would still leave), a datagram socket is unconnected and shut, a child killed.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use rustix::{
+    net::{self, Shutdown, sockopt},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+use crate::{InFlight, NotHolder};
+
+/// Why a gate does not take something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OwnError {
+    /// This node does not hold the duty. What was to be owned has been ended.
+    #[error(transparent)]
+    NotHolder(#[from] NotHolder),
+    /// The descriptor of the connection or child cannot be had.
+    #[error("cannot watch over a connection or process of a duty: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Something that acts by itself once it has been told to.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// The same socket under a descriptor of ours, so that it cannot be closed and reused under us.
+    Socket(OwnedFd),
+    /// A child, by its pidfd: a number may be another's by now.
+    Child(OwnedFd),
+}
+
+impl Effect {
+    pub(crate) fn socket(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        socket.try_clone_to_owned().map(Self::Socket)
+    }
+
+    pub(crate) fn child(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(Self::Child(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Ends it. That it has ended already is what we want.
+    pub(crate) fn end(&self) {
+        match self {
+            Self::Socket(socket) => {
+                // Where unconnecting does not reset at once, closing does.
+                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+                let _ = net::connect_unspec(socket.as_fd());
+                let _ = net::shutdown(socket, Shutdown::Both);
+            }
+            Self::Child(child) => {
+                let _ = pidfd_send_signal(child, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// All that one gate owns.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    next: AtomicU64,
+    list: Mutex<BTreeMap<u64, Effect>>,
+}
+
+impl Effects {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Effect>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, effect: Effect) -> u64 {
+        let key = self.next.fetch_add(1, Relaxed);
+        self.list().insert(key, effect);
+        key
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list().is_empty()
+    }
+
+    /// Ends them all, once.
+    pub(crate) fn end_all(&self) {
+        std::mem::take(&mut *self.list()).values().for_each(Effect::end);
+    }
+}
+
+/// A connection or child that a gate watches over; see [`Gate::own_socket`](crate::Gate::own_socket). While it
+/// lives it is in flight: the duty is not confirmed as given up.
+#[derive(Debug)]
+pub struct Owned {
+    in_flight: InFlight,
+    key: u64,
+}
+
+impl Owned {
+    pub(crate) fn new(in_flight: InFlight, effect: Effect) -> Self {
+        let key = in_flight.gate().effects().add(effect);
+        Self { in_flight, key }
+    }
+
+    /// Whether the next step may still go out.
+    pub fn check(&self) -> Result<(), NotHolder> {
+        self.in_flight.check()
+    }
+
+    pub(crate) fn end(&self) {
+        self.in_flight.gate().effects().list().remove(&self.key).inspect(Effect::end);
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.in_flight.gate().effects().list().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Read, Write},
+        net::{TcpListener, UdpSocket},
+        os::unix::process::ExitStatusExt,
+        process::Command,
+        sync::mpsc,
+        thread,
+        time::Duration,
+    };
+
+    use tokio::net::TcpStream;
+    use twinbox_clock::BootInstant;
+    use twinbox_ids::Epoch;
+    use twinbox_roles_core::Duty;
+
+    use super::*;
+    use crate::{Gate, warden::Warden};
+
+    const LEASE: Duration = Duration::from_millis(150);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn epoch() -> Epoch {
+        Epoch { generation: 0, number: 1, node: "a".parse().expect("a name") }
+    }
+
+    /// A gate that is open for a moment, and the thread that closes it.
+    fn opened() -> (Gate, Warden, BootInstant) {
+        let gate = Gate::new(Duty::Notifier);
+        let warden = Warden::start(vec![gate.clone()]).expect("a thread");
+        let until = BootInstant::now() + LEASE;
+        gate.open(&epoch(), until);
+        warden.wake();
+        (gate, warden, until)
+    }
+
+    fn wait_closed(gate: &Gate) {
+        let limit = BootInstant::now() + PATIENCE;
+        while gate.holding().borrow().is_some() || !gate.effects().is_empty() {
+            assert!(BootInstant::now() < limit, "the gate stayed open");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_a_blocked_executor_has_queued_does_not_leave() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (gate, _warden, _) = opened();
+        let (go_on, blocked) = mpsc::channel::<()>();
+        let worker = thread::spawn({
+            let gate = gate.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(async move {
+                    let stream = TcpStream::connect(address).await.expect("connected");
+                    let owned = gate.own_socket(&epoch(), &stream).expect("it holds the duty");
+                    let mut queued = 0;
+                    stream.writable().await.expect("writable");
+                    while let Ok(length) = stream.try_write(&[7; 64 << 10]) {
+                        queued += length;
+                    }
+                    // Nothing of this runtime goes on from here.
+                    blocked.recv().expect("told to go on");
+                    assert!(owned.check().is_err());
+                    // Past tokio's belief that the queue is still full.
+                    let mut stream = stream.into_std().expect("a socket");
+                    let late = stream.write(&[7]).expect_err("the connection is gone");
+                    assert_ne!(late.kind(), ErrorKind::WouldBlock, "it might still leave");
+                    queued
+                })
+            }
+        });
+        let (mut far, _) = listener.accept().expect("a connection");
+        wait_closed(&gate);
+        let mut received = 0;
+        let mut buffer = vec![0; 64 << 10];
+        let end = loop {
+            match far.read(&mut buffer) {
+                Ok(0) => break None,
+                Ok(length) => received += length,
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        assert_eq!(end, Some(ErrorKind::ConnectionReset), "an end in good order would have sent the queue");
+        go_on.send(()).expect("it waits");
+        let queued = worker.join().expect("it ends well");
+        assert!(received < queued, "all {queued} bytes arrived");
+    }
+
+    #[test]
+    fn datagrams_of_a_thread_that_asks_nobody_end_with_the_lease() {
+        let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        far.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        let to = far.local_addr().expect("an address");
+        let (gate, _warden, until) = opened();
+        let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let _owned = gate.own_socket(&epoch(), &near).expect("it holds the duty");
+        let sender = thread::spawn(move || {
+            let limit = BootInstant::now() + PATIENCE;
+            while BootInstant::now() < limit {
+                if near.send_to(&BootInstant::now().as_nanos().to_be_bytes(), to).is_err() {
+                    return true;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            false
+        });
+        let mut stamps = Vec::new();
+        let mut buffer = [0; 8];
+        while far.recv(&mut buffer).is_ok() {
+            stamps.push(u64::from_be_bytes(buffer));
+        }
+        assert!(sender.join().expect("it ends well"), "it could send for ever");
+        let last = stamps.last().copied().expect("some arrived");
+        // The thread wakes at the end itself; a busy machine may make it late.
+        assert!(
+            last < until.as_nanos() + 200_000_000,
+            "sent {} ms after the end",
+            (last - until.as_nanos()) / 1_000_000
+        );
+    }
+
+    #[test]
+    fn a_child_is_killed_when_the_lease_ends_and_nothing_is_owned_after_it() {
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("it starts");
+        let (gate, _warden, _) = opened();
+        let owned = gate.own_child(&epoch(), &child).expect("it holds the duty");
+        let status = child.wait().expect("it ends");
+        assert_eq!(status.signal(), Some(9));
+        drop(owned);
+        let mut late = Command::new("sleep").arg("1000").spawn().expect("it starts");
+        let refused = gate.own_child(&epoch(), &late).expect_err("the lease is out");
+        assert!(matches!(refused, OwnError::NotHolder(_)), "{refused}");
+        assert_eq!(late.wait().expect("it ends").signal(), Some(9), "it must not act either");
+    }
+
+    #[tokio::test]
+    async fn what_is_owned_may_end_by_itself_while_the_duty_is_given_up() {
+        let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        near.connect(far.local_addr().expect("an address")).expect("connected");
+        let gate = Gate::new(Duty::Notifier);
+        gate.open(&epoch(), BootInstant::now() + PATIENCE);
+        let owned = gate.own_socket(&epoch(), &near).expect("it holds the duty");
+        // A planned move: nothing new, and what is under way ends while the lease runs.
+        gate.close();
+        assert!(owned.check().is_err());
+        assert!(gate.expire(BootInstant::now()).is_some(), "the thread must come back at the end of the lease");
+        near.send(b"the last word").expect("not reset before the lease is out");
+        let mut idle = std::pin::pin!(gate.idle());
+        assert!(futures::poll!(&mut idle).is_pending(), "confirmed with a connection in flight");
+        drop(owned);
+        idle.await;
+    }
+}

@@ -1,0 +1,156 @@
+//! Who reaches whom: every member asks every other a few times per lease, and remembers when it heard what of whom.
+//!
+//! The leader hears the result with the keep-alives and sees the whole matrix (rule R9); a node whose cluster has fallen
+//! apart knows by it whom it can still hear at all (active-passive doors, rule R7).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic::Request;
+use twinbox_clock::BootInstant;
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_wire::roles as wire;
+
+use crate::{
+    RolesConfig,
+    dialer::{Dialer, Lane},
+    roster::Roster,
+};
+
+/// So many questions in the length of a lease.
+const PER_LEASE: u32 = 3;
+
+/// What was heard of the others.
+#[derive(Default)]
+pub(crate) struct Reach(Mutex<BTreeMap<NodeName, Heard>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    /// The last sign of life.
+    at: BootInstant,
+    life: Option<Incarnation>,
+    /// When it answered last, and how long that took.
+    answered: Option<(BootInstant, Duration)>,
+}
+
+impl Reach {
+    /// A member has said something, on any way that proves who it is.
+    pub(crate) fn heard(&self, name: &NodeName, life: Option<Incarnation>) {
+        let now = BootInstant::now();
+        let mut heard = self.lock();
+        match heard.get_mut(name) {
+            Some(known) => {
+                known.at = now;
+                known.life = life.or(known.life);
+            }
+            None => drop(heard.insert(name.clone(), Heard { at: now, life, answered: None })),
+        }
+    }
+
+    fn answered(&self, name: &NodeName, life: Option<Incarnation>, took: Duration) {
+        self.heard(name, life);
+        if let Some(known) = self.lock().get_mut(name) {
+            // What one late answer says is little: a quarter of it counts.
+            let smooth = known.answered.map_or(took, |(_, before)| (before * 3 + took) / 4);
+            known.answered = Some((BootInstant::now(), smooth));
+        }
+    }
+
+    /// How long ago the last sign of life of this member came; `None` when there was none since the start.
+    pub(crate) fn since(&self, name: &NodeName) -> Option<Duration> {
+        self.lock().get(name).map(|heard| heard.at.elapsed())
+    }
+
+    /// When the last sign of life of this member came; `None` when there was none since the start.
+    pub(crate) fn at(&self, name: &NodeName) -> Option<BootInstant> {
+        self.lock().get(name).map(|heard| heard.at)
+    }
+
+    /// Which life of this member was heard last.
+    pub(crate) fn life(&self, name: &NodeName) -> Option<Incarnation> {
+        self.lock().get(name).and_then(|heard| heard.life)
+    }
+
+    /// Those who have answered within `within`, with the time that it takes them.
+    pub(crate) fn reaches(&self, within: Duration) -> BTreeMap<NodeName, Duration> {
+        let fresh = |h: &Heard| h.answered.filter(|(at, _)| at.elapsed() <= within).map(|(_, took)| took);
+        self.lock().iter().filter_map(|(name, heard)| Some((name.clone(), fresh(heard)?))).collect()
+    }
+
+    fn keep(&self, is_member: impl Fn(&NodeName) -> bool) {
+        self.lock().retain(|name, _| is_member(name));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Heard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What asks.
+pub(crate) struct Asking {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) reach: Arc<Reach>,
+}
+
+impl Asking {
+    /// Asks everyone for as long as the process runs. Who does not answer is asked again all the same, one question at a
+    /// time.
+    pub(crate) async fn run(&self) {
+        let pause = self.config.timing.lease / PER_LEASE;
+        let mut asked: JoinSet<NodeName> = JoinSet::new();
+        let mut waiting: Vec<NodeName> = Vec::new();
+        loop {
+            let others = self.roster.others();
+            self.reach.keep(|name| others.iter().any(|member| member.name == *name));
+            for member in
+                others.iter().filter(|member| !waiting.contains(&member.name)).cloned().collect::<Vec<_>>()
+            {
+                if let Some(question) = self.question(&member.name) {
+                    waiting.push(member.name.clone());
+                    asked.spawn(async move {
+                        question.await;
+                        member.name
+                    });
+                }
+            }
+            let next = sleep(pause);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    Some(done) = asked.join_next() => {
+                        if let Ok(name) = done {
+                            waiting.retain(|waiting| *waiting != name);
+                        }
+                    }
+                    () = &mut next => break,
+                }
+            }
+        }
+    }
+
+    fn question(&self, name: &NodeName) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let mut client = self.dialer.client(name, None, Lane::Reach)?;
+        let request = wire::PingRequest {
+            node: self.config.node.as_str().to_owned(),
+            incarnation: Bytes::copy_from_slice(&self.config.incarnation.to_bytes()),
+        };
+        let (limit, reach, name) = (self.config.timing.lease, self.reach.clone(), name.clone());
+        Some(async move {
+            let began = BootInstant::now();
+            if let Ok(Ok(answer)) = timeout(limit, client.ping(Request::new(request))).await {
+                let life = Incarnation::from_slice(&answer.into_inner().incarnation);
+                reach.answered(&name, life, began.elapsed());
+            }
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! The leader's care of the members: followers that have caught up become voters, voters become members, who is removed
+//! is let go, and leadership moves to where it does least harm.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+use twinbox_clock::BootInstant;
+use twinbox_roles_core::{Command, Voter, better_leader};
+
+use crate::{
+    RolesConfig,
+    leader::{Leadership, wait},
+    members::ASK_AGAIN,
+    raft::{Core, Peer, ProposeError, Pulse},
+    standing::Standing,
+    votes::{Step, next_step},
+};
+
+/// A leader moves its leadership away of its own will at most so often.
+const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
+/// A removed member that does not answer is told of its removal no longer than this …
+const TELL_FOR: Duration = Duration::from_secs(10);
+/// … and one that answers so long after it has everything: that it is committed comes later than the entry itself.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// How far a removed member has been told.
+struct Told {
+    since: BootInstant,
+    /// Since when it has everything.
+    all: Option<BootInstant>,
+}
+
+/// What the leader needs for it.
+pub(crate) struct Tending {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) leadership: Arc<Leadership>,
+}
+
+impl Tending {
+    /// For as long as the process runs; idle while another leads.
+    pub(crate) async fn run(&self) {
+        let mut pulse = self.core.pulse();
+        let mut applied = self.core.applied();
+        let mut transferred: Option<BootInstant> = None;
+        let mut removed: BTreeMap<u64, Told> = BTreeMap::new();
+        loop {
+            let now = pulse.borrow_and_update().clone();
+            applied.mark_unchanged();
+            if self.leadership.term().is_some() {
+                let limit = self.config.timing.order_limit() * 2;
+                match timeout(limit, self.once(&now, &mut removed)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "members were not changed; trying again"),
+                    Err(_) => tracing::debug!("members were not changed in time; trying again"),
+                }
+                if transferred.is_none_or(|at| at.elapsed() > TRANSFER_AGAIN)
+                    && let Some(to) = self.better_leader(&now)
+                {
+                    transferred = Some(BootInstant::now());
+                    tracing::info!(to = ?now.peer(to).map(|p| &p.name), "leadership moves to where it does least harm");
+                    let _ = self.core.transfer_to(to).await;
+                }
+            }
+            tokio::select! {
+                () = wait(&mut pulse) => {}
+                () = wait(&mut applied) => {}
+                () = sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn once(&self, pulse: &Pulse, removed: &mut BTreeMap<u64, Told>) -> Result<(), ProposeError> {
+        let state = self.core.applied().borrow().state.clone();
+        let name = |id: u64| pulse.peer(id).map(|peer| peer.name.to_string()).unwrap_or_default();
+        match next_step(pulse, &state, self.standing.raft_id(), |id| self.leadership.has_handed_over(id)) {
+            Some(Step::FinishJoint) => self.core.finish_joint().await,
+            // One of a pair may be acting alone: that is settled first.
+            Some(Step::Promote { .. } | Step::Demote { .. }) if !self.leadership.may_change_voters() => Ok(()),
+            Some(Step::Promote { id, instead_of }) => {
+                tracing::info!(name = name(id), id, "becomes a voter");
+                self.core.promote(id, instead_of).await
+            }
+            Some(Step::Demote { id }) => {
+                tracing::info!(name = name(id), id, "does not vote any more");
+                self.core.demote(id).await
+            }
+            Some(Step::HandOver { to }) => {
+                tracing::info!(to = name(to), "leadership moves: this member is not to vote any more");
+                self.core.transfer_to(to).await
+            }
+            Some(Step::Admit { id, peer: Peer { name, kind, address } }) => {
+                self.core.propose(Command::Admit { name, kind, address, raft_id: id }).await.map(drop)
+            }
+            Some(Step::Gone { id, name }) => {
+                tracing::info!(%name, id, "leaves the cluster");
+                self.core.propose(Command::Gone { name, raft_id: id }).await.map(drop)
+            }
+            Some(Step::Forget { ids }) => {
+                removed.retain(|id, _| ids.contains(id));
+                let now = BootInstant::now();
+                let long_enough = |id: &u64| {
+                    let known = removed.entry(*id).or_insert(Told { since: now, all: None });
+                    let all = pulse.matched.get(id).is_some_and(|matched| *matched == pulse.last_index);
+                    known.all = known.all.filter(|_| all).or(all.then_some(now));
+                    known.all.is_some_and(|at| now.since(at) > TELL_AFTER) || now.since(known.since) > TELL_FOR
+                };
+                let ids: BTreeSet<u64> = ids.iter().copied().filter(long_enough).collect();
+                if ids.is_empty() { Ok(()) } else { self.core.forget(ids).await }
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Another voter that should lead instead (rule R10).
+    fn better_leader(&self, pulse: &Pulse) -> Option<u64> {
+        // Every new leader has to wait before it moves anything: only while there is nothing to move.
+        if pulse.joint || !self.leadership.at_rest() {
+            return None;
+        }
+        let state = self.core.applied().borrow().state.clone();
+        let own = self.standing.raft_id();
+        let peers = || pulse.voters.iter().filter_map(|id| Some((*id, pulse.peer(*id)?)));
+        let names: BTreeSet<_> = peers().map(|(_, peer)| peer.name.clone()).collect();
+        let voter = |(id, peer): (u64, &Peer)| {
+            let caught_up = id == own || pulse.matched.get(&id).is_some_and(|matched| *matched == pulse.last_index);
+            Voter {
+                name: peer.name.clone(),
+                fit: caught_up && self.leadership.knows_live(&peer.name),
+                round_trip: self.leadership.quorum_round_trip(&peer.name, &names),
+                speaks: self.leadership.speaks(&peer.name),
+            }
+        };
+        let voters: Vec<_> = peers().map(voter).collect();
+        let better = better_leader(&state, &self.config.node, &voters)?;
+        peers().find(|(_, peer)| peer.name == better).map(|(id, _)| id)
+    }
+}

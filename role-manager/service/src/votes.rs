@@ -1,0 +1,293 @@
+//! Who votes: what the leader changes about Raft's members, one step at a time. Pure.
+//!
+//! Nodes vote, and the witness votes while the nodes are even in number: a vote more beside an odd number of nodes
+//! would let the loss of one node less be borne, not more. Who is to leave ceases to vote first (rule R10) and goes
+//! on to hear what is agreed, so that it learns of its own end.
+
+use std::collections::BTreeSet;
+
+use twinbox_ids::NodeName;
+use twinbox_roles_core::{MemberKind, State, Status};
+
+use crate::raft::{Peer, Pulse};
+
+/// A follower whose log lacks no more than so many entries can vote.
+const NEARLY_CAUGHT_UP: u64 = 50;
+
+/// One change of the members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A change that a leader before this one left half done is ended.
+    FinishJoint,
+    /// A follower that has caught up votes, in the place of older stores of its name.
+    Promote { id: u64, instead_of: BTreeSet<u64> },
+    /// A voter does not vote any more, and goes on to follow.
+    Demote { id: u64 },
+    /// Another voter should lead: this one is not to vote.
+    HandOver { to: u64 },
+    /// A member of Raft's becomes one of the cluster's.
+    Admit { id: u64, peer: Peer },
+    /// A member on its way out that has nothing left to hand over is none any more.
+    Gone { id: u64, name: NodeName },
+    /// Removed members are told what is agreed no more, once they have had time to hear of it.
+    Forget { ids: BTreeSet<u64> },
+}
+
+/// Whether this store's member is on its way out, or gone.
+fn leaves(state: &State, id: u64, peer: &Peer) -> bool {
+    let leaving = |m: &twinbox_roles_core::Member| m.raft_id == id && m.status == Status::Leaving;
+    state.was_removed(id) || state.members.get(&peer.name).is_some_and(leaving)
+}
+
+/// What to do next, as the leader `own`; nothing when all is as it should be.
+pub(crate) fn next_step(
+    pulse: &Pulse,
+    state: &State,
+    own: u64,
+    has_handed_over: impl Fn(u64) -> bool,
+) -> Option<Step> {
+    if pulse.joint {
+        return Some(Step::FinishJoint);
+    }
+    let peer = |id: &u64| pulse.peer(*id).map(|peer| (*id, peer));
+    let caught_up = |id: u64| pulse.matched.get(&id).is_some_and(|m| m + NEARLY_CAUGHT_UP >= pulse.last_index);
+    let voters: Vec<_> = pulse.voters.iter().filter_map(peer).collect();
+    let ready: Vec<_> = pulse.learners.iter().filter_map(peer).filter(|(id, _)| caught_up(*id)).collect();
+    let older = |name: &NodeName| {
+        voters.iter().filter(|(_, p)| p.name == *name).map(|(id, _)| *id).collect::<BTreeSet<_>>()
+    };
+
+    let may_vote = |(id, peer): &&(u64, &Peer)| !leaves(state, *id, peer);
+    let is_new = |(id, peer): &&(u64, &Peer)| state.members.get(&peer.name).is_none_or(|m| m.raft_id != *id);
+    let admit = |(id, peer): &(u64, &Peer)| Step::Admit { id: *id, peer: (*peer).clone() };
+    // Whoever votes is a member before anybody else may vote: as long as it is none, nobody knows whether it acts alone.
+    if let Some(voter) = voters.iter().filter(may_vote).find(is_new) {
+        return Some(admit(voter));
+    }
+    for (id, peer) in ready.iter().filter(may_vote) {
+        let instead_of = older(&peer.name);
+        if peer.kind == MemberKind::Node || !instead_of.is_empty() {
+            return Some(Step::Promote { id: *id, instead_of });
+        }
+    }
+    // Whoever leaves makes room before the witness is judged: two voters of whom one leaves become one.
+    if let Some((id, _)) = voters.iter().find(|(id, peer)| leaves(state, *id, peer)) {
+        return without(pulse, state, own, *id);
+    }
+    let nodes = voters.iter().filter(|(_, peer)| peer.kind == MemberKind::Node).count();
+    let is_witness = |(_, peer): &&(u64, &Peer)| peer.kind == MemberKind::Witness;
+    let wanted = nodes > 0 && nodes % 2 == 0;
+    if let Some((id, _)) = voters.iter().find(is_witness).filter(|_| !wanted && nodes > 0) {
+        return without(pulse, state, own, *id);
+    }
+    if let Some((id, _)) = ready.iter().filter(may_vote).find(is_witness).filter(|_| wanted) {
+        return Some(Step::Promote { id: *id, instead_of: BTreeSet::new() });
+    }
+    if let Some(witness) = ready.iter().filter(is_witness).filter(may_vote).find(is_new) {
+        return Some(admit(witness));
+    }
+    let out = |(name, m): &(&NodeName, &twinbox_roles_core::Member)| {
+        let holds = state.duties.values().any(|duty| duty.epoch.node == **name) || state.publisher() == Some(*name);
+        let done = m.kind == MemberKind::Witness || has_handed_over(m.raft_id);
+        m.status == Status::Leaving && !pulse.voters.contains(&m.raft_id) && done && !holds
+    };
+    if let Some((name, member)) = state.members.iter().find(out) {
+        return Some(Step::Gone { id: member.raft_id, name: name.clone() });
+    }
+    let gone: BTreeSet<u64> = pulse.learners.iter().copied().filter(|id| state.was_removed(*id)).collect();
+    (!gone.is_empty()).then_some(Step::Forget { ids: gone })
+}
+
+/// How this voter ceases to vote; not at all while nobody else could.
+fn without(pulse: &Pulse, state: &State, own: u64, id: u64) -> Option<Step> {
+    let stays = |other: &u64| *other != id && pulse.peer(*other).is_some_and(|peer| !leaves(state, *other, peer));
+    let nodes = |other: &u64| pulse.peer(*other).is_some_and(|peer| peer.kind == MemberKind::Node);
+    let mut others = pulse.voters.iter().copied().filter(stays);
+    if !others.clone().any(|other| nodes(&other)) {
+        return None;
+    }
+    if id != own {
+        return Some(Step::Demote { id });
+    }
+    let caught_up = |other: &u64| pulse.matched.get(other).is_some_and(|matched| *matched == pulse.last_index);
+    others.find(caught_up).map(|to| Step::HandOver { to })
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_roles_core::Member;
+
+    use super::*;
+
+    struct Group {
+        pulse: Pulse,
+        state: State,
+    }
+
+    fn name(text: &str) -> NodeName {
+        text.parse().expect("a name")
+    }
+
+    fn peer(text: &str) -> Peer {
+        let kind = if text == "w" { MemberKind::Witness } else { MemberKind::Node };
+        Peer { name: name(text), kind, address: format!("{text}:1") }
+    }
+
+    /// Members by the first letter of their names, which is their Raft id, too; all know everything.
+    fn group(voters: &str, learners: &str) -> Group {
+        let mut group = Group { pulse: Pulse { last_index: 100, ..Pulse::default() }, state: State::default() };
+        for letter in voters.chars().chain(learners.chars()) {
+            let (id, text) = (u64::from(letter), letter.to_string());
+            group.pulse.peers.insert(id, peer(&text));
+            group.pulse.matched.insert(id, 100);
+            let Peer { name, kind, address } = peer(&text);
+            let admitted = Member {
+                raft_id: id,
+                kind,
+                address,
+                activated: true,
+                status: Status::InService,
+                reason: String::new(),
+                incarnation: None,
+                revision: 1,
+            };
+            group.state.members.insert(name, admitted);
+        }
+        group.pulse.voters = voters.chars().map(u64::from).collect();
+        group.pulse.learners = learners.chars().map(u64::from).collect();
+        group
+    }
+
+    impl Group {
+        fn leaving(mut self, text: &str) -> Self {
+            self.state.members.get_mut(&name(text)).expect("a member").status = Status::Leaving;
+            self
+        }
+
+        fn removed(mut self, text: &str) -> Self {
+            let member = self.state.members.remove(&name(text)).expect("a member");
+            self.state.removed.push((member.raft_id, name(text)));
+            self
+        }
+
+        fn behind(mut self, letter: char) -> Self {
+            self.pulse.matched.insert(u64::from(letter), 3);
+            self
+        }
+
+        fn step(&self, own: char) -> Option<Step> {
+            next_step(&self.pulse, &self.state, u64::from(own), |_| false)
+        }
+    }
+
+    fn id(letter: char) -> u64 {
+        u64::from(letter)
+    }
+
+    fn promote(letter: char) -> Option<Step> {
+        Some(Step::Promote { id: id(letter), instead_of: BTreeSet::new() })
+    }
+
+    #[test]
+    fn nodes_vote_and_the_witness_beside_an_even_number() {
+        let cases = [
+            (group("a", ""), None),
+            (group("a", "b"), promote('b')),
+            (group("a", "b").behind('b'), None),
+            (group("a", "w"), None),
+            (group("ab", "w"), promote('w')),
+            (group("ab", "w").behind('w'), None),
+            (group("abw", ""), None),
+            (group("abw", "c"), promote('c')),
+            (group("abcw", ""), Some(Step::Demote { id: id('w') })),
+            (group("abc", "w"), None),
+            (group("abc", "dw"), promote('d')),
+            (group("abcd", "w"), promote('w')),
+        ];
+        for (group, expected) in cases {
+            assert_eq!(group.step('a'), expected, "{:?} {:?}", group.pulse.voters, group.pulse.learners);
+        }
+    }
+
+    #[test]
+    fn who_votes_is_a_member_before_another_votes() {
+        let mut joined = group("ab", "cw");
+        let b = joined.state.members.remove(&name("b")).expect("a member");
+        assert_eq!(joined.step('a'), Some(Step::Admit { id: id('b'), peer: peer("b") }));
+        joined.state.members.insert(name("b"), b);
+        assert_eq!(joined.step('a'), promote('c'));
+    }
+
+    #[test]
+    fn who_leaves_ceases_to_vote_before_anything_else_and_never_the_last() {
+        assert_eq!(group("ab", "").leaving("b").step('a'), Some(Step::Demote { id: id('b') }));
+        assert_eq!(group("abw", "").leaving("b").step('a'), Some(Step::Demote { id: id('b') }));
+        // The leader itself hands over first, to one that stays.
+        assert_eq!(group("abc", "").leaving("a").leaving("b").step('a'), Some(Step::HandOver { to: id('c') }));
+        assert_eq!(group("ab", "").leaving("a").behind('b').step('a'), None, "nobody could lead");
+        // A witness alone would be a cluster without data.
+        assert_eq!(group("aw", "").leaving("a").step('a'), None);
+        // And it is not made a voter again.
+        assert_eq!(group("a", "b").leaving("b").step('a'), None);
+        assert_eq!(group("aw", "b").leaving("b").step('a'), Some(Step::Demote { id: id('w') }));
+    }
+
+    #[test]
+    fn who_has_handed_over_is_let_go_told_and_forgotten() {
+        let leaving = group("a", "b").leaving("b");
+        let gone = Step::Gone { id: id('b'), name: name("b") };
+        let done = next_step(&leaving.pulse, &leaving.state, id('a'), |store| store == id('b'));
+        assert_eq!(done, Some(gone));
+        // A witness has nothing to hand over.
+        assert_eq!(group("a", "w").leaving("w").step('a'), Some(Step::Gone { id: id('w'), name: name("w") }));
+        let removed = group("a", "b").removed("b");
+        assert_eq!(removed.step('a'), Some(Step::Forget { ids: BTreeSet::from([id('b')]) }));
+        let voted = group("ab", "").removed("b");
+        assert_eq!(voted.step('a'), Some(Step::Demote { id: id('b') }), "given up as lost while it was a voter");
+    }
+
+    #[test]
+    fn a_new_store_of_a_member_takes_the_place_of_the_old_one() {
+        let mut wiped = group("abw", "");
+        wiped.pulse.peers.insert(999, peer("b"));
+        wiped.pulse.matched.insert(999, 100);
+        wiped.pulse.learners.insert(999);
+        assert_eq!(wiped.step('a'), Some(Step::Promote { id: 999, instead_of: BTreeSet::from([id('b')]) }));
+        wiped.pulse.learners.clear();
+        wiped.pulse.voters = [id('a'), id('w'), 999].into();
+        assert_eq!(wiped.step('a'), Some(Step::Admit { id: 999, peer: peer("b") }));
+        wiped.pulse.joint = true;
+        assert_eq!(wiped.step('a'), Some(Step::FinishJoint));
+    }
+
+    /// From any number of members the steps come to an end, at what was wanted.
+    #[test]
+    fn the_steps_end_and_never_leave_nobody() {
+        for (voters, leaving) in [("abcdw", "bcd"), ("abw", "b"), ("abcde", "abcd"), ("abw", "w"), ("ab", "a")] {
+            let mut now = leaving.chars().fold(group(voters, ""), |g, letter| g.leaving(&letter.to_string()));
+            let mut own = voters.chars().next().map(u64::from).expect("somebody");
+            for round in 0.. {
+                assert!(round < 30, "{voters} without {leaving} goes round in circles");
+                assert!(now.pulse.voters.contains(&own), "a leader without a vote");
+                match next_step(&now.pulse, &now.state, own, |_| true) {
+                    None => break,
+                    Some(Step::Promote { id, .. }) => {
+                        now.pulse.learners.remove(&id);
+                        now.pulse.voters.insert(id);
+                    }
+                    Some(Step::Demote { id }) => {
+                        now.pulse.voters.remove(&id);
+                        now.pulse.learners.insert(id);
+                    }
+                    Some(Step::HandOver { to }) => own = to,
+                    Some(Step::Gone { name, .. }) => now = now.removed(name.as_str()),
+                    Some(Step::Forget { ids }) => now.pulse.learners.retain(|id| !ids.contains(id)),
+                    Some(step @ (Step::Admit { .. } | Step::FinishJoint)) => panic!("{step:?}"),
+                }
+            }
+            let nodes = voters.chars().filter(|letter| !leaving.contains(*letter) && *letter != 'w').count();
+            let witness = voters.contains('w') && !leaving.contains('w') && nodes % 2 == 0;
+            assert_eq!(now.pulse.voters.len(), nodes + usize::from(witness), "{voters} without {leaving}");
+        }
+    }
+}

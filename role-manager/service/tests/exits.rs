@@ -1,0 +1,113 @@
+//! Proof of death (rule R1): what it moves, and of whom it is taken.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{Cluster, PATIENCE, name};
+use tonic::{Code, Status};
+use twinbox_clock::BootInstant;
+use twinbox_ids::{ClusterId, Incarnation};
+use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
+use twinbox_roles::Timing;
+use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
+
+/// Long enough that whatever happens before it is out, happens by proof.
+const LEASE: Duration = Duration::from_secs(4);
+
+fn formed() -> Cluster {
+    let mut cluster = Cluster::prepare(&["a", "b", "w"]);
+    cluster.timing = Timing { lease: LEASE, ..Timing::lan() };
+    for (i, text) in ["a", "b", "w"].into_iter().enumerate() {
+        cluster.run(text, i == 0);
+    }
+    cluster.wait_formed();
+    cluster
+}
+
+/// Tells `to` that these lives of `node` are over, under this certificate.
+fn report(
+    cluster: &Cluster,
+    under: &Arc<NodeIdentity>,
+    to: &str,
+    node: &str,
+    lives: &[Incarnation],
+) -> Result<(), Status> {
+    let exit = |life: &Incarnation| Exit {
+        incarnation: life.to_bytes().to_vec().into(),
+        raft_id: 1,
+        run: 1,
+        how: "signal 9 (SIGKILL)".to_owned(),
+    };
+    let request = ReportRequest { node: node.to_owned(), exits: lives.iter().map(exit).collect(), port: 0 };
+    let endpoint = under.endpoint(&name(to), &cluster.address(to).to_string()).expect("an address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { ExitsClient::new(endpoint.connect_lazy()).report(request).await.map(drop) })
+}
+
+/// The holder's process dies, with Raft's leader or beside it.
+fn dies(with_leader: bool) {
+    let mut cluster = formed();
+    let holder = cluster.holder().expect("one holds").0;
+    if !with_leader {
+        // Leadership leaves the publisher when all is at rest (rule R10).
+        cluster.until("another leads", |c| c.leader("w").is_some_and(|leader| leader != holder));
+    }
+    let leads = cluster.leader("w").is_some_and(|leader| leader == holder);
+    let (text, identity) = (holder.to_string(), cluster.identity(holder.as_str()));
+    let life = cluster.members[&holder].incarnation;
+    let others: Vec<String> = ["a", "b", "w"].into_iter().filter(|n| *n != text).map(str::to_owned).collect();
+    let killed = BootInstant::now();
+    cluster.kill(&text);
+    for other in &others {
+        report(&cluster, &identity, other, &text, &[life]).expect("it is taken");
+    }
+    let other = if text == "a" { "b" } else { "a" };
+    cluster.until("the other acts", |c| c.holder_is(other));
+    println!("{:?} after the kill, leader killed too: {leads}", killed.elapsed());
+    assert!(killed.elapsed() < LEASE / 2, "{:?}: it waited for the lease", killed.elapsed());
+}
+
+#[test]
+fn proof_moves_a_duty_at_once() {
+    dies(false);
+}
+
+/// The next leader has the proof, and does not wait for leases that nobody holds (rule R4).
+#[test]
+fn a_new_leader_that_has_the_proof_does_not_wait() {
+    dies(true);
+}
+
+/// Whatever is said of a life that is not the holder's, or by whoever may not say it, the holder goes on in its epoch.
+#[test]
+fn nobody_speaks_for_another_and_no_earlier_life_matters() {
+    let cluster = formed();
+    let (holder, epoch) = cluster.holder().expect("one holds");
+    let life = cluster.members[&holder].incarnation;
+    let own = cluster.identity(holder.as_str());
+    let liar = if holder.as_str() == "a" { "b" } else { "a" };
+    for other in ["b", "w", "a"] {
+        for under in [liar, "w"] {
+            let refused = report(&cluster, &cluster.identity(under), other, holder.as_str(), &[life]).unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied, "{under} speaks for {holder}: {refused}");
+        }
+        // Of an earlier life, by whoever may say so.
+        report(&cluster, &own, other, holder.as_str(), &[Incarnation::random()]).expect("it is taken");
+        let many: Vec<_> = (0..100).map(|_| Incarnation::random()).collect();
+        let refused = report(&cluster, &own, other, holder.as_str(), &many).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    // A certificate of the same name, of another authority.
+    let dir = tempfile::tempdir().expect("a folder");
+    let strangers = CertificateAuthority::create(ClusterId::random(), "strangers").expect("an authority");
+    strangers.issue(&holder, MemberKind::Node).expect("a certificate").save(dir.path()).expect("saved");
+    let stranger = Arc::new(NodeIdentity::load(dir.path()).expect("an identity"));
+    report(&cluster, &stranger, liar, holder.as_str(), &[life]).expect_err("a stranger");
+
+    let watched = BootInstant::now();
+    while watched.elapsed() < Duration::from_millis(700) {
+        assert_eq!(cluster.holder().as_ref(), Some(&(holder.clone(), epoch.clone())), "it goes on");
+    }
+    assert!(watched.elapsed() < PATIENCE);
+}

@@ -1,0 +1,270 @@
+//! Members come and go while the others work: from one to five and back, with and without the help of who goes.
+
+mod common;
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use common::{Cluster, PATIENCE, name};
+use tokio::time::timeout;
+use twinbox_ids::NodeName;
+use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, Roles, RolesError, Status};
+
+fn names(texts: &[&str]) -> BTreeSet<NodeName> {
+    texts.iter().map(|text| name(text)).collect()
+}
+
+fn remove(who: &str, lost: bool) -> Order {
+    Order::Remove { name: name(who), lost, facts: Facts::default() }
+}
+
+fn give(cluster: &Cluster, asked: &str, order: Order) -> Result<(), CommandError> {
+    cluster.order(asked, async |roles| roles.order(OrderId(rand::random()), order).await)
+}
+
+/// Waits until all who run agree on who votes.
+fn wait_voters(cluster: &Cluster, voters: &[&str]) {
+    let expected = names(voters);
+    cluster
+        .until(&format!("{voters:?} vote"), |c| c.members.keys().all(|n| c.roles(n.as_str()).voters() == expected));
+}
+
+fn wait_gone(cluster: &Cluster, who: &str) {
+    cluster.until(&format!("{who} is no member"), |c| {
+        let others = c.members.keys().filter(|n| n.as_str() != who);
+        others.into_iter().all(|n| c.view(n.as_str()).member(&name(who)).is_none())
+    });
+}
+
+fn removal(cluster: &Cluster, who: &str) -> String {
+    let told = cluster.order(who, async |roles| timeout(PATIENCE, roles.removed()).await);
+    told.expect("it is told that it was removed")
+}
+
+#[test]
+fn from_one_to_five_and_back_the_duty_stays_and_the_witness_votes_where_it_helps() {
+    let mut cluster = Cluster::prepare(&["a", "b", "w", "c", "d"]);
+    cluster.run("a", true);
+    cluster.wait_formed();
+    let held = cluster.holder();
+    for (newcomer, voters) in [
+        ("b", &["a", "b"][..]),
+        ("w", &["a", "b", "w"]),
+        ("c", &["a", "b", "c"]),
+        ("d", &["a", "b", "c", "d", "w"]),
+    ] {
+        cluster.run(newcomer, false);
+        cluster.wait_formed();
+        wait_voters(&cluster, voters);
+        assert_eq!(cluster.holder(), held, "{newcomer} has come, and the duty has moved");
+    }
+    for (leaver, voters) in [("d", &["a", "b", "c"][..]), ("c", &["a", "b", "w"]), ("b", &["a"]), ("w", &["a"])] {
+        give(&cluster, "a", remove(leaver, false)).expect("done");
+        cluster.roles(leaver).has_handed_over(true);
+        wait_gone(&cluster, leaver);
+        let told = removal(&cluster, leaver);
+        assert!(told.contains("has been removed from this cluster") && told.contains("new token"), "{told}");
+        cluster.kill(leaver);
+        wait_voters(&cluster, voters);
+        assert_eq!(cluster.holder(), held, "{leaver} has gone, and the duty has moved");
+        assert!(
+            cluster.roles("a").members().borrow().iter().all(|m| m.name != name(leaver)),
+            "still in the roster"
+        );
+    }
+    let last = give(&cluster, "a", remove("a", false)).expect_err("refused");
+    assert!(matches!(last, CommandError::Refused(Refusal::LastInService { .. })), "{last}");
+}
+
+#[test]
+fn one_that_leads_and_publishes_is_removed_and_its_store_is_not_used_again() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    let (leaver, _) = cluster.holder().expect("somebody");
+    let heir = if leaver == name("a") { "b" } else { "a" };
+    // It shall lead, too.
+    give(&cluster, heir, remove(leaver.as_str(), false)).expect("done");
+    cluster.until("the other acts", |c| c.holder_is(heir));
+    cluster.until("it is no voter", |c| !c.roles(heir).voters().contains(&leaver));
+    // As long as it has not handed over what it alone has, it stays, and says so.
+    let stays = cluster.view(heir).member(&leaver).cloned().expect("a member");
+    assert_eq!(stays.status, Status::Leaving, "{}", stays.reason);
+    cluster.roles(leaver.as_str()).has_handed_over(true);
+    wait_gone(&cluster, leaver.as_str());
+    removal(&cluster, leaver.as_str());
+    wait_voters_of(&cluster, heir, &[heir]);
+    cluster.kill(leaver.as_str());
+
+    let config = cluster.config(leaver.as_str(), false);
+    let refused = cluster.order(heir, async |_| refusal_to_start(config).await);
+    assert!(
+        matches!(refused, RolesError::Removed { .. }) && refused.to_string().contains("new token"),
+        "{refused}"
+    );
+    // Nor does an emptied store bring it back while others run whose files still name it.
+    fs::remove_dir_all(cluster.roles_dir(leaver.as_str())).expect("removed");
+    cluster.run(leaver.as_str(), true);
+    removal(&cluster, leaver.as_str());
+    assert!(cluster.holder_is(heir));
+}
+
+fn wait_voters_of(cluster: &Cluster, asked: &str, voters: &[&str]) {
+    let expected = names(voters);
+    cluster.until(&format!("{voters:?} vote"), |c| c.roles(asked).voters() == expected);
+}
+
+/// What held the store is freed a moment after its end.
+async fn refusal_to_start(config: twinbox_roles::RolesConfig) -> RolesError {
+    let tries = async {
+        loop {
+            match Roles::start(config.clone()).await {
+                Err(RolesError::Disk(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(other) => return other,
+                Ok(_) => panic!("a removed store was used again"),
+            }
+        }
+    };
+    timeout(PATIENCE, tries).await.expect("in time")
+}
+
+#[test]
+fn of_two_one_leaves_and_the_other_goes_on_alone() {
+    let mut cluster = Cluster::formed(&["a", "b"]);
+    give(&cluster, "b", remove("a", false)).expect("done");
+    cluster.roles("a").has_handed_over(true);
+    wait_gone(&cluster, "a");
+    cluster.kill("a");
+    wait_voters(&cluster, &["b"]);
+    cluster.until("b acts", |c| c.holder_is("b"));
+    assert!(cluster.view("b").quorum);
+}
+
+#[test]
+fn a_dead_node_is_removed_without_its_help_and_told_when_it_comes_back() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    cluster.until("the others are heard", |c| c.leader("b").is_some());
+    let refused = give(&cluster, "w", remove("b", true)).expect_err("it lives");
+    assert!(matches!(refused, CommandError::Refused(Refusal::NotLost { .. })), "{refused}");
+    cluster.kill("b");
+    cluster.until("its death is known", |c| {
+        c.view("a").member(&name("b")).is_some_and(|m| m.status == Status::NotFunctioning) && c.holder_is("a")
+    });
+    // Without --lost it stays a member that hands over what it has when it is back, and has no vote meanwhile.
+    give(&cluster, "a", remove("b", false)).expect("done");
+    wait_voters(&cluster, &["a"]);
+    let stays = cluster.view("a").member(&name("b")).cloned().expect("a member");
+    assert_eq!(stays.status, Status::Leaving);
+    give(&cluster, "a", remove("b", true)).expect("done");
+    wait_gone(&cluster, "b");
+    cluster.run("b", false);
+    removal(&cluster, "b");
+    assert!(cluster.holder_is("a"));
+    assert!(cluster.view("a").member(&name("b")).is_none());
+}
+
+#[test]
+fn a_node_that_was_away_while_it_was_told_to_leave_hands_over_when_it_is_back() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    cluster.kill("b");
+    cluster.until("a acts", |c| c.holder_is("a"));
+    give(&cluster, "a", remove("b", false)).expect("done");
+    wait_voters(&cluster, &["a"]);
+    cluster.run("b", false);
+    cluster.until("it knows", |c| c.view("b").member(&name("b")).is_some_and(|m| m.status == Status::Leaving));
+    cluster.roles("b").has_handed_over(true);
+    wait_gone(&cluster, "b");
+    removal(&cluster, "b");
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_a_dead_node() {
+    let mut cluster = Cluster::prepare(&["a", "b", "w", "c"]);
+    for (i, member) in ["a", "b", "w"].iter().enumerate() {
+        cluster.run(member, i == 0);
+    }
+    cluster.wait_formed();
+    let invite = |token| Order::Invite {
+        token: [token; 32],
+        kind: MemberKind::Node,
+        valid_ms: 60_000,
+        replaces: Some(name("b")),
+        facts: Facts::default(),
+    };
+    let refused = give(&cluster, "a", invite(1)).expect_err("it lives");
+    assert!(matches!(refused, CommandError::Refused(Refusal::StillThere { .. })), "{refused}");
+    cluster.kill("b");
+    cluster.until("its death is known", |c| {
+        c.view("a").member(&name("b")).is_some_and(|m| m.status == Status::NotFunctioning)
+    });
+    give(&cluster, "a", invite(2)).expect("done");
+    let address = cluster.address("c").to_string();
+    let redeem = Order::Redeem {
+        token: [2; 32],
+        name: name("c"),
+        kind: MemberKind::Node,
+        address,
+        key: [9; 32],
+        speaks: twinbox_roles::SPEAKS,
+        facts: Facts::default(),
+    };
+    give(&cluster, "w", redeem).expect("done");
+    assert!(cluster.view("a").member(&name("b")).is_some(), "it goes when the newcomer is there");
+    cluster.run("c", false);
+    wait_gone(&cluster, "b");
+    cluster.wait_formed();
+    wait_voters(&cluster, &["a", "c", "w"]);
+    // The replaced one votes no more, dead or alive.
+    cluster.run("b", false);
+    removal(&cluster, "b");
+}
+
+/// Commands enough that the log is cut and what is missed comes as a snapshot.
+fn many_commands(cluster: &Cluster, asked: &str) {
+    cluster.order(asked, async |roles| {
+        for n in 0..800 {
+            let settled = roles.outcome(OrderId(1_000 + n)).await;
+            assert!(matches!(settled, Err(CommandError::Refused(Refusal::Settled))), "{settled:?}");
+        }
+    });
+}
+
+#[test]
+fn a_member_that_was_away_for_long_or_has_an_emptied_disk_gets_a_snapshot() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    cluster.until("w or a leads", |c| c.leader("a").is_some());
+    for emptied in [false, true] {
+        cluster.kill("b");
+        cluster.until("a acts", |c| c.holder_is("a"));
+        many_commands(&cluster, "a");
+        give(&cluster, "a", Order::Set(vec![setting("missed", if emptied { "7" } else { "6" })])).expect("done");
+        if emptied {
+            fs::remove_dir_all(cluster.roles_dir("b")).expect("removed");
+        }
+        cluster.run("b", false);
+        cluster.wait_formed();
+        cluster.until("it knows what was agreed", |c| {
+            c.view("b").settings.missed == Some(if emptied { 7 } else { 6 })
+                && c.view("b").members == c.view("a").members
+        });
+        wait_voters(&cluster, &["a", "b", "w"]);
+    }
+}
+
+fn setting(name: &str, value: &str) -> twinbox_roles::Setting {
+    twinbox_roles::Setting::parse(name, value).expect("a setting")
+}
+
+#[test]
+fn settings_are_in_force_on_all_whoever_is_asked_and_nonsense_changes_nothing() {
+    let cluster = Cluster::formed(&["a", "b", "w"]);
+    give(&cluster, "w", Order::Set(vec![setting("mode", "active-passive"), setting("keep-alive", "200")]))
+        .expect("done");
+    cluster.until("all know", |c| ["a", "b", "w"].iter().all(|m| c.view(m).settings.keep_alive_ms == Some(200)));
+    let before = cluster.view("a").settings.clone();
+    let lonely =
+        give(&cluster, "b", Order::Set(vec![setting("missed", "9"), setting("failback", "scheduled 02:00-04:00")]));
+    assert!(matches!(lonely, Err(CommandError::Refused(Refusal::ScheduleWithoutPreferred))), "{lonely:?}");
+    let nobody = give(&cluster, "b", Order::Set(vec![setting("preferred", "nobody")]));
+    assert!(matches!(nobody, Err(CommandError::Refused(Refusal::Unknown { .. }))), "{nobody:?}");
+    assert_eq!(cluster.view("a").settings, before);
+    // Longer leases, and everything goes on.
+    cluster.wait_formed();
+}

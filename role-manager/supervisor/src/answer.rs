@@ -1,0 +1,69 @@
+//! The supervisor's own port: mutual TLS, one question. It says what it has seen, and nothing else.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch, time::sleep};
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+use twinbox_ids::Incarnation;
+use twinbox_pki::NodeIdentity;
+use twinbox_wire::roles::{
+    AskAnswer, AskRequest, Empty,
+    ask_answer::Result as Answer,
+    supervisor_server::{Supervisor, SupervisorServer},
+};
+
+use crate::{Spec, report::Known};
+
+/// A port that is taken is tried again: reports do not depend on it, and neither does the node.
+const AGAIN_IN: Duration = Duration::from_secs(2);
+/// A question has a few bytes.
+const LONGEST: usize = 4_096;
+
+struct Answers {
+    tls: Arc<NodeIdentity>,
+    known: watch::Receiver<Known>,
+}
+
+/// Answers for as long as the process runs.
+pub(crate) async fn serve(spec: Arc<Spec>, known: watch::Receiver<Known>) {
+    let mut said = false;
+    let listener = loop {
+        match TcpListener::bind(spec.bind).await {
+            Ok(listener) => break listener,
+            Err(error) if said => tracing::debug!(address = %spec.bind, %error, "still taken"),
+            Err(error) => {
+                said = true;
+                warn!(address = %spec.bind, %error, "members cannot ask the supervisor: free the port, or set \
+                    cluster.supervisor to another");
+            }
+        }
+        sleep(AGAIN_IN).await;
+    };
+    if said {
+        info!(address = %spec.bind, "members can ask the supervisor now");
+    }
+    let incoming = spec.tls.listen(listener);
+    let service =
+        SupervisorServer::new(Answers { tls: spec.tls.clone(), known }).max_decoding_message_size(LONGEST);
+    if let Err(error) = spec.tls.server().add_service(service).serve_with_incoming(incoming).await {
+        warn!(%error, "members cannot ask the supervisor any more");
+    }
+}
+
+#[tonic::async_trait]
+impl Supervisor for Answers {
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskAnswer>, Status> {
+        self.tls.admit(&request)?;
+        let asked = &request.get_ref().incarnation;
+        let life = Incarnation::from_slice(asked)
+            .ok_or_else(|| Status::invalid_argument("an incarnation has 16 bytes"))?;
+        let known = self.known.borrow();
+        let result = match known.exits.iter().find(|exit| exit.incarnation == *asked) {
+            Some(exit) => Answer::Exited(exit.clone()),
+            None if known.current == Some(life) => Answer::Runs(Empty {}),
+            None => Answer::Unknown(Empty {}),
+        };
+        Ok(Response::new(AskAnswer { result: Some(result) }))
+    }
+}

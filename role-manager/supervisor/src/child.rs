@@ -1,0 +1,159 @@
+//! The node's process: ours, or one that an earlier supervisor left behind.
+
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, unix::AsyncFd},
+    net::UnixStream,
+};
+use twinbox_clock::BootInstant;
+
+use crate::{How, Life, Spec, SupervisorError, pidfile::Record, words::Line};
+
+/// A child says one short line now and then; who says more is cut off.
+const LONGEST_LINE: u64 = 1_024;
+
+/// A process that is watched.
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) since: BootInstant,
+    /// What it has said of itself.
+    pub(crate) life: Option<Life>,
+    pidfd: AsyncFd<OwnedFd>,
+    /// From the child; none from one that was left behind.
+    pipe: Option<BufReader<UnixStream>>,
+    /// What has come of a line.
+    line: Vec<u8>,
+    /// Ours: its status is for us to take.
+    ours: bool,
+    status: Option<i32>,
+}
+
+/// What comes from a child.
+pub(crate) enum Said {
+    /// Who it is, and how far it has come.
+    Life(Life),
+    /// It is over.
+    Exited(How),
+}
+
+impl Child {
+    /// Starts the program. Its standard input is a socket to us; `before` waits in it.
+    pub(crate) fn start(spec: &Spec, before: Option<&Line>) -> Result<Self, SupervisorError> {
+        let (here, there) = StdStream::pair()?;
+        here.set_nonblocking(true)?;
+        if let Some(line) = before {
+            io::Write::write_all(&mut &here, line.text().as_bytes())?;
+        }
+        let mut command = Command::new(&spec.program);
+        // The child feeds the service manager's watchdog: the variable names us.
+        command.args(&spec.arguments).stdin(Stdio::from(OwnedFd::from(there))).env_remove("WATCHDOG_PID");
+        let child =
+            command.spawn().map_err(|cause| SupervisorError::Program { program: spec.program.clone(), cause })?;
+        // It is not waited for before its pidfd is there, so the number is still its own.
+        let pid = Pid::from_child(&child);
+        let pidfd = register(pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?)?;
+        let pipe = Some(BufReader::new(UnixStream::from_std(here)?));
+        Ok(Self {
+            pid,
+            since: BootInstant::now(),
+            life: None,
+            pidfd,
+            pipe,
+            line: Vec::new(),
+            ours: true,
+            status: None,
+        })
+    }
+
+    /// Watches a process that lives. `None` if it is over meanwhile.
+    pub(crate) fn adopt(record: &Record) -> Result<Option<Self>, SupervisorError> {
+        let Some(pid) = record.process.number() else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => register(pidfd)?,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(io::Error::from(error).into()),
+        };
+        // Looked at after the pidfd was there: it is this process that it watches, not one that got the number since.
+        if !record.process.lives() {
+            return Ok(None);
+        }
+        let (since, life) = (BootInstant::now(), record.life);
+        Ok(Some(Self { pid, since, life, pidfd, pipe: None, line: Vec::new(), ours: false, status: None }))
+    }
+
+    /// Passes a signal on. One that is over needs none.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal)
+            && error != Errno::SRCH
+        {
+            tracing::warn!(pid = self.pid.as_raw_pid(), %error, "a signal could not be passed on");
+        }
+    }
+
+    /// What it says next, or that it is over.
+    pub(crate) async fn next(&mut self) -> io::Result<Said> {
+        loop {
+            let said = async {
+                let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
+                let room = LONGEST_LINE.saturating_sub(self.line.len() as u64);
+                let length = pipe.take(room).read_until(b'\n', &mut self.line).await;
+                length.ok().filter(|length| *length > 0).map(|_| std::mem::take(&mut self.line))
+            };
+            tokio::select! {
+                // The end first: what it said before it is of no more use.
+                biased;
+                over = self.pidfd.readable() => {
+                    over?.retain_ready();
+                    return Ok(Said::Exited(self.how()));
+                }
+                line = said => match line {
+                    None => self.pipe = None,
+                    Some(line) => {
+                        if let Some(life) = std::str::from_utf8(&line).ok().and_then(|l| Life::parse(l.trim_end())) {
+                            self.life = Some(life);
+                            return Ok(Said::Life(life));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn how(&mut self) -> How {
+        if !self.ours {
+            return How::Unseen;
+        }
+        self.reap();
+        self.status.map_or(How::Unseen, How::of_wait_status)
+    }
+
+    /// Takes the status of every child that is over: ours, and as the first process of a container those of others.
+    pub(crate) fn reap(&mut self) {
+        reap(|pid, status| {
+            if self.ours && pid == self.pid {
+                self.status = Some(status);
+            }
+        });
+    }
+}
+
+/// As [`Child::reap`], while there is no child of ours.
+pub(crate) fn reap(mut take: impl FnMut(Pid, i32)) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        take(pid, status.as_raw());
+    }
+}
+
+fn register(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps its descriptor open, and the same, for as long as it is in there.
+    unsafe { AsyncFd::register(pidfd) }.map_err(|error| error.into_parts().1)
+}

@@ -1,0 +1,156 @@
+//! One life of the node's process, and how it ends.
+
+use std::fmt;
+
+use twinbox_ids::Incarnation;
+
+/// What a node says of itself to its supervisor, and keeps in its pid file for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// This life of the process.
+    pub incarnation: Incarnation,
+    /// The id of its Raft store; 0 until that is open.
+    pub raft_id: u64,
+    /// How often that store was started; 0 until it is open.
+    pub run: u64,
+    /// Whether it takes calls.
+    pub ready: bool,
+}
+
+impl Life {
+    /// A life that begins now.
+    pub fn begin() -> Self {
+        Self { incarnation: Incarnation::random(), raft_id: 0, run: 0, ready: false }
+    }
+
+    /// As it is written into pipe and file; [`Life::parse`] reads it.
+    pub fn line(&self) -> String {
+        let Self { incarnation, raft_id, run, ready } = self;
+        format!("life {incarnation} {raft_id} {run} {}\n", if *ready { "ready" } else { "starting" })
+    }
+
+    /// Reads one line.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("life ")?.split_ascii_whitespace();
+        let life = Self {
+            incarnation: words.next()?.parse().ok()?,
+            raft_id: words.next()?.parse().ok()?,
+            run: words.next()?.parse().ok()?,
+            ready: match words.next()? {
+                "ready" => true,
+                "starting" => false,
+                _ => return None,
+            },
+        };
+        words.next().is_none().then_some(life)
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// By itself, with this exit code.
+    Code(i32),
+    /// By a signal.
+    Signal {
+        /// Its number.
+        number: i32,
+        /// Whether a core was written.
+        core: bool,
+    },
+    /// Under another supervisor, or with it: that it is over is certain, how is not.
+    Unseen,
+}
+
+impl How {
+    /// From what `wait` says.
+    pub fn of_wait_status(raw: i32) -> Self {
+        match raw & 0x7f {
+            0 => Self::Code((raw >> 8) & 0xff),
+            number => Self::Signal { number, core: raw & 0x80 != 0 },
+        }
+    }
+
+    /// As a shell would pass it on.
+    pub fn code(self) -> u8 {
+        let code = match self {
+            Self::Code(code) => code,
+            Self::Signal { number, .. } => 128 + number,
+            Self::Unseen => 1,
+        };
+        u8::try_from(code).unwrap_or(1)
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal { number, core } => {
+                write!(f, "signal {number}")?;
+                if let Some(name) = signal_name(number) {
+                    write!(f, " ({name})")?;
+                }
+                f.write_str(if core { ", core written" } else { "" })
+            }
+            Self::Unseen => f.write_str("ended unseen"),
+        }
+    }
+}
+
+/// Signals that end a process, by their Linux numbers.
+fn signal_name(number: i32) -> Option<&'static str> {
+    const NAMES: [(i32, &str); 12] = [
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (8, "SIGFPE"),
+        (9, "SIGKILL"),
+        (11, "SIGSEGV"),
+        (13, "SIGPIPE"),
+        (15, "SIGTERM"),
+        (31, "SIGSYS"),
+    ];
+    NAMES.iter().find(|(n, _)| *n == number).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_is_read_as_it_was_written_and_nothing_else_is() {
+        let life = Life { raft_id: u64::MAX, run: 7, ready: true, ..Life::begin() };
+        for life in [life, Life::begin()] {
+            assert_eq!(Life::parse(&life.line()), Some(life));
+        }
+        let id = life.incarnation;
+        for wrong in [
+            "",
+            "life",
+            "life x 1 1 ready",
+            &format!("life {id} 1 1"),
+            &format!("life {id} 1 1 ready more"),
+            "lives",
+        ] {
+            assert_eq!(Life::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ends_are_said_in_words_and_passed_on_as_shells_do() {
+        for (raw, words, code) in [
+            (0, "exit code 0", 0),
+            (0x6500, "exit code 101", 101),
+            (9, "signal 9 (SIGKILL)", 137),
+            (0x86, "signal 6 (SIGABRT), core written", 134),
+            (64, "signal 64", 192),
+        ] {
+            let how = How::of_wait_status(raw);
+            assert_eq!((how.to_string().as_str(), how.code()), (words, code));
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Pid files: locked by their process for as long as it lives, so that a free lock says that it is over, however it
+//! ended and whoever has its number now.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+    process::Pid,
+};
+
+use crate::Life;
+
+/// In the data folder.
+const NODE: &str = "node.pid";
+/// More is no pid file.
+const LONGEST: u64 = 1_024;
+/// A supervisor looks at the lock for a moment: who finds it taken looks again.
+const LOOKS: u32 = 20;
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// Why a pid file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PidFileError {
+    /// Files.
+    #[error("{path} cannot be used: {cause}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Another process has it.
+    #[error("{path} is in use: {who} runs already; stop it first, or give each node a data_dir of its own")]
+    Taken {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        who: String,
+    },
+}
+
+/// A process, so that another with the same number is not taken for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: i32,
+    /// When it started, in clock ticks since boot.
+    start: u64,
+    boot: String,
+    /// The file that it wrote this into, by device and inode: a copy proves nothing.
+    file: (u64, u64),
+}
+
+/// What a pid file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) process: ProcessId,
+    pub(crate) life: Option<Life>,
+}
+
+/// What there is of a node's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// None; with what the last one wrote, if this machine has not been booted since.
+    Nobody(Option<Record>),
+    /// One that lives.
+    Running(Record),
+    /// One that lives, and cannot be told from others here.
+    Unclear,
+}
+
+/// The pid file of this process. Dropping it frees the lock.
+#[derive(Debug)]
+pub struct PidFile {
+    file: File,
+    path: PathBuf,
+    process: ProcessId,
+}
+
+impl PidFile {
+    /// Takes it for this process.
+    pub fn take(data_dir: &Path, life: &Life) -> Result<Self, PidFileError> {
+        let path = data_dir.join(NODE);
+        let failed = |cause| PidFileError::Io { path: path.clone(), cause };
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
+        let file = file.map_err(failed)?;
+        for look in 1.. {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if look < LOOKS => std::thread::sleep(BETWEEN),
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = read(&file).map(|record| format!(" (pid {})", record.process.pid));
+                    let who = format!("the node's process{}", pid.unwrap_or_default());
+                    return Err(PidFileError::Taken { path, who });
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        let process = ProcessId::own(&file).map_err(failed)?;
+        let taken = Self { file, path, process };
+        taken.write(life)?;
+        Ok(taken)
+    }
+
+    /// Writes down what is known of this life now.
+    pub fn write(&self, life: &Life) -> Result<(), PidFileError> {
+        self.put(&(self.process.line() + &life.line()))
+    }
+
+    /// This life ends in good order: whoever looks next need not wonder what became of it.
+    pub fn end(&self) -> Result<(), PidFileError> {
+        self.put("")
+    }
+
+    fn put(&self, text: &str) -> Result<(), PidFileError> {
+        let written =
+            self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.set_len(text.len() as u64));
+        written.map_err(|cause| PidFileError::Io { path: self.path.clone(), cause })
+    }
+}
+
+/// The one supervisor of a data folder: the folder itself is locked, and nothing is written into it. `None` where there
+/// is no such folder: that is for the node to refuse.
+pub(crate) fn lock_folder(data_dir: &Path) -> Result<Option<File>, PidFileError> {
+    let path = data_dir.to_owned();
+    let folder = match File::open(data_dir) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(PidFileError::Io { path, cause }),
+    };
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(Errno::WOULDBLOCK) => Err(PidFileError::Taken { path, who: "a supervisor of this node".to_owned() }),
+        Err(error) => Err(PidFileError::Io { path, cause: error.into() }),
+    }
+}
+
+/// Looks for the node's process.
+pub(crate) fn look(data_dir: &Path) -> Result<Found, PidFileError> {
+    let path = data_dir.join(NODE);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nobody(None)),
+        Err(cause) => return Err(PidFileError::Io { path, cause }),
+    };
+    let record = read(&file);
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Found::Nobody(record.filter(|record| record.process.is_over(&file)))),
+        Err(Errno::WOULDBLOCK) => match record {
+            Some(record) if record.process.lives() => Ok(Found::Running(record)),
+            _ => Ok(Found::Unclear),
+        },
+        Err(error) => Err(PidFileError::Io { path, cause: error.into() }),
+    }
+}
+
+fn read(file: &File) -> Option<Record> {
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    let mut lines = text.lines();
+    let process = ProcessId::parse(lines.next()?, lines.next()?)?;
+    Some(Record { process, life: lines.next().and_then(Life::parse) })
+}
+
+impl ProcessId {
+    fn own(file: &File) -> io::Result<Self> {
+        let pid = std::process::id().cast_signed();
+        let start =
+            start_of(pid).ok_or_else(|| io::Error::other("/proc/self/stat does not tell when it started"))?;
+        Ok(Self { pid, start, boot: boot_id()?, file: place(file)? })
+    }
+
+    /// The number first, as everybody who reads pid files expects.
+    fn line(&self) -> String {
+        let Self { pid, start, boot, file: (device, inode) } = self;
+        format!("{pid}\nprocess {start} {boot} {device} {inode}\n")
+    }
+
+    fn parse(number: &str, line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("process ")?.split(' ');
+        Some(Self {
+            pid: number.parse().ok()?,
+            start: words.next()?.parse().ok()?,
+            boot: words.next()?.to_owned(),
+            file: (words.next()?.parse().ok()?, words.next()?.parse().ok()?),
+        })
+    }
+
+    /// As the system calls take it.
+    pub(crate) fn number(&self) -> Option<Pid> {
+        Pid::from_raw(self.pid).filter(|_| self.pid > 0)
+    }
+
+    /// Whether the process that has this number is still that process.
+    pub(crate) fn lives(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot) && start_of(self.pid) == Some(self.start)
+    }
+}
+
+impl ProcessId {
+    /// Whether the lock of this file, which is free, says that the process is over: it held this very lock, on this
+    /// machine as it runs now.
+    fn is_over(&self, file: &File) -> bool {
+        let held_it = place(file).is_ok_and(|place| place == self.file);
+        held_it && boot_id().is_ok_and(|boot| boot == self.boot) && !self.lives()
+    }
+}
+
+fn place(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Field 22 of `/proc/PID/stat`; the name before it may hold anything, so it is counted from the last bracket.
+fn start_of(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_holds_the_lock_lives_and_nobody_takes_it_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None));
+        let life = Life::begin();
+        let own = PidFile::take(dir.path(), &life).unwrap();
+        let Found::Running(found) = look(dir.path()).unwrap() else { panic!("it runs") };
+        assert_eq!((found.process.pid, found.life), (std::process::id().cast_signed(), Some(life)));
+        let taken = PidFile::take(dir.path(), &Life::begin()).unwrap_err().to_string();
+        assert!(taken.contains(&format!("(pid {})", std::process::id())), "{taken}");
+        let ready = Life { run: 3, raft_id: 9, ready: true, ..life };
+        own.write(&ready).unwrap();
+        drop(own);
+        // This process lives, whatever the lock says.
+        assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None));
+        PidFile::take(dir.path(), &life).unwrap().end().unwrap();
+        assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None), "it ended well");
+    }
+
+    /// The number in the file may be anybody's by now.
+    #[test]
+    fn a_number_alone_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NODE);
+        let file = File::create(&path).unwrap();
+        let own = ProcessId::own(&file).unwrap();
+        assert!(own.lives());
+        let life = Life::begin();
+        let later = ProcessId { start: own.start + 1, ..own.clone() };
+        let other_boot = ProcessId { boot: "another".to_owned(), ..own.clone() };
+        assert!(!later.lives() && !other_boot.lives());
+        let copied = ProcessId { file: (own.file.0, own.file.1 + 1), ..later.clone() };
+        for (process, over) in [(&own, false), (&later, true), (&other_boot, false), (&copied, false)] {
+            // Nobody has the lock: nobody is watched. That the process is over is said only where it is certain.
+            fs::write(&path, process.line() + &life.line()).unwrap();
+            let Found::Nobody(last) = look(dir.path()).unwrap() else { panic!("{process:?} is watched") };
+            assert_eq!(last.is_some_and(|last| last.life == Some(life)), over, "{process:?}");
+        }
+        // The lock is held, and not by the process that the file names.
+        let file = PidFile::take(dir.path(), &life).unwrap();
+        for text in [later.line() + &life.line(), other_boot.line(), String::new(), "7".to_owned()] {
+            file.put(&text).unwrap();
+            assert_eq!(look(dir.path()).unwrap(), Found::Unclear, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_has_one_supervisor_and_nothing_of_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_folder(dir.path()).unwrap();
+        assert!(held.is_some());
+        let second = lock_folder(dir.path()).unwrap_err().to_string();
+        assert!(second.contains("a supervisor of this node runs already"), "{second}");
+        drop(held);
+        assert!(lock_folder(dir.path()).unwrap().is_some());
+        assert!(lock_folder(&dir.path().join("none")).unwrap().is_none());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_named() {
+        let error = PidFile::take(Path::new("/proc/nowhere"), &Life::begin()).unwrap_err().to_string();
+        assert!(error.starts_with("/proc/nowhere/node.pid cannot be used: "), "{error}");
+    }
+}

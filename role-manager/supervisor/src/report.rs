@@ -1,0 +1,194 @@
+//! What members are told: one task each, with a connection that is kept warm, on a thread apart from the watching.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
+
+use crate::{How, Life, Member, Spec, answer};
+
+/// Lives that are remembered; who asks for an older one is told that nothing is known.
+const REMEMBERED: usize = 16;
+/// Lives that are told of: who has missed the last ones hears of them with the next greeting.
+const TOLD: usize = 4;
+/// A member that needs not be told anything is greeted this often, so that its connection is there when it is needed.
+const GREET_EVERY: Duration = Duration::from_secs(5);
+/// A member that does not take a report by then is tried anew, over another connection.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// The first pause after a report that did not arrive; each further one is twice as long, up to the greeting's.
+const AGAIN_IN: Duration = Duration::from_millis(20);
+/// Between two looks at who is a member, and at the certificate, which the node renews.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What this supervisor knows of its child's lives, by its own eyes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) current: Option<Incarnation>,
+    /// The last one last.
+    pub(crate) exits: Vec<Exit>,
+}
+
+/// The last exit that each member has taken.
+type Told = BTreeMap<NodeName, Bytes>;
+
+/// The thread that reports.
+pub(crate) struct Reporter {
+    known: watch::Sender<Known>,
+    told: watch::Receiver<Told>,
+}
+
+impl Reporter {
+    pub(crate) fn start(spec: Arc<Spec>) -> io::Result<Self> {
+        let known = watch::Sender::new(Known::default());
+        let (told, heard) = watch::channel(Told::new());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let watched = known.subscribe();
+        std::thread::Builder::new()
+            .name("reports".to_owned())
+            .spawn(move || runtime.block_on(report(spec, watched, told)))?;
+        Ok(Self { known, told: heard })
+    }
+
+    /// This life runs.
+    pub(crate) fn begun(&self, life: &Life) {
+        self.known.send_modify(|known| known.current = Some(life.incarnation));
+    }
+
+    /// This life is over.
+    pub(crate) fn exited(&self, life: &Life, how: How) {
+        let incarnation = Bytes::copy_from_slice(&life.incarnation.to_bytes());
+        let exit = Exit { incarnation, raft_id: life.raft_id, run: life.run, how: how.to_string() };
+        self.known.send_modify(|known| {
+            known.current = known.current.filter(|current| *current != life.incarnation);
+            known.exits.push(exit);
+            let surplus = known.exits.len().saturating_sub(REMEMBERED);
+            known.exits.drain(..surplus);
+        });
+    }
+
+    /// Waits until every member knows of the last exit, at most so long.
+    pub(crate) async fn all_told(&mut self, limit: Duration) {
+        let last = self.known.borrow().exits.last().map(|exit| exit.incarnation.clone()).unwrap_or_default();
+        let all = self.told.wait_for(|told| told.values().all(|known| *known == last));
+        if timeout(limit, all).await.is_err() {
+            debug!("not every member was told");
+        }
+    }
+}
+
+async fn report(spec: Arc<Spec>, mut known: watch::Receiver<Known>, told: watch::Sender<Told>) {
+    tokio::spawn(answer::serve(spec.clone(), known.clone()));
+    let mut members: Vec<Member> = Vec::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let looked = spawn_blocking({
+            let spec = spec.clone();
+            move || {
+                let renewed = spec.tls.reload();
+                (renewed, (spec.members)())
+            }
+        });
+        let Ok((renewed, now)) = looked.await else { return };
+        match renewed {
+            Ok(true) => info!("the supervisor uses the node's renewed certificate"),
+            Ok(false) => {}
+            Err(error) => debug!(%error, "the node's certificate could not be read again"),
+        }
+        if now != members {
+            // Everyone anew: this is rare, and reports are repeated to whoever has taken them.
+            tasks.abort_all();
+            told.send_modify(|told| *told = now.iter().map(|member| (member.name.clone(), Bytes::new())).collect());
+            for member in &now {
+                let teller =
+                    Teller { spec: spec.clone(), member: member.clone(), known: known.clone(), told: told.clone() };
+                tasks.spawn(teller.run());
+            }
+            members = now;
+        }
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = closed(&mut known) => return,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+        }
+    }
+}
+
+/// Until nobody watches any more.
+async fn closed(known: &mut watch::Receiver<Known>) {
+    while known.changed().await.is_ok() {}
+}
+
+/// Tells one member.
+struct Teller {
+    spec: Arc<Spec>,
+    member: Member,
+    known: watch::Receiver<Known>,
+    told: watch::Sender<Told>,
+}
+
+impl Teller {
+    async fn run(mut self) {
+        let mut channel: Option<Channel> = None;
+        let mut failures = 0_u32;
+        loop {
+            let exits = {
+                let known = self.known.borrow_and_update();
+                known.exits[known.exits.len().saturating_sub(TOLD)..].to_vec()
+            };
+            let last = exits.last().map(|exit| exit.incarnation.clone()).unwrap_or_default();
+            let urgent = self.told.borrow().get(&self.member.name).is_some_and(|told| *told != last);
+            let open = match channel.take() {
+                Some(open) => open,
+                None => match self.spec.tls.endpoint(&self.member.name, &self.member.address) {
+                    Ok(endpoint) => endpoint.connect_timeout(ANSWER_WITHIN).connect_lazy(),
+                    Err(error) => {
+                        warn!(peer = %self.member.name, %error, "a member cannot be told of exits");
+                        return;
+                    }
+                },
+            };
+            let request =
+                ReportRequest { node: self.spec.node.to_string(), exits, port: u32::from(self.spec.bind.port()) };
+            match timeout(ANSWER_WITHIN, ExitsClient::new(open.clone()).report(request)).await {
+                Ok(Ok(_)) => {
+                    failures = 0;
+                    channel = Some(open);
+                    if urgent {
+                        info!(peer = %self.member.name, "a member knows of the exit");
+                        self.told.send_modify(|told| {
+                            told.insert(self.member.name.clone(), last);
+                        });
+                    }
+                }
+                Ok(Err(status)) => {
+                    failures = failures.saturating_add(1);
+                    debug!(peer = %self.member.name, status = status.message(), "a member was not told");
+                }
+                Err(_) => {
+                    failures = failures.saturating_add(1);
+                    debug!(peer = %self.member.name, "a member does not answer");
+                }
+            }
+            let pause = match failures {
+                0 => GREET_EVERY,
+                n => AGAIN_IN.saturating_mul(1 << n.min(16)).min(GREET_EVERY),
+            };
+            tokio::select! {
+                changed = self.known.changed() => match changed {
+                    // News is tried quickly again, however long this member has been away.
+                    Ok(()) => failures = 0,
+                    Err(_) => return,
+                },
+                () = sleep(pause) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! A supervisor and a real child, a shell script; a member that is told over mutual TLS. Each test is a process of its
+//! own: the supervisor takes this one's signals.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use tempfile::TempDir;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
+use tonic::{Request, Response, Status};
+use twinbox_clock::BootInstant;
+use twinbox_ids::{ClusterId, Incarnation, NodeName};
+use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
+use twinbox_supervisor::{Life, Line, Member, PidFile, Spec, SupervisorError, run};
+use twinbox_wire::roles::{
+    AskRequest, Exit, ReportAnswer, ReportRequest,
+    ask_answer::Result as Answer,
+    exits_server::{Exits, ExitsServer},
+    supervisor_client::SupervisorClient,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Says who it is, writes down what its supervisor said and its own pid, and lives until it is killed; SIGTERM ends it
+/// well.
+const NODE: &str = r#"
+    trap 'exit 0' TERM
+    read -t 0.05 before <&0 || true
+    n=$(cat lives 2>/dev/null | wc -l)
+    echo "$before" >> before
+    printf 'life %032d 7 %d ready\n' $((n + 1)) $((n + 1)) >&0
+    echo $$ >> lives
+    while true; do sleep 0.02; done
+"#;
+
+struct Site {
+    dir: TempDir,
+    a: Arc<NodeIdentity>,
+    b: Arc<NodeIdentity>,
+    /// Where b takes reports.
+    member: SocketAddr,
+    /// Where a's supervisor answers.
+    supervisor: SocketAddr,
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = CertificateAuthority::create(ClusterId::random(), "test").unwrap();
+        let [a, b] = ["a", "b"].map(|n| {
+            let tls = dir.path().join(n);
+            ca.issue(&name(n), MemberKind::Node).unwrap().save(&tls).unwrap();
+            Arc::new(NodeIdentity::load(&tls).unwrap())
+        });
+        Self { dir, a, b, member: free(), supervisor: free() }
+    }
+
+    fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn spec(&self, script: &str) -> Spec {
+        let script = format!("cd {:?}\n{script}", self.data());
+        let member = Member { name: name("b"), address: self.member.to_string() };
+        Spec {
+            node: name("a"),
+            data_dir: self.data().to_owned(),
+            program: "/bin/bash".into(),
+            arguments: ["-c".into(), script.into()].to_vec(),
+            tls: self.a.clone(),
+            bind: self.supervisor,
+            members: Box::new(move || vec![member.clone()]),
+            patience: Duration::from_secs(2),
+        }
+    }
+
+    fn lines(&self, file: &str) -> Vec<String> {
+        fs::read_to_string(self.data().join(file)).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// The pids of the lives so far, once there are so many.
+    async fn lives(&self, count: usize) -> Vec<Pid> {
+        let lives = async {
+            loop {
+                let lives = self.lines("lives");
+                if lives.len() >= count {
+                    return lives.iter().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, lives).await.expect("the node is started")
+    }
+
+    /// Member b, which passes on what it is told.
+    fn member(&self) -> mpsc::UnboundedReceiver<(BootInstant, Vec<Exit>)> {
+        let (told, heard) = mpsc::unbounded_channel();
+        let listener = TcpListener::bind(self.member).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let incoming = self.b.listen(tokio::net::TcpListener::from_std(listener).unwrap());
+        let service = ExitsServer::new(Told { tls: self.b.clone(), told });
+        tokio::spawn(self.b.server().add_service(service).serve_with_incoming(incoming));
+        heard
+    }
+
+    async fn ask(&self, life: Incarnation) -> Answer {
+        let channel = self.b.endpoint(&name("a"), &self.supervisor.to_string()).unwrap().connect_lazy();
+        let request = AskRequest { incarnation: life.to_bytes().to_vec().into() };
+        SupervisorClient::new(channel).ask(request).await.unwrap().into_inner().result.unwrap()
+    }
+}
+
+/// On a thread that a test which fails need not wait for.
+fn supervise(spec: Spec) -> oneshot::Receiver<Result<u8, SupervisorError>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || ended.send(run(spec)));
+    end
+}
+
+struct Told {
+    tls: Arc<NodeIdentity>,
+    told: mpsc::UnboundedSender<(BootInstant, Vec<Exit>)>,
+}
+
+#[tonic::async_trait]
+impl Exits for Told {
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportAnswer>, Status> {
+        assert_eq!(self.tls.admit(&request).unwrap().name, name("a"), "under the node's own certificate");
+        let request = request.into_inner();
+        assert_eq!(request.node, "a");
+        self.told.send((BootInstant::now(), request.exits)).unwrap();
+        Ok(Response::new(ReportAnswer {}))
+    }
+}
+
+/// The `n`th life of the script.
+fn life(n: u128) -> Incarnation {
+    format!("{n:032}").parse().unwrap()
+}
+
+async fn exit_of(
+    heard: &mut mpsc::UnboundedReceiver<(BootInstant, Vec<Exit>)>,
+    life: Incarnation,
+) -> (BootInstant, Exit) {
+    let wanted = async {
+        loop {
+            let (at, exits) = heard.recv().await.unwrap();
+            if let Some(exit) = exits.into_iter().find(|exit| exit.incarnation == life.to_bytes().to_vec()) {
+                return (at, exit);
+            }
+        }
+    };
+    timeout(PATIENCE, wanted).await.expect("the member is told")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_is_told_at_once_the_next_life_begins_and_sigterm_ends_both() {
+    let site = Site::new();
+    let mut heard = site.member();
+    let spec = site.spec(NODE);
+    let supervisor = supervise(spec);
+    // The greeting: the connection is warm.
+    timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+    let first = site.lives(1).await[0];
+    assert!(matches!(site.ask(life(1)).await, Answer::Runs(_)));
+
+    // A process that stands still has not ended.
+    kill_process(first, Signal::STOP).unwrap();
+    assert!(matches!(site.ask(life(1)).await, Answer::Runs(_)));
+    let killed = BootInstant::now();
+    kill_process(first, Signal::KILL).unwrap();
+    let (at, exit) = exit_of(&mut heard, life(1)).await;
+    println!("told {:?} after the kill", at.since(killed));
+    assert!(at.since(killed) < Duration::from_millis(500), "ten times what it takes on a busy machine");
+    assert_eq!((exit.raft_id, exit.run, exit.how.as_str()), (7, 1, "signal 9 (SIGKILL)"));
+    assert_eq!(site.lives(2).await.len(), 2);
+    assert!(matches!(site.ask(life(1)).await, Answer::Exited(_)));
+    assert!(matches!(site.ask(life(99)).await, Answer::Unknown(_)), "nobody has seen that one");
+    assert_eq!(
+        Line::parse(&site.lines("before")[1]),
+        Some(Line { life: Some(life(1)), how: "signal 9 (SIGKILL)".to_owned() }),
+        "the next life knows how the one before it ended"
+    );
+
+    kill_process(getpid(), Signal::TERM).unwrap();
+    assert_eq!(supervisor.await.unwrap().unwrap(), 0);
+    assert_eq!(site.lives(2).await.len(), 2, "and no third");
+}
+
+/// Whoever was out of reach when it happened is told when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_away_is_told_later() {
+    let site = Site::new();
+    let spec = site.spec(NODE);
+    let supervisor = supervise(spec);
+    let first = site.lives(1).await[0];
+    kill_process(first, Signal::KILL).unwrap();
+    site.lives(2).await;
+    let mut heard = site.member();
+    exit_of(&mut heard, life(1)).await;
+    kill_process(getpid(), Signal::TERM).unwrap();
+    supervisor.await.unwrap().unwrap();
+}
+
+/// The pause doubles: five quick deaths take at least 0 + 250 + 500 + 1000 ms.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_is_slowed_down() {
+    let site = Site::new();
+    let spec = site.spec(&NODE.replace("while true; do sleep 0.02; done", "kill -9 $$"));
+    let began = BootInstant::now();
+    let supervisor = supervise(spec);
+    site.lives(5).await;
+    assert!(began.elapsed() >= Duration::from_millis(1_750), "{:?}", began.elapsed());
+    kill_process(getpid(), Signal::TERM).unwrap();
+    assert_eq!(supervisor.await.unwrap().unwrap(), 0, "between two lives there is nothing to wait for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_is_passed_on() {
+    let site = Site::new();
+    for (script, code) in [("echo x >> lives; exit 2", 2), ("echo x >> lives; exit 1", 1), ("exit 0", 0)] {
+        let spec = site.spec(script);
+        assert_eq!(supervise(spec).await.unwrap().unwrap(), code, "{script}");
+    }
+    assert_eq!(site.lines("lives").len(), 2, "each was started once");
+    let missing = Spec { program: "/nowhere/twinbox".into(), ..site.spec("") };
+    let error = supervise(missing).await.unwrap().unwrap_err();
+    assert!(error.to_string().starts_with("cannot start /nowhere/twinbox: "), "{error}");
+}
+
+/// One that does not stop is killed in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_does_not_keep_its_supervisor() {
+    let site = Site::new();
+    let spec = site.spec(NODE);
+    let supervisor = supervise(spec);
+    let first = site.lives(1).await[0];
+    kill_process(first, Signal::STOP).unwrap();
+    kill_process(getpid(), Signal::TERM).unwrap();
+    assert_eq!(supervisor.await.unwrap().unwrap(), 137);
+}
+
+/// A life that an earlier supervisor has left behind: this very process. It is watched, and no second one is started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_was_left_behind_is_watched() {
+    let site = Site::new();
+    let left = Life { raft_id: 3, run: 4, ready: true, ..Life::begin() };
+    let _file = PidFile::take(site.data(), &left).unwrap();
+    let mut heard = site.member();
+    let spec = site.spec(NODE);
+    let _supervisor = supervise(spec);
+    timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+    let runs = async {
+        while !matches!(site.ask(left.incarnation).await, Answer::Runs(_)) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, runs).await.unwrap();
+    assert!(site.lines("lives").is_empty(), "none is started beside it");
+    // A second supervisor of the same folder is refused.
+    let second = site.spec(NODE);
+    let refused = supervise(second).await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("a supervisor of this node runs already"), "{refused}");
+}
+
+/// A node that has ended left its pid file behind, with a number that is another process's now: it is over, which is told,
+/// nobody is watched, and the next life begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recycled_number_is_not_watched() {
+    let site = Site::new();
+    let left = Life { raft_id: 3, run: 4, ready: true, ..Life::begin() };
+    let file = PidFile::take(site.data(), &left).unwrap();
+    // This process has the number, but started at another time than the file says.
+    let path = site.data().join("node.pid");
+    let text = fs::read_to_string(&path).unwrap();
+    let start = text.split("process ").nth(1).unwrap().split(' ').next().unwrap();
+    fs::write(&path, text.replacen(&format!("process {start} "), "process 7 ", 1)).unwrap();
+    drop(file);
+    let mut heard = site.member();
+    let spec = site.spec(NODE);
+    let supervisor = supervise(spec);
+    let (_, exit) = exit_of(&mut heard, left.incarnation).await;
+    assert_eq!(exit.how, "ended unseen");
+    site.lives(1).await;
+    kill_process(getpid(), Signal::TERM).unwrap();
+    assert_eq!(supervisor.await.unwrap().unwrap(), 0);
+}

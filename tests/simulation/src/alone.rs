@@ -1,0 +1,82 @@
+//! Nodes of a pair that go on alone, or stop doing so.
+
+use std::time::Duration;
+
+use twinbox_roles_core::{Alone, MemberKind, SoloVerdict};
+
+use crate::{
+    Mutant,
+    world::{Focus, World},
+};
+
+impl World {
+    pub(crate) fn ask_arbiter(&mut self, member: usize) {
+        let now = self.local(member);
+        if !self.no_arbiter.contains(&member)
+            && let Some(process) = self.awake(member)
+        {
+            process.arbiter = Some(now);
+        }
+    }
+
+    /// Whether a node goes on alone, or stops doing so.
+    pub(crate) fn decide_alone(&mut self, member: usize) {
+        if self.focus != Focus::Alone && self.focus != Focus::Members
+            || self.members[member].kind == MemberKind::Witness
+        {
+            return;
+        }
+        let now = self.local(member);
+        let wall_ms = self.members[member].clock.wall_ms(self.now);
+        let (voters, raft_id) = (self.members[member].voters, self.members[member].raft_id);
+        let timing = self.timing;
+        let too_soon = self.is(Mutant::SoloTooSoon);
+        let unkept = self.is(Mutant::SoloUnkept);
+        // Keep, and then act: no more than that at once.
+        for _ in 0..3 {
+            let at = self.now;
+            let Some(process) = self.members[member].process.as_mut().filter(|p| p.hangs_until <= at) else {
+                return;
+            };
+            let agreed = timing.agreed(&process.state);
+            let recent = process.granted.is_some_and(|sent| now.saturating_sub(sent) <= agreed.quorum_lost());
+            let quorum_heard = process.leads.as_ref().and_then(|leader| leader.quorum_heard);
+            let leads = quorum_heard.is_some_and(|heard| now.saturating_sub(heard) <= timing.election_max);
+            let solo_epoch = process.solo.report().map(|report| report.epoch.clone());
+            let early = if too_soon { timing.election_max + timing.margin } else { Duration::ZERO };
+            let facts = Alone {
+                now,
+                wall_ms,
+                state: &process.state,
+                raft_id,
+                voters,
+                quorum: recent || leads,
+                heard: process.heard.saturating_sub(early),
+                arbiter: process.arbiter,
+                in_flight: solo_epoch.is_some_and(|epoch| process.in_flight.contains(&epoch)),
+            };
+            match process.solo.decide(&facts) {
+                SoloVerdict::Rest | SoloVerdict::Wait(_) | SoloVerdict::Stop => {
+                    process.acts_alone = None;
+                    return;
+                }
+                SoloVerdict::Act(epoch, until) => {
+                    process.acts_alone = Some((epoch, until));
+                    return;
+                }
+                SoloVerdict::Keep(record) => {
+                    process.acts_alone = None;
+                    process.solo.kept(record.clone());
+                    if !unkept {
+                        self.members[member].alone = Some(record.clone());
+                    }
+                    let name = self.members[member].name.clone();
+                    self.note(|| match &record.report {
+                        Some(report) if report.is_acting() => format!("{name} goes on alone in {}", report.epoch),
+                        _ => format!("{name} keeps {record:?}"),
+                    });
+                }
+            }
+        }
+    }
+}

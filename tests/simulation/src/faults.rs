@@ -1,0 +1,359 @@
+//! What goes wrong, and right again.
+
+use twinbox_ids::Incarnation;
+use twinbox_roles_core::{
+    AlarmRule, Command, Duty, Failback, Measures, MemberKind, Mode, OnQuorumLoss, Order, OrderId, Setting, Trigger,
+};
+
+use crate::{
+    Mutant,
+    clock::MS,
+    world::{Event, Focus, World},
+};
+
+impl World {
+    pub(crate) fn chaos(&mut self) {
+        if self.calm {
+            return;
+        }
+        let pause = self.random_between(10 * MS, 500 * MS);
+        self.after(pause, Event::Chaos);
+        let victim = self.victim();
+        if self.chance(40) {
+            match self.focus {
+                Focus::Anything => {}
+                Focus::Deaths => return self.die(victim),
+                Focus::Timing => return self.hurry(victim),
+                Focus::Alone => return self.part(victim),
+                Focus::Members => return self.come_and_go(victim),
+            }
+        }
+        let name = self.members[victim].name.clone();
+        match self.random_up_to(16) {
+            0 => self.kill(victim),
+            1 | 2 => (0..self.members.len()).for_each(|member| self.revive(member)),
+            3 | 4 => {
+                let hang = self.random_between(10 * MS, 1_500 * MS);
+                self.hang(victim, hang);
+            }
+            5 | 6 => {
+                self.note(|| format!("{name} is cut off"));
+                for other in (0..self.members.len()).filter(|other| *other != victim) {
+                    self.cut.extend([(victim, other), (other, victim)]);
+                }
+            }
+            7 => {
+                let other = self.random_up_to(self.members.len() as u64) as usize;
+                let both = self.chance(50);
+                self.note(|| format!("nothing gets through from {name} to {other}, nor back: {both}"));
+                self.cut.insert((victim, other));
+                if both {
+                    self.cut.insert((other, victim));
+                }
+            }
+            8 | 9 => {
+                self.note(|| "all links are whole".to_owned());
+                self.cut.clear();
+                self.no_arbiter.clear();
+            }
+            10 => {
+                let sluggish = [0, 30, 95][self.random_up_to(3) as usize];
+                if let Some(process) = self.members[victim].process.as_mut() {
+                    process.sluggish = sluggish;
+                    process.failing = !process.failing;
+                    let failing = process.failing;
+                    self.note(|| format!("a service of {name} fails: {failing}"));
+                }
+            }
+            11 => {
+                let measures = Measures {
+                    cpu_permille: Some([100, 600, 950][self.random_up_to(3) as usize]),
+                    free_bytes: Some([1 << 20, 3 << 30, 9 << 30][self.random_up_to(3) as usize]),
+                    alarms: Some([0, 1, 9][self.random_up_to(3) as usize]),
+                    ..Measures::default()
+                };
+                self.note(|| format!("{name} measures {measures:?}"));
+                if let Some(process) = self.members[victim].process.as_mut() {
+                    process.measures = measures;
+                }
+            }
+            12 => {
+                let wrong = self.random_up_to(7_200_000) as i64 - 3_600_000;
+                self.note(|| format!("the wall clock of {name} is {wrong} ms wrong"));
+                self.members[victim].clock.wrong_ms = wrong;
+            }
+            _ => self.give_order(victim),
+        }
+    }
+
+    /// Processes die and come back, supervisors tell of it late, twice, and of processes long gone.
+    fn die(&mut self, victim: usize) {
+        match self.random_up_to(4) {
+            0 => self.kill(victim),
+            1 => {
+                self.kill(victim);
+                self.revive(victim);
+            }
+            2 => self.revive(victim),
+            _ => {
+                if let Some((of, life)) = self.deaths.first().copied() {
+                    let to = self.random_up_to(self.members.len() as u64) as usize;
+                    self.after(MS, Event::Proof { to, of, life });
+                }
+            }
+        }
+    }
+
+    /// The length of leases changes while leaders and holders do.
+    fn hurry(&mut self, victim: usize) {
+        match self.random_up_to(4) {
+            0 => {
+                let other = self.random_up_to(self.members.len() as u64) as usize;
+                self.cut.extend([(victim, other), (other, victim)]);
+            }
+            1 => {
+                for other in (0..self.members.len()).filter(|other| *other != victim) {
+                    self.cut.extend([(victim, other), (other, victim)]);
+                }
+            }
+            2 => self.cut.clear(),
+            _ => {
+                let (interval, count) = match self.random_up_to(4) {
+                    0 => (50, 2),
+                    1 => (100, 3),
+                    2 => (150, 4),
+                    _ => (250, 6),
+                };
+                self.give(Order::Set(vec![Setting::KeepAlive(Some(interval)), Setting::Missed(Some(count))]));
+                if self.chance(50) {
+                    let soon = self.random_between(MS, 200 * MS);
+                    self.after(soon, Event::Isolation);
+                }
+            }
+        }
+    }
+
+    /// Two lose each other, and the arbiter.
+    fn part(&mut self, victim: usize) {
+        match self.random_up_to(6) {
+            0 | 1 => {
+                let other = 1 - victim;
+                self.note(|| "the two cannot reach each other".to_owned());
+                self.cut.extend([(victim, other), (other, victim)]);
+            }
+            2 => {
+                self.note(|| format!("nothing gets through from {victim}"));
+                self.cut.insert((victim, 1 - victim));
+            }
+            3 => {
+                self.note(|| "all links are whole".to_owned());
+                self.cut.clear();
+                self.no_arbiter.clear();
+            }
+            4 => {
+                self.no_arbiter.insert(victim);
+            }
+            _ => {
+                self.kill(victim);
+                self.revive(victim);
+            }
+        }
+    }
+
+    /// Members come, leave, and are given up.
+    fn come_and_go(&mut self, victim: usize) {
+        let newcomer = (0..self.members.len())
+            .find(|m| !self.voters.contains(m) && !self.learners.contains(m) && self.joining.is_none());
+        if let Some(newcomer) = newcomer.filter(|_| self.chance(50)) {
+            // With an empty disk, under the name of before.
+            let agreed = self.agreed();
+            let member = &mut self.members[newcomer];
+            if agreed.members.get(&member.name).is_some_and(|known| known.raft_id == member.raft_id) {
+                return;
+            }
+            member.raft_id += 100;
+            member.run = 0;
+            member.alone = None;
+            member.process = None;
+            self.revive(newcomer);
+            self.joining = Some(newcomer);
+            let name = self.members[newcomer].name.clone();
+            return self.note(|| format!("{name} asks to be let in"));
+        }
+        let name = self.members[victim].name.clone();
+        let lost = self.chance(40);
+        if lost {
+            self.kill(victim);
+        }
+        self.give(Order::Remove { name, lost, facts: Default::default() });
+    }
+
+    /// Anybody, and more often than not one who leads or acts: that is where it hurts.
+    fn victim(&mut self) -> usize {
+        let any = self.random_up_to(self.members.len() as u64) as usize;
+        if self.chance(40) {
+            return any;
+        }
+        let matters = |m: &usize| {
+            let now = self.local(*m);
+            self.members[*m].process.as_ref().is_some_and(|p| p.leads.is_some() || p.may_act(now).is_some())
+        };
+        let choice: Vec<usize> = (0..self.members.len()).filter(matters).collect();
+        match choice.is_empty() {
+            true => any,
+            false => choice[self.random_up_to(choice.len() as u64) as usize],
+        }
+    }
+
+    /// A process exits. Its supervisor says so, unless the host went with it.
+    fn kill(&mut self, victim: usize) {
+        let name = self.members[victim].name.clone();
+        let Some(process) = self.members[victim].process.take() else { return };
+        let told = self.chance(75);
+        self.note(|| format!("{name} is killed; its supervisor lives: {told}"));
+        let life = process.life;
+        self.deaths.push((victim, life));
+        if !told {
+            return;
+        }
+        for to in 0..self.members.len() {
+            let late = self.chance(20) || self.cut.contains(&(victim, to));
+            let delay =
+                if late { self.random_between(50 * MS, 3_000 * MS) } else { self.random_between(MS, 5 * MS) };
+            self.after(delay, Event::Proof { to, of: victim, life });
+            if self.chance(20) {
+                let again = self.random_between(MS, 2_000 * MS);
+                self.after(delay + again, Event::Proof { to, of: victim, life });
+            }
+        }
+    }
+
+    /// A process stops for a while: stopped, swapped out, or suspended with its machine.
+    fn hang(&mut self, victim: usize, hang: u64) {
+        let name = self.members[victim].name.clone();
+        self.note(|| format!("{name} hangs for {hang} µs"));
+        if self.chance(30) {
+            self.pause_a_write(victim, hang);
+        }
+        let stands_still = self.is(Mutant::StandingClock);
+        let until = self.now + hang;
+        if let Some(process) = self.awake(victim) {
+            process.hangs_until = until;
+            if stands_still {
+                self.members[victim].clock.stood_still += hang;
+            }
+        }
+    }
+
+    fn give_order(&mut self, victim: usize) {
+        let name = self.members[victim].name.clone();
+        let on = self.chance(70);
+        let trigger = Trigger::ALL[self.random_up_to(Trigger::ALL.len() as u64) as usize];
+        let order = match self.random_up_to(14) {
+            0 => Order::Deactivate(name),
+            1 => Order::Activate(name),
+            2 => Order::MoveDuty { duty: Duty::Notifier, to: name },
+            3 => Order::Pin { duty: Duty::Notifier, to: name },
+            4 => Order::Unpin(Duty::Notifier),
+            5 => Order::Set(vec![Setting::Trigger(trigger, on)]),
+            6 => Order::Set(vec![
+                Setting::Preferred(Some(name)),
+                Setting::Failback(Failback::Scheduled { from: 0, to: 23 * 60 }),
+            ]),
+            7 => Order::Set(vec![Setting::Failback(if on { Failback::Manual } else { Failback::None })]),
+            8 => Order::Failback { facts: Default::default() },
+            9 => Order::Set(vec![
+                Setting::Mode(if on { Mode::ActivePassive } else { Mode::ActiveActive }),
+                Setting::AlarmRule(Some(AlarmRule { code: "overload".to_owned(), times: 3, seconds: 60 })),
+            ]),
+            10 => {
+                Order::Set(vec![Setting::OnQuorumLoss(if on { OnQuorumLoss::Assume } else { OnQuorumLoss::Hold })])
+            }
+            _ => Order::make_publisher(name),
+        };
+        self.give(order);
+    }
+
+    /// An administrator's order, to whoever leads.
+    fn give(&mut self, order: Order) {
+        let Some(leader) = self.leader() else { return };
+        self.note(|| format!("an administrator orders {order:?}"));
+        let now = self.local(leader);
+        let wall_ms = self.members[leader].clock.wall_ms(self.now);
+        let ledger = self.awake(leader).and_then(|p| p.leads.as_ref()).and_then(|leads| leads.ledger.as_ref());
+        let Some(order) = ledger.map(|ledger| ledger.inform(now, wall_ms, order)) else { return };
+        let command = self.order(order);
+        self.propose(leader, command);
+    }
+
+    pub(crate) fn order(&mut self, order: Order) -> Command {
+        Command::Operate { id: OrderId(self.random_id()), order }
+    }
+
+    pub(crate) fn revive(&mut self, member: usize) {
+        let known =
+            self.voters.contains(&member) || self.learners.contains(&member) || self.joining == Some(member);
+        let comes = self.focus == Focus::Members && self.members[member].run == 0;
+        if self.members[member].process.is_none() && (known || comes) {
+            let life = Incarnation(self.random_id());
+            self.members[member].run += 1;
+            let (now, timing) = (self.now, self.timing);
+            self.members[member].start(now, life, timing);
+            let name = self.members[member].name.clone();
+            self.note(|| format!("{name} is started again"));
+        }
+    }
+
+    /// The end of what goes wrong. A majority is enough: now and then the rest stays dead, or out of reach.
+    pub(crate) fn heal(&mut self) {
+        self.calm = true;
+        self.cut.clear();
+        self.no_arbiter.clear();
+        let voters: Vec<usize> = self.voters.iter().copied().collect();
+        let spare = (voters.len() - 1) / 2;
+        let left: Vec<usize> = match self.focus != Focus::Members && self.chance(40) {
+            true => {
+                voters.iter().copied().filter(|m| self.members[*m].kind == MemberKind::Node).take(spare).collect()
+            }
+            false => Vec::new(),
+        };
+        let cut_off = self.chance(50);
+        self.note(|| format!("everything is healed but {left:?}, cut off: {cut_off}"));
+        for member in 0..self.members.len() {
+            self.members[member].clock.wrong_ms = 0;
+            if left.contains(&member) {
+                match cut_off {
+                    true => self.isolate(member),
+                    false => self.members[member].process = None,
+                }
+                continue;
+            }
+            self.revive(member);
+            let now = self.now;
+            if let Some(process) = self.members[member].process.as_mut() {
+                process.failing = false;
+                process.sluggish = 0;
+                process.hangs_until = now;
+                process.measures = Measures::default();
+            }
+        }
+    }
+
+    /// Whoever acts is cut off, and somebody else stands for election.
+    pub(crate) fn isolate_who_acts(&mut self) {
+        let acting = (0..self.members.len())
+            .find(|m| self.members[*m].process.as_ref().is_some_and(|p| p.may_act(self.local(*m)).is_some()));
+        let Some(acting) = acting.filter(|_| !self.calm) else { return };
+        let name = self.members[acting].name.clone();
+        self.note(|| format!("{name} acts and is cut off"));
+        self.isolate(acting);
+        let soon = self.random_between(MS, 300 * MS);
+        self.after(soon, Event::Candidacy);
+    }
+
+    fn isolate(&mut self, member: usize) {
+        for other in (0..self.members.len()).filter(|other| *other != member) {
+            self.cut.extend([(member, other), (other, member)]);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What must be so when a majority has been well for long enough.
+
+use twinbox_ids::NodeName;
+use twinbox_roles_core::{Duty, Member, Seen, State, Status, Trigger, What, plan};
+
+use crate::{
+    Violation,
+    clock::{MS, Micros},
+    world::World,
+};
+
+/// Whoever acts does so several times in this time.
+const LATELY: Micros = 1_000 * MS;
+
+impl World {
+    pub(crate) fn demand_liveness(&mut self) -> Result<(), Violation> {
+        let stuck = |what: String| Err(Violation::Stuck { what });
+        let Some(leader) = self.leader() else { return stuck("nobody leads".to_owned()) };
+        let now = self.local(leader);
+        let wall_ms = self.members[leader].clock.wall_ms(self.now);
+        let policy = self.policy;
+        let Some(process) = self.awake(leader) else { return stuck("the leader hangs".to_owned()) };
+        let state = process.state.clone();
+        let ledger = process.leads.as_mut().and_then(|leads| leads.ledger.as_mut());
+        let Some(ledger) = ledger else { return stuck("the leader grants nothing".to_owned()) };
+        let view = ledger.view(now, wall_ms, &state);
+        if let Some(command) = plan(&view, &policy).first() {
+            self.note(|| format!("the leader sees: {:?}", view.seen));
+            return Err(Violation::Restless { what: command.to_string() });
+        }
+        for (name, member) in &state.members {
+            self.demand_status(name, member, &view.seen[name])?;
+        }
+        self.demand_truth(&state)?;
+        if view.longest_out_ms > state.leasing.map_or(0, |leasing| leasing.bound_ms) {
+            return Err(Violation::Untrue { what: "a lease is out that is longer than the bound".to_owned() });
+        }
+        self.demand_somebody_acts(&state).inspect_err(|_| {
+            self.note(|| format!("the leader knows: {view:?}"));
+        })
+    }
+
+    /// Statuses say what is so.
+    fn demand_status(&self, name: &NodeName, member: &Member, seen: &Seen) -> Result<(), Violation> {
+        let there = self.members.iter().enumerate().find(|(_, m)| m.name == *name && m.raft_id == member.raft_id);
+        let reachable = there.is_some_and(|(m, there)| {
+            there.process.is_some() && self.leader().is_some_and(|leader| leader == m || self.connected(leader, m))
+        });
+        let expected = match (member.activated, member.status, reachable) {
+            (false, Status::Leaving, _) => Status::Leaving,
+            (false, ..) => Status::Deactivated,
+            (true, _, true) => Status::InService,
+            (true, _, false) => Status::NotFunctioning,
+        };
+        match member.status == expected {
+            true => Ok(()),
+            false => {
+                let what = format!("{name} is {}: {}; {seen:?}", member.status, member.reason);
+                Err(Violation::Stuck { what })
+            }
+        }
+    }
+
+    /// The last moves lead to what is.
+    fn demand_truth(&self, state: &State) -> Result<(), Violation> {
+        let last = |what: What| state.moves.iter().rev().find(|m| m.what == what).map(|m| &m.epoch);
+        let publisher = last(What::Publisher) == state.publisher.as_ref();
+        let notifier = state.holder(Duty::Notifier).map(|a| &a.epoch);
+        let duty = last(What::Duty(Duty::Notifier));
+        // A long history of the other may have pushed the last one out.
+        if publisher && (duty.is_none() || duty == notifier) {
+            return Ok(());
+        }
+        Err(Violation::Untrue { what: format!("the last moves are {:?}", state.moves.last()) })
+    }
+
+    fn demand_somebody_acts(&self, state: &State) -> Result<(), Violation> {
+        let serving = state.members.keys().filter(|name| state.serves(name)).count();
+        let publisher = state.publisher();
+        // An administrator may have said that nothing moves a role by itself.
+        let held_back = Trigger::ALL.iter().any(|trigger| !state.settings.is_on(*trigger));
+        let holder = state.holder(Duty::Notifier).map(|a| &a.epoch.node);
+        let moved_off = publisher.into_iter().chain(holder).any(|name| !state.serves(name));
+        if serving == 0 || (held_back && moved_off) {
+            return Ok(());
+        }
+        let pinned = state.settings.pins.get(&Duty::Notifier).filter(|pin| state.serves(pin));
+        let placed = state.placed.get(&Duty::Notifier).filter(|to| state.serves(to));
+        let expected = pinned.or(placed).or(publisher);
+        let lately = self.receiver.latest.as_ref().filter(|(at, _)| self.now - at < LATELY).map(|(_, epoch)| epoch);
+        let right = lately.is_some_and(|epoch| Some(epoch) == state.holder(Duty::Notifier).map(|a| &a.epoch));
+        if right && lately.map(|epoch| &epoch.node) == expected {
+            return Ok(());
+        }
+        Err(Violation::Stuck { what: format!("{expected:?} should act, and {lately:?} did") })
+    }
+}

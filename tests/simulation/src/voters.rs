@@ -1,0 +1,66 @@
+//! The leader's part in who votes.
+
+use twinbox_roles_core::{Command, Status};
+
+use crate::world::{Focus, World};
+
+impl World {
+    /// Newcomers come in one by one, those who leave vote no more, then they are gone.
+    pub(crate) fn tend(&mut self, leader: usize, term: u64) {
+        if self.focus != Focus::Members {
+            return;
+        }
+        let Some(process) = self.members[leader].process.as_ref().filter(|p| p.leads.is_some()) else { return };
+        let state = process.state.clone();
+        let now = self.local(leader);
+        let ledger = process.leads.as_ref().and_then(|leads| leads.ledger.as_ref());
+        let may_change = ledger.is_some_and(|ledger| ledger.may_change_voters(now, &state));
+        if let Some(newcomer) = self.joining.filter(|_| may_change) {
+            if self.change_voters(leader, term, |voters| voters.extend([newcomer])) {
+                self.joining = None;
+                self.note(|| "the newcomer votes".to_owned());
+            }
+            return;
+        }
+        for member in 0..self.members.len() {
+            let (name, raft_id) = (self.members[member].name.clone(), self.members[member].raft_id);
+            let leaving =
+                state.members.get(&name).is_some_and(|m| m.status == Status::Leaving && m.raft_id == raft_id);
+            let gone = state.was_removed(raft_id);
+            let known = state.members.values().any(|m| m.raft_id == raft_id);
+            if self.voters.contains(&member) && !known && !gone {
+                let admit = self.admit(member);
+                self.propose(leader, admit);
+            }
+            if self.voters.contains(&member) && (leaving || gone) {
+                if member == leader {
+                    // Somebody else is to lead first.
+                    let stays = |m: &usize| state.members.get(&self.members[*m].name).is_some_and(|m| m.activated);
+                    let reached = |m: &usize| *m != leader && self.connected(leader, *m);
+                    match self.voters.iter().copied().find(|heir| stays(heir) && reached(heir)) {
+                        Some(heir) => {
+                            self.stand(heir);
+                            return;
+                        }
+                        None => continue,
+                    }
+                }
+                if !may_change {
+                    continue;
+                }
+                if self.change_voters(leader, term, |voters| voters.retain(|voter| *voter != member)) {
+                    self.note(|| format!("{name} votes no more"));
+                    self.learners.insert(member);
+                }
+                return;
+            }
+            if self.learners.contains(&member) && leaving {
+                self.propose(leader, Command::Gone { name, raft_id });
+                return;
+            }
+            if gone {
+                self.learners.remove(&member);
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! A cluster that is formed and grows by the command line, and whose time of day can be moved.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use twinbox_testkit::{Cli, Loopback, Place, Process, binary, holds};
+
+const IN_SERVICE: Duration = Duration::from_secs(60);
+
+/// The program under test, run to its end.
+pub fn twinbox(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).output().expect("the twinbox binary runs")
+}
+
+/// All that it printed.
+pub fn words(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A number that protobuf's JSON may write as a text.
+pub fn number(value: &Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
+}
+
+/// A cluster that grows: each member has a folder and an address of its own.
+pub struct Growing {
+    members: Vec<Grown>,
+    /// Where all folders are.
+    pub dir: TempDir,
+    /// Its addresses.
+    pub loopback: Loopback,
+    clock: Option<Clock>,
+}
+
+struct Grown {
+    name: String,
+    place: Place,
+    home: PathBuf,
+    process: Option<Process>,
+}
+
+impl Growing {
+    /// One node, `a`, in service.
+    pub fn founded() -> Self {
+        let mut growing = Self::formed(&["a"]);
+        growing.start("a");
+        growing.wait_in_service("a", &["a"]);
+        growing
+    }
+
+    /// Made by `cluster init`, not started; `w` is a witness.
+    pub fn formed(names: &[&str]) -> Self {
+        let mut growing = Self {
+            members: Vec::new(),
+            dir: tempfile::Builder::new().prefix("twinbox-").tempdir().expect("a temporary folder"),
+            loopback: Loopback::claim(),
+            clock: None,
+        };
+        let mut command = Command::new(binary());
+        command.args(["cluster", "init", "--name", "growing", "--dir"]).arg(growing.dir.path());
+        for name in names {
+            let kind = if *name == "w" { "--witness" } else { "--node" };
+            command.arg(kind).arg(format!("{name}={}", growing.place(name).port(7070)));
+        }
+        let made = command.output().expect("the twinbox binary runs");
+        assert!(made.status.success(), "{}", words(&made));
+        names.iter().for_each(|name| growing.settle(name));
+        growing
+    }
+
+    /// Where a member is.
+    pub fn place(&self, name: &str) -> Place {
+        self.loopback.place(name.bytes().next().unwrap_or(b'a') - b'a' + 1)
+    }
+
+    /// Where members reach it.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.place(name).port(7070)
+    }
+
+    /// The command line on a node.
+    pub fn cli(&self, name: &str) -> Cli {
+        Cli::new(&self.dir.path().join(name).join("admin.sock"))
+    }
+
+    /// A member's certificates.
+    pub fn tls(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name).join("tls")
+    }
+
+    /// Gives a member's configuration the addresses of its place.
+    pub fn settle(&mut self, name: &str) {
+        let (place, home) = (self.place(name), self.dir.path().join(name));
+        let config = home.join("twinbox.toml");
+        let text = fs::read_to_string(&config).expect("a configuration was written");
+        let callers = self.loopback.place(0).ip.to_string() + "/24";
+        let text = text
+            .replace("0.0.0.0:", &format!("{}:", place.ip))
+            .replace("bind = \"0.0.0.0\"", &format!("bind = \"{}\"", place.ip))
+            .replace("127.0.0.1:9090", &format!("{}:9090", place.ip))
+            .replace("ports = \"10000-19999\"", "ports = \"10000-12999\"")
+            .replace("127.0.0.0/8", &callers);
+        // For as long as a machine that is busy with other tests needs; newcomers take it over from who lets them in.
+        let text = match text.contains("ack_timeout_ms") || name == "w" {
+            true => text,
+            false => text.replace("tls_dir = \"tls\"", "tls_dir = \"tls\"\nack_timeout_ms = 1000"),
+        };
+        fs::write(&config, text).expect("it can be changed");
+        self.members.push(Grown { name: name.to_owned(), place, home, process: None });
+    }
+
+    fn member(&mut self, name: &str) -> &mut Grown {
+        self.members.iter_mut().find(|m| m.name == name).unwrap_or_else(|| panic!("no member {name}"))
+    }
+
+    /// Starts a member.
+    pub fn start(&mut self, name: &str) {
+        let clock = self.clock.clone();
+        let member = self.member(name);
+        let mut command = Command::new(binary());
+        command
+            .arg(if name == "w" { "witness" } else { "node" })
+            .arg("--config")
+            .arg(member.home.join("twinbox.toml"));
+        clock.iter().for_each(|clock| clock.give_to(&mut command));
+        member.process = Some(Process::start(name, command, &member.place, &member.home.join("log")));
+    }
+
+    /// `kill -9`, as when its host is lost.
+    pub fn kill(&mut self, name: &str) {
+        self.member(name).process = None;
+    }
+
+    /// Waits until a member's process has ended by itself, well.
+    pub fn wait_end(&mut self, name: &str) {
+        let status = self.end_of(name);
+        assert!(status.success(), "{name} ended with {status:?}\n{}", self.log(name));
+    }
+
+    /// Waits until a member's process has refused to run.
+    pub fn wait_failure(&mut self, name: &str) {
+        let status = self.end_of(name);
+        assert_eq!(status.code(), Some(1), "{name}\n{}", self.log(name));
+    }
+
+    fn end_of(&mut self, name: &str) -> std::process::ExitStatus {
+        let member = self.member(name);
+        let process = member.process.as_mut().unwrap_or_else(|| panic!("{name} does not run"));
+        let ended = process.wait(IN_SERVICE).unwrap_or_else(|| panic!("{name} runs on\n{}", process.tail(40)));
+        member.process = None;
+        ended
+    }
+
+    /// A member is forgotten here, so that another may be settled under its name.
+    pub fn drop_member(&mut self, name: &str) {
+        self.members.retain(|member| member.name != name);
+    }
+
+    /// A token from a node.
+    pub fn token(&self, at: &str, more: &[&str]) -> String {
+        let made = self.cli(at).json(&[&["cluster", "token"], more].concat());
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// What a newcomer runs.
+    pub fn join_command(&self, token: &str, name: &str, address: &str) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(["cluster", "join", token, "--name", name, "--address", address, "--dir"])
+            .arg(self.dir.path());
+        if name == "w" {
+            command.arg("--witness");
+        }
+        command
+    }
+
+    /// Joins, or does not.
+    pub fn join(&self, token: &str, name: &str, address: &str) -> Output {
+        self.join_command(token, name, address).output().expect("the twinbox binary runs")
+    }
+
+    /// Joins by a token of `through`, and starts.
+    pub fn grow(&mut self, through: &str, name: &str) {
+        let token = self.token(through, if name == "w" { &["--witness"] } else { &[] });
+        let joined = self.join(&token, name, &self.address(name).to_string());
+        assert!(joined.status.success(), "{}", words(&joined));
+        self.settle(name);
+        self.start(name);
+    }
+
+    /// The members that a node knows.
+    pub fn names(&self, at: &str) -> Vec<String> {
+        let status = self.cli(at).status().unwrap_or_default();
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        members.iter().filter_map(|m| m["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Waits until these are in service, as `at` sees it.
+    pub fn wait_in_service(&self, at: &str, names: &[&str]) {
+        let cli = self.cli(at);
+        let mut last = None;
+        let reached = holds(IN_SERVICE, || {
+            last = cli.status();
+            let members = last.as_ref()?["members"].as_array()?;
+            let is = |name: &&str| members.iter().any(|m| m["name"] == **name && m["status"] == "in-service");
+            let published = !last.as_ref()?["publisher"].as_str().unwrap_or_default().is_empty();
+            // What is agreed on may be old; that there is a majority is of this moment.
+            let of_now = last.as_ref()?["quorum"] == true;
+            (names.iter().all(is) && published && of_now).then_some(())
+        });
+        assert!(reached.is_some(), "{names:?} not in service for {at}: {last:#?}\n{}", self.tails());
+    }
+
+    /// The ends of all logs.
+    pub fn tails(&self) -> String {
+        self.members.iter().filter_map(|m| m.process.as_ref()).map(|p| p.tail(30)).collect()
+    }
+
+    /// From now on members that are started have a clock of their own, which [`Growing::move_clock`] moves.
+    pub fn take_clock(&mut self) {
+        self.clock = Some(Clock::new(self.dir.path()));
+    }
+
+    /// Moves the time of day of all members that were started since, while they run: `+40d` from the real one.
+    pub fn move_clock(&self, offset: &str) {
+        self.clock.as_ref().expect("a clock was taken").move_to(offset);
+    }
+
+    /// The program under test, run to its end, at the members' time of day.
+    pub fn twinbox(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        self.clock.iter().for_each(|clock| clock.give_to(&mut command));
+        command.args(arguments).output().expect("the twinbox binary runs")
+    }
+
+    /// The same as an operator on another machine.
+    pub fn operate(&self, node: SocketAddr, identity: &Path, command: &[&str]) -> Output {
+        let (node, identity) = (node.to_string(), identity.to_string_lossy().into_owned());
+        self.twinbox(&[&["--socket", "/nowhere", "--node", &node, "--identity", &identity], command].concat())
+    }
+
+    /// What a member has logged.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join(name).join("log")).unwrap_or_default()
+    }
+
+    /// The seconds that a node says its certificate has left.
+    pub fn seconds_left(&self, name: &str) -> Option<f64> {
+        let place = self.place(name);
+        let mut stream = place.tcp(place.port(9090)).ok()?;
+        std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+        let mut page = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut page).ok()?;
+        let line = "twinbox_certificate_expires_seconds{certificate=\"node\"} ";
+        page.lines().find_map(|l| l.strip_prefix(line)?.parse().ok())
+    }
+}
+
+/// The time of day of some processes, by Debian's faketime: a library that answers for the C library, and reads a file
+/// at each question. Monotonic and boot time stay what they are: nobody can step those.
+#[derive(Debug, Clone)]
+struct Clock {
+    file: PathBuf,
+    library: PathBuf,
+}
+
+impl Clock {
+    fn new(dir: &Path) -> Self {
+        let library = ["x86_64", "aarch64"].map(|m| format!("/usr/lib/{m}-linux-gnu/faketime/libfaketimeMT.so.1"));
+        let library = library.iter().find(|path| Path::new(path).exists()).expect("faketime brings its library");
+        let clock = Self { file: dir.join("clock"), library: library.into() };
+        clock.move_to("+0");
+        clock
+    }
+
+    fn give_to(&self, command: &mut Command) {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("FAKETIME_TIMESTAMP_FILE", &self.file)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1");
+    }
+
+    /// In one step: a reader finds the old offset or the new one.
+    fn move_to(&self, offset: &str) {
+        let aside = self.file.with_extension("new");
+        fs::write(&aside, format!("{offset}\n")).expect("it can be written");
+        fs::rename(&aside, &self.file).expect("it can be put in place");
+    }
+}

@@ -1,0 +1,235 @@
+//! A cluster grows from one node to five and shrinks again while calls go on, and a dead node is replaced.
+
+use std::{fs, time::Duration};
+
+use serde_json::Value;
+use twinbox_system_tests::growing::{Growing, number, words};
+use twinbox_testkit::{
+    Endpoint,
+    g711::Law,
+    leave_message, need,
+    sipp::{Running, Sipp},
+    wait_until,
+};
+
+const MAILBOX: &str = "1001";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn with_a_user() -> Growing {
+    let growing = Growing::founded();
+    growing.cli("a").json(&["user", "add", MAILBOX, "--name", "Test", "--pin", "284617", "--keep-pin"]);
+    growing
+}
+
+/// Two calls a second to a node, until they are stopped; each must go as it should.
+fn calls(growing: &Growing, node: &str) -> (Running, Endpoint) {
+    let phones = growing.loopback.place(100);
+    let endpoint = Endpoint::open(&phones, Law::Mu);
+    let node = growing.place(node).port(5060);
+    let sipp = Sipp::new("call-early", node, MAILBOX, endpoint.address(), Duration::from_millis(700)).times(600, 2);
+    (sipp.start(&phones, growing.dir.path()), endpoint)
+}
+
+fn gone(growing: &Growing, at: &[&str], name: &str) -> bool {
+    at.iter().all(|node| !growing.names(node).iter().any(|known| known == name))
+}
+
+fn holder(growing: &Growing, at: &str) -> Value {
+    growing.cli(at).json(&["duty", "list"])["duties"][0].clone()
+}
+
+#[test]
+fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
+    if !need::all(&[need::SIPP]) {
+        return;
+    }
+    let mut growing = with_a_user();
+    let (sipp, _media) = calls(&growing, "a");
+    let before = holder(&growing, "a");
+    let mut members = vec!["a"];
+    for name in ["b", "w", "c", "d", "e"] {
+        growing.grow("a", name);
+        members.push(name);
+        growing.wait_in_service("a", &members);
+        let duty = holder(&growing, "a");
+        assert_eq!((&duty["holder"], &duty["epoch"]), (&before["holder"], &before["epoch"]), "{name} has come");
+    }
+    // Each can serve: what is left on the last is on the first.
+    let phones = growing.loopback.place(100);
+    let deposit = leave_message(&phones, growing.place("e").port(5060), MAILBOX, 1.2);
+    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    wait_until("a has the message", PATIENCE, || {
+        growing.cli("a").messages(MAILBOX).iter().any(|m| m.length_ms > 900)
+    });
+
+    for (leaver, asked) in [("e", "b"), ("d", "a"), ("c", "c"), ("w", "a"), ("b", "a")] {
+        members.retain(|name| *name != leaver);
+        let removed = growing.cli(asked).run(&["cluster", "remove", leaver]);
+        assert!(removed.status.success(), "{leaver}: {}\n{}", words(&removed), growing.tails());
+        wait_until("nobody names it", PATIENCE, || gone(&growing, &[members[0]], leaver));
+        growing.wait_in_service("a", &members);
+        let duty = holder(&growing, "a");
+        assert_eq!((&duty["holder"], &duty["epoch"]), (&before["holder"], &before["epoch"]), "{leaver} has gone");
+        growing.wait_end(leaver);
+        let log = growing.log(leaver);
+        assert!(log.contains("has been removed from this cluster"), "{log}");
+    }
+    let finished = sipp.stop();
+    println!("{} calls meanwhile, the longest set-up {:?}", finished.calls, finished.longest_setup);
+    assert!(finished.calls > 20);
+    // Alone again, and complete; what was removed does not come back by itself.
+    growing.start("b");
+    growing.wait_failure("b");
+    assert!(growing.log("b").contains("new token"), "{}", growing.log("b"));
+    assert_eq!(growing.names("a"), ["a"]);
+    assert!(growing.cli("a").messages(MAILBOX).iter().any(|m| m.length_ms > 900));
+    // By a token it does, at the same address and under the same name, once its folder is put aside.
+    fs::rename(growing.dir.path().join("b"), growing.dir.path().join("b.aside")).expect("put aside");
+    growing.drop_member("b");
+    growing.grow("a", "b");
+    growing.wait_in_service("a", &["a", "b"]);
+    growing.wait_in_service("b", &["a", "b"]);
+}
+
+/// A call in progress on a node that is removed ends by itself, and what it records is kept.
+#[test]
+fn a_call_on_a_node_that_leaves_goes_on_and_its_message_is_handed_over() {
+    let mut growing = with_a_user();
+    growing.grow("a", "b");
+    growing.wait_in_service("a", &["a", "b"]);
+    wait_until("b has the user", PATIENCE, || growing.cli("b").try_messages(MAILBOX).is_ok());
+    let phones = growing.loopback.place(100);
+    let there = growing.place("b").port(5060);
+    let leaving = std::thread::scope(|scope| {
+        let deposit = scope.spawn(|| leave_message(&phones, there, MAILBOX, 4.0));
+        wait_until("the call is there", PATIENCE, || {
+            let status = growing.cli("b").status().unwrap_or_default();
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            members.iter().any(|m| m["name"] == "b" && number(&m["info"]["calls"]) > 0)
+        });
+        let removed = growing.cli("a").run(&["cluster", "remove", "b"]);
+        assert!(removed.status.success(), "{}", words(&removed));
+        deposit.join().expect("the call ends well")
+    });
+    assert!(leaving.acknowledged(), "{:?}", leaving.goodbye);
+    wait_until("a has the message", PATIENCE, || {
+        growing.cli("a").messages(MAILBOX).iter().any(|m| m.length_ms > 3_500)
+    });
+    growing.wait_end("b");
+    assert_eq!(growing.names("a"), ["a"]);
+}
+
+#[test]
+fn a_dead_node_is_replaced_and_the_witness_too() {
+    let mut growing = with_a_user();
+    for name in ["b", "w"] {
+        growing.grow("a", name);
+        growing.wait_in_service("a", &["a", name]);
+    }
+    let phones = growing.loopback.place(100);
+    wait_until("b has the user", PATIENCE, || growing.cli("b").try_messages(MAILBOX).is_ok());
+    assert!(leave_message(&phones, growing.place("b").port(5060), MAILBOX, 1.2).acknowledged());
+    let lives = growing.cli("a").run(&["cluster", "replace", "b"]);
+    assert_eq!(lives.status.code(), Some(1));
+    assert!(words(&lives).contains("shut it down first"), "{}", words(&lives));
+    for (dead, new) in [("b", "c"), ("w", "w")] {
+        growing.kill(dead);
+        let cli = growing.cli("a");
+        wait_until("its death is known", PATIENCE, || cli.status_of(dead).as_deref() == Some("not-functioning"));
+        let made = cli.json(&["cluster", "replace", dead, "--name", new]);
+        let token = made["token"].as_str().expect("a token").to_owned();
+        if dead == new {
+            fs::remove_dir_all(growing.dir.path().join(dead)).expect("its machine is lost");
+            growing.drop_member(dead);
+        }
+        let joined = growing.join(&token, new, &growing.address(new).to_string());
+        assert!(joined.status.success(), "{}", words(&joined));
+        growing.settle(new);
+        growing.start(new);
+        growing.wait_in_service("a", &["a", new]);
+        if dead != new {
+            wait_until("the dead one is gone", PATIENCE, || gone(&growing, &["a"], dead));
+        }
+    }
+    assert_eq!(growing.names("a"), ["a", "c", "w"]);
+    wait_until("c has the message", PATIENCE, || {
+        growing.cli("c").try_messages(MAILBOX).is_ok_and(|m| m.len() == 1)
+    });
+    // The new ones are a majority without the first.
+    growing.kill("a");
+    wait_until("c is the publisher", PATIENCE, || growing.cli("c").publisher().as_deref() == Some("c"));
+    // The replaced one is told when it comes back.
+    growing.start("b");
+    growing.wait_end("b");
+    assert!(growing.log("b").contains("has been removed"), "{}", growing.log("b"));
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
+    let mut growing = with_a_user();
+    growing.grow("a", "b");
+    growing.wait_in_service("a", &["a", "b"]);
+    let settings = growing.cli("a").json(&["cluster", "settings"]);
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["cluster", "remove", "nobody"], 1, "its members are: a, b"),
+        (&["cluster", "remove", "b", "--lost"], 1, "leave out --lost"),
+        (&["cluster", "add", "b"], 1, "there is a member 'b' already"),
+        (&["cluster", "replace", "nobody"], 1, "no member 'nobody'"),
+        (&["cluster", "replace", "b"], 1, "shut it down first"),
+        (&["cluster", "make-publisher", "nobody"], 1, "its members are: a, b"),
+        (&["cluster", "set", "colour", "blue"], 2, "there is no setting 'colour'"),
+        (&["cluster", "set", "mode", "sideways"], 2, "active-active or active-passive"),
+        (&["cluster", "set", "keep-alive", "1"], 2, "milliseconds from 50 to 5000"),
+        (&["cluster", "set", "mode"], 2, "VALUE"),
+        (&["cluster", "set", "mode", "active-active", "missed"], 2, "'missed' has no value"),
+        (&["cluster", "set", "preferred", "nobody"], 1, "its members are: a, b"),
+        (&["cluster", "set", "preferred", "a", "mode", "sideways"], 2, "sideways"),
+        (&["cluster", "failback", "scheduled", "--from", "02:00"], 2, "--to"),
+        (
+            &["cluster", "failback", "scheduled", "--from", "02:00", "--to", "02:00", "--preferred", "a"],
+            2,
+            "daily window",
+        ),
+        (
+            &["cluster", "failback", "scheduled", "--from", "25:00", "--to", "02:00", "--preferred", "a"],
+            2,
+            "daily window",
+        ),
+        (&["cluster", "failback", "scheduled", "--from", "02:00", "--to", "04:00"], 1, "preferred"),
+        (&["cluster", "failback", "none", "--from", "02:00"], 2, "window"),
+        (&["cluster", "failback"], 1, "failback is 'none'"),
+        (&["cluster", "mode", "passive-passive"], 2, "active-active"),
+        (&["cluster", "outcome", "xyz"], 2, "32 hexadecimal digits"),
+        (&["duty", "move", "gardener", "a"], 2, "the duties are: notifier"),
+        (&["duty", "move", "notifier", "nobody"], 1, "its members are: a, b"),
+        (&["duty", "pin", "notifier", "nobody"], 1, "its members are: a, b"),
+        (&["duty", "unpin", "notifier"], 1, "is not pinned"),
+    ];
+    for (arguments, code, expected) in cases {
+        let output = growing.cli("a").run(arguments);
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {}", words(&output));
+        assert!(words(&output).contains(expected), "{arguments:?}: {}", words(&output));
+    }
+    assert_eq!(growing.cli("a").json(&["cluster", "settings"]), settings);
+    assert_eq!(growing.names("a"), ["a", "b"]);
+
+    // Without a majority: at once when the loss is known, and what can be asked is answered.
+    growing.kill("b");
+    let cli = growing.cli("a");
+    wait_until("the loss is known", PATIENCE, || cli.status().is_some_and(|s| s["quorum"] == false));
+    for arguments in [
+        &["cluster", "set", "missed", "6"][..],
+        &["cluster", "remove", "b", "--lost"],
+        &["duty", "pin", "notifier", "a"],
+    ] {
+        let refused = cli.run(arguments);
+        assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
+        assert!(words(&refused).contains("2 of the 2 members"), "{}", words(&refused));
+    }
+    let asked = cli.run(&["cluster", "settings"]);
+    assert!(asked.status.success() && words(&asked).contains("out of date"), "{}", words(&asked));
+    // And calls are answered all the while.
+    let phones = growing.loopback.place(100);
+    let deposit = leave_message(&phones, growing.place("a").port(5060), MAILBOX, 1.2);
+    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+}

@@ -1,0 +1,243 @@
+//! Who acts while the network is ill: cuts of every shape, delay and loss, a machine that is stopped and goes on.
+//! Judged by a receiver: what each message light says of the epoch in which it was sent, and when it came.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_system_tests::acts;
+use twinbox_testkit::{
+    Cluster, Deposit, Lab, Light, Link, Pbx, Spec, leave_message, need, parameter, wait_for, wait_until,
+};
+
+/// Where the PBX takes lights.
+const PBX: u16 = 5070;
+/// What nobody needs to wait for longer than: the formulas of `lan` say 1.7 s at most; a busy machine says more.
+const MOVED: Duration = Duration::from_secs(10);
+
+/// Tells the callers to come to an end.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A cluster in a lab, a PBX that wants lights, and callers who leave messages on both nodes all the time.
+struct Scene {
+    lab: Lab,
+    cluster: Cluster,
+    pbx: Pbx,
+}
+
+impl Scene {
+    fn open(lab: Lab, spec: Spec) -> Self {
+        let pbx = Pbx::open(&lab.phones(), PBX);
+        let cluster = Cluster::start_in(&lab, &Spec { lights: Some(lab.phones().port(PBX)), ..spec });
+        Self { lab, cluster, pbx }
+    }
+
+    /// Does `act` while callers leave one message after the other on both nodes; every call must be answered and every
+    /// message acknowledged, whatever `act` does to the members' network.
+    fn under_calls<T>(&self, act: impl FnOnce(&Self) -> T) -> T {
+        self.under_calls_to(&["a", "b"], act)
+    }
+
+    fn under_calls_to<T>(&self, nodes: &[&str], act: impl FnOnce(&Self) -> T) -> T {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let callers: Vec<_> = nodes
+                .iter()
+                .copied()
+                .zip(Cluster::USERS)
+                .map(|(node, user)| {
+                    let (phones, sip, over) = (self.cluster.phones(), self.cluster.sip(node), &over);
+                    scope.spawn(move || {
+                        let mut left: Vec<Deposit> = Vec::new();
+                        while !over.load(Ordering::Relaxed) {
+                            left.push(leave_message(phones, sip, user.number, 0.6));
+                        }
+                        (node, left)
+                    })
+                })
+                .collect();
+            let result = {
+                // Also when `act` fails: callers who went on would hide it for ever.
+                let _ended = Ends(&over);
+                act(self)
+            };
+            for caller in callers {
+                let (node, left) = caller.join().expect("a caller does not panic");
+                assert!(!left.is_empty() && left.iter().all(Deposit::acknowledged), "{node}: {left:#?}");
+            }
+            result
+        })
+    }
+
+    /// Waits for a light that `node` sent after `since`.
+    fn act_of(&self, node: &str, since: BootInstant) -> Light {
+        let acted = || self.pbx.lights().into_iter().find(|l| l.at >= since && acts::epoch(l).node == node);
+        wait_for(&format!("an act of {node}"), MOVED, acted)
+    }
+
+    /// How many epochs have acted, none beside another.
+    fn judge(&self) -> usize {
+        acts::judge(&self.cluster, &self.pbx.lights())
+    }
+
+    /// Waits until lights come, so that an epoch has acted before anything happens.
+    fn publisher(&self) -> (String, String) {
+        let (publisher, other) = self.cluster.publisher_and_other();
+        self.act_of(&publisher, BootInstant::from_nanos(0));
+        (publisher, other)
+    }
+}
+
+fn lab() -> Option<Lab> {
+    need::all(&[need::NAMESPACES]).then(|| Lab::new(&["a", "b", "w"]))
+}
+
+/// A cut that takes the publisher away from the majority: the other acts, the publisher stops before that.
+fn the_other_takes_over(cut: impl Fn(&Lab, &str, &str)) {
+    let Some(lab) = lab() else { return };
+    let scene = Scene::open(lab, Spec::default());
+    scene.under_calls(|scene| {
+        let (publisher, other) = scene.publisher();
+        let cut_at = BootInstant::now();
+        cut(&scene.lab, &publisher, &other);
+        let first = scene.act_of(&other, cut_at);
+        let last = scene.pbx.lights().into_iter().filter(|l| acts::epoch(l).node == publisher).map(|l| l.at).max();
+        let last = last.map(|at| at.since(cut_at)).unwrap_or_default();
+        println!("last act of {publisher} {last:?} after the cut, first of {other} {:?}", first.at.since(cut_at));
+        scene.lab.heal();
+    });
+    scene.cluster.wait_in_service();
+    assert_eq!(scene.judge(), 2);
+}
+
+/// A cut that leaves every node with a majority: nobody's duty moves.
+fn nothing_moves(cut: impl Fn(&Lab, &str, &str)) {
+    let Some(lab) = lab() else { return };
+    let scene = Scene::open(lab, Spec::default());
+    scene.under_calls(|scene| {
+        let (publisher, other) = scene.publisher();
+        cut(&scene.lab, &publisher, &other);
+        // Four leases: whoever were to move would have moved.
+        thread::sleep(Duration::from_secs(3));
+        scene.act_of(&publisher, BootInstant::now());
+        scene.lab.heal();
+    });
+    scene.cluster.wait_in_service();
+    assert_eq!(scene.judge(), 1);
+}
+
+#[test]
+fn a_publisher_cut_from_all_members() {
+    the_other_takes_over(|lab, publisher, other| {
+        lab.cut(publisher, other);
+        lab.cut(publisher, "w");
+    });
+}
+
+#[test]
+fn a_publisher_that_nobody_hears() {
+    the_other_takes_over(|lab, publisher, other| {
+        lab.cut_one_way(publisher, other);
+        lab.cut_one_way(publisher, "w");
+    });
+}
+
+#[test]
+fn a_publisher_that_hears_nobody() {
+    the_other_takes_over(|lab, publisher, other| {
+        lab.cut_one_way(other, publisher);
+        lab.cut_one_way("w", publisher);
+    });
+}
+
+#[test]
+fn the_witness_cut_from_both_nodes() {
+    nothing_moves(|lab, publisher, other| {
+        lab.cut(publisher, "w");
+        lab.cut(other, "w");
+    });
+}
+
+#[test]
+fn a_witness_that_refuses_both_nodes() {
+    nothing_moves(|lab, publisher, other| {
+        lab.refuse(publisher, "w");
+        lab.refuse(other, "w");
+    });
+}
+
+/// One cut between two of three: somebody leads whom all but one hear, and at most one move follows.
+fn at_most_one_move(cut: impl Fn(&Lab, &str, &str)) {
+    let Some(lab) = lab() else { return };
+    let scene = Scene::open(lab, Spec::default());
+    scene.under_calls(|scene| {
+        let (publisher, other) = scene.publisher();
+        cut(&scene.lab, &publisher, &other);
+        thread::sleep(Duration::from_secs(3));
+        let later = BootInstant::now();
+        wait_until("somebody to act during the cut", MOVED, || scene.pbx.lights().iter().any(|l| l.at >= later));
+        scene.lab.heal();
+    });
+    scene.cluster.wait_in_service();
+    assert!(scene.judge() <= 2);
+}
+
+#[test]
+fn a_publisher_cut_from_the_other_node_only() {
+    at_most_one_move(|lab, publisher, other| lab.cut(publisher, other));
+}
+
+#[test]
+fn a_publisher_cut_from_the_witness_only() {
+    at_most_one_move(|lab, publisher, _| lab.cut(publisher, "w"));
+}
+
+/// A machine that stands still and goes on, believing what it believed before.
+#[test]
+fn a_publisher_that_stands_still_for_five_seconds() {
+    let Some(lab) = lab() else { return };
+    let scene = Scene::open(lab, Spec::default());
+    let (publisher, other) = scene.publisher();
+    let signal = |signal| {
+        let process = scene.cluster.member(&publisher).process.as_ref().expect("it runs");
+        process.signal_child(signal);
+    };
+    scene.under_calls_to(&[&other], |scene| {
+        let stopped = BootInstant::now();
+        signal(libc::SIGSTOP);
+        let first = scene.act_of(&other, stopped);
+        println!("{other} acts {:?} after {publisher} stands still", first.at.since(stopped));
+        thread::sleep(Duration::from_secs(5).saturating_sub(stopped.elapsed()));
+        signal(libc::SIGCONT);
+        scene.cluster.wait_in_service();
+    });
+    assert_eq!(scene.judge(), 2);
+}
+
+/// Far apart, and a line that loses frames: no needless move.
+#[test]
+fn a_round_trip_of_150_ms_and_one_frame_in_a_hundred_lost() {
+    if !need::all(&[need::NAMESPACES, need::TAP]) {
+        return;
+    }
+    let lab = Lab::switched(&["a", "b", "w"], parameter("TWINBOX_SEED", 1));
+    for (one, other) in [("a", "b"), ("a", "w"), ("b", "w")] {
+        lab.set_link(one, other, Link::round_trip(150, 10));
+    }
+    let scene = Scene::open(lab, Spec { timing: "wan", ..Spec::default() });
+    let seconds = parameter("TWINBOX_WAN_SECONDS", 60);
+    scene.under_calls(|scene| {
+        scene.publisher();
+        thread::sleep(Duration::from_secs(seconds));
+    });
+    assert_eq!(scene.judge(), 1);
+}

@@ -1,0 +1,269 @@
+//! The supervisor: what it proves to others when the node's process ends, that it takes no call with it, and what it
+//! passes on.
+
+use std::{
+    fs,
+    net::TcpListener,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_testkit::{
+    Call, Cluster, Endpoint, Invite, Pbx, Spec, Transport, begin_to_speak, binary, g711::Law, hang_up, holds,
+    leave_message, parameter, wait_for, wait_until,
+};
+
+/// What a member's log says of a proof.
+const PROOF: &str = "proof: this process has exited";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
+}
+
+fn with_lights() -> (Cluster, Pbx) {
+    Cluster::start_with(
+        |phones| Spec { lights: Some(phones.port(5070)), ..Spec::default() },
+        |phones| Pbx::open(phones, 5070),
+    )
+}
+
+/// Who acted first after `since`, and when.
+fn first_act(cluster: &Cluster, pbx: &Pbx, since: BootInstant) -> (String, Duration) {
+    let first = wait_for("a first act", Duration::from_secs(30), || {
+        pbx.lights().into_iter().find(|light| light.at >= since)
+    });
+    let node = ["a", "b"].into_iter().find(|node| cluster.sip(node).ip() == first.source.ip()).expect("a node's");
+    (node.to_owned(), first.at.since(since))
+}
+
+fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
+}
+
+/// The pid of a node's own process, as it says itself.
+fn node_pid(cluster: &Cluster, node: &str) -> Option<u64> {
+    let status = cluster.cli(node).status()?;
+    let own = status["members"].as_array()?.iter().find(|member| member["name"] == node)?.clone();
+    own["info"]["pid"].as_u64().or_else(|| own["info"]["pid"].as_str()?.parse().ok())
+}
+
+/// Waits until a node says that it has become the publisher, and why.
+fn wait_for_cause(cluster: &Cluster, node: &str, cause: &str) {
+    let words = format!(" to {node}: {cause};");
+    wait_until("the alarm that names the cause", PATIENCE, || {
+        cluster.member(node).log().lines().any(|l| l.contains("role-moved") && l.contains(&words))
+    });
+}
+
+/// The publisher's process is killed again and again: by the proof its duties run long before the lease is out, and it is
+/// back in service by itself. They run on the other; or on itself, where that is back before Raft has a new leader.
+#[test]
+fn a_killed_process_is_proved_dead_and_started_again() {
+    let (cluster, pbx) = with_lights();
+    let mailbox = Cluster::USERS[0].number;
+    assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
+    assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    let mut times = Vec::new();
+    for _ in 0..parameter("TWINBOX_EXIT_KILLS", 4) {
+        let (victim, other) = cluster.publisher_and_other();
+        pbx.forget();
+        let killed = BootInstant::now();
+        let before = cluster.kill_child(&victim);
+        let (acts, took) = first_act(&cluster, &pbx, killed);
+        times.push(took);
+        assert!(cluster.member(&other).log().contains(PROOF), "the other was told");
+        if acts == other {
+            wait_for_cause(&cluster, &other, "exit");
+        }
+        wait_until("the killed node to be back", PATIENCE, || {
+            node_pid(&cluster, &victim).is_some_and(|pid| pid != u64::from(before))
+        });
+        // A node that has just started knows what it knew when it was killed.
+        wait_until("both to know who is publisher now", PATIENCE, || {
+            ["a", "b"].iter().all(|node| cluster.cli(node).publisher().as_ref() == Some(&acts))
+        });
+        cluster.wait_in_service();
+    }
+    times.sort();
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("killed to the first act of the next holder: median {median:?}, worst {worst:?} of {times:?}");
+    assert!(worst < Duration::from_secs(10), "{times:?}: ten times what is promised");
+}
+
+/// A recording in progress is filed by the survivor at once (rule C2), and completed by its own node when that is back:
+/// one message.
+#[test]
+fn a_recording_of_a_dead_process_is_filed_on_proof() {
+    let cluster = Cluster::start(&Spec::default());
+    let (victim, survivor) = cluster.publisher_and_other();
+    let (phones, mailbox) = (cluster.phones().clone(), Cluster::USERS[0].number);
+    let endpoint = Endpoint::open(&phones, Law::Mu);
+    let invite = Invite::new(mailbox, "2001", endpoint.address());
+    let call = Call::place(&phones, cluster.sip(&victim), Transport::Udp, &invite).expect("the call is answered");
+    let speech = begin_to_speak(&endpoint, &call);
+    endpoint.wait_spoken(3.0);
+    let spoken = endpoint.spoken();
+    let killed = BootInstant::now();
+    cluster.kill_child(&victim);
+    let filed = || cluster.find(&survivor, mailbox, &speech, spoken + 1600);
+    let (message, ..) = holds(Duration::from_secs(10), filed).expect("it is filed by the survivor");
+    println!("filed {:?} after the kill, partial: {}", killed.elapsed(), message.partial);
+    wait_until("the log to say why", PATIENCE, || {
+        cluster.member(&survivor).log().lines().any(|l| l.contains("filed as partial") && l.contains("exited=true"))
+    });
+    drop((call, endpoint));
+    cluster.wait_in_service();
+    for node in [&victim, &survivor] {
+        let messages = cluster.wait_for_messages(node, mailbox, 1, PATIENCE);
+        assert_eq!(messages[0].id, message.id, "{node}: one message, whoever filed it");
+    }
+}
+
+/// The supervisor is killed in the middle of a call, which goes on and is acknowledged. The next supervisor watches the
+/// same process, and proves its death when it comes.
+#[test]
+fn a_supervisor_takes_no_call_with_it_and_the_next_one_watches_on() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let (phones, mailbox) = (cluster.phones().clone(), Cluster::USERS[0].number);
+    let endpoint = Endpoint::open(&phones, Law::Mu);
+    let invite = Invite::new(mailbox, "2001", endpoint.address());
+    let call = Call::place(&phones, cluster.sip("a"), Transport::Udp, &invite).expect("the call is answered");
+    let speech = begin_to_speak(&endpoint, &call);
+    endpoint.wait_spoken(1.0);
+    let pid = cluster.lose_supervisor("a");
+    endpoint.wait_spoken(2.0);
+    let deposit = hang_up(call, &endpoint, speech);
+    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(leave_message(&phones, cluster.sip("a"), mailbox, 1.2).acknowledged(), "new calls too");
+
+    cluster.replace_supervisor("a");
+    wait_until("the next supervisor to find the node", PATIENCE, || {
+        cluster.member("a").log().contains("watches a node that an earlier supervisor has started")
+    });
+    assert_eq!(node_pid(&cluster, "a"), Some(u64::from(pid)), "the same process");
+    assert!(leave_message(&phones, cluster.sip("a"), mailbox, 1.2).acknowledged());
+
+    assert!(!cluster.member("b").log().contains(PROOF), "nothing has exited so far");
+    // SAFETY: kill takes two numbers and touches no memory.
+    unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+    wait_until("b to be told", PATIENCE, || cluster.member("b").log().contains(PROOF));
+    wait_until("the node to be started again", PATIENCE, || {
+        node_pid(&cluster, "a").is_some_and(|now| now != u64::from(pid))
+    });
+    cluster.wait_in_service();
+    cluster.wait_for_messages("b", mailbox, 3, PATIENCE);
+    cluster.stop("a");
+}
+
+/// SIGTERM reaches a node that was found, too.
+#[test]
+fn a_node_that_was_found_stops_with_its_supervisor() {
+    let mut cluster = Cluster::start(&Spec { witness: false, ..Spec::default() });
+    let pid = cluster.lose_supervisor("a");
+    cluster.replace_supervisor("a");
+    wait_until("the next supervisor to find the node", PATIENCE, || {
+        cluster.member("a").log().contains("watches a node that an earlier supervisor has started")
+    });
+    let status = cluster.member_mut("a").process.as_mut().map(|p| p.stop(PATIENCE));
+    println!("ended with {status:?}");
+    wait_until("the node to be over", PATIENCE, || !is_alive(pid));
+    assert!(cluster.member("a").log().contains("INFO twinbox_app::node: stopped"));
+}
+
+/// With both gone, nobody proves anything: the lease decides, as for a host.
+#[test]
+fn with_the_supervisor_gone_too_the_lease_decides() {
+    let (mut cluster, pbx) = with_lights();
+    let mailbox = Cluster::USERS[0].number;
+    assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
+    assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    let (victim, other) = cluster.publisher_and_other();
+    let pid = cluster.lose_supervisor(&victim);
+    pbx.forget();
+    let killed = BootInstant::now();
+    // SAFETY: kill takes two numbers and touches no memory.
+    unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+    let (acts, took) = first_act(&cluster, &pbx, killed);
+    println!("the other's first act {took:?} after the kill");
+    assert_eq!(acts, other);
+    assert!(took > Duration::from_millis(450), "a keep-alive interval before the kill, its lease ran");
+    assert!(!cluster.member(&other).log().contains(PROOF));
+    wait_for_cause(&cluster, &other, "missed-keep-alives");
+}
+
+/// A process that stands still has not exited: the lease takes its duties, nothing is proved, nothing is started.
+#[test]
+fn a_process_that_stands_still_has_not_exited() {
+    let cluster = Cluster::start(&Spec::default());
+    let (victim, other) = cluster.publisher_and_other();
+    let pid = cluster.member(&victim).pid();
+    let signal = |signal| cluster.member(&victim).process.iter().for_each(|p| p.signal_child(signal));
+    signal(libc::SIGSTOP);
+    wait_until("the other to be the publisher", PATIENCE, || {
+        cluster.cli(&other).publisher().as_ref() == Some(&other)
+    });
+    signal(libc::SIGCONT);
+    cluster.wait_in_service();
+    assert!(!cluster.member(&other).log().contains(PROOF));
+    assert_eq!(cluster.member(&victim).pid(), pid, "the same process");
+}
+
+/// What it left behind is told by the next life: in the log, in a file, as an alarm.
+#[test]
+fn last_words_are_told() {
+    let cluster = Cluster::start(&Spec { witness: false, ..Spec::default() });
+    cluster.member("a").process.iter().for_each(|p| p.signal_child(libc::SIGABRT));
+    let how = "signal 6 (SIGABRT)";
+    wait_until("the next life to say how the one before ended", PATIENCE, || {
+        cluster.member("a").log().lines().any(|l| l.contains("did not end well") && l.contains(how))
+    });
+    let kept = fs::read_to_string(cluster.member("a").data_dir.join("last-words")).expect("a file");
+    assert!(kept.contains(how), "{kept}");
+    wait_until("the alarm", PATIENCE, || {
+        let list = cluster.cli("b").try_json(&["alarm", "list"]);
+        list.is_ok_and(|list| list.to_string().contains("exited") && list.to_string().contains(how))
+    });
+}
+
+/// What a node cannot start with is said once, with the exit code that it has, and nothing is left running.
+#[test]
+fn a_start_that_cannot_succeed_is_not_repeated() {
+    let mut cluster = Cluster::start(&Spec { witness: false, raw: true, ..Spec::default() });
+    wait_until("the node to run", PATIENCE, || cluster.member("a").log().contains("the node runs"));
+    cluster.stop("a");
+    let (config, place) = (cluster.member("a").config.clone(), cluster.member("a").place.clone());
+    let run = |config: &std::path::Path| {
+        Command::new(binary()).args(["node", "--config"]).arg(config).output().expect("the program runs")
+    };
+    let taken = TcpListener::bind(place.port(7070)).expect("the port is free now");
+    let output = run(&config);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let says: Vec<String> =
+        said(&output).lines().filter(|l| l.starts_with("twinbox: ")).map(str::to_owned).collect();
+    assert!(says.len() == 1 && says[0].contains(&place.port(7070).to_string()), "one line: {says:?}");
+    drop(taken);
+
+    let wrong = config.with_file_name("wrong.toml");
+    let text = fs::read_to_string(&config).expect("the configuration");
+    fs::write(&wrong, text.replace("drain_seconds", "drain_secnds")).expect("written");
+    let output = run(&wrong);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(said(&output).lines().count(), 1, "{}", said(&output));
+}
+
+/// SIGTERM to the supervisor ends both, in good order, and nobody is told of an exit.
+#[test]
+fn sigterm_stops_both() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let pid = cluster.member("a").pid();
+    cluster.stop("a");
+    assert!(!is_alive(pid));
+    let log = cluster.member("a").log();
+    assert!(log.contains("INFO twinbox_app::node: stopped") && log.contains("the node has stopped"), "{log}");
+    cluster.start_member("a");
+    cluster.wait_in_service();
+    assert!(!cluster.member("a").log().contains("did not end well"));
+}
