@@ -134,13 +134,15 @@ impl Timing {
         let election = self.election_max * 2;
         let pause = election + self.keep_alive + self.margin + COMMITS;
         vec![
+            row("process exited, told by its supervisor, Raft's leader lives: act elsewhere", "C", COMMITS),
+            row("process exited together with Raft's leader: act elsewhere", "2E + C", election + COMMITS),
             row(
-                "node lost (process or host), Raft's leader lives: act elsewhere",
+                "host lost (process and supervisor), Raft's leader lives: act elsewhere",
                 "L(1+ρ)/(1−ρ) + C",
                 self.lease_at_leader() + COMMITS,
             ),
             row(
-                "node lost together with Raft's leader: act elsewhere",
+                "host lost together with Raft's leader: act elsewhere",
                 "2E + (E+L)(1+ρ)/(1−ρ) + C",
                 election + self.new_leader_wait() + COMMITS,
             ),

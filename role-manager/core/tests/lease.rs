@@ -83,8 +83,8 @@ fn the_formulas_of_the_rules() {
     assert_eq!(timing.new_leader_wait().as_micros(), 1_020_202, "(300 + 700) (1+ρ)/(1−ρ)");
     assert_eq!(timing.silence_after_start(), ms(303));
     let bound = |event: &str| timing.bounds().into_iter().find(|row| row.event.starts_with(event)).expect("a row");
-    assert!(bound("node lost (process or host)").value < ms(1_000));
-    assert!(bound("node lost together with Raft's leader").value < ms(1_900));
+    assert!(bound("host lost (process and supervisor)").value < ms(1_000));
+    assert!(bound("host lost together with Raft's leader").value < ms(1_900));
     for timing in [Timing::lan(), Timing::wan()] {
         assert!(timing.lease > timing.keep_alive * 3, "a lost keep-alive or two end no lease");
         assert!(timing.election_min > timing.heartbeat);

@@ -45,7 +45,7 @@ fn a_killed_publisher_is_replaced_within_two_seconds() {
     cluster.kill(victim.as_str());
     let took = cluster.until("the other acts", |c| c.holder_is(heir));
     println!("killed publisher (leader as well: {led}) replaced after {took:?}");
-    let limit = bound("node lost together with Raft's leader");
+    let limit = bound("host lost together with Raft's leader");
     assert!(limit < Duration::from_secs(2));
     assert!(took < limit + SLACK, "{took:?} is over {limit:?}");
     let (_, new) = cluster.holder().expect("the heir");

@@ -87,9 +87,16 @@ fn strike(cluster: &mut Cluster, pbx: &Pbx, blow: Blow) -> (bool, Duration) {
 
 /// The formula's value, as the cluster itself states it.
 fn formula(bounds: &Value, words: &str) -> Value {
+    let begins = match words {
+        "process killed" => "process exited, told",
+        "process killed that led Raft" => "process exited together",
+        "host lost" => "host lost (process",
+        "host lost that led Raft" => "host lost together",
+        _ => "planned move",
+    };
     let rows = bounds["bounds"].as_array().into_iter().flatten();
-    let row = rows.into_iter().find(|row| row["name"] == *words);
-    row.map_or(json!("?"), |row| row["ms"].clone())
+    let row = rows.into_iter().find(|row| row["event"].as_str().is_some_and(|event| event.starts_with(begins)));
+    row.map_or(json!("?"), |row| row["value_ms"].clone())
 }
 
 /// Nobody's duty depends on the witness: the epoch stays, and a message's light is told as ever.
