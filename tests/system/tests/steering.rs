@@ -119,8 +119,8 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     assert_eq!((status, after.is_some()), (503, true), "told when to try again");
     assert_eq!(answer(&cluster, &active).0, 200);
     assert!(cluster.member(&passive).log().contains("a call has reached this node, which is passive"));
-    let alarms = cluster.cli(&passive).json(&["alarm", "list"]);
-    assert!(alarms.to_string().contains("passive-called"), "{alarms}");
+    let alarmed = || cluster.cli(&passive).json(&["alarm", "list"]).to_string().contains("passive-called");
+    wait_until("the alarm of it", Duration::from_secs(5), alarmed);
     // Administrators are let in all the same.
     cluster.cli(&passive).json(&["user", "list"]);
 
