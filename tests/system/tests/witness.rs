@@ -15,6 +15,8 @@ fn one_witness_serves_two_clusters() {
     let mut text = format!("[witness]\nname = \"w\"\ndata_dir = {:?}\n", home.join("data"));
     for cluster in &mut clusters {
         cluster.stop("w");
+        // So that what is in service afterwards is the other one: it comes with an empty store, and votes when it is.
+        cluster.wait_for_status(&["w"], "not-functioning");
         let own = fs::read_to_string(&cluster.member("w").config).expect("the witness's file");
         let (_, section) = own.split_once("[[cluster]]").expect("a cluster in it");
         let (section, _) = section.split_once("[log]").unwrap_or((section, ""));
