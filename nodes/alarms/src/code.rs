@@ -107,7 +107,8 @@ codes! {
          come back, replace it.";
     NoMajority = "no-majority", Major, Lasts,
         "This node is not in touch with a majority of the members: calls go on, duties wait.",
-        "Bring the missing members back or repair the network between them; 'twinbox cluster status' names them.";
+        "Bring the missing members back or repair the network between them; 'twinbox cluster status' names them. If they \
+         are gone for good, let this node go on alone: docs/roles.md.";
     Split = "split", Major, Happened,
         "The cluster was split and has come together again.",
         "The detail lists what each side did. Look through duties that ran on both; then acknowledge.";
@@ -163,6 +164,14 @@ codes! {
     TooManyAlarms = "too-many-alarms", Warning, Happened,
         "Alarms or events came faster than they can be kept; some were left out.",
         "The alarm of which there are most names the cause. The counters of /metrics have the figures.";
+    GoneAlone = "gone-alone", Major, Happened,
+        "An administrator has let this node go on alone, without a majority that is lost for good.",
+        "Add a second node, and a witness: until then a disk lost is messages lost. Who was given up and comes back must \
+         join anew, with an empty folder and a new token.";
+    TwoGroups = "two-groups", Critical, Lasts,
+        "A member acts in another group of this cluster: a survivor went on alone, and others live after all.",
+        "Both sides act now. Decide which one stays; stop the nodes of the other, put their folders aside, and let them \
+         join with new tokens.";
 }
 
 impl Code {

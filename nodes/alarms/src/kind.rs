@@ -35,9 +35,11 @@ kinds! {
     MemberRemoved = "member-removed", "A member was removed.";
     RoleMoved = "role-moved", "The publisher role has moved.";
     DutyMoved = "duty-moved", "A duty has moved.";
+    CallsInherited = "calls-inherited", "A node answers for the calls of another that is dead.";
     MajorityLost = "majority-lost", "A node is not in touch with a majority any more.";
     MajorityBack = "majority-back", "A node is in touch with a majority again.";
     SplitHealed = "split-healed", "Two sides of a split have come together.";
+    WentAlone = "went-alone", "A node went on alone, without a majority that is lost for good.";
     SettingChanged = "setting-changed", "A setting of the cluster was changed.";
     Alone = "acknowledged-alone", "Messages were acknowledged with one copy only.";
     ServiceFailed = "service-failed", "A critical service has failed.";

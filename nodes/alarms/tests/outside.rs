@@ -14,11 +14,16 @@ use async_snmp::{
     oid,
 };
 use common::{Node, name, wait_for};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UdpSocket},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UdpSocket, UnixDatagram},
     sync::watch,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{
@@ -26,6 +31,7 @@ use twinbox_alarms::{
     Webhook,
 };
 use twinbox_ids::Epoch;
+use twinbox_testkit::{Place, Snmptrapd, need};
 
 /// A duty that the test gives and takes.
 #[derive(Clone)]
@@ -73,29 +79,39 @@ impl Web {
         let kept = got.clone();
         statuses.reverse();
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-                loop {
-                    let read = stream.read(&mut buffer).await.unwrap_or(0);
-                    request.extend_from_slice(&buffer[..read]);
-                    let text = String::from_utf8_lossy(&request).into_owned();
-                    let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-                        let length = head
-                            .lines()
-                            .find_map(|l| l.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-                        length.is_none_or(|length| length.parse() == Ok(body.len()))
-                    });
-                    if whole || read == 0 {
-                        kept.lock().expect("whole").push(text);
-                        break;
-                    }
-                }
-                let status = statuses.pop().unwrap_or("204 No Content");
-                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                let _ = stream.write_all(answer.as_bytes()).await;
+            while let Ok((stream, _)) = listener.accept().await {
+                let request = take(stream, statuses.pop().unwrap_or("204 No Content")).await;
+                kept.lock().expect("whole").push(request);
             }
         });
         Self { url, got }
+    }
+
+    /// The same over TLS, with a certificate that nobody has signed but itself; returns that, too, in PEM.
+    async fn listen_securely() -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}/alarms", listener.local_addr().expect("bound"));
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a key");
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .expect("a certificate");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let kept = got.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Who does not trust it goes away in the handshake.
+                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let request = take(stream, "204 No Content").await;
+                kept.lock().expect("whole").push(request);
+            }
+        });
+        (Self { url, got }, cert.pem())
     }
 
     fn got(&self) -> Vec<String> {
@@ -118,6 +134,27 @@ impl Web {
             })
             .collect()
     }
+}
+
+/// One request, answered.
+async fn take(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -> String {
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    let text = loop {
+        let read = stream.read(&mut buffer).await.unwrap_or(0);
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length =
+                head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+            length.is_none_or(|length| length.parse() == Ok(body.len()))
+        });
+        if whole || read == 0 {
+            break text;
+        }
+    };
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let _ = stream.write_all(answer.as_bytes()).await;
+    text
 }
 
 fn outbound(node: &Node, duty: &Duty, webhook: Option<Webhook>, traps: Option<TrapReceivers>) -> CancellationToken {
@@ -189,6 +226,56 @@ async fn a_receiver_that_fails_is_asked_again_and_one_that_refuses_is_given_up()
     assert_eq!((counters.told, counters.failed, counters.given_up), (2, 2, 0));
 }
 
+/// Over TLS to whom an authority of the file has signed, and to nobody else.
+#[tokio::test]
+async fn a_webhook_over_tls_is_told_if_the_file_of_authorities_vouches_for_it() {
+    let dir = TempDir::new().expect("a folder");
+    let ((web, own), (stranger, _)) = (Web::listen_securely().await, Web::listen_securely().await);
+    let file = dir.path().join("authorities.pem");
+    std::fs::write(&file, own).expect("written");
+    for (to, trusted) in [(&stranger, false), (&web, true)] {
+        let node = Node::start(dir.path(), if trusted { "a" } else { "b" }).await;
+        let duty = Duty::nobodys();
+        duty.give(1);
+        let webhook = Webhook::new(&to.url, None, Some(file.clone())).expect("a receiver");
+        let stop = outbound(&node, &duty, Some(webhook), None);
+        node.alarms.raise(Code::Space, "a", "5 MB are left");
+        if trusted {
+            node.wait("a", told).await;
+            assert_eq!(to.told(), [("space".to_owned(), "raised".to_owned())]);
+        } else {
+            wait_for("an attempt", || (node.alarms.counters().failed > 0).then_some(())).await;
+            assert!(to.got().is_empty(), "nothing is said to a stranger: {:?}", to.got());
+        }
+        stop.cancel();
+    }
+}
+
+/// As Debian's snmptrapd takes it.
+#[tokio::test]
+async fn a_trap_of_version_2c_is_taken_by_snmptrapd() {
+    if !need::all(&[need::SNMPTRAPD]) {
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let here = Place::here([127, 0, 0, 1].into());
+    let receiver = Snmptrapd::start(&here, free.port(), dir.path(), &["authCommunity log secret".to_owned()]);
+    let a = Node::start(dir.path(), "a").await;
+    let duty = Duty::nobodys();
+    duty.give(1);
+    let security = TrapSecurity::Community("secret".to_owned());
+    let traps = TrapReceivers::new(&name("a"), &[free.to_string()], &security).expect("receivers");
+    outbound(&a, &duty, None, Some(traps));
+    a.alarms.raise(Code::ServiceFailed, "calls", "the port is taken");
+    let traps = || receiver.got().into_iter().find(|trap| trap.contains("\"service-failed\""));
+    let trap = wait_for("a trap", traps).await;
+    // Raised; the severity; the detail: numbers as in deploy/snmp/TWINBOX-MIB.txt.
+    for part in [".2177.1.0.1", ".2177.1.1.5.0 = INTEGER: 3", ".2177.1.1.7.0 = STRING: \"the port is taken\""] {
+        assert!(trap.contains(part), "no {part} in {trap}");
+    }
+}
+
 #[tokio::test]
 async fn a_trap_says_what_happened() {
     let dir = TempDir::new().expect("a folder");
@@ -251,4 +338,28 @@ async fn syslog_gets_the_alarms_of_its_own_node() {
     assert!(line.contains("code=\"clock\"") && !framed.contains("space"), "{framed}");
     wait_for("no more", || Some(())).await;
     assert!(udp.try_recv(&mut [0; 64]).is_err(), "b's are b's");
+}
+
+/// As syslog(3) writes to `/dev/log`; a syslog that starts anew has a new socket there.
+#[tokio::test]
+async fn syslog_of_this_machine_gets_lines_and_is_found_again() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("log");
+    let mut socket = UnixDatagram::bind(&path).expect("a socket");
+    let syslog = Syslog::start(SyslogTarget::Local(path.clone()), Facility::named("local3"));
+    let a = Node::start_with(dir.path(), "a", Some(syslog)).await;
+    for (subject, anew) in [("first", false), ("second", true)] {
+        if anew {
+            drop(socket);
+            std::fs::remove_file(&path).expect("removed");
+            socket = UnixDatagram::bind(&path).expect("a socket");
+        }
+        a.alarms.raise(Code::Clock, subject, "an hour ahead");
+        let mut line = [0; 2_048];
+        let length = socket.recv(&mut line).await.expect("a line");
+        let line = String::from_utf8_lossy(&line[..length]).into_owned();
+        // Facility 19, warning: RFC 3164 without the host's name, as programs of the machine itself write.
+        assert!(line.starts_with("<156>") && line.contains("twinbox["), "{line}");
+        assert!(line.contains(&format!("raised clock ({subject}): an hour ahead")), "{line}");
+    }
 }

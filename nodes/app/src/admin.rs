@@ -14,11 +14,12 @@ use tracing::{error, info};
 use twinbox_ids::{NodeName, Pii};
 use twinbox_mailbox::{Lights, Mailbox, NewMailbox, Quota};
 use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mark, Message, PinError};
-use twinbox_roles::{CommandError, DutyState, MemberKind};
+use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId};
 use twinbox_wire::admin::{
-    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, Done, DutyListReply, DutyListRequest,
-    MessageListReply, MessageRequest, NodeRequest, ServiceListReply, ServiceListRequest, ServiceRestartRequest,
-    User, UserAddRequest, UserChanged, UserListReply, UserListRequest, UserRequest, UserSetPinRequest,
+    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Done, DutyListReply,
+    DutyListRequest, MessageListReply, MessageRequest, NodeRequest, ServiceListReply, ServiceListRequest,
+    ServiceRestartRequest, User, UserAddRequest, UserChanged, UserListReply, UserListRequest, UserRequest,
+    UserSetPinRequest,
     admin_server::{Admin, AdminServer},
 };
 
@@ -163,6 +164,8 @@ impl Admin for AdminService {
             .map(|member| {
                 let publisher = view.publisher.as_ref() == Some(&member.name);
                 let address = self.others.address(&member.name);
+                let info = infos.remove(&member.name);
+                let (status, reason) = roles::shown(member, info.as_ref());
                 admin::Member {
                     name: member.name.to_string(),
                     kind: member.kind.to_string(),
@@ -172,8 +175,8 @@ impl Admin for AdminService {
                         (MemberKind::Node, false) => "subscriber",
                     }
                     .to_owned(),
-                    status: member.status.to_string(),
-                    reason: member.reason.clone(),
+                    status,
+                    reason,
                     duties: view
                         .duties
                         .iter()
@@ -181,7 +184,7 @@ impl Admin for AdminService {
                         .map(|duty| duty.duty.to_string())
                         .collect(),
                     address: address.unwrap_or_default(),
-                    info: infos.remove(&member.name),
+                    info,
                 }
             })
             .collect();
@@ -195,6 +198,7 @@ impl Admin for AdminService {
             members,
             feature_level: view.feature_level,
             notes: roles::notes(&view),
+            heirs: roles::heirs(&view),
         }))
     }
 
@@ -216,10 +220,13 @@ impl Admin for AdminService {
         Ok(Response::new(Done {}))
     }
 
-    async fn deactivate(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
-        let node = node_name(&request)?;
-        self.node.roles.deactivate(&node).await.map_err(command)?;
-        info!(%node, "deactivated by an administrator");
+    async fn deactivate(&self, request: Request<DeactivateRequest>) -> Result<Response<Done>, Status> {
+        let DeactivateRequest { node, within_ms } = request.into_inner();
+        let node: NodeName =
+            node.parse().map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))?;
+        let order = Order::Deactivate { name: node.clone(), within_ms };
+        self.node.roles.order(OrderId(rand::random()), order).await.map_err(command)?;
+        info!(%node, within_ms, "deactivated by an administrator");
         Ok(Response::new(Done {}))
     }
 

@@ -13,7 +13,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use twinbox_alarms::{Alarm, Item, Kind, Outbound, Since, Syslog};
 use twinbox_clock::{BootInstant, wall};
-use twinbox_ids::NodeName;
 use twinbox_roles::Duty;
 
 use crate::node::Node;
@@ -66,10 +65,6 @@ async fn watch(node: Arc<Node>, stop: CancellationToken) {
 impl Seen for Node {
     fn alarms(&self) -> Vec<Alarm> {
         self.alarms.list().unwrap_or_default()
-    }
-
-    fn unheard_ms(&self, node: &NodeName) -> Option<u64> {
-        self.peers.status().into_iter().find(|peer| peer.name == *node)?.last_heard_ms
     }
 }
 

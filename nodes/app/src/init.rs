@@ -250,6 +250,46 @@ fn check(spec: &InitSpec) -> Result<(), InitError> {
             }
         }
     }
+    for (name, kind, address) in &spec.members {
+        let others = spec.members.iter().filter(|(other, ..)| other != name);
+        beside_supervisors(
+            (name, *kind, address),
+            others.map(|(name, kind, address)| (name, *kind, address.as_str())),
+        )
+        .map_err(InitError::Spec)?;
+    }
+    Ok(())
+}
+
+/// A node's supervisor answers on the port after the node's own, as long as its file says nothing else: on one host that
+/// must be nobody else's.
+pub(crate) fn beside_supervisors<'a>(
+    (name, kind, address): (&NodeName, MemberKind, &str),
+    others: impl IntoIterator<Item = (&'a NodeName, MemberKind, &'a str)>,
+) -> Result<(), String> {
+    let port = |port: &str| port.parse::<u16>().ok();
+    let Some((host, own)) = address.rsplit_once(':').and_then(|(host, own)| Some((host, port(own)?))) else {
+        return Ok(());
+    };
+    if kind == MemberKind::Node && own == u16::MAX {
+        return Err(format!("{name} at {address}: its supervisor needs the port after that, and there is none"));
+    }
+    for (other, kind_of_other, address_of_other) in others {
+        let there = address_of_other.rsplit_once(':').filter(|(its_host, _)| *its_host == host);
+        let Some(theirs) = there.and_then(|(_, theirs)| port(theirs)) else { continue };
+        let [low, high] = if own < theirs {
+            [(name, kind, own), (other, kind_of_other, theirs)]
+        } else {
+            [(other, kind_of_other, theirs), (name, kind, own)]
+        };
+        if low.1 == MemberKind::Node && low.2 + 1 == high.2 {
+            return Err(format!(
+                "{} at port {} of {host} is where the supervisor of {} answers (the port after {}'s own): leave a port free \
+                 between members of one host",
+                high.0, high.2, low.0, low.0
+            ));
+        }
+    }
     Ok(())
 }
 

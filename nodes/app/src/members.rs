@@ -82,6 +82,8 @@ impl NodeFacts {
         let calls = node.calls();
         reply.calls = calls.as_ref().map_or(0, |c| u32::try_from(c.active()).unwrap_or(u32::MAX));
         reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);
+        let left = node.drain().left(BootInstant::now());
+        reply.drain_left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let peers = node.peers.status();
         reply.lag = peers.iter().filter(|p| p.connected).map(|p| p.lag_changes).max().unwrap_or(0);
         reply.peers_counting = u32::try_from(node.peers.counting()).unwrap_or(u32::MAX);

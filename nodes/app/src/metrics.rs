@@ -219,6 +219,18 @@ fn render(pages: &Pages) -> String {
             (format!("duty=\"{}\"", d.duty), f64::from(u8::from(held)))
         }),
     );
+    page.gauge(
+        "twinbox_behind_changes",
+        "Changes that a peer had when it was last met anew, and that are not here; above 1000: far behind.",
+        [plain(pages.node.peers.behind() as f64)],
+    );
+    let lease = pages.node.config.cluster.timing.agreed(&pages.node.roles.agreed()).lease;
+    page.gauge("twinbox_lease_seconds", "How long a lease runs.", [plain(lease.as_secs_f64())]);
+    page.gauge(
+        "twinbox_lease_longest_gap_seconds",
+        "In the last 15 minutes: from a granted keep-alive's sending to the next one's answer; less than a lease.",
+        pages.node.roles.longest_gap().map(|gap| plain(gap.as_secs_f64())),
+    );
     let peers = pages.node.peers.status();
     let of_peer = |peer: &twinbox_ids::NodeName| format!("peer=\"{peer}\"");
     page.gauge(

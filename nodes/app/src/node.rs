@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,6 +23,7 @@ use crate::{
     alarms, alive,
     certificates::{Care, Signer},
     config::NodeConfig,
+    drain::Drain,
     folder::{Folder, Owner},
     health::Health,
     init::FOUNDER_MARK,
@@ -44,7 +45,7 @@ use crate::{
 };
 
 #[cfg(debug_assertions)]
-use crate::wedge;
+use crate::{release, wedge};
 
 /// The parts of a running node.
 pub struct Node {
@@ -68,6 +69,7 @@ pub struct Node {
     pub media: Engine,
     calls: RwLock<Option<Calls>>,
     notifier: Mutex<Option<Notifier>>,
+    drain: Mutex<Drain>,
 }
 
 /// What closing may take beside the end of the calls.
@@ -132,7 +134,10 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     tasks.spawn(health.clone().watch(node.clone(), facts.clone(), others.clone(), stop.clone()));
     watchdog::watch(node.clone(), health.pulse.clone(), stop.clone()).map_err(AppError::Runtime)?;
     #[cfg(debug_assertions)]
-    wedge::obey(node.clone());
+    {
+        wedge::obey(node.clone());
+        tasks.spawn(release::write(node.mailstore.clone(), stop.clone()));
+    }
     tasks.spawn(orphans::watch(node.clone(), stop.clone()));
     tasks.spawn(prompts::watch(node.clone(), prompts_watch, stop.clone()));
     tasks.spawn(forget_founding(node.clone(), stop.clone()));
@@ -292,6 +297,7 @@ impl Node {
             media,
             calls: RwLock::new(None),
             notifier: Mutex::new(None),
+            drain: Mutex::default(),
         })
     }
 
@@ -316,6 +322,11 @@ impl Node {
     #[cfg(debug_assertions)]
     pub fn wedge_notifier(&self) {
         self.notifier.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notifier::wedge);
+    }
+
+    /// How long calls may go on while this node is out of service.
+    pub fn drain(&self) -> MutexGuard<'_, Drain> {
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The SIP door, while it is open.

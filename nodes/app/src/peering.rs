@@ -16,7 +16,7 @@ use crate::{
     certificates::{self, Signer},
     config::ClusterConfig,
     joining::Host,
-    learned, members,
+    learned, members, release,
 };
 
 /// Starts the role manager of one cluster, with its Raft data in `dir`.
@@ -39,6 +39,7 @@ pub async fn start_roles(
         dir: dir.to_owned(),
         timing: cluster.timing,
         tls: cluster.tls.clone(),
+        speaks: release::speaks(),
         found,
     })
     .await?)

@@ -16,7 +16,7 @@ use crate::{health::Health, node::Node};
 
 /// How often it is looked; a lease is some times that.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often measures are taken.
+/// How often measures are taken; at once when the number of calls has changed.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// A node whose calls have ended leaves when nothing was left to hand over for so long: what a call stored last is
 /// among it.
@@ -53,6 +53,8 @@ struct Steward {
     node: Arc<Node>,
     health: Arc<Health>,
     measured: Option<BootInstant>,
+    /// How many calls were told then.
+    calls: Option<u32>,
     /// Since when there is nothing left to hand over.
     covered: Option<BootInstant>,
     passive: Option<Passive>,
@@ -70,6 +72,7 @@ impl Steward {
             node,
             health,
             measured: None,
+            calls: None,
             covered: None,
             passive: None,
             reached: 0,
@@ -80,19 +83,20 @@ impl Steward {
     }
 
     fn look(&mut self, view: &RolesView) {
-        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
-            self.measured = Some(BootInstant::now());
-            self.measure();
+        let calls = self.node.calls().map(|calls| u32::try_from(calls.active()).unwrap_or(u32::MAX));
+        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) || self.calls != calls {
+            (self.measured, self.calls) = (Some(BootInstant::now()), calls);
+            self.measure(calls);
         }
+        self.drain();
         self.hand_over(view);
         self.set_doors(view);
         self.tell_split(view);
         self.tell_members(view);
     }
 
-    fn measure(&self) {
+    fn measure(&self, calls: Option<u32>) {
         let known = self.health.measured();
-        let calls = self.node.calls().map(|calls| u32::try_from(calls.active()).unwrap_or(u32::MAX));
         self.node.roles.measure(Measures {
             cpu_permille: known.as_ref().map(|m| u16::try_from(m.cpu_permille).unwrap_or(u16::MAX)),
             free_bytes: known.map(|m| m.free_bytes),
@@ -108,6 +112,18 @@ impl Steward {
         let rule = agreed.settings.alarm_rule.as_ref()?;
         let code: Code = rule.code.parse().ok()?;
         Some(self.node.alarms.raised_lately(code, Duration::from_secs(rule.seconds.into())))
+    }
+
+    /// Calls on a node that was taken out end by themselves, or when the time is up that the order gave them.
+    fn drain(&self) {
+        let state = self.node.roles.agreed();
+        // While Raft begins anew nothing is known, and nothing has changed.
+        let (Some(own), Some(calls)) = (state.members.get(&self.node.name), self.node.calls()) else { return };
+        let out = (!own.activated).then(|| (own.revision, own.drain_ms.map(Duration::from_millis)));
+        if self.node.drain().look(out, calls.active(), BootInstant::now()) {
+            warn!(calls = calls.active(), "the time for calls to end by themselves is up: they are ended");
+            calls.end_calls();
+        }
     }
 
     /// A node that is being removed leaves when its calls have ended and another has all that it has (rule D2).

@@ -180,6 +180,14 @@ impl Calls {
         self.door.admission.leaving()
     }
 
+    /// Ends the calls that are in progress as a shutdown would: BYE with a Reason, and what is being recorded is filed as
+    /// it is. Returns at once; [`Self::active`] tells when they have ended.
+    pub fn end_calls(&self) {
+        for call in self.door.calls() {
+            let _ = call.try_send(call::Input::TimeIsUp);
+        }
+    }
+
     /// Takes calls again.
     pub fn undrain(&self) {
         self.door.admission.set_draining(false);

@@ -16,7 +16,8 @@ pub use certificates::{CaCommand, OperatorCertArgs, RemoteArgs};
 pub use provisioning::{AsteriskArgs, CosCommand, ImportCommand, Law, PromptCommand, UserImportArgs, UserSetArgs};
 
 pub use steering::{
-    AddArgs, DutyCommand, FailbackArgs, FailbackWord, ModeWord, RemoveArgs, ReplaceArgs, SetArgs, SteeringCommand,
+    AddArgs, DeactivateArgs, DutyCommand, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs,
+    ReplaceArgs, SetArgs, SteeringCommand,
 };
 pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
 
@@ -189,8 +190,8 @@ pub enum ClusterCommand {
     Steer(SteeringCommand),
     /// Put a node back in service
     Activate(NodeArg),
-    /// Take a node out of service: duties go elsewhere, calls in progress end by themselves
-    Deactivate(NodeArg),
+    /// Take a node out of service: duties go elsewhere, calls in progress end by themselves or after --within
+    Deactivate(DeactivateArgs),
 }
 
 /// `cluster init`

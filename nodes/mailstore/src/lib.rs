@@ -5,6 +5,8 @@ mod classes;
 mod error;
 mod greetings;
 mod imports;
+#[cfg(debug_assertions)]
+mod later;
 mod lights;
 mod mailboxes;
 mod messages;

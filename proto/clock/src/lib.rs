@@ -11,8 +11,11 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use twinbox_ids::Timestamp;
 
+mod alarm;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+
+pub use alarm::BootAlarm;
 
 /// A moment on `CLOCK_BOOTTIME`, in nanoseconds since boot. Comparable within one machine's boot only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,6 @@
 //! Opaque identifiers. Each is its own type, so that a message is never mistaken for a mailbox.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -143,10 +143,10 @@ impl FromStr for BlobHash {
 }
 
 /// The name of a node or witness: 1 to 63 of `a-z`, `0-9` and `-`, not beginning or ending with `-`
-/// (a DNS label, RFC 1123 section 2.1).
+/// (a DNS label, RFC 1123 section 2.1). Clones share one text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct NodeName(String);
+pub struct NodeName(Arc<str>);
 
 impl NodeName {
     /// The name as text.
@@ -163,7 +163,7 @@ impl FromStr for NodeName {
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !text.starts_with('-')
             && !text.ends_with('-');
-        ok.then(|| Self(text.to_owned())).ok_or_else(|| ParseIdError {
+        ok.then(|| Self(text.into())).ok_or_else(|| ParseIdError {
             what: "node name",
             text: text.to_owned(),
             expected: "1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'",
@@ -181,7 +181,7 @@ impl TryFrom<String> for NodeName {
 
 impl From<NodeName> for String {
     fn from(name: NodeName) -> Self {
-        name.0
+        name.as_str().to_owned()
     }
 }
 

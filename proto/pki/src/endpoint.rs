@@ -71,6 +71,11 @@ impl PeerEndpoint {
         Self { endpoint: self.endpoint.keep_alive_timeout(patience), ..self }
     }
 
+    /// Asks for that sign only while an answer is awaited: a link that was cut is noticed by whoever uses it.
+    pub fn silent_while_idle(self) -> Self {
+        Self { endpoint: self.endpoint.keep_alive_while_idle(false), ..self }
+    }
+
     /// Connects now.
     pub async fn connect(&self) -> Result<Channel, Error> {
         let this = self.clone();

@@ -42,6 +42,8 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// … and is cut when none comes for this long: a link that was cut silently is noticed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server asks a client on whose connection nothing has come for this long.
+const SILENT: Duration = Duration::from_secs(15);
 
 /// Who this member is, and the means to prove it.
 pub struct NodeIdentity {
@@ -276,11 +278,10 @@ impl NodeIdentity {
         Ok(PeerEndpoint::new(endpoint, address, server, self.client.clone()))
     }
 
-    /// A tonic server with the same keep-alives, to be served with [`Self::listen`].
+    /// A tonic server to be served with [`Self::listen`]. Connections of whoever has vanished are closed in time: who is
+    /// alive speaks or asks by itself.
     pub fn server(&self) -> Server {
-        Server::builder()
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        Server::builder().http2_keepalive_interval(Some(SILENT)).http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
     }
 
     /// Accepts members on a bound socket; a stranger is refused in the handshake, counted and logged.

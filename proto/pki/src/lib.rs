@@ -17,6 +17,7 @@ mod bundle;
 mod endpoint;
 mod error;
 mod files;
+mod hosts;
 mod identity;
 mod incoming;
 mod name;

@@ -4,13 +4,12 @@ use std::{io, sync::Arc};
 
 use ring::digest::{SHA256, digest};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, Error, OtherError,
     client::{
         WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier as _},
     },
-    crypto::{verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::ServerName,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -18,6 +17,7 @@ use twinbox_ids::NodeName;
 
 use crate::{
     JoinToken,
+    hosts::{self, Hosts, Shown},
     identity::{HANDSHAKE, provider, roots},
     name,
 };
@@ -43,7 +43,7 @@ pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
 /// Connects to a member's join door. The member must show a certificate for its name that the authority of the token
 /// signed; nothing is said before.
 pub async fn connect(token: &JoinToken, member: &NodeName, address: &str) -> io::Result<TlsStream<TcpStream>> {
-    let verifier = Arc::new(ByFingerprint { fingerprint: token.fingerprint });
+    let verifier = hosts::verifier(ByFingerprint { fingerprint: token.fingerprint });
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(io::Error::other)?
@@ -66,45 +66,17 @@ struct ByFingerprint {
     fingerprint: [u8; 32],
 }
 
-impl ServerCertVerifier for ByFingerprint {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let authority = intermediates.iter().find(|shown| fingerprint(shown) == self.fingerprint);
+impl Hosts for ByFingerprint {
+    fn verify(&self, shown: &Shown<'_>) -> Result<ServerCertVerified, Error> {
+        let authority = shown.intermediates.iter().find(|shown| fingerprint(shown) == self.fingerprint);
         let unverified = || Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Unverified))));
         let authority = authority.ok_or_else(unverified)?;
         let roots = roots([authority.clone().into_owned()])?;
         let usual = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
         let usual = usual.map_err(|e| Error::General(e.to_string()))?;
         // While the authority is being replaced, the member's certificate may be by the next one.
-        usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        let Shown { end_entity, intermediates, name, ocsp_response, now } = *shown;
+        usual.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
     }
 }
 

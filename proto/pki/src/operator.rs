@@ -5,13 +5,12 @@ use std::{fs, io, path::Path, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, Error, RootCertStore,
     client::{
         WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier as _},
     },
-    crypto::{verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -25,6 +24,7 @@ use twinbox_ids::ClusterId;
 use crate::{
     MemberKind, OperatorSubject, PkiError, bundle,
     files::{self, PUBLIC, SECRET},
+    hosts::{self, Hosts, Shown},
     identity::{HANDSHAKE, provider},
     name,
     newcomer::fingerprint,
@@ -106,12 +106,12 @@ impl OperatorIdentity {
         }
         let wrong_key = |detail: String| unusable(key, "private key of that certificate", detail);
         let key_der = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes()).map_err(|e| wrong_key(e.to_string()))?;
-        let verifier = AnyNode::new(subject.cluster, roots).map_err(|e| unusable(authorities, "certificate", e))?;
+        let nodes = AnyNode::new(subject.cluster, roots).map_err(|e| unusable(authorities, "certificate", e))?;
         let mut client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| wrong_key(e.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(hosts::verifier(nodes))
             .with_client_auth_cert(shown.into_iter().map(|listed| listed.der).collect(), key_der)
             .map_err(|e| wrong_key(e.to_string()))?;
         client.alpn_protocols = vec![OPERATOR_PROTOCOL.to_vec()];
@@ -157,44 +157,16 @@ impl AnyNode {
     }
 }
 
-impl ServerCertVerifier for AnyNode {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+impl Hosts for AnyNode {
+    fn verify(&self, shown: &Shown<'_>) -> Result<ServerCertVerified, Error> {
         let unfit = || Error::InvalidCertificate(CertificateError::NotValidForName);
-        let shown = name::read(end_entity).map_err(|_| unfit())?;
-        if shown.cluster != self.cluster || shown.kind != MemberKind::Node {
+        let subject = name::read(shown.end_entity).map_err(|_| unfit())?;
+        if subject.cluster != self.cluster || subject.kind != MemberKind::Node {
             return Err(unfit());
         }
-        let own = ServerName::try_from(name::dns_name(shown.cluster, &shown.name)).map_err(|_| unfit())?;
+        let own = ServerName::try_from(name::dns_name(subject.cluster, &subject.name)).map_err(|_| unfit())?;
+        let Shown { end_entity, intermediates, ocsp_response, now, .. } = *shown;
         self.usual.verify_server_cert(end_entity, intermediates, &own, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -126,8 +126,8 @@ pub struct Why {
     pub cause: Cause,
     /// The leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
-    /// From the last moment at which the holder before was known to act to this assignment, by the leader's clock. At
-    /// least that, when an earlier leader had granted the lease.
+    /// From the last moment at which the holder before was known to be able to act to this assignment, by the leader's clock:
+    /// since a lease of it was renewed, or it was heard by a leader that did not lead then.
     pub idle_ms: u64,
 }
 

@@ -103,6 +103,24 @@ pub enum Command {
         /// Its Raft store.
         raft_id: u64,
     },
+    /// The calls of a life that is over get an heir (rule C4). What it was planned from is that they have none: it is done
+    /// at most once for each life. From [`crate::HEIRS_LEVEL`] on.
+    Inherit {
+        /// Whose calls.
+        of: NodeName,
+        /// The life that is over.
+        life: Incarnation,
+        /// Who is to answer for them.
+        to: NodeName,
+        /// The life of the heir's process that does.
+        incarnation: Incarnation,
+        /// How many calls there were at the last report.
+        calls: u32,
+        /// Why the life counts as over.
+        cause: Cause,
+        /// The leader's wall clock, in milliseconds since 1970.
+        at_ms: u64,
+    },
     /// An administrator's order. Done at most once per id.
     Operate {
         /// Chosen by whoever asks.
@@ -127,6 +145,7 @@ impl fmt::Display for Command {
             Self::RaiseLevel { to, .. } => write!(f, "feature level is {to}"),
             Self::Heal { generation, winner, .. } => write!(f, "heal to generation {generation} with {winner}"),
             Self::Gone { name, .. } => write!(f, "{name} is gone"),
+            Self::Inherit { of, life, to, calls, .. } => write!(f, "{calls} calls of {of} ({life}) to {to}"),
             Self::Drain { duty, epoch } => write!(f, "drain {duty} of {epoch}"),
             Self::Assign { duty, to, .. } => write!(f, "{duty} to {to}"),
             Self::Operate { id, order } => write!(f, "order {id}: {order:?}"),

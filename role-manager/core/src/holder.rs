@@ -11,7 +11,7 @@ use std::{
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Duty, Report, ServiceHealth, State, Timing};
+use crate::{Duty, Lives, Report, ServiceHealth, State, Timing};
 
 /// A node's request to its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Grant {
     pub failed: BTreeMap<Duty, String>,
     /// Who of the members that are heard says that it does not reach whom.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
+    /// How many calls which life had when it reported last: whoever leads next has to know (rule C4).
+    pub lives: Lives,
     /// When this was granted, by the leader's clock; see [`KeepAlive::echo`].
     pub at: Duration,
 }

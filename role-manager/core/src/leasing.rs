@@ -51,11 +51,16 @@ pub struct Leasing {
 impl State {
     /// Keep-alive interval and missed count as the settings want them, if the cluster has its timing already.
     pub fn pace(&self) -> Option<Pace> {
-        self.leasing.map(|leasing| Pace {
+        self.leasing.map(|leasing| self.pace_of(leasing))
+    }
+
+    /// The same, were that the agreed leasing.
+    pub(crate) fn pace_of(&self, leasing: Leasing) -> Pace {
+        Pace {
             keep_alive_ms: self.settings.keep_alive_ms.unwrap_or(leasing.profile.keep_alive_ms),
             missed: self.settings.missed.unwrap_or(leasing.profile.missed),
             ..leasing.profile
-        })
+        }
     }
 
     /// The settings have changed: a shorter lease is in force at once, a longer one is announced.

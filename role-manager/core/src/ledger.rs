@@ -8,8 +8,8 @@ use std::{
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
-    Assignment, Command, Duty, Exits, Facts, Grant, KeepAlive, LeaseFact, Member, NoGrant, Order, Presence, Report,
-    Seen, ServiceHealth, SoloReport, State, Timing, Trigger, View, soft,
+    Assignment, Command, Duty, Ended, Exits, Facts, Grant, KeepAlive, LeaseFact, Lives, Member, NoGrant, Order,
+    Presence, Report, Seen, ServiceHealth, SoloReport, Speaks, State, Timing, Trigger, View, soft,
 };
 
 /// The leader's side: one per leadership, from its first quorum answer on.
@@ -30,10 +30,16 @@ pub struct Ledger {
     /// The highest generation in which anybody has said that it acted alone. Kept, since who did may have heard that the
     /// cluster took note of it before this leader has applied that.
     alone: Option<u64>,
+    /// Members that ask and know other feature levels than the cluster's.
+    unfit: BTreeMap<NodeName, Speaks>,
     /// Raft's own voters.
     voters: BTreeSet<u64>,
     /// The publisher's epoch, and since when it is known here.
     publisher: Option<(Epoch, Duration)>,
+    /// When lives that came before those that are heard, or before this leader led, were heard last.
+    earlier: BTreeMap<NodeName, (Incarnation, Duration)>,
+    /// Which lives had how many calls and have no heir.
+    lives: Lives,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +49,8 @@ struct NodeRecord {
     incarnation: Incarnation,
     /// Until when its node lease must be taken for running.
     out_at: Duration,
+    /// When it was heard last.
+    heard: Duration,
     left: bool,
     failing: Option<Vec<ServiceHealth>>,
     /// Since when its services have been as they are: failing or sound.
@@ -97,8 +105,11 @@ impl Ledger {
             exits: Exits::default(),
             lengths: BTreeMap::new(),
             alone: None,
+            unfit: BTreeMap::new(),
             voters: BTreeSet::new(),
             publisher: None,
+            earlier: BTreeMap::new(),
+            lives: Lives::default(),
         };
         for (node, life) in exits.iter() {
             ledger.exited(since, node, life);
@@ -126,6 +137,7 @@ impl Ledger {
     /// changes nothing for the one that is there.
     pub fn exited(&mut self, now: Duration, node: &NodeName, life: Incarnation) -> bool {
         let news = self.exits.note(node, life);
+        self.unfit.remove(node);
         for record in self.duties.values_mut() {
             if record.epoch.node == *node && record.incarnation == life {
                 record.frozen = true;
@@ -133,6 +145,27 @@ impl Ledger {
             }
         }
         news
+    }
+
+    /// When this member heard this life of another last, before it led: whoever held something then was able to act, and
+    /// nobody knows of any later moment.
+    pub fn heard_before(&mut self, node: &NodeName, life: Incarnation, at: Duration) {
+        let at = at.min(self.since);
+        self.earlier.insert(node.clone(), (life, at));
+        for record in self.duties.values_mut().filter(|r| !r.granted && r.epoch.node == *node) {
+            if record.incarnation == life {
+                record.acted = at;
+            }
+        }
+    }
+
+    /// What the leader before told of calls. It is news only of lives of which this leader has not heard itself.
+    pub fn recall(&mut self, told: &Lives) {
+        for (node, life, calls) in told.iter() {
+            if self.lives.calls(node, life).is_none() {
+                self.lives.note(node, life, calls);
+            }
+        }
     }
 
     /// Who votes by the last entry of this leader's log. One who is no member by the applied state has been let in since,
@@ -173,7 +206,17 @@ impl Ledger {
         if unheard > self.timing.election_max {
             return Err(NoGrant::NoQuorum { unheard });
         }
-        let member = Self::asker(state, request)?;
+        let member = match Self::asker(state, request) {
+            Err(unfit @ NoGrant::FeatureLevel { .. }) => {
+                match request.leaving {
+                    true => drop(self.unfit.remove(&request.node)),
+                    false => drop(self.unfit.insert(request.node.clone(), request.report.speaks)),
+                }
+                return Err(unfit);
+            }
+            asker => asker?,
+        };
+        self.unfit.remove(&request.node);
         let may_hold = member.activated && !request.leaving;
         let lease = self.timing.agreed(state).lease;
         let out_at = now + self.timing.surely_past(lease);
@@ -205,7 +248,7 @@ impl Ledger {
         }
         let running = self.duties.iter().filter(|(_, r)| r.granted && now < r.out_at).map(|(d, _)| *d).collect();
         let (failed, cuts) = (self.failed(state), self.cuts(now));
-        Ok(Grant { term: self.term, lease, duties, running, failed, cuts, at: now })
+        Ok(Grant { term: self.term, lease, duties, running, failed, cuts, lives: self.tells(state), at: now })
     }
 
     /// A command is about to be proposed. From here on a duty that it moves is not extended (rule R3), whether
@@ -244,6 +287,7 @@ impl Ledger {
             alone_generation: self.alone,
             publisher_since: self.publisher.clone(),
             longest_out_ms: own.max(inherited).unwrap_or(0),
+            ended: self.ended(now),
         }
     }
 
@@ -295,6 +339,7 @@ impl Ledger {
             run: request.run,
             incarnation: request.incarnation,
             out_at: running,
+            heard: now,
             left: false,
             failing: request.failing.clone(),
             since: now,
@@ -305,10 +350,12 @@ impl Ledger {
         };
         let record = self.nodes.entry(request.node.clone()).or_insert_with(|| begun.clone());
         if record.raft_id != request.raft_id || record.run < request.run {
+            self.earlier.insert(request.node.clone(), (record.incarnation, record.heard));
             *record = begun;
         } else if record.run > request.run || record.incarnation != request.incarnation {
             return Err(NoGrant::Superseded(request.node.clone()));
         }
+        record.heard = now;
         let echo = request.echo.filter(|echo| echo.term == self.term && echo.at <= now).map(|echo| echo.at);
         if echo < record.echo {
             // It was sent before one that is here already. The node lives; what it says is out of date.
@@ -341,11 +388,19 @@ impl Ledger {
         record.report.clone_from(&request.report);
         record.left |= request.leaving;
         record.out_at = if record.left { now } else { running.max(record.out_at) };
+        let left = record.left;
+        match request.report.measures.calls {
+            // Who leaves in good order has ended its calls.
+            _ if left => self.lives.forget(&request.node, request.incarnation),
+            Some(calls) => self.lives.note(&request.node, request.incarnation, calls),
+            None => {}
+        }
         Ok(())
     }
 
     /// Takes note of epochs that have been given in this leadership: nobody can have a lease for one but by us.
     fn note_applied(&mut self, now: Duration, state: &State) {
+        self.lives.retain(|node, life| state.members.contains_key(node) && state.heir_of(node, life).is_none());
         if self.publisher.as_ref().map(|(epoch, _)| epoch) != state.publisher.as_ref() {
             self.publisher = state.publisher.clone().map(|epoch| (epoch, now));
         }
@@ -381,6 +436,35 @@ impl Ledger {
         unhealed || unapplied || (state.is_bare_pair() && !state.members.keys().all(certain))
     }
 
+    /// What everybody is told of calls. In a pair nothing of lives that are over: what the survivor has inherited by proof alone
+    /// nobody is to give to another, who leads later.
+    fn tells(&self, state: &State) -> Lives {
+        let mut lives = self.lives.clone();
+        if state.is_bare_pair() {
+            lives.retain(|node, life| self.nodes.get(node).is_some_and(|record| record.incarnation == life));
+        }
+        lives
+    }
+
+    /// Somebody has inherited from this life by proof alone: nobody else will.
+    pub fn inherited(&mut self, node: &NodeName, life: Incarnation) {
+        self.lives.forget(node, life);
+    }
+
+    /// Lives that had calls to report, are over and have no heir yet. A life after which another has been heard needs a proof:
+    /// whoever answers at its address may be the next.
+    fn ended(&self, now: Duration) -> Vec<Ended> {
+        let lapsed = |node: &NodeName, life: Incarnation| match self.nodes.get(node) {
+            Some(record) => record.incarnation == life && now >= record.out_at,
+            None => self.is_settled(now),
+        };
+        let ended = |(node, life, calls): (&NodeName, Incarnation, u32)| {
+            let proven = self.exits.has(node, life);
+            (proven || lapsed(node, life)).then(|| Ended { node: node.clone(), life, calls, proven })
+        };
+        self.lives.iter().filter_map(ended).collect()
+    }
+
     /// Duties whose holder says that its part of them fails.
     fn failed(&self, state: &State) -> BTreeMap<Duty, String> {
         let of = |duty: &Duty, a: &Assignment| {
@@ -411,7 +495,16 @@ impl Ledger {
         }
     }
 
+    /// When the life that the status of a member speaks of was heard last; not before this leader led, as far as it knows,
+    /// when it has heard nothing of it.
+    fn heard(&self, name: &NodeName, member: &Member) -> Duration {
+        let record = self.nodes.get(name).filter(|record| member.incarnation == Some(record.incarnation));
+        let earlier = || self.earlier.get(name).filter(|(life, _)| member.incarnation == Some(*life));
+        record.map(|record| record.heard).or_else(|| earlier().map(|(_, at)| *at)).unwrap_or(self.since)
+    }
+
     fn seen(&self, now: Duration, name: &NodeName, member: &Member) -> Seen {
+        let unfit = self.unfit.get(name).copied();
         let Some(record) = self.nodes.get(name) else {
             let lapsed = self.is_settled(now);
             let presence = match lapsed {
@@ -419,7 +512,14 @@ impl Ledger {
                 true => Presence::Silent,
                 false => Presence::Unknown,
             };
-            return Seen { presence, lapsed, health_since: self.since, ..Seen::default() };
+            return Seen {
+                presence,
+                lapsed,
+                health_since: self.since,
+                heard: self.heard(name, member),
+                unfit,
+                ..Seen::default()
+            };
         };
         Seen {
             presence: self.presence(now, name, record),
@@ -427,9 +527,11 @@ impl Ledger {
             incarnation: Some(record.incarnation),
             failing: record.failing.clone(),
             health_since: record.since,
+            heard: self.heard(name, member),
             duties: record.duties.clone(),
             bad: record.bad.clone(),
             report: record.report.clone(),
+            unfit,
         }
     }
 }

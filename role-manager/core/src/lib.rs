@@ -5,7 +5,9 @@
 //! * [`plan`] decides what is to change, from a [`View`] of what is agreed and what the leader knows; its policy is the
 //!   table [`RULES`].
 //! * [`Holder`] and [`Ledger`] are the two sides of a lease; [`Timing`] holds every duration and formula.
-//! * [`Solo`] decides whether one of a pair goes on alone, [`doors`] whether a passive node answers.
+//! * [`Inheritance`] names the heir of the calls of a life that is over.
+//! * [`Solo`] decides whether one of a pair goes on alone, [`doors`] whether a passive node answers; [`Survivor`] is one that
+//!   goes on without a majority that is gone for good.
 //! * [`RolesView`] is what people see.
 //!
 //! No clock, no IO, no Raft library: time is handed in, and everything can be tested by table and simulation.
@@ -15,6 +17,8 @@ mod certificates;
 mod command;
 mod doors;
 mod exits;
+mod gap;
+mod heirs;
 mod holder;
 mod leadership;
 mod leasing;
@@ -30,6 +34,7 @@ mod settings;
 mod soft;
 mod solo;
 mod state;
+mod survivor;
 mod timing;
 mod tokens;
 mod view;
@@ -42,6 +47,8 @@ pub use certificates::{
 pub use command::{Command, Outcome};
 pub use doors::{Doors, doors};
 pub use exits::Exits;
+pub use gap::LongestGap;
+pub use heirs::{Ended, HEIRS_LEVEL, Inheritance, Lives, by_proof};
 pub use holder::{Echo, Grant, Holder, KeepAlive, NoGrant};
 pub use leadership::{Voter, better_leader};
 pub use leasing::{Leasing, Pace};
@@ -54,6 +61,7 @@ pub use report::{FAR_BEHIND, Learned, Measures, Report, SPEAKS, SoloReport, Spea
 pub use settings::{AlarmRule, Failback, Mode, OnQuorumLoss, Setting, SettingError, Settings};
 pub use solo::{Alone, Solo, SoloRecord, SoloVerdict};
 pub use state::{Assignment, Member, Split, State};
+pub use survivor::{Beginning, Departure, Survivor};
 pub use timing::{Bound, Timing};
 pub use tokens::{Invited, Token, TokenHash, Used};
 pub use view::{DutyState, DutyView, Known, MemberView, RolesView};

@@ -5,7 +5,7 @@ use twinbox_ids::NodeName;
 use crate::{Failback, Member, MemberKind, Outcome, Refusal, State, Status, orders::Facts, state::push_bounded};
 
 /// How many Raft stores that were removed are remembered.
-const REMEMBERED_REMOVED: usize = 64;
+pub(crate) const REMEMBERED_REMOVED: usize = 64;
 
 impl State {
     /// Whether this Raft store belonged to the cluster and does no more: it is not let in again.
@@ -49,6 +49,7 @@ impl State {
                     status: Status::Starting,
                     reason: "it has just joined".to_owned(),
                     incarnation: None,
+                    drain_ms: None,
                     revision: 1,
                 };
                 self.members.insert(name, member);
@@ -58,7 +59,13 @@ impl State {
     }
 
     /// An administrator removes a member: one that is lost at once, any other when it has left in good order.
-    pub(crate) fn remove(&mut self, name: &NodeName, lost: bool, facts: Facts) -> Result<Outcome, Refusal> {
+    pub(crate) fn remove(
+        &mut self,
+        name: &NodeName,
+        lost: bool,
+        within_ms: Option<u64>,
+        facts: Facts,
+    ) -> Result<Outcome, Refusal> {
         if self.invited.remove(name).is_some() && !self.members.contains_key(name) {
             return Ok(Outcome::Done);
         }
@@ -73,10 +80,12 @@ impl State {
             self.strike(name, None);
             return Ok(Outcome::Done);
         }
-        let Some(member) = self.members.get_mut(name).filter(|member| member.status != Status::Leaving) else {
-            return Ok(Outcome::Unchanged);
-        };
+        let Some(member) = self.members.get_mut(name) else { return Ok(Outcome::Unchanged) };
+        if member.status == Status::Leaving {
+            return Ok(member.drain_within(within_ms));
+        }
         member.activated = false;
+        member.drain_ms = within_ms;
         member.status = Status::Leaving;
         member.reason = "an administrator removes it from the cluster".to_owned();
         member.revision += 1;
@@ -93,7 +102,7 @@ impl State {
     }
 
     /// Takes a member out of everything that names it; a newcomer may take its place.
-    fn strike(&mut self, name: &NodeName, heir: Option<&NodeName>) {
+    pub(crate) fn strike(&mut self, name: &NodeName, heir: Option<&NodeName>) {
         if let Some(member) = self.members.remove(name) {
             push_bounded(&mut self.removed, (member.raft_id, name.clone()), REMEMBERED_REMOVED);
         }

@@ -25,14 +25,14 @@ impl State {
                 let member = self.node(&name)?;
                 match member.status {
                     Status::Leaving => Err(Refusal::Leaving { name }),
-                    _ => Ok(self.set_activated(&name, true)),
+                    _ => Ok(self.set_activated(&name, true, None)),
                 }
             }
-            Order::Deactivate(name) => {
+            Order::Deactivate { name, within_ms } => {
                 let member = self.node(&name)?;
                 match member.activated && !self.leaves_another(&name, member) {
                     true => Err(Refusal::LastInService { name }),
-                    false => Ok(self.set_activated(&name, false)),
+                    false => Ok(self.set_activated(&name, false, within_ms)),
                 }
             }
             Order::MoveDuty { duty, to } => self.move_duty(duty, to),
@@ -46,7 +46,7 @@ impl State {
                 None => Err(Refusal::NotPinned { duty }),
             },
             Order::Set(changes) => self.set(changes),
-            Order::Remove { name, lost, facts } => self.remove(&name, lost, facts),
+            Order::Remove { name, lost, within_ms, facts } => self.remove(&name, lost, within_ms, facts),
             Order::Invite { token, kind, valid_ms, replaces, facts } => {
                 self.invite(token, kind, valid_ms, replaces, facts)
             }
@@ -143,12 +143,13 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    fn set_activated(&mut self, name: &NodeName, activated: bool) -> Outcome {
+    fn set_activated(&mut self, name: &NodeName, activated: bool, drain_ms: Option<u64>) -> Outcome {
         let Some(member) = self.members.get_mut(name) else { return Outcome::Stale };
         if member.activated == activated {
-            return Outcome::Unchanged;
+            return member.drain_within(drain_ms);
         }
         member.activated = activated;
+        member.drain_ms = drain_ms;
         (member.status, member.reason) = match activated {
             true => (Status::Starting, "it has just been activated".to_owned()),
             false => (Status::Deactivated, "an administrator has deactivated it".to_owned()),

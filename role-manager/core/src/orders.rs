@@ -54,7 +54,13 @@ pub enum Order {
     /// Let this node serve again.
     Activate(NodeName),
     /// Take this node out; its duties move.
-    Deactivate(NodeName),
+    Deactivate {
+        /// Which node.
+        name: NodeName,
+        /// How long calls may go on there, in milliseconds from when the node has heard of it; nothing: to their own end.
+        #[serde(default)]
+        within_ms: Option<u64>,
+    },
     /// Move a duty to a node; it stays there as long as that serves, or until the publisher is made anew.
     MoveDuty {
         /// Which duty.
@@ -80,6 +86,9 @@ pub enum Order {
         /// It is gone for good and hands nothing over.
         #[serde(default)]
         lost: bool,
+        /// How long calls may go on there; see [`Order::Deactivate`].
+        #[serde(default)]
+        within_ms: Option<u64>,
         /// The leader's knowledge.
         #[serde(default)]
         facts: Facts,
@@ -126,6 +135,11 @@ impl Order {
     /// Makes this node the publisher, unless it is far behind.
     pub fn make_publisher(name: NodeName) -> Self {
         Self::MakePublisher { name, force: false, facts: Facts::default() }
+    }
+
+    /// Takes this node out; calls end by themselves.
+    pub fn deactivate(name: NodeName) -> Self {
+        Self::Deactivate { name, within_ms: None }
     }
 
     /// The node that the order is about, where the leader's knowledge of it matters.

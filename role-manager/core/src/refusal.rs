@@ -191,7 +191,9 @@ pub enum Refusal {
         address: String,
     },
     /// A cluster has one witness at most.
-    #[error("'{by}' is the witness already: a cluster has one at most")]
+    #[error(
+        "'{by}' is the witness already: a cluster has one at most; 'twinbox cluster replace {by}' puts another in its place"
+    )]
     SecondWitness {
         /// Who.
         by: NodeName,
@@ -201,6 +203,44 @@ pub enum Refusal {
     OddNodes {
         /// How many there are.
         nodes: u64,
+    },
+    /// A witness cannot be a cluster.
+    #[error("this is a witness: it holds no data, so it cannot go on alone; ask a node that is left")]
+    WitnessAlone,
+    /// It has not been let in yet.
+    #[error("this node has not been let into the cluster yet, so there is nothing that it could go on with")]
+    NoMemberYet,
+    /// The cluster can decide without that.
+    #[error(
+        "there is a majority of the members, so nobody has to go on alone; 'twinbox cluster remove NAME --lost' takes out \
+         one that is gone for good"
+    )]
+    Majority,
+    /// Who is given up for lost must be another member.
+    #[error("'{name}' is no other member of this cluster; the others are: {members}")]
+    NotAnother {
+        /// What was asked for.
+        name: NodeName,
+        /// Who there is, separated by commas.
+        members: String,
+    },
+    /// Not all others were given up for lost.
+    #[error(
+        "not every other member is named; missing: {names}. One that is gone for good: name it with --lost, too. One that \
+         lives: shut it down and name it, and let it join again afterwards, with an empty folder and a new token"
+    )]
+    NotNamed {
+        /// Whom, separated by commas.
+        names: String,
+    },
+    /// One that is given up for lost lives.
+    #[error(
+        "'{name}' is not lost: it is heard, or its supervisor is. Repair what keeps it from its work, or shut it down, \
+         supervisor included, if it is to be given up"
+    )]
+    Heard {
+        /// Who.
+        name: NodeName,
     },
     /// About certificates.
     #[error(transparent)]

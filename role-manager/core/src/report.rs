@@ -8,7 +8,7 @@ use twinbox_ids::{Epoch, NodeName};
 use crate::Duty;
 
 /// The feature levels that this build knows.
-pub const SPEAKS: Speaks = Speaks { min: 1, max: 1 };
+pub const SPEAKS: Speaks = Speaks { min: 1, max: 2 };
 /// Who lacks more changes than this is far behind: it should not be made publisher.
 pub const FAR_BEHIND: u64 = 1_000;
 
@@ -99,4 +99,6 @@ pub struct Report {
     pub learned: Learned,
     /// What it did on its own and the cluster has not taken note of yet.
     pub solo: Option<SoloReport>,
+    /// Members whose SIP address does not answer it (rule C3).
+    pub unanswered: BTreeSet<NodeName>,
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
-    Certificates, Command, Duty, Leasing, MemberKind, Move, OrderId, Outcome, Refusal, Settings, SoloReport,
-    Status, What, Why,
+    Certificates, Command, Departure, Duty, Inheritance, Leasing, MemberKind, Move, OrderId, Outcome, Refusal,
+    Settings, SoloReport, Status, What, Why,
     cause::REMEMBERED_MOVES,
     tokens::{Invited, Token, TokenHash},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// How many outcomes of orders are remembered, so that asking again by id tells.
 const REMEMBERED_ORDERS: usize = 64;
 /// How many splits are remembered.
-const REMEMBERED_SPLITS: usize = 8;
+pub(crate) const REMEMBERED_SPLITS: usize = 8;
 /// The longest reason that is kept, in bytes.
 const REASON_LIMIT: usize = 200;
 
@@ -41,6 +41,10 @@ pub struct Member {
     pub reason: String,
     /// The life of its process that the status speaks of.
     pub incarnation: Option<Incarnation>,
+    /// While it is not activated: how long calls may go on there, in milliseconds from when it has heard of that; nothing: to
+    /// their own end.
+    #[serde(default)]
+    pub drain_ms: Option<u64>,
     /// Goes up at every change of this member.
     pub revision: u64,
 }
@@ -107,6 +111,10 @@ pub struct State {
     /// Raft stores that belong to the cluster no more, with the names that they had, oldest first: they are not let in
     /// again.
     pub removed: Vec<(u64, NodeName)>,
+    /// The groups that survivors have left, oldest first: this group goes on with what they had agreed on.
+    pub departures: Vec<Departure>,
+    /// Who answers for the calls of lives that are over, oldest first.
+    pub heirs: Vec<Inheritance>,
 }
 
 impl Default for State {
@@ -128,6 +136,8 @@ impl Default for State {
             moves: Vec::new(),
             splits: Vec::new(),
             removed: Vec::new(),
+            departures: Vec::new(),
+            heirs: Vec::new(),
         }
     }
 }
@@ -187,6 +197,16 @@ impl State {
             Command::Heal { from, generation, winner, ran, at_ms } => {
                 self.heal(from, generation, winner, ran, at_ms)
             }
+            Command::Inherit { of, life, to, incarnation, calls, cause, at_ms } => self.inherit(Inheritance {
+                node: of,
+                life,
+                heir: to,
+                heir_life: incarnation,
+                epoch: None,
+                calls,
+                cause,
+                at_ms,
+            }),
             Command::Operate { id, order } => match self.outcome_of(id) {
                 Some(outcome) => outcome,
                 None => {
@@ -291,7 +311,7 @@ impl State {
         push_bounded(&mut self.moves, Move { what, from, to, epoch, cause, at_ms, idle_ms }, REMEMBERED_MOVES);
     }
 
-    fn next_epoch(&mut self, node: NodeName) -> Epoch {
+    pub(crate) fn next_epoch(&mut self, node: NodeName) -> Epoch {
         self.number += 1;
         Epoch { generation: self.generation, number: self.number, node }
     }
@@ -314,6 +334,16 @@ pub(crate) fn push_bounded<T>(list: &mut Vec<T>, item: T, most: usize) {
 }
 
 impl Member {
+    /// Another time for the calls of a member that is out already. Counted anew, if it is another.
+    pub(crate) fn drain_within(&mut self, drain_ms: Option<u64>) -> Outcome {
+        if self.activated || self.drain_ms == drain_ms {
+            return Outcome::Unchanged;
+        }
+        self.drain_ms = drain_ms;
+        self.revision += 1;
+        Outcome::Done
+    }
+
     /// Whether it is a node in service that an administrator lets serve.
     pub fn serves(&self) -> bool {
         self.kind == MemberKind::Node && self.activated && self.status == Status::InService

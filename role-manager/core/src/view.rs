@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Duty, MemberKind, Move, Settings, Split, State, Status};
+use crate::{Departure, Duty, Inheritance, MemberKind, Move, Settings, Split, State, Status};
 
 /// The cluster as one member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,10 +30,16 @@ pub struct RolesView {
     pub moves: Vec<Move>,
     /// The last splits in which nodes ran alone, oldest first.
     pub splits: Vec<Split>,
+    /// The last groups that a survivor has left, oldest first.
+    pub departures: Vec<Departure>,
+    /// Members, or former ones, that were heard lately and act in another group of this cluster.
+    pub rivals: BTreeSet<NodeName>,
     /// The feature level at which everyone works.
     pub feature_level: u32,
     /// Who says that it does not reach whom, of those that the leader hears.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
+    /// Who answers for the calls of lives that are over, oldest first.
+    pub heirs: Vec<Inheritance>,
 }
 
 /// One member, as people see it.
@@ -95,8 +101,12 @@ pub struct Known {
     pub alone: BTreeMap<Duty, Epoch>,
     /// Who does not reach whom, as the leader knows.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
+    /// Who was heard lately and acts in another group of this cluster.
+    pub rivals: BTreeSet<NodeName>,
     /// What keeps this member itself out: not joined yet, quarantined, …; empty when nothing does.
     pub obstacle: String,
+    /// What this node has inherited by proof alone (rule C4).
+    pub inherited: Vec<Inheritance>,
 }
 
 impl RolesView {
@@ -125,8 +135,11 @@ impl RolesView {
             settings: state.settings.clone(),
             moves: state.moves.clone(),
             splits: state.splits.clone(),
+            departures: state.departures.clone(),
+            rivals: known.rivals.clone(),
             feature_level: state.feature_level,
             cuts: known.cuts.clone(),
+            heirs: state.heirs.iter().chain(&known.inherited).cloned().collect(),
         }
     }
 

@@ -1,47 +1,29 @@
 //! Going on alone (rule R7), and the doors of a passive node: what a node decides by what it has heard itself.
 
+mod common;
+
 use std::time::Duration;
 
-use twinbox_ids::{Incarnation, NodeName};
+use common::{START, cluster, name};
+
 use twinbox_roles_core::{
-    Alone, Command, Doors, Known, MemberKind, Mode, OnQuorumLoss, Order, OrderId, Outcome, RolesView, Setting,
-    Solo, SoloRecord, SoloVerdict, State, Status, Timing, doors,
+    Alone, Command, Doors, Known, Mode, OnQuorumLoss, Order, OrderId, Outcome, RolesView, Setting, Solo,
+    SoloRecord, SoloVerdict, State, Status, Timing, doors,
 };
-
-const START: Duration = Duration::from_secs(50);
-
-fn name(text: &str) -> NodeName {
-    text.parse().expect("a name")
-}
 
 fn set(state: &mut State, settings: Vec<Setting>) {
     let id = OrderId(state.orders.len() as u128 + 1);
     assert_eq!(state.apply(Command::Operate { id, order: Order::Set(settings) }), Outcome::Done);
 }
 
-/// These members in service, `a` publisher.
-fn cluster(names: &[&str], settings: Vec<Setting>) -> State {
-    let mut state = State::default();
-    for (i, text) in names.iter().enumerate() {
-        let kind = if *text == "w" { MemberKind::Witness } else { MemberKind::Node };
-        let raft_id = i as u64 + 1;
-        state.apply(Command::Admit { name: name(text), kind, address: String::new(), raft_id });
-        state.apply(Command::SetStatus {
-            name: name(text),
-            revision: 1,
-            status: Status::InService,
-            incarnation: Some(Incarnation(1)),
-            reason: String::new(),
-            cause: Default::default(),
-        });
-    }
-    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Default::default() });
+fn with(names: &[&str], settings: Vec<Setting>) -> State {
+    let mut state = cluster(names);
     set(&mut state, settings);
     state
 }
 
 fn pair() -> State {
-    cluster(&["a", "b"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)])
+    with(&["a", "b"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)])
 }
 
 /// What node `b` knows so long after it heard the other last.
@@ -118,10 +100,10 @@ fn a_node_goes_on_alone_when_every_lease_of_the_other_is_out() {
 fn nobody_else_goes_on_alone() {
     let long = Duration::from_secs(60);
     let pair = pair();
-    let hold = cluster(&["a", "b"], vec![Setting::Mode(Mode::ActivePassive)]);
-    let three = cluster(&["a", "b", "w"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)]);
+    let hold = with(&["a", "b"], vec![Setting::Mode(Mode::ActivePassive)]);
+    let three = with(&["a", "b", "w"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)]);
     let mut out = pair.clone();
-    let order = Order::Deactivate(name("b"));
+    let order = Order::deactivate(name("b"));
     assert_eq!(out.apply(Command::Operate { id: OrderId(9), order }), Outcome::Done);
     let waits = |facts: Alone<'_>| match settled(&mut solo(None), &facts) {
         SoloVerdict::Wait(why) => why,
@@ -148,7 +130,7 @@ fn nobody_else_goes_on_alone() {
 #[test]
 fn a_passive_node_keeps_its_doors_closed_while_the_active_one_is_heard() {
     let passive = Setting::Mode(Mode::ActivePassive);
-    let mut state = cluster(&["a", "b", "w"], vec![passive]);
+    let mut state = with(&["a", "b", "w"], vec![passive]);
     let limit = Timing::lan().unheard(&state);
     let see = |state: &State, own: &str, quorum: bool, heard: Option<Duration>| {
         let known = Known { quorum, ..Known::default() };

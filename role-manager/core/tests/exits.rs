@@ -1,41 +1,25 @@
 //! Proof of death (rule R1), and what a leader knows beside: who acts alone, what fails, who does not reach whom.
 
+mod common;
+
 use std::{collections::BTreeMap, time::Duration};
 
-use twinbox_ids::{Incarnation, NodeName};
+use common::{START, cluster, name};
+use twinbox_ids::Incarnation;
 use twinbox_roles_core::{
-    Command, Duty, Exits, Grant, KeepAlive, Learned, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome, Policy,
-    Presence, Report, ServiceHealth, SoloReport, Speaks, State, Status, Timing, plan,
+    Command, Duty, Exits, Grant, KeepAlive, Learned, Ledger, NoGrant, Order, OrderId, Outcome, Policy, Presence,
+    Report, ServiceHealth, SoloReport, Speaks, State, Status, Timing, What, plan,
 };
 
 const DUTY: Duty = Duty::Notifier;
-const START: Duration = Duration::from_secs(50);
-
-fn name(text: &str) -> NodeName {
-    text.parse().expect("a name")
-}
 
 fn at(ms: u64) -> Duration {
     START + Duration::from_millis(ms)
 }
 
-/// These members in service; `a` is publisher and has the duty in its first life.
-fn cluster(names: &[&str]) -> State {
-    let mut state = State::default();
-    for (i, text) in names.iter().enumerate() {
-        let kind = if *text == "w" { MemberKind::Witness } else { MemberKind::Node };
-        let raft_id = i as u64 + 1;
-        state.apply(Command::Admit { name: name(text), kind, address: String::new(), raft_id });
-        state.apply(Command::SetStatus {
-            name: name(text),
-            revision: 1,
-            status: Status::InService,
-            incarnation: Some(Incarnation(1)),
-            reason: String::new(),
-            cause: Default::default(),
-        });
-    }
-    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Default::default() });
+/// A cluster in which `a` has the duty in its first life.
+fn acting(names: &[&str]) -> State {
+    let mut state = cluster(names);
     let (to, incarnation) = (name("a"), Incarnation(1));
     state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, why: Default::default() });
     state
@@ -75,7 +59,7 @@ fn wants(ledger: &mut Ledger, now: Duration, state: &State) -> Vec<String> {
 
 #[test]
 fn a_proof_frees_what_that_life_held_at_once() {
-    let state = cluster(&["a", "b", "w"]);
+    let state = acting(&["a", "b", "w"]);
     let mut ledger = ledger(&state);
     for text in ["a", "b", "w"] {
         ask(&mut ledger, at(0), &state, &request(text, 1)).expect("granted");
@@ -100,7 +84,7 @@ fn a_proof_frees_what_that_life_held_at_once() {
 
 #[test]
 fn a_proof_about_another_life_or_node_changes_nothing() {
-    let state = cluster(&["a", "b", "w"]);
+    let state = acting(&["a", "b", "w"]);
     let mut ledger = ledger(&state);
     for text in ["a", "b", "w"] {
         ask(&mut ledger, at(0), &state, &request(text, 1)).expect("granted");
@@ -116,7 +100,7 @@ fn a_proof_about_another_life_or_node_changes_nothing() {
 
 #[test]
 fn a_new_leader_that_has_the_proof_need_not_wait() {
-    let state = cluster(&["a", "b", "w"]);
+    let state = acting(&["a", "b", "w"]);
     let mut exits = Exits::default();
     assert!(exits.note(&name("a"), Incarnation(1)) && !exits.note(&name("a"), Incarnation(1)));
     let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
@@ -141,7 +125,7 @@ fn a_new_leader_that_has_the_proof_need_not_wait() {
 
 #[test]
 fn a_switched_off_trigger_leaves_roles_where_they_are() {
-    let mut state = cluster(&["a", "b", "w"]);
+    let mut state = acting(&["a", "b", "w"]);
     let off = |trigger: &str| twinbox_roles_core::Setting::parse(trigger, "off").expect("a setting");
     let order = Order::Set(vec![off("trigger.exit")]);
     assert_eq!(state.apply(Command::Operate { id: OrderId(1), order }), Outcome::Done);
@@ -163,7 +147,7 @@ fn a_switched_off_trigger_leaves_roles_where_they_are() {
 
 #[test]
 fn a_bare_pair_gets_leases_when_both_have_said_that_neither_acts_alone() {
-    let mut state = cluster(&["a", "b"]);
+    let mut state = acting(&["a", "b"]);
     let mut ledger = ledger(&state);
     let none = |grant: &Grant| grant.duties.is_empty();
     let first = ask(&mut ledger, at(0), &state, &request("a", 1)).expect("a node lease");
@@ -215,7 +199,7 @@ fn a_bare_pair_gets_leases_when_both_have_said_that_neither_acts_alone() {
 
 #[test]
 fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
-    let mut state = cluster(&["a", "b", "w"]);
+    let mut state = acting(&["a", "b", "w"]);
     let mut ledger = ledger(&state);
     let mut a = request("a", 1);
     a.report.reaches = [name("w")].into();
@@ -236,17 +220,60 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
 
     // The level rises when all know it, and then who does not is refused.
     let newer = |text: &str| {
-        let report = Report { speaks: Speaks { min: 1, max: 2 }, ..request(text, 1).report };
+        let report = Report { speaks: Speaks { min: 1, max: 3 }, ..request(text, 1).report };
         KeepAlive { report, ..request(text, 1) }
     };
     for text in ["a", "b"] {
         ask(&mut ledger, at(1_100), &state, &newer(text)).expect("granted");
     }
-    assert!(!wants(&mut ledger, at(1_100), &state).contains(&"feature level is 2".to_owned()));
+    assert!(!wants(&mut ledger, at(1_100), &state).contains(&"feature level is 3".to_owned()));
     ask(&mut ledger, at(1_100), &state, &newer("w")).expect("granted");
-    assert!(wants(&mut ledger, at(1_100), &state).contains(&"feature level is 2".to_owned()));
-    assert_eq!(state.apply(Command::RaiseLevel { from: 1, to: 2 }), Outcome::Done);
-    assert_eq!(state.apply(Command::RaiseLevel { from: 1, to: 2 }), Outcome::Stale);
+    assert!(wants(&mut ledger, at(1_100), &state).contains(&"feature level is 3".to_owned()));
+    assert_eq!(state.apply(Command::RaiseLevel { from: 2, to: 3 }), Outcome::Done);
+    assert_eq!(state.apply(Command::RaiseLevel { from: 2, to: 3 }), Outcome::Stale);
     let old = ask(&mut ledger, at(1_110), &state, &request("b", 1));
-    assert_eq!(old, Err(NoGrant::FeatureLevel { name: name("b"), min: 1, max: 1, level: 2 }));
+    assert_eq!(old, Err(NoGrant::FeatureLevel { name: name("b"), min: 1, max: 2, level: 3 }));
+    // Whoever asks for the status reads that, instead of that nothing was heard.
+    let reason = |ledger: &mut Ledger| {
+        let commands = plan(&ledger.view(at(2_000), 0, &state), &Policy::from(Timing::lan()));
+        commands.into_iter().find_map(|command| match command {
+            Command::SetStatus { name: member, reason, .. } if member == name("b") => Some(reason),
+            _ => None,
+        })
+    };
+    for text in ["a", "w"] {
+        ask(&mut ledger, at(1_900), &state, &newer(text)).expect("granted");
+    }
+    assert!(reason(&mut ledger).expect("out").contains("knows the feature levels 1 to 2: install"));
+    assert!(ledger.exited(at(2_000), &name("b"), Incarnation(2)));
+    assert!(reason(&mut ledger).expect("out").contains("nothing has been heard"));
+}
+
+/// A publisher that led Raft has died: the next leader counts from when it heard of it last, not from when it began to lead.
+#[test]
+fn a_new_leader_counts_from_the_last_sign_of_the_holder() {
+    let state = acting(&["a", "b", "w"]);
+    let heard = START - Duration::from_millis(420);
+    let idle = |heard: &dyn Fn(&mut Ledger)| {
+        let mut exits = Exits::default();
+        exits.note(&name("a"), Incarnation(1));
+        let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
+        heard(&mut ledger);
+        for text in ["b", "w"] {
+            ask(&mut ledger, at(10), &state, &request(text, 1)).expect("granted");
+        }
+        let mut after = state.clone();
+        for command in plan(&ledger.view(at(30), 7, &state), &Policy::from(Timing::lan())) {
+            assert_eq!(after.apply(command), Outcome::Done);
+        }
+        let last = |what| after.moves.iter().rfind(|m| m.what == what).expect("a move").idle_ms;
+        (last(What::Publisher), last(What::Duty(DUTY)))
+    };
+    let before = |life| move |ledger: &mut Ledger| ledger.heard_before(&name("a"), Incarnation(life), heard);
+    assert_eq!(idle(&before(1)), (450, 450));
+    assert_eq!(idle(&|_| ()), (30, 30), "not before it led, as far as it knows");
+    assert_eq!(idle(&before(9)), (30, 30), "another life says nothing of this one");
+    // A clock is no reason to have heard somebody later than one began to lead.
+    let later = |ledger: &mut Ledger| ledger.heard_before(&name("a"), Incarnation(1), at(20));
+    assert_eq!(idle(&later), (30, 30));
 }

@@ -12,7 +12,7 @@ fn name(text: &str) -> NodeName {
 }
 
 fn lost(who: &str) -> Order {
-    Order::Remove { name: name(who), lost: true, facts: Facts::default() }
+    Order::Remove { name: name(who), lost: true, within_ms: None, facts: Facts::default() }
 }
 
 #[test]

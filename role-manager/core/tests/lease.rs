@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
     Cause, Command, Duty, Exits, Grant, Holder, KeepAlive, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome,
-    Presence, Report, State, Status, Timing, Why,
+    Presence, Report, SPEAKS, State, Status, Timing, Why,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -22,7 +22,7 @@ fn name(text: &str) -> NodeName {
 
 /// `a`, `b` and the witness `w` in service, the notifier assigned to the first life of `a`.
 fn state() -> State {
-    let mut state = State::default();
+    let mut state = State { feature_level: SPEAKS.max, ..State::default() };
     for (raft_id, text) in [(1, "a"), (2, "b"), (3, "w")] {
         let address = String::new();
         let kind = if text == "w" { MemberKind::Witness } else { MemberKind::Node };
@@ -247,7 +247,7 @@ fn who_leaves_is_gone_at_once_and_a_deactivated_node_gets_no_duty() {
     assert_eq!(ledger.view(START, 0, &state).seen[&name("a")].presence, Presence::Left);
 
     let mut ledger = Ledger::new(2, START, &state, timing(), &Exits::default());
-    let order = Command::Operate { id: OrderId(1), order: Order::Deactivate(name("a")) };
+    let order = Command::Operate { id: OrderId(1), order: Order::deactivate(name("a")) };
     assert_eq!(state.apply(order), Outcome::Done);
     assert!(ask(&mut ledger, START, &state, &request("a")).expect("a node lease").duties.is_empty());
 }

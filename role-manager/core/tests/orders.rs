@@ -53,7 +53,7 @@ fn refused(state: &mut State, order: Order) -> Refusal {
 }
 
 fn remove(text: &str, lost: bool, live: bool) -> Order {
-    Order::Remove { name: name(text), lost, facts: Facts { live, ..Facts::default() } }
+    Order::Remove { name: name(text), lost, within_ms: None, facts: Facts { live, ..Facts::default() } }
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn one_that_is_far_behind_is_made_publisher_only_by_force() {
     assert_eq!((last.what, &last.to, &last.cause, last.at_ms), (What::Publisher, &name("b"), &Cause::Operator, 5));
     assert_eq!(last.from, Some(name("a")));
     // Nor does force help one that is out.
-    assert_eq!(give(&mut state, Order::Deactivate(name("a"))), Outcome::Done);
+    assert_eq!(give(&mut state, Order::deactivate(name("a"))), Outcome::Done);
     let forced = Order::MakePublisher { name: name("a"), force: true, facts: Facts::default() };
     assert_eq!(refused(&mut state, forced), Refusal::Deactivated { name: name("a") });
 }
@@ -192,8 +192,33 @@ fn leadership_leaves_the_publisher_for_whom_a_majority_answers_soonest() {
     assert_eq!(better_leader(&state, &name("a"), &[voter("b", 1), voter("w", 60)]), Some(name("b")));
     let unfit = [Voter { fit: false, ..voter("w", 1) }, voter("b", 90)];
     assert_eq!(better_leader(&state, &name("a"), &unfit), Some(name("b")));
-    state.feature_level = 2;
-    let newer = Voter { speaks: Speaks { min: 1, max: 2 }, ..voter("b", 90) };
+    state.feature_level = SPEAKS.max + 1;
+    let newer = Voter { speaks: Speaks { min: 1, max: SPEAKS.max + 1 }, ..voter("b", 90) };
     assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1), newer]), Some(name("b")));
     assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1)]), None);
+}
+
+#[test]
+fn the_time_for_calls_is_agreed_with_the_order_and_another_order_sets_another() {
+    let mut state = cluster();
+    let out = |within_ms| Order::Deactivate { name: name("b"), within_ms };
+    let drains = |state: &State| state.members[&name("b")].drain_ms;
+    assert_eq!(give(&mut state, out(Some(600_000))), Outcome::Done);
+    assert_eq!(drains(&state), Some(600_000));
+    let revision = state.members[&name("b")].revision;
+    assert_eq!(give(&mut state, out(Some(600_000))), Outcome::Unchanged, "the same again counts on");
+    assert_eq!(state.members[&name("b")].revision, revision);
+    assert_eq!(give(&mut state, out(Some(5_000))), Outcome::Done);
+    assert!(drains(&state) == Some(5_000) && state.members[&name("b")].revision > revision);
+    assert_eq!(give(&mut state, out(None)), Outcome::Done, "to their own end after all");
+    assert_eq!(drains(&state), None);
+    give(&mut state, out(Some(5_000)));
+    let removal = Order::Remove { name: name("b"), lost: false, within_ms: Some(7_000), facts: Facts::default() };
+    assert_eq!(give(&mut state, removal.clone()), Outcome::Done);
+    assert_eq!((drains(&state), state.members[&name("b")].status), (Some(7_000), Status::Leaving));
+    assert_eq!(give(&mut state, removal), Outcome::Unchanged);
+    let mut state = cluster();
+    give(&mut state, out(Some(5_000)));
+    assert_eq!(give(&mut state, Order::Activate(name("b"))), Outcome::Done);
+    assert_eq!(drains(&state), None, "back in service");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
     AlarmRule, Assignment, Cause, Command, Duty, Failback, LeaseFact, Leasing, Member, MemberKind, Move, Outcome,
-    Policy, Presence, Seen, State, Status, Timing, Trigger, View, What, plan,
+    Policy, Presence, SPEAKS, Seen, State, Status, Timing, Trigger, View, What, plan,
 };
 
 const NOW: Duration = Duration::from_secs(10_000);
@@ -25,7 +25,8 @@ fn at_rest() -> View {
     let lease_ms = policy().pace.lease_ms();
     let leasing = Some(Leasing { profile: policy().pace, lease_ms, bound_ms: lease_ms });
     let epoch = |number| Epoch { generation: 0, number, node: name("a") };
-    let mut state = State { number: 2, publisher: Some(epoch(1)), leasing, ..State::default() };
+    let mut state =
+        State { number: 2, publisher: Some(epoch(1)), leasing, feature_level: SPEAKS.max, ..State::default() };
     for (raft_id, text) in [(1, "a"), (2, "b"), (3, "c")] {
         let member = Member {
             raft_id,
@@ -35,6 +36,7 @@ fn at_rest() -> View {
             status: Status::InService,
             reason: String::new(),
             incarnation: Some(Incarnation(1)),
+            drain_ms: None,
             revision: 1,
         };
         state.members.insert(name(text), member);

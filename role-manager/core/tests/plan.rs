@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    AlarmRule, Assignment, Cause, Command, Duty, Failback, LeaseFact, Leasing, Measures, Member, MemberKind, Move,
-    Outcome, Policy, Presence, Report, Seen, ServiceHealth, Settings, SoloReport, Speaks, State, Status, Timing,
-    Trigger, View, What, plan,
+    AlarmRule, Assignment, Cause, Command, Duty, Ended, Failback, LeaseFact, Leasing, Measures, Member, MemberKind,
+    Move, Outcome, Policy, Presence, Report, SPEAKS, Seen, ServiceHealth, Settings, SoloReport, Speaks, State,
+    Status, Timing, Trigger, View, What, plan,
 };
 
 const NOW: Duration = Duration::from_secs(100);
@@ -33,6 +33,7 @@ fn member(kind: MemberKind, status: Status) -> Member {
         status,
         reason: String::new(),
         incarnation: Some(Incarnation(1)),
+        drain_ms: None,
         revision: 5,
     }
 }
@@ -55,7 +56,8 @@ fn absent(presence: Presence) -> Seen {
 fn at_rest() -> View {
     let lease_ms = policy().pace.lease_ms();
     let leasing = Some(Leasing { profile: policy().pace, lease_ms, bound_ms: lease_ms });
-    let mut state = State { number: 2, publisher: Some(epoch(1, "a")), leasing, ..State::default() };
+    let mut state =
+        State { number: 2, publisher: Some(epoch(1, "a")), leasing, feature_level: SPEAKS.max, ..State::default() };
     state.members.insert(name("a"), member(MemberKind::Node, Status::InService));
     state.members.insert(name("b"), member(MemberKind::Node, Status::InService));
     state.members.insert(name("w"), member(MemberKind::Witness, Status::InService));
@@ -215,6 +217,8 @@ prop_compose! {
         alarms in prop::option::of(0..6_u32),
         behind in prop::option::of(prop::sample::select(vec![0_u64, 5_000])),
         max in 1..3_u32,
+        calls in prop::option::of(0..3_u32),
+        unanswered in prop::collection::btree_set(prop::sample::select(NAMES.to_vec()), 0..3),
         solo in prop::option::weighted(0.2, (1..4_u64, any::<bool>())),
         reaches in prop::collection::btree_set(prop::sample::select(NAMES.to_vec()), 0..4),
     ) -> Report {
@@ -225,10 +229,11 @@ prop_compose! {
             to_ms: over.then_some(2),
         });
         Report {
-            measures: Measures { cpu_permille: cpu, free_bytes: free, alarms, behind, calls: None },
+            measures: Measures { cpu_permille: cpu, free_bytes: free, alarms, behind, calls },
             speaks: Speaks { min: 1, max },
             reaches: reaches.into_iter().map(name).collect(),
             solo,
+            unanswered: unanswered.into_iter().map(name).collect(),
             ..Report::default()
         }
     }
@@ -265,6 +270,8 @@ prop_compose! {
             duties: [(Duty::Notifier, (health != 2, since))].into(),
             bad: bad_for.into_iter().map(|(trigger, at)| (trigger, Duration::from_secs(at))).collect(),
             report,
+            unfit: (lapsed && !heard).then_some(Speaks { min: 1, max: 1 }),
+            heard: NOW,
         }
     }
 }
@@ -323,6 +330,8 @@ prop_compose! {
         (generation, published, moved) in (0..3_u64, 0..100_u64, 0..4_usize),
         (lease, more, longest_out_ms) in (200..900_u64, prop_oneof![Just(0), 0..900_u64], 200..1_900_u64),
         level in 1..3_u32,
+        ended in prop::collection::btree_map(
+            (prop::sample::select(names.clone()), 1..4_u128), (0..3_u32, any::<bool>()), 0..4),
         names in Just(names),
     ) -> View {
         let mut state = State { number: 10, generation, feature_level: level, ..State::default() };
@@ -358,6 +367,7 @@ prop_compose! {
             alone_generation: None,
             publisher_since,
             longest_out_ms,
+            ended: ended.into_iter().map(|((node, life), (calls, proven))| Ended { node, life: Incarnation(life), calls, proven }).collect(),
         }
     }
 }

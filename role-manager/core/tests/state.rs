@@ -126,12 +126,12 @@ fn orders_are_refused_in_words() {
     let words = refused(&mut state, Order::make_publisher(name("c")));
     assert_eq!(words, "there is no node 'c' in this cluster; its members are: a, b, w");
     assert!(refused(&mut state, Order::make_publisher(name("w"))).contains("is a witness"));
-    assert!(refused(&mut state, Order::Deactivate(name("w"))).contains("is a witness"));
+    assert!(refused(&mut state, Order::deactivate(name("w"))).contains("is a witness"));
 
-    assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Done);
-    assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Unchanged);
+    assert_eq!(operate(&mut state, Order::deactivate(name("b"))), Outcome::Done);
+    assert_eq!(operate(&mut state, Order::deactivate(name("b"))), Outcome::Unchanged);
     assert!(refused(&mut state, Order::make_publisher(name("b"))).contains("activate it first"));
-    assert!(refused(&mut state, Order::Deactivate(name("a"))).contains("last node in service"));
+    assert!(refused(&mut state, Order::deactivate(name("a"))).contains("last node in service"));
 
     assert_eq!(operate(&mut state, Order::Activate(name("b"))), Outcome::Done);
     assert_eq!(state.members[&name("b")].status, Status::Starting);
@@ -145,7 +145,7 @@ fn orders_are_refused_in_words() {
 #[test]
 fn the_last_node_that_may_serve_is_not_taken_out_even_if_it_does_not_serve_now() {
     let mut state = pair();
-    assert_eq!(operate(&mut state, Order::Deactivate(name("b"))), Outcome::Done);
+    assert_eq!(operate(&mut state, Order::deactivate(name("b"))), Outcome::Done);
     let revision = state.members[&name("a")].revision;
     let gone = Command::SetStatus {
         name: name("a"),
@@ -156,7 +156,7 @@ fn the_last_node_that_may_serve_is_not_taken_out_even_if_it_does_not_serve_now()
         cause: Cause::Start,
     };
     assert_eq!(state.apply(gone), Outcome::Done);
-    let outcome = operate(&mut state, Order::Deactivate(name("a")));
+    let outcome = operate(&mut state, Order::deactivate(name("a")));
     assert_eq!(outcome, Outcome::Refused(Refusal::LastInService { name: name("a") }));
 }
 
@@ -187,7 +187,7 @@ fn an_order_is_done_at_most_once_and_its_outcome_is_remembered() {
 #[test]
 fn the_state_survives_its_own_encoding() {
     let mut state = pair();
-    operate(&mut state, Order::Deactivate(name("b")));
+    operate(&mut state, Order::deactivate(name("b")));
     let json = serde_json::to_vec(&state).expect("encoded");
     assert_eq!(serde_json::from_slice::<State>(&json).expect("decoded"), state);
     // What a later version adds is passed over.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
-use twinbox_roles_core::{MemberKind, Timing};
+use twinbox_roles_core::{MemberKind, Speaks, Timing};
 
 /// Where a member is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct RolesConfig {
     pub timing: Timing,
     /// This member's certificate.
     pub tls: Arc<NodeIdentity>,
+    /// The feature levels that this program knows, and tells the others.
+    pub speaks: Speaks,
     /// Whether it may found the group if nobody is in one yet: `cluster init` left its one-time mark.
     pub found: bool,
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tonic::Status;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    Duty, Echo, Grant, KeepAlive, Learned, Measures, Order, OrderId, Report, ServiceHealth, Speaks, Timing,
+    Duty, Echo, Grant, KeepAlive, Learned, Lives, Measures, Order, OrderId, Report, ServiceHealth, Speaks, Timing,
 };
 use twinbox_wire::roles as wire;
 
@@ -19,6 +19,8 @@ const SERVICES: usize = 16;
 const WORDS: usize = 100;
 /// How many members a node may name.
 const MEMBERS: usize = 64;
+/// How many lives a leader may tell of.
+const LIVES: usize = 4 * MEMBERS;
 
 pub(crate) fn name(text: &str) -> Result<NodeName, Status> {
     text.parse().map_err(|e| Status::invalid_argument(format!("{e}")))
@@ -73,7 +75,7 @@ pub(crate) struct Beside {
 
 pub(crate) fn keep_alive(request: &KeepAlive, beside: &Beside, own: &Timing) -> wire::KeepAliveRequest {
     let failing = request.failing.iter().flatten().take(SERVICES);
-    let Report { reaches, measures, speaks, learned, solo } = &request.report;
+    let Report { reaches, measures, speaks, learned, solo, unanswered } = &request.report;
     let reach = |node: &NodeName| wire::Reach {
         node: node.as_str().to_owned(),
         round_trip_us: beside
@@ -108,6 +110,7 @@ pub(crate) fn keep_alive(request: &KeepAlive, beside: &Beside, own: &Timing) -> 
         handed_over: beside.handed_over,
         learned_generation: learned.generation,
         learned_lease_ms: learned.longest_lease_ms,
+        unanswered: unanswered.iter().map(|node| node.as_str().to_owned()).collect(),
     }
 }
 
@@ -138,6 +141,7 @@ pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<(KeepA
         speaks: Speaks { min: request.speaks_min, max: request.speaks_max },
         learned: Learned { generation: request.learned_generation, longest_lease_ms: request.learned_lease_ms },
         solo,
+        unanswered: request.unanswered.iter().take(MEMBERS).map(|node| name(node)).collect::<Result<_, _>>()?,
     };
     let alive = KeepAlive {
         node: name(&request.node)?,
@@ -172,13 +176,23 @@ pub(crate) fn grant(grant: &Grant) -> wire::Granted {
         cuts: cuts
             .map(|(from, to)| wire::Cut { from: from.as_str().to_owned(), to: to.as_str().to_owned() })
             .collect(),
+        lives: grant.lives.iter().take(LIVES).map(life_calls).collect(),
     }
+}
+
+fn life_calls((node, life, calls): (&NodeName, Incarnation, u32)) -> wire::LifeCalls {
+    let incarnation = Bytes::copy_from_slice(&life.to_bytes());
+    wire::LifeCalls { node: node.as_str().to_owned(), incarnation, calls }
 }
 
 pub(crate) fn read_grant(granted: &wire::Granted) -> Result<Grant, Status> {
     let mut cuts = BTreeSet::new();
     for cut in granted.cuts.iter().take(MEMBERS * MEMBERS) {
         cuts.insert((name(&cut.from)?, name(&cut.to)?));
+    }
+    let mut lives = Lives::default();
+    for life in granted.lives.iter().take(LIVES) {
+        lives.note(&name(&life.node)?, incarnation(&life.incarnation)?, life.calls);
     }
     let failed = granted.failed.iter().take(SERVICES);
     Ok(Grant {
@@ -188,6 +202,7 @@ pub(crate) fn read_grant(granted: &wire::Granted) -> Result<Grant, Status> {
         running: granted.running.iter().filter_map(|name| Duty::from_name(name)).collect(),
         failed: failed.filter_map(|f| Some((Duty::from_name(&f.duty)?, shortened(&f.detail)))).collect(),
         cuts,
+        lives,
         at: Duration::from_nanos(granted.at_ns),
     })
 }
@@ -217,4 +232,34 @@ pub(crate) fn read_operate(request: &wire::OperateRequest) -> Result<(OrderId, O
             Wire::Settle(_) => None,
         };
     Ok((OrderId(u128::from_be_bytes(id)), order))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    /// A later release says more with its keep-alives: what it says beside is understood.
+    #[test]
+    fn what_a_later_release_says_more_is_passed_over() {
+        let request = wire::KeepAliveRequest {
+            node: "b".to_owned(),
+            incarnation: Bytes::copy_from_slice(&Incarnation(7).to_bytes()),
+            reported: true,
+            speaks_min: 1,
+            speaks_max: 2,
+            measures: Some(wire::Measures { behind: Some(3), ..Default::default() }),
+            released: vec![wire::DutyEpoch { duty: "of-a-later-release".to_owned(), epoch: None }],
+            ..Default::default()
+        };
+        // Field 1000, a length and two bytes; field 1001, a number.
+        let more = [0xc2, 0x3e, 2, 0xff, 0xff, 0xc8, 0x3e, 5];
+        let bytes = [&request.encode_to_vec()[..], &more].concat();
+        let read = wire::KeepAliveRequest::decode(&*bytes).expect("it is read");
+        assert_eq!(read, request);
+        let (alive, _) = read_keep_alive(&read).expect("it is understood");
+        assert_eq!(alive.report.speaks, Speaks { min: 1, max: 2 });
+        assert_eq!((alive.report.measures.behind, alive.released.len()), (Some(3), 0));
+    }
 }

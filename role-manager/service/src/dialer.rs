@@ -12,7 +12,7 @@ use twinbox_pki::NodeIdentity;
 use twinbox_roles_core::Timing;
 use twinbox_wire::roles::roles_client::RolesClient;
 
-use crate::roster::Roster;
+use crate::{line::Line, reach::Reach, roster::Roster};
 
 /// The longest message that is taken, in bytes: snapshots hold a handful of members.
 pub(crate) const MESSAGE_LIMIT: usize = 1 << 20;
@@ -26,12 +26,10 @@ pub(crate) enum Lane {
     Heartbeat,
     /// Snapshots.
     Snapshot,
-    /// Leases.
+    /// Leases, and who reaches whom.
     KeepAlive,
     /// Orders, joining, run numbers.
     Control,
-    /// Who reaches whom.
-    Reach,
 }
 
 pub(crate) type Client = RolesClient<Channel>;
@@ -40,43 +38,72 @@ pub(crate) type Client = RolesClient<Channel>;
 pub(crate) struct Dialer {
     tls: Arc<NodeIdentity>,
     roster: Arc<Roster>,
+    reach: Arc<Reach>,
     patience: Duration,
-    /// With the address that each goes to.
-    open: Mutex<BTreeMap<(NodeName, Lane), (String, Client)>>,
+    open: Mutex<BTreeMap<(NodeName, Lane), Open>>,
+}
+
+/// A connection, with the address that it goes to.
+struct Open {
+    address: String,
+    client: Client,
+    line: Arc<Line>,
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: Arc<NodeIdentity>, roster: Arc<Roster>, timing: &Timing) -> Self {
-        Self { tls, roster, patience: timing.election_max, open: Mutex::default() }
+    pub(crate) fn new(tls: Arc<NodeIdentity>, roster: Arc<Roster>, reach: Arc<Reach>, timing: &Timing) -> Self {
+        Self { tls, roster, reach, patience: timing.election_max, open: Mutex::default() }
     }
 
     /// A client for `name`, which connects when it is first used. `None` when the member has no usable address.
     pub(crate) fn client(&self, name: &NodeName, address: Option<&str>, lane: Lane) -> Option<Client> {
+        self.with(name, address, lane, |open| open.client.clone())
+    }
+
+    /// The line to `name` for small questions; as [`Self::client`].
+    pub(crate) fn line(&self, name: &NodeName, address: Option<&str>, lane: Lane) -> Option<Arc<Line>> {
+        self.with(name, address, lane, |open| open.line.clone())
+    }
+
+    fn with<T>(
+        &self,
+        name: &NodeName,
+        address: Option<&str>,
+        lane: Lane,
+        take: impl FnOnce(&Open) -> T,
+    ) -> Option<T> {
         // The roster knows better than what Raft's log said some time ago.
         let address = self.roster.member(name).map(|member| member.address).or(address.map(str::to_owned))?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((to, client)) = open.get(&(name.clone(), lane))
-            && *to == address
-        {
-            return Some(client.clone());
+        let mut connections = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.clone(), lane);
+        if let Some(open) = connections.get(&key).filter(|open| open.address == address) {
+            return Some(take(open));
         }
-        let endpoint = match self.tls.endpoint(name, &address) {
+        let client = self.connect(name, &address)?;
+        let line = Arc::new(Line::new(name.clone(), client.clone(), self.reach.clone()));
+        let open = Open { address, client, line };
+        let taken = take(&open);
+        connections.insert(key, open);
+        Some(taken)
+    }
+
+    fn connect(&self, name: &NodeName, address: &str) -> Option<Client> {
+        let endpoint = match self.tls.endpoint(name, address) {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 tracing::warn!(peer = %name, %error, "cannot reach a member");
                 return None;
             }
         };
-        // A link that was cut silently must not outlive the cut: TCP's own patience is a quarter of an hour.
+        // A link that was cut silently must not outlive the cut: TCP's own patience is a quarter of an hour. A lane
+        // without questions costs nothing.
         let channel = endpoint
             .connect_timeout(self.patience)
             .http2_keep_alive_interval(self.patience * 2)
             .keep_alive_timeout(self.patience * 2)
+            .silent_while_idle()
             .connect_lazy();
-        let client = RolesClient::new(channel)
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .max_encoding_message_size(MESSAGE_LIMIT);
-        open.insert((name.clone(), lane), (address, client.clone()));
-        Some(client)
+        let client = RolesClient::new(channel);
+        Some(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
     }
 }

@@ -2,7 +2,7 @@
 //! next has it, and asks the supervisor of a member that has fallen silent, in case its word was lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -49,11 +49,18 @@ impl Proofs {
     }
 
     /// Takes note of what the supervisor of `node` has said; its certificate has been looked at.
-    fn take(&self, node: &NodeName, exit: &wire::Exit, leadership: &Leadership) -> Result<(), Status> {
+    fn take(
+        &self,
+        node: &NodeName,
+        exit: &wire::Exit,
+        reach: &Reach,
+        leadership: &Leadership,
+    ) -> Result<(), Status> {
         let life = convert::incarnation(&exit.incarnation)?;
         if self.exits.send_if_modified(|known| Arc::make_mut(known).note(node, life)) {
             let how: String = exit.how.chars().take(WORDS).filter(|c| !c.is_control()).collect();
             tracing::info!(%node, %life, how, "proof: this process has exited");
+            reach.ended(node, life);
             leadership.exited(node, life);
         }
         Ok(())
@@ -84,14 +91,14 @@ pub struct ExitsService {
 #[tonic::async_trait]
 impl exits_server::Exits for ExitsService {
     async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportAnswer>, Status> {
-        self.roles.caller_is(&request, &request.get_ref().node)?;
+        self.roles.supervises(&request, &request.get_ref().node)?;
         let wire::ReportRequest { node, exits, port } = request.into_inner();
         let node = convert::name(&node)?;
         if exits.len() > AT_ONCE {
             return Err(Status::invalid_argument(format!("{AT_ONCE} exits can be told at once")));
         }
         self.proofs.answers_at(&node, port, |name| self.roles.roster.member(name).is_some());
-        exits.iter().try_for_each(|exit| self.proofs.take(&node, exit, &self.leadership))?;
+        exits.iter().try_for_each(|exit| self.proofs.take(&node, exit, &self.roles.reach, &self.leadership))?;
         Ok(Response::new(wire::ReportAnswer {}))
     }
 }
@@ -129,21 +136,41 @@ impl Inquiry {
         Some((member, life, port))
     }
 
-    async fn ask(&self, member: &MemberAddress, life: Incarnation, port: u16) {
+    /// One of these whose supervisor answers now: its machine is not lost.
+    pub(crate) async fn answering(&self, names: &BTreeSet<NodeName>) -> Option<NodeName> {
+        let known = names.iter().filter_map(|name| {
+            let member = self.roster.member(name)?;
+            // Whatever life it is asked about, it answers.
+            let life = self.reach.life(name).unwrap_or(self.config.incarnation);
+            Some((member, life, self.proofs.port_of(name)?))
+        });
+        let asked = known.map(|(member, life, port)| async move {
+            let answers = self.ask(&member, life, port).await;
+            answers.then_some(member.name)
+        });
+        join_all(asked).await.into_iter().flatten().next()
+    }
+
+    /// Asks a supervisor, takes note of what it says, and tells whether it has answered.
+    async fn ask(&self, member: &MemberAddress, life: Incarnation, port: u16) -> bool {
         let limit = self.config.timing.keep_alive * 2;
-        let Some((host, _)) = member.address.rsplit_once(':') else { return };
+        let Some((host, _)) = member.address.rsplit_once(':') else { return false };
         // Whoever answers there shows the certificate of that member, or is not listened to.
-        let Ok(endpoint) = self.config.tls.endpoint(&member.name, &format!("{host}:{port}")) else { return };
+        let Ok(endpoint) = self.config.tls.endpoint(&member.name, &format!("{host}:{port}")) else {
+            return false;
+        };
         let asked = async {
             let channel = endpoint.connect_timeout(limit).connect().await.ok()?;
             let incarnation = Bytes::copy_from_slice(&life.to_bytes());
             SupervisorClient::new(channel).ask(wire::AskRequest { incarnation }).await.ok()?.into_inner().result
         };
-        if let Ok(Some(Answer::Exited(exit))) = timeout(limit, asked).await
+        let answer = timeout(limit, asked).await.ok().flatten();
+        if let Some(Answer::Exited(exit)) = &answer
             && exit.incarnation == life.to_bytes().as_slice()
-            && let Err(status) = self.proofs.take(&member.name, &exit, &self.leadership)
+            && let Err(status) = self.proofs.take(&member.name, exit, &self.reach, &self.leadership)
         {
             tracing::debug!(peer = %member.name, status = status.message(), "an answer that makes no sense");
         }
+        answer.is_some()
     }
 }

@@ -13,7 +13,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 use tokio::sync::{Notify, watch};
@@ -177,12 +176,11 @@ impl Gate {
     }
 
     /// Closes the gate if its lease is out, and ends what it owns; otherwise says when it will be.
-    pub(crate) fn expire(&self, now: BootInstant) -> Option<Duration> {
+    pub(crate) fn expire(&self, now: BootInstant) -> Option<BootInstant> {
         let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.as_nanos();
-        let left = |at: u64| Duration::from_nanos(at - now);
         match self.0.until.load(SeqCst) {
-            until if now < until => return Some(left(until)),
+            until if now < until => return Some(BootInstant::from_nanos(until)),
             CLOSED => {}
             _ => self.shut(),
         }
@@ -190,7 +188,7 @@ impl Gate {
             return None;
         }
         match self.0.last.load(SeqCst) {
-            last if now < last => Some(left(last)),
+            last if now < last => Some(BootInstant::from_nanos(last)),
             _ => {
                 self.0.owned.end_all();
                 None
@@ -246,6 +244,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use twinbox_ids::NodeName;
 
     use super::*;

@@ -14,32 +14,35 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::Request;
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Epoch, NodeName};
 use twinbox_roles_core::{
-    Duty, Grant, HealthReport, Holder, KeepAlive, Known, Measures, NoGrant, Report, RolesView, ServiceHealth,
-    Speaks, State,
+    Duty, Grant, HealthReport, Holder, Inheritance, KeepAlive, Known, Measures, NoGrant, Report, RolesView,
+    ServiceHealth, State, by_proof,
 };
-use twinbox_wire::roles as wire;
+use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
 
 use crate::{
     RolesConfig,
     alone::GoingAlone,
     convert::{self, Beside},
     dialer::{Dialer, Lane},
+    exits::Proofs,
     gate::Gate,
     leader::{Leadership, NotGranted, since_boot, wait},
     members::leader_name,
     orders::LastGrant,
     raft::Core,
     reach::Reach,
+    rivals::Rivals,
     standing::Standing,
     warden::Warden,
 };
 
 /// How many keep-alives may wait for an answer at once.
 const AT_ONCE: usize = 3;
+/// What a node inherits by proof alone and is not agreed on: so much of it is remembered.
+const INHERITED: usize = 8;
 /// How soon a node that stops to act alone looks again whether anything is in flight.
 const STOPPING: Duration = Duration::from_millis(10);
 /// How long a leaving node waits for what is in flight …
@@ -59,8 +62,12 @@ pub(crate) struct Keeper {
     pub(crate) alone: GoingAlone,
     pub(crate) granted: Arc<LastGrant>,
     pub(crate) reach: Arc<Reach>,
+    pub(crate) rivals: Arc<Rivals>,
     pub(crate) health: watch::Receiver<Option<HealthReport>>,
     pub(crate) measures: watch::Receiver<Measures>,
+    /// Members whose SIP address does not answer this node (rule C3).
+    pub(crate) unanswered: watch::Receiver<BTreeSet<NodeName>>,
+    pub(crate) proofs: Arc<Proofs>,
     /// Another node has all that this one has, which is being removed.
     pub(crate) handed_over: watch::Receiver<bool>,
     pub(crate) leave: watch::Receiver<bool>,
@@ -93,6 +100,8 @@ struct Keeping {
     refused: String,
     /// The epoch in which this node acts alone, and until when (rule R7).
     alone: Option<(Epoch, Duration)>,
+    /// What this node has inherited by proof alone (rule C4).
+    inherited: Vec<Inheritance>,
     next: Duration,
 }
 
@@ -113,11 +122,13 @@ impl Keeper {
             granted: None,
             refused: String::new(),
             alone: None,
+            inherited: Vec::new(),
             next: now(),
         };
         let mut applied = self.core.applied();
         let mut pulse = self.core.pulse();
         let mut standing = self.standing.changes();
+        let mut proofs = self.proofs.watch();
         let mut leader = None;
         while !*self.leave.borrow_and_update() {
             let state = applied.borrow_and_update().state.clone();
@@ -130,14 +141,18 @@ impl Keeper {
                 self.ask(&mut keeping, false);
             }
             self.set_gates(&mut keeping);
+            proofs.mark_unchanged();
+            self.inherit(&mut keeping, &state);
             self.show(&keeping, &state);
             tokio::select! {
                 () = wait(&mut applied) => {}
                 () = wait(&mut pulse) => {}
                 () = wait(&mut standing) => {}
+                () = wait(&mut proofs) => {}
                 () = wait(&mut self.leave) => {}
                 () = wait(&mut self.health) => keeping.next = now(),
                 () = wait(&mut self.handed_over) => keeping.next = now(),
+                () = wait(&mut self.unanswered) => keeping.next = now(),
                 Some(Ok(answered)) = keeping.requests.join_next() => self.take_answer(&mut keeping, answered),
                 Some(Ok((duty, epoch))) = keeping.releases.join_next() => {
                     self.take_release(&mut keeping, duty, epoch);
@@ -158,7 +173,8 @@ impl Keeper {
     /// One of a pair without a witness may go on alone; it stops before it says so, and says so before it is given
     /// anything.
     async fn go_alone(&mut self, keeping: &mut Keeping, state: &State) {
-        let quorum = self.quorum(keeping, state);
+        // Whoever is about to leave its group does nothing alone any more.
+        let quorum = self.quorum(keeping, state) || self.standing.is_held();
         let busy = || self.gates.values().any(Gate::is_busy);
         // As long as the gates are open, something may be in flight at any moment.
         let open = keeping.alone.is_some();
@@ -215,6 +231,7 @@ impl Keeper {
                 keeping.holders.values_mut().for_each(|holder| holder.granted(answered.sent, &grant));
                 keeping.refused.clear();
                 self.granted.note(answered.sent);
+                self.leadership.told(&grant.lives);
                 if keeping.granted.as_ref().is_none_or(|(sent, _)| *sent < answered.sent) {
                     keeping.granted = Some((answered.sent, grant));
                 }
@@ -229,6 +246,10 @@ impl Keeper {
 
     fn set_gates(&self, keeping: &mut Keeping) {
         let at = now();
+        if self.standing.is_held() {
+            self.gates.values().for_each(Gate::close);
+            return;
+        }
         for (duty, gate) in &self.gates {
             let alone =
                 keeping.alone.as_ref().filter(|(_, until)| at < *until).map(|(epoch, until)| (epoch, *until));
@@ -268,9 +289,10 @@ impl Keeper {
             report: Report {
                 reaches: round_trips.keys().cloned().collect(),
                 measures: *self.measures.borrow(),
-                speaks: Speaks::default(),
+                speaks: self.config.speaks,
                 learned: self.alone.learned(),
                 solo: self.alone.report(),
+                unanswered: self.unanswered.borrow().clone(),
             },
         }
     }
@@ -293,16 +315,34 @@ impl Keeper {
             self.take_answer(keeping, Answered { sent, leader, result });
             return;
         }
-        let Some(mut client) = self.dialer.client(&leader, None, Lane::KeepAlive) else { return };
+        let Some(line) = self.dialer.line(&leader, None, Lane::KeepAlive) else { return };
         let message = convert::keep_alive(&request, &beside, &self.config.timing);
         let limit = self.config.timing.lease;
         keeping.requests.spawn(async move {
-            let result = match timeout(limit, client.keep_alive(Request::new(message))).await {
-                Ok(Ok(answer)) => read_answer(answer.into_inner()),
-                Ok(Err(_)) | Err(_) => Err(No::NoLeader),
+            let result = match timeout(limit, line.ask(Question::KeepAlive(message))).await {
+                Ok(Ok(Reply::KeepAlive(answer))) => read_answer(answer),
+                Ok(_) | Err(_) => Err(No::NoLeader),
             };
             Answered { sent, leader, result }
         });
+    }
+
+    /// The survivor of a pair without a witness is the heir by proof alone: it asks nobody, and there is nobody to ask.
+    fn inherit(&self, keeping: &mut Keeping, state: &State) {
+        let Some((_, grant)) = keeping.granted.as_ref() else { return };
+        let own = (&self.config.node, self.standing.incarnation());
+        let voters = self.core.pulse().borrow().voters.clone();
+        for item in by_proof(state, &voters, own, &self.proofs.known(), &grant.lives, wall().0) {
+            if keeping.inherited.iter().any(|known| (&known.node, known.life) == (&item.node, item.life)) {
+                continue;
+            }
+            tracing::info!(node = %item.node, life = %item.life, calls = item.calls, "heir by proof alone");
+            if keeping.inherited.len() >= INHERITED {
+                keeping.inherited.remove(0);
+            }
+            self.leadership.inherited(&item.node, item.life);
+            keeping.inherited.push(item);
+        }
     }
 
     fn show(&self, keeping: &Keeping, state: &State) {
@@ -319,8 +359,17 @@ impl Keeper {
                 running.remove(duty);
             }
         }
-        let known =
-            Known { leader: self.leader(), quorum, running, failed, alone, cuts, obstacle: self.obstacle(keeping) };
+        let known = Known {
+            leader: self.leader(),
+            quorum,
+            running,
+            failed,
+            alone,
+            cuts,
+            rivals: self.rivals.heard(),
+            obstacle: self.obstacle(keeping),
+            inherited: keeping.inherited.clone(),
+        };
         let view = RolesView::new(&self.config.node, state, &known);
         self.view.send_if_modified(|shown| {
             let changed = **shown != view;

@@ -13,13 +13,15 @@ use tokio::{
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Duty, Grant, KeepAlive, Ledger, NoGrant, Order, OrderId, Outcome, Policy, Speaks, State, Timing, plan,
+    Command, Duty, Grant, KeepAlive, Ledger, Lives, NoGrant, Order, OrderId, Outcome, Policy, Speaks, State,
+    Timing, plan,
 };
 
 use crate::{
     convert::Beside,
     exits::Proofs,
     raft::{Applied, Core, ProposeError, Pulse},
+    reach::Reach,
 };
 
 /// A leader that knows of nothing to come looks again after this long.
@@ -40,7 +42,10 @@ pub(crate) struct Leadership {
     timing: Timing,
     ledger: Mutex<Option<Ledger>>,
     proofs: Arc<Proofs>,
+    reach: Arc<Reach>,
     heard: Mutex<Heard>,
+    /// What whoever leads told last of the calls of each life.
+    told: Mutex<Lives>,
     nudge: Notify,
 }
 
@@ -61,9 +66,9 @@ pub(crate) fn since_boot(at: BootInstant) -> Duration {
 }
 
 impl Leadership {
-    pub(crate) fn new(core: Arc<Core>, timing: Timing, proofs: Arc<Proofs>) -> Self {
-        let (ledger, heard) = (Mutex::new(None), Mutex::default());
-        Self { core, timing, ledger, proofs, heard, nudge: Notify::new() }
+    pub(crate) fn new(core: Arc<Core>, timing: Timing, proofs: Arc<Proofs>, reach: Arc<Reach>) -> Self {
+        let (ledger, heard, told) = (Mutex::new(None), Mutex::default(), Mutex::default());
+        Self { core, timing, ledger, proofs, reach, heard, told, nudge: Notify::new() }
     }
 
     /// It is proved that this life of a node's process has exited (rule R1).
@@ -72,6 +77,19 @@ impl Leadership {
             ledger.exited(since_boot(BootInstant::now()), node, life);
         }
         self.nudge.notify_one();
+    }
+
+    /// Whoever leads has told how many calls which life has.
+    pub(crate) fn told(&self, lives: &Lives) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone_from(lives);
+    }
+
+    /// This node has inherited from that life by proof alone: it is not given to another when this node leads.
+    pub(crate) fn inherited(&self, node: &NodeName, life: Incarnation) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).forget(node, life);
+        if let Some(ledger) = self.ledger().as_mut() {
+            ledger.inherited(node, life);
+        }
     }
 
     /// A node asks for its leases.
@@ -85,10 +103,11 @@ impl Leadership {
         ledger.voters(self.core.pulse().borrow().voters.iter().copied());
         let granted = ledger.keep_alive(now, since_boot(heard), &state, request);
         drop(slot);
-        let granted = granted?;
-        self.note(request, beside);
+        if granted.is_ok() {
+            self.note(request, beside);
+        }
         self.nudge.notify_one();
-        Ok(granted)
+        Ok(granted?)
     }
 
     fn note(&self, request: &KeepAlive, beside: &Beside) {
@@ -258,7 +277,17 @@ impl Leadership {
             true => since.saturating_sub(self.timing.new_leader_wait()),
             false => since,
         };
-        Ledger::new(term, since, state, self.timing, &self.proofs.known())
+        let mut ledger = Ledger::new(term, since, state, self.timing, &self.proofs.known());
+        // What was heard of holders before this member led: how long nobody has acted is counted from there.
+        let agreed = state.members.iter().filter_map(|(name, member)| Some((name, member.incarnation?)));
+        let held = state.duties.values().map(|a| (&a.epoch.node, a.incarnation));
+        for (name, life) in agreed.chain(held) {
+            if let Some(at) = self.reach.last_of(name, life) {
+                ledger.heard_before(name, life, since_boot(at));
+            }
+        }
+        ledger.recall(&self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        ledger
     }
 
     fn ledger(&self) -> MutexGuard<'_, Option<Ledger>> {

@@ -13,17 +13,22 @@ mod exits;
 mod gate;
 mod keeper;
 mod leader;
+mod line;
 mod members;
 mod orders;
 mod owned;
 mod raft;
 mod reach;
+mod rivals;
 mod roles;
 mod roster;
 mod server;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod standing;
+mod survive;
+mod talk;
+mod tasks;
 mod tend;
 mod votes;
 mod warden;
@@ -36,8 +41,9 @@ pub use owned::{OwnError, Owned};
 pub use roles::Roles;
 pub use server::RolesService;
 pub use twinbox_roles_core::{
-    Bound, Cause, CertificateOrder, CertificateRefusal, Certificates, Doors, Duty, DutyState, DutyView, Facts,
-    Failback, Fingerprint, HealthReport, Measures, MemberKind, MemberView, Mode, Move, Operator, Order, OrderId,
-    Refusal, RolesView, Rotation, SPEAKS, ServiceHealth, Setting, SettingError, Settings, SoloReport, Speaks,
-    Split, State, Status, Step, Timing, Trigger, What, doors, policy_table,
+    Bound, Cause, CertificateOrder, CertificateRefusal, Certificates, Departure, Doors, Duty, DutyState, DutyView,
+    Facts, Failback, Fingerprint, HealthReport, Inheritance, LongestGap, Measures, MemberKind, MemberView, Mode,
+    Move, OnQuorumLoss, Operator, Order, OrderId, Refusal, RolesView, Rotation, SPEAKS, ServiceHealth, Setting,
+    SettingError, Settings, SoloReport, Speaks, Split, State, Status, Step, Timing, Trigger, What, doors,
+    policy_table,
 };

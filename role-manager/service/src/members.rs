@@ -18,6 +18,8 @@ use crate::{
     dialer::{Client, Dialer, Lane},
     leader::{Leadership, wait},
     raft::{self, Core, Peer, Pulse},
+    reach::Reach,
+    rivals::Rivals,
     roster::{Roster, is_removed},
     standing::{Remembered, Standing},
 };
@@ -35,6 +37,16 @@ pub(crate) struct Members {
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) reach: Arc<Reach>,
+    pub(crate) rivals: Arc<Rivals>,
+}
+
+/// What another says of this member's store.
+enum Said {
+    Confirmed,
+    /// Its group has given this member up; in words, with the way out.
+    GivenUp(String),
+    Nothing,
 }
 
 /// What one round of asking to be let in came to.
@@ -75,8 +87,8 @@ impl Members {
     /// Notices in what is agreed that this member has been removed.
     pub(crate) async fn heed_removal(&self) {
         let mut applied = self.core.applied();
-        let id = self.standing.raft_id();
-        if applied.wait_for(|applied| applied.state.was_removed(id)).await.is_ok() {
+        // A member that goes on alone is another store then.
+        if applied.wait_for(|applied| applied.state.was_removed(self.standing.raft_id())).await.is_ok() {
             self.standing.remove(removed_words(&self.config.node)).await;
         }
     }
@@ -153,18 +165,27 @@ impl Members {
         let mut first_round = true;
         loop {
             if let Some(group) = self.standing.group() {
+                // Who acts in another group is to hear that this one lives.
+                let rivals = self.rivals.heard();
+                confirmed.retain(|name| !rivals.contains(name));
                 let missing = self.roster.others().into_iter().filter(|m| !confirmed.contains(&m.name));
                 let group = &group;
                 let asked = missing.map(|m| async move {
-                    let answer = self.confirmed_by(&m.name, group).await;
+                    let answer = self.said_by(&m.name, group).await;
                     (m.name, answer)
                 });
-                for (name, answer) in futures::future::join_all(asked).await {
-                    if answer {
-                        self.standing.confirm();
-                        confirmed.insert(name);
+                let mut given_up = None;
+                for (name, said) in futures::future::join_all(asked).await {
+                    match said {
+                        Said::Confirmed => {
+                            self.standing.confirm();
+                            confirmed.insert(name);
+                        }
+                        Said::GivenUp(reason) => given_up = Some((name, reason)),
+                        Said::Nothing => {}
                     }
                 }
+                self.heed_survivor(given_up, !confirmed.is_empty() || view.borrow().quorum).await;
                 let own = BTreeSet::from([self.standing.raft_id()]);
                 if first_round && self.core.pulse().borrow().voters == own {
                     // The only voter waits for nobody; but it has asked whoever could be asked.
@@ -188,37 +209,58 @@ impl Members {
         }
     }
 
-    async fn confirmed_by(&self, peer: &NodeName, group: &Bytes) -> bool {
-        let Some(mut client) = self.client(peer) else { return false };
-        let request = wire::ConfirmRequest {
-            group: group.clone(),
+    /// A survivor of this member's group has gone on without it. Whoever is alone, too, was given up and ends; as long as
+    /// others of its group live, they go on, and everybody is told (nobody else can decide between the two groups).
+    async fn heed_survivor(&self, given_up: Option<(NodeName, String)>, group_lives: bool) {
+        let Some((name, reason)) = given_up else { return };
+        // It lives, so this member is not alone (rule R7).
+        self.reach.heard(&name, None);
+        if group_lives {
+            self.rivals.not_given_up();
+            self.rivals.note(&name);
+        } else if self.rivals.is_given_up() {
+            self.standing.remove(reason).await;
+        }
+    }
+
+    /// How this member's store proves its age; nothing while it is in no group.
+    pub(crate) fn age(&self) -> Option<wire::ConfirmRequest> {
+        let group = self.standing.group()?;
+        Some(wire::ConfirmRequest {
+            group,
             node: self.config.node.as_str().to_owned(),
             raft_id: self.standing.raft_id(),
             run: self.standing.run(),
             incarnation: Bytes::copy_from_slice(&self.standing.incarnation().to_bytes()),
-        };
+        })
+    }
+
+    async fn said_by(&self, peer: &NodeName, group: &Bytes) -> Said {
+        let Some(mut client) = self.client(peer) else { return Said::Nothing };
+        let Some(request) = self.age().filter(|age| age.group == *group) else { return Said::Nothing };
         let answer = timeout(self.config.timing.election_max, client.confirm(Request::new(request))).await;
-        let Ok(Ok(answer)) = answer else { return false };
+        let Ok(Ok(answer)) = answer else { return Said::Nothing };
         use wire::confirm_answer::Result as Answer;
         match answer.into_inner().result {
-            Some(Answer::Confirmed(_)) => true,
+            Some(Answer::Confirmed(_)) => Said::Confirmed,
+            Some(Answer::GivenUp(reason)) => Said::GivenUp(reason),
             Some(Answer::Behind(known)) => {
                 self.standing.quarantine(format!(
                     "its store was set back: this is start {} of it, and {peer} knows of start {known}; stop this \
                      member, remove its role manager's directory, and start it again to join anew",
                     self.standing.run()
                 )).await;
-                false
+                Said::Nothing
             }
             Some(Answer::Removed(reason)) => {
                 self.standing.remove(reason).await;
-                false
+                Said::Nothing
             }
             Some(Answer::Refused(reason)) => {
                 tracing::debug!(%peer, %reason, "the store's age was not confirmed");
-                false
+                Said::Nothing
             }
-            None => false,
+            None => Said::Nothing,
         }
     }
 
@@ -231,10 +273,7 @@ impl Members {
                 Answer::Removed(removal.unwrap_or_default())
             }
             (None, _) => Answer::Refused("in no group itself".to_owned()),
-            (Some(group), _) if group != request.group => {
-                tracing::warn!(peer = %request.node, "a member of another group with this cluster's certificate");
-                Answer::Refused("of another group of this cluster".to_owned())
-            }
+            (Some(group), _) if group != request.group => self.hear_other_group(request, removal.is_some()),
             (_, Err(status)) => Answer::Refused(status.message().to_owned()),
             (Some(_), Ok(life)) => match self.standing.remember(request.raft_id, request.run, life).await {
                 Ok(Remembered::Confirmed) => Answer::Confirmed(wire::Empty {}),
@@ -246,6 +285,28 @@ impl Members {
             },
         };
         wire::ConfirmAnswer { result: Some(result) }
+    }
+
+    /// One of another group speaks: of the one that this was left for, or of one that left this.
+    fn hear_other_group(&self, request: &wire::ConfirmRequest, removed: bool) -> wire::confirm_answer::Result {
+        use wire::confirm_answer::Result as Answer;
+        let state = self.core.applied().borrow().state.clone();
+        let left = <[u8; 16]>::try_from(&request.group[..]).is_ok_and(|id| state.has_left(u128::from_be_bytes(id)));
+        let Ok(name) = request.node.parse::<NodeName>() else {
+            return Answer::Refused("a malformed name".to_owned());
+        };
+        if left && removed {
+            self.rivals.note(&name);
+            return Answer::GivenUp(given_up_words(&name, &self.config.node));
+        }
+        // One that this group has under another store has gone on alone; any other is just a stranger.
+        let known = state.members.get(&name).is_some_and(|member| member.raft_id != request.raft_id);
+        if known && !left {
+            self.rivals.note(&name);
+        } else {
+            tracing::warn!(peer = %name, "a member of another group with this cluster's certificate");
+        }
+        Answer::Refused("of another group of this cluster".to_owned())
     }
 
     /// Another member asks to be let in. Its name has been checked against its certificate.
@@ -323,6 +384,13 @@ fn removed_words(name: &NodeName) -> String {
     format!(
         "'{name}' has been removed from this cluster; to let this machine in again, put its folder aside and join with a \
          new token"
+    )
+}
+
+fn given_up_words(name: &NodeName, by: &NodeName) -> String {
+    format!(
+        "'{name}' was given up for lost: {by} belongs to a group that went on without it ('twinbox cluster go-on-alone'); \
+         to let this machine in again, put its folder aside and join with a new token"
     )
 }
 

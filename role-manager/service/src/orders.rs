@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,13 +14,13 @@ use tokio::{
 };
 use tonic::Request;
 use twinbox_clock::BootInstant;
-use twinbox_roles_core::{Order, OrderId, Outcome, RolesView};
+use twinbox_roles_core::{LongestGap, Order, OrderId, Outcome, RolesView};
 use twinbox_wire::roles as wire;
 
 use crate::{
     CommandError, RolesConfig, convert,
     dialer::{Dialer, Lane},
-    leader::Leadership,
+    leader::{Leadership, since_boot},
     members::leader_name,
     raft::{Core, ProposeError},
 };
@@ -39,16 +39,30 @@ pub(crate) struct Orders {
 
 /// When a leader last granted this node anything: while it does, there is a majority.
 #[derive(Default)]
-pub(crate) struct LastGrant(AtomicU64);
+pub(crate) struct LastGrant {
+    sent: AtomicU64,
+    gaps: Mutex<LongestGap>,
+}
 
 impl LastGrant {
     /// The request was sent at this time of the boot clock.
     pub(crate) fn note(&self, sent: Duration) {
-        self.0.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.sent.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.gaps().granted(sent, since_boot(BootInstant::now()));
+    }
+
+    /// The longest gap between grants of late.
+    pub(crate) fn longest_gap(&self) -> Option<Duration> {
+        self.gaps().longest(since_boot(BootInstant::now()))
+    }
+
+    /// A poisoned lock holds a value that is still whole.
+    fn gaps(&self) -> MutexGuard<'_, LongestGap> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn age(&self) -> Duration {
-        Duration::from_nanos(BootInstant::now().as_nanos().saturating_sub(self.0.load(Relaxed)))
+        Duration::from_nanos(BootInstant::now().as_nanos().saturating_sub(self.sent.load(Relaxed)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who reaches whom: every member asks every other a few times per lease, and remembers when it heard what of whom.
+//! Who reaches whom: every member has an answer of every other a few times per lease, and remembers when it heard what of
+//! whom. Whoever has just answered something else (a heartbeat, a keep-alive) is not asked.
 //!
 //! The leader hears the result with the keep-alives and sees the whole matrix (rule R9); a node whose cluster has fallen
 //! apart knows by it whom it can still hear at all (active-passive doors, rule R7).
@@ -14,10 +15,9 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::Request;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_wire::roles as wire;
+use twinbox_wire::roles::{self as wire, question::Question};
 
 use crate::{
     RolesConfig,
@@ -25,7 +25,7 @@ use crate::{
     roster::Roster,
 };
 
-/// So many questions in the length of a lease.
+/// So many answers in the length of a lease.
 const PER_LEASE: u32 = 3;
 
 /// What was heard of the others.
@@ -37,8 +37,18 @@ struct Heard {
     /// The last sign of life.
     at: BootInstant,
     life: Option<Incarnation>,
+    /// The life before that, and the last sign of it.
+    before: Option<(Incarnation, BootInstant)>,
     /// When it answered last, and how long that took.
     answered: Option<(BootInstant, Duration)>,
+}
+
+impl Heard {
+    fn end(&mut self, life: Incarnation) {
+        if self.before.is_none_or(|(before, _)| before != life) {
+            self.before = Some((life, self.at));
+        }
+    }
 }
 
 impl Reach {
@@ -48,14 +58,18 @@ impl Reach {
         let mut heard = self.lock();
         match heard.get_mut(name) {
             Some(known) => {
+                if let Some(old) = known.life.filter(|old| life.is_some_and(|life| life != *old)) {
+                    known.end(old);
+                }
                 known.at = now;
                 known.life = life.or(known.life);
             }
-            None => drop(heard.insert(name.clone(), Heard { at: now, life, answered: None })),
+            None => drop(heard.insert(name.clone(), Heard { at: now, life, before: None, answered: None })),
         }
     }
 
-    fn answered(&self, name: &NodeName, life: Option<Incarnation>, took: Duration) {
+    /// A member has answered something that is answered at once.
+    pub(crate) fn answered(&self, name: &NodeName, life: Option<Incarnation>, took: Duration) {
         self.heard(name, life);
         if let Some(known) = self.lock().get_mut(name) {
             // What one late answer says is little: a quarter of it counts.
@@ -74,6 +88,23 @@ impl Reach {
         self.lock().get(name).map(|heard| heard.at)
     }
 
+    /// It is proved that this life of a member is over: what is heard from now on is no sign of it.
+    pub(crate) fn ended(&self, name: &NodeName, life: Incarnation) {
+        if let Some(known) = self.lock().get_mut(name).filter(|known| known.life == Some(life)) {
+            known.end(life);
+        }
+    }
+
+    /// When the last sign of this very life of a member came.
+    pub(crate) fn last_of(&self, name: &NodeName, life: Incarnation) -> Option<BootInstant> {
+        let heard = self.lock();
+        let known = heard.get(name)?;
+        match known.before {
+            Some((before, at)) if before == life => Some(at),
+            _ => (known.life == Some(life)).then_some(known.at),
+        }
+    }
+
     /// Which life of this member was heard last.
     pub(crate) fn life(&self, name: &NodeName) -> Option<Incarnation> {
         self.lock().get(name).and_then(|heard| heard.life)
@@ -83,6 +114,12 @@ impl Reach {
     pub(crate) fn reaches(&self, within: Duration) -> BTreeMap<NodeName, Duration> {
         let fresh = |h: &Heard| h.answered.filter(|(at, _)| at.elapsed() <= within).map(|(_, took)| took);
         self.lock().iter().filter_map(|(name, heard)| Some((name.clone(), fresh(heard)?))).collect()
+    }
+
+    /// Whether this member has answered within `pause`.
+    fn answers(&self, name: &NodeName, pause: Duration) -> bool {
+        let answered = self.lock().get(name).and_then(|heard| heard.answered);
+        answered.is_some_and(|(at, _)| at.elapsed() < pause)
     }
 
     fn keep(&self, is_member: impl Fn(&NodeName) -> bool) {
@@ -103,8 +140,8 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// Asks everyone for as long as the process runs. Who does not answer is asked again all the same, one question at a
-    /// time.
+    /// Asks whom nothing is known of, for as long as the process runs. Who does not answer is asked again all the same,
+    /// one question at a time.
     pub(crate) async fn run(&self) {
         let pause = self.config.timing.lease / PER_LEASE;
         let mut asked: JoinSet<NodeName> = JoinSet::new();
@@ -112,9 +149,10 @@ impl Asking {
         loop {
             let others = self.roster.others();
             self.reach.keep(|name| others.iter().any(|member| member.name == *name));
-            for member in
-                others.iter().filter(|member| !waiting.contains(&member.name)).cloned().collect::<Vec<_>>()
-            {
+            for member in others {
+                if waiting.contains(&member.name) || self.reach.answers(&member.name, pause) {
+                    continue;
+                }
                 if let Some(question) = self.question(&member.name) {
                     waiting.push(member.name.clone());
                     asked.spawn(async move {
@@ -139,18 +177,13 @@ impl Asking {
     }
 
     fn question(&self, name: &NodeName) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let mut client = self.dialer.client(name, None, Lane::Reach)?;
-        let request = wire::PingRequest {
+        let line = self.dialer.line(name, None, Lane::KeepAlive)?;
+        let ping = wire::PingRequest {
             node: self.config.node.as_str().to_owned(),
             incarnation: Bytes::copy_from_slice(&self.config.incarnation.to_bytes()),
         };
-        let (limit, reach, name) = (self.config.timing.lease, self.reach.clone(), name.clone());
-        Some(async move {
-            let began = BootInstant::now();
-            if let Ok(Ok(answer)) = timeout(limit, client.ping(Request::new(request))).await {
-                let life = Incarnation::from_slice(&answer.into_inner().incarnation);
-                reach.answered(&name, life, began.elapsed());
-            }
-        })
+        let limit = self.config.timing.lease;
+        // That it answers is noted by the line.
+        Some(async move { drop(timeout(limit, line.ask(Question::Ping(ping))).await) })
     }
 }

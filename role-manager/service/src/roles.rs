@@ -26,8 +26,11 @@ use crate::{
     orders::{LastGrant, Orders},
     raft::{Core, Pulse},
     reach::{Asking, Reach},
+    rivals::{LookingBack, Rivals},
     roster::Roster,
     standing::Standing,
+    survive::Surviving,
+    tasks::spawn,
     tend::Tending,
     warden::Warden,
 };
@@ -41,10 +44,12 @@ pub struct Roles(Arc<Running>);
 struct Running {
     service: RolesService,
     orders: Orders,
+    surviving: Arc<Surviving>,
     proofs: Arc<Proofs>,
     gates: BTreeMap<Duty, Gate>,
     health: watch::Sender<Option<HealthReport>>,
     measures: watch::Sender<Measures>,
+    unanswered: watch::Sender<BTreeSet<NodeName>>,
     handed_over: watch::Sender<bool>,
     leave: watch::Sender<bool>,
     view: watch::Receiver<Arc<RolesView>>,
@@ -63,11 +68,12 @@ impl Roles {
         let disk = Disk::open(&config.dir)?;
         let standing = Arc::new(Standing::open(&config, disk.clone()).await?);
         let roster = Arc::new(Roster::new(&config));
-        let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), &timing));
         let reach = Arc::new(Reach::default());
+        let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), reach.clone(), &timing));
         let core = Arc::new(Core::open(&config, disk, standing.clone(), dialer.clone(), reach.clone())?);
+        let rivals = Arc::new(Rivals::default());
         let proofs = Arc::new(Proofs::new());
-        let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone()));
+        let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone(), reach.clone()));
         let members = Arc::new(Members {
             config: config.clone(),
             standing: standing.clone(),
@@ -75,11 +81,14 @@ impl Roles {
             leadership: leadership.clone(),
             dialer: dialer.clone(),
             roster: roster.clone(),
+            reach: reach.clone(),
+            rivals: rivals.clone(),
         });
         let gates: BTreeMap<Duty, Gate> = Duty::ALL.into_iter().map(|duty| (duty, Gate::new(duty))).collect();
         let warden = Warden::start(gates.values().cloned().collect()).map_err(RolesError::Thread)?;
         let health = watch::Sender::new(None);
         let measures = watch::Sender::new(Measures::default());
+        let unanswered = watch::Sender::new(BTreeSet::new());
         let handed_over = watch::Sender::new(false);
         let granted = Arc::new(LastGrant::default());
         let arbiter = Arc::new(Arbiter::default());
@@ -101,51 +110,69 @@ impl Roles {
             alone,
             granted: granted.clone(),
             reach: reach.clone(),
+            rivals,
             health: health.subscribe(),
             measures: measures.subscribe(),
+            unanswered: unanswered.subscribe(),
+            proofs: proofs.clone(),
             handed_over: handed_over.subscribe(),
             leave: leave.subscribe(),
             view: shown,
         };
         let mut tasks = vec![
-            tokio::spawn({
+            spawn({
                 let (roster, core) = (roster.clone(), core.clone());
                 async move { roster.follow(&core).await }
             }),
-            tokio::spawn({
+            spawn({
                 let members = members.clone();
                 async move { members.enter().await }
             }),
-            tokio::spawn({
+            spawn({
                 let (members, view) = (members.clone(), view.clone());
                 async move { members.prove_age(view).await }
             }),
-            tokio::spawn({
+            spawn({
                 let members = members.clone();
                 async move { members.heed_removal().await }
             }),
-            tokio::spawn({
+            spawn({
                 let (config, standing) = (config.clone(), standing.clone());
                 let tending = Tending { config, standing, core: core.clone(), leadership: leadership.clone() };
                 async move { tending.run().await }
             }),
-            tokio::spawn({
+            spawn({
                 let leadership = leadership.clone();
                 async move { leadership.run().await }
             }),
         ];
         let asking =
             Asking { config: config.clone(), roster: roster.clone(), dialer: dialer.clone(), reach: reach.clone() };
-        tasks.push(tokio::spawn(async move { asking.run().await }));
-        let inquiry = Inquiry {
+        tasks.push(spawn(async move { asking.run().await }));
+        let inquiry = Arc::new(Inquiry {
             config: config.clone(),
             roster: roster.clone(),
             reach: reach.clone(),
             proofs: proofs.clone(),
             leadership: leadership.clone(),
-        };
-        tasks.push(tokio::spawn(async move { inquiry.run().await }));
-        tasks.push(tokio::spawn({
+        });
+        tasks.push(spawn({
+            let inquiry = inquiry.clone();
+            async move { inquiry.run().await }
+        }));
+        let looking_back = LookingBack { members: members.clone(), dialer: dialer.clone() };
+        tasks.push(spawn(async move { looking_back.run().await }));
+        let surviving = Arc::new(Surviving {
+            config: config.clone(),
+            standing: standing.clone(),
+            core: core.clone(),
+            reach: reach.clone(),
+            inquiry,
+            gates: gates.clone(),
+            view: view.clone(),
+            one_at_a_time: tokio::sync::Mutex::default(),
+        });
+        tasks.push(spawn({
             let core = core.clone();
             async move { arbiter.ask(&core, timing).await }
         }));
@@ -154,15 +181,17 @@ impl Roles {
         Ok(Self(Arc::new(Running {
             service: RolesService { config, standing, core, leadership, members, roster, reach },
             orders,
+            surviving,
             proofs,
             gates,
             health,
             measures,
+            unanswered,
             handed_over,
             leave,
             view,
             tasks: Mutex::new(tasks),
-            keeper: Mutex::new(Some(tokio::spawn(keeper.run()))),
+            keeper: Mutex::new(Some(spawn(keeper.run()))),
             raft: Mutex::new(Some(raft)),
         })))
     }
@@ -261,6 +290,16 @@ impl Roles {
         self.0.measures.send_replace(measures);
     }
 
+    /// Members whose SIP address does not answer this one, as far as it has asked them (rule C3): with the word of another
+    /// member and a lease that is out, their calls get an heir. Say so at each change.
+    pub fn unanswered(&self, members: BTreeSet<NodeName>) {
+        self.0.unanswered.send_if_modified(|known| {
+            let changed = *known != members;
+            *known = members;
+            changed
+        });
+    }
+
     /// While this node is being removed: whether another has all that it has. It is let go when it has.
     pub fn has_handed_over(&self, all: bool) {
         self.0.handed_over.send_if_modified(|known| std::mem::replace(known, all) != all);
@@ -278,6 +317,14 @@ impl Roles {
         self.0.service.reach.since(node)
     }
 
+    /// The longest gap between granted keep-alives of this member in the last [`LongestGap::WINDOW`], to be compared with the
+    /// length of leases; nothing as long as none was granted.
+    ///
+    /// [`LongestGap::WINDOW`]: twinbox_roles_core::LongestGap::WINDOW
+    pub fn longest_gap(&self) -> Option<Duration> {
+        self.0.orders.granted.longest_gap()
+    }
+
     /// Makes a node the publisher; its duties follow within a moment.
     pub async fn make_publisher(&self, node: &NodeName) -> Result<(), CommandError> {
         self.order(OrderId(rand::random()), Order::make_publisher(node.clone())).await
@@ -290,7 +337,7 @@ impl Roles {
 
     /// Takes a node out; its duties move to another.
     pub async fn deactivate(&self, node: &NodeName) -> Result<(), CommandError> {
-        self.order(OrderId(rand::random()), Order::Deactivate(node.clone())).await
+        self.order(OrderId(rand::random()), Order::deactivate(node.clone())).await
     }
 
     /// Carries out an order under an id of the caller's choice: at most once, however often it is asked.
@@ -301,6 +348,23 @@ impl Roles {
     /// What became of an order whose outcome was unknown. One that had not been carried out never will be.
     pub async fn outcome(&self, id: OrderId) -> Result<(), CommandError> {
         self.give(id, None).await
+    }
+
+    /// Whether this node may go on alone now, without these members that are gone for good, or why not.
+    pub fn may_go_on_alone(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
+        self.0.surviving.may(lost).map(drop)
+    }
+
+    /// Goes on alone, without a majority that is gone for good: this node becomes the only member of a new group, with all
+    /// that had been agreed on. It listens for a while first whether one of them lives, and goes on with that even when
+    /// nobody waits for the answer any more.
+    pub async fn go_on_alone(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
+        if self.0.service.standing.stopped() {
+            return Err(CommandError::Stopping);
+        }
+        let (surviving, lost) = (self.0.surviving.clone(), lost.clone());
+        let going = spawn(async move { surviving.go_on(&lost).await });
+        going.await.unwrap_or(Err(CommandError::Stopping))
     }
 
     async fn give(&self, id: OrderId, order: Option<&Order>) -> Result<(), CommandError> {

@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{NoGrant, Order};
+use twinbox_roles_core::Order;
 use twinbox_wire::roles::{self as wire, roles_server};
 
 use crate::{
     RolesConfig, convert,
-    leader::{Leadership, NotGranted},
+    leader::Leadership,
     members::Members,
     raft::{Core, ProposeError},
     reach::Reach,
     roster::Roster,
     standing::Standing,
+    talk::Replies,
 };
 
 /// The role manager's gRPC service.
@@ -36,31 +36,48 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl RolesService {
     /// Who calls, by its certificate of this cluster.
-    fn certified<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
-        if self.standing.stopped() {
-            return Err(Status::unavailable("this member is shutting down"));
-        }
+    pub(crate) fn certified<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
+        self.running()?;
         Ok(self.config.tls.admit(request)?.name)
     }
 
-    /// Who calls, if it is a member that this one knows.
-    fn caller<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
-        let name = self.certified(request)?;
-        match self.roster.member(&name) {
-            Some(_) => {
-                self.reach.heard(&name, None);
-                Ok(name)
-            }
-            None => {
-                tracing::warn!(peer = %name, "refused: a certificate of this cluster, but no member that is known");
-                Err(Status::permission_denied(format!("'{name}' is not among the members that are known here")))
-            }
+    pub(crate) fn running(&self) -> Result<(), Status> {
+        match self.standing.stopped() {
+            true => Err(Status::unavailable("this member is shutting down")),
+            false => Ok(()),
         }
     }
 
+    /// Whoever calls must be a member that this one knows.
+    fn is_known(&self, caller: &NodeName) -> Result<(), Status> {
+        if self.roster.member(caller).is_some() {
+            return Ok(());
+        }
+        tracing::warn!(peer = %caller, "refused: a certificate of this cluster, but no member that is known");
+        Err(Status::permission_denied(format!("'{caller}' is not among the members that are known here")))
+    }
+
+    /// The same; that it calls is a sign of life of its process.
+    fn is_heard(&self, caller: &NodeName) -> Result<(), Status> {
+        self.is_known(caller)?;
+        self.reach.heard(caller, None);
+        Ok(())
+    }
+
     /// A request that names its sender must come from it.
-    pub(crate) fn caller_is<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
-        let caller = self.caller(request)?;
+    pub(crate) fn speaks_for(&self, caller: &NodeName, claimed: &str) -> Result<(), Status> {
+        self.is_heard(caller)?;
+        Self::is(caller, claimed)
+    }
+
+    /// The same of a supervisor, which shows the certificate of its node and is no sign of life of that.
+    pub(crate) fn supervises<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
+        let node = self.certified(request)?;
+        self.is_known(&node)?;
+        Self::is(&node, claimed)
+    }
+
+    fn is(caller: &NodeName, claimed: &str) -> Result<(), Status> {
         if caller.as_str() == claimed {
             return Ok(());
         }
@@ -68,18 +85,21 @@ impl RolesService {
         Err(Status::permission_denied(format!("'{caller}' may not speak for '{claimed}'")))
     }
 
-    /// As [`Self::caller_is`]; but who was removed may ask too, to be told so.
+    /// As [`Self::speaks_for`]; but who was removed may ask too, to be told so.
     fn caller_was<T>(&self, request: &Request<T>, claimed: &str, raft_id: u64) -> Result<(), Status> {
         let name = self.certified(request)?;
         match name.as_str() == claimed && self.members.removal_of(&name, raft_id).is_some() {
             true => Ok(()),
-            false => self.caller_is(request, claimed),
+            false => self.speaks_for(&name, claimed),
         }
     }
 
     /// Checks from whom, to whom and in which group a Raft call is.
-    async fn raft_caller<T>(&self, request: &Request<T>, envelope: Option<&wire::Envelope>) -> Result<(), Status> {
-        let caller = self.certified(request)?;
+    pub(crate) async fn raft_caller(
+        &self,
+        caller: &NodeName,
+        envelope: Option<&wire::Envelope>,
+    ) -> Result<(), Status> {
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("an envelope is missing"))?;
         if self.core.applied().borrow().state.was_removed(envelope.from) {
             return Err(Status::permission_denied("of a member that was removed"));
@@ -88,18 +108,18 @@ impl RolesService {
             return Err(Status::failed_precondition("this store is another than the one called"));
         }
         let named = self.core.pulse().borrow().peer(envelope.from).map(|peer| peer.name.clone());
-        if named.is_some_and(|name| name != caller) {
+        if named.is_some_and(|name| name != *caller) {
             tracing::warn!(peer = %caller, "refused: a member uses the Raft id of another");
             return Err(Status::permission_denied("the Raft id of another member"));
         }
         // Heard before it is answered: whoever may go on alone counts from here (rule R7).
-        self.reach.heard(&caller, None);
+        self.reach.heard(caller, None);
         match self.standing.group() {
             // Who joined while this member was away leads it, perhaps, before it has heard of that.
             Some(group) if group == envelope.group => Ok(()),
             Some(_) => Err(Status::failed_precondition("of another group of this cluster")),
             // Nobody knows our Raft id but who was asked to let us in.
-            None if self.core.is_empty() && self.roster.member(&caller).is_some() => {
+            None if self.core.is_empty() && self.roster.member(caller).is_some() => {
                 let adopted = self.standing.adopt(envelope.group.clone()).await;
                 adopted.map_err(|e| Status::unavailable(e.to_string()))
             }
@@ -107,7 +127,7 @@ impl RolesService {
         }
     }
 
-    fn leader(&self) -> String {
+    pub(crate) fn leader(&self) -> String {
         self.members.leader().map(String::from).unwrap_or_default()
     }
 }
@@ -115,27 +135,27 @@ impl RolesService {
 #[tonic::async_trait]
 impl roles_server::Roles for RolesService {
     async fn append(&self, request: Request<wire::AppendRequest>) -> Answer<wire::AppendAnswer> {
-        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_append(request.get_ref()).await.map(Response::new)
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Answer<wire::VoteAnswer> {
-        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_vote(request.get_ref()).await.map(Response::new)
     }
 
     async fn pre_vote(&self, request: Request<wire::VoteRequest>) -> Answer<wire::VoteAnswer> {
-        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_pre_vote(request.get_ref()).await.map(Response::new)
     }
 
     async fn install(&self, request: Request<wire::InstallRequest>) -> Answer<wire::InstallAnswer> {
-        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_install(request.get_ref()).await.map(Response::new)
     }
 
     async fn transfer(&self, request: Request<wire::TransferRequest>) -> Answer<wire::TransferAnswer> {
-        self.raft_caller(&request, request.get_ref().envelope.as_ref()).await?;
+        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_transfer(request.get_ref()).await.map(Response::new)
     }
 
@@ -149,47 +169,21 @@ impl roles_server::Roles for RolesService {
         Ok(Response::new(self.members.let_in(request.get_ref()).await))
     }
 
-    async fn keep_alive(&self, request: Request<wire::KeepAliveRequest>) -> Answer<wire::KeepAliveAnswer> {
-        use wire::keep_alive_answer::Result as Result_;
-        self.caller_is(&request, &request.get_ref().node)?;
-        let message = request.get_ref();
-        let result = if message.timing != Some(convert::timing(&self.config.timing)) {
-            Result_::Refused("its timing differs from the cluster's; set the same on all members".to_owned())
-        } else {
-            let (request, beside) = convert::read_keep_alive(message)?;
-            self.reach.heard(&request.node, Some(request.incarnation));
-            match self.leadership.keep_alive(&request, &beside) {
-                Ok(grant) => Result_::Granted(convert::grant(&grant)),
-                Err(NotGranted::NotLeader) => Result_::NotLeader(self.leader()),
-                Err(NotGranted::No(NoGrant::NoQuorum { .. })) => Result_::NotLeader(String::new()),
-                Err(NotGranted::No(reason)) => Result_::Refused(reason.to_string()),
-            }
-        };
-        Ok(Response::new(wire::KeepAliveAnswer { result: Some(result) }))
-    }
+    type TalkStream = Replies;
 
-    async fn ping(&self, request: Request<wire::PingRequest>) -> Answer<wire::PingAnswer> {
-        let message = request.get_ref();
-        // Asked all the time, also by who was removed and does not know it yet: no line in the log for each.
-        let name = self.certified(&request)?;
-        if name.as_str() != message.node || self.roster.member(&name).is_none() {
-            return Err(Status::permission_denied(format!(
-                "'{name}' is not among the members that are known here"
-            )));
-        }
-        self.reach.heard(&name, Some(convert::incarnation(&message.incarnation)?));
-        let incarnation = Bytes::copy_from_slice(&self.standing.incarnation().to_bytes());
-        Ok(Response::new(wire::PingAnswer { incarnation }))
+    async fn talk(&self, request: Request<Streaming<wire::Question>>) -> Answer<Replies> {
+        self.converse(request)
     }
 
     async fn operate(&self, request: Request<wire::OperateRequest>) -> Answer<wire::OperateAnswer> {
         use wire::operate_answer::Result as Result_;
-        self.caller(&request)?;
+        let caller = self.certified(&request)?;
+        self.is_heard(&caller)?;
         let (id, order) = convert::read_operate(request.get_ref())?;
         if let Some(Order::Certificates(order)) = &order
             && let Some(name) = order.speaks_for()
         {
-            self.caller_is(&request, name.as_str())?;
+            Self::is(&caller, name.as_str())?;
         }
         let proposed = timeout(self.config.timing.order_limit(), self.leadership.operate(id, order)).await;
         let result = match proposed {

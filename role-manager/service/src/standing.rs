@@ -35,6 +35,25 @@ const SOLO: &[u8] = b"member/solo";
 /// How long a group's id is, in bytes.
 const GROUP_BYTES: usize = 16;
 
+/// The number of a store's first start.
+const FIRST_RUN: u64 = 1;
+
+/// A new store of a new group, in the place of the one that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Anew {
+    pub(crate) raft_id: u64,
+    pub(crate) group: Bytes,
+}
+
+impl Anew {
+    /// Writes it, in the transaction in which the log of the former group goes.
+    pub(crate) fn write(&self, t: &mut Transaction<'_>) -> Result<(), DiskError> {
+        t.put(RAFT_ID, self.raft_id.to_be_bytes())?;
+        t.put(RUN, FIRST_RUN.to_be_bytes())?;
+        t.put(GROUP, self.group.to_vec())
+    }
+}
+
 /// What a member remembers of another's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remembered {
@@ -51,16 +70,19 @@ pub(crate) enum Remembered {
 pub(crate) struct Standing {
     disk: Disk,
     timing: Timing,
-    raft_id: u64,
-    run: u64,
     incarnation: Incarnation,
     stopped: AtomicBool,
+    /// It takes no part for a while: it is about to leave its group.
+    held: AtomicBool,
     inner: Mutex<Inner>,
     /// Counts changes of what [`Self::obstacle`] and [`Self::may_take_part`] say.
     changed: watch::Sender<u64>,
 }
 
 struct Inner {
+    /// This store in its group, and how often it was started.
+    raft_id: u64,
+    run: u64,
     group: Option<Bytes>,
     /// When this process, or the Raft core in it, began.
     since: BootInstant,
@@ -105,11 +127,12 @@ impl Standing {
         counted.await.map_err(disk_error)?;
         Ok(Self {
             timing: config.timing,
-            raft_id,
-            run,
             incarnation: config.incarnation,
             stopped: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             inner: Mutex::new(Inner {
+                raft_id,
+                run,
                 group,
                 since: BootInstant::now(),
                 confirmed: false,
@@ -122,11 +145,11 @@ impl Standing {
     }
 
     pub(crate) fn raft_id(&self) -> u64 {
-        self.raft_id
+        self.inner().raft_id
     }
 
     pub(crate) fn run(&self) -> u64 {
-        self.run
+        self.inner().run
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -143,10 +166,11 @@ impl Standing {
     }
 
     pub(crate) fn group_and_id(&self) -> (Bytes, u64) {
-        (self.group().unwrap_or_default(), self.raft_id)
+        let inner = self.inner();
+        (inner.group.clone().unwrap_or_default(), inner.raft_id)
     }
 
-    /// This store now belongs to a group; durable when it returns. A store belongs to one group for ever.
+    /// This store now belongs to a group; durable when it returns. It leaves that only to go on alone, as another store.
     pub(crate) async fn adopt(&self, group: Bytes) -> Result<(), DiskError> {
         if group.len() != GROUP_BYTES || self.group().is_some() {
             return Ok(());
@@ -161,6 +185,37 @@ impl Standing {
     /// A new group.
     pub(crate) fn new_group() -> Bytes {
         Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes())
+    }
+
+    /// A new store of a new group, in the place of this one.
+    pub(crate) fn anew() -> Anew {
+        Anew { raft_id: rand::random::<u64>().max(1), group: Self::new_group() }
+    }
+
+    /// What was written by [`Anew::write`] is on disk: from here on this is that store. Nobody else can know better.
+    pub(crate) fn become_anew(&self, anew: Anew) {
+        let mut inner = self.inner();
+        (inner.raft_id, inner.run, inner.group, inner.confirmed) =
+            (anew.raft_id, FIRST_RUN, Some(anew.group), true);
+        drop(inner);
+        self.note_change();
+    }
+
+    /// From now on this member takes no part in its group, holds nothing and acts in nothing, or does so again.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, SeqCst);
+        self.note_change();
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(SeqCst)
+    }
+
+    /// In words, what makes this store unfit to go on with, whatever an administrator says.
+    pub(crate) fn unfit(&self) -> Option<String> {
+        let inner = self.inner();
+        let alien = || inner.group.is_none().then(|| "this node has not joined the cluster yet".to_owned());
+        inner.removed.clone().or_else(|| inner.quarantine.clone()).or_else(alien)
     }
 
     /// Another member says that its store was started for the `run`th time. Durable when confirmed.
@@ -258,7 +313,7 @@ impl Standing {
             return !self.stopped.load(SeqCst);
         }
         let out = inner.quarantine.is_some() || inner.removed.is_some();
-        inner.confirmed && !out && !self.stopped.load(SeqCst)
+        inner.confirmed && !out && !self.is_held() && !self.stopped.load(SeqCst)
     }
 
     /// Whether this voter may vote and stand: not before E(1+ρ) after its start (rule R4).
@@ -278,6 +333,7 @@ impl Standing {
             (Some(reason), ..) => reason.clone(),
             (None, None, _) => "it has not joined the cluster yet".to_owned(),
             (None, Some(_), false) => "no other member has confirmed yet that its store is the latest".to_owned(),
+            _ if self.is_held() => "it is about to go on alone, as an administrator has told it".to_owned(),
             _ => String::new(),
         }
     }

@@ -79,7 +79,7 @@ impl Tending {
         let state = self.core.applied().borrow().state.clone();
         let name = |id: u64| pulse.peer(id).map(|peer| peer.name.to_string()).unwrap_or_default();
         match next_step(pulse, &state, self.standing.raft_id(), |id| self.leadership.has_handed_over(id)) {
-            Some(Step::FinishJoint) => self.core.finish_joint().await,
+            Some(Step::FinishJoint { keep }) => self.core.finish_joint(keep).await,
             // One of a pair may be acting alone: that is settled first.
             Some(Step::Promote { .. } | Step::Demote { .. }) if !self.leadership.may_change_voters() => Ok(()),
             Some(Step::Promote { id, instead_of }) => {

@@ -17,8 +17,8 @@ const NEARLY_CAUGHT_UP: u64 = 50;
 /// One change of the members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A change that a leader before this one left half done is ended.
-    FinishJoint,
+    /// A change that a leader before this one left half done is ended; who ceases to vote by it goes on to follow if `keep`.
+    FinishJoint { keep: bool },
     /// A follower that has caught up votes, in the place of older stores of its name.
     Promote { id: u64, instead_of: BTreeSet<u64> },
     /// A voter does not vote any more, and goes on to follow.
@@ -46,12 +46,19 @@ pub(crate) fn next_step(
     own: u64,
     has_handed_over: impl Fn(u64) -> bool,
 ) -> Option<Step> {
-    if pulse.joint {
-        return Some(Step::FinishJoint);
-    }
     let peer = |id: &u64| pulse.peer(*id).map(|peer| (*id, peer));
+    if pulse.joint {
+        // One that leaves is still to hear of its end; a store that another replaces is not.
+        let keep = pulse.voters.iter().filter_map(peer).any(|(id, peer)| leaves(state, id, peer));
+        return Some(Step::FinishJoint { keep });
+    }
     let caught_up = |id: u64| pulse.matched.get(&id).is_some_and(|m| m + NEARLY_CAUGHT_UP >= pulse.last_index);
     let voters: Vec<_> = pulse.voters.iter().filter_map(peer).collect();
+    // The change that was ended took this one's own vote: it leads until another does, and may change nothing more.
+    if !pulse.voters.contains(&own) {
+        let fit = |(id, peer): &&(u64, &Peer)| caught_up(*id) && !leaves(state, *id, peer);
+        return voters.iter().find(fit).map(|(to, _)| Step::HandOver { to: *to });
+    }
     let ready: Vec<_> = pulse.learners.iter().filter_map(peer).filter(|(id, _)| caught_up(*id)).collect();
     let older = |name: &NodeName| {
         voters.iter().filter(|(_, p)| p.name == *name).map(|(id, _)| *id).collect::<BTreeSet<_>>()
@@ -149,6 +156,7 @@ mod tests {
                 status: Status::InService,
                 reason: String::new(),
                 incarnation: None,
+                drain_ms: None,
                 revision: 1,
             };
             group.state.members.insert(name, admitted);
@@ -257,7 +265,18 @@ mod tests {
         wiped.pulse.voters = [id('a'), id('w'), 999].into();
         assert_eq!(wiped.step('a'), Some(Step::Admit { id: 999, peer: peer("b") }));
         wiped.pulse.joint = true;
-        assert_eq!(wiped.step('a'), Some(Step::FinishJoint));
+        assert_eq!(wiped.step('a'), Some(Step::FinishJoint { keep: false }));
+    }
+
+    #[test]
+    fn who_takes_its_own_vote_by_ending_a_change_goes_on_to_follow_and_hands_over() {
+        let mut half = group("abc", "w").leaving("b");
+        half.pulse.joint = true;
+        assert_eq!(half.step('b'), Some(Step::FinishJoint { keep: true }));
+        let done = group("ac", "bw").leaving("b");
+        assert_eq!(done.step('b'), Some(Step::HandOver { to: id('a') }));
+        assert_eq!(done.behind('a').step('b'), Some(Step::HandOver { to: id('c') }));
+        assert_eq!(group("ac", "bw").leaving("b").step('a'), promote('w'));
     }
 
     /// From any number of members the steps come to an end, at what was wanted.
@@ -282,7 +301,7 @@ mod tests {
                     Some(Step::HandOver { to }) => own = to,
                     Some(Step::Gone { name, .. }) => now = now.removed(name.as_str()),
                     Some(Step::Forget { ids }) => now.pulse.learners.retain(|id| !ids.contains(id)),
-                    Some(step @ (Step::Admit { .. } | Step::FinishJoint)) => panic!("{step:?}"),
+                    Some(step @ (Step::Admit { .. } | Step::FinishJoint { .. })) => panic!("{step:?}"),
                 }
             }
             let nodes = voters.chars().filter(|letter| !leaving.contains(*letter) && *letter != 'w').count();

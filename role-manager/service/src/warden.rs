@@ -3,48 +3,78 @@
 
 use std::{
     io,
-    sync::{Arc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::Duration,
 };
 
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootAlarm, BootInstant};
 
 use crate::Gate;
 
-/// The longest sleep while a gate is open.
-const LONGEST_NAP: Duration = Duration::from_millis(20);
+/// Between two looks where no alarm can be had: on simulated machines, and should the kernel ever refuse one.
+const NAP: Duration = Duration::from_millis(20);
 
 /// Watches gates for as long as it lives.
-pub(crate) struct Warden(thread::Thread, Arc<()>);
+pub(crate) struct Warden(Arc<Bell>);
+
+/// What wakes the thread: the end of a lease, or somebody who rings.
+struct Bell {
+    alarm: BootAlarm,
+    /// Somebody has rung since the gates were looked at.
+    rung: AtomicBool,
+    /// The watch is over.
+    over: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self) {
+        // The word before the alarm: whoever sets the alarm to something else in between looks at the word after that.
+        self.rung.store(true, SeqCst);
+        if let Err(error) = self.alarm.set(Some(BootInstant::now())) {
+            tracing::error!(%error, "the thread that closes gates cannot be woken");
+        }
+    }
+
+    /// Waits until `at`, for `None` until somebody rings.
+    fn wait(&self, at: Option<BootInstant>) -> io::Result<()> {
+        self.alarm.set(at)?;
+        if self.rung.load(SeqCst) { Ok(()) } else { self.alarm.wait() }
+    }
+}
 
 impl Warden {
     pub(crate) fn start(gates: Vec<Gate>) -> io::Result<Self> {
-        let alive = Arc::new(());
-        let watched = Arc::downgrade(&alive);
+        let unset = AtomicBool::default;
+        let bell = Arc::new(Bell { alarm: BootAlarm::new()?, rung: unset(), over: unset() });
         #[cfg(feature = "simulation")]
         if twinbox_clock::simulation::is_on() {
-            tokio::spawn(simulated_patrol(gates, watched));
-            return Ok(Self(thread::current(), alive));
+            crate::tasks::spawn(simulated_patrol(gates, bell.clone()));
+            return Ok(Self(bell));
         }
-        let thread = thread::Builder::new().name("lease".to_owned()).spawn(move || patrol(&gates, &watched))?;
-        Ok(Self(thread.thread().clone(), alive))
+        let heard = bell.clone();
+        thread::Builder::new().name("lease".to_owned()).spawn(move || patrol(&gates, &heard))?;
+        Ok(Self(bell))
     }
 
     /// A gate has been opened.
     pub(crate) fn wake(&self) {
-        self.0.unpark();
+        self.0.ring();
     }
 }
 
-fn patrol(gates: &[Gate], alive: &Weak<()>) {
-    while alive.strong_count() > 0 {
+fn patrol(gates: &[Gate], bell: &Bell) {
+    while !bell.over.load(SeqCst) {
+        bell.rung.store(false, SeqCst);
         let now = BootInstant::now();
-        match gates.iter().filter_map(|gate| gate.expire(now)).min() {
-            // The sleep runs on a clock that stands still in suspend: short naps, and the check at each
-            // write, take care of that.
-            Some(left) => thread::park_timeout(left.min(LONGEST_NAP)),
-            None => thread::park_timeout(LONGEST_NAP * 50),
+        // A lease that is renewed meanwhile ends later: then it is looked at once more.
+        let next = gates.iter().filter_map(|gate| gate.expire(now)).min();
+        if let Err(error) = bell.wait(next) {
+            tracing::error!(%error, "no alarm for the end of a lease: looked for again and again instead");
+            thread::sleep(NAP);
         }
     }
     gates.iter().for_each(Gate::abandon);
@@ -52,21 +82,21 @@ fn patrol(gates: &[Gate], alive: &Weak<()>) {
 
 /// Simulated machines share one thread: there a task does it.
 #[cfg(feature = "simulation")]
-async fn simulated_patrol(gates: Vec<Gate>, alive: Weak<()>) {
-    while alive.strong_count() > 0 {
+async fn simulated_patrol(gates: Vec<Gate>, bell: Arc<Bell>) {
+    while !bell.over.load(SeqCst) {
         let now = BootInstant::now();
         for gate in &gates {
             let _ = gate.expire(now);
         }
-        tokio::time::sleep(LONGEST_NAP).await;
+        tokio::time::sleep(NAP).await;
     }
     gates.iter().for_each(Gate::abandon);
 }
 
 impl Drop for Warden {
     fn drop(&mut self) {
-        self.1 = Arc::new(());
-        self.0.unpark();
+        self.0.over.store(true, SeqCst);
+        self.0.ring();
     }
 }
 

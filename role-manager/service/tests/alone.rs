@@ -4,9 +4,9 @@ mod common;
 
 use std::net::TcpListener;
 
-use common::{Cluster, Running, name};
+use common::{Cluster, name};
 use twinbox_clock::BootInstant;
-use twinbox_ids::{Epoch, NodeName};
+use twinbox_ids::NodeName;
 use twinbox_roles::{CommandError, DutyState, Order, OrderId, Setting, Status, Timing};
 
 fn set(cluster: &Cluster, settings: &[(&str, &str)]) {
@@ -23,16 +23,6 @@ fn set(cluster: &Cluster, settings: &[(&str, &str)]) {
     cluster.until("both know", |c| known(c, "a") && known(c, "b"));
 }
 
-/// The epoch in which a node may act now. Of two that are cut off from each other both may, each in its own epoch.
-fn acts(member: &Running) -> Option<Epoch> {
-    let epoch = member.gate.holding().borrow().clone()?;
-    member.gate.check(&epoch).ok().map(|()| epoch)
-}
-
-fn epoch_of(cluster: &Cluster, text: &str) -> Option<Epoch> {
-    acts(&cluster.members[&name(text)])
-}
-
 fn other(node: &NodeName) -> &'static str {
     if *node == name("a") { "b" } else { "a" }
 }
@@ -47,7 +37,7 @@ fn with_hold_duties_wait_for_the_other_and_go_on_with_it() {
     let waited = BootInstant::now();
     let unheard = Timing::lan().new_leader_wait() * 2;
     while waited.elapsed() < unheard {
-        assert_eq!(epoch_of(&cluster, survivor), None, "it acts without a majority");
+        assert_eq!(cluster.epoch_of(survivor), None, "it acts without a majority");
         std::thread::yield_now();
     }
     cluster.run(victim.as_str(), false);
@@ -61,9 +51,9 @@ fn with_assume_the_survivor_goes_on_alone_and_stands_down_when_the_other_is_back
     let (victim, old) = cluster.holder().expect("somebody");
     let survivor = other(&victim);
     cluster.kill(victim.as_str());
-    let took = cluster.until("the survivor acts alone", |c| epoch_of(c, survivor).is_some());
+    let took = cluster.until("the survivor acts alone", |c| c.epoch_of(survivor).is_some());
     println!("alone after {took:?}");
-    let solo = epoch_of(&cluster, survivor).expect("it acts");
+    let solo = cluster.epoch_of(survivor).expect("it acts");
     assert!(solo > old && solo.generation > old.generation && solo.node == name(survivor), "{solo} after {old}");
     cluster.until("it says so", |c| {
         let view = c.view(survivor);
@@ -73,9 +63,9 @@ fn with_assume_the_survivor_goes_on_alone_and_stands_down_when_the_other_is_back
     // It dies and is back, still alone: a later epoch, and what was done is not forgotten.
     cluster.kill(survivor);
     cluster.run(survivor, false);
-    cluster.until("it acts alone again", |c| epoch_of(c, survivor).is_some());
-    assert!(epoch_of(&cluster, survivor).expect("it acts") > solo);
-    let solo = epoch_of(&cluster, survivor).expect("it acts");
+    cluster.until("it acts alone again", |c| c.epoch_of(survivor).is_some());
+    assert!(cluster.epoch_of(survivor).expect("it acts") > solo);
+    let solo = cluster.epoch_of(survivor).expect("it acts");
     cluster.run(victim.as_str(), false);
     cluster.wait_formed();
     let (_, healed) = cluster.holder().expect("somebody");
@@ -94,15 +84,15 @@ fn both_go_on_alone_in_a_cut_and_never_in_one_epoch_and_meet_again() {
     set(&cluster, &[("on-quorum-loss", "assume"), ("preferred", "b")]);
     cluster.isolate("a", true);
     cluster.until("both act", |c| {
-        let (a, b) = (epoch_of(c, "a"), epoch_of(c, "b"));
+        let (a, b) = (c.epoch_of("a"), c.epoch_of("b"));
         assert!(a.is_none() || a != b, "one epoch on both: {a:?}");
         // Each in its own: the agreed one's lease runs out first.
         a.is_some_and(|a| a.node == name("a")) && b.is_some_and(|b| b.node == name("b"))
     });
-    let ran = [epoch_of(&cluster, "a"), epoch_of(&cluster, "b")].map(|e| e.expect("it acts"));
+    let ran = [cluster.epoch_of("a"), cluster.epoch_of("b")].map(|e| e.expect("it acts"));
     cluster.isolate("a", false);
     cluster.until("they have met", |c| {
-        let acting = [epoch_of(c, "a"), epoch_of(c, "b")];
+        let acting = [c.epoch_of("a"), c.epoch_of("b")];
         let [a, b] = &acting;
         if let (Some(a), Some(b)) = (a, b) {
             // Whoever has heard of the other stops; nobody acts in the new generation before both have.
@@ -128,9 +118,9 @@ fn with_an_arbiter_only_who_reaches_it_goes_on_alone() {
     let (victim, _) = cluster.holder().expect("somebody");
     let survivor = other(&victim);
     cluster.kill(victim.as_str());
-    cluster.until("the survivor acts alone", |c| epoch_of(c, survivor).is_some());
+    cluster.until("the survivor acts alone", |c| c.epoch_of(survivor).is_some());
     drop(arbiter);
-    cluster.until("without the arbiter it stops", |c| epoch_of(c, survivor).is_none());
+    cluster.until("without the arbiter it stops", |c| c.epoch_of(survivor).is_none());
     let _again = TcpListener::bind(&address).expect("the port is free");
-    cluster.until("it goes on with it", |c| epoch_of(c, survivor).is_some());
+    cluster.until("it goes on with it", |c| c.epoch_of(survivor).is_some());
 }

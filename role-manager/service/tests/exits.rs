@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, Incarnation};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
-use twinbox_roles::Timing;
+use twinbox_roles::{Duty, Timing, What};
 use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
 
 /// Long enough that whatever happens before it is out, happens by proof.
@@ -65,7 +65,24 @@ fn dies(with_leader: bool) {
     let other = if text == "a" { "b" } else { "a" };
     cluster.until("the other acts", |c| c.holder_is(other));
     println!("{:?} after the kill, leader killed too: {leads}", killed.elapsed());
-    assert!(killed.elapsed() < LEASE / 2, "{:?}: it waited for the lease", killed.elapsed());
+    let acted = killed.elapsed();
+    assert!(acted < LEASE / 2, "{acted:?}: it waited for the lease");
+    // How long nobody acted is counted from the last sign of the holder, also by one that did not lead then.
+    let both = [What::Publisher, What::Duty(Duty::Notifier)];
+    cluster.until("it shows what moved", |c| {
+        let view = c.view(other);
+        let moves = &view.moves;
+        both.iter().all(|what| moves.iter().any(|m| m.what == *what && m.to == name(other)))
+    });
+    let view = cluster.view(other);
+    for what in both {
+        let moved = view.moves.iter().rfind(|m| m.what == what && m.to == name(other)).expect("a move");
+        println!("{what} idle for {} ms", moved.idle_ms);
+        let idle = Duration::from_millis(moved.idle_ms);
+        let asked = Timing::lan().lease;
+        assert!(idle <= acted + asked, "{what}: {idle:?}, it acts {acted:?} after the kill");
+        assert!(!leads || idle >= Timing::lan().election_min / 2, "{what}: {idle:?} with an election in it");
+    }
 }
 
 #[test]

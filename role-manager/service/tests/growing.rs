@@ -2,19 +2,19 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs};
 
 use common::{Cluster, PATIENCE, name};
 use tokio::time::timeout;
 use twinbox_ids::NodeName;
-use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, Roles, RolesError, Status};
+use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, RolesError, Status};
 
 fn names(texts: &[&str]) -> BTreeSet<NodeName> {
     texts.iter().map(|text| name(text)).collect()
 }
 
 fn remove(who: &str, lost: bool) -> Order {
-    Order::Remove { name: name(who), lost, facts: Facts::default() }
+    Order::Remove { name: name(who), lost, within_ms: None, facts: Facts::default() }
 }
 
 fn give(cluster: &Cluster, asked: &str, order: Order) -> Result<(), CommandError> {
@@ -93,8 +93,7 @@ fn one_that_leads_and_publishes_is_removed_and_its_store_is_not_used_again() {
     wait_voters_of(&cluster, heir, &[heir]);
     cluster.kill(leaver.as_str());
 
-    let config = cluster.config(leaver.as_str(), false);
-    let refused = cluster.order(heir, async |_| refusal_to_start(config).await);
+    let refused = cluster.refusal_to_start(leaver.as_str());
     assert!(
         matches!(refused, RolesError::Removed { .. }) && refused.to_string().contains("new token"),
         "{refused}"
@@ -109,20 +108,6 @@ fn one_that_leads_and_publishes_is_removed_and_its_store_is_not_used_again() {
 fn wait_voters_of(cluster: &Cluster, asked: &str, voters: &[&str]) {
     let expected = names(voters);
     cluster.until(&format!("{voters:?} vote"), |c| c.roles(asked).voters() == expected);
-}
-
-/// What held the store is freed a moment after its end.
-async fn refusal_to_start(config: twinbox_roles::RolesConfig) -> RolesError {
-    let tries = async {
-        loop {
-            match Roles::start(config.clone()).await {
-                Err(RolesError::Disk(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(other) => return other,
-                Ok(_) => panic!("a removed store was used again"),
-            }
-        }
-    };
-    timeout(PATIENCE, tries).await.expect("in time")
 }
 
 #[test]

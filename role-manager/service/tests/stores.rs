@@ -5,9 +5,10 @@ mod common;
 use std::{fs, path::Path};
 
 use common::{Cluster, name, well};
+use futures::stream;
 use tonic::{Code, Request};
 use twinbox_roles::Status;
-use twinbox_wire::roles::{self as wire, roles_client::RolesClient};
+use twinbox_wire::roles::{self as wire, question::Question, reply::Reply, roles_client::RolesClient};
 
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
@@ -95,15 +96,18 @@ fn members_speak_only_for_themselves() {
         let channel = tls.endpoint(&name("a"), &address).expect("an endpoint").connect_lazy();
         let mut client = RolesClient::new(channel);
         let leaving = wire::KeepAliveRequest { node: "a".to_owned(), leaving: true, ..Default::default() };
-        let forged = client.keep_alive(Request::new(leaving)).await.expect_err("refused");
+        let leaving = wire::Question { number: 1, question: Some(Question::KeepAlive(leaving)) };
+        let talk = client.talk(Request::new(stream::iter([leaving]))).await.expect("members may talk");
+        let forged = talk.into_inner().message().await.expect("an answer").expect("one").reply;
+        let Some(Reply::Refused(forged)) = forged else { panic!("{forged:?}") };
         // Of another group, and to another store than the one that is there.
         let stray = wire::Envelope { group: vec![1; 16].into(), from: 1, to: 2 };
         let vote = wire::VoteRequest { envelope: Some(stray), ..Default::default() };
         let stray = client.vote(Request::new(vote)).await.expect_err("refused");
         (forged, stray)
     });
-    assert_eq!(answer.0.code(), Code::PermissionDenied);
-    assert!(answer.0.message().contains("'b' may not speak for 'a'"), "{}", answer.0.message());
+    assert_eq!(Code::from(answer.0.code), Code::PermissionDenied);
+    assert!(answer.0.reason.contains("'b' may not speak for 'a'"), "{}", answer.0.reason);
     assert_eq!(answer.1.code(), Code::FailedPrecondition);
     assert!(cluster.holder().is_some());
 }

@@ -4,14 +4,20 @@
 //! NOTIFY that says so. The time is from the signal, or from the start of the command line, to the first NOTIFY that the
 //! PBX receives from the other node, judged by the receiver. Before the next round every member is in service again.
 //! Whether the victim led Raft as well is asked right before; each kind has a row of its own, beside its formula.
+//!
+//! All the while somebody calls through Kamailio, which tries the other node where one does not answer
+//! (docs/pbx.md): how many calls were not answered, and how long the longest set-up took.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cluster, Pbx, Spec, leave_message, wait_for};
+use twinbox_testkit::{Cluster, Kamailio, Pbx, Spec, Transport, leave_message, wait_for};
 
-use crate::report::{Report, ms, percentile};
+use crate::{
+    callers::{Callers, SetUp},
+    report::{Report, ms, percentile},
+};
 
 /// What happens to the publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,21 +53,43 @@ pub fn run(report: &mut Report, rounds: usize) {
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
     assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
-    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    let nodes = [cluster.sip("a"), cluster.sip("b")];
+    let proxy = Kamailio::start(&Kamailio::place(cluster.phones()), &nodes, Transport::Udp, cluster.dir());
+    let callers = Callers::begin(cluster.phones(), &proxy, Cluster::USERS[1].number);
+    let mut seen: BTreeMap<&str, (Vec<Duration>, Vec<SetUp>)> = BTreeMap::new();
     for round in 0..rounds * Blow::ALL.len() {
         let blow = Blow::ALL[round % Blow::ALL.len()];
+        callers.wait_for_all(&nodes);
+        callers.take();
         let (led, time) = strike(&mut cluster, &pbx, blow);
-        times.entry(blow.words(led)).or_default().push(time);
+        let (times, calls) = seen.entry(blow.words(led)).or_default();
+        times.push(time);
+        calls.extend(callers.take());
     }
     let bounds = cluster.cli("a").json(&["cluster", "timing"]);
     let columns = &["what", "times", "p50 ms", "p99 ms", "max ms", "formula ms"];
     let mut table = report.table("publisher struck to the other's first act", columns);
-    for (words, mut times) in times {
-        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|p| json!(ms(percentile(&mut times, p))));
+    for (words, (times, _)) in &mut seen {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|p| json!(ms(percentile(times, p))));
         table.row(&[json!(words), json!(times.len()), p50, p99, max, formula(&bounds, words)]);
     }
     drop(table);
+    callers.wait_for_all(&nodes);
+    callers.take();
     witness_lost(report, &mut cluster, &pbx, mailbox);
+    let mut at_proxy: Vec<(&str, Vec<SetUp>)> =
+        seen.into_iter().map(|(words, (_, calls))| (words, calls)).collect();
+    at_proxy.push(("witness lost", callers.take()));
+    let columns = &["what", "calls", "failed", "p50 ms", "max ms"];
+    let mut table = report.table("calls at a proxy, from the blow until all are in service again", columns);
+    for (words, calls) in at_proxy {
+        let mut set_ups: Vec<Duration> = calls.iter().filter_map(|call| call.ok()).collect();
+        for status in calls.iter().filter_map(|call| call.err()) {
+            eprintln!("{words}: a call was answered {status} (0: not at all)");
+        }
+        let [p50, max] = [0.5, 1.0].map(|p| json!(ms(percentile(&mut set_ups, p))));
+        table.row(&[json!(words), json!(calls.len()), json!(calls.len() - set_ups.len()), p50, max]);
+    }
 }
 
 fn strike(cluster: &mut Cluster, pbx: &Pbx, blow: Blow) -> (bool, Duration) {

@@ -10,6 +10,7 @@
 //! [`Crowd`]: twinbox_testkit::Crowd
 
 mod bare;
+mod callers;
 mod deposits;
 mod driver;
 mod engine;

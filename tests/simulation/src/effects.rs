@@ -20,9 +20,12 @@ impl World {
         for member in 0..self.members.len() {
             let now = self.local(member);
             let Some(process) = self.awake(member) else { continue };
-            let Some((epoch, solo)) = process.may_act(now) else { continue };
-            let (epoch, life) = (epoch.clone(), process.life);
-            if process.in_flight.len() < WORKERS && self.chance(20) {
+            if process.in_flight.len() >= WORKERS || process.may_act(now).is_none() || !self.chance(20) {
+                continue;
+            }
+            let Some(process) = self.awake(member) else { continue };
+            if let Some((epoch, solo)) = process.may_act(now).map(|(epoch, solo)| (epoch.clone(), solo)) {
+                let life = process.life;
                 let takes = match self.random_up_to(4) {
                     0 => self.random_up_to(LONGEST_WRITE),
                     _ => self.random_up_to(2 * MS),

@@ -185,7 +185,7 @@ impl World {
         if lost {
             self.kill(victim);
         }
-        self.give(Order::Remove { name, lost, facts: Default::default() });
+        self.give(Order::Remove { name, lost, within_ms: None, facts: Default::default() });
     }
 
     /// Anybody, and more often than not one who leads or acts: that is where it hurts.
@@ -207,9 +207,16 @@ impl World {
 
     /// A process exits. Its supervisor says so, unless the host went with it.
     fn kill(&mut self, victim: usize) {
+        if self.members[victim].process.is_some() {
+            let told = self.chance(75);
+            self.exit(victim, told);
+        }
+    }
+
+    /// The same, told by its supervisor or not.
+    pub(crate) fn exit(&mut self, victim: usize, told: bool) {
         let name = self.members[victim].name.clone();
         let Some(process) = self.members[victim].process.take() else { return };
-        let told = self.chance(75);
         self.note(|| format!("{name} is killed; its supervisor lives: {told}"));
         let life = process.life;
         self.deaths.push((victim, life));
@@ -250,7 +257,7 @@ impl World {
         let on = self.chance(70);
         let trigger = Trigger::ALL[self.random_up_to(Trigger::ALL.len() as u64) as usize];
         let order = match self.random_up_to(14) {
-            0 => Order::Deactivate(name),
+            0 => Order::deactivate(name),
             1 => Order::Activate(name),
             2 => Order::MoveDuty { duty: Duty::Notifier, to: name },
             3 => Order::Pin { duty: Duty::Notifier, to: name },

@@ -10,6 +10,7 @@ mod alone;
 mod clock;
 mod effects;
 mod faults;
+mod heirs;
 mod judge;
 mod member;
 mod messages;
@@ -20,7 +21,7 @@ mod world;
 
 use std::fmt;
 
-pub use receiver::Violation;
+pub use receiver::{Effect, Receiver, Violation};
 
 /// A rule that is broken on purpose: the simulation must find each of them (rule P4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Report {
     pub told: u64,
     /// Leaders elected.
     pub terms: u64,
+    /// Lives whose calls somebody has inherited.
+    pub heirs: u64,
 }
 
 impl std::ops::AddAssign for Report {
@@ -105,6 +108,7 @@ impl std::ops::AddAssign for Report {
         self.solo_epochs += other.solo_epochs;
         self.told += other.told;
         self.terms += other.terms;
+        self.heirs += other.heirs;
     }
 }
 

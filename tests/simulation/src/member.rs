@@ -1,15 +1,19 @@
 //! One member: its process, its clock, and the real parts of the role manager in it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Duty, Echo, Exits, Holder, KeepAlive, Ledger, Measures, MemberKind, Report, ServiceHealth, Solo,
-    SoloRecord, State, Timing,
+    Command, Duty, Echo, Exits, Holder, KeepAlive, Ledger, Lives, Measures, MemberKind, Report, ServiceHealth,
+    Solo, SoloRecord, State, Timing,
 };
 
 use crate::{
     clock::{Clock, Micros},
+    heirs::with_calls,
     raft::{Log, Pending},
 };
 
@@ -26,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) run: u64,
     /// How many voters there are by the last entry of its log.
     pub(crate) voters: usize,
+    /// Who they are, by their Raft ids.
+    pub(crate) voter_ids: BTreeSet<u64>,
     /// What it keeps on disk of acting alone.
     pub(crate) alone: Option<SoloRecord>,
     pub(crate) process: Option<Process>,
@@ -58,6 +64,8 @@ pub(crate) struct Process {
     pub(crate) granted: Option<Duration>,
     /// The proofs of death that it was told of.
     pub(crate) exits: Exits,
+    /// What it was told of the calls of lives.
+    pub(crate) lives: Lives,
     pub(crate) solo: Solo,
     /// The epoch that it acts in alone, and until when.
     pub(crate) acts_alone: Option<(Epoch, Duration)>,
@@ -100,6 +108,7 @@ impl Member {
             echo: None,
             granted: None,
             exits: Exits::default(),
+            lives: Lives::default(),
             solo: Solo::new(self.name.clone(), timing, self.alone.clone(), wall_ms),
             acts_alone: None,
             heard: self.clock.at(now),
@@ -139,16 +148,17 @@ impl Process {
         released
     }
 
-    pub(crate) fn keep_alive(&self, name: &NodeName, raft_id: u64) -> KeepAlive {
-        let failed = ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
+    pub(crate) fn keep_alive(&self, name: &NodeName, raft_id: u64, kind: MemberKind) -> KeepAlive {
+        let failed = || ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
         let (learned, solo) = (self.solo.learned(), self.solo.report().cloned());
-        let report = Report { measures: self.measures, learned, solo, ..Report::default() };
+        let measures = with_calls(self.measures, kind, self.life);
+        let report = Report { measures, learned, solo, ..Report::default() };
         KeepAlive {
             node: name.clone(),
             raft_id,
             run: self.run,
             incarnation: self.life,
-            failing: Some(if self.failing { vec![failed] } else { Vec::new() }),
+            failing: Some(if self.failing { vec![failed()] } else { Vec::new() }),
             released: self.holders.iter().filter_map(|(d, h)| Some((*d, h.released()?.clone()))).collect(),
             leaving: false,
             echo: self.echo,

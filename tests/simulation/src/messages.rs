@@ -27,6 +27,7 @@ impl World {
                 let Some(process) = self.awake(to).filter(|process| process.life == life) else { return };
                 if process.echo.is_none_or(|echo| (echo.term, echo.at) < (grant.term, grant.at)) {
                     process.echo = Some(grant.echo());
+                    process.lives.clone_from(&grant.lives);
                 }
                 process.granted = process.granted.max(Some(sent));
                 process.holders.values_mut().for_each(|holder| holder.granted(counted, &grant));
@@ -42,6 +43,7 @@ impl World {
         }
         *known = term;
         self.members[to].voters = self.voters.len();
+        self.members[to].voter_ids = self.voter_ids();
         let lazy = self.is_sluggish(to);
         let Some(process) = self.awake(to) else { return };
         if process.leads.as_ref().is_some_and(|leader| leader.term < term) {
@@ -59,8 +61,8 @@ impl World {
     }
 
     fn take_answer(&mut self, from: usize, to: usize, term: u64, sent: Duration) {
-        let voters = self.voters.clone();
-        let Some(leader) = self.awake(to).and_then(|process| process.leads.as_mut()) else { return };
+        let process = self.members[to].process.as_mut().filter(|process| process.hangs_until <= self.now);
+        let Some(leader) = process.and_then(|process| process.leads.as_mut()) else { return };
         if leader.term != term {
             return;
         }
@@ -68,7 +70,7 @@ impl World {
         if !answered.contains(&from) {
             answered.push(from);
         }
-        if answered.iter().filter(|m| voters.contains(m)).count() > voters.len() / 2 {
+        if answered.iter().filter(|m| self.voters.contains(m)).count() > self.voters.len() / 2 {
             leader.quorum_heard = leader.quorum_heard.max(Some(sent));
         }
     }

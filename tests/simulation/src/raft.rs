@@ -112,6 +112,7 @@ impl World {
             let there = self.members[member].process.as_ref().is_some_and(|p| p.hangs_until <= self.now);
             if there && (member == leader || self.connected(leader, member)) && self.members[member].term <= term {
                 self.members[member].voters = count;
+                self.members[member].voter_ids = self.voter_ids();
             }
         }
         true

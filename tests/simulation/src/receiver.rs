@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, fmt};
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::clock::Micros;
-
 /// A rule was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
@@ -63,34 +61,39 @@ impl fmt::Display for Violation {
 
 /// One effect.
 #[derive(Debug, Clone)]
-pub(crate) struct Effect {
-    pub(crate) epoch: Epoch,
-    pub(crate) life: Incarnation,
+pub struct Effect {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Of which process.
+    pub life: Incarnation,
     /// In an epoch that its node gave itself (rule R7).
-    pub(crate) solo: bool,
+    pub solo: bool,
     /// It was checked before a pause that its process could not notice, and sent after it.
-    pub(crate) paused: bool,
+    pub paused: bool,
 }
 
-/// Who gets the effects.
-#[derive(Debug, Default)]
-pub(crate) struct Receiver {
+/// Who gets the effects of both simulations, and judges them.
+#[derive(Debug, Clone, Default)]
+pub struct Receiver {
     /// The highest agreed epoch.
     last: Option<(Epoch, Incarnation)>,
     /// The highest epoch that each node gave itself.
     alone: BTreeMap<NodeName, (Epoch, Incarnation)>,
     /// Late writes after a pause, told by their epoch and not heeded.
-    pub(crate) told: u64,
-    /// The last effect: when, and in which epoch.
-    pub(crate) latest: Option<(Micros, Epoch)>,
-    pub(crate) effects: u64,
-    pub(crate) epochs: u64,
-    pub(crate) solo_epochs: u64,
+    pub told: u64,
+    /// The last effect: when, in microseconds of global time, and in which epoch.
+    pub latest: Option<(u64, Epoch)>,
+    /// Effects that arrived.
+    pub effects: u64,
+    /// Agreed epochs in which somebody acted.
+    pub epochs: u64,
+    /// Epochs of nodes that acted alone.
+    pub solo_epochs: u64,
 }
 
 impl Receiver {
-    /// An effect arrives.
-    pub(crate) fn accept(&mut self, at: Micros, effect: &Effect) -> Result<(), Violation> {
+    /// An effect arrives, at this microsecond of global time.
+    pub fn accept(&mut self, at: u64, effect: &Effect) -> Result<(), Violation> {
         let Effect { epoch, life, solo, paused } = effect;
         self.effects += 1;
         if let Some(begun) = self.later_than(effect) {

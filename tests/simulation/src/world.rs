@@ -14,6 +14,7 @@ use twinbox_roles_core::{
 use crate::{
     Mutant, Report, Violation,
     clock::{Clock, MS, Micros},
+    heirs::Life,
     member::{Member, Process},
     raft::{Entry, Log},
     receiver::{Effect, Receiver},
@@ -99,6 +100,8 @@ pub(crate) struct World {
     pub(crate) receiver: Receiver,
     pub(crate) terms: u64,
     pub(crate) calm: bool,
+    /// Who has inherited the calls of which life, as it believes.
+    pub(crate) heirs: BTreeMap<Life, Life>,
     /// What happened, when somebody wants to read it.
     trace: Option<VecDeque<String>>,
 }
@@ -126,8 +129,18 @@ impl World {
             let clock = Clock::new(random.random_range(60_000 * MS..600_000 * MS), drift);
             let name: NodeName = text.parse().expect("a name");
             let raft_id = i as u64 + 1;
-            let mut member =
-                Member { name, kind, clock, raft_id, term: 0, run: 1, voters, alone: None, process: None };
+            let mut member = Member {
+                name,
+                kind,
+                clock,
+                raft_id,
+                term: 0,
+                run: 1,
+                voters,
+                voter_ids: if i < voters { (1..=voters as u64).collect() } else { BTreeSet::new() },
+                alone: None,
+                process: None,
+            };
             if i < voters {
                 member.start(0, Incarnation(random.random()), timing);
                 if let Some(process) = member.process.as_mut() {
@@ -157,6 +170,7 @@ impl World {
             receiver: Receiver::default(),
             terms: 0,
             calm: false,
+            heirs: BTreeMap::new(),
             trace: traced.then(VecDeque::new),
         };
         for member in 0..voters {
@@ -192,11 +206,13 @@ impl World {
         self.heal();
         self.play_until(STORM + CALM)?;
         self.demand_liveness()?;
+        self.demand_an_heir()?;
+        let heirs = self.heirs.len() as u64;
         let Receiver { effects, epochs, solo_epochs, told, .. } = self.receiver;
-        Ok(Report { effects, epochs, solo_epochs, told, terms: self.terms })
+        Ok(Report { effects, epochs, solo_epochs, told, terms: self.terms, heirs })
     }
 
-    fn play_until(&mut self, end: Micros) -> Result<(), Violation> {
+    pub(crate) fn play_until(&mut self, end: Micros) -> Result<(), Violation> {
         while let Some(entry) = self.events.first_entry() {
             if entry.key().0 > end {
                 break;
@@ -276,7 +292,10 @@ impl World {
 
     fn handle(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Work(member) => self.work(member),
+            Event::Work(member) => {
+                self.work(member);
+                self.look_at_heirs(member)?;
+            }
             Event::Deliver { from, to, message } => {
                 let hangs = self.members[to].process.as_ref().map_or(0, |process| process.hangs_until);
                 if hangs > self.now {
@@ -335,13 +354,14 @@ impl World {
     pub(crate) fn ask(&mut self, member: usize) {
         let sent = self.local(member);
         let although = self.is(Mutant::ReleaseInFlight);
-        let (name, raft_id) = (self.members[member].name.clone(), self.members[member].raft_id);
+        let Member { name, raft_id, kind, .. } = &self.members[member];
+        let (name, raft_id, kind) = (name.clone(), *raft_id, *kind);
         let timing = self.timing;
         let Some(process) = self.awake(member) else { return };
         process.release(although);
         process.asks_at = sent + timing.agreed(&process.state).keep_alive;
         let Some(leader) = process.leader else { return };
-        let request = Box::new(process.keep_alive(&name, raft_id));
+        let request = Box::new(process.keep_alive(&name, raft_id, kind));
         let message = Message::KeepAlive { sent, request };
         match leader == member {
             true => self.deliver(member, member, message),
@@ -381,7 +401,9 @@ impl World {
             if let Some(leasing) = state.leasing.as_mut().filter(|_| by_present_length) {
                 leasing.bound_ms = leasing.lease_ms;
             }
-            leader.ledger = Some(Ledger::new(term, now.saturating_sub(early), &state, timing, &process.exits));
+            let mut ledger = Ledger::new(term, now.saturating_sub(early), &state, timing, &process.exits);
+            ledger.recall(&process.lives);
+            leader.ledger = Some(ledger);
         }
         let Some(ledger) = leader.ledger.as_mut() else { return };
         // A planner that does not wait for what it proposed before: commands must compare.

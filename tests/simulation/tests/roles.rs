@@ -1,4 +1,5 @@
-//! The role manager in the simulation. `TWINBOX_SEEDS=N` plays N seeds, `TWINBOX_SEED=S` replays one with its trace.
+//! The role manager in the simulation. `TWINBOX_SEEDS=N` plays N seeds, from `TWINBOX_FIRST_SEED` on; `TWINBOX_SEED=S` replays
+//! one with its trace; `TWINBOX_FLAW_SEEDS=N` counts in how many of N seeds each broken rule is found.
 
 use std::{
     env,
@@ -20,8 +21,16 @@ fn number(variable: &str) -> Option<u64> {
 /// Plays seeds on all cores; the lowest that fails. A broken rule counts as found by what it does to the outside, not by a
 /// cluster that gets stuck.
 fn first_failure(seeds: u64, mutant: Option<Mutant>) -> Result<Report, Failure> {
-    let counts = |failure: &Failure| mutant.is_none() || failure.violation.is_seen_outside();
-    let next = AtomicU64::new(0);
+    failure(seeds, mutant, |failure| mutant.is_none() || failure.violation.is_seen_outside())
+}
+
+fn failure(
+    seeds: u64,
+    mutant: Option<Mutant>,
+    counts: impl Fn(&Failure) -> bool + Sync,
+) -> Result<Report, Failure> {
+    let from = number("TWINBOX_FIRST_SEED").unwrap_or(0);
+    let (next, seeds) = (AtomicU64::new(from), from + seeds);
     let play = || -> Result<Report, Failure> {
         let mut total = Report::default();
         loop {
@@ -74,6 +83,7 @@ fn two_never_act_at_once_and_somebody_acts_when_a_majority_is_well() {
             assert!(report.epochs > 2 * seeds, "{report:?}");
             assert!(report.terms > 3 * seeds, "{report:?}");
             assert!(report.solo_epochs > seeds / 10, "{report:?}");
+            assert!(report.heirs > seeds / 2, "{report:?}");
         }
         Err(failure) => panic!("{failure}\nwhat happened: TWINBOX_SEED={}", failure.seed),
     }
@@ -93,6 +103,16 @@ fn one_seed_is_one_history() {
 fn every_broken_rule_is_found() {
     let mut missed = Vec::new();
     for mutant in Mutant::ALL {
+        if let Some(seeds) = number("TWINBOX_FLAW_SEEDS") {
+            let found = AtomicU64::new(0);
+            let never = |failure: &Failure| {
+                found.fetch_add(u64::from(failure.violation.is_seen_outside()), Relaxed);
+                false
+            };
+            failure(seeds, Some(mutant), never).expect("nothing counts");
+            println!("{mutant:?}: in {} of {seeds} seeds", found.into_inner());
+            continue;
+        }
         match first_failure(SEEDS_FOR_MUTANTS, Some(mutant)) {
             Ok(report) => missed.push((mutant, report)),
             Err(failure) => println!("{mutant:?}: {failure}"),

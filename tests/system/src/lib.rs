@@ -10,7 +10,7 @@ pub mod acts;
 
 use std::time::Duration;
 
-use twinbox_testkit::{Cluster, Deposit, Found, StoredMessage, parameter};
+use twinbox_testkit::{Cli, Cluster, Deposit, Found, StoredMessage, parameter};
 
 /// What a loaded test machine may add to a promised time before a test fails for it. Promises themselves are not
 /// stretched: tests print what they measured.
@@ -68,4 +68,20 @@ pub fn wait_for_no_calls(cluster: &Cluster, node: &str, limit: Duration) {
         calls.as_u64().or_else(|| calls.as_str()?.parse().ok())
     };
     twinbox_testkit::wait_until("no call to be left", limit, || calls() == Some(0));
+}
+
+/// Gives an order that may be given again, until it is carried out: a machine that is busy with other tests loses its
+/// majority for a moment now and then, and says so.
+pub fn order(cli: &Cli, words: &[&str]) {
+    let mut said = String::new();
+    let done = twinbox_testkit::holds(Duration::from_secs(30), || match cli.try_json(words) {
+        Ok(_) => Some(()),
+        Err(refused) => {
+            let passing = ["the outcome is unknown", "are in touch", "no leader was found"];
+            assert!(passing.iter().any(|reason| refused.contains(reason)), "{words:?}: {refused}");
+            said = refused;
+            None
+        }
+    });
+    assert!(done.is_some(), "{words:?}: {said}");
 }

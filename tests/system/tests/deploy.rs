@@ -177,6 +177,34 @@ fn the_manager_and_the_probes_are_told_the_truth() {
     assert!(node.wait(Duration::from_secs(20)).is_some_and(|status| status.success()), "{}", node.log());
 }
 
+/// A node's supervisor answers on the port after the node's own: on one host nobody else may have that.
+#[test]
+fn members_of_one_host_leave_the_ports_of_supervisors_free() {
+    for (members, expected) in [
+        (&["--node=a=h:7070", "--node=b=h:7071"][..], "b at port 7071 of h is where the supervisor of a answers"),
+        (&["--node=a=h:7071", "--node=b=h:7070"], "a at port 7071 of h is where the supervisor of b answers"),
+        (&["--node=a=h:7070", "--node=b=i:7070", "--witness=w=h:7071"], "w at port 7071 of h"),
+        (&["--node=a=h:7070", "--node=b=i:65535"], "b at i:65535: its supervisor needs the port after that"),
+        // A witness has none; other hosts and other ports are free.
+        (&["--node=a=h:7070", "--node=b=i:7070", "--witness=w=h:7069"], ""),
+        (&["--node=a=h:7070", "--node=b=h:7072", "--witness=w=i:7071"], ""),
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let home = dir.path().join("cluster");
+        let mut command = Command::new(binary());
+        command.args(["cluster", "init", "--name", "test", "--dir"]).arg(&home).args(members);
+        let output = command.output().expect("the program runs");
+        match expected {
+            "" => assert!(output.status.success(), "{members:?}: {}", said(&output)),
+            words => {
+                assert_eq!(output.status.code(), Some(2), "{members:?}: {}", said(&output));
+                assert!(said(&output).contains(words), "{members:?}: {}", said(&output));
+                assert!(!home.exists(), "{members:?}: nothing is made");
+            }
+        }
+    }
+}
+
 /// Start scripts and init containers run again and again.
 #[test]
 fn a_cluster_is_formed_once() {

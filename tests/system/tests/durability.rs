@@ -1,12 +1,12 @@
 //! What an acknowledgement stands on: strace shows the fsyncs before the `200` to BYE, on both nodes; a full disk
 //! loses nothing acknowledged and refuses the rest in words.
 
-use std::{fs, process::Command, time::Duration};
+use std::time::Duration;
 
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Event, Invite, Spec, Strace, Transport, begin_to_speak, g711::Law, hang_up, http_get,
-    leave_message, need, wait_until,
+    Call, Cluster, Endpoint, Event, Invite, SmallDisk, Spec, Strace, Transport, begin_to_speak, g711::Law, hang_up,
+    http_get, leave_message, need, wait_until,
 };
 
 fn is_sync(event: &Event) -> bool {
@@ -49,47 +49,13 @@ fn both_disks_are_synced_before_bye_is_answered() {
     }
 }
 
-/// A small file system that is unmounted at the end.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new(megabytes: u32) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = format!("size={megabytes}m");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
-        assert!(status.is_ok_and(|s| s.success()), "a tmpfs can be mounted");
-        Self(folder)
-    }
-
-    /// Fills it until only `left` bytes are free.
-    fn fill(&self, left: u64) {
-        let output =
-            Command::new("df").args(["--output=avail", "-B1"]).arg(self.0.path()).output().expect("df runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let free: u64 = text.lines().nth(1).and_then(|l| l.trim().parse().ok()).expect("df tells the free space");
-        fs::write(self.0.path().join("filler"), vec![0_u8; free.saturating_sub(left) as usize])
-            .expect("there is room");
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.0.path().join("filler")).expect("the filler is there");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
     if !need::all(&[need::MOUNT]) {
         return;
     }
     let disk = SmallDisk::new(160);
-    let data_dirs = vec![("a".to_owned(), disk.0.path().join("data"))];
+    let data_dirs = vec![("a".to_owned(), disk.data())];
     let mut cluster = Cluster::start(&Spec { reserve_mb: 32, data_dirs, ..Spec::default() });
     let (phones, mailbox) = (cluster.phones().clone(), Cluster::USERS[0].number);
     let first = leave_message(&phones, cluster.sip("a"), mailbox, 1.5);

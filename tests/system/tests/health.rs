@@ -15,8 +15,8 @@ use serde_json::Value;
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, Lab, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up, holds,
-    http_get, leave_message, listen, metric, need, wait_for, wait_until,
+    Call, Cluster, Endpoint, Invite, Lab, SmallDisk, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up,
+    holds, http_get, leave_message, listen, metric, need, wait_for, wait_until,
 };
 
 /// A ceiling: noticed within 6 s or so, believed within as many more, moved within one.
@@ -240,42 +240,6 @@ fn the_self_test_call_notices_a_blocked_sip_path() {
     cluster.wait_in_service();
 }
 
-/// A small file system that is unmounted at the end.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"]).arg(folder.path()).status();
-        assert!(status.is_ok_and(|s| s.success()), "a tmpfs can be mounted");
-        Self(folder)
-    }
-
-    fn data(&self) -> PathBuf {
-        self.0.path().join("data")
-    }
-
-    /// Fills it until only 16 MB are free: half of the reserve of these tests.
-    fn fill(&self) {
-        let output =
-            Command::new("df").args(["--output=avail", "-B1"]).arg(self.0.path()).output().expect("df runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let free: usize = text.lines().nth(1).and_then(|l| l.trim().parse().ok()).expect("df tells the free space");
-        fs::write(self.0.path().join("filler"), vec![0_u8; free.saturating_sub(16 << 20)]).expect("there is room");
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.0.path().join("filler")).expect("the filler is there");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 /// Rule R9: with both disks full one node stays in service, lets people hear what they have, and refuses the rest in
 /// words.
 #[test]
@@ -283,7 +247,9 @@ fn with_both_disks_full_the_last_node_serves_what_it_can() {
     if !need::all(&[need::MOUNT]) {
         return;
     }
-    let disks = [SmallDisk::new(), SmallDisk::new()];
+    let disks = [SmallDisk::new(160), SmallDisk::new(160)];
+    // Half of the reserve.
+    let left = 16 << 20;
     let data_dirs = ["a", "b"].iter().zip(&disks).map(|(name, disk)| ((*name).to_owned(), disk.data())).collect();
     let cluster = Cluster::start(&Spec { reserve_mb: 32, data_dirs, ..Spec::default() });
     let user = Cluster::USERS[0];
@@ -293,10 +259,10 @@ fn with_both_disks_full_the_last_node_serves_what_it_can() {
     let (publisher, other) = cluster.publisher_and_other();
     let disk = |node: &str| &disks[usize::from(node == "b")];
 
-    disk(&publisher).fill();
+    disk(&publisher).fill(left);
     wait_until("the role to be elsewhere", MOVED, || cluster.cli(&other).publisher().as_deref() == Some(&other));
     wait_for_alarm(&cluster, &other, &["space", &publisher]);
-    disk(&other).fill();
+    disk(&other).fill(left);
     wait_for("space to be short there too", MOVED, || failed(&cluster, &other, &other, "space", "node.reserve_mb"));
     // Long past every grace.
     sleep(Duration::from_secs(5));

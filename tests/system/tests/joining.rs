@@ -99,6 +99,8 @@ fn tokens_and_wishes_that_will_not_do_are_refused_in_words_and_change_nothing() 
         (&good, "c", &b, "b is at"),
         (&good, "c", &a, "a is at"),
         (&good, "c", "nowhere", "HOST:PORT"),
+        (&good, "c", &a.replace(":7070", ":7071"), "is where the supervisor of a answers"),
+        (&good, "c", &b.replace(":7070", ":7069"), "is where the supervisor of c answers"),
     ];
     for (token, name, address, expected) in cases {
         let output = growing.join(token, name, address);

@@ -1,26 +1,19 @@
 //! Behind a proxy: Kamailio, with the configuration of the documentation, shares calls out to both nodes, stays in
 //! every dialog, carries lights back, and tries the other node where one is dead or says `503`. No call fails.
 
-use std::{net::Ipv4Addr, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::{assert_kept, slack};
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, Kamailio, Pbx, Place, Spec, Speech, Transport, begin_to_speak, g711::Law,
-    hang_up, leave_message_with, need, parameter, sdp, sign_in, sipp::Sipp, wait_until,
+    Call, Cluster, Endpoint, Invite, Kamailio, Pbx, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up,
+    leave_message_with, need, parameter, sdp, sign_in, sipp::Sipp, wait_until,
 };
 
 /// The port of the PBX behind the proxy, where lamps are.
 const PBX: u16 = 5070;
-/// The last number of the proxy's address.
-const PROXY: u8 = 50;
 /// `fr_timer` of its configuration: how long it waits for a word from a node before it tries the other.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-fn proxy_place(phones: &Place) -> Place {
-    let [a, b, c, _] = phones.ip.octets();
-    phones.at(Ipv4Addr::new(a, b, c, PROXY))
-}
 
 /// A cluster with Kamailio in front, which reaches the nodes over `inner`, and a PBX that has the lamps.
 struct Site {
@@ -33,7 +26,7 @@ impl Site {
     fn start(inner: Transport, spec: Spec) -> Self {
         let (cluster, pbx) = Cluster::start_with(
             |phones| {
-                let proxy = proxy_place(phones).port(5060);
+                let proxy = Kamailio::place(phones).port(5060);
                 let kind = if inner == Transport::Tcp { "tcp" } else { "udp" };
                 let lamps = format!("mwi = \"sip:{{mailbox}}@{}\"", phones.port(PBX));
                 let trunk = vec![lamps, format!("proxy = \"{proxy}\""), format!("transport = \"{kind}\"")];
@@ -42,7 +35,7 @@ impl Site {
             |phones| Pbx::open(phones, PBX),
         );
         let nodes = [cluster.sip("a"), cluster.sip("b")];
-        let kamailio = Kamailio::start(&proxy_place(cluster.phones()), &nodes, inner, cluster.dir());
+        let kamailio = Kamailio::start(&Kamailio::place(cluster.phones()), &nodes, inner, cluster.dir());
         Self { cluster, pbx, kamailio }
     }
 
@@ -310,7 +303,7 @@ fn both_nodes_register_and_are_called() {
     }
     let (mut cluster, ()) = Cluster::start_with(
         |phones| {
-            let registrar = proxy_place(phones).ip;
+            let registrar = Kamailio::place(phones).ip;
             let trunk = [
                 &format!("proxy = \"{registrar}\""),
                 "register = true",
@@ -323,7 +316,7 @@ fn both_nodes_register_and_are_called() {
         |_| (),
     );
     // Later than the nodes: they try again.
-    let registrar = Kamailio::registrar(&proxy_place(cluster.phones()), cluster.dir());
+    let registrar = Kamailio::registrar(&Kamailio::place(cluster.phones()), cluster.dir());
     let contact = |node: &str| format!("REGISTERED <sip:voicemail@{}", cluster.sip(node));
     for expected in [contact("a"), contact("b")] {
         wait_until("both nodes to register", Duration::from_secs(40), || registrar.log().contains(&expected));

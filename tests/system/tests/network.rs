@@ -8,9 +8,10 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_system_tests::acts;
+use twinbox_system_tests::{acts, growing::number};
 use twinbox_testkit::{
-    Cluster, Deposit, Lab, Light, Link, Pbx, Spec, leave_message, need, parameter, wait_for, wait_until,
+    Cluster, Deposit, Lab, Light, Link, Pbx, Spec, http_get, leave_message, metric, need, parameter, wait_for,
+    wait_until,
 };
 
 /// Where the PBX takes lights.
@@ -240,4 +241,15 @@ fn a_round_trip_of_150_ms_and_one_frame_in_a_hundred_lost() {
         thread::sleep(Duration::from_secs(seconds));
     });
     assert_eq!(scene.judge(), 1);
+    // By how much it was none.
+    let (publisher, _) = scene.cluster.publisher_and_other();
+    let address = scene.cluster.member(&publisher).metrics();
+    let (_, page) = http_get(scene.cluster.phones(), address, "/metrics").expect("its figures");
+    let figure = |name: &str| metric(&page, name, "").expect("a figure");
+    let (gap, lease) = (figure("twinbox_lease_longest_gap_seconds"), figure("twinbox_lease_seconds"));
+    let timing = scene.cluster.cli(&publisher).json(&["cluster", "timing"]);
+    println!("{seconds} s: no grant for {gap:.3} s at most, {:.0} % of a lease of {lease} s", 100.0 * gap / lease);
+    assert!(gap > 0.6 && gap < lease, "{gap} of {lease}");
+    assert_eq!((number(&timing["lease_ms"]), number(&timing["window_seconds"])), (3_500, 900));
+    assert!(number(&timing["longest_gap_ms"]) >= 600, "{timing}");
 }

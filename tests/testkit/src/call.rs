@@ -185,6 +185,8 @@ pub struct Call {
     cseq: u32,
     ack: String,
     over: bool,
+    /// The node's BYE, if it was the one that hung up.
+    pub farewell: Option<Message>,
     /// INVITE sent to `200` received.
     pub answered_in: Duration,
     /// Where the node wants our media.
@@ -233,6 +235,7 @@ impl Call {
             cseq: 1,
             ack: String::new(),
             over: false,
+            farewell: None,
             answered_in: Duration::ZERO,
             media: node,
             answer: Message::default(),
@@ -344,6 +347,7 @@ impl Call {
         let answer = match message.method() {
             Some("BYE") => {
                 self.over = true;
+                self.farewell = Some(message.clone());
                 message.answer("200 OK", &[], "")
             }
             Some("INVITE") => {

@@ -44,6 +44,8 @@ pub struct Member {
     pub home: PathBuf,
     /// Its environment, beside what all have.
     pub env: Vec<(&'static str, String)>,
+    /// The program that it runs, instead of the one under test.
+    pub program: Option<PathBuf>,
     /// Its process, unless it was killed.
     pub process: Option<Process>,
 }
@@ -138,7 +140,7 @@ impl Cluster {
             .iter()
             .map(|(n, p)| (n.clone(), if n == "w" { "witness" } else { "node" }, p.port(7070)))
             .collect();
-        let id = init(&home, &members);
+        let id = init(spec.program.clone().unwrap_or_else(binary), &home, &members);
         let members = places
             .iter()
             .map(|(name, place)| {
@@ -164,7 +166,16 @@ impl Cluster {
                 fs::write(&config, page.text()).expect("the configuration can be written");
                 let own = spec.env.iter().filter(|(whose, ..)| whose == name);
                 let env = own.map(|(_, key, value)| (*key, value.clone())).collect();
-                Member { name: name.clone(), place: place.clone(), config, data_dir, home, env, process: None }
+                Member {
+                    name: name.clone(),
+                    place: place.clone(),
+                    config,
+                    data_dir,
+                    home,
+                    env,
+                    program: spec.program.clone(),
+                    process: None,
+                }
             })
             .collect();
         let mut cluster = Self { members, phones, dir: Some(dir), _loopback: loopback };
@@ -220,7 +231,7 @@ impl Cluster {
     pub fn start_member(&mut self, name: &str) {
         let member = self.member_mut(name);
         assert!(member.process.is_none(), "{name} runs already");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(member.program.clone().unwrap_or_else(binary));
         command.arg(member.kind()).arg("--config").arg(&member.config).env("RUST_BACKTRACE", "1");
         command.envs(member.env.iter().map(|(key, value)| (key, value)));
         member.process = Some(Process::start(name, command, &member.place, &member.home.join("log")));
@@ -388,8 +399,8 @@ const NAME: &str = "test";
 const PHONES: u8 = 100;
 
 /// `cluster init`; returns the cluster's id, from the files that it wrote.
-fn init(dir: &Path, members: &[(String, &'static str, SocketAddr)]) -> String {
-    let mut command = Command::new(binary());
+fn init(program: PathBuf, dir: &Path, members: &[(String, &'static str, SocketAddr)]) -> String {
+    let mut command = Command::new(program);
     command.args(["cluster", "init", "--name", NAME, "--dir"]).arg(dir);
     for (name, kind, address) in members {
         command.arg(format!("--{kind}")).arg(format!("{name}={address}"));

@@ -40,6 +40,8 @@ pub struct Spec {
     pub node: Vec<String>,
     /// The environment of members: whose, name, value.
     pub env: Vec<(&'static str, &'static str, String)>,
+    /// The program that members run at first, instead of the one under test.
+    pub program: Option<PathBuf>,
     /// Do not wait for the cluster, and add no users.
     pub raw: bool,
 }
@@ -63,6 +65,7 @@ impl Default for Spec {
             alarms: Vec::new(),
             node: Vec::new(),
             env: Vec::new(),
+            program: None,
             raw: false,
         }
     }

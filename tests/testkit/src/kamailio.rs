@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -18,6 +18,12 @@ pub struct Kamailio {
 }
 
 impl Kamailio {
+    /// Where it stands: beside the phones, with an address of its own.
+    pub fn place(phones: &Place) -> Place {
+        let [a, b, c, _] = phones.ip.octets();
+        phones.at(Ipv4Addr::new(a, b, c, 50))
+    }
+
     /// Starts it at `place` on port 5060, over UDP and TCP, with these nodes behind it, which it reaches over
     /// `transport`. Its files go into `folder`.
     pub fn start(place: &Place, nodes: &[SocketAddr], transport: Transport, folder: &Path) -> Self {

@@ -2,14 +2,15 @@
 //! say of the cluster.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use twinbox_ids::{Epoch, NodeName};
-use twinbox_roles::{RolesView, Status};
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_roles::{Order, RolesView, Status};
+use twinbox_simulation::{Effect, Receiver};
 
 use crate::clocks;
 
@@ -22,6 +23,14 @@ pub struct Violation {
     pub words: String,
 }
 
+/// What a supervisor has to say: this life of `of` has exited; and to whom.
+#[derive(Debug, Clone)]
+pub struct Exited {
+    pub of: NodeName,
+    pub life: Incarnation,
+    pub to: NodeName,
+}
+
 /// The board, shared by all.
 #[derive(Clone, Default)]
 pub struct Board(Arc<Mutex<Seen>>);
@@ -30,14 +39,15 @@ pub struct Board(Arc<Mutex<Seen>>);
 struct Seen {
     trace: Vec<String>,
     violation: Option<Violation>,
-    highest: Option<(u64, u64)>,
-    epochs: BTreeMap<(u64, u64), NodeName>,
+    receiver: Receiver,
+    epochs: BTreeSet<(Epoch, Incarnation)>,
     last_effect: Option<(Duration, NodeName)>,
-    effects: u64,
     /// Of all effects, with when each was.
     digest: DefaultHasher,
     views: BTreeMap<NodeName, Arc<RolesView>>,
-    orders: BTreeMap<NodeName, VecDeque<NodeName>>,
+    lives: BTreeMap<NodeName, Incarnation>,
+    orders: BTreeMap<NodeName, VecDeque<Order>>,
+    exits: VecDeque<Exited>,
 }
 
 impl Board {
@@ -54,31 +64,27 @@ impl Board {
         self.seen().trace.push(format!("{:>9.3} ms  {what}", at.as_secs_f64() * 1000.0));
     }
 
-    /// The fake receiver: `node` acts in this epoch, now.
-    pub fn act(&self, node: &NodeName, epoch: &Epoch) {
+    /// The fake receiver: `node` acts, now.
+    pub fn act(&self, node: &NodeName, effect: &Effect) {
         let at = clocks::global();
-        let number = (epoch.generation, epoch.number);
+        let Effect { epoch, life, solo, paused } = effect;
         let mut seen = self.seen();
-        seen.effects += 1;
-        (at, number, node.as_str()).hash(&mut seen.digest);
-        let first = !seen.epochs.contains_key(&number);
-        let owner = seen.epochs.entry(number).or_insert_with(|| node.clone()).clone();
-        let highest = seen.highest;
+        (at, epoch, node).hash(&mut seen.digest);
+        let first = seen.epochs.insert((epoch.clone(), *life));
         seen.last_effect = Some((at, node.clone()));
-        seen.highest = highest.max(Some(number));
-        let wrong = if owner != *node || epoch.node != *node {
-            Some(format!("two act in one epoch: {node} in {epoch}, which is {owner}'s"))
-        } else if highest.is_some_and(|highest| highest > number) {
-            Some(format!("{node} acts in {epoch} after somebody acted in {highest:?}"))
-        } else {
-            None
-        };
+        let micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        let accepted = seen.receiver.accept(micros, effect);
         drop(seen);
-        if first {
-            self.note(format!("{node} acts in {epoch}"));
+        if first || accepted.is_err() {
+            let how = [(*solo, ", alone"), (*paused, ", after a pause")];
+            let how: String = how.into_iter().filter_map(|(is, word)| is.then_some(word)).collect();
+            self.note(format!("{node} acts in {epoch}{how}"));
         }
-        if let Some(words) = wrong {
-            self.violate(true, words);
+        if epoch.node != *node {
+            self.violate(true, format!("{node} acts in {epoch}, which is another's"));
+        }
+        if let Err(violation) = accepted {
+            self.violate(true, violation.to_string());
         }
     }
 
@@ -110,9 +116,21 @@ impl Board {
         self.seen().views.insert(node.clone(), view);
     }
 
-    /// The process of a member is gone.
-    pub fn gone(&self, node: &NodeName) {
-        self.seen().views.remove(node);
+    /// How a member sees the cluster.
+    pub fn view(&self, node: &NodeName) -> Option<Arc<RolesView>> {
+        self.seen().views.get(node).cloned()
+    }
+
+    /// The process of a member has begun.
+    pub fn born(&self, node: &NodeName, life: Incarnation) {
+        self.seen().lives.insert(node.clone(), life);
+    }
+
+    /// The process of a member is gone; which life that was.
+    pub fn gone(&self, node: &NodeName) -> Option<Incarnation> {
+        let mut seen = self.seen();
+        seen.views.remove(node);
+        seen.lives.remove(node)
     }
 
     /// Who acted last, and when.
@@ -142,14 +160,24 @@ impl Board {
         })
     }
 
-    /// An administrator asks `at` to make `publisher` the publisher.
-    pub fn order(&self, at: &NodeName, publisher: NodeName) {
-        self.seen().orders.entry(at.clone()).or_default().push_back(publisher);
+    /// An administrator asks `at` for something.
+    pub fn order(&self, at: &NodeName, order: Order) {
+        self.seen().orders.entry(at.clone()).or_default().push_back(order);
     }
 
     /// The next order for this member.
-    pub fn next_order(&self, at: &NodeName) -> Option<NodeName> {
+    pub fn next_order(&self, at: &NodeName) -> Option<Order> {
         self.seen().orders.get_mut(at)?.pop_front()
+    }
+
+    /// A supervisor has something to say.
+    pub fn tell(&self, exited: Exited) {
+        self.seen().exits.push_back(exited);
+    }
+
+    /// What a supervisor has to say next.
+    pub fn next_exit(&self) -> Option<Exited> {
+        self.seen().exits.pop_front()
     }
 
     /// What happened, line by line.
@@ -157,9 +185,9 @@ impl Board {
         std::mem::take(&mut self.seen().trace)
     }
 
-    /// What the run was worth: effects, epochs, and a digest of the former.
-    pub fn summary(&self) -> (u64, usize, u64) {
+    /// What the effects came to, and a digest of them.
+    pub fn summary(&self) -> (Receiver, u64) {
         let seen = self.seen();
-        (seen.effects, seen.epochs.len(), seen.digest.finish())
+        (seen.receiver.clone(), seen.digest.finish())
     }
 }

@@ -2,6 +2,7 @@
 //! acts whenever its gate lets it.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -14,9 +15,11 @@ use std::{
     time::Duration,
 };
 
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,20 +31,34 @@ use twinbox_pki::{
     NodeIdentity,
     simulation::{Connecting, Wire},
 };
-use twinbox_roles::{Duty, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, ServiceHealth, Timing};
+use twinbox_roles::{
+    Duty, HealthReport, MemberAddress, MemberKind, OrderId, Roles, RolesConfig, RolesError, SPEAKS, ServiceHealth,
+    Timing, simulation::Pausable,
+};
+use twinbox_simulation::Effect;
+use twinbox_wire::roles::{self as wire, exits_client::ExitsClient};
 
-use crate::board::Board;
+use crate::{
+    board::{Board, Exited},
+    clocks,
+    pauses::{self, Kind},
+};
 
 /// Of the node-to-node listener of every machine.
 pub const PORT: u16 = 7000;
 /// Between one act and the next.
 const ACT_EVERY: Duration = Duration::from_millis(4);
+/// The longest that a write is under way after it was checked: less than the margin of a lease, by any clock.
+const LONGEST_WRITE: Duration = Duration::from_millis(45);
+/// A write that takes so much longer than it should was held up by a pause of its process.
+const PAUSED: Duration = Duration::from_millis(2);
 /// A handshake that takes longer is given up.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// A machine, and what of it outlives the process on it.
 #[derive(Clone)]
 pub struct Machine {
+    pub index: usize,
     pub name: NodeName,
     pub kind: MemberKind,
     pub cluster: ClusterId,
@@ -58,35 +75,51 @@ pub struct Machine {
 pub fn connect(address: &str) -> Connecting {
     let address = address.to_owned();
     Box::pin(async move {
-        let stream = TcpStream::connect(address).await?;
-        Ok(Box::new(stream) as Box<dyn Wire>)
+        let line = Line { stream: TcpStream::connect(address).await?, held: None };
+        Ok(Box::new(line) as Box<dyn Wire>)
     })
 }
 
 impl Machine {
     /// The process: ends only with its machine.
     pub async fn run(self) -> turmoil::Result {
+        Pausable::new(self.live()).await
+    }
+
+    async fn live(self) -> turmoil::Result {
+        let incarnation = Incarnation::random();
+        self.board.born(&self.name, incarnation);
         let dir = PathBuf::from(format!("/simulated/{}", self.name));
         self.platter.mount(&dir);
         let config = RolesConfig {
             node: self.name.clone(),
             kind: self.kind,
             cluster: self.cluster,
-            incarnation: Incarnation::random(),
+            incarnation,
             members: self.members.clone(),
             learned: Vec::new(),
             removed: Vec::new(),
             dir,
             timing: self.timing,
             tls: self.identity.clone(),
+            speaks: SPEAKS,
             found: self.found.swap(false, Relaxed),
         };
-        let roles = Roles::start(config).await?;
+        let roles = match Roles::start(config).await {
+            // It has been removed from the cluster: its machine has nothing to run.
+            Err(RolesError::Removed { reason, .. }) => {
+                self.board.note(format!("{} does not start: {reason}", self.name));
+                return std::future::pending().await;
+            }
+            roles => roles?,
+        };
         serve(self.identity.clone(), roles.clone()).await?;
+        // It has no data that another would need, should it be removed.
+        roles.has_handed_over(true);
         let services = vec![ServiceHealth { name: "calls".into(), ok: true, detail: String::new() }];
         roles.report(HealthReport { services });
-        tokio::spawn(self.clone().tell(roles.clone()));
-        self.act(roles).await
+        tokio::spawn(Pausable::new(self.clone().tell(roles.clone())));
+        self.act(roles, incarnation).await
     }
 
     /// Tells the board how this member sees the cluster.
@@ -101,57 +134,155 @@ impl Machine {
         }
     }
 
-    async fn act(self, roles: Roles) -> turmoil::Result {
+    async fn act(self, roles: Roles, life: Incarnation) -> turmoil::Result {
         let gate = roles.gate(Duty::Notifier);
         let holding = gate.holding();
+        let mut chance = StdRng::seed_from_u64(rand::random());
         loop {
             sleep(ACT_EVERY).await;
-            while let Some(publisher) = self.board.next_order(&self.name) {
-                let (roles, board, name) = (roles.clone(), self.board.clone(), self.name.clone());
-                tokio::spawn(async move {
-                    let outcome = roles.make_publisher(&publisher).await;
-                    board.note(format!("{name} was asked to make {publisher} the publisher: {outcome:?}"));
-                });
-            }
+            self.take_orders(&roles);
             let held = holding.borrow().clone();
             if let Some(epoch) = held
                 && let Ok(in_flight) = gate.enter(&epoch)
             {
+                // Nobody has agreed on a generation that a node takes for itself.
+                let solo = epoch.generation > roles.agreed().generation;
                 // Something on the way to the write takes a while; the gate is asked again right before it.
                 sleep(Duration::from_millis(1)).await;
-                if in_flight.check().is_ok() {
-                    self.board.act(&self.name, &epoch);
+                if in_flight.check().is_err() {
+                    continue;
+                }
+                let checked = clocks::global();
+                if let Some(pause) = pauses::planned(self.index) {
+                    self.board.note(format!("{} has checked and stands still for {pause:?}", self.name));
+                    pauses::begin(self.index, pause, Kind::Stopped);
+                    yield_now().await;
+                }
+                let takes = match chance.random_range(0..8) {
+                    0 => chance.random_range(Duration::ZERO..LONGEST_WRITE),
+                    _ => Duration::ZERO,
+                };
+                if !takes.is_zero() {
+                    sleep(takes).await;
+                }
+                let paused = clocks::global().saturating_sub(checked) > takes + PAUSED;
+                self.board.act(&self.name, &Effect { epoch, life, solo, paused });
+            }
+        }
+    }
+
+    fn take_orders(&self, roles: &Roles) {
+        while let Some(order) = self.board.next_order(&self.name) {
+            let (roles, board, name) = (roles.clone(), self.board.clone(), self.name.clone());
+            tokio::spawn(Pausable::new(async move {
+                let outcome = roles.order(OrderId(rand::random()), order.clone()).await;
+                board.note(format!("{name} was asked for {order:?}: {outcome:?}"));
+            }));
+        }
+    }
+}
+
+/// The supervisors of all machines: what outlives a process and tells of its end.
+#[derive(Clone)]
+pub struct Supervisors {
+    pub identities: BTreeMap<NodeName, Arc<NodeIdentity>>,
+    pub board: Board,
+}
+
+impl Supervisors {
+    /// Tells what is to be told, as soon as it is.
+    pub async fn run(self) -> turmoil::Result {
+        loop {
+            sleep(Duration::from_millis(2)).await;
+            while let Some(exited) = self.board.next_exit() {
+                if let Some(identity) = self.identities.get(&exited.of) {
+                    tokio::spawn(tell(identity.clone(), exited, self.board.clone()));
                 }
             }
         }
     }
 }
 
+async fn tell(identity: Arc<NodeIdentity>, exited: Exited, board: Board) {
+    let Exited { of, life, to } = exited;
+    let exit = wire::Exit { incarnation: life.to_bytes().to_vec().into(), ..wire::Exit::default() };
+    let request = wire::ReportRequest { node: of.as_str().to_owned(), exits: vec![exit], port: 0 };
+    let told = async {
+        let endpoint = identity.endpoint(&to, &format!("{to}:{PORT}")).map_err(|error| error.to_string())?;
+        let channel = endpoint.connect_timeout(HANDSHAKE).connect().await.map_err(|error| error.to_string())?;
+        ExitsClient::new(channel).report(request).await.map_err(|status| status.to_string())
+    };
+    match timeout(HANDSHAKE, told).await {
+        Ok(Ok(_)) => board.note(format!("{to} is told that a life of {of} has exited")),
+        _ => board.note(format!("{to} cannot be told that a life of {of} has exited")),
+    }
+}
+
 /// The node-to-node listener.
 async fn serve(identity: Arc<NodeIdentity>, roles: Roles) -> io::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-    let server = identity.server().add_service(roles.service());
+    let server = identity.server().add_service(roles.service()).add_service(roles.exits());
     let (ready, incoming) = mpsc::channel(16);
-    tokio::spawn(async move {
+    tokio::spawn(Pausable::new(async move {
         loop {
             let Ok((stream, from)) = listener.accept().await else { continue };
             let (identity, ready) = (identity.clone(), ready.clone());
             tokio::spawn(async move {
                 let local = stream.local_addr().ok();
-                let shaken = timeout(HANDSHAKE, identity.accept(Accepted { stream, local, from })).await;
+                let line = Line { stream, held: None };
+                let shaken = timeout(HANDSHAKE, identity.accept(Accepted { line, local, from })).await;
                 if let Ok(Ok(stream)) = shaken {
                     let _ = ready.send(Ok::<_, io::Error>(stream)).await;
                 }
             });
         }
-    });
+    }));
     tokio::spawn(server.serve_with_incoming(ReceiverStream::new(incoming)));
     Ok(())
 }
 
+/// A connection, on which nothing is read or written while the process stands still.
+struct Line {
+    stream: TcpStream,
+    held: Option<Duration>,
+}
+
+impl Line {
+    fn go<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match pauses::hold(&mut self.held, cx.waker()) {
+            true => Poll::Pending,
+            false => step(Pin::new(&mut self.stream), cx),
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.go(cx, |stream, cx| stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.go(cx, |stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.go(cx, |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.go(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
+}
+
 /// A connection that was accepted.
 struct Accepted {
-    stream: TcpStream,
+    line: Line,
     local: Option<SocketAddr>,
     from: SocketAddr,
 }
@@ -166,20 +297,20 @@ impl Connected for Accepted {
 
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(&mut self.line).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.line).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.line).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.line).poll_shutdown(cx)
     }
 }

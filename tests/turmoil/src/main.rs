@@ -8,6 +8,7 @@ mod board;
 mod chance;
 mod clocks;
 mod machine;
+mod pauses;
 mod world;
 
 use std::{

@@ -1,5 +1,7 @@
 //! One cluster from its founding to its end, with all that goes wrong in between. Everything follows from the seed.
 
+mod faults;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -13,12 +15,14 @@ use turmoil::Sim;
 use twinbox_disk::simulation::{Platter, Sync};
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
-use twinbox_roles::{MemberAddress, MemberKind, Timing, simulation::Broken};
+use twinbox_roles::{MemberAddress, MemberKind, OnQuorumLoss, Order, Setting, Status, Timing, simulation::Broken};
+use twinbox_simulation::Receiver;
 
 use crate::{
-    board::{Board, Violation},
+    board::{Board, Exited, Violation},
     clocks,
-    machine::{self, Machine, PORT},
+    machine::{self, Machine, PORT, Supervisors},
+    pauses::{self, Kind},
 };
 
 /// One step of the simulation.
@@ -27,6 +31,8 @@ const TICK: Duration = Duration::from_millis(1);
 const DRIFT: i64 = 9_900;
 /// For how long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(10);
+/// Where the supervisors of all machines are.
+const SUPERVISORS: &str = "supervisors";
 /// Images of disks that are kept, to set disks back to.
 const IMAGES: usize = 8;
 
@@ -42,16 +48,19 @@ pub enum Flaw {
     LyingDisks,
     /// Clocks drift by more than the timing allows for.
     WildClocks,
+    /// The clocks of leases stand still while their machine is suspended.
+    StandingClock,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("NoNewLeaderWait", Self::Rule(Broken::NewLeaderWait)),
         ("NoQuorumNeeded", Self::Rule(Broken::Quorum)),
         ("NoConfirmation", Self::Rule(Broken::Confirmation)),
         ("LyingDisks", Self::LyingDisks),
         ("WildClocks", Self::WildClocks),
+        ("StandingClock", Self::StandingClock),
     ];
 }
 
@@ -59,7 +68,11 @@ impl Flaw {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Report {
     pub effects: u64,
-    pub epochs: usize,
+    pub epochs: u64,
+    /// Epochs of nodes that acted alone.
+    pub solo_epochs: u64,
+    /// Writes that left after a pause, and that their epoch gave away.
+    pub told: u64,
     pub faults: u64,
     /// Of all effects and their times.
     pub digest: u64,
@@ -69,11 +82,11 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { effects, epochs, faults, digest, slowest } = self;
+        let Self { effects, epochs, solo_epochs, told, faults, digest, slowest } = self;
         write!(
             f,
-            "{effects} effects in {epochs} epochs, {faults} faults, a majority acted after {} ms at the latest, \
-             digest {digest:016x}",
+            "{effects} effects in {epochs} epochs and {solo_epochs} of nodes alone, {told} told late, {faults} faults, \
+             a majority acted after {} ms at the latest, digest {digest:016x}",
             slowest.as_millis()
         )
     }
@@ -96,6 +109,8 @@ struct Member {
     images: Vec<Image>,
     /// Its disk is an old copy: it takes no part any more.
     set_back: bool,
+    /// An administrator was asked to remove it: it may have gone.
+    leaving: bool,
 }
 
 pub struct World<'a> {
@@ -107,6 +122,12 @@ pub struct World<'a> {
     links: BTreeMap<(usize, usize), Link>,
     /// Whose disk was lost or set back since all was well.
     spoiled: Option<usize>,
+    /// Whether supervisors tell of processes that have exited.
+    supervised: bool,
+    /// What they will tell, and when.
+    exits: Vec<(Duration, Exited)>,
+    /// Whether one of a pair goes on alone.
+    assume: bool,
     report: Report,
 }
 
@@ -116,11 +137,12 @@ impl<'a> World<'a> {
     /// Machines, their certificates, and nothing on their disks.
     pub fn new(seed: u64, flaw: Option<Flaw>, certificates: &Path) -> Result<Self, Box<dyn std::error::Error>> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let names: &[&str] = match rng.random_range(0..10) {
+        let names: &[&str] = match rng.random_range(0..14) {
             0..6 => &["a", "b", "c"],
             6..8 => &["a", "b", "w"],
             8 => &["a", "b", "c", "w"],
-            _ => &["a", "b", "c", "d", "e"],
+            9 => &["a", "b", "c", "d", "e"],
+            _ => &["a", "b"],
         };
         let cluster: ClusterId = CLUSTER.parse()?;
         // By the true time, as TLS asks for it.
@@ -131,6 +153,10 @@ impl<'a> World<'a> {
         let drift = if flaw == Some(Flaw::WildClocks) { 40 * DRIFT } else { DRIFT };
         let drifts: Vec<i64> = names.iter().map(|_| [-drift, 0, drift][rng.random_range(0..3)]).collect();
         clocks::install(drifts.clone());
+        if flaw == Some(Flaw::StandingClock) {
+            clocks::stand_still_in_suspend();
+        }
+        pauses::install();
         twinbox_pki::simulation::install(machine::connect);
         if let Some(Flaw::Rule(rule)) = flaw {
             twinbox_roles::simulation::break_rule(rule);
@@ -163,6 +189,7 @@ impl<'a> World<'a> {
                 Sync { takes, kept_if_killed, lies }
             });
             let machine = Machine {
+                index,
                 name: name.parse()?,
                 kind: kind(name),
                 cluster,
@@ -177,11 +204,21 @@ impl<'a> World<'a> {
             // By the moment at which it was added each machine is told apart.
             sim.step()?;
             let name: NodeName = name.parse()?;
-            members.push(Member { name, platter, up: true, images: Vec::new(), set_back: false });
+            members.push(Member { name, platter, up: true, images: Vec::new(), set_back: false, leaving: false });
         }
-        let links = BTreeMap::new();
-        board.note(format!("members {names:?}, clocks wrong by {drifts:?} ppm, latency up to {latency} ms"));
-        Ok(Self { sim, rng, board, timing, members, links, spoiled: None, report: Report::default() })
+        let supervised = rng.random_bool(0.5);
+        if supervised {
+            let known = members.iter().map(|member| member.name.clone()).zip(identities);
+            let supervisors = Supervisors { identities: known.collect(), board: board.clone() };
+            sim.host(SUPERVISORS, move || supervisors.clone().run());
+        }
+        let assume = names.len() == 2 && rng.random_bool(0.7);
+        board.note(format!(
+            "members {names:?}, clocks wrong by {drifts:?} ppm, latency up to {latency} ms, supervisors: {supervised}, \
+             one goes on alone: {assume}"
+        ));
+        let (links, exits, report) = (BTreeMap::new(), Vec::new(), Report::default());
+        Ok(Self { sim, rng, board, timing, members, links, spoiled: None, supervised, exits, assume, report })
     }
 
     /// The board, with the trace.
@@ -192,6 +229,9 @@ impl<'a> World<'a> {
     /// From the founding to the end.
     pub fn play(&mut self) -> Result<Report, Violation> {
         self.until_well("the cluster is formed")?;
+        if self.assume {
+            self.begin_to_assume()?;
+        }
         let end = self.sim.elapsed() + TROUBLE;
         while self.sim.elapsed() < end {
             self.trouble()?;
@@ -199,8 +239,8 @@ impl<'a> World<'a> {
             self.pass(Duration::from_millis(pause))?;
         }
         self.heal()?;
-        let (effects, epochs, digest) = self.board.summary();
-        self.report = Report { effects, epochs, digest, ..self.report };
+        let (Receiver { effects, epochs, solo_epochs, told, .. }, digest) = self.board.summary();
+        self.report = Report { effects, epochs, solo_epochs, told, digest, ..self.report };
         Ok(self.report)
     }
 
@@ -215,8 +255,29 @@ impl<'a> World<'a> {
         self.timing.silence_after_start() + confirm + reconnect + election_max * 4 + found + settle
     }
 
+    /// The pair agrees that one goes on without the other.
+    fn begin_to_assume(&mut self) -> Played {
+        let settings = vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)];
+        let names = self.present();
+        let Some(leader) = self.board.leader() else { return Ok(()) };
+        self.board.order(&leader, Order::Set(settings));
+        let limit = self.patience();
+        self.until(limit, "both know that one goes on alone", |world| {
+            let knows = |name: &&NodeName| {
+                let view = world.board.view(name);
+                view.is_some_and(|view| view.settings.on_quorum_loss == OnQuorumLoss::Assume)
+            };
+            names.iter().find(|name| !knows(name)).map(|name| format!("{name} does not"))
+        })
+    }
+
     fn step(&mut self) -> Played {
         clocks::set_global(self.sim.elapsed());
+        pauses::wake();
+        let now = self.sim.elapsed();
+        for (_, exited) in self.exits.extract_if(.., |(at, _)| *at <= now) {
+            self.board.tell(exited);
+        }
         let stepped = self.sim.step().map(drop).map_err(|error| error.to_string());
         clocks::set_global(self.sim.elapsed());
         if let Err(error) = stepped {
@@ -245,7 +306,7 @@ impl<'a> World<'a> {
     }
 
     fn until_well(&mut self, what: &str) -> Played {
-        let names: Vec<NodeName> = self.members.iter().map(|m| m.name.clone()).collect();
+        let names = self.present();
         // Newcomers are let in one after the other, and nodes settle.
         let limit = self.patience() * 3;
         self.until(limit, what, |world| world.board.not_well(&names))?;
@@ -256,235 +317,17 @@ impl<'a> World<'a> {
         })
     }
 
-    // --- what goes wrong ------------------------------------------------------------------------------------------
-
-    fn trouble(&mut self) -> Played {
-        self.report.faults += 1;
-        let any = self.rng.random_range(0..self.members.len());
-        let victim = self.victim();
-        match self.rng.random_range(0..26) {
-            0..3 => self.crash(victim),
-            3..6 => {
-                self.crash(victim);
-                let pause = self.rng.random_range(1..200);
-                self.pass(Duration::from_millis(pause))?;
-                self.bounce(victim);
-            }
-            6..8 => (0..self.members.len()).for_each(|member| self.bounce(member)),
-            8..11 => {
-                self.isolate(victim);
-                if self.rng.random_bool(0.5) {
-                    self.pass(self.timing.new_leader_wait())?;
-                }
-            }
-            11 => self.link(victim, any, Link::Cut),
-            12 | 13 => self.link(victim, any, Link::OneWay),
-            14 => self.link(victim, any, Link::Held),
-            15 | 16 => self.mend(),
-            17 => self.slow(victim, any),
-            18 | 19 => {
-                let (at, publisher) = (self.members[any].name.clone(), self.members[victim].name.clone());
-                self.board.note(format!("an administrator asks {at} to make {publisher} the publisher"));
-                self.board.order(&at, publisher);
-            }
-            20 => self.spoil(victim),
-            21..24 => self.behead()?,
-            24 => self.forget()?,
-            _ => self.rest()?,
-        }
-        for member in &mut self.members {
-            if self.rng.random_bool(0.1) {
-                member.images.push(member.platter.image());
-                if member.images.len() > IMAGES {
-                    let old = self.rng.random_range(0..IMAGES);
-                    member.images.remove(old);
-                }
-            }
-        }
-        Ok(())
+    /// Those who have not been removed, by what most say.
+    fn present(&self) -> Vec<NodeName> {
+        let all = self.members.iter().enumerate();
+        all.filter(|(member, _)| !self.is_gone(*member)).map(|(_, member)| member.name.clone()).collect()
     }
 
-    /// Anybody, and more often than not one who leads or acts: that is where it hurts.
-    fn victim(&mut self) -> usize {
-        let any = self.rng.random_range(0..self.members.len());
-        match self.rng.random_range(0..3) {
-            0 => any,
-            1 => self.actor().unwrap_or(any),
-            _ => self.leader().unwrap_or(any),
-        }
-    }
-
-    fn index(&self, name: &NodeName) -> Option<usize> {
-        self.members.iter().position(|member| member.name == *name)
-    }
-
-    fn leader(&self) -> Option<usize> {
-        self.index(&self.board.leader()?)
-    }
-
-    fn actor(&self) -> Option<usize> {
-        self.index(&self.board.last_effect()?.1)
-    }
-
-    fn crash(&mut self, member: usize) {
-        if std::mem::replace(&mut self.members[member].up, false) {
-            let name = self.members[member].name.clone();
-            self.board.note(format!("{name} crashes"));
-            self.sim.crash(name.as_str());
-            self.members[member].platter.crash();
-            self.board.gone(&name);
-        }
-    }
-
-    fn bounce(&mut self, member: usize) {
-        if !std::mem::replace(&mut self.members[member].up, true) {
-            let name = self.members[member].name.clone();
-            self.board.note(format!("{name} is started again"));
-            self.sim.bounce(name.as_str());
-        }
-    }
-
-    fn link(&mut self, from: usize, to: usize, state: Link) {
-        let pair = (from.min(to), from.max(to));
-        if from == to || self.links.contains_key(&pair) {
-            return;
-        }
-        let (a, b) = (self.members[from].name.clone(), self.members[to].name.clone());
-        self.board.note(format!("between {a} and {b}: {state:?}"));
-        match state {
-            Link::Held => self.sim.hold(a.as_str(), b.as_str()),
-            Link::Cut => self.sim.partition(a.as_str(), b.as_str()),
-            Link::OneWay => self.sim.partition_oneway(a.as_str(), b.as_str()),
-        }
-        self.links.insert(pair, state);
-    }
-
-    fn isolate(&mut self, member: usize) {
-        let state = [Link::Cut, Link::Held, Link::OneWay][self.rng.random_range(0..3)];
-        (0..self.members.len()).for_each(|other| self.link(member, other, state));
-    }
-
-    fn mend(&mut self) {
-        for ((a, b), state) in std::mem::take(&mut self.links) {
-            let (a, b) = (self.members[a].name.as_str(), self.members[b].name.as_str());
-            match state {
-                Link::Held => self.sim.release(a, b),
-                _ => self.sim.repair(a, b),
-            }
-        }
-        self.board.note("all links are whole");
-    }
-
-    fn slow(&mut self, a: usize, b: usize) {
-        if a != b {
-            let latency = Duration::from_millis([1, 10, 30][self.rng.random_range(0..3)]);
-            let (a, b) = (self.members[a].name.as_str(), self.members[b].name.as_str());
-            self.board.note(format!("between {a} and {b} it takes up to {latency:?}"));
-            self.sim.set_link_max_message_latency(a, b, latency);
-        }
-    }
-
-    /// A disk is lost, or is an old copy. One at a time: two of three lost are a cluster lost.
-    fn spoil(&mut self, member: usize) {
-        if self.spoiled.is_some_and(|spoiled| spoiled != member) {
-            return;
-        }
-        self.spoiled = Some(member);
-        self.crash(member);
-        let old: Vec<Image> =
-            self.members[member].images.iter().filter(|i| self.is_known_old(member, i)).cloned().collect();
-        let back = !old.is_empty() && self.rng.random_bool(0.7);
-        let image = back.then(|| old[self.rng.random_range(0..old.len())].clone());
-        let known = &mut self.members[member];
-        let name = known.name.clone();
-        match image {
-            Some(image) => {
-                known.set_back = true;
-                known.platter.restore(image);
-                self.board.note(format!("the disk of {name} is set back to an old copy"));
-            }
-            None => {
-                known.set_back = false;
-                known.images.clear();
-                known.platter.restore(Vec::new());
-                self.board.note(format!("the disk of {name} is empty"));
-            }
-        }
-        self.bounce(member);
-    }
-
-    /// Whether every other has heard of a later start of the store than that in this copy: then, and only then, rule R8
-    /// sees to it that the copy takes no part.
-    fn is_known_old(&self, member: usize, image: &Image) -> bool {
-        let value =
-            |image: &Image, key: &[u8]| image.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
-        let Some(id) = value(image, b"member/raft-id") else { return false };
-        let Some(run) = value(image, b"member/run") else { return false };
-        let seen = [b"seen/".as_slice(), &id].concat();
-        (0..self.members.len()).filter(|other| *other != member).all(|other| {
-            // What begins with this copy counts itself one higher.
-            let next = u64::from_be_bytes(run.clone().try_into().unwrap_or_default()) + 1;
-            let known = value(&self.members[other].platter.image(), &seen);
-            known.is_some_and(|told| told[..8] >= next.to_be_bytes()[..])
-        })
-    }
-
-    /// Who acts is cut off, and who leads dies.
-    fn behead(&mut self) -> Played {
-        let (Some(actor), Some(leader)) = (self.actor(), self.leader()) else { return Ok(()) };
-        self.mend();
-        (0..self.members.len()).for_each(|member| self.bounce(member));
-        self.pass(self.timing.lease)?;
-        if actor != leader {
-            (0..self.members.len()).for_each(|other| self.link(actor, other, Link::Cut));
-            let pause = self.rng.random_range(0..100);
-            self.pass(Duration::from_millis(pause))?;
-            self.crash(leader);
-            if self.members.len() == 3 {
-                // Two are left of whom one is cut off: nobody could take over.
-                self.bounce(leader);
-            }
-        } else {
-            (0..self.members.len()).for_each(|other| self.link(actor, other, Link::Cut));
-        }
-        self.pass(self.timing.new_leader_wait() + self.timing.lease)
-    }
-
-    /// One is away while something is agreed, another forgets it, and the two find each other without the third.
-    fn forget(&mut self) -> Played {
-        if self.members.len() != 3 || self.spoiled.is_some() {
-            return Ok(());
-        }
-        self.mend();
-        (0..3).for_each(|member| self.bounce(member));
-        self.until_well("all is well after everything was started")?;
-        let Some(actor) = self.actor() else { return Ok(()) };
-        let (away, forgets) = ((actor + 1) % 3, (actor + 2) % 3);
-        let image = self.members[forgets].platter.image();
-        self.crash(forgets);
-        self.bounce(forgets);
-        let known = self.patience();
-        self.until(known, "the others know of a start", |world| {
-            (!world.is_known_old(forgets, &image)).then(|| "they do not".to_owned())
-        })?;
-        let agree = self.timing.election_max * 6 + self.timing.new_leader_wait();
-        (0..3).for_each(|other| self.link(away, other, Link::Cut));
-        self.crash(actor);
-        self.bounce(actor);
-        self.pass(agree)?;
-        self.crash(actor);
-        self.crash(forgets);
-        self.spoiled = Some(forgets);
-        let known = &mut self.members[forgets];
-        known.set_back = true;
-        known.platter.restore(image);
-        let name = known.name.clone();
-        self.board.note(format!("the disk of {name} is set back to the copy from before"));
-        self.mend();
-        self.bounce(forgets);
-        self.pass(agree)?;
-        self.bounce(actor);
-        Ok(())
+    /// Whether an administrator's wish to remove it has been fulfilled.
+    fn is_gone(&self, member: usize) -> bool {
+        let Member { name, leaving, .. } = &self.members[member];
+        let views: Vec<_> = self.members.iter().filter_map(|other| self.board.view(&other.name)).collect();
+        *leaving && views.iter().any(|view| view.quorum && view.member(name).is_none())
     }
 
     // --- what must be right then ----------------------------------------------------------------------------------
@@ -492,23 +335,29 @@ impl<'a> World<'a> {
     /// A minority stays as it is, the rest is healed and left alone: then somebody acts.
     fn rest(&mut self) -> Played {
         let spoiled: BTreeSet<usize> = self.spoiled.into_iter().collect();
-        let spare = (self.members.len() - 1) / 2;
+        // Whether who is leaving still votes, nobody knows: it stays.
+        let stays = self.members.iter().position(|member| member.leaving);
+        let voters = self.members.len() - stays.iter().len();
+        let spare = if self.assume { usize::from(self.rng.random_bool(0.7)) } else { (voters - 1) / 2 };
         let mut out = spoiled;
         while out.len() < spare {
             out.insert(self.rng.random_range(0..self.members.len()));
+            out.retain(|member| Some(*member) != stays);
         }
         self.mend();
         for member in 0..self.members.len() {
             if out.contains(&member) {
-                match self.rng.random_bool(0.5) {
-                    true => self.crash(member),
-                    false => (0..self.members.len()).for_each(|other| self.link(member, other, Link::Cut)),
+                match self.rng.random_range(0..3) {
+                    0 => self.crash(member),
+                    1 => (0..self.members.len()).for_each(|other| self.link(member, other, Link::Cut)),
+                    _ => pauses::begin(member, self.timing.lease + self.patience(), Kind::Stopped),
                 }
             } else {
+                pauses::resume(member);
                 self.bounce(member);
             }
         }
-        self.board.note(format!("a majority is left alone, without {out:?}"));
+        self.board.note(format!("a majority, or one of a pair, is left alone, without {out:?}"));
         self.somebody_acts(&out)
     }
 
@@ -521,8 +370,17 @@ impl<'a> World<'a> {
             let acted = world.board.last_effect().filter(|(at, _)| *at > begun + lease);
             acted.and_then(|(_, name)| world.index(&name)).is_some_and(|member| !out.contains(&member))
         };
+        // One of a pair that was started again before it knew the setting to be agreed on waits for the other.
+        let waits = |world: &Self| {
+            let alone = |member: &usize| world.assume && !out.is_empty() && !out.contains(member);
+            let mut alone = (0..world.members.len()).filter(alone);
+            alone.any(|member| {
+                let view = world.board.view(&world.members[member].name);
+                view.is_some_and(|view| view.settings.on_quorum_loss == OnQuorumLoss::Hold)
+            })
+        };
         self.until(lease + patience, "somebody of a majority acts", |world| {
-            (!inside(world)).then(|| "nobody does".to_owned())
+            (!inside(world) && !waits(world)).then(|| "nobody does".to_owned())
         })?;
         let took = self.sim.elapsed() - begun;
         self.report.slowest = self.report.slowest.max(took.saturating_sub(lease));
@@ -533,6 +391,8 @@ impl<'a> World<'a> {
     fn heal(&mut self) -> Played {
         self.mend();
         for member in 0..self.members.len() {
+            pauses::resume(member);
+            clocks::set_wrong(member, 0);
             if std::mem::take(&mut self.members[member].set_back) {
                 // What an administrator is told to do with a store that was set back.
                 self.crash(member);
@@ -543,7 +403,22 @@ impl<'a> World<'a> {
         }
         self.board.note("everything is healed");
         self.somebody_acts(&BTreeSet::new())?;
+        self.until_gone()?;
         self.until_well("all is well after everything was healed")
+    }
+}
+
+impl World<'_> {
+    /// Who is leaving, by what anybody with a majority says, goes.
+    fn until_gone(&mut self) -> Played {
+        let Some(member) = self.members.iter().position(|member| member.leaving) else { return Ok(()) };
+        let name = self.members[member].name.clone();
+        self.until(self.patience() * 3, "who is removed goes", |world| {
+            let views = world.members.iter().filter_map(|other| world.board.view(&other.name));
+            let says = |view: &twinbox_roles::RolesView| view.member(&name).map(|member| member.status);
+            let leaves = views.filter(|view| view.quorum).any(|view| says(&view) == Some(Status::Leaving));
+            leaves.then(|| format!("{name} is still there"))
+        })
     }
 }
 

@@ -1,12 +1,16 @@
 //! Orders to the role manager and questions about it: settings, moves, removal, timing.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tonic::{Request, Response, Status};
 use tracing::info;
-use twinbox_alarms::Kind;
+use twinbox_alarms::{Code, Kind};
 use twinbox_ids::{NodeName, ParseIdError};
-use twinbox_roles::{CommandError, Duty, DutyView, Mode, Order, OrderId, RolesView, Setting, Settings, Timing};
+use twinbox_roles::{
+    CommandError, Duty, DutyView, Inheritance, LongestGap, MemberView, Mode, Order, OrderId, RolesView, Setting,
+    Settings, Status as MemberStatus, Timing,
+};
+use twinbox_wire::admin::{Heir, NodeInfoReply};
 use twinbox_wire::steering::{
     self as wire, Bound, OrderReply, OrderRequest, OutcomeRequest, SettingsReply, SettingsRequest, TimingReply,
     TimingRequest,
@@ -36,9 +40,8 @@ impl Service {
                 Order::MakePublisher { name: name(node)?, force: *force, facts: Default::default() }
             }
             Wanted::Set(change) => {
-                let setting = |s: &wire::NamedValue| Setting::parse(&s.name, &s.value);
                 let settings: Result<Vec<_>, _> = change.settings.iter().map(setting).collect();
-                let settings = settings.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let settings = settings?;
                 if settings.is_empty() {
                     return Err(Status::invalid_argument("no setting was named"));
                 }
@@ -49,8 +52,9 @@ impl Service {
             }
             Wanted::Pin(wire::MoveDuty { duty: what, to }) => Order::Pin { duty: duty(what)?, to: name(to)? },
             Wanted::Unpin(what) => Order::Unpin(duty(what)?),
-            Wanted::Remove(wire::Remove { node, lost }) => {
-                Order::Remove { name: name(node)?, lost: *lost, facts: Default::default() }
+            Wanted::Remove(wire::Remove { node, lost, within_ms }) => {
+                let (name, lost, within_ms) = (name(node)?, *lost, *within_ms);
+                Order::Remove { name, lost, within_ms, facts: Default::default() }
             }
             Wanted::Failback(wire::Failback {}) => Order::Failback { facts: Default::default() },
         })
@@ -63,6 +67,20 @@ impl Service {
             Order::Set(settings) => settings.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             _ => String::new(),
         }
+    }
+
+    /// What an administrator should know who gives everyone else up.
+    fn stakes(&self, lost: &BTreeSet<NodeName>) -> Vec<String> {
+        let names = lost.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" and ");
+        let both = format!(
+            "should {names} be alive after all and only out of reach, both sides may act: a message light may be set by both, \
+             and nothing prevents that but switching the others off for good"
+        );
+        let back = format!(
+            "{names} will not be let in again with the disks of now: only with an empty folder and a new token"
+        );
+        let lost = lost.iter().map(|name| self.lost_with(name));
+        [both].into_iter().chain(lost).chain([back]).collect()
     }
 
     /// What may have been lost with a node that hands nothing over (rule D2).
@@ -105,6 +123,22 @@ impl Steering for Service {
         reply(id, outcome, note)
     }
 
+    async fn go_on_alone(
+        &self,
+        request: Request<wire::GoOnAloneRequest>,
+    ) -> Result<Response<wire::GoOnAloneReply>, Status> {
+        let wire::GoOnAloneRequest { lost, look } = request.into_inner();
+        let lost = lost.iter().map(|text| name(text)).collect::<Result<BTreeSet<_>, _>>()?;
+        let refused = |error: CommandError| Status::failed_precondition(error.to_string());
+        self.0.roles.may_go_on_alone(&lost).map_err(refused)?;
+        let stakes = self.stakes(&lost);
+        if !look {
+            info!(?lost, "ordered by an administrator: this node is to go on alone");
+            self.0.roles.go_on_alone(&lost).await.map_err(refused)?;
+        }
+        Ok(Response::new(wire::GoOnAloneReply { node: self.0.name.to_string(), stakes }))
+    }
+
     async fn outcome(&self, request: Request<OutcomeRequest>) -> Result<Response<OrderReply>, Status> {
         let id = request.into_inner().id;
         let id = (id.len() == 32).then(|| u128::from_str_radix(&id, 16).ok()).flatten().ok_or_else(|| {
@@ -138,12 +172,15 @@ impl Steering for Service {
         let bounds = timing.bounds().into_iter().map(|row| Bound {
             event: row.event.to_owned(),
             formula: row.formula.to_owned(),
-            value_ms: u64::try_from(row.value.as_millis()).unwrap_or(u64::MAX),
+            value_ms: millis(row.value),
         });
         Ok(Response::new(TimingReply {
             profile: if profile == Timing::wan() { "wan" } else { "lan" }.to_owned(),
             durations: durations(&timing),
             bounds: bounds.collect(),
+            lease_ms: millis(timing.lease),
+            longest_gap_ms: self.0.roles.longest_gap().map(millis),
+            window_seconds: LongestGap::WINDOW.as_secs(),
         }))
     }
 
@@ -168,7 +205,51 @@ pub(super) fn notes(view: &RolesView) -> Vec<String> {
     let duty = |duty: &DutyView| (!duty.reason.is_empty()).then(|| format!("{}: {}", duty.duty, duty.reason));
     let passive = (view.settings.mode == Mode::ActivePassive)
         .then(|| "active-passive: the publisher answers calls, the others while it cannot".to_owned());
-    view.cuts.iter().map(cut).chain(view.duties.iter().filter_map(duty)).chain(passive).collect()
+    let rival = |name: &NodeName| {
+        format!(
+            "{name} acts in another group of this cluster: decide which side stays, and stop the other (docs/roles.md)"
+        )
+    };
+    view.rivals
+        .iter()
+        .map(rival)
+        .chain(view.cuts.iter().map(cut))
+        .chain(view.duties.iter().filter_map(duty))
+        .chain(passive)
+        .collect()
+}
+
+/// A member's status and the words for it: one that was taken out drains as long as calls go on there.
+pub(super) fn shown(member: &MemberView, info: Option<&NodeInfoReply>) -> (String, String) {
+    let (status, reason) = (member.status.to_string(), member.reason.clone());
+    let out = matches!(member.status, MemberStatus::Deactivated | MemberStatus::Leaving);
+    let Some(info) = info.filter(|info| out && info.calls > 0) else { return (status, reason) };
+    let calls = if info.calls == 1 { "1 call is".to_owned() } else { format!("{} calls are", info.calls) };
+    let left = match info.drain_left_ms {
+        Some(ms) => format!("ended in {} s", ms.div_ceil(1_000)),
+        None => "to end without a limit ('--within' sets one)".to_owned(),
+    };
+    let status = if member.status == MemberStatus::Deactivated { "draining".to_owned() } else { status };
+    (status, format!("{reason}; {calls} left, {left}"))
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Who answers for whose calls.
+pub(super) fn heirs(view: &RolesView) -> Vec<Heir> {
+    let heir = |item: &Inheritance| Heir {
+        node: item.node.to_string(),
+        incarnation: item.life.to_string(),
+        heir: item.heir.to_string(),
+        heir_incarnation: item.heir_life.to_string(),
+        epoch: item.epoch.as_ref().map(ToString::to_string).unwrap_or_default(),
+        calls: item.calls,
+        cause: item.cause.to_string(),
+        at_ms: item.at_ms,
+    };
+    view.heirs.iter().map(heir).collect()
 }
 
 fn durations(timing: &Timing) -> Vec<wire::Duration> {
@@ -197,6 +278,17 @@ fn reply(id: OrderId, outcome: Result<(), CommandError>, note: String) -> Result
         Err(error) => return Err(Status::failed_precondition(error.to_string())),
     };
     Ok(Response::new(OrderReply { id: id.to_string(), unknown, note }))
+}
+
+fn setting(named: &wire::NamedValue) -> Result<Setting, Status> {
+    let setting = Setting::parse(&named.name, &named.value);
+    let setting = setting.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    if let Setting::AlarmRule(Some(rule)) = &setting {
+        // The role manager takes any word; a rule that nothing can ever meet is a mistake.
+        let known: Result<Code, _> = rule.code.parse();
+        known.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    }
+    Ok(setting)
 }
 
 fn name(text: &str) -> Result<NodeName, Status> {

@@ -12,7 +12,7 @@ use std::{
 use twinbox_alarms::{Alarm, Code, Kind};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Timestamp};
-use twinbox_roles::{Cause, MemberKind, RolesView, Status};
+use twinbox_roles::{Inheritance, MemberKind, RolesView, Status};
 
 /// A member is lost when it does not work for so long: a moment is no alarm.
 const LOST_FOR: Duration = Duration::from_secs(1);
@@ -37,9 +37,6 @@ pub enum Say {
 pub trait Seen {
     /// The alarms of all nodes.
     fn alarms(&self) -> Vec<Alarm>;
-
-    /// For how long nothing was heard of a node.
-    fn unheard_ms(&self, node: &NodeName) -> Option<u64>;
 }
 
 /// What was seen.
@@ -56,6 +53,8 @@ pub struct RolesWatch {
     lost: BTreeMap<NodeName, (BootInstant, bool)>,
     no_majority: Option<BootInstant>,
     majority: Option<bool>,
+    /// Of whom this node says that it acts in another group; nothing before the first look after the start.
+    rivals: Option<BTreeSet<NodeName>>,
 }
 
 impl RolesWatch {
@@ -79,6 +78,7 @@ impl RolesWatch {
             lost: BTreeMap::new(),
             no_majority: None,
             majority: None,
+            rivals: None,
         }
     }
 
@@ -90,15 +90,18 @@ impl RolesWatch {
         }
         let nodes = view.members.iter().filter(|m| m.kind == MemberKind::Node && m.status == Status::InService);
         let reports = view.quorum && nodes.map(|m| &m.name).min() == Some(&self.node);
-        self.moves(view, seen, &mut said);
+        self.moves(view, &mut said);
+        self.heirs(view, &mut said);
         self.splits(view, reports, &mut said);
+        self.departures(view, &mut said);
+        self.rivals(view, seen, now, &mut said);
         self.statuses(view, reports, &mut said);
         self.lost(view, reports, seen, now, &mut said);
         self.majority(view, now, &mut said);
         said
     }
 
-    fn moves(&mut self, view: &RolesView, seen: &impl Seen, said: &mut Vec<Say>) {
+    fn moves(&mut self, view: &RolesView, said: &mut Vec<Say>) {
         let own = self.node.clone();
         for moved in view.moves.iter().filter(|moved| moved.to == own) {
             let what = moved.what.to_string();
@@ -106,10 +109,7 @@ impl RolesWatch {
                 continue;
             }
             let from = moved.from.as_ref().map_or("nobody", NodeName::as_str);
-            // A leader that is new does not know when the former holder acted last: what was heard of it here says more.
-            let gone = matches!(moved.cause, Cause::Exit | Cause::MissedKeepAlives);
-            let unheard = moved.from.as_ref().filter(|_| gone).and_then(|from| seen.unheard_ms(from));
-            let (cause, idle) = (&moved.cause, moved.idle_ms.max(unheard.unwrap_or(0)));
+            let (cause, idle) = (&moved.cause, moved.idle_ms);
             let detail = format!("from {from} to {}: {cause}; {idle} ms without; epoch {}", moved.to, moved.epoch);
             let publisher = what == "publisher";
             let kind = if publisher { Kind::RoleMoved } else { Kind::DutyMoved };
@@ -121,6 +121,22 @@ impl RolesWatch {
                 said.push(Say::Raise(Code::RoleMoved, what, detail));
             } else if elsewhere && view.publisher.as_ref() != Some(&moved.to) {
                 said.push(Say::Raise(Code::DutyMoved, what, detail));
+            }
+        }
+    }
+
+    /// Who has inherited calls tells it; lives without calls leave nothing to tell.
+    fn heirs(&mut self, view: &RolesView, said: &mut Vec<Say>) {
+        let own = self.node.clone();
+        for item in view.heirs.iter().filter(|item| item.heir == own && item.calls > 0) {
+            let subject = item.node.to_string();
+            let mark = format!("life {}", item.life);
+            if self.is_new(&subject, mark.clone(), item.at_ms) {
+                let epoch =
+                    item.epoch.as_ref().map_or("by proof alone".to_owned(), |epoch| format!("epoch {epoch}"));
+                let Inheritance { heir, calls, cause, .. } = item;
+                let detail = format!("heir {heir}, {epoch}: {cause}; {calls} calls at the last report; {mark}");
+                said.push(Say::Event(Kind::CallsInherited, subject, detail));
             }
         }
     }
@@ -141,6 +157,44 @@ impl RolesWatch {
                 said.push(Say::Raise(Code::Split, subject, detail));
             }
         }
+    }
+
+    /// Who went on alone tells it.
+    fn departures(&mut self, view: &RolesView, said: &mut Vec<Say>) {
+        let own = self.node.clone();
+        for departure in view.departures.iter().filter(|departure| departure.by == own) {
+            let generation = format!("generation {}", departure.generation);
+            let lost: Vec<&str> = departure.lost.keys().map(NodeName::as_str).collect();
+            let detail = format!("without {}, by an administrator's order; {generation}", lost.join(", "));
+            if self.is_new(own.as_str(), generation, departure.at_ms) {
+                said.push(Say::Event(Kind::WentAlone, own.to_string(), detail.clone()));
+                said.push(Say::Raise(Code::GoneAlone, own.to_string(), detail));
+            }
+        }
+    }
+
+    /// Each side tells of the other.
+    fn rivals(&mut self, view: &RolesView, seen: &impl Seen, now: BootInstant, said: &mut Vec<Say>) {
+        let own = self.node.clone();
+        let before = match &self.rivals {
+            Some(before) => before.clone(),
+            // What a former life has raised is over when nothing is heard of it for a while.
+            None if view.rivals.is_empty() && now.since(self.began) < STARTS_FOR => return,
+            None => {
+                let raised = seen.alarms().into_iter().filter(|alarm| {
+                    alarm.code == Some(Code::TwoGroups) && alarm.node == own && alarm.cleared.is_none()
+                });
+                raised.filter_map(|alarm| alarm.subject.parse().ok()).collect()
+            }
+        };
+        for name in view.rivals.iter().filter(|name| self.rivals.is_none() || !before.contains(*name)) {
+            let detail = format!("{name} is heard, and acts in another group than {own}");
+            said.push(Say::Raise(Code::TwoGroups, name.to_string(), detail));
+        }
+        for name in before.difference(&view.rivals) {
+            said.push(Say::Clear(Code::TwoGroups, name.to_string()));
+        }
+        self.rivals = Some(view.rivals.clone());
     }
 
     fn is_new(&mut self, subject: &str, mark: String, at_ms: u64) -> bool {
@@ -225,7 +279,7 @@ impl RolesWatch {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use twinbox_roles::{MemberView, Move, State, What};
+    use twinbox_roles::{Cause, MemberView, Move, State, What};
 
     use super::*;
 
@@ -238,10 +292,6 @@ pub(super) mod tests {
     impl Seen for Nothing {
         fn alarms(&self) -> Vec<Alarm> {
             Vec::new()
-        }
-
-        fn unheard_ms(&self, _: &NodeName) -> Option<u64> {
-            Some(180)
         }
     }
 
@@ -268,8 +318,11 @@ pub(super) mod tests {
             settings: state.settings,
             moves: Vec::new(),
             splits: Vec::new(),
+            departures: Vec::new(),
+            rivals: BTreeSet::new(),
             feature_level: 1,
             cuts: Default::default(),
+            heirs: Vec::new(),
         }
     }
 
@@ -337,17 +390,36 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_new_leader_does_not_know_is_known_here() {
-        for (cause, idle, expected) in [
-            (Cause::MissedKeepAlives, 0, "180 ms without"),
-            (Cause::MissedKeepAlives, 900, "900 ms without"),
-            (Cause::Operator, 3, "3 ms without"),
-        ] {
-            let mut now = view(&[("a", Status::InService)]);
-            now.moves = vec![Move { cause, idle_ms: idle, ..moved(What::Publisher, Some("b"), "a", 3) }];
-            let said = watch("a").look(&now, &Nothing, at(0));
-            assert!(said.iter().any(|s| matches!(s, Say::Raise(_, _, d) if d.contains(expected))), "{said:?}");
-        }
+    fn the_heir_tells_once_whose_calls_it_answers_for() {
+        let mut now = view(&[("a", Status::InService), ("b", Status::NotFunctioning)]);
+        let life = |life| twinbox_ids::Incarnation(life);
+        let item = |node: &str, calls| Inheritance {
+            node: name(node),
+            life: life(7),
+            heir: name("a"),
+            heir_life: life(1),
+            epoch: Some(twinbox_ids::Epoch { generation: 0, number: 9, node: name("a") }),
+            calls,
+            cause: Cause::Exit,
+            at_ms: 1_000_000_000,
+        };
+        now.heirs = vec![item("b", 3), item("c", 0)];
+        let mut a = watch("a");
+        let told = |said: &[Say]| {
+            said.iter()
+                .filter_map(|say| match say {
+                    Say::Event(Kind::CallsInherited, subject, detail) => Some((subject.clone(), detail.clone())),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        let first = told(&a.look(&now, &Nothing, at(0)));
+        let detail = format!("heir a, epoch 0.9@a: exit; 3 calls at the last report; life {}", life(7));
+        assert_eq!(first, [("b".to_owned(), detail)], "one without calls is nothing to tell");
+        // By proof alone first and agreed on later is one death.
+        now.heirs[0].epoch = None;
+        assert_eq!(told(&a.look(&now, &Nothing, at(1))), []);
+        assert_eq!(told(&watch("b").look(&now, &Nothing, at(0))), [], "the heir tells it, nobody else");
     }
 
     #[test]
@@ -408,6 +480,27 @@ pub(super) mod tests {
             (vec![(Code::NoMajority, "a")], vec![(Kind::MajorityLost, "a")])
         );
         assert_eq!(events(&a.look(&with, &Nothing, at(25_000))), [(Kind::MajorityBack, "a")]);
+    }
+
+    #[test]
+    fn who_went_on_alone_tells_it_once_and_each_side_tells_of_the_other_while_it_is_heard() {
+        let mut now = view(&[("a", Status::InService)]);
+        let lost = BTreeMap::from([(name("b"), (MemberKind::Node, "b:7070".to_owned()))]);
+        let at_ms = 1_000_000_000;
+        now.departures = vec![twinbox_roles::Departure { group: 1, by: name("a"), lost, generation: 3, at_ms }];
+        let (mut a, mut b) = (watch("a"), watch("b"));
+        let said = a.look(&now, &Nothing, at(0));
+        assert_eq!(raised(&said), [(Code::GoneAlone, "a")]);
+        assert!(events(&said).contains(&(Kind::WentAlone, "a")));
+        assert!(said.iter().any(|s| matches!(s, Say::Raise(_, _, d) if d.contains("without b"))), "{said:?}");
+        assert_eq!(raised(&a.look(&now, &Nothing, at(1))), []);
+        assert_eq!(raised(&b.look(&now, &Nothing, at(1))), [], "somebody else did");
+
+        now.rivals = BTreeSet::from([name("b")]);
+        assert_eq!(raised(&a.look(&now, &Nothing, at(2))), [(Code::TwoGroups, "b")]);
+        assert_eq!(raised(&a.look(&now, &Nothing, at(3))), []);
+        now.rivals.clear();
+        assert!(a.look(&now, &Nothing, at(4)).contains(&Say::Clear(Code::TwoGroups, "b".to_owned())));
     }
 
     #[test]

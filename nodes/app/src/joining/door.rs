@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_pki::{JoinDoor, JoinToken, Validity};
-use twinbox_roles::{CommandError, MemberAddress, MemberKind, Order, OrderId, Refusal, Roles, Timing};
+use twinbox_roles::{CommandError, MemberAddress, MemberKind, Order, OrderId, Refusal, Roles, Speaks, Timing};
 use twinbox_wire::join::{Answer, Ask, Member, Refused, Welcome, answer::Result as Outcome};
 
 use super::{receive, send};
@@ -106,7 +106,7 @@ impl Host {
             kind,
             address: ask.address.clone(),
             key: *blake3::hash(&ask.public_key).as_bytes(),
-            speaks: Default::default(),
+            speaks: speaks(ask),
             facts: Default::default(),
         };
         self.roles.order(OrderId(rand::random()), order).await.map_err(|error| Refused {
@@ -150,5 +150,13 @@ impl Host {
                 address: member.address,
             })
             .collect()
+    }
+}
+
+/// What the newcomer says that it knows. One that says nothing is of the first release.
+fn speaks(ask: &Ask) -> Speaks {
+    match (ask.speaks_min, ask.speaks_max) {
+        (_, 0) => Speaks { min: 1, max: 1 },
+        (min, max) => Speaks { min, max },
     }
 }

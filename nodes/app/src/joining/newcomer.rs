@@ -20,6 +20,7 @@ use super::{receive, send};
 use crate::{
     init::{self, FormedMember, InitSpec, SEAL_SECRET},
     reach::Reach,
+    release,
 };
 
 /// How long a node may take to answer: it asks the cluster first.
@@ -67,6 +68,9 @@ pub enum JoinError {
     /// The token is for the other kind.
     #[error("the token is for a {0}: {1}")]
     Kind(MemberKind, &'static str),
+    /// The address will not do beside those of members.
+    #[error("not joined: {0}")]
+    Address(String),
     /// There is something already.
     #[error("{0} is not empty: name another folder, or remove it if the member in it is not needed")]
     NotEmpty(PathBuf),
@@ -120,6 +124,11 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
         (CertificateKind::Node, true) => return Err(JoinError::Kind(MemberKind::Node, "leave --witness out")),
         _ => {}
     }
+    let own = if spec.witness { MemberKind::Witness } else { MemberKind::Node };
+    // A token names the nodes that open the door.
+    let doors = token.members.iter().map(|(name, address)| (name, MemberKind::Node, address.as_str()));
+    init::beside_supervisors((&spec.name, own, &spec.address), doors.filter(|(name, ..)| **name != spec.name))
+        .map_err(JoinError::Address)?;
     let dir = std::path::absolute(&spec.dir).map_err(io_error(&spec.dir))?;
     let home = dir.join(spec.name.as_str());
     let formed = FormedMember {
@@ -200,6 +209,7 @@ async fn ask(spec: &JoinSpec, token: &JoinToken, key: &MemberKey, member: &NodeN
         Ok(stream) => stream,
         Err(error) => return Asked::NotReached(unreached(&error)),
     };
+    let speaks = release::speaks();
     let ask = Ask {
         cluster: token.cluster.to_bytes().to_vec().into(),
         secret: token.secret().to_vec().into(),
@@ -207,6 +217,8 @@ async fn ask(spec: &JoinSpec, token: &JoinToken, key: &MemberKey, member: &NodeN
         witness: spec.witness,
         address: spec.address.clone(),
         public_key: key.public_key().into(),
+        speaks_min: speaks.min,
+        speaks_max: speaks.max,
     };
     let exchange = async {
         send(&mut stream, &ask).await?;

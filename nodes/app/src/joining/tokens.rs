@@ -7,7 +7,7 @@ use tracing::info;
 use twinbox_clock::wall;
 use twinbox_ids::{NodeName, ParseIdError, Timestamp};
 use twinbox_pki::JoinToken;
-use twinbox_roles::{MemberKind, Order, OrderId};
+use twinbox_roles::{MemberKind, Order, OrderId, Refusal};
 use twinbox_wire::join::{
     Token, TokenRequest,
     tokens_server::{Tokens as Service, TokensServer},
@@ -45,6 +45,14 @@ impl Service for Tokens {
         // Whoever comes with the token is to be helped.
         signer.authority().map_err(failed)?;
         let members = roles.members().borrow().clone();
+        // The newcomer would be refused; whoever makes the token is to know.
+        if let Some(there) = members.iter().find(|m| m.kind == MemberKind::Witness)
+            && witness
+            && replaces.is_none()
+        {
+            let refusal = Refusal::SecondWitness { by: there.name.clone() };
+            return Err(Status::failed_precondition(refusal.to_string()));
+        }
         let (own, others): (Vec<_>, Vec<_>) =
             members.iter().filter(|m| m.kind == MemberKind::Node).partition(|m| m.name == *signer.node());
         let doors = own.into_iter().chain(others).map(|m| (m.name.clone(), m.address.clone())).collect();

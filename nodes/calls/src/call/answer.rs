@@ -157,6 +157,7 @@ pub(super) async fn begin(
         bye_due: None,
         not_filed: false,
         over: false,
+        reason: None,
         stillborn: false,
     };
     call.set_session(timer);

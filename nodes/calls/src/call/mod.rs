@@ -62,7 +62,12 @@ pub(crate) enum Input {
     Cancelled,
     /// The door closes.
     Shutdown,
+    /// The node is out of service, and calls have had their time to end by themselves.
+    TimeIsUp,
 }
+
+/// Why we hang up on a caller who would have gone on (RFC 3326).
+const OUT_OF_SERVICE: &str = "SIP;cause=503;text=\"Out of service\"";
 
 /// A one-shot timer that may be off.
 type Timeout = Option<Pin<Box<Sleep>>>;
@@ -154,6 +159,8 @@ struct Call {
     not_filed: bool,
     /// The peer knows that the call is over, or is not to be told: no BYE of ours.
     over: bool,
+    /// Why our BYE goes out, where the caller could wonder.
+    reason: Option<&'static str>,
     /// It ends before there was a conversation.
     stillborn: bool,
 }
@@ -213,7 +220,10 @@ impl Call {
             }
             // Too late: it is answered.
             Input::Cancelled => {}
-            Input::Shutdown => self.hang_up(),
+            Input::Shutdown | Input::TimeIsUp => {
+                self.reason = Some(OUT_OF_SERVICE);
+                self.hang_up();
+            }
         }
     }
 
@@ -384,7 +394,10 @@ impl Call {
                 self.door.respond(&bye.id, bye.request.respond(code));
             }
         } else if !self.over {
-            let bye = self.dialog.request(Method::Bye);
+            let mut bye = self.dialog.request(Method::Bye);
+            if let Some(reason) = self.reason {
+                bye.headers.push("Reason", reason);
+            }
             let sending = self.send(bye);
             // A door that is shut is held open by nothing: its sockets may be wanted at once.
             self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(async move {

@@ -85,7 +85,8 @@ async fn until_bye(door: &Arc<Door>, dialog: &mut Dialog, inputs: &mut Receiver<
     while let Some(input) = inputs.recv().await {
         let Arrival { id, request, .. } = match input {
             Input::Request(arrival) => arrival,
-            Input::Acknowledged(_) => continue,
+            // It ends by itself.
+            Input::Acknowledged(_) | Input::TimeIsUp => continue,
             Input::Unacknowledged | Input::Cancelled | Input::Shutdown => return,
         };
         let bye = request.method == Method::Bye && dialog.received(&request);

@@ -38,6 +38,8 @@ pub enum SteeringCommand {
     Replace(ReplaceArgs),
     /// Remove a node or the witness from the cluster
     Remove(RemoveArgs),
+    /// Let the node that is asked go on alone, when so many members are gone for good that there will be no majority again
+    GoOnAlone(GoOnAloneArgs),
 }
 
 /// `cluster make-publisher`
@@ -131,9 +133,33 @@ pub struct RemoveArgs {
     /// It is gone for good: nothing is handed over, and what it alone had is lost.
     #[arg(long)]
     pub lost: bool,
-    /// How long to wait until it has left.
+    /// End calls that are left after so long: 90s, 10m, 1h. Without it they end by themselves, however long that takes.
+    #[arg(long, value_name = "TIME", value_parser = lifetime, conflicts_with = "lost")]
+    pub within: Option<Duration>,
+    /// How long to wait until it has left, beside what --within gives to calls.
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
+}
+
+/// `cluster deactivate`
+#[derive(Debug, Args)]
+pub struct DeactivateArgs {
+    /// The node's name.
+    pub node: NodeName,
+    /// End calls that are left after so long: 90s, 10m, 1h. Without it they end by themselves, however long that takes.
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub within: Option<Duration>,
+}
+
+/// `cluster go-on-alone`
+#[derive(Debug, Args)]
+pub struct GoOnAloneArgs {
+    /// A member that is gone for good; once for every other member.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub lost: Vec<NodeName>,
+    /// Do not ask whether it is meant.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `duty`

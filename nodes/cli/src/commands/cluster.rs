@@ -6,13 +6,13 @@ use twinbox_app::{
     Reach,
     init::{self, InitSpec},
 };
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::NodeName;
 use twinbox_roles::MemberKind;
-use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeRequest};
+use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Heir, Member, NodeRequest};
 
 use crate::{
-    args::{ClusterCommand, InitArgs, NodeArg, Owner, StatusArgs},
+    args::{ClusterCommand, DeactivateArgs, InitArgs, NodeArg, Owner, StatusArgs},
     client,
     error::CliError,
     output,
@@ -20,6 +20,8 @@ use crate::{
 
 /// How often `--watch` and `--wait` look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// For how long people are shown who answers for whose calls: a day.
+const INHERITED_FOR_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Does what was asked.
 pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(), CliError> {
@@ -42,11 +44,23 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
             client::connect(socket).await?.activate(NodeRequest { node: node.to_string() }).await?;
             done(json, format!("{node} is activated"))
         }
-        ClusterCommand::Deactivate(NodeArg { node }) => {
-            client::connect(socket).await?.deactivate(NodeRequest { node: node.to_string() }).await?;
-            done(json, format!("{node} is deactivated: it takes no new calls, calls in progress end by themselves"))
+        ClusterCommand::Deactivate(DeactivateArgs { node, within }) => {
+            let request = DeactivateRequest { node: node.to_string(), within_ms: within.map(millis) };
+            client::connect(socket).await?.deactivate(request).await?;
+            let calls = match within {
+                Some(within) => format!("; those left after {} s are ended", within.as_secs()),
+                None => ", however long that takes (--within sets a limit)".to_owned(),
+            };
+            let text =
+                format!("{node} is deactivated: it takes no new calls, calls in progress end by themselves{calls}");
+            done(json, text)
         }
     }
+}
+
+/// A time as it goes over the wire.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn done(json: bool, text: String) -> Result<(), CliError> {
@@ -171,6 +185,9 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     for note in &reply.notes {
         let _ = writeln!(text, "{note}");
     }
+    for heir in reply.heirs.iter().filter(|heir| heir.calls > 0 && is_recent(heir.at_ms)) {
+        let _ = writeln!(text, "{}", inherited(reply, heir));
+    }
     for member in reply.members.iter().filter(|m| !m.reason.is_empty()) {
         let _ = writeln!(text, "{}: {}", member.name, member.reason);
     }
@@ -180,6 +197,25 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
         }
     }
     text
+}
+
+/// For people it is news for a while; `--json` has all that is remembered.
+fn is_recent(at_ms: u64) -> bool {
+    wall().0.saturating_sub(at_ms) < INHERITED_FOR_MS
+}
+
+/// Who answers for the calls of a life that is over.
+fn inherited(reply: &ClusterStatusReply, heir: &Heir) -> String {
+    let Heir { node, incarnation, heir: name, heir_incarnation, epoch, calls, cause, .. } = heir;
+    let epoch = if epoch.is_empty() { "by proof alone".to_owned() } else { format!("epoch {epoch}") };
+    let info = reply.members.iter().find(|member| member.name == *name).and_then(|member| member.info.as_ref());
+    let ended = match info.is_some_and(|info| info.incarnation != *heir_incarnation) {
+        true => "; that life of it is over, too, and they with it",
+        false => "",
+    };
+    format!(
+        "calls of {node} (life {incarnation}): heir {name}, {epoch}; {calls} at the last report, {cause}{ended}"
+    )
 }
 
 fn row(member: &Member) -> Vec<String> {

@@ -172,12 +172,15 @@ fn members(status: &ClusterStatusReply, report: &mut Report) {
         findings.push(Finding::new(
             "cluster",
             format!("no majority is in reach: {}", status.reason),
-            "bring the other members back; calls go on meanwhile, duties wait",
+            "bring the other members back; calls go on meanwhile, duties wait. If they are gone for good: 'twinbox cluster \
+             go-on-alone'",
         ));
     }
     for member in status.members.iter().filter(|m| m.status != "in-service") {
         let remedy = match member.status.as_str() {
-            "deactivated" => format!("'twinbox cluster activate {}' when it may work again", member.name),
+            "deactivated" | "draining" => {
+                format!("'twinbox cluster activate {}' when it may work again", member.name)
+            }
             _ => "look at its machine, the network between the members (port 7070 tcp) and its log".to_owned(),
         };
         let reason = if member.reason.is_empty() { String::new() } else { format!(": {}", member.reason) };

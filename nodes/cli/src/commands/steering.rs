@@ -1,6 +1,7 @@
-//! `twinbox cluster settings|set|mode|failback|timing|moves|outcome|make-publisher|add|replace|remove`.
+//! `twinbox cluster settings|set|mode|failback|timing|moves|outcome|make-publisher|add|replace|remove|
+//! go-on-alone`.
 
-use std::{path::Path, time::Duration};
+use std::{io::IsTerminal, path::Path, time::Duration};
 
 use chrono::{DateTime, Local};
 use twinbox_clock::BootInstant;
@@ -8,14 +9,17 @@ use twinbox_ids::NodeName;
 use twinbox_wire::{
     join::TokenRequest,
     steering::{
-        self as wire, MakePublisher, MovesRequest, NamedValue, OrderRequest, OutcomeRequest, Remove,
-        SettingsRequest, TimingRequest, order_request::Order,
+        self as wire, GoOnAloneRequest, MakePublisher, MovesRequest, NamedValue, OrderRequest, OutcomeRequest,
+        Remove, SettingsRequest, TimingRequest, order_request::Order,
     },
 };
 
-use super::cluster::{ask, done};
+use super::cluster::{ask, done, millis};
 use crate::{
-    args::{AddArgs, FailbackArgs, FailbackWord, ModeWord, RemoveArgs, ReplaceArgs, SetArgs, SteeringCommand},
+    args::{
+        AddArgs, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs, ReplaceArgs, SetArgs,
+        SteeringCommand,
+    },
     client,
     error::CliError,
     output,
@@ -61,6 +65,7 @@ pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<
         SteeringCommand::Add(args) => add(socket, json, args).await,
         SteeringCommand::Replace(args) => replace(socket, json, args).await,
         SteeringCommand::Remove(args) => remove(socket, json, args).await,
+        SteeringCommand::GoOnAlone(args) => go_on_alone(socket, json, args).await,
     }
 }
 
@@ -110,7 +115,12 @@ async fn failback(socket: &Path, json: bool, args: FailbackArgs) -> Result<(), C
         _ => return Err(CliError::Usage("only a scheduled failback has a window".to_owned())),
     };
     let preferred = preferred.map(|node| ("preferred".to_owned(), node.to_string()));
-    set(socket, json, preferred.into_iter().chain([("failback".to_owned(), value)]).collect()).await
+    let settings = preferred.into_iter().chain([("failback".to_owned(), value)]).collect();
+    // The command was right; a window that makes no sense is refused as any order that cannot be carried out.
+    set(socket, json, settings).await.map_err(|error| match error {
+        CliError::Usage(reason) => CliError::Failed(reason),
+        error => error,
+    })
 }
 
 async fn settings(socket: &Path, json: bool) -> Result<(), CliError> {
@@ -140,6 +150,13 @@ async fn timing(socket: &Path, json: bool) -> Result<(), CliError> {
     let rows = reply.bounds.into_iter().map(|b| vec![b.event, format!("{} ms", b.value_ms), b.formula]);
     println!("{}", output::table(&["EVENT", "AT MOST", "FORMULA"], rows));
     println!("C is 100 ms, for commits and messages");
+    if let Some(gap) = reply.longest_gap_ms {
+        let (lease, minutes) = (reply.lease_ms.max(1), reply.window_seconds / 60);
+        println!(
+            "in the last {minutes} minutes this node was without a grant for {gap} ms at most, {} % of a lease",
+            gap.saturating_mul(100) / lease
+        );
+    }
     Ok(())
 }
 
@@ -186,8 +203,7 @@ async fn replace(socket: &Path, json: bool, args: ReplaceArgs) -> Result<(), Cli
 }
 
 async fn token(socket: &Path, witness: bool, replaces: String, valid: Duration) -> Result<String, CliError> {
-    let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-    let request = TokenRequest { witness, valid_ms, replaces };
+    let request = TokenRequest { witness, valid_ms: millis(valid), replaces };
     Ok(client::tokens(socket).await?.make(request).await?.into_inner().token)
 }
 
@@ -204,8 +220,10 @@ fn show(json: bool, name: &NodeName, address: Option<&str>, witness: bool, token
 }
 
 async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliError> {
-    let RemoveArgs { node, lost, timeout } = args;
-    let reply = give(socket, Order::Remove(Remove { node: node.to_string(), lost })).await?;
+    let RemoveArgs { node, lost, within, timeout } = args;
+    let timeout = timeout + within.unwrap_or_default();
+    let order = Remove { node: node.to_string(), lost, within_ms: within.map(millis) };
+    let reply = give(socket, Order::Remove(order)).await?;
     let began = BootInstant::now();
     loop {
         // The node that is asked may be the one that leaves: its door for administrators closes with it.
@@ -228,5 +246,44 @@ async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliEr
             )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn go_on_alone(socket: &Path, json: bool, args: GoOnAloneArgs) -> Result<(), CliError> {
+    let lost: Vec<String> = args.lost.iter().map(ToString::to_string).collect();
+    let mut client = client::steering(socket).await?;
+    let reply = client.go_on_alone(GoOnAloneRequest { lost: lost.clone(), look: true }).await?.into_inner();
+    if !args.yes {
+        eprintln!(
+            "{} would go on without {}, as a cluster of its own. What is at stake:",
+            reply.node,
+            lost.join(", ")
+        );
+        reply.stakes.iter().for_each(|stake| eprintln!("  - {stake}"));
+        confirm(&reply.node)?;
+    }
+    let reply = client.go_on_alone(GoOnAloneRequest { lost: lost.clone(), look: false }).await?.into_inner();
+    let node = reply.node;
+    if json {
+        return output::json(&serde_json::json!({ "node": node, "lost": lost, "stakes": reply.stakes }));
+    }
+    println!("{node} goes on alone, without {}", lost.join(", "));
+    println!("Let a second node join: 'twinbox cluster add NAME --address HOST:PORT'");
+    Ok(())
+}
+
+/// Whoever is asked writes the name of the node, so that a slip of the hand does nothing.
+fn confirm(node: &str) -> Result<(), CliError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::Usage(
+            "nothing was done: nobody is there to confirm it; --yes does without".to_owned(),
+        ));
+    }
+    eprint!("Write the name of this node to go on: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(CliError::failed)?;
+    match answer.trim() == node {
+        true => Ok(()),
+        false => Err(CliError::Failed("nothing was done".to_owned())),
     }
 }

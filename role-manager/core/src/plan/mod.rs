@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, time::Duration};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
-    Command, Duty, Leasing, MemberKind, OnQuorumLoss, Policy, Report, ServiceHealth, SoloReport, State, Status,
-    Trigger,
+    Command, Duty, Ended, Leasing, MemberKind, OnQuorumLoss, Policy, Report, ServiceHealth, SoloReport, Speaks,
+    State, Status, Trigger, heirs,
 };
 
 /// Everything that the planner is told.
@@ -36,6 +36,8 @@ pub struct View {
     pub publisher_since: Option<(Epoch, Duration)>,
     /// The longest lease that may still be out, in milliseconds.
     pub longest_out_ms: u64,
+    /// Lives that are over, whose calls somebody may have to answer for.
+    pub ended: Vec<Ended>,
 }
 
 /// What the leader knows of a member.
@@ -47,6 +49,8 @@ pub struct Seen {
     pub lapsed: bool,
     /// The life of its process that was heard last.
     pub incarnation: Option<Incarnation>,
+    /// When the life that its agreed status speaks of was heard last.
+    pub heard: Duration,
     /// Its critical services that fail; `None` as long as it has not reported on them.
     pub failing: Option<Vec<ServiceHealth>>,
     /// Since when it has been as well or as ill as it is, failures of single duties apart.
@@ -57,6 +61,8 @@ pub struct Seen {
     pub bad: BTreeMap<Trigger, Duration>,
     /// What it says beside.
     pub report: Report,
+    /// It asks for its lease and is refused, since its program knows other feature levels than the cluster's.
+    pub unfit: Option<Speaks>,
 }
 
 /// Whether a member is there.
@@ -102,6 +108,9 @@ pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
         plan.add(command);
     }
     plan.add(raise_level(view));
+    for command in heirs::heirs(view, &plan.next) {
+        plan.add(Some(command));
+    }
     plan.commands
 }
 
@@ -132,8 +141,7 @@ fn retime(view: &View, policy: &Policy) -> Option<Command> {
         to.profile = policy.pace;
         to.bound_ms = to.bound_ms.max(first.lease_ms);
     }
-    let wanted =
-        State { leasing: Some(to), ..view.state.clone() }.pace().map_or(to.lease_ms, |pace| pace.lease_ms());
+    let wanted = view.state.pace_of(to).lease_ms();
     // A longer lease comes into force only when its bound was agreed on before.
     to.lease_ms = if wanted <= present.bound_ms { wanted } else { to.lease_ms.min(wanted) };
     to.bound_ms = to.bound_ms.max(wanted);

@@ -21,6 +21,17 @@ fn candidate(view: &View, state: &State, name: &NodeName) -> Option<Incarnation>
     seen.incarnation.filter(|_| state.serves(name))
 }
 
+/// Whether the life that the status of a node speaks of is heard, so that it may act until it is told otherwise.
+fn is_there(view: &View, name: &NodeName) -> bool {
+    let agreed = view.state.members.get(name).and_then(|member| member.incarnation);
+    view.seen.get(name).is_some_and(|seen| seen.presence == Presence::Live && seen.incarnation == agreed)
+}
+
+/// For how long nobody is known to have acted.
+fn idle_ms(view: &View, acted: Duration) -> u64 {
+    u64::try_from(view.now.saturating_sub(acted).as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What is seen of a holder that does not serve, and moves things off it.
 fn driven_off(view: &View, state: &State, name: &NodeName) -> Option<Cause> {
     let Some(member) = state.members.get(name) else { return Some(Cause::Operator) };
@@ -42,7 +53,10 @@ pub(super) fn publisher(view: &View, state: &State, policy: &Policy) -> Option<C
             (elect(view, state)?, cause)
         }
     };
-    let why = Why { cause, at_ms: view.wall_ms, idle_ms: 0 };
+    // Who serves acts until the role moves; who does not was last known to act when it was heard.
+    let gone = state.publisher().filter(|present| !state.serves(present) && !is_there(view, present));
+    let heard = gone.and_then(|present| view.seen.get(present)).map(|seen| seen.heard);
+    let why = Why { cause, at_ms: view.wall_ms, idle_ms: heard.map_or(0, |at| idle_ms(view, at)) };
     (state.publisher() != Some(&to)).then(|| Command::SetPublisher { from: state.publisher.clone(), to, why })
 }
 
@@ -167,14 +181,13 @@ fn target<'a>(view: &'a View, state: &'a State, policy: &Policy, duty: Duty) -> 
 
 pub(super) fn duty(view: &View, state: &State, policy: &Policy, duty: Duty) -> Option<Command> {
     let found = target(view, state, policy, duty).filter(|_| !view.alone_somewhere);
-    let assign = |from: Option<&Epoch>, cause: Cause, idle: Duration| {
+    let assign = |from: Option<&Epoch>, cause: Cause, idle: u64| {
         let target = found.as_ref()?;
-        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let why = Why { cause, at_ms: view.wall_ms, idle_ms };
+        let why = Why { cause, at_ms: view.wall_ms, idle_ms: idle };
         let (to, incarnation) = (target.name.clone(), target.life);
         Some(Command::Assign { duty, from: from.cloned(), to, incarnation, why })
     };
-    let Some(present) = state.duties.get(&duty) else { return assign(None, Cause::Start, Duration::ZERO) };
+    let Some(present) = state.duties.get(&duty) else { return assign(None, Cause::Start, 0) };
     let node = &present.epoch.node;
     // A fact about an earlier epoch: this one has just been given, and nobody else has it.
     let fact = view.leases.get(&duty).filter(|fact| fact.epoch == present.epoch);
@@ -194,8 +207,8 @@ pub(super) fn duty(view: &View, state: &State, policy: &Policy, duty: Duty) -> O
     }
     match (held, fact) {
         (false, Some(fact)) => {
-            let idle = view.now.saturating_sub(fact.acted);
-            assign(Some(&present.epoch), why_moves(view, state, present, found.as_ref()?), idle)
+            let cause = why_moves(view, state, present, found.as_ref()?);
+            assign(Some(&present.epoch), cause, idle_ms(view, fact.acted))
         }
         _ if (found.is_some() || out) && !present.draining => {
             Some(Command::Drain { duty, epoch: present.epoch.clone() })

@@ -5,8 +5,8 @@ use std::time::Duration;
 use twinbox_ids::NodeName;
 
 use crate::{
-    Cause, Command, Duty, Member, MemberKind, Policy, Presence, Seen, ServiceHealth, Sign, State, Status, Trigger,
-    View, rule_for,
+    Cause, Command, Duty, Member, MemberKind, Policy, Presence, Seen, ServiceHealth, Sign, Speaks, State, Status,
+    Trigger, View, rule_for,
 };
 
 /// Who goes into and out of service.
@@ -76,11 +76,18 @@ fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy) -> Verdic
         let status = rule_for(sign).status.unwrap_or(member.status);
         Verdict::Be(status, reason.to_owned())
     };
+    // Who is refused for its program's age is there all the same, and people are to read that.
+    let or = |reason: &str| match seen.unfit {
+        Some(Speaks { min, max }) => {
+            format!("its program knows the feature levels {min} to {max}: install one that knows the cluster's")
+        }
+        None => reason.to_owned(),
+    };
     match seen.presence {
         Presence::Unknown => return Verdict::Stay,
-        Presence::Silent => return be(Sign::Silent, "nothing has been heard of it for longer than its lease"),
-        Presence::Left => return be(Sign::Left, "it has been shut down"),
-        Presence::Exited => return be(Sign::Exited, "its process has exited"),
+        Presence::Silent => return be(Sign::Silent, &or("nothing has been heard of it for longer than its lease")),
+        Presence::Left => return be(Sign::Left, &or("it has been shut down")),
+        Presence::Exited => return be(Sign::Exited, &or("its process has exited")),
         Presence::Live => {}
     }
     let same_life = member.incarnation == seen.incarnation;

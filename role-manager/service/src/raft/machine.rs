@@ -24,7 +24,7 @@ pub(crate) struct Applied {
     pub(crate) state: Arc<State>,
     /// The term of the entry that was applied last; 0 when there is none.
     pub(crate) term: u64,
-    last: Option<LogId>,
+    pub(super) last: Option<LogId>,
     membership: StoredMembership,
 }
 
@@ -75,6 +75,9 @@ impl RaftStateMachine<Types> for Machine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let mut outcome = Outcome::Unchanged;
+            if !self.store.is_current() {
+                return Err(io::Error::other("another core has been started since"));
+            }
             self.applied.send_modify(|applied| {
                 applied.last = Some(entry.log_id);
                 applied.term = entry.log_id.leader_id.term;

@@ -3,6 +3,7 @@
 //! The rest of the role manager sees a [`Core`]: commands go in, applied state and a [`Pulse`] come out. A core
 //! that ends for any reason is started again in this process (rule R8); calls go on meanwhile.
 
+mod anew;
 mod codec;
 mod machine;
 mod network;
@@ -15,7 +16,7 @@ mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -24,17 +25,22 @@ use openraft::{
     async_runtime::watch::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, RaftError},
 };
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, Outcome, SPEAKS, Timing};
+use twinbox_roles_core::{Command, Outcome, Speaks, Timing};
 
 pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
 pub(crate) use types::{Peer, Types};
 
-use crate::{RolesConfig, RolesError, dialer::Dialer, reach::Reach, standing::Standing};
+use crate::{RolesConfig, RolesError, dialer::Dialer, reach::Reach, standing::Standing, tasks::spawn};
+use anew::Departing;
 use machine::Machine;
 use network::Network;
 use store::RaftStore;
@@ -60,6 +66,8 @@ pub(crate) struct Pulse {
     pub(crate) learners: BTreeSet<u64>,
     /// The voters are changing.
     pub(crate) joint: bool,
+    /// The log's index of these members.
+    pub(crate) members_index: Option<u64>,
     pub(crate) peers: BTreeMap<u64, Peer>,
     /// How much of the leader's log each other member is known to have.
     pub(crate) matched: BTreeMap<u64, u64>,
@@ -89,12 +97,16 @@ pub(crate) enum ProposeError {
 /// Raft in this process.
 pub(crate) struct Core {
     standing: Arc<Standing>,
+    /// The feature levels that this program knows.
+    speaks: Speaks,
     store: RaftStore,
     network: Network,
     config: Arc<Config>,
     raft: watch::Sender<Option<Raft>>,
     applied: watch::Sender<Applied>,
     pulse: watch::Sender<Pulse>,
+    /// Who wants this store's group to be left: the core ends, and begins anew as another.
+    leaving: OnceLock<mpsc::Sender<Departing>>,
 }
 
 impl Core {
@@ -106,10 +118,12 @@ impl Core {
         reach: Arc<Reach>,
     ) -> Result<Self, RolesError> {
         Ok(Self {
+            leaving: OnceLock::new(),
             store: RaftStore::open(disk)?,
             network: Network { dialer, standing: standing.clone(), reach },
             config: Arc::new(raft_config(config)?),
             standing,
+            speaks: config.speaks,
             raft: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
             pulse: watch::Sender::new(Pulse::default()),
@@ -119,8 +133,11 @@ impl Core {
     /// Starts Raft and keeps it running until the standing says stop.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, RolesError> {
         let raft = self.start_core().await?;
+        let (leaving, departures) = mpsc::channel(1);
+        // It is started once in the life of a process.
+        let _ = self.leaving.set(leaving);
         let core = self.clone();
-        Ok(tokio::spawn(async move { core.keep_running(raft).await }))
+        Ok(spawn(async move { core.keep_running(raft, departures).await }))
     }
 
     pub(crate) fn pulse(&self) -> watch::Receiver<Pulse> {
@@ -184,8 +201,7 @@ impl Core {
 
     /// A voter does not vote any more; it goes on to follow.
     pub(crate) async fn demote(&self, id: u64) -> Result<(), ProposeError> {
-        let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
-        self.raft()?.change_membership(change, true).await.map(drop).map_err(write_error)
+        self.change_and(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await
     }
 
     /// Followers that do not vote are followers no more.
@@ -193,9 +209,10 @@ impl Core {
         self.change(ChangeMembers::RemoveNodes(ids)).await
     }
 
-    /// Ends a change of voters that a leader before this one left half done.
-    pub(crate) async fn finish_joint(&self) -> Result<(), ProposeError> {
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+    /// Ends a change of voters that a leader before this one left half done. Who ceases to vote by it goes on to follow if
+    /// `keep`.
+    pub(crate) async fn finish_joint(&self, keep: bool) -> Result<(), ProposeError> {
+        self.change_and(ChangeMembers::AddVoterIds(BTreeSet::new()), keep).await
     }
 
     /// Asks another voter to lead.
@@ -205,7 +222,27 @@ impl Core {
     }
 
     async fn change(&self, change: ChangeMembers<u64, Peer>) -> Result<(), ProposeError> {
-        self.raft()?.change_membership(change, false).await.map(drop).map_err(write_error)
+        self.change_and(change, false).await
+    }
+
+    /// Changes Raft's members; who ceases to vote stays as a follower if `keep`. The pulse knows of it when this returns: a
+    /// leader that has just ended its own vote must not be asked for a further change, which its core would not survive.
+    async fn change_and(&self, change: ChangeMembers<u64, Peer>, keep: bool) -> Result<(), ProposeError> {
+        let raft = self.raft()?;
+        let leads = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
+            votes && metrics.state == ServerState::Leader
+        };
+        if !leads {
+            return Err(ProposeError::NotLeader);
+        }
+        let index = raft.change_membership(change, keep).await.map_err(write_error)?.log_id.index;
+        let knows = |pulse: &Pulse| pulse.members_index >= Some(index) || !pulse.leading;
+        // The sender of the pulse lives as long as this does.
+        let _ = self.pulse().wait_for(knows).await;
+        Ok(())
     }
 
     fn raft(&self) -> Result<Raft, ProposeError> {
@@ -215,9 +252,10 @@ impl Core {
 
     async fn start_core(&self) -> Result<Raft, RolesError> {
         self.standing.core_started();
-        let machine = Machine::new(self.store.clone(), self.applied.clone());
+        let store = self.store.next();
+        let machine = Machine::new(store.clone(), self.applied.clone());
         let id = self.standing.raft_id();
-        let raft = Raft::new(id, self.config.clone(), self.network.clone(), self.store.clone(), machine)
+        let raft = Raft::new(id, self.config.clone(), self.network.clone(), store, machine)
             .await
             .map_err(|e| RolesError::Raft(e.to_string()))?;
         self.note_pulse(&raft);
@@ -226,15 +264,22 @@ impl Core {
     }
 
     /// Publishes the pulse; starts a core that ended again.
-    async fn keep_running(&self, mut raft: Raft) {
+    async fn keep_running(&self, mut raft: Raft, mut departures: mpsc::Receiver<Departing>) {
         let mut back_off = Duration::from_millis(100);
         loop {
             let started = BootInstant::now();
-            self.follow(&raft).await;
+            let departing = tokio::select! {
+                () = self.follow(&raft) => None,
+                Some(departing) = departures.recv() => Some(departing),
+            };
             self.raft.send_replace(None);
             self.pulse.send_replace(Pulse::default());
             if raft.shutdown().await.is_err() {
                 tracing::warn!("Raft's core did not end in good order");
+            }
+            let mut at_once = departing.is_some();
+            if let Some(departing) = departing {
+                self.leave(departing).await;
             }
             loop {
                 if self.standing.stopped() {
@@ -243,8 +288,10 @@ impl Core {
                 if started.elapsed() > LONGEST_BACK_OFF {
                     back_off = Duration::from_millis(100);
                 }
-                sleep(back_off).await;
-                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+                if !std::mem::take(&mut at_once) {
+                    sleep(back_off).await;
+                    back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+                }
                 match self.start_core().await {
                     Ok(again) => {
                         raft = again;
@@ -270,7 +317,7 @@ impl Core {
                 return;
             }
             // Only a member that knows the level at which all work may lead them (rule R10).
-            let knows = SPEAKS.knows(self.applied.borrow().state.feature_level);
+            let knows = self.speaks.knows(self.applied.borrow().state.feature_level);
             if elects != (self.standing.may_vote() && knows) {
                 elects = !elects;
                 raft.runtime_config().elect(elects);
@@ -306,6 +353,7 @@ impl Core {
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
             joint: membership.get_joint_config().len() > 1,
+            members_index: metrics.membership_config.log_id().as_ref().map(|id| id.index),
             peers: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
             matched: matched.map(|(id, log_id)| (*id, log_id.next_index())).collect(),
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),

@@ -11,7 +11,7 @@ use openraft::{
     },
 };
 use tonic::{Response, Status};
-use twinbox_wire::roles as wire;
+use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
 
 use super::{
     Peer, Types, codec,
@@ -59,6 +59,10 @@ fn unreachable(reason: impl ToString) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::from_string(reason))
 }
 
+async fn content<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    call.await.map(Response::into_inner)
+}
+
 impl Link {
     fn client(&self) -> Result<Client, RPCError<Types>> {
         // A voter whose own run number is in doubt asks nobody for anything (rule R8).
@@ -69,6 +73,15 @@ impl Link {
         client.ok_or_else(|| unreachable(format!("no usable address for {}", self.peer.name)))
     }
 
+    async fn heartbeat(&self, request: wire::AppendRequest) -> Result<wire::AppendAnswer, Status> {
+        let line = self.network.dialer.line(&self.peer.name, Some(&self.peer.address), self.lane);
+        let line = line.ok_or_else(|| Status::unavailable("no usable address"))?;
+        match line.ask(Question::Heartbeat(request)).await? {
+            Reply::Heartbeat(answer) => Ok(answer),
+            _ => Err(Status::internal("an answer to something else")),
+        }
+    }
+
     fn envelope(&self) -> wire::Envelope {
         let (group, from) = self.network.standing.group_and_id();
         wire::Envelope { group, from, to: self.target }
@@ -77,12 +90,12 @@ impl Link {
     async fn bounded<T>(
         &self,
         option: &RPCOption,
-        call: impl Future<Output = Result<Response<T>, Status>>,
+        call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, RPCError<Types>> {
         match tokio::time::timeout(option.hard_ttl(), call).await {
             Ok(Ok(answer)) => {
                 self.network.reach.heard(&self.peer.name, None);
-                Ok(answer.into_inner())
+                Ok(answer)
             }
             Ok(Err(status)) => Err(unreachable(format!("{}: {}", self.peer.name, status.message()))),
             Err(_) => Err(unreachable(format!("{} did not answer within {:?}", self.peer.name, option.hard_ttl()))),
@@ -100,21 +113,24 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
         let request = codec::append(&rpc, self.envelope()).map_err(unreachable)?;
-        let answer = self.bounded(&option, client.append(request)).await?;
+        let answer = match self.lane {
+            Lane::Heartbeat if request.entries.is_empty() => self.bounded(&option, self.heartbeat(request)).await?,
+            _ => self.bounded(&option, content(client.append(request))).await?,
+        };
         codec::read_append_answer(&answer).map_err(unreachable)
     }
 
     async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
         let mut client = self.client()?;
         let request = codec::vote_request(&rpc, self.envelope());
-        let answer = self.bounded(&option, client.vote(request)).await?;
+        let answer = self.bounded(&option, content(client.vote(request))).await?;
         codec::read_vote_answer(&answer).map_err(unreachable)
     }
 
     async fn pre_vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
         let mut client = self.client()?;
         let request = codec::vote_request(&rpc, self.envelope());
-        let answer = self.bounded(&option, client.pre_vote(request)).await?;
+        let answer = self.bounded(&option, content(client.pre_vote(request))).await?;
         codec::read_vote_answer(&answer).map_err(unreachable)
     }
 
@@ -132,7 +148,7 @@ impl RaftNetworkV2<Types> for Link {
             snapshot: Some(codec::snapshot(&snapshot.meta, snapshot.snapshot)),
         };
         let answer = tokio::select! {
-            answer = self.bounded(&option, client.install(request)) => answer?,
+            answer = self.bounded(&option, content(client.install(request))) => answer?,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
         let vote = answer.vote.as_ref().map(codec::read_vote);
@@ -151,7 +167,7 @@ impl RaftNetworkV2<Types> for Link {
             to: *request.to_node_id(),
             last: request.last_log_id().map(codec::log_id),
         };
-        let answer = self.bounded(&option, client.transfer(message)).await?;
+        let answer = self.bounded(&option, content(client.transfer(message))).await?;
         Ok(match answer.accepted {
             true => Ok(()),
             false => {

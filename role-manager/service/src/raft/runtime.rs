@@ -80,6 +80,8 @@ impl AsyncRuntime for BootRuntime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
+        #[cfg(feature = "simulation")]
+        let future = crate::simulation::Pausable::new(future);
         TokioRuntime::spawn(future)
     }
 

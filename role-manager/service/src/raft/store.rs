@@ -5,12 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
 };
 
 use openraft::{
@@ -18,14 +20,14 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use prost::Message;
-use twinbox_disk::{Disk, DiskError, Transaction};
+use twinbox_disk::{Disk, DiskError, TransactError, Transaction};
 use twinbox_wire::roles as wire;
 
 use super::{
     Types, codec,
     types::{Entry, LogId, Vote},
 };
-use crate::RolesError;
+use crate::{RolesError, standing::Anew};
 
 const LOG: &[u8] = b"raft/log/";
 const VOTE: &[u8] = b"raft/vote";
@@ -38,7 +40,16 @@ const SNAPSHOT: &[u8] = b"raft/snapshot";
 pub(crate) struct RaftStore {
     disk: Disk,
     log: Arc<Mutex<Log>>,
+    /// Which of the cores that this process has started this is for …
+    age: u64,
+    /// … and which is the last: what an earlier one still wants to write is not written any more.
+    last: Arc<AtomicU64>,
 }
+
+/// Why a core that has been followed by another writes nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("another core has been started since")]
+struct Outdated;
 
 #[derive(Default)]
 struct Log {
@@ -67,7 +78,51 @@ impl RaftStore {
         if let Some(bytes) = value(PURGED)? {
             log.purged = Some(read(disk.dir(), "log id", &bytes, |id| Ok(codec::read_log_id(id)))?);
         }
-        Ok(Self { disk, log: Arc::new(Mutex::new(log)) })
+        Ok(Self { disk, log: Arc::new(Mutex::new(log)), age: 0, last: Arc::default() })
+    }
+
+    /// The store for the next core. Whatever earlier ones still write does not count from here on.
+    pub(crate) fn next(&self) -> Self {
+        Self { age: self.last.fetch_add(1, SeqCst) + 1, ..self.clone() }
+    }
+
+    /// Whether no later core has been started.
+    pub(crate) fn is_current(&self) -> bool {
+        self.age == self.last.load(SeqCst)
+    }
+
+    /// What the log holds beyond what has been applied, in order; the last entry of all; and the vote.
+    pub(crate) fn beyond(&self, applied: Option<LogId>) -> (Vec<Entry>, Option<LogId>, Option<Vote>) {
+        let log = self.log();
+        let from = applied.map_or(0, |id| id.index.saturating_add(1));
+        let last = log.entries.last_key_value().map(|(_, entry)| entry.log_id).max(log.purged).max(applied);
+        (log.entries.range(from..).map(|(_, entry)| entry.clone()).collect(), last, log.vote)
+    }
+
+    /// Another store in the place of this one: `snapshot`, which ends with `last`, and nothing else. In one transaction, so
+    /// that there is the one or the other on the disk, whenever the machine dies.
+    pub(crate) async fn begin_anew(
+        &self,
+        anew: &Anew,
+        snapshot: &wire::Snapshot,
+        last: LogId,
+        vote: Vote,
+    ) -> io::Result<()> {
+        // No core that ran before writes after this.
+        self.last.fetch_add(1, SeqCst);
+        let (anew, snapshot) = (anew.clone(), snapshot.encode_to_vec());
+        let (vote_bytes, purged) = (codec::vote(&vote).encode_to_vec(), codec::log_id(&last).encode_to_vec());
+        let writing = self.disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
+            anew.write(t)?;
+            t.scan(LOG)?.into_iter().for_each(|(entry, _)| t.remove(entry));
+            t.remove(COMMITTED);
+            t.put(PURGED, purged)?;
+            t.put(VOTE, vote_bytes)?;
+            t.put(SNAPSHOT, snapshot)
+        });
+        writing.await.map_err(io::Error::other)?;
+        *self.log() = Log { vote: Some(vote), purged: Some(last), ..Log::default() };
+        Ok(())
     }
 
     /// Whether Raft has ever written here.
@@ -90,7 +145,17 @@ impl RaftStore {
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
     ) -> io::Result<()> {
-        self.disk.transact(f).await.map_err(io::Error::other)
+        let (age, current) = (self.age, self.last.clone());
+        let writing = self.disk.transact(move |t: &mut Transaction<'_>| -> Result<(), io::Error> {
+            if age != current.load(SeqCst) {
+                return Err(io::Error::other(Outdated));
+            }
+            f(t).map_err(io::Error::other)
+        });
+        writing.await.map_err(|error| match error {
+            TransactError::Refused(error) => error,
+            TransactError::Disk(error) => io::Error::other(error),
+        })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -163,9 +228,9 @@ impl RaftLogStorage<Types> for RaftStore {
         let Some(committed) = committed else { return Ok(()) };
         self.log().committed = Some(committed);
         // A hint for the next start, not a promise to anybody: nobody waits for its sync.
-        let disk = self.disk.clone();
+        let store = self.clone();
         let bytes = codec::log_id(&committed).encode_to_vec();
-        tokio::spawn(async move { disk.transact(move |t| t.put(COMMITTED, bytes)).await });
+        tokio::spawn(async move { store.write(move |t| t.put(COMMITTED, bytes)).await });
         Ok(())
     }
 
@@ -218,10 +283,10 @@ impl RaftLogStorage<Types> for RaftStore {
 
 impl RaftStore {
     async fn remove(&self, gone: Vec<u64>) -> io::Result<()> {
-        let removal = self.disk.transact::<_, Infallible, _>(move |t| {
+        let removal = self.write(move |t| {
             gone.into_iter().for_each(|index| t.remove(key(index)));
             Ok(())
         });
-        removal.await.map_err(io::Error::other)
+        removal.await
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
-use twinbox_roles_core::{MemberKind, Order, OrderId};
+use twinbox_roles_core::{MemberKind, Order, OrderId, SPEAKS};
 
 use super::*;
 use crate::{MemberAddress, roster::Roster, standing::Remembered};
@@ -30,6 +30,7 @@ fn config(dir: &Path) -> RolesConfig {
         dir: dir.join("roles"),
         timing: Timing::lan(),
         tls: Arc::new(NodeIdentity::load(&tls).expect("an identity")),
+        speaks: SPEAKS,
         found: true,
         node,
     }
@@ -38,8 +39,9 @@ fn config(dir: &Path) -> RolesConfig {
 async fn open(config: &RolesConfig) -> (Arc<Core>, Arc<Standing>) {
     let disk = Disk::open(&config.dir).expect("a disk");
     let standing = Arc::new(Standing::open(config, disk.clone()).await.expect("a standing"));
-    let dialer = Arc::new(Dialer::new(config.tls.clone(), Arc::new(Roster::new(config)), &config.timing));
-    let core = Core::open(config, disk, standing.clone(), dialer, Arc::default()).expect("a core");
+    let (roster, reach) = (Arc::new(Roster::new(config)), Arc::default());
+    let dialer = Arc::new(Dialer::new(config.tls.clone(), roster, Arc::clone(&reach), &config.timing));
+    let core = Core::open(config, disk, standing.clone(), dialer, reach).expect("a core");
     standing.confirm();
     (Arc::new(core), standing)
 }

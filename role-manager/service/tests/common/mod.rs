@@ -27,8 +27,8 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, Epoch, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
 use twinbox_roles::{
-    Duty, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, RolesError, RolesView, ServiceHealth,
-    Status, Timing,
+    Duty, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, RolesError, RolesView, SPEAKS,
+    ServiceHealth, Status, Timing,
 };
 
 /// Nothing here takes longer unless it is broken; the machine may be busy with other things.
@@ -188,6 +188,7 @@ impl Cluster {
             dir: self.roles_dir(text),
             timing: self.timing,
             tls: self.identity(text),
+            speaks: SPEAKS,
             found,
             node,
         }
@@ -259,6 +260,38 @@ impl Cluster {
     pub fn order<T>(&self, text: &str, f: impl AsyncFnOnce(&Roles) -> T) -> T {
         let member = &self.members[&name(text)];
         member.runtime.as_ref().expect("a runtime").block_on(f(&member.roles))
+    }
+
+    /// Begins something on a member's own runtime: it ends with the member.
+    pub fn begin<F: Future<Output = ()> + Send + 'static>(&self, text: &str, f: impl FnOnce(Roles) -> F) {
+        let member = &self.members[&name(text)];
+        drop(member.runtime.as_ref().expect("a runtime").spawn(f(member.roles.clone())));
+    }
+
+    /// What keeps a member's store from being used again.
+    pub fn refusal_to_start(&self, text: &str) -> RolesError {
+        let config = self.config(text, false);
+        let limit = BootInstant::now() + PATIENCE;
+        self.links.block_on(async {
+            loop {
+                match Roles::start(config.clone()).await {
+                    // What held the store is freed a moment after its end.
+                    Err(RolesError::Disk(error)) if BootInstant::now() < limit => {
+                        tracing::info!(%error, "not yet");
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                    Err(other) => return other,
+                    Ok(_) => panic!("{text} runs with a store that is not to be used again"),
+                }
+            }
+        })
+    }
+
+    /// The epoch in which a member may act now. Of two that are cut off from each other both may, each in its own epoch.
+    pub fn epoch_of(&self, text: &str) -> Option<Epoch> {
+        let gate = &self.members[&name(text)].gate;
+        let epoch = gate.holding().borrow().clone()?;
+        gate.check(&epoch).ok().map(|()| epoch)
     }
 
     /// Waits until something holds, and says how long that took.

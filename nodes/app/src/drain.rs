@@ -1,0 +1,83 @@
+//! How long calls may go on on a node that was taken out of service: to their own end, or for the time that the order says.
+//! Pure.
+
+use std::time::Duration;
+
+use twinbox_clock::BootInstant;
+
+/// Calls that were told to end and have not are told again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A node that is out of service, and its calls.
+#[derive(Debug, Default)]
+pub struct Drain(Option<Out>);
+
+#[derive(Debug, Clone, Copy)]
+struct Out {
+    /// Names the order: another one begins anew.
+    revision: u64,
+    since: BootInstant,
+    within: Option<Duration>,
+    told: Option<BootInstant>,
+}
+
+impl Drain {
+    /// What is agreed on: the order's revision and its time if this node is out of service, nothing otherwise. Says whether
+    /// the calls that are left are to be ended now.
+    pub fn look(&mut self, out: Option<(u64, Option<Duration>)>, calls: usize, now: BootInstant) -> bool {
+        let Some((revision, within)) = out else {
+            self.0 = None;
+            return false;
+        };
+        let begun = self.0.filter(|known| known.revision == revision && known.within == within);
+        let out = self.0.insert(begun.unwrap_or(Out { revision, since: now, within, told: None }));
+        let over = within.is_some_and(|within| now.since(out.since) >= within);
+        let due = over && calls > 0 && out.told.is_none_or(|told| now.since(told) >= AGAIN);
+        if due {
+            out.told = Some(now);
+        }
+        due
+    }
+
+    /// How long calls may still go on; nothing while no time is set.
+    pub fn left(&self, now: BootInstant) -> Option<Duration> {
+        let out = self.0?;
+        Some(out.within?.saturating_sub(now.since(out.since)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(seconds: u64) -> BootInstant {
+        BootInstant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn calls_have_the_time_that_the_order_says_and_a_new_order_counts_anew() {
+        let mut drain = Drain::default();
+        assert!(!drain.look(None, 3, at(0)) && drain.left(at(0)).is_none());
+        assert!(!drain.look(Some((7, Some(MINUTE))), 3, at(10)));
+        assert_eq!(drain.left(at(30)), Some(Duration::from_secs(40)));
+        assert!(!drain.look(Some((7, Some(MINUTE))), 3, at(69)));
+        assert!(drain.look(Some((7, Some(MINUTE))), 3, at(70)), "time is up");
+        assert!(!drain.look(Some((7, Some(MINUTE))), 3, at(71)), "told once");
+        assert!(drain.look(Some((7, Some(MINUTE))), 1, at(76)), "and again, as long as one is left");
+        assert!(!drain.look(Some((7, Some(MINUTE))), 0, at(90)));
+        assert!(!drain.look(Some((8, Some(MINUTE))), 2, at(91)), "another order");
+        assert!(drain.look(Some((8, Some(MINUTE))), 2, at(151)));
+    }
+
+    #[test]
+    fn without_a_time_calls_end_by_themselves() {
+        let mut drain = Drain::default();
+        assert!(!drain.look(Some((7, None)), 3, at(0)) && !drain.look(Some((7, None)), 3, at(100_000)));
+        assert_eq!(drain.left(at(100_000)), None);
+        // Back in service, and out again at once.
+        assert!(!drain.look(None, 3, at(100_001)));
+        assert!(drain.look(Some((9, Some(Duration::ZERO))), 3, at(100_002)));
+    }
+}

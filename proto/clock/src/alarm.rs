@@ -1,0 +1,79 @@
+//! A thread's alarm clock on `CLOCK_BOOTTIME`.
+
+use std::{io, os::fd::OwnedFd};
+
+use rustix::{
+    io::{Errno, read},
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    },
+};
+
+use crate::BootInstant;
+
+/// Wakes a waiting thread at a moment on `CLOCK_BOOTTIME`, at once after a suspend that lasted longer. A sleep does not:
+/// its clock stands still meanwhile.
+#[derive(Debug)]
+pub struct BootAlarm(OwnedFd);
+
+impl BootAlarm {
+    /// One that is not set. Fails when the process has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?))
+    }
+
+    /// Rings at `at`, at once if that is past, never for `None`; in the place of what was set before.
+    pub fn set(&self, at: Option<BootInstant>) -> io::Result<()> {
+        // All zero would be never.
+        let nanos = at.map_or(0, |at| at.as_nanos().max(1));
+        let value = Timespec {
+            tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
+            tv_nsec: (nanos % 1_000_000_000) as _,
+        };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &once)?;
+        Ok(())
+    }
+
+    /// Blocks until it rings.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut times = [0; 8];
+        loop {
+            match read(&self.0, &mut times) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn it_rings_when_it_is_set_to_and_at_once_for_what_is_past() {
+        let alarm = BootAlarm::new().expect("a descriptor");
+        let at = BootInstant::now() + Duration::from_millis(30);
+        alarm.set(Some(at)).expect("set");
+        alarm.wait().expect("it rings");
+        assert!(BootInstant::now() >= at);
+        alarm.set(Some(BootInstant::from_nanos(0))).expect("set");
+        alarm.wait().expect("it rings");
+    }
+
+    #[test]
+    fn who_waits_for_nothing_is_woken_by_another() {
+        let alarm = Arc::new(BootAlarm::new().expect("a descriptor"));
+        alarm.set(None).expect("set");
+        let waiting = thread::spawn({
+            let alarm = alarm.clone();
+            move || alarm.wait()
+        });
+        alarm.set(Some(BootInstant::now())).expect("set");
+        waiting.join().expect("no panic").expect("it rings");
+    }
+}

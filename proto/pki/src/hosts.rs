@@ -1,0 +1,71 @@
+//! What a client asks of the certificate that a server shows, where the usual rules alone will not do. How signatures
+//! are checked stays the same.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+use crate::identity::provider;
+
+/// Which hosts a client takes.
+pub(crate) trait Hosts: fmt::Debug + Send + Sync {
+    /// Whether this chain, shown under this name, is one of them.
+    fn verify(&self, shown: &Shown<'_>) -> Result<ServerCertVerified, Error>;
+}
+
+/// What a server shows in the handshake, and when.
+pub(crate) struct Shown<'a> {
+    pub end_entity: &'a CertificateDer<'a>,
+    pub intermediates: &'a [CertificateDer<'a>],
+    pub name: &'a ServerName<'a>,
+    pub ocsp_response: &'a [u8],
+    pub now: UnixTime,
+}
+
+/// rustls' verifier that asks `hosts`.
+pub(crate) fn verifier(hosts: impl Hosts + 'static) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Verifier(hosts))
+}
+
+#[derive(Debug)]
+struct Verifier<H>(H);
+
+impl<H: Hosts> ServerCertVerifier for Verifier<H> {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0.verify(&Shown { end_entity, intermediates, name, ocsp_response, now })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

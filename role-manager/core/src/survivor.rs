@@ -1,0 +1,169 @@
+//! A survivor goes on without the majority that it has lost, by an administrator's word: its state becomes that of a new
+//! group, of which it is the only member.
+//!
+//! Nobody can prove that the others are gone for good; whoever gives the word answers for it. If they live after all, both
+//! sides may act, each in epochs of its own: those of the new group are of a generation that is above all that anybody can
+//! have given or taken before (rule R7), and neither side takes a word of the other's group.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use twinbox_ids::NodeName;
+
+use crate::{
+    Cause, Member, MemberKind, Refusal, SoloReport, Split, State, Status, Why,
+    membership::REMEMBERED_REMOVED,
+    state::{REMEMBERED_SPLITS, push_bounded},
+};
+
+/// How many groups that were left are remembered.
+const REMEMBERED_DEPARTURES: usize = 8;
+
+/// A group was left by a survivor of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// The group that was left.
+    pub group: u128,
+    /// Who went on.
+    pub by: NodeName,
+    /// Who was given up for lost, and where that one had been.
+    pub lost: BTreeMap<NodeName, (MemberKind, String)>,
+    /// The generation since then.
+    pub generation: u64,
+    /// When, by the survivor's wall clock, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// What a node knows when an administrator tells it to go on alone.
+#[derive(Debug, Clone)]
+pub struct Survivor {
+    /// Who it is.
+    pub node: NodeName,
+    /// Node or witness.
+    pub kind: MemberKind,
+    /// Whom the administrator gives up for lost.
+    pub lost: BTreeSet<NodeName>,
+    /// Everyone whom its own Raft log has: store, name, kind and address.
+    pub peers: Vec<(u64, NodeName, MemberKind, String)>,
+    /// Whether it is in touch with a majority.
+    pub quorum: bool,
+    /// Who of the others has been heard so lately that it may hold a lease.
+    pub heard: BTreeSet<NodeName>,
+}
+
+/// How the new group begins.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// The group that is left.
+    pub group: u128,
+    /// The survivor's store in the new group.
+    pub raft_id: u64,
+    /// What the survivor has on disk of generations that were agreed.
+    pub learned_generation: u64,
+    /// What it did alone and no group has taken note of. It has stopped.
+    pub solo: Option<SoloReport>,
+    /// Its wall clock, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl State {
+    /// Whether this node may go on without these, or why not.
+    pub fn may_go_on_alone(&self, survivor: &Survivor) -> Result<(), Refusal> {
+        let Survivor { node, kind, lost, quorum, heard, .. } = survivor;
+        if *kind == MemberKind::Witness {
+            return Err(Refusal::WitnessAlone);
+        }
+        if !self.members.contains_key(node) {
+            return Err(Refusal::NoMemberYet);
+        }
+        if *quorum {
+            return Err(Refusal::Majority);
+        }
+        let others = self.others(survivor);
+        if let Some(name) = lost.iter().find(|name| !others.contains_key(*name)) {
+            let members = others.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Refusal::NotAnother { name: name.clone(), members });
+        }
+        let missing: Vec<_> =
+            others.keys().filter(|name| !lost.contains(*name)).map(|name| name.as_str()).collect();
+        if !missing.is_empty() {
+            return Err(Refusal::NotNamed { names: missing.join(", ") });
+        }
+        match lost.iter().find(|name| heard.contains(*name)) {
+            Some(name) => Err(Refusal::Heard { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// This state as that of the new group. Whether the survivor may was asked before.
+    pub fn gone_on_alone(&self, survivor: &Survivor, beginning: &Beginning) -> Self {
+        let Beginning { group, raft_id, learned_generation, solo, at_ms } = beginning;
+        let (node, at_ms) = (&survivor.node, *at_ms);
+        let mut next = self.clone();
+        let lost = self.others(survivor);
+        for name in lost.keys() {
+            next.strike(name, None);
+        }
+        let known: Vec<u64> = next.removed.iter().map(|(id, _)| *id).collect();
+        for (id, name, ..) in survivor.peers.iter().filter(|(id, ..)| !known.contains(id)) {
+            push_bounded(&mut next.removed, (*id, name.clone()), REMEMBERED_REMOVED);
+        }
+        next.tokens.clear();
+        next.invited.clear();
+        if let Some(rotation) = &mut next.certificates.rotation {
+            rotation.expected.clear();
+        }
+        // Above what was agreed, what was done alone here, and what a lost node may have done alone: one above the agreed.
+        let agreed = self.generation.max(*learned_generation);
+        let ours = solo.as_ref().map_or(0, |report| report.epoch.generation);
+        next.generation = (agreed + 1).max(ours) + 1;
+        next.number = next.number.max(solo.as_ref().map_or(0, |report| report.epoch.number));
+        if let Some(member) = next.members.get_mut(node) {
+            member.go_on(*raft_id);
+        }
+        next.publish(node.clone(), Why { cause: Cause::Operator, at_ms, idle_ms: 0 });
+        let generation = next.generation;
+        if let Some(report) = solo.clone().filter(|report| report.epoch.generation > self.generation) {
+            let ran = BTreeMap::from([(node.clone(), report)]);
+            let split = Split { generation, ran, winner: node.clone(), healed_ms: at_ms };
+            push_bounded(&mut next.splits, split, REMEMBERED_SPLITS);
+        }
+        let departure = Departure { group: *group, by: node.clone(), lost, generation, at_ms };
+        push_bounded(&mut next.departures, departure, REMEMBERED_DEPARTURES);
+        next.advance_rotation();
+        next
+    }
+
+    /// Whether members of this one have left that group, and go on without it.
+    pub fn has_left(&self, group: u128) -> bool {
+        self.departures.iter().any(|departure| departure.group == group)
+    }
+
+    /// Those who were given up for lost and have not joined again, with their last addresses.
+    pub fn left_behind(&self) -> BTreeMap<&NodeName, &str> {
+        let lost = self.departures.iter().flat_map(|departure| &departure.lost);
+        let gone = lost.filter(|(name, _)| self.known().all(|(known, ..)| known != *name));
+        gone.map(|(name, (_, address))| (name, address.as_str())).collect()
+    }
+
+    /// Everyone but the survivor, by what was agreed and by Raft's log.
+    fn others(&self, survivor: &Survivor) -> BTreeMap<NodeName, (MemberKind, String)> {
+        let raft = survivor.peers.iter().map(|(_, name, kind, address)| (name, *kind, address.as_str()));
+        let agreed = self.members.iter().map(|(name, m)| (name, m.kind, m.address.as_str()));
+        let others = raft.chain(agreed).filter(|(name, ..)| **name != survivor.node);
+        others.map(|(name, kind, address)| (name.clone(), (kind, address.to_owned()))).collect()
+    }
+}
+
+impl Member {
+    /// The only member serves, whatever it was told before: nobody else is left to.
+    fn go_on(&mut self, raft_id: u64) {
+        self.raft_id = raft_id;
+        self.drain_ms = None;
+        self.revision += 1;
+        if !std::mem::replace(&mut self.activated, true) || self.status != Status::InService {
+            self.status = Status::Starting;
+            self.reason = "it goes on alone".to_owned();
+        }
+    }
+}

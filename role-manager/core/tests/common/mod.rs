@@ -1,0 +1,33 @@
+//! What several tests begin with.
+
+use std::time::Duration;
+
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::{Command, MemberKind, SPEAKS, State, Status};
+
+/// When what happens begins, by the clock of whoever looks.
+pub const START: Duration = Duration::from_secs(50);
+
+pub fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+/// These members in service in their first lives, at the highest feature level; `a` is publisher, `w` a witness.
+pub fn cluster(names: &[&str]) -> State {
+    let mut state = State { feature_level: SPEAKS.max, ..State::default() };
+    for (i, text) in names.iter().enumerate() {
+        let kind = if *text == "w" { MemberKind::Witness } else { MemberKind::Node };
+        let raft_id = i as u64 + 1;
+        state.apply(Command::Admit { name: name(text), kind, address: String::new(), raft_id });
+        state.apply(Command::SetStatus {
+            name: name(text),
+            revision: 1,
+            status: Status::InService,
+            incarnation: Some(Incarnation(1)),
+            reason: String::new(),
+            cause: Default::default(),
+        });
+    }
+    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Default::default() });
+    state
+}

@@ -1,0 +1,400 @@
+//! Who answers for the calls of a life that is over (rules C3, C4 and R11).
+
+mod common;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use common::{START, cluster, name};
+use proptest::prelude::*;
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::{
+    Cause, Command, Exits, Grant, HEIRS_LEVEL, KeepAlive, Ledger, Lives, Measures, MemberKind, Mode, Order,
+    OrderId, Outcome, Policy, Presence, Report, Setting, State, Status, Timing, by_proof, plan,
+};
+
+fn at(ms: u64) -> Duration {
+    START + Duration::from_millis(ms)
+}
+
+fn order(state: &mut State, order: Order) {
+    let id = OrderId(state.orders.len() as u128 + 1);
+    assert_eq!(state.apply(Command::Operate { id, order }), Outcome::Done);
+}
+
+/// A leader that hears everybody, and what it has agreed on.
+struct Leading {
+    state: State,
+    ledger: Ledger,
+}
+
+impl Leading {
+    fn of(names: &[&str]) -> Self {
+        let state = cluster(names);
+        let ledger = Ledger::new(1, START, &state, Timing::lan(), &Exits::default());
+        Self { state, ledger }
+    }
+
+    fn hear(&mut self, ms: u64, text: &str, life: u128, calls: Option<u32>) -> Grant {
+        self.hear_of(ms, text, life, calls, &[])
+    }
+
+    fn hear_of(&mut self, ms: u64, text: &str, life: u128, calls: Option<u32>, unanswered: &[&str]) -> Grant {
+        let report = Report {
+            measures: Measures { calls, ..Measures::default() },
+            unanswered: unanswered.iter().map(|text| name(text)).collect(),
+            ..Report::default()
+        };
+        let request = KeepAlive {
+            node: name(text),
+            raft_id: self.state.members[&name(text)].raft_id,
+            run: life as u64,
+            incarnation: Incarnation(life),
+            failing: Some(Vec::new()),
+            released: BTreeMap::new(),
+            leaving: false,
+            echo: None,
+            report,
+        };
+        self.ledger.keep_alive(at(ms), at(ms), &self.state, &request).expect("granted")
+    }
+
+    /// Does what is planned now; who has inherited from whom.
+    fn settle(&mut self, ms: u64) -> Vec<(String, String, u32, Cause)> {
+        let policy = Policy::from(Timing::lan());
+        let before = self.state.heirs.len();
+        for command in plan(&self.ledger.view(at(ms), 7, &self.state), &policy) {
+            assert_eq!(self.state.apply(command.clone()), Outcome::Done, "{command}");
+        }
+        assert_eq!(plan(&self.ledger.view(at(ms), 7, &self.state), &policy), Vec::new(), "content");
+        let items = self.state.heirs[before..].iter();
+        items.map(|i| (i.node.to_string(), i.heir.to_string(), i.calls, i.cause.clone())).collect()
+    }
+}
+
+fn item(node: &str, heir: &str, calls: u32, cause: Cause) -> Vec<(String, String, u32, Cause)> {
+    vec![(node.to_owned(), heir.to_owned(), calls, cause)]
+}
+
+#[test]
+fn a_proven_death_gives_the_calls_to_the_node_with_the_fewest() {
+    for (b, c, heir) in [(5, 2, "c"), (2, 5, "b"), (4, 4, "b")] {
+        let mut leading = Leading::of(&["a", "b", "c", "w"]);
+        for (text, calls) in [("a", Some(3)), ("b", Some(b)), ("c", Some(c)), ("w", None)] {
+            leading.hear(0, text, 1, calls);
+        }
+        assert_eq!(leading.settle(1), []);
+        leading.ledger.exited(at(10), &name("a"), Incarnation(1));
+        assert_eq!(leading.settle(10), item("a", heir, 3, Cause::Exit), "{b} {c}");
+        let known = leading.state.heir_of(&name("a"), Incarnation(1)).expect("agreed");
+        let epoch = known.epoch.clone().expect("an epoch");
+        assert_eq!((&epoch.node, epoch.number, known.at_ms), (&name(heir), leading.state.number, 7));
+        // Never a second time, whoever dies next: what the heir had inherited is gone with it (rule R11).
+        leading.ledger.exited(at(20), &name(heir), Incarnation(1));
+        let other = if heir == "b" { "c" } else { "b" };
+        assert_eq!(leading.settle(20), item(heir, other, if heir == "b" { b } else { c }, Cause::Exit));
+        assert_eq!(leading.state.heir_of(&name("a"), Incarnation(1)).map(|i| &i.heir), Some(&name(heir)));
+    }
+}
+
+#[test]
+fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
+    let die = |leading: &mut Leading| {
+        leading.ledger.exited(at(10), &name("a"), Incarnation(1));
+        leading.settle(10)
+    };
+    let heard = |names: &[&str]| {
+        let mut leading = Leading::of(names);
+        names.iter().for_each(|text| drop(leading.hear(0, text, 1, (*text != "w").then_some(1))));
+        leading
+    };
+    let mut leading = heard(&["a", "b", "c", "w"]);
+    order(&mut leading.state, Order::Deactivate { name: name("b"), within_ms: None });
+    assert_eq!(die(&mut leading), item("a", "c", 1, Cause::Exit));
+
+    let mut leading = heard(&["a", "b", "c", "w"]);
+    leading.ledger.exited(at(5), &name("b"), Incarnation(1));
+    leading.settle(5);
+    assert_eq!(die(&mut leading), item("a", "c", 1, Cause::Exit));
+
+    // Where the others are passive it is the active one, which is the publisher by then.
+    let mut leading = heard(&["a", "b", "c", "w"]);
+    order(&mut leading.state, Order::Set(vec![Setting::Mode(Mode::ActivePassive)]));
+    leading.hear(6, "b", 1, Some(9));
+    assert_eq!(die(&mut leading), item("a", "b", 1, Cause::Exit));
+    assert_eq!(leading.state.publisher(), Some(&name("b")));
+
+    // Nobody but its own next life: that knows nothing of the calls.
+    let mut leading = heard(&["a", "b", "w"]);
+    leading.ledger.exited(at(5), &name("b"), Incarnation(1));
+    assert_eq!(leading.settle(5), item("b", "a", 1, Cause::Exit));
+    assert_eq!(die(&mut leading), []);
+    leading.hear(20, "a", 2, Some(0));
+    assert_eq!(leading.settle(20), []);
+    assert_eq!(leading.state.members[&name("a")].status, Status::InService);
+    // The other comes back, and is not too late.
+    leading.hear(30, "b", 2, Some(0));
+    assert_eq!(leading.settle(30), item("a", "b", 1, Cause::Exit));
+}
+
+#[test]
+fn a_silent_node_keeps_its_calls_until_two_say_that_its_address_does_not_answer() {
+    let long = 2_000;
+    let silent = |says: &dyn Fn(&mut Leading)| {
+        let mut leading = Leading::of(&["a", "b", "w"]);
+        ["a", "b", "w"].iter().for_each(|text| drop(leading.hear(0, text, 1, (*text != "w").then_some(2))));
+        leading.settle(0);
+        says(&mut leading);
+        leading.settle(long)
+    };
+    let b = |leading: &mut Leading, deaf: &[&str]| drop(leading.hear_of(long, "b", 1, Some(2), deaf));
+    let w = |leading: &mut Leading, deaf: &[&str]| drop(leading.hear_of(long, "w", 1, None, deaf));
+    assert_eq!(silent(&|l| (b(l, &[]), w(l, &[])).0), []);
+    assert_eq!(silent(&|l| (b(l, &["a"]), w(l, &[])).0), [], "the heir alone may be cut off");
+    assert_eq!(silent(&|l| (b(l, &[]), w(l, &["a"])).0), [], "it answers the heir");
+    assert_eq!(silent(&|l| (b(l, &["a"]), w(l, &["a"])).0), item("a", "b", 2, Cause::MissedKeepAlives));
+    // As long as its lease runs, and once another life of it is heard, nobody is the heir by that.
+    let mut leading = Leading::of(&["a", "b", "w"]);
+    ["a", "b", "w"].iter().for_each(|text| drop(leading.hear_of(0, text, 1, (*text != "w").then_some(2), &["a"])));
+    assert_eq!(leading.settle(100), []);
+    leading.hear(long, "a", 2, Some(0));
+    ["b", "w"].iter().for_each(|text| drop(leading.hear_of(long, text, 1, None, &["a"])));
+    assert_eq!(leading.settle(long), []);
+    leading.ledger.exited(at(long), &name("a"), Incarnation(1));
+    assert_eq!(leading.settle(long), item("a", "b", 2, Cause::Exit));
+}
+
+#[test]
+fn a_new_leader_knows_what_the_one_before_has_told() {
+    let mut before = Leading::of(&["a", "b", "w"]);
+    before.hear(0, "a", 1, Some(4));
+    before.hear(0, "b", 1, Some(1));
+    let told = before.hear(0, "w", 1, None).lives;
+    assert_eq!(told.calls(&name("a"), Incarnation(1)), Some(4));
+    let mut exits = Exits::default();
+    exits.note(&name("a"), Incarnation(1));
+    let heard = |told: &Lives| {
+        let state = before.state.clone();
+        let ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
+        let mut leading = Leading { state, ledger };
+        leading.ledger.recall(told);
+        leading.hear(1, "b", 1, Some(1));
+        leading.hear(1, "w", 1, None);
+        leading.settle(2)
+    };
+    assert_eq!(heard(&told), item("a", "b", 4, Cause::Exit));
+    assert_eq!(heard(&Lives::default()), [], "of a life of long ago nobody knows whether it had calls");
+}
+
+#[test]
+fn who_leaves_in_good_order_leaves_no_calls() {
+    let mut leading = Leading::of(&["a", "b", "w"]);
+    ["a", "b", "w"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
+    let request = KeepAlive {
+        node: name("a"),
+        raft_id: 1,
+        run: 1,
+        incarnation: Incarnation(1),
+        failing: Some(Vec::new()),
+        released: BTreeMap::new(),
+        leaving: true,
+        echo: None,
+        report: Report { measures: Measures { calls: Some(1), ..Measures::default() }, ..Report::default() },
+    };
+    leading.ledger.keep_alive(at(1), at(1), &leading.state, &request).expect("granted");
+    leading.ledger.exited(at(2), &name("a"), Incarnation(1));
+    assert_eq!(leading.settle(2), []);
+}
+
+#[test]
+fn members_that_do_not_know_of_heirs_are_not_told_of_them() {
+    let mut leading = Leading::of(&["a", "b", "w"]);
+    leading.state.feature_level = HEIRS_LEVEL - 1;
+    ["a", "b", "w"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
+    leading.ledger.exited(at(2), &name("a"), Incarnation(1));
+    let commands = plan(&leading.ledger.view(at(2), 7, &leading.state), &Policy::from(Timing::lan()));
+    assert!(!commands.is_empty() && commands.iter().all(|c| !matches!(c, Command::Inherit { .. })), "{commands:?}");
+    let early = Command::Inherit {
+        of: name("a"),
+        life: Incarnation(1),
+        to: name("b"),
+        incarnation: Incarnation(1),
+        calls: 1,
+        cause: Cause::Exit,
+        at_ms: 7,
+    };
+    assert_eq!(leading.state.apply(early), Outcome::Stale);
+    // A state without the field is one in which nobody has inherited anything.
+    let mut old = serde_json::to_value(&leading.state).expect("JSON");
+    old.as_object_mut().expect("an object").remove("heirs");
+    assert_eq!(serde_json::from_value::<State>(old).expect("a state"), leading.state);
+}
+
+#[test]
+fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
+    let state = cluster(&["a", "b"]);
+    let mut lives = Lives::default();
+    lives.note(&name("a"), Incarnation(1), 3);
+    lives.note(&name("b"), Incarnation(1), 2);
+    let mut exits = Exits::default();
+    let b = name("b");
+    let inherits = |state: &State, exits: &Exits, voters: &[u64]| {
+        by_proof(state, &voters.iter().copied().collect(), (&b, Incarnation(1)), exits, &lives, 7)
+    };
+    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "without a proof nobody is");
+    exits.note(&name("b"), Incarnation(1));
+    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "nobody inherits from itself");
+    exits.note(&name("a"), Incarnation(9));
+    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "of a life that this process was never told of");
+    exits.note(&name("a"), Incarnation(1));
+    let got = inherits(&state, &exits, &[1, 2]);
+    assert_eq!(got.len(), 1);
+    assert_eq!((&got[0].node, &got[0].heir, got[0].calls, &got[0].epoch), (&name("a"), &b, 3, &None));
+    // Not once others may have agreed on something without it, nor without a vote; not where a witness gives a majority; not one that is out.
+    assert_eq!(inherits(&state, &exits, &[1, 2, 3]), []);
+    assert_eq!(inherits(&state, &exits, &[2, 3]), [], "another pair, of which its state does not know yet");
+    assert_eq!(inherits(&cluster(&["a", "b", "w"]), &exits, &[1, 2]), []);
+    let mut out = state.clone();
+    order(&mut out, Order::Deactivate { name: name("b"), within_ms: None });
+    assert_eq!(inherits(&out, &exits, &[1, 2]), []);
+    // Nothing of it is agreed on, then or later, and whoever leads after is not told.
+    let mut leading = Leading::of(&["a", "b"]);
+    ["a", "b"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
+    leading.ledger.exited(at(10), &name("a"), Incarnation(1));
+    assert_eq!(leading.settle(10), []);
+    let told = leading.hear(20, "a", 2, Some(0)).lives;
+    assert_eq!((told.calls(&name("a"), Incarnation(1)), told.calls(&name("b"), Incarnation(1))), (None, Some(1)));
+    leading.ledger.inherited(&name("a"), Incarnation(1));
+    let (kind, address) = (MemberKind::Node, String::new());
+    leading.state.apply(Command::Admit { name: name("c"), kind, address, raft_id: 3 });
+    leading.hear(30, "c", 1, Some(0));
+    leading.hear(30, "b", 1, Some(0));
+    assert_eq!(leading.settle(30), []);
+    // A lease that is out is no proof there, whatever anybody says of addresses.
+    let mut leading = Leading::of(&["a", "b"]);
+    ["a", "b"].iter().for_each(|text| drop(leading.hear_of(0, text, 1, Some(1), &["a", "b"])));
+    leading.hear_of(2_000, "b", 1, Some(1), &["a"]);
+    assert_eq!(leading.settle(2_000), []);
+}
+
+#[test]
+fn what_is_agreed_stays_small() {
+    let mut state = cluster(&["a", "b", "w"]);
+    for life in 1..100 {
+        let (of, to) = (name("a"), name("b"));
+        let (life, incarnation) = (Incarnation(life), Incarnation(1));
+        let cause = Cause::Exit;
+        let command = Command::Inherit { of, life, to, incarnation, calls: 1, cause, at_ms: 7 };
+        assert_eq!(state.apply(command), Outcome::Done);
+    }
+    assert_eq!(state.heirs.len(), 4);
+    assert!(state.heir_of(&name("a"), Incarnation(99)).is_some());
+    let mut lives = Lives::default();
+    (0..100).for_each(|life| lives.note(&name("a"), Incarnation(life), 1));
+    assert_eq!(lives.iter().count(), 4);
+}
+
+/// What a walk does with a cluster of three nodes and a witness.
+#[derive(Debug, Clone)]
+enum Step {
+    Hear { node: usize, calls: u32, deaf: Vec<usize> },
+    Die { node: usize },
+    Prove { death: usize },
+    Deactivate { node: usize },
+    Activate { node: usize },
+    Wait { ms: u64 },
+    Elect,
+    Plan { late: bool },
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c", "w"];
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let node = || 0..NAMES.len();
+    prop_oneof![
+        8 => (node(), 0..6_u32, prop::collection::vec(0..3_usize, 0..3)).prop_map(|(node, calls, deaf)| Step::Hear { node, calls, deaf }),
+        2 => (0..3_usize).prop_map(|node| Step::Die { node }),
+        3 => (0..20_usize).prop_map(|death| Step::Prove { death }),
+        1 => (0..3_usize).prop_map(|node| Step::Deactivate { node }),
+        1 => (0..3_usize).prop_map(|node| Step::Activate { node }),
+        3 => (1..900_u64).prop_map(|ms| Step::Wait { ms }),
+        1 => Just(Step::Elect),
+        6 => any::<bool>().prop_map(|late| Step::Plan { late }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    /// Whatever the order of reports, deaths, proofs, leaders and late commands: a life has one heir, which lives and
+    /// serves in the moment in which it becomes that, and no proof is needed twice.
+    #[test]
+    fn one_heir_for_each_life(steps in prop::collection::vec(any_step(), 1..80)) {
+        let mut leading = Leading::of(&NAMES);
+        let (mut now, mut term) = (0, 1);
+        let mut lives = [1_u128; 4];
+        let mut deaths: Vec<(usize, u128)> = Vec::new();
+        let mut exits = Exits::default();
+        let mut told = Lives::default();
+        let mut late: Vec<Command> = Vec::new();
+        let mut heirs: BTreeMap<(NodeName, Incarnation), NodeName> = BTreeMap::new();
+        for step in steps {
+            now += 1;
+            match step {
+                Step::Hear { node, calls, deaf } => {
+                    let dead = exits.has(&name(NAMES[node]), Incarnation(lives[node]));
+                    let deaf: Vec<_> = deaf.into_iter().map(|node| NAMES[node]).collect();
+                    if !dead {
+                        told = leading.hear_of(now, NAMES[node], lives[node], (node < 3).then_some(calls), &deaf).lives;
+                    }
+                }
+                Step::Die { node } => {
+                    deaths.push((node, lives[node]));
+                    lives[node] += 1;
+                }
+                Step::Prove { death } => if let Some((node, life)) = deaths.get(death) {
+                    exits.note(&name(NAMES[*node]), Incarnation(*life));
+                    leading.ledger.exited(at(now), &name(NAMES[*node]), Incarnation(*life));
+                },
+                Step::Deactivate { node } => {
+                    let id = OrderId(u128::from(now));
+                    leading.state.apply(Command::Operate { id, order: Order::Deactivate { name: name(NAMES[node]), within_ms: None } });
+                }
+                Step::Activate { node } => {
+                    let id = OrderId(u128::from(now));
+                    leading.state.apply(Command::Operate { id, order: Order::Activate(name(NAMES[node])) });
+                }
+                Step::Wait { ms } => now += ms,
+                Step::Elect => {
+                    term += 1;
+                    leading.ledger = Ledger::new(term, at(now), &leading.state, Timing::lan(), &exits);
+                    leading.ledger.recall(&told);
+                }
+                Step::Plan { late: delayed } => {
+                    let view = leading.ledger.view(at(now), 7, &leading.state);
+                    let planned = plan(&view, &Policy::from(Timing::lan()));
+                    let batch = if delayed { std::mem::replace(&mut late, planned) } else { planned };
+                    for command in batch {
+                        let before = leading.state.clone();
+                        let inherits = matches!(command, Command::Inherit { .. });
+                        if leading.state.apply(command.clone()) != Outcome::Done || !inherits {
+                            continue;
+                        }
+                        let new = leading.state.heirs.last().expect("an heir");
+                        let heir = &before.members[&new.heir];
+                        prop_assert!(heir.serves() && heir.incarnation == Some(new.heir_life), "{command}");
+                        prop_assert!(new.heir != new.node);
+                        if !delayed {
+                            prop_assert_eq!(view.seen[&new.heir].presence, Presence::Live);
+                        }
+                        let first = heirs.insert((new.node.clone(), new.life), new.heir.clone());
+                        prop_assert_eq!(first, None, "{}", command);
+                    }
+                    if !delayed {
+                        let view = leading.ledger.view(at(now), 7, &leading.state);
+                        prop_assert_eq!(plan(&view, &Policy::from(Timing::lan())), Vec::new());
+                    }
+                }
+            }
+        }
+    }
+}

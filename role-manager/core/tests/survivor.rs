@@ -1,0 +1,144 @@
+//! A survivor of a lost majority: when it may go on, and what its group begins with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_roles_core::{
+    Beginning, Cause, Command, Duty, Facts, MemberKind, Order, OrderId, Refusal, Setting, SoloReport, State,
+    Status, Survivor, What, Why,
+};
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a name")
+}
+
+fn names(texts: &[&str]) -> BTreeSet<NodeName> {
+    texts.iter().map(|text| name(text)).collect()
+}
+
+/// `a`, `b` and the witness in service; `b` publishes, and holds the duty.
+fn cluster() -> State {
+    let mut state = State::default();
+    for (raft_id, text) in [(1, "a"), (2, "b"), (3, "w")] {
+        let kind = if text == "w" { MemberKind::Witness } else { MemberKind::Node };
+        state.apply(Command::Admit { name: name(text), kind, address: format!("{text}:1"), raft_id });
+        let revision = state.members[&name(text)].revision;
+        let (status, incarnation) = (Status::InService, Some(Incarnation(1)));
+        let (reason, cause) = (String::new(), Cause::Start);
+        state.apply(Command::SetStatus { name: name(text), revision, status, incarnation, reason, cause });
+    }
+    state.apply(Command::SetPublisher { from: None, to: name("b"), why: Why::default() });
+    let (to, incarnation) = (name("b"), Incarnation(1));
+    state.apply(Command::Assign { duty: Duty::Notifier, from: None, to, incarnation, why: Why::default() });
+    state
+}
+
+fn survivor(lost: &[&str]) -> Survivor {
+    let peers = [(1, "a"), (2, "b"), (3, "w")].map(|(id, text)| {
+        let kind = if text == "w" { MemberKind::Witness } else { MemberKind::Node };
+        (id, name(text), kind, format!("{text}:1"))
+    });
+    Survivor {
+        node: name("a"),
+        kind: MemberKind::Node,
+        lost: names(lost),
+        peers: peers.to_vec(),
+        quorum: false,
+        heard: BTreeSet::new(),
+    }
+}
+
+fn beginning() -> Beginning {
+    Beginning { group: 77, raft_id: 9, learned_generation: 0, solo: None, at_ms: 5 }
+}
+
+#[test]
+fn it_may_only_without_a_majority_and_without_everyone_else() {
+    let state = cluster();
+    assert_eq!(state.may_go_on_alone(&survivor(&["b", "w"])), Ok(()));
+    let table = [
+        (Survivor { quorum: true, ..survivor(&["b", "w"]) }, Refusal::Majority),
+        (Survivor { kind: MemberKind::Witness, ..survivor(&["b", "w"]) }, Refusal::WitnessAlone),
+        (Survivor { node: name("c"), ..survivor(&["b", "w"]) }, Refusal::NoMemberYet),
+        (survivor(&["b"]), Refusal::NotNamed { names: "w".to_owned() }),
+        (survivor(&[]), Refusal::NotNamed { names: "b, w".to_owned() }),
+        (survivor(&["b", "w", "x"]), Refusal::NotAnother { name: name("x"), members: "b, w".to_owned() }),
+        (survivor(&["a", "b", "w"]), Refusal::NotAnother { name: name("a"), members: "b, w".to_owned() }),
+        (Survivor { heard: names(&["w"]), ..survivor(&["b", "w"]) }, Refusal::Heard { name: name("w") }),
+    ];
+    for (survivor, refusal) in table {
+        assert_eq!(state.may_go_on_alone(&survivor), Err(refusal), "{survivor:?}");
+    }
+    // Whom Raft has and the state does not: it has just come.
+    let mut newcomer = survivor(&["b", "w"]);
+    newcomer.peers.push((4, name("c"), MemberKind::Node, "c:1".to_owned()));
+    assert_eq!(state.may_go_on_alone(&newcomer), Err(Refusal::NotNamed { names: "c".to_owned() }));
+}
+
+#[test]
+fn its_group_begins_with_what_was_agreed_and_without_the_others() {
+    let mut state = cluster();
+    let settings = ["missed=6", "preferred=b"].map(|text| {
+        let (name, value) = text.split_once('=').expect("a pair");
+        Setting::parse(name, value).expect("a setting")
+    });
+    state.apply(Command::Retime {
+        from: None,
+        to: twinbox_roles_core::Leasing {
+            profile: twinbox_roles_core::Timing::lan().pace(),
+            lease_ms: 700,
+            bound_ms: 700,
+        },
+    });
+    state.apply(Command::Operate { id: OrderId(7), order: Order::Set(settings.to_vec()) });
+    let invite = Order::Invite {
+        token: [1; 32],
+        kind: MemberKind::Node,
+        valid_ms: 60_000,
+        replaces: None,
+        facts: Facts::default(),
+    };
+    state.apply(Command::Operate { id: OrderId(8), order: invite });
+    let next = state.gone_on_alone(&survivor(&["b", "w"]), &beginning());
+    assert_eq!(next.members.keys().collect::<Vec<_>>(), [&name("a")]);
+    assert_eq!(next.members[&name("a")].raft_id, 9);
+    assert_eq!(next.publisher(), Some(&name("a")));
+    assert!(
+        [1, 2, 3].iter().all(|id| next.was_removed(*id)),
+        "no store of the former group is let in: {:?}",
+        next.removed
+    );
+    assert!(!next.was_removed(9));
+    assert!(next.tokens.is_empty() && next.settings.preferred.is_none() && next.settings.missed == Some(6));
+    assert_eq!(next.leasing, state.leasing);
+    assert_eq!(next.orders, state.orders, "what became of orders can be asked still");
+    assert!(next.generation > state.generation + 1, "a lost one may have acted alone in the next");
+    let moved = next.moves.last().expect("a move");
+    assert_eq!((moved.what, &moved.to, &moved.cause), (What::Publisher, &name("a"), &Cause::Operator));
+    assert!(moved.epoch > state.duties[&Duty::Notifier].epoch);
+    // The duty is with the lost one by the former group's word: leases of it are waited out, as a new leader does.
+    assert_eq!(next.duties, state.duties);
+    assert!(next.has_left(77) && !next.has_left(78));
+    assert_eq!(next.left_behind(), BTreeMap::from([(&name("b"), "b:1"), (&name("w"), "w:1")]));
+}
+
+#[test]
+fn epochs_rise_above_what_it_did_alone_and_that_is_told() {
+    let state = cluster();
+    let epoch = Epoch { generation: 4, number: 50, node: name("a") };
+    let solo = SoloReport { epoch, duties: [Duty::Notifier].into(), from_ms: 1, to_ms: Some(2) };
+    let begin = Beginning { learned_generation: 3, solo: Some(solo.clone()), ..beginning() };
+    let next = state.gone_on_alone(&survivor(&["b", "w"]), &begin);
+    assert!(next.generation > 4 && next.publisher.as_ref().is_some_and(|epoch| *epoch > solo.epoch));
+    let split = next.splits.last().expect("a split");
+    assert_eq!((split.ran.get(&name("a")), &split.winner), (Some(&solo), &name("a")));
+}
+
+#[test]
+fn a_survivor_that_was_out_of_service_serves() {
+    let mut state = cluster();
+    state.apply(Command::Operate { id: OrderId(7), order: Order::deactivate(name("a")) });
+    let next = state.gone_on_alone(&survivor(&["b", "w"]), &beginning());
+    let own = &next.members[&name("a")];
+    assert!(own.activated && own.status == Status::Starting, "{own:?}");
+}

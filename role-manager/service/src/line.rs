@@ -1,0 +1,140 @@
+//! Small questions that are asked all the time: heartbeats, keep-alives, signs of life. One stream carries them to a member
+//! and the answers back, for a fraction of what a call of its own for each would cost both sides.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::stream;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Code, Request, Status};
+use twinbox_clock::BootInstant;
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_wire::roles::{Question, question::Question as Asked, reply::Reply as Answer};
+
+use crate::{dialer::Client, reach::Reach, tasks::spawn};
+
+/// Questions that may be on their way out at once; more come only where none leave.
+const AT_ONCE: usize = 16;
+/// The life that answers, in the stream's first metadata: it is the same for all answers.
+pub(crate) const LIFE: &str = "life-bin";
+
+/// The way to one member. It is opened by the first question, and by the next one after it was lost.
+pub(crate) struct Line {
+    member: NodeName,
+    client: Client,
+    reach: Arc<Reach>,
+    open: Mutex<Option<Stream>>,
+}
+
+/// One life of a line. The stream ends when the last sender of questions is gone.
+#[derive(Clone)]
+struct Stream {
+    questions: mpsc::Sender<Question>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Who waits for which answer.
+#[derive(Default)]
+struct Waiting {
+    last: u64,
+    asked: BTreeMap<u64, oneshot::Sender<(Option<Incarnation>, Answer)>>,
+    /// Why nothing more is answered.
+    lost: Option<Status>,
+}
+
+/// A question whose answer is awaited; forgotten when it is dropped.
+struct Awaited<'a> {
+    stream: &'a Stream,
+    number: u64,
+}
+
+impl Line {
+    pub(crate) fn new(member: NodeName, client: Client, reach: Arc<Reach>) -> Self {
+        Self { member, client, reach, open: Mutex::default() }
+    }
+
+    /// Asks, and waits for the answer: as long as the stream lives, so bound it.
+    pub(crate) async fn ask(&self, question: Asked) -> Result<Answer, Status> {
+        let stream = self.stream();
+        let (answered, answer) = oneshot::channel();
+        let awaited = stream.expect(answered)?;
+        let began = BootInstant::now();
+        let question = Question { number: awaited.number, question: Some(question) };
+        stream.questions.try_send(question).map_err(|_| Status::unavailable("the connection takes nothing"))?;
+        let (life, answer) = answer.await.map_err(|_| stream.why())?;
+        if let Answer::Refused(refusal) = answer {
+            return Err(Status::new(Code::from(refusal.code), refusal.reason));
+        }
+        self.reach.answered(&self.member, life, began.elapsed());
+        Ok(answer)
+    }
+
+    fn stream(&self) -> Stream {
+        let mut open = lock(&self.open);
+        if let Some(stream) = open.as_ref().filter(|stream| lock(&stream.waiting).lost.is_none()) {
+            return stream.clone();
+        }
+        let (questions, asked) = mpsc::channel(AT_ONCE);
+        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        spawn(carry(self.client.clone(), asked, waiting.clone()));
+        open.insert(Stream { questions, waiting }).clone()
+    }
+}
+
+/// Carries questions there and answers back until either side hangs up.
+async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting: Arc<Mutex<Waiting>>) {
+    let questions = stream::poll_fn(move |context| asked.poll_recv(context));
+    let lost = match client.talk(Request::new(questions)).await {
+        Err(status) => status,
+        Ok(answer) => {
+            let life = answer.metadata().get_bin(LIFE).and_then(|life| life.to_bytes().ok());
+            let life = life.and_then(|life| Incarnation::from_slice(&life));
+            let mut replies = answer.into_inner();
+            loop {
+                match replies.message().await {
+                    Ok(Some(reply)) => {
+                        // Nobody waits any more for what comes too late.
+                        let asker = lock(&waiting).asked.remove(&reply.number);
+                        if let (Some(asker), Some(reply)) = (asker, reply.reply) {
+                            let _ = asker.send((life, reply));
+                        }
+                    }
+                    Ok(None) => break Status::unavailable("it has hung up"),
+                    Err(status) => break status,
+                }
+            }
+        }
+    };
+    let mut waiting = lock(&waiting);
+    waiting.lost = Some(lost);
+    waiting.asked.clear();
+}
+
+impl Stream {
+    fn expect(&self, answered: oneshot::Sender<(Option<Incarnation>, Answer)>) -> Result<Awaited<'_>, Status> {
+        let mut waiting = lock(&self.waiting);
+        if let Some(lost) = &waiting.lost {
+            return Err(lost.clone());
+        }
+        waiting.last += 1;
+        let number = waiting.last;
+        waiting.asked.insert(number, answered);
+        Ok(Awaited { stream: self, number })
+    }
+
+    fn why(&self) -> Status {
+        lock(&self.waiting).lost.clone().unwrap_or_else(|| Status::unavailable("an answer without content"))
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        lock(&self.stream.waiting).asked.remove(&self.number);
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,96 @@
+//! A store leaves its group and becomes another one, of a new group in which it is alone.
+//!
+//! What the log holds is carried over to its end, as it would be by a leader that is elected with this log: what had been
+//! agreed on is in it, as far as this member has heard. On the disk it is one transaction: a process that is killed finds the
+//! store of the former group or that of the new one.
+
+use std::{collections::BTreeMap, io};
+
+use openraft::EntryPayload;
+use tokio::sync::oneshot;
+use twinbox_roles_core::{Beginning, State, Survivor};
+
+use super::{
+    Core, Peer, codec,
+    types::{Membership, SnapshotMeta, StoredMembership, Vote},
+};
+use crate::standing::Standing;
+
+/// Why a group was not left. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LeaveError {
+    #[error("nothing was ever agreed on in this node's log, so there is nothing to go on with")]
+    Nothing,
+    #[error("it could not be written down: {0}")]
+    Disk(String),
+    #[error("this node is shutting down")]
+    Stopping,
+}
+
+/// An order to leave the group.
+pub(crate) struct Departing {
+    survivor: Survivor,
+    own: Peer,
+    /// Of the beginning: all that is known before.
+    beginning: Beginning,
+    done: oneshot::Sender<Result<(), LeaveError>>,
+}
+
+impl Core {
+    /// Ends Raft's core and starts it again as that of a new group, whose only member this is. Whether that may be is asked
+    /// before.
+    pub(crate) async fn go_on_alone(
+        &self,
+        survivor: Survivor,
+        own: Peer,
+        beginning: Beginning,
+    ) -> Result<(), LeaveError> {
+        let (done, answer) = oneshot::channel();
+        let departing = Departing { survivor, own, beginning, done };
+        let leaving = self.leaving.get().ok_or(LeaveError::Stopping)?;
+        leaving.send(departing).await.map_err(|_| LeaveError::Stopping)?;
+        answer.await.unwrap_or(Err(LeaveError::Stopping))
+    }
+
+    /// The core has ended, and no other has been started yet.
+    pub(super) async fn leave(&self, departing: Departing) {
+        let Departing { survivor, own, beginning, done } = departing;
+        let left = self.try_leave(&survivor, own, beginning).await;
+        if let Err(error) = &left {
+            tracing::error!(%error, "this node does not go on alone");
+        }
+        // Whoever asked may have gone; what was done stays done.
+        let _ = done.send(left);
+    }
+
+    async fn try_leave(&self, survivor: &Survivor, own: Peer, beginning: Beginning) -> Result<(), LeaveError> {
+        let disk = |error: io::Error| LeaveError::Disk(error.to_string());
+        let applied = self.applied.borrow().clone();
+        let (entries, last, vote) = self.store.beyond(applied.last);
+        let last = last.ok_or(LeaveError::Nothing)?;
+        let mut state = State::clone(&applied.state);
+        for entry in entries {
+            if let EntryPayload::Normal(command) = entry.payload {
+                state.apply(command);
+            }
+        }
+        let anew = Standing::anew();
+        let state = state.gone_on_alone(survivor, &Beginning { raft_id: anew.raft_id, ..beginning });
+        let json = serde_json::to_vec(&state).map_err(|error| disk(io::Error::other(error)))?;
+        let members = BTreeMap::from([(anew.raft_id, own)]);
+        let membership = Membership::new(vec![[anew.raft_id].into()], members)
+            .map_err(|error| disk(io::Error::other(error.to_string())))?;
+        let meta = SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership: StoredMembership::new(Some(last), membership),
+        };
+        let snapshot = codec::snapshot(&meta, json.into());
+        // Terms go on rising: leases and gates of this node take none that is lower.
+        let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
+        let vote = Vote::new(term, anew.raft_id);
+        self.store.begin_anew(&anew, &snapshot, last, vote).await.map_err(disk)?;
+        tracing::warn!(lost = ?survivor.lost, generation = state.generation, "this node goes on alone, in a group of its own");
+        self.standing.become_anew(anew);
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! The answering end of a [`Line`](crate::line::Line).
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
+use twinbox_ids::NodeName;
+use twinbox_roles_core::NoGrant;
+use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
+
+use crate::{RolesService, convert, leader::NotGranted, line::LIFE};
+
+/// Answers, in the order of the questions. The next question is read when the answer before it has been taken: nothing
+/// piles up here.
+pub type Replies = Pin<Box<dyn Stream<Item = Result<wire::Reply, Status>> + Send>>;
+
+impl RolesService {
+    /// Answers whoever shows a certificate of this cluster; what it may ask is looked at with each question, since members
+    /// come and go.
+    pub(crate) fn converse(
+        &self,
+        request: Request<Streaming<wire::Question>>,
+    ) -> Result<Response<Replies>, Status> {
+        let ends = Arc::new((self.clone(), self.certified(&request)?));
+        let replies = request.into_inner().then(move |question| {
+            let ends = ends.clone();
+            async move {
+                let (service, caller) = &*ends;
+                let wire::Question { number, question } = question?;
+                let reply = service.reply(caller, question).await;
+                let refused = |status: Status| {
+                    let reason = status.message().to_owned();
+                    Reply::Refused(wire::Refusal { code: status.code().into(), reason })
+                };
+                Ok(wire::Reply { number, reply: Some(reply.unwrap_or_else(refused)) })
+            }
+        });
+        let mut answer = Response::new(replies.boxed());
+        let life = MetadataValue::from_bytes(&self.standing.incarnation().to_bytes());
+        answer.metadata_mut().insert_bin(LIFE, life);
+        Ok(answer)
+    }
+
+    async fn reply(&self, caller: &NodeName, question: Option<Question>) -> Result<Reply, Status> {
+        self.running()?;
+        match question {
+            Some(Question::Heartbeat(request)) => {
+                self.raft_caller(caller, request.envelope.as_ref()).await?;
+                self.core.serve_append(&request).await.map(Reply::Heartbeat)
+            }
+            Some(Question::KeepAlive(request)) => self.keep_alive(caller, &request).map(Reply::KeepAlive),
+            Some(Question::Ping(request)) => {
+                // Asked all the time, also by who was removed and does not know it yet: no line in the log for each.
+                if caller.as_str() != request.node || self.roster.member(caller).is_none() {
+                    let why = format!("'{caller}' is not among the members that are known here");
+                    return Err(Status::permission_denied(why));
+                }
+                self.reach.heard(caller, Some(convert::incarnation(&request.incarnation)?));
+                Ok(Reply::Ping(wire::Empty {}))
+            }
+            None => Err(Status::unimplemented("a question that this release does not know")),
+        }
+    }
+
+    fn keep_alive(
+        &self,
+        caller: &NodeName,
+        message: &wire::KeepAliveRequest,
+    ) -> Result<wire::KeepAliveAnswer, Status> {
+        use wire::keep_alive_answer::Result as Result_;
+        self.speaks_for(caller, &message.node)?;
+        let result = if message.timing != Some(convert::timing(&self.config.timing)) {
+            Result_::Refused("its timing differs from the cluster's; set the same on all members".to_owned())
+        } else {
+            let (request, beside) = convert::read_keep_alive(message)?;
+            self.reach.heard(&request.node, Some(request.incarnation));
+            match self.leadership.keep_alive(&request, &beside) {
+                Ok(grant) => Result_::Granted(convert::grant(&grant)),
+                Err(NotGranted::NotLeader) => Result_::NotLeader(self.leader()),
+                Err(NotGranted::No(NoGrant::NoQuorum { .. })) => Result_::NotLeader(String::new()),
+                Err(NotGranted::No(reason)) => Result_::Refused(reason.to_string()),
+            }
+        };
+        Ok(wire::KeepAliveAnswer { result: Some(result) })
+    }
+}

@@ -1,0 +1,294 @@
+//! Most members are lost for good, and an administrator lets the survivor go on alone: a new group, with all that was
+//! agreed on, and no word of the former one counts any more.
+
+mod common;
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use common::{Cluster, PATIENCE, name};
+use tokio::{net::TcpListener, time::timeout};
+use tonic::{Request, Response, Status as RpcStatus};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_roles::{CommandError, Order, OrderId, Refusal, RolesError, Setting, Status};
+use twinbox_wire::roles::{
+    self as wire, exits_client::ExitsClient, supervisor_server::Supervisor, supervisor_server::SupervisorServer,
+};
+
+fn names(texts: &[&str]) -> BTreeSet<NodeName> {
+    texts.iter().map(|text| name(text)).collect()
+}
+
+fn go_on(cluster: &Cluster, survivor: &str, lost: &[&str]) -> Result<(), CommandError> {
+    let lost = names(lost);
+    cluster.order(survivor, async |roles| roles.go_on_alone(&lost).await)
+}
+
+fn refusal(cluster: &Cluster, asked: &str, lost: &[&str]) -> Refusal {
+    match go_on(cluster, asked, lost) {
+        Err(CommandError::Refused(refusal)) => refusal,
+        other => panic!("{asked} without {lost:?}: {other:?}"),
+    }
+}
+
+fn set(cluster: &Cluster, asked: &str, setting: &str, value: &str) {
+    let wanted = Setting::parse(setting, value).expect("a setting");
+    let order = Order::Set(vec![wanted.clone()]);
+    cluster.order(asked, async |roles| roles.order(OrderId(rand::random()), order).await).expect("done");
+    cluster.until("all know", |c| c.members.keys().all(|n| c.view(n.as_str()).settings.list().contains(&wanted)));
+}
+
+fn wait_lost(cluster: &Cluster, survivor: &str) {
+    cluster.until("the loss of the majority is known", |c| !c.view(survivor).quorum);
+}
+
+/// What a member is told that was given up, or removed.
+fn told(cluster: &Cluster, who: &str) -> String {
+    let told = cluster.order(who, async |roles| timeout(PATIENCE, roles.removed()).await);
+    told.expect("it is told")
+}
+
+fn members(cluster: &Cluster, asked: &str) -> BTreeSet<NodeName> {
+    cluster.view(asked).members.iter().map(|member| member.name.clone()).collect()
+}
+
+/// A pair, and a third machine that has nothing yet.
+fn pair() -> Cluster {
+    let mut cluster = Cluster::prepare(&["a", "b", "c"]);
+    cluster.run("a", true);
+    cluster.wait_formed();
+    cluster.run("b", false);
+    cluster.wait_formed();
+    cluster
+}
+
+#[test]
+fn the_survivor_of_a_pair_becomes_a_cluster_of_one_and_then_a_pair_again() {
+    let mut cluster = pair();
+    set(&cluster, "a", "missed", "5");
+    set(&cluster, "a", "preferred", "b");
+    cluster.order("a", async |roles| roles.make_publisher(&name("b")).await).expect("done");
+    cluster.until("b acts", |c| c.holder_is("b"));
+    let (_, old) = cluster.holder().expect("b");
+    assert_eq!(refusal(&cluster, "a", &["b"]), Refusal::Majority);
+    let store = cluster.roles("a").life().0;
+    cluster.kill("b");
+    wait_lost(&cluster, "a");
+    assert_eq!(refusal(&cluster, "a", &[]), Refusal::NotNamed { names: "b".to_owned() });
+    assert!(matches!(refusal(&cluster, "a", &["b", "c"]), Refusal::NotAnother { .. }), "c has never joined");
+    assert!(matches!(refusal(&cluster, "a", &["a", "b"]), Refusal::NotAnother { .. }), "itself");
+    assert_eq!(cluster.roles("a").life().0, store, "a refusal changes nothing");
+
+    cluster.until("b is silent", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b"]))).is_ok());
+    let begun = BootInstant::now();
+    go_on(&cluster, "a", &["b"]).expect("it goes on");
+    let silence = cluster.timing.unheard(&cluster.roles("a").agreed());
+    assert!(begun.elapsed() >= silence, "{:?}: leases of {silence:?} may run", begun.elapsed());
+    cluster.until("it acts", |c| c.holder_is("a"));
+    println!("acts {:?} after the order", begun.elapsed());
+    let (_, epoch) = cluster.holder().expect("a");
+    assert!(epoch.generation > old.generation + 1, "{epoch} after {old}: b may have acted one above");
+    assert_ne!(cluster.roles("a").life().0, store, "another store (R8)");
+    assert_eq!(members(&cluster, "a"), names(&["a"]));
+    let view = cluster.view("a");
+    assert_eq!(view.publisher, Some(name("a")));
+    assert!(view.settings.list().contains(&Setting::parse("missed", "5").expect("a setting")), "settings stay");
+    assert_eq!(view.settings.preferred, None, "b is struck");
+    let departure = view.departures.last().expect("it is told");
+    assert_eq!(departure.lost.keys().collect::<Vec<_>>(), [&name("b")]);
+    assert_eq!(refusal(&cluster, "a", &["b"]), Refusal::Majority, "done once");
+
+    // It stays so over a restart, and a fresh node makes it a pair again.
+    cluster.kill("a");
+    cluster.run("a", false);
+    cluster.until("it acts again", |c| c.holder_is("a"));
+    cluster.run("c", false);
+    cluster.wait_formed();
+    cluster.until("both vote", |c| c.roles("c").voters() == names(&["a", "c"]));
+    // The lost one is back with its disk: told so, in words, and never let in, by whomever it asks.
+    cluster.run("b", false);
+    let words = told(&cluster, "b");
+    assert!(words.contains("given up for lost") && words.contains("new token"), "{words}");
+    cluster.until("both know that it lives", |c| {
+        ["a", "c"].into_iter().any(|node| c.view(node).rivals.contains(&name("b")))
+    });
+    cluster.kill("b");
+    assert!(matches!(cluster.refusal_to_start("b"), RolesError::Removed { .. }));
+    fs::remove_dir_all(cluster.roles_dir("b")).expect("removed");
+    cluster.run("b", false);
+    assert!(told(&cluster, "b").contains("new token"), "without a token it is not let in when empty, either");
+    assert_eq!(members(&cluster, "c"), names(&["a", "c"]));
+    cluster.kill("b");
+    cluster.wait_formed();
+}
+
+#[test]
+fn one_that_ran_duties_alone_stops_and_goes_on_in_a_later_epoch() {
+    let mut cluster = pair();
+    set(&cluster, "a", "on-quorum-loss", "assume");
+    cluster.kill("b");
+    cluster.until("it acts alone", |c| c.epoch_of("a").is_some_and(|e| e.generation > 0) && !c.view("a").quorum);
+    let solo = cluster.epoch_of("a").expect("it acts");
+    go_on(&cluster, "a", &["b"]).expect("it goes on");
+    cluster.until("it acts in the new group", |c| c.view("a").quorum && c.epoch_of("a").is_some());
+    let epoch = cluster.epoch_of("a").expect("it acts");
+    assert!(epoch.generation > solo.generation, "{epoch} after {solo}");
+    let split = cluster.view("a").splits.last().cloned().expect("what it did alone is told");
+    assert!(split.ran.contains_key(&name("a")) && split.winner == name("a"), "{split:?}");
+}
+
+#[test]
+fn of_three_one_goes_on_and_the_others_are_told_when_they_come_back_one_by_one() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    for lost in ["b", "w"] {
+        cluster.kill(lost);
+    }
+    wait_lost(&cluster, "a");
+    assert_eq!(refusal(&cluster, "a", &["b"]), Refusal::NotNamed { names: "w".to_owned() });
+    cluster.until("both are silent", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b", "w"]))).is_ok());
+    go_on(&cluster, "a", &["b", "w"]).expect("it goes on");
+    cluster.until("it acts", |c| c.holder_is("a"));
+    for lost in ["b", "w"] {
+        cluster.run(lost, false);
+        let words = told(&cluster, lost);
+        assert!(words.contains("given up for lost"), "{words}");
+        cluster.kill(lost);
+    }
+    assert!(cluster.holder_is("a"));
+}
+
+#[test]
+fn a_witness_does_not_go_on_alone() {
+    let mut cluster = Cluster::formed(&["a", "b", "w"]);
+    for lost in ["a", "b"] {
+        cluster.kill(lost);
+    }
+    wait_lost(&cluster, "w");
+    assert_eq!(refusal(&cluster, "w", &["a", "b"]), Refusal::WitnessAlone);
+}
+
+/// The administrator was wrong: the others live, are a majority, and go on. Nobody can prevent that. Each side goes on in
+/// epochs of its own, says so, and takes no word of the other.
+#[test]
+fn others_that_live_after_all_are_refused_and_told_of_and_nobody_merges() {
+    let mut cluster = Cluster::formed(&["a", "b", "c"]);
+    cluster.isolate("a", true);
+    wait_lost(&cluster, "a");
+    cluster.until("they are silent", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b", "c"]))).is_ok());
+    go_on(&cluster, "a", &["b", "c"]).expect("it goes on");
+    let theirs = |c: &Cluster| ["b", "c"].into_iter().find_map(|node| c.epoch_of(node));
+    cluster.until("both sides act", |c| c.epoch_of("a").is_some() && theirs(c).is_some());
+    cluster.isolate("a", false);
+    cluster.until("each side says so", |c| {
+        let rivals = |node: &str| c.view(node).rivals.clone();
+        ["b", "c"].into_iter().all(|node| rivals("a").contains(&name(node)) && rivals(node).contains(&name("a")))
+    });
+    let (ours, other) = (cluster.epoch_of("a").expect("it acts"), theirs(&cluster).expect("it acts"));
+    assert!(ours.generation > other.generation, "{ours} and {other}");
+    assert_eq!(members(&cluster, "a"), names(&["a"]));
+    for node in ["b", "c"] {
+        assert_eq!(members(&cluster, node), names(&["a", "b", "c"]));
+        assert_ne!(cluster.view(node).member(&name("a")).map(|m| m.status), Some(Status::InService));
+    }
+    // One of them starts anew: the other of its group speaks for it, and nobody ends because the survivor says so.
+    cluster.kill("b");
+    wait_lost(&cluster, "c");
+    cluster.run("b", false);
+    cluster.until("the majority goes on", |c| ["b", "c"].into_iter().all(|node| c.view(node).quorum));
+    cluster.until("their duty, too", |c| theirs(c).is_some() && c.epoch_of("a").is_some());
+}
+
+/// One of the others speaks while the survivor listens: all is as it was.
+#[test]
+fn whoever_is_heard_while_it_listens_is_not_lost() {
+    let mut cluster = pair();
+    cluster.isolate("b", true);
+    wait_lost(&cluster, "a");
+    cluster.until("b is silent", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b"]))).is_ok());
+    let store = cluster.roles("a").life().0;
+    let (answer, answered) = std::sync::mpsc::channel();
+    cluster.begin("a", |roles| async move {
+        let _ = answer.send(roles.go_on_alone(&names(&["b"])).await);
+    });
+    cluster.until("it listens", |c| c.view("a").reason.contains("about to go on alone"));
+    cluster.isolate("b", false);
+    let refused = answered.recv_timeout(PATIENCE).expect("in time").expect_err("b lives");
+    assert_eq!(refused, CommandError::Refused(Refusal::Heard { name: name("b") }));
+    cluster.wait_formed();
+    assert_eq!(cluster.roles("a").life().0, store);
+
+    // So does its supervisor, when the node itself is dead.
+    cluster.kill("b");
+    let port = supervise(&cluster, "b", "a");
+    wait_lost(&cluster, "a");
+    cluster.until("b is silent", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b"]))).is_ok());
+    assert_eq!(refusal(&cluster, "a", &["b"]), Refusal::Heard { name: name("b") }, "supervisor at {port}");
+}
+
+struct Watching;
+
+#[tonic::async_trait]
+impl Supervisor for Watching {
+    async fn ask(&self, _: Request<wire::AskRequest>) -> Result<Response<wire::AskAnswer>, RpcStatus> {
+        Ok(Response::new(wire::AskAnswer { result: Some(wire::ask_answer::Result::Unknown(wire::Empty {})) }))
+    }
+}
+
+/// A supervisor of `node` that tells `to` of its port, and knows of nothing.
+fn supervise(cluster: &Cluster, node: &str, to: &str) -> u16 {
+    let (tls, endpoint) = (cluster.identity(node), cluster.address(to).to_string());
+    cluster.order(to, async |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let incoming = tls.listen(listener);
+        let serving = tls.server().add_service(SupervisorServer::new(Watching)).serve_with_incoming(incoming);
+        tokio::spawn(async move { serving.await.expect("it serves") });
+        let channel = tls.endpoint(&name(to), &endpoint).expect("an endpoint").connect_lazy();
+        let request = wire::ReportRequest { node: node.to_owned(), exits: Vec::new(), port: port.into() };
+        ExitsClient::new(channel).report(request).await.expect("it is taken");
+        port
+    })
+}
+
+/// Killed at any step there is the former group or the new one, and the order can be given again.
+#[test]
+fn killed_at_any_step_there_is_the_one_group_or_the_other() {
+    // Before it is written; about when it is; as soon as it is.
+    let silence = {
+        let timing = twinbox_roles::Timing::lan();
+        timing.wait_for(timing.lease) + timing.margin
+    };
+    let ms = Duration::from_millis;
+    let about =
+        [silence - ms(6), silence - ms(2), silence, silence + ms(3), silence + ms(6), silence + ms(12)].map(Some);
+    let (mut former, mut new) = (0, 0);
+    for kill_at in [Some(Duration::ZERO)].into_iter().chain(about).chain([None]) {
+        let mut cluster = pair();
+        cluster.kill("b");
+        wait_lost(&cluster, "a");
+        cluster.until("b is silent", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b"]))).is_ok());
+        let store = cluster.roles("a").life().0;
+        cluster.begin("a", |roles| async move { drop(roles.go_on_alone(&names(&["b"])).await) });
+        cluster.until("it listens", |c| c.view("a").reason.contains("about to go on alone"));
+        let listens = BootInstant::now();
+        match kill_at {
+            Some(after) => while listens.elapsed() < after {},
+            None => drop(cluster.until("the store is another", |c| c.roles("a").life().0 != store)),
+        }
+        cluster.kill("a");
+        cluster.run("a", false);
+        match cluster.roles("a").life().0 == store {
+            true => {
+                former += 1;
+                cluster.until("it may", |c| c.order("a", async |r| r.may_go_on_alone(&names(&["b"]))).is_ok());
+                go_on(&cluster, "a", &["b"]).expect("again");
+            }
+            false => new += 1,
+        }
+        cluster.until("it acts", |c| c.holder_is("a"));
+        assert_eq!(members(&cluster, "a"), names(&["a"]), "killed after {kill_at:?}");
+        assert_ne!(cluster.roles("a").life().0, store);
+    }
+    println!("{former} times the former group, {new} times the new one");
+    assert!(former > 0 && new > 0);
+}

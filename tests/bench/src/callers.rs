@@ -1,0 +1,84 @@
+//! Callers at a proxy that knows both nodes: one short call after the other, and how each began.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use twinbox_testkit::{Call, Endpoint, Invite, Kamailio, Place, Transport, g711::Law, wait_until};
+
+/// Between two calls, so that callers are no load.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A caller who hears nothing for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a call began: the time from INVITE to `200`; the status of the refusal otherwise, 0 for no answer.
+pub type SetUp = Result<Duration, u16>;
+
+/// Callers who go on until they are dropped.
+pub struct Callers {
+    over: Arc<AtomicBool>,
+    begun: Arc<Mutex<Vec<SetUp>>>,
+    /// What the last answers say of who gave them.
+    contacts: Arc<Mutex<Vec<String>>>,
+    caller: Option<JoinHandle<()>>,
+}
+
+impl Callers {
+    /// Calls this mailbox through the proxy from now on.
+    pub fn begin(phones: &Place, proxy: &Kamailio, mailbox: &'static str) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let contacts = Arc::new(Mutex::new(Vec::new()));
+        let (phones, proxy) = (phones.clone(), proxy.address());
+        let caller = thread::spawn({
+            let (over, begun, contacts) = (over.clone(), begun.clone(), contacts.clone());
+            move || {
+                let endpoint = Endpoint::open(&phones, Law::Mu);
+                while !over.load(Ordering::Relaxed) {
+                    let invite = Invite::new(mailbox, "2001", endpoint.address());
+                    let call = Call::place_within(&phones, proxy, Transport::Udp, &invite, PATIENCE);
+                    let set_up = call.as_ref().map(|call| call.answered_in).map_err(|refused| refused.status);
+                    lock(&begun).push(set_up);
+                    let contact = call.as_ref().ok().and_then(|call| call.answer.header("contact"));
+                    lock(&contacts).extend(contact.map(str::to_owned));
+                    // Its node may be dead by now: nobody waits for the answer.
+                    let _ = call.map(Call::bye_unheard);
+                    thread::sleep(PAUSE);
+                }
+            }
+        });
+        Self { over, begun, contacts, caller: Some(caller) }
+    }
+
+    /// Waits until the proxy gives calls to all of these: it looks once a second who is well, and should know before the next
+    /// is struck.
+    pub fn wait_for_all(&self, nodes: &[SocketAddr]) {
+        lock(&self.contacts).clear();
+        wait_until("the proxy to know all nodes again", Duration::from_secs(20), || {
+            let contacts = lock(&self.contacts);
+            nodes.iter().all(|node| contacts.iter().any(|contact| contact.contains(&node.to_string())))
+        });
+    }
+
+    /// What was tried since the last time.
+    pub fn take(&self) -> Vec<SetUp> {
+        std::mem::take(&mut lock(&self.begun))
+    }
+}
+
+impl Drop for Callers {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.caller.take().map(JoinHandle::join);
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,101 @@
+//! Who believes that it answers for the calls of a life that is over: one alone, ever (rules C4 and R11), and somebody
+//! soon after a death that is proved, while a majority is well.
+
+use std::collections::BTreeSet;
+
+use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::{HEIRS_LEVEL, Measures, MemberKind, State, by_proof};
+
+use crate::{
+    Mutant, Violation,
+    clock::{MS, Micros},
+    member::Member,
+    world::World,
+};
+
+/// An election when all is well, a proof that comes late, and what has to be agreed on after it.
+const SOON: Micros = 6_000 * MS;
+
+/// A life, whose calls somebody inherits or has inherited.
+pub(crate) type Life = (NodeName, Incarnation);
+
+impl World {
+    /// Who votes, by Raft ids.
+    pub(crate) fn voter_ids(&self) -> BTreeSet<u64> {
+        self.voters.iter().map(|voter| self.members[*voter].raft_id).collect()
+    }
+
+    /// Takes note of what a member has inherited by what it knows now.
+    pub(crate) fn look_at_heirs(&mut self, member: usize) -> Result<(), Violation> {
+        let name = self.members[member].name.clone();
+        let wall_ms = self.members[member].clock.wall_ms(self.now);
+        let voters = self.members[member].voter_ids.clone();
+        let Some(process) = self.awake(member) else { return Ok(()) };
+        let own = (&name, process.life);
+        let alone = by_proof(&process.state, &voters, own, &process.exits, &process.lives, wall_ms);
+        let ours = |item: &&_| matches!(item, twinbox_roles_core::Inheritance { heir, heir_life, .. } if (heir, *heir_life) == own);
+        let believed: Vec<_> = process.state.heirs.iter().filter(ours).chain(&alone).cloned().collect();
+        for item in &alone {
+            process.lives.forget(&item.node, item.life);
+            if let Some(ledger) = process.leads.as_mut().and_then(|leader| leader.ledger.as_mut()) {
+                ledger.inherited(&item.node, item.life);
+            }
+        }
+        let heir: Life = (name.clone(), process.life);
+        for item in believed {
+            let known = self.heirs.entry((item.node.clone(), item.life)).or_insert_with(|| heir.clone());
+            if *known != heir {
+                let what = format!("{name} inherits from {} what {} has inherited", item.node, known.0);
+                return Err(Violation::Untrue { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// After all that has happened somebody dies, and is said to be dead.
+    pub(crate) fn demand_an_heir(&mut self) -> Result<(), Violation> {
+        let nodes: Vec<usize> = (0..self.members.len())
+            .filter(|m| self.members[*m].kind == MemberKind::Node && self.members[*m].process.is_some())
+            .filter(|m| self.agreed().members.contains_key(&self.members[*m].name))
+            .collect();
+        if nodes.is_empty() || self.is(Mutant::AnyLife) {
+            return Ok(());
+        }
+        let victim = nodes[self.random_up_to(nodes.len() as u64) as usize];
+        let Some(life) = self.members[victim].process.as_ref().map(|process| process.life) else { return Ok(()) };
+        let name = self.members[victim].name.clone();
+        // Whoever may lead next was told of that life by who leads now.
+        let others = self.members.iter().enumerate().filter(|(m, _)| *m != victim);
+        let mut others = others.filter_map(|(_, other)| other.process.as_ref());
+        let known = others.all(|process| process.lives.calls(&name, life).is_some())
+            && self.agreed().feature_level >= HEIRS_LEVEL;
+        let survives = |m: usize| {
+            let Member { name: own, voter_ids, process, .. } = &self.members[m];
+            let state = process.as_ref().filter(|_| m != victim).map(|process| &process.state);
+            let may = |state: &State| state.is_bare_pair() && state.members.get(own).is_some_and(|it| it.activated);
+            let two =
+                |state: &State| state.members.values().map(|it| it.raft_id).collect::<BTreeSet<_>>() == *voter_ids;
+            state.is_some_and(|state| may(state) && two(state) && state.members.contains_key(&name))
+        };
+        let pair = self.voters.len() == 2 && self.voters.iter().any(|m| survives(*m));
+        self.exit(victim, true);
+        self.play_until(self.now + SOON)?;
+        let state = self.agreed();
+        let inherited = self.heirs.contains_key(&(name.clone(), life));
+        if pair && known && !inherited {
+            return Err(Violation::Stuck { what: format!("of a pair {name} died, and the other did not inherit") });
+        }
+        let majority = self.leader().is_some_and(|m| m != victim && self.has_majority(m, self.members[m].term));
+        let another = state.members.keys().any(|other| *other != name && state.serves(other));
+        if !known || !majority || !another || inherited {
+            return Ok(());
+        }
+        Err(Violation::Stuck { what: format!("nobody answers for the calls of {name}, which died") })
+    }
+}
+
+/// What a process says of its calls, by its life, so that a seed stays what it is.
+pub(crate) fn with_calls(measures: Measures, kind: MemberKind, life: Incarnation) -> Measures {
+    let calls = (kind == MemberKind::Node).then_some((life.0 % 5) as u32);
+    Measures { calls, ..measures }
+}
