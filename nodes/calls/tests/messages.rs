@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kit::{Node, PATIENCE};
+use kit::{Node, PATIENCE, PIN};
 use twinbox_mailstore::Folder;
 use twinbox_media::{ChunkSink, RecordSpec, Remote, Session};
 use twinbox_phone::{
@@ -185,7 +185,7 @@ async fn a_message_is_heard_by_its_owner_after_the_pin() {
         let from = Some("<sip:1001@pbx.example>".to_owned());
         let options = CallOptions { digits, from, ..CallOptions::default() };
         let owner = phone.call(target(&node, "*97", Transport::Udp), options).await.expect("answered");
-        owner.send_digits("2580#", GAP).await.expect("digits");
+        owner.send_digits(&format!("{PIN}#"), GAP).await.expect("digits");
         // Key 1 of the menu plays the messages.
         owner.send_digits("1", GAP).await.expect("digits");
         assert!(owner.wait_for_audio(&said, 0, PATIENCE).await.is_some(), "{digits:?}: the message is not heard");

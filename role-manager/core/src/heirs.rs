@@ -117,7 +117,7 @@ impl State {
 }
 
 /// The heirs of lives that are over and have none: a node in service with the fewest calls, the active one where the
-/// others are passive.
+/// others are passive. Without an active one, calls in progress are a passive node's: it refuses new ones alone.
 pub(crate) fn heirs(view: &View, state: &State) -> Vec<Command> {
     // Of a pair the survivor is the heir without anybody's word: nothing is to be agreed on (rule C4).
     if state.feature_level < HEIRS_LEVEL || state.is_bare_pair() {
@@ -144,12 +144,12 @@ fn heir(view: &View, state: &State, ended: &Ended) -> Option<(NodeName, Incarnat
                 .members
                 .get(*name)
                 .is_some_and(|member| member.serves() && member.incarnation == seen.incarnation);
-        let open = state.settings.mode == Mode::ActiveActive || state.publisher() == Some(*name);
-        same_life && open && (ended.proven || (given_up && seen.report.unanswered.contains(&ended.node)))
+        same_life && (ended.proven || (given_up && seen.report.unanswered.contains(&ended.node)))
     };
-    let (name, seen) = live()
-        .filter(fits)
-        .min_by_key(|(name, seen)| (seen.report.measures.calls.unwrap_or(u32::MAX), (*name).clone()))?;
+    let passive = |name| state.settings.mode == Mode::ActivePassive && state.publisher() != Some(name);
+    let (name, seen) = live().filter(fits).min_by_key(|(name, seen)| {
+        (passive(*name), seen.report.measures.calls.unwrap_or(u32::MAX), (*name).clone())
+    })?;
     Some((name.clone(), seen.incarnation?))
 }
 

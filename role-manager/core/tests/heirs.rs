@@ -123,6 +123,18 @@ fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
     assert_eq!(die(&mut leading), item("a", "b", 1, Cause::Exit));
     assert_eq!(leading.state.publisher(), Some(&name("b")));
 
+    // Where the active one is lost and administrators do not let the role move, a passive one answers for what goes on.
+    let mut leading = heard(&["a", "b", "c", "w"]);
+    let stays = Setting::parse("trigger.missed-keep-alives", "off").expect("a setting");
+    order(&mut leading.state, Order::Set(vec![Setting::Mode(Mode::ActivePassive), stays]));
+    for ms in (100..2_000).step_by(100) {
+        ["b", "c", "w"].iter().for_each(|text| drop(leading.hear(ms, text, 1, (*text != "w").then_some(1))));
+        assert_eq!(leading.settle(ms), []);
+    }
+    assert_eq!(leading.state.publisher(), Some(&name("a")));
+    leading.ledger.exited(at(2_000), &name("b"), Incarnation(1));
+    assert_eq!(leading.settle(2_000), item("b", "c", 1, Cause::Exit));
+
     // Nobody but its own next life: that knows nothing of the calls.
     let mut leading = heard(&["a", "b", "w"]);
     leading.ledger.exited(at(5), &name("b"), Incarnation(1));

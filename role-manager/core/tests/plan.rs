@@ -180,6 +180,31 @@ fn who_was_out_is_let_in_when_it_has_been_well_for_a_while() {
 }
 
 #[test]
+fn the_preferred_one_wins_a_split_though_the_split_had_put_it_out_of_service() {
+    let met = |preferred: Option<&str>, since: Duration| {
+        let mut wanted = wants(move |view| {
+            view.state.members.remove(&name("w"));
+            view.state.settings.preferred = preferred.map(name);
+            lease(view, false, false);
+            for (number, text) in [(8, "a"), (9, "b")] {
+                let epoch = Epoch { generation: 1, number, node: name(text) };
+                let solo = Some(SoloReport { epoch, duties: [].into(), from_ms: 1, to_ms: Some(2) });
+                let report = Report { solo, ..Report::default() };
+                see(text, Seen { report, health_since: since, ..live() })(view);
+            }
+            // The leader, "a", had said so of "b" in the split; it is agreed on only now.
+            view.state.members.get_mut(&name("b")).expect("there").status = Status::NotFunctioning;
+        });
+        wanted.truncate(2);
+        wanted
+    };
+    let just_now = NOW - policy().settle / 2;
+    assert_eq!(met(Some("b"), just_now), ["b is in-service", "heal to generation 2 with b"]);
+    assert_eq!(met(None, just_now), ["b is in-service", "heal to generation 2 with a"]);
+    assert_eq!(met(Some("b"), Duration::ZERO), ["b is in-service", "heal to generation 2 with b"]);
+}
+
+#[test]
 fn a_duty_of_a_deactivated_node_is_drained_even_when_nobody_can_take_it() {
     let out = wants(|view| {
         *view.state.members.get_mut(&name("a")).expect("a") = member(MemberKind::Node, Status::Deactivated);

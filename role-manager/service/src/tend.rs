@@ -86,9 +86,10 @@ impl Tending {
                 tracing::info!(name = name(id), id, "becomes a voter");
                 self.core.promote(id, instead_of).await
             }
-            Some(Step::Demote { id }) => {
-                tracing::info!(name = name(id), id, "does not vote any more");
-                self.core.demote(id).await
+            Some(Step::Demote { ids, instead }) => {
+                let names: Vec<_> = ids.iter().map(|id| name(*id)).collect();
+                tracing::info!(?names, instead = instead.map(name), "vote no more");
+                self.core.demote(ids, instead).await
             }
             Some(Step::HandOver { to }) => {
                 tracing::info!(to = name(to), "leadership moves: this member is not to vote any more");

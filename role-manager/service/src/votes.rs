@@ -21,8 +21,8 @@ pub(crate) enum Step {
     FinishJoint { keep: bool },
     /// A follower that has caught up votes, in the place of older stores of its name.
     Promote { id: u64, instead_of: BTreeSet<u64> },
-    /// A voter does not vote any more, and goes on to follow.
-    Demote { id: u64 },
+    /// Voters do not vote any more and go on to follow; with one that is to vote `instead`, in one change.
+    Demote { ids: BTreeSet<u64>, instead: Option<u64> },
     /// Another voter should lead: this one is not to vote.
     HandOver { to: u64 },
     /// A member of Raft's becomes one of the cluster's.
@@ -48,9 +48,10 @@ pub(crate) fn next_step(
 ) -> Option<Step> {
     let peer = |id: &u64| pulse.peer(*id).map(|peer| (*id, peer));
     if pulse.joint {
-        // One that leaves is still to hear of its end; a store that another replaces is not.
-        let keep = pulse.voters.iter().filter_map(peer).any(|(id, peer)| leaves(state, id, peer));
-        return Some(Step::FinishJoint { keep });
+        // Who votes no more is still to hear what is agreed; a store that another of its name replaces is not.
+        let names: Vec<_> = pulse.voters.iter().filter_map(peer).map(|(_, peer)| &peer.name).collect();
+        let replaces = names.iter().collect::<BTreeSet<_>>().len() < names.len();
+        return Some(Step::FinishJoint { keep: !replaces });
     }
     let caught_up = |id: u64| pulse.matched.get(&id).is_some_and(|m| m + NEARLY_CAUGHT_UP >= pulse.last_index);
     let voters: Vec<_> = pulse.voters.iter().filter_map(peer).collect();
@@ -77,18 +78,22 @@ pub(crate) fn next_step(
             return Some(Step::Promote { id: *id, instead_of });
         }
     }
-    // Whoever leaves makes room before the witness is judged: two voters of whom one leaves become one.
-    if let Some((id, _)) = voters.iter().find(|(id, peer)| leaves(state, *id, peer)) {
-        return without(pulse, state, own, *id);
-    }
     let nodes = voters.iter().filter(|(_, peer)| peer.kind == MemberKind::Node).count();
     let is_witness = |(_, peer): &&(u64, &Peer)| peer.kind == MemberKind::Witness;
-    let wanted = nodes > 0 && nodes % 2 == 0;
-    if let Some((id, _)) = voters.iter().find(is_witness).filter(|_| !wanted && nodes > 0) {
-        return without(pulse, state, own, *id);
+    let voting_witness = voters.iter().find(is_witness).map(|(id, _)| *id);
+    let ready_witness = ready.iter().filter(may_vote).find(is_witness).map(|(id, _)| *id);
+    // The witness's vote changes with that of whoever leaves: in between the loss of one more could not be borne.
+    if let Some((id, peer)) = voters.iter().find(|(id, peer)| leaves(state, *id, peer)) {
+        let left = if peer.kind == MemberKind::Node { nodes - 1 } else { nodes };
+        let goes_too = voting_witness.filter(|_| !wants_witness(left));
+        let instead = ready_witness.filter(|_| voting_witness.is_none() && wants_witness(left));
+        return without(pulse, state, own, *id, goes_too, instead);
     }
-    if let Some((id, _)) = ready.iter().filter(may_vote).find(is_witness).filter(|_| wanted) {
-        return Some(Step::Promote { id: *id, instead_of: BTreeSet::new() });
+    if let Some(id) = voting_witness.filter(|_| !wants_witness(nodes) && nodes > 0) {
+        return without(pulse, state, own, id, None, None);
+    }
+    if let Some(id) = ready_witness.filter(|_| wants_witness(nodes)) {
+        return Some(Step::Promote { id, instead_of: BTreeSet::new() });
     }
     if let Some(witness) = ready.iter().filter(is_witness).filter(may_vote).find(is_new) {
         return Some(admit(witness));
@@ -105,19 +110,32 @@ pub(crate) fn next_step(
     (!gone.is_empty()).then_some(Step::Forget { ids: gone })
 }
 
-/// How this voter ceases to vote; not at all while nobody else could.
-fn without(pulse: &Pulse, state: &State, own: u64, id: u64) -> Option<Step> {
+/// Whether the witness votes beside so many nodes.
+fn wants_witness(nodes: usize) -> bool {
+    nodes > 0 && nodes.is_multiple_of(2)
+}
+
+/// How this voter ceases to vote, and with it what else changes; not at all while nobody else could.
+fn without(
+    pulse: &Pulse,
+    state: &State,
+    own: u64,
+    id: u64,
+    goes_too: Option<u64>,
+    instead: Option<u64>,
+) -> Option<Step> {
     let stays = |other: &u64| *other != id && pulse.peer(*other).is_some_and(|peer| !leaves(state, *other, peer));
     let nodes = |other: &u64| pulse.peer(*other).is_some_and(|peer| peer.kind == MemberKind::Node);
     let mut others = pulse.voters.iter().copied().filter(stays);
     if !others.clone().any(|other| nodes(&other)) {
         return None;
     }
-    if id != own {
-        return Some(Step::Demote { id });
+    let ids: BTreeSet<u64> = goes_too.into_iter().chain([id]).collect();
+    if !ids.contains(&own) {
+        return Some(Step::Demote { ids, instead });
     }
     let caught_up = |other: &u64| pulse.matched.get(other).is_some_and(|matched| *matched == pulse.last_index);
-    others.find(caught_up).map(|to| Step::HandOver { to })
+    others.find(|other| !ids.contains(other) && caught_up(other)).map(|to| Step::HandOver { to })
 }
 
 #[cfg(test)]
@@ -196,6 +214,10 @@ mod tests {
         Some(Step::Promote { id: id(letter), instead_of: BTreeSet::new() })
     }
 
+    fn demote(letters: &str, instead: Option<char>) -> Option<Step> {
+        Some(Step::Demote { ids: letters.chars().map(id).collect(), instead: instead.map(id) })
+    }
+
     #[test]
     fn nodes_vote_and_the_witness_beside_an_even_number() {
         let cases = [
@@ -207,7 +229,7 @@ mod tests {
             (group("ab", "w").behind('w'), None),
             (group("abw", ""), None),
             (group("abw", "c"), promote('c')),
-            (group("abcw", ""), Some(Step::Demote { id: id('w') })),
+            (group("abcw", ""), demote("w", None)),
             (group("abc", "w"), None),
             (group("abc", "dw"), promote('d')),
             (group("abcd", "w"), promote('w')),
@@ -228,8 +250,14 @@ mod tests {
 
     #[test]
     fn who_leaves_ceases_to_vote_before_anything_else_and_never_the_last() {
-        assert_eq!(group("ab", "").leaving("b").step('a'), Some(Step::Demote { id: id('b') }));
-        assert_eq!(group("abw", "").leaving("b").step('a'), Some(Step::Demote { id: id('b') }));
+        assert_eq!(group("ab", "").leaving("b").step('a'), demote("b", None));
+        // With the witness in between, two votes of whom both are needed.
+        assert_eq!(group("abw", "").leaving("b").step('a'), demote("bw", None));
+        assert_eq!(group("abcdw", "").leaving("b").step('a'), demote("bw", None));
+        assert_eq!(group("abc", "w").leaving("b").step('a'), demote("b", Some('w')));
+        assert_eq!(group("abc", "w").leaving("b").behind('w').step('a'), demote("b", None));
+        // A witness that leads lets a node lead first.
+        assert_eq!(group("abw", "").leaving("b").step('w'), Some(Step::HandOver { to: id('a') }));
         // The leader itself hands over first, to one that stays.
         assert_eq!(group("abc", "").leaving("a").leaving("b").step('a'), Some(Step::HandOver { to: id('c') }));
         assert_eq!(group("ab", "").leaving("a").behind('b').step('a'), None, "nobody could lead");
@@ -237,7 +265,7 @@ mod tests {
         assert_eq!(group("aw", "").leaving("a").step('a'), None);
         // And it is not made a voter again.
         assert_eq!(group("a", "b").leaving("b").step('a'), None);
-        assert_eq!(group("aw", "b").leaving("b").step('a'), Some(Step::Demote { id: id('w') }));
+        assert_eq!(group("aw", "b").leaving("b").step('a'), demote("w", None));
     }
 
     #[test]
@@ -251,7 +279,7 @@ mod tests {
         let removed = group("a", "b").removed("b");
         assert_eq!(removed.step('a'), Some(Step::Forget { ids: BTreeSet::from([id('b')]) }));
         let voted = group("ab", "").removed("b");
-        assert_eq!(voted.step('a'), Some(Step::Demote { id: id('b') }), "given up as lost while it was a voter");
+        assert_eq!(voted.step('a'), demote("b", None), "given up as lost while it was a voter");
     }
 
     #[test]
@@ -264,6 +292,7 @@ mod tests {
         wiped.pulse.learners.clear();
         wiped.pulse.voters = [id('a'), id('w'), 999].into();
         assert_eq!(wiped.step('a'), Some(Step::Admit { id: 999, peer: peer("b") }));
+        wiped.pulse.voters.insert(id('b'));
         wiped.pulse.joint = true;
         assert_eq!(wiped.step('a'), Some(Step::FinishJoint { keep: false }));
     }
@@ -273,6 +302,10 @@ mod tests {
         let mut half = group("abc", "w").leaving("b");
         half.pulse.joint = true;
         assert_eq!(half.step('b'), Some(Step::FinishJoint { keep: true }));
+        half.pulse.joint = false;
+        half.pulse.voters = [id('a'), id('c'), id('w')].into();
+        half.pulse.learners = [id('b')].into();
+        assert_eq!(half.step('b'), Some(Step::HandOver { to: id('a') }));
         let done = group("ac", "bw").leaving("b");
         assert_eq!(done.step('b'), Some(Step::HandOver { to: id('a') }));
         assert_eq!(done.behind('a').step('b'), Some(Step::HandOver { to: id('c') }));
@@ -294,9 +327,11 @@ mod tests {
                         now.pulse.learners.remove(&id);
                         now.pulse.voters.insert(id);
                     }
-                    Some(Step::Demote { id }) => {
-                        now.pulse.voters.remove(&id);
-                        now.pulse.learners.insert(id);
+                    Some(Step::Demote { ids, instead }) => {
+                        now.pulse.voters.retain(|id| !ids.contains(id));
+                        now.pulse.voters.extend(instead);
+                        now.pulse.learners.retain(|id| Some(*id) != instead);
+                        now.pulse.learners.extend(ids);
                     }
                     Some(Step::HandOver { to }) => own = to,
                     Some(Step::Gone { name, .. }) => now = now.removed(name.as_str()),

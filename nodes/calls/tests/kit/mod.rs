@@ -31,6 +31,9 @@ use twinbox_sip::{
 /// Long enough for a loaded machine; nothing waits for it that goes right.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The PIN of mailbox 1001: long enough not to stand in a call's identifier or a port by chance.
+pub const PIN: &str = "2580147036";
+
 pub struct Node {
     pub calls: Calls,
     pub mailstore: Mailstore,
@@ -90,7 +93,7 @@ impl Node {
         settings.require_two = options.require_two;
         settings.min_message_ms = options.calls.min_message_ms;
         let mailstore = Mailstore::new(store.clone(), peers, settings);
-        let mut new = NewMailbox::new("1001", "2580");
+        let mut new = NewMailbox::new("1001", PIN);
         new.must_change = false;
         let (mailbox, _) = mailstore.create(new).await.expect("a mailbox");
         let media = MediaConfig::new(options.calls.rtp.bind, options.rtp_ports);

@@ -98,10 +98,11 @@ pub struct LeaseFact {
 pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
     let mut plan = Plan { commands: Vec::new(), next: view.state.clone() };
     plan.add(retime(view, policy));
-    for command in status::statuses(view, &plan.next, policy) {
+    let split = split_over(view);
+    for command in status::statuses(view, &plan.next, policy, split.is_some()) {
         plan.add(Some(command));
     }
-    plan.add(heal(view, &plan.next));
+    plan.add(split.and_then(|split| heal(view, &plan.next, split)));
     plan.add(place::publisher(view, &plan.next, policy));
     for duty in Duty::ALL {
         let command = place::duty(view, &plan.next, policy, duty);
@@ -151,27 +152,41 @@ fn retime(view: &View, policy: &Policy) -> Option<Command> {
     (to != present).then_some(Command::Retime { from, to })
 }
 
-/// Nodes that ran alone have all stopped: later epochs get above theirs.
-fn heal(view: &View, state: &State) -> Option<Command> {
-    let is_live = |name: &NodeName| view.seen.get(name).is_some_and(|seen| seen.presence == Presence::Live);
+/// Whether this member's node lease runs.
+fn is_live(view: &View, name: &NodeName) -> bool {
+    view.seen.get(name).is_some_and(|seen| seen.presence == Presence::Live)
+}
+
+/// What was done alone in a split that is over and not healed yet: who ran, and the highest generation of it.
+struct SplitOver {
+    ran: BTreeMap<NodeName, SoloReport>,
+    highest: u64,
+}
+
+/// Nodes that ran alone have all stopped, and those who may have run are all there to say so.
+fn split_over(view: &View) -> Option<SplitOver> {
+    let state = &view.state;
     let news = |solo: &&SoloReport| solo.epoch.generation >= state.generation;
     let told = |name: &NodeName| view.seen.get(name)?.report.solo.as_ref().filter(news).cloned();
     let ran: BTreeMap<NodeName, SoloReport> =
         state.members.keys().filter_map(|name| Some((name.clone(), told(name)?))).collect();
     let remembered = view.alone_generation.filter(|generation| *generation >= state.generation);
     let highest = ran.values().map(|solo| solo.epoch.generation).max().max(remembered)?;
-    let all_there = !state.is_bare_pair() || state.members.keys().all(is_live);
-    if !all_there || ran.iter().any(|(name, solo)| is_live(name) && solo.is_acting()) {
-        return None;
-    }
-    let serves = |name: &&NodeName| state.serves(name) && is_live(name);
+    let all_there = !state.is_bare_pair() || state.members.keys().all(|name| is_live(view, name));
+    let still_acts = ran.iter().any(|(name, solo)| is_live(view, name) && solo.is_acting());
+    (all_there && !still_acts).then_some(SplitOver { ran, highest })
+}
+
+/// Later epochs get above all that were had alone.
+fn heal(view: &View, state: &State, split: SplitOver) -> Option<Command> {
+    let serves = |name: &&NodeName| state.serves(name) && is_live(view, name);
     let node =
         |name: &&NodeName| state.members.get(*name).is_some_and(|m| m.activated && m.kind == MemberKind::Node);
     // The preferred one, else the publisher, else anybody; one that serves before one that does not.
     let ranked = || state.settings.preferred.iter().chain(state.publisher()).chain(state.members.keys());
     let winner = ranked().find(serves).or_else(|| ranked().find(node))?.clone();
-    let (from, generation) = (state.generation, highest + 1);
-    Some(Command::Heal { from, generation, winner, ran, at_ms: view.wall_ms })
+    let (from, generation) = (state.generation, split.highest + 1);
+    Some(Command::Heal { from, generation, winner, ran: split.ran, at_ms: view.wall_ms })
 }
 
 /// The feature level rises when every member is there and knows the next.

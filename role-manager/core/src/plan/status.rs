@@ -9,8 +9,9 @@ use crate::{
     Trigger, View, rule_for,
 };
 
-/// Who goes into and out of service.
-pub(super) fn statuses(view: &View, state: &State, policy: &Policy) -> Vec<Command> {
+/// Who goes into and out of service. In the moment in which a split is over (`healing`), who is well serves at once: what
+/// kept it out was the split, and the preferred one is not to lose it for the others' not having heard it.
+pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: bool) -> Vec<Command> {
     let mut wanted = Vec::new();
     let mut failed = Vec::new();
     let mut recovering = Vec::new();
@@ -39,9 +40,9 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy) -> Vec<Comma
         }
     }
     // When nobody else serves, who is well does so at once.
-    if left == 0 {
-        wanted.extend(recovering.into_iter().map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
-    }
+    let at_once = |member: &Member| left == 0 || (healing && member.status == Status::NotFunctioning);
+    let serve_now = recovering.into_iter().filter(|(_, member, _)| at_once(member));
+    wanted.extend(serve_now.map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
     wanted
         .into_iter()
         .filter(|(_, member, seen, status, reason)| {

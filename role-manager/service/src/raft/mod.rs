@@ -199,9 +199,11 @@ impl Core {
         self.change(ChangeMembers::Batch(changes)).await
     }
 
-    /// A voter does not vote any more; it goes on to follow.
-    pub(crate) async fn demote(&self, id: u64) -> Result<(), ProposeError> {
-        self.change_and(ChangeMembers::RemoveVoters(BTreeSet::from([id])), true).await
+    /// Voters do not vote any more and go on to follow; one may vote instead.
+    pub(crate) async fn demote(&self, ids: BTreeSet<u64>, instead: Option<u64>) -> Result<(), ProposeError> {
+        let mut changes = vec![ChangeMembers::RemoveVoters(ids)];
+        changes.extend(instead.map(|id| ChangeMembers::AddVoterIds(BTreeSet::from([id]))));
+        self.change_and(ChangeMembers::Batch(changes), true).await
     }
 
     /// Followers that do not vote are followers no more.
