@@ -221,7 +221,7 @@ fn render(pages: &Pages) -> String {
     );
     page.gauge(
         "twinbox_behind_changes",
-        "Changes that a peer had when it was last met anew, and that are not here; above 1000: far behind.",
+        "Changes that a peer is known to have and that are not here; above 1000: far behind.",
         [plain(pages.node.peers.behind() as f64)],
     );
     let lease = pages.node.config.cluster.timing.agreed(&pages.node.roles.agreed()).lease;

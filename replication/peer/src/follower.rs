@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
 use twinbox_clock::BootInstant;
+use twinbox_ids::Origin;
 use twinbox_wire::replication::{
     FollowerFrame, SourceFrame, follower_frame, replication_client::ReplicationClient, source_frame::Frame,
 };
@@ -84,7 +85,7 @@ impl Session<'_> {
         let (live, live_items) = mpsc::channel(limits::INCOMING);
         let (history, batches) = mpsc::channel(limits::INCOMING);
         let applier = Applier::new(inner.clone(), link.clone(), welcome.origin, live_items, batches, out);
-        let (never, _) = tokio::try_join!(self.read(stream, live, history), applier.run())?;
+        let (never, _) = tokio::try_join!(self.read(stream, welcome.origin, live, history), applier.run())?;
         match never {}
     }
 
@@ -92,6 +93,7 @@ impl Session<'_> {
     async fn read(
         &self,
         mut stream: Streaming<SourceFrame>,
+        origin: Origin,
         live: mpsc::Sender<Live>,
         history: mpsc::Sender<FromHistory>,
     ) -> Result<Infallible, StreamError> {
@@ -106,6 +108,7 @@ impl Session<'_> {
                     live.send(Live::Changes(changes)).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::Probe(probe)) => {
+                    link.has_made(origin, probe.head);
                     live.send(Live::Probe(probe.number)).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::History(frame)) => {

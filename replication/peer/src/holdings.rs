@@ -64,7 +64,8 @@ impl Holdings {
             None => upto,
             Some(ranges) => ranges.gaps(1..upto.saturating_add(1)).iter().map(|gap| gap.end - gap.start).sum(),
         };
-        vector.iter().map(missing).sum()
+        // What a peer says of itself may be anything.
+        vector.iter().map(missing).fold(0, u64::saturating_add)
     }
 }
 

@@ -114,6 +114,15 @@ impl Link {
         self.lock().has.vector()
     }
 
+    /// The peer's store, in this life of it, has made so many changes.
+    pub(crate) fn has_made(&self, origin: Origin, head: u64) {
+        let mut state = self.lock();
+        // A stream of an earlier life that lingers says nothing of what the peer has now.
+        if head > 0 && state.stream.as_ref().is_none_or(|stream| stream.origin == origin) {
+            state.has.add(origin, 1..=head);
+        }
+    }
+
     /// Adds what the peer is known to have.
     pub(crate) fn add_to(&self, held: &mut Holdings) {
         self.lock().has.iter().for_each(|(origin, seqs)| held.add(origin, seqs));
@@ -231,6 +240,19 @@ mod tests {
         link.came_from(OTHER_LIFE, &[change(2)]);
         assert!(!link.claim(number, &change(1)));
         assert!(link.claim(number, &change(2)), "the other life's disk may be gone");
+    }
+
+    #[test]
+    fn what_a_peer_has_made_is_known_before_it_is_sent_as_far_as_this_life_of_it_goes() {
+        let (link, number) = link(Vector::new());
+        link.has_made(LIFE, 7);
+        link.has_made(LIFE, 0);
+        link.has_made(OTHER_LIFE, 9);
+        assert_eq!((link.has().get(LIFE), link.has().get(OTHER_LIFE)), (7, 0));
+        // Whatever it says, nothing overflows.
+        link.has_made(LIFE, u64::MAX);
+        link.acked(number, &Vec::new(), &[(WRITER, u64::MAX)].into_iter().collect());
+        assert_eq!(Holdings::default().lag(&link.has()), u64::MAX);
     }
 
     #[test]

@@ -239,7 +239,11 @@ impl Writer {
         loop {
             tokio::select! {
                 biased;
-                Some(number) = self.probes.recv() => self.send(Frame::Probe(wire::Probe { number })).await?,
+                Some(number) = self.probes.recv() => {
+                    let store = &self.inner.store;
+                    let head = store.vector().get(store.origin());
+                    self.send(Frame::Probe(wire::Probe { number, head })).await?;
+                }
                 change = self.live.recv() => self.live(change).await?,
                 event = self.chunks.recv() => self.chunk(event).await?,
                 () = std::future::ready(()), if self.tails.behind(1).is_some() => self.catch_up().await?,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{Ranges, Value};
 use twinbox_replication_peer::Acknowledgement;
-use twinbox_wire::replication::{HistoryTaken, follower_frame, source_frame::Frame};
+use twinbox_wire::replication::{HistoryTaken, ProbeAnswer, follower_frame, source_frame::Frame};
 
 async fn followed() -> (Node, Raw) {
     let mut cluster = Cluster::new(&["a", "b"]).await;
@@ -50,6 +50,27 @@ async fn changes_that_did_not_fit_are_read_from_the_log() {
     };
     let read = timeout(Duration::from_secs(20), read).await;
     assert!(read.is_ok(), "{} of {total} changes came", seen.len());
+}
+
+#[tokio::test]
+async fn a_probe_says_how_many_changes_there_are() {
+    let (a, mut raw) = followed().await;
+    for round in 0..3 {
+        a.write_many(&format!("row{round}-"), 5).await;
+        let made = a.store.vector().get(a.store.origin());
+        let told = async {
+            loop {
+                if let Frame::Probe(probe) = raw.next().await.unwrap() {
+                    raw.say(follower_frame::Frame::ProbeAnswer(ProbeAnswer { number: probe.number })).await;
+                    if probe.head == made {
+                        return;
+                    }
+                    assert!(probe.head < made, "{} of {made}", probe.head);
+                }
+            }
+        };
+        assert!(timeout(Duration::from_secs(20), told).await.is_ok(), "nothing is said of {made} changes");
+    }
 }
 
 #[tokio::test]
