@@ -8,14 +8,13 @@ mod service;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 use twinbox_alarms::{Alarm, Item, Kind, Outbound, Since, Syslog};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_roles::Duty;
 
-use crate::node::Node;
+use crate::{beat, node::Node};
 
 use copies::Copies;
 use gate::NotifierGate;
@@ -24,7 +23,7 @@ use roles::{RolesWatch, Say, Seen};
 pub use service::EventService;
 
 /// How often it is looked whether something has lasted long enough, and what was counted.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Writes what is said, tells receivers outside, and watches role manager and replication, until stopped.
 pub fn start(node: &Arc<Node>, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -44,8 +43,7 @@ async fn watch(node: Arc<Node>, stop: CancellationToken) {
     let mut view = node.roles.watch();
     let mut roles = RolesWatch::new(&node.name, BootInstant::now(), wall(), told(&node));
     let mut copies = Copies::new(&node.name);
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = beat::every(LOOK_EVERY);
     loop {
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },

@@ -241,8 +241,7 @@ impl Health {
             tasks.spawn(self.self_tests.clone().run(node.clone(), every, stop.clone()));
         }
         let probes = checks::start(&self, &node, &tasks, &stop);
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = crate::beat::every(LOOK_EVERY);
         loop {
             tokio::select! {
                 _ = look.tick() => {}

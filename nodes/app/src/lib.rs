@@ -5,6 +5,7 @@
 mod admin;
 mod alarms;
 mod alive;
+mod beat;
 mod certificates;
 pub mod config;
 mod drain;

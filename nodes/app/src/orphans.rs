@@ -23,8 +23,7 @@ pub async fn watch(node: Arc<Node>, stop: CancellationToken) {
     let patience = timing.lease + timing.margin;
     let started = BootInstant::now();
     let mut filed: BTreeMap<NodeName, BootInstant> = BTreeMap::new();
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = crate::beat::every(LOOK_EVERY);
     let mut proofs = node.roles.proofs();
     // Lives that have exited, each with when to look a second time, until that is done.
     let mut exited: BTreeMap<Incarnation, Option<BootInstant>> = BTreeMap::new();

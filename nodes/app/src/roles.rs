@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::MissedTickBehavior};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_alarms::{Code, Kind};
@@ -12,7 +12,7 @@ use twinbox_clock::BootInstant;
 use twinbox_replication_peer::{PeerAddress, Peers};
 use twinbox_roles::{Doors, Measures, MemberAddress, MemberKind, Order, OrderId, RolesView, Status, doors};
 
-use crate::{health::Health, node::Node};
+use crate::{beat, health::Health, node::Node};
 
 /// How often it is looked; a lease is some times that.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -36,8 +36,7 @@ pub(crate) fn follow_members(peers: &Peers, everyone: &[MemberAddress]) {
 pub(crate) async fn follow(node: Arc<Node>, health: Arc<Health>, stop: CancellationToken) {
     let mut view = node.roles.watch();
     let mut steward = Steward::new(node, health, &view.borrow());
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = beat::every(LOOK_EVERY);
     loop {
         let now = view.borrow_and_update().clone();
         steward.look(&now);

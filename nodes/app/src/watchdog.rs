@@ -21,7 +21,7 @@ use tracing::{error, info};
 use twinbox_alarms::Code;
 use twinbox_clock::BootInstant;
 
-use crate::{health::Tally, node::Node};
+use crate::{beat, health::Tally, node::Node};
 
 /// The exit code of a process that ended because its event loop hung: sysexits' "temporary failure, try again".
 pub const EXIT_HUNG: i32 = 75;
@@ -59,13 +59,14 @@ impl Default for Pulse {
 impl Pulse {
     /// Beats on the runtime that it is spawned on, until stopped.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut beats = beat::every(BEAT);
+        beats.tick().await;
         loop {
-            let begun = BootInstant::now();
-            tokio::select! {
-                () = tokio::time::sleep(BEAT) => {}
+            let due = tokio::select! {
+                due = beats.tick() => due,
                 () = stop.cancelled() => return,
-            }
-            self.lag.note(begun.elapsed().saturating_sub(BEAT));
+            };
+            self.lag.note(due.elapsed());
             self.beat.store(BootInstant::now().as_nanos(), Relaxed);
         }
     }

@@ -4,11 +4,15 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::sync::{
+    Notify,
     mpsc::{self, error::TrySendError},
     oneshot,
 };
@@ -39,8 +43,8 @@ use crate::{
 
 /// Transactions held at once, of each kind. At some 2 kB each this bounds what a flood can take.
 const MAX_TRANSACTIONS: usize = 50_000;
-/// How often timers are looked at; retransmissions need no better.
-const TICK: Duration = Duration::from_millis(20);
+/// Timers are looked at no more often than this, in milliseconds; retransmissions need no better.
+const TICK: u64 = 20;
 
 /// (Call-ID, our tag): with it, a dialog of ours is found. The peer's tag is compared by the dialog.
 pub(crate) type DialogKey = (String, String);
@@ -65,6 +69,10 @@ pub(crate) struct Door {
     pub(crate) udp: Vec<Arc<UdpEndpoint>>,
     pub(crate) tcp: Vec<Arc<TcpEndpoint>>,
     pub(crate) layer: Mutex<Layer<Flow>>,
+    /// When the layer's timers are looked at next, by [`Door::now`]; written and read with the layer locked …
+    look_at: AtomicU64,
+    /// … and woken when one is due before.
+    armed: Notify,
     pub(crate) waiting: Mutex<HashMap<ClientId, oneshot::Sender<Outcome>>>,
     dialogs: Mutex<HashMap<DialogKey, mpsc::Sender<Input>>>,
     /// Who waits for the ACK, or the CANCEL, of an INVITE.
@@ -124,6 +132,8 @@ impl Door {
             udp,
             tcp,
             layer: Mutex::new(Layer::new(rand::random(), MAX_TRANSACTIONS)),
+            look_at: AtomicU64::new(0),
+            armed: Notify::new(),
             waiting: Mutex::default(),
             dialogs: Mutex::default(),
             invites: Mutex::default(),
@@ -140,17 +150,31 @@ impl Door {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs the timers until told to stop.
+    /// Runs the timers until told to stop. It sleeps while none is set.
     pub(crate) async fn tick(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(TICK);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = self.stop.cancelled() => return,
-            }
             let events = lock(&self.layer).tick(self.now());
             self.act(events, None);
+            let pause = {
+                let layer = lock(&self.layer);
+                let now = self.now();
+                let look_at = layer.next_due().map(|due| due.max(now + TICK));
+                self.look_at.store(look_at.unwrap_or(u64::MAX), Relaxed);
+                look_at.map(|at| Duration::from_millis(at - now))
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                () = self.armed.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// A timer may have been set that is due before the next look at them.
+    fn mind_timers(&self) {
+        let layer = lock(&self.layer);
+        if layer.next_due().is_some_and(|due| due < self.look_at.load(Relaxed)) {
+            self.armed.notify_one();
         }
     }
 
@@ -274,6 +298,7 @@ impl Door {
         events: Vec<Event<Flow>>,
         mut came: Option<(Flow, Arc<Trunk>, BootInstant, Option<crate::admission::Place>)>,
     ) {
+        self.mind_timers();
         for event in events {
             match event {
                 Event::Send { flow, bytes, guard: None } => self.send(&flow, bytes),

@@ -70,7 +70,7 @@ impl Tending {
             tokio::select! {
                 () = wait(&mut pulse) => {}
                 () = wait(&mut applied) => {}
-                () = sleep(ASK_AGAIN) => {}
+                () = sleep(ASK_AGAIN), if now.leading => {}
             }
         }
     }

@@ -9,6 +9,8 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 
+use crate::beat;
+
 /// What a check says: well, or in words why not. The same words for the same fault: every change of them is told to
 /// the whole cluster.
 pub type Verdict = Result<(), String>;
@@ -31,7 +33,7 @@ struct Asked {
 /// How a check is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The pause between an answer and the next question.
+    /// How often it is asked; not before the last question was answered.
     pub every: Duration,
     /// Without an answer for so long the service counts as hung.
     pub patience: Duration,
@@ -52,11 +54,12 @@ impl Probe {
         let asked = Arc::new(Mutex::new(Asked::default()));
         let told = asked.clone();
         let asking = async move {
+            let mut asks = beat::every(pace.every);
             loop {
+                asks.tick().await;
                 lock(&told).open_since = Some(BootInstant::now());
                 let verdict = check().await;
                 *lock(&told) = Asked { open_since: None, last: Some(verdict) };
-                tokio::time::sleep(pace.every).await;
             }
         };
         tasks.spawn(stop.run_until_cancelled_owned(asking));

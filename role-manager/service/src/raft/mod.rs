@@ -7,6 +7,7 @@ mod anew;
 mod codec;
 mod machine;
 mod network;
+mod pace;
 mod runtime;
 mod serve;
 mod store;
@@ -16,7 +17,10 @@ mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -28,7 +32,7 @@ use openraft::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
@@ -43,6 +47,7 @@ use crate::{RolesConfig, RolesError, dialer::Dialer, reach::Reach, standing::Sta
 use anew::Departing;
 use machine::Machine;
 use network::Network;
+use pace::Pace;
 use store::RaftStore;
 use types::Raft;
 
@@ -105,6 +110,8 @@ pub(crate) struct Core {
     raft: watch::Sender<Option<Raft>>,
     applied: watch::Sender<Applied>,
     pulse: watch::Sender<Pulse>,
+    /// When a leader was last heard and believed, in nanoseconds of the boot clock; 0 for never.
+    leader_heard: AtomicU64,
     /// Who wants this store's group to be left: the core ends, and begins anew as another.
     leaving: OnceLock<mpsc::Sender<Departing>>,
 }
@@ -127,6 +134,7 @@ impl Core {
             raft: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
             pulse: watch::Sender::new(Pulse::default()),
+            leader_heard: AtomicU64::new(0),
         })
     }
 
@@ -310,6 +318,10 @@ impl Core {
         let mut metrics = raft.metrics();
         let mut standing = self.standing.changes();
         let mut elects = false;
+        let mut pace = Pace::new(self.standing.timing(), BootInstant::now());
+        // As a core begins.
+        let mut ticks = true;
+        self.leader_heard.store(0, Relaxed);
         loop {
             if self.standing.stopped() {
                 return;
@@ -324,17 +336,30 @@ impl Core {
                 elects = !elects;
                 raft.runtime_config().elect(elects);
             }
-            self.note_pulse(raft);
+            let leads = self.note_pulse(raft);
+            let heard = self.leader_heard.load(Relaxed);
+            let heard = (heard > 0).then(|| BootInstant::from_nanos(heard));
+            let step = pace.step(leads, heard, BootInstant::now());
+            if ticks != step.ticks {
+                ticks = step.ticks;
+                raft.runtime_config().tick(ticks);
+            }
+            if step.beats {
+                // A core that hangs must not keep this from its other work.
+                let _ = timeout(step.again, raft.trigger().heartbeat()).await;
+            }
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
                 _ = standing.changed() => {}
                 // The end of the silence after a start.
                 () = sleep(self.standing.timing().heartbeat / 4), if !elects => {}
+                () = sleep(step.again) => {}
             }
         }
     }
 
-    fn note_pulse(&self, raft: &Raft) {
+    /// Publishes the pulse; whether this member leads.
+    fn note_pulse(&self, raft: &Raft) -> bool {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -368,6 +393,7 @@ impl Core {
             *known = pulse;
             changed
         });
+        leading
     }
 
     /// When the leader, this member, last knew itself followed by a majority: as of now, not as of the pulse.

@@ -1,6 +1,10 @@
 //! The server side of Raft's calls.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use openraft::raft::AppendEntriesResponse;
 use tonic::Status;
+use twinbox_clock::BootInstant;
 use twinbox_wire::roles as wire;
 
 use super::{
@@ -44,7 +48,12 @@ impl Core {
     pub(crate) async fn serve_append(&self, request: &wire::AppendRequest) -> Result<wire::AppendAnswer, Status> {
         let raft = self.taking_part()?;
         let request = codec::read_append(request).map_err(bad)?;
-        raft.append_entries(request).await.map(|answer| codec::append_answer(&answer)).map_err(fatal)
+        let heard = BootInstant::now();
+        let answer = raft.append_entries(request).await.map_err(fatal)?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.leader_heard.fetch_max(heard.as_nanos(), Relaxed);
+        }
+        Ok(codec::append_answer(&answer))
     }
 
     pub(crate) async fn serve_vote(&self, request: &wire::VoteRequest) -> Result<wire::VoteAnswer, Status> {
