@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -116,11 +117,26 @@ impl Inquiry {
     /// Asks for as long as the process runs.
     pub(crate) async fn run(&self) {
         loop {
-            sleep(self.config.timing.keep_alive).await;
+            sleep(self.until_doubt()).await;
             let silent: Vec<_> =
                 self.roster.others().into_iter().filter_map(|member| self.doubtful(member)).collect();
             join_all(silent.iter().map(|(member, life, port)| self.ask(member, *life, *port))).await;
         }
+    }
+
+    /// How long nobody can be doubtful who is not yet; an interval of keep-alives while somebody is.
+    fn until_doubt(&self) -> Duration {
+        let (keep_alive, doubt) = (self.config.timing.keep_alive, self.doubt());
+        let left = |member: &MemberAddress| {
+            let left = doubt.saturating_sub(self.reach.since(&member.name)?);
+            Some(left.max(keep_alive))
+        };
+        self.roster.others().iter().filter_map(left).min().unwrap_or(keep_alive)
+    }
+
+    /// Whoever is silent for so long is asked after: most of a lease.
+    fn doubt(&self) -> Duration {
+        self.config.timing.lease * 2 / 3
     }
 
     /// A member that has been silent for most of a lease, with its life that was heard last and its supervisor's port.
@@ -128,7 +144,7 @@ impl Inquiry {
     fn doubtful(&self, member: MemberAddress) -> Option<(MemberAddress, Incarnation, u16)> {
         let lease = self.config.timing.lease;
         let silent = self.reach.since(&member.name)?;
-        if silent < lease * 2 / 3 || silent > lease * LEASES {
+        if silent < self.doubt() || silent > lease * LEASES {
             return None;
         }
         let life = self.reach.life(&member.name).filter(|life| !self.proofs.known().has(&member.name, *life))?;
