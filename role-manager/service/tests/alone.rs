@@ -5,7 +5,6 @@ mod common;
 use std::net::TcpListener;
 
 use common::{Cluster, name};
-use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_roles::{CommandError, DutyState, Order, OrderId, Setting, Status, Timing};
 
@@ -34,12 +33,9 @@ fn with_hold_duties_wait_for_the_other_and_go_on_with_it() {
     let survivor = other(&victim);
     cluster.kill(victim.as_str());
     cluster.until("the loss is known", |c| !c.view(survivor).quorum);
-    let waited = BootInstant::now();
-    let unheard = Timing::lan().new_leader_wait() * 2;
-    while waited.elapsed() < unheard {
-        assert_eq!(cluster.epoch_of(survivor), None, "it acts without a majority");
-        std::thread::yield_now();
-    }
+    cluster.throughout(Timing::lan().new_leader_wait() * 2, |c| {
+        assert_eq!(c.epoch_of(survivor), None, "it acts without a majority");
+    });
     cluster.run(victim.as_str(), false);
     cluster.wait_formed();
 }

@@ -5,6 +5,7 @@ mod common;
 use std::{collections::BTreeSet, fs};
 
 use common::{Cluster, PATIENCE, name};
+use futures::{StreamExt, stream};
 use tokio::time::timeout;
 use twinbox_ids::NodeName;
 use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, RolesError, Status};
@@ -204,10 +205,13 @@ fn a_newcomer_takes_the_place_of_a_dead_node() {
 /// Commands enough that the log is cut and what is missed comes as a snapshot.
 fn many_commands(cluster: &Cluster, asked: &str) {
     cluster.order(asked, async |roles| {
-        for n in 0..800 {
-            let settled = roles.outcome(OrderId(1_000 + n)).await;
-            assert!(matches!(settled, Err(CommandError::Refused(Refusal::Settled))), "{settled:?}");
-        }
+        // Some at a time: what waits together is written together.
+        let orders = stream::iter(0..800).map(|n| roles.outcome(OrderId(1_000 + n))).buffer_unordered(16);
+        orders
+            .for_each(async |settled| {
+                assert!(matches!(settled, Err(CommandError::Refused(Refusal::Settled))), "{settled:?}");
+            })
+            .await;
     });
 }
 

@@ -38,13 +38,16 @@ pub fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// Two clusters at a time: they measure time, and the machine is small.
+/// So many clusters at a time: they measure time, and the machine is small. `.config/nextest.toml` says the same.
+const AT_A_TIME: usize = 3;
+
+/// The right to be one of them.
 pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 pub fn turn() -> Turn {
     let slot = |n| std::env::temp_dir().join(format!("twinbox-roles-tests-{n}.lock"));
     loop {
-        for n in 0..2 {
+        for n in 0..AT_A_TIME {
             let file = File::create(slot(n)).expect("a lock file");
             if file.try_lock().is_ok() {
                 return Turn(file);
@@ -305,6 +308,15 @@ impl Cluster {
             thread::sleep(Duration::from_millis(1));
         }
         begun.elapsed()
+    }
+
+    /// Looks again and again for so long.
+    pub fn throughout(&self, long: Duration, mut look: impl FnMut(&Self)) {
+        let begun = BootInstant::now();
+        while begun.elapsed() < long {
+            look(self);
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn wait_formed(&self) {
