@@ -22,6 +22,7 @@ fn formed() -> Cluster {
         cluster.run(text, i == 0);
     }
     cluster.wait_formed();
+    cluster.wait_voting();
     cluster
 }
 

@@ -59,6 +59,7 @@ fn pair() -> Cluster {
     cluster.wait_formed();
     cluster.run("b", false);
     cluster.wait_formed();
+    cluster.wait_voting();
     cluster
 }
 

@@ -142,6 +142,7 @@ impl Cluster {
     pub fn formed(names: &[&str]) -> Self {
         let cluster = Self::start(names);
         cluster.wait_formed();
+        cluster.wait_voting();
         cluster
     }
 
@@ -349,6 +350,13 @@ impl Cluster {
             }) && c.holder().is_some()
         });
         println!("formed after {took:?}");
+    }
+
+    /// Waits until everybody who runs votes: from then on one may die.
+    pub fn wait_voting(&self) {
+        self.until("everybody votes", |c| {
+            c.members.keys().all(|n| c.roles(n.as_str()).voters().iter().eq(c.members.keys()))
+        });
     }
 
     /// Who may act as notifier now. Two at once is what must never be.
