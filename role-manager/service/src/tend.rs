@@ -59,6 +59,9 @@ impl Tending {
                     Ok(Err(error)) => tracing::debug!(%error, "members were not changed; trying again"),
                     Err(_) => tracing::debug!("members were not changed in time; trying again"),
                 }
+                // Looked at anew: the change of members just made may have taken that one's vote. It would never stand for
+                // election, and Raft's leader proposes nothing more once it has told another to lead.
+                let now = pulse.borrow().clone();
                 if transferred.is_none_or(|at| at.elapsed() > TRANSFER_AGAIN)
                     && let Some(to) = self.better_leader(&now)
                 {

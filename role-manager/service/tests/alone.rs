@@ -5,17 +5,14 @@ mod common;
 use std::net::TcpListener;
 
 use common::{Cluster, name};
-use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
-use twinbox_roles::{CommandError, DutyState, Order, OrderId, Setting, Status, Timing};
+use twinbox_roles::{DutyState, Order, OrderId, Setting, Status, Timing};
 
 fn set(cluster: &Cluster, settings: &[(&str, &str)]) {
     let wanted: Vec<_> =
         settings.iter().map(|(name, value)| Setting::parse(name, value).expect("a setting")).collect();
-    let settings = wanted.clone();
-    let given: Result<(), CommandError> =
-        cluster.order("a", async |roles| roles.order(OrderId(rand::random()), Order::Set(settings)).await);
-    given.expect("done");
+    let (id, order) = (OrderId(rand::random()), Order::Set(wanted.clone()));
+    cluster.settled("a", async |roles| roles.order(id, order.clone()).await).expect("done");
     let known = |c: &Cluster, node| {
         let all = c.view(node).settings.list();
         wanted.iter().all(|setting| all.contains(setting))
@@ -30,16 +27,13 @@ fn other(node: &NodeName) -> &'static str {
 #[test]
 fn with_hold_duties_wait_for_the_other_and_go_on_with_it() {
     let mut cluster = Cluster::formed(&["a", "b"]);
-    let (victim, _) = cluster.holder().expect("somebody");
+    let (victim, _) = cluster.somebody();
     let survivor = other(&victim);
     cluster.kill(victim.as_str());
     cluster.until("the loss is known", |c| !c.view(survivor).quorum);
-    let waited = BootInstant::now();
-    let unheard = Timing::lan().new_leader_wait() * 2;
-    while waited.elapsed() < unheard {
-        assert_eq!(cluster.epoch_of(survivor), None, "it acts without a majority");
-        std::thread::yield_now();
-    }
+    cluster.throughout(Timing::lan().new_leader_wait() * 2, |c| {
+        assert_eq!(c.epoch_of(survivor), None, "it acts without a majority");
+    });
     cluster.run(victim.as_str(), false);
     cluster.wait_formed();
 }
@@ -48,7 +42,7 @@ fn with_hold_duties_wait_for_the_other_and_go_on_with_it() {
 fn with_assume_the_survivor_goes_on_alone_and_stands_down_when_the_other_is_back() {
     let mut cluster = Cluster::formed(&["a", "b"]);
     set(&cluster, &[("on-quorum-loss", "assume"), ("preferred", "a")]);
-    let (victim, old) = cluster.holder().expect("somebody");
+    let (victim, old) = cluster.somebody();
     let survivor = other(&victim);
     cluster.kill(victim.as_str());
     let took = cluster.until("the survivor acts alone", |c| c.epoch_of(survivor).is_some());
@@ -68,7 +62,7 @@ fn with_assume_the_survivor_goes_on_alone_and_stands_down_when_the_other_is_back
     let solo = cluster.epoch_of(survivor).expect("it acts");
     cluster.run(victim.as_str(), false);
     cluster.wait_formed();
-    let (_, healed) = cluster.holder().expect("somebody");
+    let (_, healed) = cluster.somebody();
     assert!(healed.generation > solo.generation, "{healed} after {solo}");
     for node in ["a", "b"] {
         let view = cluster.view(node);
@@ -115,7 +109,7 @@ fn with_an_arbiter_only_who_reaches_it_goes_on_alone() {
     let address = arbiter.local_addr().expect("an address").to_string();
     let mut cluster = Cluster::formed(&["a", "b"]);
     set(&cluster, &[("on-quorum-loss", "assume"), ("arbiter", &address)]);
-    let (victim, _) = cluster.holder().expect("somebody");
+    let (victim, _) = cluster.somebody();
     let survivor = other(&victim);
     cluster.kill(victim.as_str());
     cluster.until("the survivor acts alone", |c| c.epoch_of(survivor).is_some());

@@ -124,6 +124,16 @@ impl Site {
         let request = AskRequest { incarnation: life.to_bytes().to_vec().into() };
         SupervisorClient::new(channel).ask(request).await.unwrap().into_inner().result.unwrap()
     }
+
+    /// Waits until the supervisor has read who runs: what dies unread cannot be told of.
+    async fn runs(&self, life: Incarnation) {
+        let runs = async {
+            while !matches!(self.ask(life).await, Answer::Runs(_)) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, runs).await.expect("it is known");
+    }
 }
 
 /// On a thread that a test which fails need not wait for.
@@ -178,7 +188,7 @@ async fn an_exit_is_told_at_once_the_next_life_begins_and_sigterm_ends_both() {
     // The greeting: the connection is warm.
     timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
     let first = site.lives(1).await[0];
-    assert!(matches!(site.ask(life(1)).await, Answer::Runs(_)));
+    site.runs(life(1)).await;
 
     // A process that stands still has not ended.
     kill_process(first, Signal::STOP).unwrap();
@@ -210,6 +220,7 @@ async fn a_member_that_is_away_is_told_later() {
     let spec = site.spec(NODE);
     let supervisor = supervise(spec);
     let first = site.lives(1).await[0];
+    site.runs(life(1)).await;
     kill_process(first, Signal::KILL).unwrap();
     site.lives(2).await;
     let mut heard = site.member();
@@ -266,12 +277,7 @@ async fn a_life_that_was_left_behind_is_watched() {
     let spec = site.spec(NODE);
     let _supervisor = supervise(spec);
     timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
-    let runs = async {
-        while !matches!(site.ask(left.incarnation).await, Answer::Runs(_)) {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, runs).await.unwrap();
+    site.runs(left.incarnation).await;
     assert!(site.lines("lives").is_empty(), "none is started beside it");
     // A second supervisor of the same folder is refused.
     let second = site.spec(NODE);

@@ -27,24 +27,27 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, Epoch, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
 use twinbox_roles::{
-    Duty, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, RolesError, RolesView, SPEAKS,
-    ServiceHealth, Status, Timing,
+    CommandError, Duty, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, RolesError, RolesView,
+    SPEAKS, ServiceHealth, Status, Timing,
 };
 
 /// Nothing here takes longer unless it is broken; the machine may be busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// Two clusters at a time: they measure time, and the machine is small.
+/// So many clusters at a time: they measure time, and the machine is small. `.config/nextest.toml` says the same.
+const AT_A_TIME: usize = 3;
+
+/// The right to be one of them.
 pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 pub fn turn() -> Turn {
     let slot = |n| std::env::temp_dir().join(format!("twinbox-roles-tests-{n}.lock"));
     loop {
-        for n in 0..2 {
+        for n in 0..AT_A_TIME {
             let file = File::create(slot(n)).expect("a lock file");
             if file.try_lock().is_ok() {
                 return Turn(file);
@@ -139,6 +142,7 @@ impl Cluster {
     pub fn formed(names: &[&str]) -> Self {
         let cluster = Self::start(names);
         cluster.wait_formed();
+        cluster.wait_voting();
         cluster
     }
 
@@ -262,6 +266,25 @@ impl Cluster {
         member.runtime.as_ref().expect("a runtime").block_on(f(&member.roles))
     }
 
+    /// Runs an order until it is known what came of it: on a busy machine there is no leader for a moment now and then.
+    pub fn settled<T>(
+        &self,
+        text: &str,
+        f: impl AsyncFn(&Roles) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        let begun = BootInstant::now();
+        loop {
+            match self.order(text, &f) {
+                Err(CommandError::NoMajority { .. } | CommandError::Unknown { .. })
+                    if begun.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                known => return known,
+            }
+        }
+    }
+
     /// Begins something on a member's own runtime: it ends with the member.
     pub fn begin<F: Future<Output = ()> + Send + 'static>(&self, text: &str, f: impl FnOnce(Roles) -> F) {
         let member = &self.members[&name(text)];
@@ -307,6 +330,15 @@ impl Cluster {
         begun.elapsed()
     }
 
+    /// Looks again and again for so long.
+    pub fn throughout(&self, long: Duration, mut look: impl FnMut(&Self)) {
+        let begun = BootInstant::now();
+        while begun.elapsed() < long {
+            look(self);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn wait_formed(&self) {
         let took = self.until("every running member is in service and the notifier runs", |c| {
             let running: Vec<_> = c.members.keys().cloned().collect();
@@ -318,6 +350,13 @@ impl Cluster {
             }) && c.holder().is_some()
         });
         println!("formed after {took:?}");
+    }
+
+    /// Waits until everybody who runs votes: from then on one may die.
+    pub fn wait_voting(&self) {
+        self.until("everybody votes", |c| {
+            c.members.keys().all(|n| c.roles(n.as_str()).voters().iter().eq(c.members.keys()))
+        });
     }
 
     /// Who may act as notifier now. Two at once is what must never be.
@@ -334,6 +373,21 @@ impl Cluster {
         open.into_iter().next()
     }
 
+    /// The same where somebody does: on a busy machine a lease runs out for a moment now and then.
+    pub fn somebody(&self) -> (NodeName, Epoch) {
+        let mut acts = None;
+        self.until("somebody acts", |c| {
+            acts = c.holder();
+            acts.is_some()
+        });
+        acts.expect("waited for")
+    }
+
+    /// Whether it is this one who acts, when somebody does.
+    pub fn acts(&self, text: &str) -> bool {
+        self.somebody().0.as_str() == text
+    }
+
     pub fn holder_is(&self, text: &str) -> bool {
         self.holder().is_some_and(|(holder, _)| holder.as_str() == text)
     }
@@ -342,6 +396,18 @@ impl Cluster {
     pub fn leader(&self, asked: &str) -> Option<NodeName> {
         self.view(asked).leader.clone()
     }
+}
+
+/// Plays something that is to take less than `limit`. A busy machine is late once or twice; a broken rule is late each time.
+pub fn in_time(limit: Duration, mut play: impl FnMut() -> Duration) {
+    let mut late = Vec::new();
+    while late.len() < 3 {
+        match play() {
+            took if took < limit => return,
+            took => late.push(took),
+        }
+    }
+    panic!("{late:?} are not under {limit:?}");
 }
 
 /// A report in which everything works.
