@@ -242,6 +242,12 @@ impl Roles {
         pulse.voters.iter().filter_map(|id| pulse.peer(*id)).map(|peer| peer.name.clone()).collect()
     }
 
+    /// Whether a change of whose votes decide is under way, by what this member knows: until it has ended, a majority of those
+    /// before and one of those after are needed.
+    pub fn voters_change(&self) -> bool {
+        self.0.service.core.pulse().borrow().joint
+    }
+
     /// Waits until this member has been removed from the cluster, and says so in words, with the way out. It takes part in
     /// nothing any more then.
     pub async fn removed(&self) -> String {

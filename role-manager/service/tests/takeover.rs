@@ -5,13 +5,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, ill, in_time, name, well};
+use common::{Cluster, ill, name, well};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_roles::{CommandError, Duty, DutyState, Refusal, Status, Timing};
 
-/// What a busy test machine may add to a bound.
-const SLACK: Duration = Duration::from_millis(500);
+/// So many times its bound nothing takes that does not hang, however busy the machine. Whether bounds are kept the simulation
+/// and `tests/bench` show.
+const CEILING: u32 = 10;
 
 fn bound(event: &str) -> Duration {
     let bounds = Timing::lan().bounds();
@@ -40,10 +41,6 @@ fn three_members_form_a_group_with_one_publisher() {
 fn a_killed_publisher_is_replaced_within_two_seconds() {
     let limit = bound("host lost together with Raft's leader");
     assert!(limit < Duration::from_secs(2));
-    in_time(limit + SLACK, a_killed_publisher_is_replaced);
-}
-
-fn a_killed_publisher_is_replaced() -> Duration {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     let (victim, old) = cluster.somebody();
     let heir = if victim == name("a") { "b" } else { "a" };
@@ -51,6 +48,7 @@ fn a_killed_publisher_is_replaced() -> Duration {
     cluster.kill(victim.as_str());
     let took = cluster.until("the other acts", |c| c.holder_is(heir));
     println!("killed publisher (leader as well: {led}) replaced after {took:?}");
+    assert!(took < limit * CEILING, "{took:?}, the bound is {limit:?}");
     let (_, new) = cluster.somebody();
     assert!(new > old, "{new} is not above {old}");
     cluster.until("its status is said in words", |c| {
@@ -62,7 +60,6 @@ fn a_killed_publisher_is_replaced() -> Duration {
     cluster.run(victim.as_str(), false);
     cluster.wait_formed();
     assert!(cluster.acts(heir), "the duty moved back by itself");
-    took
 }
 
 #[test]
@@ -86,17 +83,13 @@ fn a_killed_leader_moves_nothing_that_lives() {
 
 #[test]
 fn a_publisher_that_is_cut_off_stops_before_another_begins() {
-    in_time(bound("cut off") + SLACK, a_publisher_is_cut_off);
-}
-
-/// Says when its gate closed.
-fn a_publisher_is_cut_off() -> Duration {
     let cluster = Cluster::formed(&["a", "b", "w"]);
     let (lonely, old) = cluster.somebody();
     let heir = if lonely == name("a") { "b" } else { "a" };
     cluster.isolate(lonely.as_str(), true);
     let cut = BootInstant::now();
     let closed = cluster.until("its gate closes", |c| !c.holder_is(lonely.as_str()));
+    assert!(closed < bound("cut off") * CEILING, "{closed:?}");
     cluster.until("the other acts", |c| c.holder_is(heir));
     println!("cut off: closed after {closed:?}, replaced after {:?}", cut.elapsed());
     assert!(cluster.members[&lonely].gate.check(&old).is_err());
@@ -108,7 +101,6 @@ fn a_publisher_is_cut_off() -> Duration {
     cluster.isolate(lonely.as_str(), false);
     cluster.wait_formed();
     assert!(cluster.acts(heir));
-    closed
 }
 
 #[test]
@@ -127,13 +119,14 @@ fn without_a_majority_gates_close_and_orders_are_refused_in_words() {
     };
     // A leader may be elected just now; after that it is said at once.
     let (_, took) = order();
-    assert!(took <= Timing::lan().order_limit() + SLACK, "{took:?}");
-    in_time(Duration::from_millis(100), || {
-        let (refused, took) = order();
-        let Err(CommandError::NoMajority { reason }) = refused else { panic!("{refused:?}") };
-        assert!(reason.contains("2 of the 3 members"), "{reason}");
-        took
-    });
+    assert!(took < Timing::lan().order_limit() * CEILING, "{took:?}");
+    let (refused, took) = order();
+    let Err(CommandError::NoMajority { reason }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("2 of the 3 members"), "{reason}");
+    assert!(
+        took < Duration::from_millis(100) * CEILING,
+        "refused at once when the loss is known, not after {took:?}"
+    );
     // With one of them back all goes on.
     cluster.run(other, false);
     cluster.until("somebody acts again", |c| c.holder().is_some());
@@ -150,7 +143,7 @@ fn an_order_that_a_lost_majority_catches_is_answered_and_can_be_asked_for() {
     let order = twinbox_roles::Order::Activate(survivor.clone());
     let begun = BootInstant::now();
     let caught = cluster.order(survivor.as_str(), async |roles| roles.order(id, order).await);
-    assert!(begun.elapsed() <= Timing::lan().order_limit() + SLACK, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Timing::lan().order_limit() * CEILING, "{:?}", begun.elapsed());
     assert!(matches!(caught, Err(CommandError::Unknown { .. } | CommandError::NoMajority { .. })), "{caught:?}");
     cluster.run(other, false);
     cluster.until("a majority is there", |c| c.view(survivor.as_str()).quorum);
@@ -164,11 +157,6 @@ fn an_order_that_a_lost_majority_catches_is_answered_and_can_be_asked_for() {
 
 #[test]
 fn a_planned_move_is_fast_and_waits_for_what_is_in_flight() {
-    in_time(bound("planned move") + SLACK, a_planned_move);
-}
-
-/// Says how long the longer of two took.
-fn a_planned_move() -> Duration {
     let cluster = Cluster::formed(&["a", "b", "w"]);
     let (from, old) = cluster.somebody();
     let to = if from == name("a") { name("b") } else { name("a") };
@@ -177,6 +165,7 @@ fn a_planned_move() -> Duration {
     cluster.until("the duty has moved", |c| c.holder_is(to.as_str()));
     let took = begun.elapsed();
     println!("planned move after {took:?}");
+    assert!(took < bound("planned move") * CEILING, "{took:?}");
     assert!(cluster.members[&from].gate.check(&old).is_err());
 
     // A write that is under way is not overtaken.
@@ -188,7 +177,7 @@ fn a_planned_move() -> Duration {
     let ended = BootInstant::now();
     drop(write);
     cluster.until("the duty has moved back", |c| c.holder_is(from.as_str()));
-    took.max(ended.elapsed())
+    assert!(ended.elapsed() < bound("planned move") * CEILING, "{:?}", ended.elapsed());
 }
 
 #[test]

@@ -352,10 +352,11 @@ impl Cluster {
         println!("formed after {took:?}");
     }
 
-    /// Waits until everybody who runs votes: from then on one may die.
+    /// Waits until everybody who runs votes, and everybody knows it: from then on one may die.
     pub fn wait_voting(&self) {
         self.until("everybody votes", |c| {
-            c.members.keys().all(|n| c.roles(n.as_str()).voters().iter().eq(c.members.keys()))
+            let all = |roles: &Roles| roles.voters().iter().eq(c.members.keys()) && !roles.voters_change();
+            c.members.keys().all(|n| all(c.roles(n.as_str())))
         });
     }
 
@@ -396,18 +397,6 @@ impl Cluster {
     pub fn leader(&self, asked: &str) -> Option<NodeName> {
         self.view(asked).leader.clone()
     }
-}
-
-/// Plays something that is to take less than `limit`. A busy machine is late once or twice; a broken rule is late each time.
-pub fn in_time(limit: Duration, mut play: impl FnMut() -> Duration) {
-    let mut late = Vec::new();
-    while late.len() < 3 {
-        match play() {
-            took if took < limit => return,
-            took => late.push(took),
-        }
-    }
-    panic!("{late:?} are not under {limit:?}");
 }
 
 /// A report in which everything works.
