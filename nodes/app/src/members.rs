@@ -267,16 +267,24 @@ impl Others {
         }
     }
 
+    /// Asks one; nothing, when it does not answer in time.
+    pub async fn show(&self, node: &NodeName) -> Option<NodeInfoReply> {
+        let (_, channel) = self.channels().into_iter().find(|(member, _)| member.name == *node)?;
+        show(channel).await
+    }
+
     /// Asks all at once; who does not answer in time is left out.
     pub async fn ask(&self) -> BTreeMap<NodeName, NodeInfoReply> {
         let mut asked = JoinSet::new();
         for (MemberAddress { name, .. }, channel) in self.channels() {
-            let mut client = NodeInfoClient::new(channel);
-            asked.spawn(async move {
-                let reply = tokio::time::timeout(ANSWER_WITHIN, client.show(NodeInfoRequest {})).await;
-                reply.ok().and_then(Result::ok).map(|reply| (name, reply.into_inner()))
-            });
+            asked.spawn(async move { show(channel).await.map(|reply| (name, reply)) });
         }
         asked.join_all().await.into_iter().flatten().collect()
     }
+}
+
+async fn show(channel: Channel) -> Option<NodeInfoReply> {
+    let mut client = NodeInfoClient::new(channel);
+    let reply = tokio::time::timeout(ANSWER_WITHIN, client.show(NodeInfoRequest {})).await;
+    reply.ok()?.ok().map(Response::into_inner)
 }

@@ -170,6 +170,13 @@ impl Lab {
         self.iptables(machine, &["-I", "INPUT", "-p", "udp", "--dport", &port.to_string(), "-j", "DROP"]);
     }
 
+    /// What comes to `machine` for these TCP ports, and what it gets from them elsewhere, is lost; all else goes on.
+    pub fn cut_ports(&self, machine: &str, first: u16, last: u16) {
+        for side in ["--dport", "--sport"] {
+            self.iptables(machine, &["-I", "INPUT", "-p", "tcp", side, &format!("{first}:{last}"), "-j", "DROP"]);
+        }
+    }
+
     /// Everybody hears everybody again.
     pub fn heal(&self) {
         for machine in &self.machines {
