@@ -79,6 +79,7 @@ impl NodeFacts {
         };
         let Some((node, health)) = &self.node else { return reply };
         reply.sip = node.config.calls.listeners.iter().map(ListenerConfig::outside).collect();
+        reply.sip_of_trunks = node.config.calls.outside_of_trunks();
         let calls = node.calls();
         reply.calls = calls.as_ref().map_or(0, |c| u32::try_from(c.active()).unwrap_or(u32::MAX));
         reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);

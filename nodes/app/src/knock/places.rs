@@ -68,7 +68,9 @@ pub async fn learn(info: &NodeInfoReply, life: Incarnation, member: &str) -> Opt
     let (host, port) = host_and_port(member)?;
     let own: Vec<IpAddr> = look_up(host, port).await?.iter().map(SocketAddr::ip).collect();
     let mut places = Vec::new();
-    for (transport, host, port) in info.sip.iter().take(MOST).filter_map(|text| said(text)) {
+    // Callers may come by another network than members do: a cut of the one alone must not look like a death.
+    let said_all = info.sip.iter().chain(&info.sip_of_trunks).take(MOST);
+    for (transport, host, port) in said_all.filter_map(|text| said(text)) {
         let everywhere = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
         let found = match everywhere {
             // It listens on all addresses and names none: one of them is where members find it.
@@ -133,6 +135,16 @@ mod tests {
             let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
             assert_eq!(learned(member, sip).await, Some(expected), "{member} {sip:?}");
         }
+        // A node that listens on all addresses is asked where its callers come in, too.
+        let info = NodeInfoReply {
+            incarnation: Incarnation(7).to_string(),
+            sip: vec!["udp 0.0.0.0:5060".into()],
+            sip_of_trunks: vec!["udp 10.0.0.2:5060".into(), "udp 192.0.2.2:5060".into()],
+            ..Default::default()
+        };
+        let known = learn(&info, Incarnation(7), "10.0.0.2:7070").await.expect("addresses");
+        let ips: Vec<String> = known.places.iter().map(|p| p.address.ip().to_string()).collect();
+        assert_eq!(ips, ["10.0.0.2", "192.0.2.2"]);
         // Unknown is not dead: a name without an address now is asked for again.
         let nowhere = "x".repeat(300);
         assert_eq!(learned("10.0.0.2:7070", &["udp no.such.name.invalid:5060"]).await, None);
