@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use twinbox_clock::BootInstant;
 use twinbox_testkit::{
     Call, Cluster, Endpoint, Invite, Lab, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up, http_get,
     metric, need, wait_for, wait_until,
@@ -115,9 +116,11 @@ fn a_host_that_is_lost_has_an_heir_once_two_members_say_that_nobody_answers_ther
     wait_until_known(&cluster, &victim, &[&survivor, "w"]);
     let call = call_on(&cluster, &victim);
     let host = cluster.member_mut(&victim).process.as_mut().expect("it runs");
+    let lost = BootInstant::now();
     host.hold();
     host.signal_child(libc::SIGSTOP);
     let heir = silent_heir(&cluster, &victim, &survivor);
+    println!("{survivor} is the heir {:?} after {victim} was lost", lost.elapsed());
     assert_eq!(heir["calls"], 1, "{heir}");
     assert!(heir["epoch"].as_str().is_some_and(|epoch| epoch.ends_with(&format!("@{survivor}"))), "{heir}");
     for member in [&survivor, "w"] {

@@ -170,10 +170,16 @@ impl Lab {
         self.iptables(machine, &["-I", "INPUT", "-p", "udp", "--dport", &port.to_string(), "-j", "DROP"]);
     }
 
-    /// What comes to `machine` for these TCP ports, and what it gets from them elsewhere, is lost; all else goes on.
+    /// TCP on these ports between `machine` and the other machines is lost, both ways; all else goes on.
     pub fn cut_ports(&self, machine: &str, first: u16, last: u16) {
-        for side in ["--dport", "--sport"] {
-            self.iptables(machine, &["-I", "INPUT", "-p", "tcp", side, &format!("{first}:{last}"), "-j", "DROP"]);
+        let ports = format!("{first}:{last}");
+        for other in self.machines.iter().filter(|other| *other != machine) {
+            for (from, to) in [(machine, other.as_str()), (other.as_str(), machine)] {
+                let source = self.ip(from).to_string();
+                for side in ["--dport", "--sport"] {
+                    self.iptables(to, &["-I", "INPUT", "-s", &source, "-p", "tcp", side, &ports, "-j", "DROP"]);
+                }
+            }
         }
     }
 
