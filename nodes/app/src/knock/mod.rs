@@ -177,8 +177,9 @@ impl Knocker {
         shown.retain(|node, _| lost.contains_key(node));
         for round in rounds.look(BootInstant::now(), &lost) {
             let Some(known) = known.get(&round.node) else { continue };
-            for place in known.places.iter().copied() {
-                let (round, question) = (round.clone(), Question::new(&round.node, known.life, rand::random()));
+            for place in &known.places {
+                let question = Question::new(&round.node, known.life, rand::random());
+                let (place, round) = (*place, round.clone());
                 asking.spawn(async move {
                     let outcome = ask::ask(&place, &question).await;
                     (round, outcome)
