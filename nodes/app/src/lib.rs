@@ -14,6 +14,7 @@ pub mod folder;
 mod health;
 pub mod init;
 mod joining;
+mod knock;
 mod learned;
 mod lights;
 mod logging;

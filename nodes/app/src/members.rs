@@ -79,6 +79,7 @@ impl NodeFacts {
         };
         let Some((node, health)) = &self.node else { return reply };
         reply.sip = node.config.calls.listeners.iter().map(ListenerConfig::outside).collect();
+        reply.sip_of_trunks = node.config.calls.outside_of_trunks();
         let calls = node.calls();
         reply.calls = calls.as_ref().map_or(0, |c| u32::try_from(c.active()).unwrap_or(u32::MAX));
         reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);
@@ -267,16 +268,24 @@ impl Others {
         }
     }
 
+    /// Asks one; nothing, when it does not answer in time.
+    pub async fn show(&self, node: &NodeName) -> Option<NodeInfoReply> {
+        let (_, channel) = self.channels().into_iter().find(|(member, _)| member.name == *node)?;
+        show(channel).await
+    }
+
     /// Asks all at once; who does not answer in time is left out.
     pub async fn ask(&self) -> BTreeMap<NodeName, NodeInfoReply> {
         let mut asked = JoinSet::new();
         for (MemberAddress { name, .. }, channel) in self.channels() {
-            let mut client = NodeInfoClient::new(channel);
-            asked.spawn(async move {
-                let reply = tokio::time::timeout(ANSWER_WITHIN, client.show(NodeInfoRequest {})).await;
-                reply.ok().and_then(Result::ok).map(|reply| (name, reply.into_inner()))
-            });
+            asked.spawn(async move { show(channel).await.map(|reply| (name, reply)) });
         }
         asked.join_all().await.into_iter().flatten().collect()
     }
+}
+
+async fn show(channel: Channel) -> Option<NodeInfoReply> {
+    let mut client = NodeInfoClient::new(channel);
+    let reply = tokio::time::timeout(ANSWER_WITHIN, client.show(NodeInfoRequest {})).await;
+    reply.ok()?.ok().map(Response::into_inner)
 }

@@ -231,6 +231,16 @@ fn render(pages: &Pages) -> String {
         "In the last 15 minutes: from a granted keep-alive's sending to the next one's answer; less than a lease.",
         pages.node.roles.longest_gap().map(|gap| plain(gap.as_secs_f64())),
     );
+    page.counter(
+        "twinbox_sip_probes_total",
+        "Rounds of asking a node that is not heard at its SIP addresses, by whether it answered.",
+        pages
+            .node
+            .shows
+            .counts()
+            .into_iter()
+            .map(|(node, answer, count)| (format!("node=\"{node}\",answer=\"{answer}\""), count as f64)),
+    );
     let peers = pages.node.peers.status();
     let of_peer = |peer: &twinbox_ids::NodeName| format!("peer=\"{peer}\"");
     page.gauge(

@@ -28,6 +28,7 @@ use crate::{
     health::Health,
     init::FOUNDER_MARK,
     joining::Host,
+    knock::{Knocker, Shows},
     learned,
     lights::Lamps,
     logging,
@@ -67,6 +68,8 @@ pub struct Node {
     pub alarms: Alarms,
     /// RTP.
     pub media: Engine,
+    /// What asking silent nodes at their SIP addresses has shown.
+    pub shows: Arc<Shows>,
     calls: RwLock<Option<Calls>>,
     notifier: Mutex<Option<Notifier>>,
     drain: Mutex<Drain>,
@@ -145,6 +148,14 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
         let serving = metrics::serve(door, node.clone(), health.clone(), facts.clone(), stop.clone());
         tasks.spawn_on(serving, &aside.handle());
     }
+    let knocker = Knocker {
+        own: node.name.clone(),
+        roles: node.roles.clone(),
+        timing: cluster.timing,
+        others: others.clone(),
+        shows: node.shows.clone(),
+    };
+    tasks.spawn(knocker.run(stop.clone()));
     let peers = node.peers.clone();
     let tell = move |everyone: &[MemberAddress]| roles::follow_members(&peers, everyone);
     tasks.spawn(learned::watch(cluster.clone(), node.roles.clone(), tell, stop.clone()));
@@ -295,6 +306,7 @@ impl Node {
             mailstore,
             alarms,
             media,
+            shows: Arc::default(),
             calls: RwLock::new(None),
             notifier: Mutex::new(None),
             drain: Mutex::default(),

@@ -14,8 +14,9 @@ use crate::{
     certificates::Care,
     config::{ClusterConfig, WitnessConfig},
     folder::{Folder, Owner},
+    knock::{Knocker, Shows},
     learned, logging,
-    members::{self, NodeFacts},
+    members::{self, NodeFacts, Others},
     peering::{self, PeerListener},
     stop::StopSignals,
     systemd::Manager,
@@ -63,6 +64,14 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         let care = Care { tls, tls_dir, signer: None, roles: roles.clone(), alarms: None };
         servers.spawn(care.watch(stop.clone()));
         servers.spawn(learned::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
+        let knocker = Knocker {
+            own: config.name.clone(),
+            roles: roles.clone(),
+            timing: cluster.timing,
+            others: Arc::new(Others::new(&config.name, &roles, &cluster.tls)),
+            shows: Arc::new(Shows::default()),
+        };
+        servers.spawn(knocker.run(stop.clone()));
         servers.spawn(listener.serve((roles.service(), roles.exits()), None, service));
         served.push((roles, stop));
     }

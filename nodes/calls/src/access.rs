@@ -19,6 +19,15 @@ pub struct Network {
 pub struct NetworkError(String);
 
 impl Network {
+    /// Some host of it.
+    pub(crate) fn a_host(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(net) if self.bits < 31 => IpAddr::V4((net.to_bits() | 1).into()),
+            IpAddr::V6(net) if self.bits < 127 => IpAddr::V6((net.to_bits() | 1).into()),
+            host => host,
+        }
+    }
+
     /// Whether this address is in the network. An IPv4 address mapped into IPv6 is the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

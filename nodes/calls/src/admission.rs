@@ -58,6 +58,8 @@ pub(crate) struct Admission {
     pub(crate) others: Bucket,
     /// Answers to strangers: they could be forged, to make a reflector of us.
     pub(crate) strangers: Bucket,
+    /// Answers to members that ask whether this node lives: no flood of strangers may keep it silent.
+    pub(crate) members: Bucket,
 }
 
 impl Admission {
@@ -73,6 +75,7 @@ impl Admission {
             calls: Bucket::new(per_second, per_second, now),
             others: Bucket::new(1000, 1000, now),
             strangers: Bucket::new(50, 100, now),
+            members: Bucket::new(50, 100, now),
         }
     }
 

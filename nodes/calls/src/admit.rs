@@ -120,11 +120,29 @@ impl Door {
     }
 
     fn is_foreign(&self, request: &Request) -> bool {
-        let Some(uri) = Uri::parse(&request.uri) else { return false };
-        let (Some(node), Some(incarnation)) = (uri.param(NODE_PARAM), uri.param(INCARNATION_PARAM)) else {
-            return false;
-        };
-        node != self.deps.node.as_str() || incarnation != self.deps.incarnation.to_string()
+        self.is_of_this_life(request) == Some(false)
+    }
+
+    /// Whether its Request-URI names this life of this node; nothing, if it names none.
+    fn is_of_this_life(&self, request: &Request) -> Option<bool> {
+        let uri = Uri::parse(&request.uri)?;
+        let (node, incarnation) = (uri.param(NODE_PARAM)?, uri.param(INCARNATION_PARAM)?);
+        Some(node == self.deps.node.as_str() && incarnation == self.deps.incarnation.to_string())
+    }
+
+    /// Whether a member asks for this very life, which strangers do not know.
+    pub(crate) fn is_asked_for(&self, request: &Request) -> bool {
+        request.method == Method::Options && self.is_of_this_life(request) == Some(true)
+    }
+
+    /// Says which node answers, when OPTIONS ask for one by name (rule C3): whoever looks for a silent node must not take
+    /// another at its address for it.
+    pub(crate) fn named(&self, request: &Request, response: Response) -> Response {
+        let asked = || Uri::parse(&request.uri).is_some_and(|uri| uri.param(NODE_PARAM).is_some());
+        match request.method == Method::Options && asked() {
+            true => response.with("Server", format!("{NODE_PARAM}/{}", self.deps.node)),
+            false => response,
+        }
     }
 
     /// OPTIONS tell the truth: what an INVITE would be answered now (RFC 3261 section 11.2).
@@ -139,7 +157,7 @@ impl Door {
             () if self.broken().is_some() || !self.deps.mailstore.accepts_calls() => busy(request, BROKEN),
             () => capabilities(request.respond(200)),
         };
-        Box::new(response)
+        Box::new(self.named(request, response))
     }
 
     pub(crate) fn rules(&self) -> Rules<'_> {
@@ -148,9 +166,11 @@ impl Door {
     }
 }
 
-/// The URI parameters of our Contact (rule C4).
-pub(crate) const NODE_PARAM: &str = "twinbox-node";
-pub(crate) const INCARNATION_PARAM: &str = "twinbox-incarnation";
+/// The URI parameter of our Contact that names the node (rule C4). In the Request-URI of OPTIONS it asks for that node, and the
+/// answer has it with the node that answers, as a product in `Server` (`twinbox-node/a`).
+pub const NODE_PARAM: &str = "twinbox-node";
+/// The URI parameter that names its life.
+pub const INCARNATION_PARAM: &str = "twinbox-incarnation";
 
 /// What we can do, for the answer to OPTIONS.
 pub(crate) fn capabilities(response: Response) -> Response {

@@ -1,13 +1,16 @@
 //! The settings of the SIP door. Who starts it reads them from wherever it keeps them;
 //! [`CallsConfig::mistakes`] reports all that is wrong at once, each with its key and its remedy.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 pub use twinbox_dns::Transport;
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 
-use crate::access::Network;
+use crate::{access::Network, wire};
 
 /// Everything that the SIP door can be told.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,10 +99,10 @@ pub struct ListenerConfig {
 impl ListenerConfig {
     /// By which it is reached from outside, as `udp 10.0.0.1:5060`.
     pub fn outside(&self) -> String {
-        let advertised = crate::wire::Advertised::new(self.advertise.as_deref(), self.bind);
+        let advertised = wire::Advertised::new(self.advertise.as_deref(), self.bind);
         let address = match advertised {
-            crate::wire::Advertised::Fixed(address) => address.to_string(),
-            crate::wire::Advertised::Routed(_) => self.bind.to_string(),
+            wire::Advertised::Fixed(address) => address.to_string(),
+            wire::Advertised::Routed(_) => self.bind.to_string(),
         };
         format!("{} {address}", self.transport.label())
     }
@@ -187,6 +190,21 @@ pub struct Mistake {
 }
 
 impl CallsConfig {
+    /// Where trunks reach listeners that are bound to all addresses and advertise none, as `udp 10.0.0.1:5060`: the addresses of
+    /// this machine on its ways to the trunks' networks, by the system's own routing.
+    pub fn outside_of_trunks(&self) -> Vec<String> {
+        let networks = self.trunks.iter().flat_map(|trunk| &trunk.addresses);
+        let own: BTreeSet<IpAddr> = networks.filter_map(|network| wire::local_address(network.a_host())).collect();
+        let everywhere =
+            |listener: &&ListenerConfig| listener.advertise.is_none() && listener.bind.ip().is_unspecified();
+        let reached = |listener: &ListenerConfig| {
+            let (label, bind) = (listener.transport.label(), listener.bind);
+            let family = own.iter().filter(move |ip| !ip.is_loopback() && (ip.is_ipv4() || bind.is_ipv6()));
+            family.map(move |ip| format!("{label} {}", SocketAddr::new(*ip, bind.port()))).collect::<Vec<_>>()
+        };
+        self.listeners.iter().filter(everywhere).flat_map(reached).collect()
+    }
+
     /// All that is wrong with these settings, beyond what their types already refuse.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = Vec::new();

@@ -257,10 +257,16 @@ impl Door {
     }
 
     fn stranger(&self, request: &Request, flow: &Flow, at: BootInstant) {
-        count(&self.stats.strangers);
-        if request.method != Method::Ack && self.may_answer_stranger(at) {
+        let may = if self.is_asked_for(request) {
+            count(&self.stats.members_asked);
+            self.admission.members.take(at)
+        } else {
+            count(&self.stats.strangers);
+            request.method != Method::Ack && self.may_answer_stranger(at)
+        };
+        if may {
             let tag = lock(&self.layer).tag(request);
-            self.send(flow, request.respond(403).with_to_tag(&tag).to_bytes());
+            self.send(flow, self.named(request, request.respond(403)).with_to_tag(&tag).to_bytes());
         }
     }
 

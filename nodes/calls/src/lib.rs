@@ -22,6 +22,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use access::{Network, NetworkError};
 pub use admission::Passive;
+pub use admit::{INCARNATION_PARAM, NODE_PARAM};
 pub use config::{
     CallsConfig, ListenerConfig, Mistake, Pilots, Registration, RtpConfig, Transport, TrunkConfig, UnknownMailbox,
 };

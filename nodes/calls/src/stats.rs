@@ -112,6 +112,8 @@ counters! {
     strangers,
     /// Answers to strangers that were left out, so as not to be a reflector.
     strangers_unanswered,
+    /// 403 to members, of no trunk, that ask whether this node lives (rule C3).
+    members_asked,
     /// 405 and 501.
     refused_method,
     /// 420.

@@ -2,7 +2,7 @@
 
 mod kit;
 
-use twinbox_calls::CallsConfig;
+use twinbox_calls::{CallsConfig, Transport};
 
 #[test]
 fn all_mistakes_are_named_at_once_each_with_its_remedy() {
@@ -46,4 +46,30 @@ async fn a_taken_port_is_named() {
     })
     .await;
     assert!(error.contains(&node.udp.to_string()) && error.contains("[[sip.listener]]"), "{error}");
+}
+
+#[test]
+fn a_listener_on_all_addresses_is_where_each_trunk_reaches_it() {
+    // By the system's own routing; without a way out there is none.
+    let way_out = || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    };
+    let own: Vec<String> = way_out().map(|own| format!("udp {}:5060", own.ip())).into_iter().collect();
+    for (bind, advertise, network, expected) in [
+        ("0.0.0.0:5060", None, "192.0.2.0/24", own.as_slice()),
+        ("0.0.0.0:5060", None, "192.0.2.1", own.as_slice()),
+        ("0.0.0.0:5060", Some("192.0.2.9"), "192.0.2.0/24", &[]),
+        ("192.0.2.9:5060", None, "192.0.2.0/24", &[]),
+        ("0.0.0.0:5060", None, "127.0.0.0/8", &[]),
+        ("0.0.0.0:5060", None, "2001:db8::/32", &[]),
+    ] {
+        let mut config = kit::config();
+        config.listeners.truncate(1);
+        (config.listeners[0].transport, config.listeners[0].bind) = (Transport::Udp, bind.parse().unwrap());
+        config.listeners[0].advertise = advertise.map(str::to_owned);
+        config.trunks = vec![kit::trunk("pbx", network)];
+        assert_eq!(config.outside_of_trunks(), expected, "{bind} {advertise:?} {network}");
+    }
 }

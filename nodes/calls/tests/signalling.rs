@@ -53,6 +53,40 @@ async fn strangers_get_403_and_are_counted() {
     assert!(node.counter("strangers_unanswered") >= 200);
 }
 
+/// Rule C3: members ask a node that is silent, and need be in no trunk list for it.
+#[tokio::test]
+async fn a_member_that_asks_for_this_life_is_told_which_node_answers_whatever_strangers_do() {
+    let stranger = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
+    let asks = |raw: &Raw, name: &str, life: &str| {
+        let mut line = raw.line("m");
+        line.target = format!("sip:vm.example;twinbox-node={name};twinbox-incarnation={life}");
+        line.request("OPTIONS", "", "")
+    };
+    for (node, code) in [(&stranger, 403), (&Node::start().await, 200)] {
+        let (life, mut raw) = (node.incarnation.to_string(), node.raw().await);
+        for (name, life) in [("a", life.as_str()), ("a", "0123456789abcdef0123456789abcdef"), ("b", &life)] {
+            let answer = raw.ask(asks(&raw, name, life)).await;
+            assert_eq!(
+                (answer.code, answer.headers.get("Server")),
+                (code, Some("twinbox-node/a")),
+                "{name} {life}"
+            );
+        }
+        let plain = raw.line("p").request("OPTIONS", "", "");
+        assert_eq!(raw.ask(plain).await.headers.get("Server"), None, "only who asks for a node is told");
+    }
+    assert_eq!((stranger.counter("members_asked"), stranger.counter("strangers")), (1, 3));
+    let (mut flood, mut raw) = (stranger.raw().await, stranger.raw().await);
+    let mut line = flood.line("f");
+    for _ in 0..400 {
+        let text = line.request("OPTIONS", "", "");
+        flood.send(text.as_bytes()).await;
+    }
+    let asked = asks(&raw, "a", &stranger.incarnation.to_string());
+    assert_eq!(raw.ask(asked).await.code, 403);
+    assert!(stranger.counter("strangers_unanswered") > 0, "it was no flood");
+}
+
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_by_the_code_that_says_so() {
     let node = Node::start().await;

@@ -170,6 +170,19 @@ impl Lab {
         self.iptables(machine, &["-I", "INPUT", "-p", "udp", "--dport", &port.to_string(), "-j", "DROP"]);
     }
 
+    /// TCP on these ports between `machine` and the other machines is lost, both ways; all else goes on.
+    pub fn cut_ports(&self, machine: &str, first: u16, last: u16) {
+        let ports = format!("{first}:{last}");
+        for other in self.machines.iter().filter(|other| *other != machine) {
+            for (from, to) in [(machine, other.as_str()), (other.as_str(), machine)] {
+                let source = self.ip(from).to_string();
+                for side in ["--dport", "--sport"] {
+                    self.iptables(to, &["-I", "INPUT", "-s", &source, "-p", "tcp", side, &ports, "-j", "DROP"]);
+                }
+            }
+        }
+    }
+
     /// Everybody hears everybody again.
     pub fn heal(&self) {
         for machine in &self.machines {

@@ -1,0 +1,248 @@
+//! Asking at one address, for the time of a round: over UDP with repeats, over TCP by one connection after the other
+//! until one holds. A refusal is no answer and no silence either (rule R1): it is asked again until the time is up.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::{sleep, timeout},
+};
+use twinbox_calls::Transport;
+use twinbox_sip::{
+    framing::{Frame, Framer},
+    strict::MAX_MESSAGE,
+};
+
+use super::{
+    places::Place,
+    question::Question,
+    rounds::{Outcome, ROUND},
+};
+
+/// Again after this (RFC 3261 section 17.1.2.2, T1).
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Asks until somebody answers or the round is over.
+pub async fn ask(place: &Place, question: &Question) -> Outcome {
+    let mut seen = Seen::default();
+    let answered = timeout(ROUND, async {
+        match place.transport {
+            Transport::Udp => over_udp(place, question, &mut seen).await,
+            Transport::Tcp => over_tcp(place, question, &mut seen).await,
+        }
+    });
+    match answered.await {
+        Ok(()) => Outcome::Answered,
+        Err(_) if seen.another => Outcome::Another,
+        Err(_) if seen.sent => Outcome::Silent,
+        Err(_) => Outcome::NotAsked,
+    }
+}
+
+/// What has been seen short of an answer.
+#[derive(Default)]
+struct Seen {
+    /// The question, or a wish to connect, has left this machine.
+    sent: bool,
+    /// Another node has answered.
+    another: bool,
+}
+
+impl Seen {
+    /// Whether it has left, as far as this says: what comes back is of the other machine, or of nobody there.
+    fn note<T>(&mut self, sent: &io::Result<T>) {
+        let back = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::HostUnreachable];
+        let late = [ErrorKind::TimedOut, ErrorKind::BrokenPipe];
+        let left = |error: &io::Error| back.iter().chain(&late).any(|kind| *kind == error.kind());
+        self.sent |= sent.as_ref().err().is_none_or(left);
+    }
+
+    /// Whether this message answers the question.
+    fn is_answer(&mut self, question: &Question, message: &[u8]) -> bool {
+        let outcome = question.judge(message);
+        self.another |= outcome == Some(Outcome::Another);
+        outcome == Some(Outcome::Answered)
+    }
+}
+
+/// Ends with an answer only.
+async fn over_udp(place: &Place, question: &Question, seen: &mut Seen) {
+    let any: IpAddr = if place.address.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let open = async || {
+        let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+        socket.connect(place.address).await?;
+        io::Result::Ok((socket.local_addr()?, socket))
+    };
+    let (local, socket) = loop {
+        match open().await {
+            Ok(opened) => break opened,
+            // This machine has no way there now.
+            Err(_) => sleep(AGAIN).await,
+        }
+    };
+    let request = question.to_bytes(place, local);
+    let mut buffer = vec![0; MAX_MESSAGE];
+    loop {
+        seen.note(&socket.send(&request).await);
+        let again = sleep(AGAIN);
+        tokio::pin!(again);
+        loop {
+            tokio::select! {
+                // What has come counts before the time that has passed.
+                biased;
+                received = socket.recv(&mut buffer) => {
+                    let message = received.ok().and_then(|length| buffer.get(..length));
+                    if message.is_some_and(|message| seen.is_answer(question, message)) {
+                        return;
+                    }
+                }
+                () = &mut again => break,
+            }
+        }
+    }
+}
+
+/// Ends with an answer only.
+async fn over_tcp(place: &Place, question: &Question, seen: &mut Seen) {
+    let mut buffer = vec![0; 4_096];
+    loop {
+        // A host that says nothing to a wish to connect has been asked.
+        let connected = match timeout(ROUND.saturating_sub(AGAIN), TcpStream::connect(place.address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ErrorKind::TimedOut.into()),
+        };
+        seen.note(&connected);
+        if let Ok(mut stream) = connected
+            && exchange(&mut stream, place, question, seen, &mut buffer).await.is_ok()
+        {
+            return;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// An error: the connection ended without an answer.
+async fn exchange(
+    stream: &mut TcpStream,
+    place: &Place,
+    question: &Question,
+    seen: &mut Seen,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let request = question.to_bytes(place, stream.local_addr()?);
+    stream.write_all(&request).await?;
+    let mut framer = Framer::default();
+    loop {
+        let length = stream.read(buffer).await?;
+        let read = buffer.get(..length).filter(|read| !read.is_empty()).ok_or(ErrorKind::UnexpectedEof)?;
+        framer.push(read);
+        while let Some(frame) = framer.next_frame() {
+            let (Frame::Message(message) | Frame::Lost(message)) = frame else { continue };
+            if seen.is_answer(question, &message) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::net::TcpListener;
+    use twinbox_ids::Incarnation;
+    use twinbox_sip::{
+        Request,
+        strict::{Verdict, read},
+    };
+
+    use super::*;
+
+    fn question() -> Question {
+        Question::new(&"b".parse().expect("a name"), Incarnation(7), 5)
+    }
+
+    fn request(bytes: &[u8]) -> Request {
+        match read(bytes) {
+            Verdict::Request(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(bytes: &[u8], server: &str) -> Bytes {
+        request(bytes).respond(503).with_to_tag("t").with("Server", server).to_bytes()
+    }
+
+    /// Asks a socket at which, of what arrives, so many are left unanswered and the next is answered by `server`.
+    async fn udp(left: usize, server: &'static str) -> Outcome {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let place = Place { transport: Transport::Udp, address: socket.local_addr().expect("bound") };
+        let answering = tokio::spawn(async move {
+            let mut buffer = vec![0; MAX_MESSAGE];
+            for n in 0.. {
+                let (length, from) = socket.recv_from(&mut buffer).await.expect("a question");
+                if n >= left {
+                    socket.send_to(b"noise", from).await.expect("sent");
+                    socket.send_to(&answer(&buffer[..length], server), from).await.expect("sent");
+                }
+            }
+        });
+        let outcome = ask(&place, &question()).await;
+        answering.abort();
+        outcome
+    }
+
+    #[tokio::test]
+    async fn over_udp_it_is_asked_again_until_somebody_answers() {
+        let cases = tokio::join!(
+            udp(0, "twinbox-node/b"),
+            udp(2, "another make"),
+            udp(usize::MAX, "nobody"),
+            udp(0, "twinbox-node/a"),
+        );
+        assert_eq!(cases, (Outcome::Answered, Outcome::Answered, Outcome::Silent, Outcome::Another));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_no_answer_and_whoever_comes_meanwhile_is_heard() {
+        let closed =
+            std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+        let shut = Place { transport: Transport::Udp, address: closed };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let late = async {
+            sleep(AGAIN).await;
+            let listener = TcpListener::bind(address).await.expect("the same again");
+            let (mut stream, _) = listener.accept().await.expect("asked");
+            let mut buffer = vec![0; MAX_MESSAGE];
+            let length = stream.read(&mut buffer).await.expect("a question");
+            stream.write_all(&answer(&buffer[..length], "twinbox-node/b")).await.expect("sent");
+            listener
+        };
+        let tcp = Place { transport: Transport::Tcp, address };
+        let question = question();
+        let (refused, answered, _listener) = tokio::join!(ask(&shut, &question), ask(&tcp, &question), late);
+        assert_eq!((refused, answered), (Outcome::Silent, Outcome::Answered));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_taken_and_left_alone_is_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let place = Place { transport: Transport::Tcp, address: listener.local_addr().expect("bound") };
+        assert_eq!(ask(&place, &question()).await, Outcome::Silent);
+    }
+
+    #[tokio::test]
+    async fn where_this_machine_has_no_way_to_nobody_was_asked() {
+        // The system refuses to send to everybody.
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let address = "255.255.255.255:5060".parse().expect("an address");
+            assert_eq!(ask(&Place { transport, address }, &question()).await, Outcome::NotAsked);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Which silent nodes are asked at their SIP addresses now, and what has come of it (rule C3). Pure: no clock, no socket.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_ids::{Incarnation, NodeName};
+
+/// How long one round takes at most.
+pub const ROUND: Duration = Duration::from_secs(2);
+/// The pause between two rounds.
+const PAUSE: Duration = Duration::from_secs(3);
+/// A round that took so much longer than it may is none: this process stood still, and answers may have been lost.
+const LATE: Duration = Duration::from_secs(1);
+/// What no round has confirmed for so long is not said any more.
+const FRESH: Duration = Duration::from_secs(15);
+
+/// What has come of asking at one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Somebody answered who is the node, or does not say that it is another.
+    Answered,
+    /// Nobody did, in all the time of a round.
+    Silent,
+    /// Another node did: of this one that says neither.
+    Another,
+    /// It could not be asked from here.
+    NotAsked,
+}
+
+/// What a round has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The node answers.
+    Answers,
+    /// At none of its addresses.
+    Silent,
+    /// Nothing: not every address could be asked, another node was met at all of them, or this process stood still.
+    Nothing,
+}
+
+/// A round that begins now: every address of that life is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// Whom.
+    pub node: NodeName,
+    /// Which round, for [`Rounds::note`].
+    pub number: u64,
+}
+
+/// All rounds.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    nodes: BTreeMap<NodeName, Course>,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Course {
+    life: Incarnation,
+    open: Option<Open>,
+    /// When the next round is due.
+    due: BootInstant,
+    /// When a round has last shown that nobody answers; nothing since somebody did.
+    silent: Option<BootInstant>,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    began: BootInstant,
+    /// Addresses of which nothing is known yet, …
+    left: usize,
+    /// … at which nobody answered, …
+    silent: usize,
+    /// … and whether each could be asked.
+    whole: bool,
+}
+
+impl Rounds {
+    /// These nodes are lost now, each with its life and how many addresses of that are known: whom to begin to ask. Whoever
+    /// is not among them any more, or has another life, is forgotten.
+    pub fn look(&mut self, now: BootInstant, lost: &BTreeMap<NodeName, (Incarnation, usize)>) -> Vec<Round> {
+        self.nodes.retain(|node, course| lost.get(node).is_some_and(|(life, _)| *life == course.life));
+        let mut begun = Vec::new();
+        for (node, (life, addresses)) in lost.iter().filter(|(_, (_, addresses))| *addresses > 0) {
+            let anew = || Course { life: *life, open: None, due: now, silent: None };
+            let course = self.nodes.entry(node.clone()).or_insert_with(anew);
+            course.silent = course.silent.filter(|at| now.since(*at) <= FRESH);
+            // Whatever became of one that nobody has reported the end of.
+            course.open = course.open.take().filter(|open| now.since(open.began) <= ROUND + LATE);
+            if course.open.is_none() && now >= course.due {
+                self.number += 1;
+                let number = self.number;
+                course.open = Some(Open { number, began: now, left: *addresses, silent: 0, whole: true });
+                begun.push(Round { node: node.clone(), number });
+            }
+        }
+        begun
+    }
+
+    /// What has come of one address of a round; the first answer, or the last address, ends it.
+    pub fn note(&mut self, now: BootInstant, round: &Round, outcome: Outcome) -> Option<Shown> {
+        let course = self.nodes.get_mut(&round.node)?;
+        let open = course.open.as_mut().filter(|open| open.number == round.number)?;
+        open.left = open.left.saturating_sub(1);
+        match outcome {
+            Outcome::Answered => open.left = 0,
+            Outcome::Silent => open.silent += 1,
+            Outcome::Another => {}
+            Outcome::NotAsked => open.whole = false,
+        }
+        if open.left > 0 {
+            return None;
+        }
+        let in_time = now.since(open.began) <= ROUND + LATE;
+        let shown = match outcome {
+            Outcome::Answered => Shown::Answers,
+            _ if open.whole && open.silent > 0 && in_time => Shown::Silent,
+            _ => Shown::Nothing,
+        };
+        match shown {
+            Shown::Answers => course.silent = None,
+            Shown::Silent => course.silent = Some(now),
+            Shown::Nothing => {}
+        }
+        course.open = None;
+        course.due = now + PAUSE;
+        Some(shown)
+    }
+
+    /// Who answers at none of its addresses.
+    pub fn unanswered(&self) -> BTreeSet<NodeName> {
+        let silent = self.nodes.iter().filter(|(_, course)| course.silent.is_some());
+        silent.map(|(node, _)| node.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome::*, *};
+
+    fn name(text: &str) -> NodeName {
+        text.parse().expect("a name")
+    }
+
+    fn at(ms: u64) -> BootInstant {
+        BootInstant::from_nanos(ms * 1_000_000)
+    }
+
+    fn lost(nodes: &[(&str, u128, usize)]) -> BTreeMap<NodeName, (Incarnation, usize)> {
+        nodes.iter().map(|(node, life, addresses)| (name(node), (Incarnation(*life), *addresses))).collect()
+    }
+
+    fn silent(rounds: &Rounds) -> bool {
+        rounds.unanswered().contains(&name("b"))
+    }
+
+    /// A round of `b` in which each address comes to this after so many milliseconds.
+    fn round(rounds: &mut Rounds, began: u64, outcomes: &[(u64, Outcome)]) -> Option<Shown> {
+        let begun = rounds.look(at(began), &lost(&[("b", 1, outcomes.len())]));
+        let [round] = begun.as_slice() else { panic!("{begun:?}") };
+        let noted = outcomes.iter().map(|(ms, outcome)| rounds.note(at(began + ms), round, *outcome));
+        noted.fold(None, Option::or)
+    }
+
+    #[test]
+    fn a_round_shows_what_its_addresses_come_to() {
+        for (outcomes, expected) in [
+            (&[(2_000, Silent)][..], Some(Shown::Silent)),
+            (&[(2_000, Silent), (2_001, Silent)], Some(Shown::Silent)),
+            (&[(2_000, Silent), (2_001, Another)], Some(Shown::Silent)),
+            (&[(3, Answered)], Some(Shown::Answers)),
+            (&[(3, Answered), (2_000, Silent)], Some(Shown::Answers)),
+            (&[(2_000, Silent), (2_000, Answered)], Some(Shown::Answers)),
+            (&[(5, NotAsked), (6, Answered)], Some(Shown::Answers)),
+            (&[(5, NotAsked), (2_000, Silent)], Some(Shown::Nothing)),
+            (&[(2_000, Another)], Some(Shown::Nothing)),
+            (&[(2_000, Silent), (3_500, Silent)], Some(Shown::Nothing)),
+        ] {
+            let mut rounds = Rounds::default();
+            assert_eq!(round(&mut rounds, 100, outcomes), expected, "{outcomes:?}");
+            assert_eq!(silent(&rounds), expected == Some(Shown::Silent), "{outcomes:?}");
+        }
+        // As long as one address may still answer, nothing is shown.
+        let mut rounds = Rounds::default();
+        let begun = rounds.look(at(0), &lost(&[("b", 1, 2)]));
+        assert_eq!((rounds.note(at(2_000), &begun[0], Silent), silent(&rounds)), (None, false));
+    }
+
+    #[test]
+    fn rounds_follow_each_other_with_a_pause_while_a_node_is_lost() {
+        let (mut rounds, b) = (Rounds::default(), lost(&[("b", 1, 1)]));
+        let mut begun = Vec::new();
+        for ms in (0..12_000).step_by(500) {
+            for round in rounds.look(at(ms), &b) {
+                begun.push(ms);
+                rounds.note(at(ms + 2_000), &round, Silent);
+            }
+        }
+        assert_eq!(begun, [0, 5_000, 10_000]);
+        // One whose end nobody tells is given up; what it is told afterwards counts for nothing.
+        let mut rounds = Rounds::default();
+        let first = rounds.look(at(0), &b);
+        assert_eq!(rounds.look(at(2_500), &b), []);
+        assert_eq!(rounds.look(at(3_500), &b).len(), 1);
+        assert_eq!((rounds.note(at(3_600), &first[0], Silent), silent(&rounds)), (None, false));
+    }
+
+    #[test]
+    fn whoever_answers_is_back_or_is_another_is_not_unanswered_any_more() {
+        let after = |then: &dyn Fn(&mut Rounds)| {
+            let mut rounds = Rounds::default();
+            round(&mut rounds, 0, &[(2_000, Silent)]);
+            assert!(silent(&rounds));
+            then(&mut rounds);
+            silent(&rounds)
+        };
+        let next = |rounds: &mut Rounds, began, outcome| {
+            round(rounds, began, &[(1, outcome)]).expect("the end of a round");
+        };
+        assert!(after(&|rounds| drop(rounds.look(at(4_000), &lost(&[("b", 1, 1)])))), "still lost");
+        assert!(!after(&|rounds| next(rounds, 5_000, Answered)), "answers");
+        assert!(!after(&|rounds| drop(rounds.look(at(4_000), &lost(&[])))), "reached again");
+        assert!(!after(&|rounds| drop(rounds.look(at(4_000), &lost(&[("b", 2, 1)])))), "another life");
+        // A round that shows nothing takes nothing back, but not for ever.
+        assert!(after(&|rounds| next(rounds, 5_000, NotAsked)));
+        assert!(!after(&|rounds| next(rounds, 60_000, NotAsked)), "nobody has confirmed it");
+    }
+
+    #[test]
+    fn a_node_without_a_known_address_is_never_asked_nor_unanswered() {
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.look(at(0), &lost(&[("b", 1, 0)])), []);
+        assert!(rounds.unanswered().is_empty());
+        let begun = rounds.look(at(0), &lost(&[("b", 1, 0), ("c", 1, 2)]));
+        assert_eq!(begun.iter().map(|round| round.node.as_str()).collect::<Vec<_>>(), ["c"]);
+    }
+}
