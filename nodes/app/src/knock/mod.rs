@@ -209,8 +209,8 @@ impl Knocker {
 /// Whether a node answers here at every address that it has said: callers may come in at one that members do not reach.
 async fn answers(node: &NodeName, known: &Known) -> bool {
     let mut asked = JoinSet::new();
-    for place in known.places.iter().copied() {
-        let question = Question::new(node, known.life, rand::random());
+    for place in &known.places {
+        let (place, question) = (*place, Question::new(node, known.life, rand::random()));
         asked.spawn(async move { ask::ask(&place, &question).await == Outcome::Answered });
     }
     asked.join_all().await.into_iter().all(|answered| answered)
