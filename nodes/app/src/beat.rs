@@ -1,35 +1,56 @@
 //! One rhythm for all that looks round in a node, so that what is due at one time wakes the process once.
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::sleep;
+use twinbox_clock::BootInstant;
 
-/// Ticks at once, and then at each multiple of `period` since the first use of any. Ticks that were missed are left out.
-pub fn every(period: Duration) -> Interval {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let period = period.max(Duration::from_millis(1));
-    let (began, now) = (*BEGAN, Instant::now());
-    let over = now.saturating_duration_since(began).as_nanos() % period.as_nanos();
-    let last = now - Duration::from_nanos(u64::try_from(over).unwrap_or_default());
-    let mut interval = interval_at(last, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    interval
+/// Ticks at once, and then at each multiple of its period on the boot clock. Ticks that were missed are left out.
+pub struct Beat {
+    period: Duration,
+    begun: bool,
+}
+
+/// A beat of this period, at least a millisecond.
+pub fn every(period: Duration) -> Beat {
+    Beat { period: period.max(Duration::from_millis(1)), begun: false }
+}
+
+impl Beat {
+    /// Waits for the next tick; how late it is. It may be dropped and asked for again.
+    pub async fn tick(&mut self) -> Duration {
+        if !std::mem::replace(&mut self.begun, true) {
+            return Duration::ZERO;
+        }
+        let now = BootInstant::now();
+        let left = until_next(self.period, now);
+        sleep(left).await;
+        (now + left).elapsed()
+    }
+}
+
+/// How long it is until the next multiple of the period.
+fn until_next(period: Duration, now: BootInstant) -> Duration {
+    let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(period - now.as_nanos() % period)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn who_begins_later_ticks_with_the_others() {
-        let short = Duration::from_millis(20);
-        let mut first = every(short);
-        first.tick().await;
-        tokio::time::sleep(Duration::from_millis(7)).await;
-        let mut second = every(short * 2);
-        assert!(second.tick().await <= Instant::now(), "at once");
-        let together = [first.tick().await, first.tick().await, first.tick().await];
-        let later = second.tick().await;
-        assert!(together.contains(&later), "{later:?} is none of {together:?}");
+    #[test]
+    fn who_begins_later_ticks_with_the_others() {
+        let (short, long) = (Duration::from_millis(100), Duration::from_millis(200));
+        for nanos in [0, 1, 99_999_999, 100_000_000, 123_456_789, 987_654_321] {
+            let now = BootInstant::from_nanos(nanos);
+            let next = now + until_next(long, now);
+            assert!(now < next && next.since(now) <= long, "{nanos}");
+            let mut tick = now + until_next(short, now);
+            while tick < next {
+                tick = tick + until_next(short, tick);
+            }
+            assert_eq!(tick, next, "{nanos}");
+        }
     }
 }

@@ -62,11 +62,11 @@ impl Pulse {
         let mut beats = beat::every(BEAT);
         beats.tick().await;
         loop {
-            let due = tokio::select! {
-                due = beats.tick() => due,
+            let late = tokio::select! {
+                late = beats.tick() => late,
                 () = stop.cancelled() => return,
             };
-            self.lag.note(due.elapsed());
+            self.lag.note(late);
             self.beat.store(BootInstant::now().as_nanos(), Relaxed);
         }
     }

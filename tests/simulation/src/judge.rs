@@ -9,8 +9,8 @@ use crate::{
     world::World,
 };
 
-/// Whoever acts does so several times in this time.
-const LATELY: Micros = 1_000 * MS;
+/// Whoever acts does so dozens of times in this time: by chance, so that it must be long enough for a million seeds.
+const LATELY: Micros = 2_500 * MS;
 
 impl World {
     pub(crate) fn demand_liveness(&mut self) -> Result<(), Violation> {
