@@ -153,7 +153,7 @@ async fn exchange(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
     use twinbox_ids::Incarnation;
     use twinbox_sip::{
         Request,
@@ -212,12 +212,13 @@ mod tests {
         let closed =
             std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let shut = Place { transport: Transport::Udp, address: closed };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
+        // Bound and not listening yet: nobody is let in, and nobody else is given the port.
+        let port = TcpSocket::new_v4().expect("a socket");
+        port.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let address = port.local_addr().expect("bound");
         let late = async {
             sleep(AGAIN).await;
-            let listener = TcpListener::bind(address).await.expect("the same again");
+            let listener = port.listen(1).expect("a listener");
             let (mut stream, _) = listener.accept().await.expect("asked");
             let mut buffer = vec![0; MAX_MESSAGE];
             let length = stream.read(&mut buffer).await.expect("a question");

@@ -19,7 +19,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime::{Builder, Runtime},
     time::sleep,
 };
@@ -66,6 +66,8 @@ pub struct Cluster {
     cuts: BTreeMap<(NodeName, NodeName), Arc<AtomicBool>>,
     proxies: BTreeMap<(NodeName, NodeName), SocketAddr>,
     own: BTreeMap<NodeName, SocketAddr>,
+    /// Bound and never listening: nobody else is given the port while its member does not run.
+    _ports: Vec<TcpSocket>,
     kinds: BTreeMap<NodeName, MemberKind>,
     pub timing: Timing,
     pub members: BTreeMap<NodeName, Running>,
@@ -102,6 +104,7 @@ impl Cluster {
         let authority = CertificateAuthority::create(id, "test").expect("an authority");
         let mut kinds = BTreeMap::new();
         let mut own = BTreeMap::new();
+        let mut ports = Vec::new();
         for text in names {
             let witness = text.starts_with('w');
             let kind = if witness { MemberKind::Witness } else { MemberKind::Node };
@@ -110,8 +113,11 @@ impl Cluster {
             std::fs::create_dir_all(&tls).expect("a directory");
             authority.issue(&name(text), pki).expect("a certificate").save(&tls).expect("saved");
             kinds.insert(name(text), kind);
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-            own.insert(name(text), listener.local_addr().expect("an address"));
+            let port = TcpSocket::new_v4().expect("a socket");
+            port.set_reuseaddr(true).expect("an option");
+            port.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+            own.insert(name(text), port.local_addr().expect("an address"));
+            ports.push(port);
         }
         let mut cluster = Self {
             _turn: turn,
@@ -121,6 +127,7 @@ impl Cluster {
             cuts: BTreeMap::new(),
             proxies: BTreeMap::new(),
             own,
+            _ports: ports,
             kinds,
             timing: Timing::lan(),
             members: BTreeMap::new(),
