@@ -2,40 +2,25 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+mod common;
+
+use common::{START, cluster, name};
 use proptest::prelude::*;
-use twinbox_ids::{Incarnation, NodeName};
+use twinbox_ids::Incarnation;
 use twinbox_roles_core::{
-    Cause, Command, Duty, Exits, Grant, Holder, KeepAlive, Ledger, MemberKind, NoGrant, Order, OrderId, Outcome,
-    Presence, Report, SPEAKS, State, Status, Timing, Why,
+    Command, Duty, Exits, Grant, Holder, KeepAlive, Leasing, Ledger, NoGrant, Order, OrderId, Outcome, Presence,
+    Report, State, Timing, Why,
 };
 
 const DUTY: Duty = Duty::Notifier;
-const START: Duration = Duration::from_secs(50);
 
 fn timing() -> Timing {
     Timing::lan()
 }
 
-fn name(text: &str) -> NodeName {
-    text.parse().expect("a name")
-}
-
 /// `a`, `b` and the witness `w` in service, the notifier assigned to the first life of `a`.
 fn state() -> State {
-    let mut state = State { feature_level: SPEAKS.max, ..State::default() };
-    for (raft_id, text) in [(1, "a"), (2, "b"), (3, "w")] {
-        let address = String::new();
-        let kind = if text == "w" { MemberKind::Witness } else { MemberKind::Node };
-        state.apply(Command::Admit { name: name(text), kind, address, raft_id });
-        state.apply(Command::SetStatus {
-            name: name(text),
-            revision: 1,
-            status: Status::InService,
-            incarnation: Some(Incarnation(1)),
-            reason: String::new(),
-            cause: Cause::Start,
-        });
-    }
+    let mut state = cluster(&["a", "b", "w"]);
     assign(&mut state, "a", 1);
     state
 }
@@ -177,6 +162,36 @@ fn what_is_to_move_is_never_extended_again() {
         let out = START + timing().new_leader_wait().max(timing().lease_at_leader());
         assert!(!held(&mut ledger, out, &state));
     }
+}
+
+#[test]
+fn no_lease_is_longer_than_a_bound_that_may_hold() {
+    let mut state = state();
+    let leasing = |lease_ms, bound_ms| Leasing { profile: timing().pace(), lease_ms, bound_ms };
+    let retime = |from, to| Command::Retime { from, to: leasing(to, to) };
+    assert_eq!(state.apply(Command::Retime { from: None, to: leasing(1_600, 1_600) }), Outcome::Done);
+    let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
+    let lease = |ledger: &mut Ledger, state: &State| {
+        ask(ledger, START, state, &request("a")).expect("granted").lease.as_millis()
+    };
+    // No long lease is out when the lower bound is planned, and none is given while it is agreed on.
+    let (lower, lowest) = (retime(state.leasing, 700), retime(state.leasing, 500));
+    ledger.proposing(&lower);
+    ledger.proposing(&lowest);
+    assert_eq!(lease(&mut ledger, &state), 500);
+    let mut now = state.clone();
+    assert_eq!((now.apply(lower.clone()), now.apply(lowest.clone())), (Outcome::Done, Outcome::Stale));
+    ledger.applied(&lower);
+    assert_eq!(lease(&mut ledger, &now), 500, "what came of the other is not known yet");
+    ledger.applied(&lowest);
+    assert_eq!(lease(&mut ledger, &now), 700);
+    // What is known of a later one is known of all before it, though nobody said so.
+    let higher = Command::Retime { from: now.leasing, to: leasing(900, 900) };
+    ledger.proposing(&lower);
+    ledger.proposing(&higher);
+    assert_eq!(now.apply(higher.clone()), Outcome::Done);
+    ledger.applied(&higher);
+    assert_eq!(lease(&mut ledger, &now), 900);
 }
 
 #[test]

@@ -11,6 +11,22 @@ use twinbox_testkit::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Waits until the survivor tells by an event that it has the victim's calls, in these words among others.
+fn wait_told(cluster: &Cluster, survivor: &str, victim: &str, words: &str) {
+    let is_it = |event: &Value| {
+        event["kind"] == "calls-inherited"
+            && (&event["subject"], &event["node"]) == (&victim.into(), &survivor.into())
+            && event["detail"].as_str().is_some_and(|detail| detail.contains(words))
+    };
+    wait_until("the event", PATIENCE, || {
+        let told = cluster.cli(survivor).run(&["--json", "events"]).stdout;
+        String::from_utf8_lossy(&told)
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .any(|event| is_it(&event))
+    });
+}
+
 /// Two calls on the publisher, which is killed; what the survivor says of them then.
 fn the_survivor_tells_of_two_calls(spec: &Spec) -> (String, String, Value) {
     let cluster = Cluster::start(spec);
@@ -40,17 +56,7 @@ fn the_survivor_tells_of_two_calls(spec: &Spec) -> (String, String, Value) {
     let line = text.lines().find(|line| line.starts_with(&format!("calls of {victim} (life ")));
     let line = line.unwrap_or_else(|| panic!("no line of the calls: {text}"));
     assert!(line.contains(&format!("heir {survivor}, ")) && line.contains("2 at the last report"), "{line}");
-    wait_until("the event", PATIENCE, || {
-        let told = cluster.cli(&survivor).run(&["--json", "events"]).stdout;
-        String::from_utf8_lossy(&told).lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(
-            |event| {
-                event["kind"] == "calls-inherited"
-                    && event["subject"] == victim.as_str()
-                    && event["node"] == survivor.as_str()
-                    && event["detail"].as_str().is_some_and(|detail| detail.contains("2 calls at the last report"))
-            },
-        )
-    });
+    wait_told(&cluster, &survivor, &victim, "2 calls at the last report");
     drop(calls);
     // The dead node's next life does not inherit its own calls, and the heir stays who it is. What nobody had to agree on
     // only the survivor knows.
@@ -127,16 +133,7 @@ fn a_host_that_is_lost_has_an_heir_once_two_members_say_that_nobody_answers_ther
         let log = cluster.member(member).log();
         assert!(log.contains(&format!("answers at none of its SIP addresses node={victim}")), "{member}: {log}");
     }
-    wait_until("the event", PATIENCE, || {
-        let told = cluster.cli(&survivor).run(&["--json", "events"]).stdout;
-        String::from_utf8_lossy(&told).lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(
-            |event| {
-                event["kind"] == "calls-inherited"
-                    && event["subject"] == victim.as_str()
-                    && event["detail"].as_str().is_some_and(|detail| detail.contains("missed-keep-alives"))
-            },
-        )
-    });
+    wait_told(&cluster, &survivor, &victim, "missed-keep-alives");
     drop(call);
 }
 
