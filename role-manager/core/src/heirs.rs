@@ -1,11 +1,11 @@
 //! Who answers for the calls of a life that is over (rules C3, C4 and R11): one heir for each life, once, in an epoch.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Cause, Command, Exits, Mode, Outcome, Presence, State, View, state::push_bounded};
+use crate::{Cause, Command, Exits, Mode, Outcome, Presence, State, View, Voters, state::push_bounded};
 
 /// The feature level from which on heirs are agreed on: members below it do not know the command.
 pub const HEIRS_LEVEL: u32 = 2;
@@ -154,12 +154,12 @@ fn heir(view: &View, state: &State, ended: &Ended) -> Option<(NodeName, Incarnat
 }
 
 /// What the survivor of a pair without a witness inherits by proof alone (rule C4): nobody else could be the heir, and
-/// nobody is there to agree with. `voters`, by their Raft ids, are those of the last entry of this node's log: as long as
-/// they are the two members that it knows of, nothing was agreed on without it. `lives` are those that this very process has been told of while they lived: what
-/// ended before it began is another's, or nobody's (rule R11).
+/// nobody is there to agree with. As long as the `voters` are the two members that it knows of, nothing was agreed on
+/// without it. `lives` are those that this very process has been told of while they lived: what ended before it began is
+/// another's, or nobody's (rule R11).
 pub fn by_proof(
     state: &State,
-    voters: &BTreeSet<u64>,
+    voters: &Voters,
     own: (&NodeName, Incarnation),
     exits: &Exits,
     lives: &Lives,
@@ -168,8 +168,7 @@ pub fn by_proof(
     let (heir, heir_life) = own;
     // Whether it is in service nobody can agree on while the other is dead.
     let may = state.members.get(heir).is_some_and(|member| member.activated);
-    let members: BTreeSet<u64> = state.members.values().map(|member| member.raft_id).collect();
-    if !state.is_bare_pair() || members != *voters || !may {
+    if !state.is_pair_of(voters) || !may {
         return Vec::new();
     }
     // What was agreed on while there were more of them stays.

@@ -6,8 +6,8 @@
 //! state carries two lengths: the one in force, and a bound above every lease that may still be out.
 //!
 //! * A *shorter* length is in force at once; the bound stays until some leader has waited, by the old bound, until no lease
-//!   of a leader before it can be out, and then until its own longer ones are out. What it proposes then lowers the bound. A
-//!   leader that does not know of that waits by the old bound.
+//!   of a leader before it can be out, and then until its own longer ones are out. What it proposes then lowers the bound,
+//!   and from that moment on it grants no longer lease itself. A leader that does not know of that waits by the old bound.
 //! * A *longer* length raises the bound in one commit and comes into force in a later one. Whoever grants by it has applied
 //!   both. Every later leader has applied the first, since it was committed, so it waits by the raised bound. A node that
 //!   goes on alone has the first in its log, and knows it committed, before it can have accepted the second: a leader

@@ -27,6 +27,9 @@ pub struct Ledger {
     exits: Exits,
     /// The lengths by which this leader granted, and until when a lease of that length may be out.
     lengths: BTreeMap<Duration, Duration>,
+    /// The bounds of leases that this leader has proposed and of which it does not know yet what came of them, in their order.
+    /// Each may hold from any moment on: no longer lease is granted.
+    bounds: Vec<Duration>,
     /// The highest generation in which anybody has said that it acted alone. Kept, since who did may have heard that the
     /// cluster took note of it before this leader has applied that.
     alone: Option<u64>,
@@ -104,6 +107,7 @@ impl Ledger {
             duties,
             exits: Exits::default(),
             lengths: BTreeMap::new(),
+            bounds: Vec::new(),
             alone: None,
             unfit: BTreeMap::new(),
             voters: BTreeSet::new(),
@@ -177,7 +181,7 @@ impl Ledger {
     /// Whether voters may be added or taken out now: not while one of a pair may be acting alone, or has and the cluster has
     /// not taken note of it. A leader that comes after the change might know of neither.
     pub fn may_change_voters(&self, now: Duration, state: &State) -> bool {
-        !self.may_be_alone(now, self.timing.agreed(state).lease, state)
+        !self.may_be_alone(now, self.lease(state), state)
     }
 
     /// An order with what this leader knows of the node that it is about.
@@ -218,7 +222,7 @@ impl Ledger {
         };
         self.unfit.remove(&request.node);
         let may_hold = member.activated && !request.leaving;
-        let lease = self.timing.agreed(state).lease;
+        let lease = self.lease(state);
         let out_at = now + self.timing.surely_past(lease);
         self.note_node(now, out_at, state, request)?;
         self.note_applied(now, state);
@@ -251,15 +255,30 @@ impl Ledger {
         Ok(Grant { term: self.term, lease, duties, running, failed, cuts, lives: self.tells(state), at: now })
     }
 
-    /// A command is about to be proposed. From here on a duty that it moves is not extended (rule R3), whether
-    /// or not the proposal goes through.
+    /// How long the leases are that are granted now.
+    fn lease(&self, state: &State) -> Duration {
+        self.bounds.iter().copied().fold(self.timing.agreed(state).lease, Duration::min)
+    }
+
+    /// A command is about to be proposed. From here on a duty that it moves is not extended (rule R3), and no lease is
+    /// longer than the bound that it may set, whether or not the proposal goes through.
     pub fn proposing(&mut self, command: &Command) {
         let (duty, epoch) = match command {
+            Command::Retime { to, .. } => return self.bounds.push(Duration::from_millis(to.bound_ms)),
             Command::Drain { duty, epoch } | Command::Assign { duty, from: Some(epoch), .. } => (duty, epoch),
             _ => return,
         };
         if let Some(record) = self.duties.get_mut(duty).filter(|record| record.epoch == *epoch) {
             record.frozen = true;
+        }
+    }
+
+    /// A command that this leader has proposed has been applied, whatever came of it; so have all that it proposed before.
+    pub fn applied(&mut self, command: &Command) {
+        if let Command::Retime { to, .. } = command {
+            let bound = Duration::from_millis(to.bound_ms);
+            let known = self.bounds.iter().position(|proposed| *proposed == bound);
+            self.bounds.drain(..known.map_or(0, |at| at + 1));
         }
     }
 
@@ -283,7 +302,7 @@ impl Ledger {
             wall_ms,
             seen,
             leases,
-            alone_somewhere: self.may_be_alone(now, self.timing.agreed(state).lease, state),
+            alone_somewhere: self.may_be_alone(now, self.lease(state), state),
             alone_generation: self.alone,
             publisher_since: self.publisher.clone(),
             longest_out_ms: own.max(inherited).unwrap_or(0),

@@ -53,6 +53,7 @@ pub use holder::{Echo, Grant, Holder, KeepAlive, NoGrant};
 pub use leadership::{Voter, better_leader};
 pub use leasing::{Leasing, Pace};
 pub use ledger::Ledger;
+pub use membership::Voters;
 pub use orders::{Facts, Order, OrderId};
 pub use plan::{LeaseFact, Presence, Seen, View, plan};
 pub use policy::{Act, Policy, RULES, Rule, Sign, policy_table, rule_for};

@@ -1,5 +1,7 @@
 //! Who belongs to the cluster: let in, replaced, leaving, gone.
 
+use std::collections::BTreeSet;
+
 use twinbox_ids::NodeName;
 
 use crate::{Failback, Member, MemberKind, Outcome, Refusal, State, Status, orders::Facts, state::push_bounded};
@@ -7,7 +9,23 @@ use crate::{Failback, Member, MemberKind, Outcome, Refusal, State, Status, order
 /// How many Raft stores that were removed are remembered.
 pub(crate) const REMEMBERED_REMOVED: usize = 64;
 
+/// Who votes, by the last entry about it in this node's log: it counts as soon as it is there, applied or not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Voters {
+    /// Their Raft ids; while they change, those of before and of after.
+    pub raft_ids: BTreeSet<u64>,
+    /// Whether that entry has been applied, and so whatever others agreed on before it.
+    pub applied: bool,
+}
+
 impl State {
+    /// Whether its members are two nodes and no witness, and these alone vote: then nothing was agreed on without either of them
+    /// that this state does not have.
+    pub(crate) fn is_pair_of(&self, voters: &Voters) -> bool {
+        let members = self.members.values().map(|member| member.raft_id);
+        voters.applied && self.is_bare_pair() && members.collect::<BTreeSet<_>>() == voters.raft_ids
+    }
+
     /// Whether this Raft store belonged to the cluster and does no more: it is not let in again.
     pub fn was_removed(&self, raft_id: u64) -> bool {
         self.removed.iter().any(|(id, _)| *id == raft_id)

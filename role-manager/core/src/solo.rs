@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, NodeName};
 
-use crate::{Duty, Learned, OnQuorumLoss, SoloReport, State, Timing};
+use crate::{Duty, Learned, OnQuorumLoss, SoloReport, State, Timing, Voters};
 
 /// What is kept on disk of going on alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -36,8 +36,8 @@ pub struct Alone<'a> {
     pub state: &'a State,
     /// Its Raft store: what was applied before that was let in is no state of its own.
     pub raft_id: u64,
-    /// How many voters Raft has by the last entry of this node's log, applied or not.
-    pub voters: usize,
+    /// Who votes: others may have agreed on something without this node.
+    pub voters: &'a Voters,
     /// Whether it is in touch with a majority: it leads with one, or has had a lease's answer within E + K.
     pub quorum: bool,
     /// When it last heard any authenticated word of the other, Raft's included; the start of the process if it never did.
@@ -162,7 +162,7 @@ impl Solo {
             return Some(Obstacle::Together);
         }
         let why = |text: &str| Some(Obstacle::Why(text.to_owned()));
-        if !state.is_bare_pair() || facts.voters != 2 {
+        if !state.is_pair_of(facts.voters) {
             return why("it waits for a majority of the members");
         }
         if state.settings.on_quorum_loss == OnQuorumLoss::Hold {

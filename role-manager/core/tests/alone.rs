@@ -8,7 +8,7 @@ use common::{START, cluster, name};
 
 use twinbox_roles_core::{
     Alone, Command, Doors, Known, Mode, OnQuorumLoss, Order, OrderId, Outcome, RolesView, Setting, Solo,
-    SoloRecord, SoloVerdict, State, Status, Timing, doors,
+    SoloRecord, SoloVerdict, State, Status, Timing, Voters, doors,
 };
 
 fn set(state: &mut State, settings: Vec<Setting>) {
@@ -26,6 +26,12 @@ fn pair() -> State {
     with(&["a", "b"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)])
 }
 
+/// The members vote, and nobody else; for as long as the test runs.
+fn voters_of(state: &State) -> &'static Voters {
+    let raft_ids = state.members.values().map(|member| member.raft_id).collect();
+    Box::leak(Box::new(Voters { raft_ids, applied: true }))
+}
+
 /// What node `b` knows so long after it heard the other last.
 fn after(state: &State, unheard: Duration) -> Alone<'_> {
     let (now, heard) = (START + unheard, START);
@@ -34,7 +40,7 @@ fn after(state: &State, unheard: Duration) -> Alone<'_> {
         wall_ms: 1_000,
         state,
         raft_id: 2,
-        voters: state.members.len(),
+        voters: voters_of(state),
         quorum: false,
         heard,
         arbiter: None,
@@ -113,7 +119,12 @@ fn nobody_else_goes_on_alone() {
     assert!(waits(after(&three, long)).contains("majority"));
     assert!(waits(after(&out, long)).contains("not activated"));
     // The log, or the store, says that this state is out of date.
-    assert!(waits(Alone { voters: 3, ..after(&pair, long) }).contains("majority"));
+    let grown = Voters { raft_ids: [1, 2, 3].into(), applied: true };
+    let others = Voters { raft_ids: [2, 3].into(), applied: true };
+    let unread = Voters { applied: false, ..voters_of(&pair).clone() };
+    for voters in [&grown, &others, &unread] {
+        assert!(waits(Alone { voters, ..after(&pair, long) }).contains("majority"), "{voters:?}");
+    }
     assert!(waits(Alone { raft_id: 9, ..after(&pair, long) }).contains("not activated"));
     assert_eq!(settled(&mut solo(None), &Alone { quorum: true, ..after(&pair, long) }), SoloVerdict::Rest);
     // An arbiter has to answer, and to go on answering.

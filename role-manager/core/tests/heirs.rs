@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
     Cause, Command, Exits, Grant, HEIRS_LEVEL, KeepAlive, Ledger, Lives, Measures, MemberKind, Mode, Order,
-    OrderId, Outcome, Policy, Presence, Report, Setting, State, Status, Timing, by_proof, plan,
+    OrderId, Outcome, Policy, Presence, Report, Setting, State, Status, Timing, Voters, by_proof, plan,
 };
 
 fn at(ms: u64) -> Duration {
@@ -250,7 +250,8 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     let mut exits = Exits::default();
     let b = name("b");
     let inherits = |state: &State, exits: &Exits, voters: &[u64]| {
-        by_proof(state, &voters.iter().copied().collect(), (&b, Incarnation(1)), exits, &lives, 7)
+        let voters = Voters { raft_ids: voters.iter().copied().collect(), applied: true };
+        by_proof(state, &voters, (&b, Incarnation(1)), exits, &lives, 7)
     };
     assert_eq!(inherits(&state, &exits, &[1, 2]), [], "without a proof nobody is");
     exits.note(&name("b"), Incarnation(1));
@@ -264,6 +265,9 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     // Not once others may have agreed on something without it, nor without a vote; not where a witness gives a majority; not one that is out.
     assert_eq!(inherits(&state, &exits, &[1, 2, 3]), []);
     assert_eq!(inherits(&state, &exits, &[2, 3]), [], "another pair, of which its state does not know yet");
+    let unread = Voters { raft_ids: [1, 2].into(), applied: false };
+    let own = (&b, Incarnation(1));
+    assert_eq!(by_proof(&state, &unread, own, &exits, &lives, 7), [], "the same pair, after it was another");
     assert_eq!(inherits(&cluster(&["a", "b", "w"]), &exits, &[1, 2]), []);
     let mut out = state.clone();
     order(&mut out, Order::Deactivate { name: name("b"), within_ms: None });

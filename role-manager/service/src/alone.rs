@@ -11,9 +11,15 @@ use tokio::{
 };
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Epoch, NodeName};
-use twinbox_roles_core::{Alone, Learned, OnQuorumLoss, Solo, SoloReport, SoloVerdict, State, Timing};
+use twinbox_roles_core::{Alone, Learned, OnQuorumLoss, Solo, SoloReport, SoloVerdict, Timing};
 
-use crate::{RolesConfig, RolesError, leader::since_boot, raft::Core, reach::Reach, standing::Standing};
+use crate::{
+    RolesConfig, RolesError,
+    leader::since_boot,
+    raft::{Applied, Core},
+    reach::Reach,
+    standing::Standing,
+};
 
 /// So many questions to the arbiter in the length of a lease.
 const PER_LEASE: u32 = 4;
@@ -93,13 +99,13 @@ impl GoingAlone {
     /// The epoch to act in alone, and until when. Whatever was to be written down is on disk when this returns.
     pub(crate) async fn decide(
         &mut self,
-        state: &State,
+        applied: &Applied,
         quorum: bool,
         in_flight: &impl Fn() -> bool,
     ) -> Option<(Epoch, Duration)> {
         self.stopping = false;
         for _ in 0..STEPS {
-            let verdict = self.ask(state, quorum, in_flight());
+            let verdict = self.ask(applied, quorum, in_flight());
             if !matches!(verdict, SoloVerdict::Wait(_)) {
                 self.said.clear();
             }
@@ -134,7 +140,8 @@ impl GoingAlone {
         None
     }
 
-    fn ask(&self, state: &State, quorum: bool, in_flight: bool) -> SoloVerdict {
+    fn ask(&self, applied: &Applied, quorum: bool, in_flight: bool) -> SoloVerdict {
+        let state = &*applied.state;
         let other = state.members.keys().find(|name| **name != self.node);
         let heard = other.and_then(|other| self.reach.at(other)).unwrap_or(self.started);
         self.solo.decide(&Alone {
@@ -142,7 +149,7 @@ impl GoingAlone {
             wall_ms: wall().0,
             state,
             raft_id: self.standing.raft_id(),
-            voters: self.core.pulse().borrow().voters.len(),
+            voters: &self.core.voters(applied),
             quorum,
             heard: since_boot(heard),
             arbiter: self.arbiter.answered(state.settings.arbiter.as_ref()),

@@ -32,7 +32,7 @@ use crate::{
     leader::{Leadership, NotGranted, since_boot, wait},
     members::leader_name,
     orders::LastGrant,
-    raft::Core,
+    raft::{Applied, Core},
     reach::Reach,
     rivals::Rivals,
     standing::Standing,
@@ -131,18 +131,19 @@ impl Keeper {
         let mut proofs = self.proofs.watch();
         let mut leader = None;
         while !*self.leave.borrow_and_update() {
-            let state = applied.borrow_and_update().state.clone();
+            let known = applied.borrow_and_update().clone();
+            let state = known.state.clone();
             let urgent = self.take_state(&mut keeping, &state) | (leader != self.leader());
             leader = self.leader();
             pulse.mark_unchanged();
-            self.go_alone(&mut keeping, &state).await;
+            self.go_alone(&mut keeping, &known).await;
             if urgent || now() >= keeping.next {
                 keeping.next = now() + self.config.timing.agreed(&state).keep_alive;
                 self.ask(&mut keeping, false);
             }
             self.set_gates(&mut keeping);
             proofs.mark_unchanged();
-            self.inherit(&mut keeping, &state);
+            self.inherit(&mut keeping, &known);
             self.show(&keeping, &state);
             tokio::select! {
                 () = wait(&mut applied) => {}
@@ -172,16 +173,16 @@ impl Keeper {
 
     /// One of a pair without a witness may go on alone; it stops before it says so, and says so before it is given
     /// anything.
-    async fn go_alone(&mut self, keeping: &mut Keeping, state: &State) {
+    async fn go_alone(&mut self, keeping: &mut Keeping, applied: &Applied) {
         // Whoever is about to leave its group does nothing alone any more.
-        let quorum = self.quorum(keeping, state) || self.standing.is_held();
+        let quorum = self.quorum(keeping, &applied.state) || self.standing.is_held();
         let busy = || self.gates.values().any(Gate::is_busy);
         // As long as the gates are open, something may be in flight at any moment.
         let open = keeping.alone.is_some();
-        keeping.alone = self.alone.decide(state, quorum, &|| open || busy()).await;
+        keeping.alone = self.alone.decide(applied, quorum, &|| open || busy()).await;
         if open && keeping.alone.is_none() {
             self.gates.values().for_each(Gate::close);
-            keeping.alone = self.alone.decide(state, quorum, &busy).await;
+            keeping.alone = self.alone.decide(applied, quorum, &busy).await;
         }
         if self.alone.is_stopping() {
             keeping.next = keeping.next.min(now() + STOPPING);
@@ -328,10 +329,10 @@ impl Keeper {
     }
 
     /// The survivor of a pair without a witness is the heir by proof alone: it asks nobody, and there is nobody to ask.
-    fn inherit(&self, keeping: &mut Keeping, state: &State) {
+    fn inherit(&self, keeping: &mut Keeping, applied: &Applied) {
         let Some((_, grant)) = keeping.granted.as_ref() else { return };
         let own = (&self.config.node, self.standing.incarnation());
-        let voters = self.core.pulse().borrow().voters.clone();
+        let (state, voters) = (&applied.state, self.core.voters(applied));
         for item in by_proof(state, &voters, own, &self.proofs.known(), &grant.lives, wall().0) {
             if keeping.inherited.iter().any(|known| (&known.node, known.life) == (&item.node, item.life)) {
                 continue;

@@ -216,7 +216,11 @@ impl Leadership {
     async fn plan_and_propose(&self, policy: &Policy) -> bool {
         while let Some(command) = self.next_command(policy) {
             let words = command.to_string();
-            match timeout(self.timing.order_limit(), self.core.propose(command)).await {
+            let proposed = timeout(self.timing.order_limit(), self.core.propose(command.clone())).await;
+            if let (Ok(Ok(_)), Some(ledger)) = (&proposed, self.ledger().as_mut()) {
+                ledger.applied(&command);
+            }
+            match proposed {
                 Ok(Ok(Outcome::Done)) => tracing::info!(change = %words, "roles"),
                 Ok(Ok(outcome)) => {
                     tracing::warn!(change = %words, ?outcome, "a planned change did nothing");

@@ -28,7 +28,8 @@ impl World {
         }
         let now = self.local(member);
         let wall_ms = self.members[member].clock.wall_ms(self.now);
-        let (voters, raft_id) = (self.members[member].voters, self.members[member].raft_id);
+        let raft_id = self.members[member].raft_id;
+        let voters = self.known_voters(member);
         let timing = self.timing;
         let too_soon = self.is(Mutant::SoloTooSoon);
         let unkept = self.is(Mutant::SoloUnkept);
@@ -49,7 +50,7 @@ impl World {
                 wall_ms,
                 state: &process.state,
                 raft_id,
-                voters,
+                voters: &voters,
                 quorum: recent || leads,
                 heard: process.heard.saturating_sub(early),
                 arbiter: process.arbiter,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_roles_core::{HEIRS_LEVEL, Measures, MemberKind, State, by_proof};
+use twinbox_roles_core::{HEIRS_LEVEL, Measures, MemberKind, State, Voters, by_proof};
 
 use crate::{
     Mutant, Violation,
@@ -25,11 +25,18 @@ impl World {
         self.voters.iter().map(|voter| self.members[*voter].raft_id).collect()
     }
 
+    /// Who votes, as a member knows.
+    pub(crate) fn known_voters(&self, member: usize) -> Voters {
+        let Member { voter_ids, voters_at, process, .. } = &self.members[member];
+        let applied = process.as_ref().is_some_and(|process| process.applied >= *voters_at);
+        Voters { raft_ids: voter_ids.clone(), applied }
+    }
+
     /// Takes note of what a member has inherited by what it knows now.
     pub(crate) fn look_at_heirs(&mut self, member: usize) -> Result<(), Violation> {
         let name = self.members[member].name.clone();
         let wall_ms = self.members[member].clock.wall_ms(self.now);
-        let voters = self.members[member].voter_ids.clone();
+        let voters = self.known_voters(member);
         let Some(process) = self.awake(member) else { return Ok(()) };
         let own = (&name, process.life);
         let alone = by_proof(&process.state, &voters, own, &process.exits, &process.lives, wall_ms);

@@ -28,10 +28,10 @@ pub(crate) struct Member {
     pub(crate) term: u64,
     /// How often its store was started.
     pub(crate) run: u64,
-    /// How many voters there are by the last entry of its log.
-    pub(crate) voters: usize,
-    /// Who they are, by their Raft ids.
+    /// Who votes by the last entry of its log, by their Raft ids.
     pub(crate) voter_ids: BTreeSet<u64>,
+    /// How many entries came before that one.
+    pub(crate) voters_at: usize,
     /// What it keeps on disk of acting alone.
     pub(crate) alone: Option<SoloRecord>,
     pub(crate) process: Option<Process>,
@@ -127,7 +127,11 @@ impl Process {
             let Some(entry) = log.entries.get(self.applied) else { break };
             if let Some(command) = &entry.command {
                 let command = if compare { command.clone() } else { blind(command, &self.state) };
-                self.state.apply(command);
+                self.state.apply(command.clone());
+                let leads = self.leads.as_mut().filter(|leader| leader.term == entry.term);
+                if let Some(ledger) = leads.and_then(|leader| leader.ledger.as_mut()) {
+                    ledger.applied(&command);
+                }
             }
             self.applied += 1;
         }

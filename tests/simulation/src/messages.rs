@@ -42,8 +42,7 @@ impl World {
             return;
         }
         *known = term;
-        self.members[to].voters = self.voters.len();
-        self.members[to].voter_ids = self.voter_ids();
+        self.learn_voters(to);
         let lazy = self.is_sluggish(to);
         let Some(process) = self.awake(to) else { return };
         if process.leads.as_ref().is_some_and(|leader| leader.term < term) {

@@ -107,15 +107,20 @@ impl World {
             self.voters = before;
             return false;
         }
-        let count = self.voters.len();
+        self.voters_at = self.log.entries.len();
         for member in 0..self.members.len() {
             let there = self.members[member].process.as_ref().is_some_and(|p| p.hangs_until <= self.now);
             if there && (member == leader || self.connected(leader, member)) && self.members[member].term <= term {
-                self.members[member].voters = count;
-                self.members[member].voter_ids = self.voter_ids();
+                self.learn_voters(member);
             }
         }
         true
+    }
+
+    /// The entry about who votes now is in this member's log.
+    pub(crate) fn learn_voters(&mut self, member: usize) {
+        self.members[member].voter_ids = self.voter_ids();
+        self.members[member].voters_at = self.voters_at;
     }
 
     pub(crate) fn election(&mut self) {

@@ -86,6 +86,8 @@ pub(crate) struct World {
     pub(crate) members: Vec<Member>,
     /// Who votes.
     pub(crate) voters: BTreeSet<usize>,
+    /// How many entries were agreed on before these voted.
+    pub(crate) voters_at: usize,
     /// Who is being let in.
     pub(crate) joining: Option<usize>,
     /// Who does not vote any more and is not gone yet.
@@ -136,7 +138,7 @@ impl World {
                 raft_id,
                 term: 0,
                 run: 1,
-                voters,
+                voters_at: 0,
                 voter_ids: if i < voters { (1..=voters as u64).collect() } else { BTreeSet::new() },
                 alone: None,
                 process: None,
@@ -161,6 +163,7 @@ impl World {
             events: BTreeMap::new(),
             members,
             voters: (0..voters).collect(),
+            voters_at: 0,
             joining: None,
             learners: BTreeSet::new(),
             cut: BTreeSet::new(),

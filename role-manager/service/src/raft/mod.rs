@@ -37,7 +37,7 @@ use tokio::{
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, Outcome, Speaks, Timing};
+use twinbox_roles_core::{Command, Outcome, Speaks, Timing, Voters};
 
 pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
@@ -154,6 +154,13 @@ impl Core {
 
     pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
         self.applied.subscribe()
+    }
+
+    /// Who votes, as far as the log says that now, to one who knows what has been applied.
+    pub(crate) fn voters(&self, applied: &Applied) -> Voters {
+        let pulse = self.pulse.borrow();
+        let upto = applied.last.as_ref().map(|last| last.index);
+        Voters { raft_ids: pulse.voters.clone(), applied: upto >= pulse.members_index }
     }
 
     /// Whether nothing was ever agreed or promised in this store.
