@@ -15,7 +15,7 @@ use twinbox_roles::{Doors, Measures, MemberAddress, MemberKind, Order, OrderId, 
 use crate::{beat, health::Health, node::Node};
 
 /// How often it is looked; a lease is some times that.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often measures are taken; at once when the number of calls has changed.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// A node whose calls have ended leaves when nothing was left to hand over for so long: what a call stored last is

@@ -27,8 +27,8 @@ use crate::{beat, health::Tally, node::Node};
 pub const EXIT_HUNG: i32 = 75;
 
 /// How often the event loop shows that it turns, and how often the thread looks.
-const BEAT: Duration = Duration::from_millis(100);
-const LOOK: Duration = Duration::from_millis(250);
+const BEAT: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(500);
 /// How long the last line of a process may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Without a beat for so long it hangs: well above what a busy machine does, and every lease is out by then.
@@ -217,11 +217,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Looks every 250 ms for so long; gives when it found what first.
+    /// Looks again and again for so long; gives when it found what first.
     fn findings(seconds: u32, look: impl Fn(u32) -> Look) -> Vec<(u32, Finding)> {
         let mut judge = Judge::default();
         let mut found: Vec<(u32, Finding)> = Vec::new();
-        for ms in (0..seconds * 1_000).step_by(250) {
+        for ms in (0..seconds * 1_000).step_by(LOOK.as_millis() as usize) {
             let finding = judge.look(look(ms));
             if found.last().is_none_or(|(_, last)| *last != finding) {
                 found.push((ms, finding));
@@ -239,8 +239,8 @@ mod tests {
         let found = findings(60, hanging(20_000));
         let expected = [
             (0, Finding::Well),
-            (22_750, Finding::Hangs),
-            (29_750, Finding::End("the event loop hangs and no caller is heard any more")),
+            (22_500, Finding::Hangs),
+            (29_500, Finding::End("the event loop hangs and no caller is heard any more")),
         ];
         assert_eq!(found, expected);
     }
@@ -250,19 +250,19 @@ mod tests {
         let talking = |ms: u32| Look { heard: ms < 100_000, ..hanging(0)(ms) };
         let found = findings(300, talking);
         assert!(
-            matches!(found[..], [(0, Finding::Well), (2_750, Finding::Hangs), (109_750, Finding::End(_))]),
+            matches!(found[..], [(0, Finding::Well), (2_500, Finding::Hangs), (109_500, Finding::End(_))]),
             "{found:?}"
         );
         let stuck = |ms: u32| Look { media_still: MS * ms, ..talking(ms) };
         let found = findings(60, stuck);
-        assert!(matches!(found[2], (9_750, Finding::End(why)) if why.contains("media")), "{found:?}");
+        assert!(matches!(found[2], (9_500, Finding::End(why)) if why.contains("media")), "{found:?}");
     }
 
     #[test]
     fn what_comes_back_by_itself_is_let_be() {
         let found = findings(60, |ms| Look { beaten: !(10_000..15_000).contains(&ms), ..hanging(0)(ms) });
         assert!(
-            matches!(found[..], [(0, Finding::Well), (12_750, Finding::Hangs), (15_000, Finding::Well)]),
+            matches!(found[..], [(0, Finding::Well), (12_500, Finding::Hangs), (15_000, Finding::Well)]),
             "{found:?}"
         );
         // A busy machine: a beat a second.

@@ -15,7 +15,7 @@ use twinbox_roles_core::{Alone, Learned, OnQuorumLoss, Solo, SoloReport, SoloVer
 
 use crate::{
     RolesConfig, RolesError,
-    leader::since_boot,
+    leader::{since_boot, wait},
     raft::{Applied, Core},
     reach::Reach,
     standing::Standing,
@@ -34,17 +34,20 @@ impl Arbiter {
     /// Asks whoever is set as arbiter, while it may matter, for as long as the process runs. To accept a connection is
     /// to answer; a refusal may come from anything on the way.
     pub(crate) async fn ask(&self, core: &Core, timing: Timing) {
+        let mut applied = core.applied();
         loop {
-            let state = core.applied().borrow().state.clone();
-            let lease = timing.agreed(&state).lease;
+            let state = applied.borrow_and_update().state.clone();
             let wanted = state.settings.on_quorum_loss == OnQuorumLoss::Assume && state.is_bare_pair();
-            if let Some(address) = state.settings.arbiter.clone().filter(|_| wanted) {
-                let asked = BootInstant::now();
-                if let Ok(Ok(_)) = timeout(lease / PER_LEASE, TcpStream::connect(&address)).await {
-                    *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((address, asked));
-                }
+            let Some(address) = state.settings.arbiter.clone().filter(|_| wanted) else {
+                wait(&mut applied).await;
+                continue;
+            };
+            let pause = timing.agreed(&state).lease / PER_LEASE;
+            let asked = BootInstant::now();
+            if let Ok(Ok(_)) = timeout(pause, TcpStream::connect(&address)).await {
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((address, asked));
             }
-            sleep(lease / PER_LEASE).await;
+            sleep(pause).await;
         }
     }
 

@@ -17,10 +17,7 @@ mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -43,7 +40,9 @@ pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
 pub(crate) use types::{Peer, Types};
 
-use crate::{RolesConfig, RolesError, dialer::Dialer, reach::Reach, standing::Standing, tasks::spawn};
+use crate::{
+    RolesConfig, RolesError, dialer::Dialer, leader::wait, reach::Reach, standing::Standing, tasks::spawn,
+};
 use anew::Departing;
 use machine::Machine;
 use network::Network;
@@ -110,8 +109,8 @@ pub(crate) struct Core {
     raft: watch::Sender<Option<Raft>>,
     applied: watch::Sender<Applied>,
     pulse: watch::Sender<Pulse>,
-    /// When a leader was last heard and believed, in nanoseconds of the boot clock; 0 for never.
-    leader_heard: AtomicU64,
+    /// When a leader was last heard and believed.
+    leader_heard: watch::Sender<Option<BootInstant>>,
     /// Who wants this store's group to be left: the core ends, and begins anew as another.
     leaving: OnceLock<mpsc::Sender<Departing>>,
 }
@@ -134,7 +133,7 @@ impl Core {
             raft: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
             pulse: watch::Sender::new(Pulse::default()),
-            leader_heard: AtomicU64::new(0),
+            leader_heard: watch::Sender::new(None),
         })
     }
 
@@ -328,7 +327,7 @@ impl Core {
         let mut pace = Pace::new(self.standing.timing(), BootInstant::now());
         // As a core begins.
         let mut ticks = true;
-        self.leader_heard.store(0, Relaxed);
+        self.leader_heard.send_replace(None);
         loop {
             if self.standing.stopped() {
                 return;
@@ -344,9 +343,7 @@ impl Core {
                 raft.runtime_config().elect(elects);
             }
             let leads = self.note_pulse(raft);
-            let heard = self.leader_heard.load(Relaxed);
-            let heard = (heard > 0).then(|| BootInstant::from_nanos(heard));
-            let step = pace.step(leads, heard, BootInstant::now());
+            let step = pace.step(leads, *self.leader_heard.borrow(), BootInstant::now());
             if ticks != step.ticks {
                 ticks = step.ticks;
                 raft.runtime_config().tick(ticks);
@@ -360,7 +357,22 @@ impl Core {
                 _ = standing.changed() => {}
                 // The end of the silence after a start.
                 () = sleep(self.standing.timing().heartbeat / 4), if !elects => {}
-                () = sleep(step.again) => {}
+                () = sleep(step.again), if step.ticks || leads => {}
+                () = self.silence(&pace), if !(step.ticks || leads) => {}
+            }
+        }
+    }
+
+    /// Until the leader has not been heard for so long that Raft's clock is to tick. Each word of the leader sets the end anew:
+    /// a follower of a well leader is woken by nothing else.
+    async fn silence(&self, pace: &Pace) {
+        let mut heard = self.leader_heard.subscribe();
+        loop {
+            let rests = pace.rests(*heard.borrow_and_update(), BootInstant::now());
+            let Some(left) = rests else { return };
+            tokio::select! {
+                () = wait(&mut heard) => {}
+                () = sleep(left) => {}
             }
         }
     }

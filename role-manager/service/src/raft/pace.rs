@@ -45,8 +45,13 @@ impl Pace {
             return Step { ticks: false, beats, again: self.next_beat.since(now) };
         }
         self.next_beat = now;
-        let rests = heard.map(|heard| (heard + self.rest).since(now)).filter(|left| !left.is_zero());
+        let rests = self.rests(heard, now);
         Step { ticks: rests.is_none(), beats: false, again: rests.unwrap_or(self.heartbeat) }
+    }
+
+    /// How long a follower needs no tick, if it hears nothing more; `None` when it does now.
+    pub(super) fn rests(&self, heard: Option<BootInstant>, now: BootInstant) -> Option<Duration> {
+        heard.map(|heard| (heard + self.rest).since(now)).filter(|left| !left.is_zero())
     }
 }
 

@@ -1,7 +1,5 @@
 //! The server side of Raft's calls.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use openraft::raft::AppendEntriesResponse;
 use tonic::Status;
 use twinbox_clock::BootInstant;
@@ -51,7 +49,7 @@ impl Core {
         let heard = BootInstant::now();
         let answer = raft.append_entries(request).await.map_err(fatal)?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.leader_heard.fetch_max(heard.as_nanos(), Relaxed);
+            self.leader_heard.send_modify(|known| *known = (*known).max(Some(heard)));
         }
         Ok(codec::append_answer(&answer))
     }
