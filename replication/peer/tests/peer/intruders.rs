@@ -16,7 +16,7 @@ use twinbox_wire::replication::{
 };
 
 async fn node_a() -> (Cluster, Node) {
-    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     a.write("row", Value::Bytes(b"x".into())).await;
     (cluster, a)
@@ -26,7 +26,7 @@ async fn node_a() -> (Cluster, Node) {
 async fn a_stranger_is_refused_both_ways_and_changes_nothing() {
     let (ours, a) = node_a().await;
     // The same names and addresses, another authority: another cluster, or somebody who plays at being this one.
-    let mut theirs = Cluster::new(&["b"]).await;
+    let theirs = Cluster::new(&["b"]).await;
     let b = theirs.node("b").await;
     b.write("evil", Value::Bytes(b"y".into())).await;
     let stranger = theirs.identity("b");

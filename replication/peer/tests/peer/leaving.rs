@@ -10,7 +10,7 @@ fn text(text: &str) -> Value {
 
 #[tokio::test]
 async fn what_one_disk_alone_holds_is_counted_until_another_has_it() {
-    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b) = (cluster.node("a").await, cluster.node("b").await);
     a.write_many("early", 20).await;
     assert_eq!(a.peers.uncovered(), 20, "nobody is in touch");
@@ -26,7 +26,7 @@ async fn what_one_disk_alone_holds_is_counted_until_another_has_it() {
 
 #[tokio::test]
 async fn a_removed_node_is_neither_followed_nor_let_in_and_may_come_back_later() {
-    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cluster = Cluster::new(&["a", "b"]).await;
     let (a, b) = (cluster.node("a").await, cluster.node("b").await);
     a.start();
     b.start();

@@ -11,7 +11,7 @@ use twinbox_replication_peer::Acknowledgement;
 use twinbox_replication_store::Draft;
 
 async fn pair() -> (Cluster, Node, Node) {
-    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cluster = Cluster::new(&["a", "b"]).await;
     let (a, b) = (cluster.node("a").await, cluster.node("b").await);
     (cluster, a, b)
 }
@@ -145,7 +145,7 @@ async fn a_change_whose_blob_is_nowhere_stops_no_other_change() {
 
 #[tokio::test]
 async fn alone_is_said_at_once_when_the_peer_has_stopped_and_on_two_when_it_is_back() {
-    let (mut cluster, a, b) = connected().await;
+    let (cluster, a, b) = connected().await;
     assert_eq!(a.write_acknowledged("before", bytes("1")).await, on_two("b"));
     let dir = b.stop().await;
     until("the peer is gone", || !a.status("b").connected).await;
@@ -168,7 +168,7 @@ async fn alone_is_said_at_once_when_the_peer_has_stopped_and_on_two_when_it_is_b
 
 #[tokio::test]
 async fn a_link_cut_silently_delays_one_writer_by_the_timeout_and_no_other() {
-    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cluster = Cluster::new(&["a", "b"]).await;
     let cable = Cable::to(cluster.address("a")).await;
     let a = cluster.node("a").await;
     let b = cluster.node_via("b", &[("a", cable.address)]).await;
@@ -194,7 +194,7 @@ async fn a_link_cut_silently_delays_one_writer_by_the_timeout_and_no_other() {
 
 #[tokio::test]
 async fn a_hung_peer_is_noticed_without_a_write() {
-    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cluster = Cluster::new(&["a", "b"]).await;
     let cable = Cable::to(cluster.address("a")).await;
     let a = cluster.node("a").await;
     let b = cluster.node_via("b", &[("a", cable.address)]).await;

@@ -17,7 +17,7 @@ use twinbox_replication_peer::Acknowledgement;
 use twinbox_wire::replication::{HistoryTaken, ProbeAnswer, follower_frame, source_frame::Frame};
 
 async fn followed() -> (Node, Raw) {
-    let mut cluster = Cluster::new(&["a", "b"]).await;
+    let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     let hello = hello(cluster.authority.cluster(), "b");
     let raw = Raw::follow(&cluster.identity("b"), &cluster, hello).await.unwrap();

@@ -8,7 +8,7 @@ use twinbox_replication_core::Value;
 
 #[tokio::test]
 async fn changes_and_blobs_flow_through_the_third_node() {
-    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
     // Nobody listens there any more.
     let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let a = cluster.node_via("a", &[("b", nowhere)]).await;
@@ -36,7 +36,7 @@ async fn changes_and_blobs_flow_through_the_third_node() {
 
 #[tokio::test]
 async fn a_full_mesh_converges_too() {
-    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     let nodes = [&a, &b, &c];
     for node in nodes {
@@ -56,7 +56,7 @@ async fn a_full_mesh_converges_too() {
 
 #[tokio::test]
 async fn a_damaged_blob_is_not_taken_and_is_had_from_another_node() {
-    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     let greeting = a.store.blobs().put(Bytes::from(audio(300_000))).await.unwrap();
     a.write("greeting", greeting).await;
@@ -74,7 +74,7 @@ async fn a_damaged_blob_is_not_taken_and_is_had_from_another_node() {
 /// One node gives the beginning and is cut off; the next goes on where it ended.
 #[tokio::test]
 async fn a_blob_that_was_cut_off_is_completed_from_another_node() {
-    let mut cluster = Cluster::new(&["a", "b", "c"]).await;
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     let whole = audio(300_000);
     let greeting = a.store.blobs().put(Bytes::from(whole.clone())).await.unwrap();

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
@@ -52,7 +52,8 @@ pub async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
 pub struct Cluster {
     pub authority: CertificateAuthority,
     nodes: Vec<(NodeName, SocketAddr)>,
-    listeners: Vec<Option<TcpListener>>,
+    /// Bound and never listening: nobody else is given the port while its node does not run.
+    _ports: Vec<TcpSocket>,
 }
 
 impl Cluster {
@@ -60,13 +61,15 @@ impl Cluster {
         // Shown when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("twinbox=debug").try_init();
         let mut nodes = Vec::new();
-        let mut listeners = Vec::new();
+        let mut ports = Vec::new();
         for text in names {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            nodes.push((name(text), listener.local_addr().unwrap()));
-            listeners.push(Some(listener));
+            let port = TcpSocket::new_v4().unwrap();
+            port.set_reuseaddr(true).unwrap();
+            port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            nodes.push((name(text), port.local_addr().unwrap()));
+            ports.push(port);
         }
-        Self { authority: CertificateAuthority::create(ClusterId::random(), "test").unwrap(), nodes, listeners }
+        Self { authority: CertificateAuthority::create(ClusterId::random(), "test").unwrap(), nodes, _ports: ports }
     }
 
     pub fn identity(&self, node: &str) -> NodeIdentity {
@@ -80,22 +83,19 @@ impl Cluster {
     }
 
     /// Prepares a node with a new store; its streams begin with [`Node::start`].
-    pub async fn node(&mut self, node: &str) -> Node {
+    pub async fn node(&self, node: &str) -> Node {
         self.node_via(node, &[]).await
     }
 
     /// The same, where some peers are reached by other addresses than their own.
-    pub async fn node_via(&mut self, node: &str, detours: &[(&str, SocketAddr)]) -> Node {
+    pub async fn node_via(&self, node: &str, detours: &[(&str, SocketAddr)]) -> Node {
         self.node_in(node, TempDir::new().unwrap(), detours).await
     }
 
     /// A node with a directory that may have been used before.
-    pub async fn node_in(&mut self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
+    pub async fn node_in(&self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
         let index = self.nodes.iter().position(|(n, _)| n.as_str() == node).unwrap();
-        let listener = match self.listeners[index].take() {
-            Some(listener) => listener,
-            None => TcpListener::bind(self.nodes[index].1).await.unwrap(),
-        };
+        let listener = TcpListener::bind(self.nodes[index].1).await.unwrap();
         let config = StoreConfig { dir: dir.path().join("store"), node: name(node), reserve_bytes: 0 };
         let store = Store::open(config).unwrap();
         let tls = Arc::new(self.identity(node));
