@@ -318,7 +318,8 @@ impl Setting {
                 None => None,
             }),
         };
-        setting.check()?;
+        // As it was written, not as it was understood.
+        setting.check().map_err(|_| bad())?;
         Ok(setting)
     }
 

@@ -103,6 +103,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         ("alarm-rule", "overload 0 60"),
         ("alarm-rule", "overload 3 60 9"),
         ("keep-alive", "49"),
+        ("keep-alive", "5ms"),
         ("keep-alive", "5001"),
         ("keep-alive", "-1"),
         ("missed", "1"),
@@ -111,7 +112,8 @@ fn what_makes_no_sense_is_refused_with_what_would() {
     ] {
         let error = Setting::parse(name, value).expect_err(&format!("{name} = {value}"));
         let words = error.to_string();
-        assert!(words.contains(name) && words.contains("write "), "{words}");
+        let named = words.contains(&format!("'{value}'")) && words.contains(&format!("'{name}'"));
+        assert!(named && words.contains("write "), "{words}");
     }
     let unknown = Setting::parse("colour", "red").expect_err("unknown");
     assert!(matches!(&unknown, SettingError::Unknown { .. }) && unknown.to_string().contains("on-quorum-loss"));
