@@ -37,17 +37,47 @@ pub fn assert_kept(
     let whole = twinbox_testkit::holds(limit, || {
         // A part of it may be there first: what another node filed while this one was not heard (rule C2).
         last = cluster.find(node, mailbox, &deposit.speech, deposit.spoken);
-        last.clone().filter(|(_, piece, _)| deposit.said.saturating_sub(piece.until()) <= CLIPPED)
+        last.clone().filter(|(_, piece, _)| is_whole(deposit, piece))
     });
     let Some((message, piece, length)) = whole.or_else(|| last.clone()) else {
         let there = cluster.cli(node).try_messages(mailbox);
         panic!("{node} has no message of what was said to {mailbox} within {limit:?}; it has {there:#?}");
     };
+    judge(node, deposit, (&message, &piece, length), seconds);
+    message
+}
+
+/// The same of many deposits, for less: each message is fetched once, and only what is not whole by then is waited for.
+pub fn assert_all_kept(
+    cluster: &Cluster,
+    node: &str,
+    mailbox: &str,
+    deposits: &[Deposit],
+    seconds: f64,
+    limit: Duration,
+) {
+    let there = cluster.heard(node, mailbox);
+    for deposit in deposits {
+        let found = deposit.speech.find_first(deposit.spoken, there.iter().map(|(_, audio)| audio));
+        match found.filter(|(_, piece)| is_whole(deposit, piece)) {
+            Some((at, piece)) => judge(node, deposit, (&there[at].0, &piece, there[at].1.len()), seconds),
+            None => drop(assert_kept(cluster, node, mailbox, deposit, seconds, limit)),
+        }
+    }
+}
+
+fn is_whole(deposit: &Deposit, piece: &Found) -> bool {
+    deposit.said.saturating_sub(piece.until()) <= CLIPPED
+}
+
+fn judge(node: &str, deposit: &Deposit, (message, piece, length): (&StoredMessage, &Found, usize), seconds: f64) {
     assert_eq!(piece.length, length, "{node}: all of the message is what was said, bit for bit ({piece:?})");
     assert!(piece.seconds() >= seconds, "{node}: {:.2} s kept of a message of {seconds} s", piece.seconds());
     let lost = deposit.said.saturating_sub(piece.until());
-    assert!(lost <= CLIPPED, "{node}: the last {lost} samples before the hang-up are missing in {message:?}");
-    message
+    assert!(
+        is_whole(deposit, piece),
+        "{node}: the last {lost} samples before the hang-up are missing in {message:?}"
+    );
 }
 
 /// What may be in flight between mouth and recorder at a hang-up, in samples: 100 ms.

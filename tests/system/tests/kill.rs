@@ -5,7 +5,7 @@
 use std::{thread, time::Duration};
 
 use twinbox_clock::BootInstant;
-use twinbox_system_tests::{assert_kept, in_words, slack};
+use twinbox_system_tests::{assert_all_kept, assert_kept, in_words, slack};
 use twinbox_testkit::{
     Call, Cluster, Deposit, Endpoint, Invite, Spec, Transport, begin_to_speak, g711::Law, hang_up, holds,
     leave_message, parameter,
@@ -113,7 +113,8 @@ fn epoch(cluster: &Cluster, node: &str) -> (u64, u64) {
 /// Power cut without the power: all three at once, again and again, and whatever was acknowledged is there.
 #[test]
 fn all_three_die_at_once_and_nothing_acknowledged_is_missing() {
-    let mut cluster = Cluster::start(&Spec::default());
+    let voicemail = vec!["max_messages = 10000".to_owned()];
+    let mut cluster = Cluster::start(&Spec { voicemail, ..Spec::default() });
     let mailbox = Cluster::USERS[0].number;
     let mut deposits: Vec<Deposit> = Vec::new();
     for round in 1..=parameter("TWINBOX_KILL_ROUNDS", 1) {
@@ -136,9 +137,7 @@ fn all_three_die_at_once_and_nothing_acknowledged_is_missing() {
         let back = cluster.wait_in_service();
         println!("round {round}: all three in service again after {:.2} s", back.as_secs_f64());
         for node in ["a", "b"] {
-            for deposit in &deposits {
-                assert_kept(&cluster, node, mailbox, deposit, 0.9, Duration::from_secs(10));
-            }
+            assert_all_kept(&cluster, node, mailbox, &deposits, 0.9, Duration::from_secs(10));
             cluster.wait_for_messages(node, mailbox, deposits.len(), Duration::from_secs(5));
         }
         // Vote and log are there: what was decided before the kill is known after it, and epochs only go up.

@@ -378,6 +378,14 @@ impl Cluster {
         })
     }
 
+    /// All messages of `mailbox` on `node`, each with its audio in G.711 µ-law.
+    pub fn heard(&self, node: &str, mailbox: &str) -> Vec<(StoredMessage, Vec<u8>)> {
+        let cli = self.cli(node);
+        let audio =
+            |message: StoredMessage| Some((message.clone(), cli.audio(mailbox, &message.id, Law::Mu).ok()?));
+        cli.messages(mailbox).into_iter().filter_map(audio).collect()
+    }
+
     /// The ends of all logs.
     pub fn tails(&self, lines: usize) -> String {
         let tail = |m: &Member| {

@@ -67,24 +67,35 @@ impl Speech {
     /// The longest piece of the speech's first `spoken` bytes that `heard` contains, bit for bit. `None` unless
     /// at least 20 ms are there.
     pub fn find_in(&self, heard: &[u8], spoken: usize) -> Option<Found> {
+        self.find_first(spoken, [heard]).map(|(_, found)| found)
+    }
+
+    /// The first of these that contains a piece of it, by its place among them, and the longest piece as in
+    /// [`Self::find_in`].
+    pub fn find_first(&self, spoken: usize, all: impl IntoIterator<Item: AsRef<[u8]>>) -> Option<(usize, Found)> {
         let said = self.bytes(0, spoken);
         let places: HashMap<&[u8], usize> = said.windows(WINDOW).enumerate().map(|(n, w)| (w, n)).collect();
-        let (mut best, mut at) = (None::<Found>, 0);
-        while at + WINDOW <= heard.len() {
-            let Some(&from) = places.get(&heard[at..at + WINDOW]) else {
-                at += WINDOW;
-                continue;
-            };
-            let back = (0..at.min(from)).take_while(|n| heard[at - n - 1] == said[from - n - 1]).count();
-            let forth = heard[at..].iter().zip(&said[from..]).take_while(|(a, b)| a == b).count();
-            let found = Found { at: at - back, from: from - back, length: back + forth };
-            if best.is_none_or(|b| found.length > b.length) {
-                best = Some(found);
-            }
-            at += forth.max(WINDOW);
-        }
-        best.filter(|found| found.length >= 160)
+        all.into_iter().enumerate().find_map(|(n, heard)| Some((n, longest(heard.as_ref(), &said, &places)?)))
     }
+}
+
+/// The longest piece of `said`, whose windows are at these places, in `heard`.
+fn longest(heard: &[u8], said: &[u8], places: &HashMap<&[u8], usize>) -> Option<Found> {
+    let (mut best, mut at) = (None::<Found>, 0);
+    while at + WINDOW <= heard.len() {
+        let Some(&from) = places.get(&heard[at..at + WINDOW]) else {
+            at += WINDOW;
+            continue;
+        };
+        let back = (0..at.min(from)).take_while(|n| heard[at - n - 1] == said[from - n - 1]).count();
+        let forth = heard[at..].iter().zip(&said[from..]).take_while(|(a, b)| a == b).count();
+        let found = Found { at: at - back, from: from - back, length: back + forth };
+        if best.is_none_or(|b| found.length > b.length) {
+            best = Some(found);
+        }
+        at += forth.max(WINDOW);
+    }
+    best.filter(|found| found.length >= 160)
 }
 
 #[cfg(test)]
