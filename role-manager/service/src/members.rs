@@ -26,8 +26,11 @@ use crate::{
 
 /// How often a member asks again to be let in or confirmed.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How often the confirmation of a store is asked for when all that answer have confirmed it.
-const CONFIRM_AGAIN: Duration = Duration::from_secs(5);
+/// How often a member is told of this store's start that has not confirmed it: until then it would take an older copy of the
+/// store for this one (rule R8).
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked for such members when all have.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What this member needs to find its place.
 pub(crate) struct Members {
@@ -196,10 +199,11 @@ impl Members {
             if !view.borrow().quorum {
                 confirmed.clear();
             }
-            let pause = match (self.standing.may_take_part(), confirmed.is_empty()) {
-                (true, false) => CONFIRM_AGAIN,
-                (true, true) => CONFIRM_AGAIN / 5,
-                (false, _) => ASK_AGAIN,
+            let all_know = self.roster.others().iter().all(|member| confirmed.contains(&member.name));
+            let pause = match self.standing.may_take_part() {
+                false => ASK_AGAIN,
+                true if all_know => LOOK_AGAIN,
+                true => TELL_AGAIN,
             };
             let mut changes = self.standing.changes();
             tokio::select! {
