@@ -194,8 +194,10 @@ fn of_a_pair_the_survivor_refuses_no_call_and_goes_on_alone_if_it_may() {
             cluster.wait_for_messages(node, mailbox, messages + 1, Duration::from_secs(10));
         }
         if policy == "assume" {
-            let moves = cluster.cli(&survivor).json(&["cluster", "moves"]).to_string();
-            assert!(moves.contains("heal"), "{moves}");
+            // Both have the status that they had before, until it is agreed that the split is over.
+            wait_until("the two sides to be one", Duration::from_secs(10), || {
+                cluster.cli(&survivor).json(&["cluster", "moves"]).to_string().contains("heal")
+            });
             wait_until("the split is told", Duration::from_secs(10), || {
                 let alarms = ["a", "b"].map(|node| cluster.cli(node).json(&["alarm", "list"]).to_string());
                 alarms.iter().any(|alarms| alarms.contains("\"split\"") && alarms.contains("alone for"))
