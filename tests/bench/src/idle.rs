@@ -20,7 +20,7 @@ pub fn run(report: &mut Report, seconds: u64) {
 }
 
 fn watch(report: &mut Report, seconds: u64, [traffic, processor]: [&'static str; 2], members: &[&str]) {
-    let lab = Lab::switched(members, 1);
+    let lab = Lab::switched(&["a", "b", "w"], 1);
     let spec = Spec { log: "warn", witness: members.contains(&"w"), ..Spec::default() };
     let cluster = Cluster::start_in(&lab, &spec);
     sleep(SETTLES);
