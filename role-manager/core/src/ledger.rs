@@ -8,8 +8,8 @@ use std::{
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
-    Assignment, Command, Duty, Ended, Exits, Facts, Grant, KeepAlive, LeaseFact, Lives, Member, NoGrant, Order,
-    Presence, Report, Seen, ServiceHealth, SoloReport, Speaks, State, Timing, Trigger, View, soft,
+    Assignment, Command, Duty, Ended, Exits, Facts, Grant, KeepAlive, LeaseFact, Leasing, Lives, Member, NoGrant,
+    Order, Presence, Report, Seen, ServiceHealth, SoloReport, Speaks, State, Timing, Trigger, View, soft,
 };
 
 /// The leader's side: one per leadership, from its first quorum answer on.
@@ -27,9 +27,9 @@ pub struct Ledger {
     exits: Exits,
     /// The lengths by which this leader granted, and until when a lease of that length may be out.
     lengths: BTreeMap<Duration, Duration>,
-    /// The bounds of leases that this leader has proposed and of which it does not know yet what came of them, in their order.
-    /// Each may hold from any moment on: no longer lease is granted.
-    bounds: Vec<Duration>,
+    /// The changes of the length of leases, from what to what, that this leader has proposed and of which it does not know yet
+    /// what came of them, in their order. The bound of each may hold from any moment on: no longer lease is granted.
+    retimes: Vec<(Option<Leasing>, Leasing)>,
     /// The highest generation in which anybody has said that it acted alone. Kept, since who did may have heard that the
     /// cluster took note of it before this leader has applied that.
     alone: Option<u64>,
@@ -107,7 +107,7 @@ impl Ledger {
             duties,
             exits: Exits::default(),
             lengths: BTreeMap::new(),
-            bounds: Vec::new(),
+            retimes: Vec::new(),
             alone: None,
             unfit: BTreeMap::new(),
             voters: BTreeSet::new(),
@@ -257,14 +257,21 @@ impl Ledger {
 
     /// How long the leases are that are granted now.
     fn lease(&self, state: &State) -> Duration {
-        self.bounds.iter().copied().fold(self.timing.agreed(state).lease, Duration::min)
+        let bounds = self.retimes.iter().map(|(_, to)| Duration::from_millis(to.bound_ms));
+        bounds.fold(self.timing.agreed(state).lease, Duration::min)
     }
 
     /// A command is about to be proposed. From here on a duty that it moves is not extended (rule R3), and no lease is
     /// longer than the bound that it may set, whether or not the proposal goes through.
     pub fn proposing(&mut self, command: &Command) {
         let (duty, epoch) = match command {
-            Command::Retime { to, .. } => return self.bounds.push(Duration::from_millis(to.bound_ms)),
+            Command::Retime { from, to } => {
+                // The same once more, since nobody answered, can do only what the first did not: it is one.
+                if self.retimes.last() != Some(&(*from, *to)) {
+                    self.retimes.push((*from, *to));
+                }
+                return;
+            }
             Command::Drain { duty, epoch } | Command::Assign { duty, from: Some(epoch), .. } => (duty, epoch),
             _ => return,
         };
@@ -275,10 +282,9 @@ impl Ledger {
 
     /// A command that this leader has proposed has been applied, whatever came of it; so have all that it proposed before.
     pub fn applied(&mut self, command: &Command) {
-        if let Command::Retime { to, .. } = command {
-            let bound = Duration::from_millis(to.bound_ms);
-            let known = self.bounds.iter().position(|proposed| *proposed == bound);
-            self.bounds.drain(..known.map_or(0, |at| at + 1));
+        if let Command::Retime { from, to } = command {
+            let known = self.retimes.iter().position(|proposed| *proposed == (*from, *to));
+            self.retimes.drain(..known.map_or(0, |at| at + 1));
         }
     }
 

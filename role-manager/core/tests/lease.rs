@@ -192,6 +192,11 @@ fn no_lease_is_longer_than_a_bound_that_may_hold() {
     assert_eq!(now.apply(higher.clone()), Outcome::Done);
     ledger.applied(&higher);
     assert_eq!(lease(&mut ledger, &now), 900);
+    // Proposed again and again while nobody answers, it is one, and takes no more room.
+    (0..3).for_each(|_| ledger.proposing(&lowest));
+    assert_eq!(lease(&mut ledger, &now), 500);
+    ledger.applied(&lowest);
+    assert_eq!(lease(&mut ledger, &now), 900);
 }
 
 #[test]
