@@ -14,8 +14,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed=proto/{file}");
     }
     let descriptors = protox::compile(FILES.map(|file| folder.join(file)), [folder])?;
-    // What administrators ask is also printed as JSON.
-    tonic_prost_build::configure()
+    // What administrators ask is also printed as JSON; there a list is whole.
+    let cursors = [
+        "admin.v1.UserListReply",
+        "admin.v1.MessageListReply",
+        "admin.v1.ClassListReply",
+        "events.v1.AlarmListReply",
+    ];
+    let build = cursors.iter().fold(tonic_prost_build::configure(), |build, reply| {
+        build.field_attribute(format!(".twinbox.{reply}.next"), "#[serde(skip)]")
+    });
+    build
         .bytes(".twinbox")
         .type_attribute(".twinbox.admin.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.events.v1", "#[derive(serde::Serialize)]")

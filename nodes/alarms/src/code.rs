@@ -172,6 +172,14 @@ codes! {
         "A member acts in another group of this cluster: a survivor went on alone, and others live after all.",
         "Both sides act now. Decide which one stays; stop the nodes of the other, put their folders aside, and let them \
          join with new tokens.";
+    MessageUnfiled = "message-unfiled", Critical, Lasts,
+        "Messages that callers have left could not be stored yet: their callers were not told that they are kept.",
+        "The detail has the reason: free space on the disk of data_dir, or see to the disk. They are filed by themselves as \
+         soon as it takes writes; after a restart, too.";
+    FillIncomplete = "fill-incomplete", Critical, Happened,
+        "A node had to take over the others' data, and no node is left that has all of it: it serves with what it has.",
+        "Messages and users that only the lost nodes had are gone. If one of their disks can be had, see docs/roles.md; then \
+         acknowledge.";
 }
 
 impl Code {

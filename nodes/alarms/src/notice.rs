@@ -1,6 +1,5 @@
 //! What a receiver outside is told: an alarm, and what happened to it.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use twinbox_ids::Timestamp;
 
 use crate::{
@@ -74,6 +73,6 @@ impl Notice {
 
 /// A time as RFC 3339 writes it, in UTC, to the millisecond.
 pub fn rfc3339(at: Timestamp) -> String {
-    let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
-    DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
+    let at = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    format!("{at:.3}")
 }

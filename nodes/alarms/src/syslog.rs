@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
-use chrono::{DateTime, Local};
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, UdpSocket, UnixDatagram, lookup_host},
@@ -159,9 +159,9 @@ impl Syslog {
     /// As syslog(3) writes to the machine's own.
     fn short(&self, alarm: &Alarm, raised: bool) -> String {
         let (priority, pid) = (self.priority(alarm, raised), std::process::id());
-        let now = i64::try_from(wall().0).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-        let now = now.with_timezone(&Local);
-        format!("<{priority}>{} twinbox[{pid}]: {}", now.format("%b %e %H:%M:%S"), words(alarm, raised))
+        let now = i64::try_from(wall().0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let now = now.unwrap_or_default().to_zoned(TimeZone::system());
+        format!("<{priority}>{} twinbox[{pid}]: {}", now.strftime("%b %e %H:%M:%S"), words(alarm, raised))
     }
 }
 

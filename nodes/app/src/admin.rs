@@ -1,5 +1,6 @@
 //! What administrators ask, on a Unix socket that only this user may open.
 
+pub(crate) mod part;
 mod provisioning;
 mod roles;
 mod services;
@@ -13,16 +14,17 @@ use tonic::{Request, Response, Status};
 use tracing::{error, info};
 use twinbox_ids::{NodeName, Pii};
 use twinbox_mailbox::{Lights, Mailbox, NewMailbox, Quota};
-use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mark, Message, PinError};
-use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId};
+use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mailstore, Mark, Message, PinError};
+use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId, Setting};
 use twinbox_wire::admin::{
     self, AudioPart, ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Done, DutyListReply,
-    DutyListRequest, MessageListReply, MessageRequest, NodeRequest, ServiceListReply, ServiceListRequest,
-    ServiceRestartRequest, User, UserAddRequest, UserChanged, UserListReply, UserListRequest, UserRequest,
-    UserSetPinRequest,
+    DutyListRequest, MessageListReply, MessageListRequest, MessageRequest, NodeRequest, ServiceListReply,
+    ServiceListRequest, ServiceRestartRequest, User, UserAddRequest, UserChanged, UserListReply, UserListRequest,
+    UserRequest, UserSetPinRequest,
     admin_server::{Admin, AdminServer},
 };
 
+use self::part::Part;
 use crate::{
     AppError,
     alarms::EventService,
@@ -88,6 +90,7 @@ impl AdminService {
     }
 
     async fn mailbox(&self, number: &str) -> Result<Mailbox, Status> {
+        all_records(&self.node)?;
         self.node.mailstore.find_by_number(number).await.map_err(internal)?.ok_or_else(|| {
             Status::not_found(format!("there is no mailbox {number}: 'twinbox user list' shows those there are"))
         })
@@ -102,21 +105,31 @@ impl AdminService {
         Ok((mailbox, message))
     }
 
-    async fn user(&self, mailbox: Mailbox) -> Result<User, Status> {
-        let Lights { new, saved } = self.node.mailstore.lights(mailbox.id).await.map_err(internal)?;
-        let cos = self.node.mailstore.class_name_of(&mailbox).map_err(internal)?;
-        Ok(User {
-            id: mailbox.id.to_string(),
-            number: mailbox.number,
-            name: mailbox.name.into_revealed(),
-            timezone: mailbox.timezone,
-            operator: mailbox.operator.unwrap_or_default(),
-            must_change_pin: mailbox.pin.is_none_or(|pin| pin.must_change),
-            new_messages: new,
-            old_messages: saved,
-            cos,
-        })
+    /// Shows mailboxes, which may read messages that were not counted yet: on a thread that may block.
+    async fn users<R: Send + 'static>(
+        &self,
+        show: impl FnOnce(&dyn Fn(Mailbox) -> Result<User, MailError>) -> Result<R, MailError> + Send + 'static,
+    ) -> Result<R, Status> {
+        let mailstore = self.node.mailstore.clone();
+        let shown = tokio::task::spawn_blocking(move || show(&|mailbox| user(&mailstore, mailbox))).await;
+        shown.map_err(|error| Status::internal(error.to_string()))?.map_err(internal)
     }
+}
+
+fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
+    let Lights { new, saved } = mailstore.lights_now(mailbox.id)?;
+    let cos = mailstore.class_name_of(&mailbox)?;
+    Ok(User {
+        id: mailbox.id.to_string(),
+        number: mailbox.number,
+        name: mailbox.name.into_revealed(),
+        timezone: mailbox.timezone,
+        operator: mailbox.operator.unwrap_or_default(),
+        must_change_pin: mailbox.pin.is_none_or(|pin| pin.must_change),
+        new_messages: new,
+        old_messages: saved,
+        cos,
+    })
 }
 
 /// The bound socket.
@@ -199,6 +212,7 @@ impl Admin for AdminService {
             feature_level: view.feature_level,
             notes: roles::notes(&view),
             heirs: roles::heirs(&view),
+            mode: Setting::Mode(view.settings.mode).value(),
         }))
     }
 
@@ -253,6 +267,7 @@ impl Admin for AdminService {
     }
 
     async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserChanged>, Status> {
+        all_records(&self.node)?;
         let request = request.into_inner();
         let settings = &self.node.config.voicemail;
         let or_default = |given: String, default: &str| if given.is_empty() { default.to_owned() } else { given };
@@ -274,18 +289,20 @@ impl Admin for AdminService {
         Ok(changed(mailbox.id, &acknowledgement))
     }
 
-    async fn user_list(&self, _: Request<UserListRequest>) -> Result<Response<UserListReply>, Status> {
-        let mut users = Vec::new();
-        for mailbox in self.node.mailstore.mailboxes().await.map_err(internal)? {
-            users.push(self.user(mailbox).await?);
-        }
-        users.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
-        Ok(Response::new(UserListReply { users }))
+    async fn user_list(&self, request: Request<UserListRequest>) -> Result<Response<UserListReply>, Status> {
+        all_records(&self.node)?;
+        let UserListRequest { limit, after } = request.into_inner();
+        let mailboxes = self.node.mailstore.mailboxes().await.map_err(internal)?;
+        // By number, short ones first; a number that was lost is in the list twice.
+        let cursor = |mailbox: &Mailbox| format!("{:03}{}.{}", mailbox.number.len(), mailbox.number, mailbox.id);
+        let mailboxes: Vec<_> = mailboxes.into_iter().map(|mailbox| (cursor(&mailbox), mailbox)).collect();
+        let Part { items, next } = self.users(move |show| part::part(limit, &after, mailboxes, show)).await?;
+        Ok(Response::new(UserListReply { users: items, next }))
     }
 
     async fn user_show(&self, request: Request<UserRequest>) -> Result<Response<User>, Status> {
         let mailbox = self.mailbox(&request.into_inner().number).await?;
-        Ok(Response::new(self.user(mailbox).await?))
+        Ok(Response::new(self.users(move |show| show(mailbox)).await?))
     }
 
     async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserChanged>, Status> {
@@ -306,12 +323,18 @@ impl Admin for AdminService {
         Ok(changed(mailbox.id, &acknowledgement))
     }
 
-    async fn message_list(&self, request: Request<UserRequest>) -> Result<Response<MessageListReply>, Status> {
-        let mailbox = self.mailbox(&request.into_inner().number).await?;
+    async fn message_list(
+        &self,
+        request: Request<MessageListRequest>,
+    ) -> Result<Response<MessageListReply>, Status> {
+        let MessageListRequest { number, limit, after } = request.into_inner();
+        let mailbox = self.mailbox(&number).await?;
         let messages = self.node.mailstore.messages(mailbox.id).await.map_err(internal)?;
-        let messages = messages
-            .into_iter()
-            .map(|message| admin::Message {
+        // Oldest first.
+        let cursor = |message: &Message| format!("{:020}.{}", message.received.0, message.id);
+        let messages = messages.into_iter().map(|message| (cursor(&message), message));
+        let Part { items, next } = part::part(limit, &after, messages, |message| {
+            Ok::<_, Status>(admin::Message {
                 id: message.id.to_string(),
                 state: match message.folder {
                     _ if message.deleted => "deleted",
@@ -327,8 +350,8 @@ impl Admin for AdminService {
                 uid: message.uid.unwrap_or_default(),
                 audio: message.audio.map(|audio| audio.blob.hash.to_string()).unwrap_or_default(),
             })
-            .collect();
-        Ok(Response::new(MessageListReply { messages }))
+        })?;
+        Ok(Response::new(MessageListReply { messages: items, next }))
     }
 
     type MessageExportStream = tokio_stream::Iter<std::vec::IntoIter<Result<AudioPart, Status>>>;
@@ -365,6 +388,17 @@ fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Res
         Acknowledgement::Alone => "alone",
     };
     Response::new(UserChanged { id: id.to_string(), acknowledged: acknowledged.to_owned() })
+}
+
+/// Refuses what would be answered from a part of the records: what is not here may exist (rule D13).
+fn all_records(node: &Node) -> Result<(), Status> {
+    match node.store.filled().has_records() {
+        true => Ok(()),
+        false => Err(Status::unavailable(
+            "this node still takes over the others' records: ask another node (--node), or wait until 'twinbox cluster \
+             status' shows it in-service",
+        )),
+    }
 }
 
 fn internal(error: MailError) -> Status {

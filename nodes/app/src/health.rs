@@ -20,13 +20,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use twinbox_alarms::{Code, Kind};
 use twinbox_clock::BootInstant;
-use twinbox_roles::{HealthReport, MemberKind, ServiceHealth, Status};
+use twinbox_roles::{HealthReport, ServiceHealth, Status};
 
 use crate::{
     drift::Drift,
     lights::Lamps,
     members::{NodeFacts, Others},
     node::Node,
+    roles::serves_elsewhere,
     selftest::SelfTests,
     watchdog::Pulse,
 };
@@ -46,6 +47,8 @@ struct About {
     critical: bool,
     /// A node without it cannot take calls.
     carries_calls: bool,
+    /// An orderly stop of the node ends it first, while calls in progress go on.
+    ends_first: bool,
     /// How it is started again; `Err` says why it cannot be.
     restart: Result<Restart, &'static str>,
 }
@@ -57,18 +60,20 @@ enum Restart {
 }
 
 /// Every service, in the order in which people see them.
-const SERVICES: [About; 8] = [
-    About { name: "calls", critical: true, carries_calls: true, restart: Ok(Restart::Calls) },
+const SERVICES: [About; 9] = [
+    About { name: "calls", critical: true, carries_calls: true, ends_first: true, restart: Ok(Restart::Calls) },
     About {
         name: "media",
         critical: true,
         carries_calls: true,
+        ends_first: false,
         restart: Err("its threads carry every call: drain the node ('twinbox cluster deactivate') and restart it"),
     },
     About {
         name: "store",
         critical: true,
         carries_calls: true,
+        ends_first: false,
         restart: Err(
             "it is opened once in the life of a process (a failed disk is never written again): restart the node",
         ),
@@ -77,28 +82,55 @@ const SERVICES: [About; 8] = [
         name: "replication",
         critical: true,
         carries_calls: false,
+        ends_first: false,
         restart: Err("its streams begin anew by themselves: see 'twinbox cluster status' for the peer"),
     },
     About {
         name: "space",
         critical: true,
         carries_calls: true,
+        ends_first: false,
         restart: Err("free space on the data disk, or move node.data_dir"),
     },
-    About { name: "notifier", critical: true, carries_calls: false, restart: Ok(Restart::Notifier) },
+    About {
+        name: ROLE_MANAGER,
+        critical: true,
+        carries_calls: false,
+        ends_first: true,
+        restart: Err("its tasks are started again automatically; if one goes on failing, restart the node"),
+    },
+    About {
+        name: "notifier",
+        critical: true,
+        carries_calls: false,
+        ends_first: true,
+        restart: Ok(Restart::Notifier),
+    },
     About {
         name: "clock",
         critical: false,
         carries_calls: false,
+        ends_first: false,
         restart: Err("synchronise the machine's clock (chrony, systemd-timesyncd)"),
     },
     About {
         name: "cpu",
         critical: false,
         carries_calls: false,
+        ends_first: false,
         restart: Err("give the machine or the container more, or find what uses it"),
     },
 ];
+
+impl About {
+    /// What a check found, judged: a service that an orderly stop has ended has not failed.
+    fn judge(&self, checked: Verdict, stopping: bool) -> Verdict {
+        if stopping && self.ends_first { Ok(()) } else { checked }
+    }
+}
+
+/// The role manager, as a service and in alarms.
+const ROLE_MANAGER: &str = "role-manager";
 
 /// A service as it was last seen.
 #[derive(Debug, Clone)]
@@ -151,6 +183,9 @@ pub enum RestartRefused {
         /// How many.
         calls: usize,
     },
+    /// The node stops.
+    #[error("this node is stopping: start it again instead")]
+    Stopping,
     /// One is under way.
     #[error("{0} is being restarted already")]
     UnderWay(&'static str),
@@ -191,6 +226,8 @@ pub struct Health {
     pub pulse: Arc<Pulse>,
     /// What members compare.
     pub drift: Arc<Drift>,
+    /// The command of the role manager that was set aside last, as the alarm has it.
+    set_aside: Mutex<Option<Arc<str>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -210,6 +247,7 @@ impl Health {
             _ if services.is_empty() => Some("starting".to_owned()),
             _ if self.pulse.hung() => Some("the event loop hangs".to_owned()),
             None => Some("the SIP door is not open".to_owned()),
+            Some(_) if !node.store.filled().has_records() => Some(format!("replicating: {}", node.store.filled())),
             Some(calls) if calls.draining() => Some("draining: new calls go elsewhere".to_owned()),
             Some(_) => unable(&services).map(|service| format!("{}: {}", service.name, service.detail)),
         }
@@ -249,8 +287,9 @@ impl Health {
             }
             let Some(verdicts) = gather(&probes, BootInstant::now()) else { continue };
             let mut seen = Vec::new();
+            let stopping = node.is_stopping();
             for (about, verdict) in SERVICES.iter().zip(verdicts) {
-                seen.push(self.care(about, verdict, &node, &others));
+                seen.push(self.care(about, about.judge(verdict, stopping), &node, &others));
             }
             node.roles.report(HealthReport {
                 services: seen
@@ -260,6 +299,7 @@ impl Health {
                     .collect(),
             });
             self.note(&node, seen);
+            self.tell_set_aside(&node);
             self.set_door(&node);
         }
     }
@@ -306,6 +346,9 @@ impl Health {
         others: &Arc<Others>,
     ) -> Result<(), RestartRefused> {
         let (name, how) = may_restart(name)?;
+        if node.is_stopping() {
+            return Err(RestartRefused::Stopping);
+        }
         let calls = node.calls().map_or(0, |calls| calls.active());
         if how == Restart::Calls && calls > 0 && !force {
             return Err(RestartRefused::Calls { calls });
@@ -372,17 +415,23 @@ impl Health {
         *services = seen;
     }
 
+    /// Raises an alarm for a command of the role manager that was set aside (rule R11).
+    fn tell_set_aside(&self, node: &Node) {
+        let aside = node.roles.set_aside();
+        let mut told = lock(&self.set_aside);
+        if let Some(words) = aside.as_ref().filter(|_| *told != aside) {
+            node.alarms.raise(Code::ChangeSetAside, ROLE_MANAGER, &**words);
+        }
+        *told = aside;
+    }
+
     /// Opens and closes the door for new calls: an administrator's word; a hung event loop that has come back; or a
     /// node that could not serve them, where another can.
     fn set_door(&self, node: &Node) {
         let Some(calls) = node.calls().filter(|calls| !calls.leaving()) else { return };
         let view = node.roles.watch().borrow().clone();
         let status = view.members.iter().find(|member| member.name == node.name).map(|member| member.status);
-        let another = view.quorum
-            && view
-                .members
-                .iter()
-                .any(|m| m.name != node.name && m.kind == MemberKind::Node && m.status == Status::InService);
+        let another = serves_elsewhere(&view, &node.name);
         let closed = why_closed(status, another, &self.services());
         match closed {
             Some(why) if !calls.draining() => {
@@ -470,6 +519,16 @@ mod tests {
         assert!(refused("everything").contains("services are calls, media, store"));
         for about in SERVICES.iter().filter(|about| about.restart.is_err()) {
             assert!(refused(about.name).starts_with(&format!("{} cannot be restarted by itself: ", about.name)));
+        }
+    }
+
+    #[test]
+    fn an_orderly_stop_is_no_failure_of_what_it_ends_and_a_broken_disk_still_is() {
+        let ended = || Err("its task has ended".to_owned());
+        for about in &SERVICES {
+            assert_eq!(about.judge(ended(), false), ended(), "{}", about.name);
+            let excused = matches!(about.name, "calls" | "notifier" | ROLE_MANAGER);
+            assert_eq!(about.judge(ended(), true).is_ok(), excused, "{}", about.name);
         }
     }
 

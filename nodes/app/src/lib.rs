@@ -5,6 +5,7 @@
 mod admin;
 mod alarms;
 mod alive;
+mod aside;
 mod beat;
 mod certificates;
 pub mod config;
@@ -35,6 +36,7 @@ mod selftest;
 mod stop;
 mod supervised;
 mod systemd;
+mod unfiled;
 mod watchdog;
 #[cfg(debug_assertions)]
 mod wedge;

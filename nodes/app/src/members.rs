@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status, transport::Channel};
-use twinbox_calls::ListenerConfig;
+use twinbox_calls::{Calls, ListenerConfig};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
@@ -83,6 +83,7 @@ impl NodeFacts {
         let calls = node.calls();
         reply.calls = calls.as_ref().map_or(0, |c| u32::try_from(c.active()).unwrap_or(u32::MAX));
         reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);
+        reply.passive = calls.as_ref().is_some_and(Calls::is_passive);
         let left = node.drain().left(BootInstant::now());
         reply.drain_left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let peers = node.peers.status();

@@ -21,7 +21,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-use twinbox_media::BOUNDS_US;
+use twinbox_media::{BOUNDS_US, Quality};
 
 use crate::{
     AppError, alarms, alive, certificates,
@@ -293,7 +293,42 @@ fn render(pages: &Pages) -> String {
     let late = &media.lateness;
     let help = "How late packets were handled, by the RTP clock.";
     page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
+    quality(&mut page, &media.quality);
     page.0
+}
+
+/// What RTCP reports tell.
+fn quality(page: &mut Page, quality: &Quality) {
+    let Quality { inbound, outbound, round_trip, .. } = quality;
+    page.counter(
+        "twinbox_rtcp_packets_total",
+        "RTCP packets; refused are those that are malformed or not of the call's peer.",
+        [
+            ("direction=\"out\"".to_owned(), quality.reports_sent as f64),
+            ("direction=\"in\"".to_owned(), quality.reports_received as f64),
+            ("direction=\"refused\"".to_owned(), quality.reports_refused as f64),
+        ],
+    );
+    let both = |inbound: u64, outbound: u64| {
+        [("stream=\"in\"".to_owned(), inbound as f64), ("stream=\"out\"".to_owned(), outbound as f64)]
+    };
+    page.counter(
+        "twinbox_rtcp_expected_packets_total",
+        "RTP packets that reports are about: of streams in as measured here, of streams out as the peers report.",
+        both(inbound.expected, outbound.expected),
+    );
+    page.counter(
+        "twinbox_rtcp_lost_packets_total",
+        "RTP packets of those that did not arrive.",
+        both(inbound.lost, outbound.lost),
+    );
+    for (name, help, times) in [
+        ("twinbox_rtcp_jitter_in_seconds", "Jitter of streams in, a value for each report.", &inbound.jitter),
+        ("twinbox_rtcp_jitter_out_seconds", "Jitter of streams out, as the peers report it.", &outbound.jitter),
+        ("twinbox_rtcp_round_trip_seconds", "Round trips to the peers, by their reports.", round_trip),
+    ] {
+        page.histogram(name, help, &BOUNDS_US, &times.buckets, times.sum_us);
+    }
 }
 
 fn plain(value: f64) -> (String, f64) {

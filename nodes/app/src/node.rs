@@ -2,9 +2,13 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use twinbox_alarms::{Alarms, Kind};
@@ -14,13 +18,14 @@ use twinbox_mailstore::{Mailstore, Settings};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_notifier::{Notifier, Policy};
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
-use twinbox_replication_store::{Store, StoreConfig};
+use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
 
 use crate::{
     AppError,
     admin::{AdminService, AdminSocket},
     alarms, alive,
+    aside::Aside,
     certificates::{Care, Signer},
     config::NodeConfig,
     drain::Drain,
@@ -42,7 +47,7 @@ use crate::{
     stop::StopSignals,
     supervised::Supervised,
     systemd::Manager,
-    watchdog::{self, Aside},
+    unfiled, watchdog,
 };
 
 #[cfg(debug_assertions)]
@@ -73,6 +78,7 @@ pub struct Node {
     calls: RwLock<Option<Calls>>,
     notifier: Mutex<Option<Notifier>>,
     drain: Mutex<Drain>,
+    stopping: AtomicBool,
 }
 
 /// What closing may take beside the end of the calls.
@@ -96,15 +102,16 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     let mut stop_signals = StopSignals::listen(supervised.is_supervised())?;
     let _range = ports::claim(PortRange { ip: config.rtp.bind, ports: config.rtp.ports.clone() })?;
     let tls = config.cluster.tls.clone();
-    let peer_listener = PeerListener::bind(&config.cluster).await?;
+    let leases = Aside::for_leases().map_err(AppError::Runtime)?;
+    let peer_listener = PeerListener::bind(&config.cluster, leases.handle()).await?;
     let mut pages = vec![metrics::bind_local(&config.admin_socket)?];
     if let Some(address) = config.metrics {
         pages.push(metrics::bind(address)?);
     }
     ports::sip_is_free(&config.calls.listeners)?;
     let admin_socket = AdminSocket::bind(&config.admin_socket)?;
-    let aside = Aside::start().map_err(AppError::Runtime)?;
-    let node = Arc::new(Node::build(config, supervised.incarnation()).await?);
+    let aside = Aside::for_probes().map_err(AppError::Runtime)?;
+    let node = Arc::new(Node::build(config, supervised.incarnation(), &leases.handle()).await?);
     supervised.opened(node.roles.life());
     // What a former life was recording when it was killed becomes messages before new calls come.
     match node.mailstore.file_own_leftovers().await {
@@ -142,6 +149,8 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
         tasks.spawn(release::write(node.mailstore.clone(), stop.clone()));
     }
     tasks.spawn(orphans::watch(node.clone(), stop.clone()));
+    count_messages(&node, &tasks, &stop);
+    tasks.spawn(unfiled::watch(node.clone(), stop.clone()));
     tasks.spawn(prompts::watch(node.clone(), prompts_watch, stop.clone()));
     tasks.spawn(forget_founding(node.clone(), stop.clone()));
     for door in pages {
@@ -198,6 +207,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     }
     node.alarms.event(Kind::NodeStopping, node.name.as_str(), "");
     manager.stopping(node.config.drain + CLOSING);
+    node.stopping.store(true, Relaxed);
     let calls = node.calls();
     if let Some(calls) = &calls {
         calls.leave();
@@ -222,13 +232,13 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     Ok(())
 }
 
-/// A call that is recorded has a socket and two files here, and its copy two files at the peer: asks for as many
+/// A call that is recorded has two sockets and two files here, and its copy two files at the peer: asks for as many
 /// open files as `max_calls` may need, within what the system allows.
 fn allow_open_files(max_calls: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     /// For all that is not a call: the store, peers, listeners, administrators.
     const BESIDE_CALLS: u64 = 1_024;
-    let needed = BESIDE_CALLS + 5 * max_calls as u64;
+    let needed = BESIDE_CALLS + 6 * max_calls as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= needed) {
         return;
@@ -251,7 +261,7 @@ async fn idle(calls: &Calls) {
 }
 
 impl Node {
-    async fn build(config: NodeConfig, incarnation: Incarnation) -> Result<Self, AppError> {
+    async fn build(config: NodeConfig, incarnation: Incarnation, leases: &Handle) -> Result<Self, AppError> {
         let name = config.name.clone();
         let cluster = &config.cluster;
         let known = learned::known(cluster);
@@ -263,6 +273,11 @@ impl Node {
             reserve_bytes: config.reserve_bytes,
         })?;
         store.set_cluster_id(cluster.id).await?;
+        let founds = config.data_dir.join(FOUNDER_MARK).exists();
+        if founds {
+            // What the founder has is all there is (rule D13).
+            store.set_filled(Filled::Complete).await?;
+        }
         let peers = Peers::new(
             PeerConfig {
                 node: name.clone(),
@@ -283,9 +298,11 @@ impl Node {
             MemberKind::Node,
             incarnation,
             &config.data_dir.join("raft"),
-            config.data_dir.join(FOUNDER_MARK).exists(),
+            founds,
+            leases,
         )
         .await?;
+        roles.measure(roles::first_measures(&store));
         let mut settings = Settings::new(name.clone(), incarnation, nodes.len() as u64);
         settings.require_two = cluster.require_two;
         settings.min_message_ms = config.voicemail.min_message_ms;
@@ -293,6 +310,7 @@ impl Node {
         settings.pin_cost = config.voicemail.pin_cost;
         let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
         let mut media = MediaConfig::new(config.rtp.bind, config.rtp.ports.clone());
+        media.dscp = config.rtp.dscp;
         media.threads = config.rtp.threads;
         media.media_timeout = config.rtp.timeout.unwrap_or_default();
         let media = Engine::start(media)?;
@@ -310,6 +328,7 @@ impl Node {
             calls: RwLock::new(None),
             notifier: Mutex::new(None),
             drain: Mutex::default(),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -320,8 +339,14 @@ impl Node {
         *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Some(notifier);
     }
 
+    /// Ends the duty's task for good, because the process ends.
     fn stop_notifier(&self) {
         self.notifier.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether an orderly stop is under way: services that it has ended have not failed.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
     }
 
     /// How long the duty's task has not come round, holding the duty or waiting for it; `None` if it has ended.
@@ -369,6 +394,16 @@ impl Node {
         *self.calls.write().unwrap_or_else(PoisonError::into_inner) = Some(calls);
         Ok(())
     }
+}
+
+/// Counts the messages of all mailboxes in the background, so that lists and lights find the counts.
+fn count_messages(node: &Node, tasks: &TaskTracker, stop: &CancellationToken) {
+    let (mailstore, stop) = (node.mailstore.clone(), stop.clone());
+    tasks.spawn_blocking(move || {
+        if let Err(error) = mailstore.count_all(|| stop.is_cancelled()) {
+            warn!(%error, "messages are not counted now, but when they are asked for");
+        }
+    });
 }
 
 /// Once the group is there, the mark that let this node found it goes: if the disk is ever emptied around it, it

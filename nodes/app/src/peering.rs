@@ -1,8 +1,9 @@
 //! What nodes and witnesses share: the certificate, the listener for other members, the start of the role manager.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_ids::{Incarnation, NodeName};
@@ -19,7 +20,10 @@ use crate::{
     learned, members, release,
 };
 
-/// Starts the role manager of one cluster, with its Raft data in `dir`.
+/// Connections for the role manager that wait to be served.
+const WAITING: usize = 64;
+
+/// Starts the role manager of one cluster, with its Raft data in `dir`, on the threads of `leases`.
 pub async fn start_roles(
     cluster: &ClusterConfig,
     own: &NodeName,
@@ -27,8 +31,9 @@ pub async fn start_roles(
     incarnation: Incarnation,
     dir: &Path,
     found: bool,
+    leases: &Handle,
 ) -> Result<Roles, AppError> {
-    Ok(Roles::start(RolesConfig {
+    let config = RolesConfig {
         node: own.clone(),
         kind,
         cluster: cluster.id,
@@ -41,8 +46,11 @@ pub async fn start_roles(
         tls: cluster.tls.clone(),
         speaks: release::speaks(),
         found,
-    })
-    .await?)
+    };
+    match leases.spawn(Roles::start(config)).await {
+        Ok(started) => Ok(started?),
+        Err(ended) => Err(AppError::Runtime(io::Error::other(ended))),
+    }
 }
 
 /// As a certificate says it.
@@ -69,19 +77,21 @@ pub struct NodeServices {
 pub struct PeerListener {
     listener: TcpListener,
     tls: Arc<NodeIdentity>,
+    /// Where connections are accepted, and those for the role manager served.
+    leases: Handle,
     stop: CancellationToken,
 }
 
 impl PeerListener {
     /// Binds; nothing is served yet.
-    pub async fn bind(cluster: &ClusterConfig) -> Result<Self, AppError> {
+    pub async fn bind(cluster: &ClusterConfig, leases: Handle) -> Result<Self, AppError> {
         let address = cluster.bind;
-        let listener = TcpListener::bind(address).await.map_err(|source| AppError::Bind {
-            address,
-            what: "other members (cluster.bind)",
-            source,
-        })?;
-        Ok(Self { listener, tls: cluster.tls.clone(), stop: CancellationToken::new() })
+        // A socket belongs to the runtime on which it is bound.
+        let bound =
+            leases.spawn(TcpListener::bind(address)).await.unwrap_or_else(|ended| Err(io::Error::other(ended)));
+        let listener =
+            bound.map_err(|source| AppError::Bind { address, what: "other members (cluster.bind)", source })?;
+        Ok(Self { listener, tls: cluster.tls.clone(), leases, stop: CancellationToken::new() })
     }
 
     /// Cancel it to end [`Self::serve`].
@@ -90,6 +100,10 @@ impl PeerListener {
     }
 
     /// Serves until stopped. A witness has neither replication nor the authority.
+    ///
+    /// Members call the role manager on connections that bring nothing else. These are served on the threads of leases, so
+    /// that a keep-alive waits neither for calls nor for what is replicated. Members of earlier releases do not say what a
+    /// connection is for: theirs are served with the rest.
     pub async fn serve(
         self,
         (roles, exits): (RolesServer<RolesService>, ExitsServer<ExitsService>),
@@ -98,6 +112,7 @@ impl PeerListener {
     ) {
         let certificates =
             node.as_ref().map(|n| certificates::Service::new(n.signer.clone(), n.host.roles.clone()).into_server());
+        let for_roles = self.tls.server().add_service(roles.clone()).add_service(exits.clone());
         let routes = self
             .tls
             .server()
@@ -106,23 +121,33 @@ impl PeerListener {
             .add_service(members.into_server())
             .add_optional_service(certificates)
             .add_optional_service(node.as_ref().map(|node| node.peers.service()));
-        let incoming = match node {
-            Some(node) => {
-                let (door, newcomers) = node.host.open(self.stop.clone());
-                tokio::spawn(newcomers);
-                let doors = Doors { newcomers: Some(door), operators: Some(node.operators) };
-                self.tls.listen_with(self.listener, doors)
-            }
-            None => self.tls.listen(self.listener),
-        };
-        // Long streams would hold a graceful end up for ever: when told to stop, connections are dropped.
-        tokio::select! {
-            outcome = routes.serve_with_incoming(incoming) => {
-                if let Err(error) = outcome {
-                    error!(%error, "the listener for other members has ended");
-                }
-            }
-            () = self.stop.cancelled() => {}
+        let (route, calls) = mpsc::channel(WAITING);
+        let mut doors = Doors { roles: Some(route), ..Doors::default() };
+        if let Some(node) = node {
+            let (door, newcomers) = node.host.open(self.stop.clone());
+            tokio::spawn(newcomers);
+            (doors.newcomers, doors.operators) = (Some(door), Some(node.operators));
         }
+        let incoming = {
+            let _leases = self.leases.enter();
+            self.tls.listen_with(self.listener, doors)
+        };
+        let calls =
+            self.leases.spawn(served(for_roles.serve_with_incoming(ReceiverStream::new(calls)), self.stop.clone()));
+        served(routes.serve_with_incoming(incoming), self.stop).await;
+        // It has ended, or ends with its runtime.
+        let _ = calls.await;
+    }
+}
+
+/// Serves until told to stop; then connections are dropped, since long streams would hold a graceful end up for ever.
+async fn served(serving: impl Future<Output = Result<(), tonic::transport::Error>>, stop: CancellationToken) {
+    tokio::select! {
+        outcome = serving => {
+            if let Err(error) = outcome {
+                error!(%error, "the listener for other members has ended");
+            }
+        }
+        () = stop.cancelled() => {}
     }
 }

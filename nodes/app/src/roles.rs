@@ -1,16 +1,20 @@
 //! What follows for this node from what the cluster has agreed on: whether it leaves calls to another (active-passive),
-//! that it hands over what it alone has when it is removed, and what it tells of itself and of splits.
+//! that it hands over what it alone has when it is removed, and what it measures of itself for the leader.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use twinbox_alarms::{Code, Kind};
+use tracing::{error, info, warn};
+use twinbox_alarms::Code;
 use twinbox_calls::Passive;
 use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
 use twinbox_replication_peer::{PeerAddress, Peers};
-use twinbox_roles::{Doors, Measures, MemberAddress, MemberKind, Order, OrderId, RolesView, Status, doors};
+use twinbox_replication_store::Store;
+use twinbox_roles::{
+    Doors, FAR_BEHIND, Measures, MemberAddress, MemberKind, MemberView, Order, OrderId, RolesView, Status, doors,
+};
 
 use crate::{beat, health::Health, node::Node};
 
@@ -32,10 +36,16 @@ pub(crate) fn follow_members(peers: &Peers, everyone: &[MemberAddress]) {
     nodes().for_each(|m| peers.add(PeerAddress { name: m.name.clone(), address: m.address.clone() }));
 }
 
+/// Whether another node is in service, as far as this one knows.
+pub(crate) fn serves_elsewhere(view: &RolesView, own: &NodeName) -> bool {
+    let serves = |member: &MemberView| member.kind == MemberKind::Node && member.status == Status::InService;
+    view.quorum && view.members.iter().any(|member| member.name != *own && serves(member))
+}
+
 /// Follows what is agreed, until stopped.
 pub(crate) async fn follow(node: Arc<Node>, health: Arc<Health>, stop: CancellationToken) {
     let mut view = node.roles.watch();
-    let mut steward = Steward::new(node, health, &view.borrow());
+    let mut steward = Steward::new(node, health);
     let mut look = beat::every(LOOK_EVERY);
     loop {
         let now = view.borrow_and_update().clone();
@@ -46,6 +56,18 @@ pub(crate) async fn follow(node: Arc<Node>, health: Arc<Health>, stop: Cancellat
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// What is known before anything is measured: a node that lacks records is not in service for a moment (rule D13).
+pub(crate) fn first_measures(store: &Store) -> Measures {
+    Measures { behind: (!store.filled().has_records()).then_some(FAR_BEHIND + 1), ..Measures::default() }
+}
+
+/// How many changes of others are missing here. Until the first fill has ended that is more than is known, so that the
+/// node is `replicating`.
+fn behind(store: &Store, peers: &Peers) -> u64 {
+    let known = peers.behind();
+    if store.filled().has_records() { known } else { known.max(FAR_BEHIND + 1) }
 }
 
 struct Steward {
@@ -60,13 +82,14 @@ struct Steward {
     /// Calls that had come to this node while it was passive.
     reached: u64,
     asked: Option<(BootInstant, JoinHandle<()>)>,
-    /// The generation of the last split that was told.
-    split: u64,
-    members: BTreeSet<String>,
+    /// The first fill is being ended, because no other node is left.
+    fill_ends: bool,
+    /// The alarm of a fill without a source has been raised.
+    fill_told: bool,
 }
 
 impl Steward {
-    fn new(node: Arc<Node>, health: Arc<Health>, view: &RolesView) -> Self {
+    fn new(node: Arc<Node>, health: Arc<Health>) -> Self {
         Self {
             node,
             health,
@@ -76,8 +99,8 @@ impl Steward {
             passive: None,
             reached: 0,
             asked: None,
-            split: view.splits.last().map_or(0, |split| split.generation),
-            members: BTreeSet::new(),
+            fill_ends: false,
+            fill_told: false,
         }
     }
 
@@ -88,10 +111,9 @@ impl Steward {
             self.measure(calls);
         }
         self.drain();
+        self.mind_fill(view);
         self.hand_over(view);
         self.set_doors(view);
-        self.tell_split(view);
-        self.tell_members(view);
     }
 
     fn measure(&self, calls: Option<u32>) {
@@ -99,7 +121,7 @@ impl Steward {
         self.node.roles.measure(Measures {
             cpu_permille: known.as_ref().map(|m| u16::try_from(m.cpu_permille).unwrap_or(u16::MAX)),
             free_bytes: known.map(|m| m.free_bytes),
-            behind: Some(self.node.peers.behind()),
+            behind: Some(behind(&self.node.store, &self.node.peers)),
             calls,
             alarms: self.ruled_alarms(),
         });
@@ -111,6 +133,30 @@ impl Steward {
         let rule = agreed.settings.alarm_rule.as_ref()?;
         let code: Code = rule.code.parse().ok()?;
         Some(self.node.alarms.raised_lately(code, Duration::from_secs(rule.seconds.into())))
+    }
+
+    /// Whether this node is the only one that could take a message; and when its first fill has nobody left to get
+    /// anything from, it ends (rule D13).
+    fn mind_fill(&mut self, view: &RolesView) {
+        if let Some(calls) = self.node.calls() {
+            calls.set_sole(!serves_elsewhere(view, &self.node.name));
+        }
+        if !self.fill_told && self.node.peers.fill_had_no_source() {
+            self.fill_told = true;
+            let detail = "the first fill has ended without a node that has all records";
+            self.node.alarms.raise(Code::FillIncomplete, self.node.name.as_str(), detail);
+        }
+        let state = self.node.roles.agreed();
+        let mut others = state.members.iter().filter(|(name, _)| **name != self.node.name);
+        let alone = state.members.contains_key(&self.node.name) && others.all(|(_, m)| m.kind != MemberKind::Node);
+        if alone && !self.node.store.filled().has_records() && !std::mem::replace(&mut self.fill_ends, true) {
+            let node = self.node.clone();
+            tokio::spawn(async move {
+                if let Err(error) = node.peers.end_fill_without_source().await {
+                    error!(%error, "the end of the first fill cannot be stored");
+                }
+            });
+        }
     }
 
     /// Calls on a node that was taken out end by themselves, or when the time is up that the order gave them.
@@ -184,43 +230,11 @@ impl Steward {
         }
         let node = self.node.clone();
         let asking = tokio::spawn(async move {
-            let order = Order::make_publisher(node.name.clone());
+            let order = Order::take_role_on_call(node.name.clone());
             if let Err(error) = node.roles.order(OrderId(rand::random()), order).await {
                 warn!(%error, "a call has reached this passive node, and it cannot have the role");
             }
         });
         self.asked = Some((BootInstant::now(), asking));
-    }
-
-    /// The winner of a split tells what each side did.
-    fn tell_split(&mut self, view: &RolesView) {
-        let Some(split) = view.splits.last().filter(|split| split.generation > self.split) else { return };
-        self.split = split.generation;
-        if split.winner != self.node.name {
-            return;
-        }
-        let ran = split.ran.iter().map(|(name, report)| {
-            let duties: Vec<_> = report.duties.iter().map(ToString::to_string).collect();
-            let length = report.to_ms.map_or(0, |to| to.saturating_sub(report.from_ms)) / 1_000;
-            format!("{name} ran {} alone for {length} s in epoch {}", duties.join(", "), report.epoch)
-        });
-        let detail = format!("{}; {} goes on", ran.collect::<Vec<_>>().join("; "), split.winner);
-        self.node.alarms.raise(Code::Split, "cluster", detail.clone());
-        self.node.alarms.event(Kind::SplitHealed, "cluster", &detail);
-    }
-
-    /// The publisher tells who has come and gone.
-    fn tell_members(&mut self, view: &RolesView) {
-        let now: BTreeSet<String> = view.members.iter().map(|member| member.name.to_string()).collect();
-        let before = std::mem::replace(&mut self.members, now);
-        if before.is_empty() || view.publisher.as_ref() != Some(&self.node.name) {
-            return;
-        }
-        for name in self.members.difference(&before) {
-            self.node.alarms.event(Kind::MemberAdded, name, "");
-        }
-        for name in before.difference(&self.members) {
-            self.node.alarms.event(Kind::MemberRemoved, name, "");
-        }
     }
 }

@@ -1,8 +1,9 @@
-//! A watchdog for the event loop. If it hangs, nobody renews this node's leases and the role manager moves its duties
-//! by itself (the leases run on clocks, not on tasks). Here is what else there is to do, by a thread that needs no
-//! event loop: new calls that wait in the sockets are refused when it goes on, `/livez` goes on saying that the process
-//! lives while its media threads turn, so that no probe ends the calls in progress, and the process ends itself when
-//! nobody is heard any more, or nobody is served: its supervisor starts another.
+//! A watchdog for the event loop of the calls. The leases of this node are renewed by threads of their own (`aside.rs`),
+//! so that a loop which is busy for a moment loses none. One that hangs is no node in service: a thread that needs no event
+//! loop tells the role manager so, which moves role and duties. New calls that wait in the sockets are refused when the
+//! loop goes on, `/livez` goes on saying that the process lives while its media threads turn, so that no probe ends the
+//! calls in progress, and the process ends itself when nobody is heard any more, or nobody is served: its supervisor
+//! starts another.
 
 use std::{
     io,
@@ -15,11 +16,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use twinbox_alarms::Code;
 use twinbox_clock::BootInstant;
+use twinbox_roles::{HealthReport, ServiceHealth};
 
 use crate::{beat, health::Tally, node::Node};
 
@@ -31,7 +32,7 @@ const BEAT: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the last line of a process may take to be written.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Without a beat for so long it hangs: well above what a busy machine does, and every lease is out by then.
+/// Without a beat for so long it hangs: well above what a busy machine does.
 const HUNG: Duration = Duration::from_secs(3);
 /// It is not waited for longer when nothing was heard of any caller for …
 const SILENT: Duration = Duration::from_secs(10);
@@ -165,7 +166,11 @@ fn begin(node: &Arc<Node>, pulse: &Pulse) {
     if let Some(calls) = node.calls() {
         calls.drain();
     }
-    node.alarms.raise(Code::ServiceFailed, NAME, format!("the event loop has not turned for {} s", HUNG.as_secs()));
+    let detail = format!("the event loop has not turned for {} s", HUNG.as_secs());
+    // When the loop turns again, its next health report replaces this one.
+    let failed = ServiceHealth { name: NAME.to_owned(), ok: false, detail: detail.clone() };
+    node.roles.report(HealthReport { services: vec![failed] });
+    node.alarms.raise(Code::ServiceFailed, NAME, detail);
     say(|| {
         error!(
             "the event loop hangs: duties go elsewhere, new calls are refused, calls in progress keep their media"
@@ -185,30 +190,6 @@ fn end(why: &str) -> ! {
     let _ = thread::Builder::new().spawn(move || rustix::io::write(io::stderr().as_fd(), line.as_bytes()));
     thread::sleep(LAST_WORDS);
     std::process::exit(EXIT_HUNG)
-}
-
-/// A small runtime of its own for what must answer when the event loop does not: probes, metrics, systemd's watchdog.
-pub struct Aside(Option<Runtime>);
-
-impl Aside {
-    /// Starts it.
-    pub fn start() -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("aside").enable_all().build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    /// The way to run something there.
-    pub fn handle(&self) -> Handle {
-        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 #[cfg(test)]

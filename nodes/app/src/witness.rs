@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use twinbox_ids::Incarnation;
@@ -40,7 +40,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     // Bind everything before anything runs: a taken port stops the start, not a half-started witness.
     let mut listeners = Vec::new();
     for cluster in &config.clusters {
-        listeners.push((cluster, PeerListener::bind(cluster).await?));
+        listeners.push((cluster, PeerListener::bind(cluster, Handle::current()).await?));
     }
     let mut served = Vec::new();
     let mut servers = JoinSet::new();
@@ -133,6 +133,8 @@ async fn join(config: &WitnessConfig, cluster: &ClusterConfig) -> Result<Roles, 
         Incarnation::random(),
         &config.data_dir.join(cluster.id.to_string()),
         false,
+        // A witness has no calls that could keep its threads busy.
+        &Handle::current(),
     )
     .await
 }

@@ -49,6 +49,8 @@ pub(crate) struct Admission {
     draining: AtomicBool,
     leaving: AtomicBool,
     passive: Mutex<Option<Passive>>,
+    /// No other node serves.
+    sole: AtomicBool,
     /// Counts new calls that came while this node was passive.
     pub(crate) reached: watch::Sender<u64>,
     empty: Notify,
@@ -70,6 +72,7 @@ impl Admission {
             draining: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             passive: Mutex::new(None),
+            sole: AtomicBool::new(false),
             reached: watch::Sender::new(0),
             empty: Notify::new(),
             calls: Bucket::new(per_second, per_second, now),
@@ -98,6 +101,15 @@ impl Admission {
 
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// No other node serves.
+    pub(crate) fn sole(&self) -> bool {
+        self.sole.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_sole(&self, sole: bool) {
+        self.sole.store(sole, Ordering::Relaxed);
     }
 
     pub(crate) fn passive(&self) -> Option<Passive> {

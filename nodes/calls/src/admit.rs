@@ -19,6 +19,8 @@ pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE,
 /// The extensions that we know.
 const SUPPORTED: &[&str] = &["timer"];
 
+/// After so many seconds it is worth asking again a node that lacks records.
+pub(crate) const FILLING: u32 = 5;
 /// After so many seconds it is worth asking again whether what is broken here has been started anew.
 const BROKEN: u32 = 30;
 
@@ -63,6 +65,7 @@ impl Door {
         match request.method {
             Method::Invite => self.admit_call(request, at).map(Some),
             Method::Subscribe if !self.admission.others.take(at) => refuse(&stats.refused_rate, busy(request, 5)),
+            Method::Subscribe if self.lacks_records() => refuse(&stats.refused_filling, busy(request, FILLING)),
             Method::Subscribe => Ok(None),
             Method::Options => Err(self.options(request, at)),
             // BYE, INFO, UPDATE, NOTIFY have no meaning outside a dialog.
@@ -96,6 +99,9 @@ impl Door {
             return refuse(&stats.refused_store, busy(request, BROKEN));
         }
         let deposit = matches!(purpose(request, self.rules()), Purpose::Leave { .. });
+        if self.lacks_records() && !(deposit && self.admission.sole()) {
+            return refuse(&stats.refused_filling, busy(request, FILLING));
+        }
         if deposit && !self.deps.mailstore.accepts_messages() {
             return refuse(&stats.refused_alone, busy(request, 5));
         }
@@ -106,6 +112,11 @@ impl Door {
             Some(place) => Ok(place),
             None => refuse(&stats.refused_busy, busy(request, 5)),
         }
+    }
+
+    /// What is not here may exist: nobody is told that there is no such mailbox or message (rule D13).
+    pub(crate) fn lacks_records(&self) -> bool {
+        !self.deps.mailstore.has_all_records()
     }
 
     /// `481`, but never to a request for a dialog of another node or another life of this one: its Request-URI is
@@ -152,6 +163,7 @@ impl Door {
         let response = match () {
             () if !self.admission.others.take(at) => busy(request, 5),
             () if self.admission.draining() => busy(request, 10),
+            () if self.lacks_records() && !self.admission.sole() => busy(request, FILLING),
             () if let_go.is_some() => busy(request, let_go.unwrap_or_default()),
             () if full => busy(request, 5),
             () if self.broken().is_some() || !self.deps.mailstore.accepts_calls() => busy(request, BROKEN),
@@ -181,6 +193,6 @@ pub(crate) fn capabilities(response: Response) -> Response {
         .with("Allow-Events", twinbox_sip::mwi::EVENT)
 }
 
-fn busy(request: &Request, seconds: u32) -> Response {
+pub(crate) fn busy(request: &Request, seconds: u32) -> Response {
     request.respond(503).with("Retry-After", seconds.to_string())
 }

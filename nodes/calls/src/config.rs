@@ -25,7 +25,9 @@ pub struct CallsConfig {
     pub pilots: Pilots,
     /// The RTP ports and how they are announced.
     pub rtp: RtpConfig,
-    /// Calls at once; one more gets `503` with `Retry-After`. A node's own setting, like all of these.
+    /// Calls at once; one more gets `503` with `Retry-After`. A node's own setting, like all of these. By default as
+    /// many as need no more open files (five each, and those of the rest of the node) than the 4,096 that Linux
+    /// allows a process that nobody gave more.
     pub max_calls: usize,
     /// New calls a second, sustained (a burst of as many is let through); more get `503`.
     pub max_calls_per_second: u32,
@@ -39,7 +41,11 @@ pub struct CallsConfig {
     pub session_expires_s: u32,
     /// The shortest session timer accepted, in seconds (RFC 4028 allows no less than 90).
     pub min_se_s: u32,
-    /// The longest message, in milliseconds.
+    /// How long a call may be on hold, in seconds; then it ends, and what was recorded is kept. 0: for ever.
+    pub max_hold_s: u32,
+    /// The code point that SIP packets are marked with (RFC 2474), 0 to 63.
+    pub dscp: u8,
+    /// The longest message, in milliseconds; by default five minutes, about 2.4 MB.
     pub max_message_ms: u64,
     /// Below this nothing is kept, in milliseconds.
     pub min_message_ms: u64,
@@ -58,6 +64,9 @@ pub struct CallsConfig {
     pub ack_timeout_ms: u64,
 }
 
+/// Class selector 3, which PBXs, telephones and switches mark and expect signalling with.
+const CS3: u8 = 24;
+
 impl Default for CallsConfig {
     fn default() -> Self {
         Self {
@@ -66,14 +75,16 @@ impl Default for CallsConfig {
             dns_servers: Vec::new(),
             pilots: Pilots::default(),
             rtp: RtpConfig::default(),
-            max_calls: 1000,
+            max_calls: 500,
             max_calls_per_second: 200,
             max_subscriptions: 10_000,
             redirect: RedirectOrder::First,
             unknown_mailbox: UnknownMailbox::NotFound,
             session_expires_s: 1800,
             min_se_s: 90,
-            max_message_ms: 180_000,
+            max_hold_s: 300,
+            dscp: CS3,
+            max_message_ms: 300_000,
             min_message_ms: 1_000,
             end_silence_ms: 10_000,
             digit_timeout_ms: 5_000,
@@ -130,6 +141,9 @@ pub struct TrunkConfig {
     pub mwi: Option<String>,
     /// The URI of a number to transfer to, such as `sip:{number}@pbx`. Default: the host that the call came from.
     pub transfer: Option<String>,
+    /// RTP of its calls is taken from any host, not only from those of the SDP and of the signalling: for callers behind
+    /// NAT whose signalling takes another way than their media.
+    pub media_from_any_host: bool,
 }
 
 /// How a node registers with a trunk.
@@ -276,6 +290,9 @@ impl CallsConfig {
         }
         if self.session_expires_s < self.min_se_s {
             wrong("session_expires_s".into(), "is below min_se_s: raise it");
+        }
+        if self.dscp > 63 {
+            wrong("dscp".into(), "is above 63, the largest code point: 24 is CS3, 0 is no mark");
         }
         if self.max_message_ms <= self.min_message_ms {
             wrong("max_message_ms".into(), "is not above min_message_ms: every message would be thrown away");

@@ -4,15 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{
-    Notify,
     mpsc::{self, error::TrySendError},
     oneshot,
 };
@@ -21,6 +16,7 @@ use twinbox_clock::BootInstant;
 use twinbox_dns::Resolver;
 use twinbox_sip::{
     Method, Request, Response,
+    dialog::Dialog,
     strict::{self, Verdict},
     transaction::{self, ClientId, Event, Layer, ServerId},
     via,
@@ -34,6 +30,7 @@ use crate::{
     self_test::SelfTest,
     stats::{Stats, count},
     subscribe::Subscriptions,
+    timers::Timers,
     wire::{
         Flow,
         tcp::{Connections, TcpEndpoint, TcpPeer},
@@ -43,11 +40,16 @@ use crate::{
 
 /// Transactions held at once, of each kind. At some 2 kB each this bounds what a flood can take.
 const MAX_TRANSACTIONS: usize = 50_000;
-/// Timers are looked at no more often than this, in milliseconds; retransmissions need no better.
-const TICK: u64 = 20;
 
 /// (Call-ID, our tag): with it, a dialog of ours is found. The peer's tag is compared by the dialog.
 pub(crate) type DialogKey = (String, String);
+
+/// A dialog of a call in progress.
+struct LiveDialog {
+    remote_tag: String,
+    trunk: Arc<Trunk>,
+    call: mpsc::Sender<Input>,
+}
 
 /// (Call-ID, From tag, CSeq) of an INVITE in work: the same by another way is merged (RFC 3261 section 8.2.2.2).
 pub(crate) type MergeKey = (String, String, u32);
@@ -69,12 +71,9 @@ pub(crate) struct Door {
     pub(crate) udp: Vec<Arc<UdpEndpoint>>,
     pub(crate) tcp: Vec<Arc<TcpEndpoint>>,
     pub(crate) layer: Mutex<Layer<Flow>>,
-    /// When the layer's timers are looked at next, by [`Door::now`]; written and read with the layer locked …
-    look_at: AtomicU64,
-    /// … and woken when one is due before.
-    armed: Notify,
+    timers: Timers,
     pub(crate) waiting: Mutex<HashMap<ClientId, oneshot::Sender<Outcome>>>,
-    dialogs: Mutex<HashMap<DialogKey, mpsc::Sender<Input>>>,
+    dialogs: Mutex<HashMap<DialogKey, LiveDialog>>,
     /// Who waits for the ACK, or the CANCEL, of an INVITE.
     invites: Mutex<HashMap<ServerId, mpsc::Sender<Input>>>,
     merges: Mutex<HashSet<MergeKey>>,
@@ -132,8 +131,7 @@ impl Door {
             udp,
             tcp,
             layer: Mutex::new(Layer::new(rand::random(), MAX_TRANSACTIONS)),
-            look_at: AtomicU64::new(0),
-            armed: Notify::new(),
+            timers: Timers::default(),
             waiting: Mutex::default(),
             dialogs: Mutex::default(),
             invites: Mutex::default(),
@@ -150,32 +148,14 @@ impl Door {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs the timers until told to stop. It sleeps while none is set.
+    /// Runs the timers until told to stop.
     pub(crate) async fn tick(self: Arc<Self>) {
-        loop {
+        let pass = || {
             let events = lock(&self.layer).tick(self.now());
             self.act(events, None);
-            let pause = {
-                let layer = lock(&self.layer);
-                let now = self.now();
-                let look_at = layer.next_due().map(|due| due.max(now + TICK));
-                self.look_at.store(look_at.unwrap_or(u64::MAX), Relaxed);
-                look_at.map(|at| Duration::from_millis(at - now))
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-                () = self.armed.notified() => {}
-                () = self.stop.cancelled() => return,
-            }
-        }
-    }
-
-    /// A timer may have been set that is due before the next look at them.
-    fn mind_timers(&self) {
-        let layer = lock(&self.layer);
-        if layer.next_due().is_some_and(|due| due < self.look_at.load(Relaxed)) {
-            self.armed.notify_one();
-        }
+        };
+        let timers = self.timers.run(|| self.now(), pass, || lock(&self.layer).next_due());
+        self.stop.run_until_cancelled(timers).await;
     }
 
     /// A socket of ours does not work any more.
@@ -193,7 +173,7 @@ impl Door {
         self.arrived(data, source, |reply| Flow::Udp(endpoint.clone(), reply.unwrap_or(source)), Transport::Udp);
     }
 
-    /// A message came over a connection. True: it is part of a call of this node to itself.
+    /// A message came over a connection. True: it is part of a call or subscription in progress.
     pub(crate) fn framed(self: &Arc<Self>, peer: &Arc<TcpPeer>, data: &[u8]) -> bool {
         self.arrived(data, peer.remote, |_| Flow::Tcp(peer.clone()), Transport::Tcp)
     }
@@ -211,7 +191,7 @@ impl Door {
         self.connections.forget(peer);
     }
 
-    /// True: it is part of a call of this node to itself.
+    /// True: it is part of a call or subscription in progress.
     fn arrived(
         self: &Arc<Self>,
         data: &[u8],
@@ -220,7 +200,11 @@ impl Door {
         transport: Transport,
     ) -> bool {
         let at = BootInstant::now();
-        match strict::read(data) {
+        let verdict = match transport {
+            Transport::Udp => strict::read(data),
+            Transport::Tcp => strict::read_framed(data),
+        };
+        match verdict {
             Verdict::Drop(strict::Fault::KeepAlive) => {}
             Verdict::Drop(fault) => self.stats.malformed(fault.name()),
             Verdict::Refuse(response, fault) => {
@@ -247,13 +231,38 @@ impl Door {
                     self.request(request, flow, trunk, at);
                     return true;
                 }
-                match self.access.find(source.ip(), transport) {
-                    Some(trunk) => self.request(request, flow, trunk.clone(), at),
-                    None => self.stranger(&request, &flow, at),
+                if let Some(trunk) = self.access.find(source.ip(), transport) {
+                    self.request(request, flow, trunk.clone(), at);
+                } else if let Some(trunk) = self.trunk_of_dialog(&request) {
+                    self.request(request, flow, trunk, at);
+                    return true;
+                } else if lock(&self.layer).knows(&request) {
+                    let ignore = |_: &Request| transaction::Admission::Ignore;
+                    let events = lock(&self.layer).request_received(request, flow, self.now(), ignore);
+                    self.act(events, None);
+                    return true;
+                } else {
+                    self.stranger(&request, &flow, at);
                 }
             }
         }
         false
+    }
+
+    /// The trunk of the dialog that a request is part of, by Call-ID and both tags: it may come from an address that is
+    /// no trunk's, past a proxy that does not stay in the path.
+    fn trunk_of_dialog(&self, request: &Request) -> Option<Arc<Trunk>> {
+        let (key, remote_tag) = (dialog_key(request), request.headers.tag("From"));
+        let call = lock(&self.dialogs)
+            .get(&key)
+            .filter(|dialog| remote_tag == Some(dialog.remote_tag.as_str()))
+            .map(|dialog| dialog.trunk.clone());
+        call.or_else(|| self.subscriptions.trunk_of(&key, remote_tag))
+    }
+
+    /// Whether what came by this flow came from a trunk's address.
+    pub(crate) fn of_a_trunk(&self, flow: &Flow) -> bool {
+        self.access.find(flow.remote().ip(), flow.transport()).is_some()
     }
 
     fn stranger(&self, request: &Request, flow: &Flow, at: BootInstant) {
@@ -304,7 +313,7 @@ impl Door {
         events: Vec<Event<Flow>>,
         mut came: Option<(Flow, Arc<Trunk>, BootInstant, Option<crate::admission::Place>)>,
     ) {
-        self.mind_timers();
+        self.timers.changed(lock(&self.layer).next_due());
         for event in events {
             match event {
                 Event::Send { flow, bytes, guard: None } => self.send(&flow, bytes),
@@ -377,17 +386,21 @@ impl Door {
 
     fn within_dialog(self: &Arc<Self>, arrival: Arrival) {
         let key = dialog_key(&arrival.request);
-        let Some(call) = lock(&self.dialogs).get(&key).cloned() else {
+        let Some(call) = lock(&self.dialogs).get(&key).map(|dialog| dialog.call.clone()) else {
             return crate::subscribe::within(self, arrival, &key);
         };
         if arrival.request.method == Method::Invite {
             lock(&self.invites).insert(arrival.id.clone(), call.clone());
         }
-        // It has more to do than anyone sane would send it, or it has just ended.
-        if let Err(TrySendError::Full(Input::Request(arrival)) | TrySendError::Closed(Input::Request(arrival))) =
-            call.try_send(Input::Request(arrival))
-        {
-            self.respond(&arrival.id, arrival.request.respond(503).with("Retry-After", "1"));
+        match call.try_send(Input::Request(arrival)) {
+            // It has more to do than anyone sane would send it.
+            Err(TrySendError::Full(Input::Request(arrival))) => {
+                self.respond(&arrival.id, arrival.request.respond(503).with("Retry-After", "1"));
+            }
+            Err(TrySendError::Closed(Input::Request(arrival))) => {
+                self.respond(&arrival.id, call::too_late(&arrival.request));
+            }
+            _ => {}
         }
     }
 
@@ -400,8 +413,12 @@ impl Door {
         self.act(events, None);
     }
 
-    pub(crate) fn open_dialog(&self, key: DialogKey, call: mpsc::Sender<Input>) {
-        lock(&self.dialogs).insert(key, call);
+    /// Requests of this dialog go to that call from now on, until [`Self::close_call`].
+    pub(crate) fn open_dialog(&self, dialog: &Dialog, trunk: &Arc<Trunk>, call: mpsc::Sender<Input>) -> DialogKey {
+        let key = (dialog.call_id.clone(), dialog.local_tag.clone());
+        let live = LiveDialog { remote_tag: dialog.remote_tag.clone(), trunk: trunk.clone(), call };
+        lock(&self.dialogs).insert(key.clone(), live);
+        key
     }
 
     /// Forgets everything of a call.
@@ -424,7 +441,7 @@ impl Door {
 
     /// Every call, for telling all of them something.
     pub(crate) fn calls(&self) -> Vec<mpsc::Sender<Input>> {
-        lock(&self.dialogs).values().cloned().collect()
+        lock(&self.dialogs).values().map(|dialog| dialog.call.clone()).collect()
     }
 }
 

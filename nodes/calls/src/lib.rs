@@ -16,6 +16,7 @@ mod register;
 mod self_test;
 mod stats;
 mod subscribe;
+mod timers;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -115,20 +116,15 @@ impl Calls {
             let (bind, advertise) = (*bind, advertise.as_deref());
             match transport {
                 Transport::Udp => {
-                    let endpoint = UdpEndpoint::bind(bind, advertise).map_err(|source| CallsError::Bind {
-                        transport: "udp",
-                        bind,
-                        source,
-                    })?;
+                    let endpoint = UdpEndpoint::bind(bind, advertise, config.dscp)
+                        .map_err(|source| CallsError::Bind { transport: "udp", bind, source })?;
                     addresses.push((Transport::Udp, endpoint.local));
                     udp.push(Arc::new(endpoint));
                 }
                 Transport::Tcp => {
-                    let endpoint = TcpEndpoint::bind(bind, advertise).await.map_err(|source| CallsError::Bind {
-                        transport: "tcp",
-                        bind,
-                        source,
-                    })?;
+                    let endpoint = TcpEndpoint::bind(bind, advertise, config.dscp)
+                        .await
+                        .map_err(|source| CallsError::Bind { transport: "tcp", bind, source })?;
                     addresses.push((Transport::Tcp, endpoint.local));
                     tcp.push(Arc::new(endpoint));
                 }
@@ -202,6 +198,17 @@ impl Calls {
     /// Leaves new calls to another node, or takes them again. Those in progress go on.
     pub fn set_passive(&self, passive: Option<Passive>) {
         self.door.admission.set_passive(passive);
+    }
+
+    /// Whether this node leaves new calls to another one.
+    pub fn is_passive(&self) -> bool {
+        self.door.admission.passive().is_some()
+    }
+
+    /// Whether no other node serves: then a node that lacks records still takes messages for the mailboxes that it has
+    /// (rule D13). Until this is said, another is taken to serve.
+    pub fn set_sole(&self, sole: bool) {
+        self.door.admission.set_sole(sole);
     }
 
     /// How many new calls have come while this node was passive, taken or not.

@@ -33,6 +33,14 @@ pub(crate) enum SendError {
     Unreachable(String),
 }
 
+/// A request of ours that has its final response.
+pub(crate) struct Sent {
+    pub(crate) id: ClientId,
+    /// As it was answered: after a challenge under another number and with credentials.
+    pub(crate) request: Request,
+    pub(crate) response: Response,
+}
+
 /// Gives a repeated request its next number; `None` for one outside a dialog, which just counts on.
 pub(crate) type Renumber<'a> = &'a mut (dyn FnMut(&mut Request) + Send);
 
@@ -115,7 +123,10 @@ impl Door {
                     request.headers.set("CSeq", format!("{next} {}", request.method));
                 };
                 let patience = more.then_some(PATIENCE);
-                self.send_within(make(&flow), &flow, credentials, guard.clone(), &mut renumber, patience).await
+                let sent = self
+                    .send_within(make(&flow), &flow, credentials, guard.clone(), &mut renumber, patience)
+                    .await?;
+                Ok(sent.response)
             };
             last = tried.await;
             match &last {
@@ -164,7 +175,7 @@ impl Door {
         credentials: Option<&Credentials>,
         guard: Option<Guard>,
         renumber: Renumber<'_>,
-    ) -> Result<Response, SendError> {
+    ) -> Result<Sent, SendError> {
         self.send_within(request, flow, credentials, guard, renumber, None).await
     }
 
@@ -177,15 +188,21 @@ impl Door {
         guard: Option<Guard>,
         renumber: Renumber<'_>,
         patience: Option<Duration>,
-    ) -> Result<Response, SendError> {
-        let response = self.transact(&mut request, flow, guard.clone(), patience).await?;
-        let Some(credentials) = credentials else { return Ok(response) };
-        let cnonce = format!("{:016x}", rand::random::<u64>());
-        if !digest::answer(&mut request, &response, credentials, &cnonce) {
-            return Ok(response);
+    ) -> Result<Sent, SendError> {
+        let (mut id, mut response) = self.transact(&mut request, flow, guard.clone(), patience).await?;
+        let cnonce = || format!("{:016x}", rand::random::<u64>());
+        if credentials.is_some_and(|credentials| digest::answer(&mut request, &response, credentials, &cnonce())) {
+            renumber(&mut request);
+            (id, response) = self.transact(&mut request, flow, guard, patience).await?;
         }
-        renumber(&mut request);
-        self.transact(&mut request, flow, guard, patience).await
+        Ok(Sent { id, request, response })
+    }
+
+    /// Sends the ACK of the `2xx` to an INVITE of ours.
+    pub(crate) fn acknowledge(self: &Arc<Self>, invite: ClientId, mut ack: Request, flow: &Flow) {
+        ack.headers.push_front("Via", new_via(flow));
+        let events = lock(&self.layer).acknowledge(invite, &ack, flow.clone());
+        self.act(events, None);
     }
 
     async fn transact(
@@ -194,18 +211,9 @@ impl Door {
         flow: &Flow,
         guard: Option<Guard>,
         patience: Option<Duration>,
-    ) -> Result<Response, SendError> {
-        let transport = match flow.transport() {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-        };
-        let via = format!(
-            "SIP/2.0/{transport} {};rport;branch={COOKIE}{:032x}",
-            flow.advertised(),
-            rand::random::<u128>()
-        );
+    ) -> Result<(ClientId, Response), SendError> {
         request.headers.remove("Via");
-        request.headers.push_front("Via", via);
+        request.headers.push_front("Via", new_via(flow));
         let (tell, outcome) = oneshot::channel();
         let (id, events) = {
             let mut layer = lock(&self.layer);
@@ -230,11 +238,20 @@ impl Door {
         };
         drop(waiting);
         match outcome {
-            Ok(Outcome::Response(response)) => Ok(response),
+            Ok(Outcome::Response(response)) => Ok((id, response)),
             Ok(Outcome::Withdrawn) => Err(SendError::Withdrawn),
             Ok(Outcome::TimedOut) | Err(_) => Err(SendError::TimedOut),
         }
     }
+}
+
+/// Our Via, with a branch of its own.
+fn new_via(flow: &Flow) -> String {
+    let transport = match flow.transport() {
+        Transport::Udp => "UDP",
+        Transport::Tcp => "TCP",
+    };
+    format!("SIP/2.0/{transport} {};rport;branch={COOKIE}{:032x}", flow.advertised(), rand::random::<u128>())
 }
 
 /// Takes a waiter out of the table however its wait ends.

@@ -50,6 +50,7 @@ impl SelfTest {
             register: None,
             mwi: None,
             transfer: None,
+            media_from_any_host: false,
         };
         Self {
             secret: format!("{MAILBOX}-{:032x}", rand::random::<u128>()),

@@ -94,12 +94,16 @@ counters! {
     calls_unacknowledged,
     /// Calls whose caller vanished: no media, or no session refresh.
     callers_vanished,
+    /// Calls that ended because they were on hold for longer than max_hold_seconds.
+    calls_held_too_long,
     /// 503: as many calls as max_calls.
     refused_busy,
     /// 503: more new calls a second than max_calls_per_second.
     refused_rate,
     /// 503: draining.
     refused_draining,
+    /// 503: records of other nodes are still missing here.
+    refused_filling,
     /// 503: require_two is set and no peer counts.
     refused_alone,
     /// 503: no RTP port is free.
@@ -134,6 +138,8 @@ counters! {
     digits_info,
     /// Digits by RFC 4733.
     digits_rtp,
+    /// Digits that came by the other way before.
+    digits_repeated,
     /// Messages filed and on two disks.
     filed_on_two,
     /// Messages filed and on this disk alone.

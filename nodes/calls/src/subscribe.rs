@@ -141,6 +141,13 @@ impl Subscriptions {
         lock(&self.held).by_dialog.contains_key(key)
     }
 
+    /// The trunk of the subscription in whose dialog this request is, by Call-ID and both tags.
+    pub(crate) fn trunk_of(&self, key: &DialogKey, remote_tag: Option<&str>) -> Option<Arc<Trunk>> {
+        let held = lock(&self.held);
+        let entry = held.by_id.get(held.by_dialog.get(key)?)?;
+        (remote_tag == Some(entry.dialog.remote_tag.as_str())).then(|| entry.trunk.clone())
+    }
+
     pub(crate) fn count(&self) -> usize {
         lock(&self.held).by_id.len()
     }
@@ -289,13 +296,18 @@ pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
 /// A request in the dialog of a subscription: a refresh, or its end.
 pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
     let request = &arrival.request;
+    let trusted = door.of_a_trunk(&arrival.flow);
     let found = {
         let mut held = lock(&door.subscriptions.held);
         let id = held.by_dialog.get(key).copied();
         let entry = id.and_then(|id| held.by_id.get_mut(&id).map(|entry| (id, entry)));
         entry.map(|(id, entry)| {
             let theirs = request.headers.tag("From") == Some(entry.dialog.remote_tag.as_str());
-            (id, theirs && entry.dialog.received(request))
+            let taken = theirs && entry.dialog.received(request);
+            if taken {
+                entry.dialog.retarget(&request.method, &request.headers, trusted);
+            }
+            (id, taken)
         })
     };
     let refused = match (found, &request.method) {
@@ -314,7 +326,9 @@ pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
                 entry.until = until;
                 entry.heard = BootInstant::now();
                 entry.unanswered = None;
-                entry.flow = arrival.flow.clone();
+                if trusted {
+                    entry.flow = arrival.flow.clone();
+                }
             }
             let door = door.clone();
             door.tasks.clone().spawn(async move { answer(&door, &arrival, id, seconds).await });
@@ -516,7 +530,7 @@ impl Door {
             }
         };
         let credentials = trunk.credentials_for(&flow);
-        let response = self.send_request(request, &flow, credentials, guard, &mut { renumber }).await?;
-        Ok(response.code)
+        let sent = self.send_request(request, &flow, credentials, guard, &mut { renumber }).await?;
+        Ok(sent.response.code)
     }
 }

@@ -14,6 +14,7 @@ fn all_mistakes_are_named_at_once_each_with_its_remedy() {
     config.trunks[1].addresses.clear();
     config.min_se_s = 30;
     config.max_message_ms = 10;
+    config.dscp = 64;
     let keys: Vec<_> = config.mistakes().into_iter().map(|m| m.key).collect();
     for key in [
         "listeners[0].advertise",
@@ -22,6 +23,7 @@ fn all_mistakes_are_named_at_once_each_with_its_remedy() {
         "trunks[1].addresses",
         "min_se_s",
         "max_message_ms",
+        "dscp",
     ] {
         assert!(keys.iter().any(|k| k == key), "{key} is not among {keys:?}");
     }

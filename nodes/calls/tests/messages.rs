@@ -338,14 +338,7 @@ async fn beside(node: &Node, sink: Arc<dyn ChunkSink>) -> Session {
     let (events, mut told) = tokio::sync::mpsc::channel(4);
     let session = node.media.open(events).expect("a session");
     let far = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    session.set_remote(Remote {
-        address: far.local_addr().ok(),
-        codec: twinbox_media::Codec::Pcmu,
-        payload_type: 0,
-        dtmf: None,
-        send: true,
-        receive: true,
-    });
+    session.set_remote(Remote::new(far.local_addr().ok(), twinbox_media::Codec::Pcmu));
     session.record(RecordSpec { max: PATIENCE, end_silence: None, sink });
     // The end of an empty play: it is recording now.
     session.play(1, vec![]);

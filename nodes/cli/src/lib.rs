@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 mod error;
 mod output;
+mod pages;
 mod pin;
 mod upload;
 

@@ -1,7 +1,7 @@
 //! Tables for people, JSON for programs.
 
-use chrono::{DateTime, Local};
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -33,8 +33,17 @@ pub fn acknowledged(how: &str) -> String {
     }
 }
 
-/// A time as people here read it, to the millisecond.
+/// Local time of this machine, to the millisecond, of milliseconds since 1970.
 pub fn time(ms: u64) -> String {
-    let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
+    local(ms, "%Y-%m-%d %H:%M:%S%.3f").unwrap_or_default()
+}
+
+/// Local time of this machine in a format of strftime, of milliseconds since 1970; `None` beyond the year 9999.
+pub fn local(ms: u64, format: &str) -> Option<String> {
+    Some(timestamp(ms)?.to_zoned(TimeZone::system()).strftime(format).to_string())
+}
+
+/// Milliseconds since 1970 as a timestamp; `None` beyond the year 9999.
+pub fn timestamp(ms: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }

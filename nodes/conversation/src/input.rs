@@ -132,6 +132,8 @@ pub enum Input {
     Digit(char),
     /// All prompts of the last `Play` have been played.
     PlayFinished,
+    /// Nothing was played: what is stored of the last `Play` cannot be had now.
+    AudioMissing,
     /// The timer of the last `SetTimer` is out.
     TimerFired,
     /// The recorder stopped, by itself or as told.

@@ -38,7 +38,7 @@ impl Line {
         let open = match input {
             Input::Digit(key) => return matches!(key, '0'..='9' | '*' | '#') && !self.hung_up,
             Input::HungUp => return !std::mem::replace(&mut self.hung_up, true),
-            Input::PlayFinished => &mut self.playing,
+            Input::PlayFinished | Input::AudioMissing => &mut self.playing,
             Input::TimerFired => &mut self.timer,
             Input::Answer(_) => &mut self.asking,
             Input::TransferFailed => &mut self.transferring,

@@ -86,6 +86,7 @@ impl Listen {
             }
             (Phase::Envelope, Input::PlayFinished) => self.play(cx),
             (Phase::Audio, Input::PlayFinished) => self.played(cx),
+            (Phase::Audio, Input::AudioMissing) => self.missing(cx),
             (Phase::Played | Phase::Advanced, Input::PlayFinished) => {
                 cx.wait_for_key();
                 State::Listen(self)
@@ -94,6 +95,11 @@ impl Listen {
             (_, Input::TimerFired) => self.options(Vec::new(), cx),
             _ => State::Listen(self),
         }
+    }
+
+    /// The message itself is what plays.
+    pub(crate) fn plays_audio(&self) -> bool {
+        self.phase == Phase::Audio
     }
 
     fn menu(&self) -> Menu {
@@ -225,6 +231,12 @@ impl Listen {
             return self.mark(Mark::Heard, None, cx);
         }
         self.now(Phase::Played).options(Vec::new(), cx)
+    }
+
+    /// The audio cannot be had now: the message stays as it was.
+    fn missing(mut self, cx: &mut Context<'_>) -> State {
+        self.begun = false;
+        self.now(Phase::Played).options(phrases::all(&[names::FAILED]), cx)
     }
 
     fn mark(mut self, mark: Mark, then: Option<Action>, cx: &mut Context<'_>) -> State {

@@ -68,6 +68,10 @@ impl Conversation {
             return Vec::new();
         }
         match input {
+            // Of a greeting or a prompt nobody misses anything; a message that is not played is not heard.
+            Input::AudioMissing if !matches!(&self.state, State::Listen(listen) if listen.plays_audio()) => {
+                self.step(Input::PlayFinished, now);
+            }
             Input::Digit(key) if self.line.busy() => {
                 // A caller who knows the way does not wait; while a message is being filed there is no way.
                 if !matches!(self.state, State::Leave(_)) {

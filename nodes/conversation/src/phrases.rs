@@ -1,8 +1,7 @@
 //! How numbers, counts, dates and whole sentences are put together from prompts: the rules of English, in one
 //! place.
 
-use chrono::{DateTime, Datelike, TimeZone, Timelike, Utc};
-use chrono_tz::Tz;
+use jiff::{civil::DateTime, tz::TimeZone};
 use twinbox_ids::Timestamp;
 
 use crate::{GreetingKind, MailboxView, MessageView, Prompt, names};
@@ -142,11 +141,10 @@ fn caller(number: Option<&str>) -> Vec<Prompt> {
 /// twelfth at …" in this year, and with the year otherwise. An unknown time zone counts as UTC; a moment
 /// outside of the calendar is not spoken.
 pub fn moment(then: Timestamp, timezone: &str, now: Timestamp) -> Vec<Prompt> {
-    let zone: Tz = timezone.parse().unwrap_or(Tz::UTC);
+    let zone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
     let local = |t: Timestamp| {
-        let utc = i64::try_from(t.0).ok().and_then(DateTime::<Utc>::from_timestamp_millis)?;
-        // Beyond the years of people the zone's offset could leave the calendar.
-        (1..=9_999).contains(&utc.year()).then(|| zone.from_utc_datetime(&utc.naive_utc()))
+        let utc = jiff::Timestamp::from_millisecond(i64::try_from(t.0).ok()?).ok()?;
+        Some(zone.to_datetime(utc))
     };
     let (Some(then), Some(now)) = (local(then), local(now)) else {
         return Vec::new();
@@ -157,15 +155,15 @@ pub fn moment(then: Timestamp, timezone: &str, now: Timestamp) -> Vec<Prompt> {
     words
 }
 
-fn day(then: &DateTime<Tz>, now: &DateTime<Tz>) -> Vec<Prompt> {
-    let days_ago = now.date_naive().signed_duration_since(then.date_naive()).num_days();
+fn day(then: &DateTime, now: &DateTime) -> Vec<Prompt> {
+    let days_ago = now.date().duration_since(then.date()).as_hours() / 24;
     match days_ago {
         0 => vec![named(names::TODAY)],
         1 => vec![named(names::YESTERDAY)],
-        2..=6 => vec![named(&format!("digits/day-{}", then.weekday().num_days_from_sunday()))],
+        2..=6 => vec![named(&format!("digits/day-{}", then.weekday().to_sunday_zero_offset()))],
         _ => {
-            let mut words = vec![named(&format!("digits/mon-{}", then.month0()))];
-            words.extend(ordinal(then.day()));
+            let mut words = vec![named(&format!("digits/mon-{}", then.month() - 1))];
+            words.extend(ordinal(then.day().unsigned_abs()));
             if then.year() != now.year() {
                 words.extend(number(u64::from(then.year().unsigned_abs())));
             }
@@ -175,7 +173,7 @@ fn day(then: &DateTime<Tz>, now: &DateTime<Tz>) -> Vec<Prompt> {
 }
 
 /// A day of the month: 1 to 31.
-fn ordinal(n: u32) -> Vec<Prompt> {
+fn ordinal(n: u8) -> Vec<Prompt> {
     match n {
         1..=20 | 30 => vec![named(&format!("digits/h-{n}"))],
         n => vec![named(&format!("digits/{}", n / 10 * 10)), named(&format!("digits/h-{}", n % 10))],
@@ -183,10 +181,13 @@ fn ordinal(n: u32) -> Vec<Prompt> {
 }
 
 /// "Three o'clock p m", "three oh five p m", "twelve thirty a m".
-fn clock(then: &DateTime<Tz>) -> Vec<Prompt> {
-    let (afternoon, hour) = then.hour12();
-    let mut words = number(u64::from(hour));
-    match then.minute() {
+fn clock(then: &DateTime) -> Vec<Prompt> {
+    let (hour, minute) = (then.hour().unsigned_abs(), then.minute().unsigned_abs());
+    let mut words = number(match hour % 12 {
+        0 => 12,
+        hour => u64::from(hour),
+    });
+    match minute {
         0 => words.push(named(names::OCLOCK)),
         minute @ 1..=9 => {
             words.push(named(names::OH));
@@ -194,7 +195,7 @@ fn clock(then: &DateTime<Tz>) -> Vec<Prompt> {
         }
         minute => words.extend(number(u64::from(minute))),
     }
-    words.push(named(if afternoon { names::PM } else { names::AM }));
+    words.push(named(if hour >= 12 { names::PM } else { names::AM }));
     words
 }
 

@@ -89,7 +89,7 @@ impl Shell {
     /// Takes note of what it tells the conversation; whether it is something that can be.
     fn tell(&mut self, input: &Input) {
         match input {
-            Input::PlayFinished => self.playing = false,
+            Input::PlayFinished | Input::AudioMissing => self.playing = false,
             Input::TimerFired => self.timer = false,
             Input::RecordingEnded { .. } => {
                 self.take |= self.recording.take().is_some();
@@ -184,6 +184,7 @@ fn input(length: impl Strategy<Value = u64>) -> impl Strategy<Value = Input> {
     ];
     prop_oneof![
         3 => Just(Input::PlayFinished),
+        1 => Just(Input::AudioMissing),
         3 => Just(Input::TimerFired),
         3 => (end, length).prop_map(|(end, length_ms)| Input::RecordingEnded { end, length_ms }),
         9 => answer.prop_map(Input::Answer),

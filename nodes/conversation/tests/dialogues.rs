@@ -279,6 +279,7 @@ fn inputs(words: &[&str]) -> Result<Vec<Input>, String> {
     Ok(match words {
         ["keys", keys] => keys.chars().map(Input::Digit).collect(),
         ["played"] => vec![Input::PlayFinished],
+        ["missing"] => vec![Input::AudioMissing],
         ["timer"] => vec![Input::TimerFired],
         ["transfer-failed"] => vec![Input::TransferFailed],
         ["hang-up"] => vec![Input::HungUp],

@@ -30,8 +30,9 @@ fn read(prompts: &[Prompt]) -> String {
 
 /// Milliseconds of a moment given as UTC.
 fn at(text: &str) -> Timestamp {
-    let moment = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").expect("a moment");
-    Timestamp(u64::try_from(moment.and_utc().timestamp_millis()).expect("after 1970"))
+    let moment: jiff::civil::DateTime = text.parse().expect("a moment");
+    let moment = moment.to_zoned(jiff::tz::TimeZone::UTC).expect("in the calendar");
+    Timestamp(u64::try_from(moment.timestamp().as_millisecond()).expect("after 1970"))
 }
 
 #[test]

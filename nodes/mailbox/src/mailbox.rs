@@ -184,7 +184,24 @@ impl Mailbox {
     }
 }
 
-/// Whether the IANA database has that name.
+/// Whether the IANA database has that name: the system's, or the one in the program.
 pub fn is_timezone(name: &str) -> bool {
-    name.parse::<chrono_tz::Tz>().is_ok()
+    jiff::tz::TimeZone::get(name).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{Timestamp, tz::TimeZoneDatabase};
+
+    use super::*;
+
+    #[test]
+    fn zones_are_known_by_their_names_also_where_the_system_has_none() {
+        assert!(is_timezone("Europe/Berlin") && is_timezone("UTC"));
+        assert!(!is_timezone("Europe/Nowhere") && !is_timezone(""));
+        let own = TimeZoneDatabase::bundled();
+        let berlin = own.get("Europe/Berlin").expect("it is in the program");
+        let summer: Timestamp = "2026-07-01T12:00:00Z".parse().expect("a time");
+        assert_eq!(berlin.to_datetime(summer).to_string(), "2026-07-01T14:00:00");
+    }
 }

@@ -162,10 +162,7 @@ impl Mark {
     /// The edits of the message's record; none when nothing changes. A deletion names what it saw, because the record
     /// that it is made from does (rule D4).
     pub fn edits(self, current: &Record, numbers: Numbers) -> Vec<Edit> {
-        let fields = Fields { what: WHAT, record: current };
-        let heard = byte(&fields, tag::STATE) == HEARD;
-        let kept = byte(&fields, tag::KEPT);
-        let deleted = is_deleted(current);
+        let Standing { heard, kept, deleted } = Standing::of(current);
         let mut edits = match self {
             Self::New if !heard && kept != SAVED => vec![],
             Self::New => {
@@ -199,10 +196,10 @@ pub fn has_uid(record: &Record) -> bool {
     record.register(tag::UID).is_some()
 }
 
-/// The edits that mark a deleted message's content as gone. A save that they did not see survives them like
-/// the delete, on the nodes that still have the audio.
+/// The edits that mark a deleted message's content as gone. A save or audio that they did not see survives them, as it
+/// survives the delete, on the nodes that still have the audio.
 pub fn purge(current: &Record) -> Vec<Edit> {
-    if is_deleted(current) { vec![set_byte(tag::PURGED, 1), Edit::Delete] } else { vec![] }
+    if Standing::of(current).deleted { vec![set_byte(tag::PURGED, 1), Edit::Delete] } else { vec![] }
 }
 
 impl Message {
@@ -217,7 +214,7 @@ impl Message {
         let (mailbox, id) = schema::message_of(key).ok_or(ViewError::Key { what: WHAT })?;
         let fields = Fields { what: WHAT, record };
         let codec = fields.required(tag::CODEC, |bytes| read_byte(bytes).and_then(Codec::from_payload_type))?;
-        let kept = byte(&fields, tag::KEPT);
+        let Standing { heard, kept, deleted } = Standing::of(record);
         let audio = match fields.blob(tag::AUDIO) {
             Some(blob) => Some(StoredAudio { blob: *blob, partial: false }),
             None => {
@@ -228,13 +225,12 @@ impl Message {
                 part.map(|blob| StoredAudio { blob: *blob, partial: true })
             }
         };
-        let deleted = is_deleted(record);
         Ok(Self {
             id,
             mailbox,
-            folder: match (kept, byte(&fields, tag::STATE)) {
+            folder: match (kept, heard) {
                 (SAVED, _) => Folder::Saved,
-                (_, HEARD) => Folder::Heard,
+                (_, true) => Folder::Heard,
                 _ => Folder::New,
             },
             deleted,
@@ -273,15 +269,48 @@ fn byte(fields: &Fields<'_>, tag: Tag) -> u8 {
     fields.bytes(tag).and_then(read_byte).unwrap_or_default()
 }
 
-/// Deleted, and nobody who had not seen that kept it.
-fn is_deleted(record: &Record) -> bool {
-    let fields = Fields { what: WHAT, record };
-    record.tombstone().is_some() && !(record.outlives_delete(tag::KEPT) && byte(&fields, tag::KEPT) != LET_GO)
+/// Where a message stands, as far as its registers and its delete say.
+struct Standing {
+    heard: bool,
+    /// `LET_GO`, `SAVED` or `TAKEN_BACK`.
+    kept: u8,
+    deleted: bool,
 }
 
+impl Standing {
+    /// A delete stands unless the message was kept by someone who did not see the delete, or has audio that the delete
+    /// did not see (rule D4). Such audio is a new message: what was heard or saved before the delete was another piece.
+    fn of(record: &Record) -> Self {
+        let fields = Fields { what: WHAT, record };
+        let (heard, kept) = (byte(&fields, tag::STATE) == HEARD, byte(&fields, tag::KEPT));
+        let unseen = |tag| record.outlives_delete(tag);
+        if record.tombstone().is_none() || (unseen(tag::KEPT) && kept != LET_GO) {
+            return Self { heard, kept, deleted: false };
+        }
+        if has_unseen_audio(&fields) {
+            let kept = if unseen(tag::KEPT) { kept } else { LET_GO };
+            return Self { heard: heard && unseen(tag::STATE), kept, deleted: false };
+        }
+        Self { heard, kept, deleted: true }
+    }
+}
+
+/// The audio that counts came after the delete, or from a node that did not know of it. A piece that another filed of
+/// what the delete saw to its end does not count, nor does the same audio filed again.
+fn has_unseen_audio(fields: &Fields<'_>) -> bool {
+    let of = |tag: Tag| Some((tag, fields.blob(tag)?));
+    let longest = || PARTS.into_iter().filter_map(of).max_by_key(|(_, blob)| (blob.length, blob.hash));
+    let Some((tag, counts)) = of(tag::AUDIO).or_else(longest) else { return false };
+    let unseen = |tag| fields.record.outlives_delete(tag);
+    let seen = |other: &Tag| !unseen(*other) && fields.blob(*other).is_some_and(|blob| blob.hash == counts.hash);
+    unseen(tag) && !PARTS.iter().any(seen)
+}
+
+/// Where audio lies that is not complete.
+const PARTS: [Tag; 2] = [tag::PARTIAL_AUDIO, tag::RECOVERED_AUDIO];
+
 fn longest_part<'a>(fields: &Fields<'a>) -> Option<&'a BlobRef> {
-    let parts = [fields.blob(tag::PARTIAL_AUDIO), fields.blob(tag::RECOVERED_AUDIO)];
-    parts.into_iter().flatten().max_by_key(|blob| (blob.length, blob.hash))
+    PARTS.into_iter().filter_map(|tag| fields.blob(tag)).max_by_key(|blob| (blob.length, blob.hash))
 }
 
 /// G.711 has 8 bytes in a millisecond.

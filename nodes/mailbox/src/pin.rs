@@ -1,15 +1,17 @@
 //! PINs: which are taken, how they are kept, and how often they may be tried (rule S1).
 
 mod attempts;
+mod memory;
 
-use std::{fmt, sync::OnceLock};
+use std::fmt;
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version,
-    password_hash::{Error, SaltString},
+    Algorithm, Argon2, Params, PasswordHash, Version,
+    password_hash::{Error, Output, ParamsString, Salt, SaltString},
 };
 
 pub use attempts::{AttemptPolicy, Tally, Verdict, Wrong, begin, right_answer};
+pub use memory::HashMemory;
 use twinbox_ids::MailboxId;
 
 /// The longest PIN.
@@ -121,6 +123,26 @@ impl HashCost {
     fn work(self) -> u64 {
         u64::from(self.memory_kib) * u64::from(self.passes)
     }
+
+    fn params(self) -> Result<Params, Error> {
+        Ok(Params::new(self.memory_kib, self.passes, Params::DEFAULT_P_COST, None)?)
+    }
+}
+
+fn argon2id(params: Params) -> Argon2<'static> {
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Hashes a PIN the way a kept hash was made.
+fn compute_as(kept: &PasswordHash<'_>, length: usize, pin: &str, memory: &mut HashMemory) -> Result<Output, Error> {
+    let version = kept.version.map_or(Ok(Version::default()), Version::try_from)?;
+    let argon2 = Argon2::new(Algorithm::try_from(kept.algorithm)?, version, Params::try_from(kept)?);
+    let mut salt = [0; Salt::MAX_LENGTH];
+    let salt = kept
+        .salt
+        .ok_or(Error::SaltInvalid(argon2::password_hash::errors::InvalidValue::TooShort))?
+        .decode_b64(&mut salt)?;
+    memory.compute(&argon2, pin, salt, length)
 }
 
 /// A PIN as it is kept: one register (rule D4), never the PIN itself.
@@ -138,33 +160,42 @@ impl fmt::Debug for PinRecord {
 }
 
 impl PinRecord {
-    /// Hashes a PIN with argon2id at the usual cost. Takes tens of milliseconds and 19 MiB: not for a thread that serves
-    /// others.
-    pub fn hash(pin: &str, must_change: bool, salt: [u8; 16]) -> Result<Self, HashError> {
-        Self::hash_at(HashCost::default(), pin, must_change, salt)
+    /// Hashes a PIN with argon2id at that cost. Takes tens of milliseconds at the default cost: not for a thread that
+    /// serves others.
+    pub fn hash_at(
+        cost: HashCost,
+        pin: &str,
+        must_change: bool,
+        salt: [u8; 16],
+        memory: &mut HashMemory,
+    ) -> Result<Self, HashError> {
+        let text = SaltString::encode_b64(&salt)?;
+        let params = cost.params()?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params)?,
+            salt: Some(text.as_salt()),
+            hash: Some(memory.compute(&argon2id(params), pin, &salt, Params::DEFAULT_OUTPUT_LEN)?),
+        };
+        Ok(Self { must_change, hash: hash.to_string() })
     }
 
-    /// Hashes a PIN with argon2id at that cost.
-    pub fn hash_at(cost: HashCost, pin: &str, must_change: bool, salt: [u8; 16]) -> Result<Self, HashError> {
-        let salt = SaltString::encode_b64(&salt)?;
-        let params =
-            Params::new(cost.memory_kib, cost.passes, Params::DEFAULT_P_COST, None).map_err(Error::from)?;
-        let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        Ok(Self { must_change, hash: hasher.hash_password(pin.as_bytes(), &salt)?.to_string() })
-    }
-
-    /// Whether this is the PIN; takes as long as [`Self::hash`].
-    pub fn verify(&self, pin: &str) -> bool {
-        PasswordHash::new(&self.hash)
-            .is_ok_and(|hash| Argon2::default().verify_password(pin.as_bytes(), &hash).is_ok())
+    /// Whether this is the PIN; takes as long as [`Self::hash_at`] at the hash's own cost.
+    pub fn verify(&self, pin: &str, memory: &mut HashMemory) -> bool {
+        PasswordHash::new(&self.hash).is_ok_and(|kept| {
+            // Compared in constant time.
+            kept.hash
+                .is_some_and(|output| compute_as(&kept, output.len(), pin, memory).is_ok_and(|own| own == output))
+        })
     }
 
     /// Whether this is the PIN; takes as long as at that cost even where the hash is of a lesser one, so that the time
     /// does not tell whose PIN is still the one that an administrator gave.
-    pub fn verify_at(&self, cost: HashCost, pin: &str) -> bool {
-        let right = self.verify(pin);
+    pub fn verify_at(&self, cost: HashCost, pin: &str, memory: &mut HashMemory) -> bool {
+        let right = self.verify(pin, memory);
         if self.cost().is_some_and(|own| own.work() < cost.work()) {
-            Self::verify_nothing(cost, pin);
+            Self::verify_nothing(cost, pin, memory);
         }
         right
     }
@@ -177,11 +208,11 @@ impl PinRecord {
 
     /// Takes as long as [`Self::verify`] and is never right: for a mailbox that is not there or has no PIN, so that
     /// the time does not tell.
-    pub fn verify_nothing(cost: HashCost, pin: &str) {
-        // The cost is a setting of the process: it does not change.
-        static NOTHING: OnceLock<Option<PinRecord>> = OnceLock::new();
-        let nothing = NOTHING.get_or_init(|| Self::hash_at(cost, "", false, [0; 16]).ok());
-        let _ = nothing.as_ref().map(|nothing| nothing.verify(pin));
+    pub fn verify_nothing(cost: HashCost, pin: &str, memory: &mut HashMemory) {
+        // The answer is the same whatever comes of it.
+        let _ = cost.params().and_then(|params| {
+            memory.compute(&argon2id(params), pin, &[0; Salt::RECOMMENDED_LENGTH], Params::DEFAULT_OUTPUT_LEN)
+        });
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
@@ -210,7 +241,31 @@ impl From<Error> for HashError {
 
 #[cfg(test)]
 mod tests {
+    use argon2::{PasswordHasher, PasswordVerifier};
+
     use super::*;
+
+    fn hash(cost: HashCost, salt: [u8; 16]) -> PinRecord {
+        PinRecord::hash_at(cost, "2580", true, salt, &mut HashMemory::default()).unwrap()
+    }
+
+    #[test]
+    fn memory_is_used_again_for_every_cost_and_changes_no_hash() {
+        let mut memory = HashMemory::default();
+        let costs = [(2_048, 2), (64, 1), (2_048, 1)].map(|(memory_kib, passes)| HashCost { memory_kib, passes });
+        for (cost, salt) in costs.into_iter().zip([[1; 16], [2; 16], [3; 16]]) {
+            let ours = PinRecord::hash_at(cost, "2580", false, salt, &mut memory).unwrap();
+            // The library's own way, each time in new memory.
+            let text = SaltString::encode_b64(&salt).unwrap();
+            let theirs = argon2id(cost.params().unwrap()).hash_password(b"2580", &text).unwrap().to_string();
+            assert_eq!(ours.hash, theirs);
+            let kept = PasswordHash::new(&ours.hash).unwrap();
+            assert!(Argon2::default().verify_password(b"2580", &kept).is_ok());
+            assert!(ours.verify("2580", &mut memory) && !ours.verify("2581", &mut memory));
+            PinRecord::verify_nothing(cost, "2580", &mut memory);
+            assert_eq!(memory.bytes(), 2_048 * 1_024);
+        }
+    }
 
     #[test]
     fn trivial_pins_are_refused() {
@@ -236,33 +291,39 @@ mod tests {
 
     #[test]
     fn a_pin_is_kept_as_a_hash_that_verifies() {
-        let record = PinRecord::hash("2580", true, [7; 16]).unwrap();
+        let record = hash(HashCost::default(), [7; 16]);
         assert!(record.hash.starts_with("$argon2id$v=19$m="), "{}", record.hash);
         let back = PinRecord::from_bytes(&record.to_bytes()).unwrap();
         assert_eq!(back, record);
-        assert!(back.must_change && back.verify("2580") && !back.verify("2581") && !back.verify(""));
+        let mut memory = HashMemory::default();
+        let mut verify = |pin| back.verify(pin, &mut memory);
+        assert!(back.must_change && verify("2580") && !verify("2581") && !verify(""));
         assert!(!format!("{back:?}").contains("argon2"));
-        assert_ne!(record, PinRecord::hash("2580", true, [8; 16]).unwrap());
+        assert_ne!(record, hash(HashCost::default(), [8; 16]));
     }
 
     #[test]
     fn a_hash_of_a_lesser_cost_says_so_and_verifies_as_any_other() {
         let (first, usual) = (HashCost::FIRST_PINS, HashCost::default());
         assert_eq!((usual.lesser(first), first.lesser(usual)), (first, first));
-        let record = PinRecord::hash_at(first, "2580", true, [7; 16]).unwrap();
+        let record = hash(first, [7; 16]);
         let back = PinRecord::from_bytes(&record.to_bytes()).unwrap();
         assert_eq!(back.cost(), Some(first));
+        let mut memory = HashMemory::default();
         for cost in [first, usual] {
-            assert!(back.verify_at(cost, "2580") && !back.verify_at(cost, "2581"), "{cost:?}");
+            assert!(
+                back.verify_at(cost, "2580", &mut memory) && !back.verify_at(cost, "2581", &mut memory),
+                "{cost:?}"
+            );
         }
-        assert_eq!(PinRecord::hash("2580", true, [7; 16]).unwrap().cost(), Some(usual));
+        assert_eq!(hash(HashCost::default(), [7; 16]).cost(), Some(usual));
     }
 
     #[test]
     fn a_damaged_hash_verifies_nothing() {
         for hash in ["", "$argon2id$", "2580"] {
             let damaged = PinRecord { must_change: false, hash: hash.to_owned() };
-            assert!(!damaged.verify("2580") && damaged.cost().is_none());
+            assert!(!damaged.verify("2580", &mut HashMemory::default()) && damaged.cost().is_none());
         }
         assert_eq!(PinRecord::from_bytes(&[]), None);
         assert_eq!(PinRecord::from_bytes(&[0, 0xff]), None);

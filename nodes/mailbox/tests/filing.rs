@@ -6,7 +6,8 @@ use common::{MAILBOX, MESSAGE, NUMBERS, Replica, blob, read};
 use proptest::prelude::*;
 use twinbox_ids::{CallId, Incarnation, RecordingId, Timestamp};
 use twinbox_mailbox::{
-    Codec, Filing, Lights, Mark, Numbers, Quota, Recording, RecordingState, discarded, filed, next_take, schema,
+    Codec, Filing, Folder, Lights, Mark, Numbers, Quota, Recording, RecordingState, discarded, filed, next_take,
+    purge, schema,
 };
 use twinbox_replication_core::{BlobRef, Record};
 
@@ -98,6 +99,72 @@ fn what_another_filed_of_a_discarded_or_earlier_take_does_not_count_unless_it_wa
     let edits = Mark::Saved.edits(&b.record, NUMBERS);
     b.write(edits);
     assert!(read(&b.record, Some(recording(RecordingState::Discarded, 1))).is_present());
+}
+
+/// A delete that saw the filing `seen`, and the filing `filed` of a node that knows of the delete, or does not: whether the
+/// message is there, and unheard.
+fn after_delete(seen: (Filing, BlobRef), filed: (Filing, BlobRef), knows: bool, wall: u64) -> bool {
+    let (mut owner, mut other) = (Replica::new("b", 1_000), Replica::new("a", wall));
+    owner.file(seen.0, seen.1);
+    for mark in [Mark::Heard, Mark::Saved, Mark::Deleted] {
+        let edits = mark.edits(&owner.record, NUMBERS);
+        owner.write(edits);
+    }
+    assert!(read(&owner.record, None).deleted);
+    if knows {
+        other = owner.fork("a", wall);
+    }
+    other.file(filed.0, filed.1);
+    let merged = owner.merged_with(&other);
+    assert_eq!(merged, other.merged_with(&owner));
+    let message = read(&merged, None);
+    if message.deleted {
+        return false;
+    }
+    assert_eq!(message.folder, Folder::New, "{seen:?} {filed:?} {knows}");
+    assert_eq!(message.audio.as_ref().map(|audio| audio.blob), Some(filed.1), "{seen:?} {filed:?} {knows}");
+    // It is like any other from here on.
+    owner.record = merged;
+    for (mark, folder) in [(Mark::Heard, Folder::Heard), (Mark::Saved, Folder::Saved), (Mark::New, Folder::New)] {
+        let edits = mark.edits(&owner.record, NUMBERS);
+        owner.write(edits);
+        let message = read(&owner.record, None);
+        assert_eq!((message.folder, message.deleted), (folder, false), "{seen:?} {filed:?} {mark:?}");
+    }
+    let edits = Mark::Deleted.edits(&owner.record, NUMBERS);
+    owner.write(edits);
+    let edits = purge(&owner.record);
+    owner.write(edits);
+    assert!(read(&owner.record, None).purged);
+    true
+}
+
+/// Rule D4.
+#[test]
+fn audio_that_a_delete_did_not_see_outlives_it_and_is_new() {
+    use Filing::*;
+    for (seen, filed, there) in [
+        // The owner deletes what another node filed; then the node that recorded it files it to its end.
+        ((P1, blob(1, 4)), (Complete, blob(2, 9)), true),
+        ((P1, blob(1, 4)), (Recovered, blob(2, 9)), true),
+        ((Recovered, blob(1, 4)), (P1, blob(2, 9)), true),
+        ((P1, blob(1, 4)), (P1, blob(2, 9)), true),
+        // Nothing new in it: the owner heard all of that.
+        ((P1, blob(1, 4)), (Complete, blob(1, 4)), false),
+        ((Complete, blob(1, 9)), (P1, blob(2, 4)), false),
+        ((Complete, blob(1, 9)), (Recovered, blob(2, 4)), false),
+        ((Recovered, blob(1, 9)), (P1, blob(2, 4)), false),
+        // The node that recorded it says where it ends.
+        ((Complete, blob(1, 4)), (P1, blob(2, 9)), false),
+        ((P1, blob(1, 9)), (Complete, blob(2, 4)), true),
+    ] {
+        for (knows, wall) in [(false, 100), (false, 3_000), (true, 3_000)] {
+            // Of two filings of one kind that do not know of each other the later counts, as ever.
+            if seen.0 != filed.0 || wall > 1_000 {
+                assert_eq!(after_delete(seen, filed, knows, wall), there, "{seen:?} {filed:?} {knows} {wall}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -37,6 +37,12 @@ pub enum MailError {
         /// The value given.
         value: String,
     },
+    /// No thread can be started to hash PINs.
+    #[error("no thread can be started to hash a PIN ({0}): see to the limits of processes and memory")]
+    Thread(std::io::Error),
+    /// What is here is not all there is (rule D13).
+    #[error("this node still takes over the others' records: ask another node, or wait until it is in-service")]
+    LacksRecords,
     /// The work was given up because the process ends.
     #[error("the process is ending; what was durable stays, the rest was not done")]
     Ending,

@@ -2,8 +2,10 @@
 //! is durable here, then waited for at a peer (rules A1 to A4), before it is answered.
 
 mod classes;
+mod counts;
 mod error;
 mod greetings;
+mod hashing;
 mod imports;
 #[cfg(debug_assertions)]
 mod later;
@@ -15,6 +17,7 @@ mod pins;
 mod prompts;
 mod recordings;
 mod settings;
+mod unfiled;
 mod users;
 mod work;
 
@@ -26,6 +29,7 @@ use twinbox_replication_store::{Committed, Draft, Store};
 pub use classes::ClassError;
 pub use error::{CreateError, FileError, MailError, PinError};
 pub use greetings::Audio;
+pub use hashing::HASHING_THREADS;
 pub use imports::{ImportedMessage, Outcome};
 pub use lights::{LightsChange, LightsWatch};
 pub use pins::PinCheck;
@@ -37,6 +41,7 @@ pub use twinbox_mailbox::{
     Quota, Rule, Rules,
 };
 pub use twinbox_replication_peer::Acknowledgement;
+pub use unfiled::FiledAgain;
 pub use users::{Imported, PlannedUser, UserImport, UserPlan, WeakPins};
 
 /// The door to mailboxes and messages. Cheap to clone.
@@ -50,18 +55,30 @@ struct Inner {
     peers: Peers,
     settings: Settings,
     checks: pins::Checks,
+    counts: Arc<counts::Counts>,
+    unfiled: unfiled::Unfiled,
 }
 
 impl Mailstore {
     /// A door to this store, whose changes `peers` passes on.
     pub fn new(store: Store, peers: Peers, settings: Settings) -> Self {
-        Self { inner: Arc::new(Inner { store, peers, settings, checks: pins::Checks::default() }) }
+        let counts = Arc::new(counts::Counts::default());
+        let told = counts.clone();
+        store.observe(move |change| told.changed(change));
+        let (checks, unfiled) = (pins::Checks::default(), unfiled::Unfiled::default());
+        Self { inner: Arc::new(Inner { store, peers, settings, checks, counts, unfiled }) }
     }
 
     /// Whether calls may be answered now: not once a write or sync has failed, since then nothing that is said or keyed
     /// in is kept (rule A4). Ask before answering a call; those in progress end by themselves.
     pub fn accepts_calls(&self) -> bool {
         self.inner.store.health().ok()
+    }
+
+    /// Whether all records are here: until the first fill of this node has ended, what is not here may exist all the same
+    /// (rule D13).
+    pub fn has_all_records(&self) -> bool {
+        self.inner.store.filled().has_records()
     }
 
     /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3), nor when no calls

@@ -10,7 +10,7 @@ use twinbox_ids::MailboxId;
 use twinbox_mailbox::{Lights, Mailbox, Quota, Recording, Rule, holder, schema};
 use twinbox_replication_core::Change;
 
-use crate::{MailError, Mailstore};
+use crate::{MailError, Mailstore, counts::MessageCounts, work::aside};
 
 /// Whose counts may have changed. Asking again is cheap and a change may turn out to be none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +30,51 @@ pub struct LightsWatch {
 impl Mailstore {
     /// The counts of a mailbox's light; of one that is not there, none.
     pub async fn lights(&self, mailbox: MailboxId) -> Result<Lights, MailError> {
-        Ok(Lights::count(&self.messages(mailbox).await?))
+        Ok(self.counts(mailbox).await?.lights)
+    }
+
+    /// As [`Self::lights`], for a thread that may block: it reads the messages of a mailbox that changed since they were
+    /// counted.
+    pub fn lights_now(&self, mailbox: MailboxId) -> Result<Lights, MailError> {
+        Ok(self.counts_now(mailbox)?.lights)
+    }
+
+    /// Messages that were read since the start to count them. A list of users reads none, unless they changed.
+    pub fn messages_counted(&self) -> u64 {
+        self.inner.counts.read()
+    }
+
+    /// Counts the messages of every mailbox, until it is told to stop, so that later questions need not. For the start, on a
+    /// thread that may block.
+    pub fn count_all(&self, stop: impl Fn() -> bool) -> Result<(), MailError> {
+        let mut mailboxes = self.mailboxes_now()?.into_iter().take_while(|_| !stop());
+        mailboxes.try_for_each(|mailbox| self.counts_now(mailbox.id).map(drop))
+    }
+
+    async fn counts(&self, mailbox: MailboxId) -> Result<MessageCounts, MailError> {
+        if let Some(counts) = self.inner.counts.known(mailbox) {
+            return Ok(counts);
+        }
+        let store = self.clone();
+        aside(move || store.counts_now(mailbox)).await?
+    }
+
+    fn counts_now(&self, mailbox: MailboxId) -> Result<MessageCounts, MailError> {
+        let counts = &self.inner.counts;
+        if let Some(counts) = counts.known(mailbox) {
+            return Ok(counts);
+        }
+        let begun = counts.begin(mailbox);
+        Ok(counts.end(mailbox, begun, &self.read_messages(mailbox)?))
     }
 
     /// Whether no more messages fit into a mailbox.
     pub async fn is_full(&self, mailbox: &Mailbox) -> Result<bool, MailError> {
-        let (rules, messages) = (self.rules(mailbox)?, self.messages(mailbox.id).await?);
+        let (rules, counts) = (self.rules(mailbox)?, self.counts(mailbox.id).await?);
         let max_messages = rules.get(Rule::Messages).unwrap_or(mailbox.quota.max_messages);
-        let total_ms: u64 = messages.iter().filter(|m| m.is_present()).map(|m| m.length_ms).sum();
         let quota = Quota { max_messages, ..mailbox.quota };
-        Ok(quota.is_full(Lights::count(&messages))
-            || rules.get(Rule::TotalMinutes).is_some_and(|minutes| total_ms >= minutes.saturating_mul(60_000)))
+        let too_long = |minutes: u64| counts.total_ms >= minutes.saturating_mul(60_000);
+        Ok(quota.is_full(counts.lights) || rules.get(Rule::TotalMinutes).is_some_and(too_long))
     }
 
     /// Watches for changes of lights. Begin watching before asking for the counts, so that none is missed.

@@ -7,7 +7,7 @@ use twinbox_mailbox::{
 use twinbox_replication_core::{Edit, Key, Record};
 use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, CreateError, MailError, Mailstore, PinError};
+use crate::{Acknowledgement, CreateError, MailError, Mailstore, PinError, work::aside};
 
 impl Mailstore {
     /// The mailbox that has this number; the number is reduced to its digits, and what is no number is nobody's.
@@ -39,6 +39,11 @@ impl Mailstore {
 
     /// All mailboxes, by number. One that this release cannot read is left out, and logged.
     pub async fn mailboxes(&self) -> Result<Vec<Mailbox>, MailError> {
+        let store = self.clone();
+        aside(move || store.mailboxes_now()).await?
+    }
+
+    pub(crate) fn mailboxes_now(&self) -> Result<Vec<Mailbox>, MailError> {
         let mut mailboxes = Vec::new();
         for (key, record) in self.store().scan(schema::MAILBOX, &[])? {
             match self.view(&key, &record) {

@@ -1,11 +1,17 @@
 //! Messages: listing, hearing, marking, exporting.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
 use twinbox_mailbox::{Mark, Message, Numbers, Recording, schema};
 use twinbox_replication_core::{Key, Record};
+use twinbox_replication_store::Filled;
 
 use crate::{Acknowledgement, Audio, MailError, Mailstore, work::aside};
+
+/// How long a caller is kept waiting for audio that is not here yet.
+const FETCHED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Mailstore {
     /// The messages of a mailbox, oldest first; deleted ones too, flagged. Whatever cannot be heard (content gone,
@@ -16,6 +22,14 @@ impl Mailstore {
     }
 
     pub(crate) fn messages_now(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
+        let mut messages = self.read_messages(mailbox)?;
+        messages.retain(|message| message.audio.is_some() && !message.purged);
+        messages.sort_by_key(|message| (message.received, message.id));
+        Ok(messages)
+    }
+
+    /// All that the release can read, in no order, those without audio among them.
+    pub(crate) fn read_messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
         let mut messages = Vec::new();
         for (key, record) in self.store().scan(schema::MESSAGE, &mailbox.to_bytes())? {
             match self.read_message(&key, &record) {
@@ -24,8 +38,6 @@ impl Mailstore {
                 Err(error) => return Err(error),
             }
         }
-        messages.retain(|message| message.audio.is_some() && !message.purged);
-        messages.sort_by_key(|message| (message.received, message.id));
         Ok(messages)
     }
 
@@ -59,8 +71,13 @@ impl Mailstore {
         Ok(Audio { codec: message.codec, bytes: self.blob(&audio.blob.hash).await? })
     }
 
-    /// A blob by its hash, as messages and greetings name it: raw G.711, verified.
+    /// A blob by its hash, as messages and greetings name it: raw G.711, verified. While the audio of a first fill is on its
+    /// way, one that is not here yet is fetched from another node (rule D13).
     pub async fn blob(&self, hash: &BlobHash) -> Result<Bytes, MailError> {
+        if self.store().filled() < Filled::Complete && !self.store().blobs().has(hash) {
+            // Who has none in time is told so by what follows.
+            let _ = tokio::time::timeout(FETCHED_WITHIN, self.inner.peers.fetch(*hash)).await;
+        }
         Ok(self.store().blobs().read(hash).await?)
     }
 

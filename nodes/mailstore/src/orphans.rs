@@ -32,13 +32,19 @@ impl Mailstore {
         .await
     }
 
-    /// One that cannot be filed must not keep the others from being filed; the first error is told at the end.
+    /// One that cannot be filed must not keep the others from being filed: it waits for [`Mailstore::file_again`], and the
+    /// first error is told at the end.
     async fn file_leftovers(&self, wanted: impl Fn(&Recording) -> bool) -> Result<Vec<Filed>, MailError> {
         let (mut all, mut failed) = (Vec::new(), None);
         for (id, take, _) in self.store().recordings().open() {
             match self.leftover(id, take, &wanted).await {
-                Ok(filed) => all.extend(filed),
+                Ok(Some(filed)) => {
+                    self.inner.unfiled.remove(id);
+                    all.push(filed);
+                }
+                Ok(None) => {}
                 Err(error) => {
+                    self.inner.unfiled.keep_leftover(id, take);
                     tracing::warn!(recording = %id, take, %error, "an orphaned recording could not be filed");
                     failed = failed.or(Some(error));
                 }
@@ -50,7 +56,7 @@ impl Mailstore {
         }
     }
 
-    async fn leftover(
+    pub(crate) async fn leftover(
         &self,
         id: RecordingId,
         take: u32,

@@ -5,23 +5,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Mailbox, MailboxChange, Rule, Rules,
-    pin::{self, AttemptPolicy, HashCost, HashError, PinRecord, PinRefused, Subject, Tally, Verdict},
+    pin::{self, AttemptPolicy, HashCost, PinRecord, PinRefused, Subject, Tally, Verdict},
     schema,
 };
 use twinbox_replication_core::Key;
 use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, MailError, Mailstore, PinError, work::aside};
-
-/// Hashes at a time: each takes 19 MiB and a core for tens of milliseconds. Threads that play and record go before
-/// them, since they sleep most of the time.
-pub(crate) fn hashes() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
-}
+use crate::{
+    Acknowledgement, MailError, Mailstore, PinError,
+    hashing::{Hashing, Lane},
+};
 
 /// The answer to a PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,16 +37,11 @@ pub enum PinCheck {
     },
 }
 
-/// Who checks at the moment, and how many may.
+/// The mailboxes whose PINs are checked at the moment, and the threads that hash.
+#[derive(Default)]
 pub(crate) struct Checks {
     turns: Mutex<HashMap<MailboxId, Arc<tokio::sync::Mutex<()>>>>,
-    hashes: Arc<Semaphore>,
-}
-
-impl Default for Checks {
-    fn default() -> Self {
-        Self { turns: Mutex::default(), hashes: Arc::new(Semaphore::new(hashes())) }
-    }
+    hashing: Hashing,
 }
 
 impl Checks {
@@ -173,7 +165,7 @@ impl Mailstore {
     }
 
     pub(crate) async fn hash(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
-        self.hash_at(self.settings().pin_cost, pin, must_change).await
+        self.hash_at(Lane::Caller, self.settings().pin_cost, pin, must_change).await
     }
 
     /// Hashes one of many PINs that an administrator gives. One that must be changed serves for a single sign-in and stands
@@ -181,39 +173,34 @@ impl Mailstore {
     pub(crate) async fn hash_of_many(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
         let usual = self.settings().pin_cost;
         let cost = if must_change { usual.lesser(HashCost::FIRST_PINS) } else { usual };
-        self.hash_at(cost, pin, must_change).await
+        self.hash_at(Lane::Import, cost, pin, must_change).await
     }
 
-    async fn hash_at(&self, cost: HashCost, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
+    async fn hash_at(
+        &self,
+        lane: Lane,
+        cost: HashCost,
+        pin: &Pii<String>,
+        must_change: bool,
+    ) -> Result<PinRecord, PinError> {
         let (pin, salt) = (pin.clone(), rand::random());
-        let hashed: Result<PinRecord, HashError> =
-            self.computing(move || PinRecord::hash_at(cost, pin.reveal(), must_change, salt)).await?;
+        let hashing = &self.inner.checks.hashing;
+        let hashed = hashing
+            .compute(lane, move |memory| PinRecord::hash_at(cost, pin.reveal(), must_change, salt, memory))
+            .await?;
         Ok(hashed?)
     }
 
     async fn verify(&self, kept: Option<PinRecord>, pin: Pii<String>) -> Result<bool, MailError> {
         let cost = self.settings().pin_cost;
-        self.computing(move || match kept {
-            Some(kept) => kept.verify_at(cost, pin.reveal()),
+        let verify = move |memory: &mut _| match kept {
+            Some(kept) => kept.verify_at(cost, pin.reveal(), memory),
             None => {
-                PinRecord::verify_nothing(cost, pin.reveal());
+                PinRecord::verify_nothing(cost, pin.reveal(), memory);
                 false
             }
-        })
-        .await
-    }
-
-    async fn computing<R: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> R + Send + 'static,
-    ) -> Result<R, MailError> {
-        let permit = self.inner.checks.hashes.clone().acquire_owned().await.map_err(|_| MailError::Ending)?;
-        aside(move || {
-            let result = work();
-            drop(permit);
-            result
-        })
-        .await
+        };
+        self.inner.checks.hashing.compute(Lane::Caller, verify).await
     }
 }
 

@@ -9,7 +9,10 @@ use twinbox_mailbox::{
 };
 use twinbox_replication_core::BlobRef;
 
-use crate::{Acknowledgement, Audio, FileError, MailError, Mailstore, mailboxes::mailbox_in, work::to_the_end};
+use crate::{
+    Acknowledgement, Audio, FileError, MailError, Mailstore, mailboxes::mailbox_in, unfiled::Spoken,
+    work::to_the_end,
+};
 
 /// What is known when a recording begins.
 #[derive(Debug, Clone)]
@@ -40,7 +43,7 @@ pub struct Filed {
 
 /// A recording in progress. Cheap to clone; all clones are the same recording.
 ///
-/// Dropped without being filed or discarded it stays on disk; the next start files it as partial, or throws it away if
+/// Dropped without being filed or discarded, it stays on disk; the next start files it as partial, or throws it away if
 /// it is shorter than `min_message_ms`.
 #[derive(Clone)]
 pub struct LiveRecording {
@@ -163,7 +166,7 @@ impl LiveRecording {
             let progress = self.progress();
             (progress.take, progress.bytes)
         };
-        self.store_has(take, bytes).await?;
+        self.mailstore.has_take(self.recording.id, take, bytes).await?;
         let coverage = self.mailstore.store().recordings().coverage(self.recording.id, take).unwrap_or_default();
         let bytes = self.mailstore.assemble(&self.recording, take, &coverage).await?;
         Ok(Audio { codec: self.recording.codec, bytes })
@@ -176,35 +179,17 @@ impl LiveRecording {
             let progress = self.progress();
             (progress.take, progress.bytes, progress.failed)
         };
-        !failed && self.store_has(take, bytes).await.unwrap_or(false)
-    }
-
-    async fn store_has(&self, take: u32, bytes: u64) -> Result<bool, MailError> {
-        let recordings = self.mailstore.store().recordings();
-        recordings.written().await?;
-        let coverage = recordings.coverage(self.recording.id, take);
-        Ok(coverage.is_some_and(|coverage| coverage.covers(0..bytes)))
+        !failed && self.mailstore.has_take(self.recording.id, take, bytes).await.unwrap_or(false)
     }
 
     /// Files it as a message; acknowledged when this returns, within the time that peers are waited for. It is filed
-    /// even if the caller of this stops waiting, and even if some of it was lost: see [`Filed::whole`].
+    /// even if the caller of this stops waiting, and even if some of it was lost: see [`Filed::whole`]. If the store
+    /// cannot now, [`Mailstore::file_again`] does it later.
     pub async fn file(&self) -> Result<Filed, FileError> {
-        let (take, failed, bytes) = self.finish()?;
-        let (length_ms, min_ms) = (self.length_ms(), self.mailstore.settings().min_message_ms);
-        let this = self.clone();
-        to_the_end(async move {
-            if length_ms < min_ms {
-                this.throw_away(take).await?;
-                // What is short because the rest was lost is no slip of the caller's.
-                return Err(if failed { FileError::Lost } else { FileError::TooShort { length_ms, min_ms } });
-            }
-            let whole = !failed && this.store_has(take, bytes).await?;
-            let blob = this.mailstore.store().recordings().seal(this.recording.id, take).await;
-            let blob = blob.map_err(MailError::from)?;
-            let filing = if whole { Filing::Complete } else { Filing::Recovered };
-            Ok(this.mailstore.file_blob(&this.recording, filing, blob).await?)
-        })
-        .await
+        let (take, cut, bytes) = self.finish()?;
+        let spoken = Spoken::new(self.recording.clone(), take, cut, bytes);
+        let mailstore = self.mailstore.clone();
+        to_the_end(async move { mailstore.file_or_keep(spoken).await }).await
     }
 
     /// Throws it away, on the peers too, whatever they have of it.
@@ -254,6 +239,14 @@ impl LiveRecording {
 }
 
 impl Mailstore {
+    /// Whether so many bytes of a take are in the store; waits for what is on its way there.
+    pub(crate) async fn has_take(&self, id: RecordingId, take: u32, bytes: u64) -> Result<bool, MailError> {
+        let recordings = self.store().recordings();
+        recordings.written().await?;
+        let coverage = recordings.coverage(id, take);
+        Ok(coverage.is_some_and(|coverage| coverage.covers(0..bytes)))
+    }
+
     /// Throws a recording of this node away: first its record says so, then the chunks go.
     pub(crate) async fn throw_away(&self, id: RecordingId, take: u32) -> Result<(), MailError> {
         self.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), discarded())?)).await?;

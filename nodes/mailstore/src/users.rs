@@ -2,7 +2,7 @@
 //!
 //! A table is judged as a whole before anything is changed, then written in groups: one commit, one sync and one
 //! acknowledgement of the peer for a hundred users. While the peer takes one group the next is committed here, and
-//! PINs of those after it are hashed, on as many threads as may hash at once; whoever signs in takes turns with them.
+//! PINs of those after it are hashed, as many at a time as there are threads for it; a caller who signs in goes before them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,7 +13,7 @@ use twinbox_mailbox::{
 };
 use twinbox_replication_core::Edit;
 
-use crate::{Acknowledgement, MailError, Mailstore, PinError, mailboxes::mailbox_in, pins::hashes, work::aside};
+use crate::{Acknowledgement, MailError, Mailstore, PinError, hashing, mailboxes::mailbox_in, work::aside};
 
 /// Users in one commit: about 250 changes, which a peer confirms well within its time.
 const GROUP: usize = 128;
@@ -212,7 +212,7 @@ impl Mailstore {
         let count = group.len();
         let queue = Arc::new(std::sync::Mutex::new(group.into_iter().enumerate()));
         let mut workers = JoinSet::new();
-        for _ in 0..hashes().min(count) {
+        for _ in 0..hashing::threads().min(count) {
             let (mailstore, queue) = (self.clone(), queue.clone());
             workers.spawn(async move {
                 let mut ready = Vec::new();

@@ -292,6 +292,49 @@ async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so
     assert!(matches!(live.file().await, Err(FileError::Lost)));
 }
 
+/// Rule A1: it is filed when it can be, by this process or the next.
+#[tokio::test]
+async fn a_recording_that_could_not_be_filed_is_filed_when_the_disk_is_back() {
+    let dir = TempDir::new().unwrap();
+    let (home, away) = (dir.path().join("a"), dir.path().join("away"));
+    let spoken = audio(3_000);
+    let (mailbox, left) = {
+        let node = Node::alone(&home, "a");
+        let mailbox = node.mailbox().await.id;
+        let live = node.begin(mailbox).await;
+        speak(&live, 0, &spoken);
+        assert!(live.whole().await);
+        std::fs::rename(&home, &away).unwrap();
+        let error = live.file().await.expect_err("the disk is away");
+        assert!(matches!(error, FileError::Full | FileError::Mail(_)), "{error}");
+        assert!(node.mailstore.file_again().await.error.is_some());
+        assert_eq!(*node.mailstore.unfiled().borrow(), 1);
+        std::fs::rename(&away, &home).unwrap();
+        let again = node.mailstore.file_again().await;
+        assert!(again.error.is_none() && again.filed[0].whole, "{again:?}");
+        assert_eq!(*node.mailstore.unfiled().borrow(), 0);
+        assert!(node.mailstore.file_again().await.filed.is_empty());
+        let message = node.mailstore.message(mailbox, again.filed[0].message).await.unwrap().unwrap();
+        assert!(!message.is_partial());
+        assert_eq!(node.mailstore.audio(&message).await.unwrap().bytes, spoken);
+
+        let left = node.begin(mailbox).await;
+        speak(&left, 0, &spoken);
+        assert!(left.whole().await);
+        (mailbox, left.message())
+    };
+    // The next run finds what this one left, and the disk goes away again.
+    let node = Node::alone(&home, "a");
+    std::fs::rename(&home, &away).unwrap();
+    node.mailstore.file_own_leftovers().await.expect_err("the disk is away");
+    assert_eq!(*node.mailstore.unfiled().borrow(), 1);
+    std::fs::rename(&away, &home).unwrap();
+    let again = node.mailstore.file_again().await;
+    assert_eq!((again.filed.len(), *node.mailstore.unfiled().borrow()), (1, 0));
+    let message = node.mailstore.message(mailbox, left).await.unwrap().unwrap();
+    assert_eq!(node.mailstore.audio(&message).await.unwrap().bytes, spoken);
+}
+
 /// Rule A4.
 #[tokio::test]
 async fn a_broken_store_takes_neither_messages_nor_calls() {
@@ -310,4 +353,54 @@ async fn with_require_two_nothing_is_taken_while_no_peer_counts() {
     // One that is under way is kept all the same (rule A3).
     let mailbox = node.mailbox().await.id;
     assert_eq!(node.leave(mailbox, &audio(1_500)).await.acknowledgement, Acknowledgement::Alone);
+}
+
+/// The counts of mailbox, as reading all messages gives them.
+async fn recounted(node: &Node, id: twinbox_ids::MailboxId) -> Lights {
+    Lights::count(&node.mailstore.messages(id).await.unwrap())
+}
+
+#[tokio::test]
+async fn counts_are_kept_and_follow_every_change_here_and_from_a_peer() {
+    let (dir, other_dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (a, b) = (Node::alone(dir.path(), "a"), Node::alone(other_dir.path(), "b"));
+    let id = a.mailbox().await.id;
+    let first = a.leave(id, &audio(2_000)).await.message;
+    let second = a.leave(id, &audio(2_000)).await.message;
+    let check = async |new, saved| {
+        a.hand_over(&b).await;
+        for node in [&a, &b] {
+            let lights = node.mailstore.lights(id).await.unwrap();
+            assert_eq!(lights, Lights { new, saved });
+            assert_eq!(lights, recounted(node, id).await);
+        }
+    };
+    check(2, 0).await;
+    for (message, mark, new, saved) in [
+        (first, Mark::Heard, 1, 1),
+        (second, Mark::Saved, 0, 2),
+        (first, Mark::Deleted, 0, 1),
+        (first, Mark::Undeleted, 0, 2),
+        (first, Mark::New, 1, 1),
+    ] {
+        a.mailstore.mark(id, message, mark).await.unwrap();
+        check(new, saved).await;
+    }
+    // Asked again, and listed however often, nothing is read again.
+    let read = a.mailstore.messages_counted();
+    a.mailstore.count_all(|| false).unwrap();
+    for _ in 0..10 {
+        a.mailstore.lights(id).await.unwrap();
+        a.mailstore.lights_now(id).unwrap();
+        assert!(!a.mailstore.is_full(&a.mailstore.get(id).await.unwrap().unwrap()).await.unwrap());
+    }
+    assert_eq!(a.mailstore.messages_counted(), read);
+    // A change of one mailbox has only that one read again.
+    let quiet = a.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
+    a.leave(quiet, &audio(2_000)).await;
+    a.mailstore.lights(quiet).await.unwrap();
+    let read = a.mailstore.messages_counted();
+    a.mailstore.mark(id, first, Mark::Heard).await.unwrap();
+    a.mailstore.count_all(|| false).unwrap();
+    assert_eq!(a.mailstore.messages_counted(), read + 2);
 }

@@ -5,8 +5,8 @@ mod common;
 use common::{Node, pair};
 use tempfile::TempDir;
 use twinbox_ids::{MailboxId, Pii};
-use twinbox_mailbox::pin::AttemptPolicy;
-use twinbox_mailstore::{PinCheck, PinError};
+use twinbox_mailbox::pin::{AttemptPolicy, HashCost};
+use twinbox_mailstore::{HASHING_THREADS, PinCheck, PinError};
 
 const HOUR: u64 = 3_600_000;
 
@@ -139,4 +139,38 @@ async fn tries_on_one_node_count_on_the_other() {
     }
     let answer = b.mailstore.check_pin(id, &pin("2580"), "").await.unwrap();
     assert!(matches!(answer, PinCheck::BackOff { seconds: 1..=5 }), "{answer:?}");
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// The runtime of a busy node has many threads for blocking work. None of them may keep the memory of a hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn hashing_keeps_the_memory_of_a_few_threads_whichever_the_runtime_has() {
+    const THREADS: usize = 64;
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(THREADS));
+    let mut busy = tokio::task::JoinSet::new();
+    for _ in 0..THREADS {
+        let barrier = barrier.clone();
+        busy.spawn_blocking(move || barrier.wait());
+    }
+    busy.join_all().await;
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let id = node.mailbox().await.id;
+    let before = resident();
+    let mut setting = tokio::task::JoinSet::new();
+    for n in 0..THREADS {
+        let mailstore = node.mailstore.clone();
+        setting.spawn(async move { mailstore.set_pin(id, &pin(&format!("97531{n}"))).await.map(drop) });
+    }
+    setting.join_all().await.into_iter().for_each(|set| set.unwrap());
+    let (grown, a_hash) = (resident().saturating_sub(before), 1024 * u64::from(HashCost::default().memory_kib));
+    let cores = std::thread::available_parallelism().unwrap().get().max(*HASHING_THREADS.start());
+    // The threads' own, and one more for whatever else this test does.
+    let bound = a_hash * (HASHING_THREADS.end().min(&cores) + 1) as u64;
+    assert!(grown <= bound, "{} MiB stay, of at most {}", grown >> 20, bound >> 20);
 }

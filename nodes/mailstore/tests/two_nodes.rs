@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Node, audio, eventually, name, pair};
+use common::{Node, audio, eventually, name, pair, speak};
 use tempfile::TempDir;
 use twinbox_mailstore::{Acknowledgement, Mark, NewMailbox};
 
@@ -75,5 +75,36 @@ async fn a_save_on_one_side_of_a_split_survives_the_delete_on_the_other() {
     for node in [&a, &b] {
         assert!(!node.mailstore.message(mailbox, saved).await.unwrap().unwrap().deleted);
         assert!(node.mailstore.message(mailbox, heard).await.unwrap().unwrap().deleted);
+    }
+}
+
+/// Rule D4: an acknowledged message is not deleted unheard.
+#[tokio::test]
+async fn a_message_whose_part_was_deleted_on_one_side_of_a_split_is_there_and_new_once_it_is_complete() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let mailbox = a.mailbox().await.id;
+    let spoken = audio(4_000);
+    let live = a.begin(mailbox).await;
+    speak(&live, 0, &spoken[..16_000]);
+    a.hand_over(&b).await;
+    // The chunks came as they were spoken; then the split.
+    let (id, take, _) = a.store.recordings().open()[0];
+    b.store.recordings().insert(id, take, 0, spoken[..16_000].to_vec().into()).unwrap();
+    b.store.recordings().written().await.unwrap();
+    let filed = b.mailstore.file_orphans_of(&name("a"), None).await.unwrap();
+    assert_eq!(filed.len(), 1);
+    b.mailstore.mark(mailbox, filed[0].message, Mark::Heard).await.unwrap();
+    b.mailstore.mark(mailbox, filed[0].message, Mark::Deleted).await.unwrap();
+
+    speak(&live, 16_000, &spoken[16_000..]);
+    assert!(live.file().await.unwrap().whole, "the caller is told that it is kept");
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        let message = node.mailstore.message(mailbox, filed[0].message).await.unwrap().unwrap();
+        assert!(!message.deleted && !message.is_partial());
+        assert_eq!(node.mailstore.audio(&message).await.unwrap().bytes, spoken);
+        assert_eq!(node.mailstore.lights(mailbox).await.unwrap().new, 1);
     }
 }

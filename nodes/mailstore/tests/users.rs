@@ -8,7 +8,11 @@ use common::{Node, audio, eventually, name, pair};
 use tempfile::TempDir;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Pii, Timestamp};
-use twinbox_mailbox::{RowProblem, pin::HashCost, read_users, write_users};
+use twinbox_mailbox::{
+    RowProblem,
+    pin::{HashCost, HashMemory},
+    read_users, write_users,
+};
 use twinbox_mailstore::{
     Acknowledgement, Audio, ClassError, Codec, Folder, GreetingKind, Imported, ImportedMessage, Mark, NewMailbox,
     Outcome, PinCheck, PinError, PromptKey, PromptsChange, Rule, UserImport, WeakPins,
@@ -82,7 +86,7 @@ async fn a_table_with_anything_wrong_changes_nothing() {
     assert!(plan.unwrap().unwrap().users[0].without_pin);
     import(&node, table, &UserImport { weak_pins: WeakPins::Accept, keep_pins: true, ..how() }).await.unwrap();
     let bo = node.mailstore.find_by_number("1002").await.unwrap().unwrap();
-    assert!(bo.pin.is_some_and(|pin| pin.must_change && pin.verify("1234")));
+    assert!(bo.pin.is_some_and(|pin| pin.must_change && pin.verify("1234", &mut HashMemory::default())));
 }
 
 #[tokio::test]

@@ -39,21 +39,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = Arc::new(Count::default());
     let (events, _received) = mpsc::channel(1);
     let sessions: Vec<_> = (0..calls).map(|_| engine.open(events.clone())).collect::<Result<_, _>>()?;
+    let sender = UdpSocket::bind((LOCALHOST, 0))?;
+    let address = Some(sender.local_addr()?);
     for session in &sessions {
-        session.set_remote(Remote {
-            address: None,
-            codec: Codec::Pcmu,
-            payload_type: 0,
-            dtmf: Some(101),
-            send: true,
-            receive: true,
-        });
+        session.set_remote(Remote { dtmf: Some(101), ..Remote::new(address, Codec::Pcmu) });
         let max = Duration::from_secs(3_600);
         session.record(RecordSpec { max, end_silence: Some(Duration::from_secs(10)), sink: count.clone() });
     }
     std::thread::sleep(Duration::from_millis(500));
 
-    let sender = UdpSocket::bind((LOCALHOST, 0))?;
     let (start, cpu_start) = (BootInstant::now(), media_cpu()?);
     let mut latest = Duration::ZERO;
     let mut packet = [0x12; 172];

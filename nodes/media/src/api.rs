@@ -15,9 +15,11 @@ use twinbox_rtp::Codec;
 pub struct MediaConfig {
     /// The address that RTP sockets are bound to.
     pub bind: IpAddr,
-    /// UDP ports for RTP, both ends included. Only even ports are used (RFC 3550 section 11: the odd one above
-    /// is RTCP's and stays free), so a range of 100 ports carries 50 calls.
+    /// UDP ports, both ends included: RTP on the even ones, RTCP on the next (RFC 3550 section 11), so that a range of 100
+    /// ports carries 50 calls.
     pub ports: RangeInclusive<u16>,
+    /// The DSCP (RFC 2474) of what is sent, 0 to 63.
+    pub dscp: u8,
     /// Media threads; a session stays on its thread. One carries thousands of calls.
     pub threads: usize,
     /// After this long without a packet, while [`Remote::receive`] is set, a session reports
@@ -26,9 +28,9 @@ pub struct MediaConfig {
 }
 
 impl MediaConfig {
-    /// One thread, and half a minute until a silent line counts as dead.
+    /// One thread, expedited forwarding (RFC 3246), and half a minute until a silent line counts as dead.
     pub fn new(bind: IpAddr, ports: RangeInclusive<u16>) -> Self {
-        Self { bind, ports, threads: 1, media_timeout: Duration::from_secs(30) }
+        Self { bind, ports, dscp: 46, threads: 1, media_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -70,9 +72,18 @@ pub enum MediaError {
 /// The other side of a session, as negotiated by SDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remote {
-    /// Where to send, and from where packets are taken. `None`: the source of the first packet, from then on
-    /// no other (for callers behind NAT).
+    /// The address of their SDP. Packets go there until a source is latched to (symmetric RTP, RFC 4961; the rules
+    /// stand in `source`). `None`: they go nowhere until then.
     pub address: Option<SocketAddr>,
+    /// Where SDP says that their RTCP is (RFC 3605). `None`: on the port above that of `address`.
+    pub rtcp: Option<SocketAddr>,
+    /// RTCP goes over the ports of RTP, both ways (RFC 5761).
+    pub rtcp_mux: bool,
+    /// The host that their signalling comes from: packets from there are taken, too.
+    pub signalling: Option<IpAddr>,
+    /// Packets from any host are taken when none come from the hosts above. It lets whoever guesses the port speak
+    /// before the caller does (RFC 7362 section 5).
+    pub any_host: bool,
     /// The codec, both ways.
     pub codec: Codec,
     /// Its RTP payload type, both ways.
@@ -83,6 +94,24 @@ pub struct Remote {
     pub send: bool,
     /// We receive. While false the silence timers stand still and a recording does not grow.
     pub receive: bool,
+}
+
+impl Remote {
+    /// A peer at this address, both ways in this codec with its static payload type, without telephone-event.
+    pub fn new(address: Option<SocketAddr>, codec: Codec) -> Self {
+        Self {
+            address,
+            rtcp: None,
+            rtcp_mux: false,
+            signalling: None,
+            any_host: false,
+            codec,
+            payload_type: codec.payload_type(),
+            dtmf: None,
+            send: true,
+            receive: true,
+        }
+    }
 }
 
 /// A piece of what is played.
@@ -191,6 +220,8 @@ pub struct MediaStats {
     pub dropped: Dropped,
     /// How late audio packets were handled.
     pub lateness: crate::Lateness,
+    /// What RTCP tells.
+    pub quality: crate::Quality,
 }
 
 impl MediaStats {
@@ -206,6 +237,7 @@ impl MediaStats {
         self.dropped.held += other.dropped.held;
         self.dropped.events += other.dropped.events;
         self.lateness.merge(&other.lateness);
+        self.quality.merge(&other.quality);
     }
 }
 

@@ -46,7 +46,7 @@ impl Engine {
         Ok(Self { inner: Arc::new(Inner { config, ports, threads, next_line: AtomicU64::new(0) }) })
     }
 
-    /// Opens a session on a free even port of the range. It tells its events to `events`, which should have room
+    /// Opens a session on a free pair of ports of the range. It tells its events to `events`, which should have room
     /// for a few: the media thread does not wait for the receiver, and drops digits when it is 64 events behind.
     ///
     /// The session goes to the thread that has the fewest, but to none that has panicked, and to one that is stuck
@@ -65,14 +65,14 @@ impl Engine {
         let inner = &self.inner;
         let alive = inner.threads.iter().filter(|t| t.alive());
         let thread = alive.min_by_key(|t| (!t.turns(), t.sessions.load(Relaxed))).ok_or(MediaError::Stopped)?;
-        let (socket, lease) = inner.ports.bind(inner.config.bind)?;
+        let pair = inner.ports.bind(inner.config.bind, inner.config.dscp)?;
         let session = Session {
             line: inner.next_line.fetch_add(1, Relaxed),
-            port: lease.port(),
+            port: pair.lease.port(),
             thread: thread.clone(),
             counters: Arc::default(),
         };
-        let mut line = Line::new(socket, lease, events, session.counters.clone(), BootInstant::now());
+        let mut line = Line::new(pair, events, session.counters.clone(), BootInstant::now());
         line.counted = counted;
         thread.send(Command { line: session.line, order: Order::Open(Box::new(line)) });
         Ok(session)

@@ -8,8 +8,9 @@ pub const BOUNDS_US: [u64; 18] = [
     200_000, 500_000, 1_000_000,
 ];
 
-/// Audio packets by how long after their due time they were handled. Due is a packet by the RTP clock: its
-/// timestamp counted from the earliest packet of its stream in the last seconds.
+/// Counts of times by their length: audio packets by how long after their due time they were handled, or what RTCP
+/// measures. Due is a packet by the RTP clock: its timestamp counted from the earliest packet of its stream in the last
+/// seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lateness {
     /// Packets per bucket: bucket `i` has those up to [`BOUNDS_US`]`[i]` and above the bound before it.

@@ -1,11 +1,6 @@
 //! One session as its media thread sees it: socket, receiving, sending, recording.
 
-use std::{
-    collections::VecDeque,
-    net::{SocketAddr, UdpSocket},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -14,19 +9,21 @@ use twinbox_rtp::{
     Codec, FRAME, SAMPLE_RATE,
     dtmf::Detector,
     g711,
-    packet::{Header, Packet, PacketError, RtpTime, SeqNo, Ssrc},
+    packet::{Header, Packet, PacketError},
     recorder::{Finished, Over, Recorder, Settings},
     sequence::{Order, Sequence},
 };
 
 use crate::{
     ChunkSink, Clip, MediaEvent, MediaStats, RecordSpec, Remote, StopCause,
+    outgoing::Outgoing,
     pace::{Due, Phase, Shift},
     playback::Playback,
-    ports::Lease,
+    ports::{Lease, Pair},
+    reports::{Media, Reports},
     session::SharedCounters,
-    socket::{BATCH, Batch, LONGEST},
-    source::Source,
+    socket::{BATCH, Batch, Datagram, LONGEST, Socket},
+    source::{RtpSource, Terms},
 };
 
 /// Rounds of [`BATCH`] datagrams that one visit takes: 3,200 packets a second, then the others have their turn.
@@ -53,17 +50,16 @@ pub(crate) struct Tools {
 }
 
 pub(crate) struct Line {
-    // Declared before the lease, so that the socket is closed when the port becomes free.
-    socket: UdpSocket,
+    // Both sockets are declared before the lease, so that they are closed when the ports become free.
+    socket: Socket,
+    reports: Reports,
     _lease: Lease,
-    /// The socket is an IPv6 one, which takes IPv4 addresses as mapped ones.
-    mapped: bool,
     events: mpsc::Sender<MediaEvent>,
     pending: VecDeque<MediaEvent>,
     counters: Arc<SharedCounters>,
     dropped: u64,
     remote: Option<Remote>,
-    source: Source,
+    source: RtpSource,
     sequence: Sequence,
     detector: Detector,
     due: Due,
@@ -83,20 +79,6 @@ struct Recording {
     sink: Arc<dyn ChunkSink>,
 }
 
-/// The stream that we send.
-struct Outgoing {
-    ssrc: Ssrc,
-    seq: SeqNo,
-    /// Timestamp of the next sample, which is due at `at`.
-    time: RtpTime,
-    at: BootInstant,
-    /// The last frame was sent just before the next one is due.
-    in_spurt: bool,
-    /// Something has been sent at all.
-    begun: bool,
-    sent: u64,
-}
-
 /// The recorder's sink around the caller's.
 fn into(sink: &dyn ChunkSink) -> impl FnMut(u64, &[u8]) {
     |offset, bytes| sink.chunk(offset, Bytes::copy_from_slice(bytes))
@@ -104,22 +86,21 @@ fn into(sink: &dyn ChunkSink) -> impl FnMut(u64, &[u8]) {
 
 impl Line {
     pub(crate) fn new(
-        socket: UdpSocket,
-        lease: Lease,
+        Pair { rtp, rtcp, lease }: Pair,
         events: mpsc::Sender<MediaEvent>,
         counters: Arc<SharedCounters>,
         now: BootInstant,
     ) -> Self {
         Self {
-            mapped: socket.local_addr().is_ok_and(|a| a.is_ipv6()),
-            socket,
+            socket: rtp,
+            reports: Reports::new(rtcp, now),
             _lease: lease,
             events,
             pending: VecDeque::new(),
             counters,
             dropped: 0,
             remote: None,
-            source: Source::new(None, now),
+            source: RtpSource::new(Terms::new(None, None, false), now),
             sequence: Sequence::default(),
             detector: Detector::default(),
             due: Due::default(),
@@ -129,15 +110,7 @@ impl Line {
             timeout_told: false,
             recording: None,
             playback: None,
-            out: Outgoing {
-                ssrc: Ssrc(rand::random()),
-                seq: SeqNo(rand::random()),
-                time: RtpTime(rand::random()),
-                at: now,
-                in_spurt: false,
-                begun: false,
-                sent: 0,
-            },
+            out: Outgoing::new(now),
         }
     }
 
@@ -149,6 +122,7 @@ impl Line {
             self.end_if_over(over, &mut tools.stats);
         }
         self.check_timeout(now, tools);
+        self.report(now, tools);
         if self.playback.is_none()
             && (self.recording.is_some() || self.out.begun)
             && now.since(self.out.at) >= KEEP_ALIVE
@@ -170,8 +144,8 @@ impl Line {
     fn receive(&mut self, now: BootInstant, rounds: usize, tools: &mut Tools) {
         for _ in 0..rounds {
             let received = tools.batch.receive(&self.socket);
-            for (from, datagram) in tools.batch.datagrams() {
-                self.take(now, from, datagram, &mut tools.stats);
+            for datagram in tools.batch.datagrams() {
+                self.take(now, &datagram, &mut tools.stats);
             }
             if received < BATCH {
                 break;
@@ -181,7 +155,11 @@ impl Line {
 
     pub(crate) fn set_remote(&mut self, now: BootInstant, remote: Remote) {
         let received = self.remote.is_some_and(|r| r.receive);
-        self.source = self.source.renegotiated(remote.address, now);
+        let terms = Terms::new(remote.address, remote.signalling, remote.any_host);
+        self.source = match self.remote {
+            None => RtpSource::new(terms, now),
+            Some(_) => self.source.renegotiated(terms, now),
+        };
         if remote.receive && !received {
             self.heard = now;
             self.timeout_told = false;
@@ -193,6 +171,7 @@ impl Line {
                 recorder.pause();
             }
         }
+        self.reports.negotiated(now, &remote);
         self.remote = Some(remote);
     }
 
@@ -243,30 +222,52 @@ impl Line {
         self.end_recording(StopCause::Stopped, stats);
     }
 
-    fn take(&mut self, now: BootInstant, from: SocketAddr, datagram: &[u8], stats: &mut MediaStats) {
-        let counter = match self.judge(now, from, datagram, stats) {
+    /// Takes the peer's reports, and sends ours when it is due.
+    fn report(&mut self, now: BootInstant, tools: &mut Tools) {
+        let media = Media::of(&self.socket, &self.out, &self.sequence, &self.source);
+        if let Some(socket) = self.reports.look(now) {
+            tools.batch.receive(socket);
+            for datagram in tools.batch.datagrams() {
+                self.reports.take(&datagram, &media, &mut tools.stats.quality);
+            }
+        }
+        self.reports.visit(now, &media, &mut tools.stats.quality);
+    }
+
+    /// The session ends: so does its recording, and the peer is told by RTCP.
+    pub(crate) fn close(&mut self, now: BootInstant, stats: &mut MediaStats) {
+        self.stop_record(stats);
+        self.reports.leave(
+            now,
+            &Media::of(&self.socket, &self.out, &self.sequence, &self.source),
+            &mut stats.quality,
+        );
+    }
+
+    fn take(&mut self, now: BootInstant, datagram: &Datagram<'_>, stats: &mut MediaStats) {
+        let counter = match self.judge(now, datagram, stats) {
             Ok(()) => return,
+            Err(Refused::Rtcp) => {
+                return self.reports.take(
+                    datagram,
+                    &Media::of(&self.socket, &self.out, &self.sequence, &self.source),
+                    &mut stats.quality,
+                );
+            }
             Err(Refused::Malformed) => &mut stats.dropped.malformed,
             Err(Refused::Codec) => &mut stats.dropped.codec,
             Err(Refused::Stranger) => &mut stats.dropped.strangers,
             Err(Refused::Held) => &mut stats.dropped.held,
-            Err(Refused::Ignored) => return,
         };
         *counter += 1;
         self.dropped += 1;
     }
 
-    fn judge(
-        &mut self,
-        now: BootInstant,
-        from: SocketAddr,
-        datagram: &[u8],
-        stats: &mut MediaStats,
-    ) -> Result<(), Refused> {
+    fn judge(&mut self, now: BootInstant, datagram: &Datagram<'_>, stats: &mut MediaStats) -> Result<(), Refused> {
         let remote = self.remote.ok_or(Refused::Held)?;
-        let packet = match Packet::parse(datagram) {
+        let packet = match Packet::parse(datagram.bytes) {
             Ok(packet) => packet,
-            Err(PacketError::Rtcp) => return Err(Refused::Ignored),
+            Err(PacketError::Rtcp) => return Err(Refused::Rtcp),
             Err(_) => return Err(Refused::Malformed),
         };
         let kind = packet.header.payload_type;
@@ -274,11 +275,12 @@ impl Line {
         if !audio && !digit && kind != COMFORT_NOISE {
             return Err(Refused::Codec);
         }
-        if !self.source.admits(from, now) {
-            return Err(Refused::Stranger);
-        }
+        // What comes while we do not receive says nothing about where the next audio will come from.
         if !remote.receive {
             return Err(Refused::Held);
+        }
+        if !self.source.admits(datagram.from, packet.header.ssrc, packet.header.seq, now) {
+            return Err(Refused::Stranger);
         }
         self.heard = now;
         self.timeout_told = false;
@@ -293,6 +295,7 @@ impl Line {
                 self.tell(MediaEvent::Digit(key), stats);
             }
         } else if audio {
+            self.reports.received(datagram.arrived, &packet.header);
             if order == Order::Restart {
                 self.due.restart();
             }
@@ -369,7 +372,7 @@ impl Line {
         let mut packet = [0; Header::LENGTH + FRAME];
         packet[..Header::LENGTH].copy_from_slice(&header.to_bytes());
         packet[Header::LENGTH..].copy_from_slice(&frame);
-        match self.socket.send_to(&packet, self.reachable(to)) {
+        match self.socket.send_to(&packet, to) {
             Ok(_) => {
                 self.out.sent += 1;
                 stats.sent += 1;
@@ -377,14 +380,6 @@ impl Line {
             Err(_) => stats.send_errors += 1,
         }
         true
-    }
-
-    /// An IPv4 address as a socket of ours that takes both wants it.
-    fn reachable(&self, to: SocketAddr) -> SocketAddr {
-        match to {
-            SocketAddr::V4(v4) if self.mapped => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
-            other => other,
-        }
     }
 
     /// Tells an event, or keeps it for a receiver that is behind. Only digits are ever dropped: of those a caller can
@@ -429,28 +424,8 @@ enum Refused {
     Codec,
     Stranger,
     Held,
-    /// No packet of ours, and no fault either.
-    Ignored,
-}
-
-impl Outgoing {
-    /// The header of the frame whose moment is `now`; the timestamp follows the time that has passed.
-    fn header(&mut self, now: BootInstant, payload_type: u8) -> Header {
-        if !self.in_spurt {
-            let passed = now.since(self.at).as_micros() as u64 * u64::from(SAMPLE_RATE) / 1_000_000;
-            // A timestamp wraps; the part beyond 32 bits goes with it.
-            self.time = self.time.plus(passed as u32);
-            self.at = now;
-        }
-        let header =
-            Header { marker: !self.in_spurt, payload_type, seq: self.seq, time: self.time, ssrc: self.ssrc };
-        self.seq = self.seq.plus(1);
-        self.time = self.time.plus(FRAME as u32);
-        self.at = self.at + Duration::from_millis(20);
-        self.in_spurt = true;
-        self.begun = true;
-        header
-    }
+    /// It is RTCP.
+    Rtcp,
 }
 
 /// The recorder's clock.

@@ -3,15 +3,18 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::MediaError;
+use crate::{MediaError, socket::Socket};
 
-/// The even ports of the range. The one freed first is taken first, so that what is still under way to an old
-/// call rarely meets a new one.
+/// Bytes that the kernel keeps of RTCP between two looks, a second apart: a dozen reports. A flood of them takes no more.
+const RTCP_BUFFER: i32 = 8 * 1024;
+
+/// The even ports of the range whose next port is in it as well: RTP takes the one, RTCP the other (RFC 3550 section
+/// 11). The pair freed first is taken first, so that what is still under way to an old call rarely meets a new one.
 #[derive(Clone)]
 pub(crate) struct Ports {
     range: RangeInclusive<u16>,
@@ -19,18 +22,33 @@ pub(crate) struct Ports {
     all: usize,
 }
 
-/// A port in use; dropping it gives it back.
+/// A pair of ports in use; dropping it gives it back.
 pub(crate) struct Lease {
     port: u16,
     ports: Ports,
 }
 
+/// The sockets of a session. Declared before the lease, so that they are closed when the ports become free.
+pub(crate) struct Pair {
+    /// RTP, on an even port.
+    pub(crate) rtp: Socket,
+    /// RTCP, on the port above.
+    pub(crate) rtcp: Socket,
+    /// Holds the ports.
+    pub(crate) lease: Lease,
+}
+
 impl Ports {
     pub(crate) fn new(range: RangeInclusive<u16>) -> Result<Self, MediaError> {
-        let free: VecDeque<u16> = range.clone().filter(|port| port % 2 == 0 && *port > 0).collect();
+        let free: VecDeque<u16> =
+            range.clone().filter(|port| port % 2 == 0 && *port > 0 && port < range.end()).collect();
         if free.is_empty() {
             return Err(MediaError::Config {
-                problem: format!("the RTP port range {}-{} has no even port", range.start(), range.end()),
+                problem: format!(
+                    "the RTP port range {}-{} has no even port with the next one",
+                    range.start(),
+                    range.end()
+                ),
                 remedy: "give a range such as 16384-32767",
             });
         }
@@ -38,18 +56,22 @@ impl Ports {
         Ok(Self { range, free: Arc::new(Mutex::new(free)), all })
     }
 
-    /// Binds a socket to the next free port; ports that other programs hold are passed over.
-    pub(crate) fn bind(&self, ip: IpAddr) -> Result<(UdpSocket, Lease), MediaError> {
+    /// Binds sockets to the next free pair of ports, their packets marked with `dscp`; pairs of which another program holds
+    /// a port are passed over.
+    pub(crate) fn bind(&self, ip: IpAddr, dscp: u8) -> Result<Pair, MediaError> {
         let candidates = self.lock().len();
         for _ in 0..candidates {
             let Some(port) = self.lock().pop_front() else { break };
             // From here on dropping the lease gives the port back.
             let lease = Lease { port, ports: self.clone() };
-            match UdpSocket::bind(SocketAddr::new(ip, port)) {
-                Ok(socket) => return Ok((socket, lease)),
+            let rtp = Socket::open(SocketAddr::new(ip, port), dscp, None);
+            let pair = rtp
+                .and_then(|rtp| Ok((rtp, Socket::open(SocketAddr::new(ip, port + 1), dscp, Some(RTCP_BUFFER))?)));
+            match pair {
+                Ok((rtp, rtcp)) => return Ok(Pair { rtp, rtcp, lease }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(source) => {
-                    return Err(MediaError::Io { what: format!("binding RTP port {ip}:{port}"), source });
+                    return Err(MediaError::Io { what: format!("opening RTP port {ip}:{port}"), source });
                 }
             }
         }

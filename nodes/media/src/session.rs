@@ -22,7 +22,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The UDP port to put into our SDP.
+    /// The UDP port to put into our SDP; RTCP has the one above, or this one with [`Remote::rtcp_mux`].
     pub fn local_port(&self) -> u16 {
         self.port
     }
@@ -60,7 +60,7 @@ impl Session {
         self.counters.read()
     }
 
-    /// Closes the session and frees its port, as dropping it does. A recording in progress is stopped first.
+    /// Closes the session and frees its ports, as dropping it does. A recording in progress is stopped first.
     pub fn close(self) {}
 
     fn send(&self, order: Order) {

@@ -1,17 +1,80 @@
-//! The system calls of the media path: receiving many datagrams at once, and waiting until a moment.
+//! The system calls of the media path: sockets, receiving many datagrams at once, and waiting until a moment.
 //!
 //! All `unsafe` of the crate stands here.
 
 use std::{
     io,
     mem::{self, MaybeUninit},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     time::Duration,
 };
 
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_in, sockaddr_in6, sockaddr_storage};
+use twinbox_clock::since_epoch;
+
+/// A UDP socket that never blocks, marks what it sends, and has the kernel stamp what it receives.
+pub(crate) struct Socket {
+    socket: UdpSocket,
+    /// It is an IPv6 one, which takes IPv4 addresses as mapped ones.
+    mapped: bool,
+}
+
+impl Socket {
+    /// Binds to `address`. What is sent carries `dscp` (RFC 2474), 0 to 63; `receive_buffer` bounds what the kernel keeps,
+    /// in bytes.
+    pub(crate) fn open(address: SocketAddr, dscp: u8, receive_buffer: Option<c_int>) -> io::Result<Self> {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        // The upper six bits of the field; the lower two are the network's (RFC 3168).
+        let class = c_int::from(dscp) << 2;
+        let mapped = address.is_ipv6();
+        if mapped {
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class)?;
+        }
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_TOS, class)?;
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+        if let Some(bytes) = receive_buffer {
+            set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
+        }
+        Ok(Self { socket, mapped })
+    }
+
+    /// Sends a datagram, or fails at once where it would have to wait.
+    pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        let to = match to {
+            SocketAddr::V4(v4) if self.mapped => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            other => other,
+        };
+        self.socket.send_to(bytes, to)
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn set_option(socket: &impl AsRawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: the option's value is an integer that lives across the call, and its length is given.
+    let set = unsafe {
+        let value = ptr::from_ref(&value).cast::<c_void>();
+        libc::setsockopt(socket.as_raw_fd(), level, name, value, mem::size_of::<c_int>() as libc::socklen_t)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A datagram as it was received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) from: SocketAddr,
+    /// When the kernel received it, since the Unix epoch.
+    pub(crate) arrived: Duration,
+    /// Empty when it was longer than [`LONGEST`].
+    pub(crate) bytes: &'a [u8],
+}
 
 /// Datagrams taken in one system call.
 pub(crate) const BATCH: usize = 16;
@@ -19,11 +82,17 @@ pub(crate) const BATCH: usize = 16;
 /// Longer datagrams are no telephone audio (180 ms) and are dropped.
 pub(crate) const LONGEST: usize = 1_500;
 
+/// Room for a stamp, aligned as control messages are.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
 /// Buffers for `recvmmsg`, made once a thread.
 pub(crate) struct Batch {
     headers: [mmsghdr; BATCH],
     slices: [iovec; BATCH],
     sources: [sockaddr_storage; BATCH],
+    controls: [Control; BATCH],
     buffers: Box<[[u8; LONGEST]; BATCH]>,
     received: usize,
 }
@@ -41,19 +110,24 @@ impl Batch {
                 MaybeUninit::zeroed().assume_init(),
             )
         };
-        Self { headers, slices, sources, buffers: Box::new([[0; LONGEST]; BATCH]), received: 0 }
+        let controls = [Control([0; 64]); BATCH];
+        Self { headers, slices, sources, controls, buffers: Box::new([[0; LONGEST]; BATCH]), received: 0 }
     }
 
     /// Takes what is there, up to [`BATCH`] datagrams, without waiting. An error counts as no datagram: on a UDP
     /// socket it is the echo of something sent (ICMP), and the next call gives what was received.
     pub(crate) fn receive(&mut self, socket: &impl AsRawFd) -> usize {
-        let Self { headers, slices, sources, buffers, .. } = self;
-        for (((header, slice), source), buffer) in headers.iter_mut().zip(slices).zip(sources).zip(&mut **buffers) {
+        let Self { headers, slices, sources, controls, buffers, .. } = self;
+        let parts = headers.iter_mut().zip(slices).zip(sources).zip(controls).zip(&mut **buffers);
+        for ((((header, slice), source), control), buffer) in parts {
             *slice = iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: LONGEST };
             header.msg_hdr.msg_name = ptr::from_mut(source).cast::<c_void>();
             header.msg_hdr.msg_namelen = mem::size_of::<sockaddr_storage>() as u32;
             header.msg_hdr.msg_iov = slice;
             header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = ptr::from_mut(control).cast::<c_void>();
+            // Its type differs between C libraries.
+            header.msg_hdr.msg_controllen = mem::size_of::<Control>() as _;
         }
         // SAFETY: the headers point, each to its own, into fields of ours that nobody else uses during the call.
         let received = unsafe {
@@ -69,16 +143,31 @@ impl Batch {
         self.received
     }
 
-    /// The datagrams of the last call, with their sources. One that was longer than the buffer comes empty.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    /// The datagrams of the last call.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         self.headers.iter().zip(&self.sources).zip(&*self.buffers).take(self.received).filter_map(
             |((header, source), buffer)| {
                 let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
                 let length = if whole { header.msg_len as usize } else { 0 };
-                Some((address(source)?, buffer.get(..length)?))
+                let arrived = stamp(&header.msg_hdr).unwrap_or_else(since_epoch);
+                Some(Datagram { from: address(source)?, arrived, bytes: buffer.get(..length)? })
             },
         )
     }
+}
+
+/// The kernel's stamp, if there is one.
+fn stamp(message: &libc::msghdr) -> Option<Duration> {
+    // SAFETY: the kernel has filled the control buffer of this message, which is still ours, up to the length that it has
+    // set; the macros stay within that. The stamp may lie unaligned.
+    let time = unsafe {
+        let control = libc::CMSG_FIRSTHDR(message).as_ref()?;
+        if (control.cmsg_level, control.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+            return None;
+        }
+        libc::CMSG_DATA(control).cast::<libc::timespec>().read_unaligned()
+    };
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 fn address(storage: &sockaddr_storage) -> Option<SocketAddr> {
@@ -162,12 +251,67 @@ mod tests {
         sender.send_to(&[1; LONGEST + 1], receiver.local_addr().unwrap()).unwrap();
         assert_eq!(batch.receive(&receiver), BATCH);
         let from = sender.local_addr().unwrap();
-        for (n, (source, bytes)) in batch.datagrams().enumerate() {
-            assert_eq!((source, bytes), (from, vec![n as u8; n].as_slice()));
+        for (n, datagram) in batch.datagrams().enumerate() {
+            assert_eq!((datagram.from, datagram.bytes), (from, vec![n as u8; n].as_slice()));
         }
         assert_eq!(batch.receive(&receiver), 2);
-        let lengths: Vec<_> = batch.datagrams().map(|(_, bytes)| bytes.len()).collect();
+        let lengths: Vec<_> = batch.datagrams().map(|d| d.bytes.len()).collect();
         assert_eq!(lengths, [BATCH, 0], "a datagram that does not fit counts as nothing");
+    }
+
+    fn open(address: &str, dscp: u8) -> io::Result<(Socket, SocketAddr)> {
+        let socket = Socket::open(address.parse().unwrap(), dscp, None)?;
+        let address = socket.socket.local_addr()?;
+        Ok((socket, address))
+    }
+
+    #[test]
+    fn kernel_stamps_the_arrival_not_the_look() {
+        let (receiver, address) = open("127.0.0.1:0", 0).unwrap();
+        let before = since_epoch();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[1], address).unwrap();
+        let after = since_epoch();
+        while since_epoch() == after {}
+        let mut batch = Batch::new();
+        assert_eq!(batch.receive(&receiver), 1);
+        let arrived = batch.datagrams().next().unwrap().arrived;
+        assert!((before..=after).contains(&arrived), "{before:?} {arrived:?} {after:?}");
+    }
+
+    #[test]
+    fn sockets_do_not_block() {
+        let (socket, _) = open("127.0.0.1:0", 46).unwrap();
+        // SAFETY: no pointers.
+        let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) };
+        assert_ne!(flags & libc::O_NONBLOCK, 0, "a full send buffer is to lose a packet, not to stop the thread");
+    }
+
+    /// The traffic class that a packet from one socket of ours to another has on its way.
+    fn class_on_the_way(host: &str, level: c_int, ask: c_int, kind: c_int) -> io::Result<u8> {
+        let ((receiver, to), (sender, _)) = (open(host, 0)?, open(host, 46)?);
+        set_option(&receiver, level, ask, 1)?;
+        // A stamp would stand before it.
+        set_option(&receiver, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
+        sender.send_to(&[1], to)?;
+        let mut batch = Batch::new();
+        assert_eq!(batch.receive(&receiver), 1);
+        // SAFETY: as in `stamp`; what is read is a byte, or the first one of an integer.
+        unsafe {
+            let control = libc::CMSG_FIRSTHDR(&batch.headers[0].msg_hdr).as_ref().unwrap();
+            assert_eq!((control.cmsg_level, control.cmsg_type), (level, kind));
+            Ok(libc::CMSG_DATA(control).read())
+        }
+    }
+
+    #[test]
+    fn packets_carry_the_dscp() {
+        let class = class_on_the_way("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_RECVTOS, libc::IP_TOS);
+        assert_eq!(class.unwrap(), 46 << 2);
+        // A machine may have no IPv6.
+        if UdpSocket::bind("[::1]:0").is_ok() {
+            let (ask, kind) = (libc::IPV6_RECVTCLASS, libc::IPV6_TCLASS);
+            assert_eq!(class_on_the_way("[::1]:0", libc::IPPROTO_IPV6, ask, kind).unwrap(), 46 << 2);
+        }
     }
 
     #[test]

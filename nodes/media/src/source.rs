@@ -1,62 +1,197 @@
-//! From whom packets are taken: learnt once, then locked, so that nobody who sprays ports is heard.
+//! Symmetric RTP (RFC 4961): where a session's packets come from, and where ours go. A pure state machine.
+//!
+//! A session takes packets from one source at a time and sends to that source (latching, RFC 7362), so that callers
+//! behind NAT hear us. Who can be latched to:
+//!
+//! | source | when |
+//! | --- | --- |
+//! | the address of the SDP | at its first packet; while another is latched, as soon as it is proven |
+//! | another port of its host, the host of the signalling | proven, and nothing came from the latched source for the patience |
+//! | any other host | only where the trunk allows it: as above, after twice the patience |
+//!
+//! Proven is a source that has sent [`PROOF`] packets of one stream in order. A stray packet, or a sprayer that sends
+//! from many addresses, therefore takes nothing away, and once a source is latched no other one but the stated address
+//! replaces it. A re-INVITE starts anew: with another address in the SDP the latch is forgotten; with the same one the
+//! latch is open again, and the latched source keeps it by sending, so that a session refresh loses no audio.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use twinbox_clock::BootInstant;
+use twinbox_rtp::packet::{SeqNo, Ssrc};
 
-/// When nothing comes from the address in their SDP for this long, another port of the same host is taken: some
-/// telephones send from a port that they do not tell. Within the time of the greeting.
+/// At the beginning of a session: short, since what is played meanwhile goes to the stated address.
+const FIRST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// After a re-INVITE: longer, since packets of the media path before it may still be on their way.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Source {
-    /// As in SDP.
+/// Packets in order that prove a source.
+const PROOF: u8 = 4;
+
+/// Numbers by which a packet may be ahead of the one before it and still be in order.
+const GAP: i16 = 16;
+
+/// Sources that can prove themselves at the same time.
+const CANDIDATES: usize = 4;
+
+/// Which sources may be latched to, as of the last negotiation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// The address of their SDP, if it names one.
     stated: Option<SocketAddr>,
-    locked: Option<SocketAddr>,
-    since: BootInstant,
+    /// The host that their signalling comes from.
+    signalling: Option<IpAddr>,
+    /// Every host may be latched to.
+    any_host: bool,
 }
 
-impl Source {
-    pub(crate) fn new(stated: Option<SocketAddr>, now: BootInstant) -> Self {
+/// How far a source is trusted, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Stated,
+    OwnHost,
+    OtherHost,
+}
+
+impl Terms {
+    pub(crate) fn new(stated: Option<SocketAddr>, signalling: Option<IpAddr>, any_host: bool) -> Self {
         // Port 0 and 0.0.0.0 are SDP's words for nowhere.
         let stated = stated
             .map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()))
             .filter(|a| a.port() != 0 && !a.ip().is_unspecified());
-        Self { stated, locked: None, since: now }
+        Self { stated, signalling: signalling.map(|ip| ip.to_canonical()), any_host }
     }
 
-    /// The same after another negotiation: what is locked stays so while they state the same.
-    pub(crate) fn renegotiated(self, stated: Option<SocketAddr>, now: BootInstant) -> Self {
-        let new = Self::new(stated, now);
-        if new.stated == self.stated { self } else { new }
+    fn trust(&self, from: SocketAddr) -> Option<Trust> {
+        let host = Some(from.ip());
+        match () {
+            () if self.stated == Some(from) => Some(Trust::Stated),
+            () if host == self.stated.map(|a| a.ip()) || host == self.signalling => Some(Trust::OwnHost),
+            () if self.any_host => Some(Trust::OtherHost),
+            () => None,
+        }
+    }
+}
+
+/// The source of a session's RTP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RtpSource {
+    terms: Terms,
+    latched: Option<Latched>,
+    /// While a source other than the stated one may be latched to.
+    open: Option<Open>,
+    candidates: [Option<Candidate>; CANDIDATES],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Latched {
+    address: SocketAddr,
+    heard: BootInstant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since: BootInstant,
+    patience: Duration,
+}
+
+/// A source that proves itself.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    address: SocketAddr,
+    ssrc: Ssrc,
+    newest: SeqNo,
+    in_order: u8,
+}
+
+impl RtpSource {
+    pub(crate) fn new(terms: Terms, now: BootInstant) -> Self {
+        let open = Some(Open { since: now, patience: FIRST_PATIENCE });
+        Self { terms, latched: None, open, candidates: Default::default() }
     }
 
-    /// Where to send: as stated, else whence packets come.
+    /// The same after another negotiation.
+    pub(crate) fn renegotiated(self, terms: Terms, now: BootInstant) -> Self {
+        let same = terms.stated == self.terms.stated;
+        let latched = self.latched.filter(|latched| same && terms.trust(latched.address).is_some());
+        let open = Some(Open { since: now, patience: PATIENCE });
+        Self { terms, latched, open, candidates: Default::default() }
+    }
+
+    /// The address to send to: the latched source, else the stated address.
     pub(crate) fn destination(&self) -> Option<SocketAddr> {
-        self.stated.or(self.locked)
+        self.latched.map(|latched| latched.address).or(self.terms.stated)
     }
 
-    /// Takes or refuses a good packet's sender.
-    pub(crate) fn admits(&mut self, from: SocketAddr, now: BootInstant) -> bool {
-        if self.locked == Some(from) {
-            return true;
+    /// The address of the SDP.
+    pub(crate) fn stated(&self) -> Option<SocketAddr> {
+        self.terms.stated
+    }
+
+    /// Whether a packet from there is taken.
+    pub(crate) fn admits(&mut self, from: SocketAddr, ssrc: Ssrc, seq: SeqNo, now: BootInstant) -> bool {
+        let Some(trust) = self.terms.trust(from) else { return false };
+        match &mut self.latched {
+            Some(latched) if latched.address == from => {
+                latched.heard = now;
+                if trust == Trust::Stated || self.open.is_some_and(|open| now.since(open.since) > open.patience) {
+                    self.open = None;
+                }
+                return true;
+            }
+            None if trust == Trust::Stated => return self.latch(from, now),
+            _ => {}
         }
-        let admitted = match (self.stated, self.locked) {
-            (Some(stated), _) if stated == from => true,
-            (Some(stated), None) => stated.ip() == from.ip() && now.since(self.since) > PATIENCE,
-            (None, None) => true,
-            _ => false,
+        let patient = match (trust, self.open) {
+            (Trust::Stated, _) => true,
+            (_, None) => return false,
+            (Trust::OwnHost, Some(open)) => self.silent_for(open, now) >= open.patience,
+            (Trust::OtherHost, Some(open)) => self.silent_for(open, now) >= open.patience * 2,
         };
-        if admitted {
-            self.locked = Some(from);
-        }
-        admitted
+        self.prove(from, ssrc, seq) && patient && self.latch(from, now)
+    }
+
+    /// How long nothing has come from the latched source, counted from the negotiation at most.
+    fn silent_for(&self, open: Open, now: BootInstant) -> Duration {
+        now.since(self.latched.map_or(open.since, |latched| latched.heard.max(open.since)))
+    }
+
+    fn latch(&mut self, address: SocketAddr, now: BootInstant) -> bool {
+        self.latched = Some(Latched { address, heard: now });
+        self.open = None;
+        self.candidates = Default::default();
+        true
+    }
+
+    /// Counts a packet of a candidate; true when the source is proven.
+    fn prove(&mut self, address: SocketAddr, ssrc: Ssrc, seq: SeqNo) -> bool {
+        let found = self.candidates.iter().position(|c| c.is_some_and(|c| c.address == address));
+        // The one that has shown the least makes room.
+        let least = || (0..CANDIDATES).min_by_key(|&i| self.candidates[i].map_or(0, |c| c.in_order));
+        let Some(slot) = found.or_else(least) else { return false };
+        let known = found.and(self.candidates[slot]).filter(|c| c.ssrc == ssrc);
+        let in_order = match known.map(|c| (c.in_order, seq.since(c.newest))) {
+            Some((in_order, 1..=GAP)) => in_order.saturating_add(1),
+            // The same packet again.
+            Some((_, 0)) => return false,
+            _ => 1,
+        };
+        self.candidates[slot] = Some(Candidate { address, ssrc, newest: seq, in_order });
+        in_order >= PROOF
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const STATED: &str = "10.0.0.1:4000";
+    const SAME_HOST: &str = "10.0.0.1:5000";
+    const SIGNALLING: &str = "10.0.0.5:9000";
+    const OTHER: &str = "203.0.113.9:7000";
 
     fn a(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -66,42 +201,180 @@ mod tests {
         BootInstant::from_nanos(ms * 1_000_000)
     }
 
-    #[test]
-    fn the_stated_address_or_the_first_packet_and_then_no_other() {
-        // (stated, [(from, at ms, admitted)])
-        type Case<'a> = (Option<&'a str>, &'a [(&'a str, u64, bool)]);
-        let cases: [Case; 5] = [
-            (None, &[("10.0.0.1:4000", 0, true), ("10.0.0.2:4000", 1, false), ("10.0.0.1:4002", 9_999, false)]),
-            (Some("10.0.0.1:4000"), &[("10.0.0.2:4000", 0, false), ("10.0.0.1:4000", 1, true)]),
-            (
-                Some("10.0.0.1:4000"),
-                &[
-                    ("10.0.0.1:5000", 400, false),
-                    ("10.0.0.2:5000", 600, false),
-                    ("10.0.0.1:5000", 600, true),
-                    ("10.0.0.1:5002", 700, false),
-                    ("10.0.0.1:4000", 800, true),
-                    ("10.0.0.1:5000", 900, false),
-                ],
-            ),
-            (Some("0.0.0.0:4000"), &[("10.0.0.9:1", 0, true)]),
-            (Some("[::ffff:10.0.0.1]:4000"), &[("10.0.0.1:4000", 0, true)]),
-        ];
-        for (stated, packets) in cases {
-            let mut source = Source::new(stated.map(a), at(0));
-            for &(from, ms, admitted) in packets {
-                assert_eq!(source.admits(a(from), at(ms)), admitted, "{stated:?}: {from} at {ms}");
+    fn terms(any_host: bool) -> Terms {
+        Terms::new(Some(a(STATED)), Some(a(SIGNALLING).ip()), any_host)
+    }
+
+    /// Sources that send a packet every 20 ms, each a stream of its own; `run` gives how many of each were taken.
+    struct Wire {
+        source: RtpSource,
+        ms: u64,
+    }
+
+    impl Wire {
+        fn new(terms: Terms) -> Self {
+            Self { source: RtpSource::new(terms, at(0)), ms: 0 }
+        }
+
+        fn run(&mut self, ms: u64, senders: &[&str]) -> Vec<usize> {
+            let mut taken = vec![0; senders.len()];
+            for _ in 0..ms / 20 {
+                self.ms += 20;
+                for (n, sender) in senders.iter().enumerate() {
+                    let ssrc = Ssrc(u32::from(a(sender).port()));
+                    let seq = SeqNo((self.ms / 20) as u16);
+                    taken[n] += usize::from(self.source.admits(a(sender), ssrc, seq, at(self.ms)));
+                }
             }
+            taken
+        }
+
+        fn renegotiate(&mut self, terms: Terms) {
+            self.source = self.source.renegotiated(terms, at(self.ms));
+        }
+
+        fn sends_to(&self, to: &str) -> bool {
+            self.source.destination() == Some(a(to))
         }
     }
 
     #[test]
-    fn a_re_invite_keeps_the_lock_unless_the_address_changes() {
-        let mut source = Source::new(None, at(0));
-        assert_eq!(source.destination(), None);
-        source.admits(a("10.0.0.1:4000"), at(0));
-        assert_eq!(source.renegotiated(None, at(1)).destination(), Some(a("10.0.0.1:4000")));
-        let mut moved = source.renegotiated(Some(a("10.0.0.7:4000")), at(1));
-        assert!(!moved.admits(a("10.0.0.1:4000"), at(2)) && moved.admits(a("10.0.0.7:4000"), at(2)));
+    fn source_is_latched_by_its_trust() {
+        let nowhere = |signalling: Option<&str>, any| Terms::new(None, signalling.map(|s| a(s).ip()), any);
+        let hidden = Some(SIGNALLING);
+        // (terms, sender, packets taken of 50 in a second)
+        let cases = [
+            (terms(false), STATED, 50),
+            (terms(false), SAME_HOST, 46),
+            (terms(false), SIGNALLING, 46),
+            (terms(false), OTHER, 0),
+            (terms(true), OTHER, 41),
+            (nowhere(hidden, false), SIGNALLING, 46),
+            (nowhere(hidden, false), OTHER, 0),
+            (nowhere(None, true), OTHER, 41),
+            (nowhere(None, false), OTHER, 0),
+            (Terms::new(Some(a("0.0.0.0:4000")), Some(a(SIGNALLING).ip()), false), SIGNALLING, 46),
+            (Terms::new(Some(a("[::ffff:10.0.0.1]:4000")), None, false), STATED, 50),
+        ];
+        for (terms, sender, taken) in cases {
+            let mut wire = Wire::new(terms);
+            assert_eq!(wire.run(1_000, &[sender]), [taken], "{terms:?} {sender}");
+            assert_eq!(wire.sends_to(sender), taken > 0, "{terms:?} {sender}");
+        }
+    }
+
+    #[test]
+    fn destination_is_the_stated_address_until_a_source_is_latched() {
+        let mut wire = Wire::new(terms(false));
+        assert!(wire.sends_to(STATED));
+        wire.run(80, &[SAME_HOST]);
+        assert!(wire.sends_to(STATED), "patience is not over");
+        wire.run(40, &[SAME_HOST]);
+        assert!(wire.sends_to(SAME_HOST));
+        assert_eq!(Wire::new(Terms::new(None, None, true)).source.destination(), None);
+    }
+
+    #[test]
+    fn stated_address_wins_back_and_keeps_the_latch() {
+        for latched in [SAME_HOST, SIGNALLING, OTHER] {
+            let mut wire = Wire::new(terms(true));
+            wire.run(1_000, &[latched]);
+            assert!(wire.sends_to(latched));
+            let [stated, other] = wire.run(200, &[STATED, latched])[..] else { unreachable!() };
+            assert_eq!((stated, other), (7, 3), "after four packets in order");
+            assert!(wire.sends_to(STATED));
+            assert_eq!(wire.run(5_000, &[latched]), [0], "silence does not open the latch");
+        }
+    }
+
+    #[test]
+    fn single_forged_packet_of_the_stated_address_takes_nothing_away() {
+        let mut wire = Wire::new(terms(false));
+        wire.run(1_000, &[SAME_HOST]);
+        for n in 0..100_u16 {
+            wire.run(20, &[SAME_HOST]);
+            wire.source.admits(a(STATED), Ssrc(1), SeqNo(n.wrapping_mul(977)), at(wire.ms));
+        }
+        assert!(wire.sends_to(SAME_HOST));
+    }
+
+    #[test]
+    fn sprayer_takes_no_stream() {
+        // Latched: as good a stream as there is, from every kind of source.
+        for latched in [STATED, SAME_HOST, OTHER] {
+            let mut wire = Wire::new(terms(true));
+            wire.run(400, &[latched]);
+            let senders = ["10.0.0.1:6000", "10.0.0.5:6000", "198.51.100.1:6000"];
+            assert_eq!(wire.run(10_000, &senders), [0, 0, 0], "{latched}");
+            assert!(wire.sends_to(latched));
+        }
+        // Not latched yet: packets from ever other addresses prove nothing, and do not keep the caller out.
+        let mut wire = Wire::new(terms(true));
+        for n in 0..20_u16 {
+            for port in 0..3 {
+                let sprayed = SocketAddr::new([198, 51, 100, 1].into(), 1_000 + n * 3 + port);
+                assert!(!wire.source.admits(sprayed, Ssrc(7), SeqNo(n), at(wire.ms)), "{sprayed}");
+            }
+            wire.run(20, &[OTHER]);
+        }
+        assert!(wire.sends_to(OTHER));
+        // One address, but no stream.
+        let mut wire = Wire::new(terms(true));
+        for n in 0..1_000_u16 {
+            let taken = wire.source.admits(a(OTHER), Ssrc(7), SeqNo(n.wrapping_mul(977)), at(u64::from(n) * 20));
+            assert!(!taken, "packet {n}");
+        }
+    }
+
+    #[test]
+    fn nearer_host_is_preferred_to_another_one() {
+        let mut wire = Wire::new(terms(true));
+        wire.run(1_000, &[OTHER, SAME_HOST]);
+        assert!(wire.sends_to(SAME_HOST));
+    }
+
+    #[test]
+    fn lost_doubled_and_reordered_packets_do_not_keep_a_source_out() {
+        let mut source = RtpSource::new(terms(false), at(0));
+        let seqs = [65_530_u16, 65_531, 65_531, 65_535, 2, 4];
+        let taken: Vec<bool> =
+            seqs.iter().map(|&seq| source.admits(a(SAME_HOST), Ssrc(1), SeqNo(seq), at(200))).collect();
+        assert_eq!(taken, [false, false, false, false, true, true]);
+    }
+
+    #[test]
+    fn re_invite_with_the_same_address_keeps_a_source_that_goes_on() {
+        let mut wire = Wire::new(terms(false));
+        wire.run(1_000, &[SAME_HOST]);
+        wire.renegotiate(terms(false));
+        assert!(wire.sends_to(SAME_HOST));
+        assert_eq!(wire.run(1_000, &[SAME_HOST, SIGNALLING]), [50, 0], "not a packet is lost");
+        assert_eq!(wire.run(5_000, &[SIGNALLING]), [0], "closed again");
+    }
+
+    #[test]
+    fn re_invite_with_the_same_address_lets_another_source_follow_a_silent_one() {
+        let mut wire = Wire::new(terms(false));
+        wire.run(1_000, &[SAME_HOST]);
+        wire.renegotiate(terms(false));
+        wire.run(200, &[SAME_HOST]);
+        assert_eq!(wire.run(480, &[SIGNALLING]), [0], "patience counts from the last packet");
+        wire.run(60, &[SIGNALLING]);
+        assert!(wire.sends_to(SIGNALLING));
+    }
+
+    #[test]
+    fn re_invite_with_another_address_starts_anew() {
+        let moved = Terms::new(Some(a("10.0.0.7:4000")), Some(a(SIGNALLING).ip()), false);
+        let mut wire = Wire::new(terms(false));
+        wire.run(1_000, &[SAME_HOST]);
+        wire.renegotiate(moved);
+        assert!(wire.sends_to("10.0.0.7:4000"));
+        assert_eq!(wire.run(400, &[SAME_HOST, "10.0.0.7:4000"]), [0, 20]);
+        // What was allowed and no longer is, is forgotten too.
+        let mut wire = Wire::new(terms(true));
+        wire.run(1_000, &[OTHER]);
+        wire.renegotiate(terms(false));
+        assert!(wire.sends_to(STATED));
     }
 }

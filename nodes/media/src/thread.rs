@@ -267,7 +267,7 @@ impl Thread {
             Order::Record(spec) => line.record(now, spec, &mut tools.stats),
             Order::StopRecord => line.stop_record(&mut tools.stats),
             Order::Close => {
-                line.stop_record(&mut tools.stats);
+                counting(tools, line.counted, |tools| line.close(now, &mut tools.stats));
                 self.index.remove(&id);
                 self.receiving
                     .iter_mut()

@@ -244,6 +244,11 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
 
     /// Reads what lights should show, as far as they may have changed.
     async fn look(&self, look: &mut Look, changes: &mut LightsWatch) -> Result<(), MailError> {
+        // A light that shows half of the messages is worse than one that shows nothing new.
+        if !self.mailstore.has_all_records() {
+            look.everything = true;
+            return Err(MailError::LacksRecords);
+        }
         if std::mem::take(&mut look.everything) {
             look.mailboxes.extend(self.mailstore.mailboxes().await?.iter().map(|mailbox| mailbox.id));
             self.shared.boards(|board| look.mailboxes.extend(board.mailboxes()));

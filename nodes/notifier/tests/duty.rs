@@ -22,7 +22,7 @@ use twinbox_notifier::{Guard, Lease, Light, LightSender, Notifier, Policy, SendE
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_core::{Edit, Value};
 use twinbox_replication_peer::{PeerConfig, Peers};
-use twinbox_replication_store::{Store, StoreConfig, StoreError};
+use twinbox_replication_store::{Filled, Store, StoreConfig, StoreError};
 
 /// A lease that the test gives and takes.
 #[derive(Clone)]
@@ -125,12 +125,13 @@ fn trunk(name: &str) -> Target {
     Target::Trunk(name.to_owned())
 }
 
-fn mailstore(dir: &Path) -> (Store, Mailstore) {
+async fn mailstore(dir: &Path) -> (Store, Mailstore) {
     let tls = dir.join("tls");
     std::fs::create_dir(&tls).unwrap();
     let authority = CertificateAuthority::create(ClusterId(7), "test").unwrap();
     authority.issue(&name(), MemberKind::Node).unwrap().save(&tls).unwrap();
     let store = Store::open(StoreConfig { dir: dir.join("store"), node: name(), reserve_bytes: 0 }).unwrap();
+    store.set_filled(Filled::Complete).await.unwrap();
     let config = PeerConfig {
         node: name(),
         cluster: ClusterId(7),
@@ -143,8 +144,8 @@ fn mailstore(dir: &Path) -> (Store, Mailstore) {
 }
 
 impl Rig {
-    fn new(dir: &TempDir) -> Self {
-        let (store, mailstore) = mailstore(dir.path());
+    async fn new(dir: &TempDir) -> Self {
+        let (store, mailstore) = mailstore(dir.path()).await;
         let (arrivals, receiver) = mpsc::unbounded_channel();
         let hand = Hand { holding: watch::Sender::new(None), entered: Arc::default() };
         let pbx = Pbx {
@@ -187,7 +188,7 @@ impl Rig {
 #[tokio::test]
 async fn who_becomes_holder_sends_all_and_then_what_changes() {
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     let (first, second) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
     rig.leave(first).await;
     assert!(rig.arrivals.try_recv().is_err(), "no lease, no NOTIFY");
@@ -212,7 +213,7 @@ async fn who_becomes_holder_sends_all_and_then_what_changes() {
 #[tokio::test]
 async fn one_that_rests_is_told_from_one_that_hangs() {
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     rig.mailbox("1001").await;
     for holds in [false, true] {
         if holds {
@@ -240,7 +241,7 @@ async fn one_that_rests_is_told_from_one_that_hangs() {
 #[tokio::test]
 async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
     rig.pbx.deaf.store(true, SeqCst);
     rig.hand.give(1);
@@ -259,7 +260,7 @@ async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
 #[tokio::test]
 async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
     rig.pbx.hung.store(true, SeqCst);
     rig.hand.give(1);
@@ -286,7 +287,7 @@ async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
 #[tokio::test]
 async fn an_epoch_that_follows_another_begins_anew() {
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     rig.mailbox("1001").await;
     rig.hand.give(1);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
@@ -298,7 +299,7 @@ async fn an_epoch_that_follows_another_begins_anew() {
 #[tokio::test]
 async fn what_does_not_answer_holds_up_no_other_and_repeats_nothing_there() {
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
     rig.hand.give(1);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
@@ -342,7 +343,7 @@ async fn a_mailbox_that_cannot_be_read_is_left_out_once() {
     let warnings = Arc::new(Warnings(AtomicUsize::new(0)));
     let _guard = tracing::subscriber::set_default(warnings.clone());
     let dir = TempDir::new().unwrap();
-    let mut rig = Rig::new(&dir);
+    let mut rig = Rig::new(&dir).await;
     let (broken, whole) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
     rig.hand.give(1);
     let _ = (rig.arrival().await, rig.arrival().await);

@@ -50,6 +50,8 @@ pub(crate) struct Line {
 
 struct Shared {
     socket: UdpSocket,
+    /// Held, never read: a phone of tests makes no reports of its own.
+    _rtcp: std::net::UdpSocket,
     state: Mutex<State>,
     heard: Notify,
 }
@@ -80,16 +82,20 @@ enum What {
 }
 
 impl Line {
-    /// Opens an RTP socket on a free even port.
+    /// Opens an RTP socket on a free even port. The port above is RTCP's: it is held so that the other side's reports reach
+    /// nobody else's socket.
     pub(crate) async fn open(ip: IpAddr, send_silence: bool) -> io::Result<Self> {
-        let mut odd = Vec::new();
-        let socket = loop {
+        let mut others = Vec::new();
+        let (socket, rtcp) = loop {
             let socket = UdpSocket::bind((ip, 0)).await?;
-            if socket.local_addr()?.port() % 2 == 0 {
-                break socket;
+            let port = socket.local_addr()?.port();
+            if port % 2 == 0
+                && let Ok(rtcp) = std::net::UdpSocket::bind((ip, port + 1))
+            {
+                break (socket, rtcp);
             }
             // Held, so that the next try gives another.
-            odd.push(socket);
+            others.push(socket);
         };
         let state = State {
             far: None,
@@ -103,7 +109,7 @@ impl Line {
             sent: 0,
             send_late: Duration::ZERO,
         };
-        let shared = Arc::new(Shared { socket, state: Mutex::new(state), heard: Notify::new() });
+        let shared = Arc::new(Shared { socket, _rtcp: rtcp, state: Mutex::new(state), heard: Notify::new() });
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(listen(shared.clone())));
         Ok(Self { shared, _guard: stop.clone().drop_guard(), stop })

@@ -75,9 +75,14 @@ pub fn wall() -> Timestamp {
     if let Some(now) = simulation::now() {
         return now.wall;
     }
+    Timestamp(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock as the time since the Unix epoch, as fine as the system has it: for stamps that are compared with those
+/// of the kernel or of another machine. Not simulated.
+pub fn since_epoch() -> Duration {
     // By the C library, as TLS asks for it too: whoever moves the clock of a process moves it for both.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

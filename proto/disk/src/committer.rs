@@ -25,21 +25,25 @@ pub(crate) trait Job: Send {
     fn finish(self: Box<Self>, outcome: Result<(), DiskError>);
 }
 
-/// A [`Job`] of two closures: `run` on the committer thread, and `then`, also there, once it is durable.
-pub(crate) struct Task<F, T, R, E, S> {
-    pub(crate) run: Option<F>,
-    pub(crate) then: T,
-    pub(crate) result: Option<Result<R, E>>,
-    pub(crate) reply: oneshot::Sender<Result<S, TransactError<E>>>,
+/// A [`Job`] of two closures: `run` on the committer thread, and `done`, also there, once it is durable or has failed.
+pub(crate) struct Task<F, D, R, E> {
+    run: Option<F>,
+    done: D,
+    result: Option<Result<R, E>>,
 }
 
-impl<F, T, R, E, S> Job for Task<F, T, R, E, S>
+impl<F, D, R, E> Task<F, D, R, E> {
+    pub(crate) fn new(run: F, done: D) -> Self {
+        Self { run: Some(run), done, result: None }
+    }
+}
+
+impl<F, D, R, E> Job for Task<F, D, R, E>
 where
     F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send,
-    T: FnOnce(R) -> S + Send,
+    D: FnOnce(Result<R, TransactError<E>>) + Send,
     R: Send,
     E: Send,
-    S: Send,
 {
     fn run(&mut self, transaction: &mut Transaction<'_>) -> bool {
         self.result = self.run.take().map(|run| run(transaction));
@@ -47,18 +51,35 @@ where
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), DiskError>) {
-        let Self { run, then, result, reply } = *self;
-        let (answer, unused) = match (outcome, result) {
-            (Err(error), Some(Ok(_)) | None) => (Err(TransactError::Disk(error)), Some(then)),
-            (_, Some(Err(refused))) => (Err(TransactError::Refused(refused)), Some(then)),
-            (Ok(()), Some(Ok(result))) => (Ok(then(result)), None),
-            (Ok(()), None) => (Err(TransactError::Disk(DiskError::Panicked)), Some(then)),
-        };
-        // Before the caller goes on: what they hold may be what it is about to close.
-        drop((run, unused));
-        // A caller that has gone away does not want to know.
-        let _ = reply.send(answer);
+        let Self { run, done, result } = *self;
+        // Before the caller goes on: what it holds may be what that is about to close.
+        drop(run);
+        done(match (outcome, result) {
+            (Err(error), Some(Ok(_)) | None) => Err(TransactError::Disk(error)),
+            (_, Some(Err(refused))) => Err(TransactError::Refused(refused)),
+            (Ok(()), Some(Ok(result))) => Ok(result),
+            (Ok(()), None) => Err(TransactError::Disk(DiskError::Panicked)),
+        });
     }
+}
+
+pub(crate) type Answer<S, E> = oneshot::Receiver<Result<S, TransactError<E>>>;
+
+/// A job whose caller waits for `answer`: what `then` makes of the result once it is durable.
+pub(crate) fn answered<R, E, S, F, T>(run: F, then: T) -> (Box<dyn Job>, Answer<S, E>)
+where
+    F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
+    T: FnOnce(R) -> S + Send + 'static,
+    R: Send + 'static,
+    E: Send + 'static,
+    S: Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let done = move |result: Result<R, TransactError<E>>| {
+        // `then` is gone before the caller goes on, too. A caller that has gone away does not want to know.
+        let _ = reply.send(result.map(then));
+    };
+    (Box::new(Task::new(run, done)), answer)
 }
 
 pub(crate) struct Committer {

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{
     DiskError, Pair, TransactError, Transaction,
-    committer::{Committer, Job, QUEUE, Task, index_error},
-    file, sync,
+    committer::{Committer, Job, QUEUE, Task, answered, index_error},
+    file, leftovers, sync,
 };
 
 /// Of a segment of the index. A page over a quarter of it would go unsynced: see [`crate::MAX_VALUE`].
@@ -118,15 +118,29 @@ impl Disk {
         E: Send + 'static,
         S: Send + 'static,
     {
-        let (job, answer) = task(f, then);
-        let sent = match &self.0.queue {
-            Some(queue) => queue.send(job).await.is_ok(),
-            None => false,
-        };
-        if !sent {
-            return Err(TransactError::Disk(DiskError::Closed));
-        }
+        let (job, answer) = answered(f, then);
+        self.enqueue(job).await.map_err(TransactError::Disk)?;
         answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Panicked)))
+    }
+
+    /// Like [`Self::transact`], but does not wait for the disk: returns when the transaction is in the queue, behind all
+    /// that were handed over before. `done` is told on the committer thread, once the writes are durable or have failed,
+    /// in the order of the commits. It must be short: everybody waits for it.
+    pub async fn submit<R, E, F, D>(&self, f: F, done: D) -> Result<(), DiskError>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
+        D: FnOnce(Result<R, TransactError<E>>) + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        self.enqueue(Box::new(Task::new(f, done))).await
+    }
+
+    async fn enqueue(&self, job: Box<dyn Job>) -> Result<(), DiskError> {
+        match &self.0.queue {
+            Some(queue) => queue.send(job).await.map_err(|_| DiskError::Closed),
+            None => Err(DiskError::Closed),
+        }
     }
 
     /// Like [`Self::transact`], for threads: it blocks the one that calls it, so that in an async runtime it is
@@ -193,20 +207,6 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-pub(crate) type Answer<S, E> = oneshot::Receiver<Result<S, TransactError<E>>>;
-
-pub(crate) fn task<R, E, S, F, T>(run: F, then: T) -> (Box<dyn Job>, Answer<S, E>)
-where
-    F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
-    T: FnOnce(R) -> S + Send + 'static,
-    R: Send + 'static,
-    E: Send + 'static,
-    S: Send + 'static,
-{
-    let (reply, answer) = oneshot::channel();
-    (Box::new(Task { run: Some(run), then, result: None, reply }), answer)
-}
-
 fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
     let file = File::options()
@@ -223,10 +223,12 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
 }
 
 /// Opens sled. Our own lock is held, so a lock that sled finds is one that its threads of an earlier opening in
-/// this process have not let go of yet.
+/// this process have not let go of yet, and what a start left half-written is nobody's.
 fn open_index(dir: &Path) -> Result<sled::Db, DiskError> {
+    let index = dir.join("index");
+    leftovers::remove(&index)?;
     let config = sled::Config::new()
-        .path(dir.join("index"))
+        .path(&index)
         .segment_size(SEGMENT)
         .cache_capacity(CACHE)
         .flush_every_ms(None)
@@ -234,7 +236,10 @@ fn open_index(dir: &Path) -> Result<sled::Db, DiskError> {
     let mut tries = 0;
     loop {
         match config.open() {
-            Ok(db) => return Ok(db),
+            Ok(db) => {
+                leftovers::keep(&index)?;
+                return Ok(db);
+            }
             Err(sled::Error::Io(e)) if tries < LOCK_TRIES && e.to_string().contains("acquire lock") => {
                 tries += 1;
                 thread::sleep(Duration::from_millis(10));

@@ -10,6 +10,7 @@ mod committer;
 mod disk;
 mod error;
 pub mod file;
+mod leftovers;
 mod reserve;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     DiskError, Pair, TransactError, Transaction,
-    committer::{Job, QUEUE, index_error},
+    committer::{Job, QUEUE, Task, answered, index_error},
     disk,
     transaction::Overlay,
 };
@@ -168,11 +168,23 @@ impl Disk {
             Kind::Real(disk) => return disk.transact_then(f, then).await,
             Kind::Simulated(disk) => disk,
         };
-        let (job, answer) = disk::task(f, then);
-        if simulated.queue.send(job).await.is_err() {
-            return Err(TransactError::Disk(DiskError::Closed));
-        }
+        let (job, answer) = answered(f, then);
+        simulated.enqueue(job).await.map_err(TransactError::Disk)?;
         answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Closed)))
+    }
+
+    /// Like [`Self::transact`], but does not wait for the disk; `done` is told once all is durable or has failed.
+    pub async fn submit<R, E, F, D>(&self, f: F, done: D) -> Result<(), DiskError>
+    where
+        F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
+        D: FnOnce(Result<R, TransactError<E>>) + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        match &self.0 {
+            Kind::Real(disk) => disk.submit(f, done).await,
+            Kind::Simulated(disk) => disk.enqueue(Box::new(Task::new(f, done))).await,
+        }
     }
 
     /// Like [`Self::transact`], for threads. A simulated machine has none: it is refused there.
@@ -218,6 +230,10 @@ impl Disk {
 }
 
 impl Simulated {
+    async fn enqueue(&self, job: Box<dyn Job>) -> Result<(), DiskError> {
+        self.queue.send(job).await.map_err(|_| DiskError::Closed)
+    }
+
     fn pairs(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Pair> {
         self.platter.image().into_iter().filter(|(key, _)| wanted(key)).collect()
     }

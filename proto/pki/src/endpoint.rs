@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 
+use crate::incoming::ROLES_PROTOCOL;
 #[cfg(feature = "simulation")]
 use crate::simulation::TcpStream;
 
@@ -49,11 +50,17 @@ pub struct PeerEndpoint {
     address: String,
     server: ServerName<'static>,
     tls: SharedClient,
+    for_roles: bool,
 }
 
 impl PeerEndpoint {
     pub(crate) fn new(endpoint: Endpoint, address: &str, server: ServerName<'static>, tls: SharedClient) -> Self {
-        Self { endpoint, address: address.to_owned(), server, tls }
+        Self { endpoint, address: address.to_owned(), server, tls, for_roles: false }
+    }
+
+    /// Connections are for calls of the role manager alone: the other side may serve them on threads of their own.
+    pub fn for_roles(self) -> Self {
+        Self { for_roles: true, ..self }
     }
 
     /// A connection that is not there by then is given up.
@@ -92,7 +99,10 @@ impl PeerEndpoint {
     async fn dial(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        let config = self.tls.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut config = self.tls.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if self.for_roles {
+            Arc::make_mut(&mut config).alpn_protocols.insert(0, ROLES_PROTOCOL.to_vec());
+        }
         let connected = TlsConnector::from(config).connect(self.server, stream).await;
         let stream = connected.inspect_err(|error| {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

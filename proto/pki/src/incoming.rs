@@ -1,7 +1,8 @@
 //! The door for other members: TCP accepted, TLS done, strangers sent away. Beside it, while somebody is expected, a
 //! door for newcomers: they say in the first message of the handshake that they want to join, are asked for no
 //! certificate, and never reach what members say to each other. Operators say in the same place who they are, and show
-//! a certificate that opens their door and no other.
+//! a certificate that opens their door and no other. Members that call the role manager say that there, too: a server
+//! may take these connections on threads of their own.
 
 use std::{
     collections::HashMap,
@@ -63,9 +64,21 @@ pub type OperatorDoor = mpsc::Sender<OperatorConnection>;
 /// What comes through an [`OperatorDoor`], as tonic takes it.
 pub type OperatorConnection = io::Result<TlsStream<TcpStream>>;
 
+/// What members offer beside HTTP/2 on a connection for the role manager alone, by ALPN. Earlier releases neither offer
+/// nor know it: their connections come with all others of members, and they take ours like those.
+pub(crate) const ROLES_PROTOCOL: &[u8] = b"twinbox-roles/1";
+
+/// Takes the connections of members on which only the role manager is called. When it is full they wait.
+pub type RolesRoute = mpsc::Sender<MemberConnection>;
+
+/// What comes by a [`RolesRoute`], as tonic takes it.
+pub type MemberConnection = io::Result<TlsStream<TcpStream>>;
+
 /// The doors beside the one for members.
 #[derive(Default)]
 pub struct Doors {
+    /// For members that call the role manager; without it they come with the others.
+    pub roles: Option<RolesRoute>,
     /// For newcomers.
     pub newcomers: Option<JoinDoor>,
     /// For operators.
@@ -132,7 +145,7 @@ async fn accept(
             drop(source);
             match done {
                 // The receiver is gone only when the door is closed.
-                Ok(Visitor::Member(stream)) => drop(ready.send(Ok(stream)).await),
+                Ok(Visitor::Member(stream, route)) => drop(route.unwrap_or(&ready).send(Ok(stream)).await),
                 Ok(Visitor::Newcomer(stream, door)) => {
                     if door.newcomers.try_send((stream, address)).is_err() {
                         debug!(%address, "too many newcomers at once");
@@ -154,7 +167,7 @@ async fn accept(
 
 /// Who has come in.
 enum Visitor<'a> {
-    Member(TlsStream<TcpStream>),
+    Member(TlsStream<TcpStream>, Option<&'a RolesRoute>),
     Newcomer(TlsStream<TcpStream>, &'a JoinDoor),
     Operator(TlsStream<TcpStream>, &'a OperatorDoor),
 }
@@ -177,7 +190,10 @@ async fn handshake<'a>(current: &SharedCurrent, doors: &'a Doors, stream: TcpStr
             (None, Some(door)) => {
                 Ok(Visitor::Operator(started.into_stream(current.operators.clone()).await?, door))
             }
-            (None, None) => Ok(Visitor::Member(started.into_stream(current.server.clone()).await?)),
+            (None, None) => {
+                let route = doors.roles.as_ref().filter(|_| offers(ROLES_PROTOCOL));
+                Ok(Visitor::Member(started.into_stream(current.server.clone()).await?, route))
+            }
         }
     };
     timeout(HANDSHAKE, shake).await?

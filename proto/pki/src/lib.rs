@@ -36,7 +36,7 @@ pub use bundle::fingerprint_of;
 pub use endpoint::PeerEndpoint;
 pub use error::PkiError;
 pub use identity::{NodeIdentity, Trusted};
-pub use incoming::{Doors, Incoming, JoinDoor, OperatorConnection, OperatorDoor};
+pub use incoming::{Doors, Incoming, JoinDoor, MemberConnection, OperatorConnection, OperatorDoor, RolesRoute};
 pub use name::{MemberKind, OperatorSubject};
 pub use newcomer::{JoinObstacle, Unverified, connect};
 pub use operator::{OperatorIdentity, OperatorKey, OperatorObstacle, operator_of};

@@ -22,7 +22,8 @@ use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, transport::server::Connected};
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use twinbox_pki::{
-    CertificateAuthority, Incoming, Issued, MemberKind, NodeIdentity, PeerError, PeerIdentity, Validity, peer_of,
+    CertificateAuthority, Doors, Incoming, Issued, MemberKind, NodeIdentity, PeerError, PeerIdentity, Validity,
+    peer_of,
 };
 
 fn name(text: &str) -> NodeName {
@@ -90,6 +91,31 @@ async fn members_know_each_other_by_name() {
     let refused = expected.of_cluster(ours).unwrap_err();
     assert_eq!(refused, PeerError::WrongCluster { name: name("w"), theirs: cluster, ours });
     assert_eq!(Status::from(refused).code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn connections_for_the_role_manager_come_by_a_route_of_their_own_where_there_is_one() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let b = identity(&authority.issue(&name("b"), MemberKind::Node).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (route, mut routed) = tokio::sync::mpsc::channel(1);
+    let mut incoming = a.listen_with(listener, Doors { roles: Some(route), ..Doors::default() });
+    let rest = b.endpoint(&name("a"), &address).unwrap();
+    let roles = rest.clone().for_roles();
+
+    let (channel, accepted) = tokio::join!(roles.connect(), routed.recv());
+    assert!(channel.is_ok() && accepted.is_some_and(|accepted| accepted.is_ok()));
+    let (channel, accepted) = tokio::join!(rest.connect(), incoming.next());
+    assert!(channel.is_ok() && accepted.is_some_and(|accepted| accepted.is_ok()));
+    assert!(routed.try_recv().is_err(), "all others come as ever");
+
+    // A server that has no such route, as in earlier releases, takes them as any other.
+    let (mut incoming, address) = listen(&a).await;
+    let endpoint = b.endpoint(&name("a"), &address.to_string()).unwrap().for_roles();
+    let (channel, accepted) = tokio::join!(endpoint.connect(), incoming.next());
+    assert!(channel.is_ok() && accepted.is_some_and(|accepted| accepted.is_ok()));
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn hall(open: bool) -> Hall {
     let (sender, newcomers) = mpsc::channel(1);
     let open = AtomicBool::new(open);
     let door = JoinDoor { open: Box::new(move || open.load(SeqCst)), newcomers: sender };
-    let incoming = a.listen_with(listener, Doors { newcomers: Some(door), operators: None });
+    let incoming = a.listen_with(listener, Doors { newcomers: Some(door), ..Doors::default() });
     Hall { authority, a, address, incoming, newcomers, dir }
 }
 

@@ -47,7 +47,8 @@ async fn hall(member: &NodeIdentity) -> Hall {
     let address = listener.local_addr().unwrap();
     let ((to_newcomers, newcomers), (to_operators, operators)) = (mpsc::channel(8), mpsc::channel(8));
     let door = JoinDoor { open: Box::new(|| true), newcomers: to_newcomers };
-    let incoming = member.listen_with(listener, Doors { newcomers: Some(door), operators: Some(to_operators) });
+    let incoming = member
+        .listen_with(listener, Doors { newcomers: Some(door), operators: Some(to_operators), ..Doors::default() });
     Hall { incoming, address, operators, _newcomers: newcomers }
 }
 

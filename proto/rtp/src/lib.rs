@@ -9,6 +9,7 @@ pub mod dtmf;
 pub mod g711;
 pub mod packet;
 pub mod recorder;
+pub mod rtcp;
 pub mod sequence;
 pub mod wav;
 

@@ -106,7 +106,7 @@ impl<'a> Packet<'a> {
         if version != 2 {
             return Err(PacketError::Version(version));
         }
-        if (200..=204).contains(&fixed[1]) {
+        if crate::rtcp::is_rtcp(datagram) {
             return Err(PacketError::Rtcp);
         }
         let csrcs = usize::from(fixed[0] & 0x0f) * 4;

@@ -33,9 +33,40 @@ pub struct Sequence {
     counters: SequenceCounters,
 }
 
+/// How far one stream of a source goes, for reports (RFC 3550 appendix A.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The stream.
+    pub ssrc: Ssrc,
+    /// Its first sequence number.
+    pub first: u32,
+    /// The highest one received, with the number of wraps above it.
+    pub highest: u32,
+    /// Packets received, modulo 2^32; duplicates count, as the RFC has it.
+    pub received: u32,
+}
+
+impl Extent {
+    /// Packets from the first to the highest, modulo 2^32.
+    pub fn expected(&self) -> u32 {
+        self.highest.wrapping_sub(self.first).wrapping_add(1)
+    }
+
+    /// It is the same stream, later.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        let begins = |extent: &Self| (extent.ssrc, extent.first);
+        begins(self) == begins(earlier) && self.highest >= earlier.highest && self.received >= earlier.received
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Stream {
     ssrc: Ssrc,
+    first: SeqNo,
+    /// Wraps of the sequence number.
+    wraps: u16,
+    /// Packets received, duplicates too.
+    received: u32,
     highest: SeqNo,
     /// Bit `i`: the packet `i` before the highest was received.
     seen: u64,
@@ -50,8 +81,12 @@ impl Sequence {
     pub fn push(&mut self, ssrc: Ssrc, seq: SeqNo) -> Order {
         let Some(stream) = self.stream.as_mut().filter(|s| s.ssrc == ssrc) else { return self.restart(ssrc, seq) };
         let ahead = seq.since(stream.highest);
+        if (LONG_AGO..=JUMP).contains(&ahead) {
+            stream.received = stream.received.wrapping_add(1);
+        }
         match ahead {
             1..=JUMP => {
+                stream.wraps = stream.wraps.wrapping_add(u16::from(seq.0 < stream.highest.0));
                 stream.seen = stream.seen.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
                 stream.highest = seq;
                 self.counters.received += 1;
@@ -78,8 +113,18 @@ impl Sequence {
         self.counters
     }
 
+    /// How far the stream goes that is received now; `None` before the first packet.
+    pub fn extent(&self) -> Option<Extent> {
+        self.stream.map(|stream| Extent {
+            ssrc: stream.ssrc,
+            first: u32::from(stream.first.0),
+            highest: u32::from(stream.wraps) << 16 | u32::from(stream.highest.0),
+            received: stream.received,
+        })
+    }
+
     fn restart(&mut self, ssrc: Ssrc, seq: SeqNo) -> Order {
-        self.stream = Some(Stream { ssrc, highest: seq, seen: 1 });
+        self.stream = Some(Stream { ssrc, first: seq, wraps: 0, received: 1, highest: seq, seen: 1 });
         self.counters.received += 1;
         Order::Restart
     }

@@ -50,23 +50,45 @@ impl Dialog {
     }
 
     /// Takes note of a request within the dialog: `false` when it is older than one seen before (answer `500`,
-    /// section 12.2.2). A target refresh (INVITE, UPDATE, SUBSCRIBE, NOTIFY) moves the remote target.
+    /// section 12.2.2).
     pub fn received(&mut self, request: &Request) -> bool {
         if request.headers.cseq() <= self.remote_seq && request.method != Method::Ack {
             return false;
         }
         self.remote_seq = self.remote_seq.max(request.headers.cseq());
-        let refreshes =
-            matches!(request.method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify);
-        if refreshes && let Some(target) = contact(&request.headers) {
+        true
+    }
+
+    /// Sends our later requests to the Contact of a target refresh (INVITE, UPDATE, SUBSCRIBE, NOTIFY), or of its `2xx`.
+    /// A sender that is not `trusted` may change port and parameters, not the host.
+    pub fn retarget(&mut self, method: &Method, headers: &Headers, trusted: bool) {
+        if !matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify) {
+            return;
+        }
+        let Some(target) = contact(headers) else { return };
+        if trusted || host(&target) == host(&self.remote_target) {
             self.remote_target = target;
         }
-        true
     }
 
     /// A request of ours within the dialog (section 12.2.1.1). Via and Contact are the sender's business.
     pub fn request(&mut self, method: Method) -> Request {
         self.local_seq += 1;
+        self.numbered(method, self.local_seq)
+    }
+
+    /// The ACK of the `2xx` to our INVITE (section 13.2.2.4): its number, and its credentials if it had any.
+    pub fn acknowledge(&self, invite: &Request) -> Request {
+        let mut ack = self.numbered(Method::Ack, invite.headers.cseq());
+        for name in ["Authorization", "Proxy-Authorization"] {
+            for value in invite.headers.all(name) {
+                ack.headers.push(name, value);
+            }
+        }
+        ack
+    }
+
+    fn numbered(&self, method: Method, number: u32) -> Request {
         let mut headers = Headers::default();
         headers.push("Max-Forwards", "70");
         let mut uri = self.remote_target.clone();
@@ -84,7 +106,7 @@ impl Dialog {
         headers.push("From", self.local.as_str());
         headers.push("To", self.remote.as_str());
         headers.push("Call-ID", self.call_id.as_str());
-        headers.push("CSeq", format!("{} {method}", self.local_seq));
+        headers.push("CSeq", format!("{number} {method}"));
         Request { method, uri, headers, body: Default::default() }
     }
 
@@ -103,6 +125,10 @@ impl Dialog {
     pub fn skip_numbers(&mut self, by: u32) {
         self.local_seq = self.local_seq.saturating_add(by);
     }
+}
+
+fn host(uri: &str) -> Option<String> {
+    Uri::parse(uri).map(|uri| uri.host.to_ascii_lowercase())
 }
 
 fn contact(headers: &Headers) -> Option<String> {

@@ -1,9 +1,8 @@
-//! Answers to digest challenges (RFC 3261 section 22, RFC 8760).
+//! Answers to digest challenges: MD5 and SHA-256, their `-sess` forms, with `qop=auth` or without (RFC 2617, RFC 7616,
+//! RFC 8760).
 
-use rsipstack::{
-    dialog::authenticate::compute_digest,
-    sip::headers::auth::{Algorithm, AuthQop},
-};
+use md_5::Md5;
+use sha2::{Digest, Sha256};
 use twinbox_ids::Pii;
 
 use crate::{Request, Response, addr};
@@ -29,30 +28,19 @@ pub fn answer(request: &mut Request, challenge: &Response, credentials: &Credent
         return false;
     }
     let known = challenge.headers.all(asks).filter_map(Challenge::parse);
-    // The strongest first: SHA-256 before MD5 (RFC 8760 section 2.4).
-    let Some(challenge) = known.min_by_key(|c| u8::from(c.algorithm != Algorithm::Sha256)) else { return false };
-    let Ok(method) = request.method.as_str().parse() else { return false };
-    let qop = challenge.qop.then(|| AuthQop::Auth { cnonce: cnonce.to_owned(), nc: 1 });
-    let response = compute_digest(
-        &credentials.username,
-        credentials.password.reveal(),
-        &challenge.realm,
-        &challenge.nonce,
-        &method,
-        &request.uri,
-        challenge.algorithm,
-        qop.as_ref(),
-    );
+    let Some(challenge) = known.max_by_key(|c| c.hash) else { return false };
+    let response = challenge.response(request, credentials, cnonce);
     let mut value = format!(
-        "Digest username=\"{}\", realm=\"{}\", nonce=\"{}\", uri=\"{}\", response=\"{response}\", algorithm={}",
+        "Digest username=\"{}\", realm=\"{}\", nonce=\"{}\", uri=\"{}\", response=\"{response}\", algorithm={}{}",
         quote(&credentials.username),
         quote(&challenge.realm),
         quote(&challenge.nonce),
         request.uri,
-        if challenge.algorithm == Algorithm::Sha256 { "SHA-256" } else { "MD5" },
+        challenge.hash.name(),
+        if challenge.session { "-sess" } else { "" },
     );
     if challenge.qop {
-        value += &format!(", qop=auth, nc=00000001, cnonce=\"{cnonce}\"");
+        value += &format!(", qop=auth, nc={FIRST}, cnonce=\"{cnonce}\"");
     }
     if let Some(opaque) = challenge.opaque {
         value += &format!(", opaque=\"{}\"", quote(&opaque));
@@ -61,15 +49,51 @@ pub fn answer(request: &mut Request, challenge: &Response, credentials: &Credent
     true
 }
 
+/// The nonce count: each nonce is used once.
+const FIRST: &str = "00000001";
+
+/// A hash function, in ascending order of preference (RFC 8760 section 2.4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Hash {
+    Md5,
+    Sha256,
+}
+
+impl Hash {
+    const ALL: [Self; 2] = [Self::Md5, Self::Sha256];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha256 => "SHA-256",
+        }
+    }
+
+    /// In hexadecimal digits.
+    fn of(self, text: &str) -> String {
+        match self {
+            Self::Md5 => hex(&Md5::digest(text)),
+            Self::Sha256 => hex(&Sha256::digest(text)),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 struct Challenge {
     realm: String,
     nonce: String,
     opaque: Option<String>,
-    algorithm: Algorithm,
+    hash: Hash,
+    /// The algorithm is a `-sess` one.
+    session: bool,
     qop: bool,
 }
 
 impl Challenge {
+    /// One that can be answered: a known algorithm, and `auth` among the qualities of protection if any are named.
     fn parse(line: &str) -> Option<Self> {
         let (scheme, rest) = line.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("Digest") {
@@ -81,18 +105,34 @@ impl Challenge {
                 key.trim().eq_ignore_ascii_case(name).then(|| addr::unquote(value.trim()).into_owned())
             })
         };
-        let algorithm = match param("algorithm") {
-            None => Algorithm::Md5,
-            Some(a) if a.eq_ignore_ascii_case("MD5") => Algorithm::Md5,
-            Some(a) if a.eq_ignore_ascii_case("SHA-256") => Algorithm::Sha256,
-            Some(_) => return None,
+        let algorithm = param("algorithm").unwrap_or_else(|| "MD5".to_owned()).to_ascii_uppercase();
+        let (name, session) = match algorithm.strip_suffix("-SESS") {
+            Some(name) => (name, true),
+            None => (algorithm.as_str(), false),
         };
+        let hash = Hash::ALL.into_iter().find(|hash| hash.name() == name)?;
         let qop = match param("qop") {
+            // Without it no cnonce is sent, and the session key has one in it.
+            None if session => return None,
             None => false,
             Some(q) if q.split(',').any(|q| q.trim().eq_ignore_ascii_case("auth")) => true,
             Some(_) => return None,
         };
-        Some(Self { realm: param("realm")?, nonce: param("nonce")?, opaque: param("opaque"), algorithm, qop })
+        Some(Self { realm: param("realm")?, nonce: param("nonce")?, opaque: param("opaque"), hash, session, qop })
+    }
+
+    /// The `response` parameter (RFC 7616 section 3.4.1; without qop RFC 2617 section 3.2.2.1).
+    fn response(&self, request: &Request, credentials: &Credentials, cnonce: &str) -> String {
+        let Self { realm, nonce, hash, .. } = self;
+        let mut key = hash.of(&format!("{}:{realm}:{}", credentials.username, credentials.password.reveal()));
+        if self.session {
+            key = hash.of(&format!("{key}:{nonce}:{cnonce}"));
+        }
+        let what = hash.of(&format!("{}:{}", request.method, request.uri));
+        hash.of(&match self.qop {
+            true => format!("{key}:{nonce}:{FIRST}:{cnonce}:auth:{what}"),
+            false => format!("{key}:{nonce}:{what}"),
+        })
     }
 }
 

@@ -8,11 +8,11 @@ const MAX_HEAD: usize = 32 * 1024;
 /// One thing found in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// A whole message, for [`crate::strict::read`].
+    /// A whole message, for [`crate::strict::read_framed`].
     Message(Vec<u8>),
     /// A double CRLF (RFC 5626 section 3.5.1): answer with one CRLF.
     Ping,
-    /// A message whose end cannot be known. Let [`crate::strict::read`] refuse it, then close the stream.
+    /// A message whose end cannot be known. Let [`crate::strict::read_framed`] refuse it, then close the stream.
     Lost(Vec<u8>),
 }
 
@@ -60,15 +60,20 @@ impl Framer {
     }
 }
 
-/// The one Content-Length among these lines. A stream needs it (section 20.14); two of them, or one that is no
-/// number, leave the end of the message to guessing.
+/// The length of the body by these lines. A stream needs Content-Length (section 20.14); where it is missing and no
+/// Content-Type speaks of a body either, there is none. Two lengths, or one that is no number, leave the end of the
+/// message to guessing.
 fn content_length(head: &[u8]) -> Option<usize> {
-    let mut found = None;
+    let (mut found, mut typed) = (None, false);
     for line in head.split(|&b| b == b'\n') {
         let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
         let (name, value) = line.split_at(colon);
-        let name = name.trim_ascii();
-        if !name.eq_ignore_ascii_case(b"content-length") && !name.eq_ignore_ascii_case(b"l") {
+        let is = |full: &[u8], short: &[u8]| {
+            let name = name.trim_ascii();
+            name.eq_ignore_ascii_case(full) || name.eq_ignore_ascii_case(short)
+        };
+        typed |= is(b"content-type", b"c");
+        if !is(b"content-length", b"l") {
             continue;
         }
         let value = std::str::from_utf8(value.get(1..)?).ok()?.trim();
@@ -77,5 +82,5 @@ fn content_length(head: &[u8]) -> Option<usize> {
         }
         found = Some(value.parse().ok()?);
     }
-    found
+    found.or((!typed).then_some(0))
 }

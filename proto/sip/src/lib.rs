@@ -3,10 +3,8 @@
 //! * [`strict`] reads a datagram or a framed message and says what to do with it; nothing else parses what
 //!   comes from the network, so there are no two parsers to disagree (that disagreement is header smuggling);
 //! * [`transaction`] are the RFC 3261 section 17 machines (with RFC 6026), handed their inputs and their time;
-//! * [`dialog`], [`session`] (RFC 4028), [`sdp`] (RFC 3264), [`mwi`] (RFC 3842), [`digest`] (RFC 8760) and
+//! * [`dialog`], [`session`] (RFC 4028), [`sdp`] (RFC 3264), [`mwi`] (RFC 3842), [`digest`] (RFC 7616, RFC 8760) and
 //!   [`redirect`] (who is called, and why) are plain values and functions.
-//!
-//! rsipstack lends the digest arithmetic; DESIGN.md says why its message and transaction layers do not stand here.
 
 pub mod addr;
 pub mod dialog;

@@ -106,6 +106,12 @@ impl Direction {
 pub struct Stream {
     /// Where the peer wants its audio; `None` when it names no address (a host name, or `0.0.0.0`).
     pub remote: Option<SocketAddr>,
+    /// Where the peer wants its RTCP, if it says so (RFC 3605); else that is the port above.
+    #[serde(default)]
+    pub rtcp: Option<SocketAddr>,
+    /// RTCP shares the port of RTP (RFC 5761): the peer has offered it, and our answer accepts it.
+    #[serde(default)]
+    pub rtcp_mux: bool,
     /// The codec.
     pub codec: Codec,
     /// Its payload type.
@@ -156,6 +162,9 @@ struct Media {
     rtpmaps: Vec<(u8, String)>,
     connection: Option<Connection>,
     direction: Option<Direction>,
+    /// `a=rtcp`: the port, and the address if it is another.
+    rtcp: Option<(u16, Option<Connection>)>,
+    rtcp_mux: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,9 +208,9 @@ impl Sdp {
         Ok(Self { media })
     }
 
-    /// The first audio stream that we can take part in.
+    /// The first audio stream that we can take part in. As an answer to an offer of ours, which never has rtcp-mux.
     pub fn audio(&self) -> Result<Stream, SdpError> {
-        self.choose().map(|(_, stream)| stream)
+        self.choose().map(|(_, stream)| Stream { rtcp_mux: false, ..stream })
     }
 
     fn choose(&self) -> Result<(usize, Stream), SdpError> {
@@ -226,6 +235,9 @@ impl Sdp {
             if n == chosen {
                 let codecs = [(stream.payload_type, stream.codec)];
                 local.audio(&mut out, &codecs, stream.dtmf, stream.direction.reversed());
+                if stream.rtcp_mux {
+                    out.push_str("a=rtcp-mux\r\n");
+                }
             } else {
                 let format = m.formats.first().map_or("0", String::as_str);
                 let _ = write!(out, "m={} 0 {} {format}\r\n", m.kind, m.protocol);
@@ -288,12 +300,27 @@ impl Media {
         let port = parts.next()?.split('/').next()?.parse().ok()?;
         let protocol = token(parts.next()?)?;
         let formats = parts.take(MAX_FORMATS).map(token).collect::<Option<Vec<_>>>()?;
-        Some(Self { kind, port, protocol, formats, rtpmaps: Vec::new(), connection: None, direction: None })
+        Some(Self {
+            kind,
+            port,
+            protocol,
+            formats,
+            rtpmaps: Vec::new(),
+            connection: None,
+            direction: None,
+            rtcp: None,
+            rtcp_mux: false,
+        })
     }
 
     fn attribute(&mut self, value: &str) {
         if let Some(direction) = Direction::parse(value) {
             self.direction = Some(direction);
+        } else if value == "rtcp-mux" {
+            self.rtcp_mux = true;
+        } else if let Some(rtcp) = value.strip_prefix("rtcp:") {
+            let (port, address) = rtcp.split_once(' ').unwrap_or((rtcp, ""));
+            self.rtcp = port.parse().ok().filter(|port| *port != 0).map(|port| (port, Connection::parse(address)));
         } else if let Some(map) = value.strip_prefix("rtpmap:")
             && self.rtpmaps.len() < MAX_FORMATS
             && let Some((pt, encoding)) = map.split_once(' ')
@@ -321,10 +348,11 @@ impl Media {
             _ => None,
         })?;
         let dtmf = types().find(|pt| self.encoding(*pt) == "telephone-event/8000");
-        let address = match self.connection {
+        let ip = |connection| match connection {
             Some(Connection::Address(ip)) => Some(ip),
             _ => None,
         };
+        let address = ip(self.connection);
         let null = address.is_some_and(|ip| ip.is_unspecified());
         let mut direction = self.direction.unwrap_or(Direction::SendRecv);
         if null {
@@ -335,7 +363,12 @@ impl Media {
             };
         }
         let remote = address.filter(|_| !null).map(|ip| SocketAddr::new(ip, self.port));
-        Some(Stream { remote, codec, payload_type, dtmf, direction })
+        let rtcp = self.rtcp.and_then(|(port, own)| {
+            let ip = ip(own.or(self.connection)).filter(|ip| !ip.is_unspecified())?;
+            Some(SocketAddr::new(ip, port))
+        });
+        let rtcp_mux = self.rtcp_mux;
+        Some(Stream { remote, rtcp, rtcp_mux, codec, payload_type, dtmf, direction })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Session timers (RFC 4028), as the side that is called.
 
-use crate::Request;
+use crate::{Request, Response};
 
 /// What this node wants of session timers, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +41,33 @@ impl Timer {
         format!("{};refresher={refresher}", self.interval)
     }
 
-    /// Seconds after a refresh at which to act: refresh if that is ours (half the interval, section 7.2), else
-    /// end the call (a third or 32 s before the end, whichever is nearer to it, section 10).
-    pub fn due(&self) -> u32 {
-        match self.refresher {
-            Refresher::Us => self.interval / 2,
-            Refresher::Caller => self.interval - (self.interval / 3).min(32),
+    /// Seconds after a refresh at which a session that was not refreshed again is ended: a third of the interval or
+    /// 32 s before its end, whichever is nearer to it (section 10).
+    pub fn last(&self) -> u32 {
+        self.interval - (self.interval / 3).min(32)
+    }
+
+    /// What the `2xx` to a refresh of ours agrees on (section 7.2); in it we are `uac`. Without Session-Expires all
+    /// stays as it was.
+    pub fn confirmed(self, response: &Response) -> Self {
+        let Some(value) = response.headers.get("Session-Expires") else { return self };
+        let theirs = refresher(value).is_some_and(|r| r.eq_ignore_ascii_case("uas"));
+        Self {
+            interval: seconds(value).unwrap_or(self.interval).max(LEAST),
+            refresher: if theirs { Refresher::Caller } else { Refresher::Us },
+            ..self
         }
     }
+
+    /// As a `422` wants it (section 7.3); `None` when its Min-SE asks for no more than we did.
+    pub fn lengthened(self, response: &Response) -> Option<Self> {
+        let min = response.headers.get("Min-SE").and_then(seconds)?;
+        (min > self.interval).then_some(Self { interval: min, ..self })
+    }
 }
+
+/// The shortest interval that RFC 4028 allows, in seconds.
+const LEAST: u32 = 90;
 
 /// What to answer to the session timer of an INVITE or UPDATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +102,13 @@ pub fn negotiate(request: &Request, policy: Policy) -> Outcome {
         }
     }
     let interval = interval.max(policy.min_se);
-    let ours = crate::addr::params(wanted)
-        .any(|(k, v)| k.eq_ignore_ascii_case("refresher") && v.is_some_and(|v| v.eq_ignore_ascii_case("uas")));
+    let ours = refresher(wanted).is_some_and(|r| r.eq_ignore_ascii_case("uas"));
     let refresher = if ours || !supported { Refresher::Us } else { Refresher::Caller };
     Outcome::Timer(Timer { interval, refresher, required: supported })
+}
+
+fn refresher(value: &str) -> Option<&str> {
+    crate::addr::params(value).find(|(k, _)| k.eq_ignore_ascii_case("refresher")).and_then(|(_, v)| v)
 }
 
 fn seconds(value: &str) -> Option<u32> {

@@ -124,9 +124,24 @@ pub enum Verdict {
     Drop(Fault),
 }
 
-/// Reads a message: a whole datagram, or what the framing of a stream cut out. Octets after the body that
-/// Content-Length announces are not looked at (RFC 3261 section 18.3).
+/// Reads a datagram. Octets after the body that Content-Length announces are not looked at; without Content-Length all
+/// of them are the body (RFC 3261 section 18.3).
 pub fn read(data: &[u8]) -> Verdict {
+    read_from(data, Carrier::Datagram)
+}
+
+/// Reads what the framing of a stream cut out. A body needs its Content-Length there.
+pub fn read_framed(data: &[u8]) -> Verdict {
+    read_from(data, Carrier::Stream)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Datagram,
+    Stream,
+}
+
+fn read_from(data: &[u8], carrier: Carrier) -> Verdict {
     let data = trim_start(data);
     if data.is_empty() {
         return Verdict::Drop(Fault::KeepAlive);
@@ -150,7 +165,7 @@ pub fn read(data: &[u8]) -> Verdict {
             let mut request = Request { method, uri: uri.to_owned(), headers, body: Bytes::new() };
             let checked = match bad.or(fault).or_else(|| check_size(data)) {
                 Some(fault) => Err(fault),
-                None => check_request(&request, body),
+                None => check_request(&request, body, carrier),
             };
             match checked {
                 Ok(length) => {
@@ -163,7 +178,7 @@ pub fn read(data: &[u8]) -> Verdict {
         StartLine::Response { code, reason } => {
             let checked = match fault.or_else(|| check_size(data)) {
                 Some(fault) => Err(fault),
-                None => check_common(&headers).and_then(|()| body_length(&headers, body)),
+                None => check_common(&headers).and_then(|()| body_length(&headers, body, carrier)),
             };
             match checked {
                 Ok(length) => {
@@ -301,7 +316,7 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b)
 }
 
-fn check_request(request: &Request, body: &[u8]) -> Result<usize, Fault> {
+fn check_request(request: &Request, body: &[u8], carrier: Carrier) -> Result<usize, Fault> {
     let headers = &request.headers;
     check_common(headers)?;
     if headers.cseq_method() != request.method {
@@ -335,7 +350,7 @@ fn check_request(request: &Request, body: &[u8]) -> Result<usize, Fault> {
             return Err(Fault::Bad(name));
         }
     }
-    let length = body_length(headers, body)?;
+    let length = body_length(headers, body, carrier)?;
     if length > 0 && headers.get("Content-Type").is_none() {
         return Err(Fault::Missing("Content-Type"));
     }
@@ -396,11 +411,13 @@ fn once(headers: &Headers, name: &'static str) -> Result<(), Fault> {
 }
 
 /// How much of what follows the headers is the body.
-fn body_length(headers: &Headers, body: &[u8]) -> Result<usize, Fault> {
+fn body_length(headers: &Headers, body: &[u8], carrier: Carrier) -> Result<usize, Fault> {
     once(headers, "Content-Length")?;
     once(headers, "Content-Type")?;
     match headers.get("Content-Length") {
-        None => Ok(body.len()),
+        None if carrier == Carrier::Datagram => Ok(body.len()),
+        None if headers.get("Content-Type").is_some() => Err(Fault::Missing("Content-Length")),
+        None => Ok(0),
         Some(text) if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) => {
             Err(Fault::Bad("Content-Length"))
         }

@@ -4,7 +4,9 @@
 //! send and news for the user. Retransmissions of a `2xx` until its ACK, which RFC 3261 leaves to the user, are
 //! done here too, over every transport (section 13.3.1.4).
 //!
-//! Tables are bounded: when they are full, a new request is refused without any state.
+//! Tables are bounded. When the one of server transactions is full, a request that would begin something is refused
+//! without a transaction; for requests within dialogs there is as much room again, so that no flood of new calls
+//! keeps a BYE out.
 
 use std::{
     cmp::Reverse,
@@ -19,9 +21,11 @@ use bytes::Bytes;
 use crate::{Method, Request, Response, via::COOKIE};
 
 mod client;
+mod refused;
 mod server;
 
 use client::Client;
+use refused::Refusals;
 use server::Server;
 
 /// Milliseconds on whatever clock the user keeps.
@@ -135,7 +139,8 @@ pub enum Event<F> {
 pub enum Admission {
     /// Let it in.
     Accept,
-    /// Answer with this, keeping no state; the To tag is added.
+    /// Answer with this, opening no transaction; the To tag is added. Copies of an INVITE or SUBSCRIBE that come over
+    /// UDP in the next 32 s are answered alike.
     Refuse(Response),
     /// Say nothing.
     Ignore,
@@ -157,6 +162,7 @@ pub struct Layer<F> {
     branches: HashMap<String, ClientId>,
     /// (Call-ID, To tag, CSeq) of answered INVITEs: an ACK of a `2xx` has a branch of its own.
     acks: HashMap<(String, String, u32), ServerId>,
+    refusals: Refusals,
     timers: BinaryHeap<Reverse<(Millis, u64, Owner)>>,
     next: u64,
     salt: u64,
@@ -183,13 +189,15 @@ impl Ord for Owner {
 }
 
 impl<F: Flow> Layer<F> {
-    /// An empty layer. `salt` is random: it makes our tags unguessable. `capacity` bounds each table.
+    /// An empty layer. `salt` is random: it makes our tags unguessable. `capacity` bounds each table; the one of server
+    /// transactions holds as many again for requests within dialogs.
     pub fn new(salt: u64, capacity: usize) -> Self {
         Self {
             servers: HashMap::new(),
             clients: HashMap::new(),
             branches: HashMap::new(),
             acks: HashMap::new(),
+            refusals: Refusals::new(salt, capacity),
             timers: BinaryHeap::new(),
             next: 0,
             salt,
@@ -232,10 +240,16 @@ impl<F: Flow> Layer<F> {
             _ if self.servers.contains_key(&id) => self.repeated(&id, &mut out),
             _ => {
                 let tag = self.tag(&request);
-                let full = self.servers.len() >= self.capacity;
-                let admission = match full {
-                    true => Admission::Refuse(request.respond(503).with("Retry-After", "5")),
-                    false => admit(&request),
+                let room = match request.headers.tag("To") {
+                    Some(_) => 2 * self.capacity,
+                    None => self.capacity,
+                };
+                let admission = match self.refusals.repeated(&id, &request, now) {
+                    Some(refusal) => Admission::Refuse(refusal),
+                    None if self.servers.len() >= room => {
+                        Admission::Refuse(request.respond(503).with("Retry-After", "5"))
+                    }
+                    None => admit(&request),
                 };
                 match admission {
                     Admission::Accept => {
@@ -243,6 +257,7 @@ impl<F: Flow> Layer<F> {
                         out.push(Event::Request { id, request });
                     }
                     Admission::Refuse(response) => {
+                        self.refusals.remember(&id, &request, &response, &flow, now);
                         out.push(send(flow, response.with_to_tag(&tag).to_bytes()));
                     }
                     Admission::Ignore => {}
@@ -250,6 +265,12 @@ impl<F: Flow> Layer<F> {
             }
         }
         out
+    }
+
+    /// Whether a request belongs to a transaction that is known: as a copy of its request, its CANCEL, or the ACK of a
+    /// refusal.
+    pub fn knows(&self, request: &Request) -> bool {
+        ServerId::of(request).is_some_and(|id| self.servers.contains_key(&id))
     }
 
     /// The time has come for some timers.

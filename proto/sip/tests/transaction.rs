@@ -199,6 +199,133 @@ fn a_full_table_refuses_without_growing() {
     assert_eq!(layer.load().servers, 10);
 }
 
+/// RFC 3261 section 21.5.4 lets a server refuse what is new; what is in progress must be able to end.
+#[test]
+fn a_full_table_takes_requests_within_dialogs_in_bounds() {
+    let mut layer = Layer::new(1, 10);
+    let mut told = |method: &str, n: usize, to_tag: &str| {
+        let request = request(method, &format!("z9hG4bK{method}{n}"), &format!("c{n}"), "f", to_tag);
+        tell(&layer.request_received(request, UDP, 0, accept)).remove(0)
+    };
+    (0..10).for_each(|n| assert_eq!(told("OPTIONS", n, ""), "request OPTIONS"));
+    assert_eq!(told("INVITE", 0, ""), "SIP/2.0 503 Service Unavailable");
+    (0..10).for_each(|n| assert_eq!(told("BYE", n, "ours"), "request BYE"));
+    assert_eq!(told("BYE", 10, "ours"), "SIP/2.0 503 Service Unavailable");
+    assert_eq!(layer.load().servers, 20);
+}
+
+#[test]
+fn a_copy_of_what_was_refused_is_refused_for_as_long_as_copies_come() {
+    let mut layer = Layer::new(1, 2);
+    let mut ask = |method: &str, branch: &str, flow: To, now, admit: fn(&Request) -> Admission| {
+        tell(&layer.request_received(request(method, branch, "c", "f", ""), flow, now, admit)).remove(0)
+    };
+    let refuse = |r: &Request| Admission::Refuse(r.respond(503).with("Retry-After", "7"));
+    let refused = "SIP/2.0 503 Service Unavailable";
+    assert_eq!(ask("INVITE", "z9hG4bK1", UDP, 0, refuse), refused);
+    assert_eq!(ask("INVITE", "z9hG4bK1", UDP, 31_999, accept), refused);
+    assert_eq!(ask("INVITE", "z9hG4bK1", UDP, 32_000, accept), "request INVITE", "nobody sends copies any more");
+    // Over TCP there are no copies; what begins nothing may be answered otherwise.
+    for (method, flow) in [("INVITE", TCP), ("OPTIONS", UDP)] {
+        let branch = format!("z9hG4bK-{method}");
+        assert_eq!(ask(method, &branch, flow.clone(), 32_000, refuse), refused);
+        let mut other = Layer::new(1, 2);
+        let again = request(method, &branch, "c", "f", "");
+        assert_eq!(tell(&other.request_received(again, flow, 32_001, accept)), [format!("request {method}")]);
+    }
+    // No more of them are remembered than there is room for.
+    let mut layer = Layer::new(1, 2);
+    for n in 0..1_000 {
+        let new = request("SUBSCRIBE", &format!("z9hG4bKs{n}"), "c", "f", "");
+        assert_eq!(tell(&layer.request_received(new, UDP, 0, refuse)), [refused]);
+    }
+    for (n, expected) in [(998, refused), (999, refused), (0, "request SUBSCRIBE")] {
+        let copy = request("SUBSCRIBE", &format!("z9hG4bKs{n}"), "c", "f", "");
+        assert_eq!(tell(&layer.request_received(copy, UDP, 1, accept)), [expected], "{n}");
+    }
+}
+
+#[test]
+fn a_request_is_known_by_its_transaction_wherever_it_comes_from() {
+    let mut layer = Layer::new(1, 100);
+    let cancel = || request("CANCEL", "z9hG4bK1", "c1", "f1", "");
+    assert!(!layer.knows(&invite()) && !layer.knows(&cancel()));
+    opened(&layer.request_received(invite(), UDP, 0, accept));
+    assert!(layer.knows(&invite()) && layer.knows(&cancel()));
+    for other in [
+        request("CANCEL", "z9hG4bK2", "c1", "f1", ""),
+        request("CANCEL", "z9hG4bK1", "c2", "f1", ""),
+        request("CANCEL", "z9hG4bK1", "c1", "f2", ""),
+        request("BYE", "z9hG4bK1", "c1", "f1", ""),
+    ] {
+        assert!(!layer.knows(&other), "{other:?}");
+    }
+}
+
+fn reinvite() -> Request {
+    let mut invite = request("INVITE", "z9hG4bKi1", "n1", "ours", "theirs");
+    invite.headers.push("Route", "<sip:p.example;lr>");
+    invite
+}
+
+/// What was sent, as it would be read.
+fn sent(events: &[Event<To>]) -> Request {
+    let [Event::Send { bytes, .. }, ..] = events else { panic!("{events:?}") };
+    match read(bytes) {
+        Verdict::Request(request) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn our_accepted_invite_has_its_ack_repeated_for_each_copy_of_the_answer() {
+    for flow in [UDP, TCP] {
+        let mut layer = Layer::new(1, 100);
+        let (id, events) = layer.request(&reinvite(), flow.clone(), None, 0).unwrap();
+        assert_eq!(tell(&events), ["INVITE sip:1001@vm SIP/2.0"]);
+        let times: Vec<u64> = run(&mut layer, 50, 8_000).into_iter().map(|(t, _)| t).collect();
+        assert_eq!(times, if flow == UDP { vec![500, 1_500, 3_500, 7_500] } else { vec![] });
+        assert_eq!(tell(&layer.response_received(reinvite().respond(180), 8_000)), ["response 180"]);
+        assert!(run(&mut layer, 8_050, 60_000).is_empty(), "it rings, and nothing is repeated");
+        assert_eq!(tell(&layer.response_received(reinvite().respond(200), 60_000)), ["response 200"]);
+        let ack = request("ACK", "z9hG4bKa1", "n1", "ours", "theirs");
+        assert_eq!(sent(&layer.acknowledge(id, &ack, flow)).to_bytes(), ack.to_bytes());
+        let again = layer.response_received(reinvite().respond(200), 60_500);
+        assert_eq!((again.len(), sent(&again).to_bytes()), (1, ack.to_bytes()));
+        assert!(run(&mut layer, 60_550, 200_000).is_empty());
+        assert_eq!((layer.load().clients, layer.next_due()), (0, None));
+    }
+}
+
+#[test]
+fn our_refused_invite_is_acknowledged_here() {
+    for flow in [UDP, TCP] {
+        let mut layer = Layer::new(1, 100);
+        layer.request(&reinvite(), flow.clone(), None, 0).unwrap();
+        let refusal = || reinvite().respond(491).with_to_tag("theirs");
+        let events = layer.response_received(refusal(), 100);
+        assert_eq!(tell(&events), ["ACK sip:1001@vm SIP/2.0", "response 491"]);
+        let ack = sent(&events);
+        assert_eq!((ack.headers.cseq(), ack.headers.tag("To")), (1, Some("theirs")));
+        for name in ["Via", "Route", "From", "Call-ID"] {
+            assert_eq!(ack.headers.get(name), reinvite().headers.get(name), "{name}");
+        }
+        let copies = tell(&layer.response_received(refusal(), 600));
+        assert_eq!(copies, if flow == UDP { vec!["ACK sip:1001@vm SIP/2.0"] } else { vec![] });
+        assert!(run(&mut layer, 650, 40_000).is_empty());
+        assert_eq!((layer.load().clients, layer.next_due()), (0, None));
+    }
+}
+
+#[test]
+fn our_invite_that_rings_for_ever_times_out() {
+    let mut layer = Layer::new(1, 100);
+    layer.request(&reinvite(), UDP, None, 0).unwrap();
+    layer.response_received(reinvite().respond(180), 100);
+    assert_eq!(run(&mut layer, 150, 200_000), [(180_100, "timed out".to_owned())]);
+    assert_eq!(layer.load().clients, 0);
+}
+
 fn notify(branch: &str) -> Request {
     request("NOTIFY", branch, "n1", "ours", "theirs")
 }

@@ -10,7 +10,7 @@ use twinbox_sip::{
     identity::caller,
     mwi::Summary,
     sdp::{Codec, Direction, Local, Sdp, SdpError, in_body},
-    session::{Outcome, Policy, Refresher, negotiate},
+    session::{Outcome, Policy, Refresher, Timer, negotiate},
     strict::{Verdict, read},
     uri::{HostPort, Uri},
     via::{Via, received},
@@ -112,6 +112,27 @@ fn hold_in_all_its_forms_is_answered_in_kind() {
 }
 
 #[test]
+fn rtcp_goes_where_the_offer_says_and_shares_the_port_where_it_may() {
+    let port = |text: &str| Some(text.parse::<std::net::SocketAddr>().unwrap());
+    for (lines, rtcp, mux) in [
+        ("", None, false),
+        ("a=rtcp:4009\r\n", port("192.0.2.1:4009"), false),
+        ("a=rtcp:4009 IN IP4 192.0.2.9\r\n", port("192.0.2.9:4009"), false),
+        ("a=rtcp-mux\r\na=rtcp:4000\r\n", port("192.0.2.1:4000"), true),
+        ("a=rtcp:4009 IN IP4 phone.example\r\n", None, false),
+        ("a=rtcp:4009 IN IP4 0.0.0.0\r\n", None, false),
+        ("a=rtcp:0\r\na=rtcp:x\r\na=rtcp:\r\na=rtcp-muxed\r\n", None, false),
+    ] {
+        let sdp = Sdp::parse(offer(&format!("m=audio 4000 RTP/AVP 0\r\n{lines}")).as_bytes()).unwrap();
+        let (stream, answer) = sdp.answer(&local()).unwrap();
+        assert_eq!((stream.rtcp, stream.rtcp_mux), (rtcp, mux), "{lines}");
+        assert_eq!(answer.contains("a=rtcp-mux\r\n"), mux, "{lines}: {answer}");
+        // We never offer it, so that no answer can have accepted it.
+        assert!(!sdp.audio().unwrap().rtcp_mux && !local().offer().contains("rtcp"), "{lines}");
+    }
+}
+
+#[test]
 fn our_offer_has_both_codecs_and_digits() {
     let text = local().offer();
     assert!(text.contains("o=twinbox 42 1 IN IP4 198.51.100.1\r\n"), "{text}");
@@ -188,9 +209,55 @@ fn a_dialog_takes_no_old_request_and_follows_a_moved_contact() {
     update.headers.set("CSeq", "8 UPDATE");
     update.headers.set("Contact", "<sip:2001@192.0.2.99>");
     assert!(dialog.received(&update));
+    dialog.retarget(&update.method, &update.headers, true);
     assert_eq!(dialog.request(Method::Bye).uri, "sip:2001@192.0.2.99");
+    // One who is not trusted leads our requests to no other host.
+    for (contact, method, target) in [
+        ("<sip:2001@192.0.2.66>", Method::Update, "sip:2001@192.0.2.99"),
+        ("<sip:2001@192.0.2.99:5080>", Method::Info, "sip:2001@192.0.2.99"),
+        ("<sip:2001@192.0.2.99:5080>", Method::Update, "sip:2001@192.0.2.99:5080"),
+    ] {
+        update.headers.set("Contact", contact);
+        dialog.retarget(&method, &update.headers, false);
+        assert_eq!(dialog.remote_target, target);
+    }
     let stored: Dialog = postcard::from_bytes(&postcard::to_stdvec(&dialog).unwrap()).unwrap();
     assert!(stored == dialog, "a dialog goes on elsewhere");
+}
+
+#[test]
+fn the_ack_of_our_invite_has_its_number_and_its_credentials() {
+    let mut dialog = Dialog::accept(&request("INVITE", &["Record-Route: <sip:p.example;lr>"]), "ours").unwrap();
+    let mut invite = dialog.request(Method::Invite);
+    invite.headers.push("Proxy-Authorization", "Digest response=\"x\"");
+    dialog.request(Method::Bye);
+    let ack = dialog.acknowledge(&invite);
+    assert_eq!((ack.method.as_str(), ack.headers.get("CSeq")), ("ACK", Some("1 ACK")));
+    for name in ["Route", "From", "To", "Call-ID", "Proxy-Authorization"] {
+        assert_eq!(ack.headers.get(name), invite.headers.get(name), "{name}");
+    }
+    assert_eq!(dialog.request(Method::Bye).headers.cseq(), 3, "an ACK takes no number");
+}
+
+#[test]
+fn the_answer_to_a_refresh_of_ours_may_change_the_session_timer() {
+    let ours = Timer { interval: 600, refresher: Refresher::Us, required: true };
+    let confirmed = |value: Option<&str>| {
+        let response = request("UPDATE", &[]).respond(200);
+        let timer = ours.confirmed(&match value {
+            Some(value) => response.with("Session-Expires", value),
+            None => response,
+        });
+        (timer.interval, timer.refresher)
+    };
+    assert_eq!(confirmed(None), (600, Refresher::Us));
+    assert_eq!(confirmed(Some("300")), (300, Refresher::Us));
+    assert_eq!(confirmed(Some("300;refresher=UAS")), (300, Refresher::Caller));
+    assert_eq!(confirmed(Some("1;refresher=uac")), (90, Refresher::Us), "never less than RFC 4028 allows");
+    let lengthened = |min: &str| ours.lengthened(&request("UPDATE", &[]).respond(422).with("Min-SE", min));
+    assert_eq!(lengthened("900").map(|t| t.interval), Some(900));
+    assert_eq!((lengthened("600"), lengthened("x")), (None, None));
+    assert_eq!(ours.last(), 568);
 }
 
 #[test]
@@ -220,37 +287,80 @@ fn callers_are_known_by_what_the_trunk_asserts() {
 }
 
 /// The answer is read and verified by an implementation that is not ours.
+/// What the request answers a challenge with: its parameter `response`.
+fn digest_response(request: &twinbox_sip::Request) -> &str {
+    let value = request.headers.get("Authorization").expect("an Authorization header");
+    value.split_once("response=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a response").0
+}
+
+/// The examples of RFC 2617 section 3.5 and RFC 7616 section 3.9.1. The RFCs have none without qop or for `-sess`:
+/// those were computed with Python's hashlib.
 #[test]
-fn a_challenge_is_answered_once_and_right() {
-    let credentials = Credentials { username: "vm".into(), password: "s3cret".to_owned().into() };
-    for (code, asks, answers, algorithm) in [
-        (401, "WWW-Authenticate", "Authorization", "MD5"),
-        (407, "Proxy-Authenticate", "Proxy-Authorization", "SHA-256"),
+fn digests_are_those_of_the_rfcs() {
+    let rfc2617 = "realm=\"testrealm@host.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\"";
+    let rfc7616 = "realm=\"http-auth@example.org\", nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v\", qop=\"auth, auth-int\"";
+    let (short, long) = ("0a4f113b", "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ");
+    for (challenge, password, cnonce, expected) in [
+        (format!("{rfc2617}, qop=auth"), "Circle Of Life", short, "6629fae49393a05397450978507c4ef1"),
+        (rfc2617.to_owned(), "Circle Of Life", short, "670fd8c2df070c60b045671b8b24ff02"),
+        (format!("{rfc7616}, algorithm=MD5"), "Circle of Life", long, "8ca523f5e9506fed4657c9700eebdbec"),
+        (format!("{rfc7616}, algorithm=MD5-sess"), "Circle of Life", long, "e783283f46242139c486a698fec7211d"),
+        (
+            format!("{rfc7616}, algorithm=SHA-256"),
+            "Circle of Life",
+            long,
+            "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1",
+        ),
+        (
+            format!("{rfc7616}, algorithm=sha-256-SESS"),
+            "Circle of Life",
+            long,
+            "2fd51b3a77ad75bad6afad6003e818d767133c46d9e2749e7f5232ae1ea3efd7",
+        ),
     ] {
+        let mut get = request("NOTIFY", &[]);
+        get.method = Method::parse("GET");
+        get.uri = "/dir/index.html".to_owned();
+        let asked = get.respond(401).with("WWW-Authenticate", format!("Digest {challenge}"));
+        let credentials = Credentials { username: "Mufasa".into(), password: password.to_owned().into() };
+        assert!(digest::answer(&mut get, &asked, &credentials, cnonce), "{challenge}");
+        assert_eq!(digest_response(&get), expected, "{challenge}");
+    }
+}
+
+#[test]
+fn a_challenge_is_answered_once_and_by_the_strongest_hash_that_both_know() {
+    let credentials = Credentials { username: "vm".into(), password: "s3cret".to_owned().into() };
+    for (code, asks, answers) in
+        [(401, "WWW-Authenticate", "Authorization"), (407, "Proxy-Authenticate", "Proxy-Authorization")]
+    {
         let mut notify = request("NOTIFY", &[]);
-        let challenge = notify.respond(code).with(
-            asks,
-            format!(
-                "Digest realm=\"pbx\", nonce=\"n1\", algorithm={algorithm}, qop=\"auth,auth-int\", opaque=\"o\""
-            ),
-        );
-        assert!(digest::answer(&mut notify, &challenge, &credentials, "cn"), "{algorithm}");
+        let offers = |algorithm: &str| {
+            format!("Digest realm=\"p\\\"bx\", nonce=\"n1\", algorithm={algorithm}, qop=\"auth\", opaque=\"o\"")
+        };
+        let challenge = notify
+            .respond(code)
+            .with(asks, offers("SHA-512-256"))
+            .with(asks, offers("SHA-256"))
+            .with(asks, offers("MD5"));
+        assert!(digest::answer(&mut notify, &challenge, &credentials, "cn"));
         let value = notify.headers.get(answers).unwrap();
-        let foreign = value.replace("SHA-256", "SHA256");
-        let typed = rsipstack::sip::typed::Authorization::parse(&foreign).unwrap();
-        let right = rsipstack::dialog::authenticate::verify_digest(
-            &typed,
-            "s3cret",
-            &rsipstack::sip::Method::Notify,
-            &foreign,
-        );
-        assert!(right, "{value}");
+        for part in [
+            "username=\"vm\"",
+            "realm=\"p\\\"bx\"",
+            "algorithm=SHA-256,",
+            "qop=auth, nc=00000001, cnonce=\"cn\", opaque=\"o\"",
+        ] {
+            assert!(value.contains(part), "{part} in {value}");
+        }
         assert!(!digest::answer(&mut notify, &challenge, &credentials, "cn"), "a second challenge: wrong password");
     }
-    let mut notify = request("NOTIFY", &[]);
-    let strange =
-        notify.respond(401).with("WWW-Authenticate", "Digest realm=\"pbx\", nonce=\"n\", algorithm=ROT13");
-    assert!(!digest::answer(&mut notify, &strange, &credentials, "cn"));
+    for unknown in ["algorithm=ROT13", "algorithm=MD5-sess", "qop=\"auth-int\""] {
+        let mut notify = request("NOTIFY", &[]);
+        let strange = format!("Digest realm=\"pbx\", nonce=\"n\", {unknown}");
+        let challenge = notify.respond(401).with("WWW-Authenticate", strange);
+        assert!(!digest::answer(&mut notify, &challenge, &credentials, "cn"), "{unknown}");
+    }
 }
 
 #[test]

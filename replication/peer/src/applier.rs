@@ -36,6 +36,8 @@ pub(crate) enum Live {
 pub(crate) struct FromHistory {
     pub(crate) batch: u64,
     pub(crate) changes: Vec<Change>,
+    /// With these the source has sent all that it had at the beginning.
+    pub(crate) all: bool,
 }
 
 /// Numbers live changes that wait for blobs, in the order of their coming.
@@ -69,6 +71,8 @@ struct Round {
     /// Here already: acknowledged without being applied.
     held: Holdings,
     taken: Option<u64>,
+    /// With this round all that the source had at the beginning is here.
+    all: bool,
 }
 
 impl Applier {
@@ -146,11 +150,14 @@ impl Applier {
 
     fn take_history(&mut self, batch: FromHistory, round: &mut Round) -> Result<(), StreamError> {
         round.taken = Some(batch.batch);
+        round.all |= batch.all;
         self.take(batch.changes, false, round)
     }
 
     fn take(&mut self, changes: Vec<Change>, live: bool, round: &mut Round) -> Result<(), StreamError> {
         let store = self.inner.store.clone();
+        // In a first fill records come first, and their audio follows; what is new waits for its audio in any case.
+        let audio_follows = !live && frames::lacks_records(&store);
         // Before they are applied, since then they go on to all who follow this node.
         self.link.came_from(self.origin_of_peer, &changes);
         for change in changes {
@@ -163,7 +170,7 @@ impl Applier {
             }
             let missing: Vec<BlobRef> =
                 change.delta.blobs().filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
-            if missing.is_empty() {
+            if missing.is_empty() || audio_follows {
                 round.ready.push(change);
             } else if live && self.parked.len() >= limits::PARKED {
                 self.let_go = true;
@@ -223,7 +230,7 @@ impl Applier {
     }
 
     async fn finish(&mut self, round: Round) -> Result<(), StreamError> {
-        let Round { ready, mut held, taken } = round;
+        let Round { ready, mut held, taken, all } = round;
         let store = &self.inner.store;
         if !ready.is_empty() {
             let names: Vec<_> = ready.iter().map(|change| (change.origin, change.seq)).collect();
@@ -237,7 +244,11 @@ impl Applier {
             let acked = frames::ack(store, &held);
             self.send(Frame::Acked(acked)).await?;
         }
+        if all {
+            self.link.source_sent_all();
+        }
         if let Some(batch) = taken {
+            self.inner.filling.notify_one();
             self.send(Frame::HistoryTaken(HistoryTaken { batch })).await?;
         }
         let first_held = self.holding.first_key_value().map_or(Ticket::MAX, |(ticket, _)| *ticket);
@@ -245,7 +256,8 @@ impl Applier {
             && ticket <= first_held
         {
             self.probes.pop_front();
-            self.send(Frame::ProbeAnswer(ProbeAnswer { number })).await?;
+            let lacks_data = frames::lacks_data(&self.inner.store);
+            self.send(Frame::ProbeAnswer(ProbeAnswer { number, lacks_data })).await?;
         }
         if self.let_go && self.parked.len() < limits::PARKED / 2 {
             self.let_go = false;

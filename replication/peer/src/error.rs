@@ -14,6 +14,8 @@ pub(crate) enum StreamError {
     Closed,
     #[error("the peer is silent")]
     Silent,
+    #[error("the peer has all records now; this node asks it for what it lacks")]
+    BecameSource,
     #[error("{0}")]
     Pki(#[from] PkiError),
     #[error("{0}")]

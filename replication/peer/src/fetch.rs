@@ -71,7 +71,7 @@ impl Fetcher {
         }
         let mut pause = limits::RETRY_BLOB.0;
         loop {
-            if self.get(blob, first).await {
+            if self.get(blob, Some(first)).await {
                 return Ok(());
             }
             sleep(pause).await;
@@ -79,14 +79,41 @@ impl Fetcher {
         }
     }
 
-    /// Tries all ways once; true when the blob is here.
-    async fn get(&self, blob: &BlobRef, first: &NodeName) -> bool {
-        let busy = {
-            let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever is done leaves its lock behind; they are few, and go when the next blob is got.
-            all.retain(|_, lock| Arc::strong_count(lock) > 1);
-            all.entry(blob.hash).or_default().clone()
-        };
+    /// Tries all ways once, each node in turn; true when the blob is here.
+    pub(crate) async fn get_from_any(&self, blob: &BlobRef) -> bool {
+        self.get(blob, None).await
+    }
+
+    /// Asks each node once for a blob of which only the hash is known, and which somebody waits for: it does not queue
+    /// behind other blobs. True when it is here.
+    pub(crate) async fn get_now(&self, hash: BlobHash) -> bool {
+        let busy = self.busy(hash);
+        let _busy = busy.lock().await;
+        if self.store.blobs().has(&hash) {
+            return true;
+        }
+        match self.fetch(hash, None, None).await {
+            Ok(()) => {
+                self.fetched.fetch_add(1, Relaxed);
+                true
+            }
+            Err(error) => {
+                warn!(%hash, %error, "cannot get a blob that is asked for");
+                false
+            }
+        }
+    }
+
+    /// The lock of one blob.
+    fn busy(&self, hash: BlobHash) -> Arc<AsyncMutex<()>> {
+        let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is done leaves its lock behind; they are few, and go when the next blob is got.
+        all.retain(|_, lock| Arc::strong_count(lock) > 1);
+        all.entry(hash).or_default().clone()
+    }
+
+    async fn get(&self, blob: &BlobRef, first: Option<&NodeName>) -> bool {
+        let busy = self.busy(blob.hash);
         let _busy = busy.lock().await;
         let was_here = self.store.blobs().has(&blob.hash);
         if self.assemble(blob).await {
@@ -97,7 +124,7 @@ impl Fetcher {
             return true;
         }
         let Ok(_slot) = self.slots.acquire().await else { return false };
-        match self.fetch(blob, first).await {
+        match self.fetch(blob.hash, Some(blob.length), first).await {
             Ok(()) => {
                 self.fetched.fetch_add(1, Relaxed);
                 // What there was of the take is not needed any more.
@@ -134,24 +161,24 @@ impl Fetcher {
     }
 
     /// Asks one node after the other; what one has begun the next goes on with.
-    async fn fetch(&self, blob: &BlobRef, first: &NodeName) -> Result<(), FetchError> {
+    async fn fetch(&self, hash: BlobHash, length: Option<u64>, first: Option<&NodeName>) -> Result<(), FetchError> {
         let links = self.links.all();
-        let others = links.iter().map(|link| &link.name).filter(|name| *name != first);
+        let others = links.iter().map(|link| &link.name).filter(|name| Some(*name) != first);
         let mut bytes = Vec::new();
         let mut last = FetchError::Nobody;
-        for name in std::iter::once(first).chain(others) {
-            let result = match self.fetch_from(name, blob, &mut bytes).await {
+        for name in first.into_iter().chain(others) {
+            let result = match self.fetch_from(name, hash, length, &mut bytes).await {
                 Ok(()) => {
                     // It is verified before it is kept.
                     let whole = Bytes::from(std::mem::take(&mut bytes));
-                    self.store.blobs().put_as(blob.hash, whole).await.map(drop).map_err(FetchError::Store)
+                    self.store.blobs().put_as(hash, whole).await.map(drop).map_err(FetchError::Store)
                 }
                 Err(error) => Err(error),
             };
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    debug!(peer = %name, hash = %blob.hash, %error, "this node does not give the blob");
+                    debug!(peer = %name, %hash, %error, "this node does not give the blob");
                     last = error;
                 }
             }
@@ -159,18 +186,26 @@ impl Fetcher {
         Err(last)
     }
 
-    async fn fetch_from(&self, name: &NodeName, blob: &BlobRef, bytes: &mut Vec<u8>) -> Result<(), FetchError> {
+    async fn fetch_from(
+        &self,
+        name: &NodeName,
+        hash: BlobHash,
+        length: Option<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), FetchError> {
         let mut client = self.client(name)?;
-        let request = FetchBlobRequest { hash: Bytes::copy_from_slice(&blob.hash.0), offset: bytes.len() as u64 };
+        let request = FetchBlobRequest { hash: Bytes::copy_from_slice(&hash.0), offset: bytes.len() as u64 };
         let mut parts = in_time(client.fetch_blob(request)).await?.into_inner();
         while let Some(part) = in_time(parts.message()).await? {
             bytes.extend_from_slice(&part.data);
-            if bytes.len() as u64 > blob.length {
+            if bytes.len() as u64 > length.unwrap_or(limits::BLOB) {
                 bytes.clear();
                 return Err(FetchError::Length);
             }
         }
-        if (bytes.len() as u64) < blob.length { Err(FetchError::Length) } else { Ok(()) }
+        // Of one whose length is not known the hash tells.
+        let whole = length.is_none_or(|length| bytes.len() as u64 >= length);
+        if whole { Ok(()) } else { Err(FetchError::Length) }
     }
 
     fn client(&self, name: &NodeName) -> Result<ReplicationClient<Channel>, FetchError> {

@@ -21,7 +21,8 @@ use crate::{
     applier::{Applier, FromHistory, Live},
     config::limits,
     error::StreamError,
-    frames,
+    fill::Source,
+    frames::{self, Welcome},
     link::Link,
     peers::Inner,
 };
@@ -37,6 +38,7 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
         let began = BootInstant::now();
         let Err(end) = Session { inner: &inner, link: &link }.run().await;
         link.following.store(false, Relaxed);
+        link.set_source(None);
         // A stream that ends at once, again and again, as on a full disk, is no news and no reason to hurry.
         if began.elapsed() > limits::SETTLED {
             pause = limits::RETRY.0;
@@ -80,12 +82,15 @@ impl Session<'_> {
         };
         let welcome = frames::read_welcome(inner, &link.name, &welcome)?;
         link.following.store(true, Relaxed);
+        let Welcome { origin, vector, lacks_records } = welcome;
+        link.set_source(Some(Source { lacks_records, vector, sent_all: false }));
+        inner.filling.notify_one();
         info!(peer = %link.name, "this node follows the peer");
 
         let (live, live_items) = mpsc::channel(limits::INCOMING);
         let (history, batches) = mpsc::channel(limits::INCOMING);
-        let applier = Applier::new(inner.clone(), link.clone(), welcome.origin, live_items, batches, out);
-        let (never, _) = tokio::try_join!(self.read(stream, welcome.origin, live, history), applier.run())?;
+        let applier = Applier::new(inner.clone(), link.clone(), origin, live_items, batches, out);
+        let (never, _) = tokio::try_join!(self.read(stream, origin, live, history), applier.run())?;
         match never {}
     }
 
@@ -109,11 +114,16 @@ impl Session<'_> {
                 }
                 Some(Frame::Probe(probe)) => {
                     link.has_made(origin, probe.head);
+                    // It has become a source meanwhile: what it has now is to be asked for.
+                    let became = !probe.lacks_records && link.source().is_some_and(|source| source.lacks_records);
+                    if became && frames::lacks_records(&inner.store) {
+                        return Err(StreamError::BecameSource);
+                    }
                     live.send(Live::Probe(probe.number)).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::History(frame)) => {
                     let changes = frames::changes(inner, &link.name, frame.change);
-                    let batch = FromHistory { batch: frame.batch, changes };
+                    let batch = FromHistory { batch: frame.batch, changes, all: frame.all };
                     history.send(batch).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::Chunk(chunk)) => {

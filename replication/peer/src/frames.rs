@@ -7,7 +7,7 @@ use prost::Message;
 use tracing::error;
 use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
 use twinbox_replication_core::{Change, Vector};
-use twinbox_replication_store::{Store, codec};
+use twinbox_replication_store::{Filled, Store, codec};
 use twinbox_wire::replication as wire;
 
 use crate::{config::limits, error::StreamError, holdings::Holdings, peers::Inner, tails::Take};
@@ -20,11 +20,14 @@ pub(crate) struct Hello {
     pub(crate) origin: Origin,
     pub(crate) vector: Vector,
     pub(crate) recordings: Vec<(Take, u64)>,
+    pub(crate) lacks_data: bool,
 }
 
 /// What a source says first.
 pub(crate) struct Welcome {
     pub(crate) origin: Origin,
+    pub(crate) vector: Vector,
+    pub(crate) lacks_records: bool,
 }
 
 pub(crate) fn bad(what: impl ToString) -> StreamError {
@@ -84,6 +87,7 @@ pub(crate) fn hello(inner: &Inner) -> wire::Hello {
         origin: codec::origin_to_wire(store.origin()),
         vector: Some(codec::vector_to_wire(&store.vector())),
         recording: open.collect(),
+        lacks_data: lacks_data(store),
     }
 }
 
@@ -97,7 +101,8 @@ pub(crate) fn read_hello(inner: &Inner, certificate: &NodeName, hello: &wire::He
         .iter()
         .map(|open| Ok((read_take(&open.recording, open.take)?, open.length)))
         .collect::<Result<_, StreamError>>()?;
-    Ok(Hello { origin: codec::origin_from_wire(&hello.origin).map_err(bad)?, vector, recordings })
+    let origin = codec::origin_from_wire(&hello.origin).map_err(bad)?;
+    Ok(Hello { origin, vector, recordings, lacks_data: hello.lacks_data })
 }
 
 /// This node's greeting as a source.
@@ -108,7 +113,18 @@ pub(crate) fn welcome(inner: &Inner) -> wire::Welcome {
         name: inner.config.node.to_string(),
         origin: codec::origin_to_wire(inner.store.origin()),
         vector: Some(codec::vector_to_wire(&inner.store.vector())),
+        lacks_records: lacks_records(&inner.store),
     }
+}
+
+/// This node's first fill goes on: it is no source for another's.
+pub(crate) fn lacks_records(store: &Store) -> bool {
+    !store.filled().has_records()
+}
+
+/// This node lacks records, or audio that records name, from before its first fill: it covers nothing for others.
+pub(crate) fn lacks_data(store: &Store) -> bool {
+    store.filled() < Filled::Complete
 }
 
 /// A source's greeting.
@@ -118,8 +134,10 @@ pub(crate) fn read_welcome(
     welcome: &wire::Welcome,
 ) -> Result<Welcome, StreamError> {
     check_greeting(inner, peer, welcome.protocol, &welcome.cluster, &welcome.name)?;
-    check_own(&inner.store, read_vector(welcome.vector.as_ref())?.get(inner.store.origin()))?;
-    Ok(Welcome { origin: codec::origin_from_wire(&welcome.origin).map_err(bad)? })
+    let vector = read_vector(welcome.vector.as_ref())?;
+    check_own(&inner.store, vector.get(inner.store.origin()))?;
+    let origin = codec::origin_from_wire(&welcome.origin).map_err(bad)?;
+    Ok(Welcome { origin, vector, lacks_records: welcome.lacks_records })
 }
 
 fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {

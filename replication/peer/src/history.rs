@@ -36,9 +36,15 @@ enum Interrupted {
 impl HistoryLane {
     pub(crate) async fn run(mut self) {
         let mut batch = 0;
+        let mut all_sent = false;
         loop {
             self.behind.mark_unchanged();
-            match self.pass(&mut batch).await {
+            let mut passed = self.pass(&mut batch).await;
+            if passed.is_ok() && !all_sent {
+                passed = self.send(wire::History { batch: 0, change: Vec::new(), all: true }, &mut batch).await;
+                all_sent = passed.is_ok();
+            }
+            match passed {
                 Ok(()) => {
                     if self.behind.changed().await.is_err() {
                         return;
@@ -83,17 +89,22 @@ impl HistoryLane {
                     frame.push(&change);
                 }
                 if frame.is_full() {
-                    self.send(&mut frame, batch).await?;
+                    self.send_frame(&mut frame, batch).await?;
                 }
             }
-            self.send(&mut frame, batch).await?;
+            self.send_frame(&mut frame, batch).await?;
         }
     }
 
-    async fn send(&mut self, frame: &mut frames::Batch, batch: &mut u64) -> Result<(), Interrupted> {
-        if frame.is_empty() {
-            return Ok(());
+    async fn send_frame(&mut self, frame: &mut frames::Batch, batch: &mut u64) -> Result<(), Interrupted> {
+        match frame.is_empty() {
+            true => Ok(()),
+            false => self.send(wire::History { batch: 0, change: frame.take(), all: false }, batch).await,
         }
+    }
+
+    /// Sends a batch under its number, when the follower has taken those before.
+    async fn send(&mut self, history: wire::History, batch: &mut u64) -> Result<(), Interrupted> {
         let sent = *batch;
         tokio::select! {
             biased;
@@ -105,7 +116,7 @@ impl HistoryLane {
             }
         }
         *batch += 1;
-        let history = wire::History { batch: *batch, change: frame.take() };
+        let history = wire::History { batch: *batch, ..history };
         self.out.send(history).await.map_err(|_| Interrupted::End)
     }
 

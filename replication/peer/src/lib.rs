@@ -11,6 +11,7 @@ mod applier;
 mod config;
 mod error;
 mod fetch;
+mod fill;
 mod follower;
 mod frames;
 mod history;

@@ -15,7 +15,7 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Origin};
 use twinbox_replication_core::{Change, Vector};
 
-use crate::{frames::Runs, holdings::Holdings};
+use crate::{fill::Source, frames::Runs, holdings::Holdings};
 
 /// The number of a stream, counted in this process.
 pub(crate) type StreamNumber = u64;
@@ -25,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) address: String,
     /// True while this node follows the peer.
     pub(crate) following: AtomicBool,
+    /// The peer, as it said last, lacks data from before its first fill.
+    pub(crate) lacks_data: AtomicBool,
     /// The peer has come by itself: it can be reached again.
     pub(crate) back: Notify,
     /// Bytes of frames to the peer, and from it.
@@ -43,6 +45,8 @@ struct State {
     /// What the peer is known to have. Outlives the stream, to tell how far behind an absent peer is.
     has: Holdings,
     last_heard: Option<BootInstant>,
+    /// What the peer is for the fill of this node, while this node follows it.
+    source: Option<Source>,
 }
 
 struct Stream {
@@ -60,6 +64,7 @@ impl Link {
             name,
             address,
             following: AtomicBool::new(false),
+            lacks_data: AtomicBool::new(false),
             back: Notify::new(),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -196,6 +201,23 @@ impl Link {
     pub(crate) fn received(&self, bytes: usize, now: BootInstant) {
         self.lock().last_heard = Some(now);
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// This node follows the peer, or does so no more.
+    pub(crate) fn set_source(&self, source: Option<Source>) {
+        self.lock().source = source;
+    }
+
+    /// Everything has come that the peer had when this node began to follow it.
+    pub(crate) fn source_sent_all(&self) {
+        if let Some(source) = &mut self.lock().source {
+            source.sent_all = true;
+        }
+    }
+
+    /// What the peer is for the fill of this node; `None` while this node does not follow it.
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.lock().source.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

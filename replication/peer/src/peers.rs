@@ -11,11 +11,12 @@ use std::{
     },
 };
 
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info};
-use twinbox_ids::NodeName;
+use twinbox_ids::{BlobHash, NodeName};
 use twinbox_replication_core::ack::Acknowledgement;
-use twinbox_replication_store::{Committed, Store};
+use twinbox_replication_store::{Committed, Store, StoreError};
 use twinbox_wire::replication::replication_server::ReplicationServer;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     config::{PeerAddress, PeerConfig, limits},
     error::StreamError,
     fetch::Fetcher,
-    follower,
+    fill, follower,
     holdings::Holdings,
     link::Link,
     service::ReplicationService,
@@ -43,6 +44,10 @@ pub(crate) struct Inner {
     pub(crate) acks: Acks,
     pub(crate) fetcher: Fetcher,
     pub(crate) counters: Counters,
+    /// Something has come of the first fill.
+    pub(crate) filling: Notify,
+    /// The first fill ended without a node that had all records.
+    pub(crate) fill_had_no_source: AtomicBool,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -140,6 +145,8 @@ impl Peers {
             links,
             started: AtomicBool::new(false),
             counters: Counters::default(),
+            filling: Notify::new(),
+            fill_had_no_source: AtomicBool::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -158,6 +165,8 @@ impl Peers {
     pub fn start(&self) {
         if !self.inner.started.swap(true, SeqCst) {
             self.inner.links.all().into_iter().for_each(|link| self.follow(link));
+            let fill = fill::run(self.inner.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(fill));
         }
     }
 
@@ -183,12 +192,31 @@ impl Peers {
         }
     }
 
-    /// How many changes are here that no peer in touch is known to have: what this disk alone holds (rule D2).
+    /// Gets a blob that is not here from whichever node has it; true when it is here. For a caller that waits for it: bound
+    /// the wait.
+    pub async fn fetch(&self, hash: BlobHash) -> bool {
+        self.inner.store.blobs().has(&hash) || self.inner.fetcher.get_now(hash).await
+    }
+
+    /// Ends the first fill of this node with what is here: no other node belongs to the cluster any more. Does nothing when
+    /// the fill has ended.
+    pub async fn end_fill_without_source(&self) -> Result<(), StoreError> {
+        fill::end_without_source(&self.inner).await
+    }
+
+    /// Whether the first fill ended, in this run of the process, without a node that had all records.
+    pub fn fill_had_no_source(&self) -> bool {
+        self.inner.fill_had_no_source.load(Relaxed)
+    }
+
+    /// How many changes are here that no peer in touch is known to have: what this disk alone holds (rule D2). A peer that
+    /// lacks audio from before its first fill covers nothing.
     pub fn uncovered(&self) -> u64 {
         // The vector first: what is committed after this look is not missed by the next.
         let vector = self.inner.store.vector();
         let mut held = Holdings::default();
-        self.inner.links.all().iter().filter(|link| link.followed()).for_each(|link| link.add_to(&mut held));
+        let covers = |link: &&Arc<Link>| link.followed() && !link.lacks_data.load(Relaxed);
+        self.inner.links.all().iter().filter(covers).for_each(|link| link.add_to(&mut held));
         held.lag(&vector)
     }
 
@@ -262,6 +290,11 @@ impl Inner {
     /// The link to a peer that is known.
     pub(crate) fn link(&self, name: &NodeName) -> Option<Arc<Link>> {
         self.links.get(name)
+    }
+
+    /// The links to all peers.
+    pub(crate) fn all_links(&self) -> Vec<Arc<Link>> {
+        self.links.all()
     }
 
     /// Logs the end of a stream as loudly as it deserves.

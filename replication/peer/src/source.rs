@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -60,6 +60,7 @@ pub(crate) fn start(
     // Subscribed before the vector is read: a change is in the one, the other, or both.
     let (live, chunks) = (store.live(), store.recordings().live());
     let number = link.open(hello.origin, &hello.vector, ended.clone());
+    link.lacks_data.store(hello.lacks_data, Relaxed);
     info!(peer = %link.name, stream = number, "the peer follows this node");
 
     let own = store.origin();
@@ -161,6 +162,7 @@ impl Reader {
                     self.taken.send_replace(taken.batch);
                 }
                 Some(FromFollower::ProbeAnswer(answer)) => {
+                    self.link.lacks_data.store(answer.lacks_data, Relaxed);
                     let now = BootInstant::now();
                     pulse.answer(answer.number, now).into_iter().for_each(|beat| self.beat(beat));
                 }
@@ -242,7 +244,8 @@ impl Writer {
                 Some(number) = self.probes.recv() => {
                     let store = &self.inner.store;
                     let head = store.vector().get(store.origin());
-                    self.send(Frame::Probe(wire::Probe { number, head })).await?;
+                    let lacks_records = frames::lacks_records(store);
+                    self.send(Frame::Probe(wire::Probe { number, head, lacks_records })).await?;
                 }
                 change = self.live.recv() => self.live(change).await?,
                 event = self.chunks.recv() => self.chunk(event).await?,

@@ -9,6 +9,10 @@ pub(crate) const NODE: &[u8] = b"m/node";
 pub(crate) const CLUSTER: &[u8] = b"m/cluster";
 /// The reading of the hybrid clock.
 pub(crate) const CLOCK: &[u8] = b"m/clock";
+/// How much of the cluster's data is here ([`crate::Filled`]).
+pub(crate) const FILLED: &[u8] = b"m/filled";
+/// Prefix of records.
+pub(crate) const RECORDS: &[u8] = b"r";
 /// What [`crate::Store::probe`] writes.
 pub(crate) const PROBE: &[u8] = b"m/probe";
 /// Prefix of the origins that were this store's own, one for each of its lives.

@@ -10,17 +10,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, Need, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
-use twinbox_replication_core::{Change, Clock, Key, Ranges, Record, Table, Vector};
+use twinbox_replication_core::{BlobRef, Change, Clock, Key, Ranges, Record, Table, Vector};
 
 use crate::{
-    Blobs, CommitError, Committed, Draft, Recordings, StoreError,
+    Blobs, CommitError, Committed, Draft, Filled, Recordings, StoreError,
     apply::apply,
     codec::{self, FORMAT},
     draft::{decode_record, decode_row, decode_upto},
+    filled::Mark,
     keys,
 };
 
@@ -67,10 +68,14 @@ struct Inner {
     origin: Origin,
     own: Vec<Origin>,
     cluster: Arc<Mutex<Option<ClusterId>>>,
+    filled: Arc<Mark>,
     reserve: Reserve,
     blobs: Blobs,
     shared: Arc<Shared>,
 }
+
+/// Hears of changes on the committer thread.
+type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
 /// What the committer thread works with.
 struct Shared {
@@ -78,6 +83,7 @@ struct Shared {
     /// Every change that is durable here, by number.
     have: RwLock<BTreeMap<Origin, Ranges>>,
     live: broadcast::Sender<Arc<Change>>,
+    observers: RwLock<Vec<Observer>>,
     recordings: Recordings,
     set_aside: AtomicU64,
 }
@@ -89,7 +95,8 @@ impl Store {
         let StoreConfig { dir, node, reserve_bytes } = config;
         let disk = Disk::open(&dir.join("db"))?;
         let reserve = Reserve::new(&dir, reserve_bytes);
-        check_node(&disk, &dir, &node)?;
+        let new = !check_node(&disk, &dir, &node)?;
+        let filled = Arc::new(Mark::read(&disk, new)?);
         let cluster = read_cluster(&disk)?;
         let have = read_have(&disk)?;
         let set_aside = disk.scan(keys::SET_ASIDE).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
@@ -105,9 +112,11 @@ impl Store {
             own.extend(keys::own_origin(&entry?.0));
         }
         own.push(origin);
-        let name = node.to_string();
+        let (name, mark) = (node.to_string(), Arc::clone(&filled));
         disk.transact_blocking(move |transaction| {
             transaction.put(keys::NODE, versioned(name.as_bytes()))?;
+            // With the name: a store that has one and no mark was made before there was the mark.
+            mark.put(mark.get(), transaction)?;
             transaction.put(keys::own(origin), versioned(&wall().0.to_be_bytes()))?;
             Ok::<_, StoreError>(())
         })?;
@@ -119,12 +128,13 @@ impl Store {
             clock: Mutex::new(clock),
             have: RwLock::new(have),
             live: broadcast::Sender::new(LIVE),
+            observers: RwLock::default(),
             recordings,
             set_aside: AtomicU64::new(set_aside),
         });
         let cluster = Arc::new(Mutex::new(cluster));
         tracing::info!(dir = %dir.display(), %origin, "the store is open");
-        Ok(Self(Arc::new(Inner { disk, node, origin, own, cluster, reserve, blobs, shared })))
+        Ok(Self(Arc::new(Inner { disk, node, origin, own, cluster, filled, reserve, blobs, shared })))
     }
 
     /// The node whose data it holds.
@@ -161,6 +171,36 @@ impl Store {
         };
         let known = Arc::clone(&self.0.cluster);
         Ok(self.0.disk.transact_then(set, move |()| *lock(&known) = Some(cluster)).await?)
+    }
+
+    /// How much of the cluster's data is here (rule D13).
+    pub fn filled(&self) -> Filled {
+        self.0.filled.get()
+    }
+
+    /// The same, with its changes.
+    pub fn watch_filled(&self) -> watch::Receiver<Filled> {
+        self.0.filled.watch()
+    }
+
+    /// Raises the mark, durably: for the node that founds a cluster, whose empty store is all there is, and for a fill
+    /// that has come to its end. It never falls.
+    pub async fn set_filled(&self, to: Filled) -> Result<(), StoreError> {
+        let (before, after) = (Arc::clone(&self.0.filled), Arc::clone(&self.0.filled));
+        let write = move |transaction: &mut Transaction<'_>| before.put(to, transaction);
+        Ok(self.0.disk.transact_then(write, move |()| after.raise(to)).await?)
+    }
+
+    /// The blobs that records name and that are not here, each once. Reads everything: not for a thread that serves calls.
+    pub fn missing_blobs(&self) -> Result<Vec<BlobRef>, StoreError> {
+        let mut missing = BTreeMap::new();
+        for row in self.0.disk.scan(keys::RECORDS) {
+            // A record that cannot be read is set aside as it comes (rule R11), and keeps nothing else waiting.
+            let Ok(record) = decode_record(&row?.1) else { continue };
+            let lacks = |blob: &&BlobRef| !self.0.blobs.has(&blob.hash);
+            missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
+        }
+        Ok(missing.into_values().collect())
     }
 
     /// A record, deleted or not. May show a write whose sync is still under way.
@@ -258,6 +298,13 @@ impl Store {
         self.0.shared.live.subscribe()
     }
 
+    /// Tells `observer` of every change from now on that is committed or applied here, once it is durable: before its writer is
+    /// answered and before [`Self::live`] has it, so that whoever hears of a change finds what the observer made of it. It runs
+    /// on the committer thread: it must be short and ask the store for no write.
+    pub fn observe(&self, observer: impl Fn(&Change) + Send + Sync + 'static) {
+        self.0.shared.observers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(observer));
+    }
+
     /// The blobs.
     pub fn blobs(&self) -> &Blobs {
         &self.0.blobs
@@ -308,6 +355,9 @@ impl Shared {
             have.entry(change.origin).or_default().insert(change.seq..change.seq.saturating_add(1));
         }
         drop(have);
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
+        changes.iter().for_each(|change| observers.iter().for_each(|observer| observer(change)));
+        drop(observers);
         for change in changes {
             for (id, take) in change.delta.blobs().filter_map(|blob| blob.recording) {
                 self.recordings.filed(id, take);
@@ -323,11 +373,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn versioned(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn versioned(bytes: &[u8]) -> Vec<u8> {
     [&[FORMAT][..], bytes].concat()
 }
 
-fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
+pub(crate) fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
     let source = match bytes {
         [FORMAT, rest @ ..] => return Ok(rest),
         [found, ..] => codec::DecodeError::Version { found: *found },
@@ -336,11 +386,12 @@ fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], Stor
     Err(StoreError::Format { what, source })
 }
 
-fn check_node(disk: &Disk, dir: &Path, node: &NodeName) -> Result<(), StoreError> {
-    let Some(bytes) = disk.get(keys::NODE)? else { return Ok(()) };
+/// Whether the store has its node's name; refused if it is another's.
+fn check_node(disk: &Disk, dir: &Path, node: &NodeName) -> Result<bool, StoreError> {
+    let Some(bytes) = disk.get(keys::NODE)? else { return Ok(false) };
     let found = String::from_utf8_lossy(unversioned(&bytes, "the node's name")?).into_owned();
     if found == node.as_str() {
-        Ok(())
+        Ok(true)
     } else {
         Err(StoreError::OtherNode { dir: dir.to_owned(), found, expected: node.clone() })
     }

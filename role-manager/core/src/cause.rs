@@ -7,6 +7,8 @@ use twinbox_ids::{Epoch, NodeName};
 
 use crate::Duty;
 
+/// The feature level from which on a move that a call forced has the cause `call`: members below it cannot read that.
+pub const CALL_CAUSE_LEVEL: u32 = 3;
 /// How many moves are remembered.
 pub(crate) const REMEMBERED_MOVES: usize = 32;
 
@@ -74,6 +76,8 @@ pub enum Cause {
     Start,
     /// An administrator's order.
     Operator,
+    /// A call reached the passive node (`force-failover-on-call`). From [`crate::CALL_CAUSE_LEVEL`] on.
+    Call,
     /// Nothing heard for a lease.
     MissedKeepAlives,
     /// The holder's process has exited.
@@ -103,6 +107,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Start => f.write_str("start"),
             Self::Operator => f.write_str("operator"),
+            Self::Call => f.write_str("call"),
             Self::MissedKeepAlives => f.write_str("missed-keep-alives"),
             Self::Exit => f.write_str("exit"),
             Self::Shutdown => f.write_str("shutdown"),

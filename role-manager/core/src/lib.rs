@@ -40,7 +40,7 @@ mod tokens;
 mod view;
 mod words;
 
-pub use cause::{Cause, Move, Trigger, What, Why};
+pub use cause::{CALL_CAUSE_LEVEL, Cause, Move, Trigger, What, Why};
 pub use certificates::{
     CertificateOrder, CertificateRefusal, Certificates, Fingerprint, Operator, Rotation, Step, step_after,
 };

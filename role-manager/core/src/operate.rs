@@ -3,8 +3,8 @@
 use twinbox_ids::NodeName;
 
 use crate::{
-    Cause, Duty, Failback, Member, MemberKind, Order, Outcome, Refusal, Setting, State, Status, Trigger, Why,
-    orders::Facts, report::FAR_BEHIND,
+    CALL_CAUSE_LEVEL, Cause, Duty, Failback, Member, MemberKind, Order, Outcome, Refusal, Setting, State, Status,
+    Trigger, Why, orders::Facts, report::FAR_BEHIND,
 };
 
 /// The shortest and the longest lease that administrators may choose, in milliseconds.
@@ -13,7 +13,10 @@ const LEASE_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 impl State {
     pub(crate) fn operate(&mut self, order: Order) -> Result<Outcome, Refusal> {
         match order {
-            Order::MakePublisher { name, force, facts } => self.make_publisher(name, force, facts, Cause::Operator),
+            Order::MakePublisher { name, force, on_call, facts } => {
+                let call = on_call && self.feature_level >= CALL_CAUSE_LEVEL;
+                self.make_publisher(name, force, facts, if call { Cause::Call } else { Cause::Operator })
+            }
             Order::Failback { facts } => {
                 if self.settings.failback == Failback::None {
                     return Err(Refusal::NoFailback);
@@ -89,7 +92,8 @@ impl State {
         cause: Cause,
     ) -> Result<Outcome, Refusal> {
         self.node(&name)?;
-        if !self.settings.is_on(Trigger::Operator) {
+        // A call has a switch of its own: `force-failover-on-call`.
+        if cause != Cause::Call && !self.settings.is_on(Trigger::Operator) {
             return Err(Refusal::OperatorOff);
         }
         self.in_service(&name)?;

@@ -41,6 +41,9 @@ pub enum Order {
         /// Although it lacks much of the others' data.
         #[serde(default)]
         force: bool,
+        /// A call that reached this node, which is passive, asks for it; no administrator does.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        on_call: bool,
         /// The leader's knowledge.
         #[serde(default)]
         facts: Facts,
@@ -134,7 +137,12 @@ pub enum Order {
 impl Order {
     /// Makes this node the publisher, unless it is far behind.
     pub fn make_publisher(name: NodeName) -> Self {
-        Self::MakePublisher { name, force: false, facts: Facts::default() }
+        Self::MakePublisher { name, force: false, on_call: false, facts: Facts::default() }
+    }
+
+    /// Makes this passive node the publisher because a call reached it (`force-failover-on-call`).
+    pub fn take_role_on_call(name: NodeName) -> Self {
+        Self::MakePublisher { name, force: false, on_call: true, facts: Facts::default() }
     }
 
     /// Takes this node out; calls end by themselves.

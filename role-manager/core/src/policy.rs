@@ -165,7 +165,7 @@ pub const RULES: [Rule; 14] = {
             Some(NotFunctioning),
             Move,
             Move,
-            "the grace for a local restart; the last node in service stays",
+            "the grace for a local restart; if no other node serves, it serves on",
         ),
         rule(
             Sign::DutyFailed,

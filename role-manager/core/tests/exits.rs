@@ -8,7 +8,7 @@ use common::{START, cluster, name};
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::{
     Command, Duty, Exits, Grant, KeepAlive, Learned, Ledger, NoGrant, Order, OrderId, Outcome, Policy, Presence,
-    Report, ServiceHealth, SoloReport, Speaks, State, Status, Timing, What, plan,
+    Report, SPEAKS, ServiceHealth, SoloReport, Speaks, State, Status, Timing, What, plan,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -219,20 +219,22 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
     assert_eq!(wants(&mut ledger, at(grace), &state), ["drain notifier of 0.2@a"]);
 
     // The level rises when all know it, and then who does not is refused.
+    const NEXT: u32 = SPEAKS.max + 1;
+    let known = format!("knows the feature levels 1 to {}: install", SPEAKS.max);
     let newer = |text: &str| {
-        let report = Report { speaks: Speaks { min: 1, max: 3 }, ..request(text, 1).report };
+        let report = Report { speaks: Speaks { min: 1, max: NEXT }, ..request(text, 1).report };
         KeepAlive { report, ..request(text, 1) }
     };
     for text in ["a", "b"] {
         ask(&mut ledger, at(1_100), &state, &newer(text)).expect("granted");
     }
-    assert!(!wants(&mut ledger, at(1_100), &state).contains(&"feature level is 3".to_owned()));
+    assert!(!wants(&mut ledger, at(1_100), &state).contains(&format!("feature level is {NEXT}")));
     ask(&mut ledger, at(1_100), &state, &newer("w")).expect("granted");
-    assert!(wants(&mut ledger, at(1_100), &state).contains(&"feature level is 3".to_owned()));
-    assert_eq!(state.apply(Command::RaiseLevel { from: 2, to: 3 }), Outcome::Done);
-    assert_eq!(state.apply(Command::RaiseLevel { from: 2, to: 3 }), Outcome::Stale);
+    assert!(wants(&mut ledger, at(1_100), &state).contains(&format!("feature level is {NEXT}")));
+    assert_eq!(state.apply(Command::RaiseLevel { from: SPEAKS.max, to: NEXT }), Outcome::Done);
+    assert_eq!(state.apply(Command::RaiseLevel { from: SPEAKS.max, to: NEXT }), Outcome::Stale);
     let old = ask(&mut ledger, at(1_110), &state, &request("b", 1));
-    assert_eq!(old, Err(NoGrant::FeatureLevel { name: name("b"), min: 1, max: 2, level: 3 }));
+    assert_eq!(old, Err(NoGrant::FeatureLevel { name: name("b"), min: 1, max: SPEAKS.max, level: NEXT }));
     // Whoever asks for the status reads that, instead of that nothing was heard.
     let reason = |ledger: &mut Ledger| {
         let commands = plan(&ledger.view(at(2_000), 0, &state), &Policy::from(Timing::lan()));
@@ -244,7 +246,7 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
     for text in ["a", "w"] {
         ask(&mut ledger, at(1_900), &state, &newer(text)).expect("granted");
     }
-    assert!(reason(&mut ledger).expect("out").contains("knows the feature levels 1 to 2: install"));
+    assert!(reason(&mut ledger).expect("out").contains(&known));
     assert!(ledger.exited(at(2_000), &name("b"), Incarnation(2)));
     assert!(reason(&mut ledger).expect("out").contains("nothing has been heard"));
 }

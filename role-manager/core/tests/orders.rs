@@ -2,8 +2,8 @@
 
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Cause, Command, Duty, FAR_BEHIND, Facts, Failback, MemberKind, Order, OrderId, Outcome, Refusal, SPEAKS,
-    Setting, Speaks, State, Status, Trigger, Voter, What, Why, better_leader,
+    CALL_CAUSE_LEVEL, Cause, Command, Duty, FAR_BEHIND, Facts, Failback, MemberKind, Order, OrderId, Outcome,
+    Refusal, SPEAKS, Setting, Speaks, State, Status, Trigger, Voter, What, Why, better_leader,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -62,6 +62,7 @@ fn one_that_is_far_behind_is_made_publisher_only_by_force() {
     let order = |force, behind| Order::MakePublisher {
         name: name("b"),
         force,
+        on_call: false,
         facts: Facts { at_ms: 5, behind, ..Facts::default() },
     };
     let words = refused(&mut state, order(false, FAR_BEHIND + 1)).to_string();
@@ -76,8 +77,26 @@ fn one_that_is_far_behind_is_made_publisher_only_by_force() {
     assert_eq!(last.from, Some(name("a")));
     // Nor does force help one that is out.
     assert_eq!(give(&mut state, Order::deactivate(name("a"))), Outcome::Done);
-    let forced = Order::MakePublisher { name: name("a"), force: true, facts: Facts::default() };
+    let forced = Order::MakePublisher { name: name("a"), force: true, on_call: false, facts: Facts::default() };
     assert_eq!(refused(&mut state, forced), Refusal::Deactivated { name: name("a") });
+}
+
+/// Members that do not know the word yet would not read it: until all do, it is an order like an administrator's.
+#[test]
+fn a_move_that_a_call_forced_says_so_as_soon_as_all_members_know_the_word() {
+    let order = || Order::take_role_on_call(name("b"));
+    for (level, cause) in [(CALL_CAUSE_LEVEL - 1, Cause::Operator), (CALL_CAUSE_LEVEL, Cause::Call)] {
+        let mut state = State { feature_level: level, ..cluster() };
+        assert_eq!(give(&mut state, order()), Outcome::Done);
+        assert_eq!(state.moves.last().map(|m| &m.cause), Some(&cause), "level {level}");
+    }
+    // Switching administrators' moves off is not about calls.
+    let mut state = State { feature_level: CALL_CAUSE_LEVEL, ..cluster() };
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])), Outcome::Done);
+    assert_eq!(give(&mut state, order()), Outcome::Done);
+    // An order of an administrator is on the wire as it always was.
+    let plain = serde_json::to_string(&Order::make_publisher(name("b"))).expect("JSON");
+    assert!(!plain.contains("on_call"), "{plain}");
 }
 
 #[test]

@@ -159,6 +159,33 @@ fn the_last_in_service_stays_however_ill() {
     assert_eq!(alone_and_ill, ["b is not-functioning"]);
 }
 
+/// A node out of service for a self-test that failed.
+fn out(view: &mut View, text: &str) {
+    let member = view.state.members.get_mut(&name(text)).expect("a member");
+    (member.status, member.reason) = (Status::NotFunctioning, "store has failed: full".into());
+    see(text, failing(Duration::ZERO))(view);
+}
+
+#[test]
+fn a_node_that_failed_first_serves_again_when_the_other_dies() {
+    let survivor = wants(|view| {
+        out(view, "b");
+        see("a", absent(Presence::Silent))(view);
+        lease(view, false, false);
+    });
+    assert_eq!(survivor, ["a is not-functioning", "b is in-service", "publisher is b", "notifier to b"]);
+    let with_a_sound_one = wants(|view| out(view, "b"));
+    assert_eq!(with_a_sound_one, [""; 0], "another serves");
+    let recovering_first = wants(|view| {
+        view.state.members.insert(name("c"), member(MemberKind::Node, Status::NotFunctioning));
+        see("c", Seen { health_since: NOW, ..live() })(view);
+        out(view, "b");
+        see("a", absent(Presence::Silent))(view);
+    });
+    assert!(recovering_first.contains(&"c is in-service".to_owned()), "{recovering_first:?}");
+    assert!(!recovering_first.contains(&"b is in-service".to_owned()), "{recovering_first:?}");
+}
+
 #[test]
 fn who_was_out_is_let_in_when_it_has_been_well_for_a_while() {
     let back = |since: Duration, alone: bool| {
@@ -354,7 +381,7 @@ prop_compose! {
         (held, frozen, alone, timed) in (any::<bool>(), any::<bool>(), prop::bool::weighted(0.1), any::<bool>()),
         (generation, published, moved) in (0..3_u64, 0..100_u64, 0..4_usize),
         (lease, more, longest_out_ms) in (200..900_u64, prop_oneof![Just(0), 0..900_u64], 200..1_900_u64),
-        level in 1..3_u32,
+        level in 1..=SPEAKS.max,
         ended in prop::collection::btree_map(
             (prop::sample::select(names.clone()), 1..4_u128), (0..3_u32, any::<bool>()), 0..4),
         names in Just(names),
@@ -395,6 +422,20 @@ prop_compose! {
             ended: ended.into_iter().map(|((node, life), (calls, proven))| Ended { node, life: Incarnation(life), calls, proven }).collect(),
         }
     }
+}
+
+/// What becomes of a node: it is well, for long or not; it fails for long; it restarts; it is lost.
+fn any_fate() -> impl Strategy<Value = Seen> {
+    let restarted = Seen { incarnation: Some(Incarnation(2)), ..live() };
+    prop::sample::select(vec![
+        live(),
+        Seen { health_since: NOW, ..live() },
+        failing(Duration::ZERO),
+        restarted,
+        absent(Presence::Silent),
+        absent(Presence::Exited),
+        absent(Presence::Left),
+    ])
 }
 
 fn apply_all(view: &View, commands: &[Command]) -> View {
@@ -493,6 +534,25 @@ proptest! {
             view = apply_all(&view, commands);
             rounds += 1;
             prop_assert!(rounds < 2, "it goes on: {commands:?}");
+        }
+    }
+    /// Rule R9: in whatever order nodes fail, die, recover and restart, one of those that live serves.
+    #[test]
+    fn one_serves_as_long_as_one_lives_in_whatever_order_things_fail(
+        fates in prop::collection::vec((prop::sample::select(vec!["a", "b", "c"]), any_fate()), 1..12),
+    ) {
+        let mut view = at_rest();
+        view.state.members.insert(name("c"), member(MemberKind::Node, Status::InService));
+        see("c", live())(&mut view);
+        let mut history = Vec::new();
+        for (text, fate) in fates {
+            see(text, fate.clone())(&mut view);
+            history.push((text, fate.presence, fate.failing.is_some_and(|failing| !failing.is_empty())));
+            view = apply_all(&view, &plan(&view, &policy()));
+            prop_assert_eq!(plan(&view, &policy()), Vec::new(), "{:?}", history);
+            let alive = ["a", "b", "c"].iter().any(|node| view.seen[&name(node)].presence == Presence::Live);
+            let serving: Vec<_> = view.state.members.iter().filter(|(_, member)| member.serves()).collect();
+            prop_assert_eq!(alive, !serving.is_empty(), "{:?}: {:?}", history, view.state.members);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime::Handle;
 use tonic::transport::Channel;
 use twinbox_ids::NodeName;
 use twinbox_pki::NodeIdentity;
@@ -40,6 +41,8 @@ pub(crate) struct Dialer {
     roster: Arc<Roster>,
     reach: Arc<Reach>,
     patience: Duration,
+    /// Where connections are made and carried, whoever asks for one first.
+    runtime: Handle,
     open: Mutex<BTreeMap<(NodeName, Lane), Open>>,
 }
 
@@ -52,7 +55,8 @@ struct Open {
 
 impl Dialer {
     pub(crate) fn new(tls: Arc<NodeIdentity>, roster: Arc<Roster>, reach: Arc<Reach>, timing: &Timing) -> Self {
-        Self { tls, roster, reach, patience: timing.election_max, open: Mutex::default() }
+        let (patience, runtime) = (timing.election_max, Handle::current());
+        Self { tls, roster, reach, patience, runtime, open: Mutex::default() }
     }
 
     /// A client for `name`, which connects when it is first used. `None` when the member has no usable address.
@@ -95,9 +99,11 @@ impl Dialer {
                 return None;
             }
         };
+        let _runtime = self.runtime.enter();
         // A link that was cut silently must not outlive the cut: TCP's own patience is a quarter of an hour. A lane
         // without questions costs nothing.
         let channel = endpoint
+            .for_roles()
             .connect_timeout(self.patience)
             .http2_keep_alive_interval(self.patience * 2)
             .keep_alive_timeout(self.patience * 2)

@@ -37,6 +37,7 @@ use crate::{
     rivals::Rivals,
     standing::Standing,
     warden::Warden,
+    watched::Watched,
 };
 
 /// How many keep-alives may wait for an answer at once.
@@ -72,6 +73,7 @@ pub(crate) struct Keeper {
     pub(crate) handed_over: watch::Receiver<bool>,
     pub(crate) leave: watch::Receiver<bool>,
     pub(crate) view: watch::Sender<Arc<RolesView>>,
+    pub(crate) watched: Watched,
 }
 
 /// What a keep-alive came back with.
@@ -110,8 +112,10 @@ fn now() -> Duration {
 }
 
 impl Keeper {
-    /// Keeps the leases until it is told to leave, and then until they are given back.
-    pub(crate) async fn run(mut self) {
+    /// Keeps the leases until it is told to leave, and then until they are given back. Begun again after a panic it knows
+    /// of no lease, and opens no gate before one is granted.
+    pub(crate) async fn run(&mut self) {
+        self.gates.values().for_each(Gate::close);
         let life = self.standing.incarnation();
         let holder = |duty| Holder::new(duty, self.config.node.clone(), life, self.config.timing);
         let mut keeping = Keeping {
@@ -131,6 +135,7 @@ impl Keeper {
         let mut proofs = self.proofs.watch();
         let mut leader = None;
         while !*self.leave.borrow_and_update() {
+            self.watched.turns();
             let known = applied.borrow_and_update().clone();
             let state = known.state.clone();
             let urgent = self.take_state(&mut keeping, &state) | (leader != self.leader());
@@ -393,7 +398,7 @@ impl Keeper {
     }
 
     /// The end in good order: nothing in flight, everything released, the leader told.
-    async fn give_back(self, mut keeping: Keeping) {
+    async fn give_back(&self, mut keeping: Keeping) {
         let held = keeping.holders.iter().filter_map(|(duty, h)| Some((*duty, h.assigned()?.clone())));
         for (duty, epoch) in held.collect::<Vec<_>>() {
             if keeping.releasing.insert(epoch.clone()) {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,12 @@ use crate::{
 /// A leader that knows of nothing to come looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// A leader whose planner has panicked gives up once in this time; in between it leads on. What panics on every member would
+/// else leave no leader long enough to renew leases.
+const GIVE_UP_AGAIN: Duration = Duration::from_secs(10);
+/// So many planned commands that were set aside are remembered.
+const ASIDE: usize = 64;
+
 /// Why a keep-alive is not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotGranted {
@@ -47,6 +56,12 @@ pub(crate) struct Leadership {
     /// What whoever leads told last of the calls of each life.
     told: Mutex<Lives>,
     nudge: Notify,
+    /// When this member gave up leading because its planner had panicked.
+    gave_up: Mutex<Option<BootInstant>>,
+    /// Commands that were planned and set aside: they are not proposed again.
+    aside: Mutex<Vec<Command>>,
+    /// The planner has begun: if it begins again, it has panicked.
+    begun: AtomicBool,
 }
 
 /// What came with keep-alives that the ledger does not need.
@@ -67,8 +82,19 @@ pub(crate) fn since_boot(at: BootInstant) -> Duration {
 
 impl Leadership {
     pub(crate) fn new(core: Arc<Core>, timing: Timing, proofs: Arc<Proofs>, reach: Arc<Reach>) -> Self {
-        let (ledger, heard, told) = (Mutex::new(None), Mutex::default(), Mutex::default());
-        Self { core, timing, ledger, proofs, reach, heard, told, nudge: Notify::new() }
+        Self {
+            core,
+            timing,
+            ledger: Mutex::new(None),
+            proofs,
+            reach,
+            heard: Mutex::default(),
+            told: Mutex::default(),
+            nudge: Notify::new(),
+            gave_up: Mutex::default(),
+            aside: Mutex::default(),
+            begun: AtomicBool::new(false),
+        }
     }
 
     /// It is proved that this life of a node's process has exited (rule R1).
@@ -193,8 +219,11 @@ impl Leadership {
             && plan(&view, &Policy::from(self.timing)).is_empty()
     }
 
-    /// Plans and proposes for as long as the process runs.
+    /// Plans and proposes for as long as the process runs. Begun again after a panic, it gives up leading.
     pub(crate) async fn run(&self) {
+        if self.begun.swap(true, SeqCst) {
+            self.give_up().await;
+        }
         let mut pulse = self.core.pulse();
         let mut applied = self.core.applied();
         let policy = Policy::from(self.timing);
@@ -226,6 +255,13 @@ impl Leadership {
                     tracing::warn!(change = %words, ?outcome, "a planned change did nothing");
                     return false;
                 }
+                Ok(Err(ProposeError::SetAside)) => {
+                    let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+                    if aside.len() >= ASIDE {
+                        aside.remove(0);
+                    }
+                    aside.push(command);
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(change = %words, %error, "a planned change was not made");
                     return false;
@@ -236,6 +272,23 @@ impl Leadership {
         true
     }
 
+    /// Lets another voter lead that is live, and has most of the log: one whose planner is dead must not go on renewing
+    /// leases and move nothing (rule R11).
+    async fn give_up(&self) {
+        let lately = |at: BootInstant| at.elapsed() < GIVE_UP_AGAIN;
+        if self.gave_up.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(lately) {
+            return;
+        }
+        let pulse = self.core.pulse().borrow().clone();
+        let live = |id: &u64| pulse.peer(*id).is_some_and(|peer| self.knows_live(&peer.name));
+        let Some(heir) = pulse.heir(self.core.raft_id(), live).filter(|_| pulse.leading) else { return };
+        *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(BootInstant::now());
+        tracing::error!(to = ?pulse.peer(heir).map(|peer| &peer.name), "the planner has panicked: another member is to lead");
+        if let Err(error) = self.core.transfer_to(heir).await {
+            tracing::warn!(%error, "leadership was not handed over");
+        }
+    }
+
     /// What is to be done first, by what is known now. No more than that at once: while it is being agreed on, a holder may
     /// ask and be granted what the rest of the plan took for free.
     fn next_command(&self, policy: &Policy) -> Option<Command> {
@@ -244,7 +297,11 @@ impl Leadership {
         let mut slot = self.ledger();
         let ledger = slot.as_mut()?;
         let now = since_boot(BootInstant::now());
-        let command = plan(&ledger.view(now, wall().0, &state), policy).into_iter().next()?;
+        let view = ledger.view(now, wall().0, &state);
+        #[cfg(test)]
+        tests::trip();
+        let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        let command = plan(&view, policy).into_iter().find(|command| !aside.contains(command))?;
         // From here on the ledger extends no lease of a duty that this moves, whatever comes of it (R3).
         ledger.proposing(&command);
         Some(command)
@@ -305,3 +362,6 @@ pub(crate) async fn wait<T>(receiver: &mut watch::Receiver<T>) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,13 @@
 //! duty has to pass. The decisions are those of `twinbox-roles-core`; here are Raft's store and network, leases,
 //! and the tasks that drive them. DESIGN.md beside this crate says how the parts fit.
 
+#[cfg(test)]
+extern crate self as twinbox_roles;
+
 mod alone;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod cluster;
 mod config;
 mod convert;
 mod dialer;
@@ -32,6 +38,7 @@ mod tasks;
 mod tend;
 mod votes;
 mod warden;
+mod watched;
 
 pub use config::{MemberAddress, RolesConfig};
 pub use error::{CommandError, RolesError};
@@ -42,8 +49,8 @@ pub use roles::Roles;
 pub use server::RolesService;
 pub use twinbox_roles_core::{
     Bound, Cause, CertificateOrder, CertificateRefusal, Certificates, Departure, Doors, Duty, DutyState, DutyView,
-    Facts, Failback, Fingerprint, HealthReport, Inheritance, LongestGap, Measures, MemberKind, MemberView, Mode,
-    Move, OnQuorumLoss, Operator, Order, OrderId, Refusal, RolesView, Rotation, SPEAKS, ServiceHealth, Setting,
-    SettingError, Settings, SoloReport, Speaks, Split, State, Status, Step, Timing, Trigger, What, doors,
-    policy_table,
+    FAR_BEHIND, Facts, Failback, Fingerprint, HealthReport, Inheritance, LongestGap, Measures, MemberKind,
+    MemberView, Mode, Move, OnQuorumLoss, Operator, Order, OrderId, Refusal, RolesView, Rotation, SPEAKS,
+    ServiceHealth, Setting, SettingError, Settings, SoloReport, Speaks, Split, State, Status, Step, Timing,
+    Trigger, What, doors, policy_table,
 };

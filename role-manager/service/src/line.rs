@@ -86,7 +86,8 @@ impl Line {
 /// Carries questions there and answers back until either side hangs up.
 async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting: Arc<Mutex<Waiting>>) {
     let questions = stream::poll_fn(move |context| asked.poll_recv(context));
-    let lost = match client.talk(Request::new(questions)).await {
+    let mut line = Carried { waiting, lost: Status::internal("its task has panicked") };
+    line.lost = match client.talk(Request::new(questions)).await {
         Err(status) => status,
         Ok(answer) => {
             let life = answer.metadata().get_bin(LIFE).and_then(|life| life.to_bytes().ok());
@@ -96,7 +97,7 @@ async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting:
                 match replies.message().await {
                     Ok(Some(reply)) => {
                         // Nobody waits any more for what comes too late.
-                        let asker = lock(&waiting).asked.remove(&reply.number);
+                        let asker = lock(&line.waiting).asked.remove(&reply.number);
                         if let (Some(asker), Some(reply)) = (asker, reply.reply) {
                             let _ = asker.send((life, reply));
                         }
@@ -107,9 +108,20 @@ async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting:
             }
         }
     };
-    let mut waiting = lock(&waiting);
-    waiting.lost = Some(lost);
-    waiting.asked.clear();
+}
+
+/// A stream that is being carried. However that ends, nobody waits for answers any more, and the next question opens another.
+struct Carried {
+    waiting: Arc<Mutex<Waiting>>,
+    lost: Status,
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.lost = Some(self.lost.clone());
+        waiting.asked.clear();
+    }
 }
 
 impl Stream {

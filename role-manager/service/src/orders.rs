@@ -124,6 +124,7 @@ impl Orders {
             return match self.leadership.operate(id, order.cloned()).await {
                 Ok(outcome) => Attempt::Outcome(outcome),
                 Err(ProposeError::NotLeader) => Attempt::NotProposed,
+                Err(error @ ProposeError::SetAside) => Attempt::Rejected(error.to_string()),
                 Err(_) => Attempt::Unknown,
             };
         }

@@ -33,6 +33,7 @@ use crate::{
     tasks::spawn,
     tend::Tending,
     warden::Warden,
+    watched::Watched,
 };
 
 /// This member's part in the cluster. Clones are one; when the last is dropped everything stops at once, as in
@@ -56,6 +57,7 @@ struct Running {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     raft: Mutex<Option<JoinHandle<()>>>,
+    watched: Watched,
 }
 
 impl Roles {
@@ -70,7 +72,10 @@ impl Roles {
         let roster = Arc::new(Roster::new(&config));
         let reach = Arc::new(Reach::default());
         let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), reach.clone(), &timing));
-        let core = Arc::new(Core::open(&config, disk, standing.clone(), dialer.clone(), reach.clone())?);
+        let watched = Watched::new();
+        let (core_dialer, core_reach) = (dialer.clone(), reach.clone());
+        let core = Core::open(&config, disk, standing.clone(), core_dialer, core_reach, watched.clone())?;
+        let core = Arc::new(core);
         let rivals = Arc::new(Rivals::default());
         let proofs = Arc::new(Proofs::new());
         let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone(), reach.clone()));
@@ -118,37 +123,10 @@ impl Roles {
             handed_over: handed_over.subscribe(),
             leave: leave.subscribe(),
             view: shown,
+            watched: watched.clone(),
         };
-        let mut tasks = vec![
-            spawn({
-                let (roster, core) = (roster.clone(), core.clone());
-                async move { roster.follow(&core).await }
-            }),
-            spawn({
-                let members = members.clone();
-                async move { members.enter().await }
-            }),
-            spawn({
-                let (members, view) = (members.clone(), view.clone());
-                async move { members.prove_age(view).await }
-            }),
-            spawn({
-                let members = members.clone();
-                async move { members.heed_removal().await }
-            }),
-            spawn({
-                let (config, standing) = (config.clone(), standing.clone());
-                let tending = Tending { config, standing, core: core.clone(), leadership: leadership.clone() };
-                async move { tending.run().await }
-            }),
-            spawn({
-                let leadership = leadership.clone();
-                async move { leadership.run().await }
-            }),
-        ];
         let asking =
             Asking { config: config.clone(), roster: roster.clone(), dialer: dialer.clone(), reach: reach.clone() };
-        tasks.push(spawn(async move { asking.run().await }));
         let inquiry = Arc::new(Inquiry {
             config: config.clone(),
             roster: roster.clone(),
@@ -156,26 +134,43 @@ impl Roles {
             proofs: proofs.clone(),
             leadership: leadership.clone(),
         });
-        tasks.push(spawn({
-            let inquiry = inquiry.clone();
-            async move { inquiry.run().await }
-        }));
+        let tending = Tending {
+            config: config.clone(),
+            standing: standing.clone(),
+            core: core.clone(),
+            leadership: leadership.clone(),
+        };
         let looking_back = LookingBack { members: members.clone(), dialer: dialer.clone() };
-        tasks.push(spawn(async move { looking_back.run().await }));
         let surviving = Arc::new(Surviving {
             config: config.clone(),
             standing: standing.clone(),
             core: core.clone(),
             reach: reach.clone(),
-            inquiry,
+            inquiry: inquiry.clone(),
             gates: gates.clone(),
             view: view.clone(),
             one_at_a_time: tokio::sync::Mutex::default(),
         });
-        tasks.push(spawn({
-            let core = core.clone();
-            async move { arbiter.ask(&core, timing).await }
-        }));
+        let tasks = vec![
+            watched.run("roster", (roster.clone(), core.clone()), |(roster, core)| async move {
+                roster.follow(&core).await;
+            }),
+            watched.run("joining", members.clone(), |members| async move { members.enter().await }),
+            watched.run("run numbers", (members.clone(), view.clone()), |(members, view)| async move {
+                members.prove_age(view).await;
+            }),
+            watched.run("removal", members.clone(), |members| async move { members.heed_removal().await }),
+            watched.run("members", Arc::new(tending), |tending| async move { tending.run().await }),
+            watched.run("planner", leadership.clone(), |leadership| async move { leadership.run().await }),
+            watched.run("reach", Arc::new(asking), |asking| async move { asking.run().await }),
+            watched.run("exits", inquiry, |inquiry| async move { inquiry.run().await }),
+            watched.run("other groups", Arc::new(looking_back), |looking| async move { looking.run().await }),
+            watched.run("arbiter", (arbiter, core.clone()), move |(arbiter, core)| async move {
+                arbiter.ask(&core, timing).await;
+            }),
+        ];
+        let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
+        let keeping = watched.run("leases", keeper, |keeper| async move { keeper.lock().await.run().await });
         let orders =
             Orders { config: config.clone(), core: core.clone(), leadership: leadership.clone(), dialer, granted };
         Ok(Self(Arc::new(Running {
@@ -191,7 +186,8 @@ impl Roles {
             leave,
             view,
             tasks: Mutex::new(tasks),
-            keeper: Mutex::new(Some(spawn(keeper.run()))),
+            keeper: Mutex::new(Some(keeping)),
+            watched,
             raft: Mutex::new(Some(raft)),
         })))
     }
@@ -246,6 +242,27 @@ impl Roles {
     /// before and one of those after are needed.
     pub fn voters_change(&self) -> bool {
         self.0.service.core.pulse().borrow().joint
+    }
+
+    /// Whether the role manager of this member works, or in words why not: a task has panicked lately or hangs, or its disk
+    /// takes nothing more. Well once it is being shut down.
+    pub fn health(&self) -> Result<(), String> {
+        let Running { service: RolesService { standing, core, .. }, watched, .. } = &*self.0;
+        if standing.stopped() {
+            return Ok(());
+        }
+        core.broken().map_or_else(|| watched.verdict(), |why| Err(format!("its store takes no more writes: {why}")))
+    }
+
+    /// Raft, for tests of it in a cluster.
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.0.service.core.clone()
+    }
+
+    /// The last command that was set aside here since the start of the process, in words (rule R11).
+    pub fn set_aside(&self) -> Option<Arc<str>> {
+        self.0.service.core.applied().borrow().set_aside.clone()
     }
 
     /// Waits until this member has been removed from the cluster, and says so in words, with the way out. It takes part in
@@ -412,9 +429,7 @@ impl Running {
         let own = standing.raft_id();
         let mut pulse = core.pulse();
         let now = pulse.borrow_and_update().clone();
-        let behind = |id: &u64| std::cmp::Reverse(now.matched.get(id).copied().unwrap_or(0));
-        let heir = now.voters.iter().copied().filter(|id| *id != own).min_by_key(behind);
-        let Some(heir) = heir.filter(|_| now.leading) else { return };
+        let Some(heir) = now.heir(own, |_| true).filter(|_| now.leading) else { return };
         if core.transfer_to(heir).await.is_ok() {
             let another = pulse.wait_for(|p: &Pulse| p.leader.is_some_and(|leader| leader != own));
             let _ = timeout(config.timing.order_limit(), another).await;

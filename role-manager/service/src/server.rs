@@ -192,7 +192,7 @@ impl roles_server::Roles for RolesService {
                 Err(error) => Result_::Refused(error.to_string()),
             },
             Ok(Err(ProposeError::NotLeader)) => Result_::NotLeader(self.leader()),
-            Ok(Err(error @ (ProposeError::Stopped(_) | ProposeError::Changing))) => {
+            Ok(Err(error @ (ProposeError::Stopped(_) | ProposeError::Changing | ProposeError::SetAside))) => {
                 Result_::Refused(error.to_string())
             }
             Ok(Err(ProposeError::Unknown)) | Err(_) => Result_::Unknown(wire::Empty {}),

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -13,7 +14,7 @@ use std::{
 
 use twinbox_clock::{BootAlarm, BootInstant};
 
-use crate::Gate;
+use crate::{Gate, watched};
 
 /// Between two looks where no alarm can be had: on simulated machines, and should the kernel ever refuse one.
 const NAP: Duration = Duration::from_millis(20);
@@ -70,10 +71,15 @@ fn patrol(gates: &[Gate], bell: &Bell) {
     while !bell.over.load(SeqCst) {
         bell.rung.store(false, SeqCst);
         let now = BootInstant::now();
-        // A lease that is renewed meanwhile ends later: then it is looked at once more.
-        let next = gates.iter().filter_map(|gate| gate.expire(now)).min();
-        if let Err(error) = bell.wait(next) {
-            tracing::error!(%error, "no alarm for the end of a lease: looked for again and again instead");
+        let look = || {
+            // A lease that is renewed meanwhile ends later: then it is looked at once more.
+            let next = gates.iter().filter_map(|gate| gate.expire(now)).min();
+            bell.wait(next).map_err(|error| error.to_string())
+        };
+        // Nothing may end this thread before its watch is over.
+        let looked = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|panic| Err(watched::words(&*panic)));
+        if let Err(error) = looked {
+            tracing::error!(error, "no alarm for the end of a lease: looked for again and again instead");
             thread::sleep(NAP);
         }
     }

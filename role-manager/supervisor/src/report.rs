@@ -148,7 +148,7 @@ impl Teller {
             let open = match channel.take() {
                 Some(open) => open,
                 None => match self.spec.tls.endpoint(&self.member.name, &self.member.address) {
-                    Ok(endpoint) => endpoint.connect_timeout(ANSWER_WITHIN).connect_lazy(),
+                    Ok(endpoint) => endpoint.for_roles().connect_timeout(ANSWER_WITHIN).connect_lazy(),
                     Err(error) => {
                         warn!(peer = %self.member.name, %error, "a member cannot be told of exits");
                         return;

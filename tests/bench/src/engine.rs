@@ -87,9 +87,13 @@ pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
     }
 }
 
+/// The sockets that send: stream `n` leaves from socket `n % SENDERS`.
+fn senders(place: &Place) -> Vec<UdpSocket> {
+    (0..SENDERS).map(|_| place.udp(0)).collect()
+}
+
 /// Sends to `ports` for `time`, a packet each every 20 ms; returns how late it was at most and how many it sent.
-fn send(place: &Place, ports: &[SocketAddr], time: Duration) -> (Duration, u64) {
-    let sockets: Vec<UdpSocket> = (0..SENDERS).map(|_| place.udp(0)).collect();
+fn send(sockets: &[UdpSocket], ports: &[SocketAddr], time: Duration) -> (Duration, u64) {
     let speech = Speech::new(1);
     let (begun, mut step, mut late, mut sent) = (BootInstant::now(), 0_u32, Duration::ZERO, 0);
     let mut packet = [0_u8; 172];
@@ -122,16 +126,10 @@ fn engine_step(place: &Place, calls: usize, seconds: u64) -> (f64, twinbox_media
     let sink = Arc::new(Count(AtomicU64::new(0)));
     let (events, mut ignored) = tokio::sync::mpsc::channel(64);
     let sessions: Vec<Session> = (0..calls).map(|_| engine.open(events.clone()).expect("a port is free")).collect();
-    for session in &sessions {
-        let (codec, payload_type) = (Codec::Pcmu, 0);
-        session.set_remote(Remote {
-            address: None,
-            codec,
-            payload_type,
-            dtmf: Some(101),
-            send: true,
-            receive: true,
-        });
+    let sockets = senders(place);
+    for (n, session) in sessions.iter().enumerate() {
+        let address = sockets[n % SENDERS].local_addr().ok();
+        session.set_remote(Remote { dtmf: Some(101), ..Remote::new(address, Codec::Pcmu) });
         session.record(RecordSpec { max: Duration::from_secs(3600), end_silence: None, sink: sink.clone() });
     }
     machine::pin(0, machine::ELSEWHERE);
@@ -142,7 +140,7 @@ fn engine_step(place: &Place, calls: usize, seconds: u64) -> (f64, twinbox_media
     sleep(Duration::from_millis(200));
     let ports: Vec<SocketAddr> = sessions.iter().map(|s| place.port(s.local_port())).collect();
     let (stats, used, begun) = (engine.stats(), cpu(), BootInstant::now());
-    let (late, sent) = send(place, &ports, Duration::from_secs(seconds));
+    let (late, sent) = send(&sockets, &ports, Duration::from_secs(seconds));
     sleep(Duration::from_millis(100));
     let (after, used, wall) = (engine.stats(), cpu() - used, begun.elapsed());
     while ignored.try_recv().is_ok() {}
@@ -154,7 +152,7 @@ fn bare_step(place: &Place, calls: usize, seconds: u64) -> (f64, Duration) {
     let bare = Bare::start(place, calls);
     machine::pin(0, machine::ELSEWHERE);
     let ((_, used), begun) = (bare.so_far(), BootInstant::now());
-    let (late, _) = send(place, &bare.ports, Duration::from_secs(seconds));
+    let (late, _) = send(&senders(place), &bare.ports, Duration::from_secs(seconds));
     let (_, after) = bare.so_far();
     ((after - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0, late)
 }

@@ -1,4 +1,4 @@
-//! `twinbox-bench`: the figures that the README states, measured against the real program.
+//! `twinbox-bench`: the figures that the docs/figures.md states, measured against the real program.
 //!
 //! `cargo build --release -p twinbox && cargo run --release -p twinbox-bench -- all --json figures.json`
 //!
@@ -18,6 +18,7 @@ mod failover;
 mod idle;
 mod load;
 mod machine;
+mod memory;
 mod readable;
 mod report;
 
@@ -73,9 +74,18 @@ enum Figure {
         #[arg(long, default_value_t = 20)]
         rounds: usize,
     },
+    /// Resident memory of both nodes over many short calls: flat or not
+    Memory {
+        /// How many calls.
+        #[arg(long, default_value_t = 100_000)]
+        calls: usize,
+        /// How many a second.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        rate: u32,
+    },
     /// A cluster at rest: traffic between its members, processor time
     Idle,
-    /// All of them with their defaults
+    /// All of them with their defaults, but `memory`, which takes half an hour
     All,
 }
 
@@ -89,6 +99,7 @@ fn main() -> ExitCode {
         Figure::Deposits { rates } => deposits::run(&mut report, &rates, seconds),
         Figure::Readable { messages } => readable::run(&mut report, messages),
         Figure::Failover { rounds } => failover::run(&mut report, rounds),
+        Figure::Memory { calls, rate } => memory::run(&mut report, calls, rate),
         Figure::Idle => idle::run(&mut report, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);

@@ -325,7 +325,8 @@ impl World {
             false => Vec::new(),
         };
         let cut_off = self.chance(50);
-        self.note(|| format!("everything is healed but {left:?}, cut off: {cut_off}"));
+        let still_fail = self.chance(20);
+        self.note(|| format!("everything is healed but {left:?}, cut off: {cut_off}, services: {still_fail}"));
         for member in 0..self.members.len() {
             self.members[member].clock.wrong_ms = 0;
             if left.contains(&member) {
@@ -338,7 +339,7 @@ impl World {
             self.revive(member);
             let now = self.now;
             if let Some(process) = self.members[member].process.as_mut() {
-                process.failing = false;
+                process.failing &= still_fail;
                 process.sluggish = 0;
                 process.hangs_until = now;
                 process.measures = Measures::default();

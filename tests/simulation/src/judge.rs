@@ -1,7 +1,7 @@
 //! What must be so when a majority has been well for long enough.
 
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Duty, Member, Seen, State, Status, Trigger, What, plan};
+use twinbox_roles_core::{Duty, Member, MemberKind, Seen, State, Status, Trigger, What, plan};
 
 use crate::{
     Violation,
@@ -24,12 +24,14 @@ impl World {
         let ledger = process.leads.as_mut().and_then(|leads| leads.ledger.as_mut());
         let Some(ledger) = ledger else { return stuck("the leader grants nothing".to_owned()) };
         let view = ledger.view(now, wall_ms, &state);
+        self.demand_service(&state)?;
         if let Some(command) = plan(&view, &policy).first() {
             self.note(|| format!("the leader sees: {:?}", view.seen));
             return Err(Violation::Restless { what: command.to_string() });
         }
+        let sound_serves = state.members.iter().any(|(name, member)| member.serves() && !self.fails(name, member));
         for (name, member) in &state.members {
-            self.demand_status(name, member, &view.seen[name])?;
+            self.demand_status(name, member, &view.seen[name], sound_serves)?;
         }
         self.demand_truth(&state)?;
         if view.longest_out_ms > state.leasing.map_or(0, |leasing| leasing.bound_ms) {
@@ -40,15 +42,45 @@ impl World {
         })
     }
 
-    /// Statuses say what is so.
-    fn demand_status(&self, name: &NodeName, member: &Member, seen: &Seen) -> Result<(), Violation> {
-        let there = self.members.iter().enumerate().find(|(_, m)| m.name == *name && m.raft_id == member.raft_id);
-        let reachable = there.is_some_and(|(m, there)| {
-            there.process.is_some() && self.leader().is_some_and(|leader| leader == m || self.connected(leader, m))
-        });
-        let expected = match (member.activated, member.status, reachable) {
+    /// One of the nodes that live and may serve does (rule R9).
+    fn demand_service(&self, state: &State) -> Result<(), Violation> {
+        let may_serve = |(name, member): (&NodeName, &Member)| {
+            member.kind == MemberKind::Node && member.activated && self.is_reachable(name, member)
+        };
+        let serves = state.members.values().any(Member::serves);
+        if serves || !state.members.iter().any(may_serve) { Ok(()) } else { Err(Violation::Unserved) }
+    }
+
+    /// The process of the member that is agreed on.
+    fn index_of(&self, name: &NodeName, member: &Member) -> Option<usize> {
+        self.members.iter().position(|m| m.name == *name && m.raft_id == member.raft_id && m.process.is_some())
+    }
+
+    fn is_reachable(&self, name: &NodeName, member: &Member) -> bool {
+        let there = self.index_of(name, member);
+        there.is_some_and(|m| self.leader().is_some_and(|leader| leader == m || self.connected(leader, m)))
+    }
+
+    /// Whether a node reports that a service of it fails.
+    fn fails(&self, name: &NodeName, member: &Member) -> bool {
+        let process = self.index_of(name, member).and_then(|m| self.members[m].process.as_ref());
+        member.kind == MemberKind::Node && process.is_some_and(|process| process.failing)
+    }
+
+    /// Statuses say what is so. A node that fails is out of service, or serves because no sound one does.
+    fn demand_status(
+        &self,
+        name: &NodeName,
+        member: &Member,
+        seen: &Seen,
+        sound_serves: bool,
+    ) -> Result<(), Violation> {
+        let fails = self.fails(name, member);
+        let expected = match (member.activated, member.status, self.is_reachable(name, member)) {
             (false, Status::Leaving, _) => Status::Leaving,
             (false, ..) => Status::Deactivated,
+            (true, Status::InService, true) if fails && !sound_serves => Status::InService,
+            (true, _, true) if fails => Status::NotFunctioning,
             (true, _, true) => Status::InService,
             (true, _, false) => Status::NotFunctioning,
         };

@@ -56,11 +56,13 @@ pub enum Mutant {
     SoloUnkept,
     /// The leader leases a duty of a pair before the other knows of the generation (rule R7).
     SoloUnlearned,
+    /// A node that failed before the last one died stays out of service (rule R9).
+    LastStaysOut,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoNewLeaderWait,
         Self::LeaseFromReceipt,
         Self::StandingClock,
@@ -76,7 +78,17 @@ impl Mutant {
         Self::SoloUnseen,
         Self::SoloUnkept,
         Self::SoloUnlearned,
+        Self::LastStaysOut,
     ];
+
+    /// Whether a run shows that the rule is broken: by two that act at the same time, or where the rule is that one serves, by
+    /// none that does.
+    pub fn is_shown_by(self, violation: &Violation) -> bool {
+        match self {
+            Self::LastStaysOut => matches!(violation, Violation::Unserved),
+            _ => violation.is_seen_outside(),
+        }
+    }
 
     /// The one of this name, as `{:?}` writes it.
     pub fn from_name(name: &str) -> Option<Self> {

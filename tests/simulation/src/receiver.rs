@@ -28,6 +28,8 @@ pub enum Violation {
         /// What was missing.
         what: String,
     },
+    /// Nodes live, and none of them was in service (rule R9).
+    Unserved,
     /// The planner wanted something again that had just been done.
     Restless {
         /// What it wanted.
@@ -53,6 +55,7 @@ impl fmt::Display for Violation {
             Self::Overlap { at, late, begun } => write!(f, "at {at} µs {late} acts, after {begun} has begun"),
             Self::TwoLives { at, epoch } => write!(f, "at {at} µs a second process acts in {epoch}"),
             Self::Stuck { what } => write!(f, "long after everything was healed: {what}"),
+            Self::Unserved => f.write_str("long after everything was healed: nodes live and none is in service"),
             Self::Restless { what } => write!(f, "the planner is not content with what it planned: {what}"),
             Self::Untrue { what } => write!(f, "what is recorded is not true: {what}"),
         }

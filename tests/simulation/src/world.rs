@@ -8,7 +8,8 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Grant, KeepAlive, Ledger, MemberKind, OnQuorumLoss, Order, Policy, Setting, State, Timing, plan,
+    Command, Grant, KeepAlive, Ledger, MemberKind, OnQuorumLoss, Order, Policy, Setting, State, Status, Timing,
+    View, plan,
 };
 
 use crate::{
@@ -394,6 +395,7 @@ impl World {
         let freeze = !self.is(Mutant::NoFreeze);
         let by_present_length = self.is(Mutant::ForgottenLength);
         let lowers_at_once = self.is(Mutant::BoundAtOnce);
+        let last_stays_out = self.is(Mutant::LastStaysOut);
         let (timing, policy) = (self.timing, self.policy);
         let applied = self.members[member].process.as_ref().map_or(0, |process| process.applied);
         let own = applied > 0 && self.log.entries[applied - 1].term == term;
@@ -417,7 +419,10 @@ impl World {
         if lowers_at_once {
             view.longest_out_ms = 0;
         }
-        let commands = plan(&view, &policy);
+        let mut commands = plan(&view, &policy);
+        if last_stays_out {
+            commands.retain(|command| !restores_a_failing_node(command, &view));
+        }
         for command in &commands {
             if freeze {
                 ledger.proposing(command);
@@ -453,4 +458,10 @@ impl World {
         let leads = self.leader().and_then(|m| self.members[m].process.as_ref());
         leads.map(|process| process.state.clone()).unwrap_or_default()
     }
+}
+
+/// Whether a planned change takes a node into service that reports a failure.
+fn restores_a_failing_node(command: &Command, view: &View) -> bool {
+    let Command::SetStatus { name, status: Status::InService, .. } = command else { return false };
+    view.seen.get(name).is_some_and(|seen| seen.failing.as_ref().is_some_and(|failing| !failing.is_empty()))
 }

@@ -9,7 +9,7 @@ use twinbox_system_tests::{
     order, slack,
 };
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, Spec, Speech, Transport, begin_to_speak, g711::Law, wait_until,
+    Call, Cluster, Endpoint, Invite, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up, wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,6 +71,37 @@ fn calls_that_are_left_after_the_stated_time_are_ended_and_what_was_said_is_kept
     }
     order(&cluster.cli(&publisher), &["cluster", "activate", &other]);
     cluster.wait_in_service();
+}
+
+/// While calls end, duties are given back already, and nobody is there to take them: not a failure of anything.
+#[test]
+fn an_orderly_stop_of_a_node_that_is_alone_raises_no_alarm_and_restarts_nothing() {
+    let mut cluster = Cluster::start(&Spec { drain_seconds: 30, ..Spec::default() });
+    let (publisher, other) = cluster.publisher_and_other();
+    let (endpoint, call, speech) = talker(&cluster, &publisher, Cluster::USERS[0].number);
+    cluster.kill(&other);
+    cluster.kill("w");
+    cluster.member_mut(&publisher).process.as_mut().expect("it runs").signal(libc::SIGTERM);
+    wait_until("new calls to be refused", PATIENCE, || {
+        let phone = Endpoint::open(cluster.phones(), Law::Mu);
+        let invite = Invite::new(Cluster::USERS[0].number, "2002", phone.address());
+        let placed = Call::place(cluster.phones(), cluster.sip(&publisher), Transport::Udp, &invite);
+        placed.is_err_and(|refused| refused.status == 503)
+    });
+    // Services are looked at five times a second.
+    endpoint.wait_spoken(endpoint.spoken() as f64 / 8_000.0 + 2.0);
+    let deposit = hang_up(call, &endpoint, speech);
+    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    cluster.stop(&publisher);
+
+    cluster.start_all();
+    cluster.wait_in_service();
+    let cli = cluster.cli(&publisher);
+    let alarms = cli.json(&["alarm", "list", "--all"]);
+    let failed = alarms["alarms"].as_array().into_iter().flatten().find(|a| a["code"] == "service-failed");
+    assert_eq!(failed, None);
+    let events = cli.run(&["events"]);
+    assert!(!words(&events).contains("service-restarted"), "{}", words(&events));
 }
 
 #[test]

@@ -74,6 +74,14 @@ fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
         let log = growing.log(leaver);
         assert!(log.contains("has been removed from this cluster"), "{log}");
     }
+    // One node reports what happened to members, once.
+    let events = words(&growing.cli("a").run(&["events"]));
+    for name in ["b", "w", "c", "d", "e"] {
+        for kind in ["member-added", "member-removed"] {
+            let told = events.lines().filter(|line| line.contains(&format!(" {kind} ({name})"))).count();
+            assert_eq!(told, 1, "{kind} of {name}:\n{events}");
+        }
+    }
     let finished = sipp.stop();
     println!("{} calls meanwhile, the longest set-up {:?}", finished.calls, finished.longest_setup);
     assert!(finished.calls > 20);

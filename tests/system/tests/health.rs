@@ -160,6 +160,30 @@ fn a_wedged_store_takes_the_node_out_and_calls_in_progress_go_on() {
 }
 
 #[test]
+fn an_event_loop_that_stands_still_for_longer_than_a_lease_loses_none() {
+    // Two leases, and less than the watchdog's patience.
+    const STANDS_STILL: Duration = Duration::from_millis(1_500);
+    let wedged = Wedged::start(Spec::default());
+    let cluster = &wedged.cluster;
+    let (publisher, other) = cluster.publisher_and_other();
+    let moves = || cluster.cli(&other).json(&["cluster", "moves"]);
+    let before = moves();
+    let begun = BootInstant::now();
+    wedged.wedge(&publisher, "executor");
+    // It stands still: nobody answers for calls, while the leases are renewed.
+    let options = || leave_message(cluster.phones(), cluster.sip(&publisher), Cluster::USERS[1].number, 0.1);
+    wait_until("two leases to pass", MOVED, || begun.elapsed() >= STANDS_STILL);
+    wedged.release(&publisher);
+    wait_until("the loop to turn", MOVED, || options().acknowledged());
+    assert_eq!(moves(), before, "nothing has moved");
+    assert_eq!(cluster.cli(&other).publisher().as_deref(), Some(publisher.as_str()));
+    let metrics = cluster.member(&publisher).metrics();
+    let page = http_get(cluster.phones(), metrics, "/metrics");
+    let gap = page.and_then(|(_, text)| metric(&text, "twinbox_lease_longest_gap_seconds", ""));
+    assert!(gap.is_some_and(|gap| gap < STANDS_STILL.as_secs_f64()), "{gap:?}");
+}
+
+#[test]
 fn a_hung_event_loop_loses_its_duties_and_ends_when_its_callers_have() {
     let wedged = Wedged::start(Spec::default());
     let cluster = &wedged.cluster;
@@ -396,7 +420,9 @@ fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
     for (node, name) in list["nodes"].as_array().into_iter().flatten().zip(["a", "b"]) {
         assert_eq!(node["node"], name);
         let names: Vec<_> = node["services"].as_array().into_iter().flatten().map(|s| s["name"].clone()).collect();
-        assert_eq!(names, ["calls", "media", "store", "replication", "space", "notifier", "clock", "cpu"]);
+        let expected =
+            ["calls", "media", "store", "replication", "space", "role-manager", "notifier", "clock", "cpu"];
+        assert_eq!(names, expected);
     }
     let table = cluster.cli("a").run(&["service", "list", "--at", "b"]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();

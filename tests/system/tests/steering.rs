@@ -115,6 +115,19 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     let (active, passive) = cluster.publisher_and_other();
     set(&cluster, &passive, &["mode", "active-passive"]);
     wait_until("the passive one refuses", Duration::from_secs(5), || answer(&cluster, &passive).0 == 503);
+    // Either node says which is passive.
+    for asked in [&active, &passive] {
+        let status = cluster.cli(asked).json(&["cluster", "status"]);
+        assert_eq!(status["mode"], "active-passive", "{status}");
+        for member in status["members"].as_array().into_iter().flatten() {
+            assert_eq!(member["info"]["passive"], member["name"] == passive.as_str(), "{member}");
+        }
+        let page = cluster.cli(asked).run(&["cluster", "status"]);
+        let page = String::from_utf8_lossy(&page.stdout).into_owned();
+        assert!(page.contains(&format!("publisher {active}, active-passive, ")), "{page}");
+        let row = page.lines().find(|line| line.starts_with(&format!("{passive} "))).unwrap_or_default();
+        assert!(row.contains("subscriber, passive"), "{page}");
+    }
     let (status, after) = answer(&cluster, &passive);
     assert_eq!((status, after.is_some()), (503, true), "told when to try again");
     assert_eq!(answer(&cluster, &active).0, 200);
@@ -141,6 +154,9 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     wait_until("and the role with it", Duration::from_secs(5), || {
         cluster.cli(&passive).publisher().as_deref() == Some(&active)
     });
+    let moves = cluster.cli(&passive).json(&["cluster", "moves"]);
+    let last = moves["moves"].as_array().into_iter().flatten().rfind(|moved| moved["what"] == "publisher");
+    assert_eq!(last.map(|moved| moved["cause"].clone()), Some("call".into()), "{moves}");
     set(&cluster, &passive, &["mode", "active-active"]);
     wait_until("both answer", Duration::from_secs(5), || {
         answer(&cluster, &active).0 == 200 && answer(&cluster, &passive).0 == 200

@@ -231,6 +231,12 @@ impl Crowd {
         }
     }
 
+    /// Forgets all callers so far: what still comes for them is ignored, and the next one has index 0.
+    pub fn forget_callers(&mut self) {
+        self.callers.clear();
+        self.by_call_id.clear();
+    }
+
     /// The callers with this final status.
     pub fn answered(&self, status: u16) -> Vec<usize> {
         let is = |c: &Caller| c.answer.is_some_and(|(s, _)| s == status);

@@ -59,12 +59,16 @@ impl Endpoint {
     /// An endpoint at `place` on an even port of the system's choice. It sends silence to whoever sends to it first,
     /// unless [`Endpoint::send_to`] says otherwise.
     pub fn open(place: &Place, law: Law) -> Self {
-        let socket = std::iter::repeat_with(|| place.udp(0)).find(|s| port(s).is_multiple_of(2));
-        let socket = socket.expect("half of all ports are even");
+        let (socket, rtcp) =
+            std::iter::repeat_with(|| place.udp(0)).find_map(|s| with_rtcp(place, s)).expect("some are");
         let address = place.port(port(&socket));
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
         let (shared, told) = (state.clone(), stop.clone());
-        let thread = thread::spawn(move || run(&socket, law, &shared, &told));
+        let thread = thread::spawn(move || {
+            // Reports are for nobody; a socket of another test must not get them.
+            let _held = rtcp;
+            run(&socket, law, &shared, &told);
+        });
         Self { state, stop, thread: Some(thread), address, law }
     }
 
@@ -176,6 +180,13 @@ impl Drop for Endpoint {
             let _ = thread.join();
         }
     }
+}
+
+/// The socket and the one for RTCP above it, if it is on an even port and the next is free.
+fn with_rtcp(place: &Place, socket: UdpSocket) -> Option<(UdpSocket, UdpSocket)> {
+    let above = port(&socket) + 1;
+    let free = (above % 2 == 1).then(|| place.inside(|| UdpSocket::bind(place.port(above)).ok())).flatten();
+    free.map(|rtcp| (socket, rtcp))
 }
 
 fn port(socket: &UdpSocket) -> u16 {

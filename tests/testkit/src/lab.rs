@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,6 +16,10 @@ use crate::{
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 const PHONES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+/// The inner side of a router that is a NAT, the one address behind it, and the ports that it gives out.
+const NAT: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+const PRIVATE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+const NAT_PORTS: RangeInclusive<u16> = 50_000..=59_999;
 
 /// A bridge in a namespace of its own with one machine after the other on it: `10.77.0.1`, `10.77.0.2` …; the
 /// phones stand at the bridge itself, `10.77.0.254`. Two labs never see each other. Dropping it removes it.
@@ -127,6 +132,29 @@ impl Lab {
         Place { ip, namespace: Some(PathBuf::from("/run/netns").join(self.namespace(machine))) }
     }
 
+    /// A place behind `router`, a machine of this lab that becomes a NAT: what is sent from there has the router's address
+    /// and another port, and nothing comes in that was not asked for. The address is not known anywhere else.
+    pub fn behind_nat(&self, router: &str) -> Place {
+        let (outside, inside) = (self.namespace(router), self.namespace(&format!("{router}-in")));
+        run(&["netns", "add", &inside]);
+        run(&["-n", &inside, "link", "set", "lo", "up"]);
+        run(&["-n", &outside, "link", "add", "eth1", "type", "veth", "peer", "name", "eth0", "netns", &inside]);
+        run(&["-n", &outside, "addr", "add", &format!("{NAT}/24"), "dev", "eth1"]);
+        run(&["-n", &outside, "link", "set", "eth1", "up"]);
+        run(&["-n", &inside, "addr", "add", &format!("{PRIVATE}/24"), "dev", "eth0"]);
+        run(&["-n", &inside, "link", "set", "eth0", "up"]);
+        run(&["-n", &inside, "route", "add", "default", "via", &NAT.to_string()]);
+        run(&["netns", "exec", &outside, "sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        let ports = format!("{}-{}", NAT_PORTS.start(), NAT_PORTS.end());
+        let rewrite = ["-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-p", "udp", "-j", "MASQUERADE"];
+        self.iptables(router, &[&rewrite[..], &["--to-ports", &ports, "--random"]].concat());
+        // What is forwarded is what the inside began; the rest would be routed without any NAT.
+        let known =
+            ["-A", "FORWARD", "-i", "eth0", "-m", "conntrack", "!", "--ctstate", "ESTABLISHED", "-j", "DROP"];
+        self.iptables(router, &known);
+        Place { ip: PRIVATE, namespace: Some(PathBuf::from("/run/netns").join(inside)) }
+    }
+
     /// Programs started by [`Lab::command`] look names up at this address from now on.
     pub fn name_server(&self, at: Ipv4Addr) {
         let folder = self.resolver();
@@ -202,7 +230,9 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.resolver());
         for machine in self.machines.iter().map(String::as_str).chain(["hub"]) {
-            let _ = Command::new("ip").args(["netns", "del", &self.namespace(machine)]).output();
+            for namespace in [self.namespace(machine), self.namespace(&format!("{machine}-in"))] {
+                let _ = Command::new("ip").args(["netns", "del", &namespace]).output();
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 use twinbox_ids::{Pii, Timestamp};
-use twinbox_mailbox::{Codec, PromptKey};
+use twinbox_mailbox::{Class, Codec, PromptKey};
 use twinbox_mailstore::{Acknowledgement, Audio, ClassError, Folder, GreetingKind, ImportedMessage, Outcome, Rule};
 use twinbox_prompts::Prompts;
 use twinbox_wire::admin::{
@@ -19,7 +19,10 @@ use twinbox_wire::admin::{
     provisioning_server::{Provisioning, ProvisioningServer},
 };
 
-use super::{PART, changed, internal, mail};
+use super::{
+    PART, all_records, changed, internal, mail,
+    part::{Part, part},
+};
 use crate::node::Node;
 
 /// The longest audio that is taken, in bytes of G.711: more than two hours.
@@ -42,6 +45,7 @@ impl Service {
     }
 
     async fn mailbox_id(&self, number: &str) -> Result<twinbox_ids::MailboxId, Status> {
+        all_records(&self.node)?;
         let found = self.node.mailstore.find_by_number(number).await.map_err(internal)?;
         let none = || Status::not_found(format!("there is no mailbox {number}: import the users first"));
         Ok(found.ok_or_else(none)?.id)
@@ -70,12 +74,14 @@ impl Provisioning for Service {
         &self,
         request: Request<Streaming<UserImportPart>>,
     ) -> Result<Response<Self::UserImportStream>, Status> {
+        all_records(&self.node)?;
         Ok(Response::new(users::import(self.node.clone(), request.into_inner())))
     }
 
     type UserExportStream = tokio_stream::Iter<std::vec::IntoIter<Result<AudioPart, Status>>>;
 
     async fn user_export(&self, _: Request<UserExportRequest>) -> Result<Response<Self::UserExportStream>, Status> {
+        all_records(&self.node)?;
         let table = Bytes::from(users::export(&self.node).await?);
         let parts: Vec<_> = (0..table.len())
             .step_by(PART)
@@ -158,18 +164,21 @@ impl Provisioning for Service {
         Ok(changed(id, &acknowledgement))
     }
 
-    async fn class_list(&self, _: Request<ClassListRequest>) -> Result<Response<ClassListReply>, Status> {
+    async fn class_list(&self, request: Request<ClassListRequest>) -> Result<Response<ClassListReply>, Status> {
+        let ClassListRequest { limit, after } = request.into_inner();
         let mailstore = &self.node.mailstore;
         let classes = mailstore.classes().await.map_err(internal)?;
         let mut users = std::collections::HashMap::<_, u64>::new();
         for mailbox in mailstore.mailboxes().await.map_err(internal)? {
             // What names a class that is gone has the default one.
             let id = mailbox.class.filter(|id| classes.iter().any(|class| class.id == *id));
-            *users.entry(id.unwrap_or(twinbox_mailbox::Class::DEFAULT)).or_default() += 1;
+            *users.entry(id.unwrap_or(Class::DEFAULT)).or_default() += 1;
         }
-        let classes = classes
-            .into_iter()
-            .map(|class| admin::Class {
+        // The default class first, then by name.
+        let cursor = |class: &Class| format!("{}{}.{}", u8::from(class.id != Class::DEFAULT), class.name, class.id);
+        let classes = classes.into_iter().map(|class| (cursor(&class), class));
+        let Part { items, next } = part(limit, &after, classes, |class| {
+            Ok::<_, Status>(admin::Class {
                 id: class.id.to_string(),
                 rules: class
                     .rules
@@ -180,8 +189,8 @@ impl Provisioning for Service {
                 name: class.name,
                 name_lost: class.name_lost,
             })
-            .collect();
-        Ok(Response::new(ClassListReply { classes }))
+        })?;
+        Ok(Response::new(ClassListReply { classes: items, next }))
     }
 
     async fn prompt_set(&self, request: Request<Streaming<PromptPart>>) -> Result<Response<UserChanged>, Status> {

@@ -7,7 +7,7 @@ use tracing::info;
 use twinbox_alarms::{Code, Kind};
 use twinbox_ids::{NodeName, ParseIdError};
 use twinbox_roles::{
-    CommandError, Duty, DutyView, Inheritance, LongestGap, MemberView, Mode, Order, OrderId, RolesView, Setting,
+    CommandError, Duty, DutyView, Inheritance, LongestGap, MemberView, Order, OrderId, RolesView, Setting,
     Settings, Status as MemberStatus, Timing,
 };
 use twinbox_wire::admin::{Heir, NodeInfoReply};
@@ -37,7 +37,7 @@ impl Service {
     fn read(&self, wanted: &Wanted) -> Result<Order, Status> {
         Ok(match wanted {
             Wanted::MakePublisher(wire::MakePublisher { node, force }) => {
-                Order::MakePublisher { name: name(node)?, force: *force, facts: Default::default() }
+                Order::MakePublisher { name: name(node)?, force: *force, on_call: false, facts: Default::default() }
             }
             Wanted::Set(change) => {
                 let settings: Result<Vec<_>, _> = change.settings.iter().map(setting).collect();
@@ -203,8 +203,6 @@ impl Steering for Service {
 pub(super) fn notes(view: &RolesView) -> Vec<String> {
     let cut = |(from, to): &(NodeName, NodeName)| format!("{from} does not reach {to}");
     let duty = |duty: &DutyView| (!duty.reason.is_empty()).then(|| format!("{}: {}", duty.duty, duty.reason));
-    let passive = (view.settings.mode == Mode::ActivePassive)
-        .then(|| "active-passive: the publisher answers calls, the others while it cannot".to_owned());
     let rival = |name: &NodeName| {
         format!(
             "{name} acts in another group of this cluster: decide which side stays, and stop the other (docs/roles.md)"
@@ -215,7 +213,6 @@ pub(super) fn notes(view: &RolesView) -> Vec<String> {
         .map(rival)
         .chain(view.cuts.iter().map(cut))
         .chain(view.duties.iter().filter_map(duty))
-        .chain(passive)
         .collect()
 }
 

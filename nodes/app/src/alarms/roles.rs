@@ -1,8 +1,8 @@
 //! What the role manager shows, as events and alarms. Pure.
 //!
-//! Every node sees the same, and one is to tell it: of a move, who has got the role or duty; of itself, each node; of
-//! a member that is not heard, the first by name of the nodes in service. Alarms that somebody else has raised already
-//! are not raised again.
+//! Every node sees the same, and one reports it: a move, the node that has got the role or duty; a split, the node that
+//! is publisher since then; its own status, each node; members that are added, removed or lost, the first by name of
+//! the nodes in service. Alarms that another node has raised already are not raised again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -92,7 +92,7 @@ impl RolesWatch {
         let reports = view.quorum && nodes.map(|m| &m.name).min() == Some(&self.node);
         self.moves(view, &mut said);
         self.heirs(view, &mut said);
-        self.splits(view, reports, &mut said);
+        self.splits(view, &mut said);
         self.departures(view, &mut said);
         self.rivals(view, seen, now, &mut said);
         self.statuses(view, reports, &mut said);
@@ -141,12 +141,14 @@ impl RolesWatch {
         }
     }
 
-    fn splits(&mut self, view: &RolesView, reports: bool, said: &mut Vec<Say>) {
-        for split in view.splits.iter().filter(|_| reports) {
+    fn splits(&mut self, view: &RolesView, said: &mut Vec<Say>) {
+        let own = self.node.clone();
+        for split in view.splits.iter().filter(|split| split.winner == own) {
             let ran = split.ran.iter().map(|(node, alone)| {
                 let duties: Vec<String> = alone.duties.iter().map(ToString::to_string).collect();
                 let ms = alone.to_ms.unwrap_or(split.healed_ms).saturating_sub(alone.from_ms);
-                format!("{node} ran {} alone for {} s", duties.join(" and "), ms / 1_000)
+                let (duties, seconds) = (duties.join(" and "), ms / 1_000);
+                format!("{node} ran {duties} alone for {seconds} s in epoch {}", alone.epoch)
             });
             let ran: Vec<String> = ran.collect();
             let generation = format!("generation {}", split.generation);
@@ -209,9 +211,10 @@ impl RolesWatch {
             if before == Some(member.status) {
                 continue;
             }
-            let unheard = member.status == Status::NotFunctioning && member.name != self.node;
-            if member.name == self.node || (known && reports && (unheard || before.is_none())) {
-                let kind = if before.is_none() && known { Kind::MemberAdded } else { Kind::MemberStatus };
+            let own = member.name == self.node;
+            let added = known && before.is_none() && !own;
+            if own || (known && reports && (added || member.status == Status::NotFunctioning)) {
+                let kind = if added { Kind::MemberAdded } else { Kind::MemberStatus };
                 let colon = if member.reason.is_empty() { "" } else { ": " };
                 let detail = format!("{}{colon}{}", member.status, member.reason);
                 said.push(Say::Event(kind, member.name.to_string(), detail));
@@ -504,6 +507,35 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_split_is_told_once_by_the_node_that_won_it_whoever_is_first_by_name() {
+        let alone = |node: &str, number| twinbox_roles::SoloReport {
+            epoch: twinbox_ids::Epoch { generation: 1, number, node: name(node) },
+            duties: BTreeSet::from([twinbox_roles::Duty::Notifier]),
+            from_ms: 1_000_000_000,
+            to_ms: Some(1_000_007_000),
+        };
+        let ran = BTreeMap::from([(name("a"), alone("a", 4)), (name("b"), alone("b", 5))]);
+        let split = twinbox_roles::Split { generation: 2, ran, winner: name("b"), healed_ms: 1_000_008_000 };
+        let mut both = view(&[("a", Status::InService), ("b", Status::InService)]);
+        both.splits = vec![split];
+        let (mut a, mut b) = (watch("a"), watch("b"));
+        assert_eq!(raised(&a.look(&both, &Nothing, at(0))), [], "a is the first by name, and b won");
+        let said = b.look(&both, &Nothing, at(0));
+        assert_eq!(raised(&said), [(Code::Split, "cluster")]);
+        let detail = "a ran notifier alone for 7 s in epoch 1.4@a, b ran notifier alone for 7 s in epoch 1.5@b; b goes on; \
+                      generation 2";
+        assert!(said.contains(&Say::Event(Kind::SplitHealed, "cluster".to_owned(), detail.to_owned())), "{said:?}");
+        // Later b is the first by name, and then a alone.
+        for states in [[Status::NotFunctioning, Status::InService], [Status::InService, Status::NotFunctioning]] {
+            let mut later = view(&[("a", states[0]), ("b", states[1])]);
+            later.splits.clone_from(&both.splits);
+            for watch in [&mut a, &mut b] {
+                assert!(!events(&watch.look(&later, &Nothing, at(5))).contains(&(Kind::SplitHealed, "cluster")));
+            }
+        }
+    }
+
+    #[test]
     fn members_that_come_and_go_are_told_by_one() {
         let (mut a, mut b) = (watch("a"), watch("b"));
         let two = view(&[("a", Status::InService), ("b", Status::InService)]);
@@ -513,6 +545,10 @@ pub(super) mod tests {
         }
         assert_eq!(events(&a.look(&three, &Nothing, at(1))), [(Kind::MemberAdded, "c")]);
         assert_eq!(events(&b.look(&three, &Nothing, at(1))), []);
+        // The newcomer itself knew the others first, and reports its own status.
+        let mut c = watch("c");
+        c.look(&two, &Nothing, at(0));
+        assert_eq!(events(&c.look(&three, &Nothing, at(1))), [(Kind::MemberStatus, "c")]);
         assert_eq!(events(&a.look(&two, &Nothing, at(2))), [(Kind::MemberRemoved, "c")]);
     }
 }

@@ -13,6 +13,8 @@ use twinbox_wire::events::{
     events_server::{Events, EventsServer},
 };
 
+use crate::admin::part::{Part, part};
+
 /// Replies on their way to a reader; what a slow one has not taken waits in the records, not here.
 const UNDER_WAY: usize = 32;
 /// Ids in one request.
@@ -62,10 +64,11 @@ impl EventService {
 #[tonic::async_trait]
 impl Events for EventService {
     async fn alarm_list(&self, request: Request<AlarmListRequest>) -> Result<Response<AlarmListReply>, Status> {
-        let all = request.into_inner().all;
+        let AlarmListRequest { all, limit, after } = request.into_inner();
         let alarms = self.alarms.list().map_err(|error| Status::internal(error.to_string()))?;
-        let alarms = alarms.into_iter().filter(|alarm| all || alarm.is_open()).map(|alarm| self.show(alarm));
-        Ok(Response::new(AlarmListReply { alarms: alarms.collect() }))
+        let alarms = alarms.into_iter().filter(|alarm| all || alarm.is_open()).map(|alarm| (cursor(&alarm), alarm));
+        let Part { items, next } = part(limit, &after, alarms, |alarm| Ok::<_, Status>(self.show(alarm)))?;
+        Ok(Response::new(AlarmListReply { alarms: items, next }))
     }
 
     async fn alarm_acknowledge(
@@ -117,6 +120,12 @@ impl Events for EventService {
         tokio::spawn(tell(follower, follow, replies));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// In the order of the list: by state, then the worse, then the later.
+fn cursor(alarm: &Alarm) -> String {
+    let severity = alarm.code.map_or(0, |code| code.severity() as u8 + 1);
+    format!("{}{:03}{:020}.{}", alarm.state() as u8, u8::MAX - severity, u64::MAX - alarm.raised.0, alarm.id)
 }
 
 /// Until the reader goes away, or all is told.

@@ -8,42 +8,37 @@ use twinbox_calls::{
 use twinbox_ids::Pii;
 use twinbox_sip::redirect::RedirectOrder;
 
-use super::{
-    node::{Menus, RtpConfig},
-    reader::Section,
-};
+use super::{node::RtpConfig, reader::Section};
 
-/// Reads what the SIP door needs. `rtp` is `None` if its section is wrong; that is then reported already.
-pub(super) fn read(root: &mut Section, menus: &Menus, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
+/// Reads what calls need, over `usual`: the defaults, with what `[voicemail]` says. `rtp` is `None` if its section is
+/// wrong; that is then reported already.
+pub(super) fn read(root: &mut Section, usual: CallsConfig, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
     let mut sip = root.section("sip");
-    let defaults = CallsConfig::default();
     let mut config = CallsConfig {
-        max_calls: sip.number("max_calls", 1..=100_000, 500) as usize,
-        max_calls_per_second: sip.number("max_calls_per_second", 1..=100_000, 200) as u32,
-        max_subscriptions: sip.number("max_subscriptions", 0..=1_000_000, 10_000) as usize,
-        redirect: match sip.word("redirect", &["first", "last"], "first") {
+        max_calls: sip.number("max_calls", 1..=100_000, usual.max_calls as i64) as usize,
+        max_calls_per_second: sip.number("max_calls_per_second", 1..=100_000, usual.max_calls_per_second.into())
+            as u32,
+        max_subscriptions: sip.number("max_subscriptions", 0..=1_000_000, usual.max_subscriptions as i64) as usize,
+        redirect: match sip.word("redirect", &["first", "last"], "") {
+            "first" => RedirectOrder::First,
             "last" => RedirectOrder::Last,
-            _ => RedirectOrder::First,
+            _ => usual.redirect,
         },
-        unknown_mailbox: match sip.word("unknown_mailbox", &["404", "apology"], "404") {
+        unknown_mailbox: match sip.word("unknown_mailbox", &["404", "apology"], "") {
+            "404" => UnknownMailbox::NotFound,
             "apology" => UnknownMailbox::Apology,
-            _ => UnknownMailbox::NotFound,
+            _ => usual.unknown_mailbox,
         },
         pilots: Pilots {
-            sign_in: numbers(&mut sip, "pilot", &defaults.pilots.sign_in),
-            ask_mailbox: numbers(&mut sip, "pilot_ask", &defaults.pilots.ask_mailbox),
+            sign_in: numbers(&mut sip, "pilot", &usual.pilots.sign_in),
+            ask_mailbox: numbers(&mut sip, "pilot_ask", &usual.pilots.ask_mailbox),
         },
-        session_expires_s: sip.number("session_seconds", 90..=86_400, 1_800) as u32,
+        session_expires_s: sip.number("session_seconds", 90..=86_400, usual.session_expires_s.into()) as u32,
         dns_servers: sip.list::<SocketAddr>("dns_servers", "an address with its port, such as \"10.0.0.53:53\""),
-        min_se_s: sip.number("min_session_seconds", 90..=86_400, 90) as u32,
-        max_message_ms: menus.max_message_ms,
-        min_message_ms: menus.min_message_ms,
-        end_silence_ms: menus.end_silence_ms,
-        digit_timeout_ms: menus.digit_timeout_ms,
-        pin_tries: menus.pin_tries,
-        min_pin_length: menus.min_pin_length,
-        key_map: menus.key_map.to_owned(),
-        ..defaults
+        max_hold_s: sip.number("max_hold_seconds", 0..=86_400, usual.max_hold_s.into()) as u32,
+        dscp: sip.number("dscp", 0..=63, usual.dscp.into()) as u8,
+        min_se_s: sip.number("min_session_seconds", 90..=86_400, usual.min_se_s.into()) as u32,
+        ..usual
     };
     config.listeners = sip.sections("listener").into_iter().filter_map(listener).collect();
     if let Some(rtp) = rtp {
@@ -101,6 +96,7 @@ fn trunk(mut section: Section) -> Option<TrunkConfig> {
         register: None,
         mwi: section.text("mwi"),
         transfer: section.text("transfer"),
+        media_from_any_host: section.flag("media_from_any_host", false),
     };
     trunk.register = registers.then(|| {
         let host = trunk.proxy.as_deref().unwrap_or_default();

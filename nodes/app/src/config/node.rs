@@ -10,7 +10,7 @@ use std::{
 
 use twinbox_calls::CallsConfig;
 use twinbox_ids::NodeName;
-use twinbox_mailbox::pin::HashCost;
+use twinbox_mailbox::{is_timezone, pin::HashCost};
 use twinbox_prompts::Prompts;
 
 use super::{
@@ -64,8 +64,10 @@ pub struct RtpConfig {
     pub bind: IpAddr,
     /// Address in SDP, if another.
     pub advertise: Option<IpAddr>,
-    /// Ports; even ones are used, two a call.
+    /// Ports, two a call: RTP on the even one, RTCP on the next.
     pub ports: RangeInclusive<u16>,
+    /// The DSCP that RTP and RTCP packets carry, 0 to 63.
+    pub dscp: u8,
     /// Media threads, at least one.
     pub threads: usize,
     /// A call without a packet for so long is over.
@@ -107,8 +109,8 @@ impl NodeConfig {
             let cluster = ClusterConfig::read(section, name.as_ref());
             let supervisor = cluster.as_ref().and_then(|cluster| read_supervisor(root, cluster.bind, supervisor));
             let rtp = RtpConfig::read(root.section("rtp"));
-            let (voicemail, menus) = read_voicemail(root.section("voicemail"));
-            let calls = super::calls::read(root, &menus, rtp.as_ref());
+            let (voicemail, usual) = read_voicemail(root.section("voicemail"));
+            let calls = super::calls::read(root, usual, rtp.as_ref());
             let mut section = root.section("prompts");
             let prompts = match Prompts::load(section.path("dir").as_deref(), &voicemail.language) {
                 Ok(prompts) => Some(Arc::new(prompts)),
@@ -163,6 +165,7 @@ impl RtpConfig {
                 ports.map(|(low, high)| low..=high)
             }
         };
+        let dscp = section.number("dscp", 0..=63, 46) as u8;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = match section.number("threads", 0..=256, 0) as usize {
             0 => cores,
@@ -173,7 +176,8 @@ impl RtpConfig {
             s => Some(Duration::from_secs(s)),
         };
         section.finish();
-        Some(Self { bind: bind.unwrap_or(IpAddr::from([0, 0, 0, 0])), advertise, ports: ports?, threads, timeout })
+        let bind = bind.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        Some(Self { bind, advertise, ports: ports?, dscp, threads, timeout })
     }
 }
 
@@ -194,29 +198,24 @@ fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) ->
     None
 }
 
-/// What the `[voicemail]` section says of menus and recordings; times in milliseconds.
-pub(super) struct Menus {
-    pub key_map: &'static str,
-    pub max_message_ms: u64,
-    pub min_message_ms: u64,
-    pub end_silence_ms: u64,
-    pub digit_timeout_ms: u64,
-    pub pin_tries: u8,
-    pub min_pin_length: u8,
-}
-
-fn read_voicemail(mut section: Section) -> (VoicemailConfig, Menus) {
-    let menus = Menus {
-        key_map: section.word("key_map", &["asterisk", "unity"], "asterisk"),
-        max_message_ms: section.number("max_message_seconds", 1..=7_200, 300) as u64 * 1_000,
-        min_message_ms: section.number("min_message_ms", 0..=60_000, 1_000) as u64,
-        end_silence_ms: section.number("silence_seconds", 0..=600, 10) as u64 * 1_000,
-        digit_timeout_ms: section.number("digit_seconds", 1..=60, 5) as u64 * 1_000,
-        pin_tries: section.number("pin_tries", 1..=10, 3) as u8,
-        min_pin_length: section.number("min_pin_length", 3..=12, 4) as u8,
+/// Reads `[voicemail]`: what new mailboxes get, and the settings of calls with what this section says of menus and
+/// recordings.
+fn read_voicemail(mut section: Section) -> (VoicemailConfig, CallsConfig) {
+    let usual = CallsConfig::default();
+    let ms = 1_000;
+    let seconds = |of: u64| (of / ms) as i64;
+    let calls = CallsConfig {
+        key_map: section.word("key_map", &["asterisk", "unity"], &usual.key_map).to_owned(),
+        max_message_ms: section.number("max_message_seconds", 1..=7_200, seconds(usual.max_message_ms)) as u64 * ms,
+        min_message_ms: section.number("min_message_ms", 0..=60_000, usual.min_message_ms as i64) as u64,
+        end_silence_ms: section.number("silence_seconds", 0..=600, seconds(usual.end_silence_ms)) as u64 * ms,
+        digit_timeout_ms: section.number("digit_seconds", 1..=60, seconds(usual.digit_timeout_ms)) as u64 * ms,
+        pin_tries: section.number("pin_tries", 1..=10, usual.pin_tries.into()) as u8,
+        min_pin_length: section.number("min_pin_length", 3..=12, usual.min_pin_length.into()) as u8,
+        ..usual
     };
     let timezone = section.text("timezone").unwrap_or_else(|| "UTC".to_owned());
-    if timezone.parse::<chrono_tz::Tz>().is_err() {
+    if !is_timezone(&timezone) {
         section.wrong(
             "timezone",
             format!("'{timezone}' is no time zone: write an IANA name such as \"Europe/Berlin\""),
@@ -226,13 +225,13 @@ fn read_voicemail(mut section: Section) -> (VoicemailConfig, Menus) {
         timezone,
         language: section.word("language", &["en"], "en").to_owned(),
         max_messages: section.number("max_messages", 1..=100_000, 200) as u32,
-        min_pin_length: menus.min_pin_length,
+        min_pin_length: calls.min_pin_length,
         pin_cost: HashCost {
             memory_kib: section.number("pin_hash_kib", 1_024..=1_048_576, 19_456) as u32,
             passes: section.number("pin_hash_passes", 1..=20, 2) as u32,
         },
-        min_message_ms: menus.min_message_ms,
+        min_message_ms: calls.min_message_ms,
     };
     section.finish();
-    (voicemail, menus)
+    (voicemail, calls)
 }

@@ -169,7 +169,7 @@ impl Section {
     }
 
     /// One of the listed words, or `default`.
-    pub fn word(&mut self, key: &'static str, words: &[&'static str], default: &'static str) -> &'static str {
+    pub fn word<'a>(&mut self, key: &'static str, words: &[&'a str], default: &'a str) -> &'a str {
         let Some(text) = self.text(key) else { return default };
         match words.iter().find(|word| **word == text) {
             Some(word) => word,

@@ -38,6 +38,26 @@ fn the_commented_examples_load() {
     assert_eq!(witness.clusters.len(), 1);
 }
 
+/// There is one set of defaults for calls, and the example shows it.
+#[test]
+fn calls_have_the_same_defaults_in_the_program_the_file_and_the_example() {
+    let defaults = twinbox_calls::CallsConfig::default();
+    let text = example("node.example.toml");
+    let shown = load_node(&text).unwrap_or_else(|e| panic!("{e}")).calls;
+    let as_by_default = |calls: &twinbox_calls::CallsConfig| {
+        let (listeners, trunks, rtp) = (calls.listeners.clone(), calls.trunks.clone(), calls.rtp.clone());
+        twinbox_calls::CallsConfig { listeners, trunks, rtp, ..defaults.clone() }
+    };
+    assert_eq!(shown, as_by_default(&shown));
+    let bare: String = ["sip", "voicemail"].iter().fold(text, |text, section| {
+        let (before, rest) = text.split_once(&format!("\n[{section}]\n")).expect("the section is there");
+        let (_, after) = rest.split_once("\n[").expect("another follows");
+        format!("{before}\n[{after}")
+    });
+    let bare = load_node(&bare).unwrap_or_else(|e| panic!("{e}")).calls;
+    assert_eq!(bare, as_by_default(&bare));
+}
+
 /// Every key that the reader asks for stands in the example: whoever adds a key documents it.
 #[test]
 fn the_example_has_every_key() {

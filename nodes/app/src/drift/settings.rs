@@ -36,6 +36,7 @@ fn values(config: &NodeConfig) -> Vec<(String, String)> {
     add("sip.pilot_ask", &calls.pilots.ask_mailbox);
     add("sip.session_seconds", &calls.session_expires_s);
     add("sip.min_session_seconds", &calls.min_se_s);
+    add("sip.max_hold_seconds", &calls.max_hold_s);
     add("voicemail.key_map", &calls.key_map);
     add("voicemail.timezone", &voicemail.timezone);
     add("voicemail.language", &voicemail.language);

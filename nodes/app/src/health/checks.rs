@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 use twinbox_replication_store::StoreError;
 
-use super::{Health, Pace, Probe, Verdict, cpu::Reading, lock};
+use super::{Health, Pace, Probe, ROLE_MANAGER, Verdict, cpu::Reading, lock};
 use crate::node::Node;
 
 /// For what only looks at memory.
@@ -43,6 +43,7 @@ pub(super) fn start(
         durable_write(health, node, tasks, stop),
         quick("replication", replication),
         space(health, node, tasks, stop),
+        quick(ROLE_MANAGER, |node| node.roles.health()),
         quick("notifier", notifier),
         clock(health, tasks, stop),
         cpu(health, tasks, stop),

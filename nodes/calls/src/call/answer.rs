@@ -1,7 +1,10 @@
 //! From the INVITE to its `200`: whom it is for, whether we can take part, and what the conversation begins with.
 //! Nothing here waits for anything but this node's own store.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::mpsc::{Receiver, Sender};
 use twinbox_clock::wall;
@@ -18,10 +21,10 @@ use twinbox_sip::{
     session::{self, Outcome, Policy, Timer},
 };
 
-use super::{Call, Input, after, channel, questions};
+use super::{Call, Input, Reason, channel, questions};
 use crate::{
     CallsConfig, UnknownMailbox,
-    admit::ALLOW,
+    admit::{ALLOW, FILLING, busy},
     door::{Arrival, DialogKey, Door},
     stats::count,
     wire::{Flow, local_address},
@@ -59,6 +62,11 @@ pub(super) async fn begin(
             return None;
         }
     };
+    if matches!(callee, Callee::Nobody) && door.lacks_records() {
+        count(&door.stats.refused_filling);
+        refuse(busy(request, FILLING));
+        return None;
+    }
     if matches!(callee, Callee::Nobody) && door.config.unknown_mailbox == UnknownMailbox::NotFound {
         count(&door.stats.refused_unknown_mailbox);
         refuse(request.respond(404));
@@ -116,10 +124,8 @@ pub(super) async fn begin(
         refuse(response);
         return None;
     };
-    let key = (dialog.call_id.clone(), dialog.local_tag.clone());
-    door.open_dialog(key.clone(), sender);
-    *dialog_key = Some(key);
-    let response = accept(door, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body);
+    *dialog_key = Some(door.open_dialog(&dialog, &invite.trunk, sender));
+    let response = accept(door, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body.clone());
     door.respond(&invite.id, response);
     door.stats.answer_time.record(invite.at.elapsed());
     count(&door.stats.calls_answered);
@@ -131,16 +137,25 @@ pub(super) async fn begin(
         trunk: invite.trunk.clone(),
         caller,
         flow: invite.flow.clone(),
-        dialog,
+        dialog: Arc::new(Mutex::new(dialog)),
+        confirmed: false,
         inputs,
         media,
         events,
         deaf: false,
         local,
         answer_due: stream.is_none(),
+        answer_stays: false,
         stream: None,
+        media_host: None,
+        described: body,
         session: None,
+        refresh_due: None,
         session_due: None,
+        session_min: None,
+        allows_update: false,
+        hold_due: None,
+        keys: Default::default(),
         conversation: None,
         start: None,
         timer: None,
@@ -157,9 +172,10 @@ pub(super) async fn begin(
         bye_due: None,
         not_filed: false,
         over: false,
-        reason: None,
+        reason: Reason::Done,
         stillborn: false,
     };
+    call.note_allow(&request.headers);
     call.set_session(timer);
     if let Some(stream) = stream {
         call.set_stream(stream, false);
@@ -260,11 +276,6 @@ fn media_address(config: &CallsConfig, flow: &Flow) -> IpAddr {
 }
 
 impl Call {
-    pub(super) fn set_session(&mut self, timer: Option<Timer>) {
-        self.session = timer;
-        self.session_due = timer.and_then(|t| after(std::time::Duration::from_secs(u64::from(t.due()))));
-    }
-
     /// What the conversation needs to know before its first word.
     async fn prepare(&mut self, callee: Callee) {
         let mailstore = self.door.deps.mailstore.clone();

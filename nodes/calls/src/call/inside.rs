@@ -2,35 +2,42 @@
 
 use std::time::Duration;
 
-use twinbox_conversation::{Conversation, Input as Heard};
+use twinbox_conversation::Conversation;
 use twinbox_media::{Codec, Remote};
 use twinbox_sip::{
     Method, Request,
     sdp::{self, Sdp, Stream},
     session::{self, Outcome},
+    uri::Uri,
 };
 
-use super::{Bye, Call, after, answer};
+use super::{Bye, Call, Reason, Way, after, answer};
 use crate::{
     admit::{ALLOW, capabilities},
-    door::Arrival,
+    door::{Arrival, lock},
     stats::count,
 };
 
 impl Call {
     pub(super) fn request(&mut self, arrival: Arrival) {
         let request = &arrival.request;
-        let ours = request.headers.tag("From") == Some(self.dialog.remote_tag.as_str());
+        let (ours, in_order) = {
+            let mut dialog = lock(&self.dialog);
+            let ours = request.headers.tag("From") == Some(dialog.remote_tag.as_str());
+            (ours, ours && dialog.received(request))
+        };
         if !ours {
             count(&self.door.stats.refused_no_dialog);
             return self.door.respond(&arrival.id, request.respond(481));
         }
-        if !self.dialog.received(request) {
+        if !in_order {
             // Older than one that was seen (RFC 3261 section 12.2.2).
             let mut response = request.respond(500);
             response.reason = "CSeq out of order".to_owned();
             return self.door.respond(&arrival.id, response);
         }
+        lock(&self.dialog).retarget(&request.method, &request.headers, self.door.of_a_trunk(&arrival.flow));
+        self.note_allow(&request.headers);
         match request.method {
             Method::Bye => self.caller_hung_up(arrival),
             Method::Invite | Method::Update => self.renegotiate(&arrival),
@@ -55,15 +62,20 @@ impl Call {
         self.bye = Some(Bye { id, request, at, answered: false });
         self.bye_due = after(patience.saturating_sub(at.elapsed()));
         self.over = true;
-        self.hang_up();
+        self.hang_up(Reason::Done);
     }
 
     /// Re-INVITE and UPDATE, with and without a description: hold, resume, a moved phone, a session refresh.
     fn renegotiate(&mut self, arrival: &Arrival) {
         let request = &arrival.request;
         let (door, id) = (self.door.clone(), &arrival.id);
-        if self.answer_due {
-            // Our offer is out and unanswered (RFC 3261 section 14.2).
+        if self.silent() {
+            // Our BYE waits for the ACK alone.
+            return door.respond(id, request.respond(481));
+        }
+        let asks = request.method == Method::Invite || !request.body.is_empty();
+        if asks && (self.answer_due || self.refresh.as_ref().is_some_and(|refresh| refresh.offers)) {
+            // Our offer is out and unanswered (RFC 3261 section 14.2, RFC 3311 section 5.2).
             return door.respond(id, request.respond(491));
         }
         let timer = match session::negotiate(request, answer::policy(&door.config)) {
@@ -86,23 +98,44 @@ impl Call {
             self.set_session(timer);
             return door.respond(id, accepted);
         }
-        match answer::describe(&mut self.local, offer.as_ref()) {
+        let trusted = door.of_a_trunk(&arrival.flow);
+        let described =
+            answer::describe(&mut self.local, offer.as_ref()).map_err(|error| format!("305 twinbox \"{error}\""));
+        let described = described.and_then(|(stream, body)| match stream {
+            Some(stream) if !trusted && self.leads_elsewhere(&stream) => {
+                Err("399 twinbox \"only a trunk moves media to another host\"".to_owned())
+            }
+            _ => Ok((stream, body)),
+        });
+        match described {
             Ok((stream, body)) => {
                 self.set_session(timer);
+                // Before the media is told of it: the audio may come from the host that signals.
+                if trusted {
+                    self.flow = arrival.flow.clone();
+                }
+                self.described = body.clone();
                 match stream {
                     Some(stream) => self.set_stream(stream, true),
-                    None => self.answer_due = true,
+                    None => (self.answer_due, self.answer_stays) = (true, !trusted),
                 }
-                self.flow = arrival.flow.clone();
+                self.confirmed &= request.method != Method::Invite;
                 door.respond(id, accepted.with_body(sdp::CONTENT_TYPE, body));
             }
-            Err(error) => {
+            Err(warning) => {
                 // The session goes on as it was (RFC 3261 section 14.2).
                 self.local.version -= 1;
                 count(&door.stats.refused_offer);
-                door.respond(id, request.respond(488).with("Warning", format!("305 twinbox \"{error}\"")));
+                door.respond(id, request.respond(488).with("Warning", warning));
             }
         }
+    }
+
+    /// Whether a description leads the call's audio to a host that neither it nor the caller's Contact had before.
+    fn leads_elsewhere(&self, stream: &Stream) -> bool {
+        let Some(host) = stream.remote.map(|remote| remote.ip()) else { return false };
+        let contact = || Uri::parse(&lock(&self.dialog).remote_target).and_then(|uri| uri.host.parse().ok());
+        self.media_host != Some(host) && contact() != Some(host)
     }
 
     /// Tells the media what was negotiated. A caller who only speaks from the beginning is recorded; one who does so
@@ -113,28 +146,48 @@ impl Call {
             sdp::Codec::Pcma => Codec::Pcma,
         };
         let held = later && !stream.peer_listens();
+        let nobody = !stream.peer_listens() && (held || !stream.peer_speaks());
+        let most = Duration::from_secs(u64::from(self.door.config.max_hold_s));
+        self.hold_due = match self.hold_due.take() {
+            _ if !nobody || most.is_zero() => None,
+            since @ Some(_) => since,
+            None => after(most),
+        };
+        self.media_host = stream.remote.map(|remote| remote.ip()).or(self.media_host);
         self.media.set_remote(Remote {
-            address: stream.remote,
-            codec,
+            rtcp: stream.rtcp,
+            rtcp_mux: stream.rtcp_mux,
+            signalling: Some(self.flow.remote().ip()),
+            any_host: self.trunk.config.media_from_any_host,
             payload_type: stream.payload_type,
             dtmf: stream.dtmf,
             send: stream.peer_listens(),
             receive: stream.peer_speaks() && !held,
+            ..Remote::new(stream.remote, codec)
         });
         self.stream = Some(stream);
     }
 
     /// The ACK: it brings the answer to our offer, if we made one; the first sets the conversation going.
     pub(super) fn acknowledged(&mut self, ack: &Request) {
+        self.confirmed = true;
+        if self.silent() {
+            return;
+        }
         if std::mem::take(&mut self.answer_due) {
             let content_type = ack.headers.get("Content-Type").unwrap_or_default();
             let answer = sdp::in_body(content_type, &ack.body).and_then(|body| Sdp::parse(body).ok()?.audio().ok());
             match answer {
+                Some(stream) if self.answer_stays && self.leads_elsewhere(&stream) => {
+                    tracing::warn!(
+                        "an answer that moves media to another host is ignored: no trunk asked for our offer"
+                    );
+                }
                 Some(stream) => self.set_stream(stream, self.conversation.is_some()),
                 None => {
                     count(&self.door.stats.refused_offer);
                     tracing::info!("our offer was not answered with anything usable");
-                    return self.hang_up();
+                    return self.hang_up(Reason::NoAnswer);
                 }
             }
         }
@@ -163,8 +216,7 @@ impl Call {
         };
         self.door.respond(&arrival.id, request.respond(200));
         if let Some(digit) = digit {
-            count(&self.door.stats.digits_info);
-            self.hear(Heard::Digit(digit));
+            self.pressed(Way::Info, digit);
         }
     }
 }

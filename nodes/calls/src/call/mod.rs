@@ -3,13 +3,21 @@
 
 mod answer;
 mod inside;
+mod keys;
 mod perform;
 mod questions;
+mod reason;
+mod refresh;
 pub(crate) mod self_test;
 mod take;
 mod transfer;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use tokio::{
@@ -26,19 +34,22 @@ use twinbox_sip::{
     dialog::Dialog,
     identity::Caller,
     sdp::{Local, Stream},
-    session::{Refresher, Timer},
+    session::Timer,
     transaction::ServerId,
 };
 
 use crate::{
     access::Trunk,
     admission::Place,
-    door::{Arrival, DialogKey, Door, MergeKey},
+    door::{Arrival, DialogKey, Door, MergeKey, lock},
     outgoing::SendError,
     stats::count,
     wire::Flow,
 };
+use keys::{Keys, Way};
 use questions::{Answered, Codecs};
+use reason::Reason;
+use refresh::Refresh;
 use take::Take;
 use transfer::Transfer;
 
@@ -66,9 +77,6 @@ pub(crate) enum Input {
     TimeIsUp,
 }
 
-/// Why we hang up on a caller who would have gone on (RFC 3326).
-const OUT_OF_SERVICE: &str = "SIP;cause=503;text=\"Out of service\"";
-
 /// A one-shot timer that may be off.
 type Timeout = Option<Pin<Box<Sleep>>>;
 
@@ -87,12 +95,28 @@ pub(crate) async fn run(
         if let Some(mut call) = answer::begin(&door, id, invite, sender, inputs, &mut traces.dialog).await {
             call.converse().await;
             call.end();
+            answer_late(&door, &mut call.inputs);
             count(&door.stats.calls_ended);
             tracing::info!("call ended");
         }
     }
     .instrument(span)
     .await;
+}
+
+/// Answers what still waits for a call that has ended.
+fn answer_late(door: &Arc<Door>, inputs: &mut Receiver<Input>) {
+    inputs.close();
+    while let Ok(input) = inputs.try_recv() {
+        if let Input::Request(arrival) = input {
+            door.respond(&arrival.id, too_late(&arrival.request));
+        }
+    }
+}
+
+/// The answer to a request for a call that has ended: there is no such dialog any more, which is what a BYE wants.
+pub(crate) fn too_late(request: &Request) -> Response {
+    request.respond(if request.method == Method::Bye { 200 } else { 481 })
 }
 
 /// What the door keeps for a call: gone when the call is, however it ends.
@@ -124,7 +148,10 @@ struct Call {
     trunk: Arc<Trunk>,
     caller: Caller,
     flow: Flow,
-    dialog: Dialog,
+    /// Shared with requests of ours that are on their way: a challenge takes another number.
+    dialog: Arc<Mutex<Dialog>>,
+    /// The ACK of our latest `200` to an INVITE is there, or will not come: a BYE of ours may leave.
+    confirmed: bool,
     inputs: Receiver<Input>,
     media: Session,
     events: Receiver<MediaEvent>,
@@ -132,10 +159,26 @@ struct Call {
     deaf: bool,
     local: Local,
     stream: Option<Stream>,
+    /// The host that the caller's audio was last asked to go to.
+    media_host: Option<IpAddr>,
+    /// Our latest description.
+    described: String,
     /// Our offer went out in a `2xx`; its answer comes with the ACK.
     answer_due: bool,
+    /// That answer may not lead to another host: no trunk asked for our offer.
+    answer_stays: bool,
     session: Option<Timer>,
+    /// When our next refresh of the session is due, where they are ours.
+    refresh_due: Timeout,
+    /// When a session that was not refreshed is ended.
     session_due: Timeout,
+    /// The shortest interval that the caller takes, where a refresh of ours was too short (`422`).
+    session_min: Option<u32>,
+    /// The caller takes UPDATE.
+    allows_update: bool,
+    /// The call is on hold; when that has lasted too long.
+    hold_due: Timeout,
+    keys: Keys,
     conversation: Option<Conversation>,
     /// How the conversation begins once the call is acknowledged.
     start: Option<Box<twinbox_conversation::Start>>,
@@ -152,15 +195,15 @@ struct Call {
     question: Option<BoxFuture<'static, Answered>>,
     transfer: Option<Transfer>,
     /// A refresh of the session on its way.
-    refresh: Option<BoxFuture<'static, Result<Response, SendError>>>,
+    refresh: Option<Refresh>,
     bye: Option<Bye>,
     bye_due: Timeout,
     /// The message that the caller left could not be filed, or not all of it.
     not_filed: bool,
     /// The peer knows that the call is over, or is not to be told: no BYE of ours.
     over: bool,
-    /// Why our BYE goes out, where the caller could wonder.
-    reason: Option<&'static str>,
+    /// Why our BYE goes out.
+    reason: Reason,
     /// It ends before there was a conversation.
     stillborn: bool,
 }
@@ -181,7 +224,11 @@ impl Call {
                 biased;
                 input = self.inputs.recv() => match input {
                     Some(input) => self.told(input),
-                    None => self.hang_up(),
+                    // No ACK can come either.
+                    None => {
+                        self.confirmed = true;
+                        self.hang_up(Reason::Broken);
+                    }
                 },
                 event = self.events.recv(), if !self.deaf => match event {
                     Some(event) => self.media_event(event),
@@ -189,11 +236,13 @@ impl Call {
                 },
                 heard = done(&mut self.ending) => self.hear(heard),
                 answered = done(&mut self.question) => self.answered(answered),
-                clips = done(&mut self.loading) => self.play_now(clips),
-                outcome = done(&mut self.refresh) => self.refreshed(outcome),
+                clips = done(&mut self.loading) => self.loaded(clips),
+                outcome = refresh::refreshed(&mut self.refresh) => self.refresh_answered(outcome),
                 outcome = transfer::referred(&mut self.transfer) => self.referred(outcome),
                 () = fired(&mut self.timer) => self.hear(Heard::TimerFired),
+                () = fired(&mut self.refresh_due) => self.refresh_session(),
                 () = fired(&mut self.session_due) => self.session_ran_out(),
+                () = fired(&mut self.hold_due) => self.held_too_long(),
                 () = fired(&mut self.bye_due) => self.bye_overdue(),
                 () = fired(&mut self.stop_due) => self.record_cut_off(),
                 Some(()) = take::failed(&mut self.take) => self.take_failed(),
@@ -201,8 +250,14 @@ impl Call {
         }
     }
 
-    /// There is nothing more to do: the conversation is over, and nobody waits for what is still in work.
+    /// There is nothing more to do: the conversation is over, and nobody waits for what is still in work. A BYE of ours
+    /// waits for the ACK, or for its time to be out (RFC 3261 section 15).
     fn finished(&self) -> bool {
+        self.silent() && (self.confirmed || self.over)
+    }
+
+    /// Nothing is said any more.
+    fn silent(&self) -> bool {
         match &self.conversation {
             Some(conversation) => conversation.ended(),
             None => self.stillborn,
@@ -216,23 +271,18 @@ impl Call {
             Input::Unacknowledged => {
                 count(&self.door.stats.calls_unacknowledged);
                 tracing::info!("the answer was never acknowledged");
-                self.hang_up();
+                self.confirmed = true;
+                self.hang_up(Reason::NoAck);
             }
             // Too late: it is answered.
             Input::Cancelled => {}
-            Input::Shutdown | Input::TimeIsUp => {
-                self.reason = Some(OUT_OF_SERVICE);
-                self.hang_up();
-            }
+            Input::Shutdown | Input::TimeIsUp => self.hang_up(Reason::OutOfService),
         }
     }
 
     fn media_event(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Digit(digit) => {
-                count(&self.door.stats.digits_rtp);
-                self.hear(Heard::Digit(digit));
-            }
+            MediaEvent::Digit(digit) => self.pressed(Way::Rtp, digit),
             MediaEvent::PlayFinished(id) if id == self.plays => self.hear(Heard::PlayFinished),
             MediaEvent::PlayFinished(_) => {}
             MediaEvent::RecordStopped { cause, length_bytes, trailing_silence_ms, .. } => {
@@ -248,9 +298,22 @@ impl Call {
             MediaEvent::MediaTimeout => {
                 count(&self.door.stats.callers_vanished);
                 tracing::info!("nothing is heard of the caller any more");
-                self.hang_up();
+                self.hang_up(Reason::NoMedia);
             }
         }
+    }
+
+    /// A key came.
+    fn pressed(&mut self, way: Way, key: char) {
+        let stats = &self.door.stats;
+        if !self.keys.is_new(way, key, BootInstant::now()) {
+            return count(&stats.digits_repeated);
+        }
+        count(match way {
+            Way::Rtp => &stats.digits_rtp,
+            Way::Info => &stats.digits_info,
+        });
+        self.hear(Heard::Digit(key));
     }
 
     /// Tells the conversation something and does what it says.
@@ -309,12 +372,23 @@ impl Call {
     fn media_lost(&mut self) {
         self.deaf = true;
         tracing::error!("the media of this call is gone");
-        self.hang_up();
+        self.hang_up(Reason::Broken);
         self.record_cut_off();
     }
 
+    /// The caller, or their PBX, has forgotten us.
+    fn held_too_long(&mut self) {
+        count(&self.door.stats.calls_held_too_long);
+        tracing::info!("the call was on hold for too long");
+        self.hang_up(Reason::HeldTooLong);
+    }
+
     /// We end the call.
-    fn hang_up(&mut self) {
+    fn hang_up(&mut self, reason: Reason) {
+        if self.silent() {
+            return;
+        }
+        self.reason = reason;
         if self.conversation.is_some() {
             self.hear(Heard::HungUp);
         } else {
@@ -334,51 +408,31 @@ impl Call {
         self.door.respond(&bye.id, bye.request.respond(500));
     }
 
-    /// The caller stopped refreshing, or it is our turn to.
-    fn session_ran_out(&mut self) {
-        let Some(timer) = self.session else { return };
-        match timer.refresher {
-            Refresher::Us => self.refresh_session(timer),
-            Refresher::Caller => {
-                count(&self.door.stats.callers_vanished);
-                tracing::info!("the session was not refreshed");
-                self.hang_up();
-            }
-        }
-    }
-
-    fn refresh_session(&mut self, timer: Timer) {
-        let mut update = self.dialog.request(Method::Update);
-        update.headers.push("Session-Expires", format!("{};refresher=uac", timer.interval));
-        update.headers.push("Supported", "timer");
-        self.refresh = Some(Box::pin(self.send(update)));
-        self.session_due = after(Duration::from_secs(u64::from(timer.due())));
-    }
-
-    fn refreshed(&mut self, outcome: Result<Response, SendError>) {
-        match outcome {
-            // Rule C5: whoever does not know the dialog gets no BYE for it.
-            Ok(response) if matches!(response.code, 481 | 408) => {
-                self.over = true;
-                self.hang_up();
-            }
-            Err(SendError::TimedOut) => self.hang_up(),
-            _ => {}
-        }
-    }
-
-    /// Sends a request within the dialog.
+    /// Sends a request within the dialog. An INVITE that is accepted is acknowledged.
     fn send(&self, mut request: Request) -> impl Future<Output = Result<Response, SendError>> + Send + use<> {
         let (door, trunk, near) = (self.door.clone(), self.trunk.clone(), self.flow.clone());
-        let hop = self.dialog.next_hop().to_owned();
-        let mut dialog = self.dialog.clone();
+        let dialog = self.dialog.clone();
         async move {
+            let hop = lock(&dialog).next_hop().to_owned();
             let flow = door.route(&hop, Some(&near)).await?;
             if request.method != Method::Bye {
                 request.headers.push("Contact", door.contact(&flow));
             }
             let credentials = trunk.credentials_for(&flow);
-            door.send_request(request, &flow, credentials, None, &mut |r| dialog.renumber(r)).await
+            let mut renumber = |request: &mut Request| lock(&dialog).renumber(request);
+            let sent = door.send_request(request, &flow, credentials, None, &mut renumber).await?;
+            if sent.response.is_success() {
+                lock(&dialog).retarget(&sent.request.method, &sent.response.headers, true);
+                if sent.request.method == Method::Invite {
+                    let (ack, hop) = {
+                        let dialog = lock(&dialog);
+                        (dialog.acknowledge(&sent.request), dialog.next_hop().to_owned())
+                    };
+                    let flow = door.route(&hop, Some(&near)).await?;
+                    door.acknowledge(sent.id, ack, &flow);
+                }
+            }
+            Ok(sent.response)
         }
     }
 
@@ -394,10 +448,8 @@ impl Call {
                 self.door.respond(&bye.id, bye.request.respond(code));
             }
         } else if !self.over {
-            let mut bye = self.dialog.request(Method::Bye);
-            if let Some(reason) = self.reason {
-                bye.headers.push("Reason", reason);
-            }
+            let mut bye = lock(&self.dialog).request(Method::Bye);
+            bye.headers.push("Reason", self.reason.header());
             let sending = self.send(bye);
             // A door that is shut is held open by nothing: its sockets may be wanted at once.
             self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(async move {
@@ -405,6 +457,10 @@ impl Call {
                     tracing::info!(%error, "our BYE was not answered");
                 }
             }));
+        }
+        if let Some(refresh) = self.refresh.take() {
+            // An answer to our INVITE is acknowledged all the same.
+            self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(refresh.sending));
         }
         if let Some(question) = self.question.take() {
             self.door.tasks.spawn(tokio::time::timeout(FILING_AT_MOST, question));

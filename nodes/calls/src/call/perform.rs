@@ -94,7 +94,15 @@ impl Call {
             Some(async move { futures::future::join_all(pieces).await.into_iter().flatten().collect() }.boxed());
     }
 
-    pub(super) fn play_now(&mut self, mut clips: Vec<Clip>) {
+    /// What is on disk has been fetched; nothing, if none of it can be had now.
+    pub(super) fn loaded(&mut self, clips: Vec<Clip>) {
+        match clips.is_empty() {
+            true => self.hear(Heard::AudioMissing),
+            false => self.play_now(clips),
+        }
+    }
+
+    fn play_now(&mut self, mut clips: Vec<Clip>) {
         self.loading = None;
         if clips.is_empty() {
             clips.push(NOTHING);

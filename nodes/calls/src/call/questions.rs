@@ -40,6 +40,11 @@ pub(super) async fn answer(
     source: Option<Pii<String>>,
 ) -> Answered {
     let mailstore = &door.deps.mailstore;
+    // A caller who leaves a message for a mailbox that is here may do that, and no more (rule D13).
+    if door.lacks_records() && !matches!(question, Question::FileMessage(_)) {
+        tracing::info!("a caller is asked to try again later: this node lacks records of the others");
+        return Answer::Failed.into();
+    }
     match question {
         Question::FindMailbox(number) => {
             let mut codecs = Codecs::new();

@@ -58,9 +58,7 @@ async fn converse(
     let stream = stream.ok_or_else(|| refuse(488, "No audio stream"))?;
     let tag = crate::door::lock(&door.layer).tag(request);
     let mut dialog = Dialog::accept(request, &tag).ok_or_else(|| refuse(400, "Contact is no SIP URI"))?;
-    let key = (dialog.call_id.clone(), dialog.local_tag.clone());
-    door.open_dialog(key.clone(), sender);
-    traces.dialog = Some(key);
+    traces.dialog = Some(door.open_dialog(&dialog, &invite.trunk, sender));
     let response = answer::accept(door, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
     door.respond(&invite.id, response);
     let codec = match stream.codec {
@@ -68,16 +66,16 @@ async fn converse(
         sdp::Codec::Pcma => Codec::Pcma,
     };
     media.set_remote(Remote {
-        address: stream.remote,
-        codec,
+        rtcp: stream.rtcp,
+        rtcp_mux: stream.rtcp_mux,
         payload_type: stream.payload_type,
         dtmf: stream.dtmf,
-        send: true,
-        receive: true,
+        ..Remote::new(stream.remote, codec)
     });
     media.play(1, vec![Clip::Audio { codec, data: tone(codec) }]);
     // Whoever does not hang up in time is the node itself, which has given up by then.
     let _ = tokio::time::timeout(LONGEST, until_bye(door, &mut dialog, &mut inputs)).await;
+    super::answer_late(door, &mut inputs);
     Ok(())
 }
 

@@ -6,8 +6,12 @@ use futures::{FutureExt, future::BoxFuture};
 use twinbox_conversation::Input as Heard;
 use twinbox_sip::{Method, Request, Response, uri::Uri};
 
-use super::Call;
-use crate::{door::Arrival, outgoing::SendError, stats::count};
+use super::{Call, Reason};
+use crate::{
+    door::{Arrival, lock},
+    outgoing::SendError,
+    stats::count,
+};
 
 /// After a transfer has come about the PBX hangs up; if it does not, we do.
 const LINGER: Duration = Duration::from_secs(5);
@@ -47,7 +51,7 @@ impl Transfer {
             let nowhere = SendError::Unreachable("no target".to_owned());
             return Self::Asked(async move { Err(nowhere) }.boxed());
         };
-        let mut refer = call.dialog.request(Method::Refer);
+        let mut refer = lock(&call.dialog).request(Method::Refer);
         let referrer = call.door.contact(&call.flow);
         refer.headers.push("Refer-To", format!("<{target}>"));
         refer.headers.push("Referred-By", referrer);
@@ -63,7 +67,8 @@ fn target(call: &Call, to: &str) -> Option<String> {
     let uri = match &call.trunk.config.transfer {
         Some(template) => template.replace("{number}", to),
         None => {
-            let remote = Uri::parse(&call.dialog.remote_target)?;
+            let dialog = lock(&call.dialog);
+            let remote = Uri::parse(&dialog.remote_target)?;
             let host =
                 if remote.host.contains(':') { format!("[{}]", remote.host) } else { remote.host.to_owned() };
             let port = remote.port.map(|p| format!(":{p}")).unwrap_or_default();
@@ -85,7 +90,7 @@ impl Call {
             }
             Step::LingeredOn => {
                 self.transfer = None;
-                self.hang_up();
+                self.hang_up(Reason::Done);
             }
         }
     }

@@ -5,10 +5,12 @@ pub(crate) mod udp;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::AsFd,
     sync::Arc,
 };
 
 use bytes::Bytes;
+use rustix::net::sockopt;
 use twinbox_sip::{transaction, uri::HostPort};
 
 use crate::Transport;
@@ -67,6 +69,18 @@ impl Flow {
             Self::Udp(..) => true,
             Self::Tcp(peer) => peer.open(),
         }
+    }
+}
+
+/// Marks what a socket sends with this code point (RFC 2474), 0 to 63. A socket for IPv6 may carry IPv4 as well.
+fn mark(socket: &impl AsFd, local: IpAddr, dscp: u8) {
+    let octet = dscp << 2;
+    let mut marked = sockopt::set_ip_tos(socket, octet);
+    if local.is_ipv6() {
+        marked = marked.and(sockopt::set_ipv6_tclass(socket, u32::from(octet)));
+    }
+    if let Err(error) = marked {
+        tracing::warn!(%error, dscp, "SIP is sent without its DSCP mark");
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use twinbox_sip::framing::{Frame, Framer};
 
-use super::Advertised;
+use super::{Advertised, mark};
 use crate::{Transport, door::Door, stats::count};
 
 /// Messages waiting for a slow reader; one more closes the connection.
@@ -43,6 +43,7 @@ pub(crate) struct TcpEndpoint {
     listener: TcpListener,
     pub(crate) local: SocketAddr,
     pub(crate) advertised: Advertised,
+    dscp: u8,
     connections: Arc<AtomicUsize>,
     strangers: Arc<AtomicUsize>,
 }
@@ -99,11 +100,13 @@ impl TcpPeer {
 }
 
 impl TcpEndpoint {
-    pub(crate) async fn bind(bind: SocketAddr, advertise: Option<&str>) -> io::Result<Self> {
+    pub(crate) async fn bind(bind: SocketAddr, advertise: Option<&str>, dscp: u8) -> io::Result<Self> {
         let listener = TcpListener::bind(bind).await?;
+        // Connections that it accepts inherit the mark, so that even the handshake has it.
+        mark(&listener, bind.ip(), dscp);
         let local = listener.local_addr()?;
         let advertised = Advertised::new(advertise, local);
-        Ok(Self { listener, local, advertised, connections: Arc::default(), strangers: Arc::default() })
+        Ok(Self { listener, local, advertised, dscp, connections: Arc::default(), strangers: Arc::default() })
     }
 
     pub(crate) async fn serve(self: Arc<Self>, door: Arc<Door>, stop: CancellationToken) {
@@ -131,6 +134,7 @@ impl TcpEndpoint {
         stop: &CancellationToken,
     ) -> io::Result<Arc<TcpPeer>> {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        mark(&socket, to.ip(), self.dscp);
         let own = self.local.ip();
         if !own.is_unspecified() && own.is_ipv4() == to.is_ipv4() {
             socket.bind(SocketAddr::new(own, 0))?;
@@ -160,7 +164,8 @@ impl TcpEndpoint {
         let peer =
             Arc::new(TcpPeer { remote, advertised: self.advertised.clone(), outbox, closed: stop.child_token() });
         door.tasks.spawn(write_to(write, queue, peer.closed.clone(), slot.clone()));
-        door.tasks.spawn(read_from(read, peer.clone(), door.clone(), origin, slot));
+        let places = self.connections.clone();
+        door.tasks.spawn(read_from(read, peer.clone(), door.clone(), origin, slot, places));
         Some(peer)
     }
 }
@@ -190,15 +195,31 @@ async fn write_to(
     let _ = stream.shutdown().await;
 }
 
-async fn read_from(stream: OwnedReadHalf, peer: Arc<TcpPeer>, door: Arc<Door>, origin: Origin, _slot: Arc<Slot>) {
+async fn read_from(
+    mut stream: OwnedReadHalf,
+    peer: Arc<TcpPeer>,
+    door: Arc<Door>,
+    origin: Origin,
+    _slot: Arc<Slot>,
+    places: Arc<AtomicUsize>,
+) {
+    let mut framer = Framer::default();
     match origin {
         Origin::Trunk => {
             door.knows(&peer);
-            listen(stream, &peer, &door, IDLE, false).await;
+            listen(&mut stream, &mut framer, &peer, &door, IDLE, false).await;
         }
-        Origin::Ours => listen(stream, &peer, &door, BRIEF, false).await,
+        Origin::Ours => {
+            listen(&mut stream, &mut framer, &peer, &door, BRIEF, false).await;
+        }
         Origin::Stranger => {
-            let _ = tokio::time::timeout(BRIEF, listen(stream, &peer, &door, BRIEF, true)).await;
+            let first = listen(&mut stream, &mut framer, &peer, &door, BRIEF, true);
+            if let Ok(Ended::InProgress) = tokio::time::timeout(BRIEF, first).await {
+                // It is part of a call: it no longer counts as a stranger's, while there is a place among the others.
+                let place = Slot::take(&places, MAX_CONNECTIONS);
+                let patience = if place.is_some() { IDLE } else { BRIEF };
+                listen(&mut stream, &mut framer, &peer, &door, patience, false).await;
+            }
         }
     }
     // What is still queued may leave: the answer to what was lost is in there.
@@ -211,35 +232,49 @@ async fn read_from(stream: OwnedReadHalf, peer: Arc<TcpPeer>, door: Arc<Door>, o
     }
 }
 
-/// Takes what comes until the other end closes, is silent for too long, or has said its one thing.
-async fn listen(mut stream: OwnedReadHalf, peer: &Arc<TcpPeer>, door: &Arc<Door>, patience: Duration, once: bool) {
-    let mut framer = Framer::default();
+/// Why a connection is listened to no more.
+enum Ended {
+    /// It is closed, silent for too long, out of frame, or a stranger's that has said its one thing.
+    Over,
+    /// A stranger's, and what it said belongs to a call or subscription in progress.
+    InProgress,
+}
+
+/// Takes what comes until the other end closes or is silent for too long; of a stranger (`once`) one message.
+async fn listen(
+    stream: &mut OwnedReadHalf,
+    framer: &mut Framer,
+    peer: &Arc<TcpPeer>,
+    door: &Arc<Door>,
+    patience: Duration,
+    once: bool,
+) -> Ended {
     let mut buffer = vec![0; 8 * 1024];
     loop {
-        let read = tokio::select! {
-            read = tokio::time::timeout(patience, stream.read(&mut buffer)) => read,
-            () = peer.closed.cancelled() => return,
-        };
-        let Ok(Ok(length @ 1..)) = read else { return };
-        framer.push(buffer.get(..length).unwrap_or_default());
         while let Some(frame) = framer.next_frame() {
             match frame {
                 Frame::Ping => {
                     peer.send(Bytes::from_static(b"\r\n"));
                 }
                 Frame::Message(data) => {
-                    let itself = door.framed(peer, &data);
-                    if once && !itself {
-                        return;
+                    let in_progress = door.framed(peer, &data);
+                    if once {
+                        return if in_progress { Ended::InProgress } else { Ended::Over };
                     }
                 }
                 Frame::Lost(data) => {
                     door.framed(peer, &data);
-                    return;
+                    return Ended::Over;
                 }
             }
         }
         tokio::task::yield_now().await;
+        let read = tokio::select! {
+            read = tokio::time::timeout(patience, stream.read(&mut buffer)) => read,
+            () = peer.closed.cancelled() => return Ended::Over,
+        };
+        let Ok(Ok(length @ 1..)) = read else { return Ended::Over };
+        framer.push(buffer.get(..length).unwrap_or_default());
     }
 }
 

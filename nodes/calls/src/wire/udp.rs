@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio_util::sync::CancellationToken;
 use twinbox_sip::strict::MAX_MESSAGE;
 
-use super::Advertised;
+use super::{Advertised, mark};
 use crate::door::Door;
 
 /// What the kernel keeps for us while we are busy: our only inbox, and it does not grow.
@@ -27,9 +27,10 @@ pub(crate) struct UdpEndpoint {
 }
 
 impl UdpEndpoint {
-    pub(crate) fn bind(bind: SocketAddr, advertise: Option<&str>) -> io::Result<Self> {
+    pub(crate) fn bind(bind: SocketAddr, advertise: Option<&str>, dscp: u8) -> io::Result<Self> {
         let socket = UdpSocket::bind(bind)?;
         socket.set_nonblocking(true)?;
+        mark(&socket, bind.ip(), dscp);
         // Beyond the system's limit where we are allowed to; otherwise the kernel gives less and bursts are shorter.
         if sockopt::set_socket_recv_buffer_size_force(&socket, INBOX).is_err() {
             let _ = sockopt::set_socket_recv_buffer_size(&socket, INBOX);
@@ -74,5 +75,20 @@ impl UdpEndpoint {
             }
             tokio::task::yield_now().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{ip_tos, ipv6_tclass};
+
+    use super::*;
+
+    #[test]
+    fn what_leaves_has_its_dscp_mark() {
+        let four = UdpEndpoint::bind("127.0.0.1:0".parse().unwrap(), None, 24).unwrap();
+        assert_eq!(ip_tos(&four.socket).unwrap(), 24 << 2);
+        let six = UdpEndpoint::bind("[::]:0".parse().unwrap(), None, 46).unwrap();
+        assert_eq!((ip_tos(&six.socket).unwrap(), ipv6_tclass(&six.socket).unwrap()), (46 << 2, 46 << 2));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpSocket, TcpStream, UdpSocket},
     time::timeout,
 };
 use twinbox_calls::{Calls, CallsConfig, CallsDeps, CallsError, ListenerConfig, RtpConfig, Transport, TrunkConfig};
@@ -21,11 +21,11 @@ use twinbox_media::{Engine, MediaConfig};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_prompts::Prompts;
 use twinbox_replication_peer::{PeerConfig, Peers};
-use twinbox_replication_store::{Store, StoreConfig};
+use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_sip::{
     Request, Response,
     framing::{Frame, Framer},
-    strict::{Verdict, read},
+    strict::{Verdict, read, read_framed},
 };
 
 /// Long enough for a loaded machine; nothing waits for it that goes right.
@@ -50,6 +50,8 @@ pub struct Node {
 pub struct Options {
     pub calls: CallsConfig,
     pub require_two: bool,
+    /// Its first fill goes on.
+    pub fills: bool,
     pub rtp_ports: std::ops::RangeInclusive<u16>,
 }
 
@@ -72,12 +74,15 @@ impl Node {
     }
 
     async fn open(change: impl FnOnce(&mut Options)) -> Result<Self, CallsError> {
-        let mut options = Options { calls: config(), require_two: false, rtp_ports: ports() };
+        let mut options = Options { calls: config(), require_two: false, fills: false, rtp_ports: ports() };
         change(&mut options);
         let dir = TempDir::new().expect("a directory");
         let name: NodeName = "a".parse().expect("a name");
         let store = StoreConfig { dir: dir.path().join("store"), node: name.clone(), reserve_bytes: 0 };
         let store = Store::open(store).expect("a store");
+        if !options.fills {
+            store.set_filled(Filled::Complete).await.expect("a mark");
+        }
         let peers = Peers::new(
             PeerConfig {
                 node: name.clone(),
@@ -164,6 +169,7 @@ pub fn trunk(name: &str, address: &str) -> TrunkConfig {
         register: None,
         mwi: None,
         transfer: None,
+        media_from_any_host: false,
     }
 }
 
@@ -184,6 +190,18 @@ pub enum Raw {
 impl Raw {
     pub async fn udp(node: SocketAddr) -> Self {
         Self::Udp(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"), node)
+    }
+
+    /// A socket at another address of this machine.
+    pub async fn udp_from(address: &str, node: SocketAddr) -> Self {
+        Self::Udp(UdpSocket::bind((address, 0)).await.expect("a socket"), node)
+    }
+
+    /// A connection from another address of this machine.
+    pub async fn tcp_from(address: &str, node: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("bound");
+        Self::Tcp(Box::new((socket.connect(node).await.expect("a connection"), Framer::default())))
     }
 
     pub async fn tcp(node: SocketAddr) -> Self {
@@ -218,7 +236,7 @@ impl Raw {
                 let (stream, framer) = tcp.as_mut();
                 loop {
                     if let Some(Frame::Message(data)) = framer.next_frame() {
-                        return Some(read(&data));
+                        return Some(read_framed(&data));
                     }
                     let mut buffer = [0; 4096];
                     let length = timeout(patience, stream.read(&mut buffer)).await.ok()?.ok()?;
@@ -249,6 +267,14 @@ impl Raw {
                 self.send(&request.respond(200).with_to_tag("theirs").to_bytes()).await;
                 request
             }
+            other => panic!("no request but {other:?}"),
+        }
+    }
+
+    /// The next request, which the test answers.
+    pub async fn unanswered(&mut self) -> Request {
+        match self.next(PATIENCE).await {
+            Some(Verdict::Request(request)) => request,
             other => panic!("no request but {other:?}"),
         }
     }
@@ -356,6 +382,13 @@ pub async fn establish(raw: &mut Raw, line: &mut Line) -> Response {
     let ack = line.answered(&ok);
     raw.send(ack.as_bytes()).await;
     ok
+}
+
+/// Lets this many seconds go by for the node's timers.
+pub async fn pass(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
 }
 
 /// Ends it.

@@ -36,9 +36,11 @@ It works for a node that does not run, and for a witness.
 
 Exit codes: 0 nothing is wrong, 1 there are findings, 2 wrong use.")]
 pub struct DoctorArgs {
-    /// This member's configuration file.
-    #[arg(long, value_name = "FILE", env = "TWINBOX_CONFIG", default_value = "/etc/twinbox/twinbox.toml")]
-    pub config: PathBuf,
+    /// The member's configuration file. Default: twinbox.toml in /etc/twinbox, /var/lib/twinbox or /var/lib/twinbox-witness;
+    /// where there is none, those of the members that run on this machine; where none runs, those of a demo in this
+    /// folder.
+    #[arg(long, value_name = "FILE", env = "TWINBOX_CONFIG")]
+    pub config: Option<PathBuf>,
     /// How long whoever is asked may take to answer.
     #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = super::seconds)]
     pub timeout: Duration,

@@ -2,20 +2,23 @@
 
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
-use twinbox_wire::events::{Alarm, AlarmAcknowledgeRequest, AlarmListRequest};
+use twinbox_wire::events::{Alarm, AlarmAcknowledgeRequest, AlarmListReply, AlarmListRequest};
 
-use crate::{args::AlarmCommand, client, error::CliError, output};
+use crate::{args::AlarmCommand, client, error::CliError, output, pages};
 
 /// Does what was asked.
 pub async fn run(socket: &Path, json: bool, command: AlarmCommand) -> Result<(), CliError> {
     let mut client = client::events(socket).await?;
     match command {
         AlarmCommand::List { all } => {
-            let reply = client.alarm_list(AlarmListRequest { all }).await?.into_inner();
+            let alarms = pages::all(async |after| {
+                client.alarm_list(AlarmListRequest { all, limit: pages::AS_FIT, after }).await
+            });
+            let alarms = alarms.await?;
             if json {
-                return output::json(&reply);
+                return output::json(&AlarmListReply { alarms, ..Default::default() });
             }
-            print!("{}", render(&reply.alarms));
+            print!("{}", render(&alarms));
             Ok(())
         }
         AlarmCommand::Ack { ids, by } => {

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Local};
 use twinbox_clock::BootInstant;
 use twinbox_wire::join::{
     AuthorityStatus, AuthorityStatusRequest, MemberProgress, OperatorStatus, ReissueRequest, RotateRequest,
@@ -141,6 +140,5 @@ fn operator(operator: &OperatorStatus) -> Vec<String> {
 
 /// A moment for people of this machine.
 pub fn day(ms: u64) -> String {
-    let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
-    at.map_or_else(|| "never".to_owned(), |at| at.with_timezone(&Local).format("%Y-%m-%d %H:%M").to_string())
+    output::local(ms, "%Y-%m-%d %H:%M").unwrap_or_else(|| "never".to_owned())
 }

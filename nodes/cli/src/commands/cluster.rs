@@ -20,6 +20,8 @@ use crate::{
 
 /// How often `--watch` and `--wait` look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The mode that is worth a word in the first line.
+const ACTIVE_PASSIVE: &str = "active-passive";
 /// For how long people are shown who answers for whose calls: a day.
 const INHERITED_FOR_MS: u64 = 24 * 3_600 * 1_000;
 
@@ -155,9 +157,11 @@ pub(super) async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
     Ok(client::connect(socket).await?.cluster_status(ClusterStatusRequest {}).await?.into_inner())
 }
 
-/// Every member answers, is in service, and somebody is the publisher.
+/// Whether every member is in service and there is a publisher. Without a majority that is not known: what is shown then
+/// is what was agreed on last.
 pub(crate) fn all_in_service(reply: &ClusterStatusReply) -> bool {
-    !reply.publisher.is_empty()
+    reply.quorum
+        && !reply.publisher.is_empty()
         && !reply.members.is_empty()
         && reply.members.iter().all(|m| m.status == "in-service")
 }
@@ -168,12 +172,9 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     let or_none = |name: &str| if name.is_empty() { "none".to_owned() } else { name.to_owned() };
     let quorum = if reply.quorum { "a majority is in reach" } else { "NO MAJORITY: duties wait, calls go on" };
     let level = reply.feature_level;
-    let _ = writeln!(
-        text,
-        "cluster {}: publisher {}, {quorum}, feature level {level}",
-        reply.cluster,
-        or_none(&reply.publisher)
-    );
+    let (cluster, publisher) = (&reply.cluster, or_none(&reply.publisher));
+    let mode = if reply.mode == ACTIVE_PASSIVE { ", active-passive" } else { "" };
+    let _ = writeln!(text, "cluster {cluster}: publisher {publisher}{mode}, {quorum}, feature level {level}");
     let table = output::table(
         &["NODE", "ROLE", "STATUS", "DUTIES", "VERSION", "CALLS", "LAG", "ADDRESS"],
         reply.members.iter().map(row),
@@ -225,7 +226,7 @@ fn row(member: &Member) -> Vec<String> {
         |value: Option<String>| if member.kind == "witness" { dash() } else { value.unwrap_or_else(dash) };
     vec![
         member.name.clone(),
-        member.role.clone(),
+        if info.is_some_and(|i| i.passive) { format!("{}, passive", member.role) } else { member.role.clone() },
         member.status.clone(),
         if member.duties.is_empty() { dash() } else { member.duties.join(", ") },
         info.map_or_else(dash, |i| i.version.clone()),
@@ -233,4 +234,25 @@ fn row(member: &Member) -> Vec<String> {
         of_node(info.map(|i| i.lag.to_string())),
         member.address.clone(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_in_service_only_if_a_majority_says_so_now() {
+        let member = |name: &str| Member { name: name.into(), status: "in-service".into(), ..Default::default() };
+        let members = vec![member("a"), member("b")];
+        let well = ClusterStatusReply { publisher: "a".into(), quorum: true, members, ..Default::default() };
+        assert!(all_in_service(&well));
+        assert!(
+            !all_in_service(&ClusterStatusReply { quorum: false, ..well.clone() }),
+            "agreed on before the start"
+        );
+        assert!(!all_in_service(&ClusterStatusReply { publisher: String::new(), ..well.clone() }));
+        let mut one_out = well;
+        one_out.members[1].status = "starting".into();
+        assert!(!all_in_service(&one_out));
+    }
 }

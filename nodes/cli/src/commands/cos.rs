@@ -2,24 +2,24 @@
 
 use std::path::Path;
 
-use twinbox_wire::admin::{Class, ClassListRequest, ClassRequest};
+use twinbox_wire::admin::{Class, ClassListReply, ClassListRequest, ClassRequest};
 
-use crate::{args::CosCommand, client, error::CliError, output};
+use crate::{args::CosCommand, client, error::CliError, output, pages};
 
 /// Asks the node and prints.
 pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), CliError> {
     let mut node = client::provisioning(socket).await?;
     let (reply, name, done) = match command {
         CosCommand::List => {
-            let reply = node.class_list(ClassListRequest {}).await?.into_inner();
+            let classes = list(&mut node).await?;
             if json {
-                return output::json(&reply);
+                return output::json(&ClassListReply { classes, ..Default::default() });
             }
-            println!("{}", table(reply.classes));
+            println!("{}", table(classes));
             return Ok(());
         }
         CosCommand::Show { name } => {
-            let classes = node.class_list(ClassListRequest {}).await?.into_inner().classes;
+            let classes = list(&mut node).await?;
             let class = classes.into_iter().find(|class| !class.name_lost && class.name == name.to_lowercase());
             let class = class.ok_or_else(|| {
                 CliError::Failed(format!(
@@ -48,6 +48,11 @@ pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), C
     }
     println!("class of service {name} {done} ({})", output::acknowledged(&reply.acknowledged));
     Ok(())
+}
+
+async fn list(node: &mut client::Provisioning) -> Result<Vec<Class>, CliError> {
+    let classes = pages::all(async |after| node.class_list(ClassListRequest { limit: pages::AS_FIT, after }).await);
+    Ok(classes.await?)
 }
 
 fn table(classes: Vec<Class>) -> String {

@@ -3,11 +3,16 @@
 //! Here is what it looks at; `judge` says what that means. Whether the node runs or not, the same is looked at by the
 //! same means: its ports are tried only while it does not have them itself.
 
+mod find;
 mod judge;
 mod look;
 mod probe;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Serialize;
 use twinbox_app::{
@@ -17,14 +22,25 @@ use twinbox_app::{
 use twinbox_dns::Transport;
 use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply};
 
-use self::judge::Finding;
+use self::{find::Found, judge::Finding};
 use crate::{args::DoctorArgs, client, error::CliError, output};
 
 /// All that was looked at.
 #[derive(Debug, Default, Serialize)]
 struct Report {
+    /// The members' files, as far as they were examined; the last one is being examined.
+    examined: Vec<PathBuf>,
     checked: Vec<&'static str>,
-    findings: Vec<Finding>,
+    findings: Vec<OfMember>,
+}
+
+/// A finding, and the file of the member that was examined when it was found.
+#[derive(Debug, Serialize)]
+struct OfMember {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<PathBuf>,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 impl Report {
@@ -33,7 +49,7 @@ impl Report {
         self.look(area);
         for finding in findings {
             self.look(finding.area);
-            self.findings.push(finding);
+            self.findings.push(OfMember { config: self.examined.last().cloned(), finding });
         }
     }
 
@@ -46,31 +62,65 @@ impl Report {
 
 /// Looks, reports, and fails when there is a finding.
 pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
+    let found = match &args.config {
+        Some(config) => Found { configs: vec![config.clone()], how: String::new() },
+        None => find::configs(),
+    };
     let mut report = Report::default();
-    match Config::load(&args.config) {
-        Ok(Config::Node(config)) => {
-            report.look("configuration");
-            node(&config, &args, &mut report).await;
-        }
-        Ok(Config::Witness(config)) => {
-            report.look("configuration");
-            witness(&config, args.timeout, &mut report).await;
-        }
-        Err(error) => mistakes(&args.config, &error, &mut report).await,
+    for config in &found.configs {
+        report.examined.push(config.clone());
+        member(config, &args, &mut report).await;
     }
-    let Report { checked, findings } = &report;
+    if found.configs.is_empty() {
+        let remedy = "name the member's file: 'twinbox doctor --config FILE'";
+        report.add("configuration", [Finding::new("configuration", found.how.as_str(), remedy)]);
+    }
     if json {
         output::json(&report)?;
-    } else if findings.is_empty() {
-        println!("looked at {}: nothing is wrong", checked.join(", "));
     } else {
-        let row = |f: &Finding| vec![f.area.to_owned(), f.what.clone(), f.remedy.clone()];
-        println!("{}", output::table(&["AREA", "WHAT IS WRONG", "REMEDY"], findings.iter().map(row)));
+        print(&found, &report);
     }
-    match findings.len() {
+    match report.findings.len() {
         0 => Ok(()),
         1 => Err(CliError::Failed("1 finding".to_owned())),
         n => Err(CliError::Failed(format!("{n} findings"))),
+    }
+}
+
+fn print(found: &Found, report: &Report) {
+    if !found.how.is_empty() && !found.configs.is_empty() {
+        println!("{}:", found.how);
+        found.configs.iter().for_each(|config| println!("  {}", config.display()));
+    }
+    if report.findings.is_empty() {
+        println!("looked at {}: nothing is wrong", report.checked.join(", "));
+        return;
+    }
+    // With one member there is nothing to tell apart.
+    let several = report.examined.len() > 1;
+    let mut header = vec!["AREA", "WHAT IS WRONG", "REMEDY"];
+    if several {
+        header.insert(0, "MEMBER'S FILE");
+    }
+    let row = |OfMember { config, finding: f }: &OfMember| {
+        let config = config.iter().filter(|_| several).map(|config| config.display().to_string());
+        config.chain([f.area.to_owned(), f.what.clone(), f.remedy.clone()]).collect()
+    };
+    println!("{}", output::table(&header, report.findings.iter().map(row)));
+}
+
+/// Examines the member that has this file.
+async fn member(file: &Path, args: &DoctorArgs, report: &mut Report) {
+    match Config::load(file) {
+        Ok(Config::Node(config)) => {
+            report.look("configuration");
+            node(&config, args, report).await;
+        }
+        Ok(Config::Witness(config)) => {
+            report.look("configuration");
+            witness(&config, args.timeout, report).await;
+        }
+        Err(error) => mistakes(file, &error, report).await,
     }
 }
 

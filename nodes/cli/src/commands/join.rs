@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
-use chrono::{DateTime, Local};
 use twinbox_app::{JoinError, JoinSpec, Joined, Reach};
 use twinbox_roles::MemberKind;
 use twinbox_wire::join::TokenRequest;
@@ -23,8 +22,7 @@ pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), Cli
         return output::json(&made);
     }
     println!("{}", made.token);
-    let until = i64::try_from(made.expires_ms).ok().and_then(DateTime::from_timestamp_millis);
-    let until = until.map(|at| at.with_timezone(&Local).format(" until %Y-%m-%d %H:%M:%S").to_string());
+    let until = output::local(made.expires_ms, " until %Y-%m-%d %H:%M:%S");
     let witness = if args.witness { " --witness" } else { "" };
     // Scripts take the token alone from standard output.
     eprintln!(

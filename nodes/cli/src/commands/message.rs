@@ -2,21 +2,24 @@
 
 use std::{io::Write, path::Path};
 
-use chrono::{DateTime, Utc};
-use twinbox_wire::admin::{MessageRequest, UserRequest};
+use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest};
 
-use crate::{args::MessageCommand, client, error::CliError, output};
+use crate::{args::MessageCommand, client, error::CliError, output, pages};
 
 /// Asks the node and prints, or writes the file.
 pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(), CliError> {
     let mut node = client::connect(socket).await?;
     match command {
         MessageCommand::List { number } => {
-            let reply = node.message_list(UserRequest { number }).await?.into_inner();
+            let messages = pages::all(async |after| {
+                let number = number.clone();
+                node.message_list(MessageListRequest { number, limit: pages::AS_FIT, after }).await
+            });
+            let messages = messages.await?;
             if json {
-                return output::json(&reply);
+                return output::json(&MessageListReply { messages, ..Default::default() });
             }
-            let rows = reply.messages.into_iter().map(|m| {
+            let rows = messages.into_iter().map(|m| {
                 let partial = if m.partial { " (partial)" } else { "" };
                 vec![
                     m.id,
@@ -54,9 +57,5 @@ pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(
 }
 
 fn time(ms: u64) -> String {
-    i64::try_from(ms)
-        .ok()
-        .and_then(DateTime::<Utc>::from_timestamp_millis)
-        .map(|t| t.format("%Y-%m-%d %H:%M:%S").to_string())
-        .unwrap_or_default()
+    output::timestamp(ms).map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default()
 }

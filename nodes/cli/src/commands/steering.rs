@@ -3,7 +3,6 @@
 
 use std::{io::IsTerminal, path::Path, time::Duration};
 
-use chrono::{DateTime, Local};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_wire::{
@@ -166,10 +165,9 @@ async fn moves(socket: &Path, json: bool) -> Result<(), CliError> {
         return output::json(&reply);
     }
     let rows = reply.moves.into_iter().map(|m| {
-        let at = i64::try_from(m.at_ms).ok().filter(|ms| *ms > 0).and_then(DateTime::from_timestamp_millis);
-        let at = at.map(|at| at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
+        let at = Some(m.at_ms).filter(|ms| *ms > 0).and_then(|ms| output::local(ms, "%Y-%m-%d %H:%M:%S"));
         let from = if m.from.is_empty() { "-".to_owned() } else { m.from };
-        vec![at, m.what, from, m.to, m.cause, format!("{} ms", m.idle_ms), m.epoch]
+        vec![at.unwrap_or_default(), m.what, from, m.to, m.cause, format!("{} ms", m.idle_ms), m.epoch]
     });
     println!("{}", output::table(&["WHEN", "WHAT", "FROM", "TO", "CAUSE", "IDLE", "EPOCH"], rows));
     Ok(())

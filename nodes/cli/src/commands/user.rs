@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use twinbox_wire::admin::{User, UserAddRequest, UserListRequest, UserRequest, UserSetPinRequest};
+use twinbox_wire::admin::{User, UserAddRequest, UserListReply, UserListRequest, UserRequest, UserSetPinRequest};
 
 use super::users;
-use crate::{args::UserCommand, client, error::CliError, output, pin};
+use crate::{args::UserCommand, client, error::CliError, output, pages, pin};
 
 /// Asks the node and prints.
 pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {
@@ -38,11 +38,13 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             print_new_pin(made, &pin, keep_pin);
         }
         UserCommand::List => {
-            let reply = node.user_list(UserListRequest {}).await?.into_inner();
+            let users =
+                pages::all(async |after| node.user_list(UserListRequest { limit: pages::AS_FIT, after }).await);
+            let users = users.await?;
             if json {
-                return output::json(&reply);
+                return output::json(&UserListReply { users, ..Default::default() });
             }
-            println!("{}", table(reply.users));
+            println!("{}", table(users));
         }
         UserCommand::Show { number } => {
             let user = node.user_show(UserRequest { number }).await?.into_inner();

@@ -11,10 +11,10 @@ use twinbox_clock::BootInstant;
 use twinbox_phone::{Call, CallOptions, Codec, Phone, PhoneConfig, Target, Transport};
 use twinbox_prompts::Prompts;
 use twinbox_rtp::wav::Wav;
-use twinbox_wire::admin::{MessageRequest, UserAddRequest, UserListRequest, UserRequest, UserSetPinRequest};
+use twinbox_wire::admin::{MessageListRequest, MessageRequest, UserAddRequest, UserListRequest, UserSetPinRequest};
 
 use super::{cluster::Cluster, plan::User};
-use crate::{client, error::CliError};
+use crate::{client, error::CliError, pages};
 
 /// How long the phone waits for any one sound.
 const HEAR_WITHIN: Duration = Duration::from_secs(40);
@@ -77,7 +77,8 @@ fn sip_address(cluster: &Cluster, i: usize) -> Result<SocketAddr, CliError> {
 /// Adds those who are not there yet; all have the PINs that `demo.json` names.
 async fn add_users(socket: &Path, users: &[User]) -> Result<(), CliError> {
     let mut node = client::connect(socket).await?;
-    let there = node.user_list(UserListRequest {}).await?.into_inner().users;
+    let there = pages::all(async |after| node.user_list(UserListRequest { limit: pages::AS_FIT, after }).await);
+    let there = there.await?;
     for User { number, name, pin } in users.iter().cloned() {
         if there.iter().any(|user| user.number == number) {
             node.user_set_pin(UserSetPinRequest { number, pin, must_change: false }).await?;
@@ -91,8 +92,11 @@ async fn add_users(socket: &Path, users: &[User]) -> Result<(), CliError> {
 /// Deletes what an earlier demo left, and counts the new messages that people left: they are played first.
 async fn clear_earlier(socket: &Path, user: &User) -> Result<usize, CliError> {
     let mut node = client::connect(socket).await?;
-    let request = UserRequest { number: user.number.clone() };
-    let mut messages = node.message_list(request).await?.into_inner().messages;
+    let messages = pages::all(async |after| {
+        let number = user.number.clone();
+        node.message_list(MessageListRequest { number, limit: pages::AS_FIT, after }).await
+    });
+    let mut messages = messages.await?;
     messages.retain(|message| message.state != "deleted");
     for message in messages.iter().filter(|message| message.caller == CALLER) {
         node.message_delete(MessageRequest { number: user.number.clone(), id: message.id.clone() }).await?;
@@ -116,6 +120,9 @@ async fn call(phone: &Phone, number: &str, node: SocketAddr, from: &str) -> Resu
 async fn leave(node: SocketAddr, user: &User, beep: &Bytes, speech: &Bytes) -> Result<(), CliError> {
     let phone = phone().await?;
     let call = call(&phone, &user.number, node, CALLER).await?;
+    // The greeting has begun; the rest of it is skipped, as any caller may.
+    call.wait_received(4_000, HEAR_WITHIN).await;
+    call.send_digits("#", DIGIT_GAP).await.map_err(CliError::failed)?;
     call.wait_for_audio(beep, 0, HEAR_WITHIN)
         .await
         .ok_or_else(|| CliError::Failed("no tone was heard after the greeting".to_owned()))?;
@@ -124,7 +131,9 @@ async fn leave(node: SocketAddr, user: &User, beep: &Bytes, speech: &Bytes) -> R
     call.send_audio(speech.clone()).await;
     match call.bye().await.map_err(CliError::failed)? {
         (200, _) => Ok(()),
-        (status, _) => Err(CliError::Failed(format!("hanging up was answered {status}: the message was not kept"))),
+        (status, _) => Err(CliError::Failed(format!(
+            "hanging up was answered {status}, not 200: the message is not acknowledged (is the machine or its disk busy?)"
+        ))),
     }
 }
 
@@ -141,6 +150,9 @@ async fn retrieve(node: SocketAddr, user: &User, older: usize, speech: &Bytes) -
         call.wait_received(call.received().len() + 8_000, HEAR_WITHIN).await;
         call.send_digits("6", DIGIT_GAP).await.map_err(CliError::failed)?;
     }
+    // Straight to the message, past when it came and from whom.
+    call.wait_received(call.received().len() + 4_000, HEAR_WITHIN).await;
+    call.send_digits("5", DIGIT_GAP).await.map_err(CliError::failed)?;
     let heard = call.wait_for_audio(speech, 0, HEAR_WITHIN).await;
     // The message stays for whoever tries the demo next; a failed BYE changes nothing about what was heard.
     let _ = call.bye().await;

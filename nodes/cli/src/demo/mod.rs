@@ -4,11 +4,12 @@ mod check;
 mod cluster;
 mod plan;
 
+pub use plan::Demo;
+
 use std::io::{IsTerminal, Write};
 
 use crate::{args::DemoArgs, error::CliError};
 use cluster::Cluster;
-use plan::Demo;
 
 /// Runs the demo until Ctrl-C, or with `--once` until the self-check is done.
 pub async fn run(args: DemoArgs) -> Result<(), CliError> {

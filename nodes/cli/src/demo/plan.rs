@@ -97,7 +97,7 @@ impl Demo {
     pub fn prepare(dir: &Path, base_port: u16, fresh: bool) -> Result<Self, CliError> {
         // First of all: a demo that still runs there has the ports, and its files are not to be touched.
         check_ports(base_port)?;
-        let file = dir.join("demo.json");
+        let file = Self::file(dir);
         let io = |e: std::io::Error| CliError::Failed(format!("cannot use {}: {e}", dir.display()));
         if fresh && file.exists() {
             std::fs::remove_dir_all(dir).map_err(io)?;
@@ -112,10 +112,7 @@ impl Demo {
         std::fs::create_dir_all(dir).map_err(io)?;
         let dir = std::path::absolute(dir).map_err(io)?;
         if used {
-            let text = std::fs::read_to_string(&file).map_err(io)?;
-            let demo: Self = serde_json::from_str(&text).map_err(|e| {
-                CliError::Failed(format!("{} cannot be read ({e}): start with --fresh", file.display()))
-            })?;
+            let demo = Self::load(&dir)?;
             if demo.base_port != base_port {
                 return Err(CliError::Failed(format!(
                     "the demo in {} uses --base-port {}: give that, or --fresh to begin anew",
@@ -126,6 +123,21 @@ impl Demo {
             return Ok(demo);
         }
         Self::make(&dir, base_port)
+    }
+
+    /// The file of the demo in `dir`.
+    pub fn file(dir: &Path) -> PathBuf {
+        dir.join("demo.json")
+    }
+
+    /// The demo in `dir`.
+    pub fn load(dir: &Path) -> Result<Self, CliError> {
+        let file = Self::file(dir);
+        let failed = |why: String| {
+            CliError::Failed(format!("{} cannot be read ({why}): start with --fresh", file.display()))
+        };
+        let text = std::fs::read_to_string(&file).map_err(|e| failed(e.to_string()))?;
+        serde_json::from_str(&text).map_err(|e| failed(e.to_string()))
     }
 
     fn make(dir: &Path, base: u16) -> Result<Self, CliError> {
@@ -179,7 +191,7 @@ impl Demo {
 
     /// Writes `demo.json`.
     pub fn save(&self, dir: &Path) -> Result<(), CliError> {
-        let file = dir.join("demo.json");
+        let file = Self::file(dir);
         let text = serde_json::to_string_pretty(self).map_err(CliError::failed)?;
         std::fs::write(&file, text + "\n")
             .map_err(|e| CliError::Failed(format!("cannot write {}: {e}", file.display())))

@@ -84,14 +84,8 @@ impl Line {
 
     /// Sends and receives with the far end's address.
     pub fn remote(&self) -> Remote {
-        Remote {
-            address: Some(self.far.socket.local_addr().unwrap()),
-            codec: self.far.codec,
-            payload_type: self.far.codec.payload_type(),
-            dtmf: Some(TELEPHONE_EVENT),
-            send: true,
-            receive: true,
-        }
+        let address = self.far.socket.local_addr().unwrap();
+        Remote { dtmf: Some(TELEPHONE_EVENT), ..Remote::new(Some(address), self.far.codec) }
     }
 
     /// Sets the remote, and waits until it holds.
@@ -206,4 +200,8 @@ pub fn speech(length: usize) -> Vec<u8> {
 pub fn same(got: &[u8], expected: &[u8], what: &str) {
     let at = got.iter().zip(expected).position(|(a, b)| a != b);
     assert_eq!((got.len(), at), (expected.len(), None), "{what}: length, first difference");
+}
+
+pub fn silence(codec: Codec, length: usize) -> Vec<u8> {
+    vec![codec.silence(); length]
 }

@@ -2,14 +2,10 @@
 
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
-use crate::far::{Line, Tape, engine, same, speech};
+use crate::far::{Line, Tape, engine, same, silence, speech};
 use twinbox_media::{Codec, MediaEvent, RecordSpec, Remote, StopCause};
 
 const LONG: Duration = Duration::from_secs(600);
-
-fn silence(codec: Codec, length: usize) -> Vec<u8> {
-    vec![codec.silence(); length]
-}
 
 #[tokio::test]
 async fn what_is_received_is_recorded_bit_for_bit() {
@@ -73,29 +69,6 @@ async fn strangers_and_other_codecs_are_not_recorded() {
     drop(line);
     let stats = wait_for(&engine, |s| s.dropped.malformed == 20).await;
     assert_eq!((stats.dropped.strangers, stats.dropped.codec, stats.received), (20, 20, 20));
-}
-
-#[tokio::test]
-async fn without_an_address_the_first_who_speaks_is_heard() {
-    let engine = engine(21_060..=21_079);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
-    line.session.set_remote(Remote { address: None, ..line.remote() });
-    // Nothing can be played yet: the end of another recording tells that these orders are carried out.
-    let tape = Arc::new(Tape::default());
-    for sink in [Arc::default(), tape.clone()] {
-        line.session.record(RecordSpec { max: LONG, end_silence: None, sink });
-    }
-    assert_eq!(line.stopped().await.1, 0);
-    line.far.say(&speech(160));
-    line.taken(1).await;
-    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let packet = line.far.packet(&[0; 160]);
-    stranger.send_to(&packet, ("127.0.0.1", line.session.local_port())).unwrap();
-    wait_for(&engine, |s| s.dropped.strangers == 1).await;
-    same(&line.stop(&tape).await, &speech(160), "recorded");
-    // And answered: what plays goes there.
-    line.session.play(1, vec![twinbox_media::Clip::Silence(20)]);
-    assert_eq!(line.far.hear().1, silence(Codec::Pcmu, 160));
 }
 
 #[tokio::test]

@@ -86,8 +86,9 @@ async fn a_thread_that_hangs_is_seen() {
 
 #[tokio::test]
 async fn ports_are_even_run_out_and_come_back() {
-    let _taken = UdpSocket::bind((LOCALHOST, 23_022)).unwrap();
-    let engine = engine(23_019..=23_025);
+    // Of one pair the RTP port is taken by somebody else, of another the RTCP port; the last has none.
+    let _taken = [23_022, 23_027].map(|port| UdpSocket::bind((LOCALHOST, port)).unwrap());
+    let engine = engine(23_019..=23_028);
     let (events, mut ended) = mpsc::channel(1);
     let first = engine.open(events).unwrap();
     let (events, _second_events) = mpsc::channel(1);
@@ -96,7 +97,7 @@ async fn ports_are_even_run_out_and_come_back() {
     match engine.open(events.clone()) {
         Err(error @ MediaError::NoPort { .. }) => {
             let text = error.to_string();
-            assert!(text.contains("no RTP port is free in 23019-23025: 2 are in use"), "{text}");
+            assert!(text.contains("no RTP port is free in 23019-23028: 2 are in use"), "{text}");
         }
         other => panic!("{:?}", other.map(|s| s.local_port())),
     }
@@ -117,7 +118,7 @@ async fn ports_are_even_run_out_and_come_back() {
 #[test]
 fn settings_that_cannot_work_are_refused() {
     for (config, words) in [
-        (MediaConfig::new(LOCALHOST, 5_001..=5_001), "5001-5001 has no even port"),
+        (MediaConfig::new(LOCALHOST, 5_001..=5_001), "5001-5001 has no even port with the next one"),
         (MediaConfig { threads: 0, ..MediaConfig::new(LOCALHOST, 5_000..=5_100) }, "no media threads"),
     ] {
         let error = Engine::start(config).err().map(|e| e.to_string()).unwrap_or_default();

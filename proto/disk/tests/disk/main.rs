@@ -3,6 +3,7 @@
 mod broken;
 mod files;
 mod kill;
+mod opening;
 mod transactions;
 
 use twinbox_disk::{Disk, DiskError, TransactError};

@@ -1,15 +1,24 @@
-//! Client transactions other than INVITE (RFC 3261 section 17.1.2): BYE, NOTIFY, REFER, UPDATE.
+//! Client transactions (RFC 3261 section 17.1, with the Accepted state of RFC 6026): BYE, NOTIFY, REFER, UPDATE, and
+//! INVITE within a dialog. ACKs of refusals are sent here; that of a `2xx` is the user's, who hands it to
+//! [`Layer::acknowledge`], and is repeated here.
 
 use bytes::Bytes;
 
-use super::{ClientId, Event, Flow, Guard, Layer, Millis, Owner, T1, T2, T4};
-use crate::{Request, Response};
+use super::{ClientId, Event, Flow, Guard, Layer, Millis, Owner, T1, T2, T4, send};
+use crate::{Headers, Method, Request, Response};
+
+/// How long an INVITE may go without a final response after a provisional one (as timer C, section 16.6).
+const RINGING: Millis = 180_000;
 
 pub(super) struct Client<F> {
     flow: F,
     bytes: Bytes,
     guard: Option<Guard>,
     branch: String,
+    /// An INVITE, kept for the ACK of its refusal.
+    invite: Option<Request>,
+    /// The ACK of its final response, for copies of that.
+    ack: Option<(F, Bytes)>,
     state: State,
     due: Millis,
     interval: Millis,
@@ -39,13 +48,15 @@ impl<F: Flow> Layer<F> {
         let branch = request.headers.top_via()?.branch()?.to_owned();
         self.next += 1;
         let id = ClientId(self.next);
-        let deadline = now + 64 * T1; // timer F
+        let deadline = now + 64 * T1; // timers B and F
         let due = if flow.reliable() { deadline } else { now + T1 };
         let client = Client {
             flow,
             bytes: request.to_bytes(),
             guard,
             branch: branch.clone(),
+            invite: (request.method == Method::Invite).then(|| request.clone()),
+            ack: None,
             state: State::Trying,
             due,
             interval: T1,
@@ -63,19 +74,53 @@ impl<F: Flow> Layer<F> {
         let branch = response.headers.top_via().and_then(|v| v.branch());
         let Some(id) = branch.and_then(|b| self.branches.get(b)).copied() else { return Vec::new() };
         let Some(client) = self.clients.get_mut(&id) else { return Vec::new() };
-        match client.state {
-            State::Completed => return Vec::new(),
-            _ if response.is_provisional() => client.state = State::Proceeding,
-            _ if client.flow.reliable() => self.close_client(id),
-            _ => {
-                client.state = State::Completed;
-                client.bytes = Bytes::new();
-                client.due = now + T4; // timer K
-                let due = client.due;
+        let mut events = Vec::new();
+        if client.state == State::Completed {
+            if !response.is_provisional() {
+                events.extend(client.ack.clone().map(|(flow, bytes)| send(flow, bytes)));
+            }
+            return events;
+        }
+        let reliable = client.flow.reliable();
+        let stays = match &client.invite {
+            Some(_) if response.is_provisional() => {
+                (client.state, client.deadline) = (State::Proceeding, now + RINGING);
+                Some(client.deadline)
+            }
+            None if response.is_provisional() => {
+                client.state = State::Proceeding;
+                Some(client.due)
+            }
+            // Timer M: copies of a `2xx` come over every transport.
+            Some(_) if response.is_success() => client.complete(now + 64 * T1),
+            Some(invite) => {
+                let ack = (client.flow.clone(), acknowledgement(invite, &response).to_bytes());
+                events.push(send(ack.0.clone(), ack.1.clone()));
+                client.ack = Some(ack);
+                if reliable { None } else { client.complete(now + 64 * T1) } // timer D
+            }
+            None if reliable => None,
+            None => client.complete(now + T4), // timer K
+        };
+        match stays {
+            None => self.close_client(id),
+            Some(due) if due != client.due => {
+                client.due = due;
                 self.arm(due, Owner::Client(id));
             }
+            Some(_) => {}
         }
-        vec![Event::Response(id, response)]
+        events.push(Event::Response(id, response));
+        events
+    }
+
+    /// Sends the ACK of a `2xx` to our INVITE, and again for each copy of that.
+    pub fn acknowledge(&mut self, id: ClientId, ack: &Request, flow: F) -> Vec<Event<F>> {
+        let bytes = ack.to_bytes();
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.ack = Some((flow.clone(), bytes.clone()));
+        }
+        vec![send(flow, bytes)]
     }
 
     /// Gives a request up: its guard refused, or its flow is gone.
@@ -97,9 +142,11 @@ impl<F: Flow> Layer<F> {
             self.close_client(id);
             out.push(Event::TimedOut(id));
         } else {
-            client.interval = match client.state {
-                State::Proceeding => T2,
-                _ => (client.interval * 2).min(T2),
+            client.interval = match (client.state, &client.invite) {
+                (State::Proceeding, _) => T2,
+                // Timer A has no upper bound but timer B.
+                (_, Some(_)) => client.interval * 2,
+                (_, None) => (client.interval * 2).min(T2),
             };
             client.due = (now + client.interval).min(client.deadline);
             out.push(client.transmit(id));
@@ -120,4 +167,23 @@ impl<F: Flow> Client<F> {
         let guard = self.guard.clone().map(|g| (g, id));
         Event::Send { flow: self.flow.clone(), bytes: self.bytes.clone(), guard }
     }
+
+    /// A final response is there. Until then copies of it are absorbed.
+    fn complete(&mut self, until: Millis) -> Option<Millis> {
+        (self.state, self.bytes, self.invite) = (State::Completed, Bytes::new(), None);
+        Some(until)
+    }
+}
+
+/// The ACK of a response other than `2xx` (section 17.1.1.3).
+fn acknowledgement(invite: &Request, response: &Response) -> Request {
+    let mut headers = Headers::default();
+    for name in ["Via", "Max-Forwards", "Route", "From", "Call-ID"] {
+        for value in invite.headers.all(name) {
+            headers.push(name, value);
+        }
+    }
+    headers.push("To", response.headers.get("To").unwrap_or_default());
+    headers.push("CSeq", format!("{} ACK", invite.headers.cseq()));
+    Request { method: Method::Ack, uri: invite.uri.clone(), headers, body: Bytes::new() }
 }

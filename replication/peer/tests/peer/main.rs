@@ -1,5 +1,6 @@
 //! Replication between whole nodes: real stores, real TLS, real sockets on loopback.
 
+mod fill;
 mod intruders;
 mod kit;
 mod leaving;

@@ -61,7 +61,11 @@ async fn a_probe_says_how_many_changes_there_are() {
         let told = async {
             loop {
                 if let Frame::Probe(probe) = raw.next().await.unwrap() {
-                    raw.say(follower_frame::Frame::ProbeAnswer(ProbeAnswer { number: probe.number })).await;
+                    raw.say(follower_frame::Frame::ProbeAnswer(ProbeAnswer {
+                        number: probe.number,
+                        lacks_data: false,
+                    }))
+                    .await;
                     if probe.head == made {
                         return;
                     }

@@ -25,8 +25,9 @@ use super::{
 };
 use crate::StoreError;
 
-/// How many takes that are no longer in progress are remembered, so that a late chunk does not bring one back.
-const REMEMBERED: usize = 65_536;
+/// How many takes that are over are remembered, so that a late chunk does not bring one back: those of about a minute at
+/// 300 a second, in 2 MiB. One that comes later makes a file that the next look at orphaned recordings removes.
+const REMEMBERED: usize = 16_384;
 
 /// The files of a take to which nothing came for so long are closed.
 const REST: Duration = Duration::from_secs(60);
@@ -70,21 +71,26 @@ pub(super) struct Ready {
 
 enum State {
     Open(Box<Part>),
-    Sealed(watch::Receiver<Option<BlobRef>>),
-    Discarded,
+    /// A blob, or on its way to be one; no change that names it is durable yet.
+    Sealed(Box<watch::Receiver<Option<BlobRef>>>),
+    /// Filed or discarded: kept by the thousand, so it holds nothing.
+    Over,
 }
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     takes: BTreeMap<TakeKey, State>,
+    /// The takes that are no longer open, oldest first.
     closed: VecDeque<TakeKey>,
+    /// [`REMEMBERED`]
+    remembered: usize,
 }
 
 impl Writer {
     /// A writer with what an earlier process left.
     pub(super) fn new(shared: Arc<Shared>, parts: Vec<(TakeKey, Part)>) -> Self {
         let takes = parts.into_iter().map(|(key, part)| (key, State::Open(Box::new(part)))).collect();
-        Self { shared, takes, closed: VecDeque::new() }
+        Self { shared, takes, closed: VecDeque::new(), remembered: REMEMBERED }
     }
 
     /// Serves until every sender is gone.
@@ -153,7 +159,7 @@ impl Writer {
 
     /// True when the chunk is here now, false when its take is over.
     fn write(&mut self, key: TakeKey, offset: u64, bytes: &[u8], own: bool) -> Result<bool, StoreError> {
-        if let Some(State::Sealed(_) | State::Discarded) = self.takes.get(&key) {
+        if let Some(State::Sealed(_) | State::Over) = self.takes.get(&key) {
             return Ok(false);
         }
         if let Err(error) = self.shared.reserve.check(Need::Data(bytes.len() as u64)) {
@@ -172,18 +178,33 @@ impl Writer {
         Ok(true)
     }
 
+    /// A take that could not become a blob (its folder was away, the disk full) is in progress again when it is asked for.
+    /// Never after a failed sync, which breaks the store (rule A4).
+    fn reopen_failed(&mut self, key: TakeKey) -> Result<(), StoreError> {
+        let Some(State::Sealed(done)) = self.takes.get(&key) else { return Ok(()) };
+        if done.has_changed().is_err() && done.borrow().is_none() {
+            self.shared.writable()?;
+            let part = Part::load(&self.shared.dir, key)?;
+            self.closed.retain(|closed| *closed != key);
+            self.takes.insert(key, State::Open(Box::new(part)));
+        }
+        Ok(())
+    }
+
     fn seal(&mut self, key: TakeKey) -> Result<Sealing, StoreError> {
+        self.reopen_failed(key)?;
         match self.takes.get_mut(&key) {
             Some(State::Open(part)) => {
                 let (hash, length) = part.join()?;
                 self.hand_over(key, hash, length)
             }
-            Some(State::Sealed(done)) => Ok(Sealing::Elsewhere(done.clone())),
-            Some(State::Discarded) | None => Err(StoreError::NoRecording { id: key.0, take: key.1 }),
+            Some(State::Sealed(done)) => Ok(Sealing::Elsewhere(*done.clone())),
+            Some(State::Over) | None => Err(StoreError::NoRecording { id: key.0, take: key.1 }),
         }
     }
 
     fn assemble(&mut self, key: TakeKey, hash: BlobHash, length: u64) -> Result<Option<Sealing>, StoreError> {
+        self.reopen_failed(key)?;
         match self.takes.get_mut(&key) {
             // It came as a blob: what is here of the take is no longer needed.
             Some(State::Open(_)) if self.shared.blobs.has(&hash) => {
@@ -194,8 +215,8 @@ impl Writer {
                 true => self.hand_over(key, hash, length).map(Some),
                 false => Ok(None),
             },
-            Some(State::Sealed(done)) => Ok(Some(Sealing::Elsewhere(done.clone()))),
-            Some(State::Discarded) | None => Ok(None),
+            Some(State::Sealed(done)) => Ok(Some(Sealing::Elsewhere(*done.clone()))),
+            Some(State::Over) | None => Ok(None),
         }
     }
 
@@ -205,16 +226,16 @@ impl Writer {
             return Err(StoreError::NoRecording { id: key.0, take: key.1 });
         };
         let (path, audio) = part.take_audio()?;
-        self.close(key, State::Sealed(watch));
+        self.close(key, State::Sealed(Box::new(watch)));
         Ok(Sealing::Ready(Ready { blob: BlobRef { hash, length, recording: Some(key) }, path, audio, done }))
     }
 
     fn discard(&mut self, key: TakeKey) -> Result<(), StoreError> {
         match self.takes.get(&key) {
-            Some(State::Sealed(_) | State::Discarded) => self.filed(key),
+            Some(State::Sealed(_) | State::Over) => self.filed(key),
             // Remembered although never seen: its chunks may be on their way.
             None => {
-                self.close(key, State::Discarded);
+                self.close(key, State::Over);
             }
             Some(State::Open(_)) => {
                 self.remove(key)?;
@@ -226,23 +247,25 @@ impl Writer {
 
     fn filed(&mut self, key: TakeKey) {
         // Of a take that is still in progress here something else was filed.
-        if let Some(State::Sealed(done)) = self.takes.get(&key)
-            && done.borrow().is_some()
-            && let Err(error) = part::remove(&part::path(&self.shared.dir, key))
+        if let Some(state @ State::Sealed(_)) = self.takes.get_mut(&key)
+            && matches!(state, State::Sealed(done) if done.borrow().is_some())
         {
-            tracing::warn!(%error, "files of a recording that is filed stay");
+            *state = State::Over;
+            if let Err(error) = part::remove(&part::path(&self.shared.dir, key)) {
+                tracing::warn!(%error, "files of a recording that is filed stay");
+            }
         }
     }
 
     fn remove(&mut self, key: TakeKey) -> Result<(), DiskError> {
-        self.close(key, State::Discarded);
+        self.close(key, State::Over);
         self.shared.index().remove(&key);
         part::remove(&part::path(&self.shared.dir, key))
     }
 
     fn close(&mut self, key: TakeKey, state: State) {
         self.closed.push_back(key);
-        if self.closed.len() > REMEMBERED
+        if self.closed.len() > self.remembered
             && let Some(oldest) = self.closed.pop_front()
         {
             self.takes.remove(&oldest);
@@ -267,6 +290,36 @@ mod tests {
     fn store(dir: &Path) -> Store {
         let config = StoreConfig { dir: dir.to_owned(), node: "a".parse().unwrap(), reserve_bytes: 0 };
         Store::open(config).unwrap()
+    }
+
+    #[test]
+    fn takes_that_are_over_are_remembered_up_to_a_bound_and_hold_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let shared = Arc::clone(store.recordings().shared());
+        let mut writer = Writer { remembered: 8, ..Writer::new(Arc::clone(&shared), vec![]) };
+        let keys: Vec<TakeKey> = (0..30).map(|_| (twinbox_ids::RecordingId::random(), 1)).collect();
+        for (n, key) in keys.iter().enumerate() {
+            writer.begin(*key).unwrap();
+            assert_eq!(writer.write(*key, 0, format!("take {n}").as_bytes(), true), Ok(true));
+            if n % 3 == 0 {
+                writer.discard(*key).unwrap();
+                continue;
+            }
+            let Ok(Sealing::Ready(ready)) = writer.seal(*key) else { panic!("it does not seal") };
+            let blob = shared.finish(ready).unwrap();
+            let again = writer.seal(*key);
+            assert!(matches!(&again, Ok(Sealing::Elsewhere(done)) if *done.borrow() == Some(blob)));
+            writer.filed(*key);
+        }
+        assert_eq!((writer.takes.len(), writer.closed.len()), (8, 8));
+        assert!(writer.takes.values().all(|state| matches!(state, State::Over)));
+        assert!(size_of::<State>() <= 16);
+        assert!(shared.index().is_empty());
+        assert_eq!(fs::read_dir(dir.path().join("recordings")).unwrap().count(), 0, "no file of them stays");
+        // A late chunk of one that is remembered is dropped.
+        assert_eq!(writer.write(keys[29], 0, b"late", false), Ok(false));
+        assert_eq!(writer.write(keys[27], 0, b"late", false), Ok(false));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::{
 };
 
 use twinbox_disk::DiskError;
-use twinbox_ids::{ClusterId, Origin, RecordingId, Stamp};
-use twinbox_replication_core::{Change, Field, Record, Value};
-use twinbox_replication_store::{CommitError, StoreError};
+use twinbox_ids::{BlobHash, ClusterId, Origin, RecordingId, Stamp};
+use twinbox_replication_core::{BlobRef, Change, Edit, Field, Record, Value};
+use twinbox_replication_store::{CommitError, Filled, StoreError};
 
 use crate::{audio, dir, edit, key, open, open_as, set, text};
 
@@ -84,6 +84,63 @@ async fn a_store_belongs_to_one_cluster() {
     let refused = store.set_cluster_id(other).await;
     assert_eq!(refused, Err(StoreError::OtherCluster { found: ours, expected: other }));
     assert_eq!(store.cluster_id(), Some(ours));
+}
+
+/// Rule D13.
+#[tokio::test]
+async fn the_mark_of_completeness_is_durable_and_only_rises() {
+    let dir = dir();
+    let store = open(dir.path());
+    assert_eq!(store.filled(), Filled::Partly, "an empty store lacks whatever there is");
+    edit(&store, "x", set("one")).await.expect("a commit");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.filled(), Filled::Partly, "what it has says nothing of what it lacks");
+    let mut watch = store.watch_filled();
+    store.set_filled(Filled::Records).await.expect("a write");
+    assert!(watch.has_changed().expect("open") && watch.borrow_and_update().has_records());
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.filled(), Filled::Records);
+    store.set_filled(Filled::Complete).await.expect("a write");
+    store.set_filled(Filled::Records).await.expect("a write");
+    assert_eq!(store.filled(), Filled::Complete);
+    drop(store);
+    assert_eq!(open(dir.path()).filled(), Filled::Complete);
+}
+
+/// A store of a release that did not know the mark.
+#[tokio::test]
+async fn a_store_from_before_the_mark_is_complete_if_it_has_records() {
+    for (records, expected) in [(true, Filled::Complete), (false, Filled::Partly)] {
+        let dir = dir();
+        let store = open(dir.path());
+        if records {
+            edit(&store, "x", set("one")).await.expect("a commit");
+        }
+        drop(store);
+        let disk = twinbox_disk::Disk::open(&dir.path().join("db")).expect("its index");
+        let forget = |t: &mut twinbox_disk::Transaction<'_>| {
+            t.remove(&b"m/filled"[..]);
+            Ok::<_, DiskError>(())
+        };
+        disk.transact(forget).await.expect("a write");
+        drop(disk);
+        assert_eq!(open(dir.path()).filled(), expected);
+        assert_eq!(open(dir.path()).filled(), expected, "and stays so");
+    }
+}
+
+#[tokio::test]
+async fn audio_that_records_name_and_that_is_not_here_is_listed() {
+    let dir = dir();
+    let store = open(dir.path());
+    let here = store.blobs().put(audio(100)).await.expect("a blob");
+    let away = BlobRef { hash: BlobHash([7; 32]), length: 9, recording: None };
+    for (id, blob) in [("here", here), ("away", away), ("again", away)] {
+        edit(&store, id, vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
+    }
+    assert_eq!(store.missing_blobs(), Ok(vec![away]));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod blobs;
 mod changes;
 mod codec;
 mod commits;
+mod kills;
 mod lives;
 mod recordings;
 

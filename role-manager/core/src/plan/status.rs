@@ -24,13 +24,16 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
             Verdict::Fail(reason) => failed.push((name, member, seen, reason)),
         }
     }
-    // Those who have failed leave one by one, the publisher last, as long as another serves (rule R9).
-    failed.sort_by_key(|(name, ..)| (Some(*name) == state.publisher(), *name));
+    // Nodes that fail leave service one by one, the publisher last, as long as another serves (rule R9).
+    failed.sort_by_key(|(name, member, ..)| (member.serves(), Some(*name) == state.publisher(), *name));
     let serving = |name: &NodeName, member: &Member| match wanted.iter().find(|(n, ..)| *n == name) {
         Some((_, _, _, status, _)) => member.kind == MemberKind::Node && *status == Status::InService,
         None => member.serves(),
     };
     let mut left = state.members.iter().filter(|(name, member)| serving(name, member)).count();
+    // If no node would serve, one of them serves what it can, whichever failed first. Nodes that are well again come before.
+    let last = if left == 0 && recovering.is_empty() { failed.pop() } else { None };
+    wanted.extend(last.map(|(name, member, seen, _)| (name, member, seen, Status::InService, String::new())));
     for (name, member, seen, reason) in failed {
         if !member.serves() {
             wanted.push((name, member, seen, Status::NotFunctioning, reason));
@@ -39,7 +42,7 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
             wanted.push((name, member, seen, Status::NotFunctioning, reason));
         }
     }
-    // When nobody else serves, who is well does so at once.
+    // If no other node serves, one that is well serves immediately.
     let at_once = |member: &Member| left == 0 || (healing && member.status == Status::NotFunctioning);
     let serve_now = recovering.into_iter().filter(|(_, member, _)| at_once(member));
     wanted.extend(serve_now.map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
@@ -68,7 +71,7 @@ enum Verdict {
     Be(Status, String),
     /// Well again, though not for long.
     Recovering,
-    /// Out for a failed service, unless it is the last.
+    /// Out of service for a failed one of its own, unless no other node serves.
     Fail(String),
 }
 
@@ -147,6 +150,8 @@ pub(super) fn sign(member: &Member, seen: &Seen) -> Option<Sign> {
                 Some(Sign::ServiceFailed)
             }
             Some(_) if matches!(member.status, Status::Recovering) => Some(Sign::RanAlone),
+            // It takes over the others' data, for as long as that takes.
+            Some(_) if member.status == Status::Replicating => Some(Sign::Restarted),
             Some(_) => None,
         },
     }

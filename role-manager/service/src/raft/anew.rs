@@ -12,6 +12,7 @@ use twinbox_roles_core::{Beginning, State, Survivor};
 
 use super::{
     Core, Peer, codec,
+    machine::try_apply,
     types::{Membership, SnapshotMeta, StoredMembership, Vote},
 };
 use crate::standing::Standing;
@@ -71,7 +72,10 @@ impl Core {
         let mut state = State::clone(&applied.state);
         for entry in entries {
             if let EntryPayload::Normal(command) = entry.payload {
-                state.apply(command);
+                // One that panics is passed over, as where it is applied in its turn.
+                if let Ok((changed, _)) = try_apply(self.apply, &state, command) {
+                    state = changed;
+                }
             }
         }
         let anew = Standing::anew();

@@ -1,6 +1,10 @@
 //! The replicated state machine behind Raft: [`State`] in memory, snapshots on disk.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
@@ -9,13 +13,28 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
 };
 use tokio::sync::watch;
-use twinbox_roles_core::{Outcome, State};
+use twinbox_roles_core::{Command, Outcome, State};
 
 use super::{
     Types, codec,
     store::RaftStore,
-    types::{LogId, Snapshot, SnapshotMeta, StoredMembership},
+    types::{LogId, SetAside, Snapshot, SnapshotMeta, StoredMembership},
 };
+use crate::watched;
+
+/// How a command changes the state: [`State::apply`].
+pub(super) type Apply = fn(&mut State, Command) -> Outcome;
+
+/// The state after a command, or what that panicked with. State and command are the same on every member and so is what
+/// comes of them: a command that panics on one does on all.
+pub(super) fn try_apply(apply: Apply, state: &State, command: Command) -> Result<(State, Outcome), String> {
+    let applying = || {
+        let mut changed = state.clone();
+        let outcome = apply(&mut changed, command);
+        (changed, outcome)
+    };
+    catch_unwind(AssertUnwindSafe(applying)).map_err(|panic| watched::words(&*panic))
+}
 
 /// What has been applied here.
 #[derive(Debug, Clone, Default)]
@@ -26,19 +45,44 @@ pub(crate) struct Applied {
     pub(crate) term: u64,
     pub(super) last: Option<LogId>,
     membership: StoredMembership,
+    /// The last command that was set aside since the start of the process, in words.
+    pub(crate) set_aside: Option<Arc<str>>,
 }
 
 /// The state machine. Everybody else sees it through a watch.
 pub struct Machine {
     store: RaftStore,
     applied: watch::Sender<Applied>,
+    apply: Apply,
 }
 
 impl Machine {
-    pub(crate) fn new(store: RaftStore, applied: watch::Sender<Applied>) -> Self {
+    pub(super) fn new(store: RaftStore, applied: watch::Sender<Applied>, apply: Apply) -> Self {
         // A core that starts again begins from the snapshot; what was applied comes back from the log.
-        applied.send_replace(Applied::default());
-        Self { store, applied }
+        applied.send_modify(|known| {
+            *known = Applied { set_aside: known.set_aside.take(), ..Applied::default() };
+        });
+        Self { store, applied, apply }
+    }
+
+    /// Applies a command to a state; one that panics, or did before, changes nothing (rule R11). That it is set aside is on
+    /// the disk before anything after it is applied: at the next start it is passed over.
+    async fn apply_one(&self, at: LogId, command: Command) -> io::Result<Result<(State, Outcome), SetAside>> {
+        if self.store.is_set_aside(at)? {
+            return Ok(Err(SetAside));
+        }
+        let state = self.applied.borrow().state.clone();
+        let words = command.to_string();
+        match try_apply(self.apply, &state, command) {
+            Ok(applied) => Ok(Ok(applied)),
+            Err(panic) => {
+                let words = format!("entry {}, '{words}': {panic}", at.index);
+                tracing::error!(command = words, "a command panicked where it was applied; it is set aside");
+                self.store.set_aside(at).await?;
+                self.applied.send_modify(|applied| applied.set_aside = Some(words.into()));
+                Ok(Err(SetAside))
+            }
+        }
     }
 }
 
@@ -74,20 +118,29 @@ impl RaftStateMachine<Types> for Machine {
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let mut outcome = Outcome::Unchanged;
+            let mut outcome = Ok(Outcome::Unchanged);
             if !self.store.is_current() {
                 return Err(io::Error::other("another core has been started since"));
+            }
+            let (mut state, mut membership) = (None, None);
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Normal(command) => {
+                    let applied = self.apply_one(entry.log_id, command).await?;
+                    outcome = applied.map(|(changed, outcome)| {
+                        state = Some(Arc::new(changed));
+                        outcome
+                    });
+                }
+                EntryPayload::Membership(members) => {
+                    membership = Some(StoredMembership::new(Some(entry.log_id), members));
+                }
             }
             self.applied.send_modify(|applied| {
                 applied.last = Some(entry.log_id);
                 applied.term = entry.log_id.leader_id.term;
-                match entry.payload {
-                    EntryPayload::Blank => {}
-                    EntryPayload::Normal(command) => outcome = Arc::make_mut(&mut applied.state).apply(command),
-                    EntryPayload::Membership(membership) => {
-                        applied.membership = StoredMembership::new(Some(entry.log_id), membership);
-                    }
-                }
+                applied.state = state.unwrap_or_else(|| applied.state.clone());
+                applied.membership = membership.unwrap_or_else(|| applied.membership.clone());
             });
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -103,11 +156,14 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
         let state: State = serde_json::from_slice(&snapshot).map_err(io::Error::other)?;
         self.store.save_snapshot(&codec::snapshot(meta, snapshot)).await?;
-        self.applied.send_replace(Applied {
-            state: Arc::new(state),
-            term: meta.last_log_id.map_or(0, |id| id.leader_id.term),
-            last: meta.last_log_id,
-            membership: meta.last_membership.clone(),
+        self.applied.send_modify(|known| {
+            *known = Applied {
+                state: Arc::new(state),
+                term: meta.last_log_id.map_or(0, |id| id.leader_id.term),
+                last: meta.last_log_id,
+                membership: meta.last_membership.clone(),
+                set_aside: known.set_aside.take(),
+            };
         });
         Ok(())
     }

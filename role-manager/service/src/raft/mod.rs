@@ -34,21 +34,21 @@ use tokio::{
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, Outcome, Speaks, Timing, Voters};
+use twinbox_roles_core::{Command, Outcome, Speaks, State, Timing, Voters};
 
 pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
 pub(crate) use types::{Peer, Types};
 
 use crate::{
-    RolesConfig, RolesError, dialer::Dialer, leader::wait, reach::Reach, standing::Standing, tasks::spawn,
+    RolesConfig, RolesError, dialer::Dialer, leader::wait, reach::Reach, standing::Standing, watched::Watched,
 };
 use anew::Departing;
-use machine::Machine;
+use machine::{Apply, Machine};
 use network::Network;
 use pace::Pace;
 use store::RaftStore;
-use types::Raft;
+use types::{Raft, SetAside};
 
 /// A snapshot after so many commands …
 const SNAPSHOT_AFTER: u64 = 500;
@@ -83,6 +83,12 @@ impl Pulse {
     pub(crate) fn peer(&self, id: u64) -> Option<&Peer> {
         self.peers.get(&id)
     }
+
+    /// Which of the other voters that are `fit` has most of the log.
+    pub(crate) fn heir(&self, own: u64, fit: impl Fn(&u64) -> bool) -> Option<u64> {
+        let behind = |id: &u64| std::cmp::Reverse(self.matched.get(id).copied().unwrap_or(0));
+        self.voters.iter().copied().filter(|id| *id != own && fit(id)).min_by_key(behind)
+    }
 }
 
 /// Why a command has no outcome.
@@ -94,6 +100,10 @@ pub(crate) enum ProposeError {
     Unknown,
     #[error("another change of the members is under way")]
     Changing,
+    #[error(
+        "nothing was done: the command panicked where it was applied and was set aside; report what the log says"
+    )]
+    SetAside,
     #[error("Raft says: {0}")]
     Stopped(String),
 }
@@ -113,6 +123,8 @@ pub(crate) struct Core {
     leader_heard: watch::Sender<Option<BootInstant>>,
     /// Who wants this store's group to be left: the core ends, and begins anew as another.
     leaving: OnceLock<mpsc::Sender<Departing>>,
+    apply: Apply,
+    watched: Watched,
 }
 
 impl Core {
@@ -122,9 +134,12 @@ impl Core {
         standing: Arc<Standing>,
         dialer: Arc<Dialer>,
         reach: Arc<Reach>,
+        watched: Watched,
     ) -> Result<Self, RolesError> {
         Ok(Self {
             leaving: OnceLock::new(),
+            apply: State::apply,
+            watched,
             store: RaftStore::open(disk)?,
             network: Network { dialer, standing: standing.clone(), reach },
             config: Arc::new(raft_config(config)?),
@@ -139,12 +154,14 @@ impl Core {
 
     /// Starts Raft and keeps it running until the standing says stop.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, RolesError> {
-        let raft = self.start_core().await?;
+        self.start_core().await?;
         let (leaving, departures) = mpsc::channel(1);
         // It is started once in the life of a process.
         let _ = self.leaving.set(leaving);
-        let core = self.clone();
-        Ok(spawn(async move { core.keep_running(raft, departures).await }))
+        let needs = (self.clone(), Arc::new(tokio::sync::Mutex::new(departures)));
+        Ok(self.watched.run("raft", needs, |(core, departures)| async move {
+            core.keep_running(&mut *departures.lock().await).await;
+        }))
     }
 
     pub(crate) fn pulse(&self) -> watch::Receiver<Pulse> {
@@ -160,6 +177,11 @@ impl Core {
         let pulse = self.pulse.borrow();
         let upto = applied.last.as_ref().map(|last| last.index);
         Voters { raft_ids: pulse.voters.clone(), applied: upto >= pulse.members_index }
+    }
+
+    /// The Raft id of this store.
+    pub(crate) fn raft_id(&self) -> u64 {
+        self.standing.raft_id()
     }
 
     /// Whether nothing was ever agreed or promised in this store.
@@ -187,7 +209,7 @@ impl Core {
     /// Proposes a command and waits until it has been applied here.
     pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         let written = self.raft()?.client_write(command).await;
-        written.map(|answer| answer.data).map_err(write_error)
+        written.map_err(write_error)?.data.map_err(|SetAside| ProposeError::SetAside)
     }
 
     /// Adds a member that follows and does not vote yet; others of its name that do not vote go.
@@ -266,32 +288,36 @@ impl Core {
         raft.ok_or_else(|| ProposeError::Stopped("it is being started again".to_owned()))
     }
 
-    async fn start_core(&self) -> Result<Raft, RolesError> {
+    async fn start_core(&self) -> Result<(), RolesError> {
         self.standing.core_started();
-        let store = self.store.next();
-        let machine = Machine::new(store.clone(), self.applied.clone());
+        let store = self.store.next().await?;
+        let machine = Machine::new(store.clone(), self.applied.clone(), self.apply);
         let id = self.standing.raft_id();
         let raft = Raft::new(id, self.config.clone(), self.network.clone(), store, machine)
             .await
             .map_err(|e| RolesError::Raft(e.to_string()))?;
         self.note_pulse(&raft);
-        self.raft.send_replace(Some(raft.clone()));
-        Ok(raft)
+        self.raft.send_replace(Some(raft));
+        Ok(())
     }
 
     /// Publishes the pulse; starts a core that ended again.
-    async fn keep_running(&self, mut raft: Raft, mut departures: mpsc::Receiver<Departing>) {
+    async fn keep_running(&self, departures: &mut mpsc::Receiver<Departing>) {
         let mut back_off = Duration::from_millis(100);
         loop {
             let started = BootInstant::now();
-            let departing = tokio::select! {
-                () = self.follow(&raft) => None,
-                Some(departing) = departures.recv() => Some(departing),
-            };
-            self.raft.send_replace(None);
-            self.pulse.send_replace(Pulse::default());
-            if raft.shutdown().await.is_err() {
-                tracing::warn!("Raft's core did not end in good order");
+            let mut departing = None;
+            let running = self.raft.borrow().clone();
+            if let Some(raft) = running {
+                tokio::select! {
+                    () = self.follow(&raft) => {}
+                    Some(departs) = departures.recv() => departing = Some(departs),
+                }
+                self.raft.send_replace(None);
+                self.pulse.send_replace(Pulse::default());
+                if raft.shutdown().await.is_err() {
+                    tracing::warn!("Raft's core did not end in good order");
+                }
             }
             let mut at_once = departing.is_some();
             if let Some(departing) = departing {
@@ -309,10 +335,7 @@ impl Core {
                     back_off = (back_off * 2).min(LONGEST_BACK_OFF);
                 }
                 match self.start_core().await {
-                    Ok(again) => {
-                        raft = again;
-                        break;
-                    }
+                    Ok(()) => break,
                     Err(error) => tracing::error!(%error, "Raft does not start again; trying on"),
                 }
             }
@@ -413,6 +436,11 @@ impl Core {
             changed
         });
         leading
+    }
+
+    /// Why nothing more can be agreed on with this store, if so.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.store.broken()
     }
 
     /// When the leader, this member, last knew itself followed by a majority: as of now, not as of the pulse.

@@ -1,7 +1,9 @@
 //! Vote and log on disk: durable before Raft answers anybody (rule R8).
 //!
 //! The log is short (the machine's snapshots see to that), so it is also kept in memory and only written to
-//! disk. Every write is one durable transaction, awaited in the order in which Raft asks for it.
+//! disk. Every write is one durable transaction, and the disk keeps them in the order in which Raft asks for them. Raft's
+//! core waits for none of them but a vote's: an entry is answered for by a callback once it is durable, so that a slow
+//! disk holds up no heartbeat. So memory is ahead of the disk, and a core that is started again reads the disk.
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +36,8 @@ const VOTE: &[u8] = b"raft/vote";
 const COMMITTED: &[u8] = b"raft/committed";
 const PURGED: &[u8] = b"raft/purged";
 const SNAPSHOT: &[u8] = b"raft/snapshot";
+/// Entries whose commands were set aside, by index.
+const ASIDE: &[u8] = b"raft/aside/";
 
 /// The Raft store of one member.
 #[derive(Clone)]
@@ -46,10 +50,23 @@ pub(crate) struct RaftStore {
     last: Arc<AtomicU64>,
 }
 
-/// Why a core that has been followed by another writes nothing.
+/// Why a core writes nothing any more.
 #[derive(Debug, thiserror::Error)]
-#[error("another core has been started since")]
+#[error("another core has been started since, or an earlier write of this one has failed")]
 struct Outdated;
+
+/// Makes a core outdated unless its write was taken: what it wrote after one that was not would leave a hole in the log.
+struct Outdating<'a> {
+    age: u64,
+    last: &'a AtomicU64,
+}
+
+impl Drop for Outdating<'_> {
+    fn drop(&mut self) {
+        // When another core has been started, it was outdated already.
+        let _ = self.last.compare_exchange(self.age, self.age + 1, SeqCst, SeqCst);
+    }
+}
 
 #[derive(Default)]
 struct Log {
@@ -59,10 +76,9 @@ struct Log {
     purged: Option<LogId>,
 }
 
-impl RaftStore {
-    /// Reads what an earlier process left.
-    pub(crate) fn open(disk: Disk) -> Result<Self, RolesError> {
-        let mut log = Log::default();
+impl Log {
+    fn read(disk: &Disk) -> Result<Self, RolesError> {
+        let mut log = Self::default();
         for pair in disk.scan(LOG) {
             let (_, value) = pair?;
             let entry = read(disk.dir(), "log entry", &value, codec::read_entry)?;
@@ -78,17 +94,42 @@ impl RaftStore {
         if let Some(bytes) = value(PURGED)? {
             log.purged = Some(read(disk.dir(), "log id", &bytes, |id| Ok(codec::read_log_id(id)))?);
         }
-        Ok(Self { disk, log: Arc::new(Mutex::new(log)), age: 0, last: Arc::default() })
+        Ok(log)
+    }
+}
+
+impl RaftStore {
+    /// Reads what an earlier process left.
+    pub(crate) fn open(disk: Disk) -> Result<Self, RolesError> {
+        let log = Arc::new(Mutex::new(Log::read(&disk)?));
+        Ok(Self { disk, log, age: 0, last: Arc::default() })
     }
 
-    /// The store for the next core. Whatever earlier ones still write does not count from here on.
-    pub(crate) fn next(&self) -> Self {
-        Self { age: self.last.fetch_add(1, SeqCst) + 1, ..self.clone() }
+    /// The store for the next core, with what is on the disk. Whatever earlier ones still write does not count from here
+    /// on.
+    pub(crate) async fn next(&self) -> Result<Self, RolesError> {
+        let next = {
+            let _log = self.log();
+            Self { age: self.last.fetch_add(1, SeqCst) + 1, ..self.clone() }
+        };
+        // Behind all that earlier cores have handed over to the disk.
+        let written = next.disk.transact(|_| Ok::<_, DiskError>(())).await;
+        written.map_err(|error| match error {
+            TransactError::Refused(error) | TransactError::Disk(error) => error,
+        })?;
+        *next.log() = Log::read(&next.disk)?;
+        Ok(next)
     }
 
     /// Whether no later core has been started.
     pub(crate) fn is_current(&self) -> bool {
         self.age == self.last.load(SeqCst)
+    }
+
+    /// How many cores have been started.
+    #[cfg(test)]
+    pub(crate) fn starts(&self) -> u64 {
+        self.last.load(SeqCst)
     }
 
     /// What the log holds beyond what has been applied, in order; the last entry of all; and the vote.
@@ -108,13 +149,16 @@ impl RaftStore {
         last: LogId,
         vote: Vote,
     ) -> io::Result<()> {
-        // No core that ran before writes after this.
-        self.last.fetch_add(1, SeqCst);
+        {
+            let _log = self.log();
+            // No core that ran before writes after this.
+            self.last.fetch_add(1, SeqCst);
+        }
         let (anew, snapshot) = (anew.clone(), snapshot.encode_to_vec());
         let (vote_bytes, purged) = (codec::vote(&vote).encode_to_vec(), codec::log_id(&last).encode_to_vec());
         let writing = self.disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
             anew.write(t)?;
-            t.scan(LOG)?.into_iter().for_each(|(entry, _)| t.remove(entry));
+            t.scan(LOG)?.into_iter().chain(t.scan(ASIDE)?).for_each(|(entry, _)| t.remove(entry));
             t.remove(COMMITTED);
             t.put(PURGED, purged)?;
             t.put(VOTE, vote_bytes)?;
@@ -123,6 +167,11 @@ impl RaftStore {
         writing.await.map_err(io::Error::other)?;
         *self.log() = Log { vote: Some(vote), purged: Some(last), ..Log::default() };
         Ok(())
+    }
+
+    /// Why the disk takes no more writes, if so.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.disk.broken().map(str::to_owned)
     }
 
     /// Whether Raft has ever written here.
@@ -141,25 +190,69 @@ impl RaftStore {
         self.write(move |t| t.put(SNAPSHOT, bytes)).await
     }
 
+    /// Notes that the command of this entry is not to be applied; durable when this returns.
+    pub(crate) async fn set_aside(&self, entry: LogId) -> io::Result<()> {
+        let bytes = codec::log_id(&entry).encode_to_vec();
+        self.write(move |t| t.put(aside_key(entry.index), bytes)).await
+    }
+
+    /// Whether the command of this entry was set aside.
+    pub(crate) fn is_set_aside(&self, entry: LogId) -> io::Result<bool> {
+        let note = self.disk.get(&aside_key(entry.index)).map_err(io::Error::other)?;
+        let noted =
+            note.map(|bytes| wire::LogId::decode(bytes.as_slice())).transpose().map_err(io::Error::other)?;
+        Ok(noted.is_some_and(|noted| codec::read_log_id(&noted) == entry))
+    }
+
+    /// Writes, and waits until that is durable.
     async fn write(
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
     ) -> io::Result<()> {
-        let (age, current) = (self.age, self.last.clone());
-        let writing = self.disk.transact(move |t: &mut Transaction<'_>| -> Result<(), io::Error> {
-            if age != current.load(SeqCst) {
+        self.disk.transact(self.unless_outdated(f)).await.map_err(write_error)
+    }
+
+    /// Hands a write over to the disk, behind all before it; `done` is told once it is durable or has failed.
+    async fn write_behind(
+        &self,
+        f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        let told = |written: Result<(), _>| done(written.map_err(write_error));
+        self.disk.submit(self.unless_outdated(f), told).await.map_err(io::Error::other)
+    }
+
+    fn unless_outdated(
+        &self,
+        f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
+    ) -> impl FnOnce(&mut Transaction<'_>) -> Result<(), io::Error> + Send + 'static {
+        let (age, last) = (self.age, self.last.clone());
+        move |t: &mut Transaction<'_>| {
+            if age != last.load(SeqCst) {
                 return Err(io::Error::other(Outdated));
             }
-            f(t).map_err(io::Error::other)
-        });
-        writing.await.map_err(|error| match error {
-            TransactError::Refused(error) => error,
-            TransactError::Disk(error) => io::Error::other(error),
-        })
+            let unless_taken = Outdating { age, last: &last };
+            f(t).map_err(io::Error::other)?;
+            std::mem::forget(unless_taken);
+            Ok(())
+        }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log, for a core that is the last.
+    fn own_log(&self) -> io::Result<MutexGuard<'_, Log>> {
+        let log = self.log();
+        if self.is_current() { Ok(log) } else { Err(io::Error::other(Outdated)) }
+    }
+}
+
+fn write_error(error: TransactError<io::Error>) -> io::Error {
+    match error {
+        TransactError::Refused(error) => error,
+        TransactError::Disk(error) => io::Error::other(error),
     }
 }
 
@@ -178,6 +271,10 @@ fn read<M: Message + Default, T>(
 
 fn key(index: u64) -> Vec<u8> {
     [LOG, &index.to_be_bytes()].concat()
+}
+
+fn aside_key(index: u64) -> Vec<u8> {
+    [ASIDE, &index.to_be_bytes()].concat()
 }
 
 impl RaftLogReader<Types> for RaftStore {
@@ -219,19 +316,18 @@ impl RaftLogStorage<Types> for RaftStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = codec::vote(vote).encode_to_vec();
+        // Raft's core waits for this one: there is no callback for it. A leader saves none while it leads.
         self.write(move |t| t.put(VOTE, bytes)).await?;
-        self.log().vote = Some(*vote);
+        self.own_log()?.vote = Some(*vote);
         Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
-        self.log().committed = Some(committed);
+        self.own_log()?.committed = Some(committed);
         // A hint for the next start, not a promise to anybody: nobody waits for its sync.
-        let store = self.clone();
         let bytes = codec::log_id(&committed).encode_to_vec();
-        tokio::spawn(async move { store.write(move |t| t.put(COMMITTED, bytes)).await });
-        Ok(())
+        self.write_behind(move |t| t.put(COMMITTED, bytes), drop).await
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
@@ -249,44 +345,38 @@ impl RaftLogStorage<Types> for RaftStore {
             let bytes = codec::entry(entry).map_err(io::Error::other)?.encode_to_vec();
             pairs.push((key(entry.log_id.index), bytes));
         }
-        self.write(move |t| pairs.into_iter().try_for_each(|(key, bytes)| t.put(key, bytes))).await?;
-        self.log().entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+        self.own_log()?.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
         // Persisted first, then answered.
-        callback.io_completed(Ok(()));
-        Ok(())
+        let write = move |t: &mut Transaction<'_>| pairs.into_iter().try_for_each(|(key, bytes)| t.put(key, bytes));
+        self.write_behind(write, move |written| callback.io_completed(written)).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |id| id.index.saturating_add(1));
-        let gone: Vec<u64> = self.log().entries.range(from..).map(|(index, _)| *index).collect();
-        self.remove(gone.clone()).await?;
-        let mut log = self.log();
-        gone.iter().for_each(|index| drop(log.entries.remove(index)));
-        Ok(())
+        let gone = self.own_log()?.entries.split_off(&from);
+        // What replaces it is written behind it, and answered for.
+        let removal = move |t: &mut Transaction<'_>| {
+            gone.into_keys().for_each(|index| t.remove(key(index)));
+            Ok(())
+        };
+        self.write_behind(removal, drop).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let gone: Vec<u64> = self.log().entries.range(..=upto.index).map(|(index, _)| *index).collect();
-        let keys: Vec<u64> = gone.clone();
+        let gone = {
+            let mut log = self.own_log()?;
+            let rest = log.entries.split_off(&upto.index.saturating_add(1));
+            log.purged = log.purged.max(Some(upto));
+            std::mem::replace(&mut log.entries, rest)
+        };
         let bytes = codec::log_id(&upto).encode_to_vec();
-        self.write(move |t| {
-            keys.into_iter().for_each(|index| t.remove(key(index)));
+        // Before it is durable the log is longer than it need be, which does no harm.
+        let purge = move |t: &mut Transaction<'_>| {
+            gone.into_keys().for_each(|index| t.remove(key(index)));
+            let notes = t.scan(ASIDE)?.into_iter().map(|(note, _)| note);
+            notes.take_while(|note| *note <= aside_key(upto.index)).for_each(|note| t.remove(note));
             t.put(PURGED, bytes)
-        })
-        .await?;
-        let mut log = self.log();
-        gone.iter().for_each(|index| drop(log.entries.remove(index)));
-        log.purged = log.purged.max(Some(upto));
-        Ok(())
-    }
-}
-
-impl RaftStore {
-    async fn remove(&self, gone: Vec<u64>) -> io::Result<()> {
-        let removal = self.write(move |t| {
-            gone.into_iter().for_each(|index| t.remove(key(index)));
-            Ok(())
-        });
-        removal.await
+        };
+        self.write_behind(purge, drop).await
     }
 }

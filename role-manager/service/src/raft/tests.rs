@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use tempfile::TempDir;
 use tokio::time::timeout;
+use twinbox_disk::{DiskError, Transaction};
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
 use twinbox_roles_core::{MemberKind, Order, OrderId, SPEAKS};
@@ -37,11 +38,14 @@ fn config(dir: &Path) -> RolesConfig {
 }
 
 async fn open(config: &RolesConfig) -> (Arc<Core>, Arc<Standing>) {
-    let disk = Disk::open(&config.dir).expect("a disk");
+    open_on(config, Disk::open(&config.dir).expect("a disk")).await
+}
+
+async fn open_on(config: &RolesConfig, disk: Disk) -> (Arc<Core>, Arc<Standing>) {
     let standing = Arc::new(Standing::open(config, disk.clone()).await.expect("a standing"));
     let (roster, reach) = (Arc::new(Roster::new(config)), Arc::default());
     let dialer = Arc::new(Dialer::new(config.tls.clone(), roster, Arc::clone(&reach), &config.timing));
-    let core = Core::open(config, disk, standing.clone(), dialer, reach).expect("a core");
+    let core = Core::open(config, disk, standing.clone(), dialer, reach, Watched::new()).expect("a core");
     standing.confirm();
     (Arc::new(core), standing)
 }
@@ -158,4 +162,217 @@ async fn who_has_just_started_does_not_vote() {
     assert!(silent().await > expected - Duration::from_millis(20));
     standing.quarantine("its store was set back".to_owned()).await;
     assert!(!standing.may_take_part() && !standing.may_vote());
+}
+
+/// A disk that syncs nothing more until the answer is dropped.
+async fn hang(disk: &Disk) -> std::sync::mpsc::Sender<()> {
+    let (release, released) = std::sync::mpsc::channel();
+    let hang = move |_: &mut Transaction<'_>| {
+        let _ = released.recv();
+        Ok::<_, DiskError>(())
+    };
+    disk.submit(hang, drop).await.expect("a disk");
+    release
+}
+
+fn admit(config: &RolesConfig, standing: &Standing, address: &str) -> Command {
+    let raft_id = standing.raft_id();
+    Command::Admit { name: config.node.clone(), kind: config.kind, address: address.to_owned(), raft_id }
+}
+
+async fn last_index(core: &Core) -> u64 {
+    let raft = core.raft().expect("a core");
+    let asked = raft.with_raft_state(|state| state.log_ids.last().map_or(0, |id| id.index));
+    timeout(Duration::from_secs(10), asked).await.expect("the core answers").expect("a core")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_slow_to_sync_holds_up_the_answer_and_not_the_core() {
+    let dir = TempDir::new().expect("a directory");
+    let config = config(dir.path());
+    let disk = Disk::open(&config.dir).expect("a disk");
+    let (core, standing) = open_on(&config, disk.clone()).await;
+    let running = core.start().await.expect("it starts");
+    core.found(own(&config)).await.expect("founded");
+    leading(&core, 0).await;
+    let before = last_index(&core).await;
+
+    let hanging = hang(&disk).await;
+    let proposed = tokio::spawn({
+        let (core, command) = (core.clone(), admit(&config, &standing, "somewhere"));
+        async move { core.propose(command).await }
+    });
+    while last_index(&core).await == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(last_index(&core).await > before, "the core goes on with the entry that is not durable yet");
+    assert!(!proposed.is_finished(), "nothing is answered before it is durable");
+    assert!(!core.applied().borrow().state.members.contains_key(&config.node));
+    drop(hanging);
+    assert_eq!(proposed.await.expect("no panic"), Ok(Outcome::Done));
+    standing.stop();
+    running.await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_was_not_durable_when_its_core_ended_is_not_in_the_log_of_the_next() {
+    let dir = TempDir::new().expect("a directory");
+    let config = config(dir.path());
+    let disk = Disk::open(&config.dir).expect("a disk");
+    let (core, standing) = open_on(&config, disk.clone()).await;
+    let running = core.start().await.expect("it starts");
+    core.found(own(&config)).await.expect("founded");
+    let term = leading(&core, 0).await;
+    let before = last_index(&core).await;
+
+    let hanging = hang(&disk).await;
+    let proposed = tokio::spawn({
+        let (core, command) = (core.clone(), admit(&config, &standing, "nowhere"));
+        async move { core.propose(command).await }
+    });
+    while last_index(&core).await == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    core.raft().expect("a core").shutdown().await.expect("it ends");
+    // The next core is on its way: what the old one handed over counts no more.
+    while core.store.starts() < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    drop(hanging);
+    leading(&core, term).await;
+    assert!(matches!(proposed.await.expect("no panic"), Err(ProposeError::Stopped(_))));
+    assert_eq!(core.propose(Command::Settle { id: OrderId(1) }).await.map(drop), Ok(()));
+    assert!(!core.applied().borrow().state.members.contains_key(&config.node), "it was never durable");
+    standing.stop();
+    running.await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
+    let dir = TempDir::new().expect("a directory");
+    let config = config(dir.path());
+    let disk = Disk::open(&config.dir).expect("a disk");
+    let (core, standing) = open_on(&config, disk.clone()).await;
+    let running = core.start().await.expect("it starts");
+    core.found(own(&config)).await.expect("founded");
+    let term = leading(&core, 0).await;
+
+    // Both wait for the disk together.
+    let hanging = hang(&disk).await;
+    let large = "x".repeat(twinbox_disk::MAX_VALUE + 1);
+    let propose = |command| {
+        let core = core.clone();
+        tokio::spawn(async move { core.propose(command).await })
+    };
+    let before = last_index(&core).await;
+    let refused = propose(admit(&config, &standing, &large));
+    while last_index(&core).await == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let behind = propose(Command::Settle { id: OrderId(7) });
+    while last_index(&core).await == before + 1 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    drop(hanging);
+    assert!(refused.await.expect("no panic").is_err());
+    assert!(behind.await.expect("no panic").is_err(), "there would be a hole in front of it");
+    leading(&core, term).await;
+    let settled = core.propose(Command::Settle { id: OrderId(8) }).await;
+    assert_eq!(settled, Ok(Outcome::Refused(twinbox_roles_core::Refusal::Settled)));
+    let known = core.applied().borrow().state.orders.clone();
+    assert_eq!(known.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [OrderId(8)]);
+    standing.stop();
+    running.await.expect("it stops");
+}
+
+/// How often a command panicked, by the thread's test.
+static PANICS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// As the product applies, but for an order of this id.
+fn apply_or_panic(state: &mut State, command: Command) -> Outcome {
+    let bad = matches!(command, Command::Settle { id: OrderId(13) });
+    let outcome = state.apply(command);
+    if bad {
+        PANICS.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        panic!("the test panics here");
+    }
+    outcome
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_panics_is_set_aside_and_not_applied_at_the_next_start() {
+    let dir = TempDir::new().expect("a directory");
+    let config = config(dir.path());
+    let disk = Disk::open(&config.dir).expect("a disk");
+    let panics = || PANICS.load(std::sync::atomic::Ordering::SeqCst);
+    let expected = {
+        let (mut core, standing) = open_on(&config, disk.clone()).await;
+        Arc::get_mut(&mut core).expect("ours alone").apply = apply_or_panic;
+        let running = core.start().await.expect("it starts");
+        core.found(own(&config)).await.expect("founded");
+        let term = leading(&core, 0).await;
+        let settle = |id| core.propose(Command::Settle { id: OrderId(id) });
+        let settled = Ok(Outcome::Refused(twinbox_roles_core::Refusal::Settled));
+        assert_eq!(settle(12).await, settled);
+        assert_eq!(settle(13).await, Err(ProposeError::SetAside));
+        assert_eq!(settle(14).await, settled, "what comes after it is applied");
+        assert_eq!(panics(), 1);
+        let words = core.applied().borrow().set_aside.clone().expect("in words");
+        assert!(words.ends_with(": the test panics here"), "{words}");
+        let known = core.applied().borrow().state.orders.clone();
+        assert_eq!(known.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [12, 14], "nothing of it was kept");
+
+        // A core that is started again in this process …
+        core.raft().expect("a core").shutdown().await.expect("it ends");
+        leading(&core, term).await;
+        assert_eq!(settle(15).await, settled);
+        standing.stop();
+        running.await.expect("it stops");
+        core.applied().borrow().state.clone()
+    };
+    // … and one in the next.
+    let (mut core, standing) = open_on(&config, disk).await;
+    Arc::get_mut(&mut core).expect("ours alone").apply = apply_or_panic;
+    let running = core.start().await.expect("it starts");
+    let mut applied = core.applied();
+    let remembers = applied.wait_for(|applied| applied.state == expected);
+    timeout(Duration::from_secs(10), remembers).await.expect("in time").expect("applied");
+    assert_eq!(panics(), 1, "it was applied once");
+    standing.stop();
+    running.await.expect("it stops");
+}
+
+/// What is proposed in a partition must not be agreed on after it, when whoever asked has long been told that there is no
+/// majority. That rests on this library.
+#[test]
+fn a_leader_whose_lease_is_out_refuses_writes() {
+    use openraft::errors::ForwardReason;
+    let cluster = crate::cluster::Cluster::formed(&["a", "b", "c"]);
+    let name = cluster.view("a").leader.clone().expect("a leader");
+    let core = cluster.roles(name.as_str()).core();
+    cluster.isolate(name.as_str(), true);
+    let out = |quorum: Option<BootInstant>| quorum.is_some_and(|at| at.elapsed() > cluster.timing.election_max);
+    cluster.until("the lease to be out", |_| {
+        let term = core.pulse().borrow().term;
+        out(core.quorum_heard(term))
+    });
+    let raft = core.raft().expect("a core");
+    let (state, before) = (raft.metrics().borrow_watched().state, core.pulse().borrow().last_index);
+    assert_eq!(state, ServerState::Leader, "it still takes itself for the leader");
+    let written = cluster.order(name.as_str(), async |_| {
+        let writing = raft.client_write(Command::Settle { id: OrderId(1) });
+        timeout(Duration::from_secs(10), writing).await.expect("at once")
+    });
+    match written {
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(refused))) => {
+            assert_eq!(refused.reason, ForwardReason::LeaseExpired);
+        }
+        other => panic!("{other:?}"),
+    }
+    let metrics = raft.metrics();
+    assert_eq!(
+        metrics.borrow_watched().last_log_index.map_or(0, |index| index + 1),
+        before,
+        "nothing is in the log"
+    );
 }

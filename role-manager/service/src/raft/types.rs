@@ -9,6 +9,10 @@ use twinbox_roles_core::{Command, MemberKind, Outcome};
 
 use super::{machine::Machine, runtime::BootRuntime};
 
+/// A command panicked where it was applied, and was set aside: nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside;
+
 /// A member as Raft's membership names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
@@ -30,7 +34,7 @@ openraft::declare_raft_types!(
     /// Raft as the role manager uses it: one leader per term, random ids, `CLOCK_BOOTTIME`.
     pub Types:
         D = Command,
-        R = Outcome,
+        R = Result<Outcome, SetAside>,
         NodeId = u64,
         Node = Peer,
         LeaderId = leader_id_std::LeaderId<u64, u64>,

@@ -148,7 +148,7 @@ pub fn certificates(seen: Validity, now: i64) -> Vec<Finding> {
 
 /// How many files a process may open, and how many calls it is to take.
 pub fn open_files(most: Option<u64>, max_calls: u64) -> Option<Finding> {
-    let needed = 1_024 + 5 * max_calls;
+    let needed = 1_024 + 6 * max_calls;
     let most = most.filter(|most| *most < needed)?;
     Some(Finding::new(
         "limits",
@@ -435,7 +435,7 @@ mod tests {
         ] {
             is(&refused(kind), "ports", "[[sip.listener]] bind: udp 192.0.2.1:5060 cannot be had", remedy);
         }
-        assert_eq!((open_files(None, 500), open_files(Some(3_524), 500)), (None, None));
+        assert_eq!((open_files(None, 500), open_files(Some(4_024), 500)), (None, None));
         is(&open_files(Some(1_024), 500).expect("too few"), "limits", "1024 open files", "LimitNOFILE");
         let home = IpAddr::from([127, 0, 0, 1]);
         assert_eq!((media(home, false), media(bind.ip(), true)), (None, None));

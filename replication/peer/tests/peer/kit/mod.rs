@@ -22,7 +22,7 @@ use twinbox_ids::{ClusterId, NodeName, RecordingId, Stamp};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_core::{BlobRef, Edit, Key, Record, Table, Value};
 use twinbox_replication_peer::{Acknowledgement, PeerAddress, PeerConfig, PeerStatus, Peers};
-use twinbox_replication_store::{Committed, Store, StoreConfig};
+use twinbox_replication_store::{Committed, Filled, Store, StoreConfig};
 
 pub const TABLE: Table = Table(7);
 /// Long, so that a busy machine does not make a peer late.
@@ -92,12 +92,26 @@ impl Cluster {
         self.node_in(node, TempDir::new().unwrap(), detours).await
     }
 
-    /// A node with a directory that may have been used before.
+    /// A node with a directory that may have been used before. All that there is is here, as on one that founds a cluster.
     pub async fn node_in(&self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
+        let node = self.node_that_fills(node, dir, detours).await;
+        node.store.set_filled(Filled::Complete).await.unwrap();
+        node
+    }
+
+    /// A node that joins, or whose disk was lost: an empty directory is not all there is.
+    pub async fn node_that_fills(&self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
         let index = self.nodes.iter().position(|(n, _)| n.as_str() == node).unwrap();
         let listener = TcpListener::bind(self.nodes[index].1).await.unwrap();
         let config = StoreConfig { dir: dir.path().join("store"), node: name(node), reserve_bytes: 0 };
-        let store = Store::open(config).unwrap();
+        // A write that was under way when the node stopped may still come to its end.
+        let mut store = None;
+        until("the store of the node that has stopped closes", || {
+            store = Store::open(config.clone()).ok();
+            store.is_some()
+        })
+        .await;
+        let store = store.unwrap();
         let tls = Arc::new(self.identity(node));
         let peers = self.nodes.iter().map(|(peer, address)| {
             let detour = detours.iter().find(|(n, _)| *n == peer.as_str()).map(|(_, address)| *address);

@@ -48,5 +48,6 @@ pub fn hello(cluster: ClusterId, node: &str) -> Hello {
         origin: codec::origin_to_wire(Origin::random()),
         vector: Some(Vector::default()),
         recording: Vec::new(),
+        lacks_data: false,
     }
 }

@@ -1,0 +1,98 @@
+//! Keys of a telephone that come by two ways. Some telephones and gateways send each key as an RTP event (RFC 4733) and
+//! by INFO as well: it was pressed once.
+
+use std::{collections::VecDeque, time::Duration};
+
+use twinbox_clock::BootInstant;
+
+/// How much later than by the first way a key may come by the second: INFO may follow the end of a long press, and may
+/// be repeated.
+const TOGETHER: Duration = Duration::from_secs(4);
+/// Keys remembered at most; more are not pressed in that time.
+const MOST: usize = 64;
+
+/// The way that a key came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Rtp,
+    Info,
+}
+
+/// The keys that came by one way, and may come by the other yet.
+#[derive(Debug, Default)]
+pub(super) struct Keys(VecDeque<(Way, char, BootInstant)>);
+
+impl Keys {
+    /// Whether a key that came by this way is a new one; `false` when it came by the other way before. Each key has
+    /// one twin at most, in the same order, so that a digit that is pressed twice counts twice.
+    pub(super) fn is_new(&mut self, way: Way, key: char, now: BootInstant) -> bool {
+        while self.0.front().is_some_and(|(_, _, came)| now.since(*came) > TOGETHER) {
+            self.0.pop_front();
+        }
+        if let Some(twin) = self.0.iter().position(|(other, pressed, _)| *other != way && *pressed == key) {
+            // Those before it did not come by this way, and will not any more.
+            self.0.drain(..=twin);
+            return false;
+        }
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((way, key, now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Way::{Info, Rtp};
+
+    /// The keys that count, of (way, key, milliseconds).
+    fn counted(came: &[(Way, char, u64)]) -> String {
+        let mut keys = Keys::default();
+        let start = BootInstant::from_nanos(1_000_000_000);
+        let new = |&(way, key, ms): &(Way, char, u64)| {
+            keys.is_new(way, key, start + Duration::from_millis(ms)).then_some(key)
+        };
+        came.iter().filter_map(new).collect()
+    }
+
+    #[test]
+    fn a_key_counts_once_by_whatever_ways_it_came() {
+        for (came, expected) in [
+            // One way alone, the same key again and again.
+            (&[(Rtp, '1', 0), (Rtp, '1', 200), (Rtp, '1', 400)][..], "111"),
+            (&[(Info, '1', 0), (Info, '1', 200)], "11"),
+            // Both ways, either first.
+            (&[(Rtp, '1', 0), (Info, '1', 20), (Rtp, '1', 300), (Info, '1', 320)], "11"),
+            (&[(Info, '1', 0), (Rtp, '1', 20), (Info, '2', 300), (Rtp, '2', 320)], "12"),
+            // The second way lags by several keys.
+            (
+                &[
+                    (Rtp, '1', 0),
+                    (Rtp, '2', 100),
+                    (Rtp, '1', 200),
+                    (Info, '1', 900),
+                    (Info, '2', 910),
+                    (Info, '1', 920),
+                ],
+                "121",
+            ),
+            // A key that was lost on one way.
+            (&[(Rtp, '1', 0), (Rtp, '2', 100), (Info, '2', 120), (Rtp, '3', 200), (Info, '3', 220)], "123"),
+            (&[(Info, '1', 0), (Rtp, '2', 100), (Info, '2', 120)], "12"),
+            // A telephone that changes its way later.
+            (&[(Rtp, '1', 0), (Info, '1', 4_001)], "11"),
+        ] {
+            assert_eq!(counted(came), expected, "{came:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut keys = Keys::default();
+        let now = BootInstant::from_nanos(0);
+        assert!((0..1_000).all(|_| keys.is_new(Rtp, '5', now)));
+        assert_eq!(keys.0.len(), MOST);
+    }
+}

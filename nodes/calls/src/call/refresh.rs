@@ -1,0 +1,146 @@
+//! Session refreshes that are ours (RFC 4028): by UPDATE where the caller's Allow has it, else by an INVITE that offers
+//! what was described last.
+
+use std::time::Duration;
+
+use futures::{FutureExt, future::BoxFuture};
+use twinbox_sip::{
+    Headers, Method, Response,
+    sdp::{self, Sdp},
+    session::{Refresher, Timer},
+};
+
+use super::{Call, Reason, after};
+use crate::{door::lock, outgoing::SendError, stats::count};
+
+/// When a refresh is tried again that was refused for no reason that says when.
+const AGAIN: Duration = Duration::from_secs(10);
+/// While an INVITE of the caller is unacknowledged, ours must wait (RFC 3261 section 14.1).
+const BUSY: Duration = Duration::from_secs(1);
+/// After a `491` the side that did not make the Call-ID waits for up to two seconds (RFC 3261 section 14.1).
+const GLARE_MS: u64 = 2_000;
+
+/// A refresh that is on its way.
+pub(super) struct Refresh {
+    /// By INVITE: an offer of ours is unanswered.
+    pub(super) offers: bool,
+    pub(super) sending: BoxFuture<'static, Result<Response, SendError>>,
+}
+
+/// The outcome of a refresh.
+pub(super) async fn refreshed(refresh: &mut Option<Refresh>) -> Result<Response, SendError> {
+    match refresh {
+        Some(refresh) => (&mut refresh.sending).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Call {
+    /// What was agreed on, from now on.
+    pub(super) fn set_session(&mut self, timer: Option<Timer>) {
+        let seconds = |n: u32| after(Duration::from_secs(u64::from(n)));
+        let ours = timer.filter(|t| t.refresher == Refresher::Us);
+        self.session = timer;
+        self.refresh_due = ours.and_then(|t| seconds(t.interval / 2));
+        self.session_due = timer.and_then(|t| seconds(t.last()));
+    }
+
+    /// Whether the caller takes UPDATE, if this message of theirs says so.
+    pub(super) fn note_allow(&mut self, headers: &Headers) {
+        if headers.get("Allow").is_some() {
+            self.allows_update = headers.has_token("Allow", "UPDATE");
+        }
+    }
+
+    /// Nobody has refreshed the session: it ends a little before its time is out.
+    pub(super) fn session_ran_out(&mut self) {
+        count(&self.door.stats.callers_vanished);
+        tracing::info!("the session was not refreshed");
+        self.hang_up(Reason::NotRefreshed);
+    }
+
+    /// It is our turn to refresh.
+    pub(super) fn refresh_session(&mut self) {
+        let Some(timer) = self.session.filter(|_| self.refresh.is_none()) else { return };
+        if !self.allows_update && (self.answer_due || !self.confirmed) {
+            self.refresh_due = after(BUSY);
+        } else {
+            self.refresh(timer);
+        }
+    }
+
+    fn refresh(&mut self, timer: Timer) {
+        let offers = !self.allows_update;
+        let mut request = lock(&self.dialog).request(if offers { Method::Invite } else { Method::Update });
+        let headers = &mut request.headers;
+        headers.push("Session-Expires", format!("{};refresher=uac", timer.interval));
+        if let Some(min) = self.session_min {
+            headers.push("Min-SE", min.to_string());
+        }
+        headers.push("Supported", "timer");
+        headers.push("Allow", crate::admit::ALLOW);
+        if offers {
+            headers.push("Content-Type", sdp::CONTENT_TYPE);
+            request.body = self.described.clone().into();
+        }
+        self.refresh = Some(Refresh { offers, sending: self.send(request).boxed() });
+    }
+
+    pub(super) fn refresh_answered(&mut self, outcome: Result<Response, SendError>) {
+        let Some(refresh) = self.refresh.take() else { return };
+        let Some(timer) = self.session else { return };
+        let response = match outcome {
+            Ok(response) => response,
+            Err(SendError::TimedOut) => return self.hang_up(Reason::NotRefreshed),
+            Err(error) => {
+                tracing::info!(%error, "the session refresh cannot be sent");
+                self.refresh_due = after(AGAIN);
+                return;
+            }
+        };
+        self.note_allow(&response.headers);
+        match response.code {
+            200..=299 => {
+                if refresh.offers {
+                    self.refresh_described(&response);
+                }
+                self.set_session(Some(timer.confirmed(&response)));
+            }
+            // Rule C5: a peer that does not know the dialog gets no BYE for it.
+            481 | 408 => {
+                self.over = true;
+                self.hang_up(Reason::NotRefreshed);
+            }
+            405 | 501 if !refresh.offers => {
+                self.allows_update = false;
+                self.refresh_due = after(Duration::ZERO);
+            }
+            422 => match timer.lengthened(&response) {
+                Some(longer) => {
+                    self.session = Some(longer);
+                    let again = self.session_min.replace(longer.interval).is_some();
+                    self.refresh_due = after(if again { AGAIN } else { Duration::ZERO });
+                }
+                None => self.refresh_due = after(AGAIN),
+            },
+            491 => self.refresh_due = after(Duration::from_millis(rand::random_range(0..=GLARE_MS / 10) * 10)),
+            code => {
+                tracing::info!(code, "the session refresh was refused");
+                let wanted = response.headers.get("Retry-After").and_then(|s| s.trim().parse::<u32>().ok());
+                self.refresh_due = after(wanted.map_or(AGAIN, |s| Duration::from_secs(u64::from(s).max(1))));
+            }
+        }
+    }
+
+    /// The answer to the offer of our INVITE: the same as before, as a rule.
+    fn refresh_described(&mut self, response: &Response) {
+        let content_type = response.headers.get("Content-Type").unwrap_or_default();
+        let answer =
+            sdp::in_body(content_type, &response.body).and_then(|body| Sdp::parse(body).ok()?.audio().ok());
+        match answer {
+            Some(stream) if self.stream != Some(stream) => self.set_stream(stream, true),
+            Some(_) => {}
+            None => tracing::info!("the answer to our refresh has no usable description: all stays as it was"),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The loop that runs the timers of the transactions. It sleeps until the earliest one is due, and makes at most one
+//! pass in 20 ms, however many timers there are.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::sleep};
+
+/// The shortest time between two passes; retransmissions (RFC 3261 section 17) need no better.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The sleep of the loop.
+#[derive(Default)]
+pub(crate) struct Timers {
+    /// A timer that is due before this wakes the loop up, in milliseconds of the caller's clock; 0 between a pass and
+    /// the sleep after it.
+    wake_before: AtomicU64,
+    armed: Notify,
+}
+
+impl Timers {
+    /// Runs for ever. `pass` runs the timers that are due, `next_due` is when the earliest of the others is, by the
+    /// clock `now`.
+    pub(crate) async fn run(&self, now: impl Fn() -> u64, pass: impl Fn(), next_due: impl Fn() -> Option<u64>) {
+        loop {
+            pass();
+            sleep(TICK).await;
+            // Any timer that is set from here on wakes the loop up, until it is known which ones need not.
+            self.wake_before.store(u64::MAX, SeqCst);
+            let due = next_due();
+            self.wake_before.store(due.unwrap_or(u64::MAX), SeqCst);
+            let pause = due.map(|due| Duration::from_millis(due.saturating_sub(now())));
+            tokio::select! {
+                () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                () = self.armed.notified() => {}
+            }
+            self.wake_before.store(0, SeqCst);
+        }
+    }
+
+    /// Timers may have been set; `next_due` is when the earliest of all is. To be called after each change.
+    pub(crate) fn changed(&self, next_due: Option<u64>) {
+        if next_due.is_some_and(|due| due < self.wake_before.load(SeqCst)) {
+            self.armed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+    };
+
+    // Tokio's paused clock, not the machine's.
+    use tokio::time::Instant as PausedInstant;
+
+    use super::*;
+
+    /// Timers as a transaction layer has them, on tokio's clock, which the tests advance.
+    struct Layer {
+        timers: Timers,
+        began: PausedInstant,
+        /// How many timers are due at each millisecond.
+        due: Mutex<BTreeMap<u64, u32>>,
+        passes: Mutex<u64>,
+        fired: Mutex<Vec<u64>>,
+    }
+
+    impl Layer {
+        fn start() -> Arc<Self> {
+            let layer = Arc::new(Self {
+                timers: Timers::default(),
+                began: PausedInstant::now(),
+                due: Mutex::default(),
+                passes: Mutex::default(),
+                fired: Mutex::default(),
+            });
+            let looped = layer.clone();
+            tokio::spawn(async move {
+                looped.timers.run(|| looped.now(), || looped.pass(), || looped.next_due()).await
+            });
+            layer
+        }
+
+        fn now(&self) -> u64 {
+            self.began.elapsed().as_millis() as u64
+        }
+
+        fn next_due(&self) -> Option<u64> {
+            self.due.lock().unwrap().keys().next().copied()
+        }
+
+        fn arm(&self, after: u64) {
+            *self.due.lock().unwrap().entry(self.now() + after).or_default() += 1;
+            self.timers.changed(self.next_due());
+        }
+
+        /// As the door does, each pass ends by saying that timers may have been set.
+        fn pass(&self) {
+            *self.passes.lock().unwrap() += 1;
+            let now = self.now();
+            let mut due = self.due.lock().unwrap();
+            while let Some(entry) = due.first_entry().filter(|entry| *entry.key() <= now) {
+                let late = now - *entry.key();
+                self.fired.lock().unwrap().extend(std::iter::repeat_n(late, entry.remove() as usize));
+            }
+            drop(due);
+            self.timers.changed(self.next_due());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_of_calls_costs_at_most_fifty_passes_a_second() {
+        let layer = Layer::start();
+        // 100 calls a second for ten seconds, each with the timers of an INVITE, its 200, and its BYE.
+        for call in 0..1_000 {
+            for after in [1, 5, 15, 200, 500, 1_000, 5_000, 32_000] {
+                layer.arm(after + call % 7);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let passes = *layer.passes.lock().unwrap();
+        assert!((300..=500).contains(&passes), "{passes} passes in ten seconds");
+        sleep(Duration::from_secs(60)).await;
+        let fired = layer.fired.lock().unwrap();
+        assert_eq!(fired.len(), 8_000);
+        let latest = fired.iter().max().copied().unwrap_or_default();
+        assert!(latest <= 40, "a timer ran {latest} ms late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_timers_the_loop_sleeps_and_an_earlier_timer_wakes_it() {
+        let layer = Layer::start();
+        sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(*layer.passes.lock().unwrap(), 1);
+        layer.arm(32_000);
+        sleep(Duration::from_secs(1)).await;
+        layer.arm(500);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(*layer.fired.lock().unwrap(), [0], "the timer of 500 ms ran in time");
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(layer.fired.lock().unwrap().len(), 2);
+        assert!(*layer.passes.lock().unwrap() <= 6);
+    }
+}

@@ -1,0 +1,432 @@
+//! Dialogs of calls: who is part of one, our own requests in it, and how it ends.
+
+mod kit;
+
+use std::time::Duration;
+
+use kit::{Line, Node, PATIENCE, Raw, establish, hang_up, offer, pass};
+use twinbox_clock::BootInstant;
+use twinbox_ids::Pii;
+use twinbox_mailstore::MailboxChange;
+use twinbox_phone::{CallOptions, Digits, Phone, PhoneConfig, Target, Transport};
+use twinbox_sip::{Request, Response};
+
+const SDP: &str = "application/sdp";
+const DTMF: &str = "application/dtmf";
+
+/// Key `0` leads to number 100: a REFER shows that the conversation goes on.
+async fn with_operator(node: &Node) {
+    node.mailstore
+        .change(node.mailbox, MailboxChange::Operator(Some("100".to_owned())))
+        .await
+        .expect("an operator");
+}
+
+/// The same dialog, from another socket.
+fn moved(line: &Line, raw: &Raw) -> Line {
+    let Line { transport, local, .. } = raw.line(&line.call_id);
+    Line { transport, local, ..line.clone() }
+}
+
+/// Behind a proxy without Record-Route, or an SBC with several addresses.
+#[tokio::test]
+async fn requests_of_a_dialog_are_taken_from_an_address_that_is_no_trunk() {
+    let node = Node::start().await;
+    with_operator(&node).await;
+    for n in 0..2 {
+        let mut raw = node.raw().await;
+        let mut other = match n {
+            0 => Raw::udp_from("127.0.0.2", node.udp).await,
+            _ => Raw::tcp_from("127.0.0.2", node.tcp).await,
+        };
+        let mut line = raw.line(&format!("nt{n}"));
+        let invite = line.invite();
+        let cancel = line.again("CANCEL", "", "");
+        let ok = raw.ask(invite).await;
+        assert_eq!(other.ask(cancel).await.code, 200, "too late, and known by its transaction");
+        line.answered(&ok);
+        let mut line = moved(&line, &other);
+        let ack = line.again("ACK", "", "");
+        other.send(ack.as_bytes()).await;
+        assert_eq!(other.ask(line.request("OPTIONS", "", "")).await.code, 200);
+        let update = offer(9);
+        assert_eq!(other.ask(line.request("UPDATE", SDP, &update)).await.code, 200);
+        // The ACK has set the conversation going.
+        assert_eq!(other.ask(line.request("INFO", DTMF, "0")).await.code, 200);
+        let refer = raw.unanswered().await;
+        assert_eq!(refer.method.as_str(), "REFER", "it goes to the Contact of the INVITE");
+        raw.send(&refer.respond(503).to_bytes()).await;
+        let bye = line.request("BYE", "", "");
+        assert_eq!(other.ask(bye.clone()).await.code, 200);
+        node.idle().await;
+        if n == 0 {
+            assert_eq!(other.ask(bye).await.code, 200, "a copy of the BYE has the same answer");
+        }
+    }
+    assert_eq!(node.counter("strangers"), 0);
+}
+
+#[tokio::test]
+async fn a_stranger_must_know_call_id_and_both_tags() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("st1");
+    establish(&mut raw, &mut line).await;
+    let mut other = Raw::udp_from("127.0.0.2", node.udp).await;
+    let line = moved(&line, &other);
+    let guesses = [
+        Line { call_id: "st2".into(), ..line.clone() },
+        Line { from_tag: "guess".into(), ..line.clone() },
+        Line { to_tag: Some("guess".into()), ..line.clone() },
+        Line { to_tag: None, ..line.clone() },
+    ];
+    for mut guess in guesses {
+        for method in ["BYE", "INVITE", "OPTIONS", "UPDATE"] {
+            assert_eq!(other.ask(guess.request(method, "", "")).await.code, 403, "{method}");
+        }
+    }
+    // OPTIONS that name this life of the node may be a member's (rule C3).
+    assert_eq!((node.counter("strangers"), node.counter("members_asked"), node.calls.active()), (12, 4, 1));
+}
+
+/// What a stranger sends within a dialog moves neither the voices nor our own requests to another host.
+#[tokio::test]
+async fn a_stranger_leads_nothing_elsewhere() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("el1");
+    establish(&mut raw, &mut line).await;
+    let mut other = Raw::udp_from("127.0.0.2", node.udp).await;
+    let mut stranger = moved(&line, &other);
+    let elsewhere = offer(9).replace("IN IP4 127.0.0.1", "IN IP4 127.0.0.2");
+    for method in ["UPDATE", "INVITE"] {
+        let refused = other.ask(stranger.request(method, SDP, &elsewhere)).await;
+        assert_eq!(refused.code, 488, "{method}");
+        assert!(refused.headers.get("Warning").is_some_and(|w| w.contains("trunk")), "{refused:?}");
+    }
+    let ack = stranger.request("ACK", "", "");
+    other.send(ack.as_bytes()).await;
+    assert_eq!(other.ask(stranger.request("INVITE", SDP, &offer(11))).await.code, 200, "another port will do");
+    let ack = stranger.request("ACK", "", "");
+    other.send(ack.as_bytes()).await;
+    // Nor by an offer of ours that it asks for.
+    assert_eq!(other.ask(stranger.request("INVITE", "", "")).await.code, 200);
+    let ack = stranger.again("ACK", SDP, &elsewhere);
+    other.send(ack.as_bytes()).await;
+    assert_eq!(other.ask(stranger.request("UPDATE", SDP, &elsewhere)).await.code, 488);
+    // A trunk may do it.
+    line.cseq = stranger.cseq;
+    assert_eq!(raw.ask(line.request("UPDATE", SDP, &elsewhere)).await.code, 200);
+    // Our own requests go where they went before.
+    node.calls.end_calls();
+    assert_eq!(raw.request().await.method.as_str(), "BYE");
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_refreshed_and_ended_from_an_address_that_is_no_trunk() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("su1").with("Event: message-summary").with("Expires: 600");
+    let ok = raw.ask(line.request("SUBSCRIBE", "", "")).await;
+    assert_eq!(ok.code, 200);
+    line.to_tag = ok.headers.tag("To").map(str::to_owned);
+    assert_eq!(raw.request().await.method.as_str(), "NOTIFY");
+    let mut other = Raw::udp_from("127.0.0.2", node.udp).await;
+    let mut stranger = moved(&line, &other);
+    assert_eq!(other.ask(stranger.request("SUBSCRIBE", "", "")).await.code, 200);
+    assert_eq!(raw.request().await.method.as_str(), "NOTIFY", "it goes to the first Contact");
+    assert_eq!(
+        other.ask(stranger.request("SUBSCRIBE", "", "").replace("Expires: 600", "Expires: 0")).await.code,
+        200
+    );
+    let last = raw.request().await;
+    assert!(last.headers.get("Subscription-State").is_some_and(|s| s.starts_with("terminated")), "{last:?}");
+}
+
+/// RFC 3261 section 22.2: a challenged request goes out once more under the next number, which is then taken.
+#[tokio::test]
+async fn the_request_after_a_challenged_one_has_a_number_of_its_own() {
+    let node = Node::with(|o| {
+        o.calls.trunks[0].username = Some("vm".to_owned());
+        o.calls.trunks[0].password = Some(Pii::new("secret".to_owned()));
+    })
+    .await;
+    with_operator(&node).await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("ch1");
+    establish(&mut raw, &mut line).await;
+    assert_eq!(raw.ask(line.request("INFO", DTMF, "0")).await.code, 200);
+    let refer = raw.unanswered().await;
+    let challenge = "Digest realm=\"pbx\", nonce=\"n\", qop=\"auth\"";
+    raw.send(&refer.respond(401).with("WWW-Authenticate", challenge).to_bytes()).await;
+    let again = raw.unanswered().await;
+    assert!(again.headers.get("Authorization").is_some());
+    raw.send(&again.respond(603).to_bytes()).await;
+    node.calls.end_calls();
+    let bye = raw.request().await;
+    assert_eq!((refer.headers.cseq(), again.headers.cseq(), bye.headers.cseq()), (1, 2, 3));
+    node.idle().await;
+}
+
+/// A call whose session is ours to refresh, just before the refresh.
+async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (Line, Response) {
+    let line = raw.line(call).with("Supported: timer").with("Session-Expires: 90;refresher=uas");
+    let mut line = match allow {
+        Some(allow) => line.with(&format!("Allow: {allow}")),
+        None => line,
+    };
+    let ok = establish(raw, &mut line).await;
+    // One request later the ACK has been heard.
+    assert_eq!(raw.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    pass(46).await;
+    (line, ok)
+}
+
+fn session(request: &Request) -> (&str, Option<&str>, Option<&str>) {
+    let headers = &request.headers;
+    (request.method.as_str(), headers.get("Session-Expires"), headers.get("Min-SE"))
+}
+
+/// Answers our re-INVITE and takes its ACK.
+async fn accept(raw: &mut Raw, invite: &Request) {
+    let ok = invite.respond(200).with("Contact", format!("<sip:2001@{}>", raw.local()));
+    let ok = ok.with("Session-Expires", "90;refresher=uac").with_body(SDP, offer(9));
+    raw.send(&ok.to_bytes()).await;
+    let ack = raw.unanswered().await;
+    assert_eq!((ack.method.as_str(), ack.headers.cseq()), ("ACK", invite.headers.cseq()));
+    // Its copy is acknowledged again.
+    raw.send(&ok.to_bytes()).await;
+    assert_eq!(raw.unanswered().await.method.as_str(), "ACK");
+}
+
+#[tokio::test]
+async fn a_session_is_refreshed_by_update_where_allow_has_it() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let (mut line, _) = to_be_refreshed(&mut raw, "up1", Some("INVITE, ACK, BYE, UPDATE")).await;
+    assert_eq!(session(&raw.request().await), ("UPDATE", Some("90;refresher=uac"), None));
+    assert_eq!(node.calls.active(), 1);
+    hang_up(&mut raw, &mut line).await;
+}
+
+#[tokio::test]
+async fn a_session_is_refreshed_by_invite_where_allow_lacks_update() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    for (n, allow) in [None, Some("INVITE, ACK, BYE")].into_iter().enumerate() {
+        let (mut line, ok) = to_be_refreshed(&mut raw, &format!("in{n}"), allow).await;
+        let invite = raw.unanswered().await;
+        assert_eq!(session(&invite), ("INVITE", Some("90;refresher=uac"), None));
+        assert_eq!(invite.body, ok.body, "the description as it was, its version too (RFC 4028 section 7.4)");
+        // Theirs must wait while ours is unanswered (RFC 3261 section 14.2).
+        assert_eq!(raw.ask(line.invite()).await.code, 491);
+        let ack = line.request("ACK", "", "");
+        raw.send(ack.as_bytes()).await;
+        accept(&mut raw, &invite).await;
+        pass(46).await;
+        assert_eq!(raw.unanswered().await.method.as_str(), "INVITE", "and once more");
+        hang_up(&mut raw, &mut line).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_refresh_is_made_as_the_refusal_wants_it() {
+    let node = Node::start().await;
+    for (n, code) in [405, 501].into_iter().enumerate() {
+        let mut raw = node.raw().await;
+        let (mut line, _) = to_be_refreshed(&mut raw, &format!("rf{n}"), Some("UPDATE")).await;
+        let update = raw.unanswered().await;
+        raw.send(&update.respond(code).to_bytes()).await;
+        let invite = raw.unanswered().await;
+        assert_eq!(session(&invite), ("INVITE", Some("90;refresher=uac"), None), "after {code}");
+        accept(&mut raw, &invite).await;
+        hang_up(&mut raw, &mut line).await;
+    }
+    let mut raw = node.raw().await;
+    let (mut line, _) = to_be_refreshed(&mut raw, "rf3", Some("UPDATE")).await;
+    let update = raw.unanswered().await;
+    raw.send(&update.respond(422).with("Min-SE", "120").to_bytes()).await;
+    let longer = raw.unanswered().await;
+    assert_eq!(session(&longer), ("UPDATE", Some("120;refresher=uac"), Some("120")));
+    raw.send(&longer.respond(491).to_bytes()).await;
+    let again = raw.request().await;
+    assert_eq!(session(&again), ("UPDATE", Some("120;refresher=uac"), Some("120")), "a moment later");
+    hang_up(&mut raw, &mut line).await;
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_refreshed_ends_before_its_time_is_out() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    to_be_refreshed(&mut raw, "no1", None).await;
+    let reason = loop {
+        let request = raw.unanswered().await;
+        match request.method.as_str() {
+            "INVITE" => {
+                raw.send(&request.respond(500).to_bytes()).await;
+                assert_eq!(raw.unanswered().await.method.as_str(), "ACK");
+                pass(10).await;
+            }
+            "BYE" => break request.headers.get("Reason").map(str::to_owned),
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(reason.as_deref(), Some("SIP;cause=408;text=\"Session not refreshed\""));
+}
+
+#[tokio::test]
+async fn an_update_without_a_description_is_answered_while_our_offer_is_not() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("ud1");
+    let ok = raw.ask(line.request("INVITE", "", "")).await;
+    line.answered(&ok);
+    let mut early = line.clone();
+    assert_eq!(raw.ask(early.request("UPDATE", "", "")).await.code, 200);
+    assert_eq!(raw.ask(early.request("UPDATE", SDP, &offer(9))).await.code, 491);
+    let ack = line.again("ACK", SDP, &offer(9));
+    raw.send(ack.as_bytes()).await;
+    hang_up(&mut raw, &mut early).await;
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn requests_that_come_with_the_bye_are_answered() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("ib1");
+    establish(&mut raw, &mut line).await;
+    // All of them are there before the call reads the first.
+    for request in ["BYE", "OPTIONS", "INFO", "BYE"] {
+        let text = line.request(request, "", "");
+        raw.send(text.as_bytes()).await;
+    }
+    let mut codes = Vec::new();
+    for _ in 0..4 {
+        let response = raw.response().await;
+        codes.push((response.headers.cseq_method().as_str().to_owned(), response.code));
+    }
+    let expected = [("BYE", 200), ("OPTIONS", 481), ("INFO", 481), ("BYE", 200)];
+    codes.sort();
+    let mut expected: Vec<_> = expected.map(|(m, c)| (m.to_owned(), c)).to_vec();
+    expected.sort();
+    assert_eq!(codes, expected);
+}
+
+/// RFC 3261 section 15: the callee sends no BYE before the ACK is there.
+#[tokio::test]
+async fn shutting_the_door_waits_with_the_bye_for_the_ack() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("ba1");
+    let ok = raw.ask(line.invite()).await;
+    let ack = line.answered(&ok);
+    let calls = node.calls.clone();
+    let shutdown = tokio::spawn(async move { calls.shutdown().await });
+    let mut other = raw.line("ba2");
+    assert_eq!(raw.ask(other.invite()).await.code, 503, "it is shutting down");
+    // The call is there, and has not said BYE.
+    assert_eq!(raw.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    raw.send(ack.as_bytes()).await;
+    let bye = raw.request().await;
+    assert_eq!(bye.method.as_str(), "BYE");
+    assert_eq!(bye.headers.get("Reason"), Some("SIP;cause=503;text=\"Out of service\""));
+    shutdown.await.unwrap();
+}
+
+/// RFC 3326: a BYE of ours says why.
+#[tokio::test]
+async fn our_bye_says_why() {
+    let node = Node::with(|o| o.calls.unknown_mailbox = twinbox_calls::UnknownMailbox::Apology).await;
+    let mut raw = node.raw().await;
+    // The apology is over.
+    let mut line = raw.line("re1");
+    line.target = "sip:9999@vm.example".into();
+    establish(&mut raw, &mut line).await;
+    let bye = raw.request().await;
+    assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=16;text=\"Normal call clearing\""));
+    // Nothing usable in the ACK.
+    let mut line = raw.line("re2");
+    let ok = raw.ask(line.request("INVITE", "", "")).await;
+    let ack = line.answered(&ok);
+    raw.send(ack.as_bytes()).await;
+    let bye = raw.request().await;
+    assert_eq!(bye.headers.get("Reason"), Some("SIP;cause=488;text=\"No usable answer in the ACK\""));
+    node.idle().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_held_for_too_long_ends_and_one_that_is_resumed_goes_on() {
+    let node = Node::with(|o| o.calls.max_hold_s = 60).await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("ho1");
+    establish(&mut raw, &mut line).await;
+    let hold = offer(9) + "a=sendonly\r\n";
+    let change = async |line: &mut Line, raw: &mut Raw, sdp: &str| {
+        assert_eq!(raw.ask(line.request("UPDATE", SDP, sdp)).await.code, 200);
+    };
+    change(&mut line, &mut raw, &hold).await;
+    pass(50).await;
+    change(&mut line, &mut raw, &offer(9)).await;
+    pass(50).await;
+    change(&mut line, &mut raw, &hold).await;
+    pass(50).await;
+    // Held again while it is held: the time goes on.
+    change(&mut line, &mut raw, &hold).await;
+    assert_eq!(node.calls.active(), 1);
+    pass(11).await;
+    let bye = raw.request().await;
+    assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=102;text=\"On hold for too long\""));
+    node.idle().await;
+    assert_eq!(node.counter("calls_held_too_long"), 1);
+}
+
+/// Some telephones and gateways send each key twice, in RTP and by INFO.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_comes_by_rtp_and_by_info_is_one_key() {
+    let node = Node::start().await;
+    with_operator(&node).await;
+    let phone = Phone::bind(PhoneConfig::new([127, 0, 0, 1].into(), Transport::Udp)).await.expect("a phone");
+    let from = Some("<sip:1001@pbx.example>".to_owned());
+    let options = CallOptions { digits: Digits::Rfc4733, from, ..CallOptions::default() };
+    let call = phone.call(Target::user("*97", node.udp), options).await.expect("answered");
+    assert!(call.wait_received(4_000, PATIENCE).await, "it asks for the PIN");
+    for key in format!("{}#", kit::PIN).chars() {
+        call.send_digits(&key.to_string(), Duration::from_millis(60)).await.expect("a digit");
+        let headers = [("Content-Type", "application/dtmf-relay")];
+        let answer =
+            call.request("INFO", &headers, &format!("Signal={key}\r\nDuration=100\r\n")).await.expect("INFO");
+        assert_eq!(answer.status, 200);
+    }
+    let keys = kit::PIN.len() as u64 + 1;
+    let begun = BootInstant::now();
+    while node.counter("digits_rtp") < keys && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((node.counter("digits_rtp"), node.counter("digits_info")), (keys, 0));
+    assert_eq!(node.counter("digits_repeated"), keys);
+    call.bye().await.expect("BYE is answered");
+}
+
+/// A refused INVITE over UDP may have a copy on its way: answered by `200` it would be a call without a caller.
+#[tokio::test]
+async fn a_copy_of_a_refused_invite_is_refused_again_when_there_is_room() {
+    let node = Node::with(|o| o.calls.max_calls = 1).await;
+    let mut raw = node.raw().await;
+    let mut line = raw.line("gh1");
+    establish(&mut raw, &mut line).await;
+    let mut late = raw.line("gh2");
+    let invite = late.invite();
+    let refused = raw.ask(invite.clone()).await;
+    assert_eq!((refused.code, refused.headers.get("Retry-After")), (503, Some("5")));
+    hang_up(&mut raw, &mut line).await;
+    node.idle().await;
+    let again = raw.ask(invite).await;
+    assert_eq!((again.code, again.headers.get("Retry-After")), (503, Some("5")));
+    assert_eq!(again.headers.tag("To"), refused.headers.tag("To"));
+    // A new attempt is a new transaction.
+    let mut next_attempt = Line { call_id: "gh3".into(), cseq: 0, ..late };
+    establish(&mut raw, &mut next_attempt).await;
+    hang_up(&mut raw, &mut next_attempt).await;
+}

@@ -1,0 +1,233 @@
+//! Threads that hash PINs and do nothing else.
+//!
+//! A hash takes a core for tens of milliseconds and, at the default cost, 19 MiB. Computed on the runtime's threads for
+//! blocking work, of which there may be hundreds, each of those would come to keep such memory. So a few threads of their
+//! own compute all hashes, each in memory that it keeps: at most [`threads`] times the memory of the largest cost. What a
+//! caller waits for goes before what an import waits for.
+
+use std::{
+    collections::VecDeque,
+    ops::RangeInclusive,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use tokio::sync::{Semaphore, oneshot};
+use twinbox_mailbox::pin::HashMemory;
+
+use crate::MailError;
+
+/// How many threads there are at most: one for each core, within these bounds. They are started when they are needed.
+pub const HASHING_THREADS: RangeInclusive<usize> = 2..=8;
+
+/// Hashes that may be queued in each lane; who comes beyond waits for a place, in order.
+const QUEUE: usize = 256;
+
+/// How many hashes are computed at a time.
+pub(crate) fn threads() -> usize {
+    let cores = thread::available_parallelism().map_or(*HASHING_THREADS.start(), usize::from);
+    cores.clamp(*HASHING_THREADS.start(), *HASHING_THREADS.end())
+}
+
+/// Who waits for a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// A caller, or an administrator for a single user.
+    Caller,
+    /// An import of many users.
+    Import,
+}
+
+type Job = Box<dyn FnOnce(&mut HashMemory) + Send>;
+
+/// The threads. They end when this is dropped and what is queued is done.
+pub(crate) struct Hashing {
+    shared: Arc<Shared>,
+    callers: Arc<Semaphore>,
+    imports: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    callers: VecDeque<Job>,
+    imports: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        let places = || Arc::new(Semaphore::new(QUEUE));
+        Self { shared: Arc::default(), callers: places(), imports: places() }
+    }
+}
+
+impl Hashing {
+    /// Computes something in a thread's memory. What is queued is computed even when nobody waits for it any more.
+    pub(crate) async fn compute<R: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce(&mut HashMemory) -> R + Send + 'static,
+    ) -> Result<R, MailError> {
+        let places = match lane {
+            Lane::Caller => &self.callers,
+            Lane::Import => &self.imports,
+        };
+        let place = places.clone().acquire_owned().await.map_err(|_| MailError::Ending)?;
+        let (answer, computed) = oneshot::channel();
+        let job = Box::new(move |memory: &mut HashMemory| {
+            // Who asked may have gone.
+            let _ = answer.send(work(memory));
+            drop(place);
+        });
+        self.shared.push(lane, job)?;
+        computed.await.map_err(|_| MailError::Ending)
+    }
+}
+
+impl Drop for Hashing {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+impl Shared {
+    fn push(self: &Arc<Self>, lane: Lane, job: Job) -> Result<(), MailError> {
+        let mut state = self.lock();
+        let waiting = state.callers.len() + state.imports.len();
+        if state.idle <= waiting && state.threads < threads() {
+            let shared = self.clone();
+            match thread::Builder::new().name("pin-hash".to_owned()).spawn(move || shared.serve()) {
+                Ok(_) => state.threads += 1,
+                // Those that there are will come to it.
+                Err(error) if state.threads > 0 => tracing::warn!(%error, "no further thread to hash PINs"),
+                Err(error) => return Err(MailError::Thread(error)),
+            }
+        }
+        match lane {
+            Lane::Caller => state.callers.push_back(job),
+            Lane::Import => state.imports.push_back(job),
+        }
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn serve(&self) {
+        let mut memory = HashMemory::default();
+        while let Some(job) = self.next() {
+            // Who waits for a job that panics is told; the thread goes on, in new memory.
+            if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
+                memory = HashMemory::default();
+            }
+        }
+    }
+
+    /// The next job, a caller's before an import's; `None` when there will be none.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.callers.pop_front() {
+                return Some(job);
+            }
+            if let Some(job) = state.imports.pop_front() {
+                return Some(job);
+            }
+            if state.closed {
+                return None;
+            }
+            state.idle += 1;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, sync::mpsc};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hashes_are_computed_by_a_few_threads_that_keep_their_memory() {
+        let hashing = Arc::new(Hashing::default());
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..2 * QUEUE {
+            let hashing = hashing.clone();
+            waiting.spawn(async move {
+                let id = |memory: &mut HashMemory| (thread::current().id(), std::ptr::from_mut(memory) as usize);
+                hashing.compute(Lane::Import, id).await.unwrap()
+            });
+        }
+        let used: HashSet<_> = waiting.join_all().await.into_iter().collect();
+        assert!(used.len() <= threads(), "{} threads or memories for {}", used.len(), threads());
+    }
+
+    fn queued(hashing: &Hashing) -> usize {
+        let state = hashing.shared.lock();
+        state.callers.len() + state.imports.len()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_goes_before_an_import_that_came_first() {
+        let hashing = Arc::new(Hashing::default());
+        // Every thread is busy until it is told to go on.
+        let (held, mut go_on) = (Arc::new(Semaphore::new(0)), Vec::new());
+        let mut busy = tokio::task::JoinSet::new();
+        for _ in 0..threads() {
+            let (sender, receiver) = mpsc::channel::<()>();
+            let (hashing, held) = (hashing.clone(), held.clone());
+            go_on.push(sender);
+            busy.spawn(async move {
+                let hold = move |_: &mut HashMemory| {
+                    held.add_permits(1);
+                    let _ = receiver.recv();
+                };
+                hashing.compute(Lane::Import, hold).await.unwrap();
+            });
+        }
+        drop(held.acquire_many(threads() as u32).await.unwrap());
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut waiting = tokio::task::JoinSet::new();
+        for lane in [Lane::Import, Lane::Import, Lane::Caller] {
+            let before = queued(&hashing);
+            let (pool, order) = (hashing.clone(), order.clone());
+            waiting.spawn(async move {
+                pool.compute(lane, move |_| order.lock().unwrap().push(lane)).await.unwrap();
+            });
+            while queued(&hashing) == before {
+                tokio::task::yield_now().await;
+            }
+        }
+        // One thread goes on, and does all of it.
+        drop(go_on.pop());
+        waiting.join_all().await;
+        assert_eq!(*order.lock().unwrap(), [Lane::Caller, Lane::Import, Lane::Import]);
+        drop(go_on);
+        busy.join_all().await;
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_panics_is_told_of_and_the_threads_go_on() {
+        let hashing = Hashing::default();
+        for _ in 0..2 * threads() {
+            let failed = hashing.compute(Lane::Caller, |_| -> u8 { panic!("as the test wants it") }).await;
+            assert!(matches!(failed, Err(MailError::Ending)), "{failed:?}");
+        }
+        assert_eq!(hashing.compute(Lane::Caller, |_| 7).await.unwrap(), 7);
+    }
+}

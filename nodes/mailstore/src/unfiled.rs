@@ -1,0 +1,158 @@
+//! Recordings that are over and could not be filed, because the store had no room or did not work: kept here, and filed
+//! when it can be (rule A1).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+use twinbox_ids::RecordingId;
+use twinbox_mailbox::{Filing, Recording};
+use twinbox_replication_core::BlobRef;
+
+use crate::{FileError, Filed, MailError, Mailstore};
+
+/// A take that its caller has ended.
+#[derive(Clone)]
+pub(crate) struct Spoken {
+    recording: Arc<Recording>,
+    take: u32,
+    /// Some of it never came to the store.
+    cut: bool,
+    /// Its length.
+    bytes: u64,
+    /// What it has become, once it is sealed.
+    sealed: Option<(BlobRef, Filing)>,
+}
+
+impl Spoken {
+    pub(crate) fn new(recording: Arc<Recording>, take: u32, cut: bool, bytes: u64) -> Self {
+        Self { recording, take, cut, bytes, sealed: None }
+    }
+}
+
+/// What waits to be filed.
+#[derive(Clone)]
+enum Waiting {
+    /// A take of this run of the process.
+    Spoken(Spoken),
+    /// A take of a former run, or of another node that died.
+    Leftover { take: u32 },
+}
+
+/// All that waits, by recording.
+pub(crate) struct Unfiled {
+    waiting: Mutex<BTreeMap<RecordingId, Waiting>>,
+    count: watch::Sender<usize>,
+}
+
+impl Default for Unfiled {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), count: watch::Sender::new(0) }
+    }
+}
+
+impl Unfiled {
+    pub(crate) fn keep_leftover(&self, id: RecordingId, take: u32) {
+        self.change(|waiting| {
+            waiting.entry(id).or_insert(Waiting::Leftover { take });
+        });
+    }
+
+    pub(crate) fn remove(&self, id: RecordingId) {
+        self.change(|waiting| {
+            waiting.remove(&id);
+        });
+    }
+
+    fn keep(&self, spoken: Spoken) {
+        self.change(|waiting| {
+            waiting.insert(spoken.recording.id, Waiting::Spoken(spoken));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<RecordingId, Waiting>)) {
+        let mut waiting = self.lock();
+        change(&mut waiting);
+        let count = waiting.len();
+        self.count.send_if_modified(|told| std::mem::replace(told, count) != count);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of filing again.
+#[derive(Debug, Default)]
+pub struct FiledAgain {
+    /// What was filed.
+    pub filed: Vec<Filed>,
+    /// Why the first of those that still wait could not be filed; `None` when none waits.
+    pub error: Option<FileError>,
+}
+
+impl Mailstore {
+    /// How many recordings are over and wait to be filed.
+    pub fn unfiled(&self) -> watch::Receiver<usize> {
+        self.inner.unfiled.count.subscribe()
+    }
+
+    /// Tries once more to file each recording that waits for it.
+    pub async fn file_again(&self) -> FiledAgain {
+        let waiting = self.inner.unfiled.lock().clone();
+        let mut again = FiledAgain::default();
+        for (id, waiting) in waiting {
+            let filed = match waiting {
+                Waiting::Spoken(spoken) => self.file_or_keep(spoken).await.map(Some),
+                Waiting::Leftover { take } => self.leftover(id, take, |_| true).await.map_err(FileError::from),
+            };
+            match filed {
+                Ok(filed) => {
+                    self.inner.unfiled.remove(id);
+                    again.filed.extend(filed);
+                }
+                Err(error) if may_pass(&error) => again.error = again.error.or(Some(error)),
+                Err(_) => self.inner.unfiled.remove(id),
+            }
+        }
+        again
+    }
+
+    /// Files what was spoken, or keeps it for [`Self::file_again`].
+    pub(crate) async fn file_or_keep(&self, mut spoken: Spoken) -> Result<Filed, FileError> {
+        let filed = self.file_spoken(&mut spoken).await;
+        if filed.as_ref().is_err_and(may_pass) {
+            self.inner.unfiled.keep(spoken);
+        }
+        filed
+    }
+
+    async fn file_spoken(&self, spoken: &mut Spoken) -> Result<Filed, FileError> {
+        let Spoken { recording, take, cut, bytes, sealed } = spoken;
+        let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.settings().min_message_ms);
+        if length_ms < min_ms {
+            self.throw_away(recording.id, *take).await?;
+            // What is short because the rest was lost is no slip of the caller's.
+            return Err(if *cut { FileError::Lost } else { FileError::TooShort { length_ms, min_ms } });
+        }
+        let (blob, filing) = match *sealed {
+            Some(sealed) => sealed,
+            None => {
+                let whole = !*cut && self.has_take(recording.id, *take, *bytes).await?;
+                let blob = self.store().recordings().seal(recording.id, *take).await.map_err(MailError::from)?;
+                *sealed.insert((blob, if whole { Filing::Complete } else { Filing::Recovered }))
+            }
+        };
+        Ok(self.file_blob(recording, filing, blob).await?)
+    }
+}
+
+/// The store could not, and may be able to later.
+fn may_pass(error: &FileError) -> bool {
+    match error {
+        FileError::Full | FileError::Mail(MailError::Store(_)) => true,
+        FileError::Mail(_) | FileError::TooShort { .. } | FileError::Lost | FileError::Over => false,
+    }
+}

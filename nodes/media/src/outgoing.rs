@@ -1,0 +1,76 @@
+//! The stream that we send: its numbers, and what reports tell of it.
+
+use std::time::Duration;
+
+use twinbox_clock::BootInstant;
+use twinbox_rtp::{
+    FRAME, SAMPLE_RATE,
+    packet::{Header, RtpTime, SeqNo, Ssrc},
+    rtcp::{Ntp, SenderInfo},
+};
+
+pub(crate) struct Outgoing {
+    pub(crate) ssrc: Ssrc,
+    /// The number of the first packet.
+    pub(crate) first: SeqNo,
+    seq: SeqNo,
+    /// Timestamp of the next sample, which is due at `at`.
+    time: RtpTime,
+    pub(crate) at: BootInstant,
+    /// The last frame was sent just before the next one is due.
+    pub(crate) in_spurt: bool,
+    /// Something has been sent at all.
+    pub(crate) begun: bool,
+    /// Packets sent.
+    pub(crate) sent: u64,
+}
+
+impl Outgoing {
+    pub(crate) fn new(now: BootInstant) -> Self {
+        let first = SeqNo(rand::random());
+        Self {
+            ssrc: Ssrc(rand::random()),
+            first,
+            seq: first,
+            time: RtpTime(rand::random()),
+            at: now,
+            in_spurt: false,
+            begun: false,
+            sent: 0,
+        }
+    }
+
+    /// The header of the frame whose moment is `now`; the timestamp follows the time that has passed.
+    pub(crate) fn header(&mut self, now: BootInstant, payload_type: u8) -> Header {
+        if !self.in_spurt {
+            self.time = self.time_at(now);
+            self.at = now;
+        }
+        let header =
+            Header { marker: !self.in_spurt, payload_type, seq: self.seq, time: self.time, ssrc: self.ssrc };
+        self.seq = self.seq.plus(1);
+        self.time = self.time.plus(FRAME as u32);
+        self.at = self.at + Duration::from_millis(20);
+        self.in_spurt = true;
+        self.begun = true;
+        header
+    }
+
+    /// The timestamp of the sample that is due at `now`.
+    fn time_at(&self, now: BootInstant) -> RtpTime {
+        let samples = |time: Duration| (time.as_micros() as u64 * u64::from(SAMPLE_RATE) / 1_000_000) as u32;
+        // A timestamp wraps; the part beyond 32 bits goes with it. Within a spurt `at` lies ahead.
+        self.time.plus(samples(now.since(self.at)).wrapping_sub(samples(self.at.since(now))))
+    }
+
+    /// What a sender report says at this moment, which is `since_epoch` by the wall clock.
+    pub(crate) fn info(&self, now: BootInstant, since_epoch: Duration) -> SenderInfo {
+        SenderInfo {
+            ntp: Ntp::from_unix(since_epoch),
+            time: self.time_at(now),
+            // Both are counted modulo 2^32.
+            packets: self.sent as u32,
+            octets: self.sent.wrapping_mul(FRAME as u64) as u32,
+        }
+    }
+}

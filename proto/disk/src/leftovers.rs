@@ -1,0 +1,54 @@
+//! Files of the index that a start which was killed, or a power cut, left half-written. sled takes them for damage and
+//! refuses to open ever after; both are made again from what is durable.
+//!
+//! * `snap.*.generating`: a snapshot before it gets its name. sled reads the one with the highest name, and that is
+//!   this one. A snapshot under its own name is whole: sled syncs it before it renames it, and since none is begun over
+//!   the rest of another, nothing of an earlier one stands behind its end. The one before goes only after that, and
+//!   with none at all sled reads its log from the beginning.
+//! * `conf`: the settings, which sled writes in two steps and never syncs. This crate always opens with the same ones.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use crate::{DiskError, file};
+
+/// The settings of the index: text, and behind it its checksum.
+const SETTINGS: &str = "conf";
+
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
+
+/// Removes what is half-written in the folder of the index. Only for the process that has locked it.
+pub(crate) fn remove(index: &Path) -> Result<(), DiskError> {
+    if !index.is_dir() {
+        return Ok(());
+    }
+    for path in file::list(index)? {
+        let torn = match path.file_name().and_then(|name| name.to_str()) {
+            Some(SETTINGS) => !is_whole(&fs::read(&path).map_err(|e| DiskError::io("read", &path, &e))?),
+            Some(name) => name.starts_with("snap.") && name.ends_with(".generating"),
+            None => false,
+        };
+        if torn {
+            tracing::warn!(file = %path.display(), "an earlier start left this file half-written; it is made again");
+            fs::remove_file(&path).map_err(|e| DiskError::io("remove", &path, &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the settings durable, which sled has written or found.
+pub(crate) fn keep(index: &Path) -> Result<(), DiskError> {
+    let path = index.join(SETTINGS);
+    let settings = File::open(&path).map_err(|e: io::Error| DiskError::io("open", &path, &e))?;
+    file::sync_data(&settings, &path)
+}
+
+fn is_whole(settings: &[u8]) -> bool {
+    let text = settings.len().saturating_sub(CHECKSUM);
+    let (text, checksum) = settings.split_at(text);
+    !text.is_empty() && checksum == crc32fast::hash(text).to_le_bytes()
+}

@@ -1,0 +1,128 @@
+//! A start that is killed, or that a power cut ends, leaves nothing that a later start takes for damage.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use twinbox_disk::{Disk, DiskError, Transaction};
+use twinbox_testkit::need;
+
+const DIR: &str = "TWINBOX_TEST_OPENING_DIR";
+/// Writes of one child, between its opening and its end.
+const WRITES: u32 = 3;
+/// System calls of which what a later start finds is made.
+const CALLS: [&str; 7] = ["openat", "write", "pwrite64", "rename", "unlink", "mkdir", "ftruncate"];
+/// More than one start makes of each, on any thread.
+const MOST: usize = 200;
+
+/// Not a test of its own: the child process of the one below. Opens, writes, and closes.
+#[test]
+fn child() {
+    let Some(dir) = env::var_os(DIR) else { return };
+    let disk = Disk::open(dir.as_ref()).expect("a disk");
+    let begun = disk.scan(b"n").count() as u32;
+    for n in begun..begun + WRITES {
+        let entry = move |t: &mut Transaction<'_>| t.put([b"n", &n.to_be_bytes()[..]].concat(), vec![7; 300]);
+        disk.transact_blocking(entry).expect("a write");
+        // At once, and whole: the process may be killed after it.
+        std::io::stdout().write_all(format!("\nwrote {n}\n").as_bytes()).expect("said");
+    }
+}
+
+/// Runs the child, which is killed before the system call `call` that is the `nth` one of that name on any of its
+/// threads. What it said that it wrote is added to `written`.
+fn killed_at(call: &str, nth: usize, dir: &Path, written: &mut BTreeSet<u32>) -> ExitStatus {
+    let mut child = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={call}"))
+        .args(["-e".to_owned(), format!("inject={call}:signal=KILL:when={nth}")])
+        .arg(env::current_exe().expect("this program"))
+        .args(["--exact", "opening::child", "--nocapture", "--test-threads=1"])
+        .env(DIR, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a child");
+    let output = BufReader::new(child.stdout.take().expect("its output"));
+    let wrote = |line: String| line.strip_prefix("wrote ").and_then(|n| n.parse::<u32>().ok());
+    written.extend(output.lines().map_while(Result::ok).filter_map(wrote));
+    child.wait().expect("its end")
+}
+
+fn holds(dir: &Path, written: &BTreeSet<u32>, after: &str) {
+    let disk = Disk::open(dir).unwrap_or_else(|error| panic!("{after}: it does not open: {error}"));
+    for n in written {
+        let value = disk.get(&[b"n", &n.to_be_bytes()[..]].concat()).expect("a read");
+        assert!(value.is_some(), "{after}: {n} was acknowledged and is gone");
+    }
+}
+
+/// One folder goes through all kills, so that each start also finds what all before have left.
+#[test]
+fn a_kill_at_any_system_call_of_a_start_leaves_a_disk_that_opens() {
+    if !need::all(&[need::STRACE]) {
+        return;
+    }
+    let (dir, mut written, mut kills) = (tempfile::tempdir().expect("a directory"), BTreeSet::new(), 0);
+    for call in CALLS {
+        for nth in 1.. {
+            assert!(nth < MOST, "a start that never comes through");
+            // The first start of a disk has steps of its own.
+            let (first, mut written_first) = (tempfile::tempdir().expect("a directory"), BTreeSet::new());
+            let new = killed_at(call, nth, first.path(), &mut written_first);
+            holds(first.path(), &written_first, &format!("killed at {call} {nth} of the first start"));
+            let old = killed_at(call, nth, dir.path(), &mut written);
+            holds(dir.path(), &written, &format!("killed at {call} {nth} of a later start"));
+            if new.success() && old.success() {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    assert!(kills > 30 && written.len() >= WRITES as usize, "{kills} kills, {} writes", written.len());
+}
+
+#[tokio::test]
+async fn what_a_start_left_half_written_is_made_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let index = dir.path().join("index");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    crate::put(&disk, b"key", b"value").await.expect("a write");
+    drop(disk);
+    let conf = fs::read(index.join("conf")).expect("the settings of the index");
+    let torn: [(&str, &[u8]); 7] = [
+        ("snap.0000000000000001.generating", b""),
+        ("snap.FFFFFFFFFFFFFFF0.generating", b""),
+        ("snap.FFFFFFFFFFFFFFF1.generating", &[0; 4096]),
+        ("snap.FFFFFFFFFFFFFFF2.generating", b"half a snaps"),
+        ("conf", b""),
+        ("conf", &conf[..conf.len() - 4]),
+        ("conf", &vec![0; conf.len()]),
+    ];
+    for (name, content) in torn {
+        fs::write(index.join(name), content).expect("a file");
+        let disk = Disk::open(dir.path()).unwrap_or_else(|error| panic!("{name}, {content:?}: {error}"));
+        assert_eq!(disk.get(b"key").expect("a read").as_deref(), Some(&b"value"[..]), "{name}");
+        drop(disk);
+        assert_eq!(fs::read(index.join("conf")).expect("the settings"), conf, "{name}");
+        let left = fs::read_dir(&index).expect("a folder").flatten();
+        let torn = left.filter(|entry| entry.path().extension().is_some_and(|e| e == "generating"));
+        assert_eq!(torn.count(), 0, "{name}");
+    }
+}
+
+/// Another process has it: nothing of its files is touched.
+#[test]
+fn a_disk_in_use_keeps_its_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let generating = dir.path().join("index/snap.0000000000000001.generating");
+    fs::write(&generating, "").expect("a file");
+    assert!(matches!(Disk::open(dir.path()), Err(DiskError::InUse { .. })));
+    assert!(generating.exists());
+    drop(disk);
+}

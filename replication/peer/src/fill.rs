@@ -1,0 +1,182 @@
+//! The first fill of a store: records first, then the audio that they name (rule D13).
+//!
+//! A node that joins, or whose disk was lost, has all records when each source that it follows has sent what it had when
+//! the stream began; a source is a peer whose own first fill has ended. Where no peer is a source (all are filling, the
+//! sources have been removed), nodes must not wait for each other: then what they have together is all there is.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::sleep};
+use tracing::{error, info, warn};
+use twinbox_replication_core::{BlobRef, Vector};
+use twinbox_replication_store::{Filled, Store, StoreError};
+
+use crate::peers::Inner;
+
+/// Blobs that are fetched at once for a fill; the rest of the slots is for what somebody waits for.
+const AT_ONCE: usize = 4;
+/// Pauses between rounds when some audio could not be had: from, doubling, to.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often the end of a fill is looked for even if nothing told of it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A peer that this node follows, as far as the first fill is concerned.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// Its own first fill went on when the stream began.
+    pub(crate) lacks_records: bool,
+    /// What it had then.
+    pub(crate) vector: Vector,
+    /// All of that has come, applied or set aside.
+    pub(crate) sent_all: bool,
+}
+
+/// How a fill stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Wait,
+    /// What the sources had is here.
+    Filled,
+    /// Nobody has more, and nobody has all.
+    NoSource,
+}
+
+/// `peers` are all other nodes: `None` for one that is not followed, else whether it is a source, and whether all that it
+/// had is here.
+fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
+    let followed = || peers.iter().flatten();
+    let all_given =
+        |by_sources: bool| followed().filter(|(source, _)| *source == by_sources).all(|(_, given)| *given);
+    if followed().any(|(source, _)| *source) {
+        return if all_given(true) { Progress::Filled } else { Progress::Wait };
+    }
+    // One that is not followed may be a source; one removed is no peer any more. Without any, it is for others to say.
+    let all_followed = !peers.is_empty() && peers.iter().all(Option::is_some);
+    if all_followed && all_given(false) { Progress::NoSource } else { Progress::Wait }
+}
+
+/// Sees the first fill to its end, and its audio after it.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    if let Err(error) = records(&inner).await {
+        error!(%error, "the end of the first fill cannot be stored");
+        return;
+    }
+    audio(&inner).await;
+}
+
+async fn records(inner: &Inner) -> Result<(), StoreError> {
+    let mut mark = inner.store.watch_filled();
+    while !mark.borrow_and_update().has_records() {
+        let own = inner.store.vector();
+        let peers: Vec<_> = inner
+            .all_links()
+            .iter()
+            .map(|link| {
+                let Source { lacks_records, vector, sent_all } = link.source()?;
+                Some((!lacks_records, sent_all || vector.missing_from(&own).is_empty()))
+            })
+            .collect();
+        match progress(&peers) {
+            Progress::Filled => {
+                inner.store.set_filled(Filled::Records).await?;
+                info!("all records of the cluster are here");
+            }
+            Progress::NoSource => end_without_source(inner).await?,
+            Progress::Wait => {
+                tokio::select! {
+                    () = inner.filling.notified() => {}
+                    () = sleep(LOOK) => {}
+                    _ = mark.changed() => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends the fill with what is here.
+pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> {
+    if !inner.store.filled().has_records() {
+        error!("no node is left that has all records: this one serves with what it has");
+        inner.store.set_filled(Filled::Records).await?;
+        inner.fill_had_no_source.store(true, Relaxed);
+    }
+    Ok(())
+}
+
+/// Fetches the audio that records name, until all of it is here.
+async fn audio(inner: &Arc<Inner>) {
+    let mut pause = AGAIN.0;
+    while inner.store.filled() < Filled::Complete {
+        match round(inner).await {
+            Ok(0) => {
+                match inner.store.set_filled(Filled::Complete).await {
+                    Ok(()) => info!("all audio of the cluster is here"),
+                    Err(error) => error!(%error, "the end of the first fill cannot be stored"),
+                }
+                return;
+            }
+            Ok(missing) => warn!(missing, next_in = ?pause, "some audio of the others cannot be had now"),
+            Err(error) => warn!(%error, next_in = ?pause, "the audio that is missing cannot be listed"),
+        }
+        sleep(pause).await;
+        pause = AGAIN.1.min(pause * 2);
+    }
+}
+
+/// Asks once for each blob that is missing; how many still are.
+async fn round(inner: &Arc<Inner>) -> Result<usize, StoreError> {
+    let (mut fetching, mut failed) = (JoinSet::new(), 0);
+    for blob in missing(inner.store.clone()).await? {
+        while fetching.len() >= AT_ONCE
+            && let Some(got) = fetching.join_next().await
+        {
+            failed += usize::from(!got.unwrap_or(false));
+        }
+        let inner = inner.clone();
+        fetching.spawn(async move { inner.fetcher.get_from_any(&blob).await });
+    }
+    while let Some(got) = fetching.join_next().await {
+        failed += usize::from(!got.unwrap_or(false));
+    }
+    Ok(failed)
+}
+
+async fn missing(store: Store) -> Result<Vec<BlobRef>, StoreError> {
+    match tokio::task::spawn_blocking(move || store.missing_blobs()).await {
+        Ok(missing) => missing,
+        // The runtime is going down, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fill_ends_with_its_sources_or_when_there_can_be_none() {
+        let (source, filling) = (|given| Some((true, given)), |given| Some((false, given)));
+        let away = None;
+        for (peers, expected) in [
+            (vec![], Progress::Wait),
+            (vec![away], Progress::Wait),
+            (vec![source(false)], Progress::Wait),
+            (vec![source(true)], Progress::Filled),
+            // One that is away keeps nobody waiting while another is a source.
+            (vec![source(true), away], Progress::Filled),
+            (vec![source(true), source(false)], Progress::Wait),
+            (vec![source(true), filling(false)], Progress::Filled),
+            // Two that fill do not wait for each other; the third may have all.
+            (vec![filling(true)], Progress::NoSource),
+            (vec![filling(false)], Progress::Wait),
+            (vec![filling(true), away], Progress::Wait),
+            (vec![filling(true), filling(true)], Progress::NoSource),
+        ] {
+            assert_eq!(progress(&peers), expected, "{peers:?}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The first fill of a node that joins or whose disk was lost (rule D13).
+
+use std::fs;
+
+use tempfile::TempDir;
+use twinbox_ids::RecordingId;
+use twinbox_replication_core::Value;
+use twinbox_replication_store::Filled;
+
+use crate::kit::{Cable, Cluster, audio, converge, name, until};
+
+fn empty() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+#[tokio::test]
+async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_asked_for() {
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let a = cluster.node("a").await;
+    a.write_many("row", 500).await;
+    let mut blobs = Vec::new();
+    for n in 0..3 {
+        let blob = a.record(RecordingId::random(), &audio(20_000 + n)).await;
+        a.write(&format!("message {n}"), Value::Blob(blob)).await;
+        blobs.push(blob);
+    }
+    // The audio of two messages is moved aside.
+    let away: Vec<_> = blobs[..2].iter().map(|blob| a.store.blobs().path(&blob.hash)).collect();
+    away.iter().for_each(|path| fs::rename(path, path.with_extension("away")).unwrap());
+
+    let b = cluster.node_that_fills("b", empty(), &[]).await;
+    assert_eq!(b.store.filled(), Filled::Partly);
+    a.start();
+    b.start();
+    until("all records are there", || b.store.filled().has_records()).await;
+    assert_eq!(a.records(), b.records());
+    assert!(!b.peers.fill_had_no_source());
+    until("the audio that can be had is there", || b.store.blobs().has(&blobs[2].hash)).await;
+    assert_eq!(b.store.filled(), Filled::Records);
+    assert!(!b.peers.fetch(blobs[0].hash).await, "nobody has it");
+    // Live changes wait for their audio as ever, and are acknowledged on two; but b covers nothing for others yet.
+    a.counts("b").await;
+    assert!(a.peers.uncovered() > 0, "if a's disk were lost now, audio would be");
+
+    fs::rename(away[0].with_extension("away"), &away[0]).unwrap();
+    assert!(b.peers.fetch(blobs[0].hash).await, "it is asked for");
+    assert_eq!(b.store.blobs().read(&blobs[0].hash).await.unwrap(), audio(20_000));
+    fs::rename(away[1].with_extension("away"), &away[1]).unwrap();
+    until("everything is there", || b.store.filled() == Filled::Complete).await;
+    assert_eq!(b.store.blobs().read(&blobs[1].hash).await.unwrap(), audio(20_001));
+    until("b covers what a has", || a.peers.uncovered() == 0).await;
+
+    // The mark is b's own: started again alone it has everything at once.
+    let dir = b.stop().await;
+    a.stop().await;
+    let b = cluster.node_that_fills("b", dir, &[]).await;
+    assert_eq!(b.store.filled(), Filled::Complete);
+}
+
+#[tokio::test]
+async fn a_fill_that_was_cut_off_goes_on_after_a_restart() {
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let a = cluster.node("a").await;
+    a.write_many("row", 5_000).await;
+    a.start();
+    let cable = Cable::to(cluster.address("a")).await;
+    let b = cluster.node_that_fills("b", empty(), &[("a", cable.address)]).await;
+    b.start();
+    until("some is there", || b.store.vector().total() > 0).await;
+    cable.cut();
+    let had = b.store.vector().total();
+    let b = cluster.node_that_fills("b", b.stop().await, &[("a", cable.address)]).await;
+    assert!(b.store.vector().total() >= had);
+    b.start();
+    cable.mend();
+    until("the rest has come", || b.store.filled() == Filled::Complete).await;
+    assert_eq!(a.records(), b.records());
+}
+
+#[tokio::test]
+async fn nodes_that_all_fill_do_not_wait_for_each_other() {
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let (a, b) =
+        (cluster.node_that_fills("a", empty(), &[]).await, cluster.node_that_fills("b", empty(), &[]).await);
+    a.write_many("of a", 300).await;
+    b.write_many("of b", 200).await;
+    a.start();
+    b.start();
+    for node in [&a, &b] {
+        until("it has what both have", || node.store.filled() == Filled::Complete).await;
+    }
+    converge(&[&a, &b]).await;
+    assert_eq!(a.records().len(), 500);
+    assert!(a.peers.fill_had_no_source() || b.peers.fill_had_no_source(), "somebody is told");
+}
+
+#[tokio::test]
+async fn a_fill_waits_for_a_source_that_is_away_until_that_is_given_up() {
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (b, c) =
+        (cluster.node_that_fills("b", empty(), &[]).await, cluster.node_that_fills("c", empty(), &[]).await);
+    b.write_many("of b", 10).await;
+    b.start();
+    c.start();
+    converge(&[&b, &c]).await;
+    // It may be a that has everything.
+    assert!(!b.store.filled().has_records() && !c.store.filled().has_records());
+    b.peers.remove(&name("a"));
+    until("b goes on with what is there", || b.store.filled() == Filled::Complete).await;
+    assert!(b.peers.fill_had_no_source());
+    // To c b is a source now, though c still knows a.
+    until("c has what b has", || c.store.filled() == Filled::Complete).await;
+    assert!(!c.peers.fill_had_no_source());
+
+    let d = Cluster::new(&["d"]).await;
+    let d = d.node_that_fills("d", empty(), &[]).await;
+    d.start();
+    assert!(!d.store.filled().has_records(), "whether it is alone is for the members to say");
+    d.peers.end_fill_without_source().await.unwrap();
+    assert!(d.store.filled().has_records() && d.peers.fill_had_no_source());
+}

@@ -1,0 +1,58 @@
+//! A planner that panics, in clusters of real members.
+
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+use crate::cluster::{Cluster, name};
+
+/// How many of the next plans panic. Only who leads plans.
+static PANICS: AtomicU32 = AtomicU32::new(0);
+/// One test at a time says so.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Called where planning begins.
+pub(super) fn trip() {
+    if PANICS.load(SeqCst) > 0 {
+        PANICS.fetch_sub(1, SeqCst);
+        panic!("the test panics here");
+    }
+}
+
+fn leader(cluster: &Cluster) -> Option<NodeName> {
+    cluster.view("a").leader.clone()
+}
+
+#[test]
+fn a_leader_whose_planner_panics_gives_up_and_another_plans() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::formed(&["a", "b", "c"]);
+    let before = leader(&cluster).expect("a leader");
+    PANICS.store(1, SeqCst);
+    cluster.until("another to lead", |cluster| leader(cluster).is_some_and(|leader| leader != before));
+    let health = cluster.roles(before.as_str()).health();
+    assert!(health.is_err_and(|why| why.contains("'planner' has panicked: the test panics here")));
+    for (other, member) in cluster.members.iter().filter(|(other, _)| **other != before) {
+        assert_eq!(member.roles.health(), Ok(()), "{other}");
+    }
+    let publisher = cluster.view("a").publisher.clone().expect("a publisher");
+    let next = name(if publisher.as_str() == "b" { "c" } else { "b" });
+    cluster.settled("a", async |roles| roles.make_publisher(&next).await).expect("it is carried out");
+    cluster.until("the duty to follow", |cluster| cluster.epoch_of(next.as_str()).is_some());
+}
+
+#[test]
+fn a_plan_that_panics_everywhere_leaves_leases_as_they_are() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::formed(&["a", "b", "c"]);
+    let holder =
+        cluster.members.keys().find(|name| cluster.epoch_of(name.as_str()).is_some()).expect("one").clone();
+    let epoch = cluster.epoch_of(holder.as_str());
+    PANICS.store(u32::MAX, SeqCst);
+    let ill = |cluster: &Cluster| cluster.members.values().filter(|member| member.roles.health().is_err()).count();
+    cluster.until("all planners to panic", |cluster| ill(cluster) == 3);
+    let begun = BootInstant::now();
+    cluster.until("leases to end if nobody renews them", |cluster| begun.elapsed() > cluster.timing.lease * 3);
+    PANICS.store(0, SeqCst);
+    cluster.until("the duty to be held as before", |cluster| cluster.epoch_of(holder.as_str()) == epoch);
+    cluster.until("the planners to be well", |cluster| ill(cluster) == 0);
+}

@@ -1,0 +1,148 @@
+//! The tasks of the role manager are watched: one that panics is started again, and health says so (rule R11).
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures::FutureExt;
+use tokio::{task::JoinHandle, time::sleep};
+use twinbox_clock::BootInstant;
+
+use crate::tasks::spawn;
+
+/// The pause before a task that panicked is started again: this at first, twice as long each time …
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// … and no longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A task that has not panicked for so long is well again.
+const PROVED: Duration = Duration::from_secs(10);
+/// The task of the leases turns once in a keep-alive. Without a turn for so long it hangs.
+const HUNG: Duration = Duration::from_secs(3);
+/// The longest text of a panic that is shown, in characters.
+const WORDS: usize = 200;
+
+/// What is known of the tasks of one member. Clones are one.
+#[derive(Clone)]
+pub(crate) struct Watched(Arc<Inner>);
+
+struct Inner {
+    /// The last panic of each task, and what it said.
+    panics: Mutex<BTreeMap<&'static str, (BootInstant, String)>>,
+    /// When the task of the leases turned last, in nanoseconds of boot time.
+    turned: AtomicU64,
+}
+
+impl Watched {
+    pub(crate) fn new() -> Self {
+        let turned = AtomicU64::new(BootInstant::now().as_nanos());
+        Self(Arc::new(Inner { panics: Mutex::default(), turned }))
+    }
+
+    /// Runs a task with what it needs, and again after each panic, until it ends by itself. `name` is what people read.
+    pub(crate) fn run<N, F>(
+        &self,
+        name: &'static str,
+        needs: N,
+        task: impl Fn(N) -> F + Send + 'static,
+    ) -> JoinHandle<()>
+    where
+        N: Clone + Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let watched = self.clone();
+        spawn(async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let begun = BootInstant::now();
+                // What a panic leaves behind is behind locks that take it as it is, or is made anew by the task.
+                let Err(panic) = AssertUnwindSafe(task(needs.clone())).catch_unwind().await else {
+                    return;
+                };
+                watched.panicked(name, &*panic);
+                if begun.elapsed() >= PROVED {
+                    pause = FIRST_PAUSE;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        })
+    }
+
+    fn panicked(&self, name: &'static str, panic: &(dyn Any + Send)) {
+        let words = words(panic);
+        tracing::error!(task = name, panic = words, "a task of the role manager has panicked; it is started again");
+        self.panics().insert(name, (BootInstant::now(), words));
+    }
+
+    /// The task of the leases turns.
+    pub(crate) fn turns(&self) {
+        self.0.turned.store(BootInstant::now().as_nanos(), Relaxed);
+    }
+
+    /// Whether all tasks are well, or in words why not.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        if BootInstant::from_nanos(self.0.turned.load(Relaxed)).elapsed() >= HUNG {
+            return Err(format!("the task of the leases has not come round for {} s", HUNG.as_secs()));
+        }
+        let panics = self.panics();
+        let late = panics.iter().find(|(_, (at, _))| at.elapsed() < PROVED);
+        late.map_or(Ok(()), |(name, (_, words))| Err(format!("its task '{name}' has panicked: {words}")))
+    }
+
+    fn panics(&self) -> MutexGuard<'_, BTreeMap<&'static str, (BootInstant, String)>> {
+        self.0.panics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a panic said.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "without a word".to_owned()).chars().take(WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_started_again_and_health_says_so() {
+        let watched = Watched::new();
+        assert_eq!(watched.verdict(), Ok(()));
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = runs.clone();
+        let task = watched.run("planner", counted, |counted| async move {
+            let run = counted.fetch_add(1, SeqCst);
+            assert!(run >= 2, "run {run}");
+        });
+        timeout(Duration::from_secs(10), task).await.expect("in time").expect("it ends by itself");
+        assert_eq!(runs.load(SeqCst), 3);
+        assert_eq!(watched.verdict(), Err("its task 'planner' has panicked: run 1".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_aborted_is_not_started_again() {
+        let watched = Watched::new();
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let task = watched.run("endless", begun, |begun| async move {
+            begun.send(()).expect("it is watched");
+            std::future::pending().await
+        });
+        assert_eq!(begins.recv().await, Some(()));
+        task.abort();
+        assert!(task.await.is_err_and(|ended| ended.is_cancelled()));
+        assert_eq!(begins.recv().await, None);
+        assert_eq!(watched.verdict(), Ok(()));
+    }
+}

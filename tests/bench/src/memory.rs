@@ -1,0 +1,123 @@
+//! Resident memory of both nodes of a pair over many short calls.
+//!
+//! Method: open loop. Callers leave messages of about 0.5 s (a call of 1.5 s) on node `a` at a steady rate, each
+//! acknowledged on two; two hundred mailboxes take turns. After every [`SAMPLES`]th part of the calls the resident
+//! memory of both nodes is read from `/proc`. Memory is *flat* when it does not grow with calls once caches are full: over
+//! the second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes a call.
+
+use std::time::Duration;
+
+use serde_json::json;
+use twinbox_clock::BootInstant;
+use twinbox_testkit::{Cluster, resident_bytes};
+
+use crate::{driver::Driver, load, machine, report::Report};
+
+/// From `#` to BYE: the tone and half a second of speech.
+const STAY: Duration = Duration::from_millis(1_400);
+/// How many mailboxes the messages go to.
+const MAILBOXES: usize = 200;
+/// Readings of memory over a run.
+const SAMPLES: usize = 20;
+/// Growth below this, in bytes a call, is flat: what the index keeps in memory of each message on disk is of that order.
+const FLAT: f64 = 64.0;
+/// One failed call in so many is too many: the run did not make the calls that it is about.
+const FAILED_OF: usize = 20;
+
+/// Makes `calls` calls at `rate` a second.
+pub fn run(report: &mut Report, calls: usize, rate: u32) {
+    let cluster = load::cluster();
+    let numbers = mailboxes(&cluster);
+    let (node, pids) = (cluster.sip("a"), ["a", "b"].map(|name| cluster.member(name).pid()));
+    let mut table = report.table(
+        "resident memory over calls that leave a message",
+        &["calls", "failed", "a second", "node a MB", "node b MB"],
+    );
+    let mut driver = Driver::new(cluster.phones());
+    let (mut samples, mut failed) = ([Vec::new(), Vec::new()], 0);
+    let (part, mut placed) = ((calls / SAMPLES).max(1), 0);
+    while placed < calls {
+        let (first, begun) = (driver.crowd.callers.len(), BootInstant::now());
+        driver.resume();
+        let (mut unanswered, mut due) = (Vec::new(), begun);
+        let goal = (placed + part).min(calls);
+        let mut tick = |d: &mut Driver, goal: usize| {
+            while placed < goal && BootInstant::now() >= due {
+                unanswered.push(d.crowd.call(node, &numbers[placed % MAILBOXES], "2001"));
+                placed += 1;
+                due = due + Duration::from_secs(1) / rate;
+            }
+            unanswered.retain(|n| match d.crowd.callers[*n].answer {
+                Some((200, _)) => {
+                    d.speak(*n, Some(STAY));
+                    false
+                }
+                answer => answer.is_none(),
+            });
+            placed
+        };
+        let mut so_far = 0;
+        while so_far < goal {
+            driver.drive(Duration::from_millis(100), |d| so_far = tick(d, goal));
+        }
+        let rate = part as f64 / begun.elapsed().as_secs_f64();
+        // Those of this part are over, so that a sample is of a node with no call.
+        driver.drive(STAY + Duration::from_secs(2), |d| so_far = tick(d, goal));
+        let over = |caller: &twinbox_testkit::Caller| matches!(caller.goodbye, Some((200, _)));
+        failed += driver.crowd.callers[first..].iter().filter(|caller| !over(caller)).count();
+        let memory = pids.map(resident_bytes);
+        for (samples, memory) in samples.iter_mut().zip(memory) {
+            samples.push((placed as f64, memory as f64));
+        }
+        let [a, b] = memory.map(|bytes| json!(bytes as f64 / 1e6));
+        table.row(&[json!(placed), json!(failed), json!(rate), a, b]);
+        driver.crowd.forget_callers();
+    }
+    drop(table);
+    assert!(failed * FAILED_OF <= calls, "{failed} of {calls} calls were not acknowledged");
+    let mut table = report.table("growth over the second half of the calls", &["node", "bytes a call", "flat"]);
+    for (name, samples) in ["a", "b"].iter().zip(&samples) {
+        let growth = slope(&samples[samples.len() / 2..]);
+        table.row(&[json!(name), json!(growth), json!(growth < FLAT)]);
+    }
+}
+
+/// Mailboxes for the messages, on both nodes.
+fn mailboxes(cluster: &Cluster) -> Vec<String> {
+    let numbers: Vec<String> = (0..MAILBOXES).map(|n| format!("3{n:03}")).collect();
+    let table: String = numbers.iter().map(|number| format!("{number},602214\n")).collect();
+    let file = cluster.dir().join("users.csv");
+    std::fs::write(&file, format!("number,pin\n{table}")).expect("the table of users can be written");
+    cluster.cli("a").json(&["user", "import", &file.to_string_lossy()]);
+    let last = &numbers[MAILBOXES - 1];
+    twinbox_testkit::wait_until("both nodes know the mailboxes", Duration::from_secs(20), || {
+        ["a", "b"].iter().all(|name| cluster.cli(name).try_messages(last).is_ok())
+    });
+    machine::prefer();
+    numbers
+}
+
+/// How steep the line through these points is (least squares).
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
+    let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+    let (mut rise, mut run) = (0.0, 0.0);
+    for (px, py) in points {
+        rise += (px - x) * (py - y);
+        run += (px - x) * (px - x);
+    }
+    if run == 0.0 { 0.0 } else { rise / run }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_is_that_of_the_line_through_the_points() {
+        assert_eq!(slope(&[(0.0, 5.0), (1.0, 7.0), (2.0, 9.0)]), 2.0);
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 1.0)]), 0.0);
+        assert_eq!(slope(&[(4.0, 1.0)]), 0.0);
+    }
+}

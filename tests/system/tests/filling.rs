@@ -1,0 +1,134 @@
+//! A node whose disk was lost takes over the others' data: until all records are there it is `replicating`, and nobody
+//! who calls it is told that there is no such mailbox or message (rule D13).
+
+use std::{fmt::Write, fs, time::Duration};
+
+use tempfile::TempDir;
+use twinbox_clock::BootInstant;
+use twinbox_testkit::{
+    Call, Cluster, Deposit, Endpoint, Invite, Lab, Link, Refused, Spec, Transport, g711::Law, leave_message,
+    listen, need, parameter, wait_until,
+};
+
+/// A mailbox that there is; it is among the last that are imported.
+const KNOWN: &str = "39999";
+/// One that there is not.
+const UNKNOWN: &str = "40000";
+/// Where owners sign in.
+const PILOT: &str = "*97";
+
+/// Users enough to keep a slow link busy for seconds.
+fn import_users(cluster: &Cluster, node: &str, count: u32) {
+    let dir = TempDir::new().expect("a folder");
+    let table = (40_000 - count..40_000).fold("number,name\n".to_owned(), |mut table, number| {
+        writeln!(table, "{number},User {number}").expect("written");
+        table
+    });
+    let path = dir.path().join("users.csv");
+    fs::write(&path, table).expect("written");
+    cluster.cli(node).json(&["user", "import", path.to_str().expect("a path in UTF-8")]);
+}
+
+/// How a call to `number` on `node` is answered; a refusal to be asked again later must say when.
+fn answered(cluster: &Cluster, node: &str, number: &str) -> u16 {
+    let phones = cluster.phones();
+    let endpoint = Endpoint::open(phones, Law::Mu);
+    let invite = Invite::new(number, "2001", endpoint.address());
+    match Call::place(phones, cluster.sip(node), Transport::Udp, &invite) {
+        Ok(call) => {
+            call.bye();
+            200
+        }
+        Err(Refused { status, response, .. }) => {
+            let retry = response.as_ref().is_some_and(|response| response.header("retry-after").is_some());
+            assert!(status != 503 || retry, "503 without Retry-After: {response:?}");
+            status
+        }
+    }
+}
+
+#[test]
+fn a_node_whose_disk_was_lost_answers_503_until_all_records_are_there() {
+    if !need::all(&[need::NAMESPACES, need::TAP]) {
+        return;
+    }
+    let lab = Lab::switched(&["a", "b", "w"], parameter("TWINBOX_SEED", 1));
+    let mut cluster = Cluster::start_in(&lab, &Spec::default());
+    import_users(&cluster, "a", 6_000);
+    let user = Cluster::USERS[0];
+    let deposits: Vec<Deposit> =
+        (0..4).map(|_| leave_message(cluster.phones(), cluster.sip("a"), user.number, 1.0)).collect();
+    assert!(deposits.iter().all(Deposit::acknowledged));
+    cluster.kill("b");
+    cluster.wipe("b");
+    let begun = BootInstant::now();
+    lab.set_link("a", "b", Link::round_trip(100, 0));
+    cluster.start_member("b");
+    wait_until("node b to answer its administrator", Duration::from_secs(20), || {
+        cluster.cli("b").try_json(&["service", "list"]).is_ok()
+    });
+    let status = || cluster.cli("a").status_of("b").unwrap_or_default();
+    let (mut refused, mut replicating) = (0, false);
+    loop {
+        // Until it is heard of again the table shows it as it was before it was killed.
+        let in_service = replicating && status() == "in-service";
+        replicating |= status() == "replicating";
+        // What the table shows may be old by then, but all records are there before it says so.
+        let (known, unknown, pilot) =
+            (answered(&cluster, "b", KNOWN), answered(&cluster, "b", UNKNOWN), answered(&cluster, "b", PILOT));
+        assert!([200, 503].contains(&known), "a mailbox that there is: {known}");
+        assert!([404, 503].contains(&unknown), "a mailbox that there is not: {unknown}");
+        assert!([200, 503].contains(&pilot), "an owner: {pilot}");
+        refused += usize::from(known == 503);
+        // Half of the messages is not said either.
+        if let Ok(messages) = cluster.cli("b").try_messages(user.number) {
+            assert_eq!(messages.len(), deposits.len());
+        }
+        if in_service {
+            assert_eq!((known, unknown, pilot), (200, 404, 200));
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(90), "b is {}", status());
+    }
+    println!(
+        "in service {:.1} s after its start; {refused} callers were asked to call again",
+        begun.elapsed().as_secs_f64()
+    );
+    assert!(refused > 0 && replicating, "{refused} refused, replicating was seen: {replicating}");
+    let heard = listen(cluster.phones(), cluster.sip("b"), user, &deposits, 0.9, Duration::from_secs(60));
+    assert!(heard.iter().all(Option::is_some), "{heard:?}");
+}
+
+/// The only other node is given up in the middle of the fill: what is there is served, and an alarm says so.
+#[test]
+fn a_fill_whose_last_source_is_given_up_ends_with_an_alarm() {
+    if !need::all(&[need::NAMESPACES, need::TAP]) {
+        return;
+    }
+    let lab = Lab::switched(&["a", "b", "w"], parameter("TWINBOX_SEED", 1));
+    let mut cluster = Cluster::start_in(&lab, &Spec::default());
+    import_users(&cluster, "a", 6_000);
+    cluster.kill("b");
+    cluster.wipe("b");
+    lab.set_link("a", "b", Link::round_trip(200, 0));
+    cluster.start_member("b");
+    wait_until("b to be replicating", Duration::from_secs(30), || {
+        cluster.cli("b").status_of("b").as_deref() == Some("replicating")
+    });
+    cluster.kill("a");
+    wait_until("b to know that a is lost", Duration::from_secs(30), || {
+        cluster.cli("b").status_of("a").as_deref() == Some("not-functioning")
+    });
+    // Nobody else serves, and nothing is said of mailboxes that are not here.
+    assert_eq!(answered(&cluster, "b", KNOWN), 503);
+    assert_eq!(answered(&cluster, "b", UNKNOWN), 503);
+    let removed = cluster.cli("b").run(&["cluster", "remove", "a", "--lost"]);
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    wait_until("b to be in service", Duration::from_secs(30), || {
+        cluster.cli("b").status_of("b").as_deref() == Some("in-service")
+    });
+    assert_eq!(answered(&cluster, "b", UNKNOWN), 404);
+    wait_until("the alarm", Duration::from_secs(10), || {
+        cluster.cli("b").json(&["alarm", "list"]).to_string().contains("fill-incomplete")
+    });
+}
