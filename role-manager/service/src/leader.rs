@@ -272,8 +272,9 @@ impl Leadership {
         true
     }
 
-    /// Lets another voter lead that is live, and has most of the log: one whose planner is dead must not go on renewing
-    /// leases and move nothing (rule R11).
+    /// Lets the next voter that is live lead: one whose planner is dead must not go on renewing leases and move nothing
+    /// (rule R11). In a ring, because two whose planners panic must not hand over to each other past a third whose planner
+    /// works.
     async fn give_up(&self) {
         let lately = |at: BootInstant| at.elapsed() < GIVE_UP_AGAIN;
         if self.gave_up.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(lately) {
@@ -281,7 +282,7 @@ impl Leadership {
         }
         let pulse = self.core.pulse().borrow().clone();
         let live = |id: &u64| pulse.peer(*id).is_some_and(|peer| self.knows_live(&peer.name));
-        let Some(heir) = pulse.heir(self.core.raft_id(), live).filter(|_| pulse.leading) else { return };
+        let Some(heir) = pulse.next_voter(self.core.raft_id(), live).filter(|_| pulse.leading) else { return };
         *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(BootInstant::now());
         tracing::error!(to = ?pulse.peer(heir).map(|peer| &peer.name), "the planner has panicked: another member is to lead");
         if let Err(error) = self.core.transfer_to(heir).await {

@@ -89,6 +89,12 @@ impl Pulse {
         let behind = |id: &u64| std::cmp::Reverse(self.matched.get(id).copied().unwrap_or(0));
         self.voters.iter().copied().filter(|id| *id != own && fit(id)).min_by_key(behind)
     }
+
+    /// The next of the other voters that are `fit`, in a ring of all: who hands over to it again and again tries each.
+    pub(crate) fn next_voter(&self, own: u64, fit: impl Fn(&u64) -> bool) -> Option<u64> {
+        let after = self.voters.range(own.saturating_add(1)..);
+        after.chain(self.voters.range(..own)).copied().find(fit)
+    }
 }
 
 /// Why a command has no outcome.
