@@ -180,6 +180,10 @@ codes! {
         "A node had to take over the others' data, and no node is left that has all of it: it serves with what it has.",
         "Messages and users that only the lost nodes had are gone. If one of their disks can be had, see docs/roles.md; then \
          acknowledge.";
+    CallsRefused = "calls-refused", Major, Lasts,
+        "A node refuses new calls, because it is at its limit.",
+        "The detail names what limits it: give the machine more of that, or add a node. twinbox_admission_pressure in \
+         /metrics has its course.";
 }
 
 impl Code {

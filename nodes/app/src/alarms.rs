@@ -2,6 +2,7 @@
 
 mod copies;
 mod gate;
+mod load;
 mod measures;
 mod roles;
 mod service;
@@ -18,6 +19,7 @@ use crate::{beat, node::Node};
 
 use copies::Copies;
 use gate::NotifierGate;
+use load::Load;
 pub use measures::measure;
 use roles::{RolesWatch, Say, Seen};
 pub use service::EventService;
@@ -43,6 +45,7 @@ async fn watch(node: Arc<Node>, stop: CancellationToken) {
     let mut view = node.roles.watch();
     let mut roles = RolesWatch::new(&node.name, BootInstant::now(), wall(), told(&node));
     let mut copies = Copies::new(&node.name);
+    let mut load = Load::new(&node.name);
     let mut look = beat::every(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -52,6 +55,9 @@ async fn watch(node: Arc<Node>, stop: CancellationToken) {
                 let set_aside = node.store.health().set_aside.max(counters.set_aside);
                 let counting = node.peers.counting();
                 say(&node, copies.look(&peers, &counters, counting, set_aside, &view.borrow(), BootInstant::now()));
+                if let Some(calls) = node.calls() {
+                    say(&node, load.look(&calls.overload(), BootInstant::now()));
+                }
             }
             () = stop.cancelled() => return,
         }

@@ -21,6 +21,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::error;
+use twinbox_calls::LoadView;
 use twinbox_media::{BOUNDS_US, Quality};
 
 use crate::{
@@ -260,6 +261,7 @@ fn render(pages: &Pages) -> String {
             "What happened at the SIP door.",
             stats.counters.iter().map(|(name, count)| (format!("what=\"{name}\""), *count as f64)),
         );
+        admission(&mut page, &stats.overload);
         for (name, help, times) in [
             ("twinbox_answer_seconds", "INVITE received to 200 sent.", &stats.answer_time),
             ("twinbox_bye_seconds", "BYE received to its answer sent.", &stats.bye_time),
@@ -295,6 +297,25 @@ fn render(pages: &Pages) -> String {
     page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
     quality(&mut page, &media.quality);
     page.0
+}
+
+/// The overload control.
+fn admission(page: &mut Page, overload: &LoadView) {
+    page.gauge(
+        "twinbox_admission_calls_per_second",
+        "New calls a second that the overload control admits.",
+        [plain(overload.limit)],
+    );
+    page.gauge(
+        "twinbox_admission_closed",
+        "1 while no new call is admitted.",
+        [plain(f64::from(u8::from(overload.closed)))],
+    );
+    page.gauge(
+        "twinbox_admission_pressure",
+        "How near each signal is to its target: 1 is the target.",
+        overload.pressure.iter().map(|(signal, value)| (format!("signal=\"{}\"", signal.word()), *value)),
+    );
 }
 
 /// What RTCP reports tell.

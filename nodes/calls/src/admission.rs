@@ -8,6 +8,7 @@ use std::sync::{
 
 use tokio::sync::{Notify, watch};
 use twinbox_clock::BootInstant;
+use twinbox_overload::Overload;
 
 /// A bucket of tokens that fills with time.
 pub(crate) struct Bucket {
@@ -54,6 +55,8 @@ pub(crate) struct Admission {
     /// Counts new calls that came while this node was passive.
     pub(crate) reached: watch::Sender<u64>,
     empty: Notify,
+    /// What the node can carry.
+    pub(crate) overload: Overload,
     /// New calls.
     pub(crate) calls: Bucket,
     /// Other requests that begin something or are answered for the asking: OPTIONS, SUBSCRIBE.
@@ -65,7 +68,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    pub(crate) fn new(max_calls: usize, per_second: u32, now: BootInstant) -> Self {
+    pub(crate) fn new(max_calls: usize, per_second: u32, overload: Overload, now: BootInstant) -> Self {
         Self {
             max_calls,
             active: AtomicUsize::new(0),
@@ -75,6 +78,7 @@ impl Admission {
             sole: AtomicBool::new(false),
             reached: watch::Sender::new(0),
             empty: Notify::new(),
+            overload,
             calls: Bucket::new(per_second, per_second, now),
             others: Bucket::new(1000, 1000, now),
             strangers: Bucket::new(50, 100, now),
@@ -121,10 +125,12 @@ impl Admission {
     }
 
     /// A place for one more call, given back when it is dropped.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, now: BootInstant) -> Result<Place, Full> {
         let one_more = |n: usize| (n < self.max_calls).then_some(n + 1);
-        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Place(self.clone()))
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| Full::Places)?;
+        let mut place = Place { admission: self.clone(), counted: false };
+        place.counted = self.overload.admit(now);
+        if place.counted { Ok(place) } else { Err(Full::Overload) }
     }
 
     /// Waits until no call is in progress.
@@ -139,13 +145,29 @@ impl Admission {
     }
 }
 
+/// Why a node takes no more calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// As many calls as `max_calls`.
+    Places,
+    /// What was promised to calls in progress would suffer.
+    Overload,
+}
+
 /// A call's place.
-pub(crate) struct Place(Arc<Admission>);
+pub(crate) struct Place {
+    admission: Arc<Admission>,
+    /// The overload control has admitted it, and waits for its end.
+    counted: bool,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.0.active.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.empty.notify_waiters();
+        if self.counted {
+            self.admission.overload.ended();
+        }
+        if self.admission.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.admission.empty.notify_waiters();
         }
     }
 }
@@ -153,6 +175,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use twinbox_overload::Commits;
 
     use super::*;
 
@@ -169,12 +193,15 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let admission = Arc::new(Admission::new(2, 1, BootInstant::from_nanos(0)));
-        let first = admission.enter();
-        let second = admission.enter();
-        assert!(first.is_some() && second.is_some() && admission.enter().is_none());
+        let now = BootInstant::now();
+        let overload = Overload::new(Duration::from_millis(350), Commits::default());
+        let admission = Arc::new(Admission::new(2, 1, overload, now));
+        let first = admission.enter(now);
+        let second = admission.enter(now);
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(admission.enter(now).err(), Some(Full::Places));
         drop(first);
         assert_eq!(admission.active(), 1);
-        assert!(admission.enter().is_some());
+        assert!(admission.enter(now).is_ok());
     }
 }

@@ -9,7 +9,7 @@ use twinbox_sip::{
 };
 
 use crate::{
-    admission::{Passive, Place},
+    admission::{Full, Passive, Place},
     door::Door,
     stats::count,
 };
@@ -21,6 +21,8 @@ const SUPPORTED: &[&str] = &["timer"];
 
 /// After so many seconds it is worth asking again a node that lacks records.
 pub(crate) const FILLING: u32 = 5;
+/// After so many seconds it is worth asking again a node that is at its limit.
+const OVERLOADED: u32 = 2;
 /// After so many seconds it is worth asking again whether what is broken here has been started anew.
 const BROKEN: u32 = 30;
 
@@ -108,9 +110,10 @@ impl Door {
         if !self.admission.calls.take(at) {
             return refuse(&stats.refused_rate, busy(request, 1));
         }
-        match self.admission.enter() {
-            Some(place) => Ok(place),
-            None => refuse(&stats.refused_busy, busy(request, 5)),
+        match self.admission.enter(at) {
+            Ok(place) => Ok(place),
+            Err(Full::Places) => refuse(&stats.refused_busy, busy(request, 5)),
+            Err(Full::Overload) => refuse(&stats.refused_overload, busy(request, OVERLOADED)),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 pub use twinbox_dns::Transport;
@@ -62,6 +63,13 @@ pub struct CallsConfig {
     /// How long the `200` to BYE may wait for the second node, in milliseconds (rule A1); past this and 100 ms
     /// more the BYE is answered `500`.
     pub ack_timeout_ms: u64,
+}
+
+impl CallsConfig {
+    /// The time within which a BYE is answered (rule A1).
+    pub(crate) fn bye_patience(&self) -> Duration {
+        Duration::from_millis(self.ack_timeout_ms + 100)
+    }
 }
 
 /// Class selector 3, which PBXs, telephones and switches mark and expect signalling with.

@@ -14,6 +14,7 @@ use tokio::sync::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 use twinbox_dns::Resolver;
+use twinbox_overload::Overload;
 use twinbox_sip::{
     Method, Request, Response,
     dialog::Dialog,
@@ -112,6 +113,7 @@ impl Door {
         tcp: Vec<Arc<TcpEndpoint>>,
     ) -> Arc<Self> {
         let began = BootInstant::now();
+        let overload = Overload::new(config.bye_patience(), deps.mailstore.commits());
         let listeners: Vec<_> = udp
             .iter()
             .map(|e| (Transport::Udp, e.local))
@@ -119,7 +121,7 @@ impl Door {
             .collect();
         Arc::new(Self {
             self_test: SelfTest::new(&listeners),
-            admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, began)),
+            admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, overload, began)),
             subscriptions: Subscriptions::new(config.max_subscriptions),
             access,
             resolver,

@@ -27,6 +27,7 @@ pub use admit::{INCARNATION_PARAM, NODE_PARAM};
 pub use config::{
     CallsConfig, ListenerConfig, Mistake, Pilots, Registration, RtpConfig, Transport, TrunkConfig, UnknownMailbox,
 };
+use futures::FutureExt;
 pub use notify::{NotifyError, Subscription, SubscriptionId};
 pub use self_test::SelfTestCall;
 pub use stats::{Histogram, StatsView};
@@ -34,6 +35,7 @@ use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
 use twinbox_mailstore::{Lights, Mailstore};
 use twinbox_media::Engine;
+pub use twinbox_overload::{View as LoadView, limiter::Signal as LoadSignal};
 use twinbox_prompts::Prompts;
 use twinbox_sip::transaction::Guard;
 
@@ -95,6 +97,17 @@ pub struct CallsHealth {
     pub detail: String,
 }
 
+/// How late the latest of a hundred media packets was handled, since it was last asked.
+fn late_media(media: Engine) -> impl FnMut() -> Option<Duration> {
+    let mut before = media.stats().lateness;
+    move || {
+        let now = media.stats().lateness;
+        let late = now.since(&before).percentile(0.99);
+        before = now;
+        late
+    }
+}
+
 /// The open door. Cheap to clone.
 #[derive(Clone)]
 pub struct Calls {
@@ -138,6 +151,8 @@ impl Calls {
             door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
         }
         door.tasks.spawn(door.clone().tick());
+        let overload = door.admission.overload.clone().run(late_media(door.deps.media.clone()));
+        door.tasks.spawn(door.stop.clone().run_until_cancelled_owned(overload).map(drop));
         door.tasks.spawn(subscribe::look_after(door.clone()));
         register::start(&door);
         for (transport, address) in &addresses {
@@ -243,11 +258,16 @@ impl Calls {
         let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
     }
 
+    /// The overload control: how many new calls a second are admitted, and what limits them.
+    pub fn overload(&self) -> LoadView {
+        self.door.admission.overload.view()
+    }
+
     /// Counters and histograms.
     pub fn stats(&self) -> StatsView {
         let load = door::lock(&self.door.layer).load();
         let transactions = load.servers + load.clients;
-        self.door.stats.view(self.active(), self.door.subscriptions.count(), transactions)
+        self.door.stats.view(self.active(), self.door.subscriptions.count(), transactions, self.overload())
     }
 
     /// Whether the door works.

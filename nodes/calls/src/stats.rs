@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use twinbox_overload::View;
+
 /// Upper bounds of the histograms, in microseconds.
 const BOUNDS_US: &[u64] = &[
     250, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
@@ -23,7 +25,7 @@ pub struct Histogram {
 }
 
 /// A look at the counters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StatsView {
     /// Calls in progress.
     pub active: usize,
@@ -31,6 +33,8 @@ pub struct StatsView {
     pub subscriptions: usize,
     /// Server and client transactions held.
     pub transactions: usize,
+    /// The overload control.
+    pub overload: View,
     /// Counters by name.
     pub counters: BTreeMap<&'static str, u64>,
     /// Malformed messages by fault.
@@ -100,6 +104,8 @@ counters! {
     refused_busy,
     /// 503: more new calls a second than max_calls_per_second.
     refused_rate,
+    /// 503: what was promised to calls in progress would suffer.
+    refused_overload,
     /// 503: draining.
     refused_draining,
     /// 503: records of other nodes are still missing here.
@@ -168,8 +174,15 @@ impl Stats {
         *self.malformed.lock().unwrap_or_else(|e| e.into_inner()).entry(fault).or_default() += 1;
     }
 
-    pub(crate) fn view(&self, active: usize, subscriptions: usize, transactions: usize) -> StatsView {
+    pub(crate) fn view(
+        &self,
+        active: usize,
+        subscriptions: usize,
+        transactions: usize,
+        overload: View,
+    ) -> StatsView {
         StatsView {
+            overload,
             active,
             subscriptions,
             transactions,

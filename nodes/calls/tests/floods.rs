@@ -51,9 +51,10 @@ async fn of_500_invites_at_once_each_is_answered_200_or_503() {
             Some(other) => panic!("{other:?}"),
         }
     }
-    assert_eq!((accepted.len(), refused.len()), (100, 400));
-    assert_eq!(node.calls.active(), 100);
-    assert!(node.counter("refused_busy") >= 400);
+    assert_eq!(accepted.len() + refused.len(), 500);
+    assert!((50..=100).contains(&accepted.len()), "a burst of fifty comes in: {}", accepted.len());
+    assert_eq!(node.calls.active(), accepted.len());
+    assert!(node.counter("refused_busy") + node.counter("refused_overload") >= refused.len() as u64);
     let stats = node.calls.stats();
     assert!(stats.transactions <= 100, "a refusal keeps no state: {} transactions", stats.transactions);
 }

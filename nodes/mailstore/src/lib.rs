@@ -23,6 +23,7 @@ mod work;
 
 use std::sync::Arc;
 
+use twinbox_overload::Commits;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::{Committed, Draft, Store};
 
@@ -57,6 +58,7 @@ struct Inner {
     checks: pins::Checks,
     counts: Arc<counts::Counts>,
     unfiled: unfiled::Unfiled,
+    commits: Commits,
 }
 
 impl Mailstore {
@@ -65,8 +67,8 @@ impl Mailstore {
         let counts = Arc::new(counts::Counts::default());
         let told = counts.clone();
         store.observe(move |change| told.changed(change));
-        let (checks, unfiled) = (pins::Checks::default(), unfiled::Unfiled::default());
-        Self { inner: Arc::new(Inner { store, peers, settings, checks, counts, unfiled }) }
+        let (checks, unfiled, commits) = Default::default();
+        Self { inner: Arc::new(Inner { store, peers, settings, checks, counts, unfiled, commits }) }
     }
 
     /// Whether calls may be answered now: not once a write or sync has failed, since then nothing that is said or keyed
@@ -85,6 +87,11 @@ impl Mailstore {
     /// may be answered at all. A peer lost later makes the message *alone*, never refused.
     pub fn accepts_messages(&self) -> bool {
         self.accepts_calls() && (!self.inner.settings.require_two || self.inner.peers.counting() > 0)
+    }
+
+    /// How long recordings take to be begun and filed here, without waiting for peers.
+    pub fn commits(&self) -> Commits {
+        self.inner.commits.clone()
     }
 
     /// The settings in force.

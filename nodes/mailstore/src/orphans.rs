@@ -97,7 +97,7 @@ impl Mailstore {
         // The chunks stay where they are: more may come, and the audio is a blob of its own until then.
         let audio = self.assemble(&recording, take, &coverage).await?;
         let blob = self.store().blobs().put(audio).await?;
-        self.file_blob(&recording, filing, BlobRef { recording: None, ..blob }).await.map(Some)
+        self.file_blob(&recording, filing, BlobRef { recording: None, ..blob }, None).await.map(Some)
     }
 
     /// What is here of a take; what is missing in the middle is silence.

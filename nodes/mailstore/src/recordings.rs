@@ -7,6 +7,7 @@ use twinbox_ids::{CallId, MailboxId, MessageId, Pii, RecordingId};
 use twinbox_mailbox::{
     Codec, Filing, Numbers, Recording, RecordingState, discarded, filed, has_uid, next_take, schema,
 };
+use twinbox_overload::Commit;
 use twinbox_replication_core::BlobRef;
 
 use crate::{
@@ -77,6 +78,7 @@ impl Mailstore {
             take: 1,
         };
         let (id, edits) = (recording.id, recording.edits());
+        let _measured = self.inner.commits.begin();
         self.commit_here(move |draft| {
             mailbox_in(draft, meta.mailbox)?;
             Ok(draft.edit(schema::recording_key(id), edits)?)
@@ -91,17 +93,18 @@ impl Mailstore {
     }
 
     /// Makes a message of a recording's audio, or adds the audio to the message that another filing made of it; one
-    /// that has more already stays as it is. Durable when this returns.
+    /// that has more already stays as it is. Durable when this returns; `measured` ends when it is durable here.
     pub(crate) async fn file_blob(
         &self,
         recording: &Recording,
         filing: Filing,
         blob: BlobRef,
+        measured: Option<Commit>,
     ) -> Result<Filed, MailError> {
         let message = MessageId::from(recording.id);
         let (new, mailbox, id) = (recording.message(), recording.mailbox, recording.id);
-        let ((), acknowledgement) = self
-            .commit(move |draft| {
+        let ((), committed) = self
+            .commit_here(move |draft| {
                 let (key, counters) = (schema::message_key(mailbox, message), schema::counters_key(mailbox));
                 let record = draft.get(&key)?.unwrap_or_default();
                 if filing.adds_to(&record, blob.length) {
@@ -117,6 +120,8 @@ impl Mailstore {
                 Ok(())
             })
             .await?;
+        drop(measured);
+        let acknowledgement = self.inner.peers.acknowledge(&committed).await;
         Ok(Filed { message, whole: filing == Filing::Complete, acknowledgement })
     }
 }

@@ -130,6 +130,7 @@ impl Mailstore {
     }
 
     async fn file_spoken(&self, spoken: &mut Spoken) -> Result<Filed, FileError> {
+        let measured = Some(self.inner.commits.begin());
         let Spoken { recording, take, cut, bytes, sealed } = spoken;
         let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.settings().min_message_ms);
         if length_ms < min_ms {
@@ -145,7 +146,7 @@ impl Mailstore {
                 *sealed.insert((blob, if whole { Filing::Complete } else { Filing::Recovered }))
             }
         };
-        Ok(self.file_blob(recording, filing, blob).await?)
+        Ok(self.file_blob(recording, filing, blob, measured).await?)
     }
 }
 

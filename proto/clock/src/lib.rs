@@ -17,6 +17,12 @@ pub mod simulation;
 
 pub use alarm::BootAlarm;
 
+/// Processor time that all threads of this process have used since its start.
+pub fn processor_time() -> Duration {
+    let t = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
 /// A moment on `CLOCK_BOOTTIME`, in nanoseconds since boot. Comparable within one machine's boot only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootInstant(u64);

@@ -58,7 +58,7 @@ impl Call {
         if self.bye.is_some() {
             return self.door.respond(&id, request.respond(200));
         }
-        let patience = Duration::from_millis(self.door.config.ack_timeout_ms + 100);
+        let patience = self.door.config.bye_patience();
         self.bye = Some(Bye { id, request, at, answered: false });
         self.bye_due = after(patience.saturating_sub(at.elapsed()));
         self.over = true;

@@ -1,0 +1,97 @@
+//! The overload control, as an alarm. Pure.
+
+use std::time::Duration;
+
+use twinbox_alarms::Code;
+use twinbox_calls::{LoadSignal, LoadView};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+
+use super::roles::Say;
+
+/// Calls are refused for so long before the alarm: a burst at the start of a shift is over by then.
+const LASTS: Duration = Duration::from_secs(15);
+/// Without a refusal for so long it is over.
+const OVER: Duration = Duration::from_secs(60);
+
+/// Whether the node refuses calls, and since when.
+#[derive(Debug)]
+pub struct Load {
+    node: NodeName,
+    since: Option<BootInstant>,
+    last: Option<BootInstant>,
+    raised: bool,
+}
+
+impl Load {
+    /// Of a node that refuses none.
+    pub fn new(node: &NodeName) -> Self {
+        Self { node: node.clone(), since: None, last: None, raised: false }
+    }
+
+    /// Takes the present state of the overload control.
+    pub fn look(&mut self, view: &LoadView, now: BootInstant) -> Vec<Say> {
+        let own = self.node.to_string();
+        if view.refusing {
+            self.last = Some(now);
+            let since = *self.since.get_or_insert(now);
+            if !self.raised && now.since(since) >= LASTS {
+                self.raised = true;
+                let detail =
+                    format!("it takes {:.0} new calls a second, limited by {}", view.limit, limited_by(view));
+                return vec![Say::Raise(Code::CallsRefused, own, detail)];
+            }
+            return Vec::new();
+        }
+        self.since = None;
+        // Said at the start, too: an alarm of a former run of the process is over.
+        if self.last.is_none_or(|last| now.since(last) >= OVER) {
+            self.raised = false;
+            return vec![Say::Clear(Code::CallsRefused, own)];
+        }
+        Vec::new()
+    }
+}
+
+fn limited_by(view: &LoadView) -> &'static str {
+    match view.worst {
+        LoadSignal::Commit => "the time that the disk of data_dir takes to store messages",
+        LoadSignal::Loop => "the processor: its event loop runs late",
+        LoadSignal::Media => "the processor: its media threads run late",
+        LoadSignal::Processor => "the processor",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(refusing: bool) -> LoadView {
+        LoadView {
+            limit: 41.7,
+            closed: false,
+            refusing,
+            pressure: LoadSignal::ALL.map(|signal| (signal, 0.5)),
+            worst: LoadSignal::Commit,
+        }
+    }
+
+    #[test]
+    fn refusals_that_last_are_an_alarm_until_there_are_none_for_a_minute() {
+        let mut load = Load::new(&"a".parse().unwrap());
+        let at = |seconds| BootInstant::from_nanos(0) + Duration::from_secs(seconds);
+        let mut look = |seconds, refusing| load.look(&view(refusing), at(seconds));
+        let clear = || vec![Say::Clear(Code::CallsRefused, "a".to_owned())];
+        assert_eq!(look(0, false), clear(), "of a former run");
+        assert_eq!(look(1, true), vec![]);
+        assert_eq!(look(10, false), vec![], "a burst");
+        assert_eq!(look(20, true), vec![]);
+        let detail =
+            "it takes 42 new calls a second, limited by the time that the disk of data_dir takes to store messages";
+        assert_eq!(look(36, true), vec![Say::Raise(Code::CallsRefused, "a".to_owned(), detail.to_owned())]);
+        assert_eq!(look(40, true), vec![], "said once");
+        assert_eq!(look(50, false), vec![]);
+        assert_eq!(look(99, false), vec![]);
+        assert_eq!(look(100, false), clear());
+    }
+}

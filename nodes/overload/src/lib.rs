@@ -1,0 +1,197 @@
+//! Overload control: a node refuses new calls before what it promised to those in progress suffers.
+//!
+//! ```text
+//! commits, event loop, media threads, processor ─► Sample ─► Limiter ─► admit: a limit of new calls a second, and a gate
+//!        (measured here, several times a second)             (pure)
+//! ```
+//!
+//! [`limiter`] decides; this crate's [`Overload`] measures. `model` is a made-up node that shows what the limiter is for.
+
+mod commits;
+pub mod limiter;
+#[cfg(test)]
+mod model;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use twinbox_clock::{BootInstant, processor_time};
+
+pub use commits::{Commit, Commits};
+use limiter::{Limiter, Sample, Signal, Targets};
+
+/// Sampling interval.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// A limit counts as binding for so long after a call was refused.
+const LATELY: Duration = Duration::from_secs(10);
+
+/// The overload control of one node. Clones are one.
+#[derive(Clone)]
+pub struct Overload(Arc<Inner>);
+
+struct Inner {
+    limiter: Mutex<Limiter>,
+    commits: Commits,
+    admitted: AtomicU64,
+    ended: AtomicU64,
+    /// When a call was refused last, in nanoseconds of boot time; 0 for never.
+    refused: AtomicU64,
+}
+
+/// State of the overload control, for metrics and alarms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// New calls a second that are admitted.
+    pub limit: f64,
+    /// No new call is admitted at the moment.
+    pub closed: bool,
+    /// A call was refused within the last ten seconds.
+    pub refusing: bool,
+    /// Pressure of each signal: 1 is the target.
+    pub pressure: [(Signal, f64); Signal::ALL.len()],
+    /// The signal under the greatest pressure.
+    pub worst: Signal,
+}
+
+impl Overload {
+    /// Overload control of a node that answers a BYE within `promise` (rule A1) and measures its `commits`.
+    pub fn new(promise: Duration, commits: Commits) -> Self {
+        let limiter = Limiter::new(Targets::of(promise), at(BootInstant::now()));
+        Self(Arc::new(Inner {
+            limiter: Mutex::new(limiter),
+            commits,
+            admitted: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// Admits one new call, or refuses it. An admitted call is followed by [`Self::ended`].
+    pub fn admit(&self, now: BootInstant) -> bool {
+        let admitted = self.limiter().admit(at(now));
+        match admitted {
+            true => self.0.admitted.fetch_add(1, Relaxed),
+            false => self.0.refused.swap(now.as_nanos().max(1), Relaxed),
+        };
+        admitted
+    }
+
+    /// An admitted call has ended.
+    pub fn ended(&self) {
+        self.0.ended.fetch_add(1, Relaxed);
+    }
+
+    /// The present state.
+    pub fn view(&self) -> View {
+        let limiter = self.limiter();
+        let refused = self.0.refused.load(Relaxed);
+        View {
+            limit: limiter.limit(),
+            closed: limiter.closed(),
+            refusing: refused > 0 && BootInstant::from_nanos(refused).elapsed() < LATELY,
+            pressure: Signal::ALL.map(|signal| (signal, limiter.pressure(signal))),
+            worst: limiter.worst().0,
+        }
+    }
+
+    /// Measures and adapts for ever. `media` returns the lateness of the latest of a hundred packets since it was last
+    /// called; `None` without packets.
+    pub async fn run(self, mut media: impl FnMut() -> Option<Duration>) {
+        let mut usage = Usage::now();
+        loop {
+            let due = BootInstant::now() + INTERVAL;
+            sleep(INTERVAL).await;
+            let now = BootInstant::now();
+            let (commit, pending) = self.0.commits.take(now);
+            let sample = Sample {
+                admitted: self.0.admitted.load(Relaxed),
+                ended: self.0.ended.load(Relaxed),
+                commit,
+                pending,
+                lag: now.since(due),
+                media: media(),
+                processor: usage.share_until(Usage::now()),
+            };
+            self.limiter().sample(at(now), &sample);
+        }
+    }
+
+    fn limiter(&self) -> MutexGuard<'_, Limiter> {
+        self.0.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Boot time as the limiter counts it.
+fn at(instant: BootInstant) -> Duration {
+    Duration::from_nanos(instant.as_nanos())
+}
+
+/// Processor time of this process at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    at: BootInstant,
+    used: Duration,
+}
+
+impl Usage {
+    fn now() -> Self {
+        Self { at: BootInstant::now(), used: processor_time() }
+    }
+
+    /// Share of the processors that this process may use, 0 to 1, from this moment to `now`, which takes its place.
+    fn share_until(&mut self, now: Self) -> f64 {
+        let used = now.used.saturating_sub(self.used).as_secs_f64();
+        let passed = now.at.since(self.at).as_secs_f64();
+        *self = now;
+        // Asked each time: an administrator may give a process or a container more or fewer.
+        let processors = thread::available_parallelism().map_or(1, usize::from) as f64;
+        if passed > 0.0 { (used / passed / processors).min(1.0) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_loop_uses_a_share_of_the_processors() {
+        let mut usage = Usage::now();
+        let begun = BootInstant::now();
+        while begun.elapsed() < Duration::from_millis(50) {
+            std::hint::spin_loop();
+        }
+        let share = usage.share_until(Usage::now());
+        assert!(share > 0.0 && share <= 1.0, "{share}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_hangs_closes_the_gate_and_its_end_opens_it() {
+        let commits = Commits::default();
+        let overload = Overload::new(Duration::from_millis(30), commits.clone());
+        assert!(overload.admit(BootInstant::now()));
+        let commit = commits.begin();
+        let watch = overload.clone();
+        let running = tokio::spawn(async move { overload.run(|| None).await });
+        let until = async |closed: bool| {
+            while watch.view().closed != closed {
+                // Paused time moves on; the commit ages by the real clock.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                thread::yield_now();
+            }
+        };
+        until(true).await;
+        assert!(!watch.admit(BootInstant::now()));
+        let view = watch.view();
+        assert!(view.refusing && view.worst == Signal::Commit, "{view:?}");
+        drop(commit);
+        until(false).await;
+        running.abort();
+    }
+}

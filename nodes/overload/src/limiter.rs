@@ -1,0 +1,304 @@
+//! How many new calls a second this node takes: decided from what it measures, without a clock.
+//!
+//! The work of a call that is admitted now comes later: its message is committed when the caller hangs up. So the limit does
+//! not wait for work to come late. It grows to what the measured use of processor and disk foretells, never beyond twice
+//! what calls have already gone through, and falls as soon as work is later than it should be. Beside it a gate refuses all
+//! new calls while what was promised to calls in progress is in danger.
+
+use std::{collections::VecDeque, time::Duration};
+
+/// New calls a second that a node takes before it has measured anything.
+const INITIAL: f64 = 30.0;
+/// The limit never falls below so many new calls a second: with fewer nothing could be measured.
+const FLOOR: f64 = 3.0;
+/// So many calls may come in the same instant after a rest, whatever the limit is.
+const BURST: f64 = 50.0;
+/// Share of the processor that calls may use.
+const PROCESSOR: f64 = 0.9;
+/// Share of its time that the disk may be busy with commits, as far as commit times tell.
+const DISK: f64 = 0.6;
+/// The gate closes at this pressure, …
+const CLOSES: f64 = 1.4;
+/// … and opens again below this.
+const OPENS: f64 = 1.0;
+/// The limit grows by this factor a second at most.
+const GROWTH: f64 = 1.15;
+/// The limit grows to at most this multiple of the rate that has gone through.
+const AHEAD: f64 = 2.0;
+/// One decrease divides the limit by this at most, …
+const DEEPEST: f64 = 2.0;
+/// … and leaves at most this share of what the node carried when its work was late.
+const BELOW: f64 = 0.9;
+/// A load this much higher than any that went through in time is taken for the cause of work that is late.
+const MORE: f64 = 1.1;
+/// By this factor a second the rate that went through is doubted while work is late.
+const DOUBTED: f64 = 0.98;
+/// By this factor a second the rate at which work was late is forgotten: a tenth in a minute.
+const CEILING_RISES: f64 = 1.0016;
+/// The time that a call is taken to last: at least …
+const SHORTEST: Duration = Duration::from_secs(2);
+/// … and at most so long.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Time constant of the averages over samples.
+const SMOOTH: Duration = Duration::from_secs(1);
+/// A commit time below this says nothing of how busy the disk is.
+const QUICK: Duration = Duration::from_millis(2);
+
+/// Measured since the last sample; totals are since the start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sample {
+    /// New calls admitted, in all.
+    pub admitted: u64,
+    /// Calls that have ended, in all.
+    pub ended: u64,
+    /// Mean time of the commits that ended since the last sample; `None` without any.
+    pub commit: Option<Duration>,
+    /// Age of the oldest commit that has not ended.
+    pub pending: Duration,
+    /// How late the event loop ran a timer.
+    pub lag: Duration,
+    /// How late the latest of a hundred media packets was handled; `None` without packets.
+    pub media: Option<Duration>,
+    /// Share of the processors that the process may use, 0 to 1.
+    pub processor: f64,
+}
+
+/// What may limit a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Commits take long.
+    Commit,
+    /// The event loop runs late.
+    Loop,
+    /// Media threads run late.
+    Media,
+    /// The processors are busy.
+    Processor,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Commit, Self::Loop, Self::Media, Self::Processor];
+
+    /// The word for it in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Loop => "event-loop",
+            Self::Media => "media",
+            Self::Processor => "processor",
+        }
+    }
+}
+
+/// Times at which work is late enough for a pressure of 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Targets {
+    /// Of a commit: a third of the time within which a BYE must be answered.
+    pub commit: Duration,
+    /// Of the event loop.
+    pub lag: Duration,
+    /// Of a media packet: listeners hear a gap when a jitter buffer of this length runs empty.
+    pub media: Duration,
+}
+
+impl Targets {
+    /// Targets where a BYE must be answered within `promise`.
+    pub fn of(promise: Duration) -> Self {
+        Self { commit: promise / 3, lag: Duration::from_millis(50), media: Duration::from_millis(60) }
+    }
+}
+
+/// Totals at the end of a second.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Duration,
+    admitted: u64,
+    ended: u64,
+}
+
+/// Decides how many new calls are admitted. Time is given as the duration since any fixed moment.
+#[derive(Debug, Clone)]
+pub struct Limiter {
+    targets: Targets,
+    /// New calls a second.
+    limit: f64,
+    /// Calls that may begin at this moment, and when that was counted.
+    tokens: (f64, Duration),
+    closed: bool,
+    /// Pressure by signal: 1 is the target.
+    pressure: [f64; Signal::ALL.len()],
+    sampled: Duration,
+    /// Mean commit time, smoothed; the least that it has been lately.
+    commit: Option<f64>,
+    idle_commit: f64,
+    marks: VecDeque<Mark>,
+    /// The highest rate of calls that went through in time.
+    proven: f64,
+    /// When a call was last refused because of the limit.
+    short: Duration,
+    /// Calls a second at which work was late last; the limit does not grow beyond. It rises slowly, to try again.
+    ceiling: f64,
+    /// Until then the limit does not grow, because calls admitted before a decrease are still there.
+    holds: Duration,
+    /// Until then the limit does not fall again, unless the gate is closed.
+    settles: Duration,
+}
+
+impl Limiter {
+    /// A limiter of a node that starts at `at`.
+    pub fn new(targets: Targets, at: Duration) -> Self {
+        Self {
+            targets,
+            limit: INITIAL,
+            tokens: (BURST, at),
+            closed: false,
+            pressure: [0.0; Signal::ALL.len()],
+            sampled: at,
+            commit: None,
+            idle_commit: f64::INFINITY,
+            marks: VecDeque::from([Mark { at, admitted: 0, ended: 0 }]),
+            proven: 0.0,
+            short: Duration::ZERO,
+            ceiling: f64::INFINITY,
+            holds: at,
+            settles: at,
+        }
+    }
+
+    /// Takes one new call, or refuses it.
+    pub fn admit(&mut self, at: Duration) -> bool {
+        let (tokens, then) = self.tokens;
+        let passed = at.saturating_sub(then).as_secs_f64();
+        // Those who came while the gate was closed do not all come in when it opens.
+        let filled =
+            if self.closed { 0.0 } else { (tokens + passed * self.limit).min(BURST.max(self.limit / 2.0)) };
+        let admitted = !self.closed && filled >= 1.0;
+        if !admitted && !self.closed {
+            self.short = at;
+        }
+        self.tokens = (if admitted { filled - 1.0 } else { filled }, at.max(then));
+        admitted
+    }
+
+    /// Takes what was measured, several times a second.
+    pub fn sample(&mut self, at: Duration, sample: &Sample) {
+        let passed = at.saturating_sub(self.sampled);
+        self.sampled = at;
+        let weight = 1.0 - (-passed.as_secs_f64() / SMOOTH.as_secs_f64()).exp();
+        let over = |time: Duration, target: Duration| time.as_secs_f64() / target.as_secs_f64();
+        let commit = sample.commit.unwrap_or_default().max(sample.pending);
+        let now = [
+            over(commit, self.targets.commit),
+            over(sample.lag, self.targets.lag),
+            over(sample.media.unwrap_or_default(), self.targets.media),
+            // A full processor is no danger by itself: others' lateness tells. It stops the limit from growing.
+            sample.processor / PROCESSOR,
+        ];
+        for (smooth, now) in self.pressure.iter_mut().zip(now) {
+            *smooth += (now - *smooth) * weight;
+        }
+        if let Some(time) = sample.commit.map(|time| time.as_secs_f64()) {
+            let smooth = self.commit.get_or_insert(time);
+            *smooth += (time - *smooth) * weight;
+            // The least is forgotten over minutes: a disk may get slower for good.
+            self.idle_commit = (self.idle_commit * (1.0 + 0.01 * passed.as_secs_f64())).min(*smooth);
+        }
+        // What is late now counts at once; what was late, until it is smoothed away.
+        let worst = now.into_iter().take(3).fold(0.0, f64::max);
+        let lately = self.pressure.into_iter().take(3).fold(0.0, f64::max);
+        self.closed = if self.closed { worst.max(lately) > OPENS } else { worst.min(lately * 2.0) > CLOSES };
+        if self.marks.back().is_none_or(|mark| at.saturating_sub(mark.at) >= Duration::from_secs(1)) {
+            self.marks.push_back(Mark { at, admitted: sample.admitted, ended: sample.ended });
+            while self.marks.len() > 1 + LONGEST.as_secs() as usize {
+                self.marks.pop_front();
+            }
+            self.adapt(at);
+        }
+    }
+
+    /// Once a second: the limit follows what was measured.
+    fn adapt(&mut self, at: Duration) {
+        let stay = self.stay();
+        self.ceiling *= CEILING_RISES;
+        let (_, pressure) = self.worst();
+        if pressure > 1.0 || self.closed {
+            let (admitted, ended) = self.rates(Duration::from_secs(2));
+            // A call works at both its ends.
+            let carried = (admitted + ended) / 2.0;
+            let (long, _) = self.rates(stay);
+            // Otherwise it is something else, like a disk that hangs at night, and not mended by fewer calls.
+            let by_load = at < self.short + stay || long > self.proven * MORE;
+            self.proven *= DOUBTED;
+            if at >= self.settles && by_load {
+                let factor = (0.95 / pressure).clamp(1.0 / DEEPEST, BELOW);
+                self.ceiling = carried * BELOW;
+                self.limit = (carried.min(self.limit) * factor).max(FLOOR);
+                self.settles = at + stay;
+            }
+            self.holds = at + stay;
+        } else if at >= self.holds {
+            let (admitted, ended) = self.rates(stay);
+            let carried = admitted.min(ended);
+            self.proven = self.proven.max(carried);
+            let foretold = (carried * self.headroom()).min(self.ceiling);
+            if foretold > self.limit {
+                self.limit = foretold.min(self.limit * GROWTH);
+            }
+        }
+    }
+
+    /// How much more than now the node would carry, as far as its use of processor and disk foretells.
+    fn headroom(&self) -> f64 {
+        let processor = 1.0 / self.pressure[Signal::Processor as usize].max(f64::MIN_POSITIVE);
+        // In a queue the time rises with the share s that the server is busy, as 1 / (1 - s).
+        let busy = self.commit.map_or(0.0, |time| match time > QUICK.as_secs_f64() {
+            true => 1.0 - self.idle_commit.max(QUICK.as_secs_f64()) / time,
+            false => 0.0,
+        });
+        let disk = DISK / busy.max(f64::MIN_POSITIVE);
+        processor.min(disk).min(AHEAD)
+    }
+
+    /// How long a call lasts, by Little's law: those inside over those that end a second.
+    fn stay(&self) -> Duration {
+        let Some(last) = self.marks.back() else { return LONGEST };
+        let (_, ended) = self.rates(LONGEST);
+        let inside = last.admitted.saturating_sub(last.ended) as f64;
+        let seconds = if ended > 0.0 { inside / ended } else { LONGEST.as_secs_f64() };
+        Duration::from_secs_f64(seconds.clamp(SHORTEST.as_secs_f64(), LONGEST.as_secs_f64()))
+    }
+
+    /// Calls admitted and ended a second, over about this time.
+    fn rates(&self, over: Duration) -> (f64, f64) {
+        let Some(last) = self.marks.back() else { return (0.0, 0.0) };
+        let since = last.at.saturating_sub(over);
+        let Some(first) = self.marks.iter().rev().find(|mark| mark.at <= since).or(self.marks.front()) else {
+            return (0.0, 0.0);
+        };
+        let seconds = last.at.saturating_sub(first.at).max(Duration::from_secs(1)).as_secs_f64();
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        (rate(last.admitted, first.admitted), rate(last.ended, first.ended))
+    }
+
+    /// New calls a second that are admitted now.
+    pub fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// No new call is admitted until work is done in time again.
+    pub fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// How near a signal is to its target, smoothed over a second: 1 is the target.
+    pub fn pressure(&self, signal: Signal) -> f64 {
+        self.pressure[signal as usize]
+    }
+
+    /// The signal under the greatest pressure.
+    pub fn worst(&self) -> (Signal, f64) {
+        let all = Signal::ALL.into_iter().map(|signal| (signal, self.pressure(signal)));
+        all.fold((Signal::Commit, 0.0), |worst, next| if next.1 > worst.1 { next } else { worst })
+    }
+}

@@ -1,0 +1,248 @@
+//! A made-up node under a made-up load: a processor that works in order, and a disk that commits in groups. It shows what
+//! the limiter is for: at many times its capacity the node works at nearly its capacity and keeps every promise.
+
+use std::{collections::VecDeque, ops::Range, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::limiter::{Limiter, Sample, Targets};
+
+/// Within this a BYE is answered.
+const PROMISE: f64 = 0.350;
+/// One step of the model in seconds.
+const STEP: f64 = 0.001;
+
+/// A node's costs, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    /// Of the processor, to begin a call, to end one, and for each second of one.
+    begin: f64,
+    end: f64,
+    second: f64,
+    /// Of the disk: for each group of commits, and for each commit in it. A call commits at its beginning and at its end.
+    group: f64,
+    commit: f64,
+}
+
+impl Node {
+    /// Calls a second that the node carries for ever, if each lasts so many seconds and a commit, which waits for half a
+    /// group on average, may take a third of the promise.
+    fn capacity(&self, stay: f64) -> f64 {
+        let processor = 1.0 / (self.begin + self.end + self.second * stay);
+        let each = PROMISE / 4.5;
+        let disk = (each - self.group) / self.commit / each / 2.0;
+        processor.min(disk)
+    }
+}
+
+/// A load on a node, and what counts.
+struct Drive<'a> {
+    node: Node,
+    seed: u64,
+    seconds: u32,
+    /// Mean length of a call in seconds.
+    stay: f64,
+    /// New calls a second at a time.
+    rate: &'a dyn Fn(f64) -> f64,
+    /// Meanwhile the disk does nothing.
+    stands: Range<f64>,
+}
+
+/// What became of calls, second by second.
+struct Found {
+    offered: Vec<u32>,
+    admitted: Vec<u32>,
+    /// BYEs that were answered in time.
+    kept: Vec<u32>,
+    broken: u32,
+    /// The longest time to answer a BYE.
+    worst: f64,
+}
+
+impl Found {
+    fn refused(&self, seconds: Range<usize>) -> u32 {
+        seconds.map(|second| self.offered[second] - self.admitted[second]).sum()
+    }
+}
+
+fn sum(counts: &[u32], seconds: Range<usize>) -> f64 {
+    counts[seconds].iter().copied().map(f64::from).sum()
+}
+
+/// What the processor has to do; an end knows when the caller hung up.
+enum Job {
+    Begin,
+    End { since: f64 },
+}
+
+fn drive(load: &Drive) -> Found {
+    let Drive { node, seed, seconds, stay, rate, ref stands } = *load;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut limiter = Limiter::new(Targets::of(Duration::from_secs_f64(PROMISE)), Duration::ZERO);
+    let counts = || vec![0; seconds as usize + 1];
+    let mut found = Found { offered: counts(), admitted: counts(), kept: counts(), broken: 0, worst: 0.0 };
+    let mut jobs: VecDeque<(f64, Job)> = VecDeque::new();
+    // When each call in progress ends, the next one first.
+    let mut calls: VecDeque<f64> = VecDeque::new();
+    // Commits: when they were handed over, and since when a BYE waits.
+    let mut waiting: Vec<(f64, Option<f64>)> = Vec::new();
+    let mut group = Vec::new();
+    let (mut group_done, mut left, mut busy) = (0.0, 0.0_f64, 0.0);
+    let (mut admitted, mut ended, mut commits) = (0, 0, Vec::new());
+    for step in 0..(f64::from(seconds) / STEP) as u64 {
+        let now = step as f64 * STEP;
+        let (at, second) = (Duration::from_secs_f64(now), now as usize);
+        if random.random_bool((rate(now) * STEP).min(1.0)) {
+            found.offered[second] += 1;
+            if limiter.admit(at) {
+                found.admitted[second] += 1;
+                admitted += 1;
+                jobs.push_back((node.begin, Job::Begin));
+                let ends = now + stay * random.random_range(0.8..1.2);
+                calls.insert(calls.partition_point(|end| *end < ends), ends);
+            }
+        }
+        while calls.front().is_some_and(|ends| *ends <= now) {
+            calls.pop_front();
+            jobs.push_back((node.end, Job::End { since: now }));
+        }
+        // Media comes first, as its threads do.
+        let media = (calls.len() as f64 * node.second * STEP).min(STEP);
+        left = (left + STEP - media).min(STEP);
+        busy += media;
+        while left > 0.0 {
+            let Some((cost, _)) = jobs.front_mut() else { break };
+            let done = cost.min(left);
+            (*cost, left, busy) = (*cost - done, left - done, busy + done);
+            if *cost > 0.0 {
+                break;
+            }
+            waiting.extend(jobs.pop_front().map(|(_, job)| match job {
+                Job::Begin => (now, None),
+                Job::End { since } => (now, Some(since)),
+            }));
+        }
+        if now >= group_done {
+            for (since, bye) in group.drain(..) {
+                commits.push(now - since);
+                let Some(bye) = bye else { continue };
+                ended += 1;
+                found.worst = found.worst.max(now - bye);
+                match now - bye <= PROMISE {
+                    true => found.kept[second] += 1,
+                    false => found.broken += 1,
+                }
+            }
+            if !waiting.is_empty() {
+                group = std::mem::take(&mut waiting);
+                group_done = now + node.group + node.commit * group.len() as f64;
+                if stands.contains(&now) {
+                    group_done += stands.end - now;
+                }
+            }
+        }
+        if step % 100 == 99 {
+            let oldest = group.first().or(waiting.first()).map_or(0.0, |(since, _)| now - since);
+            let mean = commits.iter().sum::<f64>() / commits.len().max(1) as f64;
+            let sample = Sample {
+                admitted,
+                ended,
+                commit: (!commits.is_empty()).then(|| Duration::from_secs_f64(mean)),
+                pending: Duration::from_secs_f64(oldest),
+                lag: Duration::from_secs_f64(jobs.iter().map(|(cost, _)| cost).sum()),
+                media: None,
+                processor: busy / 0.1,
+            };
+            limiter.sample(at, &sample);
+            (busy, commits) = (0.0, Vec::new());
+        }
+    }
+    found
+}
+
+const NEVER: Range<f64> = 0.0..0.0;
+
+/// The processor limits: some 170 calls of 10 s a second, as was measured on one core.
+const PROCESSOR: Node = Node { begin: 0.0018, end: 0.0022, second: 0.00018, group: 0.002, commit: 0.000_2 };
+/// The disk limits: a group takes long, and each commit in it, too.
+const SLOW_DISK: Node = Node { begin: 0.0005, end: 0.0005, second: 0.00018, group: 0.015, commit: 0.004 };
+/// The disk limits: groups take as long as their commits.
+const QUICK_DISK: Node = Node { begin: 0.0005, end: 0.0005, second: 0.00018, group: 0.001, commit: 0.004 };
+/// It carries less than what a node takes before it has measured anything.
+const WEAK: Node = Node { begin: 0.020, end: 0.025, second: 0.000_5, group: 0.002, commit: 0.000_2 };
+
+const NODES: [(&str, Node); 3] = [("processor", PROCESSOR), ("slow disk", SLOW_DISK), ("quick disk", QUICK_DISK)];
+
+#[test]
+fn a_node_above_its_capacity_does_four_fifths_of_it_and_breaks_no_promise() {
+    for (name, node) in NODES {
+        for (stay, times) in [(10.0, 1.2), (10.0, 2.0), (10.0, 4.0), (10.0, 10.0), (3.0, 2.0), (25.0, 2.0)] {
+            for seed in 0..4 {
+                let capacity = node.capacity(stay);
+                let found =
+                    drive(&Drive { node, seed, seconds: 240, stay, rate: &|_| capacity * times, stands: NEVER });
+                let share = sum(&found.kept, 140..240) / 100.0 / capacity;
+                let what = format!("{name}, {times} × {capacity:.0}/s of {stay} s, seed {seed}");
+                assert!(share >= 0.8, "{what}: {share:.2}");
+                assert_eq!(found.broken, 0, "{what}: worst {:.3} s", found.worst);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_carries_less_than_the_first_limit_breaks_no_promise() {
+    let capacity = WEAK.capacity(10.0);
+    for seed in 0..4 {
+        let rate = |_: f64| capacity * 4.0;
+        let found = drive(&Drive { node: WEAK, seed, seconds: 240, stay: 10.0, rate: &rate, stands: NEVER });
+        let share = sum(&found.kept, 140..240) / 100.0 / capacity;
+        assert!(share >= 0.65, "seed {seed}: {share:.2}");
+        assert_eq!(found.broken, 0, "seed {seed}: worst {:.3} s", found.worst);
+    }
+}
+
+#[test]
+fn a_warm_node_below_its_capacity_refuses_less_than_one_call_in_a_thousand() {
+    for (name, node) in NODES {
+        let capacity = node.capacity(10.0);
+        for seed in 0..4 {
+            let rate = |_: f64| capacity * 0.7;
+            let found = drive(&Drive { node, seed, seconds: 240, stay: 10.0, rate: &rate, stands: NEVER });
+            let refused = found.refused(80..240);
+            assert!(f64::from(refused) <= sum(&found.offered, 80..240) / 1_000.0, "{name}, seed {seed}: {refused}");
+            assert_eq!(found.broken, 0, "{name}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_takes_over_the_calls_of_a_peer_refuses_less_than_one_in_a_hundred() {
+    for (name, node) in NODES {
+        let capacity = node.capacity(10.0);
+        let rate = |now: f64| capacity * if now < 100.0 { 0.4 } else { 0.75 };
+        let found = drive(&Drive { node, seed: 1, seconds: 200, stay: 10.0, rate: &rate, stands: NEVER });
+        let refused = found.refused(80..200);
+        assert!(f64::from(refused) <= sum(&found.offered, 80..200) / 100.0, "{name}: {refused}");
+        assert_eq!(found.broken, 0, "{name}");
+    }
+}
+
+#[test]
+fn fifty_calls_in_an_instant_are_admitted_by_a_node_at_rest() {
+    let rate = |now: f64| if (20.0..20.05).contains(&now) { 1_000.0 } else { 0.0 };
+    for (name, node) in NODES {
+        let found = drive(&Drive { node, seed: 1, seconds: 40, stay: 10.0, rate: &rate, stands: NEVER });
+        assert_eq!((found.refused(0..40), found.broken), (0, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_disk_that_stands_still_for_four_seconds_lowers_no_limit() {
+    for (name, node) in NODES {
+        let rate = |_: f64| node.capacity(10.0) * 0.1;
+        let found = drive(&Drive { node, seed: 1, seconds: 200, stay: 10.0, rate: &rate, stands: 100.0..104.0 });
+        assert!(found.refused(101..104) > 0, "{name}: callers are sent elsewhere meanwhile");
+        assert_eq!(found.refused(112..200), 0, "{name}");
+    }
+}
