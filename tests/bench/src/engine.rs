@@ -25,7 +25,7 @@ use twinbox_testkit::{Loopback, Place, Speech};
 
 use crate::{
     bare::Bare,
-    driver::LATE,
+    load::LATE,
     machine,
     report::{Report, ms},
 };

@@ -1,32 +1,63 @@
-//! Calls that record on a node of a pair, with replication and fsync switched on.
+//! Callers who leave messages on a node of a pair, with replication and fsync switched on.
 //!
-//! Method: a cluster of two nodes and a witness, node `a` pinned to a core, everything else to the other. N calls to
-//! `a` skip the greeting and speak for as long as the step lasts (no silence ends them). Then for some seconds: node
-//! a's processor time (utime + stime of the process) and resident memory; its own histogram of how late packets were
-//! handled; and beside the load four more calls a second, each answered, recorded for two seconds and hung up, whose
-//! INVITE → 200 and BYE → 200 (the acknowledgement on two) are measured at the caller. What a call costs is the
-//! difference to the step with none.
+//! Method: a cluster of two nodes and a witness, node `a` pinned to a core, everything else to the other. Callers arrive at
+//! a steady rate whatever becomes of those before them; each is answered, skips the greeting by `#`, speaks for the length
+//! of a message and hangs up. N calls recording messages of M seconds are N / M callers a second. Callers of the first
+//! [`WARM_UP`] and one call's length do not count; then for some seconds: node a's processor time (utime + stime of the
+//! process) and resident memory, its own histogram of how late packets were handled, INVITE → 200 and BYE → 200 (the
+//! acknowledgement on two) at the caller. A step is clean when nobody was refused, every BYE was answered `200`, on two, and no
+//! packet was handled more than 20 ms late.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cluster, Spec, http_get, resident_bytes};
+use twinbox_testkit::{Arrivals, Arrived, Cluster, Driver, Spec, http_get, metric, resident_bytes};
 
 use crate::{
-    driver::{Driver, LATE},
     machine,
-    report::{Report, ms, percentile},
+    report::{Report, Table, ms, percentile},
 };
 
+/// A generator that is later than this measures itself.
+pub const LATE: Duration = Duration::from_millis(5);
+/// From `#` to the tone, and a second to be heard.
+const TONE: Duration = Duration::from_millis(400);
+/// A step begins so long before it is measured: the overload control lets a load grow over seconds.
+const WARM_UP: Duration = Duration::from_secs(10);
+/// How often a step is measured again because the generator itself was late.
+const ATTEMPTS: usize = 3;
+/// How many mailboxes the messages go to.
+const MAILBOXES: usize = 200;
 /// The histogram that tells how late a node handled packets.
 const LATENESS: &str = "twinbox_rtp_lateness_seconds";
-/// Calls a second while the load is built up.
-const RAMP: u32 = 25;
-/// How often a step is measured again because the generator itself was late.
-pub const ATTEMPTS: usize = 3;
-/// A probe's stay: tone and two seconds of speech.
-const STAY: Duration = Duration::from_millis(3200);
+
+/// The columns of a load.
+const COLUMNS: &[&str] = &[
+    "recording",
+    "calls a second",
+    "refused",
+    "core %",
+    "memory MB",
+    "answer p50 ms",
+    "answer p99 ms",
+    "BYE p50 ms",
+    "BYE p99 ms",
+    "BYE not 200",
+    "alone",
+    "late p99 ms",
+    "over 20 ms",
+    "clean",
+];
+
+/// A pair under load.
+pub struct Loaded {
+    /// The pair.
+    pub cluster: Cluster,
+    /// The callers.
+    pub driver: Driver,
+    mailboxes: Vec<String>,
+}
 
 /// A cluster for measuring: long messages, many of them, little logging; node `a` alone on its core.
 pub fn cluster() -> Cluster {
@@ -45,157 +76,158 @@ pub fn cluster() -> Cluster {
     cluster
 }
 
-/// Cumulative buckets of the lateness histogram: upper bound in milliseconds → packets. Empty when the node tells none.
-fn lateness(cluster: &Cluster) -> BTreeMap<u64, u64> {
-    let page =
-        http_get(cluster.phones(), cluster.member("a").metrics(), "/metrics").map_or(String::new(), |(_, t)| t);
-    let bucket = |line: &str| {
-        let (bound, count) = line.strip_prefix(LATENESS)?.strip_prefix("_bucket{le=\"")?.split_once("\"} ")?;
-        let bound =
-            bound.parse::<f64>().map_or(u64::MAX, |s| if s.is_finite() { (s * 1e6) as u64 } else { u64::MAX });
-        Some((bound, count.parse::<f64>().ok()? as u64))
-    };
-    page.lines().filter_map(bucket).collect()
+/// Mailboxes for messages, known to both nodes.
+pub fn mailboxes(cluster: &Cluster) -> Vec<String> {
+    let numbers: Vec<String> = (0..MAILBOXES).map(|n| format!("3{n:03}")).collect();
+    let table: String = numbers.iter().map(|number| format!("{number},602214\n")).collect();
+    let file = cluster.dir().join("users.csv");
+    std::fs::write(&file, format!("number,pin\n{table}")).expect("the table of users can be written");
+    cluster.cli("a").json(&["user", "import", &file.to_string_lossy()]);
+    let last = &numbers[MAILBOXES - 1];
+    twinbox_testkit::wait_until("both nodes know the mailboxes", Duration::from_secs(20), || {
+        ["a", "b"].iter().all(|name| cluster.cli(name).try_messages(last).is_ok())
+    });
+    numbers
 }
 
-/// Runs the steps.
-pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
-    let cluster = cluster();
-    let (node, pid, mailbox) = (cluster.sip("a"), cluster.member("a").pid(), Cluster::USERS[0].number);
-    let mut driver = Driver::new(cluster.phones());
-    let mut load: Vec<usize> = Vec::new();
-    let mut idle: Option<(f64, u64)> = None;
-    let mut table = report.table(
-        "calls recording on a node of a pair",
-        &[
-            "calls",
-            "core %",
-            "% a call",
-            "memory MB",
-            "KB a call",
-            "answer p50 ms",
-            "answer p99 ms",
-            "BYE p50 ms",
-            "BYE p99 ms",
-            "late p99 ms",
-            "over 20 ms",
-        ],
-    );
-    for &calls in steps {
-        // Build up, a little at a time.
-        let mut ramp = BootInstant::now();
-        let mut waiting: Vec<usize> = Vec::new();
-        driver.resume();
-        while load.len() < calls {
-            driver.drive(Duration::from_millis(20), |d| {
-                if load.len() + waiting.len() < calls && ramp.elapsed() > Duration::from_secs(1) / RAMP {
-                    ramp = BootInstant::now();
-                    waiting.push(d.crowd.call(node, mailbox, "2001"));
-                }
-                waiting.retain(|n| match d.crowd.callers[*n].answer {
-                    Some((200, _)) => {
-                        d.speak(*n, None);
-                        load.push(*n);
-                        false
-                    }
-                    Some((status, _)) => panic!("the node refused a call of the load: {status}"),
-                    None => true,
-                });
-            });
-        }
-        driver.drive(Duration::from_secs(4), |_| {});
+/// What a step showed.
+pub struct Step {
+    /// The callers that count.
+    pub arrived: Arrived,
+    /// Node a's processor time in percent of a core.
+    pub core: f64,
+    late_p99: Option<f64>,
+    over_20: u64,
+    alone: f64,
+}
 
-        let mut measured = None;
-        let mut late = Duration::ZERO;
-        for _ in 0..ATTEMPTS {
-            let step = measure(&cluster, &mut driver, seconds);
-            late = driver.take_late();
-            if late <= LATE {
-                measured = Some(step);
+impl Step {
+    /// Whether all went as it should.
+    pub fn clean(&self) -> bool {
+        let Arrived { refusals, broken, unanswered, .. } = &self.arrived;
+        refusals.is_empty() && broken.is_empty() && *unanswered == 0 && self.over_20 == 0 && self.alone == 0.0
+    }
+}
+
+impl Loaded {
+    /// A new pair.
+    pub fn new() -> Self {
+        let cluster = cluster();
+        let mailboxes = mailboxes(&cluster);
+        machine::prefer();
+        let driver = Driver::new(cluster.phones());
+        Self { cluster, driver, mailboxes }
+    }
+
+    /// Callers at this rate with messages of this length, measured for so long.
+    pub fn step(&mut self, rate: f64, message: Duration, seconds: u64) -> (Step, Duration) {
+        let stay = TONE + message;
+        let arrivals = Arrivals { node: self.cluster.sip("a"), mailboxes: &self.mailboxes, rate, stay };
+        let pid = self.cluster.member("a").pid();
+        self.driver.crowd.forget_callers();
+        self.driver.resume();
+        if rate > 0.0 {
+            self.driver.arrive(arrivals, WARM_UP + stay);
+        }
+        self.driver.take_late();
+        let (lateness_before, alone) = (self.lateness(), self.alone());
+        let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
+        let time = Duration::from_secs(seconds);
+        let callers = match rate > 0.0 {
+            true => self.driver.arrive(arrivals, time),
+            false => {
+                self.driver.drive(time, |_| {});
+                0..0
+            }
+        };
+        let core = (machine::cpu_of(pid) - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+        let (late_p99, over_20) = of_histogram(&lateness_before, &self.lateness());
+        let late = self.driver.take_late();
+        self.driver.finish(stay + Duration::from_secs(5));
+        let alone = self.alone() - alone;
+        (Step { arrived: self.driver.outcome(callers), core, late_p99, over_20: over_20.unwrap_or(0), alone }, late)
+    }
+
+    fn page(&self) -> String {
+        let address = self.cluster.member("a").metrics();
+        http_get(self.cluster.phones(), address, "/metrics").map_or(String::new(), |(_, text)| text)
+    }
+
+    fn alone(&self) -> f64 {
+        metric(&self.page(), "twinbox_acknowledged_total", "alone").unwrap_or(0.0)
+    }
+
+    /// Cumulative buckets of the lateness histogram: upper bound in microseconds → packets.
+    fn lateness(&self) -> BTreeMap<u64, u64> {
+        let page = self.page();
+        let bucket = |line: &str| {
+            let (bound, count) = line.strip_prefix(LATENESS)?.strip_prefix("_bucket{le=\"")?.split_once("\"} ")?;
+            let micros = |s: f64| if s.is_finite() { (s * 1e6) as u64 } else { u64::MAX };
+            Some((bound.parse().map_or(u64::MAX, micros), count.parse::<f64>().ok()? as u64))
+        };
+        page.lines().filter_map(bucket).collect()
+    }
+
+    /// Runs steps up to the first that is not clean, one row each; returns the highest rate that was clean.
+    pub fn steps(&mut self, table: &mut Table<'_>, steps: &[usize], message: Duration, seconds: u64) -> f64 {
+        let mut carried = 0.0;
+        for &calls in steps {
+            let rate = calls as f64 / message.as_secs_f64();
+            let mut attempt = (0..ATTEMPTS).map(|_| self.step(rate, message, seconds));
+            let Some((step, _)) = attempt.find(|(_, late)| *late <= LATE) else {
+                drop(attempt);
+                table.generator_bound(json!(calls), self.step(rate, message, seconds).1);
+                break;
+            };
+            drop(attempt);
+            self.row(table, json!(calls), rate, &step);
+            if !step.clean() {
                 break;
             }
+            carried = rate;
         }
-        let Some(Step { probes, core, before }) = measured else {
-            table.generator_bound(json!(calls), late);
-            break;
-        };
-        let after = lateness(&cluster);
-        let memory = resident_bytes(pid);
-        let (idle_core, idle_memory) = *idle.get_or_insert((core, memory));
-        let a_call = |n: f64| if calls == 0 { 0.0 } else { n / calls as f64 };
-        let mut answers: Vec<Duration> = Vec::new();
-        let mut goodbyes: Vec<Duration> = Vec::new();
-        for caller in probes.iter().map(|n| &driver.crowd.callers[*n]) {
-            answers.extend(caller.answer.map(|(_, at)| at.since(caller.called)));
-            if let (Some(left), Some((200, at))) = (caller.left, caller.goodbye) {
-                goodbyes.push(at.since(left));
-            }
-        }
-        let (p99, over) = of_histogram(&before, &after);
+        carried
+    }
+
+    /// Adds a row of [`COLUMNS`].
+    pub fn row(&self, table: &mut Table<'_>, first: serde_json::Value, rate: f64, step: &Step) {
+        let Step { arrived, core, late_p99, over_20, alone } = step;
+        let (mut answers, mut goodbyes) = (arrived.answers.clone(), arrived.goodbyes.clone());
         table.row(&[
-            json!(calls),
+            first,
+            json!(rate),
+            json!(arrived.refusals.len() + arrived.unanswered),
             json!(core),
-            json!(a_call(core - idle_core)),
-            json!(memory as f64 / 1e6),
-            json!(a_call(memory.saturating_sub(idle_memory) as f64 / 1e3)),
+            json!(resident_bytes(self.cluster.member("a").pid()) as f64 / 1e6),
             json!(ms(percentile(&mut answers, 0.5))),
             json!(ms(percentile(&mut answers, 0.99))),
             json!(ms(percentile(&mut goodbyes, 0.5))),
             json!(ms(percentile(&mut goodbyes, 0.99))),
-            p99.map_or(json!("not told"), |p| json!(p)),
-            over.map_or(json!("not told"), |o| json!(o)),
+            json!(arrived.broken.len()),
+            json!(alone),
+            late_p99.map_or(json!("none"), |late| json!(late)),
+            json!(over_20),
+            json!(step.clean()),
         ]);
-        if over.is_some_and(|o| o > 0) {
-            break;
-        }
-    }
-    load.iter().for_each(|n| driver.hush(*n));
-    for n in load {
-        driver.crowd.hang_up(n);
-        driver.drive(Duration::from_millis(5), |_| {});
     }
 }
 
-/// What was measured while the load was held.
-struct Step {
-    /// The calls beside the load.
-    probes: Vec<usize>,
-    /// Processor time in percent of a core.
-    core: f64,
-    /// The lateness histogram before.
-    before: BTreeMap<u64, u64>,
+/// Runs the steps.
+pub fn run(report: &mut Report, steps: &[usize], seconds: u64, message: Duration) {
+    let mut loaded = Loaded::new();
+    let mut table = report.table("callers who leave messages on a node of a pair", COLUMNS);
+    loaded.steps(&mut table, steps, message, seconds);
 }
 
-/// Holds the load for some seconds, with probes beside it.
-fn measure(cluster: &Cluster, driver: &mut Driver, seconds: u64) -> Step {
-    let (node, pid, before) = (cluster.sip("a"), cluster.member("a").pid(), lateness(cluster));
-    driver.resume();
-    let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
-    let (mut probes, mut unanswered, mut next) = (Vec::new(), Vec::new(), BootInstant::now());
-    let last_call = Duration::from_secs(seconds.max(6)) - STAY - Duration::from_secs(1);
-    driver.drive(Duration::from_secs(seconds.max(6)), |d| {
-        if BootInstant::now() >= next && begun.elapsed() < last_call {
-            next = next + Duration::from_millis(250);
-            unanswered.push(d.crowd.call(node, Cluster::USERS[1].number, "2002"));
-        }
-        unanswered.retain(|n| match d.crowd.callers[*n].answer {
-            Some((200, _)) => {
-                d.speak(*n, Some(STAY));
-                probes.push(*n);
-                false
-            }
-            Some(_) => false,
-            None => true,
-        });
-    });
-    let used = machine::cpu_of(pid) - used;
-    Step { probes, core: used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0, before }
+/// Begins a table of loads.
+pub fn table<'a>(report: &'a mut Report, name: &'static str) -> Table<'a> {
+    report.table(name, COLUMNS)
 }
 
 /// The 99th percentile in milliseconds (a bucket's bound) and the packets over 20 ms, between two readings.
 fn of_histogram(before: &BTreeMap<u64, u64>, after: &BTreeMap<u64, u64>) -> (Option<f64>, Option<u64>) {
     let since: Vec<(u64, u64)> = after.iter().map(|(b, n)| (*b, n - before.get(b).copied().unwrap_or(0))).collect();
-    let Some(&(_, all)) = since.last() else { return (None, None) };
+    let Some(&(_, all)) = since.last().filter(|(_, all)| *all > 0) else { return (None, None) };
     let p99 = since.iter().find(|(_, n)| *n as f64 >= all as f64 * 0.99).map(|(b, _)| *b as f64 / 1000.0);
     let within = since.iter().find(|(b, _)| *b >= 20_000).map_or(all, |(_, n)| *n);
     (p99, Some(all - within))

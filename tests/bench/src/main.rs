@@ -2,27 +2,26 @@
 //!
 //! `cargo build --release -p twinbox && cargo run --release -p twinbox-bench -- all --json figures.json`
 //!
-//! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Crowd`], which
+//! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Driver`], which
 //! shares no code with the product; where it ran more than 5 ms late itself, `generator-bound` stands in place of
 //! the figure. The node under test is pinned to core 0, everything else (generator, the other node, witness) to core
 //! 1: on a machine of two cores the generator limits what can be seen.
 //!
-//! [`Crowd`]: twinbox_testkit::Crowd
+//! [`Driver`]: twinbox_testkit::Driver
 
 mod bare;
 mod callers;
-mod deposits;
-mod driver;
 mod engine;
 mod failover;
 mod idle;
 mod load;
 mod machine;
 mod memory;
+mod overload;
 mod readable;
 mod report;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use report::Report;
@@ -50,17 +49,20 @@ enum Figure {
         #[arg(long, value_delimiter = ',', default_value = "500,1000,2000,3000,4000,6000")]
         calls: Vec<usize>,
     },
-    /// Calls recording on a node of a pair: CPU and memory a call, lateness, INVITE to 200, BYE to 200
+    /// Callers who leave messages on a node of a pair: processor, memory, lateness, INVITE to 200, BYE to 200
     Load {
-        /// Recordings at once, step by step; ends as `engine` does.
-        #[arg(long, value_delimiter = ',', default_value = "0,10,100,200,400")]
+        /// Calls recording at once, step by step; ends with the first step that is not clean.
+        #[arg(long, value_delimiter = ',', default_value = "0,100,200,400,600,800,1000,1200,1400,1600,1800,2000")]
         calls: Vec<usize>,
+        /// Length of each message: with 10 s, 600 calls recording are 60 that begin and 60 that end in a second.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+        message_seconds: u64,
     },
-    /// Deposits a second of 2 s messages, acknowledged on two
-    Deposits {
-        /// Deposits a second, step by step; ends with the first step that is not clean.
-        #[arg(long, value_delimiter = ',', default_value = "5,10,20,40,60,80")]
-        rates: Vec<u32>,
+    /// A node at twice the load that it carries: what it admits, whether it keeps its promises
+    Overload {
+        /// Calls recording at once, step by step: the last that is clean is what the node carries.
+        #[arg(long, value_delimiter = ',', default_value = "200,400,600,800,1000,1200,1400,1600,1800,2000")]
+        calls: Vec<usize>,
     },
     /// Hang-up to readable on the other node
     Readable {
@@ -95,16 +97,17 @@ fn main() -> ExitCode {
     let mut report = Report::new();
     match arguments.figure {
         Figure::Engine { calls } => engine::run(&mut report, &calls, seconds),
-        Figure::Load { calls } => load::run(&mut report, &calls, seconds),
-        Figure::Deposits { rates } => deposits::run(&mut report, &rates, seconds),
+        Figure::Load { calls, message_seconds } => {
+            load::run(&mut report, &calls, seconds, Duration::from_secs(message_seconds));
+        }
+        Figure::Overload { calls } => overload::run(&mut report, &calls, seconds),
         Figure::Readable { messages } => readable::run(&mut report, messages),
         Figure::Failover { rounds } => failover::run(&mut report, rounds),
         Figure::Memory { calls, rate } => memory::run(&mut report, calls, rate),
         Figure::Idle => idle::run(&mut report, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
-            load::run(&mut report, &[0, 10, 100, 200, 400], seconds);
-            deposits::run(&mut report, &[5, 10, 20, 40, 60, 80], seconds);
+            overload::run(&mut report, &[0, 200, 400, 600, 800, 1000, 1200, 1400, 1600, 1800, 2000], seconds);
             readable::run(&mut report, 50);
             failover::run(&mut report, 20);
             idle::run(&mut report, seconds);

@@ -1,7 +1,7 @@
 //! Resident memory of both nodes of a pair over many short calls.
 //!
 //! Method: open loop. Callers leave messages of about 0.5 s (a call of 1.5 s) on node `a` at a steady rate, each
-//! acknowledged on two; two hundred mailboxes take turns. After every [`SAMPLES`]th part of the calls the resident
+//! acknowledged on two; many mailboxes take turns. After every [`SAMPLES`]th part of the calls the resident
 //! memory of both nodes is read from `/proc`. Memory is *flat* when it does not grow with calls once caches are full: over
 //! the second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes a call.
 
@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cluster, resident_bytes};
+use twinbox_testkit::{Arrivals, Driver, resident_bytes};
 
-use crate::{driver::Driver, load, machine, report::Report};
+use crate::{load, machine, report::Report};
 
 /// From `#` to BYE: the tone and half a second of speech.
 const STAY: Duration = Duration::from_millis(1_400);
-/// How many mailboxes the messages go to.
-const MAILBOXES: usize = 200;
 /// Readings of memory over a run.
 const SAMPLES: usize = 20;
 /// Growth below this, in bytes a call, is flat: what the index keeps in memory of each message on disk is of that order.
@@ -27,7 +25,8 @@ const FAILED_OF: usize = 20;
 /// Makes `calls` calls at `rate` a second.
 pub fn run(report: &mut Report, calls: usize, rate: u32) {
     let cluster = load::cluster();
-    let numbers = mailboxes(&cluster);
+    let numbers = load::mailboxes(&cluster);
+    machine::prefer();
     let (node, pids) = (cluster.sip("a"), ["a", "b"].map(|name| cluster.member(name).pid()));
     let mut table = report.table(
         "resident memory over calls that leave a message",
@@ -39,30 +38,13 @@ pub fn run(report: &mut Report, calls: usize, rate: u32) {
     while placed < calls {
         let (first, begun) = (driver.crowd.callers.len(), BootInstant::now());
         driver.resume();
-        let (mut unanswered, mut due) = (Vec::new(), begun);
-        let goal = (placed + part).min(calls);
-        let mut tick = |d: &mut Driver, goal: usize| {
-            while placed < goal && BootInstant::now() >= due {
-                unanswered.push(d.crowd.call(node, &numbers[placed % MAILBOXES], "2001"));
-                placed += 1;
-                due = due + Duration::from_secs(1) / rate;
-            }
-            unanswered.retain(|n| match d.crowd.callers[*n].answer {
-                Some((200, _)) => {
-                    d.speak(*n, Some(STAY));
-                    false
-                }
-                answer => answer.is_none(),
-            });
-            placed
-        };
-        let mut so_far = 0;
-        while so_far < goal {
-            driver.drive(Duration::from_millis(100), |d| so_far = tick(d, goal));
-        }
+        let arrivals = Arrivals { node, mailboxes: &numbers, rate: f64::from(rate), stay: STAY };
+        let callers =
+            driver.arrive(arrivals, Duration::from_secs_f64(part.min(calls - placed) as f64 / f64::from(rate)));
+        placed += callers.len();
         let rate = part as f64 / begun.elapsed().as_secs_f64();
         // Those of this part are over, so that a sample is of a node with no call.
-        driver.drive(STAY + Duration::from_secs(2), |d| so_far = tick(d, goal));
+        driver.finish(STAY + Duration::from_secs(5));
         let over = |caller: &twinbox_testkit::Caller| matches!(caller.goodbye, Some((200, _)));
         failed += driver.crowd.callers[first..].iter().filter(|caller| !over(caller)).count();
         let memory = pids.map(resident_bytes);
@@ -80,21 +62,6 @@ pub fn run(report: &mut Report, calls: usize, rate: u32) {
         let growth = slope(&samples[samples.len() / 2..]);
         table.row(&[json!(name), json!(growth), json!(growth < FLAT)]);
     }
-}
-
-/// Mailboxes for the messages, on both nodes.
-fn mailboxes(cluster: &Cluster) -> Vec<String> {
-    let numbers: Vec<String> = (0..MAILBOXES).map(|n| format!("3{n:03}")).collect();
-    let table: String = numbers.iter().map(|number| format!("{number},602214\n")).collect();
-    let file = cluster.dir().join("users.csv");
-    std::fs::write(&file, format!("number,pin\n{table}")).expect("the table of users can be written");
-    cluster.cli("a").json(&["user", "import", &file.to_string_lossy()]);
-    let last = &numbers[MAILBOXES - 1];
-    twinbox_testkit::wait_until("both nodes know the mailboxes", Duration::from_secs(20), || {
-        ["a", "b"].iter().all(|name| cluster.cli(name).try_messages(last).is_ok())
-    });
-    machine::prefer();
-    numbers
 }
 
 /// How steep the line through these points is (least squares).

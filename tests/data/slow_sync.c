@@ -1,0 +1,28 @@
+/* Loaded before libc by tests: every sync of a file takes TWINBOX_SYNC_TAKES_US microseconds longer, as on a slow disk. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static void linger(void) {
+    const char *text = getenv("TWINBOX_SYNC_TAKES_US");
+    long us = text ? atol(text) : 0;
+    struct timespec rest = { us / 1000000, us % 1000000 * 1000 };
+    while (nanosleep(&rest, &rest) != 0) { }
+}
+
+int fsync(int file) {
+    linger();
+    return syscall(SYS_fsync, file);
+}
+
+int fdatasync(int file) {
+    linger();
+    return syscall(SYS_fdatasync, file);
+}
+
+int sync_file_range(int file, off_t from, off_t length, unsigned int flags) {
+    linger();
+    return syscall(SYS_sync_file_range, file, from, length, flags);
+}

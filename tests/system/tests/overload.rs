@@ -1,0 +1,55 @@
+//! More callers than a node can store the messages of: it refuses some at once, and keeps what it promised to the others.
+
+use std::time::Duration;
+
+use twinbox_testkit::{Arrivals, Cluster, Driver, Spec, parameter, slow_disk};
+
+/// By so much longer takes each sync of node a's disk: it stores few messages a second.
+const SYNC: Duration = Duration::from_millis(8);
+/// From the tone to BYE.
+const STAY: Duration = Duration::from_secs(3);
+/// A load that no node with such a disk carries.
+const MANY: f64 = 120.0;
+/// A refusal should take less than 0.1 s; this is a ceiling for a busy machine.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_node_whose_disk_is_slow_refuses_callers_in_time_and_acknowledges_every_message_that_it_took() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let env = slow_disk(folder.path(), SYNC).map(|(name, value)| ("a", name, value)).to_vec();
+    let cluster = Cluster::start(&Spec {
+        env,
+        log: "warn",
+        voicemail: vec!["max_messages = 100000".to_owned()],
+        ..Spec::default()
+    });
+    let mailboxes: Vec<String> = Cluster::USERS.iter().map(|user| user.number.to_owned()).collect();
+    let arrivals = |rate| Arrivals { node: cluster.sip("a"), mailboxes: &mailboxes, rate, stay: STAY };
+    let moves = || cluster.cli("b").json(&["cluster", "moves"]).to_string();
+    let before = moves();
+    let time = Duration::from_secs(parameter("TWINBOX_OVERLOAD_SECONDS", 15));
+
+    let mut driver = Driver::new(cluster.phones());
+    // Until the node knows itself.
+    let rising = driver.arrive(arrivals(MANY / 4.0), Duration::from_secs(15));
+    let much = driver.arrive(arrivals(MANY), time);
+    let more = driver.arrive(arrivals(MANY * 2.0), time);
+    let open = cluster.cli("b").json(&["alarm", "list"]).to_string();
+    driver.finish(Duration::from_secs(20));
+
+    let [rising, much, more] = [rising, much, more].map(|callers| driver.outcome(callers));
+    for (what, found) in [("much", &much), ("more", &more)] {
+        assert_eq!((&found.broken, found.unanswered), (&vec![], 0), "{what}");
+        let slowest = found.refusals.iter().max().expect("some are refused");
+        assert!(*slowest <= REFUSED_WITHIN, "{what}: {slowest:?}");
+    }
+    let (first, second) = (much.answers.len(), more.answers.len());
+    assert!(second * 10 >= first * 6, "twice the load, and {second} are admitted instead of {first}");
+    assert!(open.contains("calls-refused"), "{open}");
+    assert_eq!(moves(), before, "no duty moved");
+    let acknowledged = rising.goodbyes.len() + first + second;
+    let listed: Vec<_> = mailboxes.iter().flat_map(|mailbox| cluster.cli("b").messages(mailbox)).collect();
+    assert!(listed.len() >= acknowledged, "{} of {acknowledged} acknowledged messages are listed", listed.len());
+    let short: Vec<_> = listed.iter().filter(|message| message.partial || message.length_ms < 2_000).collect();
+    assert!(short.is_empty(), "what was said is whole: {short:?}");
+}

@@ -1,0 +1,172 @@
+//! An open-loop load: callers arrive at a rate whatever becomes of those before them, speak 20 ms a packet, in four groups
+//! 5 ms apart, and hang up. It notes how late it was itself.
+
+use std::{net::SocketAddr, ops::Range, time::Duration};
+
+use twinbox_clock::BootInstant;
+
+use crate::{Caller, Crowd, Place, Speech};
+
+/// A quarter of a packet's time.
+const STEP: Duration = Duration::from_millis(5);
+
+/// A crowd with a clock.
+pub struct Driver {
+    /// The callers.
+    pub crowd: Crowd,
+    speech: Speech,
+    speaking: Vec<usize>,
+    /// Callers that wait for an answer, and how long they stay after it.
+    ringing: Vec<(usize, Duration)>,
+    /// When each caller that speaks is to hang up.
+    until: Vec<(BootInstant, usize)>,
+    begun: BootInstant,
+    step: u32,
+    late: Duration,
+}
+
+/// Callers that arrive for some seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrivals<'a> {
+    /// The node that they call.
+    pub node: SocketAddr,
+    /// The mailboxes that they call, in turn.
+    pub mailboxes: &'a [String],
+    /// New callers a second.
+    pub rate: f64,
+    /// How long each stays after the answer: it skips the greeting and speaks.
+    pub stay: Duration,
+}
+
+/// What became of callers.
+#[derive(Debug, Clone, Default)]
+pub struct Arrived {
+    /// All of them.
+    pub offered: usize,
+    /// INVITE → `200`, of those that were answered so.
+    pub answers: Vec<Duration>,
+    /// INVITE → any other final answer.
+    pub refusals: Vec<Duration>,
+    /// BYE → `200`, of those that were answered so.
+    pub goodbyes: Vec<Duration>,
+    /// Statuses of BYEs that were answered otherwise; 0 for no answer.
+    pub broken: Vec<u16>,
+    /// INVITEs without a final answer.
+    pub unanswered: usize,
+}
+
+impl Driver {
+    /// A crowd at `place`, driven by the calling thread.
+    pub fn new(place: &Place) -> Self {
+        Self {
+            crowd: Crowd::open(place),
+            speech: Speech::new(1),
+            speaking: Vec::new(),
+            ringing: Vec::new(),
+            until: Vec::new(),
+            begun: BootInstant::now(),
+            step: 0,
+            late: Duration::ZERO,
+        }
+    }
+
+    /// This caller skips the greeting and speaks from now on, and hangs up after `stay`, if that is given.
+    pub fn speak(&mut self, caller: usize, stay: Option<Duration>) {
+        self.crowd.press_pound(caller);
+        self.speaking.push(caller);
+        if let Some(stay) = stay {
+            self.until.push((BootInstant::now() + stay, caller));
+        }
+    }
+
+    /// Drives for this long; `each` is called every 5 ms, to place calls and the like.
+    pub fn drive(&mut self, time: Duration, mut each: impl FnMut(&mut Self)) {
+        let end = BootInstant::now() + time;
+        while BootInstant::now() < end {
+            let due = self.begun + STEP * self.step;
+            let now = BootInstant::now();
+            if now < due {
+                self.crowd.take(due.since(now));
+                continue;
+            }
+            self.late = self.late.max(now.since(due));
+            let group = (self.step % 4) as usize;
+            let callers: Vec<usize> = self.speaking.iter().copied().filter(|n| n % 4 == group).collect();
+            self.crowd.speak(callers.into_iter(), self.speech);
+            self.step += 1;
+            for (caller, stay) in std::mem::take(&mut self.ringing) {
+                match self.crowd.callers[caller].answer {
+                    Some((200, _)) => self.speak(caller, Some(stay)),
+                    Some(_) => {}
+                    None => self.ringing.push((caller, stay)),
+                }
+            }
+            let leaving: Vec<usize> = self.until.iter().filter(|(at, _)| *at <= now).map(|(_, n)| *n).collect();
+            if !leaving.is_empty() {
+                self.until.retain(|(at, _)| *at > now);
+                self.speaking.retain(|n| !leaving.contains(n));
+                leaving.into_iter().for_each(|caller| self.crowd.hang_up(caller));
+            }
+            each(self);
+        }
+    }
+
+    /// Lets callers arrive for so long; returns which they are. Those that are inside at the end go on with the next
+    /// drive.
+    pub fn arrive(&mut self, arrivals: Arrivals<'_>, time: Duration) -> Range<usize> {
+        let Arrivals { node, mailboxes, rate, stay } = arrivals;
+        let (first, begun, mut placed) = (self.crowd.callers.len(), BootInstant::now(), 0);
+        self.drive(time, |driver| {
+            while f64::from(placed) <= begun.elapsed().as_secs_f64() * rate {
+                let mailbox = &mailboxes[placed as usize % mailboxes.len()];
+                let caller = driver.crowd.call(node, mailbox, "2001");
+                driver.ringing.push((caller, stay));
+                placed += 1;
+            }
+        });
+        first..self.crowd.callers.len()
+    }
+
+    /// Drives until all have left and been answered, or `patience` is over.
+    pub fn finish(&mut self, patience: Duration) {
+        let begun = BootInstant::now();
+        let waits = |caller: &Caller| match caller.answer {
+            Some((200, _)) => caller.goodbye.is_none(),
+            Some(_) => false,
+            None => true,
+        };
+        while begun.elapsed() < patience && self.crowd.callers.iter().any(waits) {
+            self.drive(Duration::from_millis(50), |_| {});
+        }
+    }
+
+    /// What became of these callers.
+    pub fn outcome(&self, callers: Range<usize>) -> Arrived {
+        let mut arrived = Arrived { offered: callers.len(), ..Arrived::default() };
+        for caller in &self.crowd.callers[callers] {
+            match (caller.answer, caller.left, caller.goodbye) {
+                (None, ..) => arrived.unanswered += 1,
+                (Some((200, at)), left, goodbye) => {
+                    arrived.answers.push(at.since(caller.called));
+                    match goodbye {
+                        Some((200, at)) => arrived.goodbyes.push(at.since(left.unwrap_or(at))),
+                        other => arrived.broken.push(other.map_or(0, |(status, _)| status)),
+                    }
+                }
+                (Some((_, at)), ..) => arrived.refusals.push(at.since(caller.called)),
+            }
+        }
+        arrived
+    }
+
+    /// The most that this generator was late since the last time it was asked. What lies further back than that,
+    /// such as a pause between two steps, is not counted: the clock starts anew.
+    pub fn take_late(&mut self) -> Duration {
+        std::mem::take(&mut self.late)
+    }
+
+    /// Starts the clock anew after a pause.
+    pub fn resume(&mut self) {
+        (self.begun, self.step, self.late) = (BootInstant::now(), 0, Duration::ZERO);
+    }
+}
