@@ -11,21 +11,22 @@ mod commits;
 pub mod limiter;
 #[cfg(test)]
 mod model;
+mod processor;
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::Duration,
 };
 
 use tokio::time::sleep;
-use twinbox_clock::{BootInstant, processor_time};
+use twinbox_clock::BootInstant;
 
 pub use commits::{Commit, Commits};
 use limiter::{Limiter, Sample, Signal, Targets};
+use processor::Processor;
 
 /// Sampling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -104,11 +105,12 @@ impl Overload {
     /// Measures and adapts for ever. `media` returns the lateness of the latest of a hundred packets since it was last
     /// called; `None` without packets.
     pub async fn run(self, mut media: impl FnMut() -> Option<Duration>) {
-        let mut usage = Usage::now();
+        let mut processor = Processor::new();
         loop {
             let due = BootInstant::now() + INTERVAL;
             sleep(INTERVAL).await;
             let now = BootInstant::now();
+            let (used, available) = processor.read();
             let (commit, pending) = self.0.commits.take(now);
             let sample = Sample {
                 admitted: self.0.admitted.load(Relaxed),
@@ -117,7 +119,8 @@ impl Overload {
                 pending,
                 lag: now.since(due),
                 media: media(),
-                processor: usage.share_until(Usage::now()),
+                processor: used,
+                available,
             };
             self.limiter().sample(at(now), &sample);
         }
@@ -133,43 +136,11 @@ fn at(instant: BootInstant) -> Duration {
     Duration::from_nanos(instant.as_nanos())
 }
 
-/// Processor time of this process at a moment.
-#[derive(Debug, Clone, Copy)]
-struct Usage {
-    at: BootInstant,
-    used: Duration,
-}
-
-impl Usage {
-    fn now() -> Self {
-        Self { at: BootInstant::now(), used: processor_time() }
-    }
-
-    /// Share of the processors that this process may use, 0 to 1, from this moment to `now`, which takes its place.
-    fn share_until(&mut self, now: Self) -> f64 {
-        let used = now.used.saturating_sub(self.used).as_secs_f64();
-        let passed = now.at.since(self.at).as_secs_f64();
-        *self = now;
-        // Asked each time: an administrator may give a process or a container more or fewer.
-        let processors = thread::available_parallelism().map_or(1, usize::from) as f64;
-        if passed > 0.0 { (used / passed / processors).min(1.0) } else { 0.0 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::thread;
 
-    #[test]
-    fn a_busy_loop_uses_a_share_of_the_processors() {
-        let mut usage = Usage::now();
-        let begun = BootInstant::now();
-        while begun.elapsed() < Duration::from_millis(50) {
-            std::hint::spin_loop();
-        }
-        let share = usage.share_until(Usage::now());
-        assert!(share > 0.0 && share <= 1.0, "{share}");
-    }
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_commit_that_hangs_closes_the_gate_and_its_end_opens_it() {

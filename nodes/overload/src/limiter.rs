@@ -45,7 +45,7 @@ const SMOOTH: Duration = Duration::from_secs(1);
 const QUICK: Duration = Duration::from_millis(2);
 
 /// Measured since the last sample; totals are since the start.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// New calls admitted, in all.
     pub admitted: u64,
@@ -59,8 +59,10 @@ pub struct Sample {
     pub lag: Duration,
     /// How late the latest of a hundred media packets was handled; `None` without packets.
     pub media: Option<Duration>,
-    /// Share of the processors that the process may use, 0 to 1.
+    /// Share of the processors that the process may use and has used, 0 to 1.
     pub processor: f64,
+    /// Share of them that other processes left it, 0 to 1.
+    pub available: f64,
 }
 
 /// What may limit a node.
@@ -128,6 +130,8 @@ pub struct Limiter {
     closed: bool,
     /// Pressure by signal: 1 is the target.
     pressure: [f64; Signal::ALL.len()],
+    /// Share of the processors that others leave, as sampled last.
+    available: f64,
     sampled: Duration,
     /// Mean commit time, smoothed; the least that it has been lately.
     commit: Option<f64>,
@@ -154,6 +158,7 @@ impl Limiter {
             tokens: (BURST, at),
             closed: false,
             pressure: [0.0; Signal::ALL.len()],
+            available: 1.0,
             sampled: at,
             commit: None,
             idle_commit: f64::INFINITY,
@@ -184,7 +189,7 @@ impl Limiter {
     /// Takes what was measured, several times a second.
     pub fn sample(&mut self, at: Duration, sample: &Sample) {
         let passed = at.saturating_sub(self.sampled);
-        self.sampled = at;
+        (self.sampled, self.available) = (at, sample.available);
         let weight = 1.0 - (-passed.as_secs_f64() / SMOOTH.as_secs_f64()).exp();
         let over = |time: Duration, target: Duration| time.as_secs_f64() / target.as_secs_f64();
         let commit = sample.commit.unwrap_or_default().max(sample.pending);
@@ -250,7 +255,7 @@ impl Limiter {
 
     /// How much more than now the node would carry, as far as its use of processor and disk foretells.
     fn headroom(&self) -> f64 {
-        let processor = 1.0 / self.pressure[Signal::Processor as usize].max(f64::MIN_POSITIVE);
+        let processor = self.available / self.pressure[Signal::Processor as usize].max(f64::MIN_POSITIVE);
         // In a queue the time rises with the share s that the server is busy, as 1 / (1 - s).
         let busy = self.commit.map_or(0.0, |time| match time > QUICK.as_secs_f64() {
             true => 1.0 - self.idle_commit.max(QUICK.as_secs_f64()) / time,

@@ -152,6 +152,7 @@ fn drive(load: &Drive) -> Found {
                 lag: Duration::from_secs_f64(jobs.iter().map(|(cost, _)| cost).sum()),
                 media: None,
                 processor: busy / 0.1,
+                available: 1.0,
             };
             limiter.sample(at, &sample);
             (busy, commits) = (0.0, Vec::new());

@@ -17,6 +17,7 @@ use twinbox_testkit::{Arrivals, Arrived, Cluster, Driver, Spec, http_get, metric
 use crate::{
     machine,
     report::{Report, Table, ms, percentile},
+    sipp::{self, Sipp},
 };
 
 /// A generator that is later than this measures itself.
@@ -189,6 +190,23 @@ impl Loaded {
         carried
     }
 
+    /// The same rate with SIPp as the generator: what it costs the node, and whether all went well there too.
+    fn with_sipp(&self, report: &mut Report, rate: u32, message: Duration, seconds: u64) {
+        let (stay, pid) = (TONE + message, self.cluster.member("a").pid());
+        let time = WARM_UP + stay + Duration::from_secs(seconds);
+        let calls = rate * time.as_secs() as u32;
+        let (place, folder, node) = (self.cluster.phones(), self.cluster.dir(), self.cluster.sip("a"));
+        let running = Sipp::start(place, folder, node, &self.mailboxes[0], rate, calls, stay);
+        std::thread::sleep(WARM_UP + stay);
+        let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
+        std::thread::sleep(Duration::from_secs(seconds));
+        let core = (machine::cpu_of(pid) - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+        let counted = running.finish(time);
+        let mut table =
+            report.table("the same from SIPp", &["calls a second", "calls", "as wanted", "otherwise", "core %"]);
+        table.row(&[json!(rate), json!(calls), json!(counted.well), json!(counted.badly), json!(core)]);
+    }
+
     /// Adds a row of [`COLUMNS`].
     pub fn row(&self, table: &mut Table<'_>, first: serde_json::Value, rate: f64, step: &Step) {
         let Step { arrived, core, late_p99, over_20, alone } = step;
@@ -216,7 +234,11 @@ impl Loaded {
 pub fn run(report: &mut Report, steps: &[usize], seconds: u64, message: Duration) {
     let mut loaded = Loaded::new();
     let mut table = report.table("callers who leave messages on a node of a pair", COLUMNS);
-    loaded.steps(&mut table, steps, message, seconds);
+    let carried = loaded.steps(&mut table, steps, message, seconds);
+    drop(table);
+    if sipp::is_there() && carried >= 1.0 {
+        loaded.with_sipp(report, carried as u32, message, seconds);
+    }
 }
 
 /// Begins a table of loads.

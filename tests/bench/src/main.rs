@@ -20,6 +20,7 @@ mod memory;
 mod overload;
 mod readable;
 mod report;
+mod sipp;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -52,7 +53,11 @@ enum Figure {
     /// Callers who leave messages on a node of a pair: processor, memory, lateness, INVITE to 200, BYE to 200
     Load {
         /// Calls recording at once, step by step; ends with the first step that is not clean.
-        #[arg(long, value_delimiter = ',', default_value = "0,100,200,400,600,800,1000,1200,1400,1600,1800,2000")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "0,100,200,300,400,600,800,1000,1200,1400,1600,1800,2000"
+        )]
         calls: Vec<usize>,
         /// Length of each message: with 10 s, 600 calls recording are 60 that begin and 60 that end in a second.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -61,7 +66,7 @@ enum Figure {
     /// A node at twice the load that it carries: what it admits, whether it keeps its promises
     Overload {
         /// Calls recording at once, step by step: the last that is clean is what the node carries.
-        #[arg(long, value_delimiter = ',', default_value = "200,400,600,800,1000,1200,1400,1600,1800,2000")]
+        #[arg(long, value_delimiter = ',', default_value = "200,300,500,800,1200,1400,1600,1800,2000")]
         calls: Vec<usize>,
     },
     /// Hang-up to readable on the other node
@@ -107,7 +112,7 @@ fn main() -> ExitCode {
         Figure::Idle => idle::run(&mut report, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
-            overload::run(&mut report, &[0, 200, 400, 600, 800, 1000, 1200, 1400, 1600, 1800, 2000], seconds);
+            overload::run(&mut report, &[0, 200, 300, 500, 800, 1200, 1400, 1600, 1800, 2000], seconds);
             readable::run(&mut report, 50);
             failover::run(&mut report, 20);
             idle::run(&mut report, seconds);

@@ -1,0 +1,64 @@
+//! SIPp as the generator: callers that are not our code, at the rate of a step.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use twinbox_testkit::{Place, Process, Speech};
+
+/// The scenario; the file of the audio is put in.
+const SCENARIO: &str = include_str!("../../data/sipp/deposit.xml");
+/// How long SIPp may take beyond the calls themselves.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Whether it is installed.
+pub fn is_there() -> bool {
+    Command::new("sipp").arg("-v").output().is_ok()
+}
+
+/// What SIPp counted.
+pub struct Counted {
+    /// Calls that went as the scenario says, `200` to BYE included.
+    pub well: u64,
+    /// Calls that did not.
+    pub badly: u64,
+}
+
+/// A run.
+pub struct Sipp(Process);
+
+impl Sipp {
+    /// Begins `calls` calls at `rate` a second, each `stay` long.
+    pub fn start(
+        place: &Place,
+        folder: &Path,
+        node: SocketAddr,
+        to: &str,
+        rate: u32,
+        calls: u32,
+        stay: Duration,
+    ) -> Self {
+        let speech = folder.join("speech.ulaw");
+        fs::write(&speech, Speech::new(1).bytes(0, 80_000)).expect("the audio can be written");
+        let scenario = folder.join("deposit.xml");
+        fs::write(&scenario, SCENARIO.replace("{speech}", &speech.to_string_lossy())).expect("it can be written");
+        let mut command = Command::new("sipp");
+        let ip = place.ip.to_string();
+        command.arg(node.to_string()).arg("-sf").arg(&scenario).args(["-s", to, "-t", "u1", "-i", &ip, "-mi", &ip]);
+        command.args(["-min_rtp_port", "30000", "-max_rtp_port", "60000", "-key", "caller", "2001", "-nostdin"]);
+        command.args(["-m", &calls.to_string(), "-l", &calls.to_string(), "-r", &rate.to_string()]);
+        command.args(["-d", &stay.as_millis().to_string(), "-timeout"]);
+        let long = stay + Duration::from_secs(u64::from(calls / rate.max(1))) + GRACE;
+        command.arg(format!("{}s", long.as_secs())).env("TERM", "dumb").current_dir(folder);
+        Self(Process::start("sipp", command, place, &folder.join("sipp.log")))
+    }
+
+    /// Waits for the end.
+    pub fn finish(mut self, within: Duration) -> Counted {
+        self.0.wait(within + GRACE * 2);
+        let log = self.0.log();
+        let count = |what: &str| {
+            let line = log.lines().rev().find(|line| line.trim_start().starts_with(what));
+            line.and_then(|line| line.rsplit('|').next()?.trim().parse().ok()).unwrap_or(0)
+        };
+        Counted { well: count("Successful call"), badly: count("Failed call") }
+    }
+}
