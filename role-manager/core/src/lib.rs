@@ -15,6 +15,7 @@
 mod cause;
 mod certificates;
 mod command;
+mod confirmations;
 mod doors;
 mod exits;
 mod gap;
@@ -45,6 +46,7 @@ pub use certificates::{
     CertificateOrder, CertificateRefusal, Certificates, Fingerprint, Operator, Rotation, Step, step_after,
 };
 pub use command::{Command, Outcome};
+pub use confirmations::{Confirmations, VoterSets};
 pub use doors::{Doors, doors};
 pub use exits::Exits;
 pub use gap::LongestGap;

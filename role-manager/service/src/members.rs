@@ -10,7 +10,7 @@ use tokio::{
 };
 use tonic::Request;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::RolesView;
+use twinbox_roles_core::{Confirmations, RolesView, VoterSets};
 use twinbox_wire::roles as wire;
 
 use crate::{
@@ -46,7 +46,8 @@ pub(crate) struct Members {
 
 /// What another says of this member's store.
 enum Said {
-    Confirmed,
+    /// It remembers this start; with its Raft store, if it said which, and the voters by its log.
+    Confirmed(Option<u64>, VoterSets),
     /// Its group has given this member up; in words, with the way out.
     GivenUp(String),
     Nothing,
@@ -162,10 +163,10 @@ impl Members {
     }
 
     /// Tells the others how often this store was started, until all of them know (rule R8), and again as long as there is
-    /// no majority: perhaps because this member was removed while it was away.
+    /// no majority: perhaps because this member was removed while it was away. Takes part once a majority remembers it.
     pub(crate) async fn prove_age(&self, view: watch::Receiver<Arc<RolesView>>) {
         let mut confirmed = BTreeSet::new();
-        let mut first_round = true;
+        let mut confirmations = Confirmations::default();
         loop {
             if let Some(group) = self.standing.group() {
                 // Who acts in another group is to hear that this one lives.
@@ -180,8 +181,11 @@ impl Members {
                 let mut given_up = None;
                 for (name, said) in futures::future::join_all(asked).await {
                     match said {
-                        Said::Confirmed => {
-                            self.standing.confirm();
+                        Said::Confirmed(store, voters) => {
+                            let pulse = self.core.pulse().borrow().clone();
+                            // Earlier releases do not say under which Raft id they confirm.
+                            let of_name = pulse.stores_of(&name).filter(|_| store.is_none());
+                            confirmations.note(store.into_iter().chain(of_name), voters);
                             confirmed.insert(name);
                         }
                         Said::GivenUp(reason) => given_up = Some((name, reason)),
@@ -189,12 +193,11 @@ impl Members {
                     }
                 }
                 self.heed_survivor(given_up, !confirmed.is_empty() || view.borrow().quorum).await;
-                let own = BTreeSet::from([self.standing.raft_id()]);
-                if first_round && self.core.pulse().borrow().voters == own {
-                    // The only voter waits for nobody; but it has asked whoever could be asked.
+                // The only voter waits for nobody; but it has asked whoever could be asked.
+                let pulse = self.core.pulse().borrow().clone();
+                if pulse.is_known() && confirmations.suffice(self.standing.raft_id(), &pulse.voter_sets()) {
                     self.standing.confirm();
                 }
-                first_round = false;
             }
             if !view.borrow().quorum {
                 confirmed.clear();
@@ -245,8 +248,12 @@ impl Members {
         let answer = timeout(self.config.timing.election_max, client.confirm(Request::new(request))).await;
         let Ok(Ok(answer)) = answer else { return Said::Nothing };
         use wire::confirm_answer::Result as Answer;
-        match answer.into_inner().result {
-            Some(Answer::Confirmed(_)) => Said::Confirmed,
+        let wire::ConfirmAnswer { result, raft_id, voters, voters_index } = answer.into_inner();
+        let sets = voters.into_iter().map(|set| set.raft_ids.into_iter().collect()).collect();
+        match result {
+            Some(Answer::Confirmed(_)) => {
+                Said::Confirmed(Some(raft_id).filter(|id| *id != 0), VoterSets { index: voters_index, sets })
+            }
             Some(Answer::GivenUp(reason)) => Said::GivenUp(reason),
             Some(Answer::Behind(known)) => {
                 self.standing.quarantine(format!(
@@ -288,7 +295,13 @@ impl Members {
                 Err(error) => Answer::Refused(error.to_string()),
             },
         };
-        wire::ConfirmAnswer { result: Some(result) }
+        let VoterSets { index, sets } = self.core.pulse().borrow().voter_sets();
+        wire::ConfirmAnswer {
+            result: Some(result),
+            raft_id: self.standing.raft_id(),
+            voters: sets.into_iter().map(|set| wire::Voters { raft_ids: set.into_iter().collect() }).collect(),
+            voters_index: index,
+        }
     }
 
     /// One of another group speaks: of the one that this was left for, or of one that left this.

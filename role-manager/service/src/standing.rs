@@ -2,7 +2,8 @@
 //!
 //! A store has a random Raft id and counts its starts. The others remember the highest count that they were
 //! told; a store that counts less than is remembered has been set back (a restored disk) and could vote twice:
-//! it takes no part until somebody removes it and lets the member join anew.
+//! it takes no part until somebody removes it and lets the member join anew. A store that Raft has never written to
+//! begins each start under a new id: it may be an image from before its member joined, and voted, under the old one.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -16,7 +17,7 @@ use twinbox_disk::{Disk, DiskError, TransactError, Transaction};
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::{SoloRecord, Timing};
 
-use crate::{RolesConfig, RolesError};
+use crate::{RolesConfig, RolesError, raft};
 
 const OWNER: &[u8] = b"member/name";
 const RAFT_ID: &[u8] = b"member/raft-id";
@@ -113,14 +114,23 @@ impl Standing {
             None => Ok::<_, RolesError>(None),
             Some(bytes) => Ok(Some(u64::from_be_bytes(bytes.try_into().map_err(|_| unreadable(what))?))),
         };
-        // Zero would be what protobuf leaves out.
-        let raft_id = number(disk.get(RAFT_ID)?, "Raft id")?.unwrap_or_else(|| rand::random::<u64>().max(1));
-        let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0) + 1;
-        let group = disk.get(GROUP)?.map(Bytes::from);
+        let known = number(disk.get(RAFT_ID)?, "Raft id")?;
+        let unused = raft::is_unused(&disk)?;
+        let (raft_id, run, group) = match known.filter(|_| !unused) {
+            Some(raft_id) => {
+                let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0) + 1;
+                (raft_id, run, disk.get(GROUP)?.map(Bytes::from))
+            }
+            // Nothing was promised in this store: it is as new, whatever group was about to let it in.
+            None => (new_raft_id(), FIRST_RUN, None),
+        };
         let quarantine = disk.get(QUARANTINE)?.map(|reason| String::from_utf8_lossy(&reason).into_owned());
         let owner = config.node.as_str().to_owned();
         let counted = disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
             t.put(OWNER, owner)?;
+            if unused {
+                t.remove(GROUP);
+            }
             t.put(RAFT_ID, raft_id.to_be_bytes())?;
             t.put(RUN, run.to_be_bytes())
         });
@@ -189,7 +199,7 @@ impl Standing {
 
     /// A new store of a new group, in the place of this one.
     pub(crate) fn anew() -> Anew {
-        Anew { raft_id: rand::random::<u64>().max(1), group: Self::new_group() }
+        Anew { raft_id: new_raft_id(), group: Self::new_group() }
     }
 
     /// What was written by [`Anew::write`] is on disk: from here on this is that store. Nobody else can know better.
@@ -263,7 +273,7 @@ impl Standing {
         writing.await.map_err(|error| disk_error(error).to_string())
     }
 
-    /// One other has confirmed the run number, or there is no other who could know better.
+    /// A majority has confirmed the run number, or nothing was promised in this store.
     pub(crate) fn confirm(&self) {
         let mut inner = self.inner();
         if !std::mem::replace(&mut inner.confirmed, true) {
@@ -332,7 +342,7 @@ impl Standing {
         match (inner.removed.as_ref().or(inner.quarantine.as_ref()), &inner.group, inner.confirmed) {
             (Some(reason), ..) => reason.clone(),
             (None, None, _) => "it has not joined the cluster yet".to_owned(),
-            (None, Some(_), false) => "no other member has confirmed yet that its store is the latest".to_owned(),
+            (None, Some(_), false) => "no majority has confirmed yet that its store is the latest".to_owned(),
             _ if self.is_held() => "it is about to go on alone, as an administrator has told it".to_owned(),
             _ => String::new(),
         }
@@ -359,6 +369,11 @@ impl Standing {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Zero would be what protobuf leaves out.
+fn new_raft_id() -> u64 {
+    rand::random::<u64>().max(1)
 }
 
 fn disk_error(error: TransactError<DiskError>) -> DiskError {

@@ -53,7 +53,9 @@ pub(crate) fn next_step(
         let replaces = names.iter().collect::<BTreeSet<_>>().len() < names.len();
         return Some(Step::FinishJoint { keep: !replaces });
     }
-    let caught_up = |id: u64| pulse.matched.get(&id).is_some_and(|m| m + NEARLY_CAUGHT_UP >= pulse.last_index);
+    // With an entry at least: a store without any draws another Raft id at its next start, and this one could never vote.
+    let caught_up =
+        |id: u64| pulse.matched.get(&id).is_some_and(|m| *m > 0 && m + NEARLY_CAUGHT_UP >= pulse.last_index);
     let voters: Vec<_> = pulse.voters.iter().filter_map(peer).collect();
     // The change that was ended took this one's own vote: it leads until another does, and may change nothing more.
     if !pulse.voters.contains(&own) {
@@ -237,6 +239,16 @@ mod tests {
         for (group, expected) in cases {
             assert_eq!(group.step('a'), expected, "{:?} {:?}", group.pulse.voters, group.pulse.learners);
         }
+    }
+
+    #[test]
+    fn a_follower_without_an_entry_does_not_vote_however_short_the_log_is() {
+        let mut young = group("a", "b");
+        young.pulse.last_index = 5;
+        young.pulse.matched.insert(id('b'), 0);
+        assert_eq!(young.step('a'), None);
+        young.pulse.matched.insert(id('b'), 1);
+        assert_eq!(young.step('a'), promote('b'));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread};
 
 use common::{Cluster, name, well};
 use futures::stream;
 use tonic::{Code, Request};
+use twinbox_clock::BootInstant;
 use twinbox_roles::Status;
 use twinbox_wire::roles::{self as wire, question::Question, reply::Reply, roles_client::RolesClient};
 
@@ -85,6 +86,29 @@ fn a_store_that_was_set_back_takes_no_part() {
     fs::remove_dir_all(cluster.roles_dir("w")).expect("removed");
     cluster.run("w", false);
     cluster.wait_formed();
+}
+
+#[test]
+fn of_five_members_two_do_not_vouch_for_each_other() {
+    let mut cluster = Cluster::formed(&["a", "b", "c", "d", "e"]);
+    for member in ["a", "b", "c", "d", "e"] {
+        cluster.kill(member);
+    }
+    cluster.run("a", false);
+    cluster.run("b", false);
+    // Longer than they need to ask each other: what a single confirmer remembers ends with its disk (rule R8).
+    let waiting = "no majority has confirmed yet that its store is the latest";
+    let begun = BootInstant::now();
+    while begun.elapsed() < cluster.timing.election_max * 5 {
+        for member in ["a", "b"] {
+            let reason = cluster.view(member).reason.clone();
+            assert!(reason.contains(waiting), "{member} takes part: {reason}");
+        }
+        thread::yield_now();
+    }
+    // With a third each has two others. None of them waits until another takes part: they only remember.
+    cluster.run("c", false);
+    cluster.until("somebody acts", |c| c.holder().is_some());
 }
 
 #[test]

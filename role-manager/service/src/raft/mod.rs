@@ -34,10 +34,11 @@ use tokio::{
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, Outcome, Speaks, State, Timing, Voters};
+use twinbox_roles_core::{Command, Outcome, Speaks, State, Timing, VoterSets, Voters};
 
 pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
+pub(crate) use store::is_unused;
 pub(crate) use types::{Peer, Types};
 
 use crate::{
@@ -70,6 +71,8 @@ pub(crate) struct Pulse {
     pub(crate) learners: BTreeSet<u64>,
     /// The voters are changing.
     pub(crate) joint: bool,
+    /// Sets of voters, of each of which a majority is needed.
+    pub(crate) quorums: Vec<BTreeSet<u64>>,
     /// The log's index of these members.
     pub(crate) members_index: Option<u64>,
     pub(crate) peers: BTreeMap<u64, Peer>,
@@ -79,6 +82,21 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
+    /// The voters by the log.
+    pub(crate) fn voter_sets(&self) -> VoterSets {
+        VoterSets { index: self.members_index.unwrap_or(0), sets: self.quorums.clone() }
+    }
+
+    /// Whether Raft's core has said what is in its store: a store that was written to has a term or voters.
+    pub(crate) fn is_known(&self) -> bool {
+        self.term > 0 || !self.voters.is_empty()
+    }
+
+    /// The stores of a member of this name.
+    pub(crate) fn stores_of(&self, name: &NodeName) -> impl Iterator<Item = u64> {
+        self.peers.iter().filter(move |(_, peer)| peer.name == *name).map(|(id, _)| *id)
+    }
+
     /// The name that goes with a Raft id.
     pub(crate) fn peer(&self, id: u64) -> Option<&Peer> {
         self.peers.get(&id)
@@ -428,6 +446,7 @@ impl Core {
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
             joint: membership.get_joint_config().len() > 1,
+            quorums: membership.get_joint_config().clone(),
             members_index: metrics.membership_config.log_id().as_ref().map(|id| id.index),
             peers: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
             matched: matched.map(|(id, log_id)| (*id, log_id.next_index())).collect(),

@@ -74,9 +74,15 @@ struct Log {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
+    /// Whether there is a snapshot.
+    snapshot: bool,
 }
 
 impl Log {
+    fn is_empty(&self) -> bool {
+        self.vote.is_none() && self.entries.is_empty() && self.purged.is_none() && !self.snapshot
+    }
+
     fn read(disk: &Disk) -> Result<Self, RolesError> {
         let mut log = Self::default();
         for pair in disk.scan(LOG) {
@@ -94,8 +100,14 @@ impl Log {
         if let Some(bytes) = value(PURGED)? {
             log.purged = Some(read(disk.dir(), "log id", &bytes, |id| Ok(codec::read_log_id(id)))?);
         }
+        log.snapshot = value(SNAPSHOT)?.is_some();
         Ok(log)
     }
+}
+
+/// Whether Raft has never written to this disk: nothing was voted, acknowledged or taken over under its Raft id.
+pub(crate) fn is_unused(disk: &Disk) -> Result<bool, RolesError> {
+    Log::read(disk).map(|log| log.is_empty())
 }
 
 impl RaftStore {
@@ -165,7 +177,7 @@ impl RaftStore {
             t.put(SNAPSHOT, snapshot)
         });
         writing.await.map_err(io::Error::other)?;
-        *self.log() = Log { vote: Some(vote), purged: Some(last), ..Log::default() };
+        *self.log() = Log { vote: Some(vote), purged: Some(last), snapshot: true, ..Log::default() };
         Ok(())
     }
 
@@ -176,8 +188,7 @@ impl RaftStore {
 
     /// Whether Raft has ever written here.
     pub(crate) fn is_empty(&self) -> bool {
-        let log = self.log();
-        log.vote.is_none() && log.entries.is_empty() && log.purged.is_none()
+        self.log().is_empty()
     }
 
     pub(crate) fn snapshot(&self) -> io::Result<Option<wire::Snapshot>> {
@@ -187,7 +198,9 @@ impl RaftStore {
 
     pub(crate) async fn save_snapshot(&self, snapshot: &wire::Snapshot) -> io::Result<()> {
         let bytes = snapshot.encode_to_vec();
-        self.write(move |t| t.put(SNAPSHOT, bytes)).await
+        self.write(move |t| t.put(SNAPSHOT, bytes)).await?;
+        self.log().snapshot = true;
+        Ok(())
     }
 
     /// Notes that the command of this entry is not to be applied; durable when this returns.

@@ -130,6 +130,24 @@ async fn a_long_log_becomes_a_snapshot_that_survives_the_process() {
 }
 
 #[tokio::test]
+async fn a_store_that_raft_has_never_written_to_begins_each_start_under_another_id() {
+    use openraft::storage::RaftLogStorage;
+
+    let dir = TempDir::new().expect("a directory");
+    let config = config(dir.path());
+    let disk = Disk::open(&config.dir).expect("a disk");
+    let (_, first) = open_on(&config, disk.clone()).await;
+    first.adopt(Standing::new_group()).await.expect("a disk");
+    let (core, second) = open_on(&config, disk.clone()).await;
+    assert_ne!(second.raft_id(), first.raft_id(), "an image from before joining could vote under the old id");
+    assert_eq!((second.run(), second.group()), (1, None));
+    let mut store = core.store.next().await.expect("a store");
+    store.save_vote(&types::Vote::new(3, second.raft_id())).await.expect("a disk");
+    let (_, third) = open_on(&config, disk).await;
+    assert_eq!((third.raft_id(), third.run()), (second.raft_id(), 2), "it has promised something");
+}
+
+#[tokio::test]
 async fn a_start_is_remembered_and_an_older_one_is_known() {
     let dir = TempDir::new().expect("a directory");
     let (_core, standing) = open(&config(dir.path())).await;
