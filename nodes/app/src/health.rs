@@ -130,7 +130,7 @@ impl About {
 }
 
 /// The role manager, as a service and in alarms.
-const ROLE_MANAGER: &str = "role-manager";
+pub(crate) const ROLE_MANAGER: &str = "role-manager";
 
 /// A service as it was last seen.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ use twinbox_wire::admin::{
 
 use crate::{
     drift,
-    health::{Health, RestartRefused},
+    health::{Health, ROLE_MANAGER, RestartRefused},
     lights,
     node::Node,
 };
@@ -48,6 +48,8 @@ pub struct NodeFacts {
     incarnation: Incarnation,
     started: BootInstant,
     node: Option<(Arc<Node>, Arc<Health>)>,
+    /// Why the role manager of a witness does not run, if so.
+    trouble: Option<String>,
 }
 
 impl NodeFacts {
@@ -58,12 +60,19 @@ impl NodeFacts {
             incarnation: node.incarnation,
             started: BootInstant::now(),
             node: Some((node, health)),
+            trouble: None,
         }
     }
 
     /// A witness's: it has no calls and no data.
     pub fn of_witness(name: &NodeName) -> Self {
-        Self { name: name.clone(), incarnation: Incarnation::random(), started: BootInstant::now(), node: None }
+        let (name, incarnation, started) = (name.clone(), Incarnation::random(), BootInstant::now());
+        Self { name, incarnation, started, node: None, trouble: None }
+    }
+
+    /// A witness's in a cluster whose store it cannot read: it does not vote there.
+    pub fn of_witness_without_store(name: &NodeName, why: String) -> Self {
+        Self { trouble: Some(why), ..Self::of_witness(name) }
     }
 
     /// The facts now.
@@ -77,6 +86,12 @@ impl NodeFacts {
             now_ms: wall().0,
             ..Default::default()
         };
+        reply.services.extend(self.trouble.clone().map(|detail| admin::Service {
+            name: ROLE_MANAGER.to_owned(),
+            detail,
+            critical: true,
+            ..Default::default()
+        }));
         let Some((node, health)) = &self.node else { return reply };
         reply.sip = node.config.calls.listeners.iter().map(ListenerConfig::outside).collect();
         reply.sip_of_trunks = node.config.calls.outside_of_trunks();

@@ -140,6 +140,18 @@ impl PeerListener {
     }
 }
 
+impl PeerListener {
+    /// Serves until stopped, and says only what this member is: its role manager does not run.
+    pub async fn serve_facts(self, members: members::Service) {
+        let incoming = {
+            let _leases = self.leases.enter();
+            self.tls.listen_with(self.listener, Doors::default())
+        };
+        let routes = self.tls.server().add_service(members.into_server());
+        served(routes.serve_with_incoming(incoming), self.stop).await;
+    }
+}
+
 /// Serves until told to stop; then connections are dropped, since long streams would hold a graceful end up for ever.
 async fn served(serving: impl Future<Output = Result<(), tonic::transport::Error>>, stop: CancellationToken) {
     tokio::select! {

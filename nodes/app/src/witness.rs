@@ -42,14 +42,24 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     for cluster in &config.clusters {
         listeners.push((cluster, PeerListener::bind(cluster, Handle::current()).await?));
     }
-    let mut served = Vec::new();
+    let (mut served, mut stops) = (Vec::new(), Vec::new());
     let mut servers = JoinSet::new();
     let mut removals = JoinSet::new();
+    let mut unreadable = None;
     for (cluster, listener) in listeners {
+        // The others are served all the same.
+        let shared = config.clusters.len() > 1;
         let roles = match join(&config, cluster).await {
-            // The others are served all the same.
-            Err(AppError::Roles(removed @ RolesError::Removed { .. })) if config.clusters.len() > 1 => {
+            Err(AppError::Roles(removed @ RolesError::Removed { .. })) if shared => {
                 error!(cluster = cluster.name, "{removed}: take its section out of this witness's file");
+                continue;
+            }
+            Err(AppError::Roles(broken)) if shared && broken.is_of_store() => {
+                error!(cluster = cluster.name, "this witness does not vote in the cluster: {broken}");
+                let facts = NodeFacts::of_witness_without_store(&config.name, broken.to_string());
+                stops.push(listener.stop());
+                servers.spawn(listener.serve_facts(members::Service::new(Arc::new(facts), cluster.tls.clone())));
+                unreadable.get_or_insert(broken);
                 continue;
             }
             roles => roles?,
@@ -73,7 +83,11 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         };
         servers.spawn(knocker.run(stop.clone()));
         servers.spawn(listener.serve((roles.service(), roles.exits()), None, service));
-        served.push((roles, stop));
+        served.push(roles);
+        stops.push(stop);
+    }
+    if let Some(broken) = unreadable.take_if(|_| served.is_empty()) {
+        return Err(broken.into());
     }
     info!(name = %config.name, clusters = config.clusters.len(), "the witness runs");
     let manager = Arc::new(Manager::of_environment());
@@ -85,23 +99,26 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     manager.ready();
     let all_removed = async { while removals.join_next().await.is_some() {} };
     tokio::select! {
-        () = stop.next() => info!("stopping"),
+        () = stop.next() => {
+            info!("stopping");
+            unreadable = None;
+        }
         () = all_removed => info!("removed from every cluster: stopping"),
     }
     manager.stopping(Duration::from_secs(15));
-    for (roles, stop) in served {
+    for roles in served {
         roles.shutdown().await;
-        stop.cancel();
     }
+    stops.iter().for_each(CancellationToken::cancel);
     while servers.join_next().await.is_some() {}
     ended.cancel();
     // It only watches: however it ended, the witness has stopped.
     let _ = watchdog.await;
-    Ok(())
+    unreadable.map_or(Ok(()), |broken| Err(broken.into()))
 }
 
 /// Asks the witness of this configuration, which runs on this machine, whether it lives: each of its listeners must
-/// answer its own certificate. The error says which does not.
+/// answer its own certificate, and its store must be readable. The error says of which cluster that does not hold.
 pub async fn ask_witness(config: &WitnessConfig, within: Duration) -> Result<(), String> {
     for cluster in &config.clusters {
         let mut address = cluster.bind;
@@ -117,10 +134,13 @@ pub async fn ask_witness(config: &WitnessConfig, within: Duration) -> Result<(),
             let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
             NodeInfoClient::new(channel).show(NodeInfoRequest {}).await.map_err(|error| error.to_string())
         };
-        match tokio::time::timeout(within, ask).await {
-            Ok(answer) => answer.map_err(failed)?,
+        let facts = match tokio::time::timeout(within, ask).await {
+            Ok(answer) => answer.map_err(failed)?.into_inner(),
             Err(_) => return Err(failed(format!("no answer within {within:?}"))),
         };
+        if let Some(broken) = facts.services.into_iter().find(|service| !service.ok) {
+            return Err(failed(format!("{} does not work: {}", broken.name, broken.detail)));
+        }
     }
     Ok(())
 }

@@ -4,33 +4,46 @@ use std::collections::{BTreeMap, VecDeque};
 
 use twinbox_ids::{Incarnation, NodeName};
 
-/// How many lives of one node are remembered.
+/// How many lives of one node are remembered beside the latest.
 const REMEMBERED_LIVES: usize = 8;
+
+/// Which of these records, oldest first, makes room for a further one: the oldest of a life without calls, else the oldest.
+/// Nobody asks again for a life without calls, of which a crash loop leaves many.
+pub fn least_needed(had_calls: impl IntoIterator<Item = bool>) -> usize {
+    had_calls.into_iter().position(|had_calls| !had_calls).unwrap_or(0)
+}
+
+/// A life that has exited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Exit {
+    life: Incarnation,
+    had_calls: bool,
+}
 
 /// The exits that a member has been told of. Every member keeps them, so that whoever leads next need not wait for
 /// leases that nobody holds any more (rule R4). Say only what an authenticated supervisor of that very node said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exits {
-    lives: BTreeMap<NodeName, VecDeque<Incarnation>>,
+    lives: BTreeMap<NodeName, VecDeque<Exit>>,
 }
 
 impl Exits {
-    /// This life of this node's process has exited. Says whether that is news.
-    pub fn note(&mut self, node: &NodeName, life: Incarnation) -> bool {
-        let lives = self.lives.entry(node.clone()).or_default();
-        if lives.contains(&life) {
+    /// This life of this node's process has exited; it `had_calls` when it reported last. Says whether that is news.
+    pub fn note(&mut self, node: &NodeName, life: Incarnation, had_calls: bool) -> bool {
+        if self.has(node, life) {
             return false;
         }
-        if lives.len() >= REMEMBERED_LIVES {
-            lives.pop_front();
+        let lives = self.lives.entry(node.clone()).or_default();
+        if lives.len() > REMEMBERED_LIVES {
+            lives.remove(least_needed(lives.iter().map(|exit| exit.had_calls)));
         }
-        lives.push_back(life);
+        lives.push_back(Exit { life, had_calls });
         true
     }
 
     /// Whether this very life is known to have exited.
     pub fn has(&self, node: &NodeName, life: Incarnation) -> bool {
-        self.lives.get(node).is_some_and(|lives| lives.contains(&life))
+        self.lives.get(node).is_some_and(|lives| lives.iter().any(|exit| exit.life == life))
     }
 
     /// Forgets nodes that are no members any more.
@@ -40,6 +53,6 @@ impl Exits {
 
     /// All of them, oldest first per node.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, Incarnation)> {
-        self.lives.iter().flat_map(|(node, lives)| lives.iter().map(move |life| (node, *life)))
+        self.lives.iter().flat_map(|(node, lives)| lives.iter().map(move |exit| (node, exit.life)))
     }
 }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Cause, Command, Exits, Mode, Outcome, Presence, State, View, Voters, state::push_bounded};
+use crate::{
+    Cause, Command, Exits, Mode, Outcome, Presence, State, View, Voters, exits::least_needed, state::push_bounded,
+};
 
 /// The feature level from which on heirs are agreed on: members below it do not know the command.
 pub const HEIRS_LEVEL: u32 = 2;
-/// How many lives of one node are remembered, with their calls or their heirs …
+/// How many lives of one node are remembered, with their calls (beside the latest) or their heirs …
 const REMEMBERED_LIVES: usize = 4;
 /// … and how many heirs in all.
 const REMEMBERED_HEIRS: usize = 32;
@@ -47,10 +49,15 @@ impl Lives {
             *known = calls;
             return;
         }
-        if lives.len() >= REMEMBERED_LIVES {
-            lives.pop_front();
+        if lives.len() > REMEMBERED_LIVES {
+            lives.remove(least_needed(lives.iter().map(|(_, calls)| *calls > 0)));
         }
         lives.push_back((life, calls));
+    }
+
+    /// Whether this life had calls when it reported last.
+    pub fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
+        self.calls(node, life).is_some_and(|calls| calls > 0)
     }
 
     /// How many calls this life had when it reported last.

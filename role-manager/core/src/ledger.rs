@@ -105,7 +105,7 @@ impl Ledger {
             inherited_ms: millis(longest),
             nodes: BTreeMap::new(),
             duties,
-            exits: Exits::default(),
+            exits: exits.clone(),
             lengths: BTreeMap::new(),
             retimes: Vec::new(),
             alone: None,
@@ -116,7 +116,7 @@ impl Ledger {
             lives: Lives::default(),
         };
         for (node, life) in exits.iter() {
-            ledger.exited(since, node, life);
+            ledger.free(since, node, life);
         }
         ledger
     }
@@ -140,7 +140,13 @@ impl Ledger {
     /// at once, and nothing that it still says counts. Says whether that is news. A word about any other life of the node
     /// changes nothing for the one that is there.
     pub fn exited(&mut self, now: Duration, node: &NodeName, life: Incarnation) -> bool {
-        let news = self.exits.note(node, life);
+        let news = self.exits.note(node, life, self.lives.had_calls(node, life));
+        self.free(now, node, life);
+        news
+    }
+
+    /// Whatever this life held is free.
+    fn free(&mut self, now: Duration, node: &NodeName, life: Incarnation) {
         self.unfit.remove(node);
         for record in self.duties.values_mut() {
             if record.epoch.node == *node && record.incarnation == life {
@@ -148,7 +154,11 @@ impl Ledger {
                 record.out_at = record.out_at.min(now);
             }
         }
-        news
+    }
+
+    /// Whether this life had calls when it reported last, as far as this leader knows.
+    pub fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
+        self.lives.had_calls(node, life)
     }
 
     /// When this member heard this life of another last, before it led: whoever held something then was able to act, and

@@ -48,7 +48,7 @@ pub use certificates::{
 pub use command::{Command, Outcome};
 pub use confirmations::{Confirmations, VoterSets};
 pub use doors::{Doors, doors};
-pub use exits::Exits;
+pub use exits::{Exits, least_needed};
 pub use gap::LongestGap;
 pub use heirs::{Ended, HEIRS_LEVEL, Inheritance, Lives, by_proof};
 pub use holder::{Echo, Grant, Holder, KeepAlive, NoGrant};

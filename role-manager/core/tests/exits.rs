@@ -102,23 +102,30 @@ fn a_proof_about_another_life_or_node_changes_nothing() {
 fn a_new_leader_that_has_the_proof_need_not_wait() {
     let state = acting(&["a", "b", "w"]);
     let mut exits = Exits::default();
-    assert!(exits.note(&name("a"), Incarnation(1)) && !exits.note(&name("a"), Incarnation(1)));
+    assert!(exits.note(&name("a"), Incarnation(1), false) && !exits.note(&name("a"), Incarnation(1), false));
     let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
     ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
     ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
     assert_eq!(wants(&mut ledger, at(0), &state), ["a is not-functioning", "publisher is b", "notifier to b"]);
     // Without it, or with one about another life, it waits.
     let mut other = Exits::default();
-    other.note(&name("a"), Incarnation(9));
+    other.note(&name("a"), Incarnation(9), false);
     let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &other);
     ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
     ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
     assert_eq!(wants(&mut ledger, at(600), &state), [""; 0]);
     // Memory is bounded, and members that are gone are forgotten.
     for life in 100..200 {
-        exits.note(&name("b"), Incarnation(life));
+        exits.note(&name("b"), Incarnation(life), false);
     }
     assert!(exits.iter().count() < 20 && exits.has(&name("b"), Incarnation(199)));
+    // A crash loop does not push out the one that had calls.
+    exits.note(&name("b"), Incarnation(200), true);
+    for life in 201..300 {
+        exits.note(&name("b"), Incarnation(life), false);
+    }
+    assert!(exits.has(&name("b"), Incarnation(200)) && exits.has(&name("b"), Incarnation(299)));
+    assert!(exits.iter().count() < 20);
     exits.keep(|node| *node != name("b"));
     assert!(!exits.has(&name("b"), Incarnation(199)) && exits.has(&name("a"), Incarnation(1)));
 }
@@ -258,7 +265,7 @@ fn a_new_leader_counts_from_the_last_sign_of_the_holder() {
     let heard = START - Duration::from_millis(420);
     let idle = |heard: &dyn Fn(&mut Ledger)| {
         let mut exits = Exits::default();
-        exits.note(&name("a"), Incarnation(1));
+        exits.note(&name("a"), Incarnation(1), false);
         let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
         heard(&mut ledger);
         for text in ["b", "w"] {

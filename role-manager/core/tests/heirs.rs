@@ -183,7 +183,7 @@ fn a_new_leader_knows_what_the_one_before_has_told() {
     let told = before.hear(0, "w", 1, None).lives;
     assert_eq!(told.calls(&name("a"), Incarnation(1)), Some(4));
     let mut exits = Exits::default();
-    exits.note(&name("a"), Incarnation(1));
+    exits.note(&name("a"), Incarnation(1), false);
     let heard = |told: &Lives| {
         let state = before.state.clone();
         let ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
@@ -254,11 +254,11 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
         by_proof(state, &voters, (&b, Incarnation(1)), exits, &lives, 7)
     };
     assert_eq!(inherits(&state, &exits, &[1, 2]), [], "without a proof nobody is");
-    exits.note(&name("b"), Incarnation(1));
+    exits.note(&name("b"), Incarnation(1), false);
     assert_eq!(inherits(&state, &exits, &[1, 2]), [], "nobody inherits from itself");
-    exits.note(&name("a"), Incarnation(9));
+    exits.note(&name("a"), Incarnation(9), false);
     assert_eq!(inherits(&state, &exits, &[1, 2]), [], "of a life that this process was never told of");
-    exits.note(&name("a"), Incarnation(1));
+    exits.note(&name("a"), Incarnation(1), false);
     let got = inherits(&state, &exits, &[1, 2]);
     assert_eq!(got.len(), 1);
     assert_eq!((&got[0].node, &got[0].heir, got[0].calls, &got[0].epoch), (&name("a"), &b, 3, &None));
@@ -306,7 +306,7 @@ fn what_is_agreed_stays_small() {
     assert!(state.heir_of(&name("a"), Incarnation(99)).is_some());
     let mut lives = Lives::default();
     (0..100).for_each(|life| lives.note(&name("a"), Incarnation(life), 1));
-    assert_eq!(lives.iter().count(), 4);
+    assert_eq!(lives.iter().count(), 5);
 }
 
 /// What a walk does with a cluster of three nodes and a witness.
@@ -368,7 +368,7 @@ proptest! {
                     lives[node] += 1;
                 }
                 Step::Prove { death } => if let Some((node, life)) = deaths.get(death) {
-                    exits.note(&name(NAMES[*node]), Incarnation(*life));
+                    exits.note(&name(NAMES[*node]), Incarnation(*life), false);
                     leading.ledger.exited(at(now), &name(NAMES[*node]), Incarnation(*life));
                 },
                 Step::Deactivate { node } => {
@@ -413,4 +413,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_crash_loop_does_not_push_out_the_life_that_had_calls() {
+    let mut lives = Lives::default();
+    lives.note(&name("a"), Incarnation(1), 20);
+    for life in 2..40 {
+        lives.note(&name("a"), Incarnation(life), 0);
+        assert_eq!(lives.calls(&name("a"), Incarnation(1)), Some(20), "forgotten after {life}");
+        assert_eq!(lives.calls(&name("a"), Incarnation(life)), Some(0), "the life of now");
+    }
+    assert!(lives.iter().count() < 10);
 }

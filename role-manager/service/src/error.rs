@@ -67,6 +67,13 @@ pub enum RolesError {
     Raft(String),
 }
 
+impl RolesError {
+    /// Whether the store cannot be read or is not this member's: what else the process does may go on without it.
+    pub fn is_of_store(&self) -> bool {
+        matches!(self, Self::Disk(_) | Self::ForeignStore { .. } | Self::Unreadable { .. })
+    }
+}
+
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -58,7 +58,8 @@ impl Proofs {
         leadership: &Leadership,
     ) -> Result<(), Status> {
         let life = convert::incarnation(&exit.incarnation)?;
-        if self.exits.send_if_modified(|known| Arc::make_mut(known).note(node, life)) {
+        let had_calls = leadership.had_calls(node, life);
+        if self.exits.send_if_modified(|known| Arc::make_mut(known).note(node, life, had_calls)) {
             let how: String = exit.how.chars().take(WORDS).filter(|c| !c.is_control()).collect();
             tracing::info!(%node, %life, how, "proof: this process has exited");
             reach.ended(node, life);

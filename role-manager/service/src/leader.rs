@@ -105,6 +105,12 @@ impl Leadership {
         self.nudge.notify_one();
     }
 
+    /// Whether this life had calls when it reported last, as far as this member has been told.
+    pub(crate) fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).had_calls(node, life);
+        told || self.ledger().as_ref().is_some_and(|ledger| ledger.had_calls(node, life))
+    }
+
     /// Whoever leads has told how many calls which life has.
     pub(crate) fn told(&self, lives: &Lives) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone_from(lives);

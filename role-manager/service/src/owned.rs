@@ -122,8 +122,13 @@ impl Owned {
 }
 
 impl Drop for Owned {
+    /// A child ends with it: nobody else would end it when the lease does. A connection is its owner's to close, in good order
+    /// while the lease runs.
     fn drop(&mut self) {
-        self.in_flight.gate().effects().list().remove(&self.key);
+        let owned = self.in_flight.gate().effects().list().remove(&self.key);
+        if let Some(child @ Effect::Child(_)) = owned {
+            child.end();
+        }
     }
 }
 
@@ -263,6 +268,26 @@ mod tests {
         let refused = gate.own_child(&epoch(), &late).expect_err("the lease is out");
         assert!(matches!(refused, OwnError::NotHolder(_)), "{refused}");
         assert_eq!(late.wait().expect("it ends").signal(), Some(9), "it must not act either");
+    }
+
+    #[test]
+    fn a_child_ends_with_what_owns_it_while_the_lease_runs() {
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("it starts");
+        let gate = Gate::new(Duty::Notifier);
+        gate.open(&epoch(), BootInstant::now() + PATIENCE);
+        drop(gate.own_child(&epoch(), &child).expect("it holds the duty"));
+        let limit = BootInstant::now() + PATIENCE;
+        let status = loop {
+            match child.try_wait().expect("a child") {
+                Some(status) => break status,
+                None if BootInstant::now() > limit => {
+                    child.kill().expect("killed");
+                    panic!("nobody ends it when the lease does");
+                }
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!(status.signal(), Some(9));
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ impl Supervisor for Answers {
         let life = Incarnation::from_slice(asked)
             .ok_or_else(|| Status::invalid_argument("an incarnation has 16 bytes"))?;
         let known = self.known.borrow();
-        let result = match known.exits.iter().find(|exit| exit.incarnation == *asked) {
+        let result = match known.exit(asked) {
             Some(exit) => Answer::Exited(exit.clone()),
             None if known.current == Some(life) => Answer::Runs(Empty {}),
             None => Answer::Unknown(Empty {}),

@@ -11,11 +11,12 @@ use tokio::{
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 use twinbox_ids::{Incarnation, NodeName};
+use twinbox_roles_core::least_needed;
 use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
 
 use crate::{How, Life, Member, Spec, answer};
 
-/// Lives that are remembered; who asks for an older one is told that nothing is known.
+/// Lives that are remembered beside the last; who asks for an older one is told that nothing is known.
 const REMEMBERED: usize = 16;
 /// Lives that are told of: who has missed the last ones hears of them with the next greeting.
 const TOLD: usize = 4;
@@ -33,7 +34,45 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Known {
     pub(crate) current: Option<Incarnation>,
     /// The last one last.
-    pub(crate) exits: Vec<Exit>,
+    exits: Vec<Seen>,
+}
+
+/// An exit that this supervisor has seen.
+#[derive(Debug, Clone)]
+struct Seen {
+    exit: Exit,
+    /// The life was ready for calls, so that it may have had some.
+    was_ready: bool,
+}
+
+impl Known {
+    /// This life is over. Of a crash loop the lives go first that were never ready.
+    fn note(&mut self, exit: Exit, was_ready: bool) {
+        if self.exits.len() > REMEMBERED {
+            self.exits.remove(least_needed(self.exits.iter().map(|seen| seen.was_ready)));
+        }
+        self.exits.push(Seen { exit, was_ready });
+    }
+
+    /// What is known of the exit of this life.
+    pub(crate) fn exit(&self, incarnation: &[u8]) -> Option<&Exit> {
+        self.exits.iter().map(|seen| &seen.exit).find(|exit| exit.incarnation == incarnation)
+    }
+
+    /// The life whose exit was the last.
+    fn last(&self) -> Bytes {
+        self.exits.last().map(|seen| seen.exit.incarnation.clone()).unwrap_or_default()
+    }
+
+    /// What each member is told: the last exit, and of those before it the latest, lives that were ready before others.
+    fn told(&self) -> Vec<Exit> {
+        let mut told = self.exits.clone();
+        while told.len() > TOLD {
+            let earlier = &told[..told.len() - 1];
+            told.remove(least_needed(earlier.iter().map(|seen| seen.was_ready)));
+        }
+        told.into_iter().map(|seen| seen.exit).collect()
+    }
 }
 
 /// The last exit that each member has taken.
@@ -68,15 +107,13 @@ impl Reporter {
         let exit = Exit { incarnation, raft_id: life.raft_id, run: life.run, how: how.to_string() };
         self.known.send_modify(|known| {
             known.current = known.current.filter(|current| *current != life.incarnation);
-            known.exits.push(exit);
-            let surplus = known.exits.len().saturating_sub(REMEMBERED);
-            known.exits.drain(..surplus);
+            known.note(exit, life.ready);
         });
     }
 
     /// Waits until every member knows of the last exit, at most so long.
     pub(crate) async fn all_told(&mut self, limit: Duration) {
-        let last = self.known.borrow().exits.last().map(|exit| exit.incarnation.clone()).unwrap_or_default();
+        let last = self.known.borrow().last();
         let all = self.told.wait_for(|told| told.values().all(|known| *known == last));
         if timeout(limit, all).await.is_err() {
             debug!("not every member was told");
@@ -139,11 +176,10 @@ impl Teller {
         let mut channel: Option<Channel> = None;
         let mut failures = 0_u32;
         loop {
-            let exits = {
+            let (exits, last) = {
                 let known = self.known.borrow_and_update();
-                known.exits[known.exits.len().saturating_sub(TOLD)..].to_vec()
+                (known.told(), known.last())
             };
-            let last = exits.last().map(|exit| exit.incarnation.clone()).unwrap_or_default();
             let urgent = self.told.borrow().get(&self.member.name).is_some_and(|told| *told != last);
             let open = match channel.take() {
                 Some(open) => open,
@@ -190,5 +226,34 @@ impl Teller {
                 () = sleep(pause) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(number: u64) -> Exit {
+        let incarnation = Bytes::copy_from_slice(&Incarnation(number.into()).to_bytes());
+        Exit { incarnation, raft_id: 1, run: number, how: String::new() }
+    }
+
+    #[test]
+    fn a_crash_loop_does_not_push_out_a_life_that_was_ready() {
+        let mut known = Known::default();
+        known.note(exit(1), true);
+        for number in 2..100 {
+            known.note(exit(number), false);
+            assert!(known.exit(&exit(1).incarnation).is_some(), "forgotten after {number}");
+            let told: Vec<_> = known.told().iter().map(|exit| exit.run).collect();
+            assert_eq!((told.first(), told.last(), told.len()), (Some(&1), Some(&number), TOLD.min(told.len())));
+            assert_eq!(known.last(), exit(number).incarnation);
+        }
+        assert_eq!(known.exits.len(), REMEMBERED + 1);
+        // Of lives that were all ready, the latest are told of.
+        for number in 100..110 {
+            known.note(exit(number), true);
+        }
+        assert_eq!(known.told().iter().map(|exit| exit.run).collect::<Vec<_>>(), [106, 107, 108, 109]);
     }
 }

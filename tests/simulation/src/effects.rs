@@ -82,7 +82,7 @@ impl World {
         // What a proof about one life says nothing of is any other.
         let holding = process.state.duties.values().find(|a| a.epoch.node == name).map(|a| a.incarnation);
         let life = holding.filter(|_| any_life).unwrap_or(life);
-        process.exits.note(&name, life);
+        process.exits.note(&name, life, false);
         if let Some(ledger) = process.leads.as_mut().and_then(|leader| leader.ledger.as_mut())
             && ledger.exited(now, &name, life)
         {

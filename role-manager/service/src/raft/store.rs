@@ -196,9 +196,18 @@ impl RaftStore {
         wire::Snapshot::decode(bytes.as_slice()).map(Some).map_err(io::Error::other)
     }
 
+    /// Keeps this snapshot, unless a later one is there: one that was long in the making must not replace what a leader has
+    /// sent meanwhile, since the log before that is gone.
     pub(crate) async fn save_snapshot(&self, snapshot: &wire::Snapshot) -> io::Result<()> {
-        let bytes = snapshot.encode_to_vec();
-        self.write(move |t| t.put(SNAPSHOT, bytes)).await?;
+        let (bytes, last) = (snapshot.encode_to_vec(), last_of(snapshot));
+        let replacing = move |t: &mut Transaction<'_>| match t.get(SNAPSHOT)? {
+            // One that cannot be read is of no use to anybody.
+            Some(present) if wire::Snapshot::decode(&*present).is_ok_and(|present| last_of(&present) > last) => {
+                Ok(())
+            }
+            _ => t.put(SNAPSHOT, bytes),
+        };
+        self.write(replacing).await?;
         self.log().snapshot = true;
         Ok(())
     }
@@ -280,6 +289,11 @@ fn read<M: Message + Default, T>(
         what,
         detail: e.to_string(),
     })
+}
+
+/// The last entry that a snapshot covers.
+fn last_of(snapshot: &wire::Snapshot) -> Option<LogId> {
+    snapshot.meta.as_ref()?.last.as_ref().map(codec::read_log_id)
 }
 
 fn key(index: u64) -> Vec<u8> {

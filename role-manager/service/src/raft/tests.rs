@@ -148,6 +148,26 @@ async fn a_store_that_raft_has_never_written_to_begins_each_start_under_another_
 }
 
 #[tokio::test]
+async fn an_older_snapshot_does_not_replace_a_later_one() {
+    use openraft::vote::RaftLeaderId;
+
+    let dir = TempDir::new().expect("a directory");
+    let (core, _) = open(&config(dir.path())).await;
+    let store = core.store.next().await.expect("a store");
+    let snapshot = |term, index| {
+        let last = types::LogId::new(types::Vote::new(term, 1).leader_id.to_committed(), index);
+        let meta = types::SnapshotMeta { last_log_id: Some(last), ..Default::default() };
+        codec::snapshot(&meta, format!("{term} {index}").into())
+    };
+    // Each is handed in after the one before it, and the second is then the one that is stored.
+    for (term, index, stored) in [(1, 10, "1 10"), (1, 9, "1 10"), (2, 8, "2 8"), (1, 12, "2 8"), (2, 9, "2 9")] {
+        store.save_snapshot(&snapshot(term, index)).await.expect("a disk");
+        let present = store.snapshot().expect("read").expect("a snapshot").state;
+        assert_eq!(present, stored, "after {term} {index}");
+    }
+}
+
+#[tokio::test]
 async fn a_start_is_remembered_and_an_older_one_is_known() {
     let dir = TempDir::new().expect("a directory");
     let (_core, standing) = open(&config(dir.path())).await;
