@@ -7,6 +7,12 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{Cause, Duty, Leasing, MemberKind, Order, OrderId, Refusal, SoloReport, Status, Why};
 
+/// The feature level from which on several planned commands are one entry of the log: members below it do not know
+/// [`Command::Batch`].
+pub const BATCH_LEVEL: u32 = 4;
+/// The most commands in one batch.
+pub(crate) const LONGEST_BATCH: usize = 16;
+
 /// A change of the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -128,11 +134,36 @@ pub enum Command {
         /// What to do.
         order: Order,
     },
+    /// Commands of one plan, applied one after the other if each of them changes something, else none of them. No batch is in
+    /// another, and none has more than 16 parts. From [`BATCH_LEVEL`] on.
+    Batch(Vec<Command>),
     /// Asks what became of an order, and keeps it from being done from now on if nothing did.
     Settle {
         /// The order's id.
         id: OrderId,
     },
+}
+
+impl Command {
+    /// The parts of a batch; any other command is its only part.
+    pub fn parts(&self) -> &[Self] {
+        match self {
+            Self::Batch(parts) => parts,
+            single => std::slice::from_ref(single),
+        }
+    }
+
+    /// The same without the moment at which it was planned: what is planned again later differs from it in nothing else.
+    pub fn timeless(&self) -> Self {
+        let mut command = self.clone();
+        match &mut command {
+            Self::SetPublisher { why, .. } | Self::Assign { why, .. } => (why.at_ms, why.idle_ms) = (0, 0),
+            Self::Heal { at_ms, .. } | Self::Inherit { at_ms, .. } => *at_ms = 0,
+            Self::Batch(parts) => parts.iter_mut().for_each(|part| *part = part.timeless()),
+            _ => {}
+        }
+        command
+    }
 }
 
 impl fmt::Display for Command {
@@ -149,6 +180,10 @@ impl fmt::Display for Command {
             Self::Drain { duty, epoch } => write!(f, "drain {duty} of {epoch}"),
             Self::Assign { duty, to, .. } => write!(f, "{duty} to {to}"),
             Self::Operate { id, order } => write!(f, "order {id}: {order:?}"),
+            Self::Batch(parts) => parts.iter().enumerate().try_for_each(|(i, part)| {
+                let between = if i > 0 { "; " } else { "" };
+                write!(f, "{between}{part}")
+            }),
             Self::Settle { id } => write!(f, "settle order {id}"),
         }
     }

@@ -11,6 +11,8 @@ use crate::{
 
 /// The feature level from which on heirs are agreed on: members below it do not know the command.
 pub const HEIRS_LEVEL: u32 = 2;
+/// The feature level from which on the heir of a life with calls is remembered longer than those of lives without.
+pub const CALLS_FIRST_LEVEL: u32 = 4;
 /// How many lives of one node are remembered, with their calls (beside the latest) or their heirs …
 const REMEMBERED_LIVES: usize = 4;
 /// … and how many heirs in all.
@@ -113,13 +115,27 @@ impl State {
         }
         let epoch = Some(self.next_epoch(heir.clone()));
         let of_same = |known: &Inheritance| known.node == item.node;
-        if self.heirs.iter().filter(|known| of_same(known)).count() >= REMEMBERED_LIVES
-            && let Some(oldest) = self.heirs.iter().position(of_same)
-        {
-            self.heirs.remove(oldest);
+        if self.feature_level < CALLS_FIRST_LEVEL {
+            if self.heirs.iter().filter(|known| of_same(known)).count() >= REMEMBERED_LIVES
+                && let Some(oldest) = self.heirs.iter().position(of_same)
+            {
+                self.heirs.remove(oldest);
+            }
+            push_bounded(&mut self.heirs, Inheritance { epoch, ..item }, REMEMBERED_HEIRS);
+            return Outcome::Done;
         }
-        push_bounded(&mut self.heirs, Inheritance { epoch, ..item }, REMEMBERED_HEIRS);
+        make_room(&mut self.heirs, REMEMBERED_LIVES, of_same);
+        make_room(&mut self.heirs, REMEMBERED_HEIRS, |_| true);
+        self.heirs.push(Inheritance { epoch, ..item });
         Outcome::Done
+    }
+}
+
+/// Of those that count no more than so many stay: a life without calls goes first.
+fn make_room(heirs: &mut Vec<Inheritance>, most: usize, counts: impl Fn(&Inheritance) -> bool) {
+    let of_them: Vec<usize> = (0..heirs.len()).filter(|at| counts(&heirs[*at])).collect();
+    if of_them.len() > most {
+        heirs.remove(of_them[least_needed(of_them.iter().map(|at| heirs[*at].calls > 0))]);
     }
 }
 

@@ -272,8 +272,13 @@ impl Ledger {
     }
 
     /// A command is about to be proposed. From here on a duty that it moves is not extended (rule R3), and no lease is
-    /// longer than the bound that it may set, whether or not the proposal goes through.
+    /// longer than the bound that it may set, whether or not the proposal goes through. Of a batch all parts count from
+    /// here.
     pub fn proposing(&mut self, command: &Command) {
+        command.parts().iter().for_each(|part| self.proposing_part(part));
+    }
+
+    fn proposing_part(&mut self, command: &Command) {
         let (duty, epoch) = match command {
             Command::Retime { from, to } => {
                 // The same once more, since nobody answered, can do only what the first did not: it is one.
@@ -292,9 +297,11 @@ impl Ledger {
 
     /// A command that this leader has proposed has been applied, whatever came of it; so have all that it proposed before.
     pub fn applied(&mut self, command: &Command) {
-        if let Command::Retime { from, to } = command {
-            let known = self.retimes.iter().position(|proposed| *proposed == (*from, *to));
-            self.retimes.drain(..known.map_or(0, |at| at + 1));
+        for part in command.parts() {
+            if let Command::Retime { from, to } = part {
+                let known = self.retimes.iter().position(|proposed| *proposed == (*from, *to));
+                self.retimes.drain(..known.map_or(0, |at| at + 1));
+            }
         }
     }
 

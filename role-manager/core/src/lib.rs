@@ -45,19 +45,19 @@ pub use cause::{CALL_CAUSE_LEVEL, Cause, Move, Trigger, What, Why};
 pub use certificates::{
     CertificateOrder, CertificateRefusal, Certificates, Fingerprint, Operator, Rotation, Step, step_after,
 };
-pub use command::{Command, Outcome};
+pub use command::{BATCH_LEVEL, Command, Outcome};
 pub use confirmations::{Confirmations, VoterSets};
 pub use doors::{Doors, doors};
 pub use exits::{Exits, least_needed};
 pub use gap::LongestGap;
-pub use heirs::{Ended, HEIRS_LEVEL, Inheritance, Lives, by_proof};
+pub use heirs::{CALLS_FIRST_LEVEL, Ended, HEIRS_LEVEL, Inheritance, Lives, by_proof};
 pub use holder::{Echo, Grant, Holder, KeepAlive, NoGrant};
 pub use leadership::{Voter, better_leader};
 pub use leasing::{Leasing, Pace};
 pub use ledger::Ledger;
 pub use membership::Voters;
 pub use orders::{Facts, Order, OrderId};
-pub use plan::{LeaseFact, Presence, Seen, View, plan};
+pub use plan::{LeaseFact, Presence, Seen, View, plan, proposal};
 pub use policy::{Act, Policy, RULES, Rule, Sign, policy_table, rule_for};
 pub use refusal::Refusal;
 pub use report::{FAR_BEHIND, Learned, Measures, Report, SPEAKS, SoloReport, Speaks};

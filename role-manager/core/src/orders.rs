@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
-use crate::{CertificateOrder, Duty, MemberKind, Setting, Speaks, tokens::TokenHash};
+use crate::{CertificateOrder, Duty, MemberKind, Refusal, Setting, Speaks, tokens::TokenHash};
 
 /// Names an order of an administrator, so that one whose outcome got lost can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -157,6 +157,12 @@ impl Order {
             Self::Invite { replaces, .. } => replaces.as_ref(),
             _ => None,
         }
+    }
+
+    /// Why this order may not be written into the log of a cluster at this feature level: not all members could read it.
+    pub fn refused_at(&self, level: u32) -> Option<Refusal> {
+        let (Self::MoveDuty { duty, .. } | Self::Pin { duty, .. } | Self::Unpin(duty)) = self else { return None };
+        (level < duty.level()).then(|| Refusal::DutyLevel { duty: *duty, needed: duty.level(), level })
     }
 
     /// The same order with what the leader knows; see [`Ledger::inform`](crate::Ledger::inform).

@@ -132,6 +132,18 @@ pub enum Refusal {
         /// The cluster's.
         level: u32,
     },
+    /// Not all members know the duty. Never part of the agreed state: such an order is not written into the log.
+    #[error(
+        "not all members know the duty '{duty}': it needs feature level {needed}, and the cluster is at {level}; upgrade all members"
+    )]
+    DutyLevel {
+        /// Which.
+        duty: Duty,
+        /// The level that brings it.
+        needed: u32,
+        /// The cluster's.
+        level: u32,
+    },
     /// Somebody asked what had become of the order before it arrived.
     #[error("the order had not been carried out when it was asked about, and will not be; give it again")]
     Settled,

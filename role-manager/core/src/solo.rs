@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, NodeName};
 
-use crate::{Duty, Learned, OnQuorumLoss, SoloReport, State, Timing, Voters};
+use crate::{Learned, OnQuorumLoss, SoloReport, State, Timing, Voters};
 
 /// What is kept on disk of going on alone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -141,7 +141,7 @@ impl Solo {
         let epoch = Epoch { generation, number, node: self.node.clone() };
         // What has not been told yet is part of it.
         let from_ms = before.map_or(facts.wall_ms, |report| report.from_ms.min(facts.wall_ms));
-        let duties = Duty::ALL.into_iter().collect::<BTreeSet<_>>();
+        let duties = facts.state.known_duties().collect::<BTreeSet<_>>();
         let report = Some(SoloReport { epoch, duties, from_ms, to_ms: None });
         SoloRecord { report, ..self.record.clone() }
     }

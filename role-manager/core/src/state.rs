@@ -13,6 +13,7 @@ use crate::{
     Certificates, Command, Departure, Duty, Inheritance, Leasing, MemberKind, Move, OrderId, Outcome, Refusal,
     Settings, SoloReport, Status, What, Why,
     cause::REMEMBERED_MOVES,
+    command::{BATCH_LEVEL, LONGEST_BATCH},
     tokens::{Invited, Token, TokenHash},
 };
 
@@ -207,6 +208,7 @@ impl State {
                 cause,
                 at_ms,
             }),
+            Command::Batch(parts) => self.all_or_none(parts),
             Command::Operate { id, order } => match self.outcome_of(id) {
                 Some(outcome) => outcome,
                 None => {
@@ -227,6 +229,29 @@ impl State {
                 }
             },
         }
+    }
+
+    /// Each part was planned from what those before it lead to, so that where one is a no-op the rest is out of date too.
+    fn all_or_none(&mut self, parts: Vec<Command>) -> Outcome {
+        let nested = parts.iter().any(|part| matches!(part, Command::Batch(_)));
+        if self.feature_level < BATCH_LEVEL || parts.len() > LONGEST_BATCH || nested {
+            return Outcome::Stale;
+        }
+        let mut next = self.clone();
+        for part in parts {
+            match next.change(part) {
+                Outcome::Done => {}
+                no_op => return no_op,
+            }
+        }
+        *self = next;
+        Outcome::Done
+    }
+
+    /// The duties that all members know.
+    pub fn known_duties(&self) -> impl Iterator<Item = Duty> {
+        let level = self.feature_level;
+        Duty::ALL.into_iter().filter(move |duty| duty.level() <= level)
     }
 
     /// Whether this member is a node in service that an administrator lets serve.

@@ -128,7 +128,7 @@ impl RolesView {
             node: node.clone(),
             members: members.collect(),
             publisher: state.publisher.as_ref().map(|epoch| epoch.node.clone()),
-            duties: Duty::ALL.into_iter().map(|duty| duty_view(node, state, known, duty)).collect(),
+            duties: state.known_duties().map(|duty| duty_view(node, state, known, duty)).collect(),
             leader: known.leader.clone(),
             quorum: known.quorum,
             reason,

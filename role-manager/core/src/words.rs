@@ -16,6 +16,13 @@ impl Duty {
     /// Every duty that there is.
     pub const ALL: [Self; 1] = [Self::Notifier];
 
+    /// The feature level from which on this duty is assigned: members below it cannot read its name.
+    pub fn level(self) -> u32 {
+        match self {
+            Self::Notifier => 1,
+        }
+    }
+
     /// The name by which people and the wire know it.
     pub fn name(self) -> &'static str {
         match self {

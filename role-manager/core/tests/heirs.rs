@@ -8,8 +8,9 @@ use common::{START, cluster, name};
 use proptest::prelude::*;
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Cause, Command, Exits, Grant, HEIRS_LEVEL, KeepAlive, Ledger, Lives, Measures, MemberKind, Mode, Order,
-    OrderId, Outcome, Policy, Presence, Report, Setting, State, Status, Timing, Voters, by_proof, plan,
+    CALLS_FIRST_LEVEL, Cause, Command, Exits, Grant, HEIRS_LEVEL, KeepAlive, Ledger, Lives, Measures, MemberKind,
+    Mode, Order, OrderId, Outcome, Policy, Presence, Report, Setting, State, Status, Timing, Voters, by_proof,
+    plan,
 };
 
 fn at(ms: u64) -> Duration {
@@ -302,7 +303,7 @@ fn what_is_agreed_stays_small() {
         let command = Command::Inherit { of, life, to, incarnation, calls: 1, cause, at_ms: 7 };
         assert_eq!(state.apply(command), Outcome::Done);
     }
-    assert_eq!(state.heirs.len(), 4);
+    assert_eq!(state.heirs.len(), 5);
     assert!(state.heir_of(&name("a"), Incarnation(99)).is_some());
     let mut lives = Lives::default();
     (0..100).for_each(|life| lives.note(&name("a"), Incarnation(life), 1));
@@ -425,4 +426,21 @@ fn a_crash_loop_does_not_push_out_the_life_that_had_calls() {
         assert_eq!(lives.calls(&name("a"), Incarnation(life)), Some(0), "the life of now");
     }
     assert!(lives.iter().count() < 10);
+}
+
+/// From the level on at which all members do so.
+#[test]
+fn the_heir_of_a_life_with_calls_is_remembered_through_a_crash_loop() {
+    for (feature_level, kept) in [(CALLS_FIRST_LEVEL - 1, false), (CALLS_FIRST_LEVEL, true)] {
+        let mut state = State { feature_level, ..cluster(&["a", "b"]) };
+        for life in 10..60 {
+            let (of, to, incarnation) = (name("a"), name("b"), Incarnation(1));
+            let (life, calls) = (Incarnation(life), if life == 10 { 20 } else { 0 });
+            let cause = Cause::Exit;
+            let inherit = Command::Inherit { of, life, to, incarnation, calls, cause, at_ms: 0 };
+            assert_eq!(state.apply(inherit), Outcome::Done);
+        }
+        assert_eq!(state.heir_of(&name("a"), Incarnation(10)).is_some(), kept, "at level {feature_level}");
+        assert!(state.heir_of(&name("a"), Incarnation(59)).is_some() && state.heirs.len() < 10);
+    }
 }

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    AlarmRule, Assignment, Cause, Command, Duty, Ended, Failback, LeaseFact, Leasing, Measures, Member, MemberKind,
-    Move, Outcome, Policy, Presence, Report, SPEAKS, Seen, ServiceHealth, Settings, SoloReport, Speaks, State,
-    Status, Timing, Trigger, View, What, plan,
+    AlarmRule, Assignment, BATCH_LEVEL, Cause, Command, Duty, Ended, Failback, LeaseFact, Leasing, Measures,
+    Member, MemberKind, Move, Outcome, Policy, Presence, Report, SPEAKS, Seen, ServiceHealth, Settings, SoloReport,
+    Speaks, State, Status, Timing, Trigger, View, What, plan, proposal,
 };
 
 const NOW: Duration = Duration::from_secs(100);
@@ -455,6 +455,22 @@ proptest! {
     fn the_planner_is_content_with_what_it_planned(view in any_view()) {
         let after = apply_all(&view, &plan(&view, &policy()));
         prop_assert_eq!(plan(&after, &policy()), Vec::new());
+    }
+
+    /// However much of a plan is one entry of the log, it leads to the same, and the planner is content with that.
+    #[test]
+    fn what_is_proposed_in_batches_is_the_plan(view in any_view(), singly: bool) {
+        let wanted = plan(&view, &policy());
+        let (mut left, mut state, mut entries) = (wanted.clone(), view.state.clone(), 0);
+        while let Some(command) = proposal(left.clone(), &state, singly, |_| false) {
+            left.drain(..command.parts().len());
+            prop_assert_eq!(state.apply(command), Outcome::Done);
+            entries += 1;
+        }
+        let expected = apply_all(&view, &wanted).state;
+        prop_assert_eq!(&state, &expected);
+        prop_assert!(singly || state.feature_level < BATCH_LEVEL || entries < 4, "{} entries", entries);
+        prop_assert_eq!(plan(&View { state, ..view }, &policy()), vec![]);
     }
 
     /// Rule R9: somebody in service who is heard stays, or another takes the place.

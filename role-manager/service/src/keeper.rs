@@ -356,7 +356,8 @@ impl Keeper {
         let grant = keeping.granted.as_ref().map(|(_, grant)| grant.clone()).filter(|_| quorum);
         let (mut running, failed, cuts) = grant.map(|g| (g.running, g.failed, g.cuts)).unwrap_or_default();
         let alone = keeping.alone.as_ref().filter(|(_, until)| now() < *until);
-        let alone = alone.map(|(epoch, _)| Duty::ALL.map(|duty| (duty, epoch.clone())).into()).unwrap_or_default();
+        let alone = alone.map(|(epoch, _)| state.known_duties().map(|duty| (duty, epoch.clone())).collect());
+        let alone = alone.unwrap_or_default();
         for (duty, gate) in &self.gates {
             let ours = state.holder(*duty).is_some_and(|a| a.epoch.node == self.config.node);
             if gate.is_open() {

@@ -17,7 +17,7 @@ use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
     Command, Duty, Grant, KeepAlive, Ledger, Lives, NoGrant, Order, OrderId, Outcome, Policy, Speaks, State,
-    Timing, plan,
+    Timing, plan, proposal,
 };
 
 use crate::{
@@ -58,8 +58,10 @@ pub(crate) struct Leadership {
     nudge: Notify,
     /// When this member gave up leading because its planner had panicked.
     gave_up: Mutex<Option<BootInstant>>,
-    /// Commands that were planned and set aside: they are not proposed again.
+    /// Commands that were planned and set aside, without the moment of their plan: they are not proposed again.
     aside: Mutex<Vec<Command>>,
+    /// A batch did nothing: what is planned is proposed one by one until nothing is left.
+    singly: AtomicBool,
     /// The planner has begun: if it begins again, it has panicked.
     begun: AtomicBool,
 }
@@ -93,6 +95,7 @@ impl Leadership {
             nudge: Notify::new(),
             gave_up: Mutex::default(),
             aside: Mutex::default(),
+            singly: AtomicBool::new(false),
             begun: AtomicBool::new(false),
         }
     }
@@ -184,6 +187,10 @@ impl Leadership {
             // Here, and only here, an order gets its time, and what is known of whom it is about.
             Some(order) => {
                 self.refresh();
+                let level = self.core.applied().borrow().state.feature_level;
+                if let Some(refusal) = order.refused_at(level) {
+                    return Ok(Outcome::Refused(refusal));
+                }
                 let now = since_boot(BootInstant::now());
                 let informed = self.ledger().as_ref().map(|ledger| ledger.inform(now, wall().0, order));
                 Command::Operate { id, order: informed.ok_or(ProposeError::NotLeader)? }
@@ -221,7 +228,7 @@ impl Leadership {
         let view = ledger.view(now, wall().0, &state);
         let leased = |duty: &Duty| view.leases.get(duty).is_some_and(|fact| fact.held && !fact.frozen);
         ledger.is_settled(now.saturating_sub(self.timing.new_leader_wait()))
-            && Duty::ALL.iter().all(leased)
+            && state.known_duties().all(|duty| leased(&duty))
             && plan(&view, &Policy::from(self.timing)).is_empty()
     }
 
@@ -259,6 +266,7 @@ impl Leadership {
                 Ok(Ok(Outcome::Done)) => tracing::info!(change = %words, "roles"),
                 Ok(Ok(outcome)) => {
                     tracing::warn!(change = %words, ?outcome, "a planned change did nothing");
+                    self.singly.store(true, SeqCst);
                     return false;
                 }
                 Ok(Err(ProposeError::SetAside)) => {
@@ -266,7 +274,8 @@ impl Leadership {
                     if aside.len() >= ASIDE {
                         aside.remove(0);
                     }
-                    aside.push(command);
+                    aside.push(command.timeless());
+                    self.singly.store(true, SeqCst);
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(change = %words, %error, "a planned change was not made");
@@ -275,6 +284,7 @@ impl Leadership {
                 Err(_) => return false,
             }
         }
+        self.singly.store(false, SeqCst);
         true
     }
 
@@ -296,8 +306,8 @@ impl Leadership {
         }
     }
 
-    /// What is to be done first, by what is known now. No more than that at once: while it is being agreed on, a holder may
-    /// ask and be granted what the rest of the plan took for free.
+    /// What is to be done first, by what is known now: one entry of the log. No more than that at once: while it is being
+    /// agreed on, a holder may ask and be granted what the rest of the plan took for free.
     fn next_command(&self, policy: &Policy) -> Option<Command> {
         self.refresh();
         let state = self.core.applied().borrow().state.clone();
@@ -308,7 +318,9 @@ impl Leadership {
         #[cfg(test)]
         tests::trip();
         let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        let command = plan(&view, policy).into_iter().find(|command| !aside.contains(command))?;
+        let singly = self.singly.load(SeqCst);
+        let is_aside = |command: &Command| aside.contains(&command.timeless());
+        let command = proposal(plan(&view, policy), &state, singly, is_aside)?;
         // From here on the ledger extends no lease of a duty that this moves, whatever comes of it (R3).
         ledger.proposing(&command);
         Some(command)

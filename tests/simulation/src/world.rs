@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
     Command, Grant, KeepAlive, Ledger, MemberKind, OnQuorumLoss, Order, Policy, Setting, State, Status, Timing,
-    View, plan,
+    View, plan, proposal,
 };
 
 use crate::{
@@ -397,6 +397,8 @@ impl World {
         let lowers_at_once = self.is(Mutant::BoundAtOnce);
         let last_stays_out = self.is(Mutant::LastStaysOut);
         let (timing, policy) = (self.timing, self.policy);
+        // Now and then a batch has just been set aside.
+        let singly = self.chance(20);
         let applied = self.members[member].process.as_ref().map_or(0, |process| process.applied);
         let own = applied > 0 && self.log.entries[applied - 1].term == term;
         let Some(process) = self.awake(member) else { return };
@@ -423,16 +425,21 @@ impl World {
         if last_stays_out {
             commands.retain(|command| !restores_a_failing_node(command, &view));
         }
-        for command in &commands {
+        let mut proposals = Vec::new();
+        while let Some(command) = proposal(commands.clone(), &process.state, singly, |_| false) {
+            commands.drain(..command.parts().len());
+            proposals.push(command);
+        }
+        for command in &proposals {
             if freeze {
                 ledger.proposing(command);
             }
             leader.pending.push_back(Some(command.clone()));
         }
-        if !commands.is_empty() {
+        if !proposals.is_empty() {
             let name = self.members[member].name.clone();
             self.note(|| {
-                let words: Vec<_> = commands.iter().map(ToString::to_string).collect();
+                let words: Vec<_> = proposals.iter().map(ToString::to_string).collect();
                 format!("{name} proposes in term {term}: {}", words.join("; "))
             });
         }

@@ -4,11 +4,14 @@
 //! been done it wants nothing more until something changes (rule P5).
 
 mod place;
+mod proposal;
 mod status;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
+
+pub use proposal::proposal;
 
 use crate::{
     Command, Duty, Ended, Leasing, MemberKind, OnQuorumLoss, Policy, Report, ServiceHealth, SoloReport, Speaks,
@@ -104,11 +107,11 @@ pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
     }
     plan.add(split.and_then(|split| heal(view, &plan.next, split)));
     plan.add(place::publisher(view, &plan.next, policy));
-    for duty in Duty::ALL {
-        let command = place::duty(view, &plan.next, policy, duty);
-        plan.add(command);
-    }
+    let known: Vec<Duty> = view.state.known_duties().collect();
+    plan.place(view, policy, &known);
     plan.add(raise_level(view));
+    let brought: Vec<Duty> = plan.next.known_duties().filter(|duty| !known.contains(duty)).collect();
+    plan.place(view, policy, &brought);
     for command in heirs::heirs(view, &plan.next) {
         plan.add(Some(command));
     }
@@ -126,6 +129,13 @@ impl Plan {
         if let Some(command) = command {
             self.next.apply(command.clone());
             self.commands.push(command);
+        }
+    }
+
+    fn place(&mut self, view: &View, policy: &Policy, duties: &[Duty]) {
+        for duty in duties {
+            let command = place::duty(view, &self.next, policy, *duty);
+            self.add(command);
         }
     }
 }

@@ -21,6 +21,16 @@ fn candidate(view: &View, state: &State, name: &NodeName) -> Option<Incarnation>
     seen.incarnation.filter(|_| state.serves(name))
 }
 
+/// The life in which a node could take this duty now. Each duty says what that takes beside knowing it.
+fn eligible(view: &View, state: &State, duty: Duty, name: &NodeName) -> Option<Incarnation> {
+    let knows = view.seen.get(name).is_some_and(|seen| seen.report.speaks.max >= duty.level());
+    let life = match duty {
+        // Whoever serves can send.
+        Duty::Notifier => candidate(view, state, name),
+    };
+    life.filter(|_| knows)
+}
+
 /// Whether the life that the status of a node speaks of is heard, so that it may act until it is told otherwise.
 fn is_there(view: &View, name: &NodeName) -> bool {
     let agreed = view.state.members.get(name).and_then(|member| member.incarnation);
@@ -159,7 +169,7 @@ fn target<'a>(view: &'a View, state: &'a State, policy: &Policy, duty: Duty) -> 
         let back = seen.duties.get(&duty).is_some_and(|(works, since)| {
             *works && seen.health_since < *since && view.now.saturating_sub(*since) < policy.damping
         });
-        candidate(view, state, name).filter(|_| works && (!back || holder == Some(name)))
+        eligible(view, state, duty, name).filter(|_| works && (!back || holder == Some(name)))
     };
     let there = |name: &'a NodeName, cause: Option<Cause>| fit(name).map(|life| Target { name, life, cause });
     let pinned = || there(state.settings.pins.get(&duty)?, Some(Cause::Pin));
@@ -168,11 +178,11 @@ fn target<'a>(view: &'a View, state: &'a State, policy: &Policy, duty: Duty) -> 
     let stays = || holder.and_then(|name| there(name, None));
     let failed = || {
         let service = Some(Cause::Service(duty.name().to_owned()));
-        let publisher = state.publisher().filter(|name| candidate(view, state, name).is_some())?;
+        let publisher = state.publisher().filter(|name| eligible(view, state, duty, name).is_some())?;
         let elsewhere =
             state.members.keys().filter(|name| *name != publisher).find_map(|name| there(name, service.clone()));
         elsewhere.or_else(|| {
-            let life = candidate(view, state, publisher)?;
+            let life = eligible(view, state, duty, publisher)?;
             Some(Target { name: publisher, life, cause: service })
         })
     };

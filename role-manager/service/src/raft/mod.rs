@@ -4,6 +4,8 @@
 //! that ends for any reason is started again in this process (rule R8); calls go on meanwhile.
 
 mod anew;
+#[cfg(test)]
+mod batch_tests;
 mod codec;
 mod machine;
 mod network;
@@ -162,7 +164,10 @@ impl Core {
     ) -> Result<Self, RolesError> {
         Ok(Self {
             leaving: OnceLock::new(),
+            #[cfg(not(test))]
             apply: State::apply,
+            #[cfg(test)]
+            apply: batch_tests::apply,
             watched,
             store: RaftStore::open(disk)?,
             network: Network { dialer, standing: standing.clone(), reach },
