@@ -469,7 +469,7 @@ proptest! {
         }
         let expected = apply_all(&view, &wanted).state;
         prop_assert_eq!(&state, &expected);
-        prop_assert!(singly || state.feature_level < BATCH_LEVEL || entries < 4, "{} entries", entries);
+        prop_assert!(singly || view.state.feature_level < BATCH_LEVEL || entries < 4, "{} entries", entries);
         prop_assert_eq!(plan(&View { state, ..view }, &policy()), vec![]);
     }
 

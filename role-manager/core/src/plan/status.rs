@@ -19,6 +19,10 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
         let Some(seen) = view.seen.get(name) else { continue };
         match judge(member, seen, view.now, policy) {
             Verdict::Stay => {}
+            // It serves whatever becomes of the others, and counts as one that does (rule P5).
+            Verdict::Recovering if healing && member.status == Status::NotFunctioning => {
+                wanted.push((name, member, seen, Status::InService, String::new()));
+            }
             Verdict::Recovering => recovering.push((name, member, seen)),
             Verdict::Be(status, reason) => wanted.push((name, member, seen, status, reason)),
             Verdict::Fail(reason) => failed.push((name, member, seen, reason)),
@@ -43,8 +47,7 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
         }
     }
     // If no other node serves, one that is well serves immediately.
-    let at_once = |member: &Member| left == 0 || (healing && member.status == Status::NotFunctioning);
-    let serve_now = recovering.into_iter().filter(|(_, member, _)| at_once(member));
+    let serve_now = recovering.into_iter().filter(|_| left == 0);
     wanted.extend(serve_now.map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
     wanted
         .into_iter()
