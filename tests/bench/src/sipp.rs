@@ -43,7 +43,7 @@ impl Sipp {
         let mut command = Command::new("sipp");
         let ip = place.ip.to_string();
         command.arg(node.to_string()).arg("-sf").arg(&scenario).args(["-s", to, "-t", "u1", "-i", &ip, "-mi", &ip]);
-        command.args(["-min_rtp_port", "30000", "-max_rtp_port", "60000", "-key", "caller", "2001", "-nostdin"]);
+        command.args(["-mp", "30000", "-key", "caller", "2001", "-nostdin"]);
         command.args(["-m", &calls.to_string(), "-l", &calls.to_string(), "-r", &rate.to_string()]);
         command.args(["-d", &stay.as_millis().to_string(), "-timeout"]);
         let long = stay + Duration::from_secs(u64::from(calls / rate.max(1))) + GRACE;
