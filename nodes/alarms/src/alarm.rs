@@ -1,4 +1,4 @@
-//! An alarm as its record says it. Pure.
+//! An alarm, read from and written to its record. Pure.
 
 use std::{fmt, str::FromStr};
 
@@ -9,22 +9,22 @@ use twinbox_wire::events as wire;
 
 use crate::{Code, Course, schema};
 
-/// Names an alarm on every node: 48 random bits.
+/// Identifier of an alarm, valid on every node: 48 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AlarmId([u8; 6]);
 
 impl AlarmId {
-    /// A new one.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// From its bytes.
+    /// Reads an id; `None` unless there are exactly 6 bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// Its bytes.
+    /// The 6 bytes of the id.
     pub fn to_vec(self) -> Vec<u8> {
         self.0.to_vec()
     }
@@ -36,7 +36,7 @@ impl fmt::Display for AlarmId {
     }
 }
 
-/// What outside receivers are told through.
+/// Delivery channel to outside receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     /// HTTP POST.
@@ -46,10 +46,10 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// All of them.
+    /// All channels.
     pub const ALL: [Self; 2] = [Self::Webhook, Self::Trap];
 
-    /// The word for it.
+    /// Name of the channel as text.
     pub fn word(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -65,19 +65,19 @@ impl Channel {
     }
 }
 
-/// How an alarm stands.
+/// State of an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// Raised, and nobody has said that they know.
+    /// Raised and not acknowledged.
     Raised,
-    /// Somebody knows; the condition may last.
+    /// Acknowledged by an administrator; the condition may last.
     Acknowledged,
-    /// Over.
+    /// The condition has ended.
     Cleared,
 }
 
 impl State {
-    /// The word for it.
+    /// Name of the state as text.
     pub fn word(self) -> &'static str {
         match self {
             Self::Raised => "raised",
@@ -87,66 +87,66 @@ impl State {
     }
 }
 
-/// What has happened to an alarm and is told: raised for the n-th time, or over for the n-th time. Numbered 2 n - 1 and
-/// 2 n, so that the number of the last one told says it all.
+/// Transition of an alarm that is reported: raised for the n-th time (number 2 n - 1) or cleared for the n-th
+/// time (number 2 n). The number of the last reported transition is the complete delivery state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Transition(pub u64);
 
 impl Transition {
-    /// Raised, and not: over.
+    /// Whether the alarm was raised; otherwise it was cleared.
     pub fn is_raised(self) -> bool {
         !self.0.is_multiple_of(2)
     }
 }
 
-/// What an outside receiver has been told of an alarm.
+/// Delivery state of an alarm for one outside receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// The last transition that it was told, or that it is not to be told any more.
+    /// Last transition that was delivered or given up.
     pub done: u64,
-    /// The one tried last.
+    /// Transition of the last attempt.
     pub tried: u64,
-    /// How often.
+    /// Number of attempts at that transition.
     pub attempts: u32,
 }
 
 /// An alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
-    /// Who raised it.
+    /// Node that raised the alarm.
     pub node: NodeName,
-    /// Where its record is among that node's.
+    /// Index of the alarm's record among the records of that node.
     pub place: u16,
-    /// Its name.
+    /// Identifier of the alarm.
     pub id: AlarmId,
-    /// What it is about; `None`: of a later release.
+    /// Code of the alarm; `None`: a code of a later release.
     pub code: Option<Code>,
-    /// The word of the code.
+    /// Code as text.
     pub word: String,
-    /// Of whom or what.
+    /// Object of the alarm: a node, service or key.
     pub subject: String,
-    /// In words.
+    /// Cause as text.
     pub detail: String,
-    /// How often it was raised.
+    /// Number of raises, including repeated ones.
     pub count: u64,
-    /// How often it went from not raised to raised, or happened.
+    /// Number of times that it changed from not raised to raised, or happened.
     pub raises: u64,
-    /// When it was first raised.
+    /// Time of the first raise.
     pub first: Timestamp,
-    /// When it was raised the last time.
+    /// Time of the last change from not raised to raised.
     pub raised: Timestamp,
-    /// When it was last seen.
+    /// Time of the last raise, including repeated ones.
     pub seen: Timestamp,
-    /// When it was over, if it is.
+    /// Time when it was cleared; `None`: not cleared.
     pub cleared: Option<Timestamp>,
-    /// Who has acknowledged it as it is now, and when.
+    /// Administrator who acknowledged the present raise, and the time.
     pub acknowledged: Option<(String, Timestamp)>,
     webhook: Sent,
     trap: Sent,
 }
 
 impl Alarm {
-    /// One that is raised for the first time.
+    /// An alarm that is raised for the first time.
     pub fn new(node: NodeName, place: u16, id: AlarmId, code: Code, subject: String, at: Timestamp) -> Self {
         Self {
             node,
@@ -168,7 +168,7 @@ impl Alarm {
         }
     }
 
-    /// Reads one; `None` where there is none, or nothing that can be read.
+    /// Reads an alarm; `None` if there is no record or the record is not readable.
     pub fn read(key: &Key, record: &Record) -> Option<Self> {
         let (node, place) = schema::place_of(key)?;
         let report: wire::AlarmReport = read(record, schema::alarm::REPORT)?;
@@ -200,12 +200,12 @@ impl Alarm {
         })
     }
 
-    /// The key of its record.
+    /// Key of the alarm's record.
     pub fn key(&self) -> Key {
         schema::place_key(schema::ALARM, &self.node, self.place)
     }
 
-    /// The edit that says how it stands: for the node that raised it.
+    /// Edit that writes the state of the alarm. Only the node that raised it applies this edit.
     pub fn report(&self) -> Edit {
         let report = wire::AlarmReport {
             id: self.id.to_vec().into(),
@@ -223,7 +223,7 @@ impl Alarm {
         set(schema::alarm::REPORT, &report)
     }
 
-    /// The edit that acknowledges it as it is now.
+    /// Edit that acknowledges the present raise of the alarm.
     pub fn acknowledge(&self, by: &str, at: Timestamp) -> Edit {
         let ack = wire::AlarmAcknowledged {
             id: self.id.to_vec().into(),
@@ -234,7 +234,7 @@ impl Alarm {
         set(schema::alarm::ACKNOWLEDGED, &ack)
     }
 
-    /// The edit that says what a receiver has been told.
+    /// Edit that writes the delivery state for one channel.
     pub fn told(&self, channel: Channel, sent: &Sent, by: &NodeName) -> Edit {
         let sent = wire::AlarmSent {
             id: self.id.to_vec().into(),
@@ -246,7 +246,7 @@ impl Alarm {
         set(channel.tag(), &sent)
     }
 
-    /// What a receiver has been told.
+    /// Delivery state for one channel.
     pub fn sent(&self, channel: Channel) -> &Sent {
         match channel {
             Channel::Webhook => &self.webhook,
@@ -254,14 +254,14 @@ impl Alarm {
         }
     }
 
-    /// The number of the last thing that happened to it.
+    /// Latest transition of the alarm.
     pub fn transition(&self) -> Transition {
         let over = if self.cleared.is_some() { 0 } else { 1 };
         Transition(self.raises.saturating_mul(2).saturating_sub(over))
     }
 
-    /// What a receiver has still to be told, in order: of what happened several times the last only, so that a receiver
-    /// that was away is not flooded.
+    /// Transitions still to be delivered, in order. Of several repetitions only the last is delivered, so that a
+    /// receiver that was unreachable is not flooded.
     pub fn due(&self, channel: Channel) -> Vec<Transition> {
         let (now, done) = (self.transition(), self.sent(channel).done);
         let raised = Transition(self.raises.saturating_mul(2).saturating_sub(1));
@@ -271,12 +271,12 @@ impl Alarm {
         due
     }
 
-    /// When that happened.
+    /// Time of a transition.
     pub fn at(&self, transition: Transition) -> Timestamp {
         if transition.is_raised() { self.raised } else { self.cleared.unwrap_or(self.raised) }
     }
 
-    /// How it stands.
+    /// Present state.
     pub fn state(&self) -> State {
         match (self.cleared, &self.acknowledged) {
             (Some(_), _) => State::Cleared,
@@ -285,7 +285,8 @@ impl Alarm {
         }
     }
 
-    /// Whether it is for people to see: not when it is over, nor when it happened and was acknowledged.
+    /// Whether administrators should see the alarm: false when it was cleared, or when a single occurrence was
+    /// acknowledged.
     pub fn is_open(&self) -> bool {
         match self.state() {
             State::Raised => true,
@@ -295,12 +296,12 @@ impl Alarm {
     }
 }
 
-/// Part of an id, as people type it.
+/// Leading digits of an id, as an administrator types them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdPrefix(String);
 
 impl IdPrefix {
-    /// Whether this id begins so.
+    /// Whether the id begins with these digits.
     pub fn matches(&self, id: AlarmId) -> bool {
         id.to_string().starts_with(&self.0)
     }
@@ -312,7 +313,7 @@ impl fmt::Display for IdPrefix {
     }
 }
 
-/// Not the beginning of an id.
+/// The text is not the beginning of an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no alarm's id: 'twinbox alarm list --all' shows them; the first digits will do")]
 pub struct NoId(String);

@@ -1,4 +1,4 @@
-//! What becomes of what was said: which of a node's alarms it changes, and which record it takes. Pure.
+//! Alarms of one node: effect of a report on an alarm, and choice of its record. Pure.
 
 use std::time::Duration;
 
@@ -11,36 +11,36 @@ use crate::{
     schema::{ALARMS_OF_A_CODE, ALARMS_OF_A_NODE},
 };
 
-/// How often the count of an alarm that is raised already is written.
+/// Minimum interval between writes of the count of an alarm that is already raised.
 const COUNT_EACH: Duration = Duration::from_secs(30);
 
-/// A node's own alarms.
+/// Alarms of this node.
 #[derive(Debug)]
 pub struct Board {
     node: NodeName,
     alarms: Vec<Alarm>,
 }
 
-/// What is to be done with what was said.
+/// Action that a report requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing.
     Nothing,
-    /// Say it again later: only the count has changed, and that was written a moment ago.
+    /// Repeat the report later: only the count has changed, and it was written recently.
     Later,
-    /// Write the alarm as it is now.
+    /// Write the alarm.
     Write {
-        /// As it is now.
+        /// New state of the alarm.
         alarm: Box<Alarm>,
-        /// It was raised, or happened.
+        /// Whether it was raised, or happened.
         raised: bool,
-        /// It is over.
+        /// Whether it was cleared.
         cleared: bool,
     },
 }
 
 impl Board {
-    /// With the alarms that there are.
+    /// Creates a board with the stored alarms.
     pub fn new(node: NodeName, alarms: Vec<Alarm>) -> Self {
         Self { node, alarms }
     }
@@ -50,8 +50,8 @@ impl Board {
         &self.alarms
     }
 
-    /// Whether saying this would raise something that is not raised, or has something happen again: that is told to the
-    /// outside, and so has a budget.
+    /// Whether this report raises an alarm that is not raised, or repeats an event alarm: such raises go to the
+    /// outside and have a budget.
     pub fn would_raise(&self, code: Code, subject: &str, said: &Said) -> bool {
         said.raised > 0
             && self
@@ -63,7 +63,7 @@ impl Board {
         self.alarms.iter().find(|alarm| alarm.code == Some(code) && alarm.subject == subject)
     }
 
-    /// What was said of a code and subject.
+    /// Applies a report for a code and subject.
     pub fn say(&mut self, code: Code, subject: &str, said: &Said, now: Timestamp) -> Outcome {
         let mut alarm = match self.find(code, subject) {
             Some(alarm) => alarm.clone(),
@@ -75,7 +75,7 @@ impl Board {
         };
         let raises = self.would_raise(code, subject, said);
         if said.raised > 0 {
-            // A clock that was set back must not make counting wait for ever.
+            // A clock that was set back must not stop the counting.
             let since = Duration::from_millis(now.0.abs_diff(alarm.seen.0));
             if !raises && !said.cleared && since < COUNT_EACH {
                 return Outcome::Later;
@@ -102,9 +102,9 @@ impl Board {
         Outcome::Write { alarm: Box::new(alarm), raised: raises, cleared }
     }
 
-    /// A place that is free, or that of the alarm that can best be spared: one that is over, one that is known to
-    /// somebody, one that only happened; of those the mildest and oldest. A code that has its share gives up one of its
-    /// own.
+    /// Free record, or the record of the most expendable alarm: a cleared alarm first, then an acknowledged one,
+    /// then an event alarm; among those the lowest severity and oldest. A code that has used its share gives up one
+    /// of its own.
     fn place_for(&self, code: Code) -> u16 {
         let sparing = |alarm: &&Alarm| {
             let course = alarm.code.map(Code::course);
@@ -143,7 +143,7 @@ mod tests {
         Said { raised: 0, at: Timestamp(at), detail: String::new(), cleared: true }
     }
 
-    /// What is written: count, raises, over, told as raised, told as over.
+    /// Fields of a written alarm: count, raises, cleared, reported as raised, reported as cleared.
     fn written(outcome: Outcome) -> Option<(u64, u64, bool, bool, bool)> {
         match outcome {
             Outcome::Write { alarm, raised, cleared } => {

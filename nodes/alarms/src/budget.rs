@@ -1,10 +1,10 @@
-//! How much may be written: a flood must not fill disks, whose log keeps every change.
+//! Rate limit of writes: a flood must not fill disks, because the log keeps every change.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 
-/// So many at once, and one more each so often.
+/// Token bucket: a burst of `most`, then one more per `each`.
 #[derive(Debug, Clone)]
 pub struct Budget {
     most: u32,
@@ -14,12 +14,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A full one.
+    /// A full bucket.
     pub fn new(most: u32, each: Duration, now: BootInstant) -> Self {
         Self { most, each, left: most, since: now }
     }
 
-    /// Takes one; false when there is none now.
+    /// Takes one token; false if there is none.
     pub fn take(&mut self, now: BootInstant) -> bool {
         self.fill(now);
         let taken = self.left > 0;

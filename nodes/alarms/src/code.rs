@@ -1,24 +1,23 @@
-//! Every alarm that there is: its words, how bad it is, and what to do about it. `docs/alarms.md` shows this table,
-//! and a test compares them.
+//! Table of all alarms: name, severity and remedy. `docs/alarms.md` shows this table, and a test compares them.
 
 use std::{fmt, str::FromStr};
 
-/// How bad it is.
+/// Severity of an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Nothing has failed for a caller; somebody should look in working hours.
+    /// No caller is affected; an administrator should act in working hours.
     Warning,
-    /// What protects from the next fault is gone, or a part of the service is: look today.
+    /// Protection against the next fault, or a part of the service, is lost: act today.
     Major,
-    /// Calls or messages are affected: look now.
+    /// Calls or messages are affected: act immediately.
     Critical,
 }
 
 impl Severity {
-    /// All of them, the mildest first.
+    /// All severities, in increasing order.
     pub const ALL: [Self; 3] = [Self::Warning, Self::Major, Self::Critical];
 
-    /// The word for it.
+    /// Name of the severity as text.
     pub fn word(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -34,18 +33,18 @@ impl fmt::Display for Severity {
     }
 }
 
-/// How an alarm ends.
+/// Rule by which an alarm ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// It tells of a condition, and is cleared when that is over.
+    /// The alarm reports a condition and is cleared when the condition ends.
     Lasts,
-    /// It tells of something that happened, and stays until somebody acknowledges it. Each time that it happens again
-    /// is told anew.
+    /// The alarm reports an event and stays until an administrator acknowledges it. Each further occurrence is
+    /// reported again.
     Happened,
 }
 
 impl Course {
-    /// The words for it.
+    /// The rule as text.
     pub fn words(self) -> &'static str {
         match self {
             Self::Lasts => "when it is over",
@@ -65,7 +64,7 @@ struct Entry {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $word:literal, $severity:ident, $course:ident, $summary:literal, $remedy:literal;)+) => {
-        /// What an alarm is about.
+        /// Kind of an alarm.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $(#[doc = $summary] $(#[$doc])* $name,)+
@@ -82,7 +81,7 @@ macro_rules! codes {
         ];
 
         impl Code {
-            /// All of them, in the order of the documentation.
+            /// All codes, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             fn entry(self) -> &'static Entry {
@@ -187,32 +186,32 @@ codes! {
 }
 
 impl Code {
-    /// The word for it: on the command line, in events and in metrics.
+    /// Name of the code on the command line, in events and in metrics.
     pub fn word(self) -> &'static str {
         self.entry().word
     }
 
-    /// How bad it is.
+    /// Severity of the alarm.
     pub fn severity(self) -> Severity {
         self.entry().severity
     }
 
-    /// How it ends.
+    /// Rule by which the alarm ends.
     pub fn course(self) -> Course {
         self.entry().course
     }
 
-    /// What it says, in a sentence.
+    /// Meaning of the alarm in one sentence.
     pub fn summary(self) -> &'static str {
         self.entry().summary
     }
 
-    /// What to do about it.
+    /// Action for the administrator.
     pub fn remedy(self) -> &'static str {
         self.entry().remedy
     }
 
-    /// Its number in SNMP, which never changes: from 1, in the order of the table.
+    /// Number in SNMP, which never changes: from 1, in the order of the table.
     pub fn number(self) -> u32 {
         self as u32 + 1
     }
@@ -224,7 +223,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// Not the word of an alarm.
+/// The text is not an alarm code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no alarm '{0}': docs/alarms.md lists them")]
 pub struct UnknownCode(String);

@@ -1,5 +1,5 @@
-//! How far somebody has read the events of each node: a version vector over the lives of the nodes' stores, as a text
-//! that any node understands. Pure.
+//! Read position in the events of each node: a version vector over the origins of the nodes' stores, as text that
+//! every node accepts. Pure.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -8,51 +8,51 @@ use prost::Message;
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_wire::events as wire;
 
-/// The longest text that is taken for a cursor: far more nodes than a cluster has.
+/// Maximum length of a cursor text, in bytes: enough for far more nodes than a cluster has.
 const LONGEST: usize = 16 * 1024;
 
-/// How far somebody has read. A node that is not in it: nothing of it yet.
+/// Read position. A node that it does not contain: nothing read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// Whose events.
+    /// Cluster of the events.
     pub cluster: ClusterId,
     positions: BTreeMap<NodeName, Position>,
 }
 
-/// All events of the node's earlier lives, and those of this life up to this number.
+/// All events of the node's earlier origins, and those of this origin up to this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The life.
+    /// Origin of the last event read.
     pub origin: Origin,
-    /// The number of the last event read.
+    /// Number of the last event read.
     pub number: u64,
 }
 
-/// Why a text is no cursor.
+/// Reason why a text is no cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// Not one of ours.
+    /// The text is not readable.
     #[error(
         "'{0}' is no cursor: take it from an earlier line of 'twinbox events --json', write 'now', or leave it out"
     )]
     Text(String),
-    /// Of another cluster.
+    /// The cursor is of another cluster.
     #[error("this cursor is of cluster {found}, not of {expected}: leave it out to begin anew")]
     Cluster {
-        /// Its.
+        /// Cluster of the cursor.
         found: ClusterId,
-        /// Ours.
+        /// Cluster of this node.
         expected: ClusterId,
     },
 }
 
 impl Cursor {
-    /// Before everything.
+    /// Cursor before all events.
     pub fn new(cluster: ClusterId) -> Self {
         Self { cluster, positions: BTreeMap::new() }
     }
 
-    /// Reads one of this cluster.
+    /// Reads a cursor of this cluster.
     pub fn parse(text: &str, cluster: ClusterId) -> Result<Self, CursorError> {
         let cursor: Self = text.parse()?;
         if cursor.cluster == cluster {
@@ -62,12 +62,12 @@ impl Cursor {
         }
     }
 
-    /// How far, of one node.
+    /// Read position of one node.
     pub fn get(&self, node: &NodeName) -> Option<Position> {
         self.positions.get(node).copied()
     }
 
-    /// Read up to there, of one node.
+    /// Sets the read position of one node.
     pub fn set(&mut self, node: &NodeName, position: Position) {
         self.positions.insert(node.clone(), position);
     }

@@ -1,4 +1,4 @@
-//! An event as its record says it, and the lives of a node's store. Pure.
+//! An event, read from and written to its record, and the origins of a node's store. Pure.
 
 use twinbox_ids::{NodeName, Origin, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record};
@@ -10,31 +10,31 @@ use crate::{
     schema,
 };
 
-/// Something that has happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Who tells it.
+    /// Node that reports the event.
     pub node: NodeName,
-    /// In which life of its store.
+    /// Origin (run of that node's store) in which the event was written.
     pub origin: Origin,
-    /// Which one in that life: from 1, without gaps.
+    /// Number of the event in that origin: from 1, without gaps.
     pub number: u64,
-    /// Which one over all lives; the record's place follows from it.
+    /// Number of the event over all origins; it determines the record.
     pub place: u64,
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// What it is about, as a word.
+    /// Kind of the event as text.
     pub kind: String,
-    /// Of whom or what.
+    /// Object of the event.
     pub subject: String,
-    /// In words.
+    /// Detail as text.
     pub detail: String,
-    /// Of an event about an alarm: the alarm and the word of its code.
+    /// For an event about an alarm: the alarm and its code as text.
     pub alarm: Option<(AlarmId, String)>,
 }
 
 impl Event {
-    /// Reads one; `None` where there is none (any more), or nothing that can be read.
+    /// Reads an event; `None` if the record is empty (erased) or not readable.
     pub fn read(key: &Key, record: &Record) -> Option<Self> {
         let (node, _) = schema::place_of(key)?;
         if record.bytes(schema::event::EVENT)?.is_empty() {
@@ -54,13 +54,13 @@ impl Event {
         })
     }
 
-    /// The key of its record.
+    /// Key of the event's record.
     pub fn key(&self) -> Key {
         let place = self.place % u64::from(schema::EVENTS_OF_A_NODE);
         schema::place_key(schema::EVENT, &self.node, u16::try_from(place).unwrap_or(0))
     }
 
-    /// The edit that writes it.
+    /// Edit that writes the event.
     pub fn edit(&self) -> Edit {
         let (alarm, code) = match &self.alarm {
             Some((id, code)) => (id.to_vec(), code.clone()),
@@ -80,12 +80,12 @@ impl Event {
         set(schema::event::EVENT, &event)
     }
 
-    /// The edit that takes it away.
+    /// Edit that erases the event.
     pub fn erase() -> Edit {
         Edit::Set(schema::event::EVENT, Vec::new().into())
     }
 
-    /// As it is shown.
+    /// The event as sent to readers.
     pub fn show(&self) -> wire::Event {
         let (alarm, code) = match &self.alarm {
             Some((id, code)) => (id.to_string(), code.clone()),
@@ -107,7 +107,7 @@ impl Event {
     }
 }
 
-/// Gives a node's events their numbers and places.
+/// Assigns numbers and records to a node's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbering {
     node: NodeName,
@@ -117,13 +117,13 @@ pub struct Numbering {
 }
 
 impl Numbering {
-    /// For a new life, after the events that there are of earlier ones.
+    /// Numbering for a new origin, after the stored events of earlier origins.
     pub fn new(node: NodeName, origin: Origin, events: &[Event]) -> Self {
         let place = events.iter().map(|event| event.place.saturating_add(1)).max().unwrap_or(0);
         Self { node, origin, last: 0, place }
     }
 
-    /// The next event.
+    /// Creates the next event.
     pub fn next(&mut self, kind: Kind, subject: &str, detail: &str, at: Timestamp) -> Event {
         let place = self.place;
         self.last = self.last.saturating_add(1);
@@ -142,18 +142,18 @@ impl Numbering {
     }
 }
 
-/// One life of a node's store.
+/// One origin of a node's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// Its name.
+    /// Identifier of the origin.
     pub origin: Origin,
-    /// The number of its last event; of the present life, nothing.
+    /// Number of its last event; meaningless for the present origin.
     pub last: u64,
-    /// The number of its last change: who has that has all its events that there still are.
+    /// Number of its last change: a node with that change has all events of the origin that are still stored.
     pub changes: u64,
 }
 
-/// Reads a node's lives, the present one last.
+/// Reads a node's origins, the present one last.
 pub fn read_lives(record: &Record) -> Vec<Life> {
     let lives: wire::NodeLives = read(record, schema::lives::LIVES).unwrap_or_default();
     let life = |life: wire::Life| {
@@ -163,7 +163,7 @@ pub fn read_lives(record: &Record) -> Vec<Life> {
     lives.lives.into_iter().filter_map(life).collect()
 }
 
-/// The edit that writes a node's lives; the oldest are left out where there are too many.
+/// Edit that writes a node's origins; the oldest are left out when there are too many.
 pub fn write_lives(lives: &[Life]) -> Edit {
     let known = lives.len().saturating_sub(schema::LIVES_OF_A_NODE);
     let life = |life: &Life| wire::Life {

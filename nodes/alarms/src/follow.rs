@@ -1,4 +1,5 @@
-//! Following the event stream: each reader at its own pace, from what is kept; nothing piles up for a slow one.
+//! Readers of the event stream: each reads at its own pace from the stored events; nothing is queued for a slow
+//! reader.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -17,27 +18,27 @@ use crate::{
     schema, store,
 };
 
-/// How often a reader that waits looks whether a hole is a gap.
+/// Interval at which a waiting reader checks whether a hole is a gap.
 const LOOK_EACH: Duration = Duration::from_secs(1);
 
-/// Where a reader begins.
+/// Start position of a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Since {
-    /// With the oldest event that is kept.
+    /// The oldest stored event.
     Start,
-    /// With what comes.
+    /// The next new event.
     Now,
-    /// After what it has read, on whichever node.
+    /// After the events read so far, on any node.
     Cursor(String),
 }
 
-/// Why the event stream cannot be followed.
+/// Reason why the event stream cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The cursor will not do.
+    /// The cursor is not valid.
     #[error(transparent)]
     Cursor(#[from] CursorError),
-    /// Too many do already.
+    /// Too many readers.
     #[error("too many follow the event stream of this node already: ask another node, or end one of them")]
     TooMany,
     /// The store has no cluster yet, or cannot be read.
@@ -54,7 +55,7 @@ pub struct Follower {
 }
 
 impl Alarms {
-    /// A reader, from there on.
+    /// Creates a reader at this position.
     pub fn follow(&self, since: &Since) -> Result<Follower, FollowError> {
         let permit = self.inner().followers.clone().try_acquire_owned().map_err(|_| FollowError::TooMany)?;
         let changed = self.inner().changed.subscribe();
@@ -73,12 +74,12 @@ impl Alarms {
 }
 
 impl Follower {
-    /// How far it has read.
+    /// Position up to which events were read.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
     }
 
-    /// What is next and there already; the cursor is behind it then.
+    /// Next item if it is available; moves the cursor after it.
     pub fn try_next(&mut self) -> Option<Item> {
         let mut cursor = self.cursor.clone();
         let item = {
@@ -87,8 +88,8 @@ impl Follower {
         };
         let item = match item {
             Item::Event(_) => item,
-            // The history may lag behind the vector by a moment. The records do not: before events are said to be gone,
-            // those are looked at.
+            // The history may lag briefly behind the vector; the records do not. They are read before a gap is
+            // reported.
             Item::Gap { .. } => {
                 cursor = self.cursor.clone();
                 self.look_closely(&mut cursor)?
@@ -107,14 +108,14 @@ impl Follower {
         history.next(cursor, &Here { vector: &vector, unsettled: &unsettled })
     }
 
-    /// What is next; `None` when the node is being stopped. Safe to cancel.
+    /// Next item; `None` when the node stops. Safe to cancel.
     pub async fn next(&mut self) -> Option<Item> {
         loop {
             self.changed.mark_unchanged();
             if let Some(item) = self.try_next() {
                 return Some(item);
             }
-            // Whether a hole will be filled may turn out by a change that is no event.
+            // A change that is no event may decide whether a hole will be filled.
             tokio::select! {
                 changed = timeout(LOOK_EACH, self.changed.changed()) => if let Ok(changed) = changed {
                     changed.ok()?;
@@ -125,16 +126,16 @@ impl Follower {
     }
 }
 
-/// As the history has it: a hole is taken for a gap.
+/// Next item of the history alone: a hole counts as a gap.
 fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
     history.next(cursor, &Here { vector: &store.vector(), unsettled: &|_| false })
 }
 
-/// Takes over what is written, here and by other nodes, until the store closes.
+/// Applies changes by this and other nodes to the history, until the store closes.
 pub async fn keep_up(alarms: Alarms) {
     let inner = alarms.inner();
     let mut live = alarms.store().live();
-    // What was written between the first reading and now.
+    // Changes written between the first read and the subscription.
     reread(&alarms);
     loop {
         let changed = match live.recv().await {

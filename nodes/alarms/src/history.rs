@@ -1,8 +1,8 @@
-//! The events that are kept, of all nodes, and what a reader is to be given next. Pure.
+//! Stored events of all nodes, and the choice of the next event for a reader. Pure.
 //!
-//! Events of one node are in order: life after life of its store, number after number. A reader gets them in that order,
-//! each once. Replication brings them in any order, so a hole may be one that is filled in a moment, or one whose
-//! events are gone: the store's vector tells which.
+//! Events of one node are ordered by origin of its store, then by number. A reader gets each event once, in that
+//! order. Replication delivers changes in any order, so a hole is either filled later or its events are lost: the
+//! store's vector decides which.
 
 use std::collections::BTreeMap;
 
@@ -14,43 +14,44 @@ use crate::{
     event::{Event, Life},
 };
 
-/// All that is kept.
+/// All stored events.
 #[derive(Debug, Clone, Default)]
 pub struct History(BTreeMap<NodeName, Told>);
 
-/// What one node has told.
+/// Events of one node.
 #[derive(Debug, Clone, Default)]
 struct Told {
     lives: Vec<Life>,
     events: BTreeMap<Origin, BTreeMap<u64, Event>>,
-    /// What is in which record.
+    /// Origin and number of the event in each record.
     places: BTreeMap<u16, (Origin, u64)>,
 }
 
-/// What a reader is given.
+/// Item for a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// An event.
     Event(Event),
-    /// Events of this node are not kept any more.
+    /// Events of this node that are no longer stored.
     Gap {
-        /// Whose.
+        /// Node of the lost events.
         node: NodeName,
-        /// How many, if that is known.
+        /// Number of lost events, if known.
         missing: Option<u64>,
     },
 }
 
-/// Which changes of the stores are here.
+/// Changes that the local store has.
 pub struct Here<'a> {
-    /// For each life the number up to which every change is here.
+    /// For each origin, the number up to which every change is here.
     pub vector: &'a Vector,
-    /// Whether changes of a life are here that do not join the others yet: then a hole may still be filled.
+    /// Whether changes of an origin are here that are not yet connected to the gap-free prefix: then a hole may
+    /// still be filled.
     pub unsettled: &'a dyn Fn(Origin) -> bool,
 }
 
 impl History {
-    /// A record holds this event now, or none.
+    /// Sets the event in a record; `None` removes it.
     pub fn put(&mut self, node: &NodeName, place: u16, event: Option<Event>) {
         let told = self.0.entry(node.clone()).or_default();
         if let Some((origin, number)) = told.places.remove(&place)
@@ -67,12 +68,12 @@ impl History {
         }
     }
 
-    /// The lives of a node.
+    /// Sets the origins of a node.
     pub fn put_lives(&mut self, node: &NodeName, lives: Vec<Life>) {
         self.0.entry(node.clone()).or_default().lives = lives;
     }
 
-    /// Moves a new cursor before everything that is here: what was gone by then is no gap.
+    /// Moves a new cursor before everything that is here: events lost earlier are no gap.
     pub fn begin(&self, cursor: &mut Cursor) {
         for (node, told) in &self.0 {
             if let Some(oldest) = told.oldest() {
@@ -81,7 +82,7 @@ impl History {
         }
     }
 
-    /// Moves a cursor behind everything that is here.
+    /// Moves a cursor after everything that is here.
     pub fn skip_all(&self, cursor: &mut Cursor) {
         for (node, told) in &self.0 {
             if let Some(life) = told.lives.last() {
@@ -91,8 +92,8 @@ impl History {
         }
     }
 
-    /// What a reader with this cursor is given next, and moves the cursor behind it: of all nodes the oldest event that
-    /// is next in its node's order. `None`: nothing now.
+    /// Returns the next item for this cursor and moves the cursor after it: of the next events of all nodes, the
+    /// oldest. `None`: no item now.
     pub fn next(&self, cursor: &mut Cursor, here: &Here<'_>) -> Option<Item> {
         let candidates = self.0.iter().filter_map(|(node, told)| told.next(node, cursor, here));
         let (item, position) = candidates.min_by_key(|(item, _)| match item {
@@ -119,8 +120,9 @@ impl Told {
         let (mut life, mut number) = match cursor.get(node) {
             Some(Position { origin, number }) => match self.lives.iter().position(|life| life.origin == origin) {
                 Some(life) => (life, number),
-                // A node's first change of a life says that it began. Where a change of it is here and the life is
-                // unknown, so many have followed that it is forgotten; otherwise it has not been heard of yet.
+                // A node's first change of an origin announces that origin. If a change of the origin is here and
+                // the origin is unknown, later origins have displaced its entry; otherwise the announcement has not
+                // arrived yet.
                 None if here.vector.get(origin) > 0 => {
                     let first = self.lives.first()?;
                     return Some((gap(None), Position { origin: first.origin, number: 0 }));
@@ -140,7 +142,7 @@ impl Told {
                 }
                 Some(_) if (here.unsettled)(origin) => return None,
                 Some((there, _)) => return Some((gap(Some(there - next)), position(there - 1))),
-                // The present life: there may be more.
+                // The present origin: more events may follow.
                 None if life + 1 == self.lives.len() => return None,
                 None if number >= last => (life, number) = (life + 1, 0),
                 None if here.vector.get(origin) >= changes => {
@@ -151,7 +153,7 @@ impl Told {
         }
     }
 
-    /// Just before the oldest event that is here.
+    /// Position immediately before the oldest event that is here.
     fn oldest(&self) -> Option<Position> {
         let first = |life: &Life| {
             let (number, _) = self.events.get(&life.origin)?.first_key_value()?;
@@ -171,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// Records for events, and lives that are known: few, so that both are used again.
+    /// Number of event records and of known origins: small, so that both are reused.
     const PLACES: u64 = 6;
     const LIVES: usize = 3;
 
@@ -182,13 +184,13 @@ mod tests {
         Event(Event),
     }
 
-    /// One node that tells events, life after life.
+    /// A node that writes events over several origins.
     #[derive(Debug)]
     struct Teller {
         node: NodeName,
         lives: Vec<Life>,
         place: u64,
-        /// All changes: life, number there, change.
+        /// All changes: origin, number in the origin, change.
         log: Vec<(Origin, u64, Change)>,
     }
 
@@ -231,12 +233,12 @@ mod tests {
         }
     }
 
-    /// A node that hears of changes in any order.
+    /// A node that receives changes in any order.
     #[derive(Debug, Default)]
     struct Observer {
         history: History,
         has: BTreeSet<(Origin, u64)>,
-        /// What the records hold: the latest of what has come.
+        /// Contents of the records: the latest of the received changes.
         lives: HashMap<NodeName, usize>,
         places: HashMap<(NodeName, u64), u64>,
     }
@@ -303,7 +305,7 @@ mod tests {
             let mut tellers = [Teller::new("a"), Teller::new("b")];
             let mut observers = [Observer::default(), Observer::default()];
             let (mut cursor, mut items) = (Cursor::new(ClusterId(1)), Vec::new());
-            // What a reader takes from one node to another is a text.
+            // A reader carries its cursor between nodes as text.
             let carry = |cursor: &Cursor| cursor.to_string().parse::<Cursor>().expect("a cursor");
             for step in steps {
                 match step {
@@ -349,7 +351,7 @@ mod tests {
                     }
                 }
                 prop_assert!(got.is_sorted_by(|a, b| a < b), "in order, each once: {got:?}");
-                // What is kept in the end was never gone: it is not in any gap.
+                // An event that is stored at the end was never lost and is in no gap.
                 let known: Vec<Origin> = teller.lives.iter().rev().take(LIVES).map(|life| life.origin).collect();
                 for (.., change) in &teller.log {
                     if let Change::Event(event) = change
@@ -361,7 +363,7 @@ mod tests {
                 }
                 let told = teller.place;
                 let missed = told - got.len() as u64;
-                // Gaps name what was missed; the events of a life that is forgotten altogether are in a gap of unknown
+                // Gaps count the missed events. Events of an origin that is no longer known are in a gap of unknown
                 // size.
                 let forgotten = teller.lives.len() > LIVES;
                 prop_assert!(gaps == missed || ((unknown || forgotten) && gaps <= missed), "{gaps} of {missed}");
@@ -381,7 +383,7 @@ mod tests {
         observer.history.begin(&mut start);
         assert_eq!(observer.read(&mut now), []);
         assert_eq!(observer.read(&mut start).len(), PLACES as usize, "what was gone before is no gap");
-        // A cursor of somebody who has read nothing of this node is told that there was more.
+        // A reader that has read nothing of this node gets a gap for the earlier events.
         let gone = Item::Gap { node: teller.node.clone(), missing: Some(9 - PLACES) };
         assert_eq!(observer.read(&mut Cursor::new(ClusterId(1))).first(), Some(&gone));
         teller.tell();

@@ -1,5 +1,4 @@
-//! What was said and is not yet written: bounded, and made small as it comes in. Whoever says something waits for
-//! nothing.
+//! Queue of alarms and events that are not yet written: bounded, and merged on arrival. Callers never wait.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
@@ -15,45 +14,45 @@ use twinbox_ids::Timestamp;
 
 use crate::{Code, Kind, text};
 
-/// Alarms of one code that wait, by subject; a flood of one code must not keep the others out.
+/// Maximum number of waiting alarms per code, by subject: a flood of one code does not displace the others.
 pub const WAITING_OF_A_CODE: usize = 64;
-/// Events that wait.
+/// Maximum number of waiting events.
 pub const WAITING_EVENTS: usize = 512;
 
-/// An alarm that waits.
+/// A waiting alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// How often it was raised.
+    /// Number of times that it was raised.
     pub raised: u64,
-    /// The last time that anything was said of it.
+    /// Time of the latest report, raise or clear.
     pub at: Timestamp,
-    /// What was said last when it was raised.
+    /// Detail of the latest raise.
     pub detail: String,
-    /// Cleared after that.
+    /// Whether it was cleared after the latest raise.
     pub cleared: bool,
 }
 
-/// An event that waits.
+/// A waiting event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
-    /// What it is about.
+    /// Kind of the event.
     pub kind: Kind,
-    /// Of whom or what.
+    /// Object of the event.
     pub subject: String,
-    /// In words.
+    /// Detail as text.
     pub detail: String,
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
 }
 
-/// All that waits.
+/// All waiting alarms and events.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Alarms, by code and subject.
     pub alarms: BTreeMap<(Code, String), Said>,
     /// Events, in order.
     pub events: VecDeque<Happened>,
-    /// Events that found no room, since the last time.
+    /// Number of events left out since the last [`Inbox::take`].
     pub left_out: u64,
 }
 
@@ -65,7 +64,7 @@ impl Waiting {
     }
 }
 
-/// Where it waits.
+/// Queue between the callers and the writer.
 #[derive(Debug, Default)]
 pub struct Inbox {
     state: Mutex<State>,
@@ -77,12 +76,12 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     waiting: Waiting,
-    /// What is raised, or may be: to clear anything else is nothing. `None` while that is not known.
+    /// Alarms that are raised or may be raised: clearing any other alarm does nothing. `None` until this is known.
     raised: Option<BTreeSet<(Code, String)>>,
 }
 
 impl Inbox {
-    /// An alarm is raised.
+    /// Raises an alarm.
     pub fn raise(&self, code: Code, subject: &str, detail: &str, at: Timestamp) {
         let detail = text::detail(detail);
         self.alarm(code, subject, at, |said| {
@@ -92,7 +91,7 @@ impl Inbox {
         });
     }
 
-    /// An alarm is over.
+    /// Clears an alarm.
     pub fn clear(&self, code: Code, subject: &str, at: Timestamp) {
         let key = (code, text::subject(subject));
         let mut state = self.lock();
@@ -125,7 +124,7 @@ impl Inbox {
         self.came.notify_one();
     }
 
-    /// What was taken out could not be dealt with and waits again, before what has come meanwhile.
+    /// Queues a change again that was taken but not written, merged as older than changes that arrived meanwhile.
     pub fn put_back(&self, key: (Code, String), before: Said) {
         let mut state = self.lock();
         if !state.waiting.has_room_for(&key) {
@@ -146,7 +145,7 @@ impl Inbox {
         }
     }
 
-    /// The same for events.
+    /// Queues events again, before the events that arrived meanwhile.
     pub fn put_back_events(&self, events: Vec<Happened>) {
         let mut state = self.lock();
         for event in events.into_iter().rev() {
@@ -159,7 +158,7 @@ impl Inbox {
         }
     }
 
-    /// What is raised, beside what waits here.
+    /// Sets the raised alarms, in addition to those that wait here.
     pub fn set_raised(&self, raised: BTreeSet<(Code, String)>) {
         let mut state = self.lock();
         let waiting = state.waiting.alarms.iter().filter(|(_, said)| !said.cleared).map(|(key, _)| key.clone());
@@ -167,7 +166,7 @@ impl Inbox {
         state.raised = Some(raised);
     }
 
-    /// Something has happened.
+    /// Queues an event.
     pub fn event(&self, kind: Kind, subject: &str, detail: &str, at: Timestamp) {
         let mut state = self.lock();
         if state.waiting.events.len() >= WAITING_EVENTS {
@@ -186,17 +185,17 @@ impl Inbox {
         self.came.notify_one();
     }
 
-    /// Takes all that waits.
+    /// Takes everything that waits.
     pub fn take(&self) -> Waiting {
         mem::take(&mut self.lock().waiting)
     }
 
-    /// An event was left out after it had been taken.
+    /// Counts an event that was left out after it had been taken.
     pub fn drop_event(&self) {
         self.dropped_events.fetch_add(1, Relaxed);
     }
 
-    /// How many alarms, and how many events, found no room since the start.
+    /// Number of alarms and of events left out since the start.
     pub fn dropped(&self) -> (u64, u64) {
         (self.dropped_alarms.load(Relaxed), self.dropped_events.load(Relaxed))
     }
@@ -241,7 +240,7 @@ mod tests {
         inbox.clear(Code::Space, "a", AT);
         inbox.raise(Code::Space, "a", "two", AT);
         assert_eq!(said(), Some((1, false, "two".to_owned())));
-        // What waits again is older than what has come.
+        // A change that was put back is older than a change that arrived meanwhile.
         let before = Said { raised: 4, at: AT, detail: "old".to_owned(), cleared: false };
         inbox.clear(Code::Space, "a", AT);
         inbox.put_back(key.clone(), before.clone());

@@ -1,25 +1,25 @@
-//! What an event is about.
+//! Kinds of events.
 
 use std::{fmt, str::FromStr};
 
 macro_rules! kinds {
     ($($name:ident = $word:literal, $summary:literal;)+) => {
-        /// What an event is about.
+        /// Kind of an event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
             $(#[doc = $summary] $name,)+
         }
 
         impl Kind {
-            /// All of them, in the order of the documentation.
+            /// All kinds, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The word for it.
+            /// Name of the kind as text.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
             }
 
-            /// What it says, in a sentence.
+            /// Meaning of the event in one sentence.
             pub fn summary(self) -> &'static str {
                 match self { $(Self::$name => $summary,)+ }
             }
@@ -57,7 +57,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Not the word of a kind of event.
+/// The text is not a kind of event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no event '{0}'")]
 pub struct UnknownKind(String);

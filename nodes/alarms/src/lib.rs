@@ -1,9 +1,9 @@
-//! Alarms and the event stream: what somebody should know, on every node, whatever happens to one of them.
+//! Alarms and the event stream: each node has all of them, whichever node fails.
 //!
-//! [`Alarms`] is the handle that the other parts of a node hold. What they say is written to replicated records by a
-//! task of its own, which keeps floods within bounds; every node shows the alarms and events of all. [`Code`] is the
-//! table of all alarms. [`Outbound`] tells receivers outside, on behalf of the whole cluster. DESIGN.md beside this
-//! crate says how the parts fit.
+//! [`Alarms`] is the handle of the other parts of a node. A separate task writes their reports to replicated
+//! records and limits floods; every node shows the alarms and events of all nodes. [`Code`] is the table of all
+//! alarms. [`Outbound`] delivers to outside receivers for the whole cluster. DESIGN.md of this crate describes the
+//! parts.
 
 mod alarm;
 mod board;
@@ -64,12 +64,12 @@ use crate::{
     writer::{Acknowledge, Writer},
 };
 
-/// Who follows the event stream of one node at once, at most.
+/// Maximum number of concurrent readers of the event stream on one node.
 const FOLLOWERS: usize = 64;
-/// Requests to acknowledge that wait.
+/// Maximum number of waiting acknowledge requests.
 const REQUESTS: usize = 16;
 
-/// Where alarms are raised and events told. Cheap to clone.
+/// Handle to raise alarms and report events. Cheap to clone.
 #[derive(Clone)]
 pub struct Alarms(Arc<Inner>);
 
@@ -78,20 +78,20 @@ pub(crate) struct Inner {
     store: Store,
     pub(crate) peers: Peers,
     pub(crate) history: RwLock<History>,
-    /// Changes when an alarm or event does.
+    /// Changes with each change of an alarm or event.
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) followers: Arc<Semaphore>,
     requests: mpsc::Sender<Acknowledge>,
-    /// What the tasks need, until they run.
+    /// State for the tasks, until [`Alarms::serve`] takes it.
     begin: Mutex<Option<Begin>>,
     told: Mutex<BTreeMap<String, u64>>,
     recent: Mutex<Recent>,
     pub(crate) outside: Outside,
-    /// Nothing more is written or told.
+    /// Cancelled when nothing more is written or reported.
     pub(crate) ended: CancellationToken,
 }
 
-/// What receivers outside were told by this node since the start.
+/// Counters of deliveries by this node to outside receivers since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Outside {
     pub(crate) told: AtomicU64,
@@ -101,44 +101,44 @@ pub(crate) struct Outside {
 
 struct Begin {
     numbering: Numbering,
-    /// Says that this life has begun.
+    /// Announces this origin; written with the first commit.
     began: Option<(Key, Edit)>,
     requests: mpsc::Receiver<Acknowledge>,
 }
 
-/// What this node has counted since the start.
+/// Counters of this node since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Events told, by kind.
+    /// Number of events by kind.
     pub events: BTreeMap<String, u64>,
-    /// Alarms that were left out because too many came.
+    /// Number of alarms left out because there were too many.
     pub dropped_alarms: u64,
-    /// Events that were left out.
+    /// Number of events left out.
     pub dropped_events: u64,
-    /// Notices that receivers outside have taken.
+    /// Number of notices that outside receivers accepted.
     pub told: u64,
-    /// Attempts at that which failed.
+    /// Number of failed attempts.
     pub failed: u64,
-    /// Notices that were given up.
+    /// Number of notices given up.
     pub given_up: u64,
 }
 
-/// Why alarms were not acknowledged. Nothing was changed.
+/// Reason why alarms were not acknowledged. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AckError {
-    /// There is none.
+    /// No alarm has this id.
     #[error("there is no alarm '{id}': 'twinbox alarm list --all' shows those there are")]
     None {
-        /// As given.
+        /// Id as given.
         id: String,
     },
-    /// Not clear which.
+    /// Several alarms match.
     #[error("several alarms begin with '{id}': give more of its digits")]
     Several {
-        /// As given.
+        /// Prefix as given.
         id: String,
     },
-    /// It could not be written.
+    /// The store could not write.
     #[error("it could not be written: {0}")]
     Store(#[from] StoreError),
     /// The node is being stopped.
@@ -147,8 +147,8 @@ pub enum AckError {
 }
 
 impl Alarms {
-    /// Reads what there is, and begins a life in which events are told: that is the first change of this life of the
-    /// store. Nothing is written before [`Self::serve`] runs.
+    /// Reads the stored alarms and events, and begins a new origin of events: its announcement is the first change
+    /// in this origin of the store. Nothing is written before [`Self::serve`] runs.
     pub async fn open(store: Store, peers: Peers) -> Result<Self, StoreError> {
         let node = store.node().clone();
         let events = store::events(&store, &node)?;
@@ -187,8 +187,8 @@ impl Alarms {
         })))
     }
 
-    /// Writes what is said and keeps up with what other nodes say, until stopped; what was said by then is written.
-    /// Once only.
+    /// Writes reports and follows the reports of other nodes until stopped; reports received before the stop are
+    /// written. Call it once.
     pub async fn serve(&self, syslog: Option<Syslog>, stop: CancellationToken) {
         let Some(begin) = self.0.begin.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let writer = Writer::new(self.clone(), begin.numbering, begin.began, syslog);
@@ -199,24 +199,24 @@ impl Alarms {
         self.0.ended.cancel();
     }
 
-    /// Raises an alarm: `subject` says of whom or what (a node, a service, a key), `detail` why, in words. The same code
-    /// and subject again counts up. Neither may have anything private in it: no number, no name of a person. Waits for
-    /// nothing.
+    /// Raises an alarm. `subject` is its object (a node, a service, a key), `detail` the cause as text. A repeated
+    /// raise with the same code and subject increments the count. Neither text may contain private data: no phone
+    /// number, no name of a person. Does not block.
     pub fn raise(&self, code: Code, subject: &str, detail: impl AsRef<str>) {
         self.0.inbox.raise(code, subject, detail.as_ref(), wall());
     }
 
-    /// The condition is over. Free when it was not raised: call it whenever all is well.
+    /// Clears an alarm. Cheap if it was not raised: call it on every success.
     pub fn clear(&self, code: Code, subject: &str) {
         self.0.inbox.clear(code, subject, wall());
     }
 
-    /// Tells the event stream what has happened. Nothing private, as above.
+    /// Reports an event to the event stream. No private data, as in [`Self::raise`].
     pub fn event(&self, kind: Kind, subject: &str, detail: impl AsRef<str>) {
         self.0.inbox.event(kind, subject, detail.as_ref(), wall());
     }
 
-    /// Every alarm of every node, as known here: the worst and latest first.
+    /// All alarms of all nodes, as known here: highest severity and latest first.
     pub fn list(&self) -> Result<Vec<Alarm>, StoreError> {
         let mut alarms = store::alarms(&self.0.store, None)?;
         let order =
@@ -225,7 +225,7 @@ impl Alarms {
         Ok(alarms)
     }
 
-    /// Says that somebody knows of these alarms: all of them or none.
+    /// Acknowledges these alarms: all of them or none.
     pub async fn acknowledge(
         &self,
         ids: Vec<IdPrefix>,
@@ -237,7 +237,7 @@ impl Alarms {
         answered.await.unwrap_or(Err(AckError::Stopping))
     }
 
-    /// What was counted.
+    /// Counters since the start.
     pub fn counters(&self) -> Counters {
         let (dropped_alarms, dropped_events) = self.dropped();
         let outside = &self.0.outside;
@@ -251,8 +251,8 @@ impl Alarms {
         }
     }
 
-    /// How often this alarm was raised on this node in the last `within`, in this life of its process. An alarm that was
-    /// raised already is not raised again.
+    /// Number of raises of this alarm on this node in the last `within`, in this incarnation. A repeated raise of a
+    /// raised alarm does not count.
     pub fn raised_lately(&self, code: Code, within: Duration) -> u32 {
         self.0.recent.lock().unwrap_or_else(PoisonError::into_inner).count(code, within, BootInstant::now())
     }

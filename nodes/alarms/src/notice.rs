@@ -1,4 +1,4 @@
-//! What a receiver outside is told: an alarm, and what happened to it.
+//! Notice to an outside receiver: an alarm and its transition.
 
 use twinbox_ids::Timestamp;
 
@@ -7,23 +7,23 @@ use crate::{
     alarm::{Alarm, Transition},
 };
 
-/// The arc of SNMP under which Twinbox's objects are, and its number in syslog's structured data. Twinbox has no number
-/// of its own at IANA yet: this is beneath net-snmp's arc for whoever has none.
+/// SNMP arc of Twinbox's objects, and the number in syslog's structured data. Twinbox has no IANA number yet:
+/// this arc is below net-snmp's arc for unregistered software.
 pub const ENTERPRISE: [u32; 11] = [1, 3, 6, 1, 4, 1, 8072, 9999, 9999, 2177, 1];
 
-/// What is told.
+/// Notice to an outside receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Of which cluster.
+    /// Name of the cluster.
     pub cluster: String,
-    /// The alarm as it is now.
+    /// Present state of the alarm.
     pub alarm: Alarm,
-    /// What happened to it.
+    /// Transition to report.
     pub transition: Transition,
 }
 
 impl Notice {
-    /// The same whoever tells it and however often: receivers can tell by it that they know already (rule E1).
+    /// Deduplication key: the same for every sending node and every attempt (rule E1).
     pub fn key(&self) -> String {
         format!("{}-{}", self.alarm.id, self.transition.0)
     }
@@ -33,22 +33,22 @@ impl Notice {
         if self.transition.is_raised() { "raised" } else { "cleared" }
     }
 
-    /// How bad it is.
+    /// Severity of the alarm; `Warning` for an unknown code.
     pub fn severity(&self) -> Severity {
         self.alarm.code.map_or(Severity::Warning, Code::severity)
     }
 
-    /// What to do about it.
+    /// Action for the administrator; empty for an unknown code.
     pub fn remedy(&self) -> &'static str {
         self.alarm.code.map_or("", Code::remedy)
     }
 
-    /// When it happened, as RFC 3339 writes it.
+    /// Time of the transition in RFC 3339 format.
     pub fn at(&self) -> String {
         rfc3339(self.alarm.at(self.transition))
     }
 
-    /// The body of a webhook's request.
+    /// Body of the webhook request.
     pub fn json(&self) -> serde_json::Value {
         let alarm = &self.alarm;
         serde_json::json!({
@@ -71,7 +71,7 @@ impl Notice {
     }
 }
 
-/// A time as RFC 3339 writes it, in UTC, to the millisecond.
+/// Time in RFC 3339 format, in UTC, with milliseconds.
 pub fn rfc3339(at: Timestamp) -> String {
     let at = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     format!("{at:.3}")

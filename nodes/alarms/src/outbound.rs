@@ -1,6 +1,7 @@
-//! Telling receivers outside, on behalf of all: a duty (rule E3). Only its holder tells, so each transition of an alarm
-//! goes out once; what was told stands in the replicated record of the alarm, so that the next holder goes on where
-//! the last one stopped (rule E1). Without a majority nobody holds the duty: alarms wait, and are told afterwards.
+//! Delivery to outside receivers for the whole cluster: a duty (rule E3). Only its holder delivers, so each
+//! transition of an alarm is sent once. The delivery state is in the replicated record of the alarm, so that the
+//! next holder continues from it (rule E1). Without a majority no node holds the duty: alarms wait and are
+//! delivered afterwards.
 
 use std::{
     any::Any,
@@ -28,35 +29,35 @@ use crate::{
     webhook::Webhook,
 };
 
-/// What happened longer ago is not told any more: whoever is told a day later has seen it in another way.
+/// Transitions older than this are not delivered: by then administrators have learned of them otherwise.
 const STALE: Duration = Duration::from_secs(24 * 3_600);
-/// Between attempts while a receiver does not take anything: from, doubling, to.
+/// Wait between attempts while a receiver is unreachable: first wait, doubled up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Attempts at something that the receiver refuses, or that whoever tried did not live to finish.
+/// Maximum attempts at a transition that the receiver refuses, or whose sender died during the attempt.
 const ATTEMPTS: u32 = 5;
-/// How often it is looked for something to tell, without a change.
+/// Poll interval for due transitions, without a change.
 const LOOK_EACH: Duration = Duration::from_secs(10);
 
-/// The right to act on the outside: what the gate of the duty is to this crate, which does not know the role manager.
+/// Right to write to the outside: the gate of the duty, for this crate that does not depend on the role manager.
 pub trait Permission: Send + Sync + 'static {
-    /// The epoch in which this node holds the duty.
+    /// Epoch in which this node holds the duty.
     fn holding(&self) -> watch::Receiver<Option<Epoch>>;
 
-    /// Begins a write that is over in a moment; the duty is not handed over while the result lives. `None`: this node
-    /// does not hold it in that epoch.
+    /// Begins a short write; the duty is not handed over while the returned guard exists. `None`: this node does
+    /// not hold the duty in that epoch.
     fn enter(&self, epoch: &Epoch) -> Option<Box<dyn Any + Send>>;
 
-    /// The same for a connection, which is reset when the duty ends.
+    /// Like [`Self::enter`], for a connection, which is reset when the duty ends.
     fn own(&self, epoch: &Epoch, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>>;
 }
 
-/// Why a receiver was not told.
+/// Reason why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TellError {
-    /// Not reached, or it is to be tried again later.
+    /// Not reachable, or to be retried later.
     #[error("{0}")]
     Later(String),
-    /// It said no, to this.
+    /// The receiver refused the notice.
     #[error("refused: {0}")]
     Refused(String),
     /// This node does not hold the duty any more.
@@ -64,7 +65,7 @@ pub enum TellError {
     NotHolder,
 }
 
-/// The right to act in one epoch.
+/// Right to write in one epoch.
 #[derive(Clone)]
 pub(crate) struct Permit {
     permission: Arc<dyn Permission>,
@@ -102,7 +103,7 @@ impl Receiver {
     }
 }
 
-/// Tells receivers outside while this node holds the duty.
+/// Delivers to outside receivers while this node holds the duty.
 pub struct Outbound {
     cluster: String,
     alarms: Alarms,
@@ -110,12 +111,12 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// For the cluster of this name.
+    /// Creates the service for the cluster of this name.
     pub fn new(cluster: &str, alarms: Alarms, permission: impl Permission) -> Self {
         Self { cluster: cluster.to_owned(), alarms, permission: Arc::new(permission) }
     }
 
-    /// Tells those that there are, each at its own pace, until stopped.
+    /// Serves the configured receivers, each at its own pace, until stopped.
     pub async fn run(self, webhook: Option<Webhook>, traps: Option<TrapReceivers>, stop: CancellationToken) {
         let serve = |receiver: Option<Receiver>| async {
             match receiver {
@@ -144,7 +145,7 @@ impl Outbound {
         }
     }
 
-    /// Tells what is due, again and again.
+    /// Delivers due transitions while the duty is held.
     async fn hold(&self, receiver: &Receiver, permit: &Permit) {
         let channel = receiver.channel();
         let mut changed = self.alarms.inner().changed.subscribe();
@@ -153,7 +154,7 @@ impl Outbound {
             changed.mark_unchanged();
             let outcome = match self.next_due(channel) {
                 Ok(None) => {
-                    // The writer is gone when the node is being stopped; the store is closed soon.
+                    // The writer has ended: the node stops and the store closes soon.
                     let _ = timeout(LOOK_EACH, changed.changed()).await;
                     continue;
                 }
@@ -172,7 +173,7 @@ impl Outbound {
         }
     }
 
-    /// What happened first of all that this receiver has not been told.
+    /// Oldest transition that is due for this receiver.
     fn next_due(&self, channel: Channel) -> Result<Option<(Alarm, Transition)>, StoreError> {
         let alarms = store::alarms(self.alarms.store(), None)?;
         let due = alarms.into_iter().filter_map(|alarm| {
@@ -198,7 +199,7 @@ impl Outbound {
             info!(alarm = %alarm.id, channel = channel.word(), "an alarm is too old to be told to the outside");
             return self.mark(&alarm, channel, done).await;
         }
-        // The duty is not handed over between telling and the mark that says so.
+        // The guard spans delivery and mark: the duty is not handed over between them.
         let _entered = permit.enter()?;
         let attempts = tried.saturating_add(1);
         self.mark(&alarm, channel, Sent { done: before.done, tried: transition.0, attempts }).await?;
@@ -214,7 +215,7 @@ impl Outbound {
                 outside.failed.fetch_add(1, Relaxed);
                 outside.given_up.fetch_add(1, Relaxed);
                 warn!(alarm = %alarm.id, channel = channel.word(), reason, "an alarm is refused and given up");
-                // Nobody is told that nobody can be told.
+                // A `DeadLetter` alarm that cannot be delivered must not raise another one.
                 if alarm.code != Some(Code::DeadLetter) {
                     let detail = format!("the receiver refuses alarms: {reason}");
                     self.alarms.raise(Code::DeadLetter, channel.word(), detail);
@@ -233,12 +234,12 @@ impl Outbound {
         }
     }
 
-    /// Durable on two nodes, or alone where no other answers (rule E1).
+    /// Writes the delivery state durably on two nodes, or alone if no other node answers (rule E1).
     async fn mark(&self, alarm: &Alarm, channel: Channel, sent: Sent) -> Result<(), TellError> {
         let (key, edit) = (alarm.key(), alarm.told(channel, &sent, self.alarms.node()));
         let id = alarm.id;
         let committed = self.alarms.store().commit(move |draft| {
-            // The place may be another alarm's by now: that one has been told nothing.
+            // The record may hold another alarm by now, of which nothing was delivered.
             let same =
                 draft.get(&key)?.and_then(|record| Alarm::read(&key, &record)).is_some_and(|now| now.id == id);
             if same { draft.edit(key, vec![edit]) } else { Ok::<(), StoreError>(()) }

@@ -1,4 +1,4 @@
-//! How often an alarm was raised lately on this node: what an alarm rule counts.
+//! Number of recent raises per alarm on this node, for alarm rules.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,15 +6,15 @@ use twinbox_clock::BootInstant;
 
 use crate::Code;
 
-/// So many raisings are remembered: more than any rule need count.
+/// Number of raises that are remembered: more than any rule counts.
 const REMEMBERED: usize = 1_024;
 
-/// The last raisings of this life, oldest first.
+/// Latest raises of this incarnation, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(VecDeque<(Code, BootInstant)>);
 
 impl Recent {
-    /// An alarm that was not raised before is.
+    /// Records that an alarm changed from not raised to raised.
     pub(crate) fn note(&mut self, code: Code, at: BootInstant) {
         if self.0.len() >= REMEMBERED {
             self.0.pop_front();
@@ -22,7 +22,7 @@ impl Recent {
         self.0.push_back((code, at));
     }
 
-    /// How often that one was raised in the time before `now`.
+    /// Number of raises of this code in the period `within` before `now`.
     pub(crate) fn count(&self, code: Code, within: Duration, now: BootInstant) -> u32 {
         let lately = self.0.iter().filter(|(other, at)| *other == code && now.since(*at) < within);
         u32::try_from(lately.count()).unwrap_or(u32::MAX)

@@ -1,38 +1,38 @@
-//! The numbers of records and fields on disk and on the wire. They are for ever, as those of `twinbox-mailbox`, which
-//! has the tables below 256.
+//! Numbers of records and fields on disk and on the wire. They never change. `twinbox-mailbox` has the tables below
+//! 256.
 
 use twinbox_ids::NodeName;
 use twinbox_replication_core::{Key, Table, Tag};
 
-/// Alarms. Id: the name of the node that raised it, 0, its place (2 bytes). A place is used again for another alarm when
-/// all are taken, so there are never more.
+/// Alarms. Id: name of the node that raised it, 0, index (2 bytes). When all indexes are used, one is reused, so
+/// their number is bounded.
 pub const ALARM: Table = Table(256);
-/// Events. Id: the name of the node that tells it, 0, its place (2 bytes). The next event takes the next place, so there
-/// are never more.
+/// Events. Id: name of the node that reports it, 0, index (2 bytes). Each event takes the next index, modulo the
+/// number of records.
 pub const EVENT: Table = Table(257);
-/// The lives of nodes' stores. Id: the name of the node.
+/// Origins of the nodes' stores. Id: name of the node.
 pub const LIVES: Table = Table(258);
 
-/// Alarms of one node that are kept.
+/// Maximum number of stored alarms per node.
 pub const ALARMS_OF_A_NODE: u16 = 256;
-/// Of those, of one code: a flood of one does not push out the others.
+/// Maximum of those per code: a flood of one code does not displace the others.
 pub const ALARMS_OF_A_CODE: usize = 48;
-/// Events of one node that are kept.
+/// Maximum number of stored events per node.
 pub const EVENTS_OF_A_NODE: u16 = 2_048;
-/// Lives of one node that are known.
+/// Maximum number of known origins per node.
 pub const LIVES_OF_A_NODE: usize = 16;
 
 /// Fields of [`ALARM`].
 pub mod alarm {
     use super::Tag;
 
-    /// Register, `AlarmReport`: what the node that raised it says. Only that node writes it.
+    /// Register, `AlarmReport`: state reported by the node that raised the alarm. Only that node writes it.
     pub const REPORT: Tag = 1;
     /// Register, `AlarmAcknowledged`.
     pub const ACKNOWLEDGED: Tag = 2;
-    /// Register, `AlarmSent`: what the webhook has been told.
+    /// Register, `AlarmSent`: delivery state of the webhook.
     pub const WEBHOOK: Tag = 3;
-    /// Register, `AlarmSent`: what receivers of traps have been told.
+    /// Register, `AlarmSent`: delivery state of the trap receivers.
     pub const TRAP: Tag = 4;
 }
 
@@ -40,7 +40,7 @@ pub mod alarm {
 pub mod event {
     use super::Tag;
 
-    /// Register, `EventRecord`; empty when it has become too old.
+    /// Register, `EventRecord`; empty after the event was erased.
     pub const EVENT: Tag = 1;
 }
 
@@ -52,29 +52,29 @@ pub mod lives {
     pub const LIVES: Tag = 1;
 }
 
-/// What the keys of a node's alarms or events begin with.
+/// Prefix of the keys of a node's alarms or events.
 pub fn prefix(node: &NodeName) -> Vec<u8> {
     [node.as_str().as_bytes(), &[0]].concat()
 }
 
-/// The key of an alarm or event.
+/// Key of an alarm or event.
 pub fn place_key(table: Table, node: &NodeName, place: u16) -> Key {
     Key::new(table, [prefix(node), place.to_be_bytes().to_vec()].concat())
 }
 
-/// Node and place of such a key.
+/// Node and index of such a key.
 pub fn place_of(key: &Key) -> Option<(NodeName, u16)> {
     let (name, place) = key.id.split_last_chunk::<2>()?;
     let name = std::str::from_utf8(name.strip_suffix(&[0])?).ok()?;
     Some((name.parse().ok()?, u16::from_be_bytes(*place)))
 }
 
-/// The key of a node's lives.
+/// Key of a node's origins.
 pub fn lives_key(node: &NodeName) -> Key {
     Key::new(LIVES, node.as_str().as_bytes().to_vec())
 }
 
-/// The node of such a key.
+/// Node of such a key.
 pub fn lives_of(key: &Key) -> Option<NodeName> {
     std::str::from_utf8(&key.id).ok()?.parse().ok()
 }

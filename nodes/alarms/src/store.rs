@@ -13,28 +13,29 @@ use crate::{
     schema,
 };
 
-/// More changes than this beyond the gap-free prefixes are not looked through: then everything counts as unsettled.
+/// Maximum number of changes beyond the gap-free prefixes that are examined; with more, every origin counts as
+/// unsettled.
 const LOOK_THROUGH: usize = 4_096;
 
-/// Every alarm of every node, or of one.
+/// Alarms of all nodes, or of one node.
 pub fn alarms(store: &Store, of: Option<&NodeName>) -> Result<Vec<Alarm>, StoreError> {
     let prefix = of.map(schema::prefix).unwrap_or_default();
     let rows = store.scan(schema::ALARM, &prefix)?;
     Ok(rows.iter().filter_map(|(key, record)| Alarm::read(key, record)).collect())
 }
 
-/// The events of one node.
+/// Events of one node.
 pub fn events(store: &Store, node: &NodeName) -> Result<Vec<Event>, StoreError> {
     let rows = store.scan(schema::EVENT, &schema::prefix(node))?;
     Ok(rows.iter().filter_map(|(key, record)| Event::read(key, record)).collect())
 }
 
-/// The lives of one node.
+/// Origins of one node's store.
 pub fn lives(store: &Store, node: &NodeName) -> Result<Vec<Life>, StoreError> {
     Ok(store.get(&schema::lives_key(node))?.as_ref().map(read_lives).unwrap_or_default())
 }
 
-/// All events that there are.
+/// All stored events.
 pub fn history(store: &Store) -> Result<History, StoreError> {
     let mut history = History::default();
     for (key, record) in store.scan(schema::LIVES, &[])? {
@@ -50,8 +51,8 @@ pub fn history(store: &Store) -> Result<History, StoreError> {
     Ok(history)
 }
 
-/// Takes over a change into the history; false when it is none of its business. The record counts, not the change, which
-/// another may have overtaken.
+/// Applies a change to the history; false if the change concerns neither events nor origins. The current record is
+/// read, not the change, because a later change may have overtaken it.
 pub fn update(history: &mut History, store: &Store, change: &Change) -> Result<bool, StoreError> {
     let record = || Ok::<Record, StoreError>(store.get(&change.key)?.unwrap_or_default());
     match change.key.table {
@@ -70,7 +71,8 @@ pub fn update(history: &mut History, store: &Store, change: &Change) -> Result<b
     Ok(true)
 }
 
-/// The lives of stores of which changes are here that do not join the others yet; `None`: too many to tell.
+/// Origins with changes here that are not yet connected to the gap-free prefix; `None`: too many changes to
+/// examine.
 pub fn unsettled(store: &Store) -> Result<Option<BTreeSet<twinbox_ids::Origin>>, StoreError> {
     let beyond = store.changes_after(&store.vector(), LOOK_THROUGH)?;
     Ok((beyond.len() < LOOK_THROUGH).then(|| beyond.iter().map(|change| change.origin).collect()))

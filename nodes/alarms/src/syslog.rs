@@ -1,4 +1,4 @@
-//! Alarms of this node in syslog: RFC 5424 to another machine, as syslog(3) writes to the one here.
+//! Alarms of this node in syslog: RFC 5424 to another machine, the format of syslog(3) to the local one.
 
 use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
@@ -18,21 +18,21 @@ use crate::{
     notice::{ENTERPRISE, rfc3339},
 };
 
-/// Lines that wait; more are left out.
+/// Maximum number of waiting lines; further lines are left out.
 const WAITING: usize = 256;
-/// How long one line may take.
+/// Timeout of one line.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Between attempts to reach the receiver: from, doubling, to.
+/// Wait between attempts to reach the receiver: first wait, doubled up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-/// Attempts at one line.
+/// Maximum attempts per line.
 const ATTEMPTS: u32 = 8;
-/// RFC 5424's.
+/// Default port of syslog.
 const PORT: u16 = 514;
 
-/// Where it goes.
+/// Receiver of the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyslogTarget {
-    /// The syslog of this machine.
+    /// Local syslog socket.
     Local(PathBuf),
     /// RFC 5426, `host:port`.
     Udp(String),
@@ -40,7 +40,7 @@ pub enum SyslogTarget {
     Tcp(String),
 }
 
-/// Not a place that syslog goes to.
+/// The text is not a syslog receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a receiver of syslog")]
 pub struct SyslogError;
@@ -76,16 +76,16 @@ pub fn with_port(address: &str, port: u16) -> Option<String> {
     (fine && port.parse::<u16>().is_ok_and(|port| port != 0)).then_some(full)
 }
 
-/// Which part of the system syslog files it under.
+/// Syslog facility.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facility(u8);
 
 impl Facility {
-    /// The words for them.
+    /// Names of the facilities as text.
     pub const WORDS: [&'static str; 10] =
         ["daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
 
-    /// By its word; `daemon` for one that there is not.
+    /// Facility by name; `daemon` for an unknown name.
     pub fn named(word: &str) -> Self {
         Self(match word {
             "user" => 1,
@@ -97,7 +97,7 @@ impl Facility {
     }
 }
 
-/// Writes alarms to syslog. Waits for nothing.
+/// Writes alarms to syslog. Does not block.
 #[derive(Debug, Clone)]
 pub struct Syslog {
     facility: Facility,
@@ -106,7 +106,7 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// Starts the task that sends; it ends with the last clone of the result.
+    /// Starts the sender task; it ends with the last clone of the result.
     pub fn start(target: SyslogTarget, facility: Facility) -> Self {
         let (lines, waiting) = mpsc::channel(WAITING);
         let local = matches!(target, SyslogTarget::Local(_));
@@ -114,7 +114,7 @@ impl Syslog {
         Self { facility, local, lines }
     }
 
-    /// One line.
+    /// Queues one line.
     pub(crate) fn tell(&self, alarm: &Alarm, raised: bool) {
         let line = if self.local { self.short(alarm, raised) } else { self.full(alarm, raised) };
         if self.lines.try_send(line.into_bytes()).is_err() {
@@ -132,7 +132,7 @@ impl Syslog {
         self.facility.0 * 8 + severity
     }
 
-    /// RFC 5424.
+    /// Line in RFC 5424 format.
     fn full(&self, alarm: &Alarm, raised: bool) -> String {
         let (priority, pid) = (self.priority(alarm, raised), std::process::id());
         let at = rfc3339(if raised { alarm.raised } else { alarm.cleared.unwrap_or(alarm.raised) });
@@ -147,7 +147,7 @@ impl Syslog {
         ]
         .map(|(name, value)| format!(" {name}=\"{}\"", Escaped(&value)))
         .concat();
-        // The text is UTF-8 and begins with a mark that says so.
+        // The text is UTF-8 and begins with a byte order mark.
         format!(
             "<{priority}>1 {at} {} twinbox {pid} {} [twinbox@{number}{data}] \u{feff}{}",
             alarm.node,
@@ -156,7 +156,7 @@ impl Syslog {
         )
     }
 
-    /// As syslog(3) writes to the machine's own.
+    /// Line in the format of syslog(3).
     fn short(&self, alarm: &Alarm, raised: bool) -> String {
         let (priority, pid) = (self.priority(alarm, raised), std::process::id());
         let now = i64::try_from(wall().0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
@@ -174,7 +174,7 @@ fn words(alarm: &Alarm, raised: bool) -> String {
     format!("alarm {} {} {} ({}){colon}{}", alarm.id, what(raised), alarm.word, alarm.subject, alarm.detail)
 }
 
-/// A value of structured data (RFC 5424, section 6.3.3).
+/// A value of structured data, escaped (RFC 5424, section 6.3.3).
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -186,7 +186,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// What lines go out by; made anew after a failure.
+/// Connection to the receiver; opened again after a failure.
 enum Way {
     None,
     Unix(UnixDatagram),
@@ -239,7 +239,7 @@ async fn send(way: &mut Way, target: &SyslogTarget, line: &[u8]) -> io::Result<(
         Way::Unix(socket) => socket.send(line).await.map(drop),
         Way::Udp(socket) => socket.send(line).await.map(drop),
         Way::Tcp(stream) => {
-            // A receiver that has closed says so only when it is read from.
+            // A close by the receiver is only visible on a read.
             if matches!(stream.try_read(&mut [0; 64]), Ok(0)) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }

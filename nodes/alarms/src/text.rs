@@ -1,16 +1,16 @@
-//! Words that come from elsewhere, made fit to be kept and shown: short, and on one line.
+//! Text from other sources, shortened and put on one line for storage and display.
 
-/// The longest subject, in bytes.
+/// Maximum length of a subject, in bytes.
 const SUBJECT: usize = 128;
-/// The longest detail, in bytes.
+/// Maximum length of a detail, in bytes.
 const DETAIL: usize = 512;
 
-/// Fit as a subject.
+/// Text made fit as a subject.
 pub fn subject(text: &str) -> String {
     fit(text, SUBJECT)
 }
 
-/// Fit as a detail.
+/// Text made fit as a detail.
 pub fn detail(text: &str) -> String {
     fit(text, DETAIL)
 }

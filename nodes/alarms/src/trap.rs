@@ -1,4 +1,4 @@
-//! Telling by SNMP traps, v2c or v3; `deploy/snmp/TWINBOX-MIB.txt` says what is in them.
+//! Delivery by SNMP traps, v2c or v3; `deploy/snmp/TWINBOX-MIB.txt` describes their content.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::{
     syslog::with_port,
 };
 
-/// How long looking up a receiver's name and writing to it may take.
+/// Timeout for the look-up of a receiver's name and the write.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Where receivers of traps listen.
+/// Default port of trap receivers.
 const PORT: u16 = 162;
 
-/// How a user of SNMP v3 proves who they are.
+/// Authentication of an SNMP v3 user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrapAuthentication {
     /// HMAC-SHA-96.
@@ -34,10 +34,10 @@ pub enum TrapAuthentication {
 }
 
 impl TrapAuthentication {
-    /// The words for them.
+    /// Names of the algorithms as text.
     pub const WORDS: [&'static str; 3] = ["sha1", "sha256", "sha512"];
 
-    /// By its word; SHA-256 for one that there is not.
+    /// Algorithm by name; SHA-256 for an unknown name.
     pub fn named(word: &str) -> Self {
         match word {
             "sha1" => Self::Sha1,
@@ -47,36 +47,36 @@ impl TrapAuthentication {
     }
 }
 
-/// How SNMP v3 keeps its content secret.
+/// Encryption of SNMP v3 content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrapPrivacy {
     /// AES-128-CFB.
     Aes128,
 }
 
-/// How traps are secured.
+/// Security of traps.
 #[derive(Clone)]
 pub enum TrapSecurity {
-    /// v2c: the community's name in the clear.
+    /// v2c: community name as clear text.
     Community(String),
     /// v3.
     User {
-        /// The user.
+        /// Name of the user.
         name: String,
-        /// How it is proved, and the password.
+        /// Authentication algorithm and password.
         authentication: (TrapAuthentication, String),
-        /// How the content is kept secret, and the password; `None`: it is not.
+        /// Encryption algorithm and password; `None`: not encrypted.
         privacy: Option<(TrapPrivacy, String)>,
     },
 }
 
-/// Why receivers of traps cannot be used.
+/// Reason why the configured trap receivers cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrapError {
-    /// A receiver.
+    /// The receiver is not a valid address.
     #[error("'{0}' is no receiver of traps: write HOST or HOST:PORT")]
     Receiver(String),
-    /// User or passwords.
+    /// SNMP v3 does not accept the user or the passwords.
     #[error("SNMP v3 does not take this user or these passwords: {0}")]
     User(String),
 }
@@ -90,7 +90,7 @@ pub struct TrapReceivers {
 }
 
 impl TrapReceivers {
-    /// Receivers, as `host` or `host:port`, of traps from this node.
+    /// Receivers (`host` or `host:port`) of the traps from this node.
     pub fn new(node: &NodeName, receivers: &[String], security: &TrapSecurity) -> Result<Self, TrapError> {
         let receivers = receivers
             .iter()
@@ -119,7 +119,7 @@ impl TrapReceivers {
         Ok(Self { receivers, auth, engine })
     }
 
-    /// To each of them. One that is not there cannot be told from one that is, so each is written to once.
+    /// Sends the trap once to each receiver: traps are not acknowledged, so a lost one is not detected.
     pub(crate) async fn tell(&self, notice: &Notice, permit: &Permit) -> Result<(), TellError> {
         let mut failed = None;
         for receiver in &self.receivers {
@@ -139,12 +139,12 @@ impl TrapReceivers {
         if let Some(engine) = &self.engine {
             client = client.local_authoritative_engine(engine.clone());
         }
-        // The name is looked up anew for each: receivers move.
+        // The name is looked up for each trap: a receiver may change its address.
         let client = client.connect().await.map_err(|error| later(&error))?;
-        // Hundredths of a second since the machine's start; it wraps after 497 days, as SNMP's do.
+        // Hundredths of a second since the machine's start, as 32 bits: wraps after 497 days, as in SNMP.
         let uptime = (BootInstant::now().as_nanos() / 10_000_000) as u32;
         let kind = oid(&[0, if notice.transition.is_raised() { 1 } else { 2 }]);
-        // Asked right before the write (rule R6).
+        // Checked immediately before the write (rule R6).
         let _entered = permit.enter()?;
         client.send_trap(&kind, uptime, bindings(notice)).await.map_err(|error| later(&error))
     }
@@ -186,16 +186,16 @@ fn bindings(notice: &Notice) -> Vec<VarBind> {
     .collect()
 }
 
-/// The engine of SNMP v3 that traps come from: its id follows from the node's name, so that receivers can be told it,
-/// and its count of starts from the clock, so that it goes up without a file. Two starts within a minute have the
-/// same count, and times that are within the 150 seconds that receivers allow.
+/// SNMP v3 engine of the traps. Its id follows from the node's name, so that receivers can be configured with it.
+/// Its boot count follows from the clock, in minutes, so that it increases without a file. Two starts within a
+/// minute have the same count, and times within the 150 seconds that receivers allow.
 fn engine(node: &NodeName) -> async_snmp::Result<AuthoritativeEngine> {
     let starts = u32::try_from(wall().0 / 60_000).unwrap_or(u32::MAX) & 0x7fff_ffff;
     let previous = PersistedAuthoritativeEngine::new(engine_id(node), starts)?;
     AuthoritativeEngine::restart(previous, |_| Ok::<(), std::convert::Infallible>(()))
 }
 
-/// As RFC 3411 makes one from a text (format 4), with net-snmp's number; of a long name its beginning.
+/// Engine id by RFC 3411 (format 4, text) with net-snmp's number; a long name is cut to 27 bytes.
 fn engine_id(node: &NodeName) -> Vec<u8> {
     let name = format!("twinbox-{node}");
     [&[0x80, 0, 0x1f, 0x88, 4][..], name.as_bytes().get(..27).unwrap_or(name.as_bytes())].concat()

@@ -1,4 +1,4 @@
-//! Telling by HTTP POST: JSON, one request for each transition, over TLS where the URL says so.
+//! Delivery by HTTP POST: JSON, one request per transition, over TLS if the URL is `https`.
 
 use std::{io, os::fd::AsFd, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
@@ -29,34 +29,34 @@ use crate::{
     outbound::{Permit, TellError},
 };
 
-/// How long one request may take, from the name's look-up to the answer.
+/// Timeout of one request, from the look-up of the name to the response.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Why a webhook cannot be used.
+/// Reason why a webhook cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The URL.
+    /// The URL is not valid.
     #[error("'{0}' is no URL that alarms can be sent to: write http://HOST/PATH or https://HOST/PATH")]
     Url(String),
-    /// The header.
+    /// The authorization header is not valid.
     #[error("it has characters that no header may have")]
     Authorization,
-    /// The file of authorities.
+    /// The file of CA certificates cannot be read.
     #[error("cannot read certificates of authorities from '{path}': {reason}")]
     Authorities {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
     },
-    /// The system has none.
+    /// The system has no CA certificates.
     #[error(
         "this machine has no certificates of authorities: install ca-certificates, or name a file of them as ca_file"
     )]
     NoAuthorities,
 }
 
-/// A receiver.
+/// Receiver of alarms by HTTP.
 #[derive(Clone)]
 pub struct Webhook {
     uri: Uri,
@@ -67,13 +67,13 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// A receiver at this URL. `authorization` is the value of the header, such as `Bearer …`; `authorities` a PEM file
-    /// in place of the system's.
+    /// Receiver at this URL. `authorization` is the value of the header, such as `Bearer …`; `authorities` is a PEM
+    /// file in place of the system's CA certificates.
     pub fn new(url: &str, authorization: Option<&str>, authorities: Option<PathBuf>) -> Result<Self, WebhookError> {
         let wrong = || WebhookError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let (scheme, host) = (uri.scheme_str().ok_or_else(wrong)?, uri.host().ok_or_else(wrong)?.to_owned());
-        // A name and password in the URL would be in every log.
+        // A name and password in the URL would appear in every log.
         if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
             return Err(wrong());
         }
@@ -111,7 +111,7 @@ impl Webhook {
     async fn post(&self, notice: &Notice, permit: &Permit) -> Result<StatusCode, PostError> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.port)).await?;
-        // The gate has the connection: it is reset when the duty ends, whatever this task does then (rule R6).
+        // The gate owns the connection: it is reset when the duty ends, independent of this task (rule R6).
         let _owned = permit.own(stream.as_fd()).map_err(|_| PostError::NotHolder)?;
         match &self.tls {
             None => self.exchange(stream, notice).await,
@@ -137,8 +137,8 @@ impl Webhook {
         let request = request
             .body(Full::new(Bytes::from(notice.json().to_string())))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        // The connection is driven here and ends with this: the body of the answer does not matter. The answer counts
-        // also when the receiver closes behind it.
+        // The connection is driven here and ends with this block: the body of the response is not needed. The
+        // response also counts when the receiver closes the connection after it.
         let mut answered = pin!(async move { sender.send_request(request).await.map(|answer| answer.status()) });
         tokio::select! {
             biased;
@@ -162,7 +162,7 @@ fn judge(status: StatusCode) -> Result<(), TellError> {
     let again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     match status {
         status if status.is_success() => Ok(()),
-        // It has this key already.
+        // The receiver already has this key.
         StatusCode::CONFLICT => Ok(()),
         status if status.is_server_error() || again.contains(&status) => {
             Err(TellError::Later(format!("it answered {status}")))
@@ -200,7 +200,7 @@ fn connector(authorities: Option<PathBuf>) -> Result<TlsConnector, WebhookError>
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The URL may have a secret in its path: only the host is shown.
+/// Shows only the host: the path of the URL may contain a secret.
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Webhook({}:{})", self.host, self.port)

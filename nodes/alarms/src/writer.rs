@@ -1,4 +1,4 @@
-//! Writes what was said: gathers it, keeps to the budgets, and makes one commit of it.
+//! Writes reported alarms and events: gathers them, applies the budgets and makes one commit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,38 +28,38 @@ use crate::{
     syslog::Syslog,
 };
 
-/// What comes within this is one commit.
+/// Reports within this period go into one commit.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often what waits for its time is looked at.
+/// Poll interval for work that waits for its time.
 const LOOK_EACH: Duration = Duration::from_secs(1);
-/// After the store could not write, it is left alone for so long.
+/// Pause after a failed write.
 const REST: Duration = Duration::from_secs(2);
-/// What a former life raised and this one has not said again by then is over.
+/// A condition raised by an earlier incarnation and not reported again within this period is cleared.
 const SETTLE: Duration = Duration::from_secs(120);
-/// How often old events are looked for, and what is old.
+/// Interval of the search for old events, and their minimum age.
 const ERASE_EACH: Duration = Duration::from_secs(3_600);
 const OLD: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Events erased in one commit.
+/// Maximum number of events erased in one commit.
 const ERASE_AT_ONCE: usize = 256;
-/// How often it is told that too much came.
+/// Minimum interval between reports of left-out alarms or events.
 const TOO_MANY_EACH: Duration = Duration::from_secs(600);
 
-/// Somebody acknowledges alarms.
+/// Request of an administrator to acknowledge alarms.
 pub struct Acknowledge {
     pub ids: Vec<IdPrefix>,
     pub by: String,
     pub answer: oneshot::Sender<Result<(Vec<Alarm>, Acknowledgement), AckError>>,
 }
 
-/// The task.
+/// The writer task.
 pub struct Writer {
     alarms: Alarms,
     numbering: Numbering,
-    /// Says that this life has begun; to be written with the first commit.
+    /// Announces this origin; written with the first commit.
     began: Option<(Key, Edit)>,
     raises: BTreeMap<Code, Budget>,
     events: Budget,
-    /// What was raised in this life.
+    /// Alarms raised in this incarnation.
     said: BTreeSet<(Code, String)>,
     settles: Option<BootInstant>,
     erases: BootInstant,
@@ -68,7 +68,7 @@ pub struct Writer {
     syslog: Option<Syslog>,
 }
 
-/// An alarm to be written, and what happened to it.
+/// An alarm to be written, and its transition.
 struct Change {
     key: (Code, String),
     said: Said,
@@ -95,7 +95,7 @@ impl Writer {
         }
     }
 
-    /// Writes until stopped, and then what is left.
+    /// Writes until stopped, then writes the remaining reports.
     pub async fn run(mut self, mut requests: mpsc::Receiver<Acknowledge>, stop: CancellationToken) {
         let inner = self.alarms.inner().clone();
         loop {
@@ -120,7 +120,7 @@ impl Writer {
         }
     }
 
-    /// Writes what waits, as far as the budgets go; false when the store could not.
+    /// Writes the waiting reports as far as the budgets allow; false if the store failed.
     async fn write(&mut self) -> bool {
         let now = BootInstant::now();
         self.say_too_many(now);
@@ -207,14 +207,14 @@ impl Writer {
         }
     }
 
-    /// Raising is told to the outside and written to logs that keep everything: one code may do so 20 times at once, and
-    /// then each 10 seconds. What waits is counted together.
+    /// A raise is reported to outside receivers and to append-only logs: each code may do so 20 times in a burst
+    /// and then once per 10 seconds. Waiting raises are counted together.
     fn may_raise(&mut self, code: Code, now: BootInstant) -> bool {
         let budget = || Budget::new(20, Duration::from_secs(10), now);
         self.raises.entry(code).or_insert_with(budget).take(now)
     }
 
-    /// After a while, what lasted when a former life of this node ended and has not been said since is over.
+    /// After [`SETTLE`], clears conditions raised by an earlier incarnation of this node and not reported since.
     fn settle(&mut self, board: &Board, said: &mut BTreeMap<(Code, String), Said>, now: BootInstant) {
         if self.settles.is_none_or(|at| now < at) {
             return;
@@ -248,7 +248,7 @@ impl Writer {
         (within, left_out)
     }
 
-    /// The events, in the order in which they happened.
+    /// Numbers the events, in order of time.
     fn number(&mut self, changes: &[Change], happened: &[Happened], left_out: u64) -> Vec<Event> {
         type About<'a> = (Timestamp, Kind, &'a str, &'a str, Option<&'a Alarm>);
         let mut all: Vec<About<'_>> = Vec::new();
@@ -276,7 +276,7 @@ impl Writer {
         events
     }
 
-    /// Takes away events that have become too old.
+    /// Erases old events.
     fn old(&mut self, now: BootInstant) -> Result<Vec<(Key, Edit)>, StoreError> {
         if now < self.erases {
             return Ok(Vec::new());
@@ -291,7 +291,7 @@ impl Writer {
         Ok(old.iter().take(ERASE_AT_ONCE).map(|event| (event.key(), Event::erase())).collect())
     }
 
-    /// What found no room is an alarm itself.
+    /// Left-out alarms and events raise an alarm of their own.
     fn say_too_many(&mut self, now: BootInstant) {
         let (alarms, events) = self.alarms.dropped();
         let dropped = alarms.saturating_add(events);
@@ -304,7 +304,7 @@ impl Writer {
         self.alarms.raise(Code::TooManyAlarms, self.alarms.node().as_str(), detail);
     }
 
-    /// The log and syslog of this node.
+    /// Writes to the log and syslog of this node.
     fn tell_here(&self, Change { alarm, raised, cleared, .. }: &Change) {
         let (code, subject, detail, id) = (&alarm.word, &alarm.subject, &alarm.detail, alarm.id);
         let severity = alarm.code.map_or(Severity::Warning, Code::severity);
@@ -329,14 +329,14 @@ impl Writer {
         }
     }
 
-    /// All of them or none, with their events, in one commit.
+    /// Acknowledges all alarms or none, with their events, in one commit.
     async fn acknowledge(&mut self, Acknowledge { ids, by, answer }: Acknowledge) {
         let before = self.numbering.clone();
         let (alarms, committed) = match self.acknowledge_all(&ids, &by).await {
             Ok(done) => done,
             Err(failed) => {
                 self.numbering = before;
-                // Who has gone away needs no answer.
+                // The requester may be gone; then the answer is dropped.
                 let _ = answer.send(Err(failed));
                 return;
             }

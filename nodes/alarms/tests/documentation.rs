@@ -1,4 +1,4 @@
-//! `docs/alarms.md` shows the tables of codes and kinds as they are. A wanted change: `TWINBOX_BLESS=1`.
+//! `docs/alarms.md` shows the present tables of codes and kinds. To accept a change: `TWINBOX_BLESS=1`.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Receivers outside: real sockets, real HTTP and SNMP; a duty that comes, goes and is nobody's.
+//! Outside receivers: real sockets, real HTTP and SNMP; a duty that is gained, moved and held by no node.
 
 mod common;
 
@@ -33,7 +33,7 @@ use twinbox_alarms::{
 use twinbox_ids::Epoch;
 use twinbox_testkit::{Place, Snmptrapd, need};
 
-/// A duty that the test gives and takes.
+/// A duty that the test grants and revokes.
 #[derive(Clone)]
 struct Duty(Arc<watch::Sender<Option<Epoch>>>);
 
@@ -65,7 +65,7 @@ impl Permission for Duty {
     }
 }
 
-/// An HTTP receiver that answers with the statuses it is given, and then with 204.
+/// An HTTP receiver that answers with the given statuses, then with 204.
 struct Web {
     url: String,
     got: Arc<Mutex<Vec<String>>>,
@@ -87,7 +87,7 @@ impl Web {
         Self { url, got }
     }
 
-    /// The same over TLS, with a certificate that nobody has signed but itself; returns that, too, in PEM.
+    /// Like `listen`, over TLS with a self-signed certificate; also returns the certificate in PEM.
     async fn listen_securely() -> (Self, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}/alarms", listener.local_addr().expect("bound"));
@@ -105,7 +105,7 @@ impl Web {
         let kept = got.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Who does not trust it goes away in the handshake.
+                // A client that does not trust the certificate ends the handshake.
                 let Ok(stream) = acceptor.accept(stream).await else { continue };
                 let request = take(stream, "204 No Content").await;
                 kept.lock().expect("whole").push(request);
@@ -118,7 +118,7 @@ impl Web {
         self.got.lock().expect("whole").clone()
     }
 
-    /// Key and what happened, of each request.
+    /// Key and transition of each request.
     fn told(&self) -> Vec<(String, String)> {
         self.got()
             .iter()
@@ -136,7 +136,7 @@ impl Web {
     }
 }
 
-/// One request, answered.
+/// Reads and answers one request.
 async fn take(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -> String {
     let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
     let text = loop {
@@ -186,7 +186,7 @@ async fn a_webhook_is_told_once_by_whoever_holds_the_duty_and_waits_while_nobody
     b.wait("a", told).await;
     assert_eq!(web.told(), [("space".to_owned(), "raised".to_owned())]);
     assert!(web.got()[0].contains("authorization: Bearer s3cret"), "{}", web.got()[0]);
-    // The duty goes to the other node, which knows what was told.
+    // The duty moves to the other node, which knows the delivery state.
     duty_b.take();
     b.hand_over(&a).await;
     a.alarms.clear(Code::Space, "a");
@@ -226,7 +226,7 @@ async fn a_receiver_that_fails_is_asked_again_and_one_that_refuses_is_given_up()
     assert_eq!((counters.told, counters.failed, counters.given_up), (2, 2, 0));
 }
 
-/// Over TLS to whom an authority of the file has signed, and to nobody else.
+/// The client accepts only receivers whose certificate is signed by an authority of the file.
 #[tokio::test]
 async fn a_webhook_over_tls_is_told_if_the_file_of_authorities_vouches_for_it() {
     let dir = TempDir::new().expect("a folder");
@@ -251,7 +251,7 @@ async fn a_webhook_over_tls_is_told_if_the_file_of_authorities_vouches_for_it() 
     }
 }
 
-/// As Debian's snmptrapd takes it.
+/// Debian's snmptrapd accepts the trap.
 #[tokio::test]
 async fn a_trap_of_version_2c_is_taken_by_snmptrapd() {
     if !need::all(&[need::SNMPTRAPD]) {
@@ -270,7 +270,7 @@ async fn a_trap_of_version_2c_is_taken_by_snmptrapd() {
     a.alarms.raise(Code::ServiceFailed, "calls", "the port is taken");
     let traps = || receiver.got().into_iter().find(|trap| trap.contains("\"service-failed\""));
     let trap = wait_for("a trap", traps).await;
-    // Raised; the severity; the detail: numbers as in deploy/snmp/TWINBOX-MIB.txt.
+    // Raised; severity; detail: numbers as in deploy/snmp/TWINBOX-MIB.txt.
     for part in [".2177.1.0.1", ".2177.1.1.5.0 = INTEGER: 3", ".2177.1.1.7.0 = STRING: \"the port is taken\""] {
         assert!(trap.contains(part), "no {part} in {trap}");
     }
@@ -340,7 +340,7 @@ async fn syslog_gets_the_alarms_of_its_own_node() {
     assert!(udp.try_recv(&mut [0; 64]).is_err(), "b's are b's");
 }
 
-/// As syslog(3) writes to `/dev/log`; a syslog that starts anew has a new socket there.
+/// Format of syslog(3) to `/dev/log`; a restarted syslog has a new socket there.
 #[tokio::test]
 async fn syslog_of_this_machine_gets_lines_and_is_found_again() {
     let dir = TempDir::new().expect("a folder");
@@ -358,7 +358,7 @@ async fn syslog_of_this_machine_gets_lines_and_is_found_again() {
         let mut line = [0; 2_048];
         let length = socket.recv(&mut line).await.expect("a line");
         let line = String::from_utf8_lossy(&line[..length]).into_owned();
-        // Facility 19, warning: RFC 3164 without the host's name, as programs of the machine itself write.
+        // Facility 19, warning: RFC 3164 without host name, as local programs write it.
         assert!(line.starts_with("<156>") && line.contains("twinbox["), "{line}");
         assert!(line.contains(&format!("raised clock ({subject}): an hour ahead")), "{line}");
     }

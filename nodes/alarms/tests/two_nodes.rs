@@ -1,4 +1,4 @@
-//! Alarms and events of nodes that replicate, part, come back and start anew.
+//! Alarms and events of nodes that replicate, are separated, reconnect and start again.
 
 mod common;
 
@@ -19,7 +19,7 @@ async fn an_alarm_is_seen_on_every_node_and_acknowledged_on_any() {
     let there = b.wait("a", |_| true).await;
     assert_eq!(there, space);
 
-    // On the other node, by the first digits, all or none.
+    // Acknowledge on the other node, by the first digits: all or none.
     let id = |text: &str| text.parse().expect("digits");
     let ids = vec![id(&space.id.to_string()), id("0123456789ab")];
     let error = b.alarms.acknowledge(ids, "eve").await.expect_err("there is no second");
@@ -37,7 +37,7 @@ async fn an_alarm_is_seen_on_every_node_and_acknowledged_on_any() {
 
     a.alarms.clear(Code::Space, "a");
     assert!(!a.wait("a", |alarm| alarm.cleared.is_some()).await.is_open());
-    // Raised anew, it is nobody's yet; the same row counts on.
+    // Raised again, it is not acknowledged; the same record counts on.
     a.alarms.raise(Code::Space, "a", "1 MB is left");
     let again = a.wait("a", |alarm| alarm.cleared.is_none()).await;
     assert_eq!((again.id, again.count, again.raises, again.state()), (space.id, 2, 2, State::Raised));
@@ -49,12 +49,12 @@ async fn alarms_outlive_a_restart_and_what_nobody_says_again_is_over() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
     a.alarms.raise(Code::Clock, "a", "an hour ahead");
-    // What is said last is written, too.
+    // The last report before the stop is written, too.
     a.stop().await;
     let a = Node::start(dir.path(), "a").await;
     let kept = a.wait("a", |_| true).await;
     assert_eq!((kept.state(), kept.detail.as_str()), (State::Raised, "an hour ahead"));
-    // This life can clear what the former raised.
+    // This incarnation can clear alarms raised by the previous one.
     a.alarms.clear(Code::Clock, "a");
     a.wait("a", |alarm| alarm.cleared.is_some()).await;
     let (events, _) = wait_for("both", || Some(a.read(&Since::Start)).filter(|(e, _)| e.len() == 2)).await;
@@ -80,7 +80,7 @@ async fn a_cursor_goes_on_where_it_was_on_another_node() {
     let (events, cursor) = wait_for("both", || Some(a.read(&Since::Start)).filter(|(e, _)| e.len() == 2)).await;
     assert_eq!(words(&events), ["a node-started a", "b node-started b"]);
 
-    // The other node has not heard of the first's event yet: nothing twice, and no gap.
+    // The other node has not received the first node's event yet: no duplicate and no gap.
     b.alarms.event(Kind::SettingChanged, "failback", "manual");
     told(&b, 2).await;
     let since = Since::Cursor(cursor);
@@ -93,7 +93,7 @@ async fn a_cursor_goes_on_where_it_was_on_another_node() {
     let next = wait_for("what came", || Some(b.read(&since)).filter(|(e, _)| !e.is_empty())).await;
     assert_eq!(words(&next.0), ["a setting-changed mode"]);
 
-    // A new life of a node, read where its former one was.
+    // A new origin of a node, read at the position of the previous one.
     a.stop().await;
     let a = Node::start(dir.path(), "a").await;
     a.alarms.event(Kind::NodeStarted, "a", "again");
@@ -102,7 +102,7 @@ async fn a_cursor_goes_on_where_it_was_on_another_node() {
     let since = Since::Cursor(next.1);
     let (events, _) = wait_for("the new life", || Some(b.read(&since)).filter(|(e, _)| !e.is_empty())).await;
     assert_eq!(words(&events), ["a node-started a"]);
-    // Who begins now gets none of it.
+    // A reader that begins now gets none of the events.
     assert_eq!(b.read(&Since::Now).0, []);
     let error = b.alarms.follow(&Since::Cursor("nonsense".to_owned())).err().expect("no cursor");
     assert!(matches!(error, FollowError::Cursor(_)) && error.to_string().contains("'nonsense'"), "{error}");
@@ -119,7 +119,7 @@ async fn changes_that_come_in_any_order_are_told_in_theirs() {
     }
     let mut follower = b.alarms.follow(&Since::Start).expect("a reader");
     let mut changes = a.store.changes_after(&b.store.vector(), 1_000).expect("changes");
-    // That a life has begun comes first, and then the last of it.
+    // The announcement of the origin arrives first, then the rest in reverse order.
     changes[1..].reverse();
     let mut got = Vec::new();
     for change in changes {
@@ -142,7 +142,7 @@ async fn who_was_away_too_long_is_told_of_the_gap() {
         a.alarms.event(Kind::NodeStarted, "a", "");
         wait_for("one", || Some(a.read(&Since::Start)).filter(|(e, _)| e.len() == 1)).await
     };
-    // An emptied disk: a new store of the same node tells other events, and the old ones are gone.
+    // An emptied disk: a new store of the same node reports other events, and the old ones are lost.
     let b = Node::start(dir.path(), "b").await;
     a.hand_over(&b).await;
     a.stop().await;
@@ -170,7 +170,7 @@ async fn a_flood_is_bounded_and_hides_nobody_else() {
         a.alarms.raise(Code::ConfigDrift, "sip.pilot", format!("{n} differ"));
         a.alarms.event(Kind::SettingChanged, "x", "y");
         if n % 10_000 == 0 {
-            // The writer has its turn.
+            // Lets the writer run.
             tokio::time::sleep(std::time::Duration::from_millis(30)).await;
         }
     }

@@ -1,4 +1,4 @@
-//! What administrators ask, on a Unix socket that only this user may open.
+//! Requests of administrators, on a Unix socket that only this user may open.
 
 pub(crate) mod part;
 mod provisioning;
@@ -39,7 +39,7 @@ use crate::{
 /// Bytes of a WAV file in one message.
 const PART: usize = 64 * 1024;
 
-/// Answers administrators.
+/// Serves administrators.
 pub struct AdminService {
     node: Arc<Node>,
     health: Arc<Health>,
@@ -49,7 +49,7 @@ pub struct AdminService {
 }
 
 impl AdminService {
-    /// For this node.
+    /// Creates the service for this node.
     pub fn new(
         node: Arc<Node>,
         health: Arc<Health>,
@@ -60,7 +60,7 @@ impl AdminService {
         Self { node, health, facts, others, host }
     }
 
-    /// Serves on the socket, and to operators of other machines, until stopped; the socket is gone afterwards.
+    /// Serves on the socket, and to operators of other machines, until stopped; then removes the socket.
     pub async fn serve(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
         let AdminSocket { listener, path } = socket;
         let provisioning = provisioning::Service::new(self.node.clone()).server();
@@ -69,7 +69,7 @@ impl AdminService {
         let steering = roles::Service::new(self.node.clone()).server();
         let roles = self.node.roles.clone();
         let events = EventService::new(self.node.alarms.clone(), self.node.config.alarms.channels()).server();
-        // The same for both; one that is added here is for operators of other machines, too.
+        // The same services for both: a service added here is also available to operators of other machines.
         let services = tonic::service::Routes::new(provisioning)
             .add_service(tokens)
             .add_service(authorities)
@@ -85,7 +85,7 @@ impl AdminService {
         if let Err(error) = served {
             error!(%error, "the administrators' socket has ended");
         }
-        // One that somebody removed already is what we want.
+        // The socket may have been removed already.
         let _ = std::fs::remove_file(path);
     }
 
@@ -105,7 +105,7 @@ impl AdminService {
         Ok((mailbox, message))
     }
 
-    /// Shows mailboxes, which may read messages that were not counted yet: on a thread that may block.
+    /// Shows mailboxes on a thread that may block, because it may read messages that were not counted yet.
     async fn users<R: Send + 'static>(
         &self,
         show: impl FnOnce(&dyn Fn(Mailbox) -> Result<User, MailError>) -> Result<R, MailError> + Send + 'static,
@@ -132,14 +132,14 @@ fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
     })
 }
 
-/// The bound socket.
+/// Bound socket of administrators.
 pub struct AdminSocket {
     listener: UnixListener,
     path: std::path::PathBuf,
 }
 
 impl AdminSocket {
-    /// Binds; a socket that a killed process left behind is replaced, one that answers is not.
+    /// Binds the socket. A socket left by a killed process is replaced; a socket that answers is not.
     pub fn bind(path: &Path) -> Result<Self, AppError> {
         let failed = |source| AppError::AdminSocket { path: path.to_owned(), source };
         if let Some(dir) = path.parent() {
@@ -293,7 +293,7 @@ impl Admin for AdminService {
         all_records(&self.node)?;
         let UserListRequest { limit, after } = request.into_inner();
         let mailboxes = self.node.mailstore.mailboxes().await.map_err(internal)?;
-        // By number, short ones first; a number that was lost is in the list twice.
+        // By number, short ones first; a lost number is in the list twice.
         let cursor = |mailbox: &Mailbox| format!("{:03}{}.{}", mailbox.number.len(), mailbox.number, mailbox.id);
         let mailboxes: Vec<_> = mailboxes.into_iter().map(|mailbox| (cursor(&mailbox), mailbox)).collect();
         let Part { items, next } = self.users(move |show| part::part(limit, &after, mailboxes, show)).await?;
@@ -390,7 +390,8 @@ fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Res
     Response::new(UserChanged { id: id.to_string(), acknowledged: acknowledged.to_owned() })
 }
 
-/// Refuses what would be answered from a part of the records: what is not here may exist (rule D13).
+/// Refuses requests that would be answered from incomplete records: a missing record may exist elsewhere (rule
+/// D13).
 fn all_records(node: &Node) -> Result<(), Status> {
     match node.store.filled().has_records() {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! Alarms and events of a node: where they come from, who is told, and what administrators ask.
+//! Alarms and events of a node: their sources, receivers and administrators' requests.
 
 mod copies;
 mod gate;
@@ -24,10 +24,10 @@ pub use measures::measure;
 use roles::{RolesWatch, Say, Seen};
 pub use service::EventService;
 
-/// How often it is looked whether something has lasted long enough, and what was counted.
+/// Poll interval of counters and of conditions that must last for some time.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Writes what is said, tells receivers outside, and watches role manager and replication, until stopped.
+/// Writes reports, delivers them to outside receivers, and watches the role manager and replication, until stopped.
 pub fn start(node: &Arc<Node>, tasks: &TaskTracker, stop: &CancellationToken) {
     let config = &node.config.alarms;
     let syslog = config.syslog.clone().map(|(target, facility)| Syslog::start(target, facility));
@@ -72,7 +72,7 @@ impl Seen for Node {
     }
 }
 
-/// What this node has told already: of a move that the group remembers, a node that starts anew is not to tell again.
+/// Events that this node has already reported: a restarted node must not repeat a move that the group remembers.
 fn told(node: &Node) -> Vec<(String, String)> {
     match node.alarms.follow(&Since::Start) {
         Ok(mut events) => std::iter::from_fn(|| events.try_next())

@@ -1,16 +1,16 @@
-//! Whether this process lives: its runtime answers and its media threads turn. Nothing else is asked: whoever asks
-//! (a container's health check, systemd's watchdog) ends the process for a "no", and with it every call, which a
-//! hung duty, a full disk or a lost peer is no reason for.
+//! Liveness of this process: its runtime answers and its media threads turn. Nothing else is checked: a container's
+//! health check or systemd's watchdog ends a process that fails it, with every call, and a hung duty, a full disk
+//! or a lost peer is no reason for that.
 
 use std::time::Duration;
 
 use twinbox_media::Engine;
 
-/// A media thread that has not come round for so long is stuck: it turns 200 times a second with calls and twice
-/// without.
+/// Time without a turn after which a media thread counts as hung: it turns 200 times a second with calls, and twice
+/// a second without.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// Why the process does not live, if it does not. That this is answered shows that the runtime does.
+/// Reason why the process does not live, if so. An answer shows that the runtime works.
 pub fn why_not(media: &Engine) -> Option<String> {
     stuck(media.still_for())
 }

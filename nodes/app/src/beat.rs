@@ -1,23 +1,23 @@
-//! One rhythm for all that looks round in a node, so that what is due at one time wakes the process once.
+//! Aligned timer for all periodic work in a node, so that work due at the same time wakes the process once.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use twinbox_clock::BootInstant;
 
-/// Ticks at once, and then at each multiple of its period on the boot clock. Ticks that were missed are left out.
+/// Ticks immediately, and then at each multiple of its period on the boot clock. Missed ticks are skipped.
 pub struct Beat {
     period: Duration,
     begun: bool,
 }
 
-/// A beat of this period, at least a millisecond.
+/// Timer with this period, at least a millisecond.
 pub fn every(period: Duration) -> Beat {
     Beat { period: period.max(Duration::from_millis(1)), begun: false }
 }
 
 impl Beat {
-    /// Waits for the next tick; how late it is. It may be dropped and asked for again.
+    /// Waits for the next tick and returns its delay. Safe to cancel.
     pub async fn tick(&mut self) -> Duration {
         if !std::mem::replace(&mut self.begun, true) {
             return Duration::ZERO;
@@ -29,7 +29,7 @@ impl Beat {
     }
 }
 
-/// How long it is until the next multiple of the period.
+/// Time until the next multiple of the period.
 fn until_next(period: Duration, now: BootInstant) -> Duration {
     let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(period - now.as_nanos() % period)

@@ -1,20 +1,19 @@
-//! How long calls may go on on a node that was taken out of service: to their own end, or for the time that the order says.
-//! Pure.
+//! Drain time of calls on a node that was taken out of service: unlimited, or limited by the order. Pure.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 
-/// Calls that were told to end and have not are told again after this.
+/// Interval at which remaining calls are ended again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// A node that is out of service, and its calls.
+/// State of a node that is out of service.
 #[derive(Debug, Default)]
 pub struct Drain(Option<Out>);
 
 #[derive(Debug, Clone, Copy)]
 struct Out {
-    /// Names the order: another one begins anew.
+    /// Revision of the order: another order starts a new drain.
     revision: u64,
     since: BootInstant,
     within: Option<Duration>,
@@ -22,8 +21,8 @@ struct Out {
 }
 
 impl Drain {
-    /// What is agreed on: the order's revision and its time if this node is out of service, nothing otherwise. Says whether
-    /// the calls that are left are to be ended now.
+    /// Applies the agreed state: revision and time limit of the order if this node is out of service, otherwise
+    /// `None`. Returns whether the remaining calls must be ended now.
     pub fn look(&mut self, out: Option<(u64, Option<Duration>)>, calls: usize, now: BootInstant) -> bool {
         let Some((revision, within)) = out else {
             self.0 = None;
@@ -39,7 +38,7 @@ impl Drain {
         due
     }
 
-    /// How long calls may still go on; nothing while no time is set.
+    /// Remaining drain time; `None` without a limit.
     pub fn left(&self, now: BootInstant) -> Option<Duration> {
         let out = self.0?;
         Some(out.within?.saturating_sub(now.since(out.since)))
@@ -76,7 +75,7 @@ mod tests {
         let mut drain = Drain::default();
         assert!(!drain.look(Some((7, None)), 3, at(0)) && !drain.look(Some((7, None)), 3, at(100_000)));
         assert_eq!(drain.left(at(100_000)), None);
-        // Back in service, and out again at once.
+        // Back in service, and immediately out again.
         assert!(!drain.look(None, 3, at(100_001)));
         assert!(drain.look(Some((9, Some(Duration::ZERO))), 3, at(100_002)));
     }

@@ -1,5 +1,5 @@
-//! What members compare with each other: settings that should be the same on all, whether the others could carry the
-//! calls of one that dies, and what time it is. The judgement is pure; [`Drift::watch`] asks and tells.
+//! Comparison between members: settings that must be equal, capacity of the others for the calls of a failed node,
+//! and time of day. The judgement is pure; [`Drift::watch`] polls the members and raises alarms.
 
 mod settings;
 
@@ -22,30 +22,32 @@ use crate::{
 
 pub use settings::fingerprints;
 
-/// How often members are asked.
+/// Poll interval.
 const EVERY: Duration = Duration::from_secs(5);
-/// A difference or a load must have been seen so often in a row: files are changed on one node after the other.
+/// Number of consecutive polls that must show a difference or overload: an administrator changes files node by
+/// node.
 const SEEN: u32 = 2;
-/// A load that raised the alarm must have gone below this share of what the others carry, in percent.
+/// A raised overload ends below this share of the other nodes' capacity, in percent.
 const CALM: u64 = 90;
-/// A clock further from the members' median than this is wrong …
+/// A clock further than this from the members' median is wrong …
 const FAR_MS: u64 = 2_000;
-/// … until it is nearer than this.
+/// … until its distance is below this.
 const NEAR_MS: u64 = 1_000;
 
-/// A node's calls and how many it takes.
+/// Calls and capacity of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load {
-    /// Whose.
+    /// Name of the node.
     pub name: NodeName,
-    /// In progress.
+    /// Number of calls in progress.
     pub calls: u64,
-    /// At most.
+    /// Maximum number of calls.
     pub max_calls: u64,
 }
 
-/// Settings of which another node has another value: the key, and who has it. What only one of the two knows is the
-/// business of releases, but for trunks, whose list is a setting too. Of a pair the first by name speaks.
+/// Settings with different values on another node: the key, and the nodes with another value. A key that only one
+/// node knows is a matter of releases, except trunks, whose list is a setting too. Of each pair, the node that is
+/// first by name reports.
 fn differences(
     own: (&NodeName, &BTreeMap<String, u64>),
     others: &[(NodeName, BTreeMap<String, u64>)],
@@ -61,8 +63,8 @@ fn differences(
     found
 }
 
-/// The node without which the others could not carry all calls, if there is one; the worst. Whoever is alone has nobody
-/// who could. `before`: it was so already, and then it has to become clearly better.
+/// Node whose calls the other nodes could not carry, if any; the worst case. `None` for a single node. `before`:
+/// the overload is already raised, so the load must fall clearly before it ends.
 fn overload(nodes: &[Load], before: bool) -> Option<(NodeName, u64, u64)> {
     let calls: u64 = nodes.iter().map(|node| node.calls).sum();
     let share = if before { CALM } else { 100 };
@@ -77,8 +79,8 @@ fn overload(nodes: &[Load], before: bool) -> Option<(NodeName, u64, u64)> {
         .min_by_key(|(name, _, left)| (*left, name.clone()))
 }
 
-/// How far this clock is from the median of all, its own included: positive when it is ahead. `others` are theirs minus
-/// this one, in milliseconds. `None` without another.
+/// Offset of this clock from the median of all clocks, its own included: positive when it is ahead. `others` are
+/// the other clocks minus this one, in milliseconds. `None` without another member.
 fn offset(others: &[i64]) -> Option<i64> {
     let mut all: Vec<i64> = others.iter().copied().chain([0]).collect();
     all.sort_unstable();
@@ -91,7 +93,7 @@ fn offset(others: &[i64]) -> Option<i64> {
     (!others.is_empty()).then(|| median.saturating_neg())
 }
 
-/// What is to be thought of a clock that is so far off, and was wrong before or was not.
+/// Verdict on a clock with this offset; `before`: it was wrong already.
 fn clock(offset: Option<i64>, before: bool) -> Verdict {
     let Some(offset) = offset else { return Ok(()) };
     let bound = if before { NEAR_MS } else { FAR_MS };
@@ -102,7 +104,7 @@ fn clock(offset: Option<i64>, before: bool) -> Verdict {
     Err(format!("is {} s {way} the median of all members' clocks: synchronise it", offset.unsigned_abs() / 1_000))
 }
 
-/// What was compared last.
+/// Result of the latest comparison.
 #[derive(Debug)]
 pub struct Drift {
     clock: Mutex<Verdict>,
@@ -114,16 +116,16 @@ impl Default for Drift {
     }
 }
 
-/// What stands so far.
+/// Findings so far.
 #[derive(Default)]
 struct Told {
-    /// Settings and loads that were seen, how often in a row.
+    /// Settings and overloads that were found, with the number of consecutive polls.
     seen: BTreeMap<(Code, String), u32>,
     raised: BTreeMap<(Code, String), String>,
 }
 
 impl Told {
-    /// What is the case now: raises what has been for long enough, clears what is no more.
+    /// Applies the present findings: raises those that lasted long enough, clears those that ended.
     fn settle(&mut self, node: &Node, now: BTreeMap<(Code, String), String>) {
         self.seen.retain(|what, _| now.contains_key(what));
         self.raised.retain(|what, _| {
@@ -146,12 +148,12 @@ impl Told {
 }
 
 impl Drift {
-    /// How this node's clock does, by the others'.
+    /// State of this node's clock, compared with the others.
     pub fn clock(&self) -> Verdict {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks the others every so often, until stopped.
+    /// Polls the other members until stopped.
     pub async fn watch(
         self: Arc<Self>,
         node: Arc<Node>,
@@ -175,14 +177,14 @@ impl Drift {
         let offsets: Vec<i64> = heard.values().map(|heard| heard.ahead_ms).collect();
         let mut last = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock(offset(&offsets), last.is_err());
-        // The same words while it stays wrong, though it drifts on.
+        // The text stays the same while the clock is wrong, although the offset changes.
         if now.is_ok() || last.is_ok() {
             *last = now;
         }
     }
 }
 
-/// All that is to be told.
+/// All present findings.
 fn findings(
     own: &NodeName,
     facts: &CompareReply,
@@ -209,7 +211,7 @@ fn findings(
     let loads: Vec<Load> =
         nodes.iter().map(|(name, heard)| load(name, &heard.reply)).chain([load(own, facts)]).collect();
     let subject = (Code::Overload, CLUSTER.to_owned());
-    // All see the same: the first by name speaks.
+    // All nodes find the same: the first by name reports.
     if nodes.iter().all(|(name, _)| own < name)
         && let Some((gone, calls, left)) = overload(&loads, told.raised.contains_key(&subject))
     {

@@ -1,8 +1,8 @@
-//! The folder of a member's data: whose it is, and that one process at a time has it.
+//! Data folder of a member: its owner, and exclusive use by one process.
 //!
-//! Looked at before anything else is done: what is refused here has changed nothing, neither on the disk nor for
-//! whoever has it. The mark is a file of its own, because a folder holds several stores (records, Raft's log) and
-//! each is changed by opening it.
+//! Checked first: a refusal has changed nothing, neither on the disk nor for the process that uses the folder. The
+//! owner is in a separate file, because a folder holds several stores (records, Raft's log) and opening a store
+//! changes it.
 
 use std::{
     fmt,
@@ -14,15 +14,15 @@ use std::{
 use rustix::fs::{Access, FlockOperation};
 use twinbox_ids::{ClusterId, NodeName};
 
-/// Whose folder it is, in words and for the next start.
+/// File with the owner of the folder, readable by administrators.
 const MARK: &str = "owner.toml";
 
-/// Who may have a folder. A witness has one for all its clusters.
+/// Owner of a folder. A witness has one folder for all its clusters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The member.
+    /// Name of the member.
     pub member: NodeName,
-    /// Its cluster, if it has one.
+    /// Cluster of the member, if any.
     pub cluster: Option<ClusterId>,
 }
 
@@ -33,10 +33,10 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Why a folder cannot be had. Each line names the setting and the remedy.
+/// Reason why a folder cannot be used. Each text names the setting and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// It does not exist: a disk that is not mounted looks like that.
+    /// The folder does not exist, for example because its disk is not mounted.
     #[error("{key}: there is no folder {}: mount its disk, or make it for the user that runs this", dir.display())]
     Missing {
         /// The setting.
@@ -44,7 +44,7 @@ pub enum FolderError {
         /// The folder.
         dir: PathBuf,
     },
-    /// Another process runs on it.
+    /// Another process uses the folder.
     #[error("{key}: {} is in use by another process: end that one, or give each member a folder of its own", dir.display())]
     InUse {
         /// The setting.
@@ -52,7 +52,7 @@ pub enum FolderError {
         /// The folder.
         dir: PathBuf,
     },
-    /// Somebody else's data is in it.
+    /// The folder holds the data of another member.
     #[error(
         "{key}: {} holds the data of {theirs}, and this is {ours}: put the right disk there, or name another folder",
         dir.display()
@@ -62,43 +62,43 @@ pub enum FolderError {
         key: &'static str,
         /// The folder.
         dir: PathBuf,
-        /// Whose it is.
+        /// Owner of the folder.
         theirs: String,
-        /// Who wanted it.
+        /// This member.
         ours: String,
     },
-    /// It cannot be read or written.
+    /// The folder cannot be read or written.
     #[error("{key}: {} cannot be used ({source}): mount it for writing and give it to the user that runs this", dir.display())]
     Unusable {
         /// The setting.
         key: &'static str,
-        /// The folder or its mark.
+        /// The folder or its owner file.
         dir: PathBuf,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
-    /// There is no room for a single record.
+    /// Too little free space for a start.
     #[error("{key}: {} has {free_mb} MB free, and {needed_mb} are needed to start: make room, or name a larger disk", dir.display())]
     Full {
         /// The setting.
         key: &'static str,
         /// The folder.
         dir: PathBuf,
-        /// What is free.
+        /// Free space, in MB.
         free_mb: u64,
-        /// What must be.
+        /// Required space, in MB.
         needed_mb: u64,
     },
 }
 
-/// A folder that this process has until it ends.
+/// A folder that this process uses exclusively until it ends.
 #[derive(Debug)]
 pub struct Folder {
     _lock: File,
 }
 
 impl Folder {
-    /// Takes the folder that the setting `key` names, of whose file system at least `floor` bytes must be free.
+    /// Takes the folder that the setting `key` names. At least `floor` bytes of its file system must be free.
     pub fn take(key: &'static str, dir: &Path, owner: &Owner, floor: u64) -> Result<Self, FolderError> {
         is_ours(key, dir, owner)?;
         takes_writes(key, dir, floor)?;
@@ -116,8 +116,8 @@ impl Folder {
         Ok(Self { _lock: mark })
     }
 
-    /// Whether [`Self::take`] would do, for who writes there first: a process that has the folder already may live on
-    /// whatever has become of the disk.
+    /// Whether [`Self::take`] would succeed. The write test is skipped if a process already uses the folder: that
+    /// process may go on with a failed disk.
     pub fn suits(key: &'static str, dir: &Path, owner: &Owner, floor: u64) -> Result<(), FolderError> {
         is_ours(key, dir, owner)?;
         match File::open(dir.join(MARK)).and_then(|mark| locked(&mark)) {
@@ -162,7 +162,7 @@ fn takes_writes(key: &'static str, dir: &Path, floor: u64) -> Result<(), FolderE
     Err(FolderError::Full { key, dir: dir.to_owned(), free_mb, needed_mb })
 }
 
-/// Locks the file until it is closed; false if another process has it.
+/// Locks the file until it is closed; false if another process has locked it.
 fn locked(file: &File) -> io::Result<bool> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -171,7 +171,7 @@ fn locked(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whose folder it is by its mark: nobody's without one, or with one that a power cut left half-written.
+/// Owner of a folder; `None` without an owner file, or if a power cut left the file incomplete.
 pub fn owner(dir: &Path) -> io::Result<Option<Owner>> {
     read(&dir.join(MARK))
 }
@@ -221,7 +221,7 @@ mod tests {
             assert!(refused.starts_with("node.data_dir: ") && refused.contains("holds the data of member 'a'"));
         }
         take(dir, &a).expect("its own, again");
-        // Half a mark is none.
+        // An incomplete owner file counts as none.
         fs::write(dir.join(MARK), "# Whose da").expect("written");
         take(dir, &of("w", None)).expect("nobody's");
         assert_eq!(owner(dir).expect("read"), Some(of("w", None)));

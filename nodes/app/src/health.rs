@@ -1,5 +1,5 @@
-//! The health of a node's services: each asked in a task of its own, restarted where that helps, shown, and reported to
-//! the role manager, which moves duty and role.
+//! Health of a node's services: each is checked in a separate task, restarted where that helps, shown, and reported
+//! to the role manager, which moves duty and role.
 
 mod checks;
 mod cpu;
@@ -40,16 +40,16 @@ use ward::Ward;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What there is to know of a service beside how it does.
+/// Fixed properties of a service.
 struct About {
     name: &'static str,
-    /// A node without it is no node in service: the role manager hears of it.
+    /// A node without this service is not in service: the role manager gets a report.
     critical: bool,
-    /// A node without it cannot take calls.
+    /// A node without this service cannot take calls.
     carries_calls: bool,
-    /// An orderly stop of the node ends it first, while calls in progress go on.
+    /// An orderly stop of the node ends this service first, while calls in progress go on.
     ends_first: bool,
-    /// How it is started again; `Err` says why it cannot be.
+    /// Way to restart the service; `Err`: reason why that is impossible.
     restart: Result<Restart, &'static str>,
 }
 
@@ -59,7 +59,7 @@ enum Restart {
     Notifier,
 }
 
-/// Every service, in the order in which people see them.
+/// All services, in display order.
 const SERVICES: [About; 9] = [
     About { name: "calls", critical: true, carries_calls: true, ends_first: true, restart: Ok(Restart::Calls) },
     About {
@@ -123,78 +123,78 @@ const SERVICES: [About; 9] = [
 ];
 
 impl About {
-    /// What a check found, judged: a service that an orderly stop has ended has not failed.
+    /// Judges the result of a check: a service ended by an orderly stop has not failed.
     fn judge(&self, checked: Verdict, stopping: bool) -> Verdict {
         if stopping && self.ends_first { Ok(()) } else { checked }
     }
 }
 
-/// The role manager, as a service and in alarms.
+/// Name of the role manager as a service and in alarms.
 pub(crate) const ROLE_MANAGER: &str = "role-manager";
 
-/// A service as it was last seen.
+/// State of a service at the latest check.
 #[derive(Debug, Clone)]
 pub struct Service {
     /// One of the names of [`SERVICES`].
     pub name: &'static str,
-    /// It works.
+    /// Whether the service works.
     pub ok: bool,
-    /// In words, why not.
+    /// Reason of the failure as text.
     pub detail: String,
-    /// Local restarts since the process began.
+    /// Number of local restarts since the process began.
     pub restarts: u32,
-    /// Since when it has been as well or as ill as it is.
+    /// Time of the latest change between working and failed.
     pub since: BootInstant,
-    /// Why it failed last.
+    /// Reason of the latest failure.
     pub last_error: String,
-    /// The node is taken out of service for it.
+    /// Whether a failure takes the node out of service.
     pub critical: bool,
 }
 
-/// What the role manager weighs when it looks for a better place.
+/// Measures with which the role manager chooses a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {
-    /// Processor in use over the last minute, in thousandths of what this process may use.
+    /// CPU use over the last minute, 0 to 1000 ‰ of the permitted CPU time.
     pub cpu_permille: u32,
-    /// Free on the data disk.
+    /// Free space on the data disk, in bytes.
     pub free_bytes: u64,
 }
 
-/// Why a service is not restarted.
+/// Reason why a service is not restarted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestartRefused {
-    /// There is none of that name.
+    /// No service has this name.
     #[error("there is no service '{name}'{}: services are {}", near(.name), names())]
     Unknown {
-        /// What was asked for.
+        /// Name as given.
         name: String,
     },
-    /// It cannot be restarted by itself.
+    /// The service cannot be restarted separately.
     #[error("{name} cannot be restarted by itself: {why}")]
     Impossible {
-        /// Which.
+        /// Name of the service.
         name: &'static str,
-        /// Why, and what to do.
+        /// Reason and remedy.
         why: &'static str,
     },
-    /// That would end calls.
+    /// The restart would end calls.
     #[error("restarting calls would end {calls} in progress: wait until they are over, or say --force")]
     Calls {
-        /// How many.
+        /// Number of calls in progress.
         calls: usize,
     },
     /// The node stops.
     #[error("this node is stopping: start it again instead")]
     Stopping,
-    /// One is under way.
+    /// A restart is already in progress.
     #[error("{0} is being restarted already")]
     UnderWay(&'static str),
-    /// It was tried.
+    /// The restart failed.
     #[error("{name} could not be started again: {why}")]
     Failed {
-        /// Which.
+        /// Name of the service.
         name: &'static str,
-        /// Why.
+        /// Reason of the failure.
         why: String,
     },
 }
@@ -208,25 +208,25 @@ fn names() -> String {
     SERVICES.iter().map(|about| about.name).collect::<Vec<_>>().join(", ")
 }
 
-/// What was last seen, and what it was seen with.
+/// Latest results of the checks, and the objects that measure.
 #[derive(Default)]
 pub struct Health {
     services: Mutex<Vec<Service>>,
     wards: Mutex<BTreeMap<&'static str, Ward>>,
     load: Mutex<Load>,
-    /// In thousandths.
+    /// CPU use in the last second, in ‰.
     cpu_now: AtomicU32,
-    /// As the check of `space` saw it last: who wants to know must not wait for a disk.
+    /// Free space at the latest check of `space`: readers must not wait for a disk.
     free: Mutex<Option<u64>>,
-    /// Durable writes.
+    /// Durations of durable writes.
     pub writes: Tally,
-    /// The node's calls to itself.
+    /// Test calls of the node to itself.
     pub self_tests: Arc<SelfTests>,
-    /// The event loop.
+    /// Heartbeat of the event loop.
     pub pulse: Arc<Pulse>,
-    /// What members compare.
+    /// Comparison with the other members.
     pub drift: Arc<Drift>,
-    /// The command of the role manager that was set aside last, as the alarm has it.
+    /// Command of the role manager that was set aside last, as in the alarm.
     set_aside: Mutex<Option<Arc<str>>>,
 }
 
@@ -235,12 +235,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Health {
-    /// The services as last seen; empty before the first look.
+    /// Services at the latest check; empty before the first check.
     pub fn services(&self) -> Vec<Service> {
         lock(&self.services).clone()
     }
 
-    /// Why this node takes no calls, if it takes none.
+    /// Reason why this node takes no calls; `None` if it takes calls.
     pub fn why_not_ready(&self, node: &Node) -> Option<String> {
         let services = self.services();
         match node.calls() {
@@ -253,18 +253,18 @@ impl Health {
         }
     }
 
-    /// What the role manager weighs; `None` while it is not known.
+    /// Measures for the role manager; `None` before they are known.
     pub fn measured(&self) -> Option<Measured> {
         let free_bytes = (*lock(&self.free))?;
         Some(Measured { cpu_permille: lock(&self.load).sustained(), free_bytes })
     }
 
-    /// The processor's share in the last second, in thousandths.
+    /// CPU use in the last second, in ‰.
     pub fn cpu_now(&self) -> u32 {
         self.cpu_now.load(Relaxed)
     }
 
-    /// Looks, restarts, reports, until stopped.
+    /// Checks, restarts and reports, until stopped.
     pub async fn watch(
         self: Arc<Self>,
         node: Arc<Node>,
@@ -304,9 +304,9 @@ impl Health {
         }
     }
 
-    /// Judges a service by what its checks say, and begins to restart it where that may help.
+    /// Judges a service by its checks, and begins a restart where that may help.
     fn care(self: &Arc<Self>, about: &About, verdict: Verdict, node: &Arc<Node>, others: &Arc<Others>) -> Service {
-        // A restart of the SIP door ends every call: it has to be broken for everybody, or to carry nobody.
+        // A restart of the SIP server ends every call: permitted only if the server has failed, or has no calls.
         let harmless = about.restart != Ok(Restart::Calls)
             || node
                 .calls()
@@ -337,7 +337,7 @@ impl Health {
         }
     }
 
-    /// Restarts a service because an administrator says so.
+    /// Restarts a service at an administrator's request.
     pub async fn restart(
         &self,
         name: &str,
@@ -383,7 +383,7 @@ impl Health {
         outcome
     }
 
-    /// Keeps what was seen; a change is worth a line in the log and an alarm.
+    /// Stores the results; a change is logged and raises or clears an alarm.
     fn note(&self, node: &Node, mut seen: Vec<Service>) {
         let mut services = lock(&self.services);
         for now in &mut seen {
@@ -397,7 +397,7 @@ impl Health {
                 }
             }
             let code = alarm(now.name);
-            // Said once at the start too: an alarm of a former life is over, or goes on.
+            // Also reported at the start: an alarm of an earlier incarnation ends or continues.
             match before {
                 Some(before) if before.ok == now.ok => {}
                 _ if !now.ok => {
@@ -425,8 +425,8 @@ impl Health {
         *told = aside;
     }
 
-    /// Opens and closes the door for new calls: an administrator's word; a hung event loop that has come back; or a
-    /// node that could not serve them, where another can.
+    /// Admits or refuses new calls: by an administrator's order, after a hung event loop has recovered, or if this
+    /// node could not serve them while another can.
     fn set_door(&self, node: &Node) {
         let Some(calls) = node.calls().filter(|calls| !calls.leaving()) else { return };
         let view = node.roles.watch().borrow().clone();
@@ -453,14 +453,15 @@ fn whole(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The first service that fails without which no call can be taken.
+/// First failed service without which no call can be taken.
 fn unable(services: &[Service]) -> Option<&Service> {
     let carries =
         |service: &&Service| SERVICES.iter().any(|about| about.name == service.name && about.carries_calls);
     services.iter().filter(|service| !service.ok).find(carries)
 }
 
-/// Why new calls are to go elsewhere, if they are. The last node that serves takes them whatever it lacks (rule R9).
+/// Reason why new calls must go to another node, if so. The last serving node takes them regardless of failed
+/// services (rule R9).
 fn why_closed(status: Option<Status>, another_serves: bool, services: &[Service]) -> Option<String> {
     match status? {
         out @ (Status::Deactivated | Status::Leaving) => Some(out.to_string()),
@@ -490,8 +491,8 @@ fn may_restart(name: &str) -> Result<(&'static str, Restart), RestartRefused> {
     about.restart.map(|how| (about.name, how)).map_err(|why| RestartRefused::Impossible { name: about.name, why })
 }
 
-/// What the checks say of each service, in the order of [`SERVICES`]; `None` until all have been heard once. A service
-/// that several checks are about is as well as the worst of them says.
+/// Results of the checks per service, in the order of [`SERVICES`]; `None` until each check has one result. A
+/// service with several checks is as healthy as the worst result.
 fn gather(probes: &[Probe], now: BootInstant) -> Option<Vec<Verdict>> {
     let of =
         |name: &str| probes.iter().filter(|probe| probe.service == name).map(|probe| probe.verdict(now)).collect();

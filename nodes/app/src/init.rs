@@ -1,4 +1,4 @@
-//! `cluster init`: certificates and configuration files for a new cluster, one folder a member.
+//! `cluster init`: certificates and configuration files for a new cluster, one folder per member.
 
 use std::{
     fmt::Write,
@@ -12,82 +12,82 @@ use twinbox_roles::MemberKind;
 
 use crate::reach::Reach;
 
-/// The file in a node's data folder that lets it found the cluster's Raft group, once. A node whose disk was
-/// emptied does not have it, and so joins the group that is there instead of founding a second one.
+/// Marker file in a node's data folder that permits it to found the cluster's Raft group, once. A node with an
+/// emptied disk does not have the marker: it joins the existing group and does not found a second one.
 pub const FOUNDER_MARK: &str = "may-found";
 
-/// The secret in a node's data folder that opens the sealed authority in the folder of its certificates.
+/// Secret in a node's data folder that opens the sealed CA in the folder of its certificates.
 pub const SEAL_SECRET: &str = "seal.key";
 
-/// The configuration in a member's folder.
+/// Configuration file in a member's folder.
 pub(crate) const CONFIG: &str = "twinbox.toml";
 
-/// What to make.
+/// Members and addresses of the new cluster.
 #[derive(Debug, Clone)]
 pub struct InitSpec {
-    /// The cluster's name, for people.
+    /// Display name of the cluster.
     pub cluster_name: String,
     /// Name, kind and peer address (`HOST:PORT`) of each member. The first node founds the group.
     pub members: Vec<(NodeName, MemberKind, String)>,
-    /// How calls reach the nodes.
+    /// Addresses at which calls reach the nodes.
     pub reach: Reach,
 }
 
-/// What was made.
+/// The new cluster.
 #[derive(Debug)]
 pub struct Formed {
-    /// The new cluster's id.
+    /// Id of the new cluster.
     pub id: ClusterId,
-    /// Where the CA is.
+    /// Folder of the CA.
     pub ca_dir: PathBuf,
     /// The members, in the order of the specification.
     pub members: Vec<FormedMember>,
 }
 
-/// One member's folder.
+/// Folder of one member.
 #[derive(Debug)]
 pub struct FormedMember {
-    /// Its name.
+    /// Name of the member.
     pub name: NodeName,
     /// Node or witness.
     pub kind: MemberKind,
-    /// Its configuration file.
+    /// Configuration file of the member.
     pub config: PathBuf,
-    /// Its data folder.
+    /// Data folder of the member.
     pub data_dir: PathBuf,
-    /// Its certificates.
+    /// Folder of the member's certificates.
     pub tls_dir: PathBuf,
-    /// `HOST:PORT` for its peers.
+    /// `HOST:PORT` for the other members.
     pub address: String,
 }
 
-/// Why no cluster was made.
+/// Reason why no cluster was made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The wish makes no sense.
+    /// The specification is not valid.
     #[error("{0}")]
     Spec(String),
-    /// There is something already.
+    /// The target folder is not empty.
     #[error("{0} is not empty: name another folder, or remove it if the cluster in it is not needed")]
     NotEmpty(PathBuf),
-    /// A member is to be made again, and nobody can sign for it.
+    /// A member's folder must be made again, and no CA is available to sign for it.
     #[error(
         "{} has no folder any more, and the authority that could make it again is not in {ca}: put it back there, or \
          let a new member in with 'twinbox cluster token'",
         names(.members)
     )]
     NoAuthority {
-        /// Who is missing.
+        /// Members without a folder.
         members: Vec<NodeName>,
-        /// Where the authority was looked for.
+        /// Folder in which the CA was expected.
         ca: PathBuf,
     },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Io {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
     /// Certificates could not be made.
@@ -118,8 +118,8 @@ pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
     Ok(Formed { id, ca_dir, members })
 }
 
-/// Makes again those members of a cluster under `dir` whose folders are empty, as those of lost volumes are; with none,
-/// nothing is done. They come back empty, and none of them may found a cluster: they join the one that is there.
+/// Makes the folders of those members of a cluster under `dir` whose folders are empty, such as lost volumes; does
+/// nothing if there are none. These members start empty and may not found a cluster: they join the existing one.
 pub fn form_again(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
     check(spec)?;
     let there = formed_before(dir, spec);
@@ -140,7 +140,7 @@ pub fn form_again(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
     Ok(Formed { id: ca.cluster(), members: members.collect::<Result<_, _>>()?, ca_dir })
 }
 
-/// The folder of one member, with its configuration last: with that it counts as made.
+/// Makes the folder of one member. The configuration is written last: it marks the folder as complete.
 fn make(
     dir: &Path,
     spec: &InitSpec,
@@ -184,19 +184,20 @@ fn names(members: &[NodeName]) -> String {
     members.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The members whose configuration is under `dir` already.
+/// Members whose configuration already exists under `dir`.
 pub fn formed_before(dir: &Path, spec: &InitSpec) -> Vec<NodeName> {
     let there = |name: &&NodeName| dir.join(name.as_str()).join(CONFIG).exists();
     spec.members.iter().map(|(name, _, _)| name).filter(there).cloned().collect()
 }
 
-/// Gives the members' folders and the CA's, with all that is in them, to this user and group.
+/// Changes the owner of the members' folders and the CA folder, with their content, to this user and group.
 pub fn give_to(formed: &Formed, user: u32, group: u32) -> Result<(), InitError> {
     let homes = formed.members.iter().filter_map(|member| member.config.parent());
     homes.chain([formed.ca_dir.as_path()]).try_for_each(|folder| give(folder, user, group))
 }
 
-/// What is in a folder first: who may only give files away cannot enter a folder that is no longer their own.
+/// Changes the content of a folder first: a process that may only change owners cannot enter a folder after it gave
+/// it away.
 fn give(path: &Path, user: u32, group: u32) -> Result<(), InitError> {
     let io = |source| InitError::Io { path: path.to_owned(), source };
     if path.is_dir() && !path.is_symlink() {
@@ -207,7 +208,7 @@ fn give(path: &Path, user: u32, group: u32) -> Result<(), InitError> {
     std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(io)
 }
 
-/// There may be nothing under `dir` but empty folders for the members and the CA: they may be volumes.
+/// `dir` may contain only empty folders for the members and the CA: these may be volumes.
 fn free(dir: &Path, spec: &InitSpec) -> Result<(), InitError> {
     let members = spec.members.iter().map(|(name, _, _)| name.as_str());
     let ours: Vec<&str> = members.chain(["ca"]).collect();
@@ -261,8 +262,8 @@ fn check(spec: &InitSpec) -> Result<(), InitError> {
     Ok(())
 }
 
-/// A node's supervisor answers on the port after the node's own, as long as its file says nothing else: on one host that
-/// must be nobody else's.
+/// The supervisor of a node listens by default on the port after the node's own. On one host no other process may
+/// use that port.
 pub(crate) fn beside_supervisors<'a>(
     (name, kind, address): (&NodeName, MemberKind, &str),
     others: impl IntoIterator<Item = (&'a NodeName, MemberKind, &'a str)>,
@@ -293,8 +294,8 @@ pub(crate) fn beside_supervisors<'a>(
     Ok(())
 }
 
-/// A configuration that starts as it is; what an administrator most likely changes is written out. `settings` are
-/// further lines of the cluster's section.
+/// Configuration file that works unchanged, with the settings that an administrator is most likely to change.
+/// `settings` are further lines of the cluster's section.
 pub(crate) fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember, settings: &str) -> String {
     let mut text = String::new();
     let port = member.address.rsplit_once(':').map_or("7070", |(_, port)| port);

@@ -1,5 +1,6 @@
-//! Members that joined or were removed after this one's configuration was written: kept in a file beside the certificates,
-//! so that a node which starts without a majority, or with an emptied disk, knows whom to ask.
+//! Members that joined or were removed after this member's configuration was written. They are stored in a file
+//! next to the certificates, so that a node that starts without a majority, or with an emptied disk, knows which
+//! members to contact.
 
 use std::{
     collections::BTreeSet,
@@ -17,16 +18,16 @@ const FILE: &str = "members.toml";
 const HEAD: &str =
     "# Kept by Twinbox: members that joined or were removed since this member's configuration was written.\n";
 
-/// What the file says beside the configuration.
+/// Content of the file, in addition to the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Learned {
-    /// Who joined, or joined again at another address.
+    /// Members that joined, or joined again at another address.
     joined: Vec<Member>,
-    /// Who was removed.
+    /// Members that were removed.
     removed: BTreeSet<NodeName>,
 }
 
-/// Everyone who was known at the start: what the file says counts before the configuration, since it is younger.
+/// Members known at the start. The file takes precedence over the configuration, because it is newer.
 pub fn known(cluster: &ClusterConfig) -> Vec<Member> {
     let Learned { joined, removed } = read(&cluster.tls_dir.join(FILE));
     let mut members = cluster.members.clone();
@@ -35,18 +36,18 @@ pub fn known(cluster: &ClusterConfig) -> Vec<Member> {
     members
 }
 
-/// Who had been removed when this process started.
+/// Members that had been removed when this process started.
 pub fn removed(cluster: &ClusterConfig) -> Vec<NodeName> {
     read(&cluster.tls_dir.join(FILE)).removed.into_iter().collect()
 }
 
-/// What the role manager is told of those that the configuration does not have.
+/// Addresses of these members, for the role manager.
 pub fn addresses(members: &[Member]) -> Vec<MemberAddress> {
     let address = |m: &Member| MemberAddress { name: m.name.clone(), kind: m.kind, address: m.address.clone() };
     members.iter().map(address).collect()
 }
 
-/// Writes down who joins and who is removed, and tells `tell` of everyone at each change, until stopped.
+/// Writes joined and removed members to the file, and passes all members to `tell` at each change, until stopped.
 pub async fn watch(cluster: ClusterConfig, roles: Roles, tell: impl Fn(&[MemberAddress]), stop: CancellationToken) {
     let mut members = roles.members();
     let file = cluster.tls_dir.join(FILE);
@@ -73,7 +74,7 @@ fn member_of(address: &MemberAddress) -> Member {
     Member { name: address.name.clone(), kind: address.kind, address: address.address.clone() }
 }
 
-/// What cannot be read is left out: the cluster tells it again.
+/// An unreadable entry is left out: the cluster reports the member again.
 fn read(file: &PathBuf) -> Learned {
     let Ok(text) = std::fs::read_to_string(file) else { return Learned::default() };
     let table: toml::Table = match text.parse() {

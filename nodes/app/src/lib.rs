@@ -1,6 +1,6 @@
-//! Puts the parts together: a node (`run_node`) or a witness (`run_witness`) from its configuration.
+//! Assembles a node (`run_node`) or a witness (`run_witness`) from its configuration.
 //!
-//! Here, and only here, the role manager and replication meet.
+//! Only this crate connects the role manager with replication.
 
 mod admin;
 mod alarms;
@@ -54,22 +54,22 @@ pub use supervised::supervise_node;
 pub use twinbox_calls::Network;
 pub use witness::{ask_witness, run_witness};
 
-/// Why a process did not start, or ended.
+/// Reason why a process did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The asynchronous runtime could not be made.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
-    /// The supervisor.
+    /// The supervisor failed.
     #[error(transparent)]
     Supervisor(#[from] twinbox_supervisor::SupervisorError),
-    /// The pid file.
+    /// The pid file cannot be used.
     #[error(transparent)]
     PidFile(#[from] twinbox_supervisor::PidFileError),
-    /// The data folder is another's, missing, full or read-only.
+    /// The data folder belongs to another member, or is missing, full or read-only.
     #[error(transparent)]
     Folder(#[from] folder::FolderError),
-    /// RTP ports are another node's.
+    /// RTP ports belong to another node.
     #[error(transparent)]
     RtpPorts(#[from] ports::RangeError),
     /// The data folder cannot be used.
@@ -84,22 +84,22 @@ pub enum AppError {
     /// SIP cannot start.
     #[error("the SIP door cannot open")]
     Calls(#[from] twinbox_calls::CallsError),
-    /// An address is taken, or not ours.
+    /// An address is in use, or not of this machine.
     #[error("cannot listen on {address} for {what} ({source}): free the port or change the configuration")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// Who wanted it.
+        /// Purpose of the listener.
         what: &'static str,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
     /// The administrators' socket cannot be made.
     #[error("cannot make the administrators' socket {path}: {source}")]
     AdminSocket {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
 }

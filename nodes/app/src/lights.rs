@@ -1,12 +1,12 @@
-//! Carries message lights from the notifier to the SIP doors: unsolicited NOTIFYs leave here, those in dialogs leave
-//! through the node that holds the dialog (rule E2).
+//! Carries MWI states from the notifier to the SIP servers: unsolicited NOTIFYs leave this node, NOTIFYs in dialogs
+//! leave the node that holds the dialog (rule E2).
 //!
-//! Another node acts under the lease of the holder (rule R6) without seeing its gate. It may do so until a moment that
-//! both know to be within the lease: the holder asks what time it is there, then looks at its gate, which closes a
-//! margin before the lease is out, then asks for the change; whatever leaves within that margin *of the time it was
-//! told* leaves within the lease, however long the question was on its way or waited for a connection. A node that
-//! knows of a newer epoch, or whose asker has gone, sends nothing more. What remains: after a duty is handed over early,
-//! a datagram may still leave for as long as the news takes, at most that margin; its epoch tells it.
+//! Another node sends under the lease of the holder (rule R6) without access to its gate. It may send until a time
+//! that both nodes know to be within the lease. The holder first asks the other node for its time, then checks its
+//! own gate, which closes a margin before the lease expires, then requests the change. A datagram sent within that
+//! margin *of the reported time* is sent within the lease, however long the request was delayed. A node stops
+//! sending when it knows a newer epoch, or when the requester has gone. Remaining case: after an early hand-over, a
+//! datagram may still be sent until the news arrives, at most for that margin; its epoch identifies it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use twinbox_wire::admin::{ClockRequest, LightChange, node_info_client::NodeInfoC
 
 use crate::{members::Others, node::Node};
 
-/// How long another node may take to tell its subscribers.
+/// Timeout for another node to notify its subscribers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long it may take to say what time it is.
+/// Timeout for another node to report its time.
 const CLOCK_WITHIN: Duration = Duration::from_secs(2);
-/// How often it is asked at once when a question took longer on its way than the margin.
+/// Maximum number of immediate attempts when a request took longer than the margin.
 const TRIES: usize = 3;
 
-/// The way to the lamps.
+/// Sender of MWI states.
 #[derive(Clone)]
 pub struct Lamps {
     node: Arc<Node>,
@@ -38,12 +38,12 @@ pub struct Lamps {
 }
 
 impl Lamps {
-    /// From this node, and by way of the others.
+    /// Sends from this node and through the other nodes.
     pub fn new(node: Arc<Node>, others: Arc<Others>) -> Self {
         Self { node, others }
     }
 
-    /// Has another node tell its subscribers.
+    /// Requests another node to notify its subscribers.
     async fn ask(&self, to: &NodeName, light: &Light, epoch: &Epoch, guard: &Guard) -> Result<(), SendError> {
         let way = self.others.nodes().into_iter().find(|(name, _)| name == to);
         let (_, channel) = way.ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))?;
@@ -55,7 +55,7 @@ impl Lamps {
             generation: epoch.generation,
             epoch_number: epoch.number,
             holder: epoch.node.to_string(),
-            // The gate closes that long before the lease is out.
+            // The gate closes this long before the lease expires.
             valid_ms: u32::try_from(self.node.config.cluster.timing.margin.as_millis()).unwrap_or(u32::MAX),
             clock_ns: 0,
         };
@@ -63,7 +63,7 @@ impl Lamps {
         for _ in 0..TRIES {
             let mut client = NodeInfoClient::<Channel>::new(channel.clone());
             change.clock_ns = within(CLOCK_WITHIN, client.clock(ClockRequest {})).await.map_err(unasked)?.boot_ns;
-            // Looked at after the answer, and after nothing else that may wait.
+            // Checked after the answer, with no wait in between.
             if !guard.allows() {
                 return Err(SendError::NotHolder);
             }
@@ -114,20 +114,20 @@ async fn within<T>(
     tokio::time::timeout(limit, answer).await.unwrap_or_else(late).map(Response::into_inner)
 }
 
-/// Why another node has not told all its subscribers.
+/// Reason why another node has not notified all its subscribers.
 fn unasked(status: Status) -> SendError {
     let what = status.message().to_owned();
     match status.code() {
         Code::Aborted | Code::OutOfRange | Code::PermissionDenied => SendError::Incomplete(what),
         Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => SendError::Refused(what),
-        // It may live and keep its dialogs all the while: it is told when it answers again.
+        // The node may be alive and keep its dialogs: it gets the state when it answers again.
         _ => SendError::Unreachable(what),
     }
 }
 
-/// Does for the holder of the duty what it asked: tells the subscribers whose dialogs are here. Refused from whoever
-/// is no node that this one knows of, and in an epoch older than one that this node knows of; what the holder allows ends
-/// `valid_ms` after the time that it was told, and when it does not wait for the answer any more.
+/// Notifies the subscribers whose dialogs are here, at the request of the duty's holder. Refuses a sender that is
+/// not a node of the cluster. Refuses an epoch older than the newest known here. The permission ends `valid_ms`
+/// after the reported time, and when the holder stops waiting for the answer.
 pub async fn tell_for(node: &Arc<Node>, from: &NodeName, change: LightChange) -> Result<(), Status> {
     let invalid = |what: &str| Status::invalid_argument(format!("a light change without {what}"));
     let mailbox = MailboxId::from_slice(&change.mailbox).ok_or_else(|| invalid("a mailbox"))?;
@@ -154,7 +154,7 @@ pub async fn tell_for(node: &Arc<Node>, from: &NodeName, change: LightChange) ->
     };
     let lights = Lights { new: change.new, saved: change.saved };
     let told = tell(node, mailbox, lights, &epoch, guard).await;
-    // Dropped earlier with this call when the holder gives up waiting.
+    // Dropped earlier, together with this call, when the holder stops waiting.
     drop(asker);
     told.map_err(|error| match error {
         SendError::Refused(what) => Status::failed_precondition(what),
@@ -163,22 +163,22 @@ pub async fn tell_for(node: &Arc<Node>, from: &NodeName, change: LightChange) ->
     })
 }
 
-/// The right to send under another node's lease.
+/// Right to send under another node's lease.
 #[derive(Debug, Clone, Copy)]
 struct Permit {
-    /// When this node said what time it is.
+    /// Time that this node reported.
     since: BootInstant,
     valid: Duration,
 }
 
 impl Permit {
-    /// A time that is still to come was said before the machine was started anew.
+    /// Refuses a reported time in the future: the machine was restarted since the report.
     fn allows(&self, now: BootInstant) -> bool {
         self.since <= now && now.since(self.since) < self.valid
     }
 }
 
-/// Whether this node knows of no newer epoch of the duty.
+/// Whether this node knows no newer epoch of the duty.
 fn is_newest(node: &Node, epoch: &Epoch) -> bool {
     let view = node.roles.watch();
     let view = view.borrow();
@@ -186,7 +186,7 @@ fn is_newest(node: &Node, epoch: &Epoch) -> bool {
     newest.is_none_or(|newest| newest <= epoch)
 }
 
-/// Tells the subscribers whose dialogs this node holds.
+/// Notifies the subscribers whose dialogs this node holds.
 async fn tell(
     node: &Node,
     mailbox: MailboxId,
@@ -220,7 +220,7 @@ mod tests {
         for (now, allowed) in [(999, false), (1_000, true), (1_049, true), (1_050, false), (9_000, false)] {
             assert_eq!(permit.allows(at(now)), allowed, "{now}");
         }
-        // A question that waited for a connection since before the machine was started anew, or shows no time at all.
+        // A request that waited for a connection since before the machine was restarted, or that has no time.
         assert!(!Permit { since: at(7_000), ..permit }.allows(at(100)));
         assert!(!Permit { since: at(0), ..permit }.allows(at(100)));
     }

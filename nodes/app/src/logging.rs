@@ -1,10 +1,11 @@
-//! Logs go to standard error: text for people or one JSON object a line.
+//! Logs go to standard error: text for people or one JSON object per line.
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// What libraries may say at most. Raft retries what it complains of; what matters of it the role manager says.
+/// Maximum log levels of libraries. Raft retries after the errors that it logs; the role manager reports relevant
+/// ones.
 const LIBRARIES: [&str; 5] = ["openraft=error", "openraft::raft::api=off", "h2=warn", "hyper=warn", "sled=warn"];
 
 /// Sets up logging for this process, once.

@@ -1,4 +1,4 @@
-//! What a member tells others about itself, and asking them.
+//! State that a member reports about itself, and requests to other members.
 
 use std::{
     collections::BTreeMap,
@@ -27,13 +27,13 @@ use crate::{
     node::Node,
 };
 
-/// How long another member may take to answer; the table is shown without it then.
+/// Timeout for another member's answer; tables are shown without that member then.
 const ANSWER_WITHIN: Duration = Duration::from_millis(400);
 
-/// How long it may take to restart a service: its calls may have to end first.
+/// Timeout for the restart of a service: its calls may have to end first.
 const RESTARTED_WITHIN: Duration = Duration::from_secs(15);
 
-/// The outcome of a restart, as others are told.
+/// Outcome of a restart as an RPC result.
 pub fn restarted(outcome: Result<(), RestartRefused>) -> Result<Response<Done>, Status> {
     match outcome {
         Ok(()) => Ok(Response::new(Done {})),
@@ -42,18 +42,18 @@ pub fn restarted(outcome: Result<(), RestartRefused>) -> Result<Response<Done>, 
     }
 }
 
-/// Where a member's facts come from.
+/// Source of a member's reported state.
 pub struct NodeFacts {
     name: NodeName,
     incarnation: Incarnation,
     started: BootInstant,
     node: Option<(Arc<Node>, Arc<Health>)>,
-    /// Why the role manager of a witness does not run, if so.
+    /// Reason why the role manager of a witness does not run, if so.
     trouble: Option<String>,
 }
 
 impl NodeFacts {
-    /// A node's.
+    /// Facts of a node.
     pub fn of_node(node: Arc<Node>, health: Arc<Health>) -> Self {
         Self {
             name: node.name.clone(),
@@ -64,18 +64,18 @@ impl NodeFacts {
         }
     }
 
-    /// A witness's: it has no calls and no data.
+    /// Facts of a witness: it has no calls and no data.
     pub fn of_witness(name: &NodeName) -> Self {
         let (name, incarnation, started) = (name.clone(), Incarnation::random(), BootInstant::now());
         Self { name, incarnation, started, node: None, trouble: None }
     }
 
-    /// A witness's in a cluster whose store it cannot read: it does not vote there.
+    /// Facts of a witness in a cluster whose store it cannot read: it does not vote there.
     pub fn of_witness_without_store(name: &NodeName, why: String) -> Self {
         Self { trouble: Some(why), ..Self::of_witness(name) }
     }
 
-    /// The facts now.
+    /// Present facts.
     pub fn show(&self) -> NodeInfoReply {
         let mut reply = NodeInfoReply {
             node: self.name.to_string(),
@@ -125,7 +125,7 @@ impl NodeFacts {
 }
 
 impl NodeFacts {
-    /// What members compare with each other.
+    /// Values that members compare with each other.
     pub fn compare(&self) -> CompareReply {
         let mut reply = CompareReply { now_ms: wall().0, ..Default::default() };
         let Some((node, _)) = &self.node else { return reply };
@@ -136,16 +136,16 @@ impl NodeFacts {
     }
 }
 
-/// What another member said when members compared.
+/// Compare reply of another member.
 #[derive(Debug, Clone)]
 pub struct Heard {
-    /// Its words.
+    /// The reply.
     pub reply: CompareReply,
-    /// How far its clock is ahead of this one, in milliseconds; half the round trip may be wrong.
+    /// Offset of its clock, positive if ahead of this one, in milliseconds; accurate to half the round-trip time.
     pub ahead_ms: i64,
 }
 
-/// Answers other members.
+/// Answers requests of other members.
 #[derive(Clone)]
 pub struct Service {
     facts: Arc<NodeFacts>,
@@ -154,12 +154,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves these facts to members that show a certificate of the cluster.
+    /// Serves these facts to members with a certificate of the cluster.
     pub fn new(facts: Arc<NodeFacts>, tls: Arc<NodeIdentity>) -> Self {
         Self { facts, others: None, tls }
     }
 
-    /// The same on a node, which reaches the others.
+    /// The same on a node that has connections to the other members.
     pub fn reaching(self, others: Arc<Others>) -> Self {
         Self { others: Some(others), ..self }
     }
@@ -169,7 +169,7 @@ impl Service {
         Ok(peer.name)
     }
 
-    /// As tonic wants it.
+    /// Converts it into a tonic service.
     pub fn into_server(self) -> NodeInfoServer<Self> {
         NodeInfoServer::new(self)
     }
@@ -212,28 +212,28 @@ impl NodeInfo for Service {
     }
 }
 
-/// The other members, to be asked.
+/// Connections to the other members.
 pub struct Others {
     own: NodeName,
     roles: Roles,
     tls: Arc<NodeIdentity>,
-    /// Connections that were needed, with where they go.
+    /// Open connections, with their addresses.
     open: Mutex<BTreeMap<NodeName, (MemberAddress, Channel)>>,
 }
 
 impl Others {
-    /// Connections are made when first needed.
+    /// Connections are opened on first use.
     pub fn new(own: &NodeName, roles: &Roles, tls: &Arc<NodeIdentity>) -> Self {
         Self { own: own.clone(), roles: roles.clone(), tls: tls.clone(), open: Mutex::default() }
     }
 
-    /// Those that are nodes.
+    /// Connections to the other nodes.
     pub fn nodes(&self) -> Vec<(NodeName, Channel)> {
         let nodes = self.channels().into_iter().filter(|(member, _)| member.kind == MemberKind::Node);
         nodes.map(|(member, channel)| (member.name, channel)).collect()
     }
 
-    /// Where a member is.
+    /// Address of a member.
     pub fn address(&self, name: &NodeName) -> Option<String> {
         let members = self.roles.members().borrow().clone();
         members.iter().find(|member| member.name == *name).map(|member| member.address.clone())
@@ -252,7 +252,7 @@ impl Others {
         open.values().cloned().collect()
     }
 
-    /// Compares with all at once; who does not answer in time is left out.
+    /// Polls all members concurrently; a member that does not answer in time is left out.
     pub async fn compare(&self) -> BTreeMap<NodeName, Heard> {
         let mut asked = JoinSet::new();
         for (MemberAddress { name, .. }, channel) in self.channels() {
@@ -269,7 +269,7 @@ impl Others {
         asked.join_all().await.into_iter().flatten().collect()
     }
 
-    /// Has another node restart a service of its own.
+    /// Requests another node to restart one of its services.
     pub async fn restart_service(&self, node: &NodeName, service: &str, force: bool) -> Result<(), Status> {
         let way = self.nodes().into_iter().find(|(name, _)| name == node);
         let (_, channel) = way.ok_or_else(|| Status::not_found(format!("there is no way to {node}")))?;
@@ -284,13 +284,13 @@ impl Others {
         }
     }
 
-    /// Asks one; nothing, when it does not answer in time.
+    /// State of one member; `None` if it does not answer in time.
     pub async fn show(&self, node: &NodeName) -> Option<NodeInfoReply> {
         let (_, channel) = self.channels().into_iter().find(|(member, _)| member.name == *node)?;
         show(channel).await
     }
 
-    /// Asks all at once; who does not answer in time is left out.
+    /// State of all other members, polled concurrently; a member that does not answer in time is left out.
     pub async fn ask(&self) -> BTreeMap<NodeName, NodeInfoReply> {
         let mut asked = JoinSet::new();
         for (MemberAddress { name, .. }, channel) in self.channels() {

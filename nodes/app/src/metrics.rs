@@ -1,7 +1,7 @@
-//! `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts processes and steers traffic.
+//! `/metrics` for Prometheus, `/livez` and `/readyz` for process supervisors and load balancers.
 //!
-//! `/livez` says only that the process lives (see `alive`); `/readyz` that this node takes calls. They are served beside
-//! the event loop of everything else (see `watchdog`), on a TCP port and on a Unix socket of the machine's own.
+//! `/livez` reports only that the process lives (see `alive`); `/readyz` that this node takes calls. They are
+//! served outside the main event loop (see `watchdog`), on a TCP port and on a local Unix socket.
 
 use std::{
     fmt::Write,
@@ -31,7 +31,7 @@ use crate::{
     node::Node,
 };
 
-/// What the pages are made from.
+/// Sources of the pages.
 #[derive(Clone)]
 struct Pages {
     node: Arc<Node>,
@@ -39,15 +39,15 @@ struct Pages {
     facts: Arc<NodeFacts>,
 }
 
-/// A bound socket that the pages are served on.
+/// A bound listener for the pages.
 pub enum Door {
-    /// For the network.
+    /// Listener for the network.
     Tcp(TcpListener),
-    /// For this machine, with its path.
+    /// Listener for this machine, with its path.
     Unix(UnixListener, PathBuf),
 }
 
-/// The socket on which a node's own machine asks whether it lives: beside that for administrators.
+/// Path of the local health socket: next to the administrators' socket.
 pub fn local_socket(admin_socket: &Path) -> PathBuf {
     let mut name = admin_socket.as_os_str().to_owned();
     name.push(".health");
@@ -60,7 +60,7 @@ pub fn bind(address: SocketAddr) -> Result<Door, AppError> {
     bound.map_err(|source| AppError::Bind { address, what: "metrics (metrics.bind)", source })
 }
 
-/// Binds the local socket; one that a killed process left behind is replaced.
+/// Binds the local socket; a socket left by a killed process is replaced.
 pub fn bind_local(admin_socket: &Path) -> Result<Door, AppError> {
     let path = local_socket(admin_socket);
     let bound = || {
@@ -105,7 +105,7 @@ pub async fn serve(
                 Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
                 Err(error) => Err(error),
             };
-            // One that somebody removed already is what we want.
+            // The socket may have been removed already.
             let _ = std::fs::remove_file(path);
             served
         }
@@ -129,14 +129,14 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
     }
 }
 
-/// Made in a thread of its own: what is asked for figures may hang, and the other pages must answer then.
+/// Rendered in a separate thread: a source of figures may hang, and the other pages must answer then.
 async fn metrics(State(pages): State<Pages>) -> Result<impl IntoResponse, StatusCode> {
     let page = tokio::task::spawn_blocking(move || render(&pages)).await;
     let page = page.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page))
 }
 
-/// What health measures.
+/// Metrics of the health checks.
 fn render_health(page: &mut Page, health: &Health) {
     let mut histogram = |name: &str, help: &str, tally: &health::Tally| {
         let (counts, sum_us) = tally.view();
@@ -167,7 +167,7 @@ fn render_health(page: &mut Page, health: &Health) {
     page.gauge("twinbox_free_bytes", "Free on the data disk.", free.map(plain));
 }
 
-/// The exposition format, version 0.0.4. Nothing in it names a person or a mailbox.
+/// Exposition format, version 0.0.4. Contains no names of persons or mailboxes.
 fn render(pages: &Pages) -> String {
     let info = pages.facts.show();
     let mut page = Page::default();
@@ -299,7 +299,7 @@ fn render(pages: &Pages) -> String {
     page.0
 }
 
-/// The overload control.
+/// Metrics of the overload control.
 fn admission(page: &mut Page, overload: &LoadView) {
     page.gauge(
         "twinbox_admission_calls_per_second",
@@ -318,7 +318,7 @@ fn admission(page: &mut Page, overload: &LoadView) {
     );
 }
 
-/// What RTCP reports tell.
+/// Metrics from RTCP reports.
 fn quality(page: &mut Page, quality: &Quality) {
     let Quality { inbound, outbound, round_trip, .. } = quality;
     page.counter(
@@ -361,12 +361,12 @@ fn plain(value: f64) -> (String, f64) {
 pub struct Page(String);
 
 impl Page {
-    /// Values that go up and down, by their labels.
+    /// Gauges (values that rise and fall), by label.
     pub fn gauge(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
         self.family(name, help, "gauge", values);
     }
 
-    /// Values that only go up, by their labels.
+    /// Counters (values that only rise), by label.
     pub fn counter(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
         self.family(name, help, "counter", values);
     }
@@ -378,8 +378,8 @@ impl Page {
         }
     }
 
-    /// `counts[i]` values were at most `bounds_us[i]` microseconds and above the bound before; the last count has
-    /// those above all bounds.
+    /// `counts[i]` values were at most `bounds_us[i]` microseconds and above the previous bound; the last count is
+    /// of values above all bounds.
     fn histogram(&mut self, name: &str, help: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
         self.head(name, help, "histogram");
         let mut seen = 0;

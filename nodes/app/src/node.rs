@@ -1,4 +1,4 @@
-//! A node: everything is bound early, run late, and stopped in reverse.
+//! A node: binds everything first, runs it later, and stops in reverse order.
 
 use std::{
     path::Path,
@@ -55,25 +55,25 @@ use crate::{release, wedge};
 
 /// The parts of a running node.
 pub struct Node {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// This life of the process.
+    /// Incarnation of this process.
     pub incarnation: Incarnation,
-    /// As read at the start.
+    /// Configuration as read at the start.
     pub config: NodeConfig,
-    /// Records and audio.
+    /// Store of records and audio.
     pub store: Store,
-    /// The other nodes.
+    /// Replication with the other nodes.
     pub peers: Peers,
-    /// Who does what.
+    /// Role manager.
     pub roles: Roles,
     /// Mailboxes and messages.
     pub mailstore: Mailstore,
-    /// Where alarms are raised and events told.
+    /// Handle for alarms and events.
     pub alarms: Alarms,
-    /// RTP.
+    /// Media engine (RTP).
     pub media: Engine,
-    /// What asking silent nodes at their SIP addresses has shown.
+    /// Results of the SIP probes of silent nodes.
     pub shows: Arc<Shows>,
     calls: RwLock<Option<Calls>>,
     notifier: Mutex<Option<Notifier>>,
@@ -81,10 +81,10 @@ pub struct Node {
     stopping: AtomicBool,
 }
 
-/// What closing may take beside the end of the calls.
+/// Time limit of a stop in addition to the end of the calls.
 const CLOSING: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it gets a stop signal.
 pub fn run_node(config: NodeConfig) -> Result<(), AppError> {
     logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
@@ -94,9 +94,9 @@ pub fn run_node(config: NodeConfig) -> Result<(), AppError> {
 async fn run(config: NodeConfig) -> Result<(), AppError> {
     allow_open_files(config.calls.max_calls);
 
-    // Bind: whatever is taken or wrong stops the start here, and nothing is changed.
+    // Bind: an address in use or an invalid setting ends the start here, and nothing is changed.
     let own = Owner { member: config.name.clone(), cluster: Some(config.cluster.id) };
-    // Below that the store takes not even a small write (rule A4).
+    // Below this limit the store refuses even small writes (rule A4).
     let _folder = Folder::take("node.data_dir", &config.data_dir, &own, config.reserve_bytes / 4)?;
     let supervised = Supervised::begin(&config.data_dir)?;
     let mut stop_signals = StopSignals::listen(supervised.is_supervised())?;
@@ -113,7 +113,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     let aside = Aside::for_probes().map_err(AppError::Runtime)?;
     let node = Arc::new(Node::build(config, supervised.incarnation(), &leases.handle()).await?);
     supervised.opened(node.roles.life());
-    // What a former life was recording when it was killed becomes messages before new calls come.
+    // Recordings of a killed incarnation become messages before new calls are taken.
     match node.mailstore.file_own_leftovers().await {
         Ok(filed) if filed.is_empty() => {}
         Ok(filed) => info!(count = filed.len(), "recordings of a former life are filed as partial messages"),
@@ -200,7 +200,7 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     });
     info!(node = %node.name, incarnation = %node.incarnation, "the node runs");
 
-    // Stop: no new calls, duties given back, calls in progress end, then the rest.
+    // Stop: refuse new calls, return the duties, wait for the calls in progress, then stop the rest.
     tokio::select! {
         () = stop_signals.next() => info!("stopping: no new calls; a second signal ends those in progress"),
         reason = node.roles.removed() => error!("{reason}; this node takes no new calls, and stops when those in progress have ended"),
@@ -232,11 +232,11 @@ async fn run(config: NodeConfig) -> Result<(), AppError> {
     Ok(())
 }
 
-/// A call that is recorded has two sockets and two files here, and its copy two files at the peer: asks for as many
-/// open files as `max_calls` may need, within what the system allows.
+/// A recorded call needs two sockets and two files here, and its copy two files at the peer. Requests as many open
+/// files as `max_calls` may need, within the system's limit.
 fn allow_open_files(max_calls: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// For all that is not a call: the store, peers, listeners, administrators.
+    /// Files for the store, peers, listeners and administrators.
     const BESIDE_CALLS: u64 = 1_024;
     let needed = BESIDE_CALLS + 6 * max_calls as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -275,7 +275,7 @@ impl Node {
         store.set_cluster_id(cluster.id).await?;
         let founds = config.data_dir.join(FOUNDER_MARK).exists();
         if founds {
-            // What the founder has is all there is (rule D13).
+            // The founder has all existing records (rule D13).
             store.set_filled(Filled::Complete).await?;
         }
         let peers = Peers::new(
@@ -332,46 +332,46 @@ impl Node {
         })
     }
 
-    /// Starts the duty's task; one that ended is replaced. It acts only while this node holds the lease.
+    /// Starts the task of the duty; a task that ended is replaced. It acts only while this node holds the lease.
     pub fn start_notifier(&self, lamps: Lamps) {
         let gate = self.roles.gate(Duty::Notifier);
         let notifier = Notifier::start(self.mailstore.clone(), gate, lamps, Policy::default());
         *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Some(notifier);
     }
 
-    /// Ends the duty's task for good, because the process ends.
+    /// Ends the task of the duty permanently, because the process stops.
     fn stop_notifier(&self) {
         self.notifier.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Whether an orderly stop is under way: services that it has ended have not failed.
+    /// Whether an orderly stop is in progress: services that it has ended have not failed.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
     }
 
-    /// How long the duty's task has not come round, holding the duty or waiting for it; `None` if it has ended.
+    /// Time since the last turn of the duty's task, with or without the duty; `None` if the task has ended.
     pub fn notifier_still_for(&self) -> Option<std::time::Duration> {
         let notifier = self.notifier.lock().unwrap_or_else(PoisonError::into_inner);
         notifier.as_ref().filter(|notifier| notifier.is_running()).map(Notifier::still_for)
     }
 
-    /// For tests: the duty's task hangs from now on. Not there in release builds.
+    /// Makes the task of the duty hang, for tests. Not in release builds.
     #[cfg(debug_assertions)]
     pub fn wedge_notifier(&self) {
         self.notifier.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notifier::wedge);
     }
 
-    /// How long calls may go on while this node is out of service.
+    /// Drain time of calls while this node is out of service.
     pub fn drain(&self) -> MutexGuard<'_, Drain> {
         self.drain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The SIP door, while it is open.
+    /// The SIP server, while it runs.
     pub fn calls(&self) -> Option<Calls> {
         self.calls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Opens the SIP door; a door that was open and failed is closed first.
+    /// Starts the SIP server; an earlier one that failed is closed first.
     pub async fn open_calls(&self) -> Result<(), AppError> {
         let old = self.calls.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(old) = old {
@@ -396,7 +396,7 @@ impl Node {
     }
 }
 
-/// Counts the messages of all mailboxes in the background, so that lists and lights find the counts.
+/// Counts the messages of all mailboxes in the background, so that lists and MWI find the counts.
 fn count_messages(node: &Node, tasks: &TaskTracker, stop: &CancellationToken) {
     let (mailstore, stop) = (node.mailstore.clone(), stop.clone());
     tasks.spawn_blocking(move || {
@@ -406,8 +406,8 @@ fn count_messages(node: &Node, tasks: &TaskTracker, stop: &CancellationToken) {
     });
 }
 
-/// Once the group is there, the mark that let this node found it goes: if the disk is ever emptied around it, it
-/// must not found a second one.
+/// Removes the founder marker after the group exists: if the disk is emptied later except for the marker, this node
+/// must not found a second group.
 async fn forget_founding(node: Arc<Node>, stop: CancellationToken) {
     let mark = node.config.data_dir.join(FOUNDER_MARK);
     if !mark.exists() {

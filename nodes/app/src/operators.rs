@@ -1,6 +1,6 @@
-//! The door for operators of other machines: what administrators ask on the Unix socket, over mutual TLS. Each request
-//! must come from an operator whom the cluster lets in at that moment: one that was dismissed, or whose time has ended,
-//! is sent away also on a connection that is open.
+//! Access for operators of other machines: the services of the administrators' socket over mutual TLS. Each request
+//! requires that the cluster admits the operator at that time: a dismissed operator, or one with an expired
+//! certificate, is refused also on an open connection.
 
 use axum::{
     extract::{Request, State},
@@ -16,26 +16,26 @@ use twinbox_clock::wall;
 use twinbox_pki::{OperatorConnection, OperatorDoor, operator_of};
 use twinbox_roles::Roles;
 
-/// Operators who have come and are not served yet.
+/// Maximum number of connections that wait to be served.
 const WAITING: usize = 16;
 
-/// Where operators come out.
+/// Receiver of operators' connections.
 pub(crate) struct Operators(mpsc::Receiver<OperatorConnection>);
 
 impl Operators {
-    /// The door for the listener of members, and where operators come out.
+    /// Route for the listener of members, and the receiver of its connections.
     pub(crate) fn door() -> (OperatorDoor, Self) {
         let (door, coming) = mpsc::channel(WAITING);
         (door, Self(coming))
     }
 
-    /// Serves these to operators until stopped.
+    /// Serves these services to operators until stopped.
     pub(crate) async fn serve(self, services: Routes, roles: Roles, stop: CancellationToken) {
         let guarded = services.into_axum_router().layer(middleware::from_fn_with_state(roles, guard));
         let served = tonic::transport::Server::builder()
             .add_routes(Routes::from(guarded))
             .serve_with_incoming(ReceiverStream::new(self.0));
-        // A table that somebody watches would hold a graceful end up: connections are dropped.
+        // An open stream would block a graceful end: connections are dropped.
         tokio::select! {
             outcome = served => {
                 if let Err(error) = outcome {

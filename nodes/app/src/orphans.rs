@@ -1,6 +1,6 @@
-//! Recordings whose node went away are filed here as partial messages (rule C2): at once when it is proved that the life
-//! which recorded them has exited (rule R1), else when the node is unheard for long enough. No majority is needed for
-//! that, since a later filing by their own node joins the same message.
+//! Files recordings of a failed node as partial messages (rule C2): immediately after an exit proof for the
+//! recording incarnation (rule R1), otherwise when the node has been unheard for long enough. This needs no
+//! majority, because a later filing by the node itself joins the same message.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,12 +12,12 @@ use twinbox_ids::{Incarnation, NodeName};
 use crate::node::Node;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// While a node stays away, what reaches us of its recordings by other ways is filed too.
+/// Interval of further filings for an absent node: more of its recordings may arrive by way of other nodes.
 const AGAIN: Duration = Duration::from_secs(10);
-/// What was on its way when its sender exited has come by then.
+/// Wait after an exit for chunks that were in transit.
 const LAST_CHUNKS: Duration = Duration::from_millis(500);
 
-/// Looks after the recordings of nodes that are not heard, until stopped.
+/// Files the recordings of unheard nodes, until stopped.
 pub async fn watch(node: Arc<Node>, stop: CancellationToken) {
     let timing = &node.config.cluster.timing;
     let patience = timing.lease + timing.margin;
@@ -25,7 +25,7 @@ pub async fn watch(node: Arc<Node>, stop: CancellationToken) {
     let mut filed: BTreeMap<NodeName, BootInstant> = BTreeMap::new();
     let mut look = crate::beat::every(LOOK_EVERY);
     let mut proofs = node.roles.proofs();
-    // Lives that have exited, each with when to look a second time, until that is done.
+    // Exited incarnations, each with the time of the second filing until it is done.
     let mut exited: BTreeMap<Incarnation, Option<BootInstant>> = BTreeMap::new();
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! What nodes and witnesses share: the certificate, the listener for other members, the start of the role manager.
+//! Parts shared by nodes and witnesses: the certificate, the listener for members, the start of the role manager.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     learned, members, release,
 };
 
-/// Connections for the role manager that wait to be served.
+/// Maximum number of connections that wait for the role manager.
 const WAITING: usize = 64;
 
 /// Starts the role manager of one cluster, with its Raft data in `dir`, on the threads of `leases`.
@@ -53,7 +53,7 @@ pub async fn start_roles(
     }
 }
 
-/// As a certificate says it.
+/// Kind of member as in a certificate.
 pub fn certificate_kind(kind: MemberKind) -> CertificateKind {
     match kind {
         MemberKind::Node => CertificateKind::Node,
@@ -61,15 +61,15 @@ pub fn certificate_kind(kind: MemberKind) -> CertificateKind {
     }
 }
 
-/// What a node serves beside what every member does.
+/// Services of a node in addition to those of every member.
 pub struct NodeServices {
-    /// Its part in replication.
+    /// Replication.
     pub peers: Peers,
-    /// Its means to sign certificates.
+    /// CA keys with which the node signs.
     pub signer: Arc<Signer>,
-    /// Who lets newcomers in.
+    /// Admission of joining members.
     pub host: Arc<Host>,
-    /// Where operators are let in.
+    /// Route for operators.
     pub operators: OperatorDoor,
 }
 
@@ -77,13 +77,13 @@ pub struct NodeServices {
 pub struct PeerListener {
     listener: TcpListener,
     tls: Arc<NodeIdentity>,
-    /// Where connections are accepted, and those for the role manager served.
+    /// Runtime that accepts connections and serves those for the role manager.
     leases: Handle,
     stop: CancellationToken,
 }
 
 impl PeerListener {
-    /// Binds; nothing is served yet.
+    /// Binds the listener; nothing is served yet.
     pub async fn bind(cluster: &ClusterConfig, leases: Handle) -> Result<Self, AppError> {
         let address = cluster.bind;
         // A socket belongs to the runtime on which it is bound.
@@ -94,16 +94,16 @@ impl PeerListener {
         Ok(Self { listener, tls: cluster.tls.clone(), leases, stop: CancellationToken::new() })
     }
 
-    /// Cancel it to end [`Self::serve`].
+    /// Token whose cancellation ends [`Self::serve`].
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Serves until stopped. A witness has neither replication nor the authority.
+    /// Serves until stopped. A witness has neither replication nor the CA.
     ///
-    /// Members call the role manager on connections that bring nothing else. These are served on the threads of leases, so
-    /// that a keep-alive waits neither for calls nor for what is replicated. Members of earlier releases do not say what a
-    /// connection is for: theirs are served with the rest.
+    /// Members use separate connections for the role manager. These are served on the lease threads, so that a
+    /// keep-alive waits neither for calls nor for replication. Members of earlier releases do not announce the use
+    /// of a connection: their connections are served with the rest.
     pub async fn serve(
         self,
         (roles, exits): (RolesServer<RolesService>, ExitsServer<ExitsService>),
@@ -135,13 +135,13 @@ impl PeerListener {
         let calls =
             self.leases.spawn(served(for_roles.serve_with_incoming(ReceiverStream::new(calls)), self.stop.clone()));
         served(routes.serve_with_incoming(incoming), self.stop).await;
-        // It has ended, or ends with its runtime.
+        // The task has ended, or ends with its runtime.
         let _ = calls.await;
     }
 }
 
 impl PeerListener {
-    /// Serves until stopped, and says only what this member is: its role manager does not run.
+    /// Serves, until stopped, only the facts of this member: its role manager does not run.
     pub async fn serve_facts(self, members: members::Service) {
         let incoming = {
             let _leases = self.leases.enter();
@@ -152,7 +152,7 @@ impl PeerListener {
     }
 }
 
-/// Serves until told to stop; then connections are dropped, since long streams would hold a graceful end up for ever.
+/// Serves until stopped, then drops the connections, because long streams would block a graceful end.
 async fn served(serving: impl Future<Output = Result<(), tonic::transport::Error>>, stop: CancellationToken) {
     tokio::select! {
         outcome = serving => {

@@ -1,5 +1,4 @@
-//! Putting a member's folder where it is to live, for systems that hand out files one by one under flat names, as
-//! Kubernetes does with a Secret.
+//! Places a member's folder, for systems that provide files with flat names, such as a Kubernetes Secret.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,35 +11,35 @@ use twinbox_ids::NodeName;
 
 use crate::init::CONFIG;
 
-/// What stands for `/` in a flat name: `a__tls__node.pem` is `tls/node.pem` of member `a`.
+/// Replacement for `/` in a flat name: `a__tls__node.pem` is `tls/node.pem` of member `a`.
 const SEPARATOR: &str = "__";
 
-/// Why a folder was not placed.
+/// Reason why a folder was not placed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// Nothing is there for the member.
+    /// There are no files of the member.
     #[error("{from} has no {name}: form the cluster with this member first")]
     NoMember {
-        /// Where it was looked for.
+        /// Folder that was searched.
         from: PathBuf,
-        /// The file that every member has.
+        /// File that every member has.
         name: String,
     },
-    /// A name leads out of the folder.
+    /// The name leads out of the folder.
     #[error("'{0}' is no flat name of a file: write MEMBER__FOLDER__FILE")]
     Name(String),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
 }
 
-/// Copies the files of `member` out of `from` into the folder `to`, with the configuration last, each readable by this
-/// user alone, and makes the folder of its data. A folder that has a configuration is left as it is: false.
+/// Copies the files of `member` from `from` into the folder `to`, the configuration last, each readable only by
+/// this user, and makes the data folder. A folder with a configuration stays unchanged: false.
 pub fn place(from: &Path, member: &NodeName, to: &Path) -> Result<bool, PlaceError> {
     if to.join(CONFIG).exists() {
         return Ok(false);
@@ -115,7 +114,7 @@ mod tests {
         assert_eq!((key.len(), key.permissions().mode() & 0o777), (6, 0o600));
         assert!(to.join("data").is_dir());
         assert_eq!(fs::read_dir(&to).expect("a folder").count(), 3, "nothing of another member");
-        // What the member wrote since stays, and it may not found a second cluster.
+        // Later files of the member stay, and it may not found a second cluster.
         fs::remove_file(to.join("data/may-found")).expect("removed");
         assert!(!place(&from, &name("a"), &to).expect("left alone"));
         assert!(!to.join("data/may-found").exists());

@@ -1,8 +1,8 @@
-//! Ports that are taken only later, call by call or after the store is open: whether they can be had is known first.
+//! Ports that are bound only later, per call or after the store is open: their availability is checked first.
 //!
-//! RTP ports are bound one by one, each when a call needs it, so that two nodes of one machine whose ranges overlap
-//! would go on for weeks before one meets the other's. Each node therefore names its range by an abstract Unix socket,
-//! which lives in the network namespace as ports do and ends with the process, and looks for those of others.
+//! Each RTP port is bound when a call needs it, so that overlapping ranges of two nodes on one machine could go
+//! unnoticed for weeks. Therefore each node announces its range by the name of an abstract Unix socket, which
+//! exists in the network namespace like ports and ends with the process, and checks the names of other nodes.
 
 use std::{
     fmt, fs, io,
@@ -16,22 +16,22 @@ use twinbox_calls::{CallsError, ListenerConfig, Transport};
 
 const PREFIX: &str = "twinbox-rtp/";
 
-/// Every abstract socket of this network namespace stands there.
+/// File that lists every abstract socket of this network namespace.
 const SOCKETS: &str = "/proc/net/unix";
 
-/// Ports of an address.
+/// Range of ports of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRange {
-    /// The address; all zeros is every one.
+    /// The address; the unspecified address means all addresses.
     pub ip: IpAddr,
     /// The ports.
     pub ports: RangeInclusive<u16>,
 }
 
 impl PortRange {
-    /// Whether a port can be in both.
+    /// Whether the ranges overlap.
     fn meets(&self, other: &Self) -> bool {
-        // A socket on all IPv6 addresses takes the IPv4 ones along.
+        // A socket on all IPv6 addresses includes the IPv4 ones.
         let anywhere = |ip: IpAddr, towards: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || towards.is_ipv4());
         let same = self.ip == other.ip || anywhere(self.ip, other.ip) || anywhere(other.ip, self.ip);
         same && self.ports.start() <= other.ports.end() && other.ports.start() <= self.ports.end()
@@ -55,25 +55,25 @@ impl FromStr for PortRange {
     }
 }
 
-/// Why a range cannot be had.
+/// Reason why a range is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum RangeError {
-    /// Another node has some of it.
+    /// Another node has part of the range.
     #[error(
         "rtp.ports: {ours} meets {theirs}, which another node of this machine has: give each node ports of its own"
     )]
     Taken {
-        /// What was wanted.
+        /// Requested range.
         ours: PortRange,
-        /// What is taken.
+        /// Range of the other node.
         theirs: PortRange,
     },
-    /// It could not be named.
+    /// The name could not be bound.
     #[error("rtp.ports: {ours} cannot be claimed on this machine: {source}")]
     Claim {
-        /// What was wanted.
+        /// Requested range.
         ours: PortRange,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
 }
@@ -84,7 +84,8 @@ pub struct RangeClaim {
     _name: net::UnixListener,
 }
 
-/// Claims the range, unless another node of this machine has some of it. Two that start at once may both be refused.
+/// Claims the range, unless another node of this machine has part of it. Two nodes that start concurrently may both
+/// be refused.
 pub fn claim(ours: PortRange) -> Result<RangeClaim, RangeError> {
     let name = format!("{PREFIX}{}/{}-{}", ours.ip, ours.ports.start(), ours.ports.end());
     let bound = net::SocketAddr::from_abstract_name(&name).and_then(|name| net::UnixListener::bind_addr(&name));
@@ -95,7 +96,7 @@ pub fn claim(ours: PortRange) -> Result<RangeClaim, RangeError> {
         }
         Err(source) => return Err(RangeError::Claim { ours, source }),
     };
-    // Where there is no /proc, only the same range is refused.
+    // Without /proc, only an identical range is refused.
     let sockets = fs::read(SOCKETS).unwrap_or_default();
     match claimed(&String::from_utf8_lossy(&sockets)).find(|theirs| *theirs != ours && theirs.meets(&ours)) {
         Some(theirs) => Err(RangeError::Taken { ours, theirs }),
@@ -103,13 +104,13 @@ pub fn claim(ours: PortRange) -> Result<RangeClaim, RangeError> {
     }
 }
 
-/// The ranges that are named in a listing of sockets.
+/// Ranges announced in a listing of sockets.
 fn claimed(sockets: &str) -> impl Iterator<Item = PortRange> {
     let name = |line: &str| line.split_once(&format!("@{PREFIX}")).and_then(|(_, range)| range.trim().parse().ok());
     sockets.lines().filter_map(name)
 }
 
-/// Whether the SIP door will be able to open: its ports are bound last, when the store is open already.
+/// Whether the SIP server will be able to start: its ports are bound last, after the store is open.
 pub fn sip_is_free(listeners: &[ListenerConfig]) -> Result<(), CallsError> {
     for ListenerConfig { transport, bind, .. } in listeners {
         let bound = match transport {
@@ -148,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_range_is_claimed_once_and_free_again_with_its_process() {
-        // Addresses of this test alone: documentation's, which no node binds.
+        // Addresses only for this test: from the documentation range, which no node binds.
         let (first, same, beside, across) = (
             "192.0.2.77/10000-10099",
             "192.0.2.77/10000-10099",

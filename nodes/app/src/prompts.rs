@@ -1,4 +1,4 @@
-//! Prompts of the administrator's own: replicated, and played by this node as soon as they are here.
+//! Prompts of the administrator: replicated, and played by this node as soon as they arrive.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use twinbox_mailstore::{PromptKey, PromptsChange, PromptsWatch};
 
 use crate::node::Node;
 
-/// Puts all that are here in force; the watch tells of those that come later.
+/// Applies all stored prompts; the returned watch reports later ones.
 pub async fn begin(node: &Node) -> PromptsWatch {
     let watch = node.mailstore.watch_prompts();
     all(node).await;
     watch
 }
 
-/// Keeps what is played as the records say, until stopped.
+/// Follows changes of prompts until stopped.
 pub async fn watch(node: Arc<Node>, mut changes: PromptsWatch, stop: CancellationToken) {
     loop {
         let change = tokio::select! {

@@ -1,5 +1,5 @@
-//! What `cluster init` writes into the nodes' files beside the cluster itself: where callers reach a node, and who may
-//! call.
+//! Addresses that `cluster init` writes into the nodes' files in addition to the cluster: SIP addresses of nodes,
+//! and permitted callers.
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
@@ -9,9 +9,9 @@ use twinbox_ids::NodeName;
 /// Addresses on the telephone side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// The address that a node puts into SIP and SDP, where it is not the one that it sends from.
+    /// Address that a node writes into SIP and SDP, if it differs from its source address.
     pub advertise: BTreeMap<NodeName, IpAddr>,
-    /// Addresses and networks of the PBX that may call every node; without any, only the node's own machine may.
+    /// Addresses and networks of the PBX that may call every node; if empty, only the node's own machine may call.
     pub pbx: Vec<Network>,
 }
 

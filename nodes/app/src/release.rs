@@ -1,12 +1,12 @@
-//! What this program tells others of its age, for releases one apart to work together.
+//! Feature levels that this program announces, so that adjacent releases work together.
 //!
-//! Builds with debug assertions (never a release) know a test hook: with `TWINBOX_TEST_RELEASE=next` in its environment a
-//! program passes itself off as the next release. It announces one feature level more, and as a node it writes records,
-//! and fields of records, that this release does not know.
+//! Builds with debug assertions (never a release) have a test hook: with `TWINBOX_TEST_RELEASE=next` in its
+//! environment a program acts as the next release. It announces one feature level more, and as a node it writes
+//! records and fields that this release does not know.
 
 use twinbox_roles::{SPEAKS, Speaks};
 
-/// The feature levels that this program knows.
+/// Feature levels that this program supports.
 pub(crate) fn speaks() -> Speaks {
     let next = u32::from(is_next());
     Speaks { max: SPEAKS.max + next, ..SPEAKS }
@@ -22,7 +22,7 @@ const fn is_next() -> bool {
     false
 }
 
-/// Writes what the next release would, if this program passes itself off as that, until stopped.
+/// Writes the records of the next release if this program acts as that release, until stopped.
 #[cfg(debug_assertions)]
 pub(crate) async fn write(mailstore: twinbox_mailstore::Mailstore, stop: tokio_util::sync::CancellationToken) {
     const LOOK: std::time::Duration = std::time::Duration::from_millis(200);

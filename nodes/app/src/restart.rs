@@ -1,30 +1,30 @@
-//! How often a failed service is started again before others must take over. Pure.
+//! Restart policy of a failed service, before other nodes must take over. Pure.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 
-/// Starts within [`WINDOW`] before a service is given up, and tried only now and then.
+/// Maximum number of starts within [`WINDOW`]; then the service is given up, and tried only every `NOW_AND_THEN`.
 const MOST: usize = 5;
 const WINDOW: Duration = Duration::from_secs(300);
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The restarts of one service.
+/// Restarts of one service.
 #[derive(Debug, Default)]
 pub struct Restarts {
     recent: Vec<BootInstant>,
     total: u32,
 }
 
-/// What to do with a service that has failed.
+/// Action for a failed service.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Start it now.
     Start,
-    /// Not yet: the pause after the last start is not over.
+    /// Wait: the pause after the last start has not expired.
     Wait,
-    /// It has been started too often lately; the role manager moves its duties meanwhile. It is tried again later.
+    /// Too many recent starts; the role manager moves its duties meanwhile. The service is retried later.
     GiveUp,
 }
 
@@ -45,19 +45,19 @@ impl Restarts {
         Decision::Start
     }
 
-    /// Counts a start that somebody else decided.
+    /// Counts a start that was decided elsewhere.
     pub fn ordered(&mut self, now: BootInstant) {
         self.recent.push(now);
         self.total += 1;
     }
 
-    /// Starts in the window before now.
+    /// Number of starts in the window before now.
     pub fn lately(&mut self, now: BootInstant) -> usize {
         self.recent.retain(|start| now.since(*start) < WINDOW);
         self.recent.len()
     }
 
-    /// Starts since the process began.
+    /// Number of starts since the process began.
     pub fn total(&self) -> u32 {
         self.total
     }

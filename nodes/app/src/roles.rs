@@ -1,5 +1,5 @@
-//! What follows for this node from what the cluster has agreed on: whether it leaves calls to another (active-passive),
-//! that it hands over what it alone has when it is removed, and what it measures of itself for the leader.
+//! Reaction of this node to the agreed state: a passive node leaves calls to the active one, a removed node hands
+//! over the data that only it has, and each node measures itself for the leader.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,17 +18,17 @@ use twinbox_roles::{
 
 use crate::{beat, health::Health, node::Node};
 
-/// How often it is looked; a lease is some times that.
+/// Poll interval, several times per lease.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How often measures are taken; at once when the number of calls has changed.
+/// Interval of measurements; a change of the number of calls is measured immediately.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
-/// A node whose calls have ended leaves when nothing was left to hand over for so long: what a call stored last is
-/// among it.
+/// A removed node leaves when its calls have ended and nothing was left to hand over for this period, which covers
+/// the last stored call.
 const SETTLED: Duration = Duration::from_millis(500);
-/// A passive node that is called asks for the role no more often than this.
+/// Minimum interval between requests of a called passive node for the role.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Exchanges data with the nodes among these, and with no others.
+/// Replicates with the nodes among these members only.
 pub(crate) fn follow_members(peers: &Peers, everyone: &[MemberAddress]) {
     let nodes = || everyone.iter().filter(|member| member.kind == MemberKind::Node);
     let gone = peers.status().into_iter().filter(|peer| nodes().all(|node| node.name != peer.name));
@@ -42,7 +42,7 @@ pub(crate) fn serves_elsewhere(view: &RolesView, own: &NodeName) -> bool {
     view.quorum && view.members.iter().any(|member| member.name != *own && serves(member))
 }
 
-/// Follows what is agreed, until stopped.
+/// Follows the agreed state until stopped.
 pub(crate) async fn follow(node: Arc<Node>, health: Arc<Health>, stop: CancellationToken) {
     let mut view = node.roles.watch();
     let mut steward = Steward::new(node, health);
@@ -58,13 +58,13 @@ pub(crate) async fn follow(node: Arc<Node>, health: Arc<Health>, stop: Cancellat
     }
 }
 
-/// What is known before anything is measured: a node that lacks records is not in service for a moment (rule D13).
+/// Measures known before the first measurement: a node that lacks records never appears as in service (rule D13).
 pub(crate) fn first_measures(store: &Store) -> Measures {
     Measures { behind: (!store.filled().has_records()).then_some(FAR_BEHIND + 1), ..Measures::default() }
 }
 
-/// How many changes of others are missing here. Until the first fill has ended that is more than is known, so that the
-/// node is `replicating`.
+/// Number of changes of other nodes that are missing here. Until the first fill has ended it is at least
+/// `FAR_BEHIND + 1`, so that the node is `replicating`.
 fn behind(store: &Store, peers: &Peers) -> u64 {
     let known = peers.behind();
     if store.filled().has_records() { known } else { known.max(FAR_BEHIND + 1) }
@@ -74,17 +74,17 @@ struct Steward {
     node: Arc<Node>,
     health: Arc<Health>,
     measured: Option<BootInstant>,
-    /// How many calls were told then.
+    /// Number of calls in the latest measurement.
     calls: Option<u32>,
-    /// Since when there is nothing left to hand over.
+    /// Time since which nothing is left to hand over.
     covered: Option<BootInstant>,
     passive: Option<Passive>,
-    /// Calls that had come to this node while it was passive.
+    /// Number of calls received while passive, as last read.
     reached: u64,
     asked: Option<(BootInstant, JoinHandle<()>)>,
     /// The first fill is being ended, because no other node is left.
     fill_ends: bool,
-    /// The alarm of a fill without a source has been raised.
+    /// The alarm for a fill without a source has been raised.
     fill_told: bool,
 }
 
@@ -127,7 +127,8 @@ impl Steward {
         });
     }
 
-    /// How often the alarm of the rule was raised here; nothing while there is no rule, or none for an alarm known here.
+    /// Number of raises on this node of the alarm in the alarm rule; `None` without a rule, or if its code is
+    /// unknown here.
     fn ruled_alarms(&self) -> Option<u32> {
         let agreed = self.node.roles.agreed();
         let rule = agreed.settings.alarm_rule.as_ref()?;
@@ -135,8 +136,8 @@ impl Steward {
         Some(self.node.alarms.raised_lately(code, Duration::from_secs(rule.seconds.into())))
     }
 
-    /// Whether this node is the only one that could take a message; and when its first fill has nobody left to get
-    /// anything from, it ends (rule D13).
+    /// Tracks whether this node is the only one that could take a message. Ends the first fill when no other node
+    /// is left as its source (rule D13).
     fn mind_fill(&mut self, view: &RolesView) {
         if let Some(calls) = self.node.calls() {
             calls.set_sole(!serves_elsewhere(view, &self.node.name));
@@ -159,10 +160,10 @@ impl Steward {
         }
     }
 
-    /// Calls on a node that was taken out end by themselves, or when the time is up that the order gave them.
+    /// Calls on a deactivated node end normally, or when the drain time of the order has expired.
     fn drain(&self) {
         let state = self.node.roles.agreed();
-        // While Raft begins anew nothing is known, and nothing has changed.
+        // While Raft starts again the state is unknown and counts as unchanged.
         let (Some(own), Some(calls)) = (state.members.get(&self.node.name), self.node.calls()) else { return };
         let out = (!own.activated).then(|| (own.revision, own.drain_ms.map(Duration::from_millis)));
         if self.node.drain().look(out, calls.active(), BootInstant::now()) {
@@ -171,7 +172,7 @@ impl Steward {
         }
     }
 
-    /// A node that is being removed leaves when its calls have ended and another has all that it has (rule D2).
+    /// A node that is being removed leaves when its calls have ended and another node has all its data (rule D2).
     fn hand_over(&mut self, view: &RolesView) {
         let own = view.member(&self.node.name);
         let leaving = own.is_some_and(|own| own.status == Status::Leaving);
@@ -185,11 +186,11 @@ impl Steward {
         self.node.roles.has_handed_over(self.covered.is_some_and(|since| since.elapsed() >= SETTLED));
     }
 
-    /// A passive node leaves calls to the active one for as long as it hears it.
+    /// A passive node leaves calls to the active node as long as it hears that node.
     fn set_doors(&mut self, view: &RolesView) {
         let roles = &self.node.roles;
         let unheard = self.node.config.cluster.timing.unheard(&roles.agreed());
-        // Who is proved dead is not heard, however shortly ago it spoke (rule R1).
+        // A node with an exit proof does not count as heard, however recent its last contact (rule R1).
         let heard = |name: &_| roles.heard(name).filter(|_| !roles.has_exited(name));
         let posture = doors(view, &self.node.name, unheard, heard);
         let seconds = |after: Duration| u32::try_from(after.as_secs().max(1)).unwrap_or(u32::MAX);
@@ -222,7 +223,7 @@ impl Steward {
         }
     }
 
-    /// Whoever calls a passive node could not reach the active one, perhaps: the role is asked for beside the call.
+    /// The caller may be unable to reach the active node: request the role while the call is answered.
     fn ask_for_the_role(&mut self) {
         let waits = |(at, task): &(BootInstant, JoinHandle<()>)| !task.is_finished() || at.elapsed() < ASK_AGAIN;
         if self.asked.as_ref().is_some_and(waits) {

@@ -1,5 +1,5 @@
-//! A call of the node to itself, on a timer, over the very sockets, transactions, store and media threads that
-//! callers meet: whether it is answered, and a tone is heard.
+//! Periodic call of the node to itself, over the same sockets, transactions, store and media threads as callers
+//! use: tests whether it is answered and a tone is received.
 
 use std::{
     sync::{
@@ -20,53 +20,54 @@ use crate::{
     node::Node,
 };
 
-/// After one that failed the next follows soon …
+/// Pause after a failed test …
 const AGAIN: Duration = Duration::from_secs(1);
-/// … and so many in a row are believed: a single one may be a busy moment.
+/// … and number of consecutive failures that count: a single failure may be a busy moment.
 const BELIEVED: u32 = 2;
-/// How long the answer, the tone, and the answer to the hang-up may take.
+/// Timeouts of the answer, the tone, and the answer to the BYE.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 const BYE_WITHIN: Duration = Duration::from_secs(3);
-/// A fifth of a second of audio, in bytes.
+/// 0.2 seconds of audio, in bytes.
 const ENOUGH: usize = 1_600;
-/// Mean magnitude of a sample; silence has next to none.
+/// Minimum mean magnitude of a sample; silence has almost none.
 const AUDIBLE: u16 = 500;
 
-/// What self-tests have found.
+/// Results of the self-tests.
 #[derive(Debug, Default)]
 pub struct SelfTests {
     state: Mutex<State>,
-    /// Those that went well.
+    /// Number of successful tests.
     pub passed: AtomicU64,
-    /// Those that did not.
+    /// Number of failed tests.
     pub failed: AtomicU64,
-    /// INVITE sent to enough of the tone heard.
+    /// Time from the INVITE until enough of the tone was received.
     pub time: Tally,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// In a row, and why the last.
+    /// Number of consecutive failures; `why`: reason of the last one.
     failed: u32,
     why: String,
-    /// Of these, since the door was opened anew to mend it.
+    /// Number of those since the latest restart of the SIP server.
     since_mended: u32,
 }
 
 impl SelfTests {
-    /// What is to be thought of the node's ability to take calls.
+    /// Whether the node can take calls, by the self-tests.
     pub fn verdict(&self) -> Verdict {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.failed < BELIEVED { Ok(()) } else { Err(format!("the self-test call failed: {}", state.why)) }
     }
 
-    /// Whether opening the door anew may help: not before that was seen not to have helped the last time.
+    /// Whether a restart of the SIP server may help: only after the failures since the previous restart are
+    /// confirmed.
     pub fn worth_mending(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).since_mended >= BELIEVED
     }
 
-    /// The door was opened anew. What was wrong stays wrong until a test goes well.
+    /// Records a restart of the SIP server. The failure lasts until a test succeeds.
     pub fn mended(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).since_mended = 0;
     }
@@ -88,16 +89,16 @@ impl SelfTests {
         }
     }
 
-    /// Nothing is known any more: the node is too busy to be asked, and that shows that it works.
+    /// Clears the state: the node is too busy for a test, and its calls show that it works.
     fn forget(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
 
-    /// Tests every so often until stopped.
+    /// Tests periodically until stopped.
     pub async fn run(self: Arc<Self>, node: Arc<Node>, every: Duration, stop: CancellationToken) {
         let testing = async {
             loop {
-                // Not held during the call: a door that is to be closed must not be kept open.
+                // Not held during the call: it must not keep a stopping SIP server open.
                 let calls =
                     node.calls().map(|calls| (has_room(&calls, node.config.calls.max_calls), calls.self_test()));
                 let pause = match calls {
@@ -111,7 +112,7 @@ impl SelfTests {
                         self.forget();
                         AGAIN
                     }
-                    // The door is closed: that is said already.
+                    // The SIP server is not running: reported elsewhere.
                     _ => AGAIN,
                 };
                 tokio::time::sleep(pause).await;
@@ -121,7 +122,7 @@ impl SelfTests {
     }
 }
 
-/// A node that carries many calls shows by them that it works, and has no RTP port to spare for a test.
+/// A node with many calls works, and has no RTP port to spare for a test.
 fn has_room(calls: &Calls, max_calls: usize) -> bool {
     calls.active() < (max_calls * 3).div_ceil(4)
 }
@@ -156,7 +157,7 @@ async fn answered(how: &SelfTestCall) -> Result<twinbox_phone::Call, String> {
         ..CallOptions::default()
     };
     let call = phone.call(Target { uri: how.uri.clone(), address: Some(how.to) }, options);
-    // Taking the INVITE back may take as long again.
+    // The cancellation of the INVITE may take as long again.
     match tokio::time::timeout(ANSWER_WITHIN * 2, call).await {
         Ok(Ok(call)) => Ok(call),
         Ok(Err(error)) if error.status != 408 && error.status != 487 => {

@@ -1,11 +1,11 @@
-//! How a process is told to stop: SIGTERM or SIGINT; under a supervisor only by SIGTERM. The interrupt of a terminal
-//! reaches both, and the supervisor passes it on: taken twice, it would end calls.
+//! Stop signals of a process: SIGTERM or SIGINT; under a supervisor only SIGTERM. A terminal's interrupt reaches
+//! both processes, and the supervisor forwards it: counted twice, it would end calls.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::AppError;
 
-/// The signals that end a process.
+/// Signals that end a process.
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -13,14 +13,14 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Listens from now on.
+    /// Starts to listen.
     pub fn listen(supervised: bool) -> Result<Self, AppError> {
         let listen = |kind| signal(kind).map_err(AppError::Runtime);
         let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, supervised })
     }
 
-    /// Waits for the next.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

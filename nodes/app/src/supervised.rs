@@ -1,4 +1,5 @@
-//! Both ends of supervision (rule R1): what a node's supervisor is made from, and what the node's process says to it.
+//! Both ends of supervision (rule R1): the start of a node's supervisor, and the reports of the node's process to
+//! it.
 
 use std::{
     io::{self, Read, Write},
@@ -23,12 +24,12 @@ use crate::{
     learned, logging,
 };
 
-/// What a stop may take beside the end of the calls: less than the node asks of the service manager.
+/// Time limit of a stop in addition to the end of the calls: less than the node requests from the service manager.
 const CLOSING: Duration = Duration::from_secs(12);
-/// What a supervisor says first fits in it.
+/// Maximum length of the supervisor's first message, in bytes.
 const LONGEST: usize = 1_024;
 
-/// Runs the supervisor of the node that `file` describes, which `config` was read from; returns the exit code to end with.
+/// Runs the supervisor of the node in `file`, from which `config` was read; returns the exit code.
 pub fn supervise_node(config: NodeConfig, file: &Path) -> Result<u8, AppError> {
     logging::start(&config.log);
     // The supervisor writes into the folder before the node does.
@@ -51,13 +52,13 @@ pub fn supervise_node(config: NodeConfig, file: &Path) -> Result<u8, AppError> {
     Ok(twinbox_supervisor::run(spec)?)
 }
 
-/// The path by which this program was started; the program itself where that path has another by now, or none.
+/// Path by which this program was started; `/proc/self/exe` if that path no longer exists.
 fn own_program() -> io::Result<PathBuf> {
     let path = std::env::current_exe()?;
     Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// The node's process, as its supervisor and the next life are to know it.
+/// State of the node's process for its supervisor and the next incarnation.
 pub struct Supervised {
     pid_file: PidFile,
     life: Mutex<Life>,
@@ -66,7 +67,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// A life begins: nobody else may live in this data folder, the supervisor hears of it, panics are kept.
+    /// Begins an incarnation: takes the pid file of the data folder, reports to the supervisor, and records panics.
     pub fn begin(data_dir: &Path) -> Result<Self, PidFileError> {
         let life = Life::begin();
         let pid_file = PidFile::take(data_dir, &life)?;
@@ -78,7 +79,7 @@ impl Supervised {
         Ok(this)
     }
 
-    /// This life.
+    /// This incarnation.
     pub fn incarnation(&self) -> Incarnation {
         self.life.lock().unwrap_or_else(PoisonError::into_inner).incarnation
     }
@@ -88,24 +89,24 @@ impl Supervised {
         self.supervisor.is_some()
     }
 
-    /// The Raft store is open: its id, and how often it was started.
+    /// Records that the Raft store is open: its id and run number.
     pub fn opened(&self, (raft_id, run): (u64, u64)) {
         self.now(|life| (life.raft_id, life.run) = (raft_id, run));
     }
 
-    /// Calls are taken.
+    /// Records that calls are taken.
     pub fn ready(&self) {
         self.now(|life| life.ready = true);
     }
 
-    /// It ends in good order.
+    /// Records an orderly end.
     pub fn ends_well(&self) {
         if let Err(error) = self.pid_file.end() {
             warn!(%error, "the next supervisor will not know that this life ended well");
         }
     }
 
-    /// Tells people how the life before this one ended, if it did not end well.
+    /// Reports to administrators how the previous incarnation ended, unless in good order.
     pub fn tell_last_words(&self, node: &NodeName, alarms: &Alarms) {
         let Some(LastWords { how, panic, .. }) = &self.before else { return };
         error!(
@@ -113,7 +114,7 @@ impl Supervised {
             panic = panic.as_deref().unwrap_or("none"),
             "the node's process before this one did not end well"
         );
-        // A panic's words may be about anybody: they stay in this machine's log.
+        // The text of a panic may contain personal data: it stays in this machine's log.
         alarms.raise(
             Code::Exited,
             node.as_str(),
@@ -121,7 +122,7 @@ impl Supervised {
         );
     }
 
-    /// Says so when the supervisor goes: the node goes on, and the next one finds it.
+    /// Logs the end of the supervisor: the node goes on, and the next supervisor finds it.
     pub async fn watch_supervisor(&self, stop: CancellationToken) {
         let clone = self.supervisor.as_ref().and_then(|stream| stream.try_clone().ok());
         let Some(Ok(mut stream)) = clone.map(tokio::net::UnixStream::from_std) else {
@@ -153,7 +154,7 @@ impl Supervised {
     }
 }
 
-/// The supervisor is at the other end of the standard input.
+/// The supervisor's socket, if it is the standard input.
 fn supervisor() -> Option<UnixStream> {
     let stdin = io::stdin();
     let stat = fstat(stdin.as_fd()).ok()?;
@@ -165,7 +166,7 @@ fn supervisor() -> Option<UnixStream> {
     Some(stream)
 }
 
-/// What the supervisor said before it started this process.
+/// Message that the supervisor sent before it started this process.
 fn first_line(mut stream: &UnixStream) -> Option<Line> {
     let mut said = [0; LONGEST];
     let length = stream.read(&mut said).ok()?;

@@ -1,4 +1,4 @@
-//! What systemd wants to hear (sd_notify(3)): that the process is ready, that it stops, that it lives.
+//! Reports to systemd (sd_notify(3)): the process is ready, stops, or lives.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_supervisor::ServiceManager;
 
-/// The way to the service manager, if one started this process.
+/// Connection to the service manager, if one started this process.
 #[derive(Debug)]
 pub struct Manager(ServiceManager);
 
 impl Manager {
-    /// As the environment says.
+    /// Connection by the environment variables.
     pub fn of_environment() -> Self {
         Self(ServiceManager::of_environment())
     }
 
-    /// The start is complete.
+    /// Reports that the start is complete.
     pub fn ready(&self) {
         self.0.tell("READY=1");
     }
 
-    /// The stop has begun and may take so long.
+    /// Reports that the stop has begun and may take this long.
     pub fn stopping(&self, within: Duration) {
         self.0.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", within.as_micros()));
     }
 
-    /// Says that the process lives, as often as wanted, while `why_not` has no objection, until stopped.
+    /// Reports at the requested interval that the process lives, while `why_not` returns `None`, until stopped.
     pub async fn watchdog(&self, why_not: impl Fn() -> Option<String>, stop: CancellationToken) {
         let Some(beat) = self.0.beat() else { return };
         let mut beats = tokio::time::interval(beat);

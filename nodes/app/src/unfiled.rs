@@ -1,4 +1,4 @@
-//! Recordings that could not be filed are tried again until they are, and an alarm lasts as long (rule A1).
+//! Retries recordings that could not be filed; an alarm lasts until all are filed (rule A1).
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use twinbox_alarms::Code;
 
 use crate::node::Node;
 
-/// Pauses between attempts: the first, doubled each time, up to the longest.
+/// Pauses between attempts: the first, doubled each time, up to the maximum.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Files what waits to be filed, until stopped.
+/// Files waiting recordings, until stopped.
 pub async fn watch(node: Arc<Node>, stop: CancellationToken) {
     stop.run_until_cancelled(file(&node)).await;
 }
@@ -21,7 +21,7 @@ async fn file(node: &Node) {
     let name = node.name.as_str();
     loop {
         if *waiting.borrow_and_update() == 0 {
-            // At the start, too: an alarm of a former run has ended with it.
+            // Also at the start: an alarm of an earlier incarnation has ended.
             node.alarms.clear(Code::MessageUnfiled, name);
         }
         if waiting.wait_for(|count| *count > 0).await.is_err() {

@@ -1,9 +1,9 @@
-//! A watchdog for the event loop of the calls. The leases of this node are renewed by threads of their own (`aside.rs`),
-//! so that a loop which is busy for a moment loses none. One that hangs is no node in service: a thread that needs no event
-//! loop tells the role manager so, which moves role and duties. New calls that wait in the sockets are refused when the
-//! loop goes on, `/livez` goes on saying that the process lives while its media threads turn, so that no probe ends the
-//! calls in progress, and the process ends itself when nobody is heard any more, or nobody is served: its supervisor
-//! starts another.
+//! Watchdog for the event loop of the calls. Separate threads renew the leases of this node (`aside.rs`), so that a
+//! briefly busy loop loses none. A node with a hung loop is not in service: a thread outside the event loop reports
+//! that to the role manager, which moves role and duties. New calls that wait in the sockets are refused when the
+//! loop continues. `/livez` reports success while media threads turn, so that no probe ends the calls in progress.
+//! The process ends itself when the loop hangs and either no caller is heard or a media thread hangs; its
+//! supervisor restarts it.
 
 use std::{
     io,
@@ -24,29 +24,29 @@ use twinbox_roles::{HealthReport, ServiceHealth};
 
 use crate::{beat, health::Tally, node::Node};
 
-/// The exit code of a process that ended because its event loop hung: sysexits' "temporary failure, try again".
+/// Exit code of a process with a hung event loop: EX_TEMPFAIL of sysexits ("temporary failure, try again").
 pub const EXIT_HUNG: i32 = 75;
 
-/// How often the event loop shows that it turns, and how often the thread looks.
+/// Interval of the event loop's heartbeat. `LOOK` is the poll interval of the watchdog thread.
 const BEAT: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the last line of a process may take to be written.
+/// Timeout to write the last line of the process.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Without a beat for so long it hangs: well above what a busy machine does.
+/// Time without a heartbeat after which the loop counts as hung: well above the delays of a busy machine.
 const HUNG: Duration = Duration::from_secs(3);
-/// It is not waited for longer when nothing was heard of any caller for …
+/// A hung process ends after this time without a packet of any caller, …
 const SILENT: Duration = Duration::from_secs(10);
-/// … or a media thread has stood still for:
+/// … or when a media thread has not turned for this time, …
 const STUCK: Duration = Duration::from_secs(5);
-/// … and in no case less than this, so that what comes back by itself is not killed.
+/// … but not before this time, so that a loop that recovers is not killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the event loop shows of itself.
+/// Heartbeat of the event loop.
 #[derive(Debug)]
 pub struct Pulse {
     beat: AtomicU64,
     hung: AtomicBool,
-    /// How late beats were.
+    /// Delays of the heartbeats.
     pub lag: Tally,
 }
 
@@ -78,16 +78,16 @@ impl Pulse {
     }
 }
 
-/// What a look found.
+/// Observations of one poll.
 #[derive(Debug, Clone, Copy)]
 struct Look {
-    /// Since the last look.
+    /// Time since the previous poll.
     passed: Duration,
-    /// The event loop has turned since the last look.
+    /// Whether the event loop has turned since the previous poll.
     beaten: bool,
-    /// A caller was heard since the last look.
+    /// Whether a packet of a caller arrived since the previous poll.
     heard: bool,
-    /// How long the stillest media thread has stood still.
+    /// Longest time that any media thread has not turned.
     media_still: Duration,
 }
 
@@ -95,12 +95,12 @@ struct Look {
 enum Finding {
     Well,
     Hangs,
-    /// The process is of no use to anybody: why.
+    /// The process serves no caller and must end, for this reason.
     End(&'static str),
 }
 
-/// Judges looks. Pure. Only time in which this thread runs counts: after a pause of the whole process (SIGSTOP, a
-/// machine asleep) the event loop gets its chance first.
+/// Judges polls. Pure. Counts only time in which this thread runs: after a pause of the whole process (SIGSTOP,
+/// machine asleep) the event loop can run first.
 #[derive(Debug, Default)]
 struct Judge {
     still: Duration,
@@ -122,7 +122,7 @@ impl Judge {
     }
 }
 
-/// Watches until stopped. The thread ends within a look of it.
+/// Watches until stopped. The thread ends within one poll interval after the stop.
 pub fn watch(node: Arc<Node>, pulse: Arc<Pulse>, stop: CancellationToken) -> io::Result<()> {
     thread::Builder::new().name("watchdog".to_owned()).spawn(move || patrol(&node, &pulse, &stop)).map(drop)
 }
@@ -155,14 +155,15 @@ fn patrol(node: &Arc<Node>, pulse: &Pulse, stop: &CancellationToken) {
     }
 }
 
-/// The name under which people hear of it.
+/// Name of the event loop in reports and alarms.
 pub const NAME: &str = "event-loop";
 
 fn begin(node: &Arc<Node>, pulse: &Pulse) {
     if pulse.hung.swap(true, Relaxed) {
         return;
     }
-    // Calls that came meanwhile have long gone elsewhere when the loop turns again; health opens the door then.
+    // Callers that arrived meanwhile have given up when the loop turns again; the health check accepts new calls
+    // then.
     if let Some(calls) = node.calls() {
         calls.drain();
     }
@@ -178,15 +179,15 @@ fn begin(node: &Arc<Node>, pulse: &Pulse) {
     });
 }
 
-/// Logs in a thread of its own: writing may hang for the very reason that the event loop does.
+/// Logs in a separate thread: the write may block for the same reason as the event loop.
 fn say(what: impl FnOnce() + Send + 'static) {
     let _ = thread::Builder::new().name("watchdog-log".to_owned()).spawn(what);
 }
 
-/// Not through the log: whoever hangs may hold it.
+/// Does not use the log: the hung thread may hold its lock.
 fn end(why: &str) -> ! {
     let line = format!("twinbox: {why}: the process ends, to be started again\n");
-    // Nor may a reader that hangs keep the process: whoever holds the lock of `Stderr` is not waited for.
+    // A blocked reader must not keep the process alive: the lock of `Stderr` is not awaited.
     let _ = thread::Builder::new().spawn(move || rustix::io::write(io::stderr().as_fd(), line.as_bytes()));
     thread::sleep(LAST_WORDS);
     std::process::exit(EXIT_HUNG)
@@ -198,7 +199,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Looks again and again for so long; gives when it found what first.
+    /// Polls for this number of seconds; returns each first finding with its time.
     fn findings(seconds: u32, look: impl Fn(u32) -> Look) -> Vec<(u32, Finding)> {
         let mut judge = Judge::default();
         let mut found: Vec<(u32, Finding)> = Vec::new();
@@ -246,9 +247,9 @@ mod tests {
             matches!(found[..], [(0, Finding::Well), (12_500, Finding::Hangs), (15_000, Finding::Well)]),
             "{found:?}"
         );
-        // A busy machine: a beat a second.
+        // A busy machine: one heartbeat per second.
         assert_eq!(findings(60, |ms| Look { beaten: ms % 1_000 == 0, ..hanging(0)(ms) }), [(0, Finding::Well)]);
-        // Stopped for a minute: all that this thread knows is that one look came late.
+        // Stopped for a minute: this thread only knows that one poll was late.
         let stopped = |ms: u32| Look {
             passed: if ms == 5_000 { MS * 60_000 } else { LOOK },
             beaten: ms != 5_000,

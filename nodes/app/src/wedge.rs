@@ -1,6 +1,6 @@
-//! Test hook: makes parts of a running node hang. It exists in builds with debug assertions only, never in a release, and
-//! there only when `TWINBOX_TEST_WEDGE` names a file: while a line of it says `notifier`, `store` or `executor`, that part
-//! hangs. (A notifier that was wedged stays so until it is restarted, and the next one is wedged too.)
+//! Test hook: makes parts of a running node hang. It exists only in builds with debug assertions, never in a
+//! release, and only when `TWINBOX_TEST_WEDGE` names a file. While a line of the file is `notifier`, `store` or
+//! `executor`, that part hangs. (A hung notifier stays so until it is restarted, and the next one hangs too.)
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::node::Node;
 
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Does what the file says from now on.
+/// Follows the file from now on.
 pub fn obey(node: Arc<Node>) {
     let Some(file) = std::env::var_os("TWINBOX_TEST_WEDGE").map(PathBuf::from) else { return };
     let runtime = Handle::current();
@@ -48,7 +48,7 @@ fn hang(file: &Path, part: &str) {
     }
 }
 
-/// Its committer's thread waits in a transaction.
+/// Blocks the thread of the store's committer in a transaction.
 fn wedge_store(node: &Arc<Node>, runtime: &Handle, file: &Path) {
     let hanging = file.to_owned();
     // Refused: nothing is written.
@@ -59,7 +59,7 @@ fn wedge_store(node: &Arc<Node>, runtime: &Handle, file: &Path) {
     let _ = runtime.block_on(committed);
 }
 
-/// Each of the runtime's threads runs something that does not return.
+/// Blocks each thread of the runtime with a task that does not return.
 fn wedge_executor(runtime: &Handle, file: &Path) {
     for _ in 0..runtime.metrics().num_workers() * 2 {
         let file = file.to_owned();

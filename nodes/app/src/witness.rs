@@ -22,7 +22,7 @@ use crate::{
     systemd::Manager,
 };
 
-/// Runs a witness until it is told to stop.
+/// Runs a witness until it gets a stop signal.
 pub fn run_witness(config: WitnessConfig) -> Result<(), AppError> {
     logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,7 +37,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     let mut stop = StopSignals::listen(false)?;
     let own = Owner { member: config.name.clone(), cluster: None };
     let _folder = Folder::take("witness.data_dir", &config.data_dir, &own, 0)?;
-    // Bind everything before anything runs: a taken port stops the start, not a half-started witness.
+    // Bind everything before anything runs: a port in use must prevent the start, not leave a half-started witness.
     let mut listeners = Vec::new();
     for cluster in &config.clusters {
         listeners.push((cluster, PeerListener::bind(cluster, Handle::current()).await?));
@@ -47,7 +47,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     let mut removals = JoinSet::new();
     let mut unreadable = None;
     for (cluster, listener) in listeners {
-        // The others are served all the same.
+        // The other clusters are served nevertheless.
         let shared = config.clusters.len() > 1;
         let roles = match join(&config, cluster).await {
             Err(AppError::Roles(removed @ RolesError::Removed { .. })) if shared => {
@@ -112,13 +112,13 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     stops.iter().for_each(CancellationToken::cancel);
     while servers.join_next().await.is_some() {}
     ended.cancel();
-    // It only watches: however it ended, the witness has stopped.
+    // The result of the watchdog does not matter: the witness has stopped.
     let _ = watchdog.await;
     unreadable.map_or(Ok(()), |broken| Err(broken.into()))
 }
 
-/// Asks the witness of this configuration, which runs on this machine, whether it lives: each of its listeners must
-/// answer its own certificate, and its store must be readable. The error says of which cluster that does not hold.
+/// Checks whether the witness of this configuration lives on this machine: each listener must answer with its own
+/// certificate, and its store must be readable. The error names the cluster that fails.
 pub async fn ask_witness(config: &WitnessConfig, within: Duration) -> Result<(), String> {
     for cluster in &config.clusters {
         let mut address = cluster.bind;
@@ -153,7 +153,7 @@ async fn join(config: &WitnessConfig, cluster: &ClusterConfig) -> Result<Roles, 
         Incarnation::random(),
         &config.data_dir.join(cluster.id.to_string()),
         false,
-        // A witness has no calls that could keep its threads busy.
+        // A witness has no calls that could block its threads.
         &Handle::current(),
     )
     .await

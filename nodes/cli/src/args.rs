@@ -1,4 +1,4 @@
-//! The command line's words.
+//! Arguments of the command line.
 
 mod alarms;
 mod certificates;

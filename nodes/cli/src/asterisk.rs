@@ -1,6 +1,6 @@
-//! What Asterisk's app_voicemail keeps: `voicemail.conf`, and its spool of greetings and messages.
+//! Files of Asterisk's app_voicemail: `voicemail.conf`, and its spool of greetings and messages.
 //!
-//! Read here, on the machine where the files are; what they mean goes to the node.
+//! Parsed here, on the machine that has the files; the node gets the result.
 
 pub mod conf;
 pub mod spool;

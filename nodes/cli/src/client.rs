@@ -1,4 +1,4 @@
-//! The connection to a node: its Unix socket on this machine, or as an operator from another.
+//! Connection to a node: its Unix socket on this machine, or as an operator from another machine.
 
 use std::{
     path::Path,
@@ -19,11 +19,11 @@ use twinbox_wire::{
 
 use crate::{args::RemoteArgs, error::CliError};
 
-/// How long a node may take to answer; every administrator's question is bounded far below this.
+/// Timeout of a node's answer, far above the limit of every administrator's request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// The node on another machine that this process asks, if it was told to: decided once, by the first words of the
-/// command line, and the same for whatever the command asks.
+/// Node on another machine that this process contacts, if given: set once from the command line, for all requests
+/// of the command.
 static REMOTE: OnceLock<Remote> = OnceLock::new();
 
 struct Remote {
@@ -31,7 +31,7 @@ struct Remote {
     operator: OperatorIdentity,
 }
 
-/// From now on the node that these words name is asked, if they name one, and no socket of this machine.
+/// From now on contacts the node in these arguments, if they name one, instead of the local socket.
 pub fn go_through(remote: &RemoteArgs) -> Result<(), CliError> {
     let Some(node) = &remote.node else { return Ok(()) };
     let address = node.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
@@ -50,20 +50,20 @@ pub fn go_through(remote: &RemoteArgs) -> Result<(), CliError> {
         }
     };
     let operator = operator.map_err(|error| CliError::Usage(error.to_string()))?;
-    // Nobody has set it before: this is called once.
+    // Cannot be set already: this function is called once.
     let _ = REMOTE.set(Remote { node: node.clone(), operator });
     Ok(())
 }
 
 impl Remote {
-    /// Connects; who is not let in is told why before anything is asked.
+    /// Connects; a refused operator gets the reason before the first request.
     async fn channel(&self) -> Result<Channel, CliError> {
         let connection = self.operator.connect(&self.node).await.map_err(|error| self.refused(&error))?;
         let connection = Mutex::new(Some(connection));
         Endpoint::from_static("http://twinbox.invalid")
             .timeout(ANSWER_WITHIN)
             .connect_with_connector(tower::service_fn(move |_| {
-                // Once lost, it is not made again behind the command's back.
+                // A lost connection is not opened again without the command's knowledge.
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
                 async move { connection.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
             }))
@@ -109,7 +109,7 @@ pub async fn connect(socket: &Path) -> Result<AdminClient<Channel>, CliError> {
     Ok(AdminClient::new(channel(socket).await?))
 }
 
-/// Connects to the node behind `socket`, to ask for join tokens.
+/// Connects to the node behind `socket`, for join tokens.
 pub async fn tokens(socket: &Path) -> Result<TokensClient<Channel>, CliError> {
     Ok(TokensClient::new(channel(socket).await?))
 }
@@ -119,20 +119,20 @@ pub async fn steering(socket: &Path) -> Result<SteeringClient<Channel>, CliError
     Ok(SteeringClient::new(channel(socket).await?))
 }
 
-/// Connects to the node behind `socket`, to ask of alarms and events.
+/// Connects to the node behind `socket`, for alarms and events.
 pub async fn events(socket: &Path) -> Result<EventsClient<Channel>, CliError> {
     Ok(EventsClient::new(channel(socket).await?))
 }
 
-/// Connects to the node behind `socket`, to ask of the authority and of operators.
+/// Connects to the node behind `socket`, for the CA and operators.
 pub async fn authorities(socket: &Path) -> Result<AuthoritiesClient<Channel>, CliError> {
     Ok(AuthoritiesClient::new(channel(socket).await?))
 }
 
-/// Asks of users in bulk, classes of service and prompts.
+/// Client for bulk operations on users, classes of service and prompts.
 pub type Provisioning = ProvisioningClient<Channel>;
 
-/// Connects to the node behind `socket`, to ask of users in bulk, classes of service and prompts.
+/// Connects to the node behind `socket`, for bulk operations on users, classes of service and prompts.
 pub async fn provisioning(socket: &Path) -> Result<Provisioning, CliError> {
     Ok(ProvisioningClient::new(channel(socket).await?))
 }

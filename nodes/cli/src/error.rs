@@ -1,28 +1,28 @@
-//! How a command can fail, and which exit code that is.
+//! Failures of a command and their exit codes.
 
 use std::process::ExitCode;
 
-/// The one report at the edge.
+/// Failure that the command reports at its end.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// It was tried and did not work: exit code 1.
+    /// The command failed: exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// It was asked wrongly: exit code 2.
+    /// The arguments are wrong: exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// No node could be asked: exit code 3.
+    /// No node was reachable: exit code 3.
     #[error("{0}")]
     Unreachable(String),
 }
 
 impl CliError {
-    /// A failure, from whatever went wrong.
+    /// Failure from any error.
     pub fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
 
-    /// The exit code that the help text promises.
+    /// Exit code as documented in the help text.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Failed(_) => 1,

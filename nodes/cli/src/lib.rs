@@ -1,4 +1,4 @@
-//! The `twinbox` command: parses what was asked, does it, and turns the outcome into an exit code.
+//! The `twinbox` command: parses the arguments, executes the command, and turns the result into an exit code.
 
 mod args;
 mod asterisk;
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `--node` is a word of `cluster init` too, so it cannot stand everywhere as `--socket` can.
+/// `--node` is also an option of `cluster init`, so it cannot be global as `--socket` is.
 fn hint(error: clap::Error) -> clap::Error {
     let unknown = error.get(ContextKind::InvalidArg).is_some_and(|argument| argument.to_string() == "--node");
     if error.kind() == ErrorKind::UnknownArgument && unknown {
@@ -45,7 +45,7 @@ fn hint(error: clap::Error) -> clap::Error {
     error
 }
 
-/// Whether a command asks a node, on this machine or another.
+/// Whether a command contacts a node, on this machine or another.
 fn asks_a_node(command: &Command) -> bool {
     use args::ClusterCommand::{Init, Join, Place};
     match command {
@@ -89,8 +89,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
     }
 }
 
-/// Whoever pipes a table into `head` wants no complaint about the rest: a closed pipe ends the command, as it does
-/// for every other program. Processes that stay keep Rust's way, which is an error at the write.
+/// Ends a command on a closed pipe, as in other programs: a user who pipes a table into `head` expects no error.
+/// Long-running processes keep Rust's behaviour, an error at the write.
 fn end_with_the_reader() {
     // SAFETY: no other thread runs yet, and the handler does only what a handler may.
     unsafe {
@@ -98,10 +98,10 @@ fn end_with_the_reader() {
     }
 }
 
-/// The signal does not say which write it is about. A connection that the other side has closed is an error to be
-/// told, not the end of the command: only a reader of the output who has gone away is.
+/// The signal does not name the write that caused it. A connection closed by the other side must be reported as an
+/// error and not end the command; only a closed standard output ends it.
 extern "C" fn on_broken_pipe(signal: libc::c_int) {
-    // SAFETY: poll, signal and raise may be called in a handler; errno is put back for whoever was interrupted.
+    // SAFETY: poll, signal and raise may be called in a handler; errno is restored for the interrupted code.
     unsafe {
         let errno = *libc::__errno_location();
         let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
@@ -113,7 +113,7 @@ extern "C" fn on_broken_pipe(signal: libc::c_int) {
     }
 }
 
-/// Commands that only ask need one thread.
+/// Commands that only send requests need one thread.
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::failed)?.block_on(command)
 }

@@ -12,7 +12,7 @@ pub fn json(value: &impl Serialize) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A table without frames that a terminal's width folds.
+/// Table without frames that folds to the width of the terminal.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
@@ -25,7 +25,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// `acknowledged on two` or `acknowledged alone`, with what that means (rule A3).
+/// `acknowledged on two` or `acknowledged alone`, with its meaning (rule A3).
 pub fn acknowledged(how: &str) -> String {
     match how {
         "alone" => "acknowledged alone: on this node's disk only, until a peer is back".to_owned(),
@@ -33,12 +33,12 @@ pub fn acknowledged(how: &str) -> String {
     }
 }
 
-/// Local time of this machine, to the millisecond, of milliseconds since 1970.
+/// Local time of this machine, with milliseconds, from milliseconds since 1970.
 pub fn time(ms: u64) -> String {
     local(ms, "%Y-%m-%d %H:%M:%S%.3f").unwrap_or_default()
 }
 
-/// Local time of this machine in a format of strftime, of milliseconds since 1970; `None` beyond the year 9999.
+/// Local time of this machine in a strftime format, from milliseconds since 1970; `None` beyond the year 9999.
 pub fn local(ms: u64, format: &str) -> Option<String> {
     Some(timestamp(ms)?.to_zoned(TimeZone::system()).strftime(format).to_string())
 }

@@ -1,4 +1,4 @@
-//! Lists that a node gives in parts, since a reply has at most 4 MiB.
+//! Lists that a node sends in parts, because a reply is limited to 4 MiB.
 
 use tonic::{Response, Status};
 use twinbox_wire::{
@@ -8,10 +8,10 @@ use twinbox_wire::{
 
 /// A reply that is a part of a list.
 pub trait Part {
-    /// What the list is of.
+    /// Item of the list.
     type Item;
 
-    /// What is in the part, and what asks for the next; empty: there is none.
+    /// Items of the part, and the cursor of the next part; empty: there is none.
     fn open(self) -> (Vec<Self::Item>, String);
 }
 
@@ -32,7 +32,8 @@ part!(MessageListReply, messages, Message);
 part!(ClassListReply, classes, Class);
 part!(AlarmListReply, alarms, Alarm);
 
-/// The whole list; `ask` asks for the part behind a cursor. A node of a release before parts gives all in the first.
+/// The whole list; `ask` requests the part after a cursor. A node of a release before parts sends all items in the
+/// first one.
 pub async fn all<P: Part>(
     mut ask: impl AsyncFnMut(String) -> Result<Response<P>, Status>,
 ) -> Result<Vec<P::Item>, Status> {
@@ -45,7 +46,7 @@ pub async fn all<P: Part>(
     Ok(all)
 }
 
-/// As many as fit into a reply.
+/// Limit of a part: as many items as fit into a reply.
 pub const AS_FIT: Option<u32> = Some(0);
 
 #[cfg(test)]

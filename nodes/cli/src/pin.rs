@@ -3,7 +3,7 @@
 use rand::Rng;
 use twinbox_mailbox::pin::acceptable;
 
-/// A random PIN of so many digits that the rules for PINs take (rule S1).
+/// Random PIN with this number of digits that fulfils the rules for PINs (rule S1).
 pub fn random(number: &str, digits: u8) -> String {
     let mut rng = rand::rng();
     loop {

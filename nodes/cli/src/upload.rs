@@ -1,4 +1,4 @@
-//! Files on their way to a node, in parts.
+//! Uploads of files to a node, in parts.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use tokio_stream::Stream;
 
 use crate::error::CliError;
 
-/// Bytes in one part.
+/// Size of one part, in bytes.
 const PART: usize = 64 * 1024;
 
-/// A part that says what comes, then the bytes in pieces.
+/// A first part with the description, then the bytes in pieces.
 pub fn parts<P: Send + 'static>(
     first: P,
     bytes: Bytes,
@@ -22,13 +22,13 @@ pub fn parts<P: Send + 'static>(
     tokio_stream::iter(std::iter::once(first).chain(pieces))
 }
 
-/// A whole file.
+/// Content of a file.
 pub fn read(file: &Path) -> Result<Bytes, CliError> {
     let bytes = std::fs::read(file).map_err(|e| CliError::Usage(format!("cannot read {}: {e}", file.display())))?;
     Ok(bytes.into())
 }
 
-/// What a node says of a file, with the file's name.
+/// Error of a node about a file, with the file's name.
 pub fn of_file(file: &Path, status: tonic::Status) -> CliError {
     match CliError::from(status) {
         CliError::Failed(text) => CliError::Failed(format!("{}: {text}", file.display())),

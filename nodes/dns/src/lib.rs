@@ -1,7 +1,8 @@
-//! Names of the telephone network: from a name to the addresses to try, in order (RFC 3263), and from the addresses of
-//! a cluster to the records that an administrator puts into a zone.
+//! SIP names: the addresses to try for a name, in order (RFC 3263), and the zone records for the addresses of a
+//! cluster.
 //!
-//! Nothing here knows SIP messages; whoever sends them asks [`Resolver::targets`] and tries one after the other.
+//! This crate does not depend on SIP messages; the sender calls [`Resolver::targets`] and tries one target after
+//! the other.
 
 mod order;
 mod records;
@@ -11,17 +12,17 @@ pub use order::{Service, in_order};
 pub use records::{Endpoint, Record, records, zone};
 pub use resolver::{ResolveError, Resolver, Target, Wanted};
 
-/// How SIP travels.
+/// Transport of SIP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
-    /// Datagrams.
+    /// Datagrams (UDP).
     Udp,
-    /// Connections.
+    /// Connections (TCP).
     Tcp,
 }
 
 impl Transport {
-    /// As it is written in the name of an SRV record: `udp`, `tcp`.
+    /// Label in the name of an SRV record: `udp`, `tcp`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",

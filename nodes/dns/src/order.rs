@@ -1,22 +1,22 @@
-//! In which order SRV records are tried (RFC 2782): lowest priority first; of one priority by chance, in proportion to
-//! their weights.
+//! Order of SRV records (RFC 2782): lowest priority first; within a priority random, in proportion to the weights.
 
-/// What an SRV record says.
+/// Content of an SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Lower is tried first.
+    /// Priority; the lowest is tried first.
     pub priority: u16,
-    /// The share among those of one priority.
+    /// Share among the records of one priority.
     pub weight: u16,
-    /// The port.
+    /// Port of the service.
     pub port: u16,
-    /// The host's name.
+    /// Name of the host.
     pub host: String,
 }
 
-/// The order to try them in. `chance(n)` is any number below `n`, by chance; it is never asked with 0.
+/// Sorts records into the order of attempts. `chance(n)` returns a random number below `n`; it is never called with
+/// 0.
 pub fn in_order(mut services: Vec<Service>, mut chance: impl FnMut(u32) -> u32) -> Vec<Service> {
-    // Those without weight first, so that they have a small chance at all, as RFC 2782 has it.
+    // Records without weight first, so that they have a small chance, as RFC 2782 specifies.
     services.sort_by_key(|s| (s.priority, s.weight));
     let mut ordered = Vec::with_capacity(services.len());
     while let Some(first) = services.first() {
@@ -60,7 +60,7 @@ mod tests {
         let first = |drawn: u32| hosts(in_order(services(), |n| drawn % n)).remove(0);
         let firsts: Vec<String> = (0..5).map(first).collect();
         assert_eq!(firsts, ["small", "small", "big", "big", "big"]);
-        // Without weights none is preferred for ever, and none is lost.
+        // Without weights no record is always preferred, and none is lost.
         let equal = vec![service(10, 0, "a"), service(10, 0, "b")];
         assert_eq!(in_order(equal, |_| 0).len(), 2);
     }

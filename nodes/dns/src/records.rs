@@ -1,33 +1,33 @@
-//! The records of the shared name: what an administrator puts into the zone, so that whoever calls that name finds
-//! every node and tries the next when one does not answer.
+//! Records of the shared name for the administrator's zone. A client that resolves this name finds every node and
+//! tries the next when one does not answer.
 
 use std::{fmt, net::IpAddr};
 
 use crate::Transport;
 
-/// By which a node is reached from outside.
+/// Address at which a node is reached from outside.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// The node's name, which becomes a host below the shared name.
+    /// Name of the node; becomes a host below the shared name.
     pub node: String,
-    /// How.
+    /// Transport of the endpoint.
     pub transport: Transport,
-    /// An address, or the name of a host that has records already.
+    /// An address, or the name of a host that already has records.
     pub host: String,
-    /// The port.
+    /// Port of the endpoint.
     pub port: u16,
 }
 
-/// A line of a zone file.
+/// A record of a zone file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record {
-    /// The full name, with its last dot.
+    /// Full name, with the final dot.
     pub name: String,
-    /// Seconds that it may be kept.
+    /// Time to live, in seconds.
     pub ttl: u32,
     /// `A`, `AAAA` or `SRV`.
     pub kind: &'static str,
-    /// What follows the kind.
+    /// Text after the kind.
     pub data: String,
 }
 
@@ -37,9 +37,9 @@ impl fmt::Display for Record {
     }
 }
 
-/// The records of `name` for these endpoints: an A or AAAA for every address, at the shared name for whoever asks for
-/// no more and at a host of each node's own, and an SRV for every transport of a node. All have the same priority and
-/// weight: every node takes calls.
+/// Records of `name` for these endpoints: an A or AAAA for every address, at the shared name (for clients without
+/// SRV) and at a host name of each node, and an SRV for every transport of a node. All have the same priority and
+/// weight, because every node takes calls.
 pub fn records(name: &str, ttl: u32, endpoints: &[Endpoint]) -> Vec<Record> {
     let name = format!("{}.", name.trim_end_matches('.').to_ascii_lowercase());
     let mut found = Vec::new();
@@ -67,7 +67,7 @@ pub fn records(name: &str, ttl: u32, endpoints: &[Endpoint]) -> Vec<Record> {
     found
 }
 
-/// These records as lines for a zone file.
+/// Formats records as lines of a zone file.
 pub fn zone(records: &[Record]) -> String {
     let width = records.iter().map(|r| r.name.len()).max().unwrap_or(0);
     records.iter().map(|r| format!("{:width$}  {:>5}  IN  {:<4}  {}\n", r.name, r.ttl, r.kind, r.data)).collect()

@@ -1,4 +1,4 @@
-//! From a name to addresses, in bounded time.
+//! Resolves names to addresses, in bounded time.
 
 use std::{
     collections::HashMap,
@@ -18,45 +18,45 @@ use twinbox_clock::BootInstant;
 
 use crate::{Service, Transport, in_order};
 
-/// The port of SIP, where nothing says otherwise.
+/// Default port of SIP.
 const PORT: u16 = 5060;
-/// However many servers are asked, and however they do not answer: a name is resolved in this time or not at all.
+/// Timeout of a resolution, independent of the number of name servers.
 const AT_MOST: Duration = Duration::from_secs(3);
-/// How long one name server may take.
+/// Timeout of one name server.
 const ONE_SERVER: Duration = Duration::from_millis(900);
-/// Answers are kept as long as they say, and no longer than this: what moved is found again.
+/// Maximum time that an answer is cached, if its TTL is longer: a moved host is found again.
 const KEPT_AT_MOST: Duration = Duration::from_secs(300);
-/// More than these of one name are not tried.
+/// Maximum number of targets of one name.
 const MOST_TARGETS: usize = 16;
-/// A target that did not answer is tried after all others for so long.
+/// Period in which a target that did not answer is tried after all others.
 const AVOIDED: Duration = Duration::from_secs(30);
 
-/// What is looked for.
+/// Name to resolve and its constraints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted<'a> {
     /// A name or an address.
     pub host: &'a str,
-    /// The port, if it is said: then there is no service to look up (RFC 3263 section 4.2).
+    /// Port, if given: then there is no service look-up (RFC 3263 section 4.2).
     pub port: Option<u16>,
-    /// The transport, if it is said.
+    /// Transport, if given.
     pub transport: Option<Transport>,
-    /// Those that can be used, the preferred one first; never empty.
+    /// Transports that can be used, the preferred one first; never empty.
     pub usable: &'a [Transport],
 }
 
-/// Where to try.
+/// Transport and address to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// How.
+    /// Transport of the target.
     pub transport: Transport,
-    /// Where.
+    /// Address of the target.
     pub address: SocketAddr,
 }
 
-/// A name that leads nowhere.
+/// Reason why a name has no targets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
-    /// There is no such name, or it has no address.
+    /// The name does not exist or has no address.
     #[error("'{0}' has no address: correct the name, or add its records to the zone")]
     NoAddress(String),
     /// No name server answered.
@@ -67,7 +67,7 @@ pub enum ResolveError {
     Settings(String),
 }
 
-/// Resolves names; cheap to clone. Answers are kept for as long as they say.
+/// Resolves names; cheap to clone. Answers are cached for their TTL.
 #[derive(Clone)]
 pub struct Resolver {
     resolver: TokioResolver,
@@ -75,7 +75,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// By these name servers; without any by those of the system (`/etc/resolv.conf`), with the names of `/etc/hosts`.
+    /// Uses these name servers; with none, those of the system (`/etc/resolv.conf`) and the names of `/etc/hosts`.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, ResolveError> {
         let settings = |error: &dyn std::fmt::Display| ResolveError::Settings(error.to_string());
         let mut builder = if servers.is_empty() {
@@ -95,15 +95,15 @@ impl Resolver {
         options.timeout = ONE_SERVER;
         options.attempts = 2;
         options.positive_max_ttl = Some(KEPT_AT_MOST);
-        // A name that is added is found soon.
+        // Short, so that a newly added name is found soon.
         options.negative_max_ttl = Some(Duration::from_secs(5));
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         let resolver = builder.build().map_err(|e| settings(&e))?;
         Ok(Self { resolver, failed: Arc::default() })
     }
 
-    /// The targets of a name in the order to try them (RFC 3263 section 4), at least one. Those that were reported as
-    /// [`failed`](Self::failed) a short while ago come last.
+    /// Targets of a name in the order of attempts (RFC 3263 section 4), at least one. Targets recently reported as
+    /// [`failed`](Self::failed) come last.
     pub async fn targets(&self, wanted: Wanted<'_>) -> Result<Vec<Target>, ResolveError> {
         let found = tokio::time::timeout(AT_MOST, self.look_up(wanted)).await;
         let mut found = found.map_err(|_| ResolveError::NoAnswer(wanted.host.to_owned()))??;
@@ -111,15 +111,15 @@ impl Resolver {
         let now = BootInstant::now();
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.retain(|_, since| now.since(*since) < AVOIDED);
-        // Stable: their own order is kept.
+        // Stable sort: otherwise the order stays.
         found.sort_by_key(|target| failed.contains_key(&target.address));
         Ok(found)
     }
 
-    /// This target did not answer.
+    /// Records that this target did not answer.
     pub fn failed(&self, address: SocketAddr) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever is called may be chosen by strangers: the table stays small.
+        // Strangers may choose the called hosts: the size of the table is limited.
         if failed.len() < 1024 {
             failed.insert(address, BootInstant::now());
         }
@@ -159,7 +159,7 @@ impl Resolver {
         let name = format!("_sip._{}.{}.", transport.label(), host.trim_end_matches('.'));
         let answer = match self.resolver.lookup(name, RecordType::SRV).await {
             Ok(answer) => answer,
-            // No such record, or no answer: the name's own addresses are next.
+            // No such record, or no answer: try the addresses of the name next.
             Err(_) => return Vec::new(),
         };
         let service = |data: &RData| match data {
@@ -180,7 +180,7 @@ impl Resolver {
         match self.resolver.lookup_ip(host).await {
             Ok(answer) => {
                 let mut found: Vec<IpAddr> = answer.iter().collect();
-                // Where there is an IPv4 address it is tried first: most telephones have no other.
+                // IPv4 addresses first: most telephones have no other.
                 found.sort_by_key(|ip| !ip.is_ipv4());
                 match found.is_empty() {
                     true => Err(ResolveError::NoAddress(host.to_owned())),

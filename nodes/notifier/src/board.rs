@@ -1,4 +1,4 @@
-//! Desired against sent, for one target: what to send when. Pure; time and chance are handed in.
+//! Desired and sent MWI state for one target: schedules the sends. Pure; time and random numbers are parameters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,18 +12,20 @@ use twinbox_mailstore::Lights;
 
 use crate::{Light, SendError, Target};
 
-/// How gently it is sent.
+/// Limits and waits of the sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// At most so many at a time.
+    /// Maximum number of concurrent sends.
     pub concurrency: usize,
-    /// At least so long between two beginnings: a take-over resends all lights, and a PBX is small.
+    /// Minimum interval between two starts: a take-over resends the MWI state of all mailboxes, and a PBX has
+    /// little capacity.
     pub pace: Duration,
-    /// The wait after the first failure; it doubles with each. Also the pace while the target does not answer.
+    /// Wait after the first failure; doubles with each further failure. Also the interval while the target does not
+    /// answer.
     pub first_retry: Duration,
-    /// The longest wait for one that does not answer.
+    /// Maximum wait for a target that does not answer.
     pub longest_retry: Duration,
-    /// The wait after a refusal.
+    /// Wait after a refusal.
     pub after_refusal: Duration,
 }
 
@@ -39,38 +41,38 @@ impl Default for Policy {
     }
 }
 
-/// One light at one target, for people.
+/// MWI state of one mailbox at one target, for administrators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LightState {
-    /// Who is told.
+    /// Receiver of the state.
     pub target: Target,
-    /// Whose.
+    /// Mailbox of the state.
     pub mailbox: MailboxId,
-    /// Its number.
+    /// Number of the mailbox.
     pub number: String,
-    /// What it should show.
+    /// State that should be displayed.
     pub desired: Lights,
-    /// What arrived last under this holder.
+    /// State that was last delivered under this holder.
     pub sent: Option<Lights>,
-    /// Being sent.
+    /// Whether a send is in progress.
     pub sending: bool,
-    /// Failures since it last arrived.
+    /// Number of failures since the last delivery.
     pub failures: u32,
-    /// Why it failed last.
+    /// Reason of the last failure.
     pub error: Option<String>,
 }
 
-/// All lights, as one target should see them and does.
+/// Desired and sent MWI state of all mailboxes, for one target.
 #[derive(Debug)]
 pub struct Board {
     target: Target,
     policy: Policy,
     entries: BTreeMap<MailboxId, Entry>,
-    /// Those to be sent, by when.
+    /// Due entries, by time.
     due: BTreeSet<(BootInstant, MailboxId)>,
     sending: usize,
     not_before: BootInstant,
-    /// The last that was tried was not answered: tries are few until one is.
+    /// The target did not answer the last attempt: attempts are rare until it answers.
     away: bool,
 }
 
@@ -82,15 +84,15 @@ struct Entry {
     phase: Phase,
     failures: u32,
     error: Option<SendError>,
-    /// To be forgotten once its last state has arrived.
+    /// To be removed after its last state was delivered.
     leaving: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing to do.
+    /// No send is due.
     Quiet,
-    /// To be sent, not before.
+    /// Due, not before this time.
     Due(BootInstant),
     Sending,
 }
@@ -100,20 +102,20 @@ impl Entry {
         self.sent.as_ref().is_some_and(|(number, lights)| *number == self.number && *lights == self.desired)
     }
 
-    /// It failed last although the target is there.
+    /// Whether the last attempt failed although the target answered.
     fn answered(&self) -> bool {
         matches!(self.error, Some(SendError::Refused(_) | SendError::Incomplete(_)))
     }
 }
 
 impl Board {
-    /// Nothing known, nothing sent.
+    /// An empty board.
     pub fn new(target: Target, policy: Policy) -> Self {
         let (entries, due, not_before) = (BTreeMap::new(), BTreeSet::new(), BootInstant::from_nanos(0));
         Self { target, policy, entries, due, sending: 0, not_before, away: false }
     }
 
-    /// What a light should show from now on. While it is being sent or waits to be sent again, only the latest is kept.
+    /// Sets the desired state. While a send is in progress or waits for a retry, only the latest state is kept.
     pub fn want(&mut self, light: Light, now: BootInstant) {
         let entry = self.entries.entry(light.mailbox).or_insert_with(|| Entry {
             number: String::new(),
@@ -134,15 +136,15 @@ impl Board {
                 entry.phase = Phase::Quiet;
                 self.due.remove(&(at, light.mailbox));
             }
-            // Who is there may like another state better; who does not answer is not asked sooner because there is
-            // more to tell.
+            // A target that answers may accept the new state. A target that does not answer is not retried earlier
+            // because of a change.
             Phase::Due(at) if changed && entry.answered() => self.schedule(light.mailbox, at.min(now)),
             Phase::Quiet if !entry.arrived() => self.schedule(light.mailbox, now),
             Phase::Due(_) | Phase::Quiet => {}
         }
     }
 
-    /// The mailbox is no more: its light goes out, then it is forgotten.
+    /// Removes a mailbox: its MWI is cleared, then its entry is removed.
     pub fn remove(&mut self, mailbox: MailboxId, now: BootInstant) {
         let Some(entry) = self.entries.get(&mailbox) else { return };
         let (number, lights) = (entry.number.clone(), Lights::default());
@@ -153,12 +155,12 @@ impl Board {
         self.forget_if_done(mailbox);
     }
 
-    /// The mailboxes on the board.
+    /// Mailboxes on the board.
     pub fn mailboxes(&self) -> Vec<MailboxId> {
         self.entries.keys().copied().collect()
     }
 
-    /// The next light to send, if one may be sent now. Report [`Self::finished`] for each.
+    /// Next state to send, if a send is allowed now. Report [`Self::finished`] for each.
     pub fn next(&mut self, now: BootInstant) -> Option<Light> {
         let &(at, mailbox) = self.due.first()?;
         if at > now || now < self.not_before || self.sending >= self.policy.concurrency.max(1) {
@@ -172,13 +174,13 @@ impl Board {
         Some(Light { mailbox, number: entry.number.clone(), lights: entry.desired })
     }
 
-    /// When [`Self::next`] may have something; `None`: not before something changes.
+    /// Earliest time at which [`Self::next`] may return a state; `None`: not before a change.
     pub fn wake(&self) -> Option<BootInstant> {
         let (at, _) = self.due.first()?;
         (self.sending < self.policy.concurrency.max(1)).then(|| (*at).max(self.not_before))
     }
 
-    /// What became of a light that was sent. `chance` is any number: it spreads the retries of many.
+    /// Records the result of a send. `chance` is any number: it spreads retries.
     pub fn finished(&mut self, light: &Light, result: Result<(), SendError>, now: BootInstant, chance: u64) {
         self.sending = self.sending.saturating_sub(1);
         match result {
@@ -197,7 +199,8 @@ impl Board {
                 superseded.then_some(now)
             }
             Err(error) => {
-                // What the receiver has now is not known: the same state is sent again even if it arrived before.
+                // The receiver's present state is unknown: the same state is sent again even if it was delivered
+                // before.
                 entry.sent = None;
                 entry.failures = entry.failures.saturating_add(1);
                 let wait = match &error {
@@ -215,7 +218,7 @@ impl Board {
         self.forget_if_done(light.mailbox);
     }
 
-    /// The target answers. If it did not before: whatever it has missed is sent now.
+    /// The target answered. If it did not answer before, missed states are sent now.
     fn is_back(&mut self, now: BootInstant) {
         if !std::mem::take(&mut self.away) {
             return;
@@ -229,7 +232,7 @@ impl Board {
         missed.into_iter().for_each(|mailbox| self.schedule(mailbox, now));
     }
 
-    /// How every light is.
+    /// Present state of all entries.
     pub fn snapshot(&self) -> Vec<LightState> {
         self.entries
             .iter()
@@ -263,13 +266,13 @@ impl Board {
     }
 }
 
-/// The wait after so many failures.
+/// Wait after this number of failures.
 fn backoff(policy: &Policy, failures: u32) -> Duration {
     let factor = 2u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
     policy.first_retry.saturating_mul(factor).min(policy.longest_retry)
 }
 
-/// Between three quarters of the wait and all of it.
+/// Wait reduced by a random part of up to one quarter.
 fn jitter(wait: Duration, chance: u64) -> Duration {
     let quarter = wait / 4;
     let part = u32::try_from(chance % 1_000).unwrap_or_default();

@@ -1,21 +1,21 @@
-//! Holding the duty.
+//! Access to the duty's gate.
 
 use tokio::sync::watch;
 use twinbox_ids::Epoch;
 use twinbox_roles::{Gate, InFlight};
 
-/// The right to act, as the role manager's gate gives it.
+/// Right to act, granted by the gate of the role manager.
 pub trait Lease: Clone + Send + Sync + 'static {
-    /// Kept while a write is under way: the duty is not handed over before it is dropped.
+    /// Guard of a write in progress: the duty is not handed over before the guard is dropped.
     type Entered: Send + Sync;
 
-    /// The epoch in which this node holds the duty.
+    /// Epoch in which this node holds the duty.
     fn holding(&self) -> watch::Receiver<Option<Epoch>>;
 
-    /// Begins a write that takes a while; `None`: this node does not hold the duty in that epoch.
+    /// Begins a long write; `None`: this node does not hold the duty in that epoch.
     fn enter(&self, epoch: &Epoch) -> Option<Self::Entered>;
 
-    /// Whether a datagram may leave now.
+    /// Whether a datagram may be sent now.
     fn allows(&self, epoch: &Epoch) -> bool;
 }
 

@@ -1,10 +1,11 @@
-//! The duty `notifier`: keeps every message light as it should be (rule E2).
+//! The duty `notifier`: keeps the message-waiting indication (MWI) of every mailbox up to date (rule E2).
 //!
-//! There is no queue. For each mailbox there is what its light should show and what was last sent; where they differ
-//! something is sent, the latest state, again and again until it arrives. [`board`] decides that, purely, for one
-//! [`Target`]: a trunk, or the subscribers of one node. [`Notifier`] runs a board for each while this node holds the
-//! duty, and asks the gate at each write (rule R6). A target that is dead, or a node on the other side of a cut, keeps
-//! what it was not told on its own board: the others wait for nothing, and it is told when it answers again.
+//! There is no queue. For each mailbox there is the desired and the last sent state; if they differ, the latest
+//! state is sent and retried until it is delivered. [`board`] schedules the sends, without side effects, for one
+//! [`Target`]: a trunk, or the subscribers of one node. [`Notifier`] runs a board per target while this node holds
+//! the duty, and checks the gate at each write (rule R6). A dead target, or a node on the other side of a network
+//! partition, keeps its undelivered states on its own board: it delays no other target and is updated when it
+//! answers again.
 
 pub mod board;
 mod lease;

@@ -1,4 +1,4 @@
-//! Runs the board while this node holds the duty.
+//! Runs the boards while this node holds the duty.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,19 +20,19 @@ use twinbox_mailstore::{LightsChange, LightsWatch, MailError, Mailstore};
 
 use crate::{Guard, Lease, Light, LightSender, LightState, Policy, SendError, Target, board::Board};
 
-/// After the store could not be read, everything is looked at again after this long.
+/// Pause before everything is read again after the store could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The longest wait before another node is asked again: one call to a machine that is meant to be there.
+/// Maximum wait before another node is retried: one call to a machine that is expected to be up.
 const LONGEST_RETRY_OF_A_NODE: Duration = Duration::from_secs(2);
 
-/// So many lights are read before what is due is sent.
+/// Number of mailboxes read before due states are sent.
 const AT_A_TIME: usize = 64;
 
-/// With nothing to do it turns this often all the same, so that one that hangs is told from one that rests.
+/// Interval of the idle loop, so that a hung loop differs from an idle one.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// The duty, on this node. It acts only while the lease says so; dropped, it ends.
+/// The duty on this node. It acts only while it holds the lease, and ends when dropped.
 pub struct Notifier {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -40,20 +40,20 @@ pub struct Notifier {
 
 struct Shared {
     held: Mutex<Option<Held>>,
-    /// When its loop last came round, in nanoseconds since boot.
+    /// Time of the last turn of the loop, in nanoseconds since boot.
     turned: AtomicU64,
     #[cfg(debug_assertions)]
     wedged: std::sync::atomic::AtomicBool,
 }
 
-/// What there is while the duty is held.
+/// State that exists while the duty is held.
 struct Held {
     epoch: Epoch,
     boards: BTreeMap<Target, Board>,
 }
 
 impl Notifier {
-    /// Starts it. It waits for the lease by itself, and again after losing it.
+    /// Starts the duty. It waits for the lease automatically, also after it lost the lease.
     pub fn start<L: Lease, S: LightSender>(mailstore: Mailstore, lease: L, sender: S, policy: Policy) -> Self {
         let shared = Arc::new(Shared {
             held: Mutex::new(None),
@@ -65,29 +65,29 @@ impl Notifier {
         Self { shared, task: tokio::spawn(duty.serve()) }
     }
 
-    /// The epoch in which it works, if it does.
+    /// Epoch in which it works, if any.
     pub fn epoch(&self) -> Option<Epoch> {
         self.shared.lock().as_ref().map(|held| held.epoch.clone())
     }
 
-    /// How every light is at every target; empty while another node holds the duty.
+    /// MWI state of every mailbox at every target; empty while another node holds the duty.
     pub fn snapshot(&self) -> Vec<LightState> {
         let held = self.shared.lock();
         held.iter().flat_map(|held| held.boards.values()).flat_map(Board::snapshot).collect()
     }
 
-    /// Whether it runs, holding the duty or waiting for it.
+    /// Whether the task runs, with or without the duty.
     pub fn is_running(&self) -> bool {
         !self.task.is_finished()
     }
 
-    /// How long its loop has not come round: half a second at rest, longer only while the store is slow. One that
-    /// hangs stands still ever longer.
+    /// Time since the last turn of the loop: up to half a second when idle, longer only while the store is slow. It
+    /// grows without limit when the loop hangs.
     pub fn still_for(&self) -> Duration {
         BootInstant::from_nanos(self.shared.turned.load(Relaxed)).elapsed()
     }
 
-    /// For tests of those who watch it: from now on its loop hangs. Not there in release builds.
+    /// Makes the loop hang, for tests of the health checks. Not in release builds.
     #[cfg(debug_assertions)]
     pub fn wedge(&self) {
         self.shared.wedged.store(true, Relaxed);
@@ -105,7 +105,7 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its loop has come round.
+    /// Records a turn of the loop.
     async fn turn(&self) {
         #[cfg(debug_assertions)]
         if self.wedged.load(Relaxed) {
@@ -114,12 +114,12 @@ impl Shared {
         self.turned.store(BootInstant::now().as_nanos(), Relaxed);
     }
 
-    /// Does something with every board, if the duty is held.
+    /// Applies a function to every board, if the duty is held.
     fn boards(&self, what: impl FnMut(&mut Board)) {
         self.lock().iter_mut().flat_map(|held| held.boards.values_mut()).for_each(what);
     }
 
-    /// Does something with one board, if the duty is held.
+    /// Applies a function to one board, if the duty is held.
     fn board(&self, target: &Target, what: impl FnOnce(&mut Board)) {
         if let Some(board) = self.lock().as_mut().and_then(|held| held.boards.get_mut(target)) {
             what(board);
@@ -135,14 +135,14 @@ struct Duty<L, S> {
     shared: Arc<Shared>,
 }
 
-/// What is under way: the task of each light.
+/// Sends in progress: the task of each state.
 #[derive(Default)]
 struct Sends {
     tasks: JoinSet<Result<(), SendError>>,
     lights: HashMap<Id, (Target, Light)>,
 }
 
-/// What is to be looked at in the store.
+/// Mailboxes to be read from the store.
 #[derive(Default)]
 struct Look {
     everything: bool,
@@ -160,13 +160,13 @@ impl Look {
     }
 }
 
-/// What woke the duty.
+/// Event that wakes the duty.
 enum Event {
     Changed(LightsChange),
     Sent(Target, Light, Result<(), SendError>),
     Due,
     LookAgain,
-    /// The store is closed.
+    /// The store was closed.
     Closed,
 }
 
@@ -207,9 +207,9 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         self.sender.targets().into_iter().map(board).collect()
     }
 
-    /// Works until it is dropped, which ends everything under way, or the store is closed.
+    /// Works until it is dropped, which ends all sends in progress, or until the store is closed.
     async fn hold(&self, epoch: &Epoch) {
-        // Watched before it is read, so that nothing is missed between.
+        // Subscribed before the read, so that no change is missed.
         let mut changes = self.mailstore.watch_lights();
         let mut look = Look { everything: true, ..Look::default() };
         let (mut sends, mut look_again) = (Sends::default(), None);
@@ -217,7 +217,7 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
             self.shared.turn().await;
             if let Err(error) = self.look(&mut look, &mut changes).await {
                 tracing::warn!(%error, "message lights cannot be read");
-                // All will be looked at then; until then a store that does not work is left alone.
+                // Everything is read after the pause; until then a failed store is left alone.
                 look.mailboxes.clear();
                 look_again = Some(BootInstant::now() + LOOK_AGAIN);
             }
@@ -242,9 +242,9 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
         }
     }
 
-    /// Reads what lights should show, as far as they may have changed.
+    /// Reads the desired states that may have changed.
     async fn look(&self, look: &mut Look, changes: &mut LightsWatch) -> Result<(), MailError> {
-        // A light that shows half of the messages is worse than one that shows nothing new.
+        // An MWI state computed from half of the messages is worse than an outdated one.
         if !self.mailstore.has_all_records() {
             look.everything = true;
             return Err(MailError::LacksRecords);
@@ -253,21 +253,21 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
             look.mailboxes.extend(self.mailstore.mailboxes().await?.iter().map(|mailbox| mailbox.id));
             self.shared.boards(|board| look.mailboxes.extend(board.mailboxes()));
         }
-        // Coalesced: a burst of changes to one mailbox is looked at once.
+        // Coalesced: several changes to one mailbox cause one read.
         while let Some(change) = changes.try_next() {
             look.add(change);
         }
         for _ in 0..AT_A_TIME {
             let Some(mailbox) = look.mailboxes.pop_first() else { break };
             match self.mailstore.get(mailbox).await {
-                // A number that went to another mailbox shows that one's light.
+                // A number that moved to another mailbox shows that mailbox's state.
                 Ok(Some(found)) if !found.number_lost => {
                     let lights = self.mailstore.lights(mailbox).await?;
                     let light = Light { mailbox, number: found.number, lights };
                     self.shared.boards(|board| board.want(light.clone(), BootInstant::now()));
                 }
                 Ok(_) => self.shared.boards(|board| board.remove(mailbox, BootInstant::now())),
-                // As in the list of mailboxes. What its light shows stays: nobody said that it is empty.
+                // As in the list of mailboxes. The displayed state stays: the mailbox is not known to be empty.
                 Err(MailError::View(error)) => tracing::warn!(%mailbox, %error, "a message light is left out"),
                 Err(error) => return Err(error),
             }
@@ -288,7 +288,7 @@ impl<L: Lease, S: LightSender> Duty<L, S> {
             let (lease, sender, epoch) = (self.lease.clone(), self.sender.clone(), epoch.clone());
             let (to, sent) = (target.clone(), light.clone());
             let task = sends.tasks.spawn(async move {
-                // Held until it is done: the duty is not handed over with a write under way (rule R6).
+                // Guard until the send ends: the duty is not handed over with a write in progress (rule R6).
                 let _entered = lease.enter(&epoch).ok_or(SendError::NotHolder)?;
                 let guard = Guard::new({
                     let epoch = epoch.clone();
@@ -330,12 +330,12 @@ impl Sends {
     }
 }
 
-/// Resolves when the duty is not held in this epoch any more.
+/// Resolves when the duty is no longer held in this epoch.
 async fn lost(holding: &mut watch::Receiver<Option<Epoch>>, epoch: &Epoch) {
     let _ = holding.wait_for(|held| held.as_ref() != Some(epoch)).await;
 }
 
-/// Resolves at that time; never if there is none.
+/// Resolves at that time; never without a time.
 async fn until(at: Option<BootInstant>) {
     match at {
         Some(at) => sleep(at.since(BootInstant::now())).await,

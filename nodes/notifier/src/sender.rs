@@ -1,4 +1,5 @@
-//! What carries a light to its subscribers. The duty does not know SIP; whoever wires the node does.
+//! Interface that delivers MWI states to their receivers. The duty does not depend on SIP; the node supplies the
+//! sender.
 
 use std::{fmt, sync::Arc};
 
@@ -6,38 +7,39 @@ use serde::Serialize;
 use twinbox_ids::{Epoch, MailboxId, NodeName};
 use twinbox_mailstore::Lights;
 
-/// What a light should show.
+/// MWI state of one mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Light {
-    /// Whose.
+    /// The mailbox.
     pub mailbox: MailboxId,
-    /// Its number, digits only.
+    /// Number of the mailbox, digits only.
     pub number: String,
-    /// The counts.
+    /// Message counts.
     pub lights: Lights,
 }
 
-/// Who is to be told. Each has a board of its own, so that one that is dead holds up no other.
+/// Receiver of MWI states. Each has its own board, so that a dead one delays no other.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// The trunk of this name, by unsolicited NOTIFYs.
+    /// Trunk of this name, by unsolicited NOTIFYs.
     Trunk(String),
-    /// Those whose dialogs this node holds, by NOTIFYs in them.
+    /// Subscribers whose dialogs this node holds, by NOTIFYs in these dialogs.
     Subscribers(NodeName),
 }
 
-/// Asked at the write of every datagram, retransmissions included: `false` means that nothing may be sent any more.
+/// Check at the write of every datagram, including retransmissions: `false` means that no datagram may be sent any
+/// more.
 #[derive(Clone)]
 pub struct Guard(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl Guard {
-    /// A guard that asks this.
+    /// Creates a guard from a check.
     pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(ask))
     }
 
-    /// Whether a datagram may leave now.
+    /// Whether a datagram may be sent now.
     pub fn allows(&self) -> bool {
         (self.0)()
     }
@@ -49,30 +51,32 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// Why a light did not arrive. It is sent again, with whatever it shows by then.
+/// Reason why a state was not delivered. The send is retried with the latest state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// No answer, or not reachable: soon again, then less and less often, and at once when the target answers again.
+    /// No answer, or not reachable: retried soon, then with growing waits, and immediately when the target answers
+    /// again.
     #[error("not delivered: {0}")]
     Unreachable(String),
-    /// The target is there, but not all behind it have answered: soon again, then less and less often.
+    /// The target answered, but not all receivers behind it: retried soon, then with growing waits.
     #[error("not delivered to all: {0}")]
     Incomplete(String),
-    /// The receiver said no: again when the light changes, or after a long wait.
+    /// The receiver refused: retried when the state changes, or after a long wait.
     #[error("refused: {0}")]
     Refused(String),
-    /// The guard said no.
+    /// The guard refused.
     #[error("not sent: this node does not hold the duty any more")]
     NotHolder,
 }
 
-/// Carries lights.
+/// Delivers MWI states.
 pub trait LightSender: Send + Sync + 'static {
-    /// All that are to be told; asked when the duty begins.
+    /// All targets; read when the duty begins.
     fn targets(&self) -> Vec<Target>;
 
-    /// Tells one of them: a trunk by an unsolicited NOTIFY (RFC 3842), subscribers through the node that holds their
-    /// dialogs. The epoch goes along, so that a receiver can tell an old holder's. Done when it has arrived.
+    /// Sends to one target: to a trunk by an unsolicited NOTIFY (RFC 3842), to subscribers through the node that
+    /// holds their dialogs. The epoch is sent along, so that a receiver can recognize a previous holder. Resolves
+    /// after delivery.
     fn send(
         &self,
         target: &Target,

@@ -1,4 +1,4 @@
-//! Desired against sent, by table and by random walk.
+//! Desired and sent state, by table and by random sequences.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,7 +40,7 @@ fn refused() -> Result<(), SendError> {
     Err(SendError::Refused("403".to_owned()))
 }
 
-/// What may be sent at that time.
+/// State that may be sent at that time.
 fn next(board: &mut Board, ms: u64) -> Option<(u128, u32)> {
     board.next(at(ms)).map(|light| (light.mailbox.0, light.lights.new))
 }
@@ -108,7 +108,8 @@ fn retries_back_off_with_jitter_and_carry_the_latest_state() {
         assert_eq!(board.wake(), Some(at(now + wait)), "chance {chance}");
         now += wait;
     }
-    // A change does not make it sooner, the receiver does not answer; but it is what is sent then.
+    // A change does not cause an earlier retry, because the receiver does not answer; the retry sends the new
+    // state.
     board.want(light(1, 7), at(now - 500));
     assert_eq!((next(&mut board, now - 1), board.wake()), (None, Some(at(now))));
     assert_eq!(next(&mut board, now), Some((1, 7)));
@@ -143,13 +144,13 @@ fn after_a_failure_it_is_not_known_what_the_receiver_shows() {
     board.finished(&light(1, 1), Ok(()), at(0), 0);
     board.want(light(1, 2), at(100));
     next(&mut board, 100);
-    // The answer to "2" was lost; back to "1" must be sent all the same.
+    // The answer to "2" was lost; the return to "1" must be sent nevertheless.
     board.finished(&light(1, 2), unreachable(), at(100), 0);
     board.want(light(1, 1), at(200));
     assert_eq!(next(&mut board, 1_100), Some((1, 1)));
 }
 
-/// Otherwise a take-over would ask a dead PBX for every one of thousands of lights, pace by pace.
+/// Otherwise a take-over would try thousands of states at a dead PBX, one per interval.
 #[test]
 fn one_that_does_not_answer_is_asked_rarely_and_told_all_that_it_missed_when_it_does() {
     let mut board = board();
@@ -162,7 +163,7 @@ fn one_that_does_not_answer_is_asked_rarely_and_told_all_that_it_missed_when_it_
     board.want(light(4, 1), at(200));
     assert_eq!(next(&mut board, 200), Some((3, 1)));
     assert_eq!((next(&mut board, 210), board.wake()), (None, Some(at(1_200))), "one try at a time");
-    // It answers: nothing waits for its own next try any more.
+    // The target answers: no entry waits for its own retry any more.
     board.finished(&light(3, 1), Ok(()), at(300), 0);
     let told = [310, 320].map(|ms| next(&mut board, ms).map(|(mailbox, _)| mailbox));
     assert_eq!(told, [Some(4), Some(1)]);
@@ -181,7 +182,7 @@ fn one_behind_a_target_that_does_not_answer_delays_nothing_else_there() {
     board.want(light(3, 1), at(20));
     assert_eq!((next(&mut board, 20), next(&mut board, 30)), (Some((2, 1)), Some((3, 1))), "at the usual pace");
     board.finished(&light(2, 1), Ok(()), at(40), 0);
-    // The others there wait for the new state.
+    // The other receivers behind the target wait for the new state.
     board.want(light(1, 2), at(50));
     assert_eq!(next(&mut board, 50), Some((1, 2)));
 }
@@ -222,8 +223,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, once receivers answer again every one of them is shown the latest state, no more than the
-    /// bound is under way, and none twice at a time.
+    /// In every sequence, once receivers answer again each of them gets the latest state, the number of concurrent
+    /// sends stays within the bound, and no entry is sent twice concurrently.
     #[test]
     fn every_receiver_ends_with_the_latest_state(steps in proptest::collection::vec(step(), 0..120)) {
         let mut board = board();
@@ -246,7 +247,7 @@ proptest! {
                 }
                 Step::Answer(which, how) if which < under_way.len() => {
                     let light = under_way.swap_remove(which);
-                    // Even what failed may have arrived.
+                    // A failed send may have been delivered nevertheless.
                     shown.insert(light.mailbox.0, light.lights.new);
                     let result = match how { 0 => Ok(()), 1 => unreachable(), _ => refused() };
                     board.finished(&light, result, at(now), 7);

@@ -1,4 +1,4 @@
-//! The duty over a real store: judged by what arrives at a receiver.
+//! The duty over a real store, checked by the states that arrive at a receiver.
 
 use std::{
     path::Path,
@@ -24,7 +24,7 @@ use twinbox_replication_core::{Edit, Value};
 use twinbox_replication_peer::{PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig, StoreError};
 
-/// A lease that the test gives and takes.
+/// A lease that the test grants and revokes.
 #[derive(Clone)]
 struct Hand {
     holding: watch::Sender<Option<Epoch>>,
@@ -69,10 +69,10 @@ impl Lease for Hand {
     }
 }
 
-/// What reached the receiver: number, new, saved, number of the epoch.
+/// State that reached the receiver: number, new, saved, number of the epoch.
 type Arrived = (String, u32, u32, u64);
 
-/// A PBX that takes, refuses, or does not answer. Beside it another trunk never answers, and subscribers fail.
+/// A PBX that accepts, refuses, or does not answer. In addition, another trunk never answers, and subscribers fail.
 #[derive(Clone)]
 struct Pbx {
     told: Arc<AtomicUsize>,
@@ -177,7 +177,7 @@ impl Rig {
         timeout(Duration::from_secs(10), self.arrivals.recv()).await.expect("in time").expect("the duty runs")
     }
 
-    /// Waits for this to arrive; what arrives before it may only be an earlier state.
+    /// Waits until this state arrives; states that arrive before it may only be earlier ones.
     async fn until(&mut self, expected: (&str, u32, u32, u64)) {
         let (number, new, saved, epoch) = expected;
         let expected = (number.to_owned(), new, saved, epoch);
@@ -209,7 +209,7 @@ async fn who_becomes_holder_sends_all_and_then_what_changes() {
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 0, 1));
 }
 
-/// At rest it turns all the same, with the lease and without; one that hangs is seen to.
+/// An idle loop turns with and without the lease; a hung loop is detected.
 #[tokio::test]
 async fn one_that_rests_is_told_from_one_that_hangs() {
     let dir = TempDir::new().unwrap();
@@ -220,7 +220,7 @@ async fn one_that_rests_is_told_from_one_that_hangs() {
             rig.hand.give(1);
             rig.arrival().await;
         }
-        // Longer than it may stand still.
+        // Longer than the permitted time without a turn.
         for _ in 0..15 {
             tokio::time::sleep(Duration::from_millis(100)).await;
             assert!(rig.notifier.still_for() < Duration::from_secs(5), "{:?}", rig.notifier.still_for());
@@ -267,7 +267,7 @@ async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
     rig.pbx.reached.notified().await;
     assert!(rig.hand.entered.load(SeqCst) > 0);
     rig.hand.take();
-    // The write that hangs is dropped: the duty can be handed over.
+    // The hanging write is dropped: the duty can be handed over.
     timeout(Duration::from_secs(10), async {
         while rig.hand.entered.load(SeqCst) > 0 {
             tokio::task::yield_now().await;
@@ -279,7 +279,7 @@ async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
     rig.leave(mailbox).await;
     assert!(rig.arrivals.try_recv().is_err());
 
-    // Holder again, in another epoch: everything, under that epoch.
+    // Holder again, in another epoch: all states are sent, under that epoch.
     rig.hand.give(3);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 3));
 }
@@ -295,7 +295,7 @@ async fn an_epoch_that_follows_another_begins_anew() {
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 2));
 }
 
-/// The other trunk hangs on its first light the whole time, and the subscribers fail again and again.
+/// The other trunk hangs on its first send the whole time, and the subscribers fail repeatedly.
 #[tokio::test]
 async fn what_does_not_answer_holds_up_no_other_and_repeats_nothing_there() {
     let dir = TempDir::new().unwrap();
@@ -353,7 +353,7 @@ async fn a_mailbox_that_cannot_be_read_is_left_out_once() {
     made.expect("stored");
     rig.leave(whole).await;
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 1, 0, 1));
-    // Long enough for two more looks, if there were any.
+    // Long enough for two more reads.
     assert!(timeout(Duration::from_millis(2_500), rig.arrivals.recv()).await.is_err(), "and its lamp stays");
     assert_eq!(warnings.0.load(SeqCst), 1);
 }

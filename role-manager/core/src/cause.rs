@@ -1,4 +1,4 @@
-//! Why something moves, and what is remembered of it.
+//! Causes of moves, and the history of moves.
 
 use std::fmt;
 
@@ -7,37 +7,37 @@ use twinbox_ids::{Epoch, NodeName};
 
 use crate::Duty;
 
-/// The feature level from which on a move that a call forced has the cause `call`: members below it cannot read that.
+/// The feature level from which a move forced by a call has the cause `call`: members below it cannot read that cause.
 pub const CALL_CAUSE_LEVEL: u32 = 3;
-/// How many moves are remembered.
+/// Number of moves that are remembered.
 pub(crate) const REMEMBERED_MOVES: usize = 32;
 
-/// What may make roles move, each to be switched on or off.
+/// Event that may move roles; each can be switched on or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
     /// An administrator's `make-publisher`.
     Operator,
-    /// Nothing heard for a lease.
+    /// No message for a lease.
     MissedKeepAlives,
-    /// The process has exited: its supervisor says so, or the next life of it is there.
+    /// The process has exited: its supervisor reports it, or its next incarnation has started.
     Exit,
-    /// A critical service has failed and did not come back.
+    /// A critical service has failed and did not recover.
     Service,
-    /// Little room is left on the disk.
+    /// Low disk space.
     Space,
-    /// The processor has been busy for long.
+    /// The processor was busy for long.
     Cpu,
     /// The alarm rule: a named alarm, n times in t.
     Alarm,
 }
 
 impl Trigger {
-    /// Every trigger that there is.
+    /// All triggers.
     pub const ALL: [Self; 7] =
         [Self::Operator, Self::MissedKeepAlives, Self::Exit, Self::Service, Self::Space, Self::Cpu, Self::Alarm];
 
-    /// The name by which people and the wire know it.
+    /// The name for people and on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Operator => "operator",
@@ -55,7 +55,7 @@ impl Trigger {
         Self::ALL.into_iter().find(|trigger| trigger.name() == name)
     }
 
-    /// Whether it moves roles as long as nobody has said otherwise. The alarm rule does nothing before one is set.
+    /// Whether the trigger is on unless a setting says otherwise. The alarm rule does nothing before one is set.
     pub fn by_default(self) -> bool {
         true
     }
@@ -67,38 +67,38 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// Why a status, the publisher or a duty has changed.
+/// Cause for which a status, the publisher or a duty has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// Nobody had it, or a node has come (back) into service.
+    /// It had no holder, or a node has come (back) into service.
     #[default]
     Start,
     /// An administrator's order.
     Operator,
     /// A call reached the passive node (`force-failover-on-call`). From [`crate::CALL_CAUSE_LEVEL`] on.
     Call,
-    /// Nothing heard for a lease.
+    /// No message for a lease.
     MissedKeepAlives,
     /// The holder's process has exited.
     Exit,
-    /// The holder has shut down in good order.
+    /// The holder has shut down in an orderly way.
     Shutdown,
-    /// A critical service of the holder has failed: this one.
+    /// This critical service of the holder has failed.
     Service(String),
-    /// Little room was left on the holder's disk.
+    /// Low disk space on the holder.
     Space,
-    /// The holder's processor had been busy for long.
+    /// The holder's processor was busy for long.
     Cpu,
-    /// This alarm was raised on the holder as often as the rule says.
+    /// This alarm was raised on the holder as often as the rule requires.
     Alarm(String),
-    /// Back to the preferred node in its window, or by `cluster failback`.
+    /// Return to the preferred node, in its window or by `cluster failback`.
     Failback,
     /// The duty is pinned to the node.
     Pin,
-    /// A move had been begun and not been made: the same node goes on in a new epoch.
+    /// A move was begun and not made: the same node goes on in a new epoch.
     Renewal,
-    /// Two nodes that had run alone have found each other again.
+    /// Two nodes that had run solo have met again.
     Heal,
 }
 
@@ -123,7 +123,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What goes with a command that moves something.
+/// Details of a command that moves something.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Why {
@@ -131,19 +131,20 @@ pub struct Why {
     pub cause: Cause,
     /// The leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
-    /// From the last moment at which the holder before was known to be able to act to this assignment, by the leader's clock:
-    /// since a lease of it was renewed, or it was heard by a leader that did not lead then.
+    /// Time during which no holder is known to have acted, in milliseconds by the leader's clock. It runs to this
+    /// assignment from the last moment at which the previous holder could act: since a lease of it was renewed, or
+    /// since it was heard by a leader that did not lead then.
     pub idle_ms: u64,
 }
 
 impl Why {
-    /// For this cause, with no time known.
+    /// With this cause and no time known.
     pub fn because(cause: Cause) -> Self {
         Self { cause, ..Self::default() }
     }
 }
 
-/// What can move.
+/// Object of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
@@ -165,18 +166,18 @@ impl fmt::Display for What {
 /// One move, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// What moved.
+    /// Object that moved.
     pub what: What,
-    /// Who had it; nobody the first time.
+    /// The previous holder; none the first time.
     pub from: Option<NodeName>,
-    /// Who has it.
+    /// The new holder.
     pub to: NodeName,
-    /// In which epoch.
+    /// Its epoch.
     pub epoch: Epoch,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// When, by the leader's wall clock, in milliseconds since 1970.
+    /// Time of the move by the leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
-    /// For how long nobody is known to have acted; see [`Why::idle_ms`].
+    /// Time during which no holder is known to have acted, in milliseconds; see [`Why::idle_ms`].
     pub idle_ms: u64,
 }

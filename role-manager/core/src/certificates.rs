@@ -1,8 +1,8 @@
-//! What the cluster agrees on about certificates: how far the replacement of its authority has come on each member,
-//! and which operators may come from other machines.
+//! Agreed state of certificates: the progress of the CA rotation on each member, and the operators admitted from other
+//! machines.
 //!
-//! It is agreed here because who is a member is agreed here: nobody may be forgotten when the old authority goes, also
-//! not somebody who joins at that moment. Public things only: no key is in this state, which a witness holds too.
+//! It is agreed here because membership is agreed here: no member may be missed when the old CA is dropped, not even
+//! one that joins at that moment. Public data only: the state holds no key, since a witness holds it too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,43 +11,43 @@ use twinbox_ids::NodeName;
 
 use crate::{Outcome, Refusal, State};
 
-/// The longest certificate that is taken, in bytes of PEM.
+/// The longest accepted certificate, in bytes of PEM.
 const LONGEST_CERTIFICATE: usize = 8 * 1024;
-/// The most operators at once.
+/// Maximum number of operators.
 const MOST_OPERATORS: usize = 256;
 
 /// SHA-256 of a certificate.
 pub type Fingerprint = [u8; 32];
 
-/// Authority and operators, as agreed.
+/// CA and operators, as agreed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Certificates {
-    /// The replacement of the authority that is going on, else the last one; none if there never was one.
+    /// The current CA rotation, else the last one; none if there never was one.
     pub rotation: Option<Rotation>,
-    /// Who may administrate from another machine.
+    /// Operators that may administrate from another machine, by name.
     #[serde(default)]
     pub operators: BTreeMap<NodeName, Operator>,
 }
 
-/// What members do one after the other when the authority is replaced. Everybody does a step before anybody does the
-/// next, so that at every moment each member accepts what every other shows.
+/// Steps of the members in a CA rotation. All members do a step before any member does the next, so that each member
+/// always accepts the certificates of all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Accept certificates of both authorities; nodes also keep the next one's key.
+    /// Accept certificates of both CAs; nodes also store the next CA's key.
     Trust,
-    /// Show a certificate of the next one.
+    /// Present a certificate of the next CA.
     Show,
-    /// Accept certificates of the next one alone, and forget the former's key.
+    /// Accept only certificates of the next CA, and delete the former CA's key.
     Drop,
-    /// Nothing: it is done.
+    /// Done, no action.
     Over,
-    /// Go back to the former one alone: an administrator has called it off.
+    /// Go back to the former CA alone: an administrator has called the rotation off.
     CalledOff,
 }
 
 impl Step {
-    /// As people read it.
+    /// Name for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Trust => "trust",
@@ -58,49 +58,50 @@ impl Step {
         }
     }
 
-    /// Whether nobody has anything left to do.
+    /// Whether no member has anything left to do.
     pub fn is_end(self) -> bool {
         matches!(self, Self::Over | Self::CalledOff)
     }
 }
 
-/// One replacement of the authority.
+/// One CA rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
-    /// The authority that goes.
+    /// The former CA.
     pub former: Fingerprint,
-    /// The authority that comes.
+    /// The next CA.
     pub next: Fingerprint,
-    /// Its certificate, signed by itself, as PEM.
+    /// Self-signed certificate of the next CA, as PEM.
     pub certificate: String,
-    /// Its certificate, signed by the former, as PEM: who knows the former alone can check the next with it.
+    /// Certificate of the next CA signed by the former, as PEM: a member that knows only the former can verify the
+    /// next.
     pub cross: String,
-    /// The node on which it was begun.
+    /// The node on which the rotation began.
     pub by: NodeName,
-    /// When, in milliseconds since 1970 by the clock of that node.
+    /// Time of its beginning by the clock of that node, in milliseconds since 1970.
     pub begun_ms: u64,
-    /// What is being done.
+    /// The current step.
     pub step: Step,
-    /// The last step that each member has done.
+    /// The last step done by each member.
     pub done: BTreeMap<NodeName, Step>,
-    /// Who is configured and was no member when it began.
+    /// Configured names that were no members when it began.
     pub expected: BTreeSet<NodeName>,
-    /// Who is not waited for, by an administrator's word.
+    /// Members excluded from waiting by an administrator.
     pub without: BTreeSet<NodeName>,
 }
 
-/// Who may administrate from another machine.
+/// An operator that may administrate from another machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operator {
-    /// The certificate.
+    /// Fingerprint of its certificate.
     pub certificate: Fingerprint,
-    /// The authority that signed it.
+    /// Fingerprint of the CA that signed it.
     pub authority: Fingerprint,
-    /// When it was made, and when it ends, in milliseconds since 1970.
+    /// Start of its validity, in milliseconds since 1970.
     pub made_ms: u64,
-    /// See there.
+    /// End of its validity, in milliseconds since 1970.
     pub ends_ms: u64,
-    /// Who made it: the node, and the operator who asked it, if one did.
+    /// Node that issued the certificate, and the operator that requested it, if any.
     pub by: String,
 }
 
@@ -108,36 +109,36 @@ pub struct Operator {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateOrder {
-    /// Begin to replace the authority. Step, done and without are the state's to fill.
+    /// Begin a CA rotation. The state sets step, done and without.
     Begin(Box<Rotation>),
-    /// A member has done a step of the rotation to that authority.
+    /// A member has done a step of the rotation to that CA.
     Did {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
-        /// To which authority.
+        /// Fingerprint of the next CA.
         next: Fingerprint,
-        /// What.
+        /// The step done.
         step: Step,
     },
-    /// Do not wait for this member any longer.
+    /// Stop waiting for this member.
     Without(NodeName),
-    /// Call the rotation off, as long as nobody shows a certificate of the next authority.
+    /// Call the rotation off, as long as no member presents a certificate of the next CA.
     CallOff,
-    /// Let this operator in.
+    /// Admit this operator.
     Admit {
         /// The operator's name.
         name: NodeName,
-        /// The rest.
+        /// Its certificate and validity.
         operator: Operator,
-        /// The clock of the node that made the certificate.
+        /// Clock of the node that issued the certificate, in milliseconds since 1970.
         now_ms: u64,
     },
-    /// Let this operator in no longer.
+    /// Revoke this operator.
     Dismiss(NodeName),
 }
 
 impl CertificateOrder {
-    /// The member that alone may give this order, if it is one's own affair.
+    /// The only member that may give this order, if the order reports on that member itself.
     pub fn speaks_for(&self) -> Option<&NodeName> {
         match self {
             Self::Did { name, .. } => Some(name),
@@ -146,63 +147,63 @@ impl CertificateOrder {
     }
 }
 
-/// Why an order about certificates was refused, and the way out.
+/// Refusal of an order about certificates, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateRefusal {
-    /// One at a time.
+    /// A rotation is going on already.
     #[error("the authority is being replaced already; 'twinbox cluster ca status' shows for whom it waits")]
     Busy,
-    /// It was begun on a node that is behind.
+    /// The rotation was begun on a node that is behind.
     #[error(
         "this node still signs with an authority that was replaced; try again when 'twinbox cluster ca status' shows it up to date, or on another node"
     )]
     Former,
-    /// Nothing is going on.
+    /// No rotation is going on.
     #[error("the authority is not being replaced now: there is nothing to be called off or waited for")]
     Idle,
-    /// It cannot be undone any more.
+    /// The rotation cannot be called off any more.
     #[error(
         "members show certificates of the next authority already: it cannot be called off any more, but goes on by itself; 'twinbox cluster ca rotate --without NAME' goes on without a member"
     )]
     TooLate,
-    /// It is not waited for.
+    /// The rotation does not wait for this member.
     #[error("'{name}' is not waited for; waited for: {waited}")]
     NotAwaited {
-        /// Who was named.
+        /// The requested name.
         name: NodeName,
-        /// Who is, separated by commas.
+        /// Names of the members that it waits for, separated by commas.
         waited: String,
     },
     /// A certificate is too long.
     #[error("a certificate of {bytes} bytes is longer than the {LONGEST_CERTIFICATE} that are taken")]
     TooLong {
-        /// How long it is.
+        /// Its length, in bytes.
         bytes: u64,
     },
-    /// The name is taken.
+    /// An operator of this name has a valid certificate.
     #[error(
         "operator '{name}' has a certificate that has not ended: choose another name, or end that one first with 'twinbox cluster operator-revoke {name}'"
     )]
     OperatorExists {
-        /// The name.
+        /// Name of the operator.
         name: NodeName,
     },
-    /// Too many.
+    /// Too many operators.
     #[error("there are {MOST_OPERATORS} operators: end some with 'twinbox cluster operator-revoke NAME'")]
     TooManyOperators,
-    /// Nobody has the name.
+    /// No operator has this name.
     #[error("there is no operator '{name}'; there are: {known}")]
     NoOperator {
-        /// The name.
+        /// The requested name.
         name: NodeName,
-        /// Who there is, separated by commas.
+        /// Names of the operators, separated by commas.
         known: String,
     },
 }
 
 impl Rotation {
-    /// What it is to be when it begins.
+    /// The rotation as it begins.
     fn begin(self) -> Self {
         Self { step: Step::Trust, done: BTreeMap::new(), without: BTreeSet::new(), ..self }
     }
@@ -213,8 +214,8 @@ impl Rotation {
     }
 }
 
-/// The step that comes next: the first that not everybody who counts has done. It never goes back, also not when
-/// somebody joins who has done nothing yet.
+/// The next step: the first that not all counted members have done. It never goes back, not even when a member joins
+/// that has done nothing yet.
 pub fn step_after(step: Step, done: &[Option<Step>]) -> Step {
     let all = |step| done.iter().all(|done| done.is_some_and(|done| done >= step));
     let mut step = step;
@@ -239,7 +240,7 @@ impl State {
         waited.cloned().collect()
     }
 
-    /// Whether this certificate is an operator's whom the cluster lets in, at this moment of the wall clock.
+    /// Whether this certificate belongs to an operator that the cluster admits at this time of the wall clock.
     pub fn lets_in(&self, name: &NodeName, certificate: &Fingerprint, now_ms: u64) -> bool {
         let operator = self.certificates.operators.get(name);
         operator.is_some_and(|operator| operator.certificate == *certificate && now_ms < operator.ends_ms)
@@ -250,7 +251,8 @@ impl State {
         known.chain(&rotation.expected).filter(|name| !rotation.without.contains(*name)).collect()
     }
 
-    /// After each command: whoever came, went or did something may have been the one waited for.
+    /// Advances the rotation after each command: any member that joined, left or did a step may have been the awaited
+    /// one.
     pub(crate) fn advance_rotation(&mut self) {
         let Some(rotation) = &self.certificates.rotation else { return };
         if rotation.step.is_end() {
@@ -259,7 +261,7 @@ impl State {
         let done: Vec<_> =
             self.counted(rotation).into_iter().map(|name| rotation.done.get(name).copied()).collect();
         let step = step_after(rotation.step, &done);
-        // Who has come is counted as a member from now on, and no more once it is removed.
+        // A member that has joined counts as a member from now on, and no more once it is removed.
         let come: Vec<_> = rotation.expected.iter().filter(|n| self.members.contains_key(*n)).cloned().collect();
         let Some(rotation) = &mut self.certificates.rotation else { return };
         rotation.expected.retain(|name| !come.contains(name));
@@ -285,7 +287,7 @@ impl State {
             CertificateOrder::Begin(rotation) => self.begin(*rotation),
             CertificateOrder::Did { name, next, step } => {
                 let known = self.known().any(|(known, ..)| *known == name);
-                // What was called off, or is over, is nobody's step.
+                // A rotation that was called off or has ended accepts no step.
                 let known = known && !step.is_end();
                 let rotation = self.certificates.rotation.as_mut().filter(|r| r.next == next && known);
                 let Some(rotation) = rotation else { return Ok(false) };

@@ -7,17 +7,17 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{Cause, Duty, Leasing, MemberKind, Order, OrderId, Refusal, SoloReport, Status, Why};
 
-/// The feature level from which on several planned commands are one entry of the log: members below it do not know
+/// The feature level from which several planned commands form one log entry: members below it do not know
 /// [`Command::Batch`].
 pub const BATCH_LEVEL: u32 = 4;
-/// The most commands in one batch.
+/// Maximum number of commands in one batch.
 pub(crate) const LONGEST_BATCH: usize = 16;
 
 /// A change of the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// A member with this Raft store belongs to the cluster; replaces an older store of the same name.
+    /// Admit a member with this Raft store; replaces an older store of the same name.
     Admit {
         /// Its name.
         name: NodeName,
@@ -30,17 +30,17 @@ pub enum Command {
     },
     /// A member's status changes.
     SetStatus {
-        /// Whose.
+        /// Name of the member whose status changes.
         name: NodeName,
         /// The revision of the member that this was planned from.
         revision: u64,
         /// The new status.
         status: Status,
-        /// The life of the process that it speaks of.
+        /// The incarnation to which the status refers.
         incarnation: Option<Incarnation>,
-        /// In words, why it is not in-service.
+        /// Reason, as text, for which the status is not in-service.
         reason: String,
-        /// Why it changes.
+        /// Cause of the change.
         #[serde(default)]
         cause: Cause,
     },
@@ -50,94 +50,94 @@ pub enum Command {
         from: Option<Epoch>,
         /// The next publisher.
         to: NodeName,
-        /// Why.
+        /// Cause and time of the move.
         #[serde(default)]
         why: Why,
     },
-    /// The holder of a duty is to let go of it.
+    /// The holder of a duty must release it.
     Drain {
-        /// Which duty.
+        /// The duty.
         duty: Duty,
         /// The epoch that this was planned from.
         epoch: Epoch,
     },
     /// A duty gets a holder, in a new epoch.
     Assign {
-        /// Which duty.
+        /// The duty.
         duty: Duty,
         /// The epoch that this was planned from.
         from: Option<Epoch>,
         /// The next holder.
         to: NodeName,
-        /// The life of its process that may act.
+        /// The incarnation of the holder that may act.
         incarnation: Incarnation,
-        /// Why.
+        /// Cause and time of the move.
         #[serde(default)]
         why: Why,
     },
-    /// The length of leases: what is in force, and what is a bound of those still out.
+    /// The length of leases: the length in force, and a bound of the leases that may still run.
     Retime {
-        /// What this was planned from.
+        /// The leasing that this was planned from.
         from: Option<Leasing>,
-        /// The next.
+        /// The next leasing.
         to: Leasing,
     },
     /// The feature level rises: all members know it.
     RaiseLevel {
-        /// What this was planned from.
+        /// The level that this was planned from.
         from: u32,
-        /// The next.
+        /// The next level.
         to: u32,
     },
-    /// Nodes that had run alone are together again: later epochs are above all of theirs (rule R7).
+    /// Nodes that had run solo are together again: later epochs are above all solo epochs (rule R7).
     Heal {
         /// The generation that this was planned from.
         from: u64,
-        /// The next.
+        /// The next generation.
         generation: u64,
-        /// Who becomes publisher, if that serves.
+        /// The node that becomes publisher, if it serves.
         winner: NodeName,
-        /// What ran where.
+        /// Solo work of each node.
         ran: BTreeMap<NodeName, SoloReport>,
         /// The leader's wall clock, in milliseconds since 1970.
         at_ms: u64,
     },
-    /// A member that was leaving is no voter any more and has handed over what it had.
+    /// A leaving member is no longer a voter and has handed over its data.
     Gone {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
         /// Its Raft store.
         raft_id: u64,
     },
-    /// The calls of a life that is over get an heir (rule C4). What it was planned from is that they have none: it is done
-    /// at most once for each life. From [`crate::HEIRS_LEVEL`] on.
+    /// The calls of an ended incarnation get an heir (rule C4). Planned from the fact that it has none, so done at most
+    /// once per incarnation. From [`crate::HEIRS_LEVEL`] on.
     Inherit {
-        /// Whose calls.
+        /// Node of the ended incarnation.
         of: NodeName,
-        /// The life that is over.
+        /// The ended incarnation.
         life: Incarnation,
-        /// Who is to answer for them.
+        /// The heir.
         to: NodeName,
-        /// The life of the heir's process that does.
+        /// The incarnation of the heir that owns the calls.
         incarnation: Incarnation,
-        /// How many calls there were at the last report.
+        /// Number of calls in the last report.
         calls: u32,
-        /// Why the life counts as over.
+        /// Cause for which the incarnation counts as ended.
         cause: Cause,
         /// The leader's wall clock, in milliseconds since 1970.
         at_ms: u64,
     },
     /// An administrator's order. Done at most once per id.
     Operate {
-        /// Chosen by whoever asks.
+        /// Id chosen by the sender.
         id: OrderId,
-        /// What to do.
+        /// The order.
         order: Order,
     },
-    /// Commands of one plan, applied one after the other if each of them changes something, else none of them. No batch is in
-    /// another, and none has more than 16 parts. From [`BATCH_LEVEL`] on.
+    /// Commands of one plan, applied in sequence if each changes something, else none. A batch has at most 16 parts and
+    /// contains no other batch. From [`BATCH_LEVEL`] on.
     Batch(Vec<Command>),
-    /// Asks what became of an order, and keeps it from being done from now on if nothing did.
+    /// Queries the outcome of an order. If the order has none, it can no longer be done.
     Settle {
         /// The order's id.
         id: OrderId,
@@ -153,7 +153,7 @@ impl Command {
         }
     }
 
-    /// The same without the moment at which it was planned: what is planned again later differs from it in nothing else.
+    /// The same without the time of planning, which is the only difference when it is planned again later.
     pub fn timeless(&self) -> Self {
         let mut command = self.clone();
         match &mut command {
@@ -189,15 +189,15 @@ impl fmt::Display for Command {
     }
 }
 
-/// What came of a command.
+/// Outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The state has changed.
     Done,
-    /// It was so already.
+    /// Already in the wanted state.
     Unchanged,
-    /// What the command was planned from has moved on; nothing was changed.
+    /// The state that the command was planned from is out of date; nothing was changed.
     Stale,
     /// Not possible; nothing was changed.
     Refused(Refusal),

@@ -1,4 +1,4 @@
-//! Which members have confirmed the run number of a store, and whether they are enough (rule R8).
+//! Members that have confirmed the run number of a store, and whether they are enough (rule R8).
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ impl VoterSets {
     }
 }
 
-/// The members that remember this start of a store, durably, so that each of them counts even after it has died.
+/// The members that durably remember this start of a store. Each counts even after it has died.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Confirmations {
     answered: bool,
@@ -27,8 +27,8 @@ pub struct Confirmations {
 }
 
 impl Confirmations {
-    /// A member remembers the start, which has one of these Raft stores: one that does not say which has any of its name.
-    /// `voters` are those that its log names.
+    /// Notes that a member remembers the start. `by` are its Raft stores: the one that it reports, else any of its
+    /// name. `voters` are those of its log.
     pub fn note(&mut self, by: impl IntoIterator<Item = u64>, voters: VoterSets) {
         self.answered = true;
         self.by.extend(by);
@@ -37,9 +37,10 @@ impl Confirmations {
         }
     }
 
-    /// Whether a majority remembers the start, the store `own` itself counted, if it votes. The newest list of voters counts
-    /// that its log or a member that has confirmed knows: most of an older list may have been removed for good. A store
-    /// whose log names no voter yet has confirmed nothing to any of them; one answer is enough.
+    /// Whether a majority remembers the start, including the store `own` if it votes. Of the lists of voters in its own
+    /// log and in the logs of confirming members the newest counts: most voters of an older list may have been
+    /// permanently removed. A store whose log names no voter yet has confirmed nothing to any of them; one answer is
+    /// enough.
     pub fn suffice(&self, own: u64, voters: &VoterSets) -> bool {
         let heard = !self.newest.sets.is_empty() && (voters.sets.is_empty() || self.newest.index > voters.index);
         let counting = if heard { &self.newest } else { voters };

@@ -1,4 +1,4 @@
-//! Whether a node answers calls (active-passive). Doors need no majority: a node decides by what it has heard itself.
+//! Whether a node answers calls (active-passive). This needs no majority: a node decides by its own last contacts.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use twinbox_ids::NodeName;
 
 use crate::{Mode, RolesView, Status, Timing};
 
-/// Whether this node answers new calls.
+/// Policy of this node for new calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doors {
-    /// It does.
+    /// The node answers calls.
     Open,
-    /// It refuses them; the active node answers.
+    /// The node refuses calls; the active node answers.
     Closed {
-        /// When to try again.
+        /// Time after which the caller may try again.
         retry_after: Duration,
-        /// In words.
+        /// Reason, as text.
         why: String,
     },
-    /// It takes calls of authenticated trunks, and asks for the role of publisher beside each.
+    /// The node takes calls of authenticated trunks, and for each requests the role of publisher.
     OnCall {
-        /// For all others, when to try again.
+        /// For all other calls, the time after which the caller may try again.
         retry_after: Duration,
-        /// In words.
+        /// Reason, as text.
         why: String,
     },
 }
 
-/// Whether `own` answers new calls. `heard` says how long ago any authenticated word of a member was heard, by this node's
-/// own clock; `unheard` is how long the active node may be silent: see [`Timing::unheard`].
+/// Call policy of `own`. `heard` returns the time since a member's last authenticated message, by this node's clock.
+/// `unheard` is the longest permitted silence of the active node: see [`Timing::unheard`].
 ///
-/// In doubt they are open: a call answered twice is better than one answered by nobody.
+/// In doubt the node answers: a call answered twice is better than one not answered.
 pub fn doors(
     view: &RolesView,
     own: &NodeName,
@@ -43,7 +43,7 @@ pub fn doors(
     let Some(active) = view.publisher.as_ref().filter(|active| *active != own) else { return Doors::Open };
     let serves = view.member(active).is_some_and(|member| member.status == Status::InService);
     let is_heard = heard(active).is_some_and(|ago| ago <= unheard);
-    // What was agreed may be old: without a majority only what is heard counts.
+    // The agreed state may be old: without a majority only last contacts count.
     if !is_heard || (view.quorum && !serves) {
         return Doors::Open;
     }
@@ -56,8 +56,8 @@ pub fn doors(
 }
 
 impl Timing {
-    /// How long a node must have been silent before another goes on without it, by its own clock: until every lease that
-    /// the silent one may have is out, those that it gave itself included.
+    /// Silence of a node, by this node's clock, after which another goes on without it: every lease that the silent one
+    /// may have has expired then, including those that it granted itself.
     pub fn unheard(&self, state: &crate::State) -> Duration {
         self.wait_for(self.longest_lease(state)) + self.margin
     }

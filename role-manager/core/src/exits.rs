@@ -1,34 +1,34 @@
-//! Proofs of death (rule R1): which lives of processes have exited, as their supervisors say.
+//! Exit proofs (rule R1): incarnations that have exited by their supervisors' reports.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use twinbox_ids::{Incarnation, NodeName};
 
-/// How many lives of one node are remembered beside the latest.
+/// Number of incarnations of one node that are remembered in addition to the latest.
 const REMEMBERED_LIVES: usize = 8;
 
-/// Which of these records, oldest first, makes room for a further one: the oldest of a life without calls, else the oldest.
-/// Nobody asks again for a life without calls, of which a crash loop leaves many.
+/// Index of the record, oldest first, that makes room for a new one: the oldest of an incarnation without calls, else
+/// the oldest. An incarnation without calls is not queried again, and a crash loop leaves many.
 pub fn least_needed(had_calls: impl IntoIterator<Item = bool>) -> usize {
     had_calls.into_iter().position(|had_calls| !had_calls).unwrap_or(0)
 }
 
-/// A life that has exited.
+/// An incarnation that has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Exit {
     life: Incarnation,
     had_calls: bool,
 }
 
-/// The exits that a member has been told of. Every member keeps them, so that whoever leads next need not wait for
-/// leases that nobody holds any more (rule R4). Say only what an authenticated supervisor of that very node said.
+/// The exits reported to a member. Every member stores them, so that the next leader need not wait for leases without a
+/// holder (rule R4). Note only reports of an authenticated supervisor of the same node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exits {
     lives: BTreeMap<NodeName, VecDeque<Exit>>,
 }
 
 impl Exits {
-    /// This life of this node's process has exited; it `had_calls` when it reported last. Says whether that is news.
+    /// Notes that this incarnation has exited; `had_calls` in its last report. Returns whether that is new.
     pub fn note(&mut self, node: &NodeName, life: Incarnation, had_calls: bool) -> bool {
         if self.has(node, life) {
             return false;
@@ -41,17 +41,17 @@ impl Exits {
         true
     }
 
-    /// Whether this very life is known to have exited.
+    /// Whether exactly this incarnation is known to have exited.
     pub fn has(&self, node: &NodeName, life: Incarnation) -> bool {
         self.lives.get(node).is_some_and(|lives| lives.iter().any(|exit| exit.life == life))
     }
 
-    /// Forgets nodes that are no members any more.
+    /// Forgets nodes that are no longer members.
     pub fn keep(&mut self, is_member: impl Fn(&NodeName) -> bool) {
         self.lives.retain(|node, _| is_member(node));
     }
 
-    /// All of them, oldest first per node.
+    /// All exits, oldest first per node.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, Incarnation)> {
         self.lives.iter().flat_map(|(node, lives)| lives.iter().map(move |exit| (node, exit.life)))
     }

@@ -1,4 +1,4 @@
-//! Who answers for the calls of a life that is over (rules C3, C4 and R11): one heir for each life, once, in an epoch.
+//! Heirs of the calls of ended incarnations (rules C3, C4 and R11): one heir per incarnation, once, in an epoch.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,42 +9,42 @@ use crate::{
     Cause, Command, Exits, Mode, Outcome, Presence, State, View, Voters, exits::least_needed, state::push_bounded,
 };
 
-/// The feature level from which on heirs are agreed on: members below it do not know the command.
+/// The feature level from which heirs are agreed on: members below it do not know the command.
 pub const HEIRS_LEVEL: u32 = 2;
-/// The feature level from which on the heir of a life with calls is remembered longer than those of lives without.
+/// The feature level from which the heir of an incarnation with calls is remembered longer than one without.
 pub const CALLS_FIRST_LEVEL: u32 = 4;
-/// How many lives of one node are remembered, with their calls (beside the latest) or their heirs …
+/// Number of incarnations of one node that are remembered, with their calls (in addition to the latest) or their heirs.
 const REMEMBERED_LIVES: usize = 4;
-/// … and how many heirs in all.
+/// Number of heirs that are remembered in all.
 const REMEMBERED_HEIRS: usize = 32;
 
-/// The calls of one life of a node, and who answers for them since that is over.
+/// The heir of the calls of an ended incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inheritance {
-    /// Whose calls.
+    /// Node of the ended incarnation.
     pub node: NodeName,
-    /// The life that is over.
+    /// The ended incarnation.
     pub life: Incarnation,
-    /// Who answers for them.
+    /// The heir.
     pub heir: NodeName,
-    /// The life of the heir that does; a later one has nothing of them (rule R11).
+    /// The incarnation of the heir; a later one does not own the calls (rule R11).
     pub heir_life: Incarnation,
-    /// In which epoch the heir may act; none for the survivor of a pair, which is the heir by proof alone (rule C4).
+    /// Epoch in which the heir may act; none for the survivor of a pair, which is the heir by proof alone (rule C4).
     pub epoch: Option<Epoch>,
-    /// How many calls the life had when it reported last.
+    /// Number of calls of the incarnation in its last report.
     pub calls: u32,
-    /// Why the life counts as over.
+    /// Cause for which the incarnation counts as ended.
     pub cause: Cause,
-    /// When the heir was found, by its finder's wall clock, in milliseconds since 1970.
+    /// Time at which the heir was found, by its finder's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
-/// How many calls each life had when it reported last. It grows to a few lives for each node.
+/// Number of calls of each incarnation in its last report. Bounded to a few incarnations per node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lives(BTreeMap<NodeName, VecDeque<(Incarnation, u32)>>);
 
 impl Lives {
-    /// This life of this node has so many calls.
+    /// Notes the number of calls of this incarnation.
     pub fn note(&mut self, node: &NodeName, life: Incarnation, calls: u32) {
         let lives = self.0.entry(node.clone()).or_default();
         if let Some((_, known)) = lives.iter_mut().find(|(known, _)| *known == life) {
@@ -57,22 +57,22 @@ impl Lives {
         lives.push_back((life, calls));
     }
 
-    /// Whether this life had calls when it reported last.
+    /// Whether this incarnation had calls in its last report.
     pub fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
         self.calls(node, life).is_some_and(|calls| calls > 0)
     }
 
-    /// How many calls this life had when it reported last.
+    /// Number of calls of this incarnation in its last report.
     pub fn calls(&self, node: &NodeName, life: Incarnation) -> Option<u32> {
         self.0.get(node)?.iter().find(|(known, _)| *known == life).map(|(_, calls)| *calls)
     }
 
-    /// All of them, the latest last per node.
+    /// All call counts, the latest last per node.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, Incarnation, u32)> {
         self.0.iter().flat_map(|(node, lives)| lives.iter().map(move |(life, calls)| (node, *life, *calls)))
     }
 
-    /// Nobody needs to know of this life any more.
+    /// Forgets this incarnation.
     pub fn forget(&mut self, node: &NodeName, life: Incarnation) {
         self.retain(|known, of| (known, of) != (node, life));
     }
@@ -85,26 +85,27 @@ impl Lives {
     }
 }
 
-/// A life that is over, as the leader knows.
+/// An incarnation that has ended by the leader's knowledge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Whose.
+    /// Its node.
     pub node: NodeName,
-    /// Which.
+    /// The incarnation.
     pub life: Incarnation,
-    /// How many calls it had when it reported last.
+    /// Number of its calls in its last report.
     pub calls: u32,
-    /// Proved (rule R1); else its lease is out, and whether it is dead is for those to say who call its SIP address.
+    /// Whether an exit is proved (rule R1). Otherwise only its lease has expired, and the members that probe its SIP
+    /// address decide.
     pub proven: bool,
 }
 
 impl State {
-    /// Who answers for the calls of this life.
+    /// The heir of the calls of this incarnation.
     pub fn heir_of(&self, node: &NodeName, life: Incarnation) -> Option<&Inheritance> {
         self.heirs.iter().find(|item| item.node == *node && item.life == life)
     }
 
-    /// The calls of a life get their heir: once, whoever plans it again.
+    /// Assigns the heir of an incarnation's calls: only once, even if it is planned again.
     pub(crate) fn inherit(&mut self, item: Inheritance) -> Outcome {
         let Inheritance { node, life, heir, heir_life, .. } = &item;
         let lives = self.members.get(heir).is_some_and(|m| m.serves() && m.incarnation == Some(*heir_life));
@@ -131,7 +132,7 @@ impl State {
     }
 }
 
-/// Of those that count no more than so many stay: a life without calls goes first.
+/// Makes room for one more among the counted heirs if there are more than `most`: one without calls goes first.
 fn make_room(heirs: &mut Vec<Inheritance>, most: usize, counts: impl Fn(&Inheritance) -> bool) {
     let of_them: Vec<usize> = (0..heirs.len()).filter(|at| counts(&heirs[*at])).collect();
     if of_them.len() > most {
@@ -139,10 +140,10 @@ fn make_room(heirs: &mut Vec<Inheritance>, most: usize, counts: impl Fn(&Inherit
     }
 }
 
-/// The heirs of lives that are over and have none: a node in service with the fewest calls, the active one where the
-/// others are passive. Without an active one, calls in progress are a passive node's: it refuses new ones alone.
+/// Assigns heirs to ended incarnations that have none: a node in service with the fewest calls, in active-passive the
+/// active one. Without an active one, a passive node inherits calls in progress: it refuses only new ones.
 pub(crate) fn heirs(view: &View, state: &State) -> Vec<Command> {
-    // Of a pair the survivor is the heir without anybody's word: nothing is to be agreed on (rule C4).
+    // In a pair the survivor is the heir without agreement (rule C4).
     if state.feature_level < HEIRS_LEVEL || state.is_bare_pair() {
         return Vec::new();
     }
@@ -158,7 +159,7 @@ pub(crate) fn heirs(view: &View, state: &State) -> Vec<Command> {
 
 fn heir(view: &View, state: &State, ended: &Ended) -> Option<(NodeName, Incarnation)> {
     let live = || view.seen.iter().filter(|(name, s)| s.presence == Presence::Live && **name != ended.node);
-    // Whose SIP address answers neither the heir nor another member is as good as dead.
+    // An incarnation counts as dead if its SIP address answers neither the heir nor another member.
     let unanswered = || live().filter(|(_, seen)| seen.report.unanswered.contains(&ended.node));
     let given_up = unanswered().count() > 1;
     let fits = |(name, seen): &(&NodeName, &crate::Seen)| {
@@ -176,10 +177,10 @@ fn heir(view: &View, state: &State, ended: &Ended) -> Option<(NodeName, Incarnat
     Some((name.clone(), seen.incarnation?))
 }
 
-/// What the survivor of a pair without a witness inherits by proof alone (rule C4): nobody else could be the heir, and
-/// nobody is there to agree with. As long as the `voters` are the two members that it knows of, nothing was agreed on
-/// without it. `lives` are those that this very process has been told of while they lived: what ended before it began is
-/// another's, or nobody's (rule R11).
+/// Inheritances of the survivor of a pair without a witness, by proof alone (rule C4): no other node could be the heir,
+/// and there is none to agree with. As long as the `voters` are the two members that it knows, nothing was agreed on
+/// without it. `lives` are the incarnations that this process heard of while they lived: those that ended before this
+/// process began belong to another heir or to none (rule R11).
 pub fn by_proof(
     state: &State,
     voters: &Voters,
@@ -189,12 +190,12 @@ pub fn by_proof(
     wall_ms: u64,
 ) -> Vec<Inheritance> {
     let (heir, heir_life) = own;
-    // Whether it is in service nobody can agree on while the other is dead.
+    // In-service cannot be agreed on while the other node is dead, so only activation counts.
     let may = state.members.get(heir).is_some_and(|member| member.activated);
     if !state.is_pair_of(voters) || !may {
         return Vec::new();
     }
-    // What was agreed on while there were more of them stays.
+    // Heirs agreed on while there were more members stay.
     let orphaned = |node: &NodeName, life| {
         let over = node != heir && state.members.contains_key(node) && exits.has(node, life);
         over && state.heir_of(node, life).is_none()

@@ -1,8 +1,8 @@
-//! Leases as the holder sees them, and the words between holder and leader (rules R2 to R5).
+//! Leases as the holder sees them, and the messages between holder and leader (rules R2 to R5).
 //!
-//! Times are durations since some start of the *local* `CLOCK_BOOTTIME`; nothing here reads a clock. The holder
-//! counts from the moment at which it sent the request, the leader from the moment at which it answered, and
-//! the leader adds what two drifting clocks may make of it, so that the holder always stops first.
+//! Times are durations since some start of the *local* `CLOCK_BOOTTIME`; this module reads no clock. The holder counts
+//! from the time at which it sent the request, the leader from the time at which it answered. The leader adds the
+//! maximum drift between two clocks, so that the holder always stops first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,28 +16,28 @@ use crate::{Duty, Lives, Report, ServiceHealth, State, Timing};
 /// A node's request to its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// Who asks.
+    /// Name of the requesting node.
     pub node: NodeName,
     /// Its Raft store.
     pub raft_id: u64,
-    /// How often that store was started: orders the lives of the process, so that a late word of an earlier one
-    /// is known for what it is.
+    /// Number of starts of that store. It orders the incarnations, so that a late message of an earlier one is
+    /// recognized.
     pub run: u64,
-    /// This life of its process.
+    /// The present incarnation.
     pub incarnation: Incarnation,
-    /// Its critical services that fail; `None` as long as it has not reported on them.
+    /// Its failing critical services; `None` as long as it has not reported on them.
     pub failing: Option<Vec<ServiceHealth>>,
-    /// Epochs that it has let go of, with nothing in flight.
+    /// Epochs that it has released, with nothing in flight.
     pub released: BTreeMap<Duty, Epoch>,
-    /// The process is about to end in good order, everything released.
+    /// The process is about to end in an orderly way, with everything released.
     pub leaving: bool,
-    /// The last grant of this leader that was heard: shows that the request is no old one that was held up.
+    /// The last grant received from this leader: shows that the request is not an old, delayed one.
     pub echo: Option<Echo>,
-    /// What the planner should know.
+    /// Report for the planner.
     pub report: Report,
 }
 
-/// Names one grant of one leader.
+/// Identifies one grant of one leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Echo {
     /// The leader's term.
@@ -51,81 +51,81 @@ pub struct Echo {
 pub struct Grant {
     /// The leader's term.
     pub term: u64,
-    /// How long the leases run, from the moment at which the request was sent.
+    /// Duration of the leases, from the time at which the request was sent.
     pub lease: Duration,
-    /// The duties that the node may act under, and in which epoch.
+    /// The duties that the node may run, with their epochs.
     pub duties: BTreeMap<Duty, Epoch>,
     /// Duties that run somewhere under a lease.
     pub running: BTreeSet<Duty>,
-    /// Duties whose holder says that they fail, and why.
+    /// Duties that fail by their holder's report, with the reason.
     pub failed: BTreeMap<Duty, String>,
-    /// Who of the members that are heard says that it does not reach whom.
+    /// Pairs of live members of which the first reports that it does not reach the second.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
-    /// How many calls which life had when it reported last: whoever leads next has to know (rule C4).
+    /// Number of calls in the last report of each incarnation: the next leader needs it (rule C4).
     pub lives: Lives,
-    /// When this was granted, by the leader's clock; see [`KeepAlive::echo`].
+    /// Time of the grant by the leader's clock; see [`KeepAlive::echo`].
     pub at: Duration,
 }
 
 impl Grant {
-    /// What the next keep-alive to the same leader should say.
+    /// The echo for the next keep-alive to the same leader.
     pub fn echo(&self) -> Echo {
         Echo { term: self.term, at: self.at }
     }
 }
 
-/// Why a leader grants nothing.
+/// Reason for which a leader grants nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoGrant {
-    /// Rule R3.
+    /// The leader has heard no majority (rule R3).
     #[error("the leader itself has heard no majority for {unheard:?}")]
     NoQuorum {
-        /// For how long.
+        /// Time since it last did.
         unheard: Duration,
     },
     /// The name is not among the members.
     #[error("'{0}' is not a member of this cluster")]
     Stranger(NodeName),
-    /// The member is known with another store than the asker's.
+    /// The cluster knows the member with another store.
     #[error("the cluster knows '{0}' by another store; this one has not been let in yet, or was replaced")]
     OtherStore(NodeName),
     /// A later process of this node has been heard.
     #[error("a later process of '{0}' has been heard; this one must stop")]
     Superseded(NodeName),
-    /// The supervisor said that this process has exited: a late word of it.
+    /// Late message of a process that has exited by its supervisor's report.
     #[error("the supervisor of '{0}' has said that this process exited")]
     Exited(NodeName),
-    /// The member does not know the level at which the cluster works.
+    /// The member does not know the cluster's feature level.
     #[error(
         "'{name}' knows the feature levels {min} to {max}, and the cluster is at {level}; install a version that knows it"
     )]
     FeatureLevel {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
-        /// Its lowest.
+        /// Its lowest feature level.
         min: u32,
-        /// Its highest.
+        /// Its highest feature level.
         max: u32,
-        /// The cluster's.
+        /// The feature level of the cluster.
         level: u32,
     },
 }
 
-/// The holder's side of one duty: whether this node may act, and until when.
+/// The holder's side of one duty: whether this node may act, and until which time.
 #[derive(Debug, Clone)]
 pub struct Holder {
     duty: Duty,
     node: NodeName,
     incarnation: Incarnation,
     timing: Timing,
-    /// The epoch in which the applied state says that we hold the duty.
+    /// The epoch in which the applied state assigns the duty to this node.
     assigned: Option<Epoch>,
     draining: bool,
-    /// The highest term whose answer has been taken.
+    /// The highest term of an accepted answer.
     term: u64,
-    /// What was leased, and until when by our own clock.
+    /// The leased epoch, and the end of its lease by this node's clock.
     leased: Option<(Epoch, Duration)>,
-    /// Everything up to this epoch is let go of for ever.
+    /// All epochs up to this one are released forever.
     released: Option<Epoch>,
 }
 
@@ -160,7 +160,7 @@ impl Holder {
         }
         self.term = grant.term;
         let Some(epoch) = grant.duties.get(&self.duty) else { return };
-        // The leader says with each lease how long it is: the length may change while leases run.
+        // Each grant has its own lease length, which may change while leases run.
         let runs = grant.lease.saturating_sub(self.timing.margin);
         let until = sent + runs;
         match &mut self.leased {
@@ -170,8 +170,8 @@ impl Holder {
         }
     }
 
-    /// The epoch to act in, and the end of it by our own clock: only with applied state *and* a lease for
-    /// exactly that epoch (rule R5), and not while it is being given up.
+    /// The epoch to act in and its end by this node's clock. Only with applied state *and* a lease for exactly that
+    /// epoch (rule R5), and not while the duty is drained.
     pub fn may_act(&self, now: Duration) -> Option<(&Epoch, Duration)> {
         let epoch = self.assigned.as_ref().filter(|_| !self.draining)?;
         let (leased, until) = self.leased.as_ref()?;
@@ -179,27 +179,27 @@ impl Holder {
         (leased == epoch && now < *until && !gone).then_some((epoch, *until))
     }
 
-    /// The epoch that the cluster wants back, once nothing is in flight.
+    /// The epoch that this node must release, once nothing is in flight.
     pub fn wanted_back(&self) -> Option<&Epoch> {
         self.assigned
             .as_ref()
             .filter(|epoch| self.draining && self.released.as_ref().is_none_or(|released| released < *epoch))
     }
 
-    /// The epoch that the applied state assigns to us, leased or not.
+    /// The epoch that the applied state assigns to this node, leased or not.
     pub fn assigned(&self) -> Option<&Epoch> {
         self.assigned.as_ref()
     }
 
-    /// Nothing is in flight and nothing will be: let go of this epoch for ever.
+    /// Releases this epoch forever: nothing is in flight and nothing will be.
     pub fn release(&mut self, epoch: Epoch) {
         if self.released.as_ref().is_none_or(|released| *released < epoch) {
             self.released = Some(epoch);
         }
     }
 
-    /// What has been let go of and is still recorded as ours; said with every keep-alive until the duty has
-    /// moved.
+    /// The released epoch while the state still assigns it to this node; reported with every keep-alive until the duty
+    /// has moved.
     pub fn released(&self) -> Option<&Epoch> {
         self.released.as_ref().filter(|released| self.assigned.as_ref() == Some(released))
     }

@@ -1,4 +1,4 @@
-//! Who should lead Raft (rule R10).
+//! Choice of the Raft leader (rule R10).
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use twinbox_ids::NodeName;
 
 use crate::{MemberKind, Speaks, State};
 
-/// What is known of a voter that might lead.
+/// Facts about a voter that might lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voter {
-    /// Who.
+    /// Name of the voter.
     pub name: NodeName,
-    /// Whether it is heard and has everything in its log.
+    /// Whether it is heard and its log is complete.
     pub fit: bool,
-    /// How long a majority takes to answer it, as far as that is known.
+    /// Time that a majority takes to answer it, if known.
     pub round_trip: Option<Duration>,
     /// The feature levels that it knows.
     pub speaks: Speaks,
 }
 
-/// Round trips that differ by less are the same: on one network they differ by who is busy.
+/// Round trips that differ by less count as equal: on one network the difference is only load.
 const SAME: Duration = Duration::from_millis(20);
 
-/// Who should lead instead of `own`, if anybody: not the publisher, so that one death does not take both; then whom a
-/// majority answers soonest; then a witness before a node, by name. Leadership moves only off the publisher or off one that
-/// is being removed: every new leader has to wait before it moves anything.
+/// Voter that should lead instead of `own`, if any: not the publisher, so that one failure does not take both; then the
+/// one with the shortest round trip to a majority; then a witness before a node; then by name. Leadership moves only
+/// off the publisher or off a member being removed: every new leader has to wait before it moves anything.
 pub fn better_leader(state: &State, own: &NodeName, voters: &[Voter]) -> Option<NodeName> {
     let leaving = |name: &NodeName| !state.members.get(name).is_some_and(|member| member.activated);
     let publishes = |name: &NodeName| state.publisher() == Some(name);

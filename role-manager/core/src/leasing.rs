@@ -1,17 +1,18 @@
-//! How long leases run is agreed, and may be changed while they run.
+//! The agreed length of leases, and its change while leases run.
 //!
-//! A leader grants leases of the length that is in force in *its* applied state, and says the length with each. So one
-//! leader has nothing to fear from a change: it counts every lease by the length with which it granted it. Another leader
-//! must wait for leases that it does not know of (rule R4), and so must a node that goes on alone (rule R7). Therefore the
-//! state carries two lengths: the one in force, and a bound above every lease that may still be out.
+//! A leader grants leases of the length in force in *its* applied state, and sends the length with each. So one leader
+//! is safe during a change: it counts every lease by the length with which it granted it. Another leader must wait for
+//! leases that it does not know (rule R4), and so must a node that goes solo (rule R7). Therefore the state has two
+//! lengths: the one in force, and an upper bound of all leases that may still run.
 //!
-//! * A *shorter* length is in force at once; the bound stays until some leader has waited, by the old bound, until no lease
-//!   of a leader before it can be out, and then until its own longer ones are out. What it proposes then lowers the bound,
-//!   and from that moment on it grants no longer lease itself. A leader that does not know of that waits by the old bound.
-//! * A *longer* length raises the bound in one commit and comes into force in a later one. Whoever grants by it has applied
-//!   both. Every later leader has applied the first, since it was committed, so it waits by the raised bound. A node that
-//!   goes on alone has the first in its log, and knows it committed, before it can have accepted the second: a leader
-//!   proposes the second only after it applied the first, and says with each entry how far it is committed.
+//! * A *shorter* length is in force immediately. The bound stays until a leader has waited, by the old bound, until no
+//!   lease of an earlier leader can run, and then until its own longer ones have expired. Its next proposal lowers the
+//!   bound, and from that moment on it grants no longer lease itself. A leader that does not know that proposal waits
+//!   by the old bound.
+//! * A *longer* length raises the bound in one commit and comes into force in a later one. A leader that grants by it
+//!   has applied both. Every later leader has applied the first, since it was committed, so it waits by the raised
+//!   bound. A node that goes solo has the first in its log, and knows it committed, before it can have accepted the
+//!   second: a leader proposes the second only after it applied the first, and sends the commit index with each entry.
 
 use std::time::Duration;
 
@@ -19,14 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{State, Timing};
 
-/// Keep-alive interval, and how long a node is waited for.
+/// Keep-alive interval, and tolerance for missed keep-alives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
-    /// How often a node renews its leases.
+    /// Interval at which a node renews its leases, in milliseconds.
     pub keep_alive_ms: u64,
-    /// How many keep-alives in a row may be missed.
+    /// Number of consecutive keep-alives that may be missed.
     pub missed: u32,
-    /// How long the answer to one may take.
+    /// Time allowed for the answer to one keep-alive, in milliseconds.
     pub answer_ms: u64,
 }
 
@@ -40,21 +41,21 @@ impl Pace {
 /// The agreed length of leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leasing {
-    /// What the timing profile of the configuration says.
+    /// The pace of the timing profile in the configuration.
     pub profile: Pace,
-    /// The length by which leases are granted.
+    /// The length of leases granted now, in milliseconds.
     pub lease_ms: u64,
-    /// No lease that may still be out is longer.
+    /// Upper bound of all leases that may still run, in milliseconds.
     pub bound_ms: u64,
 }
 
 impl State {
-    /// Keep-alive interval and missed count as the settings want them, if the cluster has its timing already.
+    /// Keep-alive interval and missed count by the settings; none before the cluster has agreed on its timing.
     pub fn pace(&self) -> Option<Pace> {
         self.leasing.map(|leasing| self.pace_of(leasing))
     }
 
-    /// The same, were that the agreed leasing.
+    /// The same for this leasing.
     pub(crate) fn pace_of(&self, leasing: Leasing) -> Pace {
         Pace {
             keep_alive_ms: self.settings.keep_alive_ms.unwrap_or(leasing.profile.keep_alive_ms),
@@ -63,7 +64,7 @@ impl State {
         }
     }
 
-    /// The settings have changed: a shorter lease is in force at once, a longer one is announced.
+    /// Applies changed settings: a shorter lease is in force immediately, a longer one raises the bound.
     pub(crate) fn settle_leasing(&mut self) {
         let wanted = self.pace().map(Pace::lease_ms);
         if let (Some(leasing), Some(wanted)) = (self.leasing.as_mut(), wanted) {
@@ -74,7 +75,7 @@ impl State {
 }
 
 impl Timing {
-    /// The timing with what the cluster has agreed on put in: the pace and the length of leases in force.
+    /// The timing with the agreed values: pace and length of leases in force.
     pub fn agreed(&self, state: &State) -> Self {
         let (Some(leasing), Some(pace)) = (state.leasing, state.pace()) else { return *self };
         Self {
@@ -85,7 +86,7 @@ impl Timing {
         }
     }
 
-    /// No lease that anybody may hold is longer than this, by what has been agreed.
+    /// Upper bound of all leases that any node may hold, by the agreed state.
     pub fn longest_lease(&self, state: &State) -> Duration {
         state.leasing.map_or(self.lease, |leasing| Duration::from_millis(leasing.bound_ms.max(leasing.lease_ms)))
     }

@@ -1,4 +1,4 @@
-//! Leases as the leader sees them: who is there, which leases run, what is never extended again (rules R1 to R4).
+//! Leases as the leader sees them: live members, running leases, and duties never extended again (rules R1 to R4).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,30 +18,30 @@ pub struct Ledger {
     term: u64,
     timing: Timing,
     since: Duration,
-    /// How long this leader must take leases for running that it did not grant (rule R4).
+    /// Time for which this leader must assume leases that it did not grant (rule R4).
     wait: Duration,
-    /// The longest lease of leaders before, in milliseconds.
+    /// The longest lease of earlier leaders, in milliseconds.
     inherited_ms: u64,
     nodes: BTreeMap<NodeName, NodeRecord>,
     duties: BTreeMap<Duty, DutyRecord>,
     exits: Exits,
-    /// The lengths by which this leader granted, and until when a lease of that length may be out.
+    /// The lengths that this leader granted, each with the time until which a lease of that length may run.
     lengths: BTreeMap<Duration, Duration>,
-    /// The changes of the length of leases, from what to what, that this leader has proposed and of which it does not know yet
-    /// what came of them, in their order. The bound of each may hold from any moment on: no longer lease is granted.
+    /// Changes of the lease length (from, to) that this leader has proposed and whose outcome it does not know yet, in
+    /// order. The bound of each may take effect at any moment: no longer lease is granted.
     retimes: Vec<(Option<Leasing>, Leasing)>,
-    /// The highest generation in which anybody has said that it acted alone. Kept, since who did may have heard that the
-    /// cluster took note of it before this leader has applied that.
+    /// The highest generation in which a member has reported solo work. It stays, since that member may have heard that
+    /// the cluster recorded it before this leader has applied that.
     alone: Option<u64>,
-    /// Members that ask and know other feature levels than the cluster's.
+    /// Members that send keep-alives and do not support the cluster's feature level.
     unfit: BTreeMap<NodeName, Speaks>,
     /// Raft's own voters.
     voters: BTreeSet<u64>,
-    /// The publisher's epoch, and since when it is known here.
+    /// The publisher's epoch, and the time since which it is known here.
     publisher: Option<(Epoch, Duration)>,
-    /// When lives that came before those that are heard, or before this leader led, were heard last.
+    /// Last contact with incarnations before the present ones, or from before this leader led.
     earlier: BTreeMap<NodeName, (Incarnation, Duration)>,
-    /// Which lives had how many calls and have no heir.
+    /// Number of calls of the incarnations that have no heir.
     lives: Lives,
 }
 
@@ -50,19 +50,19 @@ struct NodeRecord {
     raft_id: u64,
     run: u64,
     incarnation: Incarnation,
-    /// Until when its node lease must be taken for running.
+    /// Time until which its node lease must be assumed to run.
     out_at: Duration,
-    /// When it was heard last.
+    /// Last contact.
     heard: Duration,
     left: bool,
     failing: Option<Vec<ServiceHealth>>,
-    /// Since when its services have been as they are: failing or sound.
+    /// Time since which its services have been in their present condition, failing or sound.
     since: Duration,
-    /// Of each duty whether the node's own part of it works, and since when that is so.
+    /// For each duty, whether the node's own part of it works, and the time since which that is so.
     duties: BTreeMap<Duty, (bool, Duration)>,
-    /// Since when a measure of it is bad.
+    /// Time since which each bad measure of the node has been bad.
     bad: BTreeMap<Trigger, Duration>,
-    /// The latest of our grants that it had heard when it spoke last.
+    /// The latest of this leader's grants that the node had received when it sent its last message.
     echo: Option<Duration>,
     report: Report,
 }
@@ -71,20 +71,20 @@ struct NodeRecord {
 struct DutyRecord {
     epoch: Epoch,
     incarnation: Incarnation,
-    /// Until when the lease of this epoch must be taken for running.
+    /// Time until which the lease of this epoch must be assumed to run.
     out_at: Duration,
-    /// A move of this epoch has been proposed, or its holder has let go: never extended again (rule R3).
+    /// A move of this epoch has been proposed, or its holder has released it: never extended again (rule R3).
     frozen: bool,
     /// Whether this leadership has granted it.
     granted: bool,
-    /// When the holder was last known to be able to act.
+    /// Last time at which the holder was known to be able to act.
     acted: Duration,
 }
 
 impl Ledger {
-    /// A leadership begins. `since` is when its leader first had a quorum; `state` is what it had applied then,
-    /// with the first entry of its own term: whatever duty stands there may be under a lease of the leader
-    /// before it (rule R4). `exits` are the proofs of death that it has been told of.
+    /// A leadership begins. `since` is the time of the leader's first quorum; `state` is the state applied then, with
+    /// the first entry of its own term: any duty in it may be under a lease of the leader before (rule R4). `exits` are
+    /// the exit proofs that it has received.
     pub fn new(term: u64, since: Duration, state: &State, timing: Timing, exits: &Exits) -> Self {
         let longest = timing.longest_lease(state);
         let wait = timing.wait_for(longest);
@@ -131,21 +131,21 @@ impl Ledger {
         self.nodes.get(name).is_some_and(|record| self.presence(now, name, record) == Presence::Live)
     }
 
-    /// Whether the wait of a new leader is over, so that it knows whoever can be known.
+    /// Whether the wait of a new leader has ended, so that it knows all members that it can know.
     pub fn is_settled(&self, now: Duration) -> bool {
         now >= self.since + self.wait
     }
 
-    /// The supervisor of this node says that this life of its process has exited (rule R1): what that life held is free
-    /// at once, and nothing that it still says counts. Says whether that is news. A word about any other life of the node
-    /// changes nothing for the one that is there.
+    /// The supervisor of this node reports that this incarnation has exited (rule R1). The duties of that incarnation
+    /// are free immediately, and its later messages do not count. Returns whether the report is new. A report about
+    /// another incarnation of the node changes nothing for the present one.
     pub fn exited(&mut self, now: Duration, node: &NodeName, life: Incarnation) -> bool {
         let news = self.exits.note(node, life, self.lives.had_calls(node, life));
         self.free(now, node, life);
         news
     }
 
-    /// Whatever this life held is free.
+    /// Frees all that this incarnation held.
     fn free(&mut self, now: Duration, node: &NodeName, life: Incarnation) {
         self.unfit.remove(node);
         for record in self.duties.values_mut() {
@@ -156,13 +156,13 @@ impl Ledger {
         }
     }
 
-    /// Whether this life had calls when it reported last, as far as this leader knows.
+    /// Whether this incarnation had calls in its last report, as far as this leader knows.
     pub fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
         self.lives.had_calls(node, life)
     }
 
-    /// When this member heard this life of another last, before it led: whoever held something then was able to act, and
-    /// nobody knows of any later moment.
+    /// Last contact of this member with this incarnation of another, before it led. A holder was able to act at that
+    /// time, and no later time is known.
     pub fn heard_before(&mut self, node: &NodeName, life: Incarnation, at: Duration) {
         let at = at.min(self.since);
         self.earlier.insert(node.clone(), (life, at));
@@ -173,7 +173,7 @@ impl Ledger {
         }
     }
 
-    /// What the leader before told of calls. It is news only of lives of which this leader has not heard itself.
+    /// Call counts reported by the previous leader. Used only for incarnations that this leader has not heard itself.
     pub fn recall(&mut self, told: &Lives) {
         for (node, life, calls) in told.iter() {
             if self.lives.calls(node, life).is_none() {
@@ -182,23 +182,23 @@ impl Ledger {
         }
     }
 
-    /// Who votes by the last entry of this leader's log. One who is no member by the applied state has been let in since,
-    /// and may know more: no duty is leased before that is applied, too.
+    /// The voters by the last entry of this leader's log. A voter that is no member in the applied state was admitted
+    /// since and may know more: no duty is leased before that entry is applied, too.
     pub fn voters(&mut self, raft_ids: impl IntoIterator<Item = u64>) {
         self.voters = raft_ids.into_iter().collect();
     }
 
-    /// Whether voters may be added or taken out now: not while one of a pair may be acting alone, or has and the cluster has
-    /// not taken note of it. A leader that comes after the change might know of neither.
+    /// Whether voters may be added or removed now. Not while a node of a pair may be acting solo, or has acted solo and
+    /// the cluster has not recorded it: a leader after the change might know of neither.
     pub fn may_change_voters(&self, now: Duration, state: &State) -> bool {
         !self.may_be_alone(now, self.lease(state), state)
     }
 
-    /// An order with what this leader knows of the node that it is about.
+    /// An order with this leader's facts about the node that it names.
     pub fn inform(&self, now: Duration, wall_ms: u64, order: Order) -> Order {
         let about = order.about();
         let record = about.and_then(|name| self.nodes.get(name));
-        // Whom a new leader has not heard yet may live for all it knows: it must not be given up as lost.
+        // A node not heard yet by a new leader may be alive: it must not be given up as lost.
         let may_live = |name: &NodeName| self.is_live(now, name) || (record.is_none() && !self.is_settled(now));
         let facts = Facts {
             at_ms: wall_ms,
@@ -208,7 +208,7 @@ impl Ledger {
         order.with(facts)
     }
 
-    /// A node asks. `quorum_heard` is when the leader last knew itself followed by a majority.
+    /// Handles a node's keep-alive. `quorum_heard` is the last time at which a majority followed this leader.
     pub fn keep_alive(
         &mut self,
         now: Duration,
@@ -265,14 +265,14 @@ impl Ledger {
         Ok(Grant { term: self.term, lease, duties, running, failed, cuts, lives: self.tells(state), at: now })
     }
 
-    /// How long the leases are that are granted now.
+    /// Length of the leases granted now.
     fn lease(&self, state: &State) -> Duration {
         let bounds = self.retimes.iter().map(|(_, to)| Duration::from_millis(to.bound_ms));
         bounds.fold(self.timing.agreed(state).lease, Duration::min)
     }
 
     /// A command is about to be proposed. From here on a duty that it moves is not extended (rule R3), and no lease is
-    /// longer than the bound that it may set, whether or not the proposal goes through. Of a batch all parts count from
+    /// longer than the bound that it may set, whether or not the proposal succeeds. All parts of a batch count from
     /// here.
     pub fn proposing(&mut self, command: &Command) {
         command.parts().iter().for_each(|part| self.proposing_part(part));
@@ -281,7 +281,7 @@ impl Ledger {
     fn proposing_part(&mut self, command: &Command) {
         let (duty, epoch) = match command {
             Command::Retime { from, to } => {
-                // The same once more, since nobody answered, can do only what the first did not: it is one.
+                // A repeated proposal without an answer has only the effect of the first: record it once.
                 if self.retimes.last() != Some(&(*from, *to)) {
                     self.retimes.push((*from, *to));
                 }
@@ -295,7 +295,7 @@ impl Ledger {
         }
     }
 
-    /// A command that this leader has proposed has been applied, whatever came of it; so have all that it proposed before.
+    /// A command proposed by this leader has been applied, with any outcome; so have all that it proposed before.
     pub fn applied(&mut self, command: &Command) {
         for part in command.parts() {
             if let Command::Retime { from, to } = part {
@@ -305,7 +305,7 @@ impl Ledger {
         }
     }
 
-    /// What the planner is to know at `now`; `wall_ms` is the leader's wall clock, in milliseconds since 1970.
+    /// Input of the planner at `now`; `wall_ms` is the leader's wall clock, in milliseconds since 1970.
     pub fn view(&mut self, now: Duration, wall_ms: u64, state: &State) -> View {
         self.note_applied(now, state);
         let seen =
@@ -400,12 +400,12 @@ impl Ledger {
         record.heard = now;
         let echo = request.echo.filter(|echo| echo.term == self.term && echo.at <= now).map(|echo| echo.at);
         if echo < record.echo {
-            // It was sent before one that is here already. The node lives; what it says is out of date.
+            // Sent before a message that has arrived already. The node lives; the content is out of date.
             record.out_at = if record.left { now } else { record.out_at.max(running) };
             return Ok(());
         }
         record.echo = echo;
-        // A node that was out of reach starts anew: what it says of its services is news.
+        // After a silence the node's report on its services counts as new.
         let anew = now >= record.out_at;
         let was_well = record.failing.as_deref().map(is_well);
         if was_well != request.failing.as_deref().map(is_well) || anew {
@@ -432,7 +432,7 @@ impl Ledger {
         record.out_at = if record.left { now } else { running.max(record.out_at) };
         let left = record.left;
         match request.report.measures.calls {
-            // Who leaves in good order has ended its calls.
+            // A node that shuts down in an orderly way has ended its calls.
             _ if left => self.lives.forget(&request.node, request.incarnation),
             Some(calls) => self.lives.note(&request.node, request.incarnation, calls),
             None => {}
@@ -440,7 +440,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes note of epochs that have been given in this leadership: nobody can have a lease for one but by us.
+    /// Records epochs given in this leadership: only this leader can have granted a lease for one.
     fn note_applied(&mut self, now: Duration, state: &State) {
         self.lives.retain(|node, life| state.members.contains_key(node) && state.heir_of(node, life).is_none());
         if self.publisher.as_ref().map(|(epoch, _)| epoch) != state.publisher.as_ref() {
@@ -458,10 +458,10 @@ impl Ledger {
         }
     }
 
-    /// Two nodes without a witness may each have gone on alone (rule R7), so no duty is leased before each of them has
-    /// said, in answer to a grant of this leader that is no older than a lease, that it does not, and has on disk in which
-    /// generation epochs are given and how long leases may be: what it would do alone is above the one and waits for the
-    /// other. A pair that needs both for a majority loses nothing by that.
+    /// Two nodes without a witness may each have gone solo (rule R7). So no duty is leased before each of them has
+    /// reported, in answer to a grant of this leader no older than a lease, that it does not act solo and has on disk
+    /// the generation of the agreed epochs and the longest possible lease: its solo epochs would be above that
+    /// generation, and it would wait for that lease. A pair that needs both nodes for a majority loses nothing by that.
     fn may_be_alone(&self, now: Duration, lease: Duration, state: &State) -> bool {
         let certain = |name: &NodeName| {
             self.nodes.get(name).is_some_and(|record| {
@@ -478,8 +478,8 @@ impl Ledger {
         unhealed || unapplied || (state.is_bare_pair() && !state.members.keys().all(certain))
     }
 
-    /// What everybody is told of calls. In a pair nothing of lives that are over: what the survivor has inherited by proof alone
-    /// nobody is to give to another, who leads later.
+    /// Call counts for all members. In a pair, none of ended incarnations: a later leader must not give to another node
+    /// the calls that the survivor has inherited by proof alone.
     fn tells(&self, state: &State) -> Lives {
         let mut lives = self.lives.clone();
         if state.is_bare_pair() {
@@ -488,13 +488,13 @@ impl Ledger {
         lives
     }
 
-    /// Somebody has inherited from this life by proof alone: nobody else will.
+    /// A node has inherited from this incarnation by proof alone: no other node will.
     pub fn inherited(&mut self, node: &NodeName, life: Incarnation) {
         self.lives.forget(node, life);
     }
 
-    /// Lives that had calls to report, are over and have no heir yet. A life after which another has been heard needs a proof:
-    /// whoever answers at its address may be the next.
+    /// Ended incarnations that had calls to report and have no heir yet. An incarnation followed by another needs an
+    /// exit proof: the next one may answer at its address.
     fn ended(&self, now: Duration) -> Vec<Ended> {
         let lapsed = |node: &NodeName, life: Incarnation| match self.nodes.get(node) {
             Some(record) => record.incarnation == life && now >= record.out_at,
@@ -507,7 +507,7 @@ impl Ledger {
         self.lives.iter().filter_map(ended).collect()
     }
 
-    /// Duties whose holder says that its part of them fails.
+    /// Duties that fail by their holder's report.
     fn failed(&self, state: &State) -> BTreeMap<Duty, String> {
         let of = |duty: &Duty, a: &Assignment| {
             let record = self.nodes.get(&a.epoch.node).filter(|record| record.incarnation == a.incarnation)?;
@@ -517,7 +517,7 @@ impl Ledger {
         state.duties.iter().filter_map(|(duty, a)| of(duty, a)).collect()
     }
 
-    /// Who of those that are heard does not reach whom, by their own words.
+    /// Pairs of live members of which the first reports that it does not reach the second.
     fn cuts(&self, now: Duration) -> BTreeSet<(NodeName, NodeName)> {
         let live: Vec<_> = self.nodes.iter().filter(|(name, _)| self.is_live(now, name)).collect();
         let told = live.iter().filter(|(_, record)| !record.report.reaches.is_empty());
@@ -537,8 +537,8 @@ impl Ledger {
         }
     }
 
-    /// When the life that the status of a member speaks of was heard last; not before this leader led, as far as it knows,
-    /// when it has heard nothing of it.
+    /// Last contact with the incarnation to which a member's status refers. If this leader knows of none, the time
+    /// since which it has led.
     fn heard(&self, name: &NodeName, member: &Member) -> Duration {
         let record = self.nodes.get(name).filter(|record| member.incarnation == Some(record.incarnation));
         let earlier = || self.earlier.get(name).filter(|(life, _)| member.incarnation == Some(*life));
@@ -578,7 +578,7 @@ impl Ledger {
     }
 }
 
-/// Whether a node has none but failures of duties, which move alone.
+/// Whether a node has no failures except those of duties, which move separately.
 fn is_well(failing: &[ServiceHealth]) -> bool {
     failing.iter().all(|service| Duty::from_name(&service.name).is_some())
 }

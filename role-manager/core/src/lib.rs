@@ -1,16 +1,16 @@
-//! The role manager's rules without its machinery: who is in service, who is publisher, who holds which duty,
-//! and how long anybody may believe so.
+//! The role manager's rules without IO: members in service, the publisher, the holders of duties, and the time for
+//! which a node may rely on each.
 //!
-//! * [`State`] is what the majority has agreed on; [`State::apply`] is the replicated state machine.
-//! * [`plan`] decides what is to change, from a [`View`] of what is agreed and what the leader knows; its policy is the
+//! * [`State`] is the agreed state; [`State::apply`] is the replicated state machine.
+//! * [`plan`] decides the changes, from a [`View`] of the agreed state and the leader's knowledge; its policy is the
 //!   table [`RULES`].
 //! * [`Holder`] and [`Ledger`] are the two sides of a lease; [`Timing`] holds every duration and formula.
-//! * [`Inheritance`] names the heir of the calls of a life that is over.
-//! * [`Solo`] decides whether one of a pair goes on alone, [`doors`] whether a passive node answers; [`Survivor`] is one that
-//!   goes on without a majority that is gone for good.
-//! * [`RolesView`] is what people see.
+//! * [`Inheritance`] names the heir of the calls of an ended incarnation.
+//! * [`Solo`] decides whether a node of a pair goes solo, [`doors`] whether a passive node answers; [`Survivor`] is a
+//!   node that goes on alone without a majority that is permanently lost.
+//! * [`RolesView`] is the view for people.
 //!
-//! No clock, no IO, no Raft library: time is handed in, and everything can be tested by table and simulation.
+//! No clock, no IO, no Raft library: time is a parameter, so everything can be tested by table and simulation.
 
 mod cause;
 mod certificates;

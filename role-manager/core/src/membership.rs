@@ -1,4 +1,4 @@
-//! Who belongs to the cluster: let in, replaced, leaving, gone.
+//! Membership of the cluster: admitted, replaced, leaving and removed members.
 
 use std::collections::BTreeSet;
 
@@ -6,32 +6,32 @@ use twinbox_ids::NodeName;
 
 use crate::{Failback, Member, MemberKind, Outcome, Refusal, State, Status, orders::Facts, state::push_bounded};
 
-/// How many Raft stores that were removed are remembered.
+/// Number of removed Raft stores that are remembered.
 pub(crate) const REMEMBERED_REMOVED: usize = 64;
 
-/// Who votes, by the last entry about it in this node's log: it counts as soon as it is there, applied or not.
+/// The voters by the last membership entry in this node's log. It counts as soon as it is in the log, applied or not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Voters {
-    /// Their Raft ids; while they change, those of before and of after.
+    /// Their Raft ids; during a change both the former and the next voters.
     pub raft_ids: BTreeSet<u64>,
-    /// Whether that entry has been applied, and so whatever others agreed on before it.
+    /// Whether that entry has been applied, and with it all that others agreed on before it.
     pub applied: bool,
 }
 
 impl State {
-    /// Whether its members are two nodes and no witness, and these alone vote: then nothing was agreed on without either of them
-    /// that this state does not have.
+    /// Whether the members are two nodes without a witness and only these vote: then this state has everything that was
+    /// agreed on without either of them.
     pub(crate) fn is_pair_of(&self, voters: &Voters) -> bool {
         let members = self.members.values().map(|member| member.raft_id);
         voters.applied && self.is_bare_pair() && members.collect::<BTreeSet<_>>() == voters.raft_ids
     }
 
-    /// Whether this Raft store belonged to the cluster and does no more: it is not let in again.
+    /// Whether this Raft store was removed from the cluster: it is not admitted again.
     pub fn was_removed(&self, raft_id: u64) -> bool {
         self.removed.iter().any(|(id, _)| *id == raft_id)
     }
 
-    /// Whether these are two nodes and no witness: each of them is half of the votes (rule R7).
+    /// Whether the members are two nodes without a witness: each of them has half of the votes (rule R7).
     pub fn is_bare_pair(&self) -> bool {
         self.members.len() == 2 && self.members.values().all(|member| member.kind == MemberKind::Node)
     }
@@ -76,7 +76,8 @@ impl State {
         }
     }
 
-    /// An administrator removes a member: one that is lost at once, any other when it has left in good order.
+    /// Removes a member on an administrator's order: a lost one immediately, any other after it has left in an orderly
+    /// way.
     pub(crate) fn remove(
         &mut self,
         name: &NodeName,
@@ -119,7 +120,7 @@ impl State {
         Outcome::Done
     }
 
-    /// Takes a member out of everything that names it; a newcomer may take its place.
+    /// Removes a member from everything that names it; a joining member may take its place.
     pub(crate) fn strike(&mut self, name: &NodeName, heir: Option<&NodeName>) {
         if let Some(member) = self.members.remove(name) {
             push_bounded(&mut self.removed, (member.raft_id, name.clone()), REMEMBERED_REMOVED);
@@ -138,7 +139,7 @@ impl State {
         }
     }
 
-    /// The member of this name, or who there is.
+    /// The member of this name, or a refusal that lists the members.
     pub(crate) fn known_member(&self, name: &NodeName) -> Result<&Member, Refusal> {
         self.members.get(name).ok_or_else(|| {
             let members = self.members.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
@@ -146,8 +147,8 @@ impl State {
         })
     }
 
-    /// Whether somebody could take the place of a node that is taken out: one in service if that one is, one
-    /// that may come into service in any case.
+    /// Whether another node could replace a node that is taken out: one in service if that node is in service, else one
+    /// that may come into service.
     pub(crate) fn leaves_another(&self, name: &NodeName, member: &Member) -> bool {
         let mut others = self.members.iter().filter(|(other, _)| *other != name).map(|(_, other)| other);
         others.any(|other| match member.serves() {

@@ -1,4 +1,4 @@
-//! Administrators' orders, done or refused.
+//! Execution of administrators' orders.
 
 use twinbox_ids::NodeName;
 
@@ -7,7 +7,7 @@ use crate::{
     Trigger, Why, orders::Facts, report::FAR_BEHIND,
 };
 
-/// The shortest and the longest lease that administrators may choose, in milliseconds.
+/// Permitted lease lengths, in milliseconds.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 
 impl State {
@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// A node that an administrator may give something to.
+    /// The node of this name; refused for witnesses and unknown members.
     fn node(&self, name: &NodeName) -> Result<&Member, Refusal> {
         let member = self.known_member(name)?;
         match member.kind {
@@ -92,7 +92,7 @@ impl State {
         cause: Cause,
     ) -> Result<Outcome, Refusal> {
         self.node(&name)?;
-        // A call has a switch of its own: `force-failover-on-call`.
+        // Calls have their own switch: `force-failover-on-call`.
         if cause != Cause::Call && !self.settings.is_on(Trigger::Operator) {
             return Err(Refusal::OperatorOff);
         }
@@ -118,7 +118,7 @@ impl State {
         Ok(if before == Some(to) || there { Outcome::Unchanged } else { Outcome::Done })
     }
 
-    /// All of the changes, or none of them.
+    /// Makes all of the changes or none.
     fn set(&mut self, changes: Vec<Setting>) -> Result<Outcome, Refusal> {
         let mut next = self.clone();
         for change in changes {

@@ -1,4 +1,4 @@
-//! What administrators may order.
+//! Orders of administrators.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use twinbox_ids::NodeName;
 
 use crate::{CertificateOrder, Duty, MemberKind, Refusal, Setting, Speaks, tokens::TokenHash};
 
-/// Names an order of an administrator, so that one whose outcome got lost can be asked for.
+/// Id of an administrator's order, by which its outcome can be queried if the answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OrderId(pub u128);
 
@@ -17,40 +17,40 @@ impl fmt::Display for OrderId {
     }
 }
 
-/// What the leader adds to an order when it proposes it, since the state machine reads no clock and hears nobody, so that
-/// it comes to the same on every member. Whoever asks leaves it empty.
+/// Facts that the leader adds to an order when it proposes it. The state machine reads no clock and observes no node,
+/// so the facts make the result the same on every member. The sender leaves them empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
     /// The leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Whether the node that the order is about is heard.
+    /// Whether the node named by the order is heard.
     pub live: bool,
-    /// How many changes the node that the order is about lacks, as far as that is known.
+    /// Number of changes that the node named by the order lacks, as far as known.
     pub behind: u64,
 }
 
-/// What an administrator may order.
+/// An administrator's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Make this node the publisher; duties follow.
     MakePublisher {
-        /// Which node.
+        /// Name of the node.
         name: NodeName,
-        /// Although it lacks much of the others' data.
+        /// Even if the node lacks many of the others' changes.
         #[serde(default)]
         force: bool,
-        /// A call that reached this node, which is passive, asks for it; no administrator does.
+        /// Requested by a call that reached this passive node, not by an administrator.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         on_call: bool,
-        /// The leader's knowledge.
+        /// The leader's facts.
         #[serde(default)]
         facts: Facts,
     },
     /// Give the role back to the preferred node.
     Failback {
-        /// The leader's knowledge.
+        /// The leader's facts.
         #[serde(default)]
         facts: Facts,
     },
@@ -58,79 +58,80 @@ pub enum Order {
     Activate(NodeName),
     /// Take this node out; its duties move.
     Deactivate {
-        /// Which node.
+        /// Name of the node.
         name: NodeName,
-        /// How long calls may go on there, in milliseconds from when the node has heard of it; nothing: to their own end.
+        /// Time limit for calls there, in milliseconds from when the node learns of the order; without it they end on
+        /// their own.
         #[serde(default)]
         within_ms: Option<u64>,
     },
-    /// Move a duty to a node; it stays there as long as that serves, or until the publisher is made anew.
+    /// Move a duty to a node. It stays there while the node serves, or until an order makes a publisher.
     MoveDuty {
-        /// Which duty.
+        /// The duty.
         duty: Duty,
-        /// Where to.
+        /// The node that gets the duty.
         to: NodeName,
     },
-    /// Keep a duty on a node whenever that serves.
+    /// Keep a duty on a node whenever that node serves.
     Pin {
-        /// Which duty.
+        /// The duty.
         duty: Duty,
-        /// Where to.
+        /// The node that gets the duty.
         to: NodeName,
     },
     /// Let a duty follow the publisher again.
     Unpin(Duty),
-    /// Change settings: all of these, or none.
+    /// Change settings, all or none.
     Set(Vec<Setting>),
     /// Remove a member from the cluster.
     Remove {
-        /// Whom.
+        /// Name of the member.
         name: NodeName,
-        /// It is gone for good and hands nothing over.
+        /// The member is permanently lost and hands nothing over.
         #[serde(default)]
         lost: bool,
-        /// How long calls may go on there; see [`Order::Deactivate`].
+        /// Time limit for calls there; see [`Order::Deactivate`].
         #[serde(default)]
         within_ms: Option<u64>,
-        /// The leader's knowledge.
+        /// The leader's facts.
         #[serde(default)]
         facts: Facts,
     },
-    /// Let one newcomer in who shows this token's secret.
+    /// Admit one joining member that shows this token's secret.
     Invite {
-        /// What is known of the secret.
+        /// Hash of the secret.
         token: TokenHash,
-        /// What the newcomer may be.
+        /// The kind of the joining member.
         kind: MemberKind,
-        /// How long the token is good, in milliseconds.
+        /// Validity of the token, in milliseconds.
         valid_ms: u64,
-        /// The member that is gone for good and whose place the newcomer takes.
+        /// The permanently lost member that the joining member replaces.
         #[serde(default)]
         replaces: Option<NodeName>,
-        /// The leader's knowledge.
+        /// The leader's facts.
         #[serde(default)]
         facts: Facts,
     },
-    /// A newcomer has shown a token's secret.
+    /// A joining member has shown a token's secret.
     Redeem {
         /// The token.
         token: TokenHash,
-        /// The name that the newcomer wants.
+        /// The name that the joining member wants.
         name: NodeName,
-        /// What it wants to be.
+        /// Its kind.
         kind: MemberKind,
         /// `host:port` of its node-to-node listener.
         address: String,
-        /// Digest of its public key: asking again with the same key is no second use.
+        /// Digest of its public key. A repeated request with the same key is not a second use.
         key: [u8; 32],
         /// The feature levels that it knows.
         #[serde(default)]
         speaks: Speaks,
-        /// The leader's knowledge.
+        /// The leader's facts.
         #[serde(default)]
         facts: Facts,
     },
-    /// About the authority and operators.
+    /// An order about the CA or operators.
     Certificates(CertificateOrder),
 }
 
@@ -145,12 +146,12 @@ impl Order {
         Self::MakePublisher { name, force: false, on_call: true, facts: Facts::default() }
     }
 
-    /// Takes this node out; calls end by themselves.
+    /// Deactivates this node; its calls end on their own.
     pub fn deactivate(name: NodeName) -> Self {
         Self::Deactivate { name, within_ms: None }
     }
 
-    /// The node that the order is about, where the leader's knowledge of it matters.
+    /// The node for which the leader must supply facts.
     pub fn about(&self) -> Option<&NodeName> {
         match self {
             Self::MakePublisher { name, .. } | Self::Remove { name, .. } => Some(name),
@@ -159,13 +160,13 @@ impl Order {
         }
     }
 
-    /// Why this order may not be written into the log of a cluster at this feature level: not all members could read it.
+    /// Refusal if a cluster at this feature level must not log this order because not all members could read it.
     pub fn refused_at(&self, level: u32) -> Option<Refusal> {
         let (Self::MoveDuty { duty, .. } | Self::Pin { duty, .. } | Self::Unpin(duty)) = self else { return None };
         (level < duty.level()).then(|| Refusal::DutyLevel { duty: *duty, needed: duty.level(), level })
     }
 
-    /// The same order with what the leader knows; see [`Ledger::inform`](crate::Ledger::inform).
+    /// The same order with the leader's facts; see [`Ledger::inform`](crate::Ledger::inform).
     pub fn with(mut self, known: Facts) -> Self {
         if let Self::MakePublisher { facts, .. }
         | Self::Failback { facts }

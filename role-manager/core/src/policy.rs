@@ -1,19 +1,19 @@
-//! The planner's policy as a table: what is seen of a node, and what follows from it. The planner acts by these rows, and
-//! the documentation shows them.
+//! The planner's policy as a table: signs of a node and their consequences. The planner acts by these rows, and the
+//! documentation shows them.
 
 use std::{fmt, time::Duration};
 
 use crate::{Pace, Status, Timing, Trigger};
 
-/// What the planner may be told to do otherwise.
+/// Parameters of the planner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a critical service must have failed before its node is taken out.
+    /// Time for which a critical service must have failed before its node is taken out of service.
     pub health_grace: Duration,
-    /// How long a node that was taken out must have been well before it is in service again.
+    /// Time for which a node taken out of service must have been well before it is in service again.
     pub settle: Duration,
-    /// For how long a measure must have been bad or a preferred node well before the role moves for it, and how long it
-    /// stays after that.
+    /// Time for which a measure must have been bad, or a preferred node well, before the role moves for it; also the
+    /// minimum time that the role stays after such a move.
     pub damping: Duration,
     /// The pace of leases by the timing profile.
     pub pace: Pace,
@@ -26,7 +26,7 @@ impl From<Timing> for Policy {
     }
 }
 
-/// What can be seen of a node that holds something.
+/// Sign of a node that holds the role or a duty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sign {
     /// It was made publisher by an order.
@@ -35,19 +35,19 @@ pub enum Sign {
     Deactivated,
     /// An administrator removes it.
     Removed,
-    /// It has shut down in good order.
+    /// It has shut down in an orderly way.
     Left,
-    /// Nothing has been heard of it for a lease.
+    /// No message of it for a lease.
     Silent,
     /// Its process has exited.
     Exited,
-    /// The next life of its process is there.
+    /// Its next incarnation has started.
     Restarted,
-    /// A critical service of it fails.
+    /// One of its critical services fails.
     ServiceFailed,
     /// Its own part of one duty fails.
     DutyFailed,
-    /// Little room is left on its disk.
+    /// Low disk space.
     SpaceLow,
     /// Its processor has been busy for long.
     CpuHigh,
@@ -55,20 +55,20 @@ pub enum Sign {
     AlarmOften,
     /// The preferred node is well, and its window is open.
     WindowOpen,
-    /// It acted on its own in a split.
+    /// It ran solo in a split.
     RanAlone,
 }
 
-/// What becomes of the role or of duties.
+/// Consequence for the role or for duties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Act {
     /// They stay.
     Stay,
     /// They go to another node in service.
     Move,
-    /// They go only to a node that is better on the very measure.
+    /// They go only to a node that is better on the same measure.
     MoveToBetter,
-    /// They go where the publisher goes.
+    /// They follow the publisher.
     Follow,
 }
 
@@ -86,19 +86,19 @@ impl fmt::Display for Act {
 /// One row of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// What is seen.
+    /// The sign.
     pub sign: Sign,
-    /// The same in words.
+    /// The sign as text.
     pub when: &'static str,
-    /// The switch that keeps roles where they are in spite of it.
+    /// The trigger that must be on for the row to move roles.
     pub trigger: Option<Trigger>,
-    /// What the node's status becomes; none if it stays.
+    /// The node's new status; none if it stays.
     pub status: Option<Status>,
-    /// What the role of publisher does if the node has it.
+    /// Consequence for the role of publisher if the node has it.
     pub publisher: Act,
-    /// What its duties do.
+    /// Consequence for its duties.
     pub duties: Act,
-    /// What is waited for first.
+    /// Condition that the move waits for.
     pub waits: &'static str,
 }
 
@@ -224,9 +224,9 @@ pub const RULES: [Rule; 14] = {
     ]
 };
 
-/// The row for what is seen.
+/// The row for a sign.
 pub fn rule_for(sign: Sign) -> &'static Rule {
-    // Every sign has a row; a test goes through them.
+    // Every sign has a row; a test checks all of them.
     RULES.iter().find(|rule| rule.sign == sign).unwrap_or(&RULES[0])
 }
 

@@ -1,48 +1,48 @@
-//! Why orders are refused, each with the way out.
+//! Refusals of orders, each with the remedy.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
 use crate::{CertificateRefusal, Duty, MemberKind, SettingError, Status};
 
-/// Why an order was refused, and the way out.
+/// Reason for which an order was refused, with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// No member has this name.
     #[error("there is no node '{name}' in this cluster; its members are: {members}")]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: NodeName,
-        /// Who there is, separated by commas.
+        /// Names of the existing members, separated by commas.
         members: String,
     },
     /// A witness serves no calls.
     #[error("'{name}' is a witness: it votes and holds no data, so it can be neither publisher nor deactivated")]
     Witness {
-        /// Who.
+        /// Name of the witness.
         name: NodeName,
     },
-    /// The node was taken out.
+    /// The node is deactivated.
     #[error("'{name}' is deactivated; activate it first")]
     Deactivated {
-        /// Who.
+        /// Name of the node.
         name: NodeName,
     },
     /// The node cannot take the role now.
     #[error("'{name}' is {status}: {reason}; wait until it is in service, or choose another node")]
     NotInService {
-        /// Who.
+        /// Name of the node.
         name: NodeName,
-        /// Where it stands.
+        /// Its present status.
         status: Status,
-        /// Why.
+        /// Reason for this status.
         reason: String,
     },
-    /// Nobody would be left (rule R9).
+    /// No node would be left in service (rule R9).
     #[error("'{name}' is the last node in service, or the last that may be; bring another into service first")]
     LastInService {
-        /// Who.
+        /// Name of the node.
         name: NodeName,
     },
     /// The node lacks too much of the others' data.
@@ -51,85 +51,85 @@ pub enum Refusal {
          out of date until it has caught up; nothing that was acknowledged is lost; wait, or use --force"
     )]
     FarBehind {
-        /// Who.
+        /// Name of the node.
         name: NodeName,
-        /// How many.
+        /// Number of missing changes.
         behind: u64,
     },
     /// The member is being removed.
     #[error("'{name}' is leaving the cluster; it can join again with a token once it is gone")]
     Leaving {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
     },
-    /// Administrators have switched their own orders off.
+    /// Administrators have switched off the trigger `operator`.
     #[error("the trigger 'operator' is off; switch it on with 'twinbox cluster set trigger.operator on'")]
     OperatorOff,
-    /// There is no node to go back to.
+    /// No node is preferred.
     #[error("no node is preferred; name one with 'twinbox cluster set preferred NODE'")]
     NoPreferred,
-    /// Failback is not wanted.
+    /// Failback is `none`.
     #[error("failback is 'none'; set it to 'manual' or 'scheduled', or use 'twinbox cluster make-publisher'")]
     NoFailback,
-    /// A window needs a node to go back to.
+    /// A scheduled failback has no preferred node.
     #[error("a scheduled failback needs a preferred node; set both together")]
     ScheduleWithoutPreferred,
     /// The member is heard, so it is not lost.
     #[error("'{name}' is not lost, it is heard; leave out --lost, so that it hands over what only it has")]
     NotLost {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
     },
-    /// Who is replaced must be gone.
+    /// The member to be replaced is still heard.
     #[error("'{name}' is heard; shut it down first, or let the newcomer join as another node")]
     StillThere {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
     },
     /// A duty is not pinned.
     #[error("'{duty}' is not pinned; it follows the publisher already")]
     NotPinned {
-        /// Which.
+        /// Name of the duty.
         duty: Duty,
     },
-    /// A pin holds the duty.
+    /// The duty is pinned to another node.
     #[error("'{duty}' is pinned to '{to}'; remove the pin with 'twinbox duty unpin {duty}', or pin it elsewhere")]
     Pinned {
-        /// Which.
+        /// Name of the duty.
         duty: Duty,
-        /// Where.
+        /// Node to which the duty is pinned.
         to: NodeName,
     },
-    /// A setting that makes no sense.
+    /// Invalid setting.
     #[error(transparent)]
     Setting(SettingError),
     /// The cluster has not agreed on its timing yet.
     #[error("the cluster has not agreed on its timing yet; try again in a moment")]
     NoTimingYet,
-    /// The lease would be too long or too short.
+    /// The resulting lease would be too long or too short.
     #[error(
         "a lease of {lease_ms} ms would follow (missed × keep-alive + {answer_ms} ms); it must be {least} to {most} ms"
     )]
     Lease {
-        /// What would follow.
+        /// The resulting lease, in milliseconds.
         lease_ms: u64,
-        /// What is added for the answer.
+        /// Part of the lease for the answer, in milliseconds.
         answer_ms: u64,
-        /// The least.
+        /// The shortest permitted lease, in milliseconds.
         least: u64,
-        /// The most.
+        /// The longest permitted lease, in milliseconds.
         most: u64,
     },
-    /// The newcomer's version does not know the cluster's feature level.
+    /// The joining member's version does not know the cluster's feature level.
     #[error(
         "this version knows the feature levels {min} to {max}, and the cluster is at {level}; install one that knows it"
     )]
     FeatureLevel {
-        /// The newcomer's lowest.
+        /// The lowest feature level of the joining member.
         min: u32,
-        /// The newcomer's highest.
+        /// The highest feature level of the joining member.
         max: u32,
-        /// The cluster's.
+        /// The feature level of the cluster.
         level: u32,
     },
     /// Not all members know the duty. Never part of the agreed state: such an order is not written into the log.
@@ -137,49 +137,49 @@ pub enum Refusal {
         "not all members know the duty '{duty}': it needs feature level {needed}, and the cluster is at {level}; upgrade all members"
     )]
     DutyLevel {
-        /// Which.
+        /// Name of the duty.
         duty: Duty,
-        /// The level that brings it.
+        /// The feature level that introduced the duty.
         needed: u32,
-        /// The cluster's.
+        /// The feature level of the cluster.
         level: u32,
     },
-    /// Somebody asked what had become of the order before it arrived.
+    /// The outcome of the order was queried before the order arrived.
     #[error("the order had not been carried out when it was asked about, and will not be; give it again")]
     Settled,
-    /// The cluster knows no such token.
+    /// The cluster does not know this token.
     #[error("this cluster does not know the token: it is another cluster's, or ended long ago; make another")]
     ForeignToken,
-    /// The token's time is over.
+    /// The token has expired.
     #[error("the token expired {seconds} s ago; make another with 'twinbox cluster token'")]
     ExpiredToken {
-        /// Since when.
+        /// Time since the expiry, in seconds.
         seconds: u64,
     },
-    /// Somebody has joined with it.
+    /// A member has already joined with the token.
     #[error("the token was used already, by '{by}': a token lets one newcomer in; make another")]
     UsedToken {
-        /// Who joined with it.
+        /// Name of that member.
         by: NodeName,
     },
-    /// It is for the other kind of member.
+    /// The token is for the other kind of member.
     #[error("the token is for a {kind}; make one for a {wanted}")]
     TokenKind {
-        /// What it is for.
+        /// The kind of member that the token admits.
         kind: MemberKind,
-        /// What the newcomer wants to be.
+        /// The kind of the joining member.
         wanted: MemberKind,
     },
-    /// Too many tokens are out.
+    /// Too many tokens are unused and not expired.
     #[error("{count} tokens are out and not expired; wait until some are used or expire")]
     TooManyTokens {
-        /// How many.
+        /// Number of these tokens.
         count: u64,
     },
-    /// The token would be good for too long, or not at all.
+    /// The validity of the token is too long or too short.
     #[error("a token is good for at least a second and at most {days} days")]
     TokenLife {
-        /// The longest.
+        /// The longest permitted validity, in days.
         days: u64,
     },
     /// Another member has the name.
@@ -191,70 +191,70 @@ pub enum Refusal {
     /// Another member has the address.
     #[error("{by} is at {address} already; every member has its own address")]
     AddressTaken {
-        /// Who has it.
+        /// Member that has the address.
         by: NodeName,
         /// The address.
         address: String,
     },
-    /// The address is none.
+    /// The address is invalid.
     #[error("'{address}' is no address of a member; write HOST:PORT")]
     BadAddress {
-        /// As given.
+        /// The address as given.
         address: String,
     },
-    /// A cluster has one witness at most.
+    /// A cluster has at most one witness.
     #[error(
         "'{by}' is the witness already: a cluster has one at most; 'twinbox cluster replace {by}' puts another in its place"
     )]
     SecondWitness {
-        /// Who.
+        /// Name of the present witness.
         by: NodeName,
     },
-    /// A witness would make it worse.
+    /// A witness would not add safety to an odd number of nodes.
     #[error("a witness beside {nodes} nodes adds no safety: it serves an even number; let another node join first")]
     OddNodes {
-        /// How many there are.
+        /// Number of nodes.
         nodes: u64,
     },
-    /// A witness cannot be a cluster.
+    /// A witness cannot form a cluster.
     #[error("this is a witness: it holds no data, so it cannot go on alone; ask a node that is left")]
     WitnessAlone,
-    /// It has not been let in yet.
+    /// The node has not been admitted to the cluster yet.
     #[error("this node has not been let into the cluster yet, so there is nothing that it could go on with")]
     NoMemberYet,
-    /// The cluster can decide without that.
+    /// The cluster has a majority.
     #[error(
         "there is a majority of the members, so nobody has to go on alone; 'twinbox cluster remove NAME --lost' takes out \
          one that is gone for good"
     )]
     Majority,
-    /// Who is given up for lost must be another member.
+    /// A node given up as lost must be another member.
     #[error("'{name}' is no other member of this cluster; the others are: {members}")]
     NotAnother {
-        /// What was asked for.
+        /// The requested name.
         name: NodeName,
-        /// Who there is, separated by commas.
+        /// Names of the other members, separated by commas.
         members: String,
     },
-    /// Not all others were given up for lost.
+    /// Not all other members were given up as lost.
     #[error(
         "not every other member is named; missing: {names}. One that is gone for good: name it with --lost, too. One that \
          lives: shut it down and name it, and let it join again afterwards, with an empty folder and a new token"
     )]
     NotNamed {
-        /// Whom, separated by commas.
+        /// Names of the missing members, separated by commas.
         names: String,
     },
-    /// One that is given up for lost lives.
+    /// A member given up as lost is still heard.
     #[error(
         "'{name}' is not lost: it is heard, or its supervisor is. Repair what keeps it from its work, or shut it down, \
          supervisor included, if it is to be given up"
     )]
     Heard {
-        /// Who.
+        /// Name of the member.
         name: NodeName,
     },
-    /// About certificates.
+    /// Refusal of an order about certificates.
     #[error(transparent)]
     Certificates(#[from] CertificateRefusal),
 }

@@ -1,4 +1,4 @@
-//! What a node tells its leader beside asking for leases.
+//! The data that a node reports to its leader in addition to lease requests.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::Duty;
 
 /// The feature levels that this build knows.
 pub const SPEAKS: Speaks = Speaks { min: 1, max: 4 };
-/// Who lacks more changes than this is far behind: it should not be made publisher.
+/// A node that lacks more changes than this is far behind: it should not be made publisher.
 pub const FAR_BEHIND: u64 = 1_000;
 
 /// The feature levels that a member knows, from the lowest to the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speaks {
-    /// The lowest at which it can still work.
+    /// The lowest supported level.
     pub min: u32,
     /// The highest.
     pub max: u32,
@@ -34,38 +34,38 @@ impl Speaks {
     }
 }
 
-/// Figures of a node. What is not known says nothing.
+/// Measures of a node; unknown ones are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Measures {
-    /// How busy its processors are, in thousandths of all of them.
+    /// CPU use of all processors, 0 to 1000 ‰.
     pub cpu_permille: Option<u16>,
-    /// Free bytes where the data are.
+    /// Free bytes on the file system of the data.
     pub free_bytes: Option<u64>,
-    /// How often the alarm of the alarm rule was raised on it within the rule's time.
+    /// Number of times that the alarm of the alarm rule was raised on it within the rule's time.
     pub alarms: Option<u32>,
-    /// How many changes of others it knows to lack.
+    /// Number of changes of others that it knows it lacks.
     pub behind: Option<u64>,
     /// Calls in progress.
     pub calls: Option<u32>,
 }
 
 impl Measures {
-    /// Whether it lacks too much to be publisher.
+    /// Whether it lacks too many changes to be publisher.
     pub fn is_far_behind(&self) -> bool {
         self.behind.is_some_and(|behind| behind > FAR_BEHIND)
     }
 }
 
-/// What a node did on its own while it could reach nobody (rule R7).
+/// Solo work of a node (rule R7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SoloReport {
-    /// In which epoch.
+    /// Its epoch.
     pub epoch: Epoch,
     /// The duties that it ran.
     pub duties: BTreeSet<Duty>,
-    /// From when, by its own wall clock, in milliseconds since 1970.
+    /// Its start by the node's wall clock, in milliseconds since 1970.
     pub from_ms: u64,
-    /// Until when, as far as it is over.
+    /// Its end, likewise; none while it goes on.
     pub to_ms: Option<u64>,
 }
 
@@ -76,29 +76,29 @@ impl SoloReport {
     }
 }
 
-/// What a node has on disk of what was agreed, and takes into account if it goes on alone: no duty is leased to either of
-/// a pair before the other knows so much.
+/// Agreed facts that a node has on disk for going solo: no duty is leased to a node of a pair before the other has
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Learned {
     /// The generation of agreed epochs.
     pub generation: u64,
-    /// No lease that may be out is longer, in milliseconds.
+    /// Upper bound of all leases that may run, in milliseconds.
     pub longest_lease_ms: u64,
 }
 
-/// What a node tells with each keep-alive, for the planner to know.
+/// Report of a node to the planner with each keep-alive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The members that it reaches.
+    /// The members that the node reaches.
     pub reaches: BTreeSet<NodeName>,
-    /// Its figures.
+    /// Its measures.
     pub measures: Measures,
     /// The feature levels that it knows.
     pub speaks: Speaks,
-    /// What it knows for sure, and will after a restart; see [`crate::Solo::learned`].
+    /// Agreed facts that survive its restart; see [`crate::Solo::learned`].
     pub learned: Learned,
-    /// What it did on its own and the cluster has not taken note of yet.
+    /// Its solo work that the cluster has not recorded yet.
     pub solo: Option<SoloReport>,
-    /// Members whose SIP address does not answer it (rule C3).
+    /// Members whose SIP address does not answer the node (rule C3).
     pub unanswered: BTreeSet<NodeName>,
 }

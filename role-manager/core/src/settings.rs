@@ -1,4 +1,4 @@
-//! The settings that the whole cluster has agreed on: their values, their words, and which make no sense.
+//! The agreed settings of the cluster: values, text form and checks.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,32 +10,32 @@ use crate::{Duty, Trigger};
 /// The longest address or alarm code, in bytes.
 const WORD_LIMIT: usize = 255;
 const MINUTES_A_DAY: u16 = 24 * 60;
-/// The keep-alive intervals that make sense, in milliseconds.
+/// Permitted keep-alive intervals, in milliseconds.
 pub(crate) const KEEP_ALIVE_MS: std::ops::RangeInclusive<u64> = 50..=5_000;
-/// How many keep-alives in a row may be missed before a node counts as lost.
+/// Permitted number of consecutive missed keep-alives before a node counts as lost.
 pub(crate) const MISSED: std::ops::RangeInclusive<u32> = 2..=20;
 
-/// How the nodes share the work.
+/// Distribution of calls over the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Every node answers calls.
     #[default]
     ActiveActive,
-    /// Only the publisher answers calls; the others keep their doors closed until they are needed.
+    /// Only the publisher answers calls; the others refuse them until they are needed.
     ActivePassive,
 }
 
-/// Whether the role goes back to the preferred node once that works again.
+/// Return of the role to the preferred node once it works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Failback {
-    /// Never by itself, and not by `cluster failback`.
+    /// Never automatically, and not by `cluster failback`.
     #[default]
     None,
-    /// When an administrator says `cluster failback`.
+    /// On an administrator's `cluster failback`.
     Manual,
-    /// By itself, within a window of each day. Its end may be before its beginning: then it spans midnight.
+    /// Automatically, within a daily window. If it ends before it begins, it spans midnight.
     Scheduled {
         /// Minute of the day, UTC, at which the window opens.
         from: u16,
@@ -45,7 +45,7 @@ pub enum Failback {
 }
 
 impl Failback {
-    /// Whether the role may go back by itself at this minute of the day (UTC).
+    /// Whether the role may return automatically at this minute of the day (UTC).
     pub fn is_open(self, minute: u16) -> bool {
         match self {
             Self::None | Self::Manual => false,
@@ -55,25 +55,25 @@ impl Failback {
     }
 }
 
-/// What a pair without a witness does when one of the two is out of reach.
+/// Behaviour of a pair without a witness when one node is unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnQuorumLoss {
     /// Duties wait.
     #[default]
     Hold,
-    /// The survivor takes the duties in an epoch of its own (rule R7).
+    /// The other node takes the duties in a solo epoch (rule R7).
     Assume,
 }
 
-/// Moves the role off a node on which this alarm is raised so often in this time.
+/// Moves the role off a node on which this alarm is raised this often within this time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlarmRule {
     /// The alarm's code.
     pub code: String,
-    /// How often.
+    /// Number of times.
     pub times: u32,
-    /// Within how many seconds.
+    /// Period, in seconds.
     pub seconds: u32,
 }
 
@@ -81,27 +81,27 @@ pub struct AlarmRule {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// How the nodes share the work.
+    /// Distribution of calls over the nodes.
     pub mode: Mode,
-    /// Whether the role goes back.
+    /// Return of the role to the preferred node.
     pub failback: Failback,
     /// The node that should be publisher if it can.
     pub preferred: Option<NodeName>,
-    /// Active-passive: a passive node takes an authenticated trunk's call and asks for the role beside it.
+    /// Active-passive: a passive node takes an authenticated trunk's call and also requests the role.
     pub force_failover_on_call: bool,
-    /// What a pair without a witness does when one is out of reach.
+    /// Behaviour of a pair without a witness when one node is unreachable.
     pub on_quorum_loss: OnQuorumLoss,
     /// `assume` only while this `HOST:PORT` answers.
     pub arbiter: Option<String>,
-    /// Triggers that are not as they are by default; see [`Settings::is_on`].
+    /// Triggers that differ from their default; see [`Settings::is_on`].
     pub triggers: BTreeMap<Trigger, bool>,
     /// The alarm rule, if there is one.
     pub alarm_rule: Option<AlarmRule>,
     /// Duties that stay on a node as long as it serves.
     pub pins: BTreeMap<Duty, NodeName>,
-    /// How often a node renews its leases, in milliseconds; without one as the timing profile says.
+    /// Interval at which a node renews its leases, in milliseconds; by default that of the timing profile.
     pub keep_alive_ms: Option<u64>,
-    /// How many keep-alives in a row may be missed before a node counts as lost; without one by profile.
+    /// Number of consecutive missed keep-alives after which a node counts as lost; by default that of the profile.
     pub missed: Option<u32>,
 }
 
@@ -131,26 +131,26 @@ pub enum Setting {
     Missed(Option<u32>),
 }
 
-/// Why a setting was not understood.
+/// Reason for which a setting was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum SettingError {
-    /// There is none of this name.
+    /// No setting has this name.
     #[error("there is no setting '{name}'; the settings are: {names}")]
     Unknown {
         /// As given.
         name: String,
-        /// Those that there are.
+        /// Names of the existing settings.
         names: String,
     },
-    /// The value is none of it.
+    /// The value is invalid for this setting.
     #[error("'{value}' is no value of '{name}'; write {expected}")]
     Value {
         /// The setting.
         name: String,
         /// As given.
         value: String,
-        /// What would do.
+        /// Permitted values.
         expected: String,
     },
 }
@@ -161,7 +161,7 @@ impl Settings {
         self.triggers.get(&trigger).copied().unwrap_or_else(|| trigger.by_default())
     }
 
-    /// Every setting with its value, in the order in which people read them. Pins have orders of their own.
+    /// All settings with their values, in the order for people. Pins have their own orders.
     pub fn list(&self) -> Vec<Setting> {
         let mut all = vec![
             Setting::Mode(self.mode),
@@ -178,7 +178,7 @@ impl Settings {
         all
     }
 
-    /// Puts one setting in its place.
+    /// Sets one setting.
     pub(crate) fn put(&mut self, setting: Setting) {
         match setting {
             Setting::Mode(mode) => self.mode = mode,
@@ -206,7 +206,7 @@ impl Setting {
         Settings::default().list().iter().map(Self::name).collect()
     }
 
-    /// The name by which people know it.
+    /// The name for people.
     pub fn name(&self) -> String {
         let name = match self {
             Self::Mode(_) => "mode",
@@ -223,7 +223,7 @@ impl Setting {
         name.to_owned()
     }
 
-    /// What may be written as its value.
+    /// Permitted values, as text.
     pub fn expected(&self) -> &'static str {
         match self {
             Self::Mode(_) => "active-active or active-passive",
@@ -238,7 +238,7 @@ impl Setting {
         }
     }
 
-    /// Its value in words; [`Setting::parse`] reads them.
+    /// Its value as text, readable by [`Setting::parse`].
     pub fn value(&self) -> String {
         fn or<T: fmt::Display>(value: Option<&T>, otherwise: &str) -> String {
             value.map_or_else(|| otherwise.to_owned(), ToString::to_string)
@@ -263,7 +263,7 @@ impl Setting {
         }
     }
 
-    /// Reads a setting as people write it: `set NAME VALUE`.
+    /// Parses a setting as written by people: `set NAME VALUE`.
     pub fn parse(name: &str, value: &str) -> Result<Self, SettingError> {
         let known = Settings::default().list();
         let Some(example) = known.iter().find(|setting| setting.name() == name) else {
@@ -318,12 +318,12 @@ impl Setting {
                 None => None,
             }),
         };
-        // As it was written, not as it was understood.
+        // The error shows the value as written, not as parsed.
         setting.check().map_err(|_| bad())?;
         Ok(setting)
     }
 
-    /// Whether the value makes sense by itself. What comes from another member is checked as what people write.
+    /// Checks the value on its own. Input from another member is checked like that of people.
     pub(crate) fn check(&self) -> Result<(), SettingError> {
         let sound = match self {
             Self::Failback(Failback::Scheduled { from, to }) => {
@@ -352,7 +352,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// `host:port` with a port that is none of 0.
+/// `host:port` with a port other than 0.
 pub(crate) fn is_address(text: &str) -> bool {
     text.len() <= WORD_LIMIT
         && !text.contains(char::is_whitespace)

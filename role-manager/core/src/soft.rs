@@ -1,12 +1,12 @@
-//! Soft triggers: measures that are bad, and nodes that are better on the very measure (rule R9).
+//! Soft triggers: bad measures, and nodes that are better on the same measure (rule R9).
 
 use crate::{Measures, Settings, Trigger};
 
-/// Less free than this is little room.
+/// Free space in bytes below which the disk is low.
 const LITTLE_ROOM: u64 = 1 << 30;
-/// Busier than this is overloaded, in thousandths …
+/// CPU use from which a node is overloaded, in ‰.
 const BUSY: u16 = 900;
-/// … and one that is no busier than this can take more.
+/// CPU use up to which a node can take more, in ‰.
 const NOT_BUSY: u16 = 700;
 
 /// The triggers that move the role only to a better node.
@@ -25,8 +25,8 @@ pub(crate) fn is_bad(trigger: Trigger, measures: &Measures, settings: &Settings)
     }
 }
 
-/// Whether one node is so much better than another on this measure that moving is worth it: good itself, with room to
-/// spare, so that nothing swings back.
+/// Whether one node is so much better than another on this measure that a move is worthwhile. It must be good itself
+/// with a reserve, so that nothing moves back.
 pub(crate) fn is_better(trigger: Trigger, theirs: &Measures, ours: &Measures, settings: &Settings) -> bool {
     match trigger {
         Trigger::Space => theirs

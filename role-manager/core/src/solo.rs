@@ -1,13 +1,14 @@
-//! One of a pair without a witness goes on alone (`on-quorum-loss = assume`, rule R7).
+//! A node of a pair without a witness goes solo (`on-quorum-loss = assume`, rule R7).
 //!
-//! A solo epoch is local: it is kept on disk before anything is done in it, its generation is above the agreed one, so that
-//! receivers can tell it, and it is never compared with Raft's: [`crate::Holder`] does not know of it. When the two meet
-//! again both stop first, and say so; the leader then raises the generation above all of theirs ([`crate::Command::Heal`])
-//! and only after that leases duties again.
+//! A solo epoch is local: it is stored on disk before the node does anything in it. Its generation is above the agreed
+//! one, so that receivers can tell it. It is never compared with Raft's epochs: [`crate::Holder`] does not know it.
+//! When the two nodes meet again, both first stop and report that. The leader then raises the generation above all solo
+//! epochs ([`crate::Command::Heal`]) and leases duties again only after that.
 //!
-//! A node goes on alone only when it has not heard the other for so long that every lease is out which the other can have:
-//! [`crate::Timing::unheard`] counts from the last word of the other, and the other, if it leads, gives leases only within E
-//! of our last answer. Both may go on alone, each in its own epoch: that is what `assume` accepts, and an arbiter prevents.
+//! A node goes solo only after it has not heard the other for so long that every lease of the other has expired:
+//! [`crate::Timing::unheard`] counts from the other's last message. If the other leads, it grants leases only within E
+//! of this node's last answer. Both may go solo, each in its own epoch: `assume` accepts that, and an arbiter prevents
+//! it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,54 +17,54 @@ use twinbox_ids::{Epoch, NodeName};
 
 use crate::{Learned, OnQuorumLoss, SoloReport, State, Timing, Voters};
 
-/// What is kept on disk of going on alone.
+/// Solo state on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SoloRecord {
-    /// What was agreed, as far as it matters to a node that goes on alone.
+    /// The agreed facts that a solo node needs.
     pub learned: Learned,
-    /// What it did alone and the cluster has not taken note of.
+    /// Solo work that the cluster has not recorded yet.
     pub report: Option<SoloReport>,
 }
 
-/// What a node knows when it asks itself whether it goes on alone.
+/// Facts from which a node decides whether it goes solo.
 #[derive(Debug, Clone, Copy)]
 pub struct Alone<'a> {
     /// Its boot clock.
     pub now: Duration,
     /// Its wall clock, in milliseconds since 1970.
     pub wall_ms: u64,
-    /// What it has applied, of this life alone.
+    /// State that this incarnation has applied.
     pub state: &'a State,
-    /// Its Raft store: what was applied before that was let in is no state of its own.
+    /// Its Raft store. State applied before that store was admitted is not its own.
     pub raft_id: u64,
-    /// Who votes: others may have agreed on something without this node.
+    /// The voters: others may have agreed on something without this node.
     pub voters: &'a Voters,
-    /// Whether it is in touch with a majority: it leads with one, or has had a lease's answer within E + K.
+    /// Whether it is in touch with a majority: it leads with one, or got an answer for a lease within E + K.
     pub quorum: bool,
-    /// When it last heard any authenticated word of the other, Raft's included; the start of the process if it never did.
+    /// Time of the other's last authenticated message, Raft's included; if there was none, the start of the process.
     pub heard: Duration,
-    /// When the arbiter last answered, counted from the moment at which it was asked.
+    /// Time of the arbiter's last answer, counted from the request.
     pub arbiter: Option<Duration>,
     /// Whether writes of the solo epoch are in flight.
     pub in_flight: bool,
 }
 
-/// What a node is to do.
+/// Next action of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SoloVerdict {
-    /// It is not alone, or may not go on alone: nothing.
+    /// Do nothing: the node is not alone, or must not go solo.
     Rest,
-    /// It is alone and waits; in words, what for.
+    /// The node is alone and waits, for this reason.
     Wait(String),
-    /// Keep this on disk in the place of what is there, synced; call [`Solo::kept`], and ask again.
+    /// Store this on disk in place of the present record, synced; then call [`Solo::kept`] and decide again.
     Keep(SoloRecord),
-    /// Act in this epoch until this moment of the boot clock, and ask again before.
+    /// Act in this epoch until this time of the boot clock; decide again before it.
     Act(Epoch, Duration),
-    /// Let nothing more through; ask again when nothing is in flight.
+    /// Let no more writes through; decide again when none is in flight.
     Stop,
 }
 
-/// Whether this node goes on alone.
+/// Decides whether this node goes solo.
 #[derive(Debug, Clone)]
 pub struct Solo {
     node: NodeName,
@@ -72,7 +73,7 @@ pub struct Solo {
 }
 
 impl Solo {
-    /// With what an earlier life of the process has kept. What that life did is over; nobody knows since when.
+    /// With the record of an earlier incarnation. The solo work of that incarnation has ended, at an unknown time.
     pub fn new(node: NodeName, timing: Timing, kept: Option<SoloRecord>, wall_ms: u64) -> Self {
         let mut record = kept.unwrap_or_default();
         if let Some(report) = record.report.as_mut() {
@@ -81,12 +82,12 @@ impl Solo {
         Self { node, timing, record }
     }
 
-    /// What the next keep-alive says of what was done alone.
+    /// Solo work for the next keep-alive to report.
     pub fn report(&self) -> Option<&SoloReport> {
         self.record.report.as_ref()
     }
 
-    /// What the next keep-alive says of what is known.
+    /// Agreed facts on disk, for the next keep-alive to report.
     pub fn learned(&self) -> Learned {
         self.record.learned
     }
@@ -96,7 +97,7 @@ impl Solo {
         self.record = record;
     }
 
-    /// What to do now. To be asked at every word of the other, at every change, and at least once in a keep-alive interval.
+    /// Next action. Call at every message of the other, at every change, and at least once per keep-alive interval.
     pub fn decide(&self, facts: &Alone<'_>) -> SoloVerdict {
         let obstacle = self.obstacle(facts);
         let acting = self.record.report.as_ref().filter(|report| report.is_acting());
@@ -116,8 +117,8 @@ impl Solo {
         }
     }
 
-    /// What has been agreed on since, and is not on disk yet. What was done alone is forgotten when the cluster has taken
-    /// note of it. An applied state that is behind, after a restart, is no news.
+    /// Facts agreed since and not on disk yet. Drops the report of solo work that the cluster has recorded. An applied
+    /// state that is behind, after a restart, changes nothing.
     fn news(&self, facts: &Alone<'_>) -> Option<SoloRecord> {
         let state = facts.state;
         let member = state.members.get(&self.node).filter(|member| member.raft_id == facts.raft_id);
@@ -132,14 +133,14 @@ impl Solo {
         (next != self.record).then_some(next)
     }
 
-    /// A new epoch, above the agreed ones and above all that this node ever had alone.
+    /// A new epoch, above the agreed ones and above all earlier solo epochs of this node.
     fn begin(&self, facts: &Alone<'_>) -> SoloRecord {
         let before = self.report();
         let agreed = facts.state.generation.max(self.record.learned.generation);
         let generation = before.map_or(0, |report| report.epoch.generation).max(agreed + 1);
         let number = before.map_or(0, |report| report.epoch.number).max(facts.state.number) + 1;
         let epoch = Epoch { generation, number, node: self.node.clone() };
-        // What has not been told yet is part of it.
+        // Work not reported yet is part of it.
         let from_ms = before.map_or(facts.wall_ms, |report| report.from_ms.min(facts.wall_ms));
         let duties = facts.state.known_duties().collect::<BTreeSet<_>>();
         let report = Some(SoloReport { epoch, duties, from_ms, to_ms: None });
@@ -155,7 +156,7 @@ impl Solo {
         (from + lease).saturating_sub(self.timing.margin)
     }
 
-    /// What keeps this node from going on alone.
+    /// Reason that keeps this node from going solo.
     fn obstacle(&self, facts: &Alone<'_>) -> Option<Obstacle> {
         let state = facts.state;
         if facts.quorum {

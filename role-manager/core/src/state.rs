@@ -1,8 +1,8 @@
-//! What the majority has agreed on, and how commands change it.
+//! The agreed state of the cluster, and its changes by commands.
 //!
 //! [`State::apply`] is the replicated state machine: the same commands in the same order give the same state
 //! on every member. Each command of the planner names the epoch or revision that it was planned from and does
-//! nothing when that has moved on (rule R5).
+//! nothing when that epoch or revision is out of date (rule R5).
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,14 @@ use crate::{
     tokens::{Invited, Token, TokenHash},
 };
 
-/// How many outcomes of orders are remembered, so that asking again by id tells.
+/// Number of outcomes of orders that are remembered, for queries by id.
 const REMEMBERED_ORDERS: usize = 64;
-/// How many splits are remembered.
+/// Number of splits that are remembered.
 pub(crate) const REMEMBERED_SPLITS: usize = 8;
-/// The longest reason that is kept, in bytes.
+/// The longest stored reason, in bytes.
 const REASON_LIMIT: usize = 200;
 
-/// A member as the cluster knows it.
+/// A member, as agreed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Random, one per Raft store (rule R8); a member whose store was replaced has a new one.
@@ -33,56 +33,56 @@ pub struct Member {
     pub kind: MemberKind,
     /// `host:port` of its node-to-node listener.
     pub address: String,
-    /// Whether an administrator lets it serve.
+    /// Whether an administrator has activated it.
     pub activated: bool,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// In words, why the status is not in-service; empty when it is.
+    /// Reason, as text, for which the status is not in-service; empty when it is.
     #[serde(default)]
     pub reason: String,
-    /// The life of its process that the status speaks of.
+    /// The incarnation to which the status refers.
     pub incarnation: Option<Incarnation>,
-    /// While it is not activated: how long calls may go on there, in milliseconds from when it has heard of that; nothing: to
-    /// their own end.
+    /// While it is not activated: time limit for calls there, in milliseconds from when it learns of that; without it
+    /// they end on their own.
     #[serde(default)]
     pub drain_ms: Option<u64>,
-    /// Goes up at every change of this member.
+    /// Incremented at every change of this member.
     pub revision: u64,
 }
 
-/// Who has a duty.
+/// The holder of a duty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// The epoch, which names the holder.
     pub epoch: Epoch,
-    /// The life of the holder's process that may act; a later one needs a new epoch.
+    /// The incarnation of the holder that may act; a later one needs a new epoch.
     pub incarnation: Incarnation,
-    /// The holder is to finish what is in flight and let go.
+    /// The holder must finish writes in flight and release the duty.
     pub draining: bool,
 }
 
-/// A time in which nodes ran alone, as it was found when they met again.
+/// A time in which nodes ran solo, recorded when they met again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// The generation since then: above all that ran alone.
+    /// The generation since then: above all solo epochs.
     pub generation: u64,
-    /// What ran where.
+    /// Solo work of each node.
     pub ran: BTreeMap<NodeName, SoloReport>,
-    /// Who is publisher since then.
+    /// The publisher since then.
     pub winner: NodeName,
-    /// When it was healed, by the leader's wall clock, in milliseconds since 1970.
+    /// Time of the healing by the leader's wall clock, in milliseconds since 1970.
     pub healed_ms: u64,
 }
 
-/// What the majority has agreed on.
+/// The agreed state of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// Everyone who belongs to the cluster.
+    /// All members of the cluster.
     pub members: BTreeMap<NodeName, Member>,
     /// The publisher, named by the epoch of its role.
     pub publisher: Option<Epoch>,
-    /// Who has which duty. A duty that nobody ever had is absent.
+    /// Holders of the duties. A duty that never had a holder is absent.
     pub duties: BTreeMap<Duty, Assignment>,
     /// The generation of new epochs (rule R7).
     pub generation: u64,
@@ -90,31 +90,30 @@ pub struct State {
     pub number: u64,
     /// The last orders of administrators, oldest first.
     pub orders: Vec<(OrderId, Outcome)>,
-    /// Join tokens that were made and are not forgotten yet, by what is known of their secrets.
+    /// Join tokens not forgotten yet, by the hashes of their secrets.
     #[serde(with = "crate::tokens::as_list")]
     pub tokens: BTreeMap<TokenHash, Token>,
-    /// Who was let in by a token and has not come yet.
+    /// Joining members admitted by a token that have not come yet.
     pub invited: BTreeMap<NodeName, Invited>,
-    /// The cluster's authority and its operators.
+    /// The cluster's CA rotation and its operators.
     pub certificates: Certificates,
     /// The settings of the cluster.
     pub settings: Settings,
-    /// How long leases run; nothing before the first leader has said so.
+    /// Agreed length of leases; none before the first leader has proposed it.
     pub leasing: Option<Leasing>,
-    /// The feature level at which everyone works.
+    /// The feature level at which all members work.
     pub feature_level: u32,
-    /// Duties that an administrator has moved to a node, for as long as it serves.
+    /// Duties that an administrator has moved to a node, as long as that node serves.
     pub placed: BTreeMap<Duty, NodeName>,
     /// The last moves, oldest first.
     pub moves: Vec<Move>,
     /// The last splits, oldest first.
     pub splits: Vec<Split>,
-    /// Raft stores that belong to the cluster no more, with the names that they had, oldest first: they are not let in
-    /// again.
+    /// Removed Raft stores with their former names, oldest first: they are not admitted again.
     pub removed: Vec<(u64, NodeName)>,
-    /// The groups that survivors have left, oldest first: this group goes on with what they had agreed on.
+    /// The groups that survivors have left, oldest first: this group goes on with their agreed state.
     pub departures: Vec<Departure>,
-    /// Who answers for the calls of lives that are over, oldest first.
+    /// Heirs of the calls of ended incarnations, oldest first.
     pub heirs: Vec<Inheritance>,
 }
 
@@ -144,7 +143,7 @@ impl Default for State {
 }
 
 impl State {
-    /// Applies one command. Total: whatever the command says, the state stays consistent.
+    /// Applies one command. Total: the state stays consistent with any command.
     pub fn apply(&mut self, command: Command) -> Outcome {
         let outcome = self.change(command);
         self.advance_rotation();
@@ -231,7 +230,7 @@ impl State {
         }
     }
 
-    /// Each part was planned from what those before it lead to, so that where one is a no-op the rest is out of date too.
+    /// Each part was planned from the result of the parts before it. Where one is a no-op, the rest is out of date too.
     fn all_or_none(&mut self, parts: Vec<Command>) -> Outcome {
         let nested = parts.iter().any(|part| matches!(part, Command::Batch(_)));
         if self.feature_level < BATCH_LEVEL || parts.len() > LONGEST_BATCH || nested {
@@ -254,12 +253,12 @@ impl State {
         Duty::ALL.into_iter().filter(move |duty| duty.level() <= level)
     }
 
-    /// Whether this member is a node in service that an administrator lets serve.
+    /// Whether this member is an activated node in service.
     pub fn serves(&self, name: &NodeName) -> bool {
         self.members.get(name).is_some_and(Member::serves)
     }
 
-    /// Who holds this duty by what has been agreed.
+    /// The agreed holder of this duty.
     pub fn holder(&self, duty: Duty) -> Option<&Assignment> {
         self.duties.get(&duty)
     }
@@ -281,7 +280,7 @@ impl State {
             return Outcome::Stale;
         };
         if matches!(status, Status::Deactivated | Status::Leaving) {
-            // Only an administrator's order does that.
+            // Only an administrator's order sets these.
             return Outcome::Stale;
         }
         while reason.len() > REASON_LIMIT {
@@ -307,7 +306,7 @@ impl State {
             return Outcome::Stale;
         }
         self.generation = generation;
-        // Nobody stands down for one that does not serve.
+        // No node stands down for a winner that does not serve.
         if self.serves(&winner) {
             for name in ran.keys().filter(|name| **name != winner) {
                 if let Some(member) = self.members.get_mut(name).filter(|member| member.serves()) {
@@ -350,7 +349,7 @@ impl State {
     }
 }
 
-/// The oldest make room.
+/// Appends an item; removes the oldest if the list is full.
 pub(crate) fn push_bounded<T>(list: &mut Vec<T>, item: T, most: usize) {
     if list.len() >= most {
         list.remove(0);
@@ -359,7 +358,7 @@ pub(crate) fn push_bounded<T>(list: &mut Vec<T>, item: T, most: usize) {
 }
 
 impl Member {
-    /// Another time for the calls of a member that is out already. Counted anew, if it is another.
+    /// Sets another time limit for the calls of a deactivated member. A changed limit is counted again from the start.
     pub(crate) fn drain_within(&mut self, drain_ms: Option<u64>) -> Outcome {
         if self.activated || self.drain_ms == drain_ms {
             return Outcome::Unchanged;
@@ -369,7 +368,7 @@ impl Member {
         Outcome::Done
     }
 
-    /// Whether it is a node in service that an administrator lets serve.
+    /// Whether it is an activated node in service.
     pub fn serves(&self) -> bool {
         self.kind == MemberKind::Node && self.activated && self.status == Status::InService
     }

@@ -1,9 +1,9 @@
-//! A survivor goes on without the majority that it has lost, by an administrator's word: its state becomes that of a new
-//! group, of which it is the only member.
+//! A survivor goes on alone without the lost majority, by an administrator's order: its state becomes that of a new
+//! group of which it is the only member.
 //!
-//! Nobody can prove that the others are gone for good; whoever gives the word answers for it. If they live after all, both
-//! sides may act, each in epochs of its own: those of the new group are of a generation that is above all that anybody can
-//! have given or taken before (rule R7), and neither side takes a word of the other's group.
+//! No node can prove that the others are permanently lost; the administrator answers for the order. If they live after
+//! all, both sides may act, each in its own epochs. The epochs of the new group have a generation above all that any
+//! node can have given or taken before (rule R7), and neither side accepts a message of the other's group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,58 +16,58 @@ use crate::{
     state::{REMEMBERED_SPLITS, push_bounded},
 };
 
-/// How many groups that were left are remembered.
+/// Number of left groups that are remembered.
 const REMEMBERED_DEPARTURES: usize = 8;
 
-/// A group was left by a survivor of it.
+/// A survivor left this group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
     /// The group that was left.
     pub group: u128,
-    /// Who went on.
+    /// The survivor.
     pub by: NodeName,
-    /// Who was given up for lost, and where that one had been.
+    /// The members given up as lost, with kind and last address.
     pub lost: BTreeMap<NodeName, (MemberKind, String)>,
     /// The generation since then.
     pub generation: u64,
-    /// When, by the survivor's wall clock, in milliseconds since 1970.
+    /// Time of the departure by the survivor's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
-/// What a node knows when an administrator tells it to go on alone.
+/// Facts known to a node when an administrator orders it to go on alone.
 #[derive(Debug, Clone)]
 pub struct Survivor {
-    /// Who it is.
+    /// Name of the node.
     pub node: NodeName,
     /// Node or witness.
     pub kind: MemberKind,
-    /// Whom the administrator gives up for lost.
+    /// The members that the administrator gives up as lost.
     pub lost: BTreeSet<NodeName>,
-    /// Everyone whom its own Raft log has: store, name, kind and address.
+    /// All members in its Raft log: store, name, kind and address.
     pub peers: Vec<(u64, NodeName, MemberKind, String)>,
     /// Whether it is in touch with a majority.
     pub quorum: bool,
-    /// Who of the others has been heard so lately that it may hold a lease.
+    /// The other members heard so recently that they may hold a lease.
     pub heard: BTreeSet<NodeName>,
 }
 
-/// How the new group begins.
+/// Initial data of the new group.
 #[derive(Debug, Clone)]
 pub struct Beginning {
     /// The group that is left.
     pub group: u128,
     /// The survivor's store in the new group.
     pub raft_id: u64,
-    /// What the survivor has on disk of generations that were agreed.
+    /// The agreed generation that the survivor has on disk.
     pub learned_generation: u64,
-    /// What it did alone and no group has taken note of. It has stopped.
+    /// Its solo work that no group has recorded. It has stopped.
     pub solo: Option<SoloReport>,
     /// Its wall clock, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
 impl State {
-    /// Whether this node may go on without these, or why not.
+    /// Checks whether this node may go on without these members.
     pub fn may_go_on_alone(&self, survivor: &Survivor) -> Result<(), Refusal> {
         let Survivor { node, kind, lost, quorum, heard, .. } = survivor;
         if *kind == MemberKind::Witness {
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// This state as that of the new group. Whether the survivor may was asked before.
+    /// This state as that of the new group. The caller has checked that the survivor may go on alone.
     pub fn gone_on_alone(&self, survivor: &Survivor, beginning: &Beginning) -> Self {
         let Beginning { group, raft_id, learned_generation, solo, at_ms } = beginning;
         let (node, at_ms) = (&survivor.node, *at_ms);
@@ -113,7 +113,7 @@ impl State {
         if let Some(rotation) = &mut next.certificates.rotation {
             rotation.expected.clear();
         }
-        // Above what was agreed, what was done alone here, and what a lost node may have done alone: one above the agreed.
+        // Above the agreed, the solo epochs here, and the solo epochs of a lost node, which are one above the agreed.
         let agreed = self.generation.max(*learned_generation);
         let ours = solo.as_ref().map_or(0, |report| report.epoch.generation);
         next.generation = (agreed + 1).max(ours) + 1;
@@ -134,19 +134,19 @@ impl State {
         next
     }
 
-    /// Whether members of this one have left that group, and go on without it.
+    /// Whether a member of this state has left that group and goes on without it.
     pub fn has_left(&self, group: u128) -> bool {
         self.departures.iter().any(|departure| departure.group == group)
     }
 
-    /// Those who were given up for lost and have not joined again, with their last addresses.
+    /// Members that were given up as lost and have not joined again, with their last addresses.
     pub fn left_behind(&self) -> BTreeMap<&NodeName, &str> {
         let lost = self.departures.iter().flat_map(|departure| &departure.lost);
         let gone = lost.filter(|(name, _)| self.known().all(|(known, ..)| known != *name));
         gone.map(|(name, (_, address))| (name, address.as_str())).collect()
     }
 
-    /// Everyone but the survivor, by what was agreed and by Raft's log.
+    /// All members but the survivor, by the agreed state and by Raft's log.
     fn others(&self, survivor: &Survivor) -> BTreeMap<NodeName, (MemberKind, String)> {
         let raft = survivor.peers.iter().map(|(_, name, kind, address)| (name, *kind, address.as_str()));
         let agreed = self.members.iter().map(|(name, m)| (name, m.kind, m.address.as_str()));
@@ -156,7 +156,7 @@ impl State {
 }
 
 impl Member {
-    /// The only member serves, whatever it was told before: nobody else is left to.
+    /// The only member serves, regardless of earlier orders: no other is left to serve.
     fn go_on(&mut self, raft_id: u64) {
         self.raft_id = raft_id;
         self.drain_ms = None;

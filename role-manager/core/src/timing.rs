@@ -1,4 +1,4 @@
-//! Every duration of the role manager, and what follows from them.
+//! All durations of the role manager and their derived bounds.
 //!
 //! The formulas of `rules.md` stand here once, as functions; [`Timing::bounds`] prints them with their values.
 
@@ -12,41 +12,42 @@ const COMMITS: Duration = Duration::from_millis(100);
 /// refuse each other: a leader could not know how long another's lease runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// How often Raft's leader is heard. A heartbeat whose answer takes longer than this counts as lost: it must
-    /// be more than a round trip.
+    /// Interval of the Raft leader's heartbeats. A heartbeat whose answer takes longer counts as lost, so this must be
+    /// more than a round trip.
     pub heartbeat: Duration,
     /// The least time after which a follower stands for election.
     pub election_min: Duration,
-    /// E: the most time after which a follower stands for election; also how long a leader that was heard is
-    /// protected from other candidates.
+    /// E: the most time after which a follower stands for election. A leader that was heard is protected from other
+    /// candidates for the same time.
     pub election_max: Duration,
-    /// How often a node renews its leases.
+    /// Interval at which a node renews its leases.
     pub keep_alive: Duration,
-    /// How many keep-alives in a row may be missed before a node counts as lost.
+    /// Number of consecutive missed keep-alives after which a node counts as lost.
     pub missed: u32,
-    /// L: how long a lease runs: the missed keep-alives and the answer to the last.
+    /// L: duration of a lease: the missed keep-alives and the answer to the last.
     pub lease: Duration,
-    /// How long before the end of its lease a gate closes.
+    /// Time by which a gate closes before the end of its lease.
     pub margin: Duration,
     /// ρ: the bound of clock drift, in parts per million.
     pub drift_ppm: u32,
-    /// How long a critical service must have failed before its node is taken out: time for a local restart.
+    /// Time for which a critical service must have failed before its node is taken out of service: time for a local
+    /// restart.
     pub health_grace: Duration,
-    /// How long a node that was taken out must have been well before it is in service again.
+    /// Time for which a node taken out of service must have been well before it is in service again.
     pub settle: Duration,
-    /// For how long a measure must have been bad, or a preferred node well, before the role moves for it; and how long it
-    /// then stays at least. Doubled by each such move within an hour.
+    /// Time for which a measure must have been bad, or a preferred node well, before the role moves for it; also the
+    /// minimum time that the role then stays. Doubled by each such move within an hour.
     pub damping: Duration,
 }
 
 /// One row of the timing table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// What happens.
+    /// The event.
     pub event: &'static str,
-    /// How the bound follows from the settings.
+    /// Formula of the bound.
     pub formula: &'static str,
-    /// The bound itself.
+    /// Value of the bound.
     pub value: Duration,
 }
 
@@ -91,44 +92,44 @@ impl Timing {
         }
     }
 
-    /// `d(1+ρ)/(1−ρ)`: long enough, by the slowest and the fastest clock, for `d` to have passed elsewhere.
+    /// `d(1+ρ)/(1−ρ)`: long enough that `d` has passed on any other clock within the drift.
     pub fn surely_past(&self, d: Duration) -> Duration {
         let drift = u128::from(self.drift_ppm).min(PPM / 2);
         scale(d, PPM + drift, PPM - drift)
     }
 
-    /// How long after its answer a leader must take a lease for running: L(1+ρ)/(1−ρ).
+    /// Time after its answer for which a leader must assume that a lease runs: L(1+ρ)/(1−ρ).
     pub fn lease_at_leader(&self) -> Duration {
         self.surely_past(self.lease)
     }
 
-    /// How long a new leader moves no duty that it found (rule R4): (E+L)(1+ρ)/(1−ρ). The leader before it may
-    /// have extended a lease until E after it last heard a quorum, and both run on its clock, not on ours.
+    /// Time for which a new leader moves no duty that it found (rule R4): (E+L)(1+ρ)/(1−ρ). The leader before may have
+    /// extended a lease until E after it last heard a quorum, and both run on its clock.
     pub fn new_leader_wait(&self) -> Duration {
         self.wait_for(self.lease)
     }
 
-    /// The same for the longest lease that may still be out, while their length changes.
+    /// The same for the longest lease that may still run, while the lease length changes.
     pub fn wait_for(&self, longest_lease: Duration) -> Duration {
         self.surely_past(self.election_max + longest_lease)
     }
 
-    /// How long a voter that started neither votes nor stands (rule R4): E(1+ρ).
+    /// Time after its start for which a voter neither votes nor stands (rule R4): E(1+ρ).
     pub fn silence_after_start(&self) -> Duration {
         scale(self.election_max, PPM + u128::from(self.drift_ppm), PPM)
     }
 
-    /// After how long without an answer a node says that there is no majority.
+    /// Time without an answer after which a node reports that there is no majority.
     pub fn quorum_lost(&self) -> Duration {
         self.election_max + self.keep_alive
     }
 
-    /// How long an administrator's order may take before its outcome is called unknown: 2 E.
+    /// Time after which the outcome of an administrator's order counts as unknown: 2 E.
     pub fn order_limit(&self) -> Duration {
         self.election_max * 2
     }
 
-    /// The timing table: each event, how long it takes at most, and why.
+    /// The timing table: each event with its bound and formula.
     pub fn bounds(&self) -> Vec<Bound> {
         let row = |event, formula, value| Bound { event, formula, value };
         let election = self.election_max * 2;

@@ -1,7 +1,7 @@
-//! Join tokens: made by an order, consumed by another, each of them a commit; so one token lets in one newcomer,
-//! whoever asks whom at the same time.
+//! Join tokens: made by one order, consumed by another, each a commit. So one token admits one joining member, even
+//! with concurrent requests to several members.
 //!
-//! Of a token the cluster knows a hash of its secret alone. Time is the leader's, handed in with each order.
+//! The cluster stores only a hash of a token's secret. The time is the leader's, passed with each order.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,29 @@ use twinbox_ids::NodeName;
 
 use crate::{MemberKind, Outcome, Refusal, State, orders::Facts, settings::is_address};
 
-/// The longest life of a token.
+/// The longest validity of a token.
 const LONGEST_LIFE_DAYS: u64 = 7;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-/// A token is remembered for so long after its end, so that whoever comes with it is told what is wrong with it.
+/// Time for which a token is remembered after its expiry, so that a late user gets the exact reason.
 const REMEMBERED_MS: u64 = 7 * DAY_MS;
-/// For so long newcomers with a token that has ended are answered at all.
+/// Time after a token's expiry for which joining members are still answered.
 const EXPLAINED_MS: u64 = DAY_MS;
-/// How many tokens are remembered.
+/// Maximum number of remembered tokens.
 const MOST_TOKENS: usize = 100;
 
-/// What the cluster knows of a token's secret.
+/// Hash of a token's secret.
 pub type TokenHash = [u8; 32];
 
-/// A join token that was made.
+/// A join token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// What the newcomer may be.
+    /// The kind of member that it admits.
     pub kind: MemberKind,
-    /// Its end, in milliseconds since 1970 by the clock of the leader of then.
+    /// Its expiry, in milliseconds since 1970 by the clock of the leader at that time.
     pub expires_ms: u64,
-    /// Who joined with it.
+    /// Its use, if a member has joined with it.
     pub used: Option<Used>,
-    /// The member whose place the newcomer takes.
+    /// The member that the joining member replaces.
     #[serde(default)]
     pub replaces: Option<NodeName>,
 }
@@ -40,33 +40,33 @@ pub struct Token {
 /// The one use of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
-    /// Who.
+    /// Name of the member that joined.
     pub by: NodeName,
     /// Digest of its public key.
     pub key: [u8; 32],
 }
 
-/// Somebody who was let in and has not come yet.
+/// A joining member that was admitted and has not come yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invited {
     /// Node or witness.
     pub kind: MemberKind,
     /// `host:port` of its node-to-node listener.
     pub address: String,
-    /// The member whose place it takes.
+    /// The member that it replaces.
     #[serde(default)]
     pub replaces: Option<NodeName>,
 }
 
 impl State {
-    /// Everyone who may be a member by what has been agreed: members, and who was let in and has not come yet.
+    /// All names that may be members by the agreed state: members, and admitted ones that have not come yet.
     pub fn known(&self) -> impl Iterator<Item = (&NodeName, MemberKind, &str)> {
         let members = self.members.iter().map(|(name, m)| (name, m.kind, m.address.as_str()));
         members.chain(self.invited.iter().map(|(name, i)| (name, i.kind, i.address.as_str())))
     }
 
-    /// Whether somebody with a token may come, at this moment of the wall clock: one is out, or has ended so recently
-    /// that whoever comes with it is told why it will not do. Lets nobody in by itself.
+    /// Whether joining members may come at this time of the wall clock: a token is valid, or expired so recently that
+    /// its user gets the reason. Admits no member on its own.
     pub fn expects_newcomers(&self, now_ms: u64) -> bool {
         self.tokens.values().any(|token| token.expires_ms.saturating_add(EXPLAINED_MS) > now_ms)
     }
@@ -94,7 +94,7 @@ impl State {
         }
         self.tokens.retain(|_, known| known.expires_ms.saturating_add(REMEMBERED_MS) > at_ms);
         if self.tokens.len() >= MOST_TOKENS {
-            // Those that cannot be used any more go before their time.
+            // Tokens that cannot be used any more are removed early.
             let over = |known: &Token| known.used.is_some() || known.expires_ms <= at_ms;
             let oldest = self.tokens.iter().filter(|(_, t)| over(t)).min_by_key(|(_, t)| t.expires_ms);
             match oldest.map(|(hash, _)| *hash) {
@@ -118,7 +118,7 @@ impl State {
     ) -> Result<Outcome, Refusal> {
         let known = self.tokens.get(&token).ok_or(Refusal::ForeignToken)?;
         if let Some(used) = &known.used {
-            // Its answer was lost on the way: the same newcomer may have it again.
+            // The answer was lost on the way: the same joining member may get it again.
             let same = used.by == *name && used.key == key;
             return match same {
                 true => Ok(Outcome::Unchanged),
@@ -153,7 +153,7 @@ impl State {
         if !is_address(address) {
             return Some(Refusal::BadAddress { address: address.chars().take(255).collect() });
         }
-        // Who is replaced leaves its name and address to the newcomer.
+        // A replaced member leaves its name and address to the joining member.
         let others = || self.known().filter(|(other, ..)| Some(*other) != token.replaces.as_ref());
         if others().any(|(other, ..)| other == name) {
             return Some(Refusal::NameTaken { name: name.clone() });
@@ -174,7 +174,7 @@ impl State {
     }
 }
 
-/// JSON's keys are texts: the map travels as a list.
+/// JSON keys must be strings, so the map is serialized as a list.
 pub(crate) mod as_list {
     use serde::{Deserializer, Serializer};
 

@@ -1,4 +1,4 @@
-//! What people see: names, statuses and reasons in plain words.
+//! The view for people: names, statuses and reasons in plain words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,107 +10,107 @@ use crate::{Departure, Duty, Inheritance, MemberKind, Move, Settings, Split, Sta
 /// The cluster as one member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RolesView {
-    /// Who looks.
+    /// The member that has this view.
     pub node: NodeName,
-    /// Everyone who belongs to the cluster, by name.
+    /// All members of the cluster, by name.
     pub members: Vec<MemberView>,
     /// The publisher, as last agreed; without a majority that may be out of date.
     pub publisher: Option<NodeName>,
-    /// Every duty.
+    /// All duties.
     pub duties: Vec<DutyView>,
     /// Raft's leader, if one is known.
     pub leader: Option<NodeName>,
     /// Whether this member is in touch with a majority.
     pub quorum: bool,
-    /// In words, why there is no majority, or what else keeps this member out; empty when all is well.
+    /// Reason, as text, for which there is no majority or this member is kept out; empty when all is well.
     pub reason: String,
     /// The agreed settings.
     pub settings: Settings,
     /// The last moves, oldest first.
     pub moves: Vec<Move>,
-    /// The last splits in which nodes ran alone, oldest first.
+    /// The last splits in which nodes ran solo, oldest first.
     pub splits: Vec<Split>,
     /// The last groups that a survivor has left, oldest first.
     pub departures: Vec<Departure>,
-    /// Members, or former ones, that were heard lately and act in another group of this cluster.
+    /// Present or former members heard lately that act in another group of this cluster.
     pub rivals: BTreeSet<NodeName>,
-    /// The feature level at which everyone works.
+    /// The feature level at which all members work.
     pub feature_level: u32,
-    /// Who says that it does not reach whom, of those that the leader hears.
+    /// Pairs of members heard by the leader of which the first reports that it does not reach the second.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
-    /// Who answers for the calls of lives that are over, oldest first.
+    /// Heirs of the calls of ended incarnations, oldest first.
     pub heirs: Vec<Inheritance>,
 }
 
-/// One member, as people see it.
+/// One member, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberView {
     /// Its name.
     pub name: NodeName,
     /// Node or witness.
     pub kind: MemberKind,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// In words, why it is not in-service; empty when it is.
+    /// Reason, as text, for which it is not in-service; empty when it is.
     pub reason: String,
-    /// The life of its process that the status speaks of.
+    /// The incarnation to which the status refers.
     pub incarnation: Option<Incarnation>,
 }
 
-/// One duty, as people see it.
+/// One duty, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DutyView {
-    /// Which duty.
+    /// The duty.
     pub duty: Duty,
-    /// Who has it.
+    /// Its holder.
     pub holder: Option<NodeName>,
-    /// In which epoch.
+    /// Its epoch.
     pub epoch: Option<Epoch>,
-    /// Whether it is being done.
+    /// Its state.
     pub state: DutyState,
-    /// In words, why it is not running; empty when it is.
+    /// Reason, as text, for which it is not running; empty when it is.
     pub reason: String,
 }
 
-/// Whether a duty is being done.
+/// State of a duty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DutyState {
     /// Its holder has a lease.
     Running,
-    /// Its holder has a lease, and says that it does not work.
+    /// Its holder has a lease, and reports that the duty fails.
     Failed,
     /// It has a holder that waits for its lease, or is moving.
     Starting,
-    /// Nobody may do it now.
+    /// No node may run it now.
     Waiting,
 }
 
-/// What a member knows beside the agreed state.
+/// Local facts of a member in addition to the agreed state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {
     /// Raft's leader.
     pub leader: Option<NodeName>,
     /// Whether this member is in touch with a majority.
     pub quorum: bool,
-    /// Duties that the leader says run under a lease, or for which this node's own gate is open.
+    /// Duties that run under a lease by the leader's report, or for which this node's own gate is open.
     pub running: BTreeSet<Duty>,
-    /// Duties whose holder says that they fail, and why.
+    /// Duties that fail by their holder's report, with the reason.
     pub failed: BTreeMap<Duty, String>,
-    /// Duties that this node runs alone, in an epoch of its own (rule R7).
+    /// Duties that this node runs solo, in an epoch of its own (rule R7).
     pub alone: BTreeMap<Duty, Epoch>,
-    /// Who does not reach whom, as the leader knows.
+    /// Pairs of members of which the first does not reach the second, by the leader's knowledge.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
-    /// Who was heard lately and acts in another group of this cluster.
+    /// Members heard lately that act in another group of this cluster.
     pub rivals: BTreeSet<NodeName>,
-    /// What keeps this member itself out: not joined yet, quarantined, …; empty when nothing does.
+    /// Reason that keeps this member itself out: not joined yet, quarantined, …; empty if there is none.
     pub obstacle: String,
-    /// What this node has inherited by proof alone (rule C4).
+    /// Inheritances of this node by exit proof alone (rule C4).
     pub inherited: Vec<Inheritance>,
 }
 
 impl RolesView {
-    /// Puts the agreed state and what a member knows into words.
+    /// Presents the agreed state and a member's local facts as text.
     pub fn new(node: &NodeName, state: &State, known: &Known) -> Self {
         let members = state.members.iter().map(|(name, member)| MemberView {
             name: name.clone(),

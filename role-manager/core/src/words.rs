@@ -1,4 +1,4 @@
-//! The nouns of the role manager.
+//! Basic types of the role manager.
 
 use std::fmt;
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Duty {
-    /// Message lights and other notifications.
+    /// MWI and other notifications.
     Notifier,
 }
 
 impl Duty {
-    /// Every duty that there is.
+    /// All duties.
     pub const ALL: [Self; 1] = [Self::Notifier];
 
-    /// The feature level from which on this duty is assigned: members below it cannot read its name.
+    /// The feature level from which this duty is assigned: members below it cannot read its name.
     pub fn level(self) -> u32 {
         match self {
             Self::Notifier => 1,
         }
     }
 
-    /// The name by which people and the wire know it.
+    /// The name for people and on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Notifier => "notifier",
@@ -42,7 +42,7 @@ impl fmt::Display for Duty {
     }
 }
 
-/// What a member is for.
+/// Kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MemberKind {
@@ -65,17 +65,17 @@ impl fmt::Display for MemberKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// Known to the cluster, its critical services not yet reported as working.
+    /// Known to the cluster; its critical services are not yet reported as working.
     Starting,
-    /// Works, and lacks so much of the others' data that it should not be publisher yet.
+    /// Works, but lacks too many of the others' changes to be publisher.
     Replicating,
-    /// Does its work.
+    /// In service.
     InService,
     /// Taken out by an administrator.
     Deactivated,
-    /// Not heard, or a critical service of it has failed.
+    /// Silent, or one of its critical services has failed.
     NotFunctioning,
-    /// Ran alone in a split and stands down for the other.
+    /// Ran solo in a split and stands down for the other.
     Recovering,
     /// Being removed from the cluster.
     Leaving,
@@ -95,20 +95,20 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a node says of its critical services.
+/// Report of a node on its critical services.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HealthReport {
-    /// One line per critical service.
+    /// One entry per critical service.
     pub services: Vec<ServiceHealth>,
 }
 
-/// What a node says of one critical service.
+/// Report of a node on one critical service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceHealth {
     /// The service: `calls`, `store`, `replication`, `space`, …
     pub name: String,
     /// Whether it works.
     pub ok: bool,
-    /// In words, why not. The same words as long as it is the same fault: every change of them is committed.
+    /// Reason, as text, for a failure. The text must not change while the fault is the same: every change is committed.
     pub detail: String,
 }

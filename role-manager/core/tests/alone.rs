@@ -1,4 +1,4 @@
-//! Going on alone (rule R7), and the doors of a passive node: what a node decides by what it has heard itself.
+//! Going solo (rule R7), and the call policy of a passive node: decisions of a node by its own last contacts.
 
 mod common;
 
@@ -26,13 +26,13 @@ fn pair() -> State {
     with(&["a", "b"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)])
 }
 
-/// The members vote, and nobody else; for as long as the test runs.
+/// Only the members vote; leaked for the test's run time.
 fn voters_of(state: &State) -> &'static Voters {
     let raft_ids = state.members.values().map(|member| member.raft_id).collect();
     Box::leak(Box::new(Voters { raft_ids, applied: true }))
 }
 
-/// What node `b` knows so long after it heard the other last.
+/// Facts of node `b` at this time after it last heard the other.
 fn after(state: &State, unheard: Duration) -> Alone<'_> {
     let (now, heard) = (START + unheard, START);
     Alone {
@@ -52,7 +52,7 @@ fn solo(kept: Option<SoloRecord>) -> Solo {
     Solo::new(name("b"), Timing::lan(), kept, 900)
 }
 
-/// Keeps whatever is to be kept, and says what is left to do.
+/// Stores all records to keep, and returns the remaining verdict.
 fn settled(solo: &mut Solo, facts: &Alone<'_>) -> SoloVerdict {
     loop {
         match solo.decide(facts) {
@@ -77,19 +77,19 @@ fn a_node_goes_on_alone_when_every_lease_of_the_other_is_out() {
     assert!(until > late.now && until < late.now + Timing::lan().lease);
     assert!(solo.report().is_some_and(|report| report.is_acting() && report.from_ms == 1_000));
 
-    // The other is heard: nothing more goes out, and when nothing is in flight that is kept, too.
+    // The other is heard: nothing more goes out. When nothing is in flight, the end is stored, too.
     let heard = Alone { heard: late.now, ..late };
     assert_eq!(solo.decide(&Alone { in_flight: true, ..heard }), SoloVerdict::Stop);
     let SoloVerdict::Keep(over) = solo.decide(&heard) else { panic!("it is over") };
     solo.kept(over);
     assert!(solo.report().is_some_and(|report| report.to_ms == Some(1_000)));
-    // The cluster takes note of it.
+    // The cluster records the solo work.
     let mut healed = state.clone();
     healed.generation = 2;
     let together = Alone { state: &healed, quorum: true, ..heard };
     assert_eq!(settled(&mut solo, &together), SoloVerdict::Rest);
     assert_eq!((solo.report(), solo.learned().generation), (None, 2));
-    // The next time it is above that, also by a state that is behind, and after a restart.
+    // The next solo epoch is above that, also with a state that is behind, and after a restart.
     let again = after(&state, Duration::from_secs(5));
     assert!(matches!(settled(&mut solo, &again), SoloVerdict::Act(epoch, _) if epoch.generation == 3));
     let mut next_life = self::solo(Some(record));
@@ -118,7 +118,7 @@ fn nobody_else_goes_on_alone() {
     assert!(waits(after(&hold, long)).contains("'hold'"));
     assert!(waits(after(&three, long)).contains("majority"));
     assert!(waits(after(&out, long)).contains("not activated"));
-    // The log, or the store, says that this state is out of date.
+    // The log, or the store, shows that this state is out of date.
     let grown = Voters { raft_ids: [1, 2, 3].into(), applied: true };
     let others = Voters { raft_ids: [2, 3].into(), applied: true };
     let unread = Voters { applied: false, ..voters_of(&pair).clone() };
@@ -127,7 +127,7 @@ fn nobody_else_goes_on_alone() {
     }
     assert!(waits(Alone { raft_id: 9, ..after(&pair, long) }).contains("not activated"));
     assert_eq!(settled(&mut solo(None), &Alone { quorum: true, ..after(&pair, long) }), SoloVerdict::Rest);
-    // An arbiter has to answer, and to go on answering.
+    // An arbiter has to answer, repeatedly.
     let mut asked = pair.clone();
     set(&mut asked, vec![Setting::Arbiter(Some("gateway:443".to_owned()))]);
     assert!(waits(after(&asked, long)).contains("gateway:443 does not answer"));
@@ -157,7 +157,7 @@ fn a_passive_node_keeps_its_doors_closed_while_the_active_one_is_heard() {
     assert_eq!(see(&state, "a", true, None), Doors::Open, "the active one, whatever it hears");
     assert_eq!(see(&state, "b", true, Some(limit + Duration::from_millis(1))), Doors::Open);
     assert_eq!(see(&state, "b", true, None), Doors::Open);
-    // The majority says that the active one is out, though it is still heard.
+    // The majority has agreed that the active node is out, though it is still heard.
     let mut gone = state.clone();
     let revision = gone.members[&name("a")].revision;
     let (status, incarnation, reason) = (Status::NotFunctioning, None, "it has exited".to_owned());

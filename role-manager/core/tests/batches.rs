@@ -1,4 +1,4 @@
-//! Several planned commands in one entry of the log.
+//! Several planned commands in one log entry.
 
 mod common;
 
@@ -11,7 +11,7 @@ use twinbox_roles_core::{
 
 const DUTY: Duty = Duty::Notifier;
 
-/// A cluster of two nodes and a witness; `a` is publisher and has the duty in its first life.
+/// A cluster of two nodes and a witness; the first incarnation of `a` is publisher and has the duty.
 fn acting() -> State {
     let mut state = cluster(&["a", "b", "w"]);
     let (to, incarnation) = (name("a"), Incarnation(1));
@@ -108,7 +108,7 @@ fn a_plan_is_one_proposal_from_the_level_of_batches_on() {
     assert_eq!(of(&state, false, first.as_ref()), Some(parts[1].clone()), "a part was set aside");
     assert_eq!(proposal(vec![parts[0].clone()], &state, false, |_| false), first, "a batch of one is none");
     assert_eq!(proposal(Vec::new(), &state, false, |_| false), None);
-    // Never longer than what is applied.
+    // Never longer than the limit for applying.
     let long = vec![parts[0].clone(); 40];
     let most = proposal(long, &state, false, |_| false).expect("something");
     assert_eq!(most.parts().len(), 16);
@@ -127,7 +127,7 @@ fn a_rise_of_the_level_is_no_part_of_a_batch() {
     assert_eq!(of(3), Some(Command::Batch(vec![first, second])));
 }
 
-/// Rule R3, for every part: from the proposal on no lease of a duty that it moves is extended.
+/// Rule R3, for every part: after the proposal no lease of a moved duty is extended.
 #[test]
 fn what_a_batch_moves_is_never_extended_again() {
     let state = acting();
@@ -138,7 +138,7 @@ fn what_a_batch_moves_is_never_extended_again() {
     assert!(frozen(&mut ledger));
 }
 
-/// The moment of a plan is no part of what is set aside.
+/// The time of a plan does not count when commands are set aside.
 #[test]
 fn the_same_change_planned_later_is_the_same() {
     let state = acting();
@@ -156,7 +156,7 @@ fn live() -> Seen {
     Seen { presence: Presence::Live, incarnation, failing: Some(Vec::new()), ..Seen::default() }
 }
 
-/// What is planned of duties in a cluster at this level, whose nodes know these. The duty itself needs level 1.
+/// Plan of the duties in a cluster at this level, whose nodes know these levels. The duty itself needs level 1.
 fn duties(level: u32, known: [Speaks; 2]) -> Vec<String> {
     let state = State { feature_level: level, ..cluster(&["a", "b"]) };
     let mut view = View { state, ..View::default() };
@@ -176,7 +176,7 @@ fn a_duty_is_assigned_from_its_level_on_and_only_to_nodes_that_know_it() {
     assert_eq!(duties(0, [old, new]), [""; 0], "not all members know it");
     assert_eq!(duties(0, [new, new]), [&risen, "notifier to a"], "the rise brings it");
     assert_eq!(duties(1, [new, old]), ["notifier to a"]);
-    // The publisher does not know it, which no keep-alive of such a node is granted to say.
+    // The publisher does not know the duty, though no keep-alive of such a node is granted.
     assert_eq!(duties(1, [old, new]), [""; 0]);
 }
 

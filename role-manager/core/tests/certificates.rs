@@ -1,4 +1,4 @@
-//! Replacing the authority, and operators: who is waited for, and what is refused.
+//! CA rotation and operators: awaited members, and refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,7 +108,7 @@ fn the_step_is_the_first_that_not_everybody_has_done_and_never_goes_back() {
 fn everybody_does_a_step_before_anybody_does_the_next() {
     let mut world = World::of(&["a", "b", "w"]);
     assert_eq!(world.begin(FORMER, NEXT, &["a", "b", "w"]), Outcome::Done);
-    // What whoever began it says of its progress counts nothing.
+    // Progress claimed by the initiator does not count.
     assert_eq!((world.step(), world.awaited()), (Step::Trust, vec!["a".into(), "b".into(), "w".into()]));
     for (step, next) in [(Step::Trust, Step::Show), (Step::Show, Step::Drop), (Step::Drop, Step::Over)] {
         for (who, after) in [("a", step), ("w", step), ("b", next)] {
@@ -118,7 +118,7 @@ fn everybody_does_a_step_before_anybody_does_the_next() {
         }
     }
     assert!(world.awaited().is_empty());
-    // Nothing of another rotation, of a stranger or of an end counts.
+    // Reports of another rotation, of a stranger or of an end do not count.
     assert_eq!(world.begin(NEXT, [3; 32], &[]), Outcome::Done);
     assert_eq!(world.did("a", Step::Trust), Outcome::Unchanged);
     let next = [3; 32];
@@ -138,7 +138,7 @@ fn who_is_configured_or_comes_meanwhile_is_waited_for_and_who_is_given_up_is_not
     world.come("b");
     world.did("b", Step::Trust);
     assert_eq!(world.step(), Step::Show);
-    // A newcomer who has been let in and has not started yet.
+    // A joining member that was admitted and has not started yet.
     let token = [9; 32];
     world.order(Order::Invite {
         token,
@@ -166,7 +166,7 @@ fn who_is_configured_or_comes_meanwhile_is_waited_for_and_who_is_given_up_is_not
     assert_eq!(world.give(CertificateOrder::Without(name("c"))), Outcome::Done);
     assert_eq!(world.give(CertificateOrder::Without(name("c"))), Outcome::Unchanged);
     assert_eq!(world.step(), Step::Drop);
-    // It comes after all, and does its part.
+    // It joins after all, and does its steps.
     world.come("c");
     assert_eq!(world.did("c", Step::Drop), Outcome::Done);
 }
@@ -221,13 +221,13 @@ fn operators_are_let_in_until_they_end_or_are_dismissed_or_their_authority_goes(
     {
         assert_eq!(world.state.lets_in(&name(who), &[certificate; 32], now), expected, "{who} {certificate} {now}");
     }
-    // The name is free when the certificate has ended.
+    // The name is free after the certificate has expired.
     assert_eq!(world.give(admit("anna", operator(8, 200), 100)), Outcome::Done);
     assert_eq!(world.give(CertificateOrder::Dismiss(name("anna"))), Outcome::Done);
     assert!(!world.state.lets_in(&name("anna"), &[8; 32], 150));
     let nobody = CertificateRefusal::NoOperator { name: name("anna"), known: "nobody".to_owned() };
     assert_eq!(world.give(CertificateOrder::Dismiss(name("anna"))), refused(nobody));
-    // With the authority go the certificates that it signed.
+    // Certificates signed by the former CA go with it.
     world.give(admit("anna", operator(9, 1_000), 100));
     world.give(admit("bert", Operator { authority: NEXT, ..operator(10, 1_000) }, 100));
     world.begin(FORMER, NEXT, &[]);

@@ -1,4 +1,4 @@
-//! When a store's run number is safe (rule R8).
+//! Safe confirmation of a store's run number (rule R8).
 
 use twinbox_roles_core::{Confirmations, VoterSets};
 
@@ -6,7 +6,7 @@ fn voters(index: u64, sets: &[&[u64]]) -> VoterSets {
     VoterSets { index, sets: sets.iter().map(|set| set.iter().copied().collect()).collect() }
 }
 
-/// Whether these confirm the start of store 1, whose log names the voters at index 10.
+/// Whether these stores confirm the start of store 1, whose log names the voters at index 10.
 fn suffice(sets: &[&[u64]], by: &[u64]) -> bool {
     let mut confirmations = Confirmations::default();
     by.iter().for_each(|id| confirmations.note([*id], VoterSets::default()));
@@ -25,9 +25,9 @@ fn a_majority_confirms_the_store_itself_counted() {
         (&[1, 2, 3, 4], &[2, 3], true),
         (&[1, 2, 3, 4, 5], &[2], false),
         (&[1, 2, 3, 4, 5], &[2, 5], true),
-        // Followers that do not vote, and stores that another of the same name has replaced, do not count.
+        // Non-voting followers, and stores replaced by another of the same name, do not count.
         (&[1, 2, 3, 4, 5], &[2, 6, 7], false),
-        // A follower needs the majority without its own.
+        // A follower needs a majority without itself.
         (&[2, 3, 4], &[2], false),
         (&[2, 3, 4], &[2, 3], true),
     ];
@@ -46,14 +46,14 @@ fn while_voters_change_a_majority_of_each_set_confirms() {
 fn a_store_whose_log_names_no_voter_needs_one_answer() {
     assert!(!suffice(&[], &[]));
     assert!(suffice(&[], &[2]));
-    // Of an earlier release, and of a name that this store has not heard of.
+    // From an earlier release, with a name that this store does not know.
     let mut unnamed = Confirmations::default();
     unnamed.note([], VoterSets::default());
     assert!(unnamed.suffice(1, &VoterSets::default()));
     assert!(!unnamed.suffice(1, &voters(10, &[&[1, 2]])));
 }
 
-/// Store 1 was away while most of its group was removed: nobody is left who could make up a majority of the old list.
+/// Store 1 was away while most of its group was removed: the old list has no majority any more.
 #[test]
 fn the_newest_list_of_voters_counts() {
     let old = voters(10, &[&[1, 2, 3, 4, 5]]);
@@ -63,7 +63,7 @@ fn the_newest_list_of_voters_counts() {
     let mut behind = Confirmations::default();
     behind.note([2], voters(4, &[&[1, 2]]));
     assert!(!behind.suffice(1, &old), "an older list than its own counted");
-    // One whose log names none goes by what it hears.
+    // A store whose log names no voter uses the lists of the others.
     let mut fresh = Confirmations::default();
     fresh.note([2], voters(0, &[&[2, 3, 4]]));
     assert!(!fresh.suffice(1, &VoterSets::default()));

@@ -1,4 +1,4 @@
-//! Proof of death (rule R1), and what a leader knows beside: who acts alone, what fails, who does not reach whom.
+//! Exit proofs (rule R1), and other knowledge of a leader: solo members, failed duties, cut links.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn at(ms: u64) -> Duration {
     START + Duration::from_millis(ms)
 }
 
-/// A cluster in which `a` has the duty in its first life.
+/// A cluster in which the first incarnation of `a` has the duty.
 fn acting(names: &[&str]) -> State {
     let mut state = cluster(names);
     let (to, incarnation) = (name("a"), Incarnation(1));
@@ -68,12 +68,12 @@ fn a_proof_frees_what_that_life_held_at_once() {
     assert!(ledger.exited(at(10), &name("a"), Incarnation(1)));
     let moved = ["a is not-functioning", "publisher is b", "notifier to b"];
     assert_eq!(wants(&mut ledger, at(10), &state), moved);
-    // Said twice, it is no news; a late word of that life counts for nothing.
+    // A repeated report is not new; a late message of that incarnation does not count.
     assert!(!ledger.exited(at(11), &name("a"), Incarnation(1)));
     let late = ask(&mut ledger, at(12), &state, &request("a", 1));
     assert_eq!(late, Err(NoGrant::Exited(name("a"))));
     assert_eq!(wants(&mut ledger, at(12), &state), moved);
-    // The moves say why, and for how long nobody is known to have acted.
+    // The moves have the cause and the time without an acting holder.
     let mut after = state.clone();
     for command in plan(&ledger.view(at(12), 7, &state), &Policy::from(Timing::lan())) {
         assert_eq!(after.apply(command), Outcome::Done);
@@ -107,19 +107,19 @@ fn a_new_leader_that_has_the_proof_need_not_wait() {
     ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
     ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
     assert_eq!(wants(&mut ledger, at(0), &state), ["a is not-functioning", "publisher is b", "notifier to b"]);
-    // Without it, or with one about another life, it waits.
+    // Without the proof, or with one of another incarnation, it waits.
     let mut other = Exits::default();
     other.note(&name("a"), Incarnation(9), false);
     let mut ledger = Ledger::new(2, START, &state, Timing::lan(), &other);
     ask(&mut ledger, at(0), &state, &request("b", 1)).expect("granted");
     ask(&mut ledger, at(0), &state, &request("w", 1)).expect("granted");
     assert_eq!(wants(&mut ledger, at(600), &state), [""; 0]);
-    // Memory is bounded, and members that are gone are forgotten.
+    // Memory is bounded, and removed members are forgotten.
     for life in 100..200 {
         exits.note(&name("b"), Incarnation(life), false);
     }
     assert!(exits.iter().count() < 20 && exits.has(&name("b"), Incarnation(199)));
-    // A crash loop does not push out the one that had calls.
+    // A crash loop does not displace the incarnation that had calls.
     exits.note(&name("b"), Incarnation(200), true);
     for life in 201..300 {
         exits.note(&name("b"), Incarnation(life), false);
@@ -141,7 +141,7 @@ fn a_switched_off_trigger_leaves_roles_where_they_are() {
         ask(&mut ledger, at(0), &state, &request(text, 1)).expect("granted");
     }
     ledger.exited(at(10), &name("a"), Incarnation(1));
-    // The status is true all the same; the role waits for the lease.
+    // The status is correct all the same; the role waits for the lease.
     assert_eq!(wants(&mut ledger, at(10), &state), ["a is not-functioning"]);
     for text in ["b", "w"] {
         ask(&mut ledger, at(700), &state, &request(text, 1)).expect("granted");
@@ -161,14 +161,14 @@ fn a_bare_pair_gets_leases_when_both_have_said_that_neither_acts_alone() {
     let other = ask(&mut ledger, at(0), &state, &request("b", 1)).expect("a node lease");
     assert!(none(&first) && none(&other));
     let echoing = |text: &str, grant: &Grant| KeepAlive { echo: Some(grant.echo()), ..request(text, 1) };
-    // One of them in answer to a grant is not enough.
+    // An answer to a grant by only one of them is not enough.
     assert!(none(&ask(&mut ledger, at(10), &state, &echoing("a", &first)).expect("a node lease")));
     ask(&mut ledger, at(10), &state, &echoing("b", &other)).expect("a node lease");
     assert!(!none(&ask(&mut ledger, at(20), &state, &echoing("a", &first)).expect("granted")));
-    // Who answers grants that are older than a lease may have gone on alone since.
+    // A node that answers a grant older than a lease may have gone solo since.
     assert!(none(&ask(&mut ledger, at(800), &state, &echoing("a", &first)).expect("a node lease")));
 
-    // One says that it did: nothing until the generation is above its epochs.
+    // One reports solo work: no lease until the generation is above its epochs.
     let fresh = ask(&mut ledger, at(800), &state, &request("b", 1)).expect("a node lease");
     let ours = ask(&mut ledger, at(800), &state, &request("a", 1)).expect("a node lease");
     let epoch = twinbox_ids::Epoch { generation: 1, number: 9, node: name("b") };
@@ -180,7 +180,7 @@ fn a_bare_pair_gets_leases_when_both_have_said_that_neither_acts_alone() {
     assert_eq!(wants(&mut ledger, at(810), &state), ["drain notifier of 0.2@a"][..0], "it still acts");
     told.report.solo = Some(solo(Some(5)));
     ask(&mut ledger, at(820), &state, &told).expect("a node lease");
-    // Also one that has forgotten it, when this leader has not applied why.
+    // The same with a node that has forgotten it, until this leader has applied the reason.
     ask(&mut ledger, at(830), &state, &echoing("b", &fresh)).expect("a node lease");
     assert!(none(&ask(&mut ledger, at(830), &state, &echoing("a", &ours)).expect("a node lease")));
     ask(&mut ledger, at(840), &state, &told).expect("a node lease");
@@ -192,7 +192,7 @@ fn a_bare_pair_gets_leases_when_both_have_said_that_neither_acts_alone() {
     assert_eq!((state.generation, state.members[&name("b")].status), (2, Status::Recovering));
     let split = state.splits.first().expect("listed");
     assert_eq!((split.ran.len(), &split.winner, split.healed_ms), (1, &name("a"), 6));
-    // The epoch of the former generation goes on no longer, though all is well.
+    // An epoch of the former generation is not extended, though all is well.
     assert!(none(&ask(&mut ledger, at(850), &state, &echoing("a", &ours)).expect("a node lease")));
     assert_eq!(wants(&mut ledger, at(850), &state), [""; 0], "the other does not know of the generation yet");
     let mut knowing = echoing("b", &fresh);
@@ -216,7 +216,7 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
     let grant = ask(&mut ledger, at(0), &state, &a).expect("granted");
     assert_eq!(grant.cuts, [(name("a"), name("b"))].into());
     assert_eq!(grant.failed[&DUTY], "stuck");
-    // The duty moves alone, after the grace for a restart; the node stays in service, and publisher.
+    // Only the duty moves, after the grace for a restart; the node stays in service, and publisher.
     let grace = u64::try_from(Timing::lan().health_grace.as_millis()).expect("small");
     for ms in [400, 800, grace] {
         for request in [&a, &request("b", 1), &request("w", 1)] {
@@ -225,7 +225,7 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
     }
     assert_eq!(wants(&mut ledger, at(grace), &state), ["drain notifier of 0.2@a"]);
 
-    // The level rises when all know it, and then who does not is refused.
+    // The level rises when all know it; after that a member that does not is refused.
     const NEXT: u32 = SPEAKS.max + 1;
     let known = format!("knows the feature levels 1 to {}: install", SPEAKS.max);
     let newer = |text: &str| {
@@ -242,7 +242,7 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
     assert_eq!(state.apply(Command::RaiseLevel { from: SPEAKS.max, to: NEXT }), Outcome::Stale);
     let old = ask(&mut ledger, at(1_110), &state, &request("b", 1));
     assert_eq!(old, Err(NoGrant::FeatureLevel { name: name("b"), min: 1, max: SPEAKS.max, level: NEXT }));
-    // Whoever asks for the status reads that, instead of that nothing was heard.
+    // The status shows that reason instead of a silence.
     let reason = |ledger: &mut Ledger| {
         let commands = plan(&ledger.view(at(2_000), 0, &state), &Policy::from(Timing::lan()));
         commands.into_iter().find_map(|command| match command {
@@ -258,7 +258,8 @@ fn a_leader_tells_what_fails_who_is_cut_off_and_who_is_too_old() {
     assert!(reason(&mut ledger).expect("out").contains("nothing has been heard"));
 }
 
-/// A publisher that led Raft has died: the next leader counts from when it heard of it last, not from when it began to lead.
+/// A publisher that led Raft has died: the next leader counts from its own last contact, not from the start of its
+/// leadership.
 #[test]
 fn a_new_leader_counts_from_the_last_sign_of_the_holder() {
     let state = acting(&["a", "b", "w"]);
@@ -282,7 +283,7 @@ fn a_new_leader_counts_from_the_last_sign_of_the_holder() {
     assert_eq!(idle(&before(1)), (450, 450));
     assert_eq!(idle(&|_| ()), (30, 30), "not before it led, as far as it knows");
     assert_eq!(idle(&before(9)), (30, 30), "another life says nothing of this one");
-    // A clock is no reason to have heard somebody later than one began to lead.
+    // A contact later than the start of the leadership does not count.
     let later = |ledger: &mut Ledger| ledger.heard_before(&name("a"), Incarnation(1), at(20));
     assert_eq!(idle(&later), (30, 30));
 }

@@ -1,4 +1,4 @@
-//! What a leader adds to an order: nobody is given up as lost by a leader that is too new to know.
+//! Facts that a leader adds to an order: a leader too new to know gives no member up as lost.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn a_new_leader_gives_nobody_up_as_lost_before_it_can_know() {
     let early = ledger.inform(begun, 0, lost("b"));
     let refused = state.clone().apply(Command::Operate { id: OrderId(1), order: early });
     assert_eq!(refused, Outcome::Refused(Refusal::NotLost { name: name("b") }));
-    // Nothing was heard of it for as long as anybody's lease can have run: then it may be.
+    // Nothing was heard of it for as long as any lease can have run: then it may be given up.
     let late = ledger.inform(begun + timing.new_leader_wait() * 2, 0, lost("b"));
     assert_eq!(state.apply(Command::Operate { id: OrderId(2), order: late }), Outcome::Done);
     assert!(!state.members.contains_key(&name("b")));

@@ -1,4 +1,4 @@
-//! The longest gap between keep-alives that were granted.
+//! The longest gap between granted keep-alives.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ fn ms(ms: u64) -> Duration {
 fn a_gap_is_from_the_sending_of_one_to_the_answer_to_the_next() {
     let mut gaps = LongestGap::default();
     assert_eq!(gaps.longest(ms(0)), None, "nothing was granted");
-    // The first answer may take as long as it likes: no lease was at stake.
+    // The first answer may take any time: no lease was at stake.
     gaps.granted(ms(0), ms(500));
     assert_eq!(gaps.longest(ms(510)), Some(Duration::from_millis(510)), "the gap that has begun");
     gaps.granted(ms(150), ms(520));
     gaps.granted(ms(300), ms(530));
     assert_eq!(gaps.longest(ms(530)), Some(Duration::from_millis(520)), "sent at 0, the next answered at 520");
-    // One that was overtaken sets nothing back.
+    // An overtaken keep-alive resets nothing.
     gaps.granted(ms(200), ms(540));
     gaps.granted(ms(450), ms(560));
     assert_eq!(gaps.longest(ms(600)), Some(Duration::from_millis(520)));

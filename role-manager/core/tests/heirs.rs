@@ -1,4 +1,4 @@
-//! Who answers for the calls of a life that is over (rules C3, C4 and R11).
+//! Heirs of the calls of ended incarnations (rules C3, C4 and R11).
 
 mod common;
 
@@ -22,7 +22,7 @@ fn order(state: &mut State, order: Order) {
     assert_eq!(state.apply(Command::Operate { id, order }), Outcome::Done);
 }
 
-/// A leader that hears everybody, and what it has agreed on.
+/// A leader that hears all members, and its agreed state.
 struct Leading {
     state: State,
     ledger: Ledger,
@@ -59,7 +59,7 @@ impl Leading {
         self.ledger.keep_alive(at(ms), at(ms), &self.state, &request).expect("granted")
     }
 
-    /// Does what is planned now; who has inherited from whom.
+    /// Applies the present plan; returns the new inheritances.
     fn settle(&mut self, ms: u64) -> Vec<(String, String, u32, Cause)> {
         let policy = Policy::from(Timing::lan());
         let before = self.state.heirs.len();
@@ -89,7 +89,7 @@ fn a_proven_death_gives_the_calls_to_the_node_with_the_fewest() {
         let known = leading.state.heir_of(&name("a"), Incarnation(1)).expect("agreed");
         let epoch = known.epoch.clone().expect("an epoch");
         assert_eq!((&epoch.node, epoch.number, known.at_ms), (&name(heir), leading.state.number, 7));
-        // Never a second time, whoever dies next: what the heir had inherited is gone with it (rule R11).
+        // Never a second time, whichever node dies next: the heir's inheritance is lost with it (rule R11).
         leading.ledger.exited(at(20), &name(heir), Incarnation(1));
         let other = if heir == "b" { "c" } else { "b" };
         assert_eq!(leading.settle(20), item(heir, other, if heir == "b" { b } else { c }, Cause::Exit));
@@ -117,14 +117,14 @@ fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
     leading.settle(5);
     assert_eq!(die(&mut leading), item("a", "c", 1, Cause::Exit));
 
-    // Where the others are passive it is the active one, which is the publisher by then.
+    // In active-passive the heir is the active node, which is the publisher by then.
     let mut leading = heard(&["a", "b", "c", "w"]);
     order(&mut leading.state, Order::Set(vec![Setting::Mode(Mode::ActivePassive)]));
     leading.hear(6, "b", 1, Some(9));
     assert_eq!(die(&mut leading), item("a", "b", 1, Cause::Exit));
     assert_eq!(leading.state.publisher(), Some(&name("b")));
 
-    // Where the active one is lost and administrators do not let the role move, a passive one answers for what goes on.
+    // If the active node is lost and settings keep the role there, a passive node inherits the calls in progress.
     let mut leading = heard(&["a", "b", "c", "w"]);
     let stays = Setting::parse("trigger.missed-keep-alives", "off").expect("a setting");
     order(&mut leading.state, Order::Set(vec![Setting::Mode(Mode::ActivePassive), stays]));
@@ -136,7 +136,7 @@ fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
     leading.ledger.exited(at(2_000), &name("b"), Incarnation(1));
     assert_eq!(leading.settle(2_000), item("b", "c", 1, Cause::Exit));
 
-    // Nobody but its own next life: that knows nothing of the calls.
+    // Only its own next incarnation is left, which does not know the calls.
     let mut leading = heard(&["a", "b", "w"]);
     leading.ledger.exited(at(5), &name("b"), Incarnation(1));
     assert_eq!(leading.settle(5), item("b", "a", 1, Cause::Exit));
@@ -144,7 +144,7 @@ fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
     leading.hear(20, "a", 2, Some(0));
     assert_eq!(leading.settle(20), []);
     assert_eq!(leading.state.members[&name("a")].status, Status::InService);
-    // The other comes back, and is not too late.
+    // The other node comes back, in time to inherit.
     leading.hear(30, "b", 2, Some(0));
     assert_eq!(leading.settle(30), item("a", "b", 1, Cause::Exit));
 }
@@ -165,7 +165,7 @@ fn a_silent_node_keeps_its_calls_until_two_say_that_its_address_does_not_answer(
     assert_eq!(silent(&|l| (b(l, &["a"]), w(l, &[])).0), [], "the heir alone may be cut off");
     assert_eq!(silent(&|l| (b(l, &[]), w(l, &["a"])).0), [], "it answers the heir");
     assert_eq!(silent(&|l| (b(l, &["a"]), w(l, &["a"])).0), item("a", "b", 2, Cause::MissedKeepAlives));
-    // As long as its lease runs, and once another life of it is heard, nobody is the heir by that.
+    // No heir as long as its lease runs, or once another incarnation of it is heard.
     let mut leading = Leading::of(&["a", "b", "w"]);
     ["a", "b", "w"].iter().for_each(|text| drop(leading.hear_of(0, text, 1, (*text != "w").then_some(2), &["a"])));
     assert_eq!(leading.settle(100), []);
@@ -236,7 +236,7 @@ fn members_that_do_not_know_of_heirs_are_not_told_of_them() {
         at_ms: 7,
     };
     assert_eq!(leading.state.apply(early), Outcome::Stale);
-    // A state without the field is one in which nobody has inherited anything.
+    // A state without the field has no inheritances.
     let mut old = serde_json::to_value(&leading.state).expect("JSON");
     old.as_object_mut().expect("an object").remove("heirs");
     assert_eq!(serde_json::from_value::<State>(old).expect("a state"), leading.state);
@@ -263,7 +263,8 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     let got = inherits(&state, &exits, &[1, 2]);
     assert_eq!(got.len(), 1);
     assert_eq!((&got[0].node, &got[0].heir, got[0].calls, &got[0].epoch), (&name("a"), &b, 3, &None));
-    // Not once others may have agreed on something without it, nor without a vote; not where a witness gives a majority; not one that is out.
+    // No inheritance once others may have agreed on something without it, without its vote, with a witness that gives a
+    // majority, or when it is deactivated.
     assert_eq!(inherits(&state, &exits, &[1, 2, 3]), []);
     assert_eq!(inherits(&state, &exits, &[2, 3]), [], "another pair, of which its state does not know yet");
     let unread = Voters { raft_ids: [1, 2].into(), applied: false };
@@ -273,7 +274,7 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     let mut out = state.clone();
     order(&mut out, Order::Deactivate { name: name("b"), within_ms: None });
     assert_eq!(inherits(&out, &exits, &[1, 2]), []);
-    // Nothing of it is agreed on, then or later, and whoever leads after is not told.
+    // The inheritance is never agreed on, and the next leader does not get it.
     let mut leading = Leading::of(&["a", "b"]);
     ["a", "b"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
     leading.ledger.exited(at(10), &name("a"), Incarnation(1));
@@ -286,7 +287,7 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     leading.hear(30, "c", 1, Some(0));
     leading.hear(30, "b", 1, Some(0));
     assert_eq!(leading.settle(30), []);
-    // A lease that is out is no proof there, whatever anybody says of addresses.
+    // An expired lease is no proof in a pair, whatever members report on SIP addresses.
     let mut leading = Leading::of(&["a", "b"]);
     ["a", "b"].iter().for_each(|text| drop(leading.hear_of(0, text, 1, Some(1), &["a", "b"])));
     leading.hear_of(2_000, "b", 1, Some(1), &["a"]);
@@ -310,7 +311,7 @@ fn what_is_agreed_stays_small() {
     assert_eq!(lives.iter().count(), 5);
 }
 
-/// What a walk does with a cluster of three nodes and a witness.
+/// Step of a random walk of a cluster of three nodes and a witness.
 #[derive(Debug, Clone)]
 enum Step {
     Hear { node: usize, calls: u32, deaf: Vec<usize> },
@@ -342,8 +343,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
-    /// Whatever the order of reports, deaths, proofs, leaders and late commands: a life has one heir, which lives and
-    /// serves in the moment in which it becomes that, and no proof is needed twice.
+    /// With any order of reports, deaths, proofs, leaders and late commands: an incarnation has one heir, which is live
+    /// and serves when it becomes the heir, and no proof is needed twice.
     #[test]
     fn one_heir_for_each_life(steps in prop::collection::vec(any_step(), 1..80)) {
         let mut leading = Leading::of(&NAMES);
@@ -428,7 +429,7 @@ fn a_crash_loop_does_not_push_out_the_life_that_had_calls() {
     assert!(lives.iter().count() < 10);
 }
 
-/// From the level on at which all members do so.
+/// From the feature level that all members need for it.
 #[test]
 fn the_heir_of_a_life_with_calls_is_remembered_through_a_crash_loop() {
     for (feature_level, kept) in [(CALLS_FIRST_LEVEL - 1, false), (CALLS_FIRST_LEVEL, true)] {

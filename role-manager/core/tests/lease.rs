@@ -1,4 +1,4 @@
-//! Leases: the arithmetic of rules R2 to R4, and when each side says yes.
+//! Leases: the arithmetic of rules R2 to R4, and the permissions on each side.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,7 +18,7 @@ fn timing() -> Timing {
     Timing::lan()
 }
 
-/// `a`, `b` and the witness `w` in service, the notifier assigned to the first life of `a`.
+/// `a`, `b` and the witness `w` in service, the notifier assigned to the first incarnation of `a`.
 fn state() -> State {
     let mut state = cluster(&["a", "b", "w"]);
     assign(&mut state, "a", 1);
@@ -90,7 +90,7 @@ fn a_holder_acts_with_applied_state_and_a_lease_for_exactly_that_epoch() {
     assert_eq!(until, START + timing().lease - timing().margin);
     assert!(holder.may_act(until).is_none(), "the lease is out");
 
-    // A lease alone, without the applied state, is nothing; nor is one of another epoch.
+    // A lease alone, without the applied state, permits nothing; nor does one of another epoch.
     let mut behind = Holder::new(DUTY, name("a"), Incarnation(1), timing());
     behind.granted(START, &grant);
     assert!(behind.may_act(START).is_none());
@@ -98,7 +98,7 @@ fn a_holder_acts_with_applied_state_and_a_lease_for_exactly_that_epoch() {
     assign(&mut later, "a", 1);
     holder.applied(&later);
     assert!(holder.may_act(START).is_none());
-    // Nor is one of another life of the process.
+    // Nor does one of another incarnation.
     let mut other = Holder::new(DUTY, name("a"), Incarnation(2), timing());
     other.applied(&state);
     other.granted(START, &grant);
@@ -136,7 +136,7 @@ fn a_new_leader_moves_nothing_before_its_wait_is_over_and_renews_at_once() {
     assert!(held(&mut ledger, over - Duration::from_micros(1), &state));
     assert!(!held(&mut ledger, over, &state));
     assert!(ask(&mut ledger, START, &state, &request("a")).expect("granted").duties.contains_key(&DUTY));
-    // Until then it says of nobody that he is gone.
+    // Until then it does not report any member as silent.
     let view = ledger.view(over - Duration::from_micros(1), 0, &state);
     assert_eq!(view.seen[&name("b")].presence, Presence::Unknown);
     assert_eq!(ledger.view(over, 0, &state).seen[&name("b")].presence, Presence::Silent);
@@ -174,7 +174,7 @@ fn no_lease_is_longer_than_a_bound_that_may_hold() {
     let lease = |ledger: &mut Ledger, state: &State| {
         ask(ledger, START, state, &request("a")).expect("granted").lease.as_millis()
     };
-    // No long lease is out when the lower bound is planned, and none is given while it is agreed on.
+    // No long lease runs when the lower bound is planned, and none is granted while it is agreed on.
     let (lower, lowest) = (retime(state.leasing, 700), retime(state.leasing, 500));
     ledger.proposing(&lower);
     ledger.proposing(&lowest);
@@ -185,14 +185,14 @@ fn no_lease_is_longer_than_a_bound_that_may_hold() {
     assert_eq!(lease(&mut ledger, &now), 500, "what came of the other is not known yet");
     ledger.applied(&lowest);
     assert_eq!(lease(&mut ledger, &now), 700);
-    // What is known of a later one is known of all before it, though nobody said so.
+    // The outcome of a later proposal implies the outcome of all before it.
     let higher = Command::Retime { from: now.leasing, to: leasing(900, 900) };
     ledger.proposing(&lower);
     ledger.proposing(&higher);
     assert_eq!(now.apply(higher.clone()), Outcome::Done);
     ledger.applied(&higher);
     assert_eq!(lease(&mut ledger, &now), 900);
-    // Proposed again and again while nobody answers, it is one, and takes no more room.
+    // Repeated proposals without an answer are stored only once.
     (0..3).for_each(|_| ledger.proposing(&lowest));
     assert_eq!(lease(&mut ledger, &now), 500);
     ledger.applied(&lowest);
@@ -247,7 +247,7 @@ fn a_late_word_of_an_earlier_process_is_not_heeded() {
     ask(&mut ledger, START, &state, &second).expect("granted");
     let first = ask(&mut ledger, START, &state, &request("a"));
     assert_eq!(first, Err(NoGrant::Superseded(name("a"))));
-    // Nor a copy of the store that counts the same.
+    // Nor is a copy of the store with the same count.
     let copy = KeepAlive { incarnation: Incarnation(3), ..second.clone() };
     assert_eq!(ask(&mut ledger, START, &state, &copy), Err(NoGrant::Superseded(name("a"))));
     assert!(ask(&mut ledger, START, &state, &second).is_ok());
@@ -275,8 +275,8 @@ fn who_leaves_is_gone_at_once_and_a_deactivated_node_gets_no_duty() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
-    /// However both clocks drift within ρ, and however long messages take, the holder stops before the leader
-    /// takes the lease for out: on global time.
+    /// With any drift of both clocks within ρ and any message delay, the holder stops before the leader takes the lease
+    /// as expired: on global time.
     #[test]
     fn the_holder_always_stops_first(
         holder_ppm in -10_000_i64..=10_000,

@@ -1,4 +1,4 @@
-//! Orders: what they do, and why they are refused.
+//! Orders: their effects and their refusals.
 
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
@@ -75,13 +75,13 @@ fn one_that_is_far_behind_is_made_publisher_only_by_force() {
     let last = state.moves.last().expect("a move");
     assert_eq!((last.what, &last.to, &last.cause, last.at_ms), (What::Publisher, &name("b"), &Cause::Operator, 5));
     assert_eq!(last.from, Some(name("a")));
-    // Nor does force help one that is out.
+    // Force does not help a deactivated node.
     assert_eq!(give(&mut state, Order::deactivate(name("a"))), Outcome::Done);
     let forced = Order::MakePublisher { name: name("a"), force: true, on_call: false, facts: Facts::default() };
     assert_eq!(refused(&mut state, forced), Refusal::Deactivated { name: name("a") });
 }
 
-/// Members that do not know the word yet would not read it: until all do, it is an order like an administrator's.
+/// Members below the level cannot read the cause: until all know it, the move counts as an administrator's.
 #[test]
 fn a_move_that_a_call_forced_says_so_as_soon_as_all_members_know_the_word() {
     let order = || Order::take_role_on_call(name("b"));
@@ -90,11 +90,11 @@ fn a_move_that_a_call_forced_says_so_as_soon_as_all_members_know_the_word() {
         assert_eq!(give(&mut state, order()), Outcome::Done);
         assert_eq!(state.moves.last().map(|m| &m.cause), Some(&cause), "level {level}");
     }
-    // Switching administrators' moves off is not about calls.
+    // The switch for administrators' moves does not affect calls.
     let mut state = State { feature_level: CALL_CAUSE_LEVEL, ..cluster() };
     assert_eq!(give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])), Outcome::Done);
     assert_eq!(give(&mut state, order()), Outcome::Done);
-    // An order of an administrator is on the wire as it always was.
+    // An administrator's order has the same wire format as before.
     let plain = serde_json::to_string(&Order::make_publisher(name("b"))).expect("JSON");
     assert!(!plain.contains("on_call"), "{plain}");
 }
@@ -127,7 +127,7 @@ fn duties_are_moved_and_pinned_to_nodes() {
     let pinned = refused(&mut state, Order::MoveDuty { duty: DUTY, to: to("b") });
     assert!(pinned.to_string().contains("duty unpin notifier"), "{pinned}");
     assert_eq!(give(&mut state, Order::Unpin(DUTY)), Outcome::Done);
-    // A new publisher takes along what was only moved.
+    // A new publisher takes moved duties along.
     assert_eq!(give(&mut state, Order::make_publisher(to("b"))), Outcome::Done);
     assert!(state.placed.is_empty());
 }
@@ -153,7 +153,7 @@ fn members_leave_in_good_order_and_their_stores_do_not_come_back() {
     assert_eq!((&state.settings.preferred, state.settings.failback), (&None, Failback::Manual));
     assert_eq!(admit(&mut state, "b", 2), Outcome::Stale);
     assert_eq!(admit(&mut state, "b", 22), Outcome::Done);
-    // One that is lost goes at once.
+    // A lost member is removed immediately.
     assert_eq!(give(&mut state, remove("b", true, false)), Outcome::Done);
     assert!(state.was_removed(22) && !state.was_removed(1));
     assert_eq!(give(&mut state, remove("w", true, false)), Outcome::Done);
@@ -187,7 +187,7 @@ fn a_newcomer_takes_the_place_of_one_that_is_gone() {
     let old = Speaks { min: 2, max: 3 };
     assert_eq!(refused(&mut state, redeem("c", "b:1", old)), Refusal::FeatureLevel { min: 2, max: 3, level: 1 });
     assert!(matches!(refused(&mut state, redeem("c", "a:1", SPEAKS)), Refusal::AddressTaken { .. }));
-    // It may have the address, and the name too, of the one that it replaces.
+    // It may take the address, and the name too, of the member that it replaces.
     assert_eq!(give(&mut state.clone(), redeem("b", "b:1", SPEAKS)), Outcome::Done);
     assert_eq!(give(&mut state, redeem("c", "b:1", SPEAKS)), Outcome::Done);
     assert!(state.members.contains_key(&name("b")), "until the newcomer is there");

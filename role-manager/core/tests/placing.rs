@@ -1,4 +1,4 @@
-//! Soft triggers, failback, pins and failed duties: when the role or a duty moves though its holder serves.
+//! Soft triggers, failback, pins and failed duties: moves of the role or a duty although its holder serves.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn free(view: &mut View, text: &str, gib: u64) {
     }
 }
 
-/// What is wanted, and then nothing more (rule P5).
+/// The plan, after which nothing more is planned (rule P5).
 fn wants(view: &View) -> Vec<String> {
     let commands = plan(view, &policy());
     let mut after = view.clone();
@@ -139,7 +139,7 @@ fn soft_triggers_and_failback_are_damped_and_a_death_is_not() {
     seen(&mut view, "a").bad.insert(Trigger::Space, NOW - damping / 2);
     assert_eq!(wants(&view), [""; 0], "it may pass");
     seen(&mut view, "a").bad.insert(Trigger::Space, LONG_AGO);
-    // Each such move within an hour doubles the time; moves for other reasons, or of yesterday, do not.
+    // Each such move within an hour doubles the time; moves for other causes, or of the day before, do not.
     let epoch = view.state.publisher.clone().expect("a publisher");
     let moved = |cause, at_ms| Move {
         what: What::Publisher,
@@ -224,7 +224,7 @@ fn a_duty_that_fails_moves_alone_and_does_not_swing_back() {
     assert_eq!(wants(&view), ["notifier to c"]);
     failing(&mut view, "c", LONG_AGO);
     assert_eq!(wants(&view), [""; 0], "it fails everywhere: it stays, and people see it");
-    // At home again: back with the publisher, but only when that has worked for a while.
+    // The duty returns to the publisher, but only after its part there has worked for a while.
     let mut view = at_rest();
     view.state.duties.get_mut(&Duty::Notifier).expect("assigned").epoch.node = name("c");
     view.leases.get_mut(&Duty::Notifier).expect("a lease").epoch.node = name("c");

@@ -1,4 +1,4 @@
-//! The planner: tables of what it does, and the properties that hold for every view (rules P5 and R9).
+//! The planner: tables of its decisions, and the properties that hold for every view (rules P5 and R9).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -69,7 +69,7 @@ fn at_rest() -> View {
     View { state, now: NOW, seen, leases, longest_out_ms: policy().pace.lease_ms(), ..View::default() }
 }
 
-/// What the planner wants, in words.
+/// The plan, as text.
 fn wants(change: impl FnOnce(&mut View)) -> Vec<String> {
     let mut view = at_rest();
     change(&mut view);
@@ -98,7 +98,7 @@ fn what_happens_is_answered() {
     assert_eq!(wants(see("b", failing(NOW - half))), [""; 0], "time for a local restart");
     assert_eq!(wants(see("b", failing(Duration::ZERO))), ["b is not-functioning"]);
 
-    // The publisher is lost: its role moves, its duty only when the lease is out.
+    // The publisher is lost: its role moves, its duty only when the lease has expired.
     let lost = |held| {
         wants(move |view| {
             see("a", absent(Presence::Silent))(view);
@@ -108,7 +108,7 @@ fn what_happens_is_answered() {
     assert_eq!(lost(true), ["a is not-functioning", "publisher is b", "drain notifier of 0.2@a"]);
     assert_eq!(lost(false), ["a is not-functioning", "publisher is b", "notifier to b"]);
 
-    // The publisher is ill and alive: it is asked to let go first.
+    // The publisher is failing and live: it must first release the duty.
     let ill = wants(see("a", failing(Duration::ZERO)));
     assert_eq!(ill, ["a is not-functioning", "publisher is b", "drain notifier of 0.2@a"]);
 
@@ -219,7 +219,7 @@ fn the_preferred_one_wins_a_split_though_the_split_had_put_it_out_of_service() {
                 let report = Report { solo, ..Report::default() };
                 see(text, Seen { report, health_since: since, ..live() })(view);
             }
-            // The leader, "a", had said so of "b" in the split; it is agreed on only now.
+            // The leader, "a", had planned this for "b" in the split; it is agreed on only now.
             view.state.members.get_mut(&name("b")).expect("there").status = Status::NotFunctioning;
         });
         wanted.truncate(2);
@@ -360,7 +360,7 @@ prop_compose! {
     }
 }
 
-/// What has been agreed on the length of leases: a bound that is never below what is in force or wanted.
+/// Agreed lease lengths: the bound is never below the length in force or the wanted one.
 fn leasing(settings: &Settings, lease: u64, more: u64) -> Leasing {
     let state = State { settings: settings.clone(), ..State::default() };
     let profile = policy().pace;
@@ -389,7 +389,7 @@ prop_compose! {
         let mut state = State { number: 10, generation, feature_level: level, ..State::default() };
         state.leasing = timed.then(|| leasing(&settings, lease, more));
         if !timed {
-            // Nobody can have changed a pace that there was not.
+            // A missing pace cannot have been changed.
             state.settings = Settings { missed: None, ..settings };
         } else {
             state.settings = settings;
@@ -424,7 +424,7 @@ prop_compose! {
     }
 }
 
-/// What becomes of a node: it is well, for long or not; it fails for long; it restarts; it is lost.
+/// Fate of a node: well, for long or not; failing for long; restarted; lost.
 fn any_fate() -> impl Strategy<Value = Seen> {
     let restarted = Seen { incarnation: Some(Incarnation(2)), ..live() };
     prop::sample::select(vec![
@@ -449,15 +449,15 @@ fn apply_all(view: &View, commands: &[Command]) -> View {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_500) })]
 
-    /// Rule P5: what the planner wants it says at once, every command of it does something, and then it is
-    /// content; so constant input makes no cycle.
+    /// Rule P5: one plan contains all wanted changes, each of its commands has an effect, and after it nothing more is
+    /// planned; so constant input makes no cycle.
     #[test]
     fn the_planner_is_content_with_what_it_planned(view in any_view()) {
         let after = apply_all(&view, &plan(&view, &policy()));
         prop_assert_eq!(plan(&after, &policy()), Vec::new());
     }
 
-    /// However much of a plan is one entry of the log, it leads to the same, and the planner is content with that.
+    /// With any split of a plan into log entries the result is the same, and nothing more is planned.
     #[test]
     fn what_is_proposed_in_batches_is_the_plan(view in any_view(), singly: bool) {
         let wanted = plan(&view, &policy());
@@ -473,13 +473,13 @@ proptest! {
         prop_assert_eq!(plan(&View { state, ..view }, &policy()), vec![]);
     }
 
-    /// Rule R9: somebody in service who is heard stays, or another takes the place.
+    /// Rule R9: a live member in service stays in service, or another takes its place.
     #[test]
     fn the_last_node_in_service_is_never_taken_out_for_its_health(view in any_view()) {
         let after = apply_all(&view, &plan(&view, &policy()));
         let heard = |name: &NodeName| matches!(view.seen[name].presence, Presence::Live | Presence::Unknown);
         let served = view.state.members.iter().any(|(name, m)| {
-            // One that restarts and has not reported is no longer what served.
+            // A restarted node that has not reported no longer counts as serving.
             let same = view.seen[name].presence == Presence::Unknown
                 || (view.seen[name].incarnation == m.incarnation && view.seen[name].failing.is_some());
             m.serves() && heard(name) && same
@@ -489,7 +489,7 @@ proptest! {
         }
     }
 
-    /// No duty goes to a node that is deactivated, a witness, out of service, or not there.
+    /// No duty goes to a node that is deactivated, a witness, out of service, or not live.
     #[test]
     fn duties_go_only_to_nodes_that_serve(view in any_view()) {
         let commands = plan(&view, &policy());
@@ -504,7 +504,7 @@ proptest! {
         }
     }
 
-    /// Rule R4: while a lease may run, its duty goes to nobody.
+    /// Rule R4: while a lease may run, its duty is not assigned.
     #[test]
     fn nothing_is_assigned_while_it_may_be_held(view in any_view()) {
         let held = view.leases.values().any(|fact| fact.held);
@@ -512,8 +512,8 @@ proptest! {
         prop_assert!(!(held && assigns));
     }
 
-    /// A walk in which reports come late, are lost and change their order: what was asked of the state is always
-    /// done or stale, epochs only rise, and when the reports stand still the planner comes to rest.
+    /// A random walk with late, lost and reordered reports: every command is done or stale, epochs only rise, and with
+    /// constant reports the planner comes to rest.
     #[test]
     fn random_walks_come_to_rest(
         start in any_view(),
@@ -531,7 +531,7 @@ proptest! {
             }
             let number = view.state.number;
             let planned = plan(&view, &policy());
-            // Some of what was planned before arrives only now, when it is no longer what is wanted.
+            // Some earlier planned commands arrive only now, when they are out of date.
             let batch = if delayed { std::mem::replace(&mut late, planned) } else { planned };
             for command in batch {
                 let before = view.state.clone();
@@ -552,7 +552,7 @@ proptest! {
             prop_assert!(rounds < 2, "it goes on: {commands:?}");
         }
     }
-    /// Rule R9: in whatever order nodes fail, die, recover and restart, one of those that live serves.
+    /// Rule R9: with any order of failures, deaths, recoveries and restarts, one of the live nodes serves.
     #[test]
     fn one_serves_as_long_as_one_lives_in_whatever_order_things_fail(
         fates in prop::collection::vec((prop::sample::select(vec!["a", "b", "c"]), any_fate()), 1..12),

@@ -16,7 +16,7 @@ fn every_sign_and_every_trigger_has_its_row() {
         assert!(RULES.iter().any(|rule| rule.trigger == Some(trigger)), "{trigger} moves nothing");
         assert_eq!(Trigger::from_name(trigger.name()), Some(trigger));
     }
-    // What a node is taken out for, its duties leave (rule R9: soft triggers take nobody out).
+    // A sign that takes a node out of service moves its duties (rule R9: soft triggers take no node out).
     for rule in RULES.iter().filter(|rule| rule.status.is_some()) {
         assert_eq!((rule.publisher, rule.duties), (Act::Move, Act::Move), "{}", rule.when);
     }

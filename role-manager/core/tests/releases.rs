@@ -1,4 +1,4 @@
-//! What a later release may add to what members say and keep, and this one passes over; and what it may not.
+//! Additions by a later release to messages and stored data that this release skips, and unsupported ones.
 
 use serde_json::{Value, json};
 use twinbox_ids::{Incarnation, NodeName};
@@ -8,7 +8,7 @@ fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// Commands of every kind that changes what is kept.
+/// One command of every kind that changes stored data.
 fn commands() -> Vec<Command> {
     let order = |id, order| Command::Operate { id: OrderId(id), order };
     let set = Setting::parse("alarm-rule", "space 2 60").expect("a setting");
@@ -38,7 +38,7 @@ fn state() -> State {
     state
 }
 
-/// A field more in the object at this place.
+/// Adds a field to the object at this path.
 fn with_more(whole: &impl serde::Serialize, place: &str) -> Value {
     let mut json = serde_json::to_value(whole).expect("JSON");
     let object = json.pointer_mut(place).and_then(Value::as_object_mut);
@@ -71,8 +71,8 @@ fn fields_that_this_release_does_not_know_are_passed_over() {
     }
 }
 
-/// What it does not know at all it cannot apply: a release may propose that only at a feature level of which all have
-/// said that they know it.
+/// An unknown command cannot be applied: a release may propose it only at a feature level that all members have
+/// reported.
 #[test]
 fn a_command_that_this_release_does_not_know_is_none() {
     let later: Result<Command, _> = serde_json::from_value(json!({"of-a-later-release": {"x": 1}}));

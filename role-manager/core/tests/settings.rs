@@ -1,4 +1,4 @@
-//! Settings: what people write, what makes no sense, and the length of leases that follows.
+//! Settings: input of people, invalid values, and the resulting lease lengths.
 
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
@@ -25,7 +25,7 @@ fn cluster() -> State {
     state
 }
 
-/// Applies what the planner wants of the length of leases.
+/// Applies the planned changes of the lease length.
 fn settle(state: &mut State, longest_out_ms: u64) -> Vec<(u64, u64)> {
     let mut seen = Vec::new();
     loop {
@@ -71,12 +71,12 @@ fn what_is_shown_is_what_may_be_written() {
         assert!(shown.contains(&(name.to_owned(), value.to_owned())), "{name}: {shown:?}");
     }
     assert_eq!(shown.len(), Setting::names().len());
-    // Each of them, read again, changes nothing.
+    // Each of them, parsed again, changes nothing.
     let again: Vec<_> = shown.iter().map(|(name, value)| parsed(name, value)).collect();
     let order = Order::Set(again);
     assert_eq!(state.apply(Command::Operate { id: OrderId(99), order }), Outcome::Unchanged);
     assert!(!state.settings.is_on(Trigger::Cpu) && state.settings.is_on(Trigger::Exit));
-    // And all of it can be taken back.
+    // All of them can be reset.
     for name in ["arbiter", "alarm-rule", "failback", "preferred"] {
         assert_eq!(set(&mut state, &[(name, "none")]), Outcome::Done, "{name}");
     }
@@ -136,7 +136,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
     let long = refused(set(&mut state, &[("keep-alive", "5000"), ("missed", "20")]));
     assert!(long.to_string().contains("100100 ms"), "{long}");
     assert_eq!(state.settings, before, "all or none");
-    // What comes from another member is checked, too.
+    // Input from another member is checked, too.
     let forged = Order::Set(vec![Setting::KeepAlive(Some(1))]);
     let outcome = state.apply(Command::Operate { id: OrderId(77), order: forged });
     assert!(matches!(refused(outcome), Refusal::Setting(SettingError::Value { .. })));
@@ -172,13 +172,13 @@ fn a_longer_lease_is_announced_before_it_is_in_force() {
     assert_eq!(lengths(&state), (700, 1_100));
     assert_eq!(Timing::lan().agreed(&state).keep_alive.as_millis(), 250);
     assert_eq!(settle(&mut state, 700), [(1_100, 1_100)]);
-    // Back and forth before anything is settled: nothing is forgotten.
+    // Changed back and forth before the length is settled: the longest bound stays.
     assert_eq!(set(&mut state, &[("keep-alive", "500")]), Outcome::Done);
     assert_eq!(set(&mut state, &[("keep-alive", "100")]), Outcome::Done);
     assert_eq!(lengths(&state), (500, 2_100));
     assert_eq!(settle(&mut state, 1_100), []);
     assert_eq!(settle(&mut state, 500), [(500, 500)]);
-    // Settings that say nothing of it leave it alone.
+    // Other settings do not change the lease length.
     let leasing = state.leasing;
     assert_eq!(set(&mut state, &[("mode", "active-passive")]), Outcome::Done);
     assert_eq!((state.leasing, Settings::default().missed), (leasing, None));

@@ -1,4 +1,4 @@
-//! The replicated state machine: what each command does, and what it refuses in which words.
+//! The replicated state machine: the effect of each command, and the texts of refusals.
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{Cause, Command, Duty, MemberKind, Order, OrderId, Outcome, Refusal, State, Status, Why};
@@ -171,7 +171,7 @@ fn an_order_is_done_at_most_once_and_its_outcome_is_remembered() {
     assert_eq!(state.apply(Command::Settle { id }), Outcome::Done);
     assert_eq!(state, after);
 
-    // Asked about before it arrives, it is never done.
+    // An order queried before it arrives is never done.
     let late = OrderId(2);
     assert_eq!(state.apply(Command::Settle { id: late }), Outcome::Refused(Refusal::Settled));
     let order = Command::Operate { id: late, order: Order::make_publisher(name("a")) };
@@ -190,7 +190,7 @@ fn the_state_survives_its_own_encoding() {
     operate(&mut state, Order::deactivate(name("b")));
     let json = serde_json::to_vec(&state).expect("encoded");
     assert_eq!(serde_json::from_slice::<State>(&json).expect("decoded"), state);
-    // What a later version adds is passed over.
+    // Fields added by a later version are skipped.
     let command = r#"{"drain":{"duty":"notifier","epoch":{"generation":0,"number":1,"node":"a"},"later":7}}"#;
     serde_json::from_str::<Command>(command).expect("decoded");
 }

@@ -1,4 +1,4 @@
-//! A survivor of a lost majority: when it may go on, and what its group begins with.
+//! A survivor of a lost majority: permission to go on, and the initial state of its group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +69,7 @@ fn it_may_only_without_a_majority_and_without_everyone_else() {
     for (survivor, refusal) in table {
         assert_eq!(state.may_go_on_alone(&survivor), Err(refusal), "{survivor:?}");
     }
-    // Whom Raft has and the state does not: it has just come.
+    // A member known to Raft but not to the state: it has just joined.
     let mut newcomer = survivor(&["b", "w"]);
     newcomer.peers.push((4, name("c"), MemberKind::Node, "c:1".to_owned()));
     assert_eq!(state.may_go_on_alone(&newcomer), Err(Refusal::NotNamed { names: "c".to_owned() }));
@@ -116,7 +116,7 @@ fn its_group_begins_with_what_was_agreed_and_without_the_others() {
     let moved = next.moves.last().expect("a move");
     assert_eq!((moved.what, &moved.to, &moved.cause), (What::Publisher, &name("a"), &Cause::Operator));
     assert!(moved.epoch > state.duties[&Duty::Notifier].epoch);
-    // The duty is with the lost one by the former group's word: leases of it are waited out, as a new leader does.
+    // The former group assigned the duty to the lost node: its leases are waited out, as by a new leader.
     assert_eq!(next.duties, state.duties);
     assert!(next.has_left(77) && !next.has_left(78));
     assert_eq!(next.left_behind(), BTreeMap::from([(&name("b"), "b:1"), (&name("w"), "w:1")]));

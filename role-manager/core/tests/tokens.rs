@@ -64,10 +64,10 @@ fn a_token_lets_one_newcomer_in_and_tells_the_second_who_was_first() {
     assert_eq!(world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 1), Outcome::Done);
     let second = world.redeem(SECRET, "c", MemberKind::Node, "10.0.0.3:7070", 2, T0 + 2);
     assert_eq!(second, Outcome::Refused(Refusal::UsedToken { by: name("b") }));
-    // The same name with another key is somebody else.
+    // The same name with another key is another joining member.
     let other_key = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 2, T0 + 2);
     assert_eq!(other_key, Outcome::Refused(Refusal::UsedToken { by: name("b") }));
-    // The same newcomer, whose answer was lost, also after the end.
+    // The same joining member, whose answer was lost, also after the expiry.
     let again = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 2 * HOUR);
     assert_eq!(again, Outcome::Unchanged);
     let known: Vec<_> = world.state.known().map(|(name, ..)| name.as_str().to_owned()).collect();
@@ -107,7 +107,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         assert_eq!(world.redeem(token, who, kind, address, 1, at), Outcome::Refused(refusal));
         assert_eq!((&tokens, &invited), (&world.state.tokens, &world.state.invited), "{who} {address}");
     }
-    // After all of these it is good still.
+    // After all these refusals it is still valid.
     assert_eq!(world.redeem(SECRET, "c", node, address, 1, T0 + HOUR - 1), Outcome::Done);
     // Now there are three nodes.
     let odd = world.redeem(witness, "w", w, "10.0.0.4:7070", 1, T0);
@@ -139,10 +139,10 @@ fn tokens_are_few_and_do_not_live_long() {
     }
     let one_more = world.invite([100; 32], MemberKind::Node, T0 + 100);
     assert_eq!(one_more, Outcome::Refused(Refusal::TooManyTokens { count: 100 }));
-    // When the first has ended, it makes room.
+    // An expired token makes room.
     assert_eq!(world.invite([100; 32], MemberKind::Node, T0 + HOUR), Outcome::Done);
     assert!(!world.state.tokens.contains_key(&[0; 32]) && world.state.tokens.len() == 100);
-    // A week after the end nothing is left.
+    // A week after the expiry all are forgotten.
     assert_eq!(world.invite([101; 32], MemberKind::Node, T0 + 9 * 24 * HOUR), Outcome::Done);
     assert_eq!(world.state.tokens.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Going on alone, in a pair without a witness (rule R7): the disk, the arbiter and the clock around the core's decision.
+//! Going solo in a pair without a witness (rule R7): disk, arbiter and clock for the core's decision.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -21,18 +21,18 @@ use crate::{
     standing::Standing,
 };
 
-/// So many questions to the arbiter in the length of a lease.
+/// Number of arbiter probes per lease.
 const PER_LEASE: u32 = 4;
-/// A decision leads to another: a record is kept, and then acted on. Never more than this at once.
+/// Maximum number of consecutive decisions: a record is stored, and then acted on.
 const STEPS: usize = 4;
 
-/// When the arbiter answered last, counted from the moment at which it was asked.
+/// Time of the arbiter's last answer, counted from the probe.
 #[derive(Default)]
 pub(crate) struct Arbiter(Mutex<Option<(String, BootInstant)>>);
 
 impl Arbiter {
-    /// Asks whoever is set as arbiter, while it may matter, for as long as the process runs. To accept a connection is
-    /// to answer; a refusal may come from anything on the way.
+    /// Probes the configured arbiter while it may matter, for as long as the process runs. An accepted connection
+    /// counts as an answer; a refusal does not, since any device on the way may send it.
     pub(crate) async fn ask(&self, core: &Core, timing: Timing) {
         let mut applied = core.applied();
         loop {
@@ -57,7 +57,7 @@ impl Arbiter {
     }
 }
 
-/// Whether this node goes on alone, and what it has done so.
+/// Decides whether this node goes solo, and stores its solo work.
 pub(crate) struct GoingAlone {
     node: NodeName,
     standing: Arc<Standing>,
@@ -67,7 +67,7 @@ pub(crate) struct GoingAlone {
     solo: Solo,
     started: BootInstant,
     stopping: bool,
-    /// What was said last of why it waits.
+    /// The last logged reason for waiting.
     said: String,
 }
 
@@ -84,22 +84,22 @@ impl GoingAlone {
         Ok(Self { node, standing, core, reach, arbiter, solo, started, stopping: false, said: String::new() })
     }
 
-    /// What the next keep-alive says of what was agreed.
+    /// Agreed facts for the next keep-alive to report.
     pub(crate) fn learned(&self) -> Learned {
         self.solo.learned()
     }
 
-    /// What the next keep-alive says of it.
+    /// Solo work for the next keep-alive to report.
     pub(crate) fn report(&self) -> Option<SoloReport> {
         self.solo.report().cloned()
     }
 
-    /// Whether it has to stop and something is in flight still.
+    /// Whether it must stop and a write is still in flight.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
     }
 
-    /// The epoch to act in alone, and until when. Whatever was to be written down is on disk when this returns.
+    /// The solo epoch to act in, and its end. All records are on disk when this returns.
     pub(crate) async fn decide(
         &mut self,
         applied: &Applied,

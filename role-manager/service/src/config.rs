@@ -1,4 +1,4 @@
-//! What the role manager needs to be told.
+//! Configuration of the role manager.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -6,7 +6,7 @@ use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
 use twinbox_roles_core::{MemberKind, Speaks, Timing};
 
-/// Where a member is.
+/// Address of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberAddress {
     /// Its name, as in its certificate.
@@ -17,7 +17,7 @@ pub struct MemberAddress {
     pub address: String,
 }
 
-/// How this member takes part.
+/// Configuration of this member.
 #[derive(Clone)]
 pub struct RolesConfig {
     /// Its name.
@@ -26,25 +26,25 @@ pub struct RolesConfig {
     pub kind: MemberKind,
     /// The cluster.
     pub cluster: ClusterId,
-    /// This life of the process.
+    /// The incarnation of this process.
     pub incarnation: Incarnation,
-    /// Everyone who is a member by configuration, this one included.
+    /// All configured members, this one included.
     pub members: Vec<MemberAddress>,
-    /// Others that have joined since, as [`crate::Roles::members`] told an earlier life of this process. Kept apart from
-    /// `dir`: a store that was set back to the time before they joined must ask them for its age (rule R8).
+    /// Members that have joined since, as [`crate::Roles::members`] returned them to an earlier incarnation. Stored
+    /// apart from `dir`: a store rolled back to the time before they joined must ask them for its run number (rule R8).
     pub learned: Vec<MemberAddress>,
-    /// Who was removed from the cluster, as [`crate::Roles::removed_members`] told an earlier life: the configuration may
-    /// still name them.
+    /// Removed members, as [`crate::Roles::removed_members`] returned them to an earlier incarnation: the configuration
+    /// may still name them.
     pub removed: Vec<NodeName>,
-    /// Where vote, log and snapshot are kept; of this member alone.
+    /// Directory of vote, log and snapshot; for this member only.
     pub dir: PathBuf,
-    /// The same on all members.
+    /// Timing; the same on all members.
     pub timing: Timing,
     /// This member's certificate.
     pub tls: Arc<NodeIdentity>,
-    /// The feature levels that this program knows, and tells the others.
+    /// The feature levels that this program knows and reports.
     pub speaks: Speaks,
-    /// Whether it may found the group if nobody is in one yet: `cluster init` left its one-time mark.
+    /// Whether it may found the group if no member is in one yet: `cluster init` left its one-time mark.
     pub found: bool,
 }
 

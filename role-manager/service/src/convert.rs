@@ -1,4 +1,4 @@
-//! Between the core's words and the wire's. What comes in is bounded and checked here.
+//! Conversion between the core's and the wire's types. Input is bounded and checked here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +13,13 @@ use twinbox_roles_core::{
 };
 use twinbox_wire::roles as wire;
 
-/// How many failing services a node may name …
+/// Maximum number of failing services that a node may name …
 const SERVICES: usize = 16;
-/// … and in how many characters each.
+/// … and of characters of each.
 const WORDS: usize = 100;
-/// How many members a node may name.
+/// Maximum number of members that a node may name.
 const MEMBERS: usize = 64;
-/// How many lives a leader may tell of.
+/// Maximum number of incarnations that a leader may report.
 const LIVES: usize = 4 * MEMBERS;
 
 pub(crate) fn name(text: &str) -> Result<NodeName, Status> {
@@ -52,7 +52,7 @@ fn duty_epochs(epochs: &BTreeMap<Duty, Epoch>) -> Vec<wire::DutyEpoch> {
     epochs.iter().map(one).collect()
 }
 
-/// Duties that this version does not know are passed over.
+/// Duties unknown to this version are skipped.
 fn read_duty_epochs(epochs: &[wire::DutyEpoch]) -> Result<BTreeMap<Duty, Epoch>, Status> {
     let mut read = BTreeMap::new();
     for entry in epochs {
@@ -64,12 +64,12 @@ fn read_duty_epochs(epochs: &[wire::DutyEpoch]) -> Result<BTreeMap<Duty, Epoch>,
     Ok(read)
 }
 
-/// What goes with a keep-alive beside what the core knows of.
+/// Parts of a keep-alive in addition to the core's.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Beside {
-    /// How long the members that are reached take to answer.
+    /// Round trips to the members that are reached.
     pub(crate) round_trips: BTreeMap<NodeName, Duration>,
-    /// The node is being removed, and another has all that it had.
+    /// The node is being removed, and another node has all its data.
     pub(crate) handed_over: bool,
 }
 
@@ -207,7 +207,7 @@ pub(crate) fn read_grant(granted: &wire::Granted) -> Result<Grant, Status> {
     })
 }
 
-/// An order with its id; `None` asks what became of it. Orders travel as they stand in the log.
+/// An order with its id; `None` queries its outcome. Orders are sent in the format of the log.
 pub(crate) fn operate(id: OrderId, order: Option<&Order>) -> Result<wire::OperateRequest, serde_json::Error> {
     use wire::operate_request::Order as Wire;
     let order = match order {
@@ -224,7 +224,7 @@ pub(crate) fn read_operate(request: &wire::OperateRequest) -> Result<(OrderId, O
         match request.order.as_ref().ok_or_else(|| Status::invalid_argument("an order is missing"))? {
             Wire::Other(json) => {
                 let order = serde_json::from_slice(json);
-                // One of a later release, perhaps.
+                // Possibly an order of a later release.
                 Some(order.map_err(|e| {
                     Status::invalid_argument(format!("an order that this version does not know: {e}"))
                 })?)
@@ -240,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    /// A later release says more with its keep-alives: what it says beside is understood.
+    /// A later release may send more with its keep-alives: the known part is understood.
     #[test]
     fn what_a_later_release_says_more_is_passed_over() {
         let request = wire::KeepAliveRequest {

@@ -15,10 +15,10 @@ use twinbox_wire::roles::roles_client::RolesClient;
 
 use crate::{line::Line, reach::Reach, roster::Roster};
 
-/// The longest message that is taken, in bytes: snapshots hold a handful of members.
+/// The longest accepted message, in bytes: snapshots contain only a few members.
 pub(crate) const MESSAGE_LIMIT: usize = 1 << 20;
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     /// Log entries, votes.
@@ -27,7 +27,7 @@ pub(crate) enum Lane {
     Heartbeat,
     /// Snapshots.
     Snapshot,
-    /// Leases, and who reaches whom.
+    /// Leases and probes.
     KeepAlive,
     /// Orders, joining, run numbers.
     Control,
@@ -35,18 +35,18 @@ pub(crate) enum Lane {
 
 pub(crate) type Client = RolesClient<Channel>;
 
-/// Makes connections and keeps them.
+/// Makes connections and reuses them.
 pub(crate) struct Dialer {
     tls: Arc<NodeIdentity>,
     roster: Arc<Roster>,
     reach: Arc<Reach>,
     patience: Duration,
-    /// Where connections are made and carried, whoever asks for one first.
+    /// Runtime of all connections, whichever task requests one first.
     runtime: Handle,
     open: Mutex<BTreeMap<(NodeName, Lane), Open>>,
 }
 
-/// A connection, with the address that it goes to.
+/// A connection, with its target address.
 struct Open {
     address: String,
     client: Client,
@@ -59,12 +59,12 @@ impl Dialer {
         Self { tls, roster, reach, patience, runtime, open: Mutex::default() }
     }
 
-    /// A client for `name`, which connects when it is first used. `None` when the member has no usable address.
+    /// A client for `name`, which connects at its first use. `None` when the member has no usable address.
     pub(crate) fn client(&self, name: &NodeName, address: Option<&str>, lane: Lane) -> Option<Client> {
         self.with(name, address, lane, |open| open.client.clone())
     }
 
-    /// The line to `name` for small questions; as [`Self::client`].
+    /// The line to `name` for small requests; as [`Self::client`].
     pub(crate) fn line(&self, name: &NodeName, address: Option<&str>, lane: Lane) -> Option<Arc<Line>> {
         self.with(name, address, lane, |open| open.line.clone())
     }
@@ -76,7 +76,7 @@ impl Dialer {
         lane: Lane,
         take: impl FnOnce(&Open) -> T,
     ) -> Option<T> {
-        // The roster knows better than what Raft's log said some time ago.
+        // The roster is newer than the address in Raft's log.
         let address = self.roster.member(name).map(|member| member.address).or(address.map(str::to_owned))?;
         let mut connections = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), lane);
@@ -100,8 +100,8 @@ impl Dialer {
             }
         };
         let _runtime = self.runtime.enter();
-        // A link that was cut silently must not outlive the cut: TCP's own patience is a quarter of an hour. A lane
-        // without questions costs nothing.
+        // A link that was cut silently must not outlive the cut: TCP's own timeout is a quarter of an hour. An idle
+        // lane costs nothing.
         let channel = endpoint
             .for_roles()
             .connect_timeout(self.patience)

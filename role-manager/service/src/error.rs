@@ -1,4 +1,4 @@
-//! What can go wrong, each with the way out.
+//! Errors, each with the remedy.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,21 @@ use twinbox_disk::DiskError;
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_roles_core::{OrderId, Refusal};
 
-/// Why the role manager does not start.
+/// Reason for which the role manager does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RolesError {
-    /// The store.
+    /// Error of the store.
     #[error("the role manager's store: {0}")]
     Disk(#[from] DiskError),
-    /// The store of another member.
+    /// The store belongs to another member.
     #[error("'{}' is the role manager's store of '{owner}', not of '{node}': give each member a directory of its own", dir.display())]
     ForeignStore {
         /// The directory.
         dir: PathBuf,
-        /// Whose it is.
+        /// Owner of the store.
         owner: String,
-        /// Who asked for it.
+        /// The member that opened it.
         node: NodeName,
     },
     /// The cluster has removed this member.
@@ -28,26 +28,26 @@ pub enum RolesError {
     Removed {
         /// The directory.
         dir: PathBuf,
-        /// In words, with the way out.
+        /// Reason as text, with the remedy.
         reason: String,
     },
-    /// Something in the store cannot be read.
+    /// An item in the store cannot be read.
     #[error("'{}' holds a {what} that cannot be read ({detail}): remove the directory, and this member joins anew", dir.display())]
     Unreadable {
         /// The directory.
         dir: PathBuf,
-        /// What it should be.
+        /// Expected item.
         what: &'static str,
-        /// What was wrong with it.
+        /// Error in it.
         detail: String,
     },
     /// The list of members lacks this one.
     #[error("'{node}' is not among the members of its own configuration; add it, with its address")]
     NotAMember {
-        /// Who.
+        /// Name of the member.
         node: NodeName,
     },
-    /// Name or cluster of the certificate do not fit.
+    /// Name or cluster of the certificate do not match the configuration.
     #[error("the certificate is of '{name}' in cluster {cluster}, the configuration is for '{node}' in {expected}")]
     Certificate {
         /// The certificate's name.
@@ -59,38 +59,38 @@ pub enum RolesError {
         /// The configured cluster.
         expected: ClusterId,
     },
-    /// The thread that closes gates.
+    /// The thread that closes gates cannot be started.
     #[error("cannot start the thread that ends leases: {0}")]
     Thread(std::io::Error),
-    /// The Raft library.
+    /// Error of the Raft library.
     #[error("Raft does not start: {0}")]
     Raft(String),
 }
 
 impl RolesError {
-    /// Whether the store cannot be read or is not this member's: what else the process does may go on without it.
+    /// Whether the store is unreadable or belongs to another member: the rest of the process may go on without it.
     pub fn is_of_store(&self) -> bool {
         matches!(self, Self::Disk(_) | Self::ForeignStore { .. } | Self::Unreadable { .. })
     }
 }
 
-/// Why an order was not carried out.
+/// Reason for which an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
-    /// Roles need a majority.
+    /// There is no majority.
     #[error("not done: {reason}")]
     NoMajority {
-        /// What is missing.
+        /// Missing condition, as text.
         reason: String,
     },
-    /// Not possible.
+    /// The order was refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The leader would not take it.
+    /// The leader did not accept the order.
     #[error("not done: {reason}")]
     Rejected {
-        /// In the leader's words.
+        /// Reason in the leader's words.
         reason: String,
     },
     /// The majority was lost while the order was under way.
@@ -98,7 +98,7 @@ pub enum CommandError {
         "the outcome is unknown: the majority was lost while order {id} was under way; once there is one again, 'twinbox cluster outcome {id}' tells whether it was carried out"
     )]
     Unknown {
-        /// Names the order.
+        /// Id of the order.
         id: OrderId,
     },
     /// The process is ending.

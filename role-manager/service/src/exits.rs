@@ -1,5 +1,5 @@
-//! Proof of death (rule R1): what supervisors say of lives that are over. Every member keeps it, so that whoever leads
-//! next has it, and asks the supervisor of a member that has fallen silent, in case its word was lost.
+//! Exit proofs (rule R1): supervisors' reports on ended incarnations. Every member stores them for the next leader, and
+//! asks the supervisor of a member that has fallen silent, in case its report was lost.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,17 +22,17 @@ use twinbox_wire::roles::{
 
 use crate::{MemberAddress, RolesConfig, RolesService, convert, leader::Leadership, reach::Reach, roster::Roster};
 
-/// More than any supervisor tells at once.
+/// Maximum number of exits in one report; supervisors send fewer.
 const AT_ONCE: usize = 16;
-/// A member that has been silent for so many leases is not asked about any more.
+/// Number of leases of silence after which a member is no longer asked about.
 const LEASES: u32 = 20;
-/// Of how a process ended, in characters: it goes into the log.
+/// The longest text on a process's end, in characters: it is logged.
 const WORDS: usize = 100;
 
-/// What is known of lives that are over. It grows to a few for each member.
+/// Known exit proofs, a few for each member.
 pub(crate) struct Proofs {
     exits: watch::Sender<Arc<Exits>>,
-    /// Where each member's supervisor answers, as it says.
+    /// Port of each member's supervisor, as reported.
     ports: Mutex<BTreeMap<NodeName, u16>>,
 }
 
@@ -49,7 +49,7 @@ impl Proofs {
         self.exits.borrow().clone()
     }
 
-    /// Takes note of what the supervisor of `node` has said; its certificate has been looked at.
+    /// Records the report of the supervisor of `node`; its certificate has been checked.
     fn take(
         &self,
         node: &NodeName,
@@ -81,8 +81,7 @@ impl Proofs {
     }
 }
 
-/// The gRPC service that supervisors call. A supervisor speaks for the node whose certificate it shows, and for no
-/// other.
+/// The gRPC service for supervisors. A supervisor speaks only for the node whose certificate it presents.
 #[derive(Clone)]
 pub struct ExitsService {
     pub(crate) roles: RolesService,
@@ -105,7 +104,7 @@ impl exits_server::Exits for ExitsService {
     }
 }
 
-/// What asks the supervisors of members that are not heard any more.
+/// Prober of the supervisors of silent members.
 pub(crate) struct Inquiry {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) roster: Arc<Roster>,
@@ -115,7 +114,7 @@ pub(crate) struct Inquiry {
 }
 
 impl Inquiry {
-    /// Asks for as long as the process runs.
+    /// Probes for as long as the process runs.
     pub(crate) async fn run(&self) {
         loop {
             sleep(self.until_doubt()).await;
@@ -125,7 +124,7 @@ impl Inquiry {
         }
     }
 
-    /// How long nobody can be doubtful who is not yet; an interval of keep-alives while somebody is.
+    /// Time before which no further member can become doubtful; at least a keep-alive interval.
     fn until_doubt(&self) -> Duration {
         let (keep_alive, doubt) = (self.config.timing.keep_alive, self.doubt());
         let left = |member: &MemberAddress| {
@@ -135,13 +134,14 @@ impl Inquiry {
         self.roster.others().iter().filter_map(left).min().unwrap_or(keep_alive)
     }
 
-    /// Whoever is silent for so long is asked after: most of a lease.
+    /// Silence after which a member is doubtful: most of a lease.
     fn doubt(&self) -> Duration {
         self.config.timing.lease * 2 / 3
     }
 
-    /// A member that has been silent for most of a lease, with its life that was heard last and its supervisor's port.
-    /// One that stays silent is lost with its host: nobody answers there either, and who comes back reports by itself.
+    /// A member that has been silent for most of a lease, with its last incarnation and its supervisor's port. A member
+    /// silent for longer is lost with its host: its supervisor does not answer either, and a returning one reports on
+    /// its own.
     fn doubtful(&self, member: MemberAddress) -> Option<(MemberAddress, Incarnation, u16)> {
         let lease = self.config.timing.lease;
         let silent = self.reach.since(&member.name)?;
@@ -153,11 +153,11 @@ impl Inquiry {
         Some((member, life, port))
     }
 
-    /// One of these whose supervisor answers now: its machine is not lost.
+    /// A member of these whose supervisor answers now: its machine is not lost.
     pub(crate) async fn answering(&self, names: &BTreeSet<NodeName>) -> Option<NodeName> {
         let known = names.iter().filter_map(|name| {
             let member = self.roster.member(name)?;
-            // Whatever life it is asked about, it answers.
+            // A supervisor answers for any incarnation.
             let life = self.reach.life(name).unwrap_or(self.config.incarnation);
             Some((member, life, self.proofs.port_of(name)?))
         });
@@ -168,11 +168,11 @@ impl Inquiry {
         join_all(asked).await.into_iter().flatten().next()
     }
 
-    /// Asks a supervisor, takes note of what it says, and tells whether it has answered.
+    /// Asks a supervisor, records its report, and returns whether it has answered.
     async fn ask(&self, member: &MemberAddress, life: Incarnation, port: u16) -> bool {
         let limit = self.config.timing.keep_alive * 2;
         let Some((host, _)) = member.address.rsplit_once(':') else { return false };
-        // Whoever answers there shows the certificate of that member, or is not listened to.
+        // The supervisor must present the certificate of that member.
         let Ok(endpoint) = self.config.tls.endpoint(&member.name, &format!("{host}:{port}")) else {
             return false;
         };

@@ -1,9 +1,8 @@
-//! The gate: whatever acts on the outside under a duty asks it at each write (rule R6).
+//! The gate: every external write under a duty checks it first (rule R6).
 //!
-//! [`Gate::check`] takes no lock and compares with `CLOCK_BOOTTIME`, so that a lease that is out is out even
-//! when nothing of this process has run for a while. An OS thread, not a task, closes gates whose time has
-//! come (`warden.rs`): a hung executor does not keep one open. What a duty writes to through a connection or
-//! a process of its own belongs to the gate (`owned.rs`) and ends with the lease.
+//! [`Gate::check`] takes no lock and compares with `CLOCK_BOOTTIME`, so that a lease expires even when this process has
+//! not run for a while. An OS thread, not a task, closes expired gates (`warden.rs`): a hung executor keeps none open.
+//! Connections and processes that a duty writes to belong to the gate (`owned.rs`) and end with the lease.
 
 use std::{
     fmt,
@@ -22,10 +21,10 @@ use twinbox_roles_core::Duty;
 
 use crate::owned::{Effect, Effects, OwnError, Owned};
 
-/// Nobody may act.
+/// No write may go out.
 const CLOSED: u64 = 0;
 
-/// This node does not hold the duty (any more), or not in that epoch.
+/// This node does not hold the duty, or not in that epoch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this node does not hold the duty '{duty}' in epoch {epoch}: nothing may be sent")]
 pub struct NotHolder {
@@ -33,16 +32,16 @@ pub struct NotHolder {
     epoch: Epoch,
 }
 
-/// Who may act under a duty, on this node.
+/// Permission to act under a duty on this node.
 #[derive(Clone)]
 pub struct Gate(Arc<Door>);
 
 struct Door {
     duty: Duty,
-    /// Nanoseconds of boot time at which the lease is out, margin taken off; [`CLOSED`] when it is not held.
+    /// End of the lease in nanoseconds of boot time, less the margin; [`CLOSED`] when it is not held.
     until: AtomicU64,
-    /// When the lease of what is owned is out: stays as it is when the gate is closed before its time, so that what is
-    /// in flight may end by itself until then.
+    /// End of the lease for owned resources. It stays when the gate is closed early, so that writes in flight may
+    /// finish until then.
     last: AtomicU64,
     owned: Effects,
     generation: AtomicU64,
@@ -50,7 +49,7 @@ struct Door {
     in_flight: AtomicU64,
     idle: Notify,
     holding: watch::Sender<Option<Epoch>>,
-    /// Opening and closing exclude each other; checking does not take part.
+    /// Serializes opening and closing; checking takes no lock.
     change: Mutex<()>,
 }
 
@@ -70,13 +69,13 @@ impl Gate {
         }))
     }
 
-    /// The epoch in which this node holds the duty, `None` while it does not. Start work on `Some`, stop it
-    /// on `None`; an epoch may follow another without a `None` between.
+    /// The epoch in which this node holds the duty, `None` while it does not. Start work on `Some`, stop it on `None`;
+    /// an epoch may follow another without a `None` between.
     pub fn holding(&self) -> watch::Receiver<Option<Epoch>> {
         self.0.holding.subscribe()
     }
 
-    /// Whether a write may go out now under this epoch. Lock-free; to be asked at each write.
+    /// Whether a write may go out now under this epoch. Lock-free; check before each write.
     pub fn check(&self, epoch: &Epoch) -> Result<(), NotHolder> {
         // The end of the lease first: opening closes, then names the epoch, then sets the end.
         let until = self.0.until.load(SeqCst);
@@ -87,26 +86,24 @@ impl Gate {
         if open { Ok(()) } else { Err(NotHolder { duty: self.0.duty, epoch: epoch.clone() }) }
     }
 
-    /// Begins a write that takes a while. The duty is not given up as long as the result lives; ask
-    /// [`InFlight::check`] again before each further step.
+    /// Begins a write that takes a while. The duty is not released while the result exists; call [`InFlight::check`]
+    /// again before each further step.
     pub fn enter(&self, epoch: &Epoch) -> Result<InFlight, NotHolder> {
-        // Counted before it is checked: whoever closes the gate and then sees nobody in flight is right.
+        // Counted before the check: a thread that closes the gate and then sees nothing in flight is right.
         self.0.in_flight.fetch_add(1, SeqCst);
         let entered = InFlight { gate: self.clone(), epoch: epoch.clone() };
         self.check(epoch)?;
         Ok(entered)
     }
 
-    /// Gives the gate a connection that this duty alone writes to. When the lease ends it is reset, whatever the
-    /// executor does then, and what is queued in it does not leave. The duty is not given up as long as the
-    /// result lives.
+    /// Gives the gate a connection that only this duty writes to. At the end of the lease it is reset, whatever the
+    /// state of the executor, and its queued data is not sent. The duty is not released while the result exists.
     pub fn own_socket(&self, epoch: &Epoch, socket: &impl AsFd) -> Result<Owned, OwnError> {
         self.own(epoch, Effect::socket(socket.as_fd())?)
     }
 
-    /// Gives the gate a child process that acts for this duty alone. When the lease ends it is killed, whatever the
-    /// executor does then. The duty is not given up as long as the result lives: drop it when the child has been
-    /// waited for.
+    /// Gives the gate a child process that acts only for this duty. At the end of the lease it is killed, whatever the
+    /// state of the executor. The duty is not released while the result exists: drop it after waiting for the child.
     pub fn own_child(&self, epoch: &Epoch, child: &process::Child) -> Result<Owned, OwnError> {
         self.own(epoch, Effect::child(child.id())?)
     }
@@ -114,7 +111,7 @@ impl Gate {
     fn own(&self, epoch: &Epoch, effect: Effect) -> Result<Owned, OwnError> {
         let in_flight = self.enter(epoch).inspect_err(|_| effect.end())?;
         let owned = Owned::new(in_flight, effect);
-        // The lease may have ended between the two: then nobody else ends this.
+        // The lease may have ended between the two: then nothing else ends this resource.
         match owned.check() {
             Ok(()) => Ok(owned),
             Err(not_holder) => {
@@ -148,7 +145,7 @@ impl Gate {
         });
     }
 
-    /// Lets nothing through from now on. What is in flight may still be on its way.
+    /// Lets no write through from now on. Writes in flight may still go on.
     pub(crate) fn close(&self) {
         let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
         self.shut();
@@ -165,7 +162,7 @@ impl Gate {
         }
     }
 
-    /// Whether something is in flight.
+    /// Whether a write is in flight.
     pub(crate) fn is_busy(&self) -> bool {
         self.0.in_flight.load(SeqCst) > 0
     }
@@ -175,7 +172,7 @@ impl Gate {
         BootInstant::now().as_nanos() < self.0.until.load(SeqCst)
     }
 
-    /// Closes the gate if its lease is out, and ends what it owns; otherwise says when it will be.
+    /// Closes the gate and ends its resources if its lease has expired; otherwise returns the time of expiry.
     pub(crate) fn expire(&self, now: BootInstant) -> Option<BootInstant> {
         let _change = self.0.change.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.as_nanos();
@@ -196,7 +193,7 @@ impl Gate {
         }
     }
 
-    /// Closes for good, and ends what the gate owns at once: nobody keeps the lease any more.
+    /// Closes forever and ends the gate's resources immediately: the lease is no longer renewed.
     pub(crate) fn abandon(&self) {
         self.close();
         self.0.owned.end_all();
@@ -214,7 +211,7 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// A write that is on its way; see [`Gate::enter`].
+/// A write in flight; see [`Gate::enter`].
 #[derive(Debug)]
 pub struct InFlight {
     gate: Gate,

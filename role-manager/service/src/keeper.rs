@@ -1,7 +1,6 @@
-//! The node's side of its leases: keep-alives go out, gates open and close, and people see the result.
+//! The node's side of its leases: sends keep-alives, opens and closes gates, and publishes the view.
 //!
-//! One task owns all of it. Requests run beside it, so that a leader which does not answer keeps nobody from
-//! seeing that a duty is wanted back.
+//! One task owns all of it. Requests run concurrently, so that a leader that does not answer does not delay a release.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,18 +39,18 @@ use crate::{
     watched::Watched,
 };
 
-/// How many keep-alives may wait for an answer at once.
+/// Maximum number of unanswered keep-alives.
 const AT_ONCE: usize = 3;
-/// What a node inherits by proof alone and is not agreed on: so much of it is remembered.
+/// Maximum number of remembered inheritances by proof alone that are not agreed on.
 const INHERITED: usize = 8;
-/// How soon a node that stops to act alone looks again whether anything is in flight.
+/// Interval at which a node that stops solo work checks for writes in flight.
 const STOPPING: Duration = Duration::from_millis(10);
-/// How long a leaving node waits for what is in flight …
+/// Time for which a leaving node waits for writes in flight …
 const LAST_WRITES: Duration = Duration::from_secs(2);
-/// … and how long for the leader to hear of it.
+/// … and time for which it waits to notify the leader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What the keeper needs.
+/// Parameters of the task.
 pub(crate) struct Keeper {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) standing: Arc<Standing>,
@@ -69,40 +68,40 @@ pub(crate) struct Keeper {
     /// Members whose SIP address does not answer this node (rule C3).
     pub(crate) unanswered: watch::Receiver<BTreeSet<NodeName>>,
     pub(crate) proofs: Arc<Proofs>,
-    /// Another node has all that this one has, which is being removed.
+    /// This node is being removed, and another node has all its data.
     pub(crate) handed_over: watch::Receiver<bool>,
     pub(crate) leave: watch::Receiver<bool>,
     pub(crate) view: watch::Sender<Arc<RolesView>>,
     pub(crate) watched: Watched,
 }
 
-/// What a keep-alive came back with.
+/// Answer to a keep-alive.
 struct Answered {
     sent: Duration,
     leader: NodeName,
     result: Result<Grant, No>,
 }
 
-/// Why there is no lease.
+/// Reason for which there is no lease.
 enum No {
-    /// Nobody answers, or nobody with a majority: that passes.
+    /// No leader answers, or none with a majority: temporary.
     NoLeader,
-    /// The leader does not want this node.
+    /// The leader refuses this node.
     Refused(String),
 }
 
 struct Keeping {
     holders: BTreeMap<Duty, Holder>,
     requests: JoinSet<Answered>,
-    /// Gates that have been closed to be given up, until nothing is in flight.
+    /// Gates closed for release, until nothing is in flight.
     releases: JoinSet<(Duty, Epoch)>,
     releasing: BTreeSet<Epoch>,
-    /// The last answer that said yes, and when its request was sent.
+    /// The last grant, and the time at which its request was sent.
     granted: Option<(Duration, Grant)>,
     refused: String,
-    /// The epoch in which this node acts alone, and until when (rule R7).
+    /// The solo epoch of this node, and its end (rule R7).
     alone: Option<(Epoch, Duration)>,
-    /// What this node has inherited by proof alone (rule C4).
+    /// Inheritances of this node by proof alone (rule C4).
     inherited: Vec<Inheritance>,
     next: Duration,
 }
@@ -112,8 +111,8 @@ fn now() -> Duration {
 }
 
 impl Keeper {
-    /// Keeps the leases until it is told to leave, and then until they are given back. Begun again after a panic it knows
-    /// of no lease, and opens no gate before one is granted.
+    /// Keeps the leases until the node leaves, and then until they are given back. Restarted after a panic, it has no
+    /// lease, and opens no gate before one is granted.
     pub(crate) async fn run(&mut self) {
         self.gates.values().for_each(Gate::close);
         let life = self.standing.incarnation();
@@ -170,19 +169,19 @@ impl Keeper {
         self.give_back(keeping).await;
     }
 
-    /// Whether the leader has granted this node something so recently that there is a majority.
+    /// Whether the leader's last grant is so recent that there is a majority.
     fn quorum(&self, keeping: &Keeping, state: &State) -> bool {
         let limit = self.config.timing.agreed(state).quorum_lost();
         keeping.granted.as_ref().is_some_and(|(sent, _)| now().saturating_sub(*sent) <= limit)
     }
 
-    /// One of a pair without a witness may go on alone; it stops before it says so, and says so before it is given
-    /// anything.
+    /// A node of a pair without a witness may go solo. It stops before it reports the solo work, and reports it before
+    /// it gets a grant.
     async fn go_alone(&mut self, keeping: &mut Keeping, applied: &Applied) {
-        // Whoever is about to leave its group does nothing alone any more.
+        // A node about to leave its group does no more solo work.
         let quorum = self.quorum(keeping, &applied.state) || self.standing.is_held();
         let busy = || self.gates.values().any(Gate::is_busy);
-        // As long as the gates are open, something may be in flight at any moment.
+        // As long as the gates are open, a write may be in flight at any moment.
         let open = keeping.alone.is_some();
         keeping.alone = self.alone.decide(applied, quorum, &|| open || busy()).await;
         if open && keeping.alone.is_none() {
@@ -194,7 +193,7 @@ impl Keeper {
         }
     }
 
-    /// Takes note of what has been agreed; says whether the leader should be asked at once.
+    /// Applies the agreed state; returns whether a keep-alive is due immediately.
     fn take_state(&self, keeping: &mut Keeping, state: &State) -> bool {
         let mut urgent = false;
         for (duty, holder) in &mut keeping.holders {
@@ -303,9 +302,9 @@ impl Keeper {
         }
     }
 
-    /// Sends a keep-alive to whoever leads.
+    /// Sends a keep-alive to the leader.
     fn ask(&self, keeping: &mut Keeping, leaving: bool) {
-        // Who may not vote has no business with leases either: its state may be an old one (rule R8).
+        // A member that may not vote gets no lease either: its state may be old (rule R8).
         let may = keeping.requests.len() < AT_ONCE && self.standing.may_take_part();
         let Some(leader) = self.leader().filter(|_| may) else { return };
         let round_trips = self.reach.reaches(self.config.timing.lease);
@@ -333,7 +332,7 @@ impl Keeper {
         });
     }
 
-    /// The survivor of a pair without a witness is the heir by proof alone: it asks nobody, and there is nobody to ask.
+    /// Makes the survivor of a pair without a witness the heir, by proof alone and without agreement.
     fn inherit(&self, keeping: &mut Keeping, applied: &Applied) {
         let Some((_, grant)) = keeping.granted.as_ref() else { return };
         let own = (&self.config.node, self.standing.incarnation());
@@ -398,7 +397,7 @@ impl Keeper {
         }
     }
 
-    /// The end in good order: nothing in flight, everything released, the leader told.
+    /// Orderly end: nothing in flight, everything released, the leader notified.
     async fn give_back(&self, mut keeping: Keeping) {
         let held = keeping.holders.iter().filter_map(|(duty, h)| Some((*duty, h.assigned()?.clone())));
         for (duty, epoch) in held.collect::<Vec<_>>() {

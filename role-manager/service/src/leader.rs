@@ -1,4 +1,4 @@
-//! What the leader does beside Raft: it grants leases and runs the planner.
+//! Work of the leader in addition to Raft: it grants leases and runs the planner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,16 +27,16 @@ use crate::{
     reach::Reach,
 };
 
-/// A leader that knows of nothing to come looks again after this long.
+/// Interval at which a leader plans again if it knows of no later change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A leader whose planner has panicked gives up once in this time; in between it leads on. What panics on every member would
-/// else leave no leader long enough to renew leases.
+/// Minimum time between two resignations of a leader whose planner has panicked; in between it goes on leading. A plan
+/// that panics on every member would otherwise leave no leader long enough to renew leases.
 const GIVE_UP_AGAIN: Duration = Duration::from_secs(10);
-/// So many planned commands that were set aside are remembered.
+/// Maximum number of remembered commands that were set aside.
 const ASIDE: usize = 64;
 
-/// Why a keep-alive is not granted.
+/// Reason for which a keep-alive is not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotGranted {
     #[error("this member does not lead")]
@@ -45,7 +45,7 @@ pub(crate) enum NotGranted {
     No(#[from] NoGrant),
 }
 
-/// Leading, as long as this member does.
+/// The leader's state, while this member leads.
 pub(crate) struct Leadership {
     core: Arc<Core>,
     timing: Timing,
@@ -53,27 +53,27 @@ pub(crate) struct Leadership {
     proofs: Arc<Proofs>,
     reach: Arc<Reach>,
     heard: Mutex<Heard>,
-    /// What whoever leads told last of the calls of each life.
+    /// Call counts of the incarnations in the leader's last grant.
     told: Mutex<Lives>,
     nudge: Notify,
-    /// When this member gave up leading because its planner had panicked.
+    /// Time at which this member resigned because its planner had panicked.
     gave_up: Mutex<Option<BootInstant>>,
-    /// Commands that were planned and set aside, without the moment of their plan: they are not proposed again.
+    /// Planned commands that were set aside, without the time of their plan: they are not proposed again.
     aside: Mutex<Vec<Command>>,
-    /// A batch did nothing: what is planned is proposed one by one until nothing is left.
+    /// A batch did nothing: planned commands are proposed one by one until none is left.
     singly: AtomicBool,
-    /// The planner has begun: if it begins again, it has panicked.
+    /// The planner has been started: if it starts again, it has panicked.
     begun: AtomicBool,
 }
 
-/// What came with keep-alives that the ledger does not need.
+/// Contents of keep-alives that the ledger does not need.
 #[derive(Debug, Default)]
 struct Heard {
-    /// How long it takes whom to get an answer of whom.
+    /// Round trips from each member to the others.
     round_trips: BTreeMap<NodeName, BTreeMap<NodeName, Duration>>,
-    /// Which feature levels who knows.
+    /// Feature levels that each member knows.
     speaks: BTreeMap<NodeName, Speaks>,
-    /// Stores of members on their way out that have nothing any more that no other has.
+    /// Stores of leaving members that have no data left that no other member has.
     handed_over: BTreeSet<u64>,
 }
 
@@ -100,7 +100,7 @@ impl Leadership {
         }
     }
 
-    /// It is proved that this life of a node's process has exited (rule R1).
+    /// An exit proof for this incarnation of a node has arrived (rule R1).
     pub(crate) fn exited(&self, node: &NodeName, life: Incarnation) {
         if let Some(ledger) = self.ledger().as_mut() {
             ledger.exited(since_boot(BootInstant::now()), node, life);
@@ -108,18 +108,19 @@ impl Leadership {
         self.nudge.notify_one();
     }
 
-    /// Whether this life had calls when it reported last, as far as this member has been told.
+    /// Whether this incarnation had calls in its last report, as far as known to this member.
     pub(crate) fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).had_calls(node, life);
         told || self.ledger().as_ref().is_some_and(|ledger| ledger.had_calls(node, life))
     }
 
-    /// Whoever leads has told how many calls which life has.
+    /// Stores the call counts that the leader has sent.
     pub(crate) fn told(&self, lives: &Lives) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone_from(lives);
     }
 
-    /// This node has inherited from that life by proof alone: it is not given to another when this node leads.
+    /// This node has inherited from that incarnation by proof alone: when it leads, it gives the calls to no other
+    /// node.
     pub(crate) fn inherited(&self, node: &NodeName, life: Incarnation) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).forget(node, life);
         if let Some(ledger) = self.ledger().as_mut() {
@@ -127,7 +128,7 @@ impl Leadership {
         }
     }
 
-    /// A node asks for its leases.
+    /// Handles a node's request for its leases.
     pub(crate) fn keep_alive(&self, request: &KeepAlive, beside: &Beside) -> Result<Grant, NotGranted> {
         self.refresh();
         let mut slot = self.ledger();
@@ -155,12 +156,12 @@ impl Leadership {
         }
     }
 
-    /// Whether this store's node has said that another has all that it had.
+    /// Whether this store's node has reported that another node has all its data.
     pub(crate) fn has_handed_over(&self, raft_id: u64) -> bool {
         self.heard().handed_over.contains(&raft_id)
     }
 
-    /// How long a leader there would wait for a majority of these voters, itself one of them, as far as that is known.
+    /// Time that a leader on that member, one of these voters, would wait for a majority of them, if known.
     pub(crate) fn quorum_round_trip(&self, name: &NodeName, voters: &BTreeSet<NodeName>) -> Option<Duration> {
         let heard = self.heard();
         let known = heard.round_trips.get(name)?;
@@ -172,7 +173,7 @@ impl Leadership {
         }
     }
 
-    /// The feature levels that a member says it knows; none as long as it has said nothing.
+    /// The feature levels that a member reports; none before its first report.
     pub(crate) fn speaks(&self, name: &NodeName) -> Speaks {
         self.heard().speaks.get(name).copied().unwrap_or(Speaks { min: 0, max: 0 })
     }
@@ -181,10 +182,10 @@ impl Leadership {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An administrator's order, or with `None` what became of it.
+    /// Proposes an administrator's order; with `None` queries its outcome.
     pub(crate) async fn operate(&self, id: OrderId, order: Option<Order>) -> Result<Outcome, ProposeError> {
         let command = match order {
-            // Here, and only here, an order gets its time, and what is known of whom it is about.
+            // Only here an order gets its time and the facts about the member that it names.
             Some(order) => {
                 self.refresh();
                 let level = self.core.applied().borrow().state.feature_level;
@@ -200,26 +201,26 @@ impl Leadership {
         self.core.propose(command).await
     }
 
-    /// The term in which this member leads, has a majority, and has applied what came before.
+    /// The term in which this member leads, has a majority, and has applied all earlier entries.
     pub(crate) fn term(&self) -> Option<u64> {
         self.refresh();
         self.ledger().as_ref().map(Ledger::term)
     }
 
-    /// Whether voters may be added or taken out now (rule R7).
+    /// Whether voters may be added or removed now (rule R7).
     pub(crate) fn may_change_voters(&self) -> bool {
         let state = self.core.applied().borrow().state.clone();
         let now = since_boot(BootInstant::now());
         self.ledger().as_ref().is_some_and(|ledger| ledger.may_change_voters(now, &state))
     }
 
-    /// Whether this member leads, and that one is there.
+    /// Whether this member leads, and that member is live.
     pub(crate) fn knows_live(&self, name: &NodeName) -> bool {
         let now = since_boot(BootInstant::now());
         self.ledger().as_ref().is_some_and(|ledger| ledger.is_live(now, name))
     }
 
-    /// Whether all is as it should be and has been for a while: nothing to plan, every duty under a lease.
+    /// Whether the cluster has been at rest for a while: nothing to plan, every duty under a lease.
     pub(crate) fn at_rest(&self) -> bool {
         let state = self.core.applied().borrow().state.clone();
         let now = since_boot(BootInstant::now());
@@ -232,7 +233,7 @@ impl Leadership {
             && plan(&view, &Policy::from(self.timing)).is_empty()
     }
 
-    /// Plans and proposes for as long as the process runs. Begun again after a panic, it gives up leading.
+    /// Plans and proposes for as long as the process runs. Restarted after a panic, it first resigns.
     pub(crate) async fn run(&self) {
         if self.begun.swap(true, SeqCst) {
             self.give_up().await;
@@ -254,7 +255,7 @@ impl Leadership {
         }
     }
 
-    /// Whether everything that was planned was done.
+    /// Plans and proposes; returns whether all planned commands were done.
     async fn plan_and_propose(&self, policy: &Policy) -> bool {
         while let Some(command) = self.next_command(policy) {
             let words = command.to_string();
@@ -288,9 +289,9 @@ impl Leadership {
         true
     }
 
-    /// Lets the next voter that is live lead: one whose planner is dead must not go on renewing leases and move nothing
-    /// (rule R11). In a ring, because two whose planners panic must not hand over to each other past a third whose planner
-    /// works.
+    /// Transfers leadership to the next live voter: a leader with a failed planner must not go on renewing leases and
+    /// move nothing (rule R11). The order is a ring: two members with panicking planners must not hand over to each
+    /// other past a third with a working one.
     async fn give_up(&self) {
         let lately = |at: BootInstant| at.elapsed() < GIVE_UP_AGAIN;
         if self.gave_up.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(lately) {
@@ -306,8 +307,8 @@ impl Leadership {
         }
     }
 
-    /// What is to be done first, by what is known now: one entry of the log. No more than that at once: while it is being
-    /// agreed on, a holder may ask and be granted what the rest of the plan took for free.
+    /// The next command by the present knowledge: one log entry. No more than one, because during its commit a holder
+    /// may get a grant for a duty that the rest of the plan assumed to be free.
     fn next_command(&self, policy: &Policy) -> Option<Command> {
         self.refresh();
         let state = self.core.applied().borrow().state.clone();
@@ -321,7 +322,7 @@ impl Leadership {
         let singly = self.singly.load(SeqCst);
         let is_aside = |command: &Command| aside.contains(&command.timeless());
         let command = proposal(plan(&view, policy), &state, singly, is_aside)?;
-        // From here on the ledger extends no lease of a duty that this moves, whatever comes of it (R3).
+        // From here on the ledger extends no lease of a duty that this command moves, whatever its outcome (R3).
         ledger.proposing(&command);
         Some(command)
     }
@@ -332,14 +333,14 @@ impl Leadership {
         next.map_or(LOOK_AGAIN, |at| at.saturating_sub(now)).min(LOOK_AGAIN)
     }
 
-    /// Begins or ends the ledger as Raft's leadership begins or ends.
+    /// Starts or ends the ledger with Raft's leadership.
     fn refresh(&self) {
         let Pulse { term, leading, quorum_heard, .. } = self.core.pulse().borrow().clone();
         let Applied { state, term: applied_term, .. } = self.core.applied().borrow().clone();
         let mut slot = self.ledger();
         match slot.as_ref().map(Ledger::term) {
             Some(known) if leading && known == term => {}
-            // Only with an entry of its own term applied does a leader know every move before it.
+            // Only with an entry of its own term applied does a leader know every earlier move.
             _ if leading && quorum_heard.is_some() && applied_term == term => {
                 *slot = Some(self.begin(term, &state));
             }
@@ -349,7 +350,7 @@ impl Leadership {
 
     fn begin(&self, term: u64, state: &State) -> Ledger {
         tracing::info!(term, "this member leads");
-        // Now is later than the first quorum answer, which is the safe side.
+        // The present time is later than the first quorum answer, which is the safe side.
         *self.heard() = Heard::default();
         let since = since_boot(BootInstant::now());
         #[cfg(feature = "simulation")]
@@ -358,7 +359,7 @@ impl Leadership {
             false => since,
         };
         let mut ledger = Ledger::new(term, since, state, self.timing, &self.proofs.known());
-        // What was heard of holders before this member led: how long nobody has acted is counted from there.
+        // Last contacts from before this member led: the time without an acting holder is counted from them.
         let agreed = state.members.iter().filter_map(|(name, member)| Some((name, member.incarnation?)));
         let held = state.duties.values().map(|a| (&a.epoch.node, a.incarnation));
         for (name, life) in agreed.chain(held) {
@@ -375,7 +376,7 @@ impl Leadership {
     }
 }
 
-/// Until the value changes; for ever once nobody can change it.
+/// Waits until the value changes; forever once no sender is left.
 pub(crate) async fn wait<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;

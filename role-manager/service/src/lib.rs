@@ -1,8 +1,8 @@
-//! The role manager: one Raft group that says who is in service, who is publisher and who holds which duty.
+//! The role manager: one Raft group that agrees on members in service, the publisher and the holders of duties.
 //!
-//! [`Roles::start`] takes part in the group; [`Roles::watch`] shows it; [`Roles::gate`] is what every effect of a
-//! duty has to pass. The decisions are those of `twinbox-roles-core`; here are Raft's store and network, leases,
-//! and the tasks that drive them. DESIGN.md beside this crate says how the parts fit.
+//! [`Roles::start`] takes part in the group; [`Roles::watch`] shows it; every external effect of a duty must pass
+//! [`Roles::gate`]. The decisions are those of `twinbox-roles-core`; this crate has Raft's store and network, the
+//! leases, and the tasks that drive them. DESIGN.md in this crate describes the structure.
 
 #[cfg(test)]
 extern crate self as twinbox_roles;

@@ -1,5 +1,5 @@
-//! Small questions that are asked all the time: heartbeats, keep-alives, signs of life. One stream carries them to a member
-//! and the answers back, for a fraction of what a call of its own for each would cost both sides.
+//! Frequent small requests: heartbeats, keep-alives, probes. One stream carries them to a member and the answers back,
+//! which costs both sides far less than a call for each.
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +15,12 @@ use twinbox_wire::roles::{Question, question::Question as Asked, reply::Reply as
 
 use crate::{dialer::Client, reach::Reach, tasks::spawn};
 
-/// Questions that may be on their way out at once; more come only where none leave.
+/// Maximum number of questions waiting to be sent; more wait only if none can be sent.
 const AT_ONCE: usize = 16;
-/// The life that answers, in the stream's first metadata: it is the same for all answers.
+/// The answering incarnation, in the stream's first metadata: it is the same for all answers.
 pub(crate) const LIFE: &str = "life-bin";
 
-/// The way to one member. It is opened by the first question, and by the next one after it was lost.
+/// The stream to one member. The first question opens it, as does the next one after it was lost.
 pub(crate) struct Line {
     member: NodeName,
     client: Client,
@@ -28,23 +28,23 @@ pub(crate) struct Line {
     open: Mutex<Option<Stream>>,
 }
 
-/// One life of a line. The stream ends when the last sender of questions is gone.
+/// One stream. It ends when the last sender of questions is dropped.
 #[derive(Clone)]
 struct Stream {
     questions: mpsc::Sender<Question>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Who waits for which answer.
+/// Callers waiting for answers, by number.
 #[derive(Default)]
 struct Waiting {
     last: u64,
     asked: BTreeMap<u64, oneshot::Sender<(Option<Incarnation>, Answer)>>,
-    /// Why nothing more is answered.
+    /// Reason for which no more answers come.
     lost: Option<Status>,
 }
 
-/// A question whose answer is awaited; forgotten when it is dropped.
+/// A question with a pending answer; forgotten when dropped.
 struct Awaited<'a> {
     stream: &'a Stream,
     number: u64,
@@ -55,7 +55,7 @@ impl Line {
         Self { member, client, reach, open: Mutex::default() }
     }
 
-    /// Asks, and waits for the answer: as long as the stream lives, so bound it.
+    /// Sends a question and waits for the answer as long as the stream exists, so use a timeout.
     pub(crate) async fn ask(&self, question: Asked) -> Result<Answer, Status> {
         let stream = self.stream();
         let (answered, answer) = oneshot::channel();
@@ -83,7 +83,7 @@ impl Line {
     }
 }
 
-/// Carries questions there and answers back until either side hangs up.
+/// Carries questions and answers until either side closes the stream.
 async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting: Arc<Mutex<Waiting>>) {
     let questions = stream::poll_fn(move |context| asked.poll_recv(context));
     let mut line = Carried { waiting, lost: Status::internal("its task has panicked") };
@@ -96,7 +96,7 @@ async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting:
             loop {
                 match replies.message().await {
                     Ok(Some(reply)) => {
-                        // Nobody waits any more for what comes too late.
+                        // No caller waits any more for a late answer.
                         let asker = lock(&line.waiting).asked.remove(&reply.number);
                         if let (Some(asker), Some(reply)) = (asker, reply.reply) {
                             let _ = asker.send((life, reply));
@@ -110,7 +110,7 @@ async fn carry(mut client: Client, mut asked: mpsc::Receiver<Question>, waiting:
     };
 }
 
-/// A stream that is being carried. However that ends, nobody waits for answers any more, and the next question opens another.
+/// A running stream. However it ends, no caller waits for answers any more, and the next question opens another.
 struct Carried {
     waiting: Arc<Mutex<Waiting>>,
     lost: Status,

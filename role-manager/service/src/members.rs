@@ -1,5 +1,5 @@
-//! Joining and staying a member: founding, joining, proving the store's age, letting others in, and hearing that one
-//! has been removed. What the leader does about voters is in `tend.rs`.
+//! Membership of this node: founding or joining a group, announcing the run number, admitting others, and learning of
+//! its own removal. The leader's changes of voters are in `tend.rs`.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -24,15 +24,15 @@ use crate::{
     standing::{Remembered, Standing},
 };
 
-/// How often a member asks again to be let in or confirmed.
+/// Interval at which a member repeats its request to be admitted or confirmed.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How often a member is told of this store's start that has not confirmed it: until then it would take an older copy of the
-/// store for this one (rule R8).
+/// Interval at which this store's start is announced to members that have not confirmed it: until then they would take
+/// an older copy of the store for this one (rule R8).
 const TELL_AGAIN: Duration = Duration::from_secs(1);
-/// How often it is looked for such members when all have.
+/// Interval at which this member checks for such members when all have confirmed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What this member needs to find its place.
+/// Parameters of joining and staying a member.
 pub(crate) struct Members {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) standing: Arc<Standing>,
@@ -44,28 +44,28 @@ pub(crate) struct Members {
     pub(crate) rivals: Arc<Rivals>,
 }
 
-/// What another says of this member's store.
+/// Verdict of another member on this member's store.
 enum Said {
-    /// It remembers this start; with its Raft store, if it said which, and the voters by its log.
+    /// It remembers this start; with its Raft store, if reported, and the voters by its log.
     Confirmed(Option<u64>, VoterSets),
-    /// Its group has given this member up; in words, with the way out.
+    /// Its group has given this member up; reason as text, with the remedy.
     GivenUp(String),
     Nothing,
 }
 
-/// What one round of asking to be let in came to.
+/// Result of one round of join requests.
 enum Asked {
-    /// Nobody who answered is in a group.
+    /// No member that answered is in a group.
     NoGroup,
-    /// Somebody is.
+    /// A member is in a group.
     Exists,
 }
 
 impl Members {
-    /// Finds a place in the group: by what the store says, by joining, or by founding it.
+    /// Enters a group: by the store, by joining, or by founding it.
     pub(crate) async fn enter(&self) {
         if self.core.is_empty() {
-            // Nothing was promised in this store, so nothing can be broken.
+            // This store has promised nothing, so it can break nothing.
             self.standing.confirm();
         }
         let mut pulse = self.core.pulse();
@@ -88,16 +88,16 @@ impl Members {
         }
     }
 
-    /// Notices in what is agreed that this member has been removed.
+    /// Waits until the agreed state shows that this member has been removed.
     pub(crate) async fn heed_removal(&self) {
         let mut applied = self.core.applied();
-        // A member that goes on alone is another store then.
+        // A member that goes on alone has another store by then.
         if applied.wait_for(|applied| applied.state.was_removed(self.standing.raft_id())).await.is_ok() {
             self.standing.remove(removed_words(&self.config.node)).await;
         }
     }
 
-    /// What a member is told that was removed and does not know it; `None` when it was not.
+    /// The notice for a removed member that does not know it; `None` if it was not removed.
     pub(crate) fn removal_of(&self, name: &NodeName, raft_id: u64) -> Option<String> {
         let state = self.core.applied().borrow().state.clone();
         (state.was_removed(raft_id) || is_removed(&state, name)).then(|| removed_words(name))
@@ -162,14 +162,14 @@ impl Members {
         }
     }
 
-    /// Tells the others how often this store was started, until all of them know (rule R8), and again as long as there is
-    /// no majority: perhaps because this member was removed while it was away. Takes part once a majority remembers it.
+    /// Announces the run number of this store to the others until all know it (rule R8), and again as long as there is
+    /// no majority: this member may have been removed while it was away. Takes part once a majority remembers it.
     pub(crate) async fn prove_age(&self, view: watch::Receiver<Arc<RolesView>>) {
         let mut confirmed = BTreeSet::new();
         let mut confirmations = Confirmations::default();
         loop {
             if let Some(group) = self.standing.group() {
-                // Who acts in another group is to hear that this one lives.
+                // Members that act in another group must hear that this one lives.
                 let rivals = self.rivals.heard();
                 confirmed.retain(|name| !rivals.contains(name));
                 let missing = self.roster.others().into_iter().filter(|m| !confirmed.contains(&m.name));
@@ -183,7 +183,7 @@ impl Members {
                     match said {
                         Said::Confirmed(store, voters) => {
                             let pulse = self.core.pulse().borrow().clone();
-                            // Earlier releases do not say under which Raft id they confirm.
+                            // Earlier releases do not send the Raft id with which they confirm.
                             let of_name = pulse.stores_of(&name).filter(|_| store.is_none());
                             confirmations.note(store.into_iter().chain(of_name), voters);
                             confirmed.insert(name);
@@ -193,7 +193,7 @@ impl Members {
                     }
                 }
                 self.heed_survivor(given_up, !confirmed.is_empty() || view.borrow().quorum).await;
-                // The only voter waits for nobody; but it has asked whoever could be asked.
+                // The only voter waits for no answer, but has requested one from every reachable member.
                 let pulse = self.core.pulse().borrow().clone();
                 if pulse.is_known() && confirmations.suffice(self.standing.raft_id(), &pulse.voter_sets()) {
                     self.standing.confirm();
@@ -216,11 +216,12 @@ impl Members {
         }
     }
 
-    /// A survivor of this member's group has gone on without it. Whoever is alone, too, was given up and ends; as long as
-    /// others of its group live, they go on, and everybody is told (nobody else can decide between the two groups).
+    /// A survivor of this member's group has gone on without it. If this member is alone, too, it was given up and
+    /// ends. As long as others of its group live, they go on and report the conflict (only people can decide between
+    /// the two groups).
     async fn heed_survivor(&self, given_up: Option<(NodeName, String)>, group_lives: bool) {
         let Some((name, reason)) = given_up else { return };
-        // It lives, so this member is not alone (rule R7).
+        // The survivor lives, so this member is not alone (rule R7).
         self.reach.heard(&name, None);
         if group_lives {
             self.rivals.not_given_up();
@@ -230,7 +231,7 @@ impl Members {
         }
     }
 
-    /// How this member's store proves its age; nothing while it is in no group.
+    /// Announcement of this store's run number; none while it is in no group.
     pub(crate) fn age(&self) -> Option<wire::ConfirmRequest> {
         let group = self.standing.group()?;
         Some(wire::ConfirmRequest {
@@ -275,7 +276,7 @@ impl Members {
         }
     }
 
-    /// Another member tells how often its store was started.
+    /// Checks the run number that another member announces for its store.
     pub(crate) async fn hear_age(&self, request: &wire::ConfirmRequest) -> wire::ConfirmAnswer {
         use wire::confirm_answer::Result as Answer;
         let removal = request.node.parse().ok().and_then(|name| self.removal_of(&name, request.raft_id));
@@ -304,7 +305,7 @@ impl Members {
         }
     }
 
-    /// One of another group speaks: of the one that this was left for, or of one that left this.
+    /// Handles a message of another group: of the group that this one left, or of a survivor that left this group.
     fn hear_other_group(&self, request: &wire::ConfirmRequest, removed: bool) -> wire::confirm_answer::Result {
         use wire::confirm_answer::Result as Answer;
         let state = self.core.applied().borrow().state.clone();
@@ -316,7 +317,7 @@ impl Members {
             self.rivals.note(&name);
             return Answer::GivenUp(given_up_words(&name, &self.config.node));
         }
-        // One that this group has under another store has gone on alone; any other is just a stranger.
+        // A member that this group knows with another store has gone on alone; any other is a stranger.
         let known = state.members.get(&name).is_some_and(|member| member.raft_id != request.raft_id);
         if known && !left {
             self.rivals.note(&name);
@@ -326,7 +327,7 @@ impl Members {
         Answer::Refused("of another group of this cluster".to_owned())
     }
 
-    /// Another member asks to be let in. Its name has been checked against its certificate.
+    /// Handles another member's join request. Its name has been checked against its certificate.
     pub(crate) async fn let_in(&self, request: &wire::JoinRequest) -> wire::JoinAnswer {
         use wire::join_answer::Result as Answer;
         let answer = |result| wire::JoinAnswer { result: Some(result) };
@@ -372,7 +373,7 @@ impl Members {
             let added = timeout(self.config.timing.order_limit(), self.core.add_learner(id, peer)).await;
             added.map_err(|_| "no majority answers".to_owned())?.map_err(|e| e.to_string())?;
         }
-        // The leader's own task makes it a voter when it has caught up, or takes it in without a vote.
+        // The leader's own task makes it a voter when it has caught up, or admits it without a vote.
         let voter = pulse.wait_for(|p| p.voters.contains(&id) && !p.joint);
         let mut applied = self.core.applied();
         let admitted = applied.wait_for(|a| a.state.members.get(&name).is_some_and(|m| m.raft_id == id));
@@ -411,7 +412,7 @@ fn given_up_words(name: &NodeName, by: &NodeName) -> String {
     )
 }
 
-/// The name of the member that leads, if one is known.
+/// The name of the leader, if known.
 pub(crate) fn leader_name(pulse: &Pulse) -> Option<NodeName> {
     pulse.leader.and_then(|id| pulse.peer(id)).map(|peer| peer.name.clone())
 }

@@ -25,10 +25,10 @@ use crate::{
     raft::{Core, ProposeError},
 };
 
-/// How long to wait before a leader is looked for again.
+/// Pause before the next search for a leader.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What passes orders on.
+/// Sender of orders to the leader.
 pub(crate) struct Orders {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) core: Arc<Core>,
@@ -37,7 +37,7 @@ pub(crate) struct Orders {
     pub(crate) granted: Arc<LastGrant>,
 }
 
-/// When a leader last granted this node anything: while it does, there is a majority.
+/// Time of the last grant to this node: while grants come, there is a majority.
 #[derive(Default)]
 pub(crate) struct LastGrant {
     sent: AtomicU64,
@@ -45,13 +45,13 @@ pub(crate) struct LastGrant {
 }
 
 impl LastGrant {
-    /// The request was sent at this time of the boot clock.
+    /// Notes a granted request that was sent at this time of the boot clock.
     pub(crate) fn note(&self, sent: Duration) {
         self.sent.fetch_max(u64::try_from(sent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.gaps().granted(sent, since_boot(BootInstant::now()));
     }
 
-    /// The longest gap between grants of late.
+    /// The longest recent gap between grants.
     pub(crate) fn longest_gap(&self) -> Option<Duration> {
         self.gaps().longest(since_boot(BootInstant::now()))
     }
@@ -66,7 +66,7 @@ impl LastGrant {
     }
 }
 
-/// What one attempt came to.
+/// Result of one attempt.
 enum Attempt {
     Outcome(Outcome),
     /// Certainly not proposed.
@@ -77,7 +77,7 @@ enum Attempt {
 }
 
 impl Orders {
-    /// Carries an order out, or says why not; within 2 E in either case. Trying again under one id is safe: the
+    /// Carries an order out or returns the reason for a failure, within 2 E. A retry with the same id is safe: the
     /// state machine does an order at most once.
     pub(crate) async fn give(
         &self,
@@ -87,8 +87,8 @@ impl Orders {
     ) -> Result<(), CommandError> {
         let limit = self.config.timing.order_limit();
         let begun = BootInstant::now();
-        // While leadership moves nobody grants anything for a moment: that is no lack of a majority. One that has lasted is,
-        // and is said at once.
+        // While leadership moves, no leader grants anything for a moment: that is not a lost majority. A longer lack
+        // is, and is reported immediately.
         let fresh = (self.config.timing.quorum_lost() + limit).saturating_sub(self.granted.age());
         if !matches!(timeout(fresh, view.wait_for(|view| view.quorum)).await, Ok(Ok(_))) {
             return Err(CommandError::NoMajority { reason: view.borrow().reason.clone() });

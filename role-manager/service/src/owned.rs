@@ -1,8 +1,8 @@
-//! What a gate owns: connections and child processes that act for one duty alone (rule R6).
+//! Resources of a gate: connections and child processes that act only for one duty (rule R6).
 //!
-//! A check before each write does not help when the write has been handed to the kernel or to another process. These
-//! are ended when the lease is, by the thread that closes gates: a TCP connection is reset and its queue thrown
-//! away (after a mere `shutdown` it would still leave), a datagram socket is unconnected and shut, a child killed.
+//! A check before each write does not stop a write already passed to the kernel or to another process. So the thread
+//! that closes gates ends these resources with the lease: it resets a TCP connection and discards its queue (which a
+//! mere `shutdown` would still send), disconnects and shuts a datagram socket, and kills a child.
 
 use std::{
     collections::BTreeMap,
@@ -21,24 +21,24 @@ use rustix::{
 
 use crate::{InFlight, NotHolder};
 
-/// Why a gate does not take something.
+/// Reason for which a gate does not take a resource.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OwnError {
-    /// This node does not hold the duty. What was to be owned has been ended.
+    /// This node does not hold the duty. The resource has been ended.
     #[error(transparent)]
     NotHolder(#[from] NotHolder),
-    /// The descriptor of the connection or child cannot be had.
+    /// The descriptor of the connection or child is not available.
     #[error("cannot watch over a connection or process of a duty: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Something that acts by itself once it has been told to.
+/// Resource that acts on its own once started.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// The same socket under a descriptor of ours, so that it cannot be closed and reused under us.
+    /// The same socket under a descriptor of our own, so that the number cannot be closed and reused.
     Socket(OwnedFd),
-    /// A child, by its pidfd: a number may be another's by now.
+    /// A child, by its pidfd: a process id may have been reused.
     Child(OwnedFd),
 }
 
@@ -53,11 +53,11 @@ impl Effect {
         Ok(Self::Child(pidfd_open(pid, PidfdFlags::empty())?))
     }
 
-    /// Ends it. That it has ended already is what we want.
+    /// Ends it; errors mean that it has ended already.
     pub(crate) fn end(&self) {
         match self {
             Self::Socket(socket) => {
-                // Where unconnecting does not reset at once, closing does.
+                // Closing resets the connection where disconnecting does not.
                 let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
                 let _ = net::connect_unspec(socket.as_fd());
                 let _ = net::shutdown(socket, Shutdown::Both);
@@ -69,7 +69,7 @@ impl Effect {
     }
 }
 
-/// All that one gate owns.
+/// All resources of one gate.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     next: AtomicU64,
@@ -91,14 +91,14 @@ impl Effects {
         self.list().is_empty()
     }
 
-    /// Ends them all, once.
+    /// Ends all of them, once.
     pub(crate) fn end_all(&self) {
         std::mem::take(&mut *self.list()).values().for_each(Effect::end);
     }
 }
 
-/// A connection or child that a gate watches over; see [`Gate::own_socket`](crate::Gate::own_socket). While it
-/// lives it is in flight: the duty is not confirmed as given up.
+/// A connection or child owned by a gate; see [`Gate::own_socket`](crate::Gate::own_socket). It counts as in flight:
+/// while it exists, the release of the duty is not confirmed.
 #[derive(Debug)]
 pub struct Owned {
     in_flight: InFlight,
@@ -122,7 +122,7 @@ impl Owned {
 }
 
 impl Drop for Owned {
-    /// A child ends with it: nobody else would end it when the lease does. A connection is its owner's to close, in good order
+    /// Ends a child: nothing else would end it with the lease. A connection is closed by its owner, in an orderly way
     /// while the lease runs.
     fn drop(&mut self) {
         let owned = self.in_flight.gate().effects().list().remove(&self.key);
@@ -195,10 +195,10 @@ mod tests {
                     while let Ok(length) = stream.try_write(&[7; 64 << 10]) {
                         queued += length;
                     }
-                    // Nothing of this runtime goes on from here.
+                    // No task of this runtime runs from here on.
                     blocked.recv().expect("told to go on");
                     assert!(owned.check().is_err());
-                    // Past tokio's belief that the queue is still full.
+                    // Bypass tokio's assumption that the queue is still full.
                     let mut stream = stream.into_std().expect("a socket");
                     let late = stream.write(&[7]).expect_err("the connection is gone");
                     assert_ne!(late.kind(), ErrorKind::WouldBlock, "it might still leave");
@@ -248,7 +248,7 @@ mod tests {
         }
         assert!(sender.join().expect("it ends well"), "it could send for ever");
         let last = stamps.last().copied().expect("some arrived");
-        // The thread wakes at the end itself; a busy machine may make it late.
+        // The thread wakes exactly at the end; a busy machine may delay it.
         assert!(
             last < until.as_nanos() + 200_000_000,
             "sent {} ms after the end",
@@ -298,7 +298,7 @@ mod tests {
         let gate = Gate::new(Duty::Notifier);
         gate.open(&epoch(), BootInstant::now() + PATIENCE);
         let owned = gate.own_socket(&epoch(), &near).expect("it holds the duty");
-        // A planned move: nothing new, and what is under way ends while the lease runs.
+        // A planned move: nothing new starts, and work in flight ends while the lease runs.
         gate.close();
         assert!(owned.check().is_err());
         assert!(gate.expire(BootInstant::now()).is_some(), "the thread must come back at the end of the lease");

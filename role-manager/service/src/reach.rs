@@ -1,8 +1,8 @@
-//! Who reaches whom: every member has an answer of every other a few times per lease, and remembers when it heard what of
-//! whom. Whoever has just answered something else (a heartbeat, a keep-alive) is not asked.
+//! Failure detector: every member gets an answer of every other a few times per lease, and records the last contacts. A
+//! member that has just answered something else (a heartbeat, a keep-alive) is not probed.
 //!
-//! The leader hears the result with the keep-alives and sees the whole matrix (rule R9); a node whose cluster has fallen
-//! apart knows by it whom it can still hear at all (active-passive doors, rule R7).
+//! The leader gets the results with the keep-alives and so has the whole matrix (rule R9). A node of a partitioned
+//! cluster uses its own contacts (active-passive call policy, rule R7).
 
 use std::{
     collections::BTreeMap,
@@ -25,21 +25,21 @@ use crate::{
     roster::Roster,
 };
 
-/// So many answers in the length of a lease.
+/// Number of answers per lease.
 const PER_LEASE: u32 = 3;
 
-/// What was heard of the others.
+/// Last contacts with the other members.
 #[derive(Default)]
 pub(crate) struct Reach(Mutex<BTreeMap<NodeName, Heard>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Heard {
-    /// The last sign of life.
+    /// Time of the last contact.
     at: BootInstant,
     life: Option<Incarnation>,
-    /// The life before that, and the last sign of it.
+    /// The incarnation before that, and the last contact with it.
     before: Option<(Incarnation, BootInstant)>,
-    /// When it answered last, and how long that took.
+    /// Time of the last answer, and its round trip.
     answered: Option<(BootInstant, Duration)>,
 }
 
@@ -52,7 +52,7 @@ impl Heard {
 }
 
 impl Reach {
-    /// A member has said something, on any way that proves who it is.
+    /// Notes an authenticated message of a member, on any path.
     pub(crate) fn heard(&self, name: &NodeName, life: Option<Incarnation>) {
         let now = BootInstant::now();
         let mut heard = self.lock();
@@ -68,34 +68,34 @@ impl Reach {
         }
     }
 
-    /// A member has answered something that is answered at once.
+    /// Notes an answer to a request that is answered immediately.
     pub(crate) fn answered(&self, name: &NodeName, life: Option<Incarnation>, took: Duration) {
         self.heard(name, life);
         if let Some(known) = self.lock().get_mut(name) {
-            // What one late answer says is little: a quarter of it counts.
+            // One late answer is weak evidence: it counts a quarter.
             let smooth = known.answered.map_or(took, |(_, before)| (before * 3 + took) / 4);
             known.answered = Some((BootInstant::now(), smooth));
         }
     }
 
-    /// How long ago the last sign of life of this member came; `None` when there was none since the start.
+    /// Time since the last contact with this member; `None` when there was none since the start.
     pub(crate) fn since(&self, name: &NodeName) -> Option<Duration> {
         self.lock().get(name).map(|heard| heard.at.elapsed())
     }
 
-    /// When the last sign of life of this member came; `None` when there was none since the start.
+    /// Time of the last contact with this member; `None` when there was none since the start.
     pub(crate) fn at(&self, name: &NodeName) -> Option<BootInstant> {
         self.lock().get(name).map(|heard| heard.at)
     }
 
-    /// It is proved that this life of a member is over: what is heard from now on is no sign of it.
+    /// The end of this incarnation of a member is proved: later messages are no contact with it.
     pub(crate) fn ended(&self, name: &NodeName, life: Incarnation) {
         if let Some(known) = self.lock().get_mut(name).filter(|known| known.life == Some(life)) {
             known.end(life);
         }
     }
 
-    /// When the last sign of this very life of a member came.
+    /// Time of the last contact with exactly this incarnation of a member.
     pub(crate) fn last_of(&self, name: &NodeName, life: Incarnation) -> Option<BootInstant> {
         let heard = self.lock();
         let known = heard.get(name)?;
@@ -105,12 +105,12 @@ impl Reach {
         }
     }
 
-    /// Which life of this member was heard last.
+    /// The incarnation of this member that was heard last.
     pub(crate) fn life(&self, name: &NodeName) -> Option<Incarnation> {
         self.lock().get(name).and_then(|heard| heard.life)
     }
 
-    /// Those who have answered within `within`, with the time that it takes them.
+    /// Members that have answered within `within`, with their round trips.
     pub(crate) fn reaches(&self, within: Duration) -> BTreeMap<NodeName, Duration> {
         let fresh = |h: &Heard| h.answered.filter(|(at, _)| at.elapsed() <= within).map(|(_, took)| took);
         self.lock().iter().filter_map(|(name, heard)| Some((name.clone(), fresh(heard)?))).collect()
@@ -131,7 +131,7 @@ impl Reach {
     }
 }
 
-/// What asks.
+/// Parameters of the prober.
 pub(crate) struct Asking {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) roster: Arc<Roster>,
@@ -140,8 +140,8 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// Asks whom nothing is known of, for as long as the process runs. Who does not answer is asked again all the same,
-    /// one question at a time.
+    /// Probes silent members for as long as the process runs. A member that does not answer is probed again all the
+    /// same, one probe at a time.
     pub(crate) async fn run(&self) {
         let pause = self.config.timing.lease / PER_LEASE;
         let mut asked: JoinSet<NodeName> = JoinSet::new();
@@ -183,7 +183,7 @@ impl Asking {
             incarnation: Bytes::copy_from_slice(&self.config.incarnation.to_bytes()),
         };
         let limit = self.config.timing.lease;
-        // That it answers is noted by the line.
+        // The answer is noted by the line.
         Some(async move { drop(timeout(limit, line.ask(Question::Ping(ping))).await) })
     }
 }

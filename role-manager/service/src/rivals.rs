@@ -1,7 +1,7 @@
-//! Members of this cluster that act in another group: a survivor went on alone, and the others live after all.
+//! Members of this cluster that act in another group: a survivor went on alone, and the others are alive after all.
 //!
-//! Nobody can prevent that. Each side takes no word of the other's group, says so, and goes on; whoever comes back alone is
-//! told that it was given up, and ends.
+//! This cannot be prevented. Each side refuses the other group's messages, reports the conflict, and goes on; a member
+//! that comes back alone is notified that it was given up, and ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,49 +20,49 @@ use crate::{
     members::Members,
 };
 
-/// How often those who were left behind are spoken to.
+/// Interval of probes to members that were left behind.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// A rival that was heard no longer ago than this is one still.
+/// Time since its last contact for which a rival still counts as one.
 const LATELY: Duration = Duration::from_secs(20);
-/// For as long as this nobody of its own group must have spoken to a member before it believes that it was given up.
+/// Time without a message from its own group after which a member believes that it was given up.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(2);
 
-/// Who acts in another group, as far as it was heard.
+/// Members that act in another group, by last contact.
 #[derive(Default)]
 pub(crate) struct Rivals(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
     heard: BTreeMap<NodeName, BootInstant>,
-    /// Since when another group says that this member was given up, and nobody of its own group says anything.
+    /// Time since which another group reports that this member was given up, without any message of its own group.
     given_up: Option<BootInstant>,
-    /// In this life of the process its own group has been seen to live beside the other.
+    /// During this incarnation, its own group was seen alive next to the other.
     group_lives: bool,
 }
 
 impl Rivals {
-    /// A member of this name has spoken for another group.
+    /// Notes that a member of this name has spoken for another group.
     pub(crate) fn note(&self, name: &NodeName) {
         if self.lock().heard.insert(name.clone(), BootInstant::now()).is_none() {
             tracing::error!(peer = %name, "it acts in another group of this cluster, which was left by a survivor");
         }
     }
 
-    /// Those who were heard lately.
+    /// Rivals heard lately.
     pub(crate) fn heard(&self) -> BTreeSet<NodeName> {
         let mut known = self.lock();
         known.heard.retain(|_, at| at.elapsed() <= LATELY);
         known.heard.keys().cloned().collect()
     }
 
-    /// This member's own group lives beside the other: somebody of it has confirmed this store, or there is a majority. What
-    /// becomes of the two groups is for people to decide from here on, not for the next restart of one of its members.
+    /// This member's own group is alive next to the other: a member of it has confirmed this store, or there is a
+    /// majority. From here on people decide about the two groups, not the next restart of a member.
     pub(crate) fn not_given_up(&self) {
         self.lock().group_lives = true;
     }
 
-    /// Another group says that this member was given up. Whether that is to be believed: nobody of its own group has said
-    /// anything for a while.
+    /// Another group reports that this member was given up. Returns whether to believe that: no member of its own group
+    /// has sent a message for a while.
     pub(crate) fn is_given_up(&self) -> bool {
         let mut known = self.lock();
         let since = *known.given_up.get_or_insert_with(BootInstant::now);
@@ -74,14 +74,14 @@ impl Rivals {
     }
 }
 
-/// What speaks to those who were left behind.
+/// Prober of the members that were left behind.
 pub(crate) struct LookingBack {
     pub(crate) members: Arc<Members>,
     pub(crate) dialer: Arc<Dialer>,
 }
 
 impl LookingBack {
-    /// For as long as the process runs: who lives after all hears of this group.
+    /// Runs for as long as the process does: members left behind that are alive hear of this group.
     pub(crate) async fn run(&self) {
         let applied = self.members.core.applied();
         loop {
@@ -95,7 +95,7 @@ impl LookingBack {
     async fn ask(&self, name: &NodeName, address: &str) {
         let Some(mut client) = self.dialer.client(name, Some(address), Lane::Control) else { return };
         let Some(request) = self.members.age() else { return };
-        // Whether it acts in another group it says by asking in its turn.
+        // The other member reveals by its own request whether it acts in another group.
         let _ = timeout(self.members.config.timing.order_limit(), client.confirm(Request::new(request))).await;
     }
 }

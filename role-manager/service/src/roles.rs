@@ -1,4 +1,4 @@
-//! What callers hold.
+//! The public handle of the role manager.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,9 +36,8 @@ use crate::{
     watched::Watched,
 };
 
-/// This member's part in the cluster. Clones are one; when the last is dropped everything stops at once, as in
-/// a crash: nothing is released, and the others wait for the leases to run out. [`Roles::shutdown`] is the end
-/// in good order.
+/// This member's part in the cluster. Clones share it; when the last is dropped everything stops immediately, as in a
+/// crash: nothing is released, and the others wait for the leases to expire. [`Roles::shutdown`] is the orderly end.
 #[derive(Clone)]
 pub struct Roles(Arc<Running>);
 
@@ -61,8 +60,8 @@ struct Running {
 }
 
 impl Roles {
-    /// Opens the store, starts Raft, and goes on to join the group or to found it. Returns before that is done:
-    /// [`Roles::watch`] shows how far it is.
+    /// Opens the store, starts Raft, and then joins or founds the group. Returns before that is done: [`Roles::watch`]
+    /// shows the progress.
     pub async fn start(config: RolesConfig) -> Result<Self, RolesError> {
         check(&config)?;
         let config = Arc::new(config);
@@ -192,26 +191,26 @@ impl Roles {
         })))
     }
 
-    /// What the other members call; to be served with mutual TLS on this member's node-to-node listener.
+    /// The service for the other members; serve it with mutual TLS on this member's node-to-node listener.
     pub fn service(&self) -> RolesServer<RolesService> {
         RolesServer::new(self.0.service.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// What supervisors call, to prove that a process has exited (rule R1); to be served beside [`Self::service`].
+    /// The service for supervisors, to prove that a process has exited (rule R1); serve it next to [`Self::service`].
     pub fn exits(&self) -> ExitsServer<ExitsService> {
         let Running { service, proofs, .. } = &*self.0;
         let (roles, leadership) = (service.clone(), service.leadership.clone());
         ExitsServer::new(ExitsService { roles, proofs: proofs.clone(), leadership })
     }
 
-    /// The proofs of death that this member has been told of.
+    /// The exit proofs that this member has received.
     pub fn proofs(&self) -> watch::Receiver<Arc<Exits>> {
         self.0.proofs.watch()
     }
 
-    /// The Raft id of this member's store, and how often it was started.
+    /// The Raft id of this member's store, and its number of starts.
     pub fn life(&self) -> (u64, u64) {
         let standing = &self.0.service.standing;
         (standing.raft_id(), standing.run())
@@ -222,30 +221,30 @@ impl Roles {
         self.0.view.clone()
     }
 
-    /// Everyone who may be a member, this one included: by configuration, and whoever has joined since.
+    /// All possible members, this one included: configured ones, and those that have joined since.
     pub fn members(&self) -> watch::Receiver<Arc<Vec<MemberAddress>>> {
         self.0.service.roster.watch()
     }
 
-    /// Who was removed from the cluster and has not joined again; changes with [`Self::members`].
+    /// Removed members that have not joined again; changes with [`Self::members`].
     pub fn removed_members(&self) -> BTreeSet<NodeName> {
         self.0.service.roster.removed()
     }
 
-    /// Whose votes decide, by what this member knows.
+    /// The voters, as far as this member knows.
     pub fn voters(&self) -> BTreeSet<NodeName> {
         let pulse = self.0.service.core.pulse().borrow().clone();
         pulse.voters.iter().filter_map(|id| pulse.peer(*id)).map(|peer| peer.name.clone()).collect()
     }
 
-    /// Whether a change of whose votes decide is under way, by what this member knows: until it has ended, a majority of those
-    /// before and one of those after are needed.
+    /// Whether a change of voters is under way, as far as this member knows: until it ends, a majority of the former
+    /// and one of the next voters are needed.
     pub fn voters_change(&self) -> bool {
         self.0.service.core.pulse().borrow().joint
     }
 
-    /// Whether the role manager of this member works, or in words why not: a task has panicked lately or hangs, or its disk
-    /// takes nothing more. Well once it is being shut down.
+    /// Whether the role manager of this member works, otherwise the reason as text: a task has panicked lately or
+    /// hangs, or its disk accepts no more writes. `Ok` while it is being shut down.
     pub fn health(&self) -> Result<(), String> {
         let Running { service: RolesService { standing, core, .. }, watched, .. } = &*self.0;
         if standing.stopped() {
@@ -260,13 +259,13 @@ impl Roles {
         self.0.service.core.clone()
     }
 
-    /// The last command that was set aside here since the start of the process, in words (rule R11).
+    /// The last command set aside here since the start of the process, as text (rule R11).
     pub fn set_aside(&self) -> Option<Arc<str>> {
         self.0.service.core.applied().borrow().set_aside.clone()
     }
 
-    /// Waits until this member has been removed from the cluster, and says so in words, with the way out. It takes part in
-    /// nothing any more then.
+    /// Waits until this member has been removed from the cluster, and returns the notice with the remedy. The member
+    /// takes part in nothing any more then.
     pub async fn removed(&self) -> String {
         let mut changes = self.0.service.standing.changes();
         loop {
@@ -278,28 +277,28 @@ impl Roles {
         }
     }
 
-    /// Whether newcomers may come now: a join token is out, or has ended so recently that whoever comes with it should
-    /// be told why it will not do.
+    /// Whether joining members may come now: a join token is valid, or expired so recently that its user should get the
+    /// reason.
     pub fn expects_newcomers(&self) -> bool {
         self.0.service.core.applied().borrow().state.expects_newcomers(wall().0)
     }
 
-    /// What has been agreed on, as far as this member has heard.
+    /// The agreed state, as far as this member knows it.
     pub fn agreed(&self) -> Arc<State> {
         self.0.service.core.applied().borrow().state.clone()
     }
 
-    /// Waits until something else than `seen` is agreed on about certificates.
+    /// Waits until the agreed certificates differ from `seen`.
     pub async fn certificates_beyond(&self, seen: &Certificates) {
         let mut applied = self.0.service.core.applied();
         if applied.wait_for(|applied| applied.state.certificates != *seen).await.is_err() {
-            // Nothing is agreed on any more: this member stops.
+            // This member stops: nothing more is agreed.
             std::future::pending().await
         }
     }
 
-    /// What this node says of its critical services; until the first report it is `starting`. Report at each
-    /// change: the leader hears of it at once.
+    /// Report of this node on its critical services; until the first one it is `starting`. Report at each change: the
+    /// leader is notified immediately.
     pub fn report(&self, report: HealthReport) {
         self.0.health.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&report);
@@ -308,13 +307,13 @@ impl Roles {
         });
     }
 
-    /// What this node says of how busy it is; goes out with the next keep-alive.
+    /// Measures of this node; sent with the next keep-alive.
     pub fn measure(&self, measures: Measures) {
         self.0.measures.send_replace(measures);
     }
 
-    /// Members whose SIP address does not answer this one, as far as it has asked them (rule C3): with the word of another
-    /// member and a lease that is out, their calls get an heir. Say so at each change.
+    /// Members whose SIP address does not answer this one's probes (rule C3). If another member reports the same and
+    /// the lease has expired, their calls get an heir. Report at each change.
     pub fn unanswered(&self, members: BTreeSet<NodeName>) {
         self.0.unanswered.send_if_modified(|known| {
             let changed = *known != members;
@@ -323,32 +322,32 @@ impl Roles {
         });
     }
 
-    /// While this node is being removed: whether another has all that it has. It is let go when it has.
+    /// While this node is being removed: whether another node has all its data. Only then is it removed.
     pub fn has_handed_over(&self, all: bool) {
         self.0.handed_over.send_if_modified(|known| std::mem::replace(known, all) != all);
     }
 
-    /// Whether the life of this member's process that was heard last is known to have exited.
+    /// Whether the incarnation of this member that was heard last is known to have exited.
     pub fn has_exited(&self, node: &NodeName) -> bool {
         let RolesService { reach, core, .. } = &self.0.service;
         let agreed = || core.applied().borrow().state.members.get(node).and_then(|member| member.incarnation);
         reach.life(node).or_else(agreed).is_some_and(|life| self.0.proofs.known().has(node, life))
     }
 
-    /// How long ago the last sign of life of another member came; `None` when there was none since the start.
+    /// Time since the last contact with another member; `None` when there was none since the start.
     pub fn heard(&self, node: &NodeName) -> Option<Duration> {
         self.0.service.reach.since(node)
     }
 
-    /// The longest gap between granted keep-alives of this member in the last [`LongestGap::WINDOW`], to be compared with the
-    /// length of leases; nothing as long as none was granted.
+    /// The longest gap between granted keep-alives of this member in the last [`LongestGap::WINDOW`], to be compared
+    /// with the lease length; none as long as none was granted.
     ///
     /// [`LongestGap::WINDOW`]: twinbox_roles_core::LongestGap::WINDOW
     pub fn longest_gap(&self) -> Option<Duration> {
         self.0.orders.granted.longest_gap()
     }
 
-    /// Makes a node the publisher; its duties follow within a moment.
+    /// Makes a node the publisher; its duties follow shortly after.
     pub async fn make_publisher(&self, node: &NodeName) -> Result<(), CommandError> {
         self.order(OrderId(rand::random()), Order::make_publisher(node.clone())).await
     }
@@ -363,24 +362,24 @@ impl Roles {
         self.order(OrderId(rand::random()), Order::deactivate(node.clone())).await
     }
 
-    /// Carries out an order under an id of the caller's choice: at most once, however often it is asked.
+    /// Carries out an order under an id chosen by the caller: at most once, however often it is requested.
     pub async fn order(&self, id: OrderId, order: Order) -> Result<(), CommandError> {
         self.give(id, Some(&order)).await
     }
 
-    /// What became of an order whose outcome was unknown. One that had not been carried out never will be.
+    /// Outcome of an order whose outcome was unknown. An order not carried out by then never will be.
     pub async fn outcome(&self, id: OrderId) -> Result<(), CommandError> {
         self.give(id, None).await
     }
 
-    /// Whether this node may go on alone now, without these members that are gone for good, or why not.
+    /// Checks whether this node may go on alone now, without these permanently lost members.
     pub fn may_go_on_alone(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
         self.0.surviving.may(lost).map(drop)
     }
 
-    /// Goes on alone, without a majority that is gone for good: this node becomes the only member of a new group, with all
-    /// that had been agreed on. It listens for a while first whether one of them lives, and goes on with that even when
-    /// nobody waits for the answer any more.
+    /// Goes on alone without a permanently lost majority: this node becomes the only member of a new group, with the
+    /// agreed state. It first listens for a while for signs of the others, and continues even when the caller no longer
+    /// waits.
     pub async fn go_on_alone(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
         if self.0.service.standing.stopped() {
             return Err(CommandError::Stopping);
@@ -399,11 +398,11 @@ impl Roles {
 
     /// The gate of a duty on this node.
     pub fn gate(&self, duty: Duty) -> Gate {
-        // Every duty has one from the start; a gate that nobody opens is the answer to any other.
+        // Every duty has one from the start; any other duty gets a gate that never opens.
         self.0.gates.get(&duty).cloned().unwrap_or_else(|| Gate::new(duty))
     }
 
-    /// Ends in good order: leadership and duties are handed over, then Raft stops.
+    /// Orderly end: leadership and duties are handed over, then Raft stops.
     pub async fn shutdown(&self) {
         let running = &self.0;
         let timing = running.service.config.timing;

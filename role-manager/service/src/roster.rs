@@ -1,4 +1,4 @@
-//! Everyone who may be a member: by configuration, and by what the cluster has agreed on since.
+//! All possible members: by configuration, and by later agreement of the cluster.
 
 use std::{
     collections::BTreeSet,
@@ -15,28 +15,28 @@ use crate::{
     raft::{Core, Pulse},
 };
 
-/// Who may be a member, and where they are. Nobody is forgotten because Raft begins again, only who is removed.
+/// Possible members and their addresses. A restart of Raft forgets no name; only a removal does.
 pub(crate) struct Roster {
     node: NodeName,
-    /// What the configuration says counts before what was agreed some time ago.
+    /// The configured members; they take precedence over older agreements.
     configured: Vec<MemberAddress>,
     gone: Mutex<Gone>,
     members: watch::Sender<Arc<Vec<MemberAddress>>>,
 }
 
-/// Who was removed counts before the configuration, which may still name them.
+/// Removed members. They take precedence over the configuration, which may still name them.
 #[derive(Default)]
 struct Gone {
-    /// Who was removed and has not joined again.
+    /// Removed members that have not joined again.
     removed: BTreeSet<NodeName>,
-    /// Who was removed at some time: what the configuration says of them is old.
+    /// Members that were ever removed: their configured address is out of date.
     outdated: BTreeSet<NodeName>,
 }
 
 impl Roster {
     pub(crate) fn new(config: &RolesConfig) -> Self {
         let removed: BTreeSet<_> = config.removed.iter().filter(|name| **name != config.node).cloned().collect();
-        // What was written down about a configured member was agreed after it had been removed.
+        // A stored address that differs from the configured one was agreed after a removal.
         let moved = |m: &&MemberAddress| config.member(&m.name).is_some_and(|known| known != *m);
         let outdated = config.learned.iter().filter(moved).map(|m| m.name.clone()).chain(removed.clone()).collect();
         let gone = Gone { removed, outdated };
@@ -47,7 +47,7 @@ impl Roster {
         Self { node, configured, gone: Mutex::new(gone), members: watch::Sender::new(Arc::new(members)) }
     }
 
-    /// Who was removed and has not joined again.
+    /// Removed members that have not joined again.
     pub(crate) fn removed(&self) -> BTreeSet<NodeName> {
         self.gone().removed.clone()
     }
@@ -64,12 +64,12 @@ impl Roster {
         self.members.borrow().iter().find(|member| member.name == *name).cloned()
     }
 
-    /// Everyone but this member.
+    /// All members but this one.
     pub(crate) fn others(&self) -> Vec<MemberAddress> {
         self.members.borrow().iter().filter(|member| member.name != self.node).cloned().collect()
     }
 
-    /// Takes in whom the cluster has agreed on, for as long as the process runs.
+    /// Adds the members that the cluster agrees on, for as long as the process runs.
     pub(crate) async fn follow(&self, core: &Core) {
         let (mut pulse, mut applied) = (core.pulse(), core.applied());
         loop {
@@ -88,7 +88,7 @@ impl Roster {
         let now: Vec<_> = names.filter(|name| **name != self.node && is_removed(state, name)).cloned().collect();
         gone.outdated.extend(now.iter().cloned());
         gone.removed.extend(now);
-        // Raft's own list of voters is there before anything has been applied.
+        // Raft's own list of voters is available before anything has been applied.
         let voters = pulse.peers.values().map(|peer| (&peer.name, peer.kind, peer.address.as_str()));
         let agreed: Vec<_> = voters
             .chain(state.known())
@@ -107,7 +107,7 @@ impl Roster {
     }
 }
 
-/// Whether this name belonged to the cluster and does no more.
+/// Whether this name belonged to the cluster and no longer does.
 pub(crate) fn is_removed(state: &State, name: &NodeName) -> bool {
     state.removed.iter().any(|(_, removed)| removed == name) && state.known().all(|(known, ..)| known != name)
 }

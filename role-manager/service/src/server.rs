@@ -1,5 +1,4 @@
-//! The gRPC service that members call. Whoever calls must be a configured member by its certificate, and may
-//! speak only for itself.
+//! The gRPC service for members. A caller must be a member by its certificate, and may speak only for itself.
 
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ pub struct RolesService {
 type Answer<T> = Result<Response<T>, Status>;
 
 impl RolesService {
-    /// Who calls, by its certificate of this cluster.
+    /// Name of the caller, by its certificate of this cluster.
     pub(crate) fn certified<T>(&self, request: &Request<T>) -> Result<NodeName, Status> {
         self.running()?;
         Ok(self.config.tls.admit(request)?.name)
@@ -48,7 +47,7 @@ impl RolesService {
         }
     }
 
-    /// Whoever calls must be a member that this one knows.
+    /// Checks that the caller is a member known here.
     fn is_known(&self, caller: &NodeName) -> Result<(), Status> {
         if self.roster.member(caller).is_some() {
             return Ok(());
@@ -57,20 +56,20 @@ impl RolesService {
         Err(Status::permission_denied(format!("'{caller}' is not among the members that are known here")))
     }
 
-    /// The same; that it calls is a sign of life of its process.
+    /// As [`Self::is_known`], and notes the last contact with its process.
     fn is_heard(&self, caller: &NodeName) -> Result<(), Status> {
         self.is_known(caller)?;
         self.reach.heard(caller, None);
         Ok(())
     }
 
-    /// A request that names its sender must come from it.
+    /// Checks that the caller is the sender that the request names.
     pub(crate) fn speaks_for(&self, caller: &NodeName, claimed: &str) -> Result<(), Status> {
         self.is_heard(caller)?;
         Self::is(caller, claimed)
     }
 
-    /// The same of a supervisor, which shows the certificate of its node and is no sign of life of that.
+    /// The same for a supervisor, which presents its node's certificate. It is no last contact with that node.
     pub(crate) fn supervises<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
         let node = self.certified(request)?;
         self.is_known(&node)?;
@@ -85,7 +84,7 @@ impl RolesService {
         Err(Status::permission_denied(format!("'{caller}' may not speak for '{claimed}'")))
     }
 
-    /// As [`Self::speaks_for`]; but who was removed may ask too, to be told so.
+    /// As [`Self::speaks_for`], but also permits a removed member, to notify it of its removal.
     fn caller_was<T>(&self, request: &Request<T>, claimed: &str, raft_id: u64) -> Result<(), Status> {
         let name = self.certified(request)?;
         match name.as_str() == claimed && self.members.removal_of(&name, raft_id).is_some() {
@@ -94,7 +93,7 @@ impl RolesService {
         }
     }
 
-    /// Checks from whom, to whom and in which group a Raft call is.
+    /// Checks the sender, the target and the group of a Raft call.
     pub(crate) async fn raft_caller(
         &self,
         caller: &NodeName,
@@ -112,13 +111,13 @@ impl RolesService {
             tracing::warn!(peer = %caller, "refused: a member uses the Raft id of another");
             return Err(Status::permission_denied("the Raft id of another member"));
         }
-        // Heard before it is answered: whoever may go on alone counts from here (rule R7).
+        // Noted before the answer: a node that may go solo counts from here (rule R7).
         self.reach.heard(caller, None);
         match self.standing.group() {
-            // Who joined while this member was away leads it, perhaps, before it has heard of that.
+            // A member that joined while this one was away may lead before this one knows it.
             Some(group) if group == envelope.group => Ok(()),
             Some(_) => Err(Status::failed_precondition("of another group of this cluster")),
-            // Nobody knows our Raft id but who was asked to let us in.
+            // Only a member that got a join request knows our Raft id.
             None if self.core.is_empty() && self.roster.member(caller).is_some() => {
                 let adopted = self.standing.adopt(envelope.group.clone()).await;
                 adopted.map_err(|e| Status::unavailable(e.to_string()))

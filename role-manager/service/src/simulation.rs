@@ -1,5 +1,5 @@
-//! What a simulation does to members that share its thread: rules that are broken on purpose, to see that it would notice
-//! (rule P4), and processes that stand still.
+//! Control of members that share the simulation's thread: rules broken on purpose, to check that the simulation notices
+//! (rule P4), and paused processes.
 
 use std::{
     cell::Cell,
@@ -8,19 +8,19 @@ use std::{
     time::Duration,
 };
 
-/// A rule that members on this thread break.
+/// Rule that members on this thread break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
-    /// A new leader waits for no lease of the leader before it (rule R4).
+    /// A new leader does not wait for the leases of the leader before (rule R4).
     NewLeaderWait,
-    /// A leader that hears nobody goes on extending leases (rule R3).
+    /// A leader without a majority goes on extending leases (rule R3).
     Quorum,
-    /// A store takes part before another has confirmed that it is the latest (rule R8).
+    /// A store takes part before a majority has confirmed that it is the latest (rule R8).
     Confirmation,
 }
 
-/// Says whether the process that is at work on this thread stands still; then the waker is used when it goes on. What is
-/// kept for a task in `held` is the simulation's own.
+/// Returns whether the process that runs on this thread is paused; the waker is used when it resumes. `held` stores the
+/// simulation's own data for a task.
 pub type Hold = fn(held: &mut Option<Duration>, waker: &Waker) -> bool;
 
 thread_local! {
@@ -28,7 +28,7 @@ thread_local! {
     static BROKEN: Cell<Option<Broken>> = const { Cell::new(None) };
 }
 
-/// From now on members on this thread break this rule.
+/// Makes members on this thread break this rule from now on.
 pub fn break_rule(rule: Broken) {
     BROKEN.set(Some(rule));
 }
@@ -37,19 +37,19 @@ pub(crate) fn breaks(rule: Broken) -> bool {
     BROKEN.get() == Some(rule)
 }
 
-/// From now on tasks of members on this thread go no further while `hold` says so.
+/// Pauses tasks of members on this thread while `hold` returns true.
 pub fn pause_by(hold: Hold) {
     HOLD.set(Some(hold));
 }
 
-/// A task that stands still while its process does.
+/// A task that pauses while its process does.
 pub struct Pausable<F> {
     held: Option<Duration>,
     task: Pin<Box<F>>,
 }
 
 impl<F> Pausable<F> {
-    /// The same task, which can be held.
+    /// The same task, made pausable.
     pub fn new(task: F) -> Self {
         Self { held: None, task: Box::pin(task) }
     }

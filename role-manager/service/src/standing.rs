@@ -1,9 +1,9 @@
-//! Who this member is in the Raft group, and whether it may take part (rules R4 and R8).
+//! Identity of this member in the Raft group, and whether it may take part (rules R4 and R8).
 //!
-//! A store has a random Raft id and counts its starts. The others remember the highest count that they were
-//! told; a store that counts less than is remembered has been set back (a restored disk) and could vote twice:
-//! it takes no part until somebody removes it and lets the member join anew. A store that Raft has never written to
-//! begins each start under a new id: it may be an image from before its member joined, and voted, under the old one.
+//! A store has a random Raft id and counts its starts. The others remember the highest count that they have received. A
+//! store with a lower count has been rolled back (a restored disk) and could vote twice: it takes no part until an
+//! administrator removes it and the member joins again. A store that Raft has never written to begins each start with a
+//! new id: it may be an image from before its member joined, and voted, under the old one.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -24,22 +24,23 @@ const RAFT_ID: &[u8] = b"member/raft-id";
 const RUN: &[u8] = b"member/run";
 const GROUP: &[u8] = b"member/group";
 const SEEN: &[u8] = b"seen/";
-/// In words, that this store's member was removed from its cluster.
+/// Notice, as text, that this store's member was removed from its cluster.
 const REMOVED: &[u8] = b"member/removed";
 
-/// In words, that this store was set back: without it the next start would count one more, and pass for a later one.
+/// Notice, as text, that this store was rolled back: without it the next start would count one more, and pass for a
+/// later one.
 const QUARANTINE: &[u8] = b"member/set-back";
 
-/// What this node does or did alone (rule R7), as JSON.
+/// Solo record of this node (rule R7), as JSON.
 const SOLO: &[u8] = b"member/solo";
 
-/// How long a group's id is, in bytes.
+/// Length of a group's id, in bytes.
 const GROUP_BYTES: usize = 16;
 
 /// The number of a store's first start.
 const FIRST_RUN: u64 = 1;
 
-/// A new store of a new group, in the place of the one that is there.
+/// A new store of a new group, in place of the present one.
 #[derive(Debug, Clone)]
 pub(crate) struct Anew {
     pub(crate) raft_id: u64,
@@ -47,7 +48,7 @@ pub(crate) struct Anew {
 }
 
 impl Anew {
-    /// Writes it, in the transaction in which the log of the former group goes.
+    /// Writes it, in the transaction that removes the log of the former group.
     pub(crate) fn write(&self, t: &mut Transaction<'_>) -> Result<(), DiskError> {
         t.put(RAFT_ID, self.raft_id.to_be_bytes())?;
         t.put(RUN, FIRST_RUN.to_be_bytes())?;
@@ -55,19 +56,19 @@ impl Anew {
     }
 }
 
-/// What a member remembers of another's start.
+/// Comparison with another member's remembered start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remembered {
-    /// It is now.
+    /// The start is remembered now.
     Confirmed,
     /// A later start is known.
     Behind {
-        /// The number of that one.
+        /// The known run number.
         known: u64,
     },
 }
 
-/// Whether this member may take part.
+/// Store identity of this member, and whether it may take part.
 pub(crate) struct Standing {
     disk: Disk,
     timing: Timing,
@@ -76,16 +77,16 @@ pub(crate) struct Standing {
     /// It takes no part for a while: it is about to leave its group.
     held: AtomicBool,
     inner: Mutex<Inner>,
-    /// Counts changes of what [`Self::obstacle`] and [`Self::may_take_part`] say.
+    /// Counts changes of [`Self::obstacle`] and [`Self::may_take_part`].
     changed: watch::Sender<u64>,
 }
 
 struct Inner {
-    /// This store in its group, and how often it was started.
+    /// This store in its group, and its number of starts.
     raft_id: u64,
     run: u64,
     group: Option<Bytes>,
-    /// When this process, or the Raft core in it, began.
+    /// Start of this process, or of the Raft core in it.
     since: BootInstant,
     confirmed: bool,
     quarantine: Option<String>,
@@ -93,7 +94,7 @@ struct Inner {
 }
 
 impl Standing {
-    /// Reads who the store says that this member is, and counts the start.
+    /// Reads the identity from the store, and counts the start.
     pub(crate) async fn open(config: &RolesConfig, disk: Disk) -> Result<Self, RolesError> {
         let unreadable = |what| {
             let dir = disk.dir().to_owned();
@@ -121,7 +122,7 @@ impl Standing {
                 let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0) + 1;
                 (raft_id, run, disk.get(GROUP)?.map(Bytes::from))
             }
-            // Nothing was promised in this store: it is as new, whatever group was about to let it in.
+            // This store has promised nothing: it counts as new, whichever group was about to admit it.
             None => (new_raft_id(), FIRST_RUN, None),
         };
         let quarantine = disk.get(QUARANTINE)?.map(|reason| String::from_utf8_lossy(&reason).into_owned());
@@ -170,7 +171,7 @@ impl Standing {
         &self.timing
     }
 
-    /// The group that this store belongs to, if it belongs to one.
+    /// The group that this store belongs to, if any.
     pub(crate) fn group(&self) -> Option<Bytes> {
         self.inner().group.clone()
     }
@@ -180,7 +181,8 @@ impl Standing {
         (inner.group.clone().unwrap_or_default(), inner.raft_id)
     }
 
-    /// This store now belongs to a group; durable when it returns. It leaves that only to go on alone, as another store.
+    /// Assigns this store to a group; durable when it returns. The store leaves it only to go on alone, as another
+    /// store.
     pub(crate) async fn adopt(&self, group: Bytes) -> Result<(), DiskError> {
         if group.len() != GROUP_BYTES || self.group().is_some() {
             return Ok(());
@@ -192,17 +194,18 @@ impl Standing {
         Ok(())
     }
 
-    /// A new group.
+    /// Id of a new group.
     pub(crate) fn new_group() -> Bytes {
         Bytes::copy_from_slice(&rand::random::<u128>().to_be_bytes())
     }
 
-    /// A new store of a new group, in the place of this one.
+    /// A new store of a new group, in place of this one.
     pub(crate) fn anew() -> Anew {
         Anew { raft_id: new_raft_id(), group: Self::new_group() }
     }
 
-    /// What was written by [`Anew::write`] is on disk: from here on this is that store. Nobody else can know better.
+    /// The store written by [`Anew::write`] is on disk: from here on this is that store. No other member can have a
+    /// later count.
     pub(crate) fn become_anew(&self, anew: Anew) {
         let mut inner = self.inner();
         (inner.raft_id, inner.run, inner.group, inner.confirmed) =
@@ -211,7 +214,7 @@ impl Standing {
         self.note_change();
     }
 
-    /// From now on this member takes no part in its group, holds nothing and acts in nothing, or does so again.
+    /// Suspends or resumes this member's part in its group: while held, it has no leases and does no work.
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, SeqCst);
         self.note_change();
@@ -221,14 +224,14 @@ impl Standing {
         self.held.load(SeqCst)
     }
 
-    /// In words, what makes this store unfit to go on with, whatever an administrator says.
+    /// Reason, as text, that makes this store unfit to go on with, even on an administrator's order.
     pub(crate) fn unfit(&self) -> Option<String> {
         let inner = self.inner();
         let alien = || inner.group.is_none().then(|| "this node has not joined the cluster yet".to_owned());
         inner.removed.clone().or_else(|| inner.quarantine.clone()).or_else(alien)
     }
 
-    /// Another member says that its store was started for the `run`th time. Durable when confirmed.
+    /// Remembers the start that another member reports as the `run`th of its store. Durable when confirmed.
     pub(crate) async fn remember(
         &self,
         raft_id: u64,
@@ -240,7 +243,7 @@ impl Standing {
         let remembering = self.disk.transact(move |t| -> Result<Remembered, DiskError> {
             if let Some(seen) = t.get(&key)? {
                 let known = seen.first_chunk().map_or(u64::MAX, |number| u64::from_be_bytes(*number));
-                // The same number from another life is a copy of the store.
+                // The same number from another incarnation is a copy of the store.
                 if known > run || (known == run && seen != told) {
                     return Ok(Remembered::Behind { known });
                 }
@@ -254,8 +257,8 @@ impl Standing {
         remembering.await.map_err(disk_error)
     }
 
-    /// What an earlier life, or this one, wrote down of going on alone. What cannot be read is as if it had acted in every
-    /// epoch: nobody may go on then.
+    /// The stored solo record of this or an earlier incarnation. An unreadable record counts as if it had acted in
+    /// every epoch: the node must not go on then.
     pub(crate) fn solo(&self) -> Result<Option<SoloRecord>, RolesError> {
         let Some(bytes) = self.disk.get(SOLO)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| RolesError::Unreadable {
@@ -265,7 +268,7 @@ impl Standing {
         })
     }
 
-    /// Writes down what this node does alone, and what was agreed. Durable when it returns.
+    /// Stores the solo record. Durable when it returns.
     pub(crate) async fn keep_solo(&self, record: &SoloRecord) -> Result<(), String> {
         let bytes = serde_json::to_vec(record).map_err(|error| error.to_string())?;
         let writing =
@@ -282,7 +285,7 @@ impl Standing {
         }
     }
 
-    /// Another knows of a later start of this store. At once, and written down for the starts that follow.
+    /// Another member knows a later start of this store. Takes effect immediately, and is stored for later starts.
     pub(crate) async fn quarantine(&self, reason: String) {
         if self.inner().quarantine.is_some() {
             return;
@@ -295,8 +298,8 @@ impl Standing {
         }
     }
 
-    /// The cluster has removed this member. Written down: this store takes part in nothing any more, and no later process
-    /// begins with it.
+    /// The cluster has removed this member. Stored: this store takes part in nothing any more, and no later process
+    /// starts with it.
     pub(crate) async fn remove(&self, reason: String) {
         if self.is_removed() {
             return;
@@ -315,7 +318,7 @@ impl Standing {
         self.inner().removed.is_some()
     }
 
-    /// Whether Raft may be answered, and others asked.
+    /// Whether this member may answer Raft calls and make them.
     pub(crate) fn may_take_part(&self) -> bool {
         let inner = self.inner();
         #[cfg(feature = "simulation")]
@@ -331,12 +334,12 @@ impl Standing {
         self.may_take_part() && self.inner().since.elapsed() >= self.timing.silence_after_start()
     }
 
-    /// The Raft core in this process begins anew, and knows no more than a new process would.
+    /// The Raft core in this process starts again, and knows no more than a new process would.
     pub(crate) fn core_started(&self) {
         self.inner().since = BootInstant::now();
     }
 
-    /// In words, what keeps this member out; empty when nothing does.
+    /// Reason, as text, that keeps this member out; empty if there is none.
     pub(crate) fn obstacle(&self) -> String {
         let inner = self.inner();
         match (inner.removed.as_ref().or(inner.quarantine.as_ref()), &inner.group, inner.confirmed) {
@@ -348,7 +351,7 @@ impl Standing {
         }
     }
 
-    /// No more from this process.
+    /// Ends this process's part.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, SeqCst);
         self.note_change();
@@ -371,7 +374,7 @@ impl Standing {
     }
 }
 
-/// Zero would be what protobuf leaves out.
+/// Zero is protobuf's default and would be omitted.
 fn new_raft_id() -> u64 {
     rand::random::<u64>().max(1)
 }

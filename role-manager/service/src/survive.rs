@@ -1,16 +1,16 @@
-//! Going on without a majority that is lost for good, by an administrator's word: the order of steps around the core's
+//! Going on alone without a majority that is permanently lost, by an administrator's order: the steps around the core's
 //! decision.
 //!
-//! 1. It is looked whether that may be.
-//! 2. This member takes no part in its group any more: it gives no vote, asks for no lease, closes its gates, and ends what
-//!    it may be doing alone.
-//! 3. For as long as any lease may run that those who are lost may have given or taken (rules R4 and R7), it listens. One word
-//!    of one of them, or of a supervisor, and all is as it was.
-//! 4. The new group is on disk, in one transaction (`raft/anew.rs`).
-//! 5. Raft begins anew in the new group, and this member takes part in that.
+//! 1. Check that this node may leave its group.
+//! 2. This member takes no more part in its group: it gives no vote, requests no lease, closes its gates, and ends its
+//!    solo work.
+//! 3. It listens as long as any lease may run that the lost members may have given or taken (rules R4 and R7). One
+//!    message of a lost member or of its supervisor cancels everything.
+//! 4. The new group is written to disk, in one transaction (`raft/anew.rs`).
+//! 5. Raft starts again in the new group, and this member takes part in it.
 //!
-//! A process that is killed before step 4 has left nothing; after it there is the new group, and every lease of the former
-//! one was over before.
+//! A process killed before step 4 has changed nothing. After step 4 the new group exists, and every lease of the former
+//! one had expired before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,12 +34,12 @@ use crate::{
     standing::Standing,
 };
 
-/// How often it is looked whether somebody is heard.
+/// Interval at which it checks for messages of the others.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long the new group may take to be led; it goes on to come about if it takes longer.
+/// Time for the new group to get a leader before an error is returned; the start goes on even so.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What it takes.
+/// Parameters of going on alone.
 pub(crate) struct Surviving {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) standing: Arc<Standing>,
@@ -51,7 +51,7 @@ pub(crate) struct Surviving {
     pub(crate) one_at_a_time: Mutex<()>,
 }
 
-/// As long as this is there, the member takes part in nothing.
+/// As long as this exists, the member takes part in nothing.
 struct Held<'a>(&'a Standing);
 
 impl<'a> Held<'a> {
@@ -68,7 +68,7 @@ impl Drop for Held<'_> {
 }
 
 impl Surviving {
-    /// Whether this node may go on without these members now, or why not.
+    /// Checks whether this node may go on without these members now.
     pub(crate) fn may(&self, lost: &BTreeSet<NodeName>) -> Result<Survivor, CommandError> {
         if let Some(reason) = self.standing.unfit() {
             return Err(CommandError::Rejected { reason });
@@ -78,7 +78,7 @@ impl Surviving {
         let heard = lost.iter().filter(|name| self.reach.since(name).is_some_and(|ago| ago < limit)).cloned();
         let peers = self.core.pulse().borrow().peers.clone();
         if peers.is_empty() {
-            // Who else votes is not known at this moment.
+            // The other voters are not known at this moment.
             return Err(CommandError::Rejected {
                 reason: "Raft is being started; try again in a moment".to_owned(),
             });
@@ -95,7 +95,7 @@ impl Surviving {
         Ok(survivor)
     }
 
-    /// Goes on without these members. Returns when the new group is led.
+    /// Goes on without these members. Returns when the new group has a leader.
     pub(crate) async fn go_on(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
         let Ok(_one) = self.one_at_a_time.try_lock() else {
             return Err(CommandError::Rejected { reason: "it is under way already".to_owned() });
@@ -113,7 +113,7 @@ impl Surviving {
         };
         let beginning = Beginning {
             group,
-            // The core chooses it.
+            // Chosen later, by the core.
             raft_id: 0,
             learned_generation: record.learned.generation,
             solo: record.report,
@@ -129,14 +129,14 @@ impl Surviving {
         Ok(())
     }
 
-    /// For as long as a lease of the others may run: none of them says a word, nor does a supervisor; and what this node did
-    /// comes to its end. Gives what it has on disk of that.
+    /// Waits as long as a lease of the others may run. Fails on a message of one of them or of a supervisor. Returns
+    /// this node's solo record after its solo work has ended.
     async fn listen(&self, lost: &BTreeSet<NodeName>) -> Result<SoloRecord, CommandError> {
         let began = BootInstant::now();
         let state = self.core.applied().borrow().state.clone();
         let silence = self.silence(&state, &self.record()?);
         let supervisors = async {
-            // As often as there is time for: one that is started anew is found, too.
+            // As often as possible, to find a supervisor that is started again.
             loop {
                 if let Some(name) = self.inquiry.answering(lost).await {
                     return name;
@@ -161,7 +161,7 @@ impl Surviving {
         if let Some(name) = heard {
             return Err(Refusal::Heard { name }.into());
         }
-        // Its own leases are out by then, too; what is in flight under one has been for a lease at least.
+        // This node's own leases have expired by then, too; a write in flight has been for at least a lease.
         let record = self.record()?;
         let acts = record.report.as_ref().is_some_and(|report| report.is_acting());
         if acts || self.gates.values().any(|gate| gate.is_open() || gate.is_busy()) {
@@ -176,7 +176,7 @@ impl Surviving {
         Ok(record.unwrap_or_default())
     }
 
-    /// How long the others must be silent.
+    /// Required silence of the others.
     fn silence(&self, state: &State, record: &SoloRecord) -> Duration {
         let timing = &self.config.timing;
         let kept = Duration::from_millis(record.learned.longest_lease_ms);

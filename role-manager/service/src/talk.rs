@@ -1,4 +1,4 @@
-//! The answering end of a [`Line`](crate::line::Line).
+//! The server side of a [`Line`](crate::line::Line).
 
 use std::{pin::Pin, sync::Arc};
 
@@ -10,13 +10,13 @@ use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
 
 use crate::{RolesService, convert, leader::NotGranted, line::LIFE};
 
-/// Answers, in the order of the questions. The next question is read when the answer before it has been taken: nothing
-/// piles up here.
+/// Answers in the order of the questions. The next question is read after the answer before it has been taken, so
+/// nothing queues up here.
 pub type Replies = Pin<Box<dyn Stream<Item = Result<wire::Reply, Status>> + Send>>;
 
 impl RolesService {
-    /// Answers whoever shows a certificate of this cluster; what it may ask is looked at with each question, since members
-    /// come and go.
+    /// Answers a caller with a certificate of this cluster. Its permissions are checked with each question, since
+    /// members come and go.
     pub(crate) fn converse(
         &self,
         request: Request<Streaming<wire::Question>>,
@@ -50,7 +50,7 @@ impl RolesService {
             }
             Some(Question::KeepAlive(request)) => self.keep_alive(caller, &request).map(Reply::KeepAlive),
             Some(Question::Ping(request)) => {
-                // Asked all the time, also by who was removed and does not know it yet: no line in the log for each.
+                // Frequent, also from removed members that do not know of their removal: not logged each time.
                 if caller.as_str() != request.node || self.roster.member(caller).is_none() {
                     let why = format!("'{caller}' is not among the members that are known here");
                     return Err(Status::permission_denied(why));

@@ -1,8 +1,8 @@
-//! Tasks of this process: tokio's. A simulation can make all tasks of one machine stand still.
+//! Tasks of this process, on tokio. A simulation can pause all tasks of one machine.
 
 use tokio::task::JoinHandle;
 
-/// Begins a task.
+/// Starts a task.
 pub(crate) fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

@@ -1,5 +1,5 @@
-//! The leader's care of the members: followers that have caught up become voters, voters become members, who is removed
-//! is let go, and leadership moves to where it does least harm.
+//! Membership changes by the leader: caught-up followers become voters, voters become members, removed members are
+//! dropped, and leadership moves to the best voter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,21 +20,21 @@ use crate::{
     votes::{Step, next_step},
 };
 
-/// A leader moves its leadership away of its own will at most so often.
+/// Minimum time between voluntary transfers of leadership.
 const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
-/// A removed member that does not answer is told of its removal no longer than this …
+/// Maximum time for which a removed member that does not answer is still notified …
 const TELL_FOR: Duration = Duration::from_secs(10);
-/// … and one that answers so long after it has everything: that it is committed comes later than the entry itself.
+/// … and time for one that answers, after it has everything: it learns of the commit later than of the entry.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
-/// How far a removed member has been told.
+/// Progress of a removed member's notification.
 struct Told {
     since: BootInstant,
-    /// Since when it has everything.
+    /// Time since which it has everything.
     all: Option<BootInstant>,
 }
 
-/// What the leader needs for it.
+/// Parameters of the task.
 pub(crate) struct Tending {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) standing: Arc<Standing>,
@@ -43,7 +43,7 @@ pub(crate) struct Tending {
 }
 
 impl Tending {
-    /// For as long as the process runs; idle while another leads.
+    /// Runs for as long as the process does; idle while another leads.
     pub(crate) async fn run(&self) {
         let mut pulse = self.core.pulse();
         let mut applied = self.core.applied();
@@ -59,8 +59,8 @@ impl Tending {
                     Ok(Err(error)) => tracing::debug!(%error, "members were not changed; trying again"),
                     Err(_) => tracing::debug!("members were not changed in time; trying again"),
                 }
-                // Looked at anew: the change of members just made may have taken that one's vote. It would never stand for
-                // election, and Raft's leader proposes nothing more once it has told another to lead.
+                // Read again: the change just made may have removed that one's vote. It would never stand for election,
+                // and Raft's leader proposes nothing more once it has told another to lead.
                 let now = pulse.borrow().clone();
                 if transferred.is_none_or(|at| at.elapsed() > TRANSFER_AGAIN)
                     && let Some(to) = self.better_leader(&now)
@@ -83,7 +83,7 @@ impl Tending {
         let name = |id: u64| pulse.peer(id).map(|peer| peer.name.to_string()).unwrap_or_default();
         match next_step(pulse, &state, self.standing.raft_id(), |id| self.leadership.has_handed_over(id)) {
             Some(Step::FinishJoint { keep }) => self.core.finish_joint(keep).await,
-            // One of a pair may be acting alone: that is settled first.
+            // A node of a pair may be acting solo: that is settled first.
             Some(Step::Promote { .. } | Step::Demote { .. }) if !self.leadership.may_change_voters() => Ok(()),
             Some(Step::Promote { id, instead_of }) => {
                 tracing::info!(name = name(id), id, "becomes a voter");
@@ -123,7 +123,7 @@ impl Tending {
 
     /// Another voter that should lead instead (rule R10).
     fn better_leader(&self, pulse: &Pulse) -> Option<u64> {
-        // Every new leader has to wait before it moves anything: only while there is nothing to move.
+        // Only while there is nothing to move: every new leader has to wait before it moves anything.
         if pulse.joint || !self.leadership.at_rest() {
             return None;
         }

@@ -1,8 +1,8 @@
-//! Who votes: what the leader changes about Raft's members, one step at a time. Pure.
+//! Voters: the changes that the leader makes to Raft's members, one step at a time. Pure.
 //!
-//! Nodes vote, and the witness votes while the nodes are even in number: a vote more beside an odd number of nodes
-//! would let the loss of one node less be borne, not more. Who is to leave ceases to vote first (rule R10) and goes
-//! on to hear what is agreed, so that it learns of its own end.
+//! Nodes vote, and the witness votes while the number of nodes is even: with an odd number an additional vote would
+//! lower the number of tolerated failures. A leaving member first stops voting (rule R10) and still receives the log,
+//! so that it learns of its removal.
 
 use std::collections::BTreeSet;
 
@@ -11,35 +11,35 @@ use twinbox_roles_core::{MemberKind, State, Status};
 
 use crate::raft::{Peer, Pulse};
 
-/// A follower whose log lacks no more than so many entries can vote.
+/// Maximum number of missing log entries of a follower that may become a voter.
 const NEARLY_CAUGHT_UP: u64 = 50;
 
 /// One change of the members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A change that a leader before this one left half done is ended; who ceases to vote by it goes on to follow if `keep`.
+    /// End a change that an earlier leader left unfinished; a voter removed by it stays as a follower if `keep`.
     FinishJoint { keep: bool },
-    /// A follower that has caught up votes, in the place of older stores of its name.
+    /// A caught-up follower becomes a voter, in place of older stores of its name.
     Promote { id: u64, instead_of: BTreeSet<u64> },
-    /// Voters do not vote any more and go on to follow; with one that is to vote `instead`, in one change.
+    /// Voters become followers; the voter `instead`, if any, is added in the same change.
     Demote { ids: BTreeSet<u64>, instead: Option<u64> },
-    /// Another voter should lead: this one is not to vote.
+    /// Another voter should lead, since this one must not vote.
     HandOver { to: u64 },
-    /// A member of Raft's becomes one of the cluster's.
+    /// A Raft member becomes a member of the cluster.
     Admit { id: u64, peer: Peer },
-    /// A member on its way out that has nothing left to hand over is none any more.
+    /// A leaving member that has handed over all its data is removed.
     Gone { id: u64, name: NodeName },
-    /// Removed members are told what is agreed no more, once they have had time to hear of it.
+    /// Removed members get no more log entries, after they have had time to learn of their removal.
     Forget { ids: BTreeSet<u64> },
 }
 
-/// Whether this store's member is on its way out, or gone.
+/// Whether this store's member is leaving or removed.
 fn leaves(state: &State, id: u64, peer: &Peer) -> bool {
     let leaving = |m: &twinbox_roles_core::Member| m.raft_id == id && m.status == Status::Leaving;
     state.was_removed(id) || state.members.get(&peer.name).is_some_and(leaving)
 }
 
-/// What to do next, as the leader `own`; nothing when all is as it should be.
+/// The next step for the leader `own`; none if nothing is to change.
 pub(crate) fn next_step(
     pulse: &Pulse,
     state: &State,
@@ -48,16 +48,16 @@ pub(crate) fn next_step(
 ) -> Option<Step> {
     let peer = |id: &u64| pulse.peer(*id).map(|peer| (*id, peer));
     if pulse.joint {
-        // Who votes no more is still to hear what is agreed; a store that another of its name replaces is not.
+        // A former voter still receives the log, but not a store that another of its name replaces.
         let names: Vec<_> = pulse.voters.iter().filter_map(peer).map(|(_, peer)| &peer.name).collect();
         let replaces = names.iter().collect::<BTreeSet<_>>().len() < names.len();
         return Some(Step::FinishJoint { keep: !replaces });
     }
-    // With an entry at least: a store without any draws another Raft id at its next start, and this one could never vote.
+    // At least one entry: a store without any takes another Raft id at its next start, and this one could never vote.
     let caught_up =
         |id: u64| pulse.matched.get(&id).is_some_and(|m| *m > 0 && m + NEARLY_CAUGHT_UP >= pulse.last_index);
     let voters: Vec<_> = pulse.voters.iter().filter_map(peer).collect();
-    // The change that was ended took this one's own vote: it leads until another does, and may change nothing more.
+    // The ended change removed this member's own vote: it leads until another does, and must change nothing more.
     if !pulse.voters.contains(&own) {
         let fit = |(id, peer): &&(u64, &Peer)| caught_up(*id) && !leaves(state, *id, peer);
         return voters.iter().find(fit).map(|(to, _)| Step::HandOver { to: *to });
@@ -70,7 +70,7 @@ pub(crate) fn next_step(
     let may_vote = |(id, peer): &&(u64, &Peer)| !leaves(state, *id, peer);
     let is_new = |(id, peer): &&(u64, &Peer)| state.members.get(&peer.name).is_none_or(|m| m.raft_id != *id);
     let admit = |(id, peer): &(u64, &Peer)| Step::Admit { id: *id, peer: (*peer).clone() };
-    // Whoever votes is a member before anybody else may vote: as long as it is none, nobody knows whether it acts alone.
+    // Every voter becomes a member before another may vote: until then it is unknown whether that voter acts solo.
     if let Some(voter) = voters.iter().filter(may_vote).find(is_new) {
         return Some(admit(voter));
     }
@@ -84,7 +84,8 @@ pub(crate) fn next_step(
     let is_witness = |(_, peer): &&(u64, &Peer)| peer.kind == MemberKind::Witness;
     let voting_witness = voters.iter().find(is_witness).map(|(id, _)| *id);
     let ready_witness = ready.iter().filter(may_vote).find(is_witness).map(|(id, _)| *id);
-    // The witness's vote changes with that of whoever leaves: in between the loss of one more could not be borne.
+    // The witness's vote changes together with that of a leaving member: in between, one failure fewer would be
+    // tolerated.
     if let Some((id, peer)) = voters.iter().find(|(id, peer)| leaves(state, *id, peer)) {
         let left = if peer.kind == MemberKind::Node { nodes - 1 } else { nodes };
         let goes_too = voting_witness.filter(|_| !wants_witness(left));
@@ -112,12 +113,12 @@ pub(crate) fn next_step(
     (!gone.is_empty()).then_some(Step::Forget { ids: gone })
 }
 
-/// Whether the witness votes beside so many nodes.
+/// Whether the witness votes with this number of nodes.
 fn wants_witness(nodes: usize) -> bool {
     nodes > 0 && nodes.is_multiple_of(2)
 }
 
-/// How this voter ceases to vote, and with it what else changes; not at all while nobody else could.
+/// The step that ends this voter's vote, with the other changes; none while no other node could vote.
 fn without(
     pulse: &Pulse,
     state: &State,
@@ -160,7 +161,7 @@ mod tests {
         Peer { name: name(text), kind, address: format!("{text}:1") }
     }
 
-    /// Members by the first letter of their names, which is their Raft id, too; all know everything.
+    /// Members named by one letter, which is also their Raft id; all have the full log.
     fn group(voters: &str, learners: &str) -> Group {
         let mut group = Group { pulse: Pulse { last_index: 100, ..Pulse::default() }, state: State::default() };
         for letter in voters.chars().chain(learners.chars()) {
@@ -263,19 +264,19 @@ mod tests {
     #[test]
     fn who_leaves_ceases_to_vote_before_anything_else_and_never_the_last() {
         assert_eq!(group("ab", "").leaving("b").step('a'), demote("b", None));
-        // With the witness in between, two votes of whom both are needed.
+        // With the witness in between, both of two votes would be needed.
         assert_eq!(group("abw", "").leaving("b").step('a'), demote("bw", None));
         assert_eq!(group("abcdw", "").leaving("b").step('a'), demote("bw", None));
         assert_eq!(group("abc", "w").leaving("b").step('a'), demote("b", Some('w')));
         assert_eq!(group("abc", "w").leaving("b").behind('w').step('a'), demote("b", None));
-        // A witness that leads lets a node lead first.
+        // A leading witness first hands leadership to a node.
         assert_eq!(group("abw", "").leaving("b").step('w'), Some(Step::HandOver { to: id('a') }));
-        // The leader itself hands over first, to one that stays.
+        // A leaving leader first hands leadership to a member that stays.
         assert_eq!(group("abc", "").leaving("a").leaving("b").step('a'), Some(Step::HandOver { to: id('c') }));
         assert_eq!(group("ab", "").leaving("a").behind('b').step('a'), None, "nobody could lead");
         // A witness alone would be a cluster without data.
         assert_eq!(group("aw", "").leaving("a").step('a'), None);
-        // And it is not made a voter again.
+        // The leaving member is not made a voter again.
         assert_eq!(group("a", "b").leaving("b").step('a'), None);
         assert_eq!(group("aw", "b").leaving("b").step('a'), demote("w", None));
     }
@@ -324,7 +325,7 @@ mod tests {
         assert_eq!(group("ac", "bw").leaving("b").step('a'), promote('w'));
     }
 
-    /// From any number of members the steps come to an end, at what was wanted.
+    /// The steps end at the wanted voters, from any number of members.
     #[test]
     fn the_steps_end_and_never_leave_nobody() {
         for (voters, leaving) in [("abcdw", "bcd"), ("abw", "b"), ("abcde", "abcd"), ("abw", "w"), ("ab", "a")] {

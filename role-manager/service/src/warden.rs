@@ -1,5 +1,5 @@
-//! The thread that closes gates whose lease is out. A thread of the operating system, not a task: a hung executor
-//! keeps nothing open.
+//! The thread that closes gates with an expired lease. It is an OS thread, not a task: a hung executor keeps no gate
+//! open.
 
 use std::{
     io,
@@ -16,31 +16,31 @@ use twinbox_clock::{BootAlarm, BootInstant};
 
 use crate::{Gate, watched};
 
-/// Between two looks where no alarm can be had: on simulated machines, and should the kernel ever refuse one.
+/// Poll interval where no alarm is available: on simulated machines, and if the kernel refuses one.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Watches gates for as long as it lives.
+/// Watches gates as long as it exists.
 pub(crate) struct Warden(Arc<Bell>);
 
-/// What wakes the thread: the end of a lease, or somebody who rings.
+/// Wakes the thread: at the end of a lease, or on a call of `ring`.
 struct Bell {
     alarm: BootAlarm,
-    /// Somebody has rung since the gates were looked at.
+    /// `ring` was called since the gates were last checked.
     rung: AtomicBool,
-    /// The watch is over.
+    /// The watch has ended.
     over: AtomicBool,
 }
 
 impl Bell {
     fn ring(&self) {
-        // The word before the alarm: whoever sets the alarm to something else in between looks at the word after that.
+        // The flag before the alarm: a thread that sets another alarm in between reads the flag after that.
         self.rung.store(true, SeqCst);
         if let Err(error) = self.alarm.set(Some(BootInstant::now())) {
             tracing::error!(%error, "the thread that closes gates cannot be woken");
         }
     }
 
-    /// Waits until `at`, for `None` until somebody rings.
+    /// Waits until `at`, or for `None` until `ring` is called.
     fn wait(&self, at: Option<BootInstant>) -> io::Result<()> {
         self.alarm.set(at)?;
         if self.rung.load(SeqCst) { Ok(()) } else { self.alarm.wait() }
@@ -72,11 +72,11 @@ fn patrol(gates: &[Gate], bell: &Bell) {
         bell.rung.store(false, SeqCst);
         let now = BootInstant::now();
         let look = || {
-            // A lease that is renewed meanwhile ends later: then it is looked at once more.
+            // A lease renewed meanwhile ends later: then the gate is checked once more.
             let next = gates.iter().filter_map(|gate| gate.expire(now)).min();
             bell.wait(next).map_err(|error| error.to_string())
         };
-        // Nothing may end this thread before its watch is over.
+        // This thread must not end before its watch does.
         let looked = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|panic| Err(watched::words(&*panic)));
         if let Err(error) = looked {
             tracing::error!(error, "no alarm for the end of a lease: looked for again and again instead");
@@ -86,7 +86,7 @@ fn patrol(gates: &[Gate], bell: &Bell) {
     gates.iter().for_each(Gate::abandon);
 }
 
-/// Simulated machines share one thread: there a task does it.
+/// Simulated machines share one thread: there a task closes the gates.
 #[cfg(feature = "simulation")]
 async fn simulated_patrol(gates: Vec<Gate>, bell: Arc<Bell>) {
     while !bell.over.load(SeqCst) {

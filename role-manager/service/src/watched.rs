@@ -1,4 +1,4 @@
-//! The tasks of the role manager are watched: one that panics is started again, and health says so (rule R11).
+//! Supervision of the role manager's tasks: a task that panics is restarted, and health reports it (rule R11).
 
 use std::{
     any::Any,
@@ -17,25 +17,25 @@ use twinbox_clock::BootInstant;
 
 use crate::tasks::spawn;
 
-/// The pause before a task that panicked is started again: this at first, twice as long each time …
+/// First pause before the restart of a task that panicked. It doubles each time …
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// … and no longer than this.
+/// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A task that has not panicked for so long is well again.
+/// Time without a panic after which a task counts as well again.
 const PROVED: Duration = Duration::from_secs(10);
-/// The task of the leases turns once in a keep-alive. Without a turn for so long it hangs.
+/// Time without a turn after which the lease task counts as hanging. It turns once per keep-alive.
 const HUNG: Duration = Duration::from_secs(3);
-/// The longest text of a panic that is shown, in characters.
+/// The longest panic text shown, in characters.
 const WORDS: usize = 200;
 
-/// What is known of the tasks of one member. Clones are one.
+/// State of one member's tasks. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Watched(Arc<Inner>);
 
 struct Inner {
-    /// The last panic of each task, and what it said.
+    /// The last panic of each task, with its text.
     panics: Mutex<BTreeMap<&'static str, (BootInstant, String)>>,
-    /// When the task of the leases turned last, in nanoseconds of boot time.
+    /// Time of the last turn of the lease task, in nanoseconds of boot time.
     turned: AtomicU64,
 }
 
@@ -45,7 +45,7 @@ impl Watched {
         Self(Arc::new(Inner { panics: Mutex::default(), turned }))
     }
 
-    /// Runs a task with what it needs, and again after each panic, until it ends by itself. `name` is what people read.
+    /// Runs a task with its parameters, and again after each panic, until it returns. `name` is for people.
     pub(crate) fn run<N, F>(
         &self,
         name: &'static str,
@@ -61,7 +61,7 @@ impl Watched {
             let mut pause = FIRST_PAUSE;
             loop {
                 let begun = BootInstant::now();
-                // What a panic leaves behind is behind locks that take it as it is, or is made anew by the task.
+                // State left by a panic is behind locks that tolerate it, or the task creates it again.
                 let Err(panic) = AssertUnwindSafe(task(needs.clone())).catch_unwind().await else {
                     return;
                 };
@@ -81,12 +81,12 @@ impl Watched {
         self.panics().insert(name, (BootInstant::now(), words));
     }
 
-    /// The task of the leases turns.
+    /// Notes a turn of the lease task.
     pub(crate) fn turns(&self) {
         self.0.turned.store(BootInstant::now().as_nanos(), Relaxed);
     }
 
-    /// Whether all tasks are well, or in words why not.
+    /// Whether all tasks are well; otherwise the reason as text.
     pub(crate) fn verdict(&self) -> Result<(), String> {
         if BootInstant::from_nanos(self.0.turned.load(Relaxed)).elapsed() >= HUNG {
             return Err(format!("the task of the leases has not come round for {} s", HUNG.as_secs()));
@@ -101,7 +101,7 @@ impl Watched {
     }
 }
 
-/// What a panic said.
+/// Text of a panic.
 pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -1,4 +1,4 @@
-//! Two nodes without a witness that lose each other: `hold` waits, `assume` goes on, and both stand down when they meet.
+//! Two nodes without a witness lose contact: `hold` waits, `assume` goes solo, and both stand down when they meet.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn with_assume_the_survivor_goes_on_alone_and_stands_down_when_the_other_is_back
         let duty = view.duty(twinbox_roles::Duty::Notifier).expect("a duty");
         duty.state == DutyState::Running && duty.reason.contains("alone") && !view.quorum
     });
-    // It dies and is back, still alone: a later epoch, and what was done is not forgotten.
+    // It is killed and restarted, still alone: a later epoch, and its solo work is not forgotten.
     cluster.kill(survivor);
     cluster.run(survivor, false);
     cluster.until("it acts alone again", |c| c.epoch_of(survivor).is_some());
@@ -80,7 +80,7 @@ fn both_go_on_alone_in_a_cut_and_never_in_one_epoch_and_meet_again() {
     cluster.until("both act", |c| {
         let (a, b) = (c.epoch_of("a"), c.epoch_of("b"));
         assert!(a.is_none() || a != b, "one epoch on both: {a:?}");
-        // Each in its own: the agreed one's lease runs out first.
+        // Each in its own epoch: the lease of the agreed one expires first.
         a.is_some_and(|a| a.node == name("a")) && b.is_some_and(|b| b.node == name("b"))
     });
     let ran = [cluster.epoch_of("a"), cluster.epoch_of("b")].map(|e| e.expect("it acts"));
@@ -89,7 +89,7 @@ fn both_go_on_alone_in_a_cut_and_never_in_one_epoch_and_meet_again() {
         let acting = [c.epoch_of("a"), c.epoch_of("b")];
         let [a, b] = &acting;
         if let (Some(a), Some(b)) = (a, b) {
-            // Whoever has heard of the other stops; nobody acts in the new generation before both have.
+            // A node that has heard the other stops; none acts in the new generation before both have.
             let newest = ran.iter().map(|epoch| epoch.generation).max().expect("two");
             assert!(a.generation <= newest && b.generation <= newest, "{a} and {b}");
         }

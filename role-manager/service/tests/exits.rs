@@ -1,4 +1,4 @@
-//! Proof of death (rule R1): what it moves, and of whom it is taken.
+//! Exit proofs (rule R1): their effect, and their permitted senders.
 
 mod common;
 
@@ -12,7 +12,7 @@ use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_roles::{Duty, Timing, What};
 use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
 
-/// Long enough that whatever happens before it is out, happens by proof.
+/// Long enough that all moves before its expiry are due to the proof.
 const LEASE: Duration = Duration::from_secs(4);
 
 fn formed() -> Cluster {
@@ -26,7 +26,7 @@ fn formed() -> Cluster {
     cluster
 }
 
-/// Tells `to` that these lives of `node` are over, under this certificate.
+/// Reports to `to` that these incarnations of `node` have ended, with this certificate.
 fn report(
     cluster: &Cluster,
     under: &Arc<NodeIdentity>,
@@ -46,12 +46,12 @@ fn report(
     runtime.block_on(async { ExitsClient::new(endpoint.connect_lazy()).report(request).await.map(drop) })
 }
 
-/// The holder's process dies, with Raft's leader or beside it.
+/// The holder's process dies, together with Raft's leader or without it.
 fn dies(with_leader: bool) {
     let mut cluster = formed();
     let holder = cluster.somebody().0;
     if !with_leader {
-        // Leadership leaves the publisher when all is at rest (rule R10).
+        // Leadership leaves the publisher when the cluster is at rest (rule R10).
         cluster.until("another leads", |c| c.leader("w").is_some_and(|leader| leader != holder));
     }
     let leads = cluster.leader("w").is_some_and(|leader| leader == holder);
@@ -68,7 +68,7 @@ fn dies(with_leader: bool) {
     println!("{:?} after the kill, leader killed too: {leads}", killed.elapsed());
     let acted = killed.elapsed();
     assert!(acted < LEASE / 2, "{acted:?}: it waited for the lease");
-    // How long nobody acted is counted from the last sign of the holder, also by one that did not lead then.
+    // The time without an acting holder counts from its last contact, also by a member that did not lead then.
     let both = [What::Publisher, What::Duty(Duty::Notifier)];
     cluster.until("it shows what moved", |c| {
         let view = c.view(other);
@@ -91,13 +91,13 @@ fn proof_moves_a_duty_at_once() {
     dies(false);
 }
 
-/// The next leader has the proof, and does not wait for leases that nobody holds (rule R4).
+/// The next leader has the proof, and does not wait for leases without a holder (rule R4).
 #[test]
 fn a_new_leader_that_has_the_proof_does_not_wait() {
     dies(true);
 }
 
-/// Whatever is said of a life that is not the holder's, or by whoever may not say it, the holder goes on in its epoch.
+/// Reports on another incarnation, or from a sender without permission: the holder goes on in its epoch.
 #[test]
 fn nobody_speaks_for_another_and_no_earlier_life_matters() {
     let cluster = formed();
@@ -110,13 +110,13 @@ fn nobody_speaks_for_another_and_no_earlier_life_matters() {
             let refused = report(&cluster, &cluster.identity(under), other, holder.as_str(), &[life]).unwrap_err();
             assert_eq!(refused.code(), Code::PermissionDenied, "{under} speaks for {holder}: {refused}");
         }
-        // Of an earlier life, by whoever may say so.
+        // A permitted report on an earlier incarnation.
         report(&cluster, &own, other, holder.as_str(), &[Incarnation::random()]).expect("it is taken");
         let many: Vec<_> = (0..100).map(|_| Incarnation::random()).collect();
         let refused = report(&cluster, &own, other, holder.as_str(), &many).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
-    // A certificate of the same name, of another authority.
+    // A certificate with the same name, from another CA.
     let dir = tempfile::tempdir().expect("a folder");
     let strangers = CertificateAuthority::create(ClusterId::random(), "strangers").expect("an authority");
     strangers.issue(&holder, MemberKind::Node).expect("a certificate").save(dir.path()).expect("saved");

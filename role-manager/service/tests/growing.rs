@@ -1,4 +1,4 @@
-//! Members come and go while the others work: from one to five and back, with and without the help of who goes.
+//! Members join and leave while the others work: from one to five and back, with and without the leaving member's help.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn give(cluster: &Cluster, asked: &str, order: Order) -> Result<(), CommandError
     cluster.settled(asked, async |roles| roles.order(id, order.clone()).await)
 }
 
-/// Waits until all who run agree on who votes.
+/// Waits until all running members agree on the voters.
 fn wait_voters(cluster: &Cluster, voters: &[&str]) {
     let expected = names(voters);
     cluster
@@ -82,11 +82,11 @@ fn one_that_leads_and_publishes_is_removed_and_its_store_is_not_used_again() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     let (leaver, _) = cluster.somebody();
     let heir = if leaver == name("a") { "b" } else { "a" };
-    // It shall lead, too.
+    // It must lead, too.
     give(&cluster, heir, remove(leaver.as_str(), false)).expect("done");
     cluster.until("the other acts", |c| c.holder_is(heir));
     cluster.until("it is no voter", |c| !c.roles(heir).voters().contains(&leaver));
-    // As long as it has not handed over what it alone has, it stays, and says so.
+    // As long as it has not handed over its own data, it stays, with that reason.
     let stays = cluster.view(heir).member(&leaver).cloned().expect("a member");
     assert_eq!(stays.status, Status::Leaving, "{}", stays.reason);
     cluster.roles(leaver.as_str()).has_handed_over(true);
@@ -134,12 +134,12 @@ fn a_dead_node_is_removed_without_its_help_and_told_when_it_comes_back() {
     cluster.until("its death is known", |c| {
         c.view("a").member(&name("b")).is_some_and(|m| m.status == Status::NotFunctioning) && c.holder_is("a")
     });
-    // Without --lost it stays a member that hands over what it has when it is back, and has no vote meanwhile.
+    // Without --lost it stays a member without a vote, and hands over its data when it is back.
     give(&cluster, "a", remove("b", false)).expect("done");
     wait_voters(&cluster, &["a"]);
     let stays = cluster.view("a").member(&name("b")).cloned().expect("a member");
     assert_eq!(stays.status, Status::Leaving);
-    // Whoever leads only now has to miss it first.
+    // A new leader first has to notice its silence.
     cluster.until("it is taken for lost", |c| give(c, "a", remove("b", true)).is_ok());
     wait_gone(&cluster, "b");
     cluster.run("b", false);
@@ -183,7 +183,7 @@ fn a_newcomer_takes_the_place_of_a_dead_node() {
     cluster.until("its death is known", |c| {
         c.view("a").member(&name("b")).is_some_and(|m| m.status == Status::NotFunctioning)
     });
-    // Whoever leads only now has to miss it first.
+    // A new leader first has to notice its silence.
     cluster.until("it is taken for lost", |c| give(c, "a", invite(2)).is_ok());
     let address = cluster.address("c").to_string();
     let redeem = Order::Redeem {
@@ -201,14 +201,14 @@ fn a_newcomer_takes_the_place_of_a_dead_node() {
     wait_gone(&cluster, "b");
     cluster.wait_formed();
     wait_voters(&cluster, &["a", "c", "w"]);
-    // The replaced one votes no more, dead or alive.
+    // The replaced member no longer votes, dead or alive.
     cluster.run("b", false);
     removal(&cluster, "b");
 }
 
-/// Commands enough that the log is cut and what is missed comes as a snapshot.
+/// Enough commands that the log is cut and a member behind gets a snapshot.
 fn many_commands(cluster: &Cluster, asked: &str) {
-    // Some at a time: what waits together is written together.
+    // In groups: waiting commands are written together.
     for first in (0..800).step_by(16) {
         let settled = cluster.settled(asked, async |roles| {
             try_join_all((first..first + 16).map(async |n| match roles.outcome(OrderId(1_000 + n)).await {
@@ -260,6 +260,6 @@ fn settings_are_in_force_on_all_whoever_is_asked_and_nonsense_changes_nothing() 
     let nobody = give(&cluster, "b", Order::Set(vec![setting("preferred", "nobody")]));
     assert!(matches!(nobody, Err(CommandError::Refused(Refusal::Unknown { .. }))), "{nobody:?}");
     assert_eq!(cluster.view("a").settings, before);
-    // Longer leases, and everything goes on.
+    // The leases are longer, and the cluster goes on working.
     cluster.wait_formed();
 }

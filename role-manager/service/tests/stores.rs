@@ -1,4 +1,4 @@
-//! What the disk is for: members that come back, with their store, without it, or with one that was set back.
+//! Members that come back with their store, without it, or with a rolled-back one.
 
 mod common;
 
@@ -61,7 +61,7 @@ fn a_founder_whose_store_was_wiped_joins_what_is_there() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     cluster.kill("a");
     fs::remove_dir_all(cluster.roles_dir("a")).expect("removed");
-    // Its mark was not taken away; the others say that there is a group.
+    // Its founding mark is still there; the others report that a group exists.
     cluster.run("a", true);
     cluster.wait_formed();
     assert_eq!(cluster.view("a").members, cluster.view("b").members);
@@ -81,7 +81,7 @@ fn a_store_that_was_set_back_takes_no_part() {
     cluster.run("w", false);
     cluster.until("it says so", |c| c.view("w").reason.contains("its store was set back"));
     assert!(!cluster.view("w").quorum);
-    // The way out that it names.
+    // The remedy that the message names.
     cluster.kill("w");
     fs::remove_dir_all(cluster.roles_dir("w")).expect("removed");
     cluster.run("w", false);
@@ -96,7 +96,7 @@ fn of_five_members_two_do_not_vouch_for_each_other() {
     }
     cluster.run("a", false);
     cluster.run("b", false);
-    // Longer than they need to ask each other: what a single confirmer remembers ends with its disk (rule R8).
+    // Longer than they need to ask each other: the memory of a single confirmer is lost with its disk (rule R8).
     let waiting = "no majority has confirmed yet that its store is the latest";
     let begun = BootInstant::now();
     while begun.elapsed() < cluster.timing.election_max * 5 {
@@ -106,7 +106,7 @@ fn of_five_members_two_do_not_vouch_for_each_other() {
         }
         thread::yield_now();
     }
-    // With a third each has two others. None of them waits until another takes part: they only remember.
+    // With a third member each has two others. None waits until another takes part: they only remember.
     cluster.run("c", false);
     cluster.until("somebody acts", |c| c.holder().is_some());
 }
@@ -124,7 +124,7 @@ fn members_speak_only_for_themselves() {
         let talk = client.talk(Request::new(stream::iter([leaving]))).await.expect("members may talk");
         let forged = talk.into_inner().message().await.expect("an answer").expect("one").reply;
         let Some(Reply::Refused(forged)) = forged else { panic!("{forged:?}") };
-        // Of another group, and to another store than the one that is there.
+        // From another group, and to another store than the present one.
         let stray = wire::Envelope { group: vec![1; 16].into(), from: 1, to: 2 };
         let vote = wire::VoteRequest { envelope: Some(stray), ..Default::default() };
         let stray = client.vote(Request::new(vote)).await.expect_err("refused");

@@ -1,5 +1,5 @@
-//! Most members are lost for good, and an administrator lets the survivor go on alone: a new group, with all that was
-//! agreed on, and no word of the former one counts any more.
+//! Most members are permanently lost, and an administrator lets the survivor go on alone: a new group with the agreed
+//! state, in which messages of the former group do not count.
 
 mod common;
 
@@ -42,7 +42,7 @@ fn wait_lost(cluster: &Cluster, survivor: &str) {
     cluster.until("the loss of the majority is known", |c| !c.view(survivor).quorum);
 }
 
-/// What a member is told that was given up, or removed.
+/// The notice to a member that was given up or removed.
 fn told(cluster: &Cluster, who: &str) -> String {
     let told = cluster.order(who, async |roles| timeout(PATIENCE, roles.removed()).await);
     told.expect("it is told")
@@ -52,7 +52,7 @@ fn members(cluster: &Cluster, asked: &str) -> BTreeSet<NodeName> {
     cluster.view(asked).members.iter().map(|member| member.name.clone()).collect()
 }
 
-/// A pair, and a third machine that has nothing yet.
+/// A pair, and a third member that is not yet started.
 fn pair() -> Cluster {
     let mut cluster = Cluster::prepare(&["a", "b", "c"]);
     cluster.run("a", true);
@@ -99,14 +99,14 @@ fn the_survivor_of_a_pair_becomes_a_cluster_of_one_and_then_a_pair_again() {
     assert_eq!(departure.lost.keys().collect::<Vec<_>>(), [&name("b")]);
     assert_eq!(refusal(&cluster, "a", &["b"]), Refusal::Majority, "done once");
 
-    // It stays so over a restart, and a fresh node makes it a pair again.
+    // That survives a restart, and a fresh node makes it a pair again.
     cluster.kill("a");
     cluster.run("a", false);
     cluster.until("it acts again", |c| c.holder_is("a"));
     cluster.run("c", false);
     cluster.wait_formed();
     cluster.until("both vote", |c| c.roles("c").voters() == names(&["a", "c"]));
-    // The lost one is back with its disk: told so, in words, and never let in, by whomever it asks.
+    // The lost member is back with its disk: it gets the notice, and no member admits it.
     cluster.run("b", false);
     let words = told(&cluster, "b");
     assert!(words.contains("given up for lost") && words.contains("new token"), "{words}");
@@ -168,8 +168,8 @@ fn a_witness_does_not_go_on_alone() {
     assert_eq!(refusal(&cluster, "w", &["a", "b"]), Refusal::WitnessAlone);
 }
 
-/// The administrator was wrong: the others live, are a majority, and go on. Nobody can prevent that. Each side goes on in
-/// epochs of its own, says so, and takes no word of the other.
+/// The administrator was wrong: the others live, are a majority, and go on, which cannot be prevented. Each side goes
+/// on in its own epochs, reports the conflict, and refuses the other's messages.
 #[test]
 fn others_that_live_after_all_are_refused_and_told_of_and_nobody_merges() {
     let mut cluster = Cluster::formed(&["a", "b", "c"]);
@@ -191,7 +191,7 @@ fn others_that_live_after_all_are_refused_and_told_of_and_nobody_merges() {
         assert_eq!(members(&cluster, node), names(&["a", "b", "c"]));
         assert_ne!(cluster.view(node).member(&name("a")).map(|m| m.status), Some(Status::InService));
     }
-    // One of them starts anew: the other of its group speaks for it, and nobody ends because the survivor says so.
+    // One of them restarts: the other of its group confirms it, and none ends on the survivor's report.
     cluster.kill("b");
     wait_lost(&cluster, "c");
     cluster.run("b", false);
@@ -199,7 +199,7 @@ fn others_that_live_after_all_are_refused_and_told_of_and_nobody_merges() {
     cluster.until("their duty, too", |c| theirs(c).is_some() && c.epoch_of("a").is_some());
 }
 
-/// One of the others speaks while the survivor listens: all is as it was.
+/// One of the others sends a message while the survivor listens: everything is cancelled.
 #[test]
 fn whoever_is_heard_while_it_listens_is_not_lost() {
     let mut cluster = pair();
@@ -235,7 +235,7 @@ impl Supervisor for Watching {
     }
 }
 
-/// A supervisor of `node` that tells `to` of its port, and knows of nothing.
+/// A supervisor of `node` that reports its port to `to`, and knows no exits.
 fn supervise(cluster: &Cluster, node: &str, to: &str) -> u16 {
     let (tls, endpoint) = (cluster.identity(node), cluster.address(to).to_string());
     cluster.order(to, async |_| {
@@ -251,8 +251,9 @@ fn supervise(cluster: &Cluster, node: &str, to: &str) -> u16 {
     })
 }
 
-/// Killed at any step there is the former group or the new one, and the order can be given again. Says whether it was the
-/// former. `kill_at` counts from when it begins to listen; without it the kill comes as soon as the store is another.
+/// Killed at any step, the store is of the former group or the new one, and the order can be given again. Returns
+/// whether it was the former. `kill_at` counts from when it begins to listen; without it the kill comes as soon as the
+/// store is another.
 fn former_when_killed(kill_at: Option<Duration>) -> bool {
     let mut cluster = pair();
     cluster.kill("b");
@@ -263,7 +264,7 @@ fn former_when_killed(kill_at: Option<Duration>) -> bool {
     cluster.until("it listens", |c| c.view("a").reason.contains("about to go on alone"));
     let listens = BootInstant::now();
     match kill_at {
-        // It ends between two instructions of its writing: a sleep is too coarse for the last bit.
+        // The kill comes between two instructions of the write: a sleep is too coarse for the last part.
         Some(after) => {
             thread::sleep(after.saturating_sub(Duration::from_millis(2)));
             while listens.elapsed() < after {}
@@ -284,7 +285,7 @@ fn former_when_killed(kill_at: Option<Duration>) -> bool {
     former
 }
 
-/// How long it listens, less or more so many milliseconds: about when the new group is written.
+/// The time for which it listens, plus this number of milliseconds: about when the new group is written.
 fn killed_about_when_it_is_written(off_by_ms: i64) {
     let timing = Timing::lan();
     let silence = timing.wait_for(timing.lease) + timing.margin;

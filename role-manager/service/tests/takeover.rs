@@ -1,5 +1,5 @@
-//! Who acts when members die, are cut off, fall ill, or are told to make room. Judged by the gates: two are
-//! never open at once ([`Cluster::holder`] sees to that at every look).
+//! Take-over when members die, are cut off, fail, or must move duties. The gates are checked: two are never open at the
+//! same time ([`Cluster::holder`] checks that at every call).
 
 mod common;
 
@@ -10,8 +10,8 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_roles::{CommandError, Duty, DutyState, Refusal, Status, Timing};
 
-/// So many times its bound nothing takes that does not hang, however busy the machine. Whether bounds are kept the simulation
-/// and `tests/bench` show.
+/// Factor on a bound that only a hang exceeds, even on a busy machine. The simulation and `tests/bench` check the
+/// bounds themselves.
 const CEILING: u32 = 10;
 
 fn bound(event: &str) -> Duration {
@@ -56,7 +56,7 @@ fn a_killed_publisher_is_replaced_within_two_seconds() {
         let member = view.member(&victim).expect("a member");
         member.status == Status::NotFunctioning && member.reason.contains("nothing has been heard")
     });
-    // It comes back as a follower; the duty stays where it is.
+    // It comes back as a follower; the duty does not move.
     cluster.run(victim.as_str(), false);
     cluster.wait_formed();
     assert!(cluster.acts(heir), "the duty moved back by itself");
@@ -65,7 +65,7 @@ fn a_killed_publisher_is_replaced_within_two_seconds() {
 #[test]
 fn a_killed_leader_moves_nothing_that_lives() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
-    // Another than the publisher leads, so that one death does not take both.
+    // A member other than the publisher leads, so that one failure does not take both.
     let mut found = None;
     cluster.until("another leads", |c| {
         found = c.holder().and_then(|(holder, epoch)| Some((c.leader(holder.as_str())?, holder, epoch)));
@@ -117,7 +117,7 @@ fn without_a_majority_gates_close_and_orders_are_refused_in_words() {
         let refused = cluster.order(survivor.as_str(), async |roles| roles.make_publisher(&name(other)).await);
         (refused, begun.elapsed())
     };
-    // A leader may be elected just now; after that it is said at once.
+    // A leader may be elected just now; after that the error is immediate.
     let (_, took) = order();
     assert!(took < Timing::lan().order_limit() * CEILING, "{took:?}");
     let (refused, took) = order();
@@ -127,7 +127,7 @@ fn without_a_majority_gates_close_and_orders_are_refused_in_words() {
         took < Duration::from_millis(100) * CEILING,
         "refused at once when the loss is known, not after {took:?}"
     );
-    // With one of them back all goes on.
+    // With one of them back everything goes on.
     cluster.run(other, false);
     cluster.until("somebody acts again", |c| c.holder().is_some());
 }
@@ -168,7 +168,7 @@ fn a_planned_move_is_fast_and_waits_for_what_is_in_flight() {
     assert!(took < bound("planned move") * CEILING, "{took:?}");
     assert!(cluster.members[&from].gate.check(&old).is_err());
 
-    // A write that is under way is not overtaken.
+    // A write in flight completes first.
     let (_, epoch) = cluster.somebody();
     let write = cluster.members[&to].gate.enter(&epoch).expect("it holds the duty");
     cluster.settled("w", async |roles| roles.make_publisher(&from).await).expect("done");
@@ -226,7 +226,7 @@ fn a_node_whose_service_fails_makes_room_and_comes_back() {
         let member = view.member(&sick).expect("a member");
         member.status == Status::NotFunctioning && member.reason == "store has failed: the disk says no"
     });
-    // The last one stays, however ill.
+    // The last node stays in service, even while failing.
     cluster.roles(heir).report(ill());
     cluster.roles(sick.as_str()).report(well());
     cluster.until("the one that is well takes over", |c| c.holder_is(sick.as_str()));

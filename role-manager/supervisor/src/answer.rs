@@ -1,4 +1,4 @@
-//! The supervisor's own port: mutual TLS, one question. It says what it has seen, and nothing else.
+//! The supervisor's own port: mutual TLS, one kind of question. It reports only its own observations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,9 +15,9 @@ use twinbox_wire::roles::{
 
 use crate::{Spec, report::Known};
 
-/// A port that is taken is tried again: reports do not depend on it, and neither does the node.
+/// Pause before another try for a port in use: neither reports nor the node depend on it.
 const AGAIN_IN: Duration = Duration::from_secs(2);
-/// A question has a few bytes.
+/// Maximum size of a question, in bytes.
 const LONGEST: usize = 4_096;
 
 struct Answers {
@@ -25,7 +25,7 @@ struct Answers {
     known: watch::Receiver<Known>,
 }
 
-/// Answers for as long as the process runs.
+/// Answers questions for as long as the process runs.
 pub(crate) async fn serve(spec: Arc<Spec>, known: watch::Receiver<Known>) {
     let mut said = false;
     let listener = loop {

@@ -1,4 +1,4 @@
-//! The node's process: ours, or one that an earlier supervisor left behind.
+//! The node's process: our own child, or one left behind by an earlier supervisor.
 
 use std::{
     io,
@@ -18,35 +18,35 @@ use twinbox_clock::BootInstant;
 
 use crate::{How, Life, Spec, SupervisorError, pidfile::Record, words::Line};
 
-/// A child says one short line now and then; who says more is cut off.
+/// The longest line of a child, in bytes. Children send short lines; a longer one is cut off.
 const LONGEST_LINE: u64 = 1_024;
 
-/// A process that is watched.
+/// A watched process.
 pub(crate) struct Child {
     pub(crate) pid: Pid,
     pub(crate) since: BootInstant,
-    /// What it has said of itself.
+    /// The incarnation that it has reported.
     pub(crate) life: Option<Life>,
     pidfd: AsyncFd<OwnedFd>,
-    /// From the child; none from one that was left behind.
+    /// Socket of our child; none for a process left behind.
     pipe: Option<BufReader<UnixStream>>,
-    /// What has come of a line.
+    /// Received part of a line.
     line: Vec<u8>,
-    /// Ours: its status is for us to take.
+    /// Whether the process is our child: only then its status is for us to take.
     ours: bool,
     status: Option<i32>,
 }
 
-/// What comes from a child.
+/// Event of a child.
 pub(crate) enum Said {
-    /// Who it is, and how far it has come.
+    /// Its incarnation, and its progress.
     Life(Life),
-    /// It is over.
+    /// It has exited.
     Exited(How),
 }
 
 impl Child {
-    /// Starts the program. Its standard input is a socket to us; `before` waits in it.
+    /// Starts the program. Its standard input is a socket to us, in which `before` waits.
     pub(crate) fn start(spec: &Spec, before: Option<&Line>) -> Result<Self, SupervisorError> {
         let (here, there) = StdStream::pair()?;
         here.set_nonblocking(true)?;
@@ -58,7 +58,7 @@ impl Child {
         command.args(&spec.arguments).stdin(Stdio::from(OwnedFd::from(there))).env_remove("WATCHDOG_PID");
         let child =
             command.spawn().map_err(|cause| SupervisorError::Program { program: spec.program.clone(), cause })?;
-        // It is not waited for before its pidfd is there, so the number is still its own.
+        // Not waited for before the pidfd exists, so the number is still its own.
         let pid = Pid::from_child(&child);
         let pidfd = register(pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?)?;
         let pipe = Some(BufReader::new(UnixStream::from_std(here)?));
@@ -74,7 +74,7 @@ impl Child {
         })
     }
 
-    /// Watches a process that lives. `None` if it is over meanwhile.
+    /// Watches a live process. `None` if it has exited meanwhile.
     pub(crate) fn adopt(record: &Record) -> Result<Option<Self>, SupervisorError> {
         let Some(pid) = record.process.number() else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -82,7 +82,7 @@ impl Child {
             Err(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(io::Error::from(error).into()),
         };
-        // Looked at after the pidfd was there: it is this process that it watches, not one that got the number since.
+        // Checked after the pidfd was opened: the pidfd is of this process, not of one that got the number since.
         if !record.process.lives() {
             return Ok(None);
         }
@@ -90,7 +90,7 @@ impl Child {
         Ok(Some(Self { pid, since, life, pidfd, pipe: None, line: Vec::new(), ours: false, status: None }))
     }
 
-    /// Passes a signal on. One that is over needs none.
+    /// Sends a signal. A process that has exited needs none.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal)
             && error != Errno::SRCH
@@ -99,7 +99,7 @@ impl Child {
         }
     }
 
-    /// What it says next, or that it is over.
+    /// The next report of the child, or its exit.
     pub(crate) async fn next(&mut self) -> io::Result<Said> {
         loop {
             let said = async {
@@ -109,7 +109,7 @@ impl Child {
                 length.ok().filter(|length| *length > 0).map(|_| std::mem::take(&mut self.line))
             };
             tokio::select! {
-                // The end first: what it said before it is of no more use.
+                // The exit first: earlier reports are of no more use.
                 biased;
                 over = self.pidfd.readable() => {
                     over?.retain_ready();
@@ -136,7 +136,7 @@ impl Child {
         self.status.map_or(How::Unseen, How::of_wait_status)
     }
 
-    /// Takes the status of every child that is over: ours, and as the first process of a container those of others.
+    /// Takes the status of every exited child: our own, and as the first process of a container those of others.
     pub(crate) fn reap(&mut self) {
         reap(|pid, status| {
             if self.ours && pid == self.pid {
@@ -146,7 +146,7 @@ impl Child {
     }
 }
 
-/// As [`Child::reap`], while there is no child of ours.
+/// As [`Child::reap`], while we have no child.
 pub(crate) fn reap(mut take: impl FnMut(Pid, i32)) {
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         take(pid, status.as_raw());

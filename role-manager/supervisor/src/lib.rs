@@ -1,13 +1,12 @@
 //! The supervisor: parent of the node's process, on the same host, of the same program (rule R1).
 //!
-//! It holds the child, starts it again when it has ended ([`Policy`]), and tells every member which life is over: a
-//! statement under the node's own certificate, which is proof where a refused connection is only a hint. It takes no
-//! call with it when it dies: the next one finds the child by its pid file, watches it by pidfd, and starts another
+//! It holds the child, restarts it when it has ended ([`Policy`]), and reports to every member which incarnation has
+//! ended: a statement under the node's own certificate, which is proof where a refused connection is only a hint. Its
+//! death ends no call: the next supervisor finds the child by its pid file, watches it by pidfd, and starts another
 //! only when it has exited.
 //!
-//! Two threads that share nothing but a channel: [`run`] watches, with nothing in it that waits for a network, a name
-//! server or a disk; beside it, connections to the members are kept warm, so that a report leaves as soon as there is
-//! one.
+//! Two threads share nothing but a channel. [`run`] watches and never waits for a network, a name server or a disk. The
+//! other keeps connections to the members open, so that a report is sent without delay.
 
 mod answer;
 mod child;
@@ -31,7 +30,7 @@ pub use policy::{Ended, Policy, Verdict};
 pub use watch::run;
 pub use words::{LastWords, Line, keep_panics};
 
-/// Another member, and where its node-to-node listener is.
+/// Another member, and its address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
     /// Its name, as in its certificate.
@@ -40,41 +39,41 @@ pub struct Member {
     pub address: String,
 }
 
-/// What a supervisor is told.
+/// Configuration of a supervisor.
 pub struct Spec {
     /// The node.
     pub node: NodeName,
-    /// Its data folder, where the pid files are.
+    /// Its data folder, which contains the pid files.
     pub data_dir: PathBuf,
-    /// The program that is its child, and its arguments.
+    /// The program to run as a child.
     pub program: PathBuf,
     /// The arguments.
     pub arguments: Vec<OsString>,
     /// The node's certificate.
     pub tls: Arc<NodeIdentity>,
-    /// Where the supervisor answers members.
+    /// Address at which the supervisor answers members.
     pub bind: SocketAddr,
-    /// The other members as they are known now; reads files, and is called where that may take its time.
+    /// Returns the other members as known now; reads files, and is called only where it may block.
     pub members: Box<dyn Fn() -> Vec<Member> + Send + Sync>,
-    /// How long a child that was told to stop may take.
+    /// Time for a child to stop before it is killed.
     pub patience: Duration,
 }
 
-/// Why a supervisor does not start.
+/// Reason for which a supervisor does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// Runtime, signals or threads.
+    /// Error of runtime, signals or threads.
     #[error("the supervisor cannot start: {0}")]
     System(#[from] io::Error),
-    /// The pid file of supervisor or node.
+    /// Error of the pid file of supervisor or node.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
-    /// The program.
+    /// The program cannot be started.
     #[error("cannot start {program}: {cause}")]
     Program {
-        /// Which.
+        /// Path of the program.
         program: PathBuf,
-        /// Why.
+        /// The error.
         cause: io::Error,
     },
 }

@@ -1,35 +1,35 @@
-//! One life of the node's process, and how it ends.
+//! One incarnation of the node, and its exit.
 
 use std::fmt;
 
 use twinbox_ids::Incarnation;
 
-/// What a node says of itself to its supervisor, and keeps in its pid file for the next one.
+/// Report of a node to its supervisor, also stored in its pid file for the next supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// This life of the process.
+    /// The incarnation.
     pub incarnation: Incarnation,
     /// The id of its Raft store; 0 until that is open.
     pub raft_id: u64,
-    /// How often that store was started; 0 until it is open.
+    /// Number of starts of that store; 0 until it is open.
     pub run: u64,
     /// Whether it takes calls.
     pub ready: bool,
 }
 
 impl Life {
-    /// A life that begins now.
+    /// A new incarnation that begins now.
     pub fn begin() -> Self {
         Self { incarnation: Incarnation::random(), raft_id: 0, run: 0, ready: false }
     }
 
-    /// As it is written into pipe and file; [`Life::parse`] reads it.
+    /// Line for pipe and file; [`Life::parse`] reads it.
     pub fn line(&self) -> String {
         let Self { incarnation, raft_id, run, ready } = self;
         format!("life {incarnation} {raft_id} {run} {}\n", if *ready { "ready" } else { "starting" })
     }
 
-    /// Reads one line.
+    /// Parses one line.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.strip_prefix("life ")?.split_ascii_whitespace();
         let life = Self {
@@ -46,10 +46,10 @@ impl Life {
     }
 }
 
-/// How a process ended.
+/// Cause of a process's exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// By itself, with this exit code.
+    /// On its own, with this exit code.
     Code(i32),
     /// By a signal.
     Signal {
@@ -58,12 +58,12 @@ pub enum How {
         /// Whether a core was written.
         core: bool,
     },
-    /// Under another supervisor, or with it: that it is over is certain, how is not.
+    /// Not observed, for instance under another supervisor: the exit is certain, its cause is not.
     Unseen,
 }
 
 impl How {
-    /// From what `wait` says.
+    /// From a status of `wait`.
     pub fn of_wait_status(raw: i32) -> Self {
         match raw & 0x7f {
             0 => Self::Code((raw >> 8) & 0xff),
@@ -71,7 +71,7 @@ impl How {
         }
     }
 
-    /// As a shell would pass it on.
+    /// Exit code as a shell would pass it on.
     pub fn code(self) -> u8 {
         let code = match self {
             Self::Code(code) => code,
@@ -98,7 +98,7 @@ impl fmt::Display for How {
     }
 }
 
-/// Signals that end a process, by their Linux numbers.
+/// Names of signals that end a process, by their Linux numbers.
 fn signal_name(number: i32) -> Option<&'static str> {
     const NAMES: [(i32, &str); 12] = [
         (1, "SIGHUP"),

@@ -1,5 +1,5 @@
-//! The service manager (sd_notify(3)): one datagram each to the socket named by `NOTIFY_SOCKET`. Without that, nothing
-//! is said.
+//! The service manager (sd_notify(3)): one datagram per message to the socket named by `NOTIFY_SOCKET`. Without it,
+//! nothing is sent.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use std::{
 
 use tracing::warn;
 
-/// The way to the service manager, if one started this process or its parent.
+/// Socket to the service manager, if one started this process or its parent.
 #[derive(Debug, Default)]
 pub struct ServiceManager {
     socket: Option<UnixDatagram>,
@@ -20,7 +20,7 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// As the environment says.
+    /// From the environment variables.
     pub fn of_environment() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let socket = text("NOTIFY_SOCKET").and_then(|path| match connect(&path) {
@@ -34,19 +34,19 @@ impl ServiceManager {
         Self { socket, beat }
     }
 
-    /// Talks to the socket at this path (`@` begins an abstract name), and beats as often as stated.
+    /// Uses the socket at this path (`@` begins an abstract name), with this watchdog interval.
     pub fn at(path: &str, beat: Option<Duration>) -> io::Result<Self> {
         Ok(Self { socket: Some(connect(path)?), beat })
     }
 
-    /// How often it wants to hear that the process lives; half of `WatchdogSec`.
+    /// Interval of the watchdog messages; half of `WatchdogSec`.
     pub fn beat(&self) -> Option<Duration> {
         self.beat.filter(|_| self.socket.is_some())
     }
 
-    /// Says this, in the words of sd_notify.
+    /// Sends this message, in the format of sd_notify.
     pub fn tell(&self, state: &str) {
-        // A manager that does not listen any more is no reason to stop taking calls.
+        // A failed notification must not stop calls.
         if let Some(Err(error)) = self.socket.as_ref().map(|socket| socket.send(state.as_bytes())) {
             warn!(%error, "the service manager could not be told");
         }
@@ -64,7 +64,7 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Half of the time after which the manager loses patience, if it is this process that it means.
+/// Half of the watchdog timeout, if it is meant for this process.
 fn beat(usec: Option<&str>, meant: Option<&str>, own: u32) -> Option<Duration> {
     let usec: u64 = usec?.parse().ok()?;
     let us = meant.is_none_or(|pid| pid.parse() == Ok(own));

@@ -1,5 +1,5 @@
-//! Pid files: locked by their process for as long as it lives, so that a free lock says that it is over, however it
-//! ended and whoever has its number now.
+//! Pid files: locked by their process as long as it lives, so a free lock proves its exit, whatever the cause and even
+//! if the number is reused.
 
 use std::{
     fs::{self, File},
@@ -17,61 +17,61 @@ use rustix::{
 
 use crate::Life;
 
-/// In the data folder.
+/// File name in the data folder.
 const NODE: &str = "node.pid";
-/// More is no pid file.
+/// The longest valid pid file, in bytes.
 const LONGEST: u64 = 1_024;
-/// A supervisor looks at the lock for a moment: who finds it taken looks again.
+/// Number of tries for the lock: a supervisor may hold it for a moment to check it.
 const LOOKS: u32 = 20;
 const BETWEEN: Duration = Duration::from_millis(50);
 
-/// Why a pid file cannot be used.
+/// Reason for which a pid file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PidFileError {
-    /// Files.
+    /// File error.
     #[error("{path} cannot be used: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         cause: io::Error,
     },
-    /// Another process has it.
+    /// Another process holds it.
     #[error("{path} is in use: {who} runs already; stop it first, or give each node a data_dir of its own")]
     Taken {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Description of that process.
         who: String,
     },
 }
 
-/// A process, so that another with the same number is not taken for it.
+/// Identity of a process, distinct from another with the same number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pub(crate) pid: i32,
-    /// When it started, in clock ticks since boot.
+    /// Its start time, in clock ticks since boot.
     start: u64,
     boot: String,
-    /// The file that it wrote this into, by device and inode: a copy proves nothing.
+    /// Device and inode of the file that the process wrote: a copy proves nothing.
     file: (u64, u64),
 }
 
-/// What a pid file says.
+/// Contents of a pid file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) process: ProcessId,
     pub(crate) life: Option<Life>,
 }
 
-/// What there is of a node's process.
+/// State of a node's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// None; with what the last one wrote, if this machine has not been booted since.
+    /// None; with the last record, if this machine has not been booted since.
     Nobody(Option<Record>),
-    /// One that lives.
+    /// A live process.
     Running(Record),
-    /// One that lives, and cannot be told from others here.
+    /// A live process that cannot be identified here.
     Unclear,
 }
 
@@ -84,7 +84,7 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Takes it for this process.
+    /// Takes the file for this process.
     pub fn take(data_dir: &Path, life: &Life) -> Result<Self, PidFileError> {
         let path = data_dir.join(NODE);
         let failed = |cause| PidFileError::Io { path: path.clone(), cause };
@@ -108,12 +108,12 @@ impl PidFile {
         Ok(taken)
     }
 
-    /// Writes down what is known of this life now.
+    /// Writes the present state of this incarnation.
     pub fn write(&self, life: &Life) -> Result<(), PidFileError> {
         self.put(&(self.process.line() + &life.line()))
     }
 
-    /// This life ends in good order: whoever looks next need not wonder what became of it.
+    /// Orderly end of this incarnation: clears the file, so that the next reader finds no exit to report.
     pub fn end(&self) -> Result<(), PidFileError> {
         self.put("")
     }
@@ -125,8 +125,8 @@ impl PidFile {
     }
 }
 
-/// The one supervisor of a data folder: the folder itself is locked, and nothing is written into it. `None` where there
-/// is no such folder: that is for the node to refuse.
+/// Locks the data folder for its only supervisor; nothing is written into it. `None` without such a folder: the node
+/// refuses that itself.
 pub(crate) fn lock_folder(data_dir: &Path) -> Result<Option<File>, PidFileError> {
     let path = data_dir.to_owned();
     let folder = match File::open(data_dir) {
@@ -141,7 +141,7 @@ pub(crate) fn lock_folder(data_dir: &Path) -> Result<Option<File>, PidFileError>
     }
 }
 
-/// Looks for the node's process.
+/// Finds the node's process.
 pub(crate) fn look(data_dir: &Path) -> Result<Found, PidFileError> {
     let path = data_dir.join(NODE);
     let file = match File::open(&path) {
@@ -176,7 +176,7 @@ impl ProcessId {
         Ok(Self { pid, start, boot: boot_id()?, file: place(file)? })
     }
 
-    /// The number first, as everybody who reads pid files expects.
+    /// The number comes first, as readers of pid files expect.
     fn line(&self) -> String {
         let Self { pid, start, boot, file: (device, inode) } = self;
         format!("{pid}\nprocess {start} {boot} {device} {inode}\n")
@@ -192,20 +192,20 @@ impl ProcessId {
         })
     }
 
-    /// As the system calls take it.
+    /// The number as a `Pid`.
     pub(crate) fn number(&self) -> Option<Pid> {
         Pid::from_raw(self.pid).filter(|_| self.pid > 0)
     }
 
-    /// Whether the process that has this number is still that process.
+    /// Whether the process with this number is still this process.
     pub(crate) fn lives(&self) -> bool {
         boot_id().is_ok_and(|boot| boot == self.boot) && start_of(self.pid) == Some(self.start)
     }
 }
 
 impl ProcessId {
-    /// Whether the lock of this file, which is free, says that the process is over: it held this very lock, on this
-    /// machine as it runs now.
+    /// Whether the free lock of this file proves that the process has exited: the process held exactly this lock, in
+    /// the present boot of this machine.
     fn is_over(&self, file: &File) -> bool {
         let held_it = place(file).is_ok_and(|place| place == self.file);
         held_it && boot_id().is_ok_and(|boot| boot == self.boot) && !self.lives()
@@ -217,7 +217,7 @@ fn place(file: &File) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Field 22 of `/proc/PID/stat`; the name before it may hold anything, so it is counted from the last bracket.
+/// Field 22 of `/proc/PID/stat`; the name before it may contain anything, so fields are counted from the last bracket.
 fn start_of(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
@@ -244,13 +244,13 @@ mod tests {
         let ready = Life { run: 3, raft_id: 9, ready: true, ..life };
         own.write(&ready).unwrap();
         drop(own);
-        // This process lives, whatever the lock says.
+        // This process lives, in spite of the free lock.
         assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None));
         PidFile::take(dir.path(), &life).unwrap().end().unwrap();
         assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None), "it ended well");
     }
 
-    /// The number in the file may be anybody's by now.
+    /// The number in the file may have been reused.
     #[test]
     fn a_number_alone_is_nobody() {
         let dir = tempfile::tempdir().unwrap();
@@ -264,12 +264,12 @@ mod tests {
         assert!(!later.lives() && !other_boot.lives());
         let copied = ProcessId { file: (own.file.0, own.file.1 + 1), ..later.clone() };
         for (process, over) in [(&own, false), (&later, true), (&other_boot, false), (&copied, false)] {
-            // Nobody has the lock: nobody is watched. That the process is over is said only where it is certain.
+            // A free lock: no process is watched. The exit is reported only where it is certain.
             fs::write(&path, process.line() + &life.line()).unwrap();
             let Found::Nobody(last) = look(dir.path()).unwrap() else { panic!("{process:?} is watched") };
             assert_eq!(last.is_some_and(|last| last.life == Some(life)), over, "{process:?}");
         }
-        // The lock is held, and not by the process that the file names.
+        // The lock is held, but not by the process that the file names.
         let file = PidFile::take(dir.path(), &life).unwrap();
         for text in [later.line() + &life.line(), other_boot.line(), String::new(), "7".to_owned()] {
             file.put(&text).unwrap();

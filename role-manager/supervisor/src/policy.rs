@@ -1,68 +1,67 @@
-//! Whether, and when, the node's process is started again. Pure.
+//! Restart policy for the node's process. Pure.
 
 use std::time::Duration;
 
 use crate::How;
 
-/// What was wrong with how the program was asked for: a mistake in the configuration, most likely. Trying again would
-/// meet the same mistake.
+/// Exit code for wrong usage, most likely a mistake in the configuration. Another try would meet the same mistake.
 const WRONG_USE: i32 = 2;
 const SIGTERM: i32 = 15;
-/// Lives that ended before they were ready, one after the other: then whoever started the supervisor is told.
+/// Number of consecutive incarnations that ended before they were ready after which the supervisor ends and reports it.
 const FALSE_STARTS: u32 = 8;
-/// The first pause; each further one is twice as long ...
+/// The first pause; it doubles each time ...
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// ... up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Who was ready and lived so long, was well.
+/// Run time after which an incarnation that was ready counts as good.
 const WELL_AFTER: Duration = Duration::from_secs(60);
 
-/// What is to be done after an end.
+/// Action after an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Start the next life after this pause.
+    /// Start the next incarnation after this pause.
     Again(Duration),
     /// End too, with this exit code.
     End(u8),
 }
 
-/// One life that is over.
+/// An incarnation that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// How.
+    /// Cause of the exit.
     pub how: How,
-    /// How long it lived.
+    /// Its run time.
     pub lived: Duration,
-    /// Whether it had said that it was ready.
+    /// Whether it had reported that it was ready.
     pub ready: bool,
     /// Whether the supervisor had been told to stop.
     pub stopping: bool,
 }
 
-/// Remembers how it went so far.
+/// Restart policy with the history of exits.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// Ends in a row that were not after a good life.
+    /// Consecutive exits without a good incarnation.
     failures: u32,
     false_starts: u32,
-    /// Whether any life under this supervisor has been ready.
+    /// Whether any incarnation under this supervisor has been ready.
     proven: bool,
 }
 
 impl Policy {
-    /// A life under this supervisor is ready, started by it or not.
+    /// An incarnation under this supervisor is ready, started by it or not.
     pub fn proven(&mut self) {
         self.proven = true;
     }
 
-    /// A life has ended.
+    /// Decides after the exit of an incarnation.
     ///
-    /// * One that was told to stop, or that ended well by itself, was meant to: its code is passed on. One that had not
-    ///   come so far as to hear SIGTERM, and ended by it, has stopped too.
-    /// * One that says that it was asked wrongly is not asked again.
-    /// * The first one that ends with a code before it was ready is a start that failed: whoever started us is told.
+    /// * One that was told to stop, or that ended well on its own, was meant to: its code is passed on. One that ended
+    ///   by SIGTERM before it could handle it has stopped too.
+    /// * One that reports wrong usage is not restarted.
+    /// * If the first one ends with a code before it was ready, the start has failed: the supervisor ends with it.
     ///   One that a signal ended is tried again.
-    /// * Every other is followed by the next: at once after a good life, else after a pause that doubles.
+    /// * Any other is restarted: immediately after a good incarnation, else after a pause that doubles.
     pub fn ended(&mut self, end: &Ended) -> Verdict {
         let code = end.how.code();
         match end.how {

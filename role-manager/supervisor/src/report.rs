@@ -1,4 +1,4 @@
-//! What members are told: one task each, with a connection that is kept warm, on a thread apart from the watching.
+//! Reports to members: one task each, with an open connection, on a thread separate from the watching.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -16,37 +16,37 @@ use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
 
 use crate::{How, Life, Member, Spec, answer};
 
-/// Lives that are remembered beside the last; who asks for an older one is told that nothing is known.
+/// Number of incarnations remembered in addition to the last; for an older one the answer is that nothing is known.
 const REMEMBERED: usize = 16;
-/// Lives that are told of: who has missed the last ones hears of them with the next greeting.
+/// Maximum number of exits in one report: a member that missed the last ones gets them with the next greeting.
 const TOLD: usize = 4;
-/// A member that needs not be told anything is greeted this often, so that its connection is there when it is needed.
+/// Interval of greetings to a member without new reports, which keep its connection open.
 const GREET_EVERY: Duration = Duration::from_secs(5);
-/// A member that does not take a report by then is tried anew, over another connection.
+/// Time for a member to accept a report, after which another connection is tried.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-/// The first pause after a report that did not arrive; each further one is twice as long, up to the greeting's.
+/// The first pause after a failed report; it doubles each time, up to the greeting's interval.
 const AGAIN_IN: Duration = Duration::from_millis(20);
-/// Between two looks at who is a member, and at the certificate, which the node renews.
+/// Interval of checks of the members, and of the certificate, which the node renews.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What this supervisor knows of its child's lives, by its own eyes.
+/// The present incarnation of the child, and the exits that this supervisor has observed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     pub(crate) current: Option<Incarnation>,
-    /// The last one last.
+    /// Oldest first.
     exits: Vec<Seen>,
 }
 
-/// An exit that this supervisor has seen.
+/// An exit observed by this supervisor.
 #[derive(Debug, Clone)]
 struct Seen {
     exit: Exit,
-    /// The life was ready for calls, so that it may have had some.
+    /// Whether the incarnation was ready for calls, so that it may have had some.
     was_ready: bool,
 }
 
 impl Known {
-    /// This life is over. Of a crash loop the lives go first that were never ready.
+    /// Notes an exit. Of a crash loop, incarnations that were never ready are forgotten first.
     fn note(&mut self, exit: Exit, was_ready: bool) {
         if self.exits.len() > REMEMBERED {
             self.exits.remove(least_needed(self.exits.iter().map(|seen| seen.was_ready)));
@@ -54,17 +54,17 @@ impl Known {
         self.exits.push(Seen { exit, was_ready });
     }
 
-    /// What is known of the exit of this life.
+    /// The known exit of this incarnation.
     pub(crate) fn exit(&self, incarnation: &[u8]) -> Option<&Exit> {
         self.exits.iter().map(|seen| &seen.exit).find(|exit| exit.incarnation == incarnation)
     }
 
-    /// The life whose exit was the last.
+    /// The incarnation of the last exit.
     fn last(&self) -> Bytes {
         self.exits.last().map(|seen| seen.exit.incarnation.clone()).unwrap_or_default()
     }
 
-    /// What each member is told: the last exit, and of those before it the latest, lives that were ready before others.
+    /// The report for each member: the last exit, and the latest before it, those of ready incarnations first.
     fn told(&self) -> Vec<Exit> {
         let mut told = self.exits.clone();
         while told.len() > TOLD {
@@ -75,7 +75,7 @@ impl Known {
     }
 }
 
-/// The last exit that each member has taken.
+/// The last exit that each member has accepted.
 type Told = BTreeMap<NodeName, Bytes>;
 
 /// The thread that reports.
@@ -96,12 +96,12 @@ impl Reporter {
         Ok(Self { known, told: heard })
     }
 
-    /// This life runs.
+    /// Notes that this incarnation runs.
     pub(crate) fn begun(&self, life: &Life) {
         self.known.send_modify(|known| known.current = Some(life.incarnation));
     }
 
-    /// This life is over.
+    /// Notes that this incarnation has exited.
     pub(crate) fn exited(&self, life: &Life, how: How) {
         let incarnation = Bytes::copy_from_slice(&life.incarnation.to_bytes());
         let exit = Exit { incarnation, raft_id: life.raft_id, run: life.run, how: how.to_string() };
@@ -111,7 +111,7 @@ impl Reporter {
         });
     }
 
-    /// Waits until every member knows of the last exit, at most so long.
+    /// Waits until every member knows the last exit, up to this limit.
     pub(crate) async fn all_told(&mut self, limit: Duration) {
         let last = self.known.borrow().last();
         let all = self.told.wait_for(|told| told.values().all(|known| *known == last));
@@ -140,7 +140,7 @@ async fn report(spec: Arc<Spec>, mut known: watch::Receiver<Known>, told: watch:
             Err(error) => debug!(%error, "the node's certificate could not be read again"),
         }
         if now != members {
-            // Everyone anew: this is rare, and reports are repeated to whoever has taken them.
+            // Restarts all tasks: this is rare, and repeated reports do no harm.
             tasks.abort_all();
             told.send_modify(|told| *told = now.iter().map(|member| (member.name.clone(), Bytes::new())).collect());
             for member in &now {
@@ -158,12 +158,12 @@ async fn report(spec: Arc<Spec>, mut known: watch::Receiver<Known>, told: watch:
     }
 }
 
-/// Until nobody watches any more.
+/// Waits until the watching has ended.
 async fn closed(known: &mut watch::Receiver<Known>) {
     while known.changed().await.is_ok() {}
 }
 
-/// Tells one member.
+/// Reporter to one member.
 struct Teller {
     spec: Arc<Spec>,
     member: Member,
@@ -219,7 +219,7 @@ impl Teller {
             };
             tokio::select! {
                 changed = self.known.changed() => match changed {
-                    // News is tried quickly again, however long this member has been away.
+                    // New exits are tried quickly, however long this member has been away.
                     Ok(()) => failures = 0,
                     Err(_) => return,
                 },
@@ -250,7 +250,7 @@ mod tests {
             assert_eq!(known.last(), exit(number).incarnation);
         }
         assert_eq!(known.exits.len(), REMEMBERED + 1);
-        // Of lives that were all ready, the latest are told of.
+        // Of incarnations that were all ready, the latest are reported.
         for number in 100..110 {
             known.note(exit(number), true);
         }

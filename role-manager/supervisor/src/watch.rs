@@ -1,4 +1,4 @@
-//! The watching: one loop, one thread. Nothing in it waits for a network, a name server or a disk.
+//! The watching: one loop, one thread. It never waits for a network, a name server or a disk.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ use crate::{
     words::Line,
 };
 
-/// A process that cannot be told from others is looked at again.
+/// Interval of checks of a process that cannot be identified.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long a process that hangs may take to write its core.
+/// Time for a hanging process to write its core.
 const CORE_WITHIN: Duration = Duration::from_secs(5);
-/// How long the last report may keep a supervisor that ends.
+/// Maximum delay of a supervisor's end by the last report.
 const LAST_REPORT: Duration = Duration::from_millis(500);
 
-/// Supervises until the node has stopped for good; returns the exit code to pass on.
+/// Supervises until the node has stopped permanently; returns the exit code to pass on.
 pub fn run(spec: Spec) -> Result<u8, SupervisorError> {
     let _lock = pidfile::lock_folder(&spec.data_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -40,21 +40,21 @@ pub fn run(spec: Spec) -> Result<u8, SupervisorError> {
     })
 }
 
-/// What is being done.
+/// Phase of the supervisor.
 enum Now {
-    /// It runs.
+    /// The child runs.
     Watching(Child),
-    /// The next life begins at this time; it is told how the one before it ended.
+    /// The next incarnation starts at this time; it gets the exit notice of the one before.
     Pausing(BootInstant, Option<Line>),
-    /// Somebody holds the node's lock who cannot be told from others here.
+    /// An unidentified process holds the node's lock.
     Barred,
 }
 
-/// What has happened.
+/// Event to handle.
 enum Event {
     Said(Said),
     Asked(Asked),
-    /// Time is up for something.
+    /// A deadline has passed.
     Due,
 }
 
@@ -64,11 +64,11 @@ struct Watch {
     manager: ServiceManager,
     signals: Signals,
     policy: Policy,
-    /// Whether a life has been ready: from then on the service manager's watchdog runs.
+    /// Whether an incarnation has been ready: from then on the service manager's watchdog runs.
     serving: bool,
-    /// Set once the child has been told to end: when it is killed.
+    /// Time at which the child is killed, once it has been told to end.
     end_by: Option<BootInstant>,
-    /// Whether it has been said that another process is in the way.
+    /// Whether the blocking process has been logged.
     barred: bool,
 }
 
@@ -123,7 +123,7 @@ impl Watch {
         }
     }
 
-    /// Finds the node's process that an earlier supervisor left behind.
+    /// Finds the node's process left behind by an earlier supervisor.
     fn look(&mut self) -> Result<Now, SupervisorError> {
         match pidfile::look(&self.spec.data_dir)? {
             Found::Nobody(last) => {
@@ -140,7 +140,7 @@ impl Watch {
                     if let Some(life) = child.life {
                         self.heard(life);
                         if life.ready {
-                            // Its own word for it went to the service manager before this supervisor was there.
+                            // Its own message went to the service manager before this supervisor was started.
                             self.manager.tell("READY=1");
                         }
                     }
@@ -157,7 +157,7 @@ impl Watch {
         }
     }
 
-    /// Begins the next life; the error is an exit code. Only the first may fail to: whoever started us is told.
+    /// Starts the next incarnation; the error is an exit code. Only the first start may fail: then the supervisor ends.
     fn start(&mut self, before: Option<Line>) -> Result<Result<Now, u8>, SupervisorError> {
         match Child::start(&self.spec, before.as_ref()) {
             Ok(child) => {
@@ -187,7 +187,7 @@ impl Watch {
     }
 
     async fn ended(&mut self, child: &Child, how: How) -> Verdict {
-        // The proof first: everything else can wait.
+        // The exit proof first: everything else can wait.
         if let Some(life) = &child.life {
             self.reporter.exited(life, how);
         }
@@ -208,11 +208,11 @@ impl Watch {
         verdict
     }
 
-    /// What happens next.
+    /// The next event.
     async fn next(&mut self, now: &mut Now) -> io::Result<Event> {
         let at = BootInstant::now();
         let ready = matches!(now, Now::Watching(child) if child.life.is_some_and(|life| life.ready));
-        // A node that is ready tells the service manager itself that it lives; until then nobody else can.
+        // A ready node notifies the service manager itself; until then only the supervisor can.
         let beat = self.manager.beat().filter(|_| self.serving && !ready);
         if beat.is_some() {
             self.manager.tell("WATCHDOG=1");
@@ -237,7 +237,7 @@ impl Watch {
     }
 }
 
-/// What a signal asks for.
+/// Action requested by a signal.
 enum Asked {
     Stop,
     /// The service manager's watchdog.

@@ -1,5 +1,5 @@
-//! Last words: what a life left behind. Its panics it writes itself, into a small file; how it ended only its
-//! supervisor knows, who tells the next life; that one puts both together.
+//! Crash reports of incarnations. An incarnation writes its own panics into a small file. The supervisor observes its
+//! exit and reports it to the next incarnation, which combines both.
 
 use std::{
     fs,
@@ -13,17 +13,17 @@ use twinbox_ids::Incarnation;
 
 use crate::How;
 
-/// In the data folder.
+/// File name in the data folder.
 const FILE: &str = "last-words";
-/// In bytes; a panic's message may be of any length.
+/// Maximum length in bytes; a panic's message may be of any length.
 const LONGEST: usize = 4_096;
 
-/// What a supervisor says to a life that begins: how the one before it ended.
+/// Exit notice from the supervisor to a new incarnation, about the one before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Which life that was, if it came so far as to say so.
+    /// The earlier incarnation, if it got as far as reporting it.
     pub life: Option<Incarnation>,
-    /// How it ended, in words.
+    /// Cause of its exit, as text.
     pub how: String,
 }
 
@@ -37,7 +37,7 @@ impl Line {
         format!("ended {life} {}\n", self.how)
     }
 
-    /// Reads what [`crate::Spec`]'s child finds on its standard input.
+    /// Parses a line from the standard input of [`crate::Spec`]'s child.
     pub fn parse(line: &str) -> Option<Self> {
         let (life, how) = line.strip_prefix("ended ")?.split_once(' ')?;
         let life = match life {
@@ -48,7 +48,7 @@ impl Line {
     }
 }
 
-/// With what became of the core, where a core is written at all.
+/// Cause as text; if a core was to be written, with the reason that it was not.
 fn in_words(how: How) -> String {
     // SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGXCPU, SIGXFSZ, SIGSYS: signal(7).
     const LEAVE_A_CORE: [i32; 10] = [3, 4, 5, 6, 7, 8, 11, 24, 25, 31];
@@ -63,27 +63,27 @@ fn in_words(how: How) -> String {
     }
 }
 
-/// What a life left behind that did not end well.
+/// Crash report of an incarnation that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastWords {
-    /// Which life.
+    /// The incarnation.
     pub life: Option<Incarnation>,
-    /// How it ended.
+    /// Cause of its exit, as text.
     pub how: String,
-    /// Its last panic, if it had one; not always the reason of its end.
+    /// Its last panic, if any; not always the cause of the exit.
     pub panic: Option<String>,
 }
 
 impl LastWords {
-    /// What the life before this one left behind: what the supervisor says, and what is in the file. The file then tells
-    /// both to whoever looks there. `None` if nothing bad is known.
+    /// The crash report of the incarnation before this one, from the supervisor's notice and the file. The file then
+    /// contains both, for people. `None` if nothing bad is known.
     pub fn take(data_dir: &Path, said: Option<Line>) -> Option<Self> {
         let file = data_dir.join(FILE);
         let left =
             fs::read(&file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let (of, panic) = read(&left);
         let ended_ill = said.filter(|line| line.how != How::Code(0).to_string());
-        // A panic of a life before the last one has been told already.
+        // A panic of an earlier incarnation than the last has been reported already.
         let panic = panic.filter(|_| ended_ill.as_ref().is_none_or(|line| line.life == of));
         let words = match (ended_ill, panic) {
             (None, None) => return None,
@@ -100,7 +100,7 @@ impl LastWords {
     }
 }
 
-/// From now on a panic of this process is also written into the file, before it goes where panics go.
+/// From now on a panic of this process is also written into the file, before the previous hook runs.
 pub fn keep_panics(data_dir: &Path, life: Incarnation) {
     let file = data_dir.join(FILE);
     let before = panic::take_hook();
@@ -118,7 +118,7 @@ fn keep(file: &PathBuf, life: Incarnation, info: &PanicHookInfo<'_>) {
     let message =
         payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = message.unwrap_or("(no words)");
-    // There is nobody to be told that this failed.
+    // A failure cannot be reported anywhere.
     let _ = fs::write(file, panicked(life, &format!("thread '{name}' panicked at {place}: {message}")));
 }
 
@@ -127,7 +127,7 @@ fn panicked(life: Incarnation, words: &str) -> String {
     format!("panic of {life}\n{words}\n")
 }
 
-/// The life and the words of a panic that nobody has been told of yet.
+/// The incarnation and text of a panic not reported yet.
 fn read(text: &str) -> (Option<Incarnation>, Option<String>) {
     let panic = || {
         let (life, words) = text.strip_prefix("panic of ")?.split_once('\n')?;

@@ -1,5 +1,5 @@
-//! A supervisor and a real child, a shell script; a member that is told over mutual TLS. Each test is a process of its
-//! own: the supervisor takes this one's signals.
+//! A supervisor with a real child, a shell script, and a member that gets reports over mutual TLS. Each test is a
+//! process of its own: the supervisor takes this process's signals.
 
 use std::{
     fs,
@@ -29,8 +29,8 @@ use twinbox_wire::roles::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Says who it is, writes down what its supervisor said and its own pid, and lives until it is killed; SIGTERM ends it
-/// well.
+/// Reports its incarnation, writes down its supervisor's message and its own pid, and lives until it is killed; SIGTERM
+/// ends it well.
 const NODE: &str = r#"
     trap 'exit 0' TERM
     read -t 0.05 before <&0 || true
@@ -45,9 +45,9 @@ struct Site {
     dir: TempDir,
     a: Arc<NodeIdentity>,
     b: Arc<NodeIdentity>,
-    /// Where b takes reports.
+    /// Address at which `b` takes reports.
     member: SocketAddr,
-    /// Where a's supervisor answers.
+    /// Address at which `a`'s supervisor answers.
     supervisor: SocketAddr,
 }
 
@@ -94,7 +94,7 @@ impl Site {
         fs::read_to_string(self.data().join(file)).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// The pids of the lives so far, once there are so many.
+    /// The pids of the incarnations so far, once there are this many.
     async fn lives(&self, count: usize) -> Vec<Pid> {
         let lives = async {
             loop {
@@ -108,7 +108,7 @@ impl Site {
         timeout(PATIENCE, lives).await.expect("the node is started")
     }
 
-    /// Member b, which passes on what it is told.
+    /// Member `b`, which passes on the reports that it receives.
     fn member(&self) -> mpsc::UnboundedReceiver<(BootInstant, Vec<Exit>)> {
         let (told, heard) = mpsc::unbounded_channel();
         let listener = TcpListener::bind(self.member).unwrap();
@@ -125,7 +125,7 @@ impl Site {
         SupervisorClient::new(channel).ask(request).await.unwrap().into_inner().result.unwrap()
     }
 
-    /// Waits until the supervisor has read who runs: what dies unread cannot be told of.
+    /// Waits until the supervisor has read the incarnation: an exit before that cannot be reported.
     async fn runs(&self, life: Incarnation) {
         let runs = async {
             while !matches!(self.ask(life).await, Answer::Runs(_)) {
@@ -136,7 +136,7 @@ impl Site {
     }
 }
 
-/// On a thread that a test which fails need not wait for.
+/// On a separate thread, for which a failing test need not wait.
 fn supervise(spec: Spec) -> oneshot::Receiver<Result<u8, SupervisorError>> {
     let (ended, end) = oneshot::channel();
     std::thread::spawn(move || ended.send(run(spec)));
@@ -159,7 +159,7 @@ impl Exits for Told {
     }
 }
 
-/// The `n`th life of the script.
+/// The `n`th incarnation of the script.
 fn life(n: u128) -> Incarnation {
     format!("{n:032}").parse().unwrap()
 }
@@ -185,12 +185,12 @@ async fn an_exit_is_told_at_once_the_next_life_begins_and_sigterm_ends_both() {
     let mut heard = site.member();
     let spec = site.spec(NODE);
     let supervisor = supervise(spec);
-    // The greeting: the connection is warm.
+    // The greeting: the connection is open.
     timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
     let first = site.lives(1).await[0];
     site.runs(life(1)).await;
 
-    // A process that stands still has not ended.
+    // A stopped process has not ended.
     kill_process(first, Signal::STOP).unwrap();
     assert!(matches!(site.ask(life(1)).await, Answer::Runs(_)));
     let killed = BootInstant::now();
@@ -213,7 +213,7 @@ async fn an_exit_is_told_at_once_the_next_life_begins_and_sigterm_ends_both() {
     assert_eq!(site.lives(2).await.len(), 2, "and no third");
 }
 
-/// Whoever was out of reach when it happened is told when it is back.
+/// A member that was unreachable at the exit gets the report when it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_is_away_is_told_later() {
     let site = Site::new();
@@ -255,7 +255,7 @@ async fn a_start_that_fails_is_passed_on() {
     assert!(error.to_string().starts_with("cannot start /nowhere/twinbox: "), "{error}");
 }
 
-/// One that does not stop is killed in the end.
+/// A child that does not stop is killed in the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hangs_does_not_keep_its_supervisor() {
     let site = Site::new();
@@ -267,7 +267,7 @@ async fn a_node_that_hangs_does_not_keep_its_supervisor() {
     assert_eq!(supervisor.await.unwrap().unwrap(), 137);
 }
 
-/// A life that an earlier supervisor has left behind: this very process. It is watched, and no second one is started.
+/// A process left behind by an earlier supervisor, here the test itself: it is watched, and no second one is started.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_that_was_left_behind_is_watched() {
     let site = Site::new();
@@ -285,8 +285,8 @@ async fn a_life_that_was_left_behind_is_watched() {
     assert!(refused.contains("a supervisor of this node runs already"), "{refused}");
 }
 
-/// A node that has ended left its pid file behind, with a number that is another process's now: it is over, which is told,
-/// nobody is watched, and the next life begins.
+/// A node that has ended left a pid file whose number is another process's now. Its exit is reported, that process is
+/// not watched, and the next incarnation starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recycled_number_is_not_watched() {
     let site = Site::new();

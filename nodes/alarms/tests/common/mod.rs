@@ -1,4 +1,4 @@
-//! Nodes' stores with their alarms: each alone, with changes handed over as a stream would.
+//! Stores of nodes with their alarms: each alone, with changes handed over as by a stream.
 #![allow(unused, reason = "each test file uses its part")]
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use twinbox_replication_store::{Store, StoreConfig};
 
 pub const CLUSTER: ClusterId = ClusterId(7);
 
-/// A node's part that has alarms.
+/// The part of a node that has alarms.
 pub struct Node {
     pub store: Store,
     pub alarms: Alarms,
@@ -28,7 +28,7 @@ pub fn name(name: &str) -> NodeName {
 }
 
 impl Node {
-    /// A life of this node.
+    /// Starts an incarnation of this node.
     pub async fn start(dir: &Path, node: &str) -> Self {
         Self::start_with(dir, node, None).await
     }
@@ -46,13 +46,13 @@ impl Node {
         Self { store, alarms, stop, task }
     }
 
-    /// The end of this life, in good order.
+    /// Ends this incarnation in good order.
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("it ends by itself");
     }
 
-    /// Hands everything that it has to another node.
+    /// Hands all its changes to another node.
     pub async fn hand_over(&self, other: &Self) {
         loop {
             let changes = self.store.changes_after(&other.store.vector(), 512).expect("changes");
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// Waits until an alarm of that subject is as wanted.
+    /// Waits until the alarm with this subject fulfils the condition.
     pub async fn wait(
         &self,
         subject: &str,
@@ -76,7 +76,7 @@ impl Node {
         .await
     }
 
-    /// What a reader with this cursor gets here now, and the cursor behind it.
+    /// Items for a reader with this cursor, and the cursor after them.
     pub fn read(&self, since: &Since) -> (Vec<Item>, String) {
         let mut follower = self.alarms.follow(since).expect("a reader");
         let items = std::iter::from_fn(|| follower.try_next()).collect();
@@ -84,7 +84,7 @@ impl Node {
     }
 }
 
-/// Nobody to wait for.
+/// No other node to wait for.
 pub fn peers(node: &str, store: &Store) -> Peers {
     let dir = TempDir::new().expect("a folder");
     let authority = CertificateAuthority::create(CLUSTER, "test").expect("an authority");
@@ -95,7 +95,7 @@ pub fn peers(node: &str, store: &Store) -> Peers {
     Peers::new(config, store.clone())
 }
 
-/// Waits until there is something.
+/// Waits until `look` returns a value.
 pub async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = BootInstant::now();
     loop {

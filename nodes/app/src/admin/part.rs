@@ -1,19 +1,20 @@
-//! Long lists in parts that fit into a reply.
+//! Long lists, split into parts that fit into a reply.
 
-/// About how many bytes a part has at most; tonic takes 4 MiB for a reply, and one item is far below the rest of that.
+/// Approximate maximum size of a part, in bytes; tonic permits 4 MiB per reply, and an item is far smaller than the
+/// rest.
 const BYTES: usize = 2 * 1024 * 1024;
 
 /// A part of a list.
 pub struct Part<T> {
-    /// What is shown.
+    /// Items of the part.
     pub items: Vec<T>,
-    /// The cursor behind which the next part begins; empty: this is the last one.
+    /// Cursor after which the next part begins; empty for the last part.
     pub next: String,
 }
 
-/// The part of `items` behind the cursor `after`, at most `limit` of them (0: as many as fit). Without a limit it is all of
-/// them, however many. Each item comes with its cursor: unique, and in the order in which the list is to be. `show` is asked for
-/// those in the part, and for the one behind it.
+/// Part of `items` after the cursor `after`, at most `limit` items (0: as many as fit). Without a limit it contains
+/// all items. Each item has a unique cursor, in list order. `show` is called for the items of the part, and for the
+/// one after it.
 pub fn part<I, T: prost::Message, E>(
     limit: Option<u32>,
     after: &str,
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn parts_join_to_the_whole_list_and_each_fits_a_reply() {
-        // 20,000 users with the longest names that a table takes: 10 MB.
+        // 20,000 users with the longest names that a table permits: 10 MB.
         let (count, name) = (20_000, "\u{1f600}".repeat(128));
         let (mut seen, mut after, mut parts) = (Vec::new(), String::new(), 0);
         loop {
@@ -97,7 +98,7 @@ mod tests {
             let found = part.items.first().map(|user| user.number.as_str());
             assert_eq!((found, part.items.len(), part.next.as_str()), (first, length, next), "{limit:?} {after}");
         }
-        // An earlier release asks for all at once.
+        // An earlier release requests all items in one part.
         assert_eq!(of(None, "", 20_000, "Ada").items.len(), 20_000);
     }
 

@@ -1,4 +1,4 @@
-//! Users in bulk, what they bring from elsewhere, classes of service and prompts.
+//! Bulk operations on users, imported messages, classes of service and prompts.
 
 mod users;
 
@@ -25,21 +25,21 @@ use super::{
 };
 use crate::node::Node;
 
-/// The longest audio that is taken, in bytes of G.711: more than two hours.
+/// Maximum length of audio, in bytes of G.711: more than two hours.
 const LONGEST_AUDIO: usize = 64 << 20;
 
-/// Answers what is asked of users in bulk.
+/// Serves bulk requests.
 pub struct Service {
     node: Arc<Node>,
 }
 
 impl Service {
-    /// For this node.
+    /// Creates the service for this node.
     pub fn new(node: Arc<Node>) -> Self {
         Self { node }
     }
 
-    /// As a service of the administrators' socket.
+    /// Converts it into a service of the administrators' socket.
     pub fn server(self) -> ProvisioningServer<Self> {
         ProvisioningServer::new(self)
     }
@@ -51,7 +51,7 @@ impl Service {
         Ok(found.ok_or_else(none)?.id)
     }
 
-    /// The prompt of that name in this node's language; only what is ever played has one.
+    /// Prompt of that name in this node's language; only prompts in use have a name.
     fn prompt(&self, name: &str) -> Result<PromptKey, Status> {
         let names = self.node.config.prompts.names();
         if !names.contains(&name) {
@@ -170,7 +170,7 @@ impl Provisioning for Service {
         let classes = mailstore.classes().await.map_err(internal)?;
         let mut users = std::collections::HashMap::<_, u64>::new();
         for mailbox in mailstore.mailboxes().await.map_err(internal)? {
-            // What names a class that is gone has the default one.
+            // A mailbox with a removed class has the default class.
             let id = mailbox.class.filter(|id| classes.iter().any(|class| class.id == *id));
             *users.entry(id.unwrap_or(Class::DEFAULT)).or_default() += 1;
         }
@@ -236,7 +236,7 @@ impl Provisioning for Service {
     }
 }
 
-/// What the parts of a stream carry, one after the other, up to so many bytes.
+/// Joins the parts of a stream, up to `limit` bytes.
 async fn gather<P>(mut parts: Streaming<P>, limit: usize, piece: impl Fn(P) -> Bytes) -> Result<Bytes, Status> {
     let mut whole = BytesMut::new();
     while let Some(part) = parts.message().await? {
@@ -290,7 +290,7 @@ fn reply(id: String, outcome: &Outcome) -> ImportReply {
     ImportReply { id, outcome: outcome.to_owned(), acknowledged }
 }
 
-/// The three names that begin or end most like this one.
+/// The three names with the most similar beginning or end.
 fn nearest(name: &str, names: &[&str]) -> Vec<String> {
     let alike = |other: &str| {
         let same = |(a, b): &(char, char)| a == b;

@@ -1,4 +1,4 @@
-//! Orders to the role manager and questions about it: settings, moves, removal, timing.
+//! Orders to the role manager and queries: settings, moves, removal, timing.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,16 +20,16 @@ use twinbox_wire::steering::{
 
 use crate::node::Node;
 
-/// Answers administrators about roles.
+/// Serves administrators' requests about roles.
 pub(super) struct Service(Arc<Node>);
 
 impl Service {
-    /// For this node.
+    /// Creates the service for this node.
     pub(super) fn new(node: Arc<Node>) -> Self {
         Self(node)
     }
 
-    /// As a service of the administrators' socket.
+    /// Converts it into a service of the administrators' socket.
     pub(super) fn server(self) -> SteeringServer<Self> {
         SteeringServer::new(self)
     }
@@ -60,7 +60,7 @@ impl Service {
         })
     }
 
-    /// What whoever gave the order should know beside that it was done.
+    /// Note for the administrator about an executed order.
     fn note(&self, order: &Order) -> String {
         match order {
             Order::Remove { name, lost: true, .. } => self.lost_with(name),
@@ -69,7 +69,7 @@ impl Service {
         }
     }
 
-    /// What an administrator should know who gives everyone else up.
+    /// Risks to report to an administrator who gives up all other members.
     fn stakes(&self, lost: &BTreeSet<NodeName>) -> Vec<String> {
         let names = lost.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" and ");
         let both = format!(
@@ -83,7 +83,7 @@ impl Service {
         [both].into_iter().chain(lost).chain([back]).collect()
     }
 
-    /// What may have been lost with a node that hands nothing over (rule D2).
+    /// Data that may have been lost with a node that hands nothing over (rule D2).
     fn lost_with(&self, name: &NodeName) -> String {
         let Some(peer) = self.0.peers.status().into_iter().find(|peer| peer.name == *name) else {
             return format!("{name} held no data");
@@ -199,7 +199,7 @@ impl Steering for Service {
     }
 }
 
-/// What is not as it should be beside members' statuses, in words.
+/// Irregularities other than members' statuses, as text.
 pub(super) fn notes(view: &RolesView) -> Vec<String> {
     let cut = |(from, to): &(NodeName, NodeName)| format!("{from} does not reach {to}");
     let duty = |duty: &DutyView| (!duty.reason.is_empty()).then(|| format!("{}: {}", duty.duty, duty.reason));
@@ -216,7 +216,7 @@ pub(super) fn notes(view: &RolesView) -> Vec<String> {
         .collect()
 }
 
-/// A member's status and the words for it: one that was taken out drains as long as calls go on there.
+/// Status of a member and its reason as text: a deactivated node drains while calls go on there.
 pub(super) fn shown(member: &MemberView, info: Option<&NodeInfoReply>) -> (String, String) {
     let (status, reason) = (member.status.to_string(), member.reason.clone());
     let out = matches!(member.status, MemberStatus::Deactivated | MemberStatus::Leaving);
@@ -234,7 +234,7 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Who answers for whose calls.
+/// Heirs of calls, with the node and incarnation of the calls.
 pub(super) fn heirs(view: &RolesView) -> Vec<Heir> {
     let heir = |item: &Inheritance| Heir {
         node: item.node.to_string(),
@@ -281,7 +281,7 @@ fn setting(named: &wire::NamedValue) -> Result<Setting, Status> {
     let setting = Setting::parse(&named.name, &named.value);
     let setting = setting.map_err(|error| Status::invalid_argument(error.to_string()))?;
     if let Setting::AlarmRule(Some(rule)) = &setting {
-        // The role manager takes any word; a rule that nothing can ever meet is a mistake.
+        // The role manager accepts any code; a rule with an unknown code is a mistake.
         let known: Result<Code, _> = rule.code.parse();
         known.map_err(|error| Status::invalid_argument(error.to_string()))?;
     }

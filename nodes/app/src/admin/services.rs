@@ -1,4 +1,4 @@
-//! The services of the nodes, shown and restarted.
+//! Services of the nodes: list and restart.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     node::Node,
 };
 
-/// The services of one node, or of all.
+/// Services of one node, or of all nodes.
 pub async fn list(
     node: &Node,
     facts: &NodeFacts,
@@ -57,7 +57,7 @@ pub async fn restart(
     Ok(Response::new(Done {}))
 }
 
-/// All nodes, this one among them though no cluster is known yet.
+/// All nodes, including this one even before a cluster is known.
 fn nodes(node: &Node) -> Vec<NodeName> {
     let view: Arc<RolesView> = node.roles.watch().borrow().clone();
     let members = view.members.iter().filter(|member| member.kind == MemberKind::Node);

@@ -1,4 +1,4 @@
-//! What replication counts and shows, as alarms. Pure.
+//! Alarms from the counters and state of replication. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,29 +10,30 @@ use twinbox_roles::{MemberKind, RolesView, Status};
 
 use super::roles::Say;
 
-/// Without a write alone for so long, and with a peer that counts, it is over.
+/// The alarm ends after this time without a write alone, while a peer counts.
 const TOGETHER_FOR: Duration = Duration::from_secs(2);
-/// A peer is far behind with so many changes for so long, and not any more with so few.
+/// Number of missing changes at which a peer is far behind, and number at which it no longer is. `BEHIND_FOR`:
+/// minimum duration.
 const BEHIND: (u64, u64) = (10_000, 1_000);
 const BEHIND_FOR: Duration = Duration::from_secs(30);
-/// Two nodes in service have no stream between them for so long.
+/// Minimum time without a stream between two nodes in service.
 const APART_FOR: Duration = Duration::from_secs(5);
 
-/// What was seen.
+/// State of the watch.
 #[derive(Debug)]
 pub struct Copies {
     node: NodeName,
     alone: u64,
-    /// When the last write was acknowledged alone, while that is an alarm; and how many were since it is.
+    /// While the alarm is raised: time of the latest write alone, and number of such writes since the raise.
     last_alone: Option<(BootInstant, u64)>,
     behind: BTreeMap<NodeName, BootInstant>,
     apart: BTreeMap<NodeName, BootInstant>,
-    /// Streams stopped for a reused origin, and changes set aside.
+    /// Number of streams stopped for a reused origin, and number of changes set aside.
     damaged: (u64, u64),
 }
 
 impl Copies {
-    /// Nothing yet.
+    /// Initial state.
     pub fn new(node: &NodeName) -> Self {
         Self {
             node: node.clone(),
@@ -44,7 +45,7 @@ impl Copies {
         }
     }
 
-    /// Looks.
+    /// Polls the state.
     pub fn look(
         &mut self,
         peers: &[PeerStatus],
@@ -79,7 +80,7 @@ impl Copies {
         said
     }
 
-    /// A cluster of one node has no second disk to speak of.
+    /// A cluster of one node has no second disk: no alarm.
     fn alone(&mut self, peers: &[PeerStatus], alone: u64, counting: usize, now: BootInstant, said: &mut Vec<Say>) {
         let more = alone.saturating_sub(std::mem::replace(&mut self.alone, alone));
         let own = self.node.to_string();
@@ -106,7 +107,7 @@ impl Copies {
             if peer.lag_changes >= BEHIND.0 {
                 let since = *self.behind.entry(peer.name.clone()).or_insert(now);
                 if now.since(since) >= BEHIND_FOR {
-                    // Said again when it has lasted for as long again.
+                    // Reported again after each further period.
                     self.behind.insert(peer.name.clone(), now);
                     let detail = format!("{} lacks {} changes that are here", peer.name, peer.lag_changes);
                     said.push(Say::Raise(Code::ReplicationLag, peer.name.to_string(), detail));
@@ -118,7 +119,7 @@ impl Copies {
         }
     }
 
-    /// With a third node in service, changes go through that one.
+    /// With a third node in service, changes pass through that node.
     fn apart(&mut self, peers: &[PeerStatus], view: &RolesView, now: BootInstant, said: &mut Vec<Say>) {
         let in_service =
             |m: &&twinbox_roles::MemberView| m.kind == MemberKind::Node && m.status == Status::InService;
@@ -164,7 +165,7 @@ mod tests {
         }
     }
 
-    /// Codes that are raised, and whether another is cleared.
+    /// Raised codes.
     fn raised(said: &[Say]) -> Vec<Code> {
         said.iter().filter_map(|say| if let Say::Raise(code, ..) = say { Some(*code) } else { None }).collect()
     }

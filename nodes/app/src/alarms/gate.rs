@@ -1,5 +1,5 @@
-//! The gate of the duty `notifier`, as the crate of alarms sees it: who tells the outside of alarms is who tells it of
-//! messages.
+//! Gate of the duty `notifier` for the crate of alarms: the holder of that duty also delivers alarms to outside
+//! receivers.
 
 use std::{any::Any, os::fd::BorrowedFd};
 

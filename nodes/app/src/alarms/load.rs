@@ -1,4 +1,4 @@
-//! The overload control, as an alarm. Pure.
+//! Alarm of the overload control. Pure.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use twinbox_ids::NodeName;
 
 use super::roles::Say;
 
-/// Calls are refused for so long before the alarm: a burst at the start of a shift is over by then.
+/// Minimum duration of refusals before the alarm: a burst at the start of a shift is shorter.
 const LASTS: Duration = Duration::from_secs(15);
-/// Without a refusal for so long it is over.
+/// The alarm ends after this time without a refusal.
 const OVER: Duration = Duration::from_secs(60);
 
-/// Whether the node refuses calls, and since when.
+/// Whether the node refuses calls, and the start of the refusals.
 #[derive(Debug)]
 pub struct Load {
     node: NodeName,
@@ -24,12 +24,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Of a node that refuses none.
+    /// Initial state of a node that refuses no calls.
     pub fn new(node: &NodeName) -> Self {
         Self { node: node.clone(), since: None, last: None, raised: false }
     }
 
-    /// Takes the present state of the overload control.
+    /// Applies the present state of the overload control.
     pub fn look(&mut self, view: &LoadView, now: BootInstant) -> Vec<Say> {
         let own = self.node.to_string();
         if view.refusing {
@@ -44,7 +44,7 @@ impl Load {
             return Vec::new();
         }
         self.since = None;
-        // Said at the start, too: an alarm of a former run of the process is over.
+        // Also reported at the start: an alarm of an earlier incarnation has ended.
         if self.last.is_none_or(|last| now.since(last) >= OVER) {
             self.raised = false;
             return vec![Say::Clear(Code::CallsRefused, own)];

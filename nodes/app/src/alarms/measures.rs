@@ -1,4 +1,4 @@
-//! Alarms and events on the page of metrics.
+//! Metrics of alarms and events.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use twinbox_alarms::{Alarms, Code};
 
 use crate::metrics::Page;
 
-/// Writes them. Every code is there, at 0 while there is no such alarm, so that a rule can compare.
+/// Writes the metrics. Every code is present, with 0 if no such alarm exists, so that rules can compare.
 pub fn measure(alarms: &Alarms, page: &mut Page) {
     let mut open: BTreeMap<Code, u32> = Code::ALL.iter().map(|code| (*code, 0)).collect();
     for alarm in alarms.list().unwrap_or_default().iter().filter(|alarm| alarm.is_open()) {

@@ -1,8 +1,8 @@
-//! What the role manager shows, as events and alarms. Pure.
+//! Events and alarms from the state of the role manager. Pure.
 //!
-//! Every node sees the same, and one reports it: a move, the node that has got the role or duty; a split, the node that
-//! is publisher since then; its own status, each node; members that are added, removed or lost, the first by name of
-//! the nodes in service. Alarms that another node has raised already are not raised again.
+//! Every node has the same state, and one node reports each change. A move is reported by the new holder; a split
+//! by its publisher; each node reports its own status; members that are added, removed or lost are reported by the
+//! first node in service by name. An alarm already raised by another node is not raised again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,51 +14,51 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Timestamp};
 use twinbox_roles::{Inheritance, MemberKind, RolesView, Status};
 
-/// A member is lost when it does not work for so long: a moment is no alarm.
+/// A member is lost after it has not worked for this time.
 const LOST_FOR: Duration = Duration::from_secs(1);
-/// The same for a majority; longer after the start, when everybody comes.
+/// The same for a missing majority; `STARTS_FOR` applies after the start, when all members are starting.
 const NO_MAJORITY_FOR: Duration = Duration::from_secs(3);
 const STARTS_FOR: Duration = Duration::from_secs(15);
-/// What happened longer before the start than this was told by a former life, or by nobody.
+/// Period before the start, in milliseconds. Older events were reported by an earlier incarnation, or not at all.
 const BEFORE_THE_START: u64 = 600_000;
 
-/// Something to be said.
+/// A report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Say {
     /// Raise an alarm: code, subject, detail.
     Raise(Code, String, String),
-    /// It is over.
+    /// Clear an alarm.
     Clear(Code, String),
-    /// Tell what has happened.
+    /// Report an event.
     Event(Kind, String, String),
 }
 
-/// What else is known.
+/// Source of existing alarms.
 pub trait Seen {
-    /// The alarms of all nodes.
+    /// Alarms of all nodes.
     fn alarms(&self) -> Vec<Alarm>;
 }
 
-/// What was seen.
+/// State of the watch.
 #[derive(Debug)]
 pub struct RolesWatch {
     node: NodeName,
     began: BootInstant,
     began_at: Timestamp,
-    /// What this node has told of moves and splits, which the group remembers: subject, and the end of the detail,
+    /// Moves and splits that this node has reported and the group remembers: subject, and the end of the detail,
     /// which names the epoch or generation.
     told: BTreeSet<(String, String)>,
     statuses: BTreeMap<NodeName, Status>,
-    /// Since when members do not work, and whether this node has said so.
+    /// Time since which members do not work, and whether this node has reported it.
     lost: BTreeMap<NodeName, (BootInstant, bool)>,
     no_majority: Option<BootInstant>,
     majority: Option<bool>,
-    /// Of whom this node says that it acts in another group; nothing before the first look after the start.
+    /// Members that this node reports as active in another group; `None` before the first poll after the start.
     rivals: Option<BTreeSet<NodeName>>,
 }
 
 impl RolesWatch {
-    /// For a node that began then and has told this in former lives: subject and detail of events.
+    /// For a node that began at this time, with its events of earlier incarnations: subject and detail.
     pub fn new(
         node: &NodeName,
         began: BootInstant,
@@ -82,7 +82,7 @@ impl RolesWatch {
         }
     }
 
-    /// Looks; `seen` is asked when something has happened.
+    /// Polls the state; `seen` is queried when a change occurred.
     pub fn look(&mut self, view: &RolesView, seen: &impl Seen, now: BootInstant) -> Vec<Say> {
         let mut said = Vec::new();
         if view.members.is_empty() {
@@ -114,8 +114,8 @@ impl RolesWatch {
             let publisher = what == "publisher";
             let kind = if publisher { Kind::RoleMoved } else { Kind::DutyMoved };
             said.push(Say::Event(kind, what.clone(), detail.clone()));
-            // The first holder, or the same in a new epoch, is no move that anybody is surprised by; nor is a duty that
-            // goes with the publisher.
+            // The first holder, or the same holder in a new epoch, is no reportable move; nor is a duty that
+            // follows the publisher.
             let elsewhere = moved.from.as_ref().is_some_and(|from| *from != moved.to);
             if elsewhere && publisher {
                 said.push(Say::Raise(Code::RoleMoved, what, detail));
@@ -125,7 +125,7 @@ impl RolesWatch {
         }
     }
 
-    /// Who has inherited calls tells it; lives without calls leave nothing to tell.
+    /// The heir reports inherited calls; an incarnation without calls is not reported.
     fn heirs(&mut self, view: &RolesView, said: &mut Vec<Say>) {
         let own = self.node.clone();
         for item in view.heirs.iter().filter(|item| item.heir == own && item.calls > 0) {
@@ -161,7 +161,7 @@ impl RolesWatch {
         }
     }
 
-    /// Who went on alone tells it.
+    /// The node that went on alone reports it.
     fn departures(&mut self, view: &RolesView, said: &mut Vec<Say>) {
         let own = self.node.clone();
         for departure in view.departures.iter().filter(|departure| departure.by == own) {
@@ -175,12 +175,12 @@ impl RolesWatch {
         }
     }
 
-    /// Each side tells of the other.
+    /// Each side reports the other.
     fn rivals(&mut self, view: &RolesView, seen: &impl Seen, now: BootInstant, said: &mut Vec<Say>) {
         let own = self.node.clone();
         let before = match &self.rivals {
             Some(before) => before.clone(),
-            // What a former life has raised is over when nothing is heard of it for a while.
+            // An alarm of an earlier incarnation ends if the other group is not heard for some time.
             None if view.rivals.is_empty() && now.since(self.began) < STARTS_FOR => return,
             None => {
                 let raised = seen.alarms().into_iter().filter(|alarm| {
@@ -240,7 +240,7 @@ impl RolesWatch {
                     let raised = |alarm: &Alarm| {
                         alarm.code == Some(Code::MemberLost) && alarm.subject == subject && alarm.cleared.is_none()
                     };
-                    // What a former life of this node has raised it says again.
+                    // Alarms of an earlier incarnation of this node are raised again.
                     let others = |alarm: &Alarm| raised(alarm) && alarm.node != self.node;
                     let lasts = now.since(*since) >= LOST_FOR;
                     if reports && !*told && lasts && !seen.alarms().iter().any(others) {
@@ -248,7 +248,7 @@ impl RolesWatch {
                         said.push(Say::Raise(Code::MemberLost, subject, member.reason.clone()));
                     }
                 }
-                // It is coming; wait and see.
+                // The member is starting: wait.
                 Status::Starting | Status::Recovering => {}
                 _ => {
                     self.lost.remove(&member.name);
@@ -383,7 +383,7 @@ pub(super) mod tests {
         assert_eq!(detail.as_deref(), Some("from b to a: exit; 312 ms without; epoch 0.3@a"));
         assert_eq!(raised(&b.look(&now, &Nothing, at(0))), [], "it went to the other");
         assert_eq!(raised(&a.look(&now, &Nothing, at(1))), []);
-        // The next life knows what the former told; another would not go back far.
+        // The next incarnation knows the reported moves; older ones are outside its period.
         let told = [("publisher".to_owned(), detail.unwrap_or_default())];
         let mut next = RolesWatch::new(&name("a"), at(0), Timestamp(1_000_000_000), told);
         assert_eq!(raised(&next.look(&now, &Nothing, at(2))), []);
@@ -419,7 +419,7 @@ pub(super) mod tests {
         let first = told(&a.look(&now, &Nothing, at(0)));
         let detail = format!("heir a, epoch 0.9@a: exit; 3 calls at the last report; life {}", life(7));
         assert_eq!(first, [("b".to_owned(), detail)], "one without calls is nothing to tell");
-        // By proof alone first and agreed on later is one death.
+        // An exit proof first and the agreement later are one death.
         now.heirs[0].epoch = None;
         assert_eq!(told(&a.look(&now, &Nothing, at(1))), []);
         assert_eq!(told(&watch("b").look(&now, &Nothing, at(0))), [], "the heir tells it, nobody else");
@@ -462,7 +462,7 @@ pub(super) mod tests {
         }
         assert!(!a.look(&all(Status::Starting), &Nothing, at(2_000)).contains(&over));
         assert!(a.look(&well, &Nothing, at(3_000)).contains(&over));
-        // Nobody without a majority judges the others.
+        // A node without a majority does not judge the others.
         let mut cut = lost.clone();
         cut.quorum = false;
         a.look(&cut, &Nothing, at(4_000));
@@ -525,7 +525,7 @@ pub(super) mod tests {
         let detail = "a ran notifier alone for 7 s in epoch 1.4@a, b ran notifier alone for 7 s in epoch 1.5@b; b goes on; \
                       generation 2";
         assert!(said.contains(&Say::Event(Kind::SplitHealed, "cluster".to_owned(), detail.to_owned())), "{said:?}");
-        // Later b is the first by name, and then a alone.
+        // Later b is the first by name in service, and then only a.
         for states in [[Status::NotFunctioning, Status::InService], [Status::InService, Status::NotFunctioning]] {
             let mut later = view(&[("a", states[0]), ("b", states[1])]);
             later.splits.clone_from(&both.splits);
@@ -545,7 +545,7 @@ pub(super) mod tests {
         }
         assert_eq!(events(&a.look(&three, &Nothing, at(1))), [(Kind::MemberAdded, "c")]);
         assert_eq!(events(&b.look(&three, &Nothing, at(1))), []);
-        // The newcomer itself knew the others first, and reports its own status.
+        // The joining node already knew the others, and reports its own status.
         let mut c = watch("c");
         c.look(&two, &Nothing, at(0));
         assert_eq!(events(&c.look(&three, &Nothing, at(1))), [(Kind::MemberStatus, "c")]);

@@ -15,24 +15,24 @@ use twinbox_wire::events::{
 
 use crate::admin::part::{Part, part};
 
-/// Replies on their way to a reader; what a slow one has not taken waits in the records, not here.
+/// Maximum number of replies in transit to a reader; further events of a slow reader stay in the records.
 const UNDER_WAY: usize = 32;
-/// Ids in one request.
+/// Maximum number of ids in one request.
 const MOST_IDS: usize = 1_024;
 
-/// Answers administrators.
+/// Serves administrators.
 pub struct EventService {
     alarms: Alarms,
     channels: Vec<Channel>,
 }
 
 impl EventService {
-    /// For a node that tells receivers outside by these channels.
+    /// For a node with these channels to outside receivers.
     pub fn new(alarms: Alarms, channels: Vec<Channel>) -> Self {
         Self { alarms, channels }
     }
 
-    /// As tonic wants it.
+    /// Converts it into a tonic service.
     pub fn server(self) -> EventsServer<Self> {
         EventsServer::new(self)
     }
@@ -75,7 +75,7 @@ impl Events for EventService {
         &self,
         request: Request<AlarmAcknowledgeRequest>,
     ) -> Result<Response<AlarmAcknowledgeReply>, Status> {
-        // An operator of another machine has a name that was proved.
+        // The name of an operator on another machine is authenticated.
         let operator = operator_of(&request).map(|(operator, _)| operator.name.to_string());
         let AlarmAcknowledgeRequest { ids, by } = request.into_inner();
         if ids.is_empty() || ids.len() > MOST_IDS {
@@ -122,13 +122,13 @@ impl Events for EventService {
     }
 }
 
-/// In the order of the list: by state, then the worse, then the later.
+/// List order: by state, then higher severity, then later.
 fn cursor(alarm: &Alarm) -> String {
     let severity = alarm.code.map_or(0, |code| code.severity() as u8 + 1);
     format!("{}{:03}{:020}.{}", alarm.state() as u8, u8::MAX - severity, u64::MAX - alarm.raised.0, alarm.id)
 }
 
-/// Until the reader goes away, or all is told.
+/// Runs until the reader has gone or all events are sent.
 async fn tell(mut follower: Follower, follow: bool, replies: mpsc::Sender<Result<FollowReply, Status>>) {
     let reply = |cursor: String| FollowReply { cursor, ..FollowReply::default() };
     let mut next = Some(reply(follower.cursor().to_string()));

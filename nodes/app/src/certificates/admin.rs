@@ -1,4 +1,4 @@
-//! `cluster ca …` and `cluster operator-…`: what administrators ask a node.
+//! `cluster ca …` and `cluster operator-…`: requests of administrators to a node.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -19,23 +19,23 @@ use twinbox_wire::join::{
 
 use crate::{joining::Host, peering};
 
-/// The longest life of an operator's certificate, and the shortest.
+/// Maximum validity of an operator's certificate. `SHORTEST` is the minimum.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// A node hears of what was agreed on within this time, usually at once.
+/// Maximum wait for an agreed change to arrive at this node; usually it arrives immediately.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
-/// Answers what is asked of the authority and of operators.
+/// Serves requests about the CA and operators.
 pub(crate) struct Authorities(Arc<Host>);
 
 impl Authorities {
-    /// For this node's cluster.
+    /// Creates the service for this node's cluster.
     pub(crate) fn new(host: Arc<Host>) -> Self {
         Self(host)
     }
 
-    /// As a service for administrators.
+    /// Converts it into a service for administrators.
     pub(crate) fn server(self) -> AuthoritiesServer<Self> {
         AuthoritiesServer::new(self)
     }
@@ -45,7 +45,7 @@ impl Authorities {
         given.map_err(command)
     }
 
-    /// Waits until this node has heard what the cluster has just agreed on, so that what is shown next has it.
+    /// Waits until this node has the change that the cluster has just agreed on, so that the next status shows it.
     async fn heard(&self, agreed: impl Fn(&Certificates) -> bool) {
         let heard = async {
             loop {
@@ -56,11 +56,11 @@ impl Authorities {
                 self.0.roles.certificates_beyond(&seen).await;
             }
         };
-        // Who has not heard by then shows what it knows.
+        // After the timeout the node shows its present state.
         let _ = tokio::time::timeout(HEARD_WITHIN, heard).await;
     }
 
-    /// Makes the next authority, seals it here, and has the cluster agree on it.
+    /// Makes the next CA, seals it here, and starts its rotation in the cluster.
     async fn begin(&self, asked_by: &str) -> Result<(), Status> {
         let Host { cluster, roles, signer } = &*self.0;
         let former = signer.authority().map_err(unable)?;
@@ -76,7 +76,7 @@ impl Authorities {
             begun_ms: wall().0,
             step: Step::Trust,
             done: Default::default(),
-            // Who is configured and has never come must not be locked out.
+            // A configured member that has not started yet must not be locked out.
             expected: roles.members().borrow().iter().map(|member| member.name.clone()).collect(),
             without: BTreeSet::new(),
         };
@@ -93,11 +93,11 @@ impl Authorities {
                 if refusal != Refusal::Certificates(CertificateRefusal::Busy) {
                     return Err(command(refusal.into()));
                 }
-                // It was begun on another node a moment ago: that one is going on.
+                // Another node began a rotation at the same time: that rotation continues.
                 self.heard(|seen| seen.rotation.as_ref().is_some_and(|rotation| !rotation.step.is_end())).await;
                 Ok(())
             }
-            // It may have been agreed on: the key stays, and status tells.
+            // The order may have been agreed on: the key stays, and the status shows the result.
             Err(error) => Err(command(error)),
         }
     }
@@ -253,7 +253,7 @@ fn begin_order(rotation: Rotation) -> Order {
     Order::Certificates(CertificateOrder::Begin(Box::new(rotation)))
 }
 
-/// For the log: which operator asks, or that somebody does on this machine.
+/// Requester for the log: name of the operator, or this machine.
 fn asked_by<T>(request: &Request<T>) -> String {
     operator_of(request).map_or_else(|| "this machine".to_owned(), |(operator, _)| operator.name.to_string())
 }
@@ -270,7 +270,7 @@ fn command(error: CommandError) -> Status {
     Status::failed_precondition(error.to_string())
 }
 
-/// As `openssl x509 -fingerprint -sha256` prints it.
+/// Format of `openssl x509 -fingerprint -sha256`.
 fn hex(fingerprint: &[u8; 32]) -> String {
     fingerprint.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }

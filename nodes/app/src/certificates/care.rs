@@ -1,4 +1,4 @@
-//! One member's care for its certificate.
+//! Renewal and rotation of a member's certificate.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,33 +16,33 @@ use twinbox_wire::join::{AuthorityRequest, RenewRequest, certificates_client::Ce
 use super::{Signer, left, rotation::Outcome};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long before an end it is an alarm.
+/// Period before an expiry in which the alarm is raised.
 const ALARM: Duration = DAY.saturating_mul(30);
-/// An alarm is repeated in the log after this time.
+/// Interval at which an alarm is repeated in the log.
 const ALARM_AGAIN: Duration = DAY;
-/// How often certificates are looked at when nothing is due (the time of day may jump), and how often what failed is
-/// tried again: it costs next to nothing.
+/// Poll interval of certificates when nothing is due (the time of day may jump), and retry interval after a
+/// failure. A poll costs almost nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// A certificate that is due to end is looked at no more often than this; a rotation that cannot go on, too.
+/// Minimum poll interval for a certificate that is due, and for a rotation that cannot continue.
 const SOONEST: Duration = Duration::from_secs(1);
-/// How long another member may take to sign.
+/// Timeout for another member to sign.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a member needs to look after its certificate.
+/// Renewer of a member's certificate.
 pub struct Care {
-    /// The certificate.
+    /// Certificate of this member.
     pub tls: Arc<NodeIdentity>,
-    /// Where it lies.
+    /// Folder of the certificate.
     pub tls_dir: PathBuf,
-    /// On a node.
+    /// CA keys of a node; `None` on a witness.
     pub signer: Option<Arc<Signer>>,
-    /// Who else there is, and what is agreed.
+    /// Source of the other members and of the agreed state.
     pub roles: Roles,
-    /// Where alarms are raised; a witness only logs them.
+    /// Receiver of alarms; `None` on a witness, which only logs them.
     pub alarms: Option<Alarms>,
 }
 
-/// What has been said already, so that the log does not say it over and over.
+/// States already logged, so that the log does not repeat them.
 #[derive(Default)]
 pub(super) struct Said {
     authority: String,
@@ -54,7 +54,7 @@ pub(super) struct Said {
 }
 
 impl Care {
-    /// Looks after the certificate until stopped.
+    /// Renews and rotates the certificate until stopped.
     pub async fn watch(self, stop: CancellationToken) {
         let mut said = Said::default();
         loop {
@@ -81,7 +81,7 @@ impl Care {
         }
     }
 
-    /// Renews the certificate when that is due; says when to look again.
+    /// Renews the certificate when it is due; returns the wait until the next poll.
     async fn keep_certificate(&self, said: &mut Said) -> Duration {
         if left(self.tls.renew_at()).is_zero() {
             match self.renew().await {
@@ -113,7 +113,7 @@ impl Care {
         Ok(by)
     }
 
-    /// A new certificate of that authority: by this node's own hand, or another node's.
+    /// Obtains a new certificate of that CA: signed by this node, or by another node.
     pub(super) async fn certificate_of(&self, authority: Fingerprint) -> Result<(NodeName, String), String> {
         let key = self.tls.public_key();
         let mut reasons = Vec::new();
@@ -137,8 +137,8 @@ impl Care {
         Err(reasons.join("; "))
     }
 
-    /// A node that cannot sign gets the authority: from `ca.key` beside its certificate, where an administrator put it,
-    /// else from another node. What is in the way is said once.
+    /// A node that cannot sign obtains the CA key: from `ca.key` next to its certificate, where an administrator
+    /// put it, otherwise from another node. An obstacle is logged once.
     async fn keep_authority(&self, said: &mut Said) {
         let Some(signer) = &self.signer else { return };
         let Err(unusable) = signer.authority() else {
@@ -168,7 +168,7 @@ impl Care {
         }
     }
 
-    /// Gets an authority's key from another node; says whether it has it now.
+    /// Fetches a CA key from another node; returns whether this node has the key now.
     pub(super) async fn fetch_key(&self, signer: &Signer, wanted: Fingerprint, certificate_pem: String) -> bool {
         for (name, channel) in self.other_nodes() {
             let request = AuthorityRequest { authority: wanted.to_vec().into() };
@@ -227,7 +227,7 @@ impl Care {
         }
     }
 
-    /// Raises an alarm about a certificate, or clears it.
+    /// Raises or clears an alarm about a certificate.
     fn tell(&self, subject: &str, wrong: Option<String>) {
         let Some(alarms) = &self.alarms else { return };
         match wrong {
@@ -236,8 +236,8 @@ impl Care {
         }
     }
 
-    /// Others show certificates of an authority that nobody here has heard of: it was replaced without waiting for this
-    /// member. It cannot help itself then; the way back is said.
+    /// Other members show certificates of a CA that is unknown here: the CA was rotated without waiting for this
+    /// member. The member cannot recover automatically; the alarm names the remedy.
     fn alarm_stranded(&self, said: &mut Said) {
         let strangers = self.tls.unknown_authorities();
         let met = strangers > said.strangers;

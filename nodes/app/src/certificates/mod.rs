@@ -1,5 +1,5 @@
-//! Certificates while the process runs: renewed at two thirds of their life, an alarm 30 days before an end, the
-//! authority's key on every node, and the authority itself replaced without an interruption.
+//! Certificates of a running process: renewal at two thirds of their validity, an alarm 30 days before expiry, the
+//! CA key on every node, and CA rotation without an interruption.
 
 mod admin;
 mod care;
@@ -17,41 +17,41 @@ pub(crate) use admin::Authorities;
 pub use care::Care;
 pub use service::Service;
 
-/// A node's means to sign certificates.
+/// CA keys with which a node signs certificates.
 pub struct Signer {
     tls: Arc<NodeIdentity>,
     seal: Seal,
 }
 
 impl Signer {
-    /// With the authorities sealed beside the certificates, and the secret that opens them.
+    /// Signer with the CAs sealed next to the certificates, and the secret that opens them.
     pub fn new(tls: Arc<NodeIdentity>, tls_dir: &Path, secret: &Path) -> Self {
         Self { tls, seal: Seal::new(tls_dir, secret) }
     }
 
-    /// This node.
+    /// Name of this node.
     pub fn node(&self) -> &NodeName {
         &self.tls.name
     }
 
-    /// The certificate of the authority that this node signs with, as PEM.
+    /// Certificate of the CA that this node signs with, as PEM.
     pub fn authority_pem(&self) -> String {
         self.tls.authority_pem()
     }
 
-    /// The certificates of all authorities that this node takes, as PEM.
+    /// Certificates of all CAs that this node trusts, as PEM.
     pub fn authorities_pem(&self) -> String {
         self.tls.authorities_pem()
     }
 
-    /// The authority that this node signs with, unsealed for this one use: the one that signed its own certificate.
-    /// While the authority is being replaced it changes at the moment when everybody takes certificates of the next.
+    /// The CA that this node signs with, unsealed for this one use: the CA that signed its own certificate. During
+    /// a CA rotation it changes when all members trust the next CA.
     pub fn authority(&self) -> Result<CertificateAuthority, PkiError> {
         self.seal.open(&self.tls.issuer())
     }
 }
 
-/// From now until then; zero when that is over.
+/// Time left until then; zero if it has passed.
 pub fn left(until: Timestamp) -> Duration {
     Duration::from_millis(until.0.saturating_sub(wall().0))
 }

@@ -1,5 +1,4 @@
-//! A member's part when the cluster replaces its authority: does what is to be done ([`super::todo`]), and tells the
-//! cluster.
+//! A member's part in a CA rotation: executes the next action ([`super::todo`]) and reports it to the cluster.
 
 use tracing::{info, warn};
 use twinbox_pki::Appointment;
@@ -11,19 +10,19 @@ use super::{
     todo::{Own, Todo, todo},
 };
 
-/// What became of one look.
+/// Result of one poll.
 pub(super) enum Outcome {
-    /// There is nothing to do until something else is agreed on.
+    /// No action until the agreed state changes.
     UpToDate,
-    /// Something could not be done now.
+    /// An action failed or waits for its confirmation.
     TryAgain,
 }
 
-/// More things than this are not to be done at once; it ends a loop whatever the disk says.
+/// Maximum number of actions per poll; ends a loop regardless of the state of the disk.
 const MOST_AT_ONCE: usize = 16;
 
 impl Care {
-    /// Does all that can be done now.
+    /// Executes all actions that are possible now.
     pub(super) async fn follow_rotation(&self, said: &mut Said) -> Outcome {
         for _ in 0..MOST_AT_ONCE {
             let agreed = self.roles.agreed();
@@ -41,7 +40,8 @@ impl Care {
                 return Outcome::TryAgain;
             }
             if matches!(what, Todo::Say(_)) {
-                // The answer comes as a change of what is agreed; if it is lost, it is said again.
+                // The confirmation arrives as a change of the agreed state; if it is lost, the step is reported
+                // again.
                 return Outcome::TryAgain;
             }
         }

@@ -1,4 +1,4 @@
-//! What members ask a node: new certificates, and an authority's key for a node that does not have it.
+//! Requests of members to a node: new certificates, and a CA key for a node that lacks it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use twinbox_wire::join::{
 
 use super::Signer;
 
-/// Signs for members that the cluster knows.
+/// Signs for members of the cluster.
 #[derive(Clone)]
 pub struct Service {
     signer: Arc<Signer>,
@@ -22,17 +22,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// With this node's keys.
+    /// Creates the service with this node's keys.
     pub fn new(signer: Arc<Signer>, roles: Roles) -> Self {
         Self { signer, roles }
     }
 
-    /// As tonic wants it.
+    /// Converts it into a tonic service.
     pub fn into_server(self) -> CertificatesServer<Self> {
         CertificatesServer::new(self)
     }
 
-    /// The caller's name and kind, by the certificate that it shows; it must be a member.
+    /// Name and kind of the caller by its certificate; the caller must be a member.
     fn caller<T>(&self, request: &Request<T>) -> Result<(NodeName, CertificateKind), Status> {
         let peer = self.signer.tls.admit(request)?;
         let members = self.roles.members().borrow().clone();
@@ -42,7 +42,7 @@ impl Service {
         }
     }
 
-    /// The authority with this fingerprint; this node's own one where none is named.
+    /// CA with this fingerprint; without a fingerprint, this node's CA.
     fn wanted(&self, fingerprint: &[u8]) -> Result<CertificateAuthority, Status> {
         let opened = match <[u8; 32]>::try_from(fingerprint) {
             Ok(fingerprint) => self.signer.seal.open(&fingerprint),

@@ -1,47 +1,46 @@
-//! What a member has to do next while the cluster replaces its authority. Pure: what is agreed and what this member has
-//! go in, one thing to do comes out.
+//! Next action of a member during a CA rotation. Pure: computed from the agreed state and the member's own state.
 //!
-//! What is agreed may be heard late, or again from the beginning (a store that was emptied is filled from the log): so
-//! nothing here goes back. Only the two authorities of the rotation are ever taken in or dropped, and a member that does
-//! not know the one that goes has nothing to do with that rotation.
+//! The agreed state may arrive late, or be replayed from the beginning (an emptied store is filled from the log).
+//! Therefore no action goes back. Only the two CAs of the rotation are ever added or removed, and a member that
+//! does not know the former CA takes no part in that rotation.
 
 use twinbox_roles::{Fingerprint, Rotation, Step};
 
-/// What a member has.
+/// State of the member.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Own<'a> {
-    /// Authorities whose certificates it takes.
+    /// CAs whose certificates it trusts.
     pub(crate) trusts: &'a [Fingerprint],
-    /// The authority that signed the certificate that it shows.
+    /// CA that signed the certificate that it shows.
     pub(crate) shows: Fingerprint,
-    /// It also shows the link from the former authority.
+    /// Whether it also shows the cross-signed certificate of the former CA.
     pub(crate) linked: bool,
-    /// Authorities whose keys it has; none for a witness, which has no keys.
+    /// CAs whose keys it has; `None` for a witness, which has no keys.
     pub(crate) keys: Option<&'a [Fingerprint]>,
-    /// The last step that the cluster knows it to have done.
+    /// Last step of this member that the cluster knows to be done.
     pub(crate) said: Option<Step>,
 }
 
-/// The next thing to do.
+/// Next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Todo {
-    /// Nothing, as far as it is known.
+    /// No action at present.
     Nothing,
-    /// Take certificates of the next authority, too.
+    /// Trust the next CA, too.
     Trust,
-    /// Get the next authority's key from another node.
+    /// Fetch the next CA's key from another node.
     FetchKey,
-    /// Show a certificate of the next authority.
+    /// Show a certificate of the next CA.
     Show,
-    /// Take certificates of this authority no longer.
+    /// Stop trusting this CA.
     Forget(Fingerprint),
-    /// Throw the key of this authority away.
+    /// Delete the key of this CA.
     DropKey(Fingerprint),
-    /// Tell the cluster that this step is done here.
+    /// Report to the cluster that this step is done here.
     Say(Step),
 }
 
-/// What comes next.
+/// Next action of the member.
 pub(crate) fn todo(rotation: &Rotation, own: &Own<'_>) -> Todo {
     let Rotation { former, next, step, .. } = rotation;
     let trusts = |authority| own.trusts.contains(authority);
@@ -102,7 +101,7 @@ mod tests {
         }
     }
 
-    // Where the cluster stands, what it trusts, whose key signs, what there is here; what is to be done.
+    // Step of the cluster, trusted CAs, signing CA, link, keys, reported step; expected action.
     type Keys = Option<&'static [Fingerprint]>;
     type Case<'a> = (Step, &'a [Fingerprint], Fingerprint, bool, Keys, Option<Step>, Todo);
 
@@ -130,11 +129,11 @@ mod tests {
             (Drop, both, N, true, None, Some(Show), Todo::Forget(F)),
             (Drop, &[N], N, true, None, Some(Show), Todo::Forget(F)),
             (Drop, &[N], N, false, None, Some(Show), Todo::Say(Drop)),
-            // Who comes back late, or has just joined, does everything at once.
+            // A member that returns late, or has just joined, does everything in one sequence.
             (Drop, &[F], F, false, Some(&[F]), None, Todo::Trust),
             (Over, both, F, false, Some(&[F, N]), None, Todo::Show),
             (Drop, &[N], N, false, Some(&[N]), None, Todo::Say(Drop)),
-            // Heard again from the beginning: who is through stays through.
+            // Log replay: a member that finished the rotation does nothing.
             (Trust, &[N], N, false, Some(&[N]), Some(Trust), Todo::Nothing),
             (Trust, both, N, true, Some(&[F, N]), Some(Trust), Todo::Nothing),
             (Trust, &[X], X, false, Some(&[X]), None, Todo::Nothing),

@@ -1,4 +1,4 @@
-//! The `[alarms]` section: who is told of alarms, beside the log and `/metrics`.
+//! The `[alarms]` section: receivers of alarms in addition to the log and `/metrics`.
 
 use std::path::PathBuf;
 
@@ -13,16 +13,16 @@ use super::reader::Section;
 /// The `[alarms]` section.
 #[derive(Debug, Clone, Default)]
 pub struct AlarmsConfig {
-    /// This node's own alarms, in syslog.
+    /// Receiver of this node's alarms by syslog.
     pub syslog: Option<(SyslogTarget, Facility)>,
-    /// Every alarm, by HTTP.
+    /// Receiver of all alarms by HTTP.
     pub webhook: Option<Webhook>,
-    /// Every alarm, by SNMP.
+    /// Receivers of all alarms by SNMP.
     pub traps: Option<TrapReceivers>,
 }
 
 impl AlarmsConfig {
-    /// What receivers outside are told through.
+    /// Configured channels to outside receivers.
     pub fn channels(&self) -> Vec<Channel> {
         let webhook = self.webhook.as_ref().map(|_| Channel::Webhook);
         webhook.into_iter().chain(self.traps.as_ref().map(|_| Channel::Trap)).collect()

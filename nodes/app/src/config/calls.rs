@@ -1,4 +1,4 @@
-//! `[sip]`, `[[sip.listener]]` and `[[trunk]]`, and what the SIP door takes from `[rtp]` and `[voicemail]`.
+//! `[sip]`, `[[sip.listener]]` and `[[trunk]]`, and the keys of `[rtp]` and `[voicemail]` for the SIP server.
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,8 @@ use twinbox_sip::redirect::RedirectOrder;
 
 use super::{node::RtpConfig, reader::Section};
 
-/// Reads what calls need, over `usual`: the defaults, with what `[voicemail]` says. `rtp` is `None` if its section is
-/// wrong; that is then reported already.
+/// Reads the settings of calls over `usual`: the defaults with the values of `[voicemail]`. `rtp` is `None` if its
+/// section has mistakes, which are already reported.
 pub(super) fn read(root: &mut Section, usual: CallsConfig, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
     let mut sip = root.section("sip");
     let mut config = CallsConfig {
@@ -107,7 +107,7 @@ fn trunk(mut section: Section) -> Option<TrunkConfig> {
     Some(trunk)
 }
 
-/// The SIP door's name of a key as it stands in the file.
+/// Key in the file for a key of the SIP server.
 fn file_key(key: &str) -> String {
     match key.split_once(['[', '.']) {
         Some(("trunks", _)) => key.replacen("trunks", "trunk", 1),

@@ -1,6 +1,6 @@
 //! Configuration files: a node's and a witness's. TOML, `TWINBOX_…` overrides, secrets in `_file` twins.
 //!
-//! Loading starts nothing and reports every mistake at once, each with file, key and remedy.
+//! Loading starts nothing and reports all mistakes together, each with file, key and remedy.
 
 mod alarms;
 mod calls;
@@ -24,7 +24,7 @@ pub use witness::WitnessConfig;
 
 use reader::{Mistake, Mistakes, Section};
 
-/// Why a configuration was not taken. Prints one line a mistake: `FILE: KEY: what and what to do`.
+/// Mistakes in a configuration file. Displays one line per mistake: `FILE: KEY: mistake and remedy`.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
     file: PathBuf,
@@ -32,12 +32,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// How many mistakes there are.
+    /// Number of mistakes.
     pub fn count(&self) -> usize {
         self.mistakes.len()
     }
 
-    /// The mistakes: the key, empty for the file as a whole, and what is wrong with it.
+    /// Mistakes: the key, empty for the file as a whole, and the text.
     pub fn mistakes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.mistakes.iter().map(|mistake| (mistake.key.as_str(), mistake.what.as_str()))
     }
@@ -55,7 +55,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// What a configuration file describes.
+/// Content of a configuration file.
 #[derive(Debug)]
 pub enum Config {
     /// `twinbox node`
@@ -65,7 +65,7 @@ pub enum Config {
 }
 
 impl Config {
-    /// Reads whichever of the two the file is: a witness's has a `[witness]` section.
+    /// Reads the file of a node or witness: a witness's file has a `[witness]` section.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let table = read(file, std::env::vars())?;
         if table.contains_key("witness") {
@@ -75,8 +75,8 @@ impl Config {
         }
     }
 
-    /// Where a node's administrators ask it; `None` if the file is a witness's. Nothing else of the file is looked at:
-    /// a mistake in it, or a certificate that has ended, is no reason to say that a running node does not live.
+    /// Path of a node's administrators' socket; `None` for a witness's file. Reads no other keys: a mistake in
+    /// them, or an expired certificate, must not make a running node look dead.
     pub fn admin_socket(file: &Path) -> Result<Option<PathBuf>, ConfigError> {
         let table = read(file, std::env::vars())?;
         let witness = table.contains_key("witness");
@@ -99,10 +99,10 @@ impl WitnessConfig {
     }
 }
 
-/// The prefix of overriding environment variables: `TWINBOX_SIP__MAX_CALLS=200` sets `max_calls` of `[sip]`.
+/// Prefix of environment variables that override keys: `TWINBOX_SIP__MAX_CALLS=200` sets `max_calls` of `[sip]`.
 const ENV_PREFIX: &str = "TWINBOX_";
 
-/// Parses the file and lays the overrides over it. Only variables with `__` are overrides: others, such as
+/// Parses the file and applies the overrides. Only variables with `__` are overrides: others, such as
 /// `TWINBOX_SOCKET`, belong to the command line.
 fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml::Table, ConfigError> {
     let failed =
@@ -113,14 +113,14 @@ fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml
         let Some(path) = name.strip_prefix(ENV_PREFIX).filter(|path| path.contains("__")) else { continue };
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         if set(&mut table, &keys, override_value(&value)).is_err() {
-            // As a key that nothing reads it is reported with all other mistakes.
+            // Inserted as an unknown key, so that it is reported with all other mistakes.
             table.insert(name, toml::Value::String(value));
         }
     }
     Ok(table)
 }
 
-/// `200`, `true` and `["a"]` as TOML has them; all else is a text.
+/// Parses `200`, `true` and `["a"]` as TOML; any other value is text.
 fn override_value(text: &str) -> toml::Value {
     format!("v = {text}")
         .parse::<toml::Table>()
@@ -146,7 +146,7 @@ fn set(table: &mut toml::Table, keys: &[String], value: toml::Value) -> Result<(
     }
 }
 
-/// Runs `read` over the file's root; its value stands only if there were no mistakes.
+/// Runs `read` over the root of the file; returns its value only if there were no mistakes.
 fn checked<T>(
     file: &Path,
     table: toml::Table,

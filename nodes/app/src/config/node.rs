@@ -1,4 +1,4 @@
-//! A node's file.
+//! Configuration file of a node.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,35 +23,35 @@ use crate::init::SEAL_SECRET;
 /// A node's configuration.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// The member's name.
+    /// Name of the member.
     pub name: NodeName,
-    /// Messages, users and the Raft log.
+    /// Folder of messages, users and the Raft log.
     pub data_dir: PathBuf,
-    /// The Unix socket for administrators.
+    /// Path of the Unix socket for administrators.
     pub admin_socket: PathBuf,
-    /// How long calls may go on after SIGTERM.
+    /// Maximum duration of calls after SIGTERM.
     pub drain: Duration,
-    /// The secret that opens the sealed authority.
+    /// File with the secret that opens the sealed CA.
     pub seal_secret: PathBuf,
     /// Space kept free on the data disk, in bytes.
     pub reserve_bytes: u64,
-    /// How often the node calls itself to see that it answers; `None`: never.
+    /// Interval of the self-test calls; `None`: no self-tests.
     pub self_test: Option<Duration>,
     /// The cluster.
     pub cluster: ClusterConfig,
-    /// Where the node's supervisor answers other members.
+    /// Address at which the node's supervisor serves other members.
     pub supervisor: SocketAddr,
-    /// SIP, trunks and the conversation's settings.
+    /// SIP, trunks and settings of the conversation.
     pub calls: CallsConfig,
     /// RTP.
     pub rtp: RtpConfig,
     /// Mailboxes.
     pub voicemail: VoicemailConfig,
-    /// Prompts, with those of `prompts.dir` in the place of the built-in ones.
+    /// Prompts; those of `prompts.dir` replace the built-in ones.
     pub prompts: Arc<Prompts>,
-    /// Where `/metrics`, `/livez` and `/readyz` are, if anywhere.
+    /// Address of `/metrics`, `/livez` and `/readyz`, if any.
     pub metrics: Option<SocketAddr>,
-    /// Who is told of alarms, beside the log and `/metrics`.
+    /// Receivers of alarms, in addition to the log and `/metrics`.
     pub alarms: AlarmsConfig,
     /// Logging.
     pub log: LogConfig,
@@ -62,32 +62,32 @@ pub struct NodeConfig {
 pub struct RtpConfig {
     /// Local address.
     pub bind: IpAddr,
-    /// Address in SDP, if another.
+    /// Address in SDP, if it differs.
     pub advertise: Option<IpAddr>,
-    /// Ports, two a call: RTP on the even one, RTCP on the next.
+    /// Ports, two per call: RTP on the even one, RTCP on the next.
     pub ports: RangeInclusive<u16>,
-    /// The DSCP that RTP and RTCP packets carry, 0 to 63.
+    /// DSCP of RTP and RTCP packets, 0 to 63.
     pub dscp: u8,
-    /// Media threads, at least one.
+    /// Number of media threads, at least one.
     pub threads: usize,
-    /// A call without a packet for so long is over.
+    /// A call without a packet for this time ends.
     pub timeout: Option<Duration>,
 }
 
-/// What new mailboxes get.
+/// Defaults of new mailboxes.
 #[derive(Debug, Clone)]
 pub struct VoicemailConfig {
-    /// IANA name.
+    /// IANA name of the time zone.
     pub timezone: String,
-    /// Such as `en`.
+    /// Language, such as `en`.
     pub language: String,
-    /// Messages before a mailbox is full.
+    /// Maximum number of messages in a mailbox.
     pub max_messages: u32,
-    /// Shortest new PIN.
+    /// Minimum length of a new PIN.
     pub min_pin_length: u8,
-    /// What hashing a PIN costs.
+    /// Cost of hashing a PIN.
     pub pin_cost: HashCost,
-    /// Messages below this are not kept, in milliseconds.
+    /// Minimum length of a stored message, in milliseconds.
     pub min_message_ms: u64,
 }
 
@@ -185,7 +185,7 @@ pub(super) fn read_admin_socket(own: &mut Section) -> PathBuf {
     own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into())
 }
 
-/// Beside the listener for members, on the next port, unless the file says otherwise.
+/// By default the port after that of the listener for members.
 fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) -> Option<SocketAddr> {
     let beside = || bind.port().checked_add(1).map(|port| SocketAddr::new(bind.ip(), port));
     match set.or_else(beside) {
@@ -198,7 +198,7 @@ fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) ->
     None
 }
 
-/// Reads `[voicemail]`: what new mailboxes get, and the settings of calls with what this section says of menus and
+/// Reads `[voicemail]`: defaults of new mailboxes, and call settings with this section's values for menus and
 /// recordings.
 fn read_voicemail(mut section: Section) -> (VoicemailConfig, CallsConfig) {
     let usual = CallsConfig::default();

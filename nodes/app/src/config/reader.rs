@@ -1,7 +1,7 @@
-//! Reading TOML tables so that *all* mistakes are found in one go, each with its key and its remedy.
+//! Reads TOML tables and finds *all* mistakes in one pass, each with its key and remedy.
 //!
-//! A [`Section`] hands out values by key and collects what is wrong; what was never asked for is an unknown
-//! key. The caller gets defaults meanwhile and looks at the mistakes once, at the end.
+//! A [`Section`] returns values by key and collects mistakes; a key that was never read is unknown. The caller gets
+//! defaults meanwhile and checks the mistakes once, at the end.
 
 use std::{
     cell::RefCell,
@@ -17,9 +17,9 @@ use twinbox_mailbox::nearest;
 /// One mistake in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The full key, such as `sip.listener[0].bind`; empty for the file as a whole.
+    /// Full key, such as `sip.listener[0].bind`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong and what to do.
+    /// Mistake and remedy.
     pub what: String,
 }
 
@@ -34,22 +34,22 @@ impl fmt::Display for Mistake {
 pub struct Mistakes(Rc<RefCell<Vec<Mistake>>>);
 
 impl Mistakes {
-    /// Adds one.
+    /// Adds a mistake.
     pub fn add(&self, key: impl Into<String>, what: impl Into<String>) {
         self.0.borrow_mut().push(Mistake { key: key.into(), what: what.into() });
     }
 
-    /// All that were found, in the order of the file's reading.
+    /// All mistakes, in the order in which they were found.
     pub fn take(&self) -> Vec<Mistake> {
         self.0.take()
     }
 }
 
-/// A table of the file, with the keys that have not been asked for yet.
+/// A table of the file, with the keys that were not read yet.
 #[derive(Debug)]
 pub struct Section {
     path: String,
-    /// The file's folder: relative paths start there.
+    /// Folder of the file, the base of relative paths.
     base: Rc<Path>,
     table: Table,
     asked: Vec<&'static str>,
@@ -57,7 +57,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// The whole of `file`.
+    /// The root table of `file`.
     pub fn root(file: &Path, table: Table, mistakes: Mistakes) -> Self {
         let base = file.parent().unwrap_or_else(|| Path::new("")).into();
         Self { path: String::new(), base, table, asked: Vec::new(), mistakes }
@@ -76,12 +76,12 @@ impl Section {
         self.table.remove(key)
     }
 
-    /// Notes that something about `key` is wrong.
+    /// Records a mistake about `key`.
     pub fn wrong(&self, key: &str, what: impl Into<String>) {
         self.mistakes.add(self.key(key), what);
     }
 
-    /// A subtable; an empty one if it is absent.
+    /// Subtable; empty if it is absent.
     pub fn section(&mut self, key: &'static str) -> Section {
         let path = self.key(key);
         let table = match self.take(key) {
@@ -95,7 +95,7 @@ impl Section {
         self.below(path, table)
     }
 
-    /// A list of tables (`[[key]]`).
+    /// List of tables (`[[key]]`).
     pub fn sections(&mut self, key: &'static str) -> Vec<Section> {
         let path = self.key(key);
         let items = match self.take(key) {
@@ -117,7 +117,7 @@ impl Section {
         sections
     }
 
-    /// A text that parses as `T`, if it is there.
+    /// Text that parses as `T`, if present.
     pub fn parse<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T>
     where
         T::Err: fmt::Display,
@@ -132,7 +132,7 @@ impl Section {
         }
     }
 
-    /// A text that parses as `T` and must be there.
+    /// Required text that parses as `T`.
     pub fn require<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T>
     where
         T::Err: fmt::Display,
@@ -145,11 +145,11 @@ impl Section {
         self.parse(key, expected)
     }
 
-    /// A text, if it is there.
+    /// Text, if present.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) => Some(text),
-            // The environment has no quotes: TWINBOX_NODE__NAME=1001 is a text all the same.
+            // The environment has no quotes: TWINBOX_NODE__NAME=1001 is also a text.
             Value::Integer(number) => Some(number.to_string()),
             other => {
                 self.wrong(key, format!("is {}, expected a text in quotes", kind(&other)));
@@ -158,12 +158,12 @@ impl Section {
         }
     }
 
-    /// A path, if it is there; a relative one is relative to the configuration file's folder.
+    /// Path, if present; relative to the folder of the configuration file.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         self.text(key).map(|text| self.base.join(text))
     }
 
-    /// A path that must be there.
+    /// Required path.
     pub fn require_path(&mut self, key: &'static str, expected: &str) -> Option<PathBuf> {
         self.require::<String>(key, expected).map(|text| self.base.join(text))
     }
@@ -180,7 +180,7 @@ impl Section {
         }
     }
 
-    /// A whole number within `range`, or `default`.
+    /// Integer within `range`, or `default`.
     pub fn number(&mut self, key: &'static str, range: std::ops::RangeInclusive<i64>, default: i64) -> i64 {
         match self.take(key) {
             None => default,
@@ -205,7 +205,7 @@ impl Section {
         }
     }
 
-    /// A list of texts that each parse as `T`.
+    /// List of texts that each parse as `T`.
     pub fn list<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Vec<T>
     where
         T::Err: fmt::Display,
@@ -229,7 +229,7 @@ impl Section {
         values
     }
 
-    /// A secret: the text of `key`, or the content of the file named by `key_file`; not both.
+    /// Secret: the text of `key`, or the content of the file named by `key_file`; not both.
     pub fn secret(&mut self, key: &'static str, key_file: &'static str) -> Option<String> {
         let direct = self.text(key);
         let file = self.text(key_file);
@@ -249,7 +249,7 @@ impl Section {
         }
     }
 
-    /// Says which keys nobody asked for; with the nearest known one, where one is near.
+    /// Reports unknown keys, each with a similar known key if there is one.
     pub fn finish(self) {
         for key in self.table.keys() {
             let near = nearest(key, &self.asked).map(|k| format!("; did you mean '{k}'?")).unwrap_or_default();

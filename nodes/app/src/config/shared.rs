@@ -1,4 +1,4 @@
-//! Sections that nodes and witnesses share: the cluster and its members, the log.
+//! Sections shared by nodes and witnesses: the cluster and its members, the log.
 
 use std::{
     collections::BTreeSet,
@@ -14,10 +14,10 @@ use twinbox_roles::{MemberKind, Timing};
 
 use super::reader::Section;
 
-/// A member of the cluster and where the others reach it.
+/// A member of the cluster and its address for the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Its name.
+    /// Name of the member.
     pub name: NodeName,
     /// Node or witness.
     pub kind: MemberKind,
@@ -25,31 +25,31 @@ pub struct Member {
     pub address: String,
 }
 
-/// The cluster as one process sees it. The same on all members, but for `tls_dir` and `bind`.
+/// The cluster as configured for one process. The same on all members, except `tls_dir` and `bind`.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// For people; the id is what counts.
+    /// Display name; the id identifies the cluster.
     pub name: String,
-    /// As `cluster init` made it.
+    /// Id from `cluster init`.
     pub id: ClusterId,
     /// Election, lease and keep-alive times.
     pub timing: Timing,
-    /// How long an acknowledgement waits for a peer (rule A2).
+    /// Timeout of the wait for a peer before an acknowledgement (rule A2).
     pub ack_timeout: Duration,
-    /// Refuse to take messages while no peer counts (rule A3).
+    /// Whether messages are refused while no peer counts (rule A3).
     pub require_two: bool,
-    /// This member's certificate, from `tls_dir`: good now, and this member's of this cluster.
+    /// Certificate of this member, from `tls_dir`: valid now, and of this member and cluster.
     pub tls: Arc<NodeIdentity>,
-    /// Its folder; the authority and what is learned of other members are kept there too.
+    /// Folder of the certificate; the CA and the learned members are stored there too.
     pub tls_dir: PathBuf,
-    /// Where this process listens for its peers.
+    /// Address of the listener for other members.
     pub bind: SocketAddr,
-    /// All members, this one included.
+    /// All members, including this one.
     pub members: Vec<Member>,
 }
 
 impl ClusterConfig {
-    /// Reads a `[cluster]` section of the member `own`.
+    /// Reads the `[cluster]` section of the member `own`.
     pub(super) fn read(mut section: Section, own: Option<&NodeName>) -> Option<Self> {
         let name = section.require::<String>("name", "a name for people, such as \"example\"");
         let id = section.require("id", "the id that 'twinbox cluster init' printed");
@@ -106,7 +106,7 @@ impl ClusterConfig {
     }
 }
 
-/// Loads the certificate in `dir`, which must be `own`'s of cluster `id`.
+/// Loads the certificate in `dir`, which must be that of `own` in cluster `id`.
 fn identity(
     section: &Section,
     dir: &Path,
@@ -133,13 +133,13 @@ fn identity(
     Some(Arc::new(tls))
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -148,7 +148,7 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// Text or JSON.
     pub format: LogFormat,
-    /// Which lines, as `tracing` filters are written: `info`, `info,twinbox_calls=debug`.
+    /// Filter in the syntax of `tracing`: `info`, `info,twinbox_calls=debug`.
     pub filter: String,
 }
 

@@ -14,7 +14,7 @@ fn load_node(text: &str) -> Result<NodeConfig, ConfigError> {
     NodeConfig::from_table(Path::new("node.toml"), with_certificates(text, tls.path()))
 }
 
-/// A folder with this member's certificate of the examples' cluster.
+/// A folder with the certificate of this member of the example cluster.
 fn certificates(name: &str, kind: MemberKind) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let id = "00112233445566778899aabbccddeeff".parse().expect("an id");
@@ -38,7 +38,7 @@ fn the_commented_examples_load() {
     assert_eq!(witness.clusters.len(), 1);
 }
 
-/// There is one set of defaults for calls, and the example shows it.
+/// Calls have one set of defaults, and the example shows it.
 #[test]
 fn calls_have_the_same_defaults_in_the_program_the_file_and_the_example() {
     let defaults = twinbox_calls::CallsConfig::default();
@@ -58,7 +58,7 @@ fn calls_have_the_same_defaults_in_the_program_the_file_and_the_example() {
     assert_eq!(bare, as_by_default(&bare));
 }
 
-/// Every key that the reader asks for stands in the example: whoever adds a key documents it.
+/// Every key that the reader knows is in the example, so that each new key is documented.
 #[test]
 fn the_example_has_every_key() {
     let text = example("node.example.toml");
@@ -152,7 +152,7 @@ fn what_is_missing_is_named() {
     }
 }
 
-/// Every key of a node's file stands in exactly one row of the planes table of ARCHITECTURE.md.
+/// Every key of a node's file is in exactly one row of the planes table of ARCHITECTURE.md.
 #[test]
 fn every_setting_is_in_one_plane() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");

@@ -1,4 +1,4 @@
-//! A witness's file: `[witness]` and one `[[cluster]]` for each cluster that it votes in.
+//! Configuration file of a witness: `[witness]` and one `[[cluster]]` per cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ use super::{
 /// A witness's configuration.
 #[derive(Debug, Clone)]
 pub struct WitnessConfig {
-    /// Its name, the same in all its clusters.
+    /// Name of the witness, the same in all its clusters.
     pub name: NodeName,
-    /// Where the Raft logs live, a folder for each cluster.
+    /// Folder of the Raft logs, with a subfolder per cluster.
     pub data_dir: PathBuf,
     /// Logging.
     pub log: LogConfig,
-    /// The clusters it serves, at least one.
+    /// Clusters of the witness, at least one.
     pub clusters: Vec<ClusterConfig>,
 }
 

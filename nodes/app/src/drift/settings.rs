@@ -1,5 +1,5 @@
-//! Fingerprints of the settings that should be the same in every node's file. Taken from what was read, so that a
-//! default that is written out is no difference. Secrets are not in them.
+//! Fingerprints of the settings that should be the same in every node's file. Computed from the parsed values, so
+//! that an explicit default is no difference. Secrets are not included.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -8,7 +8,7 @@ use twinbox_roles::Timing;
 
 use crate::config::NodeConfig;
 
-/// Each key with a hash of its value, which says nothing outside of this cluster.
+/// Each key with a hash of its value; the hash is keyed and useless outside this cluster.
 pub fn fingerprints(config: &NodeConfig) -> BTreeMap<String, u64> {
     let key = blake3::derive_key("twinbox 2026-11-20 settings that members compare", &config.cluster.id.to_bytes());
     values(config)
@@ -49,7 +49,7 @@ fn values(config: &NodeConfig) -> Vec<(String, String)> {
     add("voicemail.pin_hash_kib", &voicemail.pin_cost.memory_kib);
     add("voicemail.pin_hash_passes", &voicemail.pin_cost.passes);
     add("voicemail.max_messages", &voicemail.max_messages);
-    // Whether there is one: where it is, and by which secret, may well be part of the other.
+    // Only whether a receiver exists: its address and secret may differ between nodes.
     add("alarms.webhook", &config.alarms.webhook.is_some());
     add("alarms.trap", &config.alarms.traps.is_some());
     let mut trunks: Vec<&str> = calls.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
@@ -58,14 +58,14 @@ fn values(config: &NodeConfig) -> Vec<(String, String)> {
     for trunk in &calls.trunks {
         add(&format!("trunk {}", trunk.name), &comparable(trunk));
     }
-    // Who joined later knows more members than the founders' files have; an address that differs is a mistake.
+    // A member that joined later knows more members than the founders' files; a different address is a mistake.
     for member in &cluster.members {
         add(&format!("cluster.member {}", member.name), &(member.kind, &member.address));
     }
     values
 }
 
-/// What of a trunk concerns all nodes alike: not as whom, and whether, each of them registers there.
+/// Properties of a trunk that must be equal on all nodes; the registration, if any, may differ.
 fn comparable(trunk: &TrunkConfig) -> impl Debug {
     let mut addresses: Vec<String> = trunk.addresses.iter().map(ToString::to_string).collect();
     addresses.sort_unstable();
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// The example's file, changed.
+    /// The example's file with a change.
     fn config(change: impl Fn(String) -> String) -> NodeConfig {
         let dir = tempfile::tempdir().expect("a folder");
         let id = "00112233445566778899aabbccddeeff".parse().expect("an id");
@@ -95,7 +95,7 @@ mod tests {
         NodeConfig::load(&file).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// The row of the planes table that names what is to be the same names just these keys.
+    /// The row of the planes table for equal settings names exactly these keys.
     #[test]
     fn just_what_the_planes_table_says_is_compared() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");

@@ -1,4 +1,4 @@
-//! The checks themselves.
+//! The checks.
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
@@ -12,16 +12,16 @@ use twinbox_replication_store::StoreError;
 use super::{Health, Pace, Probe, ROLE_MANAGER, Verdict, cpu::Reading, lock};
 use crate::node::Node;
 
-/// For what only looks at memory.
+/// For checks of memory only.
 const QUICK: Pace = Pace { every: Duration::from_millis(200), patience: Duration::from_secs(3) };
-/// For what asks the disk or the system.
+/// For checks of the disk or the system.
 const SLOW: Pace = Pace { every: Duration::from_secs(1), patience: Duration::from_secs(5) };
-/// For writing to the disk.
+/// For writes to the disk.
 const WRITE: Pace = Pace { every: Duration::from_secs(5), patience: Duration::from_secs(5) };
-/// A notifier whose loop has not come round for so long hangs.
+/// A notifier whose loop has not turned for this time hangs.
 const NOTIFIER_HANGS: Duration = Duration::from_secs(3);
 
-/// Begins all checks.
+/// Starts all checks.
 pub(super) fn start(
     health: &Arc<Health>,
     node: &Arc<Node>,
@@ -69,8 +69,8 @@ fn store(node: &Node) -> Verdict {
     node.store.health().broken.map_or(Ok(()), Err)
 }
 
-/// A peer that is away is no fault of this node's replication; a stream that a peer stopped because this disk has lost
-/// what it had acknowledged is (rule D1).
+/// An absent peer is no fault of this node's replication. A stream that a peer stopped because this disk has lost
+/// acknowledged changes is a fault (rule D1).
 fn replication(node: &Node) -> Verdict {
     let stopped = node.peers.counters().own_origin_alarms > 0;
     well(!stopped, "a peer knows more of this node's changes than this node: its disk was set back; rejoin it")
@@ -104,9 +104,9 @@ fn durable_write(health: &Arc<Health>, node: &Arc<Node>, tasks: &TaskTracker, st
                     health.writes.note(took);
                     Ok(())
                 }
-                // That is the business of `space`.
+                // Reported by the check of `space`.
                 Err(error) if error.is_full() => Ok(()),
-                // The same words as from `store`.
+                // The same text as from `store`.
                 Err(error @ StoreError::Disk(_)) if error.is_broken() => store(&node),
                 Err(error) => Err(format!("a durable write failed: {error}")),
             }
@@ -118,7 +118,7 @@ fn space(health: &Arc<Health>, node: &Arc<Node>, tasks: &TaskTracker, stop: &Can
     let (health, node) = (health.clone(), node.clone());
     Probe::start("space", SLOW, tasks, stop.clone(), move || {
         let (health, node) = (health.clone(), node.clone());
-        // A disk that hangs holds a thread of its own, and no more than one: the next question waits for the answer.
+        // A hung disk blocks one separate thread at most: the next check waits for the answer.
         let asked = tokio::task::spawn_blocking(move || match node.store.space() {
             Ok(space) => {
                 *lock(&health.free) = Some(space.free);

@@ -1,5 +1,5 @@
-//! How much of the processor that this process may use is in use: of the machine, and of every control group around it
-//! that has a quota. Load averages count what waits for a disk too and are no measure of this.
+//! CPU use relative to the limits of this process: of the machine, and of every enclosing control group with a
+//! quota. Load averages also count processes that wait for a disk and are no measure of CPU use.
 
 use std::{
     collections::VecDeque,
@@ -10,22 +10,22 @@ use std::{
 
 use twinbox_clock::BootInstant;
 
-/// A share counts as sustained over so long.
+/// Period over which a share is averaged.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Above this share, in thousandths, over the whole window, there is too little left …
+/// Above this share, in ‰, over the whole window, the CPU is overloaded …
 const TOO_MUCH: u32 = 950;
-/// … until it is below this again.
+/// … until the share is below this.
 const ENOUGH: u32 = 850;
 
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Counters at one moment; their difference to another moment's is a share.
+/// Counters at one time; the difference of two readings gives a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     at: BootInstant,
-    /// Of the machine, in ticks: not idle, and in all.
+    /// Of the machine, in ticks: busy, and total.
     machine: Option<(u64, u64)>,
-    /// Of each control group with a quota: microseconds used, and what the quota allows of a second, in microseconds.
+    /// Of each control group with a quota: microseconds used, and quota in microseconds per second.
     groups: Vec<(u64, u64)>,
 }
 
@@ -43,7 +43,7 @@ impl Reading {
         }
     }
 
-    /// The greatest share of any limit that was used since, in thousandths.
+    /// Largest used share of any limit since `before`, in ‰.
     pub fn share_since(&self, before: &Self) -> Option<u32> {
         let machine = self.machine.zip(before.machine).and_then(|((busy, all), (busy_then, all_then))| {
             permille(busy.saturating_sub(busy_then), all.saturating_sub(all_then))
@@ -60,8 +60,8 @@ fn permille(part: u64, whole: u64) -> Option<u32> {
     (whole > 0).then(|| u32::try_from(u128::from(part) * 1_000 / u128::from(whole)).unwrap_or(u32::MAX).min(1_000))
 }
 
-/// The first line of `/proc/stat`: user nice system idle iowait irq softirq steal. What another machine on the same
-/// host took is not ours to use.
+/// First line of `/proc/stat`: user nice system idle iowait irq softirq steal. Stolen time was used by another
+/// machine on the same host and is not available here.
 fn machine(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -70,7 +70,7 @@ fn machine(stat: &str) -> Option<(u64, u64)> {
     Some((all - idle, all))
 }
 
-/// The folders of this process's control group (version 2) and of those around it.
+/// Folders of this process's control group (version 2) and of the enclosing groups.
 fn around(own: &str) -> Vec<PathBuf> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
     let groups = Path::new(GROUPS);
@@ -90,7 +90,7 @@ fn group(stat: &str, max: &str) -> Option<(u64, u64)> {
     Some((used, quota.saturating_mul(1_000_000).checked_div(period)?))
 }
 
-/// The share over the last minute, and whether it is too much. Pure.
+/// Share over the last minute, and whether it is too high. Pure.
 #[derive(Debug, Default)]
 pub struct Load {
     readings: VecDeque<(BootInstant, u32)>,
@@ -98,7 +98,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Takes note of a share.
+    /// Adds a share.
     pub fn note(&mut self, now: BootInstant, share: u32) {
         self.readings.push_back((now, share));
         while self.readings.front().is_some_and(|(at, _)| now.since(*at) > WINDOW) {
@@ -110,13 +110,13 @@ impl Load {
         };
     }
 
-    /// The mean over the window, in thousandths. What is not known yet counts as idle: a busy start is not sustained.
+    /// Mean over the window, in ‰. Missing readings count as idle: a busy start is not sustained load.
     pub fn sustained(&self) -> u32 {
         let sum: u64 = self.readings.iter().map(|(_, share)| u64::from(*share)).sum();
         u32::try_from(sum / (self.readings.len() as u64).max(WINDOW.as_secs() * 9 / 10)).unwrap_or(u32::MAX)
     }
 
-    /// Whether too little has been left for the whole window.
+    /// Whether the CPU was overloaded for the whole window.
     pub fn too_much(&self) -> bool {
         self.too_much
     }

@@ -1,5 +1,5 @@
-//! Asking a service how it does, again and again, in a task of its own: whoever wants to know reads what was answered
-//! last, and a question that is not answered is an answer too. So no check keeps another from being made.
+//! Periodic check of a service in a separate task: readers get the latest result, and an unanswered check is a
+//! result too. No check delays another.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,13 +11,13 @@ use twinbox_clock::BootInstant;
 
 use crate::beat;
 
-/// What a check says: well, or in words why not. The same words for the same fault: every change of them is told to
-/// the whole cluster.
+/// Result of a check: success, or the reason of the failure as text. Equal faults give equal texts: every change is
+/// reported to the whole cluster.
 pub type Verdict = Result<(), String>;
 
-/// A check that is made again and again.
+/// A periodic check.
 pub struct Probe {
-    /// The service that it is about.
+    /// Service that is checked.
     pub service: &'static str,
     patience: Duration,
     asked: Arc<Mutex<Asked>>,
@@ -25,22 +25,22 @@ pub struct Probe {
 
 #[derive(Default)]
 struct Asked {
-    /// When the question was asked that is not answered yet.
+    /// Start of the check in progress.
     open_since: Option<BootInstant>,
     last: Option<Verdict>,
 }
 
-/// How a check is made.
+/// Interval and timeout of a check.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// How often it is asked; not before the last question was answered.
+    /// Interval of the checks; the next check waits for the previous result.
     pub every: Duration,
-    /// Without an answer for so long the service counts as hung.
+    /// A check without a result for this time counts as hung.
     pub patience: Duration,
 }
 
 impl Probe {
-    /// Begins to ask, until stopped.
+    /// Starts the checks, until stopped.
     pub fn start<F>(
         service: &'static str,
         pace: Pace,
@@ -66,7 +66,7 @@ impl Probe {
         Self { service, patience: pace.patience, asked }
     }
 
-    /// How the service does; `None` before the first answer, for as long as that may take.
+    /// Latest verdict; `None` before the first result, however long that takes.
     pub fn verdict(&self, now: BootInstant) -> Option<Verdict> {
         let asked = lock(&self.asked);
         match asked.open_since {

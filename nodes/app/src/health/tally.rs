@@ -1,4 +1,4 @@
-//! What health measures for `/metrics`: latencies, without a lock.
+//! Latency histograms of the health checks for `/metrics`, without a lock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,7 +17,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one.
+    /// Counts a value.
     pub fn note(&self, value: Duration) {
         let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         let at = BOUNDS_US.partition_point(|bound| *bound < us);
@@ -27,8 +27,8 @@ impl Tally {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
-    /// `counts[i]` values were at most `BOUNDS_US[i]` and above the bound before, the last count is of those above all;
-    /// and the sum in microseconds.
+    /// `counts[i]` values were at most `BOUNDS_US[i]` and above the previous bound; the last count is of values
+    /// above all bounds. Second: the sum in microseconds.
     pub fn view(&self) -> (Vec<u64>, u64) {
         (self.counts.iter().map(|count| count.load(Relaxed)).collect(), self.sum_us.load(Relaxed))
     }

@@ -1,4 +1,4 @@
-//! One service under care: restarted where that helps, and not believed too soon. Pure.
+//! Monitor of one service: restarts it where that helps, and delays the report of its recovery. Pure.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use twinbox_clock::BootInstant;
 use super::Verdict;
 use crate::restart::{Decision, Restarts};
 
-/// A service that was restarted more than once lately must have been well for so long before it counts as well: one
-/// that hangs anew each time would never be given up otherwise.
+/// A service that was restarted more than once recently must work for this time before it counts as working:
+/// otherwise a service that hangs again after each restart would never count as failed.
 const PROVE: Duration = Duration::from_secs(10);
 
-/// A service under care.
+/// Monitor of one service.
 #[derive(Debug, Default)]
 pub struct Ward {
     restarts: Restarts,
-    /// A restart is under way.
+    /// A restart is in progress.
     restarting: bool,
-    /// When it last failed, and why.
+    /// Time and reason of the latest failure.
     failed: Option<(BootInstant, String)>,
 }
 
 impl Ward {
-    /// Judges what its checks say. True: it is to be restarted now, and [`Self::restarted`] told when that is done.
+    /// Judges the result of the checks. True: restart the service now, and call [`Self::restarted`] afterwards.
     pub fn judge(&mut self, now: BootInstant, checked: Verdict, restartable: bool) -> (Verdict, bool) {
         if self.restarting {
             return (checked, false);
@@ -50,7 +50,7 @@ impl Ward {
         }
     }
 
-    /// An administrator wants it restarted: counted, whatever was before. False while a restart is under way.
+    /// Counts a restart by an administrator, regardless of earlier ones. False while a restart is in progress.
     pub fn begin_restart(&mut self, now: BootInstant) -> bool {
         let free = !self.restarting;
         if free {
@@ -60,12 +60,12 @@ impl Ward {
         free
     }
 
-    /// The restart is done.
+    /// Records the end of a restart.
     pub fn restarted(&mut self) {
         self.restarting = false;
     }
 
-    /// Restarts since the process began.
+    /// Number of restarts since the process began.
     pub fn restarts(&self) -> u32 {
         self.restarts.total()
     }
@@ -98,7 +98,7 @@ mod tests {
     fn one_that_hangs_anew_after_each_restart_is_not_believed() {
         let mut ward = Ward::default();
         let mut believed = Vec::new();
-        // It hangs 3 s after each restart, and that is noticed 3 s later.
+        // It hangs 3 s after each restart, and the checks notice that 3 s later.
         let mut well_until = 3_000;
         for ms in (0..60_000).step_by(200) {
             let checked = if ms < well_until + 3_000 { Ok(()) } else { fault() };
@@ -116,7 +116,7 @@ mod tests {
             "after the second restart nobody believes it: {believed:?}"
         );
         assert!((5..9).contains(&ward.restarts()), "{}", ward.restarts());
-        // Well at last, and for long enough.
+        // It has worked for long enough.
         let (verdict, _) = ward.judge(at(200_000), Ok(()), true);
         assert_eq!(verdict, Ok(()));
     }

@@ -1,4 +1,5 @@
-//! The node's side: newcomers who show a token's secret get a certificate, once the cluster has agreed on them.
+//! The node's side of a join: a joining member with a token's secret gets a certificate after the cluster has
+//! agreed.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,12 +19,12 @@ use twinbox_wire::join::{Answer, Ask, Member, Refused, Welcome, answer::Result a
 use super::{receive, send};
 use crate::{certificates::Signer, config::ClusterConfig, peering};
 
-/// Newcomers that wait, and newcomers that are served at once.
+/// Maximum number of joining members that wait, and that are served concurrently.
 const AT_ONCE: usize = 8;
-/// A newcomer is served within this time, or not at all.
+/// Timeout of one join.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node that lets newcomers in.
+/// A node that admits joining members.
 pub(crate) struct Host {
     pub(crate) cluster: ClusterConfig,
     pub(crate) roles: Roles,
@@ -31,7 +32,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The door, and serving who comes through it until stopped.
+    /// Route for joining members, and the task that serves them until stopped.
     pub(crate) fn open(self: Arc<Self>, stop: CancellationToken) -> (JoinDoor, impl Future<Output = ()> + Send) {
         let (newcomers, mut coming) = mpsc::channel(AT_ONCE);
         let roles = self.roles.clone();
@@ -83,7 +84,7 @@ impl Host {
         let name: NodeName = ask.name.parse().map_err(|e: twinbox_ids::ParseIdError| refused(e.to_string()))?;
         let kind = if ask.witness { MemberKind::Witness } else { MemberKind::Node };
         let secret = <&[u8; 32]>::try_from(&*ask.secret).map_err(|_| refused(Refusal::ForeignToken.to_string()))?;
-        // Who is configured and has not come yet is unknown to Raft.
+        // A configured member that has not started yet is unknown to Raft.
         if let Some(taken) = self.configured(&name, &ask.address) {
             return Err(refused(taken.to_string()));
         }
@@ -98,7 +99,7 @@ impl Host {
                 ask_another: true,
             })
         };
-        // A token is not consumed for a newcomer whom this node cannot help.
+        // A token is not consumed if this node cannot sign.
         sign()?;
         let order = Order::Redeem {
             token: JoinToken::hash_of(secret),
@@ -113,8 +114,8 @@ impl Host {
             ask_another: !matches!(error, CommandError::Refused(_)),
             reason: error.to_string(),
         })?;
-        // What counts is signed after the cluster knows of the newcomer: if the authority is being replaced, it is
-        // waited for from then on, whichever of the two signs here now.
+        // The decisive signature follows the cluster's agreement. From then on a CA rotation waits for the joining
+        // member, so that either CA may sign here.
         let (certificate, authority_key) = sign()?;
         let newcomer = MemberAddress { name: name.clone(), kind, address: ask.address.clone() };
         Ok(Welcome {
@@ -153,7 +154,7 @@ impl Host {
     }
 }
 
-/// What the newcomer says that it knows. One that says nothing is of the first release.
+/// Feature levels that the joining member reports. A member that reports none is of the first release.
 fn speaks(ask: &Ask) -> Speaks {
     match (ask.speaks_min, ask.speaks_max) {
         (_, 0) => Speaks { min: 1, max: 1 },

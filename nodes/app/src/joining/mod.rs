@@ -1,4 +1,4 @@
-//! Joining by token: a node lets newcomers in (`door`), and a newcomer asks to be let in (`newcomer`).
+//! Joining by token: the node's side (`door`) and the joining member's side (`newcomer`).
 
 mod door;
 mod newcomer;
@@ -13,7 +13,7 @@ pub(crate) use door::Host;
 pub use newcomer::{JoinError, JoinSpec, Joined, join};
 pub(crate) use tokens::Tokens;
 
-/// The longest message; a token's cluster has a handful of members.
+/// Maximum length of a message in bytes; a token's cluster has few members.
 const LIMIT: u32 = 64 * 1024;
 
 async fn send(stream: &mut (impl AsyncWrite + Unpin), message: &impl Message) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The newcomer's side: `cluster join` on a machine that is to become a member.
+//! The joining member's side: `cluster join` on its machine.
 
 use std::{
     fmt::Write,
@@ -23,100 +23,100 @@ use crate::{
     release,
 };
 
-/// How long a node may take to answer: it asks the cluster first.
+/// Timeout for a node's answer: the node needs the cluster's agreement first.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// Left behind by an attempt whose outcome is not known, so that the same newcomer may try again.
+/// Marker file of an attempt with unknown outcome, so that the same member may retry.
 const MARK: &str = "joining";
 
-/// Who wants to join what.
+/// Parameters of a join.
 pub struct JoinSpec {
-    /// The token, as `cluster token` printed it.
+    /// Token, as `cluster token` printed it.
     pub token: String,
-    /// Where the member's folder goes: `dir/name`.
+    /// Parent of the member's folder: `dir/name`.
     pub dir: PathBuf,
-    /// The name that it wants.
+    /// Requested name.
     pub name: NodeName,
-    /// `HOST:PORT` where the other members reach it.
+    /// `HOST:PORT` for the other members.
     pub address: String,
-    /// A witness; else a node.
+    /// Whether it joins as a witness; otherwise as a node.
     pub witness: bool,
-    /// How calls reach it.
+    /// Addresses at which calls reach it.
     pub reach: Reach,
 }
 
-/// A member more.
+/// Result of a join.
 #[derive(Debug)]
 pub struct Joined {
-    /// The cluster's id.
+    /// Id of the cluster.
     pub id: ClusterId,
-    /// The cluster's name.
+    /// Name of the cluster.
     pub cluster_name: String,
-    /// The member who let it in.
+    /// Node that admitted the member.
     pub by: NodeName,
-    /// Its folder.
+    /// Folder of the new member.
     pub member: FormedMember,
-    /// Everyone, the newcomer included.
+    /// All members, including the new one.
     pub everyone: Vec<NodeName>,
 }
 
-/// Why nobody joined.
+/// Reason why the join failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// It is no token.
+    /// The text is not a token.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The token is for the other kind.
+    /// The token is for the other kind of member.
     #[error("the token is for a {0}: {1}")]
     Kind(MemberKind, &'static str),
-    /// The address will not do beside those of members.
+    /// The address conflicts with the address of a member.
     #[error("not joined: {0}")]
     Address(String),
-    /// There is something already.
+    /// The target folder is not empty.
     #[error("{0} is not empty: name another folder, or remove it if the member in it is not needed")]
     NotEmpty(PathBuf),
-    /// The cluster said no.
+    /// The cluster refused.
     #[error("not joined: {0}")]
     Refused(String),
-    /// Nobody answered. One line for each member.
+    /// No member answered. One line per member.
     #[error("not joined, nothing was changed: no member of the token could be asked{0}")]
     Nobody(String),
-    /// It may have been done.
+    /// The outcome is unknown.
     #[error(
         "it is not known whether this was done: the connection was lost after the token had been shown{0}\nGive the same \
          command again: it goes on where it was, also if the token has been consumed for it"
     )]
     Unknown(String),
-    /// The answer will not do.
+    /// The answer is not valid.
     #[error("{0} answered something that is no welcome: {1}")]
     Answer(NodeName, String),
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Io {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason of the failure.
         source: io::Error,
     },
-    /// Keys or certificates.
+    /// Keys or certificates could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
 }
 
-/// What asking one member came to.
+/// Result of the request to one member.
 enum Asked {
     Welcome(Box<Welcome>),
     Refused {
         reason: String,
         ask_another: bool,
     },
-    /// Nothing had been said.
+    /// Nothing had been sent.
     NotReached(String),
-    /// The secret had been shown, and nothing came back.
+    /// The secret had been sent, and no answer arrived.
     Lost(String),
 }
 
-/// Joins: asks the members of the token one after the other, and writes the new member's folder. When it is refused
-/// nothing is left behind.
+/// Joins: tries the members of the token one after another, and writes the new member's folder. A refused join
+/// leaves nothing behind.
 pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
     let token: JoinToken = spec.token.parse()?;
     match (token.kind(), spec.witness) {
@@ -125,7 +125,7 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
         _ => {}
     }
     let own = if spec.witness { MemberKind::Witness } else { MemberKind::Node };
-    // A token names the nodes that open the door.
+    // A token names nodes only.
     let doors = token.members.iter().map(|(name, address)| (name, MemberKind::Node, address.as_str()));
     init::beside_supervisors((&spec.name, own, &spec.address), doors.filter(|(name, ..)| **name != spec.name))
         .map_err(JoinError::Address)?;
@@ -143,7 +143,7 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
     let key = MemberKey::load_or_make(&formed.tls_dir)?;
     match ask_all(spec, &token, &key).await {
         Ok((by, welcome)) => finish(spec, &token, &key, formed, by, *welcome),
-        // It goes on from here when it is tried again.
+        // A retry continues from here.
         Err(unknown @ JoinError::Unknown(_)) => Err(unknown),
         Err(error) => {
             clear(&home);
@@ -152,7 +152,7 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
     }
 }
 
-/// The folder must be new, empty, or left by an attempt with this very token.
+/// The folder must be new, empty, or left by an attempt with the same token.
 fn begin(home: &Path, token: &JoinToken) -> Result<(), JoinError> {
     let mark = home.join(MARK);
     let ours = blake3::hash(&token.hash()).to_hex();
@@ -166,9 +166,9 @@ fn begin(home: &Path, token: &JoinToken) -> Result<(), JoinError> {
     fs::write(&mark, format!("{ours}\n")).map_err(io_error(&mark))
 }
 
-/// Removes what an attempt made; the folder itself may be a volume and stay.
+/// Removes the files of an attempt; the folder itself may be a volume and stays.
 fn clear(home: &Path) {
-    // What does not go now is in the way of nothing: the mark says whose it is.
+    // Files that cannot be removed do no harm: the marker names their attempt.
     let _ = fs::remove_dir_all(home.join("tls"));
     let _ = fs::remove_file(home.join(MARK));
     let _ = fs::remove_dir(home);
@@ -247,7 +247,7 @@ fn unreached(error: &io::Error) -> String {
     }
 }
 
-/// Writes what a member needs; the mark goes last.
+/// Writes the files of the member; removes the marker last.
 fn finish(
     spec: &JoinSpec,
     token: &JoinToken,
@@ -274,7 +274,7 @@ fn finish(
     }
     fs::create_dir_all(&formed.data_dir).map_err(io_error(&formed.data_dir))?;
     if formed.kind == MemberKind::Node {
-        // The key is of the authority that signed; where two are taken, the other's comes when the node runs.
+        // The key belongs to the CA that signed; during a rotation the node fetches the other key after its start.
         let authority = CertificateAuthority::from_pem(&formed.tls_dir, welcome.authority, &welcome.authority_key)?;
         Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(&authority)?;
     }

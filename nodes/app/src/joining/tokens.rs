@@ -1,4 +1,4 @@
-//! `cluster token`: what an administrator asks of a node.
+//! `cluster token`: requests of administrators to a node.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::peering;
 pub(crate) struct Tokens(Arc<Host>);
 
 impl Tokens {
-    /// For this node's cluster.
+    /// Creates the service for this node's cluster.
     pub(crate) fn new(host: Arc<Host>) -> Self {
         Self(host)
     }
 
-    /// As a service of the administrators' socket.
+    /// Converts it into a service of the administrators' socket.
     pub(crate) fn server(self) -> TokensServer<Self> {
         TokensServer::new(self)
     }
@@ -42,10 +42,10 @@ impl Service for Tokens {
         };
         let Host { cluster, roles, signer } = &*self.0;
         let failed = |error: twinbox_pki::PkiError| Status::failed_precondition(error.to_string());
-        // Whoever comes with the token is to be helped.
+        // A token is useless if this node cannot sign.
         signer.authority().map_err(failed)?;
         let members = roles.members().borrow().clone();
-        // The newcomer would be refused; whoever makes the token is to know.
+        // A second witness would be refused at the join; report that when the token is made.
         if let Some(there) = members.iter().find(|m| m.kind == MemberKind::Witness)
             && witness
             && replaces.is_none()

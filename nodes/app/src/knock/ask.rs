@@ -1,5 +1,6 @@
-//! Asking at one address, for the time of a round: over UDP with repeats, over TCP by one connection after the other
-//! until one holds. A refusal is no answer and no silence either (rule R1): it is asked again until the time is up.
+//! Probe of one address during a round: over UDP with repeats, over TCP with one connection after another until one
+//! holds. A refusal counts neither as an answer nor as silence (rule R1): the probe is repeated until the round
+//! ends.
 
 use std::{
     io::{self, ErrorKind},
@@ -24,10 +25,10 @@ use super::{
     rounds::{Outcome, ROUND},
 };
 
-/// Again after this (RFC 3261 section 17.1.2.2, T1).
+/// Interval of repeats (RFC 3261 section 17.1.2.2, T1).
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Asks until somebody answers or the round is over.
+/// Probes until an answer arrives or the round ends.
 pub async fn ask(place: &Place, question: &Question) -> Outcome {
     let mut seen = Seen::default();
     let answered = timeout(ROUND, async {
@@ -44,17 +45,18 @@ pub async fn ask(place: &Place, question: &Question) -> Outcome {
     }
 }
 
-/// What has been seen short of an answer.
+/// Observations other than an answer.
 #[derive(Default)]
 struct Seen {
-    /// The question, or a wish to connect, has left this machine.
+    /// The request, or a connection attempt, has left this machine.
     sent: bool,
     /// Another node has answered.
     another: bool,
 }
 
 impl Seen {
-    /// Whether it has left, as far as this says: what comes back is of the other machine, or of nobody there.
+    /// Records whether the request has left this machine, as far as the result shows: these errors come from the
+    /// other machine, or from no host at that address.
     fn note<T>(&mut self, sent: &io::Result<T>) {
         let back = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::HostUnreachable];
         let late = [ErrorKind::TimedOut, ErrorKind::BrokenPipe];
@@ -62,7 +64,7 @@ impl Seen {
         self.sent |= sent.as_ref().err().is_none_or(left);
     }
 
-    /// Whether this message answers the question.
+    /// Whether this message answers the request.
     fn is_answer(&mut self, question: &Question, message: &[u8]) -> bool {
         let outcome = question.judge(message);
         self.another |= outcome == Some(Outcome::Another);
@@ -81,7 +83,7 @@ async fn over_udp(place: &Place, question: &Question, seen: &mut Seen) {
     let (local, socket) = loop {
         match open().await {
             Ok(opened) => break opened,
-            // This machine has no way there now.
+            // This machine has no route to the address now.
             Err(_) => sleep(AGAIN).await,
         }
     };
@@ -93,7 +95,7 @@ async fn over_udp(place: &Place, question: &Question, seen: &mut Seen) {
         tokio::pin!(again);
         loop {
             tokio::select! {
-                // What has come counts before the time that has passed.
+                // Received messages take precedence over the timer.
                 biased;
                 received = socket.recv(&mut buffer) => {
                     let message = received.ok().and_then(|length| buffer.get(..length));
@@ -107,11 +109,10 @@ async fn over_udp(place: &Place, question: &Question, seen: &mut Seen) {
     }
 }
 
-/// Ends with an answer only.
 async fn over_tcp(place: &Place, question: &Question, seen: &mut Seen) {
     let mut buffer = vec![0; 4_096];
     loop {
-        // A host that says nothing to a wish to connect has been asked.
+        // A host that does not react to a connection attempt counts as probed.
         let connected = match timeout(ROUND.saturating_sub(AGAIN), TcpStream::connect(place.address)).await {
             Ok(connected) => connected,
             Err(_) => Err(ErrorKind::TimedOut.into()),
@@ -126,7 +127,7 @@ async fn over_tcp(place: &Place, question: &Question, seen: &mut Seen) {
     }
 }
 
-/// An error: the connection ended without an answer.
+/// Exchanges messages on one connection. Error: the connection ended without an answer.
 async fn exchange(
     stream: &mut TcpStream,
     place: &Place,
@@ -177,7 +178,7 @@ mod tests {
         request(bytes).respond(503).with_to_tag("t").with("Server", server).to_bytes()
     }
 
-    /// Asks a socket at which, of what arrives, so many are left unanswered and the next is answered by `server`.
+    /// Probes a socket that ignores `left` messages and then answers as `server`.
     async fn udp(left: usize, server: &'static str) -> Outcome {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let place = Place { transport: Transport::Udp, address: socket.local_addr().expect("bound") };
@@ -212,7 +213,7 @@ mod tests {
         let closed =
             std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let shut = Place { transport: Transport::Udp, address: closed };
-        // Bound and not listening yet: nobody is let in, and nobody else is given the port.
+        // Bound but not listening: connections are refused, and no other process gets the port.
         let port = TcpSocket::new_v4().expect("a socket");
         port.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let address = port.local_addr().expect("bound");
@@ -240,7 +241,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_this_machine_has_no_way_to_nobody_was_asked() {
-        // The system refuses to send to everybody.
+        // The system refuses to send to the broadcast address.
         for transport in [Transport::Udp, Transport::Tcp] {
             let address = "255.255.255.255:5060".parse().expect("an address");
             assert_eq!(ask(&Place { transport, address }, &question()).await, Outcome::NotAsked);

@@ -1,11 +1,12 @@
-//! Whether a node that is not heard answers at its SIP addresses (rule C3): every member asks, nodes and the witness, each
-//! for itself, and tells the role manager which nodes do not. Their calls get an heir only when two members say so.
+//! Probes whether a silent node answers at its SIP addresses (rule C3). Every member, node or witness, probes
+//! independently and reports unanswered nodes to the role manager. The calls of such a node get an heir only when
+//! two members report it.
 //!
-//! Asked are nodes alone that this member has not heard for longer than any lease of theirs can run, and that are not
-//! proved dead: for those a supervisor's word is enough. Where a node is reached it says itself while it lives
-//! ([`places`]), and there it is asked once while it is heard: silence is believed only when every one of them has
-//! answered this member in this very life of the node. How it is asked and what an answer is:
-//! [`question`], [`ask`]; when, and what follows: [`rounds`].
+//! A member probes only nodes that it has not heard for longer than any of their leases can run. Nodes with an exit
+//! proof are not probed: the proof is sufficient. A node reports its SIP addresses while it runs ([`places`]), and
+//! the member probes each address once while the node is heard. Silence counts only if every address has answered
+//! this member in this incarnation of the node. Request and answer: [`question`], [`ask`]; schedule and results:
+//! [`rounds`].
 
 mod ask;
 mod places;
@@ -30,19 +31,20 @@ use places::Known;
 use question::Question;
 use rounds::{Outcome, Round, Rounds, Shown};
 
-/// How often it is looked.
+/// Poll interval.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A node that has not said where it is reached, or does not answer there, is asked for that again after this, …
+/// First wait before a node is asked again for its SIP addresses, if it has not reported them or does not answer
+/// there.
 const LEARN_AGAIN: Duration = Duration::from_secs(2);
-/// … each time after twice as long, up to this: it may be that members never reach it there.
+/// Upper limit of this wait, which doubles each time: members may never reach the node there.
 const LEARN_AGAIN_AT_LAST: Duration = Duration::from_secs(60);
 
-/// How many rounds have shown what, for each node that was asked: for `/metrics`.
+/// Number of rounds by result, for each probed node: for `/metrics`.
 #[derive(Debug, Default)]
 pub struct Shows(Mutex<BTreeMap<NodeName, [u64; 3]>>);
 
 impl Shows {
-    /// Nodes, what rounds have shown (`yes`: it answers, `no`, `unknown`), and how many.
+    /// Nodes, results (`yes`: it answers, `no`, `unknown`), and number of rounds.
     pub fn counts(&self) -> Vec<(NodeName, &'static str, u64)> {
         let of = |(node, counts): (&NodeName, &[u64; 3])| {
             let node = node.clone();
@@ -67,33 +69,33 @@ impl Shows {
     }
 }
 
-/// Asks for one member in one cluster.
+/// Prober of one member in one cluster.
 pub struct Knocker {
-    /// This member.
+    /// Name of this member.
     pub own: NodeName,
-    /// Who is heard, and where the result goes.
+    /// Source of the members' last contacts, and receiver of the results.
     pub roles: Roles,
-    /// How long leases run.
+    /// Lease times.
     pub timing: Timing,
-    /// The members, to learn where they are reached.
+    /// Connections to the members, to read their SIP addresses.
     pub others: Arc<Others>,
-    /// What rounds have shown.
+    /// Results of the rounds.
     pub shows: Arc<Shows>,
 }
 
-/// What is known so far. It grows to an entry for each member.
+/// Probe state. Bounded by the number of members.
 #[derive(Default)]
 struct Knowledge {
     known: BTreeMap<NodeName, Known>,
-    /// Who was asked where it is reached, when it may be asked again, and the pause after that.
+    /// Nodes that were asked for their SIP addresses, with the time of the next request and the wait after that.
     asked: BTreeMap<NodeName, (BootInstant, Duration)>,
     rounds: Rounds,
-    /// What the last round that showed anything has shown of nodes that are lost.
+    /// Latest conclusive results for lost nodes.
     shown: BTreeMap<NodeName, Shown>,
 }
 
 impl Knocker {
-    /// Asks whenever a node is silent, until stopped.
+    /// Probes silent nodes until stopped.
     pub async fn run(self, stop: CancellationToken) {
         let mut knowledge = Knowledge::default();
         let mut learning: JoinSet<Option<(NodeName, Known)>> = JoinSet::new();
@@ -101,7 +103,7 @@ impl Knocker {
         let mut look = beat::every(LOOK_EVERY);
         loop {
             tokio::select! {
-                // What has come counts before the time that has passed.
+                // Received results take precedence over the timer.
                 biased;
                 () = stop.cancelled() => return,
                 Some(learned) = learning.join_next() => {
@@ -126,7 +128,7 @@ impl Knocker {
         }
     }
 
-    /// Other nodes, with their lives.
+    /// Other nodes, with their incarnations.
     fn nodes<'a>(&'a self, view: &'a RolesView) -> impl Iterator<Item = (&'a NodeName, Incarnation)> {
         let others = view.members.iter().filter(|m| m.kind == MemberKind::Node && m.name != self.own);
         others.filter_map(|member| Some((&member.name, member.incarnation?)))
@@ -136,7 +138,7 @@ impl Knocker {
         self.roles.heard(node).is_some_and(|ago| ago <= self.timing.unheard(&self.roles.agreed()))
     }
 
-    /// Has nodes that are heard say where they are reached, once in a life.
+    /// Reads the SIP addresses of nodes that are heard, once per incarnation.
     fn learn(
         &self,
         view: &RolesView,
@@ -170,7 +172,7 @@ impl Knocker {
     /// Begins the rounds that are due.
     fn look(&self, view: &RolesView, knowledge: &mut Knowledge, asking: &mut JoinSet<(Round, Outcome)>) {
         let Knowledge { known, rounds, shown, .. } = knowledge;
-        // Of a pair the survivor is the heir by proof alone (rule C4): nobody needs to ask.
+        // In a pair the survivor inherits by exit proof alone (rule C4): no probe is needed.
         let pair = view.members.len() < 3;
         let lost = |(node, life): (&NodeName, Incarnation)| {
             let known = known.get(node).filter(|known| known.life == life)?;
@@ -206,7 +208,8 @@ impl Knocker {
     }
 }
 
-/// Whether a node answers here at every address that it has said: callers may come in at one that members do not reach.
+/// Whether a node answers this member at every address that it reported: members may be unable to reach an address
+/// for callers.
 async fn answers(node: &NodeName, known: &Known) -> bool {
     let mut asked = JoinSet::new();
     for place in &known.places {

@@ -1,5 +1,5 @@
-//! Where a node is reached for SIP: learned from it while it lives, once for each of its lives, for the time when it is
-//! silent. Kept in memory only: whoever has not heard of it since its own start knows nothing of it, and says nothing.
+//! SIP addresses of a node, read once per incarnation while it runs, for probes when it is silent. Kept in memory
+//! only: a member that has not heard the node since its own start knows no address and reports nothing.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,32 +11,32 @@ use twinbox_calls::Transport;
 use twinbox_ids::Incarnation;
 use twinbox_wire::admin::NodeInfoReply;
 
-/// More addresses of one node are not asked.
+/// Maximum number of addresses probed per node.
 const MOST: usize = 8;
-/// How long a name may take to be looked up.
+/// Timeout of a name look-up.
 const LOOK_UP_WITHIN: Duration = Duration::from_secs(1);
-/// No name of a host is longer (RFC 1035 section 2.3.4).
+/// Maximum length of a host name (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 255;
 
-/// An address for SIP.
+/// A SIP address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// How.
+    /// Transport of the address.
     pub transport: Transport,
-    /// Where.
+    /// Address and port.
     pub address: SocketAddr,
 }
 
-/// Where one life of a node is reached.
+/// SIP addresses of one incarnation of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Which life.
+    /// The incarnation.
     pub life: Incarnation,
-    /// At most [`MOST`]; none, when it listens for its own machine alone.
+    /// At most [`MOST`] addresses; none if the node listens on loopback only.
     pub places: Vec<Place>,
 }
 
-/// `udp 10.0.0.1:5060`, as a node says it.
+/// Parses an address as a node reports it: `udp 10.0.0.1:5060`.
 fn said(text: &str) -> Option<(Transport, &str, u16)> {
     let (transport, address) = text.split_once(' ')?;
     let transport = [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == transport)?;
@@ -51,16 +51,16 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
     (!host.is_empty() && host.len() <= LONGEST_NAME).then_some((host, port))
 }
 
-/// Whether this can be the address of a node that other members find at `own`: its own machine's inner address, as it is
-/// seen from here, leads to this machine.
+/// Whether this can be an address of the node that other members reach at `own`. A loopback address of the node
+/// would lead to this machine.
 fn leads_there(address: IpAddr, own: &[IpAddr]) -> bool {
     let address = address.to_canonical();
     let group = address.is_multicast() || address == IpAddr::from([255; 4]);
     !group && (!address.is_loopback() || own.iter().any(IpAddr::is_loopback))
 }
 
-/// What a node has said of itself, whose address for other members is `member`; nothing if that is of another life than
-/// `life`, or a name has no address now.
+/// Addresses that a node has reported, whose address for other members is `member`. `None` if the report is of
+/// another incarnation than `life`, or a name has no address now.
 pub async fn learn(info: &NodeInfoReply, life: Incarnation, member: &str) -> Option<Known> {
     if info.incarnation.parse() != Ok(life) {
         return None;
@@ -68,12 +68,12 @@ pub async fn learn(info: &NodeInfoReply, life: Incarnation, member: &str) -> Opt
     let (host, port) = host_and_port(member)?;
     let own: Vec<IpAddr> = look_up(host, port).await?.iter().map(SocketAddr::ip).collect();
     let mut places = Vec::new();
-    // Callers may come by another network than members do: a cut of the one alone must not look like a death.
+    // Callers and members may use different networks: a partition of one of them must not look like a death.
     let said_all = info.sip.iter().chain(&info.sip_of_trunks).take(MOST);
     for (transport, host, port) in said_all.filter_map(|text| said(text)) {
         let everywhere = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
         let found = match everywhere {
-            // It listens on all addresses and names none: one of them is where members find it.
+            // The node listens on all addresses: its member address is one of them.
             true => own.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
             false => look_up(host, port).await?,
         };
@@ -135,7 +135,7 @@ mod tests {
             let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
             assert_eq!(learned(member, sip).await, Some(expected), "{member} {sip:?}");
         }
-        // A node that listens on all addresses is asked where its callers come in, too.
+        // A node that listens on all addresses is also probed at its addresses for callers.
         let info = NodeInfoReply {
             incarnation: Incarnation(7).to_string(),
             sip: vec!["udp 0.0.0.0:5060".into()],
@@ -145,7 +145,7 @@ mod tests {
         let known = learn(&info, Incarnation(7), "10.0.0.2:7070").await.expect("addresses");
         let ips: Vec<String> = known.places.iter().map(|p| p.address.ip().to_string()).collect();
         assert_eq!(ips, ["10.0.0.2", "192.0.2.2"]);
-        // Unknown is not dead: a name without an address now is asked for again.
+        // Unknown is not dead: a name without an address is looked up again later.
         let nowhere = "x".repeat(300);
         assert_eq!(learned("10.0.0.2:7070", &["udp no.such.name.invalid:5060"]).await, None);
         assert_eq!(learned(&format!("{nowhere}:7070"), &[]).await, None);

@@ -1,10 +1,9 @@
-//! The question at a SIP address, OPTIONS (RFC 3261 section 11), and what is an answer to it. Pure.
+//! Probe of a SIP address by OPTIONS (RFC 3261 section 11), and the check of its answer. Pure.
 //!
-//! Any response is an answer, whatever its code: a node that refuses lives. The Request-URI names the node and the life
-//! that is asked for; the SIP door of a node says in `Server` which node it is then (and does so to members, which need be
-//! in no trunk list). An answer that names another node is no answer of this one. One that names nobody counts as the
-//! node's: it may come through an SBC that writes headers anew, and to believe in a death wrongly is worse than not to
-//! see one.
+//! Any response is an answer, whatever its code: a node that refuses is alive. The Request-URI names the node and
+//! the incarnation; the SIP server of a node then names itself in `Server`, also to members that are in no trunk
+//! list. An answer that names another node does not count for this node. An answer without a name counts for this
+//! node: an SBC on the path may rewrite headers, and a wrong death is worse than a missed one.
 
 use std::net::SocketAddr;
 
@@ -19,22 +18,22 @@ use twinbox_sip::{
 
 use super::{places::Place, rounds::Outcome};
 
-/// One question: it is repeated as it is.
+/// One probe request: repeats are identical.
 #[derive(Debug, Clone)]
 pub struct Question {
     node: NodeName,
     life: Incarnation,
-    /// Nobody but who got the question knows it.
+    /// Random branch, known only to receivers of the request.
     branch: String,
 }
 
 impl Question {
-    /// To this life of this node; `token` is random.
+    /// Probe of this incarnation of a node; `token` is random.
     pub fn new(node: &NodeName, life: Incarnation, token: u64) -> Self {
         Self { node: node.clone(), life, branch: format!("{COOKIE}{token:016x}") }
     }
 
-    /// As it goes from `local` to `place`.
+    /// The request as sent from `local` to `place`.
     pub fn to_bytes(&self, place: &Place, local: SocketAddr) -> Bytes {
         let Self { node, life, branch } = self;
         let (to, transport) = (place.address, place.transport.label());
@@ -49,13 +48,14 @@ impl Question {
         Request { method: Method::Options, uri, headers, body: Bytes::new() }.to_bytes()
     }
 
-    /// Whether this message is an answer to it, and of whom: [`Outcome::Answered`] or [`Outcome::Another`].
+    /// Whether this message answers the request, and from which node: [`Outcome::Answered`] or
+    /// [`Outcome::Another`].
     pub fn judge(&self, message: &[u8]) -> Option<Outcome> {
         let ours = |part: &[u8]| part == self.branch.as_bytes();
         if !message.starts_with(b"SIP/2.0 ") || !message.windows(self.branch.len()).any(ours) {
             return None;
         }
-        // What is too odd to be read is an answer all the same.
+        // A response that cannot be parsed is also an answer.
         let Verdict::Response(response) = strict::read(message) else { return Some(Outcome::Answered) };
         let named = |product: &str| product.split_once('/').filter(|(key, _)| *key == NODE_PARAM)?.1.parse().ok();
         let who: Option<NodeName> =

@@ -1,4 +1,4 @@
-//! Which silent nodes are asked at their SIP addresses now, and what has come of it (rule C3). Pure: no clock, no socket.
+//! Schedule of the SIP probes of silent nodes, and their results (rule C3). Pure: no clock, no socket.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,45 +8,46 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Incarnation, NodeName};
 
-/// How long one round takes at most.
+/// Maximum duration of one round.
 pub const ROUND: Duration = Duration::from_secs(2);
-/// The pause between two rounds.
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(3);
-/// A round that took so much longer than it may is none: this process stood still, and answers may have been lost.
+/// A round that exceeds its maximum by more than this is void: this process stood still, and answers may be lost.
 const LATE: Duration = Duration::from_secs(1);
-/// What no round has confirmed for so long is not said any more.
+/// A result that no round has confirmed for this period is withdrawn.
 const FRESH: Duration = Duration::from_secs(15);
 
-/// What has come of asking at one address.
+/// Result of the probe of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Somebody answered who is the node, or does not say that it is another.
+    /// An answer of the node, or an answer that names no node.
     Answered,
-    /// Nobody did, in all the time of a round.
+    /// No answer in a whole round.
     Silent,
-    /// Another node did: of this one that says neither.
+    /// Another node answered: no result for this one.
     Another,
-    /// It could not be asked from here.
+    /// The address could not be probed from here.
     NotAsked,
 }
 
-/// What a round has shown.
+/// Result of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// The node answers.
     Answers,
-    /// At none of its addresses.
+    /// The node answers at none of its addresses.
     Silent,
-    /// Nothing: not every address could be asked, another node was met at all of them, or this process stood still.
+    /// No result: an address could not be probed, another node answered at all of them, or this process stood
+    /// still.
     Nothing,
 }
 
-/// A round that begins now: every address of that life is to be asked.
+/// A round that begins now: every address of that incarnation is to be probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// Whom.
+    /// Node to be probed.
     pub node: NodeName,
-    /// Which round, for [`Rounds::note`].
+    /// Number of the round, for [`Rounds::note`].
     pub number: u64,
 }
 
@@ -61,9 +62,9 @@ pub struct Rounds {
 struct Course {
     life: Incarnation,
     open: Option<Open>,
-    /// When the next round is due.
+    /// Time of the next round.
     due: BootInstant,
-    /// When a round has last shown that nobody answers; nothing since somebody did.
+    /// Time of the latest round without an answer; `None` after an answer.
     silent: Option<BootInstant>,
 }
 
@@ -71,17 +72,17 @@ struct Course {
 struct Open {
     number: u64,
     began: BootInstant,
-    /// Addresses of which nothing is known yet, …
+    /// Number of addresses without a result yet, …
     left: usize,
-    /// … at which nobody answered, …
+    /// … number of silent addresses, …
     silent: usize,
-    /// … and whether each could be asked.
+    /// … and whether each address could be probed.
     whole: bool,
 }
 
 impl Rounds {
-    /// These nodes are lost now, each with its life and how many addresses of that are known: whom to begin to ask. Whoever
-    /// is not among them any more, or has another life, is forgotten.
+    /// Sets the lost nodes, each with its incarnation and number of known addresses, and returns the rounds to
+    /// begin. A node that is no longer lost, or that has another incarnation, is forgotten.
     pub fn look(&mut self, now: BootInstant, lost: &BTreeMap<NodeName, (Incarnation, usize)>) -> Vec<Round> {
         self.nodes.retain(|node, course| lost.get(node).is_some_and(|(life, _)| *life == course.life));
         let mut begun = Vec::new();
@@ -89,7 +90,7 @@ impl Rounds {
             let anew = || Course { life: *life, open: None, due: now, silent: None };
             let course = self.nodes.entry(node.clone()).or_insert_with(anew);
             course.silent = course.silent.filter(|at| now.since(*at) <= FRESH);
-            // Whatever became of one that nobody has reported the end of.
+            // A round whose end was not reported is given up.
             course.open = course.open.take().filter(|open| now.since(open.began) <= ROUND + LATE);
             if course.open.is_none() && now >= course.due {
                 self.number += 1;
@@ -101,7 +102,7 @@ impl Rounds {
         begun
     }
 
-    /// What has come of one address of a round; the first answer, or the last address, ends it.
+    /// Records the result of one address; the first answer, or the last address, ends the round.
     pub fn note(&mut self, now: BootInstant, round: &Round, outcome: Outcome) -> Option<Shown> {
         let course = self.nodes.get_mut(&round.node)?;
         let open = course.open.as_mut().filter(|open| open.number == round.number)?;
@@ -131,7 +132,7 @@ impl Rounds {
         Some(shown)
     }
 
-    /// Who answers at none of its addresses.
+    /// Nodes that answer at none of their addresses.
     pub fn unanswered(&self) -> BTreeSet<NodeName> {
         let silent = self.nodes.iter().filter(|(_, course)| course.silent.is_some());
         silent.map(|(node, _)| node.clone()).collect()
@@ -158,7 +159,7 @@ mod tests {
         rounds.unanswered().contains(&name("b"))
     }
 
-    /// A round of `b` in which each address comes to this after so many milliseconds.
+    /// A round of `b` in which each address gets its result after this number of milliseconds.
     fn round(rounds: &mut Rounds, began: u64, outcomes: &[(u64, Outcome)]) -> Option<Shown> {
         let begun = rounds.look(at(began), &lost(&[("b", 1, outcomes.len())]));
         let [round] = begun.as_slice() else { panic!("{begun:?}") };
@@ -184,7 +185,7 @@ mod tests {
             assert_eq!(round(&mut rounds, 100, outcomes), expected, "{outcomes:?}");
             assert_eq!(silent(&rounds), expected == Some(Shown::Silent), "{outcomes:?}");
         }
-        // As long as one address may still answer, nothing is shown.
+        // No result while one address may still answer.
         let mut rounds = Rounds::default();
         let begun = rounds.look(at(0), &lost(&[("b", 1, 2)]));
         assert_eq!((rounds.note(at(2_000), &begun[0], Silent), silent(&rounds)), (None, false));
@@ -201,7 +202,7 @@ mod tests {
             }
         }
         assert_eq!(begun, [0, 5_000, 10_000]);
-        // One whose end nobody tells is given up; what it is told afterwards counts for nothing.
+        // A round whose end is not reported is given up; later reports for it do not count.
         let mut rounds = Rounds::default();
         let first = rounds.look(at(0), &b);
         assert_eq!(rounds.look(at(2_500), &b), []);
@@ -225,7 +226,7 @@ mod tests {
         assert!(!after(&|rounds| next(rounds, 5_000, Answered)), "answers");
         assert!(!after(&|rounds| drop(rounds.look(at(4_000), &lost(&[])))), "reached again");
         assert!(!after(&|rounds| drop(rounds.look(at(4_000), &lost(&[("b", 2, 1)])))), "another life");
-        // A round that shows nothing takes nothing back, but not for ever.
+        // A round without a result withdraws nothing, but not for ever.
         assert!(after(&|rounds| next(rounds, 5_000, NotAsked)));
         assert!(!after(&|rounds| next(rounds, 60_000, NotAsked)), "nobody has confirmed it");
     }

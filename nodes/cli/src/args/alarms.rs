@@ -1,4 +1,4 @@
-//! The words of `alarm` and `events`.
+//! Arguments of `alarm` and `events`.
 
 use clap::{Args, Subcommand};
 

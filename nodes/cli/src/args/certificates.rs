@@ -1,4 +1,4 @@
-//! The words about certificates: `cluster ca`, `cluster operator-cert`, and how a node elsewhere is asked.
+//! Arguments for certificates: `cluster ca`, `cluster operator-cert`, and access to a remote node.
 
 use std::{path::PathBuf, time::Duration};
 

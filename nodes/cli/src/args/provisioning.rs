@@ -1,4 +1,4 @@
-//! The words of users in bulk, classes of service, prompts, and what is brought from other systems.
+//! Arguments for bulk operations on users, classes of service, prompts, and imports from other systems.
 
 use std::path::PathBuf;
 

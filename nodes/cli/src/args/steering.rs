@@ -1,4 +1,4 @@
-//! The words of commands that steer the cluster: settings, moves of roles and duties, members that come and go.
+//! Arguments of commands that steer the cluster: settings, moves of roles and duties, joining and leaving members.
 
 use std::time::Duration;
 

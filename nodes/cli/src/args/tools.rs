@@ -1,4 +1,4 @@
-//! The words of commands that look, print and help: `dns`, `doctor`, `completion`, `man`.
+//! Arguments of auxiliary commands: `dns`, `doctor`, `completion`, `man`.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -5,13 +5,13 @@
 pub struct Entry {
     /// The line of the file, from 1.
     pub line: u64,
-    /// As it stands there; usually digits.
+    /// Mailbox as written; usually digits.
     pub mailbox: String,
-    /// The PIN; the `-` that keeps owners from changing it is left out.
+    /// PIN without the leading `-`, which forbids the owner to change it.
     pub pin: String,
     /// The owner's name.
     pub name: String,
-    /// There is a mail address.
+    /// Whether there is a mail address.
     pub has_mail: bool,
     /// IANA time zone, by the `tz` of the line or of `[general]`, and `[zonemessages]`.
     pub timezone: Option<String>,
@@ -19,22 +19,22 @@ pub struct Entry {
     pub language: Option<String>,
 }
 
-/// A file, as far as it matters.
+/// Relevant content of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     /// The mailboxes of the context.
     pub entries: Vec<Entry>,
-    /// All contexts that the file has.
+    /// All contexts of the file.
     pub contexts: Vec<String>,
-    /// PINs are in the spool: `passwordlocation=spooldir`.
+    /// Whether PINs are in the spool: `passwordlocation=spooldir`.
     pub pins_in_spool: bool,
-    /// What is not brought, by line.
+    /// Settings that are not imported, by line.
     pub notes: Vec<(u64, String)>,
-    /// What cannot be read, by line.
+    /// Lines that cannot be read.
     pub errors: Vec<(u64, String)>,
 }
 
-/// Reads a file for the mailboxes of one context.
+/// Reads the mailboxes of one context from a file.
 pub fn read(text: &str, context: &str) -> Conf {
     let mut conf = Conf::default();
     let (mut section, mut general_zone) = (None::<String>, None::<String>);
@@ -93,7 +93,7 @@ fn entry(
     let name = fields.next().unwrap_or_default();
     let mail = fields.next().unwrap_or_default();
     let pager = fields.next().unwrap_or_default();
-    // Options are joined by '|', of which some files write ','.
+    // Options are separated by '|', in some files by ','.
     let options: Vec<_> = fields.flat_map(|field| field.split('|')).filter_map(|o| o.split_once('=')).collect();
     let option =
         |key: &str| options.iter().find(|(k, _)| k.trim().eq_ignore_ascii_case(key)).map(|(_, v)| v.trim());
@@ -113,8 +113,7 @@ fn entry(
     });
 }
 
-/// The lines without comments (`;` to the end of the line unless `\;`, `;-- … --;` over several) and without those that
-/// are empty.
+/// Non-empty lines without comments (`;` to the end of the line unless `\;`, `;-- … --;` over several lines).
 fn uncommented(text: &str) -> Vec<(u64, String)> {
     let mut lines = Vec::new();
     let mut within = false;

@@ -8,15 +8,15 @@ use std::{
 use bytes::Bytes;
 use twinbox_rtp::{Codec, g711, wav::Wav};
 
-/// The largest audio file that is read, in bytes: more than two hours of linear sound.
+/// Maximum size of an audio file, in bytes: more than two hours of linear audio.
 const LARGEST: u64 = 128 << 20;
 
 /// Audio in G.711.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audio {
-    /// Its law.
+    /// Companding law.
     pub codec: Codec,
-    /// A byte a sample.
+    /// Samples, one byte each.
     pub bytes: Bytes,
 }
 
@@ -25,59 +25,59 @@ pub struct Audio {
 pub struct Greeting {
     /// `standard`, `busy`, `temporary` or `name`.
     pub kind: &'static str,
-    /// What is said.
+    /// Audio of the greeting.
     pub audio: Audio,
 }
 
-/// A message that can be brought; its audio is read when it is due.
+/// A message that can be imported; its audio is read later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its files, without extension.
+    /// Path of its files, without extension.
     pub base: PathBuf,
     /// `new`, `heard` or `saved`.
     pub state: &'static str,
-    /// When it was left, in milliseconds since 1970.
+    /// Time of the message, in milliseconds since 1970.
     pub received_ms: u64,
-    /// Who left it; empty if unknown.
+    /// Number of the caller; empty if unknown.
     pub caller: String,
-    /// Under which name; empty if unknown.
+    /// Name of the caller; empty if unknown.
     pub caller_name: String,
-    /// Asterisk's own name for it; empty in old spools.
+    /// Asterisk's id of the message; empty in old spools.
     pub msg_id: String,
 }
 
-/// Something that is not brought, and why.
+/// A file that is not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotTaken {
-    /// What.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Why, and the remedy.
+    /// Reason and remedy.
     pub why: String,
 }
 
-/// What a mailbox has.
+/// Content of a mailbox.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    /// Its greetings.
+    /// Greetings of the mailbox.
     pub greetings: Vec<Greeting>,
-    /// Its messages, oldest first.
+    /// Messages, oldest first.
     pub messages: Vec<Message>,
-    /// What is not brought.
+    /// Files that are not imported.
     pub not_taken: Vec<NotTaken>,
 }
 
-/// Asterisk's folders that are messages, and what they become; any other is `saved`.
+/// State of the messages in an Asterisk folder; `None` for folders without messages, `saved` for unknown folders.
 fn state_of(folder: &str) -> Option<&'static str> {
     match folder {
         "INBOX" | "Urgent" => Some("new"),
         "Old" => Some("heard"),
-        // Being recorded, or thrown away; and a folder of greetings of some releases.
+        // Recordings in progress, deleted messages, and greeting folders of some releases.
         "tmp" | "Deleted" | "unavail" | "busy" | "temp" | "greet" | "Greetings" => None,
         _ => Some("saved"),
     }
 }
 
-/// Reads what a mailbox has; the audio of messages is left for later. `law` is for what is not in G.711 already.
+/// Reads a mailbox, without the audio of messages. `law` is used for audio that is not G.711.
 pub fn read(dir: &Path, law: Codec) -> io::Result<Mailbox> {
     let mut mailbox = Mailbox::default();
     for (file, kind) in [("unavail", "standard"), ("busy", "busy"), ("temp", "temporary"), ("greet", "name")] {
@@ -160,7 +160,7 @@ fn caller(text: &str) -> (String, String) {
     }
 }
 
-/// The extensions of a format, in the order in which they are preferred.
+/// Extensions with their formats, in order of preference.
 const READABLE: [(&str, Kind); 13] = [
     ("ulaw", Kind::Law(Codec::Pcmu)),
     ("ul", Kind::Law(Codec::Pcmu)),
@@ -173,12 +173,12 @@ const READABLE: [(&str, Kind); 13] = [
     ("wav", Kind::Wav),
     ("sln", Kind::Linear),
     ("raw", Kind::Linear),
-    // Asterisk puts GSM into these; other writers do not.
+    // In Asterisk these contain GSM; other writers use other formats.
     ("WAV", Kind::Wav),
     ("wav49", Kind::Wav),
 ];
 
-/// What is there in spools and not read.
+/// Extensions that occur in spools and are not supported.
 const UNREADABLE: [&str; 7] = ["gsm", "g722", "g729", "ogg", "sln16", "wav16", "siren7"];
 
 #[derive(Clone, Copy)]
@@ -188,8 +188,8 @@ enum Kind {
     Linear,
 }
 
-/// The audio of a greeting or message by its files' common name; `None` when there is none, the error why what there is
-/// cannot be read.
+/// Audio of a greeting or message by the common name of its files; `None` if there is none. Error: reason why none
+/// of the files is readable.
 pub fn audio(base: &Path, law: Codec) -> Result<Option<Audio>, String> {
     let mut why = None;
     for (extension, kind) in READABLE {
@@ -205,7 +205,7 @@ pub fn audio(base: &Path, law: Codec) -> Result<Option<Audio>, String> {
         match decode(kind, file, law) {
             Ok(audio) if audio.bytes.is_empty() => why = Some(format!(".{extension} holds no sound")),
             Ok(audio) => return Ok(Some(audio)),
-            // Another of its formats may do.
+            // Another format of the same audio may be readable.
             Err(error) => why = Some(format!(".{extension}: {error}")),
         }
     }
@@ -241,7 +241,7 @@ fn decode(kind: Kind, file: Vec<u8>, law: Codec) -> Result<Audio, String> {
     })
 }
 
-/// The PIN that Asterisk keeps beside a mailbox's folders (`secret.conf`).
+/// PIN that Asterisk stores next to a mailbox's folders (`secret.conf`).
 pub fn pin(dir: &Path) -> Option<String> {
     let text = fs::read_to_string(dir.join("secret.conf")).ok()?;
     text.lines().find_map(|line| {

@@ -6,7 +6,7 @@ use twinbox_wire::events::{Alarm, AlarmAcknowledgeRequest, AlarmListReply, Alarm
 
 use crate::{args::AlarmCommand, client, error::CliError, output, pages};
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: AlarmCommand) -> Result<(), CliError> {
     let mut client = client::events(socket).await?;
     match command {
@@ -43,7 +43,7 @@ fn logged_in() -> Option<String> {
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
 }
 
-/// A table, and beneath it what to do about each kind of alarm.
+/// Table of alarms, followed by the remedy of each kind.
 fn render(alarms: &[Alarm]) -> String {
     if alarms.is_empty() {
         return "no alarms\n".to_owned();

@@ -14,10 +14,10 @@ use twinbox_wire::join::{
 
 use crate::{args::CaCommand, client, error::CliError, output};
 
-/// How often `--wait` looks.
+/// Poll interval of `--wait`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: CaCommand) -> Result<(), CliError> {
     match command {
         CaCommand::Status { wait, timeout } => status(socket, json, wait, timeout).await,
@@ -72,7 +72,7 @@ async fn reissue(socket: &Path, json: bool, certificate: &Path, out: &Path) -> R
     Ok(())
 }
 
-/// Prints what is known of the authority.
+/// Prints the status of the CA.
 pub fn show(json: bool, status: &AuthorityStatus) -> Result<(), CliError> {
     if json {
         return output::json(status);
@@ -138,7 +138,7 @@ fn operator(operator: &OperatorStatus) -> Vec<String> {
     vec![operator.name.clone(), until, day(operator.made_ms), operator.made_by.clone(), short]
 }
 
-/// A moment for people of this machine.
+/// Local date and time of this machine.
 pub fn day(ms: u64) -> String {
     output::local(ms, "%Y-%m-%d %H:%M").unwrap_or_else(|| "never".to_owned())
 }

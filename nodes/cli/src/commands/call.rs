@@ -72,7 +72,7 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
     kept(hung_up)
 }
 
-/// A BYE that is not answered `200` says that what was left is not kept (rule A1).
+/// A response other than `200` to the BYE means that the message is not stored (rule A1).
 fn kept(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
     match hung_up {
         Some((status, _)) if status != 200 => {
@@ -82,10 +82,10 @@ fn kept(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
     }
 }
 
-/// Digits, then speech, then listening until `--duration` is over.
+/// Sends digits, then speech, then listens until `--duration` has expired.
 async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>) {
     for part in args.digits.as_deref().unwrap_or_default().split_inclusive(',') {
-        // A digit that the negotiated way cannot carry is skipped by the phone; the report shows what was heard.
+        // The phone skips a digit that the negotiated transport cannot carry; the report shows the received audio.
         let _ = call.send_digits(part.trim_end_matches(','), DIGIT_GAP).await;
         if part.ends_with(',') {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -101,7 +101,7 @@ async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>)
 fn read_wav(path: &Path) -> Result<Wav, CliError> {
     let bytes = std::fs::read(path).map_err(|e| CliError::Usage(format!("cannot read {}: {e}", path.display())))?;
     let wav = Wav::read(&bytes).map_err(|e| CliError::Usage(format!("{}: {e}", path.display())))?;
-    // What a phone cannot say it must not try.
+    // A file without audio is refused before the call.
     if wav.to_g711(Codec::Pcmu).is_empty() {
         return Err(CliError::Usage(format!("{} has no sound in it", path.display())));
     }

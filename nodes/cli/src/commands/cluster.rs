@@ -18,14 +18,14 @@ use crate::{
     output,
 };
 
-/// How often `--watch` and `--wait` look.
+/// Poll interval of `--watch` and `--wait`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The mode that is worth a word in the first line.
+/// Mode that is shown in the first line.
 const ACTIVE_PASSIVE: &str = "active-passive";
-/// For how long people are shown who answers for whose calls: a day.
+/// Period for which the table shows heirs of calls: one day.
 const INHERITED_FOR_MS: u64 = 24 * 3_600 * 1_000;
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(), CliError> {
     match command {
         ClusterCommand::Init(args) => form(args),
@@ -60,7 +60,7 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
     }
 }
 
-/// A time as it goes over the wire.
+/// A duration as sent over the wire, in milliseconds.
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -137,7 +137,7 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
                 }
                 Ok(reply)
             }
-            // A node that is just starting has no socket yet: whoever waits, waits for that too.
+            // A starting node has no socket yet: `--wait` includes that time.
             Err(error) if args.wait.is_some() => Err(error),
             Err(error) => return Err(error),
         };
@@ -157,8 +157,8 @@ pub(super) async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
     Ok(client::connect(socket).await?.cluster_status(ClusterStatusRequest {}).await?.into_inner())
 }
 
-/// Whether every member is in service and there is a publisher. Without a majority that is not known: what is shown then
-/// is what was agreed on last.
+/// Whether every member is in service and there is a publisher. False without a majority: the reply then shows the
+/// last agreed state.
 pub(crate) fn all_in_service(reply: &ClusterStatusReply) -> bool {
     reply.quorum
         && !reply.publisher.is_empty()
@@ -166,7 +166,7 @@ pub(crate) fn all_in_service(reply: &ClusterStatusReply) -> bool {
         && reply.members.iter().all(|m| m.status == "in-service")
 }
 
-/// The table for people.
+/// Table for administrators.
 pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     let mut text = String::new();
     let or_none = |name: &str| if name.is_empty() { "none".to_owned() } else { name.to_owned() };
@@ -200,12 +200,12 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     text
 }
 
-/// For people it is news for a while; `--json` has all that is remembered.
+/// Whether the table shows an inheritance of this time; `--json` shows all.
 fn is_recent(at_ms: u64) -> bool {
     wall().0.saturating_sub(at_ms) < INHERITED_FOR_MS
 }
 
-/// Who answers for the calls of a life that is over.
+/// Heir of the calls of an ended incarnation.
 fn inherited(reply: &ClusterStatusReply, heir: &Heir) -> String {
     let Heir { node, incarnation, heir: name, heir_incarnation, epoch, calls, cause, .. } = heir;
     let epoch = if epoch.is_empty() { "by proof alone".to_owned() } else { format!("epoch {epoch}") };

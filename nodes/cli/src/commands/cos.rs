@@ -6,7 +6,7 @@ use twinbox_wire::admin::{Class, ClassListReply, ClassListRequest, ClassRequest}
 
 use crate::{args::CosCommand, client, error::CliError, output, pages};
 
-/// Asks the node and prints.
+/// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), CliError> {
     let mut node = client::provisioning(socket).await?;
     let (reply, name, done) = match command {

@@ -1,4 +1,4 @@
-//! `twinbox dns`: the records of the shared name, from what the nodes themselves advertise.
+//! `twinbox dns`: the records of the shared name, from the addresses that the nodes advertise.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use twinbox_wire::admin::{ClusterStatusRequest, Member};
 
 use crate::{args::DnsCommand, client, error::CliError, output};
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: DnsCommand) -> Result<(), CliError> {
     let DnsCommand::Records { name, ttl } = command;
     if !name.contains('.') || name.parse::<std::net::IpAddr>().is_ok() {
@@ -44,7 +44,8 @@ fn endpoints(member: &Member) -> Vec<Endpoint> {
     endpoints_of(member).iter().filter_map(|text| endpoint(member, text)).collect()
 }
 
-/// `udp 10.0.0.1:5060`; a node that listens on all addresses and says no other is where its peers reach it.
+/// Parses `udp 10.0.0.1:5060`; for a node that listens on all addresses and advertises none, its peer address is
+/// used.
 pub(super) fn endpoint(member: &Member, text: &str) -> Option<Endpoint> {
     let (transport, address) = text.split_once(' ')?;
     let transport = [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == transport)?;

@@ -1,7 +1,7 @@
-//! `twinbox doctor`: looks for what is commonly wrong, and says the remedy.
+//! `twinbox doctor`: checks for common faults and shows remedies.
 //!
-//! Here is what it looks at; `judge` says what that means. Whether the node runs or not, the same is looked at by the
-//! same means: its ports are tried only while it does not have them itself.
+//! This module collects observations; `judge` derives findings from them. The checks are the same whether the node
+//! runs or not, except that ports are tested only while the node does not use them.
 
 mod find;
 mod judge;
@@ -25,16 +25,16 @@ use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, Node
 use self::{find::Found, judge::Finding};
 use crate::{args::DoctorArgs, client, error::CliError, output};
 
-/// All that was looked at.
+/// Report of all checks.
 #[derive(Debug, Default, Serialize)]
 struct Report {
-    /// The members' files, as far as they were examined; the last one is being examined.
+    /// Configuration files of the examined members; the last one is being examined.
     examined: Vec<PathBuf>,
     checked: Vec<&'static str>,
     findings: Vec<OfMember>,
 }
 
-/// A finding, and the file of the member that was examined when it was found.
+/// A finding, and the configuration file of the member to which it belongs.
 #[derive(Debug, Serialize)]
 struct OfMember {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ struct OfMember {
 }
 
 impl Report {
-    /// Notes that something was looked at, and what is wrong with it.
+    /// Records that an area was checked, and its findings.
     fn add(&mut self, area: &'static str, findings: impl IntoIterator<Item = Finding>) {
         self.look(area);
         for finding in findings {
@@ -60,7 +60,7 @@ impl Report {
     }
 }
 
-/// Looks, reports, and fails when there is a finding.
+/// Checks, reports, and fails if there is a finding.
 pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
     let found = match &args.config {
         Some(config) => Found { configs: vec![config.clone()], how: String::new() },
@@ -96,7 +96,7 @@ fn print(found: &Found, report: &Report) {
         println!("looked at {}: nothing is wrong", report.checked.join(", "));
         return;
     }
-    // With one member there is nothing to tell apart.
+    // A single member needs no column to distinguish it.
     let several = report.examined.len() > 1;
     let mut header = vec!["AREA", "WHAT IS WRONG", "REMEDY"];
     if several {
@@ -109,7 +109,7 @@ fn print(found: &Found, report: &Report) {
     println!("{}", output::table(&header, report.findings.iter().map(row)));
 }
 
-/// Examines the member that has this file.
+/// Examines the member with this file.
 async fn member(file: &Path, args: &DoctorArgs, report: &mut Report) {
     match Config::load(file) {
         Ok(Config::Node(config)) => {
@@ -124,7 +124,7 @@ async fn member(file: &Path, args: &DoctorArgs, report: &mut Report) {
     }
 }
 
-/// The file cannot be used: its mistakes, and what a node that still runs by an earlier one says.
+/// Reports the mistakes of an unusable file, and the status of a node that still runs with an earlier file.
 async fn mistakes(file: &Path, error: &ConfigError, report: &mut Report) {
     let found = error.mistakes().map(|(key, words)| judge::mistake(file, key, words));
     report.add("configuration", found);
@@ -141,7 +141,7 @@ async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
     disk("node.data_dir", &config.data_dir, &owner, config.reserve_bytes, report);
     certificates(cluster, report);
     report.add("limits", judge::open_files(look::most_open_files(), config.calls.max_calls as u64));
-    // That it is enough for sip.max_calls is a matter of the file, which has no mistake.
+    // The file has no mistakes, so its RTP range is sufficient for sip.max_calls.
     report.look("rtp");
     let status = ask(&config.admin_socket).await;
     match &status {
@@ -161,7 +161,7 @@ async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
     trunks(config, args.timeout, report).await;
     if let Some(name) = &args.name {
         if status.is_none() {
-            // It cannot say itself what it advertises.
+            // The node does not run and cannot report its addresses.
             let sip = config.calls.listeners.iter().map(|l| l.outside()).collect();
             nodes.push(described(config.name.as_str(), &own_address(cluster, &config.name), sip));
         }
@@ -215,7 +215,7 @@ fn certificates(cluster: &ClusterConfig, report: &mut Report) {
     report.add("certificates", judge::certificates(seen, look::now()));
 }
 
-/// What a running node says of the members.
+/// Findings about members in a running node's status.
 fn members(status: &ClusterStatusReply, report: &mut Report) {
     let mut findings = Vec::new();
     if !status.quorum {
@@ -239,7 +239,7 @@ fn members(status: &ClusterStatusReply, report: &mut Report) {
     report.add("cluster", findings);
 }
 
-/// The ports that the node would bind, with their keys.
+/// Ports that the node would bind, with their keys.
 fn own_ports(config: &NodeConfig) -> Vec<(&'static str, Transport, SocketAddr)> {
     let sip = config.calls.listeners.iter().map(|l| ("[[sip.listener]] bind", l.transport, l.bind));
     let peers = [("cluster.bind", Transport::Tcp, config.cluster.bind)];
@@ -255,7 +255,7 @@ fn ports(wanted: &[(&'static str, Transport, SocketAddr)], report: &mut Report) 
     report.add("ports", tried);
 }
 
-/// Everyone else who is known here: by the file, by what was learned, by what a running node says.
+/// All other known members: from the file, the learned members, and a running node's status.
 fn others(
     cluster: &ClusterConfig,
     own: &twinbox_ids::NodeName,
@@ -277,7 +277,7 @@ fn own_address(cluster: &ClusterConfig, own: &twinbox_ids::NodeName) -> String {
     cluster.members.iter().find(|m| m.name == *own).map(|m| m.address.clone()).unwrap_or_default()
 }
 
-/// Asks every other member over mutual TLS; what those that are nodes advertise is the answer.
+/// Contacts every other member over mutual TLS; returns the addresses that the nodes among them advertise.
 async fn ask_others(
     cluster: &ClusterConfig,
     others: &[(twinbox_ids::NodeName, String)],
@@ -308,7 +308,7 @@ fn endpoints(member: &Member) -> Vec<twinbox_dns::Endpoint> {
     said.iter().filter_map(|text| super::dns::endpoint(member, text)).collect()
 }
 
-/// What the nodes advertise must be reached, from here too.
+/// Checks that the addresses that nodes advertise are reachable from here.
 async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, report: &mut Report) {
     report.look("addresses");
     for member in nodes {
@@ -324,7 +324,7 @@ async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, re
     report.add("addresses", judge::media(config.rtp.advertise.unwrap_or(config.rtp.bind), outside));
 }
 
-/// Every trunk's proxy has an address and answers.
+/// Checks that every trunk's proxy has an address and answers.
 async fn trunks(config: &NodeConfig, timeout: Duration, report: &mut Report) {
     report.look("trunks");
     if config.calls.trunks.is_empty() {
@@ -340,7 +340,7 @@ async fn trunks(config: &NodeConfig, timeout: Duration, report: &mut Report) {
     }
 }
 
-/// The name by which all nodes are found must lead to each of them, by every transport.
+/// Checks that the shared name leads to each node, by every transport.
 async fn shared_name(config: &NodeConfig, name: &str, nodes: &[Member], report: &mut Report) {
     report.look("dns");
     for transport in probe::usable(config) {

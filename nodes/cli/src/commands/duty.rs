@@ -10,7 +10,7 @@ use twinbox_wire::{
 use super::{cluster::done, steering::give};
 use crate::{args::DutyCommand, client, error::CliError, output};
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: DutyCommand) -> Result<(), CliError> {
     match command {
         DutyCommand::List => list(socket, json).await,

@@ -10,7 +10,7 @@ use twinbox_wire::events::{FollowReply, FollowRequest};
 
 use crate::{args::EventsArgs, client, error::CliError, output};
 
-/// Prints events as they come: a line each.
+/// Prints events as they arrive, one line each.
 pub async fn run(socket: &Path, json: bool, args: EventsArgs) -> Result<(), CliError> {
     let mut client = client::events(socket).await?;
     let request = FollowRequest { since: args.since, follow: args.follow };
@@ -30,7 +30,7 @@ pub async fn run(socket: &Path, json: bool, args: EventsArgs) -> Result<(), CliE
     Ok(())
 }
 
-/// One object a line; each has the cursor that resumes after it.
+/// One JSON object per line, each with the cursor that resumes after it.
 fn program_line(reply: FollowReply) -> Result<String, CliError> {
     let mut line = match (&reply.event, &reply.gap) {
         (Some(event), _) => match serde_json::to_value(event).map_err(CliError::failed)? {

@@ -1,4 +1,4 @@
-//! `twinbox health`: whether a process on this machine lives. No is always exit code 1, whatever the reason.
+//! `twinbox health`: whether a process on this machine lives. A negative result is always exit code 1.
 
 use std::{path::Path, time::Duration};
 
@@ -13,10 +13,10 @@ use twinbox_app::{
 
 use crate::{args::HealthArgs, error::CliError};
 
-/// An answer is one line; more is none.
+/// Maximum length of an answer in bytes; an answer is one line.
 const LONGEST: u64 = 16 * 1024;
 
-/// Asks and says what is wrong, if anything is.
+/// Checks the process and reports its fault, if any.
 pub async fn run(socket: &Path, args: HealthArgs) -> Result<(), CliError> {
     let within = args.timeout;
     let answer = match &args.config {
@@ -34,7 +34,7 @@ pub async fn run(socket: &Path, args: HealthArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Asks where a node answers though its event loop hangs: a probe must not end the calls of such a one.
+/// Uses the socket that answers even if the event loop hangs: a probe must not end the calls of such a node.
 async fn node(admin_socket: &Path, ready: bool, within: Duration) -> Result<(), String> {
     let socket = local_socket(admin_socket);
     let ask = async {
@@ -53,7 +53,7 @@ async fn node(admin_socket: &Path, ready: bool, within: Duration) -> Result<(), 
     }
 }
 
-/// Whether the page says yes, and its text.
+/// Whether the page reports success, and its text.
 async fn get(socket: &Path, page: &str) -> std::io::Result<(bool, String)> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(format!("GET {page} HTTP/1.0\r\nHost: twinbox\r\n\r\n").as_bytes()).await?;

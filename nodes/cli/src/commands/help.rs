@@ -1,4 +1,4 @@
-//! `twinbox completion`, `twinbox man`: both are made from the command line's own words.
+//! `twinbox completion`, `twinbox man`: both are generated from the command line's definitions.
 
 use std::io;
 

@@ -21,28 +21,28 @@ use crate::{
     output, upload,
 };
 
-/// Mailboxes whose greetings and messages are on their way at once.
+/// Maximum number of mailboxes whose greetings and messages are sent concurrently.
 const AT_ONCE: usize = 8;
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: ImportCommand) -> Result<(), CliError> {
     match command {
         ImportCommand::Asterisk(args) => asterisk(socket, json, args).await,
     }
 }
 
-/// What came of greetings and messages.
+/// Counts of imported greetings and messages.
 #[derive(Debug, Default, Serialize)]
 struct Counts {
     greetings_taken: u64,
     greetings_known: u64,
-    /// The mailbox has another one of its own.
+    /// Greetings not imported, because the mailbox has another one.
     greetings_kept: u64,
     messages_taken: u64,
     messages_known: u64,
-    /// Of those taken, acknowledged by this node alone.
+    /// Imported messages acknowledged alone.
     alone: u64,
-    /// What is not brought, with the reason.
+    /// Files that are not imported, with the reason.
     not_taken: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ async fn asterisk(socket: &Path, json: bool, args: AsteriskArgs) -> Result<(), C
     let mut node = client::provisioning(socket).await?;
     let options =
         UserImportOptions { dry_run: args.dry_run, keep_pins: true, weak_pins: args.weak_pins.word().to_owned() };
-    // The first line of the table names the columns.
+    // The first line of the table contains the column names.
     let line = |line: u64| {
         let at = usize::try_from(line).ok().and_then(|line| line.checked_sub(2));
         at.and_then(|at| entries.get(at)).map_or(0, |entry| entry.line)
@@ -70,7 +70,7 @@ async fn asterisk(socket: &Path, json: bool, args: AsteriskArgs) -> Result<(), C
     report(json, &args, &taken, &counts)
 }
 
-/// The mailboxes that can be brought, and why others cannot.
+/// Mailboxes that can be imported, and the reasons why others cannot.
 fn usable(args: &AsteriskArgs, conf: Conf) -> Result<(Vec<Entry>, Vec<String>), CliError> {
     let at = |line: &u64| format!("{}:{line}", args.conf.display());
     if !conf.errors.is_empty() {
@@ -100,7 +100,7 @@ fn usable(args: &AsteriskArgs, conf: Conf) -> Result<(Vec<Entry>, Vec<String>), 
                 continue;
             }
         };
-        // As in Asterisk, the first one counts.
+        // As in Asterisk, the first entry counts.
         if let Some(first) = seen.insert(number, entry.line) {
             not_taken.push(format!("{}: mailbox {} is on line {first} already", at(&entry.line), entry.mailbox));
             continue;
@@ -114,7 +114,7 @@ fn usable(args: &AsteriskArgs, conf: Conf) -> Result<(Vec<Entry>, Vec<String>), 
     Ok((entries, not_taken))
 }
 
-/// The mailboxes as a table of users.
+/// Mailboxes as a table of users.
 fn table(args: &AsteriskArgs, entries: &[Entry], not_taken: &mut Vec<String>) -> String {
     let quoted = |text: &str| {
         let text: String = text.chars().filter(|c| !c.is_control()).take(128).collect();
@@ -152,7 +152,7 @@ fn table(args: &AsteriskArgs, entries: &[Entry], not_taken: &mut Vec<String>) ->
     table
 }
 
-/// Brings greetings and messages, of several mailboxes at once.
+/// Imports greetings and messages of several mailboxes concurrently.
 async fn bring_all(
     node: &Provisioning,
     args: &AsteriskArgs,
@@ -187,7 +187,7 @@ async fn bring_all(
     }
 }
 
-/// Brings the greetings and messages of a mailbox; without a node only counts them.
+/// Imports the greetings and messages of a mailbox; without a node only counts them.
 async fn bring(node: Option<Provisioning>, number: String, dir: &Path, law: Codec) -> Result<Counts, CliError> {
     let mut counts = Counts::default();
     let mailbox = spool::read(dir, law)

@@ -13,7 +13,7 @@ use crate::{
     output,
 };
 
-/// Prints a new token; on a terminal with what to do with it.
+/// Prints a new token; on a terminal also the next step.
 pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), CliError> {
     let valid_ms = u64::try_from(args.valid.as_millis()).unwrap_or(u64::MAX);
     let request = TokenRequest { witness: args.witness, valid_ms, replaces: String::new() };
@@ -24,7 +24,7 @@ pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), Cli
     println!("{}", made.token);
     let until = output::local(made.expires_ms, " until %Y-%m-%d %H:%M:%S");
     let witness = if args.witness { " --witness" } else { "" };
-    // Scripts take the token alone from standard output.
+    // Scripts read the token from standard output.
     eprintln!(
         "It lets one {} in{}: whoever has it can join. On the new machine:\n  \
          twinbox cluster join TOKEN{witness} --dir DIR --name NAME --address HOST:PORT",
@@ -34,7 +34,7 @@ pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), Cli
     Ok(())
 }
 
-/// Joins, and says what to do next.
+/// Joins, and prints the next step.
 pub async fn join(json: bool, args: JoinArgs) -> Result<(), CliError> {
     let token = match args.token.as_str() {
         "-" => {

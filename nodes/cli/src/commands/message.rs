@@ -6,7 +6,7 @@ use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest};
 
 use crate::{args::MessageCommand, client, error::CliError, output, pages};
 
-/// Asks the node and prints, or writes the file.
+/// Sends the request and prints the result, or writes the file.
 pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(), CliError> {
     let mut node = client::connect(socket).await?;
     match command {

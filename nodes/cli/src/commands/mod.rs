@@ -1,4 +1,4 @@
-//! One module for each first word of the command line.
+//! One module per top-level command.
 
 pub mod alarm;
 pub mod ca;

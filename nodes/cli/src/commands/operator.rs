@@ -9,7 +9,7 @@ use twinbox_wire::join::{OperatorName, OperatorRequest};
 use super::ca;
 use crate::{args::OperatorCertArgs, client, error::CliError, output};
 
-/// Makes a key here, has a node sign for it, and writes both into a folder.
+/// Makes a key here, obtains a certificate from a node, and writes both into a folder.
 pub async fn make(socket: &Path, json: bool, args: OperatorCertArgs) -> Result<(), CliError> {
     let OperatorCertArgs { name, valid, out } = args;
     OperatorKey::fits(&out).map_err(usage)?;
@@ -38,7 +38,7 @@ pub async fn make(socket: &Path, json: bool, args: OperatorCertArgs) -> Result<(
     Ok(())
 }
 
-/// Lets an operator in no longer.
+/// Revokes the access of an operator.
 pub async fn revoke(socket: &Path, json: bool, name: NodeName) -> Result<(), CliError> {
     let status =
         client::authorities(socket).await?.revoke_operator(OperatorName { name: name.to_string() }).await?;

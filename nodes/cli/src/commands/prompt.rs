@@ -6,7 +6,7 @@ use twinbox_wire::admin::{PromptListRequest, PromptPart, PromptRequest};
 
 use crate::{args::PromptCommand, client, error::CliError, output, upload};
 
-/// Asks the node and prints.
+/// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: PromptCommand) -> Result<(), CliError> {
     let mut node = client::provisioning(socket).await?;
     match command {

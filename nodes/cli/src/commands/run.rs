@@ -1,4 +1,4 @@
-//! `twinbox node`, `twinbox witness`: processes that stay.
+//! `twinbox node`, `twinbox witness`: long-running processes.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use twinbox_app::config::{NodeConfig, WitnessConfig};
 
 use crate::{args::NodeArgs, error::CliError};
 
-/// Runs a node until it is told to stop: a supervisor, and the node's own process as its child.
+/// Runs a node until it gets a stop signal: a supervisor, and the node's own process as its child.
 pub fn node(args: &NodeArgs) -> Result<(), CliError> {
     let config = NodeConfig::load(&args.config).map_err(|e| CliError::Usage(e.to_string()))?;
     if args.child {
@@ -14,23 +14,23 @@ pub fn node(args: &NodeArgs) -> Result<(), CliError> {
     }
     match twinbox_app::supervise_node(config, &args.config).map_err(report)? {
         0 => Ok(()),
-        // The child has said what there is to say.
+        // The child process has reported its error.
         code => std::process::exit(code.into()),
     }
 }
 
-/// Runs a witness until it is told to stop.
+/// Runs a witness until it gets a stop signal.
 pub fn witness(file: &Path) -> Result<(), CliError> {
     let config = WitnessConfig::load(file).map_err(|e| CliError::Usage(e.to_string()))?;
     twinbox_app::run_witness(config).map_err(report)
 }
 
-/// The whole chain of causes, on one line.
+/// Error with all its causes, on one line.
 fn report(error: twinbox_app::AppError) -> CliError {
     let mut text = format!("twinbox: {error}");
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
-        // Many errors name their cause themselves.
+        // Many errors already include the text of their cause.
         let words = inner.to_string();
         if !text.contains(&words) {
             text.push_str(&format!(": {words}"));

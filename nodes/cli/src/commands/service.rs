@@ -6,7 +6,7 @@ use twinbox_wire::admin::{NodeServices, Service, ServiceListReply, ServiceListRe
 
 use crate::{args::ServiceCommand, client, error::CliError, output};
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: ServiceCommand) -> Result<(), CliError> {
     let mut client = client::connect(socket).await?;
     match command {
@@ -65,7 +65,7 @@ fn row(node: &NodeServices, service: &Service) -> Vec<String> {
     ]
 }
 
-/// The two largest units.
+/// Duration in its two largest units.
 fn length(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

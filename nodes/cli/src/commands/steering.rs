@@ -24,10 +24,10 @@ use crate::{
     output,
 };
 
-/// How often it is looked whether a member has left.
+/// Poll interval while waiting for a member to leave.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Does what was asked.
+/// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<(), CliError> {
     match command {
         SteeringCommand::MakePublisher(args) => {
@@ -68,7 +68,7 @@ pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<
     }
 }
 
-/// Gives an order; whatever comes of it but "done" is an error.
+/// Gives an order; any result other than "done" is an error.
 pub(super) async fn give(socket: &Path, order: Order) -> Result<wire::OrderReply, CliError> {
     let request = OrderRequest { id: Default::default(), order: Some(order) };
     let reply = client::steering(socket).await?.give(request).await?.into_inner();
@@ -115,7 +115,7 @@ async fn failback(socket: &Path, json: bool, args: FailbackArgs) -> Result<(), C
     };
     let preferred = preferred.map(|node| ("preferred".to_owned(), node.to_string()));
     let settings = preferred.into_iter().chain([("failback".to_owned(), value)]).collect();
-    // The command was right; a window that makes no sense is refused as any order that cannot be carried out.
+    // The arguments were correct; a window that is not valid is refused like any order that cannot be executed.
     set(socket, json, settings).await.map_err(|error| match error {
         CliError::Usage(reason) => CliError::Failed(reason),
         error => error,
@@ -224,7 +224,7 @@ async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliEr
     let reply = give(socket, Order::Remove(order)).await?;
     let began = BootInstant::now();
     loop {
-        // The node that is asked may be the one that leaves: its door for administrators closes with it.
+        // The contacted node may be the leaving one: its administrators' socket closes when it leaves.
         let status = match ask(socket).await {
             Ok(status) => status,
             Err(CliError::Unreachable(_)) if began.elapsed() > LOOK_EVERY => {
@@ -270,7 +270,7 @@ async fn go_on_alone(socket: &Path, json: bool, args: GoOnAloneArgs) -> Result<(
     Ok(())
 }
 
-/// Whoever is asked writes the name of the node, so that a slip of the hand does nothing.
+/// Requires the administrator to type the name of the node, to prevent mistakes.
 fn confirm(node: &str) -> Result<(), CliError> {
     if !std::io::stdin().is_terminal() {
         return Err(CliError::Usage(

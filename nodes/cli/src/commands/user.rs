@@ -7,7 +7,7 @@ use twinbox_wire::admin::{User, UserAddRequest, UserListReply, UserListRequest, 
 use super::users;
 use crate::{args::UserCommand, client, error::CliError, output, pages, pin};
 
-/// Asks the node and prints.
+/// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {
     let command = match command {
         UserCommand::Import(args) => return users::import(socket, json, args).await,
@@ -92,7 +92,7 @@ fn table(users: Vec<User>) -> String {
     output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE", "CLASS"], rows)
 }
 
-/// The given PIN, or a new one of six digits and `true`.
+/// The given PIN and `false`, or a new PIN of six digits and `true`.
 fn pin_or_new(given: Option<String>, number: &str) -> (String, bool) {
     match given {
         Some(pin) => (pin, false),

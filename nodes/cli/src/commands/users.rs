@@ -20,19 +20,19 @@ use crate::{
     output, upload,
 };
 
-/// How many problems are printed.
+/// Maximum number of printed problems.
 const SHOWN: usize = 100;
 
-/// What came of a table.
+/// Result of an import.
 #[derive(Debug, Default, Serialize)]
 pub struct Taken {
-    /// New and changed users, as they are or would be.
+    /// New and changed users, in their new state.
     pub rows: Vec<UserImportRow>,
-    /// How many.
+    /// Counts of users.
     pub summary: UserImportSummary,
 }
 
-/// Sends a table. The problems, if it has any, are the inner error.
+/// Sends a table. The inner error contains the problems of the table, if any.
 pub async fn send(
     node: &mut Provisioning,
     options: UserImportOptions,
@@ -97,7 +97,7 @@ pub async fn import(socket: &Path, json: bool, args: UserImportArgs) -> Result<(
     missed(&taken.summary)
 }
 
-/// All that is wrong with a table, by line of the file that it came from.
+/// Error with all problems of a table, by line of the source file.
 pub fn refused(file: &Path, problems: &[UserImportProblem], line: impl Fn(u64) -> u64) -> CliError {
     let mut text = String::new();
     for problem in problems.iter().take(SHOWN) {
@@ -109,7 +109,7 @@ pub fn refused(file: &Path, problems: &[UserImportProblem], line: impl Fn(u64) -
     CliError::Usage(format!("{text}nothing was changed"))
 }
 
-/// The table of what would change.
+/// Table of the changes.
 pub fn rows(rows: &[UserImportRow]) -> String {
     let cells = rows.iter().map(|row| {
         let mut changes = row.changes.clone();
@@ -119,7 +119,7 @@ pub fn rows(rows: &[UserImportRow]) -> String {
     output::table(&["NUMBER", "STATE", "CHANGES"], cells)
 }
 
-/// Names those whose PIN was left out.
+/// Lists users whose PIN was left out.
 pub fn without_pins(rows: &[UserImportRow]) {
     let numbers: Vec<_> = rows.iter().filter(|row| row.without_pin).map(|row| row.number.as_str()).collect();
     if !numbers.is_empty() {
@@ -131,7 +131,7 @@ pub fn without_pins(rows: &[UserImportRow]) {
     }
 }
 
-/// How many users are new, changed, unchanged.
+/// Number of new, changed and unchanged users.
 pub fn summary(summary: &UserImportSummary) -> String {
     let UserImportSummary { created, changed, unchanged, .. } = summary;
     if summary.dry_run {
@@ -179,7 +179,7 @@ pub async fn export(socket: &Path, json: bool, path: &Path) -> Result<(), CliErr
     }
 }
 
-/// `user set`: a table of one line, for a user that is there.
+/// `user set`: a table of one line, for an existing user.
 pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), CliError> {
     let UserSetArgs { number, name, timezone, operator, cos } = args;
     let user = client::connect(socket).await?.user_show(UserRequest { number }).await?.into_inner();

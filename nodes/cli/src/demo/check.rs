@@ -1,4 +1,4 @@
-//! The self-check: real calls that prove that a message outlives the node that took it.
+//! Self-check: real calls that prove that a message survives the node that took it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -16,21 +16,21 @@ use twinbox_wire::admin::{MessageListRequest, MessageRequest, UserAddRequest, Us
 use super::{cluster::Cluster, plan::User};
 use crate::{client, error::CliError, pages};
 
-/// How long the phone waits for any one sound.
+/// Timeout of the phone for each expected sound.
 const HEAR_WITHIN: Duration = Duration::from_secs(40);
-/// Between the tone and the first word.
+/// Pause between the tone and the first word.
 const BREATH: Duration = Duration::from_millis(300);
-/// Who calls.
+/// Number of the caller.
 const CALLER: &str = "5550100";
 const DIGIT_GAP: Duration = Duration::from_millis(60);
-/// What the demo's caller says; `make-speech` beside it made it.
+/// Speech of the demo's caller, made by `make-speech` in this folder.
 const SPEECH: &[u8] = include_bytes!("speech.wav");
 
-/// Runs all steps, each printed with its time.
+/// Runs all steps and prints each with its duration.
 pub async fn run(cluster: &mut Cluster) -> Result<(), CliError> {
     let prompts = Prompts::load(None, "en").map_err(CliError::failed)?;
     let mut speech = Wav::read(SPEECH).map_err(CliError::failed)?.to_g711(Codec::Pcmu);
-    // Whole packets, so that what is heard can be compared bit for bit.
+    // Whole packets, so that received audio can be compared bit for bit.
     speech.truncate(speech.len() / 160 * 160);
     let speech = Bytes::from(speech);
     let beep = prompts.beep(Codec::Pcmu);
@@ -54,7 +54,7 @@ pub async fn run(cluster: &mut Cluster) -> Result<(), CliError> {
     .await
 }
 
-/// Prints what was done and how long it took, or what failed.
+/// Prints a step with its duration, or its failure.
 async fn step<T>(what: &str, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let began = BootInstant::now();
     match work.await {
@@ -74,7 +74,7 @@ fn sip_address(cluster: &Cluster, i: usize) -> Result<SocketAddr, CliError> {
     address.parse().map_err(CliError::failed)
 }
 
-/// Adds those who are not there yet; all have the PINs that `demo.json` names.
+/// Adds missing users; all have the PINs in `demo.json`.
 async fn add_users(socket: &Path, users: &[User]) -> Result<(), CliError> {
     let mut node = client::connect(socket).await?;
     let there = pages::all(async |after| node.user_list(UserListRequest { limit: pages::AS_FIT, after }).await);
@@ -89,7 +89,7 @@ async fn add_users(socket: &Path, users: &[User]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Deletes what an earlier demo left, and counts the new messages that people left: they are played first.
+/// Deletes the messages of an earlier demo, and counts the new messages of real callers, which are played first.
 async fn clear_earlier(socket: &Path, user: &User) -> Result<usize, CliError> {
     let mut node = client::connect(socket).await?;
     let messages = pages::all(async |after| {
@@ -120,13 +120,13 @@ async fn call(phone: &Phone, number: &str, node: SocketAddr, from: &str) -> Resu
 async fn leave(node: SocketAddr, user: &User, beep: &Bytes, speech: &Bytes) -> Result<(), CliError> {
     let phone = phone().await?;
     let call = call(&phone, &user.number, node, CALLER).await?;
-    // The greeting has begun; the rest of it is skipped, as any caller may.
+    // The greeting has begun; the rest is skipped, as any caller may do.
     call.wait_received(4_000, HEAR_WITHIN).await;
     call.send_digits("#", DIGIT_GAP).await.map_err(CliError::failed)?;
     call.wait_for_audio(beep, 0, HEAR_WITHIN)
         .await
         .ok_or_else(|| CliError::Failed("no tone was heard after the greeting".to_owned()))?;
-    // Nobody speaks into the tone.
+    // Callers do not speak during the tone.
     tokio::time::sleep(BREATH).await;
     call.send_audio(speech.clone()).await;
     match call.bye().await.map_err(CliError::failed)? {
@@ -146,15 +146,15 @@ async fn retrieve(node: SocketAddr, user: &User, older: usize, speech: &Bytes) -
     call.wait_received(menu + 8_000, HEAR_WITHIN).await;
     call.send_digits("1", DIGIT_GAP).await.map_err(CliError::failed)?;
     for _ in 0..older {
-        // On to the next one, once this one has begun.
+        // Skip to the next message after this one has begun.
         call.wait_received(call.received().len() + 8_000, HEAR_WITHIN).await;
         call.send_digits("6", DIGIT_GAP).await.map_err(CliError::failed)?;
     }
-    // Straight to the message, past when it came and from whom.
+    // Skip the time and caller, directly to the message.
     call.wait_received(call.received().len() + 4_000, HEAR_WITHIN).await;
     call.send_digits("5", DIGIT_GAP).await.map_err(CliError::failed)?;
     let heard = call.wait_for_audio(speech, 0, HEAR_WITHIN).await;
-    // The message stays for whoever tries the demo next; a failed BYE changes nothing about what was heard.
+    // The message stays for the next user of the demo; a failed BYE does not change the result.
     let _ = call.bye().await;
     heard.map(|_| ()).ok_or_else(|| {
         CliError::Failed(format!(

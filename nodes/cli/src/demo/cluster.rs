@@ -1,4 +1,4 @@
-//! The demo's processes: started, stopped, asked.
+//! Processes of the demo: start, stop and requests.
 
 use std::{
     fs::File,
@@ -14,14 +14,14 @@ use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest};
 use super::plan::{Demo, Process};
 use crate::{client, commands::cluster::all_in_service, error::CliError};
 
-/// How long any one step of the demo may take before it counts as failed.
+/// Timeout of each step of the demo.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The running demo. Dropping it ends all processes.
 pub struct Cluster {
     dir: PathBuf,
-    /// What `demo.json` says.
+    /// Content of `demo.json`.
     pub demo: Demo,
     children: Vec<Option<Child>>,
 }
@@ -51,7 +51,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)
-            // A group of its own: Ctrl-C reaches the demo, and the demo stops its processes in order.
+            // Separate process group: Ctrl-C reaches only the demo, which stops its processes in order.
             .process_group(0);
         // SAFETY: prctl with these arguments touches no memory and is async-signal-safe.
         unsafe {
@@ -63,7 +63,7 @@ impl Cluster {
         let child = command.spawn().map_err(failed)?;
         let process = &mut self.demo.processes[i];
         match &mut process.supervisor {
-            // The node itself is known once it answers.
+            // The process id of the node is known after it answers.
             Some(supervisor) => (*supervisor, process.pid) = (child.id(), 0),
             None => process.pid = child.id(),
         }
@@ -71,7 +71,8 @@ impl Cluster {
         self.demo.save(&self.dir)
     }
 
-    /// Ends process `i` as a power switch would: `kill -9`, a node's supervisor first, which would start it again.
+    /// Ends process `i` like a power failure: `kill -9`, the supervisor of a node first, because it would restart
+    /// the node.
     pub fn kill(&mut self, i: usize) -> Result<(), CliError> {
         if let Some(mut child) = self.children[i].take() {
             child.kill().and_then(|()| child.wait()).map_err(CliError::failed)?;
@@ -80,14 +81,14 @@ impl Cluster {
         if process.supervisor.is_some()
             && let Some(pid) = rustix::process::Pid::from_raw(process.pid.cast_signed())
         {
-            // One that has ended already is what we want.
+            // The process may have ended already.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         process.is_over();
         self.demo.save(&self.dir)
     }
 
-    /// Writes down under which process ids the nodes run now, as they say.
+    /// Records the process ids of the nodes, as reported by them.
     fn note_pids(&mut self, status: &ClusterStatusReply) -> Result<(), CliError> {
         let mut changed = false;
         for process in self.demo.processes.iter_mut().filter(|p| p.supervisor.is_some_and(|pid| pid > 0)) {
@@ -99,11 +100,11 @@ impl Cluster {
         if changed { self.demo.save(&self.dir) } else { Ok(()) }
     }
 
-    /// Asks all processes to stop and waits; whoever does not is killed.
+    /// Requests all processes to stop and waits; kills those that do not stop in time.
     pub async fn stop(&mut self) -> Result<(), CliError> {
         for child in self.children.iter().flatten() {
             if let Some(pid) = rustix::process::Pid::from_raw(child.id() as i32) {
-                // One that has ended already is what we want.
+                // The process may have ended already.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
         }
@@ -136,7 +137,7 @@ impl Cluster {
             .ok_or_else(|| CliError::Failed(format!("{} is no node", self.demo.processes[i].name)))
     }
 
-    /// What node `i` knows of the cluster.
+    /// Status of the cluster, as node `i` reports it.
     pub async fn status(&mut self, i: usize) -> Result<ClusterStatusReply, CliError> {
         let mut node = client::connect(self.socket(i)?).await?;
         let status = node.cluster_status(ClusterStatusRequest {}).await?.into_inner();
@@ -144,7 +145,7 @@ impl Cluster {
         Ok(status)
     }
 
-    /// Waits until node `i` says that all members are in service and a peer counts on every node.
+    /// Waits until node `i` reports that all members are in service and every node has a peer that counts.
     pub async fn wait_in_service(&mut self, i: usize) -> Result<(), CliError> {
         let began = BootInstant::now();
         loop {
@@ -161,7 +162,7 @@ impl Cluster {
         }
     }
 
-    /// A process that ended by itself is a failure, with the end of its log.
+    /// Fails with the end of its log if a process has ended unexpectedly.
     pub fn check_alive(&mut self) -> Result<(), CliError> {
         for (child, process) in self.children.iter_mut().zip(&self.demo.processes) {
             let Some(running) = child else { continue };
@@ -188,7 +189,7 @@ impl Process {
     }
 }
 
-/// Every node has a peer that takes copies: what is acknowledged now is acknowledged on two.
+/// Whether every node has a peer that takes copies: from now on writes are acknowledged on two.
 fn all_counted(status: &ClusterStatusReply) -> bool {
     status
         .members

@@ -36,7 +36,7 @@ async fn serve(cluster: &mut Cluster, once: bool) -> Result<(), CliError> {
     if once { Ok(()) } else { show_status(cluster).await }
 }
 
-/// Ctrl-C, or SIGTERM from whoever started us.
+/// Waits for Ctrl-C, or SIGTERM from the parent process.
 async fn interrupted() -> Result<(), CliError> {
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(CliError::failed)?;
@@ -61,7 +61,7 @@ fn introduce(demo: &Demo, args: &DemoArgs) {
     }
 }
 
-/// One line that keeps itself current; what to type into a softphone stands above it.
+/// Status line that updates itself, below the settings for a softphone.
 async fn show_status(cluster: &mut Cluster) -> Result<(), CliError> {
     let [a, b] = [0, 1].map(|i| cluster.process(i).addresses.sip_udp.clone().unwrap_or_default());
     println!(

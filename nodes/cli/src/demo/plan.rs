@@ -1,4 +1,4 @@
-//! What the demo will be: ports, folders, configuration files, users.
+//! Plan of the demo: ports, folders, configuration files, users.
 
 use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
@@ -12,10 +12,10 @@ use twinbox_roles::MemberKind;
 
 use crate::{error::CliError, pin};
 
-/// Who is told where everything is: `DIR/demo.json`, for scripts that drive the demo.
+/// Description of the demo: `DIR/demo.json`, for scripts that control it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Demo {
-    /// The first of the ports.
+    /// First port.
     pub base_port: u16,
     /// Two nodes and a witness.
     pub processes: Vec<Process>,
@@ -30,24 +30,24 @@ pub struct Process {
     pub name: String,
     /// `node` or `witness`.
     pub kind: String,
-    /// Process id of what takes calls, or votes; 0 while it does not run. A node's supervisor starts it again under
-    /// another, which stands here a moment later.
+    /// Process id of the process that takes calls, or votes; 0 while it does not run. A node's supervisor restarts
+    /// it under another id, which is updated here shortly afterwards.
     pub pid: u32,
-    /// Process id of a node's supervisor; 0 while it does not run. With both killed, a node is as lost as with its host.
+    /// Process id of a node's supervisor; 0 while it does not run. Killing both equals the loss of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<u32>,
-    /// Its configuration file.
+    /// Path of its configuration file.
     pub config: PathBuf,
-    /// Its log.
+    /// Path of its log file.
     pub log: PathBuf,
-    /// Where it listens.
+    /// Addresses of its listeners.
     pub addresses: Addresses,
 }
 
-/// Where a process listens; a witness has only `peer`.
+/// Listen addresses of a process; a witness has only `peer`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Addresses {
-    /// For the other members.
+    /// Listener for the other members.
     pub peer: String,
     /// SIP over UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ pub struct Addresses {
     /// HTTP for `/metrics`, `/livez`, `/readyz`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
-    /// The Unix socket for the command line.
+    /// Unix socket for the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<PathBuf>,
 }
@@ -66,9 +66,9 @@ pub struct Addresses {
 /// A mailbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {
-    /// The number.
+    /// Number of the mailbox.
     pub number: String,
-    /// The owner.
+    /// Name of the owner.
     pub name: String,
     /// The PIN.
     pub pin: String,
@@ -93,9 +93,9 @@ fn rtp_ports(base: u16, i: u16) -> (u16, u16) {
 }
 
 impl Demo {
-    /// What an earlier demo left in `dir`, or a new one.
+    /// Loads the earlier demo in `dir`, or makes a new one.
     pub fn prepare(dir: &Path, base_port: u16, fresh: bool) -> Result<Self, CliError> {
-        // First of all: a demo that still runs there has the ports, and its files are not to be touched.
+        // First: a running demo uses the ports, and its files must not be changed.
         check_ports(base_port)?;
         let file = Self::file(dir);
         let io = |e: std::io::Error| CliError::Failed(format!("cannot use {}: {e}", dir.display()));
@@ -198,7 +198,7 @@ impl Demo {
     }
 }
 
-/// Changes what `cluster init` wrote to addresses on loopback and the demo's ports.
+/// Changes the configuration of `cluster init` to loopback addresses and the demo's ports.
 fn settle(member: &FormedMember, base: u16, i: u16) -> Result<(), Box<dyn std::error::Error>> {
     let mut table: Table = std::fs::read_to_string(&member.config)?.parse()?;
     let (sip, peer, metrics) = ports(base, i);
@@ -237,7 +237,7 @@ fn settle(member: &FormedMember, base: u16, i: u16) -> Result<(), Box<dyn std::e
     Ok(std::fs::write(&member.config, toml::to_string(&table)?)?)
 }
 
-/// Every port that the demo needs, tried before anything is started.
+/// Tests every port of the demo before anything is started.
 fn check_ports(base: u16) -> Result<(), CliError> {
     let taken = |port: u16, transport: &str, e: std::io::Error| {
         CliError::Failed(format!(

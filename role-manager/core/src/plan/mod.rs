@@ -1,7 +1,7 @@
-//! The planner: from what is known to what is to be done. Pure and total; it decides everything that moves.
+//! The planner: decides every move from the known facts. Pure and total.
 //!
-//! For every view `plan(apply(plan(view)))` is empty: what the planner wants it says at once, and when it has
-//! been done it wants nothing more until something changes (rule P5).
+//! For every view `plan(apply(plan(view)))` is empty: a plan contains all wanted changes, and after they have been
+//! applied the planner wants nothing more until something changes (rule P5).
 
 mod place;
 mod proposal;
@@ -18,57 +18,57 @@ use crate::{
     State, Status, Trigger, heirs,
 };
 
-/// Everything that the planner is told.
+/// Input of the planner.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
-    /// What has been agreed.
+    /// The agreed state.
     pub state: State,
     /// The leader's clock.
     pub now: Duration,
     /// The leader's wall clock, in milliseconds since 1970: for windows of the day and for people.
     pub wall_ms: u64,
-    /// What the leader knows of each member.
+    /// The leader's knowledge of each member.
     pub seen: BTreeMap<NodeName, Seen>,
-    /// What the leader knows of each duty's lease.
+    /// The leader's knowledge of each duty's lease.
     pub leases: BTreeMap<Duty, LeaseFact>,
-    /// A node may be acting alone (rule R7): no duty goes to anybody.
+    /// A node may be acting solo (rule R7): no duty is assigned.
     pub alone_somewhere: bool,
-    /// The highest generation in which anybody is known to have acted alone.
+    /// The highest generation in which a member is known to have acted solo.
     pub alone_generation: Option<u64>,
-    /// The publisher's epoch, and since when the leader knows of it.
+    /// The publisher's epoch, and the time since which the leader knows of it.
     pub publisher_since: Option<(Epoch, Duration)>,
-    /// The longest lease that may still be out, in milliseconds.
+    /// The longest lease that may still run, in milliseconds.
     pub longest_out_ms: u64,
-    /// Lives that are over, whose calls somebody may have to answer for.
+    /// Ended incarnations whose calls may need an heir.
     pub ended: Vec<Ended>,
 }
 
-/// What the leader knows of a member.
+/// The leader's knowledge of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// Whether it is there.
+    /// Whether the member is live.
     pub presence: Presence,
-    /// Whether its node lease has run out by time.
+    /// Whether its node lease has expired.
     pub lapsed: bool,
-    /// The life of its process that was heard last.
+    /// The incarnation heard last.
     pub incarnation: Option<Incarnation>,
-    /// When the life that its agreed status speaks of was heard last.
+    /// Last contact with the incarnation to which its agreed status refers.
     pub heard: Duration,
-    /// Its critical services that fail; `None` as long as it has not reported on them.
+    /// Its failing critical services; `None` as long as it has not reported on them.
     pub failing: Option<Vec<ServiceHealth>>,
-    /// Since when it has been as well or as ill as it is, failures of single duties apart.
+    /// Time since which its health has been as it is, apart from failures of single duties.
     pub health_since: Duration,
-    /// Of each duty whether its own part of it works, and since when that is so.
+    /// For each duty, whether the node's own part of it works, and the time since which that is so.
     pub duties: BTreeMap<Duty, (bool, Duration)>,
-    /// Since when a measure of it is bad.
+    /// Time since which each bad measure of it has been bad.
     pub bad: BTreeMap<Trigger, Duration>,
-    /// What it says beside.
+    /// The rest of its report.
     pub report: Report,
-    /// It asks for its lease and is refused, since its program knows other feature levels than the cluster's.
+    /// It requests a lease and is refused, since its program does not support the cluster's feature level.
     pub unfit: Option<Speaks>,
 }
 
-/// Whether a member is there.
+/// Presence of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Presence {
     /// Its node lease runs.
@@ -76,28 +76,28 @@ pub enum Presence {
     /// The leader is too new to know.
     #[default]
     Unknown,
-    /// Its node lease has run out.
+    /// Its node lease has expired.
     Silent,
-    /// It said that it was leaving.
+    /// It has reported that it leaves.
     Left,
-    /// Its supervisor says that the process has exited.
+    /// Its supervisor reports that the process has exited.
     Exited,
 }
 
-/// What the leader knows of the lease of one epoch of a duty.
+/// The leader's knowledge of the lease of one epoch of a duty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseFact {
-    /// Which epoch; a fact about another epoch than the agreed one says nothing of that.
+    /// The epoch; does not apply to any other epoch of the duty.
     pub epoch: Epoch,
-    /// Somebody may be acting under it.
+    /// A node may be acting under it.
     pub held: bool,
     /// It will not be extended again.
     pub frozen: bool,
-    /// When its holder was last known to be able to act.
+    /// Last time at which its holder was known to be able to act.
     pub acted: Duration,
 }
 
-/// What is to be done now, in this order.
+/// The changes due now, in this order.
 pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
     let mut plan = Plan { commands: Vec::new(), next: view.state.clone() };
     plan.add(retime(view, policy));
@@ -118,7 +118,7 @@ pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
     plan.commands
 }
 
-/// What is wanted so far, and the state that it leads to.
+/// The commands planned so far, and the state that they lead to.
 struct Plan {
     commands: Vec<Command>,
     next: State,
@@ -140,7 +140,7 @@ impl Plan {
     }
 }
 
-/// The length of leases: first what the profile says, then what the settings want; `leasing.rs` says why in two steps.
+/// The length of leases: first that of the profile, then that of the settings; `leasing.rs` explains the two steps.
 fn retime(view: &View, policy: &Policy) -> Option<Command> {
     let from = view.state.leasing;
     let first =
@@ -167,13 +167,13 @@ fn is_live(view: &View, name: &NodeName) -> bool {
     view.seen.get(name).is_some_and(|seen| seen.presence == Presence::Live)
 }
 
-/// What was done alone in a split that is over and not healed yet: who ran, and the highest generation of it.
+/// Solo work of a split that has ended and is not healed yet: the reports by node, and the highest generation.
 struct SplitOver {
     ran: BTreeMap<NodeName, SoloReport>,
     highest: u64,
 }
 
-/// Nodes that ran alone have all stopped, and those who may have run are all there to say so.
+/// The split, if all nodes that ran solo have stopped and all that may have run solo are live to report it.
 fn split_over(view: &View) -> Option<SplitOver> {
     let state = &view.state;
     let news = |solo: &&SoloReport| solo.epoch.generation >= state.generation;
@@ -187,19 +187,19 @@ fn split_over(view: &View) -> Option<SplitOver> {
     (all_there && !still_acts).then_some(SplitOver { ran, highest })
 }
 
-/// Later epochs get above all that were had alone.
+/// Raises the generation above all solo epochs.
 fn heal(view: &View, state: &State, split: SplitOver) -> Option<Command> {
     let serves = |name: &&NodeName| state.serves(name) && is_live(view, name);
     let node =
         |name: &&NodeName| state.members.get(*name).is_some_and(|m| m.activated && m.kind == MemberKind::Node);
-    // The preferred one, else the publisher, else anybody; one that serves before one that does not.
+    // The preferred node, else the publisher, else any; a node that serves before one that does not.
     let ranked = || state.settings.preferred.iter().chain(state.publisher()).chain(state.members.keys());
     let winner = ranked().find(serves).or_else(|| ranked().find(node))?.clone();
     let (from, generation) = (state.generation, split.highest + 1);
     Some(Command::Heal { from, generation, winner, ran: split.ran, at_ms: view.wall_ms })
 }
 
-/// The feature level rises when every member is there and knows the next.
+/// Raises the feature level when all members are live and know the next level.
 fn raise_level(view: &View) -> Option<Command> {
     let from = view.state.feature_level;
     let mut to = u32::MAX;
@@ -211,7 +211,7 @@ fn raise_level(view: &View) -> Option<Command> {
 }
 
 impl State {
-    /// Whether a node may go on alone when it loses the other (rule R7).
+    /// Whether a node may go solo when it loses the other (rule R7).
     pub fn may_assume(&self) -> bool {
         self.is_bare_pair() && self.settings.on_quorum_loss == OnQuorumLoss::Assume
     }

@@ -1,4 +1,4 @@
-//! Where the role of publisher and the duties are to be.
+//! Placement of the role of publisher and of the duties.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -12,37 +12,38 @@ use crate::{
 const HOUR_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
 const MINUTES_A_DAY: u64 = 24 * 60;
-/// Damping is doubled so often at most.
+/// Maximum number of doublings of the damping.
 const MOST_DOUBLINGS: u32 = 6;
 
-/// The life in which a node could take something now.
+/// The incarnation in which a node could take the role or a duty now.
 fn candidate(view: &View, state: &State, name: &NodeName) -> Option<Incarnation> {
     let seen = view.seen.get(name).filter(|seen| seen.presence == Presence::Live)?;
     seen.incarnation.filter(|_| state.serves(name))
 }
 
-/// The life in which a node could take this duty now. Each duty says what that takes beside knowing it.
+/// The incarnation in which a node could take this duty now. Each duty has its own conditions, in addition to the
+/// feature level.
 fn eligible(view: &View, state: &State, duty: Duty, name: &NodeName) -> Option<Incarnation> {
     let knows = view.seen.get(name).is_some_and(|seen| seen.report.speaks.max >= duty.level());
     let life = match duty {
-        // Whoever serves can send.
+        // Any node in service can send.
         Duty::Notifier => candidate(view, state, name),
     };
     life.filter(|_| knows)
 }
 
-/// Whether the life that the status of a node speaks of is heard, so that it may act until it is told otherwise.
+/// Whether the incarnation to which the status of a node refers is live, so that it may go on acting.
 fn is_there(view: &View, name: &NodeName) -> bool {
     let agreed = view.state.members.get(name).and_then(|member| member.incarnation);
     view.seen.get(name).is_some_and(|seen| seen.presence == Presence::Live && seen.incarnation == agreed)
 }
 
-/// For how long nobody is known to have acted.
+/// Time during which no holder is known to have acted, in milliseconds.
 fn idle_ms(view: &View, acted: Duration) -> u64 {
     u64::try_from(view.now.saturating_sub(acted).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What is seen of a holder that does not serve, and moves things off it.
+/// Cause that moves the role and duties off a holder that does not serve.
 fn driven_off(view: &View, state: &State, name: &NodeName) -> Option<Cause> {
     let Some(member) = state.members.get(name) else { return Some(Cause::Operator) };
     let seen = view.seen.get(name)?;
@@ -51,7 +52,7 @@ fn driven_off(view: &View, state: &State, name: &NodeName) -> Option<Cause> {
     moves.then(|| status::cause(sign, seen))
 }
 
-/// The role moves if its holder does not serve, or if something better is due.
+/// The role moves if its holder does not serve, or if a better place is due.
 pub(super) fn publisher(view: &View, state: &State, policy: &Policy) -> Option<Command> {
     let (to, cause) = match state.publisher() {
         None => (elect(view, state)?, Cause::Start),
@@ -63,14 +64,14 @@ pub(super) fn publisher(view: &View, state: &State, policy: &Policy) -> Option<C
             (elect(view, state)?, cause)
         }
     };
-    // Who serves acts until the role moves; who does not was last known to act when it was heard.
+    // A publisher that serves acts until the role moves. One that does not serve could last act at the last contact.
     let gone = state.publisher().filter(|present| !state.serves(present) && !is_there(view, present));
     let heard = gone.and_then(|present| view.seen.get(present)).map(|seen| seen.heard);
     let why = Why { cause, at_ms: view.wall_ms, idle_ms: heard.map_or(0, |at| idle_ms(view, at)) };
     (state.publisher() != Some(&to)).then(|| Command::SetPublisher { from: state.publisher.clone(), to, why })
 }
 
-/// The best of those that could be publisher: not far behind, preferred, with most duties, reached by most.
+/// The best candidate for publisher: not far behind, preferred, with most duties, reached by most.
 fn elect(view: &View, state: &State) -> Option<NodeName> {
     let rank = |name: &&NodeName| {
         let behind = view.seen.get(*name).is_some_and(|seen| seen.report.measures.is_far_behind());
@@ -83,19 +84,19 @@ fn elect(view: &View, state: &State) -> Option<NodeName> {
     state.members.keys().filter(|name| candidate(view, state, name).is_some()).min_by_key(rank).cloned()
 }
 
-/// Whether the role has been where it is for long enough to be moved for something soft.
+/// Whether the role has stayed long enough to move for a soft trigger.
 fn is_quiet(view: &View, state: &State, policy: &Policy) -> bool {
     let soft = |cause: &Cause| matches!(cause, Cause::Space | Cause::Cpu | Cause::Alarm(_) | Cause::Failback);
     let recent = state.moves.iter().filter(|m| m.what == What::Publisher && soft(&m.cause));
     let recent = recent.filter(|m| view.wall_ms.abs_diff(m.at_ms) < HOUR_MS).count();
     let doublings = u32::try_from(recent).unwrap_or(MOST_DOUBLINGS).min(MOST_DOUBLINGS);
     let stays = policy.damping * 2_u32.pow(doublings);
-    // A fact about another epoch: the role has only just come to where it is.
+    // The known epoch is another one: the role has only just moved.
     let known = view.publisher_since.as_ref().filter(|(epoch, _)| state.publisher.as_ref() == Some(epoch));
     known.is_some_and(|(_, since)| view.now.saturating_sub(*since) >= stays)
 }
 
-/// A soft trigger on the publisher, and a node that is better on that very measure.
+/// A soft trigger on the publisher, and a node that is better on the same measure.
 fn overloaded(view: &View, state: &State, policy: &Policy, present: &NodeName) -> Option<(NodeName, Cause)> {
     let ours = view.seen.get(present)?;
     let signs = [Sign::SpaceLow, Sign::CpuHigh, Sign::AlarmOften];
@@ -128,13 +129,13 @@ fn overloaded(view: &View, state: &State, policy: &Policy, present: &NodeName) -
     None
 }
 
-/// No measure of this node is bad that would move the role off it again.
+/// Whether no measure of this node is bad that would move the role off it again.
 fn is_spared(view: &View, state: &State, name: &NodeName) -> bool {
     let seen = view.seen.get(name);
     seen.is_some_and(|seen| seen.bad.keys().all(|trigger| !state.settings.is_on(*trigger)))
 }
 
-/// Back to the preferred node, within its window, when that has been well for a while.
+/// Return to the preferred node, within its window, after that node has been well for a while.
 fn failback(view: &View, state: &State, policy: &Policy, present: &NodeName) -> Option<(NodeName, Cause)> {
     let to = state.settings.preferred.as_ref().filter(|to| *to != present)?;
     let minute = u16::try_from(view.wall_ms / MINUTE_MS % MINUTES_A_DAY).ok()?;
@@ -145,27 +146,27 @@ fn failback(view: &View, state: &State, policy: &Policy, present: &NodeName) -> 
     (due && fit && is_quiet(view, state, policy)).then(|| (to.clone(), status::cause(Sign::WindowOpen, seen)))
 }
 
-/// A place for a duty, and why it would go there.
+/// Place for a duty, and the cause for which it would go there.
 struct Target<'a> {
     name: &'a NodeName,
     life: Incarnation,
     cause: Option<Cause>,
 }
 
-/// Whether a node's own part of a duty has failed for long enough.
+/// Whether a node's own part of a duty has failed for the grace time.
 fn has_failed(seen: &Seen, duty: Duty, now: Duration, policy: &Policy) -> bool {
     let known = seen.duties.get(&duty);
     known.is_some_and(|(works, since)| !works && now.saturating_sub(*since) >= policy.health_grace)
 }
 
-/// Where a duty is to be: where it is pinned, or was moved to, or with the publisher; elsewhere only if its part there has
-/// failed. Nothing if nobody can take it.
+/// Place for a duty: where it is pinned, or was moved to, or with the publisher; elsewhere only if its part there has
+/// failed. None if no node can take it.
 fn target<'a>(view: &'a View, state: &'a State, policy: &Policy, duty: Duty) -> Option<Target<'a>> {
     let holder = state.duties.get(&duty).map(|a| &a.epoch.node);
     let fit = |name: &NodeName| {
         let seen = view.seen.get(name)?;
         let works = !has_failed(seen, duty, view.now, policy);
-        // One whose part has only just come back does not take the duty from one where it works.
+        // A node whose part has recovered only recently does not take the duty from one where it works.
         let back = seen.duties.get(&duty).is_some_and(|(works, since)| {
             *works && seen.health_since < *since && view.now.saturating_sub(*since) < policy.damping
         });
@@ -199,7 +200,7 @@ pub(super) fn duty(view: &View, state: &State, policy: &Policy, duty: Duty) -> O
     };
     let Some(present) = state.duties.get(&duty) else { return assign(None, Cause::Start, 0) };
     let node = &present.epoch.node;
-    // A fact about an earlier epoch: this one has just been given, and nobody else has it.
+    // A fact about an earlier epoch does not count: the present one has just been given, and no other node has it.
     let fact = view.leases.get(&duty).filter(|fact| fact.epoch == present.epoch);
     let held = fact.is_some_and(|fact| fact.held);
     let outdated = present.epoch.generation < state.generation;
@@ -211,7 +212,7 @@ pub(super) fn duty(view: &View, state: &State, policy: &Policy, duty: Duty) -> O
     if in_place && !frozen {
         return None;
     }
-    // A holder that does not serve keeps its duty if what happened to it moves nothing. A move that has begun goes on.
+    // A holder that does not serve keeps its duty if its sign moves nothing. A move that has begun goes on.
     if !state.serves(node) && !out && !present.draining && driven_off(view, state, node).is_none() {
         return None;
     }
@@ -227,7 +228,7 @@ pub(super) fn duty(view: &View, state: &State, policy: &Policy, duty: Duty) -> O
     }
 }
 
-/// Why a duty moves: for what happened to its holder, for its place, or with the publisher.
+/// Cause for which a duty moves: its holder's sign, its placement, or the publisher's move.
 fn why_moves(view: &View, state: &State, present: &crate::Assignment, target: &Target<'_>) -> Cause {
     let node = &present.epoch.node;
     if !state.serves(node)

@@ -1,15 +1,15 @@
-//! How much of a plan is proposed in one entry of the log.
+//! The part of a plan that is proposed in one log entry.
 
 use crate::{
     Command, State,
     command::{BATCH_LEVEL, LONGEST_BATCH},
 };
 
-/// What is proposed first of this plan: as much of it as fits into one entry, or with `singly` its first command. `is_aside`
-/// says which commands were set aside; one that was is passed over, and the others go one by one then, since parts of a
-/// batch may rely on it.
+/// The first proposal of this plan: as much as fits into one entry, or with `singly` its first command. `is_aside`
+/// tells which commands were set aside. Such a command is skipped, and then the others go one by one, since parts of a
+/// batch may depend on it.
 ///
-/// A rise of the feature level is never part of a batch: what is planned behind it may be unknown to members that the rise
+/// A rise of the feature level is never part of a batch: the commands after it may be unknown to members that the rise
 /// has not reached.
 pub fn proposal(
     plan: Vec<Command>,

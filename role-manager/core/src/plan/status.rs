@@ -1,4 +1,4 @@
-//! Who goes into and out of service, and what sign says so.
+//! Members going into and out of service, and the signs for it.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::{
     Trigger, View, rule_for,
 };
 
-/// Who goes into and out of service. In the moment in which a split is over (`healing`), who is well serves at once: what
-/// kept it out was the split, and the preferred one is not to lose it for the others' not having heard it.
+/// Status changes of members. When a split has just ended (`healing`), a node that is well serves immediately: only the
+/// split kept it out, and the preferred node must not lose the role because the others had not heard it.
 pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: bool) -> Vec<Command> {
     let mut wanted = Vec::new();
     let mut failed = Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
         let Some(seen) = view.seen.get(name) else { continue };
         match judge(member, seen, view.now, policy) {
             Verdict::Stay => {}
-            // It serves whatever becomes of the others, and counts as one that does (rule P5).
+            // It serves whatever happens to the others, and counts as serving (rule P5).
             Verdict::Recovering if healing && member.status == Status::NotFunctioning => {
                 wanted.push((name, member, seen, Status::InService, String::new()));
             }
@@ -35,7 +35,7 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
         None => member.serves(),
     };
     let mut left = state.members.iter().filter(|(name, member)| serving(name, member)).count();
-    // If no node would serve, one of them serves what it can, whichever failed first. Nodes that are well again come before.
+    // If no node would serve, one failed node serves as far as it can, whichever failed first. Recovering nodes first.
     let last = if left == 0 && recovering.is_empty() { failed.pop() } else { None };
     wanted.extend(last.map(|(name, member, seen, _)| (name, member, seen, Status::InService, String::new())));
     for (name, member, seen, reason) in failed {
@@ -72,9 +72,9 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
 enum Verdict {
     Stay,
     Be(Status, String),
-    /// Well again, though not for long.
+    /// Well again, but not long enough.
     Recovering,
-    /// Out of service for a failed one of its own, unless no other node serves.
+    /// Out of service for a failed service, unless no other node serves.
     Fail(String),
 }
 
@@ -83,7 +83,7 @@ fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy) -> Verdic
         let status = rule_for(sign).status.unwrap_or(member.status);
         Verdict::Be(status, reason.to_owned())
     };
-    // Who is refused for its program's age is there all the same, and people are to read that.
+    // A member refused for its feature levels is live all the same; its reason shows that.
     let or = |reason: &str| match seen.unfit {
         Some(Speaks { min, max }) => {
             format!("its program knows the feature levels {min} to {max}: install one that knows the cluster's")
@@ -137,7 +137,7 @@ fn words(failing: &[&ServiceHealth]) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
-/// What is seen of a member that does not serve; nothing if it is about to serve again by itself.
+/// Sign of a member that does not serve; none if it is about to serve again automatically.
 pub(super) fn sign(member: &Member, seen: &Seen) -> Option<Sign> {
     match (member.status, seen.presence) {
         (Status::Leaving, _) => Some(Sign::Removed),
@@ -153,14 +153,14 @@ pub(super) fn sign(member: &Member, seen: &Seen) -> Option<Sign> {
                 Some(Sign::ServiceFailed)
             }
             Some(_) if matches!(member.status, Status::Recovering) => Some(Sign::RanAlone),
-            // It takes over the others' data, for as long as that takes.
+            // It copies the others' data, as long as that takes.
             Some(_) if member.status == Status::Replicating => Some(Sign::Restarted),
             Some(_) => None,
         },
     }
 }
 
-/// The cause of what follows from a sign.
+/// Cause of the changes that follow from a sign.
 pub(super) fn cause(sign: Sign, seen: &Seen) -> Cause {
     match sign {
         Sign::Ordered | Sign::Deactivated | Sign::Removed => Cause::Operator,
@@ -181,8 +181,8 @@ pub(super) fn cause(sign: Sign, seen: &Seen) -> Cause {
     }
 }
 
-/// Whether administrators let this sign move roles. A process that has exited counts as one that is not heard as soon as
-/// its lease is out.
+/// Whether the settings let this sign move roles. A process that has exited counts as silent once its lease has
+/// expired.
 pub(super) fn is_on(state: &State, sign: Sign, seen: &Seen) -> bool {
     let on = |trigger: Trigger| state.settings.is_on(trigger);
     match (sign, rule_for(sign).trigger) {

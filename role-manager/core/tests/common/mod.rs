@@ -1,18 +1,18 @@
-//! What several tests begin with.
+//! Common setup of several tests.
 
 use std::time::Duration;
 
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{Command, MemberKind, SPEAKS, State, Status};
 
-/// When what happens begins, by the clock of whoever looks.
+/// Start of each test, by the local clock.
 pub const START: Duration = Duration::from_secs(50);
 
 pub fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// These members in service in their first lives, at the highest feature level; `a` is publisher, `w` a witness.
+/// These members in service in their first incarnations, at the highest feature level; `a` is publisher, `w` a witness.
 pub fn cluster(names: &[&str]) -> State {
     let mut state = State { feature_level: SPEAKS.max, ..State::default() };
     for (i, text) in names.iter().enumerate() {

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicU32;
 use super::*;
 use crate::cluster::{Cluster, name};
 
-/// How many of the next plans panic. Only who leads plans.
+/// Number of following plans that panic. Only the leader plans.
 static PANICS: AtomicU32 = AtomicU32::new(0);
-/// One test at a time says so.
+/// Serializes the tests that use it.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// Called where planning begins.
+/// Called at the start of planning.
 pub(super) fn trip() {
     if PANICS.load(SeqCst) > 0 {
         PANICS.fetch_sub(1, SeqCst);

@@ -1,8 +1,8 @@
-//! A store leaves its group and becomes another one, of a new group in which it is alone.
+//! A store leaves its group and becomes another store, the only one of a new group.
 //!
-//! What the log holds is carried over to its end, as it would be by a leader that is elected with this log: what had been
-//! agreed on is in it, as far as this member has heard. On the disk it is one transaction: a process that is killed finds the
-//! store of the former group or that of the new one.
+//! The log is applied to its end, as by a leader elected with this log: it has all agreed entries that this member has
+//! received. On disk this is one transaction: after a kill, the process finds the store of the former group or that of
+//! the new one.
 
 use std::{collections::BTreeMap, io};
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::standing::Standing;
 
-/// Why a group was not left. Nothing has changed.
+/// Reason for which a group was not left. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LeaveError {
     #[error("nothing was ever agreed on in this node's log, so there is nothing to go on with")]
@@ -28,18 +28,18 @@ pub(crate) enum LeaveError {
     Stopping,
 }
 
-/// An order to leave the group.
+/// Order to leave the group.
 pub(crate) struct Departing {
     survivor: Survivor,
     own: Peer,
-    /// Of the beginning: all that is known before.
+    /// Initial data of the new group, as far as known before.
     beginning: Beginning,
     done: oneshot::Sender<Result<(), LeaveError>>,
 }
 
 impl Core {
-    /// Ends Raft's core and starts it again as that of a new group, whose only member this is. Whether that may be is asked
-    /// before.
+    /// Ends Raft's core and starts it again as the only member of a new group. The caller has checked that this is
+    /// permitted.
     pub(crate) async fn go_on_alone(
         &self,
         survivor: Survivor,
@@ -53,14 +53,14 @@ impl Core {
         answer.await.unwrap_or(Err(LeaveError::Stopping))
     }
 
-    /// The core has ended, and no other has been started yet.
+    /// Leaves the group. The core has ended, and no other has been started yet.
     pub(super) async fn leave(&self, departing: Departing) {
         let Departing { survivor, own, beginning, done } = departing;
         let left = self.try_leave(&survivor, own, beginning).await;
         if let Err(error) = &left {
             tracing::error!(%error, "this node does not go on alone");
         }
-        // Whoever asked may have gone; what was done stays done.
+        // The caller may no longer wait; the change stays.
         let _ = done.send(left);
     }
 
@@ -72,7 +72,7 @@ impl Core {
         let mut state = State::clone(&applied.state);
         for entry in entries {
             if let EntryPayload::Normal(command) = entry.payload {
-                // One that panics is passed over, as where it is applied in its turn.
+                // A command that panics is skipped, as in normal operation.
                 if let Ok((changed, _)) = try_apply(self.apply, &state, command) {
                     state = changed;
                 }
@@ -89,7 +89,7 @@ impl Core {
             last_membership: StoredMembership::new(Some(last), membership),
         };
         let snapshot = codec::snapshot(&meta, json.into());
-        // Terms go on rising: leases and gates of this node take none that is lower.
+        // Terms go on rising: leases and gates of this node accept no lower one.
         let term = vote.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
         let vote = Vote::new(term, anew.raft_id);
         self.store.begin_anew(&anew, &snapshot, last, vote).await.map_err(disk)?;

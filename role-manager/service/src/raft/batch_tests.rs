@@ -1,4 +1,4 @@
-//! Several planned commands in one entry of the log, in clusters of real members.
+//! Several planned commands in one log entry, in clusters of real members.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -11,12 +11,12 @@ use twinbox_roles_core::{BATCH_LEVEL, Command, Outcome, State};
 
 use crate::cluster::Cluster;
 
-/// How many of the next batches panic where they are applied, on any member.
+/// Number of following batches that panic when applied, on any member.
 static PANICS: AtomicU32 = AtomicU32::new(0);
-/// One test at a time says so.
+/// Serializes the tests that use it.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// As the product applies, but for batches that are to panic.
+/// Applies like the product, except for batches that must panic.
 pub(super) fn apply(state: &mut State, command: Command) -> Outcome {
     let batch = matches!(command, Command::Batch(_));
     let outcome = state.apply(command);
@@ -27,7 +27,7 @@ pub(super) fn apply(state: &mut State, command: Command) -> Outcome {
     outcome
 }
 
-/// A cluster at the level of batches, and a publisher that does not lead.
+/// A cluster at the batch level, and a publisher that does not lead.
 fn at_level() -> (Cluster, NodeName, NodeName) {
     let cluster = Cluster::formed(&["a", "b", "c"]);
     cluster.until("the level of batches", |cluster| cluster.view("a").feature_level >= BATCH_LEVEL);
@@ -76,7 +76,7 @@ fn what_follows_from_a_loss_is_one_entry() {
 fn a_batch_that_panics_is_set_aside_and_its_parts_are_tried_one_by_one() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut cluster, publisher, leader) = at_level();
-    // Every member that lives applies it.
+    // Every live member applies it.
     PANICS.store(u32::MAX, SeqCst);
     cluster.kill(publisher.as_str());
     cluster.until("the duty to follow", |cluster| moved(cluster, &publisher, &leader));

@@ -1,5 +1,5 @@
-//! Between openraft's types and ours on the wire and on disk. Everything that comes in is foreign: what is
-//! missing or makes no sense is an error, never a panic.
+//! Conversion between openraft's types and ours on the wire and on disk. All input is untrusted: missing or invalid
+//! data is an error, never a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use super::{
     },
 };
 
-/// What came is not what was to come.
+/// Input of an unexpected form.
 #[derive(Debug, thiserror::Error)]
 #[error("a malformed {what}: {detail}")]
 pub(crate) struct Malformed {

@@ -22,11 +22,11 @@ use super::{
 };
 use crate::watched;
 
-/// How a command changes the state: [`State::apply`].
+/// Function by which a command changes the state: [`State::apply`].
 pub(super) type Apply = fn(&mut State, Command) -> Outcome;
 
-/// The state after a command, or what that panicked with. State and command are the same on every member and so is what
-/// comes of them: a command that panics on one does on all.
+/// The state after a command, or its panic text. State and command are the same on every member, and so is the result:
+/// a command that panics on one panics on all.
 pub(super) fn try_apply(apply: Apply, state: &State, command: Command) -> Result<(State, Outcome), String> {
     let applying = || {
         let mut changed = state.clone();
@@ -36,20 +36,20 @@ pub(super) fn try_apply(apply: Apply, state: &State, command: Command) -> Result
     catch_unwind(AssertUnwindSafe(applying)).map_err(|panic| watched::words(&*panic))
 }
 
-/// What has been applied here.
+/// The applied state of this member.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Applied {
     /// The agreed state.
     pub(crate) state: Arc<State>,
-    /// The term of the entry that was applied last; 0 when there is none.
+    /// The term of the last applied entry; 0 when there is none.
     pub(crate) term: u64,
     pub(super) last: Option<LogId>,
     membership: StoredMembership,
-    /// The last command that was set aside since the start of the process, in words.
+    /// The last command set aside since the start of the process, as text.
     pub(crate) set_aside: Option<Arc<str>>,
 }
 
-/// The state machine. Everybody else sees it through a watch.
+/// The state machine. Other tasks read it through a watch.
 pub struct Machine {
     store: RaftStore,
     applied: watch::Sender<Applied>,
@@ -58,15 +58,15 @@ pub struct Machine {
 
 impl Machine {
     pub(super) fn new(store: RaftStore, applied: watch::Sender<Applied>, apply: Apply) -> Self {
-        // A core that starts again begins from the snapshot; what was applied comes back from the log.
+        // A restarted core begins from the snapshot; the applied entries come again from the log.
         applied.send_modify(|known| {
             *known = Applied { set_aside: known.set_aside.take(), ..Applied::default() };
         });
         Self { store, applied, apply }
     }
 
-    /// Applies a command to a state; one that panics, or did before, changes nothing (rule R11). That it is set aside is on
-    /// the disk before anything after it is applied: at the next start it is passed over.
+    /// Applies a command to a state; one that panics, now or earlier, changes nothing (rule R11). Its setting aside is
+    /// on disk before any later entry is applied: at the next start it is skipped.
     async fn apply_one(&self, at: LogId, command: Command) -> io::Result<Result<(State, Outcome), SetAside>> {
         if self.store.is_set_aside(at)? {
             return Ok(Err(SetAside));
@@ -86,7 +86,7 @@ impl Machine {
     }
 }
 
-/// A snapshot in the making: the state as it was when the snapshot was asked for.
+/// A snapshot in the making: the state at the time of the request.
 pub struct Builder {
     store: RaftStore,
     applied: Applied,

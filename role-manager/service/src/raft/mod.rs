@@ -1,4 +1,4 @@
-//! openraft, and all that names it.
+//! openraft, and everything that names it.
 //!
 //! The rest of the role manager sees a [`Core`]: commands go in, applied state and a [`Pulse`] come out. A core
 //! that ends for any reason is started again in this process (rule R8); calls go on meanwhile.
@@ -55,14 +55,14 @@ use pace::Pace;
 use store::RaftStore;
 use types::{Raft, SetAside};
 
-/// A snapshot after so many commands …
+/// Number of commands between two snapshots …
 const SNAPSHOT_AFTER: u64 = 500;
-/// … and so many of them stay in the log for members that are a little behind.
+/// … and number of them that stay in the log for members slightly behind.
 const KEEP_IN_LOG: u64 = 100;
 /// The longest pause before a core that ended is started again.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 
-/// Why a command has no outcome.
+/// Reason for which a command has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProposeError {
     #[error("this member does not lead")]
@@ -90,9 +90,9 @@ pub(crate) struct Core {
     raft: watch::Sender<Option<Raft>>,
     applied: watch::Sender<Applied>,
     pulse: watch::Sender<Pulse>,
-    /// When a leader was last heard and believed.
+    /// Last valid contact with a leader.
     leader_heard: watch::Sender<Option<BootInstant>>,
-    /// Who wants this store's group to be left: the core ends, and begins anew as another.
+    /// Sender of orders to leave this store's group: the core ends, and starts again as another store.
     leaving: OnceLock<mpsc::Sender<Departing>>,
     apply: Apply,
     watched: Watched,
@@ -126,11 +126,11 @@ impl Core {
         })
     }
 
-    /// Starts Raft and keeps it running until the standing says stop.
+    /// Starts Raft and keeps it running until the standing stops it.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, RolesError> {
         self.start_core().await?;
         let (leaving, departures) = mpsc::channel(1);
-        // It is started once in the life of a process.
+        // Started once per process.
         let _ = self.leaving.set(leaving);
         let needs = (self.clone(), Arc::new(tokio::sync::Mutex::new(departures)));
         Ok(self.watched.run("raft", needs, |(core, departures)| async move {
@@ -146,7 +146,7 @@ impl Core {
         self.applied.subscribe()
     }
 
-    /// Who votes, as far as the log says that now, to one who knows what has been applied.
+    /// The voters by the present log, relative to this applied state.
     pub(crate) fn voters(&self, applied: &Applied) -> Voters {
         let pulse = self.pulse.borrow();
         let upto = applied.last.as_ref().map(|last| last.index);
@@ -158,20 +158,20 @@ impl Core {
         self.standing.raft_id()
     }
 
-    /// Whether nothing was ever agreed or promised in this store.
+    /// Whether this store has agreed on nothing and promised nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.store.is_empty()
     }
 
-    /// Whether this store is the member's of this name: it votes, or the cluster has taken it in and does not need its
-    /// vote.
+    /// Whether this store is that of the member of this name: it votes, or the cluster has admitted it and does not
+    /// need its vote.
     pub(crate) fn has_a_place(&self, name: &NodeName) -> bool {
         let (id, pulse) = (self.standing.raft_id(), self.pulse.borrow());
         let admitted = || self.applied.borrow().state.members.get(name).is_some_and(|m| m.raft_id == id);
         pulse.voters.contains(&id) || (pulse.learners.contains(&id) && admitted())
     }
 
-    /// Begins a group with this member as its only voter.
+    /// Founds a group with this member as its only voter.
     pub(crate) async fn found(&self, own: Peer) -> Result<(), ProposeError> {
         let members = BTreeMap::from([(self.standing.raft_id(), own)]);
         match self.raft()?.initialize(members).await {
@@ -186,7 +186,7 @@ impl Core {
         written.map_err(write_error)?.data.map_err(|SetAside| ProposeError::SetAside)
     }
 
-    /// Adds a member that follows and does not vote yet; others of its name that do not vote go.
+    /// Adds a follower that does not vote yet; other non-voting followers of its name are removed.
     pub(crate) async fn add_learner(&self, id: u64, peer: Peer) -> Result<(), ProposeError> {
         let pulse = self.pulse.borrow().clone();
         let stale = pulse.learners.iter().filter(|other| **other != id);
@@ -200,7 +200,7 @@ impl Core {
         self.change(ChangeMembers::Batch(changes)).await
     }
 
-    /// Makes a follower a voter, in the place of older stores of the same name, by joint consensus.
+    /// Makes a follower a voter, in place of older stores of the same name, by joint consensus.
     pub(crate) async fn promote(&self, id: u64, instead_of: BTreeSet<u64>) -> Result<(), ProposeError> {
         let mut changes = vec![ChangeMembers::AddVoterIds(BTreeSet::from([id]))];
         if !instead_of.is_empty() {
@@ -209,19 +209,19 @@ impl Core {
         self.change(ChangeMembers::Batch(changes)).await
     }
 
-    /// Voters do not vote any more and go on to follow; one may vote instead.
+    /// Voters become followers; another may vote instead.
     pub(crate) async fn demote(&self, ids: BTreeSet<u64>, instead: Option<u64>) -> Result<(), ProposeError> {
         let mut changes = vec![ChangeMembers::RemoveVoters(ids)];
         changes.extend(instead.map(|id| ChangeMembers::AddVoterIds(BTreeSet::from([id]))));
         self.change_and(ChangeMembers::Batch(changes), true).await
     }
 
-    /// Followers that do not vote are followers no more.
+    /// Removes followers that do not vote.
     pub(crate) async fn forget(&self, ids: BTreeSet<u64>) -> Result<(), ProposeError> {
         self.change(ChangeMembers::RemoveNodes(ids)).await
     }
 
-    /// Ends a change of voters that a leader before this one left half done. Who ceases to vote by it goes on to follow if
+    /// Ends a change of voters that an earlier leader left unfinished. A voter removed by it stays as a follower if
     /// `keep`.
     pub(crate) async fn finish_joint(&self, keep: bool) -> Result<(), ProposeError> {
         self.change_and(ChangeMembers::AddVoterIds(BTreeSet::new()), keep).await
@@ -237,8 +237,9 @@ impl Core {
         self.change_and(change, false).await
     }
 
-    /// Changes Raft's members; who ceases to vote stays as a follower if `keep`. The pulse knows of it when this returns: a
-    /// leader that has just ended its own vote must not be asked for a further change, which its core would not survive.
+    /// Changes Raft's members; a voter removed stays as a follower if `keep`. The pulse shows the change when this
+    /// returns: a leader that has just ended its own vote must not be given a further change, which its core would not
+    /// survive.
     async fn change_and(&self, change: ChangeMembers<u64, Peer>, keep: bool) -> Result<(), ProposeError> {
         let raft = self.raft()?;
         let leads = {
@@ -252,7 +253,7 @@ impl Core {
         }
         let index = raft.change_membership(change, keep).await.map_err(write_error)?.log_id.index;
         let knows = |pulse: &Pulse| pulse.members_index >= Some(index) || !pulse.leading;
-        // The sender of the pulse lives as long as this does.
+        // The sender of the pulse lives as long as `self`.
         let _ = self.pulse().wait_for(knows).await;
         Ok(())
     }
@@ -275,7 +276,7 @@ impl Core {
         Ok(())
     }
 
-    /// Publishes the pulse; starts a core that ended again.
+    /// Publishes the pulse; restarts a core that ended.
     async fn keep_running(&self, departures: &mut mpsc::Receiver<Departing>) {
         let mut back_off = Duration::from_millis(100);
         loop {
@@ -316,13 +317,13 @@ impl Core {
         }
     }
 
-    /// Until this core ends or is to end.
+    /// Follows this core until it ends or must end.
     async fn follow(&self, raft: &Raft) {
         let mut metrics = raft.metrics();
         let mut standing = self.standing.changes();
         let mut elects = false;
         let mut pace = Pace::new(self.standing.timing(), BootInstant::now());
-        // As a core begins.
+        // Initial settings of a core.
         let mut ticks = true;
         self.leader_heard.send_replace(None);
         loop {
@@ -333,7 +334,7 @@ impl Core {
                 tracing::error!(%error, "Raft's core has ended; it is started again");
                 return;
             }
-            // Only a member that knows the level at which all work may lead them (rule R10).
+            // Only a member that knows the cluster's feature level may lead (rule R10).
             let knows = self.speaks.knows(self.applied.borrow().state.feature_level);
             if elects != (self.standing.may_vote() && knows) {
                 elects = !elects;
@@ -346,13 +347,13 @@ impl Core {
                 raft.runtime_config().tick(ticks);
             }
             if step.beats {
-                // A core that hangs must not keep this from its other work.
+                // A hanging core must not block the other work of this task.
                 let _ = timeout(step.again, raft.trigger().heartbeat()).await;
             }
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
                 _ = standing.changed() => {}
-                // The end of the silence after a start.
+                // End of the silence after a start.
                 () = sleep(self.standing.timing().heartbeat / 4), if !elects => {}
                 () = sleep(step.again), if step.ticks || leads => {}
                 () = self.silence(&pace), if !(step.ticks || leads) => {}
@@ -360,8 +361,8 @@ impl Core {
         }
     }
 
-    /// Until the leader has not been heard for so long that Raft's clock is to tick. Each word of the leader sets the end anew:
-    /// a follower of a well leader is woken by nothing else.
+    /// Waits until the leader has been silent for so long that Raft's clock must tick. Each message of the leader
+    /// restarts the wait: nothing else wakes a follower of a healthy leader.
     async fn silence(&self, pace: &Pace) {
         let mut heard = self.leader_heard.subscribe();
         loop {
@@ -374,7 +375,7 @@ impl Core {
         }
     }
 
-    /// Publishes the pulse; whether this member leads.
+    /// Publishes the pulse; returns whether this member leads.
     fn note_pulse(&self, raft: &Raft) -> bool {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -403,7 +404,7 @@ impl Core {
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),
         };
         self.pulse.send_if_modified(|known| {
-            // The moment alone, which changes all the time, wakes nobody.
+            // A new time alone, which changes constantly, notifies no watcher.
             let first = known.quorum_heard.is_none() && pulse.quorum_heard.is_some();
             known.quorum_heard = pulse.quorum_heard;
             let changed = first || *known != pulse;
@@ -413,12 +414,12 @@ impl Core {
         leading
     }
 
-    /// Why nothing more can be agreed on with this store, if so.
+    /// Reason for which this store accepts no more entries, if any.
     pub(crate) fn broken(&self) -> Option<String> {
         self.store.broken()
     }
 
-    /// When the leader, this member, last knew itself followed by a majority: as of now, not as of the pulse.
+    /// Last time at which a majority followed this member as leader: read now, not from the pulse.
     pub(crate) fn quorum_heard(&self, term: u64) -> Option<BootInstant> {
         let raft = self.raft.borrow().clone()?;
         self.note_pulse(&raft);
@@ -449,12 +450,12 @@ fn raft_config(config: &RolesConfig) -> Result<Config, RolesError> {
         install_snapshot_timeout: millis(election_max),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEEP_IN_LOG,
-        // A leader that was killed and is back in 100 ms knows of no lease (rule R4).
+        // A leader that is killed and back within 100 ms knows of no lease (rule R4).
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
-        // Switched on when this member may vote.
+        // Enabled when this member may vote.
         enable_elect: false,
-        // A leader that is cut off one way must let the others elect.
+        // A leader cut off in one direction must let the others elect.
         quorum_loss_probe_interval: Some(2 * millis(election_max)),
         ..Config::default()
     };

@@ -1,4 +1,4 @@
-//! Raft's calls to other members, each bounded in time, heartbeats and snapshots on connections of their own.
+//! Raft's calls to other members, each with a time limit; heartbeats and snapshots have their own connections.
 
 use std::{future::Future, sync::Arc};
 
@@ -23,7 +23,7 @@ use crate::{
     standing::Standing,
 };
 
-/// Makes the clients that openraft asks for.
+/// Factory of openraft's clients.
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) dialer: Arc<Dialer>,
@@ -65,7 +65,7 @@ async fn content<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> 
 
 impl Link {
     fn client(&self) -> Result<Client, RPCError<Types>> {
-        // A voter whose own run number is in doubt asks nobody for anything (rule R8).
+        // A voter whose own run number is in doubt sends no requests (rule R8).
         if !self.network.standing.may_take_part() {
             return Err(unreachable("this member may not take part in Raft yet"));
         }
@@ -178,7 +178,7 @@ impl RaftNetworkV2<Types> for Link {
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        // Members come back at any time: never wait longer than an election.
+        // Members may come back at any time: never wait longer than an election.
         let patience = self.network.standing.timing().election_max;
         let steps = (0..).map(move |i: u32| patience.min(std::time::Duration::from_millis(25 << i.min(5))));
         Some(Backoff::new(steps))

@@ -1,29 +1,30 @@
-//! When Raft's own clock ticks. Pure.
+//! Ticks of Raft's own clock. Pure.
 //!
-//! It would tick five times in a heartbeat, on every member and for ever, to look whether an election or a heartbeat is due:
-//! most of what a cluster at rest would cost. A follower needs no tick while it hears its leader, and a leader beats by itself.
+//! Raft's clock would tick five times per heartbeat on every member, to check whether an election or a heartbeat is
+//! due: most of the load of a cluster at rest. A follower needs no tick while it hears its leader, and a leader sends
+//! its heartbeats without ticks.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 use twinbox_roles_core::Timing;
 
-/// What is to be done now.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
-    /// Raft's clock is to tick: an election may become due.
+    /// Raft's clock must tick: an election may become due.
     pub ticks: bool,
-    /// The followers are to hear their leader, now.
+    /// A heartbeat to the followers is due now.
     pub beats: bool,
-    /// When to ask again, if nothing happens before.
+    /// Time until the next call, if nothing happens before.
     pub again: Duration,
 }
 
-/// The pace of one core.
+/// Heartbeat and tick schedule of one core.
 #[derive(Debug)]
 pub(super) struct Pace {
     heartbeat: Duration,
-    /// For so long after a word of the leader no election can be due, with a tick to spare.
+    /// Time after a message of the leader in which no election can be due, with one tick of reserve.
     rest: Duration,
     next_beat: BootInstant,
 }
@@ -34,12 +35,12 @@ impl Pace {
         Self { heartbeat, rest: (heartbeat + election_min) / 2, next_beat: now }
     }
 
-    /// What to do; `heard` is when the leader was last heard and believed.
+    /// The next action; `heard` is the last valid contact with the leader.
     pub(super) fn step(&mut self, leading: bool, heard: Option<BootInstant>, now: BootInstant) -> Step {
         if leading {
             let beats = now >= self.next_beat;
             if beats {
-                // From now, not from when it was due: what a suspended leader missed it does not make up for.
+                // From now, not from the due time: a leader that was suspended does not send missed heartbeats later.
                 self.next_beat = now + self.heartbeat;
             }
             return Step { ticks: false, beats, again: self.next_beat.since(now) };
@@ -49,7 +50,7 @@ impl Pace {
         Step { ticks: rests.is_none(), beats: false, again: rests.unwrap_or(self.heartbeat) }
     }
 
-    /// How long a follower needs no tick, if it hears nothing more; `None` when it does now.
+    /// Time for which a follower needs no tick if it hears nothing more; `None` when it needs one now.
     pub(super) fn rests(&self, heard: Option<BootInstant>, now: BootInstant) -> Option<Duration> {
         heard.map(|heard| (heard + self.rest).since(now)).filter(|left| !left.is_zero())
     }

@@ -11,7 +11,7 @@ use openraft_rt::{AsyncRuntime, Instant, OptionalSend};
 use openraft_rt_tokio::TokioRuntime;
 use twinbox_clock::BootInstant;
 
-/// A moment on `CLOCK_BOOTTIME`.
+/// A time on `CLOCK_BOOTTIME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RaftInstant(pub BootInstant);
 
@@ -57,8 +57,8 @@ impl Sub for RaftInstant {
     }
 }
 
-/// tokio with [`RaftInstant`]. Sleeps are tokio's, so that a timer may fire late by the length of a suspend;
-/// all of Raft's are short, and what it decides by is the clock.
+/// tokio with [`RaftInstant`]. Sleeps are tokio's, so a timer may fire late by the length of a suspend. Raft's timers
+/// are short, and its decisions use the clock.
 #[derive(Debug)]
 pub struct BootRuntime(TokioRuntime);
 
@@ -128,7 +128,7 @@ impl AsyncRuntime for BootRuntime {
 mod tests {
     use super::*;
 
-    /// openraft's own suite for runtimes.
+    /// openraft's own test suite for runtimes.
     #[test]
     fn it_does_what_openraft_asks_of_a_runtime() {
         openraft_rt::testing::Suite::<BootRuntime>::test_all();

@@ -74,7 +74,7 @@ impl Core {
         let vote = vote_of(request.vote.as_ref())?;
         let snapshot = request.snapshot.as_ref().ok_or_else(|| Status::invalid_argument("no snapshot"))?;
         let snapshot = codec::read_snapshot(snapshot).map_err(bad)?;
-        // What cannot be read would end the core: refuse it here.
+        // Unreadable data would end the core: refuse it here.
         serde_json::from_slice::<twinbox_roles_core::State>(&snapshot.snapshot)
             .map_err(|e| Status::invalid_argument(format!("a malformed snapshot: {e}")))?;
         let answer = raft.install_full_snapshot(vote, snapshot).await.map_err(fatal)?;

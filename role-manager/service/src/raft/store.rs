@@ -1,9 +1,9 @@
-//! Vote and log on disk: durable before Raft answers anybody (rule R8).
+//! Vote and log on disk: durable before Raft answers any request (rule R8).
 //!
-//! The log is short (the machine's snapshots see to that), so it is also kept in memory and only written to
-//! disk. Every write is one durable transaction, and the disk keeps them in the order in which Raft asks for them. Raft's
-//! core waits for none of them but a vote's: an entry is answered for by a callback once it is durable, so that a slow
-//! disk holds up no heartbeat. So memory is ahead of the disk, and a core that is started again reads the disk.
+//! The log is short (the machine's snapshots ensure that), so it is also kept in memory and only written to disk. Every
+//! write is one durable transaction, and the disk keeps the order of Raft's writes. Raft's core waits only for the
+//! write of a vote: an entry is acknowledged by a callback once it is durable, so that a slow disk delays no heartbeat.
+//! So memory is ahead of the disk, and a restarted core reads the disk.
 
 use std::{
     collections::BTreeMap,
@@ -44,18 +44,18 @@ const ASIDE: &[u8] = b"raft/aside/";
 pub(crate) struct RaftStore {
     disk: Disk,
     log: Arc<Mutex<Log>>,
-    /// Which of the cores that this process has started this is for …
+    /// Number of this core among those that this process has started …
     age: u64,
-    /// … and which is the last: what an earlier one still wants to write is not written any more.
+    /// … and number of the latest: pending writes of an earlier one are dropped.
     last: Arc<AtomicU64>,
 }
 
-/// Why a core writes nothing any more.
+/// Reason for which a core writes no more.
 #[derive(Debug, thiserror::Error)]
 #[error("another core has been started since, or an earlier write of this one has failed")]
 struct Outdated;
 
-/// Makes a core outdated unless its write was taken: what it wrote after one that was not would leave a hole in the log.
+/// Makes a core outdated unless its write was accepted: later writes after a failed one would leave a hole in the log.
 struct Outdating<'a> {
     age: u64,
     last: &'a AtomicU64,
@@ -63,7 +63,7 @@ struct Outdating<'a> {
 
 impl Drop for Outdating<'_> {
     fn drop(&mut self) {
-        // When another core has been started, it was outdated already.
+        // If another core has been started, this one was outdated already.
         let _ = self.last.compare_exchange(self.age, self.age + 1, SeqCst, SeqCst);
     }
 }
@@ -105,26 +105,25 @@ impl Log {
     }
 }
 
-/// Whether Raft has never written to this disk: nothing was voted, acknowledged or taken over under its Raft id.
+/// Whether Raft has never written to this disk: nothing was voted, acknowledged or adopted under its Raft id.
 pub(crate) fn is_unused(disk: &Disk) -> Result<bool, RolesError> {
     Log::read(disk).map(|log| log.is_empty())
 }
 
 impl RaftStore {
-    /// Reads what an earlier process left.
+    /// Reads the data of an earlier process.
     pub(crate) fn open(disk: Disk) -> Result<Self, RolesError> {
         let log = Arc::new(Mutex::new(Log::read(&disk)?));
         Ok(Self { disk, log, age: 0, last: Arc::default() })
     }
 
-    /// The store for the next core, with what is on the disk. Whatever earlier ones still write does not count from here
-    /// on.
+    /// The store for the next core, with the data on disk. Later writes of earlier cores do not count.
     pub(crate) async fn next(&self) -> Result<Self, RolesError> {
         let next = {
             let _log = self.log();
             Self { age: self.last.fetch_add(1, SeqCst) + 1, ..self.clone() }
         };
-        // Behind all that earlier cores have handed over to the disk.
+        // After all writes that earlier cores have passed to the disk.
         let written = next.disk.transact(|_| Ok::<_, DiskError>(())).await;
         written.map_err(|error| match error {
             TransactError::Refused(error) | TransactError::Disk(error) => error,
@@ -138,13 +137,13 @@ impl RaftStore {
         self.age == self.last.load(SeqCst)
     }
 
-    /// How many cores have been started.
+    /// Number of started cores.
     #[cfg(test)]
     pub(crate) fn starts(&self) -> u64 {
         self.last.load(SeqCst)
     }
 
-    /// What the log holds beyond what has been applied, in order; the last entry of all; and the vote.
+    /// The log entries after `applied`, in order; the last entry of all; and the vote.
     pub(crate) fn beyond(&self, applied: Option<LogId>) -> (Vec<Entry>, Option<LogId>, Option<Vote>) {
         let log = self.log();
         let from = applied.map_or(0, |id| id.index.saturating_add(1));
@@ -152,8 +151,8 @@ impl RaftStore {
         (log.entries.range(from..).map(|(_, entry)| entry.clone()).collect(), last, log.vote)
     }
 
-    /// Another store in the place of this one: `snapshot`, which ends with `last`, and nothing else. In one transaction, so
-    /// that there is the one or the other on the disk, whenever the machine dies.
+    /// Replaces this store by another: `snapshot`, which ends with `last`, and nothing else. In one transaction, so
+    /// that the disk has one or the other, whenever the machine fails.
     pub(crate) async fn begin_anew(
         &self,
         anew: &Anew,
@@ -163,7 +162,7 @@ impl RaftStore {
     ) -> io::Result<()> {
         {
             let _log = self.log();
-            // No core that ran before writes after this.
+            // No earlier core writes after this.
             self.last.fetch_add(1, SeqCst);
         }
         let (anew, snapshot) = (anew.clone(), snapshot.encode_to_vec());
@@ -181,7 +180,7 @@ impl RaftStore {
         Ok(())
     }
 
-    /// Why the disk takes no more writes, if so.
+    /// Reason for which the disk accepts no more writes, if any.
     pub(crate) fn broken(&self) -> Option<String> {
         self.disk.broken().map(str::to_owned)
     }
@@ -196,12 +195,12 @@ impl RaftStore {
         wire::Snapshot::decode(bytes.as_slice()).map(Some).map_err(io::Error::other)
     }
 
-    /// Keeps this snapshot, unless a later one is there: one that was long in the making must not replace what a leader has
-    /// sent meanwhile, since the log before that is gone.
+    /// Stores this snapshot unless a later one is present: a snapshot that took long to build must not replace one sent
+    /// by a leader meanwhile, since the log before that one is deleted.
     pub(crate) async fn save_snapshot(&self, snapshot: &wire::Snapshot) -> io::Result<()> {
         let (bytes, last) = (snapshot.encode_to_vec(), last_of(snapshot));
         let replacing = move |t: &mut Transaction<'_>| match t.get(SNAPSHOT)? {
-            // One that cannot be read is of no use to anybody.
+            // An unreadable snapshot is replaced.
             Some(present) if wire::Snapshot::decode(&*present).is_ok_and(|present| last_of(&present) > last) => {
                 Ok(())
             }
@@ -212,7 +211,7 @@ impl RaftStore {
         Ok(())
     }
 
-    /// Notes that the command of this entry is not to be applied; durable when this returns.
+    /// Records that the command of this entry must not be applied; durable when this returns.
     pub(crate) async fn set_aside(&self, entry: LogId) -> io::Result<()> {
         let bytes = codec::log_id(&entry).encode_to_vec();
         self.write(move |t| t.put(aside_key(entry.index), bytes)).await
@@ -226,7 +225,7 @@ impl RaftStore {
         Ok(noted.is_some_and(|noted| codec::read_log_id(&noted) == entry))
     }
 
-    /// Writes, and waits until that is durable.
+    /// Writes, and waits until the write is durable.
     async fn write(
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
@@ -234,7 +233,7 @@ impl RaftStore {
         self.disk.transact(self.unless_outdated(f)).await.map_err(write_error)
     }
 
-    /// Hands a write over to the disk, behind all before it; `done` is told once it is durable or has failed.
+    /// Queues a write after all earlier ones; `done` is called once it is durable or has failed.
     async fn write_behind(
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
@@ -264,7 +263,7 @@ impl RaftStore {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The log, for a core that is the last.
+    /// The log, if this core is the latest.
     fn own_log(&self) -> io::Result<MutexGuard<'_, Log>> {
         let log = self.log();
         if self.is_current() { Ok(log) } else { Err(io::Error::other(Outdated)) }
@@ -343,7 +342,7 @@ impl RaftLogStorage<Types> for RaftStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = codec::vote(vote).encode_to_vec();
-        // Raft's core waits for this one: there is no callback for it. A leader saves none while it leads.
+        // Raft's core waits for this write, since it has no callback. A leader saves no vote while it leads.
         self.write(move |t| t.put(VOTE, bytes)).await?;
         self.own_log()?.vote = Some(*vote);
         Ok(())
@@ -352,7 +351,7 @@ impl RaftLogStorage<Types> for RaftStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
         self.own_log()?.committed = Some(committed);
-        // A hint for the next start, not a promise to anybody: nobody waits for its sync.
+        // A hint for the next start, not a promise: no caller waits for its sync.
         let bytes = codec::log_id(&committed).encode_to_vec();
         self.write_behind(move |t| t.put(COMMITTED, bytes), drop).await
     }
@@ -373,7 +372,7 @@ impl RaftLogStorage<Types> for RaftStore {
             pairs.push((key(entry.log_id.index), bytes));
         }
         self.own_log()?.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
-        // Persisted first, then answered.
+        // Written durably first, then acknowledged.
         let write = move |t: &mut Transaction<'_>| pairs.into_iter().try_for_each(|(key, bytes)| t.put(key, bytes));
         self.write_behind(write, move |written| callback.io_completed(written)).await
     }
@@ -381,7 +380,7 @@ impl RaftLogStorage<Types> for RaftStore {
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |id| id.index.saturating_add(1));
         let gone = self.own_log()?.entries.split_off(&from);
-        // What replaces it is written behind it, and answered for.
+        // The replacing entries are written after it, and acknowledged.
         let removal = move |t: &mut Transaction<'_>| {
             gone.into_keys().for_each(|index| t.remove(key(index)));
             Ok(())
@@ -397,7 +396,7 @@ impl RaftLogStorage<Types> for RaftStore {
             std::mem::replace(&mut log.entries, rest)
         };
         let bytes = codec::log_id(&upto).encode_to_vec();
-        // Before it is durable the log is longer than it need be, which does no harm.
+        // Until this is durable the log is longer than necessary, which is harmless.
         let purge = move |t: &mut Transaction<'_>| {
             gone.into_keys().for_each(|index| t.remove(key(index)));
             let notes = t.scan(ASIDE)?.into_iter().map(|(note, _)| note);

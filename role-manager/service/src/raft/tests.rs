@@ -1,4 +1,4 @@
-//! A core that ends is started again, and a store comes back as it was.
+//! A core that ends is restarted, and a store is loaded as it was.
 
 use std::{path::Path, time::Duration};
 
@@ -72,7 +72,7 @@ async fn a_core_that_ends_is_started_again_and_remembers() {
     let admit = Command::Admit { name: config.node.clone(), kind: config.kind, address: String::new(), raft_id };
     assert_eq!(core.propose(admit).await, Ok(Outcome::Done));
 
-    // As a storage error or a panic in it would.
+    // Like a storage error or a panic in the core.
     core.raft().expect("a core").shutdown().await.expect("it ends");
     let again = leading(&core, term).await;
     assert!(again > term, "it leads anew, by an election");
@@ -112,7 +112,7 @@ async fn a_long_log_becomes_a_snapshot_that_survives_the_process() {
     };
     let limit = BootInstant::now() + Duration::from_secs(10);
     let (core, standing) = loop {
-        // What the first core held is freed a moment after its end.
+        // The first core's resources are freed shortly after its end.
         match Disk::open(&config.dir) {
             Ok(disk) => {
                 drop(disk);
@@ -159,7 +159,7 @@ async fn an_older_snapshot_does_not_replace_a_later_one() {
         let meta = types::SnapshotMeta { last_log_id: Some(last), ..Default::default() };
         codec::snapshot(&meta, format!("{term} {index}").into())
     };
-    // Each is handed in after the one before it, and the second is then the one that is stored.
+    // The snapshots are saved in this order; `stored` is the one stored after each.
     for (term, index, stored) in [(1, 10, "1 10"), (1, 9, "1 10"), (2, 8, "2 8"), (1, 12, "2 8"), (2, 9, "2 9")] {
         store.save_snapshot(&snapshot(term, index)).await.expect("a disk");
         let present = store.snapshot().expect("read").expect("a snapshot").state;
@@ -195,14 +195,14 @@ async fn who_has_just_started_does_not_vote() {
     };
     let expected = Timing::lan().silence_after_start();
     silent().await;
-    // A core that begins anew in the same process is as new.
+    // A core restarted in the same process counts as new.
     standing.core_started();
     assert!(silent().await > expected - Duration::from_millis(20));
     standing.quarantine("its store was set back".to_owned()).await;
     assert!(!standing.may_take_part() && !standing.may_vote());
 }
 
-/// A disk that syncs nothing more until the answer is dropped.
+/// Makes the disk sync nothing until the sender is dropped.
 async fn hang(disk: &Disk) -> std::sync::mpsc::Sender<()> {
     let (release, released) = std::sync::mpsc::channel();
     let hang = move |_: &mut Transaction<'_>| {
@@ -272,7 +272,7 @@ async fn an_entry_that_was_not_durable_when_its_core_ended_is_not_in_the_log_of_
         sleep(Duration::from_millis(1)).await;
     }
     core.raft().expect("a core").shutdown().await.expect("it ends");
-    // The next core is on its way: what the old one handed over counts no more.
+    // The next core is starting: writes queued by the old one no longer count.
     while core.store.starts() < 2 {
         sleep(Duration::from_millis(1)).await;
     }
@@ -295,7 +295,7 @@ async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
     core.found(own(&config)).await.expect("founded");
     let term = leading(&core, 0).await;
 
-    // Both wait for the disk together.
+    // Both writes wait for the disk together.
     let hanging = hang(&disk).await;
     let large = "x".repeat(twinbox_disk::MAX_VALUE + 1);
     let propose = |command| {
@@ -323,10 +323,10 @@ async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
     running.await.expect("it stops");
 }
 
-/// How often a command panicked, by the thread's test.
+/// Number of panics of a command, for the test of this thread.
 static PANICS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
-/// As the product applies, but for an order of this id.
+/// Applies like the product, except for an order with this id.
 fn apply_or_panic(state: &mut State, command: Command) -> Outcome {
     let bad = matches!(command, Command::Settle { id: OrderId(13) });
     let outcome = state.apply(command);
@@ -360,7 +360,7 @@ async fn a_command_that_panics_is_set_aside_and_not_applied_at_the_next_start() 
         let known = core.applied().borrow().state.orders.clone();
         assert_eq!(known.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [12, 14], "nothing of it was kept");
 
-        // A core that is started again in this process …
+        // A core restarted in this process …
         core.raft().expect("a core").shutdown().await.expect("it ends");
         leading(&core, term).await;
         assert_eq!(settle(15).await, settled);
@@ -380,8 +380,8 @@ async fn a_command_that_panics_is_set_aside_and_not_applied_at_the_next_start() 
     running.await.expect("it stops");
 }
 
-/// What is proposed in a partition must not be agreed on after it, when whoever asked has long been told that there is no
-/// majority. That rests on this library.
+/// A command proposed in a partition must not be committed after it, when its caller has long been notified that there
+/// is no majority. This relies on the library.
 #[test]
 fn a_leader_whose_lease_is_out_refuses_writes() {
     use openraft::errors::ForwardReason;

@@ -9,11 +9,11 @@ use twinbox_roles_core::{Command, MemberKind, Outcome};
 
 use super::{machine::Machine, runtime::BootRuntime};
 
-/// A command panicked where it was applied, and was set aside: nothing has changed.
+/// A command panicked when applied, and was set aside: nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside;
 
-/// A member as Raft's membership names it.
+/// A member in Raft's membership.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its name.

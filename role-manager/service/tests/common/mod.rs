@@ -1,5 +1,5 @@
-//! Clusters of real members: each in a runtime of its own, so that killing it stops everything at once, with
-//! mutual TLS on loopback and links that can be cut without anybody being told.
+//! Clusters of real members: each in its own runtime, so that a kill stops everything immediately, with mutual TLS on
+//! loopback and links that can be cut silently.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -31,17 +31,18 @@ use twinbox_roles::{
     SPEAKS, ServiceHealth, Status, Timing,
 };
 
-/// Nothing here takes longer unless it is broken; the machine may be busy with other things.
+/// Longest time for any step; the machine may be busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-/// So many clusters at a time: they measure time, and the machine is small. `.config/nextest.toml` says the same.
+/// Maximum number of concurrent clusters: they measure time, and the machine is small. `.config/nextest.toml` has the
+/// same value.
 const AT_A_TIME: usize = 3;
 
-/// The right to be one of them.
+/// Permit for one of them.
 pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 pub fn turn() -> Turn {
@@ -66,14 +67,14 @@ pub struct Cluster {
     cuts: BTreeMap<(NodeName, NodeName), Arc<AtomicBool>>,
     proxies: BTreeMap<(NodeName, NodeName), SocketAddr>,
     own: BTreeMap<NodeName, SocketAddr>,
-    /// Bound and never listening: nobody else is given the port while its member does not run.
+    /// Bound and never listening: reserves the port while its member does not run.
     _ports: Vec<TcpSocket>,
     kinds: BTreeMap<NodeName, MemberKind>,
     pub timing: Timing,
     pub members: BTreeMap<NodeName, Running>,
 }
 
-/// A member that runs.
+/// A running member.
 pub struct Running {
     runtime: Option<Runtime>,
     pub roles: Roles,
@@ -94,8 +95,7 @@ fn runtime() -> Runtime {
 }
 
 impl Cluster {
-    /// Certificates, directories and links for these members; nobody runs yet. A name that begins with `w` is a
-    /// witness.
+    /// Certificates, directories and links for these members; none runs yet. A name that begins with `w` is a witness.
     pub fn prepare(names: &[&str]) -> Self {
         let turn = turn();
         init_log();
@@ -136,7 +136,7 @@ impl Cluster {
         cluster
     }
 
-    /// The same, and everybody runs; the first founds the group.
+    /// As [`Self::prepare`], with all members running; the first founds the group.
     pub fn start(names: &[&str]) -> Self {
         let mut cluster = Self::prepare(names);
         for (i, text) in names.iter().enumerate() {
@@ -145,7 +145,7 @@ impl Cluster {
         cluster
     }
 
-    /// The same, and everybody is in service and the notifier runs.
+    /// As [`Self::start`], with all members in service and the notifier running.
     pub fn formed(names: &[&str]) -> Self {
         let cluster = Self::start(names);
         cluster.wait_formed();
@@ -212,7 +212,7 @@ impl Cluster {
         let runtime = runtime();
         let roles = runtime.block_on(async {
             let limit = BootInstant::now() + PATIENCE;
-            // What a killed member held is freed a moment after its death.
+            // A killed member's resources are freed shortly after its death.
             let roles = loop {
                 match Roles::start(config.clone()).await {
                     Err(RolesError::Disk(error)) if BootInstant::now() < limit => {
@@ -239,12 +239,12 @@ impl Cluster {
         self.members.insert(name(text), Running { runtime: Some(runtime), roles, gate, incarnation });
     }
 
-    /// Stops a member between two instructions: nothing is released, nobody is told.
+    /// Stops a member between two instructions: nothing is released, and no member is notified.
     pub fn kill(&mut self, text: &str) {
         drop(self.members.remove(&name(text)).expect("it runs"));
     }
 
-    /// Stops a member in good order.
+    /// Stops a member in an orderly way.
     pub fn stop(&mut self, text: &str) {
         let member = self.members.remove(&name(text)).expect("it runs");
         member.runtime.as_ref().expect("a runtime").block_on(member.roles.shutdown());
@@ -273,7 +273,7 @@ impl Cluster {
         member.runtime.as_ref().expect("a runtime").block_on(f(&member.roles))
     }
 
-    /// Runs an order until it is known what came of it: on a busy machine there is no leader for a moment now and then.
+    /// Runs an order until its outcome is known: on a busy machine there may be no leader for a moment.
     pub fn settled<T>(
         &self,
         text: &str,
@@ -292,20 +292,20 @@ impl Cluster {
         }
     }
 
-    /// Begins something on a member's own runtime: it ends with the member.
+    /// Starts a future on a member's own runtime: it ends with the member.
     pub fn begin<F: Future<Output = ()> + Send + 'static>(&self, text: &str, f: impl FnOnce(Roles) -> F) {
         let member = &self.members[&name(text)];
         drop(member.runtime.as_ref().expect("a runtime").spawn(f(member.roles.clone())));
     }
 
-    /// What keeps a member's store from being used again.
+    /// The error for which a member's store cannot be used again.
     pub fn refusal_to_start(&self, text: &str) -> RolesError {
         let config = self.config(text, false);
         let limit = BootInstant::now() + PATIENCE;
         self.links.block_on(async {
             loop {
                 match Roles::start(config.clone()).await {
-                    // What held the store is freed a moment after its end.
+                    // The store's former resources are freed shortly after their end.
                     Err(RolesError::Disk(error)) if BootInstant::now() < limit => {
                         tracing::info!(%error, "not yet");
                         sleep(Duration::from_millis(10)).await;
@@ -317,14 +317,15 @@ impl Cluster {
         })
     }
 
-    /// The epoch in which a member may act now. Of two that are cut off from each other both may, each in its own epoch.
+    /// The epoch in which a member may act now. Two members cut off from each other may both act, each in its own
+    /// epoch.
     pub fn epoch_of(&self, text: &str) -> Option<Epoch> {
         let gate = &self.members[&name(text)].gate;
         let epoch = gate.holding().borrow().clone()?;
         gate.check(&epoch).ok().map(|()| epoch)
     }
 
-    /// Waits until something holds, and says how long that took.
+    /// Waits until a condition holds, and returns the time taken.
     pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Duration {
         let begun = BootInstant::now();
         while !holds(self) {
@@ -337,7 +338,7 @@ impl Cluster {
         begun.elapsed()
     }
 
-    /// Looks again and again for so long.
+    /// Checks repeatedly for this time.
     pub fn throughout(&self, long: Duration, mut look: impl FnMut(&Self)) {
         let begun = BootInstant::now();
         while begun.elapsed() < long {
@@ -359,7 +360,7 @@ impl Cluster {
         println!("formed after {took:?}");
     }
 
-    /// Waits until everybody who runs votes, and everybody knows it: from then on one may die.
+    /// Waits until all running members vote and know it: from then on one may fail.
     pub fn wait_voting(&self) {
         self.until("everybody votes", |c| {
             let all = |roles: &Roles| roles.voters().iter().eq(c.members.keys()) && !roles.voters_change();
@@ -367,7 +368,7 @@ impl Cluster {
         });
     }
 
-    /// Who may act as notifier now. Two at once is what must never be.
+    /// The node that may act as notifier now. Two at the same time are an error.
     pub fn holder(&self) -> Option<(NodeName, Epoch)> {
         let open: Vec<_> = self
             .members
@@ -381,7 +382,7 @@ impl Cluster {
         open.into_iter().next()
     }
 
-    /// The same where somebody does: on a busy machine a lease runs out for a moment now and then.
+    /// As [`Self::holder`], waiting for one: on a busy machine a lease may expire for a moment.
     pub fn somebody(&self) -> (NodeName, Epoch) {
         let mut acts = None;
         self.until("somebody acts", |c| {
@@ -391,7 +392,7 @@ impl Cluster {
         acts.expect("waited for")
     }
 
-    /// Whether it is this one who acts, when somebody does.
+    /// Whether this node is the one that acts, once there is one.
     pub fn acts(&self, text: &str) -> bool {
         self.somebody().0.as_str() == text
     }
@@ -400,7 +401,7 @@ impl Cluster {
         self.holder().is_some_and(|(holder, _)| holder.as_str() == text)
     }
 
-    /// Who leads, as the given member knows.
+    /// The leader, as the given member knows.
     pub fn leader(&self, asked: &str) -> Option<NodeName> {
         self.view(asked).leader.clone()
     }
@@ -437,7 +438,7 @@ async fn forward(listener: TcpListener, target: SocketAddr, cut: Arc<AtomicBool>
     }
 }
 
-/// Copies; while the link is cut nothing gets through and nobody is told.
+/// Copies; while the link is cut nothing gets through, without any notice.
 async fn copy(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, cut: &AtomicBool) {
     let mut buffer = vec![0; 16 << 10];
     loop {

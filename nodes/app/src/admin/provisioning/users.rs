@@ -1,4 +1,4 @@
-//! Importing and exporting users as a table.
+//! Import and export of users as a table.
 
 use std::sync::{
     Arc,
@@ -19,16 +19,16 @@ use super::super::{internal, pin};
 use super::gather;
 use crate::node::Node;
 
-/// The largest table, in bytes: some hundred thousand users.
+/// Maximum size of a table, in bytes: some hundred thousand users.
 const LARGEST: usize = 32 << 20;
 
-/// Rows and problems in one event.
+/// Maximum number of rows and problems in one event.
 const BATCH: usize = 200;
 
-/// Events that wait for a slow reader.
+/// Maximum number of events that wait for a slow reader.
 const WAITING: usize = 16;
 
-/// Takes a table and tells of it while it works.
+/// Imports a table and reports progress events.
 pub fn import(
     node: Arc<Node>,
     parts: Streaming<UserImportPart>,
@@ -36,7 +36,7 @@ pub fn import(
     let (events, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         if let Err(status) = run(&node, parts, &events).await {
-            // Whoever has gone away does not want to know.
+            // The reader may have gone.
             let _ = events.send(Err(status)).await;
         }
     });
@@ -86,7 +86,7 @@ async fn run(
         let progress = {
             let (events, last) = (events.clone(), AtomicU64::new(0));
             move |done| {
-                // A reader that does not keep up misses some of it.
+                // A slow reader misses some progress events.
                 if last.fetch_max(done, Ordering::Relaxed) < done {
                     let _ = events.try_send(Ok(UserImportEvent { done, ..Default::default() }));
                 }
@@ -120,7 +120,7 @@ async fn run(
 pub async fn export(node: &Node) -> Result<String, Status> {
     let mailstore = &node.mailstore;
     let mut mailboxes = mailstore.mailboxes().await.map_err(internal)?;
-    // A number that is another's now would not come in again.
+    // A number that now belongs to another mailbox could not be imported again.
     mailboxes.retain(|mailbox| !mailbox.number_lost);
     mailboxes.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
     let class = |mailbox| Ok((mailbox, mailstore.class_name_of(mailbox)?));

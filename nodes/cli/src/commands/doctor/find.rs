@@ -1,4 +1,4 @@
-//! Which configuration files to examine when the administrator names none.
+//! Configuration files to examine if the administrator names none.
 
 use std::{
     ffi::OsString,
@@ -14,20 +14,20 @@ use crate::{
     demo::Demo,
 };
 
-/// Where an installed member has its file: by hand, and under systemd or in a container.
+/// Paths of an installed member's file: manual installation, and under systemd or in a container.
 const INSTALLED: [&str; 3] =
     ["/etc/twinbox/twinbox.toml", "/var/lib/twinbox/twinbox.toml", "/var/lib/twinbox-witness/twinbox.toml"];
 
-/// Configuration files, and where they come from, in words.
+/// Configuration files and their origin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The files; none if there is nothing to examine.
+    /// Paths of the files; empty if there is nothing to examine.
     pub configs: Vec<PathBuf>,
-    /// In words; empty for the usual places.
+    /// Origin as text; empty for the usual paths.
     pub how: String,
 }
 
-/// Looks at the usual places, then at the members that run on this machine, then for a demo in this folder.
+/// Searches the usual paths, then the members that run on this machine, then a demo in this folder.
 pub fn configs() -> Found {
     find(&INSTALLED.map(PathBuf::from), Path::new("/proc"), Path::new("."))
 }
@@ -51,7 +51,7 @@ fn find(places: &[PathBuf], proc: &Path, folder: &Path) -> Found {
     Found { configs: Vec::new(), how }
 }
 
-/// The files of the nodes and witnesses that run, each once.
+/// Files of the running nodes and witnesses, each once.
 fn running(proc: &Path) -> Vec<PathBuf> {
     let processes = fs::read_dir(proc).into_iter().flatten().flatten();
     let mut configs: Vec<PathBuf> = processes.filter_map(|process| config_of(&process.path())).collect();
@@ -60,7 +60,7 @@ fn running(proc: &Path) -> Vec<PathBuf> {
     configs
 }
 
-/// The configuration file with which a process runs a node or a witness, if it does and the file can be seen from here.
+/// Configuration file of a process that runs a node or a witness, if the file is visible here.
 fn config_of(process: &Path) -> Option<PathBuf> {
     let line = fs::read(process.join("cmdline")).ok()?;
     let words: Vec<OsString> =
@@ -79,7 +79,7 @@ fn config_of(process: &Path) -> Option<PathBuf> {
     fs::canonicalize(config).ok()
 }
 
-/// A demo in this folder or in one right beneath it: its file, and those of its members.
+/// A demo in this folder or directly below it: its file, and those of its members.
 fn demo(folder: &Path) -> Option<(PathBuf, Vec<PathBuf>)> {
     let beneath = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut folders: Vec<PathBuf> = beneath.filter(|path| path.is_dir()).collect();
@@ -111,7 +111,7 @@ mod tests {
             machine
         }
 
-        /// Canonical, as what is found is.
+        /// Canonical path, like the results.
         fn path(&self, name: &str) -> PathBuf {
             self.dir.path().canonicalize().expect("a folder").join(name)
         }

@@ -1,4 +1,4 @@
-//! What is wrong, by what was seen. Pure: it looks at nothing itself, so that a table can ask it everything.
+//! Findings from observations. Pure, so that a table can test all cases.
 
 use std::{
     collections::BTreeSet,
@@ -8,31 +8,31 @@ use std::{
 
 use serde::Serialize;
 
-/// Certificates renew themselves long before; who sees this one has a renewal that does not work.
+/// Certificates are renewed automatically long before: if this little validity is left, the renewal does not work.
 const EXPIRY_MS: i64 = 30 * DAY_MS;
 const DAY_MS: i64 = 86_400_000;
-/// Clocks further apart than this make stamps wrong.
+/// Maximum difference between clocks; a larger one makes time stamps wrong.
 const DRIFT_MS: i64 = 1_000;
 
-/// Something that is wrong.
+/// A fault with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Where it was found: `clock`, `disk` …
+    /// Area of the check: `clock`, `disk` …
     pub area: &'static str,
-    /// What is wrong.
+    /// Description of the fault.
     pub what: String,
-    /// What to do about it.
+    /// Remedy for the administrator.
     pub remedy: String,
 }
 
 impl Finding {
-    /// A finding.
+    /// Creates a finding.
     pub fn new(area: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { area, what: what.into(), remedy: remedy.into() }
     }
 }
 
-/// A mistake in the configuration. Its words end with the remedy in most cases.
+/// A mistake in the configuration. Its text usually ends with the remedy.
 pub fn mistake(file: &Path, key: &str, words: &str) -> Finding {
     let area = match key {
         "cluster.tls_dir" => "certificates",
@@ -59,22 +59,22 @@ pub fn mistake(file: &Path, key: &str, words: &str) -> Finding {
     Finding::new(area, format!("{key}: {what}"), remedy)
 }
 
-/// A data folder as it was found.
+/// Observations about a data folder.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
-    /// It is a folder.
+    /// Whether the path is a folder.
     pub there: bool,
-    /// Why nothing can be written there.
+    /// Reason why it is not writable.
     pub not_writable: Option<String>,
-    /// Whose data is in it, if that is somebody else.
+    /// Owner of the data, if it is another member.
     pub of_another: Option<String>,
-    /// Bytes free.
+    /// Free space, in bytes.
     pub free: u64,
-    /// Bytes kept in reserve.
+    /// Reserved space, in bytes.
     pub reserve: u64,
 }
 
-/// The data folder `dir`, which the setting `key` names.
+/// Findings about the data folder `dir`, named by the setting `key`.
 pub fn disk(key: &str, dir: &Path, seen: &Disk) -> Vec<Finding> {
     let dir = dir.display();
     let one = |what: String, remedy: &str| vec![Finding::new("disk", what, remedy)];
@@ -107,18 +107,18 @@ pub fn disk(key: &str, dir: &Path, seen: &Disk) -> Vec<Finding> {
     one(format!("{} MB are free, {} are kept in reserve: {then}", mb(seen.free), mb(seen.reserve)), room)
 }
 
-/// When certificates begin and end, in milliseconds since 1970.
+/// Validity of certificates, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub struct Validity {
-    /// The member's certificate begins.
+    /// Begin of the member's certificate.
     pub begins: i64,
-    /// It ends.
+    /// End of the member's certificate.
     pub ends: i64,
-    /// The authority's ends.
+    /// End of the CA certificate.
     pub authority_ends: i64,
 }
 
-/// A member's certificates, at that time.
+/// Findings about a member's certificates at time `now`.
 pub fn certificates(seen: Validity, now: i64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let renewal = "it renews itself while this member runs and one with the authority answers: start it, and look at \
@@ -146,7 +146,7 @@ pub fn certificates(seen: Validity, now: i64) -> Vec<Finding> {
     findings
 }
 
-/// How many files a process may open, and how many calls it is to take.
+/// Finding if the limit of open files `most` is too low for `max_calls`.
 pub fn open_files(most: Option<u64>, max_calls: u64) -> Option<Finding> {
     let needed = 1_024 + 6 * max_calls;
     let most = most.filter(|most| *most < needed)?;
@@ -157,7 +157,7 @@ pub fn open_files(most: Option<u64>, max_calls: u64) -> Option<Finding> {
     ))
 }
 
-/// A port of the setting `key` that could not be bound.
+/// Finding about a port of the setting `key` that could not be bound.
 pub fn port(key: &str, transport: &str, bind: SocketAddr, why: &std::io::Error) -> Finding {
     let what = format!("{key}: {transport} {bind} cannot be had: {why}");
     let remedy = match why.kind() {
@@ -170,27 +170,27 @@ pub fn port(key: &str, transport: &str, bind: SocketAddr, why: &std::io::Error) 
     Finding::new("ports", what, remedy)
 }
 
-/// What became of asking another member at its address.
+/// Result of contacting another member at its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The name has no address.
     NoAddress(String),
-    /// Nobody takes the connection.
+    /// No connection was accepted.
     NoConnection(String),
-    /// Somebody does, and is not that member.
+    /// The answer is not from that member.
     NotItself(String),
-    /// What its clock said, and ours just before and after.
+    /// Clock of the member, and of this machine before and after.
     Clock {
-        /// Its clock.
+        /// Time of the member.
         theirs: i64,
-        /// Ours when it was asked.
+        /// Time here at the request.
         before: i64,
-        /// Ours when the answer was there.
+        /// Time here at the answer.
         after: i64,
     },
 }
 
-/// Another member, asked at the address that the others have of it.
+/// Finding about another member, contacted at the address that the other members use.
 pub fn member(name: &str, address: &str, answer: &Answer) -> Option<Finding> {
     Some(match answer {
         Answer::NoAddress(why) => Finding::new(
@@ -209,7 +209,7 @@ pub fn member(name: &str, address: &str, answer: &Answer) -> Option<Finding> {
             "correct that [[cluster.member]], or copy the member its own folder of this cluster",
         ),
         Answer::Clock { theirs, before, after } => {
-            // The answer was given at some moment between the two.
+            // The answer was given at some time between the two.
             let apart = match theirs {
                 theirs if theirs > after => theirs - after,
                 theirs if theirs < before => theirs - before,
@@ -228,16 +228,16 @@ pub fn member(name: &str, address: &str, answer: &Answer) -> Option<Finding> {
     })
 }
 
-/// Why SIP did not get through.
+/// Reason why a SIP target was not reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreached {
-    /// The name leads nowhere; the words hold the remedy.
+    /// The name has no address; the text includes the remedy.
     Name(String),
     /// No address answered OPTIONS.
     Silent(String),
 }
 
-/// A trunk's proxy that does not answer.
+/// Finding about a trunk's proxy that does not answer.
 pub fn trunk(name: &str, proxy: &str, why: &Unreached) -> Finding {
     match why {
         Unreached::Name(why) => {
@@ -251,7 +251,7 @@ pub fn trunk(name: &str, proxy: &str, why: &Unreached) -> Finding {
     }
 }
 
-/// What a node advertises and is not reached by.
+/// Finding about an address that a node advertises and that is not reachable.
 pub fn advertised(node: &str, address: &str, why: &Unreached) -> Finding {
     match why {
         Unreached::Name(why) => {
@@ -265,7 +265,7 @@ pub fn advertised(node: &str, address: &str, why: &Unreached) -> Finding {
     }
 }
 
-/// What callers are told for their audio.
+/// Finding about the audio address announced to callers.
 pub fn media(announced: IpAddr, sip_is_outside: bool) -> Option<Finding> {
     (announced.is_loopback() && sip_is_outside).then(|| {
         Finding::new(
@@ -276,7 +276,7 @@ pub fn media(announced: IpAddr, sip_is_outside: bool) -> Option<Finding> {
     })
 }
 
-/// Where the shared name leads over a transport, against where the nodes are.
+/// Findings from comparing the targets of the shared name over one transport with the nodes' addresses.
 pub fn shared_name(
     name: &str,
     transport: &str,
@@ -304,7 +304,7 @@ pub fn shared_name(
 mod tests {
     use super::*;
 
-    /// The area, a word of what is wrong and a word of the remedy.
+    /// Checks the area, and a word each of the fault and the remedy.
     fn is(finding: &Finding, area: &str, what: &str, remedy: &str) {
         assert_eq!(finding.area, area, "{finding:?}");
         assert!(finding.what.contains(what), "no '{what}' in {finding:?}");

@@ -1,4 +1,4 @@
-//! Looking at this machine and asking other members.
+//! Observations on this machine and requests to other members.
 
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
@@ -26,7 +26,7 @@ pub fn now() -> i64 {
     i64::try_from(twinbox_clock::wall().0).unwrap_or(i64::MAX)
 }
 
-/// The data folder of `owner`.
+/// Observations about the data folder of `owner`.
 pub fn disk(dir: &Path, owner: &Owner, reserve: u64) -> Disk {
     let Ok(space) = rustix::fs::statvfs(dir) else { return Disk::default() };
     let of_another = match folder::owner(dir) {
@@ -43,12 +43,12 @@ pub fn disk(dir: &Path, owner: &Owner, reserve: u64) -> Disk {
     }
 }
 
-/// How many files a process of this user may open; `None`: any number.
+/// Maximum number of open files of a process of this user; `None`: unlimited.
 pub fn most_open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
 }
 
-/// Takes a port and lets it go again.
+/// Binds a port and releases it.
 pub fn bind(transport: Transport, bind: SocketAddr) -> std::io::Result<()> {
     match transport {
         Transport::Udp => UdpSocket::bind(bind).map(drop),
@@ -56,7 +56,7 @@ pub fn bind(transport: Transport, bind: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-/// Asks another member who it is and what time it has: its name, its port and its certificate are in the way of that.
+/// Requests name and time of another member; fails if its name, port or certificate is wrong.
 pub async fn member(
     cluster: &ClusterConfig,
     name: &NodeName,
@@ -77,7 +77,7 @@ pub async fn member(
     let asked = async {
         let endpoint = cluster.tls.endpoint(name, address).map_err(|error| error.to_string())?;
         let channel = endpoint.connect().await.map_err(|error| causes(&error))?;
-        // The connection is there: what lies between is the question and the answer.
+        // Connected: only the request and the answer are timed.
         let before = now();
         let reply = NodeInfoClient::new(channel).show(NodeInfoRequest {}).await;
         let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
@@ -89,12 +89,12 @@ pub async fn member(
             (Answer::Clock { theirs, before, after }, Some(reply))
         }
         Ok(Err(why)) => (Answer::NotItself(why), None),
-        // It took the connection: a process that stands still does so.
+        // The connection was accepted, as also by a process that hangs.
         Err(_) => (Answer::NoConnection(late()), None),
     }
 }
 
-/// An error with what lies beneath it.
+/// Text of an error with its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

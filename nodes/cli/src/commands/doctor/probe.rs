@@ -1,5 +1,5 @@
-//! Asking someone OPTIONS (RFC 3261 section 11), as the node would: from its own address, by its own name servers.
-//! Any answer is one; what it says is the other's business.
+//! Sends OPTIONS (RFC 3261 section 11) as the node would: from its address, with its name servers. Any response
+//! counts, whatever its code.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,10 +16,10 @@ use twinbox_dns::{Resolver, Transport, Wanted};
 
 use super::judge::Unreached;
 
-/// Again after this (RFC 3261, T1).
+/// Interval of repeats (RFC 3261, T1).
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// `host`, `host:port`, `[address]:port`.
+/// Splits `host`, `host:port` or `[address]:port`.
 pub fn host_and_port(text: &str) -> (&str, Option<u16>) {
     if let Some((host, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
         return (host, rest.strip_prefix(':').and_then(|p| p.parse().ok()));
@@ -30,13 +30,13 @@ pub fn host_and_port(text: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// The transports that a node speaks, the preferred one first.
+/// Transports of the node, the preferred one first.
 pub fn usable(config: &NodeConfig) -> Vec<Transport> {
     let spoken = |t: &Transport| config.calls.listeners.iter().any(|l| l.transport == *t);
     [Transport::Udp, Transport::Tcp].into_iter().filter(spoken).collect()
 }
 
-/// Where a name leads, as the node would look it up.
+/// Targets of a name, resolved as the node would.
 pub async fn targets(
     config: &NodeConfig,
     host: &str,
@@ -48,7 +48,7 @@ pub async fn targets(
     resolver.targets(Wanted { host, port, transport, usable: &usable(config) }).await.map_err(failed)
 }
 
-/// Asks the targets of a name until one answers; the error says why none does.
+/// Probes the targets of a name until one answers; error: reason why none does.
 pub async fn ask(
     config: &NodeConfig,
     (host, port, transport): (&str, Option<u16>, Option<Transport>),
