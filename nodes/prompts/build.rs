@@ -1,4 +1,4 @@
-//! The sounds are compiled in; a new one among them is a reason to compile again.
+//! Rebuilds the crate when an embedded sound changes.
 
 fn main() {
     println!("cargo::rerun-if-changed=sounds");

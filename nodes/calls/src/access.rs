@@ -1,4 +1,4 @@
-//! Who may call: a list of trunks, by address and transport (rule S3).
+//! Access control: a list of trunks, by address and transport (rule S3).
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
@@ -13,13 +13,13 @@ pub struct Network {
     bits: u8,
 }
 
-/// Why a text is no network.
+/// Error: the text is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no address or network: write for example 192.0.2.7 or 10.0.0.0/8")]
 pub struct NetworkError(String);
 
 impl Network {
-    /// Some host of it.
+    /// A host address in the network.
     pub(crate) fn a_host(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(net) if self.bits < 31 => IpAddr::V4((net.to_bits() | 1).into()),
@@ -28,7 +28,7 @@ impl Network {
         }
     }
 
-    /// Whether this address is in the network. An IPv4 address mapped into IPv6 is the IPv4 address.
+    /// Whether the network contains this address. An IPv4 address mapped into IPv6 counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(net), IpAddr::V4(address)) => {
@@ -69,31 +69,31 @@ impl fmt::Display for Network {
     }
 }
 
-/// A trunk, ready for use.
+/// A configured trunk with its credentials.
 pub(crate) struct Trunk {
     pub(crate) config: TrunkConfig,
     pub(crate) credentials: Option<Credentials>,
 }
 
 impl Trunk {
-    /// Whether requests from there, over this transport, are this trunk's.
+    /// Whether requests from this address and transport belong to this trunk.
     pub(crate) fn covers(&self, address: IpAddr, transport: Transport) -> bool {
         self.config.transport.is_none_or(|t| t == transport)
             && self.config.addresses.iter().any(|network| network.contains(address))
     }
 
-    /// What a challenge on this flow may be answered with: nothing, when it leads elsewhere (a Contact or a route
-    /// can name anyone).
+    /// Credentials for a challenge on this flow: `None` if the flow leads to a host outside of the trunk, since a
+    /// Contact or a route can name any host.
     pub(crate) fn credentials_for(&self, flow: &Flow) -> Option<&Credentials> {
         self.credentials.as_ref().filter(|_| self.covers(flow.remote().ip(), flow.transport()))
     }
 }
 
-/// The trunks.
+/// All trunks.
 pub(crate) struct Access(Vec<Arc<Trunk>>);
 
 impl Access {
-    /// From the settings.
+    /// Creates the trunks of the configuration.
     pub(crate) fn new(trunks: &[TrunkConfig]) -> Self {
         let trunk = |config: &TrunkConfig| {
             let credentials = config.username.clone().zip(config.password.clone());
@@ -103,7 +103,7 @@ impl Access {
         Self(trunks.iter().map(trunk).collect())
     }
 
-    /// The trunk that a request from there belongs to.
+    /// The trunk of a request from this address and transport.
     pub(crate) fn find(&self, address: IpAddr, transport: Transport) -> Option<&Arc<Trunk>> {
         self.0.iter().find(|trunk| trunk.covers(address, transport))
     }

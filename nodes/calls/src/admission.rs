@@ -1,5 +1,5 @@
-//! How much is let in: bounds on calls at once and on what begins anew in a second, so that memory stays flat and
-//! a proper call is answered as quickly as ever.
+//! Admission control: limits for concurrent calls and for new requests per second. Memory use stays bounded, and
+//! accepted calls are answered without delay.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use twinbox_clock::BootInstant;
 use twinbox_overload::Overload;
 
-/// A bucket of tokens that fills with time.
+/// A token bucket.
 pub(crate) struct Bucket {
     per_second: f64,
     burst: f64,
@@ -23,7 +23,7 @@ impl Bucket {
         Self { per_second: f64::from(per_second), burst, level: Mutex::new((burst, now)) }
     }
 
-    /// Takes one token; `false` when there is none.
+    /// Takes one token; `false` if the bucket is empty.
     pub(crate) fn take(&self, now: BootInstant) -> bool {
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, then) = *level;
@@ -34,36 +34,36 @@ impl Bucket {
     }
 }
 
-/// A node that leaves calls to another (active-passive).
+/// Settings of a passive node, which leaves calls to another (active-passive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passive {
-    /// What callers are told of when to try again, in seconds.
+    /// `Retry-After` for refused calls, in seconds.
     pub retry_after: u32,
-    /// Calls are taken all the same: whoever reaches this node could not reach the active one.
+    /// Calls are accepted nevertheless: a caller that reaches this node could not reach the active one.
     pub on_call: bool,
 }
 
-/// Who is inside.
+/// State of the admission control.
 pub(crate) struct Admission {
     max_calls: usize,
     active: AtomicUsize,
     draining: AtomicBool,
     leaving: AtomicBool,
     passive: Mutex<Option<Passive>>,
-    /// No other node serves.
+    /// No other node serves calls.
     sole: AtomicBool,
-    /// Counts new calls that came while this node was passive.
+    /// Number of new calls that arrived while this node was passive.
     pub(crate) reached: watch::Sender<u64>,
     empty: Notify,
-    /// What the node can carry.
+    /// Overload control.
     pub(crate) overload: Overload,
-    /// New calls.
+    /// Limit for new calls.
     pub(crate) calls: Bucket,
-    /// Other requests that begin something or are answered for the asking: OPTIONS, SUBSCRIBE.
+    /// Limit for other requests outside of dialogs: OPTIONS, SUBSCRIBE.
     pub(crate) others: Bucket,
-    /// Answers to strangers: they could be forged, to make a reflector of us.
+    /// Limit for answers to strangers: forged requests could use this node as a reflector.
     pub(crate) strangers: Bucket,
-    /// Answers to members that ask whether this node lives: no flood of strangers may keep it silent.
+    /// Limit for answers to probes of members: separate, so that a flood of strangers cannot block these answers.
     pub(crate) members: Bucket,
 }
 
@@ -94,7 +94,7 @@ impl Admission {
         self.draining.load(Ordering::Relaxed) || self.leaving()
     }
 
-    /// Draining without a way back.
+    /// Whether the node drains permanently.
     pub(crate) fn leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
@@ -107,7 +107,7 @@ impl Admission {
         self.draining.store(draining, Ordering::Relaxed);
     }
 
-    /// No other node serves.
+    /// Whether no other node serves calls.
     pub(crate) fn sole(&self) -> bool {
         self.sole.load(Ordering::Relaxed)
     }
@@ -124,7 +124,7 @@ impl Admission {
         *self.passive.lock().unwrap_or_else(PoisonError::into_inner) = passive;
     }
 
-    /// A place for one more call, given back when it is dropped.
+    /// Reserves a place for a call; dropping it releases the place.
     pub(crate) fn enter(self: &Arc<Self>, now: BootInstant) -> Result<Place, Full> {
         let one_more = |n: usize| (n < self.max_calls).then_some(n + 1);
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| Full::Places)?;
@@ -145,19 +145,19 @@ impl Admission {
     }
 }
 
-/// Why a node takes no more calls.
+/// Reason why a call is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// As many calls as `max_calls`.
+    /// The limit `max_calls` is reached.
     Places,
-    /// What was promised to calls in progress would suffer.
+    /// Another call would endanger the response times of calls in progress.
     Overload,
 }
 
-/// A call's place.
+/// Place of an admitted call.
 pub(crate) struct Place {
     admission: Arc<Admission>,
-    /// The overload control has admitted it, and waits for its end.
+    /// The overload control counts this call until it ends.
     counted: bool,
 }
 

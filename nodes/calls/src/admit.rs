@@ -1,5 +1,5 @@
-//! What may begin: decided from the request alone, before it has cost anything. Whatever is refused here is
-//! answered without keeping any state.
+//! Admission of new requests: decided from the request alone, before it costs resources. A refusal keeps no state
+//! here.
 
 use twinbox_clock::BootInstant;
 use twinbox_sip::{
@@ -14,22 +14,22 @@ use crate::{
     stats::count,
 };
 
-/// The methods that we take.
+/// Supported methods.
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, SUBSCRIBE, NOTIFY";
-/// The extensions that we know.
+/// Supported extensions.
 const SUPPORTED: &[&str] = &["timer"];
 
-/// After so many seconds it is worth asking again a node that lacks records.
+/// `Retry-After` of a node that lacks records, in seconds.
 pub(crate) const FILLING: u32 = 5;
-/// After so many seconds it is worth asking again a node that is at its limit.
+/// `Retry-After` of a node under overload, in seconds.
 const OVERLOADED: u32 = 2;
-/// After so many seconds it is worth asking again whether what is broken here has been started anew.
+/// `Retry-After` of a node with a fault that needs a restart, in seconds.
 const BROKEN: u32 = 30;
 
 type Refusal = Box<Response>;
 
 impl Door {
-    /// Lets a request in (with a place, if it is a new call), or says what to answer.
+    /// Admits a request (with a place, if it is a new call), or returns the answer.
     pub(crate) fn admit(&self, request: &Request, at: BootInstant) -> Result<Option<Place>, Refusal> {
         let stats = &self.stats;
         let refuse = |counter, response| {
@@ -70,7 +70,7 @@ impl Door {
             Method::Subscribe if self.lacks_records() => refuse(&stats.refused_filling, busy(request, FILLING)),
             Method::Subscribe => Ok(None),
             Method::Options => Err(self.options(request, at)),
-            // BYE, INFO, UPDATE, NOTIFY have no meaning outside a dialog.
+            // BYE, INFO, UPDATE and NOTIFY are not allowed outside of a dialog.
             _ => Err(self.no_dialog(request)),
         }
     }
@@ -117,13 +117,13 @@ impl Door {
         }
     }
 
-    /// What is not here may exist: nobody is told that there is no such mailbox or message (rule D13).
+    /// Whether this node lacks records. Then it does not deny a mailbox or message, which may exist (rule D13).
     pub(crate) fn lacks_records(&self) -> bool {
         !self.deps.mailstore.has_all_records()
     }
 
-    /// `481`, but never to a request for a dialog of another node or another life of this one: its Request-URI is
-    /// the Contact that was given there, and the dialog may yet be taken over (rule C4).
+    /// `481`. Exception: `500` for a dialog of another node or another incarnation, recognized by the Contact in the
+    /// Request-URI, since the dialog may yet be taken over (rule C4).
     fn no_dialog(&self, request: &Request) -> Refusal {
         if request.headers.tag("To").is_some() && self.is_foreign(request) {
             count(&self.stats.refused_other_incarnation);
@@ -137,20 +137,20 @@ impl Door {
         self.is_of_this_life(request) == Some(false)
     }
 
-    /// Whether its Request-URI names this life of this node; nothing, if it names none.
+    /// Whether the Request-URI names this incarnation of this node; `None` if it names no incarnation.
     fn is_of_this_life(&self, request: &Request) -> Option<bool> {
         let uri = Uri::parse(&request.uri)?;
         let (node, incarnation) = (uri.param(NODE_PARAM)?, uri.param(INCARNATION_PARAM)?);
         Some(node == self.deps.node.as_str() && incarnation == self.deps.incarnation.to_string())
     }
 
-    /// Whether a member asks for this very life, which strangers do not know.
+    /// Whether the request is a member's probe of this incarnation, which strangers do not know.
     pub(crate) fn is_asked_for(&self, request: &Request) -> bool {
         request.method == Method::Options && self.is_of_this_life(request) == Some(true)
     }
 
-    /// Says which node answers, when OPTIONS ask for one by name (rule C3): whoever looks for a silent node must not take
-    /// another at its address for it.
+    /// Adds the name of the answering node if OPTIONS name a node (rule C3): a probe must not mistake another node at
+    /// the same address for the silent one.
     pub(crate) fn named(&self, request: &Request, response: Response) -> Response {
         let asked = || Uri::parse(&request.uri).is_some_and(|uri| uri.param(NODE_PARAM).is_some());
         match request.method == Method::Options && asked() {
@@ -159,7 +159,7 @@ impl Door {
         }
     }
 
-    /// OPTIONS tell the truth: what an INVITE would be answered now (RFC 3261 section 11.2).
+    /// Answers OPTIONS with the status that an INVITE would get now (RFC 3261 section 11.2).
     fn options(&self, request: &Request, at: BootInstant) -> Refusal {
         let full = self.admission.active() >= self.config.max_calls;
         let let_go = self.admission.passive().filter(|passive| !passive.on_call).map(|passive| passive.retry_after);
@@ -181,13 +181,13 @@ impl Door {
     }
 }
 
-/// The URI parameter of our Contact that names the node (rule C4). In the Request-URI of OPTIONS it asks for that node, and the
-/// answer has it with the node that answers, as a product in `Server` (`twinbox-node/a`).
+/// URI parameter of the Contact that names the node (rule C4). In the Request-URI of OPTIONS it addresses that node;
+/// the answer names the answering node as a product in `Server` (`twinbox-node/a`).
 pub const NODE_PARAM: &str = "twinbox-node";
-/// The URI parameter that names its life.
+/// URI parameter that names the incarnation.
 pub const INCARNATION_PARAM: &str = "twinbox-incarnation";
 
-/// What we can do, for the answer to OPTIONS.
+/// Adds the capabilities, for the answer to OPTIONS.
 pub(crate) fn capabilities(response: Response) -> Response {
     response
         .with("Allow", ALLOW)

@@ -1,5 +1,5 @@
-//! The settings of the SIP door. Who starts it reads them from wherever it keeps them;
-//! [`CallsConfig::mistakes`] reports all that is wrong at once, each with its key and its remedy.
+//! Configuration of the SIP server. The caller of [`crate::Calls::start`] reads it from its own files;
+//! [`CallsConfig::mistakes`] reports all errors together, each with its key and remedy.
 
 use std::{
     collections::BTreeSet,
@@ -13,66 +13,65 @@ use twinbox_sip::redirect::RedirectOrder;
 
 use crate::{access::Network, wire};
 
-/// Everything that the SIP door can be told.
+/// Configuration of the SIP server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallsConfig {
-    /// Where SIP is listened for ; at least one.
+    /// SIP listeners; at least one.
     pub listeners: Vec<ListenerConfig>,
-    /// Who may call (rule S3). Without any, every caller is a stranger and gets `403`.
+    /// Trunks that may call (rule S3). Without any trunk every caller is a stranger and gets `403`.
     pub trunks: Vec<TrunkConfig>,
-    /// The name servers that are asked for names of trunks and phones; without any, those of the system.
+    /// Name servers for names of trunks and phones; if empty, those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// Numbers that lead to the menus instead of a mailbox.
     pub pilots: Pilots,
-    /// The RTP ports and how they are announced.
+    /// RTP addresses and ports.
     pub rtp: RtpConfig,
-    /// Calls at once; one more gets `503` with `Retry-After`. A node's own setting, like all of these. By default as
-    /// many as need no more open files (five each, and those of the rest of the node) than the 4,096 that Linux
-    /// allows a process that nobody gave more.
+    /// Maximum number of concurrent calls per node; further calls get `503` with `Retry-After`. The default needs no
+    /// more open files (five per call, plus those of the rest of the node) than the default Linux limit of 4,096.
     pub max_calls: usize,
-    /// New calls a second, sustained (a burst of as many is let through); more get `503`.
+    /// Maximum rate of new calls per second, also the size of a burst; further calls get `503`.
     pub max_calls_per_second: u32,
-    /// Subscriptions to message lights held at once on this node.
+    /// Maximum number of MWI subscriptions on this node.
     pub max_subscriptions: usize,
-    /// Which redirecting party's mailbox a redirected call is for: `first` (who was called at first) or `last`.
+    /// Redirecting party whose mailbox gets a redirected call: `first` (the party called first) or `last`.
     pub redirect: RedirectOrder,
     /// A call for a mailbox that does not exist: `404`, or a spoken `apology`.
     pub unknown_mailbox: UnknownMailbox,
     /// Session timer offered to callers that support RFC 4028, in seconds.
     pub session_expires_s: u32,
-    /// The shortest session timer accepted, in seconds (RFC 4028 allows no less than 90).
+    /// Minimum accepted session timer, in seconds (RFC 4028 allows no less than 90).
     pub min_se_s: u32,
-    /// How long a call may be on hold, in seconds; then it ends, and what was recorded is kept. 0: for ever.
+    /// Maximum time of a call on hold, in seconds; then the call ends, and its recording is filed. 0: no limit.
     pub max_hold_s: u32,
-    /// The code point that SIP packets are marked with (RFC 2474), 0 to 63.
+    /// DSCP of SIP packets (RFC 2474), 0 to 63.
     pub dscp: u8,
-    /// The longest message, in milliseconds; by default five minutes, about 2.4 MB.
+    /// Maximum message length, in milliseconds; default five minutes, about 2.4 MB.
     pub max_message_ms: u64,
-    /// Below this nothing is kept, in milliseconds.
+    /// Minimum message length, in milliseconds; shorter recordings are discarded.
     pub min_message_ms: u64,
     /// Silence that ends a recording, in milliseconds.
     pub end_silence_ms: u64,
-    /// How long a menu waits for a digit, in milliseconds.
+    /// Timeout of a menu for the next digit, in milliseconds.
     pub digit_timeout_ms: u64,
-    /// Wrong PINs before the call ends.
+    /// Number of wrong PINs after which the call ends.
     pub pin_tries: u8,
-    /// The shortest new PIN.
+    /// Minimum length of a new PIN.
     pub min_pin_length: u8,
     /// The key map of the menus: `asterisk` or `unity`.
     pub key_map: String,
-    /// How long the `200` to BYE may wait for the second node, in milliseconds (rule A1); past this and 100 ms
-    /// more the BYE is answered `500`.
+    /// Maximum time that the `200` to BYE waits for the second node, in milliseconds (rule A1). After another 100 ms
+    /// the BYE is answered `500`.
     pub ack_timeout_ms: u64,
 }
 
 impl CallsConfig {
-    /// The time within which a BYE is answered (rule A1).
+    /// Time limit for the answer to a BYE (rule A1).
     pub(crate) fn bye_patience(&self) -> Duration {
         Duration::from_millis(self.ack_timeout_ms + 100)
     }
 }
 
-/// Class selector 3, which PBXs, telephones and switches mark and expect signalling with.
+/// DSCP class selector 3, the usual mark of SIP signalling.
 const CS3: u8 = 24;
 
 impl Default for CallsConfig {
@@ -104,19 +103,19 @@ impl Default for CallsConfig {
     }
 }
 
-/// One address on which SIP is listened for.
+/// A SIP listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerConfig {
     /// `udp` or `tcp`.
     pub transport: Transport,
-    /// The local address and port; port 0 takes any free one.
+    /// Local address and port; port 0 chooses a free one.
     pub bind: SocketAddr,
-    /// The `host` or `host:port` that others reach this listener by: it goes into Contact and Via. Default: `bind`.
+    /// External `host` or `host:port` of this listener, for Contact and Via. Default: `bind`.
     pub advertise: Option<String>,
 }
 
 impl ListenerConfig {
-    /// By which it is reached from outside, as `udp 10.0.0.1:5060`.
+    /// External transport and address, such as `udp 10.0.0.1:5060`.
     pub fn outside(&self) -> String {
         let advertised = wire::Advertised::new(self.advertise.as_deref(), self.bind);
         let address = match advertised {
@@ -127,48 +126,48 @@ impl ListenerConfig {
     }
 }
 
-/// Someone who may call, and how to reach them.
+/// A trunk: a peer that may call, and its addresses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrunkConfig {
-    /// The name by which logs, metrics and the notifier speak of it.
+    /// Name in logs, metrics and the notifier.
     pub name: String,
-    /// Addresses or networks (`192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`) from which its requests come.
+    /// Source addresses or networks (`192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`) of its requests.
     pub addresses: Vec<Network>,
-    /// The only transport that it may use; default: any.
+    /// Required transport; default: any.
     pub transport: Option<Transport>,
-    /// User name for digest challenges to requests that we send to it.
+    /// User name for digest challenges to requests sent to the trunk.
     pub username: Option<String>,
     /// The password.
     pub password: Option<Pii<String>>,
-    /// `host` or `host:port` to which unsolicited NOTIFYs and REGISTERs are sent; without it none are. A name without
-    /// a port is looked up as RFC 3263 says (SRV, then addresses).
+    /// `host` or `host:port` for unsolicited NOTIFYs and REGISTERs; without it none are sent. A name without a port is
+    /// resolved by RFC 3263 (SRV, then addresses).
     pub proxy: Option<String>,
-    /// This node registers there, which is then where the PBX finds it.
+    /// Registration of this node with the trunk, so that the PBX knows its address.
     pub register: Option<Registration>,
-    /// The URI of a mailbox's light there, such as `sip:{mailbox}@pbx`; without it no unsolicited NOTIFYs are sent.
+    /// URI template for MWI of a mailbox, such as `sip:{mailbox}@pbx`; without it no unsolicited NOTIFYs are sent.
     pub mwi: Option<String>,
-    /// The URI of a number to transfer to, such as `sip:{number}@pbx`. Default: the host that the call came from.
+    /// URI template for transfers to a number, such as `sip:{number}@pbx`. Default: the host that the call came from.
     pub transfer: Option<String>,
-    /// RTP of its calls is taken from any host, not only from those of the SDP and of the signalling: for callers behind
-    /// NAT whose signalling takes another way than their media.
+    /// Accept RTP of its calls from any host, not only from those of the SDP and the signalling: for callers behind NAT
+    /// whose signalling and media take different paths.
     pub media_from_any_host: bool,
 }
 
-/// How a node registers with a trunk.
+/// Registration with a trunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// The address of record, such as `sip:voicemail@pbx.example.com`.
     pub aor: String,
-    /// How long a registration is asked for, in seconds; it is refreshed in time.
+    /// Requested duration of a registration, in seconds; it is refreshed in time.
     pub seconds: u32,
 }
 
-/// Numbers that lead to the menus.
+/// Pilot numbers, which lead to the menus.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pilots {
-    /// Signs in to the mailbox of the calling number.
+    /// Numbers that sign in to the mailbox of the calling number.
     pub sign_in: Vec<String>,
-    /// Asks for the mailbox number first.
+    /// Numbers that ask for the mailbox number first.
     pub ask_mailbox: Vec<String>,
 }
 
@@ -178,12 +177,12 @@ impl Default for Pilots {
     }
 }
 
-/// The RTP side.
+/// RTP addresses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RtpConfig {
     /// The local address of the RTP sockets.
     pub bind: IpAddr,
-    /// The address that goes into our SDP; default: `bind`, or the SIP listener's address when that is `0.0.0.0`.
+    /// Address for the SDP; default: `bind`, or the SIP listener's address if `bind` is `0.0.0.0`.
     pub advertise: Option<IpAddr>,
 }
 
@@ -193,27 +192,27 @@ impl Default for RtpConfig {
     }
 }
 
-/// What a call for an unknown mailbox meets.
+/// Treatment of a call for an unknown mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownMailbox {
     /// `404 Not Found`.
     NotFound,
-    /// It is answered and told that there is no such mailbox.
+    /// The call is answered, and an apology is played.
     Apology,
 }
 
-/// Something wrong in the settings.
+/// An error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The key, such as `trunks[1].mwi`.
     pub key: String,
-    /// What is wrong and what to do about it.
+    /// The error and its remedy.
     pub what: String,
 }
 
 impl CallsConfig {
-    /// Where trunks reach listeners that are bound to all addresses and advertise none, as `udp 10.0.0.1:5060`: the addresses of
-    /// this machine on its ways to the trunks' networks, by the system's own routing.
+    /// External addresses, such as `udp 10.0.0.1:5060`, of listeners that are bound to all addresses and advertise
+    /// none: the local addresses on the routes to the trunks' networks.
     pub fn outside_of_trunks(&self) -> Vec<String> {
         let networks = self.trunks.iter().flat_map(|trunk| &trunk.addresses);
         let own: BTreeSet<IpAddr> = networks.filter_map(|network| wire::local_address(network.a_host())).collect();
@@ -227,7 +226,7 @@ impl CallsConfig {
         self.listeners.iter().filter(everywhere).flat_map(reached).collect()
     }
 
-    /// All that is wrong with these settings, beyond what their types already refuse.
+    /// All errors of this configuration that the types do not exclude.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
         let mut wrong = |key: String, what: &str| found.push(Mistake { key, what: what.to_owned() });

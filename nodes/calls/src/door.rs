@@ -1,5 +1,5 @@
-//! The door itself: everything that arrives passes here once, in this order: read strictly, known trunk,
-//! retransmission, admission, and only then does it cost anything.
+//! Dispatch of received messages, in this order: strict parsing, known trunk, retransmission, admission. Only an
+//! admitted message uses further resources.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -39,10 +39,10 @@ use crate::{
     },
 };
 
-/// Transactions held at once, of each kind. At some 2 kB each this bounds what a flood can take.
+/// Maximum number of transactions of each kind. At about 2 kB each, this bounds the memory use of a flood.
 const MAX_TRANSACTIONS: usize = 50_000;
 
-/// (Call-ID, our tag): with it, a dialog of ours is found. The peer's tag is compared by the dialog.
+/// (Call-ID, local tag): identifies a dialog on this node. The dialog compares the peer's tag.
 pub(crate) type DialogKey = (String, String);
 
 /// A dialog of a call in progress.
@@ -52,7 +52,7 @@ struct LiveDialog {
     call: mpsc::Sender<Input>,
 }
 
-/// (Call-ID, From tag, CSeq) of an INVITE in work: the same by another way is merged (RFC 3261 section 8.2.2.2).
+/// (Call-ID, From tag, CSeq) of a pending INVITE: a copy by another path is merged (RFC 3261 section 8.2.2.2).
 pub(crate) type MergeKey = (String, String, u32);
 
 pub(crate) struct Door {
@@ -65,7 +65,7 @@ pub(crate) struct Door {
     pub(crate) stats: Stats,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) tasks: TaskTracker,
-    /// Our BYEs on their way.
+    /// Pending BYEs sent by this node.
     pub(crate) farewells: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) connections: Connections,
@@ -75,14 +75,14 @@ pub(crate) struct Door {
     timers: Timers,
     pub(crate) waiting: Mutex<HashMap<ClientId, oneshot::Sender<Outcome>>>,
     dialogs: Mutex<HashMap<DialogKey, LiveDialog>>,
-    /// Who waits for the ACK, or the CANCEL, of an INVITE.
+    /// Calls that wait for the ACK, or the CANCEL, of an INVITE.
     invites: Mutex<HashMap<ServerId, mpsc::Sender<Input>>>,
     merges: Mutex<HashSet<MergeKey>>,
     broken: Mutex<Option<String>>,
     began: BootInstant,
 }
 
-/// What became of a request of ours.
+/// Outcome of a sent request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Response(Response),
@@ -90,7 +90,7 @@ pub(crate) enum Outcome {
     Withdrawn,
 }
 
-/// A request together with what is known of how it came.
+/// A received request with its flow, trunk and arrival time.
 pub(crate) struct Arrival {
     pub(crate) id: ServerId,
     pub(crate) request: Request,
@@ -145,12 +145,12 @@ impl Door {
         })
     }
 
-    /// Milliseconds on the clock of the transactions.
+    /// Time on the transactions' clock, in milliseconds.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs the timers until told to stop.
+    /// Runs the transaction timers until the SIP server stops.
     pub(crate) async fn tick(self: Arc<Self>) {
         let pass = || {
             let events = lock(&self.layer).tick(self.now());
@@ -160,7 +160,7 @@ impl Door {
         self.stop.run_until_cancelled(timers).await;
     }
 
-    /// A socket of ours does not work any more.
+    /// Registers the failure of a socket.
     pub(crate) fn failed(&self, what: String) {
         tracing::error!("{what}");
         *lock(&self.broken) = Some(what);
@@ -170,17 +170,17 @@ impl Door {
         lock(&self.broken).clone()
     }
 
-    /// A datagram came.
+    /// Handles a received datagram.
     pub(crate) fn datagram(self: &Arc<Self>, endpoint: &Arc<UdpEndpoint>, data: &[u8], source: SocketAddr) {
         self.arrived(data, source, |reply| Flow::Udp(endpoint.clone(), reply.unwrap_or(source)), Transport::Udp);
     }
 
-    /// A message came over a connection. True: it is part of a call or subscription in progress.
+    /// Handles a message from a connection. True: it is part of a call or subscription in progress.
     pub(crate) fn framed(self: &Arc<Self>, peer: &Arc<TcpPeer>, data: &[u8]) -> bool {
         self.arrived(data, peer.remote, |_| Flow::Tcp(peer.clone()), Transport::Tcp)
     }
 
-    /// Whether a connection is worth keeping, and worth remembering for requests of ours.
+    /// Whether the connection belongs to a trunk; if so, stores it for requests of this node.
     pub(crate) fn knows(&self, peer: &Arc<TcpPeer>) -> bool {
         let known = self.access.find(peer.remote.ip(), Transport::Tcp).is_some();
         if known {
@@ -193,7 +193,7 @@ impl Door {
         self.connections.forget(peer);
     }
 
-    /// True: it is part of a call or subscription in progress.
+    /// Handles a message. True: it is part of a call or subscription in progress.
     fn arrived(
         self: &Arc<Self>,
         data: &[u8],
@@ -251,8 +251,8 @@ impl Door {
         false
     }
 
-    /// The trunk of the dialog that a request is part of, by Call-ID and both tags: it may come from an address that is
-    /// no trunk's, past a proxy that does not stay in the path.
+    /// The trunk of the request's dialog, by Call-ID and both tags. Behind a proxy that leaves the path, the source
+    /// address of such a request may not be a trunk's.
     fn trunk_of_dialog(&self, request: &Request) -> Option<Arc<Trunk>> {
         let (key, remote_tag) = (dialog_key(request), request.headers.tag("From"));
         let call = lock(&self.dialogs)
@@ -262,7 +262,7 @@ impl Door {
         call.or_else(|| self.subscriptions.trunk_of(&key, remote_tag))
     }
 
-    /// Whether what came by this flow came from a trunk's address.
+    /// Whether the remote address of this flow is a trunk's.
     pub(crate) fn of_a_trunk(&self, flow: &Flow) -> bool {
         self.access.find(flow.remote().ip(), flow.transport()).is_some()
     }
@@ -309,7 +309,7 @@ impl Door {
         self.act(events, Some((flow, trunk, at, place)));
     }
 
-    /// Does what the layer asks for.
+    /// Executes the events of the transaction layer.
     pub(crate) fn act(
         self: &Arc<Self>,
         events: Vec<Event<Flow>>,
@@ -320,7 +320,7 @@ impl Door {
             match event {
                 Event::Send { flow, bytes, guard: None } => self.send(&flow, bytes),
                 Event::Send { flow, bytes, guard: Some((guard, id)) } => {
-                    // Rule R6: asked at the very write, not when the request was made.
+                    // Rule R6: checked at the write, not at the creation of the request.
                     if (guard.0)() {
                         self.send(&flow, bytes);
                     } else {
@@ -395,7 +395,7 @@ impl Door {
             lock(&self.invites).insert(arrival.id.clone(), call.clone());
         }
         match call.try_send(Input::Request(arrival)) {
-            // It has more to do than anyone sane would send it.
+            // The call has more pending requests than a correct client sends.
             Err(TrySendError::Full(Input::Request(arrival))) => {
                 self.respond(&arrival.id, arrival.request.respond(503).with("Retry-After", "1"));
             }
@@ -415,7 +415,7 @@ impl Door {
         self.act(events, None);
     }
 
-    /// Requests of this dialog go to that call from now on, until [`Self::close_call`].
+    /// Dispatches requests of this dialog to this call, until [`Self::close_call`].
     pub(crate) fn open_dialog(&self, dialog: &Dialog, trunk: &Arc<Trunk>, call: mpsc::Sender<Input>) -> DialogKey {
         let key = (dialog.call_id.clone(), dialog.local_tag.clone());
         let live = LiveDialog { remote_tag: dialog.remote_tag.clone(), trunk: trunk.clone(), call };
@@ -423,7 +423,7 @@ impl Door {
         key
     }
 
-    /// Forgets everything of a call.
+    /// Removes all entries of a call.
     pub(crate) fn close_call(&self, dialog: Option<&DialogKey>, invite: &ServerId, merge: &MergeKey) {
         if let Some(key) = dialog {
             lock(&self.dialogs).remove(key);
@@ -441,13 +441,13 @@ impl Door {
         lock(&self.merges).contains(&merge_key(request))
     }
 
-    /// Every call, for telling all of them something.
+    /// The input channels of all calls.
     pub(crate) fn calls(&self) -> Vec<mpsc::Sender<Input>> {
         lock(&self.dialogs).values().map(|dialog| dialog.call.clone()).collect()
     }
 }
 
-/// Our side of a dialog is named by the To tag of a request that reaches us.
+/// Key of the dialog of a received request, whose To tag is the local tag.
 pub(crate) fn dialog_key(request: &Request) -> DialogKey {
     (request.headers.call_id().to_owned(), request.headers.tag("To").unwrap_or_default().to_owned())
 }

@@ -1,8 +1,8 @@
-//! The SIP door: answers calls, drives one conversation per call, serves subscriptions to message lights.
+//! The SIP server: answers calls, runs one conversation per call, serves MWI subscriptions.
 //!
-//! Everything that arrives passes `door` once: read strictly, from a known trunk, no retransmission, admitted; only
-//! then does it cost anything. A call is one task (`call`) that owns its dialog, media session and conversation.
-//! Answering waits for this node's own store and for nothing else.
+//! Every received message passes `door` once: strict parsing, known trunk, retransmission, admission. Only an admitted
+//! message uses further resources. A call is one task (`call`) that owns its dialog, media session and conversation.
+//! Answering a call waits only for this node's own store.
 
 mod access;
 mod admission;
@@ -43,19 +43,19 @@ use access::Access;
 use door::Door;
 use wire::{tcp::TcpEndpoint, udp::UdpEndpoint};
 
-/// How long calls may take to end when the door is shut: their messages are being stored.
+/// Maximum time for calls to end at shutdown: their messages are being stored.
 const SHUTDOWN: Duration = Duration::from_secs(5);
-/// How long anything else may take then.
+/// Timeout of other steps of the shutdown.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What the door stands on.
+/// Dependencies of the SIP server.
 #[derive(Clone)]
 pub struct CallsDeps {
-    /// This node: it goes into our Contact (rule C4).
+    /// Name of this node, for the Contact (rule C4).
     pub node: NodeName,
-    /// This life of the process: likewise.
+    /// This incarnation of the process, for the Contact (rule C4).
     pub incarnation: Incarnation,
-    /// The door to messages.
+    /// The mail store.
     pub mailstore: Mailstore,
     /// The prompts.
     pub prompts: Arc<Prompts>,
@@ -63,10 +63,10 @@ pub struct CallsDeps {
     pub media: Engine,
 }
 
-/// Why the door could not be opened.
+/// Error while opening the SIP server.
 #[derive(Debug, thiserror::Error)]
 pub enum CallsError {
-    /// A listener's address is taken or not ours.
+    /// A listener's address is in use or not local.
     #[error(
         "cannot listen for SIP on {transport} {bind}: {source}; free the port or change the bind of that [[sip.listener]]"
     )]
@@ -75,29 +75,29 @@ pub enum CallsError {
         transport: &'static str,
         /// The address.
         bind: SocketAddr,
-        /// Why.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The settings are wrong.
+    /// The configuration is invalid.
     #[error("calls.{key} {what}")]
     Config {
         /// The key.
         key: String,
-        /// What is wrong and the remedy.
+        /// The error and its remedy.
         what: String,
     },
 }
 
-/// How the door does.
+/// Health of the SIP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallsHealth {
-    /// It works.
+    /// Whether the SIP server works.
     pub ok: bool,
-    /// In words.
+    /// Description as text.
     pub detail: String,
 }
 
-/// How late the latest of a hundred media packets was handled, since it was last asked.
+/// Returns a function: the 99th percentile of media lateness since its previous call.
 fn late_media(media: Engine) -> impl FnMut() -> Option<Duration> {
     let mut before = media.stats().lateness;
     move || {
@@ -108,7 +108,7 @@ fn late_media(media: Engine) -> impl FnMut() -> Option<Duration> {
     }
 }
 
-/// The open door. Cheap to clone.
+/// The open SIP server. Cheap to clone.
 #[derive(Clone)]
 pub struct Calls {
     door: Arc<Door>,
@@ -166,67 +166,67 @@ impl Calls {
         &self.addresses
     }
 
-    /// How this process calls itself, by way of its first listener: it is answered like any caller, with a tone. Such
-    /// a call takes no place of `max_calls` and is not counted, and nobody else can make one.
+    /// Parameters of a self-test call by this process to its first listener. Such a call is answered with a tone. It
+    /// does not count towards `max_calls` or in the statistics, and no other caller can make one.
     pub fn self_test(&self) -> Option<SelfTestCall> {
         self.addresses.first().map(|(transport, address)| self.door.self_test.call(*transport, *address))
     }
 
-    /// Calls now in progress.
+    /// Number of calls in progress.
     pub fn active(&self) -> usize {
         self.door.admission.active()
     }
 
-    /// Takes no new calls (`503`, and OPTIONS say so); those in progress go on.
+    /// Drains: refuses new calls (`503`, also to OPTIONS); calls in progress continue.
     pub fn drain(&self) {
         self.door.admission.set_draining(true);
     }
 
-    /// Drains for good, because the process ends: [`Self::undrain`] does not open the door again.
+    /// Drains permanently, because the process ends: [`Self::undrain`] has no effect.
     pub fn leave(&self) {
         self.door.admission.leave();
     }
 
-    /// Whether it drains for good.
+    /// Whether the node drains permanently.
     pub fn leaving(&self) -> bool {
         self.door.admission.leaving()
     }
 
-    /// Ends the calls that are in progress as a shutdown would: BYE with a Reason, and what is being recorded is filed as
-    /// it is. Returns at once; [`Self::active`] tells when they have ended.
+    /// Ends the calls in progress like a shutdown: BYE with a Reason; recordings are filed as they are. Returns
+    /// immediately; [`Self::active`] is 0 when all calls have ended.
     pub fn end_calls(&self) {
         for call in self.door.calls() {
             let _ = call.try_send(call::Input::TimeIsUp);
         }
     }
 
-    /// Takes calls again.
+    /// Accepts calls again.
     pub fn undrain(&self) {
         self.door.admission.set_draining(false);
     }
 
-    /// Whether it drains.
+    /// Whether the node drains.
     pub fn draining(&self) -> bool {
         self.door.admission.draining()
     }
 
-    /// Leaves new calls to another node, or takes them again. Those in progress go on.
+    /// Leaves new calls to another node, or accepts them again. Calls in progress continue.
     pub fn set_passive(&self, passive: Option<Passive>) {
         self.door.admission.set_passive(passive);
     }
 
-    /// Whether this node leaves new calls to another one.
+    /// Whether this node leaves new calls to another node.
     pub fn is_passive(&self) -> bool {
         self.door.admission.passive().is_some()
     }
 
-    /// Whether no other node serves: then a node that lacks records still takes messages for the mailboxes that it has
-    /// (rule D13). Until this is said, another is taken to serve.
+    /// Sets whether no other node serves calls. If so, a node that lacks records still takes messages for the mailboxes
+    /// that it has (rule D13). Default: another node serves.
     pub fn set_sole(&self, sole: bool) {
         self.door.admission.set_sole(sole);
     }
 
-    /// How many new calls have come while this node was passive, taken or not.
+    /// Number of new calls that arrived while this node was passive, accepted or not.
     pub fn reached_while_passive(&self) -> tokio::sync::watch::Receiver<u64> {
         self.door.admission.reached.subscribe()
     }
@@ -236,7 +236,7 @@ impl Calls {
         self.door.admission.empty().await;
     }
 
-    /// Ends every call with BYE, waits a little for what they still store, closes the sockets.
+    /// Ends all calls with BYE, waits up to 5 s for their storage, closes the sockets.
     pub async fn shutdown(&self) {
         self.leave();
         register::withdraw(&self.door).await;
@@ -249,7 +249,7 @@ impl Calls {
                 "calls are cut off; what they recorded is filed at the next start"
             );
         }
-        // A BYE that nobody answers is not worth waiting for.
+        // Do not wait for a BYE without an answer.
         self.door.farewells.close();
         let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
         self.door.stop.cancel();
@@ -258,7 +258,7 @@ impl Calls {
         let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
     }
 
-    /// The overload control: how many new calls a second are admitted, and what limits them.
+    /// State of the overload control: admitted new calls per second, and their limiting factor.
     pub fn overload(&self) -> LoadView {
         self.door.admission.overload.view()
     }
@@ -270,7 +270,7 @@ impl Calls {
         self.door.stats.view(self.active(), self.door.subscriptions.count(), transactions, self.overload())
     }
 
-    /// Whether the door works.
+    /// Whether the SIP server works.
     pub fn health(&self) -> CallsHealth {
         match self.door.broken() {
             Some(detail) => CallsHealth { ok: false, detail },
@@ -281,21 +281,22 @@ impl Calls {
         }
     }
 
-    /// The subscriptions to the light of this mailbox whose dialogs this node holds.
+    /// The MWI subscriptions to this mailbox whose dialogs this node holds.
     pub fn subscriptions(&self, mailbox: MailboxId) -> Vec<Subscription> {
         self.door.subscriptions.of(mailbox)
     }
 
-    /// All subscriptions whose dialogs this node holds.
+    /// All MWI subscriptions whose dialogs this node holds.
     pub fn all_subscriptions(&self) -> Vec<Subscription> {
         self.door.subscriptions.all()
     }
 
-    /// Tells those who subscribed to the light of a mailbox, and whose dialogs this node holds, what it shows. All at
-    /// once; who has accepted just that is not told again. `epoch` goes into `X-Twinbox-Epoch`. `guard` is asked at
-    /// the write of every datagram, retransmissions included (rule R6).
+    /// Sends the MWI state of a mailbox to its subscribers whose dialogs this node holds, concurrently. A subscriber
+    /// that has already accepted this state gets no NOTIFY. `epoch` goes into `X-Twinbox-Epoch`. `guard` is checked
+    /// before the write of every datagram, retransmissions included (rule R6).
     ///
-    /// Fails when not all have accepted it within 2 s; who stays silent for half a minute in all is removed.
+    /// Fails if not all subscribers accept within 2 s. A subscriber without an answer for about 30 s in total is
+    /// removed.
     pub async fn tell_subscribers(
         &self,
         mailbox: MailboxId,
@@ -306,8 +307,8 @@ impl Calls {
         self.door.tell_subscribers(mailbox, lights, epoch, Guard(Arc::new(guard))).await
     }
 
-    /// Sends an unsolicited NOTIFY for the mailbox with this number to a trunk, with this body (see
-    /// [`twinbox_sip::mwi::Summary`]); epoch and guard as in [`Self::tell_subscribers`].
+    /// Sends an unsolicited NOTIFY with this body (see [`twinbox_sip::mwi::Summary`]) for this mailbox number to a
+    /// trunk; epoch and guard as in [`Self::tell_subscribers`].
     pub async fn send_unsolicited_notify(
         &self,
         trunk: &str,

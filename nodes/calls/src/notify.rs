@@ -1,5 +1,5 @@
-//! NOTIFYs of message lights: in the dialog of a subscription, and unsolicited to a trunk. What they say, and
-//! whether they may leave, is decided elsewhere (rules E2, R6).
+//! NOTIFYs for MWI: in the dialog of a subscription, and unsolicited to a trunk. Their content and the right to send
+//! them are decided elsewhere (rules E2, R6).
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use twinbox_sip::{
 
 use crate::{Transport, TrunkConfig, door::Door, outgoing::SendError, stats::count, wire::Flow};
 
-/// Names the epoch under which a NOTIFY was decided, so that a receiver can tell one of an old epoch.
+/// Header with the epoch of the decision to send a NOTIFY, so that a receiver recognizes one of an old epoch.
 pub(crate) const EPOCH_HEADER: &str = "X-Twinbox-Epoch";
 
 /// A subscription held by this node.
@@ -25,36 +25,36 @@ impl fmt::Display for SubscriptionId {
     }
 }
 
-/// What is known of a subscription.
+/// State of a subscription.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subscription {
-    /// Which.
+    /// ID of the subscription.
     pub id: SubscriptionId,
-    /// To whose light.
+    /// Mailbox of the MWI.
     pub mailbox: MailboxId,
-    /// Until it ends by itself.
+    /// Time until the subscription expires.
     pub expires: Duration,
 }
 
-/// Why a NOTIFY did not arrive.
+/// Error: a NOTIFY was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotifyError {
-    /// No such trunk, or it has no `mwi` and `proxy`.
+    /// The trunk does not exist, or has no `mwi` and `proxy`.
     #[error("trunk '{0}' takes no unsolicited NOTIFYs: set its mwi and proxy")]
     NoTrunk(String),
     /// The subscription has ended.
     #[error("subscription {0} has ended")]
     Ended(SubscriptionId),
-    /// The guard said no: what had not left does not leave.
+    /// The guard refused; no further datagram is sent.
     #[error("not sent: this node does not hold the duty any more")]
     NotHolder,
-    /// No answer came.
+    /// No answer arrived.
     #[error("no answer")]
     Timeout,
-    /// It was refused.
+    /// Refused with this status.
     #[error("refused with {0}")]
     Refused(u16),
-    /// The address does not resolve or cannot be reached.
+    /// The address cannot be resolved or reached.
     #[error("cannot be sent: {0}")]
     Unreachable(String),
 }
@@ -70,14 +70,14 @@ impl From<SendError> for NotifyError {
 }
 
 impl TrunkConfig {
-    /// Whether it wants unsolicited NOTIFYs: `mwi` and `proxy` are set.
+    /// Whether the trunk takes unsolicited NOTIFYs: `mwi` and `proxy` are set.
     pub fn wants_lights(&self) -> bool {
         self.mwi.is_some() && self.proxy.is_some()
     }
 }
 
 impl Door {
-    /// Sends a NOTIFY that nobody subscribed to, as many PBXs expect it.
+    /// Sends a NOTIFY without a subscription, as many PBXs expect it.
     pub(crate) async fn notify_unsolicited(
         self: &Arc<Self>,
         trunk: &str,
@@ -110,13 +110,13 @@ impl Door {
             let request = Request { method: Method::Notify, uri: uri.clone(), headers, body: Default::default() };
             with_summary(request, body, epoch)
         };
-        // The proxy is the host that we call, whatever addresses the trunk calls from.
+        // The proxy is the addressed host, whatever the trunk's source addresses are.
         let credentials = trunk.credentials.as_ref();
         let sent = self.send_to_any(&targets, &make, credentials, Some(guard)).await;
         self.outcome(sent.map(|response| response.code))
     }
 
-    /// Counts what became of a NOTIFY.
+    /// Counts the outcome of a NOTIFY.
     pub(crate) fn outcome(&self, sent: Result<u16, SendError>) -> Result<(), NotifyError> {
         let outcome = match sent {
             Ok(200..=299) => Ok(()),
@@ -135,7 +135,7 @@ impl Door {
 pub(crate) fn with_summary(mut notify: Request, body: &str, epoch: &str) -> Request {
     notify.headers.push("Event", mwi::EVENT);
     if !epoch.is_empty() {
-        // The caller's words become one header and no more.
+        // Reduces the text to one valid header value.
         let epoch: String = epoch.chars().filter(|c| c.is_ascii_graphic()).collect();
         notify.headers.push(EPOCH_HEADER, epoch);
     }

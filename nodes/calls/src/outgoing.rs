@@ -1,4 +1,4 @@
-//! Requests of ours: where they go, how they are sent, and how a challenge is answered.
+//! Requests sent by this node: target, transmission, and answers to challenges.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
     wire::Flow,
 };
 
-/// How long one of several targets may take before the next is tried.
+/// Timeout of one of several targets, after which the next is tried.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Why a request of ours had no final response.
+/// Error: a sent request got no final response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     #[error("no answer")]
@@ -33,20 +33,20 @@ pub(crate) enum SendError {
     Unreachable(String),
 }
 
-/// A request of ours that has its final response.
+/// A sent request with its final response.
 pub(crate) struct Sent {
     pub(crate) id: ClientId,
-    /// As it was answered: after a challenge under another number and with credentials.
+    /// The request as answered: after a challenge with another number and with credentials.
     pub(crate) request: Request,
     pub(crate) response: Response,
 }
 
-/// Gives a repeated request its next number; `None` for one outside a dialog, which just counts on.
+/// Gives a repeated request its next number.
 pub(crate) type Renumber<'a> = &'a mut (dyn FnMut(&mut Request) + Send);
 
 impl Door {
-    /// Our Contact on the listener of this flow. It names node and incarnation, so that they come back in the
-    /// Request-URI of whatever is sent within the dialog (rule C4).
+    /// The Contact on the listener of this flow. It names node and incarnation, which return in the Request-URI of
+    /// requests within the dialog (rule C4).
     pub(crate) fn contact(&self, flow: &Flow) -> String {
         let transport = match flow.transport() {
             Transport::Udp => "",
@@ -59,8 +59,8 @@ impl Door {
         )
     }
 
-    /// The flow to a URI. Within a dialog `near` is the flow that it came by: its listener is used again, and its
-    /// connection while it is open.
+    /// The flow to a URI. Within a dialog `near` is the dialog's flow: its listener is reused, and its connection
+    /// while it is open.
     pub(crate) async fn route(self: &Arc<Self>, uri: &str, near: Option<&Flow>) -> Result<Flow, SendError> {
         if let Some(flow @ Flow::Tcp(_)) = near
             && flow.open()
@@ -88,7 +88,7 @@ impl Door {
         Err(last)
     }
 
-    /// Where a name leads, in the order to try (RFC 3263).
+    /// Targets of a name, in the order to try (RFC 3263).
     pub(crate) async fn targets(
         &self,
         host: &str,
@@ -104,8 +104,8 @@ impl Door {
         found.map_err(|error| SendError::Unreachable(error.to_string()))
     }
 
-    /// Sends a request outside any dialog to these targets, one after the other, until one answers with anything but
-    /// `503` (RFC 3263 section 4.3). `make` makes it for the flow that it takes.
+    /// Sends a request outside of a dialog to these targets in order, until one answers with a status other than `503`
+    /// (RFC 3263 section 4.3). `make` creates the request for a flow.
     pub(crate) async fn send_to_any(
         self: &Arc<Self>,
         targets: &[Target],
@@ -166,8 +166,8 @@ impl Door {
         }
     }
 
-    /// Sends a request and waits for its final response. One challenge is answered, with the credentials for the
-    /// host that we called ([`Trunk::credentials_for`]) and no other.
+    /// Sends a request and waits for its final response. Answers one challenge, with the credentials of the addressed
+    /// host only ([`Trunk::credentials_for`]).
     pub(crate) async fn send_request(
         self: &Arc<Self>,
         request: Request,
@@ -179,7 +179,7 @@ impl Door {
         self.send_within(request, flow, credentials, guard, renumber, None).await
     }
 
-    /// As [`Self::send_request`], given up after `patience`, if there is one, instead of timer F.
+    /// Like [`Self::send_request`], with the timeout `patience`, if given, instead of timer F.
     async fn send_within(
         self: &Arc<Self>,
         mut request: Request,
@@ -198,7 +198,7 @@ impl Door {
         Ok(Sent { id, request, response })
     }
 
-    /// Sends the ACK of the `2xx` to an INVITE of ours.
+    /// Sends the ACK of the `2xx` to a sent INVITE.
     pub(crate) fn acknowledge(self: &Arc<Self>, invite: ClientId, mut ack: Request, flow: &Flow) {
         ack.headers.push_front("Via", new_via(flow));
         let events = lock(&self.layer).acknowledge(invite, &ack, flow.clone());
@@ -229,7 +229,7 @@ impl Door {
             Some(patience) => match tokio::time::timeout(patience, outcome).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    // It must not leave once more after its successor has.
+                    // The request must not be retransmitted after the one to the next target.
                     let events = lock(&self.layer).withdraw(id);
                     self.act(events, None);
                     Ok(Outcome::TimedOut)
@@ -245,7 +245,7 @@ impl Door {
     }
 }
 
-/// Our Via, with a branch of its own.
+/// A Via with a new branch.
 fn new_via(flow: &Flow) -> String {
     let transport = match flow.transport() {
         Transport::Udp => "UDP",
@@ -254,7 +254,7 @@ fn new_via(flow: &Flow) -> String {
     format!("SIP/2.0/{transport} {};rport;branch={COOKIE}{:032x}", flow.advertised(), rand::random::<u128>())
 }
 
-/// Takes a waiter out of the table however its wait ends.
+/// Removes a waiter from the table at the end of its wait.
 struct Waiting<'a> {
     door: &'a Door,
     id: ClientId,

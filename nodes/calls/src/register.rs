@@ -1,5 +1,5 @@
-//! Registration with a trunk (RFC 3261 section 10): every node registers its own Contact, refreshes it in time, and
-//! takes it back when it stops. Both nodes take calls, so both are registered; no duty is needed.
+//! Registration with a trunk (RFC 3261 section 10): every node registers its own Contact, refreshes it, and removes it
+//! when it stops. All nodes take calls, so all are registered; no duty is needed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,16 +7,16 @@ use twinbox_sip::{Headers, Method, Request, Response, uri::HostPort};
 
 use crate::{access::Trunk, door::Door, outgoing::SendError, wire::Flow};
 
-/// The first pause after a failure; it doubles.
+/// First pause after a failure; doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// The longest.
+/// Maximum pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// Taking a registration back may not keep a node from stopping.
+/// Timeout for removing registrations when the node stops.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How often it is looked whether the node drains.
+/// Poll interval for the drain state.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// One registration, with what stays the same through its life (RFC 3261 section 10.2.4).
+/// A registration, with the values that must not change (RFC 3261 section 10.2.4).
 struct Registrant {
     door: Arc<Door>,
     trunk: Arc<Trunk>,
@@ -24,7 +24,7 @@ struct Registrant {
     cseq: u32,
 }
 
-/// Begins all registrations that are configured.
+/// Starts all configured registrations.
 pub(crate) fn start(door: &Arc<Door>) {
     for trunk in door.access.iter().filter(|t| t.config.register.is_some()) {
         let registrant = Registrant::new(door, trunk);
@@ -32,7 +32,7 @@ pub(crate) fn start(door: &Arc<Door>) {
     }
 }
 
-/// Takes all registrations back, as far as that is quick.
+/// Removes all registrations, with a timeout.
 pub(crate) async fn withdraw(door: &Arc<Door>) {
     let registered = door.access.iter().filter(|t| t.config.register.is_some());
     let all = registered.map(|trunk| {
@@ -48,8 +48,8 @@ impl Registrant {
         Self { door: door.clone(), trunk: trunk.clone(), call_id, cseq: 0 }
     }
 
-    /// Registers and refreshes until the door closes. A node that drains takes its registration back, so that the PBX
-    /// sends its calls to the other.
+    /// Registers and refreshes until the SIP server closes. A draining node removes its registration, so that the PBX
+    /// sends its calls to another node.
     async fn keep(mut self) {
         let wanted = self.trunk.config.register.as_ref().map_or(0, |r| r.seconds);
         let (mut pause, mut told) = (FIRST_PAUSE, false);
@@ -81,8 +81,8 @@ impl Registrant {
         }
     }
 
-    /// One REGISTER for this time; returns what was granted, or why not. An interval that is too brief (`423`) is
-    /// raised once.
+    /// Sends a REGISTER for this duration; returns the granted duration, or the error. Retries once with the
+    /// registrar's minimum (`423`).
     async fn register(&mut self, seconds: u32) -> Result<u32, String> {
         let response = self.ask(seconds).await?;
         let response = match (response.code, min_expires(&response)) {
@@ -104,7 +104,7 @@ impl Registrant {
         let in_words = |error: SendError| error.to_string();
         let targets = self.door.targets(proxy.host, proxy.port, config.transport).await.map_err(in_words)?;
         let cseq = self.cseq + 1;
-        // One more, for the answer to a challenge.
+        // One more number, for the answer to a challenge.
         self.cseq += 2;
         let tag = format!("{:016x}", rand::random::<u64>());
         let make = |flow: &Flow| {
@@ -118,13 +118,13 @@ impl Registrant {
             headers.push("Expires", seconds.to_string());
             Request { method: Method::Register, uri: domain(&registration.aor), headers, body: Default::default() }
         };
-        // The registrar is the host that we call, whatever addresses the trunk calls from.
+        // The registrar is the addressed host, whatever the trunk's source addresses are.
         let credentials = self.trunk.credentials.as_ref();
         self.door.send_to_any(&targets, &make, credentials, None).await.map_err(in_words)
     }
 }
 
-/// Until the node begins to drain, or to take calls again.
+/// Waits until the drain state changes.
 async fn changed(door: &Door, draining: bool) {
     while door.admission.draining() == draining {
         tokio::time::sleep(LOOK).await;
@@ -138,8 +138,8 @@ fn domain(aor: &str) -> String {
     format!("{scheme}:{}", host.split([';', '?']).next().unwrap_or(host))
 }
 
-/// What was granted: our own Contact's `expires`, which a registrar with several Contacts lists among others, else
-/// Expires, else what was asked for.
+/// Granted duration: `expires` of this node's Contact, which a registrar may list among others, else Expires, else the
+/// requested duration.
 fn granted(response: &Response, asked: u32) -> u32 {
     let node = format!("{}=", crate::admit::NODE_PARAM);
     let contacts: Vec<&str> = response.headers.list("Contact").collect();
@@ -155,7 +155,7 @@ fn min_expires(response: &Response) -> Option<u32> {
     response.headers.get("Min-Expires").and_then(|v| v.trim().parse().ok()).filter(|min| *min <= 86_400)
 }
 
-/// A registration is refreshed well before it runs out, and not more often than every five seconds.
+/// Time until the refresh: well before the expiry, but at least five seconds.
 fn refresh_after(granted: u32) -> Duration {
     Duration::from_secs(u64::from(granted) * 4 / 5).max(Duration::from_secs(5))
 }

@@ -1,5 +1,5 @@
-//! Who may make a self-test call: this process alone. The caller's address is one of this machine's, and its From names
-//! a secret that is made anew each time the door opens.
+//! Authentication of self-test calls, which only this process may make. The source address must be local, and From must
+//! contain a secret that is created each time the SIP server opens.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,30 +11,30 @@ use twinbox_sip::{Method, Request, addr::NameAddr, uri::Uri};
 
 use crate::{Transport, TrunkConfig, access::Trunk};
 
-/// The reserved number that self-test calls go to. It is no number that a mailbox can have.
+/// Reserved number for self-test calls; no mailbox can have it.
 pub(crate) const MAILBOX: &str = "twinbox-self-test";
 
-/// How a self-test call is made.
+/// Parameters of a self-test call.
 #[derive(Debug, Clone)]
 pub struct SelfTestCall {
     /// The listener's transport.
     pub transport: Transport,
-    /// The listener, as this machine reaches it.
+    /// Address of the listener, as reached from this machine.
     pub to: SocketAddr,
-    /// The address to call from.
+    /// Source address.
     pub local: IpAddr,
     /// The Request-URI.
     pub uri: String,
-    /// The value of From: whoever knows it passes for this process.
+    /// Value of From; its secret authenticates this process.
     pub from: Pii<String>,
 }
 
-/// Tells self-test calls from others.
+/// Recognizes self-test calls.
 pub(crate) struct SelfTest {
     secret: String,
-    /// Addresses that the listeners are bound to.
+    /// Bind addresses of the listeners.
     own: Vec<IpAddr>,
-    /// What such a call belongs to instead of a trunk of somebody's.
+    /// Pseudo trunk of self-test calls.
     pub(crate) trunk: Arc<Trunk>,
 }
 
@@ -59,7 +59,7 @@ impl SelfTest {
         }
     }
 
-    /// Whether an address is this machine's own.
+    /// Whether the address is local.
     fn is_own(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_loopback() || self.own.contains(&address)
@@ -76,12 +76,12 @@ impl SelfTest {
                 .is_some_and(|user| same(user, &self.secret))
     }
 
-    /// Whether a trunk is that of self-test calls.
+    /// Whether the trunk is that of self-test calls.
     pub(crate) fn is(&self, trunk: &Arc<Trunk>) -> bool {
         Arc::ptr_eq(trunk, &self.trunk)
     }
 
-    /// The status to refuse its request with, if it is to be refused.
+    /// Status to refuse a self-test request with; `None` to accept it.
     pub(crate) fn refusal(request: &Request, has_dialog: bool) -> Option<u16> {
         match (request.headers.tag("To").is_some(), &request.method) {
             (true, _) if has_dialog => None,
@@ -91,11 +91,11 @@ impl SelfTest {
         }
     }
 
-    /// How to call a listener.
+    /// Parameters for calling a listener.
     pub(crate) fn call(&self, transport: Transport, listener: SocketAddr) -> SelfTestCall {
         let local = match listener.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            // A socket for both families takes IPv4 too, and not every machine has the other.
+            // A dual-stack socket takes IPv4 too, and the machine may have no IPv6.
             IpAddr::V6(ip) if ip.is_unspecified() => match crate::wire::local_address(Ipv6Addr::LOCALHOST.into()) {
                 Some(ip) => ip,
                 None => Ipv4Addr::LOCALHOST.into(),
@@ -113,7 +113,7 @@ impl SelfTest {
     }
 }
 
-/// Compares in a time that does not tell how much is right.
+/// Compares in constant time.
 fn same(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().zip(other.bytes()).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }

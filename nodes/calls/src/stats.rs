@@ -1,4 +1,4 @@
-//! What the door counts, for `/metrics`: fixed counters and two histograms, all without a lock.
+//! Statistics of the SIP server for `/metrics`: fixed counters and two histograms, without locks.
 
 use std::{
     collections::BTreeMap,
@@ -13,39 +13,39 @@ const BOUNDS_US: &[u64] = &[
     250, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
 ];
 
-/// A histogram: `counts[i]` values were at most `bounds_us[i]` microseconds; the last count is for all above.
+/// A histogram: `counts[i]` counts values up to `bounds_us[i]` microseconds; the last count is for larger values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     /// Upper bounds in microseconds.
     pub bounds_us: &'static [u64],
-    /// One more than bounds.
+    /// Counts; one more than bounds.
     pub counts: Vec<u64>,
     /// Sum of all values in microseconds.
     pub sum_us: u64,
 }
 
-/// A look at the counters.
+/// Snapshot of the statistics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatsView {
-    /// Calls in progress.
+    /// Number of calls in progress.
     pub active: usize,
-    /// Subscriptions held.
+    /// Number of subscriptions.
     pub subscriptions: usize,
-    /// Server and client transactions held.
+    /// Number of server and client transactions.
     pub transactions: usize,
-    /// The overload control.
+    /// State of the overload control.
     pub overload: View,
     /// Counters by name.
     pub counters: BTreeMap<&'static str, u64>,
     /// Malformed messages by fault.
     pub malformed: BTreeMap<&'static str, u64>,
-    /// INVITE received to `200` sent.
+    /// Time from INVITE received to `200` sent.
     pub answer_time: Histogram,
-    /// BYE received to its answer sent.
+    /// Time from BYE received to its answer sent.
     pub bye_time: Histogram,
 }
 
-/// A value that is measured.
+/// Histogram under construction.
 #[derive(Default)]
 pub(crate) struct Measure {
     counts: [AtomicU64; BOUNDS_US.len() + 1],
@@ -70,7 +70,7 @@ impl Measure {
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
-        /// All that is counted.
+        /// All statistics.
         #[derive(Default)]
         pub(crate) struct Stats {
             $($(#[doc = $doc])* pub(crate) $name: AtomicU64,)*
@@ -90,39 +90,39 @@ macro_rules! counters {
 counters! {
     /// INVITEs answered with 200.
     calls_answered,
-    /// Calls that ended, whoever hung up.
+    /// Calls that ended, by either side.
     calls_ended,
-    /// INVITEs cancelled before they were answered.
+    /// INVITEs cancelled before the answer.
     calls_cancelled,
-    /// 200s that were never acknowledged.
+    /// 200s never acknowledged.
     calls_unacknowledged,
-    /// Calls whose caller vanished: no media, or no session refresh.
+    /// Calls that ended because the caller vanished: no media, or no session refresh.
     callers_vanished,
-    /// Calls that ended because they were on hold for longer than max_hold_seconds.
+    /// Calls ended after max_hold_seconds on hold.
     calls_held_too_long,
-    /// 503: as many calls as max_calls.
+    /// 503: limit max_calls reached.
     refused_busy,
-    /// 503: more new calls a second than max_calls_per_second.
+    /// 503: limit max_calls_per_second reached.
     refused_rate,
-    /// 503: what was promised to calls in progress would suffer.
+    /// 503: overload control.
     refused_overload,
     /// 503: draining.
     refused_draining,
-    /// 503: records of other nodes are still missing here.
+    /// 503: records of other nodes are missing here.
     refused_filling,
-    /// 503: require_two is set and no peer counts.
+    /// 503: require_two is set and no peer is available.
     refused_alone,
-    /// 503: no RTP port is free.
+    /// 503: no free RTP port.
     refused_no_port,
-    /// 500 and 503: the store does not answer, or takes no more writes.
+    /// 500 and 503: the store does not answer, or accepts no writes.
     refused_store,
     /// 404: no such mailbox.
     refused_unknown_mailbox,
     /// 403: not from a trunk.
     strangers,
-    /// Answers to strangers that were left out, so as not to be a reflector.
+    /// Answers to strangers omitted by the rate limit.
     strangers_unanswered,
-    /// 403 to members, of no trunk, that ask whether this node lives (rule C3).
+    /// 403 to probes of this node by members that are in no trunk (rule C3).
     members_asked,
     /// 405 and 501.
     refused_method,
@@ -130,11 +130,11 @@ counters! {
     refused_extension,
     /// 481.
     refused_no_dialog,
-    /// 500 to a request for a dialog of another life or node (rule C4).
+    /// 500 to a request for a dialog of another incarnation or node (rule C4).
     refused_other_incarnation,
     /// 482.
     refused_merged,
-    /// 415, 416, 488 and 400 for what is asked for, not how it is written.
+    /// 415, 416, 488, and 400 for unsupported content.
     refused_offer,
     /// 422.
     refused_session_timer,
@@ -144,27 +144,27 @@ counters! {
     digits_info,
     /// Digits by RFC 4733.
     digits_rtp,
-    /// Digits that came by the other way before.
+    /// Digits received before by the other way.
     digits_repeated,
-    /// Messages filed and on two disks.
+    /// Messages filed on two disks.
     filed_on_two,
-    /// Messages filed and on this disk alone.
+    /// Messages filed on this disk alone.
     filed_alone,
-    /// Recordings that could not be filed.
+    /// Recordings not filed.
     filed_not,
-    /// BYEs answered 500 because filing took too long, failed or lost some of what was said (rule A1).
+    /// BYEs answered 500 because filing was late, failed or lost a part of the message (rule A1).
     byes_unacknowledged,
-    /// NOTIFYs that were accepted.
+    /// NOTIFYs accepted.
     notifies_sent,
-    /// NOTIFYs that were not.
+    /// NOTIFYs not accepted.
     notifies_failed,
-    /// Transfers that came about.
+    /// Transfers completed.
     transfers,
-    /// Transfers that did not.
+    /// Transfers failed.
     transfers_failed,
-    /// TCP connections refused because there were too many.
+    /// TCP connections refused at the limit.
     connections_refused,
-    /// Octets that could not be sent.
+    /// Messages that could not be sent.
     send_failures,
 }
 
@@ -194,7 +194,7 @@ impl Stats {
     }
 }
 
-/// Counts one.
+/// Increments a counter.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }

@@ -1,9 +1,9 @@
-//! Subscriptions to message lights (RFC 6665, RFC 3842): answered at once by this node, from its own store, with the
-//! full state (rule E2); changes are told by the notifier through [`Door::tell_subscribers`].
+//! MWI subscriptions (RFC 6665, RFC 3842). This node answers a SUBSCRIBE immediately, from its own store, with the full
+//! state (rule E2). The notifier sends changes through [`Door::tell_subscribers`].
 //!
-//! An answer out of a store that lags behind would stay wrong: the notifier told that change before, and does not
-//! know of the new subscriber. So, as long as the store's word is the last one in a dialog, the answer is given again,
-//! in full, when the store has caught up. What the notifier said last is never corrected by the store.
+//! An answer from a lagging store would stay wrong: the notifier sent that change earlier and does not know the new
+//! subscriber. Therefore, while the last NOTIFY in a dialog came from the store, the answer is repeated in full when
+//! the store has caught up. The store never corrects the notifier's last NOTIFY.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,16 +34,16 @@ use crate::{
     wire::Flow,
 };
 
-/// Asked for when nothing is said (RFC 3842 section 3.4 leaves it to us), in seconds.
+/// Default expiry, if the subscriber requests none (RFC 3842 section 3.4 allows any), in seconds.
 const USUAL: u32 = 3_600;
 const LONGEST: u32 = 86_400;
 const SHORTEST: u32 = 60;
 
-/// Whoever answers nothing for so long is gone: a little less than a transaction lasts (timer F).
+/// A subscriber without an answer for this time is removed: a little less than a transaction lasts (timer F).
 const GONE_AFTER: Duration = Duration::from_secs(31);
-/// How long the notifier is kept waiting for the answers of all subscribers to a light.
+/// Maximum wait of the notifier for the answers of all subscribers to a mailbox.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// How often what has expired, or was answered too early, is looked for.
+/// Poll interval for expired subscriptions and answers to repeat.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The subscriptions whose dialogs this node holds.
@@ -66,27 +66,27 @@ struct Entry {
     flow: Flow,
     trunk: Arc<Trunk>,
     until: BootInstant,
-    /// How many NOTIFYs there were.
+    /// Number of NOTIFYs sent.
     words: u64,
-    /// What the latest of them said.
+    /// Content of the latest NOTIFY.
     last: Option<Word>,
-    /// When it was last heard of.
+    /// Time of the subscriber's last message.
     heard: BootInstant,
-    /// When the first NOTIFY left that it has not answered, nor any after it.
+    /// Time of the first NOTIFY since the subscriber's last answer; `None` if none is unanswered.
     unanswered: Option<BootInstant>,
 }
 
-/// The latest that was said in a dialog.
+/// The latest NOTIFY in a dialog.
 struct Word {
     lights: Lights,
     by: Speaker,
     answer: Answer,
 }
 
-/// Whose word it is.
+/// Source of a NOTIFY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Speaker {
-    /// This node's store, as it was when there had been so many words.
+    /// This node's store, read when `words` NOTIFYs had been sent.
     Store {
         words: u64,
     },
@@ -100,17 +100,17 @@ enum Answer {
     Failed,
 }
 
-/// Something to be said.
+/// A NOTIFY to send.
 struct Saying {
     lights: Lights,
     by: Speaker,
     epoch: String,
     guard: Option<Guard>,
-    /// The subscription ends with it.
+    /// The subscription ends with this NOTIFY.
     last: bool,
 }
 
-/// Whose lights changed.
+/// Mailboxes whose MWI changed.
 #[derive(Default)]
 struct Changed {
     everything: bool,
@@ -141,7 +141,7 @@ impl Subscriptions {
         lock(&self.held).by_dialog.contains_key(key)
     }
 
-    /// The trunk of the subscription in whose dialog this request is, by Call-ID and both tags.
+    /// The trunk of the subscription with this dialog, by Call-ID and both tags.
     pub(crate) fn trunk_of(&self, key: &DialogKey, remote_tag: Option<&str>) -> Option<Arc<Trunk>> {
         let held = lock(&self.held);
         let entry = held.by_id.get(held.by_dialog.get(key)?)?;
@@ -152,7 +152,7 @@ impl Subscriptions {
         lock(&self.held).by_id.len()
     }
 
-    /// The subscriptions to the light of a mailbox.
+    /// The subscriptions to a mailbox.
     pub(crate) fn of(&self, mailbox: MailboxId) -> Vec<Subscription> {
         self.list(|entry| entry.mailbox == mailbox)
     }
@@ -189,14 +189,14 @@ impl Subscriptions {
         held.by_dialog.retain(|_, held| *held != id);
     }
 
-    /// Those that the store spoke to last, among the changed ones.
+    /// The changed subscriptions whose last NOTIFY came from the store.
     fn answered_early(&self, changed: &Changed) -> Vec<SubscriptionId> {
         let store = |e: &Entry| e.last.as_ref().is_some_and(|word| matches!(word.by, Speaker::Store { .. }));
         let held = lock(&self.held);
         held.by_id.iter().filter(|(_, e)| changed.covers(e.mailbox) && store(e)).map(|(id, _)| *id).collect()
     }
 
-    /// Takes the notifier's word for a light, if the subscriber has it already or is being told.
+    /// Adopts the latest NOTIFY as the notifier's, if it has this content and did not fail.
     fn has(&self, id: SubscriptionId, lights: Lights) -> Option<Result<(), NotifyError>> {
         let mut held = lock(&self.held);
         let Some(entry) = held.by_id.get_mut(&id) else { return Some(Err(NotifyError::Ended(id))) };
@@ -205,7 +205,7 @@ impl Subscriptions {
         Some(if word.answer == Answer::Accepted { Ok(()) } else { Err(NotifyError::Timeout) })
     }
 
-    /// Notes what became of the NOTIFY with this number, made at `began`. `left`: a datagram was sent.
+    /// Registers the outcome of the NOTIFY with this number, created at `began`. `left`: a datagram was sent.
     fn settle(
         &self,
         id: SubscriptionId,
@@ -227,7 +227,7 @@ impl Subscriptions {
                 ends_subscription(*code)
             }
             Err(SendError::Withdrawn) if !left => false,
-            // Withdrawn early because the right to send it ended, it is silence all the same, and adds up.
+            // A NOTIFY withdrawn because the right to send ended is also unanswered, and its time counts.
             Err(_) => {
                 let since = *entry.unanswered.get_or_insert(began);
                 now.since(since.max(entry.heard)) >= GONE_AFTER
@@ -244,7 +244,7 @@ impl Subscriptions {
     }
 }
 
-/// A SUBSCRIBE outside a dialog.
+/// Handles a SUBSCRIBE outside of a dialog.
 pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
     let request = &arrival.request;
     let refuse = |response| {
@@ -259,7 +259,7 @@ pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         [mwi::CONTENT_TYPE, "application/*", "*/*"].iter().any(|k| k.eq_ignore_ascii_case(kind))
     };
-    // However often Accept is repeated, no more of it is read than makes sense.
+    // Bounds the parsing of repeated Accept headers.
     if request.headers.get("Accept").is_some() && !request.headers.list("Accept").take(64).any(acceptable) {
         return refuse(request.respond(406).with("Accept", mwi::CONTENT_TYPE));
     }
@@ -293,7 +293,7 @@ pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
     answer(&door, &arrival, id, seconds).await;
 }
 
-/// A request in the dialog of a subscription: a refresh, or its end.
+/// Handles a request in the dialog of a subscription: a refresh, or its end.
 pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
     let request = &arrival.request;
     let trusted = door.of_a_trunk(&arrival.flow);
@@ -337,7 +337,7 @@ pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
     }
 }
 
-/// How long is asked for; the least that we accept when that is too short.
+/// The requested expiry; as an error the minimum, if the request is below it.
 fn expires(request: &Request) -> Result<u32, u32> {
     let wanted = request.headers.get("Expires").and_then(|v| v.trim().parse().ok()).unwrap_or(USUAL);
     match wanted {
@@ -347,7 +347,7 @@ fn expires(request: &Request) -> Result<u32, u32> {
     }
 }
 
-/// The `200`, and at once the full state: after every SUBSCRIBE, whatever was told before.
+/// Sends the `200`, and immediately the full state: after every SUBSCRIBE, whatever was sent before.
 async fn answer(door: &Arc<Door>, arrival: &Arrival, id: SubscriptionId, seconds: u32) {
     let request = &arrival.request;
     let mut response = request.respond(200);
@@ -361,18 +361,18 @@ async fn answer(door: &Arc<Door>, arrival: &Arrival, id: SubscriptionId, seconds
     }
 }
 
-/// Whether whoever answers a NOTIFY so has no subscription any more (RFC 5057 section 5.1, RFC 6665 section 4.2.2).
+/// Whether this answer to a NOTIFY ends the subscription (RFC 5057 section 5.1, RFC 6665 section 4.2.2).
 fn ends_subscription(code: u16) -> bool {
     matches!(code, 404 | 405 | 408 | 410 | 416 | 480..=485 | 489 | 501 | 604)
 }
 
-/// Ends what is not refreshed, and answers again what was answered before the store had caught up; until told to stop.
+/// Ends expired subscriptions, and repeats answers given before the store had caught up; until the SIP server stops.
 pub(crate) fn look_after(door: Arc<Door>) -> impl Future<Output = ()> {
-    // Watched before anything is answered.
+    // Subscribed to changes before the first answer is given.
     let mut changes = door.deps.mailstore.watch_lights();
     async move {
         let mut interval = tokio::time::interval(LOOK);
-        // Between one look and two old: time for the notifier, whose word is preferred.
+        // A change waits one to two intervals: the notifier's NOTIFY has priority.
         let (mut fresh, mut ripe) = (Changed::default(), Changed::default());
         loop {
             tokio::select! {
@@ -397,7 +397,7 @@ pub(crate) fn look_after(door: Arc<Door>) -> impl Future<Output = ()> {
 }
 
 impl Door {
-    /// Tells the state of the light as this node's own store has it. `last`: the subscription ends with it.
+    /// Sends the state in this node's own store. `last`: the subscription ends with it.
     async fn notify_state(self: &Arc<Self>, id: SubscriptionId, last: bool) -> Result<(), NotifyError> {
         let (mailbox, words) = {
             let held = lock(&self.subscriptions.held);
@@ -412,7 +412,7 @@ impl Door {
         self.notify(id, Saying { lights, by, epoch, guard: None, last }).await
     }
 
-    /// Answers a SUBSCRIBE again, if the store has another answer by now and the notifier has said nothing since.
+    /// Repeats the answer to a SUBSCRIBE if the store has a new state and the notifier has sent nothing since.
     async fn correct(self: &Arc<Self>, id: SubscriptionId) {
         let (mailbox, told, words) = {
             let held = lock(&self.subscriptions.held);
@@ -423,12 +423,12 @@ impl Door {
         let Ok(lights) = self.deps.mailstore.lights(mailbox).await else { return };
         if lights != told {
             let (by, epoch) = (Speaker::Store { words }, String::new());
-            // What does not arrive is accounted for there.
+            // `notify` accounts for a failure.
             let _ = self.notify(id, Saying { lights, by, epoch, guard: None, last: false }).await;
         }
     }
 
-    /// Tells all subscribers to a light what the notifier decided; who has been told is not told again.
+    /// Sends the notifier's state to all subscribers of a mailbox, except those that already have it.
     pub(crate) async fn tell_subscribers(
         self: &Arc<Self>,
         mailbox: MailboxId,
@@ -446,16 +446,16 @@ impl Door {
                 door.notify(id, Saying { lights, by: Speaker::Notifier, epoch, guard, last: false }).await
             }
         };
-        // Each on its own, and to its end even when nobody waits for it any more: who is silent is removed by that.
+        // One task each, run to its end even after the timeout: a silent subscriber is removed by its task.
         let told: Vec<_> = self.subscriptions.of(mailbox).into_iter().map(|s| self.tasks.spawn(tell(s))).collect();
         let all = async {
             let mut outcome = Ok(());
             for told in told {
                 match told.await {
-                    // Who does not know the dialog any more is not waiting for a light.
+                    // A subscriber without this dialog does not need the state.
                     Ok(Ok(()) | Err(NotifyError::Ended(_))) => {}
                     Ok(Err(NotifyError::Refused(code))) if ends_subscription(code) => {}
-                    // A refusal tells least: others are worth another try soon.
+                    // Other errors replace a refusal: they are worth a retry soon.
                     Ok(Err(error)) if !matches!(error, NotifyError::Refused(_)) || outcome.is_ok() => {
                         outcome = Err(error);
                     }
@@ -474,8 +474,8 @@ impl Door {
         let (request, hop, near, trunk, word) = {
             let mut held = lock(&self.subscriptions.held);
             let entry = held.by_id.get_mut(&id).ok_or(NotifyError::Ended(id))?;
-            // The number of the request and what it says are one: nothing older gets a higher number. So when the
-            // notifier spoke while the store was read, its word is repeated.
+            // Number and content of the request belong together: older content never gets a higher number. If the
+            // notifier sent a NOTIFY while the store was read, its content is repeated.
             if let (Speaker::Store { words }, Some(Word { lights: newer, by: Speaker::Notifier, .. })) =
                 (by, &entry.last)
                 && entry.words > words

@@ -1,5 +1,5 @@
-//! The loop that runs the timers of the transactions. It sleeps until the earliest one is due, and makes at most one
-//! pass in 20 ms, however many timers there are.
+//! The loop for the timers of the transactions. It sleeps until the earliest timer is due, and runs at most one pass in
+//! 20 ms, however many timers there are.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::SeqCst},
@@ -8,26 +8,26 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
-/// The shortest time between two passes; retransmissions (RFC 3261 section 17) need no better.
+/// Minimum time between two passes; retransmissions (RFC 3261 section 17) need no finer resolution.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The sleep of the loop.
+/// Sleep state of the loop.
 #[derive(Default)]
 pub(crate) struct Timers {
-    /// A timer that is due before this wakes the loop up, in milliseconds of the caller's clock; 0 between a pass and
-    /// the sleep after it.
+    /// A timer due before this time wakes the loop, in milliseconds of the caller's clock. 0 from a pass to the next
+    /// sleep.
     wake_before: AtomicU64,
     armed: Notify,
 }
 
 impl Timers {
-    /// Runs for ever. `pass` runs the timers that are due, `next_due` is when the earliest of the others is, by the
+    /// Runs forever. `pass` runs the timers that are due. `next_due` returns the due time of the earliest timer, on the
     /// clock `now`.
     pub(crate) async fn run(&self, now: impl Fn() -> u64, pass: impl Fn(), next_due: impl Fn() -> Option<u64>) {
         loop {
             pass();
             sleep(TICK).await;
-            // Any timer that is set from here on wakes the loop up, until it is known which ones need not.
+            // From here on every new timer wakes the loop, until the due time of the earliest timer is known.
             self.wake_before.store(u64::MAX, SeqCst);
             let due = next_due();
             self.wake_before.store(due.unwrap_or(u64::MAX), SeqCst);
@@ -40,7 +40,7 @@ impl Timers {
         }
     }
 
-    /// Timers may have been set; `next_due` is when the earliest of all is. To be called after each change.
+    /// To be called after each change of timers; `next_due` is the due time of the earliest one.
     pub(crate) fn changed(&self, next_due: Option<u64>) {
         if next_due.is_some_and(|due| due < self.wake_before.load(SeqCst)) {
             self.armed.notify_one();
@@ -55,16 +55,16 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    // Tokio's paused clock, not the machine's.
+    // Tokio's paused clock, not the system clock.
     use tokio::time::Instant as PausedInstant;
 
     use super::*;
 
-    /// Timers as a transaction layer has them, on tokio's clock, which the tests advance.
+    /// Simulated timers of a transaction layer, on tokio's clock, which the tests advance.
     struct Layer {
         timers: Timers,
         began: PausedInstant,
-        /// How many timers are due at each millisecond.
+        /// Number of timers due at each millisecond.
         due: Mutex<BTreeMap<u64, u32>>,
         passes: Mutex<u64>,
         fired: Mutex<Vec<u64>>,
@@ -99,7 +99,7 @@ mod tests {
             self.timers.changed(self.next_due());
         }
 
-        /// As the door does, each pass ends by saying that timers may have been set.
+        /// Like the SIP server: each pass ends with a call of `changed`.
         fn pass(&self) {
             *self.passes.lock().unwrap() += 1;
             let now = self.now();
@@ -116,7 +116,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_load_of_calls_costs_at_most_fifty_passes_a_second() {
         let layer = Layer::start();
-        // 100 calls a second for ten seconds, each with the timers of an INVITE, its 200, and its BYE.
+        // 100 calls per second for ten seconds, each with the timers of an INVITE, its 200, and its BYE.
         for call in 0..1_000 {
             for after in [1, 5, 15, 200, 500, 1_000, 5_000, 32_000] {
                 layer.arm(after + call % 7);

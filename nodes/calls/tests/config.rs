@@ -1,4 +1,4 @@
-//! The settings as text: read in full, refused in words.
+//! Configuration as text: valid settings, and error messages for invalid ones.
 
 mod kit;
 
@@ -52,7 +52,7 @@ async fn a_taken_port_is_named() {
 
 #[test]
 fn a_listener_on_all_addresses_is_where_each_trunk_reaches_it() {
-    // By the system's own routing; without a way out there is none.
+    // By the system's routing; without a default route there is none.
     let way_out = || {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
         socket.connect("192.0.2.1:9")?;

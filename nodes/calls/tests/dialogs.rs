@@ -1,4 +1,4 @@
-//! Dialogs of calls: who is part of one, our own requests in it, and how it ends.
+//! Dialogs of calls: their participants, requests sent by the node, and their end.
 
 mod kit;
 
@@ -51,7 +51,7 @@ async fn requests_of_a_dialog_are_taken_from_an_address_that_is_no_trunk() {
         assert_eq!(other.ask(line.request("OPTIONS", "", "")).await.code, 200);
         let update = offer(9);
         assert_eq!(other.ask(line.request("UPDATE", SDP, &update)).await.code, 200);
-        // The ACK has set the conversation going.
+        // The ACK has started the conversation.
         assert_eq!(other.ask(line.request("INFO", DTMF, "0")).await.code, 200);
         let refer = raw.unanswered().await;
         assert_eq!(refer.method.as_str(), "REFER", "it goes to the Contact of the INVITE");
@@ -85,11 +85,11 @@ async fn a_stranger_must_know_call_id_and_both_tags() {
             assert_eq!(other.ask(guess.request(method, "", "")).await.code, 403, "{method}");
         }
     }
-    // OPTIONS that name this life of the node may be a member's (rule C3).
+    // OPTIONS that name this incarnation of the node may be a member's probe (rule C3).
     assert_eq!((node.counter("strangers"), node.counter("members_asked"), node.calls.active()), (12, 4, 1));
 }
 
-/// What a stranger sends within a dialog moves neither the voices nor our own requests to another host.
+/// Requests of a stranger within a dialog redirect neither media nor the node's own requests to another host.
 #[tokio::test]
 async fn a_stranger_leads_nothing_elsewhere() {
     let node = Node::start().await;
@@ -109,15 +109,15 @@ async fn a_stranger_leads_nothing_elsewhere() {
     assert_eq!(other.ask(stranger.request("INVITE", SDP, &offer(11))).await.code, 200, "another port will do");
     let ack = stranger.request("ACK", "", "");
     other.send(ack.as_bytes()).await;
-    // Nor by an offer of ours that it asks for.
+    // Nor by the answer to an offer that the stranger requests.
     assert_eq!(other.ask(stranger.request("INVITE", "", "")).await.code, 200);
     let ack = stranger.again("ACK", SDP, &elsewhere);
     other.send(ack.as_bytes()).await;
     assert_eq!(other.ask(stranger.request("UPDATE", SDP, &elsewhere)).await.code, 488);
-    // A trunk may do it.
+    // A trunk may move the media.
     line.cseq = stranger.cseq;
     assert_eq!(raw.ask(line.request("UPDATE", SDP, &elsewhere)).await.code, 200);
-    // Our own requests go where they went before.
+    // The node's own requests go to the same address as before.
     node.calls.end_calls();
     assert_eq!(raw.request().await.method.as_str(), "BYE");
     node.idle().await;
@@ -144,7 +144,7 @@ async fn a_subscription_is_refreshed_and_ended_from_an_address_that_is_no_trunk(
     assert!(last.headers.get("Subscription-State").is_some_and(|s| s.starts_with("terminated")), "{last:?}");
 }
 
-/// RFC 3261 section 22.2: a challenged request goes out once more under the next number, which is then taken.
+/// RFC 3261 section 22.2: a challenged request is repeated with the next number, which is then used.
 #[tokio::test]
 async fn the_request_after_a_challenged_one_has_a_number_of_its_own() {
     let node = Node::with(|o| {
@@ -169,7 +169,7 @@ async fn the_request_after_a_challenged_one_has_a_number_of_its_own() {
     node.idle().await;
 }
 
-/// A call whose session is ours to refresh, just before the refresh.
+/// A call whose session the node must refresh, shortly before the refresh.
 async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (Line, Response) {
     let line = raw.line(call).with("Supported: timer").with("Session-Expires: 90;refresher=uas");
     let mut line = match allow {
@@ -177,7 +177,7 @@ async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (Lin
         None => line,
     };
     let ok = establish(raw, &mut line).await;
-    // One request later the ACK has been heard.
+    // The answer to a later request shows that the ACK was handled.
     assert_eq!(raw.ask(line.request("OPTIONS", "", "")).await.code, 200);
     pass(46).await;
     (line, ok)
@@ -188,14 +188,14 @@ fn session(request: &Request) -> (&str, Option<&str>, Option<&str>) {
     (request.method.as_str(), headers.get("Session-Expires"), headers.get("Min-SE"))
 }
 
-/// Answers our re-INVITE and takes its ACK.
+/// Answers the node's re-INVITE and receives its ACK.
 async fn accept(raw: &mut Raw, invite: &Request) {
     let ok = invite.respond(200).with("Contact", format!("<sip:2001@{}>", raw.local()));
     let ok = ok.with("Session-Expires", "90;refresher=uac").with_body(SDP, offer(9));
     raw.send(&ok.to_bytes()).await;
     let ack = raw.unanswered().await;
     assert_eq!((ack.method.as_str(), ack.headers.cseq()), ("ACK", invite.headers.cseq()));
-    // Its copy is acknowledged again.
+    // A copy of the answer is acknowledged again.
     raw.send(&ok.to_bytes()).await;
     assert_eq!(raw.unanswered().await.method.as_str(), "ACK");
 }
@@ -219,7 +219,7 @@ async fn a_session_is_refreshed_by_invite_where_allow_lacks_update() {
         let invite = raw.unanswered().await;
         assert_eq!(session(&invite), ("INVITE", Some("90;refresher=uac"), None));
         assert_eq!(invite.body, ok.body, "the description as it was, its version too (RFC 4028 section 7.4)");
-        // Theirs must wait while ours is unanswered (RFC 3261 section 14.2).
+        // A re-INVITE of the caller must wait while the node's is unanswered (RFC 3261 section 14.2).
         assert_eq!(raw.ask(line.invite()).await.code, 491);
         let ack = line.request("ACK", "", "");
         raw.send(ack.as_bytes()).await;
@@ -297,7 +297,7 @@ async fn requests_that_come_with_the_bye_are_answered() {
     let mut raw = node.raw().await;
     let mut line = raw.line("ib1");
     establish(&mut raw, &mut line).await;
-    // All of them are there before the call reads the first.
+    // All requests arrive before the call reads the first.
     for request in ["BYE", "OPTIONS", "INFO", "BYE"] {
         let text = line.request(request, "", "");
         raw.send(text.as_bytes()).await;
@@ -314,7 +314,7 @@ async fn requests_that_come_with_the_bye_are_answered() {
     assert_eq!(codes, expected);
 }
 
-/// RFC 3261 section 15: the callee sends no BYE before the ACK is there.
+/// RFC 3261 section 15: the callee sends no BYE before the ACK.
 #[tokio::test]
 async fn shutting_the_door_waits_with_the_bye_for_the_ack() {
     let node = Node::start().await;
@@ -326,7 +326,7 @@ async fn shutting_the_door_waits_with_the_bye_for_the_ack() {
     let shutdown = tokio::spawn(async move { calls.shutdown().await });
     let mut other = raw.line("ba2");
     assert_eq!(raw.ask(other.invite()).await.code, 503, "it is shutting down");
-    // The call is there, and has not said BYE.
+    // The call exists, and has sent no BYE.
     assert_eq!(raw.ask(line.request("OPTIONS", "", "")).await.code, 200);
     raw.send(ack.as_bytes()).await;
     let bye = raw.request().await;
@@ -335,18 +335,18 @@ async fn shutting_the_door_waits_with_the_bye_for_the_ack() {
     shutdown.await.unwrap();
 }
 
-/// RFC 3326: a BYE of ours says why.
+/// RFC 3326: a BYE of the node contains its reason.
 #[tokio::test]
 async fn our_bye_says_why() {
     let node = Node::with(|o| o.calls.unknown_mailbox = twinbox_calls::UnknownMailbox::Apology).await;
     let mut raw = node.raw().await;
-    // The apology is over.
+    // End of the apology.
     let mut line = raw.line("re1");
     line.target = "sip:9999@vm.example".into();
     establish(&mut raw, &mut line).await;
     let bye = raw.request().await;
     assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=16;text=\"Normal call clearing\""));
-    // Nothing usable in the ACK.
+    // No usable answer in the ACK.
     let mut line = raw.line("re2");
     let ok = raw.ask(line.request("INVITE", "", "")).await;
     let ack = line.answered(&ok);
@@ -372,7 +372,7 @@ async fn a_call_that_is_held_for_too_long_ends_and_one_that_is_resumed_goes_on()
     pass(50).await;
     change(&mut line, &mut raw, &hold).await;
     pass(50).await;
-    // Held again while it is held: the time goes on.
+    // Another hold during a hold does not restart the time.
     change(&mut line, &mut raw, &hold).await;
     assert_eq!(node.calls.active(), 1);
     pass(11).await;
@@ -382,7 +382,7 @@ async fn a_call_that_is_held_for_too_long_ends_and_one_that_is_resumed_goes_on()
     assert_eq!(node.counter("calls_held_too_long"), 1);
 }
 
-/// Some telephones and gateways send each key twice, in RTP and by INFO.
+/// Some telephones and gateways send each key twice, by RTP and by INFO.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_comes_by_rtp_and_by_info_is_one_key() {
     let node = Node::start().await;
@@ -409,7 +409,7 @@ async fn a_key_that_comes_by_rtp_and_by_info_is_one_key() {
     call.bye().await.expect("BYE is answered");
 }
 
-/// A refused INVITE over UDP may have a copy on its way: answered by `200` it would be a call without a caller.
+/// A refused INVITE over UDP may have a delayed copy: if answered `200`, it would be a call without a caller.
 #[tokio::test]
 async fn a_copy_of_a_refused_invite_is_refused_again_when_there_is_room() {
     let node = Node::with(|o| o.calls.max_calls = 1).await;

@@ -1,4 +1,4 @@
-//! Too much at once: everything is answered, nothing grows, and a proper call is as quick as ever.
+//! Floods: every request is answered, memory stays bounded, and a proper call is answered without delay.
 
 mod kit;
 
@@ -32,7 +32,7 @@ async fn of_500_invites_at_once_each_is_answered_200_or_503() {
             Some(Verdict::Response(response)) => {
                 let call = response.headers.call_id().to_owned();
                 if response.code == 100 {
-                    // No answer yet: it was waited for longer than 200 ms (RFC 3261 section 17.2.1).
+                    // Only a provisional answer, after 200 ms (RFC 3261 section 17.2.1).
                     continue;
                 }
                 open.remove(&call);
@@ -42,7 +42,7 @@ async fn of_500_invites_at_once_each_is_answered_200_or_503() {
                     other => panic!("{other} to {call}"),
                 };
             }
-            // Sockets drop what they cannot hold: whoever was not answered asks again, as every client does.
+            // Sockets drop datagrams that exceed their buffer: retransmit unanswered requests, as every client does.
             None => {
                 for invite in open.values() {
                     raw.send(invite.as_bytes()).await;
@@ -77,7 +77,7 @@ async fn more_calls_a_second_than_allowed_get_503_and_a_moment_later_there_is_ro
     }
     assert!(codes.starts_with(&[200; 5]) && codes.contains(&503), "{codes:?}");
     assert!(node.counter("refused_rate") > 0);
-    // The bucket fills at five a second: one more within a second at the latest.
+    // The bucket fills at five per second: another call is admitted within a second.
     let begun = BootInstant::now();
     for n in 0.. {
         let mut line = raw.line(&format!("w{n}"));
@@ -115,13 +115,13 @@ async fn garbage_and_unknown_dialogs_leave_nothing_behind() {
     hang_up(&mut raw, &mut line).await;
     node.idle().await;
     let stats = node.calls.stats();
-    // Only the proper call's two transactions are kept, to absorb what may still come of them.
+    // Only the proper call's two transactions remain, to absorb late copies.
     assert!(stats.transactions <= 2, "{} transactions are left", stats.transactions);
     assert!(stats.malformed.get("garbage").is_some_and(|n| *n > 0), "{:?}", stats.malformed);
     assert!(stats.malformed.get("missing_header").is_some_and(|n| *n > 0), "{:?}", stats.malformed);
 }
 
-/// A retransmission storm of one INVITE is one call, and its answer is not multiplied.
+/// Retransmissions of one INVITE are one call, and its answer is not multiplied.
 #[tokio::test]
 async fn a_storm_of_copies_is_one_call() {
     let node = Node::start().await;
@@ -153,7 +153,7 @@ async fn connections_beyond_the_bound_are_refused_and_the_others_live() {
     for _ in 0..1_100 {
         match tokio::net::TcpStream::connect(node.tcp).await {
             Ok(stream) => crowd.push(stream),
-            // Out of file descriptors on the test's side: enough of them are open.
+            // The test has no file descriptors left: enough connections are open.
             Err(_) => break,
         }
     }
@@ -161,7 +161,7 @@ async fn connections_beyond_the_bound_are_refused_and_the_others_live() {
     drop(crowd);
 }
 
-/// A node whose only trunk is 127.0.0.1: other addresses of this machine are strangers.
+/// Connects from this address to a node whose only trunk is 127.0.0.1: other addresses of this machine are strangers.
 async fn connect_from(address: &str, node: &Node) -> Raw {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind(format!("{address}:0").parse().expect("an address")).expect("bound");
@@ -195,7 +195,7 @@ async fn a_stranger_has_five_seconds_in_all_and_gets_one_answer() {
     assert!(curious.next(Duration::from_secs(3)).await.is_none());
     assert_eq!(node.counter("strangers"), 1);
 
-    // One byte a moment is no sign of good will.
+    // A stranger that sends a byte at a time is also disconnected.
     let Raw::Tcp(slow) = connect_from("127.0.0.2", &node).await else { unreachable!() };
     let (mut stream, _) = *slow;
     let begun = BootInstant::now();

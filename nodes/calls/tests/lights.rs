@@ -1,4 +1,4 @@
-//! Message lights: SUBSCRIBE answered at once with the full state, NOTIFY in the dialog and without, guarded.
+//! MWI: SUBSCRIBE answered immediately with the full state, NOTIFY in the dialog and unsolicited, guarded.
 
 mod kit;
 
@@ -35,7 +35,7 @@ fn summary(notify: &Request) -> (u32, u32) {
     (summary.new, summary.old)
 }
 
-/// The notifier's word: so many new, one saved.
+/// Sends the notifier's state: `new` messages, one saved.
 fn tell(
     node: &Node,
     new: u32,
@@ -59,7 +59,7 @@ async fn leave(node: &Node) {
     live.file().await.expect("filed");
 }
 
-/// Subscribes; the dialog, and the first NOTIFY.
+/// Subscribes; returns the dialog and the first NOTIFY.
 async fn subscribed(raw: &mut Raw, call_id: &str) -> (Line, Request) {
     let mut line = raw.line(call_id);
     let ok = raw.ask(subscribe(&mut line, 600)).await;
@@ -80,7 +80,7 @@ async fn a_subscription_gets_the_full_state_at_once_and_after_every_refresh() {
         let second = raw.request().await;
         assert_eq!(summary(&second), (0, 0));
         assert!(second.headers.cseq() > first.headers.cseq());
-        // The end: one last state.
+        // End of the subscription: a last NOTIFY with the state.
         assert_eq!(raw.ask(subscribe(&mut line, 0)).await.code, 200);
         let last = raw.request().await;
         assert!(last.headers.get("Subscription-State").is_some_and(|s| s.starts_with("terminated")));
@@ -120,7 +120,7 @@ async fn subscriptions_that_make_no_sense_are_refused() {
     assert_eq!(node.calls.stats().subscriptions, 1);
 }
 
-/// Rules E2 and R6: the notifier decides, the dialog's node sends, and the guard is asked at the write.
+/// Rules E2 and R6: the notifier decides, the node with the dialog sends, and the guard is checked at the write.
 #[tokio::test]
 async fn a_change_is_told_in_the_dialog_while_the_guard_allows_it() {
     let node = Node::start().await;
@@ -136,7 +136,7 @@ async fn a_change_is_told_in_the_dialog_while_the_guard_allows_it() {
     assert_eq!(tell(&node, 4, || false).await.unwrap(), Err(NotifyError::NotHolder));
     assert!(raw.next(Duration::from_millis(700)).await.is_none(), "nothing left");
 
-    // The lease runs out between two transmissions: the repetition does not leave.
+    // The lease expires between two transmissions: there is no retransmission.
     let holds = Arc::new(AtomicBool::new(true));
     let guard = holds.clone();
     let told = tell(&node, 4, move || guard.load(Ordering::SeqCst));
@@ -146,7 +146,7 @@ async fn a_change_is_told_in_the_dialog_while_the_guard_allows_it() {
     assert!(raw.next(Duration::from_millis(700)).await.is_none(), "and not again");
 }
 
-/// The right to send lasts some milliseconds on a node that is not the holder: too short to wait for one after another.
+/// The right to send lasts some milliseconds on a node that does not hold the duty: too short for sequential sending.
 #[tokio::test]
 async fn a_deaf_subscriber_delays_no_other_and_nobody_is_told_twice() {
     let node = Node::start().await;
@@ -174,7 +174,7 @@ async fn a_deaf_subscriber_delays_no_other_and_nobody_is_told_twice() {
     for raw in &mut alert {
         assert!(raw.next(Duration::from_millis(50)).await.is_none(), "it has that already");
     }
-    // They hear again: nothing is missing then.
+    // They answer again: none has missed the state.
     let told = tell(&node, 3, || true);
     for raw in &mut deaf {
         raw.request().await;
@@ -183,7 +183,7 @@ async fn a_deaf_subscriber_delays_no_other_and_nobody_is_told_twice() {
     assert_eq!(told.await.unwrap(), Ok(()));
 }
 
-/// RFC 6665 section 4.2.2, although no NOTIFY of the notifier may be repeated for as long as a transaction lasts.
+/// RFC 6665 section 4.2.2, although the right to send always ends before the timeout of a transaction.
 #[tokio::test]
 async fn who_stays_silent_is_removed_however_brief_each_right_to_send_is() {
     let node = Node::start().await;
@@ -204,7 +204,7 @@ async fn who_stays_silent_is_removed_however_brief_each_right_to_send_is() {
     assert!(node.calls.subscriptions(node.mailbox).is_empty());
 }
 
-/// Whoever asks a node that lags behind gets the old state, and the notifier has told the new one before.
+/// A SUBSCRIBE to a node that lags behind gets the old state, and the notifier has already sent the new one.
 #[tokio::test]
 async fn an_answer_from_a_store_that_lagged_is_given_again_when_it_has_caught_up() {
     let node = Node::start().await;
@@ -217,7 +217,7 @@ async fn an_answer_from_a_store_that_lagged_is_given_again_when_it_has_caught_up
     assert!(second.headers.cseq() > first.headers.cseq());
     assert!(second.headers.get("X-Twinbox-Epoch").is_none(), "no word of the notifier");
 
-    // What the notifier said last is not corrected: it may know more than this store.
+    // The notifier's last NOTIFY is not corrected: the notifier may know more than this store.
     let told = tell(&node, 7, || true);
     assert_eq!(summary(&raw.request().await), (7, 1));
     assert_eq!(told.await.unwrap(), Ok(()));
@@ -271,7 +271,7 @@ async fn a_trunk_is_told_without_asking_and_its_challenge_is_answered_once() {
     assert_eq!(second.headers.cseq(), first.headers.cseq() + 1);
     assert_eq!(sent.await.unwrap(), Ok(()));
 
-    // A peer that challenges for ever is not answered for ever.
+    // A peer that always challenges is not answered without end.
     let sent = send(body);
     for _ in 0..2 {
         let Some(Verdict::Request(notify)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };

@@ -1,4 +1,4 @@
-//! Whole calls with a real telephone: messages left, and heard again.
+//! Whole calls with a real telephone: messages are left and played.
 
 mod kit;
 
@@ -21,19 +21,19 @@ async fn phone(transport: Transport) -> Phone {
     Phone::bind(PhoneConfig::new([127, 0, 0, 1].into(), transport)).await.expect("a phone")
 }
 
-/// Speech that is like no other: µ-law noise of this seed, loud enough to be none of silence.
+/// Unique speech: µ-law noise of this seed, louder than silence.
 fn speech(seed: u8, ms: usize) -> Bytes {
     let mut state = u32::from(seed).wrapping_mul(2_654_435_761) | 1;
     let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Segments of the loud half of the scale.
+        // Segments of the louder half of the scale.
         ((state >> 24) as u8 & 0x8f) | 0x10
     });
     noise.take(ms * 8).collect()
 }
 
-/// Says something. The tone is heard a packet or two before it is over, and so is a hold: what is said that early is
-/// nobody's loss, so that a cough comes first.
+/// Sends audio. The tone is heard a packet or two before its end, and so is a hold: the first 200 ms are a cough, which
+/// may be lost.
 async fn say(call: &Call, said: &Bytes) {
     let mut all = speech(200, 200).to_vec();
     all.extend_from_slice(said);
@@ -45,7 +45,7 @@ fn target(node: &Node, user: &str, transport: Transport) -> Target {
     Target::user(user, address)
 }
 
-/// Presses `#` to skip the greeting and waits until the tone is over, so that all that is said is recorded.
+/// Presses `#` to skip the greeting and waits until the tone is over, so that all audio is recorded.
 async fn to_the_tone(call: &Call, digits: &str) {
     call.send_digits(digits, GAP).await.expect("digits");
     let beep = twinbox_prompts::Prompts::load(None, "en").expect("prompts").beep(call.codec());
@@ -71,7 +71,7 @@ async fn what_was_said_until_the_bye_is_kept_bit_for_bit_when_the_bye_is_answere
         say(&call, &said).await;
         let (status, _) = call.bye().await.expect("BYE is answered");
         assert_eq!(status, 200);
-        // The 200 to BYE is the acknowledgement (rule A1): no waiting for anything now.
+        // The 200 to BYE is the acknowledgement (rule A1): the message must be there without waiting.
         let messages = node.mailstore.messages(node.mailbox).await.unwrap();
         assert_eq!(messages.len(), n + 1);
         let message = messages.last().unwrap();
@@ -120,7 +120,7 @@ async fn a_call_without_a_word_leaves_no_message() {
     assert!(node.mailstore.messages(node.mailbox).await.unwrap().is_empty());
 }
 
-/// Hold in the middle of a recording: its silence does not end it, and what is said after it belongs to it.
+/// Hold during a recording: its silence does not end the recording, and later audio belongs to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hold_in_the_middle_of_a_message_is_a_pause_and_no_end() {
     let node = Node::with(|o| o.calls.end_silence_ms = 500).await;
@@ -146,7 +146,7 @@ async fn hold_in_the_middle_of_a_message_is_a_pause_and_no_end() {
     assert!(audio.len() < 8 * 5_000, "the hold was recorded: {} ms", audio.len() / 8);
 }
 
-/// Strangers with one Call-ID: two calls, two messages, nothing mixed (rule C1).
+/// Different callers with the same Call-ID: two calls, two messages, not mixed (rule C1).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_calls_with_one_call_id_are_two_messages() {
     let node = Node::start().await;
@@ -170,7 +170,7 @@ async fn two_calls_with_one_call_id_are_two_messages() {
     assert_eq!(found, [(false, true), (true, false)]);
 }
 
-/// The owner signs in by touch tones and hears what the caller said.
+/// The owner signs in by touch tones and hears the caller's message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_heard_by_its_owner_after_the_pin() {
     let node = Node::start().await;
@@ -192,7 +192,7 @@ async fn a_message_is_heard_by_its_owner_after_the_pin() {
         assert_eq!(owner.bye().await.expect("answered").0, 200);
     };
     tokio::join!(owner(Digits::Rfc4733), owner(Digits::Info));
-    // Somebody else does not get in with a wrong PIN.
+    // A caller with a wrong PIN is not signed in.
     let stranger =
         phone.call(target(&node, "*98", Transport::Udp), CallOptions::default()).await.expect("answered");
     stranger.send_digits("1001#", GAP).await.expect("digits");
@@ -202,7 +202,7 @@ async fn a_message_is_heard_by_its_owner_after_the_pin() {
     node.idle().await;
 }
 
-/// A redirected call leaves its message for whoever redirected it, and the busy greeting is another.
+/// A redirected call leaves its message for the redirecting party, and the busy greeting differs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redirected_call_to_the_pilot_leaves_a_message() {
     let node = Node::start().await;
@@ -215,7 +215,7 @@ async fn a_redirected_call_to_the_pilot_leaves_a_message() {
     assert_eq!(node.mailstore.messages(node.mailbox).await.unwrap().len(), 1);
 }
 
-/// `0` in the greeting leads to the operator by REFER; refused, the caller is told and may leave a message.
+/// `0` in the greeting leads to the operator by REFER; if refused, the caller is informed and may leave a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_that_is_refused_is_spoken_of_and_the_call_goes_on() {
     let node = Node::start().await;
@@ -224,7 +224,7 @@ async fn a_transfer_that_is_refused_is_spoken_of_and_the_call_goes_on() {
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     call.send_digits("0", GAP).await.expect("digits");
-    // The test phone knows no REFER.
+    // The test phone does not support REFER.
     to_the_tone(&call, "").await;
     call.send_audio(speech(2, 1_000)).await;
     assert_eq!(call.bye().await.expect("answered").0, 200);
@@ -232,7 +232,7 @@ async fn a_transfer_that_is_refused_is_spoken_of_and_the_call_goes_on() {
     assert_eq!(node.mailstore.messages(node.mailbox).await.unwrap().len(), 1);
 }
 
-/// Rule A1: a disk that hangs does not keep the caller waiting, and what was said is filed when it can be.
+/// Rule A1: a disk that hangs does not delay the answer to BYE, and the message is filed as soon as possible.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_filed_later() {
     let node = Node::start().await;
@@ -241,7 +241,7 @@ async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_f
     to_the_tone(&call, "#").await;
     let said = speech(11, 1_000);
     say(&call, &said).await;
-    // Whatever is committed now waits behind this.
+    // Every later commit waits for this one.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let store = node.store.clone();
     let (tell_hanging, hanging) = tokio::sync::oneshot::channel();
@@ -268,11 +268,11 @@ async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_f
     assert!(audio.windows(said.len()).any(|window| window == said));
 }
 
-/// Speaks while the disk takes nothing for a moment, in which one chunk comes.
+/// Sends audio while the disk fails for a moment, so that one chunk is lost.
 async fn say_while_a_chunk_is_lost(node: &Node, call: &Call) {
     let stored = || node.store.recordings().open().first().map_or(0, |(_, _, length)| *length);
     let lose_a_chunk = async {
-        // Just after a chunk was written: the next comes in a quarter of a second.
+        // Just after a chunk was written: the next comes 250 ms later.
         let recorded = async {
             while stored() < 6_000 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -288,7 +288,7 @@ async fn say_while_a_chunk_is_lost(node: &Node, call: &Call) {
     tokio::join!(say(call, &said), lose_a_chunk);
 }
 
-/// Rule A1: a message that is not whole is kept, and not acknowledged.
+/// Rule A1: an incomplete message is stored, and not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
     let node = Node::start().await;
@@ -301,7 +301,7 @@ async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
     node.idle().await;
     assert_eq!(node.counter("byes_unacknowledged"), 1);
 
-    // Who ends it by a key is told.
+    // A caller that ends the message by a key hears an announcement.
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     to_the_tone(&call, "#").await;
     say_while_a_chunk_is_lost(&node, &call).await;
@@ -315,7 +315,7 @@ async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
     assert!(messages.len() == 2 && messages.iter().all(|message| message.is_partial()), "{messages:?}");
 }
 
-/// A mistake in the media thread.
+/// A sink that panics in the media thread.
 struct Fatal;
 
 impl ChunkSink for Fatal {
@@ -324,7 +324,7 @@ impl ChunkSink for Fatal {
     }
 }
 
-/// Holds the media thread up until the test lets go.
+/// A sink that blocks the media thread until the test releases it.
 struct Stuck(Mutex<Receiver<()>>);
 
 impl ChunkSink for Stuck {
@@ -333,14 +333,14 @@ impl ChunkSink for Stuck {
     }
 }
 
-/// Another session on the media thread that carries the calls; its first audio goes to that sink.
+/// Opens another session on the media thread of the calls; its first audio goes to this sink.
 async fn beside(node: &Node, sink: Arc<dyn ChunkSink>) -> Session {
     let (events, mut told) = tokio::sync::mpsc::channel(4);
     let session = node.media.open(events).expect("a session");
     let far = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     session.set_remote(Remote::new(far.local_addr().ok(), twinbox_media::Codec::Pcmu));
     session.record(RecordSpec { max: PATIENCE, end_silence: None, sink });
-    // The end of an empty play: it is recording now.
+    // After the end of an empty play the session is recording.
     session.play(1, vec![]);
     tokio::time::timeout(PATIENCE, told.recv()).await.expect("in time").expect("an event");
     let packet = [&[0x80, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1][..], &[0x10; 160]].concat();
@@ -349,7 +349,7 @@ async fn beside(node: &Node, sink: Arc<dyn ChunkSink>) -> Session {
     session
 }
 
-/// The caller is let go, what was said is kept, and no call is left behind.
+/// The call ends, its audio is stored, and no call remains.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_whose_media_thread_dies_ends_and_what_was_said_is_kept() {
     let node = Node::start().await;
@@ -363,13 +363,13 @@ async fn a_call_whose_media_thread_dies_ends_and_what_was_said_is_kept() {
     node.idle().await;
     let messages = node.mailstore.messages(node.mailbox).await.unwrap();
     assert!(messages.len() == 1 && messages[0].is_partial(), "{messages:?}");
-    // Nobody is left who could record: the next caller is sent elsewhere.
+    // No media thread is left: the next caller is refused.
     let mut raw = node.raw().await;
     let mut line = raw.line("next");
     assert_eq!(raw.ask(line.invite()).await.code, 503);
 }
 
-/// A media thread that does not answer keeps no call for ever.
+/// A media thread that hangs does not keep a call open forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_that_does_not_end_is_given_up_and_filed() {
     let node = Node::start().await;

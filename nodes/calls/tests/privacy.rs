@@ -1,4 +1,4 @@
-//! What a caller dials, who he is and what his PIN is reach no log, whatever the level.
+//! No log, at any level, contains dialled digits, the caller's identity or the PIN.
 
 mod kit;
 
@@ -35,7 +35,7 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test]
 async fn no_number_name_or_pin_reaches_a_log() {
     let log = Log::default();
-    // Without the time: its digits are anything, a PIN too.
+    // Without the time: its digits could match any number, even the PIN.
     let to_log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(log.clone());
     to_log.with_ansi(false).without_time().init();
     let node = Node::start().await;
@@ -44,7 +44,7 @@ async fn no_number_name_or_pin_reaches_a_log() {
         text.replace("<sip:2001@pbx.example>", "\"Quentin Quire\" <sip:+4930777123@pbx.example>")
             .replace("<sip:2001@", "<sip:+4930777123@")
     };
-    // A message, a refusal, garbage, a sign-in with a PIN by INFO: every path that logs something.
+    // A message, a refusal, garbage, a sign-in with a PIN by INFO: all paths that log.
     for target in ["sip:1001@vm.example", "sip:5550987654@vm.example", "sip:*98@vm.example"] {
         let mut line = raw.line(&format!("p{}", target.len()));
         line.target = target.to_owned();

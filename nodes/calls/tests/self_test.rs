@@ -1,4 +1,4 @@
-//! A node's call to itself: answered with a tone like any call, and no call of anybody's.
+//! Self-test calls of a node: answered with a tone like any call, but not counted.
 
 mod kit;
 
@@ -22,8 +22,8 @@ async fn call(how: &SelfTestCall) -> Result<twinbox_phone::Call, CallError> {
     phone.call(target, CallOptions { from, ..CallOptions::default() }).await
 }
 
-/// The only trunk is elsewhere, every place is taken away, the door drains: the self-test is answered all the same,
-/// over UDP and over TCP, and leaves no trace.
+/// The only trunk is elsewhere, all places are taken, the SIP server drains: the self-test is still answered, over UDP
+/// and TCP, and leaves no trace.
 #[tokio::test]
 async fn a_self_test_is_answered_with_a_tone_and_is_no_call() {
     for first in [Transport::Udp, Transport::Tcp] {
@@ -55,12 +55,12 @@ async fn a_self_test_is_answered_with_a_tone_and_is_no_call() {
 async fn nobody_else_can_make_one() {
     let node = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
     let mut how = node.calls.self_test().expect("there are listeners");
-    // Another door's secret, of the right form.
+    // The secret of another SIP server, in the correct format.
     let another = Node::start().await;
     how.from = Pii::new(another.calls.self_test().expect("there are listeners").from.into_revealed());
     assert_eq!(call(&how).await.err().map(|e| e.status), Some(403));
     assert_eq!(node.counter("strangers"), 1);
-    // A trunk's caller finds no mailbox of that number.
+    // For a trunk's caller there is no mailbox with that number.
     how.to = another.udp;
     how.from = Pii::new("<sip:1001@127.0.0.1>".to_owned());
     assert_eq!(call(&how).await.err().map(|e| e.status), Some(404));

@@ -1,4 +1,4 @@
-//! Signalling on real sockets, said by hand: what is let in, what is refused, and how.
+//! Signalling on real sockets with raw messages: accepted requests, and refusals.
 
 mod kit;
 
@@ -31,14 +31,14 @@ async fn a_call_is_answered_with_a_contact_that_names_this_life_of_this_node() {
 async fn strangers_get_403_and_are_counted() {
     let node = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
     for method in ["INVITE", "OPTIONS", "SUBSCRIBE"] {
-        // Over a connection they get one answer.
+        // Over a connection a stranger gets one answer.
         for mut raw in [node.raw().await, Raw::tcp(node.tcp).await] {
             let text = raw.line("s1").request(method, "", "");
             assert_eq!(raw.ask(text).await.code, 403);
         }
     }
     assert_eq!(node.counter("strangers"), 6);
-    // A flood of them is not answered for ever: we are no reflector.
+    // A flood is not answered without limit: the node must not be a reflector.
     let mut raw = node.raw().await;
     let mut line = raw.line("s2");
     for _ in 0..400 {
@@ -53,7 +53,7 @@ async fn strangers_get_403_and_are_counted() {
     assert!(node.counter("strangers_unanswered") >= 200);
 }
 
-/// Rule C3: members ask a node that is silent, and need be in no trunk list for it.
+/// Rule C3: members probe a silent node, and need not be in its trunk list.
 #[tokio::test]
 async fn a_member_that_asks_for_this_life_is_told_which_node_answers_whatever_strangers_do() {
     let stranger = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
@@ -100,7 +100,7 @@ async fn what_cannot_be_done_is_refused_by_the_code_that_says_so() {
         n += 1;
         fresh(raw, n)
     };
-    // (what, code, a header that must be there, what it contains)
+    // (request, code, required header, its content)
     let cases: Vec<(String, u16, &str, &str)> = vec![
         (next(&raw).request("OPTIONS", "", ""), 200, "Allow", "INVITE"),
         (next(&raw).request("DANCE", "", ""), 501, "Allow", "INVITE"),
@@ -142,7 +142,7 @@ async fn what_cannot_be_done_is_refused_by_the_code_that_says_so() {
     assert_eq!(node.counter("calls_answered"), 0);
 }
 
-/// Rule C4: the dialog of another life, or of another node, may yet be taken over.
+/// Rule C4: the dialog of another incarnation, or of another node, may yet be taken over.
 #[tokio::test]
 async fn a_request_for_a_dialog_of_another_life_is_put_off_and_never_denied() {
     let node = Node::start().await;
@@ -171,7 +171,7 @@ async fn a_late_offer_is_answered_with_ours_and_the_ack_completes_it() {
     assert!(body.contains(" 0 8 101\r\n") && body.contains("a=sendrecv"), "{body}");
     line.answered(&ok);
     let answer = offer(9).replace(" 0 8 101", " 8 101");
-    // Until the answer is there, no second offer can be made.
+    // Until the answer arrives, a second offer is refused.
     let mut early = line.clone();
     assert_eq!(raw.ask(early.invite()).await.code, 491);
     let ack = line.again("ACK", "application/sdp", &answer);
@@ -184,7 +184,7 @@ async fn a_late_offer_is_answered_with_ours_and_the_ack_completes_it() {
     hang_up(&mut raw, &mut line).await;
     node.idle().await;
 
-    // Nothing usable in the ACK: we hang up.
+    // No usable answer in the ACK: the node hangs up.
     let mut line = raw.line("l2");
     let ok = raw.ask(line.request("INVITE", "", "")).await;
     let ack = line.answered(&ok);
@@ -213,7 +213,7 @@ async fn the_version_of_our_description_goes_up_with_each_of_them() {
     // An UPDATE without a description refreshes the session and changes nothing.
     let refresh = raw.ask(line.request("UPDATE", "", "")).await;
     assert_eq!((refresh.code, refresh.body.len()), (200, 0));
-    // An offer that we cannot accept leaves the session as it was.
+    // An offer that the node cannot accept leaves the session unchanged.
     let refused = raw.ask(line.request("INVITE", "application/sdp", "v=0\r\nm=video 9 RTP/AVP 31\r\n")).await;
     assert_eq!(refused.code, 488);
     let ack = line.request("ACK", "", "");
@@ -262,12 +262,12 @@ async fn within_a_dialog_every_request_has_its_answer() {
     let mut packaged = line.clone().with("Info-Package: foo");
     assert_eq!(raw.ask(packaged.request("INFO", "", "")).await.code, 469);
     line.cseq = packaged.cseq;
-    // A number that was used before is out of order.
+    // A number used before is out of order.
     let mut old = line.clone();
     old.cseq = 1;
     let response = raw.ask(old.request("INFO", "", "")).await;
     assert_eq!((response.code, response.reason.as_str()), (500, "CSeq out of order"));
-    // Somebody who guessed the dialog but not the peer's tag is not in it.
+    // A sender that guessed the dialog, but not the peer's tag, is not part of it.
     let mut forged = line.clone();
     forged.from_tag = "forged".into();
     assert_eq!(raw.ask(forged.request("BYE", "", "")).await.code, 481);
@@ -302,7 +302,7 @@ async fn a_repeated_invite_is_one_call_and_a_merged_one_is_refused() {
     let invite = line.invite();
     let ok = raw.ask(invite.clone()).await;
     raw.send(invite.as_bytes()).await;
-    // The same request by another way (RFC 3261 section 8.2.2.2).
+    // The same request by another path (RFC 3261 section 8.2.2.2).
     let merged = raw.ask(invite.replace("z9hG4bK", "z9hG4bK-other-way-")).await;
     assert_eq!(merged.code, 482);
     assert_eq!(node.calls.active(), 1);
@@ -334,7 +334,7 @@ async fn draining_and_full_are_told_the_truth_about() {
     hang_up(&mut raw, &mut other).await;
 }
 
-/// Rule D13: nobody is told that there is no such mailbox or message before all records are here.
+/// Rule D13: the node does not deny a mailbox or message before it has all records.
 #[tokio::test]
 async fn a_node_that_lacks_records_answers_503_until_they_are_here() {
     let node = Node::with(|o| o.fills = true).await;
@@ -351,7 +351,7 @@ async fn a_node_that_lacks_records_answers_503_until_they_are_here() {
         let mut line = line.with("Event: message-summary");
         assert_eq!(refused(&raw.ask(line.request("SUBSCRIBE", "", "")).await), 503, "{number}");
     }
-    // Nobody else serves: messages are taken for the mailboxes that are here, and nothing is said of the others.
+    // No other node serves: messages are taken for the mailboxes that are here; other requests get 503.
     node.calls.set_sole(true);
     for (number, code) in [("1001", 200), ("1002", 503), ("*97", 503), ("*98", 503)] {
         let mut raw = node.raw().await;
@@ -402,7 +402,7 @@ async fn an_unknown_mailbox_gets_an_apology_where_that_is_set() {
     let mut line = raw.line("u1");
     line.target = "sip:9999@vm.example".into();
     establish(&mut raw, &mut line).await;
-    // It is spoken, and then we hang up.
+    // The apology is played, then the node hangs up.
     assert_eq!(raw.request().await.method.as_str(), "BYE");
     node.idle().await;
 }
@@ -436,7 +436,7 @@ async fn a_stream_is_read_however_it_is_torn_and_a_broken_one_is_closed() {
         line.request("OPTIONS", "", "").replace("Content-Length: 0", "Content-Length: 0\r\nContent-Length: 5");
     assert_eq!(raw.ask(twice).await.code, 400);
     assert!(raw.next(kit::PATIENCE).await.is_none(), "the connection is closed");
-    // Without a length there is no body, and so no doubt; with a body there is (RFC 3261 section 18.3).
+    // Without a length and a body there is no doubt; with a body there is (RFC 3261 section 18.3).
     let mut raw = Raw::tcp(node.tcp).await;
     let unsaid = |text: String| text.replace("Content-Length: 0\r\n", "");
     assert_eq!(raw.ask(unsaid(line.request("OPTIONS", "", ""))).await.code, 200);
@@ -444,14 +444,14 @@ async fn a_stream_is_read_however_it_is_torn_and_a_broken_one_is_closed() {
     let body = line.request("MESSAGE", "text/plain", "hello").replace("Content-Length: 5\r\n", "");
     assert_eq!(raw.ask(body).await.code, 400);
     assert!(raw.next(kit::PATIENCE).await.is_none(), "the connection is closed");
-    // A header that never ends is not collected for ever.
+    // A header without an end is not collected without limit.
     let mut raw = Raw::tcp(node.tcp).await;
     let endless = format!("OPTIONS sip:x SIP/2.0\r\nX: {}", "y".repeat(40_000));
     raw.send(endless.as_bytes()).await;
     assert!(raw.next(kit::PATIENCE).await.is_none(), "the connection is closed");
 }
 
-/// RFC 4028: a caller who stops refreshing is gone.
+/// RFC 4028: a caller that stops refreshing has vanished.
 #[tokio::test]
 async fn a_session_that_the_caller_does_not_refresh_ends() {
     let node = Node::start().await;
@@ -470,7 +470,7 @@ async fn a_session_that_the_caller_does_not_refresh_ends() {
     assert_eq!(node.counter("callers_vanished"), 1);
 }
 
-/// A transfer by REFER: the PBX takes the call over, tells us so, and hangs up.
+/// A transfer by REFER: the PBX takes over the call, reports it, and hangs up.
 #[tokio::test]
 async fn a_transfer_that_comes_about_is_told_by_notify_and_ended_by_the_pbx() {
     let node = Node::with(|o| o.calls.trunks[0].transfer = Some("sip:{number}@operators.example".to_owned())).await;
@@ -493,7 +493,7 @@ async fn a_transfer_that_comes_about_is_told_by_notify_and_ended_by_the_pbx() {
     node.idle().await;
 }
 
-/// Rule A4: nothing that is said would be kept. Calls in progress end by themselves.
+/// Rule A4: no message could be stored. Calls in progress end normally.
 #[tokio::test]
 async fn a_node_whose_store_is_broken_takes_no_calls_and_says_so() {
     let node = Node::start().await;

@@ -1,4 +1,4 @@
-//! The key maps as Markdown, for people.
+//! The key maps as a Markdown document.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ const HEAD: &str = "# The keys\n\n\
     Unity Connection). A key that is not listed says that it does nothing here, and the menu again; while a greeting \
     or message plays or something is recorded it is passed over. The keys `A` to `D` do nothing anywhere.\n";
 
-/// The menus in the order in which a caller meets them.
+/// The menus, in the order in which a caller reaches them.
 const MENUS: [(Menu, &str); 14] = [
     (Menu::Greeting, "A caller hears the greeting, or that the mailbox is full"),
     (Menu::Recording, "A message, greeting or name is being recorded"),

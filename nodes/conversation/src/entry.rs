@@ -1,4 +1,4 @@
-//! Entering digits: a mailbox number, a PIN. And counting how often nothing came.
+//! Entry of digits (mailbox number, PIN), and the count of unanswered prompts.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Pii;
@@ -8,29 +8,29 @@ use crate::{
     line::Context,
 };
 
-/// Digits beyond these are passed over; no number or PIN is that long.
+/// Maximum number of digits; further digits are ignored. No number or PIN is that long.
 const LONGEST: usize = 64;
 
-/// How often a caller may let a prompt go by before the call ends.
+/// Number of prompts without a key after which the call ends.
 const PATIENCE: u8 = 3;
 
-/// Digits entered so far. Private: they may be a PIN.
+/// Digits entered so far. Private: may be a PIN.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Entry(Pii<String>);
 
-/// What a key did to an entry.
+/// Effect of a key on an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pressed {
-    /// A digit more.
+    /// One more digit.
     More,
     /// The entry is complete.
     Submit,
-    /// It was emptied, `true`: it was empty already.
+    /// The entry was cleared; `true`: it was already empty.
     StartOver(bool),
 }
 
 impl Entry {
-    /// Takes a key. What plays is stopped by a digit, and the timer starts anew.
+    /// Takes a key. A digit stops the play and restarts the timer.
     pub(crate) fn press(&mut self, key: char, cx: &mut Context<'_>) -> Pressed {
         match cx.map().action(Menu::Entry, key, &Facts::default()) {
             Some(Action::Submit) => Pressed::Submit,
@@ -48,29 +48,29 @@ impl Entry {
         }
     }
 
-    /// Nothing was entered.
+    /// Whether no digit was entered.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.reveal().is_empty()
     }
 
-    /// What was entered; the next begins.
+    /// Takes the digits and starts a new entry.
     pub(crate) fn take(&mut self) -> Pii<String> {
         std::mem::take(&mut self.0)
     }
 }
 
-/// Counts prompts that went by without a key.
+/// Counter of prompts without a key.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Idle(u8);
 
 impl Idle {
-    /// One more went by; true when patience is over.
+    /// Counts one more prompt; true when the limit is reached.
     pub(crate) fn another(&mut self) -> bool {
         self.0 = self.0.saturating_add(1);
         self.0 >= PATIENCE
     }
 
-    /// There was a key.
+    /// Resets the counter after a key.
     pub(crate) fn reset(&mut self) {
         self.0 = 0;
     }

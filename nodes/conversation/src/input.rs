@@ -1,46 +1,46 @@
-//! What is told to a conversation.
+//! Inputs of a conversation.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{BlobHash, MailboxId, MessageId, Pii, Timestamp};
 
-/// How a conversation begins.
+/// Parameters of a new conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
-    /// What the caller came for.
+    /// Purpose of the call.
     pub entry: Entry,
-    /// Who calls, as far as the trunk is believed.
+    /// The caller, as far as the trunk is trusted.
     pub caller: Caller,
     /// The settings in force for this call.
     pub settings: Settings,
-    /// Now.
+    /// Current time.
     pub now: Timestamp,
 }
 
-/// What the caller came for (design section 5: redirected, direct to a pilot, direct to a mailbox).
+/// Purpose of the call (design section 5: redirected, direct to a pilot, direct to a mailbox).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Entry {
     /// Leave a message in this mailbox.
     Leave {
-        /// Where to.
+        /// Mailbox of the message.
         mailbox: MailboxView,
         /// The greeting that fits the reason of the redirection.
         greeting: GreetingKind,
     },
-    /// Sign in to the mailbox of the calling number (pilot `*97`); `None`: the number is unknown, ask for it.
+    /// Sign in to the mailbox of the calling number (pilot `*97`); `None`: no mailbox is known, ask for its number.
     SignIn {
         /// The mailbox of the calling number, if it has one.
         mailbox: Option<MailboxView>,
     },
     /// Sign in, asking for the mailbox number first (pilot `*98`).
     AskMailbox,
-    /// There is no such mailbox: say so and end.
+    /// The mailbox does not exist: apologize and end.
     Apology,
 }
 
-/// Who calls.
+/// The caller.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Caller {
-    /// The number, if one came from a trusted trunk.
+    /// The number, if sent by a trusted trunk.
     pub number: Option<Pii<String>>,
     /// The display name.
     pub name: Option<Pii<String>>,
@@ -49,60 +49,60 @@ pub struct Caller {
 /// A greeting that a mailbox may have recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GreetingKind {
-    /// Played unless another fits better.
+    /// Played unless another greeting fits better.
     Standard,
     /// Played when the called party was busy.
     Busy,
-    /// Replaces the others while it is on.
+    /// Replaces the other greetings while enabled.
     Temporary,
     /// The owner's spoken name.
     Name,
 }
 
-/// What a conversation knows of a mailbox.
+/// Mailbox data needed by a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MailboxView {
-    /// Opaque id.
+    /// Opaque ID.
     pub id: MailboxId,
     /// The number that callers dial, digits only.
     pub number: String,
     /// IANA name of the owner's time zone, such as `Europe/Berlin`.
     pub timezone: String,
-    /// Recorded greetings by kind, as blobs; what is missing is spoken from prompts.
+    /// Recorded greetings by kind, as blobs; a missing greeting is composed from prompts.
     pub greetings: Vec<(GreetingKind, BlobHash)>,
-    /// No more messages fit.
+    /// The mailbox accepts no more messages.
     pub full: bool,
-    /// Where `0` leads, if anywhere.
+    /// Operator number, reached by key `0`, if any.
     pub operator: Option<String>,
-    /// What its class of service says in the place of the [`Settings`].
+    /// Values of the class of service that override the [`Settings`].
     pub limits: Limits,
 }
 
-/// What a mailbox's class of service says in the place of the [`Settings`] of the same names.
+/// Values of a mailbox's class of service that override the [`Settings`] of the same names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// The longest message, in milliseconds.
+    /// Maximum message length, in milliseconds.
     pub max_message_ms: Option<u64>,
-    /// Wrong PINs before the call ends.
+    /// Number of wrong PINs after which the call ends.
     pub pin_tries: Option<u8>,
-    /// Shortest new PIN.
+    /// Minimum length of a new PIN.
     pub min_pin_length: Option<u8>,
 }
 
-/// A message as the menus speak of it.
+/// Message data needed by the menus.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MessageView {
-    /// Opaque id.
+    /// Opaque ID.
     pub id: MessageId,
     /// Its audio.
     pub audio: BlobHash,
-    /// When it was left.
+    /// Time of reception.
     pub received: Timestamp,
-    /// Who left it.
+    /// Number of the caller that left the message.
     pub caller: Option<Pii<String>>,
     /// Length in milliseconds.
     pub length_ms: u64,
-    /// Not heard to the end, only part of it survived (rule C2).
+    /// The end of the message was lost (rule C2).
     pub partial: bool,
 }
 
@@ -111,87 +111,87 @@ pub struct MessageView {
 pub struct Settings {
     /// Name of the key map: `asterisk` or `unity`.
     pub key_map: String,
-    /// The longest message.
+    /// Maximum message length.
     pub max_message_ms: u64,
-    /// Below this nothing is kept.
+    /// Minimum message length: shorter recordings are discarded.
     pub min_message_ms: u64,
     /// Silence that ends a recording.
     pub end_silence_ms: u64,
-    /// How long to wait for a digit.
+    /// Timeout for the next digit.
     pub digit_timeout_ms: u64,
-    /// Wrong PINs before the call ends.
+    /// Number of wrong PINs after which the call ends.
     pub pin_tries: u8,
-    /// Shortest new PIN.
+    /// Minimum length of a new PIN.
     pub min_pin_length: u8,
 }
 
-/// One thing that happened.
+/// An input event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Input {
     /// A key: `0`-`9`, `*`, `#`, `A`-`D`.
     Digit(char),
     /// All prompts of the last `Play` have been played.
     PlayFinished,
-    /// Nothing was played: what is stored of the last `Play` cannot be had now.
+    /// The audio of the last `Play` is not available now: nothing was played.
     AudioMissing,
-    /// The timer of the last `SetTimer` is out.
+    /// The timer of the last `SetTimer` expired.
     TimerFired,
-    /// The recorder stopped, by itself or as told.
+    /// The recorder stopped, automatically or by command.
     RecordingEnded {
-        /// Why.
+        /// Reason.
         end: RecordingEnd,
-        /// Recorded time without the silence that ended it, in milliseconds.
+        /// Recorded time without the silence at the end, in milliseconds.
         length_ms: u64,
     },
     /// The answer to the last `Ask`.
     Answer(Answer),
-    /// The last `Transfer` did not come about.
+    /// The last `Transfer` failed.
     TransferFailed,
-    /// The caller is gone.
+    /// The caller hung up.
     HungUp,
 }
 
-/// Why a recording ended.
+/// Reason why a recording ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordingEnd {
-    /// As told by `StopRecording`.
+    /// Stopped by `StopRecording`.
     Stopped,
-    /// The caller fell silent.
+    /// Silence of the caller.
     Silence,
-    /// The longest message was reached.
+    /// The maximum length was reached.
     Limit,
-    /// There is no room to store more, or the store does not answer.
+    /// No space to store more audio, or the store does not answer.
     Failed,
 }
 
 /// An answer to a [`crate::Question`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
-    /// The mailbox asked for, if there is one.
+    /// The requested mailbox, if it exists.
     Mailbox(Option<MailboxView>),
     /// The PIN is right.
     PinOk {
-        /// It is the first sign-in: a new PIN is due.
+        /// First sign-in: the owner must choose a new PIN.
         must_change: bool,
     },
     /// The PIN is wrong.
     PinWrong,
-    /// Too many wrong PINs lately: no check was made.
+    /// Too many wrong PINs recently: the PIN was not checked.
     PinBackOff {
-        /// Come back in this many seconds.
+        /// Back-off time, in seconds.
         seconds: u64,
     },
-    /// The messages of a mailbox: new, then heard and saved.
+    /// The messages of a mailbox: new messages, then heard and saved ones.
     Messages {
-        /// Not yet heard, oldest first.
+        /// New messages, oldest first.
         new: Vec<MessageView>,
-        /// Heard or saved, oldest first.
+        /// Heard or saved messages, oldest first.
         old: Vec<MessageView>,
     },
-    /// Done, durably.
+    /// The change is stored durably.
     Done,
     /// The new PIN is too easy (rule S1), too short or too long.
     PinRefused,
-    /// It could not be done (no space, store not working).
+    /// The request failed (no space, store not available).
     Failed,
 }

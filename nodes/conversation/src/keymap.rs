@@ -1,28 +1,28 @@
-//! What each key does in each menu: data. Two maps, after the two systems that most people have used.
+//! The key maps as data: action of each key in each menu. Two maps, modelled on the two most widely used systems.
 
 use crate::{GreetingKind, Prompt, names::*, phrases};
 
-/// The keys of a telephone, in the order of its keypad.
+/// The keys of a telephone, in keypad order.
 pub const KEYPAD: [char; 12] = ['1', '2', '3', '4', '5', '6', '7', '8', '9', '*', '0', '#'];
 
-/// A place where keys do something.
+/// A menu: a state in which keys have actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Menu {
-    /// A caller hears the greeting.
+    /// The greeting is playing.
     Greeting,
-    /// Something is being recorded.
+    /// A recording is in progress.
     Recording,
-    /// A number or PIN is being entered; digits are taken as such.
+    /// A number or PIN is being entered; digits have no other action.
     Entry,
-    /// Signed in.
+    /// Main menu after sign-in.
     Main,
-    /// Choosing new or old messages.
+    /// Choice of new or old messages.
     Folders,
-    /// A message is playing, or what is said before it.
+    /// A message or its introduction is playing.
     Playing,
-    /// A message has been played.
+    /// After the end of a message.
     Played,
-    /// More to do with a message.
+    /// More actions for a message.
     Advanced,
     /// Settings of the mailbox.
     Setup,
@@ -30,15 +30,15 @@ pub enum Menu {
     Greetings,
     /// PIN and name.
     Personal,
-    /// There is a temporary greeting.
+    /// Options of the enabled temporary greeting.
     Temporary,
-    /// The prompt before a greeting or name is recorded.
+    /// Prompt before the recording of a greeting or name.
     Tone,
-    /// A greeting or name has been recorded.
+    /// Review of a recorded greeting or name.
     Review,
 }
 
-/// What a key does.
+/// Action of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Action {
     /// Skip to the tone.
@@ -51,7 +51,7 @@ pub enum Action {
     Finish,
     /// End the number or PIN.
     Submit,
-    /// Enter it again from the start.
+    /// Restart the entry.
     StartOver,
     /// Hear the new messages.
     PlayNew,
@@ -59,7 +59,7 @@ pub enum Action {
     PlayOld,
     /// Choose new or old messages.
     Folders,
-    /// Say the menu again.
+    /// Repeat the menu.
     Help,
     /// End the call.
     Exit,
@@ -67,23 +67,23 @@ pub enum Action {
     Main,
     /// Go to the first message.
     First,
-    /// Go to the message before.
+    /// Go to the previous message.
     Previous,
     /// Go to the next message.
     Next,
     /// Play the message from its beginning.
     Repeat,
-    /// Stop playing and hear what can be done.
+    /// Stop playing and hear the options.
     SkipToEnd,
     /// Delete the message.
     Delete,
-    /// Take the deletion back.
+    /// Undo the deletion.
     Undelete,
     /// Save the message.
     Save,
-    /// More to do with the message.
+    /// More actions for the message.
     Advanced,
-    /// Hear when the message came and from whom.
+    /// Hear date, time and caller of the message.
     Envelope,
     /// Back to the message.
     Back,
@@ -93,11 +93,11 @@ pub enum Action {
     Greetings,
     /// PIN and name.
     Personal,
-    /// The temporary greeting that is on.
+    /// The enabled temporary greeting.
     Temporary,
     /// Record a greeting or the name.
     Record(GreetingKind),
-    /// Switch the temporary greeting off.
+    /// Disable the temporary greeting.
     RemoveTemporary,
     /// Choose a new PIN.
     ChangePin,
@@ -107,7 +107,7 @@ pub enum Action {
     Listen,
     /// Record again.
     Again,
-    /// Throw the recording away.
+    /// Discard the recording.
     Cancel,
 }
 
@@ -116,36 +116,36 @@ pub enum Action {
 pub struct Key {
     /// The key.
     pub key: char,
-    /// What it does.
+    /// Its action.
     pub action: Action,
-    /// The prompts that say so; none where the prompt of a key before covers it.
+    /// Prompts that announce the key; empty if the prompt of a previous key covers it.
     pub says: &'static [&'static str],
 }
 
-/// What a menu depends on.
+/// Conditions that decide which keys a menu offers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts {
     /// There are new messages.
     pub new: bool,
     /// There are old messages.
     pub old: bool,
-    /// There is a message before this one.
+    /// There is a previous message.
     pub previous: bool,
-    /// There is a message after this one.
+    /// There is a next message.
     pub next: bool,
     /// The message is deleted.
     pub deleted: bool,
-    /// A temporary greeting is on.
+    /// A temporary greeting is enabled.
     pub temporary: bool,
 }
 
-/// The keys of a mailbox owner.
+/// A key map for mailbox owners.
 #[derive(Debug)]
 pub struct KeyMap {
-    /// As the configuration names it.
+    /// Name in the configuration.
     pub name: &'static str,
-    /// After saving or deleting a message the next one plays, and after the last one comes the main menu. Otherwise
-    /// the caller stays on the message.
+    /// After a message is saved or deleted the next one plays; after the last one follows the main menu. If false, the
+    /// caller stays on the message.
     pub advances: bool,
     menus: &'static [(Menu, &'static [Key])],
 }
@@ -154,7 +154,7 @@ const fn key(key: char, action: Action, says: &'static [&'static str]) -> Key {
     Key { key, action, says }
 }
 
-/// Keys that are the same in every map.
+/// Keys shared by all maps.
 const COMMON: &[(Menu, &[Key])] = &[
     (
         Menu::Greeting,
@@ -242,8 +242,8 @@ static ASTERISK: KeyMap = KeyMap {
     ],
 };
 
-/// Cisco Unity Connection's keys, as far as it has the same functions. It has no key for the message before;
-/// here that is 7, which rewinds there.
+/// Cisco Unity Connection's keys, for the functions that exist here. Unity has no key for the previous message; this
+/// map uses 7, Unity's key for rewind.
 static UNITY: KeyMap = KeyMap {
     name: "unity",
     advances: true,
@@ -324,25 +324,25 @@ impl KeyMap {
         [&ASTERISK, &UNITY]
     }
 
-    /// The map of that name. One that does not exist gives the default: a caller is never left without keys.
-    /// (The configuration refuses unknown names.)
+    /// The map of that name; the default for an unknown name, so that a caller always has keys. (The configuration
+    /// rejects unknown names.)
     pub fn named(name: &str) -> &'static Self {
         Self::all().into_iter().find(|map| map.name == name).unwrap_or(&ASTERISK)
     }
 
-    /// The keys of a menu, in the order in which they are said; none if the map lacks the menu.
+    /// The keys of a menu, in the order of announcement; empty if the map lacks the menu.
     pub fn keys(&self, menu: Menu) -> &'static [Key] {
         self.menus.iter().chain(COMMON).find(|(m, _)| *m == menu).map_or(&[], |(_, keys)| keys)
     }
 
-    /// What a key does here. Where two actions share it, the first that fits the facts; if none does, the first.
+    /// Action of a key. If several actions share the key, the first that fits the facts; if none fits, the first.
     pub fn action(&self, menu: Menu, key: char, facts: &Facts) -> Option<Action> {
         let mut bound = self.keys(menu).iter().filter(|k| k.key == key).map(|k| k.action);
         let first = bound.clone().next();
         bound.find(|action| action.fits(facts)).or(first)
     }
 
-    /// The menu in words: what each key does that does something now.
+    /// The announcement of a menu: prompts of the keys that are available now.
     pub fn options(&self, menu: Menu, facts: &Facts) -> Vec<Prompt> {
         let now = |k: &&Key| k.action.fits(facts) && self.action(menu, k.key, facts) == Some(k.action);
         self.keys(menu).iter().filter(now).flat_map(|k| phrases::all(k.says)).collect()
@@ -350,7 +350,7 @@ impl KeyMap {
 }
 
 impl Action {
-    /// Whether it makes sense now.
+    /// Whether the action is available under these facts.
     fn fits(self, facts: &Facts) -> bool {
         match self {
             Self::PlayNew => facts.new,

@@ -1,4 +1,4 @@
-//! Leaving a message: greeting, tone, recording, and that it is filed whatever the caller does next.
+//! Leaving a message: greeting, tone, recording, filing. A recording is filed even if the caller hangs up.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +11,11 @@ use crate::{
     sign_in::SignIn,
 };
 
-/// How often a caller may try again after too short a message.
+/// Maximum number of too short takes.
 const TAKES: u8 = 3;
 
-/// After this a transfer has failed, in milliseconds; longer than any telephone rings (RFC 3261's timer C is
-/// three minutes, and a caller who waits that long hears ringing).
+/// Timeout of a transfer, in milliseconds: longer than any telephone rings (timer C of RFC 3261 is three minutes, and
+/// the caller hears ringing meanwhile).
 const TRANSFER_MS: u64 = 200_000;
 
 /// A caller leaves a message.
@@ -28,16 +28,16 @@ pub(crate) struct Leave {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Step {
-    /// The greeting is playing, the tone at its end.
+    /// The greeting is playing, followed by the tone.
     Greeting,
-    /// The tone alone is playing.
+    /// Only the tone is playing.
     Tone,
-    /// The caller hears that nothing can be left.
+    /// The mailbox-full announcement is playing.
     Full,
     Recording,
-    /// The recorder was told to stop.
+    /// The recorder was ordered to stop.
     Stopping,
-    /// The message is being filed; `cut`: the end of it is missing.
+    /// The message is being filed; `cut`: its end is missing.
     Filing {
         cut: bool,
     },
@@ -92,7 +92,7 @@ impl Leave {
         }
     }
 
-    /// The caller is gone. What was said so far is kept.
+    /// The caller hung up. The recording so far is filed.
     pub(crate) fn hung_up(self, cx: &mut Context<'_>) -> State {
         match self.step {
             Step::Recording => {
@@ -134,7 +134,7 @@ impl Leave {
     }
 
     fn recorded(mut self, end: RecordingEnd, length_ms: u64, cx: &mut Context<'_>) -> State {
-        // What has no length is no message, whatever the setting says.
+        // A recording without length is not a message, whatever the setting.
         if length_ms >= cx.settings.min_message_ms.max(1) {
             cx.line.ask(Question::FileMessage(self.mailbox.id));
             return self.to(Step::Filing { cut: end == RecordingEnd::Failed });
@@ -146,7 +146,7 @@ impl Leave {
         self.takes += 1;
         match end {
             RecordingEnd::Failed => State::last_words(&[names::NOT_SAVED, names::GOODBYE], cx),
-            // A caller who pressed a key is there and may try again; one who is silent is not.
+            // A caller that pressed a key is present and may try again; a silent caller is not.
             RecordingEnd::Stopped if self.takes < TAKES => {
                 cx.line.play(vec![phrases::named(names::TOO_SHORT), Prompt::Beep]);
                 self.to(Step::Greeting)

@@ -1,8 +1,8 @@
-//! The conversation: what a caller hears and may do, as a pure state machine that can be stored and go on
-//! elsewhere. It knows no SIP, no sound card and no disk.
+//! The conversation with a caller: prompts and actions, as a pure state machine. It can be stored and continue on
+//! another node. It has no SIP, no audio device and no disk.
 //!
-//! [`Conversation`] is the machine ([`Input`] in, [`Output`] out); [`keymap`] says what each key does, as data, and [`draw`] draws it;
-//! [`phrases`] makes sentences of prompts.
+//! [`Conversation`] is the machine ([`Input`] in, [`Output`] out). [`keymap`] holds the action of each key as data;
+//! [`draw`] renders the key maps; [`phrases`] composes sentences from prompts.
 
 pub mod draw;
 mod entry;

@@ -1,15 +1,15 @@
-//! The conversation's end of the call: what it has asked for and has not had an answer to. Through it go all
-//! outputs, so that only what was asked for is taken in, and nothing is asked for twice.
+//! Pending requests of a conversation to its shell. All outputs pass through here, so that unexpected inputs are
+//! ignored and no request is made twice.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Pii, Timestamp};
 
 use crate::{Input, Output, Prompt, Purpose, Question, Settings, keymap::KeyMap};
 
-/// Keys that are kept while an answer is awaited; a caller who knows the way types that far ahead at most.
+/// Maximum number of keys stored while an answer is pending.
 const TYPED_AHEAD: usize = 32;
 
-/// What is open between the conversation and its shell.
+/// State of the requests between the conversation and its shell.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Line {
     playing: bool,
@@ -32,8 +32,8 @@ enum Recorder {
 }
 
 impl Line {
-    /// Takes note of an input. False: nobody waits for it, it is to be passed over. Such come about when a shell's
-    /// event and our output cross, and when a stored conversation goes on elsewhere.
+    /// Registers an input. False: nothing waits for the input, so it is ignored. This happens when a shell's event and
+    /// an output cross, and when a stored conversation continues on another node.
     pub(crate) fn accept(&mut self, input: &Input) -> bool {
         let open = match input {
             Input::Digit(key) => return matches!(key, '0'..='9' | '*' | '#') && !self.hung_up,
@@ -49,22 +49,22 @@ impl Line {
         std::mem::replace(open, false)
     }
 
-    /// Something will still come of itself.
+    /// Whether an event will still arrive without the caller's action.
     pub(crate) fn waits(&self) -> bool {
         self.playing || self.timer || self.recorder != Recorder::Off || self.asking || self.transferring
     }
 
-    /// No key can be acted on now: the outcome of the one before is not known.
+    /// Whether keys must wait: the result of the previous action is not known.
     pub(crate) fn busy(&self) -> bool {
         self.asking || self.recorder == Recorder::Stopping
     }
 
-    /// The caller is gone.
+    /// Whether the caller hung up.
     pub(crate) fn hung_up(&self) -> bool {
         self.hung_up
     }
 
-    /// Keeps a key for later.
+    /// Stores a key for later.
     pub(crate) fn type_ahead(&mut self, key: char) {
         if self.typed.reveal().len() < TYPED_AHEAD {
             let mut typed = std::mem::take(&mut self.typed).into_revealed();
@@ -73,7 +73,7 @@ impl Line {
         }
     }
 
-    /// The oldest key that was kept.
+    /// Takes the oldest stored key.
     pub(crate) fn typed(&mut self) -> Option<char> {
         let mut typed = std::mem::take(&mut self.typed).into_revealed();
         let first = (!typed.is_empty()).then(|| typed.remove(0));
@@ -81,12 +81,12 @@ impl Line {
         first
     }
 
-    /// Keys typed ahead were meant for another course of things.
+    /// Discards the stored keys, which were meant for another outcome.
     pub(crate) fn forget_typed(&mut self) {
         self.typed = Pii::default();
     }
 
-    /// What is to be done since the last call.
+    /// Takes the outputs since the last call.
     pub(crate) fn drain(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.out)
     }
@@ -114,19 +114,19 @@ impl Line {
         }
     }
 
-    /// Of what the player is told at one time only the last counts: nobody would hear the rest.
+    /// Replaces earlier player outputs of the same step: only the last one takes effect.
     fn player(&mut self, output: Output) {
         self.out.retain(|o| !matches!(o, Output::Play(_) | Output::StopPlay));
         self.out.push(output);
     }
 
-    /// Likewise the timer.
+    /// Replaces earlier timer outputs of the same step.
     fn clock(&mut self, output: Output) {
         self.out.retain(|o| !matches!(o, Output::SetTimer(_) | Output::CancelTimer));
         self.out.push(output);
     }
 
-    /// Nothing plays and no timer runs.
+    /// Stops the player and the timer.
     pub(crate) fn quiet(&mut self) {
         self.stop_play();
         self.cancel_timer();
@@ -161,7 +161,7 @@ impl Line {
         self.set_timer(give_up_ms);
     }
 
-    /// The transfer did not come about in time; what becomes of it later is of no interest.
+    /// Abandons a transfer that timed out; its later result is ignored.
     pub(crate) fn give_up_transfer(&mut self) {
         self.transferring = false;
         self.cancel_timer();
@@ -172,7 +172,7 @@ impl Line {
     }
 }
 
-/// What a state has at hand when something happens.
+/// Data available to a state when it handles an input.
 pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) line: &'a mut Line,
@@ -180,12 +180,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The keys of the mailbox owner.
+    /// The key map of the mailbox owner.
     pub(crate) fn map(&self) -> &'static KeyMap {
         KeyMap::named(&self.settings.key_map)
     }
 
-    /// Waits for a key, for as long as is set, but never for ever or not at all.
+    /// Starts the timer for the next key: the configured timeout, at least 500 ms.
     pub(crate) fn wait_for_key(&mut self) {
         self.line.set_timer(self.settings.digit_timeout_ms.max(500));
     }

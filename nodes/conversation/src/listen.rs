@@ -1,8 +1,8 @@
-//! Hearing messages, one after the other: what is said before each, its audio, and what can be done with it.
+//! Playing messages in sequence: announcement, audio and options of each.
 //!
-//! **When is a message heard?** When its audio has been played to the end, or when the owner leaves it by a key
-//! after its audio began. Who hangs up in the middle has not heard it: the message stays new. Saving and deleting
-//! are changes of their own; no `Heard` goes before them.
+//! **A message counts as heard** when its audio has been played to the end, or when the owner leaves it by a key
+//! after its audio began. If the owner hangs up in the middle, the message stays new. Saving and deleting are
+//! separate changes and not preceded by `Heard`.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use crate::{
     names, phrases,
 };
 
-/// An owner hears the messages of a folder.
+/// An owner listens to the messages of a folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Listen {
     session: Session,
@@ -28,29 +28,29 @@ pub(crate) struct Listen {
     idle: Idle,
 }
 
-/// A message and what became of it in this call.
+/// A message and its changes in this call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Item {
     view: MessageView,
-    /// `Heard` has not been asked yet.
+    /// `Heard` has not been requested yet.
     unheard: bool,
     deleted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
-    /// Which message, when and from whom.
+    /// Announcement: position, time and caller of the message.
     Envelope,
     Audio,
-    /// What can be done.
+    /// Announcement of the options.
     Played,
     Advanced,
-    /// A change has been asked for; then this.
+    /// A change has been requested; the action follows it.
     Marking(Mark, Option<Action>),
 }
 
 impl Listen {
-    /// Begins with the first of these; there is at least one.
+    /// Starts with the first of these messages; the list is not empty.
     pub(crate) fn start(session: Session, messages: Vec<MessageView>, new: bool, cx: &mut Context<'_>) -> State {
         let item = |view| Item { view, unheard: new, deleted: false };
         Self {
@@ -97,7 +97,7 @@ impl Listen {
         }
     }
 
-    /// The message itself is what plays.
+    /// Whether the message's audio is playing.
     pub(crate) fn plays_audio(&self) -> bool {
         self.phase == Phase::Audio
     }
@@ -125,7 +125,7 @@ impl Listen {
 
     fn key(self, key: char, cx: &mut Context<'_>) -> State {
         let Some(action) = cx.map().action(self.menu(), key, &self.facts()) else {
-            // A key that means nothing does not disturb a message that plays.
+            // A key without an action does not interrupt a message.
             if matches!(self.phase, Phase::Envelope | Phase::Audio) {
                 return State::Listen(self);
             }
@@ -179,7 +179,7 @@ impl Listen {
         Self { phase, ..self }
     }
 
-    /// Says this, then what can be done.
+    /// Plays `lead`, then the options.
     fn options(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         let mut words = lead;
         words.extend(cx.map().options(self.menu(), &self.facts()));
@@ -192,7 +192,7 @@ impl Listen {
         self.item().map(|item| phrases::envelope(&item.view, timezone, cx.now)).unwrap_or_default()
     }
 
-    /// Another message, after saying this.
+    /// Plays `lead`, then goes to another message.
     fn go_to(mut self, at: usize, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         self.at = at;
         self.begun = false;
@@ -203,7 +203,7 @@ impl Listen {
         State::Listen(self.now(Phase::Envelope))
     }
 
-    /// The message after this one, after saying this.
+    /// Plays `lead`, then goes to the next message.
     fn next(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         if self.at + 1 < self.messages.len() {
             let next = self.at + 1;
@@ -217,7 +217,7 @@ impl Listen {
         self.now(Phase::Played).options(words, cx)
     }
 
-    /// The audio, from its beginning.
+    /// Plays the audio from its beginning.
     fn play(mut self, cx: &mut Context<'_>) -> State {
         self.begun = true;
         let audio = self.item().map(|item| Prompt::Audio(item.view.audio));
@@ -225,7 +225,7 @@ impl Listen {
         State::Listen(self.now(Phase::Audio))
     }
 
-    /// The audio has come to its end.
+    /// The audio has ended.
     fn played(self, cx: &mut Context<'_>) -> State {
         if self.item().is_some_and(|item| item.unheard && !item.deleted) {
             return self.mark(Mark::Heard, None, cx);
@@ -233,7 +233,7 @@ impl Listen {
         self.now(Phase::Played).options(Vec::new(), cx)
     }
 
-    /// The audio cannot be had now: the message stays as it was.
+    /// The audio is not available now: the message stays unchanged.
     fn missing(mut self, cx: &mut Context<'_>) -> State {
         self.begun = false;
         self.now(Phase::Played).options(phrases::all(&[names::FAILED]), cx)
@@ -244,7 +244,7 @@ impl Listen {
             return self.session.open(cx);
         };
         if mark == Mark::Heard {
-            // Whatever comes of it, it is not asked again: the owner is not to be kept from going on.
+            // Not requested again, even after a failure: the owner must be able to go on.
             item.unheard = false;
         }
         cx.line.ask(Question::Mark(self.session.mailbox.id, item.view.id, mark));

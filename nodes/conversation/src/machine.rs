@@ -1,4 +1,4 @@
-//! The state machine: which state a call is in, and what reaches it.
+//! The state machine: the state of a call, and the dispatch of inputs.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Timestamp;
@@ -16,12 +16,12 @@ use crate::{
     sign_in::SignIn,
 };
 
-/// A call's conversation.
+/// The conversation of a call.
 ///
-/// It is told what happens ([`Input`]) and when, and says what to do ([`Output`]); between two inputs it can be
-/// stored, and goes on elsewhere as if nothing had happened. Any input may come in any state: one that nobody
-/// waits for is passed over. Unless it has ended, it always waits for something that comes by itself: the end of a
-/// prompt, of a recording, of the timer, or an answer.
+/// Takes inputs ([`Input`]) with their time and returns outputs ([`Output`]). Between two inputs the conversation can
+/// be stored and continue on another node. Any input may come in any state; an unexpected one is ignored. Until it
+/// has ended, the conversation always waits for an event that arrives without the caller's action: the end of a
+/// prompt or a recording, the timer, or an answer.
 ///
 /// The last output is `HangUp`, once. When the caller hangs up, a message that is being recorded is filed first:
 /// `StopRecording`, `Ask(FileMessage)`, then `HangUp`.
@@ -32,7 +32,7 @@ pub struct Conversation {
     state: State,
 }
 
-/// Where a call is.
+/// State of a call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum State {
     Leave(Leave),
@@ -41,13 +41,13 @@ pub(crate) enum State {
     Menu(Menus),
     Listen(Listen),
     Record(Record),
-    /// Something is said, and then the call ends.
+    /// The final announcement plays, then the call ends.
     LastWords,
     Ended,
 }
 
 impl Conversation {
-    /// Begins a conversation: what to do first comes with it.
+    /// Starts a conversation; returns the first outputs, too.
     pub fn start(start: Start) -> (Self, Vec<Output>) {
         let Start { entry, settings, now, caller: _ } = start;
         let mut line = Line::default();
@@ -62,18 +62,18 @@ impl Conversation {
         (Self { settings, line, state }, outputs)
     }
 
-    /// Tells the conversation what happened; returns what to do, in order.
+    /// Handles an input; returns the outputs, in order.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Output> {
         if self.ended() || !self.line.accept(&input) {
             return Vec::new();
         }
         match input {
-            // Of a greeting or a prompt nobody misses anything; a message that is not played is not heard.
+            // A missing greeting or prompt is skipped. A missing message does not count as heard.
             Input::AudioMissing if !matches!(&self.state, State::Listen(listen) if listen.plays_audio()) => {
                 self.step(Input::PlayFinished, now);
             }
             Input::Digit(key) if self.line.busy() => {
-                // A caller who knows the way does not wait; while a message is being filed there is no way.
+                // Keys are stored while an answer is pending, but not while a message is being filed.
                 if !matches!(self.state, State::Leave(_)) {
                     self.line.type_ahead(key);
                 }
@@ -86,19 +86,19 @@ impl Conversation {
         }
         debug_assert!(self.ended() || self.line.waits(), "waits for nothing in {}", self.place());
         if !self.ended() && !self.line.waits() {
-            // A mistake of ours must not leave a caller in silence, nor hold a line for ever.
+            // A programming error must not leave a caller in silence, or keep a call open forever.
             self.line.hang_up();
             self.state = State::Ended;
         }
         self.line.drain()
     }
 
-    /// Nothing more will come: the last output was `HangUp`.
+    /// Whether the conversation has ended: the last output was `HangUp`.
     pub fn ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
-    /// Where the call is, in words fit for a log or a metric: `leave/recording`, `menu/main`.
+    /// State of the call as text for a log or a metric: `leave/recording`, `menu/main`.
     pub fn place(&self) -> &'static str {
         match &self.state {
             State::Leave(state) => state.place(),
@@ -137,13 +137,13 @@ impl Conversation {
 }
 
 impl State {
-    /// The end.
+    /// Hangs up and ends.
     pub(crate) fn end(cx: &mut Context<'_>) -> Self {
         cx.line.hang_up();
         Self::Ended
     }
 
-    /// Says this, then ends; at once if nobody is there to hear it.
+    /// Plays these prompts, then ends; ends immediately if the caller hung up.
     pub(crate) fn say_and_end(words: Vec<Prompt>, cx: &mut Context<'_>) -> Self {
         if cx.line.hung_up() {
             return Self::end(cx);
@@ -152,12 +152,12 @@ impl State {
         Self::LastWords
     }
 
-    /// Says these, then ends.
+    /// Plays these prompts, then ends.
     pub(crate) fn last_words(words: &[&str], cx: &mut Context<'_>) -> Self {
         Self::say_and_end(phrases::all(words), cx)
     }
 
-    /// The store does not answer as it should.
+    /// The store does not answer correctly: apologizes and ends.
     pub(crate) fn not_working(cx: &mut Context<'_>) -> Self {
         Self::last_words(&[names::NOT_WORKING, names::GOODBYE], cx)
     }

@@ -1,5 +1,4 @@
-//! Signed in: how many messages there are, and the menus around them. What is done with one message is in
-//! [`crate::listen`].
+//! Menus after sign-in: message counts, folders and settings. The actions on one message are in [`crate::listen`].
 
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +15,13 @@ use crate::{
     record::Record,
 };
 
-/// Someone is signed in to this mailbox.
+/// An owner signed in to this mailbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Session {
     pub(crate) mailbox: MailboxView,
-    /// A temporary greeting is on.
+    /// A temporary greeting is enabled.
     pub(crate) temporary: bool,
-    /// The owner has been told so.
+    /// The owner has been reminded of the temporary greeting.
     reminded: bool,
 }
 
@@ -32,25 +31,25 @@ impl Session {
         Self { mailbox, temporary, reminded: false }
     }
 
-    /// Goes to the main menu, with the messages as they are now.
+    /// Goes to the main menu with the current messages.
     pub(crate) fn open(self, cx: &mut Context<'_>) -> State {
         self.open_with(Vec::new(), cx)
     }
 
-    /// Goes to the main menu after saying this.
+    /// Plays `lead`, then goes to the main menu.
     pub(crate) fn open_with(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         cx.line.ask(Question::ListMessages(self.mailbox.id));
         State::Menu(Menus { session: self, place: Place::Listing { lead, folders: false }, idle: Idle::default() })
     }
 
-    /// Goes to the choice of new or old messages, with the messages as they are now.
+    /// Goes to the choice of new or old messages, with the current messages.
     pub(crate) fn folders(self, cx: &mut Context<'_>) -> State {
         cx.line.ask(Question::ListMessages(self.mailbox.id));
         let place = Place::Listing { lead: Vec::new(), folders: true };
         State::Menu(Menus { session: self, place, idle: Idle::default() })
     }
 
-    /// Goes to one of the menus that have no messages in them, after saying this.
+    /// Plays `lead`, then goes to a menu without messages.
     pub(crate) fn menu(self, menu: Menu, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         Menus { session: self, place: Place::Plain(menu), idle: Idle::default() }.say(lead, cx)
     }
@@ -66,7 +65,7 @@ pub(crate) struct Menus {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Place {
-    /// The messages have been asked for.
+    /// The list of messages has been requested.
     Listing {
         lead: Vec<Prompt>,
         folders: bool,
@@ -75,7 +74,7 @@ enum Place {
     Folders(Messages),
     /// Setup, greetings, personal settings, temporary greeting.
     Plain(Menu),
-    /// The temporary greeting is being removed.
+    /// The removal of the temporary greeting has been requested.
     Removing,
 }
 
@@ -161,7 +160,7 @@ impl Menus {
         Facts { new, old, temporary: self.session.temporary, ..Facts::default() }
     }
 
-    /// Says this, then the menu.
+    /// Plays `lead`, then the menu.
     fn say(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         let mut words = lead;
         words.extend(cx.map().options(self.menu(), &self.facts()));
@@ -200,7 +199,7 @@ impl Menus {
         }
     }
 
-    /// Plays the new messages, or the old ones; says so when there are none.
+    /// Plays the new or the old messages; announces an empty folder.
     fn listen(self, new: bool, cx: &mut Context<'_>) -> State {
         match self.place {
             Place::Main(messages) | Place::Folders(messages) => {

@@ -1,5 +1,5 @@
-//! The prompts by name: Asterisk's names and folders where it has the phrase, so that any set made for it fits;
-//! what Asterisk has no phrase for stands under `twinbox/`.
+//! The prompts by name: Asterisk's names and folders where Asterisk has the phrase, so that any prompt set made for
+//! Asterisk fits. Other prompts are under `twinbox/`.
 
 macro_rules! prompts {
     ($($name:ident = $file:literal;)*) => {
@@ -79,7 +79,7 @@ prompts! {
     TEMPORARY_ACTIVE = "vm-tempgreetactive";
     TEMPORARY_REMOVED = "vm-tempremoved";
 
-    // What the keys do, in Asterisk's words
+    // Announcements of keys, in Asterisk's words
     ONE_FOR = "vm-onefor";
     OPTIONS = "vm-opts";
     HELP_OR_EXIT = "vm-helpexit";
@@ -100,7 +100,7 @@ prompts! {
     REVIEW = "vm-review";
     STAR_TO_CANCEL = "vm-star-cancel";
 
-    // What the keys do, one phrase for each action: after "press", and the key
+    // Announcements of keys, one phrase per action: follows "press" and the key
     TO_HEAR_NEW = "twinbox/to-hear-new";
     TO_HEAR_OLD = "twinbox/to-hear-old";
     TO_SET_UP = "twinbox/to-set-up";

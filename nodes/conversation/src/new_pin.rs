@@ -1,4 +1,4 @@
-//! Choosing a new PIN, twice the same: by an owner who wants to, and at the first sign-in, when one must.
+//! Choice of a new PIN, entered twice: voluntary, or mandatory at the first sign-in.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Pii;
@@ -13,16 +13,16 @@ use crate::{
     names, phrases,
 };
 
-/// PINs that are refused or differ before it ends.
+/// Maximum number of refused or different PINs.
 const TRIES: u8 = 5;
 
 /// An owner chooses a new PIN.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NewPin {
     session: Session,
-    /// The menu to return to; none: there is no way around it.
+    /// Menu to return to; `None`: the new PIN is mandatory.
     back: Option<Menu>,
-    /// The PIN as entered first.
+    /// The PIN of the first entry.
     chosen: Option<Pii<String>>,
     setting: bool,
     refused: u8,
@@ -31,12 +31,12 @@ pub(crate) struct NewPin {
 }
 
 impl NewPin {
-    /// The first sign-in: a new PIN is due.
+    /// Starts the mandatory choice at the first sign-in.
     pub(crate) fn first(session: Session, cx: &mut Context<'_>) -> State {
         Self::new(session, None).again(&[names::MUST_CHANGE], cx)
     }
 
-    /// From a menu.
+    /// Starts the choice from a menu.
     pub(crate) fn start(session: Session, back: Menu, cx: &mut Context<'_>) -> State {
         Self::new(session, Some(back)).again(&[], cx)
     }
@@ -83,7 +83,7 @@ impl NewPin {
         }
     }
 
-    /// Asks for the PIN from the start.
+    /// Restarts the entry of the PIN.
     fn again(mut self, why: &[&str], cx: &mut Context<'_>) -> State {
         self.chosen = None;
         let mut words = phrases::all(why);

@@ -1,35 +1,35 @@
-//! What a conversation wants done.
+//! Outputs of a conversation.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{BlobHash, MailboxId, MessageId, Pii};
 
 use crate::GreetingKind;
 
-/// One thing to do, in the order given.
+/// An output: one action for the shell. Actions are executed in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Output {
-    /// Stop what is playing and play these; then `PlayFinished`, unless interrupted by another `Play` or `StopPlay`.
+    /// Stop the current play and play these prompts; then `PlayFinished`, unless another `Play` or `StopPlay` comes.
     Play(Vec<Prompt>),
-    /// Stop what is playing; no `PlayFinished` comes for it.
+    /// Stop the current play; no `PlayFinished` follows.
     StopPlay,
-    /// Start (or restart) the one timer; it replaces the one before. Milliseconds.
+    /// Start or restart the timer, in milliseconds; there is only one.
     SetTimer(u64),
-    /// Forget the timer.
+    /// Cancel the timer.
     CancelTimer,
-    /// Begin to record: a new take of this call's recording for that purpose.
+    /// Start recording: a new take for this purpose.
     Record {
-        /// What for.
+        /// Purpose.
         purpose: Purpose,
-        /// The longest take, in milliseconds.
+        /// Maximum length, in milliseconds.
         max_ms: u64,
-        /// Silence that ends it, in milliseconds.
+        /// Silence that ends the take, in milliseconds.
         end_silence_ms: u64,
     },
     /// Stop recording; `RecordingEnded` follows.
     StopRecording,
-    /// Throw the last take away.
+    /// Discard the last take.
     DiscardRecording,
-    /// Find something out or change something; one `Answer` follows. At most one question is open.
+    /// Query or change data; one `Answer` follows. At most one question is open.
     Ask(Question),
     /// Connect the caller to this number or URI.
     Transfer(String),
@@ -37,16 +37,16 @@ pub enum Output {
     HangUp,
 }
 
-/// What a recording is for.
+/// Purpose of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// A message for this mailbox: replicated while it is spoken.
+    /// A message for this mailbox: replicated during the recording.
     Message(MailboxId),
     /// A greeting or name of this mailbox.
     Greeting(MailboxId, GreetingKind),
 }
 
-/// A piece of sound.
+/// One element of a play.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Prompt {
     /// A prompt file by its Asterisk name, such as `vm-intro` or `digits/7`.
@@ -61,36 +61,36 @@ pub enum Prompt {
     Silence(u64),
 }
 
-/// A question to the shell.
+/// A request to the shell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Question {
-    /// Which mailbox has this number? → `Mailbox`
+    /// Find the mailbox with this number → `Mailbox`
     FindMailbox(String),
-    /// Is this the PIN? → `PinOk`, `PinWrong`, `PinBackOff`
+    /// Check the PIN → `PinOk`, `PinWrong`, `PinBackOff`
     CheckPin(MailboxId, Pii<String>),
     /// Set a new PIN → `Done`, `PinRefused`, `Failed`
     SetPin(MailboxId, Pii<String>),
-    /// What messages are there? → `Messages`, `Failed`
+    /// List the messages → `Messages`, `Failed`
     ListMessages(MailboxId),
     /// Change a message → `Done`, `Failed`
     Mark(MailboxId, MessageId, Mark),
     /// File the last take as a message → `Done`, `Failed`. On hang-up this answer releases the `200` to BYE.
     FileMessage(MailboxId),
-    /// Keep the last take as a greeting → `Done`, `Failed`
+    /// Store the last take as a greeting → `Done`, `Failed`
     KeepGreeting(MailboxId, GreetingKind),
-    /// Forget a recorded greeting: how a temporary one is switched off → `Done`, `Failed`
+    /// Remove a recorded greeting; disables a temporary greeting → `Done`, `Failed`
     RemoveGreeting(MailboxId, GreetingKind),
 }
 
 /// A change to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mark {
-    /// Heard: leaves the new ones.
+    /// Heard: no longer new.
     Heard,
-    /// Saved: kept among the old ones.
+    /// Saved: among the old messages.
     Saved,
-    /// Deleted: a flag, can be taken back.
+    /// Deleted: a flag that can be reset.
     Deleted,
-    /// Not deleted after all.
+    /// Deletion undone.
     Undeleted,
 }

@@ -1,16 +1,15 @@
-//! How numbers, counts, dates and whole sentences are put together from prompts: the rules of English, in one
-//! place.
+//! Composition of numbers, counts, dates and sentences from prompts, by the rules of English.
 
 use jiff::{civil::DateTime, tz::TimeZone};
 use twinbox_ids::Timestamp;
 
 use crate::{GreetingKind, MailboxView, MessageView, Prompt, names};
 
-/// The longest caller number that is read out as an extension; longer ones are telephone numbers.
+/// Maximum digits of a caller number that is announced as an extension; longer ones are telephone numbers.
 const LONGEST_EXTENSION: usize = 5;
 
-/// More digits of a caller's number than this are not read out: no telephone number is longer (ITU-T E.164
-/// has 15), and what a stranger claims may be.
+/// Maximum digits of a caller number that is announced. No telephone number is longer (ITU-T E.164 allows 15), but
+/// an untrusted number may be.
 const MOST_DIGITS: usize = 20;
 
 /// A prompt by its name.
@@ -23,7 +22,7 @@ pub(crate) fn all(names: &[&str]) -> Vec<Prompt> {
     names.iter().map(|name| named(name)).collect()
 }
 
-/// Every prompt that a conversation can ask for, sorted.
+/// All prompts that a conversation can request, sorted.
 pub fn required_prompts() -> Vec<String> {
     let numbers = (0..=20).chain((30..=90).step_by(10)).map(|n| format!("digits/{n}"));
     let ordinals = (1..=20).chain([30]).map(|n| format!("digits/h-{n}"));
@@ -36,7 +35,7 @@ pub fn required_prompts() -> Vec<String> {
     all
 }
 
-/// A number in words: 0 to 999,999,999; beyond, digit by digit.
+/// A number as spoken: 0 to 999,999,999 in words, larger ones digit by digit.
 pub fn number(n: u64) -> Vec<Prompt> {
     if n > 999_999_999 {
         return digits(&n.to_string());
@@ -71,12 +70,12 @@ fn below_thousand(n: u64, words: &mut Vec<Prompt>) {
     }
 }
 
-/// Digits one by one; what is no digit is passed over.
+/// Digits one by one; other characters are skipped.
 pub fn digits(text: &str) -> Vec<Prompt> {
     text.chars().filter(char::is_ascii_digit).take(MOST_DIGITS).map(|d| named(&format!("digits/{d}"))).collect()
 }
 
-/// "You have two new and one old message". The noun follows the last number, as one speaks.
+/// "You have two new and one old message". The noun follows the last number.
 pub fn counts(new: usize, old: usize) -> Vec<Prompt> {
     let mut words = vec![named(names::YOU_HAVE)];
     let folders: Vec<_> = [(new, names::NEW), (old, names::OLD)].into_iter().filter(|(n, _)| *n > 0).collect();
@@ -95,7 +94,7 @@ pub fn counts(new: usize, old: usize) -> Vec<Prompt> {
     words
 }
 
-/// "First message", "message two", "last message": which of `of` messages this is, counted from 0.
+/// "First message", "message two", "last message": position `index` (from 0) of `of` messages.
 pub fn title(index: usize, of: usize) -> Vec<Prompt> {
     if index == 0 {
         return all(&[names::FIRST, names::MESSAGE]);
@@ -108,8 +107,8 @@ pub fn title(index: usize, of: usize) -> Vec<Prompt> {
     words
 }
 
-/// When and from whom: "received today at three oh five p m, from extension one zero zero two", in the time
-/// zone of the mailbox. A message that lost its end says so.
+/// Time and caller: "received today at three oh five p m, from extension one zero zero two", in the time zone of the
+/// mailbox. Announces also that the end of a partial message is missing.
 pub fn envelope(message: &MessageView, timezone: &str, now: Timestamp) -> Vec<Prompt> {
     let mut words = Vec::new();
     let moment = moment(message.received, timezone, now);
@@ -124,7 +123,7 @@ pub fn envelope(message: &MessageView, timezone: &str, now: Timestamp) -> Vec<Pr
     words
 }
 
-/// From whom. Only what looks like a telephone number is read out.
+/// The caller. Only a number that looks like a telephone number is announced.
 fn caller(number: Option<&str>) -> Vec<Prompt> {
     let number = number.filter(|n| n.chars().all(|c| c.is_ascii_digit() || "+-. ()".contains(c)));
     let spoken = digits(number.unwrap_or_default());
@@ -137,9 +136,9 @@ fn caller(number: Option<&str>) -> Vec<Prompt> {
     words
 }
 
-/// A moment as people say it: "today at …", "yesterday at …", "Monday at …" within the last six days, "March
-/// twelfth at …" in this year, and with the year otherwise. An unknown time zone counts as UTC; a moment
-/// outside of the calendar is not spoken.
+/// A time as spoken: "today at …", "yesterday at …", "Monday at …" within the last six days, "March twelfth at …" in
+/// this year, and with the year otherwise. An unknown time zone counts as UTC. A time outside of the calendar is not
+/// announced.
 pub fn moment(then: Timestamp, timezone: &str, now: Timestamp) -> Vec<Prompt> {
     let zone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
     let local = |t: Timestamp| {
@@ -199,8 +198,8 @@ fn clock(then: &DateTime) -> Vec<Prompt> {
     words
 }
 
-/// "There were too many wrong PINs. Please try again in two minutes": up to a minute in seconds, up to 90
-/// minutes in minutes, rounded up; beyond, "later".
+/// "There were too many wrong PINs. Please try again in two minutes": seconds up to a minute, minutes (rounded up) up
+/// to 90 minutes, then "later".
 pub fn back_off(seconds: u64) -> Vec<Prompt> {
     let (count, one, many) = match seconds.max(1) {
         s @ 1..=60 => (s, names::SECOND, names::SECONDS),
@@ -221,8 +220,8 @@ pub fn pin_too_short(at_least: u8) -> Vec<Prompt> {
     words
 }
 
-/// The greeting of a mailbox. The first that is recorded of: the temporary one, the one that fits, the standard
-/// one. None: it is put together from the owner's name, or the number, and prompts.
+/// The greeting of a mailbox: the first recorded one of temporary, requested kind and standard. If none is recorded:
+/// composed from the owner's name, or the number, and prompts.
 pub fn greeting(mailbox: &MailboxView, kind: GreetingKind) -> Vec<Prompt> {
     let recorded =
         |kind| mailbox.greetings.iter().find(|(k, _)| *k == kind).map(|(_, audio)| Prompt::Audio(*audio));
@@ -246,7 +245,7 @@ pub fn greeting(mailbox: &MailboxView, kind: GreetingKind) -> Vec<Prompt> {
     words
 }
 
-/// What to say before a greeting or name is recorded.
+/// The instruction before a greeting or name is recorded.
 pub(crate) fn record(kind: GreetingKind) -> Prompt {
     named(match kind {
         GreetingKind::Standard => names::RECORD_STANDARD,

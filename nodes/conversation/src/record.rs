@@ -1,4 +1,4 @@
-//! Recording a greeting or a name, and hearing it before it is kept.
+//! Recording a greeting or a name, with review before it is stored.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +12,13 @@ use crate::{
     names, phrases,
 };
 
-/// The longest name, in milliseconds: callers hear it in the middle of a sentence.
+/// Maximum length of a name, in milliseconds: callers hear the name in the middle of a sentence.
 const LONGEST_NAME_MS: u64 = 10_000;
 
-/// The shortest name, in milliseconds: "Jo" is a name and shorter than any message.
+/// Minimum length of a name, in milliseconds: "Jo" is a name and shorter than any message.
 const SHORTEST_NAME_MS: u64 = 300;
 
-/// Takes that are too short before it ends.
+/// Maximum number of too short takes.
 const TAKES: u8 = 3;
 
 /// An owner records a greeting.
@@ -26,7 +26,7 @@ const TAKES: u8 = 3;
 pub(crate) struct Record {
     session: Session,
     kind: GreetingKind,
-    /// The menu to return to.
+    /// Menu to return to.
     back: Menu,
     too_short: u8,
     idle: Idle,
@@ -35,14 +35,14 @@ pub(crate) struct Record {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Step {
-    /// What to do is being said, the tone at its end.
+    /// The instruction is playing, followed by the tone.
     Prompt,
     Recording,
-    /// The recorder was told to stop.
+    /// The recorder was ordered to stop.
     Stopping,
-    /// Keep it?
+    /// The owner accepts, repeats or discards the recording.
     Review,
-    /// It is being kept.
+    /// The recording is being stored.
     Keeping,
 }
 
@@ -99,7 +99,7 @@ impl Record {
         }
     }
 
-    /// The caller is gone: what was not accepted is thrown away.
+    /// The caller hung up: a recording that was not accepted is discarded.
     pub(crate) fn hung_up(self, cx: &mut Context<'_>) -> State {
         match self.step {
             Step::Recording => {
@@ -119,7 +119,7 @@ impl Record {
         State::Record(Self { step, ..self })
     }
 
-    /// Back to the menu, after saying this.
+    /// Plays `lead`, then returns to the menu.
     fn leave(self, lead: &[&str], cx: &mut Context<'_>) -> State {
         self.session.menu(self.back, phrases::all(lead), cx)
     }

@@ -1,8 +1,7 @@
-//! Signing in: mailbox number and PIN, wrong tries, back-off.
+//! Sign-in: mailbox number and PIN, wrong PINs, back-off.
 //!
-//! A number that has no mailbox is asked for a PIN all the same and refused then, so that nobody learns by
-//! telephone which mailboxes there are. That tries are counted across calls and nodes (rule S1) is the matter of
-//! whoever answers `CheckPin`.
+//! For a number without a mailbox the PIN is asked, too, and then refused, so that a caller cannot find out which
+//! mailboxes exist. The shell that answers `CheckPin` counts wrong PINs across calls and nodes (rule S1).
 
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +19,9 @@ use crate::{
 /// A caller signs in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SignIn {
-    /// The mailbox; none: not asked yet, or there is none of that number.
+    /// The mailbox; `None`: not asked yet, or no mailbox has that number.
     mailbox: Option<MailboxView>,
-    /// The caller did not enter the number: after a wrong PIN only that is asked again.
+    /// The caller did not enter the number: after a wrong PIN only the PIN is asked again.
     given: bool,
     wrong: u8,
     idle: Idle,
@@ -64,7 +63,7 @@ impl SignIn {
                 }
                 Pressed::Submit => self.submit(cx),
                 Pressed::StartOver(was_empty) => {
-                    // A second `*` before the PIN: another mailbox.
+                    // A second `*` before the PIN: sign in to another mailbox.
                     if was_empty && self.step == Step::Pin {
                         (self.step, self.given, self.mailbox) = (Step::Number, false, None);
                     }

@@ -1,5 +1,5 @@
-//! Anything may happen at any time: nothing panics, no call hangs, no message is lost, and a stored conversation
-//! goes on as the one that was not stored.
+//! Random inputs in random order: no panic, no call that hangs, no lost message; a stored conversation continues like
+//! one that was not stored.
 
 mod common;
 
@@ -13,14 +13,14 @@ use twinbox_conversation::{
 };
 use twinbox_ids::{BlobHash, Timestamp};
 
-/// What the other side of a conversation would be doing: it holds the conversation to its word.
+/// Model of a conversation's shell; checks that the outputs are consistent.
 #[derive(Default)]
 struct Shell {
     playing: bool,
     timer: bool,
     recording: Option<Purpose>,
     stopping: bool,
-    /// A take is there, neither filed nor thrown away.
+    /// A take exists that was neither filed nor discarded.
     take: bool,
     asked: Option<Question>,
     transferring: bool,
@@ -29,7 +29,7 @@ struct Shell {
 }
 
 impl Shell {
-    /// Does as it is told; panics when it is told what cannot be.
+    /// Executes the outputs; panics on an impossible one.
     fn obey(&mut self, outputs: &[Output], prompts: &HashSet<String>) {
         for output in outputs {
             assert!(!self.ended, "{output:?} after the end");
@@ -86,7 +86,7 @@ impl Shell {
         }
     }
 
-    /// Takes note of what it tells the conversation; whether it is something that can be.
+    /// Updates the model with an input to the conversation.
     fn tell(&mut self, input: &Input) {
         match input {
             Input::PlayFinished | Input::AudioMissing => self.playing = false,
@@ -106,7 +106,7 @@ impl Shell {
         self.playing || self.timer || self.recording.is_some() || self.asked.is_some() || self.transferring
     }
 
-    /// What comes next if the caller does nothing; `well`: all questions have good answers.
+    /// The next input if the caller does nothing; `well`: all questions succeed.
     fn next(&self, well: bool, length_ms: u64) -> Option<Input> {
         if let Some(question) = &self.asked {
             return Some(Input::Answer(if well { good(question) } else { Answer::Failed }));
@@ -137,11 +137,11 @@ fn good(question: &Question) -> Answer {
 /// One step of a random call.
 #[derive(Debug, Clone)]
 enum Step {
-    /// What is due.
+    /// The input that is due.
     Next { well: bool, length_ms: u64 },
-    /// What may be due or not.
+    /// Any input, due or not.
     Tell(Input),
-    /// Keys that lead somewhere.
+    /// A useful sequence of keys.
     Keys(&'static str),
 }
 
@@ -220,7 +220,7 @@ fn start() -> impl Strategy<Value = Start> {
         1 => Just(Entry::Apology),
     ];
     let map = proptest::sample::select(vec!["asterisk", "unity", "no such map"]);
-    // Settings that make no sense must do no harm.
+    // Invalid settings must do no harm.
     (entry, map, any::<bool>()).prop_map(|(entry, map, odd)| {
         let mut settings = settings(map);
         if odd {
@@ -230,7 +230,7 @@ fn start() -> impl Strategy<Value = Start> {
     })
 }
 
-/// Twice the same conversation, one of them stored and fetched between any two inputs.
+/// Two equal conversations; one of them is stored and loaded between any two inputs.
 struct Pair {
     kept: Conversation,
     stored: Conversation,
@@ -296,7 +296,7 @@ proptest! {
                 }
             }
         }
-        // From wherever it is now: a caller who does nothing more is let go.
+        // From the current state: a call whose caller does nothing more must end.
         for _ in 0..60 {
             if let Some(input) = pair.shell.next(well, 5_000) {
                 pair.tell(&input);
@@ -324,7 +324,7 @@ proptest! {
         if !pair.kept.ended() {
             pair.tell(&Input::HungUp);
         }
-        // At most the end of a recording and the filing of it are waited for.
+        // At most the end of a recording and its filing are pending.
         for _ in 0..2 {
             if let Some(input) = (!pair.kept.ended()).then(|| pair.shell.next(true, 5_000)).flatten() {
                 prop_assert!(matches!(input, Input::RecordingEnded { .. } | Input::Answer(_)), "{:?}", input);
@@ -335,7 +335,7 @@ proptest! {
     }
 }
 
-/// Nothing private is printed with a conversation.
+/// Debug output contains nothing private.
 #[test]
 fn nothing_private_is_printed() {
     let entry = Entry::SignIn { mailbox: Some(mailbox("1001")) };

@@ -1,7 +1,7 @@
-//! The golden dialogues: `tests/dialogues/*.txt`, calls as plain text. `>` is what happens, `<` what the
-//! conversation wants done, `=` where it is then; README.md there has the words.
+//! The golden dialogues: `tests/dialogues/*.txt`, calls as plain text. `>` is an input, `<` an output of the
+//! conversation, `=` its state; README.md there describes the format.
 //!
-//! `UPDATE=1 cargo test` rewrites the `<` and `=` lines; read the difference before you keep it.
+//! `UPDATE=1 cargo test` rewrites the `<` and `=` lines; check the difference before a commit.
 
 mod common;
 
@@ -15,7 +15,7 @@ use twinbox_conversation::{
 };
 use twinbox_ids::{BlobHash, Timestamp};
 
-/// Every place where a caller can press a key; with the maps that have it.
+/// All states in which a caller can press a key, with the maps that have them.
 const PLACES: [(&str, &[&str]); 33] = [
     ("leave/greeting", &BOTH),
     ("leave/tone", &BOTH),
@@ -54,7 +54,7 @@ const PLACES: [(&str, &[&str]); 33] = [
 
 const BOTH: [&str; 2] = ["asterisk", "unity"];
 
-/// Where every key was pressed: (map, place).
+/// States in which every key was pressed: (map, place).
 type Pressed = BTreeSet<(&'static str, &'static str)>;
 
 #[test]
@@ -89,10 +89,10 @@ fn dialogues() {
     assert!(unknown.is_empty(), "the list of places lacks {unknown:?}");
 }
 
-/// Performs a dialogue: returns it with what really came out.
+/// Runs a dialogue; returns its text with the actual outputs.
 fn perform(text: &str, pressed: &mut Pressed) -> Result<String, String> {
     let mut result = String::new();
-    // One conversation for each map, which must say the same.
+    // One conversation for each map; their outputs must be equal.
     let mut calls: Vec<(&'static str, Conversation)> = Vec::new();
     let mut now = NOW;
     for (number, line) in text.lines().enumerate() {
@@ -143,7 +143,7 @@ fn perform(text: &str, pressed: &mut Pressed) -> Result<String, String> {
     Ok(result)
 }
 
-/// What each key does here, tried on a copy of the call; keys that do the same in one line.
+/// Effect of each key, tried on a copy of the call; keys with the same effect share a line.
 fn each_key(call: &Conversation, now: Timestamp) -> String {
     let mut outcomes: Vec<(String, String)> = Vec::new();
     for key in KEYPAD {
@@ -322,10 +322,10 @@ fn answer(words: &[&str]) -> Result<Answer, String> {
     })
 }
 
-/// The lines that differ, with the last line before them that does not.
+/// The lines that differ, each with the last equal line before.
 fn difference(written: &str, played: &str) -> String {
     let (a, b): (Vec<_>, Vec<_>) = (written.lines().collect(), played.lines().collect());
-    // Lengths of the longest common part of what follows each pair of lines.
+    // Lengths of the longest common subsequence after each pair of lines.
     let mut common = vec![vec![0u32; b.len() + 1]; a.len() + 1];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {

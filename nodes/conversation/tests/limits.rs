@@ -1,4 +1,4 @@
-//! What a mailbox's class of service says goes before the settings.
+//! Limits of a mailbox's class of service override the settings.
 
 mod common;
 

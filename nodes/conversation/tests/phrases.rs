@@ -1,4 +1,4 @@
-//! Sentences, read as text: every phrase function against what a person would say.
+//! Sentences as text: every phrase function against the expected wording.
 
 use std::{collections::HashMap, fs};
 
@@ -9,7 +9,7 @@ use twinbox_conversation::{
 };
 use twinbox_ids::{BlobHash, MailboxId, MessageId, Pii, Timestamp};
 
-/// What each prompt says, as it is given to the speech synthesiser.
+/// Text of each prompt, as given to the speech synthesiser.
 fn texts() -> HashMap<String, String> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../prompts/texts/en.txt");
     let lines = fs::read_to_string(file).expect("the texts of the prompts");
@@ -28,7 +28,7 @@ fn read(prompts: &[Prompt]) -> String {
     prompts.iter().map(word).collect::<Vec<_>>().join(" / ")
 }
 
-/// Milliseconds of a moment given as UTC.
+/// Timestamp of a time given in UTC.
 fn at(text: &str) -> Timestamp {
     let moment: jiff::civil::DateTime = text.parse().expect("a moment");
     let moment = moment.to_zoned(jiff::tz::TimeZone::UTC).expect("in the calendar");
@@ -81,7 +81,7 @@ fn counts() {
 
 #[test]
 fn moments() {
-    // Friday; in Berlin an hour ahead of UTC in winter and two in summer, in New York five behind.
+    // Friday; Berlin is one hour ahead of UTC in winter and two in summer, New York five behind.
     let now = "2026-11-20 14:05";
     for (then, zone, said) in [
         ("2026-11-20 13:59", "UTC", "today / at / one / fifty / nine / p m"),
@@ -103,14 +103,14 @@ fn moments() {
             "UTC",
             "December / thirty / first / two / thousand / twenty / five / at / nine / fifteen / a m",
         ),
-        // A clock of a node may be ahead.
+        // The clock of a node may be ahead.
         ("2026-11-21 09:15", "UTC", "November / twenty / first / at / nine / fifteen / a m"),
-        // A time zone that nobody knows is UTC.
+        // An unknown time zone counts as UTC.
         ("2026-11-20 08:05", "Middle/Earth", "today / at / eight / oh / five / a m"),
     ] {
         assert_eq!(read(&phrases::moment(at(then), zone, at(now))), said, "{then} {zone}");
     }
-    // Outside of the calendar nothing is said, and nothing breaks.
+    // Outside of the calendar nothing is announced, and nothing panics.
     for then in [u64::MAX, i64::MAX as u64, 253_402_300_800_000] {
         assert_eq!(phrases::moment(Timestamp(then), "Pacific/Kiritimati", at(now)), []);
     }
@@ -225,7 +225,7 @@ fn greetings() {
     }
 }
 
-/// What a menu says must be what its keys do: each key that does something is named in it.
+/// A menu must announce its keys: each key that has an effect is named.
 #[test]
 fn menus_name_their_keys() {
     let spoken = |key: char| match key {
@@ -249,7 +249,7 @@ fn menus_name_their_keys() {
     let everything = Facts { new: true, old: true, previous: true, next: true, ..Facts::default() };
     let changed = Facts { deleted: true, temporary: true, ..everything };
     let heard = Facts { new: false, ..everything };
-    // In the map after Asterisk these work as they do there, and are as little spoken of.
+    // In Asterisk's map these keys work as in Asterisk, which does not announce them either.
     let silent = [(Menu::Played, "120"), (Menu::Playing, "120")];
     for map in KeyMap::all() {
         for menu in owners {

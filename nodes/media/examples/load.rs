@@ -1,8 +1,8 @@
-//! How much of a core recording takes: `cargo run --release -p twinbox-media --example load -- CALLS SECONDS`.
+//! CPU use of recording: `cargo run --release -p twinbox-media --example load -- CALLS SECONDS`.
 //!
-//! Opens so many sessions, all recording into a sink that counts, and sends each of them 50 packets a second from
-//! one thread, spread evenly over the 20 ms. Prints the processor time of the media threads, a call's share of a
-//! core, and the histogram of lateness; `generator-bound` instead when the sender itself ran late.
+//! Opens CALLS sessions, all recording into a counting sink, and sends each of them 50 packets a second from one
+//! thread, spread evenly over 20 ms. Prints the CPU time of the media threads, the share of a core per call, and the
+//! lateness histogram; prints `generator-bound` instead if the sender itself was late.
 
 use std::{
     fs,
@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Processor time of the media threads so far.
+/// CPU time of the media threads so far.
 fn media_cpu() -> Result<Duration, Box<dyn std::error::Error>> {
     let mut total = Duration::ZERO;
     for task in fs::read_dir("/proc/self/task")? {

@@ -1,4 +1,4 @@
-//! The words of the engine: what callers hand in, what they are told.
+//! Types of the engine's interface: configuration, commands, events and counters.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,39 +10,39 @@ use std::{
 use bytes::Bytes;
 use twinbox_rtp::Codec;
 
-/// How the media engine is set up.
+/// Configuration of the media engine.
 #[derive(Debug, Clone)]
 pub struct MediaConfig {
     /// The address that RTP sockets are bound to.
     pub bind: IpAddr,
-    /// UDP ports, both ends included: RTP on the even ones, RTCP on the next (RFC 3550 section 11), so that a range of 100
+    /// UDP ports, both bounds included: RTP uses the even ports, RTCP the next (RFC 3550 section 11). A range of 100
     /// ports carries 50 calls.
     pub ports: RangeInclusive<u16>,
-    /// The DSCP (RFC 2474) of what is sent, 0 to 63.
+    /// DSCP (RFC 2474) of sent packets, 0 to 63.
     pub dscp: u8,
-    /// Media threads; a session stays on its thread. One carries thousands of calls.
+    /// Number of media threads. A session stays on its thread. One thread carries thousands of calls.
     pub threads: usize,
-    /// After this long without a packet, while [`Remote::receive`] is set, a session reports
-    /// [`MediaEvent::MediaTimeout`]. Zero switches it off.
+    /// Time without a packet, while [`Remote::receive`] is set, after which a session reports
+    /// [`MediaEvent::MediaTimeout`]. Zero switches the timeout off.
     pub media_timeout: Duration,
 }
 
 impl MediaConfig {
-    /// One thread, expedited forwarding (RFC 3246), and half a minute until a silent line counts as dead.
+    /// Defaults: one thread, expedited forwarding (RFC 3246), media timeout 30 s.
     pub fn new(bind: IpAddr, ports: RangeInclusive<u16>) -> Self {
         Self { bind, ports, dscp: 46, threads: 1, media_timeout: Duration::from_secs(30) }
     }
 }
 
-/// Why the engine does not do what it was asked.
+/// Error of the media engine.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    /// The range has no even port, or there are to be no threads.
+    /// The range has no even port, or the number of threads is zero.
     #[error("the media settings cannot work: {problem}; {remedy}")]
     Config {
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// Every port of the range is in use.
@@ -53,15 +53,15 @@ pub enum MediaError {
     NoPort {
         /// The configured range.
         range: RangeInclusive<u16>,
-        /// Ports that our own sessions hold.
+        /// Ports held by sessions of this engine.
         in_use: usize,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("{what} failed: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The engine's threads have ended.
@@ -69,35 +69,35 @@ pub enum MediaError {
     Stopped,
 }
 
-/// The other side of a session, as negotiated by SDP.
+/// The peer of a session, as negotiated by SDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remote {
-    /// The address of their SDP. Packets go there until a source is latched to (symmetric RTP, RFC 4961; the rules
-    /// stand in `source`). `None`: they go nowhere until then.
+    /// Address of the peer's SDP. Packets go there until the session latches to a source (symmetric RTP, RFC 4961;
+    /// rules in `source`). `None`: no packets are sent until then.
     pub address: Option<SocketAddr>,
-    /// Where SDP says that their RTCP is (RFC 3605). `None`: on the port above that of `address`.
+    /// RTCP address of the peer's SDP (RFC 3605). `None`: the port above that of `address`.
     pub rtcp: Option<SocketAddr>,
-    /// RTCP goes over the ports of RTP, both ways (RFC 5761).
+    /// RTCP uses the RTP ports in both directions (RFC 5761).
     pub rtcp_mux: bool,
-    /// The host that their signalling comes from: packets from there are taken, too.
+    /// Source host of the peer's signalling: packets from this host are accepted, too.
     pub signalling: Option<IpAddr>,
-    /// Packets from any host are taken when none come from the hosts above. It lets whoever guesses the port speak
-    /// before the caller does (RFC 7362 section 5).
+    /// Accept packets from any host when none come from the hosts above. A sender that guesses the port can then
+    /// be heard before the caller (RFC 7362 section 5).
     pub any_host: bool,
-    /// The codec, both ways.
+    /// Codec of both directions.
     pub codec: Codec,
-    /// Its RTP payload type, both ways.
+    /// RTP payload type of `codec`, both directions.
     pub payload_type: u8,
-    /// The payload type of `telephone-event` (RFC 4733), if it was negotiated.
+    /// Payload type of `telephone-event` (RFC 4733), if negotiated.
     pub dtmf: Option<u8>,
-    /// We send (SDP's direction as seen from us).
+    /// This side sends (SDP direction as seen from this side).
     pub send: bool,
-    /// We receive. While false the silence timers stand still and a recording does not grow.
+    /// This side receives. While false, the silence timers stop and a recording does not grow.
     pub receive: bool,
 }
 
 impl Remote {
-    /// A peer at this address, both ways in this codec with its static payload type, without telephone-event.
+    /// A peer at this address: both directions, this codec with its static payload type, no telephone-event.
     pub fn new(address: Option<SocketAddr>, codec: Codec) -> Self {
         Self {
             address,
@@ -114,42 +114,42 @@ impl Remote {
     }
 }
 
-/// A piece of what is played.
+/// One element of a playlist.
 #[derive(Debug, Clone)]
 pub enum Clip {
-    /// Raw G.711. Transcoded where the session has the other law.
+    /// Raw G.711. Transcoded if the session uses the other law.
     Audio {
         /// The law of `data`.
         codec: Codec,
-        /// A byte a sample.
+        /// One byte per sample.
         data: Bytes,
     },
     /// A pause, in milliseconds.
     Silence(u32),
 }
 
-/// What to record, and until when.
+/// Parameters of a recording.
 #[derive(Clone)]
 pub struct RecordSpec {
-    /// The longest recording; rounded down to whole samples.
+    /// Maximum length, rounded down to whole samples.
     pub max: Duration,
-    /// Silence after which the recording stops by itself; also when nothing was said at all.
+    /// Silence after which the recording stops automatically, also if the caller never spoke.
     pub end_silence: Option<Duration>,
-    /// Where the audio goes.
+    /// Receiver of the audio.
     pub sink: Arc<dyn ChunkSink>,
 }
 
-/// Takes recorded audio.
+/// Receiver of recorded audio.
 pub trait ChunkSink: Send + Sync {
-    /// Raw G.711 in the session's codec, about every 250 ms, without gap or overlap: `offset` is the number of
-    /// bytes before. Called on the media thread, which carries all other calls too: it must not block.
+    /// Receives raw G.711 in the session's codec, about every 250 ms, without gap or overlap. `offset`: number of
+    /// bytes before this chunk. Runs on the media thread, which carries all other calls too: must not block.
     fn chunk(&self, offset: u64, bytes: Bytes);
 }
 
-/// Why a recording stopped.
+/// Reason why a recording stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopCause {
-    /// It was told to, or its session was closed.
+    /// Stopped by command, or the session was closed.
     Stopped,
     /// [`RecordSpec::end_silence`] was reached.
     Silence,
@@ -157,75 +157,75 @@ pub enum StopCause {
     Limit,
 }
 
-/// What a session tells.
+/// Event reported by a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaEvent {
-    /// A key was pressed: `0`-`9`, `*`, `#`, `A`-`D`. Reported when it goes down.
+    /// A key was pressed: `0`-`9`, `*`, `#`, `A`-`D`. Reported at the start of the key press.
     Digit(char),
-    /// The clips of this [`crate::Session::play`] have been heard to their end. A play that was replaced or
-    /// stopped does not report.
+    /// The clips of this [`crate::Session::play`] have been played to their end. A replaced or stopped play does not
+    /// report.
     PlayFinished(u64),
     /// A recording is complete: its last chunk has been handed to the sink.
     RecordStopped {
-        /// Why.
+        /// Reason.
         cause: StopCause,
-        /// Bytes handed to the sink in all.
+        /// Total bytes handed to the sink.
         length_bytes: u64,
-        /// Their codec: the one that was negotiated when the recording began.
+        /// Codec of the recording: the codec negotiated when the recording began.
         codec: Codec,
-        /// Silence at its end.
+        /// Silence at the end of the recording, in milliseconds.
         trailing_silence_ms: u64,
     },
-    /// Nothing has been received for [`MediaConfig::media_timeout`]. Reported once, and again only after
-    /// something was received in between.
+    /// No packet received for [`MediaConfig::media_timeout`]. Reported once, then again only after a packet was
+    /// received in between.
     MediaTimeout,
 }
 
-/// The packets of one session so far.
+/// Packet counters of one session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionCounters {
-    /// RTP packets taken.
+    /// RTP packets accepted.
     pub received: u64,
     /// RTP packets sent.
     pub sent: u64,
-    /// Packets that the sequence numbers say were sent and that have not come.
+    /// Packets missing by their sequence numbers.
     pub lost: u64,
-    /// Packets that came again.
+    /// Duplicate packets.
     pub duplicates: u64,
-    /// Packets that were dropped, whatever the cause.
+    /// Packets dropped, for any cause.
     pub dropped: u64,
 }
 
-/// How the engine does.
+/// Health of the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MediaHealth {
     /// All threads serve their sessions in time.
     pub ok: bool,
-    /// What is wrong, in words that stay the same while it is; empty when nothing is.
+    /// Description of the fault as text, unchanged while the fault lasts; empty if there is none.
     pub detail: String,
 }
 
 /// The engine's totals since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MediaStats {
-    /// Sessions open now.
+    /// Open sessions.
     pub sessions: usize,
-    /// RTP packets taken.
+    /// RTP packets accepted.
     pub received: u64,
     /// RTP packets sent.
     pub sent: u64,
-    /// RTP packets that the system did not send.
+    /// RTP packets that the system failed to send.
     pub send_errors: u64,
-    /// What was thrown away.
+    /// Dropped packets and events.
     pub dropped: Dropped,
-    /// How late audio packets were handled.
+    /// Lateness of the handling of audio packets.
     pub lateness: crate::Lateness,
-    /// What RTCP tells.
+    /// Call quality measured by RTCP.
     pub quality: crate::Quality,
 }
 
 impl MediaStats {
-    /// Adds another thread's.
+    /// Adds the totals of another thread.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.sessions += other.sessions;
         self.received += other.received;
@@ -241,17 +241,17 @@ impl MediaStats {
     }
 }
 
-/// Packets and events thrown away, by cause.
+/// Dropped packets and events, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// From an address that the session is not locked to.
+    /// Packets from an address that the session is not latched to.
     pub strangers: u64,
-    /// Not RTP.
+    /// Packets that are not RTP.
     pub malformed: u64,
-    /// A payload type that was not negotiated.
+    /// Packets with a payload type that was not negotiated.
     pub codec: u64,
-    /// Received while the session does not receive, or before it has a remote.
+    /// Packets received while the session does not receive, or before it has a remote.
     pub held: u64,
-    /// Events for a receiver that does not keep up.
+    /// Events dropped because their receiver did not keep up.
     pub events: u64,
 }

@@ -1,4 +1,4 @@
-//! The engine's handle.
+//! Handle of the media engine.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use crate::{
     thread::{Command, Order, ThreadHandle},
 };
 
-/// The media engine. Clones share it; its threads end when the last clone and the last session are gone.
+/// The media engine. Clones share it. Its threads end when the last clone and the last session are dropped.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -46,17 +46,16 @@ impl Engine {
         Ok(Self { inner: Arc::new(Inner { config, ports, threads, next_line: AtomicU64::new(0) }) })
     }
 
-    /// Opens a session on a free pair of ports of the range. It tells its events to `events`, which should have room
-    /// for a few: the media thread does not wait for the receiver, and drops digits when it is 64 events behind.
+    /// Opens a session on a free pair of ports. The session sends its events to `events`, whose channel should have
+    /// room for a few: the media thread does not wait for the receiver and drops digits beyond 64 pending events.
     ///
-    /// The session goes to the thread that has the fewest, but to none that has panicked, and to one that is stuck
-    /// only if all are.
+    /// Chooses the thread with the fewest sessions, never a thread that has panicked, and a stuck thread only if all
+    /// are stuck.
     pub fn open(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
         self.open_line(events, true)
     }
 
-    /// As [`Self::open`], but what the session sends and receives is left out of [`Self::stats`]: for calls that are
-    /// no calls of anybody's.
+    /// Like [`Self::open`], but the session's traffic is excluded from [`Self::stats`]: for self-test calls.
     pub fn open_uncounted(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
         self.open_line(events, false)
     }
@@ -78,7 +77,7 @@ impl Engine {
         Ok(session)
     }
 
-    /// Whether all threads live and serve their sessions in time.
+    /// Reports whether all threads run and serve their sessions in time.
     pub fn health(&self) -> MediaHealth {
         let fault = self.inner.threads.iter().enumerate().find_map(|(i, thread)| match () {
             () if !thread.alive() => Some(format!("media thread {i} has panicked: start the process anew")),
@@ -88,13 +87,13 @@ impl Engine {
         MediaHealth { ok: fault.is_none(), detail: fault.unwrap_or_default() }
     }
 
-    /// How long the stillest media thread has not come round: some milliseconds while calls are in progress, up to
-    /// half a second while there are none. One that hangs or has ended stands still ever longer.
+    /// Longest time since a media thread last turned its wheel: some milliseconds while calls are in progress, up to
+    /// half a second without calls. Grows without limit if a thread hangs or has ended.
     pub fn still_for(&self) -> Duration {
         self.inner.threads.iter().map(|thread| thread.still_for()).max().unwrap_or_default()
     }
 
-    /// Totals since the start, as of the last 5 ms.
+    /// Totals since the start, at most 5 ms old.
     pub fn stats(&self) -> MediaStats {
         let mut total = MediaStats::default();
         for thread in &self.inner.threads {

@@ -1,23 +1,23 @@
-//! How late packets are handled: a histogram.
+//! Histogram of the lateness of packet handling.
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in microseconds; one more bucket has what lies above.
+/// Upper bounds of the buckets, in microseconds. One more bucket counts larger values.
 pub const BOUNDS_US: [u64; 18] = [
     500, 1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000, 10_000, 12_000, 15_000, 20_000, 30_000, 50_000, 100_000,
     200_000, 500_000, 1_000_000,
 ];
 
-/// Counts of times by their length: audio packets by how long after their due time they were handled, or what RTCP
-/// measures. Due is a packet by the RTP clock: its timestamp counted from the earliest packet of its stream in the last
-/// seconds.
+/// Histogram of durations: delay between the due time of an audio packet and its handling, or a duration measured by
+/// RTCP. The due time follows the RTP clock: the packet's timestamp, relative to the earliest packet of its stream in
+/// the last seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lateness {
-    /// Packets per bucket: bucket `i` has those up to [`BOUNDS_US`]`[i]` and above the bound before it.
+    /// Packets per bucket: bucket `i` counts values up to [`BOUNDS_US`]`[i]` and above the previous bound.
     pub buckets: [u64; BOUNDS_US.len() + 1],
-    /// The latest of all, in microseconds.
+    /// Maximum, in microseconds.
     pub max_us: u64,
-    /// The sum, in microseconds.
+    /// Sum, in microseconds.
     pub sum_us: u64,
 }
 
@@ -31,7 +31,7 @@ impl Lateness {
         self.sum_us = self.sum_us.saturating_add(us);
     }
 
-    /// Adds another histogram, as of another thread.
+    /// Adds another histogram, for example of another thread.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine += theirs;
@@ -40,8 +40,8 @@ impl Lateness {
         self.sum_us = self.sum_us.saturating_add(other.sum_us);
     }
 
-    /// What was counted since an earlier reading. The maximum is then the bound of the highest bucket in use,
-    /// or the maximum of all where that is lower.
+    /// Difference to an earlier reading. Its maximum is the bound of the highest bucket in use, or the overall maximum
+    /// if that is lower.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut difference = Self { sum_us: self.sum_us.saturating_sub(earlier.sum_us), ..Self::default() };
         for (i, bucket) in difference.buckets.iter_mut().enumerate() {
@@ -52,19 +52,19 @@ impl Lateness {
         difference
     }
 
-    /// Packets counted.
+    /// Number of packets counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Packets handled later than this many milliseconds; exact where that is a bound of [`BOUNDS_US`].
+    /// Packets handled later than this many milliseconds; exact if the value is a bound of [`BOUNDS_US`].
     pub fn over_ms(&self, ms: u64) -> u64 {
         let first = BOUNDS_US.partition_point(|&bound| bound <= ms * 1_000);
         self.buckets[first..].iter().sum()
     }
 
-    /// The upper bound of the bucket that holds the packet at this share (0 to 1) of all, never more than the
-    /// maximum. `None` when nothing was counted.
+    /// Upper bound of the bucket that holds the packet at this share (0 to 1) of all, at most the maximum. `None` if
+    /// the histogram is empty.
     pub fn percentile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         if count == 0 {

@@ -1,9 +1,9 @@
-//! Real-time media: plays, records and takes digits, thousands of calls on a thread.
+//! Real-time media: plays and records audio and detects digits, for thousands of calls on a thread.
 //!
-//! [`Engine::open`] gives a [`Session`] with an RTP port of its own; what it is told goes through a queue to its
-//! media thread, and what happens comes back as [`MediaEvent`]s. The thread sweeps its sockets on a wheel of
-//! 20 ms (see `thread`): no task, lock, wake-up or allocation per packet. A recording leaves as chunks of 250 ms to
-//! a [`ChunkSink`], placed by RTP timestamp, bit for bit as received.
+//! [`Engine::open`] returns a [`Session`] with its own RTP port. Commands go through a queue to the session's media
+//! thread; events return as [`MediaEvent`]s. The thread polls its sockets on a wheel of 20 ms (see `thread`): no
+//! task, lock, wake-up or allocation per packet. A recording is delivered as chunks of 250 ms to a [`ChunkSink`],
+//! placed by RTP timestamp, bit for bit as received.
 
 mod api;
 mod engine;

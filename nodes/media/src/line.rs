@@ -1,4 +1,4 @@
-//! One session as its media thread sees it: socket, receiving, sending, recording.
+//! One session as seen by its media thread: socket, receiving, sending, recording.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -26,23 +26,22 @@ use crate::{
     source::{RtpSource, Terms},
 };
 
-/// Rounds of [`BATCH`] datagrams that one visit takes: 3,200 packets a second, then the others have their turn.
+/// Rounds of [`BATCH`] datagrams taken per visit: limits a session to 3,200 packets per second, to serve the others.
 const ROUNDS: usize = 4;
 
-/// Rounds that are taken before an order is carried out: more than a socket's buffer holds.
+/// Rounds of datagrams taken before an order is executed: more than a socket buffer holds.
 const ALL_ROUNDS: usize = 32;
 
-/// While nothing plays, a packet of silence goes out this often, so that NATs and the other side's media timers
-/// know that we live.
+/// Interval of silence packets while nothing plays. They keep NAT bindings open and the peer's media timers running.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Digits are kept for a receiver that does not keep up while fewer events than this wait.
+/// Maximum number of pending events at which a digit is still queued for a slow receiver.
 const PENDING: usize = 64;
 
-/// Payload type of comfort noise (RFC 3389): a sign of life without audio.
+/// Payload type of comfort noise (RFC 3389): shows that the peer is alive, carries no audio.
 const COMFORT_NOISE: u8 = 13;
 
-/// What a media thread shares among its lines.
+/// State that a media thread shares among its lines.
 pub(crate) struct Tools {
     pub(crate) batch: Batch,
     pub(crate) stats: MediaStats,
@@ -64,9 +63,9 @@ pub(crate) struct Line {
     detector: Detector,
     due: Due,
     pub(crate) phase: Phase,
-    /// Its packets are part of the engine's totals.
+    /// The session's packets count towards the engine's totals.
     pub(crate) counted: bool,
-    /// When something was last received, or receiving began.
+    /// Time of the last received packet, or of the start of receiving.
     heard: BootInstant,
     timeout_told: bool,
     recording: Option<Recording>,
@@ -79,7 +78,7 @@ struct Recording {
     sink: Arc<dyn ChunkSink>,
 }
 
-/// The recorder's sink around the caller's.
+/// Adapter from the recorder's sink to the caller's.
 fn into(sink: &dyn ChunkSink) -> impl FnMut(u64, &[u8]) {
     |offset, bytes| sink.chunk(offset, Bytes::copy_from_slice(bytes))
 }
@@ -114,7 +113,7 @@ impl Line {
         }
     }
 
-    /// The 20 ms visit: takes what has come, and looks after timers. Tells when to come next.
+    /// The 20 ms visit: takes received packets and checks timers. Returns the shift of the next visit.
     pub(crate) fn visit(&mut self, now: BootInstant, slots: u8, tools: &mut Tools) -> Shift {
         self.receive(now, ROUNDS, tools);
         if let Some(recording) = &mut self.recording {
@@ -135,7 +134,7 @@ impl Line {
         self.phase.visited(now, slots)
     }
 
-    /// Takes what has come until now: what follows is not to touch it.
+    /// Takes the packets received so far, before an order takes effect.
     pub(crate) fn catch_up(&mut self, now: BootInstant, tools: &mut Tools) {
         self.receive(now, ALL_ROUNDS, tools);
         self.publish();
@@ -184,11 +183,11 @@ impl Line {
         self.out.in_spurt = false;
     }
 
-    /// Sends the next frame of what plays, whose moment is `now`. False when nothing plays any more.
+    /// Sends the next frame of the current play, due at `now`. Returns false when nothing plays any more.
     pub(crate) fn play_frame(&mut self, now: BootInstant, stats: &mut MediaStats) -> bool {
         let Some(mut playback) = self.playback.take() else { return false };
         if !self.can_send() {
-            // On hold: what plays goes on afterwards.
+            // On hold: the play continues afterwards.
             self.out.in_spurt = false;
             self.playback = Some(playback);
             return true;
@@ -222,7 +221,7 @@ impl Line {
         self.end_recording(StopCause::Stopped, stats);
     }
 
-    /// Takes the peer's reports, and sends ours when it is due.
+    /// Takes the peer's reports, and sends a report when one is due.
     fn report(&mut self, now: BootInstant, tools: &mut Tools) {
         let media = Media::of(&self.socket, &self.out, &self.sequence, &self.source);
         if let Some(socket) = self.reports.look(now) {
@@ -234,7 +233,7 @@ impl Line {
         self.reports.visit(now, &media, &mut tools.stats.quality);
     }
 
-    /// The session ends: so does its recording, and the peer is told by RTCP.
+    /// Ends the session: stops its recording and notifies the peer by RTCP.
     pub(crate) fn close(&mut self, now: BootInstant, stats: &mut MediaStats) {
         self.stop_record(stats);
         self.reports.leave(
@@ -275,7 +274,7 @@ impl Line {
         if !audio && !digit && kind != COMFORT_NOISE {
             return Err(Refused::Codec);
         }
-        // What comes while we do not receive says nothing about where the next audio will come from.
+        // Packets that arrive while this side does not receive do not show the source of later audio.
         if !remote.receive {
             return Err(Refused::Held);
         }
@@ -299,7 +298,7 @@ impl Line {
             if order == Order::Restart {
                 self.due.restart();
             }
-            // That another packet overtook it on the way is not our doing.
+            // A late packet was overtaken in the network: not lateness of this thread.
             if order != Order::Late {
                 stats.lateness.add(self.due.late(now, packet.header.time));
             }
@@ -311,7 +310,7 @@ impl Line {
     fn record_packet(&mut self, now: BootInstant, codec: Codec, packet: &Packet<'_>, stats: &mut MediaStats) {
         let Some(Recording { recorder, sink }) = &mut self.recording else { return };
         let mut scratch = [0; LONGEST];
-        // A re-INVITE can change the codec in the middle of a recording, which stays what it is.
+        // A re-INVITE can change the codec during a recording; the recording keeps its codec.
         let payload = match g711::transcoder(codec, recorder.codec()) {
             None => packet.payload,
             Some(table) => {
@@ -341,7 +340,7 @@ impl Line {
     }
 
     fn check_timeout(&mut self, now: BootInstant, tools: &mut Tools) {
-        // Whoever listens may send nothing: telephones that suppress silence do. The wait begins when it is their turn.
+        // A listening telephone that suppresses silence sends nothing. The timeout starts when the play ends.
         if self.playback.is_some() {
             self.heard = now;
         }
@@ -357,7 +356,7 @@ impl Line {
         self.remote.is_some_and(|r| r.send) && self.source.destination().is_some()
     }
 
-    /// Sends a frame, of what plays or of silence. False when what plays has no more.
+    /// Sends a frame of the current play, or of silence. Returns false when the play has no more frames.
     fn send_frame(&mut self, now: BootInstant, playback: Option<&mut Playback>, stats: &mut MediaStats) -> bool {
         let (Some(remote), Some(to)) = (self.remote.filter(|r| r.send), self.source.destination()) else {
             return true;
@@ -382,8 +381,8 @@ impl Line {
         true
     }
 
-    /// Tells an event, or keeps it for a receiver that is behind. Only digits are ever dropped: of those a caller can
-    /// send any number, and without the end of a recording or of a play its call would wait for ever.
+    /// Sends an event, or queues it for a slow receiver. Only digits are ever dropped, since a caller can send any
+    /// number of them. Without the end of a recording or of a play the call would wait forever.
     fn tell(&mut self, event: MediaEvent, stats: &mut MediaStats) {
         if self.pending.is_empty() {
             match self.events.try_send(event) {
@@ -418,17 +417,17 @@ impl Line {
     }
 }
 
-/// Why a datagram is not taken.
+/// Reason why a datagram is refused.
 enum Refused {
     Malformed,
     Codec,
     Stranger,
     Held,
-    /// It is RTCP.
+    /// The datagram is RTCP.
     Rtcp,
 }
 
-/// The recorder's clock.
+/// Time of the recorder's clock.
 fn since_boot(now: BootInstant) -> Duration {
     Duration::from_nanos(now.as_nanos())
 }

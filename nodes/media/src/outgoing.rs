@@ -1,4 +1,4 @@
-//! The stream that we send: its numbers, and what reports tell of it.
+//! The sent stream: its sequence numbers and timestamps, and the data for its sender reports.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use twinbox_rtp::{
 
 pub(crate) struct Outgoing {
     pub(crate) ssrc: Ssrc,
-    /// The number of the first packet.
+    /// Sequence number of the first packet.
     pub(crate) first: SeqNo,
     seq: SeqNo,
-    /// Timestamp of the next sample, which is due at `at`.
+    /// Timestamp of the next sample, due at `at`.
     time: RtpTime,
     pub(crate) at: BootInstant,
-    /// The last frame was sent just before the next one is due.
+    /// The previous frame was sent directly before the next one is due.
     pub(crate) in_spurt: bool,
-    /// Something has been sent at all.
+    /// At least one packet has been sent.
     pub(crate) begun: bool,
     /// Packets sent.
     pub(crate) sent: u64,
@@ -40,7 +40,7 @@ impl Outgoing {
         }
     }
 
-    /// The header of the frame whose moment is `now`; the timestamp follows the time that has passed.
+    /// Header of the frame due at `now`; its timestamp follows the elapsed time.
     pub(crate) fn header(&mut self, now: BootInstant, payload_type: u8) -> Header {
         if !self.in_spurt {
             self.time = self.time_at(now);
@@ -56,19 +56,19 @@ impl Outgoing {
         header
     }
 
-    /// The timestamp of the sample that is due at `now`.
+    /// Timestamp of the sample due at `now`.
     fn time_at(&self, now: BootInstant) -> RtpTime {
         let samples = |time: Duration| (time.as_micros() as u64 * u64::from(SAMPLE_RATE) / 1_000_000) as u32;
-        // A timestamp wraps; the part beyond 32 bits goes with it. Within a spurt `at` lies ahead.
+        // Timestamps wrap: the part beyond 32 bits is dropped. Within a spurt `at` is in the future.
         self.time.plus(samples(now.since(self.at)).wrapping_sub(samples(self.at.since(now))))
     }
 
-    /// What a sender report says at this moment, which is `since_epoch` by the wall clock.
+    /// Content of a sender report at `now`, which is `since_epoch` on the wall clock.
     pub(crate) fn info(&self, now: BootInstant, since_epoch: Duration) -> SenderInfo {
         SenderInfo {
             ntp: Ntp::from_unix(since_epoch),
             time: self.time_at(now),
-            // Both are counted modulo 2^32.
+            // Both counters are modulo 2^32.
             packets: self.sent as u32,
             octets: self.sent.wrapping_mul(FRAME as u64) as u32,
         }

@@ -1,14 +1,14 @@
-//! When a stream's packets are due, and when it pays to look for them.
+//! Due times of a stream's packets, and the best time to poll for them.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 use twinbox_rtp::{SAMPLE_RATE, packet::RtpTime};
 
-/// Measures how late the packets of a stream are handled.
+/// Measures the lateness of the handling of a stream's packets.
 ///
-/// A packet is due when its timestamp says, counted from the packet that came earliest by that measure in the
-/// last 8 to 16 seconds: the sender's clock and ours drift apart, so that no packet is the measure for ever.
+/// The due time of a packet follows from its timestamp, relative to the packet that came earliest by that measure in
+/// the last 8 to 16 seconds. The reference packet is replaced because the clocks of both sides drift apart.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
     origin: Option<Origin>,
@@ -18,7 +18,7 @@ pub(crate) struct Due {
 struct Origin {
     time: RtpTime,
     at: BootInstant,
-    /// The least time by which a packet came after its timestamp, in nanoseconds: in this window and the last.
+    /// Smallest delay of a packet against its timestamp, in nanoseconds, in the current window; then in the last.
     least: i64,
     least_before: i64,
     window: BootInstant,
@@ -26,18 +26,18 @@ struct Origin {
 
 const WINDOW: Duration = Duration::from_secs(8);
 
-/// Further off is no lateness but a timestamp that jumped: ten seconds, in nanoseconds.
+/// A larger difference is a timestamp jump, not lateness: ten seconds, in nanoseconds.
 const JUMP: i64 = 10_000_000_000;
 
 const NANOS_PER_SAMPLE: i64 = 1_000_000_000 / SAMPLE_RATE as i64;
 
 impl Due {
-    /// The stream begins anew.
+    /// The stream restarts.
     pub(crate) fn restart(&mut self) {
         self.origin = None;
     }
 
-    /// How late a packet with this timestamp is at `now`.
+    /// Lateness at `now` of a packet with this timestamp.
     pub(crate) fn late(&mut self, now: BootInstant, time: RtpTime) -> Duration {
         let Some(origin) = &mut self.origin else {
             self.origin = Some(Origin { time, at: now, least: 0, least_before: 0, window: now });
@@ -51,7 +51,7 @@ impl Due {
             return self.late(now, time);
         }
         if now.since(origin.window) > WINDOW {
-            // Timestamps are counted from the newest packet, so that their wrap is never near.
+            // Timestamps count from the newest packet, so that they never come near their wrap.
             *origin = Origin { time, at: now, least: 0, least_before: origin.least - after, window: now };
         } else {
             origin.least = origin.least.min(after);
@@ -60,33 +60,33 @@ impl Due {
     }
 }
 
-/// When to look again, relative to the usual 20 ms.
+/// Time of the next visit, relative to the usual 20 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shift {
     Stay,
-    /// A slot (5 ms) later.
+    /// One slot (5 ms) later.
     Later,
-    /// A slot earlier.
+    /// One slot (5 ms) earlier.
     Earlier,
 }
 
-/// Keeps the visits to a socket right behind the arrival of its packets.
+/// Keeps the visits to a socket directly after the arrival of its packets.
 ///
-/// A visit that comes just before the packet finds nothing and is repeated a slot later; so after a loss it
-/// comes round to where it was. Now and then a visit is tried a slot earlier, and goes on doing so while
-/// packets are already there: so a packet waits for less than a slot, without the cost of looking all the time.
+/// A visit that comes just before the packet finds nothing and is repeated a slot later. After a loss the visits
+/// therefore return to their old slot. About once a second a visit is tried a slot earlier, repeatedly while packets
+/// are already there. A packet therefore waits for less than a slot, without the cost of constant polling.
 #[derive(Debug)]
 pub(crate) struct Phase {
     /// Visits until the next try.
     until_try: u8,
-    /// Tries in a row; a whole round of them means that packets come closer together than visits.
+    /// Tries in a row; a whole round of tries means that packets come more often than visits.
     tries: u8,
     last: Option<BootInstant>,
-    /// Time that the last packet lasts.
+    /// Duration of the last packet's audio.
     packet: Duration,
 }
 
-/// A try every second or so.
+/// Visits between two tries: about one second.
 const TRY_EVERY: u8 = 50;
 
 impl Phase {
@@ -115,7 +115,7 @@ impl Phase {
             self.tries += 1;
             return Shift::Earlier;
         }
-        // Missed when the next packet is about due (a try comes a slot before that) and the sender has not paused.
+        // Missed: the next packet is about due (a try comes a slot before that) and the sender has not paused.
         let due = since + Duration::from_millis(6) >= self.packet;
         if !due || since > self.packet + Duration::from_millis(30) {
             return Shift::Stay;
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_slow_sender_is_not_called_late_for_ever() {
         let mut due = Due::default();
-        // 500 ppm slow for two minutes: 60 ms in all.
+        // 500 ppm slow for two minutes: 60 ms in total.
         let worst = (0..6_000u64).map(|n| due.late(at(n * 20_010), RtpTime(n as u32 * 160))).max().unwrap();
         assert!(worst < Duration::from_millis(9), "{worst:?}");
     }
@@ -165,7 +165,7 @@ mod tests {
         for n in 0..350u64 {
             due.late(at(n * 20_000), RtpTime(n as u32 * 160));
         }
-        // From 7 s on everything is 30 ms late: seen until the window has passed twice.
+        // From 7 s on all packets are 30 ms late: measured until the window has passed twice.
         let late = |n: u64, due: &mut Due| due.late(at(n * 20_000 + 30_000), RtpTime(n as u32 * 160));
         for n in 350..780 {
             assert_eq!(late(n, &mut due), Duration::from_millis(30), "packet {n}");
@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(late(1_700, &mut due), Duration::ZERO);
     }
 
-    /// Runs a socket's visits in slots of 5 ms against packets that arrive at `arrivals`, in us: gives the visits
-    /// and how long each packet waited.
+    /// Runs a socket's visits in slots of 5 ms against packets that arrive at `arrivals`, in microseconds. Returns the
+    /// number of visits and the wait of each packet.
     fn simulate(arrivals: &[u64], payload: usize) -> (usize, Vec<u64>) {
         let mut phase = Phase::new();
         let (mut tick, mut visits, mut waits, mut next) = (0u64, 0, Vec::new(), 0);

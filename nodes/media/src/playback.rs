@@ -4,12 +4,12 @@ use twinbox_rtp::{Codec, FRAME, SAMPLES_PER_MS, g711};
 
 use crate::Clip;
 
-/// What plays, and how far it is.
+/// The clips of a play, and the current position.
 pub(crate) struct Playback {
     pub(crate) id: u64,
     clips: std::vec::IntoIter<Clip>,
     current: Option<Clip>,
-    /// Bytes of the current clip that are played.
+    /// Bytes of the current clip already played.
     offset: usize,
 }
 
@@ -20,8 +20,8 @@ impl Playback {
         Self { id, clips, current, offset: 0 }
     }
 
-    /// Fills the next frame; false when there is nothing left. Clips follow each other to the sample, the end of
-    /// the last frame is silence.
+    /// Fills the next frame; false when nothing is left. Clips follow each other without a gap. The end of the last
+    /// frame is silence.
     pub(crate) fn fill(&mut self, codec: Codec, frame: &mut [u8; FRAME]) -> bool {
         let mut filled = 0;
         while filled < FRAME
@@ -49,7 +49,7 @@ impl Playback {
     }
 }
 
-/// Copies as much as fits, in the law that is wanted.
+/// Copies as much as fits, converted to the wanted law.
 fn copy(from: Codec, to: Codec, audio: &[u8], out: &mut [u8]) -> usize {
     let length = audio.len().min(out.len());
     let (audio, out) = (&audio[..length], &mut out[..length]);

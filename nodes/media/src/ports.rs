@@ -1,4 +1,4 @@
-//! Which RTP ports are free.
+//! Pool of free RTP ports.
 
 use std::{
     collections::VecDeque,
@@ -10,11 +10,11 @@ use std::{
 
 use crate::{MediaError, socket::Socket};
 
-/// Bytes that the kernel keeps of RTCP between two looks, a second apart: a dozen reports. A flood of them takes no more.
+/// Receive buffer for RTCP, in bytes: a dozen reports between two polls, which are one second apart. Bounds a flood.
 const RTCP_BUFFER: i32 = 8 * 1024;
 
-/// The even ports of the range whose next port is in it as well: RTP takes the one, RTCP the other (RFC 3550 section
-/// 11). The pair freed first is taken first, so that what is still under way to an old call rarely meets a new one.
+/// The even ports of the range whose next port is also in the range: RTP uses the even port, RTCP the next (RFC 3550
+/// section 11). The pair freed first is reused first, so that late packets of an old call rarely reach a new one.
 #[derive(Clone)]
 pub(crate) struct Ports {
     range: RangeInclusive<u16>,
@@ -22,7 +22,7 @@ pub(crate) struct Ports {
     all: usize,
 }
 
-/// A pair of ports in use; dropping it gives it back.
+/// A pair of ports in use; dropping it returns the ports.
 pub(crate) struct Lease {
     port: u16,
     ports: Ports,
@@ -34,7 +34,7 @@ pub(crate) struct Pair {
     pub(crate) rtp: Socket,
     /// RTCP, on the port above.
     pub(crate) rtcp: Socket,
-    /// Holds the ports.
+    /// Reservation of both ports.
     pub(crate) lease: Lease,
 }
 
@@ -56,13 +56,13 @@ impl Ports {
         Ok(Self { range, free: Arc::new(Mutex::new(free)), all })
     }
 
-    /// Binds sockets to the next free pair of ports, their packets marked with `dscp`; pairs of which another program holds
-    /// a port are passed over.
+    /// Binds sockets to the next free pair of ports and marks their packets with `dscp`. Skips a pair if another
+    /// program holds one of its ports.
     pub(crate) fn bind(&self, ip: IpAddr, dscp: u8) -> Result<Pair, MediaError> {
         let candidates = self.lock().len();
         for _ in 0..candidates {
             let Some(port) = self.lock().pop_front() else { break };
-            // From here on dropping the lease gives the port back.
+            // From here on, dropping the lease returns the port.
             let lease = Lease { port, ports: self.clone() };
             let rtp = Socket::open(SocketAddr::new(ip, port), dscp, None);
             let pair = rtp

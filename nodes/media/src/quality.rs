@@ -1,4 +1,4 @@
-//! What RTCP tells of the quality of calls, for `/metrics`.
+//! Call quality from RTCP, for `/metrics`.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use crate::Lateness;
 pub struct Quality {
     /// Compound packets sent.
     pub reports_sent: u64,
-    /// Compound packets taken.
+    /// Compound packets accepted.
     pub reports_received: u64,
-    /// Datagrams on RTCP ports that are no compound packets, or not of the session's peer.
+    /// Datagrams on RTCP ports that are not compound packets, or not from the session's peer.
     pub reports_refused: u64,
-    /// Streams that we receive, as we measure them.
+    /// Received streams, as measured here.
     pub inbound: StreamQuality,
-    /// Streams that we send, as peers report of them.
+    /// Sent streams, as reported by peers.
     pub outbound: StreamQuality,
-    /// From sending a report to receiving the answer, without the time that the peer held it.
+    /// Time from sending a report to receiving the answer, without the peer's processing time.
     pub round_trip: Lateness,
 }
 
 /// Streams of one direction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamQuality {
-    /// Packets that the sequence numbers say were sent.
+    /// Packets expected by the sequence numbers.
     pub expected: u64,
-    /// Those of them that did not come.
+    /// Expected packets that did not arrive.
     pub lost: u64,
-    /// Interarrival jitter (RFC 3550 section 6.4.1), one value for each report.
+    /// Interarrival jitter (RFC 3550 section 6.4.1), one value per report.
     pub jitter: Lateness,
 }
 

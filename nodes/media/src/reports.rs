@@ -1,9 +1,9 @@
-//! RTCP of one session (RFC 3550 section 6): reports to the peer, and what the peer reports of our stream.
+//! RTCP of one session (RFC 3550 section 6): reports to the peer, and the peer's reports about the sent stream.
 //!
-//! Reports go out by the visits of the media thread, every 2 to 6 s, from the port above that of RTP to the port that SDP
-//! names or the one above the peer's; with rtcp-mux (RFC 5761) both from and to the ports of RTP. Where the peer's RTCP
-//! comes from another port than that, ours follows it (RFC 4961). The kernel stamps what arrives, so that it is enough to
-//! look once a second, and to take a batch: more than a batch is a flood. RTCP ends no call and changes nothing about it.
+//! The visits of the media thread send a report every 2 to 6 s, from the port above the RTP port to the port named by
+//! SDP or the one above the peer's RTP port. With rtcp-mux (RFC 5761) both use the RTP ports. If the peer's RTCP comes
+//! from another port, reports go to that port (RFC 4961). The kernel timestamps arrivals, so polling once a second is
+//! enough. A poll takes one batch: more than a batch is a flood. RTCP never ends or changes a call.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,40 +22,40 @@ use crate::{
     source::RtpSource,
 };
 
-/// How often we look for reports.
+/// Poll interval for reports.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Jitter beyond this is made up.
+/// Larger jitter values are implausible and capped.
 const LONGEST_JITTER: Duration = Duration::from_secs(10);
 
 pub(crate) struct Reports {
     socket: Socket,
     cname: Cname,
-    /// Where their RTCP is by SDP.
+    /// RTCP address of the peer by SDP.
     stated: Option<SocketAddr>,
     mux: bool,
-    /// Where their RTCP came from.
+    /// Observed source address of the peer's RTCP.
     learned: Option<SocketAddr>,
     looked: BootInstant,
-    /// When the next report is due; `None` before the first negotiation.
+    /// Time of the next report; `None` before the first negotiation.
     due: Option<BootInstant>,
-    /// A report has been sent.
+    /// At least one report has been sent.
     begun: bool,
-    /// Packets that had been sent at the last report, and at the one before.
+    /// Packets sent until the last report, and until the one before.
     sent: [u64; 2],
     reception: Reception,
     transmission: Transmission,
 }
 
-/// What the session's line lends for a report.
+/// Data of the session's line needed for a report.
 pub(crate) struct Media<'a> {
     socket: &'a Socket,
     out: &'a Outgoing,
-    /// The stream that is received.
+    /// Received stream.
     extent: Option<Extent>,
-    /// Where RTP goes.
+    /// Destination of RTP.
     to: Option<SocketAddr>,
-    /// Where SDP says that it should.
+    /// RTP address of the peer by SDP.
     stated: Option<SocketAddr>,
 }
 
@@ -97,12 +97,12 @@ impl Reports {
         self.due.get_or_insert_with(|| now + rtcp::interval(true, rand::random()));
     }
 
-    /// A packet of audio that is no duplicate.
+    /// Counts an audio packet that is not a duplicate.
     pub(crate) fn received(&mut self, arrived: Duration, header: &Header) {
         self.reception.packet(arrived, header.ssrc, header.time);
     }
 
-    /// Whether it is time to look for reports.
+    /// Returns the socket if a poll for reports is due.
     pub(crate) fn look(&mut self, now: BootInstant) -> Option<&Socket> {
         let look = now.since(self.looked) >= LOOK_EVERY;
         if look {
@@ -111,7 +111,7 @@ impl Reports {
         look.then_some(&self.socket)
     }
 
-    /// Takes a datagram of the peer's.
+    /// Takes a datagram from the peer.
     pub(crate) fn take(&mut self, datagram: &Datagram<'_>, media: &Media<'_>, quality: &mut Quality) {
         match self.judge(datagram, media, quality) {
             Some(()) => quality.reports_received += 1,
@@ -125,7 +125,7 @@ impl Reports {
         let compound = Compound::parse(datagram.bytes).ok().filter(|_| known)?;
         let Some(Part::Report { from, sender, blocks }) = compound.parts().next() else { return None };
         let ours = blocks.iter().find(|block| block.ssrc == media.out.ssrc.0);
-        // A stranger knows neither of the two streams.
+        // A third party knows neither of the two streams.
         if ours.is_none() && self.reception.ssrc() != Some(from) {
             return None;
         }
@@ -153,7 +153,7 @@ impl Reports {
         }
     }
 
-    /// Takes leave, if we have ever spoken (RFC 3550 section 6.3.7).
+    /// Sends BYE, if anything was sent before (RFC 3550 section 6.3.7).
     pub(crate) fn leave(&mut self, now: BootInstant, media: &Media<'_>, quality: &mut Quality) {
         if self.begun || media.out.begun {
             self.send(now, true, media, quality);
@@ -164,7 +164,7 @@ impl Reports {
         let Some(to) = self.destination(media) else { return };
         let wall = since_epoch();
         let [last, before_last] = self.sent;
-        // A sender is who has sent since the report before the last (RFC 3550 section 6.4).
+        // A participant is a sender if it has sent since the report before the last (RFC 3550 section 6.4).
         let sender = (media.out.sent > before_last).then(|| media.out.info(now, wall));
         self.sent = [media.out.sent, last];
         let block = self.reception.report(wall, media.extent).map(|(block, interval)| {
@@ -180,7 +180,7 @@ impl Reports {
         }
     }
 
-    /// Where reports go. Behind NAT the stated port says nothing: until theirs come, the port above that of RTP is tried.
+    /// Destination of reports. Behind NAT the stated port may be wrong: RTP port + 1 until the peer's RTCP arrives.
     fn destination(&self, media: &Media<'_>) -> Option<SocketAddr> {
         let rtp = media.to?;
         if self.mux {

@@ -1,4 +1,4 @@
-//! A session as its owner holds it.
+//! Handle of a session for its owner.
 
 use std::sync::{
     Arc,
@@ -12,8 +12,8 @@ use crate::{
     thread::{Command, Order, ThreadHandle},
 };
 
-/// One call's media. Commands take effect within a millisecond or so, in their order, and never block. Dropping
-/// it closes it.
+/// Media of one call. Commands take effect in order, within about a millisecond, and never block. Dropping the
+/// session closes it.
 pub struct Session {
     pub(crate) line: u64,
     pub(crate) port: u16,
@@ -22,45 +22,45 @@ pub struct Session {
 }
 
 impl Session {
-    /// The UDP port to put into our SDP; RTCP has the one above, or this one with [`Remote::rtcp_mux`].
+    /// UDP port for the local SDP; RTCP uses the next port, or this port with [`Remote::rtcp_mux`].
     pub fn local_port(&self) -> u16 {
         self.port
     }
 
-    /// What was negotiated; also for every re-INVITE. What has been received until now is still taken by the
-    /// old terms.
+    /// Applies a negotiation result, including that of every re-INVITE. Packets received until now are still handled by
+    /// the old terms.
     pub fn set_remote(&self, remote: Remote) {
         self.send(Order::SetRemote(remote));
     }
 
-    /// Plays clips one after the other, to the sample, beginning within 5 ms; replaces what plays. Waits while we
-    /// may not send or have no address to send to.
+    /// Plays clips in sequence without gaps, starting within 5 ms; replaces the current play. The play waits while
+    /// sending is not allowed or no destination is known.
     pub fn play(&self, id: u64, clips: Vec<Clip>) {
         self.send(Order::Play(id, clips));
     }
 
-    /// Stops what plays; no event follows.
+    /// Stops the current play; no event follows.
     pub fn stop_play(&self) {
         self.send(Order::StopPlay);
     }
 
-    /// Begins to record; a recording in progress is stopped first.
+    /// Starts a recording; stops a recording in progress first.
     pub fn record(&self, spec: RecordSpec) {
         self.send(Order::Record(spec));
     }
 
-    /// Stops the recording: what has been received until now goes to the sink, then
-    /// [`crate::MediaEvent::RecordStopped`] follows. Does nothing when nothing is recorded.
+    /// Stops the recording: audio received until now goes to the sink, then [`crate::MediaEvent::RecordStopped`]
+    /// follows. Does nothing without a recording.
     pub fn stop_record(&self) {
         self.send(Order::StopRecord);
     }
 
-    /// Packets so far, as of the last 20 ms.
+    /// Packet counters, at most 20 ms old.
     pub fn counters(&self) -> SessionCounters {
         self.counters.read()
     }
 
-    /// Closes the session and frees its ports, as dropping it does. A recording in progress is stopped first.
+    /// Closes the session and frees its ports, like dropping it. Stops a recording in progress first.
     pub fn close(self) {}
 
     fn send(&self, order: Order) {
@@ -74,7 +74,7 @@ impl Drop for Session {
     }
 }
 
-/// Counters that the media thread writes and anyone reads.
+/// Counters written by the media thread and read by any thread.
 #[derive(Default)]
 pub(crate) struct SharedCounters {
     received: AtomicU64,

@@ -1,6 +1,6 @@
-//! The system calls of the media path: sockets, receiving many datagrams at once, and waiting until a moment.
+//! System calls of the media path: sockets, receiving many datagrams in one call, waiting with a timeout.
 //!
-//! All `unsafe` of the crate stands here.
+//! Contains all `unsafe` code of the crate.
 
 use std::{
     io,
@@ -14,20 +14,20 @@ use std::{
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_in, sockaddr_in6, sockaddr_storage};
 use twinbox_clock::since_epoch;
 
-/// A UDP socket that never blocks, marks what it sends, and has the kernel stamp what it receives.
+/// A non-blocking UDP socket that marks sent packets and has the kernel timestamp received ones.
 pub(crate) struct Socket {
     socket: UdpSocket,
-    /// It is an IPv6 one, which takes IPv4 addresses as mapped ones.
+    /// The socket is IPv6 and takes IPv4 addresses as mapped ones.
     mapped: bool,
 }
 
 impl Socket {
-    /// Binds to `address`. What is sent carries `dscp` (RFC 2474), 0 to 63; `receive_buffer` bounds what the kernel keeps,
-    /// in bytes.
+    /// Binds to `address`. Sent packets carry `dscp` (RFC 2474), 0 to 63. `receive_buffer` limits the kernel's receive
+    /// buffer, in bytes.
     pub(crate) fn open(address: SocketAddr, dscp: u8, receive_buffer: Option<c_int>) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
-        // The upper six bits of the field; the lower two are the network's (RFC 3168).
+        // DSCP is the upper six bits of the field; the lower two belong to the network (RFC 3168).
         let class = c_int::from(dscp) << 2;
         let mapped = address.is_ipv6();
         if mapped {
@@ -41,7 +41,7 @@ impl Socket {
         Ok(Self { socket, mapped })
     }
 
-    /// Sends a datagram, or fails at once where it would have to wait.
+    /// Sends a datagram, or fails immediately instead of blocking.
     pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
         let to = match to {
             SocketAddr::V4(v4) if self.mapped => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
@@ -66,28 +66,28 @@ fn set_option(socket: &impl AsRawFd, level: c_int, name: c_int, value: c_int) ->
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A datagram as it was received.
+/// A received datagram.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Datagram<'a> {
     pub(crate) from: SocketAddr,
-    /// When the kernel received it, since the Unix epoch.
+    /// Time of reception by the kernel, since the Unix epoch.
     pub(crate) arrived: Duration,
-    /// Empty when it was longer than [`LONGEST`].
+    /// Content; empty if the datagram was longer than [`LONGEST`].
     pub(crate) bytes: &'a [u8],
 }
 
-/// Datagrams taken in one system call.
+/// Maximum number of datagrams per system call.
 pub(crate) const BATCH: usize = 16;
 
-/// Longer datagrams are no telephone audio (180 ms) and are dropped.
+/// Maximum length in bytes (180 ms of audio); longer datagrams are dropped.
 pub(crate) const LONGEST: usize = 1_500;
 
-/// Room for a stamp, aligned as control messages are.
+/// Buffer for a timestamp, aligned for control messages.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// Buffers for `recvmmsg`, made once a thread.
+/// Buffers for `recvmmsg`, allocated once per thread.
 pub(crate) struct Batch {
     headers: [mmsghdr; BATCH],
     slices: [iovec; BATCH],
@@ -97,12 +97,12 @@ pub(crate) struct Batch {
     received: usize,
 }
 
-// SAFETY: the pointers in `headers` and `slices` are set anew in every call of `receive` and used only there.
+// SAFETY: every call of `receive` sets the pointers in `headers` and `slices`; they are used only there.
 unsafe impl Send for Batch {}
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        // SAFETY: integers and pointers, for which zero is a value.
+        // SAFETY: integers and pointers, for which zero is a valid value.
         let (headers, slices, sources) = unsafe {
             (
                 MaybeUninit::zeroed().assume_init(),
@@ -114,8 +114,8 @@ impl Batch {
         Self { headers, slices, sources, controls, buffers: Box::new([[0; LONGEST]; BATCH]), received: 0 }
     }
 
-    /// Takes what is there, up to [`BATCH`] datagrams, without waiting. An error counts as no datagram: on a UDP
-    /// socket it is the echo of something sent (ICMP), and the next call gives what was received.
+    /// Receives up to [`BATCH`] datagrams without waiting. An error counts as no datagram: on a UDP socket an error
+    /// reports an ICMP answer to a sent packet, and the next call returns the received datagrams.
     pub(crate) fn receive(&mut self, socket: &impl AsRawFd) -> usize {
         let Self { headers, slices, sources, controls, buffers, .. } = self;
         let parts = headers.iter_mut().zip(slices).zip(sources).zip(controls).zip(&mut **buffers);
@@ -126,10 +126,10 @@ impl Batch {
             header.msg_hdr.msg_iov = slice;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = ptr::from_mut(control).cast::<c_void>();
-            // Its type differs between C libraries.
+            // The type of `msg_controllen` differs between C libraries.
             header.msg_hdr.msg_controllen = mem::size_of::<Control>() as _;
         }
-        // SAFETY: the headers point, each to its own, into fields of ours that nobody else uses during the call.
+        // SAFETY: each header points to its own fields of `self`, which nothing else uses during the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -143,7 +143,7 @@ impl Batch {
         self.received
     }
 
-    /// The datagrams of the last call.
+    /// The datagrams of the last `receive`.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         self.headers.iter().zip(&self.sources).zip(&*self.buffers).take(self.received).filter_map(
             |((header, source), buffer)| {
@@ -156,10 +156,10 @@ impl Batch {
     }
 }
 
-/// The kernel's stamp, if there is one.
+/// The kernel's timestamp, if there is one.
 fn stamp(message: &libc::msghdr) -> Option<Duration> {
-    // SAFETY: the kernel has filled the control buffer of this message, which is still ours, up to the length that it has
-    // set; the macros stay within that. The stamp may lie unaligned.
+    // SAFETY: the kernel has filled the control buffer of this message, which `self` still owns, up to the length
+    // that it has set; the macros stay within that length. The timestamp may be unaligned.
     let time = unsafe {
         let control = libc::CMSG_FIRSTHDR(message).as_ref()?;
         if (control.cmsg_level, control.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
@@ -173,13 +173,13 @@ fn stamp(message: &libc::msghdr) -> Option<Duration> {
 fn address(storage: &sockaddr_storage) -> Option<SocketAddr> {
     match c_int::from(storage.ss_family) {
         libc::AF_INET => {
-            // SAFETY: the family says what it is, and `sockaddr_storage` is large and aligned enough for all.
+            // SAFETY: the family gives the type, and `sockaddr_storage` is large and aligned enough for all.
             let v4 = unsafe { &*ptr::from_ref(storage).cast::<sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))
         }
         libc::AF_INET6 => {
-            // SAFETY: as above.
+            // SAFETY: as for `AF_INET`.
             let v6 = unsafe { &*ptr::from_ref(storage).cast::<sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             Some(SocketAddr::new(IpAddr::V6(ip).to_canonical(), u16::from_be(v6.sin6_port)))
@@ -188,24 +188,24 @@ fn address(storage: &sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-/// Ends a thread's wait from outside.
+/// Wakes a thread from `wait`.
 pub(crate) struct Waker(OwnedFd);
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the descriptor is ours alone.
+        // SAFETY: no pointers; only this function holds the descriptor.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: just opened, owned by nobody else.
+        // SAFETY: the descriptor was just opened and has no other owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Wakes the thread, or lets its next wait end at once.
+    /// Wakes the thread, or ends its next wait immediately.
     pub(crate) fn wake(&self) {
         let one = 1u64;
-        // SAFETY: eight bytes of a live value. The write fails only when the counter is full, and it is then set.
+        // SAFETY: eight bytes of a live value. The write fails only if the counter is full; it is then already set.
         unsafe { libc::write(self.0.as_raw_fd(), ptr::from_ref(&one).cast::<c_void>(), 8) };
     }
 
@@ -217,7 +217,7 @@ impl Waker {
             tv_nsec: t.subsec_nanos() as libc::c_long,
         });
         let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: one descriptor, ours; the time outlives the call. A signal ends the wait early, which does no harm.
+        // SAFETY: one owned descriptor; the time outlives the call. A signal ends the wait early, which is harmless.
         if unsafe { libc::ppoll(&mut poll, 1, limit, ptr::null()) } > 0 {
             let mut count = 0u64;
             // SAFETY: eight bytes of a live value; the descriptor does not block.
@@ -226,10 +226,10 @@ impl Waker {
     }
 }
 
-/// Puts the calling thread before others, where the system lets us (`CAP_SYS_NICE`); its work is short and cannot
-/// wait for a hash or a compression to have had its turn.
+/// Raises the priority of the calling thread if permitted (`CAP_SYS_NICE`): its work is short and must not wait for
+/// hashing or compression.
 pub(crate) fn hurry() {
-    // SAFETY: no pointers. `who` 0 is the calling thread. Refused means as before.
+    // SAFETY: no pointers. `who` 0 is the calling thread. If refused, the priority is unchanged.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
 }
 
@@ -286,16 +286,16 @@ mod tests {
         assert_ne!(flags & libc::O_NONBLOCK, 0, "a full send buffer is to lose a packet, not to stop the thread");
     }
 
-    /// The traffic class that a packet from one socket of ours to another has on its way.
+    /// Traffic class of a packet in transit from one socket of this module to another.
     fn class_on_the_way(host: &str, level: c_int, ask: c_int, kind: c_int) -> io::Result<u8> {
         let ((receiver, to), (sender, _)) = (open(host, 0)?, open(host, 46)?);
         set_option(&receiver, level, ask, 1)?;
-        // A stamp would stand before it.
+        // A timestamp would come first in the control buffer.
         set_option(&receiver, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
         sender.send_to(&[1], to)?;
         let mut batch = Batch::new();
         assert_eq!(batch.receive(&receiver), 1);
-        // SAFETY: as in `stamp`; what is read is a byte, or the first one of an integer.
+        // SAFETY: as in `stamp`; the value read is a byte, or the first byte of an integer.
         unsafe {
             let control = libc::CMSG_FIRSTHDR(&batch.headers[0].msg_hdr).as_ref().unwrap();
             assert_eq!((control.cmsg_level, control.cmsg_type), (level, kind));
@@ -307,7 +307,7 @@ mod tests {
     fn packets_carry_the_dscp() {
         let class = class_on_the_way("127.0.0.1:0", libc::IPPROTO_IP, libc::IP_RECVTOS, libc::IP_TOS);
         assert_eq!(class.unwrap(), 46 << 2);
-        // A machine may have no IPv6.
+        // The machine may have no IPv6.
         if UdpSocket::bind("[::1]:0").is_ok() {
             let (ask, kind) = (libc::IPV6_RECVTCLASS, libc::IPV6_TCLASS);
             assert_eq!(class_on_the_way("[::1]:0", libc::IPPROTO_IPV6, ask, kind).unwrap(), 46 << 2);

@@ -1,18 +1,18 @@
-//! Symmetric RTP (RFC 4961): where a session's packets come from, and where ours go. A pure state machine.
+//! Symmetric RTP (RFC 4961): source and destination of a session's packets. A pure state machine.
 //!
-//! A session takes packets from one source at a time and sends to that source (latching, RFC 7362), so that callers
-//! behind NAT hear us. Who can be latched to:
+//! A session accepts packets from one source at a time and sends to that source (latching, RFC 7362), so that callers
+//! behind NAT receive audio. Sources that can be latched to:
 //!
-//! | source | when |
+//! | source | condition |
 //! | --- | --- |
-//! | the address of the SDP | at its first packet; while another is latched, as soon as it is proven |
-//! | another port of its host, the host of the signalling | proven, and nothing came from the latched source for the patience |
-//! | any other host | only where the trunk allows it: as above, after twice the patience |
+//! | the address of the SDP | at its first packet; while another source is latched, as soon as it is proven |
+//! | another port of its host, the host of the signalling | proven; latched source silent for the patience |
+//! | any other host | only if the trunk allows it: as above, after twice the patience |
 //!
-//! Proven is a source that has sent [`PROOF`] packets of one stream in order. A stray packet, or a sprayer that sends
-//! from many addresses, therefore takes nothing away, and once a source is latched no other one but the stated address
-//! replaces it. A re-INVITE starts anew: with another address in the SDP the latch is forgotten; with the same one the
-//! latch is open again, and the latched source keeps it by sending, so that a session refresh loses no audio.
+//! A source is proven when it has sent [`PROOF`] packets of one stream in order. A stray packet, or a sprayer that
+//! sends from many addresses, therefore has no effect. Once a source is latched, only the stated address can replace
+//! it. A re-INVITE restarts this: another address in the SDP clears the latch. With the same address the latch is open
+//! again, and the latched source keeps it by sending, so that a session refresh loses no audio.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,33 +22,33 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_rtp::packet::{SeqNo, Ssrc};
 
-/// At the beginning of a session: short, since what is played meanwhile goes to the stated address.
+/// Patience at the start of a session: short, since the audio played meanwhile goes to the stated address.
 const FIRST_PATIENCE: Duration = Duration::from_millis(100);
 
-/// After a re-INVITE: longer, since packets of the media path before it may still be on their way.
+/// Patience after a re-INVITE: longer, since packets of the previous media path may still be in transit.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Packets in order that prove a source.
+/// Number of packets in order that prove a source.
 const PROOF: u8 = 4;
 
-/// Numbers by which a packet may be ahead of the one before it and still be in order.
+/// Maximum step of the sequence number between two packets in order.
 const GAP: i16 = 16;
 
-/// Sources that can prove themselves at the same time.
+/// Maximum number of sources that can prove themselves concurrently.
 const CANDIDATES: usize = 4;
 
-/// Which sources may be latched to, as of the last negotiation.
+/// Sources that may be latched to, by the last negotiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// The address of their SDP, if it names one.
+    /// Address of the peer's SDP, if it names one.
     stated: Option<SocketAddr>,
-    /// The host that their signalling comes from.
+    /// Source host of the peer's signalling.
     signalling: Option<IpAddr>,
     /// Every host may be latched to.
     any_host: bool,
 }
 
-/// How far a source is trusted, best first.
+/// Trust in a source, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
     Stated,
@@ -58,7 +58,7 @@ enum Trust {
 
 impl Terms {
     pub(crate) fn new(stated: Option<SocketAddr>, signalling: Option<IpAddr>, any_host: bool) -> Self {
-        // Port 0 and 0.0.0.0 are SDP's words for nowhere.
+        // Port 0 and 0.0.0.0 mean "no address" in SDP.
         let stated = stated
             .map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()))
             .filter(|a| a.port() != 0 && !a.ip().is_unspecified());
@@ -81,7 +81,7 @@ impl Terms {
 pub(crate) struct RtpSource {
     terms: Terms,
     latched: Option<Latched>,
-    /// While a source other than the stated one may be latched to.
+    /// Set while a source other than the stated one may be latched to.
     open: Option<Open>,
     candidates: [Option<Candidate>; CANDIDATES],
 }
@@ -98,7 +98,7 @@ struct Open {
     patience: Duration,
 }
 
-/// A source that proves itself.
+/// A source that is not yet proven.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     address: SocketAddr,
@@ -113,7 +113,7 @@ impl RtpSource {
         Self { terms, latched: None, open, candidates: Default::default() }
     }
 
-    /// The same after another negotiation.
+    /// State after another negotiation.
     pub(crate) fn renegotiated(self, terms: Terms, now: BootInstant) -> Self {
         let same = terms.stated == self.terms.stated;
         let latched = self.latched.filter(|latched| same && terms.trust(latched.address).is_some());
@@ -126,12 +126,12 @@ impl RtpSource {
         self.latched.map(|latched| latched.address).or(self.terms.stated)
     }
 
-    /// The address of the SDP.
+    /// The stated address, from the SDP.
     pub(crate) fn stated(&self) -> Option<SocketAddr> {
         self.terms.stated
     }
 
-    /// Whether a packet from there is taken.
+    /// Whether a packet from this source is accepted.
     pub(crate) fn admits(&mut self, from: SocketAddr, ssrc: Ssrc, seq: SeqNo, now: BootInstant) -> bool {
         let Some(trust) = self.terms.trust(from) else { return false };
         match &mut self.latched {
@@ -154,7 +154,7 @@ impl RtpSource {
         self.prove(from, ssrc, seq) && patient && self.latch(from, now)
     }
 
-    /// How long nothing has come from the latched source, counted from the negotiation at most.
+    /// Time without a packet from the latched source, counted from the negotiation at the earliest.
     fn silent_for(&self, open: Open, now: BootInstant) -> Duration {
         now.since(self.latched.map_or(open.since, |latched| latched.heard.max(open.since)))
     }
@@ -166,16 +166,16 @@ impl RtpSource {
         true
     }
 
-    /// Counts a packet of a candidate; true when the source is proven.
+    /// Counts a packet of a candidate. Returns true when the source is proven.
     fn prove(&mut self, address: SocketAddr, ssrc: Ssrc, seq: SeqNo) -> bool {
         let found = self.candidates.iter().position(|c| c.is_some_and(|c| c.address == address));
-        // The one that has shown the least makes room.
+        // The candidate with the fewest packets in order is replaced.
         let least = || (0..CANDIDATES).min_by_key(|&i| self.candidates[i].map_or(0, |c| c.in_order));
         let Some(slot) = found.or_else(least) else { return false };
         let known = found.and(self.candidates[slot]).filter(|c| c.ssrc == ssrc);
         let in_order = match known.map(|c| (c.in_order, seq.since(c.newest))) {
             Some((in_order, 1..=GAP)) => in_order.saturating_add(1),
-            // The same packet again.
+            // Duplicate packet.
             Some((_, 0)) => return false,
             _ => 1,
         };
@@ -205,7 +205,7 @@ mod tests {
         Terms::new(Some(a(STATED)), Some(a(SIGNALLING).ip()), any_host)
     }
 
-    /// Sources that send a packet every 20 ms, each a stream of its own; `run` gives how many of each were taken.
+    /// Sources that each send their own stream, one packet every 20 ms. `run` returns the number accepted per source.
     struct Wire {
         source: RtpSource,
         ms: u64,
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn sprayer_takes_no_stream() {
-        // Latched: as good a stream as there is, from every kind of source.
+        // Latched: from every kind of source, a proper stream.
         for latched in [STATED, SAME_HOST, OTHER] {
             let mut wire = Wire::new(terms(true));
             wire.run(400, &[latched]);
@@ -308,7 +308,7 @@ mod tests {
             assert_eq!(wire.run(10_000, &senders), [0, 0, 0], "{latched}");
             assert!(wire.sends_to(latched));
         }
-        // Not latched yet: packets from ever other addresses prove nothing, and do not keep the caller out.
+        // Not latched yet: packets from changing addresses prove nothing, and do not lock the caller out.
         let mut wire = Wire::new(terms(true));
         for n in 0..20_u16 {
             for port in 0..3 {
@@ -318,7 +318,7 @@ mod tests {
             wire.run(20, &[OTHER]);
         }
         assert!(wire.sends_to(OTHER));
-        // One address, but no stream.
+        // One address, but not one stream.
         let mut wire = Wire::new(terms(true));
         for n in 0..1_000_u16 {
             let taken = wire.source.admits(a(OTHER), Ssrc(7), SeqNo(n.wrapping_mul(977)), at(u64::from(n) * 20));
@@ -371,7 +371,7 @@ mod tests {
         wire.renegotiate(moved);
         assert!(wire.sends_to("10.0.0.7:4000"));
         assert_eq!(wire.run(400, &[SAME_HOST, "10.0.0.7:4000"]), [0, 20]);
-        // What was allowed and no longer is, is forgotten too.
+        // A source that is no longer allowed loses the latch, too.
         let mut wire = Wire::new(terms(true));
         wire.run(1_000, &[OTHER]);
         wire.renegotiate(terms(false));

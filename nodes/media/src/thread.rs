@@ -1,7 +1,7 @@
-//! The media thread: a wheel of four slots, 5 ms each, on which every line has its place.
+//! The media thread: a wheel of four slots, 5 ms each; each line has its slot.
 //!
-//! A line is visited once in 20 ms and takes what has come since; what it plays goes out at a slot of its own,
-//! one frame a turn. So the work of thousands of calls is spread over time, and no packet wakes anybody up.
+//! The thread visits a line once in 20 ms and takes the packets received since. A play has its own slot and sends one
+//! frame per turn. The work of thousands of calls is thus spread over time, and no packet causes a wake-up.
 
 use std::{
     collections::HashMap,
@@ -27,15 +27,15 @@ use crate::{
 const SLOTS: usize = 4;
 const SLOT: Duration = Duration::from_millis(5);
 
-/// Further behind than this the wheel is set anew rather than turned faster: the machine stood still.
+/// With a greater delay the wheel restarts instead of catching up: the machine was suspended or overloaded.
 const LOST: Duration = Duration::from_millis(200);
 
-/// A thread without a line turns this often all the same, so that one that hangs is told from one that rests.
+/// Turn interval of a thread without lines. Distinguishes an idle thread from one that hangs.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// A thread that has not turned its wheel for so long is stuck.
+/// A thread whose wheel has not turned for this time is stuck.
 const STUCK: Duration = Duration::from_secs(1);
 
-/// What a session asks of its line.
+/// Order of a session to its line.
 pub(crate) struct Command {
     pub(crate) line: u64,
     pub(crate) order: Order,
@@ -51,7 +51,7 @@ pub(crate) enum Order {
     Close,
 }
 
-/// A media thread as engine and sessions hold it. When the last of them is gone, the thread ends.
+/// Handle of a media thread, held by the engine and by sessions. The thread ends when the last handle is dropped.
 pub(crate) struct ThreadHandle {
     /// `None` only while being dropped.
     commands: Option<mpsc::Sender<Command>>,
@@ -59,7 +59,7 @@ pub(crate) struct ThreadHandle {
     pub(crate) sessions: AtomicUsize,
     stats: Arc<Mutex<MediaStats>>,
     thread: JoinHandle<()>,
-    /// When its wheel last turned, in nanoseconds since boot.
+    /// Time of the last turn of the wheel, in nanoseconds since boot.
     turned: Arc<AtomicU64>,
 }
 
@@ -95,23 +95,23 @@ impl ThreadHandle {
             Order::Close => _ = self.sessions.fetch_sub(1, Relaxed),
             _ => {}
         }
-        // It fails only when the thread has panicked; its lines are gone with it, and their events have ended.
+        // Sending fails only if the thread has panicked; its lines are then lost, and their event channels are closed.
         if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
             self.waker.wake();
         }
     }
 
-    /// It has not panicked.
+    /// Whether the thread has not panicked.
     pub(crate) fn alive(&self) -> bool {
         !self.thread.is_finished()
     }
 
-    /// It serves its sessions in time, or would.
+    /// Whether the thread turns its wheel in time.
     pub(crate) fn turns(&self) -> bool {
         self.still_for() < STUCK
     }
 
-    /// Since its wheel last turned.
+    /// Time since the last turn of the wheel.
     pub(crate) fn still_for(&self) -> Duration {
         BootInstant::from_nanos(self.turned.load(Relaxed)).elapsed()
     }
@@ -136,19 +136,19 @@ struct Thread {
     published: Arc<Mutex<MediaStats>>,
     turned: Arc<AtomicU64>,
     tools: Tools,
-    /// Lines by place; a place that is empty is in `free`.
+    /// Lines by index; an empty index is in `free`.
     lines: Vec<Option<Place>>,
     free: Vec<usize>,
     index: HashMap<u64, usize>,
-    /// Places to visit, by slot: every line once.
+    /// Indices of the lines to visit, by slot: every line once.
     receiving: [Vec<usize>; SLOTS],
-    /// Places to send for, by slot: every line that plays once.
+    /// Indices of the lines to send for, by slot: every playing line once.
     playing: [Vec<usize>; SLOTS],
 }
 
 struct Place {
     line: Box<Line>,
-    /// The slot of `playing` that has it.
+    /// Slot of `playing` that contains this line.
     plays_in: Option<usize>,
 }
 
@@ -182,7 +182,7 @@ impl Thread {
         }
     }
 
-    /// Does what the slot's lines have to do, whose moment is `due`.
+    /// Does the work of the slot, due at `due`.
     fn turn(&mut self, slot: usize, due: BootInstant) {
         let mut playing = mem::take(&mut self.playing[slot]);
         playing.retain(|&at| {
@@ -213,7 +213,7 @@ impl Thread {
         self.receiving[slot] = receiving;
     }
 
-    /// Carries out the commands that have come; false when nobody is left to give any.
+    /// Executes the queued commands. Returns false when all handles are dropped.
     fn obey(&mut self, slot: usize) -> bool {
         loop {
             match self.commands.try_recv() {
@@ -284,7 +284,7 @@ impl Thread {
     }
 }
 
-/// Does something for a line; what it adds to the totals stands only if the line counts.
+/// Runs `act` for a line; keeps the changes to the totals only if the line counts.
 fn counting<T>(tools: &mut Tools, counted: bool, act: impl FnOnce(&mut Tools) -> T) -> T {
     if counted {
         return act(tools);

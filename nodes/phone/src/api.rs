@@ -1,4 +1,4 @@
-//! What a caller of the phone hands in and gets back.
+//! Types of the phone's interface: settings, results and events.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,22 +10,22 @@ use twinbox_clock::BootInstant;
 use twinbox_rtp::Codec;
 use twinbox_sip::{Headers, Response, mwi::Summary};
 
-/// The transport that a phone speaks SIP over.
+/// SIP transport of a phone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// UDP, with the retransmissions of RFC 3261.
+    /// UDP, with retransmissions by RFC 3261.
     #[default]
     Udp,
-    /// TCP; a connection per address called, kept open.
+    /// TCP: one persistent connection per destination address.
     Tcp,
 }
 
-/// How a phone is set up.
+/// Settings of a phone.
 #[derive(Debug, Clone)]
 pub struct PhoneConfig {
-    /// The address for SIP and RTP; must be one that the called side can reach.
+    /// Address for SIP and RTP; must be reachable from the called side.
     pub local: IpAddr,
-    /// The SIP port; 0 takes a free one.
+    /// SIP port; 0 chooses a free one.
     pub port: u16,
     /// UDP or TCP.
     pub transport: Transport,
@@ -38,12 +38,12 @@ impl PhoneConfig {
     }
 }
 
-/// Whom to call: a SIP URI and, where it is not what the URI says, the address to send to.
+/// Call target: a SIP URI and, if it differs from the URI, the destination address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The Request-URI, as `sip:1001@192.0.2.1:5060`.
+    /// Request-URI, such as `sip:1001@192.0.2.1:5060`.
     pub uri: String,
-    /// Where to send; `None`: what the URI's host and port resolve to.
+    /// Destination address; `None`: resolved from the URI's host and port.
     pub address: Option<SocketAddr>,
 }
 
@@ -60,17 +60,17 @@ impl From<&str> for Target {
     }
 }
 
-/// Who makes the SDP offer.
+/// Side that makes the SDP offer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Offer {
-    /// We, in the INVITE.
+    /// The phone offers, in the INVITE.
     #[default]
     Early,
-    /// They, in the 200; our answer is in the ACK.
+    /// The called side offers, in the 200; the phone answers in the ACK.
     Late,
 }
 
-/// How digits are sent.
+/// Transport of digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Digits {
     /// As RTP telephone-events (RFC 4733).
@@ -80,30 +80,30 @@ pub enum Digits {
     Info,
 }
 
-/// A call's settings.
+/// Settings of a call.
 #[derive(Debug, Clone)]
 pub struct CallOptions {
-    /// The From header's value, as `"Ann" <sip:5550100@example.net>`; `None`: our address.
+    /// Value of the From header, such as `"Ann" <sip:5550100@example.net>`; `None`: the phone's address.
     pub from: Option<String>,
-    /// The To header's value; `None`: the Request-URI.
+    /// Value of the To header; `None`: the Request-URI.
     pub to: Option<String>,
-    /// More headers for the INVITE, as `("Diversion", "<sip:1001@pbx>;reason=no-answer")`.
+    /// Additional headers of the INVITE, such as `("Diversion", "<sip:1001@pbx>;reason=no-answer")`.
     pub headers: Vec<(String, String)>,
-    /// Who offers.
+    /// Side that makes the offer.
     pub offer: Offer,
-    /// The codecs that we offer or take, best first.
+    /// Codecs to offer or accept, best first.
     pub codecs: Vec<Codec>,
-    /// How digits are sent; RFC 4733 is offered in SDP either way.
+    /// Transport of digits; RFC 4733 is offered in SDP either way.
     pub digits: Digits,
-    /// The payload type that we offer for telephone-event.
+    /// Payload type offered for telephone-event.
     pub dtmf_payload_type: u8,
     /// User and password for a digest challenge (RFC 3261 section 22).
     pub auth: Option<(String, String)>,
-    /// Send packets of silence while there is nothing to say, as telephones do; `false`: send nothing then.
+    /// Send packets of silence when there is no audio to send, as telephones do; `false`: send nothing.
     pub send_silence: bool,
-    /// The Call-ID; `None`: a random one.
+    /// Call-ID; `None`: a random one.
     pub call_id: Option<String>,
-    /// How long to wait for an answer before CANCEL.
+    /// Timeout for the answer; CANCEL follows.
     pub answer_timeout: Duration,
 }
 
@@ -126,7 +126,7 @@ impl Default for CallOptions {
 }
 
 impl CallOptions {
-    /// The same with one more header.
+    /// Adds a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -144,7 +144,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
-    /// Request sent to answer received.
+    /// Time from the request to the answer.
     pub time: Duration,
 }
 
@@ -155,14 +155,14 @@ impl Answer {
     }
 }
 
-/// A final answer other than 2xx, or none at all.
+/// A final answer other than 2xx, or no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the call failed: {status} {reason}")]
 pub struct CallError {
-    /// The SIP status; ours where there was no answer: 408 for silence, 503 when the transport failed, 488 when
-    /// their SDP was of no use, 400 for a target that is no SIP URI or has no address.
+    /// The SIP status. Without an answer: 408 for a timeout, 503 if the transport failed, 488 if the peer's SDP was
+    /// unusable, 400 if the target is not a SIP URI or has no address.
     pub status: u16,
-    /// The reason phrase, or our own words.
+    /// The reason phrase, or the phone's own text.
     pub reason: String,
     /// The headers of the final answer, in order.
     pub headers: Vec<(String, String)>,
@@ -185,7 +185,7 @@ impl From<&Response> for CallError {
     }
 }
 
-/// Headers as a list.
+/// The headers as a list.
 pub(crate) fn list(headers: &Headers) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
@@ -194,49 +194,48 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Who sends audio, as SDP says it from our side.
+/// Direction of audio, in SDP terms as seen from the phone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Direction {
     /// Both.
     #[default]
     SendRecv,
-    /// Only we: they are on hold.
+    /// Only the phone sends: the peer is on hold.
     SendOnly,
-    /// Only they.
+    /// Only the peer sends.
     RecvOnly,
-    /// Nobody.
+    /// Neither side sends.
     Inactive,
 }
 
-/// A call's RTP so far.
+/// RTP statistics of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CallStats {
     /// RTP packets sent.
     pub sent: u64,
     /// RTP packets received.
     pub received: u64,
-    /// Packets that the sequence numbers say were sent and that have not come.
+    /// Packets missing by their sequence numbers.
     pub lost: u64,
     /// Interarrival jitter (RFC 3550 section 6.4.1), in milliseconds.
     pub jitter_ms: f64,
-    /// The most that one of our own packets left late, in milliseconds: above 5 the phone, not the other side,
-    /// is the limit.
+    /// Maximum delay of a sent packet, in milliseconds: above 5 the phone, not the other side, is the limit.
     pub send_late_ms: f64,
 }
 
-/// How a call ended from their side.
+/// Side that ended a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// They sent BYE.
+    /// The peer sent BYE.
     ByThem,
-    /// We sent BYE.
+    /// The phone sent BYE.
     ByUs,
 }
 
-/// A NOTIFY that came in.
+/// A received NOTIFY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notify {
-    /// When.
+    /// Time of reception.
     pub arrived: BootInstant,
     /// Its sender.
     pub source: SocketAddr,
@@ -246,11 +245,11 @@ pub struct Notify {
     pub cseq: u32,
     /// The Call-ID.
     pub call_id: String,
-    /// The `Subscription-State`, empty where there is none.
+    /// The `Subscription-State`, or empty.
     pub state: String,
     /// All headers, in order.
     pub headers: Vec<(String, String)>,
-    /// The body, as an `application/simple-message-summary` (RFC 3842).
+    /// The body, such as an `application/simple-message-summary` (RFC 3842).
     pub body: String,
 }
 
@@ -260,7 +259,7 @@ impl Notify {
         find(&self.headers, name)
     }
 
-    /// The body as a message summary: how many messages wait.
+    /// The body as a message summary.
     pub fn summary(&self) -> Option<Summary> {
         Summary::parse(&self.body)
     }

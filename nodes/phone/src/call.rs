@@ -25,10 +25,10 @@ use crate::{
 
 const SDP: &str = "application/sdp";
 
-/// How long a cancelled INVITE may take to be answered.
+/// Timeout for the answer to a cancelled INVITE.
 const AFTER_CANCEL: Duration = Duration::from_secs(32);
 
-/// An INVITE on its way: acknowledges refusals and answers challenges by itself.
+/// A pending INVITE: acknowledges refusals and answers challenges automatically.
 struct Invite {
     core: Arc<Core>,
     request: Request,
@@ -42,7 +42,7 @@ impl Invite {
         Self { core, request, exchange, auth }
     }
 
-    /// The next response; a challenge that can be answered is not shown.
+    /// The next response; hides a challenge that can be answered.
     async fn next(&mut self) -> Option<Arrived<Response>> {
         loop {
             let response = self.exchange.next().await?;
@@ -54,7 +54,7 @@ impl Invite {
             self.core.acknowledge(&branch, ack, flow.clone()).await;
             let core = Arc::downgrade(&self.core);
             tokio::spawn(async move {
-                // As long as the refusal can come again (timer D).
+                // For the time in which the refusal can be retransmitted (timer D).
                 tokio::time::sleep(Duration::from_secs(32)).await;
                 if let Some(core) = core.upgrade() {
                     core.forget_ack(&branch);
@@ -81,7 +81,7 @@ impl Invite {
     }
 }
 
-/// An INVITE that is not answered yet. Dropping it forgets it; [`Dialing::cancel`] takes it back.
+/// An INVITE that is not answered yet. Dropping it sends nothing; [`Dialing::cancel`] cancels it.
 pub struct Dialing {
     handle: Arc<Handle>,
     options: CallOptions,
@@ -90,7 +90,7 @@ pub struct Dialing {
     description: Description,
     invite: Invite,
     sent: BootInstant,
-    /// The newest response, not used yet if it is final.
+    /// The newest response, not processed yet if it is final.
     newest: Option<Arrived<Response>>,
     registration: Registration<LegKey, Request>,
     requests: mpsc::UnboundedReceiver<Arrived<Request>>,
@@ -135,8 +135,8 @@ impl Dialing {
         Ok(Self { handle, options, leg, line, description, invite, sent, newest: None, registration, requests })
     }
 
-    /// Waits until it rings: the first provisional answer, as 180. `None` when a final answer, or none at all,
-    /// came first; [`Self::answered`] then has it.
+    /// Waits for the first provisional answer, such as 180. `None` if a final answer or a timeout came first;
+    /// [`Self::answered`] then returns it.
     pub async fn ringing(&mut self) -> Option<u16> {
         if self.newest.is_none() {
             self.newest = self.invite.next().await;
@@ -144,18 +144,18 @@ impl Dialing {
         self.newest.as_ref().map(|response| response.message.code).filter(|code| *code < 200)
     }
 
-    /// Whether there is any answer at all within this time.
+    /// Whether any answer arrives within this time.
     pub(crate) async fn heard(&mut self, patience: Duration) -> bool {
-        // Giving up early loses nothing: what has come is taken by the next wait.
+        // A timeout loses nothing: a response that has arrived is taken by the next wait.
         let _ = tokio::time::timeout(patience, self.ringing()).await;
         self.newest.is_some()
     }
 
-    /// Takes it back, whenever there should be an answer after all.
+    /// Cancels the call; hangs up if it is answered after all.
     pub(crate) fn abandon(self) {
         tokio::spawn(async move {
             if let Ok(late) = self.cancel().await {
-                // They hear that nobody is there; how they answer that is of no use any more.
+                // The peer only needs the BYE; its answer is irrelevant.
                 let _ = late.bye().await;
             }
         });
@@ -172,10 +172,9 @@ impl Dialing {
         }
     }
 
-    /// Sends CANCEL and waits for the INVITE's final answer: a failure with 487, or a call if the answer was
-    /// faster.
+    /// Sends CANCEL and waits for the INVITE's final answer: a failure with 487, or a call if the answer came first.
     pub async fn cancel(mut self) -> Result<Call, CallError> {
-        // Before a provisional answer there is nothing to cancel yet (RFC 3261 section 9.1).
+        // Before a provisional answer CANCEL is not allowed (RFC 3261 section 9.1).
         if self.ringing().await.is_some() {
             let flow = self.invite.exchange.flow.clone();
             let mut cancel = Exchange::cancel(&self.invite.core, &self.invite.request, flow).await;
@@ -192,7 +191,7 @@ impl Dialing {
             if let Some(response) = self.newest.take_if(|response| !response.message.is_provisional()) {
                 return Some(response);
             }
-            // Kept, so that it is known whether it rang when this is given up.
+            // Stored, so that a cancelled wait still shows whether a provisional answer came.
             self.newest = Some(self.invite.next().await?);
         }
     }
@@ -249,7 +248,7 @@ fn with_sdp(request: &mut Request, description: &mut Description) {
     request.body = description.write().into();
 }
 
-/// The way to the next hop; the one in use where that has no address or cannot be reached.
+/// Flow to the next hop; the current flow if the next hop has no address or cannot be reached.
 async fn next_flow(core: &Core, leg: &Leg, current: &Flow) -> Flow {
     match core.address(leg.next_hop()).await {
         Ok(to) if to != current.peer() => core.wire.flow(to).await.unwrap_or_else(|_| current.clone()),
@@ -257,8 +256,8 @@ async fn next_flow(core: &Core, leg: &Leg, current: &Flow) -> Flow {
     }
 }
 
-/// A call that was answered. Dropping it without [`Call::bye`] is what a caller does whose network is gone: no
-/// more RTP, no answer to anything.
+/// An answered call. Dropping it without [`Call::bye`] simulates a caller whose network failed: no more RTP, no
+/// answers.
 pub struct Call {
     inner: Arc<Inner>,
     answer_time: Duration,
@@ -274,7 +273,7 @@ struct Inner {
     description: Mutex<Description>,
     flow: Mutex<Flow>,
     ended: watch::Sender<Option<Ended>>,
-    /// The INVITE's.
+    /// Branch of the INVITE.
     branch: String,
 }
 
@@ -327,7 +326,7 @@ impl Inner {
         Ok(answer(response.message, time))
     }
 
-    /// A re-INVITE, with an offer or without.
+    /// Sends a re-INVITE, with or without an offer.
     async fn invite_again(&self, offer: bool) -> Result<(), CallError> {
         let request = {
             let mut request = lock(&self.leg).request(Method::Invite);
@@ -365,12 +364,12 @@ impl Inner {
 }
 
 impl Call {
-    /// INVITE sent to 200 received.
+    /// Time from the INVITE to the 200.
     pub fn answer_time(&self) -> Duration {
         self.answer_time
     }
 
-    /// Who answered: the address that its requests go to.
+    /// Destination address of the call's requests.
     pub fn peer(&self) -> std::net::SocketAddr {
         lock(&self.inner.flow).peer()
     }
@@ -380,7 +379,7 @@ impl Call {
         self.inner.line.far().map_or(Codec::Pcmu, |far| far.codec)
     }
 
-    /// Where they receive RTP.
+    /// The peer's RTP address.
     pub fn remote_rtp(&self) -> Option<std::net::SocketAddr> {
         self.inner.line.far()?.address
     }
@@ -390,13 +389,13 @@ impl Call {
         lock(&self.inner.leg).call_id.clone()
     }
 
-    /// Sends raw G.711 in [`Self::codec`], 20 ms a packet, the last one filled up with silence; returns when
-    /// the last packet is sent. False when the call ended before.
+    /// Sends raw G.711 in [`Self::codec`], 20 ms per packet; the last packet is filled up with silence. Returns when
+    /// the last packet is sent; false if the call ended before.
     pub async fn send_audio(&self, audio: impl Into<Bytes>) -> bool {
         self.inner.line.say(audio.into()).await
     }
 
-    /// Presses keys, 100 ms each, with a pause after each; a comma is a pause of a second. Returns after the last
+    /// Presses keys, 100 ms each, followed by a pause of `gap`; a comma is a pause of a second. Returns after the last
     /// pause.
     pub async fn send_digits(&self, digits: &str, gap: Duration) -> Result<(), CallError> {
         for key in digits.chars() {
@@ -428,19 +427,17 @@ impl Call {
         Ok(())
     }
 
-    /// The audio received so far, in the codec that the call began with, placed by RTP timestamp from the first
-    /// packet on.
+    /// The audio received so far, in the first codec of the call, placed by RTP timestamp from the first packet on.
     pub fn received(&self) -> Bytes {
         self.inner.line.heard()
     }
 
-    /// Waits until this many bytes of audio are received; false after `timeout` or when the call ended.
+    /// Waits until this many bytes of audio are received; false after `timeout` or if the call ended.
     pub async fn wait_received(&self, bytes: usize, timeout: Duration) -> bool {
         self.inner.line.wait(0, timeout, |heard, _| (heard.len() >= bytes).then_some(())).await.is_some()
     }
 
-    /// Waits until the received audio contains this, bit for bit, at or after the offset `from`; gives its
-    /// offset.
+    /// Waits until the received audio contains `audio`, bit for bit, at or after the offset `from`; returns its offset.
     pub async fn wait_for_audio(&self, audio: &[u8], from: usize, timeout: Duration) -> Option<usize> {
         let mut searched = 0;
         let search = |heard: &[u8], _: Option<BootInstant>| {
@@ -453,8 +450,8 @@ impl Call {
         self.inner.line.wait(from, timeout, search).await
     }
 
-    /// Waits until something louder than silence was received at or after the offset `from`, and then nothing
-    /// but silence, or nothing at all, for `quiet`. False after `timeout` or when the call ended.
+    /// Waits for audio louder than silence at or after the offset `from`, followed by silence or missing packets for
+    /// `quiet`. False after `timeout` or if the call ended.
     pub async fn wait_silence(&self, from: usize, quiet: Duration, timeout: Duration) -> bool {
         let codec = self.codec();
         let look = |heard: &[u8], newest: Option<BootInstant>| {
@@ -467,7 +464,7 @@ impl Call {
         self.inner.line.wait(from, timeout, look).await.is_some()
     }
 
-    /// Puts them on hold by a re-INVITE with `a=sendonly`. We go on sending, as with music on hold.
+    /// Puts the peer on hold by a re-INVITE with `a=sendonly`. The phone continues to send, as with music on hold.
     pub async fn hold(&self) -> Result<(), CallError> {
         self.renegotiate(Direction::SendOnly).await
     }
@@ -477,25 +474,25 @@ impl Call {
         self.renegotiate(Direction::SendRecv).await
     }
 
-    /// Offers another direction by re-INVITE.
+    /// Offers this direction by a re-INVITE.
     pub async fn renegotiate(&self, direction: Direction) -> Result<(), CallError> {
         lock(&self.inner.description).direction = direction;
         self.inner.invite_again(true).await
     }
 
-    /// A re-INVITE without SDP: they offer, we answer in the ACK.
+    /// Sends a re-INVITE without SDP: the peer offers, the phone answers in the ACK.
     pub async fn renegotiate_late(&self) -> Result<(), CallError> {
         self.inner.invite_again(false).await
     }
 
-    /// A request in the dialog, as UPDATE or INFO.
+    /// Sends a request in the dialog, such as UPDATE or INFO.
     pub async fn request(&self, method: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, CallError> {
         let mut request = lock(&self.inner.leg).request(Method::parse(method));
         fill(&mut request, headers, body);
         self.inner.ask(request).await
     }
 
-    /// Hangs up: the final status of the BYE, and the time until it came.
+    /// Hangs up; returns the final status of the BYE and the time until it arrived.
     pub async fn bye(&self) -> Result<(u16, Duration), CallError> {
         self.inner.end(Ended::ByUs);
         let request = lock(&self.inner.leg).request(Method::Bye);
@@ -503,19 +500,19 @@ impl Call {
         Ok((answer.status, answer.time))
     }
 
-    /// Waits until the call has ended, by whomever.
+    /// Waits until either side has ended the call.
     pub async fn ended(&self) -> Ended {
         let mut ended = self.inner.ended.subscribe();
-        // The sender lives as long as we do.
+        // `self` owns the sender.
         ended.wait_for(Option::is_some).await.ok().and_then(|ended| *ended).unwrap_or(Ended::ByUs)
     }
 
-    /// Whether it has ended.
+    /// The side that ended the call; `None` while it is active.
     pub fn has_ended(&self) -> Option<Ended> {
         *self.inner.ended.borrow()
     }
 
-    /// RTP so far.
+    /// RTP statistics so far.
     pub fn stats(&self) -> CallStats {
         self.inner.line.stats()
     }
@@ -534,7 +531,7 @@ pub(crate) fn answer(response: Response, time: Duration) -> Answer {
     Answer { status: response.code, reason: response.reason, headers, body: response.body, time }
 }
 
-/// An answer to a re-INVITE that waits for its ACK.
+/// An answer to a re-INVITE that is not yet acknowledged.
 struct Unacknowledged {
     cseq: u32,
     bytes: Bytes,
@@ -542,11 +539,11 @@ struct Unacknowledged {
     again: BootInstant,
     interval: Duration,
     until: BootInstant,
-    /// We made the offer.
+    /// The answer contains the phone's offer.
     offered: bool,
 }
 
-/// Answers what they ask in the dialog.
+/// Answers the peer's requests in the dialog.
 async fn serve(
     inner: Arc<Inner>,
     _registration: Registration<LegKey, Request>,
@@ -611,7 +608,7 @@ async fn serve(
     }
 }
 
-/// The answer to their re-INVITE or UPDATE, and whether it holds an offer of ours.
+/// The answer to the peer's re-INVITE or UPDATE, and whether it contains an offer.
 fn renegotiated(inner: &Inner, request: &Request) -> (Response, bool) {
     if inner.ended.borrow().is_some() {
         return (request.respond(481), false);

@@ -1,4 +1,4 @@
-//! What all calls of a phone share: the wire, and who waits for what.
+//! Shared part of a phone's calls: transport, and dispatch of messages to waiting calls.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,17 +26,17 @@ use crate::{
 
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
 
-/// Answers kept for requests that come again.
+/// Number of stored answers, for retransmitted requests.
 const REMEMBERED: usize = 512;
 
-/// A message, when it came and from where.
+/// A message with the time and flow of its arrival.
 pub(crate) struct Arrived<T> {
     pub(crate) message: T,
     pub(crate) at: BootInstant,
     pub(crate) flow: Flow,
 }
 
-/// Call-ID and our tag.
+/// Call-ID and local tag.
 pub(crate) type LegKey = (String, String);
 
 /// Branch and method.
@@ -46,17 +46,17 @@ type Waiting<K, T> = Mutex<HashMap<K, mpsc::UnboundedSender<Arrived<T>>>>;
 
 pub(crate) struct Core {
     pub(crate) wire: Wire,
-    /// Made when the first name is looked up: whoever calls addresses needs no name servers.
+    /// Created at the first lookup of a name: calls to addresses need no name servers.
     resolver: OnceLock<Resolver>,
     exchanges: Waiting<ExchangeKey, Response>,
     legs: Waiting<LegKey, Request>,
-    /// ACKs by the branch of their INVITE, for final answers that come again.
+    /// ACKs by the branch of their INVITE, for retransmitted final answers.
     acks: Mutex<HashMap<String, (Bytes, Flow)>>,
     answered: Mutex<VecDeque<(String, Bytes)>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Notify>>>,
 }
 
-/// Ends the wait when dropped.
+/// Ends the dispatch to its receiver when dropped.
 pub(crate) struct Registration<K: Eq + Hash, T> {
     core: Arc<Core>,
     map: fn(&Core) -> &Waiting<K, T>,
@@ -91,7 +91,7 @@ impl Core {
         })
     }
 
-    /// Hands out what comes, until the wire ends.
+    /// Dispatches received messages until the wire ends.
     pub(crate) async fn run(self: Arc<Self>, mut received: mpsc::UnboundedReceiver<Received>) {
         while let Some(Received { bytes, flow }) = received.recv().await {
             let at = BootInstant::now();
@@ -118,7 +118,7 @@ impl Core {
             }
         }
         if let Some(waiting) = lock(&self.exchanges).get(&(branch, method)) {
-            // A receiver that is gone has had its final answer.
+            // A closed receiver already has its final answer.
             let _ = waiting.send(response);
         }
     }
@@ -153,7 +153,7 @@ impl Core {
         self.reply(&request, request.message.respond(code).with("Allow", ALLOW).with_to_tag(&token())).await;
     }
 
-    /// Answers a request, and the same again when it comes again.
+    /// Answers a request and stores the answer for retransmissions.
     pub(crate) async fn reply(&self, request: &Arrived<Request>, response: Response) {
         let bytes = response.to_bytes();
         {
@@ -166,7 +166,7 @@ impl Core {
         request.flow.send(bytes).await;
     }
 
-    /// Waits for the responses of a transaction.
+    /// Registers for the responses of a transaction.
     pub(crate) fn expect_responses(
         self: &Arc<Self>,
         key: ExchangeKey,
@@ -174,7 +174,7 @@ impl Core {
         self.register(|core| &core.exchanges, key)
     }
 
-    /// Waits for the requests of a dialog.
+    /// Registers for the requests of a dialog.
     pub(crate) fn expect_requests(
         self: &Arc<Self>,
         key: LegKey,
@@ -192,7 +192,7 @@ impl Core {
         (Registration { core: self.clone(), map, key }, receiver)
     }
 
-    /// Sends the ACK for an INVITE's final answer, now and whenever that answer comes again.
+    /// Sends the ACK for an INVITE's final answer, and again for each retransmission of that answer.
     pub(crate) async fn acknowledge(&self, branch: &str, bytes: Bytes, flow: Flow) {
         lock(&self.acks).insert(branch.to_owned(), (bytes.clone(), flow.clone()));
         flow.send(bytes).await;
@@ -208,7 +208,7 @@ impl Core {
         receiver
     }
 
-    /// The addresses that a SIP URI stands for, in the order to try them (RFC 3263); at least one.
+    /// Addresses of a SIP URI, in the order to try them (RFC 3263); at least one.
     pub(crate) async fn addresses(&self, uri: &str) -> Result<Vec<SocketAddr>, CallError> {
         let parsed = Uri::parse(uri).filter(Uri::is_sip);
         let parsed =
@@ -227,13 +227,13 @@ impl Core {
         Ok(targets.into_iter().map(|target| target.address).collect())
     }
 
-    /// The first of [`Self::addresses`].
+    /// First address of [`Self::addresses`].
     pub(crate) async fn address(&self, uri: &str) -> Result<SocketAddr, CallError> {
         let first = self.addresses(uri).await?.into_iter().next();
         first.ok_or_else(|| CallError::new(400, "the host of the target has no address"))
     }
 
-    /// This address did not answer: another one of its name comes first for a while.
+    /// Marks an address that did not answer: other addresses of the same name come first for a while.
     pub(crate) fn silent(&self, address: SocketAddr) {
         if let Some(resolver) = self.resolver.get() {
             resolver.failed(address);
@@ -248,21 +248,21 @@ impl Core {
         Ok(self.resolver.get_or_init(|| made))
     }
 
-    /// A Via of ours with a new branch, and the branch.
+    /// A Via with a new branch, and the branch.
     pub(crate) fn via(&self) -> (String, String) {
         let branch = format!("{COOKIE}{}", token());
         let transport = if self.wire.transport() == Transport::Tcp { "TCP" } else { "UDP" };
         (format!("SIP/2.0/{transport} {};branch={branch};rport", self.wire.address()), branch)
     }
 
-    /// Our Contact.
+    /// The phone's Contact.
     pub(crate) fn contact(&self, user: &str) -> String {
         let transport = if self.wire.transport() == Transport::Tcp { ";transport=tcp" } else { "" };
         format!("<sip:{user}@{}{transport}>", self.wire.address())
     }
 }
 
-/// A NOTIFY as it is shown.
+/// Converts a NOTIFY for the phone's user.
 pub(crate) fn notify(request: &Arrived<Request>) -> Notify {
     let headers = &request.message.headers;
     Notify {

@@ -1,4 +1,4 @@
-//! Client transactions (RFC 3261 section 17.1): a request, sent until it is answered.
+//! Client transactions (RFC 3261 section 17.1): a request with retransmissions until its answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
-/// Timers B and F: when nothing answers for this long, nobody is there.
+/// Timers B and F: timeout of a transaction without an answer.
 const PATIENCE: Duration = Duration::from_secs(32);
 
 pub(crate) struct Exchange {
@@ -28,13 +28,13 @@ pub(crate) struct Exchange {
     bytes: Bytes,
     pub(crate) flow: Flow,
     pub(crate) sent: BootInstant,
-    /// When to send again, and how long after that; `None` once that is pointless.
+    /// Time of the next retransmission and the current interval; `None` if no more retransmissions are needed.
     again: Option<(BootInstant, Duration)>,
     deadline: Option<BootInstant>,
 }
 
 impl Exchange {
-    /// Sends a request, its Via put in front.
+    /// Adds a Via and sends the request.
     pub(crate) async fn start(core: &Arc<Core>, request: &mut Request, flow: Flow) -> Self {
         let (via, branch) = core.via();
         request.headers.push_front("Via", via);
@@ -65,7 +65,7 @@ impl Exchange {
         &self.registration.key.0
     }
 
-    /// The next response, sending again meanwhile. `None` when there was none for too long.
+    /// The next response; retransmits meanwhile. `None` after the timeout.
     pub(crate) async fn next(&mut self) -> Option<Arrived<Response>> {
         loop {
             let until = self.again.map(|(at, _)| at).into_iter().chain(self.deadline).min();
@@ -74,7 +74,7 @@ impl Exchange {
                 None => Ok(self.responses.recv().await),
             };
             if let Ok(response) = response {
-                // An INVITE that was received is sent no more, and may ring for long.
+                // An INVITE with a response is not retransmitted and has no timeout while it rings.
                 if self.registration.key.1 == Method::Invite {
                     self.again = None;
                     self.deadline = None;
@@ -105,8 +105,8 @@ impl Exchange {
     }
 }
 
-/// Sends a request other than INVITE; the final response, after a digest challenge that of the second try. The
-/// request is left as it was sent last, so that its number can be read from it.
+/// Sends a request other than INVITE, again after a digest challenge; returns the final response. `request` is left as
+/// last sent, so that its CSeq number can be read.
 pub(crate) async fn ask(
     core: &Arc<Core>,
     request: &mut Request,
@@ -124,7 +124,7 @@ pub(crate) async fn ask(
     }
 }
 
-/// Makes the request ready to be sent once more after a digest challenge; false when it is to be left at that.
+/// Prepares the request for a retry after a digest challenge; false if there is no retry.
 pub(crate) fn answer_challenge(
     request: &mut Request,
     response: &Response,

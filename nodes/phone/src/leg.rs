@@ -1,17 +1,17 @@
-//! A dialog that we began (RFC 3261 section 12), as far as a phone needs it.
+//! Client side of a dialog (RFC 3261 section 12), as needed by a phone.
 
 use bytes::Bytes;
 use twinbox_sip::{Headers, Method, Request, Response, addr::NameAddr};
 
 use crate::core::token;
 
-/// Our end of a dialog.
+/// The phone's state of a dialog.
 pub(crate) struct Leg {
     pub(crate) call_id: String,
-    /// Our From, tag included.
+    /// The phone's From, tag included.
     local: String,
     pub(crate) local_tag: String,
-    /// Their To; with its tag once there is one.
+    /// The peer's To, with its tag as soon as known.
     remote: String,
     target: String,
     routes: Vec<String>,
@@ -38,7 +38,7 @@ impl Leg {
         &self.contact
     }
 
-    /// The dialog is what this 2xx says (section 12.1.2).
+    /// Takes the dialog state from a 2xx (section 12.1.2).
     pub(crate) fn established(&mut self, response: &Response) {
         if let Some(to) = response.headers.get("To") {
             to.clone_into(&mut self.remote);
@@ -48,7 +48,7 @@ impl Leg {
         self.moved(&response.headers);
     }
 
-    /// A message with a Contact moves their target.
+    /// Updates the peer's target from the Contact of a message.
     pub(crate) fn moved(&mut self, headers: &Headers) {
         let contact = headers.list("Contact").next().and_then(NameAddr::parse);
         if let Some(contact) = contact {
@@ -56,13 +56,13 @@ impl Leg {
         }
     }
 
-    /// The URI that requests are sent to: the first route, else the target.
+    /// URI of the next hop: the first route, else the target.
     pub(crate) fn next_hop(&self) -> &str {
         let route = self.routes.first().and_then(|route| NameAddr::parse(route));
         route.map_or(self.target.as_str(), |route| route.uri)
     }
 
-    /// The next request. An ACK has the number of its INVITE.
+    /// Creates the next request. An ACK has the CSeq number of its INVITE.
     pub(crate) fn request(&mut self, method: Method) -> Request {
         if method != Method::Ack {
             self.cseq += 1;

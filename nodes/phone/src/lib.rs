@@ -1,8 +1,8 @@
-//! A test phone: calls, speaks, listens, presses keys, subscribes to message lights.
+//! A test phone: calls, sends and receives audio, presses keys, subscribes to MWI.
 //!
-//! Real SIP over UDP or TCP and real RTP, with everything that a test wants to see: answer times, the audio
-//! received bit for bit, loss and jitter, and how late the phone itself was. One [`Phone`] carries many
-//! [`Call`]s. It is a client of its own, with plain transactions, so that it does not share a node's faults.
+//! Real SIP over UDP or TCP and real RTP, with measurements for tests: answer times, the received audio bit for bit,
+//! loss and jitter, and delays of the phone itself. One [`Phone`] carries many [`Call`]s. The phone has its own simple
+//! transactions, so that it does not share faults with a node.
 
 mod api;
 mod call;
@@ -29,11 +29,10 @@ use twinbox_sip::Method;
 
 use crate::{core::Core, leg::Leg, wire::Wire};
 
-/// How long an address may say nothing before the next one of its name is tried; a node says `100` or more within
-/// milliseconds.
+/// Time without an answer after which the next address of a name is tried; a node sends `100` within milliseconds.
 pub const NEXT_ADDRESS: Duration = Duration::from_secs(2);
 
-/// A phone: one SIP socket. Clones share it; it closes with the last of them, its calls and its subscriptions.
+/// A phone: one SIP socket. Clones share it. The socket closes with the last clone, call and subscription.
 #[derive(Clone)]
 pub struct Phone {
     handle: Arc<Handle>,
@@ -56,13 +55,13 @@ impl Phone {
         Ok(Self { handle: Arc::new(Handle { core, _stop: stop.drop_guard() }) })
     }
 
-    /// Our SIP address.
+    /// The phone's SIP address.
     pub fn address(&self) -> SocketAddr {
         self.handle.core.wire.address()
     }
 
-    /// Calls and waits for the answer. Where the target is a name, its addresses are tried one after the other (RFC
-    /// 3263): the next one where one refuses with `503`, cannot be reached or says nothing for [`NEXT_ADDRESS`].
+    /// Calls and waits for the answer. If the target is a name, its addresses are tried in order (RFC 3263): the next
+    /// one if an address answers `503`, cannot be reached or does not answer within [`NEXT_ADDRESS`].
     pub async fn call(&self, target: impl Into<Target>, options: CallOptions) -> Result<Call, CallError> {
         let Target { uri, address } = target.into();
         let core = &self.handle.core;
@@ -82,7 +81,7 @@ impl Phone {
         self.dial(Target { uri, address: last }, options).await?.answered().await
     }
 
-    /// `None` when there is not a word from the target.
+    /// `None` if the target does not answer within [`NEXT_ADDRESS`].
     async fn try_one(&self, target: Target, options: CallOptions) -> Result<Option<Call>, CallError> {
         let mut dialing = self.dial(target, options).await?;
         if dialing.heard(NEXT_ADDRESS).await {
@@ -92,12 +91,12 @@ impl Phone {
         Ok(None)
     }
 
-    /// Calls the target's first address; the answer is waited for by [`Dialing::answered`].
+    /// Calls the target's first address; [`Dialing::answered`] waits for the answer.
     pub async fn dial(&self, target: impl Into<Target>, options: CallOptions) -> Result<Dialing, CallError> {
         Dialing::start(self.handle.clone(), target.into(), options).await
     }
 
-    /// Sends a request outside of a dialog, as OPTIONS, and gives its final answer, whatever it is.
+    /// Sends a request outside of a dialog, such as OPTIONS; returns its final answer, whatever the status.
     pub async fn request(
         &self,
         method: &str,
@@ -119,13 +118,13 @@ impl Phone {
         Ok(call::answer(response.message, time))
     }
 
-    /// Subscribes to a mailbox's message light (RFC 3842).
+    /// Subscribes to a mailbox's MWI (RFC 3842).
     pub async fn subscribe(&self, target: impl Into<Target>, expires: Duration) -> Result<Subscription, CallError> {
         Subscription::start(self.handle.clone(), target.into(), expires).await
     }
 
-    /// All NOTIFYs outside of our subscriptions, from now on; each is answered 200, and shown once however often
-    /// it is sent.
+    /// All NOTIFYs outside of the phone's subscriptions, from now on. Each is answered 200 and reported once, without
+    /// retransmissions.
     pub fn unsolicited(&self) -> mpsc::UnboundedReceiver<Notify> {
         self.handle.core.listen()
     }

@@ -1,4 +1,4 @@
-//! A call's RTP: one clock of 20 ms that speaks, and an ear that keeps everything it hears.
+//! RTP of a call: a sender with a 20 ms clock, and a receiver that stores all audio.
 
 use std::{
     collections::VecDeque,
@@ -27,17 +27,17 @@ use crate::CallStats;
 
 const FRAME_TIME: Duration = Duration::from_millis(20);
 
-/// How long a key is held down, in samples: 100 ms.
+/// Duration of a key press, in samples: 100 ms.
 const PRESS: u16 = 800;
 
-/// The far end, as negotiated.
+/// The peer's RTP parameters, as negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Far {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) codec: Codec,
     pub(crate) payload_type: u8,
     pub(crate) dtmf: Option<u8>,
-    /// We may send.
+    /// The phone may send.
     pub(crate) send: bool,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Line {
 
 struct Shared {
     socket: UdpSocket,
-    /// Held, never read: a phone of tests makes no reports of its own.
+    /// Reserved, never read: the test phone sends no RTCP.
     _rtcp: std::net::UdpSocket,
     state: Mutex<State>,
     heard: Notify,
@@ -63,14 +63,14 @@ struct State {
     recorder: Option<Recorder>,
     tape: Vec<u8>,
     sequence: Sequence,
-    /// Arrival of the newest packet, and its timestamp.
+    /// Arrival time and timestamp of the newest packet.
     newest: Option<(BootInstant, RtpTime)>,
     jitter: f64,
     sent: u64,
     send_late: Duration,
 }
 
-/// Something to be said, and whom to tell when it is.
+/// Audio or a key to send, and the channel that reports its end.
 struct Speech {
     what: What,
     done: oneshot::Sender<()>,
@@ -82,8 +82,8 @@ enum What {
 }
 
 impl Line {
-    /// Opens an RTP socket on a free even port. The port above is RTCP's: it is held so that the other side's reports reach
-    /// nobody else's socket.
+    /// Opens an RTP socket on a free even port. The RTCP port above is reserved, so that the peer's reports reach no
+    /// other socket.
     pub(crate) async fn open(ip: IpAddr, send_silence: bool) -> io::Result<Self> {
         let mut others = Vec::new();
         let (socket, rtcp) = loop {
@@ -94,7 +94,7 @@ impl Line {
             {
                 break (socket, rtcp);
             }
-            // Held, so that the next try gives another.
+            // Kept open, so that the next bind returns another port.
             others.push(socket);
         };
         let state = State {
@@ -119,7 +119,7 @@ impl Line {
         self.shared.socket.local_addr()
     }
 
-    /// Sets the far end; the first time it also begins to speak.
+    /// Sets the peer's parameters; the first call also starts the sender.
     pub(crate) fn set_far(&self, far: Far) {
         let first = self.shared.lock().far.replace(far).is_none();
         if first {
@@ -131,14 +131,14 @@ impl Line {
         self.shared.lock().far
     }
 
-    /// Ends speaking and listening; what was heard stays.
+    /// Stops sender and receiver; the received audio remains.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
         self.shared.lock().queue.clear();
         self.shared.heard.notify_waiters();
     }
 
-    /// Says raw G.711; true when the last packet was sent.
+    /// Sends raw G.711; true when the last packet was sent.
     pub(crate) async fn say(&self, audio: Bytes) -> bool {
         audio.is_empty() || self.queue(What::Audio(audio)).await
     }
@@ -160,13 +160,13 @@ impl Line {
         }
     }
 
-    /// What was heard so far.
+    /// Audio received so far.
     pub(crate) fn heard(&self) -> Bytes {
         self.shared.lock().heard_from(0).into()
     }
 
-    /// Waits until `look`, given what was heard from `from` on, finds something. `None` after `timeout`, or when
-    /// the line has ended without.
+    /// Waits until `look` finds something in the audio received from offset `from` on. `None` after `timeout`, or if
+    /// the line ended before.
     pub(crate) async fn wait<R>(
         &self,
         from: usize,
@@ -183,7 +183,7 @@ impl Line {
             if found.is_some() || self.stop.is_cancelled() || BootInstant::now() >= deadline {
                 return found;
             }
-            // Silence is also what does not come: look again after a while.
+            // Missing packets count as silence: check again after a frame.
             let again = deadline.min(BootInstant::now() + FRAME_TIME);
             let _ = tokio::time::timeout(again.since(BootInstant::now()), more).await;
         }
@@ -254,12 +254,12 @@ async fn listen(shared: Arc<Shared>) {
     }
 }
 
-/// The stream that we send.
+/// State of the sent stream.
 struct Stream {
     ssrc: Ssrc,
     seq: SeqNo,
     time: RtpTime,
-    /// The packet before was not sent: the next one begins a talk spurt.
+    /// The previous packet was not sent: the next one starts a talk spurt.
     paused: bool,
 }
 
@@ -271,7 +271,7 @@ async fn speak(shared: Arc<Shared>) {
         paused: true,
     };
     let mut clock = tokio::time::interval(FRAME_TIME);
-    // Late packets are sent all the same: what was to be said is said in full.
+    // Late packets are sent, too: the audio must be complete.
     clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let start = BootInstant::now();
     let mut due = Duration::ZERO;
@@ -287,7 +287,7 @@ async fn speak(shared: Arc<Shared>) {
             packet
         };
         if let Some((packet, to)) = packet {
-            // What does not leave is a lost packet.
+            // A packet that cannot be sent counts as lost.
             let _ = shared.socket.send_to(&packet, to).await;
         }
     }
@@ -302,7 +302,7 @@ struct Payload {
 }
 
 impl State {
-    /// What goes out in this tick of the clock, if anything.
+    /// The packet for this tick of the clock, if any.
     fn next_packet(&mut self, stream: &mut Stream) -> Option<(Vec<u8>, SocketAddr)> {
         let now = stream.time;
         stream.time = now.plus(FRAME as u32);
@@ -344,7 +344,7 @@ impl State {
             }
         };
         if finished && let Some(speech) = self.queue.pop_front() {
-            // Nobody may wait for it any more.
+            // The waiting task may have ended.
             let _ = speech.done.send(());
         }
         Some(payload)

@@ -17,7 +17,7 @@ impl Direction {
         }
     }
 
-    /// What we may do when they say this of themselves.
+    /// The phone's direction for the peer's stated direction.
     fn facing(theirs: sdp::Direction) -> Self {
         match theirs {
             sdp::Direction::SendRecv => Self::SendRecv,
@@ -32,7 +32,7 @@ impl Direction {
     }
 }
 
-/// Our side of a session.
+/// The phone's session description.
 #[derive(Debug, Clone)]
 pub(crate) struct Description {
     pub(crate) address: SocketAddr,
@@ -45,7 +45,7 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// The body; every one that is sent is a new version.
+    /// The body; each call increments the version.
     pub(crate) fn write(&mut self) -> String {
         self.version += 1;
         let Self { address, session, version, codecs, dtmf, direction } = self;
@@ -67,7 +67,7 @@ impl Description {
         out
     }
 
-    /// Agrees to their offer: their first codec, their payload types, the direction that faces theirs.
+    /// Accepts the peer's offer: its first codec, its payload types, the matching direction.
     pub(crate) fn agree(&mut self, stream: &Stream) {
         self.codecs = vec![(stream.payload_type, codec(stream))];
         self.dtmf = stream.dtmf;
@@ -75,7 +75,7 @@ impl Description {
     }
 }
 
-/// Reads their description.
+/// Parses the peer's description.
 pub(crate) fn read(body: &[u8]) -> Result<Stream, CallError> {
     Sdp::parse(body).and_then(|sdp| sdp.audio()).map_err(|e| CallError::new(488, e.to_string()))
 }

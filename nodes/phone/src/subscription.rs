@@ -1,4 +1,4 @@
-//! Subscriptions to message lights (RFC 3842, RFC 6665).
+//! MWI subscriptions (RFC 3842, RFC 6665).
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::{
     leg::Leg,
 };
 
-/// A subscription to a mailbox's message light. Its NOTIFYs are answered 200 as they come. Dropping it forgets
-/// it: further ones are answered 481.
+/// An MWI subscription for a mailbox. Its NOTIFYs are answered 200 immediately. After it is dropped, further ones are
+/// answered 481.
 pub struct Subscription {
     handle: Arc<Handle>,
     leg: Leg,
@@ -45,12 +45,12 @@ impl Subscription {
         Some(notify(&request))
     }
 
-    /// Subscribes again in the dialog.
+    /// Refreshes the subscription in its dialog.
     pub async fn refresh(&mut self, expires: Duration) -> Result<Answer, CallError> {
         self.subscribe(None, expires).await
     }
 
-    /// Ends the subscription; the last NOTIFY can still be had by [`Self::next`].
+    /// Ends the subscription; [`Self::next`] still returns the last NOTIFY.
     pub async fn end(&mut self) -> Result<Answer, CallError> {
         self.subscribe(None, Duration::ZERO).await
     }
@@ -88,7 +88,7 @@ async fn serve(
     while let Some(request) = requests.recv().await {
         if request.message.method == Method::Notify {
             core.reply(&request, request.message.respond(200)).await;
-            // Nobody may look any more.
+            // The subscription may have been dropped.
             let _ = notifies.send(request);
         } else {
             core.reply(&request, request.message.respond(405).with("Allow", "NOTIFY")).await;

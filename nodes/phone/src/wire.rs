@@ -1,4 +1,4 @@
-//! SIP's transports: one UDP socket, or TCP connections by address.
+//! SIP transports: one UDP socket, or TCP connections by address.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use twinbox_sip::framing::{Frame, Framer};
 
 use crate::Transport;
 
-/// Where something came from, and the way back.
+/// Source of a message and path for answers.
 #[derive(Clone)]
 pub(crate) enum Flow {
     Udp(Arc<UdpSocket>, SocketAddr),
@@ -28,7 +28,7 @@ pub(crate) enum Flow {
 impl Flow {
     pub(crate) async fn send(&self, bytes: Bytes) {
         match self {
-            // What does not leave is a lost packet: the retransmission is its remedy.
+            // A datagram that cannot be sent counts as lost: the retransmission repairs it.
             Self::Udp(socket, to) => drop(socket.send_to(&bytes, to).await),
             Self::Tcp(connection, _) => drop(connection.send(bytes)),
         }
@@ -41,7 +41,7 @@ impl Flow {
     }
 }
 
-/// A message as it came.
+/// A received message.
 pub(crate) struct Received {
     pub(crate) bytes: Vec<u8>,
     pub(crate) flow: Flow,
@@ -63,7 +63,7 @@ enum Kind {
 type Connections = Arc<Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<Bytes>>>>;
 
 impl Wire {
-    /// Opens the socket and hands what comes to `received`, until `stop`.
+    /// Opens the socket and passes received messages to `received`, until `stop`.
     pub(crate) async fn open(
         address: SocketAddr,
         transport: Transport,
@@ -101,7 +101,7 @@ impl Wire {
         }
     }
 
-    /// The way to an address; over TCP the connection that there is, or a new one.
+    /// The flow to an address; over TCP the open connection, or a new one.
     pub(crate) async fn flow(&self, to: SocketAddr) -> io::Result<Flow> {
         match &self.kind {
             Kind::Udp(socket) => Ok(Flow::Udp(socket.clone(), to)),
@@ -124,7 +124,7 @@ fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, HashMap<SocketAd
 async fn read_datagrams(socket: Arc<UdpSocket>, received: mpsc::UnboundedSender<Received>) {
     let mut buffer = vec![0; 65_536];
     loop {
-        // An error is the echo of something sent to nobody (ICMP).
+        // An error reports an ICMP answer to a sent datagram.
         if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let bytes = buffer.get(..length).unwrap_or_default().to_vec();
             if received.send(Received { bytes, flow: Flow::Udp(socket.clone(), from) }).is_err() {
@@ -145,7 +145,7 @@ async fn accept(
     }
 }
 
-/// Runs a connection; gives the way to write to it.
+/// Runs a connection; returns the channel for writing to it.
 fn connect(
     stream: TcpStream,
     peer: SocketAddr,
@@ -169,7 +169,7 @@ async fn serve(
     mut to_write: mpsc::UnboundedReceiver<Bytes>,
     received: mpsc::UnboundedSender<Received>,
 ) {
-    // A small request must not wait for the answer to the last one.
+    // A small request must not wait for the ACK of the last segment.
     let _ = stream.set_nodelay(true);
     let (mut read, mut write) = stream.split();
     let reading = async {

@@ -1,4 +1,4 @@
-//! The phone against a small answering side, over real sockets.
+//! The phone against a small UAS, over real sockets.
 
 mod common;
 
@@ -199,7 +199,7 @@ async fn lights_are_subscribed_to_and_heard_unasked() {
     assert_eq!(uas.request(Method::Subscribe, 2).await.headers.get("Expires"), Some("0"));
 
     let mut unsolicited = phone.unsolicited();
-    // The answering side is asked for NOTIFYs this way.
+    // MESSAGE makes the UAS send NOTIFYs.
     phone.request("MESSAGE", Target::user("1001", uas.address), &[], "").await.unwrap();
     let notify = tokio::time::timeout(SOON, unsolicited.recv()).await.unwrap().unwrap();
     assert_eq!((notify.body.as_str(), notify.cseq), (SUMMARY, 9));

@@ -1,5 +1,5 @@
-//! Tries a directory of prompts: `cargo run -p twinbox-prompts --example try_prompts -- DIRECTORY [LANGUAGE]`
-//! says what it overrides, or what is wrong with it.
+//! Checks a directory of prompts: `cargo run -p twinbox-prompts --example try_prompts -- DIRECTORY [LANGUAGE]`
+//! prints the overridden prompts, or the fault.
 
 use std::{path::Path, process::ExitCode};
 

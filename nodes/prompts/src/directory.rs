@@ -13,7 +13,7 @@ use crate::{
     sound::{self, Format, Sound},
 };
 
-/// What is read, best first.
+/// Supported formats, best first.
 const FORMATS: [(&str, Format); 5] = [
     ("wav", Format::Wav),
     ("sln", Format::Linear),
@@ -22,23 +22,23 @@ const FORMATS: [(&str, Format); 5] = [
     ("alaw", Format::G711(Codec::Pcma)),
 ];
 
-/// Formats that sets for Asterisk also come in, and that are not read.
+/// Formats of prompt sets for Asterisk that are not supported.
 const UNREADABLE: [&str; 8] = ["gsm", "g722", "g729", "sln16", "siren7", "siren14", "wav16", "WAV"];
 
-/// Larger than any prompt, in bytes: eight minutes of linear sound. What is larger was put there by mistake.
+/// Maximum file size, in bytes: eight minutes of linear audio. No prompt is larger.
 pub const LARGEST: u64 = 8 << 20;
 
-/// Where to look.
+/// The folder to read.
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
-    /// It is the folder of the language, not the directory itself.
+    /// The folder is that of the language, not the directory itself.
     pub(crate) of_language: bool,
 }
 
 /// The folder of the language if the directory has one, else the directory itself.
 pub(crate) fn folder(dir: &Path, language: &str) -> Result<Folder, PromptError> {
     fs::read_dir(dir).map_err(|source| PromptError::Directory { dir: dir.to_owned(), source })?;
-    // A language is a name, not a way out of the directory.
+    // A language is a name and must not lead out of the directory.
     let is_name =
         language.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && !language.is_empty();
     let of_language = dir.join(language);
@@ -49,8 +49,7 @@ pub(crate) fn folder(dir: &Path, language: &str) -> Result<Folder, PromptError> 
     })
 }
 
-/// Puts the directory's prompts in the place of those that are there. Others that it has are left alone: nothing
-/// plays them.
+/// Replaces prompts of the set by those of the directory. Ignores other files of the directory: nothing plays them.
 pub(crate) fn override_with(
     dir: &Path,
     sounds: &mut HashMap<String, Sound>,

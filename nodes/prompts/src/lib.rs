@@ -1,4 +1,4 @@
-//! The prompts: an embedded set, which a directory in Asterisk's layout overrides file by file. Read once, kept in
+//! The prompts: an embedded set. A directory in Asterisk's layout overrides it file by file. Loaded once, stored in
 //! both laws of G.711, shared by all calls.
 
 mod beep;
@@ -20,33 +20,33 @@ use crate::sound::Sound;
 
 static SOUNDS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sounds");
 
-/// The language of the set that is always there; another one falls back to it prompt by prompt.
+/// Language of the embedded set; other languages fall back to it prompt by prompt.
 const BASE: &str = "en";
 
-/// The name of the record tone, which is computed unless the directory has one.
+/// Name of the record tone, which is computed unless the directory contains it.
 const BEEP: &str = "beep";
 
-/// Why the prompts could not be loaded. The texts name the file and the remedy.
+/// Error of loading prompts. The texts name the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// Neither embedded nor in the directory.
+    /// The language is neither embedded nor in the directory.
     #[error(
         "there are no prompts in the language '{language}'; embedded is '{BASE}': choose that, or give a directory \
          that has a folder '{language}'"
     )]
     Language {
-        /// The language that was asked for.
+        /// The requested language.
         language: String,
     },
-    /// The directory is not there or not readable.
+    /// The directory does not exist or is not readable.
     #[error("the directory of prompts {}: {source}; correct the path, or leave it out for the embedded ones", dir.display())]
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Not one file in it overrides a prompt.
+    /// No file in the directory overrides a prompt.
     #[error(
         "the directory of prompts {} has none that Twinbox plays (such as vm-intro.wav): give the folder that holds \
          vm-intro.wav and digits/, or the one above it that has a folder for the language",
@@ -61,36 +61,36 @@ pub enum PromptError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file that should be a WAV is none that Twinbox can play.
+    /// Twinbox cannot play this WAV file.
     #[error("the prompt {}: {source}", path.display())]
     Wav {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and how to put it right.
+        /// The fault and its remedy.
         source: WavError,
     },
-    /// A file without sound, cut in the middle of a sample, or longer than any prompt.
+    /// A file without audio, cut within a sample, or longer than any prompt.
     #[error("the prompt {}: {problem}", path.display())]
     Sound {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and how to put it right.
+        /// The fault and its remedy.
         problem: &'static str,
     },
 }
 
-/// Where the prompts of a set come from.
+/// Origins of the prompts of a set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// Prompts in all.
+    /// Number of prompts.
     pub total: usize,
-    /// Those that the directory gave.
+    /// Number of prompts from the directory.
     pub overridden: usize,
-    /// Names that the directory has only in formats that Twinbox does not read (gsm, g722, 16 kHz …); the embedded
-    /// ones are played. Sorted.
+    /// Names that the directory has only in formats that Twinbox does not read (gsm, g722, 16 kHz …), sorted; the
+    /// embedded prompts are played instead.
     pub unreadable: Vec<String>,
 }
 
@@ -98,18 +98,18 @@ pub struct Origins {
 #[derive(Debug, Clone)]
 pub struct Prompts {
     sounds: Arc<HashMap<String, Sound>>,
-    /// What replaces the set's while the process runs; see [`Prompts::replace`].
+    /// Prompts replaced while the process runs; see [`Prompts::replace`].
     replaced: Arc<RwLock<HashMap<String, Sound>>>,
     origins: Origins,
 }
 
 impl Prompts {
-    /// Loads the prompts of `language`, such as `en`. A directory overrides the embedded ones file by file: its
-    /// folder of that name if it has one, otherwise itself. Files are named as Asterisk's are (`vm-intro.wav`,
-    /// `digits/7.ulaw`); read are `.wav` (PCM 16 bits, µ-law, A-law), `.sln`, `.sln8`, `.ulaw` and `.alaw`, in this
-    /// order if there are several, all mono, 8,000 Hz. `beep` overrides the record tone.
+    /// Loads the prompts of `language`, such as `en`. A directory overrides the embedded prompts file by file: its
+    /// folder named after the language, or else the directory itself. File names are Asterisk's (`vm-intro.wav`,
+    /// `digits/7.ulaw`). Formats, by priority: `.wav` (PCM 16 bits, µ-law, A-law), `.sln`, `.sln8`, `.ulaw` and
+    /// `.alaw`, all mono, 8,000 Hz. `beep` overrides the record tone.
     ///
-    /// Reads files; for the start of a process, not for a call.
+    /// Reads files: for the start of a process, not during a call.
     pub fn load(dir: Option<&Path>, language: &str) -> Result<Self, PromptError> {
         let mut sounds = HashMap::from([(BEEP.to_owned(), Sound::from_samples(&beep::samples()))]);
         embedded(BASE, &mut sounds)?;
@@ -125,13 +125,13 @@ impl Prompts {
         Ok(Self { sounds: Arc::new(sounds), replaced: Arc::default(), origins })
     }
 
-    /// Whether a WAV file can be played as a prompt; the error says what is wrong with it.
+    /// Checks whether a WAV file can be played as a prompt; the error describes the fault.
     pub fn check(name: &str, wav: &[u8]) -> Result<(), PromptError> {
         read_wav(name, wav).map(|_| ())
     }
 
-    /// Puts a WAV file in the place of a prompt of the set, in all clones, from the next time it is played; `None`
-    /// brings the set's back.
+    /// Replaces a prompt of the set by a WAV file, in all clones, from the next play on; `None` restores the set's
+    /// prompt.
     pub fn replace(&self, name: &str, wav: Option<&[u8]>) -> Result<(), PromptError> {
         let sound = wav.map(|wav| read_wav(name, wav)).transpose()?;
         let mut replaced = self.replaced.write().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +142,7 @@ impl Prompts {
         Ok(())
     }
 
-    /// The names that [`Self::replace`] has put something in the place of, sorted.
+    /// Names of the prompts replaced by [`Self::replace`], sorted.
     pub fn replaced(&self) -> Vec<String> {
         let replaced = self.replaced.read().unwrap_or_else(PoisonError::into_inner);
         let mut names: Vec<_> = replaced.keys().cloned().collect();
@@ -153,18 +153,18 @@ impl Prompts {
     /// A prompt by its Asterisk name (`vm-intro`, `digits/7`), as raw G.711. Cheap: shared, not copied.
     pub fn get(&self, name: &str, codec: Codec) -> Option<Bytes> {
         let replaced = self.replaced.read().unwrap_or_else(PoisonError::into_inner);
-        // Only what the set has is ever played.
+        // Only prompts of the set are played.
         let sound = self.sounds.get(name)?;
         Some(replaced.get(name).unwrap_or(sound).get(codec))
     }
 
     /// The record tone, as raw G.711.
     pub fn beep(&self, codec: Codec) -> Bytes {
-        // It is in the set from the first line of `load` on.
+        // `load` always inserts the tone.
         self.get(BEEP, codec).unwrap_or_default()
     }
 
-    /// Which of these names have no prompt.
+    /// The names in `required` that have no prompt.
     pub fn missing(&self, required: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
         let missing = required.into_iter().filter(|name| !self.sounds.contains_key(name.as_ref()));
         missing.map(|name| name.as_ref().to_owned()).collect()
@@ -177,7 +177,7 @@ impl Prompts {
         names
     }
 
-    /// Where they come from.
+    /// The origins of the prompts.
     pub fn origins(&self) -> &Origins {
         &self.origins
     }
@@ -192,12 +192,12 @@ fn read_wav(name: &str, wav: &[u8]) -> Result<Sound, PromptError> {
     sound::read(sound::Format::Wav, wav, path)
 }
 
-/// `en_US`, `en-GB` and the like are spoken by the embedded English.
+/// Whether the embedded English covers the language: `en_US`, `en-GB` and similar.
 fn speaks_base(language: &str) -> bool {
     language.split(['_', '-']).next() == Some(BASE)
 }
 
-/// Adds the embedded sounds of a language; false if there are none.
+/// Adds the embedded prompts of a language; false if there are none.
 fn embedded(language: &str, sounds: &mut HashMap<String, Sound>) -> Result<bool, PromptError> {
     let Some(root) = SOUNDS.get_dir(language) else {
         return Ok(false);

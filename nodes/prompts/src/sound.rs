@@ -1,4 +1,4 @@
-//! One prompt in both laws, and how it is read from a file's bytes.
+//! A prompt in both laws, and the parsing of its file.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ pub(crate) struct Sound {
     alaw: Bytes,
 }
 
-/// How a file of the directory is stored, which its name says.
+/// Format of a prompt file, given by its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// A WAV file, which says the rest itself.
+    /// A WAV file; its header gives the details.
     Wav,
     /// Raw linear samples, 16 bits, little-endian.
     Linear,
@@ -39,7 +39,7 @@ impl Sound {
     }
 }
 
-/// Reads a prompt; the path is for the error.
+/// Parses a prompt; `path` is used in the error.
 pub(crate) fn read(format: Format, file: &[u8], path: &Path) -> Result<Sound, PromptError> {
     let sound = match format {
         Format::Wav => {

@@ -1,4 +1,4 @@
-//! The prompts as a call gets them: the embedded ones, and those of an administrator's directory.
+//! The prompts as played in a call: embedded ones, and those of an administrator's directory.
 
 use std::{collections::HashSet, fs, path::Path};
 
@@ -7,7 +7,7 @@ use twinbox_conversation::phrases;
 use twinbox_prompts::{Origins, PromptError, Prompts};
 use twinbox_rtp::{Codec, g711, wav};
 
-/// A ramp, so that every law and byte order gives something else.
+/// A ramp, so that every law and byte order gives a different result.
 fn ramp() -> Vec<i16> {
     (-400..400).map(|n| n * 40).collect()
 }
@@ -37,7 +37,7 @@ fn every_prompt_of_the_conversation_is_embedded() {
     let required = phrases::required_prompts();
     assert_eq!(prompts.missing(&required), Vec::<String>::new());
     assert_eq!(prompts.missing(["vm-intro", "vm-nonsense", "digits/77"]), ["vm-nonsense", "digits/77"]);
-    // And none that nobody plays, apart from the tone.
+    // And no unused ones, except the tone.
     let required: HashSet<_> = required.iter().map(String::as_str).collect();
     let idle: Vec<_> = prompts.names().into_iter().filter(|name| !required.contains(name)).collect();
     assert_eq!(idle, ["beep"]);
@@ -52,7 +52,7 @@ fn the_embedded_prompts_are_speech_of_a_sensible_length_and_loudness() {
         let ulaw = prompts.get(name, Codec::Pcmu).expect("in µ-law");
         let alaw = prompts.get(name, Codec::Pcma).expect("in A-law");
         assert_eq!(ulaw.len(), alaw.len(), "{name}");
-        // The tone is computed in both laws; the rest is µ-law in its file.
+        // The tone is computed in both laws; other prompts are µ-law files.
         let transcoded = g711::transcode(Codec::Pcmu, Codec::Pcma, &ulaw);
         assert!(name == "beep" || transcoded == alaw, "{name} differs between the laws");
         let ms = ulaw.len() / 8;
@@ -110,7 +110,7 @@ fn every_format_of_asterisk_that_fits_is_read() {
         ("vm-intro.alaw", alaw.clone(), Some(Codec::Pcma)),
     ] {
         let prompts = load(&directory(&[(file, bytes)])).unwrap_or_else(|error| panic!("{file}: {error}"));
-        // In its own law a prompt is what the file has, bit by bit; linear sound is encoded in both.
+        // In its file's law a prompt is bit-identical to the file; linear audio is encoded in both laws.
         for codec in Codec::ALL {
             let original = if codec == Codec::Pcmu { &ulaw } else { &alaw };
             let wanted = match law {
@@ -132,10 +132,10 @@ fn a_directory_overrides_file_by_file() {
     let dir = directory(&[
         ("digits/7.ulaw", ulaw.clone()),
         ("beep.ulaw", ulaw.clone()),
-        // Two of one name: the WAV is better.
+        // Two files of one name: WAV has priority.
         ("vm-last.ulaw", vec![0; 10]),
         ("vm-last.wav", wav::write_pcm16(&ramp())),
-        // Not read: other formats, and what nobody plays, even if it is broken.
+        // Not read: other formats and unused names, even if broken.
         ("vm-first.gsm", vec![1, 2, 3]),
         ("vm-first.g722", vec![1, 2, 3]),
         ("demo-congrats.wav", b"no WAV".to_vec()),
@@ -166,7 +166,7 @@ fn the_folder_of_the_language_is_taken_if_there_is_one() {
     let english = Prompts::load(Some(dir.path()), "en_GB").expect("English");
     assert_eq!(english.get("vm-intro", Codec::Pcmu).as_deref(), Some(&[0; 8][..]));
 
-    // A language is no way out of the directory.
+    // A language must not lead out of the directory.
     let inner = dir.path().join("de");
     let outside = Prompts::load(Some(&inner), "..").map(|_| ()).expect_err("no language");
     assert!(matches!(outside, PromptError::Language { .. }), "{outside}");
@@ -229,7 +229,7 @@ fn a_prompt_is_replaced_while_it_is_in_use_and_comes_back() {
     }
     assert_eq!((&get("vm-intro")[..], &in_use.beep(Codec::Pcmu)[..]), (&own[..], &own[..]));
     assert_eq!(in_use.replaced(), ["beep", "vm-intro"]);
-    // What is no WAV file, or no prompt of the set, changes nothing.
+    // A broken WAV file, or an unknown prompt name, changes nothing.
     assert!(Prompts::check("vm-intro", b"RIFF").is_err());
     assert!(prompts.replace("vm-intro", Some(b"RIFF")).is_err());
     prompts.replace("vm-nonsense", Some(&wav::write(Codec::Pcmu, &own))).expect("taken");

@@ -1,14 +1,14 @@
-//! The two codecs of the trade: G.711 µ-law and A-law, 8,000 samples of one byte a second.
+//! The two supported codecs: G.711 µ-law and A-law, 8,000 samples of one byte per second.
 
 use std::{fmt, str::FromStr};
 
-/// Samples, and with G.711 bytes, in a second.
+/// Samples per second; with G.711 also bytes per second.
 pub const SAMPLE_RATE: u32 = 8_000;
 
-/// Samples in a millisecond.
+/// Samples per millisecond.
 pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE / 1_000;
 
-/// Bytes in a packet of 20 ms, the packet time that every telephone takes.
+/// Bytes of a 20 ms packet, the packet time that every telephone supports.
 pub const FRAME: usize = 160;
 
 /// A G.711 companding law.
@@ -20,13 +20,13 @@ pub enum Codec {
     Pcma,
 }
 
-/// A name that is no codec of ours.
+/// Error: the name is not a supported codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no codec Twinbox knows: use PCMU or PCMA")]
 pub struct UnknownCodec(String);
 
 impl Codec {
-    /// All codecs, in the order in which we offer them.
+    /// All codecs, in the order of offers.
     pub const ALL: [Self; 2] = [Self::Pcmu, Self::Pcma];
 
     /// The static RTP payload type (RFC 3551 section 6).
@@ -54,7 +54,7 @@ impl Codec {
         }
     }
 
-    /// The codec of a name, in any case: `PCMU`, `ulaw`, `G711U` and the like.
+    /// The codec of a name, case-insensitive: `PCMU`, `ulaw`, `G711U` and similar.
     pub fn from_name(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {
             "pcmu" | "ulaw" | "mulaw" | "g711u" => Some(Self::Pcmu),
@@ -71,7 +71,7 @@ impl Codec {
         }
     }
 
-    /// The byte that stands for silence.
+    /// The byte of silence.
     pub const fn silence(self) -> u8 {
         match self {
             Self::Pcmu => 0xff,

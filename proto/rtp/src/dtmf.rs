@@ -1,4 +1,4 @@
-//! Digits as RTP telephone-events (RFC 4733): the payload, a detector, and what a sender sends.
+//! Digits as RTP telephone-events (RFC 4733): payload, detector, and sequence of a key press.
 
 use crate::{
     FRAME,
@@ -8,13 +8,13 @@ use crate::{
 /// The payload of a telephone-event packet (RFC 4733 section 2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// The event; 0 to 15 are the keys.
+    /// Event code; 0 to 15 are the keys.
     pub code: u8,
-    /// The key is up again.
+    /// The key was released.
     pub end: bool,
-    /// Power, as -dBm0, 0 to 63.
+    /// Power in -dBm0, 0 to 63.
     pub volume: u8,
-    /// How long the key has been down, in samples.
+    /// Duration of the key press so far, in samples.
     pub duration: u16,
 }
 
@@ -25,15 +25,14 @@ pub fn key(code: u8) -> Option<char> {
     KEYS.get(usize::from(code)).copied().map(char::from)
 }
 
-/// The event code of a key, in either case.
+/// The event code of a key; case-insensitive.
 pub fn code(key: char) -> Option<u8> {
     let key = u8::try_from(key).ok()?.to_ascii_uppercase();
     KEYS.iter().position(|&k| k == key).map(|i| i as u8)
 }
 
 impl Event {
-    /// Reads a payload; `None` when it is too short. Of several events in one (redundancy, RFC 2198) the first
-    /// counts.
+    /// Parses a payload; `None` if too short. Of several events (redundancy, RFC 2198) only the first is used.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let bytes = payload.first_chunk::<4>()?;
         Some(Self {
@@ -44,25 +43,24 @@ impl Event {
         })
     }
 
-    /// The payload's bytes.
+    /// The encoded payload.
     pub fn to_bytes(self) -> [u8; 4] {
         let [high, low] = self.duration.to_be_bytes();
         [self.code, (u8::from(self.end) << 7) | (self.volume & 0x3f), high, low]
     }
 }
 
-/// The payloads that a sender sends for one key press, 20 ms apart and all with the timestamp of its start:
-/// growing durations up to `samples`, then the end three times (RFC 4733 section 2.5.1.4).
+/// Payloads of one key press, to be sent 20 ms apart, all with the timestamp of its start: growing durations up to
+/// `samples`, then the end three times (RFC 4733 section 2.5.1.4).
 pub fn press(code: u8, samples: u16) -> impl Iterator<Item = Event> + Clone {
     let event = move |duration, end| Event { code, end, volume: 10, duration };
     let growing = (1..).map(|n: u16| n.saturating_mul(FRAME as u16)).take_while(move |&d| d < samples);
     growing.map(move |d| event(d, false)).chain([event(samples, true); 3])
 }
 
-/// Turns packets into key presses: one for each event, however many packets it has and whichever of them
-/// are lost, doubled or late.
+/// Converts packets to key presses: one per event, even if packets are lost, duplicated or late.
 ///
-/// A key is reported with the first packet of its event that comes. An event is known by its timestamp.
+/// A key is reported at the first received packet of its event. The timestamp identifies the event.
 #[derive(Debug, Clone, Default)]
 pub struct Detector {
     last: Option<Last>,
@@ -76,7 +74,7 @@ struct Last {
 }
 
 impl Detector {
-    /// Takes a telephone-event packet; gives the key that it is the first to tell of.
+    /// Takes a telephone-event packet; returns the key if the packet is the first of its event.
     pub fn push(&mut self, header: &Header, payload: &[u8]) -> Option<char> {
         let event = Event::parse(payload)?;
         let this = Last { ssrc: header.ssrc, time: header.time, event };
@@ -89,7 +87,7 @@ impl Detector {
                 last.event.duration = last.event.duration.max(event.duration);
                 return None;
             }
-            // A straggler of an event before. Far behind it is none: the sender's clock was set anew.
+            // A late packet of an earlier event. If it is further behind, the sender's clock was reset.
             if (-STRAGGLER..0).contains(&after) {
                 return None;
             }
@@ -103,19 +101,19 @@ impl Detector {
     }
 }
 
-/// How far behind packets of an earlier event can lie, in samples: ten seconds.
+/// Maximum distance of a late packet of an earlier event, in samples: ten seconds.
 const STRAGGLER: i32 = 80_000;
 
 impl Last {
-    /// A packet with a later timestamp that is nevertheless of the same press.
+    /// Whether a packet with a later timestamp belongs to the same key press.
     fn goes_on_as(&self, header: &Header, event: Event, after: i32) -> bool {
         if self.event.end || header.marker || event.code != self.event.code {
             return false;
         }
-        // A press longer than the field goes on in a new segment (RFC 4733 section 2.5.1.3).
+        // A press longer than the duration field continues in a new segment (RFC 4733 section 2.5.1.3).
         let segment = after == i32::from(u16::MAX);
-        // Some senders put the time of the packet where the time of the press belongs: both grow alike. A
-        // press of its own begins after the last has ended, and its duration starts anew.
+        // Some senders use the packet's time as timestamp instead of the start of the press: both grow equally. A new
+        // press starts after the end of the last one, and its duration restarts.
         let creeping = after == i32::from(event.duration) - i32::from(self.event.duration);
         segment || creeping
     }

@@ -1,6 +1,6 @@
-//! G.711: bytes to linear samples and back, by tables made at compile time.
+//! G.711: conversion between bytes and linear samples, by tables computed at compile time.
 //!
-//! Linear samples are 16 bits wide, as in a WAV file; µ-law's 14 and A-law's 13 bits stand at the top.
+//! Linear samples are 16 bits wide, as in a WAV file; µ-law's 14 and A-law's 13 bits are the upper bits.
 
 use crate::Codec;
 
@@ -27,17 +27,17 @@ pub const fn encode_sample(codec: Codec, sample: i16) -> u8 {
     }
 }
 
-/// Linear samples of G.711 bytes.
+/// Decodes G.711 bytes to linear samples.
 pub fn decode(codec: Codec, data: &[u8]) -> Vec<i16> {
     data.iter().map(|&b| decode_sample(codec, b)).collect()
 }
 
-/// G.711 bytes of linear samples.
+/// Encodes linear samples as G.711 bytes.
 pub fn encode(codec: Codec, samples: &[i16]) -> Vec<u8> {
     samples.iter().map(|&s| encode_sample(codec, s)).collect()
 }
 
-/// The table that takes bytes of one law to the other, or `None` where nothing changes.
+/// The table from one law to the other, or `None` if the laws are equal.
 pub fn transcoder(from: Codec, to: Codec) -> Option<&'static ByteTable> {
     match (from, to) {
         (Codec::Pcmu, Codec::Pcma) => Some(&TO_ALAW),
@@ -46,7 +46,7 @@ pub fn transcoder(from: Codec, to: Codec) -> Option<&'static ByteTable> {
     }
 }
 
-/// G.711 bytes in another law; a copy where the law is the same.
+/// G.711 bytes in another law; a copy if the laws are equal.
 pub fn transcode(from: Codec, to: Codec, data: &[u8]) -> Vec<u8> {
     match transcoder(from, to) {
         Some(table) => data.iter().map(|&b| table[usize::from(b)]).collect(),
@@ -54,8 +54,7 @@ pub fn transcode(from: Codec, to: Codec, data: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The mean absolute amplitude, 0 to 32,767: the measure by which silence is told from speech.
-/// Zero for no data.
+/// Mean absolute amplitude, 0 to 32,767: the measure for silence. Zero for no data.
 pub fn mean_magnitude(codec: Codec, data: &[u8]) -> u16 {
     let table = &MAGNITUDE[index(codec)];
     let sum: u64 = data.iter().map(|&b| u64::from(table[usize::from(b)])).sum();
@@ -70,7 +69,7 @@ const fn index(codec: Codec) -> usize {
     }
 }
 
-/// Bits below the first segment's, so that segments double (ITU-T G.711, table 2).
+/// Bias that makes the segments double (ITU-T G.711, table 2).
 const ULAW_BIAS: i32 = 0x84;
 const ULAW_CLIP: i32 = 32_635;
 
@@ -109,7 +108,7 @@ const fn decode_alaw(byte: u8) -> i16 {
 
 const fn encode_alaw(sample: i16) -> u8 {
     let negative = sample < 0;
-    // Ones' complement, as the standard has it: -1 falls into the same interval as 0.
+    // Ones' complement, by the standard: -1 falls into the same interval as 0.
     let magnitude = if negative { !(sample as i32) } else { sample as i32 };
     let (segment, mantissa) = if magnitude < 256 {
         (0, magnitude >> 4)

@@ -1,8 +1,7 @@
-//! RTP for telephone audio, without sockets and without a clock: packets, G.711, WAV, digits, and the
-//! [`recorder`] that puts packets in their place by RTP timestamp.
+//! RTP for telephone audio, without sockets and without a clock: packets, G.711, WAV, digits, and the [`recorder`],
+//! which places packets by RTP timestamp.
 //!
-//! Everything that comes from the network is parsed with strict bounds and never panics; time, where it
-//! matters, is handed in.
+//! Network input is parsed with strict bounds and never causes a panic; the time is passed in where needed.
 
 pub mod codec;
 pub mod dtmf;

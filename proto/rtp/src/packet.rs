@@ -1,6 +1,6 @@
-//! RTP packets (RFC 3550 section 5.1) and the arithmetic of their wrapping numbers.
+//! RTP packets (RFC 3550 section 5.1) and wrapping arithmetic of their numbers.
 
-/// Names a stream.
+/// ID of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ssrc(pub u32);
 
@@ -9,17 +9,17 @@ pub struct Ssrc(pub u32);
 pub struct SeqNo(pub u16);
 
 impl SeqNo {
-    /// The number `n` packets on.
+    /// The number `n` packets later.
     pub fn plus(self, n: u16) -> Self {
         Self(self.0.wrapping_add(n))
     }
 
-    /// Packets from `earlier` to this one, negative where this one is before it: the shorter way round.
+    /// Packets from `earlier` to this one by the shorter way; negative if this one is before `earlier`.
     pub fn since(self, earlier: Self) -> i16 {
         self.0.wrapping_sub(earlier.0).cast_signed()
     }
 
-    /// This number is ahead of the other.
+    /// Whether this number is after the other.
     pub fn is_after(self, other: Self) -> bool {
         self.since(other) > 0
     }
@@ -30,33 +30,33 @@ impl SeqNo {
 pub struct RtpTime(pub u32);
 
 impl RtpTime {
-    /// The time `samples` on.
+    /// The time `samples` later.
     pub fn plus(self, samples: u32) -> Self {
         Self(self.0.wrapping_add(samples))
     }
 
-    /// Samples from `earlier` to this, negative where this is before it: the shorter way round.
+    /// Samples from `earlier` to this one by the shorter way; negative if this one is before `earlier`.
     pub fn since(self, earlier: Self) -> i32 {
         self.0.wrapping_sub(earlier.0).cast_signed()
     }
 }
 
-/// What stands in an RTP header, without what we have no use for (CSRCs, extensions).
+/// The RTP header fields in use (without CSRCs and extensions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// First packet of a talk spurt or of an event.
     pub marker: bool,
-    /// What the payload is, 0 to 127.
+    /// Payload type, 0 to 127.
     pub payload_type: u8,
-    /// Goes up by one a packet.
+    /// Sequence number, incremented per packet.
     pub seq: SeqNo,
-    /// The time of the first sample.
+    /// Timestamp of the first sample.
     pub time: RtpTime,
     /// The stream.
     pub ssrc: Ssrc,
 }
 
-/// A packet, its payload still where it was received.
+/// A packet; its payload borrows the received datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// The header.
@@ -65,10 +65,10 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
-/// Why a datagram is no RTP packet.
+/// Error: the datagram is not an RTP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PacketError {
-    /// Shorter than its own header says.
+    /// Shorter than its header states.
     #[error("the packet is shorter than its header says")]
     Truncated,
     /// Not version 2.
@@ -83,10 +83,10 @@ pub enum PacketError {
 }
 
 impl Header {
-    /// Bytes of a header as we write it.
+    /// Length of a written header, in bytes.
     pub const LENGTH: usize = 12;
 
-    /// The header's bytes: no CSRC, no extension, no padding.
+    /// The encoded header: no CSRC, no extension, no padding.
     pub fn to_bytes(self) -> [u8; Self::LENGTH] {
         let mut bytes = [0; Self::LENGTH];
         bytes[0] = 0x80;
@@ -99,7 +99,7 @@ impl Header {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a datagram. CSRCs, extension and padding are checked and left out.
+    /// Parses a datagram. CSRCs, extension and padding are checked and skipped.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, PacketError> {
         let (fixed, mut rest) = datagram.split_first_chunk::<{ Header::LENGTH }>().ok_or(PacketError::Truncated)?;
         let version = fixed[0] >> 6;

@@ -1,8 +1,8 @@
-//! Puts the packets of a stream in their place by RTP timestamp.
+//! Places the packets of a stream by RTP timestamp.
 //!
-//! What is missing is silence, what comes late falls into its place while that is still open, what comes
-//! twice is there once. A stream that begins anew (another SSRC, a jump of its clock) goes on where the last
-//! one ended. Memory is one small buffer, whatever is received; settled audio leaves by a sink.
+//! A missing packet becomes silence. A late packet is placed while its position is still open. A duplicate has no
+//! effect. A stream that restarts (another SSRC, a jump of its clock) continues at the end of the last one. Memory is
+//! one small buffer, whatever is received; settled audio goes to a sink.
 
 use std::time::Duration;
 
@@ -12,54 +12,54 @@ use crate::{
     packet::{Header, RtpTime, SeqNo, Ssrc},
 };
 
-/// Bytes of a chunk as the sink gets it: 250 ms.
+/// Bytes of a chunk for the sink: 250 ms.
 pub const CHUNK: usize = 2_000;
 
-/// How far behind the newest audio a packet may come and still be placed: 120 ms.
+/// Reorder window: maximum distance of a packet behind the newest audio, in samples (120 ms).
 pub const REORDER: u64 = 960;
 
 /// Mean amplitude below which 10 ms count as silence, about -42 dB of full scale.
 pub const SILENCE_BELOW: u16 = 256;
 
-/// The stretch over which silence is measured: 10 ms. Chunk and window are multiples of it.
+/// Frame of the silence measurement, in samples: 10 ms. Chunk and window are multiples of it.
 const MEASURE: usize = 80;
 
-/// Buffer: a chunk, the window, and the longest packet there is.
+/// Size of the buffer in bytes: a chunk, the reorder window, and the longest packet.
 const CAPACITY: usize = 4_608;
 
-/// When nothing has come for this long, the recording grows by itself (a sender that suppresses silence).
+/// Time without packets after which the recording grows automatically (for a sender that suppresses silence).
 const GROW_AFTER: Duration = Duration::from_secs(1);
 
-/// A timestamp that is further ahead than the time passed, by more than this, is a jump: one second.
+/// A timestamp ahead of the elapsed time by more than this is a jump: one second, in samples.
 const JUMP: i64 = SAMPLE_RATE as i64;
 
-/// A packet up to this many numbers behind the newest is late; one further behind is of a stream begun anew.
+/// A packet up to this many numbers behind the newest is late; an older one belongs to a restarted stream.
 const STRAGGLERS: i16 = -100;
 
-/// A pause before a stream that begins anew is kept when it is longer than this: below it is jitter. 100 ms.
+/// A pause before a restarted stream is recorded if longer than this; shorter is jitter. 100 ms, in samples.
 const RESTART_GAP: u64 = 800;
 
-/// What to record.
+/// Settings of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// The codec of all payloads pushed.
+    /// Codec of all payloads.
     pub codec: Codec,
-    /// The longest recording, in bytes.
+    /// Maximum length, in bytes.
     pub limit: u64,
     /// Silence that ends the recording, in samples.
     pub end_silence: Option<u64>,
 }
 
-/// A recording that has ended.
+/// Result of a finished recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
-    /// Bytes handed to the sink in all.
+    /// Total bytes handed to the sink.
     pub length: u64,
     /// Samples of silence at the end.
     pub trailing_silence: u64,
 }
 
-/// Why a recording is over.
+/// Reason for the end of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     /// [`Settings::end_silence`] has passed.
@@ -68,25 +68,25 @@ pub enum Over {
     Limit,
 }
 
-/// A recording in progress. The caller's clock is any that goes forward, always the same.
+/// A recording in progress. The caller's clock must be monotonic and always the same.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     settings: Settings,
     /// Bytes handed to the sink: a multiple of [`CHUNK`].
     base: u64,
-    /// The end of the recording so far.
+    /// End of the recording so far.
     head: u64,
-    /// The audio from `base` to `head`; less than a chunk and the window, outside of a call to us.
+    /// Audio from `base` to `head`; between calls shorter than a chunk plus the reorder window.
     buffer: Box<[u8]>,
-    /// Silence is measured up to here; lies between `base` and `head`.
+    /// End of the silence measurement, between `base` and `head`.
     measured: u64,
     /// Samples of silence before `measured`.
     quiet: u64,
-    /// The newest packet, unless the stream has yet to begin.
+    /// The newest packet; `None` before the stream starts.
     anchor: Option<Anchor>,
-    /// Where the newest packet ended.
+    /// End of the newest packet.
     heard_to: u64,
-    /// When it came; at first, when the recording began.
+    /// Arrival time of the newest packet; at first the start of the recording.
     heard_at: Duration,
     paused: bool,
 }
@@ -102,18 +102,18 @@ struct Anchor {
 enum Place {
     /// New audio.
     Ahead(u64),
-    /// Fills a gap, or repeats what is there.
+    /// Fills a gap, or repeats existing audio.
     Behind(u64),
-    /// Its place is settled.
+    /// The position is already settled.
     TooLate,
 }
 
-/// Takes settled audio: the offset in bytes, and the bytes; in order, without gap or overlap.
+/// Receives settled audio: offset in bytes, and the bytes; in order, without gap or overlap.
 pub trait Sink: FnMut(u64, &[u8]) {}
 impl<F: FnMut(u64, &[u8])> Sink for F {}
 
 impl Recorder {
-    /// Begins. The first packet will be the first audio, unless it comes only after a second.
+    /// Starts a recording. The first packet is the first audio, unless it arrives after more than a second.
     pub fn new(settings: Settings, now: Duration) -> Self {
         Self {
             settings,
@@ -134,17 +134,17 @@ impl Recorder {
         self.settings.codec
     }
 
-    /// Bytes recorded so far, those included that are not settled yet.
+    /// Bytes recorded so far, including those not settled yet.
     pub fn length(&self) -> u64 {
         self.head
     }
 
-    /// What the sink has not got yet.
+    /// Audio that the sink has not received yet.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[..self.index(self.head)]
     }
 
-    /// Places a packet. While paused it is ignored.
+    /// Places a packet; ignores it while paused.
     pub fn push(&mut self, now: Duration, header: &Header, payload: &[u8], sink: &mut impl Sink) -> Option<Over> {
         if payload.is_empty() || self.paused {
             return None;
@@ -163,7 +163,7 @@ impl Recorder {
         self.over()
     }
 
-    /// Lets time pass: after a second without packets the recording grows by silence.
+    /// Advances the time: after a second without packets the recording grows by silence.
     pub fn tick(&mut self, now: Duration, sink: &mut impl Sink) -> Option<Over> {
         if self.paused {
             return None;
@@ -175,12 +175,12 @@ impl Recorder {
         self.over()
     }
 
-    /// Stands still, as while the call is on hold.
+    /// Pauses the recording, for example while the call is on hold.
     pub fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// Goes on where it was paused: the next packet follows what is there, the time between is not recorded.
+    /// Resumes the recording: the next packet follows the existing audio; the pause is not recorded.
     pub fn resume(&mut self, now: Duration) {
         if std::mem::take(&mut self.paused) {
             self.anchor = None;
@@ -189,7 +189,7 @@ impl Recorder {
         }
     }
 
-    /// Ends: the rest goes to the sink.
+    /// Finishes: the remaining audio goes to the sink.
     pub fn finish(mut self, sink: &mut impl Sink) -> Finished {
         self.measure(self.head);
         self.measure_frame((self.head - self.measured) as usize);
@@ -209,7 +209,7 @@ impl Recorder {
             1.. if ahead >= -(REORDER as i64) && ahead <= i64::try_from(elapsed).unwrap_or(i64::MAX) + JUMP => {
                 match offset.filter(|&offset| offset >= self.base) {
                     Some(offset) => Place::Ahead(offset),
-                    // Silence has grown over its place.
+                    // Silence has already been settled at its position.
                     None => Place::Ahead(self.restart(elapsed)),
                 }
             }
@@ -221,7 +221,7 @@ impl Recorder {
         }
     }
 
-    /// Where a stream goes on that cannot be tied to what came before: after the time that has passed.
+    /// Start of a restarted stream: the end of the last one plus the elapsed time.
     fn restart(&self, elapsed: u64) -> u64 {
         let gap = if elapsed > RESTART_GAP { elapsed } else { 0 };
         (self.heard_to + gap).max(self.base)
@@ -246,7 +246,7 @@ impl Recorder {
         }
     }
 
-    /// Grows to an offset by silence, within the limit.
+    /// Extends the recording with silence up to an offset, within the limit.
     fn advance(&mut self, to: u64, sink: &mut impl Sink) {
         let to = to.min(self.settings.limit);
         while self.head < to {
@@ -258,7 +258,7 @@ impl Recorder {
         }
     }
 
-    /// Measures and hands out what no late packet can change any more.
+    /// Measures and emits audio that no late packet can change any more.
     fn settle(&mut self, sink: &mut impl Sink) {
         self.measure(self.head.saturating_sub(REORDER));
         while self.index(self.head) >= CHUNK + REORDER as usize {
@@ -297,7 +297,7 @@ impl Recorder {
         }
     }
 
-    /// Where an offset stands in the buffer.
+    /// Buffer index of an offset.
     fn index(&self, offset: u64) -> usize {
         (offset - self.base) as usize
     }

@@ -1,48 +1,48 @@
-//! What the sequence numbers of a stream tell: loss, duplicates, order (RFC 3550 appendix A.1).
+//! Evaluation of a stream's sequence numbers: loss, duplicates, order (RFC 3550 appendix A.1).
 
 use crate::packet::{SeqNo, Ssrc};
 
-/// Where a packet stands in its stream.
+/// Position of a packet in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The first of a stream, or after a jump or a change of SSRC: nothing relates it to what came before.
+    /// First packet of a stream, also after a jump or a change of SSRC: unrelated to earlier packets.
     Restart,
-    /// Ahead of all before it.
+    /// Ahead of all earlier packets.
     Ahead,
-    /// Behind another, and not seen yet.
+    /// Behind another packet, and not received before.
     Late,
-    /// Seen already, or so old that it is no longer known.
+    /// Received before, or too old to tell.
     Duplicate,
 }
 
-/// The packets of a stream.
+/// Packet counts of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SequenceCounters {
-    /// Packets received, each once.
+    /// Packets received, without duplicates.
     pub received: u64,
     /// Packets missing between the first and the highest number.
     pub lost: u64,
-    /// Packets received again.
+    /// Duplicates received.
     pub duplicates: u64,
 }
 
-/// Follows the sequence numbers of one source.
+/// Tracks the sequence numbers of one source.
 #[derive(Debug, Clone, Default)]
 pub struct Sequence {
     stream: Option<Stream>,
     counters: SequenceCounters,
 }
 
-/// How far one stream of a source goes, for reports (RFC 3550 appendix A.3).
+/// Extent of one stream of a source, for reports (RFC 3550 appendix A.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// The stream.
     pub ssrc: Ssrc,
-    /// Its first sequence number.
+    /// First sequence number.
     pub first: u32,
-    /// The highest one received, with the number of wraps above it.
+    /// Highest sequence number received, with the number of wraps in the upper 16 bits.
     pub highest: u32,
-    /// Packets received, modulo 2^32; duplicates count, as the RFC has it.
+    /// Packets received, modulo 2^32; duplicates count, by the RFC.
     pub received: u32,
 }
 
@@ -52,7 +52,7 @@ impl Extent {
         self.highest.wrapping_sub(self.first).wrapping_add(1)
     }
 
-    /// It is the same stream, later.
+    /// Whether this is the same stream at a later time.
     pub fn continues(&self, earlier: &Self) -> bool {
         let begins = |extent: &Self| (extent.ssrc, extent.first);
         begins(self) == begins(earlier) && self.highest >= earlier.highest && self.received >= earlier.received
@@ -65,19 +65,19 @@ struct Stream {
     first: SeqNo,
     /// Wraps of the sequence number.
     wraps: u16,
-    /// Packets received, duplicates too.
+    /// Packets received, duplicates included.
     received: u32,
     highest: SeqNo,
     /// Bit `i`: the packet `i` before the highest was received.
     seen: u64,
 }
 
-/// A gap or a step back that is longer is a new beginning, not loss (RFC 3550 appendix A.1: MAX_DROPOUT).
+/// A longer gap or step back is a restart, not loss (RFC 3550 appendix A.1: MAX_DROPOUT).
 const JUMP: i16 = 3_000;
 const LONG_AGO: i16 = -JUMP;
 
 impl Sequence {
-    /// Takes a packet's numbers.
+    /// Takes the numbers of a packet; returns its position.
     pub fn push(&mut self, ssrc: Ssrc, seq: SeqNo) -> Order {
         let Some(stream) = self.stream.as_mut().filter(|s| s.ssrc == ssrc) else { return self.restart(ssrc, seq) };
         let ahead = seq.since(stream.highest);
@@ -96,7 +96,7 @@ impl Sequence {
             -63..=0 if stream.seen & (1 << ahead.unsigned_abs()) == 0 => {
                 stream.seen |= 1 << ahead.unsigned_abs();
                 self.counters.received += 1;
-                // Counted as lost when a later one came, unless it is older than the stream's first.
+                // Counted as lost when a later packet arrived, unless older than the stream's first.
                 self.counters.lost = self.counters.lost.saturating_sub(1);
                 Order::Late
             }
@@ -113,7 +113,7 @@ impl Sequence {
         self.counters
     }
 
-    /// How far the stream goes that is received now; `None` before the first packet.
+    /// Extent of the current stream; `None` before the first packet.
     pub fn extent(&self) -> Option<Extent> {
         self.stream.map(|stream| Extent {
             ssrc: stream.ssrc,

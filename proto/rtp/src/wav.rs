@@ -2,51 +2,51 @@
 
 use crate::{Codec, SAMPLE_RATE, g711};
 
-/// How the samples of a WAV file are stored.
+/// Sample format of a WAV file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Linear, 16 bits, little-endian.
     Pcm16,
-    /// Companded, a byte a sample.
+    /// Companded, one byte per sample.
     G711(Codec),
 }
 
 /// The audio of a WAV file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wav {
-    /// How `data` is to be read.
+    /// Format of `data`.
     pub format: Format,
-    /// The `data` chunk as it stands in the file.
+    /// The `data` chunk, unchanged.
     pub data: Vec<u8>,
 }
 
-/// Why bytes are not a WAV file that Twinbox can use. The texts name the remedy.
+/// Error of a WAV file that Twinbox cannot use. The texts name the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WavError {
     /// No RIFF/WAVE header.
     #[error("this is no WAV file (it does not begin with RIFF … WAVE): give a WAV file, mono, 8000 Hz")]
     NotWav,
-    /// A chunk says that it is longer than the file.
+    /// A chunk's stated length exceeds the file.
     #[error(
         "the WAV file is cut short: its '{chunk}' chunk says {stated} bytes, {present} are there; copy it again"
     )]
     Truncated {
         /// The chunk's four letters.
         chunk: String,
-        /// Length that the chunk's header states, in bytes.
+        /// Length stated in the chunk's header, in bytes.
         stated: u32,
-        /// Bytes that are left in the file.
+        /// Bytes left in the file.
         present: usize,
     },
     /// The `fmt ` or the `data` chunk is missing.
     #[error("the WAV file has no '{0}' chunk: write it anew, for example with sox in.wav -r 8000 -c 1 out.wav")]
     Missing(&'static str),
-    /// The `fmt ` chunk contradicts itself.
+    /// The `fmt ` chunk is inconsistent.
     #[error(
         "the WAV file's 'fmt ' chunk is damaged: write it anew, for example with sox in.wav -r 8000 -c 1 out.wav"
     )]
     BadFormat,
-    /// A codec or sample width that we do not take.
+    /// An unsupported codec or sample width.
     #[error(
         "the WAV file has format {tag:#06x} with {bits} bits a sample; Twinbox takes 16-bit PCM, µ-law and A-law: \
          convert it with sox in.wav -r 8000 -c 1 -b 16 -e signed out.wav"
@@ -54,30 +54,30 @@ pub enum WavError {
     Codec {
         /// `wFormatTag`.
         tag: u16,
-        /// Bits a sample.
+        /// Bits per sample.
         bits: u16,
     },
-    /// Another rate, or more than one channel.
+    /// Another sample rate, or more than one channel.
     #[error(
         "the WAV file has {channels} channel(s) at {rate} Hz; Twinbox takes 1 at 8000: \
          convert it with sox in.wav -r 8000 -c 1 out.wav"
     )]
     Shape {
-        /// Channels.
+        /// Number of channels.
         channels: u16,
-        /// Samples a second.
+        /// Samples per second.
         rate: u32,
     },
 }
 
-/// Lengths from here up stand for "until the end": what writers to a pipe put, who do not know it.
+/// Lengths from here on mean "until the end": a program that writes to a pipe does not know the length.
 const STREAMED: u32 = 0x7fff_0000;
 
 const PCM: u16 = 1;
 const EXTENSIBLE: u16 = 0xfffe;
 
 impl Wav {
-    /// Reads a WAV file.
+    /// Parses a WAV file.
     pub fn read(file: &[u8]) -> Result<Self, WavError> {
         if file.get(..4) != Some(b"RIFF") || file.get(8..12) != Some(b"WAVE") {
             return Err(WavError::NotWav);
@@ -97,7 +97,7 @@ impl Wav {
                 b"fmt " => format = Some(read_format(body)?),
                 b"data" => {
                     let format = format.ok_or(WavError::Missing("fmt"))?;
-                    // Half a sample at the end is none.
+                    // Half a sample at the end is ignored.
                     let whole = if format == Format::Pcm16 { body.len() & !1 } else { body.len() };
                     return Ok(Self { format, data: body[..whole].to_vec() });
                 }
@@ -117,7 +117,7 @@ impl Wav {
         }
     }
 
-    /// The audio as G.711 bytes; bit-exact where the file has that codec already.
+    /// The audio as G.711 bytes; bit-exact if the file already has that codec.
     pub fn to_g711(&self, codec: Codec) -> Vec<u8> {
         match self.format {
             Format::Pcm16 => g711::encode(codec, &self.samples()),
@@ -133,7 +133,7 @@ impl Wav {
     }
 }
 
-/// A WAV file around G.711 bytes, which stay as they are.
+/// A WAV file with these G.711 bytes, unchanged.
 pub fn write(codec: Codec, data: &[u8]) -> Vec<u8> {
     // Non-PCM formats carry the size of an empty extension and a `fact` chunk with the number of samples.
     let mut fmt = format_chunk(codec.wav_tag(), 1);
@@ -153,7 +153,7 @@ fn read_format(chunk: &[u8]) -> Result<Format, WavError> {
     else {
         return Err(WavError::BadFormat);
     };
-    // WAVE_FORMAT_EXTENSIBLE has the tag proper at the head of its GUID.
+    // WAVE_FORMAT_EXTENSIBLE has the actual tag at the start of its GUID.
     let tag = if tag == EXTENSIBLE { field(24).ok_or(WavError::BadFormat)? } else { tag };
     let format = match (tag, bits) {
         (PCM, 16) => Format::Pcm16,
@@ -196,7 +196,7 @@ fn file(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     file
 }
 
-/// A length as WAV writes it. Longer than six days of telephone audio there is none.
+/// The length field of a WAV file; telephone audio never exceeds it (six days).
 fn length(data: &[u8]) -> u32 {
     u32::try_from(data.len()).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Key presses from telephone-events, as good and bad networks and senders bring them.
+//! Key presses from telephone-events, over good and bad networks and from good and bad senders.
 
 use twinbox_rtp::{
     dtmf::{self, Detector, Event, code, key, press},

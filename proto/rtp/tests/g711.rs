@@ -1,4 +1,4 @@
-//! G.711 against points of the standard's tables, and against itself.
+//! G.711 against values of the standard's tables, and round trips.
 
 use twinbox_rtp::{
     Codec,

@@ -65,7 +65,7 @@ fn loss_order_and_duplicates_are_counted() {
         (1, 1, Duplicate),
         (1, 2, Duplicate),
         (1, 70, Ahead),
-        (1, 3, Duplicate), // too old to be known
+        (1, 3, Duplicate), // too old to tell
         (1, 10_000, Restart),
         (2, 5, Restart),
         (2, 6, Ahead),

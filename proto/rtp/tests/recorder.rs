@@ -1,4 +1,4 @@
-//! Where the recorder puts packets.
+//! Placement of packets by the recorder.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use twinbox_rtp::{
     recorder::{Over, Recorder, Settings},
 };
 
-/// A recorder and what came out of it.
+/// A recorder and its output.
 struct Bench {
     recorder: Option<Recorder>,
     out: Vec<u8>,
@@ -23,7 +23,7 @@ fn ms(ms: u64) -> Duration {
     START + Duration::from_millis(ms)
 }
 
-/// A frame of loud audio that can be told from every other of the first hundred.
+/// A frame of loud audio, different from the other first hundred.
 fn frame(n: u16) -> Vec<u8> {
     (0..FRAME).map(|i| encode_sample(Codec::Pcmu, 1_000 + 200 * (n as i16 % 100) + i as i16 % 2)).collect()
 }
@@ -47,7 +47,7 @@ impl Bench {
         f(self.recorder.as_mut().unwrap(), &mut sink)
     }
 
-    /// Packet `n` of stream `ssrc`, arriving at `at` ms, with a timestamp that many samples off.
+    /// Packet `n` of stream `ssrc`, arriving at `at` ms, with its timestamp shifted by `off` samples.
     fn packet(&mut self, at: u64, ssrc: u32, n: u16, off: u32, payload: &[u8]) -> &mut Self {
         let header = Header {
             marker: false,
@@ -72,7 +72,7 @@ impl Bench {
         self.with(|recorder, mut sink| recorder.tick(ms(at), &mut sink))
     }
 
-    /// Ends; gives the audio and the trailing silence.
+    /// Finishes; returns the audio and the trailing silence.
     fn finish(&mut self) -> (Vec<u8>, u64) {
         let recorder = self.recorder.take().unwrap();
         let out = &mut self.out;
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-/// Equal, or where they differ: thousands of bytes tell nobody anything.
+/// Asserts equality and prints the difference only: thousands of bytes would be unreadable.
 fn same(recorded: &[u8], expected: &[u8], what: &str) {
     let at = recorded.iter().zip(expected).position(|(a, b)| a != b);
     assert_eq!((recorded.len(), at), (expected.len(), None), "{what}: length, first difference");
@@ -259,7 +259,7 @@ proptest! {
     fn any_order_within_the_window_is_put_right(displace in prop::collection::vec(0u16..5, 120), drop in prop::collection::vec(0u8..10, 120)) {
         let mut order: Vec<u16> = (0..120).collect();
         order.sort_by_key(|&n| (n + displace[usize::from(n)], n));
-        // The first packet that comes is the first audio, so let it be the first that was sent.
+        // The first received packet is the first audio, so it must be the first sent.
         order.retain(|&n| n != 0);
         let mut bench = Bench::new(u64::MAX, None);
         bench.frames([0]);
@@ -283,7 +283,7 @@ proptest! {
             prop_assert!(bench.recorder.as_ref().unwrap().pending().len() < 3_000);
         }
         let (recorded, _) = bench.finish();
-        // Never longer than the time that passed and what was sent.
+        // Never longer than the elapsed time plus the sent audio.
         prop_assert!(recorded.len() as u64 <= 200_000);
     }
 }

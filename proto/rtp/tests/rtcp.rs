@@ -1,4 +1,4 @@
-//! RTCP: what is written is read, hostile input is refused, loss and jitter are those of RFC 3550.
+//! RTCP: written packets can be parsed, hostile input is refused, loss and jitter follow RFC 3550.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn written(report: &Report) -> Vec<u8> {
 fn report_has_the_bytes_of_the_rfc() {
     #[rustfmt::skip]
     let expected = [
-        // SR with one block, 12 words behind the header.
+        // SR with one block, 12 words after the header.
         0x81, 200, 0, 12, 0xaa, 0xbb, 0xcc, 0xdd, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 6, 64,
         0, 0, 0, 7, 64, 0xff, 0xff, 0xfe, 0, 1, 0, 5, 0, 0, 0, 40, 0, 0, 0, 11, 0, 0, 0, 12,
         // SDES with one chunk.
@@ -61,7 +61,7 @@ fn report_has_the_bytes_of_the_rfc() {
 #[test]
 fn compound_packets_of_others_are_read() {
     let mut bytes = written(&Report { bye: false, ..report() });
-    // A packet of a type that we do not know, and a BYE of two with a reason and padding.
+    // A packet of an unknown type, and a BYE of two sources with a reason and padding.
     bytes.extend([0x80, 207, 0, 1, 1, 2, 3, 4]);
     bytes.extend([0xa2, 203, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 2, b'o', b'k', 0, 0, 0, 0, 4]);
     let parts: Vec<_> = Compound::parse(&bytes).unwrap().parts().collect();
@@ -86,14 +86,14 @@ fn what_is_no_compound_packet_is_refused() {
         (with(1, 202), RtcpError::First),
         // Padding before the last packet.
         (with(0, 0xa1), RtcpError::Length),
-        // More blocks than there is room for, a length beyond the datagram, one that leaves a rest.
+        // More blocks than there is room for, a length beyond the datagram, a length that leaves a rest.
         (with(0, 0x82), RtcpError::Length),
         (with(2, 0xff), RtcpError::Length),
         (with(3, 13), RtcpError::Length),
-        // A BYE of more sources than it has.
+        // A BYE with more sources than it contains.
         (with(80, 0x82), RtcpError::Length),
         ([&good[..], &[0x80]].concat(), RtcpError::Length),
-        // Padding of nothing, of more than there is, of half a word.
+        // Padding of length zero, longer than the packet, and not a multiple of 4 bytes.
         ([&good[..], &[0xa0, 204, 0, 0]].concat(), RtcpError::Length),
         ([&good[..], &[0xa0, 204, 0, 1, 0, 0, 0, 8]].concat(), RtcpError::Length),
         ([&good[..], &[0xa0, 204, 0, 1, 0, 0, 0, 2]].concat(), RtcpError::Length),
@@ -132,10 +132,10 @@ fn times_are_those_of_ntp() {
     let block = |last, since| Block { last_report: ShortNtp(last), since_last_report: ShortNtp(since), ..block() };
     for (arrived, last, since, millis) in [
         (0x0002_0000, 0x0001_0000, 0x8000, Some(500)),
-        // The middle of NTP time wraps.
+        // The middle bits of NTP time wrap.
         (0x0000_8000, 0xffff_8000, 0x8000, Some(500)),
         (0x0002_0000, 0, 0, None),
-        // Longer held than the whole way took; a clock that was set.
+        // Delay longer than the total time; a clock that was set.
         (0x0002_0000, 0x0001_0000, 0x0002_0000, None),
         (0x0fff_0000, 0x0001_0000, 0, None),
     ] {
@@ -165,7 +165,7 @@ fn jitter_follows_the_arrivals() {
     for arrivals in [steady, shaky, spike] {
         let mut jitter = Jitter::default();
         for (n, &ms) in arrivals.iter().enumerate() {
-            // Both the clock and the timestamps wrap on the way.
+            // Both the clock and the timestamps wrap.
             let time = RtpTime((u32::MAX - 800).wrapping_add(n as u32 * 160));
             jitter.packet(Duration::from_millis(500_000_000 + ms), time);
         }
@@ -190,25 +190,25 @@ fn loss_is_counted_by_interval_and_in_all() {
         sequence.extent()
     };
     assert_eq!(reception.report(Duration::ZERO, None), None, "nothing has come");
-    // Two of eight are missing, over the wrap.
+    // Two of eight are missing, across the wrap.
     let extent = take(&mut reception, &[65_533, 65_534, 65_535, 1, 3, 4]);
     let (block, interval) = reception.report(Duration::from_secs(2), extent).unwrap();
     assert_eq!((block.fraction_lost, block.lost, block.highest), (64, 2, 0x1_0004));
     assert_eq!(interval, Interval { expected: 8, lost: 2 });
     assert_eq!((block.last_report, block.since_last_report), Default::default());
     assert_eq!(reception.report(Duration::from_secs(7), extent), None, "nothing since");
-    // Both come late: fewer lost in all, none in this interval.
+    // Both arrive late: fewer lost in total, none in this interval.
     reception.sender_report(Duration::from_secs(8), Ssrc(5), Ntp(0xabcd_0000_0000));
     reception.sender_report(Duration::from_secs(8), Ssrc(6), Ntp(1));
     let extent = take(&mut reception, &[0, 2, 5]);
     let (block, interval) = reception.report(Duration::from_millis(8_500), extent).unwrap();
     assert_eq!((block.fraction_lost, block.lost, interval), (0, 0, Interval { expected: 1, lost: 0 }));
     assert_eq!((block.last_report, block.since_last_report), (ShortNtp(0xabcd_0000), ShortNtp(0x8000)));
-    // Duplicates make it negative.
+    // Duplicates make the total negative.
     let extent = take(&mut reception, &[6, 6, 6]);
     let (block, _) = reception.report(Duration::from_secs(12), extent).unwrap();
     assert_eq!(block.lost, -2);
-    // A jump is a new beginning.
+    // A jump restarts the stream.
     let extent = take(&mut reception, &[40_000, 40_001]);
     let (block, interval) = reception.report(Duration::from_secs(17), extent).unwrap();
     assert_eq!((block.lost, block.highest, interval), (0, 40_001, Interval { expected: 2, lost: 0 }));
@@ -219,14 +219,14 @@ fn peers_report_becomes_loss_of_each_interval() {
     let block = |highest, lost| Block { highest, lost, ..block() };
     let mut transmission = Transmission::default();
     let first = SeqNo(65_530);
-    // (highest, lost in all, packets sent), and what is made of it.
+    // (highest, total lost, packets sent), and the resulting interval.
     for (highest, lost, sent, interval) in [
         (65_529_u32, 0, 0, Some((0, 0))), // before anything was sent
         (65_533, 1, 10, Some((4, 1))),
         (0x1_0004, 3, 20, Some((7, 2))),
-        (0x1_0004, 2, 20, Some((0, 0))), // a late packet came
-        (0x1_0002, 2, 20, None),         // back
-        (0x9_0000, 2, 40, None),         // further than anything that was sent
+        (0x1_0004, 2, 20, Some((0, 0))), // a late packet arrived
+        (0x1_0002, 2, 20, None),         // the highest number goes back
+        (0x9_0000, 2, 40, None),         // beyond the sent packets
         (0x1_0009, 0x7f_ffff, 40, Some((5, 5))),
         (0x1_000a, -5, 40, Some((1, 0))),
     ] {

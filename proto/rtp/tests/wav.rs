@@ -1,4 +1,4 @@
-//! WAV files: ours, others', and none at all.
+//! WAV files: written here, written by other programs, and invalid ones.
 
 use proptest::prelude::*;
 use twinbox_rtp::{
@@ -35,7 +35,7 @@ fn file(tag: u16, channels: u16, rate: u32, bits: u16, data_length: u32, data: &
     file.extend(rate.to_le_bytes());
     file.extend([0; 6]);
     file.extend(bits.to_le_bytes());
-    // A chunk that nobody needs, of odd length.
+    // An unused chunk of odd length.
     file.extend(b"LIST\x03\0\0\0abc\0data");
     file.extend(data_length.to_le_bytes());
     file.extend(data);

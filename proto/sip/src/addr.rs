@@ -8,13 +8,13 @@ use std::borrow::Cow;
 pub struct NameAddr<'a> {
     /// The display name, unquoted.
     pub display: Option<Cow<'a, str>>,
-    /// The URI, as it came.
+    /// The URI, unchanged.
     pub uri: &'a str,
     params: &'a str,
 }
 
 impl<'a> NameAddr<'a> {
-    /// Reads one element. Without angle brackets, parameters belong to the header, not to the URI (section 20).
+    /// Parses one element. Without angle brackets, parameters belong to the header, not to the URI (section 20).
     pub fn parse(text: &'a str) -> Option<Self> {
         let text = text.trim();
         let (display, rest) = if text.starts_with('"') {
@@ -40,7 +40,7 @@ impl<'a> NameAddr<'a> {
         Some(Self { display: display.filter(|d| !d.is_empty()), uri: nonempty(uri)?, params: checked(params)? })
     }
 
-    /// A header parameter: absent, without a value, or its value still quoted if it was.
+    /// A header parameter: outer `None` if absent, inner `None` without a value. A quoted value stays quoted.
     pub fn param(&self, name: &str) -> Option<Option<&'a str>> {
         params(self.params).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -50,7 +50,7 @@ fn nonempty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Parameters whose quotes are closed.
+/// The parameters, if their quotes are closed.
 fn checked(text: &str) -> Option<&str> {
     quotes_closed(text).then_some(text)
 }
@@ -63,7 +63,7 @@ pub fn params(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     })
 }
 
-/// The elements of a comma-separated list; commas in quotes and angle brackets do not count.
+/// Elements of a comma-separated list; commas in quotes and angle brackets do not separate.
 pub fn split_list(text: &str) -> impl Iterator<Item = &str> {
     split_outside(text, b',').map(str::trim).filter(|e| !e.is_empty())
 }
@@ -81,7 +81,7 @@ pub fn quotes_closed(text: &str) -> bool {
     true
 }
 
-/// Takes the quotes off, and the backslashes within.
+/// Removes the quotes, and the backslashes within.
 pub fn unquote(text: &str) -> Cow<'_, str> {
     match text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
         Some(inner) if inner.contains('\\') => {
@@ -100,7 +100,7 @@ pub fn unquote(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The length of the quoted string that the text begins with, both quotes included.
+/// Length of the quoted string at the start of the text, both quotes included.
 fn quoted_end(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (i, b) in text.bytes().enumerate().skip(1) {

@@ -1,4 +1,4 @@
-//! A dialog (RFC 3261 section 12) as a value: it can be stored and go on elsewhere.
+//! A dialog (RFC 3261 section 12) as a value: it can be stored and continue on another node.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,32 +8,32 @@ use crate::{
     uri::Uri,
 };
 
-/// Our half of a dialog that a peer began (we are its UAS).
+/// The UAS side of a dialog created by a peer.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dialog {
-    /// Chosen by the peer. Identifies nothing of ours by itself (rule C1).
+    /// Chosen by the peer. Alone, it identifies nothing on this node (rule C1).
     pub call_id: String,
-    /// Our tag.
+    /// The local tag.
     pub local_tag: String,
     /// The peer's tag.
     pub remote_tag: String,
-    /// Our address as the peer wrote it in To, with our tag.
+    /// The local address as in the peer's To, with the local tag.
     local: String,
     /// The peer's From, with its tag.
     remote: String,
-    /// Where in-dialog requests go: the peer's Contact URI.
+    /// Destination of in-dialog requests: the peer's Contact URI.
     pub remote_target: String,
-    /// Proxies that want to see them, in our order, as they were written.
+    /// Proxies in the path of in-dialog requests, in local order, unchanged.
     route_set: Vec<String>,
-    /// The number of our last request.
+    /// CSeq number of the last sent request.
     local_seq: u32,
-    /// The number of the peer's last request.
+    /// CSeq number of the peer's last request.
     remote_seq: u32,
 }
 
 impl Dialog {
-    /// The dialog that this request begins when it is answered with `local_tag` (section 12.1.1). `None` without
-    /// a Contact to go back to.
+    /// The dialog created by this request when it is answered with `local_tag` (section 12.1.1). `None` without a
+    /// usable Contact.
     pub fn accept(request: &Request, local_tag: &str) -> Option<Self> {
         let headers = &request.headers;
         Some(Self {
@@ -49,7 +49,7 @@ impl Dialog {
         })
     }
 
-    /// Takes note of a request within the dialog: `false` when it is older than one seen before (answer `500`,
+    /// Registers a request within the dialog. Returns `false` if it is not newer than the last one (answer `500`,
     /// section 12.2.2).
     pub fn received(&mut self, request: &Request) -> bool {
         if request.headers.cseq() <= self.remote_seq && request.method != Method::Ack {
@@ -59,8 +59,8 @@ impl Dialog {
         true
     }
 
-    /// Sends our later requests to the Contact of a target refresh (INVITE, UPDATE, SUBSCRIBE, NOTIFY), or of its `2xx`.
-    /// A sender that is not `trusted` may change port and parameters, not the host.
+    /// Takes over the Contact of a target refresh (INVITE, UPDATE, SUBSCRIBE, NOTIFY), or of its `2xx`, for later
+    /// requests. A sender that is not `trusted` may change port and parameters, not the host.
     pub fn retarget(&mut self, method: &Method, headers: &Headers, trusted: bool) {
         if !matches!(method, Method::Invite | Method::Update | Method::Subscribe | Method::Notify) {
             return;
@@ -71,13 +71,13 @@ impl Dialog {
         }
     }
 
-    /// A request of ours within the dialog (section 12.2.1.1). Via and Contact are the sender's business.
+    /// Creates a request within the dialog (section 12.2.1.1). The sender adds Via and Contact.
     pub fn request(&mut self, method: Method) -> Request {
         self.local_seq += 1;
         self.numbered(method, self.local_seq)
     }
 
-    /// The ACK of the `2xx` to our INVITE (section 13.2.2.4): its number, and its credentials if it had any.
+    /// The ACK of the `2xx` to a sent INVITE (section 13.2.2.4): with the INVITE's number and credentials.
     pub fn acknowledge(&self, invite: &Request) -> Request {
         let mut ack = self.numbered(Method::Ack, invite.headers.cseq());
         for name in ["Authorization", "Proxy-Authorization"] {
@@ -95,7 +95,7 @@ impl Dialog {
         let strict = self.route_set.first().map(|r| (!is_loose(r)).then(|| route_uri(r).to_owned()));
         let mut routes: Vec<String> = self.route_set.clone();
         if let Some(Some(first)) = strict {
-            // A strict router gets itself as Request-URI, and the target goes last.
+            // A strict router becomes the Request-URI, and the target becomes the last route.
             routes.remove(0);
             routes.push(format!("<{}>", self.remote_target));
             uri = first;
@@ -110,18 +110,18 @@ impl Dialog {
         Request { method, uri, headers, body: Default::default() }
     }
 
-    /// A request of ours was challenged and goes out once more: it needs a new number (section 22.2).
+    /// Gives a challenged request a new number for its retry (section 22.2).
     pub fn renumber(&mut self, request: &mut Request) {
         self.local_seq += 1;
         request.headers.set("CSeq", format!("{} {}", self.local_seq, request.method));
     }
 
-    /// The URI of the next hop of our requests: the first route, else the remote target.
+    /// URI of the next hop of in-dialog requests: the first route, else the remote target.
     pub fn next_hop(&self) -> &str {
         self.route_set.first().map_or(self.remote_target.as_str(), |r| route_uri(r))
     }
 
-    /// Leaves a gap in our numbers: the one that takes a call over cannot know what its predecessor sent last.
+    /// Leaves a gap in the numbers: a node that takes a call over does not know the last number of its predecessor.
     pub fn skip_numbers(&mut self, by: u32) {
         self.local_seq = self.local_seq.saturating_add(by);
     }

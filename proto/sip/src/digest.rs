@@ -7,7 +7,7 @@ use twinbox_ids::Pii;
 
 use crate::{Request, Response, addr};
 
-/// What a trunk's challenges are answered with.
+/// Credentials for a trunk's challenges.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// User name.
@@ -16,8 +16,8 @@ pub struct Credentials {
     pub password: Pii<String>,
 }
 
-/// Adds the answer to a `401` or `407` to the request. `false` when the challenge is none that we know, or when
-/// the request already carried an answer (then the password is wrong; trying again would loop for ever).
+/// Adds the answer to a `401` or `407` to the request. Returns `false` if the challenge is not supported, or if the
+/// request already carried an answer: the password is then wrong, and a retry would loop forever.
 pub fn answer(request: &mut Request, challenge: &Response, credentials: &Credentials, cnonce: &str) -> bool {
     let (asks, answers) = match challenge.code {
         401 => ("WWW-Authenticate", "Authorization"),
@@ -49,7 +49,7 @@ pub fn answer(request: &mut Request, challenge: &Response, credentials: &Credent
     true
 }
 
-/// The nonce count: each nonce is used once.
+/// Nonce count: each nonce is used once.
 const FIRST: &str = "00000001";
 
 /// A hash function, in ascending order of preference (RFC 8760 section 2.4).
@@ -69,7 +69,7 @@ impl Hash {
         }
     }
 
-    /// In hexadecimal digits.
+    /// The hash in hexadecimal digits.
     fn of(self, text: &str) -> String {
         match self {
             Self::Md5 => hex(&Md5::digest(text)),
@@ -87,13 +87,13 @@ struct Challenge {
     nonce: String,
     opaque: Option<String>,
     hash: Hash,
-    /// The algorithm is a `-sess` one.
+    /// The algorithm is a `-sess` variant.
     session: bool,
     qop: bool,
 }
 
 impl Challenge {
-    /// One that can be answered: a known algorithm, and `auth` among the qualities of protection if any are named.
+    /// Parses a challenge that can be answered: a supported algorithm, and `auth` among the `qop` values, if any.
     fn parse(line: &str) -> Option<Self> {
         let (scheme, rest) = line.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("Digest") {
@@ -112,7 +112,7 @@ impl Challenge {
         };
         let hash = Hash::ALL.into_iter().find(|hash| hash.name() == name)?;
         let qop = match param("qop") {
-            // Without it no cnonce is sent, and the session key has one in it.
+            // Without qop no cnonce is sent, but the session key contains one.
             None if session => return None,
             None => false,
             Some(q) if q.split(',').any(|q| q.trim().eq_ignore_ascii_case("auth")) => true,

@@ -1,29 +1,29 @@
-//! Messages cut out of a stream (RFC 3261 section 18.3), bounded.
+//! Bounded framing of messages in a stream (RFC 3261 section 18.3).
 
 use crate::strict::MAX_MESSAGE;
 
-/// The most octets before the empty line.
+/// Maximum number of octets before the empty line.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// One thing found in a stream.
+/// A frame of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// A whole message, for [`crate::strict::read_framed`].
+    /// A complete message, for [`crate::strict::read_framed`].
     Message(Vec<u8>),
     /// A double CRLF (RFC 5626 section 3.5.1): answer with one CRLF.
     Ping,
-    /// A message whose end cannot be known. Let [`crate::strict::read_framed`] refuse it, then close the stream.
+    /// A message without a known end. Let [`crate::strict::read_framed`] refuse it, then close the stream.
     Lost(Vec<u8>),
 }
 
-/// Collects octets and cuts messages out of them. Never holds more than the largest message and one read.
+/// Collects octets and splits them into messages. Never holds more than the largest message and one read.
 #[derive(Debug, Default)]
 pub struct Framer {
     buffer: Vec<u8>,
 }
 
 impl Framer {
-    /// Adds what was read.
+    /// Adds received octets.
     pub fn push(&mut self, data: &[u8]) {
         self.buffer.extend_from_slice(data);
     }
@@ -38,7 +38,7 @@ impl Framer {
         if blank > 0 && blank < self.buffer.len() {
             self.buffer.drain(..blank);
         } else if blank > 0 {
-            // May be the first half of a ping; but not more of them than that.
+            // May be the first half of a ping; more octets are dropped.
             self.buffer.truncate(3);
             return None;
         }
@@ -60,9 +60,8 @@ impl Framer {
     }
 }
 
-/// The length of the body by these lines. A stream needs Content-Length (section 20.14); where it is missing and no
-/// Content-Type speaks of a body either, there is none. Two lengths, or one that is no number, leave the end of the
-/// message to guessing.
+/// Length of the body by these header lines. A stream needs Content-Length (section 20.14). Without Content-Length and
+/// Content-Type there is no body. Two lengths, or one that is not a number, leave the end of the message unknown.
 fn content_length(head: &[u8]) -> Option<usize> {
     let (mut found, mut typed) = (None, false);
     for line in head.split(|&b| b == b'\n') {

@@ -1,4 +1,4 @@
-//! Who calls, as far as the trunk vouches for it (RFC 3325, rule S3).
+//! Identity of the caller, as asserted by the trunk (RFC 3325, rule S3).
 
 use twinbox_ids::Pii;
 
@@ -7,14 +7,14 @@ use crate::{Request, addr::NameAddr, uri::Uri};
 /// The caller of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The number, as dialled digits where it is one.
+    /// The number, as dialled digits if possible.
     pub number: Option<Pii<String>>,
     /// The display name.
     pub name: Option<Pii<String>>,
 }
 
-/// Reads the caller: P-Asserted-Identity, else From. Call this only for a request that came from a trunk; a
-/// stranger may write there what he likes. A caller who asked for privacy stays unknown.
+/// Reads the caller: P-Asserted-Identity, else From. Use only for a request from a trunk: other senders can forge
+/// these headers. A caller that requested privacy stays unknown.
 pub fn caller(request: &Request) -> Caller {
     let headers = &request.headers;
     let private = headers.all("Privacy").flat_map(|v| v.split(';')).map(str::trim);

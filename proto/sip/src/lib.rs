@@ -1,10 +1,10 @@
 //! SIP as bytes and state machines: no socket, no clock, no task.
 //!
-//! * [`strict`] reads a datagram or a framed message and says what to do with it; nothing else parses what
-//!   comes from the network, so there are no two parsers to disagree (that disagreement is header smuggling);
-//! * [`transaction`] are the RFC 3261 section 17 machines (with RFC 6026), handed their inputs and their time;
+//! * [`strict`] parses a datagram or a framed message and decides what to do with it. No other code parses network
+//!   input, so that no two parsers can disagree (such a disagreement allows header smuggling);
+//! * [`transaction`] has the state machines of RFC 3261 section 17 (with RFC 6026); inputs and time are passed in;
 //! * [`dialog`], [`session`] (RFC 4028), [`sdp`] (RFC 3264), [`mwi`] (RFC 3842), [`digest`] (RFC 7616, RFC 8760) and
-//!   [`redirect`] (who is called, and why) are plain values and functions.
+//!   [`redirect`] (purpose of a call) are plain values and functions.
 
 pub mod addr;
 pub mod dialog;

@@ -1,7 +1,7 @@
 //! Messages: a start line, headers in their order, a body of octets.
 //!
-//! Header values are kept as they came and written as they came: what a peer gave us to return (Via,
-//! Record-Route, the URI of a Contact) goes back byte for byte.
+//! Header values are stored and written unchanged: a value that must be returned to a peer (Via, Record-Route, the URI
+//! of a Contact) goes back byte for byte.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,11 +13,11 @@ use crate::{
     via::Via,
 };
 
-/// Headers in their order. Names are compared without case; compact forms are expanded when pushed.
+/// Headers in message order. Names are compared case-insensitively; compact forms are expanded when pushed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
-/// Full names that are kept without an allocation, with their compact form (RFC 3261 section 7.3.3 and others).
+/// Full names stored without an allocation, with their compact form (RFC 3261 section 7.3.3 and others).
 const KNOWN: &[(&str, Option<&str>)] = &[
     ("Via", Some("v")),
     ("From", Some("f")),
@@ -74,17 +74,17 @@ fn canonical(name: &str) -> Cow<'static, str> {
 }
 
 impl Headers {
-    /// Adds a header after the others.
+    /// Appends a header.
     pub fn push(&mut self, name: &str, value: impl Into<String>) {
         self.0.push((canonical(name), value.into()));
     }
 
-    /// Adds a header before the others.
+    /// Prepends a header.
     pub fn push_front(&mut self, name: &str, value: impl Into<String>) {
         self.0.insert(0, (canonical(name), value.into()));
     }
 
-    /// Replaces every header of this name by one.
+    /// Replaces all headers of this name by one.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         let value = value.into();
         match self.0.iter().position(|(n, _)| n.eq_ignore_ascii_case(name)) {
@@ -102,14 +102,14 @@ impl Headers {
         }
     }
 
-    /// Replaces the first header of this name, leaving the others of it; nothing when there is none.
+    /// Replaces the first header of this name and leaves the others; does nothing without such a header.
     pub fn set_first(&mut self, name: &str, value: impl Into<String>) {
         if let Some((_, slot)) = self.0.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
             *slot = value.into();
         }
     }
 
-    /// Removes every header of this name.
+    /// Removes all headers of this name.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
     }
@@ -119,7 +119,7 @@ impl Headers {
         self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
-    /// The values of all headers of this name, a line each.
+    /// The values of all headers of this name, one per line.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
@@ -134,27 +134,27 @@ impl Headers {
         self.list(name).any(|t| t.eq_ignore_ascii_case(token))
     }
 
-    /// All headers in their order.
+    /// All headers in message order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(n, v)| (n.as_ref(), v.as_str()))
     }
 
-    /// How many lines there are.
+    /// Number of header lines.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The Call-ID; empty when there is none (never so in a message that [`crate::strict`] let through).
+    /// The Call-ID; empty if missing (never in a message accepted by [`crate::strict`]).
     pub fn call_id(&self) -> &str {
         self.get("Call-ID").unwrap_or_default()
     }
 
-    /// The number of CSeq; 0 when there is none.
+    /// The number of CSeq; 0 if missing.
     pub fn cseq(&self) -> u32 {
         self.get("CSeq").and_then(|v| v.split_whitespace().next()?.parse().ok()).unwrap_or(0)
     }
@@ -189,9 +189,9 @@ impl Headers {
 /// A request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What is asked.
+    /// The method.
     pub method: Method,
-    /// The Request-URI, as it came.
+    /// The Request-URI, unchanged.
     pub uri: String,
     /// The headers.
     pub headers: Headers,
@@ -202,9 +202,9 @@ pub struct Request {
 /// A response.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Response {
-    /// 100 to 699.
+    /// The status code, 100 to 699.
     pub code: u16,
-    /// The words beside the code.
+    /// The reason phrase.
     pub reason: String,
     /// The headers.
     pub headers: Headers,
@@ -213,8 +213,8 @@ pub struct Response {
 }
 
 impl Request {
-    /// The response with this code and its usual reason: Via, From, To, Call-ID and CSeq are those of the
-    /// request (RFC 3261 section 8.2.6.2); the To tag is the caller's business.
+    /// A response with this code and its default reason. Via, From, To, Call-ID and CSeq are those of the request
+    /// (RFC 3261 section 8.2.6.2); the caller of this function adds the To tag.
     pub fn respond(&self, code: u16) -> Response {
         let mut headers = Headers::default();
         for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
@@ -230,7 +230,7 @@ impl Request {
         Response { code, reason: reason(code).to_owned(), headers, body: Bytes::new() }
     }
 
-    /// The bytes for the wire, Content-Length included.
+    /// The encoded message, Content-Length included.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = Vec::with_capacity(1024);
         out.extend_from_slice(format!("{} {} SIP/2.0\r\n", self.method, self.uri).as_bytes());
@@ -238,7 +238,7 @@ impl Request {
         out.into()
     }
 
-    /// The media type of the body, lower case, without parameters.
+    /// Media type of the body, in lower case, without parameters.
     pub fn content_type(&self) -> Option<String> {
         media_type(&self.headers)
     }
@@ -258,7 +258,7 @@ impl Response {
         self
     }
 
-    /// Adds the To tag unless there is one.
+    /// Adds the To tag if it is missing.
     pub fn with_to_tag(mut self, tag: &str) -> Self {
         if self.headers.tag("To").is_none()
             && let Some(to) = self.headers.get("To")
@@ -269,7 +269,7 @@ impl Response {
         self
     }
 
-    /// The bytes for the wire, Content-Length included.
+    /// The encoded message, Content-Length included.
     pub fn to_bytes(&self) -> Bytes {
         let mut out = Vec::with_capacity(1024);
         out.extend_from_slice(format!("SIP/2.0 {} {}\r\n", self.code, self.reason).as_bytes());
@@ -277,12 +277,12 @@ impl Response {
         out.into()
     }
 
-    /// 1xx.
+    /// Whether the code is 1xx.
     pub fn is_provisional(&self) -> bool {
         self.code < 200
     }
 
-    /// 2xx.
+    /// Whether the code is 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.code)
     }
@@ -293,7 +293,7 @@ fn media_type(headers: &Headers) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-// Callers' numbers are in every message: what is printed of one is only what kind it is.
+// Messages contain callers' numbers: debug output shows only the kind of message.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} headers, {} octets)", self.method, self.headers.len(), self.body.len())
@@ -306,7 +306,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// The usual words for a code.
+/// Default reason phrase of a code.
 pub fn reason(code: u16) -> &'static str {
     match code {
         100 => "Trying",

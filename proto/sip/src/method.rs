@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A request method.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs)] // their names say it
+#[allow(missing_docs)] // the names are self-explanatory
 pub enum Method {
     Invite,
     Ack,
@@ -20,12 +20,12 @@ pub enum Method {
     Register,
     Publish,
     Prack,
-    /// One that is not known here.
+    /// An unknown method.
     Other(String),
 }
 
 impl Method {
-    /// Reads a method; any token is one.
+    /// Parses a method; any token is valid.
     pub fn parse(text: &str) -> Self {
         match text {
             "INVITE" => Self::Invite,
@@ -46,7 +46,7 @@ impl Method {
         }
     }
 
-    /// The method as it stands in a message.
+    /// The method as text.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Invite => "INVITE",

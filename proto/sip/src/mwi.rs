@@ -1,11 +1,11 @@
-//! Message summaries (RFC 3842): what lights a lamp.
+//! MWI: message summaries (RFC 3842).
 
-/// The media type.
+/// Media type of message summaries.
 pub const CONTENT_TYPE: &str = "application/simple-message-summary";
-/// The event package.
+/// Event package.
 pub const EVENT: &str = "message-summary";
 
-/// How many messages wait.
+/// Message counts of a mailbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The URI of the mailbox.
@@ -17,14 +17,14 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The body of a NOTIFY. The light is on while there are new messages.
+    /// The body of a NOTIFY. The MWI is on while there are new messages.
     pub fn body(&self) -> String {
         let waiting = if self.new > 0 { "yes" } else { "no" };
         let account = self.account.as_ref().map(|a| format!("Message-Account: {a}\r\n")).unwrap_or_default();
         format!("Messages-Waiting: {waiting}\r\n{account}Voice-Message: {}/{} (0/0)\r\n", self.new, self.old)
     }
 
-    /// Reads a body. `None` when it is no message summary.
+    /// Parses a body. `None` if it is not a message summary.
     pub fn parse(body: &str) -> Option<Self> {
         let mut waiting = None;
         let mut summary = Self::default();
@@ -43,7 +43,7 @@ impl Summary {
                 _ => {}
             }
         }
-        // A summary may say no more than that something waits.
+        // A summary may contain only the Messages-Waiting line.
         if waiting? && summary.new == 0 {
             summary.new = 1;
         }

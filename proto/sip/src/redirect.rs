@@ -1,8 +1,8 @@
-//! Which mailbox a call is for, and which greeting fits.
+//! Purpose of a call: its mailbox and greeting, or sign-in.
 //!
 //! A redirected call leaves a message for a redirecting party: by RFC 4458 `target` and `cause`, else Diversion
-//! (RFC 5806), else History-Info (RFC 7044, and RFC 4244 as it is still sent). A direct call to a pilot number
-//! signs in; any other direct call leaves a message for the number called. `tests/invites` is the table.
+//! (RFC 5806), else History-Info (RFC 7044, and the older RFC 4244, which is still in use). A direct call to a pilot
+//! number signs in; any other direct call leaves a message for the called number. `tests/invites` has the test table.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,65 +12,65 @@ use crate::{
     uri::{Uri, unescape},
 };
 
-/// Which redirecting party counts when there are several.
+/// Choice among several redirecting parties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RedirectOrder {
-    /// The party that was called at first (the bottom Diversion).
+    /// The party called first (the bottom Diversion).
     First,
-    /// The party that redirected the call to us.
+    /// The party that redirected the call to Twinbox.
     Last,
 }
 
-/// What decides beside the request.
+/// Rules that decide in addition to the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
-    /// Pilots that sign in to the caller's own mailbox.
+    /// Pilot numbers for sign-in to the caller's own mailbox.
     pub sign_in: &'a [String],
-    /// Pilots that ask for the mailbox.
+    /// Pilot numbers that ask for the mailbox.
     pub ask_mailbox: &'a [String],
-    /// Which redirecting party counts.
+    /// Choice among several redirecting parties.
     pub order: RedirectOrder,
 }
 
-/// The greeting that fits.
+/// Greeting for the reason of the redirection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greeting {
-    /// Did not answer, not reachable, all calls.
+    /// No answer, not reachable, or unconditional.
     Standard,
-    /// Was busy.
+    /// Busy.
     Busy,
 }
 
-/// What a call is for.
+/// Purpose of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
-    /// To leave a message in the mailbox with this number.
+    /// Leave a message in the mailbox with this number.
     Leave {
         /// The number.
         mailbox: String,
         /// The greeting.
         greeting: Greeting,
     },
-    /// To sign in to the caller's mailbox.
+    /// Sign in to the caller's mailbox.
     SignIn,
-    /// To sign in to a mailbox that will be asked for.
+    /// Sign in to a mailbox; its number will be asked for.
     AskMailbox,
-    /// There is no number in it.
+    /// The request contains no number.
     Nothing,
 }
 
-/// Someone who redirected the call.
+/// A party that redirected the call.
 struct Party {
     number: String,
     busy: bool,
 }
 
-/// What this INVITE is for.
+/// Purpose of this INVITE.
 pub fn purpose(request: &Request, rules: Rules<'_>) -> Purpose {
     let uri = Uri::parse(&request.uri);
     let parties = [target(uri.as_ref()), diversions(request), histories(request)];
-    // Each list is in the order of events: the first redirection first.
+    // Each list is in chronological order: the first redirection first.
     if let Some(parties) = parties.into_iter().find(|p| !p.is_empty()) {
         let party = match rules.order {
             RedirectOrder::First => parties.into_iter().next(),
@@ -91,14 +91,14 @@ pub fn purpose(request: &Request, rules: Rules<'_>) -> Purpose {
     }
 }
 
-/// RFC 4458: `sip:voicemail@host;target=sip:1001%40host;cause=486`.
+/// Target by RFC 4458: `sip:voicemail@host;target=sip:1001%40host;cause=486`.
 fn target(uri: Option<&Uri<'_>>) -> Vec<Party> {
     let Some(uri) = uri else { return Vec::new() };
     let number = uri.param("target").and_then(unescape).and_then(|target| number_of(&target));
     number.map(|number| Party { number, busy: uri.param("cause") == Some("486") }).into_iter().collect()
 }
 
-/// RFC 5806: the topmost is the last to have redirected.
+/// Redirecting parties by RFC 5806; the topmost Diversion is the last redirection.
 fn diversions(request: &Request) -> Vec<Party> {
     let mut parties: Vec<_> = request
         .headers
@@ -114,14 +114,14 @@ fn diversions(request: &Request) -> Vec<Party> {
     parties
 }
 
-/// History-Info lists every target in turn. Whoever stands before a target that has a `cause` (RFC 7044), or
-/// carries a Reason of its own (RFC 4244), redirected the call.
+/// Redirecting parties by History-Info, which lists every target in turn. An entry redirected the call if the next
+/// target has a `cause` (RFC 7044), or if the entry has its own Reason (RFC 4244).
 fn histories(request: &Request) -> Vec<Party> {
     let entries: Vec<Entry> = request.headers.list("History-Info").take(64).filter_map(Entry::read).collect();
     let mut parties = Vec::new();
     for (n, pair) in entries.windows(2).enumerate() {
         let [from, to] = pair else { continue };
-        // The entry says by index which one it was mapped from, where it says so at all.
+        // The entry may name, by index, the entry that it was mapped from.
         let from = match &to.mapped_from {
             Some(index) => entries.iter().take(n + 1).find(|e| e.index == *index).unwrap_or(from),
             None => from,
@@ -161,7 +161,7 @@ impl Entry {
         Some(Self {
             number: number_of(address.uri),
             index: text("index").unwrap_or_default(),
-            // `rc` and `np` name an entry too, but only `mp` and `rc` mean that the target was changed.
+            // `rc` and `np` also name an entry, but only `mp` and `rc` mean that the target changed.
             mapped_from: text("mp").or_else(|| text("rc")),
             cause: uri.param("cause").and_then(|c| c.parse().ok()),
             reason,

@@ -1,6 +1,6 @@
 //! Session descriptions (RFC 8866) and offer/answer (RFC 3264) for one audio stream of G.711.
 //!
-//! Reading is lenient (line ends, order, unknown lines) and bounded; writing is plain.
+//! Parsing is lenient (line ends, order, unknown lines) and bounded; writing is plain.
 
 use std::{
     fmt::Write,
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 
 /// The media type.
 pub const CONTENT_TYPE: &str = "application/sdp";
-/// The payload type under which we offer telephone-event.
+/// Payload type offered for telephone-event.
 const OUR_DTMF: u8 = 101;
 const MAX_BODY: usize = 32 * 1024;
 const MAX_MEDIA: usize = 32;
 const MAX_FORMATS: usize = 64;
 
-/// Why a description cannot be worked with. All but [`SdpError::Unreadable`] mean `488`.
+/// Error of a session description. All but [`SdpError::Unreadable`] mean `488`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SdpError {
-    /// It is no session description.
+    /// The body is not a session description.
     #[error("the body is no session description")]
     Unreadable,
-    /// It has no audio stream over plain RTP.
+    /// There is no audio stream over plain RTP.
     #[error("no audio stream over RTP/AVP is offered")]
     NoAudio,
-    /// It has audio, but neither PCMU nor PCMA.
+    /// There is audio, but neither PCMU nor PCMA.
     #[error("neither PCMU nor PCMA is offered")]
     NoCommonCodec,
 }
 
-/// The codecs that a call can have.
+/// Codecs of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Codec {
     /// G.711 µ-law.
@@ -58,14 +58,14 @@ impl Codec {
     }
 }
 
-/// Who sends, from the describing side's view.
+/// Direction of audio, as seen from the describing side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// Both.
     SendRecv,
-    /// The describer only sends: the other is on hold.
+    /// The describing side only sends: its peer is on hold.
     SendOnly,
-    /// The describer only listens.
+    /// The describing side only receives.
     RecvOnly,
     /// Neither.
     Inactive,
@@ -91,7 +91,7 @@ impl Direction {
         }
     }
 
-    /// The same stream from the other side (RFC 3264 section 6.1).
+    /// The same direction as seen from the other side (RFC 3264 section 6.1).
     fn reversed(self) -> Self {
         match self {
             Self::SendOnly => Self::RecvOnly,
@@ -101,49 +101,49 @@ impl Direction {
     }
 }
 
-/// What the peer's description means for our one audio stream.
+/// The negotiated audio stream, by the peer's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
-    /// Where the peer wants its audio; `None` when it names no address (a host name, or `0.0.0.0`).
+    /// Destination of audio; `None` if the peer names no address (a host name, or `0.0.0.0`).
     pub remote: Option<SocketAddr>,
-    /// Where the peer wants its RTCP, if it says so (RFC 3605); else that is the port above.
+    /// Destination of RTCP, if the peer names it (RFC 3605); else the port above.
     #[serde(default)]
     pub rtcp: Option<SocketAddr>,
-    /// RTCP shares the port of RTP (RFC 5761): the peer has offered it, and our answer accepts it.
+    /// RTCP shares the RTP port (RFC 5761): offered by the peer and accepted in the answer.
     #[serde(default)]
     pub rtcp_mux: bool,
     /// The codec.
     pub codec: Codec,
     /// Its payload type.
     pub payload_type: u8,
-    /// The payload type of telephone-event, if it is understood.
+    /// The payload type of telephone-event, if supported by the peer.
     pub dtmf: Option<u8>,
     /// The peer's direction; a null address counts as a hold (RFC 3264 section 8.4).
     pub direction: Direction,
 }
 
 impl Stream {
-    /// The peer listens.
+    /// Whether the peer receives audio.
     pub fn peer_listens(&self) -> bool {
         matches!(self.direction, Direction::SendRecv | Direction::RecvOnly)
     }
 
-    /// The peer speaks.
+    /// Whether the peer sends audio.
     pub fn peer_speaks(&self) -> bool {
         matches!(self.direction, Direction::SendRecv | Direction::SendOnly)
     }
 }
 
-/// Our side of a session.
+/// Local side of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
-    /// The address that others send RTP to.
+    /// RTP address announced to the peer.
     pub address: IpAddr,
-    /// The port.
+    /// RTP port announced to the peer.
     pub port: u16,
-    /// The session id of `o=`, fixed for the call.
+    /// Session ID of `o=`, fixed for the call.
     pub session: u64,
-    /// The version of `o=`: one more with every description that we send.
+    /// Version of `o=`, incremented with every sent description.
     pub version: u64,
 }
 
@@ -162,7 +162,7 @@ struct Media {
     rtpmaps: Vec<(u8, String)>,
     connection: Option<Connection>,
     direction: Option<Direction>,
-    /// `a=rtcp`: the port, and the address if it is another.
+    /// `a=rtcp`: the port, and the address if it differs.
     rtcp: Option<(u16, Option<Connection>)>,
     rtcp_mux: bool,
 }
@@ -174,7 +174,7 @@ enum Connection {
 }
 
 impl Sdp {
-    /// Reads a description.
+    /// Parses a description.
     pub fn parse(body: &[u8]) -> Result<Self, SdpError> {
         if body.len() > MAX_BODY {
             return Err(SdpError::Unreadable);
@@ -208,7 +208,7 @@ impl Sdp {
         Ok(Self { media })
     }
 
-    /// The first audio stream that we can take part in. As an answer to an offer of ours, which never has rtcp-mux.
+    /// The first usable audio stream, read as an answer to a local offer, which never has rtcp-mux.
     pub fn audio(&self) -> Result<Stream, SdpError> {
         self.choose().map(|(_, stream)| Stream { rtcp_mux: false, ..stream })
     }
@@ -227,7 +227,7 @@ impl Sdp {
         Err(error)
     }
 
-    /// The answer to this offer, and what it means for our stream. Every other stream is declined (port 0).
+    /// The answer to this offer, and the resulting stream. Other streams are declined (port 0).
     pub fn answer(&self, local: &Local) -> Result<(Stream, String), SdpError> {
         let (chosen, stream) = self.choose()?;
         let mut out = local.head();
@@ -287,7 +287,7 @@ impl Connection {
         if net != "IN" {
             return None;
         }
-        // A multicast TTL may follow a slash.
+        // A slash and a multicast TTL may follow.
         let address = address.split('/').next().unwrap_or_default();
         Some(address.parse().map_or(Self::Name, Self::Address))
     }
@@ -330,7 +330,7 @@ impl Media {
         }
     }
 
-    /// The encoding of a payload type: by its rtpmap, else by the static table.
+    /// Encoding of a payload type: by its rtpmap, else by the static table.
     fn encoding(&self, pt: u8) -> &str {
         match self.rtpmaps.iter().find(|(p, _)| *p == pt) {
             Some((_, encoding)) => encoding.strip_suffix("/1").unwrap_or(encoding),
@@ -377,8 +377,8 @@ fn token(text: &str) -> Option<String> {
     ok.then(|| text.to_owned())
 }
 
-/// The session description in a body: the body itself, or the first such part of `multipart/mixed` (RFC 5621).
-/// `None` when there is none.
+/// The session description in a body: the body itself, or the first such part of `multipart/mixed` (RFC 5621). `None`
+/// if there is none.
 pub fn in_body<'a>(content_type: &str, body: &'a [u8]) -> Option<&'a [u8]> {
     let (media, params) = content_type.split_at(content_type.find(';').unwrap_or(content_type.len()));
     if media.trim().eq_ignore_ascii_case(CONTENT_TYPE) {

@@ -1,38 +1,38 @@
-//! Session timers (RFC 4028), as the side that is called.
+//! Session timers (RFC 4028), on the called side.
 
 use crate::{Request, Response};
 
-/// What this node wants of session timers, in seconds.
+/// Session timer settings of this node, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// The interval offered when the caller leaves it to us.
+    /// Interval offered if the caller does not choose one.
     pub interval: u32,
-    /// The shortest accepted.
+    /// Minimum accepted interval.
     pub min_se: u32,
 }
 
-/// Who sends the refreshes.
+/// Side that sends the refreshes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresher {
     /// The caller.
     Caller,
-    /// We.
+    /// This node.
     Us,
 }
 
 /// An agreed session timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
-    /// Seconds from each refresh to the end.
+    /// Seconds from a refresh to the end of the session.
     pub interval: u32,
-    /// Who refreshes.
+    /// Side that sends the refreshes.
     pub refresher: Refresher,
-    /// The caller knows RFC 4028 (then the answer carries `Require: timer`).
+    /// The caller supports RFC 4028 (the answer then carries `Require: timer`).
     pub required: bool,
 }
 
 impl Timer {
-    /// The Session-Expires header of the `2xx`. In it the caller is `uac`.
+    /// The Session-Expires header of the `2xx`; the caller is `uac` in it.
     pub fn header(&self) -> String {
         let refresher = match self.refresher {
             Refresher::Caller => "uac",
@@ -41,14 +41,14 @@ impl Timer {
         format!("{};refresher={refresher}", self.interval)
     }
 
-    /// Seconds after a refresh at which a session that was not refreshed again is ended: a third of the interval or
-    /// 32 s before its end, whichever is nearer to it (section 10).
+    /// Seconds after a refresh at which a session without another refresh is ended: before the end of the interval by a
+    /// third of it, at most 32 s (section 10).
     pub fn last(&self) -> u32 {
         self.interval - (self.interval / 3).min(32)
     }
 
-    /// What the `2xx` to a refresh of ours agrees on (section 7.2); in it we are `uac`. Without Session-Expires all
-    /// stays as it was.
+    /// The timer agreed in the `2xx` to a refresh sent by this node (section 7.2), which is `uac` here. Without
+    /// Session-Expires the timer is unchanged.
     pub fn confirmed(self, response: &Response) -> Self {
         let Some(value) = response.headers.get("Session-Expires") else { return self };
         let theirs = refresher(value).is_some_and(|r| r.eq_ignore_ascii_case("uas"));
@@ -59,28 +59,28 @@ impl Timer {
         }
     }
 
-    /// As a `422` wants it (section 7.3); `None` when its Min-SE asks for no more than we did.
+    /// The timer with the Min-SE of a `422` (section 7.3); `None` if Min-SE is not above the current interval.
     pub fn lengthened(self, response: &Response) -> Option<Self> {
         let min = response.headers.get("Min-SE").and_then(seconds)?;
         (min > self.interval).then_some(Self { interval: min, ..self })
     }
 }
 
-/// The shortest interval that RFC 4028 allows, in seconds.
+/// Minimum interval of RFC 4028, in seconds.
 const LEAST: u32 = 90;
 
-/// What to answer to the session timer of an INVITE or UPDATE.
+/// Answer to the session timer of an INVITE or UPDATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// No session timer.
     None,
     /// `422` with this Min-SE.
     TooSmall(u32),
-    /// As agreed.
+    /// The agreed timer.
     Timer(Timer),
 }
 
-/// Negotiates (section 9). A caller that does not know session timers gets none: nobody would refresh.
+/// Negotiates (section 9). A caller without RFC 4028 support gets no timer, unless a proxy requested one.
 pub fn negotiate(request: &Request, policy: Policy) -> Outcome {
     let headers = &request.headers;
     let supported = headers.has_token("Supported", "timer") || headers.has_token("Require", "timer");
@@ -96,7 +96,7 @@ pub fn negotiate(request: &Request, policy: Policy) -> Outcome {
     };
     let Some(interval) = seconds(wanted) else { return Outcome::None };
     if interval < policy.min_se {
-        // A proxy asked on behalf of a caller that would not understand a 422: raise it instead.
+        // A proxy requested this for a caller that would not understand a 422: raise the interval instead.
         if supported {
             return Outcome::TooSmall(policy.min_se);
         }

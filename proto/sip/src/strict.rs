@@ -1,9 +1,9 @@
-//! The one reader of what comes from the network. It says at once what a message is worth: let in, answered
-//! with a refusal that names the fault, or dropped and counted.
+//! The only parser of network input. It returns a verdict: accept the message, refuse it with a response that names
+//! the fault, or drop and count it.
 //!
-//! Stricter than RFC 3261 on purpose in two points, because parsers that differ on them are how headers are
-//! smuggled past a proxy: blanks before the colon of a header (section 25.1 allows them) and folded lines
-//! (section 7.3.1 allows them; no PBX, SBC or carrier sends them) are refused with `400`.
+//! Deliberately stricter than RFC 3261 in two points, because differences between parsers allow headers to be smuggled
+//! past a proxy. Blanks before the colon of a header (allowed by section 25.1) and folded lines (allowed by section
+//! 7.3.1; no PBX, SBC or carrier sends them) are refused with `400`.
 
 use std::fmt;
 
@@ -17,31 +17,31 @@ use crate::{
     via::Via,
 };
 
-/// The largest message (what one UDP datagram can carry).
+/// Maximum message size in bytes (the payload of one UDP datagram).
 pub const MAX_MESSAGE: usize = 65_535;
-/// The largest start line or header line.
+/// Maximum length of a start line or header line, in bytes.
 const MAX_LINE: usize = 8_192;
-/// The most header lines.
+/// Maximum number of header lines.
 const MAX_HEADERS: usize = 256;
-/// The most elements of Via (a loop, or an attack on what must be copied into every response).
+/// Maximum number of Via elements (more are a loop, or an attack: every response copies them).
 const MAX_VIAS: usize = 70;
 
-/// What is wrong with a message.
+/// Fault of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing but blanks: a keep-alive.
+    /// Only blanks: a keep-alive.
     KeepAlive,
-    /// No start line of SIP.
+    /// No SIP start line.
     Garbage,
-    /// A request or status line that is none.
+    /// An invalid request or status line.
     StartLine,
-    /// Another version than SIP/2.0.
+    /// A version other than SIP/2.0.
     Version,
-    /// Control characters, a bare CR or LF, or no UTF-8 in the headers.
+    /// Control characters, a bare CR or LF, or invalid UTF-8 in the headers.
     Characters,
     /// No empty line after the headers.
     Unfinished,
-    /// A line, the headers or the message are too long or too many.
+    /// A line or the message is too long, or there are too many headers.
     TooLarge,
     /// A folded header.
     Folding,
@@ -49,13 +49,13 @@ pub enum Fault {
     HeaderLine,
     /// A mandatory header is missing.
     Missing(&'static str),
-    /// A header that may stand once stands more often.
+    /// A header that must occur once occurs several times.
     Repeated(&'static str),
-    /// A header's value cannot be read.
+    /// A header's value is invalid.
     Bad(&'static str),
-    /// The method of CSeq is not that of the request.
+    /// The method of CSeq differs from that of the request.
     MethodMismatch,
-    /// More body is announced than there is.
+    /// Content-Length exceeds the body.
     ShortBody,
 }
 
@@ -89,7 +89,7 @@ impl Fault {
     }
 }
 
-/// The reason phrase: it names the fault to whoever reads the trace at the other end.
+/// The reason phrase: names the fault for the reader of a trace at the peer.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -111,26 +111,26 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What to do with a message.
+/// Decision about a message.
 #[derive(Debug)]
 pub enum Verdict {
-    /// A request that can be worked with.
+    /// A valid request.
     Request(Request),
-    /// A response that can be worked with.
+    /// A valid response.
     Response(Response),
-    /// A bad request; send this back (it has no To tag yet).
+    /// A bad request, and the response to send (without a To tag yet).
     Refuse(Box<Response>, Fault),
-    /// Nothing to answer, or nobody to answer to.
+    /// A message that must not or cannot be answered.
     Drop(Fault),
 }
 
-/// Reads a datagram. Octets after the body that Content-Length announces are not looked at; without Content-Length all
-/// of them are the body (RFC 3261 section 18.3).
+/// Parses a datagram. Octets after the body announced by Content-Length are ignored. Without Content-Length all octets
+/// are the body (RFC 3261 section 18.3).
 pub fn read(data: &[u8]) -> Verdict {
     read_from(data, Carrier::Datagram)
 }
 
-/// Reads what the framing of a stream cut out. A body needs its Content-Length there.
+/// Parses a message framed from a stream. A body requires Content-Length.
 pub fn read_framed(data: &[u8]) -> Verdict {
     read_from(data, Carrier::Stream)
 }
@@ -191,7 +191,7 @@ fn read_from(data: &[u8], carrier: Carrier) -> Verdict {
     }
 }
 
-/// A refusal can go out when we know where to (Via) and it means something to the sender.
+/// Refuses a request; drops it if no answer is possible (no Via) or allowed (ACK).
 fn refuse(request: &Request, fault: Fault) -> Verdict {
     let answerable = request.method != Method::Ack && request.headers.top_via().is_some();
     if !answerable {
@@ -221,7 +221,7 @@ enum StartLine<'a> {
 }
 
 impl<'a> StartLine<'a> {
-    /// An error is hopeless: the sender may not even mean SIP.
+    /// An error means that the message cannot be answered: the sender may not use SIP at all.
     fn read(line: &'a [u8]) -> Result<Self, Fault> {
         let line = std::str::from_utf8(line).map_err(|_| Fault::Garbage)?;
         if line.bytes().any(|b| b < b' ' || b == 0x7f) {
@@ -254,7 +254,7 @@ impl<'a> StartLine<'a> {
     }
 }
 
-/// Lines that end with CRLF.
+/// Lines separated by CRLF.
 struct Lines<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for Lines<'a> {
@@ -275,7 +275,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// The headers that can be read, and the first fault. What is readable is kept even then: the refusal needs it.
+/// The valid headers, and the first fault. Valid headers are returned even then: the refusal needs them.
 fn read_headers(lines: Lines<'_>) -> (Headers, Option<Fault>) {
     let mut headers = Headers::default();
     let mut fault = None;
@@ -357,7 +357,7 @@ fn check_request(request: &Request, body: &[u8], carrier: Carrier) -> Result<usi
     Ok(length)
 }
 
-/// What requests and responses share: the five headers that name the transaction and the dialog.
+/// Checks common to requests and responses: the headers that identify transaction and dialog.
 fn check_common(headers: &Headers) -> Result<(), Fault> {
     let mut vias = 0;
     for line in headers.all("Via") {
@@ -410,7 +410,7 @@ fn once(headers: &Headers, name: &'static str) -> Result<(), Fault> {
     }
 }
 
-/// How much of what follows the headers is the body.
+/// Length of the body within the octets after the headers.
 fn body_length(headers: &Headers, body: &[u8], carrier: Carrier) -> Result<usize, Fault> {
     once(headers, "Content-Length")?;
     once(headers, "Content-Type")?;

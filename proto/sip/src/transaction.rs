@@ -1,12 +1,12 @@
 //! Transactions (RFC 3261 section 17, RFC 6026), without sockets or clock.
 //!
-//! [`Layer`] is handed what arrives, what its user wants sent, and the time; it hands back [`Event`]s: octets to
-//! send and news for the user. Retransmissions of a `2xx` until its ACK, which RFC 3261 leaves to the user, are
-//! done here too, over every transport (section 13.3.1.4).
+//! [`Layer`] takes received messages, the user's messages and the time. It returns [`Event`]s: octets to send and
+//! notifications for the user. It also retransmits a `2xx` until its ACK, over every transport (section 13.3.1.4), a
+//! task that RFC 3261 leaves to the user.
 //!
-//! Tables are bounded. When the one of server transactions is full, a request that would begin something is refused
-//! without a transaction; for requests within dialogs there is as much room again, so that no flood of new calls
-//! keeps a BYE out.
+//! Tables are bounded. When the table of server transactions is full, a request that would create a dialog is refused
+//! without a transaction. Requests within dialogs have as much room again, so that a flood of new calls does not block
+//! a BYE.
 
 use std::{
     cmp::Reverse,
@@ -28,25 +28,25 @@ use client::Client;
 use refused::Refusals;
 use server::Server;
 
-/// Milliseconds on whatever clock the user keeps.
+/// Milliseconds on the user's clock.
 pub type Millis = u64;
 
-/// Round-trip estimate; the base of the other timers.
+/// Round-trip estimate, base of the other timers, in milliseconds.
 pub const T1: Millis = 500;
-/// The longest retransmission interval.
+/// Maximum retransmission interval, in milliseconds.
 pub const T2: Millis = 4_000;
-/// How long a message may stay in the network.
+/// Maximum time of a message in the network, in milliseconds.
 pub const T4: Millis = 5_000;
-/// After this much silence a `100` goes out by itself (section 17.2.1).
+/// Time without a response after which a `100` is sent automatically, in milliseconds (section 17.2.1).
 const TRYING_AFTER: Millis = 200;
 
-/// Where octets go. Reliable ones need no retransmission.
+/// Path to a peer. A reliable path needs no retransmissions.
 pub trait Flow: Clone {
-    /// TCP and TLS are, UDP is not.
+    /// Whether the transport is reliable: TCP and TLS, not UDP.
     fn reliable(&self) -> bool;
 }
 
-/// Asked at the very write of each transmission, retransmissions included; `false` keeps it from leaving (rule R6).
+/// Check before each transmission, retransmissions included; `false` prevents the transmission (rule R6).
 #[derive(Clone)]
 pub struct Guard(pub Arc<dyn Fn() -> bool + Send + Sync>);
 
@@ -56,13 +56,13 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// A server transaction: topmost branch and sent-by, and, beyond section 17.2.3, what a retransmission cannot
-/// change, so that two calls are never one for a client that reuses branches.
+/// ID of a server transaction: topmost branch and sent-by, and, beyond section 17.2.3, all values that a retransmission
+/// cannot change. Calls of a client that reuses branches therefore stay separate.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServerId(Arc<str>);
 
 impl ServerId {
-    /// The transaction that this request belongs to. ACK and CANCEL belong to their INVITE's.
+    /// The transaction of this request. ACK and CANCEL belong to the INVITE's transaction.
     fn of(request: &Request) -> Option<Self> {
         let headers = &request.headers;
         let via = headers.top_via()?;
@@ -71,7 +71,7 @@ impl ServerId {
             other => other.as_str(),
         };
         let branch = via.branch().unwrap_or_default();
-        // A branch without the cookie is no name (RFC 2543); the Request-URI and To tag help to tell.
+        // A branch without the cookie is not unique (RFC 2543): the Request-URI is added.
         let extra = if branch.starts_with(COOKIE) { "" } else { request.uri.as_str() };
         let text = format!(
             "{branch}\n{}\n{}\n{kind}\n{}\n{}\n{}\n{extra}",
@@ -93,20 +93,20 @@ impl fmt::Debug for ServerId {
     }
 }
 
-/// A client transaction.
+/// ID of a client transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
 
-/// What the layer wants done, or tells.
+/// An action or a notification for the user.
 #[derive(Debug)]
 pub enum Event<F> {
     /// Send these octets.
     Send {
-        /// Where to.
+        /// Destination.
         flow: F,
-        /// What.
+        /// Message.
         bytes: Bytes,
-        /// Whose leave to ask at the write, and whose transaction to [`Layer::withdraw`] when it is refused.
+        /// Guard to check before the write. If it refuses, pass the transaction to [`Layer::withdraw`].
         guard: Option<(Guard, ClientId)>,
     },
     /// A new request: answer it with [`Layer::respond`].
@@ -127,26 +127,26 @@ pub enum Event<F> {
     },
     /// The `2xx` to the INVITE was never acknowledged: end the call.
     Unacknowledged(ServerId),
-    /// A response to a request of ours. After a final one there are no more.
+    /// A response to a sent request. A final response is the last one.
     Response(ClientId, Response),
-    /// No final response came.
+    /// No final response arrived.
     TimedOut(ClientId),
-    /// The guard refused before any final response: what was sent, if anything, will not be repeated.
+    /// The guard refused before a final response: there are no more transmissions.
     Withdrawn(ClientId),
 }
 
-/// What becomes of a request that begins no known transaction.
+/// Decision about a request that belongs to no known transaction.
 pub enum Admission {
-    /// Let it in.
+    /// Open a transaction.
     Accept,
-    /// Answer with this, opening no transaction; the To tag is added. Copies of an INVITE or SUBSCRIBE that come over
-    /// UDP in the next 32 s are answered alike.
+    /// Answer with this response without a transaction; the To tag is added. UDP copies of a refused INVITE or
+    /// SUBSCRIBE get the same answer for 32 s.
     Refuse(Response),
-    /// Say nothing.
+    /// Send no answer.
     Ignore,
 }
 
-/// How full the tables are.
+/// Sizes of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     /// Server transactions.
@@ -155,12 +155,12 @@ pub struct Load {
     pub clients: usize,
 }
 
-/// All transactions of one element.
+/// All transactions of one SIP element.
 pub struct Layer<F> {
     servers: HashMap<ServerId, Server<F>>,
     clients: HashMap<ClientId, Client<F>>,
     branches: HashMap<String, ClientId>,
-    /// (Call-ID, To tag, CSeq) of answered INVITEs: an ACK of a `2xx` has a branch of its own.
+    /// (Call-ID, To tag, CSeq) of answered INVITEs: the ACK of a `2xx` has its own branch.
     acks: HashMap<(String, String, u32), ServerId>,
     refusals: Refusals,
     timers: BinaryHeap<Reverse<(Millis, u64, Owner)>>,
@@ -175,7 +175,7 @@ enum Owner {
     Client(ClientId),
 }
 
-// Ties among timers are broken by the number beside, never by their owner.
+// Timers with equal times are ordered by their number, never by their owner.
 impl PartialOrd for Owner {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
@@ -189,8 +189,8 @@ impl Ord for Owner {
 }
 
 impl<F: Flow> Layer<F> {
-    /// An empty layer. `salt` is random: it makes our tags unguessable. `capacity` bounds each table; the one of server
-    /// transactions holds as many again for requests within dialogs.
+    /// An empty layer. `salt` is random and makes the To tags unguessable. `capacity` bounds each table; the table of
+    /// server transactions holds as many again for requests within dialogs.
     pub fn new(salt: u64, capacity: usize) -> Self {
         Self {
             servers: HashMap::new(),
@@ -205,8 +205,8 @@ impl<F: Flow> Layer<F> {
         }
     }
 
-    /// Our To tag for this request: the same for every retransmission, for its CANCEL, and for answers that keep
-    /// no state (RFC 3261 section 8.2.7).
+    /// The local To tag for this request: the same for every retransmission, for its CANCEL, and for stateless answers
+    /// (RFC 3261 section 8.2.7).
     pub fn tag(&self, request: &Request) -> String {
         let mut parts = [0u64; 2];
         for (n, part) in parts.iter_mut().enumerate() {
@@ -223,8 +223,8 @@ impl<F: Flow> Layer<F> {
         format!("{a:016x}{:08x}", b as u32)
     }
 
-    /// A request arrived. `flow` is where its responses go. `admit` is asked only about what begins a new
-    /// transaction: retransmissions, ACK and CANCEL cost the user nothing.
+    /// Handles a received request. Its responses go to `flow`. `admit` decides only about requests that begin a
+    /// transaction: not about retransmissions, ACK and CANCEL.
     pub fn request_received(
         &mut self,
         request: Request,
@@ -267,13 +267,12 @@ impl<F: Flow> Layer<F> {
         out
     }
 
-    /// Whether a request belongs to a transaction that is known: as a copy of its request, its CANCEL, or the ACK of a
-    /// refusal.
+    /// Whether a request belongs to a known transaction: as a retransmission, a CANCEL, or the ACK of a refusal.
     pub fn knows(&self, request: &Request) -> bool {
         ServerId::of(request).is_some_and(|id| self.servers.contains_key(&id))
     }
 
-    /// The time has come for some timers.
+    /// Runs the timers that are due.
     pub fn tick(&mut self, now: Millis) -> Vec<Event<F>> {
         let mut out = Vec::new();
         while let Some(Reverse((due, _, _))) = self.timers.peek() {
@@ -289,12 +288,12 @@ impl<F: Flow> Layer<F> {
         out
     }
 
-    /// When [`Layer::tick`] has something to do next.
+    /// Time of the next due timer for [`Layer::tick`].
     pub fn next_due(&self) -> Option<Millis> {
         self.timers.peek().map(|Reverse((due, _, _))| *due)
     }
 
-    /// How full the tables are.
+    /// Sizes of the tables.
     pub fn load(&self) -> Load {
         Load { servers: self.servers.len(), clients: self.clients.len() }
     }

@@ -1,16 +1,16 @@
-//! URIs (RFC 3261 section 19.1, `tel` of RFC 3966), read in place: what is not asked for is not touched.
+//! URIs (RFC 3261 section 19.1, `tel` of RFC 3966), parsed in place and on demand.
 
 use std::net::IpAddr;
 
-/// Nothing longer is a URI of ours.
+/// Maximum length of a URI, in bytes.
 const MAX_URI: usize = 1024;
 
-/// A URI in its parts, all still as they came.
+/// The parts of a URI, unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uri<'a> {
     /// `sip`, `sips`, `tel` … as written.
     pub scheme: &'a str,
-    /// What stands before `@`, without a password; for `tel` the number.
+    /// The part before `@`, without a password; for `tel` the number.
     pub user: Option<&'a str>,
     /// The host; empty for `tel`. IPv6 without its brackets.
     pub host: &'a str,
@@ -21,7 +21,7 @@ pub struct Uri<'a> {
 }
 
 impl<'a> Uri<'a> {
-    /// Reads an absolute URI without angle brackets.
+    /// Parses an absolute URI without angle brackets.
     pub fn parse(text: &'a str) -> Option<Self> {
         if text.len() > MAX_URI || text.bytes().any(|b| b <= b' ' || b == 0x7f || matches!(b, b'<' | b'>' | b'"')) {
             return None;
@@ -35,7 +35,7 @@ impl<'a> Uri<'a> {
             let (user, params) = split_before(rest, b";");
             return Some(Self { scheme, user: Some(user), host: "", port: None, params, headers: "" });
         }
-        // An `@` may not stand unescaped after the host, so the last one ends the user part.
+        // An unescaped `@` is not allowed after the host, so the last one ends the user part.
         let (user, rest) = match rest.rsplit_once('@') {
             Some((userinfo, rest)) => (Some(userinfo.split(':').next().unwrap_or_default()), rest),
             None => (None, rest),
@@ -49,12 +49,12 @@ impl<'a> Uri<'a> {
         Some(Self { scheme, user, host, port, params, headers: headers.trim_start_matches('?') })
     }
 
-    /// Whether it is `sip` or `sips`.
+    /// Whether the scheme is `sip` or `sips`.
     pub fn is_sip(&self) -> bool {
         self.scheme.eq_ignore_ascii_case("sip") || self.scheme.eq_ignore_ascii_case("sips")
     }
 
-    /// A URI parameter: `None` when absent, `Some("")` when it has no value.
+    /// A URI parameter: `None` if absent, `Some("")` without a value.
     pub fn param(&self, name: &str) -> Option<&'a str> {
         self.params.split(';').filter(|p| !p.is_empty()).find_map(|p| {
             let (key, value) = p.split_once('=').unwrap_or((p, ""));
@@ -70,9 +70,8 @@ impl<'a> Uri<'a> {
         })
     }
 
-    /// What a person would dial: the user part unescaped, without its parameters, and, when it is a telephone
-    /// number, without visual separators. `None` when there is no user or it could not be dialled (odd
-    /// characters, longer than 64).
+    /// The number to dial: the user part unescaped, without its parameters, and, if it is a telephone number, without
+    /// visual separators. `None` without a user part, or if it cannot be dialled (other characters, longer than 64).
     pub fn number(&self) -> Option<String> {
         let user = unescape(self.user?.split(';').next().unwrap_or_default())?;
         let allowed =
@@ -92,14 +91,14 @@ impl<'a> Uri<'a> {
 /// `host` or `host:port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostPort<'a> {
-    /// Name, IPv4 address, or IPv6 address without its brackets.
+    /// Name, IPv4 address, or IPv6 address without brackets.
     pub host: &'a str,
     /// The port, if one is given.
     pub port: Option<u16>,
 }
 
 impl<'a> HostPort<'a> {
-    /// Reads `host`, `host:port`, `[v6]`, `[v6]:port`.
+    /// Parses `host`, `host:port`, `[v6]`, `[v6]:port`.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']')?;
@@ -133,7 +132,7 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// Undoes `%hh`; `None` when that is no UTF-8 or an escape is broken.
+/// Decodes `%hh`; `None` if the result is not UTF-8 or an escape is broken.
 pub fn unescape(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
@@ -151,7 +150,7 @@ pub fn unescape(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Splits before the first of these bytes, which stays with the second part.
+/// Splits before the first of these bytes, which begins the second part.
 fn split_before<'a>(text: &'a str, at: &[u8]) -> (&'a str, &'a str) {
     text.split_at(text.bytes().position(|b| at.contains(&b)).unwrap_or(text.len()))
 }

@@ -12,13 +12,13 @@ pub const COOKIE: &str = "z9hG4bK";
 pub struct Via<'a> {
     /// `UDP`, `TCP`, `TLS` …
     pub transport: &'a str,
-    /// Where its sender says it listens.
+    /// The sent-by address of the sender.
     pub sent_by: HostPort<'a>,
     params: &'a str,
 }
 
 impl<'a> Via<'a> {
-    /// Reads one element; blanks around the slashes are allowed (section 7.3.1).
+    /// Parses one element; blanks around the slashes are allowed (section 7.3.1).
     pub fn parse(text: &'a str) -> Option<Self> {
         let (head, params) = text.split_at(text.find(';').unwrap_or(text.len()));
         let mut parts = head.splitn(3, '/').map(str::trim);
@@ -31,11 +31,11 @@ impl<'a> Via<'a> {
             return None;
         }
         let sent_by = sent_by.trim();
-        // `host : port` with blanks is legal; nobody sends it, and it is not read here.
+        // `host : port` with blanks is legal, but not used in practice, and not supported here.
         Some(Self { transport, sent_by: HostPort::parse(sent_by)?, params })
     }
 
-    /// A parameter: absent, without a value, or its value.
+    /// A parameter: outer `None` if absent, inner `None` without a value.
     pub fn param(&self, name: &str) -> Option<Option<&'a str>> {
         addr::params(self.params).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -45,9 +45,9 @@ impl<'a> Via<'a> {
         self.param("branch").flatten().filter(|b| !b.is_empty())
     }
 
-    /// Where the response to a request with this topmost Via goes over UDP: back to the source if that was asked
-    /// for (RFC 3581), else to the source address and the port of sent-by (RFC 3261 section 18.2.2). `maddr` is
-    /// not followed: it would let a stranger choose who gets our answers.
+    /// UDP destination of the response to a request with this topmost Via: the source if `rport` is present (RFC 3581),
+    /// else the source address and the port of sent-by (RFC 3261 section 18.2.2). `maddr` is ignored: it would let a
+    /// stranger choose the destination of responses.
     pub fn reply_to(&self, source: SocketAddr) -> SocketAddr {
         match self.param("rport") {
             Some(_) => source,
@@ -56,7 +56,7 @@ impl<'a> Via<'a> {
     }
 }
 
-/// The Via header line with `received` and `rport` filled in on its first element (RFC 3581 section 4).
+/// The Via header line with `received` and `rport` set on its first element (RFC 3581 section 4).
 pub fn received(line: &str, source: SocketAddr) -> String {
     let first = addr::split_list(line).next().unwrap_or_default();
     let Some(via) = Via::parse(first) else { return line.to_owned() };

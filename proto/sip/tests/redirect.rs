@@ -1,4 +1,4 @@
-//! The table of INVITEs in `tests/invites`.
+//! Test table of INVITEs in `tests/invites`.
 
 use std::{fs, path::Path};
 

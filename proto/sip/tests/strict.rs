@@ -1,4 +1,4 @@
-//! What the reader makes of `tests/torture`, and that nothing at all makes it panic.
+//! Verdicts of the parser on `tests/torture`; no input makes it panic.
 
 use std::{fs, path::Path};
 
@@ -46,7 +46,7 @@ fn every_tortured_message_gets_what_stands_beside_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What we let in and write again is the same message.
+/// An accepted message is unchanged after writing and parsing it again.
 #[test]
 fn what_is_let_in_survives_being_written_and_read_again() {
     for (name, data, _) in files() {
@@ -62,13 +62,13 @@ fn what_is_let_in_survives_being_written_and_read_again() {
                 let Verdict::Response(again) = read(&response.to_bytes()) else { panic!("{name}: not read again") };
                 assert_eq!((again.code, again.body), (response.code, response.body), "{name}");
             }
-            // A refusal repeats headers of what was sent to us, faults included: it need not be readable.
+            // A refusal repeats received headers, faults included: it need not be valid.
             Verdict::Refuse(..) | Verdict::Drop(_) => {}
         }
     }
 }
 
-/// A message that hides a second one in its body gives one message, and the octets after its length are not read.
+/// A message with a second one hidden in its body is one message; octets after its length are ignored.
 #[test]
 fn a_stream_is_cut_at_content_length_and_nowhere_else() {
     let options = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/ok-plain.sip")).unwrap();
@@ -76,7 +76,7 @@ fn a_stream_is_cut_at_content_length_and_nowhere_else() {
     stream.extend_from_slice(&options);
     stream.extend_from_slice(&options);
     stream.extend_from_slice(b"OPTIONS sip:x SIP/2.0\r\nContent-Length: 1\r\nl: 2\r\n\r\nab");
-    // However it is torn, the same frames come out.
+    // However the stream is split, the frames are the same.
     for step in [1, 7, 64, stream.len()] {
         let mut framer = Framer::default();
         let mut frames = Vec::new();
@@ -110,7 +110,7 @@ fn a_stream_needs_no_length_where_there_is_no_body() {
         assert_eq!(data, expected);
         assert!(matches!(read_framed(&data), Verdict::Request(r) if r.body.is_empty()));
     }
-    // Where there is one, its end cannot be known.
+    // With a body, its end cannot be known.
     for name in ["Content-Type", "c"] {
         let mut data = message(&format!("{name}: text/plain\r\n"));
         data.extend_from_slice(b"hello");
@@ -163,7 +163,7 @@ proptest! {
     fn no_datagram_makes_the_reader_panic(data in mutated()) {
         match read(&data) {
             Verdict::Request(request) => {
-                // Nor anything that looks at what was let in.
+                // Code that reads accepted requests must not panic either.
                 let _ = twinbox_sip::identity::caller(&request);
                 let _ = twinbox_sip::dialog::Dialog::accept(&request, "tag");
                 let policy = twinbox_sip::session::Policy { interval: 1800, min_se: 90 };
@@ -172,7 +172,7 @@ proptest! {
             }
             Verdict::Refuse(response, _) => {
                 prop_assert!((400..600).contains(&response.code));
-                // One start line, one end: a refusal smuggles nothing back.
+                // One start line, one end: a refusal does not smuggle headers back.
                 let bytes = response.with_to_tag("t").to_bytes();
                 prop_assert!(bytes.ends_with(b"\r\n\r\n"));
                 prop_assert_eq!(bytes.windows(4).filter(|w| w == b"\r\n\r\n").count(), 1);

@@ -1,4 +1,4 @@
-//! Transactions on a made-up clock: what leaves, when, and what the user is told.
+//! Transactions on a simulated clock: transmissions, their times, and events for the user.
 
 use twinbox_sip::{
     Request,
@@ -41,7 +41,7 @@ fn accept(_: &Request) -> Admission {
     Admission::Accept
 }
 
-/// One line for each event, for comparing.
+/// One line per event, for comparison.
 fn tell(events: &[Event<To>]) -> Vec<String> {
     let line = |event: &Event<To>| match event {
         Event::Send { bytes, .. } => String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned(),
@@ -66,7 +66,7 @@ fn opened(events: &[Event<To>]) -> ServerId {
         .expect("a request was let in")
 }
 
-/// Runs the clock from `from` to `to` in steps of 50 ms; what happened, with its time.
+/// Runs the clock from `from` to `to` in steps of 50 ms; returns the events with their times.
 fn run(layer: &mut Layer<To>, from: u64, to: u64) -> Vec<(u64, String)> {
     let times = (from..=to).step_by(50);
     times.flat_map(|now| tell(&layer.tick(now)).into_iter().map(move |e| (now, e)).collect::<Vec<_>>()).collect()
@@ -80,11 +80,11 @@ fn an_answered_invite_is_repeated_until_its_ack_and_then_absorbs_what_is_late() 
     let Some(Event::Send { bytes, .. }) = sent.first() else { panic!("{sent:?}") };
     let Verdict::Response(ok) = read(bytes) else { panic!("no response") };
     let tag = ok.headers.tag("To").expect("a To tag").to_owned();
-    // A copy of the INVITE is not answered by itself; the 200 repeats at T1, then doubling.
+    // A copy of the INVITE triggers no answer; the 200 repeats at T1, then doubling.
     assert!(tell(&layer.request_received(invite(), UDP, 100, accept)).is_empty());
     let times: Vec<u64> = run(&mut layer, 150, 4_000).into_iter().map(|(t, _)| t).collect();
     assert_eq!(times, [550, 1550, 3550]);
-    // The ACK of a 2xx has a branch of its own.
+    // The ACK of a 2xx has its own branch.
     let ack = request("ACK", "z9hG4bK-another", "c1", "f1", &tag);
     assert_eq!(tell(&layer.request_received(ack.clone(), UDP, 4_100, accept)), ["acknowledged"]);
     assert!(tell(&layer.request_received(ack, UDP, 4_150, accept)).is_empty(), "told once");
@@ -114,7 +114,7 @@ fn a_refused_invite_is_repeated_over_udp_only_until_its_ack() {
         layer.respond(&id, invite().respond(404), 0);
         let times: Vec<u64> = run(&mut layer, 50, 4_000).into_iter().map(|(t, _)| t).collect();
         assert_eq!(times, copies);
-        // Its ACK has the INVITE's branch.
+        // The ACK of a refusal has the INVITE's branch.
         assert!(
             layer.request_received(request("ACK", "z9hG4bK1", "c1", "f1", "x"), flow, 4_050, accept).is_empty()
         );
@@ -164,7 +164,7 @@ fn strangers_with_one_call_id_are_two_calls() {
     let first = opened(&layer.request_received(invite(), UDP, 0, accept));
     let second = opened(&layer.request_received(request("INVITE", "z9hG4bK9", "c1", "f2", ""), UDP, 0, accept));
     assert_ne!(first, second);
-    // Even when a broken client gives both the same branch.
+    // Even if a broken client gives both the same branch.
     let third = opened(&layer.request_received(request("INVITE", "z9hG4bK1", "c1", "f3", ""), UDP, 0, accept));
     assert!(third != first && third != second);
     assert_ne!(layer.tag(&invite()), layer.tag(&request("INVITE", "z9hG4bK9", "c1", "f2", "")));
@@ -199,7 +199,7 @@ fn a_full_table_refuses_without_growing() {
     assert_eq!(layer.load().servers, 10);
 }
 
-/// RFC 3261 section 21.5.4 lets a server refuse what is new; what is in progress must be able to end.
+/// RFC 3261 section 21.5.4 lets a server refuse new requests; calls in progress must be able to end.
 #[test]
 fn a_full_table_takes_requests_within_dialogs_in_bounds() {
     let mut layer = Layer::new(1, 10);
@@ -225,7 +225,7 @@ fn a_copy_of_what_was_refused_is_refused_for_as_long_as_copies_come() {
     assert_eq!(ask("INVITE", "z9hG4bK1", UDP, 0, refuse), refused);
     assert_eq!(ask("INVITE", "z9hG4bK1", UDP, 31_999, accept), refused);
     assert_eq!(ask("INVITE", "z9hG4bK1", UDP, 32_000, accept), "request INVITE", "nobody sends copies any more");
-    // Over TCP there are no copies; what begins nothing may be answered otherwise.
+    // Over TCP there are no copies, and other methods may get another answer.
     for (method, flow) in [("INVITE", TCP), ("OPTIONS", UDP)] {
         let branch = format!("z9hG4bK-{method}");
         assert_eq!(ask(method, &branch, flow.clone(), 32_000, refuse), refused);
@@ -233,7 +233,7 @@ fn a_copy_of_what_was_refused_is_refused_for_as_long_as_copies_come() {
         let again = request(method, &branch, "c", "f", "");
         assert_eq!(tell(&other.request_received(again, flow, 32_001, accept)), [format!("request {method}")]);
     }
-    // No more of them are remembered than there is room for.
+    // No more refusals are stored than the capacity.
     let mut layer = Layer::new(1, 2);
     for n in 0..1_000 {
         let new = request("SUBSCRIBE", &format!("z9hG4bKs{n}"), "c", "f", "");
@@ -268,7 +268,7 @@ fn reinvite() -> Request {
     invite
 }
 
-/// What was sent, as it would be read.
+/// The first sent message, parsed.
 fn sent(events: &[Event<To>]) -> Request {
     let [Event::Send { bytes, .. }, ..] = events else { panic!("{events:?}") };
     match read(bytes) {
@@ -357,7 +357,7 @@ fn our_unanswered_request_times_out() {
     }
 }
 
-/// Rule R6: each transmission asks anew, and one refusal ends it.
+/// Rule R6: each transmission checks the guard again, and one refusal ends it.
 #[test]
 fn a_guarded_request_asks_at_every_write_and_can_be_withdrawn() {
     let mut layer = Layer::new(1, 100);

@@ -44,7 +44,7 @@ fn offers_are_answered_by_the_first_codec_that_both_know() {
         ("m=audio 4000 RTP/AVP 8 0\r\n", Codec::Pcma, 8, None),
         ("m=audio 4000 RTP/AVP 18 9 8 96\r\na=rtpmap:96 telephone-event/8000\r\n", Codec::Pcma, 8, Some(96)),
         ("m=audio 4000 RTP/AVP 97\r\na=rtpmap:97 PCMA/8000/1\r\n", Codec::Pcma, 97, None),
-        // A telephone-event at another clock rate is another's.
+        // A telephone-event with another clock rate belongs to another codec.
         (
             "m=audio 4000 RTP/AVP 0 100 101\r\na=rtpmap:100 telephone-event/48000\r\na=rtpmap:101 telephone-event/8000\r\n",
             Codec::Pcmu,
@@ -59,7 +59,7 @@ fn offers_are_answered_by_the_first_codec_that_both_know() {
         let (stream, answer) = sdp.answer(&local()).unwrap();
         assert_eq!((stream.codec, stream.payload_type, stream.dtmf), (codec, payload_type, dtmf), "{media}");
         assert_eq!(stream.remote, Some("192.0.2.1:4000".parse().unwrap()), "{media}");
-        // As many streams in the answer as in the offer, and ours is readable from the other side.
+        // The answer has as many streams as the offer, and the other side can parse it.
         let count = |t: &str| t.lines().filter(|l| l.starts_with("m=")).count();
         assert_eq!(count(&answer), count(media), "{media}");
         let seen = Sdp::parse(answer.as_bytes()).unwrap().audio().unwrap();
@@ -103,10 +103,10 @@ fn hold_in_all_its_forms_is_answered_in_kind() {
         assert_eq!(stream.direction, direction, "{lines}");
         assert!(answer.contains(answered), "{lines}: {answer}");
     }
-    // On the session level too, unless the stream says otherwise.
+    // The direction also applies from the session level, unless the stream overrides it.
     let text = "v=0\r\nc=IN IP4 192.0.2.1\r\na=inactive\r\nm=audio 4000 RTP/AVP 0\r\na=sendrecv\r\n";
     assert_eq!(Sdp::parse(text.as_bytes()).unwrap().audio().unwrap().direction, Direction::SendRecv);
-    // A host name is not resolved: the first packet will tell.
+    // A host name is not resolved: the first packet shows the address.
     let text = "v=0\r\nc=IN IP4 phone.example\r\nm=audio 4000 RTP/AVP 0\r\n";
     assert_eq!(Sdp::parse(text.as_bytes()).unwrap().audio().unwrap().remote, None);
 }
@@ -127,7 +127,7 @@ fn rtcp_goes_where_the_offer_says_and_shares_the_port_where_it_may() {
         let (stream, answer) = sdp.answer(&local()).unwrap();
         assert_eq!((stream.rtcp, stream.rtcp_mux), (rtcp, mux), "{lines}");
         assert_eq!(answer.contains("a=rtcp-mux\r\n"), mux, "{lines}: {answer}");
-        // We never offer it, so that no answer can have accepted it.
+        // A local offer never has rtcp-mux, so no answer can have accepted it.
         assert!(!sdp.audio().unwrap().rtcp_mux && !local().offer().contains("rtcp"), "{lines}");
     }
 }
@@ -167,7 +167,7 @@ fn session_timers_follow_rfc_4028() {
         (&["Supported: timer", "Session-Expires: 600"], timer(600, Refresher::Caller, true)),
         (&["Supported: timer", "Session-Expires: 600;refresher=uas"], timer(600, Refresher::Us, true)),
         (&["Supported: timer", "Session-Expires: 60"], Outcome::TooSmall(90)),
-        // A proxy asked; the caller does not know timers: we refresh, and nobody gets a 422.
+        // A proxy requested the timer and the caller does not support it: this side refreshes, without a 422.
         (&["Session-Expires: 60"], timer(90, Refresher::Us, false)),
     ];
     for (headers, expected) in cases {
@@ -191,7 +191,7 @@ fn a_dialog_sends_to_the_contact_as_it_was_written_through_the_recorded_route() 
     assert_eq!(bye.headers.get("To"), Some("\"Alice\" <sip:2001@pbx>;tag=f"));
     assert_eq!(bye.headers.get("CSeq"), Some("1 BYE"));
     assert_eq!(dialog.request(Method::Notify).headers.cseq(), 2);
-    // A strict router gets itself as Request-URI.
+    // A strict router becomes the Request-URI.
     let invite = request("INVITE", &["Record-Route: <sip:old.example>, <sip:p2.example;lr>"]);
     let bye = Dialog::accept(&invite, "ours").unwrap().request(Method::Bye);
     assert_eq!(bye.uri, "sip:old.example");
@@ -211,7 +211,7 @@ fn a_dialog_takes_no_old_request_and_follows_a_moved_contact() {
     assert!(dialog.received(&update));
     dialog.retarget(&update.method, &update.headers, true);
     assert_eq!(dialog.request(Method::Bye).uri, "sip:2001@192.0.2.99");
-    // One who is not trusted leads our requests to no other host.
+    // An untrusted sender cannot redirect requests to another host.
     for (contact, method, target) in [
         ("<sip:2001@192.0.2.66>", Method::Update, "sip:2001@192.0.2.99"),
         ("<sip:2001@192.0.2.99:5080>", Method::Info, "sip:2001@192.0.2.99"),
@@ -286,15 +286,14 @@ fn callers_are_known_by_what_the_trunk_asserts() {
     assert_eq!(found.name.map(|n| n.into_revealed()).as_deref(), Some("Bob \"B\" Doe"));
 }
 
-/// The answer is read and verified by an implementation that is not ours.
-/// What the request answers a challenge with: its parameter `response`.
+/// Parameter `response` of the request's answer to a challenge.
 fn digest_response(request: &twinbox_sip::Request) -> &str {
     let value = request.headers.get("Authorization").expect("an Authorization header");
     value.split_once("response=\"").and_then(|(_, rest)| rest.split_once('"')).expect("a response").0
 }
 
-/// The examples of RFC 2617 section 3.5 and RFC 7616 section 3.9.1. The RFCs have none without qop or for `-sess`:
-/// those were computed with Python's hashlib.
+/// The examples of RFC 2617 section 3.5 and RFC 7616 section 3.9.1. The RFCs have no example without qop or for
+/// `-sess`: those values were computed with Python's hashlib.
 #[test]
 fn digests_are_those_of_the_rfcs() {
     let rfc2617 = "realm=\"testrealm@host.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\"";
@@ -399,7 +398,7 @@ fn uris_and_addresses_are_read_as_they_stand() {
     let address = NameAddr::parse("\"Doe, \\\"J\\\"\" <sip:a@b;x=1>;tag=t;q=\"a;b\"").unwrap();
     assert_eq!(address.display.as_deref(), Some("Doe, \"J\""));
     assert_eq!((address.uri, address.param("tag"), address.param("x")), ("sip:a@b;x=1", Some(Some("t")), None));
-    // Without angle brackets the parameters are the header's.
+    // Without angle brackets the parameters belong to the header.
     let address = NameAddr::parse("sip:a@b;tag=t").unwrap();
     assert_eq!((address.uri, address.param("tag")), ("sip:a@b", Some(Some("t"))));
     assert_eq!(

@@ -1,5 +1,5 @@
-//! From the INVITE to its `200`: whom it is for, whether we can take part, and what the conversation begins with.
-//! Nothing here waits for anything but this node's own store.
+//! From the INVITE to its `200`: callee, media negotiation, and start of the conversation. All steps wait only for this
+//! node's own store.
 
 use std::{
     net::IpAddr,
@@ -30,7 +30,7 @@ use crate::{
     wire::{Flow, local_address},
 };
 
-/// Whom a call is for.
+/// Callee of a call.
 enum Callee {
     Leave(Box<Mailbox>, GreetingKind),
     SignIn(Option<Box<Mailbox>>),
@@ -38,7 +38,7 @@ enum Callee {
     Nobody,
 }
 
-/// Answers the INVITE. `None`: it was refused, or cancelled; that is answered too.
+/// Answers the INVITE. `None`: it was refused or cancelled, and has its final answer.
 pub(super) async fn begin(
     door: &Arc<Door>,
     id: CallId,
@@ -221,7 +221,7 @@ pub(super) fn policy(config: &CallsConfig) -> Policy {
     Policy { interval: config.session_expires_s, min_se: config.min_se_s }
 }
 
-/// The offer or answer in a body; `None` when there is no body.
+/// The offer or answer in a body; `None` without a body.
 pub(super) fn offered(request: &Request) -> Result<Option<Sdp>, Box<Response>> {
     if request.body.is_empty() {
         return Ok(None);
@@ -240,7 +240,7 @@ pub(super) fn offered(request: &Request) -> Result<Option<Sdp>, Box<Response>> {
     }
 }
 
-/// Our description: the answer to an offer, or our own offer.
+/// The local description: the answer to an offer, or an offer.
 pub(super) fn describe(local: &mut Local, offer: Option<&Sdp>) -> Result<(Option<Stream>, String), SdpError> {
     local.version += 1;
     match offer {
@@ -267,7 +267,7 @@ pub(super) fn accept(door: &Door, request: &Request, flow: &Flow, timer: Option<
     response
 }
 
-/// The address that others send RTP to.
+/// RTP address announced to the peer.
 fn media_address(config: &CallsConfig, flow: &Flow) -> IpAddr {
     let bound = Some(config.rtp.bind).filter(|ip| !ip.is_unspecified());
     let listener = || twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip());
@@ -276,7 +276,7 @@ fn media_address(config: &CallsConfig, flow: &Flow) -> IpAddr {
 }
 
 impl Call {
-    /// What the conversation needs to know before its first word.
+    /// Collects the start parameters of the conversation.
     async fn prepare(&mut self, callee: Callee) {
         let mailstore = self.door.deps.mailstore.clone();
         let entry = match callee {

@@ -1,4 +1,4 @@
-//! Requests within the dialog of a call, and the ACK that sets it going.
+//! Requests within the dialog of a call, and the ACK that starts the conversation.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Call {
             return self.door.respond(&arrival.id, request.respond(481));
         }
         if !in_order {
-            // Older than one that was seen (RFC 3261 section 12.2.2).
+            // Older than a previous request (RFC 3261 section 12.2.2).
             let mut response = request.respond(500);
             response.reason = "CSeq out of order".to_owned();
             return self.door.respond(&arrival.id, response);
@@ -51,8 +51,8 @@ impl Call {
         }
     }
 
-    /// Rule A1: the `200` goes out when what was said is stored as it should be, at the latest when the conversation
-    /// has ended; [`Call::end`] sends it.
+    /// Rule A1: the `200` is sent when the recording is stored as required, at the latest at the end of the
+    /// conversation; [`Call::end`] sends it.
     fn caller_hung_up(&mut self, arrival: Arrival) {
         let Arrival { id, request, at, .. } = arrival;
         if self.bye.is_some() {
@@ -70,12 +70,12 @@ impl Call {
         let request = &arrival.request;
         let (door, id) = (self.door.clone(), &arrival.id);
         if self.silent() {
-            // Our BYE waits for the ACK alone.
+            // The conversation has ended; only the BYE of this side is pending, until the ACK.
             return door.respond(id, request.respond(481));
         }
         let asks = request.method == Method::Invite || !request.body.is_empty();
         if asks && (self.answer_due || self.refresh.as_ref().is_some_and(|refresh| refresh.offers)) {
-            // Our offer is out and unanswered (RFC 3261 section 14.2, RFC 3311 section 5.2).
+            // The offer of this side is unanswered (RFC 3261 section 14.2, RFC 3311 section 5.2).
             return door.respond(id, request.respond(491));
         }
         let timer = match session::negotiate(request, answer::policy(&door.config)) {
@@ -110,7 +110,7 @@ impl Call {
         match described {
             Ok((stream, body)) => {
                 self.set_session(timer);
-                // Before the media is told of it: the audio may come from the host that signals.
+                // Set before the media: the audio may come from the signalling host.
                 if trusted {
                     self.flow = arrival.flow.clone();
                 }
@@ -123,7 +123,7 @@ impl Call {
                 door.respond(id, accepted.with_body(sdp::CONTENT_TYPE, body));
             }
             Err(warning) => {
-                // The session goes on as it was (RFC 3261 section 14.2).
+                // The session is unchanged (RFC 3261 section 14.2).
                 self.local.version -= 1;
                 count(&door.stats.refused_offer);
                 door.respond(id, request.respond(488).with("Warning", warning));
@@ -131,15 +131,15 @@ impl Call {
         }
     }
 
-    /// Whether a description leads the call's audio to a host that neither it nor the caller's Contact had before.
+    /// Whether a description moves the call's audio to a host that is neither its current one nor the caller's Contact.
     fn leads_elsewhere(&self, stream: &Stream) -> bool {
         let Some(host) = stream.remote.map(|remote| remote.ip()) else { return false };
         let contact = || Uri::parse(&lock(&self.dialog).remote_target).and_then(|uri| uri.host.parse().ok());
         self.media_host != Some(host) && contact() != Some(host)
     }
 
-    /// Tells the media what was negotiated. A caller who only speaks from the beginning is recorded; one who does so
-    /// later has put us on hold, and the music that may come is no part of the message.
+    /// Applies the negotiated stream to the media. A caller that only sends from the start is recorded. A caller that
+    /// does so later has put the call on hold; music on hold does not belong to the message.
     pub(super) fn set_stream(&mut self, stream: Stream, later: bool) {
         let codec = match stream.codec {
             sdp::Codec::Pcmu => Codec::Pcmu,
@@ -168,7 +168,7 @@ impl Call {
         self.stream = Some(stream);
     }
 
-    /// The ACK: it brings the answer to our offer, if we made one; the first sets the conversation going.
+    /// Handles the ACK: it contains the answer to an offer of this side, if any; the first ACK starts the conversation.
     pub(super) fn acknowledged(&mut self, ack: &Request) {
         self.confirmed = true;
         if self.silent() {
@@ -207,7 +207,7 @@ impl Call {
         let digit = match request.content_type().as_deref() {
             Some("application/dtmf-relay") => signal(&request.body),
             Some("application/dtmf") => plain(&request.body),
-            // Without a body it asks whether we are there (RFC 2976 section 2.2).
+            // Without a body, INFO only tests whether the call exists (RFC 2976 section 2.2).
             None => None,
             Some(_) => {
                 let accept = "application/dtmf-relay, application/dtmf";
@@ -234,7 +234,7 @@ fn plain(body: &[u8]) -> Option<char> {
     key(std::str::from_utf8(body.get(..body.len().min(16))?).ok()?.trim())
 }
 
-/// A key by its name, or by its event number as some send it (`10` is star, `11` is pound).
+/// A key by its name, or by its event number, which some senders use (`10` is star, `11` is pound).
 fn key(text: &str) -> Option<char> {
     match text {
         "10" => return Some('*'),

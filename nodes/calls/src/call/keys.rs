@@ -1,36 +1,35 @@
-//! Keys of a telephone that come by two ways. Some telephones and gateways send each key as an RTP event (RFC 4733) and
-//! by INFO as well: it was pressed once.
+//! Keys received by two ways. Some telephones and gateways send each key both as an RTP event (RFC 4733) and by INFO;
+//! it counts once.
 
 use std::{collections::VecDeque, time::Duration};
 
 use twinbox_clock::BootInstant;
 
-/// How much later than by the first way a key may come by the second: INFO may follow the end of a long press, and may
-/// be repeated.
+/// Maximum delay between both ways: INFO may follow the end of a long press, and may be retransmitted.
 const TOGETHER: Duration = Duration::from_secs(4);
-/// Keys remembered at most; more are not pressed in that time.
+/// Maximum number of stored keys; more cannot be pressed in that time.
 const MOST: usize = 64;
 
-/// The way that a key came.
+/// Way by which a key arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Rtp,
     Info,
 }
 
-/// The keys that came by one way, and may come by the other yet.
+/// Keys that arrived by one way, and may still arrive by the other.
 #[derive(Debug, Default)]
 pub(super) struct Keys(VecDeque<(Way, char, BootInstant)>);
 
 impl Keys {
-    /// Whether a key that came by this way is a new one; `false` when it came by the other way before. Each key has
-    /// one twin at most, in the same order, so that a digit that is pressed twice counts twice.
+    /// Whether a key is new; `false` if it arrived by the other way before. Each key has at most one twin, in the same
+    /// order, so that a digit pressed twice counts twice.
     pub(super) fn is_new(&mut self, way: Way, key: char, now: BootInstant) -> bool {
         while self.0.front().is_some_and(|(_, _, came)| now.since(*came) > TOGETHER) {
             self.0.pop_front();
         }
         if let Some(twin) = self.0.iter().position(|(other, pressed, _)| *other != way && *pressed == key) {
-            // Those before it did not come by this way, and will not any more.
+            // Earlier keys did not arrive by this way, and will not any more.
             self.0.drain(..=twin);
             return false;
         }
@@ -47,7 +46,7 @@ mod tests {
     use super::*;
     use Way::{Info, Rtp};
 
-    /// The keys that count, of (way, key, milliseconds).
+    /// The keys that count, among (way, key, milliseconds).
     fn counted(came: &[(Way, char, u64)]) -> String {
         let mut keys = Keys::default();
         let start = BootInstant::from_nanos(1_000_000_000);
@@ -60,7 +59,7 @@ mod tests {
     #[test]
     fn a_key_counts_once_by_whatever_ways_it_came() {
         for (came, expected) in [
-            // One way alone, the same key again and again.
+            // One way only, the same key repeatedly.
             (&[(Rtp, '1', 0), (Rtp, '1', 200), (Rtp, '1', 400)][..], "111"),
             (&[(Info, '1', 0), (Info, '1', 200)], "11"),
             // Both ways, either first.
@@ -81,7 +80,7 @@ mod tests {
             // A key that was lost on one way.
             (&[(Rtp, '1', 0), (Rtp, '2', 100), (Info, '2', 120), (Rtp, '3', 200), (Info, '3', 220)], "123"),
             (&[(Info, '1', 0), (Rtp, '2', 100), (Info, '2', 120)], "12"),
-            // A telephone that changes its way later.
+            // A telephone that changes the way later.
             (&[(Rtp, '1', 0), (Info, '1', 4_001)], "11"),
         ] {
             assert_eq!(counted(came), expected, "{came:?}");

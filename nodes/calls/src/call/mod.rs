@@ -1,5 +1,5 @@
-//! One call: one task that owns its dialog, its media session and its conversation, and waits for whichever has
-//! something to say. Nothing is shared with any other call but the door.
+//! One call: one task that owns its dialog, media session and conversation, and handles their events. Calls share only
+//! the SIP server.
 
 mod answer;
 mod inside;
@@ -53,27 +53,27 @@ use refresh::Refresh;
 use take::Take;
 use transfer::Transfer;
 
-/// What may wait for a call at once.
+/// Maximum number of pending inputs of a call.
 pub(crate) const INBOX: usize = 32;
 const MEDIA_INBOX: usize = 64;
-/// A filing that takes longer is left to itself: the recording is on disk and is filed at the next start.
+/// Timeout of filing after the end of a call. After it the recording stays on disk and is filed at the next start.
 const FILING_AT_MOST: Duration = Duration::from_secs(120);
-/// A recording that was told to stop and has not by then never will: what is stored of it is all there is.
+/// Timeout for the media engine to stop a recording. After it the stored part is filed.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What SIP tells a call.
+/// Event of the SIP layer for a call.
 pub(crate) enum Input {
-    /// A request within its dialog.
+    /// A request within the call's dialog.
     Request(Arrival),
-    /// Its `2xx` to an INVITE was acknowledged.
+    /// The `2xx` to an INVITE was acknowledged.
     Acknowledged(Request),
-    /// It never was.
+    /// The `2xx` to an INVITE was never acknowledged.
     Unacknowledged,
     /// The INVITE was cancelled.
     Cancelled,
-    /// The door closes.
+    /// The SIP server closes.
     Shutdown,
-    /// The node is out of service, and calls have had their time to end by themselves.
+    /// The node is out of service, and the time for calls to end normally is over.
     TimeIsUp,
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn run(
     .await;
 }
 
-/// Answers what still waits for a call that has ended.
+/// Answers requests still pending for a call that has ended.
 fn answer_late(door: &Arc<Door>, inputs: &mut Receiver<Input>) {
     inputs.close();
     while let Ok(input) = inputs.try_recv() {
@@ -114,12 +114,12 @@ fn answer_late(door: &Arc<Door>, inputs: &mut Receiver<Input>) {
     }
 }
 
-/// The answer to a request for a call that has ended: there is no such dialog any more, which is what a BYE wants.
+/// The answer to a request for a call that has ended: the dialog does not exist, which is what a BYE requests.
 pub(crate) fn too_late(request: &Request) -> Response {
     request.respond(if request.method == Method::Bye { 200 } else { 481 })
 }
 
-/// What the door keeps for a call: gone when the call is, however it ends.
+/// The SIP server's entries for a call, removed when the call ends, however it ends.
 struct Traces {
     door: Arc<Door>,
     invite: ServerId,
@@ -148,67 +148,67 @@ struct Call {
     trunk: Arc<Trunk>,
     caller: Caller,
     flow: Flow,
-    /// Shared with requests of ours that are on their way: a challenge takes another number.
+    /// Shared with pending requests of this side: a challenge takes another number.
     dialog: Arc<Mutex<Dialog>>,
-    /// The ACK of our latest `200` to an INVITE is there, or will not come: a BYE of ours may leave.
+    /// The ACK of the latest `200` to an INVITE has arrived, or will not arrive: a BYE may be sent.
     confirmed: bool,
     inputs: Receiver<Input>,
     media: Session,
     events: Receiver<MediaEvent>,
-    /// The media thread has died: nothing more is heard or said.
+    /// The media thread has died: no more media events.
     deaf: bool,
     local: Local,
     stream: Option<Stream>,
-    /// The host that the caller's audio was last asked to go to.
+    /// Remote RTP host of the last negotiation.
     media_host: Option<IpAddr>,
-    /// Our latest description.
+    /// Latest local description.
     described: String,
-    /// Our offer went out in a `2xx`; its answer comes with the ACK.
+    /// An offer was sent in a `2xx`; its answer comes with the ACK.
     answer_due: bool,
-    /// That answer may not lead to another host: no trunk asked for our offer.
+    /// The answer must not move media to another host: no trunk requested the offer.
     answer_stays: bool,
     session: Option<Timer>,
-    /// When our next refresh of the session is due, where they are ours.
+    /// Time of the next session refresh, if this side refreshes.
     refresh_due: Timeout,
-    /// When a session that was not refreshed is ended.
+    /// Time at which a session without a refresh ends.
     session_due: Timeout,
-    /// The shortest interval that the caller takes, where a refresh of ours was too short (`422`).
+    /// The caller's minimum interval, after a refresh was refused as too short (`422`).
     session_min: Option<u32>,
-    /// The caller takes UPDATE.
+    /// The caller supports UPDATE.
     allows_update: bool,
-    /// The call is on hold; when that has lasted too long.
+    /// Set while the call is on hold: time at which the call ends.
     hold_due: Timeout,
     keys: Keys,
     conversation: Option<Conversation>,
-    /// How the conversation begins once the call is acknowledged.
+    /// Start parameters of the conversation, until the ACK arrives.
     start: Option<Box<twinbox_conversation::Start>>,
     timer: Timeout,
     plays: u64,
-    /// What is being fetched to be played.
+    /// Clips being loaded for the next play.
     loading: Option<BoxFuture<'static, Vec<Clip>>>,
     take: Option<Take>,
-    /// The media engine was told to stop recording, and has not said that it has.
+    /// Set while the media engine has not confirmed the end of a recording.
     stop_due: Timeout,
-    /// The recording is over; whether all of it is stored is being found out, before the conversation is told.
+    /// Set after a recording has ended, while its storage is checked, before the conversation is notified.
     ending: Option<BoxFuture<'static, Heard>>,
     codecs: Codecs,
     question: Option<BoxFuture<'static, Answered>>,
     transfer: Option<Transfer>,
-    /// A refresh of the session on its way.
+    /// Pending session refresh.
     refresh: Option<Refresh>,
     bye: Option<Bye>,
     bye_due: Timeout,
-    /// The message that the caller left could not be filed, or not all of it.
+    /// The caller's message was not filed, or not completely.
     not_filed: bool,
-    /// The peer knows that the call is over, or is not to be told: no BYE of ours.
+    /// The peer knows that the call is over, or must not be notified: no BYE is sent.
     over: bool,
-    /// Why our BYE goes out.
+    /// Reason of the BYE.
     reason: Reason,
-    /// It ends before there was a conversation.
+    /// The call ends before its conversation started.
     stillborn: bool,
 }
 
-/// The caller hung up and waits for our answer (rule A1).
+/// The caller's BYE, waiting for its answer (rule A1).
 struct Bye {
     id: ServerId,
     request: Request,
@@ -217,14 +217,14 @@ struct Bye {
 }
 
 impl Call {
-    /// Until the conversation has ended.
+    /// Handles events until the conversation has ended.
     async fn converse(&mut self) {
         while !self.finished() {
             tokio::select! {
                 biased;
                 input = self.inputs.recv() => match input {
                     Some(input) => self.told(input),
-                    // No ACK can come either.
+                    // No ACK can arrive either.
                     None => {
                         self.confirmed = true;
                         self.hang_up(Reason::Broken);
@@ -250,13 +250,13 @@ impl Call {
         }
     }
 
-    /// There is nothing more to do: the conversation is over, and nobody waits for what is still in work. A BYE of ours
-    /// waits for the ACK, or for its time to be out (RFC 3261 section 15).
+    /// Whether the call is done: the conversation is over, and no pending work is needed. A BYE waits for the ACK, or
+    /// for its timeout (RFC 3261 section 15).
     fn finished(&self) -> bool {
         self.silent() && (self.confirmed || self.over)
     }
 
-    /// Nothing is said any more.
+    /// Whether the conversation is over.
     fn silent(&self) -> bool {
         match &self.conversation {
             Some(conversation) => conversation.ended(),
@@ -274,7 +274,7 @@ impl Call {
                 self.confirmed = true;
                 self.hang_up(Reason::NoAck);
             }
-            // Too late: it is answered.
+            // Too late: the INVITE is already answered.
             Input::Cancelled => {}
             Input::Shutdown | Input::TimeIsUp => self.hang_up(Reason::OutOfService),
         }
@@ -303,7 +303,7 @@ impl Call {
         }
     }
 
-    /// A key came.
+    /// Handles a key.
     fn pressed(&mut self, way: Way, key: char) {
         let stats = &self.door.stats;
         if !self.keys.is_new(way, key, BootInstant::now()) {
@@ -316,7 +316,7 @@ impl Call {
         self.hear(Heard::Digit(key));
     }
 
-    /// Tells the conversation something and does what it says.
+    /// Passes an input to the conversation and executes its outputs.
     fn hear(&mut self, heard: Heard) {
         if let Some(conversation) = &mut self.conversation {
             let outputs = conversation.handle(heard, wall());
@@ -330,7 +330,7 @@ impl Call {
         self.hear(Heard::Answer(answered.answer));
     }
 
-    /// Some of what is said cannot be stored: better to stop than to go on as if.
+    /// Part of the recording cannot be stored: stops the recording.
     fn take_failed(&mut self) {
         let Some(take) = &mut self.take else { return };
         take.broken = true;
@@ -347,7 +347,7 @@ impl Call {
         }
     }
 
-    /// A recording is over. A caller whose words the disk lost must not hear that they are kept.
+    /// A recording has ended. If the disk lost a part, the caller must not hear that the message is saved.
     fn recorded(&mut self, end: RecordingEnd, length_ms: u64) {
         self.stop_due = None;
         let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
@@ -359,7 +359,7 @@ impl Call {
         }));
     }
 
-    /// The media engine does not say that a recording has ended: what was taken is all there is.
+    /// The media engine does not confirm the end of a recording: the part received so far is all there is.
     fn record_cut_off(&mut self) {
         let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
         take.broken = true;
@@ -368,7 +368,7 @@ impl Call {
         self.recorded(RecordingEnd::Failed, length_ms);
     }
 
-    /// The media thread has died, and our line with it.
+    /// The media thread has died, and the call's session with it.
     fn media_lost(&mut self) {
         self.deaf = true;
         tracing::error!("the media of this call is gone");
@@ -376,14 +376,14 @@ impl Call {
         self.record_cut_off();
     }
 
-    /// The caller, or their PBX, has forgotten us.
+    /// The hold has lasted too long: the caller, or the PBX, has forgotten the call.
     fn held_too_long(&mut self) {
         count(&self.door.stats.calls_held_too_long);
         tracing::info!("the call was on hold for too long");
         self.hang_up(Reason::HeldTooLong);
     }
 
-    /// We end the call.
+    /// Ends the call from this side.
     fn hang_up(&mut self, reason: Reason) {
         if self.silent() {
             return;
@@ -396,7 +396,7 @@ impl Call {
         }
     }
 
-    /// The caller hung up while we still had to store what was said.
+    /// The time limit for the answer to BYE has expired while the recording is still being stored.
     fn bye_overdue(&mut self) {
         let Some(bye) = &mut self.bye else { return };
         if std::mem::replace(&mut bye.answered, true) {
@@ -408,7 +408,7 @@ impl Call {
         self.door.respond(&bye.id, bye.request.respond(500));
     }
 
-    /// Sends a request within the dialog. An INVITE that is accepted is acknowledged.
+    /// Sends a request within the dialog; acknowledges an accepted INVITE.
     fn send(&self, mut request: Request) -> impl Future<Output = Result<Response, SendError>> + Send + use<> {
         let (door, trunk, near) = (self.door.clone(), self.trunk.clone(), self.flow.clone());
         let dialog = self.dialog.clone();
@@ -436,7 +436,7 @@ impl Call {
         }
     }
 
-    /// The end: answers the caller's BYE or sends ours. What is still being stored is stored to the end.
+    /// Ends the call: answers the caller's BYE or sends one. Pending storage runs to its end.
     fn end(&mut self) {
         if let Some(bye) = self.bye.take() {
             if !bye.answered {
@@ -451,7 +451,7 @@ impl Call {
             let mut bye = lock(&self.dialog).request(Method::Bye);
             bye.headers.push("Reason", self.reason.header());
             let sending = self.send(bye);
-            // A door that is shut is held open by nothing: its sockets may be wanted at once.
+            // A closed server cancels this task: its sockets may be needed immediately.
             self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(async move {
                 if let Err(error) = sending.await {
                     tracing::info!(%error, "our BYE was not answered");
@@ -459,7 +459,7 @@ impl Call {
             }));
         }
         if let Some(refresh) = self.refresh.take() {
-            // An answer to our INVITE is acknowledged all the same.
+            // The answer to a pending INVITE must still be acknowledged.
             self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(refresh.sending));
         }
         if let Some(question) = self.question.take() {
@@ -468,7 +468,7 @@ impl Call {
     }
 }
 
-/// The value of a future that may not be there; then never.
+/// The value of an optional future; without one, waits forever.
 async fn done<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     match slot {
         Some(future) => {

@@ -1,4 +1,4 @@
-//! What the conversation wants done, done.
+//! Execution of the conversation's outputs.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use twinbox_sip::sdp;
 
 use super::{Call, after, questions, take::Take, transfer::Transfer};
 
-/// Something to play where there is nothing: the conversation is told of its end all the same.
+/// Clip for an empty play: the conversation still gets its `PlayFinished`.
 const NOTHING: Clip = Clip::Silence(20);
 
 impl Call {
@@ -38,13 +38,13 @@ impl Call {
                     self.question = Some(questions::answer(self.door.clone(), question, take, source).boxed());
                 }
                 Output::Transfer(to) => self.transfer = Some(Transfer::begin(self, &to)),
-                // The loop sees that the conversation has ended.
+                // The loop notices the end of the conversation.
                 Output::HangUp => self.stop_play(),
             }
         }
     }
 
-    /// The codec of the call; before it is known nothing is heard anyway.
+    /// Codec of the call, or a default before the negotiation, when nothing is played.
     fn codec(&self) -> Codec {
         match self.stream.map(|s| s.codec) {
             Some(sdp::Codec::Pcma) => Codec::Pcma,
@@ -60,7 +60,7 @@ impl Call {
             let clips = prompts.iter().filter_map(|p| self.clip(p)).collect();
             return self.play_now(clips);
         }
-        // What is on disk is fetched first, all of it, so that nothing stutters.
+        // Audio on disk is loaded completely first, so that the play has no gaps.
         self.media.stop_play();
         let mut pieces = Vec::with_capacity(prompts.len());
         for prompt in prompts {
@@ -94,7 +94,7 @@ impl Call {
             Some(async move { futures::future::join_all(pieces).await.into_iter().flatten().collect() }.boxed());
     }
 
-    /// What is on disk has been fetched; nothing, if none of it can be had now.
+    /// Plays the audio loaded from disk, or reports it missing if none is available.
     pub(super) fn loaded(&mut self, clips: Vec<Clip>) {
         match clips.is_empty() {
             true => self.hear(Heard::AudioMissing),
@@ -116,7 +116,7 @@ impl Call {
         self.media.stop_play();
     }
 
-    /// A piece of sound that is in memory.
+    /// A prompt that is in memory.
     fn clip(&self, prompt: &Prompt) -> Option<Clip> {
         let (prompts, codec) = (&self.door.deps.prompts, self.codec());
         match prompt {

@@ -1,4 +1,4 @@
-//! What the conversation asks of the mail store, and how the store's words become the conversation's.
+//! The conversation's questions to the mail store, and the conversion of the answers.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,14 +15,14 @@ use crate::{
     stats::{Stats, count},
 };
 
-/// How each audio that the conversation knows of is coded.
+/// Codec of each audio that the conversation may play.
 pub(super) type Codecs = HashMap<BlobHash, Codec>;
 
-/// An answer, and what goes with it.
+/// An answer with additional data for the call.
 pub(super) struct Answered {
     pub(super) answer: Answer,
     pub(super) codecs: Codecs,
-    /// A message could not be filed, or not all of it: BYE is answered accordingly (rule A1).
+    /// A message was not filed, or not completely: decides the answer to BYE (rule A1).
     pub(super) not_filed: bool,
 }
 
@@ -32,7 +32,7 @@ impl From<Answer> for Answered {
     }
 }
 
-/// Finds the answer.
+/// Answers a question.
 pub(super) async fn answer(
     door: Arc<Door>,
     question: Question,
@@ -40,7 +40,7 @@ pub(super) async fn answer(
     source: Option<Pii<String>>,
 ) -> Answered {
     let mailstore = &door.deps.mailstore;
-    // A caller who leaves a message for a mailbox that is here may do that, and no more (rule D13).
+    // A node that lacks records only takes messages, for the mailboxes that it has (rule D13).
     if door.lacks_records() && !matches!(question, Question::FileMessage(_)) {
         tracing::info!("a caller is asked to try again later: this node lacks records of the others");
         return Answer::Failed.into();
@@ -119,7 +119,7 @@ async fn file(stats: &Stats, mailbox: MailboxId, take: Option<Take>) -> Answered
             tracing::info!(%mailbox, %message, ?acknowledged, whole, "message filed");
             Answered { not_filed: !whole, ..Answer::Done.into() }
         }
-        // Not worth keeping is not the same as lost.
+        // A too short message is discarded, not lost.
         Err(FileError::TooShort { .. }) => Answer::Failed.into(),
         Err(error) => {
             count(&stats.filed_not);
@@ -168,8 +168,8 @@ fn listed(messages: Vec<Message>) -> Answered {
     Answered { answer: Answer::Messages { new, old }, codecs, not_filed: false }
 }
 
-/// What the conversation needs to know of a mailbox. When it cannot be said whether it is full, it is not: the
-/// message is worth the try.
+/// Mailbox data for the conversation. If the mailbox's fill level is unknown, it counts as not full: the message may
+/// still fit.
 pub(super) async fn view(mailstore: &Mailstore, mailbox: &Mailbox, codecs: &mut Codecs) -> MailboxView {
     let kinds = [GreetingKind::Standard, GreetingKind::Busy, GreetingKind::Temporary, GreetingKind::Name];
     let mut greetings = Vec::new();

@@ -1,29 +1,28 @@
-//! Why a BYE of ours goes out, for its Reason header (RFC 3326): the SIP status or the cause of Q.850 that a PBX writes
-//! into its call records.
+//! Reason header of a sent BYE (RFC 3326): the SIP status or Q.850 cause that a PBX writes into its call records.
 
-/// Why we hang up.
+/// Reason for hanging up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The conversation has come to its end.
+    /// The conversation has ended.
     Done,
-    /// The node is out of service, or stops.
+    /// The node is out of service, or shuts down.
     OutOfService,
-    /// Our `200` was never acknowledged.
+    /// The `200` was never acknowledged.
     NoAck,
-    /// The ACK had no usable answer to our offer.
+    /// The ACK contained no usable answer to the offer.
     NoAnswer,
     /// The session was not refreshed (RFC 4028).
     NotRefreshed,
-    /// No media came for too long.
+    /// No media for too long.
     NoMedia,
     /// The call was on hold for too long.
     HeldTooLong,
-    /// Something of ours does not work.
+    /// Internal fault.
     Broken,
 }
 
 impl Reason {
-    /// The header's value.
+    /// Value of the header.
     pub(super) fn header(self) -> &'static str {
         match self {
             Self::Done => "Q.850;cause=16;text=\"Normal call clearing\"",

@@ -1,5 +1,5 @@
-//! Session refreshes that are ours (RFC 4028): by UPDATE where the caller's Allow has it, else by an INVITE that offers
-//! what was described last.
+//! Session refreshes by this side (RFC 4028): by UPDATE if the caller's Allow contains it, else by an INVITE with the
+//! latest description.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use twinbox_sip::{
 use super::{Call, Reason, after};
 use crate::{door::lock, outgoing::SendError, stats::count};
 
-/// When a refresh is tried again that was refused for no reason that says when.
+/// Retry interval of a refused refresh without a given time.
 const AGAIN: Duration = Duration::from_secs(10);
-/// While an INVITE of the caller is unacknowledged, ours must wait (RFC 3261 section 14.1).
+/// Retry interval while an INVITE of the caller is not acknowledged (RFC 3261 section 14.1).
 const BUSY: Duration = Duration::from_secs(1);
-/// After a `491` the side that did not make the Call-ID waits for up to two seconds (RFC 3261 section 14.1).
+/// Maximum wait after a `491` of the side that did not create the Call-ID (RFC 3261 section 14.1).
 const GLARE_MS: u64 = 2_000;
 
-/// A refresh that is on its way.
+/// A pending refresh.
 pub(super) struct Refresh {
-    /// By INVITE: an offer of ours is unanswered.
+    /// The refresh is an INVITE, with an unanswered offer.
     pub(super) offers: bool,
     pub(super) sending: BoxFuture<'static, Result<Response, SendError>>,
 }
@@ -36,7 +36,7 @@ pub(super) async fn refreshed(refresh: &mut Option<Refresh>) -> Result<Response,
 }
 
 impl Call {
-    /// What was agreed on, from now on.
+    /// Applies the agreed session timer.
     pub(super) fn set_session(&mut self, timer: Option<Timer>) {
         let seconds = |n: u32| after(Duration::from_secs(u64::from(n)));
         let ours = timer.filter(|t| t.refresher == Refresher::Us);
@@ -45,21 +45,21 @@ impl Call {
         self.session_due = timer.and_then(|t| seconds(t.last()));
     }
 
-    /// Whether the caller takes UPDATE, if this message of theirs says so.
+    /// Updates from an Allow header whether the caller supports UPDATE.
     pub(super) fn note_allow(&mut self, headers: &Headers) {
         if headers.get("Allow").is_some() {
             self.allows_update = headers.has_token("Allow", "UPDATE");
         }
     }
 
-    /// Nobody has refreshed the session: it ends a little before its time is out.
+    /// The session was not refreshed: ends it shortly before its expiry.
     pub(super) fn session_ran_out(&mut self) {
         count(&self.door.stats.callers_vanished);
         tracing::info!("the session was not refreshed");
         self.hang_up(Reason::NotRefreshed);
     }
 
-    /// It is our turn to refresh.
+    /// Refreshes the session.
     pub(super) fn refresh_session(&mut self) {
         let Some(timer) = self.session.filter(|_| self.refresh.is_none()) else { return };
         if !self.allows_update && (self.answer_due || !self.confirmed) {
@@ -106,7 +106,7 @@ impl Call {
                 }
                 self.set_session(Some(timer.confirmed(&response)));
             }
-            // Rule C5: a peer that does not know the dialog gets no BYE for it.
+            // Rule C5: no BYE to a peer that does not know the dialog.
             481 | 408 => {
                 self.over = true;
                 self.hang_up(Reason::NotRefreshed);
@@ -132,7 +132,7 @@ impl Call {
         }
     }
 
-    /// The answer to the offer of our INVITE: the same as before, as a rule.
+    /// Handles the answer to the offer in a refresh: usually unchanged.
     fn refresh_described(&mut self, response: &Response) {
         let content_type = response.headers.get("Content-Type").unwrap_or_default();
         let answer =

@@ -1,6 +1,6 @@
-//! The other end of a self-test call: answers, plays a tone, waits for the BYE. It goes the way that every call goes
-//! (socket, transactions, store, session description, media thread), and is none: no place of `max_calls`, no counter,
-//! no line in the log.
+//! Called side of a self-test call: answers, plays a tone, waits for the BYE. It uses the path of every call (socket,
+//! transactions, store, session description, media thread), but takes no place of `max_calls` and appears in no counter
+//! and no log.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,14 +17,14 @@ use twinbox_sip::{
 use super::{Input, Traces, answer, channel};
 use crate::{door::Arrival, door::Door, self_test::MAILBOX};
 
-/// The call is over by then, whatever the caller does.
+/// Maximum duration of the call, whatever the caller does.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How long the tone is.
+/// Duration of the tone.
 const TONE: Duration = Duration::from_secs(2);
 const TONE_HZ: f64 = 425.0;
 const LOUDNESS: f64 = 8_000.0;
 
-/// Runs one from its INVITE to its end.
+/// Runs a self-test call from its INVITE to its end.
 pub(crate) async fn run(door: Arc<Door>, invite: Arrival, sender: Sender<Input>, inputs: Receiver<Input>) {
     let mut traces = Traces::new(&door, &invite, None);
     if let Err(refusal) = converse(&door, &invite, sender, inputs, &mut traces).await {
@@ -45,7 +45,7 @@ async fn converse(
         response.reason = why.to_owned();
         Box::new(response)
     };
-    // Nobody has this number: asked is only whether the store answers.
+    // No mailbox has this number: this only tests whether the store answers.
     let asked = door.deps.mailstore.find_by_number(MAILBOX).await;
     asked.map_err(|error| refuse(500, &format!("The store does not answer: {error}")))?;
     let offer = answer::offered(request)?.ok_or_else(|| refuse(488, "No session description"))?;
@@ -73,7 +73,7 @@ async fn converse(
         ..Remote::new(stream.remote, codec)
     });
     media.play(1, vec![Clip::Audio { codec, data: tone(codec) }]);
-    // Whoever does not hang up in time is the node itself, which has given up by then.
+    // The caller is this process; if it does not hang up in time, it has given up.
     let _ = tokio::time::timeout(LONGEST, until_bye(door, &mut dialog, &mut inputs)).await;
     super::answer_late(door, &mut inputs);
     Ok(())
@@ -83,7 +83,7 @@ async fn until_bye(door: &Arc<Door>, dialog: &mut Dialog, inputs: &mut Receiver<
     while let Some(input) = inputs.recv().await {
         let Arrival { id, request, .. } = match input {
             Input::Request(arrival) => arrival,
-            // It ends by itself.
+            // The call ends automatically.
             Input::Acknowledged(_) | Input::TimeIsUp => continue,
             Input::Unacknowledged | Input::Cancelled | Input::Shutdown => return,
         };
@@ -99,7 +99,7 @@ fn answer_within(request: &Request, bye: bool) -> Response {
     request.respond(if bye { 200 } else { 405 })
 }
 
-/// Where its RTP goes: straight to our socket, since what is advertised may be another machine's business.
+/// RTP address of the socket itself, since the advertised address may belong to another machine.
 fn address(door: &Door, flow: &crate::wire::Flow) -> IpAddr {
     let bound = Some(door.config.rtp.bind).filter(|ip| !ip.is_unspecified());
     bound.unwrap_or_else(|| flow.remote().ip().to_canonical())

@@ -1,5 +1,5 @@
-//! What a call records: a message, which goes to the store (and so to the peers) while it is spoken, or a greeting,
-//! which is kept in memory until its owner accepts it.
+//! Recordings of a call: a message goes to the store, and so to the peers, during the recording. A greeting stays in
+//! memory until its owner accepts it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,16 +11,16 @@ use twinbox_media::{ChunkSink, Codec};
 
 use crate::door::Door;
 
-/// Chunks kept while the store makes ready: a quarter of a second each, so half a minute.
+/// Maximum number of chunks buffered until the store is ready: 250 ms each, so 30 s.
 const MOST_WAITING: usize = 120;
-/// The most that a greeting may take in memory.
+/// Maximum size of a greeting in memory, in bytes (ten minutes).
 const MOST_GREETING: usize = 8_000 * 600;
 
 /// A recording of a call.
 pub(super) struct Take {
-    /// The media engine still records.
+    /// The media engine is recording.
     pub(super) running: bool,
-    /// Some of it could not be stored.
+    /// Part of the recording could not be stored.
     pub(super) broken: bool,
     kind: Kind,
     failed: mpsc::Receiver<()>,
@@ -31,11 +31,11 @@ enum Kind {
     Greeting(Arc<Memory>),
 }
 
-/// The recording in the store, once it has begun there; `None` inside when it could not.
+/// The recording in the store, once started there; inner `None` if that failed.
 type Started = watch::Receiver<Option<Option<LiveRecording>>>;
 
 impl Take {
-    /// A take of a message. The store makes its record durable first; what is said meanwhile is kept.
+    /// A take of a message. The store first makes its record durable; audio is buffered meanwhile.
     pub(super) fn message(door: &Door, meta: RecordingMeta) -> (Self, Arc<dyn ChunkSink>) {
         let (tell_failed, failed) = mpsc::channel(1);
         let (tell_started, started) = watch::channel(None);
@@ -52,7 +52,7 @@ impl Take {
         (Self { running: true, broken: false, kind: Kind::Greeting(memory.clone()), failed }, memory)
     }
 
-    /// The message in the store.
+    /// The message's recording in the store.
     pub(super) fn live(&self) -> BoxFuture<'static, Option<LiveRecording>> {
         match &self.kind {
             Kind::Message(started) => {
@@ -63,7 +63,7 @@ impl Take {
         }
     }
 
-    /// What was recorded, to be heard or kept.
+    /// The recorded audio, for playback or storage.
     pub(super) fn audio(&self) -> BoxFuture<'static, Option<Audio>> {
         match &self.kind {
             Kind::Message(_) => {
@@ -78,7 +78,7 @@ impl Take {
         }
     }
 
-    /// Whether all that was said until now is stored; waits for what is on its way to the disk.
+    /// Whether the audio so far is stored completely; waits for pending writes.
     pub(super) fn whole(&mut self) -> BoxFuture<'static, bool> {
         self.broken |= self.failed.try_recv().is_ok();
         let (broken, live) = (self.broken, self.live());
@@ -95,7 +95,7 @@ impl Take {
         }
     }
 
-    /// How much was taken, in milliseconds.
+    /// Recorded length, in milliseconds.
     pub(super) fn length_ms(&self) -> u64 {
         match &self.kind {
             Kind::Message(started) => started.borrow().iter().flatten().map(LiveRecording::length_ms).sum(),
@@ -103,7 +103,7 @@ impl Take {
         }
     }
 
-    /// Throws it away, in the store too.
+    /// Discards the recording, also in the store.
     pub(super) async fn discard(self) {
         if let Some(live) = self.live().await
             && let Err(error) = live.discard().await
@@ -113,7 +113,7 @@ impl Take {
     }
 }
 
-/// Something could not be stored.
+/// Waits until a part of the recording cannot be stored.
 pub(super) async fn failed(take: &mut Option<Take>) -> Option<()> {
     match take {
         Some(take) if !take.broken => take.failed.recv().await,

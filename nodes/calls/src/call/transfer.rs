@@ -1,4 +1,4 @@
-//! Transfer to an operator by REFER (RFC 3515): the PBX does it, and tells us how it went.
+//! Transfer to an operator by REFER (RFC 3515): the PBX transfers the call and reports the result.
 
 use std::time::Duration;
 
@@ -13,26 +13,26 @@ use crate::{
     stats::count,
 };
 
-/// After a transfer has come about the PBX hangs up; if it does not, we do.
+/// Time for the PBX to hang up after a transfer; then this side hangs up.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A transfer on its way.
+/// A pending transfer.
 pub(super) enum Transfer {
-    /// REFER is out.
+    /// REFER was sent.
     Asked(BoxFuture<'static, Result<Response, SendError>>),
-    /// It was accepted; NOTIFYs tell the rest.
+    /// REFER was accepted; NOTIFYs report the progress.
     Accepted,
-    /// It came about.
+    /// The transfer succeeded.
     Done(BoxFuture<'static, ()>),
 }
 
-/// What becomes of a transfer.
+/// An event of a transfer.
 pub(super) enum Step {
     Answered(Result<Response, SendError>),
     LingeredOn,
 }
 
-/// The next news of a transfer that do not come by NOTIFY.
+/// The next event of a transfer, except NOTIFYs.
 pub(super) async fn referred(transfer: &mut Option<Transfer>) -> Step {
     match transfer {
         Some(Transfer::Asked(response)) => Step::Answered(response.await),
@@ -95,7 +95,7 @@ impl Call {
         }
     }
 
-    /// NOTIFY within the dialog: how our REFER goes (a status line as body, RFC 3515 section 2.4.4).
+    /// Handles NOTIFY within the dialog: progress of the REFER (a status line as body, RFC 3515 section 2.4.4).
     pub(super) fn notified(&mut self, arrival: &Arrival) {
         let request = &arrival.request;
         let event = request.headers.get("Event").and_then(|e| e.split(';').next()).unwrap_or_default().trim();

@@ -1,4 +1,4 @@
-//! Sockets: what arrives is handed to the door, what leaves never blocks and is never queued without bound.
+//! Sockets: received messages go to the SIP server; sending never blocks, and its queues are bounded.
 
 pub(crate) mod tcp;
 pub(crate) mod udp;
@@ -17,7 +17,7 @@ use crate::Transport;
 use tcp::TcpPeer;
 use udp::UdpEndpoint;
 
-/// Where octets go.
+/// Path to a peer.
 #[derive(Clone)]
 pub(crate) enum Flow {
     Udp(Arc<UdpEndpoint>, SocketAddr),
@@ -31,7 +31,7 @@ impl transaction::Flow for Flow {
 }
 
 impl Flow {
-    /// Sends or gives up at once; a transaction will send again if it matters.
+    /// Sends, or gives up immediately; the transaction retransmits if necessary.
     pub(crate) fn send(&self, bytes: Bytes) -> bool {
         match self {
             Self::Udp(endpoint, to) => endpoint.send(&bytes, *to),
@@ -46,7 +46,7 @@ impl Flow {
         }
     }
 
-    /// The other end.
+    /// Remote address.
     pub(crate) fn remote(&self) -> SocketAddr {
         match self {
             Self::Udp(_, to) => *to,
@@ -54,7 +54,7 @@ impl Flow {
         }
     }
 
-    /// The `host:port` by which the listener of this flow is known outside.
+    /// External `host:port` of this flow's listener.
     pub(crate) fn advertised(&self) -> String {
         let advertised = match self {
             Self::Udp(endpoint, _) => &endpoint.advertised,
@@ -63,7 +63,7 @@ impl Flow {
         advertised.towards(self.remote().ip())
     }
 
-    /// Still usable.
+    /// Whether the flow is usable.
     pub(crate) fn open(&self) -> bool {
         match self {
             Self::Udp(..) => true,
@@ -72,7 +72,7 @@ impl Flow {
     }
 }
 
-/// Marks what a socket sends with this code point (RFC 2474), 0 to 63. A socket for IPv6 may carry IPv4 as well.
+/// Sets the DSCP of a socket (RFC 2474), 0 to 63. An IPv6 socket may carry IPv4 as well.
 fn mark(socket: &impl AsFd, local: IpAddr, dscp: u8) {
     let octet = dscp << 2;
     let mut marked = sockopt::set_ip_tos(socket, octet);
@@ -84,12 +84,12 @@ fn mark(socket: &impl AsFd, local: IpAddr, dscp: u8) {
     }
 }
 
-/// By which `host:port` a listener is known outside.
+/// External `host:port` of a listener.
 #[derive(Debug, Clone)]
 pub(crate) enum Advertised {
     /// As configured, or the bound address.
     Fixed(Arc<str>),
-    /// Bound to all addresses and nothing configured: the one that the other side sees, with this port.
+    /// Bound to all addresses without a configured address: the local address on the route to the peer, with this port.
     Routed(u16),
 }
 
@@ -103,7 +103,7 @@ impl Advertised {
         }
     }
 
-    /// In the eyes of that machine.
+    /// The external address for this peer.
     pub(crate) fn towards(&self, remote: IpAddr) -> String {
         match self {
             Self::Fixed(text) => text.as_ref().to_owned(),
@@ -115,7 +115,7 @@ impl Advertised {
     }
 }
 
-/// The address of this machine in the eyes of that one: the system's own routing says so. Nothing is sent.
+/// Local address on the system's route to `remote`. Sends nothing.
 pub(crate) fn local_address(remote: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if remote.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
     let socket = std::net::UdpSocket::bind((any, 0)).ok()?;

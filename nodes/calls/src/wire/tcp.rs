@@ -1,4 +1,4 @@
-//! SIP over TCP: accepted and opened connections, framed in bounds, written through a short queue.
+//! SIP over TCP: accepted and opened connections with bounded framing and a short send queue.
 
 use std::{
     io,
@@ -25,16 +25,16 @@ use twinbox_sip::framing::{Frame, Framer};
 use super::{Advertised, mark};
 use crate::{Transport, door::Door, stats::count};
 
-/// Messages waiting for a slow reader; one more closes the connection.
+/// Maximum number of queued messages for a slow peer; one more closes the connection.
 const OUTBOX: usize = 256;
-/// Connections of all trunks, and ours.
+/// Maximum number of connections from trunks or opened by this node.
 const MAX_CONNECTIONS: usize = 1024;
-/// Connections of strangers, who cannot take the places of trunks.
+/// Maximum number of connections from strangers; separate, so that they do not block trunks.
 const MAX_STRANGERS: usize = 128;
-/// A connection on which nothing came for so long is closed.
+/// Timeout of a connection without received data.
 const IDLE: Duration = Duration::from_secs(900);
-/// So long a connection of ours to somebody who is no trunk is kept while nothing comes. A stranger has as long in all:
-/// to say one thing, and to get one answer.
+/// Timeout without received data of a connection opened by this node to a peer that is not a trunk. For a stranger:
+/// total time for one message and its answer.
 const BRIEF: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -48,18 +48,18 @@ pub(crate) struct TcpEndpoint {
     strangers: Arc<AtomicUsize>,
 }
 
-/// Whose connection it is.
+/// Origin of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// A trunk's: it opened it, or we did.
+    /// Connection with a trunk, opened by either side.
     Trunk,
-    /// We opened it to somebody who is no trunk.
+    /// Connection opened by this node to a peer that is not a trunk.
     Ours,
-    /// Anybody's.
+    /// Connection opened by a stranger.
     Stranger,
 }
 
-/// A place among the connections, for as long as the socket is open.
+/// Place in a connection limit, held while the socket is open.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
@@ -88,7 +88,7 @@ impl TcpPeer {
     pub(crate) fn send(&self, bytes: Bytes) -> bool {
         let sent = self.outbox.try_send(bytes).is_ok();
         if !sent {
-            // Whoever does not read loses the connection, not we our memory.
+            // Close the connection of a peer that does not read: the queue is bounded.
             self.closed.cancel();
         }
         sent
@@ -102,7 +102,7 @@ impl TcpPeer {
 impl TcpEndpoint {
     pub(crate) async fn bind(bind: SocketAddr, advertise: Option<&str>, dscp: u8) -> io::Result<Self> {
         let listener = TcpListener::bind(bind).await?;
-        // Connections that it accepts inherit the mark, so that even the handshake has it.
+        // Accepted connections inherit the DSCP, so that the handshake has it, too.
         mark(&listener, bind.ip(), dscp);
         let local = listener.local_addr()?;
         let advertised = Advertised::new(advertise, local);
@@ -120,13 +120,13 @@ impl TcpEndpoint {
                     Some(_) => {}
                     None => count(&door.stats.connections_refused),
                 },
-                // Out of file descriptors, or the peer was gone already: others may do better in a moment.
+                // Out of file descriptors, or the peer has already closed: the next accept may succeed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
-    /// Opens a connection of ours, from the address that this listener is bound to: PBXs and proxies know us by it.
+    /// Opens a connection from the listener's bind address, by which PBXs and proxies know this node.
     pub(crate) async fn connect(
         &self,
         door: &Arc<Door>,
@@ -215,14 +215,14 @@ async fn read_from(
         Origin::Stranger => {
             let first = listen(&mut stream, &mut framer, &peer, &door, BRIEF, true);
             if let Ok(Ended::InProgress) = tokio::time::timeout(BRIEF, first).await {
-                // It is part of a call: it no longer counts as a stranger's, while there is a place among the others.
+                // Part of a call: counts as a normal connection from now on, if there is a place.
                 let place = Slot::take(&places, MAX_CONNECTIONS);
                 let patience = if place.is_some() { IDLE } else { BRIEF };
                 listen(&mut stream, &mut framer, &peer, &door, patience, false).await;
             }
         }
     }
-    // What is still queued may leave: the answer to what was lost is in there.
+    // Queued messages are still sent: they include the answer to a lost frame.
     door.forget(&peer);
     let closed = peer.closed.clone();
     drop(peer);
@@ -232,15 +232,15 @@ async fn read_from(
     }
 }
 
-/// Why a connection is listened to no more.
+/// Reason for the end of reading from a connection.
 enum Ended {
-    /// It is closed, silent for too long, out of frame, or a stranger's that has said its one thing.
+    /// Closed, timed out, framing lost, or a stranger's single message was read.
     Over,
-    /// A stranger's, and what it said belongs to a call or subscription in progress.
+    /// A stranger's message that belongs to a call or subscription in progress.
     InProgress,
 }
 
-/// Takes what comes until the other end closes or is silent for too long; of a stranger (`once`) one message.
+/// Reads messages until the peer closes or times out; from a stranger (`once`) one message.
 async fn listen(
     stream: &mut OwnedReadHalf,
     framer: &mut Framer,
@@ -278,7 +278,7 @@ async fn listen(
     }
 }
 
-/// Connections by their other end, for requests of ours.
+/// Connections by remote address, for requests sent by this node.
 #[derive(Default)]
 pub(crate) struct Connections(std::sync::Mutex<std::collections::HashMap<SocketAddr, Weak<TcpPeer>>>);
 

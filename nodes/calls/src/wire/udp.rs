@@ -1,4 +1,4 @@
-//! SIP over UDP: our own socket, read in batches, written without waiting.
+//! SIP over UDP: one socket, read in batches, written without waiting.
 
 use std::{
     io,
@@ -14,9 +14,9 @@ use twinbox_sip::strict::MAX_MESSAGE;
 use super::{Advertised, mark};
 use crate::door::Door;
 
-/// What the kernel keeps for us while we are busy: our only inbox, and it does not grow.
+/// Size of the kernel's receive buffer in bytes: the only receive queue, and bounded.
 const INBOX: usize = 4 << 20;
-/// Datagrams handled before others get their turn.
+/// Maximum number of datagrams per batch, before other tasks run.
 const BATCH: usize = 64;
 
 /// A bound UDP socket.
@@ -31,7 +31,7 @@ impl UdpEndpoint {
         let socket = UdpSocket::bind(bind)?;
         socket.set_nonblocking(true)?;
         mark(&socket, bind.ip(), dscp);
-        // Beyond the system's limit where we are allowed to; otherwise the kernel gives less and bursts are shorter.
+        // Exceeds the system's limit if permitted; otherwise the kernel allows less, and bursts must be shorter.
         if sockopt::set_socket_recv_buffer_size_force(&socket, INBOX).is_err() {
             let _ = sockopt::set_socket_recv_buffer_size(&socket, INBOX);
         }
@@ -39,12 +39,12 @@ impl UdpEndpoint {
         Ok(Self { socket, local, advertised: Advertised::new(advertise, local) })
     }
 
-    /// A full send buffer loses the datagram, as a full network would.
+    /// Sends a datagram; a full send buffer drops it, like a congested network.
     pub(crate) fn send(&self, bytes: &[u8], to: SocketAddr) -> bool {
         self.socket.send_to(bytes, to).is_ok()
     }
 
-    /// Hands every datagram to the door until told to stop.
+    /// Passes every datagram to the SIP server until `stop`.
     pub(crate) async fn serve(self: Arc<Self>, door: Arc<Door>, stop: CancellationToken) {
         let socket = match self.socket.try_clone().and_then(tokio::net::UdpSocket::from_std) {
             Ok(socket) => socket,
@@ -69,7 +69,7 @@ impl UdpEndpoint {
                         let data = buffer.get(..length).unwrap_or_default();
                         door.datagram(&self, data, source);
                     }
-                    // An ICMP error of an earlier send shows up here and means nothing for us.
+                    // Reports an ICMP answer to an earlier datagram; ignored.
                     Err(_) => break,
                 }
             }

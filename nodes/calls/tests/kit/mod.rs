@@ -1,5 +1,5 @@
-//! A real node's SIP door on loopback, over a real store in a temporary directory, and a raw SIP socket that says
-//! exactly what a test wants said.
+//! The SIP server of a real node on loopback, with a real store in a temporary directory, and a raw SIP socket for
+//! exact messages.
 #![allow(unused, reason = "each test file uses its part")]
 
 use std::{
@@ -28,10 +28,10 @@ use twinbox_sip::{
     strict::{Verdict, read, read_framed},
 };
 
-/// Long enough for a loaded machine; nothing waits for it that goes right.
+/// Timeout for a loaded machine; a successful test never waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The PIN of mailbox 1001: long enough not to stand in a call's identifier or a port by chance.
+/// The PIN of mailbox 1001: long enough not to occur in a call's ID or a port by chance.
 pub const PIN: &str = "2580147036";
 
 pub struct Node {
@@ -46,11 +46,11 @@ pub struct Node {
     dir: TempDir,
 }
 
-/// What a test changes.
+/// Settings that a test can change.
 pub struct Options {
     pub calls: CallsConfig,
     pub require_two: bool,
-    /// Its first fill goes on.
+    /// The first fill of the node continues.
     pub fills: bool,
     pub rtp_ports: std::ops::RangeInclusive<u16>,
 }
@@ -61,7 +61,7 @@ impl Node {
         Self::with(|_| {}).await
     }
 
-    /// Why a node with these options does not start.
+    /// The start error of a node with these options.
     pub async fn refused(change: impl FnOnce(&mut Options)) -> String {
         match Self::open(change).await {
             Ok(_) => panic!("it started"),
@@ -127,7 +127,7 @@ impl Node {
         *self.calls.stats().counters.get(name).unwrap_or_else(|| panic!("no counter {name}"))
     }
 
-    /// Where its store is.
+    /// Directory of the store.
     pub fn store_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("store")
     }
@@ -138,7 +138,7 @@ impl Node {
     }
 }
 
-/// A range of ports of its own for each test process and node in it: tests run side by side.
+/// A separate port range for each test process and node: tests run concurrently.
 fn ports() -> std::ops::RangeInclusive<u16> {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
     let slot = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -224,7 +224,7 @@ impl Raw {
         }
     }
 
-    /// The next message, whatever it is; `None` after `patience` or at the end of a connection.
+    /// The next message of any kind; `None` after `patience` or at the end of a connection.
     pub async fn next(&mut self, patience: Duration) -> Option<Verdict> {
         match self {
             Self::Udp(socket, _) => {
@@ -271,7 +271,7 @@ impl Raw {
         }
     }
 
-    /// The next request, which the test answers.
+    /// The next request; the test must answer it.
     pub async fn unanswered(&mut self) -> Request {
         match self.next(PATIENCE).await {
             Some(Verdict::Request(request)) => request,
@@ -285,7 +285,7 @@ impl Raw {
         self.response().await
     }
 
-    /// A call by hand.
+    /// A client-side dialog with this Call-ID.
     pub fn line(&self, call_id: &str) -> Line {
         Line {
             transport: if matches!(self, Self::Udp(..)) { "UDP" } else { "TCP" },
@@ -300,7 +300,7 @@ impl Raw {
     }
 }
 
-/// The client's side of a dialog, written out by hand.
+/// The client side of a dialog, with raw messages.
 #[derive(Clone)]
 pub struct Line {
     pub transport: &'static str,
@@ -319,7 +319,7 @@ impl Line {
         self
     }
 
-    /// The next request, with a branch of its own.
+    /// The next request, with a new branch.
     pub fn request(&mut self, method: &str, content_type: &str, body: &str) -> String {
         if method != "ACK" && method != "CANCEL" {
             self.cseq += 1;
@@ -327,7 +327,7 @@ impl Line {
         self.again(method, content_type, body)
     }
 
-    /// A request with the number of the last.
+    /// A request with the number of the last one.
     pub fn again(&self, method: &str, content_type: &str, body: &str) -> String {
         let Self { transport, local, call_id, from_tag, target, cseq, .. } = self;
         let kind = match method {
@@ -368,7 +368,7 @@ impl Line {
     }
 }
 
-/// An offer of G.711 on a port where nobody listens.
+/// An offer of G.711 on a port without a receiver.
 pub fn offer(port: u16) -> String {
     format!(
         "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 8 101\r\n\
@@ -384,14 +384,14 @@ pub async fn establish(raw: &mut Raw, line: &mut Line) -> Response {
     ok
 }
 
-/// Lets this many seconds go by for the node's timers.
+/// Advances the node's timers by this many seconds.
 pub async fn pass(seconds: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(seconds)).await;
     tokio::time::resume();
 }
 
-/// Ends it.
+/// Ends a call.
 pub async fn hang_up(raw: &mut Raw, line: &mut Line) {
     let bye = line.request("BYE", "", "");
     assert_eq!(raw.ask(bye).await.code, 200);

@@ -7,7 +7,7 @@ use twinbox_ids::{BlobHash, MailboxId, MessageId, Pii, Timestamp};
 /// 2026-11-20, a Friday, 14:05 UTC; an hour later in Berlin, where the mailboxes are.
 pub const NOW: Timestamp = Timestamp(1_795_183_500_000);
 
-/// The greetings, and what they are called in the dialogues. The place is the audio's hash.
+/// The greetings and their names in the dialogues. The index gives the hash of the audio.
 pub const GREETINGS: [(GreetingKind, &str); 4] = [
     (GreetingKind::Standard, "standard"),
     (GreetingKind::Busy, "busy"),
@@ -15,10 +15,10 @@ pub const GREETINGS: [(GreetingKind, &str); 4] = [
     (GreetingKind::Name, "name"),
 ];
 
-/// Audio of greetings has hashes from here up, audio of messages below.
+/// First byte of the hashes of greetings; hashes of messages are lower.
 pub const GREETING_HASH: u8 = 200;
 
-/// A mailbox with none of its own greetings.
+/// A mailbox without recorded greetings.
 pub fn mailbox(number: &str) -> MailboxView {
     MailboxView {
         id: MailboxId(number.parse().unwrap_or(0)),
@@ -44,7 +44,7 @@ pub fn settings(key_map: &str) -> Settings {
     }
 }
 
-/// The message `n`: each a little different from the one before.
+/// Message number `n`; each differs from the others.
 pub fn message(n: u8) -> MessageView {
     const HOUR: u64 = 3_600_000;
     let (hours_ago, caller) = [

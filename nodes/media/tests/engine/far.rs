@@ -1,4 +1,4 @@
-//! A far end on a real socket: sends what a test says, exactly, and keeps what it hears.
+//! Far end on a real socket: sends exact packets for a test and stores the received ones.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -18,7 +18,7 @@ use twinbox_rtp::{
 pub const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub const TELEPHONE_EVENT: u8 = 101;
 
-/// Longer than anything that should happen at once takes on a busy machine.
+/// Timeout for immediate reactions, long enough for a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
 
 pub fn engine(ports: RangeInclusive<u16>) -> Engine {
@@ -41,7 +41,7 @@ pub struct Far {
     pub ssrc: Ssrc,
 }
 
-/// Keeps the chunks of a recording.
+/// Stores the chunks of a recording.
 #[derive(Default)]
 pub struct Tape(Mutex<Vec<(u64, Bytes)>>);
 
@@ -52,7 +52,7 @@ impl ChunkSink for Tape {
 }
 
 impl Tape {
-    /// The recording, its chunks checked to follow each other.
+    /// The recording; checks that its chunks are contiguous.
     pub fn audio(&self) -> Vec<u8> {
         let mut audio = Vec::new();
         for (offset, bytes) in self.0.lock().unwrap().iter() {
@@ -69,7 +69,7 @@ impl Line {
         Self::open_with(engine, codec, 64).await
     }
 
-    /// A session with room for so many events.
+    /// A session with room for this many events.
     pub async fn open_with(engine: &Engine, codec: Codec, room: usize) -> Self {
         let (sender, events) = mpsc::channel(room);
         let session = engine.open(sender).unwrap();
@@ -82,19 +82,19 @@ impl Line {
         line
     }
 
-    /// Sends and receives with the far end's address.
+    /// Remote with the far end's address, both directions.
     pub fn remote(&self) -> Remote {
         let address = self.far.socket.local_addr().unwrap();
         Remote { dtmf: Some(TELEPHONE_EVENT), ..Remote::new(Some(address), self.far.codec) }
     }
 
-    /// Sets the remote, and waits until it holds.
+    /// Sets the remote and waits until it takes effect.
     pub async fn negotiate(&mut self, remote: Remote) {
         self.session.set_remote(remote);
         self.settle().await;
     }
 
-    /// Waits until all orders so far are carried out: an empty play, the last of them, has ended.
+    /// Waits until all orders so far are executed: until an empty play, sent last, has ended.
     async fn settle(&mut self) {
         self.session.play(u64::MAX, vec![]);
         assert_eq!(self.event().await, MediaEvent::PlayFinished(u64::MAX));
@@ -111,7 +111,7 @@ impl Line {
         tokio::time::timeout(SOON, self.events.recv()).await.expect("an event in time").expect("an open session")
     }
 
-    /// The next event, which is the end of a recording: cause, length and trailing silence.
+    /// The next event, which must be the end of a recording: cause, length and trailing silence.
     pub async fn stopped(&mut self) -> (StopCause, u64, u64) {
         match self.event().await {
             MediaEvent::RecordStopped { cause, length_bytes, codec, trailing_silence_ms } => {
@@ -122,7 +122,7 @@ impl Line {
         }
     }
 
-    /// Stops the recording; its bytes.
+    /// Stops the recording and returns its bytes.
     pub async fn stop(&mut self, tape: &Tape) -> Vec<u8> {
         self.session.stop_record();
         let (cause, length, _) = self.stopped().await;
@@ -131,7 +131,7 @@ impl Line {
         audio
     }
 
-    /// Waits until so many packets were taken.
+    /// Waits until this many packets were accepted.
     pub async fn taken(&self, packets: u64) {
         let wait = async {
             while self.session.counters().received < packets {
@@ -143,7 +143,7 @@ impl Line {
 }
 
 impl Far {
-    /// The next packet of audio, not sent yet.
+    /// Next packet of audio, not yet sent.
     pub fn packet(&mut self, payload: &[u8]) -> Vec<u8> {
         let header = self.header(false, self.codec.payload_type());
         self.time = self.time.plus(payload.len() as u32);
@@ -160,7 +160,7 @@ impl Far {
         self.socket.send_to(datagram, self.to).unwrap();
     }
 
-    /// Sends audio, 20 ms a packet, as fast as it goes.
+    /// Sends audio, 20 ms a packet, without pauses.
     pub fn say(&mut self, audio: &[u8]) {
         for payload in audio.chunks(FRAME) {
             let packet = self.packet(payload);
@@ -168,12 +168,12 @@ impl Far {
         }
     }
 
-    /// Lets time pass in which nothing is sent.
+    /// Advances the timestamp without sending.
     pub fn skip(&mut self, samples: u32) {
         self.time = self.time.plus(samples);
     }
 
-    /// Presses a key for 100 ms, as fast as it goes.
+    /// Presses a key for 100 ms, without pauses.
     pub fn press(&mut self, key: char) {
         for (i, event) in dtmf::press(dtmf::code(key).unwrap(), 800).enumerate() {
             let header = self.header(i == 0, TELEPHONE_EVENT);
@@ -182,7 +182,7 @@ impl Far {
         self.skip(1_600);
     }
 
-    /// The next packet that we are sent.
+    /// Next packet received from the engine.
     pub fn hear(&self) -> (Header, Vec<u8>) {
         let mut buffer = [0; 2_000];
         let length = self.socket.recv(&mut buffer).expect("a packet in time");
@@ -191,12 +191,12 @@ impl Far {
     }
 }
 
-/// Audio that is loud, and different everywhere.
+/// Loud audio without repetition.
 pub fn speech(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8 & 0xaf).collect()
 }
 
-/// Equal, or where they differ: thousands of bytes tell nobody anything.
+/// Asserts equality and prints the difference only: thousands of bytes would be unreadable.
 pub fn same(got: &[u8], expected: &[u8], what: &str) {
     let at = got.iter().zip(expected).position(|(a, b)| a != b);
     assert_eq!((got.len(), at), (expected.len(), None), "{what}: length, first difference");

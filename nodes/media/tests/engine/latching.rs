@@ -1,4 +1,4 @@
-//! Symmetric RTP over real sockets: who is heard, and where we send.
+//! Symmetric RTP over real sockets: accepted sources and the destination of sent packets.
 
 use std::{net::UdpSocket, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use crate::far::{Line, SOON, Tape, engine, same, silence, speech};
 use bytes::Bytes;
 use twinbox_media::{Clip, Codec, MediaEvent, RecordSpec, Remote};
 
-/// Speaks, a packet every few milliseconds, until one was taken.
+/// Sends a packet every few milliseconds until one was accepted.
 async fn speak_until_taken(line: &mut Line) {
     let wait = async {
         while line.session.counters().received == 0 {
@@ -17,7 +17,7 @@ async fn speak_until_taken(line: &mut Line) {
     tokio::time::timeout(SOON, wait).await.expect("a packet is taken");
 }
 
-/// An address in an SDP where nobody is.
+/// An address in an SDP that has no socket.
 fn nobody(host: &str) -> Option<std::net::SocketAddr> {
     UdpSocket::bind((host, 0)).unwrap().local_addr().ok()
 }
@@ -70,7 +70,7 @@ async fn without_a_stated_address_nothing_is_sent_until_a_source_is_latched() {
     let mut line = Line::open(&engine, Codec::Pcmu).await;
     let signalling = Some(crate::far::LOCALHOST);
     line.session.set_remote(Remote { address: None, signalling, ..line.remote() });
-    // The end of a recording tells that the order before it is carried out.
+    // The end of a recording shows that the order before it was executed.
     line.session.record(RecordSpec { max: SOON, end_silence: None, sink: Arc::<Tape>::default() });
     line.session.stop_record();
     line.stopped().await;

@@ -9,7 +9,7 @@ fn clip(codec: Codec, audio: &[u8]) -> Clip {
     Clip::Audio { codec, data: Bytes::copy_from_slice(audio) }
 }
 
-/// Hears so many frames in one spurt; their audio, and the last header.
+/// Receives this many frames in one spurt; returns their audio and the last header.
 fn spurt(line: &Line, frames: usize) -> (Vec<u8>, Header) {
     let mut audio = Vec::new();
     let (first, payload) = line.far.hear();
@@ -42,7 +42,7 @@ async fn clips_are_heard_bit_for_bit_and_the_end_is_told() {
         let silence = |n: usize| vec![codec.silence(); n];
         same(&heard, &[&audio[..5_000], &silence(40), &audio[5_000..], &silence(110)].concat(), codec.name());
         assert_eq!(line.event().await, MediaEvent::PlayFinished(7));
-        // The next spurt follows by the clock.
+        // The timestamp of the next spurt follows the clock.
         line.session.play(8, vec![clip(codec, &audio[..320])]);
         let (heard, next) = spurt(&line, 2);
         same(&heard, &audio[..320], "second spurt");

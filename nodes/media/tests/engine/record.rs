@@ -32,7 +32,7 @@ async fn lost_late_and_doubled_packets_find_their_place() {
     let tape = line.record(LONG, None).await;
     let audio = speech(160 * 50);
     let packets: Vec<_> = audio.chunks(160).map(|payload| line.far.packet(payload)).collect();
-    // 3 is lost; 10 and 11 change places; 20 comes twice; 30 comes five packets late.
+    // Packet 3 is lost; 10 and 11 are swapped; 20 is duplicated; 30 comes five packets late.
     let order = (0..50).filter(|&n| n != 3 && n != 30).flat_map(|n| match n {
         10 => vec![11],
         11 => vec![10],
@@ -79,7 +79,7 @@ async fn a_hold_in_the_middle_is_not_recorded_and_its_silence_ends_nothing() {
     let audio = speech(6_400);
     line.far.say(&audio[..3_200]);
     line.negotiate(Remote { receive: false, ..line.remote() }).await;
-    // Longer than the silence that would end it, music on hold included.
+    // Longer than the silence that ends the recording, music on hold included.
     line.far.say(&silence(Codec::Pcmu, 16_000));
     wait_for(&engine, |s| s.dropped.held == 100).await;
     assert!(

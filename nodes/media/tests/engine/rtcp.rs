@@ -1,4 +1,4 @@
-//! RTCP over real sockets: what a PBX hears of the quality, and what we hear of it from the PBX.
+//! RTCP over real sockets: reports to a PBX, and reports from the PBX.
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -10,7 +10,7 @@ use twinbox_rtp::{
     rtcp::{Block, Cname, Compound, LONGEST, Ntp, Part, Report, SenderInfo, ShortNtp},
 };
 
-/// The socket above the far end's, where its RTCP is.
+/// Socket on the port above the far end's: its RTCP port.
 fn rtcp_of(far: &mut Far) -> UdpSocket {
     loop {
         let mut above = far.socket.local_addr().unwrap();
@@ -24,7 +24,7 @@ fn rtcp_of(far: &mut Far) -> UdpSocket {
     }
 }
 
-/// A session whose far end has a socket for RTCP.
+/// A session whose far end has an RTCP socket.
 async fn open(engine: &Engine) -> (Line, UdpSocket) {
     let mut line = Line::open(engine, Codec::Pcmu).await;
     let rtcp = rtcp_of(&mut line.far);
@@ -32,7 +32,7 @@ async fn open(engine: &Engine) -> (Line, UdpSocket) {
     (line, rtcp)
 }
 
-/// What a compound packet says.
+/// Content of a compound packet.
 #[derive(Debug)]
 struct Told {
     from: Ssrc,
@@ -42,7 +42,7 @@ struct Told {
     from_port: u16,
 }
 
-/// The next compound packet; RTP before it is left.
+/// Next compound packet; skips RTP before it.
 fn hear(socket: &UdpSocket) -> Told {
     let mut buffer = [0; 2_000];
     loop {
@@ -81,11 +81,11 @@ async fn what_is_received_is_reported_and_the_end_is_told() {
     let engine = engine(23_300..=23_319);
     let (mut line, rtcp) = open(&engine).await;
     line.far.say(&speech(160 * 30));
-    // Two are lost.
+    // Two packets are lost.
     let _ = (line.far.packet(&[0; 160]), line.far.packet(&[0; 160]));
     line.far.say(&speech(160 * 8));
     line.taken(38).await;
-    // From 65,530 on, 40 packets later: once round.
+    // From 65,530 on, 40 packets later: one wrap.
     let highest = 0x1_0000 + 65_530 + 39 - 65_536;
     let told = std::iter::repeat_with(|| hear(&rtcp)).find(|told| told.block.is_some_and(|b| b.highest == highest));
     let told = told.expect("reports go on");
@@ -110,7 +110,7 @@ async fn peers_reports_become_loss_jitter_and_round_trip() {
     let info = ours.sender.expect("we are a sender");
     assert_eq!((ours.from, ours.block), (first.ssrc, None));
     assert!(info.packets > 10 && info.octets == info.packets * 160, "{info:?}");
-    // Its timestamp is that of its moment: about that of the last packet.
+    // The timestamp is that of the report's time: near that of the last packet.
     let so_far = info.time.since(first.time);
     assert!((so_far - (info.packets as i32 - 1) * 160).abs() < 8_000, "{so_far} samples, {} packets", info.packets);
     let highest = u32::from(first.seq.plus(9).0);
@@ -183,7 +183,7 @@ async fn reports_follow_the_port_that_theirs_come_from_and_no_stranger() {
     );
     theirs.set_read_timeout(Some(SOON)).unwrap();
     theirs.send_to(&write(Ssrc(42), None), to).unwrap();
-    // Knows no stream; is on no host of the call; is no RTCP.
+    // Unknown stream; host not part of the call; not RTCP.
     stranger.send_to(&write(Ssrc(43), None), to).unwrap();
     elsewhere.send_to(&write(Ssrc(42), None), to).unwrap();
     stranger.send_to(b"hello", to).unwrap();

@@ -31,14 +31,14 @@ async fn a_key_is_one_digit_though_its_end_comes_three_times() {
     assert_eq!(line.session.counters().dropped, 7, "not negotiated, not taken");
 }
 
-/// What health checks ask: a thread without a call turns too, so that standing still means that it hangs.
+/// Health checks rely on this: a thread without calls turns too, so a wheel that does not turn means a hang.
 #[tokio::test]
 async fn idle_threads_turn() {
     let engine = engine(23_100..=23_101);
     let still = engine.still_for();
     assert!(still < SOON, "{still:?}");
     let mut seen_older = false;
-    // It grows, and then the thread has come round.
+    // The value grows, then the thread turns.
     loop {
         let now = engine.still_for();
         assert!(now < SOON, "the thread stands still for {now:?}");
@@ -50,12 +50,12 @@ async fn idle_threads_turn() {
     }
 }
 
-/// A sink that does not return, against what it has promised.
+/// A sink that blocks, contrary to its contract.
 struct Stuck(Mutex<std::sync::mpsc::Receiver<()>>);
 
 impl ChunkSink for Stuck {
     fn chunk(&self, _: u64, _: Bytes) {
-        // Over when the test has seen it, or has failed and dropped the other end.
+        // Returns when the test has seen the block, or has failed and dropped the sender.
         let _ = self.0.lock().unwrap().recv();
     }
 }
@@ -69,7 +69,7 @@ async fn a_thread_that_hangs_is_seen() {
     line.session.record(RecordSpec { max: SOON, end_silence: None, sink });
     line.far.say(&speech(8_000));
     let seen = async {
-        // Longer than an idle thread rests.
+        // Longer than the turn interval of an idle thread.
         while engine.still_for() < Duration::from_millis(900) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -86,7 +86,7 @@ async fn a_thread_that_hangs_is_seen() {
 
 #[tokio::test]
 async fn ports_are_even_run_out_and_come_back() {
-    // Of one pair the RTP port is taken by somebody else, of another the RTCP port; the last has none.
+    // One pair has its RTP port taken by another socket, another pair its RTCP port; the last port has no pair.
     let _taken = [23_022, 23_027].map(|port| UdpSocket::bind((LOCALHOST, port)).unwrap());
     let engine = engine(23_019..=23_028);
     let (events, mut ended) = mpsc::channel(1);
@@ -107,7 +107,7 @@ async fn ports_are_even_run_out_and_come_back() {
     let third = loop {
         match engine.open(events.clone()) {
             Ok(session) => break session,
-            // The line is dropped piece by piece, its port last.
+            // The line is dropped field by field, its port last.
             Err(MediaError::NoPort { .. }) => tokio::task::yield_now().await,
             Err(other) => panic!("{other}"),
         }
@@ -157,7 +157,7 @@ async fn a_sprayed_port_does_not_starve_the_others() {
     let to = (LOCALHOST, sprayed.session.local_port());
     let spray = UdpSocket::bind("127.0.0.1:0").unwrap();
     for _ in 0..20_000 {
-        // A full queue at the far end is what this is about.
+        // The test needs a full queue at the receiver.
         let _ = spray.send_to(&[0x80; 172], to);
     }
     line.far.press('5');
@@ -183,7 +183,7 @@ async fn a_burst_of_keys_loses_keys_and_never_the_end_of_a_recording() {
     let engine = engine(23_120..=23_139);
     let mut line = Line::open_with(&engine, Codec::Pcmu, 1).await;
     let _tape = line.record(SOON, None).await;
-    // One is in the channel, 64 wait.
+    // One event is in the channel, 64 wait.
     for press in 1..=80 {
         line.far.press('5');
         line.taken(press * 7).await;
@@ -203,7 +203,7 @@ async fn a_burst_of_keys_loses_keys_and_never_the_end_of_a_recording() {
     assert_eq!(engine.stats().dropped.events, 80 - digits);
 }
 
-/// A mistake in a media thread.
+/// A sink that panics in the media thread.
 struct Fatal;
 
 impl ChunkSink for Fatal {
@@ -212,7 +212,7 @@ impl ChunkSink for Fatal {
     }
 }
 
-/// Blocks its media thread until the test lets go.
+/// A sink that blocks its media thread until the test releases it.
 struct Blocking(Mutex<Receiver<()>>);
 
 impl ChunkSink for Blocking {
@@ -230,7 +230,7 @@ async fn until(what: &str, so: impl Fn() -> bool) {
     tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-/// Records to that sink, and gives it something to take.
+/// Records to this sink and sends audio.
 async fn strike(line: &mut Line, sink: Arc<dyn ChunkSink>) {
     line.session.record(RecordSpec { max: SOON, end_silence: None, sink });
     line.negotiate(line.remote()).await;
@@ -248,7 +248,7 @@ async fn a_thread_that_died_gets_no_more_sessions_and_is_told_of() {
     until("the thread's death is seen", || !engine.health().ok).await;
     assert!(engine.health().detail.contains("media thread 0 has panicked"), "{:?}", engine.health());
     assert_eq!(tokio::time::timeout(SOON, line.events.recv()).await, Ok(None), "its calls see it end");
-    // The other one has more sessions than the dead one now, and gets all the same.
+    // The other thread has more sessions than the dead one now, and still gets the new ones.
     let lines = [Line::open(&engine, Codec::Pcmu).await, Line::open(&engine, Codec::Pcmu).await];
     let [mut other, _] = lines;
     strike(&mut other, Arc::new(Fatal)).await;
@@ -271,7 +271,7 @@ async fn a_thread_that_is_stuck_is_told_of_and_avoided_until_it_turns_again() {
     strike(&mut line, Arc::new(Blocking(Mutex::new(held)))).await;
     until("it is seen to be stuck", || !engine.health().ok).await;
     assert!(engine.health().detail.contains("media thread 0 is stuck"), "{:?}", engine.health());
-    // Answered although the other one has fewer sessions.
+    // Answered although the other thread has fewer sessions.
     let _lines = [Line::open(&engine, Codec::Pcmu).await, Line::open(&engine, Codec::Pcmu).await];
     drop(release);
     until("it turns again", || engine.health().ok).await;

@@ -1,4 +1,4 @@
-//! A small answering side for the phone to call: what it does depends on the user that is called. It echoes RTP.
+//! A small UAS for the phone to call; its behaviour depends on the called user. Echoes RTP.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use twinbox_sip::{
     uri::Uri,
 };
 
-/// What came in, by method, and what the answering side heard on RTP.
+/// Messages and RTP packets received by the UAS.
 #[derive(Default)]
 pub struct Seen {
     pub requests: Vec<Request>,
@@ -38,7 +38,7 @@ struct Side {
     seen: Arc<Mutex<Seen>>,
     rtp: [SocketAddr; 2],
     dropped: bool,
-    /// The answer to send again when it is acknowledged, as if the ACK were lost.
+    /// Answer to retransmit after its ACK, as if the ACK were lost.
     again: Option<Bytes>,
 }
 
@@ -87,7 +87,7 @@ impl Uas {
         (side, Self { address, seen })
     }
 
-    /// Waits until what was seen shows something.
+    /// Waits until `look` finds something in the received messages.
     pub async fn seen<R>(&self, mut look: impl FnMut(&Seen) -> Option<R>) -> R {
         let wait = async {
             loop {
@@ -109,13 +109,13 @@ impl Uas {
         .await
     }
 
-    /// Waits for a response to a request of the answering side.
+    /// Waits for a response to a request of the UAS.
     pub async fn response(&self, method: Method) -> Response {
         self.seen(|seen| seen.responses.iter().find(|r| r.headers.cseq_method() == method).cloned()).await
     }
 }
 
-/// An RTP socket that keeps and sends back what it gets.
+/// An RTP socket that stores and returns its packets.
 async fn echo(seen: Arc<Mutex<Seen>>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -187,7 +187,7 @@ impl Side {
                 notify = String::from_utf8(notify).unwrap().replace("tag=none", "tag=uas").into_bytes();
                 vec![respond(202).with("Expires", "60").to_bytes(), notify.into()]
             }
-            // Twice the same: the second is a retransmission.
+            // The same NOTIFY twice: the second is a retransmission.
             (Method::Message, _) => {
                 let notify = self.ours(request, Method::Notify, 9, SUMMARY);
                 let notify = String::from_utf8(notify.to_vec()).unwrap();
@@ -201,7 +201,7 @@ impl Side {
         }
     }
 
-    /// A request of ours in the dialog that `theirs` belongs to.
+    /// A request of the UAS in the dialog of `theirs`.
     fn ours(&self, theirs: &Request, method: Method, cseq: u32, body: &str) -> Bytes {
         let headers = &theirs.headers;
         let mut request =
@@ -233,7 +233,7 @@ impl Side {
     }
 }
 
-/// Our own request again, as far as its dialog goes, from the response to it.
+/// The dialog headers of the UAS's request, reconstructed from the response to it.
 fn response_as_request(response: &Response) -> Request {
     let mut headers = response.headers.clone();
     let (from, to) = (headers.get("To").unwrap().to_owned(), headers.get("From").unwrap().to_owned());

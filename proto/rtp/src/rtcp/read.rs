@@ -1,23 +1,23 @@
-//! Reading compound packets.
+//! Parsing compound packets.
 
 use super::{BLOCK, BYE, Block, Ntp, RECEIVER_REPORT, SENDER, SENDER_REPORT, SenderInfo, ShortNtp};
 use crate::packet::{RtpTime, Ssrc};
 
-/// Why a datagram is no compound RTCP packet (the checks of RFC 3550 appendix A.2).
+/// Error: the datagram is not a compound RTCP packet (checks of RFC 3550 appendix A.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RtcpError {
-    /// Another version than 2.
+    /// A version other than 2.
     #[error("the packet's version is not 2")]
     Version,
-    /// The first packet is no report.
+    /// The first packet is not a report.
     #[error("the first packet is no report")]
     First,
-    /// The lengths of the packets do not add up to that of the datagram, or of a packet to that of its parts.
+    /// The packet lengths do not add up to the datagram, or the parts do not fill a packet.
     #[error("the lengths do not fit")]
     Length,
 }
 
-/// A compound packet that has been checked.
+/// A validated compound packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compound<'a>(&'a [u8]);
 
@@ -26,14 +26,14 @@ pub struct Compound<'a>(&'a [u8]);
 pub enum Part<'a> {
     /// A sender report, or a receiver report when there is no sender information.
     Report {
-        /// Who reports.
+        /// Reporting source.
         from: Ssrc,
-        /// Of its own stream.
+        /// Sender information about its own stream.
         sender: Option<SenderInfo>,
-        /// Of the streams that it receives.
+        /// Report blocks about received streams.
         blocks: Blocks<'a>,
     },
-    /// Sources that leave, 31 at most; the first is given.
+    /// Leaving sources, 31 at most; contains the first.
     Bye(Option<Ssrc>),
     /// Another type, such as SDES.
     Other(u8),
@@ -43,7 +43,7 @@ pub enum Part<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocks<'a>(&'a [u8]);
 
-/// The common header, the body behind it without padding, and the rest of the datagram.
+/// The common header, its body without padding, and the rest of the datagram.
 struct Cut<'a> {
     count: usize,
     kind: u8,
@@ -60,7 +60,7 @@ fn cut(data: &[u8]) -> Result<Cut<'_>, RtcpError> {
     let (body, rest) = rest.split_at_checked(words * 4).ok_or(RtcpError::Length)?;
     let padded = first & 0x20 != 0;
     let padding = if padded { body.last().copied().map_or(0, usize::from) } else { 0 };
-    // Padding counts itself, goes to the end of the last packet, and keeps to words.
+    // Padding counts itself, ends the last packet, and is a multiple of 4 bytes.
     if padded && (padding == 0 || padding % 4 != 0 || !rest.is_empty()) {
         return Err(RtcpError::Length);
     }
@@ -78,7 +78,7 @@ fn part<'a>(cut: &Cut<'a>) -> Result<Part<'a>, RtcpError> {
                 sender = Some(sender_info(info));
                 rest = after;
             }
-            // Extensions of a profile may follow the blocks.
+            // Profile-specific extensions may follow the blocks.
             let blocks = rest.get(..cut.count * BLOCK).ok_or(RtcpError::Length)?;
             Part::Report { from: Ssrc(u32::from_be_bytes(*from)), sender, blocks: Blocks(blocks) }
         }
@@ -91,7 +91,7 @@ fn part<'a>(cut: &Cut<'a>) -> Result<Part<'a>, RtcpError> {
 }
 
 impl<'a> Compound<'a> {
-    /// Checks a datagram.
+    /// Validates a datagram.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, RtcpError> {
         let first = cut(datagram)?;
         if !matches!(first.kind, SENDER_REPORT | RECEIVER_REPORT) {
@@ -107,11 +107,11 @@ impl<'a> Compound<'a> {
         Ok(Self(datagram))
     }
 
-    /// Its packets, in their order.
+    /// The packets, in order.
     pub fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
-            // All of it has been checked.
+            // `parse` has validated all packets.
             let next = cut(rest).ok()?;
             rest = next.rest;
             part(&next).ok()
@@ -120,7 +120,7 @@ impl<'a> Compound<'a> {
 }
 
 impl Blocks<'_> {
-    /// The blocks, in their order.
+    /// The blocks, in order.
     pub fn iter(&self) -> impl Iterator<Item = Block> + '_ {
         self.0.as_chunks::<BLOCK>().0.iter().map(block)
     }
@@ -143,7 +143,7 @@ fn block(bytes: &[u8; BLOCK]) -> Block {
     Block {
         ssrc: long(bytes, 0),
         fraction_lost: bytes[4],
-        // 24 bits with a sign.
+        // Signed 24-bit number.
         lost: (long(bytes, 4) << 8).cast_signed() >> 8,
         highest: long(bytes, 8),
         jitter: long(bytes, 12),

@@ -1,5 +1,5 @@
-//! What is reported of a stream that we receive, loss (RFC 3550 appendix A.3) and jitter (appendix A.8), and what a peer
-//! reports of ours.
+//! Report data of a received stream: loss (RFC 3550 appendix A.3) and jitter (appendix A.8); and evaluation of a peer's
+//! reports about a sent stream.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::{
 /// Interarrival jitter (RFC 3550 section 6.4.1, with the integer arithmetic of appendix A.8).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Jitter {
-    /// Arrival minus timestamp of the packet before, in timestamp units, modulo 2^32.
+    /// Arrival minus timestamp of the previous packet, in timestamp units, modulo 2^32.
     transit: Option<u32>,
     /// Sixteen times the jitter.
     scaled: u32,
 }
 
 impl Jitter {
-    /// A transit that differs by more is a timestamp or a clock that jumped: 10 s.
+    /// A larger change of the transit is a jump of a timestamp or a clock: 10 s.
     const JUMP: u32 = 10 * SAMPLE_RATE;
 
-    /// Takes a packet that arrived at `arrived` by a clock of any beginning.
+    /// Takes a packet that arrived at `arrived`, on a clock with any start.
     pub fn packet(&mut self, arrived: Duration, time: RtpTime) {
         let arrived = (arrived.as_micros() * u128::from(SAMPLE_RATE) / 1_000_000) as u32;
         let transit = arrived.wrapping_sub(time.0);
@@ -34,12 +34,12 @@ impl Jitter {
         }
     }
 
-    /// In timestamp units.
+    /// Jitter in timestamp units.
     pub fn units(&self) -> u32 {
         self.scaled >> 4
     }
 
-    /// As a time.
+    /// Jitter as a duration.
     pub fn duration(&self) -> Duration {
         units_to_duration(self.units())
     }
@@ -49,28 +49,28 @@ pub(crate) fn units_to_duration(units: u32) -> Duration {
     Duration::from_micros(u64::from(units) * 1_000_000 / u64::from(SAMPLE_RATE))
 }
 
-/// Packets of one interval between reports.
+/// Packet counts of one interval between reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interval {
-    /// Packets that the sequence numbers say were sent.
+    /// Packets expected by the sequence numbers.
     pub expected: u32,
-    /// Those of them that did not come.
+    /// Expected packets that did not arrive.
     pub lost: u32,
 }
 
-/// A stream that we receive, as our reports tell of it.
+/// State of a received stream, for outgoing reports.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reception {
     ssrc: Option<Ssrc>,
     jitter: Jitter,
-    /// The stream as of the last report.
+    /// Extent of the stream at the last report.
     reported: Option<Extent>,
-    /// The stream's last sender report, and when it came.
+    /// The stream's last sender report, and its arrival time.
     sender_report: Option<(ShortNtp, Duration)>,
 }
 
 impl Reception {
-    /// Takes a packet of audio that is no duplicate; `arrived` is since the Unix epoch.
+    /// Takes an audio packet that is not a duplicate; `arrived` is the time since the Unix epoch.
     pub fn packet(&mut self, arrived: Duration, ssrc: Ssrc, time: RtpTime) {
         if self.ssrc != Some(ssrc) {
             *self = Self { ssrc: Some(ssrc), ..Self::default() };
@@ -78,24 +78,24 @@ impl Reception {
         self.jitter.packet(arrived, time);
     }
 
-    /// Takes the stream's sender report; those of other streams are left.
+    /// Takes the stream's sender report; ignores those of other streams.
     pub fn sender_report(&mut self, arrived: Duration, from: Ssrc, ntp: Ntp) {
         if self.ssrc == Some(from) {
             self.sender_report = Some((ntp.middle(), arrived));
         }
     }
 
-    /// The stream that is received.
+    /// SSRC of the received stream.
     pub fn ssrc(&self) -> Option<Ssrc> {
         self.ssrc
     }
 
-    /// Jitter as it is now.
+    /// Current jitter.
     pub fn jitter(&self) -> Duration {
         self.jitter.duration()
     }
 
-    /// The block for a report at `now`, with the interval since the last one; `None` when nothing has come since.
+    /// The block for a report at `now`, with the interval since the last one; `None` if no packet arrived since.
     pub fn report(&mut self, now: Duration, extent: Option<Extent>) -> Option<(Block, Interval)> {
         let extent = extent.filter(|extent| Some(extent.ssrc) == self.ssrc)?;
         let before = self.reported.filter(|before| extent.continues(before));
@@ -124,16 +124,16 @@ impl Reception {
     }
 }
 
-/// A stream that we send, as the peer's reports tell of it.
+/// State of a sent stream, by the peer's reports.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Transmission {
-    /// The highest number that the peer has received, counted from the first, and the packets lost in all.
+    /// Number of packets from the first to the highest received by the peer, and the total number of lost packets.
     reported: Option<(u32, i32)>,
 }
 
 impl Transmission {
-    /// Takes a block about our stream, which began with `first` and has `sent` packets by now. `None` when it goes back, or
-    /// beyond what was sent: made up, or about a stream before this one.
+    /// Takes a block about a sent stream, which started with `first` and has `sent` packets so far. `None` if the
+    /// highest number goes back, or exceeds the sent packets: the block is then forged, or about an earlier stream.
     pub fn report(&mut self, block: &Block, first: SeqNo, sent: u64) -> Option<Interval> {
         let reached = block.highest.wrapping_sub(u32::from(first.0)).wrapping_add(1);
         let (before, lost_before) = self.reported.unwrap_or_default();

@@ -3,28 +3,28 @@
 use super::{BYE, Block, Cname, RECEIVER_REPORT, SDES, SENDER_REPORT, SenderInfo, word};
 use crate::packet::Ssrc;
 
-/// The longest packet that [`Report::write`] makes: a sender report with a block, SDES and BYE.
+/// Maximum length of [`Report::write`]: a sender report with a block, SDES and BYE.
 pub const LONGEST: usize = 28 + 24 + 28 + 8;
 
-/// The SDES item CNAME.
+/// SDES item type CNAME.
 const CNAME: u8 = 1;
 
-/// A report of ours: one stream sent, one received.
+/// An outgoing report: one sent and one received stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// The stream that we send, or would.
+    /// SSRC of the sent stream, also if nothing was sent.
     pub from: Ssrc,
-    /// Of that stream, if anything was sent in the last two intervals.
+    /// Sender information, if anything was sent in the last two intervals.
     pub sender: Option<SenderInfo>,
-    /// Of the stream that we receive, if anything came since the last report.
+    /// Report block of the received stream, if anything arrived since the last report.
     pub block: Option<Block>,
-    /// Our name.
+    /// CNAME of this side.
     pub cname: Cname,
-    /// We leave.
+    /// Adds a BYE.
     pub bye: bool,
 }
 
-/// Bytes put one behind the other.
+/// Appends bytes to a buffer.
 struct Writer<'a> {
     out: &'a mut [u8; LONGEST],
     length: usize,
@@ -32,12 +32,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn put(&mut self, bytes: &[u8]) {
-        // The buffer has room for the longest packet there is.
+        // The buffer has room for the longest packet.
         self.out[self.length..self.length + bytes.len()].copy_from_slice(bytes);
         self.length += bytes.len();
     }
 
-    /// The common header of a packet with so many bytes behind it.
+    /// Writes the common header of a packet with `body` bytes after it.
     fn head(&mut self, count: u8, kind: u8, body: usize) {
         let [high, low] = ((body / 4) as u16).to_be_bytes();
         self.put(&[0x80 | count, kind, high, low]);
@@ -45,7 +45,7 @@ impl Writer<'_> {
 }
 
 impl Report {
-    /// Writes the compound packet; its length.
+    /// Writes the compound packet; returns its length.
     pub fn write(&self, out: &mut [u8; LONGEST]) -> usize {
         let mut writer = Writer { out, length: 0 };
         let count = u8::from(self.block.is_some());
@@ -72,7 +72,7 @@ impl Report {
                 writer.put(&word.to_be_bytes());
             }
         }
-        // One chunk with one item; its list ends with a zero byte and is filled up to a word.
+        // One chunk with one item; its list ends with a zero byte and is padded to 4 bytes.
         writer.head(1, SDES, 4 + 2 + Cname::LENGTH + 2);
         writer.put(&word(self.from));
         writer.put(&[CNAME, Cname::LENGTH as u8]);

@@ -1,13 +1,13 @@
 //! Client transactions (RFC 3261 section 17.1, with the Accepted state of RFC 6026): BYE, NOTIFY, REFER, UPDATE, and
-//! INVITE within a dialog. ACKs of refusals are sent here; that of a `2xx` is the user's, who hands it to
-//! [`Layer::acknowledge`], and is repeated here.
+//! INVITE within a dialog. This module sends the ACK of a refusal. The user creates the ACK of a `2xx` and passes it to
+//! [`Layer::acknowledge`], which also repeats it.
 
 use bytes::Bytes;
 
 use super::{ClientId, Event, Flow, Guard, Layer, Millis, Owner, T1, T2, T4, send};
 use crate::{Headers, Method, Request, Response};
 
-/// How long an INVITE may go without a final response after a provisional one (as timer C, section 16.6).
+/// Timeout of an INVITE after a provisional response, in milliseconds (as timer C, section 16.6).
 const RINGING: Millis = 180_000;
 
 pub(super) struct Client<F> {
@@ -15,9 +15,9 @@ pub(super) struct Client<F> {
     bytes: Bytes,
     guard: Option<Guard>,
     branch: String,
-    /// An INVITE, kept for the ACK of its refusal.
+    /// The INVITE, needed for the ACK of its refusal.
     invite: Option<Request>,
-    /// The ACK of its final response, for copies of that.
+    /// The ACK of the final response, repeated for each copy of the response.
     ack: Option<(F, Bytes)>,
     state: State,
     due: Millis,
@@ -33,8 +33,7 @@ enum State {
 }
 
 impl<F: Flow> Layer<F> {
-    /// Sends a request. Its topmost Via carries a branch that was never used before; it is refused (`None`) when
-    /// the table is full.
+    /// Sends a request. Its topmost Via must carry an unused branch. Returns `None` if the table is full.
     pub fn request(
         &mut self,
         request: &Request,
@@ -69,7 +68,7 @@ impl<F: Flow> Layer<F> {
         Some((id, events))
     }
 
-    /// A response arrived. One that answers nothing of ours is dropped.
+    /// Handles a received response. Drops a response that belongs to no transaction.
     pub fn response_received(&mut self, response: Response, now: Millis) -> Vec<Event<F>> {
         let branch = response.headers.top_via().and_then(|v| v.branch());
         let Some(id) = branch.and_then(|b| self.branches.get(b)).copied() else { return Vec::new() };
@@ -114,7 +113,7 @@ impl<F: Flow> Layer<F> {
         events
     }
 
-    /// Sends the ACK of a `2xx` to our INVITE, and again for each copy of that.
+    /// Sends the ACK of a `2xx` to an INVITE, and repeats it for each copy of the `2xx`.
     pub fn acknowledge(&mut self, id: ClientId, ack: &Request, flow: F) -> Vec<Event<F>> {
         let bytes = ack.to_bytes();
         if let Some(client) = self.clients.get_mut(&id) {
@@ -123,7 +122,7 @@ impl<F: Flow> Layer<F> {
         vec![send(flow, bytes)]
     }
 
-    /// Gives a request up: its guard refused, or its flow is gone.
+    /// Ends a transaction whose guard refused or whose flow is closed.
     pub fn withdraw(&mut self, id: ClientId) -> Vec<Event<F>> {
         match self.clients.get(&id).map(|c| c.state) {
             None | Some(State::Completed) => Vec::new(),
@@ -144,7 +143,7 @@ impl<F: Flow> Layer<F> {
         } else {
             client.interval = match (client.state, &client.invite) {
                 (State::Proceeding, _) => T2,
-                // Timer A has no upper bound but timer B.
+                // Timer A has no limit except timer B.
                 (_, Some(_)) => client.interval * 2,
                 (_, None) => (client.interval * 2).min(T2),
             };
@@ -168,7 +167,7 @@ impl<F: Flow> Client<F> {
         Event::Send { flow: self.flow.clone(), bytes: self.bytes.clone(), guard }
     }
 
-    /// A final response is there. Until then copies of it are absorbed.
+    /// Handles a final response: absorbs its copies until the given time.
     fn complete(&mut self, until: Millis) -> Option<Millis> {
         (self.state, self.bytes, self.invite) = (State::Completed, Bytes::new(), None);
         Some(until)

@@ -1,5 +1,5 @@
-//! What was refused without a transaction, remembered for as long as copies of it may come: a copy that is let in after
-//! its client has taken the refusal would be a call, or a subscription, without anyone at its other end.
+//! Requests refused without a transaction, stored while copies of them may arrive. A copy accepted after the client has
+//! received the refusal would be a call or subscription without a client.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,12 +9,12 @@ use std::{
 use super::{Flow, Millis, ServerId, T1};
 use crate::{Method, Request, Response};
 
-/// Refusals of the last 64 T1 (32 s), each in a few octets. When there are more than `capacity`, the oldest are forgotten.
+/// Refusals of the last 64 T1 (32 s), a few octets each. Above `capacity` the oldest are dropped.
 pub(super) struct Refusals {
     salt: u64,
     capacity: usize,
     by_key: HashMap<u64, Refusal>,
-    /// In the order of their ends.
+    /// Expiry times in ascending order, with their keys.
     ends: VecDeque<(Millis, u64)>,
 }
 
@@ -29,7 +29,7 @@ impl Refusals {
         Self { salt, capacity, by_key: HashMap::new(), ends: VecDeque::new() }
     }
 
-    /// The answer to a copy of a request that was refused.
+    /// The answer to a copy of a refused request.
     pub(super) fn repeated(&mut self, id: &ServerId, request: &Request, now: Millis) -> Option<Response> {
         self.expire(now);
         let Refusal { code, retry_after } = *self.by_key.get(&self.key(id))?;
@@ -40,7 +40,7 @@ impl Refusals {
         })
     }
 
-    /// Remembers a refusal where a copy that is let in would do harm: over UDP, of what begins or changes a session.
+    /// Stores a refusal of an INVITE or SUBSCRIBE over UDP; copies of other requests do no harm.
     pub(super) fn remember(
         &mut self,
         id: &ServerId,

@@ -5,20 +5,20 @@ use bytes::Bytes;
 use super::{Event, Flow, Layer, Millis, Owner, ServerId, T1, T2, T4, TRYING_AFTER, send};
 use crate::{Method, Request, Response};
 
-/// An INVITE that was not answered for so long never will be (as timer C, section 16.6).
+/// Timeout of an INVITE without a final response, in milliseconds (as timer C, section 16.6).
 const UNANSWERED: Millis = 180_000;
 
 pub(super) struct Server<F> {
     flow: F,
     invite: bool,
     state: State,
-    /// The last response sent; empty before there is one, and when it will never be repeated.
+    /// The last response sent; empty before the first one, and when it will not be repeated.
     bytes: Bytes,
-    /// A `100` that goes out when the user is slow.
+    /// The `100` to send if the user does not answer in time.
     trying: Option<Bytes>,
     tag: String,
     ack: Option<(String, String, u32)>,
-    /// When the one timer is due; a timer that finds another time here is stale.
+    /// Due time of the only timer; a timer with another time is stale.
     due: Millis,
     interval: Millis,
     deadline: Millis,
@@ -26,13 +26,13 @@ pub(super) struct Server<F> {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// No final response yet.
+    /// No final response sent.
     Proceeding,
     /// `2xx` to an INVITE sent, ACK outstanding.
     Accepted,
     /// Another final response sent; for an INVITE its ACK is outstanding.
     Completed,
-    /// Acknowledged: absorbs what is left in the network.
+    /// Acknowledged: absorbs late messages.
     Confirmed,
 }
 
@@ -56,7 +56,7 @@ impl<F: Flow> Layer<F> {
             server.due = now + TRYING_AFTER;
             server.deadline = now + UNANSWERED;
         } else {
-            // Its sender has given up by then (timer F).
+            // By then the client has given up (timer F).
             server.due = now + 64 * T1;
             server.deadline = server.due;
         }
@@ -64,7 +64,7 @@ impl<F: Flow> Layer<F> {
         self.servers.insert(id, server);
     }
 
-    /// The user answers a request. A final response ends the user's part; anything after it is ignored.
+    /// Sends the user's response. After a final response, further ones are ignored.
     pub fn respond(&mut self, id: &ServerId, response: Response, now: Millis) -> Vec<Event<F>> {
         let mut out = Vec::new();
         let Some(server) = self.servers.get_mut(id) else { return out };
@@ -127,13 +127,13 @@ impl<F: Flow> Layer<F> {
         let headers = &ack.headers;
         let dialog =
             (headers.call_id().to_owned(), headers.tag("To").unwrap_or_default().to_owned(), headers.cseq());
-        // An ACK of a 2xx is known by its dialog, any other by its branch.
+        // The ACK of a 2xx is matched by its dialog, any other ACK by its branch.
         let id = self.acks.get(&dialog).cloned().unwrap_or(id);
         let Some(server) = self.servers.get_mut(&id) else { return };
         match server.state {
             State::Accepted => {
                 server.state = State::Confirmed;
-                // Stays until timer L to absorb late copies of the INVITE; nothing is repeated any more.
+                // Stays until timer L to absorb late copies of the INVITE, without retransmissions.
                 server.bytes = Bytes::new();
                 server.due = server.deadline;
                 let due = server.due;
@@ -157,7 +157,7 @@ impl<F: Flow> Layer<F> {
     }
 
     pub(super) fn cancelled(&mut self, id: ServerId, cancel: Request, flow: F, out: &mut Vec<Event<F>>) {
-        // Answered afresh each time: a CANCEL needs no memory of its own.
+        // Every copy of a CANCEL is answered; it needs no transaction.
         let Some(server) = self.servers.get(&id) else {
             let tag = self.tag(&cancel);
             out.push(send(flow, cancel.respond(481).with_to_tag(&tag).to_bytes()));
@@ -183,7 +183,7 @@ impl<F: Flow> Layer<F> {
                 let due = server.due;
                 self.arm(due, Owner::Server(id));
             }
-            // The user forgot it: nobody waits any more.
+            // The user never answered, and the client has given up.
             State::Proceeding => self.close_server(&id),
             State::Accepted | State::Completed if server.invite && now < server.deadline => {
                 out.push(send(server.flow.clone(), server.bytes.clone()));
