@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed=proto/{file}");
     }
     let descriptors = protox::compile(FILES.map(|file| folder.join(file)), [folder])?;
-    // What administrators ask is also printed as JSON; there a list is whole.
+    // Replies to administrators are also printed as JSON; there a list is complete.
     let cursors = [
         "admin.v1.UserListReply",
         "admin.v1.MessageListReply",

@@ -1,5 +1,5 @@
-//! Classes of service: rules that many mailboxes share. A class says some of them; what it does not say, the default
-//! class says, and what that does not say is the node's setting or the mailbox's own.
+//! Classes of service: rules that many mailboxes share. A rule that a class leaves unset comes from the default class;
+//! a rule unset there comes from the node's setting or the mailbox's own.
 
 use std::ops::RangeInclusive;
 
@@ -13,22 +13,22 @@ use crate::{
     value::{Fields, read_text, read_u64, set_bytes, set_text, set_u64},
 };
 
-/// Something that a class may say.
+/// A rule that a class may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// The longest message, in seconds.
+    /// Maximum length of a message, in seconds.
     MessageSeconds,
-    /// The most messages that a mailbox keeps.
+    /// Maximum number of messages in a mailbox.
     Messages,
-    /// The most audio that a mailbox keeps, in minutes.
+    /// Maximum audio in a mailbox, in minutes.
     TotalMinutes,
-    /// How long heard messages are kept, in days.
+    /// Retention of heard messages, in days.
     RetentionDays,
-    /// The shortest PIN, in digits.
+    /// Minimum length of a PIN, in digits.
     PinLength,
     /// Wrong PINs before a call ends.
     PinTries,
-    /// Whether PINs such as 1234 or 7777 are taken.
+    /// Whether PINs such as 1234 or 7777 are accepted.
     EasyPins,
     /// Whether callers reach the operator by `0`.
     Operator,
@@ -37,7 +37,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All of them, in the order in which they are shown.
+    /// All rules, in display order.
     pub const ALL: [Self; 9] = [
         Self::MessageSeconds,
         Self::Messages,
@@ -50,7 +50,7 @@ impl Rule {
         Self::SignIn,
     ];
 
-    /// The word for it on the command line.
+    /// Name of the rule on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::MessageSeconds => "message-seconds",
@@ -95,7 +95,7 @@ impl Rule {
         }
     }
 
-    /// Reads `word=value`; `-` as the value takes the rule out of the class.
+    /// Reads `word=value`; `-` as the value removes the rule from the class.
     pub fn parse(text: &str) -> Result<(Self, Option<u64>), RuleError> {
         let (word, value) = text.split_once('=').ok_or_else(|| RuleError::Shape { text: text.to_owned() })?;
         let rule = Self::ALL.into_iter().find(|rule| rule.word() == word.trim()).ok_or_else(|| {
@@ -132,95 +132,94 @@ impl Rule {
         }
     }
 
-    /// The edits of a class's record that set it, or leave it unsaid.
+    /// The edits of a class's record that set the rule, or unset it (`None`).
     pub fn edits(self, value: Option<u64>) -> Vec<Edit> {
         vec![value.map_or_else(|| set_bytes(self.tag(), Vec::new()), |value| set_u64(self.tag(), value))]
     }
 }
 
-/// Why a rule is not taken.
+/// A rule could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// Without `=`.
+    /// No `=` in the text.
     #[error("'{text}' is no rule: write it as word=value, such as message-seconds=120")]
     Shape {
-        /// As given.
+        /// The given text.
         text: String,
     },
-    /// No such rule.
+    /// There is no such rule.
     #[error("there is no rule '{word}': there are {known}")]
     Word {
-        /// As given.
+        /// The given word.
         word: String,
         /// All words.
         known: String,
     },
-    /// No such value.
+    /// The value is not valid.
     #[error("'{value}' is no value for {word}: give {expected}, or - to leave it unsaid")]
     Value {
-        /// Of which rule.
+        /// Word of the rule.
         word: &'static str,
-        /// As given.
+        /// The given value.
         value: String,
-        /// What would do.
+        /// The expected values.
         expected: String,
     },
 }
 
-/// What a class says, or several one over the other.
+/// The rules of a class, or of several classes layered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules([Option<u64>; Rule::ALL.len()]);
 
 impl Rules {
-    /// What is said of a rule.
+    /// The value of a rule, if set.
     pub fn get(&self, rule: Rule) -> Option<u64> {
         Rule::ALL.iter().position(|r| *r == rule).and_then(|at| self.0.get(at).copied().flatten())
     }
 
-    /// What is said of a rule that is yes or no.
+    /// The value of a yes-or-no rule; `otherwise` if unset.
     pub fn allows(&self, rule: Rule, otherwise: bool) -> bool {
         self.get(rule).map_or(otherwise, |value| value != 0)
     }
 
-    /// The longest message in milliseconds, if that is said.
+    /// The maximum length of a message in milliseconds, if set.
     pub fn max_message_ms(&self) -> Option<u64> {
         self.get(Rule::MessageSeconds).map(|seconds| seconds.saturating_mul(1_000))
     }
 
-    /// These rules, and what they leave unsaid from `below`.
+    /// These rules, with the unset ones taken from `below`.
     pub fn over(self, below: Self) -> Self {
         let mut both = self;
         both.0.iter_mut().zip(below.0).for_each(|(mine, other)| *mine = mine.or(other));
         both
     }
 
-    /// All that is said.
+    /// All rules that are set.
     pub fn said(&self) -> impl Iterator<Item = (Rule, u64)> {
         Rule::ALL.into_iter().zip(self.0).filter_map(|(rule, value)| Some((rule, value?)))
     }
 }
 
-/// A class of service as its record says.
+/// A class of service as read from its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
     /// Opaque, never changes.
     pub id: ClassId,
     /// Its name.
     pub name: String,
-    /// Another class claimed the name earlier, on the other side of a split (rule D6). Filled in by whoever reads the
-    /// claim.
+    /// Another class claimed the name earlier, on the other side of a split (rule D6). Set by the reader of the claim.
     pub name_lost: bool,
-    /// What it says.
+    /// The rules of the class.
     pub rules: Rules,
 }
 
 impl Class {
-    /// The default class: of every mailbox that names no other, and beneath every other.
+    /// The default class: of mailboxes without a class, and the fallback of every other class.
     pub const DEFAULT: ClassId = ClassId(0);
     /// Its name.
     pub const DEFAULT_NAME: &'static str = "default";
 
-    /// The default class while nobody has changed it.
+    /// The unchanged default class.
     pub fn unsaid() -> Self {
         Self { id: Self::DEFAULT, name: Self::DEFAULT_NAME.to_owned(), name_lost: false, rules: Rules::default() }
     }
@@ -251,28 +250,28 @@ impl Class {
         vec![Edit::Claim(schema::class_name::HOLDER, id.to_bytes().to_vec())]
     }
 
-    /// The edits of a name's record that give it up.
+    /// The edits of a name's record that withdraw the claim.
     pub fn release(id: ClassId) -> Vec<Edit> {
         vec![Edit::Unclaim(schema::class_name::HOLDER, id.to_bytes().to_vec())]
     }
 
-    /// Which class has the name: of several claims the earliest.
+    /// The class that holds the name: the earliest claim.
     pub fn holder(record: &Record) -> Option<ClassId> {
         record.claim(schema::class_name::HOLDER).and_then(ClassId::from_slice)
     }
 }
 
-/// Why a text is no name of a class.
+/// A text is not a name of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a class of service is named by 1 to 63 of a-z, A-Z, 0-9, '-' and '_'")]
 pub struct ClassNameError;
 
-/// The name of a class as it is kept: in lower case, so that nobody has to remember how it was written.
+/// The stored form of a class name: lower case, so that case does not matter.
 pub fn class_name(text: &str) -> Result<String, ClassNameError> {
     let text = text.trim();
     let fine = (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        // A '-' alone stands for none.
+        // A lone '-' stands for no class.
         && text != "-";
     if fine { Ok(text.to_ascii_lowercase()) } else { Err(ClassNameError) }
 }

@@ -6,18 +6,18 @@ use crate::schema::counters as tag;
 
 /// The numbers for the next change of a mailbox's messages, and the edits of its counters' record that take them.
 ///
-/// Two nodes that do not see each other may give one UID to two messages. Their counts add up when they meet, so that
-/// the next UID is above all that either gave.
+/// Nodes separated by a split may give one UID to two messages. Their counts add up when they merge, so that the next
+/// UID is above all given ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
-    /// For a message that has none yet.
+    /// UID for a message that has none yet.
     pub uid: u64,
-    /// For every message that this change touches.
+    /// MODSEQ for every message that this change touches.
     pub modseq: u64,
 }
 
 impl Numbers {
-    /// The next ones after a counters' record.
+    /// The next numbers after a counters' record.
     pub fn after(counters: &Record) -> Self {
         let next = |tag| counters.counter(tag).saturating_add(1);
         Self { uid: next(tag::UIDS), modseq: next(tag::MODSEQ) }

@@ -1,14 +1,14 @@
 //! Comma-separated values (RFC 4180), as spreadsheets write them: quoted fields, CRLF or LF, a byte order mark, and `;`
 //! or a tab where the country's decimal comma took the comma.
 
-/// A row and the line on which it begins, from 1.
+/// A row and its first line, from 1.
 pub(crate) type Row = (u64, Vec<String>);
 
-/// Splits a text into rows; empty lines are left out. The separator is the one of `,`, `;` and tab that the first line
-/// has most of. The error is the line of a quote that never ends or ends in the middle of a field.
+/// Splits a text into rows; empty lines are skipped. The separator is the most frequent of `,`, `;` and tab in the
+/// first line. The error is the line of a quote that never ends or ends in the middle of a field.
 pub(crate) fn read(text: &str) -> Result<Vec<Row>, u64> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // Some spreadsheets name the separator on a line of its own before all others.
+    // Some spreadsheets name the separator on a first line of its own.
     let (named, text) = match text.strip_prefix("sep=").and_then(|rest| rest.split_once('\n')) {
         Some((separator, rest)) if separator.trim_end_matches('\r').chars().count() == 1 => (true, rest),
         _ => (false, text),

@@ -10,14 +10,14 @@ use crate::{
     value::{set_blob, set_bytes},
 };
 
-/// A greeting that a mailbox may have recorded.
+/// Kind of a recorded greeting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GreetingKind {
     /// Played unless another fits better.
     Standard,
     /// Played when the called party was busy.
     Busy,
-    /// Replaces the others while it is on.
+    /// Replaces the others while it is set.
     Temporary,
     /// The owner's spoken name.
     Name,
@@ -37,7 +37,7 @@ impl GreetingKind {
         schema::mailbox::GREETINGS + 16 * kind + Tag::from(codec.payload_type())
     }
 
-    /// The greeting of this kind in a mailbox's record: of its codecs the one written last.
+    /// The greeting of this kind in a mailbox's record: the codec with the latest write counts.
     pub(crate) fn read(self, record: &Record) -> Option<GreetingRef> {
         let (_, codec, value): (Stamp, Codec, &Value) = Codec::ALL
             .into_iter()
@@ -50,21 +50,21 @@ impl GreetingKind {
     }
 }
 
-/// A recorded greeting: where its audio is.
+/// A recorded greeting: reference to its audio.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GreetingRef {
-    /// How it is coded.
+    /// Codec of the audio.
     pub codec: Codec,
     /// Its audio.
     pub blob: BlobRef,
 }
 
-/// The edits of a mailbox's record that put a greeting in force.
+/// The edits of a mailbox's record that set a greeting.
 pub fn set_greeting(kind: GreetingKind, codec: Codec, blob: BlobRef) -> Vec<Edit> {
     vec![set_blob(kind.tag(codec), blob)]
 }
 
-/// The edits of a mailbox's record that take a greeting away.
+/// The edits of a mailbox's record that remove a greeting.
 pub fn clear_greeting(kind: GreetingKind) -> Vec<Edit> {
     Codec::ALL.into_iter().map(|codec| set_bytes(kind.tag(codec), Vec::new())).collect()
 }

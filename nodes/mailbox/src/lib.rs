@@ -1,8 +1,8 @@
-//! What replicated records mean in voicemail: mailboxes, messages, recordings, PINs, lights.
+//! The voicemail meaning of replicated records: mailboxes, messages, recordings, PINs, MWI.
 //!
-//! Pure: no clock, no disk, no task. Views are read from a [`Record`](twinbox_replication_core::Record), changes
-//! are lists of [`Edit`](twinbox_replication_core::Edit); what a merge of two nodes' edits comes to is thereby
-//! decided here and in the record's merge alone, and the table in `tests/delete_truth_table.txt` says it.
+//! Pure: no clock, no disk, no task. Views are read from a [`Record`](twinbox_replication_core::Record), changes are
+//! lists of [`Edit`](twinbox_replication_core::Edit). The result of merging two nodes' edits thus depends only on this
+//! crate and the record's merge, and the table in `tests/delete_truth_table.txt` lists it.
 
 mod class;
 mod counters;

@@ -1,10 +1,10 @@
-//! What a message light shows, and whether another message fits.
+//! The counts of an MWI, and the check for free space in a mailbox.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Folder, Message};
 
-/// The counts of a message light (RFC 3842 `Voice-Message: new/old`).
+/// The message counts of an MWI (RFC 3842 `Voice-Message: new/old`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lights {
     /// Not yet heard.
@@ -14,7 +14,7 @@ pub struct Lights {
 }
 
 impl Lights {
-    /// Counts messages; what is deleted, discarded or has no audio does not count.
+    /// Counts messages, except deleted and discarded ones and those without audio.
     pub fn count<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Self {
         let mut lights = Self::default();
         for message in messages.into_iter().filter(|m| m.is_present()) {
@@ -26,18 +26,18 @@ impl Lights {
         lights
     }
 
-    /// The lamp is on.
+    /// Whether there are new messages.
     pub fn lit(self) -> bool {
         self.new > 0
     }
 }
 
-/// What fits into a mailbox.
+/// Capacity of a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
-    /// The most messages it keeps.
+    /// Maximum number of messages.
     pub max_messages: u64,
-    /// The longest message, in milliseconds.
+    /// Maximum length of a message, in milliseconds.
     pub max_message_ms: u64,
 }
 
@@ -48,8 +48,8 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// No more messages fit. Two nodes that do not see each other may each take the last one: then there is one
-    /// too many, and none lost.
+    /// No more messages fit. Nodes separated by a split may each take the last one: then there is one too many, and
+    /// none is lost.
     pub fn is_full(&self, lights: Lights) -> bool {
         u64::from(lights.new) + u64::from(lights.saved) >= self.max_messages
     }

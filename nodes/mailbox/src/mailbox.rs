@@ -10,46 +10,46 @@ use crate::{
     value::{Fields, read_text, read_u64, set_bytes, set_text, set_u64},
 };
 
-/// A mailbox as its record says.
+/// A mailbox as read from its record.
 #[derive(Debug, Clone)]
 pub struct Mailbox {
     /// Opaque, never changes.
     pub id: MailboxId,
     /// The number that callers dial, digits only.
     pub number: String,
-    /// The number went to another mailbox that claimed it earlier, on the other side of a split (rule D6): this
-    /// one keeps everything it has, and waits for a new number. Filled in by whoever reads the claim.
+    /// Another mailbox claimed the number earlier, on the other side of a split (rule D6): this one keeps its data, and
+    /// waits for a new number. Set by the reader of the claim.
     pub number_lost: bool,
     /// The owner.
     pub name: Pii<String>,
-    /// Its PIN, as a hash; `None`: nobody can sign in.
+    /// Hash of its PIN; `None`: sign-in is not possible.
     pub pin: Option<PinRecord>,
-    /// Attempts of other generations do not count (unlocking).
+    /// Generation of PIN attempts that counts; unlocking starts a new one.
     pub pin_generation: u64,
-    /// IANA name, such as `Europe/Berlin`; always one that exists (else `UTC`).
+    /// IANA name of the time zone, such as `Europe/Berlin`; always an existing one (else `UTC`).
     pub timezone: String,
     /// Language of prompts.
     pub language: String,
-    /// What fits.
+    /// Capacity.
     pub quota: Quota,
-    /// Where `0` leads.
+    /// Target of key `0`.
     pub operator: Option<String>,
     /// Its class of service; `None`: the default one.
     pub class: Option<ClassId>,
     /// Recorded greetings.
     pub greetings: Vec<(GreetingKind, GreetingRef)>,
-    /// When it was made.
+    /// Time of creation.
     pub created: Timestamp,
 }
 
-/// What a new mailbox needs.
+/// The settings of a new mailbox.
 #[derive(Debug, Clone)]
 pub struct NewMailbox {
     /// The number that callers dial; see [`Number::normalise`].
     pub number: String,
     /// The owner.
     pub name: Pii<String>,
-    /// The first PIN; `None`: nobody can sign in until one is set.
+    /// The first PIN; `None`: sign-in is not possible until one is set.
     pub pin: Option<Pii<String>>,
     /// The first sign-in asks for a new PIN.
     pub must_change: bool,
@@ -57,17 +57,17 @@ pub struct NewMailbox {
     pub timezone: String,
     /// Language of prompts.
     pub language: String,
-    /// What fits.
+    /// Capacity.
     pub quota: Quota,
-    /// Where `0` leads.
+    /// Target of key `0`.
     pub operator: Option<String>,
     /// Its class of service; `None`: the default one.
     pub class: Option<ClassId>,
 }
 
 impl NewMailbox {
-    /// A mailbox with that number and PIN, the rest as usual: UTC, English, the usual quota, and a new PIN due at the
-    /// first sign-in.
+    /// A mailbox with that number and PIN and default settings: UTC, English, the default capacity, and a new PIN due
+    /// at the first sign-in.
     pub fn new(number: impl Into<String>, pin: impl Into<String>) -> Self {
         Self {
             number: number.into(),
@@ -107,15 +107,15 @@ pub enum MailboxChange {
     Name(Pii<String>),
     /// The PIN.
     Pin(PinRecord),
-    /// Forget the attempts so far: this generation counts from now on.
+    /// Forget earlier attempts: this generation counts from now on.
     PinGeneration(u64),
     /// IANA name of the time zone.
     Timezone(String),
     /// Language of prompts.
     Language(String),
-    /// What fits.
+    /// Capacity.
     Quota(Quota),
-    /// Where `0` leads.
+    /// Target of key `0`.
     Operator(Option<String>),
     /// Its class of service; `None`: the default one.
     Class(Option<ClassId>),
@@ -184,7 +184,7 @@ impl Mailbox {
     }
 }
 
-/// Whether the IANA database has that name: the system's, or the one in the program.
+/// Whether the IANA database of the system, or the one in the program, has that name.
 pub fn is_timezone(name: &str) -> bool {
     jiff::tz::TimeZone::get(name).is_ok()
 }

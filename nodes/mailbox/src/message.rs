@@ -1,4 +1,4 @@
-//! A message: where it stands, and which of its audios counts.
+//! A message: its folder and flags, and the filing whose audio counts.
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{MailboxId, MessageId, Pii, Timestamp};
@@ -18,7 +18,7 @@ const LET_GO: u8 = 0;
 const SAVED: u8 = 1;
 const TAKEN_BACK: u8 = 2;
 
-/// Where a message lies.
+/// Folder of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Folder {
     /// Not yet heard.
@@ -32,89 +32,89 @@ pub enum Folder {
 /// A change to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mark {
-    /// As if never heard.
+    /// Mark as not heard.
     New,
-    /// Heard; a saved one stays saved.
+    /// Mark as heard; a saved message stays saved.
     Heard,
-    /// Saved; takes it back from deletion too.
+    /// Save; also undoes a deletion.
     Saved,
-    /// Deleted: a flag; the content goes later, when every member knows (rule D3).
+    /// Flag as deleted; the content is removed later, when every member has the delete (rule D3).
     Deleted,
-    /// Not deleted after all.
+    /// Undo the deletion.
     Undeleted,
 }
 
 /// The audio of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAudio {
-    /// Where it is.
+    /// Reference to the audio.
     pub blob: BlobRef,
-    /// The recording did not come to its end, or not all of it survived (rule C2).
+    /// The recording was interrupted, or a part of it was lost (rule C2).
     pub partial: bool,
 }
 
-/// A message as its record says.
+/// A message as read from its record.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Opaque, never changes.
     pub id: MessageId,
-    /// Whose it is.
+    /// The mailbox that it belongs to.
     pub mailbox: MailboxId,
-    /// Where it lies.
+    /// Its folder.
     pub folder: Folder,
     /// Flagged as deleted.
     pub deleted: bool,
-    /// Its content may be gone for good.
+    /// Its content may have been removed permanently.
     pub purged: bool,
-    /// When it was left.
+    /// Time of the recording.
     pub received: Timestamp,
-    /// Who left it.
+    /// Number of the caller.
     pub caller: Option<Pii<String>>,
-    /// Under which name.
+    /// Display name of the caller.
     pub caller_name: Option<Pii<String>>,
-    /// How it is coded.
+    /// Codec of the audio.
     pub codec: Codec,
     /// Length in milliseconds.
     pub length_ms: u64,
-    /// What is there of it; see [`StoredAudio::partial`]. `None`: the record came before any audio.
+    /// The available audio; see [`StoredAudio::partial`]. `None`: the record came before any audio.
     pub audio: Option<StoredAudio>,
-    /// The IMAP UID, unique in the mailbox but for splits (rule D10).
+    /// The IMAP UID, unique in the mailbox except after splits (rule D10).
     pub uid: Option<u64>,
     /// The IMAP MODSEQ (RFC 7162).
     pub modseq: u64,
 }
 
-/// What a recording becomes when it is filed.
+/// The message that a recording becomes when it is filed.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
-    /// When it was left.
+    /// Time of the recording.
     pub received: Timestamp,
-    /// Who left it.
+    /// Number of the caller.
     pub caller: Option<Pii<String>>,
-    /// Under which name.
+    /// Display name of the caller.
     pub caller_name: Option<Pii<String>>,
-    /// How it is coded.
+    /// Codec of the audio.
     pub codec: Codec,
 }
 
-/// Who files a recording, and so what its audio is worth (rules C1, C2): a complete filing beats the others, and of
+/// The kind of filing, which decides whose audio counts (rules C1, C2): a complete filing beats the others, and of
 /// those the longer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filing {
-    /// The node that recorded it, to its end.
+    /// By the node that recorded it, to its end.
     Complete,
-    /// The node that recorded it, in its next life.
+    /// By the node that recorded it, in its next incarnation.
     Recovered,
-    /// Another node, because the one that recorded it is dead or silent.
+    /// By another node, because the recording node is dead or silent.
     Partial {
-        /// Of which take.
+        /// Number of the take.
         take: u32,
     },
 }
 
 impl NewMessage {
-    /// The edits of the message's record that file it. Everything but the audio is the same whoever files, so that
-    /// filings by several nodes join; whoever knows the record leaves what is there alone.
+    /// The edits of the message's record that file it. Everything except the audio is the same for every filing node,
+    /// so that filings by several nodes merge. A node that has the record leaves existing fields alone.
     ///
     /// Take the numbers' UID only if the message has none ([`has_uid`]).
     pub fn edits(&self, current: &Record, filing: Filing, blob: BlobRef, numbers: Numbers) -> Vec<Edit> {
@@ -146,8 +146,8 @@ impl Filing {
         }
     }
 
-    /// Whether filing so much audio this way would add anything to what the message has: a complete filing is
-    /// final, and a shorter piece adds nothing.
+    /// Whether a filing of this kind and length would add audio to the message: a complete filing is final, and a
+    /// shorter piece adds nothing.
     pub fn adds_to(self, record: &Record, length: u64) -> bool {
         let fields = Fields { what: WHAT, record };
         match self {
@@ -159,8 +159,8 @@ impl Filing {
 }
 
 impl Mark {
-    /// The edits of the message's record; none when nothing changes. A deletion names what it saw, because the record
-    /// that it is made from does (rule D4).
+    /// The edits of the message's record; none when nothing changes. A deletion names the edits that it saw: those of
+    /// the record that it is made from (rule D4).
     pub fn edits(self, current: &Record, numbers: Numbers) -> Vec<Edit> {
         let Standing { heard, kept, deleted } = Standing::of(current);
         let mut edits = match self {
@@ -168,7 +168,7 @@ impl Mark {
             Self::New => {
                 let mut edits = vec![set_byte(tag::STATE, NEW)];
                 if kept == SAVED && !deleted {
-                    // A message that was once taken back from deletion stays so, merely no longer saved.
+                    // A message that was once undeleted stays so, merely no longer saved.
                     let was_deleted = current.tombstone().is_some();
                     edits.push(set_byte(tag::KEPT, if was_deleted { TAKEN_BACK } else { LET_GO }));
                 }
@@ -176,7 +176,7 @@ impl Mark {
             }
             Self::Heard if heard || kept == SAVED => vec![],
             Self::Heard => vec![set_byte(tag::STATE, HEARD)],
-            // Written also when it is saved already: a deletion that does not see this one must not win over it.
+            // Also written when it is saved already: a deletion that does not see this write must not win over it.
             Self::Saved => vec![set_byte(tag::STATE, HEARD), set_byte(tag::KEPT, SAVED)],
             Self::Deleted if deleted => vec![],
             Self::Deleted => vec![Edit::Delete],
@@ -196,16 +196,16 @@ pub fn has_uid(record: &Record) -> bool {
     record.register(tag::UID).is_some()
 }
 
-/// The edits that mark a deleted message's content as gone. A save or audio that they did not see survives them, as it
-/// survives the delete, on the nodes that still have the audio.
+/// The edits that mark a deleted message's content as removed. A save or audio that they did not see survives them, as
+/// it survives the delete, on the nodes that still have the audio.
 pub fn purge(current: &Record) -> Vec<Edit> {
     if Standing::of(current).deleted { vec![set_byte(tag::PURGED, 1), Edit::Delete] } else { vec![] }
 }
 
 impl Message {
-    /// Reads a message. `recording` looks up the recording of the same id: what another node filed of a take that the
-    /// caller then discarded or recorded anew, unknown to it, does not count (rule C1), unless it was kept
-    /// since. It is asked only where the audio is partial.
+    /// Reads a message. `recording` looks up the recording of the same id. A partial filing by another node does not
+    /// count if the caller then discarded or recorded again the take, unknown to that node (rule C1), unless the
+    /// message was kept since. `recording` is called only when the audio is partial.
     pub fn read(
         key: &Key,
         record: &Record,
@@ -246,18 +246,18 @@ impl Message {
         })
     }
 
-    /// It can be heard and counts for the light.
+    /// It can be played and counts for the MWI.
     pub fn is_present(&self) -> bool {
         !self.deleted && self.audio.is_some()
     }
 
-    /// Only a part of it is there.
+    /// Only a part of its audio is available.
     pub fn is_partial(&self) -> bool {
         self.audio.as_ref().is_some_and(|audio| audio.partial)
     }
 }
 
-/// What another node filed of an earlier take, or of a recording that was discarded, does not count.
+/// Another node's filing of an earlier take, or of a discarded recording, does not count.
 fn overrules(recording: &Recording, message: &Fields<'_>) -> bool {
     let take = message.bytes(tag::PARTIAL_TAKE).and_then(read_u64).unwrap_or_default();
     recording.state == RecordingState::Discarded || take < u64::from(recording.take)
@@ -269,7 +269,7 @@ fn byte(fields: &Fields<'_>, tag: Tag) -> u8 {
     fields.bytes(tag).and_then(read_byte).unwrap_or_default()
 }
 
-/// Where a message stands, as far as its registers and its delete say.
+/// State of a message by its registers and its delete.
 struct Standing {
     heard: bool,
     /// `LET_GO`, `SAVED` or `TAKEN_BACK`.
@@ -278,8 +278,9 @@ struct Standing {
 }
 
 impl Standing {
-    /// A delete stands unless the message was kept by someone who did not see the delete, or has audio that the delete
-    /// did not see (rule D4). Such audio is a new message: what was heard or saved before the delete was another piece.
+    /// A delete stands unless a writer that did not see it kept the message, or the message has audio that the delete
+    /// did not see (rule D4). Such audio is a new message: the audio heard or saved before the delete was another
+    /// piece.
     fn of(record: &Record) -> Self {
         let fields = Fields { what: WHAT, record };
         let (heard, kept) = (byte(&fields, tag::STATE) == HEARD, byte(&fields, tag::KEPT));
@@ -295,8 +296,8 @@ impl Standing {
     }
 }
 
-/// The audio that counts came after the delete, or from a node that did not know of it. A piece that another filed of
-/// what the delete saw to its end does not count, nor does the same audio filed again.
+/// The audio that counts came after the delete, or from a node that did not know of it. Another node's partial filing
+/// does not count if the delete saw the complete one; nor does the same audio filed again.
 fn has_unseen_audio(fields: &Fields<'_>) -> bool {
     let of = |tag: Tag| Some((tag, fields.blob(tag)?));
     let longest = || PARTS.into_iter().filter_map(of).max_by_key(|(_, blob)| (blob.length, blob.hash));
@@ -306,14 +307,14 @@ fn has_unseen_audio(fields: &Fields<'_>) -> bool {
     unseen(tag) && !PARTS.iter().any(seen)
 }
 
-/// Where audio lies that is not complete.
+/// Registers of incomplete audio.
 const PARTS: [Tag; 2] = [tag::PARTIAL_AUDIO, tag::RECOVERED_AUDIO];
 
 fn longest_part<'a>(fields: &Fields<'a>) -> Option<&'a BlobRef> {
     PARTS.into_iter().filter_map(|tag| fields.blob(tag)).max_by_key(|blob| (blob.length, blob.hash))
 }
 
-/// G.711 has 8 bytes in a millisecond.
+/// G.711 has 8 bytes per millisecond.
 fn milliseconds(blob: &BlobRef) -> u64 {
     blob.length / u64::from(twinbox_rtp::SAMPLES_PER_MS)
 }

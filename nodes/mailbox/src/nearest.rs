@@ -1,6 +1,6 @@
-//! The word that somebody meant.
+//! Suggestions for mistyped words.
 
-/// The candidate with the smallest edit distance, if that is small enough to be a slip.
+/// The candidate with the smallest edit distance, if it is small enough for a typing mistake.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()
@@ -26,7 +26,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// `; did you mean 'word'?` where one of the candidates is near, or nothing.
+/// `; did you mean 'word'?` if a candidate is near, or nothing.
 pub(crate) fn hint(word: &str, candidates: &[&str]) -> String {
     nearest(word, candidates).map_or(String::new(), |near| format!("; did you mean '{near}'?"))
 }

@@ -11,23 +11,23 @@ use crate::schema;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Number(String);
 
-/// Why a text is no mailbox number.
+/// A text is not a mailbox number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidNumber {
-    /// There is no digit in it.
+    /// It has no digit.
     #[error("a mailbox number needs at least one digit")]
     Empty,
-    /// There are too many.
+    /// It has too many digits.
     #[error("a mailbox number has at most 32 digits")]
     TooLong,
-    /// Something else than digits and the usual separators is in it.
+    /// It has other characters than digits and the usual separators.
     #[error("a mailbox number has digits only (a leading '+', spaces, '-', '.', '(' and ')' are left out)")]
     NotDigits,
 }
 
 impl Number {
-    /// Keeps the digits of a number as people and PBXs write it: a leading `+` and separators are left out,
-    /// anything else is refused.
+    /// Extracts the digits of a number as people and PBXs write it: a leading `+` and separators are dropped, other
+    /// characters are refused.
     pub fn normalise(text: &str) -> Result<Self, InvalidNumber> {
         let text = text.trim();
         let text = text.strip_prefix('+').unwrap_or(text);
@@ -66,12 +66,12 @@ pub fn claim(mailbox: MailboxId) -> Vec<Edit> {
     vec![Edit::Claim(schema::number::HOLDER, mailbox.to_bytes().to_vec())]
 }
 
-/// The edits of a number's record that give it up.
+/// The edits of a number's record that withdraw the claim.
 pub fn release(mailbox: MailboxId) -> Vec<Edit> {
     vec![Edit::Unclaim(schema::number::HOLDER, mailbox.to_bytes().to_vec())]
 }
 
-/// Who has the number: of several claims, made on both sides of a split, the earliest.
+/// The mailbox that holds the number: of several claims, made on both sides of a split, the earliest.
 pub fn holder(record: &Record) -> Option<MailboxId> {
     record.claim(schema::number::HOLDER).and_then(MailboxId::from_slice)
 }

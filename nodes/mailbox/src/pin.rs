@@ -1,4 +1,4 @@
-//! PINs: which are taken, how they are kept, and how often they may be tried (rule S1).
+//! PINs: rules for new ones, hashes, and limits of attempts (rule S1).
 
 mod attempts;
 mod memory;
@@ -14,31 +14,31 @@ pub use attempts::{AttemptPolicy, Tally, Verdict, Wrong, begin, right_answer};
 pub use memory::HashMemory;
 use twinbox_ids::MailboxId;
 
-/// The longest PIN.
+/// Maximum length of a PIN, in digits.
 pub const MAX_LENGTH: usize = 32;
 
-/// Who tries: a mailbox's PIN is tried, or one source tries (at any mailbox).
+/// The subject of attempts: the PIN of a mailbox, or a source that tries at any mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// The PIN of this mailbox.
     Mailbox(MailboxId),
-    /// Somebody, by a hash of where the call comes from.
+    /// A source, as a hash of the calling number.
     Source([u8; 16]),
 }
 
-/// Why a PIN is refused.
+/// A PIN is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinRefused {
-    /// Fewer digits than the setting asks for.
+    /// Fewer digits than the configured minimum.
     #[error("a PIN has at least {min} digits: choose a longer one")]
     TooShort {
-        /// The setting.
+        /// The configured minimum.
         min: u8,
     },
     /// More than [`MAX_LENGTH`].
     #[error("a PIN has at most {MAX_LENGTH} digits: choose a shorter one")]
     TooLong,
-    /// Keys cannot type it.
+    /// Other characters than digits.
     #[error("a PIN has digits only")]
     NotDigits,
     /// Like 7777 or 1212.
@@ -52,7 +52,7 @@ pub enum PinRefused {
     OwnNumber,
 }
 
-/// Whether keys can type a PIN and it is long enough; it may still be easy to guess.
+/// Whether a PIN has only digits and enough of them; it may still be easy to guess.
 pub fn typable(pin: &str, min_length: u8) -> Result<(), PinRefused> {
     let digits = pin.as_bytes();
     if digits.len() < usize::from(min_length.max(1)) {
@@ -67,7 +67,7 @@ pub fn typable(pin: &str, min_length: u8) -> Result<(), PinRefused> {
     Ok(())
 }
 
-/// Whether a new PIN may be used for the mailbox of that number.
+/// Whether a new PIN is acceptable for the mailbox of that number.
 pub fn acceptable(pin: &str, number: &str, min_length: u8) -> Result<(), PinRefused> {
     typable(pin, min_length)?;
     let digits = pin.as_bytes();
@@ -83,7 +83,7 @@ pub fn acceptable(pin: &str, number: &str, min_length: u8) -> Result<(), PinRefu
     Ok(())
 }
 
-/// Every digit equals the one `period` before it.
+/// Every digit equals the one `period` digits before it.
 fn repeats(digits: &[u8], period: usize) -> bool {
     digits.iter().zip(digits.iter().skip(period)).all(|(a, b)| a == b)
 }
@@ -93,13 +93,13 @@ fn steps_by(digits: &[u8], step: u8) -> bool {
     digits.len() > 1 && digits.windows(2).all(|w| matches!(w, [a, b] if (a - b'0' + step) % 10 == b - b'0'))
 }
 
-/// What a hash costs whoever computes it, and so whoever guesses: argon2id's parameters (RFC 9106), one lane.
-/// Each hash says its own, so that those of other settings still verify.
+/// The cost of a hash, for the node and so for an attacker: argon2id's parameters (RFC 9106), one lane. Each hash
+/// contains its own parameters, so that hashes with other settings still verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashCost {
     /// Memory in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Passes over the memory.
     pub passes: u32,
 }
 
@@ -111,11 +111,11 @@ impl Default for HashCost {
 }
 
 impl HashCost {
-    /// For first PINs that come by the thousand and are to be changed at the first sign-in: 1 MiB, one pass, about a
+    /// For first PINs imported by the thousand that must be changed at the first sign-in: 1 MiB, one pass, about a
     /// fortieth of the default.
     pub const FIRST_PINS: Self = Self { memory_kib: 1_024, passes: 1 };
 
-    /// The one of the two that costs less.
+    /// The cheaper of the two.
     pub fn lesser(self, other: Self) -> Self {
         if other.work() < self.work() { other } else { self }
     }
@@ -133,7 +133,7 @@ fn argon2id(params: Params) -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
-/// Hashes a PIN the way a kept hash was made.
+/// Hashes a PIN with the parameters of a stored hash.
 fn compute_as(kept: &PasswordHash<'_>, length: usize, pin: &str, memory: &mut HashMemory) -> Result<Output, Error> {
     let version = kept.version.map_or(Ok(Version::default()), Version::try_from)?;
     let argon2 = Argon2::new(Algorithm::try_from(kept.algorithm)?, version, Params::try_from(kept)?);
@@ -145,10 +145,10 @@ fn compute_as(kept: &PasswordHash<'_>, length: usize, pin: &str, memory: &mut Ha
     memory.compute(&argon2, pin, salt, length)
 }
 
-/// A PIN as it is kept: one register (rule D4), never the PIN itself.
+/// A PIN as it is stored: one register (rule D4), never the PIN itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PinRecord {
-    /// A new one is due at the next sign-in.
+    /// A new PIN is due at the next sign-in.
     pub must_change: bool,
     hash: String,
 }
@@ -161,7 +161,7 @@ impl fmt::Debug for PinRecord {
 
 impl PinRecord {
     /// Hashes a PIN with argon2id at that cost. Takes tens of milliseconds at the default cost: not for a thread that
-    /// serves others.
+    /// serves calls.
     pub fn hash_at(
         cost: HashCost,
         pin: &str,
@@ -181,7 +181,7 @@ impl PinRecord {
         Ok(Self { must_change, hash: hash.to_string() })
     }
 
-    /// Whether this is the PIN; takes as long as [`Self::hash_at`] at the hash's own cost.
+    /// Whether this is the PIN; takes as long as [`Self::hash_at`] at the cost of the stored hash.
     pub fn verify(&self, pin: &str, memory: &mut HashMemory) -> bool {
         PasswordHash::new(&self.hash).is_ok_and(|kept| {
             // Compared in constant time.
@@ -190,8 +190,8 @@ impl PinRecord {
         })
     }
 
-    /// Whether this is the PIN; takes as long as at that cost even where the hash is of a lesser one, so that the time
-    /// does not tell whose PIN is still the one that an administrator gave.
+    /// Whether this is the PIN; takes as long as at `cost` even if the stored hash is cheaper, so that the duration
+    /// does not reveal PINs that an administrator gave.
     pub fn verify_at(&self, cost: HashCost, pin: &str, memory: &mut HashMemory) -> bool {
         let right = self.verify(pin, memory);
         if self.cost().is_some_and(|own| own.work() < cost.work()) {
@@ -200,16 +200,16 @@ impl PinRecord {
         right
     }
 
-    /// What the hash cost, as it says itself; `None` for one that is damaged.
+    /// The cost contained in the hash; `None` if it is damaged.
     pub fn cost(&self) -> Option<HashCost> {
         let params = Params::try_from(&PasswordHash::new(&self.hash).ok()?).ok()?;
         Some(HashCost { memory_kib: params.m_cost(), passes: params.t_cost() })
     }
 
-    /// Takes as long as [`Self::verify`] and is never right: for a mailbox that is not there or has no PIN, so that
-    /// the time does not tell.
+    /// Takes as long as [`Self::verify`] and never succeeds: for a mailbox that is missing or has no PIN, so that the
+    /// duration does not reveal it.
     pub fn verify_nothing(cost: HashCost, pin: &str, memory: &mut HashMemory) {
-        // The answer is the same whatever comes of it.
+        // The outcome does not matter.
         let _ = cost.params().and_then(|params| {
             memory.compute(&argon2id(params), pin, &[0; Salt::RECOMMENDED_LENGTH], Params::DEFAULT_OUTPUT_LEN)
         });
@@ -228,7 +228,7 @@ impl PinRecord {
     }
 }
 
-/// Hashing failed: the parameters or the memory for it.
+/// Hashing failed because of the parameters or a lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the PIN cannot be hashed ({0}): is there memory left?")]
 pub struct HashError(Error);
@@ -255,7 +255,7 @@ mod tests {
         let costs = [(2_048, 2), (64, 1), (2_048, 1)].map(|(memory_kib, passes)| HashCost { memory_kib, passes });
         for (cost, salt) in costs.into_iter().zip([[1; 16], [2; 16], [3; 16]]) {
             let ours = PinRecord::hash_at(cost, "2580", false, salt, &mut memory).unwrap();
-            // The library's own way, each time in new memory.
+            // The library's own computation, each time in new memory.
             let text = SaltString::encode_b64(&salt).unwrap();
             let theirs = argon2id(cost.params().unwrap()).hash_password(b"2580", &text).unwrap().to_string();
             assert_eq!(ours.hash, theirs);

@@ -1,4 +1,4 @@
-//! Prompts that an administrator put in the place of those of the set, for all nodes.
+//! Prompts of an administrator that replace those of the prompt set, on all nodes.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::{
     value::{set_blob, set_bytes},
 };
 
-/// Which prompt: its language and its Asterisk name.
+/// Name of a prompt: its language and its Asterisk name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PromptKey {
     /// Such as `en`.
@@ -19,7 +19,7 @@ pub struct PromptKey {
 }
 
 impl PromptKey {
-    /// A prompt by language and name; `None` unless both are plain words, the name with folders.
+    /// A prompt by language and name; `None` unless both are plain words. The name may contain folders.
     pub fn new(language: &str, name: &str) -> Option<Self> {
         let word = |text: &str| {
             (1..=64).contains(&text.len())
@@ -48,17 +48,17 @@ impl fmt::Display for PromptKey {
     }
 }
 
-/// The WAV file that a prompt's record puts in the place of the set's, if any.
+/// The WAV file in a prompt's record that replaces the set's, if any.
 pub fn prompt_audio(record: &Record) -> Option<BlobRef> {
     record.register(tag::AUDIO).and_then(|(value, _)| value.blob().copied())
 }
 
-/// The edits of a prompt's record that put a WAV file in its place.
+/// The edits of a prompt's record that replace the set's prompt by a WAV file.
 pub fn set_prompt(wav: BlobRef) -> Vec<Edit> {
     vec![set_blob(tag::AUDIO, wav)]
 }
 
-/// The edits of a prompt's record that bring the prompt of the set back.
+/// The edits of a prompt's record that restore the prompt of the set.
 pub fn clear_prompt() -> Vec<Edit> {
     vec![set_bytes(tag::AUDIO, Vec::new())]
 }

@@ -1,4 +1,4 @@
-//! A recording: what is known of it while it is being made, so that another node can file it (rules C1, C2).
+//! A recording: its data while it is being made, so that another node can file it (rules C1, C2).
 
 use twinbox_ids::{CallId, Incarnation, MailboxId, NodeName, Pii, RecordingId, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record};
@@ -10,42 +10,42 @@ use crate::{
     value::{Fields, read_byte, read_text, read_u64, set_byte, set_bytes, set_text, set_u64},
 };
 
-/// A day: every node that lives has filed what it has of a dead one's recordings long before.
+/// A day: long before, every live node has filed its chunks of a dead node's recordings.
 const SETTLED_AFTER_MS: u64 = 86_400_000;
 
-/// What became of a recording, by the word of the node that makes it.
+/// State of a recording, written by the node that makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordingState {
-    /// It is being made, or its node died.
+    /// It is in progress, or its node died.
     Recording,
-    /// It is a message.
+    /// It has become a message.
     Filed,
-    /// The caller threw it away, or it was too short.
+    /// The caller discarded it, or it was too short.
     Discarded,
 }
 
-/// A recording as its record says.
+/// A recording as read from its record.
 #[derive(Debug, Clone)]
 pub struct Recording {
     /// Opaque; the message that it becomes has the same.
     pub id: RecordingId,
-    /// Whom it is for.
+    /// The mailbox that it is for.
     pub mailbox: MailboxId,
     /// The node that makes it.
     pub owner: NodeName,
-    /// In which of its lives.
+    /// The incarnation of that node.
     pub incarnation: Incarnation,
-    /// In which call.
+    /// The call.
     pub call: CallId,
-    /// Who calls.
+    /// Number of the caller.
     pub caller: Option<Pii<String>>,
-    /// Under which name.
+    /// Display name of the caller.
     pub caller_name: Option<Pii<String>>,
-    /// How it is coded.
+    /// Codec of the audio.
     pub codec: Codec,
-    /// When it began.
+    /// Time of its begin.
     pub began: Timestamp,
-    /// What became of it.
+    /// Its state.
     pub state: RecordingState,
     /// The take that counts, from 1.
     pub take: u32,
@@ -89,20 +89,19 @@ impl Recording {
         })
     }
 
-    /// Whether nothing more of it is to be expected, once all that is here has been filed: chunks that are left may
-    /// go. Until then they stay, since a peer may have others, and throwing away is passed on.
+    /// Whether no more chunks of it are expected. Once all chunks here have been filed, those left may then be
+    /// discarded; until then they stay, since a peer may have others, and a discard is passed on to peers.
     pub fn is_settled(&self, now: Timestamp) -> bool {
         now.0.saturating_sub(self.began.0) > SETTLED_AFTER_MS
     }
 
-    /// Whether a change of a recording's record takes away what may have been filed of it: it says *discarded*, or
-    /// begins another take.
+    /// Whether a change of a recording's record withdraws earlier filings: it sets *discarded*, or begins another take.
     pub fn withdraws(delta: &Record) -> bool {
         let discarded = delta.bytes(tag::STATE).and_then(read_byte) == Some(RecordingState::Discarded.number());
         discarded || delta.bytes(tag::TAKE).and_then(read_u64).is_some_and(|take| take > 1)
     }
 
-    /// The message that it becomes, whoever files it.
+    /// The message that it becomes, whichever node files it.
     pub fn message(&self) -> NewMessage {
         NewMessage {
             received: self.began,
@@ -118,12 +117,12 @@ pub fn filed() -> Vec<Edit> {
     vec![set_byte(tag::STATE, RecordingState::Filed.number())]
 }
 
-/// The edits of its record when it is thrown away.
+/// The edits of its record when it is discarded.
 pub fn discarded() -> Vec<Edit> {
     vec![set_byte(tag::STATE, RecordingState::Discarded.number())]
 }
 
-/// The edits of its record when it is recorded anew: `take` counts, those before do not.
+/// The edits of its record when it is recorded again: `take` counts, earlier takes do not.
 pub fn next_take(take: u32) -> Vec<Edit> {
     vec![set_u64(tag::TAKE, u64::from(take))]
 }

@@ -1,29 +1,29 @@
-//! The numbers on disk and on the wire. They are for ever: a number is never given a second meaning, a field that
-//! is no longer used leaves its number behind. New fields get new numbers; nodes that do not know them merge and
-//! forward them all the same (rule D7).
+//! The numbers on disk and on the wire. They are permanent: a number never gets a second meaning, and the number of a
+//! removed field is not used again. New fields get new numbers; nodes that do not know them merge and forward them all
+//! the same (rule D7).
 
 use twinbox_ids::{ClassId, MailboxId, MessageId, RecordingId};
 use twinbox_replication_core::{Key, Table, Tag};
 
-/// Version of the meanings below. It goes up only when an *existing* number changes how it is read, which no
-/// release has done; nodes announce it, and the cluster moves when all can read it.
+/// Version of the meanings below. It is raised only when the reading of an *existing* number changes, which no release
+/// has done; nodes announce it, and the cluster switches when all can read it.
 pub const SCHEMA_VERSION: u16 = 1;
 
 /// Mailboxes. Id: mailbox id (16 bytes).
 pub const MAILBOX: Table = Table(1);
 /// Messages. Id: mailbox id, message id (16 + 16 bytes), so that a mailbox is a prefix.
 pub const MESSAGE: Table = Table(2);
-/// Recordings in progress and what became of them. Id: recording id (16 bytes).
+/// Recordings in progress and their outcome. Id: recording id (16 bytes).
 pub const RECORDING: Table = Table(3);
-/// Who has which number (rule D6). Id: the digits.
+/// Claims of numbers (rule D6). Id: the digits.
 pub const NUMBER: Table = Table(4);
 /// PIN attempts (rule S1). Id: see [`attempts_key`].
 pub const PIN_ATTEMPTS: Table = Table(5);
-/// Counters of a mailbox, apart from its settings because every message moves them. Id: mailbox id (16 bytes).
+/// Counters of a mailbox, separate from its settings because every message changes them. Id: mailbox id (16 bytes).
 pub const COUNTERS: Table = Table(6);
-/// Classes of service. Id: class id (16 bytes); all zeros is the default class, which is always there.
+/// Classes of service. Id: class id (16 bytes); all zeros is the default class, which always exists.
 pub const CLASS: Table = Table(7);
-/// Which class has which name (rule D6). Id: the name.
+/// Claims of class names (rule D6). Id: the name.
 pub const CLASS_NAME: Table = Table(8);
 /// Prompts that replace those of the set. Id: language, `/`, name, such as `en/digits/7`.
 pub const PROMPT: Table = Table(9);
@@ -33,32 +33,32 @@ pub const PROMPT: Table = Table(9);
 pub mod mailbox {
     use super::Tag;
 
-    /// Register, u64: when it was made (milliseconds since 1970). A record without it is no mailbox.
+    /// Register, u64: time of creation (milliseconds since 1970). A record without it is no mailbox.
     pub const CREATED: Tag = 1;
-    /// Register, text: the number that it asked for; the claim in `NUMBER` says who has it.
+    /// Register, text: the number that it requested; the claim in `NUMBER` names the holder.
     pub const NUMBER: Tag = 2;
     /// Register, text: the owner's name.
     pub const NAME: Tag = 3;
-    /// Register: one byte (1: a new PIN is due), then the PHC string of argon2id with its salt and parameters.
-    /// One register, because an administrator's PIN must never meet the other node's "no change due".
+    /// Register: one byte (1: a new PIN is due), then the PHC string of argon2id with its salt and parameters. One
+    /// register, because an administrator's PIN must never be merged with the other node's "no change due".
     pub const PIN: Tag = 4;
-    /// Register, u64: the generation of PIN attempts that counts; a new one forgets the old attempts (unlocking).
+    /// Register, u64: the generation of PIN attempts that counts; a new one discards the old attempts (unlocking).
     pub const PIN_GENERATION: Tag = 5;
     /// Register, text: IANA time zone.
     pub const TIMEZONE: Tag = 6;
     /// Register, text: language of prompts, such as `en`.
     pub const LANGUAGE: Tag = 7;
-    /// Register, u64: the most messages it keeps.
+    /// Register, u64: maximum number of messages.
     pub const MAX_MESSAGES: Tag = 8;
-    /// Register, u64: the longest message, in milliseconds.
+    /// Register, u64: maximum length of a message, in milliseconds.
     pub const MAX_MESSAGE_MS: Tag = 9;
-    /// Register, text: where `0` leads; empty for nowhere.
+    /// Register, text: target of key `0`; empty for none.
     pub const OPERATOR: Tag = 10;
     /// Register, 16 bytes: its class of service; empty for the default one.
     pub const CLASS: Tag = 11;
     /// Registers, blob or empty bytes for none: the greeting of kind k (1 standard, 2 busy, 3 temporary, 4 name) in
-    /// codec c (its static RTP payload type: 0 PCMU, 8 PCMA) has the tag `GREETINGS + 16 k + c`. Of the codecs of one kind the latest stamp
-    /// is in force: codec and audio are thus one write, and blobs stay visible to the replication.
+    /// codec c (its static RTP payload type: 0 PCMU, 8 PCMA) has the tag `GREETINGS + 16 k + c`. Of the codecs of one
+    /// kind the latest stamp counts: codec and audio are thus one write, and blobs stay visible to the replication.
     pub const GREETINGS: Tag = 0x100;
 }
 
@@ -66,7 +66,7 @@ pub mod mailbox {
 pub mod message {
     use super::Tag;
 
-    /// Register, u64: when it was left (milliseconds since 1970).
+    /// Register, u64: time of the recording (milliseconds since 1970).
     pub const RECEIVED: Tag = 1;
     /// Register, text: the caller's number.
     pub const CALLER: Tag = 2;
@@ -76,23 +76,23 @@ pub mod message {
     pub const CODEC: Tag = 4;
     /// Register, one byte: 0 new, 1 heard.
     pub const STATE: Tag = 5;
-    /// Register, one byte: 0 let go, 1 saved, 2 not saved but taken back from deletion. 1 and 2 survive a delete
-    /// that did not see them (rule D4).
+    /// Register, one byte: 0 released, 1 saved, 2 not saved but undeleted. 1 and 2 survive a delete that did not see
+    /// them (rule D4).
     pub const KEPT: Tag = 6;
-    /// Register, one byte: 1 once the content may be gone (after a stable delete and the grace, rule D3).
+    /// Register, one byte: 1 once the content may be removed (after a stable delete and the grace period, rule D3).
     pub const PURGED: Tag = 7;
     /// Register, blob: the audio as filed by the node that recorded it to its end.
     pub const AUDIO: Tag = 8;
-    /// Register, blob: what another node had when it filed the orphan (rule C2).
+    /// Register, blob: the audio that another node had when it filed the orphan (rule C2).
     pub const PARTIAL_AUDIO: Tag = 9;
-    /// Register, blob: what the recording node found of it in its next life.
+    /// Register, blob: the audio that the recording node found in its next incarnation.
     pub const RECOVERED_AUDIO: Tag = 10;
     /// Register, u64: the IMAP UID (rule D10).
     pub const UID: Tag = 11;
     /// Register, u64: the IMAP MODSEQ (RFC 7162).
     pub const MODSEQ: Tag = 12;
-    /// Register, u64: the take that `PARTIAL_AUDIO` is of. The blob itself does not name it: the node that still
-    /// records must not take its own chunks for that blob.
+    /// Register, u64: the take of `PARTIAL_AUDIO`. The blob itself does not name it: the node that still records must
+    /// not take its own chunks for that blob.
     pub const PARTIAL_TAKE: Tag = 13;
 }
 
@@ -104,9 +104,9 @@ pub mod recording {
     pub const MAILBOX: Tag = 1;
     /// Register, text: the node that records.
     pub const OWNER: Tag = 2;
-    /// Register, 16 bytes: in which life it does.
+    /// Register, 16 bytes: the incarnation of that node.
     pub const INCARNATION: Tag = 3;
-    /// Register, 16 bytes: in which call.
+    /// Register, 16 bytes: the call.
     pub const CALL: Tag = 4;
     /// Register, text: the caller's number.
     pub const CALLER: Tag = 5;
@@ -114,11 +114,11 @@ pub mod recording {
     pub const CALLER_NAME: Tag = 6;
     /// Register, one byte: the codec (as in `message::CODEC`).
     pub const CODEC: Tag = 7;
-    /// Register, u64: when it began (milliseconds since 1970).
+    /// Register, u64: time of its begin (milliseconds since 1970).
     pub const BEGAN: Tag = 8;
     /// Register, one byte: 0 recording, 1 filed, 2 discarded. Only the owner writes it.
     pub const STATE: Tag = 9;
-    /// Register, u64: the take that counts; a higher one discards those below. Only the owner writes it.
+    /// Register, u64: the take that counts; a higher one discards the lower ones. Only the owner writes it.
     pub const TAKE: Tag = 10;
 }
 
@@ -136,9 +136,9 @@ pub mod attempts {
 
     /// Counter: checks begun.
     pub const BEGUN: Tag = 1;
-    /// Counter: of those, the ones that were right.
+    /// Counter: the right ones of these.
     pub const RIGHT: Tag = 2;
-    /// Register, u64: when the last one began (milliseconds since 1970).
+    /// Register, u64: start of the last check (milliseconds since 1970).
     pub const LAST: Tag = 3;
 }
 
@@ -146,8 +146,8 @@ pub mod attempts {
 pub mod counters {
     use super::Tag;
 
-    /// Counter: UIDs given. The next UID is the sum plus one: after a split the sum is above all that either
-    /// side gave (rule D10).
+    /// Counter: UIDs given. The next UID is the sum plus one: after a split the sum is above all UIDs that either side
+    /// gave (rule D10).
     pub const UIDS: Tag = 1;
     /// Counter: changes to the mailbox's messages; the sum is the highest MODSEQ.
     pub const MODSEQ: Tag = 2;
@@ -157,21 +157,21 @@ pub mod counters {
 pub mod class {
     use super::Tag;
 
-    /// Register, text: the name that it asked for; the claim in `CLASS_NAME` says who has it.
+    /// Register, text: the name that it requested; the claim in `CLASS_NAME` names the holder.
     pub const NAME: Tag = 1;
-    /// Register, u64 or empty for not said: the longest message, in seconds.
+    /// Register, u64 or empty for unset: maximum length of a message, in seconds.
     pub const MESSAGE_SECONDS: Tag = 2;
-    /// The same: the most messages.
+    /// The same: maximum number of messages.
     pub const MESSAGES: Tag = 3;
-    /// The same: the most audio, in minutes.
+    /// The same: maximum audio, in minutes.
     pub const TOTAL_MINUTES: Tag = 4;
-    /// The same: how long heard messages are kept, in days.
+    /// The same: retention of heard messages, in days.
     pub const RETENTION_DAYS: Tag = 5;
-    /// The same: the shortest PIN.
+    /// The same: minimum length of a PIN, in digits.
     pub const PIN_LENGTH: Tag = 6;
     /// The same: wrong PINs before a call ends.
     pub const PIN_TRIES: Tag = 7;
-    /// The same, 0 or 1: PINs such as 1234 are taken.
+    /// The same, 0 or 1: PINs such as 1234 are accepted.
     pub const EASY_PINS: Tag = 8;
     /// The same, 0 or 1: callers reach the operator.
     pub const OPERATOR: Tag = 9;
@@ -191,7 +191,7 @@ pub mod class_name {
 pub mod prompt {
     use super::Tag;
 
-    /// Register, blob: the WAV file as it was given; empty bytes: the prompt of the set is back.
+    /// Register, blob: the WAV file as given; empty bytes: the prompt of the set is used.
     pub const AUDIO: Tag = 1;
 }
 
@@ -238,8 +238,8 @@ pub fn number_key(number: &crate::Number) -> Key {
     Key { table: NUMBER, id: number.as_str().as_bytes().to_vec() }
 }
 
-/// The key of the attempts of one subject (a mailbox, or 16 bytes that stand for a source) in one generation and
-/// window: kind (1 byte), subject (16), generation (8), window (8).
+/// The key of the attempts of one subject (a mailbox, or 16 bytes that identify a source) in one generation and window:
+/// kind (1 byte), subject (16), generation (8), window (8).
 pub fn attempts_key(subject: crate::pin::Subject, generation: u64, window: u64) -> Key {
     let (kind, bytes) = match subject {
         crate::pin::Subject::Mailbox(id) => (1, id.to_bytes()),

@@ -1,16 +1,16 @@
-//! Users as a table: what a CSV file says of them, and how it is written.
+//! Users as a CSV table: reading and writing.
 
 use twinbox_ids::Pii;
 
 use crate::{Mailbox, Number, csv, is_timezone, nearest::hint, pin::MAX_LENGTH};
 
-/// The longest text in a field, in characters.
+/// Maximum length of a field, in characters.
 const LONGEST: usize = 128;
 
-/// The columns, in the order in which they are written.
+/// The columns, in output order.
 const COLUMNS: [&str; 7] = ["number", "name", "pin", "timezone", "language", "operator", "cos"];
 
-/// What a table says of one user. What is `None` is not said and left as it is.
+/// One user of a table. `None` leaves the value as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRow {
     /// The line of the file, from 1.
@@ -19,44 +19,44 @@ pub struct UserRow {
     pub number: Number,
     /// The owner's name.
     pub name: Option<Pii<String>>,
-    /// The first PIN; a mailbox that has one keeps its own.
+    /// The first PIN; a mailbox that has a PIN keeps it.
     pub pin: Option<Pii<String>>,
     /// IANA time zone.
     pub timezone: Option<String>,
     /// Language of prompts.
     pub language: Option<String>,
-    /// Where `0` leads; `Some(None)`: nowhere.
+    /// Target of key `0`; `Some(None)`: none.
     pub operator: Option<Option<String>>,
-    /// The class of service by name; `Some(None)`: the default one.
+    /// Name of the class of service; `Some(None)`: the default class.
     pub class: Option<Option<String>>,
 }
 
-/// Something wrong with a table.
+/// A problem of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowProblem {
     /// The line, from 1.
     pub line: u64,
-    /// What is wrong, and the remedy.
+    /// The problem and its remedy.
     pub what: String,
 }
 
 impl RowProblem {
-    /// A problem of a line.
+    /// A problem in a line.
     pub fn new(line: u64, what: impl Into<String>) -> Self {
         Self { line, what: what.into() }
     }
 }
 
-/// Reads a CSV table of users; the error is all that is wrong with it. The first line names the columns: `number`, and
-/// any of `name`, `pin`, `timezone`, `language`, `operator` and `cos`. An empty field says nothing, `-` as operator or
-/// class says none.
+/// Reads a CSV table of users; the error lists all problems of the table. The first line names the columns: `number`,
+/// and any of `name`, `pin`, `timezone`, `language`, `operator` and `cos`. An empty field leaves the value as it is;
+/// `-` as operator or class removes it.
 pub fn read_users(text: &str) -> Result<Vec<UserRow>, Vec<RowProblem>> {
     let (users, problems) = read_table(text);
     if problems.is_empty() { Ok(users) } else { Err(problems) }
 }
 
-/// As [`read_users`], with the sound rows beside the problems: whoever knows more of the users can judge those too, so
-/// that all that is wrong with a table is said at once.
+/// As [`read_users`], with the valid rows in addition to the problems: a caller with further checks of the users can
+/// apply them too, so that all problems of a table are reported together.
 pub fn read_table(text: &str) -> (Vec<UserRow>, Vec<RowProblem>) {
     let only = |line, what: &str| (Vec::new(), vec![RowProblem::new(line, what)]);
     let mut rows = match csv::read(text) {
@@ -97,7 +97,7 @@ pub fn read_table(text: &str) -> (Vec<UserRow>, Vec<RowProblem>) {
     (users, problems)
 }
 
-/// Which column each field is of.
+/// The column of each field.
 fn columns(line: u64, head: &[String]) -> Result<Vec<&'static str>, Vec<RowProblem>> {
     let mut problems = Vec::new();
     let mut columns: Vec<&'static str> = Vec::new();
@@ -184,8 +184,8 @@ fn read_user(
     })
 }
 
-/// Writes mailboxes as a table that [`read_users`] takes; PINs are not in it, since only their hashes are kept.
-/// With each mailbox goes the name of its class.
+/// Writes mailboxes as a table that [`read_users`] takes. PINs are not included, since only their hashes are stored.
+/// Each mailbox comes with the name of its class.
 pub fn write_users<'a>(mailboxes: impl IntoIterator<Item = (&'a Mailbox, String)>) -> String {
     let columns: Vec<&str> = COLUMNS.into_iter().filter(|column| *column != "pin").collect();
     let mut text = csv::write(&columns);
@@ -229,7 +229,7 @@ mod tests {
         for (at, word) in ["pin", "Mars", "number", "line 3", "fields"].into_iter().enumerate() {
             assert!(problems[at].what.contains(word), "{:?} without {word}", problems[at]);
         }
-        // What is private does not come back in an error.
+        // Private data is not repeated in an error.
         assert!(!format!("{problems:?}").contains("12x4"));
         for (table, word) in [
             ("", "empty"),

@@ -1,36 +1,36 @@
-//! Values in registers: big-endian numbers, UTF-8 texts, ids, blobs. Read with a name for each failure, because a
-//! record may come from a newer node or a damaged disk.
+//! Values in registers: big-endian numbers, UTF-8 texts, ids, blobs. Each failure of a read has its own error, because
+//! a record may come from a newer node or a damaged disk.
 
 use twinbox_replication_core::{BlobRef, Edit, Record, Tag, Value};
 
-/// Why a record is not what its table says.
+/// A record does not fit its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     /// The key has the wrong shape.
     #[error("a key of {what} has the wrong length; the record is left alone")]
     Key {
-        /// Of what.
+        /// Kind of the record.
         what: &'static str,
     },
-    /// A field that every such record has is not there (yet).
+    /// A field that every such record has is missing (so far).
     #[error("field {tag} of {what} is missing; the record is left alone until it comes")]
     Missing {
-        /// Of what.
+        /// Kind of the record.
         what: &'static str,
-        /// Which field.
+        /// The field.
         tag: Tag,
     },
-    /// A field is there but cannot be read.
+    /// A field is present but cannot be read.
     #[error("field {tag} of {what} cannot be read by this release; the record is left alone, upgrade this node")]
     Unreadable {
-        /// Of what.
+        /// Kind of the record.
         what: &'static str,
-        /// Which field.
+        /// The field.
         tag: Tag,
     },
 }
 
-/// The fields of one record, read under the name of what it is.
+/// The fields of one record, read with its kind for error texts.
 pub(crate) struct Fields<'a> {
     pub what: &'static str,
     pub record: &'a Record,
@@ -53,7 +53,7 @@ impl<'a> Fields<'a> {
         ViewError::Unreadable { what: self.what, tag }
     }
 
-    /// A field read by `read`; an absent one is `None`, one that `read` refuses an error.
+    /// A field read by `read`: `None` if absent, an error if `read` refuses it.
     pub fn optional<T>(&self, tag: Tag, read: impl Fn(&'a [u8]) -> Option<T>) -> Result<Option<T>, ViewError> {
         match self.bytes(tag) {
             None => Ok(None),

@@ -70,8 +70,8 @@ fn counts_are_read_from_two_windows_and_right_ones_taken_back() {
 }
 
 proptest! {
-    /// Two or three nodes see each other for a while, then do not: however the tries fall, all of them
-    /// together never allow more wrong ones than the limit.
+    /// Two or three nodes reach each other for a while, then do not: in any order of tries, all of them together never
+    /// allow more wrong ones than the limit.
     #[test]
     fn a_split_gives_no_more_tries(
         nodes in 2usize..4,
@@ -103,7 +103,7 @@ proptest! {
         prop_assert!(counts.iter().sum::<u64>() <= limit.max(nodes as u64), "{:?}", counts);
     }
 
-    /// Whoever does as told is let in: the wait that is named is enough.
+    /// The announced wait is sufficient: a try after it is allowed.
     #[test]
     fn waiting_as_told_is_enough(
         before in 0u64..20, a in 0u64..20, b in 0u64..20, together: bool, offset in 0u64..HOUR, since in 0u64..HOUR,
@@ -113,7 +113,7 @@ proptest! {
         if let Verdict::BackOff { seconds } = tally.verdict(&policy(2), &node("a"), together, Timestamp(now)) {
             prop_assert!(seconds > 0 && seconds <= 2 * HOUR / 1_000);
             let later = now + seconds * 1_000;
-            // The same counts as they look from that window.
+            // The same counts as seen from that window.
             let passed = later / HOUR - now / HOUR;
             let aged = match passed {
                 0 => tally,

@@ -1,4 +1,4 @@
-//! Several filings of one recording join to one message (rules C1, C2).
+//! Several filings of one recording merge to one message (rules C1, C2).
 
 mod common;
 
@@ -30,7 +30,7 @@ fn recording(state: RecordingState, take: u32) -> Recording {
 /// Filed by another node, of the first take.
 const P1: Filing = Filing::Partial { take: 1 };
 
-/// Which blob counts after both filed, and whether it is partial.
+/// The blob that counts after both filings, and whether it is partial.
 fn outcome(one: (Filing, BlobRef), other: (Filing, BlobRef)) -> (u8, bool) {
     let (mut a, mut b) = (Replica::new("a", 100), Replica::new("b", 200));
     a.file(one.0, one.1);
@@ -45,7 +45,7 @@ fn a_complete_filing_beats_the_others_and_of_those_the_longer_counts() {
     use Filing::*;
     for (one, other, expected) in [
         ((Complete, blob(1, 9)), (P1, blob(2, 8)), (1, false)),
-        // The owner said where it ends; what another has beyond that is not the message.
+        // The owner decides the end; another node's bytes beyond it are not part of the message.
         ((Complete, blob(1, 5)), (P1, blob(2, 8)), (1, false)),
         ((Complete, blob(1, 5)), (Recovered, blob(2, 8)), (1, false)),
         ((Recovered, blob(1, 9)), (P1, blob(2, 8)), (1, true)),
@@ -90,7 +90,7 @@ fn what_another_filed_of_a_discarded_or_earlier_take_does_not_count_unless_it_wa
     ] {
         assert_eq!(read(&b.record, Some(what.clone())).is_present(), present, "{what:?}");
     }
-    // What its own node finds of the second take counts, though the other has more of the first.
+    // The recovery of the second take counts, although another node has more of the first.
     let mut a = b.fork("a", 200);
     a.file(Filing::Recovered, blob(2, 3));
     let audio = read(&a.record, Some(recording(RecordingState::Filed, 2))).audio.unwrap();
@@ -101,8 +101,8 @@ fn what_another_filed_of_a_discarded_or_earlier_take_does_not_count_unless_it_wa
     assert!(read(&b.record, Some(recording(RecordingState::Discarded, 1))).is_present());
 }
 
-/// A delete that saw the filing `seen`, and the filing `filed` of a node that knows of the delete, or does not: whether the
-/// message is there, and unheard.
+/// A delete that saw the filing `seen`, and the filing `filed` of a node that knows of the delete or not: returns
+/// whether the message is present and unheard.
 fn after_delete(seen: (Filing, BlobRef), filed: (Filing, BlobRef), knows: bool, wall: u64) -> bool {
     let (mut owner, mut other) = (Replica::new("b", 1_000), Replica::new("a", wall));
     owner.file(seen.0, seen.1);
@@ -123,7 +123,7 @@ fn after_delete(seen: (Filing, BlobRef), filed: (Filing, BlobRef), knows: bool, 
     }
     assert_eq!(message.folder, Folder::New, "{seen:?} {filed:?} {knows}");
     assert_eq!(message.audio.as_ref().map(|audio| audio.blob), Some(filed.1), "{seen:?} {filed:?} {knows}");
-    // It is like any other from here on.
+    // From here on it is like any other message.
     owner.record = merged;
     for (mark, folder) in [(Mark::Heard, Folder::Heard), (Mark::Saved, Folder::Saved), (Mark::New, Folder::New)] {
         let edits = mark.edits(&owner.record, NUMBERS);
@@ -144,22 +144,22 @@ fn after_delete(seen: (Filing, BlobRef), filed: (Filing, BlobRef), knows: bool, 
 fn audio_that_a_delete_did_not_see_outlives_it_and_is_new() {
     use Filing::*;
     for (seen, filed, there) in [
-        // The owner deletes what another node filed; then the node that recorded it files it to its end.
+        // The owner deletes another node's filing; then the node that recorded it files it to its end.
         ((P1, blob(1, 4)), (Complete, blob(2, 9)), true),
         ((P1, blob(1, 4)), (Recovered, blob(2, 9)), true),
         ((Recovered, blob(1, 4)), (P1, blob(2, 9)), true),
         ((P1, blob(1, 4)), (P1, blob(2, 9)), true),
-        // Nothing new in it: the owner heard all of that.
+        // No new audio: the owner heard all of it.
         ((P1, blob(1, 4)), (Complete, blob(1, 4)), false),
         ((Complete, blob(1, 9)), (P1, blob(2, 4)), false),
         ((Complete, blob(1, 9)), (Recovered, blob(2, 4)), false),
         ((Recovered, blob(1, 9)), (P1, blob(2, 4)), false),
-        // The node that recorded it says where it ends.
+        // The node that recorded it decides the end.
         ((Complete, blob(1, 4)), (P1, blob(2, 9)), false),
         ((P1, blob(1, 9)), (Complete, blob(2, 4)), true),
     ] {
         for (knows, wall) in [(false, 100), (false, 3_000), (true, 3_000)] {
-            // Of two filings of one kind that do not know of each other the later counts, as ever.
+            // Of two filings of one kind that do not know of each other the later counts, as usual.
             if seen.0 != filed.0 || wall > 1_000 {
                 assert_eq!(after_delete(seen, filed, knows, wall), there, "{seen:?} {filed:?} {knows} {wall}");
             }
@@ -230,7 +230,7 @@ fn uids_never_go_backwards_and_after_a_split_are_above_both_sides() {
 }
 
 proptest! {
-    /// Three nodes do what they like, unseen by each other; however they meet, they see the same.
+    /// Three nodes make any marks, unseen by each other; merged in any order, they have the same state.
     #[test]
     fn any_marks_on_three_nodes_converge(acts in proptest::collection::vec((0usize..3, 0usize..6), 0..20)) {
         let mut first = Replica::new("a", 100);

@@ -61,7 +61,7 @@ fn rows() -> Vec<[&'static str; 4]> {
 #[test]
 fn every_pair_of_concurrent_changes_ends_as_the_table_says() {
     for [start, one, other, expected] in rows() {
-        // Either may have the later clock; neither sees the other.
+        // Either node may have the later clock; neither sees the other.
         for (left_wall, right_wall) in [(1_000, 2_000), (2_000, 1_000)] {
             let (mut left, mut right) = (base(start).fork("b", left_wall), base(start).fork("c", right_wall));
             act(&mut left, one);
@@ -104,7 +104,7 @@ fn a_delete_that_saw_the_save_wins_and_can_be_taken_back() {
     let edits = Mark::Undeleted.edits(&a.record, NUMBERS);
     a.write(edits);
     assert_eq!(state(&a.record), "heard");
-    // Marked as new again it stays taken back; deleted again it is deleted.
+    // Marked as new again it stays undeleted; deleted again it is deleted.
     act(&mut a, "new");
     assert_eq!(state(&a.record), "new");
     act(&mut a, "deleted");

@@ -1,4 +1,4 @@
-//! Classes of service, and which rules are in force for a mailbox.
+//! Classes of service, and the rules in force for a mailbox.
 
 use twinbox_ids::ClassId;
 use twinbox_mailbox::{Class, ClassNameError, Mailbox, Rule, Rules, class_name, schema};
@@ -6,37 +6,37 @@ use twinbox_replication_core::Edit;
 
 use crate::{Acknowledgement, MailError, Mailstore};
 
-/// Why a class was not made, changed or removed.
+/// A class was not made, changed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassError {
-    /// The name is none.
+    /// The name is not valid.
     #[error("'{name}': {source}")]
     Name {
-        /// As given.
+        /// The given name.
         name: String,
-        /// Why.
+        /// The cause.
         source: ClassNameError,
     },
-    /// There is one of that name.
+    /// A class of that name exists already.
     #[error("there is a class of service '{name}' already: change it with `twinbox cos set`")]
     Taken {
         /// Its name.
         name: String,
     },
-    /// The default class stays.
+    /// The default class cannot be removed.
     #[error("the default class stays: take its rules out with `twinbox cos set default RULE=-`")]
     Default,
-    /// Mailboxes name it.
+    /// Mailboxes use the class.
     #[error(
         "{count} mailboxes have the class of service '{name}': give them another one first (`twinbox user set`)"
     )]
     InUse {
         /// Its name.
         name: String,
-        /// How many.
+        /// Number of these mailboxes.
         count: usize,
     },
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Mail(#[from] MailError),
 }
@@ -98,7 +98,7 @@ impl Mailstore {
         if taken { Err(ClassError::Taken { name: kept }) } else { Ok((id, acknowledgement)) }
     }
 
-    /// Changes rules of a class; `None` leaves one unsaid.
+    /// Changes rules of a class; `None` unsets a rule.
     pub async fn change_class(
         &self,
         name: &str,
@@ -110,13 +110,13 @@ impl Mailstore {
         Ok((id, acknowledgement))
     }
 
-    /// Removes a class that no mailbox names.
+    /// Removes a class that no mailbox uses.
     pub async fn remove_class(&self, name: &str) -> Result<(ClassId, Acknowledgement), ClassError> {
         let class = self.find_class(name).await?;
         if class.id == Class::DEFAULT {
             return Err(ClassError::Default);
         }
-        // A mailbox that is given it at this moment has the default one then.
+        // A mailbox that gets the class at this moment falls back to the default one.
         let count = self.mailboxes().await?.iter().filter(|mailbox| mailbox.class == Some(class.id)).count();
         if count > 0 {
             return Err(ClassError::InUse { name: class.name, count });
@@ -130,13 +130,13 @@ impl Mailstore {
         Ok((class.id, acknowledgement))
     }
 
-    /// The rules in force for a mailbox: its class's, beneath it the default class's. What they do not say is the
-    /// node's setting or the mailbox's own.
+    /// The rules in force for a mailbox: those of its class, else of the default class. Rules unset in both come from
+    /// the node's setting or the mailbox's own.
     pub fn rules(&self, mailbox: &Mailbox) -> Result<Rules, MailError> {
         self.class_rules(mailbox.class)
     }
 
-    /// The rules of a class over those of the default one. A class that was removed says nothing.
+    /// The rules of a class over those of the default one. A removed class has no rules.
     pub(crate) fn class_rules(&self, id: Option<ClassId>) -> Result<Rules, MailError> {
         let rules = |id| Ok::<_, MailError>(self.class(id)?.map(|class| class.rules).unwrap_or_default());
         let own = id.filter(|id| *id != Class::DEFAULT).map(rules).transpose()?.unwrap_or_default();
@@ -155,7 +155,7 @@ impl Mailstore {
         match Class::read(&key, &record) {
             Ok(class) => Ok(class),
             Err(error) => {
-                // A caller is not turned away for it.
+                // A call is not refused because of it.
                 tracing::warn!(%error, "a class of service says nothing");
                 Ok(None)
             }

@@ -1,8 +1,8 @@
-//! How many messages each mailbox has: counted by reading them once, and known until one of them changes.
+//! Message counts per mailbox: counted by reading the messages once, and cached until one of them changes.
 //!
-//! Every change that is durable here, this node's own and those of peers, is reported to [`Counts::changed`] before any other
-//! reader learns of it, and the count of its mailbox is dropped. The next reader counts that one mailbox again. A count that
-//! began before a change and ends after it goes to its reader, and is not kept.
+//! Every change that is durable here, this node's own and those of peers, is reported to [`Counts::changed`] before any
+//! other reader sees it, and the count of its mailbox is dropped. The next reader counts that one mailbox again. A
+//! count that began before a change and ends after it goes to its reader, and is not cached.
 
 use std::{
     collections::HashMap,
@@ -16,11 +16,11 @@ use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailbox::{Lights, Message, schema};
 use twinbox_replication_core::Change;
 
-/// What the present messages of a mailbox come to.
+/// Counts of the present messages of a mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MessageCounts {
     pub(crate) lights: Lights,
-    /// Their length together, in milliseconds.
+    /// Their total length, in milliseconds.
     pub(crate) total_ms: u64,
 }
 
@@ -32,7 +32,7 @@ impl MessageCounts {
     }
 }
 
-/// The counts that are known.
+/// The cached counts.
 #[derive(Default)]
 pub(crate) struct Counts {
     state: Mutex<State>,
@@ -46,12 +46,12 @@ struct State {
     partial: HashMap<MessageId, MailboxId>,
     /// Changes of recordings so far.
     recordings: u64,
-    /// The number of the next count.
+    /// Number of the next count.
     next: u64,
 }
 
 enum Count {
-    /// It is being counted, and nothing has changed since.
+    /// Being counted; nothing has changed since its begin.
     Begun(u64),
     Known {
         counts: MessageCounts,
@@ -67,7 +67,7 @@ pub(crate) struct Begun {
 }
 
 impl Counts {
-    /// The counts of a mailbox, if they are known.
+    /// The counts of a mailbox, if they are cached.
     pub(crate) fn known(&self, mailbox: MailboxId) -> Option<MessageCounts> {
         match self.lock().mailboxes.get(&mailbox) {
             Some(Count::Known { counts, .. }) => Some(*counts),
@@ -75,21 +75,22 @@ impl Counts {
         }
     }
 
-    /// Begin before reading the messages.
+    /// Begins a count; call it before reading the messages.
     pub(crate) fn begin(&self, mailbox: MailboxId) -> Begun {
         let mut state = self.lock();
         let (next, recordings) = (state.next, state.recordings);
         let number = match state.mailboxes.entry(mailbox).or_insert(Count::Begun(next)) {
-            // One that another began and that still holds serves as well.
+            // A count begun by another reader that is still valid serves as well.
             Count::Begun(number) => *number,
-            // Somebody was faster; their count stays.
+            // Another reader was faster; its count stays.
             Count::Known { .. } => next,
         };
         state.next += 1;
         Begun { number, recordings }
     }
 
-    /// Keeps what was counted from these messages, all that the mailbox has, unless something has changed since.
+    /// Caches the counts of these messages, which must be all of the mailbox, unless something has changed since the
+    /// begin.
     pub(crate) fn end(&self, mailbox: MailboxId, begun: Begun, messages: &[Message]) -> MessageCounts {
         self.read.fetch_add(messages.len() as u64, Ordering::Relaxed);
         let counts = MessageCounts::of(messages);
@@ -104,7 +105,7 @@ impl Counts {
         counts
     }
 
-    /// A change is durable.
+    /// Drops the counts that a durable change affects.
     pub(crate) fn changed(&self, change: &Change) {
         match change.key.table {
             schema::MESSAGE => {
@@ -124,7 +125,7 @@ impl Counts {
         }
     }
 
-    /// Messages read so far to count them.
+    /// Number of messages read so far to count them.
     pub(crate) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(counts.known(BOX), None, "it did not see the change");
         counts.end(BOX, quick, &[message(1, Folder::New, false)]);
         assert_eq!(counts.known(BOX).map(|counts| counts.lights.new), Some(1));
-        // One that ends after another is right, too, and changes nothing.
+        // A count that ends after another is correct, too, and changes nothing.
         counts.end(BOX, slow, &[]);
         assert_eq!(counts.known(BOX).map(|counts| counts.lights.new), Some(1));
     }

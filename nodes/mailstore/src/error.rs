@@ -1,4 +1,4 @@
-//! What can go wrong, with the remedy.
+//! Errors of the mail store, with the remedy.
 
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailbox::{
@@ -7,13 +7,13 @@ use twinbox_mailbox::{
 };
 use twinbox_replication_store::{CommitError, StoreError};
 
-/// Why something could not be read or changed.
+/// A read or change failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// The store does not work, or has no room.
+    /// The store failed, or has no room.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record is not what it should be.
+    /// A record does not fit its table.
     #[error(transparent)]
     View(#[from] ViewError),
     /// There is no such mailbox (any more).
@@ -22,13 +22,13 @@ pub enum MailError {
     /// There is no such message in the mailbox.
     #[error("there is no message {0} in this mailbox: `twinbox message list` shows those there are")]
     NoMessage(MessageId),
-    /// It has no audio (any more).
+    /// The message has no audio (any more).
     #[error("message {0} has no audio: it was deleted for good, or is not here yet")]
     NoAudio(MessageId),
     /// There is no class of that name.
     #[error("there is no class of service '{name}': `twinbox cos list` shows those there are")]
     NoClass {
-        /// As given.
+        /// The given name.
         name: String,
     },
     /// A setting of a mailbox has no such value.
@@ -40,16 +40,16 @@ pub enum MailError {
     /// No thread can be started to hash PINs.
     #[error("no thread can be started to hash a PIN ({0}): see to the limits of processes and memory")]
     Thread(std::io::Error),
-    /// What is here is not all there is (rule D13).
+    /// The records here are not complete (rule D13).
     #[error("this node still takes over the others' records: ask another node, or wait until it is in-service")]
     LacksRecords,
-    /// The work was given up because the process ends.
+    /// The work was cancelled because the process ends.
     #[error("the process is ending; what was durable stays, the rest was not done")]
     Ending,
 }
 
 impl MailError {
-    /// There is no room to store more; what was acknowledged stays.
+    /// Whether there is no room to store more; acknowledged data stays.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_full())
     }
@@ -64,18 +64,18 @@ impl From<CommitError<MailError>> for MailError {
     }
 }
 
-/// Why a mailbox could not be made.
+/// A mailbox could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// The number is no number.
+    /// The number is not valid.
     #[error("'{number}': {reason}")]
     Number {
-        /// As given.
+        /// The given number.
         number: String,
-        /// Why.
+        /// The cause.
         reason: InvalidNumber,
     },
-    /// Another mailbox has it.
+    /// Another mailbox has the number.
     #[error("the number {number} is taken: choose another, or remove that user first")]
     Taken {
         /// The digits.
@@ -84,12 +84,12 @@ pub enum CreateError {
     /// The first PIN is refused.
     #[error(transparent)]
     Pin(#[from] PinError),
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Mail(#[from] MailError),
 }
 
-/// Why a PIN was not set.
+/// A PIN was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// It is too easy, too short or too long (rule S1).
@@ -98,32 +98,32 @@ pub enum PinError {
     /// Hashing it failed.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Mail(#[from] MailError),
 }
 
-/// Why a recording is not a message.
+/// A recording did not become a message.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// There is no room left; what is stored of it stays where it is and is filed when there is room.
+    /// There is no room left; its stored chunks stay and are filed when there is room.
     #[error("there is no room to store the message: free space, or move the data directory to a larger disk")]
     Full,
-    /// It is shorter than the setting asks for, and has been thrown away.
+    /// It is shorter than the configured minimum, and has been discarded.
     #[error("{length_ms} ms is shorter than min_message_ms = {min_ms}: nothing is kept")]
     TooShort {
-        /// How long it is.
+        /// Length in milliseconds.
         length_ms: u64,
-        /// The setting.
+        /// The configured minimum.
         min_ms: u64,
     },
-    /// The store took too little of it to keep, and that has been thrown away.
+    /// The store took too little of it to keep, and that part has been discarded.
     #[error("the disk did not take the message, or not in time: see to its space and speed")]
     Lost,
     /// The caller discarded it, or it has been filed already.
     #[error("this recording is over: it was filed or discarded before")]
     Over,
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Mail(MailError),
 }

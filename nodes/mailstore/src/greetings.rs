@@ -6,12 +6,12 @@ use twinbox_mailbox::{Codec, GreetingKind, clear_greeting, set_greeting};
 
 use crate::{Acknowledgement, MailError, Mailstore};
 
-/// Audio as it is stored and sent: raw G.711, 8000 bytes a second.
+/// Audio as it is stored and sent: raw G.711, 8000 bytes per second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audio {
-    /// How it is coded.
+    /// Codec of the audio.
     pub codec: Codec,
-    /// One byte a sample.
+    /// The samples, one byte each.
     pub bytes: Bytes,
 }
 
@@ -34,7 +34,7 @@ impl Mailstore {
         }
     }
 
-    /// Puts a greeting in force, or takes it away (`None`: the spoken prompts are back).
+    /// Sets a greeting, or removes it (`None`: the spoken prompts are used again).
     pub async fn set_greeting(
         &self,
         id: MailboxId,

@@ -1,9 +1,9 @@
-//! Threads that hash PINs and do nothing else.
+//! Threads that only hash PINs.
 //!
-//! A hash takes a core for tens of milliseconds and, at the default cost, 19 MiB. Computed on the runtime's threads for
-//! blocking work, of which there may be hundreds, each of those would come to keep such memory. So a few threads of their
-//! own compute all hashes, each in memory that it keeps: at most [`threads`] times the memory of the largest cost. What a
-//! caller waits for goes before what an import waits for.
+//! A hash takes a core for tens of milliseconds and, at the default cost, 19 MiB. The runtime may have hundreds of
+//! blocking threads, each of which would come to keep such memory. So a few separate threads compute all hashes, each
+//! in memory that it reuses: at most [`threads`] times the memory of the largest cost. Hashes that a caller waits for
+//! go before those of an import.
 
 use std::{
     collections::VecDeque,
@@ -18,19 +18,19 @@ use twinbox_mailbox::pin::HashMemory;
 
 use crate::MailError;
 
-/// How many threads there are at most: one for each core, within these bounds. They are started when they are needed.
+/// Maximum number of threads: one per core, within these bounds. They are started when needed.
 pub const HASHING_THREADS: RangeInclusive<usize> = 2..=8;
 
-/// Hashes that may be queued in each lane; who comes beyond waits for a place, in order.
+/// Maximum hashes queued in each lane; further requests wait for a place, in order.
 const QUEUE: usize = 256;
 
-/// How many hashes are computed at a time.
+/// Number of hashes computed concurrently.
 pub(crate) fn threads() -> usize {
     let cores = thread::available_parallelism().map_or(*HASHING_THREADS.start(), usize::from);
     cores.clamp(*HASHING_THREADS.start(), *HASHING_THREADS.end())
 }
 
-/// Who waits for a hash.
+/// Origin of a request for a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// A caller, or an administrator for a single user.
@@ -41,7 +41,7 @@ pub(crate) enum Lane {
 
 type Job = Box<dyn FnOnce(&mut HashMemory) + Send>;
 
-/// The threads. They end when this is dropped and what is queued is done.
+/// The threads. They end when this is dropped and the queue is empty.
 pub(crate) struct Hashing {
     shared: Arc<Shared>,
     callers: Arc<Semaphore>,
@@ -71,7 +71,7 @@ impl Default for Hashing {
 }
 
 impl Hashing {
-    /// Computes something in a thread's memory. What is queued is computed even when nobody waits for it any more.
+    /// Computes something in a thread's memory. Queued work is computed even if its requester was dropped.
     pub(crate) async fn compute<R: Send + 'static>(
         &self,
         lane: Lane,
@@ -84,7 +84,7 @@ impl Hashing {
         let place = places.clone().acquire_owned().await.map_err(|_| MailError::Ending)?;
         let (answer, computed) = oneshot::channel();
         let job = Box::new(move |memory: &mut HashMemory| {
-            // Who asked may have gone.
+            // The requester may have been dropped.
             let _ = answer.send(work(memory));
             drop(place);
         });
@@ -108,7 +108,7 @@ impl Shared {
             let shared = self.clone();
             match thread::Builder::new().name("pin-hash".to_owned()).spawn(move || shared.serve()) {
                 Ok(_) => state.threads += 1,
-                // Those that there are will come to it.
+                // The existing threads will do the work.
                 Err(error) if state.threads > 0 => tracing::warn!(%error, "no further thread to hash PINs"),
                 Err(error) => return Err(MailError::Thread(error)),
             }
@@ -125,7 +125,7 @@ impl Shared {
     fn serve(&self) {
         let mut memory = HashMemory::default();
         while let Some(job) = self.next() {
-            // Who waits for a job that panics is told; the thread goes on, in new memory.
+            // The requester of a job that panics gets an error; the thread continues, in new memory.
             if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
                 memory = HashMemory::default();
             }
@@ -185,7 +185,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_caller_goes_before_an_import_that_came_first() {
         let hashing = Arc::new(Hashing::default());
-        // Every thread is busy until it is told to go on.
+        // Every thread is busy until the test releases it.
         let (held, mut go_on) = (Arc::new(Semaphore::new(0)), Vec::new());
         let mut busy = tokio::task::JoinSet::new();
         for _ in 0..threads() {
@@ -213,7 +213,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         }
-        // One thread goes on, and does all of it.
+        // One thread is released, and does all of it.
         drop(go_on.pop());
         waiting.join_all().await;
         assert_eq!(*order.lock().unwrap(), [Lane::Caller, Lane::Import, Lane::Import]);

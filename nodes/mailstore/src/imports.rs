@@ -1,5 +1,5 @@
-//! Messages and greetings that come from another system. Doing it twice is the same as doing it once: a message is
-//! named by what it is, and what has happened to it here since is left alone.
+//! Import of messages and greetings from another system. Idempotent: the id of a message is derived from its content,
+//! and later changes made here are left alone.
 
 use twinbox_ids::{MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mailbox::{Codec, Filing, Folder, GreetingKind, Mark, NewMessage, Numbers, schema, set_greeting};
@@ -9,36 +9,36 @@ use crate::{Acknowledgement, Audio, MailError, Mailstore, mailboxes::mailbox_in}
 /// A message of another system.
 #[derive(Debug, Clone)]
 pub struct ImportedMessage {
-    /// Whose it becomes.
+    /// The mailbox that it goes to.
     pub mailbox: MailboxId,
-    /// When it was left.
+    /// Time of the recording.
     pub received: Timestamp,
-    /// Who left it.
+    /// Number of the caller.
     pub caller: Option<Pii<String>>,
-    /// Under which name.
+    /// Display name of the caller.
     pub caller_name: Option<Pii<String>>,
-    /// Where it lies.
+    /// Its folder.
     pub folder: Folder,
-    /// What the other system calls it, if it has names that are unique.
+    /// Its name in the other system, if that has unique names.
     pub cause: String,
-    /// What was said.
+    /// The audio.
     pub audio: Audio,
 }
 
-/// What became of something that was imported.
+/// Outcome of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is here now.
+    /// It was imported now.
     Taken(Acknowledgement),
-    /// It was here before, or (a message) has been deleted since.
+    /// It was imported before, or (a message) has been deleted since.
     Known,
     /// A greeting: the mailbox has another one, which stays.
     Kept,
 }
 
 impl ImportedMessage {
-    /// The message's id: the same whenever and wherever the same message is imported into the same mailbox. Where it
-    /// lay is no part of it, since that may have changed between two imports.
+    /// The message's id: the same whenever and on whichever node the message is imported into the same mailbox. Its
+    /// folder is not part of the id, since it may have changed between two imports.
     fn id(&self) -> MessageId {
         let mut hasher = blake3::Hasher::new_derive_key("twinbox 2026 imported message");
         let text = |text: &Option<Pii<String>>| text.as_ref().map_or(String::new(), |text| text.reveal().clone());
@@ -63,8 +63,8 @@ impl ImportedMessage {
 }
 
 impl Mailstore {
-    /// Takes a message; it is durable when this returns. A mailbox that is full takes it all the same: it was kept
-    /// before.
+    /// Imports a message; it is durable when this returns. A full mailbox accepts it all the same: the other system had
+    /// stored it before.
     pub async fn import_message(&self, message: ImportedMessage) -> Result<(MessageId, Outcome), MailError> {
         let id = message.id();
         let ImportedMessage { mailbox, received, caller, caller_name, folder, audio, .. } = message;
@@ -100,7 +100,7 @@ impl Mailstore {
         Ok((id, if taken { Outcome::Taken(acknowledgement) } else { Outcome::Known }))
     }
 
-    /// Takes a greeting, unless the mailbox has one of that kind.
+    /// Imports a greeting, unless the mailbox has one of that kind.
     pub async fn import_greeting(
         &self,
         id: MailboxId,

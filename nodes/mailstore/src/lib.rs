@@ -1,5 +1,5 @@
-//! The one door to mailboxes and messages: everything above reads and writes through [`Mailstore`], and every change
-//! is durable here, then waited for at a peer (rules A1 to A4), before it is answered.
+//! The only interface to mailboxes and messages: all higher layers read and write through [`Mailstore`]. Every change
+//! is durable here, and a peer's acknowledgement is awaited (rules A1 to A4), before it is answered.
 
 mod classes;
 mod counts;
@@ -45,7 +45,7 @@ pub use twinbox_replication_peer::Acknowledgement;
 pub use unfiled::FiledAgain;
 pub use users::{Imported, PlannedUser, UserImport, UserPlan, WeakPins};
 
-/// The door to mailboxes and messages. Cheap to clone.
+/// The interface to mailboxes and messages. Cheap to clone.
 #[derive(Clone)]
 pub struct Mailstore {
     inner: Arc<Inner>,
@@ -62,7 +62,7 @@ struct Inner {
 }
 
 impl Mailstore {
-    /// A door to this store, whose changes `peers` passes on.
+    /// An interface to this store, whose changes `peers` replicates.
     pub fn new(store: Store, peers: Peers, settings: Settings) -> Self {
         let counts = Arc::new(counts::Counts::default());
         let told = counts.clone();
@@ -71,25 +71,25 @@ impl Mailstore {
         Self { inner: Arc::new(Inner { store, peers, settings, checks, counts, unfiled, commits }) }
     }
 
-    /// Whether calls may be answered now: not once a write or sync has failed, since then nothing that is said or keyed
-    /// in is kept (rule A4). Ask before answering a call; those in progress end by themselves.
+    /// Whether calls may be answered now. Not after a failed write or sync, since then no speech or key press is stored
+    /// (rule A4). Check before answering a call; calls in progress end on their own.
     pub fn accepts_calls(&self) -> bool {
         self.inner.store.health().ok()
     }
 
-    /// Whether all records are here: until the first fill of this node has ended, what is not here may exist all the same
+    /// Whether all records are here: until the first fill of this node has ended, a record that is not here may exist
     /// (rule D13).
     pub fn has_all_records(&self) -> bool {
         self.inner.store.filled().has_records()
     }
 
-    /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3), nor when no calls
-    /// may be answered at all. A peer lost later makes the message *alone*, never refused.
+    /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3), nor when calls
+    /// may not be answered. A peer lost later makes the message *alone*, never refused.
     pub fn accepts_messages(&self) -> bool {
         self.accepts_calls() && (!self.inner.settings.require_two || self.inner.peers.counting() > 0)
     }
 
-    /// How long recordings take to be begun and filed here, without waiting for peers.
+    /// Durations of beginning and filing recordings here, without the wait for peers.
     pub fn commits(&self) -> Commits {
         self.inner.commits.clone()
     }
@@ -103,12 +103,12 @@ impl Mailstore {
         &self.inner.store
     }
 
-    /// Whether every other node is heard: then what is known here is all there is.
+    /// Whether every other node is reachable: then the data here is complete.
     fn together(&self) -> bool {
         self.inner.peers.counting() as u64 + 1 >= self.nodes()
     }
 
-    /// How many nodes hold data, those that joined since the start included.
+    /// Number of nodes that hold data, including those that joined since the start.
     fn nodes(&self) -> u64 {
         self.inner.settings.nodes.max(self.inner.peers.known() as u64 + 1)
     }
@@ -121,7 +121,7 @@ impl Mailstore {
         Ok(self.inner.store.commit(change).await?)
     }
 
-    /// Makes a change durable here, then waits for a peer, within its time (rules A1 to A3).
+    /// Makes a change durable here, then waits for a peer, within the timeout (rules A1 to A3).
     async fn commit<R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,

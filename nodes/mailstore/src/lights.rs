@@ -1,4 +1,4 @@
-//! Message lights: the counts, and who should look again.
+//! MWI: the counts, and notices of mailboxes whose counts may have changed.
 
 use std::sync::Arc;
 
@@ -12,40 +12,40 @@ use twinbox_replication_core::Change;
 
 use crate::{MailError, Mailstore, counts::MessageCounts, work::aside};
 
-/// Whose counts may have changed. Asking again is cheap and a change may turn out to be none.
+/// A notice that counts may have changed. Reading them again is cheap, and they may turn out to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LightsChange {
-    /// Of this mailbox.
+    /// The counts of this mailbox.
     Mailbox(MailboxId),
-    /// Of any: changes were missed, or a number moved.
+    /// The counts of any mailbox: changes were missed, or a number moved.
     Everything,
 }
 
-/// Tells of changes, made here or by a peer, from when it was made on.
+/// Reports changes, made here or by a peer, from its creation on.
 pub struct LightsWatch {
     mailstore: Mailstore,
     changes: Receiver<Arc<Change>>,
 }
 
 impl Mailstore {
-    /// The counts of a mailbox's light; of one that is not there, none.
+    /// The MWI counts of a mailbox; zero if it does not exist.
     pub async fn lights(&self, mailbox: MailboxId) -> Result<Lights, MailError> {
         Ok(self.counts(mailbox).await?.lights)
     }
 
-    /// As [`Self::lights`], for a thread that may block: it reads the messages of a mailbox that changed since they were
-    /// counted.
+    /// As [`Self::lights`], for a thread that may block: reads the messages of a mailbox that changed since the last
+    /// count.
     pub fn lights_now(&self, mailbox: MailboxId) -> Result<Lights, MailError> {
         Ok(self.counts_now(mailbox)?.lights)
     }
 
-    /// Messages that were read since the start to count them. A list of users reads none, unless they changed.
+    /// Number of messages read since the start to count them. A list of users reads none, unless they changed.
     pub fn messages_counted(&self) -> u64 {
         self.inner.counts.read()
     }
 
-    /// Counts the messages of every mailbox, until it is told to stop, so that later questions need not. For the start, on a
-    /// thread that may block.
+    /// Counts the messages of every mailbox, until `stop` returns true, so that later reads are cached. For the start,
+    /// on a thread that may block.
     pub fn count_all(&self, stop: impl Fn() -> bool) -> Result<(), MailError> {
         let mut mailboxes = self.mailboxes_now()?.into_iter().take_while(|_| !stop());
         mailboxes.try_for_each(|mailbox| self.counts_now(mailbox.id).map(drop))
@@ -77,7 +77,7 @@ impl Mailstore {
         Ok(quota.is_full(counts.lights) || rules.get(Rule::TotalMinutes).is_some_and(too_long))
     }
 
-    /// Watches for changes of lights. Begin watching before asking for the counts, so that none is missed.
+    /// Watches for changes of counts. Begin watching before reading the counts, so that no change is missed.
     pub fn watch_lights(&self) -> LightsWatch {
         LightsWatch { mailstore: self.clone(), changes: self.store().live() }
     }
@@ -99,7 +99,7 @@ impl LightsWatch {
         }
     }
 
-    /// A change that is there already.
+    /// A change that has already come.
     pub fn try_next(&mut self) -> Option<LightsChange> {
         loop {
             match self.changes.try_recv() {
@@ -134,8 +134,8 @@ impl LightsWatch {
         Some(LightsChange::Mailbox(mailbox))
     }
 
-    /// Who claimed a number that nobody else claims: then it is no other's light. Thousands of users that come at once
-    /// must not each have everything looked at.
+    /// The mailbox that claimed a number which no other mailbox claims: then no other MWI is affected. Thousands of new
+    /// users must not each trigger a read of all mailboxes.
     fn newcomer(&self, change: &Change) -> Option<MailboxId> {
         let mailbox = holder(&change.delta)?;
         let record = self.mailstore.store().get(&change.key).ok()??;

@@ -1,4 +1,4 @@
-//! Mailboxes: finding, making, changing, removing them.
+//! Mailboxes: find, make, change, remove.
 
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
@@ -10,7 +10,7 @@ use twinbox_replication_store::Draft;
 use crate::{Acknowledgement, CreateError, MailError, Mailstore, PinError, work::aside};
 
 impl Mailstore {
-    /// The mailbox that has this number; the number is reduced to its digits, and what is no number is nobody's.
+    /// The mailbox that has this number; the number is reduced to its digits. `None` for a text that is not a number.
     pub async fn find_by_number(&self, number: &str) -> Result<Option<Mailbox>, MailError> {
         let Ok(number) = Number::normalise(number) else { return Ok(None) };
         self.find_now(&number)
@@ -37,7 +37,7 @@ impl Mailstore {
         }
     }
 
-    /// All mailboxes, by number. One that this release cannot read is left out, and logged.
+    /// All mailboxes, by number. A mailbox that this release cannot read is skipped, and logged.
     pub async fn mailboxes(&self) -> Result<Vec<Mailbox>, MailError> {
         let store = self.clone();
         aside(move || store.mailboxes_now()).await?
@@ -56,8 +56,8 @@ impl Mailstore {
         Ok(mailboxes)
     }
 
-    /// Makes a mailbox. Two nodes that do not see each other may give one number to two mailboxes: the earlier has it,
-    /// the other is kept and marked ([`Mailbox::number_lost`], rule D6).
+    /// Makes a mailbox. Nodes separated by a split may give one number to two mailboxes: the earlier has it, the other
+    /// is kept and marked ([`Mailbox::number_lost`], rule D6).
     pub async fn create(&self, new: NewMailbox) -> Result<(Mailbox, Acknowledgement), CreateError> {
         let number = Number::normalise(&new.number)
             .map_err(|reason| CreateError::Number { number: new.number.clone(), reason })?;
@@ -100,8 +100,8 @@ impl Mailstore {
         self.edit_mailbox(id, change.edits()).await
     }
 
-    /// Removes a mailbox: it and its messages are flagged as deleted, its number is free at once. Their content stays
-    /// until every member knows and the grace is over (rule D3).
+    /// Removes a mailbox: it and its messages are flagged as deleted, its number is free immediately. Their content
+    /// stays until every member has the delete and the grace period has expired (rule D3).
     pub async fn remove(&self, id: MailboxId) -> Result<Acknowledgement, MailError> {
         let ((), acknowledgement) = self
             .commit(move |draft| {

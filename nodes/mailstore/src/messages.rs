@@ -1,4 +1,4 @@
-//! Messages: listing, hearing, marking, exporting.
+//! Messages: list, play, mark, export.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use twinbox_replication_store::Filled;
 
 use crate::{Acknowledgement, Audio, MailError, Mailstore, work::aside};
 
-/// How long a caller is kept waiting for audio that is not here yet.
+/// Maximum wait of a caller for audio that is not here yet.
 const FETCHED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Mailstore {
-    /// The messages of a mailbox, oldest first; deleted ones too, flagged. Whatever cannot be heard (content gone,
-    /// discarded by its caller, not readable by this release) is left out.
+    /// The messages of a mailbox, oldest first; deleted ones too, flagged. Messages that cannot be played (content
+    /// removed, discarded by the caller, not readable by this release) are skipped.
     pub async fn messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
         let store = self.clone();
         aside(move || store.messages_now(mailbox)).await?
@@ -28,7 +28,7 @@ impl Mailstore {
         Ok(messages)
     }
 
-    /// All that the release can read, in no order, those without audio among them.
+    /// All messages that this release can read, unordered, including those without audio.
     pub(crate) fn read_messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
         let mut messages = Vec::new();
         for (key, record) in self.store().scan(schema::MESSAGE, &mailbox.to_bytes())? {
@@ -71,11 +71,11 @@ impl Mailstore {
         Ok(Audio { codec: message.codec, bytes: self.blob(&audio.blob.hash).await? })
     }
 
-    /// A blob by its hash, as messages and greetings name it: raw G.711, verified. While the audio of a first fill is on its
-    /// way, one that is not here yet is fetched from another node (rule D13).
+    /// A blob by its hash, as messages and greetings name it: raw G.711, verified. During the fill of audio, a missing
+    /// blob is fetched from another node (rule D13).
     pub async fn blob(&self, hash: &BlobHash) -> Result<Bytes, MailError> {
         if self.store().filled() < Filled::Complete && !self.store().blobs().has(hash) {
-            // Who has none in time is told so by what follows.
+            // After a timeout the read below returns the error.
             let _ = tokio::time::timeout(FETCHED_WITHIN, self.inner.peers.fetch(*hash)).await;
         }
         Ok(self.store().blobs().read(hash).await?)
@@ -99,7 +99,7 @@ impl Mailstore {
         failed.map_or(Ok(message), Err)
     }
 
-    /// What is known of a recording.
+    /// The record of a recording.
     pub(crate) fn recording(&self, id: RecordingId) -> Result<Option<Recording>, MailError> {
         let key = schema::recording_key(id);
         match self.store().get(&key)? {

@@ -1,5 +1,5 @@
-//! Recordings whose node died: filed as partial messages under the same id by whoever has their chunks (rules C1,
-//! C2).
+//! Recordings of a dead node: any node that has their chunks files them as partial messages under the same id (rules
+//! C1, C2).
 
 use bytes::Bytes;
 use twinbox_ids::{Incarnation, MessageId, NodeName, RecordingId};
@@ -9,15 +9,16 @@ use twinbox_replication_core::{BlobRef, Ranges};
 use crate::{Filed, MailError, Mailstore};
 
 impl Mailstore {
-    /// Files what former lives of this node left behind. Call it once at the start, before calls are answered.
+    /// Files the recordings that earlier incarnations of this node left. Call it once at the start, before calls are
+    /// answered.
     pub async fn file_own_leftovers(&self) -> Result<Vec<Filed>, MailError> {
         let (node, incarnation) = (self.settings().node.clone(), self.settings().incarnation);
         self.file_leftovers(|recording| recording.owner == node && recording.incarnation != incarnation).await
     }
 
-    /// Files the recordings of a node that is dead by our clock, from the chunks that are here; `incarnation` names
-    /// the life that ended, `None` all of them. Doing it again adds only what came since, and a complete filing of the
-    /// node itself takes precedence whenever it comes.
+    /// Files the recordings of a node that is dead by our clock, from the chunks that are here; `incarnation` names the
+    /// incarnation that ended, `None` all of them. A repetition adds only chunks that came since. A complete filing by
+    /// the node itself takes precedence at any time.
     pub async fn file_orphans_of(
         &self,
         node: &NodeName,
@@ -32,8 +33,8 @@ impl Mailstore {
         .await
     }
 
-    /// One that cannot be filed must not keep the others from being filed: it waits for [`Mailstore::file_again`], and the
-    /// first error is told at the end.
+    /// A recording that cannot be filed must not keep the others from being filed: it waits for
+    /// [`Mailstore::file_again`], and the first error is returned at the end.
     async fn file_leftovers(&self, wanted: impl Fn(&Recording) -> bool) -> Result<Vec<Filed>, MailError> {
         let (mut all, mut failed) = (Vec::new(), None);
         for (id, take, _) in self.store().recordings().open() {
@@ -62,7 +63,7 @@ impl Mailstore {
         take: u32,
         wanted: impl Fn(&Recording) -> bool,
     ) -> Result<Option<Filed>, MailError> {
-        // Chunks may come before the record that says what they are of: they are left for later.
+        // Chunks may come before the record of their recording: they are left for later.
         let Some(recording) = self.recording(id)? else { return Ok(None) };
         let own = recording.owner == self.settings().node;
         if recording.state == RecordingState::Discarded || take < recording.take {
@@ -82,7 +83,7 @@ impl Mailstore {
         let length = coverage.end();
         let filing = if own { Filing::Recovered } else { Filing::Partial { take } };
         if length / u64::from(twinbox_rtp::SAMPLES_PER_MS) < self.settings().min_message_ms {
-            // What is too short is nothing; but only its own node may say that there is no more of it.
+            // A recording that is too short is discarded; but only its own node may decide that no more of it exists.
             if own && record.is_empty() {
                 self.throw_away(id, take).await?;
             }
@@ -94,13 +95,13 @@ impl Mailstore {
             }
             return Ok(None);
         }
-        // The chunks stay where they are: more may come, and the audio is a blob of its own until then.
+        // The chunks stay: more may come, and the audio is a separate blob until then.
         let audio = self.assemble(&recording, take, &coverage).await?;
         let blob = self.store().blobs().put(audio).await?;
         self.file_blob(&recording, filing, BlobRef { recording: None, ..blob }, None).await.map(Some)
     }
 
-    /// What is here of a take; what is missing in the middle is silence.
+    /// The audio here of a take; holes are filled with silence.
     pub(crate) async fn assemble(
         &self,
         recording: &Recording,

@@ -1,4 +1,4 @@
-//! Checking and setting PINs (rule S1).
+//! Checks and changes of PINs (rule S1).
 
 use std::{
     collections::HashMap,
@@ -20,24 +20,24 @@ use crate::{
     hashing::{Hashing, Lane},
 };
 
-/// The answer to a PIN.
+/// Result of a PIN check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinCheck {
     /// It is right.
     Ok {
-        /// A new one is due.
+        /// A new PIN is due.
         must_change: bool,
     },
     /// It is wrong, or there is no such mailbox.
     Wrong,
-    /// Too many wrong ones lately: this one was not looked at.
+    /// Too many wrong tries lately: this PIN was not checked.
     BackOff {
-        /// Come back in this many seconds.
+        /// Seconds until the next try is allowed.
         seconds: u64,
     },
 }
 
-/// The mailboxes whose PINs are checked at the moment, and the threads that hash.
+/// The mailboxes whose PINs are being checked, and the threads that hash.
 #[derive(Default)]
 pub(crate) struct Checks {
     turns: Mutex<HashMap<MailboxId, Arc<tokio::sync::Mutex<()>>>>,
@@ -56,17 +56,17 @@ impl Checks {
     }
 }
 
-/// What a try was counted on, so that a right one can be taken back there.
+/// The records on which a try was counted, so that a right one can be taken back there.
 struct Begun {
     keys: Vec<Key>,
     pin: Option<PinRecord>,
 }
 
 impl Mailstore {
-    /// Checks a PIN. The try is durable here, and on its way to the peers, before the hash is computed; one at a time
-    /// for each mailbox. A mailbox that is not there takes the same path and time and is never right.
+    /// Checks a PIN. The try is durable here, and on its way to the peers, before the hash is computed; one check at a
+    /// time for each mailbox. A missing mailbox takes the same path and time and never succeeds.
     ///
-    /// `source` is who tries, as far as that is believed (the calling number): its tries at all mailboxes are
+    /// `source` identifies the caller as far as it can be trusted (the calling number): its tries at all mailboxes are
     /// counted together. Empty if unknown.
     pub async fn check_pin(&self, id: MailboxId, pin: &Pii<String>, source: &str) -> Result<PinCheck, MailError> {
         let _turn = self.inner.checks.turn(id).await;
@@ -101,7 +101,7 @@ impl Mailstore {
                 for key in &keys {
                     draft.edit(key.clone(), pin::begin(now))?;
                 }
-                // Where a class keeps owners from signing in by telephone, no PIN is right.
+                // If a class forbids sign-in by telephone, no PIN is right.
                 let mailbox = mailbox.filter(|_| signs_in);
                 Ok(Ok(Begun { keys, pin: mailbox.and_then(|mailbox| mailbox.pin) }))
             })
@@ -128,7 +128,7 @@ impl Mailstore {
         Ok(self.edit_mailbox(id, MailboxChange::Pin(pin).edits()).await?)
     }
 
-    /// Sets a PIN as an administrator: the tries so far are forgotten, and with `must_change` the owner has to choose
+    /// Sets a PIN as an administrator: earlier tries are forgotten, and with `must_change` the owner has to choose
     /// another at the next sign-in.
     pub async fn reset_pin(
         &self,
@@ -142,7 +142,8 @@ impl Mailstore {
         Ok(self.edit_mailbox(id, edits).await?)
     }
 
-    /// Forgets the tries so far. Tries of the other side of a split do not count either once they meet: unlocking wins.
+    /// Forgets the earlier tries. Those of the other side of a split do not count either after the merge: unlocking
+    /// wins.
     pub async fn unlock(&self, id: MailboxId) -> Result<Acknowledgement, MailError> {
         self.edit_mailbox(id, unlocked().edits()).await
     }
@@ -153,7 +154,7 @@ impl Mailstore {
         self.hash(pin, must_change).await
     }
 
-    /// Whether those rules, or this node's settings, take a new PIN for the mailbox of that number.
+    /// Whether those rules, or this node's settings, accept a new PIN for the mailbox of that number.
     pub(crate) fn accepts(&self, pin: &Pii<String>, number: &str, rules: &Rules) -> Result<(), PinRefused> {
         let said = rules.get(Rule::PinLength).and_then(|length| u8::try_from(length).ok());
         let min_length = said.unwrap_or(self.settings().min_pin_length);
@@ -168,8 +169,8 @@ impl Mailstore {
         self.hash_at(Lane::Caller, self.settings().pin_cost, pin, must_change).await
     }
 
-    /// Hashes one of many PINs that an administrator gives. One that must be changed serves for a single sign-in and stands
-    /// in the administrator's table anyway: it costs less. One that stays is its owner's and costs what all others cost.
+    /// Hashes one of many PINs that an administrator gives. A PIN that must be changed serves for a single sign-in and
+    /// is in the administrator's table anyway: it costs less. A PIN that stays has the usual cost.
     pub(crate) async fn hash_of_many(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
         let usual = self.settings().pin_cost;
         let cost = if must_change { usual.lesser(HashCost::FIRST_PINS) } else { usual };
@@ -204,7 +205,7 @@ impl Mailstore {
     }
 }
 
-/// A generation that nobody has counted in.
+/// A new generation without tries.
 fn unlocked() -> MailboxChange {
     MailboxChange::PinGeneration(rand::random())
 }
@@ -217,7 +218,7 @@ fn mailbox_or_none(draft: &Draft<'_>, id: MailboxId) -> Result<Option<Mailbox>, 
     }
 }
 
-/// The tries of a subject, and the key on which the next is counted.
+/// The tries of a subject, and the key of the record that counts the next one.
 fn tally(
     draft: &Draft<'_>,
     subject: Subject,

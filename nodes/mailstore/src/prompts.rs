@@ -1,4 +1,4 @@
-//! Prompts of the administrator's own, the same on every node.
+//! Custom prompts of the administrator, the same on every node.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{Acknowledgement, MailError, Mailstore};
 /// A prompt that replaces the set's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomPrompt {
-    /// Which.
+    /// Name of the prompt.
     pub key: PromptKey,
     /// Its WAV file.
     pub wav: BlobHash,
@@ -21,22 +21,22 @@ pub struct CustomPrompt {
     pub bytes: u64,
 }
 
-/// Which prompts may have changed.
+/// A notice that prompts may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptsChange {
-    /// This one.
+    /// This prompt.
     One(PromptKey),
-    /// Any: changes were missed.
+    /// Any prompt: changes were missed.
     All,
 }
 
-/// Tells of changes, made here or by a peer, from when it was made on.
+/// Reports changes, made here or by a peer, from its creation on.
 pub struct PromptsWatch {
     changes: Receiver<Arc<Change>>,
 }
 
 impl Mailstore {
-    /// All of them, by language and name.
+    /// All custom prompts, by language and name.
     pub async fn custom_prompts(&self) -> Result<Vec<CustomPrompt>, MailError> {
         let records = self.store().scan(schema::PROMPT, &[])?;
         let read = |(key, record)| {
@@ -46,7 +46,7 @@ impl Mailstore {
         Ok(records.into_iter().filter_map(read).collect())
     }
 
-    /// The WAV file of one, if there is one.
+    /// The WAV file of a custom prompt, if there is one.
     pub async fn custom_prompt(&self, key: &PromptKey) -> Result<Option<Bytes>, MailError> {
         let record = self.store().get(&key.key())?;
         match record.as_ref().and_then(prompt_audio) {
@@ -55,8 +55,8 @@ impl Mailstore {
         }
     }
 
-    /// Puts a WAV file in a prompt's place, or (`None`) brings the set's back. Whoever calls has seen to it that the
-    /// file can be played.
+    /// Replaces a prompt by a WAV file, or (`None`) restores the set's. The caller has checked that the file can be
+    /// played.
     pub async fn set_custom_prompt(
         &self,
         key: &PromptKey,
@@ -70,7 +70,7 @@ impl Mailstore {
         Ok(self.commit(move |draft| Ok(draft.edit(key, edits)?)).await?.1)
     }
 
-    /// Watches for changes of prompts. Begin watching before asking for them, so that none is missed.
+    /// Watches for changes of prompts. Begin watching before reading them, so that no change is missed.
     pub fn watch_prompts(&self) -> PromptsWatch {
         PromptsWatch { changes: self.store().live() }
     }

@@ -1,4 +1,4 @@
-//! Recordings of callers: begun, spoken, filed or thrown away (rules A1, C1).
+//! Recordings of callers: begin, append, file or discard (rules A1, C1).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,18 +15,18 @@ use crate::{
     work::to_the_end,
 };
 
-/// What is known when a recording begins.
+/// The data known when a recording begins.
 #[derive(Debug, Clone)]
 pub struct RecordingMeta {
-    /// Whom it is for.
+    /// The mailbox that it is for.
     pub mailbox: MailboxId,
-    /// Who calls, if that is known.
+    /// Number of the caller, if known.
     pub caller: Option<Pii<String>>,
-    /// Under which name.
+    /// Display name of the caller.
     pub caller_name: Option<Pii<String>>,
-    /// How the audio is coded.
+    /// Codec of the audio.
     pub codec: Codec,
-    /// In which call.
+    /// The call.
     pub call: CallId,
 }
 
@@ -35,16 +35,15 @@ pub struct RecordingMeta {
 pub struct Filed {
     /// The message.
     pub message: MessageId,
-    /// Nothing of what was said is missing. If something is, the message is there, marked partial, and is not to be
-    /// acknowledged (rule A1).
+    /// The audio is complete. If not, the message is stored, marked partial, and must not be acknowledged (rule A1).
     pub whole: bool,
-    /// Whether it is on two disks or on this one (rule A3).
+    /// Durability: on two disks or on this one (rule A3).
     pub acknowledgement: Acknowledgement,
 }
 
 /// A recording in progress. Cheap to clone; all clones are the same recording.
 ///
-/// Dropped without being filed or discarded, it stays on disk; the next start files it as partial, or throws it away if
+/// If dropped without being filed or discarded, it stays on disk; the next start files it as partial, or discards it if
 /// it is shorter than `min_message_ms`.
 #[derive(Clone)]
 pub struct LiveRecording {
@@ -61,8 +60,8 @@ struct Progress {
 }
 
 impl Mailstore {
-    /// Begins a recording. Its record is durable here when this returns, so that whoever gets its chunks knows what they
-    /// are of.
+    /// Begins a recording. Its record is durable here when this returns, so that a node which gets its chunks can file
+    /// them.
     pub async fn begin_recording(&self, meta: RecordingMeta) -> Result<LiveRecording, MailError> {
         let recording = Recording {
             id: RecordingId::random(),
@@ -92,7 +91,7 @@ impl Mailstore {
         })
     }
 
-    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made of it; one
+    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made; a message
     /// that has more already stays as it is. Durable when this returns; `measured` ends when it is durable here.
     pub(crate) async fn file_blob(
         &self,
@@ -113,7 +112,7 @@ impl Mailstore {
                     draft.edit(key, new.edits(&record, filing, blob, numbers))?;
                     draft.edit(counters, taken)?;
                 }
-                // Its end is for its own node to say.
+                // Only its own node may end it.
                 if !matches!(filing, Filing::Partial { .. }) {
                     draft.edit(schema::recording_key(id), filed())?;
                 }
@@ -132,8 +131,8 @@ impl LiveRecording {
         self.recording.id.into()
     }
 
-    /// Takes a piece of audio at its place, in bytes from the beginning. Never blocks: for the thread that serves the
-    /// media. After an error the rest is not taken, and what was taken is filed as partial.
+    /// Appends audio at its offset, in bytes from the beginning. Never blocks: for the thread that serves the media.
+    /// After an error the rest is refused, and the audio accepted so far is filed as partial.
     pub fn append(&self, offset: u64, bytes: Bytes) -> Result<(), MailError> {
         let mut progress = self.progress();
         if progress.failed || progress.over {
@@ -150,22 +149,22 @@ impl LiveRecording {
         Ok(())
     }
 
-    /// Some of what was said never came here: what did is filed as partial.
+    /// Some audio never arrived here: the rest is filed as partial.
     pub fn mark_cut(&self) {
         self.progress().failed = true;
     }
 
-    /// Some audio could not be taken: no room, or the disk does not keep up. The recording had better end.
+    /// Whether some audio was refused: no room, or the disk does not keep up. The caller should end the recording.
     pub fn failed(&self) -> bool {
         self.progress().failed
     }
 
-    /// How much was taken, in milliseconds.
+    /// Length of the accepted audio, in milliseconds.
     pub fn length_ms(&self) -> u64 {
         self.progress().bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS)
     }
 
-    /// What was taken so far, to be played back.
+    /// The audio accepted so far, for playback.
     pub async fn audio(&self) -> Result<Audio, MailError> {
         let (take, bytes) = {
             let progress = self.progress();
@@ -177,8 +176,8 @@ impl LiveRecording {
         Ok(Audio { codec: self.recording.codec, bytes })
     }
 
-    /// Whether all that was said is in the store; waits for what is still on its way there. A chunk may be lost after it
-    /// was taken, when the disk turns out to be full.
+    /// Whether all audio is in the store; waits for audio that is still queued. A chunk may be lost after it was
+    /// accepted, when the disk turns out to be full.
     pub async fn whole(&self) -> bool {
         let (take, bytes, failed) = {
             let progress = self.progress();
@@ -187,9 +186,9 @@ impl LiveRecording {
         !failed && self.mailstore.has_take(self.recording.id, take, bytes).await.unwrap_or(false)
     }
 
-    /// Files it as a message; acknowledged when this returns, within the time that peers are waited for. It is filed
-    /// even if the caller of this stops waiting, and even if some of it was lost: see [`Filed::whole`]. If the store
-    /// cannot now, [`Mailstore::file_again`] does it later.
+    /// Files it as a message; acknowledged when this returns, within the timeout for peers. It is filed even if the
+    /// caller of this stops waiting, and even if some of it was lost: see [`Filed::whole`]. If the store fails now,
+    /// [`Mailstore::file_again`] files it later.
     pub async fn file(&self) -> Result<Filed, FileError> {
         let (take, cut, bytes) = self.finish()?;
         let spoken = Spoken::new(self.recording.clone(), take, cut, bytes);
@@ -197,14 +196,14 @@ impl LiveRecording {
         to_the_end(async move { mailstore.file_or_keep(spoken).await }).await
     }
 
-    /// Throws it away, on the peers too, whatever they have of it.
+    /// Discards it, on the peers too.
     pub async fn discard(&self) -> Result<(), FileError> {
         let (take, ..) = self.finish()?;
         let this = self.clone();
         to_the_end(async move { Ok(this.throw_away(take).await?) }).await
     }
 
-    /// Throws away what was taken and begins anew, as the same recording.
+    /// Discards the audio so far and begins again, as the same recording.
     pub async fn retake(&self) -> Result<(), FileError> {
         let before = {
             let progress = self.progress();
@@ -244,7 +243,7 @@ impl LiveRecording {
 }
 
 impl Mailstore {
-    /// Whether so many bytes of a take are in the store; waits for what is on its way there.
+    /// Whether this many bytes of a take are in the store; waits for queued ones.
     pub(crate) async fn has_take(&self, id: RecordingId, take: u32, bytes: u64) -> Result<bool, MailError> {
         let recordings = self.store().recordings();
         recordings.written().await?;
@@ -252,7 +251,7 @@ impl Mailstore {
         Ok(coverage.is_some_and(|coverage| coverage.covers(0..bytes)))
     }
 
-    /// Throws a recording of this node away: first its record says so, then the chunks go.
+    /// Discards a recording of this node: first in its record, then its chunks.
     pub(crate) async fn throw_away(&self, id: RecordingId, take: u32) -> Result<(), MailError> {
         self.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), discarded())?)).await?;
         Ok(self.store().recordings().discard(id, take).await?)

@@ -8,21 +8,21 @@ use twinbox_mailbox::pin::{AttemptPolicy, HashCost};
 pub struct Settings {
     /// This node.
     pub node: NodeName,
-    /// This life of its process, as the role manager knows it.
+    /// This incarnation of its process, as the role manager knows it.
     pub incarnation: Incarnation,
-    /// How many nodes hold data (the witness does not) at the start; others may join.
+    /// Number of nodes that hold data (the witness does not) at the start; others may join.
     pub nodes: u64,
     /// Refuse messages while no peer counts (rule A3).
     pub require_two: bool,
-    /// Below this nothing is kept, in milliseconds.
+    /// Minimum length of a message, in milliseconds.
     pub min_message_ms: u64,
-    /// The shortest new PIN, in digits.
+    /// Minimum length of a new PIN, in digits.
     pub min_pin_length: u8,
-    /// What hashing a PIN costs.
+    /// Cost of a PIN hash.
     pub pin_cost: HashCost,
-    /// How often one mailbox's PIN may be tried.
+    /// Limits of attempts at the PIN of one mailbox.
     pub mailbox_attempts: AttemptPolicy,
-    /// How often one source may try, at any mailbox.
+    /// Limits of attempts by one source, at any mailbox.
     pub source_attempts: AttemptPolicy,
 }
 

@@ -1,5 +1,5 @@
-//! Recordings that are over and could not be filed, because the store had no room or did not work: kept here, and filed
-//! when it can be (rule A1).
+//! Ended recordings that could not be filed because the store had no room or failed: remembered here, and filed when
+//! possible (rule A1).
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +18,11 @@ use crate::{FileError, Filed, MailError, Mailstore};
 pub(crate) struct Spoken {
     recording: Arc<Recording>,
     take: u32,
-    /// Some of it never came to the store.
+    /// Some of it never reached the store.
     cut: bool,
-    /// Its length.
+    /// Its length in bytes.
     bytes: u64,
-    /// What it has become, once it is sealed.
+    /// The blob that it has become, once it is sealed.
     sealed: Option<(BlobRef, Filing)>,
 }
 
@@ -32,16 +32,16 @@ impl Spoken {
     }
 }
 
-/// What waits to be filed.
+/// A take that waits to be filed.
 #[derive(Clone)]
 enum Waiting {
-    /// A take of this run of the process.
+    /// A take of this incarnation.
     Spoken(Spoken),
-    /// A take of a former run, or of another node that died.
+    /// A take of an earlier incarnation, or of another node that died.
     Leftover { take: u32 },
 }
 
-/// All that waits, by recording.
+/// All waiting takes, by recording.
 pub(crate) struct Unfiled {
     waiting: Mutex<BTreeMap<RecordingId, Waiting>>,
     count: watch::Sender<usize>,
@@ -84,22 +84,22 @@ impl Unfiled {
     }
 }
 
-/// What came of filing again.
+/// Result of another attempt to file.
 #[derive(Debug, Default)]
 pub struct FiledAgain {
-    /// What was filed.
+    /// The filed recordings.
     pub filed: Vec<Filed>,
-    /// Why the first of those that still wait could not be filed; `None` when none waits.
+    /// Error of the first recording that still waits; `None` when none waits.
     pub error: Option<FileError>,
 }
 
 impl Mailstore {
-    /// How many recordings are over and wait to be filed.
+    /// Number of ended recordings that wait to be filed.
     pub fn unfiled(&self) -> watch::Receiver<usize> {
         self.inner.unfiled.count.subscribe()
     }
 
-    /// Tries once more to file each recording that waits for it.
+    /// Tries again to file each waiting recording.
     pub async fn file_again(&self) -> FiledAgain {
         let waiting = self.inner.unfiled.lock().clone();
         let mut again = FiledAgain::default();
@@ -120,7 +120,7 @@ impl Mailstore {
         again
     }
 
-    /// Files what was spoken, or keeps it for [`Self::file_again`].
+    /// Files a take, or remembers it for [`Self::file_again`].
     pub(crate) async fn file_or_keep(&self, mut spoken: Spoken) -> Result<Filed, FileError> {
         let filed = self.file_spoken(&mut spoken).await;
         if filed.as_ref().is_err_and(may_pass) {
@@ -135,7 +135,7 @@ impl Mailstore {
         let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.settings().min_message_ms);
         if length_ms < min_ms {
             self.throw_away(recording.id, *take).await?;
-            // What is short because the rest was lost is no slip of the caller's.
+            // If a recording is short because the rest was lost, the caller has not hung up early.
             return Err(if *cut { FileError::Lost } else { FileError::TooShort { length_ms, min_ms } });
         }
         let (blob, filing) = match *sealed {
@@ -150,7 +150,7 @@ impl Mailstore {
     }
 }
 
-/// The store could not, and may be able to later.
+/// Whether the store failed in a way that may pass.
 fn may_pass(error: &FileError) -> bool {
     match error {
         FileError::Full | FileError::Mail(MailError::Store(_)) => true,

@@ -1,8 +1,8 @@
-//! Many users at once: what a table would change, and changing it.
+//! Import of many users: the plan for a table, and its execution.
 //!
-//! A table is judged as a whole before anything is changed, then written in groups: one commit, one sync and one
-//! acknowledgement of the peer for a hundred users. While the peer takes one group the next is committed here, and
-//! PINs of those after it are hashed, as many at a time as there are threads for it; a caller who signs in goes before them.
+//! A table is checked as a whole before anything is changed, then written in groups: one commit, one sync and one
+//! acknowledgement of the peer for a hundred users. While the peer takes one group the next is committed here, and PINs
+//! of the groups after it are hashed, as many at a time as there are threads; the sign-in of a caller goes before them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,49 +15,49 @@ use twinbox_replication_core::Edit;
 
 use crate::{Acknowledgement, MailError, Mailstore, PinError, hashing, mailboxes::mailbox_in, work::aside};
 
-/// Users in one commit: about 250 changes, which a peer confirms well within its time.
+/// Users in one commit: about 250 changes, which a peer acknowledges well within its timeout.
 const GROUP: usize = 128;
 
 /// Groups whose PINs are hashed before they are written.
 const AHEAD: usize = 2;
 
-/// Groups that are written and not yet acknowledged: one here, one at the peer. With more of them a peer would keep
-/// the last one waiting, and whoever leaves a message behind it.
+/// Groups that are written and not yet acknowledged: one here, one at the peer. With more, the last group would wait at
+/// the peer, and so would callers who leave messages behind it.
 const UNDER_WAY: usize = 2;
 
-/// What to do with a PIN that the rules refuse.
+/// Policy for a PIN that the rules refuse.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WeakPins {
-    /// The table is wrong.
+    /// Refuse the table.
     #[default]
     Refuse,
-    /// The user comes without a PIN, and is named.
+    /// Import the user without a PIN, and list it.
     LeaveOut,
-    /// It is taken, and must be changed at the first sign-in.
+    /// Accept it; it must be changed at the first sign-in.
     Accept,
 }
 
-/// How a table of users is to be taken.
+/// Options of an import.
 #[derive(Debug, Clone)]
 pub struct UserImport {
-    /// What new users have where the table says nothing; its number, name and PIN do not count.
+    /// Defaults for new users where the table has no value; its number, name and PIN do not count.
     pub usual: NewMailbox,
     /// First PINs need not be changed.
     pub keep_pins: bool,
-    /// PINs that are too easy.
+    /// Policy for PINs that are too easy.
     pub weak_pins: WeakPins,
 }
 
-/// What a table would change of one user.
+/// The planned changes of one user.
 #[derive(Debug, Clone)]
 pub struct PlannedUser {
     /// The line of the table.
     pub line: u64,
     /// The mailbox number.
     pub number: Number,
-    /// It is there already.
+    /// The mailbox exists already.
     pub known: bool,
-    /// What would be set, in words for the administrator; empty: nothing. Names are among them.
+    /// The planned settings, as text for the administrator; empty: none. The text may contain names.
     pub changes: Pii<Vec<String>>,
     /// Its PIN is too easy and is left out.
     pub without_pin: bool,
@@ -70,21 +70,21 @@ enum Action {
     Change { id: MailboxId, edits: Vec<Edit>, pin: Option<(Pii<String>, bool)> },
 }
 
-/// What a table would change.
+/// The planned changes of a table.
 #[derive(Debug, Clone, Default)]
 pub struct UserPlan {
     /// By line.
     pub users: Vec<PlannedUser>,
 }
 
-/// What a table has changed.
+/// Result of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     /// Users made.
     pub created: u64,
     /// Users changed.
     pub changed: u64,
-    /// Users that were as the table says.
+    /// Users that already matched the table.
     pub unchanged: u64,
     /// Groups that are on this disk only, because no peer answered (rule A3).
     pub groups_alone: u64,
@@ -101,7 +101,7 @@ enum Ready {
 }
 
 impl Mailstore {
-    /// Judges a table of users against what there is; the error is all that is wrong with it. Changes nothing.
+    /// Checks a table of users against the existing ones; the error lists all problems. Changes nothing.
     pub async fn plan_users(
         &self,
         rows: Vec<UserRow>,
@@ -140,7 +140,7 @@ impl Mailstore {
                 }
             },
         };
-        // Who has a PIN keeps it: it may be the owner's own by now.
+        // A user with a PIN keeps it: it may be the owner's own by now.
         let wanted = row.pin.clone().filter(|_| found.as_ref().is_none_or(|mailbox| mailbox.pin.is_none()));
         let (mut pin, mut without_pin) = (None, false);
         if let Some(wanted) = wanted {
@@ -162,7 +162,7 @@ impl Mailstore {
         }))
     }
 
-    /// Does what a plan says. `progress` hears how many users are done; it may be called from any thread.
+    /// Executes a plan. `progress` gets the number of users done; it may be called from any thread.
     pub async fn import_users(
         &self,
         plan: UserPlan,
@@ -286,18 +286,18 @@ impl Mailstore {
     }
 }
 
-/// What became of a group.
+/// Result of a group.
 #[derive(Default)]
 struct Written {
     created: u64,
     changed: u64,
     missed: Vec<u64>,
-    /// No peer has it.
+    /// No peer has the group.
     alone: bool,
 }
 
 impl Imported {
-    /// Counts a group; says how many users it had.
+    /// Counts a group; returns its number of users.
     fn add(&mut self, group: Written) -> u64 {
         let Written { created, changed, missed, alone } = group;
         let users = created + changed + missed.len() as u64;

@@ -1,4 +1,4 @@
-//! One node: mailboxes, messages, greetings, lights.
+//! One node: mailboxes, messages, greetings, MWI counts.
 
 mod common;
 
@@ -94,7 +94,7 @@ async fn what_is_too_short_or_discarded_leaves_nothing() {
     let live = node.begin(mailbox).await;
     speak(&live, 0, &audio(3_000));
     live.discard().await.unwrap();
-    // It is over, whoever says so and how often.
+    // The recording has ended: every further call is refused.
     assert!(matches!(live.file().await, Err(FileError::Over)));
     assert!(matches!(live.clone().discard().await, Err(FileError::Over)));
 
@@ -152,7 +152,7 @@ async fn numbers_belong_to_one_mailbox_at_a_time() {
     assert!(store.get(mailbox.id).await.unwrap().is_none());
     assert!(store.mailboxes().await.unwrap().is_empty());
     assert_eq!(store.lights(mailbox.id).await.unwrap(), lights(0, 0));
-    // Only flagged: the content goes when every member knows.
+    // Only flagged: the content is removed when every member has the delete.
     assert!(store.message(mailbox.id, message).await.unwrap().unwrap().deleted);
     assert!(matches!(store.remove(mailbox.id).await, Err(MailError::NoMailbox(_))));
     assert!(matches!(store.begin_recording(meta(mailbox.id)).await, Err(MailError::NoMailbox(_))));
@@ -260,7 +260,7 @@ async fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
     assert_eq!(node.mailstore.audio(&kept).await.unwrap().bytes, spoken);
 }
 
-/// Rule A1: what the disk did not keep is not said to be kept.
+/// Rule A1: audio that the disk lost is not reported as stored.
 #[tokio::test]
 async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so() {
     let dir = TempDir::new().unwrap();
@@ -283,7 +283,7 @@ async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so
     }
     assert!(node.leave(mailbox, &spoken).await.whole);
 
-    // Too short because the rest was lost is another thing than too short.
+    // Too short because the rest was lost is reported differently from too short.
     let live = node.begin(mailbox).await;
     speak_in_vain(&node, &home, &live, 0, &spoken[..2_000]).await;
     std::fs::rename(&home, dir.path().join("gone")).unwrap();
@@ -292,7 +292,7 @@ async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so
     assert!(matches!(live.file().await, Err(FileError::Lost)));
 }
 
-/// Rule A1: it is filed when it can be, by this process or the next.
+/// Rule A1: it is filed as soon as possible, by this process or the next.
 #[tokio::test]
 async fn a_recording_that_could_not_be_filed_is_filed_when_the_disk_is_back() {
     let dir = TempDir::new().unwrap();
@@ -323,7 +323,7 @@ async fn a_recording_that_could_not_be_filed_is_filed_when_the_disk_is_back() {
         assert!(left.whole().await);
         (mailbox, left.message())
     };
-    // The next run finds what this one left, and the disk goes away again.
+    // The next incarnation finds the leftovers of this one, and the disk goes away again.
     let node = Node::alone(&home, "a");
     std::fs::rename(&home, &away).unwrap();
     node.mailstore.file_own_leftovers().await.expect_err("the disk is away");
@@ -350,7 +350,7 @@ async fn with_require_two_nothing_is_taken_while_no_peer_counts() {
     let dir = TempDir::new().unwrap();
     let node = Node::with(dir.path(), "a", 2, 0, |settings| settings.require_two = true);
     assert!(!node.mailstore.accepts_messages());
-    // One that is under way is kept all the same (rule A3).
+    // A recording under way is filed all the same (rule A3).
     let mailbox = node.mailbox().await.id;
     assert_eq!(node.leave(mailbox, &audio(1_500)).await.acknowledgement, Acknowledgement::Alone);
 }
@@ -386,7 +386,7 @@ async fn counts_are_kept_and_follow_every_change_here_and_from_a_peer() {
         a.mailstore.mark(id, message, mark).await.unwrap();
         check(new, saved).await;
     }
-    // Asked again, and listed however often, nothing is read again.
+    // Repeated reads and lists read no message again.
     let read = a.mailstore.messages_counted();
     a.mailstore.count_all(|| false).unwrap();
     for _ in 0..10 {
@@ -395,7 +395,7 @@ async fn counts_are_kept_and_follow_every_change_here_and_from_a_peer() {
         assert!(!a.mailstore.is_full(&a.mailstore.get(id).await.unwrap().unwrap()).await.unwrap());
     }
     assert_eq!(a.mailstore.messages_counted(), read);
-    // A change of one mailbox has only that one read again.
+    // After a change of one mailbox only that one is read again.
     let quiet = a.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
     a.leave(quiet, &audio(2_000)).await;
     a.mailstore.lights(quiet).await.unwrap();

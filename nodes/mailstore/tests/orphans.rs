@@ -1,4 +1,4 @@
-//! Recordings whose node died become messages, once (rules C1, C2).
+//! Recordings of a dead node become messages, once (rules C1, C2).
 
 mod common;
 
@@ -11,7 +11,7 @@ fn recording(live: &LiveRecording) -> RecordingId {
     RecordingId(live.message().0)
 }
 
-/// Two nodes that share nothing yet but a mailbox.
+/// Two nodes that share only a mailbox so far.
 async fn apart(dir: &TempDir) -> (Node, Node, twinbox_ids::MailboxId) {
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let id = a.mailbox().await.id;
@@ -42,7 +42,7 @@ async fn what_an_earlier_life_left_is_filed_as_partial_once() {
         speak(&short, 0, &audio(500));
         assert_eq!(live.audio().await.unwrap().bytes, spoken);
         short.audio().await.unwrap();
-        // A recording of this life is in progress, not left behind.
+        // A recording of this incarnation is in progress, not a leftover.
         assert!(node.mailstore.file_own_leftovers().await.unwrap().is_empty());
         (mailbox, live.message())
     };
@@ -79,7 +79,7 @@ async fn an_orphan_is_filed_by_the_other_node_and_completed_when_its_node_is_bac
     assert!(message.is_partial());
     assert_eq!(b.mailstore.audio(&message).await.unwrap().bytes, spoken[..16_000]);
 
-    // More of it came after all: the same message grows; what is missing between is silence.
+    // More chunks arrived: the same message grows; the hole between is silence.
     chunks_reach(&live, &b, 20_000..28_000).await;
     assert_eq!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().len(), 1);
     let message = b.mailstore.message(mailbox, live.message()).await.unwrap().unwrap();
@@ -99,12 +99,12 @@ async fn an_orphan_is_filed_by_the_other_node_and_completed_when_its_node_is_bac
         assert_eq!(message.folder, twinbox_mailstore::Folder::Heard);
         assert_eq!(node.mailstore.audio(message).await.unwrap().bytes, spoken);
     }
-    // What is left of the chunks is tidied away.
+    // The rest of the chunks is removed.
     assert!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().is_empty());
     assert!(b.store.recordings().open().is_empty());
 }
 
-/// Another node took this one for dead and filed what it had; now the owner files, with more, less or the same.
+/// Another node assumed this one dead and filed its chunks; now the owner files, with more, less or the same.
 #[tokio::test]
 async fn an_owner_files_whatever_another_node_filed_before() {
     for (what, lost, partial, expected) in [("all", false, false, 32_000), ("less", true, true, 30_000)] {

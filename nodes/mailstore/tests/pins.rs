@@ -1,4 +1,4 @@
-//! PIN attempts are counted before they are looked at, across calls, restarts and nodes (rule S1).
+//! PIN attempts are counted before they are checked, across calls, restarts and nodes (rule S1).
 
 mod common;
 
@@ -52,7 +52,7 @@ async fn wrong_tries_are_remembered_over_a_restart_and_forgotten_when_unlocked()
         id
     };
     let node = Node::with(dir.path(), "a", 1, 0, strict);
-    // Even the right one is not looked at.
+    // Even the right PIN is not checked.
     let answer = node.mailstore.check_pin(id, &pin("2580"), "").await.unwrap();
     assert!(matches!(answer, PinCheck::BackOff { seconds: 3_590..=3_600 }), "{answer:?}");
     node.mailstore.unlock(id).await.unwrap();
@@ -147,7 +147,7 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// The runtime of a busy node has many threads for blocking work. None of them may keep the memory of a hash.
+/// The runtime of a busy node has many blocking threads. None of them may keep the memory of a hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn hashing_keeps_the_memory_of_a_few_threads_whichever_the_runtime_has() {
     const THREADS: usize = 64;
@@ -170,7 +170,7 @@ async fn hashing_keeps_the_memory_of_a_few_threads_whichever_the_runtime_has() {
     setting.join_all().await.into_iter().for_each(|set| set.unwrap());
     let (grown, a_hash) = (resident().saturating_sub(before), 1024 * u64::from(HashCost::default().memory_kib));
     let cores = std::thread::available_parallelism().unwrap().get().max(*HASHING_THREADS.start());
-    // The threads' own, and one more for whatever else this test does.
+    // The hashing threads' own, and one more for the rest of this test.
     let bound = a_hash * (HASHING_THREADS.end().min(&cores) + 1) as u64;
     assert!(grown <= bound, "{} MiB stay, of at most {}", grown >> 20, bound >> 20);
 }

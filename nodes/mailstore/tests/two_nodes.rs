@@ -1,4 +1,4 @@
-//! Two nodes: what is acknowledged on two is readable on both; what happens apart joins.
+//! Two nodes: data acknowledged on two is readable on both; separate changes merge.
 
 mod common;
 
@@ -14,7 +14,7 @@ async fn a_message_acknowledged_on_two_is_readable_on_the_other_node() {
     let spoken = audio(2_500);
     let filed = a.leave(mailbox.id, &spoken).await;
     assert_eq!(filed.acknowledgement, Acknowledgement::OnTwo { peer: name("b") });
-    // At once: that is what the acknowledgement says.
+    // Immediately: the acknowledgement guarantees it.
     assert_eq!(b.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(mailbox.id));
     let message = b.mailstore.message(mailbox.id, filed.message).await.unwrap().unwrap();
     assert_eq!(b.mailstore.audio(&message).await.unwrap().bytes, spoken);
@@ -52,7 +52,7 @@ async fn of_two_mailboxes_with_one_number_the_earlier_has_it_and_the_other_is_ke
         assert!(node.mailstore.message(second, message).await.unwrap().is_some());
         assert!(node.mailstore.create(NewMailbox::new("1001", "2580")).await.is_err());
     }
-    // When the one that has it goes, the other comes into its own.
+    // When the holder of the number is removed, the other mailbox gets it.
     a.mailstore.remove(first).await.unwrap();
     assert_eq!(a.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(second));
     assert!(!a.mailstore.get(second).await.unwrap().unwrap().number_lost);
@@ -88,7 +88,7 @@ async fn a_message_whose_part_was_deleted_on_one_side_of_a_split_is_there_and_ne
     let live = a.begin(mailbox).await;
     speak(&live, 0, &spoken[..16_000]);
     a.hand_over(&b).await;
-    // The chunks came as they were spoken; then the split.
+    // The chunks came during the recording; then the split.
     let (id, take, _) = a.store.recordings().open()[0];
     b.store.recordings().insert(id, take, 0, spoken[..16_000].to_vec().into()).unwrap();
     b.store.recordings().written().await.unwrap();

@@ -48,7 +48,7 @@ async fn a_table_is_taken_once_however_often_it_is_given() {
         node.mailstore.check_pin(ada.id, &Pii::new("284617".to_owned()), "").await.unwrap(),
         PinCheck::Ok { must_change: true }
     );
-    // The owner's own PIN stays, whatever the table says of the first one.
+    // The owner's own PIN stays, whatever first PIN the table has.
     node.mailstore.set_pin(ada.id, &Pii::new("739528".to_owned())).await.unwrap();
     let again = import(&node, table, &how()).await.unwrap();
     assert_eq!((again.created, again.changed, again.unchanged), (0, 0, 2));
@@ -56,14 +56,14 @@ async fn a_table_is_taken_once_however_often_it_is_given() {
         node.mailstore.check_pin(ada.id, &Pii::new("739528".to_owned()), "").await.unwrap(),
         PinCheck::Ok { must_change: false }
     );
-    // What differs is changed, what is not said stays, and a mailbox without a PIN gets its first.
+    // Differing values are changed, missing ones stay, and a mailbox without a PIN gets its first.
     let third = "number,name,pin,operator,cos\n1001,Ada L,,-,-\n1002,,602214,,\n";
     let changed = import(&node, third, &how()).await.unwrap();
     assert_eq!((changed.created, changed.changed, changed.unchanged), (0, 2, 0));
     let ada = node.mailstore.find_by_number("1001").await.unwrap().unwrap();
     assert_eq!((ada.name.reveal().as_str(), ada.timezone.as_str()), ("Ada L", "Europe/Berlin"));
     assert_eq!((ada.operator, ada.class), (None, None));
-    // What is written is read back as no change.
+    // An export imported again changes nothing.
     let mailboxes = node.mailstore.mailboxes().await.unwrap();
     let export = write_users(mailboxes.iter().map(|m| (m, node.mailstore.class_name_of(m).unwrap())));
     let back = import(&node, &export, &how()).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_table_with_anything_wrong_changes_nothing() {
     assert_eq!(problems.iter().map(|p| p.line).collect::<Vec<_>>(), [3, 4], "{problems:?}");
     assert!(problems[0].what.contains("sequence") && problems[1].what.contains("gold"), "{problems:?}");
     assert!(node.mailstore.mailboxes().await.unwrap().is_empty());
-    // A PIN that is too easy can be left out, or taken to be changed at once.
+    // A PIN that is too easy can be left out, or accepted and changed at the first sign-in.
     let table = "number,pin\n1002,1234\n";
     let left_out = UserImport { weak_pins: WeakPins::LeaveOut, ..how() };
     let plan = node.mailstore.plan_users(read_users(table).unwrap(), &left_out).await;
@@ -107,7 +107,7 @@ async fn first_pins_cost_less_until_they_are_changed_and_pins_that_stay_cost_wha
     );
     node.mailstore.set_pin(ada, &Pii::new("739528".to_owned())).await.unwrap();
     assert_eq!(of("1001").await.1, Some(HashCost::default()));
-    // A mailbox that was there without a PIN gets its first as cheaply; one that stays does not come cheaply.
+    // A mailbox without a PIN gets a cheap first one too; a PIN that stays is not cheap.
     import(&node, "number\n1002\n", &how()).await.unwrap();
     import(&node, "number,pin\n1002,602214\n", &how()).await.unwrap();
     assert_eq!(of("1002").await.1, Some(HashCost::FIRST_PINS));
@@ -115,7 +115,7 @@ async fn first_pins_cost_less_until_they_are_changed_and_pins_that_stay_cost_wha
     assert_eq!(of("1003").await.1, Some(HashCost::default()));
 }
 
-/// `TWINBOX_IMPORT_USERS=20000` makes it the stated size; the time is printed.
+/// `TWINBOX_IMPORT_USERS=20000` sets the number of users; the time is printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_users_come_in_groups_to_both_nodes() {
     let count: u32 = std::env::var("TWINBOX_IMPORT_USERS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
@@ -127,14 +127,14 @@ async fn thousands_of_users_come_in_groups_to_both_nodes() {
         let pin = if pins { format!("{}", 284_617 + n) } else { String::new() };
         table += &format!("{},User {n},{pin},Europe/Berlin\n", 100_000 + n);
     }
-    // Sequences and repetitions are among them: they are taken, to be changed.
+    // Sequences and repetitions are among them: they are accepted, and must be changed.
     let how = UserImport { weak_pins: WeakPins::Accept, ..how() };
     let began = BootInstant::now();
     let imported = import(&a, &table, &how).await.unwrap();
     let took = began.elapsed();
     println!("{count} users, PINs {pins}: {took:.1?}, {imported:?}");
     assert_eq!(imported.created, u64::from(count));
-    // Hundreds of users to a commit, each of them on two disks.
+    // Hundreds of users per commit, each of them on two disks.
     assert_eq!(imported.groups_on_two + imported.groups_alone, u64::from(count.div_ceil(128)));
     let last = (100_000 + count - 1).to_string();
     if imported.groups_alone == 0 {
@@ -175,7 +175,7 @@ async fn a_message_of_another_system_is_taken_once_and_then_left_alone() {
     );
     assert_eq!(there.iter().map(|m| m.uid).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
     assert_eq!(there[0].length_ms, 1_500);
-    // What its owner did since stays, on whichever node it is imported again, wherever it lay the second time.
+    // The owner's later changes stay, on either node, whatever the folder at the second import.
     b.mailstore.mark(mailbox, ids[0], Mark::Saved).await.unwrap();
     b.mailstore.mark(mailbox, ids[1], Mark::Deleted).await.unwrap();
     for (n, id) in ids.iter().enumerate() {
@@ -228,7 +228,7 @@ async fn a_class_of_service_rules_its_mailboxes_on_both_nodes() {
     assert!(matches!(short, Err(PinError::Refused(_))), "{short:?}");
     assert!(matches!(a.mailstore.remove_class("strict").await, Err(ClassError::InUse { count: 1, .. })));
 
-    // Total length, easy PINs, and signing in.
+    // Total length, easy PINs, and sign-in.
     let rules = vec![
         (Rule::Messages, None),
         (Rule::TotalMinutes, Some(1)),

@@ -11,20 +11,20 @@ use rustix::{
 
 use crate::BootInstant;
 
-/// Wakes a waiting thread at a moment on `CLOCK_BOOTTIME`, at once after a suspend that lasted longer. A sleep does not:
-/// its clock stands still meanwhile.
+/// Wakes a waiting thread at a given `CLOCK_BOOTTIME`, immediately after a suspend that lasted longer. A sleep does
+/// not: its clock stops during a suspend.
 #[derive(Debug)]
 pub struct BootAlarm(OwnedFd);
 
 impl BootAlarm {
-    /// One that is not set. Fails when the process has no descriptors left.
+    /// An alarm that is not set. Fails when the process has no descriptors left.
     pub fn new() -> io::Result<Self> {
         Ok(Self(timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?))
     }
 
-    /// Rings at `at`, at once if that is past, never for `None`; in the place of what was set before.
+    /// Sets the alarm to `at`: immediately if that is past, never for `None`. Replaces the earlier setting.
     pub fn set(&self, at: Option<BootInstant>) -> io::Result<()> {
-        // All zero would be never.
+        // All zero would mean never.
         let nanos = at.map_or(0, |at| at.as_nanos().max(1));
         let value = Timespec {
             tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
@@ -35,7 +35,7 @@ impl BootAlarm {
         Ok(())
     }
 
-    /// Blocks until it rings.
+    /// Blocks until the alarm expires.
     pub fn wait(&self) -> io::Result<()> {
         let mut times = [0; 8];
         loop {

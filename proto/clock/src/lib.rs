@@ -1,7 +1,7 @@
-//! The one place that reads clocks. Everything else is handed its time.
+//! The only code that reads clocks. All other code receives its time.
 //!
-//! Leases run on `CLOCK_BOOTTIME`, which also counts while the machine is suspended (rule R2): a monotonic
-//! clock stands still there, and a holder that wakes would believe in a lease that is long out.
+//! Leases run on `CLOCK_BOOTTIME`, which also counts while the machine is suspended (rule R2): a monotonic clock stops
+//! there, and a holder that wakes would trust an expired lease.
 
 use std::{
     ops::{Add, Sub},
@@ -28,7 +28,7 @@ pub fn processor_time() -> Duration {
 pub struct BootInstant(u64);
 
 impl BootInstant {
-    /// Now.
+    /// The current time.
     pub fn now() -> Self {
         #[cfg(feature = "simulation")]
         if let Some(now) = simulation::now() {
@@ -38,7 +38,7 @@ impl BootInstant {
         Self(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
     }
 
-    /// A moment at a stated distance from boot: for tests and simulations.
+    /// A moment at a given distance from boot: for tests and simulations.
     pub fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
@@ -48,7 +48,7 @@ impl BootInstant {
         self.0
     }
 
-    /// Time passed since `earlier`, zero if that lies ahead.
+    /// Time passed since `earlier`, zero if that lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -75,7 +75,7 @@ impl Sub<Duration> for BootInstant {
     }
 }
 
-/// The wall clock. It may jump; use it for people and for hybrid stamps, never to measure.
+/// The wall clock. It may jump; use it for display and for hybrid stamps, never to measure durations.
 pub fn wall() -> Timestamp {
     #[cfg(feature = "simulation")]
     if let Some(now) = simulation::now() {
@@ -84,10 +84,10 @@ pub fn wall() -> Timestamp {
     Timestamp(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The wall clock as the time since the Unix epoch, as fine as the system has it: for stamps that are compared with those
-/// of the kernel or of another machine. Not simulated.
+/// The wall clock as the time since the Unix epoch, in the resolution of the system: for stamps that are compared with
+/// those of the kernel or of another machine. Not simulated.
 pub fn since_epoch() -> Duration {
-    // By the C library, as TLS asks for it too: whoever moves the clock of a process moves it for both.
+    // By the C library, which TLS uses too: a tool that shifts the clock of a process shifts both.
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! The clocks of a simulated machine, for whoever runs several of them on one thread.
+//! The clocks of simulated machines, for programs that run several of them on one thread.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use twinbox_ids::Timestamp;
 
 use crate::BootInstant;
 
-/// What the clocks of the machine that is at work on this thread say.
+/// The clock readings of the machine that is active on this thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// Its `CLOCK_BOOTTIME`.
@@ -19,7 +19,7 @@ thread_local! {
     static CLOCK: Cell<Option<fn() -> Moment>> = const { Cell::new(None) };
 }
 
-/// From now on `clock` is asked for the time on this thread, instead of the machine's own clocks.
+/// From now on `clock` gives the time on this thread, instead of the machine's own clocks.
 pub fn install(clock: fn() -> Moment) {
     CLOCK.set(Some(clock));
 }

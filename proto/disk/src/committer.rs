@@ -1,4 +1,4 @@
-//! The committer: one thread that runs transactions in order, gathers their writes, and pays for all that wait
+//! The committer: one thread that runs transactions in order, gathers their writes, and makes all waiting ones durable
 //! with one sync.
 
 use std::{
@@ -11,17 +11,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{DiskError, TransactError, Transaction, sync, transaction::Overlay};
 
-/// How many transactions share one sync at most: bounds the memory of a group and the wait of its first.
+/// Maximum transactions per sync: bounds the memory of a group and the wait of its first transaction.
 const GROUP: usize = 1024;
 
-/// How many transactions may wait before those who bring more wait themselves.
+/// Maximum transactions in the queue; further callers wait.
 pub(crate) const QUEUE: usize = 4096;
 
-/// A transaction on its way through the committer.
+/// A transaction in the committer.
 pub(crate) trait Job: Send {
-    /// Runs it; true when its writes are to be kept.
+    /// Runs the transaction; true when its writes are to be committed.
     fn run(&mut self, transaction: &mut Transaction<'_>) -> bool;
-    /// Tells the caller, once it is durable or has failed.
+    /// Notifies the caller, once the transaction is durable or has failed.
     fn finish(self: Box<Self>, outcome: Result<(), DiskError>);
 }
 
@@ -52,7 +52,7 @@ where
 
     fn finish(self: Box<Self>, outcome: Result<(), DiskError>) {
         let Self { run, done, result } = *self;
-        // Before the caller goes on: what it holds may be what that is about to close.
+        // Before the caller continues: the caller may be about to close resources that `run` holds.
         drop(run);
         done(match (outcome, result) {
             (Err(error), Some(Ok(_)) | None) => Err(TransactError::Disk(error)),
@@ -65,7 +65,7 @@ where
 
 pub(crate) type Answer<S, E> = oneshot::Receiver<Result<S, TransactError<E>>>;
 
-/// A job whose caller waits for `answer`: what `then` makes of the result once it is durable.
+/// A job whose caller waits for `answer`: the result of `then`, called once the transaction is durable.
 pub(crate) fn answered<R, E, S, F, T>(run: F, then: T) -> (Box<dyn Job>, Answer<S, E>)
 where
     F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -76,7 +76,7 @@ where
 {
     let (reply, answer) = oneshot::channel();
     let done = move |result: Result<R, TransactError<E>>| {
-        // `then` is gone before the caller goes on, too. A caller that has gone away does not want to know.
+        // `then` is dropped before the caller continues, too. A caller that was dropped needs no answer.
         let _ = reply.send(result.map(then));
     };
     (Box::new(Task::new(run, done)), answer)
@@ -89,7 +89,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Serves until every sender is gone.
+    /// Serves until every sender is dropped.
     pub(crate) fn serve(self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         let mut jobs = Vec::new();
         while let Some(first) = queue.blocking_recv() {
@@ -107,21 +107,21 @@ impl Committer {
         let mut panicked = Vec::with_capacity(jobs.len());
         let broken = self.check();
         for job in jobs.iter_mut() {
-            // Its group may depend on what it read, so each is run even when nothing is written in the end;
-            // but a broken store runs nothing.
+            // The group may depend on its reads, so each job runs even if it writes nothing in the end; but a broken
+            // store runs nothing.
             panicked.push(broken.is_ok() && !self.run(job.as_mut(), &mut writes));
         }
         let outcome = broken.and_then(|()| self.write(writes));
         for (job, panicked) in jobs.drain(..).zip(panicked) {
             let outcome = if panicked { Err(DiskError::Panicked) } else { outcome.clone() };
-            // What runs after a commit must not take the committer with it.
+            // A panic in code that runs after a commit must not end the committer.
             if catch_unwind(AssertUnwindSafe(|| job.finish(outcome))).is_err() {
                 tracing::error!("what was to follow a commit panicked");
             }
         }
     }
 
-    /// Runs one job over the writes of its group; false when it panicked.
+    /// Runs one job over the writes of its group; false when the job panicked.
     fn run(&self, job: &mut dyn Job, writes: &mut Overlay) -> bool {
         let read_error = |error| index_error(&self.dir, &error);
         let run = catch_unwind(AssertUnwindSafe(|| {
@@ -161,7 +161,7 @@ impl Committer {
         }
     }
 
-    /// An error once anything has failed.
+    /// An error once any write or sync has failed.
     fn check(&self) -> Result<(), DiskError> {
         if self.broken.get().is_none() && sync::failed_under(&self.dir) {
             self.fail("fdatasync of the index failed".to_owned());

@@ -1,4 +1,4 @@
-//! The disk itself: opening it safely, reading, and handing transactions to the committer.
+//! The disk itself: opens it safely, reads, and passes transactions to the committer.
 
 use std::{
     fs::{self, File},
@@ -18,27 +18,27 @@ use crate::{
     file, leftovers, sync,
 };
 
-/// Of a segment of the index. A page over a quarter of it would go unsynced: see [`crate::MAX_VALUE`].
+/// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
 const SEGMENT: usize = 4 * 1024 * 1024;
 
-/// The memory that the index keeps of what it read.
+/// Cache size of the index, in bytes.
 const CACHE: u64 = 64 * 1024 * 1024;
 
-/// How often a lock that threads of this very process still let go of is tried, every 10 ms.
+/// Maximum attempts, every 10 ms, to take a lock that threads of this process still hold.
 const LOCK_TRIES: u32 = 500;
 
-/// Written at opening, to see that a flush syncs. Removed at once.
+/// Written at opening, to check that a flush syncs. Removed immediately.
 const SELF_TEST: &[u8] = b"\0self-test";
 
-/// An ordered store of keys and values, durable when it says so. Clones share one store; it closes when the
-/// last is dropped.
+/// An ordered store of keys and values with durable commits. Clones share one store; it closes when the last is
+/// dropped.
 #[derive(Clone)]
 pub struct Disk(Arc<Inner>);
 
 struct Inner {
     dir: PathBuf,
     broken: Arc<OnceLock<String>>,
-    // In this order: no more jobs, the thread ends, the index closes, the lock goes.
+    // In this order: no more jobs, the thread ends, the index closes, the lock is released.
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
     db: sled::Db,
@@ -46,8 +46,8 @@ struct Inner {
 }
 
 impl Disk {
-    /// Opens the store in `dir`, which is created if it is not there. Refuses a directory that is in use, and a
-    /// program whose flush does not reach the disk.
+    /// Opens the store in `dir`, which is created if it is missing. Refuses a directory that is in use, and a program
+    /// whose flush does not reach the disk.
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
         file::create_dir_durably(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| DiskError::io("resolve", dir, &e))?;
@@ -64,7 +64,7 @@ impl Disk {
         Ok(Self(Arc::new(Inner { dir, broken, queue: Some(queue), thread: Some(thread), db, _lock: lock })))
     }
 
-    /// The value of a key. May be one whose sync is still under way.
+    /// The value of a key. Its sync may still be under way.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
         match self.0.db.get(key) {
             Ok(value) => Ok(value.map(|value| value.to_vec())),
@@ -72,8 +72,8 @@ impl Disk {
         }
     }
 
-    /// All keys that begin with `prefix`, with their values, in order. Not a snapshot: writes that come
-    /// meanwhile may be seen or not.
+    /// All keys that begin with `prefix`, with their values, in order. Not a snapshot: concurrent writes may be seen or
+    /// not.
     pub fn scan(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
         self.pairs(self.0.db.scan_prefix(prefix))
     }
@@ -96,9 +96,9 @@ impl Disk {
         })
     }
 
-    /// Runs `f` on the committer thread: in order, seeing all that was committed before. When the future
-    /// resolves with `Ok`, its writes are on the disk. With `Err` nothing is written. A future that is dropped
-    /// does not stop a transaction that was handed over.
+    /// Runs `f` on the committer thread: in order, seeing all earlier commits. When the future resolves with `Ok`, its
+    /// writes are on the disk. With `Err` nothing is written. Dropping the future does not stop a transaction that was
+    /// handed over.
     pub async fn transact<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -108,8 +108,8 @@ impl Disk {
         self.transact_then(f, |result| result).await
     }
 
-    /// Like [`Self::transact`]; `then` also runs on the committer thread, once all is durable, in the order of
-    /// the commits. It must be short: everybody waits for it.
+    /// Like [`Self::transact`]; `then` also runs on the committer thread, once the writes are durable, in the order of
+    /// the commits. It must be short: all commits wait for it.
     pub async fn transact_then<R, E, S, F, T>(&self, f: F, then: T) -> Result<S, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -123,9 +123,9 @@ impl Disk {
         answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Panicked)))
     }
 
-    /// Like [`Self::transact`], but does not wait for the disk: returns when the transaction is in the queue, behind all
-    /// that were handed over before. `done` is told on the committer thread, once the writes are durable or have failed,
-    /// in the order of the commits. It must be short: everybody waits for it.
+    /// Like [`Self::transact`], but does not wait for the disk: returns when the transaction is in the queue, behind
+    /// all earlier ones. `done` is called on the committer thread, once the writes are durable or have failed, in the
+    /// order of the commits. It must be short: all commits wait for it.
     pub async fn submit<R, E, F, D>(&self, f: F, done: D) -> Result<(), DiskError>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -143,8 +143,7 @@ impl Disk {
         }
     }
 
-    /// Like [`Self::transact`], for threads: it blocks the one that calls it, so that in an async runtime it is
-    /// for start-up alone.
+    /// Like [`Self::transact`], for threads: blocks the calling thread, so in an async runtime use it only at start-up.
     pub fn transact_blocking<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -154,14 +153,14 @@ impl Disk {
         block_on(self.transact(f))
     }
 
-    /// Takes no more writes: for who sees a sync fail on a file that belongs to this store (rule A4).
+    /// Stops all writes: for a caller that sees a sync fail on a file of this store (rule A4).
     pub fn mark_broken(&self, detail: &str) {
         if self.0.broken.set(detail.to_owned()).is_ok() {
             tracing::error!(dir = %self.0.dir.display(), detail, "the store takes no more writes");
         }
     }
 
-    /// Why no more writes are taken, if so.
+    /// Reason why no more writes are accepted, if so.
     pub fn broken(&self) -> Option<&str> {
         self.0.broken.get().map(String::as_str)
     }
@@ -171,7 +170,7 @@ impl Disk {
         &self.0.dir
     }
 
-    /// How many syncs this process has done, of stores and files together.
+    /// Number of syncs of this process, of stores and files together.
     pub fn fsync_count() -> u64 {
         sync::count()
     }
@@ -181,7 +180,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(committer) = self.thread.take() {
-            // The last clone may be dropped by a transaction, on the very thread.
+            // The last clone may be dropped by a transaction, on the committer thread itself.
             if committer.thread().id() != thread::current().id() && committer.join().is_err() {
                 tracing::error!(dir = %self.dir.display(), "the committer panicked");
             }
@@ -222,8 +221,8 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
     }
 }
 
-/// Opens sled. Our own lock is held, so a lock that sled finds is one that its threads of an earlier opening in
-/// this process have not let go of yet, and what a start left half-written is nobody's.
+/// Opens sled. Our own lock is held, so a lock that sled finds is still held by its threads of an earlier opening in
+/// this process, and half-written files of a start are in use by no process.
 fn open_index(dir: &Path) -> Result<sled::Db, DiskError> {
     let index = dir.join("index");
     leftovers::remove(&index)?;

@@ -1,8 +1,8 @@
-//! What can go wrong with a disk. Cloneable: one failed sync fails every write of its group.
+//! Errors of a disk. Cloneable: one failed sync fails every write of its group.
 
 use std::{io, path::PathBuf};
 
-/// Why the disk did not do it.
+/// An operation of the disk failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiskError {
@@ -17,10 +17,10 @@ pub enum DiskError {
     NotSynced {
         /// The directory.
         dir: PathBuf,
-        /// What the self-test saw.
+        /// The finding of the self-test.
         detail: &'static str,
     },
-    /// A write or sync failed before: nothing more is written by this process.
+    /// A write or sync failed before: this process writes nothing any more.
     #[error("the store takes no more writes since one failed ({detail}): see to the disk, then restart")]
     Broken {
         /// The first failure.
@@ -33,7 +33,7 @@ pub enum DiskError {
         dir: PathBuf,
         /// Free bytes.
         free: u64,
-        /// What this kind of write leaves free, and its own size.
+        /// Bytes that this kind of write leaves free, plus its own size.
         needed: u64,
     },
     /// A key or value over [`crate::MAX_KEY`] or [`crate::MAX_VALUE`].
@@ -49,21 +49,21 @@ pub enum DiskError {
     /// An operation on a file or directory failed.
     #[error("cannot {what} '{}': {detail}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation.
         what: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What kind of failure.
+        /// Kind of the failure.
         kind: io::ErrorKind,
-        /// The system's words.
+        /// Error text of the system.
         detail: String,
     },
     /// A sync failed: the file must not be written again, and the store that it belongs to is broken (rule A4).
     #[error("cannot sync '{}': {detail}", path.display())]
     Sync {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's words.
+        /// Error text of the system.
         detail: String,
     },
     /// The index could not be opened or read.
@@ -71,7 +71,7 @@ pub enum DiskError {
     Index {
         /// The directory.
         dir: PathBuf,
-        /// The store's words.
+        /// Error text of the store.
         detail: String,
     },
     /// The transaction panicked; nothing of it was written.
@@ -83,7 +83,7 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    /// An [`DiskError::Io`] from what the system said.
+    /// A [`DiskError::Io`] from an error of the system.
     pub fn io(what: &'static str, path: impl Into<PathBuf>, error: &io::Error) -> Self {
         Self::Io { what, path: path.into(), kind: error.kind(), detail: error.to_string() }
     }
@@ -93,13 +93,13 @@ impl DiskError {
     }
 }
 
-/// Why a transaction did not happen. Nothing of it was written.
+/// A transaction failed. Nothing of it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransactError<E> {
-    /// The transaction itself said no.
+    /// The transaction itself refused.
     #[error(transparent)]
     Refused(E),
-    /// The disk could not.
+    /// The disk failed.
     #[error(transparent)]
     Disk(DiskError),
 }

@@ -1,4 +1,4 @@
-//! Files that are there when they are said to be: written aside, synced, renamed, directory synced.
+//! Durable file operations: temporary file written, synced, renamed, directory synced.
 
 use std::{
     fs::{self, File},
@@ -9,11 +9,11 @@ use std::{
 
 use crate::{DiskError, sync};
 
-/// What a file that is being written aside ends in.
+/// Suffix of a temporary file.
 const ASIDE: &str = ".aside";
 
-/// Writes `bytes` to `dir/name` so that after a power cut the file has either its old content or this one; it
-/// has this one when the function returns. After a failed sync the file aside is gone and the old one stands.
+/// Writes `bytes` to `dir/name` so that after a power cut the file has either its old content or this one; it has this
+/// one when the function returns. After a failed sync the temporary file is removed and the old one stays.
 pub fn write_durably(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +70,7 @@ fn parent(dir: &Path) -> &Path {
     dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes what earlier processes left half-written in `dir`; call it before the first write there.
+/// Removes the temporary files that earlier processes left in `dir`; call it before the first write there.
 pub fn remove_asides(dir: &Path) -> Result<(), DiskError> {
     for path in list(dir)? {
         let aside =

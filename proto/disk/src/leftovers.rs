@@ -1,10 +1,10 @@
-//! Files of the index that a start which was killed, or a power cut, left half-written. sled takes them for damage and
-//! refuses to open ever after; both are made again from what is durable.
+//! Half-written files of the index, left by a killed start or a power cut. sled treats them as damage and refuses to
+//! open from then on; both are made again from durable data.
 //!
 //! * `snap.*.generating`: a snapshot before it gets its name. sled reads the one with the highest name, and that is
-//!   this one. A snapshot under its own name is whole: sled syncs it before it renames it, and since none is begun over
-//!   the rest of another, nothing of an earlier one stands behind its end. The one before goes only after that, and
-//!   with none at all sled reads its log from the beginning.
+//!   this one. A snapshot under its own name is complete: sled syncs it before the rename, and since none is begun over
+//!   the rest of another, no bytes of an earlier one stand behind its end. The previous snapshot is removed only after
+//!   that, and without any sled reads its log from the beginning.
 //! * `conf`: the settings, which sled writes in two steps and never syncs. This crate always opens with the same ones.
 
 use std::{
@@ -15,13 +15,13 @@ use std::{
 
 use crate::{DiskError, file};
 
-/// The settings of the index: text, and behind it its checksum.
+/// The settings of the index: text, followed by its checksum.
 const SETTINGS: &str = "conf";
 
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
 
-/// Removes what is half-written in the folder of the index. Only for the process that has locked it.
+/// Removes half-written files in the folder of the index. Only for the process that has locked it.
 pub(crate) fn remove(index: &Path) -> Result<(), DiskError> {
     if !index.is_dir() {
         return Ok(());
@@ -40,7 +40,7 @@ pub(crate) fn remove(index: &Path) -> Result<(), DiskError> {
     Ok(())
 }
 
-/// Makes the settings durable, which sled has written or found.
+/// Makes the settings durable that sled has written or found.
 pub(crate) fn keep(index: &Path) -> Result<(), DiskError> {
     let path = index.join(SETTINGS);
     let settings = File::open(&path).map_err(|e: io::Error| DiskError::io("open", &path, &e))?;

@@ -1,10 +1,9 @@
-//! The one way to a disk: an ordered key-value store whose commits are durable when they say so, and the
-//! few file operations that rule A4 asks for.
+//! The only access to a disk: an ordered key-value store with durable commits, and the few file operations that rule A4
+//! requires.
 //!
-//! Only this crate names sled, and it makes sled's flush a real `fdatasync` (see `sync.rs`). All writes go
-//! through one committer thread, which gathers whatever waits and pays for it with one sync. After a failed
-//! sync nothing is written any more: the kernel may have dropped the pages, and a retry that succeeds would
-//! be a lie.
+//! Only this crate uses sled, and it makes sled's flush a real `fdatasync` (see `sync.rs`). All writes go through one
+//! committer thread, which commits all waiting transactions with one sync. After a failed sync nothing is written any
+//! more: the kernel may have dropped the pages, so a successful retry would prove nothing.
 
 mod committer;
 mod disk;

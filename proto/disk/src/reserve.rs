@@ -1,14 +1,14 @@
-//! The reserve of space: the store must never meet a full file system, since after one failed write it takes no
-//! more (rule A4). New data is refused first, small writes and deletes later.
+//! The reserve of space: the store must never fill the file system, since after one failed write it accepts no more
+//! (rule A4). New data is refused first, small writes and deletes later.
 
 use std::path::{Path, PathBuf};
 
 use crate::DiskError;
 
-/// What a write is.
+/// Kind of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// New data of so many bytes: audio, or many records. Leaves the whole reserve free.
+    /// New data of this many bytes: audio, or many records. Leaves the whole reserve free.
     Data(u64),
     /// A small record or a delete. May use three quarters of the reserve.
     Small,
@@ -19,14 +19,14 @@ pub enum Need {
 pub struct Space {
     /// Free.
     pub free: u64,
-    /// In all.
+    /// Total.
     pub total: u64,
-    /// What new data leaves free.
+    /// Bytes that new data leaves free.
     pub reserve: u64,
 }
 
 impl Space {
-    /// True when new data is taken.
+    /// True when new data is accepted.
     pub fn takes_data(&self) -> bool {
         self.free > self.reserve
     }
@@ -45,7 +45,7 @@ impl Reserve {
         Self { dir: dir.to_owned(), bytes }
     }
 
-    /// [`DiskError::StoreFull`] when there is no room for this write. One `statvfs`: about a microsecond.
+    /// [`DiskError::StoreFull`] when there is no room for this write. Costs one `statvfs`: about a microsecond.
     pub fn check(&self, need: Need) -> Result<(), DiskError> {
         let needed = match need {
             Need::Data(length) => self.bytes.saturating_add(length),
@@ -55,7 +55,7 @@ impl Reserve {
         if free > needed { Ok(()) } else { Err(DiskError::StoreFull { dir: self.dir.clone(), free, needed }) }
     }
 
-    /// How much space there is.
+    /// Free and total space.
     pub fn space(&self) -> Result<Space, DiskError> {
         let stat = rustix::fs::statvfs(&self.dir).map_err(|e| DiskError::io("measure", &self.dir, &e.into()))?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);

@@ -1,4 +1,4 @@
-//! The disks of simulated machines: what was committed is kept, what was not is gone with the process, or kept all the
+//! The disks of simulated machines: committed writes stay; uncommitted ones are lost with the process, or stay all the
 //! same. A [`Platter`] outlives the process that had it open.
 
 use std::{
@@ -22,35 +22,36 @@ thread_local! {
     static MACHINES: RefCell<BTreeMap<PathBuf, Platter>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// How one sync goes.
+/// Behaviour of one sync.
 #[derive(Debug, Clone, Copy)]
 pub struct Sync {
-    /// How long it takes.
+    /// Duration.
     pub takes: Duration,
-    /// Whether the write is there after all when the process dies before it is told so.
+    /// Whether the write is on disk after all if the process dies before the sync is reported.
     pub kept_if_killed: bool,
-    /// Whether the disk only says so: this and what follows is lost when the process dies before a true sync.
+    /// Whether the disk only reports success: this write and later ones are lost if the process dies before a true
+    /// sync.
     pub lies: bool,
 }
 
-/// What is on a disk. Clones are one disk.
+/// The content of a disk. Clones are one disk.
 #[derive(Clone)]
 pub struct Platter(Arc<Mutex<Written>>);
 
 struct Written {
     pairs: Overlay,
-    /// What was there at the last true sync, if the disk has lied since.
+    /// The content at the last true sync, if the disk has lied since.
     synced: Option<Overlay>,
     syncs: Box<dyn FnMut() -> Sync + Send>,
 }
 
 impl Platter {
-    /// An empty disk; `syncs` is asked how each sync goes.
+    /// An empty disk; `syncs` gives the behaviour of each sync.
     pub fn new(syncs: impl FnMut() -> Sync + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Written { pairs: Overlay::new(), synced: None, syncs: Box::new(syncs) })))
     }
 
-    /// Puts the disk where a [`Disk`] that is opened on this thread in `dir` finds it.
+    /// Mounts the disk at `dir` for a [`Disk`] that is opened on this thread.
     pub fn mount(&self, dir: &Path) {
         MACHINES.with_borrow_mut(|machines| machines.insert(dir.to_owned(), self.clone()));
     }
@@ -68,7 +69,7 @@ impl Platter {
         self.written().pairs.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect()
     }
 
-    /// Puts a copy in the place of all that is on it; nobody may have it open.
+    /// Replaces the content by a copy; the disk must not be open.
     pub fn restore(&self, image: Vec<Pair>) {
         self.written().pairs = image.into_iter().map(|(key, value)| (key, Some(value))).collect();
     }
@@ -79,7 +80,7 @@ impl Platter {
 }
 
 impl Written {
-    /// Another write is on its way to the disk.
+    /// Another write begins.
     fn sync(&mut self, sync: Sync) {
         self.synced = match sync.lies {
             true => Some(self.synced.take().unwrap_or_else(|| self.pairs.clone())),
@@ -88,7 +89,7 @@ impl Written {
     }
 }
 
-/// A disk, of this machine or of a simulated one; see the real one for what its functions promise.
+/// A disk, of this machine or of a simulated one; for the guarantees see the real one.
 #[derive(Clone)]
 pub struct Disk(Kind);
 
@@ -105,7 +106,7 @@ struct Simulated {
 }
 
 impl Disk {
-    /// Opens the store in `dir`: a simulated one where one is mounted there.
+    /// Opens the store in `dir`: a simulated one if one is mounted there.
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
         let Some(platter) = MACHINES.with_borrow(|machines| machines.get(dir).cloned()) else {
             return disk::Disk::open(dir).map(|disk| Self(Kind::Real(disk)));
@@ -145,7 +146,7 @@ impl Disk {
         real.into_iter().flatten().chain(simulated.into_iter().map(Ok))
     }
 
-    /// Runs `f` in order, seeing all that was committed before.
+    /// Runs `f` in order, seeing all earlier commits.
     pub async fn transact<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -155,7 +156,7 @@ impl Disk {
         self.transact_then(f, |result| result).await
     }
 
-    /// Like [`Self::transact`]; `then` runs once all is durable, in the order of the commits.
+    /// Like [`Self::transact`]; `then` runs once the writes are durable, in the order of the commits.
     pub async fn transact_then<R, E, S, F, T>(&self, f: F, then: T) -> Result<S, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -173,7 +174,8 @@ impl Disk {
         answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Closed)))
     }
 
-    /// Like [`Self::transact`], but does not wait for the disk; `done` is told once all is durable or has failed.
+    /// Like [`Self::transact`], but does not wait for the disk; `done` is called once the writes are durable or have
+    /// failed.
     pub async fn submit<R, E, F, D>(&self, f: F, done: D) -> Result<(), DiskError>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -187,7 +189,7 @@ impl Disk {
         }
     }
 
-    /// Like [`Self::transact`], for threads. A simulated machine has none: it is refused there.
+    /// Like [`Self::transact`], for threads. Refused on a simulated machine, which has none.
     pub fn transact_blocking<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -200,14 +202,14 @@ impl Disk {
         }
     }
 
-    /// Takes no more writes. A simulated disk does not break.
+    /// Stops all writes. A simulated disk does not break.
     pub fn mark_broken(&self, detail: &str) {
         if let Kind::Real(disk) = &self.0 {
             disk.mark_broken(detail);
         }
     }
 
-    /// Why no more writes are taken, if so.
+    /// Reason why no more writes are accepted, if so.
     pub fn broken(&self) -> Option<&str> {
         match &self.0 {
             Kind::Real(disk) => disk.broken(),
@@ -223,7 +225,7 @@ impl Disk {
         }
     }
 
-    /// How many syncs this process has done on real disks.
+    /// Number of syncs of this process on real disks.
     pub fn fsync_count() -> u64 {
         disk::Disk::fsync_count()
     }
@@ -259,7 +261,7 @@ async fn commit(platter: Platter, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     }
 }
 
-/// Writes of which nobody has been told yet.
+/// Writes that have not been reported yet.
 struct Unsynced<'a> {
     platter: &'a Platter,
     writes: Overlay,

@@ -1,9 +1,9 @@
-//! Making a flush a flush.
+//! Makes sled's flush a true sync.
 //!
-//! On Linux sled 0.34 ends a flush with `sync_file_range`, which survives a killed process and not a power cut:
-//! it neither flushes the drive's cache nor writes the file's size. This module defines that symbol itself, as
-//! `fdatasync`; the linker prefers a definition in the program over the C library's. `Disk::open` refuses to
-//! run where it did not.
+//! On Linux sled 0.34 ends a flush with `sync_file_range`, which protects from a killed process and not from a power
+//! cut: it neither flushes the drive's cache nor writes the file's size. This module defines that symbol itself, as
+//! `fdatasync`; the linker prefers a definition in the program over the C library's. `Disk::open` refuses to run if it
+//! did not.
 
 use std::{
     ffi::{c_int, c_uint},
@@ -18,11 +18,11 @@ use std::{
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Files of which a sync failed. sled reports such a failure to whoever flushes next; this makes sure that we
-/// know of it even when the sync was one that nobody waited for.
+/// Files with a failed sync. sled reports the failure to the next caller that flushes; this list records it even when
+/// no caller waited for that sync.
 static FAILED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Takes the place of the C library's function, for sled: `fdatasync` of the whole file, counted.
+/// Replaces the C library's function, for sled: `fdatasync` of the whole file, counted.
 ///
 /// # Safety
 /// None is needed: any `fd` is fine, one that is not open is answered with `EBADF`.
@@ -43,7 +43,7 @@ pub extern "C" fn sync_file_range(fd: c_int, _offset: i64, _bytes: i64, _flags: 
     result
 }
 
-/// How many syncs this process did through this crate.
+/// Number of syncs that this process did through this crate.
 pub(crate) fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }

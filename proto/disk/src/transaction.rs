@@ -1,14 +1,14 @@
-//! What a transaction sees and does: the store, over it the writes of its group, over those its own.
+//! The view of a transaction: the store, over it the writes of its group, over those its own.
 
 use std::{collections::BTreeMap, ops::Bound};
 
 use crate::DiskError;
 
-/// The longest key in bytes.
+/// Maximum length of a key, in bytes.
 pub const MAX_KEY: usize = 1024;
 
-/// The longest value in bytes. sled puts a page over a quarter of a segment into a file of its own that it
-/// never syncs; a page has up to 20 values, and this keeps all of them together below that.
+/// Maximum length of a value, in bytes. sled puts a page over a quarter of a segment into a separate file that it never
+/// syncs; a page has up to 20 values, and this limit keeps all of them together below that.
 pub const MAX_VALUE: usize = 48 * 1024;
 
 /// A key and its value.
@@ -17,9 +17,9 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 /// Writes not yet in the store; `None` removes.
 pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// A transaction at work. It sees everything committed before it, and its own writes.
+/// A running transaction. It sees all earlier commits and its own writes.
 pub struct Transaction<'a> {
-    /// None where all there is stands in `group`: a disk that is simulated.
+    /// `None` on a simulated disk, where `group` holds everything.
     tree: Option<&'a sled::Tree>,
     group: &'a Overlay,
     own: Overlay,
@@ -96,7 +96,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Removes a key; nothing if it is not there.
+    /// Removes a key; no effect if it is missing.
     pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
         self.own.insert(key.into(), None);
     }

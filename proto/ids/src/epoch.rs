@@ -1,4 +1,4 @@
-//! Epochs: the numbers that go up at every move of a duty and travel with every outside effect.
+//! Epochs: numbers that go up at every move of a duty and travel with every external effect.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::NodeName;
 
-/// Totally ordered by generation, then number, then node (rule R7). A heal after a split raises the
-/// generation above all that was seen, so that no solo epoch ever outranks what the majority decided later.
+/// Totally ordered by generation, then number, then node (rule R7). A heal after a split raises the generation above
+/// all seen ones, so that no solo epoch ever outranks a later decision of the majority.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
     /// Raised by a heal after a split.
     pub generation: u64,
     /// Raised by every move.
     pub number: u64,
-    /// Who holds the duty in this epoch.
+    /// The node that holds the duty in this epoch.
     pub node: NodeName,
 }
 

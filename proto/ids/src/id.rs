@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an identifier.
+/// A text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is no {what}: {expected}")]
 pub struct ParseIdError {
@@ -67,11 +67,11 @@ macro_rules! random_id {
 }
 
 random_id!(
-    /// One life of a store: random, new at every start of a process (rule D1).
+    /// One incarnation of a store: random, new at every start of a process (rule D1).
     Origin, "origin"
 );
 random_id!(
-    /// One life of a node's process, as the role manager and SIP Contacts name it.
+    /// One incarnation of a node's process, as the role manager and SIP Contacts name it.
     Incarnation, "incarnation"
 );
 random_id!(
@@ -79,7 +79,7 @@ random_id!(
     ClusterId, "cluster id"
 );
 random_id!(
-    /// A mailbox; its number is a claim that may change, this never does (rule D6).
+    /// A mailbox; its number is a claim that may change, the id never changes (rule D6).
     MailboxId, "mailbox id"
 );
 random_id!(
@@ -96,7 +96,7 @@ random_id!(
     RecordingId, "recording id"
 );
 random_id!(
-    /// A call as Twinbox knows it. Never the SIP Call-ID, which a stranger chooses.
+    /// A call within Twinbox. Never the SIP Call-ID, which the remote side chooses.
     CallId, "call id"
 );
 random_id!(

@@ -1,4 +1,4 @@
-//! The words of Twinbox as types: identifiers, epochs, stamps, and [`Pii`] for what must not reach a log.
+//! The vocabulary of Twinbox as types: identifiers, epochs, stamps, and [`Pii`] for data that must not reach a log.
 //!
 //! A leaf crate: no clock, no socket, no disk. Random identifiers are 128 bits, unique by construction,
 //! and print as 32 hexadecimal digits.

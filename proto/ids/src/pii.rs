@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A value that prints as `•••` wherever it is formatted. Only [`Pii::reveal`] gives it out, and a reader of
-/// the code can search for that word.
+/// A value that prints as `•••` wherever it is formatted. Only [`Pii::reveal`] and [`Pii::into_revealed`] return it,
+/// and a reviewer can search the code for these names.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Pii<T>(T);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Origin;
 
-/// A wall-clock moment: milliseconds since 1970-01-01 00:00 UTC. For people and for policy, never for leases.
+/// A wall-clock moment: milliseconds since 1970-01-01 00:00 UTC. For display and for policy, never for leases.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
 pub struct Timestamp(pub u64);
 
@@ -14,11 +14,11 @@ pub struct Timestamp(pub u64);
 /// that breaks ties between nodes. Total order; never rewritten once given.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Milliseconds since 1970, as the writer's hybrid clock had them.
+    /// Milliseconds since 1970, by the writer's hybrid clock.
     pub wall: u64,
     /// Orders stamps of one writer within one millisecond.
     pub counter: u32,
-    /// Who wrote.
+    /// The origin of the writer.
     pub origin: Origin,
 }
 

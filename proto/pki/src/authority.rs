@@ -1,4 +1,4 @@
-//! The cluster's certificate authority. It is used when a cluster or a member is made, never on a call.
+//! The cluster's certificate authority. Used when a cluster or a member is made, never on a call.
 
 use std::{io, path::Path, time::Duration};
 
@@ -24,14 +24,13 @@ pub(crate) const CERTIFICATE: &str = "node.pem";
 pub(crate) const KEY: &str = "node.key";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Members whose clocks are somewhat behind take a fresh certificate all the same.
+/// Certificates are valid from one day ago, so that members whose clocks are behind accept them.
 const BACKDATED: Duration = DAY;
 const CA_LIFE: Duration = DAY.saturating_mul(20 * 365);
-/// Members renew their certificates by themselves when two thirds of this are over, and have the last third to
-/// succeed in.
+/// Members renew their certificates automatically after two thirds of this time, and retry during the last third.
 const MEMBER_LIFE: Duration = DAY.saturating_mul(365);
 
-/// From when to when a certificate is good.
+/// Validity period of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// First moment.
@@ -41,7 +40,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// A member's usual one.
+    /// The usual validity of a member's certificate.
     pub fn of_member() -> Self {
         Self::from_now(MEMBER_LIFE)
     }
@@ -71,11 +70,12 @@ pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// An authority that is to take another's place.
+/// An authority that replaces another one.
 pub struct Successor {
-    /// It.
+    /// The new authority.
     pub authority: CertificateAuthority,
-    /// Its certificate, signed by the one that goes: who knows that one alone can check this one with it.
+    /// Its certificate, signed by the old authority: a client that knows only the old one can verify the new one with
+    /// it.
     pub cross_pem: String,
 }
 
@@ -90,7 +90,7 @@ pub struct Issued {
 }
 
 impl CertificateAuthority {
-    /// Makes a new authority with a new key. `cluster_name` is for people; the id tells clusters apart.
+    /// Makes a new authority with a new key. `cluster_name` is for display; the id tells clusters apart.
     pub fn create(cluster: ClusterId, cluster_name: &str) -> Result<Self, PkiError> {
         Self::create_from(cluster, cluster_name, Self::params(cluster, cluster_name)?)
     }
@@ -101,7 +101,7 @@ impl CertificateAuthority {
         mut params: CertificateParams,
     ) -> Result<Self, PkiError> {
         let failed = PkiError::make("certificate authority");
-        // Members, and a successor with its members.
+        // Path length 1: members, and a successor with its members.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         let key = KeyPair::generate().map_err(&failed)?;
         let certificate = Listed::one(&params.self_signed(&key).map_err(&failed)?.pem())
@@ -110,7 +110,7 @@ impl CertificateAuthority {
         Ok(Self { cluster, cluster_name: cluster_name.to_owned(), certificate, issuer })
     }
 
-    /// Makes the authority that is to follow this one: another key, another subject, the same cluster.
+    /// Makes the successor of this authority: another key, another subject, the same cluster.
     pub fn succeed(&self) -> Result<Successor, PkiError> {
         let failed = PkiError::make("successor of the certificate authority");
         let mut params = Self::params(self.cluster, &self.cluster_name)?;
@@ -123,8 +123,8 @@ impl CertificateAuthority {
         Ok(Successor { authority, cross_pem })
     }
 
-    /// What all certificates of authorities of a cluster have in common. The subject has a random part: two
-    /// authorities of one cluster are never taken for each other.
+    /// The common parameters of all authority certificates of a cluster. The subject has a random part, so that two
+    /// authorities of one cluster are never confused.
     fn params(cluster: ClusterId, cluster_name: &str) -> Result<CertificateParams, PkiError> {
         let mut random = [0; 4];
         let no_random =
@@ -150,8 +150,8 @@ impl CertificateAuthority {
         Self::from_pem(dir, certificate_pem, &key_pem)
     }
 
-    /// The authority with this key, and the one of these certificates that belongs to it; `dir` is where they come
-    /// from, for what is said of them.
+    /// The authority with this key and its certificate among `certificates_pem`; `dir` is their folder, for error
+    /// texts.
     pub fn from_pem(dir: &Path, certificates_pem: String, key_pem: &str) -> Result<Self, PkiError> {
         let unusable = |file: &str, what, detail: String| PkiError::Unusable { path: dir.join(file), what, detail };
         let bad = |detail: &str| unusable(CA_CERTIFICATE, "certificate of an authority", detail.to_owned());
@@ -177,8 +177,8 @@ impl CertificateAuthority {
         Ok(Self { cluster, cluster_name, certificate: listed, issuer })
     }
 
-    /// Writes `ca.pem` and `ca.key` (mode 0600) durably. An authority that is there already is never
-    /// overwritten: every certificate it signed would be lost with its key.
+    /// Writes `ca.pem` and `ca.key` (mode 0600) durably. Never overwrites an existing authority: its key, and with it
+    /// every certificate that it signed, would be lost.
     pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
         for file in [CA_KEY, CA_CERTIFICATE] {
             let path = dir.join(file);
@@ -196,7 +196,7 @@ impl CertificateAuthority {
         self.cluster
     }
 
-    /// The cluster's name, for people.
+    /// The cluster's name, for display.
     pub fn cluster_name(&self) -> &str {
         &self.cluster_name
     }
@@ -211,7 +211,7 @@ impl CertificateAuthority {
         self.certificate.fingerprint
     }
 
-    /// The private key, as PEM: to be sealed, or handed to a node that has just been let in.
+    /// The private key, as PEM: to be sealed, or handed to a node that has just joined.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
@@ -221,7 +221,7 @@ impl CertificateAuthority {
         self.issue_for(node, kind, Validity::of_member())
     }
 
-    /// The same for a stated time.
+    /// As [`Self::issue`], with the given validity.
     pub fn issue_for(&self, node: &NodeName, kind: MemberKind, validity: Validity) -> Result<Issued, PkiError> {
         let key = KeyPair::generate().map_err(PkiError::make("member's key"))?;
         Ok(Issued {
@@ -231,8 +231,8 @@ impl CertificateAuthority {
         })
     }
 
-    /// Signs a certificate for a member that keeps its key to itself. `public_key` is a DER-encoded
-    /// SubjectPublicKeyInfo; nothing else is taken from whoever asks.
+    /// Signs a certificate for a member that keeps its private key. `public_key` is a DER-encoded SubjectPublicKeyInfo;
+    /// nothing else is taken from the request.
     pub fn certify(
         &self,
         public_key: &[u8],
@@ -245,8 +245,8 @@ impl CertificateAuthority {
         self.sign(&key, node, kind, validity)
     }
 
-    /// Signs a certificate for an operator, who keeps the key: good as a client alone, under a name that no member
-    /// can have.
+    /// Signs a certificate for an operator, who keeps the private key: valid for TLS clients only, under a name that no
+    /// member can have.
     pub fn certify_operator(
         &self,
         public_key: &[u8],
@@ -292,12 +292,12 @@ impl CertificateAuthority {
     }
 }
 
-/// The private key of a member that is not one yet.
+/// The private key of a joining member.
 pub struct MemberKey(KeyPair);
 
 impl MemberKey {
-    /// The key that an earlier attempt left in `dir`, else a new one, written there durably (mode 0600): whoever
-    /// tries again after a break is the same newcomer.
+    /// The key that an earlier attempt left in `dir`, else a new one, written there durably (mode 0600): a retry after
+    /// an interruption is the same joining member.
     pub fn load_or_make(dir: &Path) -> Result<Self, PkiError> {
         let path = dir.join(KEY);
         if path.exists() {
@@ -323,7 +323,7 @@ impl MemberKey {
 }
 
 impl Issued {
-    /// Writes `node.pem`, `node.key` (mode 0600) and `ca.pem` durably, over what was there.
+    /// Writes `node.pem`, `node.key` (mode 0600) and `ca.pem` durably, replacing existing files.
     pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
         files::write(dir, KEY, SECRET, &self.key_pem)?;
         files::write(dir, CERTIFICATE, PUBLIC, &self.cert_pem)?;

@@ -9,25 +9,25 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 /// Characters in a line of PEM.
 const LINE: usize = 64;
-/// A file with more certificates is none of ours: there are two authorities at most, and a link between them.
+/// Maximum certificates in a file: there are two authorities at most, and a link between them.
 const MOST: usize = 8;
 
-/// A certificate out of such a file.
+/// A certificate of such a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
-    /// Its own part of the text.
+    /// The PEM text of this certificate.
     pub(crate) pem: String,
     pub(crate) der: CertificateDer<'static>,
     pub(crate) fingerprint: [u8; 32],
 }
 
 impl Listed {
-    /// The first of a text.
+    /// The first certificate of a text.
     pub(crate) fn one(text: &str) -> Result<Self, String> {
         read(text)?.into_iter().next().ok_or_else(|| "there is no certificate in it".to_owned())
     }
 
-    /// One that comes without PEM around it.
+    /// A certificate from DER.
     pub(crate) fn of_der(der: Vec<u8>) -> Self {
         let base64 = STANDARD.encode(&der);
         let (mut pem, mut rest) = (format!("{BEGIN}\n"), base64.as_str());
@@ -44,13 +44,13 @@ impl Listed {
     }
 }
 
-/// SHA-256 of a certificate (PEM), as `openssl x509 -fingerprint -sha256` has it.
+/// SHA-256 of a certificate (PEM), as `openssl x509 -fingerprint -sha256` shows it.
 pub fn fingerprint_of(certificate_pem: &str) -> Result<[u8; 32], PkiError> {
     let listed = Listed::one(certificate_pem);
     listed.map(|one| one.fingerprint).map_err(|detail| PkiError::Make { what: "fingerprint", detail })
 }
 
-/// All of a text; at least one.
+/// All certificates of a text; at least one.
 pub(crate) fn read(text: &str) -> Result<Vec<Listed>, String> {
     let mut listed = Vec::new();
     let mut rest = text;
@@ -71,7 +71,7 @@ pub(crate) fn read(text: &str) -> Result<Vec<Listed>, String> {
     Ok(listed)
 }
 
-/// One text of several.
+/// Several certificates as one text.
 pub(crate) fn text<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> String {
     listed.into_iter().map(|listed| listed.pem.as_str()).collect()
 }

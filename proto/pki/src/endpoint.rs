@@ -1,5 +1,5 @@
-//! The way to another member. The certificate that is shown is the one of the moment of connecting, so that a
-//! connection which comes back after years shows a renewed one.
+//! Connections to another member. Each connection uses the certificate in force when it is made, so that a reconnect
+//! after years shows a renewed one.
 
 use std::{
     io,
@@ -21,11 +21,11 @@ use crate::incoming::ROLES_PROTOCOL;
 #[cfg(feature = "simulation")]
 use crate::simulation::TcpStream;
 
-/// The TLS of this member as a client, as it is now.
+/// The current TLS configuration of this member as a client.
 #[derive(Clone)]
 pub(crate) struct SharedClient {
     config: Arc<RwLock<Arc<ClientConfig>>>,
-    /// How often a peer showed a certificate by an authority that is not known here.
+    /// Number of times a peer showed a certificate by an unknown authority.
     unknown: Arc<AtomicU64>,
 }
 
@@ -43,7 +43,7 @@ impl SharedClient {
     }
 }
 
-/// Where a peer is reached, and as whom it must show itself.
+/// Address of a peer, and the name that its certificate must have.
 #[derive(Clone)]
 pub struct PeerEndpoint {
     endpoint: Endpoint,
@@ -58,27 +58,27 @@ impl PeerEndpoint {
         Self { endpoint, address: address.to_owned(), server, tls, for_roles: false }
     }
 
-    /// Connections are for calls of the role manager alone: the other side may serve them on threads of their own.
+    /// Marks the connections as used only for calls of the role manager: the server may serve them on separate threads.
     pub fn for_roles(self) -> Self {
         Self { for_roles: true, ..self }
     }
 
-    /// A connection that is not there by then is given up.
+    /// Timeout of a connection attempt.
     pub fn connect_timeout(self, patience: Duration) -> Self {
         Self { endpoint: self.endpoint.connect_timeout(patience), ..self }
     }
 
-    /// How often a silent connection is asked for a sign of life.
+    /// Interval between keep-alives on a silent connection.
     pub fn http2_keep_alive_interval(self, interval: Duration) -> Self {
         Self { endpoint: self.endpoint.http2_keep_alive_interval(interval), ..self }
     }
 
-    /// How long that sign may take.
+    /// Timeout of the answer to a keep-alive.
     pub fn keep_alive_timeout(self, patience: Duration) -> Self {
         Self { endpoint: self.endpoint.keep_alive_timeout(patience), ..self }
     }
 
-    /// Asks for that sign only while an answer is awaited: a link that was cut is noticed by whoever uses it.
+    /// Sends keep-alives only while an answer is awaited: a cut link is noticed by the caller that uses it.
     pub fn silent_while_idle(self) -> Self {
         Self { endpoint: self.endpoint.keep_alive_while_idle(false), ..self }
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with certificates and keys, in words that name the file and the remedy.
+//! Errors of certificates and keys, with texts that name the file and the remedy.
 
 use std::{io, path::PathBuf};
 
@@ -10,7 +10,7 @@ pub enum PkiError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A file could not be written.
@@ -18,25 +18,25 @@ pub enum PkiError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds something else than it should.
+    /// A file does not hold the expected content.
     #[error("{} is no usable {what}: {detail}; make it again with `twinbox cluster init`", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The expected content.
         what: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
     /// Making a certificate failed.
     #[error("cannot make the {what}: {detail}")]
     Make {
-        /// What was to be made.
+        /// The item to be made.
         what: &'static str,
-        /// Why not.
+        /// The cause.
         detail: String,
     },
     /// An operator's file could not be read.
@@ -44,31 +44,31 @@ pub enum PkiError {
     ReadOperator {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// An operator's file holds something else than it should.
+    /// An operator's file does not hold the expected content.
     #[error("{} is no usable {what}: {detail}; 'twinbox cluster operator-cert' on a node makes one", path.display())]
     UnusableOperator {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The expected content.
         what: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
-    /// A new authority is not what it should be.
+    /// A new authority is not acceptable.
     #[error("the cluster's next authority is not taken: {detail}")]
     Appointment {
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
-    /// An address of a peer is none.
+    /// An address of a peer is not valid.
     #[error("'{address}' is no address of a peer: {detail}; write host:port")]
     Address {
         /// As configured.
         address: String,
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
 }

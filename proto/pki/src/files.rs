@@ -1,4 +1,4 @@
-//! Certificates and keys as files: keys readable by their owner alone, from the first byte on.
+//! Certificates and keys as files: a key is readable only by its owner, from the first byte on.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,9 +9,9 @@ use std::{
 
 use crate::PkiError;
 
-/// For everybody: certificates.
+/// File mode of certificates: readable by all users.
 pub(crate) const PUBLIC: u32 = 0o644;
-/// For the owner alone: keys.
+/// File mode of keys: readable only by the owner.
 pub(crate) const SECRET: u32 = 0o600;
 
 pub(crate) fn read(dir: &Path, name: &str) -> Result<String, PkiError> {
@@ -19,12 +19,12 @@ pub(crate) fn read(dir: &Path, name: &str) -> Result<String, PkiError> {
     fs::read_to_string(&path).map_err(|source| PkiError::Read { path, source })
 }
 
-/// Writes a file aside, syncs it, puts it in place and syncs the directory, which is made if it is missing.
+/// Writes a temporary file, syncs it, renames it and syncs the directory, which is made if it is missing.
 pub(crate) fn write(dir: &Path, name: &str, mode: u32, text: &str) -> Result<(), PkiError> {
     let write = || -> io::Result<()> {
         fs::create_dir_all(dir)?;
         let aside = dir.join(format!(".{name}.new"));
-        // A leftover keeps its own mode when it is opened again.
+        // An existing file would keep its own mode when opened again.
         match fs::remove_file(&aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

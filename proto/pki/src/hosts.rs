@@ -1,5 +1,5 @@
-//! What a client asks of the certificate that a server shows, where the usual rules alone will not do. How signatures
-//! are checked stays the same.
+//! Verification of server certificates by a client, where the standard rules are not enough. Signatures are checked as
+//! usual.
 
 use std::{fmt, sync::Arc};
 
@@ -12,13 +12,13 @@ use rustls::{
 
 use crate::identity::provider;
 
-/// Which hosts a client takes.
+/// A rule for the servers that a client accepts.
 pub(crate) trait Hosts: fmt::Debug + Send + Sync {
-    /// Whether this chain, shown under this name, is one of them.
+    /// Whether this chain, shown under this name, is accepted.
     fn verify(&self, shown: &Shown<'_>) -> Result<ServerCertVerified, Error>;
 }
 
-/// What a server shows in the handshake, and when.
+/// The certificates that a server shows in the handshake, and the time of the check.
 pub(crate) struct Shown<'a> {
     pub end_entity: &'a CertificateDer<'a>,
     pub intermediates: &'a [CertificateDer<'a>],
@@ -27,7 +27,7 @@ pub(crate) struct Shown<'a> {
     pub now: UnixTime,
 }
 
-/// rustls' verifier that asks `hosts`.
+/// A rustls verifier that asks `hosts`.
 pub(crate) fn verifier(hosts: impl Hosts + 'static) -> Arc<dyn ServerCertVerifier> {
     Arc::new(Verifier(hosts))
 }

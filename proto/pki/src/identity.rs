@@ -1,6 +1,6 @@
-//! A member's own certificate, and the TLS that is made from it: both sides show a certificate of the cluster. A
-//! renewed certificate, and another authority, take the place of the old ones without an interruption: connections that
-//! are open go on, new ones are made with what holds then.
+//! A member's own certificate, and the TLS configurations made from it: both sides show a certificate of the cluster. A
+//! renewed certificate, or another authority, replaces the old one without an interruption: open connections continue,
+//! new ones use the new configuration.
 
 use std::{
     fmt,
@@ -36,22 +36,22 @@ use crate::{
     visitors::{Porter, Visitors},
 };
 
-/// A handshake that takes longer is given up.
+/// Timeout of a handshake.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
-/// A connection on which nothing comes is asked for a sign of life this often …
+/// Interval between keep-alives on a silent connection …
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// … and is cut when none comes for this long: a link that was cut silently is noticed.
+/// … and the timeout of the answer: a link that was cut silently is noticed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A server asks a client on whose connection nothing has come for this long.
+/// A server sends a keep-alive on a connection that was silent for this long.
 const SILENT: Duration = Duration::from_secs(15);
 
-/// Who this member is, and the means to prove it.
+/// The identity of this member, with its certificate and key.
 pub struct NodeIdentity {
     /// The cluster it is a member of.
     pub cluster: ClusterId,
     /// Its name.
     pub name: NodeName,
-    /// What it is.
+    /// Node or witness.
     pub kind: MemberKind,
     dir: PathBuf,
     current: SharedCurrent,
@@ -60,32 +60,32 @@ pub struct NodeIdentity {
 
 pub(crate) type SharedCurrent = Arc<RwLock<Arc<Current>>>;
 
-/// The certificate of the moment, and what is made from it.
+/// The certificate in force, and the configurations made from it.
 pub(crate) struct Current {
     subject: name::Subject,
     begins: Timestamp,
     expires: Timestamp,
-    /// Whose certificates are taken.
+    /// The accepted authorities.
     authorities: Vec<Listed>,
-    /// Which of them signed the own certificate.
+    /// Index of the authority that signed the own certificate.
     issuer: usize,
-    /// The own certificate, and links to an authority that others may know alone.
+    /// The own certificate, and links for peers that know only another authority.
     chain: Vec<Listed>,
-    /// For members, who must show a certificate.
+    /// For members, which must show a certificate.
     pub(crate) server: Arc<ServerConfig>,
-    /// For newcomers, who have none and are shown the authorities', too.
+    /// For joining members, which have no certificate and are also shown the authorities' certificates.
     pub(crate) join: Arc<ServerConfig>,
-    /// For operators, who must show a certificate of theirs.
+    /// For operators, who must show an operator's certificate.
     pub(crate) operators: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
-/// An authority whose certificates a member takes.
+/// An authority whose certificates a member accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trusted {
     /// SHA-256 of its certificate.
     pub fingerprint: [u8; 32],
-    /// When its certificate ends.
+    /// End of validity of its certificate.
     pub expires: Timestamp,
 }
 
@@ -96,8 +96,8 @@ impl fmt::Debug for NodeIdentity {
 }
 
 impl NodeIdentity {
-    /// Reads `ca.pem`, `node.pem` and `node.key`, and refuses them unless the certificate is good now, signed by
-    /// that authority, and belongs to that key.
+    /// Reads `ca.pem`, `node.pem` and `node.key`. Refuses a certificate that is not valid now, is not signed by that
+    /// authority, or does not belong to that key.
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
         let current = Current::read(dir, &files::read(dir, CA_CERTIFICATE)?, &files::read(dir, CERTIFICATE)?)?;
         let name::Subject { cluster, name, kind, .. } = current.subject.clone();
@@ -112,45 +112,45 @@ impl NodeIdentity {
         })
     }
 
-    /// When its certificate began.
+    /// Begin of validity of its certificate.
     pub fn begins(&self) -> Timestamp {
         self.now().begins
     }
 
-    /// When its certificate ends.
+    /// End of validity of its certificate.
     pub fn expires(&self) -> Timestamp {
         self.now().expires
     }
 
-    /// When the certificate of the authority that signed this member's ends.
+    /// End of validity of the certificate of the authority that signed this member's.
     pub fn authority_expires(&self) -> Timestamp {
         let now = self.now();
         now.authorities.get(now.issuer).map_or(now.expires, ending)
     }
 
-    /// Whose certificates it takes: one authority, and two while one takes the other's place.
+    /// The accepted authorities: one, or two during a CA rotation.
     pub fn authorities(&self) -> Vec<Trusted> {
         let trusted = |listed: &Listed| Trusted { fingerprint: listed.fingerprint, expires: ending(listed) };
         self.now().authorities.iter().map(trusted).collect()
     }
 
-    /// The authority that signed its certificate.
+    /// Fingerprint of the authority that signed its certificate.
     pub fn issuer(&self) -> [u8; 32] {
         let now = self.now();
         now.authorities.get(now.issuer).map_or([0; 32], |listed| listed.fingerprint)
     }
 
-    /// Whether it shows the link from a former authority to its own one, too.
+    /// Whether it also shows the link from a former authority to its own one.
     pub fn is_linked(&self) -> bool {
         self.now().chain.len() > 1
     }
 
-    /// How often a peer showed a certificate by an authority that is unknown here.
+    /// Number of times a peer showed a certificate by an unknown authority.
     pub fn unknown_authorities(&self) -> u64 {
         self.client.unknown_authorities()
     }
 
-    /// When the certificate is to be renewed: when two thirds of its life are over.
+    /// Time at which the certificate is to be renewed: after two thirds of its validity.
     pub fn renew_at(&self) -> Timestamp {
         let Current { begins, expires, .. } = &*self.now();
         Timestamp(begins.0 + expires.0.saturating_sub(begins.0) / 3 * 2)
@@ -167,7 +167,7 @@ impl NodeIdentity {
         now.authorities.get(now.issuer).map(|listed| listed.pem.clone()).unwrap_or_default()
     }
 
-    /// The certificates of all authorities that it takes, as PEM, its own one's first.
+    /// The certificates of all accepted authorities, as PEM, the issuer's first.
     pub fn authorities_pem(&self) -> String {
         let now = self.now();
         let (own, others): (Vec<_>, Vec<_>) =
@@ -175,15 +175,15 @@ impl NodeIdentity {
         bundle::text(own.into_iter().chain(others).map(|(_, listed)| listed))
     }
 
-    /// Takes a new certificate for the same member and key: refused unless it is as good as one that is loaded at the
-    /// start. It is on disk and in use from now on; connections that are open go on with the old one.
+    /// Installs a new certificate for the same member and key, with the checks of [`Self::load`]. It is on disk and in
+    /// use from now on; open connections continue with the old one.
     pub fn renew(&self, certificate_pem: &str) -> Result<(), PkiError> {
         let now = self.now();
         let links = bundle::text(now.chain.iter().skip(1));
         self.take(&bundle::text(&now.authorities), &format!("{certificate_pem}{links}"))
     }
 
-    /// Takes certificates of the next authority, too. It must be appointed by one that is known.
+    /// Also accepts certificates of the next authority. A known authority must have cross-signed it.
     pub fn trust(&self, next: &Appointment) -> Result<(), PkiError> {
         let now = self.now();
         if now.authorities.contains(&next.next) {
@@ -196,7 +196,7 @@ impl NodeIdentity {
         self.take(&bundle::text(now.authorities.iter().chain([&next.next])), &bundle::text(&now.chain))
     }
 
-    /// Shows a certificate by the next authority, with the link to it from the one before.
+    /// Shows a certificate by the next authority, with the link to it from the former one.
     pub fn show(&self, certificate_pem: &str, next: &Appointment) -> Result<(), PkiError> {
         let now = self.now();
         let wrong = |detail| PkiError::Unusable { path: self.dir.join(CERTIFICATE), what: "certificate", detail };
@@ -207,16 +207,16 @@ impl NodeIdentity {
         self.take(&bundle::text(&now.authorities), &format!("{}{}", own.pem, next.cross.pem))
     }
 
-    /// Takes certificates of this authority no longer, and shows no link from another to its own one. Refused for the
-    /// authority that signed its own certificate.
+    /// Stops accepting certificates of this authority, and stops showing a link from another authority to the own one.
+    /// Refused for the authority that signed the own certificate.
     pub fn forget(&self, authority: &[u8; 32]) -> Result<(), PkiError> {
         let now = self.now();
         let left = now.authorities.iter().filter(|listed| listed.fingerprint != *authority);
         self.take(&bundle::text(left), &bundle::text(now.chain.first()))
     }
 
-    /// Makes these certificates the current ones, on disk and in use. One file changes what it says after the other, and
-    /// what is there after a crash between them fits together: neither names an authority that the other lacks.
+    /// Installs these certificates, on disk and in use. The two files change one after the other, and their contents
+    /// fit together after a crash between the two writes: neither names an authority that the other lacks.
     fn take(&self, authorities_pem: &str, chain_pem: &str) -> Result<(), PkiError> {
         let (next, now) = (Current::read(&self.dir, authorities_pem, chain_pem)?, self.now());
         self.is_ours(&next)?;
@@ -247,8 +247,8 @@ impl NodeIdentity {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
 
-    /// Takes what is on disk now, if that is another certificate: one that another process of this member has renewed.
-    /// Says whether it was. What is no good is refused, and the old one stays.
+    /// Installs the certificate on disk if it differs from the one in use: another process of this member may have
+    /// renewed it. Returns whether it differed. An invalid one is refused, and the old one stays.
     pub fn reload(&self) -> Result<bool, PkiError> {
         let (chain_pem, authorities_pem) =
             (files::read(&self.dir, CERTIFICATE)?, files::read(&self.dir, CA_CERTIFICATE)?);
@@ -263,11 +263,11 @@ impl NodeIdentity {
         Ok(true)
     }
 
-    /// Where `peer` is reached (`host:port`): mutual TLS, no Nagle delay, and keep-alives that notice a link
+    /// Connections to `peer` at `address` (`host:port`): mutual TLS, no Nagle delay, and keep-alives that notice a link
     /// which was cut silently.
     pub fn endpoint(&self, peer: &NodeName, address: &str) -> Result<PeerEndpoint, PkiError> {
         let wrong = |detail: String| PkiError::Address { address: address.to_owned(), detail };
-        // TLS is ours: to tonic this is a connection like any other.
+        // TLS is done here: for tonic this is a plain connection.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| wrong(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string)))?
             .connect_timeout(HANDSHAKE)
@@ -278,23 +278,23 @@ impl NodeIdentity {
         Ok(PeerEndpoint::new(endpoint, address, server, self.client.clone()))
     }
 
-    /// A tonic server to be served with [`Self::listen`]. Connections of whoever has vanished are closed in time: who is
-    /// alive speaks or asks by itself.
+    /// A tonic server to be served with [`Self::listen`]. It closes connections of vanished peers in time; a live peer
+    /// answers keep-alives automatically.
     pub fn server(&self) -> Server {
         Server::builder().http2_keepalive_interval(Some(SILENT)).http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
     }
 
-    /// Accepts members on a bound socket; a stranger is refused in the handshake, counted and logged.
+    /// Accepts members on a bound socket; other clients are refused in the handshake, counted and logged.
     pub fn listen(&self, listener: TcpListener) -> Incoming {
         self.listen_with(listener, Doors::default())
     }
 
-    /// As [`Self::listen`], with doors beside it for newcomers and operators.
+    /// As [`Self::listen`], with separate routes for joining members and operators.
     pub fn listen_with(&self, listener: TcpListener, doors: Doors) -> Incoming {
         Incoming::start(listener, self.current.clone(), doors)
     }
 
-    /// Accepts a member on a connection of a simulated machine; a stranger is refused in the handshake.
+    /// Accepts a member on a connection of a simulated machine; other clients are refused in the handshake.
     #[cfg(feature = "simulation")]
     pub async fn accept<S>(&self, stream: S) -> std::io::Result<tokio_rustls::server::TlsStream<S>>
     where
@@ -303,7 +303,7 @@ impl NodeIdentity {
         tokio_rustls::TlsAcceptor::from(self.now().server.clone()).accept(stream).await
     }
 
-    /// The member of this cluster that sent a request, or why it is not let in.
+    /// The member of this cluster that sent a request, or the reason for the refusal.
     pub fn admit<T>(&self, request: &Request<T>) -> Result<PeerIdentity, PeerError> {
         peer_of(request)?.of_cluster(self.cluster)
     }
@@ -313,13 +313,13 @@ impl NodeIdentity {
     }
 }
 
-/// What holds now.
+/// The certificate in force.
 pub(crate) fn now(current: &SharedCurrent) -> Arc<Current> {
     current.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 impl Current {
-    /// These certificates, with the key that is in `dir`.
+    /// These certificates, with the key in `dir`.
     fn read(dir: &Path, authorities_pem: &str, chain_pem: &str) -> Result<Self, PkiError> {
         let unusable = |file: &str, what, detail: String| PkiError::Unusable { path: dir.join(file), what, detail };
         let bad_ca = |detail: String| unusable(CA_CERTIFICATE, "certificate of an authority", detail);
@@ -355,14 +355,14 @@ impl Current {
             let mut config =
                 builder.with_single_cert(shown, key.clone_key()).map_err(|e| bad_key(e.to_string()))?;
             config.alpn_protocols = vec![protocol.to_vec()];
-            // Whoever comes back shows the certificate again: one that has ended opens nothing.
+            // A client shows its certificate at every connection: an expired one is never accepted by resumption.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
             Ok::<_, PkiError>(Arc::new(config))
         };
         let members = server(Some(porter(Visitors::Members)?), shown.clone(), b"h2")?;
         let operators = server(Some(porter(Visitors::Operators)?), shown.clone(), OPERATOR_PROTOCOL)?;
-        // A newcomer knows the fingerprint of one authority, and nothing else.
+        // A joining member knows the fingerprint of one authority, and nothing else.
         let all = shown.iter().cloned().chain(authorities.iter().map(|a| a.der.clone())).collect();
         let join = server(None, all, JOIN_PROTOCOL)?;
         let mut client = ClientConfig::builder_with_provider(provider())
@@ -388,15 +388,15 @@ impl Current {
     }
 }
 
-/// Why no authority vouches for a certificate.
+/// No authority vouches for a certificate.
 enum Unvouched {
-    /// One of the authorities is none.
+    /// An authority's certificate is not valid.
     Authority(String),
-    /// None of them does.
+    /// None of the authorities signed the certificate.
     Certificate(String),
 }
 
-/// Which of the authorities signed a certificate that is good now.
+/// Index of the authority that signed a certificate which is valid now.
 fn issuer_of(own: &CertificateDer<'_>, authorities: &[Listed]) -> Result<usize, Unvouched> {
     let now = UnixTime::since_unix_epoch(Duration::from_millis(wall().0));
     let mut reasons = Vec::new();
@@ -420,7 +420,7 @@ fn millis(seconds: i64) -> Timestamp {
     Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000))
 }
 
-/// These authorities, and no other.
+/// A root store of these authorities only.
 pub(crate) fn roots(
     authorities: impl IntoIterator<Item = CertificateDer<'static>>,
 ) -> Result<Arc<RootCertStore>, rustls::Error> {
@@ -431,9 +431,9 @@ pub(crate) fn roots(
     Ok(Arc::new(roots))
 }
 
-/// The same cryptography everywhere, also where a library asks for the process's default.
+/// The cryptography provider for all TLS, also for libraries that ask for the process's default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    // An error says that a default is installed already, which is as good.
+    // An error means that a default is installed already, which is fine.
     let _ = ring::default_provider().install_default();
     Arc::new(ring::default_provider())
 }

@@ -1,8 +1,8 @@
-//! The door for other members: TCP accepted, TLS done, strangers sent away. Beside it, while somebody is expected, a
-//! door for newcomers: they say in the first message of the handshake that they want to join, are asked for no
-//! certificate, and never reach what members say to each other. Operators say in the same place who they are, and show
-//! a certificate that opens their door and no other. Members that call the role manager say that there, too: a server
-//! may take these connections on threads of their own.
+//! The listener for other members: accepts TCP, does TLS, refuses other clients. While a member is expected to join,
+//! there is a separate route for joining members: they ask for it by ALPN in the first message of the handshake, need
+//! no certificate, and never reach the services between members. Operators also choose their route by ALPN, and show a
+//! certificate that is valid only there. Members that call the role manager use ALPN, too: a server may serve these
+//! connections on separate threads.
 
 use std::{
     collections::HashMap,
@@ -34,13 +34,13 @@ use crate::{
     operator::OPERATOR_PROTOCOL,
 };
 
-/// Handshakes at once; further connections wait in the kernel's queue.
+/// Maximum concurrent handshakes; further connections wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
-/// Handshakes at once with one machine; further connections of it are closed. Members may share an address.
+/// Maximum concurrent handshakes with one machine; further connections of it are closed. Members may share an address.
 const HANDSHAKES_OF_ONE: usize = 16;
-/// A member speaks at once; who is silent for so long is none.
+/// Timeout of a client's first byte: members send theirs immediately.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
-/// A flood of strangers writes one line of log in this time, with a count.
+/// Refusals are logged at most once in this time, with a count.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections of verified members, for `serve_with_incoming`. Dropping it closes the listener.
@@ -49,37 +49,38 @@ pub struct Incoming {
     refused: Arc<AtomicU64>,
 }
 
-/// Where newcomers are let in.
+/// The route for joining members.
 pub struct JoinDoor {
-    /// Whether anybody is expected now. While nobody is, newcomers are strangers like any other.
+    /// Whether a joining member is expected now. Otherwise joining members are refused like any other client.
     pub open: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Takes their connections. When it is full they are sent away.
+    /// Receives their connections. When it is full they are closed.
     pub newcomers: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 }
 
-/// Where operators of other machines are let in: takes connections whose certificate is an operator's. When it is full
-/// they are sent away.
+/// The route for operators of other machines: receives connections whose certificate is an operator's. When it is full
+/// they are closed.
 pub type OperatorDoor = mpsc::Sender<OperatorConnection>;
 
-/// What comes through an [`OperatorDoor`], as tonic takes it.
+/// An item of an [`OperatorDoor`], as tonic takes it.
 pub type OperatorConnection = io::Result<TlsStream<TcpStream>>;
 
-/// What members offer beside HTTP/2 on a connection for the role manager alone, by ALPN. Earlier releases neither offer
-/// nor know it: their connections come with all others of members, and they take ours like those.
+/// The ALPN protocol that members offer, in addition to HTTP/2, on a connection only for the role manager. Earlier
+/// releases neither offer nor know it: their connections come with all others of members, and they treat ours the same
+/// way.
 pub(crate) const ROLES_PROTOCOL: &[u8] = b"twinbox-roles/1";
 
-/// Takes the connections of members on which only the role manager is called. When it is full they wait.
+/// Receives the connections of members on which only the role manager is called. When it is full they wait.
 pub type RolesRoute = mpsc::Sender<MemberConnection>;
 
-/// What comes by a [`RolesRoute`], as tonic takes it.
+/// An item of a [`RolesRoute`], as tonic takes it.
 pub type MemberConnection = io::Result<TlsStream<TcpStream>>;
 
-/// The doors beside the one for members.
+/// The routes in addition to the one for members.
 #[derive(Default)]
 pub struct Doors {
-    /// For members that call the role manager; without it they come with the others.
+    /// For members that call the role manager; without this route they come with the others.
     pub roles: Option<RolesRoute>,
-    /// For newcomers.
+    /// For joining members.
     pub newcomers: Option<JoinDoor>,
     /// For operators.
     pub operators: Option<OperatorDoor>,
@@ -93,7 +94,7 @@ impl Incoming {
         Self { ready, refused }
     }
 
-    /// A counter of connections refused since the start; it stays readable when this is being served.
+    /// A counter of connections refused since the start; it stays readable while `self` is being served.
     pub fn refused(&self) -> Arc<AtomicU64> {
         self.refused.clone()
     }
@@ -125,7 +126,7 @@ async fn accept(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, most likely: wait for some to be closed instead of spinning.
+                // Most likely no descriptors are left: wait for some to be closed instead of spinning.
                 warn!(%error, "cannot accept connections of other members");
                 sleep(Duration::from_millis(100)).await;
                 continue;
@@ -144,7 +145,7 @@ async fn accept(
             let done = handshake(&current, &doors, stream).await;
             drop(source);
             match done {
-                // The receiver is gone only when the door is closed.
+                // The receiver is dropped only when the listener is closed.
                 Ok(Visitor::Member(stream, route)) => drop(route.unwrap_or(&ready).send(Ok(stream)).await),
                 Ok(Visitor::Newcomer(stream, door)) => {
                     if door.newcomers.try_send((stream, address)).is_err() {
@@ -165,14 +166,14 @@ async fn accept(
     }
 }
 
-/// Who has come in.
+/// An accepted client.
 enum Visitor<'a> {
     Member(TlsStream<TcpStream>, Option<&'a RolesRoute>),
     Newcomer(TlsStream<TcpStream>, &'a JoinDoor),
     Operator(TlsStream<TcpStream>, &'a OperatorDoor),
 }
 
-/// Which door it is, is said in the first message; what a member has to show does not depend on anything else.
+/// The first message selects the route; the certificate that a member must show depends on nothing else.
 async fn handshake<'a>(current: &SharedCurrent, doors: &'a Doors, stream: TcpStream) -> io::Result<Visitor<'a>> {
     stream.set_nodelay(true)?;
     let shake = async {
@@ -199,17 +200,17 @@ async fn handshake<'a>(current: &SharedCurrent, doors: &'a Doors, stream: TcpStr
     timeout(HANDSHAKE, shake).await?
 }
 
-/// How many handshakes are in work with each machine: strangers must not keep members out.
+/// Handshakes in progress per machine: other clients must not keep members out.
 #[derive(Default)]
 struct Sources(Mutex<HashMap<IpAddr, usize>>);
 
 impl Sources {
-    /// One more handshake with a machine, until what is returned is dropped; `None` when there are enough.
+    /// Counts one more handshake with a machine, until the result is dropped; `None` at the limit.
     fn enter(all: &Arc<Self>, ip: IpAddr) -> Option<Source> {
         let ip = machine(ip);
         let mut counts = all.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
-        // An entry is at least one, so none is left behind here.
+        // An entry is at least one, so no zero entry is left behind here.
         (*count < HANDSHAKES_OF_ONE).then(|| {
             *count += 1;
             Source { all: all.clone(), ip }
@@ -217,7 +218,7 @@ impl Sources {
     }
 }
 
-/// A handshake that is in work.
+/// A handshake in progress.
 struct Source {
     all: Arc<Sources>,
     ip: IpAddr,
@@ -235,7 +236,7 @@ impl Drop for Source {
     }
 }
 
-/// An IPv6 machine has as many addresses as it likes, all in one /64.
+/// The machine of an address: an IPv6 machine has any number of addresses, all in one /64.
 fn machine(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -253,7 +254,7 @@ struct RefusalLog {
 
 impl RefusalLog {
     fn refused(&self, address: SocketAddr, error: &io::Error) {
-        // A connection that says nothing and goes is a port probe or a health check.
+        // A connection that closes without data is a port probe or a health check.
         if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
             debug!(%address, %error, "a connection was closed before it said who it is");
             return;

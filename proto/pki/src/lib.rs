@@ -1,16 +1,16 @@
-//! Who is who between nodes: the cluster's own certificate authority, a certificate for each member, and TLS
-//! in which both sides must show one.
+//! Authentication between nodes: the cluster's own certificate authority, a certificate for each member, and TLS in
+//! which both sides must show one.
 //!
-//! A member's name and cluster stand in its certificate as one DNS name, `<node>.<cluster id>.twinbox`. The
-//! authority may sign for its own cluster alone (a name constraint), so that a certificate of another cluster
-//! fails in the handshake and again in [`peer_of`].
+//! A member's certificate holds its name and cluster as one DNS name, `<node>.<cluster id>.twinbox`. The authority may
+//! sign only for its own cluster (a name constraint), so that a certificate of another cluster fails in the handshake
+//! and again in [`peer_of`].
 //!
-//! Newcomers have no certificate yet. They know the fingerprint of the authority from a [`JoinToken`], and come in by a
-//! [`JoinDoor`], which leads nowhere near what members say to each other. Operators of other machines have certificates
-//! of another kind and an [`OperatorDoor`] of their own; neither kind passes for the other.
+//! A joining member has no certificate yet. It knows the fingerprint of the authority from a [`JoinToken`], and
+//! connects to a [`JoinDoor`], which does not reach the services between members. Operators of other machines have
+//! certificates of another kind and a separate [`OperatorDoor`]; neither kind is accepted for the other.
 //!
-//! An authority is replaced by one that it has signed itself (an [`Appointment`]): for a while members accept both, and
-//! show with their certificates the link from the old one to the new one.
+//! An authority is replaced by one that it has signed (an [`Appointment`]): during the CA rotation members accept both,
+//! and show with their certificates the link from the old one to the new one.
 
 mod authority;
 mod bundle;

@@ -1,17 +1,17 @@
-//! How a member's name, kind and cluster are written into a certificate, and read out of it.
+//! Encoding of a member's name, kind and cluster in a certificate.
 
 use std::fmt;
 
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The last label of every name in a Twinbox certificate; no public name ends so.
+/// The last label of every name in a Twinbox certificate; not a public top-level domain.
 const SUFFIX: &str = "twinbox";
 
-/// The label between an operator's name and the cluster's: no member's name reads so.
+/// The label between an operator's name and the cluster's: no member's name contains it.
 pub(crate) const OPERATOR: &str = "operator";
 
-/// What a member is.
+/// Kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MemberKind {
     /// Serves calls and holds the data.
@@ -21,7 +21,7 @@ pub enum MemberKind {
 }
 
 impl MemberKind {
-    /// As it stands in the certificate (the subject's organizational unit).
+    /// The name in the certificate (the subject's organizational unit).
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -51,7 +51,7 @@ pub(crate) fn operator_dns_name(cluster: ClusterId, operator: &NodeName) -> Stri
     format!("{operator}.{OPERATOR}.{}", domain(cluster))
 }
 
-/// What an operator's certificate says.
+/// The subject of an operator's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorSubject {
     /// The cluster that it may administrate.
@@ -62,7 +62,7 @@ pub struct OperatorSubject {
     pub expires: Timestamp,
 }
 
-/// Reads an operator's certificate (DER). Its signature is not looked at here: the handshake does.
+/// Reads an operator's certificate (DER). Does not check its signature: the handshake does.
 pub(crate) fn read_operator(der: &[u8]) -> Result<OperatorSubject, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("not X.509: {e}"))?;
     let names = certificate
@@ -88,7 +88,7 @@ pub(crate) fn read_operator(der: &[u8]) -> Result<OperatorSubject, String> {
     })
 }
 
-/// What a member's certificate says.
+/// The subject of a member's certificate.
 #[derive(Clone)]
 pub(crate) struct Subject {
     pub(crate) cluster: ClusterId,
@@ -97,11 +97,11 @@ pub(crate) struct Subject {
     /// First and last moment of validity, seconds since 1970.
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
-    /// The key that it speaks of: a DER-encoded SubjectPublicKeyInfo.
+    /// The certified key: a DER-encoded SubjectPublicKeyInfo.
     pub(crate) public_key: Vec<u8>,
 }
 
-/// Reads a member's certificate (DER). Its signature is not looked at here: the handshake did.
+/// Reads a member's certificate (DER). Does not check its signature: the handshake did.
 pub(crate) fn read(der: &[u8]) -> Result<Subject, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("not X.509: {e}"))?;
     if certificate.is_ca() {
@@ -132,7 +132,7 @@ pub(crate) fn read(der: &[u8]) -> Result<Subject, String> {
     })
 }
 
-/// When a certificate (DER) ends, in seconds since 1970.
+/// End of validity of a certificate (DER), in seconds since 1970.
 pub(crate) fn end_of(der: &[u8]) -> Result<i64, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|e| format!("not X.509: {e}"))?;
     Ok(certificate.validity().not_after.timestamp())

@@ -1,4 +1,4 @@
-//! The newcomer's side of the handshake: it has no certificate, and knows of the cluster what its token says.
+//! The joining member's side of the handshake: it has no certificate, and knows the cluster only by its token.
 
 use std::{io, sync::Arc};
 
@@ -22,10 +22,10 @@ use crate::{
     name,
 };
 
-/// What newcomers speak, by ALPN: it decides which door a connection comes to.
+/// The ALPN protocol of joining members: it selects the route of a connection.
 pub(crate) const JOIN_PROTOCOL: &[u8] = b"twinbox-join/1";
 
-/// The member does not show the authority whose fingerprint the token has.
+/// The member does not show the authority whose fingerprint is in the token.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "it is not of the cluster that made the token, or the cluster has replaced its authority since: the authority's \
@@ -40,8 +40,8 @@ pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
     fingerprint
 }
 
-/// Connects to a member's join door. The member must show a certificate for its name that the authority of the token
-/// signed; nothing is said before.
+/// Connects to a member's join route. The member must show a certificate for its name, signed by the authority of the
+/// token; no data is sent before.
 pub async fn connect(token: &JoinToken, member: &NodeName, address: &str) -> io::Result<TlsStream<TcpStream>> {
     let verifier = hosts::verifier(ByFingerprint { fingerprint: token.fingerprint });
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -60,7 +60,7 @@ pub async fn connect(token: &JoinToken, member: &NodeName, address: &str) -> io:
     timeout(HANDSHAKE, connecting).await?
 }
 
-/// Takes a server whose chain ends in the authority with this fingerprint, by the usual rules.
+/// Accepts a server whose chain ends in the authority with this fingerprint, by the standard rules.
 #[derive(Debug)]
 struct ByFingerprint {
     fingerprint: [u8; 32],
@@ -74,23 +74,23 @@ impl Hosts for ByFingerprint {
         let roots = roots([authority.clone().into_owned()])?;
         let usual = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
         let usual = usual.map_err(|e| Error::General(e.to_string()))?;
-        // While the authority is being replaced, the member's certificate may be by the next one.
+        // During a CA rotation the member's certificate may be signed by the next authority.
         let Shown { end_entity, intermediates, name, ocsp_response, now } = *shown;
         usual.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
     }
 }
 
-/// Why a member would not be talked to, or would not talk.
+/// Reason for a failed connection of a joining member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinObstacle {
     /// It shows another authority than the token's.
     OtherAuthority,
-    /// It expects no newcomer.
+    /// It expects no joining member.
     DoorClosed,
 }
 
 impl JoinObstacle {
-    /// What stood in the way, if it is known; from an error of [`connect`].
+    /// The reason, if it is known, from an error of [`connect`].
     pub fn of(error: &io::Error) -> Option<Self> {
         match error.get_ref()?.downcast_ref::<Error>()? {
             Error::InvalidCertificate(CertificateError::Other(OtherError(other))) if other.is::<Unverified>() => {

@@ -1,4 +1,4 @@
-//! Administrators on other machines: their certificate, and the way from their machine to a node.
+//! Administrators on other machines: their certificate, and their connections to a node.
 
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
@@ -30,20 +30,20 @@ use crate::{
     newcomer::fingerprint,
 };
 
-/// What operators speak, by ALPN: it decides which door a connection comes to.
+/// The ALPN protocol of operators: it selects the route of a connection.
 pub(crate) const OPERATOR_PROTOCOL: &[u8] = b"twinbox-operator/1";
 
 const CERTIFICATE: &str = "operator.pem";
 const KEY: &str = "operator.key";
 const AUTHORITIES: &str = "ca.pem";
-/// A node speaks at once when it has let somebody in.
+/// Timeout of the node's first byte: a node sends it immediately after the handshake.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// The private key of an operator that has no certificate yet. It never leaves the operator's machine.
 pub struct OperatorKey(KeyPair);
 
 impl OperatorKey {
-    /// A new one.
+    /// Makes a new key.
     pub fn make() -> Result<Self, PkiError> {
         KeyPair::generate().map(Self).map_err(PkiError::make("operator's key"))
     }
@@ -54,7 +54,7 @@ impl OperatorKey {
         self.0.subject_public_key_info()
     }
 
-    /// Whether a folder can take an operator's files: nothing of an operator may be in it.
+    /// Whether a folder can take an operator's files: it must not hold any yet.
     pub fn fits(dir: &Path) -> Result<(), PkiError> {
         for file in [CERTIFICATE, KEY, AUTHORITIES] {
             let path = dir.join(file);
@@ -75,21 +75,21 @@ impl OperatorKey {
     }
 }
 
-/// An operator, able to prove it.
+/// An operator's certificate and key.
 #[derive(Clone)]
 pub struct OperatorIdentity {
-    /// What the certificate says.
+    /// The subject of the certificate.
     pub subject: OperatorSubject,
     client: Arc<ClientConfig>,
 }
 
 impl OperatorIdentity {
-    /// Reads the files that `cluster operator-cert` wrote into a folder.
+    /// Reads the files that `cluster operator-cert` wrote to a folder.
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
         Self::load_files(&dir.join(CERTIFICATE), &dir.join(KEY), &dir.join(AUTHORITIES))
     }
 
-    /// The same under names of their own.
+    /// The same with separate file names.
     pub fn load_files(certificate: &Path, key: &Path, authorities: &Path) -> Result<Self, PkiError> {
         let read = |path: &Path| {
             fs::read_to_string(path).map_err(|source| PkiError::ReadOperator { path: path.to_owned(), source })
@@ -118,13 +118,13 @@ impl OperatorIdentity {
         Ok(Self { subject, client: Arc::new(client) })
     }
 
-    /// Connects to a node at `HOST:PORT`, the one at which members reach it, and waits until it has let the operator
-    /// in: a refusal comes from here and not from the first question.
+    /// Connects to a node at `HOST:PORT`, its address for members, and waits until the node has accepted the operator:
+    /// a refusal is reported here and not at the first request.
     pub async fn connect(&self, address: &str) -> io::Result<TokioIo<BufReader<TlsStream<TcpStream>>>> {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            // The verifier takes any node of the cluster, whatever its name.
+            // The verifier accepts any node of the cluster, whatever its name.
             let server = ServerName::try_from(name::domain(self.subject.cluster)).map_err(io::Error::other)?;
             TlsConnector::from(self.client.clone()).connect(server, stream).await
         };
@@ -143,7 +143,7 @@ pub fn operator_of<T>(request: &Request<T>) -> Option<(OperatorSubject, [u8; 32]
     Some((name::read_operator(shown).ok()?, fingerprint(shown)))
 }
 
-/// Takes any node of one cluster: the operator names an address, not a node.
+/// Accepts any node of one cluster: the operator names an address, not a node.
 #[derive(Debug)]
 struct AnyNode {
     cluster: ClusterId,
@@ -170,25 +170,25 @@ impl Hosts for AnyNode {
     }
 }
 
-/// Why an operator is not let in, or does not go in.
+/// Reason for a failed connection of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperatorObstacle {
-    /// The node's certificate is not by an authority that the operator knows.
+    /// The node's certificate is not signed by an authority that the operator knows.
     OtherAuthority,
-    /// The node's certificate is not good at this machine's time of day.
+    /// The node's certificate is not valid at this machine's time of day.
     OtherTime,
     /// It is a member of another cluster, or no node.
     OtherMember,
-    /// The node says that the operator's certificate has ended.
+    /// The node reports that the operator's certificate has expired.
     Ended,
-    /// The node does not take the operator's certificate.
+    /// The node does not accept the operator's certificate.
     NotTaken,
-    /// Nobody there speaks to operators.
+    /// No listener for operators at that address.
     NoDoor,
 }
 
 impl OperatorObstacle {
-    /// What stood in the way, if it is known; from an error of [`OperatorIdentity::connect`].
+    /// The reason, if it is known, from an error of [`OperatorIdentity::connect`].
     pub fn of(error: &io::Error) -> Option<Self> {
         match error.get_ref()?.downcast_ref::<Error>()? {
             Error::InvalidCertificate(CertificateError::NotValidForName) => Some(Self::OtherMember),

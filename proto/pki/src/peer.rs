@@ -1,22 +1,22 @@
-//! Who is at the other end of a request.
+//! The identity of the peer that sent a request.
 
 use tonic::{Request, Status};
 use twinbox_ids::{ClusterId, NodeName};
 
 use crate::{MemberKind, bundle::Listed, name};
 
-/// What a peer's verified certificate says.
+/// The subject of a peer's verified certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// The cluster it is a member of.
     pub cluster: ClusterId,
     /// Its name.
     pub name: NodeName,
-    /// What it is.
+    /// Node or witness.
     pub kind: MemberKind,
 }
 
-/// Why a peer is not let in.
+/// A peer is not admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     /// No client certificate: the request did not come over mutual TLS.
@@ -53,8 +53,8 @@ impl PeerIdentity {
         Ok(Self { cluster, name, kind })
     }
 
-    /// The same of a PEM text, with the public key that it speaks of (a DER-encoded SubjectPublicKeyInfo). Nobody has
-    /// verified it.
+    /// The same from PEM, with the certified public key (a DER-encoded SubjectPublicKeyInfo). The certificate is not
+    /// verified.
     pub fn from_pem(pem: &str) -> Result<(Self, Vec<u8>), PeerError> {
         let listed = Listed::one(pem).map_err(PeerError::Unreadable)?;
         let name::Subject { cluster, name, kind, public_key, .. } =

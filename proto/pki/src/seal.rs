@@ -1,10 +1,10 @@
-//! The authority's key as it lies on a node: encrypted with a key that lies elsewhere. While the authority is being
-//! replaced there are two.
+//! The authority's key as stored on a node: encrypted with a secret that is stored elsewhere. During a CA rotation
+//! there are two.
 //!
-//! Every node can sign, so that no machine is the one that must not be lost. What lies in the folder of the
-//! certificates (`ca.sealed`) is useless without the node's secret, a file in another folder that only the node's user
-//! can read. That protects copies of one of the two: a backup of certificates, a folder sent to the wrong machine, a
-//! disk of data that is thrown away. It protects from nobody who can read both, such as `root` on a running node.
+//! Every node can sign, so that no single machine is indispensable. The sealed key in the folder of the certificates
+//! (`ca.sealed`) is useless without the node's secret, a file in another folder that only the node's user can read.
+//! That protects copies of one of the two: a backup of certificates, a folder sent to the wrong machine, a data disk
+//! that is thrown away. It does not protect from a user who can read both, such as `root` on a running node.
 
 use std::{fs, path::Path, path::PathBuf};
 
@@ -23,12 +23,12 @@ use crate::{
 
 const SEALED: &str = "ca.sealed";
 const HEADER: &str = "twinbox sealed authorities 2";
-/// One authority, the one in `ca.pem`: as the first releases wrote it.
+/// One authority, the one in `ca.pem`: the format of the first releases.
 const HEADER_OF_ONE: &str = "twinbox sealed authority 1";
-/// A secret that is shorter can be guessed.
+/// Minimum length of the secret, in bytes: a shorter one can be guessed.
 const SHORTEST_SECRET: usize = 16;
 
-/// Where a node's sealed authorities are, and the secret that opens them.
+/// Folder of a node's sealed authorities, and path of the secret that opens them.
 #[derive(Debug, Clone)]
 pub struct Seal {
     tls_dir: PathBuf,
@@ -40,7 +40,7 @@ struct Sealed {
     certificate: Listed,
     nonce: Vec<u8>,
     key: Vec<u8>,
-    /// What the seal also vouches for.
+    /// Further data that the seal authenticates.
     bound_to: Vec<u8>,
 }
 
@@ -50,15 +50,15 @@ impl Seal {
         Self { tls_dir: tls_dir.to_owned(), secret: secret.to_owned() }
     }
 
-    /// Seals the key of an authority, beside those that are sealed already; makes the secret if there is none.
+    /// Seals the key of an authority, in addition to those sealed already; makes the secret if there is none.
     pub fn close(&self, authority: &CertificateAuthority) -> Result<(), PkiError> {
-        // What cannot be read cannot be opened any more either: it goes.
+        // Authorities that cannot be read cannot be opened any more either: they are dropped.
         let mut authorities = self.open_all().unwrap_or_default();
         authorities.retain(|known| known.fingerprint() != authority.fingerprint());
         self.write(authorities.iter().chain([authority]))
     }
 
-    /// Forgets all sealed authorities but those with these fingerprints.
+    /// Removes all sealed authorities except those with these fingerprints.
     pub fn keep_only(&self, fingerprints: &[[u8; 32]]) -> Result<(), PkiError> {
         let mut authorities = self.open_all()?;
         let before = authorities.len();

@@ -1,4 +1,4 @@
-//! The network of simulated machines, under the same TLS as ever.
+//! The network of simulated machines, under the same TLS as real ones.
 
 use std::{
     cell::Cell,
@@ -14,17 +14,17 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// A connection to an address that is under way.
+/// A connection attempt in progress.
 pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>>;
 
-/// What makes connections.
+/// A function that makes connections.
 pub type Connect = fn(&str) -> Connecting;
 
 thread_local! {
     static NETWORK: Cell<Option<Connect>> = const { Cell::new(None) };
 }
 
-/// From now on connections to other members that are begun on this thread are made by `connect`.
+/// From now on `connect` makes the connections to other members on this thread.
 pub fn install(connect: Connect) {
     NETWORK.set(Some(connect));
 }

@@ -1,5 +1,5 @@
-//! Whether an authority was really appointed by the one before it: a certificate that only the key of that one can have
-//! made says so. What members tell each other of a new authority counts nothing without it.
+//! Checks that an authority was cross-signed by the one before it, with a certificate that only the holder of the
+//! former key can have made. Reports of members about a new authority count only with this certificate.
 
 use twinbox_ids::ClusterId;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -9,7 +9,7 @@ use crate::{
     bundle::{self, Listed},
 };
 
-/// What the next authority shows of itself.
+/// The certificates of the next authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appointment {
     pub(crate) next: Listed,
@@ -17,8 +17,8 @@ pub struct Appointment {
 }
 
 impl Appointment {
-    /// The next authority's own certificate, and the one by the former, both PEM. They must be of one key and subject,
-    /// and of this cluster.
+    /// The next authority's own certificate, and the one signed by the former authority, both PEM. They must have the
+    /// same key and subject, and belong to this cluster.
     pub fn read(cluster: ClusterId, certificate_pem: &str, cross_pem: &str) -> Result<Self, PkiError> {
         let wrong = |detail: String| PkiError::Appointment { detail };
         let one = |text: &str| match bundle::read(text)?.as_slice() {
@@ -48,12 +48,12 @@ impl Appointment {
         self.next.fingerprint
     }
 
-    /// Whether one of these authorities appointed it.
+    /// Whether one of these authorities signed it.
     pub(crate) fn is_by(&self, authorities: &[Listed]) -> bool {
         authorities.iter().any(|former| signed_by(&self.cross, former).is_ok())
     }
 
-    /// Whether this is its key.
+    /// Whether it belongs to this authority.
     pub fn is_of(&self, authority: &CertificateAuthority) -> bool {
         authority.fingerprint() == self.next.fingerprint
     }

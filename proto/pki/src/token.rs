@@ -1,4 +1,4 @@
-//! A join token: what a newcomer must know of a cluster, and the secret that lets it in once.
+//! A join token: the data that a joining member needs of a cluster, and the secret that admits it once.
 
 use std::{fmt, str::FromStr};
 
@@ -12,12 +12,12 @@ use crate::{
     bundle::{self, Listed},
 };
 
-/// What every token begins with, so that people and programs know one when they see it.
+/// The prefix of every token, so that people and programs recognize one.
 const PREFIX: &str = "twinbox1-";
-/// Bytes at the end that tell a mistyped or cut token.
+/// Number of check bytes at the end, which detect a mistyped or cut token.
 const CHECK: usize = 4;
 
-/// Lets one newcomer in, once. Whoever has it until then can join: it is a secret.
+/// Admits one joining member, once. Until then any holder of the token can join: it is a secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
     /// The cluster.
@@ -26,20 +26,20 @@ pub struct JoinToken {
     pub fingerprint: [u8; 32],
     /// A witness; else a node.
     pub witness: bool,
-    /// When it ends, by the clock of the member that made it. The leader's clock decides.
+    /// Expiry, by the clock of the member that made it. The leader's clock decides.
     pub expires: Timestamp,
-    /// Members that let newcomers in, and where they are reached (`host:port`).
+    /// Members that accept joining members, with their addresses (`host:port`).
     pub members: Vec<(NodeName, String)>,
     secret: [u8; 32],
 }
 
-/// A text is no join token.
+/// A text is not a join token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It does not begin as one.
+    /// The prefix is missing.
     #[error("this is no join token: one begins with '{PREFIX}'; 'twinbox cluster token' on a node makes one")]
     NotOne,
-    /// Something is missing or mistyped.
+    /// A part is missing or mistyped.
     #[error(
         "the join token is damaged: copy it whole, without line breaks, or make another with 'twinbox cluster token'"
     )]
@@ -74,22 +74,22 @@ impl JoinToken {
         if self.witness { MemberKind::Witness } else { MemberKind::Node }
     }
 
-    /// What the cluster remembers of it: who knows this cannot join with it.
+    /// The hash that the cluster stores: it does not permit joining.
     pub fn hash(&self) -> [u8; 32] {
         Self::hash_of(&self.secret)
     }
 
-    /// The hash of a secret that was shown.
+    /// The hash of a secret.
     pub fn hash_of(secret: &[u8; 32]) -> [u8; 32] {
         blake3::derive_key("twinbox join token v1", secret)
     }
 
-    /// What is shown to a member whose certificate was verified, and to nobody else.
+    /// The secret, shown only to a member whose certificate was verified.
     pub fn secret(&self) -> &[u8; 32] {
         &self.secret
     }
 
-    /// Whether the authority that the token speaks of is among these (PEM).
+    /// Whether the authority of the token is among these (PEM).
     pub fn vouches_for(&self, authorities_pem: &str) -> bool {
         let listed = bundle::read(authorities_pem).unwrap_or_default();
         listed.iter().any(|authority| authority.fingerprint == self.fingerprint)

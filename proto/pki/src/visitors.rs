@@ -1,5 +1,5 @@
-//! Which client certificates a door takes: all are signed by the cluster's authority, but a member is no operator, and
-//! an operator no member.
+//! The kinds of client certificates that a route accepts: all are signed by the cluster's authority, but a member is no
+//! operator, and an operator no member.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use rustls::{
 
 use crate::{identity::provider, name};
 
-/// Who comes through a door.
+/// Kind of client of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visitors {
     Members,
@@ -27,7 +27,7 @@ pub(crate) enum Visitors {
 #[error("not a certificate for this door: {0}")]
 struct OtherKind(String);
 
-/// The usual rules, and the kind.
+/// The standard rules, and a check of the kind.
 #[derive(Debug)]
 pub(crate) struct Porter {
     visitors: Visitors,

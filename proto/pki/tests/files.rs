@@ -1,4 +1,4 @@
-//! Certificates as files: what is written, and what is refused when it is read.
+//! Certificates as files: writing, and refusals when reading.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -27,7 +27,7 @@ fn an_authority_comes_back_and_goes_on_signing() {
     assert_eq!((loaded.cluster(), loaded.cluster_name()), (cluster, "office"));
     let member = TempDir::new().unwrap();
     loaded.issue(&name("a"), MemberKind::Node).unwrap().save(member.path()).unwrap();
-    // The authority as first made vouches for what the loaded one signed.
+    // The certificate of the original authority verifies certificates that the loaded one signed.
     fs::write(member.path().join("ca.pem"), made.certificate_pem()).unwrap();
     NodeIdentity::load(member.path()).unwrap();
 }

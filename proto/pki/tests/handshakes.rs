@@ -1,4 +1,4 @@
-//! Real handshakes over loopback: who is let in, as whom, and who is not.
+//! Real handshakes over loopback: clients admitted, their identity, and clients refused.
 
 use std::{
     fs,
@@ -42,8 +42,8 @@ async fn listen(identity: &NodeIdentity) -> (Incoming, SocketAddr) {
     (identity.listen(listener), address)
 }
 
-/// Connects as a client that holds nothing back: takes the server as it is known to be, and shows what it is
-/// given. Returns what came of it once the server has decided.
+/// Connects as an arbitrary client: trusts the server, and shows the given certificate. Returns the outcome once the
+/// server has decided.
 async fn knock(address: SocketAddr, server: &str, ca_pem: &str, shown: Option<&Issued>) -> std::io::Result<()> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
@@ -111,7 +111,7 @@ async fn connections_for_the_role_manager_come_by_a_route_of_their_own_where_the
     assert!(channel.is_ok() && accepted.is_some_and(|accepted| accepted.is_ok()));
     assert!(routed.try_recv().is_err(), "all others come as ever");
 
-    // A server that has no such route, as in earlier releases, takes them as any other.
+    // A server without that route, as in earlier releases, takes them as any other.
     let (mut incoming, address) = listen(&a).await;
     let endpoint = b.endpoint(&name("a"), &address.to_string()).unwrap().for_roles();
     let (channel, accepted) = tokio::join!(endpoint.connect(), incoming.next());
@@ -139,7 +139,7 @@ async fn who_is_no_member_is_refused_and_counted() {
 
     let issued = authority.issue(&name("b"), MemberKind::Node).unwrap();
     let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
-    // The same cluster id, claimed by somebody who does not have the authority's key.
+    // The same cluster id, claimed by an impostor without the authority's key.
     let stranger = CertificateAuthority::create(cluster, "office").unwrap();
     // The authority's certificate shown as if it were a member's.
     let dir = TempDir::new().unwrap();
@@ -165,7 +165,7 @@ async fn who_is_no_member_is_refused_and_counted() {
         assert_eq!(incoming.refused().load(Relaxed), count, "{what}");
     }
 
-    // A member comes in after all of these; nobody is there to answer it, so it waits.
+    // A member connects after all of these; no server answers it, so it waits.
     let mut incoming = incoming;
     let member = tokio::spawn({
         let (server, ca_pem) = (server.clone(), ca_pem.to_owned());
@@ -176,7 +176,7 @@ async fn who_is_no_member_is_refused_and_counted() {
     member.await.unwrap().unwrap();
 }
 
-/// Connections from an address of this machine that say nothing.
+/// Connections from an address of this machine that send nothing.
 async fn say_nothing(from: &str, to: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut silent = Vec::new();
     for _ in 0..count {
@@ -194,27 +194,27 @@ async fn who_says_nothing_keeps_no_member_out() {
     let w = identity(&authority.issue(&name("w"), MemberKind::Witness).unwrap());
     let (mut incoming, address) = listen(&a).await;
     let mut silent = say_nothing("127.0.0.2:0", address, 100).await;
-    // A member does not wait until they have run out of time.
+    // A member does not wait for their timeout.
     let endpoint = w.endpoint(&name("a"), &address.to_string()).unwrap();
     let both = async { tokio::join!(endpoint.connect(), incoming.next()) };
     let (channel, accepted) = timeout(Duration::from_millis(1_500), both).await.expect("a member in time");
     channel.unwrap();
     accepted.unwrap().unwrap();
     assert_eq!(incoming.refused().load(Relaxed), 84, "sixteen of one address are heard out");
-    // Not for long, and not as long as a handshake may take.
+    // Sooner than the timeout of a handshake.
     let closed = async {
         for stream in &mut silent {
             assert_eq!(stream.read(&mut [0]).await.unwrap_or_default(), 0);
         }
     };
     timeout(Duration::from_secs(4), closed).await.expect("closed");
-    // Their places are free again.
+    // Their slots are free again.
     for mut stream in say_nothing("127.0.0.2:0", address, 16).await {
         assert!(timeout(Duration::from_millis(50), stream.read(&mut [0])).await.is_err(), "heard out");
     }
 }
 
-/// An authority that signs outside its cluster signs in vain: the constraint is in its own certificate.
+/// Certificates that an authority signs for another cluster are refused: the constraint is in its own certificate.
 #[tokio::test]
 async fn an_authority_cannot_make_members_of_another_cluster() {
     let (ours, theirs) = (ClusterId::random(), ClusterId::random());

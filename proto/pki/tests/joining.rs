@@ -1,4 +1,4 @@
-//! Newcomers: which door they come to, whom they believe, what their token says, and the authority under its seal.
+//! Joining members: their route, the servers they accept, their token, and the sealed authority.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ struct Hall {
     dir: TempDir,
 }
 
-/// Node `a` of a new cluster, with a door that is open or not.
+/// Node `a` of a new cluster, with a join route that is open or closed.
 async fn hall(open: bool) -> Hall {
     let dir = TempDir::new().unwrap();
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
@@ -89,7 +89,7 @@ async fn while_nobody_is_expected_a_newcomer_is_a_stranger() {
 async fn a_newcomer_believes_only_the_authority_of_its_token_and_the_name_it_asked_for() {
     let hall = hall(true).await;
     let address = hall.address.to_string();
-    // The same cluster id, claimed by somebody who does not have the authority's key.
+    // The same cluster id, claimed by an impostor without the authority's key.
     let impostor = CertificateAuthority::create(hall.authority.cluster(), "office").unwrap();
     let error = connect(&token(&impostor), &name("a"), &address).await.unwrap_err();
     assert_eq!(JoinObstacle::of(&error), Some(JoinObstacle::OtherAuthority), "{error}");
@@ -140,7 +140,7 @@ async fn shown_by(hall: &mut Hall) -> Vec<u8> {
     let (channel, accepted) = tokio::join!(endpoint.connect(), hall.incoming.next());
     channel.unwrap();
     let stream = accepted.unwrap().unwrap();
-    // Both sides are the same member: what it showed as a client.
+    // Both sides are the same member: this is its client certificate.
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
@@ -207,7 +207,7 @@ fn a_sealed_authority_opens_with_its_secret_alone() {
     assert_eq!((mode(&secret), mode(&tls.path().join("ca.sealed"))), (0o600, 0o600));
     let opened = seal.open(&authority.fingerprint()).unwrap();
     assert_eq!((opened.cluster(), opened.key_pem()), (authority.cluster(), authority.key_pem()));
-    // The folder of the certificates alone gives nothing away.
+    // The folder of the certificates alone does not reveal the key.
     let sealed = fs::read_to_string(tls.path().join("ca.sealed")).unwrap();
     assert!(!sealed.contains("PRIVATE KEY") && !tls.path().join("ca.key").exists());
     let key = fs::read_to_string(&secret).unwrap();
@@ -224,7 +224,7 @@ fn a_sealed_authority_opens_with_its_secret_alone() {
     }
 }
 
-/// As the first releases sealed the one authority: with `ca.pem` as what it is bound to.
+/// The seal of the first releases: one authority, bound to `ca.pem`.
 #[test]
 fn an_authority_that_was_sealed_by_the_first_releases_is_read_and_kept() {
     use base64::{Engine, engine::general_purpose::STANDARD};
@@ -247,7 +247,7 @@ fn an_authority_that_was_sealed_by_the_first_releases_is_read_and_kept() {
     let next = authority.succeed().unwrap().authority;
     seal.close(&next).unwrap();
     assert_eq!(seal.holds(), [authority.fingerprint(), next.fingerprint()]);
-    // Under another authority's certificate it did not open.
+    // With another authority's certificate it did not open.
     fs::write(tls.path().join("ca.pem"), next.certificate_pem()).unwrap();
     let old = format!("twinbox sealed authority 1\n{}\n{}\n", STANDARD.encode([5; 12]), STANDARD.encode(&sealed));
     fs::write(tls.path().join("ca.sealed"), old).unwrap();

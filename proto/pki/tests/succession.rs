@@ -1,5 +1,5 @@
-//! One authority takes another's place: at every step members, newcomers and operators find each other by real
-//! handshakes. And operators: which door opens to whom.
+//! One authority replaces another: at every step members, joining members and operators connect by real handshakes.
+//! Also operators: the route that each client may use.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -29,12 +29,12 @@ fn appointed(authority: &CertificateAuthority, successor: &Successor) -> Appoint
     Appointment::read(authority.cluster(), pem, &successor.cross_pem).unwrap()
 }
 
-/// A new certificate for the key that it has.
+/// A new certificate for the member's key.
 fn signed(by: &CertificateAuthority, member: &NodeIdentity) -> String {
     by.certify(&member.public_key(), &member.name, member.kind, Validity::of_member()).unwrap()
 }
 
-/// A member that listens, with all of its doors open.
+/// A member that listens, with all of its routes open.
 struct Hall {
     incoming: Incoming,
     address: SocketAddr,
@@ -52,7 +52,7 @@ async fn hall(member: &NodeIdentity) -> Hall {
     Hall { incoming, address, operators, _newcomers: newcomers }
 }
 
-/// Whether `from` gets to `to`, each by what it has now: only then is it heard on the other side.
+/// Whether `from` can connect to `to`, each with its current certificates: only then does `to` accept the connection.
 async fn reaches(from: &NodeIdentity, to: &NodeIdentity) -> bool {
     let mut hall = hall(to).await;
     let endpoint = from.endpoint(&to.name, &hall.address.to_string()).unwrap();
@@ -75,7 +75,7 @@ async fn at_every_step_everybody_reaches_everybody_also_who_has_not_heard() {
     a.trust(&appointment).unwrap();
     assert_eq!((a.authorities().len(), a.issuer()), (2, old.fingerprint()));
     both_ways("one trusts both").await;
-    // It shows a certificate of the next authority, and the link to it: who knows the old one alone takes it.
+    // It shows a certificate of the next authority, and the link to it: peers that know only the old one accept it.
     let certificate = signed(&next.authority, &a);
     assert!(w.show(&certificate, &appointment).is_err(), "another member's certificate");
     a.show(&certificate, &appointment).unwrap();
@@ -84,7 +84,7 @@ async fn at_every_step_everybody_reaches_everybody_also_who_has_not_heard() {
     w.trust(&appointment).unwrap();
     w.show(&signed(&next.authority, &w), &appointment).unwrap();
     both_ways("both show the next").await;
-    // What it has is what is there after a restart.
+    // After a restart the state is the same.
     let again = NodeIdentity::load(a_dir.path()).unwrap();
     assert_eq!((again.authorities(), again.issuer(), again.is_linked()), (a.authorities(), a.issuer(), true));
     // A renewal meanwhile keeps the link.
@@ -95,7 +95,7 @@ async fn at_every_step_everybody_reaches_everybody_also_who_has_not_heard() {
     both_ways("one has dropped the old").await;
     w.forget(&old.fingerprint()).unwrap();
     both_ways("both have").await;
-    // Who was away throughout is a stranger now, and notices that it knows nobody.
+    // A member that was away during the whole rotation is refused now, and counts unknown authorities.
     let (late, _late_dir) = own(&old, "b", MemberKind::Node);
     assert!(!reaches(&late, &a).await && !reaches(&a, &late).await);
     assert!(late.unknown_authorities() > 0 && w.unknown_authorities() == 0);
@@ -107,7 +107,7 @@ fn an_authority_that_the_old_one_did_not_appoint_is_not_taken() {
     let (a, dir) = own(&old, "a", MemberKind::Node);
     let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
     let before = (read("ca.pem"), read("node.pem"));
-    // By somebody who does not have the old one's key: of the same cluster, and even under its very name.
+    // By an impostor without the old one's key: of the same cluster, and even under the same name.
     let stranger = CertificateAuthority::create(old.cluster(), "office").unwrap();
     let theirs = stranger.succeed().unwrap();
     let error = a.trust(&appointed(&stranger, &theirs)).unwrap_err();
@@ -123,7 +123,8 @@ fn an_authority_that_the_old_one_did_not_appoint_is_not_taken() {
         assert!(Appointment::read(old.cluster(), certificate, cross).is_err());
     }
     assert!(Appointment::read(ClusterId::random(), pem, cross).is_err());
-    // The one in use cannot be forgotten, and what is not by the next one is not shown as if it were.
+    // The authority in use cannot be forgotten, and a certificate not signed by the next authority is not shown as its
+    // own.
     a.forget(&old.fingerprint()).expect_err("its own");
     let appointment = appointed(&old, &ours);
     a.show(&signed(&old, &a), &appointment).expect_err("by the old one");
@@ -180,7 +181,7 @@ fn two_authorities_lie_under_one_seal() {
     seal.keep_only(&[next.fingerprint()]).unwrap();
     assert_eq!(seal.holds(), [next.fingerprint()]);
     assert!(seal.open(&old.fingerprint()).is_err());
-    // Its certificate is bound to it: another in its place does not open it.
+    // Its certificate is bound to the seal: with another certificate it does not open.
     let file = tls.path().join("ca.sealed");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(tls.path().join("other"), "").unwrap();
@@ -194,7 +195,7 @@ fn two_authorities_lie_under_one_seal() {
     assert!(seal.holds().is_empty() && seal.open(&old.fingerprint()).is_err());
 }
 
-/// An operator's files, signed for `life`.
+/// An operator's files, signed for `validity`.
 fn operator(authority: &CertificateAuthority, who: &str, validity: Validity, dir: &Path) -> OperatorIdentity {
     let key = OperatorKey::make().unwrap();
     let certificate = authority.certify_operator(&key.public_key(), &name(who), validity).unwrap();
@@ -217,14 +218,14 @@ async fn an_operator_gets_to_the_operators_door_and_to_no_other() {
     let address = hall.address.to_string();
     let served = tokio::spawn(async move {
         let mut stream = hall.operators.recv().await.unwrap().unwrap();
-        // HTTP/2 servers speak first; who is let in hears that.
+        // HTTP/2 servers send first; an accepted client receives that.
         tokio::io::AsyncWriteExt::write_all(&mut stream, b"hello").await.unwrap();
         (hall, stream)
     });
     anna.connect(&address).await.unwrap();
     let (mut hall, _stream) = served.await.unwrap();
 
-    // As if it were a member: the same files under a member's names, at the members' door.
+    // As if it were a member: the same files under a member's names, at the members' route.
     let disguise = TempDir::new().unwrap();
     for (from, to) in [("operator.pem", "node.pem"), ("operator.key", "node.key"), ("ca.pem", "ca.pem")] {
         fs::copy(dir.path().join(from), disguise.path().join(to)).unwrap();
@@ -244,14 +245,14 @@ async fn an_operator_gets_to_the_operators_door_and_to_no_other() {
     assert!(error.to_string().contains("operator"), "{error}");
     assert!(knock(&address, b"twinbox-operator/1", b_dir.path(), &a, ["node.pem", "node.key"]).await.is_err());
     assert_eq!(hall.incoming.refused().load(std::sync::atomic::Ordering::Relaxed), refused_before + 2);
-    // Each is let in at its own door by the same means.
+    // Each is admitted at its own route by the same means.
     assert!(knock(&address, b"twinbox-operator/1", dir.path(), &a, ["operator.pem", "operator.key"]).await.is_ok());
     assert!(knock(&address, b"h2", b_dir.path(), &a, ["node.pem", "node.key"]).await.is_ok());
     assert!(hall.incoming.next().await.unwrap().is_ok() && hall.operators.recv().await.unwrap().is_ok());
     drop(b);
 }
 
-/// A TLS client that shows whatever it is given, at the door that it likes. Says whether the server took it.
+/// A TLS client that shows any given certificate, at any route. Returns whether the server accepted it.
 async fn knock(
     address: &str,
     protocol: &[u8],
@@ -278,7 +279,7 @@ async fn knock(
     let name = ServerName::try_from(format!("{}.{}.twinbox", server.name, server.cluster)).unwrap();
     let stream = tokio::net::TcpStream::connect(address).await?;
     let mut stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await?;
-    // A refusal comes within a moment; who is taken is told nothing.
+    // A refusal comes immediately; an accepted client receives nothing.
     match tokio::time::timeout(std::time::Duration::from_millis(500), stream.read(&mut [0])).await {
         Ok(Err(error)) => Err(error),
         Ok(Ok(_)) | Err(_) => Ok(()),
@@ -296,12 +297,12 @@ async fn why_an_operator_is_not_let_in_is_known() {
     let good = operator(&authority, "anna", Validity::of_member(), dirs[1].path());
     let stranger = CertificateAuthority::create(authority.cluster(), "office").unwrap();
     let unknown = operator(&stranger, "anna", Validity::of_member(), dirs[2].path());
-    // It believes this cluster's authority, but was signed by another.
+    // It trusts this cluster's authority, but was signed by another.
     operator(&stranger, "anna", Validity::of_member(), dirs[3].path());
     fs::write(dirs[3].path().join("ca.pem"), authority.certificate_pem()).unwrap();
     let forged = OperatorIdentity::load(dirs[3].path()).unwrap();
     let (at_a, at_w) = (hall(&a).await, hall(&w).await);
-    // A member's listener without a door for operators.
+    // A member's listener without a route for operators.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = listener.local_addr().unwrap();
     let _closed = a.listen(listener);

@@ -1,9 +1,10 @@
-//! When is a write acknowledged, and how (rules A1 to A3)? A pure tracker: the streams feed it what they see,
-//! with the time, and it says which writers may go on and which peers have ceased to count.
+//! When and how a write is acknowledged (rules A1 to A3). A pure tracker: the streams feed it their events with the
+//! time; it reports the writers that may continue and the peers that no longer count.
 //!
-//! A peer counts while its live tail answers within the timeout, whether it is still refilling or not. Past
-//! that it is dropped at once, and the writes that waited for it alone are acknowledged *alone*; these are
-//! remembered, to be sent first when a peer is back (rule A2). Which peers count is this node's own view.
+//! A peer counts while its live tail answers within the timeout, also while it is still refilling. After the timeout
+//! the peer is dropped immediately, and the writes that waited for it alone are acknowledged *alone*. The tracker
+//! remembers these writes, to be sent first when a peer is back (rule A2). Each node decides for itself which peers
+//! count.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,43 +12,43 @@ use twinbox_ids::NodeName;
 
 use crate::Ranges;
 
-/// How a write was acknowledged (rule A3).
+/// The durability of an acknowledged write (rule A3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acknowledgement {
     /// Durable here and on `peer`: survives the loss of any one disk.
     OnTwo {
-        /// Who has it beside this node.
+        /// The other node that has the write.
         peer: NodeName,
     },
-    /// Durable here, and no peer answered: survives kill and power cut, is lost only with this disk.
+    /// Durable here, and no peer answered: survives kill and power cut; lost only with this disk.
     Alone,
 }
 
-/// A writer that waits, as the caller names it.
+/// A waiting writer, by the number that the caller gave it.
 pub type WriteId = u64;
 
-/// What the streams see.
+/// An event of the streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A live tail to `peer` is up. It counts from its first answer in time.
     Up {
-        /// Who.
+        /// The peer.
         peer: NodeName,
     },
     /// The live tail to `peer` is down.
     Down {
-        /// Who.
+        /// The peer.
         peer: NodeName,
     },
     /// `peer` answered a probe (or a change) on its live tail.
     Answered {
-        /// Who.
+        /// The peer.
         peer: NodeName,
-        /// How long it took, in milliseconds.
+        /// Response time in milliseconds.
         took: u64,
     },
-    /// Changes `first..=last` of this node's origin are durable here, and a writer waits for them. A peer's
-    /// acknowledgement may have come before.
+    /// Changes `first..=last` of this node's origin are durable here, and a writer waits for them. A peer may have
+    /// acknowledged them before.
     Written {
         /// The writer.
         id: WriteId,
@@ -58,7 +59,7 @@ pub enum Input {
     },
     /// Changes `first..=last` of this node's origin are durable at `peer`.
     Acked {
-        /// Who.
+        /// The peer.
         peer: NodeName,
         /// The first change.
         first: u64,
@@ -69,24 +70,24 @@ pub enum Input {
     Tick,
 }
 
-/// What is to be done.
+/// An action for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// The writer may go on.
+    /// The writer may continue.
     Acknowledged {
         /// The writer.
         id: WriteId,
-        /// How.
+        /// The durability of the write.
         how: Acknowledgement,
     },
     /// `peer` counts from now on.
     Counts {
-        /// Who.
+        /// The peer.
         peer: NodeName,
     },
-    /// `peer` counts no more: it was late, or its tail is down.
+    /// `peer` no longer counts: it was late, or its tail is down.
     Dropped {
-        /// Who.
+        /// The peer.
         peer: NodeName,
     },
 }
@@ -95,7 +96,8 @@ pub enum Output {
 struct Peer {
     counts: bool,
     acked: Ranges,
-    /// Written changes that it has not acknowledged, with when they were written; only while it counts.
+    /// Written changes that the peer has not acknowledged, with the times of the writes; filled only while the peer
+    /// counts.
     pending: VecDeque<Waiting>,
 }
 
@@ -132,7 +134,7 @@ impl Tracker {
         let mut outputs = Vec::new();
         match input {
             Input::Up { peer } => {
-                // What it acknowledged in an earlier connection may have been on a disk that is no more.
+                // The peer may have lost a disk since: acknowledgements of an earlier connection do not count.
                 self.drop_peer(&peer, &mut outputs);
                 self.peers.insert(peer, Peer::default());
             }
@@ -174,7 +176,7 @@ impl Tracker {
         outputs
     }
 
-    /// When something runs out, if nothing comes before.
+    /// The next time at which a timeout expires, unless an input comes before.
     pub fn next_deadline(&self) -> Option<u64> {
         let pending = self.peers.values().filter_map(|peer| peer.pending.front());
         pending.chain(self.waiting.values()).map(|waiting| waiting.since.saturating_add(self.timeout)).min()
@@ -185,18 +187,18 @@ impl Tracker {
         self.peers.get(peer).is_some_and(|peer| peer.counts)
     }
 
-    /// How many peers count.
+    /// Number of peers that count.
     pub fn counting(&self) -> usize {
         self.peers.values().filter(|peer| peer.counts).count()
     }
 
-    /// The changes of this node's origin that were acknowledged *alone* and that no peer has yet: to be sent
-    /// first when one is back.
+    /// The changes of this node's origin that were acknowledged *alone* and that no peer has yet: sent first when a
+    /// peer is back.
     pub fn alone(&self) -> &Ranges {
         &self.alone
     }
 
-    /// Drops the late, then lets go whoever need not wait longer.
+    /// Drops late peers, then acknowledges the writes that need not wait any longer.
     fn settle(&mut self, now: u64, outputs: &mut Vec<Output>) {
         let timeout = self.timeout;
         let late = |waiting: &Waiting| now.saturating_sub(waiting.since) >= timeout;
@@ -211,8 +213,8 @@ impl Tracker {
         let (peers, alone) = (&self.peers, &mut self.alone);
         let anyone = peers.values().any(|peer| peer.counts);
         self.waiting.retain(|&id, waiting| {
-            // A peer that was dropped and then acknowledged after all has it, whether it counts or not; but a
-            // write of nothing is on two only if somebody counts.
+            // A peer that was dropped and acknowledged afterwards has the write, whether it counts or not. An empty
+            // write is on two only if a peer counts.
             let empty = waiting.first > waiting.last;
             let holder = peers.iter().find(|(_, peer)| waiting.had_by(peer) && (peer.counts || !empty));
             let how = match holder {

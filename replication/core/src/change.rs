@@ -1,4 +1,4 @@
-//! Changes, and the vectors that say which of them a node has.
+//! Changes, and the vectors that list the changes of a node.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use twinbox_ids::Origin;
 
 use crate::{Key, Record};
 
-/// One change of one record, named by who made it and its number there (rule D1).
+/// One change of one record, named by its origin and its number there (rule D1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The life of the store that made it.
+    /// The incarnation of the store that made it.
     pub origin: Origin,
-    /// Its number in that life: from 1, without gaps.
+    /// Its number in that incarnation: from 1, without gaps.
     pub seq: u64,
     /// The record.
     pub key: Key,
-    /// What is merged into it.
+    /// The delta that is merged into the record.
     pub delta: Record,
 }
 
@@ -27,7 +27,7 @@ pub struct Vector(BTreeMap<Origin, u64>);
 /// Changes of one origin that one node has and another lacks: those in `after + 1 ..= upto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Whose changes.
+    /// Origin of the changes.
     pub origin: Origin,
     /// The last one that the other has.
     pub after: u64,
@@ -59,12 +59,12 @@ impl Vector {
         }
     }
 
-    /// The join: what is in either.
+    /// The join: the changes that are in either vector.
     pub fn join(&mut self, other: &Self) {
         other.iter().for_each(|(origin, upto)| self.raise(origin, upto));
     }
 
-    /// What is in this vector and missing from `other`, by origin.
+    /// The changes that are in this vector and missing from `other`, by origin.
     pub fn missing_from(&self, other: &Self) -> Vec<Gap> {
         self.iter()
             .map(|(origin, upto)| Gap { origin, after: other.get(origin), upto })
@@ -77,7 +77,7 @@ impl Vector {
         self.0.iter().map(|(origin, upto)| (*origin, *upto))
     }
 
-    /// How many changes are in the prefixes together.
+    /// Number of changes in all prefixes together.
     pub fn total(&self) -> u64 {
         self.0.values().fold(0, |sum, upto| sum.saturating_add(*upto))
     }

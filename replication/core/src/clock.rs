@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use twinbox_ids::{Origin, Stamp, Timestamp};
 
-/// Gives stamps that never go back, follow the wall clock where that goes forward, and are above what they
+/// Gives stamps that never go back, follow the wall clock where it goes forward, and are above the stamps that they
 /// replace.
 #[derive(Debug, Clone)]
 pub struct Clock {
@@ -14,12 +14,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock for one life of a store, which must be restored before its first stamp if the store has any.
+    /// A clock for one incarnation of a store. If the store has stamps, restore the clock before its first stamp.
     pub fn new(origin: Origin) -> Self {
         Self { origin, wall: 0, counter: 0 }
     }
 
-    /// Goes on above `highest`: every later stamp is higher.
+    /// Continues above `highest`: every later stamp is higher.
     pub fn restore(&mut self, highest: Stamp) {
         if (highest.wall, highest.counter) > (self.wall, self.counter) {
             (self.wall, self.counter) = (highest.wall, highest.counter);
@@ -29,8 +29,8 @@ impl Clock {
     /// The stamp of a local write. `now` is the wall clock, `replaced` the highest stamp in the record that the
     /// write changes.
     ///
-    /// A replaced stamp that lies ahead (its writer's clock was wrong) is stamped over, but does not pull this
-    /// clock along: one wrong clock must not set all others wrong. Stamps of one record still only go up.
+    /// A replaced stamp that lies ahead (its writer's clock was wrong) is exceeded, but does not advance this clock:
+    /// one wrong clock must not set all others wrong. Stamps of one record still only go up.
     pub fn tick(&mut self, now: Timestamp, replaced: Option<Stamp>) -> Stamp {
         (self.wall, self.counter) = if now.0 > self.wall { (now.0, 0) } else { successor(self.wall, self.counter) };
         let (wall, counter) = match replaced {
@@ -42,8 +42,8 @@ impl Clock {
         Stamp { wall, counter, origin: self.origin }
     }
 
-    /// Learns a stamp of another node: later local stamps are above it, unless it lies more than `bound` ahead
-    /// of the wall clock. It is stored unchanged either way. False when it was beyond the bound.
+    /// Observes a stamp of another node. Later local stamps are above it, unless it lies more than `bound` ahead of the
+    /// wall clock. The stamp is stored unchanged either way. False when it was beyond the bound.
     pub fn observe(&mut self, stamp: Stamp, now: Timestamp, bound: Duration) -> bool {
         let bound = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
         let within = stamp.wall <= now.0.saturating_add(bound);
@@ -53,7 +53,7 @@ impl Clock {
         within
     }
 
-    /// The highest stamp that moved this clock, its own included: what the next life restores.
+    /// The highest stamp that moved this clock, its own included: the next incarnation restores it.
     pub fn reading(&self) -> Stamp {
         Stamp { wall: self.wall, counter: self.counter, origin: self.origin }
     }

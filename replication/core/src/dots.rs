@@ -1,13 +1,13 @@
-//! Dots: which edits of each origin are meant, compactly.
+//! Dots: compact sets of edits by origin.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Origin, Stamp};
 
-/// For each origin the stamp of its latest edit that is meant. One is enough: an origin's later edit of a
-/// member was made knowing its own earlier ones, and supersedes them. So a member that is added and removed a
-/// million times costs one stamp per origin.
+/// The stamp of the latest edit in the set, for each origin. One stamp is enough: an origin knew its own earlier edits
+/// of a member when it made a later one, which supersedes them. A member that is added and removed a million times thus
+/// costs one stamp per origin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dots(BTreeMap<Origin, Stamp>);
 
@@ -36,17 +36,17 @@ impl Dots {
         other.0.into_values().for_each(|stamp| self.insert(stamp));
     }
 
-    /// True when the edit is meant.
+    /// True when the edit, or a later one of its origin, is in the set.
     pub fn covers(&self, stamp: &Stamp) -> bool {
         self.0.get(&stamp.origin).is_some_and(|upto| stamp <= upto)
     }
 
-    /// Takes out what `seen` covers.
+    /// Removes the edits that `seen` covers.
     pub fn drop_seen(&mut self, seen: &Self) {
         self.0.retain(|_, stamp| !seen.covers(stamp));
     }
 
-    /// True when no edit is meant.
+    /// True when no edit is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Edits: what a local writer asks for, and the change that it makes of a record as the writer sees it.
+//! Edits: requests of a local writer, and the change that an edit makes of a record as the writer sees it.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -21,19 +21,19 @@ pub enum Edit {
     Revoke(Tag, Vec<u8>),
     /// Adds to this node's cell of a counter.
     Count(Tag, u64),
-    /// Claims a name; nothing if the claimant already claims it, since the earliest claim wins.
+    /// Claims a name; does nothing if the claimant already claims it, since the earliest claim wins.
     Claim(Tag, Vec<u8>),
-    /// Takes a claim back.
+    /// Withdraws a claim.
     Unclaim(Tag, Vec<u8>),
     /// Deletes the record as this writer sees it: registers by their stamps, members and claims one by one.
     Delete,
 }
 
 impl Edit {
-    /// The change: merging it into `current` is the edit's effect. Empty when there is nothing to do.
+    /// The change: merging it into `current` is the edit's effect. Empty when the edit changes nothing.
     ///
-    /// `stamp` must be above every stamp in `current` (see [`crate::Clock::tick`]), `current` must be what the
-    /// writer sees, and `node` names the writer's cell in counters.
+    /// `stamp` must be above every stamp in `current` (see [`crate::Clock::tick`]), `current` must be the record as the
+    /// writer sees it, and `node` names the writer's cell in counters.
     pub fn delta(&self, current: &Record, stamp: Stamp, node: &NodeName) -> Record {
         let field =
             match self {
@@ -72,7 +72,7 @@ fn marked(stamp: Stamp) -> Member {
     Member::new(Dots::from_iter([stamp]), Dots::new(), false)
 }
 
-/// What undoes the live marks of `value` in `field`; `None` if it has none.
+/// The member that undoes the live marks of `value` in `field`; `None` if it has none.
 fn undone(field: Option<&Field>, value: &[u8]) -> Option<Member> {
     let members = match field? {
         Field::AddWins(members) | Field::RemoveWins(members) | Field::Claim(members) => members,

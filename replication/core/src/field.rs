@@ -1,4 +1,4 @@
-//! The kinds of field, and how each merges.
+//! The kinds of field, and their merges.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -10,32 +10,32 @@ use twinbox_ids::{NodeName, Stamp};
 
 use crate::{Dots, Value};
 
-/// A field. It carries its kind of merge with it, so that a node which does not know the tag merges and
-/// forwards it all the same (rule D7).
+/// A field. It carries its kind of merge, so that a node which does not know the tag merges and forwards the field all
+/// the same (rule D7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Field {
     /// The highest stamp wins. Values that make sense only together are one register (rule D4).
     Register {
-        /// When it was written.
+        /// Stamp of the write.
         stamp: Stamp,
-        /// What was written.
+        /// The written value.
         value: Value,
     },
     /// A set in which an add survives a remove that did not see it. [`Member::marks`] are adds.
     AddWins(Members),
-    /// A set in which a remove survives an add that did not see it: for what grants access.
-    /// [`Member::marks`] are removes.
+    /// A set in which a remove survives an add that did not see it: for members that grant access. [`Member::marks`]
+    /// are removes.
     RemoveWins(Members),
     /// A count per node; the sum is the value.
     Counter(BTreeMap<NodeName, u64>),
-    /// A name that one claimant has: the earliest wins, the others are kept (rule D6).
-    /// [`Member::marks`] are claims.
+    /// A name held by one claimant: the earliest claim wins, the others are kept (rule D6). [`Member::marks`] are
+    /// claims.
     Claim(Members),
 }
 
 impl Field {
-    /// The join of two fields. Fields of different kinds under one tag are a mistake of the writer; the kind
-    /// that is later in [`Field`] wins, so that all nodes agree even then.
+    /// The join of two fields. Fields of different kinds under one tag are a mistake of the writer; the kind that is
+    /// later in [`Field`] wins, so that all nodes agree even then.
     pub fn merge(&mut self, other: Self) {
         match (&mut *self, other) {
             (Self::Register { stamp, value }, Self::Register { stamp: other_stamp, value: other_value }) => {
@@ -95,13 +95,13 @@ impl Field {
     }
 }
 
-/// The members of a set or the claimants of a name, with what is known of each. Their bytes may be private, so
-/// they are never printed.
+/// The members of a set or the claimants of a name, each with its marks. Their bytes may be private, so they are never
+/// printed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members(BTreeMap<Vec<u8>, Member>);
 
 impl Members {
-    /// Nothing known.
+    /// No members.
     pub fn new() -> Self {
         Self::default()
     }
@@ -111,17 +111,17 @@ impl Members {
         Self(BTreeMap::from([(value.to_vec(), member)]))
     }
 
-    /// What is known of `value`.
+    /// The marks of `value`.
     pub fn get(&self, value: &[u8]) -> Option<&Member> {
         self.0.get(value)
     }
 
-    /// All of which something is known, whether in the set or not.
+    /// All members that have an entry, whether in the set or not.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Member)> {
         self.0.iter().map(|(value, member)| (value.as_slice(), member))
     }
 
-    /// True when nothing is known.
+    /// True when there is no entry.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -154,19 +154,19 @@ impl fmt::Debug for Members {
     }
 }
 
-/// What is known of one member. Marks that a later opposite edit saw are dropped: `seen` remembers them.
+/// The marks of one member. Marks that a later opposite edit saw are dropped: `seen` remembers them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Edits of the kind that wins (adds, removes or claims, by kind of field) which no opposite edit saw.
+    /// Edits of the winning kind (adds, removes or claims, by kind of field) that no opposite edit saw.
     pub marks: Dots,
-    /// Edits of that kind which an opposite edit saw, and so undid.
+    /// Edits of that kind that an opposite edit saw, and so undid.
     pub seen: Dots,
-    /// Remove-wins only: was ever added.
+    /// Remove-wins only: the member was added at least once.
     pub added: bool,
 }
 
 impl Member {
-    /// From its parts; marks that are seen are dropped.
+    /// A member from its parts; marks that are in `seen` are dropped.
     pub fn new(marks: Dots, seen: Dots, added: bool) -> Self {
         let mut member = Self { marks, seen, added };
         member.marks.drop_seen(&member.seen);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A table of records. What each number means is the business of whoever keeps voicemail in it.
+/// A table of records. The owner of the data defines the meaning of each number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Table(pub u16);
 

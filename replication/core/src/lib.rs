@@ -1,5 +1,5 @@
-//! What Twinbox replicates, as pure values: records of mergeable fields, the changes to them, the vectors that
-//! say which changes a node has, the hybrid clock, and the tracker of acknowledgements.
+//! The replicated data as pure values: records of mergeable fields, the changes to them, the vectors that list the
+//! changes of a node, the hybrid clock, and the tracker of acknowledgements.
 //!
 //! No IO, no async, no clock: every function is a function of its arguments. Merging is commutative,
 //! associative and idempotent, so that nodes which saw the same changes in any order hold the same records.

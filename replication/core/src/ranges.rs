@@ -1,8 +1,8 @@
-//! Sets of numbers kept as ranges: which bytes of a recording are here, which changes a peer has.
+//! Sets of numbers stored as ranges: the bytes of a recording that are here, the changes that a peer has.
 
 use std::{collections::BTreeMap, ops::Range};
 
-/// A set of `u64`, kept as disjoint ranges that do not touch. Cheap when what it holds is mostly contiguous.
+/// A set of `u64`, stored as disjoint ranges that do not touch. Cheap when the numbers are mostly contiguous.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(BTreeMap<u64, u64>);
 
@@ -18,7 +18,7 @@ impl Ranges {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        // Whoever overlaps or touches begins at or before our end; walk them from the last.
+        // A range that overlaps or touches begins at or before our end; walk them from the last.
         while let Some((&s, &e)) = self.0.range(..=end).next_back() {
             if e < start {
                 break;
@@ -30,7 +30,7 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
-    /// Takes out all numbers of `range`.
+    /// Removes all numbers of `range`.
     pub fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -50,17 +50,17 @@ impl Ranges {
         }
     }
 
-    /// True when every number of `range` is in; an empty range always is.
+    /// True when every number of `range` is in the set; always true for an empty range.
     pub fn covers(&self, range: Range<u64>) -> bool {
         range.is_empty() || self.run_end(range.start) >= range.end
     }
 
-    /// True when `number` is in.
+    /// True when `number` is in the set.
     pub fn contains(&self, number: u64) -> bool {
         self.run_end(number) > number
     }
 
-    /// The first number at or after `from` that is not in.
+    /// The first number at or after `from` that is not in the set.
     pub fn run_end(&self, from: u64) -> u64 {
         match self.0.range(..=from).next_back() {
             Some((_, &end)) if end > from => end,
@@ -68,7 +68,7 @@ impl Ranges {
         }
     }
 
-    /// The parts of `range` that are not in, ascending.
+    /// The parts of `range` that are not in the set, ascending.
     pub fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = self.run_end(range.start);
@@ -90,12 +90,12 @@ impl Ranges {
         self.0.last_key_value().map_or(0, |(_, &end)| end)
     }
 
-    /// How many numbers are in.
+    /// Count of the numbers in the set.
     pub fn total(&self) -> u64 {
         self.iter().map(|range| range.end - range.start).sum()
     }
 
-    /// True when none is in.
+    /// True when the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

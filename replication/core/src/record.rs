@@ -7,18 +7,18 @@ use twinbox_ids::Stamp;
 
 use crate::{BlobRef, Field, Tag, Value};
 
-/// A row, or a change to one: the same thing, since merging a change into a row is its effect.
+/// A row, or a change to one: the same type, since a change takes effect by merging it into the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     fields: BTreeMap<Tag, Field>,
     tombstone: Option<Tombstone>,
 }
 
-/// A delete, with the stamps that it saw (rule D4). The fields stay: deleting is a flag, purging comes when
+/// A delete, with the stamps that it saw (rule D4). The fields stay: a delete is a flag, and the content is purged when
 /// every member has the delete (rule D3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// When it was deleted, last.
+    /// Stamp of the latest delete.
     pub stamp: Stamp,
     /// The stamp of each register that the delete saw.
     pub saw: BTreeMap<Tag, Stamp>,
@@ -47,7 +47,7 @@ impl Record {
         record
     }
 
-    /// True when there is nothing in it: merging it changes nothing.
+    /// True when the record has no field and no delete: merging it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.tombstone.is_none()
     }
@@ -81,7 +81,7 @@ impl Record {
         self.fields.get(&tag)
     }
 
-    /// The value of a register and when it was written, deleted or not.
+    /// The value of a register and the stamp of its write, deleted or not.
     pub fn register(&self, tag: Tag) -> Option<(&Value, Stamp)> {
         match self.field(tag)? {
             Field::Register { stamp, value } => Some((value, *stamp)),
@@ -116,7 +116,7 @@ impl Record {
         self.claimants(tag).into_iter().next()
     }
 
-    /// The claimants that came too late, earliest first.
+    /// The claimants that were too late, earliest first.
     pub fn losers(&self, tag: Tag) -> Vec<&[u8]> {
         self.claimants(tag).into_iter().skip(1).collect()
     }
@@ -138,16 +138,16 @@ impl Record {
         self.tombstone.as_ref()
     }
 
-    /// True when the field holds something that no delete saw: a register written by one who did not know of
-    /// the delete, a member added or a name claimed likewise. Always false for a counter, which says nothing
-    /// about whether the record is wanted.
+    /// True when the field holds an edit that no delete saw: a register written, a member added or a name claimed by a
+    /// writer that did not know of the delete. Always false for a counter, which does not show whether the record is
+    /// wanted.
     pub fn outlives_delete(&self, tag: Tag) -> bool {
         match self.field(tag) {
             Some(Field::Register { stamp, .. }) => {
                 self.tombstone.as_ref().and_then(|t| t.saw.get(&tag)).is_none_or(|seen| seen < stamp)
             }
             Some(Field::Counter(_)) | None => false,
-            // A delete takes out the members that it saw, so whoever is in was not seen.
+            // A delete removes the members that it saw: it did not see those that are still present.
             Some(set) => set.present().next().is_some(),
         }
     }
@@ -157,7 +157,7 @@ impl Record {
         self.tombstone.is_some() && !self.fields.keys().any(|tag| self.outlives_delete(*tag))
     }
 
-    /// The blobs that it names.
+    /// The blobs that the record names.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
         self.fields.values().filter_map(|field| match field {
             Field::Register { value: Value::Blob(blob), .. } => Some(blob),
@@ -165,7 +165,7 @@ impl Record {
         })
     }
 
-    /// The highest stamp in it: what a local write stamps above (rule D5).
+    /// The highest stamp in the record: a local write stamps above it (rule D5).
     pub fn latest(&self) -> Option<Stamp> {
         let deleted = self.tombstone.as_ref().map(|t| t.stamp);
         self.fields.values().map(Field::latest).chain([deleted]).flatten().max()

@@ -1,4 +1,4 @@
-//! What a register holds.
+//! Values of registers.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use twinbox_ids::{BlobHash, RecordingId};
 /// The value of a register. Its bytes may be private, so they are never printed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Value {
-    /// Bytes whose meaning the owner of the table knows.
+    /// Bytes with a meaning defined by the owner of the table.
     Bytes(Vec<u8>),
-    /// A blob: the record is shown on a node only when the blob is there.
+    /// A blob: a node shows the record only when the blob is there.
     Blob(BlobRef),
 }
 
@@ -53,8 +53,8 @@ impl fmt::Debug for Value {
     }
 }
 
-/// Names a blob, and the recording whose live chunks are that blob, if there was one (rule C1): a peer that has
-/// the chunks need not be sent the blob.
+/// Names a blob, and the recording whose live chunks are that blob, if there was one (rule C1): a peer that has the
+/// chunks does not need the blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
     /// BLAKE3 of the content.

@@ -1,4 +1,4 @@
-//! Writers that wait for a second disk: the pure tracker with a clock, a lock and somebody to wake.
+//! Writers that wait for a second disk: the pure tracker with a clock, a lock and the writers to wake.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ struct State {
     tracker: Tracker,
     writers: HashMap<WriteId, oneshot::Sender<Acknowledgement>>,
     next: WriteId,
-    /// When a peer ceased to count: only what is asked of it later can make it count again.
+    /// Time at which a peer ceased to count: only an answer to a later probe can make it count again.
     dropped: HashMap<NodeName, BootInstant>,
 }
 
@@ -38,7 +38,7 @@ impl Acks {
         Self { timeout, state, on_two: AtomicU64::new(0), alone: AtomicU64::new(0) }
     }
 
-    /// Waits until a peer has the changes, nobody counts, or the time is up.
+    /// Waits until a peer has the changes, no peer counts, or the timeout expires.
     pub(crate) async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
         let mut told = {
             let mut state = self.lock();
@@ -51,7 +51,7 @@ impl Acks {
         };
         let how = match timeout(self.timeout, &mut told).await {
             Ok(Ok(how)) => how,
-            // The time is up: the tracker drops whoever was late, and says so.
+            // Timeout: the tracker drops the late peers and reports it.
             _ => {
                 self.input(Input::Tick);
                 told.try_recv().unwrap_or(Acknowledgement::Alone)
@@ -69,13 +69,13 @@ impl Acks {
         self.step(&mut self.lock(), input);
     }
 
-    /// Takes several inputs as one: nobody sees a state between them.
+    /// Takes several inputs as one: no state between them is visible.
     pub(crate) fn inputs(&self, inputs: impl IntoIterator<Item = Input>) {
         let mut state = self.lock();
         inputs.into_iter().for_each(|input| self.step(&mut state, input));
     }
 
-    /// `peer` answered after `took` milliseconds a probe that was sent then.
+    /// `peer` answered, after `took` milliseconds, a probe sent at `sent`.
     pub(crate) fn answered(&self, peer: NodeName, sent: BootInstant, took: u64) {
         let mut state = self.lock();
         if state.dropped.get(&peer).is_none_or(|dropped| *dropped <= sent) {
@@ -101,7 +101,7 @@ impl Acks {
             match output {
                 Output::Acknowledged { id, how } => {
                     if let Some(writer) = state.writers.remove(&id) {
-                        // A writer that has gone away needs no answer.
+                        // A writer that was dropped needs no answer.
                         let _ = writer.send(how);
                     }
                 }

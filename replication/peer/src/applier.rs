@@ -1,8 +1,8 @@
-//! Applies what a stream brings, many changes in one go, and acknowledges what is durable.
+//! Applies the changes of a stream, many in one round, and acknowledges durable changes.
 //!
-//! While one apply is in progress the next frames gather, and are applied as one. A change that names a blob
-//! waits beside until the blob is here; others go on without it. A probe is answered when every live change
-//! before it is durable, blobs included, so that its answer means what an acknowledgement means.
+//! While one apply is in progress the next frames gather, and are applied as one. A change that names a blob waits
+//! separately until the blob is here; others go on without it. A probe is answered when every live change before it is
+//! durable, blobs included, so that its answer has the meaning of an acknowledgement.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,14 +36,14 @@ pub(crate) enum Live {
 pub(crate) struct FromHistory {
     pub(crate) batch: u64,
     pub(crate) changes: Vec<Change>,
-    /// With these the source has sent all that it had at the beginning.
+    /// The source has now sent all changes that it had at the beginning.
     pub(crate) all: bool,
 }
 
-/// Numbers live changes that wait for blobs, in the order of their coming.
+/// Numbers live changes that wait for blobs, in the order of arrival.
 type Ticket = u64;
 
-/// A change that waited for blobs; with a ticket when it came live.
+/// A change that waited for blobs; with a ticket when it came on the live lane.
 type Parked = Result<(Change, Option<Ticket>), TooLarge>;
 
 pub(crate) struct Applier {
@@ -55,20 +55,20 @@ pub(crate) struct Applier {
     out: mpsc::Sender<FollowerFrame>,
     /// Changes that wait for blobs; dropped with this stream, and then sent again.
     parked: JoinSet<Parked>,
-    /// The live ones among them, with when they came: they hold back the answers to later probes.
+    /// The live ones among them, with their arrival times: they hold back the answers to later probes.
     holding: BTreeMap<Ticket, BootInstant>,
     next_ticket: Ticket,
-    /// Probes to be answered when nothing before their ticket is holding.
+    /// Probes to be answered when no change before their ticket is in `holding`.
     probes: VecDeque<(u64, Ticket)>,
-    /// Changes were let go for want of room, and are to be asked for again.
+    /// Changes were dropped for lack of room, and must be requested again.
     let_go: bool,
 }
 
-/// What is done in one go.
+/// The changes applied in one round.
 #[derive(Default)]
 struct Round {
     ready: Vec<Change>,
-    /// Here already: acknowledged without being applied.
+    /// Already here: acknowledged without being applied.
     held: Holdings,
     taken: Option<u64>,
     /// With this round all that the source had at the beginning is here.
@@ -119,8 +119,8 @@ impl Applier {
         }
     }
 
-    /// Takes along whatever else has come: all that is live, then one batch of history, which would otherwise
-    /// wait for ever on a busy day.
+    /// Adds the other frames that have come: all live ones, then one batch of history, which would otherwise wait for
+    /// ever under load.
     fn gather(&mut self, round: &mut Round) -> Result<(), StreamError> {
         while round.ready.len() < limits::APPLY {
             match self.live.try_recv() {
@@ -156,9 +156,9 @@ impl Applier {
 
     fn take(&mut self, changes: Vec<Change>, live: bool, round: &mut Round) -> Result<(), StreamError> {
         let store = self.inner.store.clone();
-        // In a first fill records come first, and their audio follows; what is new waits for its audio in any case.
+        // In a first fill records come first, and their audio follows; live changes wait for their audio in any case.
         let audio_follows = !live && frames::lacks_records(&store);
-        // Before they are applied, since then they go on to all who follow this node.
+        // Before they are applied, since then they go on to all followers of this node.
         self.link.came_from(self.origin_of_peer, &changes);
         for change in changes {
             if change.origin == store.origin() {
@@ -205,7 +205,7 @@ impl Applier {
                 }
                 round.ready.push(change);
             }
-            // Never to be applied; said where it was found. Its ticket goes with its time.
+            // Never applied; logged where it was found. Its ticket expires.
             Ok(Err(TooLarge { .. })) => {
                 self.inner.counters.set_aside.fetch_add(1, Relaxed);
             }
@@ -213,13 +213,13 @@ impl Applier {
         }
     }
 
-    /// How long until the oldest live change that waits is set aside.
+    /// Time until the oldest waiting live change is set aside.
     fn patience(&self) -> std::time::Duration {
         let oldest = self.holding.first_key_value().map(|(_, since)| since.elapsed());
         limits::SET_ASIDE.saturating_sub(oldest.unwrap_or_default())
     }
 
-    /// A blob that cannot be had must not keep this node from counting for ever.
+    /// An unavailable blob must not keep this node from counting for ever.
     fn set_aside(&mut self) {
         while let Some(entry) = self.holding.first_entry()
             && entry.get().elapsed() >= limits::SET_ASIDE
@@ -235,7 +235,7 @@ impl Applier {
         if !ready.is_empty() {
             let names: Vec<_> = ready.iter().map(|change| (change.origin, change.seq)).collect();
             store.apply(ready).await?;
-            // What the store set aside is not durable, and not acknowledged.
+            // Changes that the store set aside are not durable, and not acknowledged.
             names.into_iter().filter(|(origin, seq)| store.has(*origin, *seq)).for_each(|(origin, seq)| {
                 held.insert(origin, seq);
             });

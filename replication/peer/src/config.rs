@@ -1,11 +1,11 @@
-//! What replication is told.
+//! Configuration of the replication.
 
 use std::{sync::Arc, time::Duration};
 
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_pki::NodeIdentity;
 
-/// The other nodes, and how long to wait for them.
+/// The other nodes, and the timeout for their answers.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
     /// This node.
@@ -14,13 +14,13 @@ pub struct PeerConfig {
     pub cluster: ClusterId,
     /// All nodes that hold the data; an entry for this node itself is left out.
     pub peers: Vec<PeerAddress>,
-    /// How long a writer waits for a peer, and a peer may take to answer (rule A2; lan 250 ms, wan 1 s).
+    /// Timeout of a writer's wait for a peer, and of a peer's answer (rule A2; lan 250 ms, wan 1 s).
     pub ack_timeout: Duration,
     /// The certificate that this node shows.
     pub tls: Arc<NodeIdentity>,
 }
 
-/// Where a peer is reached.
+/// Name and address of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Its name, as in its certificate.
@@ -29,44 +29,44 @@ pub struct PeerAddress {
     pub address: String,
 }
 
-/// The measures that follow from `ack_timeout`, and the fixed ones.
+/// The limits that follow from `ack_timeout`, and the fixed ones.
 pub(crate) mod limits {
     use std::time::Duration;
 
-    /// What both sides of a stream speak.
+    /// Protocol version; both sides of a stream must use the same.
     pub(crate) const PROTOCOL: u32 = 1;
     /// Changes in one frame, and bytes after which a frame is full.
     pub(crate) const FRAME_CHANGES: usize = 256;
     pub(crate) const FRAME_BYTES: usize = 128 * 1024;
-    /// Bytes of audio in one frame: of a recording that is being caught up, and of a blob.
+    /// Bytes of audio in one frame: of a recording that is catching up, and of a blob.
     pub(crate) const PIECE: u64 = 64 * 1024;
-    /// No message between nodes is larger.
+    /// Maximum size of a message between nodes, in bytes.
     pub(crate) const MESSAGE: usize = 16 * 1024 * 1024;
-    /// Frames on their way into a stream. Few: what waits there delays a live change.
+    /// Frames queued for a stream. Few: queued frames delay a live change.
     pub(crate) const OUTGOING: usize = 4;
-    /// History batches sent and not yet taken. What is under way delays a live change.
+    /// History batches sent and not yet taken. Batches under way delay a live change.
     pub(crate) const HISTORY_UNDER_WAY: u64 = 2;
-    /// Frames received and not yet applied; then the stream is not read on.
+    /// Frames received and not yet applied; above this number the stream is not read.
     pub(crate) const INCOMING: usize = 32;
-    /// Changes applied in one go.
+    /// Changes applied in one round.
     pub(crate) const APPLY: usize = 1_024;
     /// Changes that wait for blobs in one stream.
     pub(crate) const PARKED: usize = 1_024;
-    /// A live change whose blob does not come for this long no longer holds back the answers to probes.
+    /// A live change whose blob is missing for this long no longer holds back the answers to probes.
     pub(crate) const SET_ASIDE: Duration = Duration::from_secs(5);
     /// The largest blob that is fetched; an hour of G.711 is 29 MB.
     pub(crate) const BLOB: u64 = 128 * 1024 * 1024;
-    /// Blobs fetched at once, and blobs served at once.
+    /// Maximum concurrent fetches of blobs, and concurrent deliveries.
     pub(crate) const FETCHES: usize = 8;
     pub(crate) const SERVED: usize = 32;
-    /// A peer that is silent for so long in the first exchange, or in the middle of a blob, is given up.
+    /// A stream or fetch ends after this silence of the peer in the first exchange or in the middle of a blob.
     pub(crate) const SILENCE: Duration = Duration::from_secs(5);
-    /// Between attempts to reach a peer: from, doubling, to.
+    /// Pause between attempts to reach a peer: first value, doubling up to the second.
     pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-    /// A stream that lived for so long was a good one: the pauses begin anew.
+    /// A stream that lasted this long was good: the pauses start again at the first value.
     pub(crate) const SETTLED: Duration = Duration::from_secs(5);
-    /// Between attempts when the peer refused: a person has to put that right.
+    /// Pause between attempts when the peer refused: an administrator has to correct that.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
-    /// Between attempts to get a blob: from, doubling, to.
+    /// Pause between attempts to get a blob: first value, doubling up to the second.
     pub(crate) const RETRY_BLOB: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 }

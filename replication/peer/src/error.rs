@@ -1,4 +1,4 @@
-//! Why a stream ends, and why one is not begun.
+//! Reasons for the end of a stream, and for the refusal of one.
 
 use tonic::{Code, Status};
 use twinbox_ids::{ClusterId, NodeName, Origin};
@@ -46,7 +46,7 @@ pub(crate) enum StreamError {
 }
 
 impl StreamError {
-    /// True when nothing but a person will change the answer.
+    /// True when only an administrator can change the answer.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::Rpc(status) => matches!(
@@ -84,7 +84,7 @@ impl From<StreamError> for Status {
     }
 }
 
-/// An error with what caused it: tonic's own texts say only "transport error".
+/// An error with its causes: tonic's own texts say only "transport error".
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

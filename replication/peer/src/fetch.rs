@@ -1,4 +1,4 @@
-//! Getting blobs that changes name: from the live chunks that are here, else from a node that has the blob.
+//! Gets the blobs that changes name: from the live chunks that are here, else from a node that has the blob.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,7 +27,7 @@ use crate::{
     peers::Links,
 };
 
-/// A blob is larger than any that is fetched: the change that names it is not applied.
+/// A blob exceeds the maximum size of a fetch: the change that names it is not applied.
 #[derive(Debug, thiserror::Error)]
 #[error("blob {hash} is said to have {length} bytes, more than the {} that are ever fetched", limits::BLOB)]
 pub(crate) struct TooLarge {
@@ -39,9 +39,9 @@ pub(crate) struct Fetcher {
     store: Store,
     config: Arc<PeerConfig>,
     links: Arc<Links>,
-    /// Connections of their own: a blob must not hold up a live change in the stream's flow control.
+    /// Separate connections: a blob must not hold up a live change in the stream's flow control.
     clients: Mutex<BTreeMap<NodeName, ReplicationClient<Channel>>>,
-    /// One blob is got by one task; others wait for it.
+    /// One task fetches a blob; others wait for that task.
     busy: Mutex<HashMap<BlobHash, Arc<AsyncMutex<()>>>>,
     slots: Semaphore,
     pub(crate) assembled: AtomicU64,
@@ -62,7 +62,7 @@ impl Fetcher {
         }
     }
 
-    /// Returns when the blob is here, however long it takes. `first` is asked first, then the others.
+    /// Returns when the blob is here; there is no timeout. Asks `first` first, then the others.
     pub(crate) async fn ensure(&self, blob: &BlobRef, first: &NodeName) -> Result<(), TooLarge> {
         if blob.length > limits::BLOB {
             let error = TooLarge { hash: blob.hash, length: blob.length };
@@ -84,8 +84,8 @@ impl Fetcher {
         self.get(blob, None).await
     }
 
-    /// Asks each node once for a blob of which only the hash is known, and which somebody waits for: it does not queue
-    /// behind other blobs. True when it is here.
+    /// Asks each node once for a blob of which only the hash is known. A caller waits for it, so it does not queue
+    /// behind other blobs. True when the blob is here.
     pub(crate) async fn get_now(&self, hash: BlobHash) -> bool {
         let busy = self.busy(hash);
         let _busy = busy.lock().await;
@@ -107,7 +107,7 @@ impl Fetcher {
     /// The lock of one blob.
     fn busy(&self, hash: BlobHash) -> Arc<AsyncMutex<()>> {
         let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever is done leaves its lock behind; they are few, and go when the next blob is got.
+        // A finished task leaves its lock behind; they are few, and the next fetch removes them.
         all.retain(|_, lock| Arc::strong_count(lock) > 1);
         all.entry(hash).or_default().clone()
     }
@@ -127,7 +127,7 @@ impl Fetcher {
         match self.fetch(blob.hash, Some(blob.length), first).await {
             Ok(()) => {
                 self.fetched.fetch_add(1, Relaxed);
-                // What there was of the take is not needed any more.
+                // The rest of the take is not needed any more.
                 self.assemble(blob).await;
                 true
             }
@@ -138,7 +138,7 @@ impl Fetcher {
         }
     }
 
-    /// Makes the chunks that are here the blob; when the blob is here, removes what is left of its take.
+    /// Makes the chunks that are here the blob; when the blob is here, removes the rest of its take.
     async fn assemble(&self, blob: &BlobRef) -> bool {
         self.leftover(blob)
             && self.store.recordings().seal_from_chunks(*blob).await.unwrap_or_else(|error| {
@@ -147,20 +147,20 @@ impl Fetcher {
             })
     }
 
-    /// True when a take in progress here is to become this blob, or is left over from it. One that is longer than
-    /// the blob is neither: somebody else filed a part of it while this node was away (rule C2), and the rest must
-    /// not be cut off.
+    /// True when a take in progress here is to become this blob, or is left over from it. Not for a take that is longer
+    /// than the blob: another node filed a part of it while this node was away (rule C2), and the rest must not be cut
+    /// off.
     fn leftover(&self, blob: &BlobRef) -> bool {
         let take = blob.recording.and_then(|(id, take)| self.store.recordings().coverage(id, take));
         take.is_some_and(|here| here.end() <= blob.length)
     }
 
-    /// True when something is to be done before a change that names this blob is applied.
+    /// True when the blob must be fetched or its take joined before a change that names the blob is applied.
     pub(crate) fn wants(&self, blob: &BlobRef) -> bool {
         !self.store.blobs().has(&blob.hash) || self.leftover(blob)
     }
 
-    /// Asks one node after the other; what one has begun the next goes on with.
+    /// Asks one node after the other; the next node continues a partial transfer.
     async fn fetch(&self, hash: BlobHash, length: Option<u64>, first: Option<&NodeName>) -> Result<(), FetchError> {
         let links = self.links.all();
         let others = links.iter().map(|link| &link.name).filter(|name| Some(*name) != first);
@@ -169,7 +169,7 @@ impl Fetcher {
         for name in first.into_iter().chain(others) {
             let result = match self.fetch_from(name, hash, length, &mut bytes).await {
                 Ok(()) => {
-                    // It is verified before it is kept.
+                    // It is verified before it is stored.
                     let whole = Bytes::from(std::mem::take(&mut bytes));
                     self.store.blobs().put_as(hash, whole).await.map(drop).map_err(FetchError::Store)
                 }
@@ -203,7 +203,7 @@ impl Fetcher {
                 return Err(FetchError::Length);
             }
         }
-        // Of one whose length is not known the hash tells.
+        // If the length is unknown, the hash decides.
         let whole = length.is_none_or(|length| bytes.len() as u64 >= length);
         if whole { Ok(()) } else { Err(FetchError::Length) }
     }

@@ -1,8 +1,9 @@
 //! The first fill of a store: records first, then the audio that they name (rule D13).
 //!
-//! A node that joins, or whose disk was lost, has all records when each source that it follows has sent what it had when
-//! the stream began; a source is a peer whose own first fill has ended. Where no peer is a source (all are filling, the
-//! sources have been removed), nodes must not wait for each other: then what they have together is all there is.
+//! A node that joins, or whose disk was lost, has all records when each source that it follows has sent the changes
+//! that it had when the stream began. A source is a peer whose own first fill has ended. Where no peer is a source (all
+//! are filling, or the sources have been removed), nodes must not wait for each other: the data that they have together
+//! then counts as complete.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -16,36 +17,36 @@ use twinbox_replication_store::{Filled, Store, StoreError};
 
 use crate::peers::Inner;
 
-/// Blobs that are fetched at once for a fill; the rest of the slots is for what somebody waits for.
+/// Concurrent fetches of a fill; the other slots are for blobs that a caller waits for.
 const AT_ONCE: usize = 4;
-/// Pauses between rounds when some audio could not be had: from, doubling, to.
+/// Pause between rounds when some audio could not be fetched: first value, doubling up to the second.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How often the end of a fill is looked for even if nothing told of it.
+/// Poll interval for the end of a fill, in addition to notifications.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A peer that this node follows, as far as the first fill is concerned.
+/// The state of a followed peer for the first fill.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// Its own first fill went on when the stream began.
+    /// Its own first fill was in progress when the stream began.
     pub(crate) lacks_records: bool,
-    /// What it had then.
+    /// The changes that it had then.
     pub(crate) vector: Vector,
-    /// All of that has come, applied or set aside.
+    /// All of these have come, applied or set aside.
     pub(crate) sent_all: bool,
 }
 
-/// How a fill stands.
+/// State of a fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Wait,
-    /// What the sources had is here.
+    /// All changes of the sources are here.
     Filled,
-    /// Nobody has more, and nobody has all.
+    /// No peer is a source, and all changes of the peers are here.
     NoSource,
 }
 
-/// `peers` are all other nodes: `None` for one that is not followed, else whether it is a source, and whether all that it
-/// had is here.
+/// `peers` are all other nodes: `None` for a node that is not followed, else whether it is a source, and whether all
+/// that it had is here.
 fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
     let followed = || peers.iter().flatten();
     let all_given =
@@ -53,12 +54,13 @@ fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
     if followed().any(|(source, _)| *source) {
         return if all_given(true) { Progress::Filled } else { Progress::Wait };
     }
-    // One that is not followed may be a source; one removed is no peer any more. Without any, it is for others to say.
+    // A node that is not followed may be a source; a removed one is no peer any more. Without peers, only
+    // [`end_without_source`] ends the fill.
     let all_followed = !peers.is_empty() && peers.iter().all(Option::is_some);
     if all_followed && all_given(false) { Progress::NoSource } else { Progress::Wait }
 }
 
-/// Sees the first fill to its end, and its audio after it.
+/// Runs the first fill to its end, then fetches its audio.
 pub(crate) async fn run(inner: Arc<Inner>) {
     if let Err(error) = records(&inner).await {
         error!(%error, "the end of the first fill cannot be stored");
@@ -97,7 +99,7 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Ends the fill with what is here.
+/// Ends the fill with the data that is here.
 pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> {
     if !inner.store.filled().has_records() {
         error!("no node is left that has all records: this one serves with what it has");
@@ -127,7 +129,7 @@ async fn audio(inner: &Arc<Inner>) {
     }
 }
 
-/// Asks once for each blob that is missing; how many still are.
+/// Asks once for each missing blob; returns the number still missing.
 async fn round(inner: &Arc<Inner>) -> Result<usize, StoreError> {
     let (mut fetching, mut failed) = (JoinSet::new(), 0);
     for blob in missing(inner.store.clone()).await? {
@@ -148,7 +150,7 @@ async fn round(inner: &Arc<Inner>) -> Result<usize, StoreError> {
 async fn missing(store: Store) -> Result<Vec<BlobRef>, StoreError> {
     match tokio::task::spawn_blocking(move || store.missing_blobs()).await {
         Ok(missing) => missing,
-        // The runtime is going down, and this task with it.
+        // The runtime shuts down, and this task with it.
         Err(_) => std::future::pending().await,
     }
 }
@@ -166,11 +168,11 @@ mod tests {
             (vec![away], Progress::Wait),
             (vec![source(false)], Progress::Wait),
             (vec![source(true)], Progress::Filled),
-            // One that is away keeps nobody waiting while another is a source.
+            // An absent node causes no delay while another is a source.
             (vec![source(true), away], Progress::Filled),
             (vec![source(true), source(false)], Progress::Wait),
             (vec![source(true), filling(false)], Progress::Filled),
-            // Two that fill do not wait for each other; the third may have all.
+            // Two filling nodes do not wait for each other; the third may have all.
             (vec![filling(true)], Progress::NoSource),
             (vec![filling(false)], Progress::Wait),
             (vec![filling(true), away], Progress::Wait),

@@ -1,4 +1,4 @@
-//! The follower's side: one stream to each peer, kept up; what comes is sorted into the lanes of the applier.
+//! The follower's side: one stream to each peer, renewed when lost; received frames go to the lanes of the applier.
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ use crate::{
     peers::Inner,
 };
 
-/// A connection that is not there by then is tried anew, sooner than the kernel would.
+/// Timeout of a connection attempt, shorter than the kernel's.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// Follows one peer until this future is dropped.
@@ -39,19 +39,20 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
         let Err(end) = Session { inner: &inner, link: &link }.run().await;
         link.following.store(false, Relaxed);
         link.set_source(None);
-        // A stream that ends at once, again and again, as on a full disk, is no news and no reason to hurry.
+        // A stream that ends immediately, again and again, as on a full disk, is not logged again and not retried
+        // faster.
         if began.elapsed() > limits::SETTLED {
             pause = limits::RETRY.0;
             reported.clear();
         }
-        // A peer that stays away is reported once, not with every attempt.
+        // An absent peer is reported once, not at every attempt.
         let text = end.to_string();
         if text != reported {
             inner.report(&link.name, &end, "this node does not follow the peer");
             reported = text;
         }
         let pause_now = if end.is_refusal() { limits::RETRY_REFUSED } else { pause };
-        // Sooner when the peer comes by itself.
+        // Sooner when the peer connects to this node.
         let _ = timeout(pause_now, link.back.notified()).await;
         pause = limits::RETRY.1.min(pause * 2);
     }
@@ -94,7 +95,7 @@ impl Session<'_> {
         match never {}
     }
 
-    /// Sorts what comes. Waits when the applier is behind, and so makes the source wait.
+    /// Sorts received frames. Waits when the applier is behind, and so makes the source wait.
     async fn read(
         &self,
         mut stream: Streaming<SourceFrame>,
@@ -114,7 +115,7 @@ impl Session<'_> {
                 }
                 Some(Frame::Probe(probe)) => {
                     link.has_made(origin, probe.head);
-                    // It has become a source meanwhile: what it has now is to be asked for.
+                    // It has become a source meanwhile: request the changes that it has now.
                     let became = !probe.lacks_records && link.source().is_some_and(|source| source.lacks_records);
                     if became && frames::lacks_records(&inner.store) {
                         return Err(StreamError::BecameSource);
@@ -128,7 +129,7 @@ impl Session<'_> {
                 }
                 Some(Frame::Chunk(chunk)) => {
                     let (id, take) = frames::read_take(&chunk.recording, chunk.take)?;
-                    // A chunk that is not taken (no space, a slow disk) is made good by the blob.
+                    // A refused chunk (no space, a slow disk) is replaced by the blob later.
                     if let Err(error) = recordings.insert(id, take, chunk.offset, chunk.data) {
                         debug!(recording = %id, take, %error, "a live chunk was not taken");
                     }
@@ -139,7 +140,7 @@ impl Session<'_> {
                         debug!(recording = %id, take, %error, "nothing to discard");
                     }
                 }
-                // A later release may say more; what it needs to be understood it says in its protocol number.
+                // A later release may send other frames; those that must be understood raise its protocol number.
                 Some(Frame::Welcome(_)) | None => {}
             }
         }

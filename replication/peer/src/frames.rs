@@ -1,4 +1,4 @@
-//! Frames of the streams, to and from the types of the store. What comes from outside is checked here.
+//! Frames of the streams, to and from the types of the store. Input from outside is checked here.
 
 use std::{ops::RangeInclusive, sync::atomic::Ordering::Relaxed};
 
@@ -15,7 +15,7 @@ use crate::{config::limits, error::StreamError, holdings::Holdings, peers::Inner
 /// Changes by origin and numbers.
 pub(crate) type Runs = Vec<(Origin, RangeInclusive<u64>)>;
 
-/// What a follower says first.
+/// The first frame of a follower.
 pub(crate) struct Hello {
     pub(crate) origin: Origin,
     pub(crate) vector: Vector,
@@ -23,7 +23,7 @@ pub(crate) struct Hello {
     pub(crate) lacks_data: bool,
 }
 
-/// What a source says first.
+/// The first frame of a source.
 pub(crate) struct Welcome {
     pub(crate) origin: Origin,
     pub(crate) vector: Vector,
@@ -38,7 +38,7 @@ fn id<T>(what: &'static str, from: impl Fn(&[u8]) -> Option<T>, bytes: &[u8]) ->
     from(bytes).ok_or_else(|| bad(format!("a {what} of {} bytes", bytes.len())))
 }
 
-/// Who is at the other end must be who its certificate says, of this cluster, with this protocol.
+/// The peer must have the name in its certificate, belong to this cluster, and use this protocol.
 fn check_greeting(
     inner: &Inner,
     certificate: &NodeName,
@@ -62,7 +62,7 @@ fn check_greeting(
     Ok(())
 }
 
-/// A peer that knows more of this node's present origin than this node has made is not to be believed (D1).
+/// Refuses a peer that claims more changes of this node's present origin than this node has made (D1).
 pub(crate) fn check_own(store: &Store, theirs: u64) -> Result<(), StreamError> {
     let origin = store.origin();
     if theirs == 0 || store.has(origin, theirs) {
@@ -117,7 +117,7 @@ pub(crate) fn welcome(inner: &Inner) -> wire::Welcome {
     }
 }
 
-/// This node's first fill goes on: it is no source for another's.
+/// This node's first fill is in progress: it is no source for another node's.
 pub(crate) fn lacks_records(store: &Store) -> bool {
     !store.filled().has_records()
 }
@@ -144,7 +144,7 @@ fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
     vector.map_or_else(|| Ok(Vector::new()), |vector| codec::vector_from_wire(vector).map_err(bad))
 }
 
-/// An acknowledgement of what is held, with the prefixes of the origins that it touches.
+/// An acknowledgement of held changes, with the prefixes of the origins that it touches.
 pub(crate) fn ack(store: &Store, held: &Holdings) -> wire::Acked {
     let vector = store.vector();
     let mut prefixes = Vector::new();
@@ -156,7 +156,7 @@ pub(crate) fn ack(store: &Store, held: &Holdings) -> wire::Acked {
     wire::Acked { run, vector: Some(codec::vector_to_wire(&prefixes)) }
 }
 
-/// The same, read.
+/// Reads an acknowledgement.
 pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
     let run = |run: &wire::Run| {
         let origin = codec::origin_from_wire(&run.origin).map_err(bad)?;
@@ -196,8 +196,8 @@ impl Batch {
     }
 }
 
-/// Changes from a frame. One that cannot be read is set aside (rule R11): it is never acknowledged, so the peer
-/// shows as behind until a release that can read it runs here.
+/// Changes from a frame. An unreadable change is set aside (rule R11): it is never acknowledged, so this node shows as
+/// behind at the peer until a release that can read the change runs here.
 pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<wire::Change>) -> Vec<Change> {
     let read = |change| match codec::change_from_wire(change) {
         Ok(change) => Some(change),

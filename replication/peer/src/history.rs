@@ -1,4 +1,4 @@
-//! What a follower lacks from before, read from the log batch by batch as the follower takes them.
+//! The older changes that a follower lacks, read from the log batch by batch as the follower takes them.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ pub(crate) struct HistoryLane {
     pub(crate) store: Store,
     pub(crate) link: Arc<Link>,
     pub(crate) number: StreamNumber,
-    /// Changes when the follower missed something and the log is to be read again.
+    /// Changes when the follower missed a change and the log must be read again.
     pub(crate) behind: watch::Receiver<()>,
     /// The last batch that the follower has taken.
     pub(crate) taken: watch::Receiver<u64>,
     pub(crate) out: mpsc::Sender<wire::History>,
 }
 
-/// Why a pass over the log is not finished.
+/// A pass over the log was interrupted.
 enum Interrupted {
     /// Begin again.
     Behind,
-    /// The stream is no more, or the store is.
+    /// The stream or the store has closed.
     End,
 }
 
@@ -56,10 +56,10 @@ impl HistoryLane {
         }
     }
 
-    /// Sends all that the follower lacks.
+    /// Sends all changes that the follower lacks.
     async fn pass(&mut self, batch: &mut u64) -> Result<(), Interrupted> {
         let theirs = self.link.rewind(self.number);
-        // This node's own changes of this life go first: what was acknowledged alone is among them (rule A2).
+        // This node's own changes of this incarnation go first: those acknowledged alone are among them (rule A2).
         let own = self.store.origin();
         let ours = self.store.vector();
         let own_only: Vector =
@@ -68,8 +68,8 @@ impl HistoryLane {
         self.send_after(theirs, ours.get(own), batch).await
     }
 
-    /// Sends what is after `cursor`. This node's own changes after `newest` are left to the live lane: somebody
-    /// waits for them, and probes tell of that lane alone.
+    /// Sends the changes after `cursor`. This node's own changes after `newest` are left to the live lane: a writer
+    /// waits for them, and probes cover only that lane.
     async fn send_after(&mut self, mut cursor: Vector, newest: u64, batch: &mut u64) -> Result<(), Interrupted> {
         let own = self.store.origin();
         loop {
@@ -84,7 +84,7 @@ impl HistoryLane {
             for change in changes {
                 cursor.raise(change.origin, change.seq);
                 let new = change.origin == own && change.seq > newest;
-                // What has gone out on the live lane meanwhile is left out.
+                // Skip changes that the live lane has sent meanwhile.
                 if !new && self.link.claim(self.number, &change) {
                     frame.push(&change);
                 }
@@ -103,7 +103,7 @@ impl HistoryLane {
         }
     }
 
-    /// Sends a batch under its number, when the follower has taken those before.
+    /// Sends a batch under its number, when the follower has taken the earlier ones.
     async fn send(&mut self, history: wire::History, batch: &mut u64) -> Result<(), Interrupted> {
         let sent = *batch;
         tokio::select! {
@@ -124,7 +124,7 @@ impl HistoryLane {
         let (store, cursor) = (self.store.clone(), cursor.clone());
         match tokio::task::spawn_blocking(move || store.changes_after(&cursor, limits::FRAME_CHANGES)).await {
             Ok(changes) => changes,
-            // The runtime is going down, and this task with it.
+            // The runtime shuts down, and this task with it.
             Err(_) => std::future::pending().await,
         }
     }

@@ -1,11 +1,11 @@
-//! Which changes somebody has: gap-free prefixes and what lies above them. Pure.
+//! The changes that a node has: gap-free prefixes and the ranges above them. Pure.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Ranges, Vector};
 
-/// Numbers of changes, by origin. Small: changes arrive mostly in order, so each origin is a range or two.
+/// Numbers of changes, by origin. Small: changes arrive mostly in order, so each origin has a range or two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holdings(BTreeMap<Origin, Ranges>);
 
@@ -28,7 +28,7 @@ impl Holdings {
         self.0.entry(origin).or_default().insert(*seqs.start()..seqs.end().saturating_add(1));
     }
 
-    /// Adds one change; true when it was not there.
+    /// Adds one change; true when it is new.
     pub(crate) fn insert(&mut self, origin: Origin, seq: u64) -> bool {
         let new = !self.contains(origin, seq);
         if new {
@@ -41,12 +41,12 @@ impl Holdings {
         self.0.get(&origin).is_some_and(|ranges| ranges.contains(seq))
     }
 
-    /// The gap-free prefixes: from where somebody must be told.
+    /// The gap-free prefixes: a sender continues from there.
     pub(crate) fn vector(&self) -> Vector {
         self.0.iter().map(|(&origin, ranges)| (origin, ranges.run_end(1) - 1)).collect()
     }
 
-    /// Everything held of one origin, in order.
+    /// All held changes of one origin, in order.
     pub(crate) fn of_origin(&self, origin: Origin) -> impl Iterator<Item = RangeInclusive<u64>> {
         self.0.get(&origin).into_iter().flat_map(Ranges::iter).map(|range| range.start..=range.end - 1)
     }
@@ -58,13 +58,13 @@ impl Holdings {
             .flat_map(|(&origin, ranges)| ranges.iter().map(move |range| (origin, range.start..=range.end - 1)))
     }
 
-    /// How many changes of `vector` are not held.
+    /// Number of changes of `vector` that are not held.
     pub(crate) fn lag(&self, vector: &Vector) -> u64 {
         let missing = |(origin, upto): (Origin, u64)| match self.0.get(&origin) {
             None => upto,
             Some(ranges) => ranges.gaps(1..upto.saturating_add(1)).iter().map(|gap| gap.end - gap.start).sum(),
         };
-        // What a peer says of itself may be anything.
+        // The vector of a peer may have any value.
         vector.iter().map(missing).fold(0, u64::saturating_add)
     }
 }

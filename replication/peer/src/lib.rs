@@ -1,10 +1,10 @@
 //! Replication between nodes: changes, audio and acknowledgements over one long-lived stream each way.
 //!
-//! Each node follows every other. What is committed goes to the followers at once (`source`), beside it what
-//! they lack from before (`history`) and the audio of recordings as it is spoken (`tails`). The follower
-//! applies what comes, blobs first (`applier`, `fetch`), and acknowledges what is durable; `acks` lets the
-//! writer go on. Changes of all origins are passed on, so that two nodes without a direct link still converge
-//! through a third (rule D11). Everything that waits is bounded; who is too slow reads the log.
+//! Each node follows every other. New changes go to the followers immediately (`source`); the changes that they lack
+//! from before (`history`) and the audio of recordings in progress (`tails`) go over separate lanes. The follower
+//! applies the changes, blobs first (`applier`, `fetch`), and acknowledges durable ones; `acks` lets the writer
+//! continue. Changes of all origins are passed on, so that two nodes without a direct link still converge through a
+//! third (rule D11). Every queue is bounded; a follower that is too slow gets the changes from the log.
 
 mod acks;
 mod applier;

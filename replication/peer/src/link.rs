@@ -1,4 +1,4 @@
-//! What this node knows of one peer: the stream on which it follows, and which changes it has.
+//! State of one peer on this node: the stream on which it follows, and the changes that it has.
 
 use std::{
     ops::RangeInclusive,
@@ -25,9 +25,9 @@ pub(crate) struct Link {
     pub(crate) address: String,
     /// True while this node follows the peer.
     pub(crate) following: AtomicBool,
-    /// The peer, as it said last, lacks data from before its first fill.
+    /// The peer, by its last report, lacks data from before its first fill.
     pub(crate) lacks_data: AtomicBool,
-    /// The peer has come by itself: it can be reached again.
+    /// The peer has connected to this node: it can be reached again.
     pub(crate) back: Notify,
     /// Bytes of frames to the peer, and from it.
     pub(crate) sent_bytes: AtomicU64,
@@ -42,18 +42,18 @@ struct State {
     /// The stream on which the peer follows, while it does.
     stream: Option<Stream>,
     last_number: StreamNumber,
-    /// What the peer is known to have. Outlives the stream, to tell how far behind an absent peer is.
+    /// The changes that the peer is known to have. Outlives the stream, to show the lag of an absent peer.
     has: Holdings,
     last_heard: Option<BootInstant>,
-    /// What the peer is for the fill of this node, while this node follows it.
+    /// The peer's state for the fill of this node, while this node follows it.
     source: Option<Source>,
 }
 
 struct Stream {
     number: StreamNumber,
-    /// The life of the peer's store that opened it.
+    /// The incarnation of the peer's store that opened the stream.
     origin: Origin,
-    /// What it has been sent, and what need not be sent.
+    /// Changes that have been sent to the peer, or need not be sent.
     sent: Holdings,
     ended: CancellationToken,
 }
@@ -73,8 +73,8 @@ impl Link {
         }
     }
 
-    /// The peer follows with what it says it has. An earlier stream of the same peer ends: it is the same peer
-    /// that has lost it.
+    /// The peer follows, with the changes that it reports. An earlier stream of the same peer ends: the peer itself has
+    /// lost it.
     pub(crate) fn open(&self, origin: Origin, vector: &Vector, ended: CancellationToken) -> StreamNumber {
         let mut state = self.lock();
         self.back.notify_one();
@@ -91,7 +91,7 @@ impl Link {
         number
     }
 
-    /// The stream has ended; true when no newer one took its place.
+    /// The stream has ended; true when no newer one replaced it.
     pub(crate) fn close(&self, number: StreamNumber) -> bool {
         let mut state = self.lock();
         let current = state.stream.as_ref().is_some_and(|stream| stream.number == number);
@@ -114,21 +114,21 @@ impl Link {
         self.retired.clone()
     }
 
-    /// Up to where the peer is known to have everything.
+    /// The gap-free prefixes of the changes that the peer is known to have.
     pub(crate) fn has(&self) -> Vector {
         self.lock().has.vector()
     }
 
-    /// The peer's store, in this life of it, has made so many changes.
+    /// The peer's store, in this incarnation, has made changes up to `head`.
     pub(crate) fn has_made(&self, origin: Origin, head: u64) {
         let mut state = self.lock();
-        // A stream of an earlier life that lingers says nothing of what the peer has now.
+        // A stale stream of an earlier incarnation does not show what the peer has now.
         if head > 0 && state.stream.as_ref().is_none_or(|stream| stream.origin == origin) {
             state.has.add(origin, 1..=head);
         }
     }
 
-    /// Adds what the peer is known to have.
+    /// Adds the changes that the peer is known to have.
     pub(crate) fn add_to(&self, held: &mut Holdings) {
         self.lock().has.iter().for_each(|(origin, seqs)| held.add(origin, seqs));
     }
@@ -148,11 +148,11 @@ impl Link {
         true
     }
 
-    /// A change came from the peer, from the life of its store that is `origin_of_peer`: it need not go back.
+    /// A change came from the peer, from the store incarnation `origin_of_peer`: it need not go back.
     pub(crate) fn came_from(&self, origin_of_peer: Origin, changes: &[Change]) {
         let mut state = self.lock();
         let State { stream, has, .. } = &mut *state;
-        // Another life of the peer may have another disk, and not have it.
+        // Another incarnation of the peer may have another disk, and lack the change.
         if let Some(stream) = stream.as_mut().filter(|stream| stream.origin == origin_of_peer) {
             for change in changes {
                 has.insert(change.origin, change.seq);
@@ -161,14 +161,14 @@ impl Link {
         }
     }
 
-    /// Marks a change as sent on this stream; false when it is not to be sent: the peer has it, or will.
+    /// Marks a change as sent on this stream; false when it is not to be sent: the peer has it, or will get it.
     pub(crate) fn claim(&self, number: StreamNumber, change: &Change) -> bool {
         let mut state = self.lock();
         let stream = state.stream.as_mut().filter(|stream| stream.number == number);
         stream.is_some_and(|stream| stream.sent.insert(change.origin, change.seq))
     }
 
-    /// Begins again from what the peer is known to have, and returns that.
+    /// Begins again from the changes that the peer is known to have, and returns them.
     pub(crate) fn rewind(&self, number: StreamNumber) -> Vector {
         let mut state = self.lock();
         let State { stream, has, .. } = &mut *state;
@@ -178,17 +178,17 @@ impl Link {
         has.vector()
     }
 
-    /// What the peer has of one origin.
+    /// The peer's changes of one origin.
     pub(crate) fn has_of(&self, origin: Origin) -> Vec<RangeInclusive<u64>> {
         self.lock().has.of_origin(origin).collect()
     }
 
-    /// Changes of `vector` that the peer is not known to have.
+    /// Number of changes of `vector` that the peer is not known to have.
     pub(crate) fn lag(&self, vector: &Vector) -> u64 {
         self.lock().has.lag(vector)
     }
 
-    /// Since the last sign of life on either stream.
+    /// Time since the last contact on either stream.
     pub(crate) fn since_heard(&self) -> Option<Duration> {
         self.lock().last_heard.map(BootInstant::elapsed)
     }
@@ -197,25 +197,25 @@ impl Link {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// A frame came from the peer, on the stream that it follows or on the one that is followed.
+    /// A frame came from the peer, on either stream.
     pub(crate) fn received(&self, bytes: usize, now: BootInstant) {
         self.lock().last_heard = Some(now);
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// This node follows the peer, or does so no more.
+    /// This node begins or stops following the peer.
     pub(crate) fn set_source(&self, source: Option<Source>) {
         self.lock().source = source;
     }
 
-    /// Everything has come that the peer had when this node began to follow it.
+    /// All changes have come that the peer had when this node began to follow it.
     pub(crate) fn source_sent_all(&self) {
         if let Some(source) = &mut self.lock().source {
             source.sent_all = true;
         }
     }
 
-    /// What the peer is for the fill of this node; `None` while this node does not follow it.
+    /// The peer's state for the fill of this node; `None` while this node does not follow it.
     pub(crate) fn source(&self) -> Option<Source> {
         self.lock().source.clone()
     }
@@ -271,7 +271,7 @@ mod tests {
         link.has_made(LIFE, 0);
         link.has_made(OTHER_LIFE, 9);
         assert_eq!((link.has().get(LIFE), link.has().get(OTHER_LIFE)), (7, 0));
-        // Whatever it says, nothing overflows.
+        // Any reported value is handled without overflow.
         link.has_made(LIFE, u64::MAX);
         link.acked(number, &Vec::new(), &[(WRITER, u64::MAX)].into_iter().collect());
         assert_eq!(Holdings::default().lag(&link.has()), u64::MAX);

@@ -44,7 +44,7 @@ pub(crate) struct Inner {
     pub(crate) acks: Acks,
     pub(crate) fetcher: Fetcher,
     pub(crate) counters: Counters,
-    /// Something has come of the first fill.
+    /// Notified of progress of the first fill.
     pub(crate) filling: Notify,
     /// The first fill ended without a node that had all records.
     pub(crate) fill_had_no_source: AtomicBool,
@@ -88,7 +88,7 @@ pub(crate) struct Counters {
     pub(crate) set_aside: AtomicU64,
 }
 
-/// How it stands with one peer.
+/// Status of one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {
     /// The peer.
@@ -97,11 +97,11 @@ pub struct PeerStatus {
     pub connected: bool,
     /// This node follows the peer.
     pub following: bool,
-    /// Writes wait for it (rule A2).
+    /// Writes wait for this peer (rule A2).
     pub counts: bool,
     /// Changes that are here and that the peer is not known to have.
     pub lag_changes: u64,
-    /// Milliseconds since its last sign of life, on either stream; `None` when there was none.
+    /// Milliseconds since the last contact, on either stream; `None` when there was none.
     pub last_heard_ms: Option<u64>,
     /// Bytes of frames to the peer since the start, audio of fetched blobs left out.
     pub sent_bytes: u64,
@@ -109,23 +109,23 @@ pub struct PeerStatus {
     pub received_bytes: u64,
 }
 
-/// What has happened since the start.
+/// Counters since the start of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeersCounters {
     /// Writes acknowledged on two.
     pub on_two: u64,
     /// Writes acknowledged alone.
     pub alone: u64,
-    /// Blobs that live chunks made whole, so that they were not sent again.
+    /// Blobs assembled from live chunks, and so not sent again.
     pub blobs_from_chunks: u64,
     /// Blobs fetched from a peer.
     pub blobs_fetched: u64,
-    /// Streams and requests refused: not configured, or of another cluster. Strangers are refused, and counted,
-    /// in the TLS handshake.
+    /// Streams and requests refused: peer not configured, or of another cluster. Unknown clients are refused, and
+    /// counted, in the TLS handshake.
     pub refused: u64,
-    /// Streams stopped because a peer knew more of this node's origin than this node (rule D1). Not zero: alarm.
+    /// Streams stopped because a peer had more changes of this node's origin than this node (rule D1). Not zero: alarm.
     pub own_origin_alarms: u64,
-    /// Changes that could not be read or kept, and were set aside (rule R11). Not zero: alarm.
+    /// Changes that could not be read or stored, and were set aside (rule R11). Not zero: alarm.
     pub set_aside: u64,
 }
 
@@ -153,7 +153,7 @@ impl Peers {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The server side, to be added to the node's gRPC server. Needs mutual TLS there
+    /// The server side, to be added to the node's gRPC server. Requires mutual TLS there
     /// ([`twinbox_pki::NodeIdentity::listen`]).
     pub fn service(&self) -> ReplicationServer<ReplicationService> {
         ReplicationServer::new(ReplicationService::new(self.inner.clone()))
@@ -170,7 +170,7 @@ impl Peers {
         }
     }
 
-    /// A node has joined: it is followed, and may follow. One that is known already changes nothing.
+    /// A node has joined: it is followed, and may follow. No effect for a known node.
     pub fn add(&self, peer: PeerAddress) {
         if peer.name == self.inner.config.node || self.inner.stop.is_cancelled() {
             return;
@@ -183,8 +183,8 @@ impl Peers {
         }
     }
 
-    /// A node has been removed from the cluster: it is not followed any more, and may not follow. Writes no longer
-    /// wait for it.
+    /// A node has been removed from the cluster: it is not followed any more, and may not follow. Writes no longer wait
+    /// for it.
     pub fn remove(&self, name: &NodeName) {
         if let Some(link) = self.inner.links.remove(name) {
             info!(peer = %name, "a node has been removed; nothing is exchanged with it any more");
@@ -192,27 +192,26 @@ impl Peers {
         }
     }
 
-    /// Gets a blob that is not here from whichever node has it; true when it is here. For a caller that waits for it: bound
-    /// the wait.
+    /// Gets a missing blob from any node that has it; true when it is here. The caller must bound the wait.
     pub async fn fetch(&self, hash: BlobHash) -> bool {
         self.inner.store.blobs().has(&hash) || self.inner.fetcher.get_now(hash).await
     }
 
-    /// Ends the first fill of this node with what is here: no other node belongs to the cluster any more. Does nothing when
-    /// the fill has ended.
+    /// Ends the first fill of this node with the data that is here: no other node belongs to the cluster any more. No
+    /// effect when the fill has ended.
     pub async fn end_fill_without_source(&self) -> Result<(), StoreError> {
         fill::end_without_source(&self.inner).await
     }
 
-    /// Whether the first fill ended, in this run of the process, without a node that had all records.
+    /// Whether the first fill ended, in this incarnation, without a node that had all records.
     pub fn fill_had_no_source(&self) -> bool {
         self.inner.fill_had_no_source.load(Relaxed)
     }
 
-    /// How many changes are here that no peer in touch is known to have: what this disk alone holds (rule D2). A peer that
-    /// lacks audio from before its first fill covers nothing.
+    /// Number of changes here that no connected peer is known to have: this disk alone holds them (rule D2). A peer
+    /// that lacks audio from before its first fill covers nothing.
     pub fn uncovered(&self) -> u64 {
-        // The vector first: what is committed after this look is not missed by the next.
+        // The vector first: the next call counts changes that are committed after this one.
         let vector = self.inner.store.vector();
         let mut held = Holdings::default();
         let covers = |link: &&Arc<Link>| link.followed() && !link.lacks_data.load(Relaxed);
@@ -220,7 +219,7 @@ impl Peers {
         held.lag(&vector)
     }
 
-    /// How many changes some peer is known to have that are not here.
+    /// Number of changes that some peer is known to have and that are not here.
     pub fn behind(&self) -> u64 {
         let own = Holdings::of(&self.inner.store.vector());
         self.inner.links.all().iter().map(|link| own.lag(&link.has())).max().unwrap_or(0)
@@ -232,23 +231,23 @@ impl Peers {
         self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(follow));
     }
 
-    /// Waits until a peer has what was committed, too: at most `ack_timeout`, and not at all when no peer counts
+    /// Waits until a peer has the committed changes too: at most `ack_timeout`, and not at all when no peer counts
     /// (rules A1 to A3). The commit is durable here in any case.
     pub async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
         self.inner.acks.acknowledge(committed).await
     }
 
-    /// How many peers count, that is, answer in time.
+    /// Number of peers that count, that is, answer in time.
     pub fn counting(&self) -> usize {
         self.inner.acks.counting()
     }
 
-    /// How many other nodes there are, in touch or not.
+    /// Number of other nodes, connected or not.
     pub fn known(&self) -> usize {
         self.inner.links.all().len()
     }
 
-    /// Every peer, by name.
+    /// Status of every peer, by name.
     pub fn status(&self) -> Vec<PeerStatus> {
         let vector = self.inner.store.vector();
         let status = |link: &Arc<Link>| PeerStatus {
@@ -264,7 +263,7 @@ impl Peers {
         self.inner.links.all().iter().map(status).collect()
     }
 
-    /// What has happened since the start.
+    /// Counters since the start of the process.
     pub fn counters(&self) -> PeersCounters {
         let Inner { acks, fetcher, counters, .. } = &*self.inner;
         PeersCounters {
@@ -278,7 +277,7 @@ impl Peers {
         }
     }
 
-    /// Ends all streams, both ways, and returns when nothing of this runs any more.
+    /// Ends all streams, both ways, and returns when no task of them runs any more.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
@@ -287,7 +286,7 @@ impl Peers {
 }
 
 impl Inner {
-    /// The link to a peer that is known.
+    /// The link to a known peer.
     pub(crate) fn link(&self, name: &NodeName) -> Option<Arc<Link>> {
         self.links.get(name)
     }
@@ -297,7 +296,7 @@ impl Inner {
         self.links.all()
     }
 
-    /// Logs the end of a stream as loudly as it deserves.
+    /// Logs the end of a stream at the level of its cause.
     pub(crate) fn report(&self, peer: &NodeName, end: &StreamError, what: &'static str) {
         match end {
             StreamError::Stopped => debug!(%peer, reason = %end, what),

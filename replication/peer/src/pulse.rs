@@ -1,33 +1,33 @@
-//! The heartbeat of one stream: probes on its live lane, one at a time (rule A2). Pure.
+//! The prober of one stream: sends probes on its live lane, one at a time (rule A2). Pure.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
 
-/// What has become of the stream.
+/// An event of the prober.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beat {
     /// Send this probe.
     Send(u64),
-    /// The follower has been silent for too long.
+    /// The follower has not answered in time.
     Lost,
-    /// The follower is back after it was lost.
+    /// The follower answers again after it was lost.
     Back,
-    /// The follower answered in time a probe that was sent then.
+    /// The follower answered a probe in time.
     Answered {
-        /// When it was sent.
+        /// Time at which the probe was sent.
         sent: BootInstant,
         /// Milliseconds until the answer.
         took: u64,
     },
 }
 
-/// Begins as a stream that is up and has not answered yet.
+/// The prober of a stream that is up and has not answered yet.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     timeout: Duration,
     number: u64,
-    /// When the last probe was sent, and whether its answer has come.
+    /// Time of the last probe, and whether its answer has come.
     sent: Option<BootInstant>,
     answered: bool,
     lost: bool,
@@ -38,8 +38,8 @@ impl Pulse {
         Self { timeout, number: 0, sent: None, answered: true, lost: false }
     }
 
-    /// How long until [`Self::tick`] has something to do: a probe goes out every `timeout`, and its answer is
-    /// awaited for as long.
+    /// Time until [`Self::tick`] is due: a probe goes out every `timeout`, and its answer must come within the same
+    /// time.
     pub(crate) fn pause(&self, now: BootInstant) -> Duration {
         match self.sent {
             None => Duration::ZERO,
@@ -64,7 +64,7 @@ impl Pulse {
         let Some(sent) = self.sent.filter(|_| number == self.number && !self.answered) else { return Vec::new() };
         self.answered = true;
         if std::mem::take(&mut self.lost) {
-            // It was late. Whether it counts is for the next probe to say, and that goes out at once.
+            // A late answer. The next probe, sent immediately, decides whether the peer counts.
             return vec![Beat::Back, self.send(now)];
         }
         vec![Beat::Answered { sent, took: u64::try_from(now.since(sent).as_millis()).unwrap_or(u64::MAX) }]

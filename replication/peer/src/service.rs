@@ -1,4 +1,4 @@
-//! The server of the streams: lets configured members of this cluster in, and nobody else.
+//! The server of the streams: admits only configured members of this cluster.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -99,7 +99,7 @@ impl Replication for ReplicationService {
             let Ok(_slot) = serving.acquire().await else { return };
             if let Err(error) = send_parts(&inner, &hash, offset, &parts).await {
                 warn!(%hash, %error, "cannot read a blob for a peer");
-                // A peer that has gone away needs no answer.
+                // A peer that has disconnected needs no answer.
                 let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
             }
         }));

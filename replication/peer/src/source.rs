@@ -1,10 +1,9 @@
-//! The source's side of a stream: what is new goes to the follower at once, what it lacks from before beside it,
-//! and what it acknowledges comes back.
+//! The source's side of a stream: new changes go to the follower immediately, older ones that it lacks go on a separate
+//! lane, and its acknowledgements come back.
 //!
-//! Three tasks: the reader takes the follower's frames and keeps the heartbeat, and never waits for anything;
-//! the writer fills the stream and waits when the follower is slow; the history lane reads the log. When the
-//! writer waits for too long, changes and chunks fall out of the store's bounded channels: the changes are then
-//! read from the log, the audio from its file.
+//! Three tasks: the reader takes the follower's frames, runs the prober and never blocks; the writer fills the stream
+//! and waits when the follower is slow; the history lane reads the log. When the writer waits for too long, changes and
+//! chunks fall out of the store's bounded channels: the changes are then read from the log, the audio from its file.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -44,10 +43,10 @@ use crate::{
     tails::{Tails, Take},
 };
 
-/// What goes to the follower.
+/// The frames to the follower.
 pub(crate) type Outgoing = mpsc::Sender<Result<SourceFrame, Status>>;
 
-/// Begins to serve a follower that has been let in.
+/// Begins to serve an admitted follower.
 pub(crate) fn start(
     inner: &Arc<Inner>,
     link: &Arc<Link>,
@@ -57,7 +56,7 @@ pub(crate) fn start(
     let (out, outgoing) = mpsc::channel(limits::OUTGOING);
     let ended = inner.stop.child_token();
     let store = &inner.store;
-    // Subscribed before the vector is read: a change is in the one, the other, or both.
+    // Subscribed before the vector is read: a change is in the channel, the vector, or both.
     let (live, chunks) = (store.live(), store.recordings().live());
     let number = link.open(hello.origin, &hello.vector, ended.clone());
     link.lacks_data.store(hello.lacks_data, Relaxed);
@@ -110,7 +109,7 @@ pub(crate) fn start(
     outgoing
 }
 
-/// Takes what the follower says.
+/// Takes the follower's frames.
 struct Reader {
     inner: Arc<Inner>,
     link: Arc<Link>,
@@ -129,7 +128,7 @@ impl Reader {
             self.inner.acks.input(Input::Down { peer: self.link.name.clone() });
         }
         self.inner.report(&self.link.name, &end, "the peer no longer follows this node");
-        // The follower is told why, unless it is too slow to hear it.
+        // The follower gets the reason, unless its queue is full.
         let _ = self.out.try_send(Err(end.into()));
     }
 
@@ -227,12 +226,12 @@ struct Writer {
     out: Outgoing,
 }
 
-/// The receiver of the stream's frames is gone.
+/// The receiver of the stream's frames has been dropped.
 struct Gone;
 
 impl Writer {
     async fn run(mut self) {
-        // The end of the stream ends the reader too, which says why.
+        // The end of the stream also ends the reader, which reports the reason.
         let _ = self.write().await;
     }
 
@@ -255,7 +254,7 @@ impl Writer {
         }
     }
 
-    /// Sends what has just been changed here, all that is there in one frame.
+    /// Sends the new changes of this node, all available ones in one frame.
     async fn live(&mut self, first: Result<Arc<Change>, RecvError>) -> Result<(), Gone> {
         let mut next = match first {
             Ok(change) => Ok(change),
@@ -286,7 +285,7 @@ impl Writer {
         if frame.is_empty() {
             return Ok(());
         }
-        // The last chunks of a recording were told before the change that files it, and go before it.
+        // The last chunks of a recording were announced before the change that files it, and are sent before it.
         for _ in 0..self.chunks.len() {
             match self.chunks.try_recv() {
                 Ok(event) => self.chunk(Ok(event)).await?,
@@ -322,7 +321,7 @@ impl Writer {
         }
     }
 
-    /// Sends a piece of a recording of which the follower has missed something.
+    /// Sends a piece of a recording of which the follower has missed some bytes.
     async fn catch_up(&mut self) -> Result<(), Gone> {
         let Some((take, range)) = self.tails.behind(limits::PIECE) else { return Ok(()) };
         let recordings = self.inner.store.recordings();
@@ -347,7 +346,7 @@ impl Writer {
         Ok(())
     }
 
-    /// At the beginning: what the follower has of the recordings in progress.
+    /// At the beginning: the bytes that the follower has of the recordings in progress.
     fn open_tails(&mut self, hello: &Hello) {
         let had: HashMap<Take, u64> = hello.recordings.iter().copied().collect();
         let store = &self.inner.store;

@@ -1,7 +1,7 @@
-//! How far a follower has been sent each recording in progress. Pure.
+//! Positions up to which a follower has been sent each recording in progress. Pure.
 //!
-//! Chunks go out as they are spoken. Where some were missed (before the follower came, or because it is slow)
-//! the rest is read from the file beside the live ones, in pieces, so that nothing piles up in memory.
+//! Chunks go out as they are recorded. Where some were missed (before the follower connected, or because it is slow)
+//! the rest is read from the file in pieces, in parallel with the live chunks, so that memory use stays bounded.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,10 +13,10 @@ use twinbox_ids::RecordingId;
 /// A recording and its take.
 pub(crate) type Take = (RecordingId, u32);
 
-/// Recordings followed at once; of those above it nothing is sent, and their blobs are fetched at filing.
+/// Maximum recordings followed concurrently; nothing is sent of those above it, and their blobs are fetched at filing.
 const MAX_TAKES: usize = 4_096;
 
-/// What has been sent and what there is, in bytes from the start.
+/// Bytes sent and bytes available, from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tail {
     sent: u64,
@@ -36,10 +36,10 @@ impl Tails {
         }
     }
 
-    /// A live chunk of `length` bytes at `offset`: how many of its first bytes to leave out, or `None` when it
-    /// is not to be sent now, because bytes before it are still missing there or it is known already.
+    /// A live chunk of `length` bytes at `offset`. Returns the number of its first bytes to leave out, or `None` when
+    /// it is not to be sent now, because the follower lacks bytes before it or was sent all of it.
     pub(crate) fn chunk(&mut self, take: Take, offset: u64, length: u64) -> Option<u64> {
-        // One whose beginning was not seen is behind by what came before.
+        // A recording whose beginning was not seen here is behind by the bytes before the chunk.
         self.open(take, 0, 0);
         let tail = self.0.get_mut(&take)?;
         let end = offset.saturating_add(length);
@@ -52,14 +52,14 @@ impl Tails {
         Some(skip)
     }
 
-    /// A piece of at most `limit` bytes of some recording that is behind.
+    /// A piece of at most `limit` bytes of a recording that is behind.
     pub(crate) fn behind(&self, limit: u64) -> Option<(Take, Range<u64>)> {
         let (take, tail) = self.0.iter().find(|(_, tail)| tail.sent < tail.known)?;
         Some((*take, tail.sent..tail.known.min(tail.sent.saturating_add(limit))))
     }
 
-    /// The piece was sent up to `end`. When that is its start, it is not in the file yet: the next chunk brings
-    /// it back to mind.
+    /// The piece was sent up to `end`. If that is its start, the piece is not in the file yet: the next chunk makes the
+    /// recording behind again.
     pub(crate) fn caught_up(&mut self, take: Take, end: u64) {
         if let Some(tail) = self.0.get_mut(&take) {
             if end <= tail.sent {
@@ -75,12 +75,12 @@ impl Tails {
         self.0.remove(&take);
     }
 
-    /// True when a new recording would not be taken up.
+    /// True when a new recording would not be followed.
     pub(crate) fn is_full(&self) -> bool {
         self.0.len() >= MAX_TAKES
     }
 
-    /// Forgets all recordings but those that are still open.
+    /// Forgets all recordings except those still open.
     pub(crate) fn retain(&mut self, open: &HashSet<Take>) {
         self.0.retain(|take, _| open.contains(take));
     }
@@ -121,7 +121,7 @@ mod tests {
         let mut tails = Tails::default();
         assert_eq!(tails.chunk(TAKE, 500, 10), None);
         assert_eq!(tails.behind(1_000), Some((TAKE, 0..510)));
-        // It is not written yet; then it is.
+        // It is not written yet; then it is written.
         tails.caught_up(TAKE, 0);
         assert_eq!(tails.behind(1_000), None);
         assert_eq!(tails.chunk(TAKE, 510, 10), None);

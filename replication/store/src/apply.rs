@@ -17,10 +17,10 @@ use crate::{
     keys,
 };
 
-/// How far ahead of the wall clock a foreign stamp may lie and still move this node's clock (rule D5).
+/// Maximum distance of a foreign stamp ahead of the wall clock at which it still moves this node's clock (rule D5).
 const CLOCK_BOUND: Duration = Duration::from_secs(60);
 
-/// Applies those of `changes` that are not here yet, and gives them back.
+/// Applies those of `changes` that are not here yet, and returns them.
 pub(crate) fn apply(
     transaction: &mut Transaction<'_>,
     changes: Vec<Change>,
@@ -41,8 +41,8 @@ pub(crate) fn apply(
         transaction.put(keys::change(change.origin, change.seq), encoded)?;
         match merge(transaction, &change) {
             Ok(()) => {}
-            // One record that cannot be read or has grown too large must not stop the stream for all others.
-            // The change stays in the log, so it goes on to other nodes, and is marked for repair.
+            // A record that cannot be read or has grown too large must not stop the stream for all others. The change
+            // stays in the log, so it goes on to other nodes, and is marked for repair.
             Err(error @ (StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))) => {
                 tracing::error!(origin = %change.origin, seq = change.seq, key = ?change.key, %error, "a change is set aside");
                 transaction.put(keys::set_aside(change.origin, change.seq), [codec::FORMAT])?;
@@ -82,7 +82,7 @@ fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<(), Store
     Ok(transaction.put(key, codec::encode_record(&record))?)
 }
 
-/// Raises the prefix over whatever of the log now joins it.
+/// Raises the prefix over the changes in the log that now adjoin it.
 fn raise_prefix(transaction: &mut Transaction<'_>, origin: Origin) -> Result<(), StoreError> {
     const STEP: usize = 256;
     let key = keys::prefix(origin);

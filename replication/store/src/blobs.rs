@@ -17,7 +17,7 @@ use twinbox_replication_core::BlobRef;
 
 use crate::{StoreError, store::lock};
 
-/// The blobs of this node. A blob that is here is whole and durable.
+/// The blobs of this node. A blob that is here is complete and durable.
 #[derive(Clone)]
 pub struct Blobs(Arc<Inner>);
 
@@ -25,13 +25,13 @@ struct Inner {
     dir: PathBuf,
     disk: Disk,
     reserve: Reserve,
-    /// Blobs whose name may be there before it is durable: being stored, or storing them failed half-way.
+    /// Blobs whose name may be there before it is durable: being stored, or left half-way by a failed attempt.
     unsettled: Mutex<HashSet<BlobHash>>,
 }
 
 impl Blobs {
-    /// Opens the directory: 256 folders by the first byte of the hash, all made at once so that no blob waits
-    /// for one. Names that are there become durable: a process that was killed may have left one unsynced.
+    /// Opens the directory: 256 folders by the first byte of the hash, all made now so that no blob waits for one.
+    /// Makes existing names durable: a process that was killed may have left a name unsynced.
     pub(crate) fn open(dir: &Path, disk: Disk, reserve: Reserve) -> Result<Self, StoreError> {
         file::create_dir_durably(dir)?;
         let mut made = false;
@@ -56,11 +56,11 @@ impl Blobs {
 
     /// True when the blob is here, durably.
     pub fn has(&self, hash: &BlobHash) -> bool {
-        // In this order: a name that came before the second look was noted as unsettled before it came.
+        // In this order: a name that came before the second check was noted as unsettled before it came.
         self.path(hash).is_file() && !lock(&self.0.unsettled).contains(hash)
     }
 
-    /// Where the blob is, or would be: `blobs/ab/abcd…`.
+    /// The path of the blob, whether it is here or not: `blobs/ab/abcd…`.
     pub fn path(&self, hash: &BlobHash) -> PathBuf {
         self.folder(hash).join(hash.to_string())
     }
@@ -75,7 +75,7 @@ impl Blobs {
         fs::metadata(&path).map(|meta| meta.len()).map_err(|e| read_error(hash, &path, &e))
     }
 
-    /// A whole blob, whose hash is verified.
+    /// A complete blob, whose hash is verified.
     pub async fn read(&self, hash: &BlobHash) -> Result<Bytes, StoreError> {
         let (path, hash) = (self.path(hash), *hash);
         blocking(move || {
@@ -87,7 +87,7 @@ impl Blobs {
         .await
     }
 
-    /// A part of a blob, not verified: who puts the parts together verifies the whole.
+    /// A part of a blob, not verified: the caller that joins the parts verifies the whole.
     pub async fn read_range(&self, hash: &BlobHash, range: Range<u64>) -> Result<Bytes, StoreError> {
         let (path, hash) = (self.path(hash), *hash);
         blocking(move || {
@@ -107,8 +107,7 @@ impl Blobs {
         .await
     }
 
-    /// Stores bytes that are to be the blob `expected`, as a peer sent them; refused if they are not. Replaces a
-    /// damaged one.
+    /// Stores bytes that a peer sent as the blob `expected`; refused if their hash differs. Replaces a damaged blob.
     pub async fn put_as(&self, expected: BlobHash, bytes: Bytes) -> Result<BlobRef, StoreError> {
         let blobs = self.clone();
         blocking(move || match hash_of(&bytes) {
@@ -120,14 +119,14 @@ impl Blobs {
 
     fn store(&self, hash: BlobHash, bytes: &[u8]) -> Result<BlobRef, StoreError> {
         let blob = BlobRef { hash, length: bytes.len() as u64, recording: None };
-        // The name is there only once the content was durable; but the disk may have rotted since.
+        // The name is there only once the content was durable; but the disk may have corrupted it since.
         let whole = fs::read(self.path(&hash)).is_ok_and(|found| found == bytes);
         if whole && self.has(&hash) {
             return Ok(blob);
         }
         self.writable()?;
         if whole {
-            // Whoever wrote it may still be about to sync the directory.
+            // The writer of the file may still be about to sync the directory.
             self.settle(&hash, || file::fsync_dir(&self.folder(&hash)))?;
         } else {
             self.0.reserve.check(Need::Data(blob.length))?;
@@ -144,8 +143,9 @@ impl Blobs {
         })
     }
 
-    /// Makes a blob's name durable by `work`; until that has succeeded the blob is not here ([`Self::has`]). Of
-    /// several at once the first that succeeds settles it: another's rename replaces it by the same content.
+    /// Makes a blob's name durable by `work`; until that has succeeded the blob is not here ([`Self::has`]). The first
+    /// of several concurrent calls that succeeds settles the blob: the rename of another replaces it by the same
+    /// content.
     fn settle(&self, hash: &BlobHash, work: impl FnOnce() -> Result<(), DiskError>) -> Result<(), StoreError> {
         lock(&self.0.unsettled).insert(*hash);
         self.sync_failed_breaks(work())?;
@@ -160,7 +160,7 @@ impl Blobs {
         }
     }
 
-    /// A sync that failed breaks the whole store (rule A4); what merely could not be created does not.
+    /// A failed sync breaks the whole store (rule A4); a file that merely could not be created does not.
     fn sync_failed_breaks(&self, result: Result<(), DiskError>) -> Result<(), StoreError> {
         if let Err(error @ DiskError::Sync { .. }) = &result {
             self.0.disk.mark_broken(&error.to_string());
@@ -180,8 +180,8 @@ pub(crate) fn read_at(file: &File, path: &Path, range: Range<u64>) -> Result<Byt
     if range.start > range.end || range.end > length {
         return Err(StoreError::NotThere { range });
     }
-    // It lies within a file, so it fits in memory only if the caller asked for something sensible; no more than
-    // the file is ever allocated.
+    // The range lies within a file, so it fits in memory if the caller asked for a sensible one. Never allocates more
+    // than the length of the file.
     let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut bytes, range.start).map_err(error)?;
     Ok(bytes.into())
@@ -194,7 +194,7 @@ fn read_error(hash: &BlobHash, path: &Path, error: &io::Error) -> StoreError {
     }
 }
 
-/// Runs what waits for the disk off the async runtime.
+/// Runs work that waits for the disk off the async runtime.
 pub(crate) async fn blocking<R: Send + 'static>(
     f: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
 ) -> Result<R, StoreError> {

@@ -1,8 +1,8 @@
-//! Between the values of `twinbox-replication-core` and the protobuf messages of `twinbox-wire`: what lies on
-//! disk and what goes to peers are the same messages. On disk a format-version byte stands before each.
+//! Converts between the values of `twinbox-replication-core` and the protobuf messages of `twinbox-wire`: the disk and
+//! the peers get the same messages. On disk a format-version byte stands before each.
 //!
-//! Decoding takes bytes from anywhere: whatever is not complete and known is an error, never a panic and never
-//! dropped in silence, since a record that lost a field would forget a write.
+//! Decoding takes bytes from anywhere: a part that is incomplete or unknown is an error, never a panic, and is never
+//! dropped silently, since a record that lost a field would forget a write.
 
 use bytes::Bytes;
 use prost::Message;
@@ -12,29 +12,29 @@ use twinbox_replication_core::{
 };
 use twinbox_wire::replication as wire;
 
-/// The version of what lies on disk, before each value.
+/// The version of the disk format, before each value.
 pub const FORMAT: u8 = 1;
 
-/// Why bytes are no value of ours.
+/// Bytes could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// A later version wrote it.
+    /// Written by a later version.
     #[error("its format version is {found}, this release knows {FORMAT}: use the release that wrote it")]
     Version {
         /// The version.
         found: u8,
     },
-    /// There is nothing.
+    /// There are no bytes.
     #[error("it is empty")]
     Empty,
-    /// It is no protobuf message.
+    /// The bytes are no protobuf message.
     #[error("it is no protobuf message: {0}")]
     Protobuf(#[from] prost::DecodeError),
-    /// A part that must be there is not.
+    /// A required part is missing.
     #[error("its {0} is missing")]
     Missing(&'static str),
-    /// A part has a value that it cannot have.
+    /// A part has an invalid value.
     #[error("its {0} is not valid")]
     Invalid(&'static str),
 }
@@ -135,7 +135,7 @@ pub fn record_from_wire(record: wire::Record) -> Result<Record, DecodeError> {
         .field
         .into_iter()
         .map(|field| {
-            // A kind of merge that this release does not know arrives as none at all.
+            // An unknown kind of merge arrives as none at all.
             let merge = field.merge.ok_or(DecodeError::Missing("kind of merge"))?;
             Ok((tag_from_wire(field.tag)?, field_from_wire(merge)?))
         })

@@ -9,15 +9,15 @@ use twinbox_replication_core::{Change, Clock, Edit, Key, Record, Table};
 
 use crate::{StoreError, codec, keys};
 
-/// A commit none of whose changes is larger than this, in bytes, is small: it is taken until a lower floor of
-/// free space than new data is.
+/// A commit is small if none of its changes is larger than this, in bytes: it is accepted down to a lower floor of free
+/// space than new data.
 const SMALL: usize = 16 * 1024;
 
 /// The changes that a commit made: those of `origin` numbered `first..=last`. An empty commit has
 /// `first > last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// This life of the store.
+    /// This incarnation of the store.
     pub origin: Origin,
     /// The number of the first change.
     pub first: u64,
@@ -32,7 +32,7 @@ impl Committed {
     }
 }
 
-/// What a draft needs of a transaction, so that it has one lifetime.
+/// The operations of a transaction that a draft needs, behind a trait so that the draft has one lifetime.
 trait Access {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
     fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, DiskError>;
@@ -53,13 +53,13 @@ impl Access for Transaction<'_> {
     }
 }
 
-/// A commit being written. Commits run one after the other, so what a draft reads is still so when it is
-/// written: compare-and-set is reading, deciding, editing. It sees its own edits.
+/// A commit being written. Commits run one after the other, so the values that a draft reads are unchanged when the
+/// draft is written: compare-and-set is reading, deciding, editing. A draft sees its own edits.
 pub struct Draft<'a> {
     transaction: &'a mut (dyn Access + 'a),
     clock: &'a mut Clock,
     node: &'a NodeName,
-    /// What the commit changes, in the order of first touch.
+    /// The changed records, in the order of first touch.
     order: Vec<Key>,
     deltas: BTreeMap<Key, Record>,
 }
@@ -134,7 +134,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What a write needs of the file system, by its largest change and all of them together.
+/// The file-system space that a write needs, by its largest change and all changes together.
 pub(crate) fn need(largest: usize, bytes: usize) -> Need {
     if largest <= SMALL { Need::Small } else { Need::Data(bytes as u64) }
 }
@@ -153,7 +153,7 @@ pub(crate) fn encode_upto(upto: u64) -> Vec<u8> {
     [&[codec::FORMAT][..], &upto.to_be_bytes()].concat()
 }
 
-/// The number up to which changes are there; 0 when nothing is written.
+/// The number up to which changes are present; 0 when nothing is written.
 pub(crate) fn decode_upto(bytes: Option<&[u8]>) -> Result<u64, StoreError> {
     let source = match bytes {
         None => return Ok(0),

@@ -1,4 +1,4 @@
-//! What can go wrong with a store.
+//! Errors of a store.
 
 use std::{ops::Range, path::PathBuf};
 
@@ -7,11 +7,11 @@ use twinbox_ids::{BlobHash, ClusterId, NodeName, RecordingId};
 
 use crate::codec::DecodeError;
 
-/// Why the store did not do it.
+/// An operation of the store failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk could not. [`Self::is_full`] and [`Self::is_broken`] tell the cases that callers act on.
+    /// The disk failed. [`Self::is_full`] and [`Self::is_broken`] tell the cases that callers act on.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The directory belongs to another node.
@@ -19,9 +19,9 @@ pub enum StoreError {
     OtherNode {
         /// The directory.
         dir: PathBuf,
-        /// Whose data it has.
+        /// Name of the node whose data the directory holds.
         found: String,
-        /// Who opened it.
+        /// Name of the node that opened it.
         expected: NodeName,
     },
     /// The store belongs to another cluster.
@@ -29,20 +29,20 @@ pub enum StoreError {
         "this store belongs to cluster {found}, not to {expected}: use a fresh directory to join another cluster"
     )]
     OtherCluster {
-        /// Whose data it has.
+        /// The cluster whose data the store holds.
         found: ClusterId,
-        /// Which one was to be set.
+        /// The cluster that was to be set.
         expected: ClusterId,
     },
-    /// What lies on disk, or came from a peer, is not in a form that this version knows.
+    /// Data on disk or from a peer is not in a form that this version knows.
     #[error("{what} cannot be read: {source}")]
     Format {
-        /// What was read.
+        /// Kind of the data.
         what: &'static str,
-        /// What is wrong with it.
+        /// The decoding error.
         source: DecodeError,
     },
-    /// No such blob here.
+    /// The blob is not here.
     #[error("blob {0} is not here")]
     NoBlob(BlobHash),
     /// The content of a blob does not have its hash.
@@ -51,18 +51,18 @@ pub enum StoreError {
     /// Bytes that were to be a blob have another hash or length.
     #[error("what was to be blob {expected} has the hash {found}")]
     WrongBlob {
-        /// What it was to be.
+        /// The expected hash.
         expected: BlobHash,
-        /// What it is.
+        /// The hash found.
         found: BlobHash,
     },
-    /// A range that does not lie within a blob, or of which a recording has not every byte.
+    /// A range that does not lie within a blob, or of which a recording lacks bytes.
     #[error("bytes {}..{} are not all here", range.start, range.end)]
     NotThere {
         /// The range.
         range: Range<u64>,
     },
-    /// No such recording in progress here.
+    /// The recording is not in progress here.
     #[error("take {take} of recording {id} is not in progress here")]
     NoRecording {
         /// The recording.
@@ -78,10 +78,10 @@ pub enum StoreError {
         /// Its take.
         take: u32,
     },
-    /// The disk does not keep up with what is recorded; the chunk was not taken.
+    /// The disk does not keep up with the recordings; the chunk was refused.
     #[error("{waiting} bytes of recordings wait for the disk: no more are taken until it keeps up")]
     Overloaded {
-        /// What waits, in bytes.
+        /// Bytes waiting for the disk.
         waiting: u64,
     },
     /// The store is closed.
@@ -90,24 +90,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True when there is too little space: what was acknowledged stays, the rest is refused (rule A4).
+    /// True when there is too little space: acknowledged data stays, further writes are refused (rule A4).
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Disk(DiskError::StoreFull { .. }))
     }
 
-    /// True when a write or sync failed, and this process must write no more (rule A4).
+    /// True when a write or sync failed, and this process must not write any more (rule A4).
     pub fn is_broken(&self) -> bool {
         matches!(self, Self::Disk(DiskError::Broken { .. }))
     }
 }
 
-/// Why a commit did not happen. Nothing of it was written.
+/// A commit failed. Nothing of it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError<E> {
-    /// The writer itself said no.
+    /// The writer itself refused.
     #[error(transparent)]
     Refused(E),
-    /// The store could not.
+    /// The store failed.
     #[error(transparent)]
     Store(StoreError),
 }

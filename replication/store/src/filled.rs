@@ -1,4 +1,4 @@
-//! How much of the cluster's data is here: the durable mark *complete* (rule D13).
+//! The share of the cluster's data that is here: the durable mark *complete* (rule D13).
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use crate::{
     store::{unversioned, versioned},
 };
 
-/// How much of the cluster's data a store has. It only rises.
+/// The share of the cluster's data that a store has. It only rises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Filled {
-    /// Records may be missing: what is not here may exist.
+    /// Records may be missing: a record that is not here may exist.
     Partly,
     /// All records are here since the first fill; audio that they name may be missing.
     Records,
-    /// Everything is here since the first fill.
+    /// All records and audio are here since the first fill.
     Complete,
 }
 
@@ -52,8 +52,8 @@ impl fmt::Display for Filled {
 pub(crate) struct Mark(watch::Sender<Filled>);
 
 impl Mark {
-    /// The mark of a store that is being opened; `new` when nothing was ever written to it. One that was made before the
-    /// mark existed is complete if it has records.
+    /// The mark of a store that is being opened; `new` when nothing was ever written to the store. A store that was
+    /// made before the mark existed is complete if it has records.
     pub(crate) fn read(disk: &Disk, new: bool) -> Result<Self, StoreError> {
         let what = "the mark of completeness";
         let filled = match disk.get(keys::FILLED)? {
@@ -77,7 +77,7 @@ impl Mark {
         self.0.subscribe()
     }
 
-    /// Writes `to`, or what there is if that is more; [`Self::raise`] is for after the commit.
+    /// Writes the higher of `to` and the current mark; call [`Self::raise`] after the commit.
     pub(crate) fn put(&self, to: Filled, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         Ok(transaction.put(keys::FILLED, versioned(&[to.max(self.get()).number()]))?)
     }

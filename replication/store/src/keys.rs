@@ -1,4 +1,4 @@
-//! The keys of the one ordered index: a letter for the table, then what sorts as it is read.
+//! The keys of the one ordered index: a letter for the table, then fields that sort in reading order.
 
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Key, Table};
@@ -9,13 +9,13 @@ pub(crate) const NODE: &[u8] = b"m/node";
 pub(crate) const CLUSTER: &[u8] = b"m/cluster";
 /// The reading of the hybrid clock.
 pub(crate) const CLOCK: &[u8] = b"m/clock";
-/// How much of the cluster's data is here ([`crate::Filled`]).
+/// The share of the cluster's data that is here ([`crate::Filled`]).
 pub(crate) const FILLED: &[u8] = b"m/filled";
 /// Prefix of records.
 pub(crate) const RECORDS: &[u8] = b"r";
-/// What [`crate::Store::probe`] writes.
+/// The value that [`crate::Store::probe`] writes.
 pub(crate) const PROBE: &[u8] = b"m/probe";
-/// Prefix of the origins that were this store's own, one for each of its lives.
+/// Prefix of the origins that were this store's own, one for each of its incarnations.
 pub(crate) const OWN: &[u8] = b"o";
 /// Prefix of gap-free prefixes by origin.
 pub(crate) const VECTOR: &[u8] = b"v";

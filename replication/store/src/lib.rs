@@ -1,8 +1,8 @@
-//! A node's own copy of everything: records with their changes, blobs, and recordings in progress.
+//! A node's own copy of all data: records with their changes, blobs, and recordings in progress.
 //!
-//! [`Store::commit`] is durable on this node when it resolves; whether a peer has it too is the business of
-//! those who stream [`Store::live`] and [`Store::changes_after`]. What lies on disk are the protobuf messages
-//! of `twinbox-wire`, each behind a format-version byte; [`codec`] converts them, for the streams too.
+//! [`Store::commit`] is durable on this node when it resolves; the streams of [`Store::live`] and
+//! [`Store::changes_after`] bring it to peers. The disk holds the protobuf messages of `twinbox-wire`, each behind a
+//! format-version byte; [`codec`] converts them, for the streams too.
 
 mod apply;
 mod blobs;

@@ -1,8 +1,8 @@
 //! Recordings in progress (rule C1): chunks by offset, joined by union; the live chunks *are* the blob.
 //!
-//! One thread writes the chunks of all recordings, so that who records never waits for the disk. Sealing waits
-//! for what is queued, then syncs and renames on the runtime's threads for such work, many at once: by then the
-//! hash is known, since it is computed as the chunks come.
+//! One thread writes the chunks of all recordings, so that a recording call never waits for the disk. Sealing waits for
+//! the queued chunks, then syncs and renames on the runtime's blocking threads, many takes concurrently: the hash is
+//! known by then, since it is computed as the chunks come.
 
 mod part;
 mod writer;
@@ -36,30 +36,30 @@ use crate::{
     store::lock,
 };
 
-/// How many bytes of chunks may wait for the writer: twenty seconds of 400 calls.
+/// Maximum bytes of chunks that wait for the writer: twenty seconds of 400 calls.
 const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How many events a receiver of [`Recordings::live`] may be behind before it has to read the takes instead.
+/// Maximum events that a receiver of [`Recordings::live`] may be behind before it has to read the takes instead.
 const LIVE: usize = 4096;
 
 /// A take is begun only if there is room for this much of it: 30 seconds of G.711.
 const FIRST: u64 = 240_000;
 
-/// What happens to recordings on this node, for the streams to its peers.
+/// An event of the recordings on this node, for the streams to its peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChunkEvent {
-    /// A chunk was recorded here (not: came from a peer) and is written, though not yet durable.
+    /// A chunk was recorded here (not received from a peer) and is written, though not yet durable.
     Chunk {
         /// The recording.
         id: RecordingId,
         /// Its take.
         take: u32,
-        /// Where the chunk begins, in bytes.
+        /// Offset of the chunk, in bytes.
         offset: u64,
         /// The audio.
         bytes: Bytes,
     },
-    /// A take that was in progress here was discarded, by this node or, through it, by a peer.
+    /// A take that was in progress here was discarded, by this node or by a peer through this node.
     Discarded {
         /// The recording.
         id: RecordingId,
@@ -78,17 +78,17 @@ struct Inner {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the writer and the callers have in common.
+/// State shared by the writer and the callers.
 struct Shared {
     dir: PathBuf,
     disk: Disk,
     blobs: Blobs,
     reserve: Reserve,
-    /// The takes in progress: which bytes are here.
+    /// The takes in progress, each with the bytes that are here.
     index: Mutex<BTreeMap<TakeKey, Ranges>>,
-    /// Bytes that wait for the writer.
+    /// Bytes waiting for the writer.
     waiting: AtomicU64,
-    /// The writer met the reserve; chunks are refused until there is room.
+    /// The writer reached the disk reserve; chunks are refused until there is room.
     full: AtomicBool,
     live: broadcast::Sender<ChunkEvent>,
 }
@@ -117,21 +117,21 @@ impl Recordings {
         Ok(Self(Arc::new(Inner { shared, queue: Some(queue), thread: Some(thread) })))
     }
 
-    /// Begins a take of a recording that this node makes. Refused when there is no room for half a minute.
+    /// Begins a take of a recording that this node makes. Refused when there is no room for 30 seconds of audio.
     pub async fn begin(&self, id: RecordingId, take: u32) -> Result<(), StoreError> {
         self.shared().writable()?;
         self.shared().reserve.check(Need::Data(FIRST))?;
         self.ask(|reply| Command::Begin { key: (id, take), reply }).await
     }
 
-    /// Takes a chunk that was recorded here. Never blocks: it is written soon, and then announced by
-    /// [`Self::live`]. A chunk of a take that is over is dropped.
+    /// Queues a chunk that was recorded here. Never blocks: the chunk is written soon, and then announced by
+    /// [`Self::live`]. A chunk of an ended take is dropped.
     pub fn append(&self, id: RecordingId, take: u32, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
         self.chunk((id, take), offset, bytes, true)
     }
 
-    /// Takes a chunk that a peer sent: union with what is here, in any order. Creates the take if need be, and
-    /// drops the chunk of one that is over.
+    /// Queues a chunk that a peer sent: union with the bytes that are here, in any order. Creates the take if need be,
+    /// and drops the chunk of an ended take.
     pub fn insert(&self, id: RecordingId, take: u32, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
         self.chunk((id, take), offset, bytes, false)
     }
@@ -160,29 +160,29 @@ impl Recordings {
         sent
     }
 
-    /// Waits until every chunk that was taken before is written, or lost: [`Self::coverage`] then tells which.
+    /// Waits until every chunk queued before is written or lost: [`Self::coverage`] then tells which.
     pub async fn written(&self) -> Result<(), StoreError> {
         self.ask(|reply| Command::Flush { reply }).await
     }
 
-    /// Makes the take a blob: waits for the chunks that are queued, joins them (holes are filled with silence),
-    /// syncs and renames. Durable when this resolves. Sealing again gives the same blob. A process that dies before
-    /// a change which names the blob is durable finds the take in progress again.
+    /// Makes the take a blob: waits for the queued chunks, joins them (holes are filled with silence), syncs and
+    /// renames. Durable when this resolves. Sealing again gives the same blob. If the process dies before a change that
+    /// names the blob is durable, the next process finds the take in progress again.
     pub async fn seal(&self, id: RecordingId, take: u32) -> Result<BlobRef, StoreError> {
         let sealing = self.ask(|reply| Command::Seal { key: (id, take), reply }).await?;
         self.finish(sealing, id, take).await
     }
 
-    /// Makes the take that `blob` names that blob, if what is here assembles to it; a take that is longer is cut.
-    /// Durable when this resolves to true. If it is false, the blob is to be fetched; when it is here, this
-    /// function removes what is left of the take, and says true.
+    /// Makes the take that `blob` names that blob, if the chunks here assemble to it; a longer take is cut. Durable
+    /// when this resolves to true. If it is false, fetch the blob and call this function again: it then removes the
+    /// rest of the take and returns true.
     pub async fn seal_from_chunks(&self, blob: BlobRef) -> Result<bool, StoreError> {
         let BlobRef { hash, length, recording } = blob;
         let has = self.shared().blobs.has(&hash);
         let Some((id, take)) = recording else { return Ok(has) };
         match self.ask(|reply| Command::Assemble { key: (id, take), hash, length, reply }).await? {
             None => Ok(self.shared().blobs.has(&hash)),
-            // It may have been sealed as something else, shorter or longer.
+            // The take may have been sealed with another content, shorter or longer.
             Some(sealing) => Ok(self.finish(sealing, id, take).await?.hash == hash || has),
         }
     }
@@ -191,7 +191,7 @@ impl Recordings {
         match sealing {
             Sealing::Ready(ready) => {
                 let shared = Arc::clone(self.shared());
-                // Goes on when the caller goes away.
+                // Continues when the caller is dropped.
                 blocking(move || shared.finish(ready)).await
             }
             Sealing::Elsewhere(mut done) => match done.wait_for(Option::is_some).await.as_deref() {
@@ -201,23 +201,23 @@ impl Recordings {
         }
     }
 
-    /// Throws a take away, and drops whatever of it is still to come. What is a blob already stays one.
+    /// Throws a take away, and drops the chunks of it that are still to come. A blob stays a blob.
     pub async fn discard(&self, id: RecordingId, take: u32) -> Result<(), StoreError> {
         self.ask(|reply| Command::Discard { key: (id, take), reply }).await
     }
 
-    /// The takes in progress, with the length in bytes of what is here (up to the last byte; there may be holes).
-    /// After a start these are those that an earlier process left.
+    /// The takes in progress, with the length in bytes of the audio here (up to the last byte; there may be holes).
+    /// After a start these are the takes that an earlier process left.
     pub fn open(&self) -> Vec<(RecordingId, u32, u64)> {
         self.shared().index().iter().map(|((id, take), covered)| (*id, *take, covered.end())).collect()
     }
 
-    /// Which bytes of a take are here; `None` if the take is not in progress here.
+    /// The bytes of a take that are here; `None` if the take is not in progress here.
     pub fn coverage(&self, id: RecordingId, take: u32) -> Option<Ranges> {
         self.shared().index().get(&(id, take)).cloned()
     }
 
-    /// A part of a take in progress, all of which must be here.
+    /// A part of a take in progress. All of its bytes must be here.
     pub async fn read(&self, id: RecordingId, take: u32, range: Range<u64>) -> Result<Bytes, StoreError> {
         let covered = self.coverage(id, take).ok_or(StoreError::NoRecording { id, take })?;
         if range.start > range.end || !covered.covers(range.clone()) {
@@ -225,7 +225,7 @@ impl Recordings {
         }
         let path = part::path(&self.shared().dir, (id, take));
         blocking(move || {
-            // Sealed or discarded since the coverage was looked at.
+            // Sealed or discarded since the coverage was read.
             let file = File::open(&path).map_err(|_| StoreError::NoRecording { id, take })?;
             read_at(&file, &path, range)
         })
@@ -239,7 +239,7 @@ impl Recordings {
 
     /// A change that names the blob of this take is durable.
     pub(crate) fn filed(&self, id: RecordingId, take: u32) {
-        // A writer that is gone leaves it to the next start.
+        // A writer that has stopped leaves the take to the next start.
         let _ = self.send(Command::Filed { key: (id, take) });
     }
 
@@ -276,7 +276,7 @@ impl Shared {
 
     fn finish(&self, ready: Ready) -> Result<BlobRef, StoreError> {
         let Ready { blob, path, audio, done } = ready;
-        // Without it a death before the filing loses what nobody was promised yet: no reason to refuse.
+        // Without the marker, a crash before the filing loses audio that was not acknowledged yet: no reason to refuse.
         if let Err(error) = part::mark_sealed(&path, &blob.hash) {
             tracing::warn!(%error, "a recording is sealed without its marker");
         }
@@ -300,8 +300,8 @@ impl Drop for Inner {
     }
 }
 
-/// What earlier processes left. A map without audio is what remains of a take that was sealed and filed; audio
-/// without a map is what remains of one that was being discarded.
+/// The takes that earlier processes left. A map without audio remains of a take that was sealed and filed; audio
+/// without a map remains of a take that was being discarded.
 fn load_parts(dir: &Path, blobs: &Blobs) -> Result<Vec<(TakeKey, Part)>, DiskError> {
     let mut left = BTreeSet::new();
     for path in file::list(dir)? {

@@ -25,40 +25,40 @@ use crate::{
     keys,
 };
 
-/// How many changes a receiver of [`Store::live`] may be behind before it has to read the log instead.
+/// Maximum changes that a receiver of [`Store::live`] may be behind before it has to read the log instead.
 const LIVE: usize = 4096;
 
-/// About how many bytes [`Store::changes_after`] gives at most.
+/// Approximate maximum of bytes that [`Store::changes_after`] returns.
 const BATCH: usize = 1024 * 1024;
 
-/// Where a store is and whose.
+/// Directory and owner of a store.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The directory; created if it is not there.
+    /// The directory; created if it is missing.
     pub dir: PathBuf,
     /// The node whose data it holds. The directory remembers it and refuses another.
     pub node: NodeName,
-    /// Bytes that new data leaves free on the file system (rule A4).
+    /// Bytes to leave free on the file system when new data is written (rule A4).
     pub reserve_bytes: u64,
 }
 
-/// How the store is.
+/// Health of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreHealth {
-    /// Why no more writes are taken, if so: the process is to drain and be started anew (rule A4).
+    /// Reason why no more writes are accepted, if so: the process is to drain and restart (rule A4).
     pub broken: Option<String>,
-    /// Changes that were set aside because the record that they change cannot be read (rule R11).
+    /// Changes that were set aside because their record cannot be read (rule R11).
     pub set_aside: u64,
 }
 
 impl StoreHealth {
-    /// True when it takes writes.
+    /// True when the store accepts writes.
     pub fn ok(&self) -> bool {
         self.broken.is_none()
     }
 }
 
-/// One node's copy of everything. Clones share it; it closes when the last is dropped.
+/// One node's copy of all data. Clones share it; the store closes when the last is dropped.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -74,10 +74,10 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
-/// Hears of changes on the committer thread.
+/// Called for each change, on the committer thread.
 type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
-/// What the committer thread works with.
+/// State of the committer thread.
 struct Shared {
     clock: Mutex<Clock>,
     /// Every change that is durable here, by number.
@@ -89,8 +89,8 @@ struct Shared {
 }
 
 impl Store {
-    /// Opens the store and begins a new life of it: a new origin, durable before its first use (rule D1).
-    /// Blocks while the disk works: half a second at most for a store of usual size.
+    /// Opens the store and begins a new incarnation of it: a new origin, durable before its first use (rule D1). Blocks
+    /// while the disk works: half a second at most for a store of usual size.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
         let StoreConfig { dir, node, reserve_bytes } = config;
         let disk = Disk::open(&dir.join("db"))?;
@@ -115,7 +115,7 @@ impl Store {
         let (name, mark) = (node.to_string(), Arc::clone(&filled));
         disk.transact_blocking(move |transaction| {
             transaction.put(keys::NODE, versioned(name.as_bytes()))?;
-            // With the name: a store that has one and no mark was made before there was the mark.
+            // Together with the name: a store that has a name and no mark was made before the mark existed.
             mark.put(mark.get(), transaction)?;
             transaction.put(keys::own(origin), versioned(&wall().0.to_be_bytes()))?;
             Ok::<_, StoreError>(())
@@ -142,13 +142,13 @@ impl Store {
         &self.0.node
     }
 
-    /// The origin of what is committed here in this life.
+    /// The origin of commits in this incarnation.
     pub fn origin(&self) -> Origin {
         self.0.origin
     }
 
-    /// The origins of all lives of this store, this one last. A peer that knows more of one of them than
-    /// [`Self::vector`] says knows something that this disk has lost (rule D1).
+    /// The origins of all incarnations of this store, this one last. A peer that has more changes of one of them than
+    /// [`Self::vector`] has changes that this disk has lost (rule D1).
     pub fn own_origins(&self) -> &[Origin] {
         &self.0.own
     }
@@ -158,7 +158,7 @@ impl Store {
         *lock(&self.0.cluster)
     }
 
-    /// Ties the store to a cluster, for good: another one later is refused.
+    /// Binds the store to a cluster permanently: another cluster is refused later.
     pub async fn set_cluster_id(&self, cluster: ClusterId) -> Result<(), StoreError> {
         let known = Arc::clone(&self.0.cluster);
         let set = move |transaction: &mut Transaction<'_>| {
@@ -173,29 +173,30 @@ impl Store {
         Ok(self.0.disk.transact_then(set, move |()| *lock(&known) = Some(cluster)).await?)
     }
 
-    /// How much of the cluster's data is here (rule D13).
+    /// The share of the cluster's data that is here (rule D13).
     pub fn filled(&self) -> Filled {
         self.0.filled.get()
     }
 
-    /// The same, with its changes.
+    /// As [`Self::filled`], with its changes.
     pub fn watch_filled(&self) -> watch::Receiver<Filled> {
         self.0.filled.watch()
     }
 
-    /// Raises the mark, durably: for the node that founds a cluster, whose empty store is all there is, and for a fill
-    /// that has come to its end. It never falls.
+    /// Raises the mark, durably. For the node that founds a cluster, whose empty store is complete, and for a completed
+    /// fill. The mark never falls.
     pub async fn set_filled(&self, to: Filled) -> Result<(), StoreError> {
         let (before, after) = (Arc::clone(&self.0.filled), Arc::clone(&self.0.filled));
         let write = move |transaction: &mut Transaction<'_>| before.put(to, transaction);
         Ok(self.0.disk.transact_then(write, move |()| after.raise(to)).await?)
     }
 
-    /// The blobs that records name and that are not here, each once. Reads everything: not for a thread that serves calls.
+    /// The blobs that records name and that are not here, each once. Reads all records: not for a thread that serves
+    /// calls.
     pub fn missing_blobs(&self) -> Result<Vec<BlobRef>, StoreError> {
         let mut missing = BTreeMap::new();
         for row in self.0.disk.scan(keys::RECORDS) {
-            // A record that cannot be read is set aside as it comes (rule R11), and keeps nothing else waiting.
+            // An unreadable record is set aside when it comes (rule R11), and does not hold up the others.
             let Ok(record) = decode_record(&row?.1) else { continue };
             let lacks = |blob: &&BlobRef| !self.0.blobs.has(&blob.hash);
             missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
@@ -209,15 +210,15 @@ impl Store {
     }
 
     /// The records of a table whose id begins with `prefix`, in order, deleted ones included. Not a snapshot:
-    /// commits that come meanwhile may be seen or not.
+    /// concurrent commits may be seen or not.
     pub fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Key, Record)>, StoreError> {
         let rows = self.0.disk.scan(&keys::records(table, prefix));
         rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| decode_row(&key, &value))).collect()
     }
 
-    /// Commits what `f` drafts; durable here when it resolves. `f` runs on the committer thread, one commit
-    /// after the other, so that it can compare and set; it must be short. With `Err` nothing is written. A
-    /// future that is dropped does not take the commit back.
+    /// Commits the draft of `f`; durable here when it resolves. `f` runs on the committer thread, one commit after the
+    /// other, so that it can compare and set; it must be short. With `Err` nothing is written. Dropping the future does
+    /// not undo the commit.
     pub async fn commit<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
     where
         F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
@@ -241,8 +242,8 @@ impl Store {
         Ok(disk.transact_then(run, then).await?)
     }
 
-    /// Applies changes, in any order; those that are here already do nothing. Durable when it resolves. A change
-    /// that names a blob must be applied only when the blob is here.
+    /// Applies changes, in any order; those that are here already have no effect. Durable when it resolves. Apply a
+    /// change that names a blob only when the blob is here.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let Inner { disk, reserve, shared, .. } = &*self.0;
         let (reserve, before, after) = (reserve.clone(), Arc::clone(shared), Arc::clone(shared));
@@ -267,7 +268,7 @@ impl Store {
     /// Changes that are durable here and that `theirs` does not cover, by origin in ascending order: at most
     /// `limit` and about a megabyte, but at least one if there is any.
     pub fn changes_after(&self, theirs: &Vector, limit: usize) -> Result<Vec<Change>, StoreError> {
-        // Only what is durable: a peer must not know of a change that a power cut here could still undo.
+        // Only durable changes: a peer must not know of a change that a power cut here could still undo.
         let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut changes = Vec::new();
         let mut bytes = 0;
@@ -292,15 +293,15 @@ impl Store {
         Ok(changes)
     }
 
-    /// Every change that is committed or applied here from now on, once it is durable, in that order. A receiver
-    /// that lags reads [`Self::changes_after`] instead.
+    /// Every change that is committed or applied here from now on, in that order, once it is durable. A receiver that
+    /// lags reads [`Self::changes_after`] instead.
     pub fn live(&self) -> broadcast::Receiver<Arc<Change>> {
         self.0.shared.live.subscribe()
     }
 
-    /// Tells `observer` of every change from now on that is committed or applied here, once it is durable: before its writer is
-    /// answered and before [`Self::live`] has it, so that whoever hears of a change finds what the observer made of it. It runs
-    /// on the committer thread: it must be short and ask the store for no write.
+    /// Calls `observer` for every change that is committed or applied here from now on, once it is durable. The call
+    /// comes before the writer is answered and before [`Self::live`] has the change, so that a receiver of the change
+    /// finds the observer's result. It runs on the committer thread: it must be short and must not write to the store.
     pub fn observe(&self, observer: impl Fn(&Change) + Send + Sync + 'static) {
         self.0.shared.observers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(observer));
     }
@@ -315,7 +316,7 @@ impl Store {
         &self.0.shared.recordings
     }
 
-    /// How it is.
+    /// Health of the store.
     pub fn health(&self) -> StoreHealth {
         StoreHealth {
             broken: self.0.disk.broken().map(str::to_owned),
@@ -323,8 +324,8 @@ impl Store {
         }
     }
 
-    /// Writes a little and waits until it is durable, as every commit does, and says how long that took: whether disk
-    /// and committer still work. [`StoreError::is_full`] when there is no room even for that.
+    /// Writes a small value, waits until it is durable, as every commit does, and returns the duration: tests whether
+    /// disk and committer still work. [`StoreError::is_full`] when there is no room even for that.
     pub async fn probe(&self) -> Result<Duration, StoreError> {
         let begun = BootInstant::now();
         let reserve = self.0.reserve.clone();
@@ -336,19 +337,19 @@ impl Store {
         Ok(begun.elapsed())
     }
 
-    /// Takes no more writes in this process: for who finds that what it wrote cannot be relied on (rule A4).
+    /// Stops all writes of this process: for a caller that finds its written data unreliable (rule A4).
     pub fn mark_broken(&self, detail: &str) {
         self.0.disk.mark_broken(detail);
     }
 
-    /// How much space there is.
+    /// Free space of the file system.
     pub fn space(&self) -> Result<Space, StoreError> {
         Ok(self.0.reserve.space()?)
     }
 }
 
 impl Shared {
-    /// What follows a commit once it is durable.
+    /// Publishes the changes of a durable commit.
     fn announce(&self, changes: Vec<Change>) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
         for change in &changes {
@@ -362,13 +363,13 @@ impl Shared {
             for (id, take) in change.delta.blobs().filter_map(|blob| blob.recording) {
                 self.recordings.filed(id, take);
             }
-            // No receiver is no error: a node alone has none.
+            // No receiver is no error: a single node has none.
             let _ = self.live.send(Arc::new(change));
         }
     }
 }
 
-/// A poisoned lock holds a value that is still whole: each is changed in one step.
+/// A poisoned lock holds a consistent value: each is changed in one step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -404,7 +405,7 @@ fn read_cluster(disk: &Disk) -> Result<Option<ClusterId>, StoreError> {
     ClusterId::from_slice(unversioned(&bytes, what)?).map(Some).ok_or(invalid)
 }
 
-/// What is here of each origin: the gap-free prefix as stored, and from the log what lies beyond it.
+/// The changes here, by origin: the gap-free prefix as stored, and the changes beyond it from the log.
 fn read_have(disk: &Disk) -> Result<BTreeMap<Origin, Ranges>, StoreError> {
     let mut have: BTreeMap<Origin, Ranges> = BTreeMap::new();
     for entry in disk.scan(keys::VECTOR) {
@@ -412,7 +413,7 @@ fn read_have(disk: &Disk) -> Result<BTreeMap<Origin, Ranges>, StoreError> {
         let Some(origin) = keys::prefix_origin(&key) else { continue };
         have.entry(origin).or_default().insert(1..decode_upto(Some(&value))?.saturating_add(1));
     }
-    // An origin of which only later changes are here has no prefix at all: hop from origin to origin.
+    // An origin of which only later changes are here has no prefix: go from origin to origin.
     let mut from = keys::change(Origin(0), 0);
     let end = keys::change(Origin(u128::MAX), u64::MAX);
     while let Some(entry) = disk.scan_range(&from, &end).next() {

@@ -1,5 +1,5 @@
-//! The physical limit to compare with: a bare loop that receives RTP packets, one socket a call, `epoll` and one
-//! `recv` a packet, and copies each into its call's buffer. Nothing else: no clock, no order, no digits.
+//! The physical limit for comparison: a bare loop that receives RTP packets, one socket per call, `epoll` and one
+//! `recv` per packet, and copies each into its call's buffer. Nothing else: no clock, no reordering, no digits.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -18,7 +18,7 @@ use crate::machine;
 
 /// The loop, on the core under test.
 pub struct Bare {
-    /// Where its sockets are.
+    /// Addresses of its sockets.
     pub ports: Vec<SocketAddr>,
     stop: Arc<AtomicBool>,
     packets: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! Callers at a proxy that knows both nodes: one short call after the other, and how each began.
+//! Callers at a proxy that knows both nodes: one short call after the other, and the set-up of each.
 
 use std::{
     net::SocketAddr,
@@ -12,19 +12,19 @@ use std::{
 
 use twinbox_testkit::{Call, Endpoint, Invite, Kamailio, Place, Transport, g711::Law, wait_until};
 
-/// Between two calls, so that callers are no load.
+/// Pause between two calls, so that the callers are no load.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A caller who hears nothing for so long has failed.
+/// Timeout of the answer; after it the call has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a call began: the time from INVITE to `200`; the status of the refusal otherwise, 0 for no answer.
+/// Set-up of a call: the time from INVITE to `200`, or the status of the refusal, 0 for no answer.
 pub type SetUp = Result<Duration, u16>;
 
-/// Callers who go on until they are dropped.
+/// Callers that continue until this is dropped.
 pub struct Callers {
     over: Arc<AtomicBool>,
     begun: Arc<Mutex<Vec<SetUp>>>,
-    /// What the last answers say of who gave them.
+    /// Contacts of the last answers, which identify the answering nodes.
     contacts: Arc<Mutex<Vec<String>>>,
     caller: Option<JoinHandle<()>>,
 }
@@ -47,7 +47,7 @@ impl Callers {
                     lock(&begun).push(set_up);
                     let contact = call.as_ref().ok().and_then(|call| call.answer.header("contact"));
                     lock(&contacts).extend(contact.map(str::to_owned));
-                    // Its node may be dead by now: nobody waits for the answer.
+                    // Its node may be dead by now: do not wait for the answer.
                     let _ = call.map(Call::bye_unheard);
                     thread::sleep(PAUSE);
                 }
@@ -56,8 +56,8 @@ impl Callers {
         Self { over, begun, contacts, caller: Some(caller) }
     }
 
-    /// Waits until the proxy gives calls to all of these: it looks once a second who is well, and should know before the next
-    /// is struck.
+    /// Waits until the proxy gives calls to all of these nodes: it probes them once a second, and must know their state
+    /// before the next fault.
     pub fn wait_for_all(&self, nodes: &[SocketAddr]) {
         lock(&self.contacts).clear();
         wait_until("the proxy to know all nodes again", Duration::from_secs(20), || {
@@ -66,7 +66,7 @@ impl Callers {
         });
     }
 
-    /// What was tried since the last time.
+    /// The calls since the last time.
     pub fn take(&self) -> Vec<SetUp> {
         std::mem::take(&mut lock(&self.begun))
     }

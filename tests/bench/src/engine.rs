@@ -1,10 +1,10 @@
-//! Recordings at once on the media engine alone.
+//! Concurrent recordings on the media engine alone.
 //!
-//! Method: the real engine with one media thread, pinned to one core, in this process; N sessions record into a sink
-//! that counts. The generator, on the other core, sends each session a 172-byte packet every 20 ms from its own
-//! socket, in four groups 5 ms apart. Each step is measured from its first packet on: processor time of
-//! the media thread, and the engine's own histogram of how late packets were handled by the RTP clock. The same
-//! generator then feeds a bare receiving loop ([`crate::bare`]) on the same core, for the ratio.
+//! Method: the real engine with one media thread, pinned to one core, in this process; N sessions record into a
+//! counting sink. The generator, on the other core, sends each session a 172-byte packet every 20 ms from its own
+//! socket, in four groups 5 ms apart. Each step is measured from its first packet on: processor time of the media
+//! thread, and the engine's own histogram of packet lateness by the RTP clock. The same generator then feeds a bare
+//! receiving loop ([`crate::bare`]) on the same core, for the ratio.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -30,9 +30,9 @@ use crate::{
     report::{Report, ms},
 };
 
-/// A packet later than this is the end.
+/// A step with a later packet is the last.
 const TOO_LATE_MS: u64 = 20;
-/// Senders: a socket can carry many calls, since each session has a port of its own.
+/// Number of sending sockets: one socket can carry many calls, since each session has its own port.
 const SENDERS: usize = 16;
 
 struct Count(AtomicU64);
@@ -87,12 +87,12 @@ pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
     }
 }
 
-/// The sockets that send: stream `n` leaves from socket `n % SENDERS`.
+/// The sending sockets: stream `n` uses socket `n % SENDERS`.
 fn senders(place: &Place) -> Vec<UdpSocket> {
     (0..SENDERS).map(|_| place.udp(0)).collect()
 }
 
-/// Sends to `ports` for `time`, a packet each every 20 ms; returns how late it was at most and how many it sent.
+/// Sends to `ports` for `time`, a packet each every 20 ms; returns its maximum lateness and the number of packets.
 fn send(sockets: &[UdpSocket], ports: &[SocketAddr], time: Duration) -> (Duration, u64) {
     let speech = Speech::new(1);
     let (begun, mut step, mut late, mut sent) = (BootInstant::now(), 0_u32, Duration::ZERO, 0);

@@ -1,12 +1,12 @@
-//! How long nobody acts: from what happens to the publisher to the other node's first act.
+//! Duration without an acting node: from the fault of the publisher to the other node's first act.
 //!
-//! Method: a PBX wants message lights. A message waits, so that the first act of whoever takes the notifier over is a
-//! NOTIFY that says so. The time is from the signal, or from the start of the command line, to the first NOTIFY that the
-//! PBX receives from the other node, judged by the receiver. Before the next round every member is in service again.
-//! Whether the victim led Raft as well is asked right before; each kind has a row of its own, beside its formula.
+//! Method: a PBX receives MWI. A message is waiting, so that the first act of the node that takes over the notifier is
+//! a NOTIFY about it. The time runs from the signal, or from the start of the command line, to the first NOTIFY that
+//! the PBX receives from the other node. Before the next round every member is in service again. Right before each
+//! fault the benchmark asks whether the victim also leads Raft; each kind has a separate row, next to its formula.
 //!
-//! All the while somebody calls through Kamailio, which tries the other node where one does not answer
-//! (docs/pbx.md): how many calls were not answered, and how long the longest set-up took.
+//! Meanwhile calls go through Kamailio, which tries the other node if one does not answer (docs/pbx.md): the number of
+//! unanswered calls, and the longest set-up.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::{
     report::{Report, ms, percentile},
 };
 
-/// What happens to the publisher.
+/// The fault of the publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     /// `kill -9` of the node's process; its supervisor lives.
     Process,
-    /// `kill -9` of process and supervisor: nobody can tell of it.
+    /// `kill -9` of process and supervisor: no supervisor can report it.
     Host,
     /// `cluster make-publisher` of the other node.
     Move,
@@ -44,7 +44,7 @@ impl Blow {
     }
 }
 
-/// Strikes this often in each way.
+/// Runs this many rounds of each kind.
 pub fn run(report: &mut Report, rounds: usize) {
     let (mut cluster, pbx) = Cluster::start_with(
         |phones| Spec { log: "warn", ack_timeout_ms: 250, lights: Some(phones.port(5070)), ..Spec::default() },
@@ -113,7 +113,7 @@ fn strike(cluster: &mut Cluster, pbx: &Pbx, blow: Blow) -> (bool, Duration) {
     (led, first.at.since(began))
 }
 
-/// The formula's value, as the cluster itself states it.
+/// The formula's value, as the cluster itself reports it.
 fn formula(bounds: &Value, words: &str) -> Value {
     let begins = match words {
         "process killed" => "process exited, told",
@@ -127,7 +127,7 @@ fn formula(bounds: &Value, words: &str) -> Value {
     row.map_or(json!("?"), |row| row["value_ms"].clone())
 }
 
-/// Nobody's duty depends on the witness: the epoch stays, and a message's light is told as ever.
+/// No duty depends on the witness: the epoch stays, and MWI works as usual.
 fn witness_lost(report: &mut Report, cluster: &mut Cluster, pbx: &Pbx, mailbox: &str) {
     let epoch = |cluster: &Cluster| cluster.cli("a").json(&["duty", "list"])["duties"][0]["epoch"].clone();
     let before = epoch(cluster);

@@ -1,7 +1,8 @@
-//! What a cluster at rest costs: traffic between its members, processor time of each.
+//! Costs of an idle cluster: traffic between its members, processor time of each.
 //!
-//! Method: two nodes with a witness, and two alone, in namespaces, frames between them counted by a switch in this process
-//! (Ethernet headers and all). Nothing calls. A few seconds pass first, so that what a start costs is not counted.
+//! Method: two nodes with a witness, and two nodes without, in namespaces; a switch in this process counts the frames
+//! between them (Ethernet headers included). No calls. A few seconds pass first, so that start-up costs are not
+//! counted.
 
 use std::{thread::sleep, time::Duration};
 
@@ -13,7 +14,7 @@ use crate::{machine, report::Report};
 
 const SETTLES: Duration = Duration::from_secs(5);
 
-/// Watches both kinds of cluster for this long.
+/// Watches both kinds of cluster for this many seconds.
 pub fn run(report: &mut Report, seconds: u64) {
     watch(report, seconds, ["traffic at rest", "processor at rest"], &["a", "b", "w"]);
     watch(report, seconds, ["traffic of two nodes alone", "processor of two nodes alone"], &["a", "b"]);

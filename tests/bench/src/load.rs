@@ -1,11 +1,12 @@
-//! Callers who leave messages on a node of a pair, with replication and fsync switched on.
+//! Callers that leave messages on a node of a pair, with replication and fsync switched on.
 //!
-//! Method: a cluster of two nodes and a witness, node `a` pinned to a core, everything else to the other. Callers arrive at
-//! a steady rate whatever becomes of those before them; each is answered, skips the greeting by `#`, speaks for the length
-//! of a message and hangs up. N calls recording messages of M seconds are N / M callers a second. Callers of the first
-//! [`WARM_UP`] and one call's length do not count; then for some seconds: node a's processor time (utime + stime of the
-//! process) and resident memory, its own histogram of how late packets were handled, INVITE → 200 and BYE → 200 (the
-//! acknowledgement on two) at the caller. A step is clean when nobody was refused, and every BYE was answered `200`, on two.
+//! Method: a cluster of two nodes and a witness, node `a` pinned to a core, everything else to the other. Callers
+//! arrive at a steady rate, independent of earlier ones; each is answered, skips the greeting by `#`, speaks for the
+//! length of a message and hangs up. N calls recording messages of M seconds are N / M callers per second. Callers of
+//! the first [`WARM_UP`] and one call's length do not count. Then the following are measured for some seconds: node a's
+//! processor time (utime + stime of the process) and resident memory, its own histogram of packet lateness, INVITE →
+//! 200 and BYE → 200 (the acknowledgement on two) at the caller. A step is clean when no call was refused and every BYE
+//! was answered `200`, on two.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,17 +20,17 @@ use crate::{
     sipp::{self, Sipp},
 };
 
-/// A generator that is later than this measures itself.
+/// Lateness limit of the generator: beyond it the figure would measure the generator.
 pub const LATE: Duration = Duration::from_millis(5);
-/// From `#` to the tone, and a second to be heard.
+/// From `#` to the tone, and time for the tone.
 const TONE: Duration = Duration::from_millis(400);
-/// A step begins so long before it is measured: the overload control lets a load grow over seconds.
+/// A step begins this long before its measurement: the overload control lets a load grow over seconds.
 const WARM_UP: Duration = Duration::from_secs(10);
-/// How often a step is measured again because the generator itself was late.
+/// Maximum measurements of a step, if the generator itself was late.
 const ATTEMPTS: usize = 3;
-/// How many mailboxes the messages go to.
+/// Number of mailboxes for the messages.
 const MAILBOXES: usize = 200;
-/// The histogram that tells how late a node handled packets.
+/// The histogram of a node's packet lateness.
 const LATENESS: &str = "twinbox_rtp_lateness_seconds";
 
 /// The columns of a load.
@@ -59,7 +60,7 @@ pub struct Loaded {
     mailboxes: Vec<String>,
 }
 
-/// A cluster for measuring: long messages, many of them, little logging; node `a` alone on its core.
+/// A cluster for measurements: long messages, many of them, little logging; node `a` alone on its core.
 pub fn cluster() -> Cluster {
     machine::pin(0, machine::ELSEWHERE);
     let cluster = Cluster::start(&Spec {
@@ -90,7 +91,7 @@ pub fn mailboxes(cluster: &Cluster) -> Vec<String> {
     numbers
 }
 
-/// What a step showed.
+/// Result of a step.
 pub struct Step {
     /// The callers that count.
     pub arrived: Arrived,
@@ -102,7 +103,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether all went as it should.
+    /// Whether the step was clean.
     pub fn clean(&self) -> bool {
         let Arrived { refusals, broken, unanswered, .. } = &self.arrived;
         refusals.is_empty() && broken.is_empty() && *unanswered == 0 && self.alone == 0.0
@@ -119,7 +120,7 @@ impl Loaded {
         Self { cluster, driver, mailboxes }
     }
 
-    /// Callers at this rate with messages of this length, measured for so long.
+    /// Callers at this rate with messages of this length, measured for this many seconds.
     pub fn step(&mut self, rate: f64, message: Duration, seconds: u64) -> (Step, Duration) {
         let stay = TONE + message;
         let arrivals = Arrivals { node: self.cluster.sip("a"), mailboxes: &self.mailboxes, rate, stay };
@@ -168,7 +169,7 @@ impl Loaded {
         page.lines().filter_map(bucket).collect()
     }
 
-    /// Runs steps up to the first that is not clean, one row each; returns the highest rate that was clean.
+    /// Runs steps up to the first that is not clean, one row each; returns the highest clean rate.
     pub fn steps(&mut self, table: &mut Table<'_>, steps: &[usize], message: Duration, seconds: u64) -> f64 {
         let mut carried = 0.0;
         for &calls in steps {
@@ -189,7 +190,7 @@ impl Loaded {
         carried
     }
 
-    /// The same rate with SIPp as the generator: what it costs the node, and whether all went well there too.
+    /// The same rate with SIPp as the generator: the cost on the node, and whether all calls succeeded there too.
     fn with_sipp(&self, report: &mut Report, rate: u32, message: Duration, seconds: u64) {
         let (stay, pid) = (TONE + message, self.cluster.member("a").pid());
         let time = WARM_UP + stay + Duration::from_secs(seconds);

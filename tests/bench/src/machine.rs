@@ -1,4 +1,4 @@
-//! The machine: what it is, which core a process may use, how much of it it used.
+//! The machine: its description, the cores of a process, the processor time used.
 
 use std::{fs, time::Duration};
 
@@ -7,7 +7,7 @@ pub const UNDER_TEST: usize = 0;
 /// The core of everything else.
 pub const ELSEWHERE: usize = 1;
 
-/// Processor, cores, kernel, in a line.
+/// Processor, cores and kernel, in one line.
 pub fn description() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
@@ -18,8 +18,8 @@ pub fn description() -> String {
     format!("{model}, {cores} cores, Linux {}{build}", read("/proc/sys/kernel/osrelease").trim())
 }
 
-/// Lets one thread, by its id (0 is the caller's), run on this core alone. Threads that it starts inherit that.
-/// On a machine with one core nothing changes.
+/// Restricts one thread, by its id (0 is the caller's), to this core. Threads that it starts inherit that. No effect on
+/// a machine with one core.
 pub fn pin(thread: u32, core: usize) {
     // SAFETY: the set is plain data of this function, of the size that is given; a refusal changes nothing.
     unsafe {
@@ -29,8 +29,8 @@ pub fn pin(thread: u32, core: usize) {
     }
 }
 
-/// Lets the calling thread run before all others of its core, where that is allowed; its children do not inherit it.
-/// The generator needs little, but on time.
+/// Gives the calling thread priority over all others of its core, if permitted; its children do not inherit it. The
+/// generator needs little time, but on schedule.
 pub fn prefer() {
     let priority = libc::sched_param { sched_priority: 10 };
     // SAFETY: the parameter is plain data that lives across the call; a refusal changes nothing.
@@ -53,7 +53,7 @@ pub fn pin_process(pid: u32, core: usize) {
 /// Processor time used so far, of a process (`/proc/PID/stat`) or a thread (`/proc/PID/task/TID/stat`).
 pub fn cpu_time(stat: &str) -> Duration {
     let text = fs::read_to_string(stat).unwrap_or_default();
-    // The name in brackets may hold anything; the fields after it are fixed: utime is the 12th, stime the 13th.
+    // The name in brackets may contain any character; the fields after it are fixed: utime is the 12th, stime the 13th.
     let fields: Vec<&str> = text.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
     let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
     Duration::from_millis((ticks(11) + ticks(12)) * 10)

@@ -1,11 +1,11 @@
-//! `twinbox-bench`: the figures that the docs/figures.md states, measured against the real program.
+//! `twinbox-bench`: the figures of docs/figures.md, measured against the real program.
 //!
 //! `cargo build --release -p twinbox && cargo run --release -p twinbox-bench -- all --json figures.json`
 //!
 //! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Driver`], which
-//! shares no code with the product; where it ran more than 5 ms late itself, `generator-bound` stands in place of
-//! the figure. The node under test is pinned to core 0, everything else (generator, the other node, witness) to core
-//! 1: on a machine of two cores the generator limits what can be seen.
+//! shares no code with the product; if it ran more than 5 ms late itself, `generator-bound` replaces the figure. The
+//! node under test is pinned to core 0, everything else (generator, the other node, witness) to core 1: on a machine of
+//! two cores the generator limits the figures.
 //!
 //! [`Driver`]: twinbox_testkit::Driver
 

@@ -1,9 +1,9 @@
 //! Resident memory of both nodes of a pair over many short calls.
 //!
 //! Method: open loop. Callers leave messages of about 0.5 s (a call of 1.5 s) on node `a` at a steady rate, each
-//! acknowledged on two; many mailboxes take turns. After every [`SAMPLES`]th part of the calls the resident
-//! memory of both nodes is read from `/proc`. Memory is *flat* when it does not grow with calls once caches are full: over
-//! the second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes a call.
+//! acknowledged on two, in many mailboxes in turn. After every [`SAMPLES`]th part of the calls the resident memory of
+//! both nodes is read from `/proc`. Memory is *flat* when it does not grow with calls once caches are full: over the
+//! second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes per call.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::{load, machine, report::Report};
 const STAY: Duration = Duration::from_millis(1_400);
 /// Readings of memory over a run.
 const SAMPLES: usize = 20;
-/// Growth below this, in bytes a call, is flat: what the index keeps in memory of each message on disk is of that order.
+/// Growth below this, in bytes per call, is flat: the index uses memory of that order for each message on disk.
 const FLAT: f64 = 64.0;
-/// One failed call in so many is too many: the run did not make the calls that it is about.
+/// One failed call in this many is too many: the run would have made too few calls.
 const FAILED_OF: usize = 20;
 
 /// Makes `calls` calls at `rate` a second.
@@ -43,7 +43,7 @@ pub fn run(report: &mut Report, calls: usize, rate: u32) {
             driver.arrive(arrivals, Duration::from_secs_f64(part.min(calls - placed) as f64 / f64::from(rate)));
         placed += callers.len();
         let rate = part as f64 / begun.elapsed().as_secs_f64();
-        // Those of this part are over, so that a sample is of a node with no call.
+        // The calls of this part have ended, so that a sample is of a node without calls.
         driver.finish(STAY + Duration::from_secs(5));
         let over = |caller: &twinbox_testkit::Caller| matches!(caller.goodbye, Some((200, _)));
         failed += driver.crowd.callers[first..].iter().filter(|caller| !over(caller)).count();
@@ -64,7 +64,7 @@ pub fn run(report: &mut Report, calls: usize, rate: u32) {
     }
 }
 
-/// How steep the line through these points is (least squares).
+/// Slope of the line through these points (least squares).
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;

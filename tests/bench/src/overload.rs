@@ -1,9 +1,9 @@
-//! A node at twice the load that it carries.
+//! A node at twice its capacity.
 //!
-//! Method: the steps of [`crate::load`] with messages of 10 s, up to the first that is not clean; what the node carries is the
-//! highest clean rate. Then callers arrive at twice that rate. Refused callers do not call again. Wanted: of what the
-//! node carries at least 80 % is admitted, every BYE of those is answered `200`, refusals come within 100 ms, and no
-//! duty moves.
+//! Method: the steps of [`crate::load`] with messages of 10 s, up to the first that is not clean; the capacity is the
+//! highest clean rate. Then callers arrive at twice that rate. Refused callers do not call again. Goals: at least 80 %
+//! of the capacity is admitted, every BYE of admitted calls is answered `200`, refusals come within 100 ms, and no duty
+//! moves.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 const MESSAGE: Duration = Duration::from_secs(10);
-/// Seconds at twice the load: several lengths of a call, for what is admitted late shows late.
+/// Seconds at twice the load: several lengths of a call, since the effects of late admissions show late.
 const LONG: u64 = 60;
 
-/// Finds what the node carries, and doubles it.
+/// Determines the node's capacity, and doubles it.
 pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
     let mut loaded = Loaded::new();
     let mut table = load::table(report, "callers who leave messages of 10 s on a node of a pair");

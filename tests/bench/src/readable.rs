@@ -1,8 +1,8 @@
 //! Hang-up to readable on the other node.
 //!
 //! Method: one caller after the other leaves a message on node `a`; node `b` holds a subscription for the mailbox's
-//! lights, which it answers from its own store. The time is from the caller's BYE to the moment at which b's NOTIFY
-//! counts the message: it is on b, durable, listed. So it includes b's own sending; nothing is polled.
+//! MWI, which it answers from its own store. The time runs from the caller's BYE to b's NOTIFY that counts the message:
+//! it is on b, durable, listed. So it includes b's own sending; nothing is polled.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub fn run(report: &mut Report, messages: usize) {
         let light = pbx.sees(mailbox, n as u32 + 1, Duration::from_secs(5));
         let light = light.unwrap_or_else(|| panic!("message {n} is not told by b"));
         goodbyes.push(deposit.goodbye.after);
-        // `at` is when the BYE was answered.
+        // `at` is the time of the answer to the BYE.
         let hung_up = deposit.at - deposit.goodbye.after;
         readable.push(light.at.since(hung_up));
     }

@@ -1,4 +1,4 @@
-//! Figures as tables for people and JSON for programs.
+//! Figures as tables for display and JSON for programs.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::machine;
 
-/// What a cell of a step that the generator could not carry shows.
+/// The cell of a step that the generator could not carry.
 const GENERATOR_BOUND: &str = "generator-bound";
 
 /// All figures of a run.
@@ -23,7 +23,7 @@ pub struct Table<'a> {
 }
 
 impl Report {
-    /// Prints what machine this is.
+    /// Prints the description of the machine.
     pub fn new() -> Self {
         println!("{}", machine::description());
         Self { figures: Vec::new() }
@@ -61,7 +61,7 @@ impl Table<'_> {
         self.rows.push(Value::Object(row));
     }
 
-    /// Adds a row whose figures say that the generator was the limit; `first` is the step.
+    /// Adds a row that shows the generator as the limit; `first` is the step.
     pub fn generator_bound(&mut self, first: Value, late: Duration) {
         eprintln!("the load generator was {:.1} ms late itself", ms(late));
         let mut cells = vec![json!(GENERATOR_BOUND); self.columns.len()];
@@ -76,7 +76,7 @@ impl Drop for Table<'_> {
     }
 }
 
-/// Milliseconds with their fraction.
+/// Milliseconds with fraction.
 pub fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }

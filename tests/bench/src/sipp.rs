@@ -1,24 +1,24 @@
-//! SIPp as the generator: callers that are not our code, at the rate of a step.
+//! SIPp as the generator: foreign callers, at the rate of a step.
 
 use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use twinbox_testkit::{Place, Process, Speech};
 
-/// The scenario; the file of the audio is put in.
+/// The scenario; the name of the audio file is inserted.
 const SCENARIO: &str = include_str!("../../data/sipp/deposit.xml");
-/// How long SIPp may take beyond the calls themselves.
+/// Time limit of SIPp beyond the calls themselves.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Whether it is installed.
+/// Whether SIPp is installed.
 pub fn is_there() -> bool {
     Command::new("sipp").arg("-v").output().is_ok()
 }
 
-/// What SIPp counted.
+/// Counts of SIPp.
 pub struct Counted {
-    /// Calls that went as the scenario says, `200` to BYE included.
+    /// Calls that followed the scenario, `200` to BYE included.
     pub well: u64,
-    /// Calls that did not.
+    /// Calls that failed.
     pub badly: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct Counted {
 pub struct Sipp(Process);
 
 impl Sipp {
-    /// Begins `calls` calls at `rate` a second, each `stay` long.
+    /// Begins `calls` calls at `rate` per second, each `stay` long.
     pub fn start(
         place: &Place,
         folder: &Path,

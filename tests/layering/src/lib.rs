@@ -1,6 +1,6 @@
-//! What the tests of the repository about itself share: where it is, what cargo says of it, its text files.
+//! Common code of the repository's tests about itself: its root, the output of `cargo metadata`, its text files.
 //!
-//! The tests: `graph` (who depends on whom), `tidy` (style that a machine can judge), `licences` (licences and
+//! The tests: `graph` (dependencies between crates), `tidy` (style that a machine can check), `licences` (licences and
 //! bans, without a network).
 
 use std::{
@@ -18,7 +18,7 @@ pub fn root() -> PathBuf {
     here.parent().and_then(Path::parent).expect("tests/layering lies two folders below the root").to_path_buf()
 }
 
-/// What `cargo metadata --offline` says; `extra` are further arguments such as `--no-deps`.
+/// The output of `cargo metadata --offline`; `extra` are further arguments such as `--no-deps`.
 pub fn metadata(extra: &[&str]) -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--format-version", "1"])
@@ -34,16 +34,16 @@ pub fn metadata(extra: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
-/// A crate of the workspace and what its manifest names.
+/// A crate of the workspace and the dependencies in its manifest.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// The crate's name.
     pub name: String,
     /// Folder of its manifest.
     pub folder: PathBuf,
-    /// Named for building and running.
+    /// Dependencies for building and running.
     pub names: BTreeSet<String>,
-    /// Named for its tests only.
+    /// Dependencies only for its tests.
     pub names_for_tests: BTreeSet<String>,
 }
 
@@ -68,8 +68,8 @@ pub fn members() -> Vec<Member> {
     members
 }
 
-/// All files of the repository that are ours to keep tidy: not `target`, not what git ignores by name.
-/// Paths are relative to the root, sorted.
+/// All files of the repository that the tidy rules cover: not `target`, not the names that git ignores. Paths are
+/// relative to the root, sorted.
 pub fn files() -> Vec<PathBuf> {
     fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) {
         const NOT_OURS: [&str; 4] = ["target", ".git", "twinbox-demo", "node_modules"];
@@ -129,7 +129,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Fails with all complaints at once, or passes when there are none.
+/// Fails with all complaints together, or passes when there are none.
 pub fn judge(what: &str, complaints: &[String]) {
     assert!(complaints.is_empty(), "{what}: {} complaints\n  {}", complaints.len(), complaints.join("\n  "));
 }

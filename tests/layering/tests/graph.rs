@@ -1,6 +1,6 @@
-//! Who depends on whom: the graph is a committed golden file (`graph.txt`), and its law stands in `layers.toml`.
+//! Dependencies between crates: the graph is a committed golden file (`graph.txt`), and its rules are in `layers.toml`.
 //!
-//! A wanted change of the graph: `TWINBOX_BLESS=1 cargo test -p twinbox-layering`, and read the difference.
+//! For an intended change of the graph run `TWINBOX_BLESS=1 cargo test -p twinbox-layering`, and read the difference.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -88,7 +88,7 @@ fn every_crate_has_a_tier_and_names_lower_ones_only() {
     judge("tiers", &complaints);
 }
 
-/// All crates of ours below `member`, through any number of steps.
+/// All crates of the workspace below `member`, through any number of steps.
 fn below<'a>(member: &'a Member, all: &'a [Member]) -> BTreeSet<&'a str> {
     let (mut found, mut todo) = (BTreeSet::new(), vec![member]);
     while let Some(m) = todo.pop() {
@@ -144,7 +144,7 @@ fn foreign_crates_stay_where_they_belong() {
     judge("foreign crates", &complaints);
 }
 
-/// A dependency that nothing uses is a lie in the graph.
+/// An unused dependency makes the graph wrong.
 #[test]
 fn every_dependency_is_used() {
     let mut complaints = Vec::new();
@@ -157,7 +157,7 @@ fn every_dependency_is_used() {
             .filter_map(|f| fs::read_to_string(f).ok())
             .collect();
         for name in member.names.union(&member.names_for_tests) {
-            // Generated code names these two, which the sources therefore do not.
+            // Only generated code names these two, not the sources.
             if member.name == "twinbox-wire" && matches!(name.as_str(), "tonic-prost" | "prost") {
                 continue;
             }
@@ -169,8 +169,8 @@ fn every_dependency_is_used() {
     judge("unused dependencies", &complaints);
 }
 
-/// Clocks, disks and networks that are simulated are for tests/turmoil alone: nobody else may be built with them, whether
-/// alone or together with all others.
+/// Simulated clocks, disks and networks are for tests/turmoil alone: no other crate may be built with them, neither
+/// alone nor together with all others.
 #[test]
 fn nothing_is_built_with_simulated_machines() {
     for of in [["--package", "twinbox"].as_slice(), &["--workspace"]] {

@@ -1,4 +1,4 @@
-//! Licences and bans, judged from Cargo.lock without a network; the lists and their reasons: `licences.toml`.
+//! Licences and bans, checked from Cargo.lock without a network; the lists and their reasons: `licences.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ fn satisfied(expression: &str, allowed: &BTreeSet<String>) -> bool {
     verdict && tokens.is_empty()
 }
 
-/// `a OR b`; consumes its tokens whatever the verdict.
+/// `a OR b`; consumes its tokens in any case.
 fn either(tokens: &mut Vec<&str>, allowed: &BTreeSet<String>) -> bool {
     let mut verdict = both(tokens, allowed);
     while tokens.last() == Some(&"OR") {
@@ -84,7 +84,7 @@ fn every_licence_is_allowed() {
     judge("licences that licences.toml does not allow", &complaints);
 }
 
-/// Versions by crate, from Cargo.lock: everything that could be linked, for any platform.
+/// Versions by crate, from Cargo.lock: all crates that could be linked, for any platform.
 fn locked() -> BTreeMap<String, BTreeSet<String>> {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is committed");
     let lock: toml::Table = lock.parse().expect("Cargo.lock is TOML");

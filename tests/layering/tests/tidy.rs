@@ -1,4 +1,4 @@
-//! Style rules that a machine can judge. Each says why it is there.
+//! Style rules that a machine can check. Each states its reason.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use twinbox_layering::{files, judge, members, root};
 
-/// Every file of ours with one of these endings, as (path from the root, text).
+/// Every file of the repository with one of these endings, as (path from the root, text).
 fn texts(endings: &[&str]) -> Vec<(PathBuf, String)> {
     files()
         .into_iter()
@@ -19,7 +19,7 @@ fn texts(endings: &[&str]) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// Rust sources but for this crate's, whose rules would meet their own words.
+/// Rust sources except this crate's, which contain the forbidden words themselves.
 fn sources() -> Vec<(PathBuf, String)> {
     texts(&[".rs"]).into_iter().filter(|(f, _)| !f.starts_with("tests/layering")).collect()
 }
@@ -29,7 +29,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
 
-/// Complains of every line (comments apart) that `bad` finds something wrong with.
+/// Complains about every line (except comments) in which `bad` finds a problem.
 fn lines(sources: &[(PathBuf, String)], bad: impl Fn(&Path, &str) -> Option<String>) -> Vec<String> {
     let mut complaints = Vec::new();
     for (file, text) in sources {
@@ -42,7 +42,7 @@ fn lines(sources: &[(PathBuf, String)], bad: impl Fn(&Path, &str) -> Option<Stri
     complaints
 }
 
-/// A file that does not fit a head holds more than one idea.
+/// A file that is too long to remember holds more than one idea.
 #[test]
 fn no_source_file_is_longer_than_800_lines() {
     let complaints: Vec<String> = texts(&[".rs"])
@@ -53,7 +53,7 @@ fn no_source_file_is_longer_than_800_lines() {
     judge("long files", &complaints);
 }
 
-/// Time is handed to pure cores and read in one place: leases count suspended time, simulations replay.
+/// Pure cores receive the time, and one crate reads it: leases count suspended time, simulations replay.
 #[test]
 fn only_proto_clock_reads_clocks() {
     let complaints = lines(&sources(), |file, line| {
@@ -66,7 +66,7 @@ fn only_proto_clock_reads_clocks() {
     judge("clock reads outside proto/clock", &complaints);
 }
 
-/// What is not done is not there.
+/// The sources contain no unfinished work.
 #[test]
 fn nothing_is_left_undone() {
     let complaints = lines(&sources(), |_, line| {
@@ -76,7 +76,7 @@ fn nothing_is_left_undone() {
     judge("left undone", &complaints);
 }
 
-/// The first line of a crate says what it is for.
+/// The first line of a crate states its purpose.
 #[test]
 fn every_crate_says_what_it_is() {
     let mut complaints = Vec::new();
@@ -92,7 +92,7 @@ fn every_crate_says_what_it_is() {
     judge("crate headers", &complaints);
 }
 
-/// Differences show changes, not spaces.
+/// Differences show changes, not whitespace.
 #[test]
 fn text_files_end_cleanly() {
     let mut complaints = Vec::new();
@@ -114,7 +114,7 @@ fn text_files_end_cleanly() {
     judge("spaces", &complaints);
 }
 
-/// Where the macro call that begins at `start` (its name, then `!(` or `(`) ends: behind its closing bracket.
+/// The macro call that begins at `start` (its name, then `!(` or `(`), up to its closing bracket.
 fn call_at(text: &str, start: usize) -> &str {
     let (mut depth, mut quoted, mut escaped) = (0_i32, false, false);
     for (i, c) in text[start..].char_indices() {
@@ -135,7 +135,7 @@ fn call_at(text: &str, start: usize) -> &str {
     &text[start..]
 }
 
-/// A caller's number, a name or a PIN that is revealed inside a log macro is in the log.
+/// A caller's number, a name or a PIN that is revealed inside a log macro would be in the log.
 #[test]
 fn nothing_private_is_revealed_in_a_log_macro() {
     const LOGS: [&str; 13] = [
@@ -168,7 +168,7 @@ fn nothing_private_is_revealed_in_a_log_macro() {
     judge("private data in logs", &complaints);
 }
 
-/// Every lint that is switched off says why.
+/// Every disabled lint states a reason.
 #[test]
 fn every_allow_has_a_reason() {
     let complaints = lines(&sources(), |_, line| {
@@ -178,7 +178,7 @@ fn every_allow_has_a_reason() {
     judge("lints switched off", &complaints);
 }
 
-/// `unsafe` says why it is sound, on the line before or above.
+/// `unsafe` states why it is sound, on the line before or above.
 #[test]
 fn every_unsafe_says_why_it_is_sound() {
     let mut complaints = Vec::new();

@@ -1,4 +1,4 @@
-//! Nodes of a pair that go on alone, or stop doing so.
+//! Nodes of a pair that begin or end solo mode.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl World {
         }
     }
 
-    /// Whether a node goes on alone, or stops doing so.
+    /// Lets a node begin or end solo mode, if its decision says so.
     pub(crate) fn decide_alone(&mut self, member: usize) {
         if self.focus != Focus::Alone && self.focus != Focus::Members
             || self.members[member].kind == MemberKind::Witness
@@ -33,7 +33,7 @@ impl World {
         let timing = self.timing;
         let too_soon = self.is(Mutant::SoloTooSoon);
         let unkept = self.is(Mutant::SoloUnkept);
-        // Keep, and then act: no more than that at once.
+        // Store, then act: at most these steps in one round.
         for _ in 0..3 {
             let at = self.now;
             let Some(process) = self.members[member].process.as_mut().filter(|p| p.hangs_until <= at) else {

@@ -1,4 +1,4 @@
-//! What members do to the outside, and when it arrives.
+//! External effects of members, and their arrival.
 
 use twinbox_ids::Incarnation;
 
@@ -9,13 +9,13 @@ use crate::{
     world::{Event, World},
 };
 
-/// The longest that a write is under way: less than the margin of a lease, by any clock.
+/// Maximum time that a write is under way: less than the margin of a lease, by any clock.
 const LONGEST_WRITE: Micros = 45 * MS;
-/// How many writes a process has under way at once.
+/// Maximum concurrent writes of a process.
 const WORKERS: usize = 3;
 
 impl World {
-    /// Whoever may act begins a write, now and then; it arrives a moment later.
+    /// Members that may act begin a write now and then; it arrives a moment later.
     pub(crate) fn act(&mut self) {
         for member in 0..self.members.len() {
             let now = self.local(member);
@@ -35,8 +35,8 @@ impl World {
         }
     }
 
-    /// A worker has checked and not sent when its process stops for so long, without any clock that it could ask in
-    /// between (rule R6).
+    /// The process of a worker pauses for `pause` between the check and the sending of a write, without a clock that it
+    /// could read in between (rule R6).
     pub(crate) fn pause_a_write(&mut self, member: usize, pause: Micros) {
         let now = self.local(member);
         let Some(process) = self.awake(member) else { return };
@@ -54,7 +54,7 @@ impl World {
 
     pub(crate) fn land(&mut self, member: usize, effect: &Effect) -> Result<(), Violation> {
         let Effect { epoch, life, .. } = effect;
-        // A process that has died sends nothing more; one that hangs may have handed its write to the kernel.
+        // A dead process sends nothing more; a hanging one may have handed its write to the kernel.
         let Some(process) = self.members[member].process.as_mut().filter(|process| process.life == *life) else {
             return Ok(());
         };
@@ -69,7 +69,7 @@ impl World {
         accepted
     }
 
-    /// A supervisor's word: every member keeps it, and whoever leads acts on it.
+    /// A supervisor's report: every member stores it, and the leader acts on it.
     pub(crate) fn prove(&mut self, to: usize, of: usize, life: Incarnation) {
         let hangs = self.members[to].process.as_ref().map_or(0, |process| process.hangs_until);
         if hangs > self.now {
@@ -79,7 +79,7 @@ impl World {
         let name = self.members[of].name.clone();
         let any_life = self.is(crate::Mutant::AnyLife);
         let Some(process) = self.awake(to) else { return };
-        // What a proof about one life says nothing of is any other.
+        // Mutant: a proof about one incarnation is taken for any other.
         let holding = process.state.duties.values().find(|a| a.epoch.node == name).map(|a| a.incarnation);
         let life = holding.filter(|_| any_life).unwrap_or(life);
         process.exits.note(&name, life, false);

@@ -1,4 +1,4 @@
-//! What goes wrong, and right again.
+//! Faults and their repair.
 
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::{
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// Processes die and come back, supervisors tell of it late, twice, and of processes long gone.
+    /// Processes exit and restart; supervisors report it late, twice, and for processes that exited long ago.
     fn die(&mut self, victim: usize) {
         match self.random_up_to(4) {
             0 => self.kill(victim),
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// The length of leases changes while leaders and holders do.
+    /// The length of leases changes while leaders and holders change too.
     fn hurry(&mut self, victim: usize) {
         match self.random_up_to(4) {
             0 => {
@@ -133,7 +133,7 @@ impl World {
         }
     }
 
-    /// Two lose each other, and the arbiter.
+    /// Two members lose each other, and the arbiter.
     fn part(&mut self, victim: usize) {
         match self.random_up_to(6) {
             0 | 1 => {
@@ -160,12 +160,12 @@ impl World {
         }
     }
 
-    /// Members come, leave, and are given up.
+    /// Members join, leave, and are given up.
     fn come_and_go(&mut self, victim: usize) {
         let newcomer = (0..self.members.len())
             .find(|m| !self.voters.contains(m) && !self.learners.contains(m) && self.joining.is_none());
         if let Some(newcomer) = newcomer.filter(|_| self.chance(50)) {
-            // With an empty disk, under the name of before.
+            // With an empty disk, under the former name.
             let agreed = self.agreed();
             let member = &mut self.members[newcomer];
             if agreed.members.get(&member.name).is_some_and(|known| known.raft_id == member.raft_id) {
@@ -188,7 +188,7 @@ impl World {
         self.give(Order::Remove { name, lost, within_ms: None, facts: Default::default() });
     }
 
-    /// Anybody, and more often than not one who leads or acts: that is where it hurts.
+    /// A random member, more often than not a leader or an acting one: faults there have the largest effect.
     fn victim(&mut self) -> usize {
         let any = self.random_up_to(self.members.len() as u64) as usize;
         if self.chance(40) {
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// A process exits. Its supervisor says so, unless the host went with it.
+    /// A process exits. Its supervisor reports it, unless the host failed too.
     fn kill(&mut self, victim: usize) {
         if self.members[victim].process.is_some() {
             let told = self.chance(75);
@@ -213,7 +213,7 @@ impl World {
         }
     }
 
-    /// The same, told by its supervisor or not.
+    /// The same, reported by its supervisor or not.
     pub(crate) fn exit(&mut self, victim: usize, told: bool) {
         let name = self.members[victim].name.clone();
         let Some(process) = self.members[victim].process.take() else { return };
@@ -235,7 +235,7 @@ impl World {
         }
     }
 
-    /// A process stops for a while: stopped, swapped out, or suspended with its machine.
+    /// A process pauses: stopped, swapped out, or suspended with its machine.
     fn hang(&mut self, victim: usize, hang: u64) {
         let name = self.members[victim].name.clone();
         self.note(|| format!("{name} hangs for {hang} µs"));
@@ -281,7 +281,7 @@ impl World {
         self.give(order);
     }
 
-    /// An administrator's order, to whoever leads.
+    /// An administrator's order, to the leader.
     fn give(&mut self, order: Order) {
         let Some(leader) = self.leader() else { return };
         self.note(|| format!("an administrator orders {order:?}"));
@@ -311,7 +311,7 @@ impl World {
         }
     }
 
-    /// The end of what goes wrong. A majority is enough: now and then the rest stays dead, or out of reach.
+    /// The end of the faults. A majority is enough: now and then the rest stays dead, or unreachable.
     pub(crate) fn heal(&mut self) {
         self.calm = true;
         self.cut.clear();
@@ -347,7 +347,7 @@ impl World {
         }
     }
 
-    /// Whoever acts is cut off, and somebody else stands for election.
+    /// An acting member is cut off, and another one stands for election.
     pub(crate) fn isolate_who_acts(&mut self) {
         let acting = (0..self.members.len())
             .find(|m| self.members[*m].process.as_ref().is_some_and(|p| p.may_act(self.local(*m)).is_some()));

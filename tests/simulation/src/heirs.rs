@@ -1,5 +1,5 @@
-//! Who believes that it answers for the calls of a life that is over: one alone, ever (rules C4 and R11), and somebody
-//! soon after a death that is proved, while a majority is well.
+//! Heirs of the calls of an ended incarnation: at most one ever (rules C4 and R11), and one soon after a proved death,
+//! while a majority is well.
 
 use std::collections::BTreeSet;
 
@@ -13,26 +13,26 @@ use crate::{
     world::World,
 };
 
-/// An election when all is well, a proof that comes late, and what has to be agreed on after it.
+/// Time for an election without faults, a late proof, and the agreement after it.
 const SOON: Micros = 6_000 * MS;
 
-/// A life, whose calls somebody inherits or has inherited.
+/// An incarnation whose calls have, or had, an heir.
 pub(crate) type Life = (NodeName, Incarnation);
 
 impl World {
-    /// Who votes, by Raft ids.
+    /// The voters, by Raft ids.
     pub(crate) fn voter_ids(&self) -> BTreeSet<u64> {
         self.voters.iter().map(|voter| self.members[*voter].raft_id).collect()
     }
 
-    /// Who votes, as a member knows.
+    /// The voters as a member knows them.
     pub(crate) fn known_voters(&self, member: usize) -> Voters {
         let Member { voter_ids, voters_at, process, .. } = &self.members[member];
         let applied = process.as_ref().is_some_and(|process| process.applied >= *voters_at);
         Voters { raft_ids: voter_ids.clone(), applied }
     }
 
-    /// Takes note of what a member has inherited by what it knows now.
+    /// Records the calls that a member has inherited by its present knowledge.
     pub(crate) fn look_at_heirs(&mut self, member: usize) -> Result<(), Violation> {
         let name = self.members[member].name.clone();
         let wall_ms = self.members[member].clock.wall_ms(self.now);
@@ -59,7 +59,7 @@ impl World {
         Ok(())
     }
 
-    /// After all that has happened somebody dies, and is said to be dead.
+    /// After all faults a node exits, and its death is proved.
     pub(crate) fn demand_an_heir(&mut self) -> Result<(), Violation> {
         let nodes: Vec<usize> = (0..self.members.len())
             .filter(|m| self.members[*m].kind == MemberKind::Node && self.members[*m].process.is_some())
@@ -71,7 +71,7 @@ impl World {
         let victim = nodes[self.random_up_to(nodes.len() as u64) as usize];
         let Some(life) = self.members[victim].process.as_ref().map(|process| process.life) else { return Ok(()) };
         let name = self.members[victim].name.clone();
-        // Whoever may lead next was told of that life by who leads now.
+        // The present leader has sent that incarnation to every possible next leader.
         let others = self.members.iter().enumerate().filter(|(m, _)| *m != victim);
         let mut others = others.filter_map(|(_, other)| other.process.as_ref());
         let known = others.all(|process| process.lives.calls(&name, life).is_some())
@@ -101,7 +101,7 @@ impl World {
     }
 }
 
-/// What a process says of its calls, by its life, so that a seed stays what it is.
+/// The calls that a process reports, derived from its incarnation, so that seeds stay reproducible.
 pub(crate) fn with_calls(measures: Measures, kind: MemberKind, life: Incarnation) -> Measures {
     let calls = (kind == MemberKind::Node).then_some((life.0 % 5) as u32);
     Measures { calls, ..measures }

@@ -1,4 +1,4 @@
-//! What must be so when a majority has been well for long enough.
+//! Conditions that must hold when a majority has been well for long enough.
 
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{Duty, Member, MemberKind, Seen, State, Status, Trigger, What, plan};
@@ -9,7 +9,8 @@ use crate::{
     world::World,
 };
 
-/// Whoever acts does so dozens of times in this time: by chance, so that it must be long enough for a million seeds.
+/// An acting member acts dozens of times in this time. The acts are random, so it must be long enough for a million
+/// seeds.
 const LATELY: Micros = 2_500 * MS;
 
 impl World {
@@ -42,7 +43,7 @@ impl World {
         })
     }
 
-    /// One of the nodes that live and may serve does (rule R9).
+    /// One of the live nodes that may serve is in service (rule R9).
     fn demand_service(&self, state: &State) -> Result<(), Violation> {
         let may_serve = |(name, member): (&NodeName, &Member)| {
             member.kind == MemberKind::Node && member.activated && self.is_reachable(name, member)
@@ -51,7 +52,7 @@ impl World {
         if serves || !state.members.iter().any(may_serve) { Ok(()) } else { Err(Violation::Unserved) }
     }
 
-    /// The process of the member that is agreed on.
+    /// The process of an agreed member.
     fn index_of(&self, name: &NodeName, member: &Member) -> Option<usize> {
         self.members.iter().position(|m| m.name == *name && m.raft_id == member.raft_id && m.process.is_some())
     }
@@ -67,7 +68,7 @@ impl World {
         member.kind == MemberKind::Node && process.is_some_and(|process| process.failing)
     }
 
-    /// Statuses say what is so. A node that fails is out of service, or serves because no sound one does.
+    /// Statuses match the facts. A node that fails is out of service, or serves because no healthy one does.
     fn demand_status(
         &self,
         name: &NodeName,
@@ -93,7 +94,7 @@ impl World {
         }
     }
 
-    /// The last moves lead to what is.
+    /// The last moves lead to the present state.
     fn demand_truth(&self, state: &State) -> Result<(), Violation> {
         let last = |what: What| state.moves.iter().rev().find(|m| m.what == what).map(|m| &m.epoch);
         let publisher = last(What::Publisher) == state.publisher.as_ref();
@@ -109,7 +110,7 @@ impl World {
     fn demand_somebody_acts(&self, state: &State) -> Result<(), Violation> {
         let serving = state.members.keys().filter(|name| state.serves(name)).count();
         let publisher = state.publisher();
-        // An administrator may have said that nothing moves a role by itself.
+        // An administrator may have disabled automatic moves of a role.
         let held_back = Trigger::ALL.iter().any(|trigger| !state.settings.is_on(*trigger));
         let holder = state.holder(Duty::Notifier).map(|a| &a.epoch.node);
         let moved_off = publisher.into_iter().chain(holder).any(|name| !state.serves(name));

@@ -1,10 +1,10 @@
-//! Whole clusters on a virtual clock: the real planner, the real leases and the real state machine of the role
-//! manager, over an abstract Raft, a network that delays, loses, doubles, reorders and cuts, one way and not transitively,
-//! processes that die, hang and come back, supervisors that tell of it late or not at all, administrators who change
-//! settings and members, pairs that go on alone, and clocks that run at their worst.
+//! Whole clusters on a virtual clock: the real planner, the real leases and the real state machine of the role manager,
+//! over an abstract Raft, a network that delays, loses, doubles, reorders and cuts, one way and not transitively,
+//! processes that exit, hang and restart, supervisors that report exits late or not at all, administrators who change
+//! settings and members, pairs in solo mode, and clocks at their worst.
 //!
-//! Judged by effects at a fake receiver on global time (rule P3), not by what nodes believe. Everything follows
-//! from the seed: [`run`] with the seed of a failure replays it, and [`replay`] says what happened.
+//! Judged by effects at a fake receiver on global time (rule P3), not by the beliefs of nodes. Everything follows from
+//! the seed: [`run`] with the seed of a failure replays it, and [`replay`] lists the events.
 
 mod alone;
 mod clock;
@@ -26,15 +26,15 @@ pub use receiver::{Effect, Receiver, Violation};
 /// A rule that is broken on purpose: the simulation must find each of them (rule P4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
-    /// A new leader moves duties at once (rule R4).
+    /// A new leader moves duties immediately (rule R4).
     NoNewLeaderWait,
     /// The holder counts its lease from the answer's arrival (rule R2).
     LeaseFromReceipt,
-    /// The holder's clock stands still while its machine is suspended (rule R2).
+    /// The holder's clock stops while its machine is suspended (rule R2).
     StandingClock,
-    /// Commands do not compare what they were planned from (rule R5).
+    /// Commands do not compare the state that they were planned from (rule R5).
     NoCompareAndSet,
-    /// A leader that has heard nobody for long goes on extending leases (rule R3).
+    /// A leader without contact to a majority keeps extending leases (rule R3).
     NoQuorumNeeded,
     /// Leases are extended after a move has been proposed (rule R3).
     NoFreeze,
@@ -42,17 +42,17 @@ pub enum Mutant {
     ReleaseInFlight,
     /// A leader grants before it has applied an entry of its own term (rule R4).
     NoOwnEntry,
-    /// The proof that one life of a process has exited is taken for another (rule R1).
+    /// The proof that one incarnation of a process has exited is accepted for another (rule R1).
     AnyLife,
-    /// A new leader waits by the length of leases that is in force, not by the longest that may be out (rule R4).
+    /// A new leader waits by the present length of leases, not by the longest that may still run (rule R4).
     ForgottenLength,
-    /// The bound of leases is lowered before the longer ones are out (rule R4).
+    /// The bound of leases is lowered before the longer ones have expired (rule R4).
     BoundAtOnce,
-    /// A node goes on alone before every lease of the other is out (rule R7).
+    /// A node begins solo mode before every lease of the other has expired (rule R7).
     SoloTooSoon,
-    /// The leader leases duties without knowing whether somebody acts alone (rule R7).
+    /// The leader leases duties without knowing whether a node is in solo mode (rule R7).
     SoloUnseen,
-    /// A node acts alone before it has kept that on its disk (rule R7).
+    /// A node acts in solo mode before its disk has recorded that (rule R7).
     SoloUnkept,
     /// The leader leases a duty of a pair before the other knows of the generation (rule R7).
     SoloUnlearned,
@@ -61,7 +61,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them.
+    /// All mutants.
     pub const ALL: [Self; 16] = [
         Self::NoNewLeaderWait,
         Self::LeaseFromReceipt,
@@ -81,8 +81,8 @@ impl Mutant {
         Self::LastStaysOut,
     ];
 
-    /// Whether a run shows that the rule is broken: by two that act at the same time, or where the rule is that one serves, by
-    /// none that does.
+    /// Whether a violation shows that the rule is broken: two members act at the same time, or, for the rule that one
+    /// serves, none does.
     pub fn is_shown_by(self, violation: &Violation) -> bool {
         match self {
             Self::LastStaysOut => matches!(violation, Violation::Unserved),
@@ -90,26 +90,26 @@ impl Mutant {
         }
     }
 
-    /// The one of this name, as `{:?}` writes it.
+    /// The mutant of this name, as `{:?}` writes it.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
     }
 }
 
-/// What a run that kept all rules did; to see that runs are worth their time.
+/// Statistics of a run without a violation; they show whether runs exercise enough.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// Effects that arrived.
     pub effects: u64,
-    /// Agreed epochs in which somebody acted.
+    /// Agreed epochs in which a member acted.
     pub epochs: u64,
-    /// Epochs of nodes that acted alone.
+    /// Solo epochs in which a node acted.
     pub solo_epochs: u64,
-    /// Writes that left after a pause, and that their epoch gave away.
+    /// Writes sent after a pause, and recognized by their epoch.
     pub told: u64,
     /// Leaders elected.
     pub terms: u64,
-    /// Lives whose calls somebody has inherited.
+    /// Incarnations whose calls were inherited.
     pub heirs: u64,
 }
 
@@ -124,12 +124,12 @@ impl std::ops::AddAssign for Report {
     }
 }
 
-/// A run that broke a rule.
+/// A run with a violation.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// Replays it.
+    /// The seed, for a replay.
     pub seed: u64,
-    /// Which rule.
+    /// The violated rule.
     pub violation: Violation,
 }
 
@@ -139,12 +139,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// One cluster from its founding to its end, with all that goes wrong in between.
+/// One cluster from its founding to its end, with all faults in between.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Report, Failure> {
     world::World::new(seed, mutant, false).play().map_err(|violation| Failure { seed, violation })
 }
 
-/// The same, with everything that happened, line by line.
+/// As [`run`], with a trace of all events, line by line.
 pub fn replay(seed: u64, mutant: Option<Mutant>) -> (Result<Report, Failure>, Vec<String>) {
     let mut world = world::World::new(seed, mutant, true);
     let result = world.play().map_err(|violation| Failure { seed, violation });

@@ -1,4 +1,4 @@
-//! Plays one simulated cluster and says what happened: `--seed N [--mutant NAME]`; or many: `--seeds N`.
+//! Plays one simulated cluster and prints the events: `--seed N [--mutant NAME]`; or many: `--seeds N`.
 
 use std::process::ExitCode;
 

@@ -17,22 +17,22 @@ use crate::{
     raft::{Log, Pending},
 };
 
-/// A member. What survives its process stands first.
+/// A member. The fields that survive its process come first.
 pub(crate) struct Member {
     pub(crate) name: NodeName,
     pub(crate) kind: MemberKind,
     pub(crate) clock: Clock,
-    /// Its Raft store.
+    /// Id of its Raft store.
     pub(crate) raft_id: u64,
-    /// The highest term that it has heard of or voted in.
+    /// The highest term that it has seen or voted in.
     pub(crate) term: u64,
-    /// How often its store was started.
+    /// Number of starts of its store.
     pub(crate) run: u64,
-    /// Who votes by the last entry of its log, by their Raft ids.
+    /// The voters by the last such entry of its log, by their Raft ids.
     pub(crate) voter_ids: BTreeSet<u64>,
-    /// How many entries came before that one.
+    /// Number of entries before that one.
     pub(crate) voters_at: usize,
-    /// What it keeps on disk of acting alone.
+    /// The record of solo mode on its disk.
     pub(crate) alone: Option<SoloRecord>,
     pub(crate) process: Option<Process>,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Member {
 pub(crate) struct Process {
     pub(crate) life: Incarnation,
     pub(crate) run: u64,
-    /// It does nothing until then.
+    /// The process does nothing until then.
     pub(crate) hangs_until: Micros,
-    /// How many entries have been applied.
+    /// Number of applied entries.
     pub(crate) applied: usize,
     pub(crate) state: State,
     pub(crate) holders: BTreeMap<Duty, Holder>,
@@ -51,38 +51,38 @@ pub(crate) struct Process {
     pub(crate) in_flight: Vec<Epoch>,
     pub(crate) failing: bool,
     pub(crate) measures: Measures,
-    /// How often, in per cent, it does not come round to applying what it has heard of.
+    /// Probability, in per cent, that it does not apply new entries in a round.
     pub(crate) sluggish: u32,
     pub(crate) leads: Option<Leader>,
-    /// Who last called itself leader here.
+    /// The last member that claimed leadership here.
     pub(crate) leader: Option<usize>,
-    /// When it asks for its leases next, by its own clock.
+    /// Time of its next request for leases, by its own clock.
     pub(crate) asks_at: Duration,
-    /// The last grant that it heard.
+    /// The last grant received.
     pub(crate) echo: Option<Echo>,
-    /// When that was asked for.
+    /// Time of the request for that grant.
     pub(crate) granted: Option<Duration>,
-    /// The proofs of death that it was told of.
+    /// The proofs of death received.
     pub(crate) exits: Exits,
-    /// What it was told of the calls of lives.
+    /// The reported calls of incarnations.
     pub(crate) lives: Lives,
     pub(crate) solo: Solo,
-    /// The epoch that it acts in alone, and until when.
+    /// Its solo epoch, and the time until which it acts in it.
     pub(crate) acts_alone: Option<(Epoch, Duration)>,
-    /// When it last heard any other member.
+    /// Last contact with any other member.
     pub(crate) heard: Duration,
-    /// When the arbiter last answered.
+    /// Time of the last answer of the arbiter.
     pub(crate) arbiter: Option<Duration>,
 }
 
-/// What a leader knows.
+/// State of a leader.
 pub(crate) struct Leader {
     pub(crate) term: u64,
     pub(crate) pending: Pending,
     pub(crate) ledger: Option<Ledger>,
-    /// When the last heartbeat was sent that a majority answered, by its own clock.
+    /// Send time, by its own clock, of the last heartbeat that a majority answered.
     pub(crate) quorum_heard: Option<Duration>,
-    /// Heartbeats sent and by whom they were answered.
+    /// Heartbeats sent, each with the members that answered.
     pub(crate) heartbeats: BTreeMap<Duration, Vec<usize>>,
 }
 
@@ -118,7 +118,7 @@ impl Member {
 }
 
 impl Process {
-    /// Applies what has been agreed, up to an entry.
+    /// Applies the agreed entries, up to `upto`.
     pub(crate) fn apply(&mut self, log: &Log, upto: usize, compare: bool) {
         if self.applied >= upto {
             return;
@@ -138,7 +138,7 @@ impl Process {
         self.holders.values_mut().for_each(|holder| holder.applied(&self.state));
     }
 
-    /// Gives back what is wanted back, once nothing is in flight.
+    /// Gives back the requested duties, once no write is in flight.
     pub(crate) fn release(&mut self, although_in_flight: bool) -> bool {
         let mut released = false;
         for holder in self.holders.values_mut() {
@@ -170,7 +170,7 @@ impl Process {
         }
     }
 
-    /// The epoch in which it may begin a write now, and whether it gave it to itself.
+    /// The epoch in which it may begin a write now, and whether that is a solo epoch.
     pub(crate) fn may_act(&self, now: Duration) -> Option<(&Epoch, bool)> {
         let alone = self.acts_alone.as_ref().filter(|(_, until)| now < *until).map(|(epoch, _)| (epoch, true));
         let holder = self.holders.get(&Duty::Notifier)?;
@@ -178,8 +178,8 @@ impl Process {
     }
 }
 
-/// The same command as if it had been planned from the state as it is: what a state machine that does not
-/// compare would do.
+/// The same command as if it had been planned from the present state: the effect of a state machine that does not
+/// compare.
 fn blind(command: &Command, state: &State) -> Command {
     let mut command = command.clone();
     match &mut command {

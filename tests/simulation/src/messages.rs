@@ -1,4 +1,4 @@
-//! What members do with the messages that they get.
+//! Handling of received messages by members.
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
-//! Raft as the role manager relies on it, without its messages: one leader a term, elected by a majority; what a
-//! majority accepted is never lost; a leader that was replaced commits nothing more, but a part of what it had
-//! proposed may live on.
+//! Raft as the role manager relies on it, without its messages: one leader per term, elected by a majority; an entry
+//! accepted by a majority is never lost; a replaced leader commits nothing more, but some of its proposals may survive.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,28 +11,28 @@ use crate::{
     world::{Event, Message, World},
 };
 
-/// An entry of the log. `None` is the entry with which a leader begins.
+/// An entry of the log. `None` is the first entry of a leader.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) term: u64,
     pub(crate) command: Option<Command>,
 }
 
-/// What the majority has accepted.
+/// The entries that a majority has accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) entries: Vec<Entry>,
 }
 
 impl Log {
-    /// How far a member that knows this term may read: later entries were accepted under leaders that it has not
-    /// heard of.
+    /// Number of entries that a member with this term may read: later entries were accepted under leaders that it does
+    /// not know yet.
     pub(crate) fn known_in(&self, term: u64) -> usize {
         self.entries.partition_point(|entry| entry.term <= term)
     }
 }
 
-/// What a leader has proposed and nobody has accepted yet.
+/// Proposals of a leader that no majority has accepted yet.
 pub(crate) type Pending = VecDeque<Option<Command>>;
 
 impl World {
@@ -60,12 +59,12 @@ impl World {
         }
     }
 
-    /// Whether a member is in Raft's group, as a voter or on its way in or out.
+    /// Whether a member is in Raft's group, as a voter or while joining or leaving.
     fn belongs(&self, member: usize) -> bool {
         self.voters.contains(&member) || self.joining == Some(member) || self.learners.contains(&member)
     }
 
-    /// Entries of a leader are agreed as soon as a majority that follows no later one has them.
+    /// Entries of a leader are agreed as soon as a majority without a later leader has them.
     pub(crate) fn commit(&mut self, member: usize, term: u64) {
         if !self.has_majority(member, term) {
             return;
@@ -77,7 +76,7 @@ impl World {
             self.log.entries.extend(accepted.into_iter().map(|command| Entry { term, command }));
         }
         if self.log.entries.len() > before {
-            // Followers hear of it at once, and there may be more to do.
+            // Followers learn of it immediately, and there may be more to do.
             self.heartbeat(member);
             self.after(2 * MS, Event::Nudge(member));
         }
@@ -91,7 +90,7 @@ impl World {
         self.voters.iter().filter(follows).count() > self.voters.len() / 2
     }
 
-    /// The voters change by one: a majority of both the old and the new ones has to have it in their logs.
+    /// The voters change by one: a majority of both the old and the new ones must have the entry in their logs.
     pub(crate) fn change_voters(
         &mut self,
         leader: usize,
@@ -117,7 +116,7 @@ impl World {
         true
     }
 
-    /// The entry about who votes now is in this member's log.
+    /// The entry with the present voters is in this member's log.
     pub(crate) fn learn_voters(&mut self, member: usize) {
         self.members[member].voter_ids = self.voter_ids();
         self.members[member].voters_at = self.voters_at;
@@ -138,13 +137,13 @@ impl World {
             let awake = self.members[leader].process.as_ref().is_some_and(|p| p.hangs_until <= self.now);
             awake && self.voters.contains(&leader) && self.has_majority(leader, highest)
         });
-        // Mostly because the leader is gone; now and then for no reason at all.
+        // Mostly because the leader has failed; now and then for no reason.
         if healthy && (self.calm || !self.chance(25)) {
             return;
         }
         let voters: Vec<_> = self.voters.iter().copied().collect();
         let first = self.random_up_to(voters.len() as u64) as usize;
-        // When all is well, whoever cannot win is soon followed by one who can.
+        // Without faults, a candidate that cannot win is soon followed by one that can.
         let tries = if self.calm { voters.len() } else { 1 };
         for candidate in voters.iter().cycle().skip(first).take(tries) {
             if self.stand(*candidate) {
@@ -157,7 +156,7 @@ impl World {
         self.members.iter().map(|member| member.term).max().unwrap_or(0)
     }
 
-    /// Whether it leads.
+    /// Stands for election. Returns whether it leads.
     pub(crate) fn stand(&mut self, candidate: usize) -> bool {
         if self.awake(candidate).is_none() {
             return false;
@@ -182,7 +181,7 @@ impl World {
             if self.voters.len() > 1
                 && let Some(process) = self.members[voter].process.as_mut()
             {
-                // A call for votes and the answer to it are words of others, too.
+                // A request for votes and its answer are also contacts with other members.
                 process.heard = heard;
                 process.leads = process.leads.take().filter(|_| voter == candidate);
             }
@@ -202,7 +201,7 @@ impl World {
         true
     }
 
-    /// What the leader before had proposed may have reached the next one, from the beginning up to some entry.
+    /// Proposals of the former leader may have reached the next one, from the beginning up to some entry.
     fn inherit(&mut self, before: u64, candidate: usize) {
         let old = (0..self.members.len()).find(|m| {
             let leads = self.members[*m].process.as_ref().and_then(|p| p.leads.as_ref());
@@ -217,7 +216,7 @@ impl World {
             self.log.entries.push(Entry { term: before, command });
         }
         if old == candidate {
-            // Its own entries live on in its log; none is proposed twice.
+            // Its own entries survive in its log; none is proposed twice.
             if let Some(process) = self.members[old].process.as_mut() {
                 process.leads = None;
             }

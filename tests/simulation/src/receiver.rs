@@ -1,4 +1,4 @@
-//! The outside world, which sees every effect and forgets none.
+//! The outside world, which sees and remembers every effect.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,43 +7,43 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 /// A rule was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
-    /// An effect of an epoch arrived after one of a later epoch: two acted at once.
+    /// An effect of an epoch arrived after one of a later epoch: two members acted at the same time.
     Overlap {
-        /// When, in microseconds of global time.
+        /// Time in microseconds of global time.
         at: u64,
-        /// The epoch that should have been over.
+        /// The epoch that should have ended.
         late: Epoch,
-        /// The one that had begun.
+        /// The epoch that had begun.
         begun: Epoch,
     },
-    /// Two lives of a process acted in one epoch.
+    /// Two incarnations of a process acted in one epoch.
     TwoLives {
-        /// When, in microseconds of global time.
+        /// Time in microseconds of global time.
         at: u64,
-        /// In which epoch.
+        /// The epoch.
         epoch: Epoch,
     },
-    /// All was well for long enough, and still nobody acted or a status was wrong.
+    /// No faults for long enough, and still no member acted or a status was wrong.
     Stuck {
-        /// What was missing.
+        /// The missing condition.
         what: String,
     },
-    /// Nodes live, and none of them was in service (rule R9).
+    /// Nodes are alive, and none of them was in service (rule R9).
     Unserved,
-    /// The planner wanted something again that had just been done.
+    /// The planner repeated a plan that had just been carried out.
     Restless {
-        /// What it wanted.
+        /// The repeated plan.
         what: String,
     },
-    /// What is recorded is not what happened.
+    /// The record does not match the events.
     Untrue {
-        /// What is wrong.
+        /// The difference.
         what: String,
     },
 }
 
 impl Violation {
-    /// Whether the outside has seen it.
+    /// Whether the receiver has seen it.
     pub fn is_seen_outside(&self) -> bool {
         matches!(self, Self::Overlap { .. } | Self::TwoLives { .. })
     }
@@ -65,43 +65,43 @@ impl fmt::Display for Violation {
 /// One effect.
 #[derive(Debug, Clone)]
 pub struct Effect {
-    /// In which epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// Of which process.
+    /// The incarnation of the process.
     pub life: Incarnation,
-    /// In an epoch that its node gave itself (rule R7).
+    /// Whether its epoch is a solo epoch (rule R7).
     pub solo: bool,
     /// It was checked before a pause that its process could not notice, and sent after it.
     pub paused: bool,
 }
 
-/// Who gets the effects of both simulations, and judges them.
+/// The receiver of the effects of both simulations; it judges them.
 #[derive(Debug, Clone, Default)]
 pub struct Receiver {
     /// The highest agreed epoch.
     last: Option<(Epoch, Incarnation)>,
-    /// The highest epoch that each node gave itself.
+    /// The highest solo epoch of each node.
     alone: BTreeMap<NodeName, (Epoch, Incarnation)>,
-    /// Late writes after a pause, told by their epoch and not heeded.
+    /// Late writes after a pause, recognized by their epoch and ignored.
     pub told: u64,
-    /// The last effect: when, in microseconds of global time, and in which epoch.
+    /// Time in microseconds of global time, and epoch, of the last effect.
     pub latest: Option<(u64, Epoch)>,
     /// Effects that arrived.
     pub effects: u64,
-    /// Agreed epochs in which somebody acted.
+    /// Agreed epochs in which a member acted.
     pub epochs: u64,
-    /// Epochs of nodes that acted alone.
+    /// Solo epochs in which a node acted.
     pub solo_epochs: u64,
 }
 
 impl Receiver {
-    /// An effect arrives, at this microsecond of global time.
+    /// Accepts an effect at this microsecond of global time.
     pub fn accept(&mut self, at: u64, effect: &Effect) -> Result<(), Violation> {
         let Effect { epoch, life, solo, paused } = effect;
         self.effects += 1;
         if let Some(begun) = self.later_than(effect) {
             if *paused {
-                // Any receiver can tell it by its epoch.
+                // Any receiver can recognize it by its epoch.
                 self.told += 1;
                 return Ok(());
             }
@@ -133,7 +133,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// An epoch that has begun and should have ended this one. Two that act alone at once are what `assume` accepts.
+    /// An epoch that has begun and should have ended this one. Two concurrent solo epochs are permitted by `assume`.
     fn later_than(&self, effect: &Effect) -> Option<Epoch> {
         let agreed = self.last.iter().map(|(begun, _)| begun).filter(|begun| **begun > effect.epoch);
         let own = self.alone.get(&effect.epoch.node).into_iter().filter(|_| effect.solo);

@@ -1,11 +1,11 @@
-//! The leader's part in who votes.
+//! The leader's changes of the voters.
 
 use twinbox_roles_core::{Command, Status};
 
 use crate::world::{Focus, World};
 
 impl World {
-    /// Newcomers come in one by one, those who leave vote no more, then they are gone.
+    /// Joining members become voters one by one; leaving ones stop voting, then they are removed.
     pub(crate) fn tend(&mut self, leader: usize, term: u64) {
         if self.focus != Focus::Members {
             return;
@@ -34,7 +34,7 @@ impl World {
             }
             if self.voters.contains(&member) && (leaving || gone) {
                 if member == leader {
-                    // Somebody else is to lead first.
+                    // Another member must lead first.
                     let stays = |m: &usize| state.members.get(&self.members[*m].name).is_some_and(|m| m.activated);
                     let reached = |m: &usize| *m != leader && self.connected(leader, *m);
                     match self.voters.iter().copied().find(|heir| stays(heir) && reached(heir)) {

@@ -21,39 +21,39 @@ use crate::{
     receiver::{Effect, Receiver},
 };
 
-/// How long things go wrong.
+/// Duration of the faults.
 const STORM: Micros = 8_000 * MS;
-/// How long all is well after that before somebody must act: an election, a new leader's wait, a settling.
+/// Duration without faults after which a member must act: an election, a new leader's wait, a settling.
 const CALM: Micros = 9_000 * MS;
 
 pub(crate) enum Event {
-    /// A member does what is due: heartbeats, keep-alives, planning.
+    /// A member does its periodic work: heartbeats, keep-alives, planning.
     Work(usize),
     Deliver {
         from: usize,
         to: usize,
         message: Message,
     },
-    /// A write that was checked arrives at the receiver.
+    /// A checked write arrives at the receiver.
     Land {
         member: usize,
         effect: Effect,
     },
-    /// A supervisor's word arrives: this life of this member has exited.
+    /// A supervisor's report arrives: this incarnation of this member has exited.
     Proof {
         to: usize,
         of: usize,
         life: Incarnation,
     },
-    /// Something goes wrong, or right again.
+    /// A fault or a repair.
     Chaos,
-    /// Whoever acts is cut off from all others.
+    /// An acting member is cut off from all others.
     Isolation,
-    /// Somebody stands for election, and somebody will again.
+    /// A member stands for election, and the next election is scheduled.
     Election,
-    /// Somebody stands for election.
+    /// A member stands for election.
     Candidacy,
-    /// There is something for a leader to do.
+    /// The leader has work to do.
     Nudge(usize),
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum Message {
     Grant { sent: Duration, life: Incarnation, grant: Box<Grant> },
 }
 
-/// What goes wrong in a world more often than other things: a seed sees enough of something to find what is rare.
+/// The faults that a world sees more often than others: a seed needs enough of one kind to find rare errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Focus {
     Anything,
@@ -85,17 +85,17 @@ pub(crate) struct World {
     counter: u64,
     events: BTreeMap<(Micros, u64), Event>,
     pub(crate) members: Vec<Member>,
-    /// Who votes.
+    /// The voters.
     pub(crate) voters: BTreeSet<usize>,
-    /// How many entries were agreed on before these voted.
+    /// Number of entries agreed on before these voted.
     pub(crate) voters_at: usize,
-    /// Who is being let in.
+    /// The member that is joining.
     pub(crate) joining: Option<usize>,
-    /// Who does not vote any more and is not gone yet.
+    /// Members that do not vote any more and are not removed yet.
     pub(crate) learners: BTreeSet<usize>,
-    /// From whom to whom nothing gets through.
+    /// Directions, from and to, in which all messages are lost.
     pub(crate) cut: BTreeSet<(usize, usize)>,
-    /// Who does not reach the arbiter.
+    /// Members that do not reach the arbiter.
     pub(crate) no_arbiter: BTreeSet<usize>,
     /// Processes that have exited.
     pub(crate) deaths: Vec<(usize, Incarnation)>,
@@ -103,9 +103,9 @@ pub(crate) struct World {
     pub(crate) receiver: Receiver,
     pub(crate) terms: u64,
     pub(crate) calm: bool,
-    /// Who has inherited the calls of which life, as it believes.
+    /// The heir of each incarnation's calls, as the heir believes.
     pub(crate) heirs: BTreeMap<Life, Life>,
-    /// What happened, when somebody wants to read it.
+    /// The trace, if requested.
     trace: Option<VecDeque<String>>,
 }
 
@@ -201,7 +201,7 @@ impl World {
         self.trace.take().map(Vec::from).unwrap_or_default()
     }
 
-    /// Safety first, under whatever happens; then what is needed is healed, and liveness is demanded.
+    /// Safety first, under all faults; then the necessary members are healed, and liveness is demanded.
     pub(crate) fn play(&mut self) -> Result<Report, Violation> {
         (0..self.members.len()).for_each(|member| self.after(0, Event::Work(member)));
         self.after(0, Event::Election);
@@ -249,7 +249,7 @@ impl World {
         self.random.random_range(0..100) < percent
     }
 
-    /// Less than `end`.
+    /// A random number below `end`.
     pub(crate) fn random_up_to(&mut self, end: u64) -> u64 {
         self.random.random_range(0..end)
     }
@@ -262,7 +262,7 @@ impl World {
         self.random.random()
     }
 
-    /// The process of a member, if it is there and does not hang.
+    /// The process of a member, if it runs and does not hang.
     pub(crate) fn awake(&mut self, member: usize) -> Option<&mut Process> {
         let now = self.now;
         self.members[member].process.as_mut().filter(|process| process.hangs_until <= now)
@@ -281,7 +281,7 @@ impl World {
         if lost || self.cut.contains(&(from, to)) {
             return;
         }
-        // Mostly quick, now and then as late as a retransmission or a full queue makes it.
+        // Mostly fast, now and then as late as after a retransmission or a full queue.
         let delay = match self.random.random_range(0..20) {
             0 if !self.calm => self.random.random_range(50 * MS..900 * MS),
             1 => self.random.random_range(5 * MS..60 * MS),
@@ -303,7 +303,7 @@ impl World {
             Event::Deliver { from, to, message } => {
                 let hangs = self.members[to].process.as_ref().map_or(0, |process| process.hangs_until);
                 if hangs > self.now {
-                    // It stays in the socket until the process goes on.
+                    // It stays in the socket until the process continues.
                     self.after(hangs - self.now + 1, Event::Deliver { from, to, message });
                 } else {
                     self.deliver(from, to, message);
@@ -342,7 +342,7 @@ impl World {
         }
     }
 
-    /// A member applies what has been agreed, up to an entry.
+    /// A member applies the agreed entries, up to `upto`.
     pub(crate) fn apply(&mut self, member: usize, upto: usize) {
         let compare = !self.is(Mutant::NoCompareAndSet);
         if let Some(process) = self.members[member].process.as_mut() {
@@ -413,7 +413,7 @@ impl World {
             leader.ledger = Some(ledger);
         }
         let Some(ledger) = leader.ledger.as_mut() else { return };
-        // A planner that does not wait for what it proposed before: commands must compare.
+        // A planner that does not wait for its earlier proposals: commands must compare.
         if leader.pending.len() > 3 {
             return;
         }
@@ -445,7 +445,7 @@ impl World {
         }
     }
 
-    /// A leader proposes something beside the planner, unless much is waiting.
+    /// A leader proposes a command in addition to the planner's, unless many are waiting.
     pub(crate) fn propose(&mut self, leader: usize, command: Command) {
         if let Some(leads) = self.awake(leader).and_then(|process| process.leads.as_mut())
             && leads.pending.len() < 8
@@ -454,20 +454,20 @@ impl World {
         }
     }
 
-    /// Whoever leads in the highest term.
+    /// The leader of the highest term.
     pub(crate) fn leader(&self) -> Option<usize> {
         let term = |m: &usize| Some(self.members[*m].process.as_ref()?.leads.as_ref()?.term);
         (0..self.members.len()).filter(|m| term(m).is_some()).max_by_key(term)
     }
 
-    /// What whoever leads has applied.
+    /// The state that the leader has applied.
     pub(crate) fn agreed(&self) -> State {
         let leads = self.leader().and_then(|m| self.members[m].process.as_ref());
         leads.map(|process| process.state.clone()).unwrap_or_default()
     }
 }
 
-/// Whether a planned change takes a node into service that reports a failure.
+/// Whether a planned change puts a node into service that reports a failure.
 fn restores_a_failing_node(command: &Command, view: &View) -> bool {
     let Command::SetStatus { name, status: Status::InService, .. } = command else { return false };
     view.seen.get(name).is_some_and(|seen| seen.failing.as_ref().is_some_and(|failing| !failing.is_empty()))

@@ -1,5 +1,5 @@
-//! The role manager in the simulation. `TWINBOX_SEEDS=N` plays N seeds, from `TWINBOX_FIRST_SEED` on; `TWINBOX_SEED=S` replays
-//! one with its trace; `TWINBOX_FLAW_SEEDS=N` counts in how many of N seeds each broken rule is found.
+//! The role manager in the simulation. `TWINBOX_SEEDS=N` plays N seeds, from `TWINBOX_FIRST_SEED` on; `TWINBOX_SEED=S`
+//! replays one with its trace; `TWINBOX_FLAW_SEEDS=N` counts the seeds, of N, that find each broken rule.
 
 use std::{
     env,
@@ -9,17 +9,17 @@ use std::{
 
 use twinbox_simulation::{Failure, Mutant, Report, replay, run};
 
-/// How many seeds are played.
+/// Number of seeds played.
 const SEEDS: u64 = 20_000;
-/// Within how many each broken rule must be found.
+/// Number of seeds within which each broken rule must be found.
 const SEEDS_FOR_MUTANTS: u64 = 20_000;
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
-/// Plays seeds on all cores; the lowest that fails. A broken rule counts as found only by what shows it
-/// ([`Mutant::is_shown_by`]), not by any cluster that gets stuck.
+/// Plays seeds on all cores; returns the lowest that fails. A broken rule counts as found only by a violation that
+/// shows it ([`Mutant::is_shown_by`]), not by any cluster that gets stuck.
 fn first_failure(seeds: u64, mutant: Option<Mutant>) -> Result<Report, Failure> {
     failure(seeds, mutant, |failure| mutant.is_none_or(|mutant| mutant.is_shown_by(&failure.violation)))
 }
@@ -79,7 +79,7 @@ fn two_never_act_at_once_and_somebody_acts_when_a_majority_is_well() {
     match first_failure(seeds, None) {
         Ok(report) => {
             println!("{seeds} seeds: {report:?}");
-            // A simulation in which nothing happens proves nothing.
+            // A simulation without events proves nothing.
             assert!(report.epochs > 2 * seeds, "{report:?}");
             assert!(report.terms > 3 * seeds, "{report:?}");
             assert!(report.solo_epochs > seeds / 10, "{report:?}");

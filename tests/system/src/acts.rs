@@ -1,19 +1,19 @@
-//! Who acted, in which epoch, as a receiver saw it (rule P3): what message lights say of themselves, and when they came.
+//! Acts by node and epoch, as a receiver saw them (rule P3): the epochs in MWI NOTIFYs, and the times of arrival.
 
 use twinbox_testkit::{Cluster, Light};
 
-/// An epoch as a light names it; later ones are greater.
+/// An epoch as a NOTIFY names it; later ones are greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch {
-    /// Goes up when what was done without a majority is healed.
+    /// Raised when a split without a majority is healed.
     pub generation: u64,
-    /// Goes up at every move.
+    /// Raised at every move.
     pub number: u64,
-    /// Who acts.
+    /// The acting node.
     pub node: String,
 }
 
-/// The epoch under which a light was sent.
+/// The epoch under which a NOTIFY was sent.
 pub fn epoch(light: &Light) -> Epoch {
     let text = light.message.header("x-twinbox-epoch").unwrap_or_else(|| panic!("no epoch in {light:#?}"));
     let parts = || {
@@ -24,8 +24,8 @@ pub fn epoch(light: &Light) -> Epoch {
     parts().unwrap_or_else(|| panic!("no epoch: {text}"))
 }
 
-/// Judges all that came: each epoch is one node's, sent by that node, and once a later one has acted no earlier one
-/// does. Returns how many epochs acted.
+/// Judges all NOTIFYs: each epoch belongs to one node, was sent by that node, and no earlier epoch acts after a later
+/// one. Returns the number of epochs that acted.
 pub fn judge(cluster: &Cluster, lights: &[Light]) -> usize {
     let mut epochs: Vec<Epoch> = Vec::new();
     for light in lights {

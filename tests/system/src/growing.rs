@@ -1,4 +1,4 @@
-//! A cluster that is formed and grows by the command line, and whose time of day can be moved.
+//! A cluster that is formed and grows by the command line, with an adjustable time of day.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub fn twinbox(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().expect("the twinbox binary runs")
 }
 
-/// All that it printed.
+/// Its whole output.
 pub fn words(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -29,10 +29,10 @@ pub fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
 }
 
-/// A cluster that grows: each member has a folder and an address of its own.
+/// A cluster that grows: each member has a separate folder and address.
 pub struct Growing {
     members: Vec<Grown>,
-    /// Where all folders are.
+    /// The folder of all members.
     pub dir: TempDir,
     /// Its addresses.
     pub loopback: Loopback,
@@ -55,7 +55,7 @@ impl Growing {
         growing
     }
 
-    /// Made by `cluster init`, not started; `w` is a witness.
+    /// A cluster made by `cluster init`, not started; `w` is a witness.
     pub fn formed(names: &[&str]) -> Self {
         let mut growing = Self {
             members: Vec::new(),
@@ -75,12 +75,12 @@ impl Growing {
         growing
     }
 
-    /// Where a member is.
+    /// Place of a member.
     pub fn place(&self, name: &str) -> Place {
         self.loopback.place(name.bytes().next().unwrap_or(b'a') - b'a' + 1)
     }
 
-    /// Where members reach it.
+    /// Address of a member for other members.
     pub fn address(&self, name: &str) -> SocketAddr {
         self.place(name).port(7070)
     }
@@ -95,7 +95,7 @@ impl Growing {
         self.dir.path().join(name).join("tls")
     }
 
-    /// Gives a member's configuration the addresses of its place.
+    /// Sets the addresses of a member's place in its configuration.
     pub fn settle(&mut self, name: &str) {
         let (place, home) = (self.place(name), self.dir.path().join(name));
         let config = home.join("twinbox.toml");
@@ -107,7 +107,8 @@ impl Growing {
             .replace("127.0.0.1:9090", &format!("{}:9090", place.ip))
             .replace("ports = \"10000-19999\"", "ports = \"10000-12999\"")
             .replace("127.0.0.0/8", &callers);
-        // For as long as a machine that is busy with other tests needs; newcomers take it over from who lets them in.
+        // Enough time for a machine that is busy with other tests; joining members take the setting over from the
+        // member that admits them.
         let text = match text.contains("ack_timeout_ms") || name == "w" {
             true => text,
             false => text.replace("tls_dir = \"tls\"", "tls_dir = \"tls\"\nack_timeout_ms = 1000"),
@@ -138,7 +139,7 @@ impl Growing {
         self.member(name).process = None;
     }
 
-    /// Waits until a member's process has ended by itself, well.
+    /// Waits until a member's process has ended on its own, with success.
     pub fn wait_end(&mut self, name: &str) {
         let status = self.end_of(name);
         assert!(status.success(), "{name} ended with {status:?}\n{}", self.log(name));
@@ -158,7 +159,7 @@ impl Growing {
         ended
     }
 
-    /// A member is forgotten here, so that another may be settled under its name.
+    /// Forgets a member here, so that another may be settled under its name.
     pub fn drop_member(&mut self, name: &str) {
         self.members.retain(|member| member.name != name);
     }
@@ -169,7 +170,7 @@ impl Growing {
         made["token"].as_str().expect("a token").to_owned()
     }
 
-    /// What a newcomer runs.
+    /// The command of a joining member.
     pub fn join_command(&self, token: &str, name: &str, address: &str) -> Command {
         let mut command = Command::new(binary());
         command
@@ -181,7 +182,7 @@ impl Growing {
         command
     }
 
-    /// Joins, or does not.
+    /// Tries to join.
     pub fn join(&self, token: &str, name: &str, address: &str) -> Output {
         self.join_command(token, name, address).output().expect("the twinbox binary runs")
     }
@@ -211,7 +212,7 @@ impl Growing {
             let members = last.as_ref()?["members"].as_array()?;
             let is = |name: &&str| members.iter().any(|m| m["name"] == **name && m["status"] == "in-service");
             let published = !last.as_ref()?["publisher"].as_str().unwrap_or_default().is_empty();
-            // What is agreed on may be old; that there is a majority is of this moment.
+            // The agreed status may be old; the quorum is current.
             let of_now = last.as_ref()?["quorum"] == true;
             (names.iter().all(is) && published && of_now).then_some(())
         });
@@ -223,12 +224,13 @@ impl Growing {
         self.members.iter().filter_map(|m| m.process.as_ref()).map(|p| p.tail(30)).collect()
     }
 
-    /// From now on members that are started have a clock of their own, which [`Growing::move_clock`] moves.
+    /// Members started from now on have an adjustable clock, which [`Growing::move_clock`] moves.
     pub fn take_clock(&mut self) {
         self.clock = Some(Clock::new(self.dir.path()));
     }
 
-    /// Moves the time of day of all members that were started since, while they run: `+40d` from the real one.
+    /// Moves the time of day of all members started since [`Growing::take_clock`], while they run: `+40d` from the real
+    /// one.
     pub fn move_clock(&self, offset: &str) {
         self.clock.as_ref().expect("a clock was taken").move_to(offset);
     }
@@ -246,12 +248,12 @@ impl Growing {
         self.twinbox(&[&["--socket", "/nowhere", "--node", &node, "--identity", &identity], command].concat())
     }
 
-    /// What a member has logged.
+    /// The log of a member.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name).join("log")).unwrap_or_default()
     }
 
-    /// The seconds that a node says its certificate has left.
+    /// The remaining seconds of a node's certificate, by its metrics.
     pub fn seconds_left(&self, name: &str) -> Option<f64> {
         let place = self.place(name);
         let mut stream = place.tcp(place.port(9090)).ok()?;
@@ -263,8 +265,8 @@ impl Growing {
     }
 }
 
-/// The time of day of some processes, by Debian's faketime: a library that answers for the C library, and reads a file
-/// at each question. Monotonic and boot time stay what they are: nobody can step those.
+/// The time of day of some processes, by Debian's faketime: a library that replaces the C library's functions, and
+/// reads a file at each call. Monotonic and boot time stay real: they cannot be stepped.
 #[derive(Debug, Clone)]
 struct Clock {
     file: PathBuf,

@@ -1,8 +1,8 @@
-//! System tests: real processes, real telephone protocol, real faults. Each file of `tests/` is one subject; each
-//! test has a cluster of its own and needs nothing but the binary (`TWINBOX_BIN`, or the one beside it) and what it
-//! asks for by [`twinbox_testkit::need`].
+//! System tests: real processes, real telephone protocol, real faults. Each file of `tests/` is one subject. Each test
+//! has a separate cluster and needs only the binary (`TWINBOX_BIN`, or the one next to it) and the requirements that it
+//! states by [`twinbox_testkit::need`].
 //!
-//! Here is only what several of those files judge by.
+//! This file has only the checks that several of those files share.
 
 pub mod growing;
 
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use twinbox_testkit::{Cli, Cluster, Deposit, Found, StoredMessage, parameter};
 
-/// What a loaded test machine may add to a promised time before a test fails for it. Promises themselves are not
-/// stretched: tests print what they measured.
+/// Time that a loaded test machine may add to a promised time before a test fails. Promises themselves are not
+/// stretched: tests print the measured times.
 pub fn slack() -> Duration {
     Duration::from_millis(parameter("TWINBOX_SLACK_MS", 400))
 }
 
-/// The longest that a caller may wait for the answer to BYE (rule A1): `ack_timeout` plus 100 ms.
+/// Maximum wait of a caller for the answer to BYE (rule A1): `ack_timeout` plus 100 ms.
 pub fn longest_goodbye(ack_timeout_ms: u64) -> Duration {
     Duration::from_millis(ack_timeout_ms + 100) + slack()
 }
 
-/// Judges that `node` has the message of `deposit` whole: nothing but what was spoken, bit for bit, at least
-/// `seconds` long, up to the hang-up. Waits for it at most `limit`.
+/// Checks that `node` has the message of `deposit` whole: only the spoken bytes, bit for bit, at least `seconds` long,
+/// up to the hang-up. Waits for it at most `limit`.
 pub fn assert_kept(
     cluster: &Cluster,
     node: &str,
@@ -35,7 +35,7 @@ pub fn assert_kept(
 ) -> StoredMessage {
     let mut last = None;
     let whole = twinbox_testkit::holds(limit, || {
-        // A part of it may be there first: what another node filed while this one was not heard (rule C2).
+        // A partial message may come first: another node filed its chunks while this one was unreachable (rule C2).
         last = cluster.find(node, mailbox, &deposit.speech, deposit.spoken);
         last.clone().filter(|(_, piece, _)| is_whole(deposit, piece))
     });
@@ -47,7 +47,8 @@ pub fn assert_kept(
     message
 }
 
-/// The same of many deposits, for less: each message is fetched once, and only what is not whole by then is waited for.
+/// The same for many deposits, at less cost: each message is fetched once, and only messages still incomplete are
+/// polled.
 pub fn assert_all_kept(
     cluster: &Cluster,
     node: &str,
@@ -80,10 +81,10 @@ fn judge(node: &str, deposit: &Deposit, (message, piece, length): (&StoredMessag
     );
 }
 
-/// What may be in flight between mouth and recorder at a hang-up, in samples: 100 ms.
+/// Maximum audio in flight between mouth and recorder at a hang-up, in samples: 100 ms.
 const CLIPPED: usize = 800;
 
-/// The part of a message that must be there whatever its end: longest piece, in words for a failure.
+/// A piece of a message as text, for a failure.
 pub fn in_words(piece: &Found) -> String {
     format!("{:.2} s from {:.2} s on", piece.seconds(), piece.from as f64 / 8000.0)
 }
@@ -100,8 +101,8 @@ pub fn wait_for_no_calls(cluster: &Cluster, node: &str, limit: Duration) {
     twinbox_testkit::wait_until("no call to be left", limit, || calls() == Some(0));
 }
 
-/// Gives an order that may be given again, until it is carried out: a machine that is busy with other tests loses its
-/// majority for a moment now and then, and says so.
+/// Gives an order that may be repeated, until it is carried out: a machine that is busy with other tests loses its
+/// majority for a moment now and then, and reports it.
 pub fn order(cli: &Cli, words: &[&str]) {
     let mut said = String::new();
     let done = twinbox_testkit::holds(Duration::from_secs(30), || match cli.try_json(words) {

@@ -1,4 +1,4 @@
-//! Nobody is surprised: what happens to a cluster is seen on every node and told to the outside, once.
+//! Alarms and events: each event of a cluster is visible on every node and reported to the outside, once.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
 
-/// The alarm of that code and subject that a node shows, if it does.
+/// The alarm of that code and subject on a node, if any.
 fn shown(cli: &Cli, all: bool, code: &str, subject: &str) -> Option<Value> {
     let list = cli.try_json(if all { &["alarm", "list", "--all"] } else { &["alarm", "list"] }).ok()?;
     let alarms = list["alarms"].as_array()?;
@@ -82,7 +82,7 @@ fn a_dead_node_is_an_alarm_with_cause_and_length_and_is_acknowledged_on_the_othe
         });
     }
 
-    // A restart keeps them.
+    // A restart keeps the alarms.
     cluster.stop(&other);
     cluster.start_member(&other);
     cluster.wait_in_service();
@@ -91,8 +91,8 @@ fn a_dead_node_is_an_alarm_with_cause_and_length_and_is_acknowledged_on_the_othe
     assert_eq!(kept.expect("kept")["acknowledged_by"], "anna", "{list}");
 }
 
-/// `alarm-rule`: the role moves off the node on which an alarm is raised so often. Whoever is publisher tells of members
-/// that are lost, so that a witness that is stopped twice is two alarms on that node and none on the other.
+/// `alarm-rule`: the role moves off the node on which an alarm is raised as often as the rule states. The publisher
+/// reports lost members, so that a witness that is stopped twice is two alarms on that node and none on the other.
 #[test]
 fn an_alarm_raised_as_often_as_the_rule_says_moves_the_role() {
     let mut cluster = Cluster::start(&Spec::default());
@@ -127,12 +127,12 @@ fn an_alarm_raised_as_often_as_the_rule_says_moves_the_role() {
         shown(&cluster.cli(&publisher), false, "role-moved", "publisher")
     });
     assert!(text(&moved, "detail").contains("alarm(member-lost)"), "{moved}");
-    // The alarms stay counted on the node that was left; it does not get the role back for that.
+    // The alarms stay counted on the former publisher; it does not get the role back for that.
     cluster.wait_in_service();
     assert_eq!(cluster.publisher(&other), other);
 }
 
-/// `events --follow` on a node; its lines as they come.
+/// `events --follow` on a node, with its lines as they come.
 struct Following {
     lines: mpsc::Receiver<Value>,
     process: Process,
@@ -161,7 +161,7 @@ impl Following {
         Self { lines, process }
     }
 
-    /// Lines until one is as wanted.
+    /// Lines until one matches `wanted`.
     fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut got: Vec<Value> = Vec::new();
         loop {
@@ -175,7 +175,7 @@ impl Following {
         }
     }
 
-    /// What comes until the node is gone, and the command with it.
+    /// The remaining lines, until the node and the command have ended.
     fn rest(mut self) -> Vec<Value> {
         let mut status = None;
         wait_until("the command to end with its node", SOON, || {
@@ -215,7 +215,7 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
     got.extend(first.rest());
     let cursor = text(got.last().expect("lines"), "cursor").to_owned();
 
-    // Elsewhere, from there on: the move, and the former node's next life.
+    // On the other node, from there on: the move, and the former node's next incarnation.
     let second = Following::start(&cluster, &other, Some(&cursor));
     got.extend(second.until("the move", |line| line["kind"] == "role-moved" && line["subject"] == "publisher"));
     cluster.start_member(&publisher);
@@ -223,7 +223,7 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
         second.until("it to be back", |line| line["kind"] == "node-started" && line["node"] == publisher.as_str()),
     );
     cluster.wait_in_service();
-    // The end of what is compared, told by one and read by both.
+    // End mark of the comparison: made on one node, read by both.
     let alarm = wait_for("an alarm", SOON, || shown(&cluster.cli(&publisher), false, "role-moved", "publisher"));
     cluster.cli(&publisher).json(&["alarm", "ack", text(&alarm, "id")]);
     got.extend(second.until("it to be known", |line| line["kind"] == "alarm-acknowledged"));
@@ -232,7 +232,7 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
     let names = names(&got);
     let unique: BTreeSet<&(String, u64)> = names.iter().collect();
     assert_eq!(unique.len(), names.len(), "nothing twice: {got:#?}");
-    // Of each life every number, from 1 to the last that was read: nothing missed.
+    // Of each incarnation every number, from 1 to the last that was read: none is missing.
     for (origin, last) in &unique
         .iter()
         .map(|(o, _)| (o, names.iter().filter(|(p, _)| p == o).map(|(_, n)| *n).max()))
@@ -242,7 +242,7 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
         let all: Vec<u64> = (1..=last.expect("a last")).collect();
         assert_eq!(numbers, all, "in order, without a hole: {origin}");
     }
-    // Nothing private in any of it.
+    // No private data in any of it.
     let everything = format!("{got:?}");
     for private in Cluster::USERS.iter().flat_map(|user| [user.number, user.pin]) {
         assert!(!everything.contains(&format!("\"{private}\"")), "{private}");
@@ -250,11 +250,11 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
     let wrong = cluster.cli(&other).run(&["events", "--since", "yesterday"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("'yesterday' is no cursor"));
-    // A reader that follows does not hold up a node that is to stop.
+    // A following reader does not delay the stop of a node.
     cluster.stop(&other);
 }
 
-/// How snmptrapd shows the engine of a node, to be told of it.
+/// The engine id of a node as snmptrapd shows it.
 fn engine(node: &str) -> String {
     let name: String = format!("twinbox-{node}").bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("0x80001f8804{name}")
@@ -288,8 +288,8 @@ fn receivers_outside_are_told_once_of_each_alarm() {
             )
         },
     );
-    // The first is lost and comes back, under one holder of the duty; the second time the holder changes before it is
-    // back.
+    // The first time the lost member comes back under one holder of the duty; the second time the holder changes before
+    // it is back.
     let lost_by_web = || -> Vec<(String, String)> {
         let got = web.got();
         let of_it = got
@@ -344,7 +344,7 @@ fn receivers_outside_are_told_once_of_each_alarm() {
     assert!(heads.iter().all(|head| head.contains("idempotency-key: ")), "{heads:?}");
 }
 
-/// The MIB is read by net-snmp's own tool, and has the numbers that traps have.
+/// net-snmp's own tool reads the MIB, and its numbers match those of the traps.
 #[test]
 fn the_mib_is_one() {
     if !need::all(&[need::SNMPTRANSLATE]) {
@@ -352,7 +352,7 @@ fn the_mib_is_one() {
     }
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let folders = format!("{root}/tests/data/snmp:{root}/deploy/snmp");
-    // What it would make the first time that it runs on a machine, and say so.
+    // net-snmp would create this folder at its first run on a machine, and print a message.
     let own = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(own.path().join("cert_indexes")).expect("a folder");
     for (name, number) in [

@@ -1,4 +1,4 @@
-//! Malformed SIP, floods: a clear answer or none, the node goes on, memory stays bounded, a good call works.
+//! Malformed SIP, floods: a clear answer or none, the node continues, memory stays bounded, a good call works.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 use twinbox_system_tests::{assert_kept, wait_for_no_calls};
 use twinbox_testkit::{Cluster, Crowd, Place, Spec, leave_message, parameter, resident_bytes, token};
 
-/// The files of `tests/data/sip`, with addresses put in and line ends as SIP has them.
+/// The files of `tests/data/sip`, with real addresses and SIP line ends.
 fn messages(node: SocketAddr, me: SocketAddr) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/sip");
     let mut files: Vec<PathBuf> =
@@ -24,7 +24,7 @@ fn messages(node: SocketAddr, me: SocketAddr) -> Vec<(PathBuf, Vec<u8>)> {
     files.into_iter().map(|f| (f.clone(), fill(fs::read_to_string(&f).expect("a readable file")))).collect()
 }
 
-/// A small source of randomness that prints its seed by being one (xorshift).
+/// A small source of randomness, whose state is its seed (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -83,7 +83,7 @@ fn spray(from: &Place, node: SocketAddr, rounds: u64) {
         let mut sink = [0; 2048];
         while socket.recv(&mut sink).is_ok() {}
     }
-    // And the same as connections: whole, cut off, and left hanging.
+    // The same over TCP connections: whole, cut off, and left open.
     let mut hanging = Vec::new();
     for (n, (_, bytes)) in corpus.iter().enumerate() {
         let Ok(mut stream) = from.tcp(node) else { continue };
@@ -109,7 +109,7 @@ fn garbage_is_survived_and_memory_stays_bounded() {
     a_good_call_works(&cluster, one.number);
     let pid = cluster.member("a").pid();
     let before = resident_bytes(pid);
-    // Mostly from an address that is no trunk's; a little from one that is, whose calls are let in.
+    // Mostly from an address outside all trunks; a few from a trunk, whose calls are admitted.
     let octets = cluster.phones().ip.octets();
     let stranger = cluster.phones().at([127, 78, octets[2], 9].into());
     spray(&stranger, cluster.sip("a"), parameter("TWINBOX_SPRAY_ROUNDS", 150));
@@ -123,7 +123,7 @@ fn garbage_is_survived_and_memory_stays_bounded() {
     wait_for_no_calls(&cluster, "a", Duration::from_secs(90));
 }
 
-/// What a malformed message that still names its sender is told, one by one; no answer is right for what cannot be
+/// The answer to each malformed message that still names its sender; no answer is right for a message that cannot be
 /// answered.
 #[test]
 fn each_mistake_draws_a_clear_answer() {
@@ -147,7 +147,7 @@ fn each_mistake_draws_a_clear_answer() {
         socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
         socket.send_to(bytes, node).expect("it can be sent");
         let mut buffer = [0; 4096];
-        // A provisional answer is none.
+        // A provisional answer does not count.
         let answers = std::iter::from_fn(|| {
             socket.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned())
         });
@@ -159,8 +159,8 @@ fn each_mistake_draws_a_clear_answer() {
     a_good_call_works(&cluster, Cluster::USERS[0].number);
 }
 
-/// 500 INVITEs in one second to a node that takes 40 calls: it takes 40, tells the others when to come back, and is
-/// as good as new afterwards.
+/// 500 INVITEs in one second to a node with a limit of 40 calls: it accepts 40, refuses the others with a retry time,
+/// and works normally afterwards.
 #[test]
 fn a_flood_of_invites_is_answered_with_503_beyond_max_calls() {
     const TAKES: u32 = 40;
@@ -178,7 +178,7 @@ fn a_flood_of_invites_is_answered_with_503_beyond_max_calls() {
     let (taken, refused) = (crowd.answered(200), crowd.answered(503));
     println!("{} taken, {} refused", taken.len(), refused.len());
     assert_eq!(taken.len() + refused.len(), 500, "200 or 503, nothing else");
-    // A call that ended meanwhile makes room for another; nobody hung up, so none did.
+    // A call that ended meanwhile would make room for another; no caller hung up, so none did.
     assert_eq!(taken.len(), TAKES as usize);
     assert!(refused.iter().all(|n| crowd.callers[*n].retry_after), "every 503 says when to come back");
     taken.iter().for_each(|n| crowd.hang_up(*n));

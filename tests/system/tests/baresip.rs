@@ -1,5 +1,5 @@
-//! baresip, a telephone that is not our code: it leaves a message and hears it; it is called by our own test phone; and
-//! by way of a node's REFER it is the operator whom a caller reaches.
+//! baresip, a foreign telephone: it leaves a message and hears it; our own test phone calls it; and by a node's REFER
+//! it is the operator that a caller reaches.
 
 use std::{fs, time::Duration};
 
@@ -14,7 +14,7 @@ fn needs() -> bool {
     need::all(&[need::NAMESPACES, need::BARESIP])
 }
 
-/// Octets of recordings in progress on a node.
+/// Bytes of recordings in progress on a node.
 fn recorded(cluster: &Cluster, node: &str) -> u64 {
     let folder = cluster.member(node).data_dir.join("store/recordings");
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -22,8 +22,8 @@ fn recorded(cluster: &Cluster, node: &str) -> u64 {
     audio.filter_map(|f| Some(f.metadata().ok()?.len())).sum()
 }
 
-/// What it said is in the mailbox on both nodes, bit for bit, and it is heard again from the other node, with keys as it
-/// sends them.
+/// Its speech is in the mailbox on both nodes, bit for bit, and it hears the message from the other node, with its own
+/// way of sending keys.
 #[test]
 fn it_leaves_a_message_and_hears_it() {
     if !needs() {
@@ -102,7 +102,7 @@ fn a_caller_is_transferred_to_it_as_the_operator() {
     operator.wait("CALL_ESTABLISHED");
     assert!(operator.hears(ann.speech(), 1.0).is_some(), "{}", operator.tail(20));
     assert!(ann.hears(operator.speech(), 1.0).is_some(), "{}", ann.tail(20));
-    // The node has heard that it came about and is out of it.
+    // The node was notified that the transfer succeeded, and has left the call.
     wait_for_no_calls(&cluster, "b", Duration::from_secs(20));
     let (_, page) = http_get(cluster.phones(), cluster.member("b").metrics(), "/metrics").expect("metrics");
     assert_eq!(metric(&page, "twinbox_sip_total", "\"transfers\""), Some(1.0));

@@ -1,6 +1,6 @@
-//! Blows at random while callers leave messages: processes killed, hosts lost, the witness lost, machines that stand
-//! still. Callers try the other node when one does not take the call, as any proxy does. In the end every message that
-//! was acknowledged is on both nodes, and no two nodes ever acted at once. `TWINBOX_SEED` replays the choice of blows.
+//! Random faults while callers leave messages: processes killed, hosts lost, the witness lost, machines paused. Callers
+//! try the other node when one does not take the call, as a proxy does. In the end every acknowledged message is on
+//! both nodes, and no two nodes ever acted at the same time. `TWINBOX_SEED` replays the choice of faults.
 
 use std::{
     sync::{
@@ -18,21 +18,21 @@ use twinbox_testkit::{
     holds, parameter,
 };
 
-/// Calls under way at once.
+/// Concurrent calls.
 const CALLERS: usize = 5;
 
-/// How long a caller speaks, in seconds: more than greeting, beep and two pauses of a node that stands still, during
-/// which nobody hears `#`. Who hangs up before the beep leaves nothing, and is told `200` as well.
+/// Length of a caller's speech, in seconds: more than greeting, beep and two pauses of a node, during which `#` is not
+/// processed. A caller that hangs up before the beep leaves no message, and gets `200` as well.
 const SPOKEN: f64 = 5.5;
 
-/// What happens to a member.
+/// A fault of a member.
 #[derive(Debug, Clone, Copy)]
 enum Blow {
     /// `kill -9` of a node's process; its supervisor starts the next.
     Process(&'static str),
-    /// Process and supervisor; started again a second later.
+    /// `kill -9` of process and supervisor; both started again a second later.
     Host(&'static str),
-    /// Stands still for a second and a half: longer than a lease.
+    /// The process is stopped for a second and a half: longer than a lease.
     Pause(&'static str),
 }
 
@@ -65,7 +65,7 @@ fn strike(cluster: &mut Cluster, blow: Blow) {
     }
 }
 
-/// One try: `None` when the node does not answer, says nothing, or its answer to BYE is no acknowledgement.
+/// One try: `None` when the node does not answer, sends no audio, or its answer to BYE is no acknowledgement.
 fn leave(phones: &Place, node: std::net::SocketAddr, mailbox: &str) -> Option<Deposit> {
     let endpoint = Endpoint::open(phones, Law::Mu);
     let invite = Invite::new(mailbox, "2001", endpoint.address());
@@ -80,7 +80,7 @@ fn leave(phones: &Place, node: std::net::SocketAddr, mailbox: &str) -> Option<De
 #[test]
 fn whatever_is_acknowledged_under_random_blows_is_kept() {
     let (mut cluster, pbx) = Cluster::start_with(
-        // A full mailbox takes no message, and who hangs up on hearing so is told `200`.
+        // A full mailbox takes no message, and a caller that hangs up on that prompt gets `200`.
         |phones| Spec {
             lights: Some(phones.port(5070)),
             voicemail: vec!["max_messages = 10000".to_owned()],
@@ -116,7 +116,7 @@ fn whatever_is_acknowledged_under_random_blows_is_kept() {
             let blow = BLOWS[(chance % BLOWS.len() as u64) as usize];
             println!("{:8.3?} {blow:?}", began.elapsed());
             strike(&mut cluster, blow);
-            // Not yet well again, often enough: the next blow does not wait for all to be in service.
+            // Often the cluster has not recovered yet: the next fault does not wait for all to be in service.
             thread::sleep(Duration::from_millis(chance % 3_000));
         }
         over.store(true, Ordering::Relaxed);

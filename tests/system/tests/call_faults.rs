@@ -1,4 +1,4 @@
-//! What callers and their networks do to a call: strangers' media, vanishing, hold, keys sent three times.
+//! Faults of callers and their networks: foreign media, vanishing, hold, keys sent three times.
 
 use std::{thread::sleep, time::Duration};
 
@@ -16,7 +16,7 @@ fn recording(cluster: &Cluster, mailbox: &str) -> (Endpoint, Call, Speech) {
     (endpoint, call, speech)
 }
 
-/// Media sprayed at the port by someone else is dropped: the message holds the caller's voice alone.
+/// Media sent to the port by another host is dropped: the message holds only the caller's voice.
 #[test]
 fn strangers_are_not_recorded() {
     let cluster = Cluster::start(&Spec::default());
@@ -32,7 +32,7 @@ fn strangers_are_not_recorded() {
             stranger
         })
         .collect();
-    // Garbage, a wrong version, a header alone, and a datagram as large as they come.
+    // Garbage, a wrong version, a lone header, and the largest possible datagram.
     let spray = cluster.phones().udp(0);
     for junk in [&b""[..], b"\x00", b"\x80\x00", &[0x80; 12], &[0xff; 1400], &[0x80; 60_000]] {
         let _ = spray.send_to(junk, call.media);
@@ -45,7 +45,7 @@ fn strangers_are_not_recorded() {
     assert_kept(&cluster, "b", mailbox, &deposit, 2.5, Duration::from_secs(2));
 }
 
-/// A caller who vanishes without BYE: the call ends by itself, and what was said is kept.
+/// A caller vanishes without BYE: the call ends automatically, and the message is stored.
 #[test]
 fn a_vanished_caller_leaves_a_message_and_no_call() {
     let cluster = Cluster::start(&Spec::default());
@@ -60,8 +60,8 @@ fn a_vanished_caller_leaves_a_message_and_no_call() {
     wait_for_no_calls(&cluster, "a", Duration::from_secs(60));
 }
 
-/// `#` comes as three end packets (RFC 4733) and is one key: the tone after the greeting is not skipped through, the
-/// recording is ended once, and the caller is told so.
+/// `#` comes as three end packets (RFC 4733) and is one key: the tone after the greeting is not skipped, the recording
+/// is ended once, and the caller hears so.
 #[test]
 fn a_key_sent_with_three_end_packets_is_one_key() {
     let cluster = Cluster::start(&Spec::default());
@@ -80,7 +80,7 @@ fn a_key_sent_with_three_end_packets_is_one_key() {
     assert!(piece.seconds() >= 1.5, "{piece:?}");
 }
 
-/// Hold in the middle of a recording is no silence of the caller's: it ends nothing.
+/// Hold during a recording does not count as silence of the caller: it does not end the recording.
 #[test]
 fn hold_does_not_end_a_recording() {
     let cluster = Cluster::start(&Spec { voicemail: vec!["silence_seconds = 2".to_owned()], ..Spec::default() });
@@ -110,7 +110,7 @@ fn hold_does_not_end_a_recording() {
     assert!(audio.len() < 8 * 8000, "the hold itself is not in it: {} samples", audio.len());
 }
 
-/// Session descriptions that will not do draw `488`; one without SDP is offered one (tested by SIPp); INFO digits work.
+/// Unusable session descriptions get `488`; an INVITE without SDP gets an offer (tested by SIPp); INFO digits work.
 #[test]
 fn sdp_without_our_audio_is_refused_and_info_digits_are_keys() {
     let cluster = Cluster::start(&Spec::default());

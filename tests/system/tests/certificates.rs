@@ -1,5 +1,5 @@
-//! The life of certificates: renewed, replaced with their authority, given to operators, ended. Real processes, the real
-//! command line; where time has to pass, the members' time of day is moved while they run.
+//! Certificates: renewal, CA rotation, operators, expiry. Real processes, the real command line; where time has to
+//! pass, the members' time of day is moved while they run.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use twinbox_testkit::{
     Call, Endpoint, Invite, Transport, begin_to_speak, g711::Law, hang_up, holds, leave_message, need, wait_until,
 };
 
-/// What members do by themselves within a moment, on a machine that is busy.
+/// Timeout for automatic actions of members, on a busy machine.
 const SOON: Duration = Duration::from_secs(40);
 const DAY: u64 = 86_400;
 
@@ -28,7 +28,7 @@ fn add_user(growing: &Growing) -> SocketAddr {
     growing.place("a").port(5060)
 }
 
-/// What is in a member's folder.
+/// Content of a member's TLS folder.
 struct Folder {
     trusts: Vec<[u8; 32]>,
     shows: [u8; 32],
@@ -47,7 +47,8 @@ fn folder(growing: &Growing, name: &str) -> Option<Folder> {
     })
 }
 
-/// Waits until a member has one authority, with its key if it is a node, and shows a certificate of it; says which.
+/// Waits until a member has one authority, with its key if it is a node, and shows a certificate of it; returns its
+/// fingerprint.
 fn wait_settled(growing: &Growing, name: &str, other_than: Option<[u8; 32]>) -> [u8; 32] {
     let settled = || {
         let Folder { trusts, shows, linked, keys } = folder(growing, name)?;
@@ -76,7 +77,7 @@ fn wait_over(growing: &Growing, at: &str) {
     assert!(done.status.success(), "{}\n{}", words(&done), growing.tails());
 }
 
-/// While a call goes on and a member is away: nothing ends, nothing is lost, and who comes back does its part.
+/// During a call and with a member away: nothing is interrupted or lost, and the returning member completes its part.
 #[test]
 fn the_authority_is_replaced_while_a_call_goes_on_and_a_member_is_away() {
     let mut growing = Growing::formed(&["a", "b", "w"]);
@@ -92,7 +93,7 @@ fn the_authority_is_replaced_while_a_call_goes_on_and_a_member_is_away() {
         Call::place(&phones, sip, Transport::Udp, &invite).unwrap_or_else(|r| panic!("refused: {}", r.status));
     let speech = begin_to_speak(&endpoint, &call);
 
-    // Called off while one is away, nothing is left of it.
+    // Cancelled while one is away, the rotation leaves nothing behind.
     growing.kill("w");
     growing.cli("a").json(&["cluster", "ca", "rotate"]);
     waits_for(&growing, "a", "trust", &["w"]);
@@ -102,12 +103,12 @@ fn the_authority_is_replaced_while_a_call_goes_on_and_a_member_is_away() {
         assert_eq!(wait_settled(&growing, name, None), old, "{name}");
     }
 
-    // Begun again; whoever asks again, anywhere, sees the same one.
+    // Started again; a repeated command, on any node, shows the same rotation.
     let begun = growing.cli("a").json(&["cluster", "ca", "rotate"]);
     waits_for(&growing, "b", "trust", &["w"]);
     let again = growing.cli("b").json(&["cluster", "ca", "rotate"]);
     assert_eq!(again["rotation"]["next"], begun["rotation"]["next"]);
-    // A node that is restarted now goes on where it was, and both nodes go on to take calls and messages.
+    // A node that restarts now continues where it was, and both nodes keep taking calls and messages.
     growing.kill("b");
     growing.start("b");
     growing.wait_in_service("a", &["a", "b"]);
@@ -121,28 +122,28 @@ fn the_authority_is_replaced_while_a_call_goes_on_and_a_member_is_away() {
     }
     growing.wait_in_service("a", &["a", "b", "w"]);
 
-    // The call has gone on all the time; replacing is quick, so it is long enough for a message only now.
+    // The call has continued all the time; the rotation is quick, so the speech is long enough for a message only now.
     endpoint.wait_spoken(2.5);
     let deposit = hang_up(call, &endpoint, speech);
     assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
     let at_b = || growing.cli("b").try_messages("1001").map_or(0, |messages| messages.len());
     wait_until("its message is on the other node", SOON, || at_b() == 1);
 
-    // Everybody comes back with what is on the disk.
+    // All members restart with the state on their disks.
     for name in ["a", "b", "w"] {
         growing.kill(name);
         growing.start(name);
-        // By its own word: to the others it is in service until they miss it.
+        // By its own status: to the others it is in service until they miss it.
         growing.wait_in_service(if name == "w" { "a" } else { name }, &["a", "b", "w"]);
     }
-    // A token of before leads nowhere any more, and says why; a new one does.
+    // An earlier token is refused with the reason; a new one works.
     let refused = growing.join(&before, "c", &growing.address("c").to_string());
     let said = words(&refused);
     assert!(refused.status.code() == Some(3) && said.contains("replaced its authority"), "{said}");
     growing.grow("b", "c");
     growing.wait_in_service("a", &["a", "b", "c"]);
     assert_eq!(wait_settled(&growing, "c", None), new);
-    // What is refused changes nothing.
+    // Refused commands change nothing.
     for (arguments, expected) in [
         (&["cluster", "ca", "rotate", "--call-off"][..], "is not being replaced"),
         (&["cluster", "ca", "rotate", "--without", "c"], "is not being replaced"),
@@ -153,8 +154,8 @@ fn the_authority_is_replaced_while_a_call_goes_on_and_a_member_is_away() {
     assert_eq!(wait_settled(&growing, "a", None), new);
 }
 
-/// The node where it was begun is lost for ever in the middle; another member is away throughout. The first is given up,
-/// and so is the other, which is helped back.
+/// The node that began the rotation is lost permanently in the middle; another member is away throughout. Both are
+/// given up one after the other, and the second is readmitted.
 #[test]
 fn a_replacement_outlives_the_node_that_began_it_and_who_was_away_throughout_is_helped_back() {
     let mut growing = Growing::formed(&["a", "b", "c", "d", "e"]);
@@ -166,7 +167,7 @@ fn a_replacement_outlives_the_node_that_began_it_and_who_was_away_throughout_is_
     waits_for(&growing, "b", "trust", &["e"]);
     growing.kill("a");
     fs::remove_dir_all(growing.dir.path().join("a")).expect("lost");
-    // Raft's leader may have died with it: an order that was under way then is answered "unknown".
+    // Raft's leader may have died with it: an order under way then is answered "unknown".
     wait_until("who is not waited for cannot be left out", SOON, || {
         let unknown = growing.cli("b").run(&["cluster", "ca", "rotate", "--without", "x"]);
         unknown.status.code() == Some(1) && words(&unknown).contains("not waited for")
@@ -175,7 +176,7 @@ fn a_replacement_outlives_the_node_that_began_it_and_who_was_away_throughout_is_
         holds(SOON, || growing.cli("b").try_json(&["cluster", "ca", "rotate", "--without", name]).ok())
             .unwrap_or_else(|| panic!("cannot go on without {name}\n{}", growing.tails()))
     };
-    // The three that are left are a majority; of the two that are not, one after the other is given up.
+    // The three that are left are a majority; the two lost ones are given up one after the other.
     without("e");
     waits_for(&growing, "b", "show", &["a"]);
     without("a");
@@ -185,7 +186,7 @@ fn a_replacement_outlives_the_node_that_began_it_and_who_was_away_throughout_is_
         assert_eq!(wait_settled(&growing, name, Some(old)), new, "{name}");
     }
 
-    // It knows nobody any more, and nobody knows it: it says what to do.
+    // It knows no current authority, and the others refuse its certificate: it logs the remedy.
     growing.start("e");
     let told = || growing.log("e").contains("twinbox cluster ca reissue");
     wait_until("it says how it comes back", SOON, told);
@@ -207,7 +208,7 @@ fn a_replacement_outlives_the_node_that_began_it_and_who_was_away_throughout_is_
     }
     growing.start("e");
     growing.wait_in_service("b", &["b", "c", "d", "e"]);
-    // It has got the key, too.
+    // It has received the key, too.
     let has_key = || folder(&growing, "e").is_some_and(|e| e.shows == new && e.keys.contains(&new));
     wait_until("it can sign", SOON, has_key);
 }
@@ -226,7 +227,7 @@ fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
     let anna = at("anna");
     let made = make("a", "anna", &[], &anna);
     assert!(made.status.success() && words(&made).contains("cluster status"), "{}", words(&made));
-    // Every node lets her in, once it has heard of her; what she asks is done.
+    // Every node admits her, once it knows of her; her commands are carried out.
     for node in [a, b] {
         let status = holds(SOON, || {
             Some(growing.operate(node, &anna, &["cluster", "status"])).filter(|o| o.status.success())
@@ -242,13 +243,13 @@ fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
     let by_files =
         ["--node", &a.to_string(), "--cert", cert, "--key", key, "--ca", ca, "--json", "cluster", "status"];
     assert!(growing.twinbox(&by_files).status.success());
-    // She is in the list, with her end.
+    // She is in the list, with the end of her certificate.
     let operators = ca_status(&growing, "b")["operators"].clone();
     let ends = number(&operators[0]["ends_ms"]);
     assert!(operators[0]["name"] == "anna" && ends > wall().0 + 29 * DAY * 1_000, "{operators:#}");
     assert!(ends < wall().0 + 31 * DAY * 1_000, "{operators:#}");
 
-    // Asked wrongly.
+    // Wrong commands.
     let (elsewhere, b_tls) = (at("elsewhere"), growing.tls("b"));
     let usage = [
         make("a", "Anna!", &[], &elsewhere),
@@ -275,9 +276,9 @@ fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
         ["--node", &a.to_string(), "--cert", &member, "--key", &member_key, "--ca", ca, "cluster", "status"];
     let refused = growing.twinbox(&as_member);
     assert!(refused.status.code() == Some(2) && words(&refused).contains("operator"), "{}", words(&refused));
-    // Nor does it open, at the members' door, what administrators ask.
+    // Nor is it accepted for administrators' requests, at the members' route.
     members_are_no_administrators(&b_tls, a);
-    // A taken name, a witness, a cluster that is another's.
+    // A taken name, a witness, another cluster.
     let failed = [
         (make("b", "anna", &[], &elsewhere), "operator-revoke anna"),
         (growing.operate(w, &anna, &["cluster", "status"]), "no door for operators"),
@@ -289,7 +290,7 @@ fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
     let nobody = growing.operate(growing.address("c"), &anna, &["cluster", "status"]);
     assert_eq!(nobody.status.code(), Some(3), "{}", words(&nobody));
 
-    // Revoked: every node that has heard of it refuses her.
+    // Revoked: every node that knows of it refuses her.
     growing.cli("b").json(&["cluster", "operator-revoke", "anna"]);
     let twice = growing.cli("b").run(&["cluster", "operator-revoke", "anna"]);
     assert!(twice.status.code() == Some(1) && words(&twice).contains("no operator 'anna'"), "{}", words(&twice));
@@ -300,7 +301,7 @@ fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
         assert!(refused.is_some_and(|o| words(&o).contains("revoked")), "{node}");
     }
 
-    // An operator of before goes with the authority that signed her certificate.
+    // An earlier operator loses access with the authority that signed her certificate.
     let (clara, dora) = (at("clara"), at("dora"));
     assert!(make("a", "clara", &[], &clara).status.success());
     growing.cli("a").json(&["cluster", "ca", "rotate"]);
@@ -314,7 +315,7 @@ fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
     assert!(let_in.status.success(), "{}", words(&let_in));
 }
 
-/// A member asks another, at the door for members, what only administrators may ask.
+/// A member sends an administrators' request to another member, at the members' route.
 fn members_are_no_administrators(tls: &Path, address: SocketAddr) {
     use twinbox_wire::{
         admin::{ClusterStatusRequest, admin_client::AdminClient},
@@ -334,8 +335,8 @@ fn members_are_no_administrators(tls: &Path, address: SocketAddr) {
     });
 }
 
-/// Certificates with seconds to live: renewed by the node itself, and for the witness by a node; when the old ones are
-/// over, whoever comes back is let in.
+/// Certificates with a validity of seconds: the node renews its own, and a node renews the witness's; when the old ones
+/// have expired, a restarted member is admitted.
 #[test]
 fn certificates_renew_themselves_before_they_end() {
     let mut growing = Growing::formed(&["a", "b", "w"]);
@@ -366,7 +367,7 @@ fn certificates_renew_themselves_before_they_end() {
     }
 }
 
-/// Two thirds of a year pass in a moment, while a call goes on; then the rest, with nobody who can sign.
+/// Two thirds of a year pass in a moment, during a call; then the rest, without any node that can sign.
 #[test]
 fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_an_end() {
     if !need::all(&[need::FAKETIME]) {
@@ -390,7 +391,7 @@ fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_
     let first = ["a", "b", "w"].map(shown);
     let days_left = |name: &str| growing.seconds_left(name).map_or(0, |seconds| seconds as u64 / DAY);
 
-    // Two hours: the operator is let in, the token's time is over.
+    // Two hours: the operator is admitted, the token has expired.
     growing.move_clock("+2h");
     let late = growing.address("c").to_string();
     let home = growing.dir.path().to_string_lossy().into_owned();
@@ -405,7 +406,7 @@ fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_
         Call::place(&phones, sip, Transport::Udp, &invite).unwrap_or_else(|r| panic!("refused: {}", r.status));
     let speech = begin_to_speak(&endpoint, &call);
 
-    // Short of two thirds nothing happens. Members look every ten seconds; that they do nothing shows only in time.
+    // Before two thirds nothing happens. Members check every ten seconds; their inaction shows only over time.
     growing.move_clock("+240d");
     wait_until("the clock has moved", SOON, || matches!(days_left("a"), 124 | 125));
     std::thread::sleep(Duration::from_secs(12));
@@ -425,7 +426,7 @@ fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_
     assert!(ended.status.code() == Some(1) && words(&ended).contains("has ended"), "{}", words(&ended));
     assert!(leave_message(&phones, sip, "1001", 1.2).acknowledged());
 
-    // Nobody can sign: from thirty days before the end that is an alarm, and no sooner.
+    // No node can sign: from thirty days before the end that is an alarm, and not earlier.
     let seals: Vec<PathBuf> = ["a", "b"].iter().map(|name| growing.tls(name).join("ca.sealed")).collect();
     seals.iter().for_each(|seal| fs::rename(seal, seal.with_extension("away")).expect("taken away"));
     growing.move_clock(&format!("+{}d", 245 + 365 - 32));
@@ -452,7 +453,7 @@ fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_
     growing.wait_in_service("a", &["a", "b", "w"]);
 }
 
-/// The authority's own end, in twenty years.
+/// The end of the authority, in twenty years.
 #[test]
 fn an_alarm_comes_thirty_days_before_the_authority_ends_and_a_replacement_is_the_remedy() {
     if !need::all(&[need::FAKETIME]) {
@@ -478,7 +479,7 @@ fn an_alarm_comes_thirty_days_before_the_authority_ends_and_a_replacement_is_the
     wait_until("the alarm is over", SOON, || !of_authority());
 }
 
-/// The subjects of alarms about certificates that stand now, as `b` sees them.
+/// The subjects of the active alarms about certificates, as `b` shows them.
 fn alarms(growing: &Growing) -> Vec<String> {
     alarms_at(growing, "b")
 }

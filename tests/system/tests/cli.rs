@@ -1,4 +1,4 @@
-//! The command line as a program sees it: exit codes, JSON, and mistakes reported all together.
+//! The command line for programs: exit codes, JSON, and all mistakes reported together.
 
 use std::{
     path::Path,
@@ -44,7 +44,7 @@ fn all_mistakes_of_a_configuration_are_reported_together() {
         let named = text.lines().any(|l| l.contains(key) && l.contains("mistakes.toml"));
         assert!(named, "no line names the file and {key}");
     }
-    // Nothing is started with it either.
+    // The node does not start with it either.
     assert_eq!(twinbox(&["node", "--config", &file]).status.code(), Some(2));
 }
 
@@ -64,7 +64,7 @@ fn exit_codes_mean_something() {
         let output = twinbox(arguments);
         assert_eq!(output.status.code(), Some(code), "twinbox {}: {}", arguments.join(" "), said(&output));
     }
-    // A word that is nearly one is met with that one.
+    // A mistyped word gets a suggestion.
     assert!(said(&twinbox(&["clutser", "status"])).contains("cluster"));
 }
 
@@ -93,7 +93,7 @@ fn users_and_messages_are_managed_on_either_node() {
     assert!(left.iter().all(|m| m.state == "deleted"), "deleted on both: {left:?}");
     assert_eq!(a.run(&["user", "remove", "3001"]).status.code(), Some(0));
     assert_eq!(b.run(&["user", "show", "3001"]).status.code(), Some(1));
-    // What is not there is a failure in words.
+    // A missing object is a failure with a text.
     let missing = a.run(&["message", "list", "4999"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(said(&missing).contains("4999"), "{}", said(&missing));

@@ -1,5 +1,5 @@
-//! The image and the compose files of `deploy/`, on a real engine: formed without a person, called, killed in the
-//! middle of a recording, cut off from either network, upgraded one by one under load, emptied, torn down.
+//! The image and the compose files of `deploy/`, on a real engine: formed automatically, called, killed in the middle
+//! of a recording, cut off from either network, upgraded one by one under load, emptied, torn down.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Builds the image as an administrator does; `TWINBOX_STATIC_BIN` names a static program that is built already.
+/// Builds the image as an administrator does; `TWINBOX_STATIC_BIN` names an existing static program.
 fn image(name: &str) -> String {
     let tag = format!("twinbox-test:{name}-{}", std::process::id());
     let mut command = Command::new(repository().join("deploy/container/build"));
@@ -37,7 +37,7 @@ fn add_ada(cluster: &Compose) {
     cluster.twinbox("a", &["user", "add", ADA.number, "--name", "Ada", "--pin", ADA.pin, "--keep-pin"]);
 }
 
-/// Says how long each part takes: this is most of what installing costs in CI.
+/// Prints the duration of each part: this is most of the installation time in CI.
 struct Watch(BootInstant);
 
 impl Watch {
@@ -61,7 +61,7 @@ fn two_nodes_and_a_witness_from_first_start_to_upgrade() {
     watch.part("formed, in service");
     let (phones, a, b) = (cluster.phones(), cluster.sip(11), cluster.sip(12));
 
-    // Audio both ways, across nodes: what was said to one is heard from the other.
+    // Audio in both directions, across nodes: a message left on one is heard from the other.
     let first = leave_message(&phones, a, ADA.number, 1.5);
     assert!(first.acknowledged(), "{:?}", first.goodbye);
     cluster.wait_kept("b", ADA.number, &first.speech, first.spoken);
@@ -80,7 +80,7 @@ fn two_nodes_and_a_witness_from_first_start_to_upgrade() {
     cluster.heal("a", "cluster", 11);
     cluster.wait_kept("b", ADA.number, &alone.speech, alone.spoken);
     cluster.wait_in_service("b");
-    // ... and cut off from the PBX but not from the cluster, it has what is left on the other.
+    // ... and cut off from the PBX but not from the cluster, it gets the messages of the other.
     cluster.cut("a", "pbx");
     let other = leave_message(&phones, b, ADA.number, 1.0);
     assert!(other.acknowledged(), "{:?}", other.goodbye);
@@ -103,15 +103,15 @@ fn two_nodes_and_a_witness_from_first_start_to_upgrade() {
     cluster.wait_kept("a", ADA.number, &after.speech, after.spoken);
     watch.part("a lost volume is filled again");
 
-    // Forming once more changes nothing.
+    // Forming again changes nothing.
     let again = cluster.run(&["run", "--rm", "--no-deps", "-T", "form"]);
     assert!(String::from_utf8_lossy(&again.stdout).contains("nothing was changed"), "{again:?}");
     cluster.tear_down();
     watch.part("torn down");
 }
 
-/// a is killed in the middle of a recording: the other answers at once and files what had been said; back, a has
-/// everything.
+/// a is killed in the middle of a recording: the other answers immediately and files the audio so far; after its
+/// restart a has all messages.
 fn killed_while_it_records(cluster: &Compose) {
     let (phones, a, b) = (cluster.phones(), cluster.sip(11), cluster.sip(12));
     let endpoint = Endpoint::open(&phones, Law::Mu);
@@ -134,8 +134,8 @@ fn killed_while_it_records(cluster: &Compose) {
     cluster.wait_kept("a", ADA.number, &speech, endpoint.spoken());
 }
 
-/// All members get another image, one by one, as docs/containers.md says, while SIPp calls through a proxy without a
-/// pause: no call fails, and nothing is lost.
+/// All members get another image, one by one, as docs/containers.md describes, while SIPp calls through a proxy without
+/// a pause: no call fails, and nothing is lost.
 fn upgraded_under_load(cluster: &Compose) {
     let (phones, a, b) = (cluster.phones(), cluster.sip(11), cluster.sip(12));
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -179,7 +179,7 @@ fn three_nodes_take_calls_when_one_is_killed() {
     cluster.wait_in_service("c");
     cluster.wait_kept("c", ADA.number, &deposit.speech, deposit.spoken);
 
-    // The volume of the one that founded the cluster is lost: it joins what is there and founds no second one.
+    // The volume of the founding member is lost: it joins the existing cluster and founds no second one.
     cluster.lose("a");
     cluster.run(&["up", "-d", "a"]);
     cluster.wait_in_service("a");

@@ -1,4 +1,4 @@
-//! `twinbox demo`: proves itself, tells scripts what it made, and says which port is taken.
+//! `twinbox demo`: tests itself, prints its data for scripts, and names a taken port.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use twinbox_testkit::{Place, Process, binary, wait_for};
 
-/// Ports that another test's demo on this machine is not likely to have; the demo uses 1,100 from there.
+/// Ports that another test's demo on this machine is unlikely to use; the demo uses 1,100 from there.
 fn base_port(n: u16) -> u16 {
     2_000 + (std::process::id() % 9) as u16 * 3_000 + n * 1_200
 }
@@ -33,7 +33,7 @@ fn once_proves_itself_and_leaves_nothing_running() {
     let said = text(&output.stdout);
     println!("{said}");
     assert!(output.status.success(), "{}\n{}\n{}", output.status, text(&output.stderr), logs(dir.path()));
-    // Every step with its time.
+    // Every step with its duration.
     assert!(said.lines().filter(|l| l.contains(" s ") && l.contains("ok")).count() >= 5, "{said}");
 
     let demo: Value =

@@ -1,4 +1,4 @@
-//! What `deploy/` hands to systemd and Kubernetes, and what their probes ask the program.
+//! The files of `deploy/` for systemd and Kubernetes, and the probes of both.
 
 use std::{
     fs,
@@ -18,7 +18,8 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The members' Secrets as `deploy/kubernetes/form` prints them, and the manifests, by the schema of Kubernetes.
+/// The members' Secrets as `deploy/kubernetes/form` prints them, and the manifests, checked by the schema of
+/// Kubernetes.
 #[test]
 fn kubernetes_takes_the_manifests() {
     if !need::all(&[need::KUBERNETES_VALIDATE]) {
@@ -46,7 +47,7 @@ fn form_for_kubernetes(ca: &Path) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// What the init container makes of the Secrets is a member's folder with a configuration that the program takes.
+/// From the Secrets the init container makes a member's folder with a valid configuration.
 #[test]
 fn a_member_is_placed_from_the_secrets() {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -80,7 +81,7 @@ fn a_member_is_placed_from_the_secrets() {
     assert!(!place("twinbox-3").1.status.success(), "no member of this cluster");
 }
 
-/// The units are what systemd reads without a complaint, and shut in.
+/// systemd reads the units without a complaint, and rates them as confined.
 #[test]
 fn systemd_takes_the_units() {
     if !need::all(&[need::SYSTEMD_ANALYZE]) {
@@ -97,7 +98,7 @@ fn systemd_takes_the_units() {
         fs::write(&file, here).expect("written");
         let verify = Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("it runs");
         assert!(verify.status.success() && said(&verify).trim().is_empty(), "{}", said(&verify));
-        // Of 100; below 30 is what systemd calls "ok" with a margin.
+        // Of 100; systemd calls a value below 30 "ok" with a margin.
         let mut security = Command::new("systemd-analyze");
         security.args(["security", "--offline=true", "--threshold=30", "--no-pager"]).arg(&file);
         let security = security.output().expect("it runs");
@@ -105,7 +106,7 @@ fn systemd_takes_the_units() {
     }
 }
 
-/// One node by itself, as `cluster init` makes it, at an address of its own.
+/// One node alone, as `cluster init` makes it, at a separate address.
 fn lone_node(dir: &Path, place: &Place) -> PathBuf {
     let mut command = Command::new(binary());
     command.args(["cluster", "init", "--name", "test", "--dir"]).arg(dir.join("cluster"));
@@ -130,8 +131,8 @@ fn health(config: &Path, more: &[&str]) -> Output {
     command.output().expect("the program runs")
 }
 
-/// As systemd hears it: ready once, alive again and again, stopping at SIGTERM. As a probe hears it: alive while it
-/// runs, and not while it stands still.
+/// Notifications to systemd: ready once, alive repeatedly, stopping at SIGTERM. The probe: alive while the node runs,
+/// and not while it is stopped.
 #[test]
 fn the_manager_and_the_probes_are_told_the_truth() {
     let (dir, loopback) = (tempfile::tempdir().expect("a temporary folder"), Loopback::claim());
@@ -177,7 +178,7 @@ fn the_manager_and_the_probes_are_told_the_truth() {
     assert!(node.wait(Duration::from_secs(20)).is_some_and(|status| status.success()), "{}", node.log());
 }
 
-/// A node's supervisor answers on the port after the node's own: on one host nobody else may have that.
+/// A node's supervisor answers on the port after the node's own: on one host no other member may use it.
 #[test]
 fn members_of_one_host_leave_the_ports_of_supervisors_free() {
     for (members, expected) in [
@@ -205,11 +206,11 @@ fn members_of_one_host_leave_the_ports_of_supervisors_free() {
     }
 }
 
-/// Start scripts and init containers run again and again.
+/// Start scripts and init containers run repeatedly.
 #[test]
 fn a_cluster_is_formed_once() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    // Volumes are there before the cluster is.
+    // Volumes exist before the cluster.
     for folder in ["ca", "a", "b", "w"] {
         fs::create_dir(dir.path().join(folder)).expect("a folder");
     }
@@ -228,7 +229,7 @@ fn a_cluster_is_formed_once() {
     assert_eq!(fs::read(dir.path().join("a/twinbox.toml")).expect("there"), config);
     assert_eq!(init(&[]).status.code(), Some(1), "not over what is there");
 
-    // A member whose folder is empty is made again, of the same cluster, and may not found another, not even the first.
+    // A member with an empty folder is made again, for the same cluster, and may not found another, not even the first.
     let text = |member: &str| fs::read_to_string(dir.path().join(member).join("twinbox.toml")).expect("made");
     let empty = |member: &str| {
         fs::remove_dir_all(dir.path().join(member)).expect("removed");
@@ -245,7 +246,7 @@ fn a_cluster_is_formed_once() {
         check.args(["config", "check"]).arg(dir.path().join(member).join("twinbox.toml"));
         assert!(check.status().is_ok_and(|s| s.success()), "{member}");
     }
-    // Nobody signs for it without the authority, and what is no empty folder is left alone.
+    // Without the authority it cannot be signed for, and a folder that is not empty is left alone.
     empty("b");
     fs::rename(dir.path().join("ca"), dir.path().join("elsewhere")).expect("moved");
     fs::create_dir(dir.path().join("ca")).expect("a folder");

@@ -1,4 +1,4 @@
-//! `twinbox doctor` with things that are really broken: each is found, with a remedy, and nothing else is.
+//! `twinbox doctor` with real problems: each is found, with a remedy, and nothing else is reported.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use twinbox_testkit::{Cluster, Data, NameServer, Spec, binary, need, wait_until}
 
 const DNS: u16 = 5300;
 
-/// What the doctor says: the areas looked at, and each finding's area, words and remedy.
+/// The doctor's report: the areas examined, and each finding's area, text and remedy.
 #[derive(Debug)]
 struct Said {
     code: Option<i32>,
@@ -43,7 +43,7 @@ impl Said {
         self.findings.iter().any(all)
     }
 
-    /// These findings and no others, with exit code 1.
+    /// Checks for these findings and no others, with exit code 1.
     fn finds(&self, expected: &[(&str, &str, &str)]) {
         for (area, what, remedy) in expected {
             assert!(self.has(area, what, remedy), "no {area}: '{what}', '{remedy}' in {self:#?}");
@@ -61,7 +61,7 @@ fn examine(mut command: Command, config: &Path, more: &[&str]) -> Said {
     Said::of(&command.output().expect("the program runs"))
 }
 
-/// A copy of a member's file with other words in it.
+/// A copy of a member's file with a text replaced.
 fn changed(cluster: &Cluster, member: &str, from: &str, to: &str) -> PathBuf {
     let member = cluster.member(member);
     let text = fs::read_to_string(&member.config).expect("the configuration");
@@ -106,11 +106,11 @@ fn what_is_wrong_with_names_trunks_addresses_and_ranges_is_found() {
     ] {
         assert!(well.checked.iter().any(|checked| checked == area), "no {area} in {well:#?}");
     }
-    // For people it is a table, with the same exit codes.
+    // Without `--json` it is a table, with the same exit codes.
     let spoken = Command::new(binary()).args(["doctor", "--config"]).arg(&config).output().expect("it runs");
     assert!(String::from_utf8_lossy(&spoken.stdout).contains("nothing is wrong"));
 
-    // The shared name lacks a node, or is not there.
+    // The shared name lacks a node, or does not exist.
     let lacking = format!("does not lead to b ({}:5060, udp)", ip(&cluster, "b"));
     let zone = "dns records voicemail.example.test";
     names.set(vec![a]);
@@ -120,18 +120,18 @@ fn what_is_wrong_with_names_trunks_addresses_and_ranges_is_found() {
     doctor(&config, &all).finds(&[("dns", gone, "records to the zone"), ("dns", gone, "records to the zone")]);
     names.set(vec![b]);
 
-    // A trunk that is silent, and one whose name leads nowhere.
+    // A trunk that is silent, and one whose name does not resolve.
     let silent = cluster.phones().port(5999).to_string();
     let file = changed(&cluster, "a", "[[trunk]]\n", &format!("[[trunk]]\nproxy = \"{silent}\"\n"));
     doctor(&file, &[]).finds(&[("trunks", "trunk 'phones' does not answer OPTIONS at", "take SIP from this node")]);
     let file = changed(&cluster, "a", "[[trunk]]\n", "[[trunk]]\nproxy = \"pbx.example.test\"\n");
     doctor(&file, &[]).finds(&[("dns", "the proxy of trunk 'phones', pbx.example.test", "records to the zone")]);
 
-    // RTP ports for fewer calls than are to be taken.
+    // RTP ports for fewer calls than `max_calls`.
     let file = changed(&cluster, "a", "10000-12999", "10000-10099");
     doctor(&file, &[]).finds(&[("rtp", "sip.max_calls: is 500, but rtp.ports has room for 50", "widen the one")]);
 
-    // b says that it is where it is not; a third member has a name that does not resolve.
+    // b is configured with an address that is not its own; a third member has a name that does not resolve.
     cluster.stop("b");
     let listener = format!("transport = \"udp\"\nbind = \"{}\"\n", cluster.sip("b"));
     let nowhere = cluster.phones().at(Ipv4Addr::new(ip(&cluster, "a").octets()[0], 99, 99, 99)).port(5060);
@@ -161,7 +161,7 @@ fn a_node_that_does_not_run_is_examined_all_the_same() {
         assert!(said.checked.iter().any(|checked| checked == area), "no {area} in {said:#?}");
     }
 
-    // Its ports are another's.
+    // Its ports are taken by another process.
     let taken = cluster.member("b").place.udp(5060);
     let listening = cluster.member("b").place.listen(9090);
     doctor(&config, &[]).finds(&[
@@ -171,7 +171,7 @@ fn a_node_that_does_not_run_is_examined_all_the_same() {
     ]);
     drop((taken, listening));
 
-    // Its folder is missing, or somebody else's.
+    // Its folder is missing, or belongs to another user.
     let away = data_dir.with_extension("away");
     fs::rename(&data_dir, &away).expect("the disk is taken out");
     doctor(&config, &[]).finds(&[stopped, ("disk", "node.data_dir: there is no folder", "mount its disk")]);
@@ -181,11 +181,11 @@ fn a_node_that_does_not_run_is_examined_all_the_same() {
     fs::write(&mark, own.replace("\"b\"", "\"a\"")).expect("written");
     doctor(&config, &[]).finds(&[stopped, ("disk", "holds the data of member 'a'", "the right disk")]);
     fs::write(&mark, own).expect("written");
-    // A reserve that nobody has.
+    // A reserve larger than the disk.
     let file = changed(&cluster, "b", "reserve_mb = 16", "reserve_mb = 1048576");
     doctor(&file, &[]).finds(&[stopped, ("disk", "are kept in reserve", "make room")]);
 
-    // Another member is off too.
+    // Another member is stopped too.
     cluster.stop("a");
     doctor(&config, &[]).finds(&[stopped, ("ports", "a is not reached at", "firewall")]);
     // A witness is examined as well.
@@ -230,7 +230,7 @@ fn certificates_that_end_and_those_of_others_are_found() {
         let issued = authority.issue_for(&b, MemberKind::Node, Validity::from_now(life)).expect("issued");
         issued.save(&tls).expect("saved");
     };
-    // b runs with the one that it loaded; what is on the disk is what it would start with.
+    // b runs with the certificate that it loaded; it would start with the one on disk.
     issue(Duration::from_secs(10 * 86_400 + 60));
     doctor(&config, &[]).finds(&[(
         "certificates",
@@ -241,12 +241,12 @@ fn certificates_that_end_and_those_of_others_are_found() {
     wait_until("it has ended", Duration::from_secs(10), || {
         doctor(&config, &[]).has("certificates", "expired", "set this machine's clock")
     });
-    // Another's folder.
+    // Another member's folder.
     for file in ["node.pem", "node.key"] {
         fs::copy(cluster.member("a").home.join("tls").join(file), tls.join(file)).expect("copied");
     }
     doctor(&config, &[]).finds(&[("certificates", "holds the certificate of a", "copy this member's folder")]);
-    // Whoever answers at b's address is not b: a has b's address.
+    // Another member answers at b's address: a has it.
     cluster.stop("b");
     let (a, b) = (cluster.member("a").place.port(7070), cluster.member("b").place.port(7070));
     let file = changed(
@@ -259,7 +259,7 @@ fn certificates_that_end_and_those_of_others_are_found() {
     assert!(said.has("certificates", "does not prove to be b", "its own folder"), "{said:#?}");
 }
 
-/// The doctor's clock is moved, so that every member's is wrong for it.
+/// The doctor's clock is moved, so that every member's clock differs from it.
 #[test]
 fn clocks_that_differ_are_found_whether_the_node_runs_or_not() {
     if !need::all(&[need::FAKETIME]) {
@@ -274,7 +274,7 @@ fn clocks_that_differ_are_found_whether_the_node_runs_or_not() {
     };
     let remedy = "time servers";
     let config = cluster.member("b").config.clone();
-    // Leadership leaves the publisher soon after a start, and is nobody's for a moment.
+    // Leadership leaves the publisher soon after a start, and is vacant for a moment.
     let settled =
         || cluster.cli("b").status().is_some_and(|s| s["quorum"] == true && s["leader"] != s["publisher"]);
     wait_until("leadership to have moved", Duration::from_secs(20), settled);
@@ -284,7 +284,7 @@ fn clocks_that_differ_are_found_whether_the_node_runs_or_not() {
     assert!(said.has("clock", "s ahead of this machine's", remedy) && said.findings.len() == 3, "{said:#?}");
 }
 
-/// A connection that the other side closes is an error in words; only a reader who has gone away ends a command without.
+/// A connection that the other side closes is an error with a text; only a closed output ends a command silently.
 #[test]
 fn a_node_that_hangs_up_is_told_and_a_reader_who_leaves_is_not() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! A node is taken out of service while a call goes on that does not end by itself.
+//! A node is taken out of service during a call that does not end on its own.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use twinbox_testkit::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A caller who talks and does not stop.
+/// A caller that talks without end.
 fn talker(cluster: &Cluster, node: &str, mailbox: &str) -> (Endpoint, Call, Speech) {
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
     let invite = Invite::new(mailbox, "2001", endpoint.address());
@@ -61,7 +61,7 @@ fn calls_that_are_left_after_the_stated_time_are_ended_and_what_was_said_is_kept
     let reason = farewell.header("reason").unwrap_or_default();
     assert!(reason.starts_with("SIP;cause=503"), "{reason}");
     wait_until("nothing is left", PATIENCE, || member(&cluster, &publisher, &other)["status"] == "deactivated");
-    // What was said until then is a message, whole, on both.
+    // The audio so far is a message, whole, on both.
     let said = endpoint.spoken();
     for node in [&publisher, &other] {
         wait_until("the message", PATIENCE, || cluster.find(node, mailbox, &speech, said).is_some());
@@ -73,7 +73,7 @@ fn calls_that_are_left_after_the_stated_time_are_ended_and_what_was_said_is_kept
     cluster.wait_in_service();
 }
 
-/// While calls end, duties are given back already, and nobody is there to take them: not a failure of anything.
+/// While calls end, duties are given back already, and no other node can take them: no service counts as failed.
 #[test]
 fn an_orderly_stop_of_a_node_that_is_alone_raises_no_alarm_and_restarts_nothing() {
     let mut cluster = Cluster::start(&Spec { drain_seconds: 30, ..Spec::default() });
@@ -88,7 +88,7 @@ fn an_orderly_stop_of_a_node_that_is_alone_raises_no_alarm_and_restarts_nothing(
         let placed = Call::place(cluster.phones(), cluster.sip(&publisher), Transport::Udp, &invite);
         placed.is_err_and(|refused| refused.status == 503)
     });
-    // Services are looked at five times a second.
+    // Services are checked five times a second.
     endpoint.wait_spoken(endpoint.spoken() as f64 / 8_000.0 + 2.0);
     let deposit = hang_up(call, &endpoint, speech);
     assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);

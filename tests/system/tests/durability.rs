@@ -1,5 +1,5 @@
-//! What an acknowledgement stands on: strace shows the fsyncs before the `200` to BYE, on both nodes; a full disk
-//! loses nothing acknowledged and refuses the rest in words.
+//! Durability behind an acknowledgement: strace shows the fsyncs before the `200` to BYE, on both nodes; a full disk
+//! loses no acknowledged message and refuses further ones with a text.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn both_disks_are_synced_before_bye_is_answered() {
     if !need::all(&[need::STRACE]) {
         return;
     }
-    // Traced processes are slow; the peer is to be waited for all the same.
+    // Traced processes are slow; the peer's acknowledgement must be awaited all the same.
     let cluster = Cluster::start(&Spec { ack_timeout_ms: 5000, ..Spec::default() });
     let phones = cluster.phones().clone();
     let endpoint = Endpoint::open(&phones, Law::Mu);
@@ -72,7 +72,7 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
     let second = hang_up(call, &endpoint, speech);
     println!("BYE with a full disk: {:?}", second.goodbye);
 
-    // A new caller is told: by status, or by a voice that records nothing.
+    // A new caller is refused: by status, or by a prompt without a recording.
     let endpoint = Endpoint::open(&phones, Law::Mu);
     let invite = Invite::new(mailbox, "2001", endpoint.address());
     let third = match Call::place(&phones, cluster.sip("a"), Transport::Udp, &invite) {
@@ -83,8 +83,8 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
         }
         Ok(mut call) => {
             let speech = begin_to_speak(&endpoint, &call);
-            // Told so and hung up on, the caller knows. One who is let speak to the end and whose BYE is answered
-            // `200` has left a message.
+            // A caller that hears the refusal and is hung up on is informed. A caller that may speak to the end and
+            // whose BYE is answered `200` has left a message.
             let told = call.ends(Duration::from_secs(10));
             assert!(endpoint.heard().len() > 8000, "something is said");
             println!("told so and hung up on: {told}");

@@ -1,5 +1,5 @@
-//! A node whose disk was lost takes over the others' data: until all records are there it is `replicating`, and nobody
-//! who calls it is told that there is no such mailbox or message (rule D13).
+//! A node whose disk was lost takes over the others' data: until all records are there it is `replicating`, and never
+//! answers a caller that a mailbox or message does not exist (rule D13).
 
 use std::{fmt::Write, fs, time::Duration};
 
@@ -10,14 +10,14 @@ use twinbox_testkit::{
     listen, need, parameter, wait_until,
 };
 
-/// A mailbox that there is; it is among the last that are imported.
+/// An existing mailbox, among the last that are imported.
 const KNOWN: &str = "39999";
-/// One that there is not.
+/// A mailbox that does not exist.
 const UNKNOWN: &str = "40000";
-/// Where owners sign in.
+/// Number for the sign-in of owners.
 const PILOT: &str = "*97";
 
-/// Users enough to keep a slow link busy for seconds.
+/// Imports enough users to keep a slow link busy for seconds.
 fn import_users(cluster: &Cluster, node: &str, count: u32) {
     let dir = TempDir::new().expect("a folder");
     let table = (40_000 - count..40_000).fold("number,name\n".to_owned(), |mut table, number| {
@@ -29,7 +29,7 @@ fn import_users(cluster: &Cluster, node: &str, count: u32) {
     cluster.cli(node).json(&["user", "import", path.to_str().expect("a path in UTF-8")]);
 }
 
-/// How a call to `number` on `node` is answered; a refusal to be asked again later must say when.
+/// Status of the answer to a call to `number` on `node`; a refusal must have a retry time.
 fn answered(cluster: &Cluster, node: &str, number: &str) -> u16 {
     let phones = cluster.phones();
     let endpoint = Endpoint::open(phones, Law::Mu);
@@ -70,17 +70,17 @@ fn a_node_whose_disk_was_lost_answers_503_until_all_records_are_there() {
     let status = || cluster.cli("a").status_of("b").unwrap_or_default();
     let (mut refused, mut replicating) = (0, false);
     loop {
-        // Until it is heard of again the table shows it as it was before it was killed.
+        // Until its next contact the table shows its status from before the kill.
         let in_service = replicating && status() == "in-service";
         replicating |= status() == "replicating";
-        // What the table shows may be old by then, but all records are there before it says so.
+        // The table may be old by then, but it changes only after all records are there.
         let (known, unknown, pilot) =
             (answered(&cluster, "b", KNOWN), answered(&cluster, "b", UNKNOWN), answered(&cluster, "b", PILOT));
         assert!([200, 503].contains(&known), "a mailbox that there is: {known}");
         assert!([404, 503].contains(&unknown), "a mailbox that there is not: {unknown}");
         assert!([200, 503].contains(&pilot), "an owner: {pilot}");
         refused += usize::from(known == 503);
-        // Half of the messages is not said either.
+        // A partial list of messages is not shown either.
         if let Ok(messages) = cluster.cli("b").try_messages(user.number) {
             assert_eq!(messages.len(), deposits.len());
         }
@@ -99,7 +99,7 @@ fn a_node_whose_disk_was_lost_answers_503_until_all_records_are_there() {
     assert!(heard.iter().all(Option::is_some), "{heard:?}");
 }
 
-/// The only other node is given up in the middle of the fill: what is there is served, and an alarm says so.
+/// The only other node is given up in the middle of the fill: the data here is served, and an alarm is raised.
 #[test]
 fn a_fill_whose_last_source_is_given_up_ends_with_an_alarm() {
     if !need::all(&[need::NAMESPACES, need::TAP]) {
@@ -119,7 +119,7 @@ fn a_fill_whose_last_source_is_given_up_ends_with_an_alarm() {
     wait_until("b to know that a is lost", Duration::from_secs(30), || {
         cluster.cli("b").status_of("a").as_deref() == Some("not-functioning")
     });
-    // Nobody else serves, and nothing is said of mailboxes that are not here.
+    // No other node serves, and nothing is answered about mailboxes that are not here.
     assert_eq!(answered(&cluster, "b", KNOWN), 503);
     assert_eq!(answered(&cluster, "b", UNKNOWN), 503);
     let removed = cluster.cli("b").run(&["cluster", "remove", "a", "--lost"]);

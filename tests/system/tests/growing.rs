@@ -1,4 +1,4 @@
-//! A cluster grows from one node to five and shrinks again while calls go on, and a dead node is replaced.
+//! A cluster grows from one node to five and shrinks again under calls, and a dead node is replaced.
 
 use std::{fs, time::Duration};
 
@@ -21,7 +21,7 @@ fn with_a_user() -> Growing {
     growing
 }
 
-/// Two calls a second to a node, until they are stopped; each must go as it should.
+/// Two calls per second to a node, until stopped; each must succeed.
 fn calls(growing: &Growing, node: &str) -> (Running, Endpoint) {
     let phones = growing.loopback.place(100);
     let endpoint = Endpoint::open(&phones, Law::Mu);
@@ -54,7 +54,7 @@ fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
         let duty = holder(&growing, "a");
         assert_eq!((&duty["holder"], &duty["epoch"]), (&before["holder"], &before["epoch"]), "{name} has come");
     }
-    // Each can serve: what is left on the last is on the first.
+    // Each can serve: a message left on the last is on the first.
     let phones = growing.loopback.place(100);
     let deposit = leave_message(&phones, growing.place("e").port(5060), MAILBOX, 1.2);
     assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
@@ -74,7 +74,7 @@ fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
         let log = growing.log(leaver);
         assert!(log.contains("has been removed from this cluster"), "{log}");
     }
-    // One node reports what happened to members, once.
+    // One node reports the changes of members, once.
     let events = words(&growing.cli("a").run(&["events"]));
     for name in ["b", "w", "c", "d", "e"] {
         for kind in ["member-added", "member-removed"] {
@@ -85,13 +85,13 @@ fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
     let finished = sipp.stop();
     println!("{} calls meanwhile, the longest set-up {:?}", finished.calls, finished.longest_setup);
     assert!(finished.calls > 20);
-    // Alone again, and complete; what was removed does not come back by itself.
+    // Alone again, and complete; a removed member does not come back automatically.
     growing.start("b");
     growing.wait_failure("b");
     assert!(growing.log("b").contains("new token"), "{}", growing.log("b"));
     assert_eq!(growing.names("a"), ["a"]);
     assert!(growing.cli("a").messages(MAILBOX).iter().any(|m| m.length_ms > 900));
-    // By a token it does, at the same address and under the same name, once its folder is put aside.
+    // By a token it does, at the same address and under the same name, once its old folder has been moved away.
     fs::rename(growing.dir.path().join("b"), growing.dir.path().join("b.aside")).expect("put aside");
     growing.drop_member("b");
     growing.grow("a", "b");
@@ -99,7 +99,7 @@ fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
     growing.wait_in_service("b", &["a", "b"]);
 }
 
-/// A call in progress on a node that is removed ends by itself, and what it records is kept.
+/// A call in progress on a node that is removed ends on its own, and its recording is stored.
 #[test]
 fn a_call_on_a_node_that_leaves_goes_on_and_its_message_is_handed_over() {
     let mut growing = with_a_user();
@@ -166,7 +166,7 @@ fn a_dead_node_is_replaced_and_the_witness_too() {
     // The new ones are a majority without the first.
     growing.kill("a");
     wait_until("c is the publisher", PATIENCE, || growing.cli("c").publisher().as_deref() == Some("c"));
-    // The replaced one is told when it comes back.
+    // The replaced one is informed when it comes back.
     growing.start("b");
     growing.wait_end("b");
     assert!(growing.log("b").contains("has been removed"), "{}", growing.log("b"));
@@ -225,7 +225,7 @@ fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
     assert_eq!(growing.cli("a").json(&["cluster", "settings"]), settings);
     assert_eq!(growing.names("a"), ["a", "b"]);
 
-    // Without a majority: at once when the loss is known, and what can be asked is answered.
+    // Without a majority: the order is refused immediately once the loss is known, and local queries are answered.
     growing.kill("b");
     let cli = growing.cli("a");
     wait_until("the loss is known", PATIENCE, || cli.status().is_some_and(|s| s["quorum"] == false));
@@ -240,7 +240,7 @@ fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
     }
     let asked = cli.run(&["cluster", "settings"]);
     assert!(asked.status.success() && words(&asked).contains("out of date"), "{}", words(&asked));
-    // And calls are answered all the while.
+    // Calls are answered all the while.
     let phones = growing.loopback.place(100);
     let deposit = leave_message(&phones, growing.place("a").port(5060), MAILBOX, 1.2);
     assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);

@@ -1,7 +1,7 @@
-//! The health of a node, on real processes: what hangs is noticed, and duties and callers go elsewhere while calls in
-//! progress go on; a blocked SIP path, full disks, a wrong clock and a starved processor are told apart.
+//! Health of a node, on real processes: a hang is noticed, and duties and new calls move to the other node while calls
+//! in progress continue; a blocked SIP path, full disks, a wrong clock and a starved processor are told apart.
 //!
-//! What hangs is made to hang by a test hook that is in debug builds only (`TWINBOX_TEST_WEDGE`).
+//! A test hook that exists only in debug builds makes parts hang (`TWINBOX_TEST_WEDGE`).
 
 use std::{
     fs,
@@ -19,10 +19,10 @@ use twinbox_testkit::{
     holds, http_get, leave_message, listen, metric, need, wait_for, wait_until,
 };
 
-/// A ceiling: noticed within 6 s or so, believed within as many more, moved within one.
+/// Upper limit: noticed within about 6 s, confirmed within the same time, moved within one second.
 const MOVED: Duration = Duration::from_secs(60);
 
-/// A cluster whose nodes hang where `<folder>/<node>` says.
+/// A cluster whose nodes hang in the part named in `<folder>/<node>`.
 struct Wedged {
     cluster: Cluster,
     folder: tempfile::TempDir,
@@ -58,7 +58,7 @@ fn recording(cluster: &Cluster, node: &str) -> (Endpoint, Call, Speech) {
     (endpoint, call, speech)
 }
 
-/// What `service list` says, asked at `asked`, of one service of one node.
+/// One service of one node in `service list`, run on `asked`.
 fn service(cluster: &Cluster, asked: &str, node: &str, name: &str) -> Option<Value> {
     let list = cluster.cli(asked).try_json(&["service", "list", "--at", node]).ok()?;
     let services = list["nodes"][0]["services"].as_array()?.clone();
@@ -81,7 +81,7 @@ fn holder(cluster: &Cluster, asked: &str) -> Option<String> {
     Some(notifier["holder"].as_str()?.to_owned()).filter(|_| notifier["state"] == "running")
 }
 
-/// In which epoch the duty runs, and so whether it has ever moved.
+/// The epoch of the duty, which shows whether it has ever moved.
 fn epoch(cluster: &Cluster, asked: &str) -> Value {
     wait_until("the duty to run", MOVED, || holder(cluster, asked).is_some());
     cluster.cli(asked).json(&["duty", "list"])["duties"][0]["epoch"].clone()
@@ -91,7 +91,7 @@ fn status(cluster: &Cluster, asked: &str, node: &str) -> Option<String> {
     cluster.cli(asked).status_of(node)
 }
 
-/// Alarms that stand, as one text each.
+/// Active alarms, each as one text.
 fn alarms(cluster: &Cluster, asked: &str) -> Vec<String> {
     let list = cluster.cli(asked).try_json(&["alarm", "list"]).unwrap_or_default();
     let alarms = list["alarms"].as_array().cloned().unwrap_or_default();
@@ -139,7 +139,7 @@ fn a_wedged_store_takes_the_node_out_and_calls_in_progress_go_on() {
     println!("the role is elsewhere {:?} after the store was wedged", begun.elapsed());
     assert_eq!(status(cluster, &other, &publisher).as_deref(), Some("not-functioning"));
     assert!(failed(cluster, &other, &publisher, "store", "has not answered for").is_some());
-    // New calls go elsewhere; the one in progress is still served with media.
+    // New calls go to the other node; the one in progress is still served with media.
     wait_until("new calls to be refused", MOVED, || {
         let phone = Endpoint::open(cluster.phones(), Law::Mu);
         let invite = Invite::new(Cluster::USERS[0].number, "2002", phone.address());
@@ -161,7 +161,7 @@ fn a_wedged_store_takes_the_node_out_and_calls_in_progress_go_on() {
 
 #[test]
 fn an_event_loop_that_stands_still_for_longer_than_a_lease_loses_none() {
-    // Two leases, and less than the watchdog's patience.
+    // Two leases, and less than the watchdog's timeout.
     const STANDS_STILL: Duration = Duration::from_millis(1_500);
     let wedged = Wedged::start(Spec::default());
     let cluster = &wedged.cluster;
@@ -170,7 +170,7 @@ fn an_event_loop_that_stands_still_for_longer_than_a_lease_loses_none() {
     let before = moves();
     let begun = BootInstant::now();
     wedged.wedge(&publisher, "executor");
-    // It stands still: nobody answers for calls, while the leases are renewed.
+    // The node hangs: it does not answer calls, while the leases are renewed.
     let options = || leave_message(cluster.phones(), cluster.sip(&publisher), Cluster::USERS[1].number, 0.1);
     wait_until("two leases to pass", MOVED, || begun.elapsed() >= STANDS_STILL);
     wedged.release(&publisher);
@@ -195,7 +195,7 @@ fn a_hung_event_loop_loses_its_duties_and_ends_when_its_callers_have() {
     wedged.wedge(&publisher, "executor");
     wait_until("the role to be elsewhere", MOVED, || cluster.cli(&other).publisher().as_deref() == Some(&other));
     println!("the role is elsewhere {:?} after the event loop hung", begun.elapsed());
-    // Longer than the patience with a loop that hangs: but somebody speaks, and media flows both ways.
+    // Longer than the timeout of a hanging loop: but the caller speaks, and media flows in both directions.
     let metrics = cluster.member(&publisher).metrics();
     let page = |path: &str| http_get(cluster.phones(), metrics, path);
     while begun.elapsed() < Duration::from_secs(20) {
@@ -210,7 +210,7 @@ fn a_hung_event_loop_loses_its_duties_and_ends_when_its_callers_have() {
     assert_eq!(cluster.member(&publisher).pid(), process, "the same life");
     let heard = endpoint.packets();
     wait_until("the caller to hear something", MOVED, || endpoint.packets() > heard);
-    // The caller goes: nobody is heard any more.
+    // The caller vanishes: no more media comes.
     drop((endpoint, call));
     let gone = BootInstant::now();
     wait_until("the process to end", MOVED, || {
@@ -226,7 +226,7 @@ fn a_hung_event_loop_loses_its_duties_and_ends_when_its_callers_have() {
     assert!(kept[0].partial && kept[0].length_ms >= 1_500, "{kept:?}");
 }
 
-/// A child whose end nobody has asked for yet is still there.
+/// Whether the process has ended; a child that was not waited for is a zombie.
 fn dead(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
@@ -264,8 +264,8 @@ fn the_self_test_call_notices_a_blocked_sip_path() {
     cluster.wait_in_service();
 }
 
-/// Rule R9: with both disks full one node stays in service, lets people hear what they have, and refuses the rest in
-/// words.
+/// Rule R9: with both disks full one node stays in service, plays existing messages, and refuses new ones with a
+/// prompt.
 #[test]
 fn with_both_disks_full_the_last_node_serves_what_it_can() {
     if !need::all(&[need::MOUNT]) {
@@ -288,7 +288,7 @@ fn with_both_disks_full_the_last_node_serves_what_it_can() {
     wait_for_alarm(&cluster, &other, &["space", &publisher]);
     disk(&other).fill(left);
     wait_for("space to be short there too", MOVED, || failed(&cluster, &other, &other, "space", "node.reserve_mb"));
-    // Long past every grace.
+    // Long past every grace period.
     sleep(Duration::from_secs(5));
     let serving: Vec<_> =
         ["a", "b"].into_iter().filter(|n| status(&cluster, "a", n).as_deref() == Some("in-service")).collect();
@@ -315,7 +315,7 @@ fn with_both_disks_full_the_last_node_serves_what_it_can() {
     });
 }
 
-/// The clock of one node jumps ahead by an hour: it is said, by name, and nothing moves and nothing is lost.
+/// The clock of one node jumps ahead by an hour: an alarm names the node, nothing moves and nothing is lost.
 #[test]
 fn a_clock_that_is_stepped_by_an_hour_is_told_and_moves_nothing() {
     if !need::all(&[need::FAKETIME]) {
@@ -330,7 +330,7 @@ fn a_clock_that_is_stepped_by_an_hour_is_told_and_moves_nothing() {
         ("LD_PRELOAD", library.clone()),
         ("FAKETIME_TIMESTAMP_FILE", offset.to_string_lossy().into_owned()),
         ("FAKETIME_NO_CACHE", "1".to_owned()),
-        // The leases' clock is no time of day: nobody can step it.
+        // The leases' clock is no time of day: it cannot be stepped.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
     let env = env.into_iter().map(|(key, value)| ("a", key, value)).collect();
@@ -356,7 +356,7 @@ fn a_clock_that_is_stepped_by_an_hour_is_told_and_moves_nothing() {
     wait_until("the clock to be right", MOVED, || works(&cluster, "b", "a", "clock"));
 }
 
-/// What takes the processor from others, for as long as it lives.
+/// Processes that take processor time from others while they live.
 struct Busy(Vec<Child>);
 
 impl Busy {
@@ -379,7 +379,7 @@ impl Drop for Busy {
     }
 }
 
-/// Ten seconds in which others take the processor by priority are no reason to move anything.
+/// Ten seconds in which others take the processor by priority are no reason for a move.
 #[test]
 fn a_starved_processor_moves_nothing_needlessly() {
     let cluster = Cluster::start(&Spec::default());
@@ -443,7 +443,7 @@ fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
     cluster.cli("a").json(&["service", "restart", "notifier", "--at", "b"]);
     wait_until("it to be counted", MOVED, || restarts("b", "notifier") == Some(1));
 
-    // The SIP door: not while somebody speaks.
+    // The SIP listener: not restarted while a caller speaks.
     let (endpoint, call, speech) = recording(&cluster, "a");
     let refused = cluster.cli("a").try_json(&["service", "restart", "calls"]).expect_err("refused");
     assert!(refused.contains("would end 1 in progress") && refused.contains("--force"), "{refused}");
@@ -452,7 +452,7 @@ fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
     wait_until("the door to be opened again", MOVED, || {
         cluster.cli("a").try_json(&["service", "restart", "calls"]).is_ok()
     });
-    // Said twice, it is done, though nobody answers our BYE.
+    // With `--force` it is restarted, though its BYE gets no answer.
     let (_endpoint, _call, _) = recording(&cluster, "a");
     cluster.cli("a").json(&["service", "restart", "calls", "--force"]);
     wait_until("calls to be taken", MOVED, || {

@@ -1,4 +1,4 @@
-//! After a node's death an administrator reads how many calls were on it, and who answers for them (rules C3 and C4).
+//! After a node's death an administrator sees how many calls were on it, and the heir of these calls (rules C3 and C4).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use twinbox_testkit::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits until the survivor tells by an event that it has the victim's calls, in these words among others.
+/// Waits until an event of the survivor states that it has the victim's calls, with these words among others.
 fn wait_told(cluster: &Cluster, survivor: &str, victim: &str, words: &str) {
     let is_it = |event: &Value| {
         event["kind"] == "calls-inherited"
@@ -27,7 +27,7 @@ fn wait_told(cluster: &Cluster, survivor: &str, victim: &str, words: &str) {
     });
 }
 
-/// Two calls on the publisher, which is killed; what the survivor says of them then.
+/// Two calls on the publisher, which is killed; returns the survivor's report of them.
 fn the_survivor_tells_of_two_calls(spec: &Spec) -> (String, String, Value) {
     let cluster = Cluster::start(spec);
     let (victim, survivor) = cluster.publisher_and_other();
@@ -58,8 +58,8 @@ fn the_survivor_tells_of_two_calls(spec: &Spec) -> (String, String, Value) {
     assert!(line.contains(&format!("heir {survivor}, ")) && line.contains("2 at the last report"), "{line}");
     wait_told(&cluster, &survivor, &victim, "2 calls at the last report");
     drop(calls);
-    // The dead node's next life does not inherit its own calls, and the heir stays who it is. What nobody had to agree on
-    // only the survivor knows.
+    // The dead node's next incarnation does not inherit its own calls, and the heir does not change. An heir that was
+    // not agreed on is known only to the survivor.
     cluster.wait_in_service();
     for node in if spec.witness { vec![&victim, &survivor] } else { vec![&survivor] } {
         let heirs = wait_for("what is agreed", PATIENCE, || {
@@ -84,7 +84,7 @@ fn in_a_pair_without_a_witness_the_survivor_is_it_by_proof_alone() {
     assert_eq!(heir["epoch"], "", "{heir}");
 }
 
-/// A call that is being recorded on this node.
+/// A call being recorded on this node.
 fn call_on(cluster: &Cluster, node: &str) -> (Endpoint, Call, Speech) {
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
     let invite = Invite::new(Cluster::USERS[0].number, "2001", endpoint.address());
@@ -94,7 +94,8 @@ fn call_on(cluster: &Cluster, node: &str) -> (Endpoint, Call, Speech) {
     (endpoint, call, speech)
 }
 
-/// Waits until these members know where this node answers SIP: who has not learned it while it lived says nothing of it.
+/// Waits until these members know the SIP address of this node: a member that has not learned it in time reports
+/// nothing of it.
 fn wait_until_known(cluster: &Cluster, node: &str, by: &[&str]) {
     let line = format!("where this node answers SIP node={node}");
     let knows = |member: &&str| cluster.member(member).log().contains(&line);
@@ -107,7 +108,7 @@ fn heirs_of(cluster: &Cluster, asked: &str, node: &str) -> Vec<Value> {
     heirs.cloned().collect()
 }
 
-/// The heir that was agreed on without a proof, as the survivor tells it.
+/// The heir agreed on without a proof, as the survivor reports it.
 fn silent_heir(cluster: &Cluster, victim: &str, survivor: &str) -> Value {
     let heir =
         wait_for("an heir of the calls", PATIENCE, || heirs_of(cluster, survivor, victim).into_iter().next());
@@ -137,7 +138,7 @@ fn a_host_that_is_lost_has_an_heir_once_two_members_say_that_nobody_answers_ther
     drop(call);
 }
 
-/// A cut between members is no death: as long as the node's SIP address answers, its calls are its own.
+/// A cut between members is no death: while the node's SIP address answers, its calls stay its own.
 #[test]
 fn a_node_whose_peers_alone_are_cut_off_keeps_its_calls() {
     if !need::all(&[need::NAMESPACES]) {
@@ -167,17 +168,17 @@ fn a_node_whose_peers_alone_are_cut_off_keeps_its_calls() {
     assert_eq!(heirs_of(&cluster, &survivor, &victim), [] as [Value; 0]);
     let deposit = hang_up(call, &endpoint, speech);
     assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
-    // One of the two that still gets an answer is enough.
+    // One of the two members that still gets an answer is enough.
     lab.cut("w", &victim);
     let said = format!("answers at none of its SIP addresses node={victim}");
     wait_until("the witness to get no answer", PATIENCE, || cluster.member("w").log().contains(&said));
     let before = rounds("yes");
     wait_until("another round of the survivor", PATIENCE, || rounds("yes") > before);
     assert_eq!(heirs_of(&cluster, &survivor, &victim), [] as [Value; 0]);
-    // It was that answer alone that kept the heir away.
+    // Only that answer had kept the heir away.
     lab.cut(&survivor, &victim);
     silent_heir(&cluster, &victim, &survivor);
-    // Both sides live: who is heard again is not asked any more.
+    // Both sides live: a member that is reachable again is not probed any more.
     lab.heal();
     cluster.wait_in_service();
 }

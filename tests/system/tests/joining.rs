@@ -15,7 +15,7 @@ fn a_cluster_grows_by_tokens_and_outlives_its_first_node() {
     growing.grow("a", "b");
     growing.wait_in_service("a", &["a", "b"]);
     growing.wait_in_service("b", &["a", "b"]);
-    // What was there before it came is there, and what comes is on two.
+    // Earlier data is there, and new data is on two.
     let b = growing.cli("b");
     wait_until("b has the user", Duration::from_secs(20), || b.try_messages("1001").is_ok());
     growing.grow("b", "w");
@@ -32,7 +32,7 @@ fn a_cluster_grows_by_tokens_and_outlives_its_first_node() {
     let messages = || b.try_messages("1001").map_or(0, |m| m.len());
     wait_until("the message is on the node that joined", Duration::from_secs(10), || messages() == 1);
 
-    // Its configuration names itself alone; it finds the others all the same, with its data and without.
+    // Its configuration names only itself; it finds the others all the same, with its data and without.
     growing.kill("a");
     growing.start("a");
     growing.wait_in_service("a", &["a", "b", "w"]);
@@ -48,7 +48,7 @@ fn a_cluster_grows_by_tokens_and_outlives_its_first_node() {
     wait_until("the emptied node has the authority again", Duration::from_secs(20), || sealed("a"));
     assert!(sealed("b") && !growing.tls("w").join("ca.sealed").exists());
 
-    // The first is lost for ever, and with it the folder of `cluster init`.
+    // The first is lost permanently, and with it the folder of `cluster init`.
     growing.kill("a");
     for gone in ["a", "ca"] {
         fs::remove_dir_all(growing.dir.path().join(gone)).expect("lost");
@@ -75,7 +75,7 @@ fn tokens_and_wishes_that_will_not_do_are_refused_in_words_and_change_nothing() 
     let expires = number(&short["expires_ms"]);
     wait_until("the short token ends", Duration::from_secs(10), || wall().0 > expires + 500);
 
-    // Another cluster's token that leads here, and one of this cluster with a secret that nobody gave out.
+    // Another cluster's token with this address, and one of this cluster with an unknown secret.
     let token: JoinToken = good.parse().expect("a token");
     let ca_pem = fs::read_to_string(growing.dir.path().join("ca/ca.pem")).expect("the authority");
     let stranger = CertificateAuthority::create(token.cluster, "growing").expect("an authority");
@@ -107,7 +107,7 @@ fn tokens_and_wishes_that_will_not_do_are_refused_in_words_and_change_nothing() 
         assert!(!output.status.success() && words(&output).contains(expected), "{expected}: {}", words(&output));
         assert!(name == "b" || !growing.dir.path().join(name).exists(), "{expected}: something was left behind");
     }
-    // A name that is taken, on a machine that does not have its folder.
+    // A taken name, on a machine without that member's folder.
     let elsewhere = TempDir::new().expect("a temporary folder");
     for taken in ["a", "b", "d"] {
         let mut command = Command::new(binary());
@@ -117,7 +117,7 @@ fn tokens_and_wishes_that_will_not_do_are_refused_in_words_and_change_nothing() 
         assert!(fs::read_dir(elsewhere.path()).expect("a folder").next().is_none(), "nothing is left behind");
     }
     assert_eq!(growing.names("a"), before);
-    // After all of these it lets one in.
+    // After all of these the node still admits a joining member.
     let joined = growing.join(&good, "c", &c);
     assert!(joined.status.success(), "{}", words(&joined));
     let wrong = twinbox(&["--socket", "/nowhere", "cluster", "token", "--valid", "1x"]);

@@ -1,5 +1,5 @@
-//! Behind a proxy: Kamailio, with the configuration of the documentation, shares calls out to both nodes, stays in
-//! every dialog, carries lights back, and tries the other node where one is dead or says `503`. No call fails.
+//! Behind a proxy: Kamailio, with the configuration of the documentation, distributes calls to both nodes, stays in
+//! every dialog, forwards MWI, and tries the other node if one is dead or answers `503`. No call fails.
 
 use std::{thread, time::Duration};
 
@@ -10,12 +10,12 @@ use twinbox_testkit::{
     leave_message_with, need, parameter, sdp, sign_in, sipp::Sipp, wait_until,
 };
 
-/// The port of the PBX behind the proxy, where lamps are.
+/// The port of the PBX behind the proxy, which receives MWI.
 const PBX: u16 = 5070;
-/// `fr_timer` of its configuration: how long it waits for a word from a node before it tries the other.
+/// `fr_timer` of its configuration: timeout of a node's response before it tries the other.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A cluster with Kamailio in front, which reaches the nodes over `inner`, and a PBX that has the lamps.
+/// A cluster with Kamailio in front, which reaches the nodes over `inner`, and a PBX that receives MWI.
 struct Site {
     cluster: Cluster,
     pbx: Pbx,
@@ -50,7 +50,7 @@ impl Site {
         (endpoint, call)
     }
 
-    /// Who answered a call: the node that its Contact names.
+    /// The node that answered a call, by its Contact.
     fn who(&self, call: &Call) -> &'static str {
         let contact = call.answer.header("contact").unwrap_or_default();
         ["a", "b"]
@@ -59,8 +59,8 @@ impl Site {
             .unwrap_or_else(|| panic!("neither node: {contact}"))
     }
 
-    /// So many calls one after the other, each hung up at once: none fails, all land on `on`, or on either if that is
-    /// `None`. Returns the longest set-up.
+    /// Makes this many calls one after the other, each hung up immediately: none fails, all land on `on`, or on either
+    /// if that is `None`. Returns the longest set-up.
     fn calls_land(&self, outer: Transport, count: usize, on: Option<&str>) -> Duration {
         let mut longest = Duration::ZERO;
         for n in 0..count {
@@ -88,7 +88,7 @@ impl Site {
         longest
     }
 
-    /// Calls until one lands on `node`; none fails. Its set-up is as usual again.
+    /// Calls until one lands on `node`; none fails. Its set-up time is normal again.
     fn wait_for_calls_on(&self, outer: Transport, node: &str) {
         wait_until("calls on both", Duration::from_secs(20), || {
             let (_, call) = self.dial(outer, Cluster::USERS[0].number, "2001");
@@ -99,7 +99,7 @@ impl Site {
     }
 }
 
-/// A message is left, lights the lamp, is heard and can be put on hold, every request within the dialogs by way of the
+/// A message is left, raises MWI, is heard and can be put on hold, with every request within the dialogs through the
 /// proxy.
 fn everything_goes_through_the_proxy(outer: Transport, inner: Transport) {
     if !need::all(&[need::KAMAILIO]) {
@@ -109,7 +109,7 @@ fn everything_goes_through_the_proxy(outer: Transport, inner: Transport) {
     let (phones, user) = (site.cluster.phones(), Cluster::USERS[0]);
     let proxy = site.kamailio.address();
 
-    // Whoever subscribes through the proxy is told through it, at once and at every change.
+    // A phone that subscribes through the proxy is notified through it, immediately and at every change.
     let phone = Pbx::open(phones, 5071);
     assert_eq!(phone.subscribe(proxy, user.number, 600), 200, "{}", site.kamailio.tail(20));
     let first = phone.sees(user.number, 0, Duration::from_secs(3));
@@ -136,7 +136,7 @@ fn everything_goes_through_the_proxy(outer: Transport, inner: Transport) {
         }
     }
 
-    // Heard on the other node too, and on hold nothing is sent.
+    // Heard on the other node too, and nothing is sent during hold.
     let (endpoint, mut call) = site.dial(outer, "*97", user.number);
     endpoint.send_to(call.media);
     sign_in(&endpoint, user);
@@ -149,7 +149,7 @@ fn everything_goes_through_the_proxy(outer: Transport, inner: Transport) {
         let (recorded, ours) = (held.header("record-route").is_some(), held.body.contains("a=inactive"));
         assert!(ours || held.body.contains("a=recvonly"), "{direction} is answered in kind: {}", held.body);
         println!("{direction} held; recorded again: {recorded}");
-        // What was on its way may still come.
+        // Packets under way may still come.
         thread::sleep(Duration::from_millis(100));
         let before = endpoint.packets();
         thread::sleep(Duration::from_millis(500));
@@ -160,10 +160,10 @@ fn everything_goes_through_the_proxy(outer: Transport, inner: Transport) {
         wait_until("sound after hold", Duration::from_secs(10), || endpoint.packets() > before + 10);
     }
     assert_eq!(call.bye().status, 200);
-    // Heard: the lamp follows.
+    // Heard: the MWI follows.
     assert!(site.pbx.sees(user.number, 1, Duration::from_secs(5)).is_some(), "{:#?}", site.pbx.lights());
 
-    // The node's own BYE finds its way too: an exhausted caller is hung up on.
+    // The node's own BYE arrives too: after too many failures the node hangs up.
     let (endpoint, mut call) = site.dial(outer, "*97", user.number);
     endpoint.send_to(call.media);
     endpoint.wait_heard(Duration::from_secs(10));
@@ -187,7 +187,7 @@ fn everything_goes_through_it_from_udp_to_tcp() {
     everything_goes_through_the_proxy(Transport::Udp, Transport::Tcp);
 }
 
-/// Kill, deactivation, SIGTERM with a call in progress: the next calls land on the other node, and none fails.
+/// Kill, deactivation, SIGTERM during a call: the next calls land on the other node, and none fails.
 fn a_lost_node_costs_no_call(transport: Transport) {
     if !need::all(&[need::KAMAILIO]) {
         return;
@@ -199,7 +199,7 @@ fn a_lost_node_costs_no_call(transport: Transport) {
     site.wait_for_calls_on(transport, "b");
     println!("set-up through the proxy: at most {usual:?}");
 
-    // Killed. Before a probe can tell, a call that is given to it goes to the other after the proxy's patience.
+    // Killed. Before a probe notices, a call to it goes to the other after the proxy's timeout.
     site.cluster.kill("a");
     let after_kill = site.calls_land(transport, 6, Some("b"));
     println!("set-up after a kill: at most {after_kill:?}");
@@ -207,7 +207,7 @@ fn a_lost_node_costs_no_call(transport: Transport) {
     let later = site.calls_land(transport, 6, Some("b"));
     println!("set-up later: at most {later:?}");
     assert!(later <= PATIENCE, "the dead node is not asked any more: {later:?}");
-    // Its subscribers come to the other, through the same proxy.
+    // Its subscribers reach the other, through the same proxy.
     let phone = Pbx::open(site.cluster.phones(), 5072);
     assert_eq!(phone.subscribe(site.kamailio.address(), user.number, 600), 200);
     assert!(phone.sees(user.number, 0, Duration::from_secs(3)).is_some(), "{:#?}", phone.lights());
@@ -215,7 +215,7 @@ fn a_lost_node_costs_no_call(transport: Transport) {
     site.cluster.wait_in_service();
     site.wait_for_calls_on(transport, "a");
 
-    // Deactivated: 503, and the other at once.
+    // Deactivated: 503, and the other node immediately.
     site.cluster.cli("b").json(&["cluster", "deactivate", "a"]);
     let meanwhile = site.calls_until_all_land(transport, "b");
     site.cluster.wait_for_status(&["a"], "deactivated");
@@ -226,7 +226,7 @@ fn a_lost_node_costs_no_call(transport: Transport) {
     site.cluster.wait_in_service();
     site.wait_for_calls_on(transport, "a");
 
-    // Drained: the call in progress goes on to its end, new ones go to the other.
+    // Drained: the call in progress continues to its end, new ones go to the other.
     let (endpoint, call) = loop {
         let (endpoint, call) = site.dial(transport, user.number, "2001");
         if site.who(&call) == "b" {
@@ -269,12 +269,12 @@ fn a_rolling_restart_under_load_fails_no_call() {
         return;
     }
     let mut site = Site::start(Transport::Udp, Spec { drain_seconds: 20, ..Spec::default() });
-    // More calls than a mailbox holds messages would find it full.
+    // More calls than a mailbox holds messages would fill it.
     let endpoint = Endpoint::open(site.cluster.phones(), Law::Mu);
     let rate = parameter("TWINBOX_PROXY_RATE", 8) as u32;
     let hold = Duration::from_millis(1500);
     let sipp = Sipp::new("call-early", site.kamailio.address(), Cluster::USERS[0].number, endpoint.address(), hold);
-    // It calls until it is told to stop.
+    // It calls until it is stopped.
     let load = sipp.times(rate * 300, rate).start(site.cluster.phones(), site.cluster.dir());
     let begun = BootInstant::now();
     for name in ["a", "b", "w"] {
@@ -286,7 +286,7 @@ fn a_rolling_restart_under_load_fails_no_call() {
         let back = site.cluster.wait_in_service();
         println!("{name} restarted, in service again after {:.2} s", back.as_secs_f64());
     }
-    // It fails unless every call went as its scenario says: answered, acknowledged, BYE answered 200.
+    // It fails unless every call followed its scenario: answered, acknowledged, BYE answered 200.
     let (load, lasted) = (load.stop(), begun.elapsed());
     let (calls, slowest, lasted_for) = (load.calls, load.longest_setup, lasted.as_secs_f64());
     println!(
@@ -295,7 +295,7 @@ fn a_rolling_restart_under_load_fails_no_call() {
     assert!(f64::from(calls) > lasted.as_secs_f64() * f64::from(rate) / 2.0, "{calls} calls: no load");
 }
 
-/// Both nodes register, with a digest, and the registrar calls one of them; who stops takes its registration back.
+/// Both nodes register, with a digest, and the registrar calls one of them; a node that stops removes its registration.
 #[test]
 fn both_nodes_register_and_are_called() {
     if !need::all(&[need::KAMAILIO]) {
@@ -315,7 +315,7 @@ fn both_nodes_register_and_are_called() {
         },
         |_| (),
     );
-    // Later than the nodes: they try again.
+    // The registrar starts after the nodes: they retry.
     let registrar = Kamailio::registrar(&Kamailio::place(cluster.phones()), cluster.dir());
     let contact = |node: &str| format!("REGISTERED <sip:voicemail@{}", cluster.sip(node));
     for expected in [contact("a"), contact("b")] {

@@ -1,6 +1,6 @@
-//! kill -9 at the worst moments. What was acknowledged is looked for on the survivor while the victim is down
-//! (rule P1: kill -9 keeps the page cache, so the victim's own disk proves little); in one variant the victim's
-//! disk is wiped before it returns.
+//! kill -9 at the worst moments. Acknowledged messages are checked on the survivor while the victim is down (rule P1:
+//! kill -9 keeps the page cache, so the victim's own disk proves little); in one variant the victim's disk is wiped
+//! before it returns.
 
 use std::{thread, time::Duration};
 
@@ -11,7 +11,7 @@ use twinbox_testkit::{
     leave_message, parameter,
 };
 
-/// What a recording may lose of its end when its node is killed: half a second before the death.
+/// Maximum loss at the end of a recording when its node is killed, in samples: half a second.
 const LOST_AT_MOST: usize = 4000;
 
 fn publisher_dies_in_the_middle_of_a_recording(wipe: bool) {
@@ -51,7 +51,7 @@ fn publisher_dies_in_the_middle_of_a_recording(wipe: bool) {
     let lost = spoken_at_death.saturating_sub(piece.until());
     assert!(lost <= LOST_AT_MOST, "{} ms before the death are lost", lost / 8);
 
-    // The survivor is the publisher by now (the lease is out), and a new call is answered as ever.
+    // The survivor is the publisher by now (the lease has expired), and a new call is answered as usual.
     let moved = holds(Duration::from_secs(10), || (cluster.cli(&survivor).publisher()? == survivor).then_some(()));
     assert!(moved.is_some(), "{survivor} is not the publisher {:?} after the kill", killed.elapsed());
     let alone = leave_message(cluster.phones(), cluster.sip(&survivor), two.number, 1.0);
@@ -85,7 +85,7 @@ fn the_publisher_dies_in_the_middle_of_a_recording_and_its_disk_with_it() {
     publisher_dies_in_the_middle_of_a_recording(true);
 }
 
-/// How long nobody is the publisher, as the survivor sees it.
+/// Duration without a publisher, as the survivor sees it.
 #[test]
 fn the_survivor_is_publisher_within_two_seconds() {
     let mut cluster = Cluster::start(&Spec::default());
@@ -99,7 +99,7 @@ fn the_survivor_is_publisher_within_two_seconds() {
     assert!(moved <= Duration::from_secs(2) + slack(), "{moved:?}");
 }
 
-/// Highest epoch number of any duty, as a node tells: `generation.number@node`.
+/// Highest epoch number of any duty, as a node shows it: `generation.number@node`.
 fn epoch(cluster: &Cluster, node: &str) -> (u64, u64) {
     let duties = cluster.cli(node).json(&["duty", "list"]);
     let numbers = |epoch: &str| {
@@ -110,7 +110,7 @@ fn epoch(cluster: &Cluster, node: &str) -> (u64, u64) {
     epochs.max().unwrap_or_default()
 }
 
-/// Power cut without the power: all three at once, again and again, and whatever was acknowledged is there.
+/// A simulated power cut: all three killed together, repeatedly; all acknowledged messages are there.
 #[test]
 fn all_three_die_at_once_and_nothing_acknowledged_is_missing() {
     let voicemail = vec!["max_messages = 10000".to_owned()];
@@ -121,7 +121,7 @@ fn all_three_die_at_once_and_nothing_acknowledged_is_missing() {
         let before = epoch(&cluster, "a");
         assert!(before > (0, 0), "a duty has an epoch");
         let (phones, nodes) = (cluster.phones().clone(), [cluster.sip("a"), cluster.sip("b")]);
-        // Callers who end one after the other, so that the kill meets the last of them just acknowledged.
+        // Callers that end one after the other, so that the kill comes right after an acknowledgement.
         let callers: Vec<_> = (0..4_u8)
             .map(|n| {
                 let (phones, node) = (phones.clone(), nodes[usize::from(n) % 2]);
@@ -140,13 +140,13 @@ fn all_three_die_at_once_and_nothing_acknowledged_is_missing() {
             assert_all_kept(&cluster, node, mailbox, &deposits, 0.9, Duration::from_secs(10));
             cluster.wait_for_messages(node, mailbox, deposits.len(), Duration::from_secs(5));
         }
-        // Vote and log are there: what was decided before the kill is known after it, and epochs only go up.
+        // Vote and log survive: decisions before the kill are known after it, and epochs only go up.
         let after = epoch(&cluster, "a");
         assert!(after >= before, "the epoch went from {before:?} to {after:?}");
     }
 }
 
-/// A node that is started alone after all were down answers and opens mailboxes at once.
+/// A node that is started alone after all were down answers and opens mailboxes immediately.
 #[test]
 fn one_node_alone_answers_at_once() {
     let mut cluster = Cluster::start(&Spec::default());
@@ -174,7 +174,7 @@ fn one_node_alone_answers_at_once() {
     assert_kept(&cluster, "a", user.number, &alone, 0.9, Duration::from_secs(2));
 }
 
-/// While its node lives, nobody else files a recording: one that is being spoken is no message yet, anywhere.
+/// While its node lives, no other node files a recording: a recording in progress is no message yet, anywhere.
 #[test]
 fn a_recording_in_progress_is_filed_by_nobody_else() {
     let cluster = Cluster::start(&Spec::default());

@@ -1,4 +1,4 @@
-//! Message lights (RFC 3842, rule E2), judged by what a PBX receives and when.
+//! MWI (RFC 3842, rule E2), judged by the NOTIFYs that a PBX receives and their times.
 
 use std::{thread::sleep, time::Duration};
 
@@ -8,10 +8,10 @@ use twinbox_testkit::{Cluster, Lab, Pbx, Spec, holds, leave_message, listen, nee
 
 /// The port of the PBX; its address is the phones'.
 const PBX: u16 = 5070;
-/// How soon a light is to be right. The aim is 10 ms; here is only where failing begins.
+/// Maximum delay of an MWI change in these tests. The aim is 10 ms.
 const SOON: Duration = Duration::from_millis(500);
 
-/// A cluster whose trunk wants lights, and that PBX.
+/// A cluster whose trunk wants MWI, and that PBX.
 fn with_pbx() -> (Cluster, Pbx) {
     Cluster::start_with(
         |phones| Spec { lights: Some(phones.port(PBX)), ..Spec::default() },
@@ -37,7 +37,7 @@ fn a_message_on_either_node_lights_the_lamp() {
         assert!(after <= SOON + slack(), "{after:?}");
         last = Some(deposit);
     }
-    // Heard: the lamp goes out.
+    // Heard: the MWI is cleared.
     let deposit = last.expect("a message was left");
     let heard = listen(cluster.phones(), cluster.sip("a"), two, &[deposit], 1.0, Duration::from_secs(30));
     assert!(heard[0].is_some());
@@ -45,7 +45,7 @@ fn a_message_on_either_node_lights_the_lamp() {
     assert!(dark.is_some_and(|l| !l.waiting), "{:#?}", pbx.lights());
 }
 
-/// Exactly one node tells the PBX: a standby's copy would relight lamps.
+/// Exactly one node notifies the PBX: a standby's copy would raise MWIs again.
 #[test]
 fn one_node_alone_tells_the_pbx() {
     let (cluster, pbx) = with_pbx();
@@ -80,7 +80,7 @@ fn after_the_publisher_is_killed_the_other_resends_everything() {
         assert_eq!(light.source.ip(), cluster.sip(&survivor).ip());
         assert!(after <= Duration::from_secs(2) + slack(), "{after:?}");
     }
-    // Judged by the receiver: after the other's first act the dead one's epoch never speaks again.
+    // Judged by the receiver: after the other's first act the dead one's epoch never sends again.
     cluster.start_member(&victim);
     cluster.wait_in_service();
     let publisher = cluster.publisher(&survivor);
@@ -118,7 +118,7 @@ fn subscribe_is_answered_with_full_state_by_either_node_and_changes_follow() {
     assert!((400..500).contains(&status), "no such mailbox: {status}");
 }
 
-/// A PBX that does not answer is told again when it does, and what it is told is the latest.
+/// A PBX that did not answer is notified again when it does, with the latest state.
 #[test]
 fn a_deaf_pbx_is_told_the_latest_state_later() {
     let (cluster, pbx) = with_pbx();
@@ -134,12 +134,12 @@ fn a_deaf_pbx_is_told_the_latest_state_later() {
     assert_eq!(stale.map(|(new, _)| new), Some(2), "the last word is the latest state");
 }
 
-/// On the node that acts under the other's lease, where the right to send lasts milliseconds.
+/// On the node that sends under the other's lease, where the right to send lasts milliseconds.
 #[test]
 fn a_deaf_subscriber_keeps_no_other_from_the_light() {
     let cluster = Cluster::start(&Spec::default());
     let (user, (publisher, subscriber)) = (Cluster::USERS[0], cluster.publisher_and_other());
-    // Several, so that not all of them are told before the deaf ones by chance.
+    // Several, so that not all of them are notified before the deaf ones by chance.
     let [alert, deaf] = [5080, 5090]
         .map(|first| (first..first + 3).map(|port| Pbx::open(cluster.phones(), port)).collect::<Vec<_>>());
     for pbx in alert.iter().chain(&deaf) {
@@ -156,7 +156,7 @@ fn a_deaf_subscriber_keeps_no_other_from_the_light() {
             assert_eq!(light.source.ip(), cluster.sip(&subscriber).ip());
         }
     }
-    // The deaf ones are asked again meanwhile; that is no reason to repeat anything to the others.
+    // The deaf ones are retried meanwhile; that must not repeat NOTIFYs to the others.
     sleep(Duration::from_secs(3));
     for pbx in &alert {
         let told = pbx.lights();
@@ -165,7 +165,8 @@ fn a_deaf_subscriber_keeps_no_other_from_the_light() {
     }
 }
 
-/// Leadership leaves the publisher, for the witness where all are equally near: makes leaders publisher until it has.
+/// Leadership leaves the publisher, for the witness if all are equally near: makes each leader publisher until the
+/// witness leads.
 fn led_by_the_witness(cluster: &Cluster) {
     let leader = || cluster.cli("a").status().and_then(|status| Some(status["leader"].as_str()?.to_owned()));
     wait_until("the witness to lead", Duration::from_secs(60), || match leader().as_deref() {
@@ -179,7 +180,7 @@ fn led_by_the_witness(cluster: &Cluster) {
     cluster.wait_in_service();
 }
 
-/// The node lives and keeps its dialogs: what changed during the cut is told after it, without another change.
+/// The node lives and keeps its dialogs: a change during the cut is sent after it, without another change.
 #[test]
 fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
     if !need::all(&[need::NAMESPACES]) {
@@ -192,7 +193,7 @@ fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
     let pbx = Pbx::open(cluster.phones(), PBX);
     assert_eq!(pbx.subscribe(cluster.sip(&other), user.number, 600), 200);
     assert!(leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2).acknowledged());
-    // The notifier's word is the last one before the cut, so that nobody else may speak after it.
+    // The notifier's NOTIFY is the last one before the cut, so that no other node may send after it.
     let by_notifier = |new| {
         let light = pbx.sees(user.number, new, Duration::from_secs(20));
         let light = light.unwrap_or_else(|| panic!("{new} is not told: {:#?}", pbx.lights()));
@@ -200,10 +201,10 @@ fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
         assert!(light.message.header("x-twinbox-epoch").is_some_and(|epoch| epoch.ends_with(&publisher)));
     };
     by_notifier(1);
-    // The witness still hears both: the publisher stays what it is.
+    // The witness still reaches both: the publisher stays.
     lab.cut(&publisher, &other);
     assert!(leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2).acknowledged());
-    // Long enough for the question to be given up.
+    // Longer than the timeout of the query.
     sleep(Duration::from_secs(8));
     assert!(pbx.lights().iter().all(|l| l.counts < Some((2, 0))), "{:#?}", pbx.lights());
     lab.heal();

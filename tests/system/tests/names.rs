@@ -1,5 +1,5 @@
-//! Names: a trunk that is one, found by SRV and addresses in order (RFC 3263), the records of the shared name with the
-//! phones that follow them, and the doctor who looks at all of it.
+//! Names: a trunk by name, found by SRV and addresses in order (RFC 3263), the records of the shared name with the
+//! phones that follow them, and the doctor's checks of all of it.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, process::Command, time::Duration};
 
@@ -13,7 +13,7 @@ use twinbox_testkit::{
 const PBX: u16 = 5070;
 const DNS: u16 = 5300;
 
-/// The first target of the SRV records is dead, the second is the PBX: lights arrive, and the dead one is not asked
+/// The first target of the SRV records is dead, the second is the PBX: NOTIFYs arrive, and the dead one is not tried
 /// first again.
 #[test]
 fn a_trunk_by_name_is_tried_in_the_order_of_its_records() {
@@ -53,7 +53,7 @@ fn a_trunk_by_name_is_tried_in_the_order_of_its_records() {
 
 const NAME: &str = "voicemail.example.test";
 
-/// What `twinbox dns records` printed, as a zone.
+/// The output of `twinbox dns records`, as a zone.
 fn zone(printed: &Value) -> Vec<(String, Data)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let read = |r: &Value| {
@@ -63,7 +63,7 @@ fn zone(printed: &Value) -> Vec<(String, Data)> {
     printed["records"].as_array().into_iter().flatten().map(read).collect()
 }
 
-/// `twinbox call` to the shared name; who answered.
+/// `twinbox call` to the shared name; returns the answering node.
 fn call_by_name(cluster: &Cluster, lab: &Lab, transport: &[&str]) -> (String, Duration) {
     let uri = format!("sip:{}@{NAME}", Cluster::USERS[0].number);
     let bind = cluster.phones().ip.to_string();
@@ -79,14 +79,14 @@ fn call_by_name(cluster: &Cluster, lab: &Lab, transport: &[&str]) -> (String, Du
     (node.unwrap_or_else(|| panic!("neither node: {by}")).to_owned(), took)
 }
 
-/// SIPp calls the shared name once, looking up its addresses by itself.
+/// SIPp calls the shared name once, resolving its addresses itself.
 fn sipp_by_name(cluster: &Cluster, lab: &Lab, media: &Endpoint) {
     let (to, hold) = (Cluster::USERS[0].number, Duration::from_millis(100));
     let sipp = Sipp::new("call-early", cluster.sip("a"), to, media.address(), hold).at(NAME, lab);
     sipp.start(cluster.phones(), cluster.dir()).finish();
 }
 
-/// Calls that this node has answered.
+/// Number of calls that this node has answered.
 fn answered(cluster: &Cluster, node: &str) -> u64 {
     wait_for("the metrics", Duration::from_secs(5), || {
         let (_, page) = http_get(cluster.phones(), cluster.member(node).metrics(), "/metrics")?;
@@ -94,9 +94,9 @@ fn answered(cluster: &Cluster, node: &str) -> u64 {
     })
 }
 
-/// A name server has what `dns records` printed. Our phone follows the SRV records, SIPp the addresses, each to both
-/// nodes. When one is dead our phone tries the other by itself; SIPp, which tries no second address, gets through when
-/// the administrator has put in the records of those that are left.
+/// A name server has the output of `dns records`. Our phone follows the SRV records, SIPp the addresses, each to both
+/// nodes. When one is dead our phone tries the other automatically; SIPp, which tries no second address, succeeds once
+/// the administrator has published the records of the remaining nodes.
 #[test]
 fn the_shared_name_leads_to_both_nodes_and_to_the_one_that_is_left() {
     if !need::all(&[need::NAMESPACES, need::SIPP]) {
@@ -111,7 +111,7 @@ fn the_shared_name_leads_to_both_nodes_and_to_the_one_that_is_left() {
 
     for transport in [&[][..], &["--tcp"]] {
         let mut reached = BTreeSet::new();
-        // By chance, as their weights are the same: the same one twenty times is one in half a million.
+        // Random, as their weights are the same: the same one twenty times is one in half a million.
         for _ in 0..20 {
             reached.insert(call_by_name(&cluster, &lab, transport).0);
             if reached == both {
@@ -169,7 +169,7 @@ fn the_shared_name_has_both_nodes_and_the_doctor_finds_what_is_wrong() {
     let said = String::from_utf8_lossy(&well.stdout).into_owned();
     assert!(well.status.success(), "{said}{}", String::from_utf8_lossy(&well.stderr));
 
-    // The other is dead, and a trunk leads nowhere.
+    // The other is dead, and the name of a trunk does not resolve.
     let text = std::fs::read_to_string(&config).expect("the configuration");
     let dead = cluster.phones().port(5999);
     let wrong = text.replace("[[trunk]]\n", &format!("[[trunk]]\nproxy = \"{dead}\"\n"));

@@ -1,5 +1,5 @@
-//! Callers behind NAT: their session description names an address that nobody reaches, and their packets come from another
-//! one. They hear the node all the same, and what they say is kept bit for bit.
+//! Callers behind NAT: their session description names an unreachable address, and their packets come from another one.
+//! They hear the node all the same, and their messages are stored bit for bit.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ fn caller_behind_nat_hears_the_greeting_and_is_recorded() {
     }
 }
 
-/// The signalling comes from a proxy, the media through a NAT that the proxy does not know: heard where the trunk says that
-/// any host may be.
+/// The signalling comes from a proxy, the media through a NAT that the proxy does not know: accepted if the trunk
+/// permits media from any host.
 #[test]
 fn caller_whose_media_alone_comes_through_nat_is_recorded_where_the_trunk_allows_it() {
     let Some(lab) = lab() else { return };

@@ -1,5 +1,5 @@
-//! Who acts while the network is ill: cuts of every shape, delay and loss, a machine that is stopped and goes on.
-//! Judged by a receiver: what each message light says of the epoch in which it was sent, and when it came.
+//! The acting node under network faults: cuts of every shape, delay and loss, a machine that is stopped and continues.
+//! Judged by a receiver: the epoch in each MWI NOTIFY, and the time of its arrival.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,12 +14,12 @@ use twinbox_testkit::{
     wait_until,
 };
 
-/// Where the PBX takes lights.
+/// Port of the PBX for MWI.
 const PBX: u16 = 5070;
-/// What nobody needs to wait for longer than: the formulas of `lan` say 1.7 s at most; a busy machine says more.
+/// Upper limit of every move: the formulas of `lan` give 1.7 s at most; a busy machine needs more.
 const MOVED: Duration = Duration::from_secs(10);
 
-/// Tells the callers to come to an end.
+/// Ends the callers when dropped.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -28,7 +28,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// A cluster in a lab, a PBX that wants lights, and callers who leave messages on both nodes all the time.
+/// A cluster in a lab, a PBX that wants MWI, and callers that leave messages on both nodes all the time.
 struct Scene {
     lab: Lab,
     cluster: Cluster,
@@ -42,8 +42,8 @@ impl Scene {
         Self { lab, cluster, pbx }
     }
 
-    /// Does `act` while callers leave one message after the other on both nodes; every call must be answered and every
-    /// message acknowledged, whatever `act` does to the members' network.
+    /// Runs `act` while callers leave one message after the other on both nodes; every call must be answered and every
+    /// message acknowledged, whatever `act` changes in the members' network.
     fn under_calls<T>(&self, act: impl FnOnce(&Self) -> T) -> T {
         self.under_calls_to(&["a", "b"], act)
     }
@@ -67,7 +67,7 @@ impl Scene {
                 })
                 .collect();
             let result = {
-                // Also when `act` fails: callers who went on would hide it for ever.
+                // Also when `act` fails: otherwise the callers would run for ever and hide the failure.
                 let _ended = Ends(&over);
                 act(self)
             };
@@ -79,18 +79,18 @@ impl Scene {
         })
     }
 
-    /// Waits for a light that `node` sent after `since`.
+    /// Waits for a NOTIFY that `node` sent after `since`.
     fn act_of(&self, node: &str, since: BootInstant) -> Light {
         let acted = || self.pbx.lights().into_iter().find(|l| l.at >= since && acts::epoch(l).node == node);
         wait_for(&format!("an act of {node}"), MOVED, acted)
     }
 
-    /// How many epochs have acted, none beside another.
+    /// Number of epochs that have acted; no two at the same time.
     fn judge(&self) -> usize {
         acts::judge(&self.cluster, &self.pbx.lights())
     }
 
-    /// Waits until lights come, so that an epoch has acted before anything happens.
+    /// Waits until NOTIFYs come, so that an epoch has acted before the first fault.
     fn publisher(&self) -> (String, String) {
         let (publisher, other) = self.cluster.publisher_and_other();
         self.act_of(&publisher, BootInstant::from_nanos(0));
@@ -102,7 +102,7 @@ fn lab() -> Option<Lab> {
     need::all(&[need::NAMESPACES]).then(|| Lab::new(&["a", "b", "w"]))
 }
 
-/// A cut that takes the publisher away from the majority: the other acts, the publisher stops before that.
+/// A cut that separates the publisher from the majority: the other node acts, the publisher stops before that.
 fn the_other_takes_over(cut: impl Fn(&Lab, &str, &str)) {
     let Some(lab) = lab() else { return };
     let scene = Scene::open(lab, Spec::default());
@@ -120,14 +120,14 @@ fn the_other_takes_over(cut: impl Fn(&Lab, &str, &str)) {
     assert_eq!(scene.judge(), 2);
 }
 
-/// A cut that leaves every node with a majority: nobody's duty moves.
+/// A cut that leaves every node with a majority: no duty moves.
 fn nothing_moves(cut: impl Fn(&Lab, &str, &str)) {
     let Some(lab) = lab() else { return };
     let scene = Scene::open(lab, Spec::default());
     scene.under_calls(|scene| {
         let (publisher, other) = scene.publisher();
         cut(&scene.lab, &publisher, &other);
-        // Four leases: whoever were to move would have moved.
+        // Four leases: any move would have happened by then.
         thread::sleep(Duration::from_secs(3));
         scene.act_of(&publisher, BootInstant::now());
         scene.lab.heal();
@@ -176,7 +176,7 @@ fn a_witness_that_refuses_both_nodes() {
     });
 }
 
-/// One cut between two of three: somebody leads whom all but one hear, and at most one move follows.
+/// One cut between two of three: a leader exists that all but one reach, and at most one move follows.
 fn at_most_one_move(cut: impl Fn(&Lab, &str, &str)) {
     let Some(lab) = lab() else { return };
     let scene = Scene::open(lab, Spec::default());
@@ -202,7 +202,7 @@ fn a_publisher_cut_from_the_witness_only() {
     at_most_one_move(|lab, publisher, _| lab.cut(publisher, "w"));
 }
 
-/// A machine that stands still and goes on, believing what it believed before.
+/// A machine stops and continues with its old beliefs.
 #[test]
 fn a_publisher_that_stands_still_for_five_seconds() {
     let Some(lab) = lab() else { return };
@@ -224,7 +224,7 @@ fn a_publisher_that_stands_still_for_five_seconds() {
     assert_eq!(scene.judge(), 2);
 }
 
-/// Far apart, and a line that loses frames: no needless move.
+/// A long round trip, and a line that loses frames: no needless move.
 #[test]
 fn a_round_trip_of_150_ms_and_one_frame_in_a_hundred_lost() {
     if !need::all(&[need::NAMESPACES, need::TAP]) {
@@ -241,7 +241,7 @@ fn a_round_trip_of_150_ms_and_one_frame_in_a_hundred_lost() {
         thread::sleep(Duration::from_secs(seconds));
     });
     assert_eq!(scene.judge(), 1);
-    // By how much it was none.
+    // The margin by which no move happened.
     let (publisher, _) = scene.cluster.publisher_and_other();
     let address = scene.cluster.member(&publisher).metrics();
     let (_, page) = http_get(scene.cluster.phones(), address, "/metrics").expect("its figures");

@@ -1,5 +1,5 @@
-//! What administrators order that cannot be: refused in words, with exit code 1, and nothing changed; and what they may
-//! order all the same without a majority.
+//! Impossible orders of administrators: refused with a text and exit code 1, and nothing changed; and the orders that
+//! work without a majority.
 
 use std::{fs, time::Duration};
 
@@ -15,7 +15,7 @@ use twinbox_testkit::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Refused at once, with exit code 1 and these words.
+/// Checks that the command is refused immediately, with exit code 1 and these words.
 fn assert_refused(cli: &Cli, arguments: &[&str], expected: &str) {
     let begun = BootInstant::now();
     let output = cli.run(arguments);
@@ -25,7 +25,7 @@ fn assert_refused(cli: &Cli, arguments: &[&str], expected: &str) {
     assert!(took < Duration::from_secs(1) + slack(), "{arguments:?}: {took:?}");
 }
 
-/// What has been agreed on, as a node tells it, without what changes by itself.
+/// The agreed state, as a node shows it, without values that change automatically.
 fn agreed(cli: &Cli) -> Value {
     let (status, settings) = (cli.json(&["cluster", "status"]), cli.json(&["cluster", "settings"]));
     let of = |member: &Value| {
@@ -92,7 +92,8 @@ fn the_last_node_is_not_removed() {
     assert_eq!(agreed(&growing.cli("a")), before);
 }
 
-/// Everything of the Raft plane is refused at once, everything of the data plane is taken (the planes of ARCHITECTURE.md).
+/// Without a majority, orders of the Raft plane are refused immediately, those of the data plane are accepted (the
+/// planes of ARCHITECTURE.md).
 #[test]
 fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() {
     let mut cluster = Cluster::start(&Spec::default());
@@ -104,7 +105,7 @@ fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() 
     cluster.kill("w");
     let cli = cluster.cli("a");
     wait_until("the loss is known", PATIENCE, || cli.status().is_some_and(|s| s["quorum"] == false));
-    // Loss that is new may be leadership that moves: orders wait two election timeouts for that.
+    // A new loss may be a change of leaders: orders wait two election timeouts for that.
     wait_until("it to be believed", PATIENCE, || {
         let begun = BootInstant::now();
         !cli.run(&["cluster", "activate", "a"]).status.success() && begun.elapsed() < Duration::from_millis(500)
@@ -143,7 +144,7 @@ fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() 
         assert_refused(&cli, arguments, why);
     }
 
-    // The data plane: done, here alone.
+    // The data plane: carried out, on this node alone.
     let table = cluster.dir().join("users.csv");
     fs::write(&table, "number,name,pin\n3002,Bo,284617\n").expect("written");
     let table = table.to_string_lossy().into_owned();
@@ -172,7 +173,7 @@ fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() 
     let asked = cli.run(&["cluster", "settings"]);
     assert!(asked.status.success() && words(&asked).contains("out of date"), "{}", words(&asked));
 
-    // With a majority again nothing of the one has happened, and all of the other.
+    // With a majority again, the refused orders had no effect, and the accepted ones all had.
     cluster.start_member("b");
     cluster.start_member("w");
     cluster.wait_in_service();
@@ -188,8 +189,8 @@ fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() 
     }
 }
 
-/// After a cut between the nodes one lacks thousands of changes, in service as it is. It is made publisher only by
-/// `--force`, which says what is at stake; what was acknowledged is kept, also when that node dies that had it first.
+/// After a cut between the nodes one lacks thousands of changes, but is in service. It becomes publisher only with
+/// `--force`; the refusal states the risk. Acknowledged data is kept, also when the node dies that had it first.
 #[test]
 fn a_node_far_behind_is_publisher_by_force_alone_and_nothing_acknowledged_is_lost() {
     if !need::all(&[need::NAMESPACES, need::TAP]) {
@@ -211,7 +212,7 @@ fn a_node_far_behind_is_publisher_by_force_alone_and_nothing_acknowledged_is_los
         asked && cluster.cli("a").publisher().as_deref() == Some("a")
     });
 
-    // They meet again over a line so thin that catching up takes a while; both reach the witness as before.
+    // They reconnect over a line so slow that catching up takes a while; both reach the witness as before.
     lab.set_link("a", "b", Link::round_trip(200, 100));
     lab.heal();
     let behind = || {
@@ -219,8 +220,7 @@ fn a_node_far_behind_is_publisher_by_force_alone_and_nothing_acknowledged_is_los
         metric(&page, "twinbox_behind_changes", "").filter(|behind| *behind > 2_000.0)
     };
     wait_for("b to know that it is far behind", PATIENCE, behind);
-    // It tells that with its keep-alives, measured anew once a second: an order that comes sooner is carried out, and is taken
-    // back here.
+    // The keep-alives report the lag, measured once a second: an earlier order is carried out, and is reverted here.
     let refused = wait_for("the order to be refused", PATIENCE, || {
         let given = cluster.cli("a").run(&["cluster", "make-publisher", "b"]);
         if !given.status.success() {
@@ -243,7 +243,7 @@ fn a_node_far_behind_is_publisher_by_force_alone_and_nothing_acknowledged_is_los
     wait_until("b to be the publisher", PATIENCE, || cluster.publisher("a") == "b");
     println!("b is publisher and lacks {:?} changes", behind());
 
-    // The line is as before: b catches up, and has everything when a is lost.
+    // The line is normal again: b catches up, and has all data when a is lost.
     lab.set_link("a", "b", Link::default());
     wait_until("b to have caught up", Duration::from_secs(60), || {
         let known = cluster.cli("b").try_json(&["user", "list"]).unwrap_or_default();

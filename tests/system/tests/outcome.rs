@@ -1,4 +1,4 @@
-//! An order that the loss of the majority catches half-way: its outcome is unknown, and can be asked for afterwards.
+//! An order interrupted by the loss of the majority: its outcome is unknown, and can be queried afterwards.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use twinbox_testkit::{Cli, Cluster, Lab, Spec, need, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `missed`, as a node knows it.
+/// `missed`, as a node shows it.
 fn missed(cli: &Cli) -> String {
     let settings = cli.json(&["cluster", "settings"]);
     let all = settings["settings"].as_array().cloned().unwrap_or_default();
@@ -16,8 +16,8 @@ fn missed(cli: &Cli) -> String {
     one["value"].as_str().expect("a value").to_owned()
 }
 
-/// The cluster on a wide area's timing, whose windows are wide enough for a command line; a node that does not lead; who
-/// leads; and everyone but that node.
+/// The cluster with `wan` timing, whose time windows are wide enough for a command line; a node that does not lead; the
+/// leader; and all members except that node.
 fn formed(lab: &Lab) -> (Cluster, String, String, Vec<String>) {
     let cluster = Cluster::start_in(lab, &Spec { timing: "wan", ..Spec::default() });
     let leader =
@@ -29,7 +29,7 @@ fn formed(lab: &Lab) -> (Cluster, String, String, Vec<String>) {
     (cluster, node, leader, others)
 }
 
-/// Gives an order, and takes the id of it: nobody could say what had become of it.
+/// Gives an order, and returns its id; the answer must be that its outcome is unknown.
 fn caught(cluster: &Cluster, node: &str) -> String {
     let begun = BootInstant::now();
     let order = cluster.cli(node).run(&["cluster", "set", "missed", "7"]);
@@ -48,7 +48,8 @@ fn wait_healed(cluster: &Cluster, node: &str) {
     wait_until("a majority is back", PATIENCE, || cli.status().is_some_and(|s| s["quorum"] == true));
 }
 
-/// The order reaches the leader, and its answer is lost on the way back: it was carried out, and that is told.
+/// The order reaches the leader, and its answer is lost on the way back: it was carried out, and the query reports
+/// that.
 #[test]
 fn one_whose_answer_was_lost_was_carried_out() {
     if !need::all(&[need::NAMESPACES]) {
@@ -58,7 +59,7 @@ fn one_whose_answer_was_lost_was_carried_out() {
     let (cluster, node, leader, others) = formed(&lab);
     others.iter().for_each(|other| lab.cut_one_way(other, &node));
     let id = caught(&cluster, &node);
-    // Without a majority nobody can tell; that is said, too.
+    // Without a majority the outcome cannot be determined; the query reports that, too.
     let early = cluster.cli(&node).run(&["cluster", "outcome", &id]);
     assert_eq!(early.status.code(), Some(1), "{}", words(&early));
     lab.heal();
@@ -71,7 +72,8 @@ fn one_whose_answer_was_lost_was_carried_out() {
     }
 }
 
-/// The order reaches nobody, or only when the cut is over: it was carried out or it never will be, and what is told is so.
+/// The order reaches no leader, or only after the cut: it was carried out or never will be, and the query reports it
+/// correctly.
 #[test]
 fn one_that_reached_nobody_is_carried_out_or_never_will_be() {
     if !need::all(&[need::NAMESPACES]) {
@@ -92,7 +94,7 @@ fn one_that_reached_nobody_is_carried_out_or_never_will_be() {
     }
     let again = cluster.cli(&node).run(&["cluster", "outcome", &id]);
     assert_eq!(again.status.code(), told.status.code(), "asked again: {}", words(&again));
-    // Another order has gone through since; so would this one have, if it were still on its way.
+    // Another order has been carried out since; so would this one have been, if it were still under way.
     let later = cluster.cli(&node).run(&["cluster", "set", "alarm-rule", "none"]);
     assert!(later.status.success(), "{}", words(&later));
     for at in ["a", "b"] {

@@ -1,16 +1,16 @@
-//! More callers than a node can store the messages of: it refuses some at once, and keeps what it promised to the others.
+//! More callers than a node can store messages of: it refuses some immediately, and keeps its promises to the others.
 
 use std::time::Duration;
 
 use twinbox_testkit::{Arrivals, Cluster, Driver, Spec, parameter, slow_disk};
 
-/// By so much longer takes each sync of node a's disk: it stores few messages a second.
+/// Extra duration of each sync of node a's disk: it stores few messages per second.
 const SYNC: Duration = Duration::from_millis(8);
 /// From the tone to BYE.
 const STAY: Duration = Duration::from_secs(3);
-/// A load that no node with such a disk carries.
+/// Callers per second: more than any node with such a disk can serve.
 const MANY: f64 = 120.0;
-/// A refusal should take less than 0.1 s; this is a ceiling for a busy machine.
+/// A refusal should take less than 0.1 s; this is the limit for a busy machine.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 #[test]
@@ -30,7 +30,7 @@ fn a_node_whose_disk_is_slow_refuses_callers_in_time_and_acknowledges_every_mess
     let time = Duration::from_secs(parameter("TWINBOX_OVERLOAD_SECONDS", 15));
 
     let mut driver = Driver::new(cluster.phones());
-    // Until the node knows itself.
+    // Until the node has measured its own capacity.
     let rising = driver.arrive(arrivals(MANY / 4.0), Duration::from_secs(15));
     let much = driver.arrive(arrivals(MANY), time);
     let more = driver.arrive(arrivals(MANY * 2.0), time);

@@ -1,5 +1,5 @@
-//! Cuts between machines, each in a network namespace of its own: both sides take messages, no caller waits, and
-//! after the heal all messages are on both.
+//! Cuts between machines, each in a separate network namespace: both sides take messages, no caller waits, and after
+//! the heal all messages are on both.
 
 use std::{thread, time::Duration};
 
@@ -11,7 +11,7 @@ use twinbox_testkit::{
 
 const ACK_TIMEOUT_MS: u64 = 250;
 
-/// A caller who is recording when the cut comes and hangs up right after it.
+/// A caller that is recording when the cut comes and hangs up right after it.
 fn caught_by_the_cut(
     phones: &Place,
     nodes: [std::net::SocketAddr; 2],
@@ -48,7 +48,7 @@ fn cut_and_heal(cut: impl Fn(&Lab)) {
 
     let mut deposits = vec![leave_message(&phones, nodes[0], mailbox, 1.0)];
     deposits.extend(caught_by_the_cut(&phones, nodes, mailbox, || cut(&lab)));
-    // And again on both sides at once, now that the cut is known.
+    // Again on both sides concurrently, now that the cut is known.
     let later: Vec<_> = nodes
         .iter()
         .map(|node| {
@@ -63,7 +63,7 @@ fn cut_and_heal(cut: impl Fn(&Lab)) {
         assert!(deposit.acknowledged(), "message {n}: {:?}", deposit.goodbye);
         assert!(deposit.goodbye.after <= longest_goodbye(ACK_TIMEOUT_MS), "message {n}: {:?}", deposit.goodbye);
     }
-    // Each side has its own while they are apart.
+    // Each side has its own messages during the cut.
     for (node, deposit) in [("a", &deposits[1]), ("b", &deposits[2]), ("a", &deposits[3]), ("b", &deposits[4])] {
         assert_kept(&cluster, node, mailbox, deposit, 0.9, Duration::from_secs(2));
     }
@@ -98,7 +98,7 @@ fn a_is_not_heard_by_b_but_hears_it() {
     cut_and_heal(|lab| lab.cut_one_way("a", "b"));
 }
 
-/// A firewall that answers for a living process proves nothing about that process: nobody takes its duties.
+/// A firewall that answers for a living process proves nothing about that process: no node takes its duties.
 #[test]
 fn a_refused_connection_is_no_proof_of_death() {
     if !need::all(&[need::NAMESPACES]) {

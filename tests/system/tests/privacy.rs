@@ -1,5 +1,5 @@
-//! Private data never reaches a log, at any level: numbers, names and PINs that appear nowhere else are used for
-//! everything a caller can do, and the logs of all members are searched for them.
+//! Private data never reaches a log, at any level: unique numbers, names and PINs are used for all actions of a caller,
+//! and the logs of all members are searched for them.
 
 use std::{thread::sleep, time::Duration};
 
@@ -34,7 +34,7 @@ fn nothing_private_is_logged_even_at_debug() {
         });
         assert!(deposit.goodbye.status > 0);
     }
-    // Signs in: wrongly, then rightly, then listens.
+    // Sign-in: with a wrong PIN, then with the right one, then listening.
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
     let invite = Invite::new("*97", MAILBOX, endpoint.address());
     let call = Call::place(cluster.phones(), cluster.sip("b"), Transport::Udp, &invite).expect("answered");
@@ -47,7 +47,7 @@ fn nothing_private_is_logged_even_at_debug() {
     call.bye();
     pbx.subscribe(cluster.sip("a"), MAILBOX, 60);
     cluster.cli("a").json(&["user", "set-pin", MAILBOX, "640219"]);
-    // Malformed, so that an error names what it met; and a mailbox that is none.
+    // A malformed request, so that an error names its content; and a mailbox that does not exist.
     let socket = cluster.phones().udp(0);
     let broken = format!(
         "INVITE sip:{MAILBOX}@x SIP/2.0\r\nFrom: \"{CALLER_NAME} <sip:{CALLER}\r\nCall-ID: {}\r\n\r\n",

@@ -1,5 +1,5 @@
-//! Two nodes of one machine that want the same thing, and disks that are not the node's own: refused with one line that
-//! names the setting and the remedy, exit code 1, and nothing changed.
+//! Two nodes of one machine with conflicting settings, and disks of other nodes: refused with one line that names the
+//! setting and the remedy, exit code 1, and nothing changed.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ fn pair() -> Cluster {
     cluster
 }
 
-/// What is in a folder, but for pid files and last words, in which a process says of itself that it was there.
+/// The content of a folder, except pid files and exit notices, which every process leaves.
 fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -43,14 +43,14 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Starts a node that is to end by itself.
+/// Starts a node that must end on its own.
 fn start(config: &Path) -> Output {
     let mut command = Command::new("timeout");
     command.arg("60").arg(binary()).args(["node", "--config"]).arg(config);
     command.output().expect("it runs")
 }
 
-/// Starts b by this file; it must end by itself, with code 1 and one line that has all these words.
+/// Starts b with this file; it must end on its own, with code 1 and one line that has all these words.
 fn refused(cluster: &Cluster, config: &str, words: &[&str]) {
     let b = cluster.member("b");
     let file = b.home.join("refused.toml");
@@ -78,7 +78,7 @@ fn nodes_of_one_machine_share_neither_ports_nor_sockets_nor_folders() {
         assert!(text.contains(&from), "no '{from}' in\n{text}");
         text.replace(&from, &to)
     };
-    // The member's own address in the list of members comes first: only the last of them is where it listens.
+    // The member's own address in the list of members comes first: only the last match is its listener.
     let bound = |port: u16| (format!("bind = \"{ip_b}:{port}\""), format!("bind = \"{ip_a}:{port}\""));
     for (port, key) in [(7070, "cluster.bind"), (9090, "metrics.bind"), (5060, "[[sip.listener]]")] {
         let (from, to) = bound(port);
@@ -101,7 +101,7 @@ fn nodes_of_one_machine_share_neither_ports_nor_sockets_nor_folders() {
     assert_eq!(twice.status.code(), Some(1), "{}", said(&twice));
     assert!(said(&twice).contains("data_dir") && said(&twice).contains("in use"), "{}", said(&twice));
 
-    // a has noticed nothing, and b starts as it was meant to.
+    // a is not affected, and b starts with its own configuration.
     assert_eq!(a.pid(), pid);
     assert!(a.cli().status().is_some(), "{}", a.log());
     let mut cluster = cluster;
@@ -117,14 +117,14 @@ fn a_disk_with_another_s_data_is_refused_and_left_alone() {
     let text = fs::read_to_string(&cluster.member("b").config).expect("b's configuration");
     let mark = b.join("owner.toml");
     let own = fs::read_to_string(&mark).expect("b's mark");
-    // Another node's, another cluster's.
+    // A disk of another node, of another cluster.
     fs::write(&mark, own.replace("\"b\"", "\"a\"")).expect("written");
     refused(&cluster, &text, &["node.data_dir: ", "member 'a' of cluster", "this is member 'b'", "the right disk"]);
     let id = own.lines().find_map(|line| line.strip_prefix("cluster = ")).expect("a cluster").to_owned();
     fs::write(&mark, own.replace(&id, "\"00112233445566778899aabbccddeeff\"")).expect("written");
     refused(&cluster, &text, &["node.data_dir: ", "00112233445566778899aabbccddeeff", "the right disk"]);
 
-    // The disk of an earlier release has no mark; the store knows whose it is.
+    // The disk of an earlier release has no mark; the store knows its node.
     let kept = b.with_extension("kept");
     fs::rename(&b, &kept).expect("b's disk is taken out");
     assert!(Command::new("cp").arg("-a").arg(&a).arg(&b).status().is_ok_and(|status| status.success()));
@@ -133,7 +133,7 @@ fn a_disk_with_another_s_data_is_refused_and_left_alone() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("data_dir") && said(&output).contains("'a'"), "{}", said(&output));
 
-    // Its own is put back, and it starts.
+    // Its own disk is put back, and it starts.
     fs::remove_dir_all(&b).expect("a's copy");
     fs::rename(&kept, &b).expect("b's disk");
     fs::write(&mark, own).expect("written");
@@ -192,7 +192,7 @@ fn a_folder_that_is_missing_read_only_or_full_is_refused() {
     disk.mount(&["-o", "remount,rw"]);
 
     let filler = disk.0.path().join("filler");
-    // As much as there is; the last write fails.
+    // All free space; the last write fails.
     let _ = fs::write(&filler, vec![0_u8; 64 << 20]);
     refused(&cluster, &text, &["node.data_dir: ", "MB free", "make room"]);
     fs::remove_file(&filler).expect("removed");

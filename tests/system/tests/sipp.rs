@@ -1,5 +1,5 @@
-//! SIPp, which is not our code, leaves and hears messages on both nodes. Its session description names an endpoint
-//! of the test kit, which speaks, presses keys, and compares what comes back bit for bit.
+//! SIPp, a foreign caller, leaves and hears messages on both nodes. Its session description names an endpoint of the
+//! test kit, which speaks, presses keys, and compares the received audio bit for bit.
 
 use std::{thread::sleep, time::Duration};
 
@@ -12,10 +12,10 @@ use twinbox_testkit::{
     sipp::{Running, Sipp},
 };
 
-/// What of each message must be there, in seconds.
+/// Minimum length of each message, in seconds.
 const LONG: f64 = 3.0;
 
-/// A call of SIPp's with the endpoint that its session description names.
+/// A call of SIPp with the endpoint that its session description names.
 struct Caller {
     sipp: Running,
     endpoint: Endpoint,
@@ -39,8 +39,8 @@ impl Caller {
         speech
     }
 
-    /// Waits for SIPp's end: it saw `200` to its BYE, else the test has failed. When, it does not say; what is spoken
-    /// after it is spoken into the void.
+    /// Waits for SIPp's end: it received `200` to its BYE, else the test has failed. The time of its BYE is unknown;
+    /// later speech is lost.
     fn finish(self, speech: Speech) -> Deposit {
         self.sipp.finish();
         let goodbye = Goodbye { status: 200, after: Duration::ZERO };
@@ -55,7 +55,7 @@ struct How {
     transport: Transport,
 }
 
-/// A message left on each node is on both, and is heard on the one that it was not left on.
+/// A message left on each node is on both, and is heard on the other one.
 fn leaves_on_one_node_and_hears_on_the_other(scenario: &'static str, transport: Transport) {
     if !need::all(&[need::SIPP]) {
         return;
@@ -86,7 +86,7 @@ fn leaves_on_one_node_and_hears_on_the_other(scenario: &'static str, transport: 
     }
 }
 
-/// SIPp hangs up at a moment of its own, so the end is not judged here.
+/// SIPp hangs up at its own time, so the end is not checked here.
 fn assert_kept_by_sipp(cluster: &Cluster, node: &str, mailbox: &str, deposit: &Deposit) {
     let limit = Duration::from_secs(2);
     let found = twinbox_testkit::holds(limit, || cluster.find(node, mailbox, &deposit.speech, deposit.spoken));
@@ -110,7 +110,7 @@ fn with_a_late_offer() {
     leaves_on_one_node_and_hears_on_the_other("call-late", Transport::Udp);
 }
 
-/// The kit's own caller, which knows when its BYE was answered, finds the end of the message as well.
+/// The kit's own caller, which knows the time of the answer to its BYE, checks the end of the message as well.
 #[test]
 fn a_message_is_kept_to_its_last_packet_on_both_nodes() {
     let cluster = Cluster::start(&Spec::default());

@@ -1,4 +1,4 @@
-//! An administrator's hand: the publisher moves, a node goes out of service and comes back, a rolling restart.
+//! Orders of an administrator: the publisher moves, a node goes out of service and comes back, a rolling restart.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn a_deactivated_node_hands_over_and_comes_back() {
     cluster.wait_for_messages(&publisher, Cluster::USERS[0].number, 1, Duration::from_secs(5));
 }
 
-/// SIGTERM, wait, start, the next: at every moment one node answers, and no message is lost.
+/// SIGTERM, wait, start, then the next member: at every moment one node answers, and no message is lost.
 #[test]
 fn a_rolling_restart_loses_nothing() {
     let mut cluster = Cluster::start(&Spec::default());
@@ -64,14 +64,14 @@ fn a_rolling_restart_loses_nothing() {
     }
 }
 
-/// Two nodes without a witness form a cluster too.
+/// Two nodes without a witness also form a cluster.
 #[test]
 fn two_nodes_without_a_witness_take_messages() {
     let mut cluster = Cluster::start(&Spec { witness: false, ..Spec::default() });
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
     cluster.kill("a");
-    // No majority is left: duties wait, calls go on.
+    // No majority is left: duties wait, calls continue.
     let alone = leave_message(cluster.phones(), cluster.sip("b"), mailbox, 1.2);
     assert!(alone.acknowledged(), "{:?}", alone.goodbye);
     cluster.wait_for_messages("b", mailbox, 2, Duration::from_secs(2));
@@ -80,7 +80,7 @@ fn two_nodes_without_a_witness_take_messages() {
     cluster.wait_for_messages("a", mailbox, 2, Duration::from_secs(10));
 }
 
-/// What an INVITE to a node is answered: its final status, and `Retry-After` if it has one.
+/// The answer to an INVITE to a node: its final status, and `Retry-After` if it has one.
 fn answer(cluster: &Cluster, node: &str) -> (u16, Option<u32>) {
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
     let invite = Invite::new(Cluster::USERS[0].number, "2001", endpoint.address());
@@ -115,7 +115,7 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     let (active, passive) = cluster.publisher_and_other();
     set(&cluster, &passive, &["mode", "active-passive"]);
     wait_until("the passive one refuses", Duration::from_secs(5), || answer(&cluster, &passive).0 == 503);
-    // Either node says which is passive.
+    // Either node shows the passive one.
     for asked in [&active, &passive] {
         let status = cluster.cli(asked).json(&["cluster", "status"]);
         assert_eq!(status["mode"], "active-passive", "{status}");
@@ -134,10 +134,10 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     assert!(cluster.member(&passive).log().contains("a call has reached this node, which is passive"));
     let alarmed = || cluster.cli(&passive).json(&["alarm", "list"]).to_string().contains("passive-called");
     wait_until("the alarm of it", Duration::from_secs(5), alarmed);
-    // Administrators are let in all the same.
+    // Administrators are admitted all the same.
     cluster.cli(&passive).json(&["user", "list"]);
 
-    // Its host is lost: nobody tells.
+    // Its host is lost: no supervisor reports it.
     let begun = BootInstant::now();
     cluster.kill(&active);
     wait_until("the passive one answers", Duration::from_secs(20), || answer(&cluster, &passive).0 == 200);
@@ -148,7 +148,7 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     wait_until("the other is passive now", Duration::from_secs(10), || answer(&cluster, &active).0 == 503);
     assert_eq!(answer(&cluster, &passive).0, 200, "the role stays where it is");
 
-    // Asked by a call, the passive one takes it and the role.
+    // At a call, the passive one takes the call and the role.
     set(&cluster, &passive, &["force-failover-on-call", "on"]);
     wait_until("a call is taken", Duration::from_secs(5), || answer(&cluster, &active).0 == 200);
     wait_until("and the role with it", Duration::from_secs(5), || {
@@ -163,7 +163,7 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     });
 }
 
-/// Two nodes, no witness, one is lost and comes back, in both policies: every call is answered all the while.
+/// Two nodes, no witness, one is lost and comes back, in both policies: every call is answered throughout.
 #[test]
 fn of_a_pair_the_survivor_refuses_no_call_and_goes_on_alone_if_it_may() {
     if !need::all(&[need::SIPP]) {
@@ -210,7 +210,7 @@ fn of_a_pair_the_survivor_refuses_no_call_and_goes_on_alone_if_it_may() {
             cluster.wait_for_messages(node, mailbox, messages + 1, Duration::from_secs(10));
         }
         if policy == "assume" {
-            // Both have the status that they had before, until it is agreed that the split is over.
+            // Both have their former status, until the end of the split is agreed on.
             wait_until("the two sides to be one", Duration::from_secs(10), || {
                 cluster.cli(&survivor).json(&["cluster", "moves"]).to_string().contains("heal")
             });

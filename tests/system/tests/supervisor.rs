@@ -1,5 +1,5 @@
-//! The supervisor: what it proves to others when the node's process ends, that it takes no call with it, and what it
-//! passes on.
+//! The supervisor: the exit proof that it sends when the node's process ends, its own death without harm to calls, and
+//! its forwarding of signals and exit notices.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use twinbox_testkit::{
     leave_message, parameter, wait_for, wait_until,
 };
 
-/// What a member's log says of a proof.
+/// The log text of a received proof.
 const PROOF: &str = "proof: this process has exited";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,7 +29,7 @@ fn with_lights() -> (Cluster, Pbx) {
     )
 }
 
-/// Who acted first after `since`, and when.
+/// The first acting node after `since`, and the time until then.
 fn first_act(cluster: &Cluster, pbx: &Pbx, since: BootInstant) -> (String, Duration) {
     let first = wait_for("a first act", Duration::from_secs(30), || {
         pbx.lights().into_iter().find(|light| light.at >= since)
@@ -43,14 +43,14 @@ fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
 
-/// The pid of a node's own process, as it says itself.
+/// The pid of a node's own process, by its status.
 fn node_pid(cluster: &Cluster, node: &str) -> Option<u64> {
     let status = cluster.cli(node).status()?;
     let own = status["members"].as_array()?.iter().find(|member| member["name"] == node)?.clone();
     own["info"]["pid"].as_u64().or_else(|| own["info"]["pid"].as_str()?.parse().ok())
 }
 
-/// Waits until a node says that it has become the publisher, and why.
+/// Waits until a node reports that it has become the publisher, with this cause.
 fn wait_for_cause(cluster: &Cluster, node: &str, cause: &str) {
     let words = format!(" to {node}: {cause};");
     wait_until("the alarm that names the cause", PATIENCE, || {
@@ -58,8 +58,9 @@ fn wait_for_cause(cluster: &Cluster, node: &str, cause: &str) {
     });
 }
 
-/// The publisher's process is killed again and again: by the proof its duties run long before the lease is out, and it is
-/// back in service by itself. They run on the other; or on itself, where that is back before Raft has a new leader.
+/// The publisher's process is killed repeatedly: by the proof its duties run long before the lease expires, and it
+/// returns to service automatically. The duties run on the other node, or on itself if it is back before Raft has a new
+/// leader.
 #[test]
 fn a_killed_process_is_proved_dead_and_started_again() {
     let (cluster, pbx) = with_lights();
@@ -81,7 +82,7 @@ fn a_killed_process_is_proved_dead_and_started_again() {
         wait_until("the killed node to be back", PATIENCE, || {
             node_pid(&cluster, &victim).is_some_and(|pid| pid != u64::from(before))
         });
-        // A node that has just started knows what it knew when it was killed.
+        // A node that has just started has the state from before the kill.
         wait_until("both to know who is publisher now", PATIENCE, || {
             ["a", "b"].iter().all(|node| cluster.cli(node).publisher().as_ref() == Some(&acts))
         });
@@ -93,7 +94,7 @@ fn a_killed_process_is_proved_dead_and_started_again() {
     assert!(worst < Duration::from_secs(10), "{times:?}: ten times what is promised");
 }
 
-/// A recording in progress is filed by the survivor at once (rule C2), and completed by its own node when that is back:
+/// The survivor files a recording in progress immediately (rule C2), and its own node completes it after its return:
 /// one message.
 #[test]
 fn a_recording_of_a_dead_process_is_filed_on_proof() {
@@ -122,8 +123,8 @@ fn a_recording_of_a_dead_process_is_filed_on_proof() {
     }
 }
 
-/// The supervisor is killed in the middle of a call, which goes on and is acknowledged. The next supervisor watches the
-/// same process, and proves its death when it comes.
+/// The supervisor is killed in the middle of a call, which continues and is acknowledged. The next supervisor watches
+/// the same process, and proves its death later.
 #[test]
 fn a_supervisor_takes_no_call_with_it_and_the_next_one_watches_on() {
     let mut cluster = Cluster::start(&Spec::default());
@@ -158,7 +159,7 @@ fn a_supervisor_takes_no_call_with_it_and_the_next_one_watches_on() {
     cluster.stop("a");
 }
 
-/// SIGTERM reaches a node that was found, too.
+/// SIGTERM also reaches a node that a later supervisor took over.
 #[test]
 fn a_node_that_was_found_stops_with_its_supervisor() {
     let mut cluster = Cluster::start(&Spec { witness: false, ..Spec::default() });
@@ -173,7 +174,7 @@ fn a_node_that_was_found_stops_with_its_supervisor() {
     assert!(cluster.member("a").log().contains("INFO twinbox_app::node: stopped"));
 }
 
-/// With both gone, nobody proves anything: the lease decides, as for a host.
+/// With both dead, there is no proof: the lease decides, as for a host.
 #[test]
 fn with_the_supervisor_gone_too_the_lease_decides() {
     let (mut cluster, pbx) = with_lights();
@@ -194,7 +195,7 @@ fn with_the_supervisor_gone_too_the_lease_decides() {
     wait_for_cause(&cluster, &other, "missed-keep-alives");
 }
 
-/// A process that stands still has not exited: the lease takes its duties, nothing is proved, nothing is started.
+/// A stopped process has not exited: the lease ends its duties, nothing is proved, nothing is started.
 #[test]
 fn a_process_that_stands_still_has_not_exited() {
     let cluster = Cluster::start(&Spec::default());
@@ -211,7 +212,7 @@ fn a_process_that_stands_still_has_not_exited() {
     assert_eq!(cluster.member(&victim).pid(), pid, "the same process");
 }
 
-/// What it left behind is told by the next life: in the log, in a file, as an alarm.
+/// The next incarnation reports the exit notice: in the log, in a file, as an alarm.
 #[test]
 fn last_words_are_told() {
     let cluster = Cluster::start(&Spec { witness: false, ..Spec::default() });
@@ -228,7 +229,7 @@ fn last_words_are_told() {
     });
 }
 
-/// What a node cannot start with is said once, with the exit code that it has, and nothing is left running.
+/// A fatal start error is reported once, with its exit code, and no process is left running.
 #[test]
 fn a_start_that_cannot_succeed_is_not_repeated() {
     let mut cluster = Cluster::start(&Spec { witness: false, raw: true, ..Spec::default() });
@@ -254,7 +255,7 @@ fn a_start_that_cannot_succeed_is_not_repeated() {
     assert_eq!(said(&output).lines().count(), 1, "{}", said(&output));
 }
 
-/// SIGTERM to the supervisor ends both, in good order, and nobody is told of an exit.
+/// SIGTERM to the supervisor ends both, in order, and no exit is reported to other members.
 #[test]
 fn sigterm_stops_both() {
     let mut cluster = Cluster::start(&Spec::default());

@@ -1,5 +1,5 @@
-//! A majority is gone for good: the survivor goes on alone by an administrator's word, grows again, and who was given up is
-//! not let in with what is on its disk.
+//! A majority is lost permanently: the survivor goes on alone by an administrator's order, grows again, and a given-up
+//! member is not admitted with the data on its disk.
 
 use std::{fs, time::Duration};
 
@@ -13,7 +13,7 @@ use twinbox_testkit::{Endpoint, g711::Law, leave_message, need, sipp::Sipp, wait
 const MAILBOX: &str = "1001";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A pair without a witness loses one node with its disk. Calls go on all the while.
+/// A pair without a witness loses one node with its disk. Calls continue throughout.
 #[test]
 fn the_survivor_of_a_pair_goes_on_alone_and_becomes_a_pair_again() {
     if !need::all(&[need::SIPP]) {
@@ -42,14 +42,14 @@ fn the_survivor_of_a_pair_goes_on_alone_and_becomes_a_pair_again() {
     refused(&["--lost", "b", "--yes"], 1, "there is a majority of the members");
     refused(&[], 2, "--lost");
 
-    // The machine and its disk are gone.
+    // The machine and its disk are lost.
     growing.kill("b");
     fs::rename(growing.dir.path().join("b"), growing.dir.path().join("b.aside")).expect("put aside");
     wait_until("the loss is known", PATIENCE, || cli.status().is_some_and(|s| s["quorum"] == false));
     refused(&["--lost", "nobody", "--yes"], 1, "the others are: b");
     let alone = leave_message(&phones, there, MAILBOX, 1.2);
     assert!(alone.acknowledged(), "{:?}", alone.goodbye);
-    // Without a word of confirmation it says what is at stake, and does nothing.
+    // Without confirmation it states the risk, and does nothing.
     wait_until("b is silent", PATIENCE, || {
         words(&cli.run(&["cluster", "go-on-alone", "--lost", "b"])).contains("both sides may act")
     });
@@ -71,7 +71,7 @@ fn the_survivor_of_a_pair_goes_on_alone_and_becomes_a_pair_again() {
     wait_until("the alarm of it", PATIENCE, || told("gone-alone"));
     refused(&["--lost", "b", "--yes"], 1, "there is a majority of the members");
 
-    // A fresh machine makes it a pair again, and takes over what there is.
+    // A fresh machine makes it a pair again, and takes over the data.
     growing.grow("a", "c");
     growing.wait_in_service("a", &["a", "c"]);
     growing.wait_in_service("c", &["a", "c"]);
@@ -82,7 +82,7 @@ fn the_survivor_of_a_pair_goes_on_alone_and_becomes_a_pair_again() {
     order(&growing.cli("c"), &["cluster", "make-publisher", "c"]);
     wait_until("roles move", PATIENCE, || growing.cli("a").publisher().as_deref() == Some("c"));
 
-    // The lost machine is found, with its disk: it is told, and ends. Nobody takes it for a member.
+    // The lost machine is found, with its disk: it is informed, and ends. No node treats it as a member.
     fs::rename(growing.dir.path().join("b.aside"), growing.dir.path().join("b")).expect("put back");
     growing.start("b");
     growing.wait_end("b");
@@ -94,18 +94,18 @@ fn the_survivor_of_a_pair_goes_on_alone_and_becomes_a_pair_again() {
     growing.wait_in_service("a", &["a", "c"]);
     let (finished, lasted) = (sipp.stop(), begun.elapsed());
     println!("{} calls in {lasted:?}, the longest set-up {:?}", finished.calls, finished.longest_setup);
-    // Each lasts a while, and the first of all is not to be the only one.
+    // Each call lasts a while, and the first must not be the only one.
     assert!(f64::from(finished.calls) > lasted.as_secs_f64() / 2.0, "{} calls: no load", finished.calls);
 
-    // Put aside and with a token it is a member again.
+    // With its folder moved away and with a token it is a member again.
     fs::rename(growing.dir.path().join("b"), growing.dir.path().join("b.aside")).expect("put aside");
     growing.drop_member("b");
     growing.grow("c", "b");
     growing.wait_in_service("b", &["a", "b", "c"]);
 }
 
-/// Three nodes of which two are lost: the node that is left serves callers and administrators as before, and whoever of the
-/// lost comes back is told.
+/// Three nodes of which two are lost: the remaining node serves callers and administrators as before, and a lost node
+/// that comes back is informed.
 #[test]
 fn of_three_nodes_the_last_goes_on_when_every_other_is_named() {
     let mut growing = Growing::founded();

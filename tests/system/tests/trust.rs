@@ -1,12 +1,12 @@
-//! Between nodes: a stranger's certificate and another cluster are refused, logged, and change nothing.
+//! Between nodes: a foreign certificate and another cluster are refused, logged, and change nothing.
 
 use std::{fs, io::Write, process::Command, time::Duration};
 
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{Cluster, Place, Process, Spec, binary, leave_message, wait_until};
 
-/// A second cluster by the same name is formed, whose configuration names our node `a` as its own `a`; its `b` goes at
-/// it. Its certificates are good, but from another authority.
+/// A second cluster of the same name is formed, whose configuration names our node `a` as its own `a`; its `b` connects
+/// to it. Its certificates are valid, but from another authority.
 #[test]
 fn another_clusters_node_is_refused_and_changes_nothing() {
     let cluster = Cluster::start(&Spec::default());
@@ -53,7 +53,7 @@ fn another_clusters_node_is_refused_and_changes_nothing() {
     wait_until("node a to log the refusal", Duration::from_secs(20), || {
         refused(&cluster.member("a").log()[logged..])
     });
-    // Time for it to do harm, if it could: it is heard by the cluster's own terms, a new message and its copy.
+    // Time for it to do harm, if it could: checked by the cluster's own terms, a new message and its copy.
     let after = leave_message(cluster.phones(), cluster.sip("b"), mailbox, 1.5);
     assert!(before.acknowledged() && after.acknowledged());
     for node in ["a", "b"] {
@@ -69,7 +69,7 @@ fn another_clusters_node_is_refused_and_changes_nothing() {
     drop(stranger);
 }
 
-/// Whoever speaks no TLS at all, or garbage in it, is cut off; peers go on.
+/// A client that sends no TLS, or garbage in it, is disconnected; peers continue.
 #[test]
 fn garbage_at_the_peer_port_changes_nothing() {
     let cluster = Cluster::start(&Spec::default());
@@ -90,7 +90,7 @@ fn garbage_at_the_peer_port_changes_nothing() {
     cluster.wait_in_service();
 }
 
-/// Who may call is a list of trunks.
+/// Only trunks may call.
 #[test]
 fn a_call_from_nowhere_is_forbidden() {
     let cluster = Cluster::start(&Spec::default());

@@ -1,9 +1,10 @@
-//! An upgrade without an outage: one member after the other is drained, replaced by the next release and activated again,
-//! under calls; what the two releases make of each other, and how the way back ends.
+//! An upgrade without an outage: one member after the other is drained, replaced by the next release and activated
+//! again, under calls; the interoperation of the two releases, and the refused downgrade.
 //!
-//! The next release is the program under test with a hook that is in debug builds only (`TWINBOX_TEST_RELEASE=next`): it
-//! announces one feature level more, and writes records and fields that this release does not know. With
-//! `TWINBOX_EARLIER=FILE` the release before is that program, instead of the one under test without the hook.
+//! The next release is the program under test with a hook that exists only in debug builds
+//! (`TWINBOX_TEST_RELEASE=next`): it announces one more feature level, and writes records and fields that this release
+//! does not know. With `TWINBOX_EARLIER=FILE` the earlier release is that program, instead of the one under test
+//! without the hook.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -21,10 +22,10 @@ use twinbox_testkit::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Mailboxes, and the field that says whose they are.
+/// Mailboxes, and the field of the owner's name.
 const MAILBOX: Table = Table(1);
 const NAME: Tag = 3;
-/// What only the next release knows: one field of each kind of merge, and a table.
+/// Data that only the next release knows: one field of each kind of merge, and a table.
 const LATER_FIELDS: [Tag; 4] = [60_001, 60_002, 60_003, 60_004];
 const LATER_TABLE: Table = Table(60_000);
 
@@ -38,7 +39,7 @@ fn earlier() -> Option<PathBuf> {
     std::env::var_os("TWINBOX_EARLIER").map(PathBuf::from)
 }
 
-/// Puts another release in the place of a member that does not run, and starts it.
+/// Replaces the release of a member that does not run, and starts it.
 fn start(cluster: &mut Cluster, name: &str, release: Release) {
     let member = cluster.member_mut(name);
     (member.program, member.env) = match release {
@@ -48,7 +49,7 @@ fn start(cluster: &mut Cluster, name: &str, release: Release) {
     cluster.start_member(name);
 }
 
-/// As docs/roles.md has it: deactivate, wait until no call is left, stop.
+/// As docs/roles.md describes: deactivate, wait until no call is left, stop.
 fn drain(cluster: &mut Cluster, name: &str, asked: &str) {
     if name != "w" {
         cluster.cli(asked).json(&["cluster", "deactivate", name]);
@@ -59,7 +60,7 @@ fn drain(cluster: &mut Cluster, name: &str, asked: &str) {
 }
 
 fn activate(cluster: &Cluster, name: &str, asked: &str) {
-    // Members that come back change who votes: an order whose outcome is unknown is given again.
+    // Members that come back change the voters: an order whose outcome is unknown is repeated.
     if name != "w" {
         wait_until("it to be activated", PATIENCE, || {
             let ordered = cluster.cli(asked).try_json(&["cluster", "activate", name]);
@@ -69,14 +70,14 @@ fn activate(cluster: &Cluster, name: &str, asked: &str) {
     cluster.wait_in_service();
 }
 
-/// Does `act` under two calls a second to a node, each of which must go as it should.
+/// Runs `act` under two calls per second to a node, each of which must succeed.
 fn under_calls<T>(cluster: &mut Cluster, node: &str, act: impl FnOnce(&mut Cluster) -> T) -> T {
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
     let hold = Duration::from_millis(700);
     let sipp = Sipp::new("call-early", cluster.sip(node), Cluster::USERS[1].number, endpoint.address(), hold);
     let running = sipp.times(600, 2).start(cluster.phones(), cluster.dir());
     let result = act(cluster);
-    // And one of our own, so that there are calls before and after however quick that was.
+    // And one of our own, so that there are calls before and after, however short `act` was.
     let own = leave_message(cluster.phones(), cluster.sip(node), Cluster::USERS[1].number, 1.2);
     assert!(own.acknowledged(), "{:?}", own.goodbye);
     let finished = running.stop();
@@ -85,7 +86,7 @@ fn under_calls<T>(cluster: &mut Cluster, node: &str, act: impl FnOnce(&mut Clust
     result
 }
 
-/// The feature level that the next release brings: one more than this one knows.
+/// The feature level of the next release: one more than this one knows.
 const NEXT_LEVEL: u64 = 5;
 
 fn level(cluster: &Cluster, asked: &str) -> u64 {
@@ -102,7 +103,7 @@ fn named(cluster: &Cluster, node: &str, name: &str) -> bool {
     shown.is_ok_and(|user| user.to_string().contains(name))
 }
 
-/// What lies on the disk of a node that does not run: mailboxes, and what only the next release knows.
+/// The data on the disk of a node that does not run: mailboxes, and the records that only the next release knows.
 fn on_disk(cluster: &Cluster, node: &str) -> Vec<Record> {
     let dir = cluster.member(node).data_dir.join("store");
     let store = Store::open(StoreConfig { dir, node: node.parse().expect("a name"), reserve_bytes: 0 });
@@ -112,7 +113,7 @@ fn on_disk(cluster: &Cluster, node: &str) -> Vec<Record> {
     all.into_iter().flatten().map(|(_, record)| record).collect()
 }
 
-/// The fields that only the next release knows, with kind, stamps and all, record by record.
+/// The fields that only the next release knows, with kind and stamps, record by record.
 fn later(records: &[Record]) -> Vec<Vec<Field>> {
     let of = |record: &Record| LATER_FIELDS.iter().filter_map(|tag| record.field(*tag).cloned()).collect();
     records.iter().map(of).collect()
@@ -131,7 +132,7 @@ fn one_member_after_the_other_gets_the_next_release_and_the_way_back_is_refused(
     }
     let old = level(&cluster, &last);
 
-    // The first of the pair. A call that it has when it is drained ends by itself, and is kept.
+    // The first of the pair. A call on it during the drain ends on its own, and its message is stored.
     under_calls(&mut cluster, &last, |cluster| {
         let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
         let invite = Invite::new(mailbox, "2001", endpoint.address());
@@ -148,7 +149,7 @@ fn one_member_after_the_other_gets_the_next_release_and_the_way_back_is_refused(
         assert_kept(cluster, &last, mailbox, &deposit, 1.2, PATIENCE);
     });
 
-    // A mixed pair: both ways, and with fields that one of them does not know in a record that both change.
+    // A mixed pair: in both directions, and with fields that one of them does not know in a record that both change.
     assert_eq!((level(&cluster, &first), level(&cluster, &last)), (old, old), "not all have it");
     let written = "what only the next release knows is written";
     wait_until("it to be written", PATIENCE, || cluster.member(&first).log().contains(written));
@@ -160,8 +161,8 @@ fn one_member_after_the_other_gets_the_next_release_and_the_way_back_is_refused(
     cluster.cli(&last).json(&["user", "set", mailbox, "--name", "Renamed"]);
     wait_until("both to know the new name", PATIENCE, || named(&cluster, &first, "Renamed"));
 
-    // The one of this release hands it on: to a node whose disk is lost, which is of this release again in between, as it
-    // may be as long as the level has not moved.
+    // The node of this release replicates it: to a node whose disk is lost, which runs this release again in between,
+    // as is permitted until the level has moved.
     under_calls(&mut cluster, &last, |cluster| {
         drain(cluster, &first, &last);
         cluster.wipe(&first);
@@ -179,7 +180,7 @@ fn one_member_after_the_other_gets_the_next_release_and_the_way_back_is_refused(
         activate(cluster, &first, &last);
     });
 
-    // The others. The level follows by itself when all have it, and not before.
+    // The others. The level follows automatically when all have it, and not before.
     let moved = under_calls(&mut cluster, &first, |cluster| {
         drain(cluster, "w", &first);
         start(cluster, "w", Release::Next);
@@ -203,7 +204,7 @@ fn one_member_after_the_other_gets_the_next_release_and_the_way_back_is_refused(
     }
     assert_eq!(later(&moved), later(&refilled), "as they were written, stamps and all");
 
-    // The way back: refused in words, and nothing changes but that this node is out; calls go on, there too.
+    // The downgrade: refused with a text, and only this node goes out of service; calls continue, there too.
     let before = cluster.cli(&last).json(&["cluster", "moves"]);
     let publisher = cluster.publisher(&last);
     let back = if publisher == first { last.clone() } else { first.clone() };
@@ -238,7 +239,7 @@ fn one_member_after_the_other_gets_the_next_release_and_the_way_back_is_refused(
         assert_eq!(level(cluster, &publisher), NEXT_LEVEL);
         assert_eq!(cluster.cli(&publisher).json(&["cluster", "moves"]), before);
     });
-    // And the way out.
+    // And the remedy.
     under_calls(&mut cluster, &publisher, |cluster| {
         cluster.stop(&back);
         start(cluster, &back, Release::Next);

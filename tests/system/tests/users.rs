@@ -1,4 +1,4 @@
-//! Users in bulk and what they bring: tables, an Asterisk spool, classes of service, prompts.
+//! Users in bulk and their data: tables, an Asterisk spool, classes of service, prompts.
 
 use std::{
     fs,
@@ -88,7 +88,7 @@ fn a_table_of_users_is_taken_whole_or_not_at_all_on_either_node() {
     assert_eq!(summary(&b.json(&["user", "import", text(&good)])), (0, 0, 2));
     assert_eq!(b.json(&["user", "show", "3002"])["name"], "L, Bo");
 
-    // What is exported comes in again as no change; what is changed is seen.
+    // An export imported again changes nothing; a changed value is noticed.
     let table = dir.path().join("all.csv");
     assert!(b.run(&["user", "export", "--output", text(&table)]).status.success());
     assert_eq!(summary(&a.json(&["user", "import", text(&table)])), (0, 0, 4));
@@ -98,7 +98,7 @@ fn a_table_of_users_is_taken_whole_or_not_at_all_on_either_node() {
     assert_eq!(a.run(&["user", "set", "3009", "--name", "x"]).status.code(), Some(1));
 }
 
-/// `TWINBOX_USERS=20000` is the stated size.
+/// `TWINBOX_USERS=20000` sets the full size.
 #[test]
 fn thousands_of_users_are_imported_in_one_go() {
     let users = parameter("TWINBOX_USERS", 150);
@@ -121,12 +121,12 @@ fn thousands_of_users_are_imported_in_one_go() {
     let again = cluster.cli("b").json(&["user", "import", text(&table), "--weak-pins", "accept"]);
     println!("again on the other node: {:.1?}", began.elapsed());
     assert_eq!(summary(&again), (0, 0, users));
-    // Ten times what is aimed at: 20,000 in 30 s.
+    // Ten times the aim: 20,000 in 30 s.
     assert!(took < Duration::from_secs(30) + Duration::from_millis(15 * users), "{took:?}");
 }
 
 /// As a spreadsheet of a country with a decimal comma saves it: semicolons, a byte order mark, CRLF, quotes, an empty
-/// line at the end.
+/// last line.
 #[test]
 fn a_spreadsheet_s_table_is_taken_and_its_mistakes_are_named_by_line() {
     let cluster = Cluster::start(&Spec { witness: false, raw: true, ..Spec::default() });
@@ -138,7 +138,7 @@ fn a_spreadsheet_s_table_is_taken_and_its_mistakes_are_named_by_line() {
     let refused = a.run(&["user", "import", text(&slips)]);
     assert!(said(&refused).contains("sheet.csv:1: there is no column 'Nmae'"), "{}", said(&refused));
     assert!(said(&refused).contains("did you mean 'name'?"), "{}", said(&refused));
-    // A name over two lines counts as two; of the last line the PIN is wrong, and its number is there twice.
+    // A name over two lines counts as two; the last line has a wrong PIN, and its number is there twice.
     let wrong = sheet("Number;Name;PIN;Cos\n3001;\"Lovelace; Ada\";284617;\n3002;\"Bo\nB\";;gold\n3001;;12x4;\n");
     let refused = a.run(&["--json", "user", "import", text(&wrong)]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
@@ -154,7 +154,7 @@ fn a_spreadsheet_s_table_is_taken_and_its_mistakes_are_named_by_line() {
     assert_eq!(summary(&a.json(&["user", "import", text(&good)])), (0, 0, 2));
 }
 
-/// A spool as Asterisk leaves it: three mailboxes, greetings, messages in four folders and several formats.
+/// A spool of Asterisk: three mailboxes, greetings, messages in four folders and several formats.
 fn spool(dir: &TempDir, speech: &[Speech]) -> (PathBuf, PathBuf) {
     let conf = file(
         dir,
@@ -213,7 +213,7 @@ fn an_asterisk_spool_comes_in_once_however_often_it_is_imported() {
     }
     let ada = b.json(&["user", "show", "4001"]);
     assert_eq!((ada["timezone"].as_str(), ada["must_change_pin"].as_bool()), (Some("Europe/Berlin"), Some(false)));
-    // 1234 is no PIN: its owner has none until an administrator gives one.
+    // 1234 is not acceptable: its owner has no PIN until an administrator sets one.
     assert_eq!(b.json(&["user", "show", "4002"])["must_change_pin"], true);
     let there = folders(&b, "4001");
     let states: Vec<_> = there.iter().map(|(_, state, caller)| (state.as_str(), caller.as_str())).collect();
@@ -221,7 +221,7 @@ fn an_asterisk_spool_comes_in_once_however_often_it_is_imported() {
     assert_eq!(b.audio("4001", &there[2].0, Law::Mu).expect("its audio"), speech[1].bytes(0, 8_000));
     assert_eq!(b.audio("4001", &there[1].0, Law::Mu).expect("its audio"), speech[2].bytes(0, 8_000));
 
-    // Meanwhile the owner goes on; and in the spool a message moves to another folder.
+    // Meanwhile the owner deletes a message; and in the spool a message moves to another folder.
     assert!(a.run(&["message", "delete", "4001", &there[1].0]).status.success());
     let old = spool.join("default/4001");
     for extension in ["txt", "wav"] {
@@ -244,7 +244,7 @@ fn an_asterisk_spool_comes_in_once_however_often_it_is_imported() {
     assert!(wrong.status.code() == Some(2) && said(&wrong).contains("default, other"), "{}", said(&wrong));
 }
 
-/// Calls a mailbox and waits until that is heard.
+/// Calls a mailbox and waits until that speech is heard.
 fn hears(cluster: &Cluster, node: &str, mailbox: &str, speech: &Speech) {
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
     let invite = Invite::new(mailbox, "2001", endpoint.address());
@@ -270,7 +270,7 @@ fn a_prompt_of_the_administrator_is_played_by_both_nodes_at_once() {
                 list["prompts"].as_array().is_some_and(|p| p.len() == 1 && p[0]["playing"] == true)
             })
         });
-        // A moment for the second of two to be read again: it was playing before.
+        // Time to load the second of the two files: the first one was playing before.
         sleep(Duration::from_millis(200));
         hears(&cluster, "a", "1001", speech);
         hears(&cluster, "b", "1001", speech);
@@ -306,7 +306,7 @@ fn a_class_of_service_rules_calls_on_both_nodes() {
     leave_message(cluster.phones(), cluster.sip("a"), "1002", 4.0);
     let long = &cluster.wait_for_messages("a", "1002", 1, Duration::from_secs(5))[0];
     assert!(long.length_ms > 3_000, "{long:?}");
-    // Two messages fill it; the default class rules who has no other.
+    // Two messages fill it; the default class applies to users without another.
     leave_message(cluster.phones(), cluster.sip("a"), "1001", 1.5);
     assert_eq!(a.messages("1001").len(), 2);
     b.json(&["user", "set", "1001", "--cos", "default"]);

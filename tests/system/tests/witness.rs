@@ -5,13 +5,13 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use twinbox_system_tests as _;
 use twinbox_testkit::{Cluster, Process, Spec, binary, wait_until};
 
-/// Two clusters whose witnesses have stopped, and the file of one witness that is to take the places of both, each with its
-/// own certificates and data.
+/// Two clusters whose witnesses have stopped, and the file of one witness that replaces both, each with its own
+/// certificates and data.
 struct Shared {
     clusters: [Cluster; 2],
     data: PathBuf,
     config: PathBuf,
-    /// Of each cluster.
+    /// Ids of the clusters.
     ids: Vec<String>,
 }
 
@@ -25,7 +25,8 @@ impl Shared {
         let mut ids = Vec::new();
         for cluster in &mut clusters {
             cluster.stop("w");
-            // So that what is in service afterwards is the other one: it comes with an empty store, and votes when it is.
+            // So that the witness in service afterwards is the other one: it comes with an empty store, and votes when
+            // it is.
             cluster.wait_for_status(&["w"], "not-functioning");
             let own = fs::read_to_string(&cluster.member("w").config).expect("the witness's file");
             let (_, section) = own.split_once("[[cluster]]").expect("a cluster in it");
@@ -61,7 +62,7 @@ fn one_witness_serves_two_clusters() {
     assert!(!witness.is_dead(), "{}", witness.tail(20));
 }
 
-/// The store of one cluster cannot be read: the witness votes in the other, and says in which it does not.
+/// The store of one cluster cannot be read: the witness votes in the other, and names the one in which it does not.
 #[test]
 fn a_shared_witness_serves_the_others_when_one_store_is_unreadable() {
     let shared = Shared::prepare();
@@ -75,7 +76,7 @@ fn a_shared_witness_serves_the_others_when_one_store_is_unreadable() {
     let said = [health.stdout, health.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(!health.status.success() && said.contains("role-manager does not work"), "{said}");
     assert!(said.contains(&shared.ids[0]) && !said.contains(&shared.ids[1]), "{said}");
-    // One that can serve no cluster ends, and says why.
+    // A witness that can serve no cluster ends, and reports the reason.
     fs::rename(shared.data.join(&shared.ids[1]), shared.data.join("aside")).expect("moved");
     fs::write(shared.data.join(&shared.ids[1]), "no store").expect("written");
     witness.stop(Duration::from_secs(20));

@@ -1,4 +1,4 @@
-//! The administrator: the command line of the program under test, asked for JSON.
+//! The administrator: the command line of the program under test, with JSON output.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +25,7 @@ pub struct StoredMessage {
     pub id: String,
     /// `new`, `heard`, `saved` …
     pub state: String,
-    /// Who left it.
+    /// Number of the caller.
     pub caller: String,
     /// Its length in milliseconds.
     pub length_ms: u64,
@@ -51,7 +51,7 @@ impl Cli {
         command.output().expect("the twinbox binary runs")
     }
 
-    /// What a command prints with `--json`; the error is what it printed instead.
+    /// The output of a command with `--json`; the error is its other output.
     pub fn try_json(&self, arguments: &[&str]) -> Result<Value, String> {
         let output = self.run(&[&["--json"], arguments].concat());
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -61,17 +61,17 @@ impl Cli {
         serde_json::from_str(&out).map_err(|e| format!("twinbox {}: no JSON: {e}: {out}", arguments.join(" ")))
     }
 
-    /// As [`Cli::try_json`], where failing is failing the test.
+    /// As [`Cli::try_json`]; fails the test on an error.
     pub fn json(&self, arguments: &[&str]) -> Value {
         self.try_json(arguments).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// `cluster status`, `None` while the node cannot be asked.
+    /// `cluster status`, `None` while the node does not answer.
     pub fn status(&self) -> Option<Value> {
         self.try_json(&["cluster", "status"]).ok()
     }
 
-    /// Who is the publisher as this node sees it.
+    /// The publisher as this node sees it.
     pub fn publisher(&self) -> Option<String> {
         let status = self.status()?;
         status["publisher"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
@@ -84,7 +84,7 @@ impl Cli {
         found["status"].as_str().map(str::to_owned)
     }
 
-    /// The messages of a mailbox, `Err` with what was printed.
+    /// The messages of a mailbox, `Err` with the output.
     pub fn try_messages(&self, mailbox: &str) -> Result<Vec<StoredMessage>, String> {
         let list = self.try_json(&["message", "list", mailbox])?;
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -106,7 +106,7 @@ impl Cli {
         self.try_messages(mailbox).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// A message's audio as bytes of `law`; the error says why it is not bit-exact audio of that law.
+    /// A message's audio as bytes of `law`; the error tells why it is not bit-exact audio of that law.
     pub fn audio(&self, mailbox: &str, id: &str, law: Law) -> Result<Vec<u8>, String> {
         let output = self.run(&["message", "export", mailbox, id, "--output", "-"]);
         if !output.status.success() {

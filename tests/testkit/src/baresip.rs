@@ -1,5 +1,5 @@
-//! baresip: a telephone that is not our code, driven through its control port. It speaks a [`Speech`] from a file, and
-//! what it hears is kept in files, so that both can be compared bit for bit.
+//! baresip: a foreign telephone, driven through its control port. It plays a [`Speech`] from a file and records the
+//! received audio in files, so that both can be compared bit for bit.
 
 use std::{
     collections::HashMap,
@@ -21,15 +21,15 @@ use crate::{
     holds, wait_for, wait_until,
 };
 
-/// Where it listens for calls, and for us.
+/// Ports for calls and for control.
 const SIP: u16 = 5080;
 const CONTROL: u16 = 4444;
-/// Where Debian's package has its modules, below the architecture's own folder or not.
+/// Module folders of Debian's package, below the architecture's own folder or not.
 const MODULES: [&str; 2] = ["/usr/lib/baresip/modules", "/usr/lib/x86_64-linux-gnu/baresip/modules"];
-/// Longer than any call of a test: it hangs up at the end of the file that it speaks.
+/// Longer than any call of a test: baresip hangs up at the end of the file that it plays.
 const FILE_SECONDS: usize = 60;
 
-/// A running baresip, which answers every call at once. Dropping it ends it.
+/// A running baresip, which answers every call immediately. Dropping it ends it.
 pub struct Baresip {
     process: Process,
     files: PathBuf,
@@ -41,8 +41,8 @@ pub struct Baresip {
 }
 
 impl Baresip {
-    /// Starts it as `user` at `place`, with its files in a folder of its own below `folder`. It speaks for so many
-    /// seconds from the beginning of each call, and is silent then.
+    /// Starts it as `user` at `place`, with its files in a separate folder below `folder`. It speaks for `seconds` from
+    /// the beginning of each call, then is silent.
     pub fn start(place: &Place, user: &str, seconds: usize, folder: &Path) -> Self {
         let (files, speech) = (folder.join(format!("baresip-{user}")), Speech::unique());
         fs::create_dir_all(&files).expect("its folder can be made");
@@ -68,12 +68,12 @@ impl Baresip {
         Self { process, files, address: place.port(SIP), speech, spoken: seconds * 8000, control, said }
     }
 
-    /// Where it is called.
+    /// Its SIP address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it says, and how much of it at most.
+    /// Its speech, and the maximum length spoken.
     pub fn speech(&self) -> (&Speech, usize) {
         (&self.speech, self.spoken)
     }
@@ -88,7 +88,7 @@ impl Baresip {
     pub fn press(&mut self, keys: &str) {
         for key in keys.chars() {
             self.tell("sndcode", &key.to_string());
-            // It holds a key down until it is told the next or told to let go.
+            // It holds a key down until the next key or the release.
             thread::sleep(Duration::from_millis(120));
             self.tell("sndcode", "\u{4}");
             thread::sleep(Duration::from_millis(80));
@@ -101,7 +101,7 @@ impl Baresip {
         self.wait("CALL_CLOSED");
     }
 
-    /// Waits for the next event of this type since the last one that was waited for.
+    /// Waits for the next event of this type since the last one waited for.
     pub fn wait(&self, event: &str) -> Value {
         wait_for(event, Duration::from_secs(20), || {
             assert!(!self.process.is_dead(), "baresip has ended:\n{}", self.process.tail(30));
@@ -111,8 +111,8 @@ impl Baresip {
         })
     }
 
-    /// The longest piece of this speech that it has heard in any of its calls, once that is `seconds` long; `None` when
-    /// that is not so within 20 s.
+    /// The longest piece of this speech that it has received in any of its calls, once it is `seconds` long; `None`
+    /// after 20 s without.
     pub fn hears(&self, (speech, spoken): (&Speech, usize), seconds: f64) -> Option<Found> {
         holds(Duration::from_secs(20), || {
             let heard = self.heard();
@@ -121,14 +121,14 @@ impl Baresip {
         })
     }
 
-    /// What it has heard, one sequence of µ-law bytes a call.
+    /// The received audio, one sequence of µ-law bytes per call.
     pub fn heard(&self) -> Vec<Vec<u8>> {
         let files = fs::read_dir(&self.files).into_iter().flatten().flatten().map(|entry| entry.path());
         let files = files.filter(|path| path.to_string_lossy().ends_with("-dec.wav"));
         files.filter_map(|path| Some(samples(&fs::read(path).ok()?))).collect()
     }
 
-    /// Waits until it has heard so many samples of sound in one of its calls: a prompt plays.
+    /// Waits until it has received this many loud samples in one of its calls: a prompt plays.
     pub fn wait_sound(&self, samples: usize) {
         let loud = |byte: &&u8| Law::Mu.decode(**byte).abs() > 500;
         let enough = |call: &Vec<u8>| call.iter().filter(loud).count() >= samples;
@@ -172,7 +172,7 @@ fn listen(mut stream: TcpStream, said: &Mutex<Vec<Value>>) {
     }
 }
 
-/// The message in front, if it is JSON, and how many bytes it took; `None` when it is not whole yet.
+/// The first message, if it is JSON, and its length in bytes; `None` while it is incomplete.
 fn netstring(bytes: &[u8]) -> Option<(Option<Value>, usize)> {
     let colon = bytes.iter().position(|b| *b == b':')?;
     let length: usize = std::str::from_utf8(&bytes[..colon]).ok()?.parse().ok()?;
@@ -198,8 +198,8 @@ fn configuration(place: &Place, files: &Path) -> String {
     text
 }
 
-/// The µ-law bytes of a file of linear samples, which may still be being written, with lengths that are not true yet.
-/// What is no sample of µ-law is taken for silence: its decoder has a zero of its own.
+/// The µ-law bytes of a file of linear samples, which may still be being written, with wrong lengths in its header. A
+/// sample that is not of µ-law becomes silence: baresip's decoder has another zero.
 fn samples(file: &[u8]) -> Vec<u8> {
     const HEAD: usize = 44;
     let table: HashMap<i16, u8> = (0..=255).map(|byte| (Law::Mu.decode(byte), byte)).collect();

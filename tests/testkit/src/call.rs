@@ -1,4 +1,4 @@
-//! A plain SIP caller (RFC 3261, UAC side), one call a socket, in blocking steps.
+//! A plain SIP caller (RFC 3261, UAC side), one call per socket, in blocking steps.
 
 use std::{
     io::{Read, Write},
@@ -14,16 +14,16 @@ use crate::{
     message::{Message, token},
 };
 
-/// How the caller reaches the node.
+/// Transport between caller and node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// Datagrams, repeated until they are answered.
+    /// Datagrams, retransmitted until answered.
     Udp,
     /// One connection.
     Tcp,
 }
 
-/// What a caller asks for.
+/// Parameters of an INVITE.
 #[derive(Debug, Clone)]
 pub struct Invite {
     /// The called number: the user part of the Request-URI.
@@ -36,7 +36,7 @@ pub struct Invite {
     pub sdp: String,
     /// INVITE without a session description.
     pub late_offer: bool,
-    /// The Call-ID; a new one where it is `None`.
+    /// The Call-ID; `None` for a new one.
     pub call_id: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub fn sdp(media: SocketAddr, direction: &str, formats: &str) -> String {
     .join("\r\n")
 }
 
-/// Where an SDP wants media sent.
+/// The media address in an SDP.
 pub fn media_of(sdp: &str) -> Option<SocketAddr> {
     let line = |prefix: &str| sdp.lines().find_map(|l| l.trim_end().strip_prefix(prefix));
     let ip = line("c=IN IP4 ")?.split('/').next()?.parse().ok()?;
@@ -77,23 +77,23 @@ pub fn media_of(sdp: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// A call that did not come about.
+/// A call that was not established.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// The final status; 0 when none came in time.
     pub status: u16,
     /// The response, if there was one.
     pub response: Option<Message>,
-    /// INVITE sent to here.
+    /// Time from sending the INVITE to here.
     pub after: Duration,
 }
 
-/// How a BYE was answered.
+/// The answer to a BYE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goodbye {
     /// The final status; 0 when none came in time.
     pub status: u16,
-    /// BYE sent to response received.
+    /// Time from sending the BYE to the response.
     pub after: Duration,
 }
 
@@ -130,7 +130,7 @@ impl Wire {
     }
 
     fn send(&mut self, text: &str) {
-        // A dead peer shows itself by not answering.
+        // A dead peer is noticed by the missing answer.
         match self {
             Self::Udp(socket, to) => drop(socket.send_to(text.as_bytes(), *to)),
             Self::Tcp(stream, _) => drop(stream.write_all(text.as_bytes())),
@@ -172,7 +172,7 @@ impl Wire {
     }
 }
 
-/// A call that was answered. Dropping it says nothing: the caller vanishes.
+/// An answered call. Dropping it sends nothing: the caller vanishes.
 pub struct Call {
     wire: Wire,
     invite: Invite,
@@ -180,16 +180,16 @@ pub struct Call {
     from: String,
     to: String,
     target: String,
-    /// Proxies that asked to stay in the dialog, in our order.
+    /// Proxies in the route of the dialog, in our order.
     routes: Vec<String>,
     cseq: u32,
     ack: String,
     over: bool,
-    /// The node's BYE, if it was the one that hung up.
+    /// The node's BYE, if the node hung up.
     pub farewell: Option<Message>,
-    /// INVITE sent to `200` received.
+    /// Time from sending the INVITE to the `200`.
     pub answered_in: Duration,
-    /// Where the node wants our media.
+    /// The node's media address.
     pub media: SocketAddr,
     /// The `200` to the INVITE.
     pub answer: Message,
@@ -279,7 +279,7 @@ impl Call {
         self.answer = response;
     }
 
-    /// A request of this call with a branch of its own; returns its text and the branch.
+    /// A request of this call with a new branch; returns its text and the branch.
     fn request(&self, method: &str, cseq: u32, more: &[String], kind: &str, body: &str) -> (String, String) {
         let branch = format!("z9hG4bK{}", token());
         self.request_in(method, cseq, &branch, more, kind, body)
@@ -315,7 +315,7 @@ impl Call {
         (format!("{}\r\n\r\n{body}", lines.join("\r\n")), branch.to_owned())
     }
 
-    /// Sends a request, over UDP again and again (RFC 3261, timers A and E), and waits for its final response.
+    /// Sends a request, with retransmissions over UDP (RFC 3261, timers A and E), and waits for its final response.
     fn transact(&mut self, pending: Pending<'_>) -> Option<Message> {
         let begun = BootInstant::now();
         let repeats = matches!(self.wire, Wire::Udp(..));
@@ -342,7 +342,7 @@ impl Call {
         None
     }
 
-    /// Answers what comes in by itself: requests of the node, a repeated `200`.
+    /// Answers other incoming messages: requests of the node, a repeated `200`.
     fn handle(&mut self, message: &Message) {
         let answer = match message.method() {
             Some("BYE") => {

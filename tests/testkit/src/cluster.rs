@@ -1,4 +1,4 @@
-//! A cluster of real processes: two nodes, a witness, their disks, and what happens to them.
+//! A cluster of real processes: two nodes, a witness, their disks, and the faults they suffer.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use crate::{
     wait_for, wait_until,
 };
 
-/// How long a cluster may take to be in service, on a slow machine with other tests beside it.
+/// Timeout for a cluster to be in service, on a slow machine with other tests running.
 const IN_SERVICE: Duration = Duration::from_secs(60);
 
-/// Someone with a mailbox.
+/// A user with a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     /// The mailbox number.
@@ -34,7 +34,7 @@ pub struct User {
 pub struct Member {
     /// `a`, `b` or `w`.
     pub name: String,
-    /// Where it runs.
+    /// Its address and network namespace.
     pub place: Place,
     /// Its configuration file.
     pub config: PathBuf,
@@ -42,9 +42,9 @@ pub struct Member {
     pub data_dir: PathBuf,
     /// Its folder: configuration, TLS files, socket, log.
     pub home: PathBuf,
-    /// Its environment, beside what all have.
+    /// Its environment, in addition to the common one.
     pub env: Vec<(&'static str, String)>,
-    /// The program that it runs, instead of the one under test.
+    /// Its program, instead of the one under test.
     pub program: Option<PathBuf>,
     /// Its process, unless it was killed.
     pub process: Option<Process>,
@@ -66,7 +66,7 @@ impl Member {
         Cli::new(&self.home.join("admin.sock"))
     }
 
-    /// The pid of what takes calls or votes: a node's own process, not its supervisor.
+    /// The pid of the process that takes calls or votes: a node's own process, not its supervisor.
     pub fn pid(&self) -> u32 {
         let process = self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
         if self.kind() == "node" { process.child_pid() } else { process.pid() }
@@ -96,13 +96,13 @@ impl Cluster {
     /// Two users that every cluster has.
     pub const USERS: [User; 2] = [User { number: "1001", pin: "284617" }, User { number: "1002", pin: "739528" }];
 
-    /// A cluster on loopback addresses of its own, in service.
+    /// A cluster on separate loopback addresses, in service.
     pub fn start(spec: &Spec) -> Self {
         Self::start_at(spec, Loopback::claim())
     }
 
-    /// As [`Cluster::start`], with something that stands where the phones are and is there before the cluster:
-    /// both are made from that place.
+    /// As [`Cluster::start`], with a helper at the phones' place that exists before the cluster: both are made from
+    /// that place.
     pub fn start_with<T>(spec: impl FnOnce(&Place) -> Spec, make: impl FnOnce(&Place) -> T) -> (Self, T) {
         let loopback = Loopback::claim();
         let phones = loopback.place(PHONES);
@@ -217,12 +217,12 @@ impl Cluster {
         self.member(name).sip()
     }
 
-    /// Where phones and the PBX stand.
+    /// Place of the phones and the PBX.
     pub fn phones(&self) -> &Place {
         &self.phones
     }
 
-    /// The folder of everything.
+    /// The folder of all members.
     pub fn dir(&self) -> &Path {
         self.dir.as_ref().expect("a cluster has its folder until it is dropped").path()
     }
@@ -237,19 +237,19 @@ impl Cluster {
         member.process = Some(Process::start(name, command, &member.place, &member.home.join("log")));
     }
 
-    /// Starts all that do not run.
+    /// Starts all members that do not run.
     pub fn start_all(&mut self) {
         let idle: Vec<String> =
             self.members.iter().filter(|m| m.process.is_none()).map(|m| m.name.clone()).collect();
         idle.iter().for_each(|name| self.start_member(name));
     }
 
-    /// `kill -9` of a node and its supervisor, or of a witness, as when its host is lost: nobody tells of it.
+    /// `kill -9` of a node and its supervisor, or of a witness, as when its host is lost: no supervisor reports it.
     pub fn kill(&mut self, name: &str) {
         self.member_mut(name).process = None;
     }
 
-    /// `kill -9` of a node's own process: its supervisor tells of it, and starts the next. Returns the pid it had.
+    /// `kill -9` of a node's own process: its supervisor reports it, and starts the next. Returns the old pid.
     pub fn kill_child(&self, name: &str) -> u32 {
         let pid = self.member(name).pid();
         // SAFETY: kill takes two numbers and touches no memory.
@@ -257,7 +257,7 @@ impl Cluster {
         pid
     }
 
-    /// `kill -9` of a node's supervisor: the node goes on, with the pid that is returned.
+    /// `kill -9` of a node's supervisor: the node continues, with the returned pid.
     pub fn lose_supervisor(&mut self, name: &str) -> u32 {
         let process = self.member_mut(name).process.as_mut();
         process.unwrap_or_else(|| panic!("{name} does not run")).lose_supervisor()
@@ -272,7 +272,7 @@ impl Cluster {
         }
     }
 
-    /// `kill -9` of all at once, supervisors too: every signal is sent before any death is waited for.
+    /// `kill -9` of all members concurrently, supervisors too: every signal is sent before any exit is awaited.
     pub fn kill_all(&mut self) {
         for step in [Process::hold, Process::strike] {
             self.members.iter_mut().filter_map(|m| m.process.as_mut()).for_each(step);
@@ -280,7 +280,7 @@ impl Cluster {
         self.members.iter_mut().for_each(|m| m.process = None);
     }
 
-    /// SIGTERM; it must end by itself, well.
+    /// SIGTERM; the member must end on its own, with success.
     pub fn stop(&mut self, name: &str) {
         let status = self.member_mut(name).process.as_mut().map(|p| p.stop(Duration::from_secs(15)));
         assert!(status.is_some_and(|s| s.success()), "{name} ended with {status:?}");
@@ -319,7 +319,7 @@ impl Cluster {
                 last = node.cli().status();
                 let members = last.as_ref()?["members"].as_array()?;
                 let is = |name: &&str| members.iter().any(|m| m["name"] == **name && m["status"] == status);
-                // What is acknowledged from here on is acknowledged on two, where two run.
+                // From here on writes are acknowledged on two, if two nodes run.
                 let counts = |m: &serde_json::Value| m["info"]["peers_counting"].as_u64().unwrap_or(0) > 0;
                 let paired = nodes < 2 || members.iter().any(|m| m["name"] == *node.name && counts(m));
                 let published = !last.as_ref()?["publisher"].as_str().unwrap_or_default().is_empty();
@@ -335,7 +335,7 @@ impl Cluster {
         wait_for("a publisher", IN_SERVICE, || self.cli(asked).publisher())
     }
 
-    /// The publisher and the other node, as `a` or whoever runs sees it.
+    /// The publisher and the other node, as `a` or another running node sees it.
     pub fn publisher_and_other(&self) -> (String, String) {
         let publisher = self.publisher("a");
         let other = if publisher == "a" { "b" } else { "a" };
@@ -361,8 +361,8 @@ impl Cluster {
         })
     }
 
-    /// The one message of `mailbox` on `node` that contains `speech`; its audio must be nothing but a piece of what
-    /// was spoken, bit for bit. Returns it with the piece.
+    /// The one message of `mailbox` on `node` that contains `speech`; its audio must be only a piece of the spoken
+    /// bytes, bit for bit. Returns it with the piece.
     pub fn find(
         &self,
         node: &str,
@@ -403,7 +403,7 @@ impl Cluster {
 }
 
 const NAME: &str = "test";
-/// The last number of the phones' address.
+/// Last byte of the phones' address.
 const PHONES: u8 = 100;
 
 /// `cluster init`; returns the cluster's id, from the files that it wrote.
@@ -430,7 +430,7 @@ fn move_into(from: &Path, to: &Path) {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Let what the failure caused reach the logs.
+            // Let the effects of the failure reach the logs.
             sleep(Duration::from_millis(200));
             eprintln!("{}", self.tails(60));
         }

@@ -1,4 +1,4 @@
-//! A cluster in containers: a compose file of `deploy/`, in a project and on networks of its own.
+//! A cluster in containers: a compose file of `deploy/`, in a separate project and on separate networks.
 
 use std::{
     io::Write,
@@ -15,53 +15,53 @@ use crate::{
     wait_for,
 };
 
-/// A project that is gone, with its volumes, networks and image, when this is dropped.
+/// A project that is removed, with its volumes, networks and image, when this is dropped.
 #[derive(Debug)]
 pub struct Compose {
     file: PathBuf,
     image: String,
     project: String,
-    /// Third number of both networks.
+    /// Third byte of both networks' addresses.
     block: u8,
     _claim: Loopback,
 }
 
 impl Compose {
-    /// `docker-compose up -d` with this file and an image of its own.
+    /// `docker-compose up -d` with this file and a separate image.
     pub fn up(file: &Path, image: &str) -> Self {
         let claim = Loopback::claim();
         let block = claim.place(1).ip.octets()[2];
         let project = format!("twinboxtest{block}");
         let compose = Self { file: file.to_owned(), image: image.to_owned(), project, block, _claim: claim };
-        // What an earlier test that was killed may have left.
+        // Leftovers of an earlier test that was killed.
         let _ = compose.command(&["down", "--volumes"]).output();
         compose.run(&["up", "-d"]);
         compose
     }
 
-    /// The machine itself, as the containers see it: where a PBX would be.
+    /// The machine itself, as the containers see it: the place of a PBX.
     pub fn phones(&self) -> Place {
         Place::here([10, 214, self.block, 1].into())
     }
 
-    /// A node's address on the PBX's network, by its last number.
+    /// A node's address on the PBX's network, by its last byte.
     pub fn sip(&self, last: u8) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([10, 214, self.block, last], 5060))
     }
 
-    /// Takes a service's container off one of the project's networks; the other end of what it says is not told.
+    /// Disconnects a service's container from one of the project's networks, silently for its peers.
     pub fn cut(&self, service: &str, network: &str) {
         self.docker(&["network", "disconnect", &self.named(network), &self.container(service)]);
     }
 
-    /// Puts it back at its address, of which this is the last number.
+    /// Reconnects it at its address, of which this is the last byte.
     pub fn heal(&self, service: &str, network: &str, last: u8) {
         let second = if network == "pbx" { 214 } else { 213 };
         let address = format!("10.{second}.{}.{last}", self.block);
         self.docker(&["network", "connect", "--ip", &address, &self.named(network), &self.container(service)]);
     }
 
-    /// Throws a service's volume away, as a broken disk does, with the containers that hold it.
+    /// Removes a service's volume, like a broken disk, with the containers that use it.
     pub fn lose(&self, service: &str) {
         self.run(&["rm", "-sfv", service, "form"]);
         self.docker(&["volume", "rm", &self.named(service)]);
@@ -88,7 +88,7 @@ impl Compose {
         self.docker(&["inspect", "--format", "{{.Image}}", &self.container(service)]) == newest
     }
 
-    /// Tears everything down; nothing of it may be left.
+    /// Removes everything and checks that nothing is left.
     pub fn tear_down(self) {
         let (project, image) = (self.project.clone(), self.image.clone());
         self.run(&["down", "--volumes", "--timeout", "3"]);
@@ -126,7 +126,7 @@ impl Compose {
         succeed(self.command(arguments))
     }
 
-    /// docker with these arguments, which must succeed; what it printed.
+    /// docker with these arguments, which must succeed; returns its output.
     pub fn docker(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("docker");
         command.args(arguments);
@@ -146,12 +146,12 @@ impl Compose {
         twinbox_in(&self.container(service), arguments)
     }
 
-    /// Waits until every member is in service, as this one sees it.
+    /// Waits until every member is in service, as this service sees it.
     pub fn wait_in_service(&self, service: &str) {
         self.twinbox(service, &["cluster", "status", "--wait", "in-service", "--timeout", "60"]);
     }
 
-    /// Waits until the engine's health check says that a service's container is healthy.
+    /// Waits until the engine's health check reports a service's container as healthy.
     pub fn wait_healthy(&self, service: &str) {
         let container = self.container(service);
         wait_for("the health check to say healthy", Duration::from_secs(60), || {
@@ -161,8 +161,8 @@ impl Compose {
         });
     }
 
-    /// The piece of `speech` that a message of this mailbox has, as this node has it; waits for it. All of the
-    /// message must be that piece, bit for bit.
+    /// The piece of `speech` in a message of this mailbox on this node; waits for it. All of the message must be that
+    /// piece, bit for bit.
     pub fn wait_kept(&self, service: &str, mailbox: &str, speech: &Speech, spoken: usize) -> Found {
         let container = self.container(service);
         let mut others = std::collections::BTreeSet::new();

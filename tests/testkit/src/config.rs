@@ -1,14 +1,14 @@
-//! What a test's cluster is like, and its members' configuration files.
+//! Specification of a test's cluster, and its members' configuration files.
 
 use std::{fmt::Write, net::SocketAddr, path::PathBuf};
 
 use crate::Place;
 
-/// A cluster as a test wants it. Everything that is not said is as in production, but for short drains, and for an
-/// `ack_timeout` that a machine busy with other tests can keep; tests that judge times set their own.
+/// Specification of a test's cluster. The defaults are those of production, except for short drains, and for an
+/// `ack_timeout` that a machine busy with other tests can meet; tests that check times set their own.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// With a witness beside the two nodes.
+    /// With a witness in addition to the two nodes.
     pub witness: bool,
     /// Log filter of all members.
     pub log: &'static str,
@@ -22,13 +22,13 @@ pub struct Spec {
     pub reserve_mb: u32,
     /// `ports` of `[rtp]`.
     pub rtp_ports: &'static str,
-    /// A PBX that wants message lights as unsolicited NOTIFYs.
+    /// A PBX that wants MWI as unsolicited NOTIFYs.
     pub lights: Option<SocketAddr>,
     /// Further lines of `[sip]`.
     pub sip: Vec<String>,
     /// Further lines of the `[[trunk]]` that phones and PBX call from.
     pub trunk: Vec<String>,
-    /// How long calls in progress may go on after SIGTERM, in seconds.
+    /// Time that calls in progress may continue after SIGTERM, in seconds.
     pub drain_seconds: u32,
     /// Further lines of `[voicemail]`.
     pub voicemail: Vec<String>,
@@ -38,9 +38,9 @@ pub struct Spec {
     pub alarms: Vec<String>,
     /// Further lines of `[node]`.
     pub node: Vec<String>,
-    /// The environment of members: whose, name, value.
+    /// The environment of members: member, name, value.
     pub env: Vec<(&'static str, &'static str, String)>,
-    /// The program that members run at first, instead of the one under test.
+    /// The initial program of members, instead of the one under test.
     pub program: Option<PathBuf>,
     /// Do not wait for the cluster, and add no users.
     pub raw: bool,
@@ -71,7 +71,7 @@ impl Default for Spec {
     }
 }
 
-/// What a member's configuration file is written from.
+/// The input of a member's configuration file.
 pub(crate) struct Page<'a> {
     pub spec: &'a Spec,
     pub cluster_name: &'a str,
@@ -82,7 +82,7 @@ pub(crate) struct Page<'a> {
     pub data_dir: &'a std::path::Path,
     /// Name, kind, address of every member.
     pub members: &'a [(String, &'static str, SocketAddr)],
-    /// Who may call, as networks.
+    /// Networks that may call.
     pub callers: String,
 }
 

@@ -1,7 +1,7 @@
-//! Many callers at once on one SIP socket and one RTP socket: floods and loads.
+//! Many concurrent callers on one SIP socket and one RTP socket: floods and loads.
 //!
-//! Steps do not block longer than they are told to; whoever drives it keeps the time. Retransmission is left out
-//! on purpose: on a link without loss a request that draws no answer is a finding.
+//! Steps do not block longer than requested; the caller of the functions keeps the time. Retransmission is left out on
+//! purpose: on a link without loss an unanswered request is a finding.
 
 use std::{
     collections::HashMap,
@@ -29,17 +29,17 @@ pub struct Caller {
     remote: String,
     target: String,
     node: SocketAddr,
-    /// When its INVITE was sent.
+    /// Time of its INVITE.
     pub called: BootInstant,
-    /// Final status of the INVITE and when it came.
+    /// Final status of the INVITE and its time.
     pub answer: Option<(u16, BootInstant)>,
     /// The final response to the INVITE had a Retry-After.
     pub retry_after: bool,
-    /// Where the node wants its media.
+    /// The node's address for its media.
     pub media: Option<SocketAddr>,
-    /// When its BYE was sent.
+    /// Time of its BYE.
     pub left: Option<BootInstant>,
-    /// Final status of the BYE and when it came.
+    /// Final status of the BYE and its time.
     pub goodbye: Option<(u16, BootInstant)>,
     /// The node hung up.
     pub ended: bool,
@@ -127,11 +127,11 @@ impl Crowd {
     }
 
     fn send(&self, text: &str, to: SocketAddr) {
-        // What the system does not take now is an unanswered request, which the caller counts.
+        // A datagram refused by the system is an unanswered request, which the test counts.
         let _ = self.sip.send_to(text.as_bytes(), to);
     }
 
-    /// Takes in what has come, for at most `limit`; returns once nothing is waiting.
+    /// Takes in the received messages, for at most `limit`; returns once nothing is waiting.
     pub fn take(&mut self, limit: Duration) {
         let mut buffer = [0_u8; 8192];
         let begun = BootInstant::now();
@@ -150,7 +150,7 @@ impl Crowd {
         }
     }
 
-    /// Takes in for `limit` or until all callers are as `done` says; returns whether they are.
+    /// Takes in messages for `limit` or until `done` holds for all callers; returns whether it does.
     pub fn take_until(&mut self, limit: Duration, done: impl Fn(&Caller) -> bool) -> bool {
         let begun = BootInstant::now();
         while begun.elapsed() < limit {
@@ -183,7 +183,7 @@ impl Crowd {
                     let ack = self.request(&self.callers[n], "ACK", 1, "");
                     self.send(&ack, from);
                 } else {
-                    // Same branch as the INVITE; the response's Via is it.
+                    // Same branch as the INVITE: it is in the response's Via.
                     let via = message.header("via").unwrap_or_default().to_owned();
                     let ack = self.request(&self.callers[n], "ACK", 1, "");
                     let ours = ack.lines().nth(1).unwrap_or_default().to_owned();
@@ -197,7 +197,7 @@ impl Crowd {
         }
     }
 
-    /// Sends the next 20 ms of `speech` for these callers, and throws away what has come back.
+    /// Sends the next 20 ms of `speech` for these callers, and drops received media.
     pub fn speak(&mut self, callers: impl Iterator<Item = usize>, speech: Speech) {
         let mut packet = [0_u8; 172];
         (packet[0], packet[1]) = (0x80, 0);
@@ -215,7 +215,7 @@ impl Crowd {
         while self.rtp.recv_from(&mut sink).is_ok() {}
     }
 
-    /// Presses `#` for this caller: one event, all of it at once.
+    /// Presses `#` for this caller: one complete event.
     pub fn press_pound(&mut self, n: usize) {
         let caller = &mut self.callers[n];
         let Some(media) = caller.media else { return };
@@ -231,7 +231,7 @@ impl Crowd {
         }
     }
 
-    /// Forgets all callers so far: what still comes for them is ignored, and the next one has index 0.
+    /// Forgets all callers so far: later messages for them are ignored, and the next caller has index 0.
     pub fn forget_callers(&mut self) {
         self.callers.clear();
         self.by_call_id.clear();
@@ -244,11 +244,11 @@ impl Crowd {
     }
 }
 
-/// A large buffer: the crowd must not lose what it asked for.
+/// A large buffer: the crowd must not lose answers to its requests.
 fn widen(socket: &UdpSocket) {
     use std::os::fd::AsRawFd;
     let size: libc::c_int = 8 << 20;
-    // SAFETY: the option's value is an int that lives across the call; without the right to it nothing changes.
+    // SAFETY: the option's value is an int that lives across the call; without the privilege nothing changes.
     unsafe {
         let value = std::ptr::from_ref(&size).cast();
         let length = size_of::<libc::c_int>() as libc::socklen_t;

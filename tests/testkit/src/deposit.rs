@@ -1,4 +1,4 @@
-//! Leaving a message and hearing it, as a person does it.
+//! Leaving and hearing a message, as a person does.
 
 use std::{net::SocketAddr, thread::sleep, time::Duration};
 
@@ -9,22 +9,22 @@ use crate::{Call, Endpoint, Found, Goodbye, Invite, Place, Speech, Transport, Us
 /// A message that was left.
 #[derive(Debug, Clone)]
 pub struct Deposit {
-    /// What was spoken …
+    /// The speech …
     pub speech: Speech,
-    /// … and how much of it until the answer to BYE, in bytes: the message is a piece of that.
+    /// … and the bytes of it spoken until the answer to BYE: the message is a piece of these.
     pub spoken: usize,
-    /// How much of it had been spoken when BYE was sent: the message reaches to there.
+    /// Bytes spoken when BYE was sent: the message reaches to there.
     pub said: usize,
-    /// How the BYE was answered: `200` is the acknowledgement (rule A1).
+    /// The answer to the BYE: `200` is the acknowledgement (rule A1).
     pub goodbye: Goodbye,
-    /// When that was.
+    /// Time of that answer.
     pub at: BootInstant,
     /// INVITE → 200.
     pub answered_in: Duration,
 }
 
 impl Deposit {
-    /// Whether the node took responsibility for it.
+    /// Whether the node took responsibility for the message.
     pub fn acknowledged(&self) -> bool {
         self.goodbye.status == 200
     }
@@ -51,10 +51,10 @@ pub fn leave_message_with(
     hang_up(call, &endpoint, speech)
 }
 
-/// How long the beep may take, in seconds: what is spoken into it is not recorded.
+/// Maximum length of the beep, in seconds: speech during the beep is not recorded.
 const BEEP: f64 = 1.0;
 
-/// Skips the greeting with `#` and speaks from then on, through the beep: what is recorded is a piece of it.
+/// Skips the greeting with `#` and speaks from then on, through the beep: the recording is a piece of the speech.
 pub fn begin_to_speak(endpoint: &Endpoint, call: &Call) -> Speech {
     endpoint.send_to(call.media);
     endpoint.wait_heard(Duration::from_secs(10));
@@ -72,8 +72,8 @@ pub fn hang_up(call: Call, endpoint: &Endpoint, speech: Speech) -> Deposit {
     Deposit { speech, spoken: endpoint.spoken(), said, goodbye, at: BootInstant::now(), answered_in }
 }
 
-/// Signs in by `*97` and listens to new messages with the key `1` until a piece of at least `seconds` of each of
-/// `deposits` was heard, in any order; returns the pieces in the order of `deposits`, `None` for what was not heard.
+/// Signs in by `*97` and plays new messages with the key `1` until a piece of at least `seconds` of each of `deposits`
+/// was heard, in any order; returns the pieces in the order of `deposits`, `None` for those not heard.
 pub fn listen(
     phones: &Place,
     node: SocketAddr,
@@ -96,7 +96,7 @@ pub fn listen(
         let mut news = false;
         for (slot, deposit) in found.iter_mut().zip(deposits).filter(|(slot, _)| slot.is_none()) {
             let piece = deposit.speech.find_in(&heard, deposit.spoken).filter(|f| f.seconds() >= seconds);
-            // Its end is heard when something else follows it.
+            // Its end is known once other audio follows it.
             *slot = piece.filter(|f| f.at + f.length + 400 < heard.len());
             news |= slot.is_some();
         }

@@ -1,4 +1,4 @@
-//! A name server with a few names (RFC 1035): just enough to send a node or a phone somewhere.
+//! A name server with a few names (RFC 1035): just enough to direct a node or a phone.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::Place;
 
-/// What a name has.
+/// Data of a record.
 #[derive(Debug, Clone)]
 pub enum Data {
     /// An address.
@@ -22,7 +22,7 @@ pub enum Data {
 }
 
 impl Data {
-    /// As a line of a zone file has it: `A` and `10.0.0.1`, `SRV` and `10 50 5060 a.example.com.`.
+    /// Parses a line of a zone file: `A` and `10.0.0.1`, `SRV` and `10 50 5060 a.example.com.`.
     pub fn read(kind: &str, text: &str) -> Option<Self> {
         match kind {
             "A" => Some(Self::A(text.parse().ok()?)),
@@ -49,8 +49,8 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Answers for these names (without a last dot, lower case) at `place` on this port, to be kept for a second. Where
-    /// a name has several records of a kind, another one of them comes first each time.
+    /// Answers for these names (without a last dot, lower case) at `place` on this port, with a TTL of one second. If a
+    /// name has several records of a kind, their order rotates with each answer.
     pub fn start(place: &Place, port: u16, records: Vec<(String, Data)>) -> Self {
         let socket = place.udp(port);
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout can be set");
@@ -72,17 +72,17 @@ impl NameServer {
         Self { address, asked, records, stop, thread }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Has these records from now on.
+    /// Replaces the records.
     pub fn set(&self, records: Vec<(String, Data)>) {
         *self.records.lock().expect("nobody panics with the records") = records;
     }
 
-    /// How often it was asked.
+    /// Number of queries so far.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! An open-loop load: callers arrive at a rate whatever becomes of those before them, speak 20 ms a packet, in four groups
-//! 5 ms apart, and hang up. It notes how late it was itself.
+//! An open-loop load: callers arrive at a rate independent of earlier ones, speak 20 ms per packet, in four groups 5 ms
+//! apart, and hang up. The driver records its own lateness.
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
@@ -7,7 +7,7 @@ use twinbox_clock::BootInstant;
 
 use crate::{Caller, Crowd, Place, Speech};
 
-/// A quarter of a packet's time.
+/// A quarter of a packet's duration.
 const STEP: Duration = Duration::from_millis(5);
 
 /// A crowd with a clock.
@@ -16,40 +16,40 @@ pub struct Driver {
     pub crowd: Crowd,
     speech: Speech,
     speaking: Vec<usize>,
-    /// Callers that wait for an answer, and how long they stay after it.
+    /// Callers that wait for an answer, with the length of their stay after it.
     ringing: Vec<(usize, Duration)>,
-    /// When each caller that speaks is to hang up.
+    /// Time at which each speaking caller hangs up.
     until: Vec<(BootInstant, usize)>,
     begun: BootInstant,
     step: u32,
     late: Duration,
 }
 
-/// Callers that arrive for some seconds.
+/// Callers that arrive at a rate.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrivals<'a> {
     /// The node that they call.
     pub node: SocketAddr,
     /// The mailboxes that they call, in turn.
     pub mailboxes: &'a [String],
-    /// New callers a second.
+    /// New callers per second.
     pub rate: f64,
-    /// How long each stays after the answer: it skips the greeting and speaks.
+    /// Time that each stays after the answer: it skips the greeting and speaks.
     pub stay: Duration,
 }
 
-/// What became of callers.
+/// Results of callers.
 #[derive(Debug, Clone, Default)]
 pub struct Arrived {
-    /// All of them.
+    /// Number of callers.
     pub offered: usize,
-    /// INVITE → `200`, of those that were answered so.
+    /// INVITE → `200`, of callers that got `200`.
     pub answers: Vec<Duration>,
     /// INVITE → any other final answer.
     pub refusals: Vec<Duration>,
-    /// BYE → `200`, of those that were answered so.
+    /// BYE → `200`, of BYEs that got `200`.
     pub goodbyes: Vec<Duration>,
-    /// Statuses of BYEs that were answered otherwise; 0 for no answer.
+    /// Other statuses of BYEs; 0 for no answer.
     pub broken: Vec<u16>,
     /// INVITEs without a final answer.
     pub unanswered: usize,
@@ -70,7 +70,7 @@ impl Driver {
         }
     }
 
-    /// This caller skips the greeting and speaks from now on, and hangs up after `stay`, if that is given.
+    /// Makes this caller skip the greeting and speak from now on, and hang up after `stay`, if given.
     pub fn speak(&mut self, caller: usize, stay: Option<Duration>) {
         self.crowd.press_pound(caller);
         self.speaking.push(caller);
@@ -79,7 +79,7 @@ impl Driver {
         }
     }
 
-    /// Drives for this long; `each` is called every 5 ms, to place calls and the like.
+    /// Drives for this time; `each` is called every 5 ms, for example to place calls.
     pub fn drive(&mut self, time: Duration, mut each: impl FnMut(&mut Self)) {
         let end = BootInstant::now() + time;
         while BootInstant::now() < end {
@@ -111,7 +111,7 @@ impl Driver {
         }
     }
 
-    /// Lets callers arrive for so long; returns which they are. Those that are inside at the end go on with the next
+    /// Lets callers arrive for this time; returns their indices. Calls still active at the end continue with the next
     /// drive.
     pub fn arrive(&mut self, arrivals: Arrivals<'_>, time: Duration) -> Range<usize> {
         let Arrivals { node, mailboxes, rate, stay } = arrivals;
@@ -127,7 +127,7 @@ impl Driver {
         first..self.crowd.callers.len()
     }
 
-    /// Drives until all have left and been answered, or `patience` is over.
+    /// Drives until all callers have left and been answered, or `patience` has expired.
     pub fn finish(&mut self, patience: Duration) {
         let begun = BootInstant::now();
         let waits = |caller: &Caller| match caller.answer {
@@ -140,7 +140,7 @@ impl Driver {
         }
     }
 
-    /// What became of these callers.
+    /// The results of these callers.
     pub fn outcome(&self, callers: Range<usize>) -> Arrived {
         let mut arrived = Arrived { offered: callers.len(), ..Arrived::default() };
         for caller in &self.crowd.callers[callers] {
@@ -159,13 +159,13 @@ impl Driver {
         arrived
     }
 
-    /// The most that this generator was late since the last time it was asked. What lies further back than that,
-    /// such as a pause between two steps, is not counted: the clock starts anew.
+    /// The maximum lateness of this generator since the last call of this function. Earlier lateness, such as a pause
+    /// between two steps, is not counted: the clock is reset.
     pub fn take_late(&mut self) -> Duration {
         std::mem::take(&mut self.late)
     }
 
-    /// Starts the clock anew after a pause.
+    /// Resets the clock after a pause.
     pub fn resume(&mut self) {
         (self.begun, self.step, self.late) = (BootInstant::now(), 0, Duration::ZERO);
     }

@@ -1,4 +1,4 @@
-//! An RTP endpoint (RFC 3550, RFC 4733): speaks a [`Speech`], presses keys, keeps what it hears.
+//! An RTP endpoint (RFC 3550, RFC 4733): speaks a [`Speech`], presses keys, records received audio.
 
 use std::{
     collections::VecDeque,
@@ -15,12 +15,12 @@ use twinbox_clock::BootInstant;
 
 use crate::{Found, Place, Speech, g711::Law, holds, place::readable};
 
-/// Samples and time of one packet.
+/// Samples and duration of one packet.
 const PACKET: usize = 160;
 const TICK: Duration = Duration::from_millis(20);
 /// The payload type of telephone events in [`crate::sdp`].
 pub(crate) const EVENTS: u8 = 101;
-/// More than ten minutes of audio are not kept.
+/// Maximum audio recorded, in samples: ten minutes.
 const LONGEST: usize = 10 * 60 * 8000;
 
 #[derive(Default)]
@@ -46,7 +46,7 @@ struct Key {
     step: u32,
 }
 
-/// A socket with a thread that sends and receives, 20 ms a packet.
+/// A socket with a thread that sends and receives, 20 ms per packet.
 pub struct Endpoint {
     state: Arc<Mutex<State>>,
     stop: Arc<AtomicBool>,
@@ -56,8 +56,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint at `place` on an even port of the system's choice. It sends silence to whoever sends to it first,
-    /// unless [`Endpoint::send_to`] says otherwise.
+    /// An endpoint at `place` on a free even port. It sends silence to the first sender, unless [`Endpoint::send_to`]
+    /// sets another peer.
     pub fn open(place: &Place, law: Law) -> Self {
         let (socket, rtcp) =
             std::iter::repeat_with(|| place.udp(0)).find_map(|s| with_rtcp(place, s)).expect("some are");
@@ -65,14 +65,14 @@ impl Endpoint {
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
         let (shared, told) = (state.clone(), stop.clone());
         let thread = thread::spawn(move || {
-            // Reports are for nobody; a socket of another test must not get them.
+            // RTCP reports are ignored; a socket of another test must not get them.
             let _held = rtcp;
             run(&socket, law, &shared, &told);
         });
         Self { state, stop, thread: Some(thread), address, law }
     }
 
-    /// Where it listens: what an SDP is to name.
+    /// Its address, for an SDP.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -81,18 +81,18 @@ impl Endpoint {
         self.state.lock().expect("the endpoint's thread does not panic")
     }
 
-    /// Sends there from now on.
+    /// Sends to this peer from now on.
     pub fn send_to(&self, peer: SocketAddr) {
         self.state().peer = Some(peer);
     }
 
-    /// Speaks from now on; goes on where it stopped if it is the same speech.
+    /// Speaks from now on; continues where it stopped if it is the same speech.
     pub fn speak(&self, speech: Speech) {
         let mut state = self.state();
         (state.speech, state.mute) = (Some(speech), false);
     }
 
-    /// Says nothing from now on: packets of silence, as phones send them.
+    /// Sends packets of silence from now on, as phones do.
     pub fn hush(&self) {
         self.state().speech = None;
     }
@@ -103,12 +103,12 @@ impl Endpoint {
         (state.speech, state.mute) = (None, true);
     }
 
-    /// How much has been spoken so far, in bytes.
+    /// Bytes spoken so far.
     pub fn spoken(&self) -> usize {
         self.state().spoken
     }
 
-    /// Waits until this much has been spoken; the test fails when the endpoint does not come so far.
+    /// Waits until this much has been spoken; fails the test otherwise.
     pub fn wait_spoken(&self, seconds: f64) {
         let bytes = (seconds * 8000.0) as usize;
         let limit = Duration::from_secs_f64(seconds + 10.0);
@@ -136,7 +136,7 @@ impl Endpoint {
         self.state().packets
     }
 
-    /// Who has sent to it.
+    /// Addresses that have sent to it.
     pub fn sources(&self) -> Vec<SocketAddr> {
         self.state().sources.clone()
     }
@@ -146,7 +146,7 @@ impl Endpoint {
         crate::wait_until("any audio", limit, || self.packets() > 0);
     }
 
-    /// Waits until sound has been heard and then none for `quiet`: prompts have ended.
+    /// Waits for sound followed by silence of `quiet`: prompts have ended.
     pub fn wait_quiet(&self, quiet: Duration, limit: Duration) {
         let samples = (quiet.as_secs_f64() * 8000.0) as usize;
         let law = self.law;
@@ -159,7 +159,7 @@ impl Endpoint {
         });
     }
 
-    /// Waits until a piece of `speech` of at least `seconds` has been heard; `None` when it is not within `limit`.
+    /// Waits until a piece of `speech` of at least `seconds` has been heard; `None` after `limit`.
     pub fn hears(&self, speech: &Speech, spoken: usize, seconds: f64, limit: Duration) -> Option<Found> {
         holds(limit, || {
             thread::sleep(Duration::from_millis(200));
@@ -167,7 +167,7 @@ impl Endpoint {
         })
     }
 
-    /// The most that this endpoint itself ran late.
+    /// Maximum lateness of this endpoint itself.
     pub fn late(&self) -> Duration {
         self.state().late
     }
@@ -182,7 +182,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// The socket and the one for RTCP above it, if it is on an even port and the next is free.
+/// The socket and the RTCP socket above it, if the port is even and the next is free.
 fn with_rtcp(place: &Place, socket: UdpSocket) -> Option<(UdpSocket, UdpSocket)> {
     let above = port(&socket) + 1;
     let free = (above % 2 == 1).then(|| place.inside(|| UdpSocket::bind(place.port(above)).ok())).flatten();
@@ -222,7 +222,7 @@ fn run(socket: &UdpSocket, law: Law, state: &Mutex<State>, stop: &AtomicBool) {
             packet.extend(payload);
             sequence = sequence.wrapping_add(1);
             if let Some(peer) = peer {
-                // Whoever is gone is gone: the test looks at what was stored, not at this.
+                // A peer may have vanished: the test checks the stored messages, not this.
                 let _ = socket.send_to(&packet, peer);
             }
         }
@@ -230,7 +230,7 @@ fn run(socket: &UdpSocket, law: Law, state: &Mutex<State>, stop: &AtomicBool) {
     }
 }
 
-/// What is to be sent at this tick: payload type, timestamp, payload.
+/// The packets due at this tick: payload type, timestamp, payload.
 fn say(state: &mut State, law: Law, timestamp: u32) -> Vec<(u8, u32, Vec<u8>)> {
     if state.peer.is_none() {
         return Vec::new();
@@ -242,7 +242,7 @@ fn say(state: &mut State, law: Law, timestamp: u32) -> Vec<(u8, u32, Vec<u8>)> {
     }
     if let Some(key) = &mut state.key {
         key.step += 1;
-        // Six packets that grow, three that end it (RFC 4733, section 2.5.1.4), then 60 ms of pause.
+        // Six packets that grow, three that end the event (RFC 4733, section 2.5.1.4), then 60 ms of pause.
         let (step, event) = (key.step.min(6) as u16, |end: u8, duration: u16| {
             vec![key.event, end << 7 | 10, (duration >> 8) as u8, duration as u8]
         });
@@ -280,7 +280,7 @@ fn hear(state: &mut State, law: Law, packet: &[u8], from: SocketAddr) {
     state.last_heard = Some(BootInstant::now());
     let (timestamp, ssrc) = (u32::from_be_bytes([*t0, *t1, *t2, *t3]), u32::from_be_bytes([*s0, *s1, *s2, *s3]));
     if state.base.is_none_or(|(_, s)| s != ssrc) {
-        // A new stream is placed behind what was heard.
+        // A new stream is placed after the audio heard so far.
         state.base = Some((timestamp.wrapping_sub(state.heard.len() as u32), ssrc));
     }
     let base = state.base.map_or(0, |(base, _)| base);

@@ -1,4 +1,4 @@
-//! G.711 (ITU-T G.711) for comparing: what a byte means as a linear sample, and back.
+//! G.711 (ITU-T G.711) for comparisons: bytes to linear samples and back.
 
 /// The two laws and their static RTP payload types (RFC 3551, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl Law {
         }
     }
 
-    /// What silence is as a byte.
+    /// The byte of silence.
     pub fn silence(self) -> u8 {
         match self {
             Self::Mu => 0xff,
@@ -46,16 +46,16 @@ impl Law {
         }
     }
 
-    /// The byte of a linear sample that [`Law::decode`] gave; `None` for any other sample, which has therefore
-    /// been through something lossy.
+    /// The byte of a linear sample that [`Law::decode`] gave; `None` for any other sample, which has therefore been
+    /// converted with loss.
     pub fn exactly(self, sample: i16) -> Option<u8> {
         // Of µ-law's two zeros the positive one, which is silence.
         (0..=255).rev().find(|byte| self.decode(*byte) == sample)
     }
 }
 
-/// The audio of a WAV file as bytes of `law`: taken as they are from a G.711 file, converted back from a linear
-/// one where that is exact. The error says what is wrong with the file.
+/// The audio of a WAV file as bytes of `law`: unchanged from a G.711 file, converted back from a linear one if that is
+/// exact. The error describes the problem of the file.
 pub fn from_wav(wav: &[u8], law: Law) -> Result<Vec<u8>, String> {
     let word = |at: usize| wav.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     if wav.get(..4) != Some(b"RIFF") || wav.get(8..12) != Some(b"WAVE") {
@@ -79,7 +79,7 @@ pub fn to_wav(bytes: &[u8], law: Law) -> Vec<u8> {
     let length = bytes.len() as u32 * 2;
     let mut file = Vec::from(*b"RIFF");
     file.extend((36 + length).to_le_bytes());
-    // Linear, one channel, 8000 samples and 16,000 bytes a second, 16 bits.
+    // Linear, one channel, 8000 samples and 16,000 bytes per second, 16 bits.
     file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
     file.extend([8000_u32, 16_000].map(u32::to_le_bytes).concat());
     file.extend(b"\x02\0\x10\0data");

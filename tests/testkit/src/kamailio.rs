@@ -18,7 +18,7 @@ pub struct Kamailio {
 }
 
 impl Kamailio {
-    /// Where it stands: beside the phones, with an address of its own.
+    /// Its place: next to the phones, with a separate address.
     pub fn place(phones: &Place) -> Place {
         let [a, b, c, _] = phones.ip.octets();
         phones.at(Ipv4Addr::new(a, b, c, 50))
@@ -42,7 +42,7 @@ impl Kamailio {
         Self::run(place, &config, &files)
     }
 
-    /// Starts it as a registrar, which asks for the password `secret`, and calls whoever is registered.
+    /// Starts it as a registrar, which asks for the password `secret`, and forwards calls to registered phones.
     pub fn registrar(place: &Place, folder: &Path) -> Self {
         let files = folder.join("registrar");
         fs::create_dir_all(&files).expect("the registrar's folder can be made");
@@ -52,7 +52,7 @@ impl Kamailio {
     fn run(place: &Place, text: &str, files: &Path) -> Self {
         let config = files.join("kamailio.cfg");
         fs::write(&config, text).expect("the configuration can be written");
-        // In a process namespace of its own: its workers end with it, whoever kills it and how.
+        // In a separate process namespace: its workers end with it, however it is killed.
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "kamailio", "-DD", "-m", "32", "-M", "4", "-f"]);
         command.arg(&config).arg("-Y").arg(files).env("PATH", path());
@@ -65,7 +65,7 @@ impl Kamailio {
         kamailio
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -81,7 +81,7 @@ impl Kamailio {
     }
 }
 
-/// A file of `tests/data/kamailio` with these substitutions in the place of its own.
+/// A file of `tests/data/kamailio` with these substitutions for its own values.
 fn configuration(place: &Place, file: &str, values: &[(&str, &str)]) -> String {
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/kamailio").join(file);
     let text = fs::read_to_string(&original).unwrap_or_else(|e| panic!("{}: {e}", original.display()));
@@ -98,7 +98,7 @@ fn configuration(place: &Place, file: &str, values: &[(&str, &str)]) -> String {
     })
 }
 
-/// Where programs of the administrator are, too.
+/// The search path, including the administrator's programs.
 fn path() -> PathBuf {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");

@@ -16,13 +16,13 @@ use crate::{
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 const PHONES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
-/// The inner side of a router that is a NAT, the one address behind it, and the ports that it gives out.
+/// The inner side of a router that is a NAT, the one address behind it, and the ports that it assigns.
 const NAT: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 const NAT_PORTS: RangeInclusive<u16> = 50_000..=59_999;
 
-/// A bridge in a namespace of its own with one machine after the other on it: `10.77.0.1`, `10.77.0.2` …; the
-/// phones stand at the bridge itself, `10.77.0.254`. Two labs never see each other. Dropping it removes it.
+/// A bridge in a separate namespace with its machines: `10.77.0.1`, `10.77.0.2` …; the phones are at the bridge itself,
+/// `10.77.0.254`. Two labs never reach each other. Dropping it removes it.
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
@@ -54,7 +54,7 @@ impl Lab {
     }
 
     /// A network of these machines whose links have delay and loss ([`Lab::set_link`]): frames pass through a switch in
-    /// this process. `seed` decides which are lost.
+    /// this process. `seed` decides the frames that are lost.
     pub fn switched(machines: &[&str], seed: u64) -> Self {
         let mut lab = Self::named_spaces(machines);
         let names: Vec<&str> = machines.iter().copied().chain(["hub"]).collect();
@@ -80,15 +80,15 @@ impl Lab {
         run(&["-n", &namespace, "link", "set", "eth0", "up"]);
     }
 
-    /// From now on both directions between these two are like this. Only for a lab with a switch; `"hub"` is where the
-    /// phones are.
+    /// Sets both directions between these two from now on. Only for a lab with a switch; `"hub"` is the place of the
+    /// phones.
     pub fn set_link(&self, one: &str, other: &str, link: Link) {
         let (one, other) = (self.port(one), self.port(other));
         self.switch().set(one, other, link);
         self.switch().set(other, one, link);
     }
 
-    /// Bytes of Ethernet frames that went between these two, both ways together. Only for a lab with a switch.
+    /// Bytes of Ethernet frames between these two, both directions together. Only for a lab with a switch.
     pub fn bytes_between(&self, one: &str, other: &str) -> u64 {
         let (one, other) = (self.port(one), self.port(other));
         self.switch().bytes(one, other) + self.switch().bytes(other, one)
@@ -118,12 +118,12 @@ impl Lab {
         Ipv4Addr::new(10, 77, 0, n as u8 + 1)
     }
 
-    /// Where a machine is.
+    /// Place of a machine.
     pub fn place(&self, machine: &str) -> Place {
         self.named(machine, self.ip(machine))
     }
 
-    /// Where the phones are: at the bridge, in reach of every machine.
+    /// Place of the phones: at the bridge, reachable by every machine.
     pub fn phones(&self) -> Place {
         self.named("hub", PHONES)
     }
@@ -132,8 +132,8 @@ impl Lab {
         Place { ip, namespace: Some(PathBuf::from("/run/netns").join(self.namespace(machine))) }
     }
 
-    /// A place behind `router`, a machine of this lab that becomes a NAT: what is sent from there has the router's address
-    /// and another port, and nothing comes in that was not asked for. The address is not known anywhere else.
+    /// A place behind `router`, a machine of this lab that becomes a NAT: packets from there have the router's address
+    /// and another port, and only replies come in. The inner address is unknown to other machines.
     pub fn behind_nat(&self, router: &str) -> Place {
         let (outside, inside) = (self.namespace(router), self.namespace(&format!("{router}-in")));
         run(&["netns", "add", &inside]);
@@ -148,7 +148,7 @@ impl Lab {
         let ports = format!("{}-{}", NAT_PORTS.start(), NAT_PORTS.end());
         let rewrite = ["-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-p", "udp", "-j", "MASQUERADE"];
         self.iptables(router, &[&rewrite[..], &["--to-ports", &ports, "--random"]].concat());
-        // What is forwarded is what the inside began; the rest would be routed without any NAT.
+        // Forward only what the inside began; the rest would be routed without NAT.
         let known =
             ["-A", "FORWARD", "-i", "eth0", "-m", "conntrack", "!", "--ctstate", "ESTABLISHED", "-j", "DROP"];
         self.iptables(router, &known);
@@ -162,43 +162,43 @@ impl Lab {
         fs::write(folder.join("resolv.conf"), format!("nameserver {at}\n")).expect("they can be written");
     }
 
-    /// Where `ip netns exec` finds what stands for files of `/etc`.
+    /// Folder of the replacements for files of `/etc`, used by `ip netns exec`.
     fn resolver(&self) -> PathBuf {
         Path::new("/etc/netns").join(self.namespace("hub"))
     }
 
-    /// A program where the phones are.
+    /// A program at the phones' place.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace("hub")]).arg(program);
         command
     }
 
-    /// What `from` sends no longer reaches `to` (one way, silently: nothing is refused).
+    /// Packets of `from` no longer reach `to` (one way, silently: nothing is refused).
     pub fn cut_one_way(&self, from: &str, to: &str) {
         let source = self.ip(from).to_string();
         self.iptables(to, &["-I", "INPUT", "-s", &source, "-j", "DROP"]);
     }
 
-    /// Neither hears the other.
+    /// Cuts both directions.
     pub fn cut(&self, one: &str, other: &str) {
         self.cut_one_way(one, other);
         self.cut_one_way(other, one);
     }
 
-    /// `machine` refuses TCP from `from` at once, though all its processes live: a hint, never proof of death.
+    /// `machine` refuses TCP from `from` immediately, though all its processes live: a hint, never proof of death.
     pub fn refuse(&self, from: &str, machine: &str) {
         let source = self.ip(from).to_string();
         let rule = ["-I", "INPUT", "-p", "tcp", "-s", &source, "-j", "REJECT", "--reject-with", "tcp-reset"];
         self.iptables(machine, &rule);
     }
 
-    /// What comes to `machine` for this UDP port is lost, from itself too.
+    /// Packets to this UDP port of `machine` are lost, from itself too.
     pub fn deafen(&self, machine: &str, port: u16) {
         self.iptables(machine, &["-I", "INPUT", "-p", "udp", "--dport", &port.to_string(), "-j", "DROP"]);
     }
 
-    /// TCP on these ports between `machine` and the other machines is lost, both ways; all else goes on.
+    /// TCP on these ports between `machine` and the other machines is lost, both ways; all other traffic passes.
     pub fn cut_ports(&self, machine: &str, first: u16, last: u16) {
         let ports = format!("{first}:{last}");
         for other in self.machines.iter().filter(|other| *other != machine) {
@@ -211,7 +211,7 @@ impl Lab {
         }
     }
 
-    /// Everybody hears everybody again.
+    /// Removes all cuts.
     pub fn heal(&self) {
         for machine in &self.machines {
             self.iptables(machine, &["-F", "INPUT"]);

@@ -1,13 +1,13 @@
-//! The test kit: a cluster of real processes, and the strangers that a telephone system meets.
+//! The test kit: a cluster of real processes, and the foreign systems that a telephone system meets.
 //!
-//! Everything here blocks and uses plain threads and sockets, on purpose: it shares no code with what it
-//! tests (its SIP, RTP and G.711 are its own), and a failing test is read from top to bottom.
+//! Everything here blocks and uses plain threads and sockets, on purpose: it shares no code with the product (its SIP,
+//! RTP and G.711 are its own), and a failing test is read from top to bottom.
 //!
-//! * [`Cluster`]: nodes and a witness as processes, killed, restarted, wiped; each cluster has loopback
-//!   addresses of its own, or network namespaces ([`Lab`]) that can be cut and healed.
-//! * [`Call`] (a plain SIP caller), [`Endpoint`] (its ear and mouth), [`Speech`] (what it says, found again
-//!   bit for bit), [`sipp`] (a caller that is not our code), [`Pbx`] (what sees message lights).
-//! * [`need`]: what a test needs from the machine; a test that lacks it says so (rule P7).
+//! * [`Cluster`]: nodes and a witness as processes, killed, restarted, wiped; each cluster has separate loopback
+//!   addresses, or network namespaces ([`Lab`]) that can be cut and healed.
+//! * [`Call`] (a plain SIP caller), [`Endpoint`] (its audio), [`Speech`] (its speech, found again bit for bit),
+//!   [`sipp`] (a foreign caller), [`Pbx`] (receives MWI).
+//! * [`need`]: the requirements of a test on the machine; a test that lacks one reports it (rule P7).
 
 mod admin;
 mod baresip;

@@ -1,4 +1,4 @@
-//! SIP messages as text (RFC 3261): just enough to speak it without the product's own code.
+//! SIP messages as text (RFC 3261): just enough to use SIP without the product's own code.
 
 use std::{
     collections::hash_map::RandomState,
@@ -17,8 +17,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Reads one message from the front of `bytes`: the message and how many bytes it took; `None` when it is not
-    /// whole yet. Without Content-Length the body is the rest (RFC 3261, section 18.3).
+    /// Reads one message from the front of `bytes`: the message and its length in bytes; `None` while it is incomplete.
+    /// Without Content-Length the body is the rest (RFC 3261, section 18.3).
     pub fn read(bytes: &[u8]) -> Option<(Self, usize)> {
         let head = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
         let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
@@ -110,7 +110,7 @@ fn long(name: &str) -> String {
     long.to_owned()
 }
 
-/// A token that nobody else has, for tags, branches and Call-IDs.
+/// A unique token for tags, branches and Call-IDs.
 pub fn token() -> String {
     // The standard library's own source of randomness: a new key for every state.
     format!("{:016x}", RandomState::new().build_hasher().finish())

@@ -1,7 +1,7 @@
-//! What a test needs from the machine. A test without it passes but says `not run: needs X`; where nothing may
-//! be left out (`CI=true`) it fails instead (rule P7).
+//! Requirements of tests on the machine. A test that lacks one passes but prints `not run: needs X`; where nothing may
+//! be skipped (`CI=true`) it fails instead (rule P7).
 //!
-//! `tests/run` names a file in `TWINBOX_NOT_RUN`, gathers what was left out there and counts it.
+//! `tests/run` names a file in `TWINBOX_NOT_RUN`, collects the skipped tests there and counts them.
 
 use std::{
     fs::OpenOptions,
@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Whether all of `needs` are there. Use: `if !need::all(&[need::SIPP]) { return; }`
+/// Whether all of `needs` are met. Use: `if !need::all(&[need::SIPP]) { return; }`
 #[must_use]
 pub fn all(needs: &[Need]) -> bool {
     let missing: Vec<&str> = needs.iter().filter(|n| !(n.there)()).map(|n| n.name).collect();
@@ -30,7 +30,7 @@ pub fn all(needs: &[Need]) -> bool {
     false
 }
 
-/// Something a machine has or lacks.
+/// A requirement on the machine.
 pub struct Need {
     name: &'static str,
     there: fn() -> bool,
@@ -38,7 +38,7 @@ pub struct Need {
 
 /// SIPp, from Debian's `sip-tester`.
 pub const SIPP: Need = Need { name: "sipp (apt-get install sip-tester)", there: || found("sipp") };
-/// Kamailio, and the right to give it a process namespace, in which it ends as a whole.
+/// Kamailio, with the privilege to give it a process namespace, in which it ends as a whole.
 pub const KAMAILIO: Need = Need {
     name: "kamailio (apt-get install kamailio, root)",
     there: || found("kamailio") && succeeds("unshare", &["--pid", "--fork", "--kill-child", "true"]),
@@ -47,7 +47,7 @@ pub const KAMAILIO: Need = Need {
 pub const BARESIP: Need = Need { name: "baresip (apt-get install baresip-core)", there: || found("baresip") };
 /// faketime, which gives a program another time of day.
 pub const FAKETIME: Need = Need { name: "faketime (apt-get install faketime)", there: || found("faketime") };
-/// strace, with the right to attach.
+/// strace, with the privilege to attach.
 pub const STRACE: Need = Need { name: "strace (apt-get install strace)", there: || found("strace") };
 /// Network namespaces and iptables in them.
 pub const NAMESPACES: Need =
@@ -55,7 +55,7 @@ pub const NAMESPACES: Need =
 /// TAP devices, for a switch with delay and loss.
 pub const TAP: Need =
     Need { name: "TAP devices (root, /dev/net/tun)", there: || Path::new("/dev/net/tun").exists() };
-/// The right to mount a small file system.
+/// The privilege to mount a small file system.
 pub const MOUNT: Need = Need { name: "mount (root)", there: mounts };
 
 /// A container engine that answers, and docker-compose 1.29 or docker compose v2.
@@ -76,7 +76,7 @@ pub const SNMPTRAPD: Need = Need { name: "snmptrapd (apt-get install snmptrapd)"
 /// snmptranslate, which reads MIBs.
 pub const SNMPTRANSLATE: Need =
     Need { name: "snmptranslate (apt-get install snmp)", there: || found("snmptranslate") };
-/// systemd's own judge of unit files.
+/// systemd's own checker of unit files.
 pub const SYSTEMD_ANALYZE: Need =
     Need { name: "systemd-analyze (apt-get install systemd)", there: || found("systemd-analyze") };
 

@@ -1,4 +1,4 @@
-//! What a PBX sees of message lights: it takes NOTIFYs, with the time of each, and subscribes.
+//! The PBX side of MWI: it receives NOTIFYs, records the time of each, and subscribes.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -20,13 +20,13 @@ use crate::{
 /// A NOTIFY with a message summary (RFC 3842).
 #[derive(Debug, Clone)]
 pub struct Light {
-    /// When it came.
+    /// Time of arrival.
     pub at: BootInstant,
-    /// From which node.
+    /// Address of the node.
     pub source: SocketAddr,
     /// The user part of its Request-URI: the mailbox.
     pub mailbox: String,
-    /// Whether it came in a dialog of a subscription (of ours).
+    /// Whether it came in a dialog of one of our subscriptions.
     pub subscribed: bool,
     /// `Messages-Waiting: yes`.
     pub waiting: bool,
@@ -34,7 +34,7 @@ pub struct Light {
     pub counts: Option<(u32, u32)>,
     /// CSeq.
     pub cseq: u32,
-    /// All of it.
+    /// The whole message.
     pub message: Message,
 }
 
@@ -66,27 +66,27 @@ impl Pbx {
         Self { socket, address, state, stop, thread }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Everything seen so far.
+    /// All NOTIFYs so far.
     pub fn lights(&self) -> Vec<Light> {
         self.state.lock().expect("the PBX does not panic").lights.clone()
     }
 
-    /// Forgets what it has seen.
+    /// Forgets the NOTIFYs so far.
     pub fn forget(&self) {
         self.state.lock().expect("the PBX does not panic").lights.clear();
     }
 
-    /// Answers nothing from now on, or again.
+    /// Stops answering (`true`), or answers again.
     pub fn deaf(&self, deaf: bool) {
         self.state.lock().expect("the PBX does not panic").deaf = deaf;
     }
 
-    /// The first light of `mailbox` with these counts that was or is seen within `limit`.
+    /// The first NOTIFY for `mailbox` with these counts that has come or comes within `limit`.
     pub fn sees(&self, mailbox: &str, new: u32, limit: Duration) -> Option<Light> {
         holds(limit, || {
             let fits = |l: &Light| l.mailbox == mailbox && l.counts.is_some_and(|(n, _)| n == new);
@@ -94,7 +94,7 @@ impl Pbx {
         })
     }
 
-    /// Sends SUBSCRIBE for a mailbox's lights to `node` and returns the final status, 0 for none in 5 s.
+    /// Sends SUBSCRIBE for a mailbox's MWI to `node` and returns the final status, 0 for none in 5 s.
     pub fn subscribe(&self, node: SocketAddr, mailbox: &str, expires: u32) -> u16 {
         let (call_id, us) = (token(), self.address);
         let text = [

@@ -1,4 +1,4 @@
-//! Where something runs: an address of its own on this machine, or in a network namespace.
+//! Network places: an address on this machine, or in a network namespace.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// An address, and the network namespace that it is in, if it is not this process's.
+/// An address, and its network namespace, if that is not this process's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The address.
@@ -18,7 +18,7 @@ pub struct Place {
     pub namespace: Option<PathBuf>,
 }
 
-/// The way into a namespace, held open.
+/// An open file descriptor of a namespace.
 #[derive(Debug)]
 pub struct Entry(File);
 
@@ -39,7 +39,7 @@ impl Place {
         Self { ip, namespace: None }
     }
 
-    /// The same namespace under another address.
+    /// Another address in the same namespace.
     pub fn at(&self, ip: Ipv4Addr) -> Self {
         Self { ip, namespace: self.namespace.clone() }
     }
@@ -49,7 +49,7 @@ impl Place {
         SocketAddr::new(IpAddr::V4(self.ip), port)
     }
 
-    /// The way in, when there is a namespace.
+    /// The entry into the namespace, if there is one.
     pub fn entry(&self) -> Option<Entry> {
         let path = self.namespace.as_ref()?;
         Some(Entry(File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))))
@@ -73,7 +73,7 @@ impl Place {
         self.inside(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("udp {address}: {e}"))
     }
 
-    /// A TCP connection from this place to `to`; given up after 5 s.
+    /// A TCP connection from this place to `to`; the timeout is 5 s.
     pub fn tcp(&self, to: SocketAddr) -> io::Result<TcpStream> {
         self.inside(|| connect_from(self.ip, to))
     }
@@ -85,8 +85,8 @@ impl Place {
     }
 }
 
-/// Waits until a datagram is there, at most `limit`; finer than a socket's timeout, which counts in ticks of the
-/// system's clock (4 ms).
+/// Waits for a datagram, at most `limit`; finer than a socket's timeout, which counts in ticks of the system's clock (4
+/// ms).
 pub(crate) fn readable(socket: &UdpSocket, limit: Duration) -> bool {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let limit = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos().into() };
@@ -94,7 +94,7 @@ pub(crate) fn readable(socket: &UdpSocket, limit: Duration) -> bool {
     unsafe { libc::ppoll(&mut poll, 1, &limit, std::ptr::null()) > 0 }
 }
 
-/// Connects from this address, which the standard library cannot.
+/// Connects from this address, which the standard library cannot do.
 fn connect_from(ip: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     let SocketAddr::V4(to) = to else { return TcpStream::connect_timeout(&to, Duration::from_secs(5)) };
     let name = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
@@ -117,8 +117,8 @@ fn connect_from(ip: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// A block of loopback addresses, `127.77.N.0/24`, that belongs to one test while it holds this. Tests that run
-/// at once therefore never share a port, and all of them use the same ones.
+/// A block of loopback addresses, `127.77.N.0/24`, reserved for one test while it holds this. Concurrent tests
+/// therefore never share a port, and all of them use the same ones.
 #[derive(Debug)]
 pub struct Loopback {
     block: u8,
@@ -126,7 +126,7 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Claims a block that nobody else on this machine holds.
+    /// Claims a block that is free on this machine.
     pub fn claim() -> Self {
         let folder = std::env::temp_dir().join("twinbox-test-addresses");
         fs::create_dir_all(&folder).expect("the temporary folder is writable");
@@ -143,7 +143,7 @@ impl Loopback {
         panic!("250 tests at once hold all of 127.77.0.0/16")
     }
 
-    /// The place with this last number.
+    /// The place with this last byte.
     pub fn place(&self, last: u8) -> Place {
         Place::here(Ipv4Addr::new(127, 77, self.block, last))
     }

@@ -1,4 +1,4 @@
-//! Looking at a running process from outside: its HTTP doors, its memory.
+//! Probes of a running process from outside: its HTTP listeners, its memory.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::Place;
 
-/// `GET path`: status and body; `None` when nobody answers.
+/// `GET path`: status and body; `None` without an answer.
 pub fn http_get(from: &Place, address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = from.tcp(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;

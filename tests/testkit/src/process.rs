@@ -10,7 +10,7 @@ use std::{
 
 use crate::{Place, holds, wait_for};
 
-/// The program under test: `TWINBOX_BIN`, else the newest `twinbox` beside the running test's own binary.
+/// The program under test: `TWINBOX_BIN`, else the newest `twinbox` next to the running test's own binary.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TWINBOX_BIN") {
         return PathBuf::from(path);
@@ -22,17 +22,17 @@ pub fn binary() -> PathBuf {
     })
 }
 
-/// A running child. Its output goes to a log file; dropping it kills it and what it has started itself (a supervisor's
-/// node); the death of the thread that started it tells it to stop.
+/// A running child. Its output goes to a log file. Dropping it kills it and its own children (a supervisor's node). It
+/// gets a stop signal when the thread that started it ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     log: PathBuf,
     child: Child,
     ended: Option<ExitStatus>,
-    /// What it had started itself when it was struck.
+    /// Its own children at the time of the kill.
     struck: Vec<u32>,
-    /// A node that goes on without the supervisor that started it.
+    /// A node that continues without its supervisor.
     left: Option<u32>,
 }
 
@@ -44,7 +44,7 @@ impl Process {
         Self::start_with(name, command, place, log, Stdio::from(out), Stdio::from(err))
     }
 
-    /// Starts `command` with its standard output given out as a pipe (see [`Process::child`]).
+    /// Starts `command` with its standard output as a pipe (see [`Process::child`]).
     pub fn start_piped(name: &str, command: Command, place: &Place, log: &Path) -> Self {
         let err = File::options().create(true).append(true).open(log).expect("the log file can be written");
         Self::start_with(name, command, place, log, Stdio::piped(), Stdio::from(err))
@@ -82,17 +82,18 @@ impl Process {
         self.exit().is_none()
     }
 
-    /// Whether it has ended and nobody has asked yet how.
+    /// Whether it has ended and its status has not been collected yet.
     pub fn is_dead(&self) -> bool {
         is_dead(self.pid())
     }
 
-    /// The process that it has started itself: of a supervisor, the node. Waits for one.
+    /// Its own child: of a supervisor, the node. Waits for one.
     pub fn child_pid(&self) -> u32 {
         wait_for(&format!("a process of {}", self.name), Duration::from_secs(20), || children(self.pid()).pop())
     }
 
-    /// `kill -9` of a supervisor alone. Its node goes on, is still this one's to kill, and has the pid that is returned.
+    /// `kill -9` of a supervisor alone. Its node continues with the returned pid, and is still killed by this
+    /// `Process`.
     pub fn lose_supervisor(&mut self) -> u32 {
         let node = self.child_pid();
         self.signal(libc::SIGKILL);
@@ -100,17 +101,17 @@ impl Process {
         *self.left.insert(node)
     }
 
-    /// Takes over what another left behind: this is the next supervisor.
+    /// Takes over the leftover node of `other`: this is the next supervisor.
     pub fn inherit(&mut self, mut other: Process) {
         self.left = other.left.take();
     }
 
-    /// Sends a signal to the process that it has started itself.
+    /// Sends a signal to its own child.
     pub fn signal_child(&self, signal: i32) {
         send(self.child_pid(), signal);
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn exit(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("waiting for one's own child works");
@@ -126,7 +127,7 @@ impl Process {
         }
     }
 
-    /// Holds it, so that it starts nothing more, and looks for what it has started. [`Process::kill`] follows.
+    /// Stops it, so that it starts nothing more, and collects its children. [`Process::kill`] follows.
     pub fn hold(&mut self) {
         self.signal(libc::SIGSTOP);
         let held = || state(self.pid()).is_none_or(|state| matches!(state, 'T' | 't' | 'Z' | 'X'));
@@ -134,7 +135,7 @@ impl Process {
         self.struck = children(self.pid());
     }
 
-    /// `kill -9` of it and of what it has started, all that goes with its host; waits until they are gone.
+    /// `kill -9` of it and its children, as when its host is lost; waits until they have exited.
     pub fn kill(&mut self) {
         self.strike();
         if self.ended.is_none() {
@@ -142,7 +143,7 @@ impl Process {
         }
         let gone = || self.struck.iter().all(|pid| is_dead(*pid));
         holds(Duration::from_secs(10), || gone().then_some(()));
-        // Their numbers may be others' from now on.
+        // Their pids may be reused from now on.
         self.struck.clear();
         if let Some(left) = self.left.take().filter(|left| is_node(*left)) {
             send(left, libc::SIGKILL);
@@ -159,7 +160,7 @@ impl Process {
         self.struck.iter().for_each(|pid| send(*pid, libc::SIGKILL));
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM, and waits for its end.
     pub fn stop(&mut self, limit: Duration) -> ExitStatus {
         self.signal(libc::SIGTERM);
         self.wait(limit)
@@ -176,7 +177,7 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Where its log is.
+    /// Path of its log.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
@@ -195,13 +196,13 @@ fn send(pid: u32, signal: i32) {
     unsafe { libc::kill(pid as i32, signal) };
 }
 
-/// Whether that is a node's own process, and not another that has the number by now.
+/// Whether `pid` is a node's own process, and not another one that reuses the number.
 fn is_node(pid: u32) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     words.split(|byte| *byte == 0).any(|word| word == b"--child")
 }
 
-/// The letter that says what a process does; none of one that is gone.
+/// The state letter of a process; `None` if it has exited.
 fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
@@ -211,7 +212,7 @@ fn is_dead(pid: u32) -> bool {
     state(pid).is_none_or(|state| state == 'Z')
 }
 
-/// The processes that `parent` has started and that have not been waited for.
+/// The children of `parent` that have not been waited for.
 fn children(parent: u32) -> Vec<u32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

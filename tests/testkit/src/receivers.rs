@@ -1,4 +1,4 @@
-//! Those who are told of alarms: an HTTP receiver, a syslog listener, and snmptrapd as receiver of traps.
+//! Receivers of alarms: an HTTP receiver, a syslog listener, and snmptrapd as receiver of traps.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{Place, Process, wait_until};
 
-/// An HTTP receiver that takes everything. Ends with the test.
+/// An HTTP receiver that accepts every request. Ends with the test.
 #[derive(Debug)]
 pub struct WebReceiver {
     got: Arc<Mutex<Vec<(String, Value)>>>,
@@ -48,14 +48,14 @@ impl WebReceiver {
                 let Some((head, body)) = whole(&text) else { continue };
                 let body = serde_json::from_str(&body).unwrap_or(Value::Null);
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push((head, body));
-                // Who went away does not need it.
+                // A client that has disconnected does not need it.
                 let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
             }
         });
         Self { got }
     }
 
-    /// What came: head in lower case, and body.
+    /// The received requests: head in lower case, and body.
     pub fn got(&self) -> Vec<(String, Value)> {
         self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,7 +83,7 @@ impl SyslogReceiver {
         Self { got }
     }
 
-    /// The lines that came.
+    /// The received lines.
     pub fn got(&self) -> Vec<String> {
         self.got.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -97,13 +97,13 @@ pub struct Snmptrapd {
 }
 
 impl Snmptrapd {
-    /// Starts it at a place with these lines of configuration; its files are kept in `dir`.
+    /// Starts it at a place with these lines of configuration; its files are in `dir`.
     pub fn start(place: &Place, port: u16, dir: &Path, lines: &[String]) -> Self {
         let (config, log) = (dir.join("snmptrapd.conf"), dir.join("snmptrapd.log"));
         fs::write(&config, lines.join("\n") + "\n").expect("written");
         let address: SocketAddr = place.port(port);
         let mut command = Command::new("snmptrapd");
-        // In the foreground, on its own configuration alone; a line for each trap, with numeric names, tabs between.
+        // In the foreground, with only its own configuration; one line per trap, with numeric names, tabs between.
         command
             .args(["-f", "-Lo", "-C", "-On", "-F", "TRAP\t%v\n", "-m", "", "-c"])
             .arg(&config)
@@ -122,7 +122,7 @@ impl Snmptrapd {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The traps that came and were taken: each as snmptrapd shows its bindings.
+    /// The received traps that it accepted: each as snmptrapd shows its bindings.
     pub fn got(&self) -> Vec<String> {
         self.text().lines().filter_map(|line| line.strip_prefix("TRAP\t").map(str::to_owned)).collect()
     }

@@ -1,5 +1,5 @@
-//! SIPp: a caller that is not our code. Its session description names an [`Endpoint`](crate::Endpoint), since it
-//! cannot record; scenarios are in `tests/data/sipp`.
+//! SIPp: a foreign caller. Its session description names an [`Endpoint`](crate::Endpoint), since it cannot record;
+//! scenarios are in `tests/data/sipp`.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ pub struct Sipp<'a> {
     pub transport: Transport,
     /// The node.
     pub node: SocketAddr,
-    /// A name to call instead, and the lab whose name server knows it.
+    /// A name to call instead, and the lab whose name server resolves it.
     pub name: Option<(&'a str, &'a Lab)>,
     /// The called number.
     pub to: &'a str,
@@ -28,11 +28,11 @@ pub struct Sipp<'a> {
     pub from: &'a str,
     /// The endpoint that its session description names.
     pub media: SocketAddr,
-    /// How long it holds the call.
+    /// Duration of each call.
     pub hold: Duration,
-    /// How many calls …
+    /// Number of calls …
     pub calls: u32,
-    /// … and how many of them a second.
+    /// … and of calls per second.
     pub rate: u32,
 }
 
@@ -43,25 +43,25 @@ impl<'a> Sipp<'a> {
         Self { scenario, transport, node, name, to, from: "2001", media, hold, calls: 1, rate: 1 }
     }
 
-    /// Over this transport.
+    /// Sets the transport.
     pub fn over(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
 
-    /// To whatever address this name has, looked up by SIPp itself where the phones of this lab are.
+    /// Sets a host name as target, resolved by SIPp itself at the phones' place of this lab.
     pub fn at(mut self, name: &'a str, lab: &'a Lab) -> Self {
         self.name = Some((name, lab));
         self
     }
 
-    /// From this number.
+    /// Sets the calling number.
     pub fn from(mut self, number: &'a str) -> Self {
         self.from = number;
         self
     }
 
-    /// So many calls, so many a second.
+    /// Sets the number of calls, and of calls per second.
     pub fn times(mut self, calls: u32, rate: u32) -> Self {
         (self.calls, self.rate) = (calls, rate);
         self
@@ -91,7 +91,7 @@ impl<'a> Sipp<'a> {
         command.arg("-sf").arg(scenario).args(["-s", self.to]);
         command.args(["-t", if self.transport == Transport::Udp { "u1" } else { "t1" }]);
         if self.transport == Transport::Tcp {
-            // A port that no other SIPp has or had: one left behind by a closed connection cannot go there again.
+            // A port that no other SIPp has or had: a closed connection leaves its port unusable for the same target.
             command.args(["-p", &self.media.port().to_string()]);
         }
         command.args(["-i", &place.ip.to_string(), "-mp", &sipp_port(self.media).to_string()]);
@@ -104,7 +104,7 @@ impl<'a> Sipp<'a> {
         ] {
             command.args(["-key", key, &value]);
         }
-        // Long enough for the holding and a slow machine, and no longer.
+        // Long enough for the call and a slow machine, and no longer.
         let limit = self.hold + Duration::from_secs(30 + u64::from(self.calls / self.rate.max(1)));
         command.args(["-timeout", &format!("{}s", limit.as_secs()), "-timeout_error", "-nostdin"]);
         command.arg("-trace_err").arg("-error_file").arg(&errors);
@@ -118,12 +118,12 @@ impl<'a> Sipp<'a> {
     }
 }
 
-/// SIPp wants a media port of its own though it sends no media; one that no endpoint has.
+/// SIPp requires a media port though it sends no media; one that no endpoint has.
 fn sipp_port(media: SocketAddr) -> u16 {
     20_000 + media.port() % 5_000 * 2
 }
 
-/// SIPp while it runs.
+/// A running SIPp.
 pub struct Running {
     process: Process,
     limit: Duration,
@@ -132,24 +132,24 @@ pub struct Running {
     setups: PathBuf,
 }
 
-/// What came of a run in which every call went as the scenario says.
+/// Result of a run in which every call followed the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
-    /// How many that were.
+    /// Number of calls.
     pub calls: u32,
-    /// INVITE to 200, at most.
+    /// Maximum time from INVITE to 200.
     pub longest_setup: Duration,
 }
 
 impl Running {
-    /// No new calls from now on; those in progress go on. As [`Running::finish`] then.
+    /// Stops new calls; those in progress continue. Then as [`Running::finish`].
     pub fn stop(mut self) -> Finished {
         assert!(self.process.runs(), "SIPp has ended before it was told to\n{}", self.process.tail(60));
         self.process.signal(libc::SIGUSR1);
         self.finish()
     }
 
-    /// Waits for its end; the test fails unless all calls went as the scenario says.
+    /// Waits for its end; fails the test unless all calls followed the scenario.
     pub fn finish(mut self) -> Finished {
         let status = self.process.wait(self.limit + Duration::from_secs(10));
         let good = status.is_some_and(|s| s.success());
@@ -163,7 +163,7 @@ impl Running {
         let (well, badly) = (count("Successful call"), count("Failed call"));
         let counted = (well, badly);
         assert!(badly == Some(0), "SIPp counted {counted:?} calls\n{}", self.process.tail(60));
-        // After a heading: when, how many milliseconds, of which timer.
+        // After a heading: time, milliseconds, name of the timer.
         let setups = read(&self.setups);
         let times = setups.lines().filter_map(|line| line.split(';').nth(1)?.parse::<f64>().ok());
         let longest = times.fold(0.0, f64::max);

@@ -10,7 +10,7 @@ use std::{
 pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Makes one of so many megabytes.
+    /// Makes a file system of this many megabytes.
     pub fn new(megabytes: u32) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = format!("size={megabytes}m");
@@ -20,12 +20,12 @@ impl SmallDisk {
         Self(folder)
     }
 
-    /// A folder on it for a member's data, which is not there yet.
+    /// A folder on it for a member's data, which does not exist yet.
     pub fn data(&self) -> PathBuf {
         self.path().join("data")
     }
 
-    /// Where it is mounted.
+    /// Its mount point.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -38,7 +38,7 @@ impl SmallDisk {
         fs::write(self.filler(), vec![0_u8; free.saturating_sub(left) as usize]).expect("there is room");
     }
 
-    /// Takes away what filled it.
+    /// Removes the filler.
     pub fn empty(&self) {
         fs::remove_file(self.filler()).expect("the filler is there");
     }

@@ -1,26 +1,26 @@
-//! What the test kit says: a sequence of G.711 bytes in which every place is recognisable.
+//! Test speech: a sequence of G.711 bytes in which every position is recognisable.
 
 use std::collections::HashMap;
 
-/// A voice of its own for every seed. Loud in both laws (no byte means near silence), without end.
+/// An endless sequence, different for every seed. Loud in both laws (no byte means near silence).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Speech {
     seed: u64,
 }
 
-/// Where a speech was found in something heard or stored. All counts in samples (1/8000 s).
+/// The position of a speech in heard or stored audio. All counts in samples (1/8000 s).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Where in what was searched.
+    /// Start in the searched audio.
     pub at: usize,
-    /// Where in the speech.
+    /// Start in the speech.
     pub from: usize,
-    /// How long the two agree, bit for bit.
+    /// Length of the bit-exact match.
     pub length: usize,
 }
 
 impl Found {
-    /// Where in the speech the agreement ends.
+    /// End of the match in the speech.
     pub fn until(&self) -> usize {
         self.from + self.length
     }
@@ -31,7 +31,7 @@ impl Found {
     }
 }
 
-/// Windows of this length name a place: eight bytes with seven free bits each.
+/// Length of the windows that identify a position: eight bytes with seven free bits each.
 const WINDOW: usize = 8;
 
 impl Speech {
@@ -40,14 +40,14 @@ impl Speech {
         Self { seed }
     }
 
-    /// A speech that nobody else in this run has.
+    /// A speech that is unique in this run.
     pub fn unique() -> Self {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self::new(u64::from(std::process::id()) << 32 | NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Eight bytes of it (splitmix64 of the place).
+    /// Eight bytes of it (splitmix64 of the position).
     fn word(&self, n: u64) -> [u8; 8] {
         let mut z =
             self.seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -64,14 +64,13 @@ impl Speech {
         words.skip(start - first * 8).take(length).collect()
     }
 
-    /// The longest piece of the speech's first `spoken` bytes that `heard` contains, bit for bit. `None` unless
-    /// at least 20 ms are there.
+    /// The longest piece of the speech's first `spoken` bytes that `heard` contains, bit for bit. `None` for less than
+    /// 20 ms.
     pub fn find_in(&self, heard: &[u8], spoken: usize) -> Option<Found> {
         self.find_first(spoken, [heard]).map(|(_, found)| found)
     }
 
-    /// The first of these that contains a piece of it, by its place among them, and the longest piece as in
-    /// [`Self::find_in`].
+    /// The index of the first of `all` that contains a piece of it, and the longest piece as in [`Self::find_in`].
     pub fn find_first(&self, spoken: usize, all: impl IntoIterator<Item: AsRef<[u8]>>) -> Option<(usize, Found)> {
         let said = self.bytes(0, spoken);
         let places: HashMap<&[u8], usize> = said.windows(WINDOW).enumerate().map(|(n, w)| (w, n)).collect();
@@ -79,7 +78,7 @@ impl Speech {
     }
 }
 
-/// The longest piece of `said`, whose windows are at these places, in `heard`.
+/// The longest piece of `said`, whose windows are at these positions, in `heard`.
 fn longest(heard: &[u8], said: &[u8], places: &HashMap<&[u8], usize>) -> Option<Found> {
     let (mut best, mut at) = (None::<Found>, 0);
     while at + WINDOW <= heard.len() {

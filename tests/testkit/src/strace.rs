@@ -1,4 +1,4 @@
-//! Watching system calls of running processes, in one order for all of them.
+//! Traces system calls of running processes, in one order for all of them.
 
 use std::{
     fs,
@@ -9,14 +9,14 @@ use std::{
 
 use crate::{Place, Process, wait_until};
 
-/// strace, attached.
+/// An attached strace.
 pub struct Strace {
     process: Process,
     output: PathBuf,
     processes: Vec<(String, u32)>,
 }
 
-/// A system call that has ended, in the order of the ends.
+/// A completed system call, in the order of completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The name given to the process.
@@ -48,7 +48,7 @@ impl Strace {
         Self { process, output, processes }
     }
 
-    /// Detaches and returns what was seen.
+    /// Detaches and returns the events.
     pub fn finish(mut self) -> Vec<Event> {
         let threads: Vec<(u32, String)> = (self.processes.iter())
             .flat_map(|(name, pid)| {
@@ -65,7 +65,7 @@ impl Strace {
     }
 }
 
-/// Joins the halves of interrupted calls; a call stands where it *ended*.
+/// Joins the halves of interrupted calls; a call is placed where it *ended*.
 fn events(output: &str, threads: &[(u32, String)]) -> Vec<Event> {
     let (mut events, mut begun) = (Vec::new(), std::collections::HashMap::new());
     for line in output.lines() {

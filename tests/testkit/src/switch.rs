@@ -15,24 +15,24 @@ use twinbox_clock::BootInstant;
 
 use crate::Place;
 
-/// The longest frame: Ethernet with a VLAN tag.
+/// Maximum length of a frame: Ethernet with a VLAN tag.
 const FRAME: usize = 1_518;
-/// Frames on their way at once; more are dropped, as in any switch.
+/// Maximum frames in flight; more are dropped, as in any switch.
 const QUEUE: usize = 65_536;
 
-/// What one direction between two machines is like.
+/// Properties of one direction between two machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Link {
-    /// How long a frame takes.
+    /// Delay of a frame.
     pub delay: Duration,
-    /// At most this much longer, by chance; frames keep their order.
+    /// Maximum random extra delay; frames keep their order.
     pub jitter: Duration,
-    /// How many of a thousand frames are lost, by chance.
+    /// Random loss of frames, 0 to 1000 ‰.
     pub loss_per_mille: u32,
 }
 
 impl Link {
-    /// A round trip of this many milliseconds, with this loss on each way.
+    /// A round trip of this many milliseconds, with this loss in each direction.
     pub fn round_trip(ms: u64, loss_per_mille: u32) -> Self {
         Self { delay: Duration::from_micros(ms * 500), jitter: Duration::ZERO, loss_per_mille }
     }
@@ -65,13 +65,13 @@ impl Shared {
 }
 
 impl Switch {
-    /// A switch with a TAP device `eth0` in each of these places, in this order; `seed` decides which frames are lost.
+    /// A switch with a TAP device `eth0` in each of these places, in this order; `seed` decides the lost frames.
     pub(crate) fn start(places: &[Place], seed: u64) -> Self {
         let ports: Vec<File> = places
             .iter()
             .map(|place| place.inside(tap).unwrap_or_else(|e| panic!("a TAP device in {place:?}: {e}")))
             .collect();
-        // SAFETY: eventfd takes two numbers; the descriptor that it returns is owned by nobody else.
+        // SAFETY: eventfd takes two numbers; the descriptor that it returns has no other owner.
         let wake = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
         assert!(wake >= 0, "eventfd: {}", io::Error::last_os_error());
         // SAFETY: as above.
@@ -91,7 +91,7 @@ impl Switch {
         Self { shared, wake, thread: Some(thread.expect("a thread can be started")) }
     }
 
-    /// What goes from port `from` to port `to` meets this from now on.
+    /// Sets the link from port `from` to port `to` from now on.
     pub(crate) fn set(&self, from: usize, to: usize, link: Link) {
         self.shared.with(|state| state.links.insert((from, to), link));
     }
@@ -133,7 +133,7 @@ fn tap() -> io::Result<File> {
     }
 }
 
-/// A frame that has not arrived yet; the earliest is the greatest.
+/// A frame in flight; the earliest is the greatest.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Flight {
     due: Reverse<BootInstant>,
@@ -146,7 +146,7 @@ struct Fabric {
     ports: Vec<File>,
     wake: File,
     shared: Arc<Shared>,
-    /// Behind which port an address was seen last.
+    /// The port behind which each address was last seen.
     learned: HashMap<[u8; 6], usize>,
     on_their_way: BinaryHeap<Flight>,
     last_due: BTreeMap<(usize, usize), BootInstant>,

@@ -1,4 +1,4 @@
-//! The kit itself, against the system's own tools: a tool that lies makes every test that uses it lie.
+//! Tests of the kit itself, against the system's own tools: a wrong tool makes every test that uses it wrong.
 
 use std::{process::Command, thread::sleep, time::Duration};
 
@@ -78,7 +78,7 @@ fn a_lab_is_cut_both_ways_one_way_and_healed() {
         from.send_to(b"x", address).expect("it can be sent");
         to.recv(&mut [0; 8]).is_ok()
     };
-    // A bridge takes a moment to forward.
+    // A bridge needs some time before it forwards.
     wait_until("the bridge to forward", Duration::from_secs(10), || heard(&of_a, &of_b) && heard(&of_b, &of_a));
     while of_a.recv(&mut [0; 8]).is_ok() || of_b.recv(&mut [0; 8]).is_ok() {}
     lab.cut("a", "b");
@@ -88,7 +88,7 @@ fn a_lab_is_cut_both_ways_one_way_and_healed() {
     assert_eq!((heard(&of_a, &of_b), heard(&of_b, &of_a)), (false, true));
     lab.heal();
     assert_eq!((heard(&of_a, &of_b), heard(&of_b, &of_a)), (true, true));
-    // A phone at the bridge reaches both, and a second lab of the same addresses is another world.
+    // A phone at the bridge reaches both, and a second lab of the same addresses is isolated.
     let phone = lab.phones().udp(0);
     phone.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     assert!(heard(&phone, &of_b));

@@ -1,5 +1,5 @@
-//! What is seen from outside of all machines, on global time: effects, judged as they come (rule P3), and what members
-//! say of the cluster.
+//! The view from outside of all machines, on global time: effects, judged as they arrive (rule P3), and the members'
+//! views of the cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,16 +14,16 @@ use twinbox_simulation::{Effect, Receiver};
 
 use crate::clocks;
 
-/// A rule that is broken.
+/// A violated rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Whether it was seen by effects, not only by what did not happen.
+    /// Whether it was seen by effects, not only by missing ones.
     pub outside: bool,
-    /// In words.
+    /// Description.
     pub words: String,
 }
 
-/// What a supervisor has to say: this life of `of` has exited; and to whom.
+/// A supervisor's report: this incarnation of `of` has exited; with the addressee.
 #[derive(Debug, Clone)]
 pub struct Exited {
     pub of: NodeName,
@@ -31,7 +31,7 @@ pub struct Exited {
     pub to: NodeName,
 }
 
-/// The board, shared by all.
+/// The board, shared by all machines.
 #[derive(Clone, Default)]
 pub struct Board(Arc<Mutex<Seen>>);
 
@@ -42,7 +42,7 @@ struct Seen {
     receiver: Receiver,
     epochs: BTreeSet<(Epoch, Incarnation)>,
     last_effect: Option<(Duration, NodeName)>,
-    /// Of all effects, with when each was.
+    /// Digest of all effects and their times.
     digest: DefaultHasher,
     views: BTreeMap<NodeName, Arc<RolesView>>,
     lives: BTreeMap<NodeName, Incarnation>,
@@ -55,7 +55,7 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line of the trace.
+    /// Adds a line to the trace.
     pub fn note(&self, what: impl AsRef<str>) {
         self.write(clocks::global(), what.as_ref());
     }
@@ -64,7 +64,7 @@ impl Board {
         self.seen().trace.push(format!("{:>9.3} ms  {what}", at.as_secs_f64() * 1000.0));
     }
 
-    /// The fake receiver: `node` acts, now.
+    /// The fake receiver: `node` acts now.
     pub fn act(&self, node: &NodeName, effect: &Effect) {
         let at = clocks::global();
         let Effect { epoch, life, solo, paused } = effect;
@@ -88,21 +88,21 @@ impl Board {
         }
     }
 
-    /// A rule is broken; the first one counts.
+    /// Records a violation; the first one counts.
     pub fn violate(&self, outside: bool, words: String) {
         if self.violation().is_none() {
-            // A panic may come from where the simulation must not be asked for the time.
+            // A panic may come from a place where the simulation must not be asked for the time.
             self.write(clocks::last(), &format!("WRONG: {words}"));
             self.seen().violation = Some(Violation { outside, words });
         }
     }
 
-    /// The rule that is broken, if one is.
+    /// The violated rule, if any.
     pub fn violation(&self) -> Option<Violation> {
         self.seen().violation.clone()
     }
 
-    /// A member says how it sees the cluster.
+    /// Stores a member's view of the cluster.
     pub fn show(&self, node: &NodeName, view: Arc<RolesView>) {
         let of = |name: &NodeName| view.member(name).map(|m| m.status.to_string()).unwrap_or_default();
         let statuses: Vec<String> = view.members.iter().map(|m| format!("{}={}", m.name, of(&m.name))).collect();
@@ -116,36 +116,36 @@ impl Board {
         self.seen().views.insert(node.clone(), view);
     }
 
-    /// How a member sees the cluster.
+    /// A member's view of the cluster.
     pub fn view(&self, node: &NodeName) -> Option<Arc<RolesView>> {
         self.seen().views.get(node).cloned()
     }
 
-    /// The process of a member has begun.
+    /// The process of a member has started.
     pub fn born(&self, node: &NodeName, life: Incarnation) {
         self.seen().lives.insert(node.clone(), life);
     }
 
-    /// The process of a member is gone; which life that was.
+    /// The process of a member has ended; returns its incarnation.
     pub fn gone(&self, node: &NodeName) -> Option<Incarnation> {
         let mut seen = self.seen();
         seen.views.remove(node);
         seen.lives.remove(node)
     }
 
-    /// Who acted last, and when.
+    /// The last acting node, and the time.
     pub fn last_effect(&self) -> Option<(Duration, NodeName)> {
         self.seen().last_effect.clone()
     }
 
-    /// Who leads, by what most members say.
+    /// The leader, by the views of most members.
     pub fn leader(&self) -> Option<NodeName> {
         let seen = self.seen();
         let says = |name: &NodeName| seen.views.values().filter(|v| v.leader.as_ref() == Some(name)).count();
         seen.views.keys().max_by_key(|name| says(name)).filter(|name| says(name) > 0).cloned()
     }
 
-    /// Why it is not so that each of these sees a majority and all nodes of them in service.
+    /// The reason why not each of these members sees a majority and all its nodes in service.
     pub fn not_well(&self, members: &[NodeName]) -> Option<String> {
         let seen = self.seen();
         members.iter().find_map(|asked| {
@@ -160,7 +160,7 @@ impl Board {
         })
     }
 
-    /// An administrator asks `at` for something.
+    /// Queues an administrator's order at `at`.
     pub fn order(&self, at: &NodeName, order: Order) {
         self.seen().orders.entry(at.clone()).or_default().push_back(order);
     }
@@ -170,22 +170,22 @@ impl Board {
         self.seen().orders.get_mut(at)?.pop_front()
     }
 
-    /// A supervisor has something to say.
+    /// Queues a supervisor's report.
     pub fn tell(&self, exited: Exited) {
         self.seen().exits.push_back(exited);
     }
 
-    /// What a supervisor has to say next.
+    /// The next report of a supervisor.
     pub fn next_exit(&self) -> Option<Exited> {
         self.seen().exits.pop_front()
     }
 
-    /// What happened, line by line.
+    /// The trace, line by line.
     pub fn take_trace(&self) -> Vec<String> {
         std::mem::take(&mut self.seen().trace)
     }
 
-    /// What the effects came to, and a digest of them.
+    /// The totals of the effects, and a digest of them.
     pub fn summary(&self) -> (Receiver, u64) {
         let seen = self.seen();
         (seen.receiver.clone(), seen.digest.finish())

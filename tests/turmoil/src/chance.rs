@@ -1,6 +1,6 @@
-//! All chance of this process comes from one seed: what asks the operating system for random bytes is answered by
-//! [`getrandom`] below, which the linker prefers over the C library's. So `HashMap`s, tokio's `select!`, identifiers and
-//! Raft's election timeouts are the same in every process with that seed.
+//! All randomness of this process comes from one seed: requests to the operating system for random bytes are answered
+//! by [`getrandom`] below, which the linker prefers over the C library's. So `HashMap`s, tokio's `select!`, identifiers
+//! and Raft's election timeouts are the same in every process with that seed.
 
 use std::{
     ffi::{c_int, c_uint, c_void},
@@ -10,7 +10,7 @@ use std::{
 
 static STATE: AtomicU64 = AtomicU64::new(0);
 
-/// Begins anew with this seed.
+/// Starts again with this seed.
 pub fn seed(seed: u64) {
     STATE.store(seed, Relaxed);
 }
@@ -23,24 +23,24 @@ fn next() -> u64 {
     z ^ (z >> 31)
 }
 
-/// Takes the place of the C library's function.
+/// Replaces the C library's function.
 ///
 /// # Safety
-/// As for that one: `buffer` points to `length` bytes that may be written.
+/// As for the C library's: `buffer` points to `length` writable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, _flags: c_uint) -> isize {
     if length > 0 {
-        // SAFETY: the caller vouches for it.
+        // SAFETY: the caller guarantees it.
         let bytes = unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
         bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&next().to_le_bytes()[..chunk.len()]));
     }
     isize::try_from(length).unwrap_or(isize::MAX)
 }
 
-/// The same for who asks for it by this name.
+/// The same for callers that use this name.
 ///
 /// # Safety
-/// As for the C library's: `buffer` points to `length` bytes that may be written.
+/// As for the C library's: `buffer` points to `length` writable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getentropy(buffer: *mut c_void, length: usize) -> c_int {
     // SAFETY: the caller vouches for it.

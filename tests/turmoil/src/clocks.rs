@@ -1,4 +1,4 @@
-//! The clocks of the simulated machines: each runs a little too fast or too slow, for ever. Wall clocks jump besides.
+//! The clocks of the simulated machines: each runs slightly too fast or too slow, permanently. Wall clocks also jump.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,45 +14,46 @@ use twinbox_ids::Timestamp;
 
 use crate::pauses;
 
-/// Of the wall clocks, in milliseconds since 1970.
+/// Start of the wall clocks, in milliseconds since 1970.
 const EPOCH_MS: u64 = 1_790_000_000_000;
-/// Between one machine's boot and the next's: what one calls now means nothing to another.
+/// Distance between the boot times of two machines, in nanoseconds: boot times of different machines are not
+/// comparable.
 const APART: u64 = 1_000_000_000_000;
 
 thread_local! {
-    /// In parts per million, by machine.
+    /// Drift in parts per million, by machine.
     static DRIFTS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
     static GLOBAL: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// By how many milliseconds the wall clock of each machine is wrong.
+    /// Error of each machine's wall clock, in milliseconds.
     static WRONG: RefCell<BTreeMap<usize, i64>> = const { RefCell::new(BTreeMap::new()) };
-    /// `CLOCK_BOOTTIME` stands still in suspend, as other clocks do.
+    /// Flaw: `CLOCK_BOOTTIME` stops in suspend, as other clocks do.
     static STANDING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Simulated machines have these clocks from now on. The machine of index `i` has to be added to the simulation `i`
-/// milliseconds after its start: that tells whose clock is asked.
+/// Installs these clocks on the simulated machines. Add the machine of index `i` to the simulation `i` milliseconds
+/// after its start: that identifies the machine whose clock is read.
 pub fn install(drifts: Vec<i64>) {
     DRIFTS.set(drifts);
     simulation::install(read);
 }
 
-/// The clocks by which leases run stand still while their machine is suspended: the wrong kind of clock.
+/// Makes the clocks of leases stop while their machine is suspended: the wrong kind of clock.
 pub fn stand_still_in_suspend() {
     STANDING.set(true);
 }
 
-/// The wall clock of this machine is wrong by so many milliseconds from now on.
+/// Sets the error of this machine's wall clock, in milliseconds.
 pub fn set_wrong(machine: usize, ms: i64) {
     WRONG.with_borrow_mut(|wrong| wrong.insert(machine, ms));
 }
 
-/// The index of the machine that is at work.
+/// The index of the running machine.
 pub fn machine() -> Option<usize> {
     let global = turmoil::sim_elapsed()?;
     Some(global.saturating_sub(turmoil::elapsed()).as_millis() as usize)
 }
 
-/// The time by which everything is judged.
+/// The global time, by which everything is judged.
 pub fn global() -> Duration {
     if let Some(now) = turmoil::sim_elapsed() {
         GLOBAL.set(now);
@@ -60,12 +61,12 @@ pub fn global() -> Duration {
     GLOBAL.get()
 }
 
-/// The same as it was asked for last, for places where the simulation must not be asked.
+/// The last reading of the global time, for places where the simulation must not be asked.
 pub fn last() -> Duration {
     GLOBAL.get()
 }
 
-/// Set by whoever steps the simulation, outside of any machine.
+/// Sets the global time; called by the code that steps the simulation, outside of any machine.
 pub fn set_global(now: Duration) {
     GLOBAL.set(now);
 }

@@ -1,5 +1,5 @@
 //! One simulated machine: the role manager as in production, on a simulated clock, disk and network, and a loop that
-//! acts whenever its gate lets it.
+//! acts whenever its gate permits.
 
 use std::{
     collections::BTreeMap,
@@ -44,18 +44,18 @@ use crate::{
     pauses::{self, Kind},
 };
 
-/// Of the node-to-node listener of every machine.
+/// Port of the node-to-node listener of every machine.
 pub const PORT: u16 = 7000;
-/// Between one act and the next.
+/// Interval between two acts.
 const ACT_EVERY: Duration = Duration::from_millis(4);
-/// The longest that a write is under way after it was checked: less than the margin of a lease, by any clock.
+/// Maximum time that a write is under way after its check: less than the margin of a lease, by any clock.
 const LONGEST_WRITE: Duration = Duration::from_millis(45);
-/// A write that takes so much longer than it should was held up by a pause of its process.
+/// A write that takes this much longer than it should was delayed by a pause of its process.
 const PAUSED: Duration = Duration::from_millis(2);
-/// A handshake that takes longer is given up.
+/// Timeout of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// A machine, and what of it outlives the process on it.
+/// A machine, with the state that outlives its process.
 #[derive(Clone)]
 pub struct Machine {
     pub index: usize,
@@ -67,11 +67,11 @@ pub struct Machine {
     pub identity: Arc<NodeIdentity>,
     pub platter: Platter,
     pub board: Board,
-    /// `cluster init` left its mark here: the first start uses it up.
+    /// `cluster init` left its mark here: the first start consumes it.
     pub found: Arc<AtomicBool>,
 }
 
-/// Connects as one simulated machine to another.
+/// Connects from one simulated machine to another.
 pub fn connect(address: &str) -> Connecting {
     let address = address.to_owned();
     Box::pin(async move {
@@ -114,7 +114,7 @@ impl Machine {
             roles => roles?,
         };
         serve(self.identity.clone(), roles.clone()).await?;
-        // It has no data that another would need, should it be removed.
+        // It has no data that another node would need after its removal.
         roles.has_handed_over(true);
         let services = vec![ServiceHealth { name: "calls".into(), ok: true, detail: String::new() }];
         roles.report(HealthReport { services });
@@ -122,7 +122,7 @@ impl Machine {
         self.act(roles, incarnation).await
     }
 
-    /// Tells the board how this member sees the cluster.
+    /// Reports this member's view of the cluster to the board.
     async fn tell(self, roles: Roles) {
         let mut view = roles.watch();
         loop {
@@ -145,9 +145,10 @@ impl Machine {
             if let Some(epoch) = held
                 && let Ok(in_flight) = gate.enter(&epoch)
             {
-                // Nobody has agreed on a generation that a node takes for itself.
+                // A solo generation has not been agreed on.
                 let solo = epoch.generation > roles.agreed().generation;
-                // Something on the way to the write takes a while; the gate is asked again right before it.
+                // Work between the gate and the write takes some time; the gate is checked again right before the
+                // write.
                 sleep(Duration::from_millis(1)).await;
                 if in_flight.check().is_err() {
                     continue;
@@ -182,7 +183,7 @@ impl Machine {
     }
 }
 
-/// The supervisors of all machines: what outlives a process and tells of its end.
+/// The supervisors of all machines: they outlive a process and report its end.
 #[derive(Clone)]
 pub struct Supervisors {
     pub identities: BTreeMap<NodeName, Arc<NodeIdentity>>,
@@ -190,7 +191,7 @@ pub struct Supervisors {
 }
 
 impl Supervisors {
-    /// Tells what is to be told, as soon as it is.
+    /// Sends each report as soon as it is due.
     pub async fn run(self) -> turmoil::Result {
         loop {
             sleep(Duration::from_millis(2)).await;
@@ -241,7 +242,7 @@ async fn serve(identity: Arc<NodeIdentity>, roles: Roles) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection, on which nothing is read or written while the process stands still.
+/// A connection on which nothing is read or written while the process is paused.
 struct Line {
     stream: TcpStream,
     held: Option<Duration>,
@@ -280,7 +281,7 @@ impl AsyncWrite for Line {
     }
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 struct Accepted {
     line: Line,
     local: Option<SocketAddr>,

@@ -1,8 +1,8 @@
-//! The role manager with real Raft on simulated machines: clocks that drift, disks that lose what was not synced, a
-//! network that delays, loses and cuts, and processes that die between any two instructions.
+//! The role manager with real Raft on simulated machines: clocks that drift, disks that lose unsynced writes, a network
+//! that delays, loses and cuts, and processes that die between any two instructions.
 //!
-//! One process plays one seed, so that the same seed is the same run: `twinbox-turmoil --seed N [--flaw NAME] [--trace]`.
-//! `tests/roles.rs` plays many.
+//! One process plays one seed, so that the same seed is the same run: `twinbox-turmoil --seed N [--flaw NAME]
+//! [--trace]`. `tests/roles.rs` plays many.
 
 mod board;
 mod chance;
@@ -26,9 +26,9 @@ use world::{Flaw, World};
 
 const USAGE: &str = "usage: twinbox-turmoil --seed N [--flaw NAME] [--trace] [--certificates DIR] | --certify DIR";
 
-/// How a run ended that broke a rule: seen by effects …
+/// Exit codes of a run with a violation: seen by effects …
 const OUTSIDE: u8 = 1;
-/// … or by what did not happen.
+/// … or by missing ones.
 const STUCK: u8 = 3;
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     };
     log();
     let trace = has("--trace");
-    // On a thread of its own, where nothing has asked for chance yet: the log does not change what happens.
+    // On a separate thread, which has used no randomness yet: the log does not change the run.
     let player = thread::spawn(move || play(seed, flaw, &certificates, trace));
     player.join().unwrap_or(ExitCode::from(STUCK))
 }
@@ -74,8 +74,8 @@ fn play(seed: u64, flaw: Option<Flaw>, certificates: &Path, trace: bool) -> Exit
         Err(error) => return fail(&error),
     };
     let board = world.board();
-    // A task that panics is a defect, whoever would have waited for it. But Raft's assertions must not find a flaw before
-    // it is seen outside: the product starts a core that ended again.
+    // A task that panics is a defect, whether or not another task waits for it. But Raft's assertions must not find a
+    // flaw before it is seen outside: the product restarts a core that ended.
     if flaw.is_none() {
         let board = board.clone();
         std::panic::set_hook(Box::new(move |panic| board.violate(false, format!("a panic: {panic}"))));
@@ -103,7 +103,7 @@ fn fail(error: &dyn fmt::Display) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The product's log, if asked for by `TWINBOX_LOG`, with the time of the simulation.
+/// The product's log, if requested by `TWINBOX_LOG`, with the time of the simulation.
 fn log() {
     struct Global;
     impl FormatTime for Global {

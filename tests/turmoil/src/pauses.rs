@@ -1,6 +1,6 @@
-//! Processes that stand still between two instructions: stopped for a while, or suspended with their machine. The clock runs
-//! on; nothing is read, written or decided. When a stopped process goes on, all that would have been due is due at once; in a
-//! suspended one what was to happen in so long happens in so long, since timers stood still with it.
+//! Processes that pause between two instructions: stopped for a while, or suspended with their machine. The clock
+//! continues; nothing is read, written or decided. When a stopped process continues, all timers that expired meanwhile
+//! are due immediately; in a suspended one each timer still has its remaining time, since timers stopped too.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,10 +11,10 @@ use std::{
 
 use crate::clocks;
 
-/// How a process stands still.
+/// Kind of a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It is stopped, or starved: the machine goes on around it.
+    /// The process is stopped, or starved: the machine continues.
     Stopped,
     /// Its machine is suspended.
     Suspended,
@@ -36,7 +36,7 @@ impl Pause {
     }
 }
 
-/// Who waits for the end of a pause.
+/// A task that waits for the end of a pause.
 struct Asleep {
     machine: usize,
     until: Duration,
@@ -44,23 +44,23 @@ struct Asleep {
 }
 
 thread_local! {
-    /// The last pause of each machine, or the one that is now.
+    /// The last or present pause of each machine.
     static LAST: RefCell<BTreeMap<usize, Pause>> = const { RefCell::new(BTreeMap::new()) };
-    /// For how long each machine was suspended before that.
+    /// Total time of each machine's earlier suspensions.
     static SUSPENDED: RefCell<BTreeMap<usize, Duration>> = const { RefCell::new(BTreeMap::new()) };
-    /// For whom a pause will come between the check of a write and its sending, and for how long.
+    /// The planned pause between the check of a write and its sending, by machine.
     static PLANNED: RefCell<BTreeMap<usize, Duration>> = const { RefCell::new(BTreeMap::new()) };
     static ASLEEP: RefCell<Vec<Asleep>> = const { RefCell::new(Vec::new()) };
-    /// Nothing was ever paused: most tasks need not ask.
+    /// No process was ever paused: most tasks need no check.
     static QUIET: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Members on this thread stand still when they are told to.
+/// Makes members on this thread pause when requested.
 pub fn install() {
     twinbox_roles::simulation::pause_by(hold);
 }
 
-/// From now on nothing of this machine's process goes on, for so long.
+/// Pauses this machine's process from now on, for `length`.
 pub fn begin(machine: usize, length: Duration, kind: Kind) {
     QUIET.set(false);
     end(machine);
@@ -70,7 +70,7 @@ pub fn begin(machine: usize, length: Duration, kind: Kind) {
     SUSPENDED.with_borrow_mut(|all| *all.entry(machine).or_default() += took);
 }
 
-/// The process goes on now, or is no more.
+/// Ends the pause of the process, because it continues or has exited.
 pub fn end(machine: usize) {
     let now = clocks::global();
     LAST.with_borrow_mut(|last| {
@@ -83,36 +83,36 @@ pub fn end(machine: usize) {
     });
 }
 
-/// The process goes on now, and nothing is planned for it.
+/// Ends the pause of the process, and removes its planned one.
 pub fn resume(machine: usize) {
     end(machine);
     planned(machine);
 }
 
-/// The next write of this machine is checked, and sent only so long after it.
+/// Plans a pause of this length after the check of this machine's next write.
 pub fn plan(machine: usize, length: Duration) {
     PLANNED.with_borrow_mut(|planned| planned.insert(machine, length));
 }
 
-/// How long the process stands still between check and sending, if this is such a write.
+/// The planned pause between check and sending, if this write has one.
 pub fn planned(machine: usize) -> Option<Duration> {
     PLANNED.with_borrow_mut(|planned| planned.remove(&machine))
 }
 
-/// Whether it stands still.
+/// Whether the process is paused.
 pub fn is_paused(machine: usize) -> bool {
     let now = clocks::global();
     LAST.with_borrow(|last| last.get(&machine).is_some_and(|pause| now < pause.until))
 }
 
-/// For how long this machine has been suspended in all.
+/// Total time for which this machine has been suspended.
 pub fn suspended(machine: usize, global: Duration) -> Duration {
     let before = SUSPENDED.with_borrow(|all| all.get(&machine).copied().unwrap_or_default());
     let last = LAST.with_borrow(|last| last.get(&machine).copied());
     before + last.map_or(Duration::ZERO, |pause| pause.suspended(global))
 }
 
-/// Whoever has stood still for long enough goes on.
+/// Wakes the processes whose pause has ended.
 pub fn wake() {
     let now = clocks::last();
     let due: Vec<Asleep> =
@@ -120,7 +120,7 @@ pub fn wake() {
     due.into_iter().for_each(|asleep| asleep.waker.wake());
 }
 
-/// Whether whoever asks stands still. `held` says for how long after the end of the pause it still does.
+/// Whether the calling task is paused. `held` stores the time for which it stays paused after the end of the pause.
 pub fn hold(held: &mut Option<Duration>, waker: &Waker) -> bool {
     if QUIET.get() {
         return false;
@@ -131,7 +131,7 @@ pub fn hold(held: &mut Option<Duration>, waker: &Waker) -> bool {
     if held.is_none() && global < pause.until {
         *held = Some(match pause.kind {
             Kind::Stopped => Duration::ZERO,
-            // It was woken by a timer, which would have had so long to go.
+            // It was woken by a timer, which would have had this much time left.
             Kind::Suspended => global - pause.since,
         });
     }

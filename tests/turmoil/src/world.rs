@@ -1,4 +1,4 @@
-//! One cluster from its founding to its end, with all that goes wrong in between. Everything follows from the seed.
+//! One cluster from its founding to its end, with all faults in between. Everything follows from the seed.
 
 mod faults;
 
@@ -27,33 +27,33 @@ use crate::{
 
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
-/// Drift of the clocks, just within what the timing allows for.
+/// Drift of the clocks, just within the limit of the timing.
 const DRIFT: i64 = 9_900;
-/// For how long things go wrong.
+/// Duration of the faults.
 const TROUBLE: Duration = Duration::from_secs(10);
-/// Where the supervisors of all machines are.
+/// Machine name of all supervisors.
 const SUPERVISORS: &str = "supervisors";
-/// Images of disks that are kept, to set disks back to.
+/// Maximum stored disk images, to set disks back to.
 const IMAGES: usize = 8;
 
-/// What is on a disk.
+/// The content of a disk.
 type Image = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What is wrong on purpose, so that it is seen whether the simulation would notice (rule P4).
+/// A fault built in on purpose, to check that the simulation notices it (rule P4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// A rule of the product that is broken.
+    /// A broken rule of the product.
     Rule(Broken),
-    /// Disks say that a write is on them before it is.
+    /// Disks report a write as durable before it is.
     LyingDisks,
-    /// Clocks drift by more than the timing allows for.
+    /// Clocks drift by more than the timing permits.
     WildClocks,
-    /// The clocks of leases stand still while their machine is suspended.
+    /// The clocks of leases stop while their machine is suspended.
     StandingClock,
 }
 
 impl Flaw {
-    /// All of them.
+    /// All flaws.
     pub const ALL: [(&'static str, Self); 6] = [
         ("NoNewLeaderWait", Self::Rule(Broken::NewLeaderWait)),
         ("NoQuorumNeeded", Self::Rule(Broken::Quorum)),
@@ -64,19 +64,19 @@ impl Flaw {
     ];
 }
 
-/// How a run went that kept all rules.
+/// Statistics of a run without a violation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Report {
     pub effects: u64,
     pub epochs: u64,
-    /// Epochs of nodes that acted alone.
+    /// Solo epochs in which a node acted.
     pub solo_epochs: u64,
-    /// Writes that left after a pause, and that their epoch gave away.
+    /// Writes sent after a pause, and recognized by their epoch.
     pub told: u64,
     pub faults: u64,
-    /// Of all effects and their times.
+    /// Digest of all effects and their times.
     pub digest: u64,
-    /// The longest time until somebody acted after a majority was left alone.
+    /// The longest time until a node acted after a majority was left undisturbed.
     pub slowest: Duration,
 }
 
@@ -92,12 +92,12 @@ impl fmt::Display for Report {
     }
 }
 
-/// How two machines reach each other.
+/// State of the link between two machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
-    /// What is sent arrives when the link is whole again.
+    /// Packets are held until the link is healed.
     Held,
-    /// What is sent is lost, in both directions or from the first to the second.
+    /// Packets are lost, in both directions or from the first to the second.
     Cut,
     OneWay,
 }
@@ -107,9 +107,9 @@ struct Member {
     platter: Platter,
     up: bool,
     images: Vec<Image>,
-    /// Its disk is an old copy: it takes no part any more.
+    /// Its disk is an old copy: it no longer takes part.
     set_back: bool,
-    /// An administrator was asked to remove it: it may have gone.
+    /// An administrator's removal of it was requested: it may have left.
     leaving: bool,
 }
 
@@ -120,13 +120,13 @@ pub struct World<'a> {
     timing: Timing,
     members: Vec<Member>,
     links: BTreeMap<(usize, usize), Link>,
-    /// Whose disk was lost or set back since all was well.
+    /// The member whose disk was lost or set back since the last healthy state.
     spoiled: Option<usize>,
-    /// Whether supervisors tell of processes that have exited.
+    /// Whether supervisors report exited processes.
     supervised: bool,
-    /// What they will tell, and when.
+    /// Their pending reports, with the times.
     exits: Vec<(Duration, Exited)>,
-    /// Whether one of a pair goes on alone.
+    /// Whether one of a pair enters solo mode.
     assume: bool,
     report: Report,
 }
@@ -134,7 +134,7 @@ pub struct World<'a> {
 type Played = Result<(), Violation>;
 
 impl<'a> World<'a> {
-    /// Machines, their certificates, and nothing on their disks.
+    /// Machines with certificates and empty disks.
     pub fn new(seed: u64, flaw: Option<Flaw>, certificates: &Path) -> Result<Self, Box<dyn std::error::Error>> {
         let mut rng = StdRng::seed_from_u64(seed);
         let names: &[&str] = match rng.random_range(0..14) {
@@ -145,7 +145,7 @@ impl<'a> World<'a> {
             _ => &["a", "b"],
         };
         let cluster: ClusterId = CLUSTER.parse()?;
-        // By the true time, as TLS asks for it.
+        // By the true time, which TLS uses too.
         let mut identities = Vec::new();
         for name in names {
             identities.push(Arc::new(NodeIdentity::load(&certificates.join(name))?));
@@ -201,7 +201,7 @@ impl<'a> World<'a> {
                 found: Arc::new(AtomicBool::new(index == 0)),
             };
             sim.host(*name, move || machine.clone().run());
-            // By the moment at which it was added each machine is told apart.
+            // The time of its addition identifies each machine.
             sim.step()?;
             let name: NodeName = name.parse()?;
             members.push(Member { name, platter, up: true, images: Vec::new(), set_back: false, leaving: false });
@@ -226,7 +226,7 @@ impl<'a> World<'a> {
         self.board.clone()
     }
 
-    /// From the founding to the end.
+    /// Plays from the founding to the end.
     pub fn play(&mut self) -> Result<Report, Violation> {
         self.until_well("the cluster is formed")?;
         if self.assume {
@@ -244,9 +244,9 @@ impl<'a> World<'a> {
         Ok(self.report)
     }
 
-    /// After this long with a majority that is well and reachable, somebody acts. That is the bound of a node lost together
-    /// with Raft's leader; before it a voter's silence after its start and its question for its age, and connections that
-    /// have to be found dead and made anew; two votes that split; and the time that a node must be well for.
+    /// Maximum time until a node acts, with a majority that is well and reachable. The sum of: the bound for a node
+    /// lost together with Raft's leader; before it a voter's silence after its start, its query of its run number, and
+    /// the replacement of dead connections; two split votes; and the time for which a node must be well.
     fn patience(&self) -> Duration {
         let Timing { election_max, settle, .. } = self.timing;
         let reconnect = election_max * 5;
@@ -255,7 +255,7 @@ impl<'a> World<'a> {
         self.timing.silence_after_start() + confirm + reconnect + election_max * 4 + found + settle
     }
 
-    /// The pair agrees that one goes on without the other.
+    /// The pair agrees that one continues without the other.
     fn begin_to_assume(&mut self) -> Played {
         let settings = vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)];
         let names = self.present();
@@ -307,7 +307,7 @@ impl<'a> World<'a> {
 
     fn until_well(&mut self, what: &str) -> Played {
         let names = self.present();
-        // Newcomers are let in one after the other, and nodes settle.
+        // Members join one after the other, and nodes settle.
         let limit = self.patience() * 3;
         self.until(limit, what, |world| world.board.not_well(&names))?;
         let begun = self.sim.elapsed();
@@ -317,25 +317,25 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Those who have not been removed, by what most say.
+    /// Members that have not been removed, by the views of most.
     fn present(&self) -> Vec<NodeName> {
         let all = self.members.iter().enumerate();
         all.filter(|(member, _)| !self.is_gone(*member)).map(|(_, member)| member.name.clone()).collect()
     }
 
-    /// Whether an administrator's wish to remove it has been fulfilled.
+    /// Whether its requested removal is complete.
     fn is_gone(&self, member: usize) -> bool {
         let Member { name, leaving, .. } = &self.members[member];
         let views: Vec<_> = self.members.iter().filter_map(|other| self.board.view(&other.name)).collect();
         *leaving && views.iter().any(|view| view.quorum && view.member(name).is_none())
     }
 
-    // --- what must be right then ----------------------------------------------------------------------------------
+    // --- required behaviour without faults --------------------------------------------------------------------------
 
-    /// A minority stays as it is, the rest is healed and left alone: then somebody acts.
+    /// A minority stays as it is, the rest is healed and left undisturbed: then a node acts.
     fn rest(&mut self) -> Played {
         let spoiled: BTreeSet<usize> = self.spoiled.into_iter().collect();
-        // Whether who is leaving still votes, nobody knows: it stays.
+        // It is unknown whether a leaving member still votes: it stays.
         let stays = self.members.iter().position(|member| member.leaving);
         let voters = self.members.len() - stays.iter().len();
         let spare = if self.assume { usize::from(self.rng.random_bool(0.7)) } else { (voters - 1) / 2 };
@@ -363,14 +363,14 @@ impl<'a> World<'a> {
 
     fn somebody_acts(&mut self, out: &BTreeSet<usize>) -> Played {
         let begun = self.sim.elapsed();
-        // What an act before proves is over by then.
+        // Leases of earlier acts have expired by then.
         let lease = self.timing.lease_at_leader();
         let patience = self.patience();
         let inside = |world: &Self| {
             let acted = world.board.last_effect().filter(|(at, _)| *at > begun + lease);
             acted.and_then(|(_, name)| world.index(&name)).is_some_and(|member| !out.contains(&member))
         };
-        // One of a pair that was started again before it knew the setting to be agreed on waits for the other.
+        // A node of a pair that restarted before it knew the setting as agreed waits for the other.
         let waits = |world: &Self| {
             let alone = |member: &usize| world.assume && !out.is_empty() && !out.contains(member);
             let mut alone = (0..world.members.len()).filter(alone);
@@ -387,14 +387,14 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Everything is right again: so are all members, within their time.
+    /// All faults are repaired: all members are well within their time.
     fn heal(&mut self) -> Played {
         self.mend();
         for member in 0..self.members.len() {
             pauses::resume(member);
             clocks::set_wrong(member, 0);
             if std::mem::take(&mut self.members[member].set_back) {
-                // What an administrator is told to do with a store that was set back.
+                // The administrator's instruction for a store that was set back.
                 self.crash(member);
                 self.members[member].platter.restore(Vec::new());
                 self.board.note(format!("{} is to join anew", self.members[member].name));
@@ -409,7 +409,7 @@ impl<'a> World<'a> {
 }
 
 impl World<'_> {
-    /// Who is leaving, by what anybody with a majority says, goes.
+    /// Waits until no member with a majority reports the leaving member any more.
     fn until_gone(&mut self) -> Played {
         let Some(member) = self.members.iter().position(|member| member.leaving) else { return Ok(()) };
         let name = self.members[member].name.clone();

@@ -1,5 +1,6 @@
 //! The role manager with real Raft, simulated. `TWINBOX_RAFT_SEEDS=N` plays N seeds, from `TWINBOX_FIRST_SEED` on;
-//! `TWINBOX_SEED=S` replays one with its trace; `TWINBOX_FLAW_SEEDS=N` counts in how many of N seeds each flaw is found. Each seed is a process of its own: that makes the same seed the same run.
+//! `TWINBOX_SEED=S` replays one with its trace; `TWINBOX_FLAW_SEEDS=N` counts the seeds, of N, that find each flaw.
+//! Each seed is a separate process: so the same seed is the same run.
 
 use std::{
     env,
@@ -11,16 +12,16 @@ use std::{
 
 use tempfile::TempDir;
 
-/// How many seeds are played.
+/// Number of seeds played.
 const SEEDS: u64 = 200;
-/// Within how many each flaw must be found.
+/// Number of seeds within which each flaw must be found.
 const SEEDS_FOR_FLAWS: u64 = 200;
-/// A rule was broken, and seen to be by its effects …
+/// Exit codes of a violation seen by its effects …
 const OUTSIDE: [i32; 1] = [1];
-/// … or at least by what did not happen.
+/// … or at least by missing ones.
 const AT_ALL: [i32; 2] = [1, 3];
-/// Each flaw, and by what it must be found. Disks that lie most often leave Raft without a leader that its own assertions
-/// let live, before two act.
+/// Each flaw, and the exit codes by which it must be found. Lying disks mostly leave Raft without a leader that its own
+/// assertions permit, before two members act.
 const FLAWS: [(&str, &[i32]); 6] = [
     ("NoNewLeaderWait", &OUTSIDE),
     ("NoQuorumNeeded", &OUTSIDE),
@@ -57,7 +58,7 @@ fn words(output: &Output) -> String {
     text.lines().last().unwrap_or_default().to_owned()
 }
 
-/// Plays seeds on all cores until one ends as `wanted`; what it says of the lowest such.
+/// Plays seeds on all cores until one ends as `wanted`; returns the output of the lowest such seed.
 fn first(seeds: u64, more: &[&str], wanted: impl Fn(&Output) -> bool + Sync) -> Option<String> {
     let certificates = certificates();
     let from = number("TWINBOX_FIRST_SEED").unwrap_or(0);

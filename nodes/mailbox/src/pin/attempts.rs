@@ -1,5 +1,5 @@
-//! How often a PIN may be tried: counted per node and window before the hash is computed, with a share for
-//! each node while they do not all see each other, and back-off instead of a lock (rule S1).
+//! Limits of PIN attempts: counted per node and window before the hash is computed, with a share for each node while
+//! the nodes do not all reach each other, and back-off instead of a lock (rule S1).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,19 +12,19 @@ use crate::{
     value::{read_u64, set_u64},
 };
 
-/// How many wrong tries are allowed. Counted are those of this window and the one before, so that a border
-/// between windows gives nothing away.
+/// Limits of wrong tries. The tries of this window and of the one before count, so that a window border does not allow
+/// more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptPolicy {
     /// Length of a window, in milliseconds.
     pub window_ms: u64,
-    /// Wrong tries in two windows, over all nodes; never fewer than there are nodes.
+    /// Maximum wrong tries in two windows, over all nodes; at least the number of nodes.
     pub limit: u64,
     /// Wrong tries without any wait.
     pub free: u64,
-    /// The wait after the first try beyond the free ones, in milliseconds; it doubles with each.
+    /// Wait after the first try beyond the free ones, in milliseconds; it doubles with each further one.
     pub backoff_ms: u64,
-    /// How many nodes there are to share with.
+    /// Number of nodes that share the limit.
     pub nodes: u64,
 }
 
@@ -48,25 +48,25 @@ impl AttemptPolicy {
 /// Wrong tries by node.
 pub type Wrong = BTreeMap<NodeName, u64>;
 
-/// What is known of the tries of one subject.
+/// The tries of one subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// In the window before this one.
+    /// Wrong tries in the window before this one.
     pub before: Wrong,
-    /// In this window.
+    /// Wrong tries in this window.
     pub current: Wrong,
-    /// When the last one began.
+    /// Start of the last try.
     pub last: Option<Timestamp>,
 }
 
 /// Whether a try may be made now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Count it and check.
+    /// Count the try, then check the PIN.
     Allowed,
-    /// No check is made.
+    /// Do not check the PIN.
     BackOff {
-        /// Come back in this many seconds; at least one.
+        /// Seconds until the next try is allowed; at least one.
         seconds: u64,
     },
 }
@@ -87,9 +87,9 @@ impl Tally {
         self.before.values().chain(self.current.values()).fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Whether `node` may let a try be made. `together`: every other node is heard, so that what is known here is all
-    /// there is. Otherwise a node stays within its share, and holds the shares of the others to be used up: all of them
-    /// together stay within the limit, however long the split.
+    /// Whether `node` may allow a try now. `together`: every other node is reachable, so that all tries are known here.
+    /// Otherwise a node stays within its share and assumes that the others use theirs fully: all of them together stay
+    /// within the limit, however long the split lasts.
     pub fn verdict(&self, policy: &AttemptPolicy, node: &NodeName, together: bool, now: Timestamp) -> Verdict {
         let nodes = policy.nodes.max(1);
         let limit = policy.limit.max(nodes);
@@ -107,14 +107,14 @@ impl Tally {
         }
     }
 
-    /// What the other nodes may have used: what is known of each, and at least its share.
+    /// Tries that the other nodes may have used: for each the known ones, and at least its share.
     fn reserved(&self, node: &NodeName, nodes: u64, share: u64) -> u64 {
         let known: BTreeSet<_> = self.before.keys().chain(self.current.keys()).filter(|n| *n != node).collect();
         let unknown = (nodes - 1).saturating_sub(known.len() as u64);
         known.iter().fold(unknown.saturating_mul(share), |sum, n| sum.saturating_add(self.of(n).max(share)))
     }
 
-    /// Milliseconds until a window with enough tries in it no longer counts.
+    /// Milliseconds until enough tries no longer count, because their window is too old.
     fn until_forgotten(&self, policy: &AttemptPolicy, limit: u64, now: Timestamp) -> u64 {
         let window = policy.window_ms.max(1);
         let rest = window - now.0 % window;
@@ -122,8 +122,7 @@ impl Tally {
         if current >= limit / policy.nodes.max(1) { rest.saturating_add(window) } else { rest }
     }
 
-    /// Milliseconds left of the wait after the last try. A clock that went back makes it no longer than the
-    /// whole wait.
+    /// Milliseconds left of the wait after the last try. If the clock went back, at most the whole wait.
     fn pause(&self, policy: &AttemptPolicy, now: Timestamp) -> u64 {
         let (Some(beyond), Some(last)) = (self.total().checked_sub(policy.free), self.last) else { return 0 };
         let doublings = u32::try_from(beyond).unwrap_or(u32::MAX);
@@ -133,7 +132,7 @@ impl Tally {
     }
 }
 
-/// Begun and not right, by node.
+/// Tries begun and not right, by node.
 fn wrong(record: &Record) -> Wrong {
     let right = cells(record, tag::RIGHT);
     let less = |node: &NodeName| right.get(node).copied().unwrap_or_default();
@@ -147,13 +146,13 @@ fn cells(record: &Record, tag: Tag) -> BTreeMap<NodeName, u64> {
     }
 }
 
-/// The edits of the current window's record that count a try, to be durable before the hash is computed.
+/// The edits of the current window's record that count a try. They must be durable before the hash is computed.
 pub fn begin(now: Timestamp) -> Vec<Edit> {
     vec![Edit::Count(tag::BEGUN, 1), set_u64(tag::LAST, now.0)]
 }
 
-/// The edits of the record of the window in which a try began that was right. The wrong ones before it still
-/// count: whoever guesses must not profit from the owner's signing in.
+/// The edits for a right try, of the record of the window in which it began. Earlier wrong tries still count: an
+/// attacker must not profit from the owner's sign-in.
 pub fn right_answer() -> Vec<Edit> {
     vec![Edit::Count(tag::RIGHT, 1)]
 }

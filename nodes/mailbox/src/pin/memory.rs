@@ -1,17 +1,17 @@
-//! The memory in which PINs are hashed, kept from one hash to the next.
+//! Memory for hashing PINs, reused from one hash to the next.
 
 use argon2::{
     Argon2, Block,
     password_hash::{Error, Output},
 };
 
-/// Memory for hashing PINs. It grows to the largest cost that was computed in it and keeps that until it is dropped: a
-/// thread that hashes many PINs takes its tens of megabytes from the system once.
+/// Memory for hashing PINs. It grows to the largest cost computed in it and keeps that size until it is dropped: a
+/// thread that hashes many PINs allocates its tens of megabytes once.
 #[derive(Default)]
 pub struct HashMemory(Vec<Block>);
 
 impl HashMemory {
-    /// Bytes that it has.
+    /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.0.capacity() * Block::SIZE
     }

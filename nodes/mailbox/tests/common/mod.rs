@@ -1,4 +1,4 @@
-//! A node's copy of one record, as simple as the store's but for disk and network.
+//! A node's copy of one record, like the store's but without disk and network.
 
 use twinbox_ids::{BlobHash, MailboxId, MessageId, NodeName, Origin, Pii, Stamp, Timestamp};
 use twinbox_mailbox::{Codec, Filing, Message, NewMessage, Numbers, Recording, schema};
@@ -23,7 +23,7 @@ impl Replica {
         Self { record: Record::new(), node: name.parse().expect("a node name"), origin, wall }
     }
 
-    /// Another node that knows what this one knows.
+    /// Another node with the same state.
     pub fn fork(&self, name: &str, wall: u64) -> Self {
         Self { record: self.record.clone(), ..Self::new(name, wall) }
     }

@@ -1,4 +1,4 @@
-//! Real nodes' stores: alone, or two that replicate over mutual TLS on loopback.
+//! Stores of real nodes: one alone, or two that replicate over mutual TLS on loopback.
 #![allow(unused, reason = "each test file uses its part")]
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig};
 
-/// A node's part that keeps messages.
+/// The mail store of a node.
 pub struct Node {
     pub store: Store,
     pub peers: Peers,
@@ -61,12 +61,12 @@ pub fn open(dir: &Path, node: &str, reserve_bytes: u64) -> Store {
 }
 
 impl Node {
-    /// A node that has no peer.
+    /// A node without peers.
     pub fn alone(dir: &Path, node: &str) -> Self {
         Self::with(dir, node, 1, 0, |_| {})
     }
 
-    /// A node among so many, none of which it reaches.
+    /// A node among `nodes`, none of which it reaches.
     pub fn with(dir: &Path, node: &str, nodes: u64, reserve: u64, settle: impl FnOnce(&mut Settings)) -> Self {
         let store = open(dir, node, reserve);
         let peers = Authority::new().peers(node, &store, vec![]);
@@ -85,14 +85,14 @@ impl Node {
         self.mailstore.begin_recording(meta(mailbox)).await.expect("a recording")
     }
 
-    /// Leaves a message of that audio.
+    /// Leaves a message with that audio.
     pub async fn leave(&self, mailbox: MailboxId, audio: &[u8]) -> twinbox_mailstore::Filed {
         let live = self.begin(mailbox).await;
         speak(&live, 0, audio);
         live.file().await.expect("filed")
     }
 
-    /// Hands everything that it has to another node, as a stream would, blobs first.
+    /// Transfers all its data to another node, as a stream would, blobs first.
     pub async fn hand_over(&self, other: &Self) {
         let changes = self.store.changes_after(&other.store.vector(), usize::MAX).expect("changes");
         for blob in changes.iter().flat_map(|change| change.delta.blobs()) {
@@ -103,8 +103,8 @@ impl Node {
     }
 }
 
-/// Speaks while the disk takes nothing: its directory is away, so that nobody can tell whether there is room. The
-/// chunk is taken, and lost when it is to be written.
+/// Appends audio while the disk is unavailable: its directory is away, so that the free space is unknown. The chunk is
+/// accepted, and lost when it is to be written.
 pub async fn speak_in_vain(node: &Node, dir: &Path, live: &LiveRecording, from: usize, chunk: &[u8]) {
     node.store.recordings().written().await.expect("written");
     let away = dir.with_extension("away");
@@ -164,7 +164,7 @@ pub async fn pair_with(dir: &Path, settle: impl Fn(&mut Settings)) -> (Node, Nod
     (a, b)
 }
 
-/// Asks again and again until it is so; fails after ten seconds.
+/// Polls until the condition is true; fails after ten seconds.
 pub async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
     let began = BootInstant::now();
     while !so().await {
@@ -183,12 +183,12 @@ pub fn meta(mailbox: MailboxId) -> RecordingMeta {
     }
 }
 
-/// So many milliseconds of audio, no two bytes of it the same for long.
+/// Audio of this many milliseconds, without longer repetition.
 pub fn audio(ms: usize) -> Vec<u8> {
     (0..ms * 8).map(|i| (i % 251) as u8 ^ (i / 251) as u8).collect()
 }
 
-/// Appends audio from that byte on in chunks of a quarter of a second.
+/// Appends audio from offset `from` on in chunks of a quarter of a second.
 pub fn speak(live: &LiveRecording, from: usize, audio: &[u8]) {
     for (i, chunk) in audio.chunks(2_000).enumerate() {
         live.append((from + i * 2_000) as u64, Bytes::copy_from_slice(chunk)).expect("taken");

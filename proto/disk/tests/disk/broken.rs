@@ -17,7 +17,7 @@ fn descriptor_of(path: &Path) -> RawFd {
         .expect("the file is open")
 }
 
-/// Puts `device` in the place of an open file: /dev/null takes every write and cannot be synced.
+/// Replaces an open file by `device`: /dev/null takes every write and cannot be synced.
 fn replace(path: &Path, device: &str) {
     use std::os::fd::AsRawFd;
     let device = fs::File::options().read(true).write(true).open(device).expect("a device");
@@ -40,7 +40,7 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
             other => panic!("a write whose sync failed gave {other:?}"),
         }
     }
-    // The file is well again: that changes nothing, the pages that were lost are lost.
+    // The file works again: that changes nothing, the lost pages are lost.
     // SAFETY: both descriptors are open.
     assert!(unsafe { libc::dup2(copy, healthy) } >= 0);
     assert!(matches!(put(&disk, b"later", b"1").await, Err(TransactError::Disk(DiskError::Broken { .. }))));

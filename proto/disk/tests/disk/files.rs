@@ -1,4 +1,4 @@
-//! Opening, and files beside the index.
+//! Opening, and files next to the index.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn a_file_is_whole_synced_and_alone() {
     assert_eq!(fs::read(dir.path().join("name")).expect("the file"), b"new");
     assert_eq!(file::list(dir.path()).expect("a list").len(), 1);
 
-    // What a process that died left half-written goes; what merely looks a little like it stays.
+    // Temporary files of a dead process are removed; files with a merely similar name stay.
     for name in [".name.1.2.aside", "name.aside", ".name"] {
         fs::write(dir.path().join(name), "").expect("a file");
     }
@@ -44,7 +44,7 @@ fn a_file_is_whole_synced_and_alone() {
     assert!(!dir.path().join(".name.1.2.aside").exists());
     assert_eq!(file::list(dir.path()).expect("a list").len(), 3);
 
-    // A name that cannot be written leaves nothing aside.
+    // A failed write leaves no temporary file.
     fs::create_dir(dir.path().join("folder")).expect("a folder");
     assert!(file::write_durably(dir.path(), "folder", b"").is_err());
     assert_eq!(file::list(dir.path()).expect("a list").len(), 4);
@@ -54,7 +54,7 @@ fn a_file_is_whole_synced_and_alone() {
 fn new_data_is_refused_before_small_writes_are() {
     let dir = tempfile::tempdir().expect("a directory");
     let free = Reserve::new(dir.path(), 0).space().expect("space").free;
-    // Space comes and goes on a machine at work: the margins here are far wider than that.
+    // Free space varies on a busy machine: the margins here are far wider than that.
     let roomy = Reserve::new(dir.path(), 0);
     assert_eq!(roomy.check(Need::Data(1)), Ok(()));
     assert!(matches!(roomy.check(Need::Data(free * 2)), Err(DiskError::StoreFull { .. })));

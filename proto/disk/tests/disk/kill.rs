@@ -1,4 +1,4 @@
-//! What was acknowledged is there after `kill -9`: a child process writes, says so, and is killed.
+//! Acknowledged writes survive `kill -9`: a child process writes, reports the writes, and is killed.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! A start that is killed, or that a power cut ends, leaves nothing that a later start takes for damage.
+//! A start that is ended by a kill or a power cut leaves nothing that a later start treats as damage.
 
 use std::{
     collections::BTreeSet,
@@ -14,9 +14,9 @@ use twinbox_testkit::need;
 const DIR: &str = "TWINBOX_TEST_OPENING_DIR";
 /// Writes of one child, between its opening and its end.
 const WRITES: u32 = 3;
-/// System calls of which what a later start finds is made.
+/// System calls that shape the files found by a later start.
 const CALLS: [&str; 7] = ["openat", "write", "pwrite64", "rename", "unlink", "mkdir", "ftruncate"];
-/// More than one start makes of each, on any thread.
+/// Above the number of each that one start makes, on any thread.
 const MOST: usize = 200;
 
 /// Not a test of its own: the child process of the one below. Opens, writes, and closes.
@@ -28,13 +28,13 @@ fn child() {
     for n in begun..begun + WRITES {
         let entry = move |t: &mut Transaction<'_>| t.put([b"n", &n.to_be_bytes()[..]].concat(), vec![7; 300]);
         disk.transact_blocking(entry).expect("a write");
-        // At once, and whole: the process may be killed after it.
+        // Written immediately and in one piece: the process may be killed after it.
         std::io::stdout().write_all(format!("\nwrote {n}\n").as_bytes()).expect("said");
     }
 }
 
-/// Runs the child, which is killed before the system call `call` that is the `nth` one of that name on any of its
-/// threads. What it said that it wrote is added to `written`.
+/// Runs the child, killed before the `nth` system call `call` on any of its threads. The writes that it reported are
+/// added to `written`.
 fn killed_at(call: &str, nth: usize, dir: &Path, written: &mut BTreeSet<u32>) -> ExitStatus {
     let mut child = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e"])
@@ -61,7 +61,7 @@ fn holds(dir: &Path, written: &BTreeSet<u32>, after: &str) {
     }
 }
 
-/// One folder goes through all kills, so that each start also finds what all before have left.
+/// One folder is used for all kills, so that each start also finds the leftovers of all earlier ones.
 #[test]
 fn a_kill_at_any_system_call_of_a_start_leaves_a_disk_that_opens() {
     if !need::all(&[need::STRACE]) {
@@ -71,7 +71,7 @@ fn a_kill_at_any_system_call_of_a_start_leaves_a_disk_that_opens() {
     for call in CALLS {
         for nth in 1.. {
             assert!(nth < MOST, "a start that never comes through");
-            // The first start of a disk has steps of its own.
+            // The first start of a disk has further steps.
             let (first, mut written_first) = (tempfile::tempdir().expect("a directory"), BTreeSet::new());
             let new = killed_at(call, nth, first.path(), &mut written_first);
             holds(first.path(), &written_first, &format!("killed at {call} {nth} of the first start"));
@@ -115,7 +115,7 @@ async fn what_a_start_left_half_written_is_made_again() {
     }
 }
 
-/// Another process has it: nothing of its files is touched.
+/// Another process has the disk open: none of its files is touched.
 #[test]
 fn a_disk_in_use_keeps_its_files() {
     let dir = tempfile::tempdir().expect("a directory");

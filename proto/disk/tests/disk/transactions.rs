@@ -1,4 +1,4 @@
-//! Transactions: what they see, what they write, what a group costs.
+//! Transactions: their view, their writes, the syncs of a group.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ async fn a_transaction_that_panics_harms_nobody_else() {
 async fn transactions_run_one_after_the_other() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
-    // Each reads what the one before wrote, also within one group.
+    // Each reads the write of the one before, also within one group.
     let count = |disk: Disk| async move {
         disk.transact(|t| {
             let before = t.get(b"n")?.map_or(0, |n| u64::from_be_bytes(n.try_into().expect("8 bytes")));
@@ -126,7 +126,7 @@ async fn every_commit_is_synced_and_many_share_one_sync() {
     }
     let syncs = Disk::fsync_count() - before;
     assert!((1..100).contains(&syncs), "{syncs} syncs for 500 transactions");
-    // Who only reads pays for none.
+    // A transaction that only reads needs no sync.
     let before = Disk::fsync_count();
     disk.transact(|t| t.get(b"x")).await.expect("a read");
     assert_eq!(Disk::fsync_count(), before);
@@ -142,7 +142,7 @@ fn threads_can_commit_too_even_within_a_runtime() {
     assert_eq!(disk.get(b"a"), Ok(Some(b"2".into())));
 }
 
-/// sled puts a page over a quarter of a segment into a file of its own, which it never syncs.
+/// sled puts a page over a quarter of a segment into a separate file, which it never syncs.
 #[tokio::test]
 async fn the_largest_values_never_go_where_nothing_is_synced() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -171,8 +171,8 @@ enum Op {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// A transaction over what is stored, over what its group wrote, over its own writes, sees what a plain map
-    /// with all of that would hold.
+    /// A transaction over the stored data, the writes of its group and its own writes sees the same as a plain map with
+    /// all of these.
     #[test]
     fn a_scan_sees_all_layers(
         ops in prop::collection::vec(

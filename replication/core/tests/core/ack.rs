@@ -64,7 +64,7 @@ fn a_write_is_on_two_when_a_peer_has_all_of_it() {
     // The acknowledgement may be here before the writer asks.
     assert_eq!(tracker.handle(acked("b", 4, 5), 30), []);
     assert_eq!(tracker.handle(written(2, 4, 5), 31), [acknowledged(2, on_two("b"))]);
-    // A write of nothing waits for nobody.
+    // An empty write waits for no peer.
     assert_eq!(tracker.handle(written(3, 6, 5), 32), [acknowledged(3, on_two("b"))]);
 }
 
@@ -82,7 +82,7 @@ fn a_late_peer_is_dropped_at_once_and_its_writers_go_on_alone() {
     );
     assert!(!tracker.counts(&node("b")));
     assert_eq!(tracker.handle(written(3, 3, 3), 300), [acknowledged(3, Alone)]);
-    // Back: what was acknowledged alone is owed until it has it.
+    // The peer is back: changes acknowledged alone are owed until the peer has them.
     assert_eq!(alone(&tracker), Vec::from_iter(1..4));
     tracker.handle(acked("b", 1, 2), 400);
     assert_eq!(alone(&tracker), Vec::from_iter(3..4));
@@ -102,7 +102,7 @@ fn one_late_peer_does_not_make_a_write_alone_while_another_answers() {
     up(&mut tracker, "c");
     tracker.handle(written(1, 1, 1), 0);
     assert_eq!(tracker.handle(acked("c", 1, 1), 5), [acknowledged(1, on_two("c"))]);
-    // Nobody waits any more, and the one that is late is dropped all the same.
+    // No writer waits any more; the late peer is dropped all the same.
     assert_eq!(tracker.next_deadline(), Some(TIMEOUT));
     assert_eq!(tracker.handle(Input::Tick, TIMEOUT), [dropped("b")]);
     assert_eq!(tracker.counting(), 1);
@@ -113,7 +113,7 @@ fn a_writer_never_waits_longer_than_the_timeout() {
     let mut tracker = Tracker::new(TIMEOUT);
     up(&mut tracker, "b");
     tracker.handle(written(1, 1, 1), 0);
-    // Another peer comes to count meanwhile; it never saw the write.
+    // Another peer begins to count meanwhile; it never saw the write.
     tracker.handle(Input::Up { peer: node("c") }, 100);
     tracker.handle(Input::Answered { peer: node("c"), took: 1 }, 100);
     assert_eq!(tracker.handle(Input::Tick, TIMEOUT), [dropped("b"), acknowledged(1, Alone)]);
@@ -127,12 +127,12 @@ fn a_tail_that_goes_down_frees_its_writers_and_a_new_one_starts_from_nothing() {
     tracker.handle(acked("b", 1, 9), 0);
     tracker.handle(written(1, 10, 10), 0);
     assert_eq!(tracker.handle(Input::Down { peer: node("b") }, 5), [dropped("b"), acknowledged(1, Alone)]);
-    // Its disk may have been replaced: what it acknowledged before proves nothing now.
+    // The peer's disk may have been replaced: its earlier acknowledgements prove nothing now.
     up(&mut tracker, "b");
     assert_eq!(tracker.handle(written(2, 9, 9), 6), []);
-    // Up without a down between is a new connection too.
+    // An up without a down between is a new connection too.
     assert_eq!(tracker.handle(Input::Up { peer: node("b") }, 7), [dropped("b"), acknowledged(2, Alone)]);
-    // Words from somebody unknown change nothing.
+    // Answers of an unknown peer change nothing.
     assert_eq!(tracker.handle(acked("x", 1, u64::MAX), 8), []);
     assert_eq!(tracker.handle(Input::Answered { peer: node("x"), took: 0 }, 8), []);
 }

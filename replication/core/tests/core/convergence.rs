@@ -55,10 +55,10 @@ proptest! {
         prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
         prop_assert_eq!(&merged(&a, &a), &a);
         prop_assert_eq!(&merged(&a, &Record::new()), &a);
-        // What is merged in stays in.
+        // A merged record stays merged.
         let both = merged(&a, &b);
         prop_assert_eq!(&merged(&both, &a), &both);
-        // Nothing to read panics.
+        // No read panics.
         for tag in 0..3 {
             let _ = (both.register(tag), both.counter(tag), both.claim(tag), both.losers(tag));
             let _ = (both.set(tag).count(), both.outlives_delete(tag));
@@ -84,9 +84,9 @@ fn any_edit() -> impl Strategy<Value = Edit> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A node edits what it has.
+    /// A node edits its record.
     Edit(usize, Edit),
-    /// A node gets one of the changes made so far, again perhaps.
+    /// A node receives one of the changes made so far, possibly again.
     Deliver(usize, prop::sample::Index),
 }
 
@@ -108,7 +108,7 @@ proptest! {
         for (time, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Edit(i, edit) => {
-                    // Clocks differ: what the middle node writes is stamped long ago.
+                    // Clocks differ: the stamps of the middle node are far in the past.
                     let wall = if i == 1 { 1 } else { time as u64 };
                     let stamp = Stamp { wall, counter: time as u32, origin: Origin(i as u128) };
                     let stamp = match records[i].latest() {
@@ -128,7 +128,7 @@ proptest! {
                 Step::Deliver(..) => {}
             }
         }
-        // Everything reaches everybody, in another order each.
+        // Every node receives all changes, each in another order.
         for (i, record) in records.iter_mut().enumerate() {
             let mut rest = changes.clone();
             if i == 1 {

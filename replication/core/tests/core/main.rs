@@ -19,7 +19,7 @@ fn node(name: &str) -> NodeName {
     name.parse().expect("a node name")
 }
 
-/// What a record is after edits that each saw all before it, made by `origin` at times from `wall` on.
+/// A record after edits that each saw all earlier ones, made by `origin` at times from `wall` on.
 fn edited(mut record: Record, wall: u64, origin: u128, edits: impl IntoIterator<Item = Edit>) -> Record {
     for (i, edit) in edits.into_iter().enumerate() {
         let delta = edit.delta(&record, stamp(wall + i as u64, origin), &node(&format!("n{origin}")));

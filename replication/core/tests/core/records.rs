@@ -1,4 +1,4 @@
-//! What each kind of field and the causal delete mean.
+//! The semantics of each kind of field and of the causal delete.
 
 use twinbox_replication_core::{Edit, Field, Record, Value};
 
@@ -8,7 +8,7 @@ fn value(text: &str) -> Value {
     Value::Bytes(text.into())
 }
 
-/// Two writers who both saw `base` and not each other; checked in both orders of merging.
+/// Two writers that both saw `base` and not each other; checked in both orders of merging.
 fn concurrent(base: Record, a: &[Edit], b: &[Edit], check: impl Fn(&Record)) {
     let a = edited(base.clone(), 100, 1, a.to_vec());
     let b = edited(base, 200, 2, b.to_vec());
@@ -46,7 +46,7 @@ fn a_delete_takes_what_it_saw_and_leaves_what_it_did_not() {
     });
     concurrent(base, &[Edit::Delete], &[Edit::Delete], |record| assert!(record.is_deleted()));
 
-    // Written again by one who knew of the delete: that is a new record under the old name.
+    // A write that knew of the delete makes a new record under the old name.
     let again = edited(deleted, 20, 1, [Edit::Set(1, value("again"))]);
     assert!(again.outlives_delete(1) && !again.outlives_delete(2));
 }
@@ -80,7 +80,7 @@ fn in_an_add_wins_set_an_unseen_add_survives_a_remove() {
     let removed = edited(base.clone(), 10, 1, [remove.clone()]);
     assert!(members(&merged(&removed, &base), 1).is_empty(), "a remove takes out the add that it saw");
     assert_eq!(members(&edited(removed, 20, 2, [add]), 1), ["x"]);
-    // Removing what is not there changes nothing.
+    // Removing an absent member changes nothing.
     assert!(remove.delta(&Record::new(), stamp(5, 1), &node("a")).is_empty());
 }
 
@@ -104,7 +104,7 @@ fn the_earliest_claim_wins_and_the_loser_is_kept() {
         assert_eq!(record.losers(1), [b"adam"]);
         let freed = edited(record.clone(), 300, 1, [Edit::Unclaim(1, b"zoe".into())]);
         assert_eq!((freed.claim(1), freed.losers(1).len()), (Some(&b"adam"[..]), 0));
-        // Claiming again does not lose the place in the queue, and claiming anew goes behind.
+        // A repeated claim keeps its place in the queue; a claim made after a withdrawal goes to the end.
         let again = edited(record.clone(), 300, 1, [Edit::Claim(1, b"zoe".into())]);
         assert_eq!(&again, record);
         let anew = edited(freed, 400, 1, [Edit::Claim(1, b"zoe".into())]);

@@ -24,7 +24,7 @@ async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_ask
         a.write(&format!("message {n}"), Value::Blob(blob)).await;
         blobs.push(blob);
     }
-    // The audio of two messages is moved aside.
+    // The audio files of two messages are moved away.
     let away: Vec<_> = blobs[..2].iter().map(|blob| a.store.blobs().path(&blob.hash)).collect();
     away.iter().for_each(|path| fs::rename(path, path.with_extension("away")).unwrap());
 
@@ -38,7 +38,7 @@ async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_ask
     until("the audio that can be had is there", || b.store.blobs().has(&blobs[2].hash)).await;
     assert_eq!(b.store.filled(), Filled::Records);
     assert!(!b.peers.fetch(blobs[0].hash).await, "nobody has it");
-    // Live changes wait for their audio as ever, and are acknowledged on two; but b covers nothing for others yet.
+    // Live changes wait for their audio as usual, and are acknowledged on two; but b covers nothing for others yet.
     a.counts("b").await;
     assert!(a.peers.uncovered() > 0, "if a's disk were lost now, audio would be");
 
@@ -50,7 +50,7 @@ async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_ask
     assert_eq!(b.store.blobs().read(&blobs[1].hash).await.unwrap(), audio(20_001));
     until("b covers what a has", || a.peers.uncovered() == 0).await;
 
-    // The mark is b's own: started again alone it has everything at once.
+    // The mark is b's own: restarted alone, it is complete immediately.
     let dir = b.stop().await;
     a.stop().await;
     let b = cluster.node_that_fills("b", dir, &[]).await;
@@ -103,12 +103,12 @@ async fn a_fill_waits_for_a_source_that_is_away_until_that_is_given_up() {
     b.start();
     c.start();
     converge(&[&b, &c]).await;
-    // It may be a that has everything.
+    // It is possible that a has all data.
     assert!(!b.store.filled().has_records() && !c.store.filled().has_records());
     b.peers.remove(&name("a"));
     until("b goes on with what is there", || b.store.filled() == Filled::Complete).await;
     assert!(b.peers.fill_had_no_source());
-    // To c b is a source now, though c still knows a.
+    // For c, b is a source now, although c still knows a.
     until("c has what b has", || c.store.filled() == Filled::Complete).await;
     assert!(!c.peers.fill_had_no_source());
 

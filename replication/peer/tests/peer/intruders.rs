@@ -1,4 +1,4 @@
-//! Who is not of the cluster, or says what cannot be: refused, counted, and nothing is changed.
+//! Clients that are not of the cluster, or send impossible data: refused, counted, and nothing is changed.
 
 use crate::kit::{
     Cluster, Node, name,
@@ -25,7 +25,7 @@ async fn node_a() -> (Cluster, Node) {
 #[tokio::test]
 async fn a_stranger_is_refused_both_ways_and_changes_nothing() {
     let (ours, a) = node_a().await;
-    // The same names and addresses, another authority: another cluster, or somebody who plays at being this one.
+    // The same names and addresses, another authority: another cluster, or an impostor of this one.
     let theirs = Cluster::new(&["b"]).await;
     let b = theirs.node("b").await;
     b.write("evil", Value::Bytes(b"y".into())).await;

@@ -1,4 +1,4 @@
-//! Nodes that are removed: what they alone hold is known before, and nobody talks to them after.
+//! Removed nodes: the data that they alone hold is known before, and no node connects to them after.
 
 use crate::kit::{Cluster, converge, name, until};
 use twinbox_replication_core::Value;
@@ -16,11 +16,11 @@ async fn what_one_disk_alone_holds_is_counted_until_another_has_it() {
     assert_eq!(a.peers.uncovered(), 20, "nobody is in touch");
     a.start();
     b.start();
-    // That c never answers keeps nothing back.
+    // c never answers; this holds nothing back.
     until("b has it all", || a.peers.uncovered() == 0).await;
     b.peers.shutdown().await;
     until("b is gone", || !a.status("b").connected).await;
-    // What somebody had who is gone may be gone with him.
+    // The data of a disconnected node may be lost with it.
     assert_eq!(a.peers.uncovered(), 20);
 }
 

@@ -1,4 +1,4 @@
-//! Two nodes: what one has the other gets, and writers are told the truth about it.
+//! Two nodes: each gets the changes of the other, and writers get the true durability.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn bytes(text: &str) -> Value {
 #[tokio::test]
 async fn two_nodes_converge_both_ways() {
     let (_cluster, a, b) = pair().await;
-    // Before they know of each other …
+    // Before they connect …
     a.write("one", bytes("a")).await;
     a.write_many("a", 600).await;
     b.write("two", bytes("b")).await;
@@ -42,7 +42,7 @@ async fn two_nodes_converge_both_ways() {
     converge(&[&a, &b]).await;
     assert_eq!(a.records().len(), 602);
     assert_eq!(a.value("one"), Some(bytes("b, later")));
-    // … and as they go.
+    // … and while connected.
     a.counts("b").await;
     b.counts("a").await;
     assert_eq!(a.write_acknowledged("three", bytes("a")).await, on_two("b"));
@@ -132,7 +132,7 @@ async fn a_change_whose_blob_is_nowhere_stops_no_other_change() {
     assert_eq!(b.value("lost"), None, "a message shows up only when its audio has");
     assert_eq!(b.store.vector().get(a.store.origin()), before, "the prefix stops before the gap");
     until("all others are acknowledged", || a.status("b").lag_changes == 1).await;
-    // It answers no probe while something live is not durable there …
+    // b answers no probe while a live change is not durable there …
     let start = BootInstant::now();
     while start.elapsed() < 2 * ACK_TIMEOUT {
         assert!(!a.status("b").counts, "it has not acknowledged everything live");
@@ -257,7 +257,7 @@ async fn many_writers_at_once_are_all_on_two() {
     assert_eq!(a.status("b").name, name("b"));
 }
 
-/// Another node filed what it had of this node's recording. What this node has more of is not cut off.
+/// A peer filed its part of this node's recording. The longer take here is not cut off.
 #[tokio::test]
 async fn a_take_that_is_longer_than_what_a_peer_filed_of_it_is_kept() {
     let (_cluster, a, b) = pair().await;

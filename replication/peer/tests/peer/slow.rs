@@ -1,4 +1,4 @@
-//! A follower that does not read: it holds up nobody, makes nothing grow, and misses nothing in the end.
+//! A follower that does not read: it delays no other node, memory stays bounded, and in the end it misses nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,7 +81,7 @@ async fn a_probe_says_how_many_changes_there_are() {
 async fn audio_that_did_not_fit_is_read_from_the_file() {
     let (a, mut raw) = followed().await;
     let spoken = audio(16_000_000);
-    // The chunks of the short one are all forgotten before the follower reads, and none comes after them.
+    // The chunks of the short one are all dropped before the follower reads, and none comes after them.
     let (long, short) = (RecordingId::random(), RecordingId::random());
     for id in [long, short] {
         a.store.recordings().begin(id, 1).await.unwrap();

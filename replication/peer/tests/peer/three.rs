@@ -9,7 +9,7 @@ use twinbox_replication_core::Value;
 #[tokio::test]
 async fn changes_and_blobs_flow_through_the_third_node() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
-    // Nobody listens there any more.
+    // No listener there any more.
     let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let a = cluster.node_via("a", &[("b", nowhere)]).await;
     let b = cluster.node_via("b", &[("a", nowhere)]).await;
@@ -48,7 +48,7 @@ async fn a_full_mesh_converges_too() {
     }
     converge(&nodes).await;
     assert_eq!(a.records().len(), 1_800);
-    // Each learns that the others have everything, also what came to them by another way.
+    // Each node learns that the others have all changes, also those that came by another way.
     for node in nodes {
         until("nobody lags", || node.peers.status().iter().all(|peer| peer.lag_changes == 0)).await;
     }
@@ -71,7 +71,7 @@ async fn a_damaged_blob_is_not_taken_and_is_had_from_another_node() {
     assert_eq!(b.store.blobs().read(&greeting.hash).await.unwrap(), audio(300_000));
 }
 
-/// One node gives the beginning and is cut off; the next goes on where it ended.
+/// One node sends the beginning and is cut off; the next continues where it ended.
 #[tokio::test]
 async fn a_blob_that_was_cut_off_is_completed_from_another_node() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;

@@ -1,12 +1,12 @@
-//! A take in progress on disk: the audio at its offsets, and beside it a map of what is there.
+//! A take in progress on disk: the audio at its offsets, and a separate map of the pieces.
 //!
-//! `<id>.<take>` is the audio, which becomes the blob by a rename. `<id>.<take>.map` has an entry for each piece
-//! that was written: offset, length and the first bytes of its hash. After a power cut a piece counts only if
-//! the audio still has that hash, whatever the file system kept of either file.
+//! `<id>.<take>` is the audio, which becomes the blob by a rename. `<id>.<take>.map` has an entry for each written
+//! piece: offset, length and the first bytes of its hash. After a power cut a piece counts only if the audio still has
+//! that hash, regardless of the state of either file.
 //!
-//! `<id>.<take>.sealed` names the blob that the take has become, until a change that names it is durable: a process
-//! that dies between sealing and filing would else leave a blob that nobody knows. The next life then finds the take
-//! in progress again.
+//! `<id>.<take>.sealed` names the blob that the take has become, until a change that names it is durable. Without it, a
+//! process that dies between sealing and filing would leave a blob that no record names. With it, the next incarnation
+//! finds the take in progress again.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -25,11 +25,11 @@ use crate::Blobs;
 /// A take of a recording.
 pub(super) type TakeKey = (RecordingId, u32);
 
-/// What a hole is filled with when a take is sealed all the same: silence in µ-law, quiet in A-law.
+/// The filler of a hole when an incomplete take is sealed: silence in µ-law, quiet in A-law.
 const HOLE: u8 = 0xff;
 
-/// The largest recording that is taken, in bytes: 18 hours of G.711. An offset beyond it is a mistake, and would
-/// make a file that nobody can read.
+/// The largest accepted recording, in bytes: 18 hours of G.711. An offset beyond it is a mistake, and would make a file
+/// that cannot be read.
 pub(super) const MAX_LENGTH: u64 = 512 * 1024 * 1024;
 
 /// The map's first bytes; the last one is the version.
@@ -43,23 +43,23 @@ const ENTRY: usize = 24;
 
 pub(super) struct Part {
     path: PathBuf,
-    /// Closed while nothing comes: an orphan may lie here for days, and descriptors are few.
+    /// Closed while no chunk comes: an orphan may stay here for days, and descriptors are scarce.
     files: Option<Files>,
-    /// Something came since [`Self::rest`] was last called.
+    /// A chunk came since [`Self::rest`] was last called.
     busy: bool,
     pub(super) covered: Ranges,
     /// The length of the file.
     end: u64,
-    /// Of the audio up to `hashed`, without a gap.
+    /// Hash of the audio up to `hashed`, without a gap.
     hasher: blake3::Hasher,
     hashed: u64,
-    /// The first write that failed: what came after is not here, and it cannot be sealed.
+    /// The first write that failed: later chunks are not here, and the take cannot be sealed.
     pub(super) failed: Option<DiskError>,
 }
 
 struct Files {
     audio: File,
-    /// Written at its end alone.
+    /// Only appended to.
     map: File,
 }
 
@@ -76,7 +76,7 @@ impl Part {
         Self { path, files: Some(files), busy: true, covered, end: 0, hasher, hashed: 0, failed: None }
     }
 
-    /// What an earlier process left of a take. Its files are closed until something more comes.
+    /// A take that an earlier process left. Its files are closed until another chunk comes.
     pub(super) fn load(dir: &Path, key: TakeKey) -> Result<Self, DiskError> {
         let path = path(dir, key);
         let map_path = map_path(&path);
@@ -86,10 +86,10 @@ impl Part {
         map.read_to_end(&mut bytes).map_err(error)?;
         let (entries, whole) = match bytes.strip_prefix(&MAGIC) {
             Some(entries) => (entries, MAGIC.len() + entries.len() / ENTRY * ENTRY),
-            // The power went before its first bytes were kept: nothing is known of the audio.
+            // The power failed before the first bytes were stored: the audio is unknown.
             None => (&[][..], 0),
         };
-        // Later entries go behind the last whole one.
+        // Later entries go behind the last complete one.
         map.set_len(whole as u64).map_err(error)?;
         if whole == 0 {
             map.write_all(&MAGIC).map_err(error)?;
@@ -97,7 +97,7 @@ impl Part {
         let end = audio.metadata().map_err(|e| DiskError::io("read", &path, &e))?.len();
         let mut part = Self { end, ..Self::new(path, Files { audio, map }) };
         for (range, check) in entries.chunks_exact(ENTRY).filter_map(parse_entry) {
-            // A piece that is not there, or not as it was written, is not here: a peer may still have it.
+            // A piece that is missing or damaged is not here: a peer may still have it.
             if part.read(range.clone()).is_ok_and(|piece| self::check(&piece) == check) {
                 part.covered.insert(range);
             }
@@ -107,7 +107,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Closes the files when nothing came since this was last called; they are opened again when something does.
+    /// Closes the files when no chunk came since the last call; the next chunk opens them again.
     pub(super) fn rest(&mut self) {
         if !std::mem::take(&mut self.busy) {
             self.files = None;
@@ -131,12 +131,12 @@ impl Part {
         Ok((self.path.clone(), files.audio))
     }
 
-    /// Adds a chunk: of what is here already nothing is written again.
+    /// Adds a chunk. Bytes that are here already are not written again.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        // When they cannot be opened again nothing has been torn: the chunk is missing, later ones may do better.
+        // A failure to open the files again damages nothing: this chunk is missing, later ones may succeed.
         self.files()?;
         let written = self.write_gaps(offset, bytes);
         if let Err(error) = &written {
@@ -154,7 +154,7 @@ impl Part {
             self.end = self.end.max(gap.end);
             let written = self.files()?.map.write_all(&entry(&gap, piece));
             written.map_err(|e| DiskError::io("write", map_path(&self.path), &e))?;
-            // In order, the usual case, the bytes need not be read again.
+            // In order, the usual case: the bytes need not be read again.
             if gap.start == self.hashed {
                 self.hasher.update(piece);
                 self.hashed = gap.end;
@@ -164,7 +164,7 @@ impl Part {
         self.catch_up()
     }
 
-    /// Hashes what has become contiguous.
+    /// Hashes the bytes that have become contiguous.
     fn catch_up(&mut self) -> Result<(), DiskError> {
         const STEP: u64 = 64 * 1024;
         let end = self.covered.run_end(0);
@@ -183,7 +183,7 @@ impl Part {
         read.map(|()| bytes).map_err(|e| DiskError::io("read", &self.path, &e))
     }
 
-    /// Joins what is here: up to the last byte that is, holes filled. Gives the hash and the length.
+    /// Joins the pieces up to the last byte that is here, and fills the holes. Returns the hash and the length.
     pub(super) fn join(&mut self) -> Result<(BlobHash, u64), DiskError> {
         let length = self.covered.end();
         for gap in self.covered.gaps(0..length) {
@@ -198,8 +198,8 @@ impl Part {
         Ok((BlobHash(*self.hasher.finalize().as_bytes()), length))
     }
 
-    /// Makes the file exactly the first `length` bytes, if all are here and have the hash `expected`; else leaves
-    /// it as it is.
+    /// Makes the file exactly the first `length` bytes, if all are here and have the hash `expected`; else leaves it as
+    /// it is.
     pub(super) fn assemble(&mut self, length: u64, expected: &BlobHash) -> Result<bool, DiskError> {
         if self.failed.is_some() || !self.covered.covers(0..length) {
             return Ok(false);
@@ -213,7 +213,7 @@ impl Part {
         Ok(same)
     }
 
-    /// Cuts off what is beyond `length`: pieces that were not filed, or whose write was torn.
+    /// Cuts off the bytes beyond `length`: pieces that were not filed, or whose write was torn.
     fn cut(&mut self, length: u64) -> Result<(), DiskError> {
         if self.end > length {
             self.files()?.audio.set_len(length).map_err(|e| DiskError::io("cut", &self.path, &e))?;
@@ -239,22 +239,22 @@ pub(super) fn marker_path(path: &Path) -> PathBuf {
     path.into()
 }
 
-/// The take whose audio a file is, by its name.
+/// The take whose audio the file is, by its name.
 pub(super) fn take_of(path: &Path) -> Option<TakeKey> {
     let (id, take) = path.file_name()?.to_str()?.split_once('.')?;
     let key = (id.parse().ok()?, take.parse().ok()?);
-    // Only the one way in which we write it: not 007 for 7.
+    // Only the canonical spelling: not 007 for 7.
     (self::path(Path::new(""), key).to_str() == Some(&format!("{id}.{take}"))).then_some(key)
 }
 
-/// Says which blob a take is about to become.
+/// Records the blob that a take is about to become.
 pub(super) fn mark_sealed(path: &Path, hash: &BlobHash) -> Result<(), DiskError> {
     let marker = marker_path(path);
     let content = [&SEALED[..], &hash.0].concat();
     fs::write(&marker, content).map_err(|e| DiskError::io("write", marker, &e))
 }
 
-/// Brings back a take that was sealed and not filed. False when there is nothing to bring back.
+/// Restores a take that was sealed and not filed. False when there is nothing to restore.
 pub(super) fn unseal(path: &Path, blobs: &Blobs) -> Result<bool, DiskError> {
     let marker = marker_path(path);
     let content = fs::read(&marker).map_err(|e| DiskError::io("read", &marker, &e))?;
@@ -267,7 +267,7 @@ pub(super) fn unseal(path: &Path, blobs: &Blobs) -> Result<bool, DiskError> {
     })
 }
 
-/// Removes a take's files. What is not there is fine.
+/// Removes a take's files. A missing file is no error.
 pub(super) fn remove(path: &Path) -> Result<(), DiskError> {
     // The audio last: audio without a map is found and removed at the next start.
     for path in [&marker_path(path), &map_path(path), path] {

@@ -25,16 +25,16 @@ use super::{
 };
 use crate::StoreError;
 
-/// How many takes that are over are remembered, so that a late chunk does not bring one back: those of about a minute at
-/// 300 a second, in 2 MiB. One that comes later makes a file that the next look at orphaned recordings removes.
+/// Number of ended takes that are remembered, so that a late chunk does not bring one back: those of about a minute at
+/// 300 a second, in 2 MiB. A later chunk makes a file that the next check of orphaned recordings removes.
 const REMEMBERED: usize = 16_384;
 
-/// The files of a take to which nothing came for so long are closed.
+/// The files of a take are closed after this time without a chunk.
 const REST: Duration = Duration::from_secs(60);
 
 type Reply<R> = oneshot::Sender<Result<R, StoreError>>;
 
-/// What the writer is asked to do, in order.
+/// A command to the writer. Commands run in order.
 pub(super) enum Command {
     /// Create a take of a recording that this node makes.
     Begin { key: TakeKey, reply: Reply<()> },
@@ -46,17 +46,17 @@ pub(super) enum Command {
     Assemble { key: TakeKey, hash: BlobHash, length: u64, reply: Reply<Option<Sealing>> },
     /// Remove the take.
     Discard { key: TakeKey, reply: Reply<()> },
-    /// Answer: what was asked before is done.
+    /// Reply when all earlier commands are done.
     Flush { reply: Reply<()> },
-    /// A change that names the take's blob is durable: nothing more need be remembered of it.
+    /// A change that names the take's blob is durable: the take need not be remembered any more.
     Filed { key: TakeKey },
 }
 
 /// A take on its way to being a blob.
 pub(super) enum Sealing {
-    /// The caller is to make it one.
+    /// The caller is to make it a blob.
     Ready(Ready),
-    /// Another caller is at it, or was.
+    /// Another caller makes it a blob, or has done so.
     Elsewhere(watch::Receiver<Option<BlobRef>>),
 }
 
@@ -65,15 +65,15 @@ pub(super) struct Ready {
     pub(super) blob: BlobRef,
     pub(super) path: PathBuf,
     pub(super) audio: File,
-    /// Told once it is a blob; dropped if it cannot be.
+    /// Notified once the take is a blob; dropped if that fails.
     pub(super) done: watch::Sender<Option<BlobRef>>,
 }
 
 enum State {
     Open(Box<Part>),
-    /// A blob, or on its way to be one; no change that names it is durable yet.
+    /// A blob, or about to become one; no change that names it is durable yet.
     Sealed(Box<watch::Receiver<Option<BlobRef>>>),
-    /// Filed or discarded: kept by the thousand, so it holds nothing.
+    /// Filed or discarded: thousands of these are remembered, so the variant holds no data.
     Over,
 }
 
@@ -87,13 +87,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer with what an earlier process left.
+    /// A writer with the takes that an earlier process left.
     pub(super) fn new(shared: Arc<Shared>, parts: Vec<(TakeKey, Part)>) -> Self {
         let takes = parts.into_iter().map(|(key, part)| (key, State::Open(Box::new(part)))).collect();
         Self { shared, takes, closed: VecDeque::new(), remembered: REMEMBERED }
     }
 
-    /// Serves until every sender is gone.
+    /// Serves until every sender is dropped.
     pub(super) fn serve(mut self, queue: mpsc::Receiver<Command>) {
         let mut rested = BootInstant::now();
         loop {
@@ -121,7 +121,7 @@ impl Writer {
         }
     }
 
-    /// Closes the files of takes to which nothing came since the last time.
+    /// Closes the files of takes that got no chunk since the last call.
     fn rest(&mut self) {
         for state in self.takes.values_mut() {
             if let State::Open(part) = state {
@@ -146,7 +146,7 @@ impl Writer {
         match self.write(key, offset, &bytes, own) {
             Ok(true) if own => {
                 let (id, take) = key;
-                // No receiver is no error: a node alone has none.
+                // No receiver is no error: a single node has none.
                 let _ = self.shared.live.send(ChunkEvent::Chunk { id, take, offset, bytes });
             }
             Ok(_) => {}
@@ -157,7 +157,7 @@ impl Writer {
         }
     }
 
-    /// True when the chunk is here now, false when its take is over.
+    /// True when the chunk is here now, false when its take has ended.
     fn write(&mut self, key: TakeKey, offset: u64, bytes: &[u8], own: bool) -> Result<bool, StoreError> {
         if let Some(State::Sealed(_) | State::Over) = self.takes.get(&key) {
             return Ok(false);
@@ -178,7 +178,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// A take that could not become a blob (its folder was away, the disk full) is in progress again when it is asked for.
+    /// Reopens a take that could not become a blob (its folder was away, the disk full), when it is to be sealed again.
     /// Never after a failed sync, which breaks the store (rule A4).
     fn reopen_failed(&mut self, key: TakeKey) -> Result<(), StoreError> {
         let Some(State::Sealed(done)) = self.takes.get(&key) else { return Ok(()) };
@@ -206,7 +206,7 @@ impl Writer {
     fn assemble(&mut self, key: TakeKey, hash: BlobHash, length: u64) -> Result<Option<Sealing>, StoreError> {
         self.reopen_failed(key)?;
         match self.takes.get_mut(&key) {
-            // It came as a blob: what is here of the take is no longer needed.
+            // It came as a blob: the chunks of the take are no longer needed.
             Some(State::Open(_)) if self.shared.blobs.has(&hash) => {
                 self.remove(key)?;
                 Ok(None)
@@ -233,7 +233,7 @@ impl Writer {
     fn discard(&mut self, key: TakeKey) -> Result<(), StoreError> {
         match self.takes.get(&key) {
             Some(State::Sealed(_) | State::Over) => self.filed(key),
-            // Remembered although never seen: its chunks may be on their way.
+            // Remembered although never seen: its chunks may still come.
             None => {
                 self.close(key, State::Over);
             }
@@ -246,7 +246,7 @@ impl Writer {
     }
 
     fn filed(&mut self, key: TakeKey) {
-        // Of a take that is still in progress here something else was filed.
+        // If the take is still in progress here, another content was filed.
         if let Some(state @ State::Sealed(_)) = self.takes.get_mut(&key)
             && matches!(state, State::Sealed(done) if done.borrow().is_some())
         {
@@ -317,7 +317,7 @@ mod tests {
         assert!(size_of::<State>() <= 16);
         assert!(shared.index().is_empty());
         assert_eq!(fs::read_dir(dir.path().join("recordings")).unwrap().count(), 0, "no file of them stays");
-        // A late chunk of one that is remembered is dropped.
+        // A late chunk of a remembered take is dropped.
         assert_eq!(writer.write(keys[29], 0, b"late", false), Ok(false));
         assert_eq!(writer.write(keys[27], 0, b"late", false), Ok(false));
     }
@@ -340,7 +340,7 @@ mod tests {
         writer.rest();
         assert_eq!(open_in(&recordings), 0);
 
-        // Another life finds all of it, and does not keep open what nobody adds to.
+        // Another incarnation finds all of it, and does not keep idle files open.
         let part = Part::load(&recordings, key).unwrap();
         assert_eq!(open_in(&recordings), 0);
         let mut writer = Writer::new(Arc::clone(store.recordings().shared()), vec![(key, part)]);

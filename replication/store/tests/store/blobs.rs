@@ -35,7 +35,7 @@ async fn a_blob_is_durable_named_by_its_hash_and_there_in_the_next_life() {
     }
 }
 
-/// A name that a power cut could still take away is no blob: a peer must not be told that it is here.
+/// A name that a power cut could still remove is no blob: a peer must not be notified of it.
 #[tokio::test]
 async fn a_blob_is_not_here_before_its_directory_is_synced() {
     let dir = dir();
@@ -54,7 +54,7 @@ async fn a_blob_is_not_here_before_its_directory_is_synced() {
     }
 }
 
-/// What a killed process renamed and had not synced is made durable before anybody is told that it is here.
+/// A file that a killed process renamed and had not synced is made durable before it is reported as here.
 #[tokio::test]
 async fn names_that_an_earlier_life_left_are_synced_at_opening() {
     let dir = dir();

@@ -8,7 +8,7 @@ use twinbox_replication_store::Store;
 
 use crate::{dir, edit, key, node, open, open_as, set, text};
 
-/// A second store beside `a`.
+/// A second store next to `a`.
 fn peer() -> (TempDir, Store) {
     let dir = dir();
     let store = open_as(dir.path(), "b").expect("a store");
@@ -37,7 +37,7 @@ async fn changes_apply_in_any_order_and_the_vector_has_no_gap() {
     b.apply(vec![log[0].clone()]).await.expect("change 1");
     assert_eq!((b.vector().get(origin), text(&b, "x").as_deref()), (2, Some("4")));
 
-    // What a life of the store had beyond its prefix is there in the next.
+    // The next incarnation of the store has the changes beyond the prefix.
     drop(b);
     let b = open_as(_dir_b.path(), "b").expect("the store again");
     assert!(b.has(origin, 4) && !b.has(origin, 3));
@@ -73,7 +73,7 @@ async fn what_a_peer_lacks_is_found_in_batches() {
     assert!(store.changes_after(&theirs, 4).expect("a batch").is_empty());
     assert!(store.changes_after(&Vector::new(), 0).expect("a batch").is_empty());
 
-    // A batch ends after about a megabyte, however many were asked for.
+    // A batch ends after about a megabyte, regardless of the limit.
     for n in 0..40 {
         edit(&store, &format!("large {n}"), set(&"x".repeat(45_000))).await.expect("a commit");
     }
@@ -87,7 +87,7 @@ async fn two_stores_that_exchange_their_changes_agree() {
     let a = open(dir_a.path());
     edit(&a, "x", set("base")).await.expect("a commit");
     b.apply(log_of(&a)).await.expect("the base");
-    // Cut apart: one deletes, the other saves.
+    // Separated: one deletes, the other saves.
     edit(&a, "x", vec![Edit::Delete, Edit::Count(2, 1)]).await.expect("a delete");
     edit(&b, "x", vec![Edit::Set(1, Value::Bytes(b"saved".to_vec())), Edit::Count(2, 1)]).await.expect("a save");
     assert!(a.get(&key("x")).expect("a read").expect("a record").is_deleted());
@@ -122,7 +122,7 @@ async fn a_foreign_stamp_from_the_future_is_kept_and_written_over_but_not_follow
 async fn a_change_that_does_not_apply_is_set_aside_and_stops_nobody() {
     let (dir_a, (dir_b, b)) = (dir(), peer());
     let a = open(dir_a.path());
-    // Each fits, both together are more than a record can be.
+    // Each fits; both together exceed the size of a record.
     let half = |tag| vec![Edit::Set(tag, Value::Bytes(vec![0; 30_000]))];
     edit(&a, "x", half(1)).await.expect("a commit");
     edit(&b, "x", half(2)).await.expect("a commit");
@@ -139,8 +139,8 @@ async fn a_change_that_does_not_apply_is_set_aside_and_stops_nobody() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// However changes arrive, in whatever batches, over however many lives: what is here is exactly what came,
-    /// and the vector is its gap-free prefix.
+    /// Changes arrive in any order and batches, over any number of incarnations: the store has exactly the changes that
+    /// came, and the vector is their gap-free prefix.
     #[test]
     fn the_vector_is_the_gap_free_prefix(
         batches in prop::collection::vec((prop::collection::vec((1..3u128, 1..12u64), 1..6), any::<bool>()), 1..8)

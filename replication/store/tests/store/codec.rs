@@ -1,4 +1,4 @@
-//! What is on disk and on the wire.
+//! The formats on disk and on the wire.
 
 use proptest::prelude::*;
 use prost::Message;

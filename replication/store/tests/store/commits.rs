@@ -18,7 +18,7 @@ async fn what_is_committed_is_read_numbered_and_announced() {
     let both = store.commit(|draft| {
         draft.edit(key("y"), set("two"))?;
         draft.edit(key("z"), set("three"))?;
-        // Edits of one record are one change, and a draft sees what it wrote.
+        // Edits of one record are one change, and a draft sees its own edits.
         draft.edit(key("y"), vec![Edit::Count(2, 5)])?;
         let y = draft.get(&key("y"))?.ok_or(StoreError::Closed)?;
         assert_eq!((y.bytes(1), y.counter(2)), (Some(&b"two"[..]), 5));
@@ -135,7 +135,7 @@ async fn a_record_that_is_too_large_is_refused_with_its_size() {
     assert_eq!(store.vector().total(), 0);
 }
 
-/// It waits for what is before it, as every commit does, and is no change of anything.
+/// A probe waits for earlier commits, as every commit does, and changes no record.
 #[tokio::test]
 async fn a_probe_goes_the_way_of_all_writes_and_leaves_no_change() {
     let dir = dir();

@@ -1,5 +1,5 @@
-//! A process that is killed at whatever moment, while it opens its store or works with it: the next one opens it, and
-//! everything that was acknowledged is there.
+//! A process is killed at any moment, while it opens its store or works with it: the next process opens the store and
+//! finds all acknowledged data.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use twinbox_ids::RecordingId;
 use crate::{audio, dir, edit, key, open, set};
 
 const DIR: &str = "TWINBOX_TEST_STORE_KILL_DIR";
-/// How many kills; each comes this much later after the child's start than the one before, and then from the beginning
+/// Number of kills. Each comes one step later after the child's start than the one before, and then from the beginning
 /// again.
 const ROUNDS: &str = "TWINBOX_STORE_KILL_ROUNDS";
 const STEP: Duration = Duration::from_millis(4);
@@ -26,7 +26,7 @@ const STEPS: u32 = 60;
 async fn child() {
     let Some(dir) = env::var_os(DIR) else { return };
     let store = open(dir.as_ref());
-    // At once, and whole: the process may be killed after it.
+    // Written immediately and in one piece: the process may be killed after it.
     let say = |line: String| std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("said");
     for n in 0.. {
         let id = format!("{}-{n}", store.origin());
@@ -46,7 +46,8 @@ async fn child() {
     }
 }
 
-/// Kills the child when it is `after` old; what it acknowledged until then, with the length of the audio if it has one.
+/// Kills the child after `after`; returns the entries that it acknowledged until then, with the length of the audio if
+/// any.
 fn killed(mut child: Child, after: Duration) -> BTreeMap<String, Option<usize>> {
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let reader = thread::spawn(move || {

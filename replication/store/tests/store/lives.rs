@@ -1,4 +1,4 @@
-//! Lives of a store: what each begins with, and what the directory refuses.
+//! Incarnations of a store: their initial state, and the refusals of the directory.
 
 use std::{
     fs,
@@ -27,14 +27,14 @@ async fn each_life_has_a_new_origin_and_goes_on_where_the_last_ended() {
     assert!(second.own_origins().contains(&origin));
     assert_eq!(second.vector().get(origin), 1);
     let before = second.get(&key("x")).expect("a read").and_then(|r| r.latest()).expect("a stamp");
-    // Numbers begin anew, stamps do not.
+    // Numbers begin again, stamps do not.
     assert_eq!(edit(&second, "y", set("two")).await.expect("a commit").first, 1);
     let after = second.get(&key("y")).expect("a read").and_then(|r| r.latest()).expect("a stamp");
     assert!(after > before, "{after} after {before}");
     assert_eq!(text(&second, "x").as_deref(), Some("one"));
 }
 
-/// The wall clock of this node goes back by half a minute between two lives, as seen from the stamps.
+/// The wall clock of this node goes back by half a minute between two incarnations, as seen from the stamps.
 #[tokio::test]
 async fn a_life_stamps_above_all_that_moved_the_clock_of_the_last() {
     let dir = dir();
@@ -175,7 +175,7 @@ async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
     let id = RecordingId::random();
     store.recordings().begin(id, 1).await.expect("a recording");
     store.recordings().append(id, 1, 0, audio(4000)).expect("a chunk");
-    // The answer to a command comes after all that was asked before.
+    // The answer to a command comes after all earlier commands.
     store.recordings().discard(RecordingId::random(), 1).await.expect("an answer");
     make_unsyncable(&dir.path().join("recordings").join(format!("{id}.1")));
     let error = store.recordings().seal(id, 1).await.expect_err("a refusal");
@@ -190,7 +190,7 @@ async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
     assert!(store.recordings().seal(id, 1).await.is_err(), "it is not tried again");
     assert_eq!(text(&store, "x"), None);
 
-    // A new life finds the recording and can file it.
+    // A new incarnation finds the recording and can file it.
     drop(store);
     let store = open(dir.path());
     assert_eq!(store.recordings().open(), [(id, 1, 4000)]);

@@ -22,9 +22,9 @@ fn append(store: &Store, id: RecordingId, audio: &Bytes) {
     }
 }
 
-/// Waits until all that was queued is written.
+/// Waits until all queued chunks are written.
 async fn written(store: &Store) {
-    // The writer works in order, so an answer comes after all that was asked before.
+    // The writer works in order, so an answer comes after all earlier commands.
     let other = RecordingId::random();
     store.recordings().discard(other, 0).await.expect("an answer");
 }
@@ -91,7 +91,7 @@ async fn chunks_from_a_peer_join_in_any_order_to_the_same_blob() {
     assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
     assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true), "it is here");
-    // A chunk that was on its way does not bring it back.
+    // A late chunk does not bring the take back.
     insert(0..2000);
     written(&store).await;
     assert!(store.recordings().open().is_empty());
@@ -109,13 +109,13 @@ async fn chunks_that_are_not_the_blob_are_not_taken_for_it() {
     store.recordings().insert(id, 1, 0, wrong.into()).expect("a chunk");
     assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(false));
     assert!(!store.blobs().has(&blob.hash));
-    // The blob is fetched instead: then what is left of the take goes.
+    // The blob is fetched instead: then the rest of the take is removed.
     store.blobs().put_as(blob.hash, audio.clone()).await.expect("the blob");
     assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true));
     assert!(store.recordings().open().is_empty());
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
 
-    // More than was filed: the last chunk that the filing names is the end.
+    // More than was filed: the audio ends at the last chunk that the filing names.
     let id = RecordingId::random();
     store.recordings().insert(id, 1, 0, audio.clone()).expect("a chunk");
     let short = blob_of(&audio.slice(..3000), Some((id, 1)));
@@ -140,7 +140,7 @@ async fn what_a_life_recorded_is_there_in_the_next() {
     written(&store).await;
     drop(store);
 
-    // The power went: of one file the end is not as it was written, and half an entry of its map is there.
+    // Power cut: the end of one file is damaged, and half an entry of its map is there.
     let path = dir.path().join("recordings").join(format!("{torn}.1"));
     let mut spoiled = fs::read(&path).expect("the audio");
     spoiled[3000..].fill(0);
@@ -149,7 +149,7 @@ async fn what_a_life_recorded_is_there_in_the_next() {
     let mut entries = fs::read(&map).expect("the map");
     entries.extend([0; 11]);
     fs::write(&map, entries).expect("a torn write");
-    // What other crashes leave: audio that was being discarded, a map of what was sealed, files of nobody.
+    // Leftovers of other crashes: audio of a discarded take, a map of a sealed one, foreign files.
     for name in [format!("{}.1", RecordingId::random()), format!("{}.1.map", RecordingId::random()), "x".into()] {
         fs::write(dir.path().join("recordings").join(name), "left").expect("a file");
     }
@@ -163,7 +163,7 @@ async fn what_a_life_recorded_is_there_in_the_next() {
     assert_eq!(store.recordings().coverage(holes, 3).map(|c| c.total()), Some(4000));
     let begun = store.recordings().begin(whole, 1).await;
     assert_eq!(begun, Err(StoreError::BegunBefore { id: whole, take: 1 }));
-    // It goes on, from a peer that has more, to the same blob.
+    // The recording continues, from a peer that has more, to the same blob.
     store.recordings().insert(torn, 1, 2000, audio.slice(2000..)).expect("a chunk");
     store.recordings().insert(holes, 3, 2000, audio.slice(2000..6000)).expect("a chunk");
     for (id, take) in [(whole, 1), (torn, 1), (holes, 3)] {
@@ -193,7 +193,7 @@ async fn a_take_that_was_sealed_and_not_filed_is_in_progress_again() {
     let store = open(dir.path());
     assert_eq!(store.recordings().open(), [(id, 1, 5000)]);
     assert_eq!(store.recordings().read(id, 1, 0..5000).await, Ok(audio.clone()));
-    // What comes to it now is of the take, not of the blob.
+    // Chunks that come now belong to the take, not to the blob.
     store.recordings().insert(id, 1, 5000, Bytes::from_static(b"more")).expect("a chunk");
     assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(5004));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio));
@@ -211,7 +211,7 @@ async fn a_hole_is_filled_when_a_take_is_sealed_all_the_same() {
     store.recordings().insert(id, 1, 5, Bytes::from_static(b"fgh")).expect("a chunk");
     let blob = store.recordings().seal(id, 1).await.expect("a blob");
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(b"abc\xff\xfffgh")));
-    // Nothing was recorded at all.
+    // An empty recording.
     let id = RecordingId::random();
     store.recordings().begin(id, 1).await.expect("a recording");
     assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(0));
@@ -254,7 +254,7 @@ async fn senseless_chunks_are_refused() {
     for offset in [u64::MAX, u64::MAX - 50, 1 << 40] {
         assert!(store.recordings().insert(id, 1, offset, audio(100)).is_err(), "offset {offset} was taken");
     }
-    // One that was never begun here is not ours to record.
+    // A take that was never begun here is not ours to record.
     store.recordings().append(id, 1, 0, audio(100)).expect("it is queued");
     written(&store).await;
     assert!(store.recordings().open().is_empty());
@@ -289,8 +289,8 @@ async fn many_seals_at_once_do_not_wait_for_each_other() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Chunks in any order, overlapping, repeated, over several lives: what covers all of the audio assembles to
-    /// its hash, and what does not, does not.
+    /// Chunks in any order, overlapping, repeated, over several incarnations: chunks that cover all of the audio
+    /// assemble to its hash, others do not.
     #[test]
     fn union_of_chunks_is_the_audio(
         chunks in prop::collection::vec((0..300usize, 1..120usize), 1..14), reopen in 0..14usize

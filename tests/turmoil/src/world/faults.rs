@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! Faults.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Anybody, and more often than not one who leads or acts: that is where it hurts.
+    /// A random member, more often than not a leader or an acting one: faults there have the largest effect.
     fn victim(&mut self) -> usize {
         let any = self.rng.random_range(0..self.members.len());
         match self.rng.random_range(0..3) {
@@ -107,7 +107,7 @@ impl World<'_> {
         }
     }
 
-    /// The supervisor tells the others: at once, or late, now and then twice.
+    /// The supervisor reports to the others: immediately or late, now and then twice.
     fn prove(&mut self, member: usize, of: &NodeName, life: Incarnation) {
         for other in (0..self.members.len()).filter(|other| *other != member) {
             let to = self.members[other].name.clone();
@@ -123,7 +123,7 @@ impl World<'_> {
         }
     }
 
-    /// Nothing of a process goes on for a while.
+    /// Pauses a process for a while.
     fn pause(&mut self, member: usize) {
         if self.members[member].up && !pauses::is_paused(member) {
             let kind = [Kind::Stopped, Kind::Suspended][self.rng.random_range(0..2)];
@@ -133,7 +133,7 @@ impl World<'_> {
         }
     }
 
-    /// A member is to leave for good, while things go wrong: one at most, of many.
+    /// A member is to be removed permanently during the faults: one at most, of many.
     fn remove(&mut self, member: usize) {
         if self.members.len() < 4
             || self.members.iter().any(|member| member.leaving)
@@ -197,7 +197,7 @@ impl World<'_> {
         }
     }
 
-    /// A disk is lost, or is an old copy. One at a time: two of three lost are a cluster lost.
+    /// A disk is lost, or set back to an old copy. One at a time: a cluster does not survive two lost disks of three.
     fn spoil(&mut self, member: usize) {
         if self.spoiled.is_some_and(|spoiled| spoiled != member)
             || self.members.len() == 2
@@ -229,8 +229,8 @@ impl World<'_> {
         self.bounce(member);
     }
 
-    /// Whether every other has heard of a later start of the store than that in this copy: then, and only then, rule R8
-    /// sees to it that the copy takes no part.
+    /// Whether every other member knows of a later start of the store than that in this copy: only then rule R8 keeps
+    /// the copy from taking part.
     fn is_known_old(&self, member: usize, image: &Image) -> bool {
         let value =
             |image: &Image, key: &[u8]| image.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
@@ -238,14 +238,14 @@ impl World<'_> {
         let Some(run) = value(image, b"member/run") else { return false };
         let seen = [b"seen/".as_slice(), &id].concat();
         (0..self.members.len()).filter(|other| *other != member).all(|other| {
-            // What begins with this copy counts itself one higher.
+            // The next start with this copy has the run number after that.
             let next = u64::from_be_bytes(run.clone().try_into().unwrap_or_default()) + 1;
             let known = value(&self.members[other].platter.image(), &seen);
             known.is_some_and(|told| told[..8] >= next.to_be_bytes()[..])
         })
     }
 
-    /// Who acts is cut off, and who leads dies.
+    /// The acting node is cut off, and the leader exits.
     fn behead(&mut self) -> Played {
         let (Some(actor), Some(leader)) = (self.actor(), self.leader()) else { return Ok(()) };
         self.mend();
@@ -257,7 +257,7 @@ impl World<'_> {
             self.pass(Duration::from_millis(pause))?;
             self.crash(leader);
             if self.members.len() == 3 {
-                // Two are left of whom one is cut off: nobody could take over.
+                // Two are left, one of them cut off: no node could take over.
                 self.bounce(leader);
             }
         } else {
@@ -266,7 +266,8 @@ impl World<'_> {
         self.pass(self.timing.new_leader_wait() + self.timing.lease)
     }
 
-    /// One is away while something is agreed, another forgets it, and the two find each other without the third.
+    /// One member is away during an agreement, another is set back to a copy from before it, and the two connect
+    /// without the third.
     fn forget(&mut self) -> Played {
         if self.members.len() != 3 || self.spoiled.is_some() {
             return Ok(());

@@ -36,7 +36,7 @@ pub fn key(text: &str) -> Key {
     Key::new(TABLE, text.as_bytes())
 }
 
-/// Waits until something has come true, which must not take long.
+/// Waits until the condition is true, for a bounded time.
 pub async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
     let wait = async {
         while !true_now() {
@@ -52,7 +52,7 @@ pub async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
 pub struct Cluster {
     pub authority: CertificateAuthority,
     nodes: Vec<(NodeName, SocketAddr)>,
-    /// Bound and never listening: nobody else is given the port while its node does not run.
+    /// Bound and never listening: the port stays reserved while its node does not run.
     _ports: Vec<TcpSocket>,
 }
 
@@ -87,24 +87,25 @@ impl Cluster {
         self.node_via(node, &[]).await
     }
 
-    /// The same, where some peers are reached by other addresses than their own.
+    /// The same, with other addresses for some peers than their own.
     pub async fn node_via(&self, node: &str, detours: &[(&str, SocketAddr)]) -> Node {
         self.node_in(node, TempDir::new().unwrap(), detours).await
     }
 
-    /// A node with a directory that may have been used before. All that there is is here, as on one that founds a cluster.
+    /// A node with a directory that may have been used before. Its data is complete, as on a node that founds a
+    /// cluster.
     pub async fn node_in(&self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
         let node = self.node_that_fills(node, dir, detours).await;
         node.store.set_filled(Filled::Complete).await.unwrap();
         node
     }
 
-    /// A node that joins, or whose disk was lost: an empty directory is not all there is.
+    /// A node that joins, or whose disk was lost: its empty directory is not complete.
     pub async fn node_that_fills(&self, node: &str, dir: TempDir, detours: &[(&str, SocketAddr)]) -> Node {
         let index = self.nodes.iter().position(|(n, _)| n.as_str() == node).unwrap();
         let listener = TcpListener::bind(self.nodes[index].1).await.unwrap();
         let config = StoreConfig { dir: dir.path().join("store"), node: name(node), reserve_bytes: 0 };
-        // A write that was under way when the node stopped may still come to its end.
+        // A write that was under way when the node stopped may still complete.
         let mut store = None;
         until("the store of the node that has stopped closes", || {
             store = Store::open(config.clone()).ok();
@@ -161,7 +162,7 @@ impl Node {
         self.store.commit(edit).await.unwrap().1
     }
 
-    /// Writes one register and waits as a caller does.
+    /// Writes one register and waits for the acknowledgement, as a caller does.
     pub async fn write_acknowledged(&self, row: &str, value: impl Into<Value>) -> Acknowledgement {
         let committed = self.write(row, value).await;
         self.peers.acknowledge(&committed).await
@@ -212,7 +213,7 @@ impl Node {
         until("the peer counts", || self.status(peer).counts).await;
     }
 
-    /// Ends the node as a stop of its process does, and gives its directory back.
+    /// Ends the node as a stop of its process does, and returns its directory.
     pub async fn stop(self) -> TempDir {
         self.peers.shutdown().await;
         self.stop.cancel();
@@ -225,7 +226,7 @@ impl Node {
     }
 }
 
-/// Waits until both have the same changes, and checks that they hold the same records then.
+/// Waits until all nodes have the same changes, and checks that they hold the same records then.
 pub async fn converge(nodes: &[&Node]) {
     until("all nodes have the same changes", || {
         let first = nodes[0].store.vector();
@@ -241,12 +242,12 @@ pub fn on_two(peer: &str) -> Acknowledgement {
     Acknowledgement::OnTwo { peer: name(peer) }
 }
 
-/// Audio that has no repetition, so that every misplaced byte shows.
+/// Audio without repetition, so that every misplaced byte shows.
 pub fn audio(length: usize) -> Vec<u8> {
     (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// A cable between two nodes that can be cut silently: what is sent goes nowhere, and nobody is told.
+/// A cable between two nodes that can be cut silently: sent bytes are lost without an error.
 pub struct Cable {
     pub address: SocketAddr,
     cut: watch::Sender<bool>,

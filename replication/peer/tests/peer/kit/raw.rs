@@ -1,4 +1,4 @@
-//! One side of a stream written by hand, for what a node never does.
+//! One side of a stream written by hand, for frames that a node never sends.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -39,7 +39,7 @@ impl Raw {
     }
 }
 
-/// A greeting of a node that has nothing.
+/// A greeting of a node without data.
 pub fn hello(cluster: ClusterId, node: &str) -> Hello {
     Hello {
         protocol: 1,
