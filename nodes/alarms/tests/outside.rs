@@ -169,7 +169,7 @@ fn told(alarm: &Alarm) -> bool {
 }
 
 #[tokio::test]
-async fn a_webhook_is_told_once_by_whoever_holds_the_duty_and_waits_while_nobody_does() {
+async fn a_webhook_is_notified_once_by_the_holder_of_the_duty_and_waits_without_a_holder() {
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
     let web = Web::listen(vec![]).await;

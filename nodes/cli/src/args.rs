@@ -41,7 +41,7 @@ pub struct Cli {
     /// A node on another machine.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -66,13 +66,13 @@ pub enum Command {
     /// The jobs that one node runs for all
     #[command(subcommand)]
     Duty(DutyCommand),
-    /// What a node needs to be in service, and how it does
+    /// The services of a node and their state
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// What somebody should know, and what to do about it
+    /// Alarms, and the remedy of each
     #[command(subcommand)]
     Alarm(AlarmCommand),
-    /// What happens in the cluster, as it happens
+    /// Events of the cluster, as they happen
     Events(EventsArgs),
     /// Mailboxes and their owners
     #[command(subcommand)]
@@ -130,7 +130,7 @@ pub struct HealthArgs {
     /// Ask instead whether the node takes calls.
     #[arg(long)]
     pub ready: bool,
-    /// How long to wait for the answer.
+    /// Time limit for the answer.
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
 }
@@ -141,7 +141,7 @@ pub struct DemoArgs {
     /// Stop after the self-check: 0 if it passed, 1 with the failed step named.
     #[arg(long)]
     pub once: bool,
-    /// Where the demo keeps its files.
+    /// Folder for the demo's files.
     #[arg(long, default_value = "./twinbox-demo", value_name = "DIR")]
     pub dir: PathBuf,
     /// Throw away what an earlier demo left in DIR.
@@ -197,7 +197,7 @@ pub enum ClusterCommand {
 /// `cluster init`
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Where to write; one folder a member, to be copied to its machine.
+    /// Output folder; it gets one folder a member, to be copied to its machine.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
     /// The cluster's name, for people.
@@ -216,7 +216,7 @@ pub struct InitArgs {
     /// An address or network of the PBX: it may call every node.
     #[arg(long, value_name = "NETWORK")]
     pub pbx: Vec<twinbox_app::Network>,
-    /// Where DIR has a cluster already, change nothing and succeed, but make again those members whose folders are
+    /// If DIR has a cluster already, change nothing and succeed, but make again those members whose folders are
     /// empty, as lost volumes are: for start scripts and init containers.
     #[arg(long)]
     pub if_absent: bool,
@@ -231,7 +231,7 @@ pub struct TokenArgs {
     /// The newcomer is to be a witness.
     #[arg(long)]
     pub witness: bool,
-    /// How long the token is good: 90s, 30m, 1h, 7d.
+    /// Validity of the token: 90s, 30m, 1h, 7d.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = lifetime)]
     pub valid: Duration,
 }
@@ -241,13 +241,13 @@ pub struct TokenArgs {
 pub struct JoinArgs {
     /// From 'twinbox cluster token' on a node; '-' reads it from standard input, where no other user sees it.
     pub token: String,
-    /// Where to write: the member's folder will be DIR/NAME.
+    /// Output folder: the member's folder will be DIR/NAME.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
     /// The new member's name.
     #[arg(long, value_name = "NAME")]
     pub name: NodeName,
-    /// Where the other members reach it.
+    /// Address at which the other members reach it.
     #[arg(long, value_name = "HOST:PORT")]
     pub address: String,
     /// Become a witness: vote, hold no data.
@@ -266,7 +266,7 @@ pub struct JoinArgs {
 pub struct AdvertiseArg {
     /// The node's name.
     pub name: NodeName,
-    /// What it advertises.
+    /// Address that it advertises.
     pub ip: IpAddr,
 }
 
@@ -331,10 +331,10 @@ pub struct PlaceArgs {
     /// The folder with the files: MEMBER__FOLDER__FILE, as a Secret's keys.
     #[arg(long, value_name = "DIR")]
     pub from: PathBuf,
-    /// Whose files.
+    /// Name of the member.
     #[arg(long, value_name = "NAME")]
     pub member: NodeName,
-    /// Where the member's folder is to be.
+    /// Folder of the member.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
 }
@@ -348,7 +348,7 @@ pub struct StatusArgs {
     /// Wait until every member has this status.
     #[arg(long, value_name = "STATUS", value_parser = ["in-service"])]
     pub wait: Option<String>,
-    /// How long to wait at most.
+    /// Maximum wait.
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
 }
@@ -363,7 +363,7 @@ pub struct NodeArg {
 /// `service`
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
-    /// How the services of every node do, since when, how often they were restarted and why they failed last
+    /// State of the services of every node, since when, number of restarts and last failure
     List {
         /// Only this node's.
         #[arg(long, value_name = "NODE")]
@@ -401,7 +401,7 @@ pub enum UserCommand {
         /// The owner's time zone, such as Europe/Berlin.
         #[arg(long, default_value = "", value_name = "ZONE")]
         timezone: String,
-        /// Where 0 leads during the greeting.
+        /// Number to which 0 leads during the greeting.
         #[arg(long, default_value = "", value_name = "NUMBER")]
         operator: String,
     },
@@ -428,7 +428,7 @@ pub enum UserCommand {
     Import(UserImportArgs),
     /// Write all users as a CSV table, which 'user import' takes; PINs are not in it
     Export {
-        /// Where to; '-' for standard output.
+        /// Output file; '-' for standard output.
         #[arg(long, short, default_value = "-", value_name = "FILE")]
         output: PathBuf,
     },
@@ -453,7 +453,7 @@ pub enum MessageCommand {
         number: String,
         /// The message's id, from 'message list'.
         id: MessageId,
-        /// Where to; '-' for standard output.
+        /// Output file; '-' for standard output.
         #[arg(long, short, value_name = "FILE")]
         output: PathBuf,
     },

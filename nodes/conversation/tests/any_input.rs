@@ -307,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_hangs_up_is_gone(start in start(), steps in steps()) {
+    fn a_caller_who_hangs_up_is_gone(start in start(), steps in steps()) {
         let mut pair = Pair::start(start);
         for step in steps {
             match step {

@@ -1,4 +1,4 @@
-//! How long the commits take that calls wait for.
+//! Duration of the commits that calls wait for.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ pub struct Commits(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// When each commit began that has not ended, by its number: the first is the oldest.
+    /// Start of each commit in progress, by its number: the first is the oldest.
     pending: BTreeMap<u64, BootInstant>,
     next: u64,
     ended: u32,

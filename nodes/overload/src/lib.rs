@@ -42,7 +42,7 @@ struct Inner {
     commits: Commits,
     admitted: AtomicU64,
     ended: AtomicU64,
-    /// When a call was refused last, in nanoseconds of boot time; 0 for never.
+    /// Time of the last refusal, in nanoseconds of boot time; 0 for never.
     refused: AtomicU64,
 }
 

@@ -1,9 +1,9 @@
-//! How many new calls a second this node takes: decided from what it measures, without a clock.
+//! The number of new calls a second that this node admits, decided from its measurements, without a clock.
 //!
-//! The work of a call that is admitted now comes later: its message is committed when the caller hangs up. So the limit does
-//! not wait for work to come late. It grows to what the measured use of processor and disk foretells, never beyond twice
-//! what calls have already gone through, and falls as soon as work is later than it should be. Beside it a gate refuses all
-//! new calls while what was promised to calls in progress is in danger.
+//! A call causes most of its work at its end: its message is committed when the caller hangs up. Therefore the limit does
+//! not wait for delays. It grows to the rate predicted from the use of processor and disk, at most to twice the rate of
+//! calls already completed, and falls when work is delayed. In addition, a gate refuses all new calls while promises to
+//! calls in progress are in danger.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -55,9 +55,9 @@ pub struct Sample {
     pub commit: Option<Duration>,
     /// Age of the oldest commit that has not ended.
     pub pending: Duration,
-    /// How late the event loop ran a timer.
+    /// Delay of a timer of the event loop.
     pub lag: Duration,
-    /// How late the latest of a hundred media packets was handled; `None` without packets.
+    /// 99th percentile of the delay of media packets; `None` without packets.
     pub media: Option<Duration>,
     /// Share of the processors that the process may use and has used, 0 to 1.
     pub processor: f64,
@@ -65,7 +65,7 @@ pub struct Sample {
     pub available: f64,
 }
 
-/// What may limit a node.
+/// A measurement that may limit a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// Commits take long.
@@ -139,7 +139,7 @@ pub struct Limiter {
     marks: VecDeque<Mark>,
     /// The highest rate of calls that went through in time.
     proven: f64,
-    /// When a call was last refused because of the limit.
+    /// Time of the last call that was refused because of the limit.
     short: Duration,
     /// Calls a second at which work was late last; the limit does not grow beyond. It rises slowly, to try again.
     ceiling: f64,
@@ -209,7 +209,7 @@ impl Limiter {
             // The least is forgotten over minutes: a disk may get slower for good.
             self.idle_commit = (self.idle_commit * (1.0 + 0.01 * passed.as_secs_f64())).min(*smooth);
         }
-        // What is late now counts at once; what was late, until it is smoothed away.
+        // A delay counts immediately; an earlier one counts until the average has forgotten it.
         let worst = now.into_iter().take(3).fold(0.0, f64::max);
         let lately = self.pressure.into_iter().take(3).fold(0.0, f64::max);
         self.closed = if self.closed { worst.max(lately) > OPENS } else { worst.min(lately * 2.0) > CLOSES };
@@ -253,7 +253,7 @@ impl Limiter {
         }
     }
 
-    /// How much more than now the node would carry, as far as its use of processor and disk foretells.
+    /// Factor by which the load could grow, predicted from the use of processor and disk.
     fn headroom(&self) -> f64 {
         let processor = self.available / self.pressure[Signal::Processor as usize].max(f64::MIN_POSITIVE);
         // In a queue the time rises with the share s that the server is busy, as 1 / (1 - s).
@@ -265,7 +265,7 @@ impl Limiter {
         processor.min(disk).min(AHEAD)
     }
 
-    /// How long a call lasts, by Little's law: those inside over those that end a second.
+    /// Mean duration of a call by Little's law: calls in progress divided by calls that end per second.
     fn stay(&self) -> Duration {
         let Some(last) = self.marks.back() else { return LONGEST };
         let (_, ended) = self.rates(LONGEST);
@@ -296,7 +296,7 @@ impl Limiter {
         self.closed
     }
 
-    /// How near a signal is to its target, smoothed over a second: 1 is the target.
+    /// Ratio of a signal to its target, smoothed over a second: 1 is the target.
     pub fn pressure(&self, signal: Signal) -> f64 {
         self.pressure[signal as usize]
     }

@@ -48,7 +48,7 @@ struct Drive<'a> {
     stands: Range<f64>,
 }
 
-/// What became of calls, second by second.
+/// Results of calls, per second.
 struct Found {
     offered: Vec<u32>,
     admitted: Vec<u32>,
@@ -69,7 +69,7 @@ fn sum(counts: &[u32], seconds: Range<usize>) -> f64 {
     counts[seconds].iter().copied().map(f64::from).sum()
 }
 
-/// What the processor has to do; an end knows when the caller hung up.
+/// Work for the processor; an end has the time of the hang-up.
 enum Job {
     Begin,
     End { since: f64 },
@@ -82,7 +82,7 @@ fn drive(load: &Drive) -> Found {
     let counts = || vec![0; seconds as usize + 1];
     let mut found = Found { offered: counts(), admitted: counts(), kept: counts(), broken: 0, worst: 0.0 };
     let mut jobs: VecDeque<(f64, Job)> = VecDeque::new();
-    // When each call in progress ends, the next one first.
+    // End times of the calls in progress, the next one first.
     let mut calls: VecDeque<f64> = VecDeque::new();
     // Commits: when they were handed over, and since when a BYE waits.
     let mut waiting: Vec<(f64, Option<f64>)> = Vec::new();

@@ -1,4 +1,4 @@
-//! How much of the processors this process uses, and how much others leave it.
+//! Processor use of this process, and the share that other processes leave it.
 
 use std::{fs, thread, time::Duration};
 

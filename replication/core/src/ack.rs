@@ -1,4 +1,4 @@
-//! When and how a write is acknowledged (rules A1 to A3). A pure tracker: the streams feed it their events with the
+//! Acknowledgement of writes (rules A1 to A3). A pure tracker: the streams feed it their events with the
 //! time; it reports the writers that may continue and the peers that no longer count.
 //!
 //! A peer counts while its live tail answers within the timeout, also while it is still refilling. After the timeout

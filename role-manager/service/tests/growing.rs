@@ -248,7 +248,7 @@ fn setting(name: &str, value: &str) -> twinbox_roles::Setting {
 }
 
 #[test]
-fn settings_are_in_force_on_all_whoever_is_asked_and_nonsense_changes_nothing() {
+fn settings_apply_on_all_members_from_any_member_and_nonsense_changes_nothing() {
     let cluster = Cluster::formed(&["a", "b", "w"]);
     give(&cluster, "w", Order::Set(vec![setting("mode", "active-passive"), setting("keep-alive", "200")]))
         .expect("done");

@@ -201,7 +201,7 @@ fn others_that_live_after_all_are_refused_and_told_of_and_nobody_merges() {
 
 /// One of the others sends a message while the survivor listens: everything is cancelled.
 #[test]
-fn whoever_is_heard_while_it_listens_is_not_lost() {
+fn a_member_heard_while_it_listens_is_not_lost() {
     let mut cluster = pair();
     cluster.isolate("b", true);
     wait_lost(&cluster, "a");

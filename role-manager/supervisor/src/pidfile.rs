@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_holds_the_lock_lives_and_nobody_takes_it_twice() {
+    fn the_holder_of_the_lock_lives_and_no_process_takes_it_twice() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None));
         let life = Life::begin();

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_well_is_started_again_at_once_every_time() {
+    fn a_process_that_was_well_is_restarted_immediately_every_time() {
         let mut policy = Policy::default();
         for how in [KILLED, How::Code(101), How::Code(1), How::Unseen] {
             assert_eq!(policy.ended(&end(how, 60, true)), Verdict::Again(Duration::ZERO), "{how:?}");

@@ -34,10 +34,10 @@ struct Arguments {
     /// Write the figures to this file as JSON.
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How long each step is measured.
+    /// Duration of each measurement in seconds.
     #[arg(long, global = true, default_value_t = 20, value_name = "N")]
     seconds: u64,
-    /// What to measure.
+    /// The figure to measure.
     #[command(subcommand)]
     figure: Figure,
 }
@@ -71,22 +71,22 @@ enum Figure {
     },
     /// Hang-up to readable on the other node
     Readable {
-        /// How many messages.
+        /// Number of messages.
         #[arg(long, default_value_t = 50)]
         messages: usize,
     },
     /// Publisher killed, its host lost, the role moved: to the other's first act, beside the formula
     Failover {
-        /// How often each.
+        /// Rounds of each kind.
         #[arg(long, default_value_t = 20)]
         rounds: usize,
     },
     /// Resident memory of both nodes over many short calls: flat or not
     Memory {
-        /// How many calls.
+        /// Number of calls.
         #[arg(long, default_value_t = 100_000)]
         calls: usize,
-        /// How many a second.
+        /// Calls a second.
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
     },

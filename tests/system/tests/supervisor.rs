@@ -119,7 +119,7 @@ fn a_recording_of_a_dead_process_is_filed_on_proof() {
     cluster.wait_in_service();
     for node in [&victim, &survivor] {
         let messages = cluster.wait_for_messages(node, mailbox, 1, PATIENCE);
-        assert_eq!(messages[0].id, message.id, "{node}: one message, whoever filed it");
+        assert_eq!(messages[0].id, message.id, "{node}: one message, from either filing");
     }
 }
 

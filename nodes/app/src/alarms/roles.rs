@@ -507,7 +507,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_split_is_told_once_by_the_node_that_won_it_whoever_is_first_by_name() {
+    fn a_split_is_reported_once_by_the_node_that_won_it_in_any_order_of_names() {
         let alone = |node: &str, number| twinbox_roles::SoloReport {
             epoch: twinbox_ids::Epoch { generation: 1, number, node: name(node) },
             duties: BTreeSet::from([twinbox_roles::Duty::Notifier]),

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_no_answer_and_whoever_comes_meanwhile_is_heard() {
+    async fn a_refusal_is_no_answer_and_another_answer_meanwhile_counts() {
         let closed =
             std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
         let shut = Place { transport: Transport::Udp, address: closed };

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_answers_is_back_or_is_another_is_not_unanswered_any_more() {
+    fn a_node_that_answers_or_returns_or_is_replaced_is_no_longer_unanswered() {
         let after = |then: &dyn Fn(&mut Rounds)| {
             let mut rounds = Rounds::default();
             round(&mut rounds, 0, &[(2_000, Silent)]);

@@ -16,7 +16,7 @@ pub enum AlarmCommand {
         /// Ids as 'alarm list' shows them; the first digits will do.
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
-        /// Who you are. Default: the user who is logged in; an operator of another machine is known by the certificate.
+        /// Your name. Default: the user who is logged in; an operator of another machine is known by the certificate.
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
     },

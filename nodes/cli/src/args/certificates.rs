@@ -7,7 +7,7 @@ use twinbox_ids::NodeName;
 
 use super::{lifetime, seconds};
 
-/// Which node is asked, if it is not this machine's. These stand before the command: `twinbox --node … cluster status`.
+/// The node to ask, if it is not this machine's. These options stand before the command: `twinbox --node … cluster status`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A node on another machine (before the command)")]
 pub struct RemoteArgs {
@@ -36,7 +36,7 @@ pub enum CaCommand {
         /// Wait until nothing is being replaced.
         #[arg(long)]
         wait: bool,
-        /// How long to wait at most.
+        /// Maximum wait.
         #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
         timeout: Duration,
     },
@@ -54,7 +54,7 @@ pub enum CaCommand {
         /// That member's node.pem, copied here; it is no secret.
         #[arg(long, value_name = "FILE")]
         certificate: PathBuf,
-        /// Where to write node.pem and ca.pem for it; they are no secret either.
+        /// Output folder for its node.pem and ca.pem; they are no secret either.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
@@ -65,10 +65,10 @@ pub enum CaCommand {
 pub struct OperatorCertArgs {
     /// Whose: 1 to 63 of a-z, 0-9 and '-'.
     pub name: NodeName,
-    /// How long it is good: 90s, 30m, 12h, 30d; at most 365d.
+    /// Validity: 90s, 30m, 12h, 30d; at most 365d.
     #[arg(long, default_value = "30d", value_name = "TIME", value_parser = lifetime)]
     pub valid: Duration,
-    /// Where to write operator.pem, operator.key and ca.pem.
+    /// Output folder for operator.pem, operator.key and ca.pem.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }

@@ -32,12 +32,12 @@ pub struct UserImportArgs {
     /// First PINs stay: owners need not change them.
     #[arg(long)]
     pub keep_pins: bool,
-    /// What to do with PINs that are too easy to guess.
+    /// Treatment of PINs that are too easy to guess.
     #[arg(long, value_enum, default_value_t = WeakPins::Refuse)]
     pub weak_pins: WeakPins,
 }
 
-/// What to do with PINs that the rules refuse.
+/// Treatment of PINs that the rules refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WeakPins {
     /// Refuse the table
@@ -70,7 +70,7 @@ pub struct UserSetArgs {
     /// The owner's time zone, such as Europe/Berlin.
     #[arg(long, value_name = "ZONE")]
     pub timezone: Option<String>,
-    /// Where 0 leads during the greeting; - for nowhere.
+    /// Number to which 0 leads during the greeting; - for none.
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub operator: Option<String>,
     /// The class of service, from 'cos list'.
@@ -100,7 +100,7 @@ pub struct AsteriskArgs {
     /// The codec for audio that is not in G.711 already; take that of the trunk.
     #[arg(long, value_enum, default_value_t = Law::Ulaw)]
     pub law: Law,
-    /// What to do with PINs that are too easy to guess.
+    /// Treatment of PINs that are too easy to guess.
     #[arg(long, value_enum, default_value_t = WeakPins::LeaveOut)]
     pub weak_pins: WeakPins,
     /// Only show what would be brought.

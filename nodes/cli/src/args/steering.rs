@@ -60,7 +60,7 @@ pub struct SetArgs {
     pub pairs: Vec<String>,
 }
 
-/// How nodes share the work.
+/// Distribution of calls between the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModeWord {
     /// Every node answers calls.
@@ -74,10 +74,10 @@ pub enum ModeWord {
 pub struct FailbackArgs {
     /// Whether it goes back: never, when told to, or in a window of each day.
     pub how: Option<FailbackWord>,
-    /// When the window opens, UTC.
+    /// Opening time of the window, UTC.
     #[arg(long, value_name = "HH:MM")]
     pub from: Option<String>,
-    /// When the window closes, UTC.
+    /// Closing time of the window, UTC.
     #[arg(long, value_name = "HH:MM")]
     pub to: Option<String>,
     /// The node that shall be publisher.
@@ -90,7 +90,7 @@ pub struct FailbackArgs {
 pub enum FailbackWord {
     /// Never.
     None,
-    /// When an administrator says 'twinbox cluster failback'.
+    /// On the command 'twinbox cluster failback' only.
     Manual,
     /// By itself, in a window of each day.
     Scheduled,
@@ -101,13 +101,13 @@ pub enum FailbackWord {
 pub struct AddArgs {
     /// The newcomer's name.
     pub name: NodeName,
-    /// Where the other members will reach it.
+    /// Address at which the other members will reach it.
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
     /// It is to be a witness.
     #[arg(long)]
     pub witness: bool,
-    /// How long the token is good: 90s, 30m, 1h, 7d.
+    /// Validity of the token: 90s, 30m, 1h, 7d.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = lifetime)]
     pub valid: Duration,
 }
@@ -120,7 +120,7 @@ pub struct ReplaceArgs {
     /// The name of the new one, if another.
     #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
-    /// How long the token is good: 90s, 30m, 1h, 7d.
+    /// Validity of the token: 90s, 30m, 1h, 7d.
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = lifetime)]
     pub valid: Duration,
 }
@@ -136,7 +136,7 @@ pub struct RemoveArgs {
     /// End calls that are left after so long: 90s, 10m, 1h. Without it they end by themselves, however long that takes.
     #[arg(long, value_name = "TIME", value_parser = lifetime, conflicts_with = "lost")]
     pub within: Option<Duration>,
-    /// How long to wait until it has left, beside what --within gives to calls.
+    /// Maximum wait until it has left, in addition to the time that --within gives to calls.
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
 }

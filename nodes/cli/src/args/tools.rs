@@ -41,7 +41,7 @@ pub struct DoctorArgs {
     /// folder.
     #[arg(long, value_name = "FILE", env = "TWINBOX_CONFIG")]
     pub config: Option<PathBuf>,
-    /// How long whoever is asked may take to answer.
+    /// Time limit for each answer.
     #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = super::seconds)]
     pub timeout: Duration,
     /// The shared name by which phones and the PBX find all nodes: it must lead to each of them.
@@ -59,7 +59,7 @@ pub struct CompletionArgs {
 /// `man`
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Where to write the pages; a page for each command.
+    /// Output folder; it gets a page for each command.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 }

@@ -26,7 +26,7 @@ pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), Cli
     let witness = if args.witness { " --witness" } else { "" };
     // Scripts read the token from standard output.
     eprintln!(
-        "It lets one {} in{}: whoever has it can join. On the new machine:\n  \
+        "It lets one {} in{}: any machine that has it can join. On the new machine:\n  \
          twinbox cluster join TOKEN{witness} --dir DIR --name NAME --address HOST:PORT",
         if args.witness { "witness" } else { "node" },
         until.unwrap_or_default(),

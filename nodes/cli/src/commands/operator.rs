@@ -32,7 +32,7 @@ pub async fn make(socket: &Path, json: bool, args: OperatorCertArgs) -> Result<(
     }
     let node = made.nodes.first().map_or("HOST:PORT", String::as_str);
     println!(
-        "{name} may administrate this cluster until {until}; whoever has {folder} can. Move that folder to the \
+        "{name} may administrate this cluster until {until}; so can everyone who has {folder}. Move that folder to the \
          operator's machine, and there:\n  twinbox --node {node} --identity {folder} cluster status"
     );
     Ok(())

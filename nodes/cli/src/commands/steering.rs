@@ -213,7 +213,7 @@ fn show(json: bool, name: &NodeName, address: Option<&str>, witness: bool, token
     if json {
         return output::json(&serde_json::json!({ "token": token, "join": command }));
     }
-    println!("On the new machine (whoever has the token can join):\n  {command}");
+    println!("On the new machine (any machine with the token can join):\n  {command}");
     Ok(())
 }
 
