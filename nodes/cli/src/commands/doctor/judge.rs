@@ -165,7 +165,9 @@ pub fn port(key: &str, transport: &str, bind: SocketAddr, why: &std::io::Error) 
         std::io::ErrorKind::PermissionDenied => {
             "take a port from 1024 on, or grant CAP_NET_BIND_SERVICE".to_owned()
         }
-        _ => format!("end the process that has it ('ss -lpn sport = :{}' names it), or change the key", bind.port()),
+        _ => {
+            format!("end the process that has it ('ss -lpn sport = :{}' names it), or change the key", bind.port())
+        }
     };
     Finding::new("ports", what, remedy)
 }
