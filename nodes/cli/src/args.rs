@@ -469,7 +469,7 @@ pub enum MessageCommand {
 /// `call`
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// Whom to call, such as sip:1001@127.0.0.1:5060; a name without a port is looked up (SRV, then A and AAAA), and
+    /// Address to call, such as sip:1001@127.0.0.1:5060; a name without a port is looked up (SRV, then A and AAAA), and
     /// its addresses are tried one after the other
     pub uri: String,
     /// Speak this WAV file (8 kHz mono) once the other side is silent.

@@ -53,6 +53,37 @@ fn no_source_file_is_longer_than_800_lines() {
     judge("long files", &complaints);
 }
 
+/// A docstring states what a thing is. One that begins with a question word leaves the noun to the reader, and "whoever"
+/// hides the actor.
+#[test]
+fn docstrings_begin_with_a_noun_and_sentences_name_their_actor() {
+    const QUESTIONS: [&str; 9] = ["What", "Who", "Whose", "Whom", "Whoever", "How", "Where", "Which", "When"];
+    fn doc(line: &str) -> Option<&str> {
+        let line = line.trim_start();
+        line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim_start)
+    }
+    let mut complaints = Vec::new();
+    for (file, text) in texts(&[".rs", ".md", ".toml"]) {
+        if file.starts_with("tests/layering") {
+            continue;
+        }
+        let mut before = "";
+        for (number, line) in text.lines().enumerate() {
+            let at = format!("{}:{}", file.display(), number + 1);
+            let begins = doc(line).filter(|_| doc(before).is_none());
+            if let Some(word) = begins.and_then(|doc| doc.split(' ').next()).filter(|word| QUESTIONS.contains(word))
+            {
+                complaints.push(format!("{at}: begins with {word:?}"));
+            }
+            if line.to_lowercase().contains("whoever") {
+                complaints.push(format!("{at}: name the actor instead of \"whoever\""));
+            }
+            before = line;
+        }
+    }
+    judge("words", &complaints);
+}
+
 /// Pure cores receive the time, and one crate reads it: leases count suspended time, simulations replay.
 #[test]
 fn only_proto_clock_reads_clocks() {
