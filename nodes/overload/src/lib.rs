@@ -5,7 +5,7 @@
 //!        (measured here, several times a second)             (pure)
 //! ```
 //!
-//! [`limiter`] decides; this crate's [`Overload`] measures. `model` is a made-up node that shows what the limiter is for.
+//! [`limiter`] decides; this crate's [`Overload`] measures. `model` is a simulated node that tests it.
 
 mod commits;
 pub mod limiter;
@@ -30,7 +30,7 @@ use processor::Processor;
 
 /// Sampling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// A limit counts as binding for so long after a call was refused.
+/// Time after a refusal during which the node counts as refusing.
 const LATELY: Duration = Duration::from_secs(10);
 
 /// The overload control of one node. Clones are one.

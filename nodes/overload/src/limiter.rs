@@ -29,11 +29,11 @@ const AHEAD: f64 = 2.0;
 const DEEPEST: f64 = 2.0;
 /// … and leaves at most this share of what the node carried when its work was late.
 const BELOW: f64 = 0.9;
-/// A load this much higher than any that went through in time is taken for the cause of work that is late.
+/// Ratio to the proven rate from which on a load counts as the cause of late work.
 const MORE: f64 = 1.1;
-/// By this factor a second the rate that went through is doubted while work is late.
+/// Factor a second by which the proven rate shrinks while work is late.
 const DOUBTED: f64 = 0.98;
-/// By this factor a second the rate at which work was late is forgotten: a tenth in a minute.
+/// Factor a second by which the ceiling rises: a tenth in a minute.
 const CEILING_RISES: f64 = 1.0016;
 /// The time that a call is taken to last: at least …
 const SHORTEST: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Time constant of the averages over samples.
 const SMOOTH: Duration = Duration::from_secs(1);
-/// A commit time below this says nothing of how busy the disk is.
+/// Commit time below which the disk counts as idle.
 const QUICK: Duration = Duration::from_millis(2);
 
 /// Measured since the last sample; totals are since the start.
@@ -197,7 +197,7 @@ impl Limiter {
             over(commit, self.targets.commit),
             over(sample.lag, self.targets.lag),
             over(sample.media.unwrap_or_default(), self.targets.media),
-            // A full processor is no danger by itself: others' lateness tells. It stops the limit from growing.
+            // Lowers the limit, but does not close the gate: a full processor delays no work yet.
             sample.processor / PROCESSOR,
         ];
         for (smooth, now) in self.pressure.iter_mut().zip(now) {
@@ -232,7 +232,7 @@ impl Limiter {
             // A call works at both its ends.
             let carried = (admitted + ended) / 2.0;
             let (long, _) = self.rates(stay);
-            // Otherwise it is something else, like a disk that hangs at night, and not mended by fewer calls.
+            // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help.
             let by_load = at < self.short + stay || long > self.proven * MORE;
             self.proven *= DOUBTED;
             if at >= self.settles && by_load {

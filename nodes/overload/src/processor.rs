@@ -14,7 +14,7 @@ const TICKS: f64 = 100.0;
 pub(crate) struct Processor {
     at: BootInstant,
     used: Duration,
-    /// As of the last reading of what others use.
+    /// Time, own use and ticks at the last reading of the use by others.
     others_at: (BootInstant, Duration, Option<u64>),
     available: f64,
 }
@@ -50,7 +50,7 @@ impl Processor {
     }
 }
 
-/// Ticks that the processors which this process may use were busy for anyone, low priority left out.
+/// Busy ticks, of all processes, of the processors that this process may use; without work at low priority.
 fn busy_ticks() -> Option<u64> {
     let allowed = sched_getaffinity(None).ok()?;
     Some(busy_of(&fs::read_to_string("/proc/stat").ok()?, &allowed))
