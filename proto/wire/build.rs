@@ -3,8 +3,19 @@
 use std::{error::Error, path::Path};
 
 /// One file per Rust module of `src/lib.rs`.
-const FILES: [&str; 6] =
-    ["replication.proto", "roles.proto", "admin.proto", "join.proto", "events.proto", "steering.proto"];
+const FILES: [&str; 11] = [
+    "replication.proto",
+    "roles.proto",
+    "admin.proto",
+    "join.proto",
+    "events.proto",
+    "steering.proto",
+    "delivery.proto",
+    "sending.proto",
+    "directory.proto",
+    "timetable.proto",
+    "reports.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("proto");
@@ -20,6 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "admin.v1.MessageListReply",
         "admin.v1.ClassListReply",
         "events.v1.AlarmListReply",
+        "delivery.v1.DeviceListReply",
+        "delivery.v1.OutboxListReply",
     ];
     let build = cursors.iter().fold(tonic_prost_build::configure(), |build, reply| {
         build.field_attribute(format!(".twinbox.{reply}.next"), "#[serde(skip)]")
@@ -29,6 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_attribute(".twinbox.admin.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.events.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.steering.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.delivery.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.sending.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.directory.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.timetable.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.reports.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.Token", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.AuthorityStatus", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.RotationStatus", "#[derive(serde::Serialize)]")

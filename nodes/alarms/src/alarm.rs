@@ -7,7 +7,7 @@ use twinbox_ids::{NodeName, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record, Tag, Value};
 use twinbox_wire::events as wire;
 
-use crate::{Code, Course, schema};
+use crate::{ClearingRule, Code, schema};
 
 /// Identifier of an alarm, valid on every node: 48 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,7 +116,7 @@ pub struct Alarm {
     /// Node that raised the alarm.
     pub node: NodeName,
     /// Index of the alarm's record among the records of that node.
-    pub place: u16,
+    pub slot: u16,
     /// Identifier of the alarm.
     pub id: AlarmId,
     /// Code of the alarm; `None`: a code of a later release.
@@ -147,10 +147,10 @@ pub struct Alarm {
 
 impl Alarm {
     /// An alarm that is raised for the first time.
-    pub fn new(node: NodeName, place: u16, id: AlarmId, code: Code, subject: String, at: Timestamp) -> Self {
+    pub fn new(node: NodeName, slot: u16, id: AlarmId, code: Code, subject: String, at: Timestamp) -> Self {
         Self {
             node,
-            place,
+            slot,
             id,
             code: Some(code),
             word: code.word().to_owned(),
@@ -170,7 +170,7 @@ impl Alarm {
 
     /// Reads an alarm; `None` if there is no record or the record is not readable.
     pub fn read(key: &Key, record: &Record) -> Option<Self> {
-        let (node, place) = schema::place_of(key)?;
+        let (node, slot) = schema::slot_of(key)?;
         let report: wire::AlarmReport = read(record, schema::alarm::REPORT)?;
         let id = AlarmId::from_slice(&report.id)?;
         let acknowledged = read::<wire::AlarmAcknowledged>(record, schema::alarm::ACKNOWLEDGED)
@@ -182,7 +182,7 @@ impl Alarm {
         };
         Some(Self {
             node,
-            place,
+            slot,
             id,
             code: report.code.parse().ok(),
             webhook: sent(Channel::Webhook).unwrap_or_default(),
@@ -202,7 +202,7 @@ impl Alarm {
 
     /// Key of the alarm's record.
     pub fn key(&self) -> Key {
-        schema::place_key(schema::ALARM, &self.node, self.place)
+        schema::slot_key(schema::ALARM, &self.node, self.slot)
     }
 
     /// Edit that writes the state of the alarm. Only the node that raised it applies this edit.
@@ -235,7 +235,7 @@ impl Alarm {
     }
 
     /// Edit that writes the delivery state for one channel.
-    pub fn told(&self, channel: Channel, sent: &Sent, by: &NodeName) -> Edit {
+    pub fn delivery_edit(&self, channel: Channel, sent: &Sent, by: &NodeName) -> Edit {
         let sent = wire::AlarmSent {
             id: self.id.to_vec().into(),
             done: sent.done,
@@ -256,8 +256,8 @@ impl Alarm {
 
     /// Latest transition of the alarm.
     pub fn transition(&self) -> Transition {
-        let over = if self.cleared.is_some() { 0 } else { 1 };
-        Transition(self.raises.saturating_mul(2).saturating_sub(over))
+        let cleared_offset = if self.cleared.is_some() { 0 } else { 1 };
+        Transition(self.raises.saturating_mul(2).saturating_sub(cleared_offset))
     }
 
     /// Transitions still to be delivered, in order. Of several repetitions only the last is delivered, so that a
@@ -290,7 +290,7 @@ impl Alarm {
     pub fn is_open(&self) -> bool {
         match self.state() {
             State::Raised => true,
-            State::Acknowledged => self.code.is_none_or(|code| code.course() == Course::Lasts),
+            State::Acknowledged => self.code.is_none_or(|code| code.clearing_rule() == ClearingRule::WhenEnded),
             State::Cleared => false,
         }
     }
@@ -315,15 +315,15 @@ impl fmt::Display for IdPrefix {
 
 /// The text is not the beginning of an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no alarm's id: 'twinbox alarm list --all' shows them; the first digits will do")]
-pub struct NoId(String);
+#[error("'{0}' is not an alarm id: see 'twinbox alarm list --all'; the first digits are sufficient")]
+pub struct InvalidId(String);
 
 impl FromStr for IdPrefix {
-    type Err = NoId;
+    type Err = InvalidId;
 
-    fn from_str(text: &str) -> Result<Self, NoId> {
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
         let fine = (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-        if fine { Ok(Self(text.to_ascii_lowercase())) } else { Err(NoId(text.chars().take(64).collect())) }
+        if fine { Ok(Self(text.to_ascii_lowercase())) } else { Err(InvalidId(text.chars().take(64).collect())) }
     }
 }
 
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_is_told_what_it_missed_and_the_last_of_each_only() {
+    fn receiver_gets_only_the_latest_of_several_missed_transitions() {
         for (raises, cleared, done, due) in [
             (1, false, 0, vec![1]),
             (1, false, 1, vec![]),
@@ -363,11 +363,11 @@ mod tests {
             let due: Vec<Transition> = due.into_iter().map(Transition).collect();
             assert_eq!(alarm(raises, cleared, done).due(Channel::Webhook), due, "{raises} {cleared} {done}");
         }
-        assert_eq!(alarm(1, false, 1).due(Channel::Trap), [Transition(1)], "each channel is told by itself");
+        assert_eq!(alarm(1, false, 1).due(Channel::Trap), [Transition(1)], "each channel has its own state");
     }
 
     #[test]
-    fn ids_are_named_by_their_first_digits() {
+    fn prefix_matches_the_first_digits_of_an_id() {
         let id = AlarmId([0xab, 0xcd, 1, 2, 3, 4]);
         assert!("ABC".parse::<IdPrefix>().expect("digits").matches(id));
         assert!(!"b".parse::<IdPrefix>().expect("digits").matches(id));

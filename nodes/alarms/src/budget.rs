@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_and_then_one_each_so_often() {
+    fn bucket_allows_a_burst_and_then_one_per_interval() {
         let at = |seconds: u64| BootInstant::from_nanos(seconds * 1_000_000_000);
         let mut budget = Budget::new(2, Duration::from_secs(10), at(100));
         let taken: Vec<bool> =

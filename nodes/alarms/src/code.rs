@@ -35,20 +35,20 @@ impl fmt::Display for Severity {
 
 /// Rule by which an alarm ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Course {
+pub enum ClearingRule {
     /// The alarm reports a condition and is cleared when the condition ends.
-    Lasts,
+    WhenEnded,
     /// The alarm reports an event and stays until an administrator acknowledges it. Each further occurrence is
     /// reported again.
-    Happened,
+    WhenAcknowledged,
 }
 
-impl Course {
+impl ClearingRule {
     /// The rule as text.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Lasts => "when it is over",
-            Self::Happened => "when acknowledged",
+            Self::WhenEnded => "when the condition ends",
+            Self::WhenAcknowledged => "when acknowledged",
         }
     }
 }
@@ -57,13 +57,13 @@ impl Course {
 struct Entry {
     word: &'static str,
     severity: Severity,
-    course: Course,
+    clearing_rule: ClearingRule,
     summary: &'static str,
     remedy: &'static str,
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $severity:ident, $course:ident, $summary:literal, $remedy:literal;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $severity:ident, $rule:ident, $summary:literal, $remedy:literal;)+) => {
         /// Kind of an alarm.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
@@ -74,7 +74,7 @@ macro_rules! codes {
             $(Entry {
                 word: $word,
                 severity: Severity::$severity,
-                course: Course::$course,
+                clearing_rule: ClearingRule::$rule,
                 summary: $summary,
                 remedy: $remedy,
             },)+
@@ -93,96 +93,125 @@ macro_rules! codes {
 }
 
 codes! {
-    RoleMoved = "role-moved", Warning, Happened,
+    RoleMoved = "role-moved", Warning, WhenAcknowledged,
         "The publisher role has moved.",
-        "Nothing if you moved it. Otherwise the detail names the cause: see what the former publisher's log and its \
-         other alarms say.";
-    DutyMoved = "duty-moved", Warning, Happened,
-        "A duty has moved by itself, without the publisher role.",
-        "The detail names the cause: see the former holder's alarms and 'twinbox service list' there.";
-    MemberLost = "member-lost", Major, Lasts,
-        "A member is not heard, or does not work.",
-        "Look at that machine and at the network between; 'twinbox cluster status' says what is known. If it will not \
-         come back, replace it.";
-    NoMajority = "no-majority", Major, Lasts,
-        "This node is not in touch with a majority of the members: calls go on, duties wait.",
-        "Bring the missing members back or repair the network between them; 'twinbox cluster status' names them. If they \
-         are gone for good, let this node go on alone: docs/roles.md.";
-    Split = "split", Major, Happened,
-        "The cluster was split and has come together again.",
-        "The detail lists what each side did. Look through duties that ran on both; then acknowledge.";
-    Exited = "exited", Major, Happened,
-        "A node's process has ended without being told to.",
-        "The detail has its last words. It has been started again by itself; if that goes on, report the detail.";
-    ServiceFailed = "service-failed", Critical, Lasts,
+        "None if you moved it. Otherwise the detail names the cause: check the log and the alarms of the former \
+         publisher.";
+    DutyMoved = "duty-moved", Warning, WhenAcknowledged,
+        "A duty has moved automatically, without the publisher role.",
+        "The detail names the cause: check the former holder's alarms and 'twinbox service list' there.";
+    MemberLost = "member-lost", Major, WhenEnded,
+        "A member is unreachable or does not work.",
+        "Check that machine and the network between the members; 'twinbox cluster status' shows what is known. If the \
+         member is lost for good, replace it.";
+    NoMajority = "no-majority", Major, WhenEnded,
+        "This node does not reach a majority of the members: calls continue, duties wait.",
+        "Bring the missing members back or repair the network between them; 'twinbox cluster status' names them. If \
+         they are lost for good, let this node go on alone: docs/roles.md.";
+    Split = "split", Major, WhenAcknowledged,
+        "The cluster was split and is whole again.",
+        "The detail lists what each side did. Check duties that ran on both sides; then acknowledge.";
+    Exited = "exited", Major, WhenAcknowledged,
+        "A node's process has ended unexpectedly.",
+        "The detail has its crash report. The process was restarted automatically; if the alarm repeats, report the \
+         detail.";
+    ServiceFailed = "service-failed", Critical, WhenEnded,
         "A critical service of a node does not work.",
-        "'twinbox service list' on that node has its last error; 'twinbox service restart' starts it anew.";
-    AcknowledgedAlone = "acknowledged-alone", Major, Lasts,
+        "'twinbox service list' on that node shows its last error; 'twinbox service restart' restarts it.";
+    AcknowledgedAlone = "acknowledged-alone", Major, WhenEnded,
         "Messages are acknowledged with one copy only, because no other node answers in time.",
-        "Bring another node back, or repair the network to it. Until then a disk lost is messages lost.";
-    ReplicationLag = "replication-lag", Warning, Lasts,
-        "A node is far behind in what it holds.",
-        "It catches up by itself. If the figure does not fall, look at that node's disk and the network to it.";
-    EffectsWait = "effects-wait", Major, Lasts,
-        "Nodes are cut off from each other with no third to relay: what one of them has taken in, the other does not \
-         act on.",
+        "Bring another node back, or repair the network to it. Until then a lost disk means lost messages.";
+    ReplicationLag = "replication-lag", Warning, WhenEnded,
+        "A node lacks many changes of the other nodes.",
+        "It catches up automatically. If the number does not fall, check that node's disk and the network to it.";
+    EffectsWait = "effects-wait", Major, WhenEnded,
+        "Nodes are cut off from each other and no third node relays: one node does not act on what another has \
+         stored.",
         "Repair the network between the nodes that the detail names.";
-    OriginReused = "origin-reused", Critical, Lasts,
-        "A peer knows more of this node's own changes than this node: its disk has gone back in time.",
-        "Do not restore single nodes from backups. Remove this node and let it join anew, empty.";
-    ChangeSetAside = "change-set-aside", Major, Lasts,
+    OriginReused = "origin-reused", Critical, WhenEnded,
+        "A peer has more of this node's own changes than this node: its store was rolled back.",
+        "Do not restore single nodes from backups. Remove this node and let it join again with an empty folder.";
+    ChangeSetAside = "change-set-aside", Major, WhenEnded,
         "Changes from another node could not be applied and were set aside.",
-        "Upgrade this node if it is older than the others; otherwise report what its log says.";
-    Space = "space", Major, Lasts,
-        "Space on the data disk runs out.",
-        "Free space on the disk of data_dir, or move it to a larger one; below reserve_mb new messages are refused.";
-    Overload = "overload", Warning, Lasts,
-        "The nodes that would survive a loss could not carry the present load.",
+        "Upgrade this node if it is older than the others; otherwise report what its log shows.";
+    Space = "space", Major, WhenEnded,
+        "Free space on the data disk is low.",
+        "Free space on the disk of data_dir, or move it to a larger disk; below reserve_mb new messages are refused.";
+    Overload = "overload", Warning, WhenEnded,
+        "The remaining nodes could not carry the present load after the loss of a node.",
         "Add a node, or raise sip.max_calls where the machines allow it.";
-    Cpu = "cpu", Warning, Lasts,
-        "The processor of a node is busy for long.",
-        "See what else runs on that machine; move it elsewhere or give the machine more cores.";
-    Clock = "clock", Warning, Lasts,
-        "A node's clock is far from the others'.",
-        "Set up time synchronisation (NTP) on that machine. Its records carry the cluster's time meanwhile.";
-    CertificateExpiry = "certificate-expiry", Major, Lasts,
-        "A certificate ends soon and has not renewed itself.",
-        "'twinbox cluster ca status' names it; for the authority itself: 'twinbox cluster ca rotate'.";
-    ConfigDrift = "config-drift", Warning, Lasts,
+    Cpu = "cpu", Warning, WhenEnded,
+        "The processors of a node have been busy for a long time.",
+        "Check what else runs on that machine; move it elsewhere or add processor cores.";
+    Clock = "clock", Warning, WhenEnded,
+        "A node's clock differs from the clocks of the others.",
+        "Set up time synchronisation (NTP) on that machine. Until then its records carry the cluster's time.";
+    CertificateExpiry = "certificate-expiry", Major, WhenEnded,
+        "A certificate expires soon and was not renewed.",
+        "'twinbox cluster ca status' names it; for the CA itself: 'twinbox cluster ca rotate'.";
+    ConfigDrift = "config-drift", Warning, WhenEnded,
         "Settings that should be the same on all nodes differ.",
-        "The detail names the key: make it the same in every node's file and restart the node that was changed.";
-    PassiveCalled = "passive-called", Warning, Happened,
+        "The detail names the key: set the same value in every node's file and restart the changed node.";
+    PassiveCalled = "passive-called", Warning, WhenAcknowledged,
         "A call reached the passive node.",
-        "Let the PBX ask the active node first (OPTIONS or the order of its trunk's addresses).";
-    NameClash = "name-clash", Warning, Happened,
-        "A number or name was given twice on both sides of a split; the earlier one has it.",
-        "Give the other one another number; nothing sent to it is lost. 'twinbox user list' marks it.";
-    DeadLetter = "dead-letter", Warning, Happened,
-        "Something could not be delivered outside and was given up.",
-        "The detail names the receiver: see that it answers, then send it again.";
-    TooManyAlarms = "too-many-alarms", Warning, Happened,
-        "Alarms or events came faster than they can be kept; some were left out.",
-        "The alarm of which there are most names the cause. The counters of /metrics have the figures.";
-    GoneAlone = "gone-alone", Major, Happened,
-        "An administrator has let this node go on alone, without a majority that is lost for good.",
-        "Add a second node, and a witness: until then a disk lost is messages lost. Who was given up and comes back must \
-         join anew, with an empty folder and a new token.";
-    TwoGroups = "two-groups", Critical, Lasts,
-        "A member acts in another group of this cluster: a survivor went on alone, and others live after all.",
-        "Both sides act now. Decide which one stays; stop the nodes of the other, put their folders aside, and let them \
-         join with new tokens.";
-    MessageUnfiled = "message-unfiled", Critical, Lasts,
-        "Messages that callers have left could not be stored yet: their callers were not told that they are kept.",
-        "The detail has the reason: free space on the disk of data_dir, or see to the disk. They are filed by themselves as \
-         soon as it takes writes; after a restart, too.";
-    FillIncomplete = "fill-incomplete", Critical, Happened,
-        "A node had to take over the others' data, and no node is left that has all of it: it serves with what it has.",
-        "Messages and users that only the lost nodes had are gone. If one of their disks can be had, see docs/roles.md; then \
-         acknowledge.";
-    CallsRefused = "calls-refused", Major, Lasts,
-        "A node refuses new calls, because it is at its limit.",
-        "The detail names what limits it: give the machine more of that, or add a node. twinbox_admission_pressure in \
-         /metrics has its course.";
+        "Configure the PBX to try the active node first (OPTIONS or the order of its trunk's addresses).";
+    NameClash = "name-clash", Warning, WhenAcknowledged,
+        "A number or name was assigned on both sides of a split; the earlier assignment is valid.",
+        "Assign another number to the other one; no message sent to it is lost. 'twinbox user list' marks it.";
+    DeadLetter = "dead-letter", Warning, WhenAcknowledged,
+        "A delivery to an outside receiver was given up.",
+        "The detail names the receiver and the reason: make sure that it answers. 'twinbox outbox show ID' has what \
+         happened to a notification, and 'twinbox outbox retry ID' sends it again.";
+    TooManyAlarms = "too-many-alarms", Warning, WhenAcknowledged,
+        "Alarms or events arrived faster than they can be stored; some were left out.",
+        "The most frequent alarm names the cause. The counters of /metrics have the numbers.";
+    GoneAlone = "gone-alone", Major, WhenAcknowledged,
+        "An administrator let this node go on alone, without a majority that is lost for good.",
+        "Add a second node and a witness: until then a lost disk means lost messages. A member that was given up and \
+         comes back must join again, with an empty folder and a new token.";
+    TwoGroups = "two-groups", Critical, WhenEnded,
+        "A member is active in another group of this cluster: a node went on alone although other members still run.",
+        "Both groups act now. Decide which one stays; stop the nodes of the other, move their folders away, and let \
+         them join with new tokens.";
+    MessageUnfiled = "message-unfiled", Critical, WhenEnded,
+        "Messages that callers left are not stored yet; their callers got no confirmation.",
+        "The detail has the reason: free space on the disk of data_dir, or repair the disk. The messages are filed \
+         automatically as soon as the disk accepts writes, also after a restart.";
+    FillIncomplete = "fill-incomplete", Critical, WhenAcknowledged,
+        "A node had to copy the data of the others, and no remaining node has all of it: it serves with incomplete \
+         data.",
+        "Messages and users that only the lost nodes had are lost. If one of their disks is available, see \
+         docs/roles.md; then acknowledge.";
+    CallsRefused = "calls-refused", Major, WhenEnded,
+        "A node refuses new calls because it is at its limit.",
+        "The detail names the limiting resource: add more of it, or add a node. twinbox_admission_pressure in \
+         /metrics shows its history.";
+    DirectoryUnreachable = "directory-unreachable", Warning, WhenEnded,
+        "A directory cannot be read: its users stay as they are.",
+        "'twinbox directory test NAME' on the node shows what fails at each server. Sign-in goes on with passwords \
+         that were used lately; the directory is read again automatically.";
+    DirectoryHeldBack = "directory-held-back", Major, WhenEnded,
+        "A directory would disable or delete more users than its settings allow: the run was stopped and nothing was \
+         changed.",
+        "Check the directory, its base and its filter. 'twinbox directory sync NAME --dry-run' lists the users; if \
+         that is right, accept exactly these with 'twinbox directory sync NAME --accept-deletions RUN'.";
+    DirectoryConflicts = "directory-conflicts", Warning, WhenEnded,
+        "Entries of a directory do not become users, or not completely: two have one number, or a value cannot be \
+         used.",
+        "'twinbox directory sync NAME --dry-run' names each with its reason: correct the entry or the settings, or \
+         bind the user with 'twinbox directory bind' or '--adopt-by'.";
+    JobFailed = "job-failed", Warning, WhenAcknowledged,
+        "A job of the timetable failed, took too long, or was interrupted and is not run again.",
+        "The detail names the job and the reason; 'twinbox timetable history NAME' lists its runs. Run it again with \
+         'twinbox timetable run NAME' when the cause is gone.";
+    MailboxesNearlyFull = "mailboxes-nearly-full", Warning, WhenAcknowledged,
+        "Mailboxes are nearly full: callers can soon leave no more messages.",
+        "'twinbox timetable history NAME' of the job that the alarm names lists the mailboxes. Ask their owners to \
+         delete messages, or raise 'messages' or 'total-minutes' of their class of service.";
+    DestinationSilent = "destination-silent", Major, WhenEnded,
+        "A receiver of mails or webhooks has taken nothing for 15 minutes: what goes there waits.",
+        "The subject names the channel and the server, the detail the latest failure: make the server answer. 'twinbox \
+         outbox list' shows what waits; it is sent automatically, or given up after some days.";
 }
 
 impl Code {
@@ -197,8 +226,8 @@ impl Code {
     }
 
     /// Rule by which the alarm ends.
-    pub fn course(self) -> Course {
-        self.entry().course
+    pub fn clearing_rule(self) -> ClearingRule {
+        self.entry().clearing_rule
     }
 
     /// Meaning of the alarm in one sentence.
@@ -225,7 +254,7 @@ impl fmt::Display for Code {
 
 /// The text is not an alarm code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no alarm '{0}': docs/alarms.md lists them")]
+#[error("there is no alarm '{0}': see docs/alarms.md")]
 pub struct UnknownCode(String);
 
 impl FromStr for Code {
@@ -242,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_has_its_own_row() {
+    fn every_code_has_a_unique_name_and_complete_texts() {
         for code in Code::ALL {
             assert_eq!(code.word().parse(), Ok(*code));
             assert!(code.summary().ends_with('.') && code.remedy().ends_with('.'), "{code}");

@@ -33,11 +33,13 @@ pub struct Position {
 pub enum CursorError {
     /// The text is not readable.
     #[error(
-        "'{0}' is no cursor: take it from an earlier line of 'twinbox events --json', write 'now', or leave it out"
+        "'{0}' is not a cursor: take it from an earlier line of 'twinbox events --json', write 'now', or leave it out"
     )]
     Text(String),
     /// The cursor is of another cluster.
-    #[error("this cursor is of cluster {found}, not of {expected}: leave it out to begin anew")]
+    #[error(
+        "this cursor is of cluster {found}, not of {expected}: leave it out to start from the oldest stored event"
+    )]
     Cluster {
         /// Cluster of the cursor.
         found: ClusterId,
@@ -116,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_is_read_as_it_was_written(
+        fn cursor_survives_a_round_trip_and_belongs_to_one_cluster(
             positions in prop::collection::btree_map("[a-z]{1,9}", (any::<u128>(), any::<u64>()), 0..6),
             cluster: u128,
         ) {
@@ -130,7 +132,7 @@ mod tests {
         }
 
         #[test]
-        fn any_other_text_is_refused_and_harmless(text: String) {
+        fn other_text_is_refused(text: String) {
             prop_assert!(text.parse::<Cursor>().is_err());
         }
     }

@@ -20,7 +20,7 @@ pub struct Event {
     /// Number of the event in that origin: from 1, without gaps.
     pub number: u64,
     /// Number of the event over all origins; it determines the record.
-    pub place: u64,
+    pub sequence: u64,
     /// Time of the event.
     pub at: Timestamp,
     /// Kind of the event as text.
@@ -36,7 +36,7 @@ pub struct Event {
 impl Event {
     /// Reads an event; `None` if the record is empty (erased) or not readable.
     pub fn read(key: &Key, record: &Record) -> Option<Self> {
-        let (node, _) = schema::place_of(key)?;
+        let (node, _) = schema::slot_of(key)?;
         if record.bytes(schema::event::EVENT)?.is_empty() {
             return None;
         }
@@ -45,7 +45,7 @@ impl Event {
             node,
             origin: Origin::from_slice(&event.origin)?,
             number: event.number,
-            place: event.place,
+            sequence: event.place,
             at: Timestamp(event.at_ms),
             kind: event.kind,
             subject: event.subject,
@@ -56,8 +56,8 @@ impl Event {
 
     /// Key of the event's record.
     pub fn key(&self) -> Key {
-        let place = self.place % u64::from(schema::EVENTS_OF_A_NODE);
-        schema::place_key(schema::EVENT, &self.node, u16::try_from(place).unwrap_or(0))
+        let slot = self.sequence % u64::from(schema::EVENTS_OF_A_NODE);
+        schema::slot_key(schema::EVENT, &self.node, u16::try_from(slot).unwrap_or(0))
     }
 
     /// Edit that writes the event.
@@ -69,7 +69,7 @@ impl Event {
         let event = wire::EventRecord {
             origin: self.origin.to_bytes().to_vec().into(),
             number: self.number,
-            place: self.place,
+            place: self.sequence,
             at_ms: self.at.0,
             kind: self.kind.clone(),
             subject: self.subject.clone(),
@@ -113,26 +113,26 @@ pub struct Numbering {
     node: NodeName,
     origin: Origin,
     last: u64,
-    place: u64,
+    next_sequence: u64,
 }
 
 impl Numbering {
     /// Numbering for a new origin, after the stored events of earlier origins.
     pub fn new(node: NodeName, origin: Origin, events: &[Event]) -> Self {
-        let place = events.iter().map(|event| event.place.saturating_add(1)).max().unwrap_or(0);
-        Self { node, origin, last: 0, place }
+        let next_sequence = events.iter().map(|event| event.sequence.saturating_add(1)).max().unwrap_or(0);
+        Self { node, origin, last: 0, next_sequence }
     }
 
     /// Creates the next event.
     pub fn next(&mut self, kind: Kind, subject: &str, detail: &str, at: Timestamp) -> Event {
-        let place = self.place;
+        let sequence = self.next_sequence;
         self.last = self.last.saturating_add(1);
-        self.place = self.place.saturating_add(1);
+        self.next_sequence = self.next_sequence.saturating_add(1);
         Event {
             node: self.node.clone(),
             origin: self.origin,
             number: self.last,
-            place,
+            sequence,
             at,
             kind: kind.word().to_owned(),
             subject: subject.to_owned(),
@@ -144,7 +144,7 @@ impl Numbering {
 
 /// One origin of a node's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
+pub struct OriginSummary {
     /// Identifier of the origin.
     pub origin: Origin,
     /// Number of its last event; meaningless for the present origin.
@@ -154,22 +154,22 @@ pub struct Life {
 }
 
 /// Reads a node's origins, the present one last.
-pub fn read_lives(record: &Record) -> Vec<Life> {
-    let lives: wire::NodeLives = read(record, schema::lives::LIVES).unwrap_or_default();
-    let life = |life: wire::Life| {
+pub fn read_origins(record: &Record) -> Vec<OriginSummary> {
+    let stored: wire::NodeLives = read(record, schema::origins::ORIGINS).unwrap_or_default();
+    let summary = |life: wire::Life| {
         let origin = Origin::from_slice(&life.origin)?;
-        Some(Life { origin, last: life.last, changes: life.changes })
+        Some(OriginSummary { origin, last: life.last, changes: life.changes })
     };
-    lives.lives.into_iter().filter_map(life).collect()
+    stored.lives.into_iter().filter_map(summary).collect()
 }
 
 /// Edit that writes a node's origins; the oldest are left out when there are too many.
-pub fn write_lives(lives: &[Life]) -> Edit {
-    let known = lives.len().saturating_sub(schema::LIVES_OF_A_NODE);
-    let life = |life: &Life| wire::Life {
-        origin: life.origin.to_bytes().to_vec().into(),
-        last: life.last,
-        changes: life.changes,
+pub fn write_origins(origins: &[OriginSummary]) -> Edit {
+    let surplus = origins.len().saturating_sub(schema::ORIGINS_OF_A_NODE);
+    let summary = |summary: &OriginSummary| wire::Life {
+        origin: summary.origin.to_bytes().to_vec().into(),
+        last: summary.last,
+        changes: summary.changes,
     };
-    set(schema::lives::LIVES, &wire::NodeLives { lives: lives.iter().skip(known).map(life).collect() })
+    set(schema::origins::ORIGINS, &wire::NodeLives { lives: origins.iter().skip(surplus).map(summary).collect() })
 }

@@ -14,12 +14,12 @@ use twinbox_replication_store::{Store, StoreError};
 use crate::{
     Alarms,
     cursor::{Cursor, CursorError},
-    history::{Here, History, Item},
+    history::{History, Item, LocalChanges},
     schema, store,
 };
 
 /// Interval at which a waiting reader checks whether a hole is a gap.
-const LOOK_EACH: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Start position of a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum FollowError {
     #[error(transparent)]
     Cursor(#[from] CursorError),
     /// Too many readers.
-    #[error("too many follow the event stream of this node already: ask another node, or end one of them")]
+    #[error("too many readers of the event stream on this node: use another node, or end one of them")]
     TooMany,
     /// The store has no cluster yet, or cannot be read.
     #[error("events cannot be read: {0}")]
@@ -59,7 +59,7 @@ impl Alarms {
     pub fn follow(&self, since: &Since) -> Result<Follower, FollowError> {
         let permit = self.inner().followers.clone().try_acquire_owned().map_err(|_| FollowError::TooMany)?;
         let changed = self.inner().changed.subscribe();
-        let none = || FollowError::Store("this node belongs to no cluster yet".to_owned());
+        let none = || FollowError::Store("this node does not belong to a cluster yet".to_owned());
         let cluster: ClusterId = self.store().cluster_id().ok_or_else(none)?;
         let mut cursor = Cursor::new(cluster);
         let history = self.inner().history.read().unwrap_or_else(PoisonError::into_inner);
@@ -92,20 +92,20 @@ impl Follower {
             // reported.
             Item::Gap { .. } => {
                 cursor = self.cursor.clone();
-                self.look_closely(&mut cursor)?
+                self.next_from_records(&mut cursor)?
             }
         };
         self.cursor = cursor;
         Some(item)
     }
 
-    fn look_closely(&self, cursor: &mut Cursor) -> Option<Item> {
+    fn next_from_records(&self, cursor: &mut Cursor) -> Option<Item> {
         let store = self.alarms.store();
         let vector = store.vector();
         let beyond = store::unsettled(store).ok()?;
         let history = store::history(store).ok()?;
         let unsettled = |origin| beyond.as_ref().is_none_or(|beyond| beyond.contains(&origin));
-        history.next(cursor, &Here { vector: &vector, unsettled: &unsettled })
+        history.next(cursor, &LocalChanges { vector: &vector, unsettled: &unsettled })
     }
 
     /// Next item; `None` when the node stops. Safe to cancel.
@@ -117,7 +117,7 @@ impl Follower {
             }
             // A change that is no event may decide whether a hole will be filled.
             tokio::select! {
-                changed = timeout(LOOK_EACH, self.changed.changed()) => if let Ok(changed) = changed {
+                changed = timeout(POLL_INTERVAL, self.changed.changed()) => if let Ok(changed) = changed {
                     changed.ok()?;
                 },
                 () = self.alarms.inner().ended.cancelled() => return None,
@@ -128,11 +128,11 @@ impl Follower {
 
 /// Next item of the history alone: a hole counts as a gap.
 fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
-    history.next(cursor, &Here { vector: &store.vector(), unsettled: &|_| false })
+    history.next(cursor, &LocalChanges { vector: &store.vector(), unsettled: &|_| false })
 }
 
 /// Applies changes by this and other nodes to the history, until the store closes.
-pub async fn keep_up(alarms: Alarms) {
+pub async fn apply_changes(alarms: Alarms) {
     let inner = alarms.inner();
     let mut live = alarms.store().live();
     // Changes written between the first read and the subscription.
@@ -143,7 +143,7 @@ pub async fn keep_up(alarms: Alarms) {
             Ok(change) => {
                 let mut history = inner.history.write().unwrap_or_else(PoisonError::into_inner);
                 store::update(&mut history, alarms.store(), &change).unwrap_or_else(|error| {
-                    warn!(%error, "an event cannot be read");
+                    warn!(%error, "event cannot be read from the store");
                     false
                 })
             }
@@ -164,7 +164,7 @@ fn reread(alarms: &Alarms) -> bool {
         }
         Err(error) => {
             let error: StoreError = error;
-            warn!(%error, "events cannot be read");
+            warn!(%error, "events cannot be read from the store");
             false
         }
     }

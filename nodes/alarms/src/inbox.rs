@@ -21,7 +21,7 @@ pub const WAITING_EVENTS: usize = 512;
 
 /// A waiting alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct PendingAlarm {
     /// Number of times that it was raised.
     pub raised: u64,
     /// Time of the latest report, raise or clear.
@@ -34,7 +34,7 @@ pub struct Said {
 
 /// A waiting event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Happened {
+pub struct PendingEvent {
     /// Kind of the event.
     pub kind: Kind,
     /// Object of the event.
@@ -47,16 +47,16 @@ pub struct Happened {
 
 /// All waiting alarms and events.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingReports {
     /// Alarms, by code and subject.
-    pub alarms: BTreeMap<(Code, String), Said>,
+    pub alarms: BTreeMap<(Code, String), PendingAlarm>,
     /// Events, in order.
-    pub events: VecDeque<Happened>,
+    pub events: VecDeque<PendingEvent>,
     /// Number of events left out since the last [`Inbox::take`].
     pub left_out: u64,
 }
 
-impl Waiting {
+impl PendingReports {
     fn has_room_for(&self, key: &(Code, String)) -> bool {
         let of_the_code =
             || self.alarms.range((key.0, String::new())..).take_while(|((code, _), _)| *code == key.0);
@@ -68,14 +68,14 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Inbox {
     state: Mutex<State>,
-    pub(crate) came: Notify,
+    pub(crate) arrived: Notify,
     dropped_alarms: AtomicU64,
     dropped_events: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Waiting,
+    waiting: PendingReports,
     /// Alarms that are raised or may be raised: clearing any other alarm does nothing. `None` until this is known.
     raised: Option<BTreeSet<(Code, String)>>,
 }
@@ -84,10 +84,10 @@ impl Inbox {
     /// Raises an alarm.
     pub fn raise(&self, code: Code, subject: &str, detail: &str, at: Timestamp) {
         let detail = text::detail(detail);
-        self.alarm(code, subject, at, |said| {
-            said.raised = said.raised.saturating_add(1);
-            said.detail = detail;
-            said.cleared = false;
+        self.alarm(code, subject, at, |pending| {
+            pending.raised = pending.raised.saturating_add(1);
+            pending.detail = detail;
+            pending.cleared = false;
         });
     }
 
@@ -99,10 +99,10 @@ impl Inbox {
             return;
         }
         drop(state);
-        self.alarm(code, subject, at, |said| said.cleared = true);
+        self.alarm(code, subject, at, |pending| pending.cleared = true);
     }
 
-    fn alarm(&self, code: Code, subject: &str, at: Timestamp, say: impl FnOnce(&mut Said)) {
+    fn alarm(&self, code: Code, subject: &str, at: Timestamp, update: impl FnOnce(&mut PendingAlarm)) {
         let key = (code, text::subject(subject));
         let mut state = self.lock();
         if !state.waiting.has_room_for(&key) {
@@ -110,22 +110,22 @@ impl Inbox {
             self.dropped_alarms.fetch_add(1, Relaxed);
             return;
         }
-        let nothing = Said { raised: 0, at, detail: String::new(), cleared: false };
-        let said = state.waiting.alarms.entry(key.clone()).or_insert(nothing);
-        said.at = at;
-        say(said);
-        let cleared = said.cleared;
+        let nothing = PendingAlarm { raised: 0, at, detail: String::new(), cleared: false };
+        let pending = state.waiting.alarms.entry(key.clone()).or_insert(nothing);
+        pending.at = at;
+        update(pending);
+        let cleared = pending.cleared;
         if let Some(raised) = &mut state.raised
             && !cleared
         {
             raised.insert(key);
         }
         drop(state);
-        self.came.notify_one();
+        self.arrived.notify_one();
     }
 
     /// Queues a change again that was taken but not written, merged as older than changes that arrived meanwhile.
-    pub fn put_back(&self, key: (Code, String), before: Said) {
+    pub fn put_back(&self, key: (Code, String), before: PendingAlarm) {
         let mut state = self.lock();
         if !state.waiting.has_room_for(&key) {
             self.dropped_alarms.fetch_add(before.raised, Relaxed);
@@ -136,17 +136,17 @@ impl Inbox {
                 entry.insert(before);
             }
             Entry::Occupied(mut entry) => {
-                let said = entry.get_mut();
-                if said.raised == 0 {
-                    said.detail = before.detail;
+                let pending = entry.get_mut();
+                if pending.raised == 0 {
+                    pending.detail = before.detail;
                 }
-                said.raised = said.raised.saturating_add(before.raised);
+                pending.raised = pending.raised.saturating_add(before.raised);
             }
         }
     }
 
     /// Queues events again, before the events that arrived meanwhile.
-    pub fn put_back_events(&self, events: Vec<Happened>) {
+    pub fn put_back_events(&self, events: Vec<PendingEvent>) {
         let mut state = self.lock();
         for event in events.into_iter().rev() {
             if state.waiting.events.len() < WAITING_EVENTS {
@@ -161,7 +161,8 @@ impl Inbox {
     /// Sets the raised alarms, in addition to those that wait here.
     pub fn set_raised(&self, raised: BTreeSet<(Code, String)>) {
         let mut state = self.lock();
-        let waiting = state.waiting.alarms.iter().filter(|(_, said)| !said.cleared).map(|(key, _)| key.clone());
+        let waiting =
+            state.waiting.alarms.iter().filter(|(_, pending)| !pending.cleared).map(|(key, _)| key.clone());
         let raised = waiting.chain(raised).collect();
         state.raised = Some(raised);
     }
@@ -175,18 +176,18 @@ impl Inbox {
             self.dropped_events.fetch_add(1, Relaxed);
             return;
         }
-        state.waiting.events.push_back(Happened {
+        state.waiting.events.push_back(PendingEvent {
             kind,
             subject: text::subject(subject),
             detail: text::detail(detail),
             at,
         });
         drop(state);
-        self.came.notify_one();
+        self.arrived.notify_one();
     }
 
     /// Takes everything that waits.
-    pub fn take(&self) -> Waiting {
+    pub fn take(&self) -> PendingReports {
         mem::take(&mut self.lock().waiting)
     }
 
@@ -212,7 +213,7 @@ mod tests {
     const AT: Timestamp = Timestamp(1);
 
     #[test]
-    fn a_flood_is_counted_and_keeps_nobody_else_out() {
+    fn flood_is_counted_and_does_not_displace_other_codes() {
         let inbox = Inbox::default();
         for n in 0..10_000 {
             inbox.raise(Code::DeadLetter, &n.to_string(), "", AT);
@@ -226,36 +227,37 @@ mod tests {
         assert_eq!((waiting.events.len(), waiting.left_out), (WAITING_EVENTS, 10_000 - WAITING_EVENTS as u64));
         let dropped = (10_000 - WAITING_OF_A_CODE as u64, 10_000 - WAITING_EVENTS as u64);
         assert_eq!(inbox.dropped(), dropped);
-        assert_eq!(inbox.take(), Waiting::default());
+        assert_eq!(inbox.take(), PendingReports::default());
     }
 
     #[test]
-    fn the_last_word_counts() {
+    fn latest_report_decides_whether_the_alarm_is_cleared() {
         let inbox = Inbox::default();
         let key = (Code::Space, "a".to_owned());
-        let said = || inbox.take().alarms.remove(&key).map(|said| (said.raised, said.cleared, said.detail));
+        let pending =
+            || inbox.take().alarms.remove(&key).map(|pending| (pending.raised, pending.cleared, pending.detail));
         inbox.raise(Code::Space, "a", "one", AT);
         inbox.clear(Code::Space, "a", AT);
-        assert_eq!(said(), Some((1, true, "one".to_owned())));
+        assert_eq!(pending(), Some((1, true, "one".to_owned())));
         inbox.clear(Code::Space, "a", AT);
         inbox.raise(Code::Space, "a", "two", AT);
-        assert_eq!(said(), Some((1, false, "two".to_owned())));
+        assert_eq!(pending(), Some((1, false, "two".to_owned())));
         // A change that was put back is older than a change that arrived meanwhile.
-        let before = Said { raised: 4, at: AT, detail: "old".to_owned(), cleared: false };
+        let before = PendingAlarm { raised: 4, at: AT, detail: "old".to_owned(), cleared: false };
         inbox.clear(Code::Space, "a", AT);
         inbox.put_back(key.clone(), before.clone());
-        assert_eq!(said(), Some((4, true, "old".to_owned())));
+        assert_eq!(pending(), Some((4, true, "old".to_owned())));
         inbox.raise(Code::Space, "a", "new", AT);
         inbox.put_back(key.clone(), before);
-        assert_eq!(said(), Some((5, false, "new".to_owned())));
+        assert_eq!(pending(), Some((5, false, "new".to_owned())));
     }
 
     #[test]
-    fn to_clear_what_is_not_raised_is_nothing() {
+    fn clearing_an_alarm_that_is_not_raised_does_nothing() {
         let inbox = Inbox::default();
         inbox.set_raised(BTreeSet::new());
         inbox.clear(Code::Space, "a", AT);
-        assert_eq!(inbox.take(), Waiting::default());
+        assert_eq!(inbox.take(), PendingReports::default());
         inbox.raise(Code::Space, "a", "", AT);
         assert_eq!(inbox.take().alarms.len(), 1);
         inbox.clear(Code::Space, "a", AT);

@@ -28,27 +28,27 @@ macro_rules! kinds {
 }
 
 kinds! {
-    NodeStarted = "node-started", "A node's process runs.";
-    NodeStopping = "node-stopping", "A node was told to stop.";
+    NodeStarted = "node-started", "A node's process started.";
+    NodeStopping = "node-stopping", "A node received a stop request.";
     MemberStatus = "member-status", "The status of a member has changed.";
-    MemberAdded = "member-added", "A member was added, or let in.";
+    MemberAdded = "member-added", "A member was added or enrolled.";
     MemberRemoved = "member-removed", "A member was removed.";
     RoleMoved = "role-moved", "The publisher role has moved.";
     DutyMoved = "duty-moved", "A duty has moved.";
-    CallsInherited = "calls-inherited", "A node answers for the calls of another that is dead.";
-    MajorityLost = "majority-lost", "A node is not in touch with a majority any more.";
-    MajorityBack = "majority-back", "A node is in touch with a majority again.";
-    SplitHealed = "split-healed", "Two sides of a split have come together.";
+    CallsInherited = "calls-inherited", "A node became heir of the calls of an ended node.";
+    MajorityLost = "majority-lost", "A node no longer reaches a majority.";
+    MajorityBack = "majority-back", "A node reaches a majority again.";
+    SplitHealed = "split-healed", "A split ended; both sides are one cluster again.";
     WentAlone = "went-alone", "A node went on alone, without a majority that is lost for good.";
     SettingChanged = "setting-changed", "A setting of the cluster was changed.";
-    Alone = "acknowledged-alone", "Messages were acknowledged with one copy only.";
+    AcknowledgedAlone = "acknowledged-alone", "Messages were acknowledged with one copy only.";
     ServiceFailed = "service-failed", "A critical service has failed.";
-    ServiceRestarted = "service-restarted", "A critical service was started again.";
+    ServiceRestarted = "service-restarted", "A critical service was restarted.";
     CertificateRenewed = "certificate-renewed", "A certificate was renewed.";
     AlarmRaised = "alarm-raised", "An alarm was raised.";
-    AlarmCleared = "alarm-cleared", "An alarm is over.";
-    AlarmAcknowledged = "alarm-acknowledged", "Somebody has acknowledged an alarm.";
-    LeftOut = "left-out", "Events came faster than they can be kept; some were left out.";
+    AlarmCleared = "alarm-cleared", "An alarm was cleared.";
+    AlarmAcknowledged = "alarm-acknowledged", "An administrator acknowledged an alarm.";
+    LeftOut = "left-out", "Events arrived faster than they can be stored; some were left out.";
 }
 
 impl fmt::Display for Kind {
@@ -59,7 +59,7 @@ impl fmt::Display for Kind {
 
 /// The text is not a kind of event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no event '{0}'")]
+#[error("there is no event '{0}': see docs/alarms.md")]
 pub struct UnknownKind(String);
 
 impl FromStr for Kind {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_its_own_word() {
+    fn every_kind_has_its_own_name() {
         for kind in Kind::ALL {
             assert_eq!(kind.word().parse(), Ok(*kind));
         }

@@ -6,7 +6,7 @@
 //! parts.
 
 mod alarm;
-mod board;
+mod alarm_table;
 mod budget;
 mod code;
 mod cursor;
@@ -43,21 +43,21 @@ use twinbox_replication_core::{Edit, Key};
 use twinbox_replication_peer::{Acknowledgement, Peers};
 use twinbox_replication_store::{CommitError, Store, StoreError};
 
-pub use alarm::{Alarm, AlarmId, Channel, IdPrefix, NoId, State, Transition};
-pub use code::{Code, Course, Severity, UnknownCode};
+pub use alarm::{Alarm, AlarmId, Channel, IdPrefix, InvalidId, State, Transition};
+pub use code::{ClearingRule, Code, Severity, UnknownCode};
 pub use cursor::{Cursor, CursorError};
 pub use event::Event;
 pub use follow::{FollowError, Follower, Since};
 pub use history::Item;
 pub use kind::{Kind, UnknownKind};
 pub use notice::{ENTERPRISE, Notice};
-pub use outbound::{Outbound, Permission, TellError};
+pub use outbound::{DeliveryError, DutyGate, Outbound};
 pub use syslog::{Facility, Syslog, SyslogError, SyslogTarget};
 pub use trap::{TrapAuthentication, TrapError, TrapPrivacy, TrapReceivers, TrapSecurity};
 pub use webhook::{Webhook, WebhookError};
 
 use crate::{
-    event::{Life, Numbering, write_lives},
+    event::{Numbering, OriginSummary, write_origins},
     history::History,
     inbox::Inbox,
     recent::Recent,
@@ -84,7 +84,7 @@ pub(crate) struct Inner {
     requests: mpsc::Sender<Acknowledge>,
     /// State for the tasks, until [`Alarms::serve`] takes it.
     begin: Mutex<Option<Begin>>,
-    told: Mutex<BTreeMap<String, u64>>,
+    written_events: Mutex<BTreeMap<String, u64>>,
     recent: Mutex<Recent>,
     pub(crate) outside: Outside,
     /// Cancelled when nothing more is written or reported.
@@ -94,7 +94,7 @@ pub(crate) struct Inner {
 /// Counters of deliveries by this node to outside receivers since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Outside {
-    pub(crate) told: AtomicU64,
+    pub(crate) delivered: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) given_up: AtomicU64,
 }
@@ -116,7 +116,7 @@ pub struct Counters {
     /// Number of events left out.
     pub dropped_events: u64,
     /// Number of notices that outside receivers accepted.
-    pub told: u64,
+    pub delivered: u64,
     /// Number of failed attempts.
     pub failed: u64,
     /// Number of notices given up.
@@ -127,22 +127,22 @@ pub struct Counters {
 #[derive(Debug, thiserror::Error)]
 pub enum AckError {
     /// No alarm has this id.
-    #[error("there is no alarm '{id}': 'twinbox alarm list --all' shows those there are")]
+    #[error("there is no alarm '{id}': see 'twinbox alarm list --all'")]
     None {
         /// Id as given.
         id: String,
     },
     /// Several alarms match.
-    #[error("several alarms begin with '{id}': give more of its digits")]
+    #[error("several alarms begin with '{id}': give more digits")]
     Several {
         /// Prefix as given.
         id: String,
     },
     /// The store could not write.
-    #[error("it could not be written: {0}")]
+    #[error("the acknowledgement could not be stored: {0}")]
     Store(#[from] StoreError),
     /// The node is being stopped.
-    #[error("the node is being stopped: ask another")]
+    #[error("the node is stopping: use another node")]
     Stopping,
 }
 
@@ -152,20 +152,20 @@ impl Alarms {
     pub async fn open(store: Store, peers: Peers) -> Result<Self, StoreError> {
         let node = store.node().clone();
         let events = store::events(&store, &node)?;
-        let mut lives = store::lives(&store, &node)?;
-        if let Some(former) = lives.last_mut() {
-            let of_it = events.iter().filter(|event| event.origin == former.origin);
-            former.last = of_it.map(|event| event.number).max().unwrap_or(0);
+        let mut origins = store::origins(&store, &node)?;
+        if let Some(former) = origins.last_mut() {
+            let of_origin = events.iter().filter(|event| event.origin == former.origin);
+            former.last = of_origin.map(|event| event.number).max().unwrap_or(0);
             former.changes = store.vector().get(former.origin);
         }
-        lives.push(Life { origin: store.origin(), last: 0, changes: 0 });
-        let began = (schema::lives_key(&node), write_lives(&lives));
+        origins.push(OriginSummary { origin: store.origin(), last: 0, changes: 0 });
+        let began = (schema::origins_key(&node), write_origins(&origins));
         let first = began.clone();
         let written = store.commit(move |draft| draft.edit(first.0, vec![first.1])).await;
         let began = match written {
             Ok(_) => None,
             Err(CommitError::Refused(error) | CommitError::Store(error)) => {
-                tracing::warn!(%error, "the event stream begins later: the store cannot write now");
+                tracing::warn!(%error, "origin of the event stream cannot be stored; retrying with the first write");
                 Some(began)
             }
         };
@@ -179,7 +179,7 @@ impl Alarms {
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             requests,
             begin: Mutex::new(Some(Begin { numbering, began, requests: receiver })),
-            told: Mutex::default(),
+            written_events: Mutex::default(),
             recent: Mutex::default(),
             outside: Outside::default(),
             ended: CancellationToken::new(),
@@ -194,7 +194,7 @@ impl Alarms {
         let writer = Writer::new(self.clone(), begin.numbering, begin.began, syslog);
         tokio::select! {
             () = writer.run(begin.requests, stop) => {}
-            () = follow::keep_up(self.clone()) => {}
+            () = follow::apply_changes(self.clone()) => {}
         }
         self.0.ended.cancel();
     }
@@ -242,10 +242,10 @@ impl Alarms {
         let (dropped_alarms, dropped_events) = self.dropped();
         let outside = &self.0.outside;
         Counters {
-            events: self.0.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            events: self.0.written_events.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             dropped_alarms,
             dropped_events,
-            told: outside.told.load(Relaxed),
+            delivered: outside.delivered.load(Relaxed),
             failed: outside.failed.load(Relaxed),
             given_up: outside.given_up.load(Relaxed),
         }
@@ -280,9 +280,9 @@ impl Inner {
     }
 
     pub(crate) fn count(&self, events: &[Event]) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written_events.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
-            *told.entry(event.kind.clone()).or_default() += 1;
+            *written.entry(event.kind.clone()).or_default() += 1;
         }
     }
 }

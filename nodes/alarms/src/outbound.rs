@@ -36,10 +36,10 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Maximum attempts at a transition that the receiver refuses, or whose sender died during the attempt.
 const ATTEMPTS: u32 = 5;
 /// Poll interval for due transitions, without a change.
-const LOOK_EACH: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Right to write to the outside: the gate of the duty, for this crate that does not depend on the role manager.
-pub trait Permission: Send + Sync + 'static {
+pub trait DutyGate: Send + Sync + 'static {
     /// Epoch in which this node holds the duty.
     fn holding(&self) -> watch::Receiver<Option<Epoch>>;
 
@@ -53,7 +53,7 @@ pub trait Permission: Send + Sync + 'static {
 
 /// Reason why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TellError {
+pub enum DeliveryError {
     /// Not reachable, or to be retried later.
     #[error("{0}")]
     Later(String),
@@ -61,24 +61,24 @@ pub enum TellError {
     #[error("refused: {0}")]
     Refused(String),
     /// This node does not hold the duty any more.
-    #[error("this node does not hold the duty any more")]
+    #[error("this node no longer holds the duty")]
     NotHolder,
 }
 
 /// Right to write in one epoch.
 #[derive(Clone)]
 pub(crate) struct Permit {
-    permission: Arc<dyn Permission>,
+    gate: Arc<dyn DutyGate>,
     epoch: Epoch,
 }
 
 impl Permit {
-    pub(crate) fn enter(&self) -> Result<Box<dyn Any + Send>, TellError> {
-        self.permission.enter(&self.epoch).ok_or(TellError::NotHolder)
+    pub(crate) fn enter(&self) -> Result<Box<dyn Any + Send>, DeliveryError> {
+        self.gate.enter(&self.epoch).ok_or(DeliveryError::NotHolder)
     }
 
-    pub(crate) fn own(&self, socket: BorrowedFd<'_>) -> Result<Box<dyn Any + Send>, TellError> {
-        self.permission.own(&self.epoch, socket).ok_or(TellError::NotHolder)
+    pub(crate) fn own(&self, socket: BorrowedFd<'_>) -> Result<Box<dyn Any + Send>, DeliveryError> {
+        self.gate.own(&self.epoch, socket).ok_or(DeliveryError::NotHolder)
     }
 }
 
@@ -95,10 +95,10 @@ impl Receiver {
         }
     }
 
-    async fn tell(&self, notice: &Notice, permit: &Permit) -> Result<(), TellError> {
+    async fn deliver(&self, notice: &Notice, permit: &Permit) -> Result<(), DeliveryError> {
         match self {
-            Self::Webhook(webhook) => webhook.tell(notice, permit).await,
-            Self::Traps(traps) => traps.tell(notice, permit).await,
+            Self::Webhook(webhook) => webhook.deliver(notice, permit).await,
+            Self::Traps(traps) => traps.deliver(notice, permit).await,
         }
     }
 }
@@ -107,13 +107,13 @@ impl Receiver {
 pub struct Outbound {
     cluster: String,
     alarms: Alarms,
-    permission: Arc<dyn Permission>,
+    gate: Arc<dyn DutyGate>,
 }
 
 impl Outbound {
     /// Creates the service for the cluster of this name.
-    pub fn new(cluster: &str, alarms: Alarms, permission: impl Permission) -> Self {
-        Self { cluster: cluster.to_owned(), alarms, permission: Arc::new(permission) }
+    pub fn new(cluster: &str, alarms: Alarms, gate: impl DutyGate) -> Self {
+        Self { cluster: cluster.to_owned(), alarms, gate: Arc::new(gate) }
     }
 
     /// Serves the configured receivers, each at its own pace, until stopped.
@@ -129,14 +129,14 @@ impl Outbound {
     }
 
     async fn serve(&self, receiver: Receiver) {
-        let mut holding = self.permission.holding();
+        let mut holding = self.gate.holding();
         loop {
             let epoch = match holding.wait_for(Option::is_some).await {
                 Ok(epoch) => epoch.clone(),
                 Err(_) => return,
             };
             let Some(epoch) = epoch else { continue };
-            let permit = Permit { permission: self.permission.clone(), epoch: epoch.clone() };
+            let permit = Permit { gate: self.gate.clone(), epoch: epoch.clone() };
             tokio::select! {
                 biased;
                 _ = holding.wait_for(|held| held.as_ref() != Some(&epoch)) => {}
@@ -155,17 +155,17 @@ impl Outbound {
             let outcome = match self.next_due(channel) {
                 Ok(None) => {
                     // The writer has ended: the node stops and the store closes soon.
-                    let _ = timeout(LOOK_EACH, changed.changed()).await;
+                    let _ = timeout(POLL_INTERVAL, changed.changed()).await;
                     continue;
                 }
-                Ok(Some((alarm, transition))) => self.tell(receiver, permit, alarm, transition).await,
-                Err(error) => Err(TellError::Later(error.to_string())),
+                Ok(Some((alarm, transition))) => self.deliver(receiver, permit, alarm, transition).await,
+                Err(error) => Err(DeliveryError::Later(error.to_string())),
             };
             match outcome {
                 Ok(()) => pause = RETRY.0,
-                Err(TellError::NotHolder) => return,
+                Err(DeliveryError::NotHolder) => return,
                 Err(error) => {
-                    debug!(channel = channel.word(), %error, "an alarm was not told; it is tried again");
+                    debug!(channel = channel.word(), %error, "alarm delivery failed; retrying");
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY.1);
                 }
@@ -183,20 +183,20 @@ impl Outbound {
         Ok(due.min_by_key(|(alarm, transition)| (alarm.at(*transition), alarm.id)))
     }
 
-    async fn tell(
+    async fn deliver(
         &self,
         receiver: &Receiver,
         permit: &Permit,
         alarm: Alarm,
         transition: Transition,
-    ) -> Result<(), TellError> {
+    ) -> Result<(), DeliveryError> {
         let (channel, outside) = (receiver.channel(), &self.alarms.inner().outside);
         let before = alarm.sent(channel).clone();
         let tried = if before.tried == transition.0 { before.attempts } else { 0 };
         let done = Sent { done: transition.0, tried: transition.0, attempts: tried };
         let age = Duration::from_millis(wall().0.saturating_sub(alarm.at(transition).0));
         if age > STALE {
-            info!(alarm = %alarm.id, channel = channel.word(), "an alarm is too old to be told to the outside");
+            info!(alarm = %alarm.id, channel = channel.word(), "alarm is too old; not delivered to outside receiver");
             return self.mark(&alarm, channel, done).await;
         }
         // The guard spans delivery and mark: the duty is not handed over between them.
@@ -204,17 +204,17 @@ impl Outbound {
         let attempts = tried.saturating_add(1);
         self.mark(&alarm, channel, Sent { done: before.done, tried: transition.0, attempts }).await?;
         let notice = Notice { cluster: self.cluster.clone(), alarm, transition };
-        let told = receiver.tell(&notice, permit).await;
+        let delivered = receiver.deliver(&notice, permit).await;
         let Notice { alarm, .. } = notice;
-        match told {
+        match delivered {
             Ok(()) => {
-                outside.told.fetch_add(1, Relaxed);
+                outside.delivered.fetch_add(1, Relaxed);
                 self.mark(&alarm, channel, Sent { attempts, ..done }).await
             }
-            Err(TellError::Refused(reason)) if attempts >= ATTEMPTS => {
+            Err(DeliveryError::Refused(reason)) if attempts >= ATTEMPTS => {
                 outside.failed.fetch_add(1, Relaxed);
                 outside.given_up.fetch_add(1, Relaxed);
-                warn!(alarm = %alarm.id, channel = channel.word(), reason, "an alarm is refused and given up");
+                warn!(alarm = %alarm.id, channel = channel.word(), reason, "receiver refused the alarm; delivery given up");
                 // A `DeadLetter` alarm that cannot be delivered must not raise another one.
                 if alarm.code != Some(Code::DeadLetter) {
                     let detail = format!("the receiver refuses alarms: {reason}");
@@ -223,10 +223,10 @@ impl Outbound {
                 self.mark(&alarm, channel, Sent { attempts, ..done }).await
             }
             Err(error) => {
-                if error != TellError::NotHolder {
+                if error != DeliveryError::NotHolder {
                     outside.failed.fetch_add(1, Relaxed);
                     if attempts == 1 {
-                        warn!(alarm = %alarm.id, channel = channel.word(), %error, "an alarm was not told; it is tried again");
+                        warn!(alarm = %alarm.id, channel = channel.word(), %error, "alarm delivery failed; retrying");
                     }
                 }
                 Err(error)
@@ -235,8 +235,8 @@ impl Outbound {
     }
 
     /// Writes the delivery state durably on two nodes, or alone if no other node answers (rule E1).
-    async fn mark(&self, alarm: &Alarm, channel: Channel, sent: Sent) -> Result<(), TellError> {
-        let (key, edit) = (alarm.key(), alarm.told(channel, &sent, self.alarms.node()));
+    async fn mark(&self, alarm: &Alarm, channel: Channel, sent: Sent) -> Result<(), DeliveryError> {
+        let (key, edit) = (alarm.key(), alarm.delivery_edit(channel, &sent, self.alarms.node()));
         let id = alarm.id;
         let committed = self.alarms.store().commit(move |draft| {
             // The record may hold another alarm by now, of which nothing was delivered.
@@ -250,7 +250,7 @@ impl Outbound {
                 Ok(())
             }
             Err(CommitError::Refused(error) | CommitError::Store(error)) => {
-                Err(TellError::Later(error.to_string()))
+                Err(DeliveryError::Later(error.to_string()))
             }
         }
     }

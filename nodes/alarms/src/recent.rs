@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raisings_of_one_code_are_counted_as_long_as_they_are_recent_and_are_bounded() {
+    fn recent_raises_are_counted_per_code_and_bounded() {
         let (mut recent, second) = (Recent::default(), Duration::from_secs(1));
         let at = |n: u32| BootInstant::from_nanos(0) + second * n;
         (0..5).for_each(|n| recent.note(Code::Overload, at(n)));

@@ -11,7 +11,7 @@ pub const ALARM: Table = Table(256);
 /// number of records.
 pub const EVENT: Table = Table(257);
 /// Origins of the nodes' stores. Id: name of the node.
-pub const LIVES: Table = Table(258);
+pub const ORIGINS: Table = Table(258);
 
 /// Maximum number of stored alarms per node.
 pub const ALARMS_OF_A_NODE: u16 = 256;
@@ -20,7 +20,7 @@ pub const ALARMS_OF_A_CODE: usize = 48;
 /// Maximum number of stored events per node.
 pub const EVENTS_OF_A_NODE: u16 = 2_048;
 /// Maximum number of known origins per node.
-pub const LIVES_OF_A_NODE: usize = 16;
+pub const ORIGINS_OF_A_NODE: usize = 16;
 
 /// Fields of [`ALARM`].
 pub mod alarm {
@@ -44,12 +44,12 @@ pub mod event {
     pub const EVENT: Tag = 1;
 }
 
-/// Fields of [`LIVES`].
-pub mod lives {
+/// Fields of [`ORIGINS`].
+pub mod origins {
     use super::Tag;
 
     /// Register, `NodeLives`.
-    pub const LIVES: Tag = 1;
+    pub const ORIGINS: Tag = 1;
 }
 
 /// Prefix of the keys of a node's alarms or events.
@@ -58,24 +58,24 @@ pub fn prefix(node: &NodeName) -> Vec<u8> {
 }
 
 /// Key of an alarm or event.
-pub fn place_key(table: Table, node: &NodeName, place: u16) -> Key {
-    Key::new(table, [prefix(node), place.to_be_bytes().to_vec()].concat())
+pub fn slot_key(table: Table, node: &NodeName, slot: u16) -> Key {
+    Key::new(table, [prefix(node), slot.to_be_bytes().to_vec()].concat())
 }
 
 /// Node and index of such a key.
-pub fn place_of(key: &Key) -> Option<(NodeName, u16)> {
-    let (name, place) = key.id.split_last_chunk::<2>()?;
+pub fn slot_of(key: &Key) -> Option<(NodeName, u16)> {
+    let (name, slot) = key.id.split_last_chunk::<2>()?;
     let name = std::str::from_utf8(name.strip_suffix(&[0])?).ok()?;
-    Some((name.parse().ok()?, u16::from_be_bytes(*place)))
+    Some((name.parse().ok()?, u16::from_be_bytes(*slot)))
 }
 
 /// Key of a node's origins.
-pub fn lives_key(node: &NodeName) -> Key {
-    Key::new(LIVES, node.as_str().as_bytes().to_vec())
+pub fn origins_key(node: &NodeName) -> Key {
+    Key::new(ORIGINS, node.as_str().as_bytes().to_vec())
 }
 
 /// Node of such a key.
-pub fn lives_of(key: &Key) -> Option<NodeName> {
+pub fn node_of_origins(key: &Key) -> Option<NodeName> {
     std::str::from_utf8(&key.id).ok()?.parse().ok()
 }
 
@@ -84,14 +84,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_as_they_are_written() {
+    fn keys_survive_a_round_trip_and_invalid_keys_are_refused() {
         let node: NodeName = "a-1".parse().expect("a name");
-        let key = place_key(EVENT, &node, 0x0100);
-        assert_eq!(place_of(&key), Some((node.clone(), 0x0100)));
+        let key = slot_key(EVENT, &node, 0x0100);
+        assert_eq!(slot_of(&key), Some((node.clone(), 0x0100)));
         assert!(key.id.starts_with(&prefix(&node)));
-        assert_eq!(lives_of(&lives_key(&node)), Some(node));
+        assert_eq!(node_of_origins(&origins_key(&node)), Some(node));
         for id in [&b""[..], b"a", b"a\0", b"a\0\0", b"A!\0\0\0", b"\xff\0\0\0"] {
-            assert_eq!(place_of(&Key::new(EVENT, id)), None, "{id:?}");
+            assert_eq!(slot_of(&Key::new(EVENT, id)), None, "{id:?}");
         }
     }
 }

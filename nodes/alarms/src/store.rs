@@ -8,14 +8,14 @@ use twinbox_replication_store::{Store, StoreError};
 
 use crate::{
     alarm::Alarm,
-    event::{Event, Life, read_lives},
+    event::{Event, OriginSummary, read_origins},
     history::History,
     schema,
 };
 
 /// Maximum number of changes beyond the gap-free prefixes that are examined; with more, every origin counts as
 /// unsettled.
-const LOOK_THROUGH: usize = 4_096;
+const MAX_EXAMINED: usize = 4_096;
 
 /// Alarms of all nodes, or of one node.
 pub fn alarms(store: &Store, of: Option<&NodeName>) -> Result<Vec<Alarm>, StoreError> {
@@ -31,21 +31,21 @@ pub fn events(store: &Store, node: &NodeName) -> Result<Vec<Event>, StoreError> 
 }
 
 /// Origins of one node's store.
-pub fn lives(store: &Store, node: &NodeName) -> Result<Vec<Life>, StoreError> {
-    Ok(store.get(&schema::lives_key(node))?.as_ref().map(read_lives).unwrap_or_default())
+pub fn origins(store: &Store, node: &NodeName) -> Result<Vec<OriginSummary>, StoreError> {
+    Ok(store.get(&schema::origins_key(node))?.as_ref().map(read_origins).unwrap_or_default())
 }
 
 /// All stored events.
 pub fn history(store: &Store) -> Result<History, StoreError> {
     let mut history = History::default();
-    for (key, record) in store.scan(schema::LIVES, &[])? {
-        if let Some(node) = schema::lives_of(&key) {
-            history.put_lives(&node, read_lives(&record));
+    for (key, record) in store.scan(schema::ORIGINS, &[])? {
+        if let Some(node) = schema::node_of_origins(&key) {
+            history.put_origins(&node, read_origins(&record));
         }
     }
     for (key, record) in store.scan(schema::EVENT, &[])? {
-        if let Some((node, place)) = schema::place_of(&key) {
-            history.put(&node, place, Event::read(&key, &record));
+        if let Some((node, slot)) = schema::slot_of(&key) {
+            history.put(&node, slot, Event::read(&key, &record));
         }
     }
     Ok(history)
@@ -57,13 +57,13 @@ pub fn update(history: &mut History, store: &Store, change: &Change) -> Result<b
     let record = || Ok::<Record, StoreError>(store.get(&change.key)?.unwrap_or_default());
     match change.key.table {
         schema::EVENT => {
-            if let Some((node, place)) = schema::place_of(&change.key) {
-                history.put(&node, place, Event::read(&change.key, &record()?));
+            if let Some((node, slot)) = schema::slot_of(&change.key) {
+                history.put(&node, slot, Event::read(&change.key, &record()?));
             }
         }
-        schema::LIVES => {
-            if let Some(node) = schema::lives_of(&change.key) {
-                history.put_lives(&node, read_lives(&record()?));
+        schema::ORIGINS => {
+            if let Some(node) = schema::node_of_origins(&change.key) {
+                history.put_origins(&node, read_origins(&record()?));
             }
         }
         _ => return Ok(false),
@@ -74,6 +74,6 @@ pub fn update(history: &mut History, store: &Store, change: &Change) -> Result<b
 /// Origins with changes here that are not yet connected to the gap-free prefix; `None`: too many changes to
 /// examine.
 pub fn unsettled(store: &Store) -> Result<Option<BTreeSet<twinbox_ids::Origin>>, StoreError> {
-    let beyond = store.changes_after(&store.vector(), LOOK_THROUGH)?;
-    Ok((beyond.len() < LOOK_THROUGH).then(|| beyond.iter().map(|change| change.origin).collect()))
+    let beyond = store.changes_after(&store.vector(), MAX_EXAMINED)?;
+    Ok((beyond.len() < MAX_EXAMINED).then(|| beyond.iter().map(|change| change.origin).collect()))
 }

@@ -21,7 +21,7 @@ use crate::{
 /// Maximum number of waiting lines; further lines are left out.
 const WAITING: usize = 256;
 /// Timeout of one line.
-const WITHIN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait between attempts to reach the receiver: first wait, doubled up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Maximum attempts per line.
@@ -42,7 +42,7 @@ pub enum SyslogTarget {
 
 /// The text is not a syslog receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a receiver of syslog")]
+#[error("not a syslog receiver")]
 pub struct SyslogError;
 
 impl FromStr for SyslogTarget {
@@ -115,10 +115,10 @@ impl Syslog {
     }
 
     /// Queues one line.
-    pub(crate) fn tell(&self, alarm: &Alarm, raised: bool) {
+    pub(crate) fn send(&self, alarm: &Alarm, raised: bool) {
         let line = if self.local { self.short(alarm, raised) } else { self.full(alarm, raised) };
         if self.lines.try_send(line.into_bytes()).is_err() {
-            warn!("syslog does not keep up: an alarm was left out there");
+            warn!("syslog is too slow; line dropped");
         }
     }
 
@@ -140,7 +140,7 @@ impl Syslog {
         let data = [
             ("id", alarm.id.to_string()),
             ("code", alarm.word.clone()),
-            ("what", what(raised).to_owned()),
+            ("what", transition(raised).to_owned()),
             ("severity", alarm.code.map_or("", |code| code.severity().word()).to_owned()),
             ("subject", alarm.subject.clone()),
             ("count", alarm.count.to_string()),
@@ -152,7 +152,7 @@ impl Syslog {
             "<{priority}>1 {at} {} twinbox {pid} {} [twinbox@{number}{data}] \u{feff}{}",
             alarm.node,
             alarm.word,
-            words(alarm, raised)
+            text(alarm, raised)
         )
     }
 
@@ -161,17 +161,17 @@ impl Syslog {
         let (priority, pid) = (self.priority(alarm, raised), std::process::id());
         let now = i64::try_from(wall().0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let now = now.unwrap_or_default().to_zoned(TimeZone::system());
-        format!("<{priority}>{} twinbox[{pid}]: {}", now.strftime("%b %e %H:%M:%S"), words(alarm, raised))
+        format!("<{priority}>{} twinbox[{pid}]: {}", now.strftime("%b %e %H:%M:%S"), text(alarm, raised))
     }
 }
 
-fn what(raised: bool) -> &'static str {
+fn transition(raised: bool) -> &'static str {
     if raised { "raised" } else { "cleared" }
 }
 
-fn words(alarm: &Alarm, raised: bool) -> String {
+fn text(alarm: &Alarm, raised: bool) -> String {
     let colon = if alarm.detail.is_empty() { "" } else { ": " };
-    format!("alarm {} {} {} ({}){colon}{}", alarm.id, what(raised), alarm.word, alarm.subject, alarm.detail)
+    format!("alarm {} {} {} ({}){colon}{}", alarm.id, transition(raised), alarm.word, alarm.subject, alarm.detail)
 }
 
 /// A value of structured data, escaped (RFC 5424, section 6.3.3).
@@ -187,7 +187,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Connection to the receiver; opened again after a failure.
-enum Way {
+enum Connection {
     None,
     Unix(UnixDatagram),
     Udp(UdpSocket),
@@ -195,19 +195,19 @@ enum Way {
 }
 
 async fn send_all(target: SyslogTarget, mut lines: mpsc::Receiver<Vec<u8>>) {
-    let mut way = Way::None;
+    let mut connection = Connection::None;
     while let Some(line) = lines.recv().await {
         let mut pause = RETRY.0;
         for attempt in 1..=ATTEMPTS {
-            let sent = timeout(WITHIN, send(&mut way, &target, &line)).await;
+            let sent = timeout(TIMEOUT, send(&mut connection, &target, &line)).await;
             let error = match sent {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => error,
                 Err(_) => io::ErrorKind::TimedOut.into(),
             };
-            way = Way::None;
+            connection = Connection::None;
             if attempt == ATTEMPTS {
-                warn!(?target, %error, "an alarm could not be sent to syslog and is left out there");
+                warn!(?target, %error, "syslog cannot be reached; line dropped");
                 break;
             }
             sleep(pause).await;
@@ -216,29 +216,29 @@ async fn send_all(target: SyslogTarget, mut lines: mpsc::Receiver<Vec<u8>>) {
     }
 }
 
-async fn send(way: &mut Way, target: &SyslogTarget, line: &[u8]) -> io::Result<()> {
-    if let Way::None = way {
-        *way = match target {
+async fn send(connection: &mut Connection, target: &SyslogTarget, line: &[u8]) -> io::Result<()> {
+    if let Connection::None = connection {
+        *connection = match target {
             SyslogTarget::Local(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.connect(path)?;
-                Way::Unix(socket)
+                Connection::Unix(socket)
             }
             SyslogTarget::Udp(address) => {
                 let address = lookup_host(address).await?.next().ok_or(io::ErrorKind::NotFound)?;
                 let any: std::net::IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
                 let socket = UdpSocket::bind((any, 0)).await?;
                 socket.connect(address).await?;
-                Way::Udp(socket)
+                Connection::Udp(socket)
             }
-            SyslogTarget::Tcp(address) => Way::Tcp(TcpStream::connect(address).await?),
+            SyslogTarget::Tcp(address) => Connection::Tcp(TcpStream::connect(address).await?),
         };
     }
-    match way {
-        Way::None => Err(io::ErrorKind::NotConnected.into()),
-        Way::Unix(socket) => socket.send(line).await.map(drop),
-        Way::Udp(socket) => socket.send(line).await.map(drop),
-        Way::Tcp(stream) => {
+    match connection {
+        Connection::None => Err(io::ErrorKind::NotConnected.into()),
+        Connection::Unix(socket) => socket.send(line).await.map(drop),
+        Connection::Udp(socket) => socket.send(line).await.map(drop),
+        Connection::Tcp(stream) => {
             // A close by the receiver is only visible on a read.
             if matches!(stream.try_read(&mut [0; 64]), Ok(0)) {
                 return Err(io::ErrorKind::ConnectionReset.into());
@@ -257,7 +257,7 @@ mod tests {
     use crate::alarm::AlarmId;
 
     #[test]
-    fn receivers_are_named_with_or_without_a_port() {
+    fn receiver_port_is_optional() {
         for (text, target) in [
             ("local", Some(SyslogTarget::Local("/dev/log".into()))),
             ("udp://10.0.0.9", Some(SyslogTarget::Udp("10.0.0.9:514".to_owned()))),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_is_as_the_rfc_says() {
+    async fn line_has_the_format_of_rfc_5424() {
         let (lines, mut waiting) = mpsc::channel(1);
         let syslog = Syslog { facility: Facility::named("local3"), local: false, lines };
         let mut alarm = Alarm::new(
@@ -288,7 +288,7 @@ mod tests {
             Timestamp(1_700_000_000_123),
         );
         alarm.detail = "zu spät".to_owned();
-        syslog.tell(&alarm, true);
+        syslog.send(&alarm, true);
         let line = String::from_utf8(waiting.recv().await.expect("a line")).expect("UTF-8");
         let start =
             format!("<154>1 2023-11-14T22:13:20.123Z a twinbox {} service-failed [twinbox@", std::process::id());

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_short_and_on_one_line() {
+    fn text_is_shortened_and_put_on_one_line() {
         for (text, fits) in [(" one\ntwo\u{7} ", "one two "), ("", ""), ("häuser", "häuser")] {
             assert_eq!(subject(text), fits);
         }

@@ -13,12 +13,12 @@ use twinbox_ids::NodeName;
 use crate::{
     Severity,
     notice::{ENTERPRISE, Notice},
-    outbound::{Permit, TellError},
+    outbound::{DeliveryError, Permit},
     syslog::with_port,
 };
 
 /// Timeout for the look-up of a receiver's name and the write.
-const WITHIN: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Default port of trap receivers.
 const PORT: u16 = 162;
 
@@ -74,10 +74,10 @@ pub enum TrapSecurity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrapError {
     /// The receiver is not a valid address.
-    #[error("'{0}' is no receiver of traps: write HOST or HOST:PORT")]
+    #[error("'{0}' is not a trap receiver: write HOST or HOST:PORT")]
     Receiver(String),
     /// SNMP v3 does not accept the user or the passwords.
-    #[error("SNMP v3 does not take this user or these passwords: {0}")]
+    #[error("SNMP v3 does not accept this user or password: {0}")]
     User(String),
 }
 
@@ -120,21 +120,21 @@ impl TrapReceivers {
     }
 
     /// Sends the trap once to each receiver: traps are not acknowledged, so a lost one is not detected.
-    pub(crate) async fn tell(&self, notice: &Notice, permit: &Permit) -> Result<(), TellError> {
+    pub(crate) async fn deliver(&self, notice: &Notice, permit: &Permit) -> Result<(), DeliveryError> {
         let mut failed = None;
         for receiver in &self.receivers {
-            match timeout(WITHIN, self.send(receiver, notice, permit)).await {
+            match timeout(TIMEOUT, self.send(receiver, notice, permit)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(TellError::NotHolder)) => return Err(TellError::NotHolder),
+                Ok(Err(DeliveryError::NotHolder)) => return Err(DeliveryError::NotHolder),
                 Ok(Err(error)) => failed = Some(error),
-                Err(_) => failed = Some(TellError::Later(format!("{receiver}: not within {WITHIN:?}"))),
+                Err(_) => failed = Some(DeliveryError::Later(format!("{receiver}: not within {TIMEOUT:?}"))),
             }
         }
         failed.map_or(Ok(()), Err)
     }
 
-    async fn send(&self, receiver: &str, notice: &Notice, permit: &Permit) -> Result<(), TellError> {
-        let later = |error: &dyn std::fmt::Display| TellError::Later(format!("{receiver}: {error}"));
+    async fn send(&self, receiver: &str, notice: &Notice, permit: &Permit) -> Result<(), DeliveryError> {
+        let later = |error: &dyn std::fmt::Display| DeliveryError::Later(format!("{receiver}: {error}"));
         let mut client = Client::builder(receiver, self.auth.clone());
         if let Some(engine) = &self.engine {
             client = client.local_authoritative_engine(engine.clone());
@@ -206,14 +206,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_is_named_by_its_node() {
+    fn engine_id_follows_from_the_node_name() {
         let id = |name: &str| engine_id(&name.parse().expect("a name"));
         assert_eq!(id("a"), b"\x80\0\x1f\x88\x04twinbox-a");
         assert_eq!(id(&"x".repeat(63)).len(), 32);
     }
 
     #[test]
-    fn receivers_and_users_are_checked() {
+    fn invalid_receivers_and_users_are_refused() {
         let node: NodeName = "a".parse().expect("a name");
         let new = |receiver: &str, security: &TrapSecurity| {
             TrapReceivers::new(&node, &[receiver.to_owned()], security).map(|made| made.receivers)

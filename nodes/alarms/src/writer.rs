@@ -18,12 +18,12 @@ use twinbox_replication_peer::Acknowledgement;
 use twinbox_replication_store::{CommitError, Committed, StoreError};
 
 use crate::{
-    AckError, Alarms, Code, Course, Kind, Severity,
+    AckError, Alarms, ClearingRule, Code, Kind, Severity,
     alarm::{Alarm, IdPrefix},
-    board::{Board, Outcome},
+    alarm_table::{AlarmTable, ReportOutcome},
     budget::Budget,
     event::{Event, Numbering},
-    inbox::{Happened, Said, Waiting},
+    inbox::{PendingAlarm, PendingEvent, PendingReports},
     store,
     syslog::Syslog,
 };
@@ -31,18 +31,18 @@ use crate::{
 /// Reports within this period go into one commit.
 const GATHER: Duration = Duration::from_millis(20);
 /// Poll interval for work that waits for its time.
-const LOOK_EACH: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed write.
-const REST: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// A condition raised by an earlier incarnation and not reported again within this period is cleared.
 const SETTLE: Duration = Duration::from_secs(120);
 /// Interval of the search for old events, and their minimum age.
-const ERASE_EACH: Duration = Duration::from_secs(3_600);
+const ERASE_INTERVAL: Duration = Duration::from_secs(3_600);
 const OLD: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Maximum number of events erased in one commit.
-const ERASE_AT_ONCE: usize = 256;
+const ERASE_BATCH: usize = 256;
 /// Minimum interval between reports of left-out alarms or events.
-const TOO_MANY_EACH: Duration = Duration::from_secs(600);
+const DROPPED_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Request of an administrator to acknowledge alarms.
 pub struct Acknowledge {
@@ -60,18 +60,18 @@ pub struct Writer {
     raises: BTreeMap<Code, Budget>,
     events: Budget,
     /// Alarms raised in this incarnation.
-    said: BTreeSet<(Code, String)>,
+    raised_here: BTreeSet<(Code, String)>,
     settles: Option<BootInstant>,
     erases: BootInstant,
     dropped: u64,
-    told_too_many: Option<BootInstant>,
+    dropped_reported: Option<BootInstant>,
     syslog: Option<Syslog>,
 }
 
 /// An alarm to be written, and its transition.
 struct Change {
     key: (Code, String),
-    said: Said,
+    pending: PendingAlarm,
     alarm: Alarm,
     raised: bool,
     cleared: bool,
@@ -86,11 +86,11 @@ impl Writer {
             began,
             raises: BTreeMap::new(),
             events: Budget::new(256, Duration::from_secs(2), now),
-            said: BTreeSet::new(),
+            raised_here: BTreeSet::new(),
             settles: Some(now + SETTLE),
             erases: now,
             dropped: 0,
-            told_too_many: None,
+            dropped_reported: None,
             syslog,
         }
     }
@@ -100,8 +100,8 @@ impl Writer {
         let inner = self.alarms.inner().clone();
         loop {
             tokio::select! {
-                () = inner.inbox.came.notified() => sleep(GATHER).await,
-                () = sleep(LOOK_EACH) => {}
+                () = inner.inbox.arrived.notified() => sleep(GATHER).await,
+                () = sleep(POLL_INTERVAL) => {}
                 request = requests.recv() => if let Some(request) = request {
                     self.acknowledge(request).await;
                     continue;
@@ -113,7 +113,7 @@ impl Writer {
             }
             if !self.write().await {
                 tokio::select! {
-                    () = sleep(REST) => {}
+                    () = sleep(RETRY_PAUSE) => {}
                     () = stop.cancelled() => return,
                 }
             }
@@ -123,22 +123,22 @@ impl Writer {
     /// Writes the waiting reports as far as the budgets allow; false if the store failed.
     async fn write(&mut self) -> bool {
         let now = BootInstant::now();
-        self.say_too_many(now);
+        self.report_dropped(now);
         let waiting = self.alarms.inner().inbox.take();
-        let nothing_waits = waiting == Waiting::default();
+        let nothing_waits = waiting == PendingReports::default();
         if nothing_waits && self.settles.is_none_or(|at| now < at) && now < self.erases {
             return true;
         }
         match self.write_all(waiting, now).await {
             Ok(()) => true,
             Err(failed) => {
-                warn!(error = %failed, "alarms and events cannot be written now; they wait");
+                warn!(error = %failed, "alarms and events cannot be written; retrying");
                 false
             }
         }
     }
 
-    async fn write_all(&mut self, waiting: Waiting, now: BootInstant) -> Result<(), StoreError> {
+    async fn write_all(&mut self, waiting: PendingReports, now: BootInstant) -> Result<(), StoreError> {
         let (inbox, node) = (&self.alarms.inner().inbox.clone(), self.alarms.node().clone());
         let own = match store::alarms(self.alarms.store(), Some(&node)) {
             Ok(own) => own,
@@ -147,49 +147,49 @@ impl Writer {
                 return Err(failed);
             }
         };
-        let mut board = Board::new(node, own);
-        let mut said = waiting.alarms;
-        self.settle(&board, &mut said, now);
+        let mut table = AlarmTable::new(node, own);
+        let mut pending = waiting.alarms;
+        self.settle(&table, &mut pending, now);
         let (mut changes, mut later) = (Vec::new(), BTreeMap::new());
-        for (key, said) in said {
-            if board.would_raise(key.0, &key.1, &said) && !self.may_raise(key.0, now) {
-                later.insert(key, said);
+        for (key, pending) in pending {
+            if table.would_raise(key.0, &key.1, &pending) && !self.may_raise(key.0, now) {
+                later.insert(key, pending);
                 continue;
             }
-            if said.raised > 0 {
-                self.said.insert(key.clone());
+            if pending.raised > 0 {
+                self.raised_here.insert(key.clone());
             }
-            match board.say(key.0, &key.1, &said, wall()) {
-                Outcome::Nothing => {}
-                Outcome::Later => {
-                    later.insert(key, said);
+            match table.apply(key.0, &key.1, &pending, wall()) {
+                ReportOutcome::Nothing => {}
+                ReportOutcome::Later => {
+                    later.insert(key, pending);
                 }
-                Outcome::Write { alarm, raised, cleared } => {
-                    changes.push(Change { key, said, alarm: *alarm, raised, cleared });
+                ReportOutcome::Write { alarm, raised, cleared } => {
+                    changes.push(Change { key, pending, alarm: *alarm, raised, cleared });
                 }
             }
         }
         put_back(inbox, later, Vec::new());
-        let (happened, left_out) = self.within_budget(waiting.events, waiting.left_out, now);
+        let (reported, left_out) = self.within_budget(waiting.events, waiting.left_out, now);
         let before = self.numbering.clone();
-        let events = self.number(&changes, &happened, left_out);
+        let events = self.number(&changes, &reported, left_out);
         let mut edits: Vec<(Key, Edit)> = self.began.iter().cloned().collect();
         edits.extend(changes.iter().map(|change| (change.alarm.key(), change.alarm.report())));
         edits.extend(events.iter().map(|event| (event.key(), event.edit())));
         edits.extend(self.old(now)?);
         if let Err(failed) = self.commit(edits).await {
             self.numbering = before;
-            let alarms = changes.into_iter().map(|change| (change.key, change.said)).collect();
-            put_back(inbox, alarms, happened);
+            let alarms = changes.into_iter().map(|change| (change.key, change.pending)).collect();
+            put_back(inbox, alarms, reported);
             return Err(failed);
         }
         self.began = None;
-        let known: BTreeSet<_> = board.alarms().iter().filter_map(|a| Some((a.code?, a.subject.clone()))).collect();
-        self.said.retain(|key| known.contains(key));
-        let raised = board.alarms().iter().filter(|alarm| alarm.cleared.is_none());
+        let known: BTreeSet<_> = table.alarms().iter().filter_map(|a| Some((a.code?, a.subject.clone()))).collect();
+        self.raised_here.retain(|key| known.contains(key));
+        let raised = table.alarms().iter().filter(|alarm| alarm.cleared.is_none());
         inbox.set_raised(raised.filter_map(|alarm| Some((alarm.code?, alarm.subject.clone()))).collect());
         self.alarms.inner().count(&events);
-        changes.iter().for_each(|change| self.tell_here(change));
+        changes.iter().for_each(|change| self.log_locally(change));
         Ok(())
     }
 
@@ -215,27 +215,34 @@ impl Writer {
     }
 
     /// After [`SETTLE`], clears conditions raised by an earlier incarnation of this node and not reported since.
-    fn settle(&mut self, board: &Board, said: &mut BTreeMap<(Code, String), Said>, now: BootInstant) {
+    fn settle(
+        &mut self,
+        table: &AlarmTable,
+        pending: &mut BTreeMap<(Code, String), PendingAlarm>,
+        now: BootInstant,
+    ) {
         if self.settles.is_none_or(|at| now < at) {
             return;
         }
         self.settles = None;
-        for alarm in board.alarms().iter().filter(|alarm| alarm.cleared.is_none()) {
-            let Some(code) = alarm.code.filter(|code| code.course() == Course::Lasts) else { continue };
+        for alarm in table.alarms().iter().filter(|alarm| alarm.cleared.is_none()) {
+            let Some(code) = alarm.code.filter(|code| code.clearing_rule() == ClearingRule::WhenEnded) else {
+                continue;
+            };
             let key = (code, alarm.subject.clone());
-            if !self.said.contains(&key) {
-                let over = Said { raised: 0, at: wall(), detail: String::new(), cleared: true };
-                said.entry(key).or_insert(over);
+            if !self.raised_here.contains(&key) {
+                let clear = PendingAlarm { raised: 0, at: wall(), detail: String::new(), cleared: true };
+                pending.entry(key).or_insert(clear);
             }
         }
     }
 
     fn within_budget(
         &mut self,
-        events: impl IntoIterator<Item = Happened>,
+        events: impl IntoIterator<Item = PendingEvent>,
         left_out: u64,
         now: BootInstant,
-    ) -> (Vec<Happened>, u64) {
+    ) -> (Vec<PendingEvent>, u64) {
         let (mut within, mut left_out) = (Vec::new(), left_out);
         for event in events {
             if self.events.take(now) {
@@ -249,7 +256,7 @@ impl Writer {
     }
 
     /// Numbers the events, in order of time.
-    fn number(&mut self, changes: &[Change], happened: &[Happened], left_out: u64) -> Vec<Event> {
+    fn number(&mut self, changes: &[Change], reported: &[PendingEvent], left_out: u64) -> Vec<Event> {
         type About<'a> = (Timestamp, Kind, &'a str, &'a str, Option<&'a Alarm>);
         let mut all: Vec<About<'_>> = Vec::new();
         for Change { alarm, raised, cleared, .. } in changes {
@@ -261,7 +268,7 @@ impl Writer {
                 all.push((at, Kind::AlarmCleared, subject, detail, Some(alarm)));
             }
         }
-        all.extend(happened.iter().map(|e| (e.at, e.kind, e.subject.as_str(), e.detail.as_str(), None)));
+        all.extend(reported.iter().map(|e| (e.at, e.kind, e.subject.as_str(), e.detail.as_str(), None)));
         all.sort_by_key(|(at, ..)| *at);
         let mut events: Vec<Event> = Vec::new();
         for (at, kind, subject, detail, alarm) in all {
@@ -270,7 +277,7 @@ impl Writer {
             events.push(event);
         }
         if left_out > 0 {
-            let detail = format!("{left_out} events were left out: they came faster than they can be kept");
+            let detail = format!("{left_out} events were left out: they arrived faster than they can be stored");
             events.push(self.numbering.next(Kind::LeftOut, self.alarms.node().as_str(), &detail, wall()));
         }
         events
@@ -284,48 +291,48 @@ impl Writer {
         let before = wall().0.saturating_sub(u64::try_from(OLD.as_millis()).unwrap_or(u64::MAX));
         let mut old = store::events(self.alarms.store(), self.alarms.node())?;
         old.retain(|event| event.at.0 < before);
-        if old.len() <= ERASE_AT_ONCE {
-            self.erases = now + ERASE_EACH;
+        if old.len() <= ERASE_BATCH {
+            self.erases = now + ERASE_INTERVAL;
         }
-        old.sort_by_key(|event| event.place);
-        Ok(old.iter().take(ERASE_AT_ONCE).map(|event| (event.key(), Event::erase())).collect())
+        old.sort_by_key(|event| event.sequence);
+        Ok(old.iter().take(ERASE_BATCH).map(|event| (event.key(), Event::erase())).collect())
     }
 
     /// Left-out alarms and events raise an alarm of their own.
-    fn say_too_many(&mut self, now: BootInstant) {
+    fn report_dropped(&mut self, now: BootInstant) {
         let (alarms, events) = self.alarms.dropped();
         let dropped = alarms.saturating_add(events);
-        if dropped == self.dropped || self.told_too_many.is_some_and(|at| now.since(at) < TOO_MANY_EACH) {
+        if dropped == self.dropped || self.dropped_reported.is_some_and(|at| now.since(at) < DROPPED_INTERVAL) {
             return;
         }
         let more = dropped.saturating_sub(self.dropped);
-        (self.dropped, self.told_too_many) = (dropped, Some(now));
+        (self.dropped, self.dropped_reported) = (dropped, Some(now));
         let detail = format!("{more} were left out ({alarms} alarms and {events} events since the start)");
         self.alarms.raise(Code::TooManyAlarms, self.alarms.node().as_str(), detail);
     }
 
     /// Writes to the log and syslog of this node.
-    fn tell_here(&self, Change { alarm, raised, cleared, .. }: &Change) {
+    fn log_locally(&self, Change { alarm, raised, cleared, .. }: &Change) {
         let (code, subject, detail, id) = (&alarm.word, &alarm.subject, &alarm.detail, alarm.id);
         let severity = alarm.code.map_or(Severity::Warning, Code::severity);
         if *raised {
             alarm.code.iter().for_each(|code| self.alarms.inner().note_raised(*code));
             let count = alarm.count;
             match severity {
-                Severity::Warning => warn!(%id, code, %severity, subject, count, detail, "alarm"),
+                Severity::Warning => warn!(%id, code, %severity, subject, count, detail, "alarm raised"),
                 Severity::Major | Severity::Critical => {
-                    error!(%id, code, %severity, subject, count, detail, "alarm")
+                    error!(%id, code, %severity, subject, count, detail, "alarm raised")
                 }
             }
         }
         if *cleared {
-            info!(%id, code, %severity, subject, "the alarm is over");
+            info!(%id, code, %severity, subject, "alarm cleared");
         }
         if let Some(syslog) = &self.syslog {
             [(*raised, true), (*cleared, false)]
                 .into_iter()
-                .filter(|(happened, _)| *happened)
-                .for_each(|(_, raised)| syslog.tell(alarm, raised));
+                .filter(|(occurred, _)| *occurred)
+                .for_each(|(_, raised)| syslog.send(alarm, raised));
         }
     }
 
@@ -336,7 +343,7 @@ impl Writer {
             Ok(done) => done,
             Err(failed) => {
                 self.numbering = before;
-                // The requester may be gone; then the answer is dropped.
+                // The requester may have disconnected; then the answer is dropped.
                 let _ = answer.send(Err(failed));
                 return;
             }
@@ -344,11 +351,11 @@ impl Writer {
         self.began = None;
         let peers = self.alarms.inner().peers.clone();
         tokio::spawn(async move {
-            let how = match committed {
+            let acknowledgement = match committed {
                 Some(committed) => peers.acknowledge(&committed).await,
                 None => Acknowledgement::Alone,
             };
-            let _ = answer.send(Ok((alarms, how)));
+            let _ = answer.send(Ok((alarms, acknowledgement)));
         });
     }
 
@@ -365,7 +372,7 @@ impl Writer {
             if found.next().is_some() {
                 return Err(AckError::Several { id: id.to_string() });
             }
-            meant.insert((alarm.node.clone(), alarm.place), alarm.clone());
+            meant.insert((alarm.node.clone(), alarm.slot), alarm.clone());
         }
         let (now, mut events, mut edits) = (wall(), Vec::new(), Vec::new());
         edits.extend(self.began.iter().cloned());
@@ -383,7 +390,11 @@ impl Writer {
     }
 }
 
-fn put_back(inbox: &crate::inbox::Inbox, alarms: BTreeMap<(Code, String), Said>, events: Vec<Happened>) {
-    alarms.into_iter().for_each(|(key, said)| inbox.put_back(key, said));
+fn put_back(
+    inbox: &crate::inbox::Inbox,
+    alarms: BTreeMap<(Code, String), PendingAlarm>,
+    events: Vec<PendingEvent>,
+) {
+    alarms.into_iter().for_each(|(key, pending)| inbox.put_back(key, pending));
     inbox.put_back_events(events);
 }

@@ -12,10 +12,10 @@ fn between(text: &str, mark: &str, table: &str) -> String {
 }
 
 #[test]
-fn the_tables_are_those_of_the_program() {
+fn documentation_shows_the_tables_of_the_program() {
     let mut alarms = "| alarm | severity | ends | says | remedy |\n| --- | --- | --- | --- | --- |\n".to_owned();
     for code in Code::ALL {
-        let (severity, ends) = (code.severity(), code.course().words());
+        let (severity, ends) = (code.severity(), code.clearing_rule().words());
         alarms += &format!("| `{code}` | {severity} | {ends} | {} | {} |\n", code.summary(), code.remedy());
     }
     let mut events = "| event | says |\n| --- | --- |\n".to_owned();

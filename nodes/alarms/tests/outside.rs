@@ -27,8 +27,7 @@ use tokio_rustls::{
 };
 use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{
-    Alarm, Channel, Code, Facility, Outbound, Permission, Syslog, SyslogTarget, TrapReceivers, TrapSecurity,
-    Webhook,
+    Alarm, Channel, Code, DutyGate, Facility, Outbound, Syslog, SyslogTarget, TrapReceivers, TrapSecurity, Webhook,
 };
 use twinbox_ids::Epoch;
 use twinbox_testkit::{Place, Snmptrapd, need};
@@ -38,7 +37,7 @@ use twinbox_testkit::{Place, Snmptrapd, need};
 struct Duty(Arc<watch::Sender<Option<Epoch>>>);
 
 impl Duty {
-    fn nobodys() -> Self {
+    fn unheld() -> Self {
         Self(Arc::new(watch::Sender::new(None)))
     }
 
@@ -51,7 +50,7 @@ impl Duty {
     }
 }
 
-impl Permission for Duty {
+impl DutyGate for Duty {
     fn holding(&self) -> watch::Receiver<Option<Epoch>> {
         self.0.subscribe()
     }
@@ -119,7 +118,7 @@ impl Web {
     }
 
     /// Key and transition of each request.
-    fn told(&self) -> Vec<(String, String)> {
+    fn delivered(&self) -> Vec<(String, String)> {
         self.got()
             .iter()
             .map(|request| {
@@ -164,27 +163,27 @@ fn outbound(node: &Node, duty: &Duty, webhook: Option<Webhook>, traps: Option<Tr
     stop
 }
 
-fn told(alarm: &Alarm) -> bool {
+fn delivered(alarm: &Alarm) -> bool {
     alarm.due(Channel::Webhook).is_empty()
 }
 
 #[tokio::test]
-async fn a_webhook_is_notified_once_by_the_holder_of_the_duty_and_waits_without_a_holder() {
+async fn webhook_is_notified_once_by_the_duty_holder_and_waits_without_a_holder() {
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
     let web = Web::listen(vec![]).await;
-    let (duty_a, duty_b) = (Duty::nobodys(), Duty::nobodys());
+    let (duty_a, duty_b) = (Duty::unheld(), Duty::unheld());
     let webhook = || Webhook::new(&web.url, Some("Bearer s3cret"), None).expect("a URL");
     outbound(&a, &duty_a, Some(webhook()), None);
     outbound(&b, &duty_b, Some(webhook()), None);
     a.alarms.raise(Code::Space, "a", "5 MB are left");
     a.wait("a", |_| true).await;
     a.hand_over(&b).await;
-    assert_eq!(web.got(), Vec::<String>::new(), "nobody holds the duty");
+    assert_eq!(web.got(), Vec::<String>::new(), "no node holds the duty");
 
     duty_b.give(1);
-    b.wait("a", told).await;
-    assert_eq!(web.told(), [("space".to_owned(), "raised".to_owned())]);
+    b.wait("a", delivered).await;
+    assert_eq!(web.delivered(), [("space".to_owned(), "raised".to_owned())]);
     assert!(web.got()[0].contains("authorization: Bearer s3cret"), "{}", web.got()[0]);
     // The duty moves to the other node, which knows the delivery state.
     duty_b.take();
@@ -192,60 +191,57 @@ async fn a_webhook_is_notified_once_by_the_holder_of_the_duty_and_waits_without_
     a.alarms.clear(Code::Space, "a");
     a.wait("a", |alarm| alarm.cleared.is_some()).await;
     duty_a.give(2);
-    a.wait("a", |alarm| alarm.cleared.is_some() && told(alarm)).await;
+    a.wait("a", |alarm| alarm.cleared.is_some() && delivered(alarm)).await;
     let expected =
         [("space", "raised"), ("space", "cleared")].map(|(code, what)| (code.to_owned(), what.to_owned()));
-    assert_eq!(web.told(), expected);
+    assert_eq!(web.delivered(), expected);
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_is_asked_again_and_one_that_refuses_is_given_up() {
+async fn failed_delivery_is_retried_with_the_same_key() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
-    let duty = Duty::nobodys();
+    let duty = Duty::unheld();
     duty.give(1);
     let web = Web::listen(vec!["503 Service Unavailable", "204 No Content", "400 Bad Request"]).await;
     let stop = outbound(&a, &duty, Some(Webhook::new(&web.url, None, None).expect("a URL")), None);
     a.alarms.raise(Code::Space, "a", "");
-    a.wait("a", told).await;
-    assert_eq!(web.told().len(), 2, "once in vain");
+    a.wait("a", delivered).await;
+    assert_eq!(web.delivered().len(), 2, "once in vain");
     a.alarms.clear(Code::Space, "a");
-    a.wait("a", |alarm| alarm.cleared.is_some() && told(alarm)).await;
+    a.wait("a", |alarm| alarm.cleared.is_some() && delivered(alarm)).await;
     let keys: Vec<String> = web
         .got()
         .iter()
         .map(|r| r.lines().find(|l| l.starts_with("idempotency-key")).expect("a key").to_owned())
         .collect();
     assert_eq!(keys.len(), 4);
-    assert!(
-        keys[0] == keys[1] && keys[2] == keys[3] && keys[0] != keys[2],
-        "the same again has the same key: {keys:?}"
-    );
+    assert!(keys[0] == keys[1] && keys[2] == keys[3] && keys[0] != keys[2], "a retry has the same key: {keys:?}");
     stop.cancel();
     let counters = a.alarms.counters();
-    assert_eq!((counters.told, counters.failed, counters.given_up), (2, 2, 0));
+    assert_eq!((counters.delivered, counters.failed, counters.given_up), (2, 2, 0));
 }
 
 /// The client accepts only receivers whose certificate is signed by an authority of the file.
 #[tokio::test]
-async fn a_webhook_over_tls_is_told_if_the_file_of_authorities_vouches_for_it() {
+async fn webhook_over_tls_is_used_only_if_its_certificate_is_trusted() {
     let dir = TempDir::new().expect("a folder");
-    let ((web, own), (stranger, _)) = (Web::listen_securely().await, Web::listen_securely().await);
+    let ((web, own), (untrusted, _)) = (Web::listen_securely().await, Web::listen_securely().await);
     let file = dir.path().join("authorities.pem");
     std::fs::write(&file, own).expect("written");
-    for (to, trusted) in [(&stranger, false), (&web, true)] {
+    for (to, trusted) in [(&untrusted, false), (&web, true)] {
         let node = Node::start(dir.path(), if trusted { "a" } else { "b" }).await;
-        let duty = Duty::nobodys();
+        let duty = Duty::unheld();
         duty.give(1);
         let webhook = Webhook::new(&to.url, None, Some(file.clone())).expect("a receiver");
         let stop = outbound(&node, &duty, Some(webhook), None);
         node.alarms.raise(Code::Space, "a", "5 MB are left");
         if trusted {
-            node.wait("a", told).await;
-            assert_eq!(to.told(), [("space".to_owned(), "raised".to_owned())]);
+            node.wait("a", delivered).await;
+            assert_eq!(to.delivered(), [("space".to_owned(), "raised".to_owned())]);
         } else {
             wait_for("an attempt", || (node.alarms.counters().failed > 0).then_some(())).await;
-            assert!(to.got().is_empty(), "nothing is said to a stranger: {:?}", to.got());
+            assert!(to.got().is_empty(), "an untrusted receiver gets no notice: {:?}", to.got());
         }
         stop.cancel();
     }
@@ -253,7 +249,7 @@ async fn a_webhook_over_tls_is_told_if_the_file_of_authorities_vouches_for_it() 
 
 /// Debian's snmptrapd accepts the trap.
 #[tokio::test]
-async fn a_trap_of_version_2c_is_taken_by_snmptrapd() {
+async fn snmptrapd_accepts_a_v2c_trap() {
     if !need::all(&[need::SNMPTRAPD]) {
         return;
     }
@@ -262,7 +258,7 @@ async fn a_trap_of_version_2c_is_taken_by_snmptrapd() {
     let here = Place::here([127, 0, 0, 1].into());
     let receiver = Snmptrapd::start(&here, free.port(), dir.path(), &["authCommunity log secret".to_owned()]);
     let a = Node::start(dir.path(), "a").await;
-    let duty = Duty::nobodys();
+    let duty = Duty::unheld();
     duty.give(1);
     let security = TrapSecurity::Community("secret".to_owned());
     let traps = TrapReceivers::new(&name("a"), &[free.to_string()], &security).expect("receivers");
@@ -277,7 +273,7 @@ async fn a_trap_of_version_2c_is_taken_by_snmptrapd() {
 }
 
 #[tokio::test]
-async fn a_trap_says_what_happened() {
+async fn trap_has_code_severity_subject_and_detail() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
     let receiver = NotificationReceiver::builder()
@@ -288,7 +284,7 @@ async fn a_trap_says_what_happened() {
         .expect("a receiver");
     let address = receiver.local_addr().to_string();
     let traps = TrapReceivers::new(&name("a"), &[address], &TrapSecurity::Community("secret".to_owned()));
-    let duty = Duty::nobodys();
+    let duty = Duty::unheld();
     duty.give(1);
     outbound(&a, &duty, None, Some(traps.expect("receivers")));
     a.alarms.raise(Code::ServiceFailed, "calls", "the port is taken");
@@ -308,7 +304,7 @@ async fn a_trap_says_what_happened() {
 }
 
 #[tokio::test]
-async fn syslog_gets_the_alarms_of_its_own_node() {
+async fn syslog_gets_only_the_alarms_of_its_own_node() {
     let dir = TempDir::new().expect("a folder");
     let udp = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -337,19 +333,19 @@ async fn syslog_gets_the_alarms_of_its_own_node() {
     assert_eq!(octets.parse(), Ok(line.len()), "{framed}");
     assert!(line.contains("code=\"clock\"") && !framed.contains("space"), "{framed}");
     wait_for("no more", || Some(())).await;
-    assert!(udp.try_recv(&mut [0; 64]).is_err(), "b's are b's");
+    assert!(udp.try_recv(&mut [0; 64]).is_err(), "node a must not report alarms of node b");
 }
 
 /// Format of syslog(3) to `/dev/log`; a restarted syslog has a new socket there.
 #[tokio::test]
-async fn syslog_of_this_machine_gets_lines_and_is_found_again() {
+async fn local_syslog_gets_lines_also_after_its_socket_was_replaced() {
     let dir = TempDir::new().expect("a folder");
     let path = dir.path().join("log");
     let mut socket = UnixDatagram::bind(&path).expect("a socket");
     let syslog = Syslog::start(SyslogTarget::Local(path.clone()), Facility::named("local3"));
     let a = Node::start_with(dir.path(), "a", Some(syslog)).await;
-    for (subject, anew) in [("first", false), ("second", true)] {
-        if anew {
+    for (subject, replaced) in [("first", false), ("second", true)] {
+        if replaced {
             drop(socket);
             std::fs::remove_file(&path).expect("removed");
             socket = UnixDatagram::bind(&path).expect("a socket");

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use twinbox_alarms::{AckError, Code, FollowError, Item, Kind, Since, State};
 
 #[tokio::test]
-async fn an_alarm_is_seen_on_every_node_and_acknowledged_on_any() {
+async fn alarm_is_visible_on_every_node_and_can_be_acknowledged_on_any() {
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
     a.alarms.raise(Code::Space, "a", "5 MB are left");
@@ -45,7 +45,7 @@ async fn an_alarm_is_seen_on_every_node_and_acknowledged_on_any() {
 }
 
 #[tokio::test]
-async fn alarms_outlive_a_restart_and_what_nobody_says_again_is_over() {
+async fn alarm_survives_a_restart_and_the_next_incarnation_can_clear_it() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
     a.alarms.raise(Code::Clock, "a", "an hour ahead");
@@ -62,10 +62,10 @@ async fn alarms_outlive_a_restart_and_what_nobody_says_again_is_over() {
 }
 
 #[tokio::test]
-async fn a_cursor_goes_on_where_it_was_on_another_node() {
+async fn cursor_continues_on_another_node() {
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
-    let told = |node: &Node, n: usize| {
+    let written = |node: &Node, n: usize| {
         let alarms = node.alarms.clone();
         async move {
             wait_for("events", || (alarms.counters().events.values().sum::<u64>() as usize >= n).then_some(()))
@@ -74,20 +74,20 @@ async fn a_cursor_goes_on_where_it_was_on_another_node() {
     };
     a.alarms.event(Kind::NodeStarted, "a", "");
     b.alarms.event(Kind::NodeStarted, "b", "");
-    told(&a, 1).await;
-    told(&b, 1).await;
+    written(&a, 1).await;
+    written(&b, 1).await;
     b.hand_over(&a).await;
     let (events, cursor) = wait_for("both", || Some(a.read(&Since::Start)).filter(|(e, _)| e.len() == 2)).await;
     assert_eq!(words(&events), ["a node-started a", "b node-started b"]);
 
     // The other node has not received the first node's event yet: no duplicate and no gap.
     b.alarms.event(Kind::SettingChanged, "failback", "manual");
-    told(&b, 2).await;
+    written(&b, 2).await;
     let since = Since::Cursor(cursor);
     let next = wait_for("the next", || Some(b.read(&since)).filter(|(e, _)| !e.is_empty())).await;
     assert_eq!(words(&next.0), ["b setting-changed failback"]);
     a.alarms.event(Kind::SettingChanged, "mode", "active-passive");
-    told(&a, 2).await;
+    written(&a, 2).await;
     a.hand_over(&b).await;
     let since = Since::Cursor(next.1);
     let next = wait_for("what came", || Some(b.read(&since)).filter(|(e, _)| !e.is_empty())).await;
@@ -97,10 +97,11 @@ async fn a_cursor_goes_on_where_it_was_on_another_node() {
     a.stop().await;
     let a = Node::start(dir.path(), "a").await;
     a.alarms.event(Kind::NodeStarted, "a", "again");
-    told(&a, 1).await;
+    written(&a, 1).await;
     a.hand_over(&b).await;
     let since = Since::Cursor(next.1);
-    let (events, _) = wait_for("the new life", || Some(b.read(&since)).filter(|(e, _)| !e.is_empty())).await;
+    let (events, _) =
+        wait_for("the event of the new origin", || Some(b.read(&since)).filter(|(e, _)| !e.is_empty())).await;
     assert_eq!(words(&events), ["a node-started a"]);
     // A reader that begins now gets none of the events.
     assert_eq!(b.read(&Since::Now).0, []);
@@ -109,13 +110,13 @@ async fn a_cursor_goes_on_where_it_was_on_another_node() {
 }
 
 #[tokio::test]
-async fn changes_that_come_in_any_order_are_told_in_theirs() {
+async fn events_are_delivered_in_order_whatever_the_order_of_changes() {
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
     for n in 0..20_u64 {
         a.alarms.event(Kind::SettingChanged, &n.to_string(), "");
-        let told = || a.alarms.counters().events.get("setting-changed").is_some_and(|told| *told > n);
-        wait_for("one", || told().then_some(())).await;
+        let written = || a.alarms.counters().events.get("setting-changed").is_some_and(|count| *count > n);
+        wait_for("one", || written().then_some(())).await;
     }
     let mut follower = b.alarms.follow(&Since::Start).expect("a reader");
     let mut changes = a.store.changes_after(&b.store.vector(), 1_000).expect("changes");
@@ -135,7 +136,7 @@ async fn changes_that_come_in_any_order_are_told_in_theirs() {
 }
 
 #[tokio::test]
-async fn who_was_away_too_long_is_told_of_the_gap() {
+async fn reader_gets_a_gap_item_for_events_that_were_lost() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
     let (_, cursor) = {
@@ -148,7 +149,7 @@ async fn who_was_away_too_long_is_told_of_the_gap() {
     a.stop().await;
     std::fs::remove_dir_all(dir.path().join("a")).expect("emptied");
     let a = Node::start(dir.path(), "a").await;
-    a.alarms.event(Kind::NodeStarted, "a", "anew");
+    a.alarms.event(Kind::NodeStarted, "a", "after the loss");
     wait_for("one", || Some(a.read(&Since::Start)).filter(|(e, _)| e.len() == 1)).await;
     b.hand_over(&a).await;
     a.hand_over(&b).await;
@@ -161,7 +162,7 @@ async fn who_was_away_too_long_is_told_of_the_gap() {
 }
 
 #[tokio::test]
-async fn a_flood_is_bounded_and_hides_nobody_else() {
+async fn flood_is_bounded_and_does_not_hide_other_alarms() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
     let before = a.store.vector().total();
@@ -182,7 +183,7 @@ async fn a_flood_is_bounded_and_hides_nobody_else() {
     let counters = a.alarms.counters();
     assert!(counters.dropped_alarms > 90_000 && counters.dropped_events > 90_000, "{counters:?}");
     let written = a.store.vector().total() - before;
-    assert!(written < 1_000, "{written} changes for 300,000 words");
+    assert!(written < 1_000, "{written} changes for 300,000 reports");
     let alarms = a.alarms.list().expect("a list");
     assert!(alarms.len() <= 60, "{} alarms", alarms.len());
     a.stop().await;

@@ -1,57 +1,25 @@
 //! Assembles a node (`run_node`) or a witness (`run_witness`) from its configuration.
 //!
-//! Only this crate connects the role manager with replication.
+//! The composition root: it builds the parts, gives each the handles that it needs, and starts and stops them.
 
-mod admin;
-mod alarms;
-mod alive;
-mod aside;
-mod beat;
-mod certificates;
-pub mod config;
-mod drain;
-mod drift;
-pub mod folder;
-mod health;
-pub mod init;
-mod joining;
-mod knock;
-mod learned;
-mod lights;
-mod logging;
-mod members;
-mod metrics;
+mod alert_gate;
+mod bound;
+mod duties;
+mod links;
+#[cfg(debug_assertions)]
+mod next_release;
 mod node;
-mod operators;
-mod orphans;
 mod peering;
-mod place;
-mod ports;
-mod prompts;
-mod reach;
-mod release;
-mod restart;
-mod roles;
-mod selftest;
-mod stop;
 mod supervised;
-mod systemd;
-mod unfiled;
-mod watchdog;
+mod timetable;
 #[cfg(debug_assertions)]
 mod wedge;
 mod witness;
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr};
 
-pub use joining::{JoinError, JoinSpec, Joined, join};
-pub use learned::known as known_members;
-pub use metrics::local_socket;
 pub use node::run_node;
-pub use place::{PlaceError, place};
-pub use reach::Reach;
 pub use supervised::supervise_node;
-pub use twinbox_calls::Network;
 pub use witness::{ask_witness, run_witness};
 
 /// Reason why a process did not start, or ended.
@@ -68,10 +36,10 @@ pub enum AppError {
     PidFile(#[from] twinbox_supervisor::PidFileError),
     /// The data folder belongs to another member, or is missing, full or read-only.
     #[error(transparent)]
-    Folder(#[from] folder::FolderError),
+    Folder(#[from] twinbox_diagnostics::folder::FolderError),
     /// RTP ports belong to another node.
     #[error(transparent)]
-    RtpPorts(#[from] ports::RangeError),
+    RtpPorts(#[from] twinbox_diagnostics::ports::RangeError),
     /// The data folder cannot be used.
     #[error("the data folder (data_dir) cannot be used")]
     Store(#[from] twinbox_replication_store::StoreError),
@@ -82,8 +50,14 @@ pub enum AppError {
     #[error("the media engine cannot start")]
     Media(#[from] twinbox_media::MediaError),
     /// SIP cannot start.
-    #[error("the SIP door cannot open")]
+    #[error("the SIP server cannot start")]
     Calls(#[from] twinbox_calls::CallsError),
+    /// Mail cannot be listened for.
+    #[error("mail in cannot start")]
+    Mail(#[from] twinbox_mail_gateway::GatewayError),
+    /// Links to recordings cannot be served.
+    #[error(transparent)]
+    Links(#[from] twinbox_recording_links::LinkListenerError),
     /// An address is in use, or not of this machine.
     #[error("cannot listen on {address} for {what} ({source}): free the port or change the configuration")]
     Bind {
@@ -95,11 +69,9 @@ pub enum AppError {
         source: io::Error,
     },
     /// The administrators' socket cannot be made.
-    #[error("cannot make the administrators' socket {path}: {source}")]
-    AdminSocket {
-        /// Path of the socket.
-        path: PathBuf,
-        /// Reason of the failure.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    AdminSocket(#[from] twinbox_admin_api::SocketError),
+    /// The listener for metrics and probes cannot be bound.
+    #[error(transparent)]
+    Pages(#[from] twinbox_metrics::ListenError),
 }

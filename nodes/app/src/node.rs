@@ -1,270 +1,106 @@
-//! A node: binds everything first, runs it later, and stops in reverse order.
+//! A node, from its start to its end: bind, build, run, stop. Binds everything before it changes anything, and stops
+//! in the reverse order.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::runtime::Handle;
+use tokio::runtime::Builder;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
-use twinbox_alarms::{Alarms, Kind};
-use twinbox_calls::{Calls, CallsConfig, CallsDeps};
-use twinbox_ids::{Incarnation, NodeName};
-use twinbox_mailstore::{Mailstore, Settings};
+use twinbox_admin_api::{AdminHandles, AdminService, NodeFacts, NodeInfoService, NodeState, Operators};
+use twinbox_alarm_rules::AlarmRules;
+use twinbox_alarms::{Alarms, Kind, Outbound, Syslog};
+use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
+use twinbox_config::{NodeConfig, members_file};
+use twinbox_diagnostics::{ProbeCounts, SipProber, comparison::Comparison};
+use twinbox_enrollment::{
+    Host,
+    certificates::{CertificateRenewer, Signer},
+    init::FOUNDER_MARK,
+};
+use twinbox_health::{Health, NodeHandles, liveness, watchdog};
+use twinbox_ids::Incarnation;
+use twinbox_mail_gateway::{Gateway, MailFiling};
+use twinbox_mailstore::{Mailstore, PromptsWatch, Settings};
 use twinbox_media::{Engine, MediaConfig};
-use twinbox_notifier::{Notifier, Policy};
+use twinbox_members::MemberClients;
+use twinbox_metrics::Pages;
+use twinbox_notifier::mwi::ClusterMwiSender;
+use twinbox_reconciler::{
+    CustomPrompts, LostNodes, NodeReconciler, ReconcilerParts, SharedDrain, file_orphans, first_measures,
+    follow_members, keep_call_records, retry_unfiled,
+};
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
+use twinbox_runtime::SystemdNotifier;
 
 use crate::{
     AppError,
-    admin::{AdminService, AdminSocket},
-    alarms, alive,
-    aside::Aside,
-    certificates::{Care, Signer},
-    config::NodeConfig,
-    drain::Drain,
-    folder::{Folder, Owner},
-    health::Health,
-    init::FOUNDER_MARK,
-    joining::Host,
-    knock::{Knocker, Shows},
-    learned,
-    lights::Lamps,
-    logging,
-    members::{self, NodeFacts, Others},
-    metrics,
-    operators::Operators,
-    orphans,
-    peering::{self, NodeServices, PeerListener},
-    ports::{self, PortRange},
-    prompts, roles,
-    stop::StopSignals,
-    supervised::Supervised,
-    systemd::Manager,
-    unfiled, watchdog,
+    alert_gate::AlertGate,
+    bound::{Bound, Sockets},
+    duties::{self, Duties},
+    peering::{self, NodeServices},
 };
 
-#[cfg(debug_assertions)]
-use crate::{release, wedge};
-
-/// The parts of a running node.
-pub struct Node {
-    /// Name of the node.
-    pub name: NodeName,
-    /// Incarnation of this process.
-    pub incarnation: Incarnation,
-    /// Configuration as read at the start.
-    pub config: NodeConfig,
-    /// Store of records and audio.
-    pub store: Store,
-    /// Replication with the other nodes.
-    pub peers: Peers,
-    /// Role manager.
-    pub roles: Roles,
-    /// Mailboxes and messages.
-    pub mailstore: Mailstore,
-    /// Handle for alarms and events.
-    pub alarms: Alarms,
-    /// Media engine (RTP).
-    pub media: Engine,
-    /// Results of the SIP probes of silent nodes.
-    pub shows: Arc<Shows>,
-    calls: RwLock<Option<Calls>>,
-    notifier: Mutex<Option<Notifier>>,
-    drain: Mutex<Drain>,
-    stopping: AtomicBool,
-}
-
 /// Time limit of a stop in addition to the end of the calls.
-const CLOSING: std::time::Duration = std::time::Duration::from_secs(15);
+const CLOSING: Duration = Duration::from_secs(15);
 
 /// Runs a node until it gets a stop signal.
 pub fn run_node(config: NodeConfig) -> Result<(), AppError> {
-    logging::start(&config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(run(config))
+    config.log.start();
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
+    runtime.block_on(run(Arc::new(config)))
 }
 
-async fn run(config: NodeConfig) -> Result<(), AppError> {
-    allow_open_files(config.calls.max_calls);
-
-    // Bind: an address in use or an invalid setting ends the start here, and nothing is changed.
-    let own = Owner { member: config.name.clone(), cluster: Some(config.cluster.id) };
-    // Below this limit the store refuses even small writes (rule A4).
-    let _folder = Folder::take("node.data_dir", &config.data_dir, &own, config.reserve_bytes / 4)?;
-    let supervised = Supervised::begin(&config.data_dir)?;
-    let mut stop_signals = StopSignals::listen(supervised.is_supervised())?;
-    let _range = ports::claim(PortRange { ip: config.rtp.bind, ports: config.rtp.ports.clone() })?;
-    let tls = config.cluster.tls.clone();
-    let leases = Aside::for_leases().map_err(AppError::Runtime)?;
-    let peer_listener = PeerListener::bind(&config.cluster, leases.handle()).await?;
-    let mut pages = vec![metrics::bind_local(&config.admin_socket)?];
-    if let Some(address) = config.metrics {
-        pages.push(metrics::bind(address)?);
-    }
-    ports::sip_is_free(&config.calls.listeners)?;
-    let admin_socket = AdminSocket::bind(&config.admin_socket)?;
-    let aside = Aside::for_probes().map_err(AppError::Runtime)?;
-    let node = Arc::new(Node::build(config, supervised.incarnation(), &leases.handle()).await?);
-    supervised.opened(node.roles.life());
-    // Recordings of a killed incarnation become messages before new calls are taken.
-    match node.mailstore.file_own_leftovers().await {
-        Ok(filed) if filed.is_empty() => {}
-        Ok(filed) => info!(count = filed.len(), "recordings of a former life are filed as partial messages"),
-        Err(error) => warn!(%error, "recordings of a former life could not be filed"),
-    }
-    let prompts_watch = prompts::begin(&node).await;
-    node.open_calls().await?;
-
-    // Run.
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let health = Arc::new(Health::default());
-    let facts = Arc::new(NodeFacts::of_node(node.clone(), health.clone()));
-    let stop_peers = peer_listener.stop();
-    let cluster = &node.config.cluster;
-    let signer = Arc::new(Signer::new(tls.clone(), &cluster.tls_dir, &node.config.seal_secret));
-    let host = Arc::new(Host { cluster: cluster.clone(), roles: node.roles.clone(), signer: signer.clone() });
-    let (door, operators) = Operators::door();
-    let services =
-        NodeServices { peers: node.peers.clone(), signer: signer.clone(), host: host.clone(), operators: door };
-    let others = Arc::new(Others::new(&node.name, &node.roles, &tls));
-    tasks.spawn(peer_listener.serve(
-        (node.roles.service(), node.roles.exits()),
-        Some(services),
-        members::Service::new(facts.clone(), tls.clone()).reaching(others.clone()),
-    ));
-    node.peers.start();
-    node.start_notifier(Lamps::new(node.clone(), others.clone()));
-    tasks.spawn(health.clone().watch(node.clone(), facts.clone(), others.clone(), stop.clone()));
-    watchdog::watch(node.clone(), health.pulse.clone(), stop.clone()).map_err(AppError::Runtime)?;
-    #[cfg(debug_assertions)]
-    {
-        wedge::obey(node.clone());
-        tasks.spawn(release::write(node.mailstore.clone(), stop.clone()));
-    }
-    tasks.spawn(orphans::watch(node.clone(), stop.clone()));
-    count_messages(&node, &tasks, &stop);
-    tasks.spawn(unfiled::watch(node.clone(), stop.clone()));
-    tasks.spawn(prompts::watch(node.clone(), prompts_watch, stop.clone()));
-    tasks.spawn(forget_founding(node.clone(), stop.clone()));
-    for door in pages {
-        let serving = metrics::serve(door, node.clone(), health.clone(), facts.clone(), stop.clone());
-        tasks.spawn_on(serving, &aside.handle());
-    }
-    let knocker = Knocker {
-        own: node.name.clone(),
-        roles: node.roles.clone(),
-        timing: cluster.timing,
-        others: others.clone(),
-        shows: node.shows.clone(),
-    };
-    tasks.spawn(knocker.run(stop.clone()));
-    let peers = node.peers.clone();
-    let tell = move |everyone: &[MemberAddress]| roles::follow_members(&peers, everyone);
-    tasks.spawn(learned::watch(cluster.clone(), node.roles.clone(), tell, stop.clone()));
-    let care = Care {
-        tls,
-        tls_dir: cluster.tls_dir.clone(),
-        signer: Some(signer),
-        roles: node.roles.clone(),
-        alarms: Some(node.alarms.clone()),
-    };
-    tasks.spawn(care.watch(stop.clone()));
-    alarms::start(&node, &tasks, &stop);
-    let stewarded = health.clone();
-    tasks.spawn(AdminService::new(node.clone(), health, facts, others, host).serve(
-        admin_socket,
-        operators,
-        stop.clone(),
-    ));
-    tasks.spawn(roles::follow(node.clone(), stewarded, stop.clone()));
-    let manager = Arc::new(Manager::of_environment());
-    let watched = {
-        let (manager, media, stop) = (manager.clone(), node.media.clone(), stop.clone());
-        async move { manager.watchdog(|| alive::why_not(&media), stop).await }
-    };
-    tasks.spawn_on(watched, &aside.handle());
-    supervised.tell_last_words(&node.name, &node.alarms);
-    supervised.ready();
-    manager.ready();
-    let supervised = Arc::new(supervised);
-    tasks.spawn({
-        let (supervised, stop) = (supervised.clone(), stop.clone());
-        async move { supervised.watch_supervisor(stop).await }
-    });
-    info!(node = %node.name, incarnation = %node.incarnation, "the node runs");
-
-    // Stop: refuse new calls, return the duties, wait for the calls in progress, then stop the rest.
+async fn run(config: Arc<NodeConfig>) -> Result<(), AppError> {
+    let mut bound = Bound::bind(&config).await?;
+    let node = Node::build(config, &bound).await?;
+    let prompts = node.open().await?;
+    let running = node.start(&mut bound, prompts)?;
+    info!(node = %node.config.name, incarnation = %node.incarnation, "the node runs");
     tokio::select! {
-        () = stop_signals.next() => info!("stopping: no new calls; a second signal ends those in progress"),
+        () = bound.stop_signals.next() => info!("stopping: no new calls; a second signal ends those in progress"),
         reason = node.roles.removed() => error!("{reason}; this node takes no new calls, and stops when those in progress have ended"),
     }
-    node.alarms.event(Kind::NodeStopping, node.name.as_str(), "");
-    manager.stopping(node.config.drain + CLOSING);
-    node.stopping.store(true, Relaxed);
-    let calls = node.calls();
-    if let Some(calls) = &calls {
-        calls.leave();
-    }
-    node.stop_notifier();
-    node.roles.shutdown().await;
-    if let Some(calls) = calls {
-        tokio::select! {
-            () = idle(&calls) => {}
-            () = tokio::time::sleep(node.config.drain) => {}
-            () = stop_signals.next() => {}
-        }
-        calls.shutdown().await;
-    }
-    stop.cancel();
-    node.peers.shutdown().await;
-    stop_peers.cancel();
-    tasks.close();
-    tasks.wait().await;
-    supervised.ends_well();
+    node.stop(running, &mut bound).await;
     info!("stopped");
     Ok(())
 }
 
-/// A recorded call needs two sockets and two files here, and its copy two files at the peer. Requests as many open
-/// files as `max_calls` may need, within the system's limit.
-fn allow_open_files(max_calls: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// Files for the store, peers, listeners and administrators.
-    const BESIDE_CALLS: u64 = 1_024;
-    let needed = BESIDE_CALLS + 6 * max_calls as u64;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none_or(|current| current >= needed) {
-        return;
-    }
-    let granted = maximum.map_or(needed, |maximum| maximum.min(needed));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(granted), maximum });
-    if granted < needed || raised.is_err() {
-        warn!(
-            needed,
-            granted, "too few open files for sip.max_calls: raise the limit (LimitNOFILE) or lower max_calls"
-        );
-    }
+/// The parts of a node. Other crates get those that they need, never all of them.
+struct Node {
+    incarnation: Incarnation,
+    config: Arc<NodeConfig>,
+    store: Store,
+    peers: Peers,
+    roles: Roles,
+    members: Arc<MemberClients>,
+    mailstore: Mailstore,
+    alarms: Alarms,
+    media: Engine,
+    calls: CallsService,
+    duties: Duties,
+    gateway: Option<Gateway<MailFiling>>,
+    comparison: Arc<Comparison>,
+    health: Arc<Health>,
+    drain: SharedDrain,
+    /// Cancelled when an orderly stop begins.
+    stopping: CancellationToken,
 }
 
-/// Waits until no call is in progress.
-async fn idle(calls: &Calls) {
-    while calls.active() > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+/// The tasks of a running node.
+struct Running {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Ends the listener for members, after everything that uses it.
+    stop_members: CancellationToken,
+    systemd: Arc<SystemdNotifier>,
 }
 
 impl Node {
-    async fn build(config: NodeConfig, incarnation: Incarnation, leases: &Handle) -> Result<Self, AppError> {
-        let name = config.name.clone();
-        let cluster = &config.cluster;
-        let known = learned::known(cluster);
+    async fn build(config: Arc<NodeConfig>, bound: &Bound) -> Result<Self, AppError> {
+        let (name, cluster, incarnation) = (&config.name, &config.cluster, bound.supervised.incarnation());
+        let known = members_file::known(cluster);
         let nodes: Vec<_> = known.iter().filter(|m| m.kind == MemberKind::Node).collect();
 
         let store = Store::open(StoreConfig {
@@ -292,131 +128,362 @@ impl Node {
             store.clone(),
         );
         let alarms = Alarms::open(store.clone(), peers.clone()).await?;
-        let roles = peering::start_roles(
-            cluster,
-            &name,
-            MemberKind::Node,
-            incarnation,
-            &config.data_dir.join("raft"),
-            founds,
-            leases,
-        )
-        .await?;
-        roles.measure(roles::first_measures(&store));
-        let mut settings = Settings::new(name.clone(), incarnation, nodes.len() as u64);
-        settings.require_two = cluster.require_two;
-        settings.min_message_ms = config.voicemail.min_message_ms;
-        settings.min_pin_length = config.voicemail.min_pin_length;
-        settings.pin_cost = config.voicemail.pin_cost;
-        let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
-        let mut media = MediaConfig::new(config.rtp.bind, config.rtp.ports.clone());
-        media.dscp = config.rtp.dscp;
-        media.threads = config.rtp.threads;
-        media.media_timeout = config.rtp.timeout.unwrap_or_default();
-        let media = Engine::start(media)?;
+        let raft = config.data_dir.join("raft");
+        let leases = bound.leases.handle();
+        let roles =
+            peering::start_roles(cluster, name, MemberKind::Node, incarnation, &raft, founds, &leases).await?;
+        roles.measure(first_measures(&store));
+        bound.supervised.opened(roles.raft_id_and_run());
+        let members = Arc::new(MemberClients::new(name, &roles, &cluster.tls));
+        let mailstore =
+            Mailstore::new(store.clone(), peers.clone(), mailstore_settings(&config, incarnation, &nodes));
+        let media = Engine::start(media_config(&config))?;
+        let calls = CallsService::new(
+            CallsConfig {
+                ack_timeout_ms: u64::try_from(cluster.ack_timeout.as_millis()).unwrap_or(u64::MAX),
+                ..config.calls.clone()
+            },
+            CallsDeps {
+                node: name.clone(),
+                incarnation,
+                mailstore: mailstore.clone(),
+                prompts: config.prompts.clone(),
+                media: media.clone(),
+            },
+        );
+        let sender = ClusterMwiSender {
+            node: name.clone(),
+            calls: calls.clone(),
+            roles: roles.clone(),
+            members: members.clone(),
+            margin: cluster.timing.margin,
+        };
+        let (stopping, comparison) = (CancellationToken::new(), Arc::new(Comparison::default()));
+        let duties = Duties::build(&config, &mailstore, &roles, &alarms, sender, &comparison);
+        let gateway = duties::mail_gateway(&config, &mailstore, &alarms);
+        let handles = NodeHandles {
+            name: name.clone(),
+            store: store.clone(),
+            peers: peers.clone(),
+            roles: roles.clone(),
+            media: media.clone(),
+            calls: calls.clone(),
+            notifier: duties.notifier.clone(),
+            mta: duties.mta.clone(),
+            directory_sync: duties.directory_sync.clone(),
+            timetable: duties.timetable.clone(),
+            alarms: alarms.clone(),
+            stopping: stopping.clone(),
+        };
+        let health = Arc::new(Health::new(handles, comparison.clone()));
+        let drain = SharedDrain::default();
         Ok(Self {
-            name,
             incarnation,
             config,
             store,
             peers,
             roles,
+            members,
             mailstore,
             alarms,
             media,
-            shows: Arc::default(),
-            calls: RwLock::new(None),
-            notifier: Mutex::new(None),
-            drain: Mutex::default(),
-            stopping: AtomicBool::new(false),
+            calls,
+            duties,
+            gateway,
+            comparison,
+            health,
+            drain,
+            stopping,
         })
     }
 
-    /// Starts the task of the duty; a task that ended is replaced. It acts only while this node holds the lease.
-    pub fn start_notifier(&self, lamps: Lamps) {
-        let gate = self.roles.gate(Duty::Notifier);
-        let notifier = Notifier::start(self.mailstore.clone(), gate, lamps, Policy::default());
-        *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Some(notifier);
-    }
-
-    /// Ends the task of the duty permanently, because the process stops.
-    fn stop_notifier(&self) {
-        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// Whether an orderly stop is in progress: services that it has ended have not failed.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
-    }
-
-    /// Time since the last turn of the duty's task, with or without the duty; `None` if the task has ended.
-    pub fn notifier_still_for(&self) -> Option<std::time::Duration> {
-        let notifier = self.notifier.lock().unwrap_or_else(PoisonError::into_inner);
-        notifier.as_ref().filter(|notifier| notifier.is_running()).map(Notifier::still_for)
-    }
-
-    /// Makes the task of the duty hang, for tests. Not in release builds.
-    #[cfg(debug_assertions)]
-    pub fn wedge_notifier(&self) {
-        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Notifier::wedge);
-    }
-
-    /// Drain time of calls while this node is out of service.
-    pub fn drain(&self) -> MutexGuard<'_, Drain> {
-        self.drain.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The SIP server, while it runs.
-    pub fn calls(&self) -> Option<Calls> {
-        self.calls.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Starts the SIP server; an earlier one that failed is closed first.
-    pub async fn open_calls(&self) -> Result<(), AppError> {
-        let old = self.calls.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(old) = old {
-            warn!("the SIP door is closed and opened again");
-            old.shutdown().await;
+    /// Takes calls. Recordings of a killed incarnation become messages before new calls are taken.
+    async fn open(&self) -> Result<(CustomPrompts, PromptsWatch), AppError> {
+        match self.mailstore.file_own_leftovers().await {
+            Ok(filed) if filed.is_empty() => {}
+            Ok(filed) => {
+                info!(count = filed.len(), "filed recordings of an earlier incarnation as partial messages")
+            }
+            Err(error) => warn!(%error, "could not file recordings of an earlier incarnation"),
         }
-        let cluster = &self.config.cluster;
-        let config = CallsConfig {
-            ack_timeout_ms: u64::try_from(cluster.ack_timeout.as_millis()).unwrap_or(u64::MAX),
-            ..self.config.calls.clone()
-        };
-        let deps = CallsDeps {
-            node: self.name.clone(),
-            incarnation: self.incarnation,
+        let prompts = CustomPrompts {
             mailstore: self.mailstore.clone(),
             prompts: self.config.prompts.clone(),
-            media: self.media.clone(),
+            language: self.config.voicemail.language.clone(),
         };
-        let calls = Calls::start(config, deps).await?;
-        *self.calls.write().unwrap_or_else(PoisonError::into_inner) = Some(calls);
-        Ok(())
+        let changes = prompts.apply_all().await;
+        self.calls.restart().await?;
+        Ok((prompts, changes))
+    }
+
+    fn start(&self, bound: &mut Bound, prompts: (CustomPrompts, PromptsWatch)) -> Result<Running, AppError> {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let sockets =
+            bound.sockets.take().ok_or_else(|| AppError::Runtime(std::io::ErrorKind::NotConnected.into()))?;
+        let Sockets { members: listener, administrators, pages, mail, links } = sockets;
+        let (config, cluster, probes) = (&self.config, &self.config.cluster, bound.probes.handle());
+        let signer = Arc::new(Signer::new(cluster.tls.clone(), &cluster.tls_dir, &config.seal_secret));
+        let host = Arc::new(Host { cluster: cluster.clone(), roles: self.roles.clone(), signer: signer.clone() });
+        let facts = Arc::new(NodeFacts::of_node(&config.name, self.incarnation, self.state()));
+        let (route, operators) = Operators::route();
+
+        // Other members.
+        let stop_members = listener.stop();
+        tasks.spawn(listener.serve(
+            (self.roles.service(), self.roles.exits()),
+            Some(NodeServices {
+                peers: self.peers.clone(),
+                signer: signer.clone(),
+                host: host.clone(),
+                operators: route,
+            }),
+            NodeInfoService::new(facts.clone(), cluster.tls.clone()),
+        ));
+        self.peers.start();
+        let peers = self.peers.clone();
+        let tell = move |everyone: &[MemberAddress]| follow_members(&peers, everyone);
+        tasks.spawn(members_file::watch(cluster.clone(), self.roles.clone(), tell, stop.clone()));
+        let renewer = CertificateRenewer {
+            tls: cluster.tls.clone(),
+            tls_dir: cluster.tls_dir.clone(),
+            signer: Some(signer),
+            roles: self.roles.clone(),
+            alarms: Some(self.alarms.clone()),
+        };
+        tasks.spawn(renewer.watch(stop.clone()));
+        let probe_counts = Arc::new(ProbeCounts::default());
+        tasks.spawn(self.sip_prober(probe_counts.clone()).run(stop.clone()));
+
+        // Duties, health and alarms.
+        self.duties.restart();
+        tasks.spawn(self.health.clone().watch(config.self_test, stop.clone()));
+        watchdog::watch(&self.health, stop.clone()).map_err(AppError::Runtime)?;
+        tasks.spawn(self.comparison.clone().watch(
+            config.clone(),
+            self.calls.clone(),
+            self.members.clone(),
+            self.alarms.clone(),
+            stop.clone(),
+        ));
+        self.start_alarms(&tasks, &stop);
+
+        // What was agreed on and replicated.
+        tasks.spawn(self.reconciler().run(stop.clone()));
+        tasks.spawn(file_orphans(self.lost_nodes(), stop.clone()));
+        let (name, mailstore) = (config.name.clone(), self.mailstore.clone());
+        tasks.spawn(retry_unfiled(name, mailstore, self.alarms.clone(), stop.clone()));
+        tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), config.keep_calls, stop.clone()));
+        let (custom, changes) = prompts;
+        tasks.spawn(custom.follow(changes, stop.clone()));
+        self.count_messages(&tasks, &stop);
+        tasks.spawn(forget_founding(config.data_dir.join(FOUNDER_MARK), self.roles.clone(), stop.clone()));
+        #[cfg(debug_assertions)]
+        {
+            crate::wedge::obey(self.store.clone(), self.duties.notifier.clone());
+            tasks.spawn(crate::next_release::write(self.mailstore.clone(), stop.clone()));
+        }
+
+        duties::serve_mail(self.gateway.as_ref(), mail, &tasks, &stop);
+        crate::links::serve(config, &self.mailstore, links, &tasks, &stop);
+
+        // Administrators and probes.
+        for page in pages {
+            let serving = twinbox_metrics::serve(page, self.pages(&facts, &probe_counts), stop.clone());
+            tasks.spawn_on(serving, &probes);
+        }
+        let admin = AdminService::new(self.admin_handles(), self.health.clone(), facts, host);
+        tasks.spawn(admin.serve(administrators, operators, stop.clone()));
+
+        // Reports of the start to supervisor and service manager.
+        let systemd = Arc::new(SystemdNotifier::from_env());
+        let watched = {
+            let (systemd, media, stop) = (systemd.clone(), self.media.clone(), stop.clone());
+            async move { systemd.watchdog(|| liveness::stall_reason(&media), stop).await }
+        };
+        tasks.spawn_on(watched, &probes);
+        bound.supervised.report_last_exit(&config.name, &self.alarms);
+        bound.supervised.ready();
+        systemd.ready();
+        tasks.spawn({
+            let (supervised, stop) = (bound.supervised.clone(), stop.clone());
+            async move { supervised.watch_supervisor(stop).await }
+        });
+        Ok(Running { stop, tasks, stop_members, systemd })
+    }
+
+    /// Refuses new calls, returns the duties, waits for the calls in progress, then stops the rest.
+    async fn stop(self, running: Running, bound: &mut Bound) {
+        let Running { stop, tasks, stop_members, systemd } = running;
+        self.alarms.event(Kind::NodeStopping, self.config.name.as_str(), "");
+        systemd.stopping(self.config.drain + CLOSING);
+        self.stopping.cancel();
+        let calls = self.calls.running();
+        if let Some(calls) = &calls {
+            calls.leave();
+        }
+        self.duties.stop();
+        self.roles.shutdown().await;
+        if let Some(calls) = calls {
+            tokio::select! {
+                () = calls.idle() => {}
+                () = tokio::time::sleep(self.config.drain) => {}
+                () = bound.stop_signals.next() => {}
+            }
+            calls.shutdown().await;
+        }
+        stop.cancel();
+        self.peers.shutdown().await;
+        stop_members.cancel();
+        tasks.close();
+        tasks.wait().await;
+        bound.supervised.ends_well();
+    }
+
+    /// Writes alarms and events, delivers them to outside receivers, and applies the rules.
+    fn start_alarms(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let config = &self.config.alarms;
+        let syslog = config.syslog.clone().map(|(target, facility)| Syslog::start(target, facility));
+        let (alarms, writing) = (self.alarms.clone(), stop.clone());
+        tasks.spawn(async move { alarms.serve(syslog, writing).await });
+        let gate = AlertGate(self.roles.gate(Duty::Notifier));
+        let outbound = Outbound::new(&self.config.cluster.name, self.alarms.clone(), gate);
+        tasks.spawn(outbound.run(config.webhook.clone(), config.traps.clone(), stop.clone()));
+        let starts = format!("version {}, incarnation {}", env!("CARGO_PKG_VERSION"), self.incarnation);
+        self.alarms.event(Kind::NodeStarted, self.config.name.as_str(), starts);
+        let rules = AlarmRules {
+            node: self.config.name.clone(),
+            store: self.store.clone(),
+            mailstore: self.mailstore.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            calls: self.calls.clone(),
+            alarms: self.alarms.clone(),
+        };
+        tasks.spawn(rules.run(stop.clone()));
+    }
+
+    /// Counts the messages of all mailboxes in the background, so that lists and MWI find the counts.
+    fn count_messages(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let (mailstore, stop) = (self.mailstore.clone(), stop.clone());
+        tasks.spawn_blocking(move || {
+            if let Err(error) = mailstore.count_all(|| stop.is_cancelled()) {
+                warn!(%error, "messages are not counted now; each mailbox is counted when it is used");
+            }
+        });
+    }
+
+    fn state(&self) -> NodeState {
+        NodeState {
+            config: self.config.clone(),
+            calls: self.calls.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            drain: self.drain.clone(),
+            health: self.health.clone(),
+            notifier: self.duties.notifier.clone(),
+            directory_sync: self.duties.directory_sync.clone(),
+        }
+    }
+
+    fn admin_handles(&self) -> AdminHandles {
+        AdminHandles {
+            name: self.config.name.clone(),
+            config: self.config.clone(),
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            mailstore: self.mailstore.clone(),
+            alarms: self.alarms.clone(),
+            members: self.members.clone(),
+            notifier: self.duties.notifier.clone(),
+            directory_sync: self.duties.directory_sync.clone(),
+            mail: self.config.mail.out.as_ref().and_then(duties::mail_route),
+            templates: self.config.mail.templates.clone(),
+        }
+    }
+
+    fn pages(&self, facts: &Arc<NodeFacts>, probe_counts: &Arc<ProbeCounts>) -> Pages {
+        Pages {
+            config: self.config.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            calls: self.calls.clone(),
+            media: self.media.clone(),
+            alarms: self.alarms.clone(),
+            health: self.health.clone(),
+            facts: facts.clone(),
+            probe_counts: probe_counts.clone(),
+            mailstore: self.mailstore.clone(),
+            outbox: vec![("notifier", self.duties.notifier.counts()), ("mta", self.duties.mta.counts())],
+            gateway: self.gateway.as_ref().map(Gateway::counts),
+        }
+    }
+
+    fn sip_prober(&self, counts: Arc<ProbeCounts>) -> SipProber {
+        SipProber {
+            own: self.config.name.clone(),
+            roles: self.roles.clone(),
+            timing: self.config.cluster.timing,
+            members: self.members.clone(),
+            counts,
+        }
+    }
+
+    fn reconciler(&self) -> NodeReconciler {
+        NodeReconciler::new(ReconcilerParts {
+            name: self.config.name.clone(),
+            timing: self.config.cluster.timing,
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            calls: self.calls.clone(),
+            alarms: self.alarms.clone(),
+            health: self.health.clone(),
+            drain: self.drain.clone(),
+        })
+    }
+
+    fn lost_nodes(&self) -> LostNodes {
+        let timing = &self.config.cluster.timing;
+        LostNodes {
+            mailstore: self.mailstore.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            unheard_for: timing.lease + timing.margin,
+        }
     }
 }
 
-/// Counts the messages of all mailboxes in the background, so that lists and MWI find the counts.
-fn count_messages(node: &Node, tasks: &TaskTracker, stop: &CancellationToken) {
-    let (mailstore, stop) = (node.mailstore.clone(), stop.clone());
-    tasks.spawn_blocking(move || {
-        if let Err(error) = mailstore.count_all(|| stop.is_cancelled()) {
-            warn!(%error, "messages are not counted now, but when they are asked for");
-        }
-    });
+fn mailstore_settings(
+    config: &NodeConfig,
+    incarnation: Incarnation,
+    nodes: &[&twinbox_config::Member],
+) -> Settings {
+    let mut settings = Settings::new(config.name.clone(), incarnation, nodes.len() as u64);
+    settings.require_two = config.cluster.require_two;
+    settings.min_message_ms = config.voicemail.min_message_ms;
+    settings.min_pin_length = config.voicemail.min_pin_length;
+    settings.pin_cost = config.voicemail.pin_cost;
+    settings
+}
+
+fn media_config(config: &NodeConfig) -> MediaConfig {
+    let mut media = MediaConfig::new(config.rtp.bind, config.rtp.ports.clone());
+    media.dscp = config.rtp.dscp;
+    media.threads = config.rtp.threads;
+    media.media_timeout = config.rtp.timeout.unwrap_or_default();
+    media
 }
 
 /// Removes the founder marker after the group exists: if the disk is emptied later except for the marker, this node
 /// must not found a second group.
-async fn forget_founding(node: Arc<Node>, stop: CancellationToken) {
-    let mark = node.config.data_dir.join(FOUNDER_MARK);
+async fn forget_founding(mark: std::path::PathBuf, roles: Roles, stop: CancellationToken) {
     if !mark.exists() {
         return;
     }
-    let mut view = node.roles.watch();
-    let founded = view.wait_for(|view| view.quorum);
+    let mut view = roles.watch();
     tokio::select! {
-        founded = founded => {
+        founded = view.wait_for(|view| view.quorum) => {
             if founded.is_ok() {
                 remove(&mark);
             }
@@ -427,6 +494,6 @@ async fn forget_founding(node: Arc<Node>, stop: CancellationToken) {
 
 fn remove(mark: &Path) {
     if let Err(error) = std::fs::remove_file(mark) {
-        warn!(file = %mark.display(), %error, "the founder's mark could not be removed: remove it by hand");
+        warn!(file = %mark.display(), %error, "the founder marker could not be removed: remove it by hand");
     }
 }

@@ -6,19 +6,20 @@ use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
+use twinbox_admin_api::NodeInfoService;
+use twinbox_config::{ClusterConfig, members_file};
+use twinbox_enrollment::{
+    Host,
+    certificates::{self, Signer},
+    speaks,
+};
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_pki::{Doors, MemberKind as CertificateKind, NodeIdentity, OperatorDoor};
+use twinbox_pki::{AcceptRoutes, NodeIdentity, OperatorRoute};
 use twinbox_replication_peer::Peers;
 use twinbox_roles::{ExitsService, MemberKind, Roles, RolesConfig, RolesService};
 use twinbox_wire::roles::{exits_server::ExitsServer, roles_server::RolesServer};
 
-use crate::{
-    AppError,
-    certificates::{self, Signer},
-    config::ClusterConfig,
-    joining::Host,
-    learned, members, release,
-};
+use crate::AppError;
 
 /// Maximum number of connections that wait for the role manager.
 const WAITING: usize = 64;
@@ -38,26 +39,18 @@ pub async fn start_roles(
         kind,
         cluster: cluster.id,
         incarnation,
-        members: learned::addresses(&cluster.members),
-        learned: learned::addresses(&learned::known(cluster)),
-        removed: learned::removed(cluster),
+        members: members_file::addresses(&cluster.members),
+        learned: members_file::addresses(&members_file::known(cluster)),
+        removed: members_file::removed(cluster),
         dir: dir.to_owned(),
         timing: cluster.timing,
         tls: cluster.tls.clone(),
-        speaks: release::speaks(),
+        speaks: speaks(),
         found,
     };
     match leases.spawn(Roles::start(config)).await {
         Ok(started) => Ok(started?),
         Err(ended) => Err(AppError::Runtime(io::Error::other(ended))),
-    }
-}
-
-/// Kind of member as in a certificate.
-pub fn certificate_kind(kind: MemberKind) -> CertificateKind {
-    match kind {
-        MemberKind::Node => CertificateKind::Node,
-        MemberKind::Witness => CertificateKind::Witness,
     }
 }
 
@@ -70,7 +63,7 @@ pub struct NodeServices {
     /// Admission of joining members.
     pub host: Arc<Host>,
     /// Route for operators.
-    pub operators: OperatorDoor,
+    pub operators: OperatorRoute,
 }
 
 /// The bound listener for other members: mutual TLS, all gRPC services on one port.
@@ -108,7 +101,7 @@ impl PeerListener {
         self,
         (roles, exits): (RolesServer<RolesService>, ExitsServer<ExitsService>),
         node: Option<NodeServices>,
-        members: members::Service,
+        members: NodeInfoService,
     ) {
         let certificates =
             node.as_ref().map(|n| certificates::Service::new(n.signer.clone(), n.host.roles.clone()).into_server());
@@ -122,15 +115,15 @@ impl PeerListener {
             .add_optional_service(certificates)
             .add_optional_service(node.as_ref().map(|node| node.peers.service()));
         let (route, calls) = mpsc::channel(WAITING);
-        let mut doors = Doors { roles: Some(route), ..Doors::default() };
+        let mut accept = AcceptRoutes { roles: Some(route), ..AcceptRoutes::default() };
         if let Some(node) = node {
-            let (door, newcomers) = node.host.open(self.stop.clone());
-            tokio::spawn(newcomers);
-            (doors.newcomers, doors.operators) = (Some(door), Some(node.operators));
+            let (route, joining) = node.host.open(self.stop.clone());
+            tokio::spawn(joining);
+            (accept.joining, accept.operators) = (Some(route), Some(node.operators));
         }
         let incoming = {
             let _leases = self.leases.enter();
-            self.tls.listen_with(self.listener, doors)
+            self.tls.listen_with(self.listener, accept)
         };
         let calls =
             self.leases.spawn(served(for_roles.serve_with_incoming(ReceiverStream::new(calls)), self.stop.clone()));
@@ -142,10 +135,10 @@ impl PeerListener {
 
 impl PeerListener {
     /// Serves, until stopped, only the facts of this member: its role manager does not run.
-    pub async fn serve_facts(self, members: members::Service) {
+    pub async fn serve_facts(self, members: NodeInfoService) {
         let incoming = {
             let _leases = self.leases.enter();
-            self.tls.listen_with(self.listener, Doors::default())
+            self.tls.listen_with(self.listener, AcceptRoutes::default())
         };
         let routes = self.tls.server().add_service(members.into_server());
         served(routes.serve_with_incoming(incoming), self.stop).await;

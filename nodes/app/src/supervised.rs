@@ -14,15 +14,14 @@ use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use twinbox_alarms::{Alarms, Code};
+use twinbox_config::{NodeConfig, members_file};
+use twinbox_diagnostics::folder::{Folder, Owner};
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_supervisor::{LastWords, Life, Line, Member, PidFile, PidFileError, Spec, keep_panics};
-
-use crate::{
-    AppError,
-    config::NodeConfig,
-    folder::{Folder, Owner},
-    learned, logging,
+use twinbox_supervisor::{
+    CrashReport, ExitNotice, Member, PidFile, PidFileError, ProcessInfo, Spec, record_panics,
 };
+
+use crate::AppError;
 
 /// Time limit of a stop in addition to the end of the calls: less than the node requests from the service manager.
 const CLOSING: Duration = Duration::from_secs(12);
@@ -31,7 +30,7 @@ const LONGEST: usize = 1_024;
 
 /// Runs the supervisor of the node in `file`, from which `config` was read; returns the exit code.
 pub fn supervise_node(config: NodeConfig, file: &Path) -> Result<u8, AppError> {
-    logging::start(&config.log);
+    config.log.start();
     // The supervisor writes into the folder before the node does.
     let owner = Owner { member: config.name.clone(), cluster: Some(config.cluster.id) };
     Folder::suits("node.data_dir", &config.data_dir, &owner, config.reserve_bytes / 4)?;
@@ -44,7 +43,7 @@ pub fn supervise_node(config: NodeConfig, file: &Path) -> Result<u8, AppError> {
         tls: cluster.tls.clone(),
         bind: config.supervisor,
         members: Box::new(move || {
-            let others = learned::known(&cluster).into_iter().filter(|member| member.name != own);
+            let others = members_file::known(&cluster).into_iter().filter(|member| member.name != own);
             others.map(|member| Member { name: member.name, address: member.address }).collect()
         }),
         patience: config.drain + CLOSING,
@@ -61,19 +60,19 @@ fn own_program() -> io::Result<PathBuf> {
 /// State of the node's process for its supervisor and the next incarnation.
 pub struct Supervised {
     pid_file: PidFile,
-    life: Mutex<Life>,
+    life: Mutex<ProcessInfo>,
     supervisor: Option<UnixStream>,
-    before: Option<LastWords>,
+    before: Option<CrashReport>,
 }
 
 impl Supervised {
     /// Begins an incarnation: takes the pid file of the data folder, reports to the supervisor, and records panics.
     pub fn begin(data_dir: &Path) -> Result<Self, PidFileError> {
-        let life = Life::begin();
+        let life = ProcessInfo::begin();
         let pid_file = PidFile::take(data_dir, &life)?;
         let supervisor = supervisor();
-        let before = LastWords::take(data_dir, supervisor.as_ref().and_then(first_line));
-        keep_panics(data_dir, life.incarnation);
+        let before = CrashReport::take(data_dir, supervisor.as_ref().and_then(first_line));
+        record_panics(data_dir, life.incarnation);
         let this = Self { pid_file, life: Mutex::new(life), supervisor, before };
         this.now(|_| {});
         Ok(this)
@@ -102,18 +101,14 @@ impl Supervised {
     /// Records an orderly end.
     pub fn ends_well(&self) {
         if let Err(error) = self.pid_file.end() {
-            warn!(%error, "the next supervisor will not know that this life ended well");
+            warn!(%error, "the next supervisor will not know that this incarnation ended in good order");
         }
     }
 
     /// Reports to administrators how the previous incarnation ended, unless in good order.
-    pub fn tell_last_words(&self, node: &NodeName, alarms: &Alarms) {
-        let Some(LastWords { how, panic, .. }) = &self.before else { return };
-        error!(
-            how,
-            panic = panic.as_deref().unwrap_or("none"),
-            "the node's process before this one did not end well"
-        );
+    pub fn report_last_exit(&self, node: &NodeName, alarms: &Alarms) {
+        let Some(CrashReport { cause: how, panic, .. }) = &self.before else { return };
+        error!(how, panic = panic.as_deref().unwrap_or("none"), "the previous incarnation of this node failed");
         // The text of a panic may contain personal data: it stays in this machine's log.
         alarms.raise(
             Code::Exited,
@@ -135,21 +130,21 @@ impl Supervised {
                 () = stop.cancelled() => return,
             };
             if !read.is_ok_and(|length| length > 0) {
-                return warn!("the supervisor has gone; this node goes on, and the next supervisor finds it");
+                return warn!("the supervisor has ended; this node goes on, and the next supervisor finds it");
             }
         }
     }
 
-    fn now(&self, change: impl FnOnce(&mut Life)) {
+    fn now(&self, change: impl FnOnce(&mut ProcessInfo)) {
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut life);
         if let Err(error) = self.pid_file.write(&life) {
-            warn!(%error, "the next supervisor will know less of this life");
+            warn!(%error, "the pid file cannot be written: the next supervisor will know less of this incarnation");
         }
         if let Some(Err(error)) =
             self.supervisor.as_ref().map(|mut stream| stream.write_all(life.line().as_bytes()))
         {
-            warn!(%error, "the supervisor could not be told of this life");
+            warn!(%error, "the supervisor could not be notified of this incarnation");
         }
     }
 }
@@ -167,8 +162,8 @@ fn supervisor() -> Option<UnixStream> {
 }
 
 /// Message that the supervisor sent before it started this process.
-fn first_line(mut stream: &UnixStream) -> Option<Line> {
+fn first_line(mut stream: &UnixStream) -> Option<ExitNotice> {
     let mut said = [0; LONGEST];
     let length = stream.read(&mut said).ok()?;
-    Line::parse(std::str::from_utf8(&said[..length]).ok()?.lines().next()?)
+    ExitNotice::parse(std::str::from_utf8(&said[..length]).ok()?.lines().next()?)
 }

@@ -5,31 +5,30 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::Duration,
 };
 
 use tokio::runtime::Handle;
 use tracing::warn;
-
-use crate::node::Node;
+use twinbox_notifier::NotifierService;
+use twinbox_replication_store::Store;
 
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Follows the file from now on.
-pub fn obey(node: Arc<Node>) {
+pub fn obey(store: Store, notifier: NotifierService) {
     let Some(file) = std::env::var_os("TWINBOX_TEST_WEDGE").map(PathBuf::from) else { return };
     let runtime = Handle::current();
-    warn!(file = %file.display(), "this node does what a test's file says");
+    warn!(file = %file.display(), "a test makes parts of this node hang");
     let _ = thread::Builder::new().name("wedge".to_owned()).spawn(move || {
         loop {
             thread::sleep(LOOK);
             if says(&file, "notifier") {
-                node.wedge_notifier();
+                notifier.wedge();
             }
             if says(&file, "store") {
-                wedge_store(&node, &runtime, &file);
+                wedge_store(&store, &runtime, &file);
             }
             if says(&file, "executor") {
                 wedge_executor(&runtime, &file);
@@ -49,10 +48,10 @@ fn hang(file: &Path, part: &str) {
 }
 
 /// Blocks the thread of the store's committer in a transaction.
-fn wedge_store(node: &Arc<Node>, runtime: &Handle, file: &Path) {
+fn wedge_store(store: &Store, runtime: &Handle, file: &Path) {
     let hanging = file.to_owned();
     // Refused: nothing is written.
-    let committed = node.store.commit(move |_| {
+    let committed = store.commit(move |_| {
         hang(&hanging, "store");
         Err::<(), ()>(())
     });

@@ -5,26 +5,28 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+use twinbox_admin_api::{NodeFacts, NodeInfoService};
+use twinbox_config::{ClusterConfig, WitnessConfig, members_file};
+use twinbox_diagnostics::{
+    ProbeCounts, SipProber,
+    folder::{Folder, Owner},
+};
+use twinbox_enrollment::certificates::CertificateRenewer;
 use twinbox_ids::Incarnation;
+use twinbox_members::MemberClients;
 use twinbox_roles::{MemberKind, Roles, RolesError};
 use twinbox_wire::admin::{NodeInfoRequest, node_info_client::NodeInfoClient};
 
+use twinbox_runtime::{StopSignals, SystemdNotifier};
+
 use crate::{
     AppError,
-    certificates::Care,
-    config::{ClusterConfig, WitnessConfig},
-    folder::{Folder, Owner},
-    knock::{Knocker, Shows},
-    learned, logging,
-    members::{self, NodeFacts, Others},
     peering::{self, PeerListener},
-    stop::StopSignals,
-    systemd::Manager,
 };
 
 /// Runs a witness until it gets a stop signal.
 pub fn run_witness(config: WitnessConfig) -> Result<(), AppError> {
-    logging::start(&config.log);
+    config.log.start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -34,7 +36,7 @@ pub fn run_witness(config: WitnessConfig) -> Result<(), AppError> {
 }
 
 async fn run(config: WitnessConfig) -> Result<(), AppError> {
-    let mut stop = StopSignals::listen(false)?;
+    let mut stop = StopSignals::listen(false).map_err(AppError::Runtime)?;
     let own = Owner { member: config.name.clone(), cluster: None };
     let _folder = Folder::take("witness.data_dir", &config.data_dir, &own, 0)?;
     // Bind everything before anything runs: a port in use must prevent the start, not leave a half-started witness.
@@ -58,7 +60,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
                 error!(cluster = cluster.name, "this witness does not vote in the cluster: {broken}");
                 let facts = NodeFacts::of_witness_without_store(&config.name, broken.to_string());
                 stops.push(listener.stop());
-                servers.spawn(listener.serve_facts(members::Service::new(Arc::new(facts), cluster.tls.clone())));
+                servers.spawn(listener.serve_facts(NodeInfoService::new(Arc::new(facts), cluster.tls.clone())));
                 unreadable.get_or_insert(broken);
                 continue;
             }
@@ -69,19 +71,19 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
             async move { error!(cluster = name, "{}: it votes there no more", roles.removed().await) }
         });
         let facts = Arc::new(NodeFacts::of_witness(&config.name));
-        let (stop, service) = (listener.stop(), members::Service::new(facts, cluster.tls.clone()));
+        let (stop, service) = (listener.stop(), NodeInfoService::new(facts, cluster.tls.clone()));
         let (tls, tls_dir) = (cluster.tls.clone(), cluster.tls_dir.clone());
-        let care = Care { tls, tls_dir, signer: None, roles: roles.clone(), alarms: None };
-        servers.spawn(care.watch(stop.clone()));
-        servers.spawn(learned::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
-        let knocker = Knocker {
+        let renewer = CertificateRenewer { tls, tls_dir, signer: None, roles: roles.clone(), alarms: None };
+        servers.spawn(renewer.watch(stop.clone()));
+        servers.spawn(members_file::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
+        let prober = SipProber {
             own: config.name.clone(),
             roles: roles.clone(),
             timing: cluster.timing,
-            others: Arc::new(Others::new(&config.name, &roles, &cluster.tls)),
-            shows: Arc::new(Shows::default()),
+            members: Arc::new(MemberClients::new(&config.name, &roles, &cluster.tls)),
+            counts: Arc::new(ProbeCounts::default()),
         };
-        servers.spawn(knocker.run(stop.clone()));
+        servers.spawn(prober.run(stop.clone()));
         servers.spawn(listener.serve((roles.service(), roles.exits()), None, service));
         served.push(roles);
         stops.push(stop);
@@ -90,13 +92,13 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         return Err(broken.into());
     }
     info!(name = %config.name, clusters = config.clusters.len(), "the witness runs");
-    let manager = Arc::new(Manager::of_environment());
+    let systemd = Arc::new(SystemdNotifier::from_env());
     let ended = CancellationToken::new();
     let watchdog = tokio::spawn({
-        let (manager, ended) = (manager.clone(), ended.clone());
-        async move { manager.watchdog(|| None, ended).await }
+        let (systemd, ended) = (systemd.clone(), ended.clone());
+        async move { systemd.watchdog(|| None, ended).await }
     });
-    manager.ready();
+    systemd.ready();
     let all_removed = async { while removals.join_next().await.is_some() {} };
     tokio::select! {
         () = stop.next() => {
@@ -105,7 +107,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         }
         () = all_removed => info!("removed from every cluster: stopping"),
     }
-    manager.stopping(Duration::from_secs(15));
+    systemd.stopping(Duration::from_secs(15));
     for roles in served {
         roles.shutdown().await;
     }

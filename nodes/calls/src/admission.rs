@@ -124,13 +124,13 @@ impl Admission {
         *self.passive.lock().unwrap_or_else(PoisonError::into_inner) = passive;
     }
 
-    /// Reserves a place for a call; dropping it releases the place.
-    pub(crate) fn enter(self: &Arc<Self>, now: BootInstant) -> Result<Place, Full> {
+    /// Returns the permit for a call; dropping it ends the call in the counts.
+    pub(crate) fn enter(self: &Arc<Self>, now: BootInstant) -> Result<CallPermit, Full> {
         let one_more = |n: usize| (n < self.max_calls).then_some(n + 1);
-        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| Full::Places)?;
-        let mut place = Place { admission: self.clone(), counted: false };
-        place.counted = self.overload.admit(now);
-        if place.counted { Ok(place) } else { Err(Full::Overload) }
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| Full::MaxCalls)?;
+        let mut permit = CallPermit { admission: self.clone(), counted: false };
+        permit.counted = self.overload.admit(now);
+        if permit.counted { Ok(permit) } else { Err(Full::Overload) }
     }
 
     /// Waits until no call is in progress.
@@ -149,19 +149,19 @@ impl Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     /// The limit `max_calls` is reached.
-    Places,
+    MaxCalls,
     /// Another call would endanger the response times of calls in progress.
     Overload,
 }
 
-/// Place of an admitted call.
-pub(crate) struct Place {
+/// CallPermit of an admitted call.
+pub(crate) struct CallPermit {
     admission: Arc<Admission>,
     /// The overload control counts this call until it ends.
     counted: bool,
 }
 
-impl Drop for Place {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         if self.counted {
             self.admission.overload.ended();
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_lets_a_burst_through_and_then_its_rate() {
+    fn bucket_allows_its_burst_and_then_its_rate() {
         let start = BootInstant::from_nanos(1_000_000_000);
         let bucket = Bucket::new(10, 5, start);
         assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 5);
@@ -192,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn dropped_permit_allows_another_call() {
         let now = BootInstant::now();
         let overload = Overload::new(Duration::from_millis(350), Commits::default());
         let admission = Arc::new(Admission::new(2, 1, overload, now));
         let first = admission.enter(now);
         let second = admission.enter(now);
         assert!(first.is_ok() && second.is_ok());
-        assert_eq!(admission.enter(now).err(), Some(Full::Places));
+        assert_eq!(admission.enter(now).err(), Some(Full::MaxCalls));
         drop(first);
         assert_eq!(admission.active(), 1);
         assert!(admission.enter(now).is_ok());

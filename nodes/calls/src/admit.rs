@@ -9,8 +9,8 @@ use twinbox_sip::{
 };
 
 use crate::{
-    admission::{Full, Passive, Place},
-    door::Door,
+    admission::{CallPermit, Full, Passive},
+    sip_server::SipServer,
     stats::count,
 };
 
@@ -28,9 +28,9 @@ const BROKEN: u32 = 30;
 
 type Refusal = Box<Response>;
 
-impl Door {
-    /// Admits a request (with a place, if it is a new call), or returns the answer.
-    pub(crate) fn admit(&self, request: &Request, at: BootInstant) -> Result<Option<Place>, Refusal> {
+impl SipServer {
+    /// Admits a request (with a permit, if it is a new call), or returns the answer.
+    pub(crate) fn admit(&self, request: &Request, at: BootInstant) -> Result<Option<CallPermit>, Refusal> {
         let stats = &self.stats;
         let refuse = |counter, response| {
             count(counter);
@@ -75,7 +75,7 @@ impl Door {
         }
     }
 
-    fn admit_call(&self, request: &Request, at: BootInstant) -> Result<Place, Refusal> {
+    fn admit_call(&self, request: &Request, at: BootInstant) -> Result<CallPermit, Refusal> {
         let stats = &self.stats;
         let refuse = |counter, response| {
             count(counter);
@@ -90,7 +90,7 @@ impl Door {
         if let Some(Passive { retry_after, on_call }) = self.admission.passive() {
             tracing::warn!(
                 taken = on_call,
-                "a call has reached this node, which is passive: is the active one reached?"
+                "a call has reached this passive node; check the path to the active node"
             );
             self.admission.reached.send_modify(|count| *count += 1);
             if !on_call {
@@ -111,8 +111,8 @@ impl Door {
             return refuse(&stats.refused_rate, busy(request, 1));
         }
         match self.admission.enter(at) {
-            Ok(place) => Ok(place),
-            Err(Full::Places) => refuse(&stats.refused_busy, busy(request, 5)),
+            Ok(permit) => Ok(permit),
+            Err(Full::MaxCalls) => refuse(&stats.refused_busy, busy(request, 5)),
             Err(Full::Overload) => refuse(&stats.refused_overload, busy(request, OVERLOADED)),
         }
     }
@@ -134,26 +134,26 @@ impl Door {
     }
 
     fn is_foreign(&self, request: &Request) -> bool {
-        self.is_of_this_life(request) == Some(false)
+        self.is_of_this_incarnation(request) == Some(false)
     }
 
     /// Whether the Request-URI names this incarnation of this node; `None` if it names no incarnation.
-    fn is_of_this_life(&self, request: &Request) -> Option<bool> {
+    fn is_of_this_incarnation(&self, request: &Request) -> Option<bool> {
         let uri = Uri::parse(&request.uri)?;
         let (node, incarnation) = (uri.param(NODE_PARAM)?, uri.param(INCARNATION_PARAM)?);
         Some(node == self.deps.node.as_str() && incarnation == self.deps.incarnation.to_string())
     }
 
     /// Whether the request is a member's probe of this incarnation, which strangers do not know.
-    pub(crate) fn is_asked_for(&self, request: &Request) -> bool {
-        request.method == Method::Options && self.is_of_this_life(request) == Some(true)
+    pub(crate) fn is_member_probe(&self, request: &Request) -> bool {
+        request.method == Method::Options && self.is_of_this_incarnation(request) == Some(true)
     }
 
     /// Adds the name of the answering node if OPTIONS name a node (rule C3): a probe must not mistake another node at
     /// the same address for the silent one.
-    pub(crate) fn named(&self, request: &Request, response: Response) -> Response {
-        let asked = || Uri::parse(&request.uri).is_some_and(|uri| uri.param(NODE_PARAM).is_some());
-        match request.method == Method::Options && asked() {
+    pub(crate) fn with_node_name(&self, request: &Request, response: Response) -> Response {
+        let names_node = || Uri::parse(&request.uri).is_some_and(|uri| uri.param(NODE_PARAM).is_some());
+        match request.method == Method::Options && names_node() {
             true => response.with("Server", format!("{NODE_PARAM}/{}", self.deps.node)),
             false => response,
         }
@@ -162,17 +162,18 @@ impl Door {
     /// Answers OPTIONS with the status that an INVITE would get now (RFC 3261 section 11.2).
     fn options(&self, request: &Request, at: BootInstant) -> Refusal {
         let full = self.admission.active() >= self.config.max_calls;
-        let let_go = self.admission.passive().filter(|passive| !passive.on_call).map(|passive| passive.retry_after);
+        let retry_after =
+            self.admission.passive().filter(|passive| !passive.on_call).map(|passive| passive.retry_after);
         let response = match () {
             () if !self.admission.others.take(at) => busy(request, 5),
             () if self.admission.draining() => busy(request, 10),
             () if self.lacks_records() && !self.admission.sole() => busy(request, FILLING),
-            () if let_go.is_some() => busy(request, let_go.unwrap_or_default()),
+            () if retry_after.is_some() => busy(request, retry_after.unwrap_or_default()),
             () if full => busy(request, 5),
             () if self.broken().is_some() || !self.deps.mailstore.accepts_calls() => busy(request, BROKEN),
             () => capabilities(request.respond(200)),
         };
-        Box::new(self.named(request, response))
+        Box::new(self.with_node_name(request, response))
     }
 
     pub(crate) fn rules(&self) -> Rules<'_> {

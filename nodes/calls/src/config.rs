@@ -8,10 +8,10 @@ use std::{
 };
 
 pub use twinbox_dns::Transport;
-use twinbox_ids::Pii;
+use twinbox_ids::{Network, Pii};
 use twinbox_sip::redirect::RedirectOrder;
 
-use crate::{access::Network, wire};
+use crate::wire;
 
 /// Configuration of the SIP server.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +66,7 @@ pub struct CallsConfig {
 
 impl CallsConfig {
     /// Time limit for the answer to a BYE (rule A1).
-    pub(crate) fn bye_patience(&self) -> Duration {
+    pub(crate) fn bye_timeout(&self) -> Duration {
         Duration::from_millis(self.ack_timeout_ms + 100)
     }
 }
@@ -116,7 +116,7 @@ pub struct ListenerConfig {
 
 impl ListenerConfig {
     /// External transport and address, such as `udp 10.0.0.1:5060`.
-    pub fn outside(&self) -> String {
+    pub fn external_address(&self) -> String {
         let advertised = wire::Advertised::new(self.advertise.as_deref(), self.bind);
         let address = match advertised {
             wire::Advertised::Fixed(address) => address.to_string(),
@@ -213,25 +213,25 @@ pub struct Mistake {
 impl CallsConfig {
     /// External addresses, such as `udp 10.0.0.1:5060`, of listeners that are bound to all addresses and advertise
     /// none: the local addresses on the routes to the trunks' networks.
-    pub fn outside_of_trunks(&self) -> Vec<String> {
+    pub fn external_addresses(&self) -> Vec<String> {
         let networks = self.trunks.iter().flat_map(|trunk| &trunk.addresses);
         let own: BTreeSet<IpAddr> = networks.filter_map(|network| wire::local_address(network.a_host())).collect();
-        let everywhere =
+        let on_all_addresses =
             |listener: &&ListenerConfig| listener.advertise.is_none() && listener.bind.ip().is_unspecified();
-        let reached = |listener: &ListenerConfig| {
+        let addresses = |listener: &ListenerConfig| {
             let (label, bind) = (listener.transport.label(), listener.bind);
             let family = own.iter().filter(move |ip| !ip.is_loopback() && (ip.is_ipv4() || bind.is_ipv6()));
             family.map(move |ip| format!("{label} {}", SocketAddr::new(*ip, bind.port()))).collect::<Vec<_>>()
         };
-        self.listeners.iter().filter(everywhere).flat_map(reached).collect()
+        self.listeners.iter().filter(on_all_addresses).flat_map(addresses).collect()
     }
 
     /// All errors of this configuration that the types do not exclude.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
-        let mut wrong = |key: String, what: &str| found.push(Mistake { key, what: what.to_owned() });
+        let mut report = |key: String, what: &str| found.push(Mistake { key, what: what.to_owned() });
         if self.listeners.is_empty() {
-            wrong(
+            report(
                 "listeners".into(),
                 "is empty: add a listener such as { transport = \"udp\", bind = \"0.0.0.0:5060\" }",
             );
@@ -240,22 +240,22 @@ impl CallsConfig {
             if let Some(advertise) = &listener.advertise
                 && twinbox_sip::uri::HostPort::parse(advertise).is_none()
             {
-                wrong(
+                report(
                     format!("listeners[{i}].advertise"),
-                    "is no host or host:port: write for example \"203.0.113.5:5060\"",
+                    "is not a host or host:port: write for example \"203.0.113.5:5060\"",
                 );
             }
         }
         for (i, trunk) in self.trunks.iter().enumerate() {
             let key = |name: &str| format!("trunks[{i}].{name}");
             if trunk.name.is_empty() {
-                wrong(key("name"), "is empty: give the trunk a name for logs and metrics");
+                report(key("name"), "is empty: give the trunk a name for logs and metrics");
             }
             if self.trunks.iter().take(i).any(|t| t.name == trunk.name) {
-                wrong(key("name"), "is used twice: trunk names are unique");
+                report(key("name"), "is used twice: trunk names are unique");
             }
             if trunk.addresses.is_empty() {
-                wrong(key("addresses"), "is empty: list the addresses or networks that the trunk calls from");
+                report(key("addresses"), "is empty: list the addresses or networks that the trunk calls from");
             }
             for (name, template, hole) in
                 [("mwi", &trunk.mwi, "{mailbox}"), ("transfer", &trunk.transfer, "{number}")]
@@ -263,46 +263,46 @@ impl CallsConfig {
                 if let Some(text) = template
                     && (!text.contains(hole) || twinbox_sip::uri::Uri::parse(&text.replace(hole, "1")).is_none())
                 {
-                    wrong(
+                    report(
                         key(name),
-                        &format!("is no SIP URI with {hole} in it: write for example \"sip:{hole}@pbx\""),
+                        &format!("is not a SIP URI with {hole} in it: write for example \"sip:{hole}@pbx\""),
                     );
                 }
             }
             if let Some(registration) = &trunk.register {
                 if trunk.proxy.is_none() {
-                    wrong(
-                        key("register"),
-                        "has no proxy: say where to register, such as proxy = \"pbx.example.com\"",
-                    );
+                    report(key("register"), "has no proxy: set the registrar, such as proxy = \"pbx.example.com\"");
                 }
                 if !twinbox_sip::uri::Uri::parse(&registration.aor).is_some_and(|u| u.is_sip()) {
-                    wrong(key("register_as"), "is no SIP URI: write for example \"sip:voicemail@pbx.example.com\"");
+                    report(
+                        key("register_as"),
+                        "is not a SIP URI: write for example \"sip:voicemail@pbx.example.com\"",
+                    );
                 }
             }
             if let Some(proxy) = &trunk.proxy
                 && twinbox_sip::uri::HostPort::parse(proxy).is_none()
             {
-                wrong(key("proxy"), "is no host or host:port: write for example \"pbx.example.com:5060\"");
+                report(key("proxy"), "is not a host or host:port: write for example \"pbx.example.com:5060\"");
             }
         }
         if self.max_calls == 0 {
-            wrong("max_calls".into(), "is 0: no call would be answered; drain the node instead");
+            report("max_calls".into(), "is 0: no call would be answered; drain the node instead");
         }
         if self.max_calls_per_second == 0 {
-            wrong("max_calls_per_second".into(), "is 0: no call would be answered; drain the node instead");
+            report("max_calls_per_second".into(), "is 0: no call would be answered; drain the node instead");
         }
         if self.min_se_s < 90 {
-            wrong("min_se_s".into(), "is below 90, the least that RFC 4028 allows");
+            report("min_se_s".into(), "is below 90, the least that RFC 4028 allows");
         }
         if self.session_expires_s < self.min_se_s {
-            wrong("session_expires_s".into(), "is below min_se_s: raise it");
+            report("session_expires_s".into(), "is below min_se_s: raise it");
         }
         if self.dscp > 63 {
-            wrong("dscp".into(), "is above 63, the largest code point: 24 is CS3, 0 is no mark");
+            report("dscp".into(), "is above 63, the largest code point: 24 is CS3, 0 is no mark");
         }
         if self.max_message_ms <= self.min_message_ms {
-            wrong("max_message_ms".into(), "is not above min_message_ms: every message would be thrown away");
+            report("max_message_ms".into(), "is not above min_message_ms: every message would be discarded");
         }
         found
     }

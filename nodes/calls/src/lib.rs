@@ -1,27 +1,28 @@
 //! The SIP server: answers calls, runs one conversation per call, serves MWI subscriptions.
 //!
-//! Every received message passes `door` once: strict parsing, known trunk, retransmission, admission. Only an admitted
-//! message uses further resources. A call is one task (`call`) that owns its dialog, media session and conversation.
-//! Answering a call waits only for this node's own store.
+//! Every received message passes `sip_server` once: strict parsing, known trunk, retransmission, admission. Only an
+//! admitted message uses further resources. A call is one task (`call`) that owns its dialog, media session and
+//! conversation. Answering a call waits only for this node's own store.
 
 mod access;
 mod admission;
 mod admit;
 mod call;
 mod config;
-mod door;
 mod notify;
 mod outgoing;
 mod register;
 mod self_test;
+mod service;
+mod sip_server;
 mod stats;
 mod subscribe;
+mod subscription_table;
 mod timers;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub use access::{Network, NetworkError};
 pub use admission::Passive;
 pub use admit::{INCARNATION_PARAM, NODE_PARAM};
 pub use config::{
@@ -30,23 +31,24 @@ pub use config::{
 use futures::FutureExt;
 pub use notify::{NotifyError, Subscription, SubscriptionId};
 pub use self_test::SelfTestCall;
-pub use stats::{Histogram, StatsView};
+pub use service::CallsService;
+pub use stats::StatsView;
 use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
-use twinbox_mailstore::{Lights, Mailstore};
+use twinbox_mailstore::{Mailstore, MessageCounts};
 use twinbox_media::Engine;
 pub use twinbox_overload::{View as LoadView, limiter::Signal as LoadSignal};
 use twinbox_prompts::Prompts;
 use twinbox_sip::transaction::Guard;
 
 use access::Access;
-use door::Door;
+use sip_server::SipServer;
 use wire::{tcp::TcpEndpoint, udp::UdpEndpoint};
 
 /// Maximum time for calls to end at shutdown: their messages are being stored.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of other steps of the shutdown.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Dependencies of the SIP server.
 #[derive(Clone)]
@@ -97,21 +99,10 @@ pub struct CallsHealth {
     pub detail: String,
 }
 
-/// Returns a function: the 99th percentile of media lateness since its previous call.
-fn late_media(media: Engine) -> impl FnMut() -> Option<Duration> {
-    let mut before = media.stats().lateness;
-    move || {
-        let now = media.stats().lateness;
-        let late = now.since(&before).percentile(0.99);
-        before = now;
-        late
-    }
-}
-
 /// The open SIP server. Cheap to clone.
 #[derive(Clone)]
 pub struct Calls {
-    door: Arc<Door>,
+    server: Arc<SipServer>,
     addresses: Arc<[(Transport, SocketAddr)]>,
 }
 
@@ -143,22 +134,23 @@ impl Calls {
                 }
             }
         }
-        let door = Door::new(config, deps, access, resolver, udp, tcp);
-        for endpoint in &door.udp {
-            door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
+        let server = SipServer::new(config, deps, access, resolver, udp, tcp);
+        for endpoint in &server.udp {
+            server.tasks.spawn(endpoint.clone().serve(server.clone(), server.stop.clone()));
         }
-        for endpoint in &door.tcp {
-            door.tasks.spawn(endpoint.clone().serve(door.clone(), door.stop.clone()));
+        for endpoint in &server.tcp {
+            server.tasks.spawn(endpoint.clone().serve(server.clone(), server.stop.clone()));
         }
-        door.tasks.spawn(door.clone().tick());
-        let overload = door.admission.overload.clone().run(late_media(door.deps.media.clone()));
-        door.tasks.spawn(door.stop.clone().run_until_cancelled_owned(overload).map(drop));
-        door.tasks.spawn(subscribe::look_after(door.clone()));
-        register::start(&door);
+        server.tasks.spawn(server.clone().tick());
+        let overload =
+            server.admission.overload.clone().run(twinbox_media::recent_lateness(server.deps.media.clone()));
+        server.tasks.spawn(server.stop.clone().run_until_cancelled_owned(overload).map(drop));
+        server.tasks.spawn(subscribe::maintain(server.clone()));
+        register::start(&server);
         for (transport, address) in &addresses {
             tracing::info!(?transport, %address, "listening for SIP");
         }
-        Ok(Self { door, addresses: addresses.into() })
+        Ok(Self { server, addresses: addresses.into() })
     }
 
     /// The bound address of each listener, in the order of the configuration.
@@ -169,110 +161,110 @@ impl Calls {
     /// Parameters of a self-test call by this process to its first listener. Such a call is answered with a tone. It
     /// does not count towards `max_calls` or in the statistics, and no other caller can make one.
     pub fn self_test(&self) -> Option<SelfTestCall> {
-        self.addresses.first().map(|(transport, address)| self.door.self_test.call(*transport, *address))
+        self.addresses.first().map(|(transport, address)| self.server.self_test.call(*transport, *address))
     }
 
     /// Number of calls in progress.
     pub fn active(&self) -> usize {
-        self.door.admission.active()
+        self.server.admission.active()
     }
 
     /// Drains: refuses new calls (`503`, also to OPTIONS); calls in progress continue.
     pub fn drain(&self) {
-        self.door.admission.set_draining(true);
+        self.server.admission.set_draining(true);
     }
 
     /// Drains permanently, because the process ends: [`Self::undrain`] has no effect.
     pub fn leave(&self) {
-        self.door.admission.leave();
+        self.server.admission.leave();
     }
 
     /// Whether the node drains permanently.
     pub fn leaving(&self) -> bool {
-        self.door.admission.leaving()
+        self.server.admission.leaving()
     }
 
     /// Ends the calls in progress like a shutdown: BYE with a Reason; recordings are filed as they are. Returns
     /// immediately; [`Self::active`] is 0 when all calls have ended.
     pub fn end_calls(&self) {
-        for call in self.door.calls() {
-            let _ = call.try_send(call::Input::TimeIsUp);
+        for call in self.server.calls() {
+            let _ = call.try_send(call::Input::DrainTimeout);
         }
     }
 
     /// Accepts calls again.
     pub fn undrain(&self) {
-        self.door.admission.set_draining(false);
+        self.server.admission.set_draining(false);
     }
 
     /// Whether the node drains.
     pub fn draining(&self) -> bool {
-        self.door.admission.draining()
+        self.server.admission.draining()
     }
 
     /// Leaves new calls to another node, or accepts them again. Calls in progress continue.
     pub fn set_passive(&self, passive: Option<Passive>) {
-        self.door.admission.set_passive(passive);
+        self.server.admission.set_passive(passive);
     }
 
     /// Whether this node leaves new calls to another node.
     pub fn is_passive(&self) -> bool {
-        self.door.admission.passive().is_some()
+        self.server.admission.passive().is_some()
     }
 
     /// Sets whether no other node serves calls. If so, a node that lacks records still takes messages for the mailboxes
     /// that it has (rule D13). Default: another node serves.
     pub fn set_sole(&self, sole: bool) {
-        self.door.admission.set_sole(sole);
+        self.server.admission.set_sole(sole);
     }
 
     /// Number of new calls that arrived while this node was passive, accepted or not.
     pub fn reached_while_passive(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.door.admission.reached.subscribe()
+        self.server.admission.reached.subscribe()
     }
 
     /// Waits until no call is in progress.
     pub async fn idle(&self) {
-        self.door.admission.empty().await;
+        self.server.admission.empty().await;
     }
 
     /// Ends all calls with BYE, waits up to 5 s for their storage, closes the sockets.
     pub async fn shutdown(&self) {
         self.leave();
-        register::withdraw(&self.door).await;
-        for call in self.door.calls() {
+        register::withdraw(&self.server).await;
+        for call in self.server.calls() {
             let _ = call.try_send(call::Input::Shutdown);
         }
-        if tokio::time::timeout(SHUTDOWN, self.idle()).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.idle()).await.is_err() {
             tracing::warn!(
                 calls = self.active(),
-                "calls are cut off; what they recorded is filed at the next start"
+                "calls did not end in time and are cut off; their recordings are filed at the next start"
             );
         }
         // Do not wait for a BYE without an answer.
-        self.door.farewells.close();
-        let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
-        self.door.stop.cancel();
-        self.door.tasks.close();
-        let _ = tokio::time::timeout(FAREWELL, self.door.tasks.wait()).await;
-        let _ = tokio::time::timeout(FAREWELL, self.door.farewells.wait()).await;
+        self.server.pending_byes.close();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.server.pending_byes.wait()).await;
+        self.server.stop.cancel();
+        self.server.tasks.close();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.server.tasks.wait()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.server.pending_byes.wait()).await;
     }
 
     /// State of the overload control: admitted new calls per second, and their limiting factor.
     pub fn overload(&self) -> LoadView {
-        self.door.admission.overload.view()
+        self.server.admission.overload.view()
     }
 
     /// Counters and histograms.
     pub fn stats(&self) -> StatsView {
-        let load = door::lock(&self.door.layer).load();
+        let load = sip_server::lock(&self.server.layer).load();
         let transactions = load.servers + load.clients;
-        self.door.stats.view(self.active(), self.door.subscriptions.count(), transactions, self.overload())
+        self.server.stats.view(self.server.subscriptions.count(), transactions, self.overload())
     }
 
     /// Whether the SIP server works.
     pub fn health(&self) -> CallsHealth {
-        match self.door.broken() {
+        match self.server.broken() {
             Some(detail) => CallsHealth { ok: false, detail },
             None => {
                 let state = if self.draining() { "draining" } else { "open" };
@@ -281,34 +273,24 @@ impl Calls {
         }
     }
 
-    /// The MWI subscriptions to this mailbox whose dialogs this node holds.
-    pub fn subscriptions(&self, mailbox: MailboxId) -> Vec<Subscription> {
-        self.door.subscriptions.of(mailbox)
-    }
-
-    /// All MWI subscriptions whose dialogs this node holds.
-    pub fn all_subscriptions(&self) -> Vec<Subscription> {
-        self.door.subscriptions.all()
-    }
-
     /// Sends the MWI state of a mailbox to its subscribers whose dialogs this node holds, concurrently. A subscriber
     /// that has already accepted this state gets no NOTIFY. `epoch` goes into `X-Twinbox-Epoch`. `guard` is checked
     /// before the write of every datagram, retransmissions included (rule R6).
     ///
     /// Fails if not all subscribers accept within 2 s. A subscriber without an answer for about 30 s in total is
     /// removed.
-    pub async fn tell_subscribers(
+    pub async fn notify_subscribers(
         &self,
         mailbox: MailboxId,
-        lights: Lights,
+        counts: MessageCounts,
         epoch: &str,
         guard: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<(), NotifyError> {
-        self.door.tell_subscribers(mailbox, lights, epoch, Guard(Arc::new(guard))).await
+        self.server.notify_subscribers(mailbox, counts, epoch, Guard(Arc::new(guard))).await
     }
 
     /// Sends an unsolicited NOTIFY with this body (see [`twinbox_sip::mwi::Summary`]) for this mailbox number to a
-    /// trunk; epoch and guard as in [`Self::tell_subscribers`].
+    /// trunk; epoch and guard as in [`Self::notify_subscribers`].
     pub async fn send_unsolicited_notify(
         &self,
         trunk: &str,
@@ -318,6 +300,6 @@ impl Calls {
         guard: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<(), NotifyError> {
         let guard = Guard(Arc::new(guard));
-        self.door.notify_unsolicited(trunk, mailbox_number, body, epoch, guard).await
+        self.server.notify_unsolicited(trunk, mailbox_number, body, epoch, guard).await
     }
 }

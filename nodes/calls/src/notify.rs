@@ -10,7 +10,7 @@ use twinbox_sip::{
     uri::{HostPort, Uri},
 };
 
-use crate::{Transport, TrunkConfig, door::Door, outgoing::SendError, stats::count, wire::Flow};
+use crate::{Transport, TrunkConfig, outgoing::SendError, sip_server::SipServer, stats::count, wire::Flow};
 
 /// Header with the epoch of the decision to send a NOTIFY, so that a receiver recognizes one of an old epoch.
 pub(crate) const EPOCH_HEADER: &str = "X-Twinbox-Epoch";
@@ -45,6 +45,9 @@ pub enum NotifyError {
     /// The subscription has ended.
     #[error("subscription {0} has ended")]
     Ended(SubscriptionId),
+    /// The store cannot count the messages of the mailbox.
+    #[error("the messages of the mailbox cannot be counted")]
+    Uncounted,
     /// The guard refused; no further datagram is sent.
     #[error("not sent: this node does not hold the duty any more")]
     NotHolder,
@@ -71,12 +74,12 @@ impl From<SendError> for NotifyError {
 
 impl TrunkConfig {
     /// Whether the trunk takes unsolicited NOTIFYs: `mwi` and `proxy` are set.
-    pub fn wants_lights(&self) -> bool {
+    pub fn takes_mwi(&self) -> bool {
         self.mwi.is_some() && self.proxy.is_some()
     }
 }
 
-impl Door {
+impl SipServer {
     /// Sends a NOTIFY without a subscription, as many PBXs expect it.
     pub(crate) async fn notify_unsolicited(
         self: &Arc<Self>,
@@ -92,8 +95,8 @@ impl Door {
         let proxy = HostPort::parse(proxy).ok_or_else(none)?;
         let uri = template.replace("{mailbox}", number);
         let transport = trunk.config.transport.or_else(|| {
-            let said = Uri::parse(&uri)?.param("transport")?.to_ascii_lowercase();
-            [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == said)
+            let wanted = Uri::parse(&uri)?.param("transport")?.to_ascii_lowercase();
+            [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == wanted)
         });
         let targets = self.targets(proxy.host, proxy.port, transport).await?;
         let (tag, call_id) =

@@ -15,12 +15,12 @@ use twinbox_sip::{
 use crate::{
     Transport,
     admit::{INCARNATION_PARAM, NODE_PARAM},
-    door::{Door, Outcome, lock},
+    sip_server::{RequestOutcome, SipServer, lock},
     wire::Flow,
 };
 
 /// Timeout of one of several targets, after which the next is tried.
-const PATIENCE: Duration = Duration::from_secs(4);
+const TARGET_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Error: a sent request got no final response.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub(crate) struct Sent {
 /// Gives a repeated request its next number.
 pub(crate) type Renumber<'a> = &'a mut (dyn FnMut(&mut Request) + Send);
 
-impl Door {
+impl SipServer {
     /// The Contact on the listener of this flow. It names node and incarnation, which return in the Request-URI of
     /// requests within the dialog (rule C4).
     pub(crate) fn contact(&self, flow: &Flow) -> String {
@@ -68,14 +68,14 @@ impl Door {
             return Ok(flow.clone());
         }
         let unreachable = |what: &str| SendError::Unreachable(what.to_owned());
-        let uri = Uri::parse(uri).filter(Uri::is_sip).ok_or_else(|| unreachable("the target is no SIP URI"))?;
+        let uri = Uri::parse(uri).filter(Uri::is_sip).ok_or_else(|| unreachable("the target is not a SIP URI"))?;
         let transport = match uri.param("transport") {
             Some(t) if t.eq_ignore_ascii_case("tcp") => Some(Transport::Tcp),
             Some(t) if t.eq_ignore_ascii_case("udp") => Some(Transport::Udp),
-            Some(_) => return Err(unreachable("the target wants another transport")),
+            Some(_) => return Err(unreachable("the target requires a transport other than UDP and TCP")),
             None => None,
         };
-        let mut last = unreachable("the target has no address of ours");
+        let mut last = unreachable("no address of the target can be used");
         for target in self.targets(uri.host, uri.port, transport).await? {
             match self.flow_to(target.address, target.transport, near).await {
                 Ok(flow) => return Ok(flow),
@@ -122,9 +122,9 @@ impl Door {
                     let next = request.headers.cseq().saturating_add(1);
                     request.headers.set("CSeq", format!("{next} {}", request.method));
                 };
-                let patience = more.then_some(PATIENCE);
+                let timeout = more.then_some(TARGET_TIMEOUT);
                 let sent = self
-                    .send_within(make(&flow), &flow, credentials, guard.clone(), &mut renumber, patience)
+                    .send_within(make(&flow), &flow, credentials, guard.clone(), &mut renumber, timeout)
                     .await?;
                 Ok(sent.response)
             };
@@ -179,7 +179,7 @@ impl Door {
         self.send_within(request, flow, credentials, guard, renumber, None).await
     }
 
-    /// Like [`Self::send_request`], with the timeout `patience`, if given, instead of timer F.
+    /// Like [`Self::send_request`], with `timeout`, if given, instead of timer F.
     async fn send_within(
         self: &Arc<Self>,
         mut request: Request,
@@ -187,13 +187,13 @@ impl Door {
         credentials: Option<&Credentials>,
         guard: Option<Guard>,
         renumber: Renumber<'_>,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<Sent, SendError> {
-        let (mut id, mut response) = self.transact(&mut request, flow, guard.clone(), patience).await?;
+        let (mut id, mut response) = self.transact(&mut request, flow, guard.clone(), timeout).await?;
         let cnonce = || format!("{:016x}", rand::random::<u64>());
         if credentials.is_some_and(|credentials| digest::answer(&mut request, &response, credentials, &cnonce())) {
             renumber(&mut request);
-            (id, response) = self.transact(&mut request, flow, guard, patience).await?;
+            (id, response) = self.transact(&mut request, flow, guard, timeout).await?;
         }
         Ok(Sent { id, request, response })
     }
@@ -210,37 +210,38 @@ impl Door {
         request: &mut Request,
         flow: &Flow,
         guard: Option<Guard>,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<(ClientId, Response), SendError> {
         request.headers.remove("Via");
         request.headers.push_front("Via", new_via(flow));
-        let (tell, outcome) = oneshot::channel();
+        let (outcome_sender, outcome) = oneshot::channel();
         let (id, events) = {
             let mut layer = lock(&self.layer);
             let sent = layer.request(request, flow.clone(), guard, self.now());
-            let (id, events) = sent.ok_or_else(|| SendError::Unreachable("too many requests of ours".into()))?;
-            lock(&self.waiting).insert(id, tell);
+            let (id, events) =
+                sent.ok_or_else(|| SendError::Unreachable("too many pending requests of this node".into()))?;
+            lock(&self.pending).insert(id, outcome_sender);
             (id, events)
         };
-        let waiting = Waiting { door: self, id };
+        let pending = PendingRequest { server: self, id };
         self.act(events, None);
-        let outcome = match patience {
+        let outcome = match timeout {
             None => outcome.await,
-            Some(patience) => match tokio::time::timeout(patience, outcome).await {
+            Some(timeout) => match tokio::time::timeout(timeout, outcome).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     // The request must not be retransmitted after the one to the next target.
                     let events = lock(&self.layer).withdraw(id);
                     self.act(events, None);
-                    Ok(Outcome::TimedOut)
+                    Ok(RequestOutcome::TimedOut)
                 }
             },
         };
-        drop(waiting);
+        drop(pending);
         match outcome {
-            Ok(Outcome::Response(response)) => Ok((id, response)),
-            Ok(Outcome::Withdrawn) => Err(SendError::Withdrawn),
-            Ok(Outcome::TimedOut) | Err(_) => Err(SendError::TimedOut),
+            Ok(RequestOutcome::Response(response)) => Ok((id, response)),
+            Ok(RequestOutcome::Withdrawn) => Err(SendError::Withdrawn),
+            Ok(RequestOutcome::TimedOut) | Err(_) => Err(SendError::TimedOut),
         }
     }
 }
@@ -254,14 +255,14 @@ fn new_via(flow: &Flow) -> String {
     format!("SIP/2.0/{transport} {};rport;branch={COOKIE}{:032x}", flow.advertised(), rand::random::<u128>())
 }
 
-/// Removes a waiter from the table at the end of its wait.
-struct Waiting<'a> {
-    door: &'a Door,
+/// Removes a request from the table of pending ones when dropped.
+struct PendingRequest<'a> {
+    server: &'a SipServer,
     id: ClientId,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
-        lock(&self.door.waiting).remove(&self.id);
+        lock(&self.server.pending).remove(&self.id);
     }
 }

@@ -5,78 +5,78 @@ use std::{sync::Arc, time::Duration};
 
 use twinbox_sip::{Headers, Method, Request, Response, uri::HostPort};
 
-use crate::{access::Trunk, door::Door, outgoing::SendError, wire::Flow};
+use crate::{access::Trunk, outgoing::SendError, sip_server::SipServer, wire::Flow};
 
 /// First pause after a failure; doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Maximum pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Timeout for removing registrations when the node stops.
-const FAREWELL: Duration = Duration::from_secs(1);
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 /// Poll interval for the drain state.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A registration, with the values that must not change (RFC 3261 section 10.2.4).
 struct Registrant {
-    door: Arc<Door>,
+    server: Arc<SipServer>,
     trunk: Arc<Trunk>,
     call_id: String,
     cseq: u32,
 }
 
 /// Starts all configured registrations.
-pub(crate) fn start(door: &Arc<Door>) {
-    for trunk in door.access.iter().filter(|t| t.config.register.is_some()) {
-        let registrant = Registrant::new(door, trunk);
-        door.tasks.spawn(registrant.keep());
+pub(crate) fn start(server: &Arc<SipServer>) {
+    for trunk in server.access.iter().filter(|t| t.config.register.is_some()) {
+        let registrant = Registrant::new(server, trunk);
+        server.tasks.spawn(registrant.run());
     }
 }
 
 /// Removes all registrations, with a timeout.
-pub(crate) async fn withdraw(door: &Arc<Door>) {
-    let registered = door.access.iter().filter(|t| t.config.register.is_some());
+pub(crate) async fn withdraw(server: &Arc<SipServer>) {
+    let registered = server.access.iter().filter(|t| t.config.register.is_some());
     let all = registered.map(|trunk| {
-        let mut registrant = Registrant::new(door, trunk);
+        let mut registrant = Registrant::new(server, trunk);
         async move { registrant.register(0).await.map(drop) }
     });
-    let _ = tokio::time::timeout(FAREWELL, futures::future::join_all(all)).await;
+    let _ = tokio::time::timeout(WITHDRAW_TIMEOUT, futures::future::join_all(all)).await;
 }
 
 impl Registrant {
-    fn new(door: &Arc<Door>, trunk: &Arc<Trunk>) -> Self {
+    fn new(server: &Arc<SipServer>, trunk: &Arc<Trunk>) -> Self {
         let call_id = format!("{:032x}", rand::random::<u128>());
-        Self { door: door.clone(), trunk: trunk.clone(), call_id, cseq: 0 }
+        Self { server: server.clone(), trunk: trunk.clone(), call_id, cseq: 0 }
     }
 
     /// Registers and refreshes until the SIP server closes. A draining node removes its registration, so that the PBX
     /// sends its calls to another node.
-    async fn keep(mut self) {
+    async fn run(mut self) {
         let wanted = self.trunk.config.register.as_ref().map_or(0, |r| r.seconds);
-        let (mut pause, mut told) = (FIRST_PAUSE, false);
+        let (mut pause, mut logged) = (FIRST_PAUSE, false);
         loop {
-            let draining = self.door.admission.draining();
+            let draining = self.server.admission.draining();
             let seconds = if draining { 0 } else { wanted };
             let wait = match self.register(seconds).await {
                 Ok(granted) => {
-                    if !told {
+                    if !logged {
                         tracing::info!(trunk = %self.trunk.config.name, seconds = granted, "registered");
                     }
-                    (pause, told) = (FIRST_PAUSE, true);
+                    (pause, logged) = (FIRST_PAUSE, true);
                     refresh_after(granted)
                 }
                 Err(reason) => {
-                    tracing::warn!(trunk = %self.trunk.config.name, reason, "not registered");
-                    told = false;
+                    tracing::warn!(trunk = %self.trunk.config.name, reason, "registration failed; it is retried");
+                    logged = false;
                     let now = pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     now
                 }
             };
-            let door = self.door.clone();
+            let server = self.server.clone();
             tokio::select! {
                 () = tokio::time::sleep(wait), if !draining => {}
-                () = changed(&door, draining) => {}
-                () = self.door.stop.cancelled() => return,
+                () = drain_state_changed(&server, draining) => {}
+                () = self.server.stop.cancelled() => return,
             }
         }
     }
@@ -84,9 +84,9 @@ impl Registrant {
     /// Sends a REGISTER for this duration; returns the granted duration, or the error. Retries once with the
     /// registrar's minimum (`423`).
     async fn register(&mut self, seconds: u32) -> Result<u32, String> {
-        let response = self.ask(seconds).await?;
+        let response = self.send(seconds).await?;
         let response = match (response.code, min_expires(&response)) {
-            (423, Some(min)) if min > seconds && seconds > 0 => self.ask(min).await?,
+            (423, Some(min)) if min > seconds && seconds > 0 => self.send(min).await?,
             _ => response,
         };
         match response.code {
@@ -95,14 +95,14 @@ impl Registrant {
         }
     }
 
-    async fn ask(&mut self, seconds: u32) -> Result<Response, String> {
+    async fn send(&mut self, seconds: u32) -> Result<Response, String> {
         let config = &self.trunk.config;
         let (Some(registration), Some(proxy)) = (&config.register, config.proxy.as_deref()) else {
-            return Err("it has no proxy".to_owned());
+            return Err("the trunk has no proxy".to_owned());
         };
-        let proxy = HostPort::parse(proxy).ok_or("its proxy is no host")?;
-        let in_words = |error: SendError| error.to_string();
-        let targets = self.door.targets(proxy.host, proxy.port, config.transport).await.map_err(in_words)?;
+        let proxy = HostPort::parse(proxy).ok_or("the trunk's proxy is not a host")?;
+        let to_text = |error: SendError| error.to_string();
+        let targets = self.server.targets(proxy.host, proxy.port, config.transport).await.map_err(to_text)?;
         let cseq = self.cseq + 1;
         // One more number, for the answer to a challenge.
         self.cseq += 2;
@@ -114,20 +114,20 @@ impl Registrant {
             headers.push("To", format!("<{}>", registration.aor));
             headers.push("Call-ID", self.call_id.as_str());
             headers.push("CSeq", format!("{cseq} REGISTER"));
-            headers.push("Contact", format!("{};expires={seconds}", self.door.contact(flow)));
+            headers.push("Contact", format!("{};expires={seconds}", self.server.contact(flow)));
             headers.push("Expires", seconds.to_string());
             Request { method: Method::Register, uri: domain(&registration.aor), headers, body: Default::default() }
         };
         // The registrar is the addressed host, whatever the trunk's source addresses are.
         let credentials = self.trunk.credentials.as_ref();
-        self.door.send_to_any(&targets, &make, credentials, None).await.map_err(in_words)
+        self.server.send_to_any(&targets, &make, credentials, None).await.map_err(to_text)
     }
 }
 
 /// Waits until the drain state changes.
-async fn changed(door: &Door, draining: bool) {
-    while door.admission.draining() == draining {
-        tokio::time::sleep(LOOK).await;
+async fn drain_state_changed(server: &SipServer, draining: bool) {
+    while server.admission.draining() == draining {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -140,7 +140,7 @@ fn domain(aor: &str) -> String {
 
 /// Granted duration: `expires` of this node's Contact, which a registrar may list among others, else Expires, else the
 /// requested duration.
-fn granted(response: &Response, asked: u32) -> u32 {
+fn granted(response: &Response, requested: u32) -> u32 {
     let node = format!("{}=", crate::admit::NODE_PARAM);
     let contacts: Vec<&str> = response.headers.list("Contact").collect();
     let expires =
@@ -148,7 +148,7 @@ fn granted(response: &Response, asked: u32) -> u32 {
     let ours: Vec<u32> = contacts.iter().filter(|c| c.contains(&node)).filter_map(|c| expires(c)).collect();
     let listed = ours.into_iter().min();
     let header = || response.headers.get("Expires").and_then(|v| v.trim().parse().ok());
-    listed.or_else(header).unwrap_or(asked).min(asked.max(60))
+    listed.or_else(header).unwrap_or(requested).min(requested.max(60))
 }
 
 fn min_expires(response: &Response) -> Option<u32> {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_refreshed_before_it_runs_out() {
+    fn registration_is_refreshed_before_expiry() {
         assert_eq!(refresh_after(3600), Duration::from_secs(2880));
         assert_eq!(refresh_after(1), Duration::from_secs(5));
     }

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_the_secret_and_an_address_of_ours_is_taken_for_this_process() {
+    fn self_test_call_needs_the_secret_and_a_local_address() {
         let listener = (Transport::Udp, "192.0.2.1:5060".parse().unwrap());
         let test = SelfTest::new(&[listener]);
         let from = test.call(listener.0, listener.1).from.into_revealed();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_for_all_addresses_is_called_on_loopback() {
+    fn listener_on_all_addresses_is_called_on_loopback() {
         for (bind, to) in [("0.0.0.0:5060", "127.0.0.1:5060"), ("192.0.2.1:5062", "192.0.2.1:5062")] {
             let call = SelfTest::new(&[]).call(Transport::Udp, bind.parse().unwrap());
             assert_eq!((call.to, call.local), (to.parse().unwrap(), call.to.ip()));

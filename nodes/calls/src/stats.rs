@@ -3,9 +3,9 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
 };
 
+use twinbox_clock::{DurationHistogram, HistogramView};
 use twinbox_overload::View;
 
 /// Upper bounds of the histograms, in microseconds.
@@ -13,22 +13,9 @@ const BOUNDS_US: &[u64] = &[
     250, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
 ];
 
-/// A histogram: `counts[i]` counts values up to `bounds_us[i]` microseconds; the last count is for larger values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Histogram {
-    /// Upper bounds in microseconds.
-    pub bounds_us: &'static [u64],
-    /// Counts; one more than bounds.
-    pub counts: Vec<u64>,
-    /// Sum of all values in microseconds.
-    pub sum_us: u64,
-}
-
 /// Snapshot of the statistics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatsView {
-    /// Number of calls in progress.
-    pub active: usize,
     /// Number of subscriptions.
     pub subscriptions: usize,
     /// Number of server and client transactions.
@@ -40,43 +27,30 @@ pub struct StatsView {
     /// Malformed messages by fault.
     pub malformed: BTreeMap<&'static str, u64>,
     /// Time from INVITE received to `200` sent.
-    pub answer_time: Histogram,
+    pub answer_time: HistogramView,
     /// Time from BYE received to its answer sent.
-    pub bye_time: Histogram,
-}
-
-/// Histogram under construction.
-#[derive(Default)]
-pub(crate) struct Measure {
-    counts: [AtomicU64; BOUNDS_US.len() + 1],
-    sum_us: AtomicU64,
-}
-
-impl Measure {
-    pub(crate) fn record(&self, value: Duration) {
-        let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        let at = BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(BOUNDS_US.len());
-        if let Some(count) = self.counts.get(at) {
-            count.fetch_add(1, Relaxed);
-        }
-        self.sum_us.fetch_add(us, Relaxed);
-    }
-
-    fn view(&self) -> Histogram {
-        let counts = self.counts.iter().map(|c| c.load(Relaxed)).collect();
-        Histogram { bounds_us: BOUNDS_US, counts, sum_us: self.sum_us.load(Relaxed) }
-    }
+    pub bye_time: HistogramView,
 }
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// All statistics.
-        #[derive(Default)]
         pub(crate) struct Stats {
             $($(#[doc = $doc])* pub(crate) $name: AtomicU64,)*
             malformed: std::sync::Mutex<BTreeMap<&'static str, u64>>,
-            pub(crate) answer_time: Measure,
-            pub(crate) bye_time: Measure,
+            pub(crate) answer_time: DurationHistogram,
+            pub(crate) bye_time: DurationHistogram,
+        }
+
+        impl Default for Stats {
+            fn default() -> Self {
+                Self {
+                    $($name: AtomicU64::default(),)*
+                    malformed: Default::default(),
+                    answer_time: DurationHistogram::new(BOUNDS_US),
+                    bye_time: DurationHistogram::new(BOUNDS_US),
+                }
+            }
         }
 
         impl Stats {
@@ -174,16 +148,9 @@ impl Stats {
         *self.malformed.lock().unwrap_or_else(|e| e.into_inner()).entry(fault).or_default() += 1;
     }
 
-    pub(crate) fn view(
-        &self,
-        active: usize,
-        subscriptions: usize,
-        transactions: usize,
-        overload: View,
-    ) -> StatsView {
+    pub(crate) fn view(&self, subscriptions: usize, transactions: usize, overload: View) -> StatsView {
         StatsView {
             overload,
-            active,
             subscriptions,
             transactions,
             counters: self.counters(),

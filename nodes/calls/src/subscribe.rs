@@ -1,14 +1,13 @@
 //! MWI subscriptions (RFC 6665, RFC 3842). This node answers a SUBSCRIBE immediately, from its own store, with the full
-//! state (rule E2). The notifier sends changes through [`Door::tell_subscribers`].
+//! state (rule E2). The notifier sends changes through [`SipServer::notify_subscribers`].
 //!
 //! An answer from a lagging store would stay wrong: the notifier sent that change earlier and does not know the new
 //! subscriber. Therefore, while the last NOTIFY in a dialog came from the store, the answer is repeated in full when
 //! the store has caught up. The store never corrects the notifier's last NOTIFY.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,7 +15,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
-use twinbox_mailstore::{Lights, LightsChange};
+use twinbox_mailstore::MessageCounts;
 use twinbox_sip::{
     Method, Request,
     dialog::Dialog,
@@ -27,229 +26,40 @@ use twinbox_sip::{
 
 use crate::{
     access::Trunk,
-    door::{Arrival, DialogKey, Door, lock},
     notify::{NotifyError, Subscription, SubscriptionId, with_summary},
     outgoing::SendError,
+    sip_server::{DialogKey, IncomingRequest, SipServer, lock},
     stats::count,
+    subscription_table::{Answer, Changed, Entry, LastNotify, NotifySource, ends_subscription},
     wire::Flow,
 };
 
 /// Default expiry, if the subscriber requests none (RFC 3842 section 3.4 allows any), in seconds.
-const USUAL: u32 = 3_600;
-const LONGEST: u32 = 86_400;
-const SHORTEST: u32 = 60;
+const DEFAULT_EXPIRES: u32 = 3_600;
+const MAX_EXPIRES: u32 = 86_400;
+const MIN_EXPIRES: u32 = 60;
 
-/// A subscriber without an answer for this time is removed: a little less than a transaction lasts (timer F).
-const GONE_AFTER: Duration = Duration::from_secs(31);
 /// Maximum wait of the notifier for the answers of all subscribers to a mailbox.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Poll interval for expired subscriptions and answers to repeat.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// The subscriptions whose dialogs this node holds.
-pub(crate) struct Subscriptions {
-    held: Mutex<Held>,
-    most: usize,
-}
-
-#[derive(Default)]
-struct Held {
-    next: u64,
-    by_id: HashMap<SubscriptionId, Entry>,
-    by_dialog: HashMap<DialogKey, SubscriptionId>,
-}
-
-struct Entry {
-    mailbox: MailboxId,
-    number: String,
-    dialog: Dialog,
-    flow: Flow,
-    trunk: Arc<Trunk>,
-    until: BootInstant,
-    /// Number of NOTIFYs sent.
-    words: u64,
-    /// Content of the latest NOTIFY.
-    last: Option<Word>,
-    /// Time of the subscriber's last message.
-    heard: BootInstant,
-    /// Time of the first NOTIFY since the subscriber's last answer; `None` if none is unanswered.
-    unanswered: Option<BootInstant>,
-}
-
-/// The latest NOTIFY in a dialog.
-struct Word {
-    lights: Lights,
-    by: Speaker,
-    answer: Answer,
-}
-
-/// Source of a NOTIFY.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaker {
-    /// This node's store, read when `words` NOTIFYs had been sent.
-    Store {
-        words: u64,
-    },
-    Notifier,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Awaited,
-    Accepted,
-    Failed,
-}
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A NOTIFY to send.
-struct Saying {
-    lights: Lights,
-    by: Speaker,
+struct PendingNotify {
+    counts: MessageCounts,
+    source: NotifySource,
     epoch: String,
     guard: Option<Guard>,
     /// The subscription ends with this NOTIFY.
     last: bool,
 }
 
-/// Mailboxes whose MWI changed.
-#[derive(Default)]
-struct Changed {
-    everything: bool,
-    mailboxes: BTreeSet<MailboxId>,
-}
-
-impl Changed {
-    fn add(&mut self, change: LightsChange) {
-        match change {
-            LightsChange::Everything => self.everything = true,
-            LightsChange::Mailbox(mailbox) => {
-                self.mailboxes.insert(mailbox);
-            }
-        }
-    }
-
-    fn covers(&self, mailbox: MailboxId) -> bool {
-        self.everything || self.mailboxes.contains(&mailbox)
-    }
-}
-
-impl Subscriptions {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { held: Mutex::default(), most }
-    }
-
-    pub(crate) fn has_dialog(&self, key: &DialogKey) -> bool {
-        lock(&self.held).by_dialog.contains_key(key)
-    }
-
-    /// The trunk of the subscription with this dialog, by Call-ID and both tags.
-    pub(crate) fn trunk_of(&self, key: &DialogKey, remote_tag: Option<&str>) -> Option<Arc<Trunk>> {
-        let held = lock(&self.held);
-        let entry = held.by_id.get(held.by_dialog.get(key)?)?;
-        (remote_tag == Some(entry.dialog.remote_tag.as_str())).then(|| entry.trunk.clone())
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        lock(&self.held).by_id.len()
-    }
-
-    /// The subscriptions to a mailbox.
-    pub(crate) fn of(&self, mailbox: MailboxId) -> Vec<Subscription> {
-        self.list(|entry| entry.mailbox == mailbox)
-    }
-
-    /// All subscriptions.
-    pub(crate) fn all(&self) -> Vec<Subscription> {
-        self.list(|_| true)
-    }
-
-    fn list(&self, which: impl Fn(&Entry) -> bool) -> Vec<Subscription> {
-        let now = BootInstant::now();
-        let held = lock(&self.held);
-        let chosen = held.by_id.iter().filter(|(_, entry)| which(entry));
-        chosen
-            .map(|(id, entry)| Subscription { id: *id, mailbox: entry.mailbox, expires: entry.until.since(now) })
-            .collect()
-    }
-
-    fn add(&self, key: DialogKey, entry: Entry) -> Option<SubscriptionId> {
-        let mut held = lock(&self.held);
-        if held.by_id.len() >= self.most {
-            return None;
-        }
-        held.next += 1;
-        let id = SubscriptionId(held.next);
-        held.by_id.insert(id, entry);
-        held.by_dialog.insert(key, id);
-        Some(id)
-    }
-
-    fn remove(&self, id: SubscriptionId) {
-        let mut held = lock(&self.held);
-        held.by_id.remove(&id);
-        held.by_dialog.retain(|_, held| *held != id);
-    }
-
-    /// The changed subscriptions whose last NOTIFY came from the store.
-    fn answered_early(&self, changed: &Changed) -> Vec<SubscriptionId> {
-        let store = |e: &Entry| e.last.as_ref().is_some_and(|word| matches!(word.by, Speaker::Store { .. }));
-        let held = lock(&self.held);
-        held.by_id.iter().filter(|(_, e)| changed.covers(e.mailbox) && store(e)).map(|(id, _)| *id).collect()
-    }
-
-    /// Adopts the latest NOTIFY as the notifier's, if it has this content and did not fail.
-    fn has(&self, id: SubscriptionId, lights: Lights) -> Option<Result<(), NotifyError>> {
-        let mut held = lock(&self.held);
-        let Some(entry) = held.by_id.get_mut(&id) else { return Some(Err(NotifyError::Ended(id))) };
-        let word = entry.last.as_mut().filter(|word| word.lights == lights && word.answer != Answer::Failed)?;
-        word.by = Speaker::Notifier;
-        Some(if word.answer == Answer::Accepted { Ok(()) } else { Err(NotifyError::Timeout) })
-    }
-
-    /// Registers the outcome of the NOTIFY with this number, created at `began`. `left`: a datagram was sent.
-    fn settle(
-        &self,
-        id: SubscriptionId,
-        number: u64,
-        began: BootInstant,
-        left: bool,
-        sent: &Result<u16, SendError>,
-    ) {
-        let now = BootInstant::now();
-        let mut held = lock(&self.held);
-        let Some(entry) = held.by_id.get_mut(&id) else { return };
-        if let Some(word) = entry.last.as_mut().filter(|_| entry.words == number) {
-            word.answer = if matches!(sent, Ok(200..=299)) { Answer::Accepted } else { Answer::Failed };
-        }
-        let gone = match sent {
-            Ok(code) => {
-                entry.heard = now;
-                entry.unanswered = None;
-                ends_subscription(*code)
-            }
-            Err(SendError::Withdrawn) if !left => false,
-            // A NOTIFY withdrawn because the right to send ended is also unanswered, and its time counts.
-            Err(_) => {
-                let since = *entry.unanswered.get_or_insert(began);
-                now.since(since.max(entry.heard)) >= GONE_AFTER
-            }
-        };
-        drop(held);
-        if gone {
-            self.remove(id);
-        }
-    }
-
-    fn expired(&self, now: BootInstant) -> Vec<SubscriptionId> {
-        lock(&self.held).by_id.iter().filter(|(_, e)| e.until <= now).map(|(id, _)| *id).collect()
-    }
-}
-
 /// Handles a SUBSCRIBE outside of a dialog.
-pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
-    let request = &arrival.request;
+pub(crate) async fn handle_new(server: Arc<SipServer>, incoming: IncomingRequest) {
+    let request = &incoming.request;
     let refuse = |response| {
-        count(&door.stats.refused_subscription);
-        door.respond(&arrival.id, response);
+        count(&server.stats.refused_subscription);
+        server.respond(&incoming.id, response);
     };
     let event = request.headers.get("Event").and_then(|e| e.split(';').next()).unwrap_or_default();
     if !event.trim().eq_ignore_ascii_case(mwi::EVENT) {
@@ -269,45 +79,45 @@ pub(crate) async fn begin(door: Arc<Door>, arrival: Arrival) {
     };
     let number = Uri::parse(&request.uri).and_then(|u| u.number());
     let mailbox = match &number {
-        Some(number) => door.deps.mailstore.find_by_number(number).await,
+        Some(number) => server.deps.mailstore.find_by_number(number).await,
         None => Ok(None),
     };
     let (mailbox, number) = match mailbox {
         Ok(Some(mailbox)) => (mailbox.id, mailbox.number),
         Ok(None) => return refuse(request.respond(404)),
         Err(error) => {
-            tracing::error!(%error, "the store does not answer");
+            tracing::error!(%error, "mailbox lookup failed; SUBSCRIBE is refused with 500");
             return refuse(request.respond(500));
         }
     };
-    let tag = lock(&door.layer).tag(request);
+    let tag = lock(&server.layer).tag(request);
     let Some(dialog) = Dialog::accept(request, &tag) else { return refuse(request.respond(400)) };
     let key = (dialog.call_id.clone(), dialog.local_tag.clone());
-    let (flow, trunk) = (arrival.flow.clone(), arrival.trunk.clone());
+    let (flow, trunk) = (incoming.flow.clone(), incoming.trunk.clone());
     let until = BootInstant::now() + Duration::from_secs(u64::from(seconds));
-    let (words, last, heard, unanswered) = (0, None, arrival.at, None);
-    let entry = Entry { mailbox, number, dialog, flow, trunk, until, words, last, heard, unanswered };
-    let Some(id) = door.subscriptions.add(key, entry) else {
+    let (notifies, last, last_message, unanswered) = (0, None, incoming.at, None);
+    let entry = Entry { mailbox, number, dialog, flow, trunk, until, notifies, last, last_message, unanswered };
+    let Some(id) = server.subscriptions.add(key, entry) else {
         return refuse(request.respond(503).with("Retry-After", "60"));
     };
-    answer(&door, &arrival, id, seconds).await;
+    answer(&server, &incoming, id, seconds).await;
 }
 
 /// Handles a request in the dialog of a subscription: a refresh, or its end.
-pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
-    let request = &arrival.request;
-    let trusted = door.of_a_trunk(&arrival.flow);
+pub(crate) fn handle_in_dialog(server: &Arc<SipServer>, incoming: IncomingRequest, key: &DialogKey) {
+    let request = &incoming.request;
+    let trusted = server.is_from_trunk(&incoming.flow);
     let found = {
-        let mut held = lock(&door.subscriptions.held);
-        let id = held.by_dialog.get(key).copied();
-        let entry = id.and_then(|id| held.by_id.get_mut(&id).map(|entry| (id, entry)));
+        let mut table = lock(&server.subscriptions.table);
+        let id = table.by_dialog.get(key).copied();
+        let entry = id.and_then(|id| table.by_id.get_mut(&id).map(|entry| (id, entry)));
         entry.map(|(id, entry)| {
-            let theirs = request.headers.tag("From") == Some(entry.dialog.remote_tag.as_str());
-            let taken = theirs && entry.dialog.received(request);
-            if taken {
+            let from_peer = request.headers.tag("From") == Some(entry.dialog.remote_tag.as_str());
+            let accepted = from_peer && entry.dialog.received(request);
+            if accepted {
                 entry.dialog.retarget(&request.method, &request.headers, trusted);
             }
-            (id, taken)
+            (id, accepted)
         })
     };
     let refused = match (found, &request.method) {
@@ -318,20 +128,22 @@ pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
     };
     let seconds = expires(request);
     match (refused, seconds, found) {
-        (Some(response), ..) => door.respond(&arrival.id, response),
-        (None, Err(min), _) => door.respond(&arrival.id, request.respond(423).with("Min-Expires", min.to_string())),
+        (Some(response), ..) => server.respond(&incoming.id, response),
+        (None, Err(min), _) => {
+            server.respond(&incoming.id, request.respond(423).with("Min-Expires", min.to_string()))
+        }
         (None, Ok(seconds), Some((id, _))) => {
             let until = BootInstant::now() + Duration::from_secs(u64::from(seconds));
-            if let Some(entry) = lock(&door.subscriptions.held).by_id.get_mut(&id) {
+            if let Some(entry) = lock(&server.subscriptions.table).by_id.get_mut(&id) {
                 entry.until = until;
-                entry.heard = BootInstant::now();
+                entry.last_message = BootInstant::now();
                 entry.unanswered = None;
                 if trusted {
-                    entry.flow = arrival.flow.clone();
+                    entry.flow = incoming.flow.clone();
                 }
             }
-            let door = door.clone();
-            door.tasks.clone().spawn(async move { answer(&door, &arrival, id, seconds).await });
+            let server = server.clone();
+            server.tasks.clone().spawn(async move { answer(&server, &incoming, id, seconds).await });
         }
         (None, Ok(_), None) => {}
     }
@@ -339,39 +151,34 @@ pub(crate) fn within(door: &Arc<Door>, arrival: Arrival, key: &DialogKey) {
 
 /// The requested expiry; as an error the minimum, if the request is below it.
 fn expires(request: &Request) -> Result<u32, u32> {
-    let wanted = request.headers.get("Expires").and_then(|v| v.trim().parse().ok()).unwrap_or(USUAL);
+    let wanted = request.headers.get("Expires").and_then(|v| v.trim().parse().ok()).unwrap_or(DEFAULT_EXPIRES);
     match wanted {
         0 => Ok(0),
-        1..SHORTEST => Err(SHORTEST),
-        _ => Ok(wanted.min(LONGEST)),
+        1..MIN_EXPIRES => Err(MIN_EXPIRES),
+        _ => Ok(wanted.min(MAX_EXPIRES)),
     }
 }
 
 /// Sends the `200`, and immediately the full state: after every SUBSCRIBE, whatever was sent before.
-async fn answer(door: &Arc<Door>, arrival: &Arrival, id: SubscriptionId, seconds: u32) {
-    let request = &arrival.request;
+async fn answer(server: &Arc<SipServer>, incoming: &IncomingRequest, id: SubscriptionId, seconds: u32) {
+    let request = &incoming.request;
     let mut response = request.respond(200);
     for route in request.headers.all("Record-Route") {
         response.headers.push("Record-Route", route);
     }
-    let response = response.with("Contact", door.contact(&arrival.flow)).with("Expires", seconds.to_string());
-    door.respond(&arrival.id, response);
-    if let Err(error) = door.notify_state(id, seconds == 0).await {
-        tracing::info!(%error, subscription = %id, "the state could not be told");
+    let response = response.with("Contact", server.contact(&incoming.flow)).with("Expires", seconds.to_string());
+    server.respond(&incoming.id, response);
+    if let Err(error) = server.notify_state(id, seconds == 0).await {
+        tracing::info!(%error, subscription = %id, "subscriber did not accept the NOTIFY with the full state");
     }
 }
 
-/// Whether this answer to a NOTIFY ends the subscription (RFC 5057 section 5.1, RFC 6665 section 4.2.2).
-fn ends_subscription(code: u16) -> bool {
-    matches!(code, 404 | 405 | 408 | 410 | 416 | 480..=485 | 489 | 501 | 604)
-}
-
 /// Ends expired subscriptions, and repeats answers given before the store had caught up; until the SIP server stops.
-pub(crate) fn look_after(door: Arc<Door>) -> impl Future<Output = ()> {
+pub(crate) fn maintain(server: Arc<SipServer>) -> impl Future<Output = ()> {
     // Subscribed to changes before the first answer is given.
-    let mut changes = door.deps.mailstore.watch_lights();
+    let mut changes = server.deps.mailstore.watch_counts();
     async move {
-        let mut interval = tokio::time::interval(LOOK);
+        let mut interval = tokio::time::interval(POLL_INTERVAL);
         // A change waits one to two intervals: the notifier's NOTIFY has priority.
         let (mut fresh, mut ripe) = (Changed::default(), Changed::default());
         loop {
@@ -381,77 +188,91 @@ pub(crate) fn look_after(door: Arc<Door>) -> impl Future<Output = ()> {
                     continue;
                 }
                 _ = interval.tick() => {}
-                () = door.stop.cancelled() => return,
+                () = server.stop.cancelled() => return,
             }
-            for id in door.subscriptions.expired(BootInstant::now()) {
-                let ending = door.clone();
-                door.tasks.spawn(async move { ending.notify_state(id, true).await });
+            for id in server.subscriptions.expired(BootInstant::now()) {
+                let ending = server.clone();
+                server.tasks.spawn(async move { ending.notify_state(id, true).await });
             }
-            for id in door.subscriptions.answered_early(&ripe) {
-                let correcting = door.clone();
-                door.tasks.spawn(async move { correcting.correct(id).await });
+            for id in server.subscriptions.answered_by_store(&ripe) {
+                let correcting = server.clone();
+                server.tasks.spawn(async move { correcting.correct(id).await });
             }
             ripe = std::mem::take(&mut fresh);
         }
     }
 }
 
-impl Door {
+impl SipServer {
     /// Sends the state in this node's own store. `last`: the subscription ends with it.
     async fn notify_state(self: &Arc<Self>, id: SubscriptionId, last: bool) -> Result<(), NotifyError> {
-        let (mailbox, words) = {
-            let held = lock(&self.subscriptions.held);
-            let entry = held.by_id.get(&id).ok_or(NotifyError::Ended(id))?;
-            (entry.mailbox, entry.words)
+        let (mailbox, notifies, shown) = {
+            let table = lock(&self.subscriptions.table);
+            let entry = table.by_id.get(&id).ok_or(NotifyError::Ended(id))?;
+            (entry.mailbox, entry.notifies, entry.last.as_ref().map(|last| last.counts))
         };
-        let lights = self.deps.mailstore.lights(mailbox).await.unwrap_or_else(|error| {
-            tracing::error!(%error, %mailbox, "a message light cannot be counted");
-            Default::default()
-        });
-        let (by, epoch) = (Speaker::Store { words }, String::new());
-        self.notify(id, Saying { lights, by, epoch, guard: None, last }).await
+        let counts = match (self.deps.mailstore.message_counts(mailbox).await, shown) {
+            (Ok(counts), _) => counts,
+            // The last sent counts are better than none; a subscriber that got none subscribes again.
+            (Err(error), Some(shown)) => {
+                tracing::error!(%error, %mailbox, "messages cannot be counted; the last MWI state is sent again");
+                shown
+            }
+            (Err(error), None) => {
+                tracing::error!(%error, %mailbox, "messages cannot be counted; the MWI subscription ends");
+                self.subscriptions.remove(id);
+                return Err(NotifyError::Uncounted);
+            }
+        };
+        let (source, epoch) = (NotifySource::Store { notifies }, String::new());
+        self.notify(id, PendingNotify { counts, source, epoch, guard: None, last }).await
     }
 
     /// Repeats the answer to a SUBSCRIBE if the store has a new state and the notifier has sent nothing since.
     async fn correct(self: &Arc<Self>, id: SubscriptionId) {
-        let (mailbox, told, words) = {
-            let held = lock(&self.subscriptions.held);
-            let Some(entry) = held.by_id.get(&id) else { return };
-            let Some(word) = entry.last.as_ref().filter(|word| word.by != Speaker::Notifier) else { return };
-            (entry.mailbox, word.lights, entry.words)
+        let (mailbox, sent_counts, notifies) = {
+            let table = lock(&self.subscriptions.table);
+            let Some(entry) = table.by_id.get(&id) else { return };
+            let Some(last) = entry.last.as_ref().filter(|last| last.source != NotifySource::Notifier) else {
+                return;
+            };
+            (entry.mailbox, last.counts, entry.notifies)
         };
-        let Ok(lights) = self.deps.mailstore.lights(mailbox).await else { return };
-        if lights != told {
-            let (by, epoch) = (Speaker::Store { words }, String::new());
+        let Ok(counts) = self.deps.mailstore.message_counts(mailbox).await else { return };
+        if counts != sent_counts {
+            let (source, epoch) = (NotifySource::Store { notifies }, String::new());
             // `notify` accounts for a failure.
-            let _ = self.notify(id, Saying { lights, by, epoch, guard: None, last: false }).await;
+            let _ = self.notify(id, PendingNotify { counts, source, epoch, guard: None, last: false }).await;
         }
     }
 
     /// Sends the notifier's state to all subscribers of a mailbox, except those that already have it.
-    pub(crate) async fn tell_subscribers(
+    pub(crate) async fn notify_subscribers(
         self: &Arc<Self>,
         mailbox: MailboxId,
-        lights: Lights,
+        counts: MessageCounts,
         epoch: &str,
         guard: Guard,
     ) -> Result<(), NotifyError> {
-        let tell = |subscription: Subscription| {
-            let (door, id) = (self.clone(), subscription.id);
+        let notify = |subscription: Subscription| {
+            let (server, id) = (self.clone(), subscription.id);
             let (epoch, guard) = (epoch.to_owned(), Some(guard.clone()));
             async move {
-                if let Some(outcome) = door.subscriptions.has(id, lights) {
+                if let Some(outcome) = server.subscriptions.adopt(id, counts) {
                     return outcome;
                 }
-                door.notify(id, Saying { lights, by: Speaker::Notifier, epoch, guard, last: false }).await
+                server
+                    .notify(id, PendingNotify { counts, source: NotifySource::Notifier, epoch, guard, last: false })
+                    .await
             }
         };
         // One task each, run to its end even after the timeout: a silent subscriber is removed by its task.
-        let told: Vec<_> = self.subscriptions.of(mailbox).into_iter().map(|s| self.tasks.spawn(tell(s))).collect();
+        let tasks: Vec<_> =
+            self.subscriptions.of(mailbox).into_iter().map(|s| self.tasks.spawn(notify(s))).collect();
         let all = async {
             let mut outcome = Ok(());
-            for told in told {
-                match told.await {
+            for task in tasks {
+                match task.await {
                     // A subscriber without this dialog does not need the state.
                     Ok(Ok(()) | Err(NotifyError::Ended(_))) => {}
                     Ok(Err(NotifyError::Refused(code))) if ends_subscription(code) => {}
@@ -465,25 +286,27 @@ impl Door {
             }
             outcome
         };
-        tokio::time::timeout(ANSWER_WITHIN, all).await.unwrap_or(Err(NotifyError::Timeout))
+        tokio::time::timeout(ANSWER_TIMEOUT, all).await.unwrap_or(Err(NotifyError::Timeout))
     }
 
-    async fn notify(self: &Arc<Self>, id: SubscriptionId, saying: Saying) -> Result<(), NotifyError> {
-        let Saying { mut lights, mut by, epoch, guard, last } = saying;
+    async fn notify(self: &Arc<Self>, id: SubscriptionId, pending: PendingNotify) -> Result<(), NotifyError> {
+        let PendingNotify { mut counts, mut source, epoch, guard, last } = pending;
         let began = BootInstant::now();
-        let (request, hop, near, trunk, word) = {
-            let mut held = lock(&self.subscriptions.held);
-            let entry = held.by_id.get_mut(&id).ok_or(NotifyError::Ended(id))?;
+        let (request, hop, near, trunk, number) = {
+            let mut table = lock(&self.subscriptions.table);
+            let entry = table.by_id.get_mut(&id).ok_or(NotifyError::Ended(id))?;
             // Number and content of the request belong together: older content never gets a higher number. If the
             // notifier sent a NOTIFY while the store was read, its content is repeated.
-            if let (Speaker::Store { words }, Some(Word { lights: newer, by: Speaker::Notifier, .. })) =
-                (by, &entry.last)
-                && entry.words > words
+            if let (
+                NotifySource::Store { notifies },
+                Some(LastNotify { counts: newer, source: NotifySource::Notifier, .. }),
+            ) = (source, &entry.last)
+                && entry.notifies > notifies
             {
-                (lights, by) = (*newer, Speaker::Notifier);
+                (counts, source) = (*newer, NotifySource::Notifier);
             }
-            entry.words += 1;
-            entry.last = Some(Word { lights, by, answer: Answer::Awaited });
+            entry.notifies += 1;
+            entry.last = Some(LastNotify { counts, source, answer: Answer::Awaited });
             let mut request = entry.dialog.request(Method::Notify);
             let left = entry.until.since(began).as_secs();
             let state = match last {
@@ -492,9 +315,9 @@ impl Door {
             };
             request.headers.push("Subscription-State", state);
             let account = Some(format!("sip:{}@{}", entry.number, entry.flow.advertised()));
-            let body = Summary { account, new: lights.new, old: lights.saved }.body();
+            let body = Summary { account, new: counts.new, old: counts.saved }.body();
             let request = with_summary(request, &body, &epoch);
-            (request, entry.dialog.next_hop().to_owned(), entry.flow.clone(), entry.trunk.clone(), entry.words)
+            (request, entry.dialog.next_hop().to_owned(), entry.flow.clone(), entry.trunk.clone(), entry.notifies)
         };
         if last {
             self.subscriptions.remove(id);
@@ -509,7 +332,7 @@ impl Door {
             }))
         });
         let sent = self.send_notify(id, request, &hop, &near, &trunk, guard).await;
-        self.subscriptions.settle(id, word, began, left.load(Ordering::Relaxed), &sent);
+        self.subscriptions.settle(id, number, began, left.load(Ordering::Relaxed), &sent);
         self.outcome(sent)
     }
 
@@ -525,7 +348,7 @@ impl Door {
         let flow = self.route(hop, Some(near)).await?;
         request.headers.push("Contact", self.contact(&flow));
         let renumber = |request: &mut Request| {
-            if let Some(entry) = lock(&self.subscriptions.held).by_id.get_mut(&id) {
+            if let Some(entry) = lock(&self.subscriptions.table).by_id.get_mut(&id) {
                 entry.dialog.renumber(request);
             }
         };

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_load_of_calls_costs_at_most_fifty_passes_a_second() {
+    async fn at_most_fifty_passes_per_second_under_load() {
         let layer = Layer::start();
         // 100 calls per second for ten seconds, each with the timers of an INVITE, its 200, and its BYE.
         for call in 0..1_000 {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_timers_the_loop_sleeps_and_an_earlier_timer_wakes_it() {
+    async fn loop_sleeps_without_timers_and_wakes_for_an_earlier_one() {
         let layer = Layer::start();
         sleep(Duration::from_secs(3_600)).await;
         assert_eq!(*layer.passes.lock().unwrap(), 1);

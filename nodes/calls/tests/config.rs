@@ -5,7 +5,7 @@ mod kit;
 use twinbox_calls::{CallsConfig, Transport};
 
 #[test]
-fn all_mistakes_are_named_at_once_each_with_its_remedy() {
+fn all_mistakes_are_reported_together_with_their_remedies() {
     let mut config = kit::config();
     assert_eq!(config.mistakes(), []);
     config.listeners[0].advertise = Some("a b".to_owned());
@@ -39,7 +39,7 @@ fn a_password_is_never_printed() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn bind_error_names_the_port() {
     let node = kit::Node::start().await;
     let second = tokio::net::TcpListener::bind(node.tcp).await;
     assert!(second.is_err(), "the port is ours");
@@ -51,7 +51,7 @@ async fn a_taken_port_is_named() {
 }
 
 #[test]
-fn a_listener_on_all_addresses_is_where_each_trunk_reaches_it() {
+fn listener_on_all_addresses_is_advertised_per_trunk_route() {
     // By the system's routing; without a default route there is none.
     let way_out = || {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
@@ -72,6 +72,6 @@ fn a_listener_on_all_addresses_is_where_each_trunk_reaches_it() {
         (config.listeners[0].transport, config.listeners[0].bind) = (Transport::Udp, bind.parse().unwrap());
         config.listeners[0].advertise = advertise.map(str::to_owned);
         config.trunks = vec![kit::trunk("pbx", network)];
-        assert_eq!(config.outside_of_trunks(), expected, "{bind} {advertise:?} {network}");
+        assert_eq!(config.external_addresses(), expected, "{bind} {advertise:?} {network}");
     }
 }

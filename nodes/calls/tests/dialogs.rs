@@ -4,7 +4,7 @@ mod kit;
 
 use std::time::Duration;
 
-use kit::{Line, Node, PATIENCE, Raw, establish, hang_up, offer, pass};
+use kit::{Node, PATIENCE, Raw, RawDialog, establish, hang_up, offer, pass};
 use twinbox_clock::BootInstant;
 use twinbox_ids::Pii;
 use twinbox_mailstore::MailboxChange;
@@ -23,14 +23,14 @@ async fn with_operator(node: &Node) {
 }
 
 /// The same dialog, from another socket.
-fn moved(line: &Line, raw: &Raw) -> Line {
-    let Line { transport, local, .. } = raw.line(&line.call_id);
-    Line { transport, local, ..line.clone() }
+fn moved(dialog: &RawDialog, raw: &Raw) -> RawDialog {
+    let RawDialog { transport, local, .. } = raw.dialog(&dialog.call_id);
+    RawDialog { transport, local, ..dialog.clone() }
 }
 
 /// Behind a proxy without Record-Route, or an SBC with several addresses.
 #[tokio::test]
-async fn requests_of_a_dialog_are_taken_from_an_address_that_is_no_trunk() {
+async fn requests_in_a_dialog_are_accepted_from_other_addresses() {
     let node = Node::start().await;
     with_operator(&node).await;
     for n in 0..2 {
@@ -39,24 +39,24 @@ async fn requests_of_a_dialog_are_taken_from_an_address_that_is_no_trunk() {
             0 => Raw::udp_from("127.0.0.2", node.udp).await,
             _ => Raw::tcp_from("127.0.0.2", node.tcp).await,
         };
-        let mut line = raw.line(&format!("nt{n}"));
-        let invite = line.invite();
-        let cancel = line.again("CANCEL", "", "");
+        let mut dialog = raw.dialog(&format!("nt{n}"));
+        let invite = dialog.invite();
+        let cancel = dialog.again("CANCEL", "", "");
         let ok = raw.ask(invite).await;
         assert_eq!(other.ask(cancel).await.code, 200, "too late, and known by its transaction");
-        line.answered(&ok);
-        let mut line = moved(&line, &other);
-        let ack = line.again("ACK", "", "");
+        dialog.answered(&ok);
+        let mut dialog = moved(&dialog, &other);
+        let ack = dialog.again("ACK", "", "");
         other.send(ack.as_bytes()).await;
-        assert_eq!(other.ask(line.request("OPTIONS", "", "")).await.code, 200);
+        assert_eq!(other.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
         let update = offer(9);
-        assert_eq!(other.ask(line.request("UPDATE", SDP, &update)).await.code, 200);
+        assert_eq!(other.ask(dialog.request("UPDATE", SDP, &update)).await.code, 200);
         // The ACK has started the conversation.
-        assert_eq!(other.ask(line.request("INFO", DTMF, "0")).await.code, 200);
+        assert_eq!(other.ask(dialog.request("INFO", DTMF, "0")).await.code, 200);
         let refer = raw.unanswered().await;
         assert_eq!(refer.method.as_str(), "REFER", "it goes to the Contact of the INVITE");
         raw.send(&refer.respond(503).to_bytes()).await;
-        let bye = line.request("BYE", "", "");
+        let bye = dialog.request("BYE", "", "");
         assert_eq!(other.ask(bye.clone()).await.code, 200);
         node.idle().await;
         if n == 0 {
@@ -70,15 +70,15 @@ async fn requests_of_a_dialog_are_taken_from_an_address_that_is_no_trunk() {
 async fn a_stranger_must_know_call_id_and_both_tags() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("st1");
-    establish(&mut raw, &mut line).await;
+    let mut dialog = raw.dialog("st1");
+    establish(&mut raw, &mut dialog).await;
     let mut other = Raw::udp_from("127.0.0.2", node.udp).await;
-    let line = moved(&line, &other);
+    let dialog = moved(&dialog, &other);
     let guesses = [
-        Line { call_id: "st2".into(), ..line.clone() },
-        Line { from_tag: "guess".into(), ..line.clone() },
-        Line { to_tag: Some("guess".into()), ..line.clone() },
-        Line { to_tag: None, ..line.clone() },
+        RawDialog { call_id: "st2".into(), ..dialog.clone() },
+        RawDialog { from_tag: "guess".into(), ..dialog.clone() },
+        RawDialog { to_tag: Some("guess".into()), ..dialog.clone() },
+        RawDialog { to_tag: None, ..dialog.clone() },
     ];
     for mut guess in guesses {
         for method in ["BYE", "INVITE", "OPTIONS", "UPDATE"] {
@@ -91,13 +91,13 @@ async fn a_stranger_must_know_call_id_and_both_tags() {
 
 /// Requests of a stranger within a dialog redirect neither media nor the node's own requests to another host.
 #[tokio::test]
-async fn a_stranger_leads_nothing_elsewhere() {
+async fn stranger_in_a_dialog_redirects_nothing() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("el1");
-    establish(&mut raw, &mut line).await;
+    let mut dialog = raw.dialog("el1");
+    establish(&mut raw, &mut dialog).await;
     let mut other = Raw::udp_from("127.0.0.2", node.udp).await;
-    let mut stranger = moved(&line, &other);
+    let mut stranger = moved(&dialog, &other);
     let elsewhere = offer(9).replace("IN IP4 127.0.0.1", "IN IP4 127.0.0.2");
     for method in ["UPDATE", "INVITE"] {
         let refused = other.ask(stranger.request(method, SDP, &elsewhere)).await;
@@ -115,8 +115,8 @@ async fn a_stranger_leads_nothing_elsewhere() {
     other.send(ack.as_bytes()).await;
     assert_eq!(other.ask(stranger.request("UPDATE", SDP, &elsewhere)).await.code, 488);
     // A trunk may move the media.
-    line.cseq = stranger.cseq;
-    assert_eq!(raw.ask(line.request("UPDATE", SDP, &elsewhere)).await.code, 200);
+    dialog.cseq = stranger.cseq;
+    assert_eq!(raw.ask(dialog.request("UPDATE", SDP, &elsewhere)).await.code, 200);
     // The node's own requests go to the same address as before.
     node.calls.end_calls();
     assert_eq!(raw.request().await.method.as_str(), "BYE");
@@ -124,16 +124,16 @@ async fn a_stranger_leads_nothing_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_refreshed_and_ended_from_an_address_that_is_no_trunk() {
+async fn subscription_is_refreshed_and_ended_from_another_address() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("su1").with("Event: message-summary").with("Expires: 600");
-    let ok = raw.ask(line.request("SUBSCRIBE", "", "")).await;
+    let mut dialog = raw.dialog("su1").with("Event: message-summary").with("Expires: 600");
+    let ok = raw.ask(dialog.request("SUBSCRIBE", "", "")).await;
     assert_eq!(ok.code, 200);
-    line.to_tag = ok.headers.tag("To").map(str::to_owned);
+    dialog.to_tag = ok.headers.tag("To").map(str::to_owned);
     assert_eq!(raw.request().await.method.as_str(), "NOTIFY");
     let mut other = Raw::udp_from("127.0.0.2", node.udp).await;
-    let mut stranger = moved(&line, &other);
+    let mut stranger = moved(&dialog, &other);
     assert_eq!(other.ask(stranger.request("SUBSCRIBE", "", "")).await.code, 200);
     assert_eq!(raw.request().await.method.as_str(), "NOTIFY", "it goes to the first Contact");
     assert_eq!(
@@ -146,7 +146,7 @@ async fn a_subscription_is_refreshed_and_ended_from_an_address_that_is_no_trunk(
 
 /// RFC 3261 section 22.2: a challenged request is repeated with the next number, which is then used.
 #[tokio::test]
-async fn the_request_after_a_challenged_one_has_a_number_of_its_own() {
+async fn request_after_a_challenge_has_the_next_cseq() {
     let node = Node::with(|o| {
         o.calls.trunks[0].username = Some("vm".to_owned());
         o.calls.trunks[0].password = Some(Pii::new("secret".to_owned()));
@@ -154,9 +154,9 @@ async fn the_request_after_a_challenged_one_has_a_number_of_its_own() {
     .await;
     with_operator(&node).await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("ch1");
-    establish(&mut raw, &mut line).await;
-    assert_eq!(raw.ask(line.request("INFO", DTMF, "0")).await.code, 200);
+    let mut dialog = raw.dialog("ch1");
+    establish(&mut raw, &mut dialog).await;
+    assert_eq!(raw.ask(dialog.request("INFO", DTMF, "0")).await.code, 200);
     let refer = raw.unanswered().await;
     let challenge = "Digest realm=\"pbx\", nonce=\"n\", qop=\"auth\"";
     raw.send(&refer.respond(401).with("WWW-Authenticate", challenge).to_bytes()).await;
@@ -170,17 +170,17 @@ async fn the_request_after_a_challenged_one_has_a_number_of_its_own() {
 }
 
 /// A call whose session the node must refresh, shortly before the refresh.
-async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (Line, Response) {
-    let line = raw.line(call).with("Supported: timer").with("Session-Expires: 90;refresher=uas");
-    let mut line = match allow {
-        Some(allow) => line.with(&format!("Allow: {allow}")),
-        None => line,
+async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (RawDialog, Response) {
+    let dialog = raw.dialog(call).with("Supported: timer").with("Session-Expires: 90;refresher=uas");
+    let mut dialog = match allow {
+        Some(allow) => dialog.with(&format!("Allow: {allow}")),
+        None => dialog,
     };
-    let ok = establish(raw, &mut line).await;
+    let ok = establish(raw, &mut dialog).await;
     // The answer to a later request shows that the ACK was handled.
-    assert_eq!(raw.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    assert_eq!(raw.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
     pass(46).await;
-    (line, ok)
+    (dialog, ok)
 }
 
 fn session(request: &Request) -> (&str, Option<&str>, Option<&str>) {
@@ -201,50 +201,50 @@ async fn accept(raw: &mut Raw, invite: &Request) {
 }
 
 #[tokio::test]
-async fn a_session_is_refreshed_by_update_where_allow_has_it() {
+async fn session_is_refreshed_by_update_if_allow_lists_it() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let (mut line, _) = to_be_refreshed(&mut raw, "up1", Some("INVITE, ACK, BYE, UPDATE")).await;
+    let (mut dialog, _) = to_be_refreshed(&mut raw, "up1", Some("INVITE, ACK, BYE, UPDATE")).await;
     assert_eq!(session(&raw.request().await), ("UPDATE", Some("90;refresher=uac"), None));
     assert_eq!(node.calls.active(), 1);
-    hang_up(&mut raw, &mut line).await;
+    hang_up(&mut raw, &mut dialog).await;
 }
 
 #[tokio::test]
-async fn a_session_is_refreshed_by_invite_where_allow_lacks_update() {
+async fn session_is_refreshed_by_invite_if_allow_lacks_update() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
     for (n, allow) in [None, Some("INVITE, ACK, BYE")].into_iter().enumerate() {
-        let (mut line, ok) = to_be_refreshed(&mut raw, &format!("in{n}"), allow).await;
+        let (mut dialog, ok) = to_be_refreshed(&mut raw, &format!("in{n}"), allow).await;
         let invite = raw.unanswered().await;
         assert_eq!(session(&invite), ("INVITE", Some("90;refresher=uac"), None));
         assert_eq!(invite.body, ok.body, "the description as it was, its version too (RFC 4028 section 7.4)");
         // A re-INVITE of the caller must wait while the node's is unanswered (RFC 3261 section 14.2).
-        assert_eq!(raw.ask(line.invite()).await.code, 491);
-        let ack = line.request("ACK", "", "");
+        assert_eq!(raw.ask(dialog.invite()).await.code, 491);
+        let ack = dialog.request("ACK", "", "");
         raw.send(ack.as_bytes()).await;
         accept(&mut raw, &invite).await;
         pass(46).await;
         assert_eq!(raw.unanswered().await.method.as_str(), "INVITE", "and once more");
-        hang_up(&mut raw, &mut line).await;
+        hang_up(&mut raw, &mut dialog).await;
     }
 }
 
 #[tokio::test]
-async fn a_refused_refresh_is_made_as_the_refusal_wants_it() {
+async fn refused_refresh_is_retried_as_the_refusal_requires() {
     let node = Node::start().await;
     for (n, code) in [405, 501].into_iter().enumerate() {
         let mut raw = node.raw().await;
-        let (mut line, _) = to_be_refreshed(&mut raw, &format!("rf{n}"), Some("UPDATE")).await;
+        let (mut dialog, _) = to_be_refreshed(&mut raw, &format!("rf{n}"), Some("UPDATE")).await;
         let update = raw.unanswered().await;
         raw.send(&update.respond(code).to_bytes()).await;
         let invite = raw.unanswered().await;
         assert_eq!(session(&invite), ("INVITE", Some("90;refresher=uac"), None), "after {code}");
         accept(&mut raw, &invite).await;
-        hang_up(&mut raw, &mut line).await;
+        hang_up(&mut raw, &mut dialog).await;
     }
     let mut raw = node.raw().await;
-    let (mut line, _) = to_be_refreshed(&mut raw, "rf3", Some("UPDATE")).await;
+    let (mut dialog, _) = to_be_refreshed(&mut raw, "rf3", Some("UPDATE")).await;
     let update = raw.unanswered().await;
     raw.send(&update.respond(422).with("Min-SE", "120").to_bytes()).await;
     let longer = raw.unanswered().await;
@@ -252,11 +252,11 @@ async fn a_refused_refresh_is_made_as_the_refusal_wants_it() {
     raw.send(&longer.respond(491).to_bytes()).await;
     let again = raw.request().await;
     assert_eq!(session(&again), ("UPDATE", Some("120;refresher=uac"), Some("120")), "a moment later");
-    hang_up(&mut raw, &mut line).await;
+    hang_up(&mut raw, &mut dialog).await;
 }
 
 #[tokio::test]
-async fn a_session_that_cannot_be_refreshed_ends_before_its_time_is_out() {
+async fn session_without_refresh_ends_before_it_expires() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
     to_be_refreshed(&mut raw, "no1", None).await;
@@ -276,30 +276,30 @@ async fn a_session_that_cannot_be_refreshed_ends_before_its_time_is_out() {
 }
 
 #[tokio::test]
-async fn an_update_without_a_description_is_answered_while_our_offer_is_not() {
+async fn update_without_sdp_is_answered_while_the_local_offer_is_pending() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("ud1");
-    let ok = raw.ask(line.request("INVITE", "", "")).await;
-    line.answered(&ok);
-    let mut early = line.clone();
+    let mut dialog = raw.dialog("ud1");
+    let ok = raw.ask(dialog.request("INVITE", "", "")).await;
+    dialog.answered(&ok);
+    let mut early = dialog.clone();
     assert_eq!(raw.ask(early.request("UPDATE", "", "")).await.code, 200);
     assert_eq!(raw.ask(early.request("UPDATE", SDP, &offer(9))).await.code, 491);
-    let ack = line.again("ACK", SDP, &offer(9));
+    let ack = dialog.again("ACK", SDP, &offer(9));
     raw.send(ack.as_bytes()).await;
     hang_up(&mut raw, &mut early).await;
     node.idle().await;
 }
 
 #[tokio::test]
-async fn requests_that_come_with_the_bye_are_answered() {
+async fn requests_pending_at_the_bye_are_answered() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("ib1");
-    establish(&mut raw, &mut line).await;
+    let mut dialog = raw.dialog("ib1");
+    establish(&mut raw, &mut dialog).await;
     // All requests arrive before the call reads the first.
     for request in ["BYE", "OPTIONS", "INFO", "BYE"] {
-        let text = line.request(request, "", "");
+        let text = dialog.request(request, "", "");
         raw.send(text.as_bytes()).await;
     }
     let mut codes = Vec::new();
@@ -316,18 +316,18 @@ async fn requests_that_come_with_the_bye_are_answered() {
 
 /// RFC 3261 section 15: the callee sends no BYE before the ACK.
 #[tokio::test]
-async fn shutting_the_door_waits_with_the_bye_for_the_ack() {
+async fn shutdown_sends_the_bye_after_the_ack() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("ba1");
-    let ok = raw.ask(line.invite()).await;
-    let ack = line.answered(&ok);
+    let mut dialog = raw.dialog("ba1");
+    let ok = raw.ask(dialog.invite()).await;
+    let ack = dialog.answered(&ok);
     let calls = node.calls.clone();
     let shutdown = tokio::spawn(async move { calls.shutdown().await });
-    let mut other = raw.line("ba2");
+    let mut other = raw.dialog("ba2");
     assert_eq!(raw.ask(other.invite()).await.code, 503, "it is shutting down");
     // The call exists, and has sent no BYE.
-    assert_eq!(raw.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    assert_eq!(raw.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
     raw.send(ack.as_bytes()).await;
     let bye = raw.request().await;
     assert_eq!(bye.method.as_str(), "BYE");
@@ -337,19 +337,19 @@ async fn shutting_the_door_waits_with_the_bye_for_the_ack() {
 
 /// RFC 3326: a BYE of the node contains its reason.
 #[tokio::test]
-async fn our_bye_says_why() {
+async fn sent_bye_has_a_reason() {
     let node = Node::with(|o| o.calls.unknown_mailbox = twinbox_calls::UnknownMailbox::Apology).await;
     let mut raw = node.raw().await;
     // End of the apology.
-    let mut line = raw.line("re1");
-    line.target = "sip:9999@vm.example".into();
-    establish(&mut raw, &mut line).await;
+    let mut dialog = raw.dialog("re1");
+    dialog.target = "sip:9999@vm.example".into();
+    establish(&mut raw, &mut dialog).await;
     let bye = raw.request().await;
     assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=16;text=\"Normal call clearing\""));
     // No usable answer in the ACK.
-    let mut line = raw.line("re2");
-    let ok = raw.ask(line.request("INVITE", "", "")).await;
-    let ack = line.answered(&ok);
+    let mut dialog = raw.dialog("re2");
+    let ok = raw.ask(dialog.request("INVITE", "", "")).await;
+    let ack = dialog.answered(&ok);
     raw.send(ack.as_bytes()).await;
     let bye = raw.request().await;
     assert_eq!(bye.headers.get("Reason"), Some("SIP;cause=488;text=\"No usable answer in the ACK\""));
@@ -357,23 +357,23 @@ async fn our_bye_says_why() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_held_for_too_long_ends_and_one_that_is_resumed_goes_on() {
+async fn call_held_too_long_ends_and_a_resumed_call_continues() {
     let node = Node::with(|o| o.calls.max_hold_s = 60).await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("ho1");
-    establish(&mut raw, &mut line).await;
+    let mut dialog = raw.dialog("ho1");
+    establish(&mut raw, &mut dialog).await;
     let hold = offer(9) + "a=sendonly\r\n";
-    let change = async |line: &mut Line, raw: &mut Raw, sdp: &str| {
-        assert_eq!(raw.ask(line.request("UPDATE", SDP, sdp)).await.code, 200);
+    let change = async |dialog: &mut RawDialog, raw: &mut Raw, sdp: &str| {
+        assert_eq!(raw.ask(dialog.request("UPDATE", SDP, sdp)).await.code, 200);
     };
-    change(&mut line, &mut raw, &hold).await;
+    change(&mut dialog, &mut raw, &hold).await;
     pass(50).await;
-    change(&mut line, &mut raw, &offer(9)).await;
+    change(&mut dialog, &mut raw, &offer(9)).await;
     pass(50).await;
-    change(&mut line, &mut raw, &hold).await;
+    change(&mut dialog, &mut raw, &hold).await;
     pass(50).await;
     // Another hold during a hold does not restart the time.
-    change(&mut line, &mut raw, &hold).await;
+    change(&mut dialog, &mut raw, &hold).await;
     assert_eq!(node.calls.active(), 1);
     pass(11).await;
     let bye = raw.request().await;
@@ -384,7 +384,7 @@ async fn a_call_that_is_held_for_too_long_ends_and_one_that_is_resumed_goes_on()
 
 /// Some telephones and gateways send each key twice, by RTP and by INFO.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_comes_by_rtp_and_by_info_is_one_key() {
+async fn key_received_by_rtp_and_info_counts_once() {
     let node = Node::start().await;
     with_operator(&node).await;
     let phone = Phone::bind(PhoneConfig::new([127, 0, 0, 1].into(), Transport::Udp)).await.expect("a phone");
@@ -411,22 +411,22 @@ async fn a_key_that_comes_by_rtp_and_by_info_is_one_key() {
 
 /// A refused INVITE over UDP may have a delayed copy: if answered `200`, it would be a call without a caller.
 #[tokio::test]
-async fn a_copy_of_a_refused_invite_is_refused_again_when_there_is_room() {
+async fn copy_of_a_refused_invite_is_refused_even_if_calls_are_accepted() {
     let node = Node::with(|o| o.calls.max_calls = 1).await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("gh1");
-    establish(&mut raw, &mut line).await;
-    let mut late = raw.line("gh2");
+    let mut dialog = raw.dialog("gh1");
+    establish(&mut raw, &mut dialog).await;
+    let mut late = raw.dialog("gh2");
     let invite = late.invite();
     let refused = raw.ask(invite.clone()).await;
     assert_eq!((refused.code, refused.headers.get("Retry-After")), (503, Some("5")));
-    hang_up(&mut raw, &mut line).await;
+    hang_up(&mut raw, &mut dialog).await;
     node.idle().await;
     let again = raw.ask(invite).await;
     assert_eq!((again.code, again.headers.get("Retry-After")), (503, Some("5")));
     assert_eq!(again.headers.tag("To"), refused.headers.tag("To"));
     // A new attempt is a new transaction.
-    let mut next_attempt = Line { call_id: "gh3".into(), cseq: 0, ..late };
+    let mut next_attempt = RawDialog { call_id: "gh3".into(), cseq: 0, ..late };
     establish(&mut raw, &mut next_attempt).await;
     hang_up(&mut raw, &mut next_attempt).await;
 }

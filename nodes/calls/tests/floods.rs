@@ -12,7 +12,7 @@ use twinbox_clock::BootInstant;
 use twinbox_sip::strict::Verdict;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_500_invites_at_once_each_is_answered_200_or_503() {
+async fn each_of_500_concurrent_invites_gets_200_or_503() {
     let node = Node::with(|o| {
         o.calls.max_calls = 100;
         o.calls.max_calls_per_second = 1_000;
@@ -21,10 +21,10 @@ async fn of_500_invites_at_once_each_is_answered_200_or_503() {
     let mut raw = node.raw().await;
     let mut open: HashMap<String, String> = HashMap::new();
     for n in 0..500 {
-        let mut line = raw.line(&format!("b{n}"));
-        let invite = line.invite();
+        let mut dialog = raw.dialog(&format!("b{n}"));
+        let invite = dialog.invite();
         raw.send(invite.as_bytes()).await;
-        open.insert(line.call_id, invite);
+        open.insert(dialog.call_id, invite);
     }
     let (mut accepted, mut refused) = (HashSet::new(), HashSet::new());
     while !open.is_empty() {
@@ -60,19 +60,19 @@ async fn of_500_invites_at_once_each_is_answered_200_or_503() {
 }
 
 #[tokio::test]
-async fn more_calls_a_second_than_allowed_get_503_and_a_moment_later_there_is_room() {
+async fn calls_above_the_rate_get_503_and_later_ones_are_accepted() {
     let node = Node::with(|o| o.calls.max_calls_per_second = 5).await;
     let mut raw = node.raw().await;
     let mut codes = Vec::new();
     let mut first = None;
     for n in 0..8 {
-        let mut line = raw.line(&format!("q{n}"));
-        let response = raw.ask(line.invite()).await;
+        let mut dialog = raw.dialog(&format!("q{n}"));
+        let response = raw.ask(dialog.invite()).await;
         codes.push(response.code);
         if response.code == 200 {
-            let ack = line.answered(&response);
+            let ack = dialog.answered(&response);
             raw.send(ack.as_bytes()).await;
-            first.get_or_insert(line);
+            first.get_or_insert(dialog);
         }
     }
     assert!(codes.starts_with(&[200; 5]) && codes.contains(&503), "{codes:?}");
@@ -80,8 +80,8 @@ async fn more_calls_a_second_than_allowed_get_503_and_a_moment_later_there_is_ro
     // The bucket fills at five per second: another call is admitted within a second.
     let begun = BootInstant::now();
     for n in 0.. {
-        let mut line = raw.line(&format!("w{n}"));
-        if raw.ask(line.invite()).await.code == 200 {
+        let mut dialog = raw.dialog(&format!("w{n}"));
+        if raw.ask(dialog.invite()).await.code == 200 {
             break;
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "still refused");
@@ -89,7 +89,7 @@ async fn more_calls_a_second_than_allowed_get_503_and_a_moment_later_there_is_ro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_and_unknown_dialogs_leave_nothing_behind() {
+async fn garbage_and_unknown_dialogs_leave_no_state() {
     let node = Node::start().await;
     let mut noise = node.raw().await;
     for n in 0u32..3_000 {
@@ -97,11 +97,11 @@ async fn garbage_and_unknown_dialogs_leave_nothing_behind() {
             0 => format!("\u{1}\u{2}{n} garbage\r\n\r\n").into_bytes(),
             1 => format!("INVITE sip:1001@vm SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bK{n}\r\n\r\n")
                 .into_bytes(),
-            2 => noise.line(&format!("g{n}")).request("DANCE", "", "").into_bytes(),
+            2 => noise.dialog(&format!("g{n}")).request("DANCE", "", "").into_bytes(),
             _ => {
-                let mut line = noise.line(&format!("g{n}"));
-                line.to_tag = Some("none".into());
-                line.request("BYE", "", "").into_bytes()
+                let mut dialog = noise.dialog(&format!("g{n}"));
+                dialog.to_tag = Some("none".into());
+                dialog.request("BYE", "", "").into_bytes()
             }
         };
         noise.send(&text).await;
@@ -110,9 +110,9 @@ async fn garbage_and_unknown_dialogs_leave_nothing_behind() {
         }
     }
     let mut raw = node.raw().await;
-    let mut line = raw.line("proper");
-    establish(&mut raw, &mut line).await;
-    hang_up(&mut raw, &mut line).await;
+    let mut dialog = raw.dialog("proper");
+    establish(&mut raw, &mut dialog).await;
+    hang_up(&mut raw, &mut dialog).await;
     node.idle().await;
     let stats = node.calls.stats();
     // Only the proper call's two transactions remain, to absorb late copies.
@@ -123,16 +123,16 @@ async fn garbage_and_unknown_dialogs_leave_nothing_behind() {
 
 /// Retransmissions of one INVITE are one call, and its answer is not multiplied.
 #[tokio::test]
-async fn a_storm_of_copies_is_one_call() {
+async fn many_copies_of_an_invite_are_one_call() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let mut line = raw.line("storm");
-    let invite = line.invite();
+    let mut dialog = raw.dialog("storm");
+    let invite = dialog.invite();
     for _ in 0..500 {
         raw.send(invite.as_bytes()).await;
     }
     let ok = raw.response().await;
-    let ack = line.answered(&ok);
+    let ack = dialog.answered(&ok);
     raw.send(ack.as_bytes()).await;
     let mut answers = 0;
     while let Some(Verdict::Response(_)) = raw.next(Duration::from_millis(200)).await {
@@ -140,15 +140,15 @@ async fn a_storm_of_copies_is_one_call() {
     }
     assert!(answers <= 2, "{answers} more answers");
     assert_eq!(node.calls.active(), 1);
-    hang_up(&mut raw, &mut line).await;
+    hang_up(&mut raw, &mut dialog).await;
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_are_refused_and_the_others_live() {
+async fn connections_above_the_limit_are_refused_and_others_continue() {
     let node = Node::start().await;
     let mut first = Raw::tcp(node.tcp).await;
-    let mut line = first.line("first");
-    assert_eq!(first.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    let mut dialog = first.dialog("first");
+    assert_eq!(first.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
     let mut crowd = Vec::new();
     for _ in 0..1_100 {
         match tokio::net::TcpStream::connect(node.tcp).await {
@@ -157,7 +157,7 @@ async fn connections_beyond_the_bound_are_refused_and_the_others_live() {
             Err(_) => break,
         }
     }
-    assert_eq!(first.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    assert_eq!(first.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
     drop(crowd);
 }
 
@@ -169,7 +169,7 @@ async fn connect_from(address: &str, node: &Node) -> Raw {
 }
 
 #[tokio::test]
-async fn strangers_take_no_connection_from_a_trunk() {
+async fn strangers_use_no_connection_slot_of_trunks() {
     let node = Node::start().await;
     let mut strangers = Vec::new();
     for _ in 0..200 {
@@ -181,16 +181,16 @@ async fn strangers_take_no_connection_from_a_trunk() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let mut trunk = Raw::tcp(node.tcp).await;
-    let mut line = trunk.line("trunk");
-    assert_eq!(trunk.ask(line.request("OPTIONS", "", "")).await.code, 200);
+    let mut dialog = trunk.dialog("trunk");
+    assert_eq!(trunk.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
 }
 
 #[tokio::test]
-async fn a_stranger_has_five_seconds_in_all_and_gets_one_answer() {
+async fn stranger_connection_ends_after_five_seconds_or_one_answer() {
     let node = Node::start().await;
     let mut curious = connect_from("127.0.0.2", &node).await;
-    let mut line = curious.line("curious");
-    let twice = line.request("OPTIONS", "", "") + &line.request("OPTIONS", "", "");
+    let mut dialog = curious.dialog("curious");
+    let twice = dialog.request("OPTIONS", "", "") + &dialog.request("OPTIONS", "", "");
     assert_eq!(curious.ask(twice).await.code, 403);
     assert!(curious.next(Duration::from_secs(3)).await.is_none());
     assert_eq!(node.counter("strangers"), 1);

@@ -55,7 +55,7 @@ async fn to_the_tone(call: &Call, digits: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_said_until_the_bye_is_kept_bit_for_bit_when_the_bye_is_answered() {
+async fn message_is_stored_bit_for_bit_when_the_bye_is_answered() {
     let node = Node::start().await;
     for (n, (transport, offer, codec)) in
         [(Transport::Udp, Offer::Early, Codec::Pcma), (Transport::Tcp, Offer::Late, Codec::Pcmu)]
@@ -87,7 +87,7 @@ async fn what_was_said_until_the_bye_is_kept_bit_for_bit_when_the_bye_is_answere
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_ends_by_pound_and_by_silence_and_we_hang_up() {
+async fn message_ends_by_pound_or_silence_and_the_node_hangs_up() {
     let node = Node::with(|o| o.calls.end_silence_ms = 600).await;
     let phone = phone(Transport::Udp).await;
     let leave = async |digits, end: &str| {
@@ -108,7 +108,7 @@ async fn a_message_ends_by_pound_and_by_silence_and_we_hang_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_without_a_word_leaves_no_message() {
+async fn silent_call_leaves_no_message() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
     let early = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
@@ -122,7 +122,7 @@ async fn a_call_without_a_word_leaves_no_message() {
 
 /// Hold during a recording: its silence does not end the recording, and later audio belongs to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hold_in_the_middle_of_a_message_is_a_pause_and_no_end() {
+async fn hold_pauses_a_message_and_does_not_end_it() {
     let node = Node::with(|o| o.calls.end_silence_ms = 500).await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
@@ -172,7 +172,7 @@ async fn two_calls_with_one_call_id_are_two_messages() {
 
 /// The owner signs in by touch tones and hears the caller's message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_heard_by_its_owner_after_the_pin() {
+async fn owner_hears_the_message_after_the_pin() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
@@ -217,7 +217,7 @@ async fn a_redirected_call_to_the_pilot_leaves_a_message() {
 
 /// `0` in the greeting leads to the operator by REFER; if refused, the caller is informed and may leave a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transfer_that_is_refused_is_spoken_of_and_the_call_goes_on() {
+async fn refused_transfer_is_announced_and_the_call_continues() {
     let node = Node::start().await;
     let operator = twinbox_mailstore::MailboxChange::Operator(Some("0".to_owned()));
     node.mailstore.change(node.mailbox, operator).await.unwrap();
@@ -234,7 +234,7 @@ async fn a_transfer_that_is_refused_is_spoken_of_and_the_call_goes_on() {
 
 /// Rule A1: a disk that hangs does not delay the answer to BYE, and the message is filed as soon as possible.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_filed_later() {
+async fn hanging_disk_gives_500_to_bye_and_the_message_is_filed_later() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
@@ -244,10 +244,10 @@ async fn a_disk_that_hangs_is_admitted_in_the_answer_to_bye_and_the_message_is_f
     // Every later commit waits for this one.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let store = node.store.clone();
-    let (tell_hanging, hanging) = tokio::sync::oneshot::channel();
+    let (hanging_sender, hanging) = tokio::sync::oneshot::channel();
     let hang = tokio::spawn(async move {
         let stuck = move |_: &mut twinbox_replication_store::Draft<'_>| {
-            let _ = tell_hanging.send(());
+            let _ = hanging_sender.send(());
             let _ = held.recv();
             Ok::<(), twinbox_replication_store::StoreError>(())
         };
@@ -290,7 +290,7 @@ async fn say_while_a_chunk_is_lost(node: &Node, call: &Call) {
 
 /// Rule A1: an incomplete message is stored, and not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_of_which_the_disk_lost_some_is_not_acknowledged() {
+async fn message_with_a_lost_chunk_is_not_acknowledged() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
@@ -334,30 +334,30 @@ impl ChunkSink for Stuck {
 }
 
 /// Opens another session on the media thread of the calls; its first audio goes to this sink.
-async fn beside(node: &Node, sink: Arc<dyn ChunkSink>) -> Session {
-    let (events, mut told) = tokio::sync::mpsc::channel(4);
+async fn session_on_media_thread(node: &Node, sink: Arc<dyn ChunkSink>) -> Session {
+    let (events, mut media_events) = tokio::sync::mpsc::channel(4);
     let session = node.media.open(events).expect("a session");
-    let far = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    session.set_remote(Remote::new(far.local_addr().ok(), twinbox_media::Codec::Pcmu));
+    let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    session.set_remote(Remote::new(peer.local_addr().ok(), twinbox_media::Codec::Pcmu));
     session.record(RecordSpec { max: PATIENCE, end_silence: None, sink });
     // After the end of an empty play the session is recording.
     session.play(1, vec![]);
-    tokio::time::timeout(PATIENCE, told.recv()).await.expect("in time").expect("an event");
+    tokio::time::timeout(PATIENCE, media_events.recv()).await.expect("in time").expect("an event");
     let packet = [&[0x80, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1][..], &[0x10; 160]].concat();
-    far.send_to(&packet, ("127.0.0.1", session.local_port())).expect("sent");
+    peer.send_to(&packet, ("127.0.0.1", session.local_port())).expect("sent");
     session.stop_record();
     session
 }
 
 /// The call ends, its audio is stored, and no call remains.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_whose_media_thread_dies_ends_and_what_was_said_is_kept() {
+async fn call_ends_and_keeps_its_audio_when_the_media_thread_panics() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     to_the_tone(&call, "#").await;
     say(&call, &speech(13, 1_500)).await;
-    let _session = beside(&node, Arc::new(Fatal)).await;
+    let _session = session_on_media_thread(&node, Arc::new(Fatal)).await;
     let ended = tokio::time::timeout(PATIENCE, call.ended()).await.expect("the call ends");
     assert_eq!(ended, Ended::ByThem);
     node.idle().await;
@@ -365,20 +365,20 @@ async fn a_call_whose_media_thread_dies_ends_and_what_was_said_is_kept() {
     assert!(messages.len() == 1 && messages[0].is_partial(), "{messages:?}");
     // No media thread is left: the next caller is refused.
     let mut raw = node.raw().await;
-    let mut line = raw.line("next");
-    assert_eq!(raw.ask(line.invite()).await.code, 503);
+    let mut dialog = raw.dialog("next");
+    assert_eq!(raw.ask(dialog.invite()).await.code, 503);
 }
 
 /// A media thread that hangs does not keep a call open forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recording_that_does_not_end_is_given_up_and_filed() {
+async fn recording_without_end_is_filed_after_a_timeout() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     to_the_tone(&call, "#").await;
     say(&call, &speech(14, 1_500)).await;
     let (release, held) = std::sync::mpsc::channel();
-    let _session = beside(&node, Arc::new(Stuck(Mutex::new(held)))).await;
+    let _session = session_on_media_thread(&node, Arc::new(Stuck(Mutex::new(held)))).await;
     assert_eq!(call.bye().await.expect("answered").0, 500);
     node.idle().await;
     let messages = node.mailstore.messages(node.mailbox).await.unwrap();

@@ -33,7 +33,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 #[tokio::test]
-async fn no_number_name_or_pin_reaches_a_log() {
+async fn no_number_name_or_pin_is_logged() {
     let log = Log::default();
     // Without the time: its digits could match any number, even the PIN.
     let to_log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(log.clone());
@@ -46,24 +46,24 @@ async fn no_number_name_or_pin_reaches_a_log() {
     };
     // A message, a refusal, garbage, a sign-in with a PIN by INFO: all paths that log.
     for target in ["sip:1001@vm.example", "sip:5550987654@vm.example", "sip:*98@vm.example"] {
-        let mut line = raw.line(&format!("p{}", target.len()));
-        line.target = target.to_owned();
-        let response = raw.ask(private(line.invite())).await;
+        let mut dialog = raw.dialog(&format!("p{}", target.len()));
+        dialog.target = target.to_owned();
+        let response = raw.ask(private(dialog.invite())).await;
         if response.code == 200 {
-            let ack = private(line.answered(&response));
+            let ack = private(dialog.answered(&response));
             raw.send(ack.as_bytes()).await;
             for digit in format!("1001#864209753#{PIN}#").chars() {
-                let info = line.request("INFO", "application/dtmf", &digit.to_string());
+                let info = dialog.request("INFO", "application/dtmf", &digit.to_string());
                 assert_eq!(raw.ask(private(info)).await.code, 200);
             }
-            let bye = private(line.request("BYE", "", ""));
+            let bye = private(dialog.request("BYE", "", ""));
             assert_eq!(raw.ask(bye).await.code, 200);
         }
     }
-    let mut line = raw.line("broken");
-    raw.ask(private(line.request("DANCE", "", ""))).await;
+    let mut dialog = raw.dialog("broken");
+    raw.ask(private(dialog.request("DANCE", "", ""))).await;
     raw.send(b"INVITE sip:+4930777123@vm SIP/2.0\r\nFrom: +4930777123\r\n\r\n").await;
-    let mut plain = raw.line("last");
+    let mut plain = raw.dialog("last");
     establish(&mut raw, &mut plain).await;
     hang_up(&mut raw, &mut plain).await;
     node.idle().await;

@@ -25,7 +25,7 @@ async fn call(how: &SelfTestCall) -> Result<twinbox_phone::Call, CallError> {
 /// The only trunk is elsewhere, all places are taken, the SIP server drains: the self-test is still answered, over UDP
 /// and TCP, and leaves no trace.
 #[tokio::test]
-async fn a_self_test_is_answered_with_a_tone_and_is_no_call() {
+async fn self_test_gets_a_tone_and_is_not_counted_as_a_call() {
     for first in [Transport::Udp, Transport::Tcp] {
         let node = Node::with(|o| {
             o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")];
@@ -52,7 +52,7 @@ async fn a_self_test_is_answered_with_a_tone_and_is_no_call() {
 }
 
 #[tokio::test]
-async fn nobody_else_can_make_one() {
+async fn other_callers_cannot_make_a_self_test_call() {
     let node = Node::with(|o| o.calls.trunks = vec![trunk("elsewhere", "192.0.2.0/24")]).await;
     let mut how = node.calls.self_test().expect("there are listeners");
     // The secret of another SIP server, in the correct format.

@@ -1,14 +1,8 @@
 //! The `twinbox` command: parses the arguments, executes the command, and turns the result into an exit code.
 
 mod args;
-mod asterisk;
-mod client;
 mod commands;
-mod demo;
-mod error;
 mod output;
-mod pages;
-mod pin;
 mod upload;
 
 use std::process::ExitCode;
@@ -18,10 +12,8 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
-use crate::{
-    args::{Cli, Command},
-    error::CliError,
-};
+use crate::args::{Cli, Command};
+use twinbox_admin_client::{CliError, client};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -39,14 +31,14 @@ pub fn main() -> ExitCode {
 fn hint(error: clap::Error) -> clap::Error {
     let unknown = error.get(ContextKind::InvalidArg).is_some_and(|argument| argument.to_string() == "--node");
     if error.kind() == ErrorKind::UnknownArgument && unknown {
-        let text = "--node stands before the command: twinbox --node HOST:PORT --identity DIR cluster status\n";
+        let text = "write --node before the command: twinbox --node HOST:PORT --identity DIR cluster status\n";
         return Cli::command().error(ErrorKind::UnknownArgument, text);
     }
     error
 }
 
 /// Whether a command contacts a node, on this machine or another.
-fn asks_a_node(command: &Command) -> bool {
+fn contacts_a_node(command: &Command) -> bool {
     use args::ClusterCommand::{Init, Join, Place};
     match command {
         Command::Node(_) | Command::Witness(_) | Command::Demo(_) | Command::Config(_) | Command::Call(_) => false,
@@ -58,26 +50,37 @@ fn asks_a_node(command: &Command) -> bool {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    if cli.remote.node.is_some() && !asks_a_node(&cli.command) {
-        return Err(CliError::Usage("--node is for commands that ask a node; this one does not".to_owned()));
+    if cli.remote.node.is_some() && !contacts_a_node(&cli.command) {
+        return Err(CliError::Usage("--node is only for commands that contact a node".to_owned()));
     }
-    client::go_through(&cli.remote)?;
+    if let Some(remote) = cli.remote.remote() {
+        client::use_remote(remote)?;
+    }
     if !matches!(cli.command, Command::Node(_) | Command::Witness(_) | Command::Demo(_)) {
-        end_with_the_reader();
+        end_on_broken_pipe();
     }
     match cli.command {
         Command::Node(args) => commands::run::node(&args),
         Command::Witness(args) => commands::run::witness(&args.config),
         Command::Health(args) => block_on(commands::health::run(&cli.socket, args)),
         Command::Config(command) => commands::config::run(command),
-        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Demo(args) => block_on(twinbox_demo::run(args.into())),
         Command::Cluster(command) => block_on(commands::cluster::run(&cli.socket, cli.json, command)),
         Command::Duty(command) => block_on(commands::duty::run(&cli.socket, cli.json, command)),
         Command::Service(command) => block_on(commands::service::run(&cli.socket, cli.json, command)),
         Command::Alarm(command) => block_on(commands::alarm::run(&cli.socket, cli.json, command)),
         Command::Events(args) => block_on(commands::events::run(&cli.socket, cli.json, args)),
+        Command::Report(args) => block_on(commands::report::run(&cli.socket, cli.json, args)),
         Command::User(command) => block_on(commands::user::run(&cli.socket, cli.json, command)),
         Command::Message(command) => block_on(commands::message::run(&cli.socket, cli.json, command)),
+        Command::Location(command) => block_on(commands::location::run(&cli.socket, cli.json, command)),
+        Command::Directory(command) => block_on(commands::directory::run(&cli.socket, cli.json, command)),
+        Command::Device(command) => block_on(commands::device::run(&cli.socket, cli.json, command)),
+        Command::Outbox(command) => block_on(commands::outbox::run(&cli.socket, cli.json, command)),
+        Command::Mail(command) => block_on(commands::notify::mail(&cli.socket, cli.json, command)),
+        Command::Notify(command) => block_on(commands::notify::notify(&cli.socket, cli.json, command)),
+        Command::Mwi(command) => block_on(commands::notify::mwi(&cli.socket, cli.json, command)),
+        Command::Timetable(command) => block_on(commands::timetable::run(&cli.socket, cli.json, command)),
         Command::Cos(command) => block_on(commands::cos::run(&cli.socket, cli.json, command)),
         Command::Prompt(command) => block_on(commands::prompt::run(&cli.socket, cli.json, command)),
         Command::Import(command) => block_on(commands::import::run(&cli.socket, cli.json, command)),
@@ -91,7 +94,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
 
 /// Ends a command on a closed pipe, as in other programs: a user who pipes a table into `head` expects no error.
 /// Long-running processes keep Rust's behaviour, an error at the write.
-fn end_with_the_reader() {
+fn end_on_broken_pipe() {
     // SAFETY: no other thread runs yet, and the handler does only what a handler may.
     unsafe {
         libc::signal(libc::SIGPIPE, on_broken_pipe as *const () as libc::sighandler_t);

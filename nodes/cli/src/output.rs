@@ -1,10 +1,12 @@
 //! Tables for people, JSON for programs.
 
+use std::io::{IsTerminal, stdin};
+
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
-use crate::error::CliError;
+use twinbox_admin_client::CliError;
 
 /// Prints a value as indented JSON.
 pub fn json(value: &impl Serialize) -> Result<(), CliError> {
@@ -23,6 +25,20 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Requires the administrator to type a word, to prevent mistakes.
+pub fn confirm(prompt: &str, word: &str) -> Result<(), CliError> {
+    if !stdin().is_terminal() {
+        return Err(CliError::Usage("nothing changed: stdin is not a terminal; confirm with --yes".to_owned()));
+    }
+    eprint!("{prompt}");
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).map_err(CliError::failed)?;
+    match answer.trim() == word {
+        true => Ok(()),
+        false => Err(CliError::Failed(format!("nothing changed: that is not '{word}'"))),
+    }
 }
 
 /// `acknowledged on two` or `acknowledged alone`, with its meaning (rule A3).

@@ -5,7 +5,7 @@ use twinbox_ids::Pii;
 
 use crate::{
     keymap::{Action, Facts, Menu},
-    line::Context,
+    pending_requests::Context,
 };
 
 /// Maximum number of digits; further digits are ignored. No number or PIN is that long.
@@ -41,7 +41,7 @@ impl Entry {
                     digits.push(key);
                 }
                 self.0 = Pii::new(digits);
-                cx.line.stop_play();
+                cx.requests.stop_play();
                 cx.wait_for_key();
                 Pressed::More
             }

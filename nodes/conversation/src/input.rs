@@ -72,6 +72,9 @@ pub struct MailboxView {
     pub greetings: Vec<(GreetingKind, BlobHash)>,
     /// The mailbox accepts no more messages.
     pub full: bool,
+    /// The owner is disabled and takes no messages: callers hear that the person is unavailable.
+    #[serde(default)]
+    pub unavailable: bool,
     /// Operator number, reached by key `0`, if any.
     pub operator: Option<String>,
     /// Values of the class of service that override the [`Settings`].

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Answer, GreetingKind, Input, MailboxView, Prompt, Purpose, Question, RecordingEnd,
     keymap::{Action, Facts, Menu},
-    line::Context,
     machine::State,
-    names, phrases,
+    names,
+    pending_requests::Context,
+    phrases,
     sign_in::SignIn,
 };
 
@@ -23,16 +24,16 @@ const TRANSFER_MS: u64 = 200_000;
 pub(crate) struct Leave {
     mailbox: MailboxView,
     takes: u8,
-    step: Step,
+    step: LeaveStep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Step {
+enum LeaveStep {
     /// The greeting is playing, followed by the tone.
     Greeting,
     /// Only the tone is playing.
     Tone,
-    /// The mailbox-full announcement is playing.
+    /// The announcement that the mailbox is full, or that its owner is unavailable, is playing.
     Full,
     Recording,
     /// The recorder was ordered to stop.
@@ -46,46 +47,50 @@ enum Step {
 
 impl Leave {
     pub(crate) fn start(mailbox: MailboxView, greeting: GreetingKind, cx: &mut Context<'_>) -> State {
-        let (words, step) = if mailbox.full {
-            (phrases::all(&[names::MAILBOX_FULL, names::GOODBYE]), Step::Full)
+        let (words, step) = if mailbox.unavailable {
+            (phrases::unavailable(&mailbox), LeaveStep::Full)
+        } else if mailbox.full {
+            (phrases::all(&[names::MAILBOX_FULL, names::GOODBYE]), LeaveStep::Full)
         } else {
             let mut words = phrases::greeting(&mailbox, greeting);
             words.push(Prompt::Beep);
-            (words, Step::Greeting)
+            (words, LeaveStep::Greeting)
         };
-        cx.line.play(words);
+        cx.requests.play(words);
         State::Leave(Self { mailbox, takes: 0, step })
     }
 
-    pub(crate) fn place(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match self.step {
-            Step::Greeting => "leave/greeting",
-            Step::Tone => "leave/tone",
-            Step::Full => "leave/full",
-            Step::Recording => "leave/recording",
-            Step::Stopping => "leave/stopping",
-            Step::Filing { .. } => "leave/filing",
-            Step::Transferring => "leave/transferring",
+            LeaveStep::Greeting => "leave/greeting",
+            LeaveStep::Tone => "leave/tone",
+            LeaveStep::Full => "leave/full",
+            LeaveStep::Recording => "leave/recording",
+            LeaveStep::Stopping => "leave/stopping",
+            LeaveStep::Filing { .. } => "leave/filing",
+            LeaveStep::Transferring => "leave/transferring",
         }
     }
 
     pub(crate) fn on(self, input: Input, cx: &mut Context<'_>) -> State {
         match (self.step, input) {
-            (Step::Greeting | Step::Tone | Step::Full, Input::Digit(key)) => self.greeting_key(key, cx),
-            (Step::Greeting | Step::Tone, Input::PlayFinished) => self.record(cx),
-            (Step::Full, Input::PlayFinished) => State::end(cx),
-            (Step::Recording, Input::Digit(key))
+            (LeaveStep::Greeting | LeaveStep::Tone | LeaveStep::Full, Input::Digit(key)) => {
+                self.greeting_key(key, cx)
+            }
+            (LeaveStep::Greeting | LeaveStep::Tone, Input::PlayFinished) => self.record(cx),
+            (LeaveStep::Full, Input::PlayFinished) => State::end(cx),
+            (LeaveStep::Recording, Input::Digit(key))
                 if cx.map().action(Menu::Recording, key, &Facts::default()) == Some(Action::Finish) =>
             {
-                cx.line.stop_recording();
-                self.to(Step::Stopping)
+                cx.requests.stop_recording();
+                self.to(LeaveStep::Stopping)
             }
-            (Step::Recording | Step::Stopping, Input::RecordingEnded { end, length_ms }) => {
+            (LeaveStep::Recording | LeaveStep::Stopping, Input::RecordingEnded { end, length_ms }) => {
                 self.recorded(end, length_ms, cx)
             }
-            (Step::Filing { cut }, Input::Answer(answer)) => Self::filed(&answer, cut, cx),
-            (Step::Transferring, Input::TransferFailed | Input::TimerFired) => {
-                cx.line.give_up_transfer();
+            (LeaveStep::Filing { cut }, Input::Answer(answer)) => Self::filed(&answer, cut, cx),
+            (LeaveStep::Transferring, Input::TransferFailed | Input::TimerFired) => {
+                cx.requests.give_up_transfer();
                 self.no_operator(cx)
             }
             _ => State::Leave(self),
@@ -95,30 +100,30 @@ impl Leave {
     /// The caller hung up. The recording so far is filed.
     pub(crate) fn hung_up(self, cx: &mut Context<'_>) -> State {
         match self.step {
-            Step::Recording => {
-                cx.line.stop_recording();
-                self.to(Step::Stopping)
+            LeaveStep::Recording => {
+                cx.requests.stop_recording();
+                self.to(LeaveStep::Stopping)
             }
-            Step::Stopping | Step::Filing { .. } => State::Leave(self),
+            LeaveStep::Stopping | LeaveStep::Filing { .. } => State::Leave(self),
             _ => State::end(cx),
         }
     }
 
-    fn to(self, step: Step) -> State {
+    fn to(self, step: LeaveStep) -> State {
         State::Leave(Self { step, ..self })
     }
 
     fn greeting_key(self, key: char, cx: &mut Context<'_>) -> State {
         match cx.map().action(Menu::Greeting, key, &Facts::default()) {
-            Some(Action::SkipToTone) if self.step == Step::Greeting => {
-                cx.line.play(vec![Prompt::Beep]);
-                self.to(Step::Tone)
+            Some(Action::SkipToTone) if self.step == LeaveStep::Greeting => {
+                cx.requests.play(vec![Prompt::Beep]);
+                self.to(LeaveStep::Tone)
             }
             Some(Action::SignIn) => SignIn::start(Some(self.mailbox), cx),
             Some(Action::Operator) => match self.mailbox.operator.clone() {
                 Some(operator) => {
-                    cx.line.transfer(operator, TRANSFER_MS);
-                    self.to(Step::Transferring)
+                    cx.requests.transfer(operator, TRANSFER_MS);
+                    self.to(LeaveStep::Transferring)
                 }
                 None => State::Leave(self),
             },
@@ -129,29 +134,29 @@ impl Leave {
     fn record(self, cx: &mut Context<'_>) -> State {
         let settings = cx.settings;
         let max_ms = self.mailbox.limits.max_message_ms.unwrap_or(settings.max_message_ms);
-        cx.line.record(Purpose::Message(self.mailbox.id), max_ms, settings.end_silence_ms);
-        self.to(Step::Recording)
+        cx.requests.record(Purpose::Message(self.mailbox.id), max_ms, settings.end_silence_ms);
+        self.to(LeaveStep::Recording)
     }
 
     fn recorded(mut self, end: RecordingEnd, length_ms: u64, cx: &mut Context<'_>) -> State {
         // A recording without length is not a message, whatever the setting.
         if length_ms >= cx.settings.min_message_ms.max(1) {
-            cx.line.ask(Question::FileMessage(self.mailbox.id));
-            return self.to(Step::Filing { cut: end == RecordingEnd::Failed });
+            cx.requests.ask(Question::FileMessage(self.mailbox.id));
+            return self.to(LeaveStep::Filing { cut: end == RecordingEnd::Failed });
         }
-        cx.line.discard_recording();
-        if cx.line.hung_up() {
+        cx.requests.discard_recording();
+        if cx.requests.hung_up() {
             return State::end(cx);
         }
         self.takes += 1;
         match end {
-            RecordingEnd::Failed => State::last_words(&[names::NOT_SAVED, names::GOODBYE], cx),
+            RecordingEnd::Failed => State::announce_and_end(&[names::NOT_SAVED, names::GOODBYE], cx),
             // A caller that pressed a key is present and may try again; a silent caller is not.
             RecordingEnd::Stopped if self.takes < TAKES => {
-                cx.line.play(vec![phrases::named(names::TOO_SHORT), Prompt::Beep]);
-                self.to(Step::Greeting)
+                cx.requests.play(vec![phrases::named(names::TOO_SHORT), Prompt::Beep]);
+                self.to(LeaveStep::Greeting)
             }
-            _ => State::last_words(&[names::TOO_SHORT, names::GOODBYE], cx),
+            _ => State::announce_and_end(&[names::TOO_SHORT, names::GOODBYE], cx),
         }
     }
 
@@ -161,16 +166,16 @@ impl Leave {
             Answer::Done => names::MESSAGE_SAVED,
             _ => names::NOT_SAVED,
         };
-        State::last_words(&[outcome, names::GOODBYE], cx)
+        State::announce_and_end(&[outcome, names::GOODBYE], cx)
     }
 
     fn no_operator(self, cx: &mut Context<'_>) -> State {
-        if self.mailbox.full {
-            return State::last_words(&[names::NO_OPERATOR, names::GOODBYE], cx);
+        if self.mailbox.full || self.mailbox.unavailable {
+            return State::announce_and_end(&[names::NO_OPERATOR, names::GOODBYE], cx);
         }
         let mut words = phrases::all(&[names::NO_OPERATOR, names::INTRO]);
         words.push(Prompt::Beep);
-        cx.line.play(words);
-        self.to(Step::Greeting)
+        cx.requests.play(words);
+        self.to(LeaveStep::Greeting)
     }
 }

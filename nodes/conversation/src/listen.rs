@@ -10,10 +10,11 @@ use crate::{
     Answer, Input, Mark, MessageView, Prompt, Question,
     entry::Idle,
     keymap::{Action, Facts, Menu},
-    line::Context,
     machine::State,
     menu::Session,
-    names, phrases,
+    names,
+    pending_requests::Context,
+    phrases,
 };
 
 /// An owner listens to the messages of a folder.
@@ -64,7 +65,7 @@ impl Listen {
         .go_to(0, Vec::new(), cx)
     }
 
-    pub(crate) fn place(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match self.phase {
             Phase::Envelope => "message/envelope",
             Phase::Audio => "message/audio",
@@ -91,7 +92,7 @@ impl Listen {
                 cx.wait_for_key();
                 State::Listen(self)
             }
-            (_, Input::TimerFired) if self.idle.another() => State::last_words(&[names::GOODBYE], cx),
+            (_, Input::TimerFired) if self.idle.another() => State::announce_and_end(&[names::GOODBYE], cx),
             (_, Input::TimerFired) => self.options(Vec::new(), cx),
             _ => State::Listen(self),
         }
@@ -167,7 +168,7 @@ impl Listen {
             Action::Folders => self.session.folders(cx),
             Action::Setup => self.session.menu(Menu::Setup, Vec::new(), cx),
             Action::Main => self.session.open(cx),
-            Action::Exit => State::last_words(&[names::GOODBYE], cx),
+            Action::Exit => State::announce_and_end(&[names::GOODBYE], cx),
             _ => {
                 self.phase = Phase::Played;
                 self.options(Vec::new(), cx)
@@ -183,7 +184,7 @@ impl Listen {
     fn options(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         let mut words = lead;
         words.extend(cx.map().options(self.menu(), &self.facts()));
-        cx.line.play(words);
+        cx.requests.play(words);
         State::Listen(self)
     }
 
@@ -199,7 +200,7 @@ impl Listen {
         let mut words = lead;
         words.extend(phrases::title(at, self.messages.len()));
         words.extend(self.envelope(cx));
-        cx.line.play(words);
+        cx.requests.play(words);
         State::Listen(self.now(Phase::Envelope))
     }
 
@@ -221,7 +222,7 @@ impl Listen {
     fn play(mut self, cx: &mut Context<'_>) -> State {
         self.begun = true;
         let audio = self.item().map(|item| Prompt::Audio(item.view.audio));
-        cx.line.play(audio.into_iter().collect());
+        cx.requests.play(audio.into_iter().collect());
         State::Listen(self.now(Phase::Audio))
     }
 
@@ -247,14 +248,14 @@ impl Listen {
             // Not requested again, even after a failure: the owner must be able to go on.
             item.unheard = false;
         }
-        cx.line.ask(Question::Mark(self.session.mailbox.id, item.view.id, mark));
+        cx.requests.ask(Question::Mark(self.session.mailbox.id, item.view.id, mark));
         State::Listen(self.now(Phase::Marking(mark, then)))
     }
 
     fn marked(mut self, mark: Mark, then: Option<Action>, done: bool, cx: &mut Context<'_>) -> State {
         self.phase = Phase::Played;
         if !done && mark != Mark::Heard {
-            cx.line.forget_typed();
+            cx.requests.forget_typed();
             return self.options(phrases::all(&[names::FAILED]), cx);
         }
         if let Some(item) = self.messages.get_mut(self.at) {

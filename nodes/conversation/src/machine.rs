@@ -6,11 +6,11 @@ use twinbox_ids::Timestamp;
 use crate::{
     Entry, Input, Output, Prompt, Settings, Start,
     leave::Leave,
-    line::{Context, Line},
     listen::Listen,
     menu::Menus,
     names,
     new_pin::NewPin,
+    pending_requests::{Context, PendingRequests},
     phrases,
     record::Record,
     sign_in::SignIn,
@@ -28,7 +28,8 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Conversation {
     settings: Settings,
-    line: Line,
+    #[serde(rename = "line")]
+    requests: PendingRequests,
     state: State,
 }
 
@@ -42,7 +43,8 @@ pub(crate) enum State {
     Listen(Listen),
     Record(Record),
     /// The final announcement plays, then the call ends.
-    LastWords,
+    #[serde(rename = "LastWords")]
+    FinalAnnouncement,
     Ended,
 }
 
@@ -50,21 +52,21 @@ impl Conversation {
     /// Starts a conversation; returns the first outputs, too.
     pub fn start(start: Start) -> (Self, Vec<Output>) {
         let Start { entry, settings, now, caller: _ } = start;
-        let mut line = Line::default();
-        let mut cx = Context { settings: &settings, line: &mut line, now };
+        let mut requests = PendingRequests::default();
+        let mut cx = Context { settings: &settings, requests: &mut requests, now };
         let state = match entry {
             Entry::Leave { mailbox, greeting } => Leave::start(mailbox, greeting, &mut cx),
             Entry::SignIn { mailbox } => SignIn::start(mailbox, &mut cx),
             Entry::AskMailbox => SignIn::start(None, &mut cx),
-            Entry::Apology => State::last_words(&[names::NO_SUCH_MAILBOX, names::GOODBYE], &mut cx),
+            Entry::Apology => State::announce_and_end(&[names::NO_SUCH_MAILBOX, names::GOODBYE], &mut cx),
         };
-        let outputs = line.drain();
-        (Self { settings, line, state }, outputs)
+        let outputs = requests.drain();
+        (Self { settings, requests, state }, outputs)
     }
 
     /// Handles an input; returns the outputs, in order.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Output> {
-        if self.ended() || !self.line.accept(&input) {
+        if self.ended() || !self.requests.accept(&input) {
             return Vec::new();
         }
         match input {
@@ -72,25 +74,29 @@ impl Conversation {
             Input::AudioMissing if !matches!(&self.state, State::Listen(listen) if listen.plays_audio()) => {
                 self.step(Input::PlayFinished, now);
             }
-            Input::Digit(key) if self.line.busy() => {
+            Input::Digit(key) if self.requests.busy() => {
                 // Keys are stored while an answer is pending, but not while a message is being filed.
                 if !matches!(self.state, State::Leave(_)) {
-                    self.line.type_ahead(key);
+                    self.requests.type_ahead(key);
                 }
             }
             input => self.step(input, now),
         }
-        while !self.ended() && !self.line.busy() && !self.line.hung_up() {
-            let Some(key) = self.line.typed() else { break };
+        while !self.ended() && !self.requests.busy() && !self.requests.hung_up() {
+            let Some(key) = self.requests.typed() else { break };
             self.step(Input::Digit(key), now);
         }
-        debug_assert!(self.ended() || self.line.waits(), "waits for nothing in {}", self.place());
-        if !self.ended() && !self.line.waits() {
+        debug_assert!(
+            self.ended() || self.requests.waits_for_event(),
+            "waits for nothing in {}",
+            self.state_name()
+        );
+        if !self.ended() && !self.requests.waits_for_event() {
             // A programming error must not leave a caller in silence, or keep a call open forever.
-            self.line.hang_up();
+            self.requests.hang_up();
             self.state = State::Ended;
         }
-        self.line.drain()
+        self.requests.drain()
     }
 
     /// Whether the conversation has ended: the last output was `HangUp`.
@@ -99,21 +105,21 @@ impl Conversation {
     }
 
     /// State of the call as text for a log or a metric: `leave/recording`, `menu/main`.
-    pub fn place(&self) -> &'static str {
+    pub fn state_name(&self) -> &'static str {
         match &self.state {
-            State::Leave(state) => state.place(),
-            State::SignIn(state) => state.place(),
-            State::NewPin(state) => state.place(),
-            State::Menu(state) => state.place(),
-            State::Listen(state) => state.place(),
-            State::Record(state) => state.place(),
-            State::LastWords => "last-words",
+            State::Leave(state) => state.state_name(),
+            State::SignIn(state) => state.state_name(),
+            State::NewPin(state) => state.state_name(),
+            State::Menu(state) => state.state_name(),
+            State::Listen(state) => state.state_name(),
+            State::Record(state) => state.state_name(),
+            State::FinalAnnouncement => "last-words",
             State::Ended => "ended",
         }
     }
 
     fn step(&mut self, input: Input, now: Timestamp) {
-        let mut cx = Context { settings: &self.settings, line: &mut self.line, now };
+        let mut cx = Context { settings: &self.settings, requests: &mut self.requests, now };
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.state = if matches!(input, Input::HungUp) {
             match state {
@@ -129,7 +135,7 @@ impl Conversation {
                 State::Menu(state) => state.on(input, &mut cx),
                 State::Listen(state) => state.on(input, &mut cx),
                 State::Record(state) => state.on(input, &mut cx),
-                State::LastWords if matches!(input, Input::PlayFinished) => State::end(&mut cx),
+                State::FinalAnnouncement if matches!(input, Input::PlayFinished) => State::end(&mut cx),
                 state => state,
             }
         };
@@ -139,26 +145,26 @@ impl Conversation {
 impl State {
     /// Hangs up and ends.
     pub(crate) fn end(cx: &mut Context<'_>) -> Self {
-        cx.line.hang_up();
+        cx.requests.hang_up();
         Self::Ended
     }
 
     /// Plays these prompts, then ends; ends immediately if the caller hung up.
     pub(crate) fn say_and_end(words: Vec<Prompt>, cx: &mut Context<'_>) -> Self {
-        if cx.line.hung_up() {
+        if cx.requests.hung_up() {
             return Self::end(cx);
         }
-        cx.line.play(words);
-        Self::LastWords
+        cx.requests.play(words);
+        Self::FinalAnnouncement
     }
 
     /// Plays these prompts, then ends.
-    pub(crate) fn last_words(words: &[&str], cx: &mut Context<'_>) -> Self {
+    pub(crate) fn announce_and_end(words: &[&str], cx: &mut Context<'_>) -> Self {
         Self::say_and_end(phrases::all(words), cx)
     }
 
     /// The store does not answer correctly: apologizes and ends.
     pub(crate) fn not_working(cx: &mut Context<'_>) -> Self {
-        Self::last_words(&[names::NOT_WORKING, names::GOODBYE], cx)
+        Self::announce_and_end(&[names::NOT_WORKING, names::GOODBYE], cx)
     }
 }

@@ -6,11 +6,11 @@ use crate::{
     Answer, GreetingKind, Input, MailboxView, MessageView, Prompt, Question,
     entry::Idle,
     keymap::{Action, Facts, Menu},
-    line::Context,
     listen::Listen,
     machine::State,
     names,
     new_pin::NewPin,
+    pending_requests::Context,
     phrases,
     record::Record,
 };
@@ -38,20 +38,24 @@ impl Session {
 
     /// Plays `lead`, then goes to the main menu.
     pub(crate) fn open_with(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
-        cx.line.ask(Question::ListMessages(self.mailbox.id));
-        State::Menu(Menus { session: self, place: Place::Listing { lead, folders: false }, idle: Idle::default() })
+        cx.requests.ask(Question::ListMessages(self.mailbox.id));
+        State::Menu(Menus {
+            session: self,
+            state: MenuState::Listing { lead, folders: false },
+            idle: Idle::default(),
+        })
     }
 
     /// Goes to the choice of new or old messages, with the current messages.
     pub(crate) fn folders(self, cx: &mut Context<'_>) -> State {
-        cx.line.ask(Question::ListMessages(self.mailbox.id));
-        let place = Place::Listing { lead: Vec::new(), folders: true };
-        State::Menu(Menus { session: self, place, idle: Idle::default() })
+        cx.requests.ask(Question::ListMessages(self.mailbox.id));
+        let state = MenuState::Listing { lead: Vec::new(), folders: true };
+        State::Menu(Menus { session: self, state, idle: Idle::default() })
     }
 
     /// Plays `lead`, then goes to a menu without messages.
     pub(crate) fn menu(self, menu: Menu, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
-        Menus { session: self, place: Place::Plain(menu), idle: Idle::default() }.say(lead, cx)
+        Menus { session: self, state: MenuState::Plain(menu), idle: Idle::default() }.say(lead, cx)
     }
 }
 
@@ -59,12 +63,13 @@ impl Session {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Menus {
     session: Session,
-    place: Place,
+    #[serde(rename = "place")]
+    state: MenuState,
     idle: Idle,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-enum Place {
+enum MenuState {
     /// The list of messages has been requested.
     Listing {
         lead: Vec<Prompt>,
@@ -86,16 +91,16 @@ struct Messages {
 }
 
 impl Menus {
-    pub(crate) fn place(&self) -> &'static str {
-        match self.place {
-            Place::Listing { .. } => "menu/listing",
-            Place::Main(_) => "menu/main",
-            Place::Folders(_) => "menu/folders",
-            Place::Plain(Menu::Greetings) => "menu/greetings",
-            Place::Plain(Menu::Personal) => "menu/personal",
-            Place::Plain(Menu::Temporary) => "menu/temporary",
-            Place::Plain(_) => "menu/setup",
-            Place::Removing => "menu/removing",
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.state {
+            MenuState::Listing { .. } => "menu/listing",
+            MenuState::Main(_) => "menu/main",
+            MenuState::Folders(_) => "menu/folders",
+            MenuState::Plain(Menu::Greetings) => "menu/greetings",
+            MenuState::Plain(Menu::Personal) => "menu/personal",
+            MenuState::Plain(Menu::Temporary) => "menu/temporary",
+            MenuState::Plain(_) => "menu/setup",
+            MenuState::Removing => "menu/removing",
         }
     }
 
@@ -110,18 +115,18 @@ impl Menus {
                 cx.wait_for_key();
                 State::Menu(self)
             }
-            Input::TimerFired if self.idle.another() => State::last_words(&[names::GOODBYE], cx),
+            Input::TimerFired if self.idle.another() => State::announce_and_end(&[names::GOODBYE], cx),
             Input::TimerFired => self.say(Vec::new(), cx),
             _ => State::Menu(self),
         }
     }
 
     fn answered(mut self, answer: Answer, cx: &mut Context<'_>) -> State {
-        match (self.place, answer) {
-            (Place::Listing { lead: words, folders }, Answer::Messages { new, old }) => {
+        match (self.state, answer) {
+            (MenuState::Listing { lead: words, folders }, Answer::Messages { new, old }) => {
                 let messages = Messages { new, old };
                 if folders {
-                    self.place = Place::Folders(messages);
+                    self.state = MenuState::Folders(messages);
                     return self.say(words, cx);
                 }
                 let mut words = words;
@@ -129,31 +134,31 @@ impl Menus {
                 if self.session.temporary && !std::mem::replace(&mut self.session.reminded, true) {
                     words.push(phrases::named(names::TEMPORARY_ACTIVE));
                 }
-                self.place = Place::Main(messages);
+                self.state = MenuState::Main(messages);
                 self.say(words, cx)
             }
-            (Place::Listing { .. }, _) => State::not_working(cx),
-            (Place::Removing, Answer::Done) => {
+            (MenuState::Listing { .. }, _) => State::not_working(cx),
+            (MenuState::Removing, Answer::Done) => {
                 self.session.temporary = false;
                 self.session.menu(Menu::Setup, phrases::all(&[names::TEMPORARY_REMOVED]), cx)
             }
-            (Place::Removing, _) => self.session.menu(Menu::Setup, phrases::all(&[names::FAILED]), cx),
-            (place, _) => State::Menu(Self { place, ..self }),
+            (MenuState::Removing, _) => self.session.menu(Menu::Setup, phrases::all(&[names::FAILED]), cx),
+            (state, _) => State::Menu(Self { state, ..self }),
         }
     }
 
     fn menu(&self) -> Menu {
-        match self.place {
-            Place::Main(_) | Place::Listing { .. } => Menu::Main,
-            Place::Folders(_) => Menu::Folders,
-            Place::Plain(menu) => menu,
-            Place::Removing => Menu::Temporary,
+        match self.state {
+            MenuState::Main(_) | MenuState::Listing { .. } => Menu::Main,
+            MenuState::Folders(_) => Menu::Folders,
+            MenuState::Plain(menu) => menu,
+            MenuState::Removing => Menu::Temporary,
         }
     }
 
     fn facts(&self) -> Facts {
-        let (new, old) = match &self.place {
-            Place::Main(messages) => (!messages.new.is_empty(), !messages.old.is_empty()),
+        let (new, old) = match &self.state {
+            MenuState::Main(messages) => (!messages.new.is_empty(), !messages.old.is_empty()),
             // Either folder may be chosen; an empty one says so.
             _ => (true, true),
         };
@@ -164,7 +169,7 @@ impl Menus {
     fn say(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         let mut words = lead;
         words.extend(cx.map().options(self.menu(), &self.facts()));
-        cx.line.play(words);
+        cx.requests.play(words);
         State::Menu(self)
     }
 
@@ -176,12 +181,14 @@ impl Menus {
         match action {
             Action::PlayNew => self.listen(true, cx),
             Action::PlayOld => self.listen(false, cx),
-            Action::Folders => match self.place {
-                Place::Main(messages) => Self { place: Place::Folders(messages), ..self }.say(Vec::new(), cx),
+            Action::Folders => match self.state {
+                MenuState::Main(messages) => {
+                    Self { state: MenuState::Folders(messages), ..self }.say(Vec::new(), cx)
+                }
                 _ => self.session.folders(cx),
             },
             Action::Main => self.session.open(cx),
-            Action::Exit => State::last_words(&[names::GOODBYE], cx),
+            Action::Exit => State::announce_and_end(&[names::GOODBYE], cx),
             Action::Setup => self.session.menu(Menu::Setup, Vec::new(), cx),
             Action::Greetings => self.session.menu(Menu::Greetings, Vec::new(), cx),
             Action::Personal => self.session.menu(Menu::Personal, Vec::new(), cx),
@@ -191,8 +198,8 @@ impl Menus {
                 Record::start(self.session, kind, back, cx)
             }
             Action::RemoveTemporary => {
-                cx.line.ask(Question::RemoveGreeting(self.session.mailbox.id, GreetingKind::Temporary));
-                State::Menu(Self { place: Place::Removing, ..self })
+                cx.requests.ask(Question::RemoveGreeting(self.session.mailbox.id, GreetingKind::Temporary));
+                State::Menu(Self { state: MenuState::Removing, ..self })
             }
             Action::ChangePin => NewPin::start(self.session, menu, cx),
             _ => self.say(Vec::new(), cx),
@@ -201,13 +208,13 @@ impl Menus {
 
     /// Plays the new or the old messages; announces an empty folder.
     fn listen(self, new: bool, cx: &mut Context<'_>) -> State {
-        match self.place {
-            Place::Main(messages) | Place::Folders(messages) => {
+        match self.state {
+            MenuState::Main(messages) | MenuState::Folders(messages) => {
                 let chosen = if new { &messages.new } else { &messages.old };
                 if chosen.is_empty() {
                     let none =
                         [names::YOU_HAVE, names::NO, if new { names::NEW } else { names::OLD }, names::MESSAGES];
-                    return Self { place: Place::Main(messages), ..self }.say(phrases::all(&none), cx);
+                    return Self { state: MenuState::Main(messages), ..self }.say(phrases::all(&none), cx);
                 }
                 let chosen = if new { messages.new } else { messages.old };
                 Listen::start(self.session, chosen, new, cx)

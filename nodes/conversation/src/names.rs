@@ -71,6 +71,15 @@ prompts! {
     SORRY = "vm-sorry";
     FAILED = "twinbox/failed";
 
+    // A message that came back
+    YOUR_MESSAGE_TO = "twinbox/your-message-to";
+    NOT_DELIVERED = "twinbox/not-delivered";
+    NUMBER_UNKNOWN_THERE = "twinbox/number-unknown-there";
+    MAILBOX_FULL_THERE = "twinbox/mailbox-full-there";
+    SYSTEM_UNREACHABLE = "twinbox/system-unreachable";
+    DELIVERY_REFUSED = "twinbox/delivery-refused";
+    MESSAGE_FOLLOWS = "twinbox/message-follows";
+
     // Greetings and name
     RECORD_STANDARD = "vm-rec-unv";
     RECORD_BUSY = "vm-rec-busy";

@@ -7,10 +7,11 @@ use crate::{
     Answer, Input, Prompt, Question,
     entry::{Entry, Idle, Pressed},
     keymap::Menu,
-    line::Context,
     machine::State,
     menu::Session,
-    names, phrases,
+    names,
+    pending_requests::Context,
+    phrases,
 };
 
 /// Maximum number of refused or different PINs.
@@ -53,7 +54,7 @@ impl NewPin {
         }
     }
 
-    pub(crate) fn place(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match (self.setting, &self.chosen) {
             (true, _) => "new-pin/setting",
             (false, None) => "new-pin/first",
@@ -88,17 +89,17 @@ impl NewPin {
         self.chosen = None;
         let mut words = phrases::all(why);
         words.push(phrases::named(names::NEW_PIN));
-        cx.line.play(words);
+        cx.requests.play(words);
         State::NewPin(self)
     }
 
     fn submit(mut self, cx: &mut Context<'_>) -> State {
         if self.entry.is_empty() {
             if self.idle.another() {
-                return State::last_words(&[names::GOODBYE], cx);
+                return State::announce_and_end(&[names::GOODBYE], cx);
             }
             let words = if self.chosen.is_some() { names::NEW_PIN_AGAIN } else { names::NEW_PIN };
-            cx.line.play(phrases::all(&[words]));
+            cx.requests.play(phrases::all(&[words]));
             return State::NewPin(self);
         }
         let entered = self.entry.take();
@@ -109,12 +110,12 @@ impl NewPin {
             }
             None => {
                 self.chosen = Some(entered);
-                cx.line.play(phrases::all(&[names::NEW_PIN_AGAIN]));
+                cx.requests.play(phrases::all(&[names::NEW_PIN_AGAIN]));
                 State::NewPin(self)
             }
             Some(chosen) if *chosen != entered => self.refuse(phrases::all(&[names::PIN_MISMATCH]), cx),
             Some(_) => {
-                cx.line.ask(Question::SetPin(self.session.mailbox.id, entered));
+                cx.requests.ask(Question::SetPin(self.session.mailbox.id, entered));
                 self.setting = true;
                 State::NewPin(self)
             }
@@ -132,18 +133,18 @@ impl NewPin {
     }
 
     fn refuse(mut self, why: Vec<Prompt>, cx: &mut Context<'_>) -> State {
-        cx.line.forget_typed();
+        cx.requests.forget_typed();
         self.chosen = None;
         self.refused = self.refused.saturating_add(1);
         if self.refused >= TRIES {
             return match self.back {
                 Some(_) => self.leave(&[names::FAILED], cx),
-                None => State::last_words(&[names::SIGN_IN_FAILED, names::GOODBYE], cx),
+                None => State::announce_and_end(&[names::SIGN_IN_FAILED, names::GOODBYE], cx),
             };
         }
         let mut words = why;
         words.push(phrases::named(names::NEW_PIN));
-        cx.line.play(words);
+        cx.requests.play(words);
         State::NewPin(self)
     }
 

@@ -220,6 +220,35 @@ pub fn pin_too_short(at_least: u8) -> Vec<Prompt> {
     words
 }
 
+/// Reason why a message did not reach a mailbox of another system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The other system has no such mailbox.
+    UnknownNumber,
+    /// The mailbox is full.
+    MailboxFull,
+    /// The other system was not reached.
+    Unreachable,
+    /// Any other refusal.
+    Refused,
+}
+
+/// Names of the prompts before a message that came back: "Your message to seven one zero zero one could not be
+/// delivered. This number is unknown there. Your message follows."
+pub fn undelivered(number: &str, reason: Undelivered) -> Vec<String> {
+    let reason = match reason {
+        Undelivered::UnknownNumber => names::NUMBER_UNKNOWN_THERE,
+        Undelivered::MailboxFull => names::MAILBOX_FULL_THERE,
+        Undelivered::Unreachable => names::SYSTEM_UNREACHABLE,
+        Undelivered::Refused => names::DELIVERY_REFUSED,
+    };
+    let digits = number.chars().filter(char::is_ascii_digit).take(MOST_DIGITS).map(|d| format!("digits/{d}"));
+    let mut words = vec![names::YOUR_MESSAGE_TO.to_owned()];
+    words.extend(digits);
+    words.extend([names::NOT_DELIVERED, reason, names::MESSAGE_FOLLOWS].map(str::to_owned));
+    words
+}
+
 /// The greeting of a mailbox: the first recorded one of temporary, requested kind and standard. If none is recorded:
 /// composed from the owner's name, or the number, and prompts.
 pub fn greeting(mailbox: &MailboxView, kind: GreetingKind) -> Vec<Prompt> {
@@ -232,17 +261,30 @@ pub fn greeting(mailbox: &MailboxView, kind: GreetingKind) -> Vec<Prompt> {
     if let Some(own) = own {
         return vec![own];
     }
-    let mut words = match recorded(GreetingKind::Name) {
-        Some(name) => vec![name],
+    let mut words = person(mailbox);
+    let why = if kind == GreetingKind::Busy { names::IS_ON_PHONE } else { names::IS_UNAVAILABLE };
+    words.extend(all(&[why, names::INTRO]));
+    words
+}
+
+/// "The person at one zero zero one is unavailable. Goodbye.": no message can be left.
+pub(crate) fn unavailable(mailbox: &MailboxView) -> Vec<Prompt> {
+    let mut words = person(mailbox);
+    words.extend(all(&[names::IS_UNAVAILABLE, names::GOODBYE]));
+    words
+}
+
+/// The owner: the recorded name, or the number.
+fn person(mailbox: &MailboxView) -> Vec<Prompt> {
+    let name = mailbox.greetings.iter().find(|(kind, _)| *kind == GreetingKind::Name);
+    match name {
+        Some((_, audio)) => vec![Prompt::Audio(*audio)],
         None => {
             let mut words = vec![named(names::THE_PERSON)];
             words.extend(digits(&mailbox.number));
             words
         }
-    };
-    let why = if kind == GreetingKind::Busy { names::IS_ON_PHONE } else { names::IS_UNAVAILABLE };
-    words.extend(all(&[why, names::INTRO]));
-    words
+    }
 }
 
 /// The instruction before a greeting or name is recorded.

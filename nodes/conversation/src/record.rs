@@ -6,10 +6,11 @@ use crate::{
     Answer, GreetingKind, Input, Prompt, Purpose, Question, RecordingEnd,
     entry::Idle,
     keymap::{Action, Facts, Menu},
-    line::Context,
     machine::State,
     menu::Session,
-    names, phrases,
+    names,
+    pending_requests::Context,
+    phrases,
 };
 
 /// Maximum length of a name, in milliseconds: callers hear the name in the middle of a sentence.
@@ -30,11 +31,11 @@ pub(crate) struct Record {
     back: Menu,
     too_short: u8,
     idle: Idle,
-    step: Step,
+    step: RecordStep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Step {
+enum RecordStep {
     /// The instruction is playing, followed by the tone.
     Prompt,
     Recording,
@@ -48,53 +49,54 @@ enum Step {
 
 impl Record {
     pub(crate) fn start(session: Session, kind: GreetingKind, back: Menu, cx: &mut Context<'_>) -> State {
-        Self { session, kind, back, too_short: 0, idle: Idle::default(), step: Step::Prompt }.prompt(Vec::new(), cx)
+        Self { session, kind, back, too_short: 0, idle: Idle::default(), step: RecordStep::Prompt }
+            .prompt(Vec::new(), cx)
     }
 
-    pub(crate) fn place(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match self.step {
-            Step::Prompt => "greeting/prompt",
-            Step::Recording => "greeting/recording",
-            Step::Stopping => "greeting/stopping",
-            Step::Review => "greeting/review",
-            Step::Keeping => "greeting/keeping",
+            RecordStep::Prompt => "greeting/prompt",
+            RecordStep::Recording => "greeting/recording",
+            RecordStep::Stopping => "greeting/stopping",
+            RecordStep::Review => "greeting/review",
+            RecordStep::Keeping => "greeting/keeping",
         }
     }
 
     pub(crate) fn on(mut self, input: Input, cx: &mut Context<'_>) -> State {
         let action = |menu, key| cx.map().action(menu, key, &Facts::default());
         match (self.step, input) {
-            (Step::Prompt, Input::Digit(key)) => match action(Menu::Tone, key) {
+            (RecordStep::Prompt, Input::Digit(key)) => match action(Menu::Tone, key) {
                 Some(Action::SkipToTone) => {
-                    cx.line.play(vec![Prompt::Beep]);
+                    cx.requests.play(vec![Prompt::Beep]);
                     State::Record(self)
                 }
                 Some(Action::Cancel) => self.leave(&[], cx),
                 _ => State::Record(self),
             },
-            (Step::Prompt, Input::PlayFinished) => self.record(cx),
-            (Step::Recording, Input::Digit(key)) if action(Menu::Recording, key) == Some(Action::Finish) => {
-                cx.line.stop_recording();
-                self.to(Step::Stopping)
+            (RecordStep::Prompt, Input::PlayFinished) => self.record(cx),
+            (RecordStep::Recording, Input::Digit(key)) if action(Menu::Recording, key) == Some(Action::Finish) => {
+                cx.requests.stop_recording();
+                self.to(RecordStep::Stopping)
             }
-            (Step::Recording | Step::Stopping, Input::RecordingEnded { end, length_ms }) => {
+            (RecordStep::Recording | RecordStep::Stopping, Input::RecordingEnded { end, length_ms }) => {
                 self.recorded(end, length_ms, cx)
             }
-            (Step::Review, Input::Digit(key)) => {
+            (RecordStep::Review, Input::Digit(key)) => {
                 self.idle.reset();
                 let action = action(Menu::Review, key);
                 self.review_key(action, cx)
             }
-            (Step::Review, Input::PlayFinished) => {
+            (RecordStep::Review, Input::PlayFinished) => {
                 cx.wait_for_key();
                 State::Record(self)
             }
-            (Step::Review, Input::TimerFired) if self.idle.another() => {
-                cx.line.discard_recording();
-                State::last_words(&[names::GOODBYE], cx)
+            (RecordStep::Review, Input::TimerFired) if self.idle.another() => {
+                cx.requests.discard_recording();
+                State::announce_and_end(&[names::GOODBYE], cx)
             }
-            (Step::Review, Input::TimerFired) => self.review(Vec::new(), cx),
-            (Step::Keeping, Input::Answer(answer)) => self.kept(&answer, cx),
+            (RecordStep::Review, Input::TimerFired) => self.review(Vec::new(), cx),
+            (RecordStep::Keeping, Input::Answer(answer)) => self.kept(&answer, cx),
             _ => State::Record(self),
         }
     }
@@ -102,20 +104,20 @@ impl Record {
     /// The caller hung up: a recording that was not accepted is discarded.
     pub(crate) fn hung_up(self, cx: &mut Context<'_>) -> State {
         match self.step {
-            Step::Recording => {
-                cx.line.stop_recording();
-                self.to(Step::Stopping)
+            RecordStep::Recording => {
+                cx.requests.stop_recording();
+                self.to(RecordStep::Stopping)
             }
-            Step::Stopping => State::Record(self),
-            Step::Review => {
-                cx.line.discard_recording();
+            RecordStep::Stopping => State::Record(self),
+            RecordStep::Review => {
+                cx.requests.discard_recording();
                 State::end(cx)
             }
-            Step::Prompt | Step::Keeping => State::end(cx),
+            RecordStep::Prompt | RecordStep::Keeping => State::end(cx),
         }
     }
 
-    fn to(self, step: Step) -> State {
+    fn to(self, step: RecordStep) -> State {
         State::Record(Self { step, ..self })
     }
 
@@ -127,8 +129,8 @@ impl Record {
     fn prompt(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         let mut words = lead;
         words.extend([phrases::record(self.kind), Prompt::Beep]);
-        cx.line.play(words);
-        self.to(Step::Prompt)
+        cx.requests.play(words);
+        self.to(RecordStep::Prompt)
     }
 
     fn record(self, cx: &mut Context<'_>) -> State {
@@ -138,8 +140,8 @@ impl Record {
             _ => settings.max_message_ms,
         };
         let purpose = Purpose::Greeting(self.session.mailbox.id, self.kind);
-        cx.line.record(purpose, max_ms, settings.end_silence_ms);
-        self.to(Step::Recording)
+        cx.requests.record(purpose, max_ms, settings.end_silence_ms);
+        self.to(RecordStep::Recording)
     }
 
     fn recorded(mut self, end: RecordingEnd, length_ms: u64, cx: &mut Context<'_>) -> State {
@@ -147,18 +149,18 @@ impl Record {
             GreetingKind::Name => cx.settings.min_message_ms.min(SHORTEST_NAME_MS),
             _ => cx.settings.min_message_ms,
         };
-        if cx.line.hung_up() {
-            cx.line.discard_recording();
+        if cx.requests.hung_up() {
+            cx.requests.discard_recording();
             return State::end(cx);
         }
         if end == RecordingEnd::Failed {
-            cx.line.discard_recording();
+            cx.requests.discard_recording();
             return self.leave(&[names::FAILED], cx);
         }
         if length_ms >= shortest.max(1) {
             return self.review(Vec::new(), cx);
         }
-        cx.line.discard_recording();
+        cx.requests.discard_recording();
         self.too_short += 1;
         if self.too_short >= TAKES {
             return self.leave(&[names::TOO_SHORT], cx);
@@ -169,23 +171,23 @@ impl Record {
     fn review(self, lead: Vec<Prompt>, cx: &mut Context<'_>) -> State {
         let mut words = lead;
         words.extend(cx.map().options(Menu::Review, &Facts::default()));
-        cx.line.play(words);
-        self.to(Step::Review)
+        cx.requests.play(words);
+        self.to(RecordStep::Review)
     }
 
     fn review_key(self, action: Option<Action>, cx: &mut Context<'_>) -> State {
         match action {
             Some(Action::Accept) => {
-                cx.line.ask(Question::KeepGreeting(self.session.mailbox.id, self.kind));
-                self.to(Step::Keeping)
+                cx.requests.ask(Question::KeepGreeting(self.session.mailbox.id, self.kind));
+                self.to(RecordStep::Keeping)
             }
             Some(Action::Listen) => self.review(vec![Prompt::LastTake], cx),
             Some(Action::Again) => {
-                cx.line.discard_recording();
+                cx.requests.discard_recording();
                 self.prompt(Vec::new(), cx)
             }
             Some(Action::Cancel) => {
-                cx.line.discard_recording();
+                cx.requests.discard_recording();
                 self.leave(&[], cx)
             }
             _ => self.review(phrases::all(&[names::SORRY]), cx),

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Answer, Input, MailboxView, Question,
     entry::{Entry, Idle, Pressed},
-    line::Context,
     machine::State,
     menu::Session,
     names,
     new_pin::NewPin,
+    pending_requests::Context,
     phrases,
 };
 
@@ -26,11 +26,11 @@ pub(crate) struct SignIn {
     wrong: u8,
     idle: Idle,
     entry: Entry,
-    step: Step,
+    step: SignInStep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Step {
+enum SignInStep {
     Number,
     Finding,
     Pin,
@@ -40,23 +40,23 @@ enum Step {
 impl SignIn {
     /// Signs in to this mailbox, or asks for its number.
     pub(crate) fn start(mailbox: Option<MailboxView>, cx: &mut Context<'_>) -> State {
-        let step = if mailbox.is_some() { Step::Pin } else { Step::Number };
+        let step = if mailbox.is_some() { SignInStep::Pin } else { SignInStep::Number };
         Self { given: mailbox.is_some(), mailbox, wrong: 0, idle: Idle::default(), entry: Entry::default(), step }
             .prompt(cx)
     }
 
-    pub(crate) fn place(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         match self.step {
-            Step::Number => "sign-in/number",
-            Step::Finding => "sign-in/finding",
-            Step::Pin => "sign-in/pin",
-            Step::Checking => "sign-in/checking",
+            SignInStep::Number => "sign-in/number",
+            SignInStep::Finding => "sign-in/finding",
+            SignInStep::Pin => "sign-in/pin",
+            SignInStep::Checking => "sign-in/checking",
         }
     }
 
     pub(crate) fn on(mut self, input: Input, cx: &mut Context<'_>) -> State {
         match (self.step, input) {
-            (Step::Number | Step::Pin, Input::Digit(key)) => match self.entry.press(key, cx) {
+            (SignInStep::Number | SignInStep::Pin, Input::Digit(key)) => match self.entry.press(key, cx) {
                 Pressed::More => {
                     self.idle.reset();
                     State::SignIn(self)
@@ -64,51 +64,51 @@ impl SignIn {
                 Pressed::Submit => self.submit(cx),
                 Pressed::StartOver(was_empty) => {
                     // A second `*` before the PIN: sign in to another mailbox.
-                    if was_empty && self.step == Step::Pin {
-                        (self.step, self.given, self.mailbox) = (Step::Number, false, None);
+                    if was_empty && self.step == SignInStep::Pin {
+                        (self.step, self.given, self.mailbox) = (SignInStep::Number, false, None);
                     }
                     self.prompt(cx)
                 }
             },
-            (Step::Number | Step::Pin, Input::PlayFinished) => {
+            (SignInStep::Number | SignInStep::Pin, Input::PlayFinished) => {
                 cx.wait_for_key();
                 State::SignIn(self)
             }
-            (Step::Number | Step::Pin, Input::TimerFired) => self.submit(cx),
-            (Step::Finding, Input::Answer(Answer::Mailbox(mailbox))) => {
+            (SignInStep::Number | SignInStep::Pin, Input::TimerFired) => self.submit(cx),
+            (SignInStep::Finding, Input::Answer(Answer::Mailbox(mailbox))) => {
                 self.mailbox = mailbox;
-                self.step = Step::Pin;
+                self.step = SignInStep::Pin;
                 self.prompt(cx)
             }
-            (Step::Checking, Input::Answer(answer)) => self.checked(&answer, cx),
-            (Step::Finding, Input::Answer(_)) => State::not_working(cx),
+            (SignInStep::Checking, Input::Answer(answer)) => self.checked(&answer, cx),
+            (SignInStep::Finding, Input::Answer(_)) => State::not_working(cx),
             _ => State::SignIn(self),
         }
     }
 
     fn prompt(self, cx: &mut Context<'_>) -> State {
-        let words = if self.step == Step::Number { names::LOGIN } else { names::PASSWORD };
-        cx.line.play(phrases::all(&[words]));
+        let words = if self.step == SignInStep::Number { names::LOGIN } else { names::PASSWORD };
+        cx.requests.play(phrases::all(&[words]));
         State::SignIn(self)
     }
 
     fn submit(mut self, cx: &mut Context<'_>) -> State {
         if self.entry.is_empty() {
             if self.idle.another() {
-                return State::last_words(&[names::GOODBYE], cx);
+                return State::announce_and_end(&[names::GOODBYE], cx);
             }
             return self.prompt(cx);
         }
         let entered = self.entry.take();
-        if self.step == Step::Number {
-            cx.line.ask(Question::FindMailbox(entered.into_revealed()));
-            self.step = Step::Finding;
+        if self.step == SignInStep::Number {
+            cx.requests.ask(Question::FindMailbox(entered.into_revealed()));
+            self.step = SignInStep::Finding;
             return State::SignIn(self);
         }
         match &self.mailbox {
             Some(mailbox) => {
-                cx.line.ask(Question::CheckPin(mailbox.id, entered));
-                self.step = Step::Checking;
+                cx.requests.ask(Question::CheckPin(mailbox.id, entered));
+                self.step = SignInStep::Checking;
                 State::SignIn(self)
             }
             None => self.wrong(cx),
@@ -132,20 +132,20 @@ impl SignIn {
     }
 
     fn wrong(mut self, cx: &mut Context<'_>) -> State {
-        cx.line.forget_typed();
+        cx.requests.forget_typed();
         self.wrong = self.wrong.saturating_add(1);
         let said = self.mailbox.as_ref().and_then(|mailbox| mailbox.limits.pin_tries);
         if self.wrong >= said.unwrap_or(cx.settings.pin_tries).max(1) {
-            return State::last_words(&[names::SIGN_IN_FAILED, names::GOODBYE], cx);
+            return State::announce_and_end(&[names::SIGN_IN_FAILED, names::GOODBYE], cx);
         }
         let words = if self.given {
-            self.step = Step::Pin;
+            self.step = SignInStep::Pin;
             names::INCORRECT_PIN
         } else {
-            (self.step, self.mailbox) = (Step::Number, None);
+            (self.step, self.mailbox) = (SignInStep::Number, None);
             names::INCORRECT_MAILBOX
         };
-        cx.line.play(phrases::all(&[words]));
+        cx.requests.play(phrases::all(&[words]));
         State::SignIn(self)
     }
 }

@@ -30,14 +30,14 @@ struct Shell {
 
 impl Shell {
     /// Executes the outputs; panics on an impossible one.
-    fn obey(&mut self, outputs: &[Output], prompts: &HashSet<String>) {
+    fn execute(&mut self, outputs: &[Output], prompts: &HashSet<String>) {
         for output in outputs {
             assert!(!self.ended, "{output:?} after the end");
             let heard = matches!(
                 output,
                 Output::Play(_) | Output::Record { .. } | Output::Transfer(_) | Output::SetTimer(_)
             );
-            assert!(!(self.hung_up && heard), "{output:?} for a caller who is gone");
+            assert!(!(self.hung_up && heard), "{output:?} for a caller who hung up");
             match output {
                 Output::Play(words) => {
                     assert!(!words.is_empty(), "nothing to play");
@@ -87,7 +87,7 @@ impl Shell {
     }
 
     /// Updates the model with an input to the conversation.
-    fn tell(&mut self, input: &Input) {
+    fn send(&mut self, input: &Input) {
         match input {
             Input::PlayFinished | Input::AudioMissing => self.playing = false,
             Input::TimerFired => self.timer = false,
@@ -136,25 +136,25 @@ fn good(question: &Question) -> Answer {
 
 /// One step of a random call.
 #[derive(Debug, Clone)]
-enum Step {
+enum Event {
     /// The input that is due.
     Next { well: bool, length_ms: u64 },
     /// Any input, due or not.
-    Tell(Input),
+    Send(Input),
     /// A useful sequence of keys.
     Keys(&'static str),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<Event>> {
     let length = prop_oneof![Just(0), Just(1_999), Just(2_000), any::<u64>()];
     let key = proptest::sample::select("0123456789*#".chars().collect::<Vec<_>>());
     prop::collection::vec(
         prop_oneof![
-            8 => (prop::bool::weighted(0.9), length.clone()).prop_map(|(well, length_ms)| Step::Next { well, length_ms }),
-            8 => key.prop_map(|key| Step::Tell(Input::Digit(key))),
-            3 => input(length).prop_map(Step::Tell),
+            8 => (prop::bool::weighted(0.9), length.clone()).prop_map(|(well, length_ms)| Event::Next { well, length_ms }),
+            8 => key.prop_map(|key| Event::Send(Input::Digit(key))),
+            3 => input(length).prop_map(Event::Send),
             3 => proptest::sample::select(vec!["8642#", "8642#8642#", "04", "042", "413", "4132", "051", "431", "01#", "411#"])
-                .prop_map(Step::Keys),
+                .prop_map(Event::Keys),
         ],
         0..60,
     )
@@ -248,7 +248,7 @@ impl Pair {
         pair
     }
 
-    fn tell(&mut self, input: &Input) {
+    fn send(&mut self, input: &Input) {
         self.now.0 += 700;
         let bytes = postcard::to_stdvec(&self.stored).expect("it can be stored");
         self.stored = postcard::from_bytes(&bytes).expect("it can be fetched");
@@ -256,7 +256,7 @@ impl Pair {
         self.stored = serde_json::from_str(&json).expect("it can be fetched from JSON");
 
         let message = matches!(self.shell.recording, Some(Purpose::Message(_)));
-        self.shell.tell(input);
+        self.shell.send(input);
         let outputs = self.kept.handle(input.clone(), self.now);
         assert_eq!(self.stored.handle(input.clone(), self.now), outputs, "stored or not, it is the same");
         if let (true, Input::RecordingEnded { length_ms: 2_000.., .. }) = (message, input) {
@@ -268,30 +268,30 @@ impl Pair {
 
     fn keys(&mut self, keys: &str) {
         for key in keys.chars() {
-            self.tell(&Input::Digit(key));
+            self.send(&Input::Digit(key));
         }
     }
 
     fn check(&mut self, outputs: &[Output]) {
-        self.shell.obey(outputs, &self.prompts);
+        self.shell.execute(outputs, &self.prompts);
         let ended = self.kept.ended();
         assert_eq!(ended, self.shell.ended, "it ends with HangUp");
-        assert_eq!(ended, self.kept.place() == "ended");
-        assert!(ended || self.shell.waits(), "it waits for nothing in {}", self.kept.place());
+        assert_eq!(ended, self.kept.state_name() == "ended");
+        assert!(ended || self.shell.waits(), "it waits for nothing in {}", self.kept.state_name());
     }
 }
 
 proptest! {
     #[test]
-    fn whatever_happens(start in start(), steps in steps(), well in any::<bool>()) {
+    fn conversation_always_waits_for_an_event_and_ends(start in start(), steps in steps(), well in any::<bool>()) {
         let mut pair = Pair::start(start);
         for step in steps {
             match step {
-                Step::Tell(input) => pair.tell(&input),
-                Step::Keys(keys) => pair.keys(keys),
-                Step::Next { well, length_ms } => {
+                Event::Send(input) => pair.send(&input),
+                Event::Keys(keys) => pair.keys(keys),
+                Event::Next { well, length_ms } => {
                     if let Some(input) = pair.shell.next(well, length_ms) {
-                        pair.tell(&input);
+                        pair.send(&input);
                     }
                 }
             }
@@ -299,39 +299,39 @@ proptest! {
         // From the current state: a call whose caller does nothing more must end.
         for _ in 0..60 {
             if let Some(input) = pair.shell.next(well, 5_000) {
-                pair.tell(&input);
+                pair.send(&input);
             }
         }
-        prop_assert!(pair.kept.ended(), "a silent caller is kept in {}", pair.kept.place());
-        pair.tell(&Input::Digit('1'));
+        prop_assert!(pair.kept.ended(), "a silent caller is kept in {}", pair.kept.state_name());
+        pair.send(&Input::Digit('1'));
     }
 
     #[test]
-    fn a_caller_who_hangs_up_is_gone(start in start(), steps in steps()) {
+    fn conversation_ends_after_a_hang_up(start in start(), steps in steps()) {
         let mut pair = Pair::start(start);
         for step in steps {
             match step {
-                Step::Next { well, length_ms } => {
+                Event::Next { well, length_ms } => {
                     if let Some(input) = pair.shell.next(well, length_ms) {
-                        pair.tell(&input);
+                        pair.send(&input);
                     }
                 }
-                Step::Tell(input @ Input::Digit(_)) => pair.tell(&input),
-                Step::Keys(keys) => pair.keys(keys),
-                Step::Tell(_) => {}
+                Event::Send(input @ Input::Digit(_)) => pair.send(&input),
+                Event::Keys(keys) => pair.keys(keys),
+                Event::Send(_) => {}
             }
         }
         if !pair.kept.ended() {
-            pair.tell(&Input::HungUp);
+            pair.send(&Input::HungUp);
         }
         // At most the end of a recording and its filing are pending.
         for _ in 0..2 {
             if let Some(input) = (!pair.kept.ended()).then(|| pair.shell.next(true, 5_000)).flatten() {
                 prop_assert!(matches!(input, Input::RecordingEnded { .. } | Input::Answer(_)), "{:?}", input);
-                pair.tell(&input);
+                pair.send(&input);
             }
         }
-        prop_assert!(pair.kept.ended(), "kept in {}", pair.kept.place());
+        prop_assert!(pair.kept.ended(), "kept in {}", pair.kept.state_name());
     }
 }
 

@@ -16,7 +16,7 @@ use twinbox_conversation::{
 use twinbox_ids::{BlobHash, Timestamp};
 
 /// All states in which a caller can press a key, with the maps that have them.
-const PLACES: [(&str, &[&str]); 33] = [
+const STATES: [(&str, &[&str]); 33] = [
     ("leave/greeting", &BOTH),
     ("leave/tone", &BOTH),
     ("leave/full", &BOTH),
@@ -54,7 +54,7 @@ const PLACES: [(&str, &[&str]); 33] = [
 
 const BOTH: [&str; 2] = ["asterisk", "unity"];
 
-/// States in which every key was pressed: (map, place).
+/// States in which every key was pressed: (map, state).
 type Pressed = BTreeSet<(&'static str, &'static str)>;
 
 #[test]
@@ -81,7 +81,7 @@ fn dialogues() {
     }
     assert!(failures.is_empty(), "dialogues differ (- as written, + as it goes):\n{failures}");
 
-    let wanted = PLACES.iter().flat_map(|(place, maps)| maps.iter().map(move |map| (*map, *place)));
+    let wanted = STATES.iter().flat_map(|(state, maps)| maps.iter().map(move |map| (*map, *state)));
     let wanted: Pressed = wanted.collect();
     let missing: Vec<_> = wanted.difference(&pressed).collect();
     assert!(missing.is_empty(), "no dialogue presses each key in {missing:?}");
@@ -122,7 +122,7 @@ fn perform(text: &str, pressed: &mut Pressed) -> Result<String, String> {
             }
             ["each", "key"] => {
                 for (map, call) in &calls {
-                    pressed.insert((map, call.place()));
+                    pressed.insert((map, call.state_name()));
                     versions.push(each_key(call, now));
                 }
             }
@@ -161,13 +161,14 @@ fn one_key(call: &Conversation, key: char, now: Timestamp) -> String {
     let outputs = copy.handle(Input::Digit(key), now);
     let outputs: Vec<_> = outputs.iter().map(output).collect();
     let outputs = if outputs.is_empty() { "-".to_owned() } else { outputs.join("; ") };
-    let place = if copy.place() == call.place() { String::new() } else { format!("  = {}", copy.place()) };
-    outputs + &place
+    let state =
+        if copy.state_name() == call.state_name() { String::new() } else { format!("  = {}", copy.state_name()) };
+    outputs + &state
 }
 
 fn written(outputs: &[Output], call: &Conversation) -> String {
     let mut text: String = outputs.iter().map(|o| format!("< {}\n", output(o))).collect();
-    text += &format!("= {}\n", call.place());
+    text += &format!("= {}\n", call.state_name());
     text
 }
 
@@ -259,6 +260,7 @@ fn view(number: &str, words: &[&str]) -> Result<MailboxView, String> {
     for word in words {
         match word.split_once('=') {
             None if *word == "full" => view.full = true,
+            None if *word == "unavailable" => view.unavailable = true,
             None if greeting_kind(word).is_some() => {}
             Some(("operator", to)) => view.operator = Some(to.to_owned()),
             Some(("has", list)) => {

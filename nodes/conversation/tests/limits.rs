@@ -26,17 +26,17 @@ fn longest(limits: Limits) -> Option<u64> {
 }
 
 #[test]
-fn the_longest_message_is_the_classs() {
+fn maximum_message_length_is_that_of_the_class() {
     assert_eq!(longest(Limits::default()), Some(180_000));
     assert_eq!(longest(Limits { max_message_ms: Some(20_000), ..Limits::default() }), Some(20_000));
 }
 
 #[test]
-fn wrong_pins_end_the_call_when_the_class_says() {
+fn call_ends_after_the_wrong_pins_allowed_by_the_class() {
     for (tries, limits) in [(3, Limits::default()), (1, Limits { pin_tries: Some(1), ..Limits::default() })] {
         let (mut call, _) = begin(Entry::SignIn { mailbox: Some(with(limits)) });
         let mut wrong = 0;
-        while call.place().starts_with("sign-in") {
+        while call.state_name().starts_with("sign-in") {
             for key in "2580#".chars() {
                 call.handle(Input::Digit(key), NOW);
             }

@@ -36,7 +36,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 #[test]
-fn every_prompt_has_a_text_and_no_text_is_for_nothing() {
+fn every_prompt_has_a_text_and_every_text_a_prompt() {
     let mut texts: Vec<_> = texts().into_keys().collect();
     texts.sort();
     assert_eq!(texts, phrases::required_prompts());
@@ -218,6 +218,7 @@ fn greetings() {
             timezone: "UTC".to_owned(),
             greetings: recorded.iter().copied().map(blob).collect(),
             full: false,
+            unavailable: false,
             operator: None,
             limits: Limits::default(),
         };
@@ -271,7 +272,7 @@ fn menus_name_their_keys() {
 }
 
 #[test]
-fn the_drawn_keys_are_the_keys() {
+fn key_documentation_matches_the_key_maps() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/KEYS.md");
     let drawn = twinbox_conversation::draw::markdown();
     if std::env::var_os("UPDATE").is_some() {
@@ -279,4 +280,24 @@ fn the_drawn_keys_are_the_keys() {
     }
     let committed = fs::read_to_string(file).unwrap_or_default();
     assert!(committed == drawn, "KEYS.md differs from the key maps: run the tests with UPDATE=1 and look at it");
+}
+
+#[test]
+fn message_that_came_back_says_number_and_reason() {
+    use phrases::Undelivered::*;
+    let said = |number: &str, reason| {
+        let names = phrases::undelivered(number, reason).into_iter();
+        read(&names.map(Prompt::Named).collect::<Vec<_>>())
+    };
+    for (reason, expected) in [
+        (UnknownNumber, "This number is unknown there."),
+        (MailboxFull, "The mailbox there is full."),
+        (Unreachable, "The other system cannot be reached."),
+        (Refused, "The other system refused it."),
+    ] {
+        let expected =
+            format!("Your message to / seven / one / could not be delivered. / {expected} / Your message follows.");
+        assert_eq!(said("71", reason), expected);
+    }
+    assert!(!said("7<1>&", UnknownNumber).contains('«'), "other characters are not read out");
 }

@@ -8,9 +8,9 @@ mod order;
 mod records;
 mod resolver;
 
-pub use order::{Service, in_order};
+pub use order::{SrvTarget, in_order};
 pub use records::{Endpoint, Record, records, zone};
-pub use resolver::{ResolveError, Resolver, Target, Wanted};
+pub use resolver::{ResolveError, Resolver, Target, Wanted, record_resolver};
 
 /// Transport of SIP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 /// Content of an SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub struct SrvTarget {
     /// Priority; the lowest is tried first.
     pub priority: u16,
     /// Share among the records of one priority.
@@ -15,7 +15,7 @@ pub struct Service {
 
 /// Sorts records into the order of attempts. `chance(n)` returns a random number below `n`; it is never called with
 /// 0.
-pub fn in_order(mut services: Vec<Service>, mut chance: impl FnMut(u32) -> u32) -> Vec<Service> {
+pub fn in_order(mut services: Vec<SrvTarget>, mut chance: impl FnMut(u32) -> u32) -> Vec<SrvTarget> {
     // Records without weight first, so that they have a small chance, as RFC 2782 specifies.
     services.sort_by_key(|s| (s.priority, s.weight));
     let mut ordered = Vec::with_capacity(services.len());
@@ -38,11 +38,11 @@ pub fn in_order(mut services: Vec<Service>, mut chance: impl FnMut(u32) -> u32) 
 mod tests {
     use super::*;
 
-    fn service(priority: u16, weight: u16, host: &str) -> Service {
-        Service { priority, weight, port: 5060, host: host.to_owned() }
+    fn service(priority: u16, weight: u16, host: &str) -> SrvTarget {
+        SrvTarget { priority, weight, port: 5060, host: host.to_owned() }
     }
 
-    fn hosts(services: Vec<Service>) -> Vec<String> {
+    fn hosts(services: Vec<SrvTarget>) -> Vec<String> {
         services.into_iter().map(|s| s.host).collect()
     }
 
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_priority_the_weight_is_the_share() {
+    fn weight_is_the_share_within_one_priority() {
         let services = || vec![service(10, 1, "small"), service(10, 3, "big")];
         let first = |drawn: u32| hosts(in_order(services(), |n| drawn % n)).remove(0);
         let firsts: Vec<String> = (0..5).map(first).collect();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shares_come_out_over_many_calls() {
+    fn shares_match_the_weights_over_many_calls() {
         let mut seed = 7_u64;
         let mut chance = |n: u32| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

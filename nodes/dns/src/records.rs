@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_is_at_the_shared_name_and_in_the_services() {
+    fn every_node_has_address_and_srv_records_of_the_shared_name() {
         let endpoints = [
             endpoint("a", Transport::Udp, "10.0.0.1", 5060),
             endpoint("a", Transport::Tcp, "10.0.0.1", 5060),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_a_name_of_its_own_keeps_it() {
+    fn host_name_of_a_node_is_used_in_srv_records() {
         let found = records("vm.example.com.", 300, &[endpoint("a", Transport::Udp, "Node1.example.net", 5060)]);
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["_sip._udp.vm.example.com. 300 IN SRV 10 50 5060 node1.example.net."]);

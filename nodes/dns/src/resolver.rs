@@ -11,25 +11,25 @@ use futures::future::join_all;
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
+    net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{RData, RecordType},
 };
 use twinbox_clock::BootInstant;
 
-use crate::{Service, Transport, in_order};
+use crate::{SrvTarget, Transport, in_order};
 
 /// Default port of SIP.
 const PORT: u16 = 5060;
 /// Timeout of a resolution, independent of the number of name servers.
-const AT_MOST: Duration = Duration::from_secs(3);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of one name server.
-const ONE_SERVER: Duration = Duration::from_millis(900);
+const SERVER_TIMEOUT: Duration = Duration::from_millis(900);
 /// Maximum time that an answer is cached, if its TTL is longer: a moved host is found again.
-const KEPT_AT_MOST: Duration = Duration::from_secs(300);
+const MAX_CACHED: Duration = Duration::from_secs(300);
 /// Maximum number of targets of one name.
-const MOST_TARGETS: usize = 16;
+const MAX_TARGETS: usize = 16;
 /// Period in which a target that did not answer is tried after all others.
-const AVOIDED: Duration = Duration::from_secs(30);
+const AVOID_FAILED: Duration = Duration::from_secs(30);
 
 /// Name to resolve and its constraints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,36 @@ pub enum ResolveError {
     Settings(String),
 }
 
+/// Resolver of single records, without the rules of SIP: it uses these name servers, or with none those of the system and
+/// the names of `/etc/hosts`. It waits for one server as long as `server_timeout`, and caches the absence of a record as
+/// long as `max_absence` at most.
+pub fn record_resolver(
+    servers: &[SocketAddr],
+    server_timeout: Duration,
+    max_absence: Duration,
+) -> Result<TokioResolver, NetError> {
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let server = |server: &SocketAddr| {
+            let mut config = NameServerConfig::udp_and_tcp(server.ip());
+            for connection in &mut config.connections {
+                connection.port = server.port();
+            }
+            config
+        };
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.timeout = server_timeout;
+    options.attempts = 2;
+    options.positive_max_ttl = Some(MAX_CACHED);
+    options.negative_max_ttl = Some(max_absence);
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    builder.build()
+}
+
 /// Resolves names; cheap to clone. Answers are cached for their TTL.
 #[derive(Clone)]
 pub struct Resolver {
@@ -77,40 +107,22 @@ pub struct Resolver {
 impl Resolver {
     /// Uses these name servers; with none, those of the system (`/etc/resolv.conf`) and the names of `/etc/hosts`.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, ResolveError> {
-        let settings = |error: &dyn std::fmt::Display| ResolveError::Settings(error.to_string());
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|e| settings(&e))?
-        } else {
-            let server = |server: &SocketAddr| {
-                let mut config = NameServerConfig::udp_and_tcp(server.ip());
-                for connection in &mut config.connections {
-                    connection.port = server.port();
-                }
-                config
-            };
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
-        options.timeout = ONE_SERVER;
-        options.attempts = 2;
-        options.positive_max_ttl = Some(KEPT_AT_MOST);
         // Short, so that a newly added name is found soon.
-        options.negative_max_ttl = Some(Duration::from_secs(5));
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let resolver = builder.build().map_err(|e| settings(&e))?;
+        let max_absence = Duration::from_secs(5);
+        let resolver = record_resolver(servers, SERVER_TIMEOUT, max_absence);
+        let resolver = resolver.map_err(|error| ResolveError::Settings(error.to_string()))?;
         Ok(Self { resolver, failed: Arc::default() })
     }
 
     /// Targets of a name in the order of attempts (RFC 3263 section 4), at least one. Targets recently reported as
     /// [`failed`](Self::failed) come last.
     pub async fn targets(&self, wanted: Wanted<'_>) -> Result<Vec<Target>, ResolveError> {
-        let found = tokio::time::timeout(AT_MOST, self.look_up(wanted)).await;
+        let found = tokio::time::timeout(TOTAL_TIMEOUT, self.look_up(wanted)).await;
         let mut found = found.map_err(|_| ResolveError::NoAnswer(wanted.host.to_owned()))??;
-        found.truncate(MOST_TARGETS);
+        found.truncate(MAX_TARGETS);
         let now = BootInstant::now();
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.retain(|_, since| now.since(*since) < AVOIDED);
+        failed.retain(|_, since| now.since(*since) < AVOID_FAILED);
         // Stable sort: otherwise the order stays.
         found.sort_by_key(|target| failed.contains_key(&target.address));
         Ok(found)
@@ -155,7 +167,7 @@ impl Resolver {
         Ok(addresses.into_iter().map(|ip| at(ip, wanted.port.unwrap_or(PORT))).collect())
     }
 
-    async fn services(&self, host: &str, transport: Transport) -> Vec<Service> {
+    async fn services(&self, host: &str, transport: Transport) -> Vec<SrvTarget> {
         let name = format!("_sip._{}.{}.", transport.label(), host.trim_end_matches('.'));
         let answer = match self.resolver.lookup(name, RecordType::SRV).await {
             Ok(answer) => answer,
@@ -164,7 +176,7 @@ impl Resolver {
         };
         let service = |data: &RData| match data {
             // A single dot as the target: there is no such service (RFC 2782).
-            RData::SRV(srv) if !srv.target.is_root() => Some(Service {
+            RData::SRV(srv) if !srv.target.is_root() => Some(SrvTarget {
                 priority: srv.priority,
                 weight: srv.weight,
                 port: srv.port,
@@ -172,7 +184,7 @@ impl Resolver {
             }),
             _ => None,
         };
-        let services = answer.answers().iter().filter_map(|record| service(&record.data)).take(MOST_TARGETS);
+        let services = answer.answers().iter().filter_map(|record| service(&record.data)).take(MAX_TARGETS);
         in_order(services.collect(), |n| rand::random_range(0..n))
     }
 
@@ -191,7 +203,7 @@ impl Resolver {
                 Err(ResolveError::NoAddress(host.to_owned()))
             }
             Err(error) => {
-                tracing::debug!(%error, "a name could not be resolved");
+                tracing::debug!(%error, "name cannot be resolved");
                 Err(ResolveError::NoAnswer(host.to_owned()))
             }
         }

@@ -24,6 +24,12 @@ pub enum Rule {
     TotalMinutes,
     /// Retention of heard messages, in days.
     RetentionDays,
+    /// Retention of new messages, in days.
+    NewDays,
+    /// Retention of saved messages, in days.
+    SavedDays,
+    /// Time for which deleted messages can be undeleted, in days.
+    DeletedDays,
     /// Minimum length of a PIN, in digits.
     PinLength,
     /// Wrong PINs before a call ends.
@@ -34,20 +40,26 @@ pub enum Rule {
     Operator,
     /// Whether owners sign in by telephone.
     SignIn,
+    /// Whether audio may leave the cluster in notifications.
+    AudioOut,
 }
 
 impl Rule {
     /// All rules, in display order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::MessageSeconds,
         Self::Messages,
         Self::TotalMinutes,
         Self::RetentionDays,
+        Self::NewDays,
+        Self::SavedDays,
+        Self::DeletedDays,
         Self::PinLength,
         Self::PinTries,
         Self::EasyPins,
         Self::Operator,
         Self::SignIn,
+        Self::AudioOut,
     ];
 
     /// Name of the rule on the command line.
@@ -57,11 +69,15 @@ impl Rule {
             Self::Messages => "messages",
             Self::TotalMinutes => "total-minutes",
             Self::RetentionDays => "retention-days",
+            Self::NewDays => "new-days",
+            Self::SavedDays => "saved-days",
+            Self::DeletedDays => "deleted-days",
             Self::PinLength => "pin-length",
             Self::PinTries => "pin-tries",
             Self::EasyPins => "easy-pins",
             Self::Operator => "operator",
             Self::SignIn => "sign-in",
+            Self::AudioOut => "audio-out",
         }
     }
 
@@ -71,16 +87,20 @@ impl Rule {
             Self::Messages => tag::MESSAGES,
             Self::TotalMinutes => tag::TOTAL_MINUTES,
             Self::RetentionDays => tag::RETENTION_DAYS,
+            Self::NewDays => tag::NEW_DAYS,
+            Self::SavedDays => tag::SAVED_DAYS,
+            Self::DeletedDays => tag::DELETED_DAYS,
             Self::PinLength => tag::PIN_LENGTH,
             Self::PinTries => tag::PIN_TRIES,
             Self::EasyPins => tag::EASY_PINS,
             Self::Operator => tag::OPERATOR,
             Self::SignIn => tag::SIGN_IN,
+            Self::AudioOut => tag::AUDIO_OUT,
         }
     }
 
     fn is_switch(self) -> bool {
-        matches!(self, Self::EasyPins | Self::Operator | Self::SignIn)
+        matches!(self, Self::EasyPins | Self::Operator | Self::SignIn | Self::AudioOut)
     }
 
     fn range(self) -> RangeInclusive<u64> {
@@ -88,10 +108,10 @@ impl Rule {
             Self::MessageSeconds => 1..=7_200,
             Self::Messages => 1..=1_000_000,
             Self::TotalMinutes => 1..=1_000_000,
-            Self::RetentionDays => 1..=36_500,
+            Self::RetentionDays | Self::NewDays | Self::SavedDays | Self::DeletedDays => 1..=36_500,
             Self::PinLength => 1..=crate::pin::MAX_LENGTH as u64,
             Self::PinTries => 1..=20,
-            Self::EasyPins | Self::Operator | Self::SignIn => 0..=1,
+            Self::EasyPins | Self::Operator | Self::SignIn | Self::AudioOut => 0..=1,
         }
     }
 
@@ -142,13 +162,13 @@ impl Rule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// No `=` in the text.
-    #[error("'{text}' is no rule: write it as word=value, such as message-seconds=120")]
+    #[error("'{text}' is not a rule: write word=value, such as message-seconds=120")]
     Shape {
         /// The given text.
         text: String,
     },
     /// There is no such rule.
-    #[error("there is no rule '{word}': there are {known}")]
+    #[error("rule '{word}' does not exist: use one of {known}")]
     Word {
         /// The given word.
         word: String,
@@ -156,7 +176,7 @@ pub enum RuleError {
         known: String,
     },
     /// The value is not valid.
-    #[error("'{value}' is no value for {word}: give {expected}, or - to leave it unsaid")]
+    #[error("'{value}' is not a value of {word}: give {expected}, or - to unset it")]
     Value {
         /// Word of the rule.
         word: &'static str,
@@ -195,7 +215,7 @@ impl Rules {
     }
 
     /// All rules that are set.
-    pub fn said(&self) -> impl Iterator<Item = (Rule, u64)> {
+    pub fn values(&self) -> impl Iterator<Item = (Rule, u64)> {
         Rule::ALL.into_iter().zip(self.0).filter_map(|(rule, value)| Some((rule, value?)))
     }
 }
@@ -220,7 +240,7 @@ impl Class {
     pub const DEFAULT_NAME: &'static str = "default";
 
     /// The unchanged default class.
-    pub fn unsaid() -> Self {
+    pub fn unchanged_default() -> Self {
         Self { id: Self::DEFAULT, name: Self::DEFAULT_NAME.to_owned(), name_lost: false, rules: Rules::default() }
     }
 
@@ -236,8 +256,8 @@ impl Class {
             Self::DEFAULT => Self::DEFAULT_NAME.to_owned(),
             _ => fields.required(tag::NAME, read_text)?,
         };
-        let said = |rule: Rule| fields.bytes(rule.tag()).and_then(read_u64).filter(|n| rule.range().contains(n));
-        Ok(Some(Self { id, name, name_lost: false, rules: Rules(Rule::ALL.map(said)) }))
+        let value = |rule: Rule| fields.bytes(rule.tag()).and_then(read_u64).filter(|n| rule.range().contains(n));
+        Ok(Some(Self { id, name, name_lost: false, rules: Rules(Rule::ALL.map(value)) }))
     }
 
     /// The edits that give a new class its name.
@@ -263,7 +283,7 @@ impl Class {
 
 /// A text is not a name of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a class of service is named by 1 to 63 of a-z, A-Z, 0-9, '-' and '_'")]
+#[error("invalid name of a class of service: use 1 to 63 of a-z, A-Z, 0-9, '-' and '_'")]
 pub struct ClassNameError;
 
 /// The stored form of a class name: lower case, so that case does not matter.
@@ -281,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_read_and_shown_in_words() {
+    fn rules_are_parsed_and_shown_as_text() {
         for (text, expected) in [
             ("message-seconds=120", Some((Rule::MessageSeconds, Some(120)))),
             ("messages=-", Some((Rule::Messages, None))),
@@ -304,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_goes_before_the_one_beneath_it() {
+    fn rules_of_a_class_override_those_below() {
         let rules = |said: &[(Rule, u64)]| {
             Rules(Rule::ALL.map(|rule| said.iter().find(|(r, _)| *r == rule).map(|(_, value)| *value)))
         };
@@ -312,14 +332,14 @@ mod tests {
         let lower = rules(&[(Rule::Messages, 9), (Rule::PinLength, 6)]);
         let both = upper.over(lower);
         assert_eq!(
-            both.said().collect::<Vec<_>>(),
+            both.values().collect::<Vec<_>>(),
             [(Rule::Messages, 5), (Rule::PinLength, 6), (Rule::Operator, 0)]
         );
         assert!(!both.allows(Rule::Operator, true) && both.allows(Rule::SignIn, true));
     }
 
     #[test]
-    fn names_are_plain_words() {
+    fn class_names_have_plain_characters_only() {
         assert_eq!(class_name(" Sales_2 "), Ok("sales_2".to_owned()));
         for text in ["", "-", "a b", "ü", "a/b", &"x".repeat(64)] {
             assert_eq!(class_name(text), Err(ClassNameError), "{text}");

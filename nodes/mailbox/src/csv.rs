@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_read_as_spreadsheets_write_them() {
+    fn csv_of_spreadsheets_is_read() {
         for (text, expected) in [
             ("a,b\n1,2\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["1", "2"])])),
             ("\u{feff}a;b\r\n1; 2 \r\n", Ok(vec![(1, vec!["a", "b"]), (2, vec!["1", "2"])])),

@@ -23,6 +23,17 @@ pub enum GreetingKind {
     Name,
 }
 
+impl From<twinbox_conversation::GreetingKind> for GreetingKind {
+    fn from(kind: twinbox_conversation::GreetingKind) -> Self {
+        match kind {
+            twinbox_conversation::GreetingKind::Standard => Self::Standard,
+            twinbox_conversation::GreetingKind::Busy => Self::Busy,
+            twinbox_conversation::GreetingKind::Temporary => Self::Temporary,
+            twinbox_conversation::GreetingKind::Name => Self::Name,
+        }
+    }
+}
+
 impl GreetingKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Standard, Self::Busy, Self::Temporary, Self::Name];

@@ -4,13 +4,16 @@
 //! lists of [`Edit`](twinbox_replication_core::Edit). The result of merging two nodes' edits thus depends only on this
 //! crate and the record's merge, and the table in `tests/delete_truth_table.txt` lists it.
 
+mod address;
+mod ageing;
 mod class;
 mod counters;
 mod csv;
+pub mod directory;
 mod greeting;
-mod lights;
 mod mailbox;
 mod message;
+mod message_counts;
 mod nearest;
 mod number;
 pub mod pin;
@@ -20,16 +23,22 @@ pub mod schema;
 mod user_row;
 mod value;
 
+pub use address::{AddressChange, InvalidAddress, MOST_ALIASES, UserAddress, UserAddresses, is_mail_address};
+pub use ageing::{Ageing, ageing};
 pub use class::{Class, ClassNameError, Rule, RuleError, Rules, class_name};
 pub use counters::Numbers;
+pub use directory::{
+    Binding, BindingState, EntryId, RunCounts, StoredDirectory, StoredRun, SyncState, SyncedField, SyncedFields,
+    mailbox_of,
+};
 pub use greeting::{GreetingKind, GreetingRef, clear_greeting, set_greeting};
-pub use lights::{Lights, Quota};
 pub use mailbox::{Mailbox, MailboxChange, NewMailbox, is_timezone};
-pub use message::{Filing, Folder, Mark, Message, NewMessage, StoredAudio, has_uid, purge};
+pub use message::{Filing, Folder, MailOrigin, Mark, Message, NewMessage, StoredAudio, has_uid, purge};
+pub use message_counts::{MessageCounts, Quota};
 pub use nearest::nearest;
 pub use number::{InvalidNumber, Number, claim, holder, release};
 pub use prompt::{PromptKey, clear_prompt, prompt_audio, set_prompt};
 pub use recording::{Recording, RecordingState, discarded, filed, next_take};
 pub use twinbox_rtp::Codec;
-pub use user_row::{RowProblem, UserRow, read_table, read_users, write_users};
+pub use user_row::{NotifyColumns, RowProblem, UserRow, read_table, read_users, write_users};
 pub use value::ViewError;

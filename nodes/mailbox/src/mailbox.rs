@@ -1,13 +1,14 @@
 //! A mailbox: its settings, greetings and PIN.
 
-use twinbox_ids::{ClassId, MailboxId, Pii, Timestamp};
+use twinbox_ids::{ClassId, DirectoryId, MailboxId, Pii, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record};
 
 use crate::{
-    GreetingKind, GreetingRef, Number, Quota, ViewError,
+    GreetingKind, GreetingRef, Number, Quota, UserAddresses, ViewError,
+    directory::{EntryId, Supplied},
     pin::PinRecord,
     schema::{self, mailbox as tag},
-    value::{Fields, read_text, read_u64, set_bytes, set_text, set_u64},
+    value::{Fields, read_byte, read_text, read_u64, set_bytes, set_text, set_u64},
 };
 
 /// A mailbox as read from its record.
@@ -36,10 +37,16 @@ pub struct Mailbox {
     pub operator: Option<String>,
     /// Its class of service; `None`: the default one.
     pub class: Option<ClassId>,
+    /// Mail addresses. Another mailbox may have one of them since a split (rule D6).
+    pub addresses: UserAddresses,
     /// Recorded greetings.
     pub greetings: Vec<(GreetingKind, GreetingRef)>,
     /// Time of creation.
     pub created: Timestamp,
+    /// Directory and entry that the user comes from; `None`: a local user.
+    pub directory: Option<(DirectoryId, EntryId)>,
+    /// The directory disabled or dropped the user: sign-in is refused, messages are kept.
+    pub disabled: bool,
 }
 
 /// The settings of a new mailbox.
@@ -63,6 +70,8 @@ pub struct NewMailbox {
     pub operator: Option<String>,
     /// Its class of service; `None`: the default one.
     pub class: Option<ClassId>,
+    /// Mail addresses.
+    pub addresses: UserAddresses,
 }
 
 impl NewMailbox {
@@ -79,10 +88,11 @@ impl NewMailbox {
             quota: Quota::default(),
             operator: None,
             class: None,
+            addresses: UserAddresses::default(),
         }
     }
 
-    /// The edits that write the record of the mailbox.
+    /// The edits that write the record of the mailbox, without its addresses, which need claims.
     pub fn edits(&self, number: &Number, pin: Option<&PinRecord>, created: Timestamp) -> Vec<Edit> {
         let mut edits = vec![
             set_u64(tag::CREATED, created.0),
@@ -155,7 +165,7 @@ impl Mailbox {
         let fields = Fields { what, record };
         let usual = Quota::default();
         let timezone = fields.optional(tag::TIMEZONE, read_text)?.filter(|name| is_timezone(name));
-        Ok(Some(Self {
+        let mut mailbox = Self {
             id,
             created: Timestamp(fields.required(tag::CREATED, read_u64)?),
             number: fields.required(tag::NUMBER, read_text)?,
@@ -171,11 +181,18 @@ impl Mailbox {
             },
             operator: fields.optional(tag::OPERATOR, read_text)?.filter(|text| !text.is_empty()),
             class: fields.bytes(tag::CLASS).and_then(ClassId::from_slice),
+            addresses: UserAddresses::read(record),
             greetings: GreetingKind::ALL
                 .into_iter()
                 .filter_map(|kind| kind.read(record).map(|greeting| (kind, greeting)))
                 .collect(),
-        }))
+            directory: None,
+            disabled: fields.optional(tag::DISABLED, read_byte)?.is_some_and(|byte| byte == 1),
+        };
+        if let Some(supplied) = Supplied::read(record)? {
+            supplied.lay_over(&mut mailbox);
+        }
+        Ok(Some(mailbox))
     }
 
     /// The greeting of a kind, if one was recorded.
@@ -196,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zones_are_known_by_their_names_also_where_the_system_has_none() {
+    fn time_zones_are_known_without_a_system_database() {
         assert!(is_timezone("Europe/Berlin") && is_timezone("UTC"));
         assert!(!is_timezone("Europe/Nowhere") && !is_timezone(""));
         let own = TimeZoneDatabase::bundled();

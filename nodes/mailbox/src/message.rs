@@ -44,6 +44,17 @@ pub enum Mark {
     Undeleted,
 }
 
+impl From<twinbox_conversation::Mark> for Mark {
+    fn from(mark: twinbox_conversation::Mark) -> Self {
+        match mark {
+            twinbox_conversation::Mark::Heard => Self::Heard,
+            twinbox_conversation::Mark::Saved => Self::Saved,
+            twinbox_conversation::Mark::Deleted => Self::Deleted,
+            twinbox_conversation::Mark::Undeleted => Self::Undeleted,
+        }
+    }
+}
+
 /// The audio of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAudio {
@@ -82,6 +93,23 @@ pub struct Message {
     pub uid: Option<u64>,
     /// The IMAP MODSEQ (RFC 7162).
     pub modseq: u64,
+    /// Flagged as urgent by its sender.
+    pub urgent: bool,
+    /// Marked as private by its sender: not to be passed on.
+    pub private: bool,
+    /// The mail that it came by, if any.
+    pub mail: Option<MailOrigin>,
+}
+
+/// Data of the mail that a message came by, besides its audio.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MailOrigin {
+    /// Mail address of the sender.
+    pub sender: Pii<String>,
+    /// Subject.
+    pub subject: Pii<String>,
+    /// Text.
+    pub text: Pii<String>,
 }
 
 /// The message that a recording becomes when it is filed.
@@ -95,6 +123,29 @@ pub struct NewMessage {
     pub caller_name: Option<Pii<String>>,
     /// Codec of the audio.
     pub codec: Codec,
+    /// Flagged as urgent by its sender.
+    pub urgent: bool,
+    /// Marked as private by its sender: not to be passed on.
+    pub private: bool,
+    /// The mail that it came by, if any.
+    pub mail: Option<MailOrigin>,
+}
+
+impl MailOrigin {
+    fn read(fields: &Fields<'_>) -> Result<Option<Self>, ViewError> {
+        let text = |tag| Ok(Pii::new(fields.optional(tag, read_text)?.unwrap_or_default()));
+        Ok(match fields.optional(tag::SENDER, read_text)? {
+            None => None,
+            Some(sender) => {
+                Some(Self { sender: Pii::new(sender), subject: text(tag::SUBJECT)?, text: text(tag::TEXT)? })
+            }
+        })
+    }
+
+    fn edits(&self) -> [Edit; 3] {
+        [(tag::SENDER, &self.sender), (tag::SUBJECT, &self.subject), (tag::TEXT, &self.text)]
+            .map(|(tag, text)| set_text(tag, text.reveal()))
+    }
 }
 
 /// The kind of filing, which decides whose audio counts (rules C1, C2): a complete filing beats the others, and of
@@ -118,12 +169,15 @@ impl NewMessage {
     ///
     /// Take the numbers' UID only if the message has none ([`has_uid`]).
     pub fn edits(&self, current: &Record, filing: Filing, blob: BlobRef, numbers: Numbers) -> Vec<Edit> {
-        let mut edits = Vec::with_capacity(9);
+        let mut edits = Vec::with_capacity(10);
         if current.register(tag::RECEIVED).is_none() {
             edits.push(set_u64(tag::RECEIVED, self.received.0));
             edits.push(set_byte(tag::CODEC, self.codec.payload_type()));
             edits.extend(self.caller.as_ref().map(|caller| set_text(tag::CALLER, caller.reveal())));
             edits.extend(self.caller_name.as_ref().map(|name| set_text(tag::CALLER_NAME, name.reveal())));
+            edits.extend(self.urgent.then(|| set_byte(tag::URGENT, 1)));
+            edits.extend(self.private.then(|| set_byte(tag::PRIVATE, 1)));
+            edits.extend(self.mail.iter().flat_map(MailOrigin::edits));
         }
         if !has_uid(current) {
             edits.push(set_u64(tag::UID, numbers.uid));
@@ -162,7 +216,7 @@ impl Mark {
     /// The edits of the message's record; none when nothing changes. A deletion names the edits that it saw: those of
     /// the record that it is made from (rule D4).
     pub fn edits(self, current: &Record, numbers: Numbers) -> Vec<Edit> {
-        let Standing { heard, kept, deleted } = Standing::of(current);
+        let MessageState { heard, kept, deleted } = MessageState::of(current);
         let mut edits = match self {
             Self::New if !heard && kept != SAVED => vec![],
             Self::New => {
@@ -199,7 +253,7 @@ pub fn has_uid(record: &Record) -> bool {
 /// The edits that mark a deleted message's content as removed. A save or audio that they did not see survives them, as
 /// it survives the delete, on the nodes that still have the audio.
 pub fn purge(current: &Record) -> Vec<Edit> {
-    if Standing::of(current).deleted { vec![set_byte(tag::PURGED, 1), Edit::Delete] } else { vec![] }
+    if MessageState::of(current).deleted { vec![set_byte(tag::PURGED, 1), Edit::Delete] } else { vec![] }
 }
 
 impl Message {
@@ -214,7 +268,7 @@ impl Message {
         let (mailbox, id) = schema::message_of(key).ok_or(ViewError::Key { what: WHAT })?;
         let fields = Fields { what: WHAT, record };
         let codec = fields.required(tag::CODEC, |bytes| read_byte(bytes).and_then(Codec::from_payload_type))?;
-        let Standing { heard, kept, deleted } = Standing::of(record);
+        let MessageState { heard, kept, deleted } = MessageState::of(record);
         let audio = match fields.blob(tag::AUDIO) {
             Some(blob) => Some(StoredAudio { blob: *blob, partial: false }),
             None => {
@@ -243,6 +297,9 @@ impl Message {
             audio,
             uid: fields.optional(tag::UID, read_u64)?,
             modseq: fields.optional(tag::MODSEQ, read_u64)?.unwrap_or_default(),
+            urgent: byte(&fields, tag::URGENT) != 0,
+            private: byte(&fields, tag::PRIVATE) != 0,
+            mail: MailOrigin::read(&fields)?,
         })
     }
 
@@ -270,14 +327,14 @@ fn byte(fields: &Fields<'_>, tag: Tag) -> u8 {
 }
 
 /// State of a message by its registers and its delete.
-struct Standing {
+struct MessageState {
     heard: bool,
     /// `LET_GO`, `SAVED` or `TAKEN_BACK`.
     kept: u8,
     deleted: bool,
 }
 
-impl Standing {
+impl MessageState {
     /// A delete stands unless a writer that did not see it kept the message, or the message has audio that the delete
     /// did not see (rule D4). Such audio is a new message: the audio heard or saved before the delete was another
     /// piece.

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_met_with_the_word_and_nonsense_with_none() {
+    fn typing_error_gets_a_hint_and_nonsense_none() {
         let words = ["number", "name", "pin", "timezone"];
         for (word, expected) in [
             ("nmae", Some("name")),

@@ -21,7 +21,7 @@ pub enum InvalidNumber {
     #[error("a mailbox number has at most 32 digits")]
     TooLong,
     /// It has other characters than digits and the usual separators.
-    #[error("a mailbox number has digits only (a leading '+', spaces, '-', '.', '(' and ')' are left out)")]
+    #[error("a mailbox number has digits only (a leading '+', spaces, '-', '.', '(' and ')' are ignored)")]
     NotDigits,
 }
 

@@ -10,7 +10,7 @@ use argon2::{
     password_hash::{Error, Output, ParamsString, Salt, SaltString},
 };
 
-pub use attempts::{AttemptPolicy, Tally, Verdict, Wrong, begin, right_answer};
+pub use attempts::{AttemptCounts, AttemptPolicy, Verdict, WrongAttempts, begin, right_answer};
 pub use memory::HashMemory;
 use twinbox_ids::MailboxId;
 
@@ -42,7 +42,7 @@ pub enum PinRefused {
     #[error("a PIN has digits only")]
     NotDigits,
     /// Like 7777 or 1212.
-    #[error("this PIN repeats itself: choose one that is harder to guess")]
+    #[error("this PIN repeats a pattern: choose one that is harder to guess")]
     Repeated,
     /// Like 1234 or 9876.
     #[error("this PIN is a sequence: choose one that is harder to guess")]
@@ -134,11 +134,16 @@ fn argon2id(params: Params) -> Argon2<'static> {
 }
 
 /// Hashes a PIN with the parameters of a stored hash.
-fn compute_as(kept: &PasswordHash<'_>, length: usize, pin: &str, memory: &mut HashMemory) -> Result<Output, Error> {
-    let version = kept.version.map_or(Ok(Version::default()), Version::try_from)?;
-    let argon2 = Argon2::new(Algorithm::try_from(kept.algorithm)?, version, Params::try_from(kept)?);
+fn compute_as(
+    stored: &PasswordHash<'_>,
+    length: usize,
+    pin: &str,
+    memory: &mut HashMemory,
+) -> Result<Output, Error> {
+    let version = stored.version.map_or(Ok(Version::default()), Version::try_from)?;
+    let argon2 = Argon2::new(Algorithm::try_from(stored.algorithm)?, version, Params::try_from(stored)?);
     let mut salt = [0; Salt::MAX_LENGTH];
-    let salt = kept
+    let salt = stored
         .salt
         .ok_or(Error::SaltInvalid(argon2::password_hash::errors::InvalidValue::TooShort))?
         .decode_b64(&mut salt)?;
@@ -183,10 +188,11 @@ impl PinRecord {
 
     /// Whether this is the PIN; takes as long as [`Self::hash_at`] at the cost of the stored hash.
     pub fn verify(&self, pin: &str, memory: &mut HashMemory) -> bool {
-        PasswordHash::new(&self.hash).is_ok_and(|kept| {
+        PasswordHash::new(&self.hash).is_ok_and(|stored| {
             // Compared in constant time.
-            kept.hash
-                .is_some_and(|output| compute_as(&kept, output.len(), pin, memory).is_ok_and(|own| own == output))
+            stored
+                .hash
+                .is_some_and(|output| compute_as(&stored, output.len(), pin, memory).is_ok_and(|own| own == output))
         })
     }
 
@@ -230,7 +236,7 @@ impl PinRecord {
 
 /// Hashing failed because of the parameters or a lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the PIN cannot be hashed ({0}): is there memory left?")]
+#[error("the PIN cannot be hashed ({0}): check the free memory")]
 pub struct HashError(Error);
 
 impl From<Error> for HashError {
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_used_again_for_every_cost_and_changes_no_hash() {
+    fn hash_memory_is_reused_without_changing_hashes() {
         let mut memory = HashMemory::default();
         let costs = [(2_048, 2), (64, 1), (2_048, 1)].map(|(memory_kib, passes)| HashCost { memory_kib, passes });
         for (cost, salt) in costs.into_iter().zip([[1; 16], [2; 16], [3; 16]]) {
@@ -259,8 +265,8 @@ mod tests {
             let text = SaltString::encode_b64(&salt).unwrap();
             let theirs = argon2id(cost.params().unwrap()).hash_password(b"2580", &text).unwrap().to_string();
             assert_eq!(ours.hash, theirs);
-            let kept = PasswordHash::new(&ours.hash).unwrap();
-            assert!(Argon2::default().verify_password(b"2580", &kept).is_ok());
+            let stored = PasswordHash::new(&ours.hash).unwrap();
+            assert!(Argon2::default().verify_password(b"2580", &stored).is_ok());
             assert!(ours.verify("2580", &mut memory) && !ours.verify("2581", &mut memory));
             PinRecord::verify_nothing(cost, "2580", &mut memory);
             assert_eq!(memory.bytes(), 2_048 * 1_024);
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_is_kept_as_a_hash_that_verifies() {
+    fn stored_pin_is_a_hash_that_verifies() {
         let record = hash(HashCost::default(), [7; 16]);
         assert!(record.hash.starts_with("$argon2id$v=19$m="), "{}", record.hash);
         let back = PinRecord::from_bytes(&record.to_bytes()).unwrap();
@@ -303,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_a_lesser_cost_says_so_and_verifies_as_any_other() {
+    fn hash_of_a_lower_cost_reports_it_and_verifies() {
         let (first, usual) = (HashCost::FIRST_PINS, HashCost::default());
         assert_eq!((usual.lesser(first), first.lesser(usual)), (first, first));
         let record = hash(first, [7; 16]);

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prompts_are_named_by_plain_words() {
+    fn prompt_names_have_plain_characters_only() {
         let key = PromptKey::new("en", "digits/7").unwrap();
         assert_eq!(PromptKey::of(&key.key()), Some(key));
         for (language, name) in [("", "a"), ("en", ""), ("en", "../a"), ("en", "a//b"), ("e/n", "a"), ("en", "ä")]

@@ -45,6 +45,8 @@ pub struct Recording {
     pub codec: Codec,
     /// Time of its begin.
     pub began: Timestamp,
+    /// Time of the begin of its call, if there is one.
+    pub call_began: Option<Timestamp>,
     /// Its state.
     pub state: RecordingState,
     /// The take that counts, from 1.
@@ -64,6 +66,7 @@ impl Recording {
             set_byte(tag::STATE, RecordingState::Recording.number()),
             set_u64(tag::TAKE, u64::from(self.take)),
         ];
+        edits.extend(self.call_began.map(|began| set_u64(tag::CALL_BEGAN, began.0)));
         edits.extend(self.caller.as_ref().map(|caller| set_text(tag::CALLER, caller.reveal())));
         edits.extend(self.caller_name.as_ref().map(|name| set_text(tag::CALLER_NAME, name.reveal())));
         edits
@@ -84,6 +87,7 @@ impl Recording {
             caller_name: fields.optional(tag::CALLER_NAME, read_text)?.map(Pii::new),
             codec: fields.required(tag::CODEC, |bytes| read_byte(bytes).and_then(Codec::from_payload_type))?,
             began: Timestamp(fields.required(tag::BEGAN, read_u64)?),
+            call_began: fields.optional(tag::CALL_BEGAN, read_u64)?.map(Timestamp),
             state: fields.required(tag::STATE, |bytes| read_byte(bytes).and_then(RecordingState::from_number))?,
             take: fields.required(tag::TAKE, |bytes| u32::try_from(read_u64(bytes)?).ok())?,
         })
@@ -108,6 +112,9 @@ impl Recording {
             caller: self.caller.clone(),
             caller_name: self.caller_name.clone(),
             codec: self.codec,
+            urgent: false,
+            private: false,
+            mail: None,
         }
     }
 }

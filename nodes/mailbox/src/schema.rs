@@ -27,6 +27,15 @@ pub const CLASS: Table = Table(7);
 pub const CLASS_NAME: Table = Table(8);
 /// Prompts that replace those of the set. Id: language, `/`, name, such as `en/digits/7`.
 pub const PROMPT: Table = Table(9);
+// 10: the outbox (`nodes/outbox/src/schema.rs`). 11: notification devices (`nodes/devices/src/schema.rs`).
+// 12 and 13: locations and messages to them (`nodes/locations/src/schema.rs`).
+/// Claims of users' mail addresses and aliases (rule D6). Id: the address or local part, in lower case.
+pub const ADDRESS: Table = Table(15);
+// 14: holds of destinations (`nodes/outbox/src/schema.rs`).
+// 16 to 18: directories, the users that come from them, runs of their synchronisation
+// (`directory/schema.rs`).
+// 19 and 20: jobs of the timetable and their runs (`nodes/timetable/src/schema.rs`).
+// 21: call records (`nodes/call-records/src/schema.rs`).
 // From 256 on: alarms and events (`nodes/alarms/src/schema.rs`).
 
 /// Fields of [`MAILBOX`].
@@ -56,6 +65,16 @@ pub mod mailbox {
     pub const OPERATOR: Tag = 10;
     /// Register, 16 bytes: its class of service; empty for the default one.
     pub const CLASS: Tag = 11;
+    /// Register, text or empty for none: address of the user's own mailbox elsewhere, in lower case. The claims in
+    /// `ADDRESS` name its holder, and those of the aliases.
+    pub const MAIL: Tag = 12;
+    /// Register, text or empty for none: aliases in lower case, separated by spaces; each is a local part or an address.
+    pub const ALIASES: Tag = 13;
+    // 14 is not used: directory and entry of a bound user are a value by epoch (from 0x8000 on,
+    // `directory::schema::BY_EPOCH`), with all fields that the directory supplies.
+    /// Register, one byte: 1 if a local user is disabled, because the directory that had disabled the user was removed.
+    /// Of a bound user the directory's word counts, which is in the value by epoch.
+    pub const DISABLED: Tag = 15;
     /// Registers, blob or empty bytes for none: the greeting of kind k (1 standard, 2 busy, 3 temporary, 4 name) in
     /// codec c (its static RTP payload type: 0 PCMU, 8 PCMA) has the tag `GREETINGS + 16 k + c`. Of the codecs of one
     /// kind the latest stamp counts: codec and audio are thus one write, and blobs stay visible to the replication.
@@ -94,6 +113,16 @@ pub mod message {
     /// Register, u64: the take of `PARTIAL_AUDIO`. The blob itself does not name it: the node that still records must
     /// not take its own chunks for that blob.
     pub const PARTIAL_TAKE: Tag = 13;
+    /// Register, one byte: 1 if its sender flagged it as urgent.
+    pub const URGENT: Tag = 14;
+    /// Register, text: the subject of the mail that it came by.
+    pub const SUBJECT: Tag = 15;
+    /// Register, text: the text of the mail that it came by.
+    pub const TEXT: Tag = 16;
+    /// Register, text: the mail address of its sender.
+    pub const SENDER: Tag = 17;
+    /// Register, one byte: 1 if its sender marked it as private.
+    pub const PRIVATE: Tag = 18;
 }
 
 /// Fields of [`RECORDING`].
@@ -120,6 +149,9 @@ pub mod recording {
     pub const STATE: Tag = 9;
     /// Register, u64: the take that counts; a higher one discards the lower ones. Only the owner writes it.
     pub const TAKE: Tag = 10;
+    /// Register, u64: time of the begin of its call (milliseconds since 1970), the key of the call's record; absent for a
+    /// recording without a call.
+    pub const CALL_BEGAN: Tag = 11;
 }
 
 /// Fields of [`NUMBER`].
@@ -177,6 +209,14 @@ pub mod class {
     pub const OPERATOR: Tag = 9;
     /// The same, 0 or 1: owners sign in by telephone.
     pub const SIGN_IN: Tag = 10;
+    /// The same, 0 or 1: audio may leave the cluster in notifications.
+    pub const AUDIO_OUT: Tag = 11;
+    /// Register, u64 or empty for unset: retention of new messages, in days.
+    pub const NEW_DAYS: Tag = 12;
+    /// The same: retention of saved messages, in days.
+    pub const SAVED_DAYS: Tag = 13;
+    /// The same: time for which deleted messages can be undeleted, in days.
+    pub const DELETED_DAYS: Tag = 14;
 }
 
 /// Fields of [`CLASS_NAME`].
@@ -184,6 +224,14 @@ pub mod class_name {
     use super::Tag;
 
     /// Claim: class id (16 bytes).
+    pub const HOLDER: Tag = 1;
+}
+
+/// Fields of [`ADDRESS`].
+pub mod address {
+    use super::Tag;
+
+    /// Claim: mailbox id (16 bytes).
     pub const HOLDER: Tag = 1;
 }
 
@@ -236,6 +284,11 @@ pub fn recording_key(id: RecordingId) -> Key {
 /// The key of a number's claim; digits only, see [`crate::Number`].
 pub fn number_key(number: &crate::Number) -> Key {
     Key { table: NUMBER, id: number.as_str().as_bytes().to_vec() }
+}
+
+/// The key of the claim of a user's address.
+pub fn address_key(address: &crate::UserAddress) -> Key {
+    Key { table: ADDRESS, id: address.as_str().as_bytes().to_vec() }
 }
 
 /// The key of the attempts of one subject (a mailbox, or 16 bytes that identify a source) in one generation and window:

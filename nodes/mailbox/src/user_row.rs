@@ -2,13 +2,34 @@
 
 use twinbox_ids::Pii;
 
-use crate::{Mailbox, Number, csv, is_timezone, nearest::hint, pin::MAX_LENGTH};
+use crate::{
+    AddressChange, InvalidAddress, MOST_ALIASES, Mailbox, Number, UserAddress, csv, is_mail_address, is_timezone,
+    nearest::hint, pin::MAX_LENGTH,
+};
 
 /// Maximum length of a field, in characters.
 const LONGEST: usize = 128;
+/// Maximum length of a mail address.
+const LONGEST_ADDRESS: usize = 254;
+/// Maximum length of a list of aliases: of the longest ones with the spaces between them.
+const LONGEST_ALIASES: usize = MOST_ALIASES * (LONGEST_ADDRESS + 1);
 
 /// The columns, in output order.
-const COLUMNS: [&str; 7] = ["number", "name", "pin", "timezone", "language", "operator", "cos"];
+const COLUMNS: [&str; 13] = [
+    "number",
+    "name",
+    "pin",
+    "timezone",
+    "language",
+    "operator",
+    "cos",
+    "mail",
+    "aliases",
+    "notify_mail",
+    "notify_audio",
+    "notify_delete",
+    "notify_pager",
+];
 
 /// One user of a table. `None` leaves the value as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +50,24 @@ pub struct UserRow {
     pub operator: Option<Option<String>>,
     /// Name of the class of service; `Some(None)`: the default class.
     pub class: Option<Option<String>>,
+    /// Own mail address, and aliases.
+    pub addresses: AddressChange,
+    /// The first mail device and the first pager.
+    pub notify: NotifyColumns,
+}
+
+/// Columns of a table for the first mail device and the first pager of a user. In an exported table an address is
+/// `Some(None)` where the user has no such device, or a disabled one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NotifyColumns {
+    /// Address of the mail device; `Some(None)`: none is notified.
+    pub mail: Option<Option<Pii<String>>>,
+    /// The mail has the recording.
+    pub audio: Option<bool>,
+    /// The message is deleted once the mail with its recording is delivered.
+    pub delete: Option<bool>,
+    /// Address of the pager; `Some(None)`: none is notified.
+    pub pager: Option<Option<Pii<String>>>,
 }
 
 /// A problem of a table.
@@ -48,8 +87,8 @@ impl RowProblem {
 }
 
 /// Reads a CSV table of users; the error lists all problems of the table. The first line names the columns: `number`,
-/// and any of `name`, `pin`, `timezone`, `language`, `operator` and `cos`. An empty field leaves the value as it is;
-/// `-` as operator or class removes it.
+/// and any of the others. An empty field leaves the value as it is; `-` as operator, class, address, aliases or device
+/// stands for none.
 pub fn read_users(text: &str) -> Result<Vec<UserRow>, Vec<RowProblem>> {
     let (users, problems) = read_table(text);
     if problems.is_empty() { Ok(users) } else { Err(problems) }
@@ -154,8 +193,13 @@ fn read_user(
     let mut wrong = |what: String| problems.push(RowProblem::new(line, what));
     for name in COLUMNS {
         let text = field(name).unwrap_or_default();
-        if text.chars().count() > LONGEST || text.chars().any(char::is_control) {
-            wrong(format!("{name}: at most {LONGEST} characters, on one line"));
+        let longest = match name {
+            "aliases" => LONGEST_ALIASES,
+            "mail" | "notify_mail" | "notify_pager" => LONGEST_ADDRESS,
+            _ => LONGEST,
+        };
+        if text.chars().count() > longest || text.chars().any(char::is_control) {
+            wrong(format!("{name}: at most {longest} characters, on one line"));
         }
     }
     let pin = field("pin");
@@ -172,6 +216,50 @@ fn read_user(
         wrong(format!("language: '{name}' is no language: write it such as en or de"));
     }
     let or_none = |text: String| Some(text).filter(|text| text != "-");
+    // Addresses are private: a mistake names only the column.
+    let mail = field("mail").and_then(|text| {
+        let mail = or_none(text).map(|text| UserAddress::address(&text)).transpose();
+        match mail {
+            Ok(mail) => Some(mail),
+            Err(error) => {
+                wrong(format!("mail: {error}"));
+                None
+            }
+        }
+    });
+    let aliases = field("aliases").and_then(|text| {
+        let aliases = or_none(text).map(|text| UserAddress::aliases(&text)).transpose();
+        match aliases {
+            Ok(aliases) => Some(aliases.unwrap_or_default()),
+            Err(error) => {
+                wrong(format!("aliases: {error}"));
+                None
+            }
+        }
+    });
+    let mut device = |name: &str| {
+        let address = or_none(field(name)?);
+        if address.as_ref().is_some_and(|address| !is_mail_address(address)) {
+            wrong(format!("{name}: {}", InvalidAddress::Address));
+            return None;
+        }
+        Some(address.map(Pii::new))
+    };
+    let (notify_mail, notify_pager) = (device("notify_mail"), device("notify_pager"));
+    let mut switch = |name: &str| match field(name)?.as_str() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => {
+            wrong(format!("{name}: write yes or no"));
+            None
+        }
+    };
+    let notify = NotifyColumns {
+        mail: notify_mail,
+        audio: switch("notify_audio"),
+        delete: switch("notify_delete"),
+        pager: notify_pager,
+    };
     Some(UserRow {
         line,
         number,
@@ -181,15 +269,24 @@ fn read_user(
         language,
         operator: field("operator").map(or_none),
         class: field("cos").map(or_none),
+        addresses: AddressChange { mail, aliases },
+        notify,
     })
 }
 
 /// Writes mailboxes as a table that [`read_users`] takes. PINs are not included, since only their hashes are stored.
-/// Each mailbox comes with the name of its class.
-pub fn write_users<'a>(mailboxes: impl IntoIterator<Item = (&'a Mailbox, String)>) -> String {
+/// Each mailbox comes with the name of its class, and with its devices as far as the table has them.
+pub fn write_users<'a>(mailboxes: impl IntoIterator<Item = (&'a Mailbox, String, NotifyColumns)>) -> String {
+    let or_dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned();
+    let device = |address: &Option<Option<Pii<String>>>| match address {
+        Some(address) => or_dash(address.as_ref().map(|address| address.reveal().as_str())),
+        None => String::new(),
+    };
+    let switch = |on: Option<bool>| on.map_or("", |on| if on { "yes" } else { "no" });
     let columns: Vec<&str> = COLUMNS.into_iter().filter(|column| *column != "pin").collect();
     let mut text = csv::write(&columns);
-    for (mailbox, class) in mailboxes {
+    for (mailbox, class, notify) in mailboxes {
+        let addresses = &mailbox.addresses;
         text += &csv::write(&[
             &mailbox.number,
             mailbox.name.reveal(),
@@ -197,6 +294,12 @@ pub fn write_users<'a>(mailboxes: impl IntoIterator<Item = (&'a Mailbox, String)
             &mailbox.language,
             mailbox.operator.as_deref().unwrap_or("-"),
             &class,
+            &or_dash(addresses.mail.as_ref().map(UserAddress::as_str)),
+            &or_dash(Some(&addresses.aliases_text())),
+            &device(&notify.mail),
+            switch(notify.audio),
+            switch(notify.delete),
+            &device(&notify.pager),
         ]);
     }
     text
@@ -207,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_says_what_it_says_and_nothing_more() {
+    fn absent_columns_leave_values_unset() {
         let users = read_users(
             "Number,NAME,pin,timezone,operator,cos\n1001,Ada,284617,Europe/Berlin,0,sales\n+1 002,,,,-,-\n",
         )
@@ -221,7 +324,54 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once_by_line() {
+    fn columns_of_addresses_and_devices_are_read() {
+        let users = read_users(
+            "number,mail,aliases,notify_mail,notify_audio,notify_delete,notify_pager\n\
+             1001,Anna@Example.com,\"Anna, a.l@old.example\",Anna@example.com,yes,no,1@pager.example\n\
+             1002,-,-,-,,,-\n1003,,,,,,\n",
+        )
+        .unwrap();
+        let some = |text: &str| Some(Some(Pii::new(text.to_owned())));
+        let texts = |user: &UserRow| {
+            let aliases = user.addresses.aliases.as_ref();
+            aliases.map(|all| all.iter().map(|alias| alias.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        let mail = users[0].addresses.mail.clone().flatten();
+        assert_eq!(mail.as_ref().map(UserAddress::as_str), Some("anna@example.com"));
+        assert_eq!(texts(&users[0]), Some(vec!["anna".to_owned(), "a.l@old.example".to_owned()]));
+        let notify = NotifyColumns {
+            mail: some("Anna@example.com"),
+            audio: Some(true),
+            delete: Some(false),
+            pager: some("1@pager.example"),
+        };
+        assert_eq!(users[0].notify, notify);
+        assert_eq!(users[1].addresses, AddressChange { mail: Some(None), aliases: Some(vec![]) });
+        let none = NotifyColumns { mail: Some(None), pager: Some(None), ..NotifyColumns::default() };
+        assert_eq!(users[1].notify, none);
+        assert_eq!((&users[2].addresses, &users[2].notify), (&AddressChange::default(), &NotifyColumns::default()));
+    }
+
+    #[test]
+    fn mistakes_in_addresses_name_their_column_and_repeat_no_address() {
+        for (column, value) in [
+            ("mail", "anna.secret"),
+            ("aliases", "1001"),
+            ("aliases", "anna secret@"),
+            ("notify_mail", "anna secret@example.com"),
+            ("notify_pager", "secret"),
+            ("notify_audio", "secret"),
+            ("notify_delete", "1"),
+        ] {
+            let problems = read_users(&format!("number,{column}\n1001,{value}\n")).unwrap_err();
+            let [problem] = &problems[..] else { panic!("{column}={value}: {problems:?}") };
+            assert!(problem.line == 2 && problem.what.starts_with(&format!("{column}: ")), "{problem:?}");
+            assert!(!problem.what.contains("secret"), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn all_errors_are_reported_together_with_their_lines() {
         let table = "number,name,pin,timezone\n1001,Ada,12x4,Europe/Berlin\n1002,Bo,284617,Mars\nalice,,,\n1002,,,\n1003,a,b,c,d\n";
         let problems = read_users(table).unwrap_err();
         let lines: Vec<u64> = problems.iter().map(|problem| problem.line).collect();

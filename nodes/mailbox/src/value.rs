@@ -7,13 +7,13 @@ use twinbox_replication_core::{BlobRef, Edit, Record, Tag, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     /// The key has the wrong shape.
-    #[error("a key of {what} has the wrong length; the record is left alone")]
+    #[error("a key of {what} has the wrong length; the record is ignored")]
     Key {
         /// Kind of the record.
         what: &'static str,
     },
     /// A field that every such record has is missing (so far).
-    #[error("field {tag} of {what} is missing; the record is left alone until it comes")]
+    #[error("field {tag} of {what} is missing; the record is ignored until the field arrives")]
     Missing {
         /// Kind of the record.
         what: &'static str,
@@ -21,7 +21,7 @@ pub enum ViewError {
         tag: Tag,
     },
     /// A field is present but cannot be read.
-    #[error("field {tag} of {what} cannot be read by this release; the record is left alone, upgrade this node")]
+    #[error("field {tag} of {what} cannot be read by this release; the record is ignored: upgrade this node")]
     Unreadable {
         /// Kind of the record.
         what: &'static str,

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use twinbox_ids::{NodeName, Origin, Stamp, Timestamp};
-use twinbox_mailbox::pin::{AttemptPolicy, Tally, Verdict, begin, right_answer};
+use twinbox_mailbox::pin::{AttemptCounts, AttemptPolicy, Verdict, begin, right_answer};
 use twinbox_replication_core::{Edit, Record};
 
 const HOUR: u64 = 3_600_000;
@@ -15,43 +15,49 @@ fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn tally(before: &[(&str, u64)], current: &[(&str, u64)], last: u64) -> Tally {
+fn attempts(before: &[(&str, u64)], current: &[(&str, u64)], last: u64) -> AttemptCounts {
     let wrong = |cells: &[(&str, u64)]| cells.iter().map(|(name, n)| (node(name), *n)).collect();
-    Tally { before: wrong(before), current: wrong(current), last: Some(Timestamp(last)) }
+    AttemptCounts { before: wrong(before), current: wrong(current), last: Some(Timestamp(last)) }
 }
 
 #[test]
-fn the_verdict_by_table() {
+fn attempt_verdicts_follow_the_table() {
     let t = 100 * HOUR; // A window begins.
     let allowed = Verdict::Allowed;
     let wait = |seconds| Verdict::BackOff { seconds };
-    for (what, tally, together, now, expected) in [
-        ("nothing yet", Tally::default(), true, t, allowed),
-        ("free tries", tally(&[], &[("a", 4)], t + 10), true, t + 10, allowed),
-        ("first wait", tally(&[], &[("a", 5)], t + 10_000), true, t + 10_000, wait(5)),
-        ("half waited", tally(&[], &[("a", 5)], t + 10_000), true, t + 12_500, wait(3)),
-        ("waited", tally(&[], &[("a", 5)], t + 10_000), true, t + 15_000, allowed),
-        ("it doubles", tally(&[], &[("a", 3), ("b", 4)], t), true, t, wait(20)),
-        ("the window before counts", tally(&[("b", 5)], &[], t - 1_000), true, t, wait(4)),
-        ("a clock that went back", tally(&[], &[("a", 5)], t + 9 * HOUR), true, t, wait(5)),
-        ("the limit", tally(&[], &[("a", 6), ("b", 6)], t), true, t + HOUR / 2, wait(3 * 1800)),
+    for (what, attempts, together, now, expected) in [
+        ("nothing yet", AttemptCounts::default(), true, t, allowed),
+        ("free tries", attempts(&[], &[("a", 4)], t + 10), true, t + 10, allowed),
+        ("first wait", attempts(&[], &[("a", 5)], t + 10_000), true, t + 10_000, wait(5)),
+        ("half waited", attempts(&[], &[("a", 5)], t + 10_000), true, t + 12_500, wait(3)),
+        ("waited", attempts(&[], &[("a", 5)], t + 10_000), true, t + 15_000, allowed),
+        ("it doubles", attempts(&[], &[("a", 3), ("b", 4)], t), true, t, wait(20)),
+        ("the window before counts", attempts(&[("b", 5)], &[], t - 1_000), true, t, wait(4)),
+        ("a clock that went back", attempts(&[], &[("a", 5)], t + 9 * HOUR), true, t, wait(5)),
+        ("the limit", attempts(&[], &[("a", 6), ("b", 6)], t), true, t + HOUR / 2, wait(3 * 1800)),
         (
             "the limit, most in the window before",
-            tally(&[("a", 10)], &[("b", 2)], t),
+            attempts(&[("a", 10)], &[("b", 2)], t),
             true,
             t + HOUR / 2,
             wait(1800),
         ),
-        ("alone: within the share", tally(&[], &[("a", 4)], t), false, t, allowed),
-        ("alone: the share is used up", tally(&[], &[("a", 6)], t), false, t + HOUR / 2, wait(3 * 1800)),
-        ("alone: the other used more than its share", tally(&[], &[("a", 2), ("b", 10)], t), false, t, wait(7200)),
+        ("alone: within the share", attempts(&[], &[("a", 4)], t), false, t, allowed),
+        ("alone: the share is used up", attempts(&[], &[("a", 6)], t), false, t + HOUR / 2, wait(3 * 1800)),
+        (
+            "alone: the other used more than its share",
+            attempts(&[], &[("a", 2), ("b", 10)], t),
+            false,
+            t,
+            wait(7200),
+        ),
     ] {
-        assert_eq!(tally.verdict(&policy(2), &node("a"), together, Timestamp(now)), expected, "{what}");
+        assert_eq!(attempts.verdict(&policy(2), &node("a"), together, Timestamp(now)), expected, "{what}");
     }
 }
 
 #[test]
-fn counts_are_read_from_two_windows_and_right_ones_taken_back() {
+fn attempts_of_two_windows_count_without_right_ones() {
     let write = |record: &mut Record, name: &str, wall: u64, edits: Vec<Edit>| {
         for (i, edit) in edits.into_iter().enumerate() {
             let stamp = Stamp { wall, counter: i as u32, origin: Origin(1) };
@@ -65,15 +71,15 @@ fn counts_are_read_from_two_windows_and_right_ones_taken_back() {
         write(&mut current, name, at, begin(Timestamp(at)));
     }
     write(&mut current, "a", 90, right_answer());
-    let expected = tally(&[("a", 1)], &[("a", 1), ("b", 1)], 80);
-    assert_eq!(Tally::read(&before, &current), expected);
+    let expected = attempts(&[("a", 1)], &[("a", 1), ("b", 1)], 80);
+    assert_eq!(AttemptCounts::read(&before, &current), expected);
 }
 
 proptest! {
     /// Two or three nodes reach each other for a while, then do not: in any order of tries, all of them together never
     /// allow more wrong ones than the limit.
     #[test]
-    fn a_split_gives_no_more_tries(
+    fn split_allows_no_more_attempts(
         nodes in 2usize..4,
         limit in 1u64..30,
         together in proptest::collection::vec(0usize..3, 0..40),
@@ -85,7 +91,7 @@ proptest! {
         let mut counts = vec![0u64; nodes];
         let seen_by = |counts: &[u64]| {
             let cells: Vec<_> = names.iter().copied().zip(counts.iter().copied()).filter(|(_, n)| *n > 0).collect();
-            tally(&[], &cells, now.0)
+            attempts(&[], &cells, now.0)
         };
         for who in together.into_iter().map(|n| n % nodes) {
             if seen_by(&counts).verdict(&policy, &node(names[who]), true, now) == Verdict::Allowed {
@@ -105,20 +111,20 @@ proptest! {
 
     /// The announced wait is sufficient: a try after it is allowed.
     #[test]
-    fn waiting_as_told_is_enough(
+    fn attempt_is_allowed_after_the_reported_wait(
         before in 0u64..20, a in 0u64..20, b in 0u64..20, together: bool, offset in 0u64..HOUR, since in 0u64..HOUR,
     ) {
         let now = 100 * HOUR + offset;
-        let tally = tally(&[("a", before)], &[("a", a), ("b", b)], now - since);
-        if let Verdict::BackOff { seconds } = tally.verdict(&policy(2), &node("a"), together, Timestamp(now)) {
+        let attempts = attempts(&[("a", before)], &[("a", a), ("b", b)], now - since);
+        if let Verdict::BackOff { seconds } = attempts.verdict(&policy(2), &node("a"), together, Timestamp(now)) {
             prop_assert!(seconds > 0 && seconds <= 2 * HOUR / 1_000);
             let later = now + seconds * 1_000;
             // The same counts as seen from that window.
             let passed = later / HOUR - now / HOUR;
             let aged = match passed {
-                0 => tally,
-                1 => Tally { before: tally.current, current: Default::default(), last: tally.last },
-                _ => Tally { before: Default::default(), current: Default::default(), last: tally.last },
+                0 => attempts,
+                1 => AttemptCounts { before: attempts.current, current: Default::default(), last: attempts.last },
+                _ => AttemptCounts { before: Default::default(), current: Default::default(), last: attempts.last },
             };
             prop_assert_eq!(aged.verdict(&policy(2), &node("a"), together, Timestamp(later)), Verdict::Allowed);
         }

@@ -6,8 +6,8 @@ use common::{MAILBOX, MESSAGE, NUMBERS, Replica, blob, read};
 use proptest::prelude::*;
 use twinbox_ids::{CallId, Incarnation, RecordingId, Timestamp};
 use twinbox_mailbox::{
-    Codec, Filing, Folder, Lights, Mark, Numbers, Quota, Recording, RecordingState, discarded, filed, next_take,
-    purge, schema,
+    Codec, Filing, Folder, Mark, MessageCounts, Numbers, Quota, Recording, RecordingState, discarded, filed,
+    next_take, purge, schema,
 };
 use twinbox_replication_core::{BlobRef, Record};
 
@@ -22,6 +22,7 @@ fn recording(state: RecordingState, take: u32) -> Recording {
         caller_name: None,
         codec: Codec::Pcma,
         began: Timestamp(1_700_000_000_000),
+        call_began: None,
         state,
         take,
     }
@@ -41,7 +42,7 @@ fn outcome(one: (Filing, BlobRef), other: (Filing, BlobRef)) -> (u8, bool) {
 }
 
 #[test]
-fn a_complete_filing_beats_the_others_and_of_those_the_longer_counts() {
+fn complete_filing_wins_and_of_partial_ones_the_longest() {
     use Filing::*;
     for (one, other, expected) in [
         ((Complete, blob(1, 9)), (P1, blob(2, 8)), (1, false)),
@@ -79,7 +80,7 @@ fn filing_again_adds_only_what_is_longer_or_complete() {
 }
 
 #[test]
-fn what_another_filed_of_a_discarded_or_earlier_take_does_not_count_unless_it_was_kept() {
+fn filing_of_a_discarded_or_earlier_take_counts_only_if_kept() {
     let mut b = Replica::new("b", 100);
     b.file(P1, blob(1, 30));
     for (what, present) in [
@@ -141,7 +142,7 @@ fn after_delete(seen: (Filing, BlobRef), filed: (Filing, BlobRef), knows: bool, 
 
 /// Rule D4.
 #[test]
-fn audio_that_a_delete_did_not_see_outlives_it_and_is_new() {
+fn audio_not_seen_by_a_delete_survives_as_new() {
     use Filing::*;
     for (seen, filed, there) in [
         // The owner deletes another node's filing; then the node that recorded it files it to its end.
@@ -168,7 +169,7 @@ fn audio_that_a_delete_did_not_see_outlives_it_and_is_new() {
 }
 
 #[test]
-fn a_recording_reads_back_and_its_end_is_written_by_its_node() {
+fn recording_is_read_back_and_ended_by_its_node() {
     let key = schema::recording_key(RecordingId(MESSAGE.0));
     let mut a = Replica::new("a", 100);
     a.write(recording(RecordingState::Recording, 1).edits());
@@ -188,7 +189,7 @@ fn a_recording_reads_back_and_its_end_is_written_by_its_node() {
 }
 
 #[test]
-fn lights_count_what_can_be_heard() {
+fn message_counts_include_messages_with_audio_only() {
     let make = |marks: &[Mark]| {
         let mut a = Replica::new("a", 100);
         a.file(Filing::Complete, blob(1, 4));
@@ -205,11 +206,11 @@ fn lights_count_what_can_be_heard() {
         make(&[Mark::Deleted]),
         make(&[Mark::Deleted, Mark::Undeleted]),
     ];
-    let lights = Lights::count(&messages);
-    assert_eq!(lights, Lights { new: 2, saved: 2 });
-    assert!(lights.lit() && !Lights { new: 0, saved: 9 }.lit());
+    let counts = MessageCounts::count(&messages);
+    assert_eq!(counts, MessageCounts { new: 2, saved: 2 });
+    assert!(counts.has_new() && !MessageCounts { new: 0, saved: 9 }.has_new());
     let quota = |max_messages| Quota { max_messages, ..Quota::default() };
-    assert!(quota(4).is_full(lights) && !quota(5).is_full(lights));
+    assert!(quota(4).is_full(counts) && !quota(5).is_full(counts));
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn the_table_is_complete_and_symmetric() {
 }
 
 #[test]
-fn a_delete_that_saw_the_save_wins_and_can_be_taken_back() {
+fn delete_after_a_save_wins_and_can_be_undone() {
     let mut a = base("saved");
     act(&mut a, "deleted");
     assert_eq!(state(&a.record), "deleted");

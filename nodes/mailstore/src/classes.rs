@@ -18,17 +18,17 @@ pub enum ClassError {
         source: ClassNameError,
     },
     /// A class of that name exists already.
-    #[error("there is a class of service '{name}' already: change it with `twinbox cos set`")]
+    #[error("class of service '{name}' already exists: change it with `twinbox cos set`")]
     Taken {
         /// Its name.
         name: String,
     },
     /// The default class cannot be removed.
-    #[error("the default class stays: take its rules out with `twinbox cos set default RULE=-`")]
+    #[error("the default class cannot be removed: unset its rules with `twinbox cos set default RULE=-`")]
     Default,
     /// Mailboxes use the class.
     #[error(
-        "{count} mailboxes have the class of service '{name}': give them another one first (`twinbox user set`)"
+        "class of service '{name}' is used by {count} mailboxes: change their class first with `twinbox user set`"
     )]
     InUse {
         /// Its name.
@@ -44,12 +44,12 @@ pub enum ClassError {
 impl Mailstore {
     /// All classes: the default one first, the others by name.
     pub async fn classes(&self) -> Result<Vec<Class>, MailError> {
-        let mut classes = vec![self.class(Class::DEFAULT)?.unwrap_or_else(Class::unsaid)];
+        let mut classes = vec![self.class(Class::DEFAULT)?.unwrap_or_else(Class::unchanged_default)];
         for (key, record) in self.store().scan(schema::CLASS, &[])? {
             match Class::read(&key, &record) {
                 Ok(Some(class)) if class.id != Class::DEFAULT => classes.push(self.with_name(class)?),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "a class of service is left out of the list"),
+                Err(error) => tracing::warn!(%error, "class of service cannot be read; it is not listed"),
             }
         }
         classes.sort_by(|a, b| (a.id != Class::DEFAULT, &a.name).cmp(&(b.id != Class::DEFAULT, &b.name)));
@@ -61,7 +61,7 @@ impl Mailstore {
         let none = || MailError::NoClass { name: name.to_owned() };
         let kept = class_name(name).map_err(|_| none())?;
         if kept == Class::DEFAULT_NAME {
-            return Ok(self.class(Class::DEFAULT)?.unwrap_or_else(Class::unsaid));
+            return Ok(self.class(Class::DEFAULT)?.unwrap_or_else(Class::unchanged_default));
         }
         let record = self.store().get(&schema::class_name_key(&kept))?;
         let id = record.as_ref().and_then(Class::holder).ok_or_else(none)?;
@@ -156,7 +156,7 @@ impl Mailstore {
             Ok(class) => Ok(class),
             Err(error) => {
                 // A call is not refused because of it.
-                tracing::warn!(%error, "a class of service says nothing");
+                tracing::warn!(class = %id, %error, "class of service cannot be read; it sets no rules");
                 Ok(None)
             }
         }

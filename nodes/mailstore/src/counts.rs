@@ -13,22 +13,36 @@ use std::{
 };
 
 use twinbox_ids::{MailboxId, MessageId};
-use twinbox_mailbox::{Lights, Message, schema};
+use twinbox_mailbox::{Message, MessageCounts, schema};
 use twinbox_replication_core::Change;
 
 /// Counts of the present messages of a mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct MessageCounts {
-    pub(crate) lights: Lights,
+pub(crate) struct MailboxUsage {
+    pub(crate) counts: MessageCounts,
     /// Their total length, in milliseconds.
     pub(crate) total_ms: u64,
 }
 
-impl MessageCounts {
-    pub(crate) fn of(messages: &[Message]) -> Self {
-        let total_ms =
-            messages.iter().filter(|message| message.is_present()).map(|message| message.length_ms).sum();
-        Self { lights: Lights::count(messages), total_ms }
+/// A count in progress, message by message.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    usage: MailboxUsage,
+    /// Messages whose recording may still overrule them.
+    partial: Vec<MessageId>,
+    read: u64,
+}
+
+impl Counting {
+    pub(crate) fn add(&mut self, message: &Message) {
+        self.read += 1;
+        self.usage.counts.add(message);
+        if message.is_present() {
+            self.usage.total_ms += message.length_ms;
+        }
+        if message.audio.as_ref().is_none_or(|audio| audio.partial) {
+            self.partial.push(message.id);
+        }
     }
 }
 
@@ -54,7 +68,7 @@ enum Count {
     /// Being counted; nothing has changed since its begin.
     Begun(u64),
     Known {
-        counts: MessageCounts,
+        counts: MailboxUsage,
         partial: Vec<MessageId>,
     },
 }
@@ -68,7 +82,7 @@ pub(crate) struct Begun {
 
 impl Counts {
     /// The counts of a mailbox, if they are cached.
-    pub(crate) fn known(&self, mailbox: MailboxId) -> Option<MessageCounts> {
+    pub(crate) fn known(&self, mailbox: MailboxId) -> Option<MailboxUsage> {
         match self.lock().mailboxes.get(&mailbox) {
             Some(Count::Known { counts, .. }) => Some(*counts),
             _ => None,
@@ -91,11 +105,9 @@ impl Counts {
 
     /// Caches the counts of these messages, which must be all of the mailbox, unless something has changed since the
     /// begin.
-    pub(crate) fn end(&self, mailbox: MailboxId, begun: Begun, messages: &[Message]) -> MessageCounts {
-        self.read.fetch_add(messages.len() as u64, Ordering::Relaxed);
-        let counts = MessageCounts::of(messages);
-        let partial = |message: &&Message| message.audio.as_ref().is_none_or(|audio| audio.partial);
-        let partial: Vec<_> = messages.iter().filter(partial).map(|message| message.id).collect();
+    pub(crate) fn end(&self, mailbox: MailboxId, begun: Begun, counted: Counting) -> MailboxUsage {
+        let Counting { usage: counts, partial, read } = counted;
+        self.read.fetch_add(read, Ordering::Relaxed);
         let mut state = self.lock();
         let holds = matches!(state.mailboxes.get(&mailbox), Some(Count::Begun(number)) if *number == begun.number);
         if holds && (partial.is_empty() || state.recordings == begun.recordings) {
@@ -171,6 +183,9 @@ mod tests {
             audio: Some(StoredAudio { blob, partial }),
             uid: None,
             modseq: 0,
+            urgent: false,
+            private: false,
+            mail: None,
         }
     }
 
@@ -178,9 +193,15 @@ mod tests {
         Change { origin: Origin(1), seq: 1, key, delta: Record::new() }
     }
 
+    fn counting(messages: &[Message]) -> Counting {
+        let mut counting = Counting::default();
+        messages.iter().for_each(|message| counting.add(message));
+        counting
+    }
+
     fn count(counts: &Counts, messages: &[Message]) {
         let begun = counts.begin(BOX);
-        counts.end(BOX, begun, messages);
+        counts.end(BOX, begun, counting(messages));
     }
 
     #[test]
@@ -188,7 +209,7 @@ mod tests {
         let counts = Counts::default();
         let messages = [message(1, Folder::New, false), message(2, Folder::Saved, false)];
         count(&counts, &messages);
-        let expected = MessageCounts { lights: Lights { new: 1, saved: 1 }, total_ms: 2_000 };
+        let expected = MailboxUsage { counts: MessageCounts { new: 1, saved: 1 }, total_ms: 2_000 };
         counts.changed(&change(schema::message_key(MailboxId(2), MessageId(1))));
         counts.changed(&change(schema::recording_key(RecordingId(1))));
         assert_eq!((counts.known(BOX), counts.known(MailboxId(2))), (Some(expected), None));
@@ -197,18 +218,18 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_it_is_counted_is_counted_again() {
+    fn mailbox_that_changes_during_a_count_is_counted_again() {
         let counts = Counts::default();
         let slow = counts.begin(BOX);
         counts.changed(&change(schema::message_key(BOX, MessageId(1))));
         let quick = counts.begin(BOX);
-        counts.end(BOX, slow, &[]);
+        counts.end(BOX, slow, counting(&[]));
         assert_eq!(counts.known(BOX), None, "it did not see the change");
-        counts.end(BOX, quick, &[message(1, Folder::New, false)]);
-        assert_eq!(counts.known(BOX).map(|counts| counts.lights.new), Some(1));
+        counts.end(BOX, quick, counting(&[message(1, Folder::New, false)]));
+        assert_eq!(counts.known(BOX).map(|usage| usage.counts.new), Some(1));
         // A count that ends after another is correct, too, and changes nothing.
-        counts.end(BOX, slow, &[]);
-        assert_eq!(counts.known(BOX).map(|counts| counts.lights.new), Some(1));
+        counts.end(BOX, slow, counting(&[]));
+        assert_eq!(counts.known(BOX).map(|usage| usage.counts.new), Some(1));
     }
 
     #[test]
@@ -221,7 +242,7 @@ mod tests {
         assert!(counts.known(BOX).is_none());
         let begun = counts.begin(BOX);
         counts.changed(&recording);
-        counts.end(BOX, begun, &[message(1, Folder::New, true)]);
+        counts.end(BOX, begun, counting(&[message(1, Folder::New, true)]));
         assert!(counts.known(BOX).is_none(), "the recording may have changed after it was looked at");
         assert!(counts.lock().partial.is_empty());
     }

@@ -2,7 +2,8 @@
 
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailbox::{
-    InvalidNumber, ViewError,
+    InvalidNumber, SyncedField, ViewError,
+    directory::StaleEpoch,
     pin::{HashError, PinRefused},
 };
 use twinbox_replication_store::{CommitError, StoreError};
@@ -17,34 +18,73 @@ pub enum MailError {
     #[error(transparent)]
     View(#[from] ViewError),
     /// There is no such mailbox (any more).
-    #[error("there is no mailbox {0}: `twinbox user list` shows those there are")]
+    #[error("mailbox {0} does not exist: list the mailboxes with `twinbox user list`")]
     NoMailbox(MailboxId),
     /// There is no such message in the mailbox.
-    #[error("there is no message {0} in this mailbox: `twinbox message list` shows those there are")]
+    #[error("message {0} does not exist in this mailbox: list the messages with `twinbox message list`")]
     NoMessage(MessageId),
     /// The message has no audio (any more).
-    #[error("message {0} has no audio: it was deleted for good, or is not here yet")]
+    #[error("message {0} has no audio: the audio was deleted, or has not arrived on this node yet")]
     NoAudio(MessageId),
     /// There is no class of that name.
-    #[error("there is no class of service '{name}': `twinbox cos list` shows those there are")]
+    #[error("class of service '{name}' does not exist: list the classes with `twinbox cos list`")]
     NoClass {
         /// The given name.
         name: String,
     },
     /// A setting of a mailbox has no such value.
-    #[error("'{value}' is no time zone: use an IANA name such as Europe/Berlin")]
+    #[error("'{value}' is not a time zone: use an IANA name such as Europe/Berlin")]
     Timezone {
         /// The value given.
         value: String,
     },
+    /// A directory supplies the field.
+    #[error(
+        "the {field} of mailbox {number} comes from directory '{directory}': change it there, or make the user local \
+         with `twinbox directory make-local {number}`"
+    )]
+    SyncedField {
+        /// The field.
+        field: SyncedField,
+        /// Number of the mailbox.
+        number: String,
+        /// Name of the directory.
+        directory: String,
+    },
+    /// A directory supplies the user.
+    #[error(
+        "mailbox {number} comes from directory '{directory}': remove the user there, or make it local first with \
+         `twinbox directory make-local {number}`"
+    )]
+    SyncedUser {
+        /// Number of the mailbox.
+        number: String,
+        /// Name of the directory.
+        directory: String,
+    },
+    /// The user is disabled, and takes no messages.
+    #[error(
+        "mailbox {number} is disabled and takes no messages: enable the user in its directory, or make it local with \
+         `twinbox directory make-local {number}`"
+    )]
+    Disabled {
+        /// Number of the mailbox.
+        number: String,
+    },
+    /// A newer epoch of the directory sync has written.
+    #[error(transparent)]
+    StaleEpoch(#[from] StaleEpoch),
+    /// The duty was lost while its changes were being written.
+    #[error("this node does not hold the directory sync any more: the rest is left to the node that holds it")]
+    DutyLost,
     /// No thread can be started to hash PINs.
-    #[error("no thread can be started to hash a PIN ({0}): see to the limits of processes and memory")]
+    #[error("no thread to hash a PIN can be started ({0}): raise the limits of processes and memory")]
     Thread(std::io::Error),
     /// The records here are not complete (rule D13).
-    #[error("this node still takes over the others' records: ask another node, or wait until it is in-service")]
+    #[error("this node lacks records of other nodes: use another node, or wait until this one is in-service")]
     LacksRecords,
     /// The work was cancelled because the process ends.
-    #[error("the process is ending; what was durable stays, the rest was not done")]
+    #[error("the process is ending: durable changes stay, the others were not made")]
     Ending,
 }
 
@@ -76,9 +116,17 @@ pub enum CreateError {
         reason: InvalidNumber,
     },
     /// Another mailbox has the number.
-    #[error("the number {number} is taken: choose another, or remove that user first")]
+    #[error("the number {number} is in use: choose another, or remove that user first")]
     Taken {
         /// The digits.
+        number: String,
+    },
+    /// Another mailbox has one of the mail addresses.
+    #[error("the address {address} belongs to mailbox {number}: choose another, or take it from that user first")]
+    AddressTaken {
+        /// The address.
+        address: String,
+        /// Number of that mailbox.
         number: String,
     },
     /// The first PIN is refused.
@@ -107,10 +155,12 @@ pub enum PinError {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// There is no room left; its stored chunks stay and are filed when there is room.
-    #[error("there is no room to store the message: free space, or move the data directory to a larger disk")]
+    #[error(
+        "the message cannot be stored: the disk is full; free space, or move the data directory to a larger disk"
+    )]
     Full,
     /// It is shorter than the configured minimum, and has been discarded.
-    #[error("{length_ms} ms is shorter than min_message_ms = {min_ms}: nothing is kept")]
+    #[error("the recording of {length_ms} ms is shorter than min_message_ms = {min_ms}: it was discarded")]
     TooShort {
         /// Length in milliseconds.
         length_ms: u64,
@@ -118,11 +168,11 @@ pub enum FileError {
         min_ms: u64,
     },
     /// The store took too little of it to keep, and that part has been discarded.
-    #[error("the disk did not take the message, or not in time: see to its space and speed")]
+    #[error("the disk did not store the message, or not in time: check its space and speed")]
     Lost,
     /// The caller discarded it, or it has been filed already.
-    #[error("this recording is over: it was filed or discarded before")]
-    Over,
+    #[error("the recording was already filed or discarded")]
+    Closed,
     /// Any other error.
     #[error(transparent)]
     Mail(MailError),

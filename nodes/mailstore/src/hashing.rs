@@ -109,7 +109,9 @@ impl Shared {
             match thread::Builder::new().name("pin-hash".to_owned()).spawn(move || shared.serve()) {
                 Ok(_) => state.threads += 1,
                 // The existing threads will do the work.
-                Err(error) if state.threads > 0 => tracing::warn!(%error, "no further thread to hash PINs"),
+                Err(error) if state.threads > 0 => {
+                    tracing::warn!(%error, "another thread to hash PINs cannot be started; the running ones continue")
+                }
                 Err(error) => return Err(MailError::Thread(error)),
             }
         }
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn hashes_are_computed_by_a_few_threads_that_keep_their_memory() {
+    async fn few_threads_compute_hashes_and_keep_their_memory() {
         let hashing = Arc::new(Hashing::default());
         let mut waiting = tokio::task::JoinSet::new();
         for _ in 0..2 * QUEUE {
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_caller_goes_before_an_import_that_came_first() {
+    async fn callers_have_priority_over_earlier_imports() {
         let hashing = Arc::new(Hashing::default());
         // Every thread is busy until the test releases it.
         let (held, mut go_on) = (Arc::new(Semaphore::new(0)), Vec::new());
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_that_panics_is_told_of_and_the_threads_go_on() {
+    async fn panic_in_a_hash_is_reported_and_the_threads_continue() {
         let hashing = Hashing::default();
         for _ in 0..2 * threads() {
             let failed = hashing.compute(Lane::Caller, |_| -> u8 { panic!("as the test wants it") }).await;

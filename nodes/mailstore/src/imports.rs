@@ -3,8 +3,12 @@
 
 use twinbox_ids::{MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mailbox::{Codec, Filing, Folder, GreetingKind, Mark, NewMessage, Numbers, schema, set_greeting};
+use twinbox_replication_core::BlobRef;
+use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, Audio, MailError, Mailstore, mailboxes::mailbox_in};
+use crate::{
+    Acknowledgement, Audio, MailError, Mailstore, devices::notify_of, mailboxes::mailbox_in, work::run_to_end,
+};
 
 /// A message of another system.
 #[derive(Debug, Clone)]
@@ -25,9 +29,22 @@ pub struct ImportedMessage {
     pub audio: Audio,
 }
 
+/// A message that came by mail.
+#[derive(Debug, Clone)]
+pub struct MailedMessage {
+    /// The message's id: the same for each delivery of one mail to one mailbox.
+    pub id: MessageId,
+    /// The mailbox that it goes to.
+    pub mailbox: MailboxId,
+    /// Its data besides the audio; the codec is that of the audio.
+    pub new: NewMessage,
+    /// The audio.
+    pub audio: Audio,
+}
+
 /// Outcome of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ImportOutcome {
     /// It was imported now.
     Taken(Acknowledgement),
     /// It was imported before, or (a message) has been deleted since.
@@ -65,39 +82,77 @@ impl ImportedMessage {
 impl Mailstore {
     /// Imports a message; it is durable when this returns. A full mailbox accepts it all the same: the other system had
     /// stored it before.
-    pub async fn import_message(&self, message: ImportedMessage) -> Result<(MessageId, Outcome), MailError> {
+    pub async fn import_message(&self, message: ImportedMessage) -> Result<(MessageId, ImportOutcome), MailError> {
         let id = message.id();
         let ImportedMessage { mailbox, received, caller, caller_name, folder, audio, .. } = message;
+        let new = NewMessage {
+            received,
+            caller,
+            caller_name,
+            codec: audio.codec,
+            urgent: false,
+            private: false,
+            mail: None,
+        };
+        Ok((id, self.take_in(mailbox, id, new, folder, audio, false).await?))
+    }
+
+    /// Takes a message that came by mail; durable when this returns. Devices notify of it as of a recorded one. A
+    /// repeated delivery is known by the message's id, whatever became of the message since.
+    pub async fn receive_mail(&self, mail: MailedMessage) -> Result<ImportOutcome, MailError> {
+        let MailedMessage { id, mailbox, new, audio } = mail;
+        self.take_in(mailbox, id, new, Folder::New, audio, true).await
+    }
+
+    /// Takes a message unless it is known. A repetition waits for the first, to its acknowledgement: the sender of either
+    /// may forget the message after the answer (rule A1). Once begun, it goes to its end without a caller, so that a
+    /// repetition never finds half of it.
+    async fn take_in(
+        &self,
+        mailbox: MailboxId,
+        id: MessageId,
+        new: NewMessage,
+        folder: Folder,
+        audio: Audio,
+        notify: bool,
+    ) -> Result<ImportOutcome, MailError> {
+        let turn = self.inner.imports.turn(id).await;
+        let mailstore = self.clone();
+        run_to_end(async move {
+            let outcome = mailstore.take_in_turn(mailbox, id, new, folder, audio, notify).await;
+            drop(turn);
+            outcome
+        })
+        .await
+    }
+
+    async fn take_in_turn(
+        &self,
+        mailbox: MailboxId,
+        id: MessageId,
+        new: NewMessage,
+        folder: Folder,
+        audio: Audio,
+        notify: bool,
+    ) -> Result<ImportOutcome, MailError> {
         let key = schema::message_key(mailbox, id);
         if self.store().get(&key)?.is_some_and(|record| !record.is_empty()) {
-            return Ok((id, Outcome::Known));
+            // It may come from a peer, and its sync here may be under way: a commit ends after all earlier ones.
+            self.commit_here(|_| Ok(())).await?;
+            return Ok(ImportOutcome::Known);
         }
-        let new = NewMessage { received, caller, caller_name, codec: audio.codec };
         let blob = self.store().blobs().put(audio.bytes).await?;
         let (taken, acknowledgement) = self
             .commit(move |draft| {
-                mailbox_in(draft, mailbox)?;
-                let counters = schema::counters_key(mailbox);
-                let record = draft.get(&key)?.unwrap_or_default();
-                if !record.is_empty() {
-                    return Ok(false);
+                let owner = mailbox_in(draft, mailbox)?;
+                let filed = file_in(draft, mailbox, id, &new, folder, blob)?;
+                if filed && notify {
+                    notify_of(draft, &owner, &key)?;
                 }
-                let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
-                draft.edit(key.clone(), new.edits(&record, Filing::Complete, blob, numbers))?;
-                let mark = match folder {
-                    Folder::New => None,
-                    Folder::Heard => Some(Mark::Heard),
-                    Folder::Saved => Some(Mark::Saved),
-                };
-                if let Some(mark) = mark {
-                    let record = draft.get(&key)?.unwrap_or_default();
-                    draft.edit(key, mark.edits(&record, numbers))?;
-                }
-                draft.edit(counters, Numbers::take_both())?;
-                Ok(true)
+                Ok(filed)
             })
             .await?;
-        Ok((id, if taken { Outcome::Taken(acknowledgement) } else { Outcome::Known }))
+        Ok(if taken { ImportOutcome::Taken(acknowledgement) } else { ImportOutcome::Known })
     }
 
     /// Imports a greeting, unless the mailbox has one of that kind.
@@ -106,7 +161,7 @@ impl Mailstore {
         id: MailboxId,
         kind: GreetingKind,
         audio: Audio,
-    ) -> Result<Outcome, MailError> {
+    ) -> Result<ImportOutcome, MailError> {
         let Audio { codec, bytes } = audio;
         let blob = self.store().blobs().put(bytes).await?;
         let same = |codec_here: Codec, hash| codec_here == codec && hash == blob.hash;
@@ -121,9 +176,38 @@ impl Mailstore {
             })
             .await?;
         Ok(match found {
-            None => Outcome::Taken(acknowledgement),
-            Some(greeting) if same(greeting.codec, greeting.blob.hash) => Outcome::Known,
-            Some(_) => Outcome::Kept,
+            None => ImportOutcome::Taken(acknowledgement),
+            Some(greeting) if same(greeting.codec, greeting.blob.hash) => ImportOutcome::Known,
+            Some(_) => ImportOutcome::Kept,
         })
     }
+}
+
+/// Files a whole message; false when there is, or was, a message of that id.
+pub(crate) fn file_in(
+    draft: &mut Draft<'_>,
+    mailbox: MailboxId,
+    id: MessageId,
+    new: &NewMessage,
+    folder: Folder,
+    blob: BlobRef,
+) -> Result<bool, MailError> {
+    let (key, counters) = (schema::message_key(mailbox, id), schema::counters_key(mailbox));
+    let record = draft.get(&key)?.unwrap_or_default();
+    if !record.is_empty() {
+        return Ok(false);
+    }
+    let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
+    draft.edit(key.clone(), new.edits(&record, Filing::Complete, blob, numbers))?;
+    let mark = match folder {
+        Folder::New => None,
+        Folder::Heard => Some(Mark::Heard),
+        Folder::Saved => Some(Mark::Saved),
+    };
+    if let Some(mark) = mark {
+        let record = draft.get(&key)?.unwrap_or_default();
+        draft.edit(key, mark.edits(&record, numbers))?;
+    }
+    draft.edit(counters, Numbers::take_both())?;
+    Ok(true)
 }

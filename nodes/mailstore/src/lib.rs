@@ -1,22 +1,37 @@
 //! The only interface to mailboxes and messages: all higher layers read and write through [`Mailstore`]. Every change
 //! is durable here, and a peer's acknowledgement is awaited (rules A1 to A4), before it is answered.
 
+mod addresses;
+mod ageing;
+mod by_target;
+mod call_records;
 mod classes;
 mod counts;
+mod devices;
 mod error;
 mod greetings;
 mod hashing;
+mod holds;
 mod imports;
 #[cfg(debug_assertions)]
 mod later;
-mod lights;
+mod locations;
 mod mailboxes;
+mod message_counts;
 mod messages;
 mod orphans;
+mod outbox;
+mod passwords;
 mod pins;
 mod prompts;
 mod recordings;
+mod reports;
+mod returns;
+mod sending;
 mod settings;
+mod synced;
+mod table_devices;
+mod turns;
 mod unfiled;
 mod users;
 mod work;
@@ -27,23 +42,43 @@ use twinbox_overload::Commits;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::{Committed, Draft, Store};
 
+pub use ageing::Aged;
+pub use call_records::CallNote;
 pub use classes::ClassError;
+pub use devices::{DeviceStoreError, NOTIFICATION_LIFE_MS, channel_of, facts_of, time, zone_of};
 pub use error::{CreateError, FileError, MailError, PinError};
 pub use greetings::Audio;
 pub use hashing::HASHING_THREADS;
-pub use imports::{ImportedMessage, Outcome};
-pub use lights::{LightsChange, LightsWatch};
+pub use holds::{Flushed, HoldError};
+pub use imports::{ImportOutcome, ImportedMessage, MailedMessage};
+pub use locations::LocationStoreError;
+pub use message_counts::{CountsChange, CountsWatch};
+pub use outbox::{EffectOutcome, OutboxChange, OutboxError, OutboxWatch};
+pub use passwords::{PasswordTry, RememberedPassword};
 pub use pins::PinCheck;
 pub use prompts::{CustomPrompt, PromptsChange, PromptsWatch};
 pub use recordings::{Filed, LiveRecording, RecordingMeta};
+pub use returns::{ReturnedMessage, Returns};
+pub use sending::{OutgoingRecord, SendOrder, SendTo, SentMessage};
 pub use settings::Settings;
 pub use twinbox_mailbox::{
-    Class, Codec, Folder, GreetingKind, Lights, Mailbox, MailboxChange, Mark, Message, NewMailbox, PromptKey,
-    Quota, Rule, Rules,
+    Class, Codec, Folder, GreetingKind, MailOrigin, Mailbox, MailboxChange, Mark, Message, MessageCounts,
+    NewMailbox, NewMessage, PromptKey, Quota, Rule, Rules, UserAddress, UserAddresses,
 };
+pub use twinbox_outbox::Report;
 pub use twinbox_replication_peer::Acknowledgement;
 pub use unfiled::FiledAgain;
 pub use users::{Imported, PlannedUser, UserImport, UserPlan, WeakPins};
+pub use work::blocking;
+
+/// Rows as the committer sees them, for stores of single subjects, which are crates of their own.
+pub mod rows {
+    pub use crate::{
+        addresses::{TakenAddress, set_addresses, taken_in},
+        mailboxes::mailbox_in,
+        synced::{directory_in, name_in, supplied_in},
+    };
+}
 
 /// The interface to mailboxes and messages. Cheap to clone.
 #[derive(Clone)]
@@ -57,18 +92,32 @@ struct Inner {
     settings: Settings,
     checks: pins::Checks,
     counts: Arc<counts::Counts>,
+    holds: Arc<holds::HoldsCache>,
+    by_target: Arc<by_target::ByTarget>,
     unfiled: unfiled::Unfiled,
     commits: Commits,
+    /// Calls in progress, and records of ended ones on their way to the store.
+    calls: call_records::CallRecords,
+    /// Imports of messages under way.
+    imports: Arc<turns::Turns>,
 }
 
 impl Mailstore {
     /// An interface to this store, whose changes `peers` replicates.
     pub fn new(store: Store, peers: Peers, settings: Settings) -> Self {
         let counts = Arc::new(counts::Counts::default());
-        let told = counts.clone();
-        store.observe(move |change| told.changed(change));
-        let (checks, unfiled, commits) = Default::default();
-        Self { inner: Arc::new(Inner { store, peers, settings, checks, counts, unfiled, commits }) }
+        let cached = counts.clone();
+        store.observe(move |change| cached.changed(change));
+        let holds = Arc::new(holds::HoldsCache::default());
+        let cached = holds.clone();
+        store.observe(move |change| cached.changed(change));
+        let by_target = Arc::new(by_target::ByTarget::default());
+        let noted = by_target.clone();
+        store.observe(move |change| noted.changed(change));
+        let (checks, unfiled, commits, imports, calls) = Default::default();
+        let inner =
+            Inner { store, peers, settings, checks, counts, holds, by_target, unfiled, commits, calls, imports };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Whether calls may be answered now. Not after a failed write or sync, since then no speech or key press is stored
@@ -99,7 +148,8 @@ impl Mailstore {
         &self.inner.settings
     }
 
-    fn store(&self) -> &Store {
+    /// The store below, for stores of single subjects, which are crates of their own.
+    pub fn store(&self) -> &Store {
         &self.inner.store
     }
 
@@ -122,7 +172,7 @@ impl Mailstore {
     }
 
     /// Makes a change durable here, then waits for a peer, within the timeout (rules A1 to A3).
-    async fn commit<R: Send + 'static>(
+    pub async fn commit<R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,
     ) -> Result<(R, Acknowledgement), MailError> {

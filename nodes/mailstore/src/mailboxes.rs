@@ -2,12 +2,18 @@
 
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
-    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, claim, holder, is_timezone, release, schema,
+    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, UserAddresses, claim, holder, is_timezone, release,
+    schema,
 };
 use twinbox_replication_core::{Edit, Key, Record};
 use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, CreateError, MailError, Mailstore, PinError, work::aside};
+use crate::{
+    Acknowledgement, CreateError, MailError, Mailstore, PinError,
+    addresses::{set_addresses, taken_in},
+    synced::{check_removable, check_synced},
+    work::blocking,
+};
 
 impl Mailstore {
     /// The mailbox that has this number; the number is reduced to its digits. `None` for a text that is not a number.
@@ -29,7 +35,8 @@ impl Mailstore {
         self.get_now(id)
     }
 
-    fn get_now(&self, id: MailboxId) -> Result<Option<Mailbox>, MailError> {
+    /// A mailbox, read on this thread; `None` when there is none.
+    pub fn get_now(&self, id: MailboxId) -> Result<Option<Mailbox>, MailError> {
         let key = schema::mailbox_key(id);
         match self.store().get(&key)? {
             Some(record) => self.view(&key, &record),
@@ -40,15 +47,16 @@ impl Mailstore {
     /// All mailboxes, by number. A mailbox that this release cannot read is skipped, and logged.
     pub async fn mailboxes(&self) -> Result<Vec<Mailbox>, MailError> {
         let store = self.clone();
-        aside(move || store.mailboxes_now()).await?
+        blocking(move || store.mailboxes_now()).await?
     }
 
-    pub(crate) fn mailboxes_now(&self) -> Result<Vec<Mailbox>, MailError> {
+    /// All mailboxes, read on this thread.
+    pub fn mailboxes_now(&self) -> Result<Vec<Mailbox>, MailError> {
         let mut mailboxes = Vec::new();
         for (key, record) in self.store().scan(schema::MAILBOX, &[])? {
             match self.view(&key, &record) {
                 Ok(mailbox) => mailboxes.extend(mailbox),
-                Err(MailError::View(error)) => tracing::warn!(%error, "a mailbox is left out of the list"),
+                Err(MailError::View(error)) => tracing::warn!(%error, "mailbox cannot be read; it is not listed"),
                 Err(error) => return Err(error),
             }
         }
@@ -71,22 +79,25 @@ impl Mailstore {
         };
         let id = MailboxId::random();
         let edits = new.edits(&number, pin.as_ref(), twinbox_clock::wall());
-        let (taken, acknowledgement) = self
-            .commit({
-                let number = number.clone();
-                move |draft| {
-                    let key = schema::number_key(&number);
-                    if draft.get(&key)?.as_ref().and_then(holder).is_some() {
-                        return Ok(true);
-                    }
-                    draft.edit(key, claim(id))?;
-                    draft.edit(schema::mailbox_key(id), edits)?;
-                    Ok(false)
+        let (none, addresses) = (UserAddresses::default(), new.addresses);
+        let (refused, acknowledgement) = self
+            .commit(move |draft| {
+                let key = schema::number_key(&number);
+                if draft.get(&key)?.as_ref().and_then(holder).is_some() {
+                    return Ok(Some(CreateError::Taken { number: number.to_string() }));
                 }
+                if let Some(taken) = taken_in(draft, id, &none, &addresses)? {
+                    let address = taken.address.as_str().to_owned();
+                    return Ok(Some(CreateError::AddressTaken { address, number: taken.number }));
+                }
+                draft.edit(key, claim(id))?;
+                draft.edit(schema::mailbox_key(id), edits)?;
+                set_addresses(draft, id, &none, &addresses)?;
+                Ok(None)
             })
             .await?;
-        if taken {
-            return Err(CreateError::Taken { number: number.to_string() });
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         let mailbox = self.get(id).await?.ok_or(MailError::NoMailbox(id))?;
         Ok((mailbox, acknowledgement))
@@ -101,12 +112,15 @@ impl Mailstore {
     }
 
     /// Removes a mailbox: it and its messages are flagged as deleted, its number is free immediately. Their content
-    /// stays until every member has the delete and the grace period has expired (rule D3).
+    /// stays until every member has the delete and the grace period has expired (rule D3). Refused for a user who comes
+    /// from a directory: its next run would make the user again.
     pub async fn remove(&self, id: MailboxId) -> Result<Acknowledgement, MailError> {
         let ((), acknowledgement) = self
             .commit(move |draft| {
                 let key = schema::mailbox_key(id);
                 let mailbox = mailbox_in(draft, id)?;
+                check_removable(draft, &mailbox)?;
+                set_addresses(draft, id, &mailbox.addresses, &UserAddresses::default())?;
                 if let Ok(number) = Number::normalise(&mailbox.number) {
                     draft.edit(schema::number_key(&number), release(id))?;
                 }
@@ -122,11 +136,12 @@ impl Mailstore {
         Ok(acknowledgement)
     }
 
-    /// Commits edits of a mailbox's record, if there is such a mailbox.
+    /// Commits edits of a mailbox's record, if there is such a mailbox. Refused for a field that a directory supplies.
     pub(crate) async fn edit_mailbox(&self, id: MailboxId, edits: Vec<Edit>) -> Result<Acknowledgement, MailError> {
         let ((), acknowledgement) = self
             .commit(move |draft| {
                 mailbox_in(draft, id)?;
+                check_synced(draft, id, &edits)?;
                 Ok(draft.edit(schema::mailbox_key(id), edits)?)
             })
             .await?;
@@ -148,7 +163,7 @@ impl Mailstore {
 }
 
 /// The mailbox as the committer sees it.
-pub(crate) fn mailbox_in(draft: &Draft<'_>, id: MailboxId) -> Result<Mailbox, MailError> {
+pub fn mailbox_in(draft: &Draft<'_>, id: MailboxId) -> Result<Mailbox, MailError> {
     let key = schema::mailbox_key(id);
     let record = draft.get(&key)?.unwrap_or_default();
     if record.is_empty() {

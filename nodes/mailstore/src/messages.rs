@@ -6,9 +6,9 @@ use bytes::Bytes;
 use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
 use twinbox_mailbox::{Mark, Message, Numbers, Recording, schema};
 use twinbox_replication_core::{Key, Record};
-use twinbox_replication_store::Filled;
+use twinbox_replication_store::{Draft, Filled};
 
-use crate::{Acknowledgement, Audio, MailError, Mailstore, work::aside};
+use crate::{Acknowledgement, Audio, MailError, Mailstore, work::blocking};
 
 /// Maximum wait of a caller for audio that is not here yet.
 const FETCHED_WITHIN: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ impl Mailstore {
     /// removed, discarded by the caller, not readable by this release) are skipped.
     pub async fn messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
         let store = self.clone();
-        aside(move || store.messages_now(mailbox)).await?
+        blocking(move || store.messages_now(mailbox)).await?
     }
 
     pub(crate) fn messages_now(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
@@ -31,14 +31,23 @@ impl Mailstore {
     /// All messages that this release can read, unordered, including those without audio.
     pub(crate) fn read_messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
         let mut messages = Vec::new();
-        for (key, record) in self.store().scan(schema::MESSAGE, &mailbox.to_bytes())? {
+        self.each_message(mailbox, |message| messages.push(message))?;
+        Ok(messages)
+    }
+
+    /// Passes every message of a mailbox to `take`, one at a time: a count of a large mailbox needs memory for one.
+    pub(crate) fn each_message(&self, mailbox: MailboxId, mut take: impl FnMut(Message)) -> Result<(), MailError> {
+        for row in self.store().rows(schema::MESSAGE, &mailbox.to_bytes()) {
+            let (key, record) = row?;
             match self.read_message(&key, &record) {
-                Ok(message) => messages.push(message),
-                Err(MailError::View(error)) => tracing::warn!(%mailbox, %error, "a message is left out"),
+                Ok(message) => take(message),
+                Err(MailError::View(error)) => {
+                    tracing::warn!(%mailbox, %error, "message cannot be read; it is not listed")
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(messages)
+        Ok(())
     }
 
     /// One message; `None` when there is none, as in [`Self::messages`].
@@ -50,18 +59,7 @@ impl Mailstore {
 
     /// Marks a message; durable when this returns.
     pub async fn mark(&self, mailbox: MailboxId, id: MessageId, mark: Mark) -> Result<Acknowledgement, MailError> {
-        let ((), acknowledgement) = self
-            .commit(move |draft| {
-                let (key, counters) = (schema::message_key(mailbox, id), schema::counters_key(mailbox));
-                let record = draft.get(&key)?.ok_or(MailError::NoMessage(id))?;
-                let edits = mark.edits(&record, Numbers::after(&draft.get(&counters)?.unwrap_or_default()));
-                if edits.is_empty() {
-                    return Ok(());
-                }
-                draft.edit(key, edits)?;
-                Ok(draft.edit(counters, Numbers::take_modseq())?)
-            })
-            .await?;
+        let ((), acknowledgement) = self.commit(move |draft| mark_in(draft, mailbox, id, mark)).await?;
         Ok(acknowledgement)
     }
 
@@ -107,4 +105,21 @@ impl Mailstore {
             None => Ok(None),
         }
     }
+}
+
+/// Marks a message, in the same commit as other changes.
+pub(crate) fn mark_in(
+    draft: &mut Draft<'_>,
+    mailbox: MailboxId,
+    id: MessageId,
+    mark: Mark,
+) -> Result<(), MailError> {
+    let (key, counters) = (schema::message_key(mailbox, id), schema::counters_key(mailbox));
+    let record = draft.get(&key)?.ok_or(MailError::NoMessage(id))?;
+    let edits = mark.edits(&record, Numbers::after(&draft.get(&counters)?.unwrap_or_default()));
+    if edits.is_empty() {
+        return Ok(());
+    }
+    draft.edit(key, edits)?;
+    Ok(draft.edit(counters, Numbers::take_modseq())?)
 }

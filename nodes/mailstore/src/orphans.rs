@@ -28,7 +28,7 @@ impl Mailstore {
             return self.file_own_leftovers().await;
         }
         self.file_leftovers(|recording| {
-            recording.owner == *node && incarnation.is_none_or(|life| life == recording.incarnation)
+            recording.owner == *node && incarnation.is_none_or(|ended| ended == recording.incarnation)
         })
         .await
     }
@@ -46,7 +46,7 @@ impl Mailstore {
                 Ok(None) => {}
                 Err(error) => {
                     self.inner.unfiled.keep_leftover(id, take);
-                    tracing::warn!(recording = %id, take, %error, "an orphaned recording could not be filed");
+                    tracing::warn!(recording = %id, take, %error, "orphan recording cannot be filed; it is retried");
                     failed = failed.or(Some(error));
                 }
             }
@@ -83,6 +83,7 @@ impl Mailstore {
         let length = coverage.end();
         let filing = if own { Filing::Recovered } else { Filing::Partial { take } };
         if length / u64::from(twinbox_rtp::SAMPLES_PER_MS) < self.settings().min_message_ms {
+            self.note_died(&recording, length);
             // A recording that is too short is discarded; but only its own node may decide that no more of it exists.
             if own && record.is_empty() {
                 self.throw_away(id, take).await?;

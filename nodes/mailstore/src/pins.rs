@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Mailbox, MailboxChange, Rule, Rules,
-    pin::{self, AttemptPolicy, HashCost, PinRecord, PinRefused, Subject, Tally, Verdict},
+    pin::{self, AttemptCounts, AttemptPolicy, HashCost, PinRecord, PinRefused, Subject, Verdict},
     schema,
 };
 use twinbox_replication_core::Key;
@@ -41,12 +41,12 @@ pub enum PinCheck {
 #[derive(Default)]
 pub(crate) struct Checks {
     turns: Mutex<HashMap<MailboxId, Arc<tokio::sync::Mutex<()>>>>,
-    hashing: Hashing,
+    pub(crate) hashing: Hashing,
 }
 
 impl Checks {
     /// Waits until no other check of this mailbox runs here.
-    async fn turn(&self, id: MailboxId) -> OwnedMutexGuard<()> {
+    pub(crate) async fn turn(&self, id: MailboxId) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -89,8 +89,8 @@ impl Mailstore {
                 let mut keys = Vec::with_capacity(subjects.len());
                 for (subject, policy) in &subjects {
                     let generation = if matches!(subject, Subject::Mailbox(_)) { generation } else { 0 };
-                    let (tally, key) = tally(draft, *subject, generation, policy, now)?;
-                    if let Verdict::BackOff { seconds } = tally.verdict(policy, &node, together, now) {
+                    let (attempts, key) = attempt_counts(draft, *subject, generation, policy, now)?;
+                    if let Verdict::BackOff { seconds } = attempts.verdict(policy, &node, together, now) {
                         wait = wait.max(Some(seconds));
                     }
                     keys.push(key);
@@ -101,8 +101,8 @@ impl Mailstore {
                 for key in &keys {
                     draft.edit(key.clone(), pin::begin(now))?;
                 }
-                // If a class forbids sign-in by telephone, no PIN is right.
-                let mailbox = mailbox.filter(|_| signs_in);
+                // If a class forbids sign-in by telephone, or the directory disabled the user, no PIN is right.
+                let mailbox = mailbox.filter(|mailbox| signs_in && !mailbox.disabled);
                 Ok(Ok(Begun { keys, pin: mailbox.and_then(|mailbox| mailbox.pin) }))
             })
             .await?;
@@ -171,7 +171,7 @@ impl Mailstore {
 
     /// Hashes one of many PINs that an administrator gives. A PIN that must be changed serves for a single sign-in and
     /// is in the administrator's table anyway: it costs less. A PIN that stays has the usual cost.
-    pub(crate) async fn hash_of_many(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
+    pub async fn hash_of_many(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
         let usual = self.settings().pin_cost;
         let cost = if must_change { usual.lesser(HashCost::FIRST_PINS) } else { usual };
         self.hash_at(Lane::Import, cost, pin, must_change).await
@@ -219,16 +219,16 @@ fn mailbox_or_none(draft: &Draft<'_>, id: MailboxId) -> Result<Option<Mailbox>, 
 }
 
 /// The tries of a subject, and the key of the record that counts the next one.
-fn tally(
+pub(crate) fn attempt_counts(
     draft: &Draft<'_>,
     subject: Subject,
     generation: u64,
     policy: &AttemptPolicy,
     now: Timestamp,
-) -> Result<(Tally, Key), MailError> {
+) -> Result<(AttemptCounts, Key), MailError> {
     let window = policy.window(now);
     let before = schema::attempts_key(subject, generation, window.saturating_sub(1));
     let current = schema::attempts_key(subject, generation, window);
     let before = draft.get(&before)?.unwrap_or_default();
-    Ok((Tally::read(&before, &draft.get(&current)?.unwrap_or_default()), current))
+    Ok((AttemptCounts::read(&before, &draft.get(&current)?.unwrap_or_default()), current))
 }

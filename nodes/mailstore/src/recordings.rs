@@ -11,8 +11,8 @@ use twinbox_overload::Commit;
 use twinbox_replication_core::BlobRef;
 
 use crate::{
-    Acknowledgement, Audio, FileError, MailError, Mailstore, mailboxes::mailbox_in, unfiled::Spoken,
-    work::to_the_end,
+    Acknowledgement, Audio, FileError, MailError, Mailstore, devices::notify_of, mailboxes::mailbox_in,
+    unfiled::EndedTake, work::run_to_end,
 };
 
 /// The data known when a recording begins.
@@ -73,6 +73,7 @@ impl Mailstore {
             caller_name: meta.caller_name,
             codec: meta.codec,
             began: twinbox_clock::wall(),
+            call_began: self.inner.calls.began(meta.call),
             state: RecordingState::Recording,
             take: 1,
         };
@@ -109,8 +110,12 @@ impl Mailstore {
                 if filing.adds_to(&record, blob.length) {
                     let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
                     let taken = if has_uid(&record) { Numbers::take_modseq() } else { Numbers::take_both() };
-                    draft.edit(key, new.edits(&record, filing, blob, numbers))?;
+                    draft.edit(key.clone(), new.edits(&record, filing, blob, numbers))?;
                     draft.edit(counters, taken)?;
+                    // A mailbox that was removed during the call keeps the message, and notifies of nothing.
+                    if let Ok(mailbox) = mailbox_in(draft, mailbox) {
+                        notify_of(draft, &mailbox, &key)?;
+                    }
                 }
                 // Only its own node may end it.
                 if !matches!(filing, Filing::Partial { .. }) {
@@ -120,6 +125,9 @@ impl Mailstore {
             })
             .await?;
         drop(measured);
+        if filing != Filing::Complete {
+            self.note_died(recording, blob.length);
+        }
         let acknowledgement = self.inner.peers.acknowledge(&committed).await;
         Ok(Filed { message, whole: filing == Filing::Complete, acknowledgement })
     }
@@ -191,16 +199,16 @@ impl LiveRecording {
     /// [`Mailstore::file_again`] files it later.
     pub async fn file(&self) -> Result<Filed, FileError> {
         let (take, cut, bytes) = self.finish()?;
-        let spoken = Spoken::new(self.recording.clone(), take, cut, bytes);
+        let spoken = EndedTake::new(self.recording.clone(), take, cut, bytes);
         let mailstore = self.mailstore.clone();
-        to_the_end(async move { mailstore.file_or_keep(spoken).await }).await
+        run_to_end(async move { mailstore.file_or_keep(spoken).await }).await
     }
 
     /// Discards it, on the peers too.
     pub async fn discard(&self) -> Result<(), FileError> {
         let (take, ..) = self.finish()?;
         let this = self.clone();
-        to_the_end(async move { Ok(this.throw_away(take).await?) }).await
+        run_to_end(async move { Ok(this.throw_away(take).await?) }).await
     }
 
     /// Discards the audio so far and begins again, as the same recording.
@@ -208,12 +216,12 @@ impl LiveRecording {
         let before = {
             let progress = self.progress();
             if progress.over {
-                return Err(FileError::Over);
+                return Err(FileError::Closed);
             }
             progress.take
         };
         let (this, take) = (self.clone(), before.saturating_add(1));
-        to_the_end(async move {
+        run_to_end(async move {
             let (store, id) = (&this.mailstore, this.recording.id);
             store.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), next_take(take))?)).await?;
             let recordings = store.store().recordings();
@@ -232,7 +240,7 @@ impl LiveRecording {
     fn finish(&self) -> Result<(u32, bool, u64), FileError> {
         let mut progress = self.progress();
         if std::mem::replace(&mut progress.over, true) {
-            return Err(FileError::Over);
+            return Err(FileError::Closed);
         }
         Ok((progress.take, progress.failed, progress.bytes))
     }

@@ -15,7 +15,7 @@ use crate::{FileError, Filed, MailError, Mailstore};
 
 /// A take that its caller has ended.
 #[derive(Clone)]
-pub(crate) struct Spoken {
+pub(crate) struct EndedTake {
     recording: Arc<Recording>,
     take: u32,
     /// Some of it never reached the store.
@@ -26,7 +26,7 @@ pub(crate) struct Spoken {
     sealed: Option<(BlobRef, Filing)>,
 }
 
-impl Spoken {
+impl EndedTake {
     pub(crate) fn new(recording: Arc<Recording>, take: u32, cut: bool, bytes: u64) -> Self {
         Self { recording, take, cut, bytes, sealed: None }
     }
@@ -34,16 +34,16 @@ impl Spoken {
 
 /// A take that waits to be filed.
 #[derive(Clone)]
-enum Waiting {
+enum UnfiledTake {
     /// A take of this incarnation.
-    Spoken(Spoken),
+    Ended(EndedTake),
     /// A take of an earlier incarnation, or of another node that died.
     Leftover { take: u32 },
 }
 
 /// All waiting takes, by recording.
 pub(crate) struct Unfiled {
-    waiting: Mutex<BTreeMap<RecordingId, Waiting>>,
+    waiting: Mutex<BTreeMap<RecordingId, UnfiledTake>>,
     count: watch::Sender<usize>,
 }
 
@@ -56,7 +56,7 @@ impl Default for Unfiled {
 impl Unfiled {
     pub(crate) fn keep_leftover(&self, id: RecordingId, take: u32) {
         self.change(|waiting| {
-            waiting.entry(id).or_insert(Waiting::Leftover { take });
+            waiting.entry(id).or_insert(UnfiledTake::Leftover { take });
         });
     }
 
@@ -66,20 +66,20 @@ impl Unfiled {
         });
     }
 
-    fn keep(&self, spoken: Spoken) {
+    fn keep(&self, ended: EndedTake) {
         self.change(|waiting| {
-            waiting.insert(spoken.recording.id, Waiting::Spoken(spoken));
+            waiting.insert(ended.recording.id, UnfiledTake::Ended(ended));
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<RecordingId, Waiting>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<RecordingId, UnfiledTake>)) {
         let mut waiting = self.lock();
         change(&mut waiting);
         let count = waiting.len();
-        self.count.send_if_modified(|told| std::mem::replace(told, count) != count);
+        self.count.send_if_modified(|reported| std::mem::replace(reported, count) != count);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RecordingId, UnfiledTake>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,15 +105,15 @@ impl Mailstore {
         let mut again = FiledAgain::default();
         for (id, waiting) in waiting {
             let filed = match waiting {
-                Waiting::Spoken(spoken) => self.file_or_keep(spoken).await.map(Some),
-                Waiting::Leftover { take } => self.leftover(id, take, |_| true).await.map_err(FileError::from),
+                UnfiledTake::Ended(ended) => self.file_or_keep(ended).await.map(Some),
+                UnfiledTake::Leftover { take } => self.leftover(id, take, |_| true).await.map_err(FileError::from),
             };
             match filed {
                 Ok(filed) => {
                     self.inner.unfiled.remove(id);
                     again.filed.extend(filed);
                 }
-                Err(error) if may_pass(&error) => again.error = again.error.or(Some(error)),
+                Err(error) if is_temporary(&error) => again.error = again.error.or(Some(error)),
                 Err(_) => self.inner.unfiled.remove(id),
             }
         }
@@ -121,17 +121,17 @@ impl Mailstore {
     }
 
     /// Files a take, or remembers it for [`Self::file_again`].
-    pub(crate) async fn file_or_keep(&self, mut spoken: Spoken) -> Result<Filed, FileError> {
-        let filed = self.file_spoken(&mut spoken).await;
-        if filed.as_ref().is_err_and(may_pass) {
-            self.inner.unfiled.keep(spoken);
+    pub(crate) async fn file_or_keep(&self, mut ended: EndedTake) -> Result<Filed, FileError> {
+        let filed = self.file_take(&mut ended).await;
+        if filed.as_ref().is_err_and(is_temporary) {
+            self.inner.unfiled.keep(ended);
         }
         filed
     }
 
-    async fn file_spoken(&self, spoken: &mut Spoken) -> Result<Filed, FileError> {
+    async fn file_take(&self, ended: &mut EndedTake) -> Result<Filed, FileError> {
         let measured = Some(self.inner.commits.begin());
-        let Spoken { recording, take, cut, bytes, sealed } = spoken;
+        let EndedTake { recording, take, cut, bytes, sealed } = ended;
         let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.settings().min_message_ms);
         if length_ms < min_ms {
             self.throw_away(recording.id, *take).await?;
@@ -150,10 +150,10 @@ impl Mailstore {
     }
 }
 
-/// Whether the store failed in a way that may pass.
-fn may_pass(error: &FileError) -> bool {
+/// Whether the error is temporary, so that filing is retried.
+fn is_temporary(error: &FileError) -> bool {
     match error {
         FileError::Full | FileError::Mail(MailError::Store(_)) => true,
-        FileError::Mail(_) | FileError::TooShort { .. } | FileError::Lost | FileError::Over => false,
+        FileError::Mail(_) | FileError::TooShort { .. } | FileError::Lost | FileError::Closed => false,
     }
 }

@@ -9,11 +9,21 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::{sync::mpsc, task::JoinSet};
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::{
-    Class, Mailbox, MailboxChange, NewMailbox, Number, RowProblem, UserRow, claim, holder, pin::typable, schema,
+    AddressChange, Class, Mailbox, MailboxChange, NewMailbox, NotifyColumns, Number, RowProblem, UserAddresses,
+    UserRow, claim, holder, pin::typable, schema,
 };
 use twinbox_replication_core::Edit;
+use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, MailError, Mailstore, PinError, hashing, mailboxes::mailbox_in, work::aside};
+use crate::{
+    Acknowledgement, MailError, Mailstore, PinError,
+    addresses::{address_words, repeated_addresses, set_addresses, taken_in},
+    hashing,
+    mailboxes::mailbox_in,
+    synced::{changed_fields, is_synced},
+    table_devices::{DeviceStep, steps, steps_in, write_steps},
+    work::blocking,
+};
 
 /// Users in one commit: about 250 changes, which a peer acknowledges well within its timeout.
 const GROUP: usize = 128;
@@ -62,12 +72,13 @@ pub struct PlannedUser {
     /// Its PIN is too easy and is left out.
     pub without_pin: bool,
     action: Action,
+    notify: NotifyColumns,
 }
 
 #[derive(Debug, Clone)]
 enum Action {
     Create { new: Box<NewMailbox> },
-    Change { id: MailboxId, edits: Vec<Edit>, pin: Option<(Pii<String>, bool)> },
+    Change { id: MailboxId, edits: Vec<Edit>, addresses: AddressChange, pin: Option<(Pii<String>, bool)> },
 }
 
 /// The planned changes of a table.
@@ -90,14 +101,19 @@ pub struct Imported {
     pub groups_alone: u64,
     /// Groups that are on two disks.
     pub groups_on_two: u64,
-    /// Lines whose number was taken, or whose user was removed, since the plan.
+    /// Lines whose number or address was taken, or whose user was changed or removed, since the plan.
     pub missed: Vec<u64>,
 }
 
 /// An action whose PIN is hashed.
-enum Ready {
-    Create { line: u64, id: MailboxId, number: Number, edits: Vec<Edit> },
-    Change { line: u64, id: MailboxId, edits: Vec<Edit> },
+struct Ready {
+    line: u64,
+    id: MailboxId,
+    /// Number of a new mailbox.
+    create: Option<Number>,
+    edits: Vec<Edit>,
+    addresses: AddressChange,
+    notify: NotifyColumns,
 }
 
 impl Mailstore {
@@ -110,8 +126,8 @@ impl Mailstore {
         let classes: HashMap<String, Class> =
             self.classes().await?.into_iter().filter(|c| !c.name_lost).map(|c| (c.name.clone(), c)).collect();
         let (mailstore, how) = (self.clone(), how.clone());
-        aside(move || {
-            let (mut plan, mut problems) = (UserPlan::default(), Vec::new());
+        blocking(move || {
+            let (mut plan, mut problems) = (UserPlan::default(), repeated_addresses(&rows));
             for row in rows {
                 plan.users.extend(mailstore.plan_user(row, &how, &classes, &mut problems)?);
             }
@@ -156,10 +172,55 @@ impl Mailstore {
                 Err(_) => without_pin = true,
             }
         }
-        Ok(Some(match found {
+        let Some(steps) = self.plan_addresses(&row, found.as_ref(), problems)? else { return Ok(None) };
+        if let Some(mailbox) = &found
+            && let Some(refused) = self.synced_field(mailbox, changed_fields(&row, mailbox, class))?
+        {
+            problems.push(RowProblem::new(row.line, refused.to_string()));
+            return Ok(None);
+        }
+        let mut user = match found {
             None => created(row, how, class, pin, without_pin),
             Some(mailbox) => changed(row, &mailbox, class, pin, without_pin),
-        }))
+        };
+        let mut changes = user.changes.into_revealed();
+        changes.extend(steps.iter().map(DeviceStep::words));
+        user.changes = Pii::new(changes);
+        Ok(Some(user))
+    }
+
+    /// The steps for the devices of a user; `None` if they or the addresses are a problem.
+    fn plan_addresses(
+        &self,
+        row: &UserRow,
+        mailbox: Option<&Mailbox>,
+        problems: &mut Vec<RowProblem>,
+    ) -> Result<Option<Vec<DeviceStep>>, MailError> {
+        let before = problems.len();
+        // A new mailbox has none of them.
+        let id = mailbox.map_or(MailboxId(0), |mailbox| mailbox.id);
+        let present = mailbox.map(|mailbox| mailbox.addresses.clone()).unwrap_or_default();
+        let wanted = present.changed(&row.addresses);
+        for taken in self.taken(id, &wanted)? {
+            // One that was lost before is not refused again.
+            if !present.all().contains(&taken.address) {
+                let column = if wanted.mail.as_ref() == Some(&taken.address) { "mail" } else { "aliases" };
+                let (address, number) = (taken.address.as_str(), taken.number);
+                problems.push(RowProblem::new(
+                    row.line,
+                    format!("{column}: {address} belongs to mailbox {number}: take it from that user first"),
+                ));
+            }
+        }
+        let devices = match mailbox.filter(|_| row.notify != NotifyColumns::default()) {
+            Some(mailbox) => self.devices_now(mailbox.id)?,
+            None => Vec::new(),
+        };
+        let planned = steps(id, &devices, &row.notify);
+        if let Err(error) = &planned {
+            problems.push(RowProblem::new(row.line, format!("notify_delete: {error}")));
+        }
+        Ok(planned.ok().filter(|_| problems.len() == before))
     }
 
     /// Executes a plan. `progress` gets the number of users done; it may be called from any thread.
@@ -232,7 +293,7 @@ impl Mailstore {
     }
 
     async fn ready(&self, user: PlannedUser) -> Result<Ready, PinError> {
-        let PlannedUser { line, number, action, .. } = user;
+        let PlannedUser { line, number, action, notify, .. } = user;
         Ok(match action {
             Action::Create { new } => {
                 let pin = match &new.pin {
@@ -240,14 +301,16 @@ impl Mailstore {
                     None => None,
                 };
                 let edits = new.edits(&number, pin.as_ref(), twinbox_clock::wall());
-                Ready::Create { line, id: MailboxId::random(), number, edits }
+                let UserAddresses { mail, aliases } = new.addresses;
+                let addresses = AddressChange { mail: Some(mail), aliases: Some(aliases) };
+                Ready { line, id: MailboxId::random(), create: Some(number), edits, addresses, notify }
             }
-            Action::Change { id, mut edits, pin } => {
+            Action::Change { id, mut edits, addresses, pin } => {
                 if let Some((pin, must_change)) = pin {
                     let pin = self.hash_of_many(&pin, must_change).await?;
                     edits.extend(MailboxChange::Pin(pin).edits());
                 }
-                Ready::Change { line, id, edits }
+                Ready { line, id, create: None, edits, addresses, notify }
             }
         })
     }
@@ -257,25 +320,11 @@ impl Mailstore {
             .commit(move |draft| {
                 let mut written = Written::default();
                 for ready in group {
-                    match ready {
-                        Ready::Create { line, id, number, edits } => {
-                            let key = schema::number_key(&number);
-                            if draft.get(&key)?.as_ref().and_then(holder).is_some() {
-                                written.missed.push(line);
-                                continue;
-                            }
-                            draft.edit(key, claim(id))?;
-                            draft.edit(schema::mailbox_key(id), edits)?;
-                            written.created += 1;
-                        }
-                        Ready::Change { line, id, edits } => match mailbox_in(draft, id) {
-                            Ok(_) => {
-                                draft.edit(schema::mailbox_key(id), edits)?;
-                                written.changed += 1;
-                            }
-                            Err(MailError::NoMailbox(_)) => written.missed.push(line),
-                            Err(error) => return Err(error),
-                        },
+                    let (line, new) = (ready.line, ready.create.is_some());
+                    match ready.write(draft)? {
+                        false => written.missed.push(line),
+                        true if new => written.created += 1,
+                        true => written.changed += 1,
                     }
                 }
                 Ok(written)
@@ -283,6 +332,38 @@ impl Mailstore {
             .await?;
         written.alone = acknowledgement == Acknowledgement::Alone;
         Ok(written)
+    }
+}
+
+impl Ready {
+    /// Writes all of it or nothing; `false` if another change has made it impossible since the plan.
+    fn write(self, draft: &mut Draft<'_>) -> Result<bool, MailError> {
+        let Self { id, create, edits, addresses, notify, .. } = self;
+        let present = match &create {
+            Some(number) if draft.get(&schema::number_key(number))?.as_ref().and_then(holder).is_some() => {
+                return Ok(false);
+            }
+            Some(_) => UserAddresses::default(),
+            None => match mailbox_in(draft, id) {
+                Ok(mailbox) => mailbox.addresses,
+                Err(MailError::NoMailbox(_)) => return Ok(false),
+                Err(error) => return Err(error),
+            },
+        };
+        let wanted = present.changed(&addresses);
+        let Ok(steps) = steps_in(draft, id, &notify)? else { return Ok(false) };
+        if taken_in(draft, id, &present, &wanted)?.is_some() || is_synced(draft, id, &edits, &present, &wanted)? {
+            return Ok(false);
+        }
+        if let Some(number) = create {
+            draft.edit(schema::number_key(&number), claim(id))?;
+        }
+        if !edits.is_empty() {
+            draft.edit(schema::mailbox_key(id), edits)?;
+        }
+        set_addresses(draft, id, &present, &wanted)?;
+        write_steps(draft, id, steps)?;
+        Ok(true)
     }
 }
 
@@ -320,7 +401,7 @@ fn created(
     let usual = how.usual.clone();
     let (pin, must_change) = pin.map_or((None, true), |(pin, must_change)| (Some(pin), must_change));
     let mut changes = vec![match (&pin, must_change) {
-        (None, _) => "no PIN: nobody can sign in".to_owned(),
+        (None, _) => "no PIN: sign-in is not possible".to_owned(),
         (Some(_), true) => "first PIN, to be changed".to_owned(),
         (Some(_), false) => "PIN".to_owned(),
     }];
@@ -328,6 +409,8 @@ fn created(
     changes.extend((!name.reveal().is_empty()).then(|| format!("name {}", name.reveal())));
     changes.extend(row.timezone.as_ref().map(|zone| format!("time zone {zone}")));
     changes.extend(row.class.iter().flatten().map(|class| format!("cos {class}")));
+    let addresses = UserAddresses::default().changed(&row.addresses);
+    changes.extend(address_words(&UserAddresses::default(), &addresses));
     let new = NewMailbox {
         number: row.number.as_str().to_owned(),
         name,
@@ -338,6 +421,7 @@ fn created(
         quota: usual.quota,
         operator: row.operator.unwrap_or(usual.operator),
         class,
+        addresses,
     };
     PlannedUser {
         line: row.line,
@@ -346,6 +430,7 @@ fn created(
         changes: Pii::new(changes),
         without_pin,
         action: Action::Create { new: Box::new(new) },
+        notify: row.notify,
     }
 }
 
@@ -378,6 +463,7 @@ fn changed(
         let words = row.class.flatten().unwrap_or_else(|| Class::DEFAULT_NAME.to_owned());
         set(format!("cos {words}"), MailboxChange::Class(class));
     }
+    changes.extend(address_words(&mailbox.addresses, &mailbox.addresses.changed(&row.addresses)));
     if pin.is_some() {
         changes.push("PIN".to_owned());
     }
@@ -387,6 +473,7 @@ fn changed(
         known: true,
         changes: Pii::new(changes),
         without_pin,
-        action: Action::Change { id: mailbox.id, edits, pin },
+        action: Action::Change { id: mailbox.id, edits, addresses: row.addresses, pin },
+        notify: row.notify,
     }
 }

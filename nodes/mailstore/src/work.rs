@@ -3,13 +3,13 @@
 use crate::MailError;
 
 /// Runs work that computes long or reads much on a separate thread.
-pub(crate) async fn aside<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R, MailError> {
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R, MailError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| MailError::Ending)
 }
 
 /// Runs work to its end even if the future is dropped: a caller's patience must not decide whether a message is filed
 /// (rule A1).
-pub(crate) async fn to_the_end<R, E>(work: impl Future<Output = Result<R, E>> + Send + 'static) -> Result<R, E>
+pub(crate) async fn run_to_end<R, E>(work: impl Future<Output = Result<R, E>> + Send + 'static) -> Result<R, E>
 where
     R: Send + 'static,
     E: From<MailError> + Send + 'static,

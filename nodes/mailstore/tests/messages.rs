@@ -1,22 +1,20 @@
 //! One node: mailboxes, messages, greetings, MWI counts.
 
-mod common;
-
 use bytes::Bytes;
-use common::{Node, audio, meta, speak, speak_in_vain};
 use tempfile::TempDir;
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailstore::{
-    Acknowledgement, Audio, Codec, CreateError, FileError, Folder, GreetingKind, Lights, LightsChange, MailError,
-    MailboxChange, Mark, NewMailbox, PinError, Quota,
+    Acknowledgement, Audio, Codec, CountsChange, CreateError, FileError, Folder, GreetingKind, MailError,
+    MailboxChange, Mark, MessageCounts, NewMailbox, PinError, Quota,
 };
+use twinbox_store_kit::{Node, audio, meta, speak, speak_in_vain};
 
-fn lights(new: u32, saved: u32) -> Lights {
-    Lights { new, saved }
+fn counts(new: u32, saved: u32) -> MessageCounts {
+    MessageCounts { new, saved }
 }
 
 #[tokio::test]
-async fn a_message_is_left_heard_and_still_there_after_a_restart() {
+async fn heard_message_survives_a_restart() {
     let dir = TempDir::new().unwrap();
     let spoken = audio(2_000);
     let (mailbox, filed) = {
@@ -24,7 +22,7 @@ async fn a_message_is_left_heard_and_still_there_after_a_restart() {
         let mailbox = node.mailbox().await;
         let filed = node.leave(mailbox.id, &spoken).await;
         assert_eq!(filed.acknowledgement, Acknowledgement::Alone);
-        assert_eq!(node.mailstore.lights(mailbox.id).await.unwrap(), lights(1, 0));
+        assert_eq!(node.mailstore.message_counts(mailbox.id).await.unwrap(), counts(1, 0));
         (mailbox, filed)
     };
     let node = Node::alone(dir.path(), "a");
@@ -41,24 +39,24 @@ async fn a_message_is_left_heard_and_still_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn marks_move_a_message_and_its_light() {
+async fn marks_change_folder_and_counts() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let mailbox = node.mailbox().await.id;
     let first = node.leave(mailbox, &audio(1_500)).await.message;
     node.leave(mailbox, &audio(1_600)).await;
     for (mark, expected, folder, deleted) in [
-        (Mark::Heard, lights(1, 1), Folder::Heard, false),
-        (Mark::Saved, lights(1, 1), Folder::Saved, false),
-        (Mark::Deleted, lights(1, 0), Folder::Saved, true),
-        (Mark::Undeleted, lights(1, 1), Folder::Saved, false),
-        (Mark::New, lights(2, 0), Folder::New, false),
-        (Mark::Deleted, lights(1, 0), Folder::New, true),
+        (Mark::Heard, counts(1, 1), Folder::Heard, false),
+        (Mark::Saved, counts(1, 1), Folder::Saved, false),
+        (Mark::Deleted, counts(1, 0), Folder::Saved, true),
+        (Mark::Undeleted, counts(1, 1), Folder::Saved, false),
+        (Mark::New, counts(2, 0), Folder::New, false),
+        (Mark::Deleted, counts(1, 0), Folder::New, true),
     ] {
         node.mailstore.mark(mailbox, first, mark).await.unwrap();
         let message = node.mailstore.message(mailbox, first).await.unwrap().unwrap();
         assert_eq!((message.folder, message.deleted), (folder, deleted), "{mark:?}");
-        assert_eq!(node.mailstore.lights(mailbox).await.unwrap(), expected, "{mark:?}");
+        assert_eq!(node.mailstore.message_counts(mailbox).await.unwrap(), expected, "{mark:?}");
     }
     let uids: Vec<_> = node.mailstore.messages(mailbox).await.unwrap().iter().map(|m| m.uid).collect();
     assert_eq!(uids, [Some(1), Some(2)]);
@@ -67,7 +65,7 @@ async fn marks_move_a_message_and_its_light() {
 }
 
 #[tokio::test]
-async fn modseq_goes_up_with_every_change_and_stands_still_without_one() {
+async fn modseq_increases_with_every_change_only() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let mailbox = node.mailbox().await.id;
@@ -81,7 +79,7 @@ async fn modseq_goes_up_with_every_change_and_stands_still_without_one() {
 }
 
 #[tokio::test]
-async fn what_is_too_short_or_discarded_leaves_nothing() {
+async fn short_or_discarded_recording_leaves_nothing() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let mailbox = node.mailbox().await.id;
@@ -95,15 +93,15 @@ async fn what_is_too_short_or_discarded_leaves_nothing() {
     speak(&live, 0, &audio(3_000));
     live.discard().await.unwrap();
     // The recording has ended: every further call is refused.
-    assert!(matches!(live.file().await, Err(FileError::Over)));
-    assert!(matches!(live.clone().discard().await, Err(FileError::Over)));
+    assert!(matches!(live.file().await, Err(FileError::Closed)));
+    assert!(matches!(live.clone().discard().await, Err(FileError::Closed)));
 
     assert!(node.mailstore.messages(mailbox).await.unwrap().is_empty());
     assert!(node.store.recordings().open().is_empty());
 }
 
 #[tokio::test]
-async fn a_recording_can_be_listened_to_and_recorded_anew() {
+async fn recording_can_be_played_and_replaced() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let mailbox = node.mailbox().await.id;
@@ -151,7 +149,7 @@ async fn numbers_belong_to_one_mailbox_at_a_time() {
     assert!(store.find_by_number("1001").await.unwrap().is_none());
     assert!(store.get(mailbox.id).await.unwrap().is_none());
     assert!(store.mailboxes().await.unwrap().is_empty());
-    assert_eq!(store.lights(mailbox.id).await.unwrap(), lights(0, 0));
+    assert_eq!(store.message_counts(mailbox.id).await.unwrap(), counts(0, 0));
     // Only flagged: the content is removed when every member has the delete.
     assert!(store.message(mailbox.id, message).await.unwrap().unwrap().deleted);
     assert!(matches!(store.remove(mailbox.id).await, Err(MailError::NoMailbox(_))));
@@ -163,7 +161,7 @@ async fn numbers_belong_to_one_mailbox_at_a_time() {
 }
 
 #[tokio::test]
-async fn wrong_mailboxes_are_refused_in_words() {
+async fn invalid_mailboxes_are_refused_with_a_text() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let refuse = async |change: fn(&mut NewMailbox)| {
@@ -225,26 +223,26 @@ async fn greetings_come_and_go() {
 }
 
 #[tokio::test]
-async fn who_watches_lights_is_told_whose_may_have_changed() {
+async fn watch_reports_mailboxes_whose_counts_may_have_changed() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let id = node.mailbox().await.id;
-    let mut watch = node.mailstore.watch_lights();
+    let mut watch = node.mailstore.watch_counts();
     let live = node.begin(id).await;
     speak(&live, 0, &audio(1_500));
-    assert_eq!(watch.try_next(), None, "a recording changes no light");
+    assert_eq!(watch.try_next(), None, "a recording changes no count");
     let message = live.file().await.unwrap().message;
-    assert_eq!(watch.next().await, Some(LightsChange::Mailbox(id)));
+    assert_eq!(watch.next().await, Some(CountsChange::Mailbox(id)));
     node.mailstore.mark(id, message, Mark::Heard).await.unwrap();
-    assert_eq!(watch.next().await, Some(LightsChange::Mailbox(id)));
+    assert_eq!(watch.next().await, Some(CountsChange::Mailbox(id)));
     node.begin(id).await.discard().await.unwrap();
-    assert_eq!(watch.next().await, Some(LightsChange::Mailbox(id)), "what another filed of it may vanish");
+    assert_eq!(watch.next().await, Some(CountsChange::Mailbox(id)), "what another filed of it may vanish");
     node.mailstore.remove(id).await.unwrap();
-    assert_eq!(watch.next().await, Some(LightsChange::Everything), "its number is free");
+    assert_eq!(watch.next().await, Some(CountsChange::Everything), "its number is free");
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
+async fn full_disk_refuses_new_messages_and_keeps_stored_ones() {
     let dir = TempDir::new().unwrap();
     let spoken = audio(2_000);
     let (mailbox, message) = {
@@ -262,7 +260,7 @@ async fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
 
 /// Rule A1: audio that the disk lost is not reported as stored.
 #[tokio::test]
-async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so() {
+async fn recording_with_a_lost_chunk_is_filed_as_partial() {
     let dir = TempDir::new().unwrap();
     let home = dir.path().join("a");
     let node = Node::alone(&home, "a");
@@ -294,7 +292,7 @@ async fn a_recording_of_which_the_disk_lost_some_is_filed_as_partial_and_says_so
 
 /// Rule A1: it is filed as soon as possible, by this process or the next.
 #[tokio::test]
-async fn a_recording_that_could_not_be_filed_is_filed_when_the_disk_is_back() {
+async fn unfiled_recording_is_filed_when_the_disk_returns() {
     let dir = TempDir::new().unwrap();
     let (home, away) = (dir.path().join("a"), dir.path().join("away"));
     let spoken = audio(3_000);
@@ -337,7 +335,7 @@ async fn a_recording_that_could_not_be_filed_is_filed_when_the_disk_is_back() {
 
 /// Rule A4.
 #[tokio::test]
-async fn a_broken_store_takes_neither_messages_nor_calls() {
+async fn broken_store_accepts_neither_messages_nor_calls() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     assert!(node.mailstore.accepts_calls() && node.mailstore.accepts_messages());
@@ -346,7 +344,7 @@ async fn a_broken_store_takes_neither_messages_nor_calls() {
 }
 
 #[tokio::test]
-async fn with_require_two_nothing_is_taken_while_no_peer_counts() {
+async fn with_require_two_messages_are_refused_without_a_peer() {
     let dir = TempDir::new().unwrap();
     let node = Node::with(dir.path(), "a", 2, 0, |settings| settings.require_two = true);
     assert!(!node.mailstore.accepts_messages());
@@ -356,12 +354,12 @@ async fn with_require_two_nothing_is_taken_while_no_peer_counts() {
 }
 
 /// The counts of mailbox, as reading all messages gives them.
-async fn recounted(node: &Node, id: twinbox_ids::MailboxId) -> Lights {
-    Lights::count(&node.mailstore.messages(id).await.unwrap())
+async fn recounted(node: &Node, id: twinbox_ids::MailboxId) -> MessageCounts {
+    MessageCounts::count(&node.mailstore.messages(id).await.unwrap())
 }
 
 #[tokio::test]
-async fn counts_are_kept_and_follow_every_change_here_and_from_a_peer() {
+async fn cached_counts_follow_local_and_remote_changes() {
     let (dir, other_dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (a, b) = (Node::alone(dir.path(), "a"), Node::alone(other_dir.path(), "b"));
     let id = a.mailbox().await.id;
@@ -370,9 +368,9 @@ async fn counts_are_kept_and_follow_every_change_here_and_from_a_peer() {
     let check = async |new, saved| {
         a.hand_over(&b).await;
         for node in [&a, &b] {
-            let lights = node.mailstore.lights(id).await.unwrap();
-            assert_eq!(lights, Lights { new, saved });
-            assert_eq!(lights, recounted(node, id).await);
+            let counts = node.mailstore.message_counts(id).await.unwrap();
+            assert_eq!(counts, MessageCounts { new, saved });
+            assert_eq!(counts, recounted(node, id).await);
         }
     };
     check(2, 0).await;
@@ -390,15 +388,15 @@ async fn counts_are_kept_and_follow_every_change_here_and_from_a_peer() {
     let read = a.mailstore.messages_counted();
     a.mailstore.count_all(|| false).unwrap();
     for _ in 0..10 {
-        a.mailstore.lights(id).await.unwrap();
-        a.mailstore.lights_now(id).unwrap();
+        a.mailstore.message_counts(id).await.unwrap();
+        a.mailstore.message_counts_now(id).unwrap();
         assert!(!a.mailstore.is_full(&a.mailstore.get(id).await.unwrap().unwrap()).await.unwrap());
     }
     assert_eq!(a.mailstore.messages_counted(), read);
     // After a change of one mailbox only that one is read again.
     let quiet = a.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
     a.leave(quiet, &audio(2_000)).await;
-    a.mailstore.lights(quiet).await.unwrap();
+    a.mailstore.message_counts(quiet).await.unwrap();
     let read = a.mailstore.messages_counted();
     a.mailstore.mark(id, first, Mark::Heard).await.unwrap();
     a.mailstore.count_all(|| false).unwrap();

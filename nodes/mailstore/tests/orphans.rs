@@ -1,11 +1,9 @@
 //! Recordings of a dead node become messages, once (rules C1, C2).
 
-mod common;
-
-use common::{Node, audio, eventually, name, pair, speak, speak_in_vain};
 use tempfile::TempDir;
 use twinbox_ids::RecordingId;
 use twinbox_mailstore::{LiveRecording, Mark};
+use twinbox_store_kit::{Node, audio, eventually, name, pair, speak, speak_in_vain};
 
 fn recording(live: &LiveRecording) -> RecordingId {
     RecordingId(live.message().0)
@@ -31,7 +29,7 @@ async fn chunks_reach(live: &LiveRecording, other: &Node, range: std::ops::Range
 }
 
 #[tokio::test]
-async fn what_an_earlier_life_left_is_filed_as_partial_once() {
+async fn recording_of_an_earlier_incarnation_is_filed_once_as_partial() {
     let dir = TempDir::new().unwrap();
     let spoken = audio(3_000);
     let (mailbox, message) = {
@@ -46,12 +44,12 @@ async fn what_an_earlier_life_left_is_filed_as_partial_once() {
         assert!(node.mailstore.file_own_leftovers().await.unwrap().is_empty());
         (mailbox, live.message())
     };
-    for life in 0..3 {
+    for restart in 0..3 {
         let node = Node::alone(dir.path(), "a");
         let filed = node.mailstore.file_own_leftovers().await.unwrap();
         assert_eq!(
             filed.iter().map(|f| f.message).collect::<Vec<_>>(),
-            if life == 0 { vec![message] } else { vec![] }
+            if restart == 0 { vec![message] } else { vec![] }
         );
         let messages = node.mailstore.messages(mailbox).await.unwrap();
         let [found] = messages.as_slice() else { panic!("{messages:?}") };
@@ -61,7 +59,7 @@ async fn what_an_earlier_life_left_is_filed_as_partial_once() {
 }
 
 #[tokio::test]
-async fn an_orphan_is_filed_by_the_other_node_and_completed_when_its_node_is_back() {
+async fn orphan_is_filed_by_a_peer_and_completed_when_its_node_returns() {
     let dir = TempDir::new().unwrap();
     let (a, b, mailbox) = apart(&dir).await;
     let spoken = audio(4_000);
@@ -106,7 +104,7 @@ async fn an_orphan_is_filed_by_the_other_node_and_completed_when_its_node_is_bac
 
 /// Another node assumed this one dead and filed its chunks; now the owner files, with more, less or the same.
 #[tokio::test]
-async fn an_owner_files_whatever_another_node_filed_before() {
+async fn owner_files_a_recording_filed_by_a_peer_before() {
     for (what, lost, partial, expected) in [("all", false, false, 32_000), ("less", true, true, 30_000)] {
         let dir = TempDir::new().unwrap();
         let (a, b, mailbox) = apart(&dir).await;
@@ -131,7 +129,7 @@ async fn an_owner_files_whatever_another_node_filed_before() {
 }
 
 #[tokio::test]
-async fn a_recording_that_its_caller_discarded_is_no_message_whatever_another_node_filed() {
+async fn discarded_recording_is_no_message_even_if_a_peer_filed_it() {
     let dir = TempDir::new().unwrap();
     let (a, b, mailbox) = apart(&dir).await;
     let live = a.begin(mailbox).await;
@@ -139,8 +137,8 @@ async fn a_recording_that_its_caller_discarded_is_no_message_whatever_another_no
     a.hand_over(&b).await;
     chunks_reach(&live, &b, 0..72_000).await;
     assert_eq!(b.mailstore.file_orphans_of(&name("a"), None).await.unwrap().len(), 1);
-    assert_eq!(b.mailstore.lights(mailbox).await.unwrap().new, 1);
-    let mut watch = b.mailstore.watch_lights();
+    assert_eq!(b.mailstore.message_counts(mailbox).await.unwrap().new, 1);
+    let mut watch = b.mailstore.watch_counts();
 
     live.discard().await.unwrap();
     a.hand_over(&b).await;
@@ -148,13 +146,13 @@ async fn a_recording_that_its_caller_discarded_is_no_message_whatever_another_no
     for node in [&a, &b] {
         assert!(node.mailstore.messages(mailbox).await.unwrap().is_empty());
     }
-    assert_eq!(watch.next().await, Some(twinbox_mailstore::LightsChange::Mailbox(mailbox)));
+    assert_eq!(watch.next().await, Some(twinbox_mailstore::CountsChange::Mailbox(mailbox)));
     b.mailstore.file_orphans_of(&name("a"), None).await.unwrap();
     assert!(b.store.recordings().open().is_empty());
 }
 
 #[tokio::test]
-async fn a_longer_take_that_was_recorded_anew_does_not_come_back() {
+async fn replaced_longer_take_does_not_return() {
     let dir = TempDir::new().unwrap();
     let (a, b, mailbox) = apart(&dir).await;
     let live = a.begin(mailbox).await;
@@ -176,7 +174,7 @@ async fn a_longer_take_that_was_recorded_anew_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn a_node_that_dies_leaves_what_was_spoken_to_its_peer() {
+async fn peer_files_the_audio_of_a_failed_node() {
     let dir = TempDir::new().unwrap();
     let (a, b) = pair(dir.path()).await;
     let mailbox = a.mailbox().await.id;

@@ -1,12 +1,10 @@
 //! PIN attempts are counted before they are checked, across calls, restarts and nodes (rule S1).
 
-mod common;
-
-use common::{Node, pair};
 use tempfile::TempDir;
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::pin::{AttemptPolicy, HashCost};
 use twinbox_mailstore::{HASHING_THREADS, PinCheck, PinError};
+use twinbox_store_kit::{Node, pair};
 
 const HOUR: u64 = 3_600_000;
 
@@ -24,7 +22,7 @@ fn strict(settings: &mut twinbox_mailstore::Settings) {
 }
 
 #[tokio::test]
-async fn the_right_pin_is_right_until_it_is_changed() {
+async fn pin_is_accepted_until_it_is_changed() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let id = node.mailbox().await.id;
@@ -41,7 +39,7 @@ async fn the_right_pin_is_right_until_it_is_changed() {
 }
 
 #[tokio::test]
-async fn wrong_tries_are_remembered_over_a_restart_and_forgotten_when_unlocked() {
+async fn wrong_attempts_survive_a_restart_and_are_cleared_by_unlock() {
     let dir = TempDir::new().unwrap();
     let id = {
         let node = Node::with(dir.path(), "a", 1, 0, strict);
@@ -60,7 +58,7 @@ async fn wrong_tries_are_remembered_over_a_restart_and_forgotten_when_unlocked()
 }
 
 #[tokio::test]
-async fn right_ones_do_not_count_and_do_not_forgive() {
+async fn right_pins_neither_count_nor_clear_wrong_attempts() {
     let dir = TempDir::new().unwrap();
     let node = Node::with(dir.path(), "a", 1, 0, strict);
     let id = node.mailbox().await.id;
@@ -73,7 +71,7 @@ async fn right_ones_do_not_count_and_do_not_forgive() {
 }
 
 #[tokio::test]
-async fn tries_at_once_are_each_counted_before_any_answer() {
+async fn concurrent_attempts_are_counted_before_any_answer() {
     let dir = TempDir::new().unwrap();
     let node = Node::with(dir.path(), "a", 1, 0, strict);
     let id = node.mailbox().await.id;
@@ -87,14 +85,14 @@ async fn tries_at_once_are_each_counted_before_any_answer() {
 }
 
 #[tokio::test]
-async fn a_mailbox_that_is_not_there_answers_like_one_that_is() {
+async fn pin_check_of_a_missing_mailbox_answers_like_a_wrong_pin() {
     let dir = TempDir::new().unwrap();
     let node = Node::with(dir.path(), "a", 1, 0, strict);
-    let nobody = MailboxId::random();
+    let missing = MailboxId::random();
     for _ in 0..2 {
-        assert_eq!(node.mailstore.check_pin(nobody, &pin("2580"), "").await.unwrap(), PinCheck::Wrong);
+        assert_eq!(node.mailstore.check_pin(missing, &pin("2580"), "").await.unwrap(), PinCheck::Wrong);
     }
-    let answer = node.mailstore.check_pin(nobody, &pin("2580"), "").await.unwrap();
+    let answer = node.mailstore.check_pin(missing, &pin("2580"), "").await.unwrap();
     assert!(matches!(answer, PinCheck::BackOff { .. }), "{answer:?}");
 }
 
@@ -116,7 +114,7 @@ async fn one_source_cannot_try_mailbox_after_mailbox() {
 }
 
 #[tokio::test]
-async fn a_node_that_hears_no_peer_allows_its_share() {
+async fn isolated_node_allows_its_share_of_attempts() {
     let dir = TempDir::new().unwrap();
     let settle = |settings: &mut twinbox_mailstore::Settings| settings.mailbox_attempts = policy(100, 6, 2);
     let node = Node::with(dir.path(), "a", 2, 0, settle);
@@ -130,7 +128,7 @@ async fn a_node_that_hears_no_peer_allows_its_share() {
 }
 
 #[tokio::test]
-async fn tries_on_one_node_count_on_the_other() {
+async fn attempts_on_one_node_count_on_the_other() {
     let dir = TempDir::new().unwrap();
     let (a, b) = pair(dir.path()).await;
     let id = a.mailbox().await.id;
@@ -149,7 +147,7 @@ fn resident() -> u64 {
 
 /// The runtime of a busy node has many blocking threads. None of them may keep the memory of a hash.
 #[tokio::test(flavor = "multi_thread")]
-async fn hashing_keeps_the_memory_of_a_few_threads_whichever_the_runtime_has() {
+async fn hashing_memory_is_bounded_for_any_runtime() {
     const THREADS: usize = 64;
     let barrier = std::sync::Arc::new(std::sync::Barrier::new(THREADS));
     let mut busy = tokio::task::JoinSet::new();

@@ -1,10 +1,12 @@
 //! Two nodes: data acknowledged on two is readable on both; separate changes merge.
 
-mod common;
-
-use common::{Node, audio, eventually, name, pair, speak};
 use tempfile::TempDir;
-use twinbox_mailstore::{Acknowledgement, Mark, NewMailbox};
+use tokio::sync::oneshot;
+use twinbox_ids::{MessageId, Timestamp};
+use twinbox_mailstore::{
+    Acknowledgement, Audio, Codec, ImportOutcome, MailError, MailedMessage, Mark, NewMailbox, NewMessage,
+};
+use twinbox_store_kit::{Node, audio, eventually, name, pair, patient_pair, speak};
 
 #[tokio::test]
 async fn a_message_acknowledged_on_two_is_readable_on_the_other_node() {
@@ -21,12 +23,12 @@ async fn a_message_acknowledged_on_two_is_readable_on_the_other_node() {
 
     let heard = b.mailstore.mark(mailbox.id, filed.message, Mark::Saved).await.unwrap();
     assert_eq!(heard, Acknowledgement::OnTwo { peer: name("a") });
-    let lights = a.mailstore.lights(mailbox.id).await.unwrap();
-    assert_eq!((lights.new, lights.saved), (0, 1));
+    let counts = a.mailstore.message_counts(mailbox.id).await.unwrap();
+    assert_eq!((counts.new, counts.saved), (0, 1));
 }
 
 #[tokio::test]
-async fn when_the_peer_is_gone_the_message_is_acknowledged_alone() {
+async fn message_is_acknowledged_alone_without_a_peer() {
     let dir = TempDir::new().unwrap();
     let (a, b) = pair(dir.path()).await;
     let mailbox = a.mailbox().await.id;
@@ -37,7 +39,7 @@ async fn when_the_peer_is_gone_the_message_is_acknowledged_alone() {
 }
 
 #[tokio::test]
-async fn of_two_mailboxes_with_one_number_the_earlier_has_it_and_the_other_is_kept() {
+async fn earlier_of_two_mailboxes_keeps_the_number() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let first = a.mailbox().await.id;
@@ -59,7 +61,7 @@ async fn of_two_mailboxes_with_one_number_the_earlier_has_it_and_the_other_is_ke
 }
 
 #[tokio::test]
-async fn a_save_on_one_side_of_a_split_survives_the_delete_on_the_other() {
+async fn save_on_one_side_of_a_split_survives_a_delete_on_the_other() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let mailbox = a.mailbox().await.id;
@@ -80,7 +82,7 @@ async fn a_save_on_one_side_of_a_split_survives_the_delete_on_the_other() {
 
 /// Rule D4: an acknowledged message is not deleted unheard.
 #[tokio::test]
-async fn a_message_whose_part_was_deleted_on_one_side_of_a_split_is_there_and_new_once_it_is_complete() {
+async fn message_deleted_while_partial_is_new_once_it_is_complete() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let mailbox = a.mailbox().await.id;
@@ -105,6 +107,57 @@ async fn a_message_whose_part_was_deleted_on_one_side_of_a_split_is_there_and_ne
         let message = node.mailstore.message(mailbox, filed[0].message).await.unwrap().unwrap();
         assert!(!message.deleted && !message.is_partial());
         assert_eq!(node.mailstore.audio(&message).await.unwrap().bytes, spoken);
-        assert_eq!(node.mailstore.lights(mailbox).await.unwrap().new, 1);
+        assert_eq!(node.mailstore.message_counts(mailbox).await.unwrap().new, 1);
     }
+}
+
+/// Rule A1: the answer to a repeated mail is as good as that to the first.
+#[tokio::test]
+async fn repeated_mail_is_known_only_once_the_first_is_on_two() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = patient_pair(dir.path()).await;
+    let (mailbox, id) = (a.mailbox().await.id, MessageId(7));
+    let new = NewMessage {
+        received: Timestamp(1),
+        caller: None,
+        caller_name: None,
+        codec: Codec::Pcma,
+        urgent: false,
+        private: false,
+        mail: None,
+    };
+    let sound = Audio { codec: Codec::Pcma, bytes: audio(1_500).into() };
+    let mail = MailedMessage { id, mailbox, new, audio: sound };
+    let deliver = || {
+        let (mailstore, mail) = (a.mailstore.clone(), mail.clone());
+        tokio::spawn(async move { mailstore.receive_mail(mail).await.unwrap() })
+    };
+    // Until it is released, node b makes nothing durable.
+    let (holds, held) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let store = b.store.clone();
+    let hold = tokio::spawn(async move {
+        let held_up = store.commit(move |_| {
+            let _ = holds.send(());
+            let _ = released.recv();
+            Ok::<_, MailError>(())
+        });
+        held_up.await.map(drop)
+    });
+    held.await.unwrap();
+
+    let first = deliver();
+    eventually("the message is here", async || a.mailstore.message(mailbox, id).await.unwrap().is_some()).await;
+    let repeated = deliver();
+    // Each takes as long as a commit here: without a wait for node b, both would end meanwhile.
+    for _ in 0..10 {
+        a.store.probe().await.unwrap();
+    }
+    assert!(!first.is_finished(), "node b does not have it");
+    assert!(!repeated.is_finished(), "answered before node b has the message");
+    release.send(()).unwrap();
+    hold.await.unwrap().unwrap();
+    assert_eq!(first.await.unwrap(), ImportOutcome::Taken(Acknowledgement::OnTwo { peer: name("b") }));
+    assert_eq!(repeated.await.unwrap(), ImportOutcome::Known);
+    assert!(b.mailstore.message(mailbox, id).await.unwrap().is_some());
 }

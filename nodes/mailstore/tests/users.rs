@@ -1,10 +1,7 @@
 //! Tables of users, messages of another system, classes of service and prompts.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Node, audio, eventually, name, pair};
 use tempfile::TempDir;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Pii, Timestamp};
@@ -14,9 +11,11 @@ use twinbox_mailbox::{
     read_users, write_users,
 };
 use twinbox_mailstore::{
-    Acknowledgement, Audio, ClassError, Codec, Folder, GreetingKind, Imported, ImportedMessage, Mark, NewMailbox,
-    Outcome, PinCheck, PinError, PromptKey, PromptsChange, Rule, UserImport, WeakPins,
+    Acknowledgement, Audio, ClassError, Codec, CreateError, Folder, GreetingKind, ImportOutcome, Imported,
+    ImportedMessage, Mark, NewMailbox, PinCheck, PinError, PromptKey, PromptsChange, Rule, UserAddress,
+    UserAddresses, UserImport, WeakPins,
 };
+use twinbox_store_kit::{Node, audio, eventually, name, pair};
 
 fn how() -> UserImport {
     UserImport {
@@ -32,7 +31,7 @@ async fn import(node: &Node, table: &str, how: &UserImport) -> Result<Imported, 
 }
 
 #[tokio::test]
-async fn a_table_is_taken_once_however_often_it_is_given() {
+async fn repeated_import_of_a_table_changes_nothing() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     node.mailstore.add_class("sales", vec![]).await.unwrap();
@@ -65,13 +64,17 @@ async fn a_table_is_taken_once_however_often_it_is_given() {
     assert_eq!((ada.operator, ada.class), (None, None));
     // An export imported again changes nothing.
     let mailboxes = node.mailstore.mailboxes().await.unwrap();
-    let export = write_users(mailboxes.iter().map(|m| (m, node.mailstore.class_name_of(m).unwrap())));
+    let columns = node.mailstore.notify_columns().await.unwrap();
+    let export = write_users(mailboxes.iter().map(|m| {
+        let columns = columns.get(&m.id).cloned().unwrap_or_default();
+        (m, node.mailstore.class_name_of(m).unwrap(), columns)
+    }));
     let back = import(&node, &export, &how()).await.unwrap();
     assert_eq!((back.created, back.changed, back.unchanged), (0, 0, 2), "{export}");
 }
 
 #[tokio::test]
-async fn a_table_with_anything_wrong_changes_nothing() {
+async fn table_with_an_error_changes_nothing() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let table = "number,name,pin,cos\n1001,Ada,284617,\n1002,Bo,1234,\n1003,Cy,602214,gold\n";
@@ -90,7 +93,7 @@ async fn a_table_with_anything_wrong_changes_nothing() {
 }
 
 #[tokio::test]
-async fn first_pins_cost_less_until_they_are_changed_and_pins_that_stay_cost_what_all_do() {
+async fn imported_first_pins_have_a_lower_hash_cost() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let of = async |number: &str| {
@@ -115,9 +118,98 @@ async fn first_pins_cost_less_until_they_are_changed_and_pins_that_stay_cost_wha
     assert_eq!(of("1003").await.1, Some(HashCost::default()));
 }
 
+#[tokio::test]
+async fn addresses_and_devices_of_a_table_are_imported_once() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let head = "number,mail,aliases,notify_mail,notify_audio,notify_delete,notify_pager\n";
+    let table = format!(
+        "{head}1001,Anna@Example.com,anna a.l@old.example,anna@example.com,yes,yes,1@pager.example\n1002,,bert,,,,\n"
+    );
+    let first = import(&node, &table, &how()).await.unwrap();
+    assert_eq!((first.created, first.changed, first.unchanged), (2, 0, 0));
+    let find = async |text: &str| {
+        let found = node.mailstore.find_by_address(&UserAddress::alias(text).unwrap()).await.unwrap();
+        found.map(|mailbox| mailbox.number)
+    };
+    for (address, number) in [
+        ("anna@example.com", Some("1001")),
+        ("ANNA", Some("1001")),
+        ("a.l@old.example", Some("1001")),
+        ("bert", Some("1002")),
+        ("bert@old.example", None),
+    ] {
+        assert_eq!(find(address).await.as_deref(), number, "{address}");
+    }
+    let anna = node.mailstore.find_by_number("1001").await.unwrap().unwrap().id;
+    let devices = async || {
+        let devices = node.mailstore.devices(anna).await.unwrap();
+        devices.into_iter().map(|d| (d.name, d.kind.target().reveal().clone(), d.enabled)).collect::<Vec<_>>()
+    };
+    let device = |name: &str, address: &str, enabled| (name.to_owned(), address.to_owned(), enabled);
+    let both = [device("mail", "anna@example.com", true), device("pager", "1@pager.example", true)];
+    assert_eq!(devices().await, both);
+    let again = import(&node, &table, &how()).await.unwrap();
+    assert_eq!((again.created, again.changed, again.unchanged), (0, 0, 2));
+
+    // An address of another user is refused with its number, and so is one that the table has twice.
+    for (rows, words) in [
+        ("1002,,bert anna,,,,\n", "aliases: anna belongs to mailbox 1001"),
+        ("1003,anna@example.com,,,,,\n", "mail: anna@example.com belongs to mailbox 1001"),
+        ("1003,x@example.com,,,,,\n1004,,X@example.com,,,,\n", "the address x@example.com is on line 2"),
+        ("1002,,,b@example.com,no,yes,\n", "notify_delete: "),
+    ] {
+        let problems = import(&node, &format!("{head}{rows}"), &how()).await.unwrap_err();
+        assert!(problems.len() == 1 && problems[0].what.starts_with(words), "{problems:?}");
+    }
+    let new = |number: &str, alias: &str| NewMailbox {
+        addresses: UserAddresses { mail: None, aliases: vec![UserAddress::alias(alias).unwrap()] },
+        ..NewMailbox::new(number, "2580")
+    };
+    let refused = node.mailstore.create(new("1003", "Anna")).await;
+    assert!(matches!(refused, Err(CreateError::AddressTaken { number, .. }) if number == "1001"));
+
+    // A device that an administrator removed comes back with another id; one that was disabled stays.
+    let id = node.mailstore.devices(anna).await.unwrap()[0].id;
+    node.mailstore.remove_device(anna, id).await.unwrap();
+    let changes = format!("{head}1001,,-,anna@example.com,,,-\n");
+    assert_eq!(import(&node, &changes, &how()).await.unwrap().changed, 1);
+    let one = [device("mail", "anna@example.com", true), device("pager", "1@pager.example", false)];
+    assert_eq!(devices().await, one);
+    assert_eq!(import(&node, &changes, &how()).await.unwrap().unchanged, 1);
+    // Aliases given up are free, and so are the addresses of a removed user.
+    node.mailstore.create(new("1003", "Anna")).await.unwrap();
+    node.mailstore.remove(anna).await.unwrap();
+    node.mailstore.create(new("1004", "anna@example.com")).await.unwrap();
+    assert_eq!(find("anna@example.com").await.as_deref(), Some("1004"));
+}
+
+#[tokio::test]
+async fn earlier_of_two_users_keeps_the_address() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let alias = UserAddress::alias("anna").unwrap();
+    import(&a, "number,aliases\n1001,anna\n", &how()).await.unwrap();
+    import(&b, "number,aliases\n1002,anna\n", &how()).await.unwrap();
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        let found = node.mailstore.find_by_address(&alias).await.unwrap().unwrap();
+        assert_eq!(found.number, "1001");
+        assert!(node.mailstore.lost_addresses(&found).unwrap().is_empty());
+        let other = node.mailstore.find_by_number("1002").await.unwrap().unwrap();
+        assert_eq!(node.mailstore.lost_addresses(&other).unwrap(), std::slice::from_ref(&alias));
+        // It is no problem of the next table.
+        assert_eq!(import(node, "number,aliases\n1002,anna\n", &how()).await.unwrap().unchanged, 1);
+    }
+    // The other one gets it when the first gives it up.
+    import(&a, "number,aliases\n1001,-\n", &how()).await.unwrap();
+    assert_eq!(a.mailstore.find_by_address(&alias).await.unwrap().unwrap().number, "1002");
+}
+
 /// `TWINBOX_IMPORT_USERS=20000` sets the number of users; the time is printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_of_users_come_in_groups_to_both_nodes() {
+async fn thousands_of_users_are_imported_in_groups_on_both_nodes() {
     let count: u32 = std::env::var("TWINBOX_IMPORT_USERS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let pins = std::env::var_os("TWINBOX_IMPORT_WITHOUT_PINS").is_none();
     let dir = TempDir::new().unwrap();
@@ -148,7 +240,7 @@ async fn thousands_of_users_come_in_groups_to_both_nodes() {
 }
 
 #[tokio::test]
-async fn a_message_of_another_system_is_taken_once_and_then_left_alone() {
+async fn imported_message_is_taken_once() {
     let dir = TempDir::new().unwrap();
     let (a, b) = pair(dir.path()).await;
     let mailbox = a.mailbox().await.id;
@@ -165,7 +257,7 @@ async fn a_message_of_another_system_is_taken_once_and_then_left_alone() {
     let mut ids = Vec::new();
     for (n, folder) in folders.into_iter().enumerate() {
         let (id, outcome) = a.mailstore.import_message(message(n as u64, folder)).await.unwrap();
-        assert_eq!(outcome, Outcome::Taken(Acknowledgement::OnTwo { peer: name("b") }));
+        assert_eq!(outcome, ImportOutcome::Taken(Acknowledgement::OnTwo { peer: name("b") }));
         ids.push(id);
     }
     let there = b.mailstore.messages(mailbox).await.unwrap();
@@ -180,7 +272,7 @@ async fn a_message_of_another_system_is_taken_once_and_then_left_alone() {
     b.mailstore.mark(mailbox, ids[1], Mark::Deleted).await.unwrap();
     for (n, id) in ids.iter().enumerate() {
         let (again, outcome) = b.mailstore.import_message(message(n as u64, Folder::Heard)).await.unwrap();
-        assert_eq!((again, outcome), (*id, Outcome::Known));
+        assert_eq!((again, outcome), (*id, ImportOutcome::Known));
     }
     let after = a.mailstore.messages(mailbox).await.unwrap();
     assert_eq!(after.len(), 3);
@@ -189,14 +281,14 @@ async fn a_message_of_another_system_is_taken_once_and_then_left_alone() {
     let hello = || Audio { codec: Codec::Pcma, bytes: audio(900).into() };
     let other = || Audio { codec: Codec::Pcma, bytes: audio(700).into() };
     let kind = GreetingKind::Busy;
-    assert!(matches!(a.mailstore.import_greeting(mailbox, kind, hello()).await.unwrap(), Outcome::Taken(_)));
-    assert_eq!(b.mailstore.import_greeting(mailbox, kind, hello()).await.unwrap(), Outcome::Known);
-    assert_eq!(b.mailstore.import_greeting(mailbox, kind, other()).await.unwrap(), Outcome::Kept);
+    assert!(matches!(a.mailstore.import_greeting(mailbox, kind, hello()).await.unwrap(), ImportOutcome::Taken(_)));
+    assert_eq!(b.mailstore.import_greeting(mailbox, kind, hello()).await.unwrap(), ImportOutcome::Known);
+    assert_eq!(b.mailstore.import_greeting(mailbox, kind, other()).await.unwrap(), ImportOutcome::Kept);
     assert_eq!(b.mailstore.greeting(mailbox, kind).await.unwrap(), Some(hello()));
 }
 
 #[tokio::test]
-async fn a_class_of_service_rules_its_mailboxes_on_both_nodes() {
+async fn class_of_service_applies_on_both_nodes() {
     let dir = TempDir::new().unwrap();
     let (a, b) = pair(dir.path()).await;
     let mailbox = a.mailbox().await;
@@ -252,7 +344,7 @@ async fn a_class_of_service_rules_its_mailboxes_on_both_nodes() {
 }
 
 #[tokio::test]
-async fn of_two_classes_of_one_name_the_earlier_has_it() {
+async fn earlier_of_two_classes_keeps_the_name() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let (first, _) = a.mailstore.add_class("sales", vec![(Rule::Messages, Some(1))]).await.unwrap();
@@ -267,7 +359,7 @@ async fn of_two_classes_of_one_name_the_earlier_has_it() {
 }
 
 #[tokio::test]
-async fn a_prompt_that_is_set_on_one_node_is_told_on_the_other() {
+async fn custom_prompt_is_replicated_to_the_other_node() {
     let dir = TempDir::new().unwrap();
     let (a, b) = pair(dir.path()).await;
     let key = PromptKey::new("en", "vm-intro").unwrap();

@@ -38,7 +38,7 @@ impl MediaConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     /// The range has no even port, or the number of threads is zero.
-    #[error("the media settings cannot work: {problem}; {remedy}")]
+    #[error("invalid media settings: {problem}; {remedy}")]
     Config {
         /// The problem.
         problem: String,
@@ -65,7 +65,7 @@ pub enum MediaError {
         source: std::io::Error,
     },
     /// The engine's threads have ended.
-    #[error("the media engine has stopped: start the process anew")]
+    #[error("the media engine has stopped: restart the process")]
     Stopped,
 }
 

@@ -13,8 +13,8 @@ use twinbox_clock::BootInstant;
 
 use crate::{
     MediaConfig, MediaError, MediaEvent, MediaHealth, MediaStats, Session,
-    line::Line,
     ports::Ports,
+    rtp_session::RtpSession,
     thread::{Command, Order, ThreadHandle},
 };
 
@@ -28,7 +28,7 @@ struct Inner {
     config: MediaConfig,
     ports: Ports,
     threads: Vec<Arc<ThreadHandle>>,
-    next_line: AtomicU64,
+    next_session: AtomicU64,
 }
 
 impl Engine {
@@ -37,13 +37,13 @@ impl Engine {
         let ports = Ports::new(config.ports.clone())?;
         if config.threads == 0 {
             return Err(MediaError::Config {
-                problem: "there are to be no media threads".to_owned(),
+                problem: "there are no media threads".to_owned(),
                 remedy: "give at least one",
             });
         }
         let threads =
             (0..config.threads).map(|i| ThreadHandle::spawn(i, config.media_timeout)).collect::<Result<_, _>>()?;
-        Ok(Self { inner: Arc::new(Inner { config, ports, threads, next_line: AtomicU64::new(0) }) })
+        Ok(Self { inner: Arc::new(Inner { config, ports, threads, next_session: AtomicU64::new(0) }) })
     }
 
     /// Opens a session on a free pair of ports. The session sends its events to `events`, whose channel should have
@@ -52,36 +52,39 @@ impl Engine {
     /// Chooses the thread with the fewest sessions, never a thread that has panicked, and a stuck thread only if all
     /// are stuck.
     pub fn open(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
-        self.open_line(events, true)
+        self.open_session(events, true)
     }
 
     /// Like [`Self::open`], but the session's traffic is excluded from [`Self::stats`]: for self-test calls.
     pub fn open_uncounted(&self, events: mpsc::Sender<MediaEvent>) -> Result<Session, MediaError> {
-        self.open_line(events, false)
+        self.open_session(events, false)
     }
 
-    fn open_line(&self, events: mpsc::Sender<MediaEvent>, counted: bool) -> Result<Session, MediaError> {
+    fn open_session(&self, events: mpsc::Sender<MediaEvent>, counted: bool) -> Result<Session, MediaError> {
         let inner = &self.inner;
-        let alive = inner.threads.iter().filter(|t| t.alive());
-        let thread = alive.min_by_key(|t| (!t.turns(), t.sessions.load(Relaxed))).ok_or(MediaError::Stopped)?;
+        let running = inner.threads.iter().filter(|t| t.is_running());
+        let thread =
+            running.min_by_key(|t| (!t.is_turning(), t.sessions.load(Relaxed))).ok_or(MediaError::Stopped)?;
         let pair = inner.ports.bind(inner.config.bind, inner.config.dscp)?;
         let session = Session {
-            line: inner.next_line.fetch_add(1, Relaxed),
-            port: pair.lease.port(),
+            id: inner.next_session.fetch_add(1, Relaxed),
+            port: pair.reserved.port(),
             thread: thread.clone(),
             counters: Arc::default(),
         };
-        let mut line = Line::new(pair, events, session.counters.clone(), BootInstant::now());
-        line.counted = counted;
-        thread.send(Command { line: session.line, order: Order::Open(Box::new(line)) });
+        let mut rtp = RtpSession::new(pair, events, session.counters.clone(), BootInstant::now());
+        rtp.counted = counted;
+        thread.send(Command { session: session.id, order: Order::Open(Box::new(rtp)) });
         Ok(session)
     }
 
     /// Reports whether all threads run and serve their sessions in time.
     pub fn health(&self) -> MediaHealth {
         let fault = self.inner.threads.iter().enumerate().find_map(|(i, thread)| match () {
-            () if !thread.alive() => Some(format!("media thread {i} has panicked: start the process anew")),
-            () if !thread.turns() => Some(format!("media thread {i} is stuck: calls on it hear nothing")),
+            () if !thread.is_running() => Some(format!("media thread {i} has panicked: restart the process")),
+            () if !thread.is_turning() => Some(format!(
+                "media thread {i} is stuck: its calls have no audio; restart the process if it stays stuck"
+            )),
             () => None,
         });
         MediaHealth { ok: fault.is_none(), detail: fault.unwrap_or_default() }
@@ -89,8 +92,8 @@ impl Engine {
 
     /// Longest time since a media thread last turned its wheel: some milliseconds while calls are in progress, up to
     /// half a second without calls. Grows without limit if a thread hangs or has ended.
-    pub fn still_for(&self) -> Duration {
-        self.inner.threads.iter().map(|thread| thread.still_for()).max().unwrap_or_default()
+    pub fn stalled_for(&self) -> Duration {
+        self.inner.threads.iter().map(|thread| thread.stalled_for()).max().unwrap_or_default()
     }
 
     /// Totals since the start, at most 5 ms old.
@@ -100,5 +103,16 @@ impl Engine {
             total.merge(&thread.stats());
         }
         total
+    }
+}
+
+/// Returns a function: the 99th percentile of the lateness of packets since its previous call.
+pub fn recent_lateness(engine: Engine) -> impl FnMut() -> Option<Duration> {
+    let mut before = engine.stats().lateness;
+    move || {
+        let now = engine.stats().lateness;
+        let late = now.since(&before).percentile(0.99);
+        before = now;
+        late
     }
 }

@@ -8,13 +8,13 @@
 mod api;
 mod engine;
 mod lateness;
-mod line;
 mod outgoing;
 mod pace;
 mod playback;
 mod ports;
 mod quality;
 mod reports;
+mod rtp_session;
 mod session;
 mod socket;
 mod source;
@@ -24,7 +24,7 @@ pub use api::{
     ChunkSink, Clip, Dropped, MediaConfig, MediaError, MediaEvent, MediaHealth, MediaStats, RecordSpec, Remote,
     SessionCounters, StopCause,
 };
-pub use engine::Engine;
+pub use engine::{Engine, recent_lateness};
 pub use lateness::{BOUNDS_US, Lateness};
 pub use quality::{Quality, StreamQuality};
 pub use session::Session;

@@ -23,19 +23,19 @@ pub(crate) struct Ports {
 }
 
 /// A pair of ports in use; dropping it returns the ports.
-pub(crate) struct Lease {
+pub(crate) struct ReservedPort {
     port: u16,
     ports: Ports,
 }
 
-/// The sockets of a session. Declared before the lease, so that they are closed when the ports become free.
+/// The sockets of a session. Declared before the reservation, so that they are closed when the ports become free.
 pub(crate) struct Pair {
     /// RTP, on an even port.
     pub(crate) rtp: Socket,
     /// RTCP, on the port above.
     pub(crate) rtcp: Socket,
     /// Reservation of both ports.
-    pub(crate) lease: Lease,
+    pub(crate) reserved: ReservedPort,
 }
 
 impl Ports {
@@ -62,13 +62,13 @@ impl Ports {
         let candidates = self.lock().len();
         for _ in 0..candidates {
             let Some(port) = self.lock().pop_front() else { break };
-            // From here on, dropping the lease returns the port.
-            let lease = Lease { port, ports: self.clone() };
+            // From here on, dropping the reservation returns the port.
+            let reserved = ReservedPort { port, ports: self.clone() };
             let rtp = Socket::open(SocketAddr::new(ip, port), dscp, None);
             let pair = rtp
                 .and_then(|rtp| Ok((rtp, Socket::open(SocketAddr::new(ip, port + 1), dscp, Some(RTCP_BUFFER))?)));
             match pair {
-                Ok((rtp, rtcp)) => return Ok(Pair { rtp, rtcp, lease }),
+                Ok((rtp, rtcp)) => return Ok(Pair { rtp, rtcp, reserved }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(source) => {
                     return Err(MediaError::Io { what: format!("opening RTP port {ip}:{port}"), source });
@@ -83,13 +83,13 @@ impl Ports {
     }
 }
 
-impl Lease {
+impl ReservedPort {
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 }
 
-impl Drop for Lease {
+impl Drop for ReservedPort {
     fn drop(&mut self) {
         self.ports.lock().push_back(self.port);
     }

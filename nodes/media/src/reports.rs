@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Poll interval for reports.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Larger jitter values are implausible and capped.
 const LONGEST_JITTER: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(crate) struct Reports {
     mux: bool,
     /// Observed source address of the peer's RTCP.
     learned: Option<SocketAddr>,
-    looked: BootInstant,
+    polled: BootInstant,
     /// Time of the next report; `None` before the first negotiation.
     due: Option<BootInstant>,
     /// At least one report has been sent.
@@ -47,7 +47,7 @@ pub(crate) struct Reports {
     transmission: Transmission,
 }
 
-/// Data of the session's line needed for a report.
+/// Data of the session needed for a report.
 pub(crate) struct Media<'a> {
     socket: &'a Socket,
     out: &'a Outgoing,
@@ -77,7 +77,7 @@ impl Reports {
             stated: None,
             mux: false,
             learned: None,
-            looked: now,
+            polled: now,
             due: None,
             begun: false,
             sent: [0; 2],
@@ -103,23 +103,23 @@ impl Reports {
     }
 
     /// Returns the socket if a poll for reports is due.
-    pub(crate) fn look(&mut self, now: BootInstant) -> Option<&Socket> {
-        let look = now.since(self.looked) >= LOOK_EVERY;
-        if look {
-            self.looked = now;
+    pub(crate) fn poll(&mut self, now: BootInstant) -> Option<&Socket> {
+        let due = now.since(self.polled) >= POLL_INTERVAL;
+        if due {
+            self.polled = now;
         }
-        look.then_some(&self.socket)
+        due.then_some(&self.socket)
     }
 
     /// Takes a datagram from the peer.
     pub(crate) fn take(&mut self, datagram: &Datagram<'_>, media: &Media<'_>, quality: &mut Quality) {
-        match self.judge(datagram, media, quality) {
+        match self.check_report(datagram, media, quality) {
             Some(()) => quality.reports_received += 1,
             None => quality.reports_refused += 1,
         }
     }
 
-    fn judge(&mut self, datagram: &Datagram<'_>, media: &Media<'_>, quality: &mut Quality) -> Option<()> {
+    fn check_report(&mut self, datagram: &Datagram<'_>, media: &Media<'_>, quality: &mut Quality) -> Option<()> {
         let host = Some(datagram.from.ip());
         let known = host == media.to.map(|a| a.ip()) || host == self.stated.map(|a| a.ip());
         let compound = Compound::parse(datagram.bytes).ok().filter(|_| known)?;
@@ -154,7 +154,7 @@ impl Reports {
     }
 
     /// Sends BYE, if anything was sent before (RFC 3550 section 6.3.7).
-    pub(crate) fn leave(&mut self, now: BootInstant, media: &Media<'_>, quality: &mut Quality) {
+    pub(crate) fn send_bye(&mut self, now: BootInstant, media: &Media<'_>, quality: &mut Quality) {
         if self.begun || media.out.begun {
             self.send(now, true, media, quality);
         }

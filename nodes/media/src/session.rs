@@ -15,7 +15,7 @@ use crate::{
 /// Media of one call. Commands take effect in order, within about a millisecond, and never block. Dropping the
 /// session closes it.
 pub struct Session {
-    pub(crate) line: u64,
+    pub(crate) id: u64,
     pub(crate) port: u16,
     pub(crate) thread: Arc<ThreadHandle>,
     pub(crate) counters: Arc<SharedCounters>,
@@ -64,7 +64,7 @@ impl Session {
     pub fn close(self) {}
 
     fn send(&self, order: Order) {
-        self.thread.send(Command { line: self.line, order });
+        self.thread.send(Command { session: self.id, order });
     }
 }
 

@@ -6,8 +6,8 @@
 //! | source | condition |
 //! | --- | --- |
 //! | the address of the SDP | at its first packet; while another source is latched, as soon as it is proven |
-//! | another port of its host, the host of the signalling | proven; latched source silent for the patience |
-//! | any other host | only if the trunk allows it: as above, after twice the patience |
+//! | another port of its host, the host of the signalling | proven; latched source silent for the required time |
+//! | any other host | only if the trunk allows it: as above, after twice that time |
 //!
 //! A source is proven when it has sent [`PROOF`] packets of one stream in order. A stray packet, or a sprayer that
 //! sends from many addresses, therefore has no effect. Once a source is latched, only the stated address can replace
@@ -22,11 +22,11 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_rtp::packet::{SeqNo, Ssrc};
 
-/// Patience at the start of a session: short, since the audio played meanwhile goes to the stated address.
-const FIRST_PATIENCE: Duration = Duration::from_millis(100);
+/// Required silence at the start of a session: short, since the audio played meanwhile goes to the stated address.
+const FIRST_SILENCE: Duration = Duration::from_millis(100);
 
-/// Patience after a re-INVITE: longer, since packets of the previous media path may still be in transit.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Required silence after a re-INVITE: longer, since packets of the previous media path may still be in transit.
+const SILENCE_BEFORE_CHANGE: Duration = Duration::from_millis(500);
 
 /// Number of packets in order that prove a source.
 const PROOF: u8 = 4;
@@ -89,13 +89,13 @@ pub(crate) struct RtpSource {
 #[derive(Debug, Clone, Copy)]
 struct Latched {
     address: SocketAddr,
-    heard: BootInstant,
+    last_packet: BootInstant,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
     since: BootInstant,
-    patience: Duration,
+    silence: Duration,
 }
 
 /// A source that is not yet proven.
@@ -109,7 +109,7 @@ struct Candidate {
 
 impl RtpSource {
     pub(crate) fn new(terms: Terms, now: BootInstant) -> Self {
-        let open = Some(Open { since: now, patience: FIRST_PATIENCE });
+        let open = Some(Open { since: now, silence: FIRST_SILENCE });
         Self { terms, latched: None, open, candidates: Default::default() }
     }
 
@@ -117,7 +117,7 @@ impl RtpSource {
     pub(crate) fn renegotiated(self, terms: Terms, now: BootInstant) -> Self {
         let same = terms.stated == self.terms.stated;
         let latched = self.latched.filter(|latched| same && terms.trust(latched.address).is_some());
-        let open = Some(Open { since: now, patience: PATIENCE });
+        let open = Some(Open { since: now, silence: SILENCE_BEFORE_CHANGE });
         Self { terms, latched, open, candidates: Default::default() }
     }
 
@@ -136,8 +136,8 @@ impl RtpSource {
         let Some(trust) = self.terms.trust(from) else { return false };
         match &mut self.latched {
             Some(latched) if latched.address == from => {
-                latched.heard = now;
-                if trust == Trust::Stated || self.open.is_some_and(|open| now.since(open.since) > open.patience) {
+                latched.last_packet = now;
+                if trust == Trust::Stated || self.open.is_some_and(|open| now.since(open.since) > open.silence) {
                     self.open = None;
                 }
                 return true;
@@ -148,19 +148,19 @@ impl RtpSource {
         let patient = match (trust, self.open) {
             (Trust::Stated, _) => true,
             (_, None) => return false,
-            (Trust::OwnHost, Some(open)) => self.silent_for(open, now) >= open.patience,
-            (Trust::OtherHost, Some(open)) => self.silent_for(open, now) >= open.patience * 2,
+            (Trust::OwnHost, Some(open)) => self.silent_for(open, now) >= open.silence,
+            (Trust::OtherHost, Some(open)) => self.silent_for(open, now) >= open.silence * 2,
         };
         self.prove(from, ssrc, seq) && patient && self.latch(from, now)
     }
 
     /// Time without a packet from the latched source, counted from the negotiation at the earliest.
     fn silent_for(&self, open: Open, now: BootInstant) -> Duration {
-        now.since(self.latched.map_or(open.since, |latched| latched.heard.max(open.since)))
+        now.since(self.latched.map_or(open.since, |latched| latched.last_packet.max(open.since)))
     }
 
     fn latch(&mut self, address: SocketAddr, now: BootInstant) -> bool {
-        self.latched = Some(Latched { address, heard: now });
+        self.latched = Some(Latched { address, last_packet: now });
         self.open = None;
         self.candidates = Default::default();
         true
@@ -268,14 +268,14 @@ mod tests {
         let mut wire = Wire::new(terms(false));
         assert!(wire.sends_to(STATED));
         wire.run(80, &[SAME_HOST]);
-        assert!(wire.sends_to(STATED), "patience is not over");
+        assert!(wire.sends_to(STATED), "silence is not over");
         wire.run(40, &[SAME_HOST]);
         assert!(wire.sends_to(SAME_HOST));
         assert_eq!(Wire::new(Terms::new(None, None, true)).source.destination(), None);
     }
 
     #[test]
-    fn stated_address_wins_back_and_keeps_the_latch() {
+    fn stated_address_regains_and_keeps_the_latch() {
         for latched in [SAME_HOST, SIGNALLING, OTHER] {
             let mut wire = Wire::new(terms(true));
             wire.run(1_000, &[latched]);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn single_forged_packet_of_the_stated_address_takes_nothing_away() {
+    fn single_forged_packet_of_the_stated_address_changes_nothing() {
         let mut wire = Wire::new(terms(false));
         wire.run(1_000, &[SAME_HOST]);
         for n in 0..100_u16 {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn sprayer_takes_no_stream() {
+    fn packets_from_many_addresses_latch_nothing() {
         // Latched: from every kind of source, a proper stream.
         for latched in [STATED, SAME_HOST, OTHER] {
             let mut wire = Wire::new(terms(true));
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn re_invite_with_the_same_address_keeps_a_source_that_goes_on() {
+    fn re_invite_with_the_same_address_keeps_an_active_source() {
         let mut wire = Wire::new(terms(false));
         wire.run(1_000, &[SAME_HOST]);
         wire.renegotiate(terms(false));
@@ -358,13 +358,13 @@ mod tests {
         wire.run(1_000, &[SAME_HOST]);
         wire.renegotiate(terms(false));
         wire.run(200, &[SAME_HOST]);
-        assert_eq!(wire.run(480, &[SIGNALLING]), [0], "patience counts from the last packet");
+        assert_eq!(wire.run(480, &[SIGNALLING]), [0], "silence counts from the last packet");
         wire.run(60, &[SIGNALLING]);
         assert!(wire.sends_to(SIGNALLING));
     }
 
     #[test]
-    fn re_invite_with_another_address_starts_anew() {
+    fn re_invite_with_another_address_clears_the_latch() {
         let moved = Terms::new(Some(a("10.0.0.7:4000")), Some(a(SIGNALLING).ip()), false);
         let mut wire = Wire::new(terms(false));
         wire.run(1_000, &[SAME_HOST]);

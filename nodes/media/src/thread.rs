@@ -1,7 +1,7 @@
-//! The media thread: a wheel of four slots, 5 ms each; each line has its slot.
+//! The media thread: a wheel of four slots, 5 ms each; each session has its slot.
 //!
-//! The thread visits a line once in 20 ms and takes the packets received since. A play has its own slot and sends one
-//! frame per turn. The work of thousands of calls is thus spread over time, and no packet causes a wake-up.
+//! The thread visits a session once in 20 ms and takes the packets received since. A play has its own slot and sends
+//! one frame per turn. The work of thousands of calls is thus spread over time, and no packet causes a wake-up.
 
 use std::{
     collections::HashMap,
@@ -19,9 +19,9 @@ use twinbox_clock::BootInstant;
 
 use crate::{
     Clip, MediaError, MediaStats, RecordSpec, Remote,
-    line::{Line, Tools},
     pace::Shift,
-    socket::{Batch, Waker, hurry},
+    rtp_session::{RtpSession, ThreadContext},
+    socket::{Batch, Waker, raise_priority},
 };
 
 const SLOTS: usize = 4;
@@ -30,19 +30,19 @@ const SLOT: Duration = Duration::from_millis(5);
 /// With a greater delay the wheel restarts instead of catching up: the machine was suspended or overloaded.
 const LOST: Duration = Duration::from_millis(200);
 
-/// Turn interval of a thread without lines. Distinguishes an idle thread from one that hangs.
+/// Turn interval of a thread without sessions. Distinguishes an idle thread from one that hangs.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A thread whose wheel has not turned for this time is stuck.
 const STUCK: Duration = Duration::from_secs(1);
 
-/// Order of a session to its line.
+/// Order to a session.
 pub(crate) struct Command {
-    pub(crate) line: u64,
+    pub(crate) session: u64,
     pub(crate) order: Order,
 }
 
 pub(crate) enum Order {
-    Open(Box<Line>),
+    Open(Box<RtpSession>),
     SetRemote(Remote),
     Play(u64, Vec<Clip>),
     StopPlay,
@@ -75,8 +75,8 @@ impl ThreadHandle {
             waker: waker.clone(),
             published: stats.clone(),
             turned: turned.clone(),
-            tools: Tools { batch: Batch::new(), stats: MediaStats::default(), media_timeout },
-            lines: Vec::new(),
+            context: ThreadContext { batch: Batch::new(), stats: MediaStats::default(), media_timeout },
+            sessions: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
             receiving: Default::default(),
@@ -95,24 +95,24 @@ impl ThreadHandle {
             Order::Close => _ = self.sessions.fetch_sub(1, Relaxed),
             _ => {}
         }
-        // Sending fails only if the thread has panicked; its lines are then lost, and their event channels are closed.
+        // Sending fails only if the thread has panicked; its sessions are then lost, and their event channels closed.
         if self.commands.as_ref().is_some_and(|c| c.send(command).is_ok()) {
             self.waker.wake();
         }
     }
 
     /// Whether the thread has not panicked.
-    pub(crate) fn alive(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         !self.thread.is_finished()
     }
 
     /// Whether the thread turns its wheel in time.
-    pub(crate) fn turns(&self) -> bool {
-        self.still_for() < STUCK
+    pub(crate) fn is_turning(&self) -> bool {
+        self.stalled_for() < STUCK
     }
 
     /// Time since the last turn of the wheel.
-    pub(crate) fn still_for(&self) -> Duration {
+    pub(crate) fn stalled_for(&self) -> Duration {
         BootInstant::from_nanos(self.turned.load(Relaxed)).elapsed()
     }
 
@@ -135,26 +135,26 @@ struct Thread {
     waker: Arc<Waker>,
     published: Arc<Mutex<MediaStats>>,
     turned: Arc<AtomicU64>,
-    tools: Tools,
-    /// Lines by index; an empty index is in `free`.
-    lines: Vec<Option<Place>>,
+    context: ThreadContext,
+    /// Sessions by index; an empty index is in `free`.
+    sessions: Vec<Option<SessionSlot>>,
     free: Vec<usize>,
     index: HashMap<u64, usize>,
-    /// Indices of the lines to visit, by slot: every line once.
+    /// Indices of the sessions to visit, by slot: every session once.
     receiving: [Vec<usize>; SLOTS],
-    /// Indices of the lines to send for, by slot: every playing line once.
+    /// Indices of the sessions to send for, by slot: every playing session once.
     playing: [Vec<usize>; SLOTS],
 }
 
-struct Place {
-    line: Box<Line>,
-    /// Slot of `playing` that contains this line.
+struct SessionSlot {
+    session: Box<RtpSession>,
+    /// Slot of `playing` that contains this session.
     plays_in: Option<usize>,
 }
 
 impl Thread {
     fn run(mut self) {
-        hurry();
+        raise_priority();
         let mut slot = 0;
         let mut next = BootInstant::now() + SLOT;
         loop {
@@ -167,7 +167,7 @@ impl Thread {
             if !wait.is_zero() {
                 self.waker.wait(Some(wait));
             }
-            if !self.obey(slot) {
+            if !self.run_commands(slot) {
                 return;
             }
             let now = BootInstant::now();
@@ -186,11 +186,12 @@ impl Thread {
     fn turn(&mut self, slot: usize, due: BootInstant) {
         let mut playing = mem::take(&mut self.playing[slot]);
         playing.retain(|&at| {
-            let Some(place) = &mut self.lines[at] else { return false };
-            let goes_on =
-                counting(&mut self.tools, place.line.counted, |tools| place.line.play_frame(due, &mut tools.stats));
+            let Some(entry) = &mut self.sessions[at] else { return false };
+            let goes_on = counting(&mut self.context, entry.session.counted, |context| {
+                entry.session.play_frame(due, &mut context.stats)
+            });
             if !goes_on {
-                place.plays_in = None;
+                entry.plays_in = None;
             }
             goes_on
         });
@@ -198,9 +199,9 @@ impl Thread {
 
         let mut receiving = mem::take(&mut self.receiving[slot]);
         receiving.retain(|&at| {
-            let Some(place) = &mut self.lines[at] else { return false };
-            let shift = counting(&mut self.tools, place.line.counted, |tools| {
-                place.line.visit(BootInstant::now(), SLOTS as u8, tools)
+            let Some(entry) = &mut self.sessions[at] else { return false };
+            let shift = counting(&mut self.context, entry.session.counted, |context| {
+                entry.session.visit(BootInstant::now(), SLOTS as u8, context)
             });
             let to = match shift {
                 Shift::Stay => return true,
@@ -214,13 +215,13 @@ impl Thread {
     }
 
     /// Executes the queued commands. Returns false when all handles are dropped.
-    fn obey(&mut self, slot: usize) -> bool {
+    fn run_commands(&mut self, slot: usize) -> bool {
         loop {
             match self.commands.try_recv() {
-                Ok(Command { line, order: Order::Open(opened) }) => self.open(line, opened),
-                Ok(Command { line, order }) => {
-                    if let Some(&at) = self.index.get(&line) {
-                        self.order(at, line, order, slot);
+                Ok(Command { session, order: Order::Open(opened) }) => self.open(session, opened),
+                Ok(Command { session, order }) => {
+                    if let Some(&at) = self.index.get(&session) {
+                        self.order(at, session, order, slot);
                     }
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -229,12 +230,12 @@ impl Thread {
         }
     }
 
-    fn open(&mut self, id: u64, line: Box<Line>) {
+    fn open(&mut self, id: u64, session: Box<RtpSession>) {
         let at = self.free.pop().unwrap_or_else(|| {
-            self.lines.push(None);
-            self.lines.len() - 1
+            self.sessions.push(None);
+            self.sessions.len() - 1
         });
-        self.lines[at] = Some(Place { line, plays_in: None });
+        self.sessions[at] = Some(SessionSlot { session, plays_in: None });
         self.index.insert(id, at);
         if let Some(emptiest) = self.receiving.iter_mut().min_by_key(|slot| slot.len()) {
             emptiest.push(at);
@@ -242,55 +243,55 @@ impl Thread {
     }
 
     fn order(&mut self, at: usize, id: u64, order: Order, slot: usize) {
-        let Some(Place { line, plays_in }) = &mut self.lines[at] else { return };
+        let Some(SessionSlot { session, plays_in }) = &mut self.sessions[at] else { return };
         let now = BootInstant::now();
-        let tools = &mut self.tools;
+        let context = &mut self.context;
         if !matches!(order, Order::Play(..) | Order::StopPlay) {
-            counting(tools, line.counted, |tools| line.catch_up(now, tools));
+            counting(context, session.counted, |context| session.catch_up(now, context));
         }
         match order {
             Order::Open(_) => {}
-            Order::SetRemote(remote) => line.set_remote(now, remote),
+            Order::SetRemote(remote) => session.set_remote(now, remote),
             Order::Play(play, clips) => {
-                line.play(play, clips);
+                session.play(play, clips);
                 if plays_in.is_none() {
                     *plays_in = Some(slot);
                     self.playing[slot].push(at);
                 }
             }
             Order::StopPlay => {
-                line.stop_play();
+                session.stop_play();
                 if let Some(slot) = plays_in.take() {
                     self.playing[slot].retain(|&other| other != at);
                 }
             }
-            Order::Record(spec) => line.record(now, spec, &mut tools.stats),
-            Order::StopRecord => line.stop_record(&mut tools.stats),
+            Order::Record(spec) => session.record(now, spec, &mut context.stats),
+            Order::StopRecord => session.stop_record(&mut context.stats),
             Order::Close => {
-                counting(tools, line.counted, |tools| line.close(now, &mut tools.stats));
+                counting(context, session.counted, |context| session.close(now, &mut context.stats));
                 self.index.remove(&id);
                 self.receiving
                     .iter_mut()
                     .chain(&mut self.playing)
                     .for_each(|slot| slot.retain(|&other| other != at));
-                self.lines[at] = None;
+                self.sessions[at] = None;
                 self.free.push(at);
             }
         }
     }
 
     fn publish(&self) {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.tools.stats);
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.context.stats);
     }
 }
 
-/// Runs `act` for a line; keeps the changes to the totals only if the line counts.
-fn counting<T>(tools: &mut Tools, counted: bool, act: impl FnOnce(&mut Tools) -> T) -> T {
+/// Runs `act` for a session; keeps the changes to the totals only if the session counts.
+fn counting<T>(context: &mut ThreadContext, counted: bool, act: impl FnOnce(&mut ThreadContext) -> T) -> T {
     if counted {
-        return act(tools);
+        return act(context);
     }
-    let before = tools.stats.clone();
-    let done = act(tools);
-    tools.stats = before;
+    let before = context.stats.clone();
+    let done = act(context);
+    context.stats = before;
     done
 }

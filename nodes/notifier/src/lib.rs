@@ -1,18 +1,12 @@
-//! The duty `notifier`: keeps the message-waiting indication (MWI) of every mailbox up to date (rule E2).
+//! The duty `notifier`: reports changes of mailboxes to the outside, from one node at a time.
 //!
-//! There is no queue. For each mailbox there is the desired and the last sent state; if they differ, the latest
-//! state is sent and retried until it is delivered. [`board`] schedules the sends, without side effects, for one
-//! [`Target`]: a trunk, or the subscribers of one node. [`Notifier`] runs a board per target while this node holds
-//! the duty, and checks the gate at each write (rule R6). A dead target, or a node on the other side of a network
-//! partition, keeps its undelivered states on its own board: it delays no other target and is updated when it
-//! answers again.
+//! [`mwi`] keeps the message-waiting indication (MWI) of every mailbox up to date (rule E2). [`NotifierService`] is
+//! the duty as a service of the node: it runs on every node, acts only while its node holds the lease, and can be
+//! restarted. [`HttpChannels`] carries notifications of devices that leave by HTTP: webhooks and text messages.
 
-pub mod board;
-mod lease;
-mod notifier;
-mod sender;
+mod devices;
+pub mod mwi;
+mod service;
 
-pub use board::{LightState, Policy};
-pub use lease::Lease;
-pub use notifier::Notifier;
-pub use sender::{Guard, Light, LightSender, SendError, Target};
+pub use devices::{HttpChannels, SmsGateway};
+pub use service::NotifierService;

@@ -17,8 +17,8 @@ use tokio::{
 };
 use twinbox_ids::{CallId, ClusterId, Epoch, Incarnation, MailboxId, MessageId, NodeName};
 use twinbox_mailbox::schema;
-use twinbox_mailstore::{Codec, Lights, Mailstore, Mark, NewMailbox, RecordingMeta, Settings};
-use twinbox_notifier::{Guard, Lease, Light, LightSender, Notifier, Policy, SendError, Target};
+use twinbox_mailstore::{Codec, Mailstore, Mark, MessageCounts, NewMailbox, RecordingMeta, Settings};
+use twinbox_notifier::mwi::{DutyGate, Guard, MwiSender, MwiUpdate, Notifier, Policy, SendError, Target};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_core::{Edit, Value};
 use twinbox_replication_peer::{PeerConfig, Peers};
@@ -51,7 +51,7 @@ impl Hand {
     }
 }
 
-impl Lease for Hand {
+impl DutyGate for Hand {
     type Entered = Entered;
 
     fn holding(&self) -> watch::Receiver<Option<Epoch>> {
@@ -82,12 +82,12 @@ struct Pbx {
     reached: Arc<Notify>,
 }
 
-impl LightSender for Pbx {
+impl MwiSender for Pbx {
     fn targets(&self) -> Vec<Target> {
         vec![trunk("pbx"), trunk("dead"), Target::Subscribers(name())]
     }
 
-    async fn send(&self, to: &Target, light: &Light, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+    async fn send(&self, to: &Target, light: &MwiUpdate, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
         if *to == trunk("dead") {
             return std::future::pending().await;
         }
@@ -102,7 +102,7 @@ impl LightSender for Pbx {
         if !guard.allows() {
             return Err(SendError::NotHolder);
         }
-        let Lights { new, saved } = light.lights;
+        let MessageCounts { new, saved } = light.counts;
         let _ = self.arrivals.send((light.number.clone(), new, saved, epoch.number));
         if self.deaf.load(SeqCst) { Err(SendError::Unreachable("no answer".to_owned())) } else { Ok(()) }
     }
@@ -293,6 +293,33 @@ async fn an_epoch_that_follows_another_begins_anew() {
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
     rig.hand.give(2);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 2));
+}
+
+#[tokio::test]
+async fn resync_sends_states_again_only_while_the_duty_is_held() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir).await;
+    let (first, second) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
+    assert_eq!(rig.notifier.resync(None), None, "no lease");
+    rig.hand.give(1);
+    let _ = (rig.arrival().await, rig.arrival().await);
+    let settled = |rig: &Rig| rig.notifier.snapshot().iter().filter(|state| state.sent.is_some()).count() == 2;
+    while !settled(&rig) {
+        tokio::task::yield_now().await;
+    }
+
+    assert_eq!(rig.notifier.resync(None), Some(2 * 3), "at each target");
+    let mut all = [rig.arrival().await, rig.arrival().await];
+    all.sort();
+    assert_eq!(all, [("1001".to_owned(), 0, 0, 1), ("1002".to_owned(), 0, 0, 1)]);
+    while !settled(&rig) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.notifier.resync(Some(second)), Some(3));
+    assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 0, 1));
+    assert_eq!(rig.notifier.resync(Some(MailboxId(0))), Some(0), "no such mailbox");
+    rig.leave(first).await;
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 1));
 }
 
 /// The other trunk hangs on its first send the whole time, and the subscribers fail repeatedly.

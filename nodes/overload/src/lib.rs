@@ -29,9 +29,9 @@ use limiter::{Limiter, Sample, Signal, Targets};
 use processor::Processor;
 
 /// Sampling interval.
-const INTERVAL: Duration = Duration::from_millis(100);
+const SAMPLING_INTERVAL: Duration = Duration::from_millis(100);
 /// Time after a refusal during which the node counts as refusing.
-const LATELY: Duration = Duration::from_secs(10);
+const REFUSING_PERIOD: Duration = Duration::from_secs(10);
 
 /// The overload control of one node. Clones are one.
 #[derive(Clone)]
@@ -62,9 +62,9 @@ pub struct View {
 }
 
 impl Overload {
-    /// Overload control of a node that answers a BYE within `promise` (rule A1) and measures its `commits`.
-    pub fn new(promise: Duration, commits: Commits) -> Self {
-        let limiter = Limiter::new(Targets::of(promise), at(BootInstant::now()));
+    /// Overload control of a node that answers a BYE within `bye_timeout` (rule A1) and measures its `commits`.
+    pub fn new(bye_timeout: Duration, commits: Commits) -> Self {
+        let limiter = Limiter::new(Targets::of(bye_timeout), at(BootInstant::now()));
         Self(Arc::new(Inner {
             limiter: Mutex::new(limiter),
             commits,
@@ -96,7 +96,7 @@ impl Overload {
         View {
             limit: limiter.limit(),
             closed: limiter.closed(),
-            refusing: refused > 0 && BootInstant::from_nanos(refused).elapsed() < LATELY,
+            refusing: refused > 0 && BootInstant::from_nanos(refused).elapsed() < REFUSING_PERIOD,
             pressure: Signal::ALL.map(|signal| (signal, limiter.pressure(signal))),
             worst: limiter.worst().0,
         }
@@ -107,8 +107,8 @@ impl Overload {
     pub async fn run(self, mut media: impl FnMut() -> Option<Duration>) {
         let mut processor = Processor::new();
         loop {
-            let due = BootInstant::now() + INTERVAL;
-            sleep(INTERVAL).await;
+            let due = BootInstant::now() + SAMPLING_INTERVAL;
+            sleep(SAMPLING_INTERVAL).await;
             let now = BootInstant::now();
             let (used, available) = processor.read();
             let (commit, pending) = self.0.commits.take(now);
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_commit_that_hangs_closes_the_gate_and_its_end_opens_it() {
+    async fn hanging_commit_closes_the_gate_until_it_ends() {
         let commits = Commits::default();
         let overload = Overload::new(Duration::from_millis(30), commits.clone());
         assert!(overload.admit(BootInstant::now()));

@@ -8,41 +8,41 @@
 use std::{collections::VecDeque, time::Duration};
 
 /// New calls a second that a node takes before it has measured anything.
-const INITIAL: f64 = 30.0;
+const INITIAL_LIMIT: f64 = 30.0;
 /// The limit never falls below so many new calls a second: with fewer nothing could be measured.
-const FLOOR: f64 = 3.0;
+const MIN_LIMIT: f64 = 3.0;
 /// So many calls may come in the same instant after a rest, whatever the limit is.
 const BURST: f64 = 50.0;
 /// Share of the processor that calls may use.
-const PROCESSOR: f64 = 0.9;
+const PROCESSOR_SHARE: f64 = 0.9;
 /// Share of its time that the disk may be busy with commits, as far as commit times tell.
-const DISK: f64 = 0.6;
+const DISK_SHARE: f64 = 0.6;
 /// The gate closes at this pressure, …
-const CLOSES: f64 = 1.4;
+const CLOSE_PRESSURE: f64 = 1.4;
 /// … and opens again below this.
-const OPENS: f64 = 1.0;
+const OPEN_PRESSURE: f64 = 1.0;
 /// The limit grows by this factor a second at most.
-const GROWTH: f64 = 1.15;
+const MAX_GROWTH: f64 = 1.15;
 /// The limit grows to at most this multiple of the rate that has gone through.
-const AHEAD: f64 = 2.0;
+const MAX_LEAD: f64 = 2.0;
 /// One decrease divides the limit by this at most, …
-const DEEPEST: f64 = 2.0;
+const MAX_DECREASE: f64 = 2.0;
 /// … and leaves at most this share of what the node carried when its work was late.
-const BELOW: f64 = 0.9;
+const SHARE_AFTER_DECREASE: f64 = 0.9;
 /// Ratio to the proven rate from which on a load counts as the cause of late work.
-const MORE: f64 = 1.1;
+const CAUSE_RATIO: f64 = 1.1;
 /// Factor a second by which the proven rate shrinks while work is late.
-const DOUBTED: f64 = 0.98;
+const PROVEN_RATE_DECAY: f64 = 0.98;
 /// Factor a second by which the ceiling rises: a tenth in a minute.
-const CEILING_RISES: f64 = 1.0016;
+const CEILING_GROWTH: f64 = 1.0016;
 /// The time that a call is taken to last: at least …
-const SHORTEST: Duration = Duration::from_secs(2);
+const MIN_CALL_TIME: Duration = Duration::from_secs(2);
 /// … and at most so long.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 /// Time constant of the averages over samples.
-const SMOOTH: Duration = Duration::from_secs(1);
+const TIME_CONSTANT: Duration = Duration::from_secs(1);
 /// Commit time below which the disk counts as idle.
-const QUICK: Duration = Duration::from_millis(2);
+const IDLE_COMMIT: Duration = Duration::from_millis(2);
 
 /// Measured since the last sample; totals are since the start.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,9 +105,9 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Targets where a BYE must be answered within `promise`.
-    pub fn of(promise: Duration) -> Self {
-        Self { commit: promise / 3, lag: Duration::from_millis(50), media: Duration::from_millis(60) }
+    /// Targets where a BYE must be answered within `bye_timeout`.
+    pub fn of(bye_timeout: Duration) -> Self {
+        Self { commit: bye_timeout / 3, lag: Duration::from_millis(50), media: Duration::from_millis(60) }
     }
 }
 
@@ -154,7 +154,7 @@ impl Limiter {
     pub fn new(targets: Targets, at: Duration) -> Self {
         Self {
             targets,
-            limit: INITIAL,
+            limit: INITIAL_LIMIT,
             tokens: (BURST, at),
             closed: false,
             pressure: [0.0; Signal::ALL.len()],
@@ -190,7 +190,7 @@ impl Limiter {
     pub fn sample(&mut self, at: Duration, sample: &Sample) {
         let passed = at.saturating_sub(self.sampled);
         (self.sampled, self.available) = (at, sample.available);
-        let weight = 1.0 - (-passed.as_secs_f64() / SMOOTH.as_secs_f64()).exp();
+        let weight = 1.0 - (-passed.as_secs_f64() / TIME_CONSTANT.as_secs_f64()).exp();
         let over = |time: Duration, target: Duration| time.as_secs_f64() / target.as_secs_f64();
         let commit = sample.commit.unwrap_or_default().max(sample.pending);
         let now = [
@@ -198,7 +198,7 @@ impl Limiter {
             over(sample.lag, self.targets.lag),
             over(sample.media.unwrap_or_default(), self.targets.media),
             // Lowers the limit, but does not close the gate: a full processor delays no work yet.
-            sample.processor / PROCESSOR,
+            sample.processor / PROCESSOR_SHARE,
         ];
         for (smooth, now) in self.pressure.iter_mut().zip(now) {
             *smooth += (now - *smooth) * weight;
@@ -212,10 +212,11 @@ impl Limiter {
         // A delay counts immediately; an earlier one counts until the average has forgotten it.
         let worst = now.into_iter().take(3).fold(0.0, f64::max);
         let lately = self.pressure.into_iter().take(3).fold(0.0, f64::max);
-        self.closed = if self.closed { worst.max(lately) > OPENS } else { worst.min(lately * 2.0) > CLOSES };
+        self.closed =
+            if self.closed { worst.max(lately) > OPEN_PRESSURE } else { worst.min(lately * 2.0) > CLOSE_PRESSURE };
         if self.marks.back().is_none_or(|mark| at.saturating_sub(mark.at) >= Duration::from_secs(1)) {
             self.marks.push_back(Mark { at, admitted: sample.admitted, ended: sample.ended });
-            while self.marks.len() > 1 + LONGEST.as_secs() as usize {
+            while self.marks.len() > 1 + MAX_CALL_TIME.as_secs() as usize {
                 self.marks.pop_front();
             }
             self.adapt(at);
@@ -225,7 +226,7 @@ impl Limiter {
     /// Once a second: the limit follows what was measured.
     fn adapt(&mut self, at: Duration) {
         let stay = self.stay();
-        self.ceiling *= CEILING_RISES;
+        self.ceiling *= CEILING_GROWTH;
         let (_, pressure) = self.worst();
         if pressure > 1.0 || self.closed {
             let (admitted, ended) = self.rates(Duration::from_secs(2));
@@ -233,12 +234,12 @@ impl Limiter {
             let carried = (admitted + ended) / 2.0;
             let (long, _) = self.rates(stay);
             // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help.
-            let by_load = at < self.short + stay || long > self.proven * MORE;
-            self.proven *= DOUBTED;
+            let by_load = at < self.short + stay || long > self.proven * CAUSE_RATIO;
+            self.proven *= PROVEN_RATE_DECAY;
             if at >= self.settles && by_load {
-                let factor = (0.95 / pressure).clamp(1.0 / DEEPEST, BELOW);
-                self.ceiling = carried * BELOW;
-                self.limit = (carried.min(self.limit) * factor).max(FLOOR);
+                let factor = (0.95 / pressure).clamp(1.0 / MAX_DECREASE, SHARE_AFTER_DECREASE);
+                self.ceiling = carried * SHARE_AFTER_DECREASE;
+                self.limit = (carried.min(self.limit) * factor).max(MIN_LIMIT);
                 self.settles = at + stay;
             }
             self.holds = at + stay;
@@ -248,7 +249,7 @@ impl Limiter {
             self.proven = self.proven.max(carried);
             let foretold = (carried * self.headroom()).min(self.ceiling);
             if foretold > self.limit {
-                self.limit = foretold.min(self.limit * GROWTH);
+                self.limit = foretold.min(self.limit * MAX_GROWTH);
             }
         }
     }
@@ -257,21 +258,21 @@ impl Limiter {
     fn headroom(&self) -> f64 {
         let processor = self.available / self.pressure[Signal::Processor as usize].max(f64::MIN_POSITIVE);
         // In a queue the time rises with the share s that the server is busy, as 1 / (1 - s).
-        let busy = self.commit.map_or(0.0, |time| match time > QUICK.as_secs_f64() {
-            true => 1.0 - self.idle_commit.max(QUICK.as_secs_f64()) / time,
+        let busy = self.commit.map_or(0.0, |time| match time > IDLE_COMMIT.as_secs_f64() {
+            true => 1.0 - self.idle_commit.max(IDLE_COMMIT.as_secs_f64()) / time,
             false => 0.0,
         });
-        let disk = DISK / busy.max(f64::MIN_POSITIVE);
-        processor.min(disk).min(AHEAD)
+        let disk = DISK_SHARE / busy.max(f64::MIN_POSITIVE);
+        processor.min(disk).min(MAX_LEAD)
     }
 
     /// Mean duration of a call by Little's law: calls in progress divided by calls that end per second.
     fn stay(&self) -> Duration {
-        let Some(last) = self.marks.back() else { return LONGEST };
-        let (_, ended) = self.rates(LONGEST);
+        let Some(last) = self.marks.back() else { return MAX_CALL_TIME };
+        let (_, ended) = self.rates(MAX_CALL_TIME);
         let inside = last.admitted.saturating_sub(last.ended) as f64;
-        let seconds = if ended > 0.0 { inside / ended } else { LONGEST.as_secs_f64() };
-        Duration::from_secs_f64(seconds.clamp(SHORTEST.as_secs_f64(), LONGEST.as_secs_f64()))
+        let seconds = if ended > 0.0 { inside / ended } else { MAX_CALL_TIME.as_secs_f64() };
+        Duration::from_secs_f64(seconds.clamp(MIN_CALL_TIME.as_secs_f64(), MAX_CALL_TIME.as_secs_f64()))
     }
 
     /// Calls admitted and ended a second, over about this time.

@@ -175,7 +175,7 @@ const WEAK: Node = Node { begin: 0.020, end: 0.025, second: 0.000_5, group: 0.00
 const NODES: [(&str, Node); 3] = [("processor", PROCESSOR), ("slow disk", SLOW_DISK), ("quick disk", QUICK_DISK)];
 
 #[test]
-fn a_node_above_its_capacity_does_four_fifths_of_it_and_breaks_no_promise() {
+fn overloaded_node_handles_four_fifths_of_its_capacity_in_time() {
     for (name, node) in NODES {
         for (stay, times) in [(10.0, 1.2), (10.0, 2.0), (10.0, 4.0), (10.0, 10.0), (3.0, 2.0), (25.0, 2.0)] {
             for seed in 0..4 {
@@ -192,7 +192,7 @@ fn a_node_above_its_capacity_does_four_fifths_of_it_and_breaks_no_promise() {
 }
 
 #[test]
-fn a_node_that_carries_less_than_the_first_limit_breaks_no_promise() {
+fn node_weaker_than_the_initial_limit_answers_in_time() {
     let capacity = WEAK.capacity(10.0);
     for seed in 0..4 {
         let rate = |_: f64| capacity * 4.0;
@@ -204,7 +204,7 @@ fn a_node_that_carries_less_than_the_first_limit_breaks_no_promise() {
 }
 
 #[test]
-fn a_warm_node_below_its_capacity_refuses_less_than_one_call_in_a_thousand() {
+fn warm_node_below_capacity_refuses_under_one_call_in_1000() {
     for (name, node) in NODES {
         let capacity = node.capacity(10.0);
         for seed in 0..4 {
@@ -218,7 +218,7 @@ fn a_warm_node_below_its_capacity_refuses_less_than_one_call_in_a_thousand() {
 }
 
 #[test]
-fn a_node_that_takes_over_the_calls_of_a_peer_refuses_less_than_one_in_a_hundred() {
+fn node_that_takes_over_refuses_under_one_call_in_100() {
     for (name, node) in NODES {
         let capacity = node.capacity(10.0);
         let rate = |now: f64| capacity * if now < 100.0 { 0.4 } else { 0.75 };
@@ -230,7 +230,7 @@ fn a_node_that_takes_over_the_calls_of_a_peer_refuses_less_than_one_in_a_hundred
 }
 
 #[test]
-fn fifty_calls_in_an_instant_are_admitted_by_a_node_at_rest() {
+fn idle_node_admits_a_burst_of_fifty_calls() {
     let rate = |now: f64| if (20.0..20.05).contains(&now) { 1_000.0 } else { 0.0 };
     for (name, node) in NODES {
         let found = drive(&Drive { node, seed: 1, seconds: 40, stay: 10.0, rate: &rate, stands: NEVER });
@@ -239,7 +239,7 @@ fn fifty_calls_in_an_instant_are_admitted_by_a_node_at_rest() {
 }
 
 #[test]
-fn a_disk_that_stands_still_for_four_seconds_lowers_no_limit() {
+fn disk_pause_of_four_seconds_lowers_no_limit() {
     for (name, node) in NODES {
         let rate = |_: f64| node.capacity(10.0) * 0.1;
         let found = drive(&Drive { node, seed: 1, seconds: 200, stay: 10.0, rate: &rate, stands: 100.0..104.0 });

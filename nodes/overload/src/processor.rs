@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn only_processors_of_this_process_count_and_no_work_at_low_priority() {
+    fn usage_counts_allowed_processors_without_low_priority_work() {
         let stat =
             "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 100 50 10 800 30 1 2 7 0 0\ncpu1 5 5 5 5 5 5 5 5 0 0\nintr 12 3\n";
         let mut allowed = CpuSet::new();

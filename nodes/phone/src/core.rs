@@ -27,7 +27,7 @@ use crate::{
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, NOTIFY";
 
 /// Number of stored answers, for retransmitted requests.
-const REMEMBERED: usize = 512;
+const MAX_STORED_ANSWERS: usize = 512;
 
 /// A message with the time and flow of its arrival.
 pub(crate) struct Arrived<T> {
@@ -37,19 +37,19 @@ pub(crate) struct Arrived<T> {
 }
 
 /// Call-ID and local tag.
-pub(crate) type LegKey = (String, String);
+pub(crate) type DialogKey = (String, String);
 
 /// Branch and method.
-pub(crate) type ExchangeKey = (String, Method);
+pub(crate) type TransactionKey = (String, Method);
 
-type Waiting<K, T> = Mutex<HashMap<K, mpsc::UnboundedSender<Arrived<T>>>>;
+type Receivers<K, T> = Mutex<HashMap<K, mpsc::UnboundedSender<Arrived<T>>>>;
 
 pub(crate) struct Core {
     pub(crate) wire: Wire,
     /// Created at the first lookup of a name: calls to addresses need no name servers.
     resolver: OnceLock<Resolver>,
-    exchanges: Waiting<ExchangeKey, Response>,
-    legs: Waiting<LegKey, Request>,
+    transactions: Receivers<TransactionKey, Response>,
+    dialogs: Receivers<DialogKey, Request>,
     /// ACKs by the branch of their INVITE, for retransmitted final answers.
     acks: Mutex<HashMap<String, (Bytes, Flow)>>,
     answered: Mutex<VecDeque<(String, Bytes)>>,
@@ -59,7 +59,7 @@ pub(crate) struct Core {
 /// Ends the dispatch to its receiver when dropped.
 pub(crate) struct Registration<K: Eq + Hash, T> {
     core: Arc<Core>,
-    map: fn(&Core) -> &Waiting<K, T>,
+    map: fn(&Core) -> &Receivers<K, T>,
     pub(crate) key: K,
 }
 
@@ -83,8 +83,8 @@ impl Core {
         Arc::new(Self {
             wire,
             resolver: OnceLock::new(),
-            exchanges: Mutex::default(),
-            legs: Mutex::default(),
+            transactions: Mutex::default(),
+            dialogs: Mutex::default(),
             acks: Mutex::default(),
             answered: Mutex::default(),
             listeners: Mutex::default(),
@@ -99,10 +99,10 @@ impl Core {
                 Verdict::Request(message) => self.request(Arrived { message, at, flow }).await,
                 Verdict::Response(message) => self.response(Arrived { message, at, flow }).await,
                 Verdict::Refuse(response, fault) => {
-                    tracing::debug!(%fault, "a request that cannot be read");
+                    tracing::debug!(%fault, "request is malformed");
                     flow.send(response.to_bytes()).await;
                 }
-                Verdict::Drop(fault) => tracing::debug!(%fault, "a message that cannot be read"),
+                Verdict::Drop(fault) => tracing::debug!(%fault, "message is malformed"),
             }
         }
     }
@@ -117,7 +117,7 @@ impl Core {
                 return flow.send(bytes).await;
             }
         }
-        if let Some(waiting) = lock(&self.exchanges).get(&(branch, method)) {
+        if let Some(waiting) = lock(&self.transactions).get(&(branch, method)) {
             // A closed receiver already has its final answer.
             let _ = waiting.send(response);
         }
@@ -125,14 +125,15 @@ impl Core {
 
     async fn request(&self, request: Arrived<Request>) {
         let Request { method, uri, headers, body } = &request.message;
-        let leg = headers.tag("To").map(|tag| (headers.call_id().to_owned(), tag.to_owned()));
-        let has_tag = leg.is_some();
-        let remembered = remember_key(&request.message);
-        let again = lock(&self.answered).iter().find(|(key, _)| *key == remembered).map(|(_, bytes)| bytes.clone());
+        let dialog = headers.tag("To").map(|tag| (headers.call_id().to_owned(), tag.to_owned()));
+        let has_tag = dialog.is_some();
+        let request_key = retransmission_key(&request.message);
+        let again =
+            lock(&self.answered).iter().find(|(key, _)| *key == request_key).map(|(_, bytes)| bytes.clone());
         if let Some(bytes) = again.filter(|_| *method != Method::Ack) {
             return request.flow.send(bytes).await;
         }
-        if let Some(waiting) = leg.and_then(|key| lock(&self.legs).get(&key).cloned()) {
+        if let Some(waiting) = dialog.and_then(|key| lock(&self.dialogs).get(&key).cloned()) {
             let _ = waiting.send(request);
             return;
         }
@@ -149,7 +150,7 @@ impl Core {
             Method::Invite => 486,
             _ => 405,
         };
-        tracing::debug!(%method, code, uri_length = uri.len(), octets = body.len(), "a request outside of a dialog");
+        tracing::debug!(%method, code, uri_length = uri.len(), octets = body.len(), "request outside of a dialog");
         self.reply(&request, request.message.respond(code).with("Allow", ALLOW).with_to_tag(&token())).await;
     }
 
@@ -158,8 +159,8 @@ impl Core {
         let bytes = response.to_bytes();
         {
             let mut answered = lock(&self.answered);
-            answered.push_back((remember_key(&request.message), bytes.clone()));
-            if answered.len() > REMEMBERED {
+            answered.push_back((retransmission_key(&request.message), bytes.clone()));
+            if answered.len() > MAX_STORED_ANSWERS {
                 answered.pop_front();
             }
         }
@@ -169,22 +170,22 @@ impl Core {
     /// Registers for the responses of a transaction.
     pub(crate) fn expect_responses(
         self: &Arc<Self>,
-        key: ExchangeKey,
-    ) -> (Registration<ExchangeKey, Response>, mpsc::UnboundedReceiver<Arrived<Response>>) {
-        self.register(|core| &core.exchanges, key)
+        key: TransactionKey,
+    ) -> (Registration<TransactionKey, Response>, mpsc::UnboundedReceiver<Arrived<Response>>) {
+        self.register(|core| &core.transactions, key)
     }
 
     /// Registers for the requests of a dialog.
     pub(crate) fn expect_requests(
         self: &Arc<Self>,
-        key: LegKey,
-    ) -> (Registration<LegKey, Request>, mpsc::UnboundedReceiver<Arrived<Request>>) {
-        self.register(|core| &core.legs, key)
+        key: DialogKey,
+    ) -> (Registration<DialogKey, Request>, mpsc::UnboundedReceiver<Arrived<Request>>) {
+        self.register(|core| &core.dialogs, key)
     }
 
     fn register<K: Eq + Hash + Clone, T>(
         self: &Arc<Self>,
-        map: fn(&Core) -> &Waiting<K, T>,
+        map: fn(&Core) -> &Receivers<K, T>,
         key: K,
     ) -> (Registration<K, T>, mpsc::UnboundedReceiver<Arrived<T>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -277,7 +278,7 @@ pub(crate) fn notify(request: &Arrived<Request>) -> Notify {
     }
 }
 
-fn remember_key(request: &Request) -> String {
+fn retransmission_key(request: &Request) -> String {
     let headers = &request.headers;
     let branch = headers.top_via().and_then(|via| via.branch()).unwrap_or_default();
     format!("{branch} {} {} {}", request.method, headers.cseq(), headers.call_id())

@@ -6,12 +6,13 @@
 
 mod api;
 mod call;
+mod client_transaction;
 mod core;
-mod exchange;
-mod leg;
-mod line;
+mod dialing;
+mod phone_media;
 mod sdp;
 mod subscription;
+mod uac_dialog;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -20,14 +21,15 @@ pub use api::{
     Answer, CallError, CallOptions, CallStats, Digits, Direction, Ended, Notify, Offer, PhoneConfig, Target,
     Transport,
 };
-pub use call::{Call, Dialing};
+pub use call::Call;
+pub use dialing::Dialing;
 pub use subscription::Subscription;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 pub use twinbox_rtp::Codec;
 use twinbox_sip::Method;
 
-use crate::{core::Core, leg::Leg, wire::Wire};
+use crate::{core::Core, uac_dialog::UacDialog, wire::Wire};
 
 /// Time without an answer after which the next address of a name is tried; a node sends `100` within milliseconds.
 pub const NEXT_ADDRESS: Duration = Duration::from_secs(2);
@@ -84,7 +86,7 @@ impl Phone {
     /// `None` if the target does not answer within [`NEXT_ADDRESS`].
     async fn try_one(&self, target: Target, options: CallOptions) -> Result<Option<Call>, CallError> {
         let mut dialing = self.dial(target, options).await?;
-        if dialing.heard(NEXT_ADDRESS).await {
+        if dialing.answered_within(NEXT_ADDRESS).await {
             return dialing.answered().await.map(Some);
         }
         dialing.abandon();
@@ -109,12 +111,16 @@ impl Phone {
             Some(address) => address,
             None => core.address(&target.uri).await?,
         };
-        let flow = core.wire.flow(to).await.map_err(|e| CallError::new(503, format!("the network failed: {e}")))?;
+        let flow = core
+            .wire
+            .flow(to)
+            .await
+            .map_err(|e| CallError::new(503, format!("the target cannot be reached: {e}")))?;
         let contact = core.contact("phone");
-        let mut leg = Leg::new(None, &contact, &format!("<{}>", target.uri), &target.uri, contact.clone());
-        let mut request = leg.request(Method::parse(method));
+        let mut dialog = UacDialog::new(None, &contact, &format!("<{}>", target.uri), &target.uri, contact.clone());
+        let mut request = dialog.request(Method::parse(method));
         call::fill(&mut request, headers, body);
-        let (response, time) = exchange::ask(core, &mut request, flow, None).await?;
+        let (response, time) = client_transaction::ask(core, &mut request, flow, None).await?;
         Ok(call::answer(response.message, time))
     }
 

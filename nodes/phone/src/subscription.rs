@@ -9,16 +9,16 @@ use twinbox_sip::{Method, Request, mwi};
 use crate::{
     Answer, CallError, Handle, Notify, Target,
     call::answer,
-    core::{Arrived, Core, LegKey, Registration, notify},
-    exchange,
-    leg::Leg,
+    client_transaction,
+    core::{Arrived, Core, DialogKey, Registration, notify},
+    uac_dialog::UacDialog,
 };
 
 /// An MWI subscription for a mailbox. Its NOTIFYs are answered 200 immediately. After it is dropped, further ones are
 /// answered 481.
 pub struct Subscription {
     handle: Arc<Handle>,
-    leg: Leg,
+    dialog: UacDialog,
     notifies: mpsc::UnboundedReceiver<Arrived<Request>>,
     _stop: DropGuard,
 }
@@ -27,13 +27,13 @@ impl Subscription {
     pub(crate) async fn start(handle: Arc<Handle>, target: Target, expires: Duration) -> Result<Self, CallError> {
         let core = &handle.core;
         let from = core.contact("phone");
-        let leg = Leg::new(None, &from, &format!("<{}>", target.uri), &target.uri, from.clone());
-        let (registration, requests) = core.expect_requests((leg.call_id.clone(), leg.local_tag.clone()));
+        let dialog = UacDialog::new(None, &from, &format!("<{}>", target.uri), &target.uri, from.clone());
+        let (registration, requests) = core.expect_requests((dialog.call_id.clone(), dialog.local_tag.clone()));
         let (sender, notifies) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let serve = serve(core.clone(), registration, requests, sender);
         tokio::spawn(stop.clone().run_until_cancelled_owned(serve));
-        let mut subscription = Self { handle, leg, notifies, _stop: stop.drop_guard() };
+        let mut subscription = Self { handle, dialog, notifies, _stop: stop.drop_guard() };
         subscription.subscribe(target.address, expires).await?;
         Ok(subscription)
     }
@@ -41,7 +41,7 @@ impl Subscription {
     /// The next NOTIFY.
     pub async fn next(&mut self) -> Option<Notify> {
         let request = self.notifies.recv().await?;
-        self.leg.moved(&request.message.headers);
+        self.dialog.moved(&request.message.headers);
         Some(notify(&request))
     }
 
@@ -63,25 +63,29 @@ impl Subscription {
         let core = &self.handle.core;
         let to = match address {
             Some(address) => address,
-            None => core.address(self.leg.next_hop()).await?,
+            None => core.address(self.dialog.next_hop()).await?,
         };
-        let flow = core.wire.flow(to).await.map_err(|e| CallError::new(503, format!("the network failed: {e}")))?;
-        let mut request = self.leg.request(Method::Subscribe);
+        let flow = core
+            .wire
+            .flow(to)
+            .await
+            .map_err(|e| CallError::new(503, format!("the target cannot be reached: {e}")))?;
+        let mut request = self.dialog.request(Method::Subscribe);
         request.headers.push("Event", mwi::EVENT);
         request.headers.push("Accept", mwi::CONTENT_TYPE);
         request.headers.push("Expires", expires.as_secs().to_string());
-        let (response, time) = exchange::ask(core, &mut request, flow, None).await?;
+        let (response, time) = client_transaction::ask(core, &mut request, flow, None).await?;
         if !response.message.is_success() {
             return Err(CallError::from(&response.message));
         }
-        self.leg.established(&response.message);
+        self.dialog.established(&response.message);
         Ok(answer(response.message, time))
     }
 }
 
 async fn serve(
     core: Arc<Core>,
-    _registration: Registration<LegKey, Request>,
+    _registration: Registration<DialogKey, Request>,
     mut requests: mpsc::UnboundedReceiver<Arrived<Request>>,
     notifies: mpsc::UnboundedSender<Arrived<Request>>,
 ) {

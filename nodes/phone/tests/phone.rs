@@ -51,7 +51,7 @@ async fn a_call_over_udp_and_tcp_hears_its_echo_bit_for_bit() {
 }
 
 #[tokio::test]
-async fn refusals_are_told_and_acknowledged() {
+async fn refusals_are_reported_and_acknowledged() {
     let (uas, phone) = (Uas::udp().await, phone(Transport::Udp).await);
     let error = phone.call(Target::user("busy", uas.address), CallOptions::default()).await.err().unwrap();
     assert_eq!((error.status, error.header("x-why")), (486, Some("tests")));
@@ -95,7 +95,7 @@ async fn a_call_that_rings_can_be_cancelled() {
 }
 
 #[tokio::test]
-async fn what_is_lost_is_sent_again() {
+async fn lost_requests_are_retransmitted() {
     let (uas, phone) = (Uas::udp().await, phone(Transport::Udp).await);
     let call = phone.call(Target::user("lossy", uas.address), CallOptions::default()).await.unwrap();
     assert!(call.answer_time() >= Duration::from_millis(500), "the first INVITE was lost");
@@ -155,7 +155,7 @@ async fn hold_and_resume_are_offered() {
 }
 
 #[tokio::test]
-async fn their_requests_in_the_dialog_are_answered() {
+async fn requests_of_the_peer_in_the_dialog_are_answered() {
     let (uas, phone) = (Uas::udp().await, phone(Transport::Udp).await);
     let call = phone.call(Target::user("hangup", uas.address), CallOptions::default()).await.unwrap();
     assert_eq!(call.ended().await, Ended::ByThem);
@@ -180,7 +180,7 @@ async fn a_re_invite_moves_the_media_and_the_target() {
 }
 
 #[tokio::test]
-async fn a_re_invite_without_sdp_gets_our_offer() {
+async fn re_invite_without_sdp_gets_an_offer() {
     let (uas, phone) = (Uas::udp().await, phone(Transport::Udp).await);
     let _call = phone.call(Target::user("ask", uas.address), CallOptions::default()).await.unwrap();
     let ok = uas.response(Method::Invite).await;
@@ -188,7 +188,7 @@ async fn a_re_invite_without_sdp_gets_our_offer() {
 }
 
 #[tokio::test]
-async fn lights_are_subscribed_to_and_heard_unasked() {
+async fn mwi_arrives_by_subscription_and_unsolicited() {
     let (uas, phone) = (Uas::udp().await, phone(Transport::Udp).await);
     let mut subscription = phone.subscribe(Target::user("1001", uas.address), SOON).await.unwrap();
     let notify = tokio::time::timeout(SOON, subscription.next()).await.unwrap().unwrap();
@@ -203,7 +203,7 @@ async fn lights_are_subscribed_to_and_heard_unasked() {
     phone.request("MESSAGE", Target::user("1001", uas.address), &[], "").await.unwrap();
     let notify = tokio::time::timeout(SOON, unsolicited.recv()).await.unwrap().unwrap();
     assert_eq!((notify.body.as_str(), notify.cseq), (SUMMARY, 9));
-    let answered = |seen: &common::Seen| {
+    let answered = |seen: &common::Received| {
         let answers = seen.responses.iter().filter(|r| r.headers.cseq() == 9).count();
         (answers == 2).then_some(())
     };
@@ -212,7 +212,7 @@ async fn lights_are_subscribed_to_and_heard_unasked() {
 }
 
 #[tokio::test]
-async fn requests_outside_of_dialogs_are_asked_and_answered() {
+async fn requests_outside_of_dialogs_are_sent_and_answered() {
     let (uas, first) = (Uas::udp().await, phone(Transport::Udp).await);
     let answer = first.request("OPTIONS", Target::user("x", uas.address), &[("Accept", "a/b")], "").await.unwrap();
     assert_eq!(answer.status, 200);

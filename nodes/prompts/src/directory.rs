@@ -71,7 +71,7 @@ pub(crate) fn override_with(
         tracing::warn!(
             directory = %dir.display(),
             prompts = ?origins.unreadable,
-            "prompts in formats that are not read; the embedded ones are played: convert them to .wav, mono, 8000 Hz"
+            "prompts in unsupported formats are ignored; convert them to .wav, mono, 8000 Hz"
         );
     }
     Ok(())

@@ -31,15 +31,15 @@ const BEEP: &str = "beep";
 pub enum PromptError {
     /// The language is neither embedded nor in the directory.
     #[error(
-        "there are no prompts in the language '{language}'; embedded is '{BASE}': choose that, or give a directory \
-         that has a folder '{language}'"
+        "no prompts for the language '{language}': use the embedded '{BASE}', or a directory with a folder \
+         '{language}'"
     )]
     Language {
         /// The requested language.
         language: String,
     },
     /// The directory does not exist or is not readable.
-    #[error("the directory of prompts {}: {source}; correct the path, or leave it out for the embedded ones", dir.display())]
+    #[error("the prompt directory {}: {source}; correct the path, or omit it to use the embedded prompts", dir.display())]
     Directory {
         /// The directory.
         dir: PathBuf,
@@ -48,8 +48,8 @@ pub enum PromptError {
     },
     /// No file in the directory overrides a prompt.
     #[error(
-        "the directory of prompts {} has none that Twinbox plays (such as vm-intro.wav): give the folder that holds \
-         vm-intro.wav and digits/, or the one above it that has a folder for the language",
+        "the prompt directory {} has none that Twinbox plays (such as vm-intro.wav): give the folder that contains \
+         vm-intro.wav and digits/, or its parent folder with one folder per language",
         dir.display()
     )]
     Nothing {
@@ -57,7 +57,7 @@ pub enum PromptError {
         dir: PathBuf,
     },
     /// A file could not be read.
-    #[error("the prompt {}: {source}; make it readable or remove it, then the embedded one is played", path.display())]
+    #[error("the prompt {}: {source}; make it readable or remove it to use the embedded one", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -156,6 +156,11 @@ impl Prompts {
         // Only prompts of the set are played.
         let sound = self.sounds.get(name)?;
         Some(replaced.get(name).unwrap_or(sound).get(codec))
+    }
+
+    /// Prompts one after the other, as raw G.711; a name without a prompt is left out.
+    pub fn say(&self, names: impl IntoIterator<Item = impl AsRef<str>>, codec: Codec) -> Vec<u8> {
+        names.into_iter().filter_map(|name| self.get(name.as_ref(), codec)).flatten().collect()
     }
 
     /// The record tone, as raw G.711.

@@ -45,7 +45,7 @@ fn every_prompt_of_the_conversation_is_embedded() {
 }
 
 #[test]
-fn the_embedded_prompts_are_speech_of_a_sensible_length_and_loudness() {
+fn embedded_prompts_have_plausible_length_and_loudness() {
     let prompts = Prompts::load(None, "en").expect("the embedded prompts");
     let mut total = 0;
     for name in prompts.names() {
@@ -65,7 +65,7 @@ fn the_embedded_prompts_are_speech_of_a_sensible_length_and_loudness() {
 }
 
 #[test]
-fn the_texts_and_the_sounds_are_the_same_prompts() {
+fn texts_and_sounds_name_the_same_prompts() {
     let texts = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/texts/en.txt")).expect("the texts");
     let lines = texts.lines().filter(|line| !line.starts_with('#'));
     let mut names: Vec<_> = lines.filter_map(|line| line.split_once('|')).map(|(name, _)| name.trim()).collect();
@@ -73,6 +73,14 @@ fn the_texts_and_the_sounds_are_the_same_prompts() {
     names.sort_unstable();
     let prompts = Prompts::load(None, "en").expect("the embedded prompts");
     assert_eq!(names, prompts.names(), "texts/en.txt has changed: run ./make-prompts");
+}
+
+#[test]
+fn prompts_are_said_one_after_the_other_without_those_that_are_missing() {
+    let prompts = Prompts::load(None, "en").expect("the embedded prompts");
+    let one = |name| prompts.get(name, Codec::Pcma).expect("a prompt");
+    let said = prompts.say(["digits/7", "vm-nonsense", "digits/1"], Codec::Pcma);
+    assert_eq!(said, [one("digits/7"), one("digits/1")].concat());
 }
 
 #[test]
@@ -85,7 +93,7 @@ fn a_prompt_is_shared_by_all_calls() {
 }
 
 #[test]
-fn the_tone_is_a_tone() {
+fn beep_is_a_tone() {
     let prompts = Prompts::load(None, "en").expect("the embedded prompts");
     for codec in Codec::ALL {
         let samples = g711::decode(codec, &prompts.beep(codec));
@@ -97,7 +105,7 @@ fn the_tone_is_a_tone() {
 }
 
 #[test]
-fn every_format_of_asterisk_that_fits_is_read() {
+fn all_supported_asterisk_formats_are_read() {
     let ulaw = g711::encode(Codec::Pcmu, &ramp());
     let alaw = g711::encode(Codec::Pcma, &ramp());
     for (file, bytes, law) in [
@@ -157,7 +165,7 @@ fn a_directory_overrides_file_by_file() {
 }
 
 #[test]
-fn the_folder_of_the_language_is_taken_if_there_is_one() {
+fn folder_of_the_language_is_preferred() {
     let ulaw = g711::encode(Codec::Pcmu, &ramp());
     let dir = directory(&[("de/vm-intro.ulaw", ulaw.clone()), ("vm-intro.ulaw", vec![0; 8])]);
     let german = Prompts::load(Some(dir.path()), "de").expect("German");
@@ -173,7 +181,7 @@ fn the_folder_of_the_language_is_taken_if_there_is_one() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_file_and_remedy() {
+fn errors_name_the_file_and_the_remedy() {
     let stereo = {
         let mut file = wav::write_pcm16(&ramp());
         file[22] = 2;
@@ -190,11 +198,11 @@ fn what_is_wrong_is_said_with_file_and_remedy() {
         file
     };
     for (file, bytes, says) in [
-        ("vm-intro.wav", b"ID3 this is an MP3".to_vec(), "no WAV file"),
-        ("vm-intro.wav", Vec::new(), "no WAV file"),
+        ("vm-intro.wav", b"ID3 this is an MP3".to_vec(), "not a WAV file"),
+        ("vm-intro.wav", Vec::new(), "not a WAV file"),
         ("vm-intro.wav", stereo, "sox in.wav -r 8000 -c 1"),
         ("vm-intro.wav", wide, "44100 Hz"),
-        ("vm-intro.wav", cut, "cut short"),
+        ("vm-intro.wav", cut, "incomplete"),
         ("vm-intro.wav", wav::write_pcm16(&[]), "no sound"),
         ("digits/7.ulaw", Vec::new(), "no sound"),
         ("vm-intro.sln", vec![1, 2, 3], "in the middle of a sample"),
@@ -218,7 +226,7 @@ fn what_is_wrong_is_said_with_file_and_remedy() {
 }
 
 #[test]
-fn a_prompt_is_replaced_while_it_is_in_use_and_comes_back() {
+fn prompt_is_replaced_while_in_use_and_restored() {
     let prompts = Prompts::load(None, "en").expect("the embedded prompts");
     let in_use = prompts.clone();
     let get = |name| in_use.get(name, Codec::Pcmu).expect("a prompt");

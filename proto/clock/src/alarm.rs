@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rings_when_it_is_set_to_and_at_once_for_what_is_past() {
+    fn alarm_fires_at_its_time_and_immediately_for_a_past_time() {
         let alarm = BootAlarm::new().expect("a descriptor");
         let at = BootInstant::now() + Duration::from_millis(30);
         alarm.set(Some(at)).expect("set");
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_nothing_is_woken_by_another() {
+    fn waiting_thread_is_woken_when_another_thread_sets_the_alarm() {
         let alarm = Arc::new(BootAlarm::new().expect("a descriptor"));
         alarm.set(None).expect("set");
         let waiting = thread::spawn({

@@ -12,10 +12,12 @@ use rustix::time::{ClockId, clock_gettime};
 use twinbox_ids::Timestamp;
 
 mod alarm;
+mod histogram;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
 pub use alarm::BootAlarm;
+pub use histogram::{DurationHistogram, HistogramView};
 
 /// Processor time that all threads of this process have used since its start.
 pub fn processor_time() -> Duration {
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boot_time_goes_forward_and_never_underflows() {
+    fn boot_time_increases_and_never_underflows() {
         let a = BootInstant::now();
         let b = BootInstant::now();
         assert!(b >= a);

@@ -116,7 +116,7 @@ impl Committer {
             let outcome = if panicked { Err(DiskError::Panicked) } else { outcome.clone() };
             // A panic in code that runs after a commit must not end the committer.
             if catch_unwind(AssertUnwindSafe(|| job.finish(outcome))).is_err() {
-                tracing::error!("what was to follow a commit panicked");
+                tracing::error!("callback after a commit panicked");
             }
         }
     }
@@ -132,7 +132,7 @@ impl Committer {
             Ok(Some(own)) => writes.extend(own),
             Ok(None) => {}
             Err(_) => {
-                tracing::error!("a transaction panicked; nothing of it is written");
+                tracing::error!("transaction panicked; it writes nothing");
                 return false;
             }
         }
@@ -173,7 +173,7 @@ impl Committer {
     }
 
     fn fail(&self, detail: String) -> DiskError {
-        tracing::error!(dir = %self.dir.display(), detail, "the store takes no more writes");
+        tracing::error!(dir = %self.dir.display(), detail, "store refuses further writes; check the disk and restart");
         let detail = self.broken.get_or_init(|| detail).clone();
         DiskError::Broken { detail }
     }

@@ -156,7 +156,7 @@ impl Disk {
     /// Stops all writes: for a caller that sees a sync fail on a file of this store (rule A4).
     pub fn mark_broken(&self, detail: &str) {
         if self.0.broken.set(detail.to_owned()).is_ok() {
-            tracing::error!(dir = %self.0.dir.display(), detail, "the store takes no more writes");
+            tracing::error!(dir = %self.0.dir.display(), detail, "store refuses further writes; check the disk and restart");
         }
     }
 
@@ -182,7 +182,7 @@ impl Drop for Inner {
         if let Some(committer) = self.thread.take() {
             // The last clone may be dropped by a transaction, on the committer thread itself.
             if committer.thread().id() != thread::current().id() && committer.join().is_err() {
-                tracing::error!(dir = %self.dir.display(), "the committer panicked");
+                tracing::error!(dir = %self.dir.display(), "committer thread panicked");
             }
         }
     }

@@ -7,13 +7,13 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum DiskError {
     /// Another process, or this one, has the directory open.
-    #[error("'{}' is in use by another process: stop that one, or give this one a directory of its own", dir.display())]
+    #[error("'{}' is in use by another process: stop that process, or use another directory", dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
     },
     /// The self-test at opening found that a flush would not reach the disk.
-    #[error("a flush in '{}' did not reach fdatasync: {detail}; this build of the program must not be used", dir.display())]
+    #[error("a flush in '{}' did not reach fdatasync: {detail}; do not use this build of the program", dir.display())]
     NotSynced {
         /// The directory.
         dir: PathBuf,
@@ -21,13 +21,13 @@ pub enum DiskError {
         detail: &'static str,
     },
     /// A write or sync failed before: this process writes nothing any more.
-    #[error("the store takes no more writes since one failed ({detail}): see to the disk, then restart")]
+    #[error("the store refuses writes because an earlier one failed ({detail}): check the disk, then restart")]
     Broken {
         /// The first failure.
         detail: String,
     },
     /// Too little free space is left (rule A4).
-    #[error("'{}' has {free} bytes free and {needed} are to stay free: make room or lower the reserve", dir.display())]
+    #[error("'{}' has {free} bytes free, below the reserve of {needed} bytes: free space or lower the reserve", dir.display())]
     StoreFull {
         /// The directory.
         dir: PathBuf,
@@ -37,7 +37,7 @@ pub enum DiskError {
         needed: u64,
     },
     /// A key or value over [`crate::MAX_KEY`] or [`crate::MAX_VALUE`].
-    #[error("a {what} of {length} bytes is over the limit of {limit}: split it into several")]
+    #[error("a {what} of {length} bytes exceeds the limit of {limit}: split it")]
     TooLarge {
         /// `key` or `value`.
         what: &'static str,

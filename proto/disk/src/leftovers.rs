@@ -33,7 +33,7 @@ pub(crate) fn remove(index: &Path) -> Result<(), DiskError> {
             None => false,
         };
         if torn {
-            tracing::warn!(file = %path.display(), "an earlier start left this file half-written; it is made again");
+            tracing::warn!(file = %path.display(), "file was left half-written by an earlier start; it is created again");
             fs::remove_file(&path).map_err(|e| DiskError::io("remove", &path, &e))?;
         }
     }

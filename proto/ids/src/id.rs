@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no {what}: {expected}")]
+#[error("'{text}' is not a valid {what}: {expected}")]
 pub struct ParseIdError {
     what: &'static str,
     text: String,
@@ -98,6 +98,22 @@ random_id!(
 random_id!(
     /// A call within Twinbox. Never the SIP Call-ID, which the remote side chooses.
     CallId, "call id"
+);
+random_id!(
+    /// A notification device of a user.
+    DeviceId, "device id"
+);
+random_id!(
+    /// Another voicemail system, to which messages are sent.
+    LocationId, "location id"
+);
+random_id!(
+    /// A job of the timetable.
+    JobId, "job id"
+);
+random_id!(
+    /// A directory from which users come.
+    DirectoryId, "directory id"
 );
 random_id!(
     /// One effect on the outside world; includes its cause (rule E1).
@@ -211,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identifier_is_refused_by_name() {
+    fn invalid_identifier_is_refused_with_its_kind() {
         for text in ["", "12", "zz000000000000000000000000000000", "+0000000000000000000000000000000é"] {
             let error = text.parse::<MailboxId>().unwrap_err().to_string();
             assert!(error.contains("mailbox id"), "{error}");

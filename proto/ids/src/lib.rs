@@ -5,13 +5,15 @@
 
 mod epoch;
 mod id;
+mod network;
 mod pii;
 mod stamp;
 
 pub use epoch::Epoch;
 pub use id::{
-    BlobHash, CallId, ClassId, ClusterId, EffectId, Incarnation, MailboxId, MessageId, NodeName, Origin,
-    ParseIdError, RecordingId,
+    BlobHash, CallId, ClassId, ClusterId, DeviceId, DirectoryId, EffectId, Incarnation, JobId, LocationId,
+    MailboxId, MessageId, NodeName, Origin, ParseIdError, RecordingId,
 };
+pub use network::{Network, NetworkError};
 pub use pii::Pii;
 pub use stamp::{Stamp, Timestamp};

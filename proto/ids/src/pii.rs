@@ -50,7 +50,7 @@ mod tests {
     use super::Pii;
 
     #[test]
-    fn nothing_private_is_printed() {
+    fn private_values_are_not_printed() {
         let number = Pii::new("+15550100");
         assert_eq!(format!("{number} {number:?} {:#?}", Some(&number)).matches("555").count(), 0);
         assert_eq!(*number.reveal(), "+15550100");

@@ -26,9 +26,9 @@ pub(crate) const KEY: &str = "node.key";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Certificates are valid from one day ago, so that members whose clocks are behind accept them.
 const BACKDATED: Duration = DAY;
-const CA_LIFE: Duration = DAY.saturating_mul(20 * 365);
+const CA_VALIDITY: Duration = DAY.saturating_mul(20 * 365);
 /// Members renew their certificates automatically after two thirds of this time, and retry during the last third.
-const MEMBER_LIFE: Duration = DAY.saturating_mul(365);
+const MEMBER_VALIDITY: Duration = DAY.saturating_mul(365);
 
 /// Validity period of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Validity {
 impl Validity {
     /// The usual validity of a member's certificate.
     pub fn of_member() -> Self {
-        Self::from_now(MEMBER_LIFE)
+        Self::from_now(MEMBER_VALIDITY)
     }
 
     /// From a day ago, for `life` from now.
@@ -71,7 +71,7 @@ pub struct CertificateAuthority {
 }
 
 /// An authority that replaces another one.
-pub struct Successor {
+pub struct NextAuthority {
     /// The new authority.
     pub authority: CertificateAuthority,
     /// Its certificate, signed by the old authority: a client that knows only the old one can verify the new one with
@@ -101,7 +101,7 @@ impl CertificateAuthority {
         mut params: CertificateParams,
     ) -> Result<Self, PkiError> {
         let failed = PkiError::make("certificate authority");
-        // Path length 1: members, and a successor with its members.
+        // Path length 1: members, and the next authority with its members.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         let key = KeyPair::generate().map_err(&failed)?;
         let certificate = Listed::one(&params.self_signed(&key).map_err(&failed)?.pem())
@@ -110,9 +110,9 @@ impl CertificateAuthority {
         Ok(Self { cluster, cluster_name: cluster_name.to_owned(), certificate, issuer })
     }
 
-    /// Makes the successor of this authority: another key, another subject, the same cluster.
-    pub fn succeed(&self) -> Result<Successor, PkiError> {
-        let failed = PkiError::make("successor of the certificate authority");
+    /// Creates the next authority: another key, another subject, the same cluster.
+    pub fn create_next(&self) -> Result<NextAuthority, PkiError> {
+        let failed = PkiError::make("next certificate authority");
         let mut params = Self::params(self.cluster, &self.cluster_name)?;
         let authority = Self::create_from(self.cluster, &self.cluster_name, params.clone())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -120,7 +120,7 @@ impl CertificateAuthority {
         let key =
             SubjectPublicKeyInfo::from_der(&authority.issuer.key().subject_public_key_info()).map_err(&failed)?;
         let cross_pem = params.signed_by(&key, &self.issuer).map_err(&failed)?.pem();
-        Ok(Successor { authority, cross_pem })
+        Ok(NextAuthority { authority, cross_pem })
     }
 
     /// The common parameters of all authority certificates of a cluster. The subject has a random part, so that two
@@ -140,7 +140,7 @@ impl CertificateAuthority {
             permitted_subtrees: vec![GeneralSubtree::DnsName(name::domain(cluster))],
             excluded_subtrees: Vec::new(),
         });
-        Validity::from_now(CA_LIFE).apply(&mut params);
+        Validity::from_now(CA_VALIDITY).apply(&mut params);
         Ok(params)
     }
 
@@ -171,7 +171,7 @@ impl CertificateAuthority {
         }
         let subject = certificate.subject();
         let cluster = text(subject, X509Name::iter_organization).ok_or_else(|| bad("it names no cluster"))?;
-        let cluster = cluster.parse().map_err(|_| bad("its organization is no cluster id"))?;
+        let cluster = cluster.parse().map_err(|_| bad("its organization is not a cluster id"))?;
         let cluster_name = text(subject, X509Name::iter_common_name).ok_or_else(|| bad("it has no name"))?;
         let issuer = Issuer::from_ca_cert_pem(&listed.pem, key).map_err(|e| bad(&e.to_string()))?;
         Ok(Self { cluster, cluster_name, certificate: listed, issuer })
@@ -183,7 +183,7 @@ impl CertificateAuthority {
         for file in [CA_KEY, CA_CERTIFICATE] {
             let path = dir.join(file);
             if path.exists() {
-                let source = io::Error::new(io::ErrorKind::AlreadyExists, "there is an authority already");
+                let source = io::Error::new(io::ErrorKind::AlreadyExists, "an authority exists already");
                 return Err(PkiError::Write { path, source });
             }
         }

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use crate::{PkiError, newcomer::fingerprint};
+use crate::{PkiError, join_client::fingerprint};
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
@@ -24,7 +24,7 @@ pub(crate) struct Listed {
 impl Listed {
     /// The first certificate of a text.
     pub(crate) fn one(text: &str) -> Result<Self, String> {
-        read(text)?.into_iter().next().ok_or_else(|| "there is no certificate in it".to_owned())
+        read(text)?.into_iter().next().ok_or_else(|| "it has no certificate".to_owned())
     }
 
     /// A certificate from DER.
@@ -56,17 +56,17 @@ pub(crate) fn read(text: &str) -> Result<Vec<Listed>, String> {
     let mut rest = text;
     while let Some(at) = rest.find(BEGIN) {
         let block = &rest[at..];
-        let end = block.find(END).ok_or("a certificate is cut off")? + END.len();
+        let end = block.find(END).ok_or("a certificate is incomplete")? + END.len();
         let pem = format!("{}\n", &block[..end]);
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| e.to_string())?;
         listed.push(Listed { fingerprint: fingerprint(&der), pem, der });
         if listed.len() > MOST {
-            return Err(format!("there are more than {MOST} certificates in it"));
+            return Err(format!("it has more than {MOST} certificates"));
         }
         rest = &block[end..];
     }
     if listed.is_empty() {
-        return Err("there is no certificate in it".to_owned());
+        return Err("it has no certificate".to_owned());
     }
     Ok(listed)
 }

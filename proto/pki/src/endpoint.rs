@@ -112,7 +112,7 @@ impl PeerEndpoint {
         })?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Ok(TokioIo::new(stream)),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak HTTP/2")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not support HTTP/2")),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file could not be read.
-    #[error("cannot read {}: {source}; `twinbox cluster init` makes it", path.display())]
+    #[error("cannot read {}: {source}; create it with `twinbox cluster init`", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -22,7 +22,7 @@ pub enum PkiError {
         source: io::Error,
     },
     /// A file does not hold the expected content.
-    #[error("{} is no usable {what}: {detail}; make it again with `twinbox cluster init`", path.display())]
+    #[error("{} is not a usable {what}: {detail}; create it again with `twinbox cluster init`", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum PkiError {
         detail: String,
     },
     /// Making a certificate failed.
-    #[error("cannot make the {what}: {detail}")]
+    #[error("cannot create the {what}: {detail}")]
     Make {
         /// The item to be made.
         what: &'static str,
@@ -40,7 +40,7 @@ pub enum PkiError {
         detail: String,
     },
     /// An operator's file could not be read.
-    #[error("cannot read {}: {source}; 'twinbox cluster operator-cert' on a node makes it", path.display())]
+    #[error("cannot read {}: {source}; create it with 'twinbox cluster operator-cert' on a node", path.display())]
     ReadOperator {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum PkiError {
         source: io::Error,
     },
     /// An operator's file does not hold the expected content.
-    #[error("{} is no usable {what}: {detail}; 'twinbox cluster operator-cert' on a node makes one", path.display())]
+    #[error("{} is not a usable {what}: {detail}; create one with 'twinbox cluster operator-cert' on a node", path.display())]
     UnusableOperator {
         /// The file.
         path: PathBuf,
@@ -58,13 +58,13 @@ pub enum PkiError {
         detail: String,
     },
     /// A new authority is not acceptable.
-    #[error("the cluster's next authority is not taken: {detail}")]
-    Appointment {
+    #[error("the cluster's next authority is not accepted: {detail}")]
+    CrossSignedCa {
         /// The problem.
         detail: String,
     },
     /// An address of a peer is not valid.
-    #[error("'{address}' is no address of a peer: {detail}; write host:port")]
+    #[error("'{address}' is not a peer address: {detail}; write host:port")]
     Address {
         /// As configured.
         address: String,

@@ -24,16 +24,16 @@ use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 
 use crate::{
-    Appointment, Doors, Incoming, MemberKind, PeerEndpoint, PeerError, PeerIdentity, PkiError,
+    AcceptRoutes, CrossSignedCa, Incoming, MemberKind, PeerEndpoint, PeerError, PeerIdentity, PkiError,
     authority::{CA_CERTIFICATE, CERTIFICATE, KEY},
     bundle::{self, Listed},
+    client_kind::{ClientKind, ClientKindVerifier},
     endpoint::SharedClient,
     files::{self, PUBLIC},
+    join_client::JOIN_PROTOCOL,
     name,
-    newcomer::JOIN_PROTOCOL,
     operator::OPERATOR_PROTOCOL,
     peer_of,
-    visitors::{Porter, Visitors},
 };
 
 /// Timeout of a handshake.
@@ -184,25 +184,25 @@ impl NodeIdentity {
     }
 
     /// Also accepts certificates of the next authority. A known authority must have cross-signed it.
-    pub fn trust(&self, next: &Appointment) -> Result<(), PkiError> {
+    pub fn trust(&self, next: &CrossSignedCa) -> Result<(), PkiError> {
         let now = self.now();
         if now.authorities.contains(&next.next) {
             return Ok(());
         }
         if !next.is_by(&now.authorities) {
-            let detail = "no authority that is known here has signed it".to_owned();
-            return Err(PkiError::Appointment { detail });
+            let detail = "no known authority has signed it".to_owned();
+            return Err(PkiError::CrossSignedCa { detail });
         }
         self.take(&bundle::text(now.authorities.iter().chain([&next.next])), &bundle::text(&now.chain))
     }
 
     /// Shows a certificate by the next authority, with the link to it from the former one.
-    pub fn show(&self, certificate_pem: &str, next: &Appointment) -> Result<(), PkiError> {
+    pub fn show(&self, certificate_pem: &str, next: &CrossSignedCa) -> Result<(), PkiError> {
         let now = self.now();
         let wrong = |detail| PkiError::Unusable { path: self.dir.join(CERTIFICATE), what: "certificate", detail };
         let own = Listed::one(certificate_pem).map_err(wrong)?;
         if issuer_of(&own.der, std::slice::from_ref(&next.next)).is_err() {
-            return Err(wrong("it is not by the next authority".to_owned()));
+            return Err(wrong("it is not signed by the next authority".to_owned()));
         }
         self.take(&bundle::text(&now.authorities), &format!("{}{}", own.pem, next.cross.pem))
     }
@@ -286,12 +286,12 @@ impl NodeIdentity {
 
     /// Accepts members on a bound socket; other clients are refused in the handshake, counted and logged.
     pub fn listen(&self, listener: TcpListener) -> Incoming {
-        self.listen_with(listener, Doors::default())
+        self.listen_with(listener, AcceptRoutes::default())
     }
 
     /// As [`Self::listen`], with separate routes for joining members and operators.
-    pub fn listen_with(&self, listener: TcpListener, doors: Doors) -> Incoming {
-        Incoming::start(listener, self.current.clone(), doors)
+    pub fn listen_with(&self, listener: TcpListener, routes: AcceptRoutes) -> Incoming {
+        Incoming::start(listener, self.current.clone(), routes)
     }
 
     /// Accepts a member on a connection of a simulated machine; other clients are refused in the handshake.
@@ -337,19 +337,23 @@ impl Current {
             name::end_of(&authority.der).map_err(bad_ca)?;
         }
         let issuer = issuer_of(own, &authorities).map_err(|e| match e {
-            Unvouched::Authority(detail) => bad_ca(detail),
-            Unvouched::Certificate(detail) => bad(format!("{CA_CERTIFICATE} does not vouch for it now: {detail}")),
+            IssuerError::Authority(detail) => bad_ca(detail),
+            IssuerError::Certificate(detail) => bad(format!("{CA_CERTIFICATE} does not verify it: {detail}")),
         })?;
 
         let roots = roots(authorities.iter().map(|a| a.der.clone())).map_err(|e| bad_ca(e.to_string()))?;
-        let porter = |visitors| Porter::new(visitors, roots.clone()).map_err(|e| bad_ca(e.to_string()));
+        let verifier = |kind| ClientKindVerifier::new(kind, roots.clone()).map_err(|e| bad_ca(e.to_string()));
         let shown: Vec<_> = chain.iter().map(|listed| listed.der.clone()).collect();
-        let server = |porter: Option<Arc<Porter>>, shown: Vec<CertificateDer<'static>>, protocol: &[u8]| {
+        let server = |client_verifier: Option<Arc<ClientKindVerifier>>,
+                      shown: Vec<CertificateDer<'static>>,
+                      protocol: &[u8]| {
             let builder = ServerConfig::builder_with_provider(provider())
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .map_err(|e| bad(e.to_string()))?;
-            let builder = match porter {
-                Some(porter) => builder.with_client_cert_verifier(porter as Arc<dyn ClientCertVerifier>),
+            let builder = match client_verifier {
+                Some(client_verifier) => {
+                    builder.with_client_cert_verifier(client_verifier as Arc<dyn ClientCertVerifier>)
+                }
                 None => builder.with_no_client_auth(),
             };
             let mut config =
@@ -360,8 +364,8 @@ impl Current {
             config.send_tls13_tickets = 0;
             Ok::<_, PkiError>(Arc::new(config))
         };
-        let members = server(Some(porter(Visitors::Members)?), shown.clone(), b"h2")?;
-        let operators = server(Some(porter(Visitors::Operators)?), shown.clone(), OPERATOR_PROTOCOL)?;
+        let members = server(Some(verifier(ClientKind::Members)?), shown.clone(), b"h2")?;
+        let operators = server(Some(verifier(ClientKind::Operators)?), shown.clone(), OPERATOR_PROTOCOL)?;
         // A joining member knows the fingerprint of one authority, and nothing else.
         let all = shown.iter().cloned().chain(authorities.iter().map(|a| a.der.clone())).collect();
         let join = server(None, all, JOIN_PROTOCOL)?;
@@ -388,8 +392,8 @@ impl Current {
     }
 }
 
-/// No authority vouches for a certificate.
-enum Unvouched {
+/// Reason why the issuer of a certificate was not found.
+enum IssuerError {
     /// An authority's certificate is not valid.
     Authority(String),
     /// None of the authorities signed the certificate.
@@ -397,19 +401,19 @@ enum Unvouched {
 }
 
 /// Index of the authority that signed a certificate which is valid now.
-fn issuer_of(own: &CertificateDer<'_>, authorities: &[Listed]) -> Result<usize, Unvouched> {
+fn issuer_of(own: &CertificateDer<'_>, authorities: &[Listed]) -> Result<usize, IssuerError> {
     let now = UnixTime::since_unix_epoch(Duration::from_millis(wall().0));
     let mut reasons = Vec::new();
     for (at, authority) in authorities.iter().enumerate() {
-        let roots = roots([authority.der.clone()]).map_err(|e| Unvouched::Authority(e.to_string()))?;
+        let roots = roots([authority.der.clone()]).map_err(|e| IssuerError::Authority(e.to_string()))?;
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-        let verifier = verifier.map_err(|e| Unvouched::Authority(e.to_string()))?;
+        let verifier = verifier.map_err(|e| IssuerError::Authority(e.to_string()))?;
         match verifier.verify_client_cert(own, &[], now) {
             Ok(_) => return Ok(at),
             Err(error) => reasons.push(error.to_string()),
         }
     }
-    Err(Unvouched::Certificate(reasons.join("; ")))
+    Err(IssuerError::Certificate(reasons.join("; ")))
 }
 
 fn ending(listed: &Listed) -> Timestamp {

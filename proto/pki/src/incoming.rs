@@ -30,7 +30,7 @@ use twinbox_clock::BootInstant;
 
 use crate::{
     identity::{self, HANDSHAKE, SharedCurrent},
-    newcomer::JOIN_PROTOCOL,
+    join_client::JOIN_PROTOCOL,
     operator::OPERATOR_PROTOCOL,
 };
 
@@ -50,18 +50,18 @@ pub struct Incoming {
 }
 
 /// The route for joining members.
-pub struct JoinDoor {
+pub struct JoinRoute {
     /// Whether a joining member is expected now. Otherwise joining members are refused like any other client.
     pub open: Box<dyn Fn() -> bool + Send + Sync>,
     /// Receives their connections. When it is full they are closed.
-    pub newcomers: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+    pub connections: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
 }
 
 /// The route for operators of other machines: receives connections whose certificate is an operator's. When it is full
 /// they are closed.
-pub type OperatorDoor = mpsc::Sender<OperatorConnection>;
+pub type OperatorRoute = mpsc::Sender<OperatorConnection>;
 
-/// An item of an [`OperatorDoor`], as tonic takes it.
+/// An item of an [`OperatorRoute`], as tonic takes it.
 pub type OperatorConnection = io::Result<TlsStream<TcpStream>>;
 
 /// The ALPN protocol that members offer, in addition to HTTP/2, on a connection only for the role manager. Earlier
@@ -77,20 +77,20 @@ pub type MemberConnection = io::Result<TlsStream<TcpStream>>;
 
 /// The routes in addition to the one for members.
 #[derive(Default)]
-pub struct Doors {
+pub struct AcceptRoutes {
     /// For members that call the role manager; without this route they come with the others.
     pub roles: Option<RolesRoute>,
     /// For joining members.
-    pub newcomers: Option<JoinDoor>,
+    pub joining: Option<JoinRoute>,
     /// For operators.
-    pub operators: Option<OperatorDoor>,
+    pub operators: Option<OperatorRoute>,
 }
 
 impl Incoming {
-    pub(crate) fn start(listener: TcpListener, current: SharedCurrent, doors: Doors) -> Self {
+    pub(crate) fn start(listener: TcpListener, current: SharedCurrent, routes: AcceptRoutes) -> Self {
         let (sender, ready) = mpsc::channel(HANDSHAKES);
         let refused = Arc::new(AtomicU64::new(0));
-        tokio::spawn(accept(listener, current, Arc::new(doors), sender, refused.clone()));
+        tokio::spawn(accept(listener, current, Arc::new(routes), sender, refused.clone()));
         Self { ready, refused }
     }
 
@@ -111,7 +111,7 @@ impl Stream for Incoming {
 async fn accept(
     listener: TcpListener,
     current: SharedCurrent,
-    doors: Arc<Doors>,
+    routes: Arc<AcceptRoutes>,
     ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
     refused: Arc<AtomicU64>,
 ) {
@@ -127,34 +127,34 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Most likely no descriptors are left: wait for some to be closed instead of spinning.
-                warn!(%error, "cannot accept connections of other members");
+                warn!(%error, "connection cannot be accepted; retrying");
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let Some(source) = Sources::enter(&sources, address.ip()) else {
             refused.fetch_add(1, Relaxed);
-            log.refused(address, &io::Error::other("too many handshakes with this machine at once"));
+            log.refused(address, &io::Error::other("too many concurrent handshakes with this machine"));
             continue;
         };
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (current, doors) = (current.clone(), doors.clone());
+        let (current, routes) = (current.clone(), routes.clone());
         let (ready, refused, log) = (ready.clone(), refused.clone(), log.clone());
         tokio::spawn(async move {
             let _slot = slot;
-            let done = handshake(&current, &doors, stream).await;
+            let done = handshake(&current, &routes, stream).await;
             drop(source);
             match done {
                 // The receiver is dropped only when the listener is closed.
-                Ok(Visitor::Member(stream, route)) => drop(route.unwrap_or(&ready).send(Ok(stream)).await),
-                Ok(Visitor::Newcomer(stream, door)) => {
-                    if door.newcomers.try_send((stream, address)).is_err() {
-                        debug!(%address, "too many newcomers at once");
+                Ok(Client::Member(stream, route)) => drop(route.unwrap_or(&ready).send(Ok(stream)).await),
+                Ok(Client::Joining(stream, route)) => {
+                    if route.connections.try_send((stream, address)).is_err() {
+                        debug!(%address, "too many joining members; connection closed");
                     }
                 }
-                Ok(Visitor::Operator(stream, door)) => {
-                    if door.try_send(Ok(stream)).is_err() {
-                        debug!(%address, "too many operators at once");
+                Ok(Client::Operator(stream, route)) => {
+                    if route.try_send(Ok(stream)).is_err() {
+                        debug!(%address, "too many operators; connection closed");
                     }
                 }
                 Err(error) => {
@@ -167,14 +167,18 @@ async fn accept(
 }
 
 /// An accepted client.
-enum Visitor<'a> {
+enum Client<'a> {
     Member(TlsStream<TcpStream>, Option<&'a RolesRoute>),
-    Newcomer(TlsStream<TcpStream>, &'a JoinDoor),
-    Operator(TlsStream<TcpStream>, &'a OperatorDoor),
+    Joining(TlsStream<TcpStream>, &'a JoinRoute),
+    Operator(TlsStream<TcpStream>, &'a OperatorRoute),
 }
 
 /// The first message selects the route; the certificate that a member must show depends on nothing else.
-async fn handshake<'a>(current: &SharedCurrent, doors: &'a Doors, stream: TcpStream) -> io::Result<Visitor<'a>> {
+async fn handshake<'a>(
+    current: &SharedCurrent,
+    routes: &'a AcceptRoutes,
+    stream: TcpStream,
+) -> io::Result<Client<'a>> {
     stream.set_nodelay(true)?;
     let shake = async {
         if timeout(FIRST_BYTE, stream.peek(&mut [0])).await?? == 0 {
@@ -184,16 +188,16 @@ async fn handshake<'a>(current: &SharedCurrent, doors: &'a Doors, stream: TcpStr
         let current = identity::now(current);
         let hello = started.client_hello();
         let offers = |protocol: &[u8]| hello.alpn().is_some_and(|mut offered| offered.any(|p| p == protocol));
-        let newcomers = doors.newcomers.as_ref().filter(|door| offers(JOIN_PROTOCOL) && (door.open)());
-        let operators = doors.operators.as_ref().filter(|_| offers(OPERATOR_PROTOCOL));
-        match (newcomers, operators) {
-            (Some(door), _) => Ok(Visitor::Newcomer(started.into_stream(current.join.clone()).await?, door)),
-            (None, Some(door)) => {
-                Ok(Visitor::Operator(started.into_stream(current.operators.clone()).await?, door))
+        let joining = routes.joining.as_ref().filter(|route| offers(JOIN_PROTOCOL) && (route.open)());
+        let operators = routes.operators.as_ref().filter(|_| offers(OPERATOR_PROTOCOL));
+        match (joining, operators) {
+            (Some(route), _) => Ok(Client::Joining(started.into_stream(current.join.clone()).await?, route)),
+            (None, Some(route)) => {
+                Ok(Client::Operator(started.into_stream(current.operators.clone()).await?, route))
             }
             (None, None) => {
-                let route = doors.roles.as_ref().filter(|_| offers(ROLES_PROTOCOL));
-                Ok(Visitor::Member(started.into_stream(current.server.clone()).await?, route))
+                let route = routes.roles.as_ref().filter(|_| offers(ROLES_PROTOCOL));
+                Ok(Client::Member(started.into_stream(current.server.clone()).await?, route))
             }
         }
     };
@@ -256,7 +260,7 @@ impl RefusalLog {
     fn refused(&self, address: SocketAddr, error: &io::Error) {
         // A connection that closes without data is a port probe or a health check.
         if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
-            debug!(%address, %error, "a connection was closed before it said who it is");
+            debug!(%address, %error, "connection closed before the handshake");
             return;
         }
         let now = BootInstant::now();
@@ -264,7 +268,7 @@ impl RefusalLog {
         let due = last == 0 || now.since(BootInstant::from_nanos(last)) >= LOG_EVERY;
         if due && self.last.compare_exchange(last, now.as_nanos(), Relaxed, Relaxed).is_ok() {
             let others = self.unlogged.swap(0, Relaxed);
-            warn!(%address, %error, others, "refused a stranger: no certificate of this cluster");
+            warn!(%address, %error, others, "connection refused: no certificate of this cluster");
         } else {
             self.unlogged.fetch_add(1, Relaxed);
         }

@@ -6,41 +6,43 @@
 //! and again in [`peer_of`].
 //!
 //! A joining member has no certificate yet. It knows the fingerprint of the authority from a [`JoinToken`], and
-//! connects to a [`JoinDoor`], which does not reach the services between members. Operators of other machines have
-//! certificates of another kind and a separate [`OperatorDoor`]; neither kind is accepted for the other.
+//! connects to a [`JoinRoute`], which does not reach the services between members. Operators of other machines have
+//! certificates of another kind and a separate [`OperatorRoute`]; neither kind is accepted for the other.
 //!
-//! An authority is replaced by one that it has signed (an [`Appointment`]): during the CA rotation members accept both,
+//! An authority is replaced by one that it has signed (an [`CrossSignedCa`]): during the CA rotation members accept both,
 //! and show with their certificates the link from the old one to the new one.
 
 mod authority;
 mod bundle;
+mod client_kind;
+mod cross_signed_ca;
 mod endpoint;
 mod error;
 mod files;
-mod hosts;
 mod identity;
 mod incoming;
+mod join_client;
 mod name;
-mod newcomer;
 mod operator;
 mod peer;
 mod seal;
+mod server_rule;
 #[cfg(feature = "simulation")]
 pub mod simulation;
-mod succession;
 mod token;
-mod visitors;
 
-pub use authority::{CertificateAuthority, Issued, MemberKey, Successor, Validity};
+pub use authority::{CertificateAuthority, Issued, MemberKey, NextAuthority, Validity};
 pub use bundle::fingerprint_of;
+pub use cross_signed_ca::CrossSignedCa;
 pub use endpoint::PeerEndpoint;
 pub use error::PkiError;
 pub use identity::{NodeIdentity, Trusted};
-pub use incoming::{Doors, Incoming, JoinDoor, MemberConnection, OperatorConnection, OperatorDoor, RolesRoute};
+pub use incoming::{
+    AcceptRoutes, Incoming, JoinRoute, MemberConnection, OperatorConnection, OperatorRoute, RolesRoute,
+};
+pub use join_client::{JoinObstacle, Unverified, connect};
 pub use name::{MemberKind, OperatorSubject};
-pub use newcomer::{JoinObstacle, Unverified, connect};
 pub use operator::{OperatorIdentity, OperatorKey, OperatorObstacle, operator_of};
 pub use peer::{PeerError, PeerIdentity, peer_of};
 pub use seal::Seal;
-pub use succession::Appointment;
 pub use token::{JoinToken, TokenError};

@@ -78,7 +78,7 @@ pub(crate) fn read_operator(der: &[u8]) -> Result<OperatorSubject, String> {
     let (cluster, _) = split(&format!("x.{rest}")).ok_or_else(no_operator)?;
     let unit = certificate.subject().iter_organizational_unit().next().and_then(|unit| unit.as_str().ok());
     if unit != Some(OPERATOR) || certificate.is_ca() {
-        return Err("it is no operator's certificate".to_owned());
+        return Err("it is not an operator's certificate".to_owned());
     }
     let ends = certificate.validity().not_after.timestamp();
     Ok(OperatorSubject {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_back_and_others_are_refused() {
+    fn names_survive_a_round_trip_and_others_are_refused() {
         let cluster = ClusterId::random();
         let name: NodeName = "node-a".parse().unwrap();
         assert_eq!(split(&dns_name(cluster, &name)), Some((cluster, name)));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_certificate() {
+    fn garbage_is_refused() {
         for der in [&b""[..], b"0", &[0x30, 0x82, 0xff, 0xff, 0x00]] {
             assert!(read(der).is_err());
         }

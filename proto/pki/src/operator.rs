@@ -24,10 +24,10 @@ use twinbox_ids::ClusterId;
 use crate::{
     MemberKind, OperatorSubject, PkiError, bundle,
     files::{self, PUBLIC, SECRET},
-    hosts::{self, Hosts, Shown},
     identity::{HANDSHAKE, provider},
+    join_client::fingerprint,
     name,
-    newcomer::fingerprint,
+    server_rule::{self, PresentedChain, ServerRule},
 };
 
 /// The ALPN protocol of operators: it selects the route of a connection.
@@ -37,7 +37,7 @@ const CERTIFICATE: &str = "operator.pem";
 const KEY: &str = "operator.key";
 const AUTHORITIES: &str = "ca.pem";
 /// Timeout of the node's first byte: a node sends it immediately after the handshake.
-const FIRST_WORD: Duration = Duration::from_secs(10);
+const FIRST_BYTE: Duration = Duration::from_secs(10);
 
 /// The private key of an operator that has no certificate yet. It never leaves the operator's machine.
 pub struct OperatorKey(KeyPair);
@@ -60,7 +60,7 @@ impl OperatorKey {
             let path = dir.join(file);
             if path.exists() {
                 let source =
-                    io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; name another folder");
+                    io::Error::new(io::ErrorKind::AlreadyExists, "the file exists already; use another folder");
                 return Err(PkiError::Write { path, source });
             }
         }
@@ -111,7 +111,7 @@ impl OperatorIdentity {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| wrong_key(e.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(hosts::verifier(nodes))
+            .with_custom_certificate_verifier(server_rule::verifier(nodes))
             .with_client_auth_cert(shown.into_iter().map(|listed| listed.der).collect(), key_der)
             .map_err(|e| wrong_key(e.to_string()))?;
         client.alpn_protocols = vec![OPERATOR_PROTOCOL.to_vec()];
@@ -129,7 +129,7 @@ impl OperatorIdentity {
             TlsConnector::from(self.client.clone()).connect(server, stream).await
         };
         let mut stream = BufReader::new(timeout(HANDSHAKE, connecting).await??);
-        if timeout(FIRST_WORD, stream.fill_buf()).await??.is_empty() {
+        if timeout(FIRST_BYTE, stream.fill_buf()).await??.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(TokioIo::new(stream))
@@ -157,15 +157,15 @@ impl AnyNode {
     }
 }
 
-impl Hosts for AnyNode {
-    fn verify(&self, shown: &Shown<'_>) -> Result<ServerCertVerified, Error> {
+impl ServerRule for AnyNode {
+    fn verify(&self, shown: &PresentedChain<'_>) -> Result<ServerCertVerified, Error> {
         let unfit = || Error::InvalidCertificate(CertificateError::NotValidForName);
         let subject = name::read(shown.end_entity).map_err(|_| unfit())?;
         if subject.cluster != self.cluster || subject.kind != MemberKind::Node {
             return Err(unfit());
         }
         let own = ServerName::try_from(name::dns_name(subject.cluster, &subject.name)).map_err(|_| unfit())?;
-        let Shown { end_entity, intermediates, ocsp_response, now, .. } = *shown;
+        let PresentedChain { end_entity, intermediates, ocsp_response, now, .. } = *shown;
         self.usual.verify_server_cert(end_entity, intermediates, &own, ocsp_response, now)
     }
 }
@@ -180,11 +180,11 @@ pub enum OperatorObstacle {
     /// It is a member of another cluster, or no node.
     OtherMember,
     /// The node reports that the operator's certificate has expired.
-    Ended,
+    Expired,
     /// The node does not accept the operator's certificate.
-    NotTaken,
+    NotAccepted,
     /// No listener for operators at that address.
-    NoDoor,
+    NoOperatorRoute,
 }
 
 impl OperatorObstacle {
@@ -199,9 +199,9 @@ impl OperatorObstacle {
                 | CertificateError::NotValidYetContext { .. },
             ) => Some(Self::OtherTime),
             Error::InvalidCertificate(_) => Some(Self::OtherAuthority),
-            Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(Self::NoDoor),
-            Error::AlertReceived(AlertDescription::CertificateExpired) => Some(Self::Ended),
-            Error::AlertReceived(_) => Some(Self::NotTaken),
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Some(Self::NoOperatorRoute),
+            Error::AlertReceived(AlertDescription::CertificateExpired) => Some(Self::Expired),
+            Error::AlertReceived(_) => Some(Self::NotAccepted),
             _ => None,
         }
     }

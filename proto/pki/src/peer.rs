@@ -20,13 +20,13 @@ pub struct PeerIdentity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     /// No client certificate: the request did not come over mutual TLS.
-    #[error("the request came without a member's certificate")]
+    #[error("the request has no member certificate")]
     NoCertificate,
     /// The certificate names no member.
-    #[error("the peer's certificate names no member: {0}")]
+    #[error("the peer's certificate is not a member's: {0}")]
     Unreadable(String),
     /// A member of another cluster.
-    #[error("'{name}' is a member of cluster {theirs}, not of this one, {ours}")]
+    #[error("'{name}' is a member of cluster {theirs}, not of this cluster {ours}")]
     WrongCluster {
         /// The peer's name.
         name: NodeName,

@@ -93,7 +93,7 @@ impl Seal {
             SystemRandom::new().fill(&mut bytes).map_err(|_| failed("no random numbers"))?;
             let (dir, name) = (self.secret.parent(), self.secret.file_name().and_then(|name| name.to_str()));
             let (Some(dir), Some(name)) = (dir, name) else {
-                return Err(failed("the secret's path names no file"));
+                return Err(failed("the path of the secret is not a file"));
             };
             files::write(dir, name, SECRET, &(STANDARD.encode(bytes) + "\n"))?;
         }
@@ -105,7 +105,7 @@ impl Seal {
             SystemRandom::new().fill(&mut nonce).map_err(|_| failed("no random numbers"))?;
             let mut sealed = authority.key_pem().into_bytes();
             let (once, bound) = (Nonce::assume_unique_for_key(nonce), Aad::from(&*certificate.der));
-            key.seal_in_place_append_tag(once, bound, &mut sealed).map_err(|_| failed("it cannot be encrypted"))?;
+            key.seal_in_place_append_tag(once, bound, &mut sealed).map_err(|_| failed("encryption failed"))?;
             let fields = [&*certificate.der, &nonce, &sealed].map(|field| STANDARD.encode(field));
             text.push_str(&(fields.join(" ") + "\n"));
         }
@@ -123,11 +123,11 @@ impl Seal {
         let opened = key.open_in_place(nonce, Aad::from(&sealed.bound_to), &mut sealed.key);
         let opened = opened.map_err(|_| {
             self.unusable(&format!(
-                "{} is not the secret that it was sealed with, or ca.pem is another",
+                "{} is not the secret that it was sealed with, or ca.pem is of another authority",
                 self.secret.display()
             ))
         })?;
-        let key_pem = std::str::from_utf8(opened).map_err(|_| self.unusable("it holds no key"))?;
+        let key_pem = std::str::from_utf8(opened).map_err(|_| self.unusable("it has no key"))?;
         CertificateAuthority::from_pem(&self.tls_dir, sealed.certificate.pem, key_pem)
     }
 
@@ -152,7 +152,7 @@ impl Seal {
                 let bound_to = ca_pem.into_bytes();
                 Ok(vec![Sealed { certificate, nonce: decode(nonce)?, key: decode(key)?, bound_to }])
             }
-            _ => Err(self.unusable("it does not begin as one")),
+            _ => Err(self.unusable("its header is unknown")),
         }
     }
 

@@ -37,11 +37,11 @@ pub struct JoinToken {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The prefix is missing.
-    #[error("this is no join token: one begins with '{PREFIX}'; 'twinbox cluster token' on a node makes one")]
+    #[error("not a join token: a token begins with '{PREFIX}'; create one with 'twinbox cluster token' on a node")]
     NotOne,
     /// A part is missing or mistyped.
     #[error(
-        "the join token is damaged: copy it whole, without line breaks, or make another with 'twinbox cluster token'"
+        "the join token is damaged: copy all of it, without line breaks, or create another with 'twinbox cluster token'"
     )]
     Damaged,
 }
@@ -90,7 +90,7 @@ impl JoinToken {
     }
 
     /// Whether the authority of the token is among these (PEM).
-    pub fn vouches_for(&self, authorities_pem: &str) -> bool {
+    pub fn is_of_authority(&self, authorities_pem: &str) -> bool {
         let listed = bundle::read(authorities_pem).unwrap_or_default();
         listed.iter().any(|authority| authority.fingerprint == self.fingerprint)
     }

@@ -16,7 +16,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn an_authority_comes_back_and_goes_on_signing() {
+fn saved_authority_can_be_loaded_and_signs() {
     let dir = TempDir::new().unwrap();
     let cluster = ClusterId::random();
     let made = CertificateAuthority::create(cluster, "office").unwrap();
@@ -33,7 +33,7 @@ fn an_authority_comes_back_and_goes_on_signing() {
 }
 
 #[test]
-fn an_authority_is_never_overwritten() {
+fn authority_is_not_overwritten() {
     let dir = TempDir::new().unwrap();
     CertificateAuthority::create(ClusterId::random(), "first").unwrap().save(dir.path()).unwrap();
     let second = CertificateAuthority::create(ClusterId::random(), "second").unwrap();
@@ -42,7 +42,7 @@ fn an_authority_is_never_overwritten() {
 }
 
 #[test]
-fn an_identity_says_who_it_is() {
+fn identity_has_name_kind_and_cluster_of_its_certificate() {
     let dir = TempDir::new().unwrap();
     let cluster = ClusterId::random();
     let authority = CertificateAuthority::create(cluster, "office").unwrap();
@@ -56,13 +56,13 @@ fn an_identity_says_who_it_is() {
 
 /// Spoils one file of a good identity; loading must name that file.
 #[test]
-fn what_does_not_fit_together_is_refused_by_file() {
+fn inconsistent_files_are_refused_with_the_file_name() {
     let cluster = ClusterId::random();
     let authority = CertificateAuthority::create(cluster, "office").unwrap();
     // Same name and cluster id, but another key.
     let impostor = CertificateAuthority::create(cluster, "office").unwrap();
     let other = authority.issue(&name("a"), MemberKind::Node).unwrap();
-    let strangers = impostor.issue(&name("a"), MemberKind::Node).unwrap();
+    let foreign = impostor.issue(&name("a"), MemberKind::Node).unwrap();
     let day = Duration::from_secs(86_400);
     let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
     let expired = authority.issue_for(&name("a"), MemberKind::Node, past).unwrap();
@@ -77,11 +77,11 @@ fn what_does_not_fit_together_is_refused_by_file() {
         ("missing authority", "ca.pem", None, "ca.pem"),
         ("another member's key", "node.key", Some(&other.key_pem), "node.key"),
         ("no key at all", "node.key", Some("secret"), "node.key"),
-        ("a stranger's certificate", "node.pem", Some(&strangers.cert_pem), "node.pem"),
+        ("a foreign certificate", "node.pem", Some(&foreign.cert_pem), "node.pem"),
         ("an expired certificate", "node.pem", Some(&expired.cert_pem), "node.pem"),
         ("a certificate of tomorrow", "node.pem", Some(&early.cert_pem), "node.pem"),
         ("the authority's own certificate", "node.pem", Some(authority.certificate_pem()), "node.pem"),
-        ("a stranger's authority", "ca.pem", Some(impostor.certificate_pem()), "node.pem"),
+        ("a foreign authority", "ca.pem", Some(impostor.certificate_pem()), "node.pem"),
     ];
     for (what, file, content, blamed) in cases {
         let dir = TempDir::new().unwrap();
@@ -97,7 +97,7 @@ fn what_does_not_fit_together_is_refused_by_file() {
 }
 
 #[test]
-fn an_authority_with_another_key_is_refused() {
+fn authority_with_another_key_is_refused() {
     let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     for dir in [&dir, &other] {
         CertificateAuthority::create(ClusterId::random(), "office").unwrap().save(dir.path()).unwrap();

@@ -22,8 +22,8 @@ use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, transport::server::Connected};
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use twinbox_pki::{
-    CertificateAuthority, Doors, Incoming, Issued, MemberKind, NodeIdentity, PeerError, PeerIdentity, Validity,
-    peer_of,
+    AcceptRoutes, CertificateAuthority, Incoming, Issued, MemberKind, NodeIdentity, PeerError, PeerIdentity,
+    Validity, peer_of,
 };
 
 fn name(text: &str) -> NodeName {
@@ -44,7 +44,12 @@ async fn listen(identity: &NodeIdentity) -> (Incoming, SocketAddr) {
 
 /// Connects as an arbitrary client: trusts the server, and shows the given certificate. Returns the outcome once the
 /// server has decided.
-async fn knock(address: SocketAddr, server: &str, ca_pem: &str, shown: Option<&Issued>) -> std::io::Result<()> {
+async fn try_connect(
+    address: SocketAddr,
+    server: &str,
+    ca_pem: &str,
+    shown: Option<&Issued>,
+) -> std::io::Result<()> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -71,7 +76,7 @@ async fn knock(address: SocketAddr, server: &str, ca_pem: &str, shown: Option<&I
 }
 
 #[tokio::test]
-async fn members_know_each_other_by_name() {
+async fn members_verify_the_name_of_each_other() {
     let cluster = ClusterId::random();
     let authority = CertificateAuthority::create(cluster, "office").unwrap();
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
@@ -94,14 +99,14 @@ async fn members_know_each_other_by_name() {
 }
 
 #[tokio::test]
-async fn connections_for_the_role_manager_come_by_a_route_of_their_own_where_there_is_one() {
+async fn role_manager_connections_use_their_own_route_if_it_exists() {
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
     let b = identity(&authority.issue(&name("b"), MemberKind::Node).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (route, mut routed) = tokio::sync::mpsc::channel(1);
-    let mut incoming = a.listen_with(listener, Doors { roles: Some(route), ..Doors::default() });
+    let mut incoming = a.listen_with(listener, AcceptRoutes { roles: Some(route), ..AcceptRoutes::default() });
     let rest = b.endpoint(&name("a"), &address).unwrap();
     let roles = rest.clone().for_roles();
 
@@ -119,7 +124,7 @@ async fn connections_for_the_role_manager_come_by_a_route_of_their_own_where_the
 }
 
 #[tokio::test]
-async fn a_server_of_another_name_is_not_talked_to() {
+async fn server_with_another_name_is_refused() {
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
     let b = identity(&authority.issue(&name("b"), MemberKind::Node).unwrap());
@@ -129,7 +134,7 @@ async fn a_server_of_another_name_is_not_talked_to() {
 }
 
 #[tokio::test]
-async fn who_is_no_member_is_refused_and_counted() {
+async fn client_without_a_member_certificate_is_refused_and_counted() {
     let cluster = ClusterId::random();
     let authority = CertificateAuthority::create(cluster, "office").unwrap();
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
@@ -140,7 +145,7 @@ async fn who_is_no_member_is_refused_and_counted() {
     let issued = authority.issue(&name("b"), MemberKind::Node).unwrap();
     let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
     // The same cluster id, claimed by an impostor without the authority's key.
-    let stranger = CertificateAuthority::create(cluster, "office").unwrap();
+    let foreign = CertificateAuthority::create(cluster, "office").unwrap();
     // The authority's certificate shown as if it were a member's.
     let dir = TempDir::new().unwrap();
     authority.save(dir.path()).unwrap();
@@ -149,18 +154,18 @@ async fn who_is_no_member_is_refused_and_counted() {
         key_pem: fs::read_to_string(dir.path().join("ca.key")).unwrap(),
         ca_pem: ca_pem.to_owned(),
     };
-    let strangers = [
-        ("nobody", None),
-        ("a stranger", Some(stranger.issue(&name("b"), MemberKind::Node).unwrap())),
+    let refused = [
+        ("no certificate", None),
+        ("a foreign authority", Some(foreign.issue(&name("b"), MemberKind::Node).unwrap())),
         ("another cluster", {
             let other = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
             Some(other.issue(&name("b"), MemberKind::Node).unwrap())
         }),
-        ("one whose time is over", Some(authority.issue_for(&name("b"), MemberKind::Node, past).unwrap())),
+        ("an expired certificate", Some(authority.issue_for(&name("b"), MemberKind::Node, past).unwrap())),
         ("the authority itself", Some(as_leaf)),
     ];
-    for (count, (what, shown)) in (1..).zip(&strangers) {
-        let error = knock(address, &server, ca_pem, shown.as_ref()).await.expect_err(what);
+    for (count, (what, shown)) in (1..).zip(&refused) {
+        let error = try_connect(address, &server, ca_pem, shown.as_ref()).await.expect_err(what);
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{what}: {error}");
         assert_eq!(incoming.refused().load(Relaxed), count, "{what}");
     }
@@ -169,7 +174,7 @@ async fn who_is_no_member_is_refused_and_counted() {
     let mut incoming = incoming;
     let member = tokio::spawn({
         let (server, ca_pem) = (server.clone(), ca_pem.to_owned());
-        async move { knock(address, &server, &ca_pem, Some(&issued)).await }
+        async move { try_connect(address, &server, &ca_pem, Some(&issued)).await }
     });
     let mut stream = incoming.next().await.unwrap().unwrap();
     stream.write_all(b"y").await.unwrap();
@@ -177,7 +182,7 @@ async fn who_is_no_member_is_refused_and_counted() {
 }
 
 /// Connections from an address of this machine that send nothing.
-async fn say_nothing(from: &str, to: SocketAddr, count: usize) -> Vec<TcpStream> {
+async fn connect_silently(from: &str, to: SocketAddr, count: usize) -> Vec<TcpStream> {
     let mut silent = Vec::new();
     for _ in 0..count {
         let socket = TcpSocket::new_v4().unwrap();
@@ -188,19 +193,19 @@ async fn say_nothing(from: &str, to: SocketAddr, count: usize) -> Vec<TcpStream>
 }
 
 #[tokio::test]
-async fn who_says_nothing_keeps_no_member_out() {
+async fn silent_connections_do_not_keep_members_out() {
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
     let w = identity(&authority.issue(&name("w"), MemberKind::Witness).unwrap());
     let (mut incoming, address) = listen(&a).await;
-    let mut silent = say_nothing("127.0.0.2:0", address, 100).await;
+    let mut silent = connect_silently("127.0.0.2:0", address, 100).await;
     // A member does not wait for their timeout.
     let endpoint = w.endpoint(&name("a"), &address.to_string()).unwrap();
     let both = async { tokio::join!(endpoint.connect(), incoming.next()) };
     let (channel, accepted) = timeout(Duration::from_millis(1_500), both).await.expect("a member in time");
     channel.unwrap();
     accepted.unwrap().unwrap();
-    assert_eq!(incoming.refused().load(Relaxed), 84, "sixteen of one address are heard out");
+    assert_eq!(incoming.refused().load(Relaxed), 84, "sixteen of one address are accepted out");
     // Sooner than the timeout of a handshake.
     let closed = async {
         for stream in &mut silent {
@@ -209,14 +214,14 @@ async fn who_says_nothing_keeps_no_member_out() {
     };
     timeout(Duration::from_secs(4), closed).await.expect("closed");
     // Their slots are free again.
-    for mut stream in say_nothing("127.0.0.2:0", address, 16).await {
-        assert!(timeout(Duration::from_millis(50), stream.read(&mut [0])).await.is_err(), "heard out");
+    for mut stream in connect_silently("127.0.0.2:0", address, 16).await {
+        assert!(timeout(Duration::from_millis(50), stream.read(&mut [0])).await.is_err(), "accepted out");
     }
 }
 
 /// Certificates that an authority signs for another cluster are refused: the constraint is in its own certificate.
 #[tokio::test]
-async fn an_authority_cannot_make_members_of_another_cluster() {
+async fn authority_cannot_sign_for_another_cluster() {
     let (ours, theirs) = (ClusterId::random(), ClusterId::random());
     let authority = CertificateAuthority::create(ours, "office").unwrap();
     let dir = TempDir::new().unwrap();
@@ -234,18 +239,18 @@ async fn an_authority_cannot_make_members_of_another_cluster() {
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
     let (incoming, address) = listen(&a).await;
     let server = format!("a.{ours}.twinbox");
-    assert!(knock(address, &server, &forged.ca_pem, Some(&forged)).await.is_err());
+    assert!(try_connect(address, &server, &forged.ca_pem, Some(&forged)).await.is_err());
     assert_eq!(incoming.refused().load(Relaxed), 1);
 }
 
 #[test]
-fn a_request_without_a_certificate_is_refused() {
+fn request_without_a_certificate_is_refused() {
     assert_eq!(peer_of(&Request::new(())), Err(PeerError::NoCertificate));
     assert_eq!(Status::from(PeerError::NoCertificate).code(), Code::Unauthenticated);
 }
 
 #[test]
-fn an_address_that_is_none_is_named() {
+fn invalid_address_is_named_in_the_error() {
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
     let error = a.endpoint(&name("b"), "no address").err().unwrap().to_string();

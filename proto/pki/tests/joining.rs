@@ -20,36 +20,36 @@ use tokio_stream::StreamExt;
 use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use twinbox_pki::{
-    CertificateAuthority, Doors, Incoming, JoinDoor, JoinObstacle, JoinToken, MemberKey, MemberKind, NodeIdentity,
-    PkiError, Seal, TokenError, Validity, connect,
+    AcceptRoutes, CertificateAuthority, Incoming, JoinObstacle, JoinRoute, JoinToken, MemberKey, MemberKind,
+    NodeIdentity, PkiError, Seal, TokenError, Validity, connect,
 };
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
-struct Hall {
+struct Listener {
     authority: CertificateAuthority,
     a: NodeIdentity,
     address: SocketAddr,
     incoming: Incoming,
-    newcomers: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    joining: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     dir: TempDir,
 }
 
 /// Node `a` of a new cluster, with a join route that is open or closed.
-async fn hall(open: bool) -> Hall {
+async fn listener(open: bool) -> Listener {
     let dir = TempDir::new().unwrap();
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     authority.issue(&name("a"), MemberKind::Node).unwrap().save(dir.path()).unwrap();
     let a = NodeIdentity::load(dir.path()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, newcomers) = mpsc::channel(1);
+    let (sender, joining) = mpsc::channel(1);
     let open = AtomicBool::new(open);
-    let door = JoinDoor { open: Box::new(move || open.load(SeqCst)), newcomers: sender };
-    let incoming = a.listen_with(listener, Doors { newcomers: Some(door), ..Doors::default() });
-    Hall { authority, a, address, incoming, newcomers, dir }
+    let route = JoinRoute { open: Box::new(move || open.load(SeqCst)), connections: sender };
+    let incoming = a.listen_with(listener, AcceptRoutes { joining: Some(route), ..AcceptRoutes::default() });
+    Listener { authority, a, address, incoming, joining, dir }
 }
 
 fn token(authority: &CertificateAuthority) -> JoinToken {
@@ -59,50 +59,50 @@ fn token(authority: &CertificateAuthority) -> JoinToken {
 }
 
 #[tokio::test]
-async fn a_newcomer_comes_to_the_door_for_newcomers_and_members_to_theirs() {
-    let mut hall = hall(true).await;
-    let address = hall.address.to_string();
-    let mut stream = connect(&token(&hall.authority), &name("a"), &address).await.unwrap();
-    let (mut other_side, _) = hall.newcomers.recv().await.unwrap();
+async fn joining_members_and_members_reach_their_own_routes() {
+    let mut listener = listener(true).await;
+    let address = listener.address.to_string();
+    let mut stream = connect(&token(&listener.authority), &name("a"), &address).await.unwrap();
+    let (mut other_side, _) = listener.joining.recv().await.unwrap();
     stream.write_all(b"ask").await.unwrap();
     stream.flush().await.unwrap();
-    let mut heard = [0; 3];
-    other_side.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"ask");
+    let mut accepted = [0; 3];
+    other_side.read_exact(&mut accepted).await.unwrap();
+    assert_eq!(&accepted, b"ask");
     // A member of the same cluster, at the same port.
-    let endpoint = hall.a.endpoint(&name("a"), &address).unwrap();
-    let (channel, accepted) = tokio::join!(endpoint.connect(), hall.incoming.next());
+    let endpoint = listener.a.endpoint(&name("a"), &address).unwrap();
+    let (channel, accepted) = tokio::join!(endpoint.connect(), listener.incoming.next());
     channel.unwrap();
     let shown = accepted.unwrap().unwrap();
     assert!(shown.get_ref().1.peer_certificates().is_some_and(|shown| shown.len() == 1));
 }
 
 #[tokio::test]
-async fn while_nobody_is_expected_a_newcomer_is_a_stranger() {
-    let hall = hall(false).await;
-    let error = connect(&token(&hall.authority), &name("a"), &hall.address.to_string()).await.unwrap_err();
-    assert_eq!(JoinObstacle::of(&error), Some(JoinObstacle::DoorClosed), "{error}");
-    assert_eq!(hall.incoming.refused().load(SeqCst), 1);
+async fn joining_member_is_refused_while_none_is_expected() {
+    let listener = listener(false).await;
+    let error = connect(&token(&listener.authority), &name("a"), &listener.address.to_string()).await.unwrap_err();
+    assert_eq!(JoinObstacle::of(&error), Some(JoinObstacle::NotExpected), "{error}");
+    assert_eq!(listener.incoming.refused().load(SeqCst), 1);
 }
 
 #[tokio::test]
-async fn a_newcomer_believes_only_the_authority_of_its_token_and_the_name_it_asked_for() {
-    let hall = hall(true).await;
-    let address = hall.address.to_string();
+async fn joining_member_accepts_only_the_authority_of_its_token_and_the_requested_name() {
+    let listener = listener(true).await;
+    let address = listener.address.to_string();
     // The same cluster id, claimed by an impostor without the authority's key.
-    let impostor = CertificateAuthority::create(hall.authority.cluster(), "office").unwrap();
+    let impostor = CertificateAuthority::create(listener.authority.cluster(), "office").unwrap();
     let error = connect(&token(&impostor), &name("a"), &address).await.unwrap_err();
     assert_eq!(JoinObstacle::of(&error), Some(JoinObstacle::OtherAuthority), "{error}");
-    assert!(connect(&token(&hall.authority), &name("b"), &address).await.is_err());
+    assert!(connect(&token(&listener.authority), &name("b"), &address).await.is_err());
 }
 
 #[test]
-fn a_token_is_read_as_it_was_written_and_damage_is_noticed() {
+fn token_survives_a_round_trip_and_damage_is_detected() {
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let token = token(&authority);
     let text = token.to_string();
     assert_eq!(format!("\n {text} \n").parse::<JoinToken>().unwrap(), token);
-    assert!(token.vouches_for(authority.certificate_pem()) && !token.vouches_for("nothing"));
+    assert!(token.is_of_authority(authority.certificate_pem()) && !token.is_of_authority("nothing"));
     assert_ne!(&token.hash(), token.secret());
     assert_eq!(JoinToken::hash_of(token.secret()), token.hash());
     assert!(!format!("{token:?}").contains(&text[20..40]));
@@ -117,7 +117,7 @@ fn a_token_is_read_as_it_was_written_and_damage_is_noticed() {
 }
 
 #[test]
-fn a_member_keeps_its_key_to_itself() {
+fn member_key_is_not_disclosed() {
     let dir = TempDir::new().unwrap();
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let key = MemberKey::load_or_make(dir.path()).unwrap();
@@ -135,9 +135,9 @@ fn a_member_keeps_its_key_to_itself() {
 }
 
 /// The certificate that `a` shows now.
-async fn shown_by(hall: &mut Hall) -> Vec<u8> {
-    let endpoint = hall.a.endpoint(&name("a"), &hall.address.to_string()).unwrap();
-    let (channel, accepted) = tokio::join!(endpoint.connect(), hall.incoming.next());
+async fn shown_by(listener: &mut Listener) -> Vec<u8> {
+    let endpoint = listener.a.endpoint(&name("a"), &listener.address.to_string()).unwrap();
+    let (channel, accepted) = tokio::join!(endpoint.connect(), listener.incoming.next());
     channel.unwrap();
     let stream = accepted.unwrap().unwrap();
     // Both sides are the same member: this is its client certificate.
@@ -145,50 +145,50 @@ async fn shown_by(hall: &mut Hall) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_shown_at_once_and_kept() {
-    let mut hall = hall(false).await;
-    let before = shown_by(&mut hall).await;
-    assert_eq!(shown_by(&mut hall).await, before);
+async fn renewed_certificate_is_used_immediately_and_saved() {
+    let mut listener = listener(false).await;
+    let before = shown_by(&mut listener).await;
+    assert_eq!(shown_by(&mut listener).await, before);
     let life = Duration::from_secs(50 * 86_400);
-    let certificate = hall
+    let certificate = listener
         .authority
-        .certify(&hall.a.public_key(), &name("a"), MemberKind::Node, Validity::from_now(life))
+        .certify(&listener.a.public_key(), &name("a"), MemberKind::Node, Validity::from_now(life))
         .unwrap();
-    hall.a.renew(&certificate).unwrap();
-    let after = shown_by(&mut hall).await;
+    listener.a.renew(&certificate).unwrap();
+    let after = shown_by(&mut listener).await;
     assert_ne!(after, before);
-    let (begins, ends) = (hall.a.begins().0, hall.a.expires().0);
+    let (begins, ends) = (listener.a.begins().0, listener.a.expires().0);
     assert!(ends < wall().0 + 51 * 86_400_000);
-    assert_eq!(hall.a.renew_at().0, begins + (ends - begins) / 3 * 2);
-    let again = NodeIdentity::load(hall.dir.path()).unwrap();
-    assert_eq!((again.begins(), again.expires()), (hall.a.begins(), hall.a.expires()));
+    assert_eq!(listener.a.renew_at().0, begins + (ends - begins) / 3 * 2);
+    let again = NodeIdentity::load(listener.dir.path()).unwrap();
+    assert_eq!((again.begins(), again.expires()), (listener.a.begins(), listener.a.expires()));
 }
 
 #[tokio::test]
-async fn a_renewal_that_does_not_fit_changes_nothing() {
-    let mut hall = hall(false).await;
-    let before = shown_by(&mut hall).await;
-    let file = fs::read_to_string(hall.dir.path().join("node.pem")).unwrap();
-    let stranger = CertificateAuthority::create(hall.authority.cluster(), "office").unwrap();
-    let key = hall.a.public_key();
+async fn invalid_renewal_changes_nothing() {
+    let mut listener = listener(false).await;
+    let before = shown_by(&mut listener).await;
+    let file = fs::read_to_string(listener.dir.path().join("node.pem")).unwrap();
+    let foreign = CertificateAuthority::create(listener.authority.cluster(), "office").unwrap();
+    let key = listener.a.public_key();
     let good = Validity::of_member();
     let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
-    let other_key = hall.authority.issue(&name("a"), MemberKind::Node).unwrap().cert_pem;
+    let other_key = listener.authority.issue(&name("a"), MemberKind::Node).unwrap().cert_pem;
     let sign = |by: &CertificateAuthority, who: &str, kind, v| by.certify(&key, &name(who), kind, v).unwrap();
     let misfits = [
-        sign(&hall.authority, "b", MemberKind::Node, good),
-        sign(&hall.authority, "a", MemberKind::Witness, good),
-        sign(&hall.authority, "a", MemberKind::Node, past),
-        sign(&stranger, "a", MemberKind::Node, good),
+        sign(&listener.authority, "b", MemberKind::Node, good),
+        sign(&listener.authority, "a", MemberKind::Witness, good),
+        sign(&listener.authority, "a", MemberKind::Node, past),
+        sign(&foreign, "a", MemberKind::Node, good),
         other_key,
         "no certificate".to_owned(),
     ];
     for (i, certificate) in misfits.into_iter().enumerate() {
-        let error = hall.a.renew(&certificate).expect_err("refused").to_string();
+        let error = listener.a.renew(&certificate).expect_err("refused").to_string();
         assert!(error.contains("node.pem") || error.contains("node.key"), "{i}: {error}");
     }
-    assert_eq!(shown_by(&mut hall).await, before);
-    assert_eq!(fs::read_to_string(hall.dir.path().join("node.pem")).unwrap(), file);
+    assert_eq!(shown_by(&mut listener).await, before);
+    assert_eq!(fs::read_to_string(listener.dir.path().join("node.pem")).unwrap(), file);
 }
 
 fn mode(path: &Path) -> u32 {
@@ -196,7 +196,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_sealed_authority_opens_with_its_secret_alone() {
+fn sealed_authority_opens_only_with_its_secret() {
     let (tls, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     authority.issue(&name("a"), MemberKind::Node).unwrap().save(tls.path()).unwrap();
@@ -226,7 +226,7 @@ fn a_sealed_authority_opens_with_its_secret_alone() {
 
 /// The seal of the first releases: one authority, bound to `ca.pem`.
 #[test]
-fn an_authority_that_was_sealed_by_the_first_releases_is_read_and_kept() {
+fn authority_sealed_by_the_first_releases_is_readable() {
     use base64::{Engine, engine::general_purpose::STANDARD};
     use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
     let (tls, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -244,7 +244,7 @@ fn an_authority_that_was_sealed_by_the_first_releases_is_read_and_kept() {
 
     let seal = Seal::new(tls.path(), &secret);
     assert_eq!(seal.open(&authority.fingerprint()).unwrap().key_pem(), authority.key_pem());
-    let next = authority.succeed().unwrap().authority;
+    let next = authority.create_next().unwrap().authority;
     seal.close(&next).unwrap();
     assert_eq!(seal.holds(), [authority.fingerprint(), next.fingerprint()]);
     // With another authority's certificate it did not open.

@@ -22,7 +22,7 @@ pub enum Codec {
 
 /// Error: the name is not a supported codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no codec Twinbox knows: use PCMU or PCMA")]
+#[error("'{0}' is not a supported codec: use PCMU or PCMA")]
 pub struct UnknownCodec(String);
 
 impl Codec {

@@ -69,7 +69,7 @@ pub struct Packet<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PacketError {
     /// Shorter than its header states.
-    #[error("the packet is shorter than its header says")]
+    #[error("the packet is shorter than its header requires")]
     Truncated,
     /// Not version 2.
     #[error("the packet has RTP version {0}, not 2")]
@@ -78,7 +78,7 @@ pub enum PacketError {
     #[error("the packet is RTCP")]
     Rtcp,
     /// The padding is zero or longer than the payload.
-    #[error("the packet's padding does not fit it")]
+    #[error("the packet's padding is longer than the packet")]
     Padding,
 }
 

@@ -61,7 +61,7 @@ pub struct Finished {
 
 /// Reason for the end of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum EndReason {
     /// [`Settings::end_silence`] has passed.
     Silence,
     /// [`Settings::limit`] is reached.
@@ -99,7 +99,7 @@ struct Anchor {
     time: RtpTime,
 }
 
-enum Place {
+enum PacketPosition {
     /// New audio.
     Ahead(u64),
     /// Fills a gap, or repeats existing audio.
@@ -145,26 +145,32 @@ impl Recorder {
     }
 
     /// Places a packet; ignores it while paused.
-    pub fn push(&mut self, now: Duration, header: &Header, payload: &[u8], sink: &mut impl Sink) -> Option<Over> {
+    pub fn push(
+        &mut self,
+        now: Duration,
+        header: &Header,
+        payload: &[u8],
+        sink: &mut impl Sink,
+    ) -> Option<EndReason> {
         if payload.is_empty() || self.paused {
             return None;
         }
         match self.locate(now, header) {
-            Place::Ahead(offset) => {
+            PacketPosition::Ahead(offset) => {
                 self.place(offset, payload, sink);
                 let time = header.time.plus(payload.len() as u32);
                 self.anchor = Some(Anchor { ssrc: header.ssrc, seq: header.seq, time });
                 self.heard_to = offset + payload.len() as u64;
                 self.heard_at = now;
             }
-            Place::Behind(offset) => self.place(offset, payload, sink),
-            Place::TooLate => {}
+            PacketPosition::Behind(offset) => self.place(offset, payload, sink),
+            PacketPosition::TooLate => {}
         }
-        self.over()
+        self.end_reason()
     }
 
     /// Advances the time: after a second without packets the recording grows by silence.
-    pub fn tick(&mut self, now: Duration, sink: &mut impl Sink) -> Option<Over> {
+    pub fn tick(&mut self, now: Duration, sink: &mut impl Sink) -> Option<EndReason> {
         if self.paused {
             return None;
         }
@@ -172,7 +178,7 @@ impl Recorder {
         if !overdue.is_zero() {
             self.advance(self.heard_to.saturating_add(samples(overdue)), sink);
         }
-        self.over()
+        self.end_reason()
     }
 
     /// Pauses the recording, for example while the call is on hold.
@@ -199,25 +205,25 @@ impl Recorder {
         Finished { length: self.head, trailing_silence: self.quiet }
     }
 
-    fn locate(&self, now: Duration, header: &Header) -> Place {
+    fn locate(&self, now: Duration, header: &Header) -> PacketPosition {
         let elapsed = samples(now.saturating_sub(self.heard_at));
-        let Some(anchor) = self.anchor else { return Place::Ahead(self.head) };
+        let Some(anchor) = self.anchor else { return PacketPosition::Ahead(self.head) };
         let ahead = i64::from(header.time.since(anchor.time));
         let offset = self.heard_to.checked_add_signed(ahead);
         let order = if anchor.ssrc == header.ssrc { header.seq.since(anchor.seq) } else { i16::MIN };
         match order {
             1.. if ahead >= -(REORDER as i64) && ahead <= i64::try_from(elapsed).unwrap_or(i64::MAX) + JUMP => {
                 match offset.filter(|&offset| offset >= self.base) {
-                    Some(offset) => Place::Ahead(offset),
+                    Some(offset) => PacketPosition::Ahead(offset),
                     // Silence has already been settled at its position.
-                    None => Place::Ahead(self.restart(elapsed)),
+                    None => PacketPosition::Ahead(self.restart(elapsed)),
                 }
             }
             STRAGGLERS..=0 => match offset.filter(|&offset| offset >= self.base && ahead < 0) {
-                Some(offset) => Place::Behind(offset),
-                None => Place::TooLate,
+                Some(offset) => PacketPosition::Behind(offset),
+                None => PacketPosition::TooLate,
             },
-            _ => Place::Ahead(self.restart(elapsed)),
+            _ => PacketPosition::Ahead(self.restart(elapsed)),
         }
     }
 
@@ -288,12 +294,12 @@ impl Recorder {
         self.measured += bytes as u64;
     }
 
-    fn over(&self) -> Option<Over> {
+    fn end_reason(&self) -> Option<EndReason> {
         if self.head >= self.settings.limit {
-            Some(Over::Limit)
+            Some(EndReason::Limit)
         } else {
             let silence = self.settings.end_silence?;
-            (self.quiet >= silence).then_some(Over::Silence)
+            (self.quiet >= silence).then_some(EndReason::Silence)
         }
     }
 

@@ -24,11 +24,11 @@ pub struct Wav {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WavError {
     /// No RIFF/WAVE header.
-    #[error("this is no WAV file (it does not begin with RIFF … WAVE): give a WAV file, mono, 8000 Hz")]
+    #[error("not a WAV file (it does not begin with RIFF … WAVE): use a WAV file, mono, 8000 Hz")]
     NotWav,
     /// A chunk's stated length exceeds the file.
     #[error(
-        "the WAV file is cut short: its '{chunk}' chunk says {stated} bytes, {present} are there; copy it again"
+        "the WAV file is incomplete: its '{chunk}' chunk should have {stated} bytes, but has {present}; copy it again"
     )]
     Truncated {
         /// The chunk's four letters.
@@ -39,16 +39,16 @@ pub enum WavError {
         present: usize,
     },
     /// The `fmt ` or the `data` chunk is missing.
-    #[error("the WAV file has no '{0}' chunk: write it anew, for example with sox in.wav -r 8000 -c 1 out.wav")]
+    #[error("the WAV file has no '{0}' chunk: convert it again, for example with sox in.wav -r 8000 -c 1 out.wav")]
     Missing(&'static str),
     /// The `fmt ` chunk is inconsistent.
     #[error(
-        "the WAV file's 'fmt ' chunk is damaged: write it anew, for example with sox in.wav -r 8000 -c 1 out.wav"
+        "the WAV file's 'fmt ' chunk is damaged: convert it again, for example with sox in.wav -r 8000 -c 1 out.wav"
     )]
     BadFormat,
     /// An unsupported codec or sample width.
     #[error(
-        "the WAV file has format {tag:#06x} with {bits} bits a sample; Twinbox takes 16-bit PCM, µ-law and A-law: \
+        "the WAV file has format {tag:#06x} with {bits} bits a sample; Twinbox accepts 16-bit PCM, µ-law and A-law: \
          convert it with sox in.wav -r 8000 -c 1 -b 16 -e signed out.wav"
     )]
     Codec {
@@ -59,7 +59,7 @@ pub enum WavError {
     },
     /// Another sample rate, or more than one channel.
     #[error(
-        "the WAV file has {channels} channel(s) at {rate} Hz; Twinbox takes 1 at 8000: \
+        "the WAV file has {channels} channel(s) at {rate} Hz; Twinbox accepts 1 at 8000: \
          convert it with sox in.wav -r 8000 -c 1 out.wav"
     )]
     Shape {

@@ -24,7 +24,7 @@ fn heard(steps: &[Step]) -> String {
 }
 
 #[test]
-fn one_press_is_one_digit() {
+fn one_key_press_is_one_digit() {
     let cases: [(&str, &[Step], &str); 9] = [
         (
             "a whole press, its end three times",
@@ -95,7 +95,7 @@ fn one_press_is_one_digit() {
 }
 
 #[test]
-fn a_new_stream_begins_anew_and_other_events_are_no_keys() {
+fn new_stream_resets_the_detector_and_other_events_are_no_keys() {
     let mut detector = Detector::default();
     let mut push = |ssrc, time, code| {
         let header =
@@ -117,7 +117,7 @@ fn a_new_stream_begins_anew_and_other_events_are_no_keys() {
 }
 
 #[test]
-fn a_press_as_we_send_it() {
+fn sent_key_press_has_the_packets_of_rfc_4733() {
     let events: Vec<_> = press(5, 800).map(|e| (e.duration, e.end)).collect();
     let expected = [(160, false), (320, false), (480, false), (640, false), (800, true), (800, true), (800, true)];
     assert_eq!(events, expected);
@@ -126,7 +126,7 @@ fn a_press_as_we_send_it() {
 }
 
 #[test]
-fn keys_and_codes() {
+fn keys_map_to_event_codes() {
     for (i, k) in "0123456789*#ABCD".chars().enumerate() {
         assert_eq!((key(i as u8), code(k)), (Some(k), Some(i as u8)));
     }

@@ -6,7 +6,7 @@ use twinbox_rtp::{
 };
 
 #[test]
-fn points_of_the_standard() {
+fn decoding_matches_the_standard() {
     // (codec, byte, linear): ITU-T G.711 tables 1 and 2, scaled to 16 bits.
     let points = [
         (Codec::Pcmu, 0xff, 0),
@@ -27,7 +27,7 @@ fn points_of_the_standard() {
 }
 
 #[test]
-fn every_byte_comes_back_and_every_sample_is_near() {
+fn encoding_is_the_inverse_of_decoding() {
     for codec in Codec::ALL {
         for byte in 0..=255u8 {
             let back = encode_sample(codec, decode_sample(codec, byte));
@@ -45,7 +45,7 @@ fn every_byte_comes_back_and_every_sample_is_near() {
 }
 
 #[test]
-fn transcoding_there_and_back_stays_within_a_step() {
+fn transcoding_both_ways_changes_a_sample_by_one_step_at_most() {
     let all: Vec<u8> = (0..=255).collect();
     for (from, to) in [(Codec::Pcmu, Codec::Pcma), (Codec::Pcma, Codec::Pcmu)] {
         let there = transcode(from, to, &all);
@@ -69,13 +69,13 @@ fn silence_is_quiet_and_speech_is_not() {
 }
 
 #[test]
-fn codecs_have_their_names() {
+fn codec_names_are_parsed() {
     for codec in Codec::ALL {
         assert_eq!(codec.name().parse(), Ok(codec));
         assert_eq!(Codec::from_payload_type(codec.payload_type()), Some(codec));
     }
     assert_eq!(
         "g729".parse::<Codec>().unwrap_err().to_string(),
-        "'g729' is no codec Twinbox knows: use PCMU or PCMA"
+        "'g729' is not a supported codec: use PCMU or PCMA"
     );
 }

@@ -11,14 +11,14 @@ fn header() -> Header {
 }
 
 #[test]
-fn a_header_comes_back() {
+fn header_survives_a_round_trip() {
     let mut bytes = header().to_bytes().to_vec();
     bytes.extend(b"audio");
     assert_eq!(Packet::parse(&bytes), Ok(Packet { header: header(), payload: b"audio" }));
 }
 
 #[test]
-fn csrcs_extension_and_padding_are_left_out() {
+fn csrcs_extension_and_padding_are_not_payload() {
     let mut bytes = header().to_bytes().to_vec();
     bytes[0] = 0x80 | 0x20 | 0x10 | 2;
     bytes.extend([0; 8]);
@@ -35,7 +35,7 @@ fn csrcs_extension_and_padding_are_left_out() {
 }
 
 #[test]
-fn what_is_not_rtp_is_told_apart() {
+fn packets_that_are_not_rtp_are_refused() {
     let mut bytes = header().to_bytes();
     bytes[1] = 200;
     assert_eq!(Packet::parse(&bytes), Err(PacketError::Rtcp));
@@ -45,7 +45,7 @@ fn what_is_not_rtp_is_told_apart() {
 }
 
 #[test]
-fn numbers_wrap() {
+fn sequence_numbers_wrap() {
     assert_eq!(SeqNo(2).since(SeqNo(65_535)), 3);
     assert_eq!(SeqNo(65_535).plus(3), SeqNo(2));
     assert!(SeqNo(2).is_after(SeqNo(65_535)) && !SeqNo(65_535).is_after(SeqNo(2)));
@@ -80,14 +80,14 @@ fn loss_order_and_duplicates_are_counted() {
 
 proptest! {
     #[test]
-    fn no_datagram_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn no_datagram_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         if let Ok(packet) = Packet::parse(&bytes) {
             prop_assert!(packet.payload.len() + Header::LENGTH <= bytes.len());
         }
     }
 
     #[test]
-    fn however_shuffled_each_packet_counts_once(order in Just((0u16..60).collect::<Vec<_>>()).prop_shuffle(), start: u16) {
+    fn shuffled_packets_are_counted_once(order in Just((0u16..60).collect::<Vec<_>>()).prop_shuffle(), start: u16) {
         let mut sequence = Sequence::default();
         for &i in order.iter().chain(&order) {
             sequence.push(Ssrc(1), SeqNo(start).plus(i));

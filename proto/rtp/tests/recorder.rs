@@ -7,14 +7,14 @@ use twinbox_rtp::{
     Codec, FRAME,
     g711::{decode_sample, encode_sample},
     packet::{Header, RtpTime, SeqNo, Ssrc},
-    recorder::{Over, Recorder, Settings},
+    recorder::{EndReason, Recorder, Settings},
 };
 
 /// A recorder and its output.
 struct Bench {
     recorder: Option<Recorder>,
     out: Vec<u8>,
-    over: Option<Over>,
+    over: Option<EndReason>,
 }
 
 const START: Duration = Duration::from_secs(1_000);
@@ -68,7 +68,7 @@ impl Bench {
         self
     }
 
-    fn tick(&mut self, at: u64) -> Option<Over> {
+    fn tick(&mut self, at: u64) -> Option<EndReason> {
         self.with(|recorder, mut sink| recorder.tick(ms(at), &mut sink))
     }
 
@@ -96,7 +96,7 @@ fn audio(frames: impl IntoIterator<Item = u16>) -> Vec<u8> {
 }
 
 #[test]
-fn a_clean_stream_is_recorded_bit_for_bit() {
+fn stream_without_loss_is_recorded_bit_for_bit() {
     let mut bench = Bench::new(u64::MAX, None);
     bench.frames(0..90);
     assert!(
@@ -110,14 +110,14 @@ fn a_clean_stream_is_recorded_bit_for_bit() {
 }
 
 #[test]
-fn gaps_are_silence_late_ones_fall_into_place_doubles_count_once() {
+fn gaps_become_silence_late_packets_are_inserted_and_duplicates_ignored() {
     let mut bench = Bench::new(u64::MAX, None);
     bench.frames([0, 1, 1, 3, 2, 2, 4, 9, 7, 6, 9, 10]);
     same(&bench.finish().0, &[audio(0..5), silence(1), audio(6..8), silence(1), audio(9..11)].concat(), "recorded");
 }
 
 #[test]
-fn what_comes_after_the_window_is_dropped() {
+fn packets_after_the_window_are_dropped() {
     let mut bench = Bench::new(u64::MAX, None);
     bench.frames([0, 1]).frames(3..40).frames([2]);
     same(&bench.finish().0, &[audio(0..2), silence(1), audio(3..40)].concat(), "recorded");
@@ -135,7 +135,7 @@ fn a_pause_of_the_sender_is_silence_of_the_same_length() {
 }
 
 #[test]
-fn a_new_stream_goes_on_where_the_old_one_ended() {
+fn new_stream_continues_after_the_old_one() {
     for (what, ssrc, off) in
         [("another SSRC", 2, 0), ("a jump ahead", 1, 1_000_000), ("a jump back", 1, 0xfff0_0000)]
     {
@@ -157,7 +157,7 @@ fn a_new_stream_goes_on_where_the_old_one_ended() {
 }
 
 #[test]
-fn a_sender_that_starts_its_numbers_anew_is_heard() {
+fn sender_that_restarts_its_numbers_is_recorded() {
     let mut bench = Bench::new(u64::MAX, None);
     bench.frames(0..20);
     for n in 20..40u16 {
@@ -188,7 +188,7 @@ fn a_burst_after_a_stall_loses_nothing() {
 }
 
 #[test]
-fn a_hold_leaves_no_trace() {
+fn hold_adds_no_audio() {
     let mut bench = Bench::new(u64::MAX, Some(8_000));
     bench.frames(0..20);
     bench.recorder.as_mut().unwrap().pause();
@@ -203,7 +203,7 @@ fn a_hold_leaves_no_trace() {
 }
 
 #[test]
-fn silence_ends_it_and_is_told() {
+fn silence_ends_the_recording_and_is_reported() {
     let mut bench = Bench::new(u64::MAX, Some(8_000));
     bench.frames(0..50);
     assert_eq!(bench.over, None);
@@ -212,30 +212,30 @@ fn silence_ends_it_and_is_told() {
         bench.packet(n * 20, 1, n as u16, 0, &silence(1));
         n += 1;
     }
-    assert_eq!(bench.over, Some(Over::Silence));
+    assert_eq!(bench.over, Some(EndReason::Silence));
     assert!((100..=108).contains(&n), "a second, and the window of the late: {n}");
     let (recorded, trailing) = bench.finish();
     assert_eq!(trailing, recorded.len() as u64 - 50 * 160);
 }
 
 #[test]
-fn a_caller_who_says_nothing_at_all_is_silent_too() {
+fn caller_without_any_audio_counts_as_silent() {
     let mut bench = Bench::new(u64::MAX, Some(16_000));
     let over = (0..10_000).step_by(20).find(|&at| bench.tick(at).is_some());
     assert!(over.is_some_and(|at| (3_000..3_300).contains(&at)), "{over:?}");
     let mut bench = Bench::new(16_000, None);
-    assert_eq!(bench.tick(60_000), Some(Over::Limit));
+    assert_eq!(bench.tick(60_000), Some(EndReason::Limit));
     let (recorded, trailing) = bench.finish();
     same(&recorded, &silence(100), "recorded");
     assert_eq!(trailing, 16_000);
 }
 
 #[test]
-fn the_limit_cuts_to_the_byte() {
+fn limit_cuts_the_recording_to_the_byte() {
     for limit in [1, 159, 160, 1_000, 4_001, 8_000] {
         let mut bench = Bench::new(limit, None);
         bench.frames(0..60);
-        assert_eq!(bench.over, Some(Over::Limit));
+        assert_eq!(bench.over, Some(EndReason::Limit));
         same(&bench.finish().0, &audio(0..60)[..limit as usize], "recorded");
     }
 }
@@ -250,13 +250,13 @@ fn long_and_odd_packets_fit() {
 }
 
 #[test]
-fn loudness_is_what_a_frame_needs() {
+fn silence_detection_uses_the_mean_magnitude_of_a_frame() {
     assert!(decode_sample(Codec::Pcmu, frame(0)[0]) > 900);
 }
 
 proptest! {
     #[test]
-    fn any_order_within_the_window_is_put_right(displace in prop::collection::vec(0u16..5, 120), drop in prop::collection::vec(0u8..10, 120)) {
+    fn any_packet_order_within_the_window_is_corrected(displace in prop::collection::vec(0u16..5, 120), drop in prop::collection::vec(0u8..10, 120)) {
         let mut order: Vec<u16> = (0..120).collect();
         order.sort_by_key(|&n| (n + displace[usize::from(n)], n));
         // The first received packet is the first audio, so it must be the first sent.
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn anything_at_all_stays_within_bounds(packets in prop::collection::vec((any::<u16>(), any::<u32>(), 0u32..3, 0usize..2_000, 0u64..3_000), 0..60)) {
+    fn recording_stays_within_its_limits_for_any_input(packets in prop::collection::vec((any::<u16>(), any::<u32>(), 0u32..3, 0usize..2_000, 0u64..3_000), 0..60)) {
         let mut bench = Bench::new(200_000, Some(80_000));
         let mut now = 0;
         for (seq, time, ssrc, length, pause) in packets {

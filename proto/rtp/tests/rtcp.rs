@@ -72,7 +72,7 @@ fn compound_packets_of_others_are_read() {
 }
 
 #[test]
-fn what_is_no_compound_packet_is_refused() {
+fn invalid_compound_packets_are_refused() {
     let good = written(&report());
     let with = |at: usize, byte: u8| {
         let mut bytes = good.clone();
@@ -107,7 +107,7 @@ fn what_is_no_compound_packet_is_refused() {
 }
 
 #[test]
-fn rtp_and_rtcp_are_told_apart_on_one_port() {
+fn rtp_and_rtcp_are_distinguished_on_one_port() {
     for (bytes, rtcp) in [
         (&[0x80, 200][..], true),
         (&[0x81, 207], true),
@@ -122,7 +122,7 @@ fn rtp_and_rtcp_are_told_apart_on_one_port() {
 }
 
 #[test]
-fn times_are_those_of_ntp() {
+fn timestamps_are_ntp_times() {
     let unix = Duration::from_millis(1_500);
     assert_eq!(Ntp::from_unix(unix), Ntp(2_208_988_801 << 32 | 1 << 31));
     assert_eq!(Ntp::from_unix(unix).middle(), ShortNtp((2_208_988_801 % 65_536) << 16 | 0x8000));
@@ -145,7 +145,7 @@ fn times_are_those_of_ntp() {
 }
 
 #[test]
-fn intervals_are_spread_as_the_rfc_says() {
+fn intervals_are_randomized_as_in_rfc_3550() {
     let millis = |first, random| interval(first, random).as_millis();
     assert_eq!((millis(true, 0.0), millis(true, 1.0)), (1_026, 3_078));
     assert_eq!((millis(false, 0.0), millis(false, 0.5), millis(false, 1.0)), (2_052, 4_104, 6_156));
@@ -180,7 +180,7 @@ fn jitter_follows_the_arrivals() {
 }
 
 #[test]
-fn loss_is_counted_by_interval_and_in_all() {
+fn loss_is_counted_per_interval_and_in_total() {
     let (mut sequence, mut reception) = (Sequence::default(), Reception::default());
     let mut take = |reception: &mut Reception, seqs: &[u16]| {
         for &seq in seqs {
@@ -215,7 +215,7 @@ fn loss_is_counted_by_interval_and_in_all() {
 }
 
 #[test]
-fn peers_report_becomes_loss_of_each_interval() {
+fn peer_report_gives_the_loss_of_each_interval() {
     let block = |highest, lost| Block { highest, lost, ..block() };
     let mut transmission = Transmission::default();
     let first = SeqNo(65_530);
@@ -237,7 +237,7 @@ fn peers_report_becomes_loss_of_each_interval() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn written_packets_are_readable(
         from: u32, sender: bool, has_block: bool, bye: bool, numbers: [u32; 8], fraction_lost: u8, lost in -0x80_0000..0x80_0000,
         random: [u8; Cname::LENGTH],
     ) {
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn no_datagram_makes_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), plausible: bool) {
+    fn no_datagram_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), plausible: bool) {
         if plausible && bytes.len() >= 4 {
             let words = (bytes.len() / 4 - 1) as u8;
             let head = [0x80 | bytes[0] & 0x3f, 200 + bytes[1] % 4, 0, words.saturating_sub(bytes[3] % 8)];
@@ -273,7 +273,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_bytes_make_no_panic(at in 0..LONGEST, byte: u8, cut in 0..=LONGEST) {
+    fn changed_bytes_do_not_panic(at in 0..LONGEST, byte: u8, cut in 0..=LONGEST) {
         let mut bytes = written(&report());
         bytes[at] = byte;
         bytes.truncate(cut);

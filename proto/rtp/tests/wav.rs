@@ -43,7 +43,7 @@ fn file(tag: u16, channels: u16, rate: u32, bits: u16, data_length: u32, data: &
 }
 
 #[test]
-fn files_of_other_writers_are_read() {
+fn files_of_other_programs_are_readable() {
     let read = Wav::read(&file(1, 1, 8_000, 16, 5, &[1, 0, 2, 0, 3])).unwrap();
     assert_eq!(read.samples(), [1, 2], "half a sample is none");
     let streamed = Wav::read(&file(7, 1, 8_000, 8, u32::MAX, &[1, 2, 3])).unwrap();
@@ -51,15 +51,15 @@ fn files_of_other_writers_are_read() {
 }
 
 #[test]
-fn what_is_no_use_is_refused_with_the_remedy() {
+fn unsupported_files_are_refused_with_a_remedy() {
     let cut = wav::write(Codec::Pcmu, &[1; 100]);
     let cases: [(&[u8], &str); 9] = [
-        (b"", "this is no WAV file"),
-        (b"RIFF", "this is no WAV file"),
-        (b"ID3\x04 mp3 mp3 mp3 mp3", "this is no WAV file"),
+        (b"", "not a WAV file"),
+        (b"RIFF", "not a WAV file"),
+        (b"ID3\x04 mp3 mp3 mp3 mp3", "not a WAV file"),
         (b"RIFF\0\0\0\0WAVE", "no 'fmt' chunk"),
         (b"RIFF\0\0\0\0WAVEfmt \x02\0\0\0\x01\0", "'fmt ' chunk is damaged"),
-        (&cut[..cut.len() - 1], "cut short: its 'data' chunk says 100 bytes, 99 are there"),
+        (&cut[..cut.len() - 1], "incomplete: its 'data' chunk should have 100 bytes, but has 99"),
         (&file(1, 2, 8_000, 16, 0, &[]), "has 2 channel(s) at 8000 Hz"),
         (&file(1, 1, 44_100, 16, 0, &[]), "has 1 channel(s) at 44100 Hz"),
         (&file(0x31, 1, 8_000, 0, 0, &[]), "format 0x0031 with 0 bits"),
@@ -73,7 +73,7 @@ fn what_is_no_use_is_refused_with_the_remedy() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, at in 0usize..60, with: u8) {
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0usize..300, at in 0usize..60, with: u8) {
         let _ = Wav::read(&bytes);
         let mut file = wav::write(Codec::Pcma, &bytes);
         if let Some(byte) = file.get_mut(at) {

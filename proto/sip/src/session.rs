@@ -4,7 +4,7 @@ use crate::{Request, Response};
 
 /// Session timer settings of this node, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct TimerPolicy {
     /// Interval offered if the caller does not choose one.
     pub interval: u32,
     /// Minimum accepted interval.
@@ -71,7 +71,7 @@ const LEAST: u32 = 90;
 
 /// Answer to the session timer of an INVITE or UPDATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TimerOutcome {
     /// No session timer.
     None,
     /// `422` with this Min-SE.
@@ -81,7 +81,7 @@ pub enum Outcome {
 }
 
 /// Negotiates (section 9). A caller without RFC 4028 support gets no timer, unless a proxy requested one.
-pub fn negotiate(request: &Request, policy: Policy) -> Outcome {
+pub fn negotiate(request: &Request, policy: TimerPolicy) -> TimerOutcome {
     let headers = &request.headers;
     let supported = headers.has_token("Supported", "timer") || headers.has_token("Require", "timer");
     let Some(wanted) = headers.get("Session-Expires") else {
@@ -89,22 +89,22 @@ pub fn negotiate(request: &Request, policy: Policy) -> Outcome {
             true => {
                 let min = headers.get("Min-SE").and_then(seconds).unwrap_or(0);
                 let interval = policy.interval.max(min);
-                Outcome::Timer(Timer { interval, refresher: Refresher::Caller, required: true })
+                TimerOutcome::Timer(Timer { interval, refresher: Refresher::Caller, required: true })
             }
-            false => Outcome::None,
+            false => TimerOutcome::None,
         };
     };
-    let Some(interval) = seconds(wanted) else { return Outcome::None };
+    let Some(interval) = seconds(wanted) else { return TimerOutcome::None };
     if interval < policy.min_se {
         // A proxy requested this for a caller that would not understand a 422: raise the interval instead.
         if supported {
-            return Outcome::TooSmall(policy.min_se);
+            return TimerOutcome::TooSmall(policy.min_se);
         }
     }
     let interval = interval.max(policy.min_se);
     let ours = refresher(wanted).is_some_and(|r| r.eq_ignore_ascii_case("uas"));
     let refresher = if ours || !supported { Refresher::Us } else { Refresher::Caller };
-    Outcome::Timer(Timer { interval, refresher, required: supported })
+    TimerOutcome::Timer(Timer { interval, refresher, required: supported })
 }
 
 fn refresher(value: &str) -> Option<&str> {

@@ -20,7 +20,7 @@ fn outcome(invite: &[u8], order: RedirectOrder) -> String {
 }
 
 #[test]
-fn every_invite_of_the_table_means_what_stands_beside_it() {
+fn every_invite_of_the_table_has_its_expected_purpose() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/invites");
     let mut wrong = Vec::new();
     let mut count = 0;

@@ -33,7 +33,7 @@ fn outcome(data: &[u8]) -> String {
 }
 
 #[test]
-fn every_tortured_message_gets_what_stands_beside_it() {
+fn every_torture_message_has_its_expected_verdict() {
     let files = files();
     assert!(files.len() > 60, "only {} messages: is the folder complete?", files.len());
     let wrong: Vec<_> = files
@@ -48,7 +48,7 @@ fn every_tortured_message_gets_what_stands_beside_it() {
 
 /// An accepted message is unchanged after writing and parsing it again.
 #[test]
-fn what_is_let_in_survives_being_written_and_read_again() {
+fn accepted_messages_survive_a_round_trip() {
     for (name, data, _) in files() {
         match read(&data) {
             Verdict::Request(request) => {
@@ -70,7 +70,7 @@ fn what_is_let_in_survives_being_written_and_read_again() {
 
 /// A message with a second one hidden in its body is one message; octets after its length are ignored.
 #[test]
-fn a_stream_is_cut_at_content_length_and_nowhere_else() {
+fn stream_is_split_only_at_content_length() {
     let options = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/ok-plain.sip")).unwrap();
     let mut stream = b"\r\n\r\n".to_vec();
     stream.extend_from_slice(&options);
@@ -94,7 +94,7 @@ fn a_stream_is_cut_at_content_length_and_nowhere_else() {
 }
 
 #[test]
-fn a_stream_needs_no_length_where_there_is_no_body() {
+fn stream_needs_no_content_length_without_a_body() {
     let message = |more: &str| {
         format!(
             "OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:x>\r\n\
@@ -123,7 +123,7 @@ fn a_stream_needs_no_length_where_there_is_no_body() {
 }
 
 #[test]
-fn a_stream_that_never_ends_a_header_is_given_up_in_bounds() {
+fn stream_with_an_endless_header_is_closed_at_the_limit() {
     let mut framer = Framer::default();
     for n in 0..100 {
         framer.push(&[b'x'; 1024]);
@@ -160,13 +160,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_datagram_makes_the_reader_panic(data in mutated()) {
+    fn no_datagram_panics_the_reader(data in mutated()) {
         match read(&data) {
             Verdict::Request(request) => {
                 // Code that reads accepted requests must not panic either.
                 let _ = twinbox_sip::identity::caller(&request);
                 let _ = twinbox_sip::dialog::Dialog::accept(&request, "tag");
-                let policy = twinbox_sip::session::Policy { interval: 1800, min_se: 90 };
+                let policy = twinbox_sip::session::TimerPolicy { interval: 1800, min_se: 90 };
                 let _ = twinbox_sip::session::negotiate(&request, policy);
                 prop_assert!(matches!(read(&request.to_bytes()), Verdict::Request(_)), "let in, but not once more");
             }
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_a_framer_or_sdp_panic(data in prop::collection::vec(any::<u8>(), 0..512)) {
+    fn no_bytes_panic_the_framer_or_sdp(data in prop::collection::vec(any::<u8>(), 0..512)) {
         let mut framer = Framer::default();
         framer.push(&data);
         while framer.next_frame().is_some() {}
@@ -190,7 +190,7 @@ proptest! {
     }
 
     #[test]
-    fn no_line_of_sdp_makes_it_panic(lines in prop::collection::vec("[a-z]=[ -~]{0,40}", 0..20)) {
+    fn no_sdp_line_panics(lines in prop::collection::vec("[a-z]=[ -~]{0,40}", 0..20)) {
         let text = format!("v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0 8 101\r\n{}\r\n", lines.join("\r\n"));
         if let Ok(sdp) = Sdp::parse(text.as_bytes()) {
             let _ = sdp.audio();

@@ -73,7 +73,7 @@ fn run(layer: &mut Layer<To>, from: u64, to: u64) -> Vec<(u64, String)> {
 }
 
 #[test]
-fn an_answered_invite_is_repeated_until_its_ack_and_then_absorbs_what_is_late() {
+fn answer_to_invite_is_repeated_until_its_ack_and_late_copies_are_absorbed() {
     let mut layer = Layer::new(1, 100);
     let id = opened(&layer.request_received(invite(), UDP, 0, accept));
     let sent = layer.respond(&id, invite().respond(200), 10);
@@ -124,7 +124,7 @@ fn a_refused_invite_is_repeated_over_udp_only_until_its_ack() {
 }
 
 #[test]
-fn a_slow_user_is_covered_by_a_100() {
+fn slow_invite_is_answered_with_100() {
     let mut layer = Layer::new(1, 100);
     let id = opened(&layer.request_received(invite(), UDP, 0, accept));
     assert_eq!(run(&mut layer, 0, 1_000), [(200, "SIP/2.0 100 Trying".to_owned())]);
@@ -133,7 +133,7 @@ fn a_slow_user_is_covered_by_a_100() {
 }
 
 #[test]
-fn cancel_ends_a_waiting_invite_and_harms_no_other() {
+fn cancel_ends_only_its_waiting_invite() {
     let mut layer = Layer::new(1, 100);
     let cancel = || request("CANCEL", "z9hG4bK1", "c1", "f1", "");
     let nothing = tell(&layer.request_received(cancel(), UDP, 0, accept));
@@ -146,7 +146,7 @@ fn cancel_ends_a_waiting_invite_and_harms_no_other() {
 }
 
 #[test]
-fn a_repeated_request_gets_the_same_answer_and_the_user_hears_of_it_once() {
+fn repeated_request_gets_the_same_answer_and_one_event() {
     let mut layer = Layer::new(1, 100);
     let bye = || request("BYE", "z9hG4bK2", "c1", "f1", "t1");
     let id = opened(&layer.request_received(bye(), UDP, 0, accept));
@@ -159,7 +159,7 @@ fn a_repeated_request_gets_the_same_answer_and_the_user_hears_of_it_once() {
 }
 
 #[test]
-fn strangers_with_one_call_id_are_two_calls() {
+fn same_call_id_with_other_tags_is_another_call() {
     let mut layer = Layer::new(1, 100);
     let first = opened(&layer.request_received(invite(), UDP, 0, accept));
     let second = opened(&layer.request_received(request("INVITE", "z9hG4bK9", "c1", "f2", ""), UDP, 0, accept));
@@ -171,7 +171,7 @@ fn strangers_with_one_call_id_are_two_calls() {
 }
 
 #[test]
-fn a_refusal_without_state_repeats_its_tag_and_leaves_nothing() {
+fn stateless_refusal_repeats_its_tag() {
     let mut layer = Layer::new(1, 100);
     let mut refuse = |branch: &str, now| {
         let request = request("INVITE", branch, "c1", "f1", "");
@@ -188,7 +188,7 @@ fn a_refusal_without_state_repeats_its_tag_and_leaves_nothing() {
 }
 
 #[test]
-fn a_full_table_refuses_without_growing() {
+fn full_table_refuses_without_growing() {
     let mut layer = Layer::new(1, 10);
     for n in 0..1_000 {
         let request = request("INVITE", &format!("z9hG4bK{n}"), &format!("c{n}"), "f", "");
@@ -215,7 +215,7 @@ fn a_full_table_takes_requests_within_dialogs_in_bounds() {
 }
 
 #[test]
-fn a_copy_of_what_was_refused_is_refused_for_as_long_as_copies_come() {
+fn copies_of_a_refused_request_are_refused() {
     let mut layer = Layer::new(1, 2);
     let mut ask = |method: &str, branch: &str, flow: To, now, admit: fn(&Request) -> Admission| {
         tell(&layer.request_received(request(method, branch, "c", "f", ""), flow, now, admit)).remove(0)
@@ -246,7 +246,7 @@ fn a_copy_of_what_was_refused_is_refused_for_as_long_as_copies_come() {
 }
 
 #[test]
-fn a_request_is_known_by_its_transaction_wherever_it_comes_from() {
+fn request_is_matched_by_transaction_whatever_its_source() {
     let mut layer = Layer::new(1, 100);
     let cancel = || request("CANCEL", "z9hG4bK1", "c1", "f1", "");
     assert!(!layer.knows(&invite()) && !layer.knows(&cancel()));
@@ -318,7 +318,7 @@ fn our_refused_invite_is_acknowledged_here() {
 }
 
 #[test]
-fn our_invite_that_rings_for_ever_times_out() {
+fn outgoing_invite_that_is_not_answered_times_out() {
     let mut layer = Layer::new(1, 100);
     layer.request(&reinvite(), UDP, None, 0).unwrap();
     layer.response_received(reinvite().respond(180), 100);
@@ -359,7 +359,7 @@ fn our_unanswered_request_times_out() {
 
 /// Rule R6: each transmission checks the guard again, and one refusal ends it.
 #[test]
-fn a_guarded_request_asks_at_every_write_and_can_be_withdrawn() {
+fn guarded_request_checks_its_guard_at_every_write_and_can_be_withdrawn() {
     let mut layer = Layer::new(1, 100);
     let guard = Guard(std::sync::Arc::new(|| false));
     let (id, sent) = layer.request(&notify("z9hG4bKn1"), UDP, Some(guard), 0).unwrap();
@@ -375,7 +375,7 @@ fn a_guarded_request_asks_at_every_write_and_can_be_withdrawn() {
 }
 
 #[test]
-fn what_the_user_forgets_is_forgotten() {
+fn unanswered_server_transactions_expire() {
     let mut layer = Layer::new(1, 100);
     opened(&layer.request_received(invite(), UDP, 0, accept));
     opened(&layer.request_received(request("BYE", "z9hG4bK2", "c1", "f1", "t1"), TCP, 0, accept));

@@ -10,7 +10,7 @@ use twinbox_sip::{
     identity::caller,
     mwi::Summary,
     sdp::{Codec, Direction, Local, Sdp, SdpError, in_body},
-    session::{Outcome, Policy, Refresher, Timer, negotiate},
+    session::{Refresher, Timer, TimerOutcome, TimerPolicy, negotiate},
     strict::{Verdict, read},
     uri::{HostPort, Uri},
     via::{Via, received},
@@ -38,7 +38,7 @@ fn offer(media: &str) -> String {
 }
 
 #[test]
-fn offers_are_answered_by_the_first_codec_that_both_know() {
+fn offer_is_answered_with_the_first_common_codec() {
     let cases = [
         ("m=audio 4000 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n", Codec::Pcmu, 0, Some(101)),
         ("m=audio 4000 RTP/AVP 8 0\r\n", Codec::Pcma, 8, None),
@@ -88,7 +88,7 @@ fn offers_without_a_common_audio_stream_are_refused_by_name() {
 }
 
 #[test]
-fn hold_in_all_its_forms_is_answered_in_kind() {
+fn all_forms_of_hold_are_answered_with_the_reverse_direction() {
     let cases = [
         ("", Direction::SendRecv, "a=sendrecv"),
         ("a=sendonly\r\n", Direction::SendOnly, "a=recvonly"),
@@ -112,7 +112,7 @@ fn hold_in_all_its_forms_is_answered_in_kind() {
 }
 
 #[test]
-fn rtcp_goes_where_the_offer_says_and_shares_the_port_where_it_may() {
+fn rtcp_uses_the_offered_address_and_multiplexing() {
     let port = |text: &str| Some(text.parse::<std::net::SocketAddr>().unwrap());
     for (lines, rtcp, mux) in [
         ("", None, false),
@@ -141,7 +141,7 @@ fn our_offer_has_both_codecs_and_digits() {
 }
 
 #[test]
-fn a_description_is_found_in_a_multipart_body_and_only_there() {
+fn description_is_found_in_a_multipart_body() {
     let body = b"--b\r\nContent-Type: application/isup\r\n\r\nxx\r\n--b\r\nContent-Type: application/sdp\r\n\r\nv=0\r\n--b--\r\n";
     assert_eq!(in_body("multipart/mixed;boundary=b", body), Some(&b"v=0\r\n"[..]));
     assert_eq!(in_body("multipart/mixed;boundary=\"b\"", body), Some(&b"v=0\r\n"[..]));
@@ -159,14 +159,14 @@ fn a_description_is_found_in_a_multipart_body_and_only_there() {
 
 #[test]
 fn session_timers_follow_rfc_4028() {
-    let policy = Policy { interval: 1800, min_se: 90 };
-    let cases: [(&[&str], Outcome); 7] = [
-        (&[], Outcome::None),
+    let policy = TimerPolicy { interval: 1800, min_se: 90 };
+    let cases: [(&[&str], TimerOutcome); 7] = [
+        (&[], TimerOutcome::None),
         (&["Supported: timer"], timer(1800, Refresher::Caller, true)),
         (&["Supported: timer", "Min-SE: 3600"], timer(3600, Refresher::Caller, true)),
         (&["Supported: timer", "Session-Expires: 600"], timer(600, Refresher::Caller, true)),
         (&["Supported: timer", "Session-Expires: 600;refresher=uas"], timer(600, Refresher::Us, true)),
-        (&["Supported: timer", "Session-Expires: 60"], Outcome::TooSmall(90)),
+        (&["Supported: timer", "Session-Expires: 60"], TimerOutcome::TooSmall(90)),
         // A proxy requested the timer and the caller does not support it: this side refreshes, without a 422.
         (&["Session-Expires: 60"], timer(90, Refresher::Us, false)),
     ];
@@ -175,8 +175,8 @@ fn session_timers_follow_rfc_4028() {
     }
 }
 
-fn timer(interval: u32, refresher: Refresher, required: bool) -> Outcome {
-    Outcome::Timer(twinbox_sip::session::Timer { interval, refresher, required })
+fn timer(interval: u32, refresher: Refresher, required: bool) -> TimerOutcome {
+    TimerOutcome::Timer(twinbox_sip::session::Timer { interval, refresher, required })
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn message_summaries_are_written_and_read() {
 }
 
 #[test]
-fn callers_are_known_by_what_the_trunk_asserts() {
+fn caller_is_taken_from_the_asserted_identity_of_the_trunk() {
     let number = |headers: &[&str]| caller(&request("INVITE", headers)).number.map(|n| n.into_revealed());
     assert_eq!(number(&[]).as_deref(), Some("2001"));
     assert_eq!(number(&["P-Asserted-Identity: \"Bob\" <sip:3001@pbx>"]).as_deref(), Some("3001"));
@@ -295,7 +295,7 @@ fn digest_response(request: &twinbox_sip::Request) -> &str {
 /// The examples of RFC 2617 section 3.5 and RFC 7616 section 3.9.1. The RFCs have no example without qop or for
 /// `-sess`: those values were computed with Python's hashlib.
 #[test]
-fn digests_are_those_of_the_rfcs() {
+fn digests_match_the_rfc_examples() {
     let rfc2617 = "realm=\"testrealm@host.com\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\"";
     let rfc7616 = "realm=\"http-auth@example.org\", nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v\", qop=\"auth, auth-int\"";
     let (short, long) = ("0a4f113b", "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ");
@@ -328,7 +328,7 @@ fn digests_are_those_of_the_rfcs() {
 }
 
 #[test]
-fn a_challenge_is_answered_once_and_by_the_strongest_hash_that_both_know() {
+fn challenge_is_answered_once_with_the_strongest_common_hash() {
     let credentials = Credentials { username: "vm".into(), password: "s3cret".to_owned().into() };
     for (code, asks, answers) in
         [(401, "WWW-Authenticate", "Authorization"), (407, "Proxy-Authenticate", "Proxy-Authorization")]
@@ -363,7 +363,7 @@ fn a_challenge_is_answered_once_and_by_the_strongest_hash_that_both_know() {
 }
 
 #[test]
-fn responses_go_back_where_rfc_3581_says() {
+fn responses_follow_rfc_3581() {
     let source = "203.0.113.9:40000".parse().unwrap();
     let cases = [
         ("SIP/2.0/UDP 10.0.0.1:5066;branch=z9hG4bKa", "203.0.113.9:5066", ";received=203.0.113.9"),
@@ -382,7 +382,7 @@ fn responses_go_back_where_rfc_3581_says() {
 }
 
 #[test]
-fn uris_and_addresses_are_read_as_they_stand() {
+fn uris_and_addresses_are_parsed_unchanged() {
     let uri =
         Uri::parse("sip:+1555;phone-context=x:pw@[2001:db8::1]:5070;transport=tcp;twinbox?Subject=a").unwrap();
     assert_eq!((uri.user, uri.host, uri.port), (Some("+1555;phone-context=x"), "2001:db8::1", Some(5070)));

@@ -38,3 +38,33 @@ pub mod events {
 pub mod steering {
     tonic::include_proto!("twinbox.steering.v1");
 }
+
+/// Notification devices, the outbox, and the test of the way of mail.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod delivery {
+    tonic::include_proto!("twinbox.delivery.v1");
+}
+
+/// Other voicemail systems, and messages that are sent.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod sending {
+    tonic::include_proto!("twinbox.sending.v1");
+}
+
+/// Users from LDAP directories, and sign-in with the directory's password.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod directory {
+    tonic::include_proto!("twinbox.directory.v1");
+}
+
+/// Jobs that run at set times, and their history.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod timetable {
+    tonic::include_proto!("twinbox.timetable.v1");
+}
+
+/// Reports made of the records of calls and of events.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod reports {
+    tonic::include_proto!("twinbox.reports.v1");
+}

@@ -78,7 +78,7 @@ pub enum Output {
         /// The writer.
         id: WriteId,
         /// The durability of the write.
-        how: Acknowledgement,
+        acknowledgement: Acknowledgement,
     },
     /// `peer` counts from now on.
     Counts {
@@ -98,17 +98,17 @@ struct Peer {
     acked: Ranges,
     /// Written changes that the peer has not acknowledged, with the times of the writes; filled only while the peer
     /// counts.
-    pending: VecDeque<Waiting>,
+    pending: VecDeque<WaitingWrite>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+struct WaitingWrite {
     first: u64,
     last: u64,
     since: u64,
 }
 
-impl Waiting {
+impl WaitingWrite {
     fn had_by(&self, peer: &Peer) -> bool {
         self.first > self.last || peer.acked.covers(span(self.first, self.last))
     }
@@ -119,7 +119,7 @@ impl Waiting {
 pub struct Tracker {
     timeout: u64,
     peers: BTreeMap<NodeName, Peer>,
-    waiting: BTreeMap<WriteId, Waiting>,
+    waiting: BTreeMap<WriteId, WaitingWrite>,
     alone: Ranges,
 }
 
@@ -152,7 +152,7 @@ impl Tracker {
                 }
             }
             Input::Written { id, first, last } => {
-                let waiting = Waiting { first, last, since: now };
+                let waiting = WaitingWrite { first, last, since: now };
                 for peer in self.peers.values_mut() {
                     if peer.counts && !waiting.had_by(peer) {
                         peer.pending.push_back(waiting);
@@ -201,7 +201,7 @@ impl Tracker {
     /// Drops late peers, then acknowledges the writes that need not wait any longer.
     fn settle(&mut self, now: u64, outputs: &mut Vec<Output>) {
         let timeout = self.timeout;
-        let late = |waiting: &Waiting| now.saturating_sub(waiting.since) >= timeout;
+        let late = |waiting: &WaitingWrite| now.saturating_sub(waiting.since) >= timeout;
         let late_peers: Vec<NodeName> = self
             .peers
             .iter()
@@ -217,7 +217,7 @@ impl Tracker {
             // write is on two only if a peer counts.
             let empty = waiting.first > waiting.last;
             let holder = peers.iter().find(|(_, peer)| waiting.had_by(peer) && (peer.counts || !empty));
-            let how = match holder {
+            let acknowledgement = match holder {
                 Some((peer, _)) => Acknowledgement::OnTwo { peer: peer.clone() },
                 None if anyone && !late(waiting) => return true,
                 None => {
@@ -225,7 +225,7 @@ impl Tracker {
                     Acknowledgement::Alone
                 }
             };
-            outputs.push(Output::Acknowledged { id, how });
+            outputs.push(Output::Acknowledged { id, acknowledgement });
             false
         });
     }

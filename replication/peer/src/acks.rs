@@ -40,29 +40,29 @@ impl Acks {
 
     /// Waits until a peer has the changes, no peer counts, or the timeout expires.
     pub(crate) async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
-        let mut told = {
+        let mut notified = {
             let mut state = self.lock();
             state.next += 1;
             let id = state.next;
-            let (sender, told) = oneshot::channel();
+            let (sender, notified) = oneshot::channel();
             state.writers.insert(id, sender);
             self.step(&mut state, Input::Written { id, first: committed.first, last: committed.last });
-            told
+            notified
         };
-        let how = match timeout(self.timeout, &mut told).await {
-            Ok(Ok(how)) => how,
+        let acknowledgement = match timeout(self.timeout, &mut notified).await {
+            Ok(Ok(acknowledgement)) => acknowledgement,
             // Timeout: the tracker drops the late peers and reports it.
             _ => {
                 self.input(Input::Tick);
-                told.try_recv().unwrap_or(Acknowledgement::Alone)
+                notified.try_recv().unwrap_or(Acknowledgement::Alone)
             }
         };
-        let counter = match how {
+        let counter = match acknowledgement {
             Acknowledgement::OnTwo { .. } => &self.on_two,
             Acknowledgement::Alone => &self.alone,
         };
         counter.fetch_add(1, Relaxed);
-        how
+        acknowledgement
     }
 
     pub(crate) fn input(&self, input: Input) {
@@ -99,15 +99,15 @@ impl Acks {
         let now = BootInstant::now();
         for output in state.tracker.handle(input, now.as_nanos() / 1_000_000) {
             match output {
-                Output::Acknowledged { id, how } => {
+                Output::Acknowledged { id, acknowledgement } => {
                     if let Some(writer) = state.writers.remove(&id) {
                         // A writer that was dropped needs no answer.
-                        let _ = writer.send(how);
+                        let _ = writer.send(acknowledgement);
                     }
                 }
-                Output::Counts { peer } => info!(%peer, "writes are acknowledged on two with this peer"),
+                Output::Counts { peer } => info!(%peer, "peer answers; writes wait for its acknowledgement"),
                 Output::Dropped { peer } => {
-                    warn!(%peer, "this peer does not answer in time: writes no longer wait for it");
+                    warn!(%peer, "peer does not answer in time; writes are acknowledged without it");
                     state.dropped.insert(peer, now);
                 }
             }

@@ -102,7 +102,7 @@ impl Applier {
     pub(crate) async fn run(mut self) -> Result<Infallible, StreamError> {
         loop {
             let mut round = Round::default();
-            let patience = self.patience();
+            let set_aside_timeout = self.set_aside_timeout();
             tokio::select! {
                 biased;
                 Some(item) = self.live.recv() => self.take_live(item, &mut round)?,
@@ -110,7 +110,7 @@ impl Applier {
                 Some(batch) = self.history.recv(), if self.parked.len() < limits::PARKED => {
                     self.take_history(batch, &mut round)?;
                 }
-                () = sleep(patience), if !self.holding.is_empty() => {}
+                () = sleep(set_aside_timeout), if !self.holding.is_empty() => {}
                 else => return Err(StreamError::Closed),
             }
             self.gather(&mut round)?;
@@ -209,12 +209,12 @@ impl Applier {
             Ok(Err(TooLarge { .. })) => {
                 self.inner.counters.set_aside.fetch_add(1, Relaxed);
             }
-            Err(error) => warn!(peer = %self.link.name, %error, "a change that waited for its blob was lost"),
+            Err(error) => warn!(peer = %self.link.name, %error, "change that waited for its blob was lost"),
         }
     }
 
     /// Time until the oldest waiting live change is set aside.
-    fn patience(&self) -> std::time::Duration {
+    fn set_aside_timeout(&self) -> std::time::Duration {
         let oldest = self.holding.first_key_value().map(|(_, since)| since.elapsed());
         limits::SET_ASIDE.saturating_sub(oldest.unwrap_or_default())
     }
@@ -225,7 +225,7 @@ impl Applier {
             && entry.get().elapsed() >= limits::SET_ASIDE
         {
             entry.remove();
-            warn!(peer = %self.link.name, "a change waits for its blob and is set aside until that comes");
+            warn!(peer = %self.link.name, "change set aside until its blob arrives");
         }
     }
 

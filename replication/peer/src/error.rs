@@ -12,30 +12,28 @@ pub(crate) enum StreamError {
     Stopped,
     #[error("the peer closed the stream")]
     Closed,
-    #[error("the peer is silent")]
+    #[error("the peer sent nothing in time")]
     Silent,
-    #[error("the peer has all records now; this node asks it for what it lacks")]
+    #[error("the peer has all records now; the stream is opened again to fetch them")]
     BecameSource,
     #[error("{0}")]
     Pki(#[from] PkiError),
     #[error("{0}")]
     Peer(#[from] PeerError),
-    #[error(
-        "'{name}' is not among the nodes that this one knows: it is not configured, or its joining is not known yet"
-    )]
+    #[error("'{name}' is not a known node: it is not configured, or this node has not learned yet that it joined")]
     Unknown { name: NodeName },
-    #[error("the certificate is of '{certificate}', the stream says '{claimed}'")]
+    #[error("the certificate is of '{certificate}', but the stream names '{claimed}'")]
     NotItself { certificate: NodeName, claimed: String },
-    #[error("it is of cluster {theirs}, not of this one, {ours}")]
+    #[error("the peer belongs to cluster {theirs}, this node to {ours}")]
     WrongCluster { theirs: ClusterId, ours: ClusterId },
-    #[error("the peer speaks protocol {theirs}, this node {ours}: upgrade the older one")]
+    #[error("the peer uses protocol {theirs}, this node {ours}: upgrade the older one")]
     Protocol { theirs: u32, ours: u32 },
     #[error(
         "the peer has change {theirs} of this node's own origin {origin}, which has made only {ours}: the store \
-         was copied or set back while it ran; restart this node with its own data"
+         was copied or rolled back while it ran; restart this node with its own data"
     )]
-    KnowsTooMuch { origin: Origin, theirs: u64, ours: u64 },
-    #[error("the peer sent a frame that is none: {0}")]
+    OwnOriginAhead { origin: Origin, theirs: u64, ours: u64 },
+    #[error("the peer sent an invalid frame: {0}")]
     Frame(String),
     #[error("cannot reach the peer: {}", chain(.0))]
     Connect(#[from] tonic::transport::Error),
@@ -59,7 +57,7 @@ impl StreamError {
             | Self::NotItself { .. }
             | Self::WrongCluster { .. }
             | Self::Protocol { .. }
-            | Self::KnowsTooMuch { .. } => true,
+            | Self::OwnOriginAhead { .. } => true,
             _ => false,
         }
     }
@@ -75,7 +73,7 @@ impl From<StreamError> for Status {
             StreamError::Unknown { .. } | StreamError::NotItself { .. } | StreamError::WrongCluster { .. } => {
                 Self::permission_denied(error.to_string())
             }
-            StreamError::Protocol { .. } | StreamError::KnowsTooMuch { .. } => {
+            StreamError::Protocol { .. } | StreamError::OwnOriginAhead { .. } => {
                 Self::failed_precondition(error.to_string())
             }
             StreamError::Frame(_) => Self::invalid_argument(error.to_string()),

@@ -29,7 +29,7 @@ use crate::{
 
 /// A blob exceeds the maximum size of a fetch: the change that names it is not applied.
 #[derive(Debug, thiserror::Error)]
-#[error("blob {hash} is said to have {length} bytes, more than the {} that are ever fetched", limits::BLOB)]
+#[error("blob {hash} has {length} bytes according to its record; the maximum is {}", limits::BLOB)]
 pub(crate) struct TooLarge {
     hash: BlobHash,
     length: u64,
@@ -66,7 +66,7 @@ impl Fetcher {
     pub(crate) async fn ensure(&self, blob: &BlobRef, first: &NodeName) -> Result<(), TooLarge> {
         if blob.length > limits::BLOB {
             let error = TooLarge { hash: blob.hash, length: blob.length };
-            error!(%error, "a change is set aside");
+            error!(%error, "change set aside");
             return Err(error);
         }
         let mut pause = limits::RETRY_BLOB.0;
@@ -98,7 +98,7 @@ impl Fetcher {
                 true
             }
             Err(error) => {
-                warn!(%hash, %error, "cannot get a blob that is asked for");
+                warn!(%hash, %error, "requested blob cannot be fetched");
                 false
             }
         }
@@ -132,7 +132,7 @@ impl Fetcher {
                 true
             }
             Err(error) => {
-                warn!(hash = %blob.hash, %error, "cannot get a blob now; what names it waits");
+                warn!(hash = %blob.hash, %error, "blob cannot be fetched; changes that name it wait");
                 false
             }
         }
@@ -142,7 +142,7 @@ impl Fetcher {
     async fn assemble(&self, blob: &BlobRef) -> bool {
         self.leftover(blob)
             && self.store.recordings().seal_from_chunks(*blob).await.unwrap_or_else(|error| {
-                debug!(hash = %blob.hash, %error, "the chunks of a recording do not make the blob");
+                debug!(hash = %blob.hash, %error, "chunks of a recording do not match the blob; fetching it");
                 false
             })
     }
@@ -178,7 +178,7 @@ impl Fetcher {
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    debug!(peer = %name, %hash, %error, "this node does not give the blob");
+                    debug!(peer = %name, %hash, %error, "peer does not send the blob");
                     last = error;
                 }
             }
@@ -223,9 +223,9 @@ impl Fetcher {
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("no node has it that can be asked")]
+    #[error("no reachable node has it")]
     Nobody,
-    #[error("the peer sent another length than the blob has")]
+    #[error("the peer sent data of another length")]
     Length,
     #[error("{0}")]
     Stream(#[from] StreamError),
@@ -234,8 +234,8 @@ enum FetchError {
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, FetchError> {
-    const PATIENCE: Duration = limits::SILENCE;
-    match timeout(PATIENCE, answer).await {
+    const TIMEOUT: Duration = limits::SILENCE;
+    match timeout(TIMEOUT, answer).await {
         Ok(answer) => Ok(answer.map_err(StreamError::from)?),
         Err(_) => Err(StreamError::Silent.into()),
     }

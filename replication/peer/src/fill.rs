@@ -18,11 +18,11 @@ use twinbox_replication_store::{Filled, Store, StoreError};
 use crate::peers::Inner;
 
 /// Concurrent fetches of a fill; the other slots are for blobs that a caller waits for.
-const AT_ONCE: usize = 4;
+const CONCURRENT: usize = 4;
 /// Pause between rounds when some audio could not be fetched: first value, doubling up to the second.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Poll interval for the end of a fill, in addition to notifications.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of a followed peer for the first fill.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
 /// Runs the first fill to its end, then fetches its audio.
 pub(crate) async fn run(inner: Arc<Inner>) {
     if let Err(error) = records(&inner).await {
-        error!(%error, "the end of the first fill cannot be stored");
+        error!(%error, "end of the first fill cannot be stored");
         return;
     }
     audio(&inner).await;
@@ -84,13 +84,13 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
         match progress(&peers) {
             Progress::Filled => {
                 inner.store.set_filled(Filled::Records).await?;
-                info!("all records of the cluster are here");
+                info!("first fill: all records are stored here");
             }
             Progress::NoSource => end_without_source(inner).await?,
             Progress::Wait => {
                 tokio::select! {
                     () = inner.filling.notified() => {}
-                    () = sleep(LOOK) => {}
+                    () = sleep(POLL_INTERVAL) => {}
                     _ = mark.changed() => {}
                 }
             }
@@ -102,7 +102,7 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
 /// Ends the fill with the data that is here.
 pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> {
     if !inner.store.filled().has_records() {
-        error!("no node is left that has all records: this one serves with what it has");
+        error!("first fill: no remaining node has all records; serving with incomplete data");
         inner.store.set_filled(Filled::Records).await?;
         inner.fill_had_no_source.store(true, Relaxed);
     }
@@ -111,21 +111,21 @@ pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> 
 
 /// Fetches the audio that records name, until all of it is here.
 async fn audio(inner: &Arc<Inner>) {
-    let mut pause = AGAIN.0;
+    let mut pause = RETRY.0;
     while inner.store.filled() < Filled::Complete {
         match round(inner).await {
             Ok(0) => {
                 match inner.store.set_filled(Filled::Complete).await {
-                    Ok(()) => info!("all audio of the cluster is here"),
-                    Err(error) => error!(%error, "the end of the first fill cannot be stored"),
+                    Ok(()) => info!("first fill: all audio is stored here"),
+                    Err(error) => error!(%error, "end of the first fill cannot be stored"),
                 }
                 return;
             }
-            Ok(missing) => warn!(missing, next_in = ?pause, "some audio of the others cannot be had now"),
-            Err(error) => warn!(%error, next_in = ?pause, "the audio that is missing cannot be listed"),
+            Ok(missing) => warn!(missing, next_in = ?pause, "first fill: some audio cannot be fetched; retrying"),
+            Err(error) => warn!(%error, next_in = ?pause, "first fill: missing audio cannot be listed; retrying"),
         }
         sleep(pause).await;
-        pause = AGAIN.1.min(pause * 2);
+        pause = RETRY.1.min(pause * 2);
     }
 }
 
@@ -133,7 +133,7 @@ async fn audio(inner: &Arc<Inner>) {
 async fn round(inner: &Arc<Inner>) -> Result<usize, StoreError> {
     let (mut fetching, mut failed) = (JoinSet::new(), 0);
     for blob in missing(inner.store.clone()).await? {
-        while fetching.len() >= AT_ONCE
+        while fetching.len() >= CONCURRENT
             && let Some(got) = fetching.join_next().await
         {
             failed += usize::from(!got.unwrap_or(false));
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fill_ends_with_its_sources_or_when_there_can_be_none() {
+    fn fill_ends_when_a_source_sent_all_or_no_source_is_possible() {
         let (source, filling) = (|given| Some((true, given)), |given| Some((false, given)));
         let away = None;
         for (peers, expected) in [

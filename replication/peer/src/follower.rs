@@ -48,7 +48,7 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
         // An absent peer is reported once, not at every attempt.
         let text = end.to_string();
         if text != reported {
-            inner.report(&link.name, &end, "this node does not follow the peer");
+            inner.report(&link.name, &end, "stream from peer ended");
             reported = text;
         }
         let pause_now = if end.is_refusal() { limits::RETRY_REFUSED } else { pause };
@@ -86,7 +86,7 @@ impl Session<'_> {
         let Welcome { origin, vector, lacks_records } = welcome;
         link.set_source(Some(Source { lacks_records, vector, sent_all: false }));
         inner.filling.notify_one();
-        info!(peer = %link.name, "this node follows the peer");
+        info!(peer = %link.name, "stream from peer open");
 
         let (live, live_items) = mpsc::channel(limits::INCOMING);
         let (history, batches) = mpsc::channel(limits::INCOMING);
@@ -131,7 +131,7 @@ impl Session<'_> {
                     let (id, take) = frames::read_take(&chunk.recording, chunk.take)?;
                     // A refused chunk (no space, a slow disk) is replaced by the blob later.
                     if let Err(error) = recordings.insert(id, take, chunk.offset, chunk.data) {
-                        debug!(recording = %id, take, %error, "a live chunk was not taken");
+                        debug!(recording = %id, take, %error, "live chunk refused");
                     }
                 }
                 Some(Frame::Discarded(discarded)) => {

@@ -68,7 +68,7 @@ pub(crate) fn check_own(store: &Store, theirs: u64) -> Result<(), StreamError> {
     if theirs == 0 || store.has(origin, theirs) {
         return Ok(());
     }
-    Err(StreamError::KnowsTooMuch { origin, theirs, ours: store.vector().get(origin) })
+    Err(StreamError::OwnOriginAhead { origin, theirs, ours: store.vector().get(origin) })
 }
 
 /// This node's greeting as a follower.
@@ -203,7 +203,7 @@ pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<wire::Change>
         Ok(change) => Some(change),
         Err(error) => {
             if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {
-                error!(%peer, %error, "a change cannot be read and is set aside: is the peer of a later release?");
+                error!(%peer, %error, "change cannot be decoded; set aside (is the peer of a later release?)");
             }
             None
         }

@@ -74,7 +74,7 @@ impl HistoryLane {
         let own = self.store.origin();
         loop {
             let changes = self.read(&cursor).await.map_err(|error| {
-                warn!(peer = %self.link.name, %error, "cannot read the log for this peer");
+                warn!(peer = %self.link.name, %error, "log cannot be read for peer");
                 Interrupted::End
             })?;
             if changes.is_empty() {

@@ -18,9 +18,9 @@ mod history;
 mod holdings;
 mod link;
 mod peers;
-mod pulse;
 mod service;
 mod source;
+mod stream_prober;
 mod tails;
 
 pub use config::{PeerAddress, PeerConfig};

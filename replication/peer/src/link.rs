@@ -189,7 +189,7 @@ impl Link {
     }
 
     /// Time since the last contact on either stream.
-    pub(crate) fn since_heard(&self) -> Option<Duration> {
+    pub(crate) fn since_contact(&self) -> Option<Duration> {
         self.lock().last_heard.map(BootInstant::elapsed)
     }
 
@@ -231,8 +231,8 @@ mod tests {
 
     use super::*;
 
-    const LIFE: Origin = Origin(1);
-    const OTHER_LIFE: Origin = Origin(2);
+    const ORIGIN: Origin = Origin(1);
+    const OTHER_ORIGIN: Origin = Origin(2);
     const WRITER: Origin = Origin(3);
 
     fn change(seq: u64) -> Change {
@@ -241,12 +241,12 @@ mod tests {
 
     fn link(vector: Vector) -> (Link, StreamNumber) {
         let link = Link::new("b".parse().unwrap(), "127.0.0.1:1".into());
-        let number = link.open(LIFE, &vector, CancellationToken::new());
+        let number = link.open(ORIGIN, &vector, CancellationToken::new());
         (link, number)
     }
 
     #[test]
-    fn a_change_is_claimed_once_and_again_after_a_rewind() {
+    fn change_is_claimed_once_and_again_after_a_rewind() {
         let (link, number) = link([(WRITER, 1)].into_iter().collect());
         assert!(!link.claim(number, &change(1)), "it has that");
         assert!(link.claim(number, &change(2)) && !link.claim(number, &change(2)));
@@ -256,33 +256,33 @@ mod tests {
     }
 
     #[test]
-    fn what_came_from_the_peer_does_not_go_back_unless_it_has_begun_a_new_life() {
+    fn received_change_is_not_sent_back_except_to_a_new_incarnation() {
         let (link, number) = link(Vector::new());
-        link.came_from(LIFE, &[change(1)]);
-        link.came_from(OTHER_LIFE, &[change(2)]);
+        link.came_from(ORIGIN, &[change(1)]);
+        link.came_from(OTHER_ORIGIN, &[change(2)]);
         assert!(!link.claim(number, &change(1)));
-        assert!(link.claim(number, &change(2)), "the other life's disk may be gone");
+        assert!(link.claim(number, &change(2)), "the disk of the other incarnation may be lost");
     }
 
     #[test]
-    fn what_a_peer_has_made_is_known_before_it_is_sent_as_far_as_this_life_of_it_goes() {
+    fn announced_changes_of_the_present_origin_count_as_held_by_the_peer() {
         let (link, number) = link(Vector::new());
-        link.has_made(LIFE, 7);
-        link.has_made(LIFE, 0);
-        link.has_made(OTHER_LIFE, 9);
-        assert_eq!((link.has().get(LIFE), link.has().get(OTHER_LIFE)), (7, 0));
+        link.has_made(ORIGIN, 7);
+        link.has_made(ORIGIN, 0);
+        link.has_made(OTHER_ORIGIN, 9);
+        assert_eq!((link.has().get(ORIGIN), link.has().get(OTHER_ORIGIN)), (7, 0));
         // Any reported value is handled without overflow.
-        link.has_made(LIFE, u64::MAX);
+        link.has_made(ORIGIN, u64::MAX);
         link.acked(number, &Vec::new(), &[(WRITER, u64::MAX)].into_iter().collect());
         assert_eq!(Holdings::default().lag(&link.has()), u64::MAX);
     }
 
     #[test]
-    fn a_new_stream_ends_the_old_one_whose_word_counts_no_more() {
+    fn new_stream_ends_the_old_one_and_its_frames_are_ignored() {
         let (link, _) = link(Vector::new());
         let ended = CancellationToken::new();
-        let old = link.open(LIFE, &Vector::new(), ended.clone());
-        let new = link.open(OTHER_LIFE, &Vector::new(), CancellationToken::new());
+        let old = link.open(ORIGIN, &Vector::new(), ended.clone());
+        let new = link.open(OTHER_ORIGIN, &Vector::new(), CancellationToken::new());
         assert!(ended.is_cancelled());
         assert!(!link.acked(old, &vec![(WRITER, 1..=5)], &Vector::new()));
         assert!(link.acked(new, &vec![(WRITER, 1..=2)], &Vector::new()));

@@ -102,7 +102,7 @@ pub struct PeerStatus {
     /// Changes that are here and that the peer is not known to have.
     pub lag_changes: u64,
     /// Milliseconds since the last contact, on either stream; `None` when there was none.
-    pub last_heard_ms: Option<u64>,
+    pub last_contact_ms: Option<u64>,
     /// Bytes of frames to the peer since the start, audio of fetched blobs left out.
     pub sent_bytes: u64,
     /// Bytes of frames from the peer since the start.
@@ -178,7 +178,7 @@ impl Peers {
         if let Some(link) = self.inner.links.add(peer)
             && self.inner.started.load(SeqCst)
         {
-            info!(peer = %link.name, "a node has joined; its data is exchanged from now on");
+            info!(peer = %link.name, "node joined; replication with it started");
             self.follow(link);
         }
     }
@@ -187,7 +187,7 @@ impl Peers {
     /// for it.
     pub fn remove(&self, name: &NodeName) {
         if let Some(link) = self.inner.links.remove(name) {
-            info!(peer = %name, "a node has been removed; nothing is exchanged with it any more");
+            info!(peer = %name, "node removed; replication with it stopped");
             link.retire();
         }
     }
@@ -256,7 +256,7 @@ impl Peers {
             following: link.following.load(Relaxed),
             counts: self.inner.acks.counts(&link.name),
             lag_changes: link.lag(&vector),
-            last_heard_ms: link.since_heard().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            last_contact_ms: link.since_contact().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             sent_bytes: link.sent_bytes.load(Relaxed),
             received_bytes: link.received_bytes.load(Relaxed),
         };
@@ -300,7 +300,7 @@ impl Inner {
     pub(crate) fn report(&self, peer: &NodeName, end: &StreamError, what: &'static str) {
         match end {
             StreamError::Stopped => debug!(%peer, reason = %end, what),
-            StreamError::KnowsTooMuch { .. } => {
+            StreamError::OwnOriginAhead { .. } => {
                 self.counters.own_origin_alarms.fetch_add(1, Relaxed);
                 error!(%peer, reason = %end, what);
             }

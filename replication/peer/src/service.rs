@@ -40,7 +40,7 @@ impl ReplicationService {
     fn refused<T>(&self, request: &Request<T>, error: StreamError) -> Status {
         self.inner.counters.refused.fetch_add(1, Relaxed);
         let address = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
-        warn!(%address, %error, "refused a peer");
+        warn!(%address, %error, "peer refused");
         error.into()
     }
 
@@ -75,7 +75,7 @@ impl Replication for ReplicationService {
             Ok(hello) => Ok(Response::new(ReceiverStream::new(source::start(&self.inner, &link, hello, frames)))),
             Err(error) => {
                 self.inner.counters.refused.fetch_add(1, Relaxed);
-                self.inner.report(&link.name, &error, "refused to be followed by this peer");
+                self.inner.report(&link.name, &error, "stream to peer refused");
                 Err(error.into())
             }
         }
@@ -98,7 +98,7 @@ impl Replication for ReplicationService {
         self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(async move {
             let Ok(_slot) = serving.acquire().await else { return };
             if let Err(error) = send_parts(&inner, &hash, offset, &parts).await {
-                warn!(%hash, %error, "cannot read a blob for a peer");
+                warn!(%hash, %error, "blob requested by a peer cannot be read");
                 // A peer that has disconnected needs no answer.
                 let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
             }

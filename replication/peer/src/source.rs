@@ -39,7 +39,7 @@ use crate::{
     history::HistoryLane,
     link::{Link, StreamNumber},
     peers::Inner,
-    pulse::{Beat, Pulse},
+    stream_prober::{ProberAction, StreamProber},
     tails::{Tails, Take},
 };
 
@@ -60,7 +60,7 @@ pub(crate) fn start(
     let (live, chunks) = (store.live(), store.recordings().live());
     let number = link.open(hello.origin, &hello.vector, ended.clone());
     link.lacks_data.store(hello.lacks_data, Relaxed);
-    info!(peer = %link.name, stream = number, "the peer follows this node");
+    info!(peer = %link.name, stream = number, "stream to peer open");
 
     let own = store.origin();
     let acked = link.has_of(own).into_iter().map(|seqs| Input::Acked {
@@ -127,20 +127,20 @@ impl Reader {
         if self.link.close(self.number) {
             self.inner.acks.input(Input::Down { peer: self.link.name.clone() });
         }
-        self.inner.report(&self.link.name, &end, "the peer no longer follows this node");
+        self.inner.report(&self.link.name, &end, "stream to peer ended");
         // The follower gets the reason, unless its queue is full.
         let _ = self.out.try_send(Err(end.into()));
     }
 
     async fn read(&self, frames: &mut Streaming<FollowerFrame>) -> StreamError {
-        let mut pulse = Pulse::new(self.inner.acks.timeout());
+        let mut prober = StreamProber::new(self.inner.acks.timeout());
         loop {
-            let pause = pulse.pause(BootInstant::now());
+            let pause = prober.pause(BootInstant::now());
             let frame = tokio::select! {
                 biased;
                 () = sleep(pause) => {
                     self.inner.acks.input(Input::Tick);
-                    pulse.tick(BootInstant::now()).into_iter().for_each(|beat| self.beat(beat));
+                    prober.tick(BootInstant::now()).into_iter().for_each(|action| self.act(action));
                     continue;
                 }
                 frame = frames.message() => frame,
@@ -163,7 +163,7 @@ impl Reader {
                 Some(FromFollower::ProbeAnswer(answer)) => {
                     self.link.lacks_data.store(answer.lacks_data, Relaxed);
                     let now = BootInstant::now();
-                    pulse.answer(answer.number, now).into_iter().for_each(|beat| self.beat(beat));
+                    prober.answer(answer.number, now).into_iter().for_each(|action| self.act(action));
                 }
                 Some(FromFollower::Behind(_)) => {
                     self.behind.send_replace(());
@@ -191,13 +191,13 @@ impl Reader {
         Ok(())
     }
 
-    fn beat(&self, beat: Beat) {
+    fn act(&self, action: ProberAction) {
         let peer = self.link.name.clone();
-        match beat {
+        match action {
             // There is room: a probe is sent only when the one before it was answered.
-            Beat::Send(number) => drop(self.probe.try_send(number)),
-            Beat::Lost => self.inner.acks.input(Input::Down { peer }),
-            Beat::Back => {
+            ProberAction::Send(number) => drop(self.probe.try_send(number)),
+            ProberAction::Lost => self.inner.acks.input(Input::Down { peer }),
+            ProberAction::Back => {
                 let own = self.inner.store.origin();
                 let acked = self.link.has_of(own).into_iter().map(|seqs| Input::Acked {
                     peer: peer.clone(),
@@ -207,7 +207,7 @@ impl Reader {
                 let up = Input::Up { peer: peer.clone() };
                 self.inner.acks.inputs([up].into_iter().chain(acked));
             }
-            Beat::Answered { sent, took } => self.inner.acks.answered(peer, sent, took),
+            ProberAction::Answered { sent, took } => self.inner.acks.answered(peer, sent, took),
         }
     }
 }
@@ -227,7 +227,7 @@ struct Writer {
 }
 
 /// The receiver of the stream's frames has been dropped.
-struct Gone;
+struct StreamClosed;
 
 impl Writer {
     async fn run(mut self) {
@@ -235,7 +235,7 @@ impl Writer {
         let _ = self.write().await;
     }
 
-    async fn write(&mut self) -> Result<(), Gone> {
+    async fn write(&mut self) -> Result<(), StreamClosed> {
         self.send(Frame::Welcome(frames::welcome(&self.inner))).await?;
         loop {
             tokio::select! {
@@ -255,11 +255,11 @@ impl Writer {
     }
 
     /// Sends the new changes of this node, all available ones in one frame.
-    async fn live(&mut self, first: Result<Arc<Change>, RecvError>) -> Result<(), Gone> {
+    async fn live(&mut self, first: Result<Arc<Change>, RecvError>) -> Result<(), StreamClosed> {
         let mut next = match first {
             Ok(change) => Ok(change),
             Err(RecvError::Lagged(n)) => Err(TryRecvError::Lagged(n)),
-            Err(RecvError::Closed) => return Err(Gone),
+            Err(RecvError::Closed) => return Err(StreamClosed),
         };
         let mut frame = frames::Batch::default();
         loop {
@@ -296,7 +296,7 @@ impl Writer {
         self.send(Frame::Live(wire::Live { change: frame.take() })).await
     }
 
-    async fn chunk(&mut self, event: Result<ChunkEvent, RecvError>) -> Result<(), Gone> {
+    async fn chunk(&mut self, event: Result<ChunkEvent, RecvError>) -> Result<(), StreamClosed> {
         match event {
             Ok(ChunkEvent::Chunk { id, take, offset, bytes }) => {
                 if self.tails.is_full() {
@@ -317,12 +317,12 @@ impl Writer {
                 }
                 Ok(())
             }
-            Err(RecvError::Closed) => Err(Gone),
+            Err(RecvError::Closed) => Err(StreamClosed),
         }
     }
 
     /// Sends a piece of a recording of which the follower has missed some bytes.
-    async fn catch_up(&mut self) -> Result<(), Gone> {
+    async fn catch_up(&mut self) -> Result<(), StreamClosed> {
         let Some((take, range)) = self.tails.behind(limits::PIECE) else { return Ok(()) };
         let recordings = self.inner.store.recordings();
         let written = recordings.coverage(take.0, take.1).map(|ranges| ranges.run_end(range.start));
@@ -362,10 +362,10 @@ impl Writer {
         self.tails.retain(&open);
     }
 
-    async fn send(&self, frame: Frame) -> Result<(), Gone> {
+    async fn send(&self, frame: Frame) -> Result<(), StreamClosed> {
         let frame = SourceFrame { frame: Some(frame) };
         let bytes = frame.encoded_len();
-        self.out.send(Ok(frame)).await.map_err(|_| Gone)?;
+        self.out.send(Ok(frame)).await.map_err(|_| StreamClosed)?;
         self.link.sent(bytes);
         Ok(())
     }

@@ -93,7 +93,7 @@ mod tests {
     const TAKE: Take = (RecordingId(7), 1);
 
     #[test]
-    fn live_chunks_go_out_once_and_in_order() {
+    fn live_chunks_are_sent_once_and_in_order() {
         let mut tails = Tails::default();
         for (offset, length, expected) in
             [(0, 100, Some(0)), (100, 100, Some(0)), (100, 100, None), (150, 100, Some(50)), (250, 0, None)]
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_read_in_pieces_before_live_goes_on() {
+    fn missed_audio_is_read_in_pieces_before_live_chunks() {
         let mut tails = Tails::default();
         tails.open(TAKE, 100, 250);
         assert_eq!(tails.chunk(TAKE, 250, 50), None, "150 bytes before it are missing");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_first_heard_of_in_its_middle_is_behind() {
+    fn recording_that_is_joined_late_is_behind() {
         let mut tails = Tails::default();
         assert_eq!(tails.chunk(TAKE, 500, 10), None);
         assert_eq!(tails.behind(1_000), Some((TAKE, 0..510)));

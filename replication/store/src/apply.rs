@@ -44,7 +44,7 @@ pub(crate) fn apply(
             // A record that cannot be read or has grown too large must not stop the stream for all others. The change
             // stays in the log, so it goes on to other nodes, and is marked for repair.
             Err(error @ (StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))) => {
-                tracing::error!(origin = %change.origin, seq = change.seq, key = ?change.key, %error, "a change is set aside");
+                tracing::error!(origin = %change.origin, seq = change.seq, key = ?change.key, %error, "change set aside");
                 transaction.put(keys::set_aside(change.origin, change.seq), [codec::FORMAT])?;
                 set_aside.fetch_add(1, Ordering::Relaxed);
             }
@@ -53,7 +53,7 @@ pub(crate) fn apply(
         if let Some(stamp) = change.delta.latest()
             && !clock.observe(stamp, wall(), CLOCK_BOUND)
         {
-            tracing::warn!(origin = %change.origin, %stamp, "a change is stamped far in the future: check that node's clock");
+            tracing::warn!(origin = %change.origin, %stamp, "change has a stamp far in the future; check the clock of its node");
         }
         origins.insert(change.origin);
         new.push(change);

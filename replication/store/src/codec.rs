@@ -20,22 +20,24 @@ pub const FORMAT: u8 = 1;
 #[non_exhaustive]
 pub enum DecodeError {
     /// Written by a later version.
-    #[error("its format version is {found}, this release knows {FORMAT}: use the release that wrote it")]
+    #[error(
+        "format version {found} is unknown, this release reads version {FORMAT}: use the release that wrote it"
+    )]
     Version {
         /// The version.
         found: u8,
     },
     /// There are no bytes.
-    #[error("it is empty")]
+    #[error("no data")]
     Empty,
     /// The bytes are no protobuf message.
-    #[error("it is no protobuf message: {0}")]
+    #[error("not a protobuf message: {0}")]
     Protobuf(#[from] prost::DecodeError),
     /// A required part is missing.
-    #[error("its {0} is missing")]
+    #[error("{0} is missing")]
     Missing(&'static str),
     /// A part has an invalid value.
-    #[error("its {0} is not valid")]
+    #[error("{0} is not valid")]
     Invalid(&'static str),
 }
 

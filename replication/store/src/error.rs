@@ -15,7 +15,7 @@ pub enum StoreError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The directory belongs to another node.
-    #[error("'{}' holds the data of node '{found}', not of '{expected}': give each node a directory of its own", dir.display())]
+    #[error("'{}' holds the data of node '{found}', not of '{expected}': give each node its own directory", dir.display())]
     OtherNode {
         /// The directory.
         dir: PathBuf,
@@ -43,13 +43,13 @@ pub enum StoreError {
         source: DecodeError,
     },
     /// The blob is not here.
-    #[error("blob {0} is not here")]
+    #[error("blob {0} is not stored on this node")]
     NoBlob(BlobHash),
     /// The content of a blob does not have its hash.
-    #[error("blob {0} is damaged: its content has another hash; it is to be fetched from a peer again")]
+    #[error("blob {0} is damaged: its content has another hash; it must be fetched from a peer again")]
     Corrupt(BlobHash),
     /// Bytes that were to be a blob have another hash or length.
-    #[error("what was to be blob {expected} has the hash {found}")]
+    #[error("data for blob {expected} has the hash {found}")]
     WrongBlob {
         /// The expected hash.
         expected: BlobHash,
@@ -57,13 +57,13 @@ pub enum StoreError {
         found: BlobHash,
     },
     /// A range that does not lie within a blob, or of which a recording lacks bytes.
-    #[error("bytes {}..{} are not all here", range.start, range.end)]
+    #[error("bytes {}..{} are not all stored on this node", range.start, range.end)]
     NotThere {
         /// The range.
         range: Range<u64>,
     },
     /// The recording is not in progress here.
-    #[error("take {take} of recording {id} is not in progress here")]
+    #[error("take {take} of recording {id} is not in progress on this node")]
     NoRecording {
         /// The recording.
         id: RecordingId,
@@ -71,7 +71,7 @@ pub enum StoreError {
         take: u32,
     },
     /// The recording was begun before.
-    #[error("take {take} of recording {id} was begun before")]
+    #[error("take {take} of recording {id} has begun already")]
     BegunBefore {
         /// The recording.
         id: RecordingId,
@@ -79,7 +79,9 @@ pub enum StoreError {
         take: u32,
     },
     /// The disk does not keep up with the recordings; the chunk was refused.
-    #[error("{waiting} bytes of recordings wait for the disk: no more are taken until it keeps up")]
+    #[error(
+        "{waiting} bytes of recordings wait for the disk: it is too slow, no more are accepted until it catches up"
+    )]
     Overloaded {
         /// Bytes waiting for the disk.
         waiting: u64,

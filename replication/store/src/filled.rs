@@ -41,17 +41,17 @@ impl Filled {
 impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Partly => "records and audio are being taken over",
-            Self::Records => "audio is being taken over",
+            Self::Partly => "records and audio are being copied",
+            Self::Records => "audio is being copied",
             Self::Complete => "complete",
         })
     }
 }
 
 /// The mark, in memory and on disk.
-pub(crate) struct Mark(watch::Sender<Filled>);
+pub(crate) struct FillMark(watch::Sender<Filled>);
 
-impl Mark {
+impl FillMark {
     /// The mark of a store that is being opened; `new` when nothing was ever written to the store. A store that was
     /// made before the mark existed is complete if it has records.
     pub(crate) fn read(disk: &Disk, new: bool) -> Result<Self, StoreError> {

@@ -278,7 +278,7 @@ impl Shared {
         let Ready { blob, path, audio, done } = ready;
         // Without the marker, a crash before the filing loses audio that was not acknowledged yet: no reason to refuse.
         if let Err(error) = part::mark_sealed(&path, &blob.hash) {
-            tracing::warn!(%error, "a recording is sealed without its marker");
+            tracing::warn!(%error, "recording sealed without its marker");
         }
         self.blobs.adopt(&path, &audio, &blob.hash)?;
         if let Some(key) = blob.recording {
@@ -295,7 +295,7 @@ impl Drop for Inner {
         if let Some(writer) = self.thread.take()
             && writer.join().is_err()
         {
-            tracing::error!(dir = %self.shared.dir.display(), "the writer of recordings panicked");
+            tracing::error!(dir = %self.shared.dir.display(), "recording writer panicked");
         }
     }
 }
@@ -305,8 +305,8 @@ impl Drop for Inner {
 fn load_parts(dir: &Path, blobs: &Blobs) -> Result<Vec<(TakeKey, Part)>, DiskError> {
     let mut left = BTreeSet::new();
     for path in file::list(dir)? {
-        let beside = path.extension().is_some_and(|extension| extension == "map" || extension == "sealed");
-        left.extend(part::take_of(&if beside { path.with_extension("") } else { path }));
+        let companion = path.extension().is_some_and(|extension| extension == "map" || extension == "sealed");
+        left.extend(part::take_of(&if companion { path.with_extension("") } else { path }));
     }
     let mut parts = Vec::new();
     for key in left {
@@ -316,7 +316,7 @@ fn load_parts(dir: &Path, blobs: &Blobs) -> Result<Vec<(TakeKey, Part)>, DiskErr
             match part::unseal(&audio, blobs) {
                 Ok(_) => std::fs::remove_file(&marker).map_err(|e| DiskError::io("remove", marker, &e))?,
                 Err(error) => {
-                    tracing::warn!(%error, "a recording that was not filed waits for the next start");
+                    tracing::warn!(%error, "unfiled recording cannot be loaded; retried at the next start");
                     continue;
                 }
             }

@@ -21,7 +21,7 @@ use crate::{
     apply::apply,
     codec::{self, FORMAT},
     draft::{decode_record, decode_row, decode_upto},
-    filled::Mark,
+    filled::FillMark,
     keys,
 };
 
@@ -68,7 +68,7 @@ struct Inner {
     origin: Origin,
     own: Vec<Origin>,
     cluster: Arc<Mutex<Option<ClusterId>>>,
-    filled: Arc<Mark>,
+    filled: Arc<FillMark>,
     reserve: Reserve,
     blobs: Blobs,
     shared: Arc<Shared>,
@@ -96,7 +96,7 @@ impl Store {
         let disk = Disk::open(&dir.join("db"))?;
         let reserve = Reserve::new(&dir, reserve_bytes);
         let new = !check_node(&disk, &dir, &node)?;
-        let filled = Arc::new(Mark::read(&disk, new)?);
+        let filled = Arc::new(FillMark::read(&disk, new)?);
         let cluster = read_cluster(&disk)?;
         let have = read_have(&disk)?;
         let set_aside = disk.scan(keys::SET_ASIDE).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
@@ -133,7 +133,7 @@ impl Store {
             set_aside: AtomicU64::new(set_aside),
         });
         let cluster = Arc::new(Mutex::new(cluster));
-        tracing::info!(dir = %dir.display(), %origin, "the store is open");
+        tracing::info!(dir = %dir.display(), %origin, "store opened");
         Ok(Self(Arc::new(Inner { disk, node, origin, own, cluster, filled, reserve, blobs, shared })))
     }
 
@@ -212,8 +212,29 @@ impl Store {
     /// The records of a table whose id begins with `prefix`, in order, deleted ones included. Not a snapshot:
     /// concurrent commits may be seen or not.
     pub fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.rows(table, prefix).collect()
+    }
+
+    /// As [`Self::scan`], one record at a time: memory for one, however many there are.
+    pub fn rows(
+        &self,
+        table: Table,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Key, Record), StoreError>> + Send + use<> {
         let rows = self.0.disk.scan(&keys::records(table, prefix));
-        rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| decode_row(&key, &value))).collect()
+        rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| decode_row(&key, &value)))
+    }
+
+    /// The records of a table with an id in `from..to`, one at a time, in order, deleted ones included. Not a snapshot,
+    /// as [`Self::scan`].
+    pub fn rows_between(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<(Key, Record), StoreError>> + Send + use<> {
+        let rows = self.0.disk.scan_range(&keys::records(table, from), &keys::records(table, to));
+        rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| decode_row(&key, &value)))
     }
 
     /// Commits the draft of `f`; durable here when it resolves. `f` runs on the committer thread, one commit after the

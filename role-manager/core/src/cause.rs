@@ -126,18 +126,18 @@ impl fmt::Display for Cause {
 /// Details of a command that moves something.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Why {
+pub struct MoveReason {
     /// The cause.
     pub cause: Cause,
     /// The leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
     /// Time during which no holder is known to have acted, in milliseconds by the leader's clock. It runs to this
     /// assignment from the last moment at which the previous holder could act: since a lease of it was renewed, or
-    /// since it was heard by a leader that did not lead then.
+    /// since its last contact with a leader that did not lead then.
     pub idle_ms: u64,
 }
 
-impl Why {
+impl MoveReason {
     /// With this cause and no time known.
     pub fn because(cause: Cause) -> Self {
         Self { cause, ..Self::default() }
@@ -147,14 +147,14 @@ impl Why {
 /// Object of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
+pub enum MoveObject {
     /// The role of publisher.
     Publisher,
     /// A duty.
     Duty(Duty),
 }
 
-impl fmt::Display for What {
+impl fmt::Display for MoveObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Publisher => f.write_str("publisher"),
@@ -167,7 +167,8 @@ impl fmt::Display for What {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     /// Object that moved.
-    pub what: What,
+    #[serde(rename = "what")]
+    pub object: MoveObject,
     /// The previous holder; none the first time.
     pub from: Option<NodeName>,
     /// The new holder.
@@ -178,6 +179,6 @@ pub struct Move {
     pub cause: Cause,
     /// Time of the move by the leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Time during which no holder is known to have acted, in milliseconds; see [`Why::idle_ms`].
+    /// Time during which no holder is known to have acted, in milliseconds; see [`MoveReason::idle_ms`].
     pub idle_ms: u64,
 }

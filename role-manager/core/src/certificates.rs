@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
-use crate::{Outcome, Refusal, State};
+use crate::{CommandOutcome, Refusal, State};
 
 /// The longest accepted certificate, in bytes of PEM.
 const LONGEST_CERTIFICATE: usize = 8 * 1024;
 /// Maximum number of operators.
 const MOST_OPERATORS: usize = 256;
+/// Maximum number of called-off CAs that are remembered: more than a member misses while it is away.
+const MOST_CALLED_OFF: usize = 32;
 
 /// SHA-256 of a certificate.
 pub type Fingerprint = [u8; 32];
@@ -27,13 +29,17 @@ pub struct Certificates {
     /// Operators that may administrate from another machine, by name.
     #[serde(default)]
     pub operators: BTreeMap<NodeName, Operator>,
+    /// Next CAs of rotations that were called off, the newest last, at most [`MOST_CALLED_OFF`]. A member that was away
+    /// while a rotation was called off and another began finds here the CA that it must not keep.
+    #[serde(default)]
+    pub called_off: Vec<Fingerprint>,
 }
 
 /// Steps of the members in a CA rotation. All members do a step before any member does the next, so that each member
 /// always accepts the certificates of all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Step {
+pub enum RotationStep {
     /// Accept certificates of both CAs; nodes also store the next CA's key.
     Trust,
     /// Present a certificate of the next CA.
@@ -46,7 +52,7 @@ pub enum Step {
     CalledOff,
 }
 
-impl Step {
+impl RotationStep {
     /// Name for people.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,9 +87,9 @@ pub struct Rotation {
     /// Time of its beginning by the clock of that node, in milliseconds since 1970.
     pub begun_ms: u64,
     /// The current step.
-    pub step: Step,
+    pub step: RotationStep,
     /// The last step done by each member.
-    pub done: BTreeMap<NodeName, Step>,
+    pub done: BTreeMap<NodeName, RotationStep>,
     /// Configured names that were no members when it began.
     pub expected: BTreeSet<NodeName>,
     /// Members excluded from waiting by an administrator.
@@ -118,7 +124,7 @@ pub enum CertificateOrder {
         /// Fingerprint of the next CA.
         next: Fingerprint,
         /// The step done.
-        step: Step,
+        step: RotationStep,
     },
     /// Stop waiting for this member.
     Without(NodeName),
@@ -139,7 +145,7 @@ pub enum CertificateOrder {
 
 impl CertificateOrder {
     /// The only member that may give this order, if the order reports on that member itself.
-    pub fn speaks_for(&self) -> Option<&NodeName> {
+    pub fn reporter(&self) -> Option<&NodeName> {
         match self {
             Self::Did { name, .. } => Some(name),
             _ => None,
@@ -152,23 +158,23 @@ impl CertificateOrder {
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateRefusal {
     /// A rotation is going on already.
-    #[error("the authority is being replaced already; 'twinbox cluster ca status' shows for whom it waits")]
+    #[error("a CA rotation is in progress; 'twinbox cluster ca status' lists the members that it waits for")]
     Busy,
     /// The rotation was begun on a node that is behind.
     #[error(
-        "this node still signs with an authority that was replaced; try again when 'twinbox cluster ca status' shows it up to date, or on another node"
+        "this node still signs with a replaced CA; retry when 'twinbox cluster ca status' shows it up to date, or on another node"
     )]
     Former,
     /// No rotation is going on.
-    #[error("the authority is not being replaced now: there is nothing to be called off or waited for")]
+    #[error("no CA rotation is in progress")]
     Idle,
     /// The rotation cannot be called off any more.
     #[error(
-        "members show certificates of the next authority already: it cannot be called off any more, but goes on by itself; 'twinbox cluster ca rotate --without NAME' goes on without a member"
+        "members already present certificates of the next CA: the rotation cannot be called off and continues automatically; continue without a member with 'twinbox cluster ca rotate --without NAME'"
     )]
     TooLate,
     /// The rotation does not wait for this member.
-    #[error("'{name}' is not waited for; waited for: {waited}")]
+    #[error("the CA rotation does not wait for '{name}'; it waits for: {waited}")]
     NotAwaited {
         /// The requested name.
         name: NodeName,
@@ -176,24 +182,26 @@ pub enum CertificateRefusal {
         waited: String,
     },
     /// A certificate is too long.
-    #[error("a certificate of {bytes} bytes is longer than the {LONGEST_CERTIFICATE} that are taken")]
+    #[error("a certificate of {bytes} bytes is too long; the maximum is {LONGEST_CERTIFICATE} bytes")]
     TooLong {
         /// Its length, in bytes.
         bytes: u64,
     },
     /// An operator of this name has a valid certificate.
     #[error(
-        "operator '{name}' has a certificate that has not ended: choose another name, or end that one first with 'twinbox cluster operator-revoke {name}'"
+        "operator '{name}' has a valid certificate: choose another name, or revoke it first with 'twinbox cluster operator-revoke {name}'"
     )]
     OperatorExists {
         /// Name of the operator.
         name: NodeName,
     },
     /// Too many operators.
-    #[error("there are {MOST_OPERATORS} operators: end some with 'twinbox cluster operator-revoke NAME'")]
+    #[error(
+        "there are already {MOST_OPERATORS} operators: revoke some with 'twinbox cluster operator-revoke NAME'"
+    )]
     TooManyOperators,
     /// No operator has this name.
-    #[error("there is no operator '{name}'; there are: {known}")]
+    #[error("there is no operator '{name}'; the operators are: {known}")]
     NoOperator {
         /// The requested name.
         name: NodeName,
@@ -205,25 +213,25 @@ pub enum CertificateRefusal {
 impl Rotation {
     /// The rotation as it begins.
     fn begin(self) -> Self {
-        Self { step: Step::Trust, done: BTreeMap::new(), without: BTreeSet::new(), ..self }
+        Self { step: RotationStep::Trust, done: BTreeMap::new(), without: BTreeSet::new(), ..self }
     }
 
     /// Whether this member has done the step, or a later one.
-    pub fn has_done(&self, name: &NodeName, step: Step) -> bool {
+    pub fn has_done(&self, name: &NodeName, step: RotationStep) -> bool {
         self.done.get(name).is_some_and(|done| *done >= step)
     }
 }
 
 /// The next step: the first that not all counted members have done. It never goes back, not even when a member joins
 /// that has done nothing yet.
-pub fn step_after(step: Step, done: &[Option<Step>]) -> Step {
+pub fn step_after(step: RotationStep, done: &[Option<RotationStep>]) -> RotationStep {
     let all = |step| done.iter().all(|done| done.is_some_and(|done| done >= step));
     let mut step = step;
     loop {
         step = match step {
-            Step::Trust if all(Step::Trust) => Step::Show,
-            Step::Show if all(Step::Show) => Step::Drop,
-            Step::Drop if all(Step::Drop) => Step::Over,
+            RotationStep::Trust if all(RotationStep::Trust) => RotationStep::Show,
+            RotationStep::Show if all(RotationStep::Show) => RotationStep::Drop,
+            RotationStep::Drop if all(RotationStep::Drop) => RotationStep::Over,
             step => return step,
         }
     }
@@ -241,7 +249,7 @@ impl State {
     }
 
     /// Whether this certificate belongs to an operator that the cluster admits at this time of the wall clock.
-    pub fn lets_in(&self, name: &NodeName, certificate: &Fingerprint, now_ms: u64) -> bool {
+    pub fn admits_operator(&self, name: &NodeName, certificate: &Fingerprint, now_ms: u64) -> bool {
         let operator = self.certificates.operators.get(name);
         operator.is_some_and(|operator| operator.certificate == *certificate && now_ms < operator.ends_ms)
     }
@@ -262,23 +270,23 @@ impl State {
             self.counted(rotation).into_iter().map(|name| rotation.done.get(name).copied()).collect();
         let step = step_after(rotation.step, &done);
         // A member that has joined counts as a member from now on, and no more once it is removed.
-        let come: Vec<_> = rotation.expected.iter().filter(|n| self.members.contains_key(*n)).cloned().collect();
+        let joined: Vec<_> = rotation.expected.iter().filter(|n| self.members.contains_key(*n)).cloned().collect();
         let Some(rotation) = &mut self.certificates.rotation else { return };
-        rotation.expected.retain(|name| !come.contains(name));
+        rotation.expected.retain(|name| !joined.contains(name));
         if rotation.step != step {
             rotation.step = step;
-            if step >= Step::Drop {
+            if step >= RotationStep::Drop {
                 let next = rotation.next;
                 self.certificates.operators.retain(|_, operator| operator.authority == next);
             }
         }
     }
 
-    pub(crate) fn certify(&mut self, order: CertificateOrder) -> Outcome {
+    pub(crate) fn certify(&mut self, order: CertificateOrder) -> CommandOutcome {
         match self.try_certify(order) {
-            Ok(true) => Outcome::Done,
-            Ok(false) => Outcome::Unchanged,
-            Err(refusal) => Outcome::Refused(Refusal::Certificates(refusal)),
+            Ok(true) => CommandOutcome::Done,
+            Ok(false) => CommandOutcome::Unchanged,
+            Err(refusal) => CommandOutcome::Refused(Refusal::Certificates(refusal)),
         }
     }
 
@@ -312,10 +320,16 @@ impl State {
             CertificateOrder::CallOff => {
                 let rotation = self.certificates.rotation.as_mut().ok_or(CertificateRefusal::Idle)?;
                 match rotation.step {
-                    Step::Trust => rotation.step = Step::CalledOff,
-                    Step::CalledOff => return Ok(false),
-                    Step::Over => return Err(CertificateRefusal::Idle),
-                    Step::Show | Step::Drop => return Err(CertificateRefusal::TooLate),
+                    RotationStep::Trust => {
+                        rotation.step = RotationStep::CalledOff;
+                        let called_off = &mut self.certificates.called_off;
+                        called_off.push(rotation.next);
+                        let surplus = called_off.len().saturating_sub(MOST_CALLED_OFF);
+                        called_off.drain(..surplus);
+                    }
+                    RotationStep::CalledOff => return Ok(false),
+                    RotationStep::Over => return Err(CertificateRefusal::Idle),
+                    RotationStep::Show | RotationStep::Drop => return Err(CertificateRefusal::TooLate),
                 }
                 Ok(true)
             }
@@ -350,10 +364,10 @@ impl State {
         match &self.certificates.rotation {
             Some(last) if last.next == rotation.next => return Ok(false),
             Some(last) if !last.step.is_end() => return Err(CertificateRefusal::Busy),
-            Some(last) if last.step == Step::Over && last.next != rotation.former => {
+            Some(last) if last.step == RotationStep::Over && last.next != rotation.former => {
                 return Err(CertificateRefusal::Former);
             }
-            Some(last) if last.step == Step::CalledOff && last.former != rotation.former => {
+            Some(last) if last.step == RotationStep::CalledOff && last.former != rotation.former => {
                 return Err(CertificateRefusal::Former);
             }
             _ => {}

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Cause, Duty, Leasing, MemberKind, Order, OrderId, Refusal, SoloReport, Status, Why};
+use crate::{Cause, Duty, Leasing, MemberKind, MoveReason, Order, OrderId, Refusal, SoloReport, Status};
 
 /// The feature level from which several planned commands form one log entry: members below it do not know
 /// [`Command::Batch`].
@@ -51,8 +51,8 @@ pub enum Command {
         /// The next publisher.
         to: NodeName,
         /// Cause and time of the move.
-        #[serde(default)]
-        why: Why,
+        #[serde(default, rename = "why")]
+        reason: MoveReason,
     },
     /// The holder of a duty must release it.
     Drain {
@@ -72,8 +72,8 @@ pub enum Command {
         /// The incarnation of the holder that may act.
         incarnation: Incarnation,
         /// Cause and time of the move.
-        #[serde(default)]
-        why: Why,
+        #[serde(default, rename = "why")]
+        reason: MoveReason,
     },
     /// The length of leases: the length in force, and a bound of the leases that may still run.
     Retime {
@@ -103,7 +103,8 @@ pub enum Command {
         at_ms: u64,
     },
     /// A leaving member is no longer a voter and has handed over its data.
-    Gone {
+    #[serde(rename = "gone")]
+    Removed {
         /// Name of the member.
         name: NodeName,
         /// Its Raft store.
@@ -115,7 +116,8 @@ pub enum Command {
         /// Node of the ended incarnation.
         of: NodeName,
         /// The ended incarnation.
-        life: Incarnation,
+        #[serde(rename = "life")]
+        ended: Incarnation,
         /// The heir.
         to: NodeName,
         /// The incarnation of the heir that owns the calls.
@@ -157,7 +159,9 @@ impl Command {
     pub fn timeless(&self) -> Self {
         let mut command = self.clone();
         match &mut command {
-            Self::SetPublisher { why, .. } | Self::Assign { why, .. } => (why.at_ms, why.idle_ms) = (0, 0),
+            Self::SetPublisher { reason, .. } | Self::Assign { reason, .. } => {
+                (reason.at_ms, reason.idle_ms) = (0, 0)
+            }
             Self::Heal { at_ms, .. } | Self::Inherit { at_ms, .. } => *at_ms = 0,
             Self::Batch(parts) => parts.iter_mut().for_each(|part| *part = part.timeless()),
             _ => {}
@@ -175,8 +179,8 @@ impl fmt::Display for Command {
             Self::Retime { to, .. } => write!(f, "leases run {} ms, at most {} ms", to.lease_ms, to.bound_ms),
             Self::RaiseLevel { to, .. } => write!(f, "feature level is {to}"),
             Self::Heal { generation, winner, .. } => write!(f, "heal to generation {generation} with {winner}"),
-            Self::Gone { name, .. } => write!(f, "{name} is gone"),
-            Self::Inherit { of, life, to, calls, .. } => write!(f, "{calls} calls of {of} ({life}) to {to}"),
+            Self::Removed { name, .. } => write!(f, "{name} is removed"),
+            Self::Inherit { of, ended, to, calls, .. } => write!(f, "{calls} calls of {of} ({ended}) to {to}"),
             Self::Drain { duty, epoch } => write!(f, "drain {duty} of {epoch}"),
             Self::Assign { duty, to, .. } => write!(f, "{duty} to {to}"),
             Self::Operate { id, order } => write!(f, "order {id}: {order:?}"),
@@ -192,7 +196,7 @@ impl fmt::Display for Command {
 /// Outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum CommandOutcome {
     /// The state has changed.
     Done,
     /// Already in the wanted state.

@@ -42,8 +42,9 @@ impl Confirmations {
     /// permanently removed. A store whose log names no voter yet has confirmed nothing to any of them; one answer is
     /// enough.
     pub fn suffice(&self, own: u64, voters: &VoterSets) -> bool {
-        let heard = !self.newest.sets.is_empty() && (voters.sets.is_empty() || self.newest.index > voters.index);
-        let counting = if heard { &self.newest } else { voters };
+        let reported_is_newer =
+            !self.newest.sets.is_empty() && (voters.sets.is_empty() || self.newest.index > voters.index);
+        let counting = if reported_is_newer { &self.newest } else { voters };
         if counting.sets.is_empty() {
             return self.answered;
         }

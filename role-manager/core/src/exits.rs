@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use twinbox_ids::{Incarnation, NodeName};
 
 /// Number of incarnations of one node that are remembered in addition to the latest.
-const REMEMBERED_LIVES: usize = 8;
+const REMEMBERED_INCARNATIONS: usize = 8;
 
 /// Index of the record, oldest first, that makes room for a new one: the oldest of an incarnation without calls, else
 /// the oldest. An incarnation without calls is not queried again, and a crash loop leaves many.
@@ -16,7 +16,7 @@ pub fn least_needed(had_calls: impl IntoIterator<Item = bool>) -> usize {
 /// An incarnation that has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Exit {
-    life: Incarnation,
+    incarnation: Incarnation,
     had_calls: bool,
 }
 
@@ -24,35 +24,35 @@ struct Exit {
 /// holder (rule R4). Note only reports of an authenticated supervisor of the same node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exits {
-    lives: BTreeMap<NodeName, VecDeque<Exit>>,
+    exits: BTreeMap<NodeName, VecDeque<Exit>>,
 }
 
 impl Exits {
     /// Notes that this incarnation has exited; `had_calls` in its last report. Returns whether that is new.
-    pub fn note(&mut self, node: &NodeName, life: Incarnation, had_calls: bool) -> bool {
-        if self.has(node, life) {
+    pub fn note(&mut self, node: &NodeName, incarnation: Incarnation, had_calls: bool) -> bool {
+        if self.has(node, incarnation) {
             return false;
         }
-        let lives = self.lives.entry(node.clone()).or_default();
-        if lives.len() > REMEMBERED_LIVES {
-            lives.remove(least_needed(lives.iter().map(|exit| exit.had_calls)));
+        let exits = self.exits.entry(node.clone()).or_default();
+        if exits.len() > REMEMBERED_INCARNATIONS {
+            exits.remove(least_needed(exits.iter().map(|exit| exit.had_calls)));
         }
-        lives.push_back(Exit { life, had_calls });
+        exits.push_back(Exit { incarnation, had_calls });
         true
     }
 
     /// Whether exactly this incarnation is known to have exited.
-    pub fn has(&self, node: &NodeName, life: Incarnation) -> bool {
-        self.lives.get(node).is_some_and(|lives| lives.iter().any(|exit| exit.life == life))
+    pub fn has(&self, node: &NodeName, incarnation: Incarnation) -> bool {
+        self.exits.get(node).is_some_and(|exits| exits.iter().any(|exit| exit.incarnation == incarnation))
     }
 
     /// Forgets nodes that are no longer members.
     pub fn keep(&mut self, is_member: impl Fn(&NodeName) -> bool) {
-        self.lives.retain(|node, _| is_member(node));
+        self.exits.retain(|node, _| is_member(node));
     }
 
     /// All exits, oldest first per node.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, Incarnation)> {
-        self.lives.iter().flat_map(|(node, lives)| lives.iter().map(move |exit| (node, exit.life)))
+        self.exits.iter().flat_map(|(node, exits)| exits.iter().map(move |exit| (node, exit.incarnation)))
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
-    Cause, Command, Exits, Mode, Outcome, Presence, State, View, Voters, exits::least_needed, state::push_bounded,
+    Cause, Command, CommandOutcome, Exits, Mode, Presence, State, View, Voters, exits::least_needed,
+    state::push_bounded,
 };
 
 /// The feature level from which heirs are agreed on: members below it do not know the command.
@@ -14,21 +15,23 @@ pub const HEIRS_LEVEL: u32 = 2;
 /// The feature level from which the heir of an incarnation with calls is remembered longer than one without.
 pub const CALLS_FIRST_LEVEL: u32 = 4;
 /// Number of incarnations of one node that are remembered, with their calls (in addition to the latest) or their heirs.
-const REMEMBERED_LIVES: usize = 4;
+const REMEMBERED_INCARNATIONS: usize = 4;
 /// Number of heirs that are remembered in all.
 const REMEMBERED_HEIRS: usize = 32;
 
 /// The heir of the calls of an ended incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inheritance {
+pub struct CallHeir {
     /// Node of the ended incarnation.
     pub node: NodeName,
     /// The ended incarnation.
-    pub life: Incarnation,
+    #[serde(rename = "life")]
+    pub incarnation: Incarnation,
     /// The heir.
     pub heir: NodeName,
     /// The incarnation of the heir; a later one does not own the calls (rule R11).
-    pub heir_life: Incarnation,
+    #[serde(rename = "heir_life")]
+    pub heir_incarnation: Incarnation,
     /// Epoch in which the heir may act; none for the survivor of a pair, which is the heir by proof alone (rule C4).
     pub epoch: Option<Epoch>,
     /// Number of calls of the incarnation in its last report.
@@ -41,57 +44,59 @@ pub struct Inheritance {
 
 /// Number of calls of each incarnation in its last report. Bounded to a few incarnations per node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lives(BTreeMap<NodeName, VecDeque<(Incarnation, u32)>>);
+pub struct CallCounts(BTreeMap<NodeName, VecDeque<(Incarnation, u32)>>);
 
-impl Lives {
+impl CallCounts {
     /// Notes the number of calls of this incarnation.
-    pub fn note(&mut self, node: &NodeName, life: Incarnation, calls: u32) {
-        let lives = self.0.entry(node.clone()).or_default();
-        if let Some((_, known)) = lives.iter_mut().find(|(known, _)| *known == life) {
+    pub fn note(&mut self, node: &NodeName, incarnation: Incarnation, calls: u32) {
+        let incarnations = self.0.entry(node.clone()).or_default();
+        if let Some((_, known)) = incarnations.iter_mut().find(|(known, _)| *known == incarnation) {
             *known = calls;
             return;
         }
-        if lives.len() > REMEMBERED_LIVES {
-            lives.remove(least_needed(lives.iter().map(|(_, calls)| *calls > 0)));
+        if incarnations.len() > REMEMBERED_INCARNATIONS {
+            incarnations.remove(least_needed(incarnations.iter().map(|(_, calls)| *calls > 0)));
         }
-        lives.push_back((life, calls));
+        incarnations.push_back((incarnation, calls));
     }
 
     /// Whether this incarnation had calls in its last report.
-    pub fn had_calls(&self, node: &NodeName, life: Incarnation) -> bool {
-        self.calls(node, life).is_some_and(|calls| calls > 0)
+    pub fn had_calls(&self, node: &NodeName, incarnation: Incarnation) -> bool {
+        self.calls(node, incarnation).is_some_and(|calls| calls > 0)
     }
 
     /// Number of calls of this incarnation in its last report.
-    pub fn calls(&self, node: &NodeName, life: Incarnation) -> Option<u32> {
-        self.0.get(node)?.iter().find(|(known, _)| *known == life).map(|(_, calls)| *calls)
+    pub fn calls(&self, node: &NodeName, incarnation: Incarnation) -> Option<u32> {
+        self.0.get(node)?.iter().find(|(known, _)| *known == incarnation).map(|(_, calls)| *calls)
     }
 
     /// All call counts, the latest last per node.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, Incarnation, u32)> {
-        self.0.iter().flat_map(|(node, lives)| lives.iter().map(move |(life, calls)| (node, *life, *calls)))
+        self.0.iter().flat_map(|(node, incarnations)| {
+            incarnations.iter().map(move |(incarnation, calls)| (node, *incarnation, *calls))
+        })
     }
 
     /// Forgets this incarnation.
-    pub fn forget(&mut self, node: &NodeName, life: Incarnation) {
-        self.retain(|known, of| (known, of) != (node, life));
+    pub fn forget(&mut self, node: &NodeName, incarnation: Incarnation) {
+        self.retain(|known, of| (known, of) != (node, incarnation));
     }
 
     pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&NodeName, Incarnation) -> bool) {
-        for (node, lives) in &mut self.0 {
-            lives.retain(|(life, _)| keeps(node, *life));
+        for (node, incarnations) in &mut self.0 {
+            incarnations.retain(|(incarnation, _)| keeps(node, *incarnation));
         }
-        self.0.retain(|_, lives| !lives.is_empty());
+        self.0.retain(|_, incarnations| !incarnations.is_empty());
     }
 }
 
 /// An incarnation that has ended by the leader's knowledge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedIncarnation {
     /// Its node.
     pub node: NodeName,
     /// The incarnation.
-    pub life: Incarnation,
+    pub incarnation: Incarnation,
     /// Number of its calls in its last report.
     pub calls: u32,
     /// Whether an exit is proved (rule R1). Otherwise only its lease has expired, and the members that probe its SIP
@@ -101,39 +106,44 @@ pub struct Ended {
 
 impl State {
     /// The heir of the calls of this incarnation.
-    pub fn heir_of(&self, node: &NodeName, life: Incarnation) -> Option<&Inheritance> {
-        self.heirs.iter().find(|item| item.node == *node && item.life == life)
+    pub fn heir_of(&self, node: &NodeName, incarnation: Incarnation) -> Option<&CallHeir> {
+        self.heirs.iter().find(|item| item.node == *node && item.incarnation == incarnation)
     }
 
     /// Assigns the heir of an incarnation's calls: only once, even if it is planned again.
-    pub(crate) fn inherit(&mut self, item: Inheritance) -> Outcome {
-        let Inheritance { node, life, heir, heir_life, .. } = &item;
-        let lives = self.members.get(heir).is_some_and(|m| m.serves() && m.incarnation == Some(*heir_life));
-        let settled = self.heir_of(node, *life).is_some();
-        if self.feature_level < HEIRS_LEVEL || settled || !lives || node == heir || !self.members.contains_key(node)
+    pub(crate) fn inherit(&mut self, item: CallHeir) -> CommandOutcome {
+        let CallHeir { node, incarnation, heir, heir_incarnation, .. } = &item;
+        let heir_is_live =
+            self.members.get(heir).is_some_and(|m| m.serves() && m.incarnation == Some(*heir_incarnation));
+        let settled = self.heir_of(node, *incarnation).is_some();
+        if self.feature_level < HEIRS_LEVEL
+            || settled
+            || !heir_is_live
+            || node == heir
+            || !self.members.contains_key(node)
         {
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         }
         let epoch = Some(self.next_epoch(heir.clone()));
-        let of_same = |known: &Inheritance| known.node == item.node;
+        let of_same = |known: &CallHeir| known.node == item.node;
         if self.feature_level < CALLS_FIRST_LEVEL {
-            if self.heirs.iter().filter(|known| of_same(known)).count() >= REMEMBERED_LIVES
+            if self.heirs.iter().filter(|known| of_same(known)).count() >= REMEMBERED_INCARNATIONS
                 && let Some(oldest) = self.heirs.iter().position(of_same)
             {
                 self.heirs.remove(oldest);
             }
-            push_bounded(&mut self.heirs, Inheritance { epoch, ..item }, REMEMBERED_HEIRS);
-            return Outcome::Done;
+            push_bounded(&mut self.heirs, CallHeir { epoch, ..item }, REMEMBERED_HEIRS);
+            return CommandOutcome::Done;
         }
-        make_room(&mut self.heirs, REMEMBERED_LIVES, of_same);
+        make_room(&mut self.heirs, REMEMBERED_INCARNATIONS, of_same);
         make_room(&mut self.heirs, REMEMBERED_HEIRS, |_| true);
-        self.heirs.push(Inheritance { epoch, ..item });
-        Outcome::Done
+        self.heirs.push(CallHeir { epoch, ..item });
+        CommandOutcome::Done
     }
 }
 
 /// Makes room for one more among the counted heirs if there are more than `most`: one without calls goes first.
-fn make_room(heirs: &mut Vec<Inheritance>, most: usize, counts: impl Fn(&Inheritance) -> bool) {
+fn make_room(heirs: &mut Vec<CallHeir>, most: usize, counts: impl Fn(&CallHeir) -> bool) {
     let of_them: Vec<usize> = (0..heirs.len()).filter(|at| counts(&heirs[*at])).collect();
     if of_them.len() > most {
         heirs.remove(of_them[least_needed(of_them.iter().map(|at| heirs[*at].calls > 0))]);
@@ -147,68 +157,68 @@ pub(crate) fn heirs(view: &View, state: &State) -> Vec<Command> {
     if state.feature_level < HEIRS_LEVEL || state.is_bare_pair() {
         return Vec::new();
     }
-    let orphaned = view.ended.iter().filter(|ended| state.heir_of(&ended.node, ended.life).is_none());
-    let inherit = |ended: &Ended| {
+    let orphaned = view.ended.iter().filter(|ended| state.heir_of(&ended.node, ended.incarnation).is_none());
+    let inherit = |ended: &EndedIncarnation| {
         let (to, incarnation) = heir(view, state, ended)?;
         let cause = if ended.proven { Cause::Exit } else { Cause::MissedKeepAlives };
-        let Ended { node, life, calls, .. } = ended.clone();
-        Some(Command::Inherit { of: node, life, to, incarnation, calls, cause, at_ms: view.wall_ms })
+        let (of, calls, at_ms) = (ended.node.clone(), ended.calls, view.wall_ms);
+        Some(Command::Inherit { of, ended: ended.incarnation, to, incarnation, calls, cause, at_ms })
     };
     orphaned.filter_map(inherit).collect()
 }
 
-fn heir(view: &View, state: &State, ended: &Ended) -> Option<(NodeName, Incarnation)> {
-    let live = || view.seen.iter().filter(|(name, s)| s.presence == Presence::Live && **name != ended.node);
+fn heir(view: &View, state: &State, ended: &EndedIncarnation) -> Option<(NodeName, Incarnation)> {
+    let live = || view.observed.iter().filter(|(name, s)| s.presence == Presence::Live && **name != ended.node);
     // An incarnation counts as dead if its SIP address answers neither the heir nor another member.
-    let unanswered = || live().filter(|(_, seen)| seen.report.unanswered.contains(&ended.node));
+    let unanswered = || live().filter(|(_, observed)| observed.report.unanswered.contains(&ended.node));
     let given_up = unanswered().count() > 1;
-    let fits = |(name, seen): &(&NodeName, &crate::Seen)| {
-        let same_life = seen.incarnation.is_some()
+    let fits = |(name, observed): &(&NodeName, &crate::MemberObservation)| {
+        let same_incarnation = observed.incarnation.is_some()
             && state
                 .members
                 .get(*name)
-                .is_some_and(|member| member.serves() && member.incarnation == seen.incarnation);
-        same_life && (ended.proven || (given_up && seen.report.unanswered.contains(&ended.node)))
+                .is_some_and(|member| member.serves() && member.incarnation == observed.incarnation);
+        same_incarnation && (ended.proven || (given_up && observed.report.unanswered.contains(&ended.node)))
     };
     let passive = |name| state.settings.mode == Mode::ActivePassive && state.publisher() != Some(name);
-    let (name, seen) = live().filter(fits).min_by_key(|(name, seen)| {
-        (passive(*name), seen.report.measures.calls.unwrap_or(u32::MAX), (*name).clone())
+    let (name, observed) = live().filter(fits).min_by_key(|(name, observed)| {
+        (passive(*name), observed.report.measures.calls.unwrap_or(u32::MAX), (*name).clone())
     })?;
-    Some((name.clone(), seen.incarnation?))
+    Some((name.clone(), observed.incarnation?))
 }
 
 /// Inheritances of the survivor of a pair without a witness, by proof alone (rule C4): no other node could be the heir,
 /// and there is none to agree with. As long as the `voters` are the two members that it knows, nothing was agreed on
-/// without it. `lives` are the incarnations that this process heard of while they lived: those that ended before this
-/// process began belong to another heir or to none (rule R11).
-pub fn by_proof(
+/// without it. `call_counts` are those reported while this process ran: incarnations that ended before it began belong
+/// to another heir or to none (rule R11).
+pub fn heirs_by_proof(
     state: &State,
     voters: &Voters,
     own: (&NodeName, Incarnation),
     exits: &Exits,
-    lives: &Lives,
+    call_counts: &CallCounts,
     wall_ms: u64,
-) -> Vec<Inheritance> {
-    let (heir, heir_life) = own;
+) -> Vec<CallHeir> {
+    let (heir, heir_incarnation) = own;
     // In-service cannot be agreed on while the other node is dead, so only activation counts.
-    let may = state.members.get(heir).is_some_and(|member| member.activated);
-    if !state.is_pair_of(voters) || !may {
+    let activated = state.members.get(heir).is_some_and(|member| member.activated);
+    if !state.is_pair_of(voters) || !activated {
         return Vec::new();
     }
     // Heirs agreed on while there were more members stay.
-    let orphaned = |node: &NodeName, life| {
-        let over = node != heir && state.members.contains_key(node) && exits.has(node, life);
-        over && state.heir_of(node, life).is_none()
+    let orphaned = |node: &NodeName, incarnation| {
+        let ended = node != heir && state.members.contains_key(node) && exits.has(node, incarnation);
+        ended && state.heir_of(node, incarnation).is_none()
     };
-    let inherit = |(node, life, calls): (&NodeName, Incarnation, u32)| Inheritance {
+    let inherit = |(node, incarnation, calls): (&NodeName, Incarnation, u32)| CallHeir {
         node: node.clone(),
-        life,
+        incarnation,
         heir: heir.clone(),
-        heir_life,
+        heir_incarnation,
         epoch: None,
         calls,
         cause: Cause::Exit,
         at_ms: wall_ms,
     };
-    lives.iter().filter(|(node, life, _)| orphaned(node, *life)).map(inherit).collect()
+    call_counts.iter().filter(|(node, incarnation, _)| orphaned(node, *incarnation)).map(inherit).collect()
 }

@@ -11,7 +11,7 @@ use std::{
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Duty, Lives, Report, ServiceHealth, State, Timing};
+use crate::{CallCounts, Duty, Report, ServiceHealth, State, Timing};
 
 /// A node's request to its leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Grant {
     /// Pairs of live members of which the first reports that it does not reach the second.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
     /// Number of calls in the last report of each incarnation: the next leader needs it (rule C4).
-    pub lives: Lives,
+    pub call_counts: CallCounts,
     /// Time of the grant by the leader's clock; see [`KeepAlive::echo`].
     pub at: Duration,
 }
@@ -77,27 +77,27 @@ impl Grant {
 /// Reason for which a leader grants nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoGrant {
-    /// The leader has heard no majority (rule R3).
-    #[error("the leader itself has heard no majority for {unheard:?}")]
+    /// The leader has no contact with a majority (rule R3).
+    #[error("the leader has had no contact with a majority for {silence:?}")]
     NoQuorum {
         /// Time since it last did.
-        unheard: Duration,
+        silence: Duration,
     },
     /// The name is not among the members.
     #[error("'{0}' is not a member of this cluster")]
-    Stranger(NodeName),
+    NotMember(NodeName),
     /// The cluster knows the member with another store.
-    #[error("the cluster knows '{0}' by another store; this one has not been let in yet, or was replaced")]
+    #[error("the cluster knows '{0}' by another store; this one has not been admitted yet, or was replaced")]
     OtherStore(NodeName),
-    /// A later process of this node has been heard.
-    #[error("a later process of '{0}' has been heard; this one must stop")]
+    /// A later incarnation of this node has sent a message.
+    #[error("a later incarnation of '{0}' is active; this one must stop")]
     Superseded(NodeName),
     /// Late message of a process that has exited by its supervisor's report.
-    #[error("the supervisor of '{0}' has said that this process exited")]
+    #[error("the supervisor of '{0}' has reported that this incarnation exited")]
     Exited(NodeName),
     /// The member does not know the cluster's feature level.
     #[error(
-        "'{name}' knows the feature levels {min} to {max}, and the cluster is at {level}; install a version that knows it"
+        "'{name}' supports the feature levels {min} to {max}, and the cluster is at {level}; install a version that supports it"
     )]
     FeatureLevel {
         /// Name of the member.
@@ -175,12 +175,12 @@ impl Holder {
     pub fn may_act(&self, now: Duration) -> Option<(&Epoch, Duration)> {
         let epoch = self.assigned.as_ref().filter(|_| !self.draining)?;
         let (leased, until) = self.leased.as_ref()?;
-        let gone = self.released.as_ref().is_some_and(|released| released >= epoch);
-        (leased == epoch && now < *until && !gone).then_some((epoch, *until))
+        let is_released = self.released.as_ref().is_some_and(|released| released >= epoch);
+        (leased == epoch && now < *until && !is_released).then_some((epoch, *until))
     }
 
     /// The epoch that this node must release, once nothing is in flight.
-    pub fn wanted_back(&self) -> Option<&Epoch> {
+    pub fn must_release(&self) -> Option<&Epoch> {
         self.assigned
             .as_ref()
             .filter(|epoch| self.draining && self.released.as_ref().is_none_or(|released| released < *epoch))

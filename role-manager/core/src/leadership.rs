@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use twinbox_ids::NodeName;
 
-use crate::{MemberKind, Speaks, State};
+use crate::{FeatureLevels, MemberKind, State};
 
 /// Facts about a voter that might lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voter {
     /// Name of the voter.
     pub name: NodeName,
-    /// Whether it is heard and its log is complete.
+    /// Whether it is in contact and its log is complete.
     pub fit: bool,
     /// Time that a majority takes to answer it, if known.
     pub round_trip: Option<Duration>,
     /// The feature levels that it knows.
-    pub speaks: Speaks,
+    pub feature_levels: FeatureLevels,
 }
 
 /// Round trips that differ by less count as equal: on one network the difference is only load.
@@ -38,7 +38,7 @@ pub fn better_leader(state: &State, own: &NodeName, voters: &[Voter]) -> Option<
     };
     voters
         .iter()
-        .filter(|voter| voter.name != *own && voter.fit && voter.speaks.knows(state.feature_level))
+        .filter(|voter| voter.name != *own && voter.fit && voter.feature_levels.supports(state.feature_level))
         .filter(|voter| !leaving(&voter.name))
         .min_by_key(rank)
         .map(|voter| voter.name.clone())

@@ -22,7 +22,7 @@ use crate::{State, Timing};
 
 /// Keep-alive interval, and tolerance for missed keep-alives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pace {
+pub struct LeaseTiming {
     /// Interval at which a node renews its leases, in milliseconds.
     pub keep_alive_ms: u64,
     /// Number of consecutive keep-alives that may be missed.
@@ -31,7 +31,7 @@ pub struct Pace {
     pub answer_ms: u64,
 }
 
-impl Pace {
+impl LeaseTiming {
     /// The length of a lease: missed keep-alives and the answer to the last.
     pub fn lease_ms(self) -> u64 {
         self.keep_alive_ms.saturating_mul(u64::from(self.missed)).saturating_add(self.answer_ms)
@@ -42,7 +42,7 @@ impl Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leasing {
     /// The pace of the timing profile in the configuration.
-    pub profile: Pace,
+    pub profile: LeaseTiming,
     /// The length of leases granted now, in milliseconds.
     pub lease_ms: u64,
     /// Upper bound of all leases that may still run, in milliseconds.
@@ -51,13 +51,13 @@ pub struct Leasing {
 
 impl State {
     /// Keep-alive interval and missed count by the settings; none before the cluster has agreed on its timing.
-    pub fn pace(&self) -> Option<Pace> {
-        self.leasing.map(|leasing| self.pace_of(leasing))
+    pub fn lease_timing(&self) -> Option<LeaseTiming> {
+        self.leasing.map(|leasing| self.lease_timing_of(leasing))
     }
 
     /// The same for this leasing.
-    pub(crate) fn pace_of(&self, leasing: Leasing) -> Pace {
-        Pace {
+    pub(crate) fn lease_timing_of(&self, leasing: Leasing) -> LeaseTiming {
+        LeaseTiming {
             keep_alive_ms: self.settings.keep_alive_ms.unwrap_or(leasing.profile.keep_alive_ms),
             missed: self.settings.missed.unwrap_or(leasing.profile.missed),
             ..leasing.profile
@@ -66,7 +66,7 @@ impl State {
 
     /// Applies changed settings: a shorter lease is in force immediately, a longer one raises the bound.
     pub(crate) fn settle_leasing(&mut self) {
-        let wanted = self.pace().map(Pace::lease_ms);
+        let wanted = self.lease_timing().map(LeaseTiming::lease_ms);
         if let (Some(leasing), Some(wanted)) = (self.leasing.as_mut(), wanted) {
             leasing.bound_ms = leasing.bound_ms.max(wanted);
             leasing.lease_ms = leasing.lease_ms.min(wanted);
@@ -77,10 +77,10 @@ impl State {
 impl Timing {
     /// The timing with the agreed values: pace and length of leases in force.
     pub fn agreed(&self, state: &State) -> Self {
-        let (Some(leasing), Some(pace)) = (state.leasing, state.pace()) else { return *self };
+        let (Some(leasing), Some(lease_timing)) = (state.leasing, state.lease_timing()) else { return *self };
         Self {
-            keep_alive: Duration::from_millis(pace.keep_alive_ms),
-            missed: pace.missed,
+            keep_alive: Duration::from_millis(lease_timing.keep_alive_ms),
+            missed: lease_timing.missed,
             lease: Duration::from_millis(leasing.lease_ms),
             ..*self
         }
@@ -92,10 +92,10 @@ impl Timing {
     }
 
     /// The pace of this profile.
-    pub fn pace(&self) -> Pace {
+    pub fn lease_timing(&self) -> LeaseTiming {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let keep_alive_ms = millis(self.keep_alive);
         let answer_ms = millis(self.lease).saturating_sub(keep_alive_ms.saturating_mul(u64::from(self.missed)));
-        Pace { keep_alive_ms, missed: self.missed, answer_ms }
+        LeaseTiming { keep_alive_ms, missed: self.missed, answer_ms }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use twinbox_ids::NodeName;
 
-use crate::{Failback, Member, MemberKind, Outcome, Refusal, State, Status, orders::Facts, state::push_bounded};
+use crate::{
+    CommandOutcome, Failback, Member, MemberKind, Refusal, State, Status, orders::Facts, state::push_bounded,
+};
 
 /// Number of removed Raft stores that are remembered.
 pub(crate) const REMEMBERED_REMOVED: usize = 64;
@@ -36,17 +38,23 @@ impl State {
         self.members.len() == 2 && self.members.values().all(|member| member.kind == MemberKind::Node)
     }
 
-    pub(crate) fn admit(&mut self, name: NodeName, kind: MemberKind, address: String, raft_id: u64) -> Outcome {
+    pub(crate) fn admit(
+        &mut self,
+        name: NodeName,
+        kind: MemberKind,
+        address: String,
+        raft_id: u64,
+    ) -> CommandOutcome {
         if self.was_removed(raft_id) {
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         }
         let replaces = self.invited.remove(&name).and_then(|invited| invited.replaces);
         if let Some(old) = replaces.filter(|old| *old != name) {
-            self.strike(&old, Some(&name));
+            self.erase_member(&old, Some(&name));
         }
         match self.members.get_mut(&name) {
             Some(member) if member.raft_id == raft_id && member.kind == kind && member.address == address => {
-                Outcome::Unchanged
+                CommandOutcome::Unchanged
             }
             Some(member) => {
                 let old = std::mem::replace(&mut member.raft_id, raft_id);
@@ -56,7 +64,7 @@ impl State {
                 if old != raft_id {
                     push_bounded(&mut self.removed, (old, name), REMEMBERED_REMOVED);
                 }
-                Outcome::Done
+                CommandOutcome::Done
             }
             None => {
                 let member = Member {
@@ -71,7 +79,7 @@ impl State {
                     revision: 1,
                 };
                 self.members.insert(name, member);
-                Outcome::Done
+                CommandOutcome::Done
             }
         }
     }
@@ -84,9 +92,9 @@ impl State {
         lost: bool,
         within_ms: Option<u64>,
         facts: Facts,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<CommandOutcome, Refusal> {
         if self.invited.remove(name).is_some() && !self.members.contains_key(name) {
-            return Ok(Outcome::Done);
+            return Ok(CommandOutcome::Done);
         }
         let member = self.known_member(name)?;
         if member.kind == MemberKind::Node && !self.leaves_another(name, member) {
@@ -96,10 +104,10 @@ impl State {
             if facts.live {
                 return Err(Refusal::NotLost { name: name.clone() });
             }
-            self.strike(name, None);
-            return Ok(Outcome::Done);
+            self.erase_member(name, None);
+            return Ok(CommandOutcome::Done);
         }
-        let Some(member) = self.members.get_mut(name) else { return Ok(Outcome::Unchanged) };
+        let Some(member) = self.members.get_mut(name) else { return Ok(CommandOutcome::Unchanged) };
         if member.status == Status::Leaving {
             return Ok(member.drain_within(within_ms));
         }
@@ -108,20 +116,20 @@ impl State {
         member.status = Status::Leaving;
         member.reason = "an administrator removes it from the cluster".to_owned();
         member.revision += 1;
-        Ok(Outcome::Done)
+        Ok(CommandOutcome::Done)
     }
 
-    pub(crate) fn gone(&mut self, name: &NodeName, raft_id: u64) -> Outcome {
+    pub(crate) fn remove_left(&mut self, name: &NodeName, raft_id: u64) -> CommandOutcome {
         let leaves = |m: &Member| m.raft_id == raft_id && m.status == Status::Leaving;
         if !self.members.get(name).is_some_and(leaves) {
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         }
-        self.strike(name, None);
-        Outcome::Done
+        self.erase_member(name, None);
+        CommandOutcome::Done
     }
 
     /// Removes a member from everything that names it; a joining member may take its place.
-    pub(crate) fn strike(&mut self, name: &NodeName, heir: Option<&NodeName>) {
+    pub(crate) fn erase_member(&mut self, name: &NodeName, heir: Option<&NodeName>) {
         if let Some(member) = self.members.remove(name) {
             push_bounded(&mut self.removed, (member.raft_id, name.clone()), REMEMBERED_REMOVED);
         }

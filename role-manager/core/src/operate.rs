@@ -3,15 +3,15 @@
 use twinbox_ids::NodeName;
 
 use crate::{
-    CALL_CAUSE_LEVEL, Cause, Duty, Failback, Member, MemberKind, Order, Outcome, Refusal, Setting, State, Status,
-    Trigger, Why, orders::Facts, report::FAR_BEHIND,
+    CALL_CAUSE_LEVEL, Cause, CommandOutcome, Duty, Failback, Member, MemberKind, MoveReason, Order, Refusal,
+    Setting, State, Status, Trigger, orders::Facts, report::FAR_BEHIND,
 };
 
 /// Permitted lease lengths, in milliseconds.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 200..=60_000;
 
 impl State {
-    pub(crate) fn operate(&mut self, order: Order) -> Result<Outcome, Refusal> {
+    pub(crate) fn operate(&mut self, order: Order) -> Result<CommandOutcome, Refusal> {
         match order {
             Order::MakePublisher { name, force, on_call, facts } => {
                 let call = on_call && self.feature_level >= CALL_CAUSE_LEVEL;
@@ -42,10 +42,10 @@ impl State {
             Order::Pin { duty, to } => {
                 self.node(&to)?;
                 let before = self.settings.pins.insert(duty, to.clone());
-                Ok(if before == Some(to) { Outcome::Unchanged } else { Outcome::Done })
+                Ok(if before == Some(to) { CommandOutcome::Unchanged } else { CommandOutcome::Done })
             }
             Order::Unpin(duty) => match self.settings.pins.remove(&duty) {
-                Some(_) => Ok(Outcome::Done),
+                Some(_) => Ok(CommandOutcome::Done),
                 None => Err(Refusal::NotPinned { duty }),
             },
             Order::Set(changes) => self.set(changes),
@@ -53,9 +53,9 @@ impl State {
             Order::Invite { token, kind, valid_ms, replaces, facts } => {
                 self.invite(token, kind, valid_ms, replaces, facts)
             }
-            Order::Redeem { token, name, kind, address, key, speaks, facts } => {
-                if !speaks.knows(self.feature_level) {
-                    let (min, max, level) = (speaks.min, speaks.max, self.feature_level);
+            Order::Redeem { token, name, kind, address, key, feature_levels, facts } => {
+                if !feature_levels.supports(self.feature_level) {
+                    let (min, max, level) = (feature_levels.min, feature_levels.max, self.feature_level);
                     return Err(Refusal::FeatureLevel { min, max, level });
                 }
                 self.redeem(token, &name, kind, &address, key, facts.at_ms)
@@ -90,7 +90,7 @@ impl State {
         force: bool,
         facts: Facts,
         cause: Cause,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<CommandOutcome, Refusal> {
         self.node(&name)?;
         // Calls have their own switch: `force-failover-on-call`.
         if cause != Cause::Call && !self.settings.is_on(Trigger::Operator) {
@@ -98,28 +98,28 @@ impl State {
         }
         self.in_service(&name)?;
         if self.publisher() == Some(&name) {
-            return Ok(Outcome::Unchanged);
+            return Ok(CommandOutcome::Unchanged);
         }
         if facts.behind > FAR_BEHIND && !force {
             return Err(Refusal::FarBehind { name, behind: facts.behind });
         }
         self.placed.clear();
-        self.publish(name, Why { cause, at_ms: facts.at_ms, idle_ms: 0 });
-        Ok(Outcome::Done)
+        self.publish(name, MoveReason { cause, at_ms: facts.at_ms, idle_ms: 0 });
+        Ok(CommandOutcome::Done)
     }
 
-    fn move_duty(&mut self, duty: Duty, to: NodeName) -> Result<Outcome, Refusal> {
+    fn move_duty(&mut self, duty: Duty, to: NodeName) -> Result<CommandOutcome, Refusal> {
         self.in_service(&to)?;
         if let Some(pin) = self.settings.pins.get(&duty).filter(|pin| **pin != to) {
             return Err(Refusal::Pinned { duty, to: pin.clone() });
         }
         let before = self.placed.insert(duty, to.clone());
         let there = self.duties.get(&duty).is_some_and(|a| a.epoch.node == to);
-        Ok(if before == Some(to) || there { Outcome::Unchanged } else { Outcome::Done })
+        Ok(if before == Some(to) || there { CommandOutcome::Unchanged } else { CommandOutcome::Done })
     }
 
     /// Makes all of the changes or none.
-    fn set(&mut self, changes: Vec<Setting>) -> Result<Outcome, Refusal> {
+    fn set(&mut self, changes: Vec<Setting>) -> Result<CommandOutcome, Refusal> {
         let mut next = self.clone();
         for change in changes {
             change.check().map_err(Refusal::Setting)?;
@@ -135,20 +135,22 @@ impl State {
         if matches!(next.settings.failback, Failback::Scheduled { .. }) && next.settings.preferred.is_none() {
             return Err(Refusal::ScheduleWithoutPreferred);
         }
-        if let Some(pace) = next.pace().filter(|pace| !LEASE_MS.contains(&pace.lease_ms())) {
-            let (lease_ms, answer_ms) = (pace.lease_ms(), pace.answer_ms);
+        if let Some(lease_timing) =
+            next.lease_timing().filter(|lease_timing| !LEASE_MS.contains(&lease_timing.lease_ms()))
+        {
+            let (lease_ms, answer_ms) = (lease_timing.lease_ms(), lease_timing.answer_ms);
             return Err(Refusal::Lease { lease_ms, answer_ms, least: *LEASE_MS.start(), most: *LEASE_MS.end() });
         }
         next.settle_leasing();
         if next.settings == self.settings {
-            return Ok(Outcome::Unchanged);
+            return Ok(CommandOutcome::Unchanged);
         }
         *self = next;
-        Ok(Outcome::Done)
+        Ok(CommandOutcome::Done)
     }
 
-    fn set_activated(&mut self, name: &NodeName, activated: bool, drain_ms: Option<u64>) -> Outcome {
-        let Some(member) = self.members.get_mut(name) else { return Outcome::Stale };
+    fn set_activated(&mut self, name: &NodeName, activated: bool, drain_ms: Option<u64>) -> CommandOutcome {
+        let Some(member) = self.members.get_mut(name) else { return CommandOutcome::Stale };
         if member.activated == activated {
             return member.drain_within(drain_ms);
         }
@@ -159,6 +161,6 @@ impl State {
             false => (Status::Deactivated, "an administrator has deactivated it".to_owned()),
         };
         member.revision += 1;
-        Outcome::Done
+        CommandOutcome::Done
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
-use crate::{CertificateOrder, Duty, MemberKind, Refusal, Setting, Speaks, tokens::TokenHash};
+use crate::{CertificateOrder, Duty, FeatureLevels, MemberKind, Refusal, Setting, tokens::TokenHash};
 
 /// Id of an administrator's order, by which its outcome can be queried if the answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ impl fmt::Display for OrderId {
 pub struct Facts {
     /// The leader's wall clock, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Whether the node named by the order is heard.
+    /// Whether the node named by the order is in contact.
     pub live: bool,
     /// Number of changes that the node named by the order lacks, as far as known.
     pub behind: u64,
@@ -125,8 +125,8 @@ pub enum Order {
         /// Digest of its public key. A repeated request with the same key is not a second use.
         key: [u8; 32],
         /// The feature levels that it knows.
-        #[serde(default)]
-        speaks: Speaks,
+        #[serde(default, rename = "speaks")]
+        feature_levels: FeatureLevels,
         /// The leader's facts.
         #[serde(default)]
         facts: Facts,
@@ -166,7 +166,7 @@ impl Order {
         (level < duty.level()).then(|| Refusal::DutyLevel { duty: *duty, needed: duty.level(), level })
     }
 
-    /// The same order with the leader's facts; see [`Ledger::inform`](crate::Ledger::inform).
+    /// The same order with the leader's facts; see [`Ledger::with_facts`](crate::Ledger::with_facts).
     pub fn with(mut self, known: Facts) -> Self {
         if let Self::MakePublisher { facts, .. }
         | Self::Failback { facts }

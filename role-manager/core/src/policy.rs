@@ -3,11 +3,11 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{Pace, Status, Timing, Trigger};
+use crate::{LeaseTiming, Status, Timing, Trigger};
 
 /// Parameters of the planner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct PlannerPolicy {
     /// Time for which a critical service must have failed before its node is taken out of service.
     pub health_grace: Duration,
     /// Time for which a node taken out of service must have been well before it is in service again.
@@ -16,13 +16,13 @@ pub struct Policy {
     /// minimum time that the role stays after such a move.
     pub damping: Duration,
     /// The pace of leases by the timing profile.
-    pub pace: Pace,
+    pub lease_timing: LeaseTiming,
 }
 
-impl From<Timing> for Policy {
+impl From<Timing> for PlannerPolicy {
     fn from(timing: Timing) -> Self {
         let Timing { health_grace, settle, damping, .. } = timing;
-        Self { health_grace, settle, damping, pace: timing.pace() }
+        Self { health_grace, settle, damping, lease_timing: timing.lease_timing() }
     }
 }
 
@@ -56,12 +56,12 @@ pub enum Sign {
     /// The preferred node is well, and its window is open.
     WindowOpen,
     /// It ran solo in a split.
-    RanAlone,
+    RanSolo,
 }
 
 /// Consequence for the role or for duties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Act {
+pub enum RoleAction {
     /// They stay.
     Stay,
     /// They go to another node in service.
@@ -72,7 +72,7 @@ pub enum Act {
     Follow,
 }
 
-impl fmt::Display for Act {
+impl fmt::Display for RoleAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stay => "stays",
@@ -95,9 +95,9 @@ pub struct Rule {
     /// The node's new status; none if it stays.
     pub status: Option<Status>,
     /// Consequence for the role of publisher if the node has it.
-    pub publisher: Act,
+    pub publisher: RoleAction,
     /// Consequence for its duties.
-    pub duties: Act,
+    pub duties: RoleAction,
     /// Condition that the move waits for.
     pub waits: &'static str,
 }
@@ -107,8 +107,8 @@ const fn rule(
     when: &'static str,
     trigger: Option<Trigger>,
     status: Option<Status>,
-    publisher: Act,
-    duties: Act,
+    publisher: RoleAction,
+    duties: RoleAction,
     waits: &'static str,
 ) -> Rule {
     Rule { sign, when, trigger, status, publisher, duties, waits }
@@ -116,7 +116,7 @@ const fn rule(
 
 /// The policy.
 pub const RULES: [Rule; 14] = {
-    use Act::{Follow, Move, MoveToBetter, Stay};
+    use RoleAction::{Follow, Move, MoveToBetter, Stay};
     use Status::{Deactivated, Leaving, NotFunctioning, Recovering, Starting};
     [
         rule(
@@ -130,10 +130,10 @@ pub const RULES: [Rule; 14] = {
         ),
         rule(Sign::Deactivated, "`deactivate`", None, Some(Deactivated), Move, Move, "the release of each duty"),
         rule(Sign::Removed, "`cluster remove`", None, Some(Leaving), Move, Move, "the release of each duty"),
-        rule(Sign::Left, "shut down in good order", None, Some(NotFunctioning), Move, Move, "nothing"),
+        rule(Sign::Left, "shut down in an orderly way", None, Some(NotFunctioning), Move, Move, "nothing"),
         rule(
             Sign::Silent,
-            "nothing heard for a lease",
+            "no message for a lease",
             Some(Trigger::MissedKeepAlives),
             Some(NotFunctioning),
             Move,
@@ -142,7 +142,7 @@ pub const RULES: [Rule; 14] = {
         ),
         rule(
             Sign::Exited,
-            "its supervisor says that the process has exited",
+            "its supervisor reports that the process has exited",
             Some(Trigger::Exit),
             Some(NotFunctioning),
             Move,
@@ -151,7 +151,7 @@ pub const RULES: [Rule; 14] = {
         ),
         rule(
             Sign::Restarted,
-            "a new process of it is there and has not reported",
+            "a new incarnation is active and has not reported on its services",
             Some(Trigger::Exit),
             Some(Starting),
             Move,
@@ -165,7 +165,7 @@ pub const RULES: [Rule; 14] = {
             Some(NotFunctioning),
             Move,
             Move,
-            "the grace for a local restart; if no other node serves, it serves on",
+            "the grace for a local restart; if no other node serves, it stays in service",
         ),
         rule(
             Sign::DutyFailed,
@@ -174,7 +174,7 @@ pub const RULES: [Rule; 14] = {
             None,
             Stay,
             Move,
-            "the grace for a local restart, and a node where it works",
+            "the grace for a local restart, and a node where it works; the other duties stay",
         ),
         rule(
             Sign::SpaceLow,
@@ -196,7 +196,7 @@ pub const RULES: [Rule; 14] = {
         ),
         rule(
             Sign::AlarmOften,
-            "the alarm of `alarm-rule` as often as it says",
+            "the alarm of `alarm-rule` was raised as often as the rule says",
             Some(Trigger::Alarm),
             None,
             MoveToBetter,
@@ -213,8 +213,8 @@ pub const RULES: [Rule; 14] = {
             "damping, then the release of each duty",
         ),
         rule(
-            Sign::RanAlone,
-            "two nodes that ran alone (`assume`) have met again",
+            Sign::RanSolo,
+            "two nodes that ran solo (`assume`) are connected again",
             None,
             Some(Recovering),
             Move,
@@ -233,17 +233,17 @@ pub fn rule_for(sign: Sign) -> &'static Rule {
 /// The policy as a table in Markdown, as the documentation shows it.
 pub fn policy_table() -> String {
     let mut table = String::from(
-        "| what is seen of a node | trigger | its status becomes | publisher | duties | waits for |\n\
+        "| condition observed | trigger | its status becomes | publisher | duties | waits for |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for rule in &RULES {
         let trigger = rule.trigger.map_or("always".to_owned(), |trigger| format!("`{trigger}`"));
-        let status = rule.status.map_or("as it was".to_owned(), |status| format!("`{status}`"));
+        let status = rule.status.map_or("unchanged".to_owned(), |status| format!("`{status}`"));
         let duties = match rule.duties {
-            Act::Stay => "stay",
-            Act::Move => "move",
-            Act::MoveToBetter => "move to a better node",
-            Act::Follow => "follow",
+            RoleAction::Stay => "stay",
+            RoleAction::Move => "move",
+            RoleAction::MoveToBetter => "move to a better node",
+            RoleAction::Follow => "follow",
         };
         let Rule { when, publisher, waits, .. } = rule;
         table.push_str(&format!("| {when} | {trigger} | {status} | {publisher} | {duties} | {waits} |\n"));

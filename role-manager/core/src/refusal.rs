@@ -47,8 +47,8 @@ pub enum Refusal {
     },
     /// The node lacks too much of the others' data.
     #[error(
-        "'{name}' still lacks {behind} changes that others have: while it is publisher, lights and notifications may be \
-         out of date until it has caught up; nothing that was acknowledged is lost; wait, or use --force"
+        "'{name}' still lacks {behind} changes that others have: while it is publisher, MWI and notifications may be out of \
+         date until it has caught up; no acknowledged data is lost; wait, or use --force"
     )]
     FarBehind {
         /// Name of the node.
@@ -57,7 +57,7 @@ pub enum Refusal {
         behind: u64,
     },
     /// The member is being removed.
-    #[error("'{name}' is leaving the cluster; it can join again with a token once it is gone")]
+    #[error("'{name}' is leaving the cluster; it can join again with a token after its removal")]
     Leaving {
         /// Name of the member.
         name: NodeName,
@@ -74,14 +74,16 @@ pub enum Refusal {
     /// A scheduled failback has no preferred node.
     #[error("a scheduled failback needs a preferred node; set both together")]
     ScheduleWithoutPreferred,
-    /// The member is heard, so it is not lost.
-    #[error("'{name}' is not lost, it is heard; leave out --lost, so that it hands over what only it has")]
+    /// The member is in contact, so it is not lost.
+    #[error(
+        "'{name}' is not lost: it is in contact; leave out --lost, so that it hands over the data that only it has"
+    )]
     NotLost {
         /// Name of the member.
         name: NodeName,
     },
-    /// The member to be replaced is still heard.
-    #[error("'{name}' is heard; shut it down first, or let the newcomer join as another node")]
+    /// The member to be replaced is still in contact.
+    #[error("'{name}' is still in contact; shut it down first, or let the new member join as another node")]
     StillThere {
         /// Name of the member.
         name: NodeName,
@@ -122,7 +124,7 @@ pub enum Refusal {
     },
     /// The joining member's version does not know the cluster's feature level.
     #[error(
-        "this version knows the feature levels {min} to {max}, and the cluster is at {level}; install one that knows it"
+        "this version supports the feature levels {min} to {max}, and the cluster is at {level}; install one that supports it"
     )]
     FeatureLevel {
         /// The lowest feature level of the joining member.
@@ -134,7 +136,7 @@ pub enum Refusal {
     },
     /// Not all members know the duty. Never part of the agreed state: such an order is not written into the log.
     #[error(
-        "not all members know the duty '{duty}': it needs feature level {needed}, and the cluster is at {level}; upgrade all members"
+        "not all members support the duty '{duty}': it needs feature level {needed}, and the cluster is at {level}; upgrade all members"
     )]
     DutyLevel {
         /// Name of the duty.
@@ -145,25 +147,27 @@ pub enum Refusal {
         level: u32,
     },
     /// The outcome of the order was queried before the order arrived.
-    #[error("the order had not been carried out when it was asked about, and will not be; give it again")]
+    #[error("the order had not been carried out when its outcome was queried, and will not be; give it again")]
     Settled,
     /// The cluster does not know this token.
-    #[error("this cluster does not know the token: it is another cluster's, or ended long ago; make another")]
+    #[error(
+        "this cluster does not know the token: it is for another cluster, or expired long ago; create another with 'twinbox cluster token'"
+    )]
     ForeignToken,
     /// The token has expired.
-    #[error("the token expired {seconds} s ago; make another with 'twinbox cluster token'")]
+    #[error("the token expired {seconds} s ago; create another with 'twinbox cluster token'")]
     ExpiredToken {
         /// Time since the expiry, in seconds.
         seconds: u64,
     },
     /// A member has already joined with the token.
-    #[error("the token was used already, by '{by}': a token lets one newcomer in; make another")]
+    #[error("the token was already used by '{by}': a token admits one member; create another")]
     UsedToken {
         /// Name of that member.
         by: NodeName,
     },
     /// The token is for the other kind of member.
-    #[error("the token is for a {kind}; make one for a {wanted}")]
+    #[error("the token is for a {kind}; create one for a {wanted}")]
     TokenKind {
         /// The kind of member that the token admits.
         kind: MemberKind,
@@ -171,25 +175,26 @@ pub enum Refusal {
         wanted: MemberKind,
     },
     /// Too many tokens are unused and not expired.
-    #[error("{count} tokens are out and not expired; wait until some are used or expire")]
+    #[error("{count} tokens are unused and not expired; wait until some are used or expire")]
     TooManyTokens {
         /// Number of these tokens.
         count: u64,
     },
     /// The validity of the token is too long or too short.
-    #[error("a token is good for at least a second and at most {days} days")]
-    TokenLife {
+    #[error("the validity of a token must be from 1 second to {days} days")]
+    #[serde(rename = "token-life")]
+    TokenValidity {
         /// The longest permitted validity, in days.
         days: u64,
     },
     /// Another member has the name.
-    #[error("the name '{name}' is taken by a member of this cluster; choose another")]
+    #[error("another member of this cluster has the name '{name}'; choose another")]
     NameTaken {
         /// The name.
         name: NodeName,
     },
     /// Another member has the address.
-    #[error("{by} is at {address} already; every member has its own address")]
+    #[error("'{by}' already has the address {address}; every member needs its own")]
     AddressTaken {
         /// Member that has the address.
         by: NodeName,
@@ -197,39 +202,41 @@ pub enum Refusal {
         address: String,
     },
     /// The address is invalid.
-    #[error("'{address}' is no address of a member; write HOST:PORT")]
+    #[error("'{address}' is not a valid address of a member; write HOST:PORT")]
     BadAddress {
         /// The address as given.
         address: String,
     },
     /// A cluster has at most one witness.
     #[error(
-        "'{by}' is the witness already: a cluster has one at most; 'twinbox cluster replace {by}' puts another in its place"
+        "'{by}' is already the witness: a cluster has at most one; replace it with 'twinbox cluster replace {by}'"
     )]
     SecondWitness {
         /// Name of the present witness.
         by: NodeName,
     },
     /// A witness would not add safety to an odd number of nodes.
-    #[error("a witness beside {nodes} nodes adds no safety: it serves an even number; let another node join first")]
+    #[error(
+        "a witness in addition to {nodes} nodes adds no safety: it helps only an even number of nodes; let another node join first"
+    )]
     OddNodes {
         /// Number of nodes.
         nodes: u64,
     },
     /// A witness cannot form a cluster.
-    #[error("this is a witness: it holds no data, so it cannot go on alone; ask a node that is left")]
+    #[error("this is a witness: it holds no data, so it cannot go on alone; give the order to a remaining node")]
     WitnessAlone,
     /// The node has not been admitted to the cluster yet.
-    #[error("this node has not been let into the cluster yet, so there is nothing that it could go on with")]
+    #[error("this node has not been admitted to the cluster yet, so it has no state to go on with")]
     NoMemberYet,
     /// The cluster has a majority.
     #[error(
-        "there is a majority of the members, so nobody has to go on alone; 'twinbox cluster remove NAME --lost' takes out \
-         one that is gone for good"
+        "the cluster has a majority, so no member has to go on alone; remove a permanently lost member with \
+         'twinbox cluster remove NAME --lost'"
     )]
     Majority,
     /// A node given up as lost must be another member.
-    #[error("'{name}' is no other member of this cluster; the others are: {members}")]
+    #[error("'{name}' is not another member of this cluster; the others are: {members}")]
     NotAnother {
         /// The requested name.
         name: NodeName,
@@ -238,17 +245,17 @@ pub enum Refusal {
     },
     /// Not all other members were given up as lost.
     #[error(
-        "not every other member is named; missing: {names}. One that is gone for good: name it with --lost, too. One that \
-         lives: shut it down and name it, and let it join again afterwards, with an empty folder and a new token"
+        "not all other members are named; missing: {names}. Name a permanently lost one with --lost, too. Shut down a running \
+         one and name it; let it join again afterwards, with an empty folder and a new token"
     )]
     NotNamed {
         /// Names of the missing members, separated by commas.
         names: String,
     },
-    /// A member given up as lost is still heard.
+    /// A member given up as lost, or its supervisor, is still in contact.
     #[error(
-        "'{name}' is not lost: it is heard, or its supervisor is. Repair what keeps it from its work, or shut it down, \
-         supervisor included, if it is to be given up"
+        "'{name}' is not lost: it or its supervisor is in contact. Repair it; to give it up, shut it down together with its \
+         supervisor"
     )]
     Heard {
         /// Name of the member.

@@ -8,28 +8,28 @@ use twinbox_ids::{Epoch, NodeName};
 use crate::Duty;
 
 /// The feature levels that this build knows.
-pub const SPEAKS: Speaks = Speaks { min: 1, max: 4 };
+pub const SUPPORTED_LEVELS: FeatureLevels = FeatureLevels { min: 1, max: 6 };
 /// A node that lacks more changes than this is far behind: it should not be made publisher.
 pub const FAR_BEHIND: u64 = 1_000;
 
 /// The feature levels that a member knows, from the lowest to the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Speaks {
+pub struct FeatureLevels {
     /// The lowest supported level.
     pub min: u32,
     /// The highest.
     pub max: u32,
 }
 
-impl Default for Speaks {
+impl Default for FeatureLevels {
     fn default() -> Self {
-        SPEAKS
+        SUPPORTED_LEVELS
     }
 }
 
-impl Speaks {
+impl FeatureLevels {
     /// Whether it can work in a cluster at this level.
-    pub fn knows(self, level: u32) -> bool {
+    pub fn supports(self, level: u32) -> bool {
         (self.min..=self.max).contains(&level)
     }
 }
@@ -79,7 +79,7 @@ impl SoloReport {
 /// Agreed facts that a node has on disk for going solo: no duty is leased to a node of a pair before the other has
 /// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Learned {
+pub struct PersistedBounds {
     /// The generation of agreed epochs.
     pub generation: u64,
     /// Upper bound of all leases that may run, in milliseconds.
@@ -94,9 +94,9 @@ pub struct Report {
     /// Its measures.
     pub measures: Measures,
     /// The feature levels that it knows.
-    pub speaks: Speaks,
-    /// Agreed facts that survive its restart; see [`crate::Solo::learned`].
-    pub learned: Learned,
+    pub feature_levels: FeatureLevels,
+    /// Agreed facts that survive its restart; see [`crate::Solo::persisted`].
+    pub persisted: PersistedBounds,
     /// Its solo work that the cluster has not recorded yet.
     pub solo: Option<SoloReport>,
     /// Members whose SIP address does not answer the node (rule C3).

@@ -144,7 +144,7 @@ pub enum SettingError {
         names: String,
     },
     /// The value is invalid for this setting.
-    #[error("'{value}' is no value of '{name}'; write {expected}")]
+    #[error("'{value}' is not a valid value of '{name}'; write {expected}")]
     Value {
         /// The setting.
         name: String,

@@ -3,7 +3,7 @@
 use crate::{Measures, Settings, Trigger};
 
 /// Free space in bytes below which the disk is low.
-const LITTLE_ROOM: u64 = 1 << 30;
+const LOW_SPACE: u64 = 1 << 30;
 /// CPU use from which a node is overloaded, in ‰.
 const BUSY: u16 = 900;
 /// CPU use up to which a node can take more, in ‰.
@@ -15,7 +15,7 @@ pub(crate) const SOFT: [Trigger; 3] = [Trigger::Space, Trigger::Cpu, Trigger::Al
 /// Whether this measure of a node is bad.
 pub(crate) fn is_bad(trigger: Trigger, measures: &Measures, settings: &Settings) -> bool {
     match trigger {
-        Trigger::Space => measures.free_bytes.is_some_and(|free| free < LITTLE_ROOM),
+        Trigger::Space => measures.free_bytes.is_some_and(|free| free < LOW_SPACE),
         Trigger::Cpu => measures.cpu_permille.is_some_and(|busy| busy >= BUSY),
         Trigger::Alarm => {
             let rule = settings.alarm_rule.as_ref();
@@ -32,7 +32,7 @@ pub(crate) fn is_better(trigger: Trigger, theirs: &Measures, ours: &Measures, se
         Trigger::Space => theirs
             .free_bytes
             .zip(ours.free_bytes)
-            .is_some_and(|(theirs, ours)| theirs >= LITTLE_ROOM * 2 && theirs / 2 >= ours),
+            .is_some_and(|(theirs, ours)| theirs >= LOW_SPACE * 2 && theirs / 2 >= ours),
         Trigger::Cpu => theirs.cpu_permille.is_some_and(|busy| busy <= NOT_BUSY),
         Trigger::Alarm => {
             let rule = settings.alarm_rule.as_ref();

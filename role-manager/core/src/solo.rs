@@ -5,30 +5,31 @@
 //! When the two nodes meet again, both first stop and report that. The leader then raises the generation above all solo
 //! epochs ([`crate::Command::Heal`]) and leases duties again only after that.
 //!
-//! A node goes solo only after it has not heard the other for so long that every lease of the other has expired:
-//! [`crate::Timing::unheard`] counts from the other's last message. If the other leads, it grants leases only within E
-//! of this node's last answer. Both may go solo, each in its own epoch: `assume` accepts that, and an arbiter prevents
-//! it.
+//! A node goes solo only after the other has been silent for so long that every lease of the other has expired:
+//! [`crate::Timing::silence_limit`] counts from the other's last message. If the other leads, it grants leases only
+//! within E of this node's last answer. Both may go solo, each in its own epoch: `assume` accepts that, and an arbiter
+//! prevents it.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, NodeName};
 
-use crate::{Learned, OnQuorumLoss, SoloReport, State, Timing, Voters};
+use crate::{Duty, OnQuorumLoss, PersistedBounds, SoloReport, State, Timing, Voters};
 
 /// Solo state on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SoloRecord {
     /// The agreed facts that a solo node needs.
-    pub learned: Learned,
+    #[serde(rename = "learned")]
+    pub persisted: PersistedBounds,
     /// Solo work that the cluster has not recorded yet.
     pub report: Option<SoloReport>,
 }
 
 /// Facts from which a node decides whether it goes solo.
 #[derive(Debug, Clone, Copy)]
-pub struct Alone<'a> {
+pub struct SoloInputs<'a> {
     /// Its boot clock.
     pub now: Duration,
     /// Its wall clock, in milliseconds since 1970.
@@ -42,7 +43,7 @@ pub struct Alone<'a> {
     /// Whether it is in touch with a majority: it leads with one, or got an answer for a lease within E + K.
     pub quorum: bool,
     /// Time of the other's last authenticated message, Raft's included; if there was none, the start of the process.
-    pub heard: Duration,
+    pub last_contact: Duration,
     /// Time of the arbiter's last answer, counted from the request.
     pub arbiter: Option<Duration>,
     /// Whether writes of the solo epoch are in flight.
@@ -53,11 +54,11 @@ pub struct Alone<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SoloVerdict {
     /// Do nothing: the node is not alone, or must not go solo.
-    Rest,
+    Idle,
     /// The node is alone and waits, for this reason.
     Wait(String),
-    /// Store this on disk in place of the present record, synced; then call [`Solo::kept`] and decide again.
-    Keep(SoloRecord),
+    /// Store this on disk in place of the present record, synced; then call [`Solo::stored`] and decide again.
+    Store(SoloRecord),
     /// Act in this epoch until this time of the boot clock; decide again before it.
     Act(Epoch, Duration),
     /// Let no more writes through; decide again when none is in flight.
@@ -74,8 +75,8 @@ pub struct Solo {
 
 impl Solo {
     /// With the record of an earlier incarnation. The solo work of that incarnation has ended, at an unknown time.
-    pub fn new(node: NodeName, timing: Timing, kept: Option<SoloRecord>, wall_ms: u64) -> Self {
-        let mut record = kept.unwrap_or_default();
+    pub fn new(node: NodeName, timing: Timing, stored: Option<SoloRecord>, wall_ms: u64) -> Self {
+        let mut record = stored.unwrap_or_default();
         if let Some(report) = record.report.as_mut() {
             report.to_ms.get_or_insert(wall_ms.max(report.from_ms));
         }
@@ -87,56 +88,61 @@ impl Solo {
         self.record.report.as_ref()
     }
 
+    /// Whether the reported solo work includes this duty. A duty above the feature level is not run solo either.
+    pub fn runs(&self, duty: Duty) -> bool {
+        self.report().is_some_and(|report| report.duties.contains(&duty))
+    }
+
     /// Agreed facts on disk, for the next keep-alive to report.
-    pub fn learned(&self) -> Learned {
-        self.record.learned
+    pub fn persisted(&self) -> PersistedBounds {
+        self.record.persisted
     }
 
     /// This record is on disk.
-    pub fn kept(&mut self, record: SoloRecord) {
+    pub fn stored(&mut self, record: SoloRecord) {
         self.record = record;
     }
 
     /// Next action. Call at every message of the other, at every change, and at least once per keep-alive interval.
-    pub fn decide(&self, facts: &Alone<'_>) -> SoloVerdict {
+    pub fn decide(&self, facts: &SoloInputs<'_>) -> SoloVerdict {
         let obstacle = self.obstacle(facts);
         let acting = self.record.report.as_ref().filter(|report| report.is_acting());
         match (acting, obstacle) {
             (Some(report), None) => SoloVerdict::Act(report.epoch.clone(), self.until(facts)),
             (Some(_), Some(_)) if facts.in_flight => SoloVerdict::Stop,
             (Some(report), Some(_)) => {
-                let over = SoloReport { to_ms: Some(facts.wall_ms.max(report.from_ms)), ..report.clone() };
-                SoloVerdict::Keep(SoloRecord { report: Some(over), ..self.record.clone() })
+                let ended = SoloReport { to_ms: Some(facts.wall_ms.max(report.from_ms)), ..report.clone() };
+                SoloVerdict::Store(SoloRecord { report: Some(ended), ..self.record.clone() })
             }
-            (None, obstacle) => match (self.news(facts), obstacle) {
-                (Some(record), _) => SoloVerdict::Keep(record),
-                (None, None) => SoloVerdict::Keep(self.begin(facts)),
-                (None, Some(Obstacle::Together)) => SoloVerdict::Rest,
-                (None, Some(Obstacle::Why(why))) => SoloVerdict::Wait(why),
+            (None, obstacle) => match (self.agreed_changes(facts), obstacle) {
+                (Some(record), _) => SoloVerdict::Store(record),
+                (None, None) => SoloVerdict::Store(self.begin(facts)),
+                (None, Some(Obstacle::Majority)) => SoloVerdict::Idle,
+                (None, Some(Obstacle::Waiting(reason))) => SoloVerdict::Wait(reason),
             },
         }
     }
 
     /// Facts agreed since and not on disk yet. Drops the report of solo work that the cluster has recorded. An applied
     /// state that is behind, after a restart, changes nothing.
-    fn news(&self, facts: &Alone<'_>) -> Option<SoloRecord> {
+    fn agreed_changes(&self, facts: &SoloInputs<'_>) -> Option<SoloRecord> {
         let state = facts.state;
         let member = state.members.get(&self.node).filter(|member| member.raft_id == facts.raft_id);
-        if state.generation < self.record.learned.generation || member.is_none() {
+        if state.generation < self.record.persisted.generation || member.is_none() {
             return None;
         }
         let longest = self.timing.longest_lease(state).as_millis();
         let longest_lease_ms = u64::try_from(longest).unwrap_or(u64::MAX);
-        let learned = Learned { generation: state.generation, longest_lease_ms };
+        let persisted = PersistedBounds { generation: state.generation, longest_lease_ms };
         let report = self.report().filter(|report| report.epoch.generation >= state.generation).cloned();
-        let next = SoloRecord { learned, report };
+        let next = SoloRecord { persisted, report };
         (next != self.record).then_some(next)
     }
 
     /// A new epoch, above the agreed ones and above all earlier solo epochs of this node.
-    fn begin(&self, facts: &Alone<'_>) -> SoloRecord {
+    fn begin(&self, facts: &SoloInputs<'_>) -> SoloRecord {
         let before = self.report();
-        let agreed = facts.state.generation.max(self.record.learned.generation);
+        let agreed = facts.state.generation.max(self.record.persisted.generation);
         let generation = before.map_or(0, |report| report.epoch.generation).max(agreed + 1);
         let number = before.map_or(0, |report| report.epoch.number).max(facts.state.number) + 1;
         let epoch = Epoch { generation, number, node: self.node.clone() };
@@ -147,7 +153,7 @@ impl Solo {
         SoloRecord { report, ..self.record.clone() }
     }
 
-    fn until(&self, facts: &Alone<'_>) -> Duration {
+    fn until(&self, facts: &SoloInputs<'_>) -> Duration {
         let lease = self.timing.agreed(facts.state).lease;
         let from = match facts.state.settings.arbiter {
             Some(_) => facts.arbiter.unwrap_or_default(),
@@ -157,33 +163,35 @@ impl Solo {
     }
 
     /// Reason that keeps this node from going solo.
-    fn obstacle(&self, facts: &Alone<'_>) -> Option<Obstacle> {
+    fn obstacle(&self, facts: &SoloInputs<'_>) -> Option<Obstacle> {
         let state = facts.state;
         if facts.quorum {
-            return Some(Obstacle::Together);
+            return Some(Obstacle::Majority);
         }
-        let why = |text: &str| Some(Obstacle::Why(text.to_owned()));
+        let waiting = |text: &str| Some(Obstacle::Waiting(text.to_owned()));
         if !state.is_pair_of(facts.voters) {
-            return why("it waits for a majority of the members");
+            return waiting("it waits for a majority of the members");
         }
         if state.settings.on_quorum_loss == OnQuorumLoss::Hold {
-            return why("it waits for the other node: 'on-quorum-loss' is 'hold'");
+            return waiting("it waits for the other node: 'on-quorum-loss' is 'hold'");
         }
         let own = state.members.get(&self.node).filter(|member| member.raft_id == facts.raft_id);
         if !own.is_some_and(|member| member.activated) {
-            return why("this node is not activated");
+            return waiting("this node is not activated");
         }
-        let kept = Duration::from_millis(self.record.learned.longest_lease_ms);
-        let needed = self.timing.unheard(state).max(self.timing.wait_for(kept) + self.timing.margin);
-        if facts.now.saturating_sub(facts.heard) <= needed {
-            return Some(Obstacle::Why(format!("the other node has been heard less than {needed:?} ago")));
+        let persisted = Duration::from_millis(self.record.persisted.longest_lease_ms);
+        let needed = self.timing.silence_limit(state).max(self.timing.wait_for(persisted) + self.timing.margin);
+        if facts.now.saturating_sub(facts.last_contact) <= needed {
+            return Some(Obstacle::Waiting(format!(
+                "the last message of the other node is less than {needed:?} old"
+            )));
         }
         if let Some(address) = &state.settings.arbiter {
             let answers = facts.arbiter.is_some_and(|at| {
                 facts.now.saturating_sub(at) + self.timing.margin < self.timing.agreed(state).lease
             });
             if !answers {
-                return Some(Obstacle::Why(format!("the arbiter {address} does not answer")));
+                return Some(Obstacle::Waiting(format!("the arbiter {address} does not answer")));
             }
         }
         None
@@ -191,6 +199,6 @@ impl Solo {
 }
 
 enum Obstacle {
-    Together,
-    Why(String),
+    Majority,
+    Waiting(String),
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
-    Certificates, Command, Departure, Duty, Inheritance, Leasing, MemberKind, Move, OrderId, Outcome, Refusal,
-    Settings, SoloReport, Status, What, Why,
+    CallHeir, Certificates, Command, CommandOutcome, Departure, Duty, Leasing, MemberKind, Move, MoveObject,
+    MoveReason, OrderId, Refusal, Settings, SoloReport, Status,
     cause::REMEMBERED_MOVES,
     command::{BATCH_LEVEL, LONGEST_BATCH},
     tokens::{Invited, Token, TokenHash},
@@ -89,7 +89,7 @@ pub struct State {
     /// The number of the last epoch given.
     pub number: u64,
     /// The last orders of administrators, oldest first.
-    pub orders: Vec<(OrderId, Outcome)>,
+    pub orders: Vec<(OrderId, CommandOutcome)>,
     /// Join tokens not forgotten yet, by the hashes of their secrets.
     #[serde(with = "crate::tokens::as_list")]
     pub tokens: BTreeMap<TokenHash, Token>,
@@ -114,7 +114,7 @@ pub struct State {
     /// The groups that survivors have left, oldest first: this group goes on with their agreed state.
     pub departures: Vec<Departure>,
     /// Heirs of the calls of ended incarnations, oldest first.
-    pub heirs: Vec<Inheritance>,
+    pub heirs: Vec<CallHeir>,
 }
 
 impl Default for State {
@@ -144,64 +144,64 @@ impl Default for State {
 
 impl State {
     /// Applies one command. Total: the state stays consistent with any command.
-    pub fn apply(&mut self, command: Command) -> Outcome {
+    pub fn apply(&mut self, command: Command) -> CommandOutcome {
         let outcome = self.change(command);
         self.advance_rotation();
         outcome
     }
 
-    fn change(&mut self, command: Command) -> Outcome {
+    fn change(&mut self, command: Command) -> CommandOutcome {
         match command {
             Command::Admit { name, kind, address, raft_id } => self.admit(name, kind, address, raft_id),
-            Command::Gone { name, raft_id } => self.gone(&name, raft_id),
+            Command::Removed { name, raft_id } => self.remove_left(&name, raft_id),
             Command::SetStatus { name, revision, status, incarnation, reason, cause: _ } => {
                 self.set_status(&name, revision, status, incarnation, reason)
             }
-            Command::SetPublisher { from, to, why } => {
+            Command::SetPublisher { from, to, reason } => {
                 if self.publisher != from || !self.serves(&to) {
-                    return Outcome::Stale;
+                    return CommandOutcome::Stale;
                 }
-                self.publish(to, why);
-                Outcome::Done
+                self.publish(to, reason);
+                CommandOutcome::Done
             }
             Command::Drain { duty, epoch } => match self.duties.get_mut(&duty) {
                 Some(assignment) if assignment.epoch == epoch && !assignment.draining => {
                     assignment.draining = true;
-                    Outcome::Done
+                    CommandOutcome::Done
                 }
-                _ => Outcome::Stale,
+                _ => CommandOutcome::Stale,
             },
-            Command::Assign { duty, from, to, incarnation, why } => {
+            Command::Assign { duty, from, to, incarnation, reason } => {
                 if self.duties.get(&duty).map(|a| &a.epoch) != from.as_ref() || !self.serves(&to) {
-                    return Outcome::Stale;
+                    return CommandOutcome::Stale;
                 }
                 let epoch = self.next_epoch(to);
-                self.moved(What::Duty(duty), from.map(|epoch| epoch.node), epoch.clone(), why);
+                self.moved(MoveObject::Duty(duty), from.map(|epoch| epoch.node), epoch.clone(), reason);
                 self.duties.insert(duty, Assignment { epoch, incarnation, draining: false });
-                Outcome::Done
+                CommandOutcome::Done
             }
             Command::Retime { from, to } => {
                 if self.leasing != from || to.bound_ms < to.lease_ms {
-                    return Outcome::Stale;
+                    return CommandOutcome::Stale;
                 }
                 self.leasing = Some(to);
-                Outcome::Done
+                CommandOutcome::Done
             }
             Command::RaiseLevel { from, to } => {
                 if self.feature_level != from || to <= from {
-                    return Outcome::Stale;
+                    return CommandOutcome::Stale;
                 }
                 self.feature_level = to;
-                Outcome::Done
+                CommandOutcome::Done
             }
             Command::Heal { from, generation, winner, ran, at_ms } => {
                 self.heal(from, generation, winner, ran, at_ms)
             }
-            Command::Inherit { of, life, to, incarnation, calls, cause, at_ms } => self.inherit(Inheritance {
+            Command::Inherit { of, ended, to, incarnation, calls, cause, at_ms } => self.inherit(CallHeir {
                 node: of,
-                life,
+                incarnation: ended,
                 heir: to,
-                heir_life: incarnation,
+                heir_incarnation: incarnation,
                 epoch: None,
                 calls,
                 cause,
@@ -213,7 +213,7 @@ impl State {
                 None => {
                     let outcome = match self.operate(order) {
                         Ok(outcome) => outcome,
-                        Err(refusal) => Outcome::Refused(refusal),
+                        Err(refusal) => CommandOutcome::Refused(refusal),
                     };
                     self.remember(id, outcome.clone());
                     outcome
@@ -222,7 +222,7 @@ impl State {
             Command::Settle { id } => match self.outcome_of(id) {
                 Some(outcome) => outcome,
                 None => {
-                    let outcome = Outcome::Refused(Refusal::Settled);
+                    let outcome = CommandOutcome::Refused(Refusal::Settled);
                     self.remember(id, outcome.clone());
                     outcome
                 }
@@ -231,20 +231,20 @@ impl State {
     }
 
     /// Each part was planned from the result of the parts before it. Where one is a no-op, the rest is out of date too.
-    fn all_or_none(&mut self, parts: Vec<Command>) -> Outcome {
+    fn all_or_none(&mut self, parts: Vec<Command>) -> CommandOutcome {
         let nested = parts.iter().any(|part| matches!(part, Command::Batch(_)));
         if self.feature_level < BATCH_LEVEL || parts.len() > LONGEST_BATCH || nested {
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         }
         let mut next = self.clone();
         for part in parts {
             match next.change(part) {
-                Outcome::Done => {}
+                CommandOutcome::Done => {}
                 no_op => return no_op,
             }
         }
         *self = next;
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// The duties that all members know.
@@ -275,13 +275,13 @@ impl State {
         status: Status,
         incarnation: Option<Incarnation>,
         mut reason: String,
-    ) -> Outcome {
+    ) -> CommandOutcome {
         let Some(member) = self.members.get_mut(name).filter(|m| m.revision == revision && m.activated) else {
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         };
         if matches!(status, Status::Deactivated | Status::Leaving) {
             // Only an administrator's order sets these.
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         }
         while reason.len() > REASON_LIMIT {
             reason.pop();
@@ -290,7 +290,7 @@ impl State {
         member.incarnation = incarnation;
         member.reason = reason;
         member.revision += 1;
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     fn heal(
@@ -300,10 +300,10 @@ impl State {
         winner: NodeName,
         ran: BTreeMap<NodeName, SoloReport>,
         healed_ms: u64,
-    ) -> Outcome {
+    ) -> CommandOutcome {
         let above_all = ran.values().all(|report| report.epoch.generation < generation);
         if self.generation != from || generation <= from || !above_all {
-            return Outcome::Stale;
+            return CommandOutcome::Stale;
         }
         self.generation = generation;
         // No node stands down for a winner that does not serve.
@@ -315,24 +315,24 @@ impl State {
                     member.revision += 1;
                 }
             }
-            let why = Why { cause: crate::Cause::Heal, at_ms: healed_ms, idle_ms: 0 };
-            self.publish(winner.clone(), why);
+            let reason = MoveReason { cause: crate::Cause::Heal, at_ms: healed_ms, idle_ms: 0 };
+            self.publish(winner.clone(), reason);
         }
         push_bounded(&mut self.splits, Split { generation, ran, winner, healed_ms }, REMEMBERED_SPLITS);
-        Outcome::Done
+        CommandOutcome::Done
     }
 
-    pub(crate) fn publish(&mut self, to: NodeName, why: Why) {
+    pub(crate) fn publish(&mut self, to: NodeName, reason: MoveReason) {
         let from = self.publisher().cloned();
         let epoch = self.next_epoch(to);
         self.publisher = Some(epoch.clone());
-        self.moved(What::Publisher, from, epoch, why);
+        self.moved(MoveObject::Publisher, from, epoch, reason);
     }
 
-    fn moved(&mut self, what: What, from: Option<NodeName>, epoch: Epoch, why: Why) {
-        let Why { cause, at_ms, idle_ms } = why;
+    fn moved(&mut self, object: MoveObject, from: Option<NodeName>, epoch: Epoch, reason: MoveReason) {
+        let MoveReason { cause, at_ms, idle_ms } = reason;
         let to = epoch.node.clone();
-        push_bounded(&mut self.moves, Move { what, from, to, epoch, cause, at_ms, idle_ms }, REMEMBERED_MOVES);
+        push_bounded(&mut self.moves, Move { object, from, to, epoch, cause, at_ms, idle_ms }, REMEMBERED_MOVES);
     }
 
     pub(crate) fn next_epoch(&mut self, node: NodeName) -> Epoch {
@@ -340,11 +340,11 @@ impl State {
         Epoch { generation: self.generation, number: self.number, node }
     }
 
-    fn outcome_of(&self, id: OrderId) -> Option<Outcome> {
+    fn outcome_of(&self, id: OrderId) -> Option<CommandOutcome> {
         self.orders.iter().find(|(known, _)| *known == id).map(|(_, outcome)| outcome.clone())
     }
 
-    fn remember(&mut self, id: OrderId, outcome: Outcome) {
+    fn remember(&mut self, id: OrderId, outcome: CommandOutcome) {
         push_bounded(&mut self.orders, (id, outcome), REMEMBERED_ORDERS);
     }
 }
@@ -359,13 +359,13 @@ pub(crate) fn push_bounded<T>(list: &mut Vec<T>, item: T, most: usize) {
 
 impl Member {
     /// Sets another time limit for the calls of a deactivated member. A changed limit is counted again from the start.
-    pub(crate) fn drain_within(&mut self, drain_ms: Option<u64>) -> Outcome {
+    pub(crate) fn drain_within(&mut self, drain_ms: Option<u64>) -> CommandOutcome {
         if self.activated || self.drain_ms == drain_ms {
-            return Outcome::Unchanged;
+            return CommandOutcome::Unchanged;
         }
         self.drain_ms = drain_ms;
         self.revision += 1;
-        Outcome::Done
+        CommandOutcome::Done
     }
 
     /// Whether it is an activated node in service.

@@ -17,8 +17,8 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// The least time after which a follower stands for election.
     pub election_min: Duration,
-    /// E: the most time after which a follower stands for election. A leader that was heard is protected from other
-    /// candidates for the same time.
+    /// E: the most time after which a follower stands for election. After a message of the leader it protects that leader
+    /// from other candidates for the same time.
     pub election_max: Duration,
     /// Interval at which a node renews its leases.
     pub keep_alive: Duration,
@@ -104,7 +104,7 @@ impl Timing {
     }
 
     /// Time for which a new leader moves no duty that it found (rule R4): (E+L)(1+ρ)/(1−ρ). The leader before may have
-    /// extended a lease until E after it last heard a quorum, and both run on its clock.
+    /// extended a lease until E after its last contact with a quorum, and both run on its clock.
     pub fn new_leader_wait(&self) -> Duration {
         self.wait_for(self.lease)
     }
@@ -135,10 +135,10 @@ impl Timing {
         let election = self.election_max * 2;
         let pause = election + self.keep_alive + self.margin + COMMITS;
         vec![
-            row("process exited, told by its supervisor, Raft's leader lives: act elsewhere", "C", COMMITS),
+            row("process exited, reported by its supervisor, Raft's leader up: act elsewhere", "C", COMMITS),
             row("process exited together with Raft's leader: act elsewhere", "2E + C", election + COMMITS),
             row(
-                "host lost (process and supervisor), Raft's leader lives: act elsewhere",
+                "host lost (process and supervisor), Raft's leader up: act elsewhere",
                 "L(1+ρ)/(1−ρ) + C",
                 self.lease_at_leader() + COMMITS,
             ),
@@ -158,8 +158,8 @@ impl Timing {
                 "E + L − M for Raft's leader, L − M for others",
                 (self.election_max + self.lease).saturating_sub(self.margin),
             ),
-            row("majority lost: known to a node", "E + K", self.quorum_lost()),
-            row("order caught in a lost majority: answered", "2E", self.order_limit()),
+            row("majority lost: noticed by a node", "E + K", self.quorum_lost()),
+            row("order during a lost majority: answered", "2E", self.order_limit()),
             row("voter started: first vote", "E(1+ρ)", self.silence_after_start()),
             row(
                 "critical service failed: duty elsewhere",

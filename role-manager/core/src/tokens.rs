@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
-use crate::{MemberKind, Outcome, Refusal, State, orders::Facts, settings::is_address};
+use crate::{CommandOutcome, MemberKind, Refusal, State, orders::Facts, settings::is_address};
 
 /// The longest validity of a token.
-const LONGEST_LIFE_DAYS: u64 = 7;
+const LONGEST_VALIDITY_DAYS: u64 = 7;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Time for which a token is remembered after its expiry, so that a late user gets the exact reason.
 const REMEMBERED_MS: u64 = 7 * DAY_MS;
@@ -67,7 +67,7 @@ impl State {
 
     /// Whether joining members may come at this time of the wall clock: a token is valid, or expired so recently that
     /// its user gets the reason. Admits no member on its own.
-    pub fn expects_newcomers(&self, now_ms: u64) -> bool {
+    pub fn accepts_joining_members(&self, now_ms: u64) -> bool {
         self.tokens.values().any(|token| token.expires_ms.saturating_add(EXPLAINED_MS) > now_ms)
     }
 
@@ -78,10 +78,10 @@ impl State {
         valid_ms: u64,
         replaces: Option<NodeName>,
         facts: Facts,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<CommandOutcome, Refusal> {
         let at_ms = facts.at_ms;
-        if !(1_000..=LONGEST_LIFE_DAYS * DAY_MS).contains(&valid_ms) {
-            return Err(Refusal::TokenLife { days: LONGEST_LIFE_DAYS });
+        if !(1_000..=LONGEST_VALIDITY_DAYS * DAY_MS).contains(&valid_ms) {
+            return Err(Refusal::TokenValidity { days: LONGEST_VALIDITY_DAYS });
         }
         if let Some(name) = &replaces {
             let member = self.known_member(name)?;
@@ -95,8 +95,8 @@ impl State {
         self.tokens.retain(|_, known| known.expires_ms.saturating_add(REMEMBERED_MS) > at_ms);
         if self.tokens.len() >= MOST_TOKENS {
             // Tokens that cannot be used any more are removed early.
-            let over = |known: &Token| known.used.is_some() || known.expires_ms <= at_ms;
-            let oldest = self.tokens.iter().filter(|(_, t)| over(t)).min_by_key(|(_, t)| t.expires_ms);
+            let unusable = |known: &Token| known.used.is_some() || known.expires_ms <= at_ms;
+            let oldest = self.tokens.iter().filter(|(_, t)| unusable(t)).min_by_key(|(_, t)| t.expires_ms);
             match oldest.map(|(hash, _)| *hash) {
                 Some(hash) => drop(self.tokens.remove(&hash)),
                 None => return Err(Refusal::TooManyTokens { count: MOST_TOKENS as u64 }),
@@ -104,7 +104,7 @@ impl State {
         }
         let expires_ms = at_ms.saturating_add(valid_ms);
         self.tokens.insert(token, Token { kind, expires_ms, used: None, replaces });
-        Ok(Outcome::Done)
+        Ok(CommandOutcome::Done)
     }
 
     pub(crate) fn redeem(
@@ -115,17 +115,17 @@ impl State {
         address: &str,
         key: [u8; 32],
         at_ms: u64,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<CommandOutcome, Refusal> {
         let known = self.tokens.get(&token).ok_or(Refusal::ForeignToken)?;
         if let Some(used) = &known.used {
             // The answer was lost on the way: the same joining member may get it again.
             let same = used.by == *name && used.key == key;
             return match same {
-                true => Ok(Outcome::Unchanged),
+                true => Ok(CommandOutcome::Unchanged),
                 false => Err(Refusal::UsedToken { by: used.by.clone() }),
             };
         }
-        if let Some(refusal) = self.why_not(known, name, kind, address, at_ms) {
+        if let Some(refusal) = self.refusal(known, name, kind, address, at_ms) {
             return Err(refusal);
         }
         let replaces = known.replaces.clone();
@@ -133,10 +133,10 @@ impl State {
             known.used = Some(Used { by: name.clone(), key });
         }
         self.invited.insert(name.clone(), Invited { kind, address: address.to_owned(), replaces });
-        Ok(Outcome::Done)
+        Ok(CommandOutcome::Done)
     }
 
-    fn why_not(
+    fn refusal(
         &self,
         token: &Token,
         name: &NodeName,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{Departure, Duty, Inheritance, MemberKind, Move, Settings, Split, State, Status};
+use crate::{CallHeir, Departure, Duty, MemberKind, Move, Settings, Split, State, Status};
 
 /// The cluster as one member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,14 +32,14 @@ pub struct RolesView {
     pub splits: Vec<Split>,
     /// The last groups that a survivor has left, oldest first.
     pub departures: Vec<Departure>,
-    /// Present or former members heard lately that act in another group of this cluster.
+    /// Present or former members with recent contact that act in another group of this cluster.
     pub rivals: BTreeSet<NodeName>,
     /// The feature level at which all members work.
     pub feature_level: u32,
-    /// Pairs of members heard by the leader of which the first reports that it does not reach the second.
+    /// Pairs of members in contact with the leader of which the first reports that it does not reach the second.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
     /// Heirs of the calls of ended incarnations, oldest first.
-    pub heirs: Vec<Inheritance>,
+    pub heirs: Vec<CallHeir>,
 }
 
 /// One member, for people.
@@ -88,7 +88,7 @@ pub enum DutyState {
 
 /// Local facts of a member in addition to the agreed state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Known {
+pub struct LocalFacts {
     /// Raft's leader.
     pub leader: Option<NodeName>,
     /// Whether this member is in touch with a majority.
@@ -98,20 +98,20 @@ pub struct Known {
     /// Duties that fail by their holder's report, with the reason.
     pub failed: BTreeMap<Duty, String>,
     /// Duties that this node runs solo, in an epoch of its own (rule R7).
-    pub alone: BTreeMap<Duty, Epoch>,
+    pub solo: BTreeMap<Duty, Epoch>,
     /// Pairs of members of which the first does not reach the second, by the leader's knowledge.
     pub cuts: BTreeSet<(NodeName, NodeName)>,
-    /// Members heard lately that act in another group of this cluster.
+    /// Members with recent contact that act in another group of this cluster.
     pub rivals: BTreeSet<NodeName>,
     /// Reason that keeps this member itself out: not joined yet, quarantined, …; empty if there is none.
     pub obstacle: String,
     /// Inheritances of this node by exit proof alone (rule C4).
-    pub inherited: Vec<Inheritance>,
+    pub inherited: Vec<CallHeir>,
 }
 
 impl RolesView {
     /// Presents the agreed state and a member's local facts as text.
-    pub fn new(node: &NodeName, state: &State, known: &Known) -> Self {
+    pub fn new(node: &NodeName, state: &State, known: &LocalFacts) -> Self {
         let members = state.members.iter().map(|(name, member)| MemberView {
             name: name.clone(),
             kind: member.kind,
@@ -165,9 +165,9 @@ fn no_majority(state: &State) -> String {
     }
 }
 
-fn duty_view(node: &NodeName, state: &State, known: &Known, duty: Duty) -> DutyView {
-    if let Some(epoch) = known.alone.get(&duty) {
-        let reason = "no majority: this node runs it alone ('on-quorum-loss' is 'assume')".to_owned();
+fn duty_view(node: &NodeName, state: &State, known: &LocalFacts, duty: Duty) -> DutyView {
+    if let Some(epoch) = known.solo.get(&duty) {
+        let reason = "no majority: this node runs it solo ('on-quorum-loss' is 'assume')".to_owned();
         let (holder, epoch) = (Some(node.clone()), Some(epoch.clone()));
         return DutyView { duty, holder, epoch, state: DutyState::Running, reason };
     }

@@ -1,12 +1,15 @@
 //! Several planned commands in one log entry.
 
 mod common;
+#[path = "common/planned.rs"]
+mod planned;
 
 use common::{START, cluster, name};
+use planned::then_all_to;
 use twinbox_ids::{Epoch, Incarnation};
 use twinbox_roles_core::{
-    BATCH_LEVEL, Command, Duty, Exits, Ledger, Outcome, Presence, SPEAKS, Seen, Speaks, State, Status, Timing,
-    View, plan, proposal,
+    BATCH_LEVEL, Command, CommandOutcome, Duty, Exits, FeatureLevels, Ledger, MemberObservation, Presence,
+    SUPPORTED_LEVELS, State, Status, Timing, View, plan, proposal,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -15,7 +18,7 @@ const DUTY: Duty = Duty::Notifier;
 fn acting() -> State {
     let mut state = cluster(&["a", "b", "w"]);
     let (to, incarnation) = (name("a"), Incarnation(1));
-    state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, why: Default::default() });
+    state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, reason: Default::default() });
     state
 }
 
@@ -24,37 +27,37 @@ fn epoch(state: &State) -> Epoch {
 }
 
 fn publisher(state: &State, to: &str) -> Command {
-    Command::SetPublisher { from: state.publisher.clone(), to: name(to), why: Default::default() }
+    Command::SetPublisher { from: state.publisher.clone(), to: name(to), reason: Default::default() }
 }
 
 fn assign(state: &State, to: &str) -> Command {
     let (to, incarnation) = (name(to), Incarnation(1));
-    Command::Assign { duty: DUTY, from: Some(epoch(state)), to, incarnation, why: Default::default() }
+    Command::Assign { duty: DUTY, from: Some(epoch(state)), to, incarnation, reason: Default::default() }
 }
 
 #[test]
-fn a_batch_does_what_its_parts_do_one_after_the_other() {
+fn a_batch_has_the_effect_of_its_parts_in_sequence() {
     let state = acting();
     let parts = [publisher(&state, "b"), assign(&state, "b")];
     let (mut together, mut singly) = (state.clone(), state);
-    assert_eq!(together.apply(Command::Batch(parts.to_vec())), Outcome::Done);
-    parts.into_iter().for_each(|part| assert_eq!(singly.apply(part), Outcome::Done));
+    assert_eq!(together.apply(Command::Batch(parts.to_vec())), CommandOutcome::Done);
+    parts.into_iter().for_each(|part| assert_eq!(singly.apply(part), CommandOutcome::Done));
     assert_eq!(together, singly);
 }
 
 #[test]
-fn where_one_part_is_a_no_op_nothing_is_done() {
+fn a_batch_with_a_stale_part_does_nothing() {
     let state = acting();
     let stale = Command::Drain { duty: DUTY, epoch: Epoch { number: 99, ..epoch(&state) } };
     for parts in [vec![publisher(&state, "b"), stale.clone()], vec![stale, publisher(&state, "b")]] {
         let mut after = state.clone();
-        assert_eq!(after.apply(Command::Batch(parts)), Outcome::Stale);
+        assert_eq!(after.apply(Command::Batch(parts)), CommandOutcome::Stale);
         assert_eq!(after, state);
     }
 }
 
 #[test]
-fn a_batch_below_its_level_or_in_another_or_too_long_does_nothing() {
+fn a_batch_below_its_feature_level_or_nested_or_too_long_does_nothing() {
     let state = acting();
     let part = publisher(&state, "b");
     let young = State { feature_level: BATCH_LEVEL - 1, ..state.clone() };
@@ -69,7 +72,7 @@ fn a_batch_below_its_level_or_in_another_or_too_long_does_nothing() {
             cause: Default::default(),
         })
     };
-    assert_eq!(state.clone().apply(Command::Batch(statuses(16).collect())), Outcome::Done);
+    assert_eq!(state.clone().apply(Command::Batch(statuses(16).collect())), CommandOutcome::Done);
     let refused = [
         (young, Command::Batch(vec![part.clone()])),
         (state.clone(), Command::Batch(vec![Command::Batch(vec![part])])),
@@ -77,13 +80,13 @@ fn a_batch_below_its_level_or_in_another_or_too_long_does_nothing() {
     ];
     for (before, batch) in refused {
         let mut after = before.clone();
-        assert_eq!(after.apply(batch), Outcome::Stale);
+        assert_eq!(after.apply(batch), CommandOutcome::Stale);
         assert_eq!(after, before);
     }
 }
 
 #[test]
-fn members_read_a_batch_as_it_was_written() {
+fn a_batch_survives_its_encoding() {
     let state = acting();
     let batch = Command::Batch(vec![publisher(&state, "b"), assign(&state, "b")]);
     let json = serde_json::to_string(&batch).expect("JSON");
@@ -115,9 +118,9 @@ fn a_plan_is_one_proposal_from_the_level_of_batches_on() {
 }
 
 #[test]
-fn a_rise_of_the_level_is_no_part_of_a_batch() {
+fn a_rise_of_the_feature_level_is_proposed_singly() {
     let state = acting();
-    let raise = Command::RaiseLevel { from: SPEAKS.max, to: SPEAKS.max + 1 };
+    let raise = Command::RaiseLevel { from: SUPPORTED_LEVELS.max, to: SUPPORTED_LEVELS.max + 1 };
     let [first, second] = [publisher(&state, "b"), assign(&state, "b")];
     let plan = [first.clone(), second.clone(), raise.clone(), first.clone(), second.clone()];
     let of = |from: usize| proposal(plan[from..].to_vec(), &state, false, |_| false);
@@ -129,7 +132,7 @@ fn a_rise_of_the_level_is_no_part_of_a_batch() {
 
 /// Rule R3, for every part: after the proposal no lease of a moved duty is extended.
 #[test]
-fn what_a_batch_moves_is_never_extended_again() {
+fn leases_of_duties_moved_by_a_batch_are_not_extended() {
     let state = acting();
     let mut ledger = Ledger::new(1, START, &state, Timing::lan(), &Exits::default());
     let frozen = |ledger: &mut Ledger| ledger.view(START, 0, &state).leases[&DUTY].frozen;
@@ -140,30 +143,35 @@ fn what_a_batch_moves_is_never_extended_again() {
 
 /// The time of a plan does not count when commands are set aside.
 #[test]
-fn the_same_change_planned_later_is_the_same() {
+fn the_same_change_planned_later_is_equal_without_its_time() {
     let state = acting();
     let at = |at_ms| {
-        let why = twinbox_roles_core::Why { at_ms, ..Default::default() };
-        let single = Command::SetPublisher { from: state.publisher.clone(), to: name("b"), why };
+        let reason = twinbox_roles_core::MoveReason { at_ms, ..Default::default() };
+        let single = Command::SetPublisher { from: state.publisher.clone(), to: name("b"), reason };
         Command::Batch(vec![single])
     };
     assert_ne!(at(1), at(2));
     assert_eq!(at(1).timeless(), at(2).timeless());
 }
 
-fn live() -> Seen {
+fn live() -> MemberObservation {
     let incarnation = Some(Incarnation(1));
-    Seen { presence: Presence::Live, incarnation, failing: Some(Vec::new()), ..Seen::default() }
+    MemberObservation {
+        presence: Presence::Live,
+        incarnation,
+        failing: Some(Vec::new()),
+        ..MemberObservation::default()
+    }
 }
 
-/// Plan of the duties in a cluster at this level, whose nodes know these levels. The duty itself needs level 1.
-fn duties(level: u32, known: [Speaks; 2]) -> Vec<String> {
+/// Plan of the duties in a cluster at this level, whose nodes know these levels. The notifier needs level 1.
+fn duties(level: u32, known: [FeatureLevels; 2]) -> Vec<String> {
     let state = State { feature_level: level, ..cluster(&["a", "b"]) };
     let mut view = View { state, ..View::default() };
-    for (text, speaks) in ["a", "b"].into_iter().zip(known) {
-        let mut seen = live();
-        seen.report.speaks = speaks;
-        view.seen.insert(name(text), seen);
+    for (text, feature_levels) in ["a", "b"].into_iter().zip(known) {
+        let mut observed = live();
+        observed.report.feature_levels = feature_levels;
+        view.observed.insert(name(text), observed);
     }
     let plan = plan(&view, &Timing::lan().into());
     plan.iter().map(ToString::to_string).filter(|words| !words.starts_with("leases")).collect()
@@ -171,13 +179,21 @@ fn duties(level: u32, known: [Speaks; 2]) -> Vec<String> {
 
 #[test]
 fn a_duty_is_assigned_from_its_level_on_and_only_to_nodes_that_know_it() {
-    let (old, new) = (Speaks { min: 0, max: 0 }, SPEAKS);
-    let risen = format!("feature level is {}", SPEAKS.max);
+    let (old, new) = (FeatureLevels { min: 0, max: 0 }, SUPPORTED_LEVELS);
+    let risen = format!("feature level is {}", SUPPORTED_LEVELS.max);
     assert_eq!(duties(0, [old, new]), [""; 0], "not all members know it");
-    assert_eq!(duties(0, [new, new]), [&risen, "notifier to a"], "the rise brings it");
+    assert_eq!(duties(0, [new, new]), then_all_to(&[&risen], "a"), "the rise brings all");
     assert_eq!(duties(1, [new, old]), ["notifier to a"]);
     // The publisher does not know the duty, though no keep-alive of such a node is granted.
     assert_eq!(duties(1, [old, new]), [""; 0]);
+    // The second duty comes with its own level, and only the rise brings it.
+    let level = Duty::Mta.level();
+    let [before, mta] = [level - 1, level].map(|max| FeatureLevels { min: 1, max });
+    assert_eq!(duties(level - 1, [before, before]), ["notifier to a"]);
+    assert_eq!(duties(level - 1, [mta, before]), ["notifier to a"], "not all members know it");
+    assert_eq!(duties(level - 1, [mta, mta]), ["notifier to a", &format!("feature level is {level}"), "mta to a"]);
+    assert_eq!(duties(level, [mta, before]), ["notifier to a", "mta to a"]);
+    assert_eq!(duties(level, [before, mta]), ["notifier to a"]);
 }
 
 #[test]
@@ -188,5 +204,15 @@ fn an_order_about_a_duty_that_not_all_know_is_refused_before_it_is_written() {
     let refusal = order.refused_at(0).expect("refused");
     assert_eq!(refusal, Refusal::DutyLevel { duty: DUTY, needed: 1, level: 0 });
     assert!(refusal.to_string().contains("upgrade all members"), "{refusal}");
+    let (needed, level) = (Duty::Mta.level(), Duty::Mta.level() - 1);
+    let to = || name("b");
+    for order in [
+        Order::MoveDuty { duty: Duty::Mta, to: to() },
+        Order::Pin { duty: Duty::Mta, to: to() },
+        Order::Unpin(Duty::Mta),
+    ] {
+        assert_eq!(order.refused_at(needed), None);
+        assert_eq!(order.refused_at(level), Some(Refusal::DutyLevel { duty: Duty::Mta, needed, level }));
+    }
     assert_eq!(Order::Activate(name("b")).refused_at(0), None);
 }

@@ -14,7 +14,7 @@ fn suffice(sets: &[&[u64]], by: &[u64]) -> bool {
 }
 
 #[test]
-fn a_majority_confirms_the_store_itself_counted() {
+fn a_majority_including_the_store_itself_confirms() {
     let cases: [(&[u64], &[u64], bool); 12] = [
         (&[1], &[], true),
         (&[1, 2], &[], false),
@@ -37,7 +37,7 @@ fn a_majority_confirms_the_store_itself_counted() {
 }
 
 #[test]
-fn while_voters_change_a_majority_of_each_set_confirms() {
+fn a_majority_of_each_voter_set_must_confirm_during_a_voter_change() {
     assert!(!suffice(&[&[1, 2, 3], &[1, 4, 5]], &[2, 3]));
     assert!(suffice(&[&[1, 2, 3], &[1, 4, 5]], &[2, 4]));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
-    Command, Exits, Facts, Ledger, MemberKind, Order, OrderId, Outcome, Refusal, State, Timing,
+    Command, CommandOutcome, Exits, Facts, Ledger, MemberKind, Order, OrderId, Refusal, State, Timing,
 };
 
 fn name(text: &str) -> NodeName {
@@ -16,19 +16,19 @@ fn lost(who: &str) -> Order {
 }
 
 #[test]
-fn a_new_leader_gives_nobody_up_as_lost_before_it_can_know() {
+fn a_new_leader_accepts_no_member_as_lost_before_its_wait_ends() {
     let (timing, begun) = (Timing::lan(), Duration::from_secs(100));
     let mut state = State::default();
     for (raft_id, who) in [(1, "a"), (2, "b")] {
         let (kind, address) = (MemberKind::Node, format!("{who}:1"));
-        assert_eq!(state.apply(Command::Admit { name: name(who), kind, address, raft_id }), Outcome::Done);
+        assert_eq!(state.apply(Command::Admit { name: name(who), kind, address, raft_id }), CommandOutcome::Done);
     }
     let ledger = Ledger::new(7, begun, &state, timing, &Exits::default());
-    let early = ledger.inform(begun, 0, lost("b"));
+    let early = ledger.with_facts(begun, 0, lost("b"));
     let refused = state.clone().apply(Command::Operate { id: OrderId(1), order: early });
-    assert_eq!(refused, Outcome::Refused(Refusal::NotLost { name: name("b") }));
+    assert_eq!(refused, CommandOutcome::Refused(Refusal::NotLost { name: name("b") }));
     // Nothing was heard of it for as long as any lease can have run: then it may be given up.
-    let late = ledger.inform(begun + timing.new_leader_wait() * 2, 0, lost("b"));
-    assert_eq!(state.apply(Command::Operate { id: OrderId(2), order: late }), Outcome::Done);
+    let late = ledger.with_facts(begun + timing.new_leader_wait() * 2, 0, lost("b"));
+    assert_eq!(state.apply(Command::Operate { id: OrderId(2), order: late }), CommandOutcome::Done);
     assert!(!state.members.contains_key(&name("b")));
 }

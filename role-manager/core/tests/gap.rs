@@ -9,7 +9,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 #[test]
-fn a_gap_is_from_the_sending_of_one_to_the_answer_to_the_next() {
+fn a_gap_runs_from_the_sending_of_one_keep_alive_to_the_answer_to_the_next() {
     let mut gaps = LongestGap::default();
     assert_eq!(gaps.longest(ms(0)), None, "nothing was granted");
     // The first answer may take any time: no lease was at stake.
@@ -26,7 +26,7 @@ fn a_gap_is_from_the_sending_of_one_to_the_answer_to_the_next() {
 }
 
 #[test]
-fn it_is_remembered_for_the_window_and_then_forgotten() {
+fn a_gap_is_remembered_for_the_window_and_then_forgotten() {
     let mut gaps = LongestGap::default();
     gaps.granted(ms(0), ms(10));
     let mut at = 600;

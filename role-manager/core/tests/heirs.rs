@@ -8,9 +8,9 @@ use common::{START, cluster, name};
 use proptest::prelude::*;
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    CALLS_FIRST_LEVEL, Cause, Command, Exits, Grant, HEIRS_LEVEL, KeepAlive, Ledger, Lives, Measures, MemberKind,
-    Mode, Order, OrderId, Outcome, Policy, Presence, Report, Setting, State, Status, Timing, Voters, by_proof,
-    plan,
+    CALLS_FIRST_LEVEL, CallCounts, Cause, Command, CommandOutcome, Exits, Grant, HEIRS_LEVEL, KeepAlive, Ledger,
+    Measures, MemberKind, Mode, Order, OrderId, PlannerPolicy, Presence, Report, Setting, State, Status, Timing,
+    Voters, heirs_by_proof, plan,
 };
 
 fn at(ms: u64) -> Duration {
@@ -19,7 +19,7 @@ fn at(ms: u64) -> Duration {
 
 fn order(state: &mut State, order: Order) {
     let id = OrderId(state.orders.len() as u128 + 1);
-    assert_eq!(state.apply(Command::Operate { id, order }), Outcome::Done);
+    assert_eq!(state.apply(Command::Operate { id, order }), CommandOutcome::Done);
 }
 
 /// A leader that hears all members, and its agreed state.
@@ -35,11 +35,18 @@ impl Leading {
         Self { state, ledger }
     }
 
-    fn hear(&mut self, ms: u64, text: &str, life: u128, calls: Option<u32>) -> Grant {
-        self.hear_of(ms, text, life, calls, &[])
+    fn hear(&mut self, ms: u64, text: &str, incarnation: u128, calls: Option<u32>) -> Grant {
+        self.hear_of(ms, text, incarnation, calls, &[])
     }
 
-    fn hear_of(&mut self, ms: u64, text: &str, life: u128, calls: Option<u32>, unanswered: &[&str]) -> Grant {
+    fn hear_of(
+        &mut self,
+        ms: u64,
+        text: &str,
+        incarnation: u128,
+        calls: Option<u32>,
+        unanswered: &[&str],
+    ) -> Grant {
         let report = Report {
             measures: Measures { calls, ..Measures::default() },
             unanswered: unanswered.iter().map(|text| name(text)).collect(),
@@ -48,8 +55,8 @@ impl Leading {
         let request = KeepAlive {
             node: name(text),
             raft_id: self.state.members[&name(text)].raft_id,
-            run: life as u64,
-            incarnation: Incarnation(life),
+            run: incarnation as u64,
+            incarnation: Incarnation(incarnation),
             failing: Some(Vec::new()),
             released: BTreeMap::new(),
             leaving: false,
@@ -61,10 +68,10 @@ impl Leading {
 
     /// Applies the present plan; returns the new inheritances.
     fn settle(&mut self, ms: u64) -> Vec<(String, String, u32, Cause)> {
-        let policy = Policy::from(Timing::lan());
+        let policy = PlannerPolicy::from(Timing::lan());
         let before = self.state.heirs.len();
         for command in plan(&self.ledger.view(at(ms), 7, &self.state), &policy) {
-            assert_eq!(self.state.apply(command.clone()), Outcome::Done, "{command}");
+            assert_eq!(self.state.apply(command.clone()), CommandOutcome::Done, "{command}");
         }
         assert_eq!(plan(&self.ledger.view(at(ms), 7, &self.state), &policy), Vec::new(), "content");
         let items = self.state.heirs[before..].iter();
@@ -77,7 +84,7 @@ fn item(node: &str, heir: &str, calls: u32, cause: Cause) -> Vec<(String, String
 }
 
 #[test]
-fn a_proven_death_gives_the_calls_to_the_node_with_the_fewest() {
+fn an_exit_proof_gives_the_calls_to_the_node_with_the_fewest() {
     for (b, c, heir) in [(5, 2, "c"), (2, 5, "b"), (4, 4, "b")] {
         let mut leading = Leading::of(&["a", "b", "c", "w"]);
         for (text, calls) in [("a", Some(3)), ("b", Some(b)), ("c", Some(c)), ("w", None)] {
@@ -98,7 +105,7 @@ fn a_proven_death_gives_the_calls_to_the_node_with_the_fewest() {
 }
 
 #[test]
-fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
+fn no_heir_is_exited_deactivated_passive_or_the_next_incarnation() {
     let die = |leading: &mut Leading| {
         leading.ledger.exited(at(10), &name("a"), Incarnation(1));
         leading.settle(10)
@@ -150,7 +157,7 @@ fn no_heir_is_dead_deactivated_passive_or_the_next_life_of_the_dead() {
 }
 
 #[test]
-fn a_silent_node_keeps_its_calls_until_two_say_that_its_address_does_not_answer() {
+fn a_silent_node_keeps_its_calls_until_two_members_report_its_address_unanswered() {
     let long = 2_000;
     let silent = |says: &dyn Fn(&mut Leading)| {
         let mut leading = Leading::of(&["a", "b", "w"]);
@@ -177,29 +184,29 @@ fn a_silent_node_keeps_its_calls_until_two_say_that_its_address_does_not_answer(
 }
 
 #[test]
-fn a_new_leader_knows_what_the_one_before_has_told() {
+fn a_new_leader_uses_the_call_counts_reported_by_the_previous_one() {
     let mut before = Leading::of(&["a", "b", "w"]);
     before.hear(0, "a", 1, Some(4));
     before.hear(0, "b", 1, Some(1));
-    let told = before.hear(0, "w", 1, None).lives;
+    let told = before.hear(0, "w", 1, None).call_counts;
     assert_eq!(told.calls(&name("a"), Incarnation(1)), Some(4));
     let mut exits = Exits::default();
     exits.note(&name("a"), Incarnation(1), false);
-    let heard = |told: &Lives| {
+    let heard = |told: &CallCounts| {
         let state = before.state.clone();
         let ledger = Ledger::new(2, START, &state, Timing::lan(), &exits);
         let mut leading = Leading { state, ledger };
-        leading.ledger.recall(told);
+        leading.ledger.adopt_call_counts(told);
         leading.hear(1, "b", 1, Some(1));
         leading.hear(1, "w", 1, None);
         leading.settle(2)
     };
     assert_eq!(heard(&told), item("a", "b", 4, Cause::Exit));
-    assert_eq!(heard(&Lives::default()), [], "of a life of long ago nobody knows whether it had calls");
+    assert_eq!(heard(&CallCounts::default()), [], "the calls of an incarnation of long ago are unknown");
 }
 
 #[test]
-fn who_leaves_in_good_order_leaves_no_calls() {
+fn a_node_that_shut_down_in_order_leaves_no_calls() {
     let mut leading = Leading::of(&["a", "b", "w"]);
     ["a", "b", "w"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
     let request = KeepAlive {
@@ -219,23 +226,23 @@ fn who_leaves_in_good_order_leaves_no_calls() {
 }
 
 #[test]
-fn members_that_do_not_know_of_heirs_are_not_told_of_them() {
+fn no_heirs_are_planned_below_their_feature_level() {
     let mut leading = Leading::of(&["a", "b", "w"]);
     leading.state.feature_level = HEIRS_LEVEL - 1;
     ["a", "b", "w"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
     leading.ledger.exited(at(2), &name("a"), Incarnation(1));
-    let commands = plan(&leading.ledger.view(at(2), 7, &leading.state), &Policy::from(Timing::lan()));
+    let commands = plan(&leading.ledger.view(at(2), 7, &leading.state), &PlannerPolicy::from(Timing::lan()));
     assert!(!commands.is_empty() && commands.iter().all(|c| !matches!(c, Command::Inherit { .. })), "{commands:?}");
     let early = Command::Inherit {
         of: name("a"),
-        life: Incarnation(1),
+        ended: Incarnation(1),
         to: name("b"),
         incarnation: Incarnation(1),
         calls: 1,
         cause: Cause::Exit,
         at_ms: 7,
     };
-    assert_eq!(leading.state.apply(early), Outcome::Stale);
+    assert_eq!(leading.state.apply(early), CommandOutcome::Stale);
     // A state without the field has no inheritances.
     let mut old = serde_json::to_value(&leading.state).expect("JSON");
     old.as_object_mut().expect("an object").remove("heirs");
@@ -245,20 +252,24 @@ fn members_that_do_not_know_of_heirs_are_not_told_of_them() {
 #[test]
 fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     let state = cluster(&["a", "b"]);
-    let mut lives = Lives::default();
-    lives.note(&name("a"), Incarnation(1), 3);
-    lives.note(&name("b"), Incarnation(1), 2);
+    let mut call_counts = CallCounts::default();
+    call_counts.note(&name("a"), Incarnation(1), 3);
+    call_counts.note(&name("b"), Incarnation(1), 2);
     let mut exits = Exits::default();
     let b = name("b");
     let inherits = |state: &State, exits: &Exits, voters: &[u64]| {
         let voters = Voters { raft_ids: voters.iter().copied().collect(), applied: true };
-        by_proof(state, &voters, (&b, Incarnation(1)), exits, &lives, 7)
+        heirs_by_proof(state, &voters, (&b, Incarnation(1)), exits, &call_counts, 7)
     };
-    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "without a proof nobody is");
+    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "no heir without an exit proof");
     exits.note(&name("b"), Incarnation(1), false);
-    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "nobody inherits from itself");
+    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "no node inherits from itself");
     exits.note(&name("a"), Incarnation(9), false);
-    assert_eq!(inherits(&state, &exits, &[1, 2]), [], "of a life that this process was never told of");
+    assert_eq!(
+        inherits(&state, &exits, &[1, 2]),
+        [],
+        "an incarnation whose calls were never reported to this process"
+    );
     exits.note(&name("a"), Incarnation(1), false);
     let got = inherits(&state, &exits, &[1, 2]);
     assert_eq!(got.len(), 1);
@@ -269,7 +280,11 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     assert_eq!(inherits(&state, &exits, &[2, 3]), [], "another pair, of which its state does not know yet");
     let unread = Voters { raft_ids: [1, 2].into(), applied: false };
     let own = (&b, Incarnation(1));
-    assert_eq!(by_proof(&state, &unread, own, &exits, &lives, 7), [], "the same pair, after it was another");
+    assert_eq!(
+        heirs_by_proof(&state, &unread, own, &exits, &call_counts, 7),
+        [],
+        "the same pair, after it was another"
+    );
     assert_eq!(inherits(&cluster(&["a", "b", "w"]), &exits, &[1, 2]), []);
     let mut out = state.clone();
     order(&mut out, Order::Deactivate { name: name("b"), within_ms: None });
@@ -279,7 +294,7 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
     ["a", "b"].iter().for_each(|text| drop(leading.hear(0, text, 1, Some(1))));
     leading.ledger.exited(at(10), &name("a"), Incarnation(1));
     assert_eq!(leading.settle(10), []);
-    let told = leading.hear(20, "a", 2, Some(0)).lives;
+    let told = leading.hear(20, "a", 2, Some(0)).call_counts;
     assert_eq!((told.calls(&name("a"), Incarnation(1)), told.calls(&name("b"), Incarnation(1))), (None, Some(1)));
     leading.ledger.inherited(&name("a"), Incarnation(1));
     let (kind, address) = (MemberKind::Node, String::new());
@@ -295,25 +310,25 @@ fn the_survivor_of_a_pair_is_the_heir_by_proof_alone() {
 }
 
 #[test]
-fn what_is_agreed_stays_small() {
+fn agreed_heirs_and_call_counts_are_bounded() {
     let mut state = cluster(&["a", "b", "w"]);
-    for life in 1..100 {
+    for number in 1..100 {
         let (of, to) = (name("a"), name("b"));
-        let (life, incarnation) = (Incarnation(life), Incarnation(1));
+        let (ended, incarnation) = (Incarnation(number), Incarnation(1));
         let cause = Cause::Exit;
-        let command = Command::Inherit { of, life, to, incarnation, calls: 1, cause, at_ms: 7 };
-        assert_eq!(state.apply(command), Outcome::Done);
+        let command = Command::Inherit { of, ended, to, incarnation, calls: 1, cause, at_ms: 7 };
+        assert_eq!(state.apply(command), CommandOutcome::Done);
     }
     assert_eq!(state.heirs.len(), 5);
     assert!(state.heir_of(&name("a"), Incarnation(99)).is_some());
-    let mut lives = Lives::default();
-    (0..100).for_each(|life| lives.note(&name("a"), Incarnation(life), 1));
-    assert_eq!(lives.iter().count(), 5);
+    let mut call_counts = CallCounts::default();
+    (0..100).for_each(|incarnation| call_counts.note(&name("a"), Incarnation(incarnation), 1));
+    assert_eq!(call_counts.iter().count(), 5);
 }
 
 /// Step of a random walk of a cluster of three nodes and a witness.
 #[derive(Debug, Clone)]
-enum Step {
+enum WalkStep {
     Hear { node: usize, calls: u32, deaf: Vec<usize> },
     Die { node: usize },
     Prove { death: usize },
@@ -326,17 +341,17 @@ enum Step {
 
 const NAMES: [&str; 4] = ["a", "b", "c", "w"];
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = WalkStep> {
     let node = || 0..NAMES.len();
     prop_oneof![
-        8 => (node(), 0..6_u32, prop::collection::vec(0..3_usize, 0..3)).prop_map(|(node, calls, deaf)| Step::Hear { node, calls, deaf }),
-        2 => (0..3_usize).prop_map(|node| Step::Die { node }),
-        3 => (0..20_usize).prop_map(|death| Step::Prove { death }),
-        1 => (0..3_usize).prop_map(|node| Step::Deactivate { node }),
-        1 => (0..3_usize).prop_map(|node| Step::Activate { node }),
-        3 => (1..900_u64).prop_map(|ms| Step::Wait { ms }),
-        1 => Just(Step::Elect),
-        6 => any::<bool>().prop_map(|late| Step::Plan { late }),
+        8 => (node(), 0..6_u32, prop::collection::vec(0..3_usize, 0..3)).prop_map(|(node, calls, deaf)| WalkStep::Hear { node, calls, deaf }),
+        2 => (0..3_usize).prop_map(|node| WalkStep::Die { node }),
+        3 => (0..20_usize).prop_map(|death| WalkStep::Prove { death }),
+        1 => (0..3_usize).prop_map(|node| WalkStep::Deactivate { node }),
+        1 => (0..3_usize).prop_map(|node| WalkStep::Activate { node }),
+        3 => (1..900_u64).prop_map(|ms| WalkStep::Wait { ms }),
+        1 => Just(WalkStep::Elect),
+        6 => any::<bool>().prop_map(|late| WalkStep::Plan { late }),
     ]
 }
 
@@ -346,70 +361,70 @@ proptest! {
     /// With any order of reports, deaths, proofs, leaders and late commands: an incarnation has one heir, which is live
     /// and serves when it becomes the heir, and no proof is needed twice.
     #[test]
-    fn one_heir_for_each_life(steps in prop::collection::vec(any_step(), 1..80)) {
+    fn each_incarnation_has_at_most_one_heir(steps in prop::collection::vec(any_step(), 1..80)) {
         let mut leading = Leading::of(&NAMES);
         let (mut now, mut term) = (0, 1);
-        let mut lives = [1_u128; 4];
+        let mut incarnations = [1_u128; 4];
         let mut deaths: Vec<(usize, u128)> = Vec::new();
         let mut exits = Exits::default();
-        let mut told = Lives::default();
+        let mut told = CallCounts::default();
         let mut late: Vec<Command> = Vec::new();
         let mut heirs: BTreeMap<(NodeName, Incarnation), NodeName> = BTreeMap::new();
         for step in steps {
             now += 1;
             match step {
-                Step::Hear { node, calls, deaf } => {
-                    let dead = exits.has(&name(NAMES[node]), Incarnation(lives[node]));
+                WalkStep::Hear { node, calls, deaf } => {
+                    let dead = exits.has(&name(NAMES[node]), Incarnation(incarnations[node]));
                     let deaf: Vec<_> = deaf.into_iter().map(|node| NAMES[node]).collect();
                     if !dead {
-                        told = leading.hear_of(now, NAMES[node], lives[node], (node < 3).then_some(calls), &deaf).lives;
+                        told = leading.hear_of(now, NAMES[node], incarnations[node], (node < 3).then_some(calls), &deaf).call_counts;
                     }
                 }
-                Step::Die { node } => {
-                    deaths.push((node, lives[node]));
-                    lives[node] += 1;
+                WalkStep::Die { node } => {
+                    deaths.push((node, incarnations[node]));
+                    incarnations[node] += 1;
                 }
-                Step::Prove { death } => if let Some((node, life)) = deaths.get(death) {
-                    exits.note(&name(NAMES[*node]), Incarnation(*life), false);
-                    leading.ledger.exited(at(now), &name(NAMES[*node]), Incarnation(*life));
+                WalkStep::Prove { death } => if let Some((node, incarnation)) = deaths.get(death) {
+                    exits.note(&name(NAMES[*node]), Incarnation(*incarnation), false);
+                    leading.ledger.exited(at(now), &name(NAMES[*node]), Incarnation(*incarnation));
                 },
-                Step::Deactivate { node } => {
+                WalkStep::Deactivate { node } => {
                     let id = OrderId(u128::from(now));
                     leading.state.apply(Command::Operate { id, order: Order::Deactivate { name: name(NAMES[node]), within_ms: None } });
                 }
-                Step::Activate { node } => {
+                WalkStep::Activate { node } => {
                     let id = OrderId(u128::from(now));
                     leading.state.apply(Command::Operate { id, order: Order::Activate(name(NAMES[node])) });
                 }
-                Step::Wait { ms } => now += ms,
-                Step::Elect => {
+                WalkStep::Wait { ms } => now += ms,
+                WalkStep::Elect => {
                     term += 1;
                     leading.ledger = Ledger::new(term, at(now), &leading.state, Timing::lan(), &exits);
-                    leading.ledger.recall(&told);
+                    leading.ledger.adopt_call_counts(&told);
                 }
-                Step::Plan { late: delayed } => {
+                WalkStep::Plan { late: delayed } => {
                     let view = leading.ledger.view(at(now), 7, &leading.state);
-                    let planned = plan(&view, &Policy::from(Timing::lan()));
+                    let planned = plan(&view, &PlannerPolicy::from(Timing::lan()));
                     let batch = if delayed { std::mem::replace(&mut late, planned) } else { planned };
                     for command in batch {
                         let before = leading.state.clone();
                         let inherits = matches!(command, Command::Inherit { .. });
-                        if leading.state.apply(command.clone()) != Outcome::Done || !inherits {
+                        if leading.state.apply(command.clone()) != CommandOutcome::Done || !inherits {
                             continue;
                         }
                         let new = leading.state.heirs.last().expect("an heir");
                         let heir = &before.members[&new.heir];
-                        prop_assert!(heir.serves() && heir.incarnation == Some(new.heir_life), "{command}");
+                        prop_assert!(heir.serves() && heir.incarnation == Some(new.heir_incarnation), "{command}");
                         prop_assert!(new.heir != new.node);
                         if !delayed {
-                            prop_assert_eq!(view.seen[&new.heir].presence, Presence::Live);
+                            prop_assert_eq!(view.observed[&new.heir].presence, Presence::Live);
                         }
-                        let first = heirs.insert((new.node.clone(), new.life), new.heir.clone());
+                        let first = heirs.insert((new.node.clone(), new.incarnation), new.heir.clone());
                         prop_assert_eq!(first, None, "{}", command);
                     }
                     if !delayed {
                         let view = leading.ledger.view(at(now), 7, &leading.state);
-                        prop_assert_eq!(plan(&view, &Policy::from(Timing::lan())), Vec::new());
+                        prop_assert_eq!(plan(&view, &PlannerPolicy::from(Timing::lan())), Vec::new());
                     }
                 }
             }
@@ -418,28 +433,28 @@ proptest! {
 }
 
 #[test]
-fn a_crash_loop_does_not_push_out_the_life_that_had_calls() {
-    let mut lives = Lives::default();
-    lives.note(&name("a"), Incarnation(1), 20);
-    for life in 2..40 {
-        lives.note(&name("a"), Incarnation(life), 0);
-        assert_eq!(lives.calls(&name("a"), Incarnation(1)), Some(20), "forgotten after {life}");
-        assert_eq!(lives.calls(&name("a"), Incarnation(life)), Some(0), "the life of now");
+fn a_crash_loop_does_not_evict_the_incarnation_with_calls() {
+    let mut call_counts = CallCounts::default();
+    call_counts.note(&name("a"), Incarnation(1), 20);
+    for incarnation in 2..40 {
+        call_counts.note(&name("a"), Incarnation(incarnation), 0);
+        assert_eq!(call_counts.calls(&name("a"), Incarnation(1)), Some(20), "forgotten after {incarnation}");
+        assert_eq!(call_counts.calls(&name("a"), Incarnation(incarnation)), Some(0), "the present incarnation");
     }
-    assert!(lives.iter().count() < 10);
+    assert!(call_counts.iter().count() < 10);
 }
 
 /// From the feature level that all members need for it.
 #[test]
-fn the_heir_of_a_life_with_calls_is_remembered_through_a_crash_loop() {
+fn the_heir_of_an_incarnation_with_calls_is_remembered_through_a_crash_loop() {
     for (feature_level, kept) in [(CALLS_FIRST_LEVEL - 1, false), (CALLS_FIRST_LEVEL, true)] {
         let mut state = State { feature_level, ..cluster(&["a", "b"]) };
-        for life in 10..60 {
+        for number in 10..60 {
             let (of, to, incarnation) = (name("a"), name("b"), Incarnation(1));
-            let (life, calls) = (Incarnation(life), if life == 10 { 20 } else { 0 });
+            let (ended, calls) = (Incarnation(number), if number == 10 { 20 } else { 0 });
             let cause = Cause::Exit;
-            let inherit = Command::Inherit { of, life, to, incarnation, calls, cause, at_ms: 0 };
-            assert_eq!(state.apply(inherit), Outcome::Done);
+            let inherit = Command::Inherit { of, ended, to, incarnation, calls, cause, at_ms: 0 };
+            assert_eq!(state.apply(inherit), CommandOutcome::Done);
         }
         assert_eq!(state.heir_of(&name("a"), Incarnation(10)).is_some(), kept, "at level {feature_level}");
         assert!(state.heir_of(&name("a"), Incarnation(59)).is_some() && state.heirs.len() < 10);

@@ -8,8 +8,8 @@ use common::{START, cluster, name};
 use proptest::prelude::*;
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::{
-    Command, Duty, Exits, Grant, Holder, KeepAlive, Leasing, Ledger, NoGrant, Order, OrderId, Outcome, Presence,
-    Report, State, Timing, Why,
+    Command, CommandOutcome, Duty, Exits, Grant, Holder, KeepAlive, Leasing, Ledger, MoveReason, NoGrant, Order,
+    OrderId, Presence, Report, State, Timing,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -25,11 +25,16 @@ fn state() -> State {
     state
 }
 
-fn assign(state: &mut State, to: &str, life: u128) {
+fn assign(state: &mut State, to: &str, incarnation: u128) {
     let from = state.holder(DUTY).map(|a| a.epoch.clone());
-    let command =
-        Command::Assign { duty: DUTY, from, to: name(to), incarnation: Incarnation(life), why: Why::default() };
-    assert_eq!(state.apply(command), Outcome::Done);
+    let command = Command::Assign {
+        duty: DUTY,
+        from,
+        to: name(to),
+        incarnation: Incarnation(incarnation),
+        reason: MoveReason::default(),
+    };
+    assert_eq!(state.apply(command), CommandOutcome::Done);
 }
 
 fn request(text: &str) -> KeepAlive {
@@ -106,7 +111,7 @@ fn a_holder_acts_with_applied_state_and_a_lease_for_exactly_that_epoch() {
 }
 
 #[test]
-fn answers_of_a_leader_that_was_replaced_count_no_more() {
+fn grants_of_a_replaced_leader_are_ignored() {
     let state = state();
     let mut holder = holder(&state);
     let old = ask(&mut Ledger::new(1, START, &state, timing(), &Exits::default()), START, &state, &request("a"))
@@ -120,7 +125,7 @@ fn answers_of_a_leader_that_was_replaced_count_no_more() {
 }
 
 #[test]
-fn a_leader_grants_only_while_it_hears_a_majority() {
+fn a_leader_grants_only_while_in_contact_with_a_majority() {
     let state = state();
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let late = START + timing().election_max + Duration::from_millis(1);
@@ -129,7 +134,7 @@ fn a_leader_grants_only_while_it_hears_a_majority() {
 }
 
 #[test]
-fn a_new_leader_moves_nothing_before_its_wait_is_over_and_renews_at_once() {
+fn a_new_leader_moves_nothing_during_its_wait_and_renews_immediately() {
     let state = state();
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let over = START + timing().new_leader_wait();
@@ -138,12 +143,12 @@ fn a_new_leader_moves_nothing_before_its_wait_is_over_and_renews_at_once() {
     assert!(ask(&mut ledger, START, &state, &request("a")).expect("granted").duties.contains_key(&DUTY));
     // Until then it does not report any member as silent.
     let view = ledger.view(over - Duration::from_micros(1), 0, &state);
-    assert_eq!(view.seen[&name("b")].presence, Presence::Unknown);
-    assert_eq!(ledger.view(over, 0, &state).seen[&name("b")].presence, Presence::Silent);
+    assert_eq!(view.observed[&name("b")].presence, Presence::Unknown);
+    assert_eq!(ledger.view(over, 0, &state).observed[&name("b")].presence, Presence::Silent);
 }
 
 #[test]
-fn what_is_to_move_is_never_extended_again() {
+fn the_lease_of_a_moving_duty_is_never_extended() {
     let state = state();
     let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
     let move_it = Command::Assign {
@@ -151,7 +156,7 @@ fn what_is_to_move_is_never_extended_again() {
         from: Some(epoch.clone()),
         to: name("b"),
         incarnation: Incarnation(1),
-        why: Why::default(),
+        reason: MoveReason::default(),
     };
     for proposal in [Command::Drain { duty: DUTY, epoch }, move_it] {
         let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
@@ -165,11 +170,11 @@ fn what_is_to_move_is_never_extended_again() {
 }
 
 #[test]
-fn no_lease_is_longer_than_a_bound_that_may_hold() {
+fn no_lease_is_longer_than_any_bound_that_may_be_in_force() {
     let mut state = state();
-    let leasing = |lease_ms, bound_ms| Leasing { profile: timing().pace(), lease_ms, bound_ms };
+    let leasing = |lease_ms, bound_ms| Leasing { profile: timing().lease_timing(), lease_ms, bound_ms };
     let retime = |from, to| Command::Retime { from, to: leasing(to, to) };
-    assert_eq!(state.apply(Command::Retime { from: None, to: leasing(1_600, 1_600) }), Outcome::Done);
+    assert_eq!(state.apply(Command::Retime { from: None, to: leasing(1_600, 1_600) }), CommandOutcome::Done);
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let lease = |ledger: &mut Ledger, state: &State| {
         ask(ledger, START, state, &request("a")).expect("granted").lease.as_millis()
@@ -180,7 +185,10 @@ fn no_lease_is_longer_than_a_bound_that_may_hold() {
     ledger.proposing(&lowest);
     assert_eq!(lease(&mut ledger, &state), 500);
     let mut now = state.clone();
-    assert_eq!((now.apply(lower.clone()), now.apply(lowest.clone())), (Outcome::Done, Outcome::Stale));
+    assert_eq!(
+        (now.apply(lower.clone()), now.apply(lowest.clone())),
+        (CommandOutcome::Done, CommandOutcome::Stale)
+    );
     ledger.applied(&lower);
     assert_eq!(lease(&mut ledger, &now), 500, "what came of the other is not known yet");
     ledger.applied(&lowest);
@@ -189,7 +197,7 @@ fn no_lease_is_longer_than_a_bound_that_may_hold() {
     let higher = Command::Retime { from: now.leasing, to: leasing(900, 900) };
     ledger.proposing(&lower);
     ledger.proposing(&higher);
-    assert_eq!(now.apply(higher.clone()), Outcome::Done);
+    assert_eq!(now.apply(higher.clone()), CommandOutcome::Done);
     ledger.applied(&higher);
     assert_eq!(lease(&mut ledger, &now), 900);
     // Repeated proposals without an answer are stored only once.
@@ -200,18 +208,18 @@ fn no_lease_is_longer_than_a_bound_that_may_hold() {
 }
 
 #[test]
-fn a_release_frees_the_duty_at_once_and_for_ever() {
+fn a_release_frees_the_duty_immediately_and_permanently() {
     let mut state = state();
     let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
     let mut holder = holder(&state);
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     holder.granted(START, &ask(&mut ledger, START, &state, &request("a")).expect("granted"));
-    assert_eq!(state.apply(Command::Drain { duty: DUTY, epoch: epoch.clone() }), Outcome::Done);
+    assert_eq!(state.apply(Command::Drain { duty: DUTY, epoch: epoch.clone() }), CommandOutcome::Done);
     holder.applied(&state);
     assert!(holder.may_act(START).is_none(), "draining");
-    assert_eq!(holder.wanted_back(), Some(&epoch));
+    assert_eq!(holder.must_release(), Some(&epoch));
     holder.release(epoch.clone());
-    assert_eq!(holder.wanted_back(), None);
+    assert_eq!(holder.must_release(), None);
     assert_eq!(holder.released(), Some(&epoch));
 
     let mut released = request("a");
@@ -225,7 +233,7 @@ fn a_release_frees_the_duty_at_once_and_for_ever() {
 }
 
 #[test]
-fn a_release_is_believed_only_from_who_holds() {
+fn a_release_is_accepted_only_from_the_holder() {
     let state = state();
     let epoch = state.holder(DUTY).expect("assigned").epoch.clone();
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
@@ -240,7 +248,7 @@ fn a_release_is_believed_only_from_who_holds() {
 }
 
 #[test]
-fn a_late_word_of_an_earlier_process_is_not_heeded() {
+fn a_late_message_of_an_earlier_incarnation_is_ignored() {
     let state = state();
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let second = KeepAlive { run: 2, incarnation: Incarnation(2), ..request("a") };
@@ -252,23 +260,23 @@ fn a_late_word_of_an_earlier_process_is_not_heeded() {
     assert_eq!(ask(&mut ledger, START, &state, &copy), Err(NoGrant::Superseded(name("a"))));
     assert!(ask(&mut ledger, START, &state, &second).is_ok());
     let stranger = KeepAlive { node: name("c"), ..request("a") };
-    assert_eq!(ask(&mut ledger, START, &state, &stranger), Err(NoGrant::Stranger(name("c"))));
+    assert_eq!(ask(&mut ledger, START, &state, &stranger), Err(NoGrant::NotMember(name("c"))));
     let wiped = KeepAlive { raft_id: 77, ..request("a") };
     assert_eq!(ask(&mut ledger, START, &state, &wiped), Err(NoGrant::OtherStore(name("a"))));
 }
 
 #[test]
-fn who_leaves_is_gone_at_once_and_a_deactivated_node_gets_no_duty() {
+fn a_leaving_node_counts_as_left_immediately_and_a_deactivated_one_gets_no_duty() {
     let mut state = state();
     let mut ledger = Ledger::new(1, START, &state, timing(), &Exits::default());
     let leaving = KeepAlive { leaving: true, ..request("a") };
     assert!(ask(&mut ledger, START, &state, &leaving).expect("heard").duties.is_empty());
     ask(&mut ledger, START, &state, &request("a")).expect("a late word");
-    assert_eq!(ledger.view(START, 0, &state).seen[&name("a")].presence, Presence::Left);
+    assert_eq!(ledger.view(START, 0, &state).observed[&name("a")].presence, Presence::Left);
 
     let mut ledger = Ledger::new(2, START, &state, timing(), &Exits::default());
     let order = Command::Operate { id: OrderId(1), order: Order::deactivate(name("a")) };
-    assert_eq!(state.apply(order), Outcome::Done);
+    assert_eq!(state.apply(order), CommandOutcome::Done);
     assert!(ask(&mut ledger, START, &state, &request("a")).expect("a node lease").duties.is_empty());
 }
 

@@ -2,8 +2,9 @@
 
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    CALL_CAUSE_LEVEL, Cause, Command, Duty, FAR_BEHIND, Facts, Failback, MemberKind, Order, OrderId, Outcome,
-    Refusal, SPEAKS, Setting, Speaks, State, Status, Trigger, Voter, What, Why, better_leader,
+    CALL_CAUSE_LEVEL, Cause, Command, CommandOutcome, Duty, FAR_BEHIND, Facts, Failback, FeatureLevels, MemberKind,
+    MoveObject, MoveReason, Order, OrderId, Refusal, SUPPORTED_LEVELS, Setting, State, Status, Trigger, Voter,
+    better_leader,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -12,7 +13,7 @@ fn name(text: &str) -> NodeName {
     text.parse().expect("a name")
 }
 
-fn admit(state: &mut State, text: &str, raft_id: u64) -> Outcome {
+fn admit(state: &mut State, text: &str, raft_id: u64) -> CommandOutcome {
     let kind = if text.starts_with('w') { MemberKind::Witness } else { MemberKind::Node };
     state.apply(Command::Admit { name: name(text), kind, address: format!("{text}:1"), raft_id })
 }
@@ -24,9 +25,9 @@ fn cluster() -> State {
         admit(&mut state, text, raft_id);
         serve(&mut state, text);
     }
-    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Why::default() });
+    state.apply(Command::SetPublisher { from: None, to: name("a"), reason: MoveReason::default() });
     let (to, incarnation) = (name("a"), Incarnation(1));
-    state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, why: Why::default() });
+    state.apply(Command::Assign { duty: DUTY, from: None, to, incarnation, reason: MoveReason::default() });
     state
 }
 
@@ -37,7 +38,7 @@ fn serve(state: &mut State, text: &str) {
     state.apply(Command::SetStatus { name: name(text), revision, status, incarnation, reason, cause });
 }
 
-fn give(state: &mut State, order: Order) -> Outcome {
+fn give(state: &mut State, order: Order) -> CommandOutcome {
     let id = OrderId(state.number as u128 * 1_000 + state.orders.len() as u128);
     state.apply(Command::Operate { id, order })
 }
@@ -47,7 +48,7 @@ fn refused(state: &mut State, order: Order) -> Refusal {
     let outcome = give(state, order.clone());
     assert_eq!(State { orders: Vec::new(), ..state.clone() }, before, "{order:?} changed something");
     match outcome {
-        Outcome::Refused(refusal) => refusal,
+        CommandOutcome::Refused(refusal) => refusal,
         other => panic!("{order:?} gave {other:?}"),
     }
 }
@@ -57,7 +58,7 @@ fn remove(text: &str, lost: bool, live: bool) -> Order {
 }
 
 #[test]
-fn one_that_is_far_behind_is_made_publisher_only_by_force() {
+fn a_node_far_behind_is_made_publisher_only_by_force() {
     let mut state = cluster();
     let order = |force, behind| Order::MakePublisher {
         name: name("b"),
@@ -67,50 +68,59 @@ fn one_that_is_far_behind_is_made_publisher_only_by_force() {
     };
     let words = refused(&mut state, order(false, FAR_BEHIND + 1)).to_string();
     assert!(
-        words.contains("lacks 1001 changes") && words.contains("--force") && words.contains("nothing"),
+        words.contains("lacks 1001 changes") && words.contains("--force") && words.contains("no acknowledged data"),
         "{words}"
     );
-    assert_eq!(give(&mut state.clone(), order(false, FAR_BEHIND)), Outcome::Done);
-    assert_eq!(give(&mut state, order(true, 99_999)), Outcome::Done);
+    assert_eq!(give(&mut state.clone(), order(false, FAR_BEHIND)), CommandOutcome::Done);
+    assert_eq!(give(&mut state, order(true, 99_999)), CommandOutcome::Done);
     let last = state.moves.last().expect("a move");
-    assert_eq!((last.what, &last.to, &last.cause, last.at_ms), (What::Publisher, &name("b"), &Cause::Operator, 5));
+    assert_eq!(
+        (last.object, &last.to, &last.cause, last.at_ms),
+        (MoveObject::Publisher, &name("b"), &Cause::Operator, 5)
+    );
     assert_eq!(last.from, Some(name("a")));
     // Force does not help a deactivated node.
-    assert_eq!(give(&mut state, Order::deactivate(name("a"))), Outcome::Done);
+    assert_eq!(give(&mut state, Order::deactivate(name("a"))), CommandOutcome::Done);
     let forced = Order::MakePublisher { name: name("a"), force: true, on_call: false, facts: Facts::default() };
     assert_eq!(refused(&mut state, forced), Refusal::Deactivated { name: name("a") });
 }
 
 /// Members below the level cannot read the cause: until all know it, the move counts as an administrator's.
 #[test]
-fn a_move_that_a_call_forced_says_so_as_soon_as_all_members_know_the_word() {
+fn a_move_forced_by_a_call_has_the_cause_call_from_its_feature_level_on() {
     let order = || Order::take_role_on_call(name("b"));
     for (level, cause) in [(CALL_CAUSE_LEVEL - 1, Cause::Operator), (CALL_CAUSE_LEVEL, Cause::Call)] {
         let mut state = State { feature_level: level, ..cluster() };
-        assert_eq!(give(&mut state, order()), Outcome::Done);
+        assert_eq!(give(&mut state, order()), CommandOutcome::Done);
         assert_eq!(state.moves.last().map(|m| &m.cause), Some(&cause), "level {level}");
     }
     // The switch for administrators' moves does not affect calls.
     let mut state = State { feature_level: CALL_CAUSE_LEVEL, ..cluster() };
-    assert_eq!(give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])), Outcome::Done);
-    assert_eq!(give(&mut state, order()), Outcome::Done);
+    assert_eq!(
+        give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])),
+        CommandOutcome::Done
+    );
+    assert_eq!(give(&mut state, order()), CommandOutcome::Done);
     // An administrator's order has the same wire format as before.
     let plain = serde_json::to_string(&Order::make_publisher(name("b"))).expect("JSON");
     assert!(!plain.contains("on_call"), "{plain}");
 }
 
 #[test]
-fn failback_by_hand_wants_a_preferred_node_and_leave() {
+fn manual_failback_needs_a_preferred_node_and_permission() {
     let mut state = cluster();
     let back = || Order::Failback { facts: Facts::default() };
     assert_eq!(refused(&mut state, back()), Refusal::NoFailback);
-    assert_eq!(give(&mut state, Order::Set(vec![Setting::Failback(Failback::Manual)])), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Failback(Failback::Manual)])), CommandOutcome::Done);
     assert_eq!(refused(&mut state, back()), Refusal::NoPreferred);
-    assert_eq!(give(&mut state, Order::Set(vec![Setting::Preferred(Some(name("b")))])), Outcome::Done);
-    assert_eq!(give(&mut state, back()), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Set(vec![Setting::Preferred(Some(name("b")))])), CommandOutcome::Done);
+    assert_eq!(give(&mut state, back()), CommandOutcome::Done);
     assert_eq!(state.moves.last().map(|m| &m.cause), Some(&Cause::Failback));
-    assert_eq!(give(&mut state, back()), Outcome::Unchanged);
-    assert_eq!(give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])), Outcome::Done);
+    assert_eq!(give(&mut state, back()), CommandOutcome::Unchanged);
+    assert_eq!(
+        give(&mut state, Order::Set(vec![Setting::Trigger(Trigger::Operator, false)])),
+        CommandOutcome::Done
+    );
     assert_eq!(refused(&mut state, Order::make_publisher(name("a"))), Refusal::OperatorOff);
 }
 
@@ -121,46 +131,54 @@ fn duties_are_moved_and_pinned_to_nodes() {
     assert_eq!(refused(&mut state, Order::Unpin(DUTY)), Refusal::NotPinned { duty: DUTY });
     assert_eq!(refused(&mut state, Order::Pin { duty: DUTY, to: to("w") }), Refusal::Witness { name: to("w") });
     assert!(matches!(refused(&mut state, Order::MoveDuty { duty: DUTY, to: to("z") }), Refusal::Unknown { .. }));
-    assert_eq!(give(&mut state, Order::MoveDuty { duty: DUTY, to: to("b") }), Outcome::Done);
-    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: to("a") }), Outcome::Done);
-    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: to("a") }), Outcome::Unchanged);
+    assert_eq!(give(&mut state, Order::MoveDuty { duty: DUTY, to: to("b") }), CommandOutcome::Done);
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: to("a") }), CommandOutcome::Done);
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: to("a") }), CommandOutcome::Unchanged);
     let pinned = refused(&mut state, Order::MoveDuty { duty: DUTY, to: to("b") });
     assert!(pinned.to_string().contains("duty unpin notifier"), "{pinned}");
-    assert_eq!(give(&mut state, Order::Unpin(DUTY)), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Unpin(DUTY)), CommandOutcome::Done);
+    // The other duty is moved and pinned for itself.
+    assert_eq!(refused(&mut state, Order::Unpin(Duty::Mta)), Refusal::NotPinned { duty: Duty::Mta });
+    assert_eq!(give(&mut state, Order::Pin { duty: Duty::Mta, to: to("b") }), CommandOutcome::Done);
+    assert_eq!(give(&mut state, Order::MoveDuty { duty: DUTY, to: to("a") }), CommandOutcome::Unchanged);
+    assert_eq!((state.placed.get(&DUTY), state.settings.pins.get(&Duty::Mta)), (Some(&to("a")), Some(&to("b"))));
     // A new publisher takes moved duties along.
-    assert_eq!(give(&mut state, Order::make_publisher(to("b"))), Outcome::Done);
+    assert_eq!(give(&mut state, Order::make_publisher(to("b"))), CommandOutcome::Done);
     assert!(state.placed.is_empty());
 }
 
 #[test]
-fn members_leave_in_good_order_and_their_stores_do_not_come_back() {
+fn members_leave_in_order_and_their_stores_are_not_admitted_again() {
     let mut state = cluster();
     assert!(matches!(refused(&mut state, remove("z", false, false)), Refusal::Unknown { .. }));
-    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: name("b") }), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: name("b") }), CommandOutcome::Done);
     let window = Setting::Failback(Failback::Scheduled { from: 0, to: 60 });
-    assert_eq!(give(&mut state, Order::Set(vec![Setting::Preferred(Some(name("b"))), window])), Outcome::Done);
-    assert_eq!(give(&mut state, remove("b", false, true)), Outcome::Done);
-    assert_eq!(give(&mut state, remove("b", false, true)), Outcome::Unchanged);
+    assert_eq!(
+        give(&mut state, Order::Set(vec![Setting::Preferred(Some(name("b"))), window])),
+        CommandOutcome::Done
+    );
+    assert_eq!(give(&mut state, remove("b", false, true)), CommandOutcome::Done);
+    assert_eq!(give(&mut state, remove("b", false, true)), CommandOutcome::Unchanged);
     let b = &state.members[&name("b")];
     assert!(b.status == Status::Leaving && !b.activated && b.reason.contains("removes"));
     assert_eq!(refused(&mut state, Order::Activate(name("b"))), Refusal::Leaving { name: name("b") });
     assert_eq!(refused(&mut state, Order::make_publisher(name("b"))), Refusal::Leaving { name: name("b") });
     assert_eq!(refused(&mut state, remove("a", false, true)), Refusal::LastInService { name: name("a") });
     assert_eq!(refused(&mut state, remove("b", true, true)), Refusal::NotLost { name: name("b") });
-    assert_eq!(state.apply(Command::Gone { name: name("b"), raft_id: 9 }), Outcome::Stale);
-    assert_eq!(state.apply(Command::Gone { name: name("b"), raft_id: 2 }), Outcome::Done);
+    assert_eq!(state.apply(Command::Removed { name: name("b"), raft_id: 9 }), CommandOutcome::Stale);
+    assert_eq!(state.apply(Command::Removed { name: name("b"), raft_id: 2 }), CommandOutcome::Done);
     assert!(!state.members.contains_key(&name("b")) && state.was_removed(2) && state.settings.pins.is_empty());
     assert_eq!((&state.settings.preferred, state.settings.failback), (&None, Failback::Manual));
-    assert_eq!(admit(&mut state, "b", 2), Outcome::Stale);
-    assert_eq!(admit(&mut state, "b", 22), Outcome::Done);
+    assert_eq!(admit(&mut state, "b", 2), CommandOutcome::Stale);
+    assert_eq!(admit(&mut state, "b", 22), CommandOutcome::Done);
     // A lost member is removed immediately.
-    assert_eq!(give(&mut state, remove("b", true, false)), Outcome::Done);
+    assert_eq!(give(&mut state, remove("b", true, false)), CommandOutcome::Done);
     assert!(state.was_removed(22) && !state.was_removed(1));
-    assert_eq!(give(&mut state, remove("w", true, false)), Outcome::Done);
+    assert_eq!(give(&mut state, remove("w", true, false)), CommandOutcome::Done);
 }
 
 #[test]
-fn a_newcomer_takes_the_place_of_one_that_is_gone() {
+fn a_joining_member_replaces_a_lost_one() {
     let mut state = cluster();
     let invite = |replaces: &str, kind, live| Order::Invite {
         token: [7; 32],
@@ -169,41 +187,41 @@ fn a_newcomer_takes_the_place_of_one_that_is_gone() {
         replaces: Some(name(replaces)),
         facts: Facts { live, ..Facts::default() },
     };
-    let redeem = |text: &str, address: &str, speaks| Order::Redeem {
+    let redeem = |text: &str, address: &str, feature_levels| Order::Redeem {
         token: [7; 32],
         name: name(text),
         kind: MemberKind::Node,
         address: address.to_owned(),
         key: [1; 32],
-        speaks,
+        feature_levels,
         facts: Facts::default(),
     };
     let node = MemberKind::Node;
     assert!(matches!(refused(&mut state, invite("z", node, false)), Refusal::Unknown { .. }));
     assert_eq!(refused(&mut state, invite("b", node, true)), Refusal::StillThere { name: name("b") });
     assert!(matches!(refused(&mut state, invite("b", MemberKind::Witness, false)), Refusal::TokenKind { .. }));
-    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: name("b") }), Outcome::Done);
-    assert_eq!(give(&mut state, invite("b", node, false)), Outcome::Done);
-    let old = Speaks { min: 2, max: 3 };
+    assert_eq!(give(&mut state, Order::Pin { duty: DUTY, to: name("b") }), CommandOutcome::Done);
+    assert_eq!(give(&mut state, invite("b", node, false)), CommandOutcome::Done);
+    let old = FeatureLevels { min: 2, max: 3 };
     assert_eq!(refused(&mut state, redeem("c", "b:1", old)), Refusal::FeatureLevel { min: 2, max: 3, level: 1 });
-    assert!(matches!(refused(&mut state, redeem("c", "a:1", SPEAKS)), Refusal::AddressTaken { .. }));
+    assert!(matches!(refused(&mut state, redeem("c", "a:1", SUPPORTED_LEVELS)), Refusal::AddressTaken { .. }));
     // It may take the address, and the name too, of the member that it replaces.
-    assert_eq!(give(&mut state.clone(), redeem("b", "b:1", SPEAKS)), Outcome::Done);
-    assert_eq!(give(&mut state, redeem("c", "b:1", SPEAKS)), Outcome::Done);
+    assert_eq!(give(&mut state.clone(), redeem("b", "b:1", SUPPORTED_LEVELS)), CommandOutcome::Done);
+    assert_eq!(give(&mut state, redeem("c", "b:1", SUPPORTED_LEVELS)), CommandOutcome::Done);
     assert!(state.members.contains_key(&name("b")), "until the newcomer is there");
-    assert_eq!(admit(&mut state, "c", 5), Outcome::Done);
+    assert_eq!(admit(&mut state, "c", 5), CommandOutcome::Done);
     assert!(!state.members.contains_key(&name("b")) && state.was_removed(2));
     assert_eq!(state.settings.pins[&DUTY], name("c"));
 }
 
 #[test]
-fn leadership_leaves_the_publisher_for_whom_a_majority_answers_soonest() {
+fn leadership_moves_from_the_publisher_to_the_voter_with_the_shortest_round_trip() {
     let mut state = cluster();
     let voter = |text: &str, ms: u64| Voter {
         name: name(text),
         fit: true,
         round_trip: Some(std::time::Duration::from_millis(ms)),
-        speaks: SPEAKS,
+        feature_levels: SUPPORTED_LEVELS,
     };
     let all = [voter("a", 1), voter("b", 30), voter("w", 10)];
     assert_eq!(better_leader(&state, &name("a"), &all), Some(name("w")));
@@ -211,33 +229,33 @@ fn leadership_leaves_the_publisher_for_whom_a_majority_answers_soonest() {
     assert_eq!(better_leader(&state, &name("a"), &[voter("b", 1), voter("w", 60)]), Some(name("b")));
     let unfit = [Voter { fit: false, ..voter("w", 1) }, voter("b", 90)];
     assert_eq!(better_leader(&state, &name("a"), &unfit), Some(name("b")));
-    state.feature_level = SPEAKS.max + 1;
-    let newer = Voter { speaks: Speaks { min: 1, max: SPEAKS.max + 1 }, ..voter("b", 90) };
+    state.feature_level = SUPPORTED_LEVELS.max + 1;
+    let newer = Voter { feature_levels: FeatureLevels { min: 1, max: SUPPORTED_LEVELS.max + 1 }, ..voter("b", 90) };
     assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1), newer]), Some(name("b")));
     assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1)]), None);
 }
 
 #[test]
-fn the_time_for_calls_is_agreed_with_the_order_and_another_order_sets_another() {
+fn an_order_sets_the_time_limit_for_calls_and_a_later_order_changes_it() {
     let mut state = cluster();
     let out = |within_ms| Order::Deactivate { name: name("b"), within_ms };
     let drains = |state: &State| state.members[&name("b")].drain_ms;
-    assert_eq!(give(&mut state, out(Some(600_000))), Outcome::Done);
+    assert_eq!(give(&mut state, out(Some(600_000))), CommandOutcome::Done);
     assert_eq!(drains(&state), Some(600_000));
     let revision = state.members[&name("b")].revision;
-    assert_eq!(give(&mut state, out(Some(600_000))), Outcome::Unchanged, "the same again counts on");
+    assert_eq!(give(&mut state, out(Some(600_000))), CommandOutcome::Unchanged, "the same again counts on");
     assert_eq!(state.members[&name("b")].revision, revision);
-    assert_eq!(give(&mut state, out(Some(5_000))), Outcome::Done);
+    assert_eq!(give(&mut state, out(Some(5_000))), CommandOutcome::Done);
     assert!(drains(&state) == Some(5_000) && state.members[&name("b")].revision > revision);
-    assert_eq!(give(&mut state, out(None)), Outcome::Done, "to their own end after all");
+    assert_eq!(give(&mut state, out(None)), CommandOutcome::Done, "to their own end after all");
     assert_eq!(drains(&state), None);
     give(&mut state, out(Some(5_000)));
     let removal = Order::Remove { name: name("b"), lost: false, within_ms: Some(7_000), facts: Facts::default() };
-    assert_eq!(give(&mut state, removal.clone()), Outcome::Done);
+    assert_eq!(give(&mut state, removal.clone()), CommandOutcome::Done);
     assert_eq!((drains(&state), state.members[&name("b")].status), (Some(7_000), Status::Leaving));
-    assert_eq!(give(&mut state, removal), Outcome::Unchanged);
+    assert_eq!(give(&mut state, removal), CommandOutcome::Unchanged);
     let mut state = cluster();
     give(&mut state, out(Some(5_000)));
-    assert_eq!(give(&mut state, Order::Activate(name("b"))), Outcome::Done);
+    assert_eq!(give(&mut state, Order::Activate(name("b"))), CommandOutcome::Done);
     assert_eq!(drains(&state), None, "back in service");
 }

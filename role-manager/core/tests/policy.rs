@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path};
 
-use twinbox_roles_core::{Act, RULES, Trigger, policy_table, rule_for};
+use twinbox_roles_core::{RULES, RoleAction, Trigger, policy_table, rule_for};
 
 const BEGIN: &str = "<!-- policy -->\n";
 const END: &str = "<!-- /policy -->";
@@ -18,7 +18,7 @@ fn every_sign_and_every_trigger_has_its_row() {
     }
     // A sign that takes a node out of service moves its duties (rule R9: soft triggers take no node out).
     for rule in RULES.iter().filter(|rule| rule.status.is_some()) {
-        assert_eq!((rule.publisher, rule.duties), (Act::Move, Act::Move), "{}", rule.when);
+        assert_eq!((rule.publisher, rule.duties), (RoleAction::Move, RoleAction::Move), "{}", rule.when);
     }
 }
 

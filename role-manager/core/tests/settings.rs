@@ -2,8 +2,8 @@
 
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
-    Command, Failback, Leasing, MemberKind, Order, OrderId, Outcome, Policy, Refusal, Setting, SettingError,
-    Settings, State, Timing, Trigger, View, plan,
+    Command, CommandOutcome, Failback, Leasing, MemberKind, Order, OrderId, PlannerPolicy, Refusal, Setting,
+    SettingError, Settings, State, Timing, Trigger, View, plan,
 };
 
 fn name(text: &str) -> NodeName {
@@ -26,16 +26,16 @@ fn cluster() -> State {
 }
 
 /// Applies the planned changes of the lease length.
-fn settle(state: &mut State, longest_out_ms: u64) -> Vec<(u64, u64)> {
-    let mut seen = Vec::new();
+fn settle(state: &mut State, longest_running_ms: u64) -> Vec<(u64, u64)> {
+    let mut observed = Vec::new();
     loop {
-        let view = View { state: state.clone(), longest_out_ms, ..View::default() };
-        let commands = plan(&view, &Policy::from(Timing::lan()));
+        let view = View { state: state.clone(), longest_running_ms, ..View::default() };
+        let commands = plan(&view, &PlannerPolicy::from(Timing::lan()));
         let Some(retime) = commands.into_iter().find(|command| matches!(command, Command::Retime { .. })) else {
-            return seen;
+            return observed;
         };
-        assert_eq!(state.apply(retime), Outcome::Done);
-        seen.push(lengths(state));
+        assert_eq!(state.apply(retime), CommandOutcome::Done);
+        observed.push(lengths(state));
     }
 }
 
@@ -44,14 +44,14 @@ fn lengths(state: &State) -> (u64, u64) {
     (lease_ms, bound_ms)
 }
 
-fn set(state: &mut State, settings: &[(&str, &str)]) -> Outcome {
+fn set(state: &mut State, settings: &[(&str, &str)]) -> CommandOutcome {
     let changes = settings.iter().map(|(name, value)| parsed(name, value)).collect();
     let id = OrderId(state.orders.len() as u128 + 1);
     state.apply(Command::Operate { id, order: Order::Set(changes) })
 }
 
 #[test]
-fn what_is_shown_is_what_may_be_written() {
+fn a_shown_setting_can_be_parsed_again() {
     let mut state = cluster();
     let all = [
         ("mode", "active-passive"),
@@ -65,7 +65,7 @@ fn what_is_shown_is_what_may_be_written() {
         ("missed", "3"),
         ("trigger.cpu", "off"),
     ];
-    assert_eq!(set(&mut state, &all), Outcome::Done);
+    assert_eq!(set(&mut state, &all), CommandOutcome::Done);
     let shown: Vec<_> = state.settings.list().iter().map(|s| (s.name(), s.value())).collect();
     for (name, value) in all {
         assert!(shown.contains(&(name.to_owned(), value.to_owned())), "{name}: {shown:?}");
@@ -74,19 +74,19 @@ fn what_is_shown_is_what_may_be_written() {
     // Each of them, parsed again, changes nothing.
     let again: Vec<_> = shown.iter().map(|(name, value)| parsed(name, value)).collect();
     let order = Order::Set(again);
-    assert_eq!(state.apply(Command::Operate { id: OrderId(99), order }), Outcome::Unchanged);
+    assert_eq!(state.apply(Command::Operate { id: OrderId(99), order }), CommandOutcome::Unchanged);
     assert!(!state.settings.is_on(Trigger::Cpu) && state.settings.is_on(Trigger::Exit));
     // All of them can be reset.
     for name in ["arbiter", "alarm-rule", "failback", "preferred"] {
-        assert_eq!(set(&mut state, &[(name, "none")]), Outcome::Done, "{name}");
+        assert_eq!(set(&mut state, &[(name, "none")]), CommandOutcome::Done, "{name}");
     }
     for name in ["keep-alive", "missed"] {
-        assert_eq!(set(&mut state, &[(name, "default")]), Outcome::Done, "{name}");
+        assert_eq!(set(&mut state, &[(name, "default")]), CommandOutcome::Done, "{name}");
     }
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_what_would() {
+fn an_invalid_setting_is_refused_with_the_permitted_values() {
     for (name, value) in [
         ("mode", "active"),
         ("failback", "scheduled 25:00-04:00"),
@@ -120,8 +120,8 @@ fn what_makes_no_sense_is_refused_with_what_would() {
 
     let mut state = cluster();
     let before = state.settings.clone();
-    let refused = |outcome: Outcome| match outcome {
-        Outcome::Refused(refusal) => refusal,
+    let refused = |outcome: CommandOutcome| match outcome {
+        CommandOutcome::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -153,10 +153,10 @@ fn windows_span_midnight() {
 }
 
 #[test]
-fn a_shorter_lease_is_in_force_at_once_and_its_bound_falls_when_the_longer_are_out() {
+fn a_shorter_lease_is_in_force_immediately_and_its_bound_falls_when_longer_ones_expired() {
     let mut state = cluster();
     assert_eq!(lengths(&state), (700, 700));
-    assert_eq!(set(&mut state, &[("missed", "2")]), Outcome::Done);
+    assert_eq!(set(&mut state, &[("missed", "2")]), CommandOutcome::Done);
     assert_eq!(lengths(&state), (400, 700));
     assert_eq!(settle(&mut state, 700), [], "leases of 700 ms may be out");
     let timing = Timing::lan();
@@ -166,20 +166,20 @@ fn a_shorter_lease_is_in_force_at_once_and_its_bound_falls_when_the_longer_are_o
 }
 
 #[test]
-fn a_longer_lease_is_announced_before_it_is_in_force() {
+fn a_longer_lease_raises_the_bound_before_it_is_in_force() {
     let mut state = cluster();
-    assert_eq!(set(&mut state, &[("keep-alive", "250")]), Outcome::Done);
+    assert_eq!(set(&mut state, &[("keep-alive", "250")]), CommandOutcome::Done);
     assert_eq!(lengths(&state), (700, 1_100));
     assert_eq!(Timing::lan().agreed(&state).keep_alive.as_millis(), 250);
     assert_eq!(settle(&mut state, 700), [(1_100, 1_100)]);
     // Changed back and forth before the length is settled: the longest bound stays.
-    assert_eq!(set(&mut state, &[("keep-alive", "500")]), Outcome::Done);
-    assert_eq!(set(&mut state, &[("keep-alive", "100")]), Outcome::Done);
+    assert_eq!(set(&mut state, &[("keep-alive", "500")]), CommandOutcome::Done);
+    assert_eq!(set(&mut state, &[("keep-alive", "100")]), CommandOutcome::Done);
     assert_eq!(lengths(&state), (500, 2_100));
     assert_eq!(settle(&mut state, 1_100), []);
     assert_eq!(settle(&mut state, 500), [(500, 500)]);
     // Other settings do not change the lease length.
     let leasing = state.leasing;
-    assert_eq!(set(&mut state, &[("mode", "active-passive")]), Outcome::Done);
+    assert_eq!(set(&mut state, &[("mode", "active-passive")]), CommandOutcome::Done);
     assert_eq!((state.leasing, Settings::default().missed), (leasing, None));
 }

@@ -1,7 +1,9 @@
 //! Join tokens: one use each, within their time, for a free name and address.
 
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, Facts, MemberKind, Order, OrderId, Outcome, Refusal, SPEAKS, State};
+use twinbox_roles_core::{
+    Command, CommandOutcome, Facts, MemberKind, Order, OrderId, Refusal, SUPPORTED_LEVELS, State,
+};
 
 const T0: u64 = 1_700_000_000_000;
 const HOUR: u64 = 3_600_000;
@@ -31,15 +33,15 @@ impl World {
     fn admit(&mut self, who: &str, kind: MemberKind, address: &str) {
         let raft_id = u64::from(who.as_bytes()[0]);
         let admit = Command::Admit { name: name(who), kind, address: address.to_owned(), raft_id };
-        assert_eq!(self.state.apply(admit), Outcome::Done);
+        assert_eq!(self.state.apply(admit), CommandOutcome::Done);
     }
 
-    fn order(&mut self, order: Order) -> Outcome {
+    fn order(&mut self, order: Order) -> CommandOutcome {
         self.orders += 1;
         self.state.apply(Command::Operate { id: OrderId(self.orders), order })
     }
 
-    fn invite(&mut self, token: [u8; 32], kind: MemberKind, at_ms: u64) -> Outcome {
+    fn invite(&mut self, token: [u8; 32], kind: MemberKind, at_ms: u64) -> CommandOutcome {
         self.order(Order::Invite { token, kind, valid_ms: HOUR, replaces: None, facts: at(at_ms) })
     }
 
@@ -51,25 +53,33 @@ impl World {
         address: &str,
         key: u8,
         when: u64,
-    ) -> Outcome {
+    ) -> CommandOutcome {
         let (name, address, key) = (name(who), address.to_owned(), [key; 32]);
-        self.order(Order::Redeem { token, name, kind, address, key, speaks: SPEAKS, facts: at(when) })
+        self.order(Order::Redeem {
+            token,
+            name,
+            kind,
+            address,
+            key,
+            feature_levels: SUPPORTED_LEVELS,
+            facts: at(when),
+        })
     }
 }
 
 #[test]
-fn a_token_lets_one_newcomer_in_and_tells_the_second_who_was_first() {
+fn a_token_admits_one_member_and_the_refusal_of_a_second_names_it() {
     let mut world = World::new();
-    assert_eq!(world.invite(SECRET, MemberKind::Node, T0), Outcome::Done);
-    assert_eq!(world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 1), Outcome::Done);
+    assert_eq!(world.invite(SECRET, MemberKind::Node, T0), CommandOutcome::Done);
+    assert_eq!(world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 1), CommandOutcome::Done);
     let second = world.redeem(SECRET, "c", MemberKind::Node, "10.0.0.3:7070", 2, T0 + 2);
-    assert_eq!(second, Outcome::Refused(Refusal::UsedToken { by: name("b") }));
+    assert_eq!(second, CommandOutcome::Refused(Refusal::UsedToken { by: name("b") }));
     // The same name with another key is another joining member.
     let other_key = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 2, T0 + 2);
-    assert_eq!(other_key, Outcome::Refused(Refusal::UsedToken { by: name("b") }));
+    assert_eq!(other_key, CommandOutcome::Refused(Refusal::UsedToken { by: name("b") }));
     // The same joining member, whose answer was lost, also after the expiry.
     let again = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0 + 2 * HOUR);
-    assert_eq!(again, Outcome::Unchanged);
+    assert_eq!(again, CommandOutcome::Unchanged);
     let known: Vec<_> = world.state.known().map(|(name, ..)| name.as_str().to_owned()).collect();
     assert_eq!(known, ["a", "b"]);
     world.admit("b", MemberKind::Node, "10.0.0.2:7070");
@@ -77,12 +87,12 @@ fn a_token_lets_one_newcomer_in_and_tells_the_second_who_was_first() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_changes_nothing() {
+fn an_invalid_join_is_refused_and_changes_nothing() {
     let mut world = World::new();
     world.admit("b", MemberKind::Node, "10.0.0.2:7070");
-    assert_eq!(world.invite(SECRET, MemberKind::Node, T0), Outcome::Done);
+    assert_eq!(world.invite(SECRET, MemberKind::Node, T0), CommandOutcome::Done);
     let witness = [8; 32];
-    assert_eq!(world.invite(witness, MemberKind::Witness, T0), Outcome::Done);
+    assert_eq!(world.invite(witness, MemberKind::Witness, T0), CommandOutcome::Done);
     let (node, w) = (MemberKind::Node, MemberKind::Witness);
     let address = "10.0.0.3:7070";
     let cases = [
@@ -104,14 +114,14 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     ];
     for (token, who, kind, address, at, refusal) in cases {
         let (tokens, invited) = (world.state.tokens.clone(), world.state.invited.clone());
-        assert_eq!(world.redeem(token, who, kind, address, 1, at), Outcome::Refused(refusal));
+        assert_eq!(world.redeem(token, who, kind, address, 1, at), CommandOutcome::Refused(refusal));
         assert_eq!((&tokens, &invited), (&world.state.tokens, &world.state.invited), "{who} {address}");
     }
     // After all these refusals it is still valid.
-    assert_eq!(world.redeem(SECRET, "c", node, address, 1, T0 + HOUR - 1), Outcome::Done);
+    assert_eq!(world.redeem(SECRET, "c", node, address, 1, T0 + HOUR - 1), CommandOutcome::Done);
     // Now there are three nodes.
     let odd = world.redeem(witness, "w", w, "10.0.0.4:7070", 1, T0);
-    assert_eq!(odd, Outcome::Refused(Refusal::OddNodes { nodes: 3 }));
+    assert_eq!(odd, CommandOutcome::Refused(Refusal::OddNodes { nodes: 3 }));
 }
 
 #[test]
@@ -119,36 +129,36 @@ fn there_is_one_witness() {
     let mut world = World::new();
     world.admit("b", MemberKind::Node, "10.0.0.2:7070");
     for token in [[1; 32], [2; 32]] {
-        assert_eq!(world.invite(token, MemberKind::Witness, T0), Outcome::Done);
+        assert_eq!(world.invite(token, MemberKind::Witness, T0), CommandOutcome::Done);
     }
-    assert_eq!(world.redeem([1; 32], "w", MemberKind::Witness, "10.0.0.3:7070", 1, T0), Outcome::Done);
+    assert_eq!(world.redeem([1; 32], "w", MemberKind::Witness, "10.0.0.3:7070", 1, T0), CommandOutcome::Done);
     let second = world.redeem([2; 32], "x", MemberKind::Witness, "10.0.0.4:7070", 1, T0);
-    assert_eq!(second, Outcome::Refused(Refusal::SecondWitness { by: name("w") }));
+    assert_eq!(second, CommandOutcome::Refused(Refusal::SecondWitness { by: name("w") }));
 }
 
 #[test]
-fn tokens_are_few_and_do_not_live_long() {
+fn the_number_and_validity_of_tokens_are_limited() {
     let mut world = World::new();
     for valid_ms in [0, 999, 8 * 24 * HOUR, u64::MAX] {
         let order =
             Order::Invite { token: SECRET, kind: MemberKind::Node, valid_ms, replaces: None, facts: at(T0) };
-        assert_eq!(world.order(order), Outcome::Refused(Refusal::TokenLife { days: 7 }));
+        assert_eq!(world.order(order), CommandOutcome::Refused(Refusal::TokenValidity { days: 7 }));
     }
     for i in 0..100 {
-        assert_eq!(world.invite([i; 32], MemberKind::Node, T0 + u64::from(i)), Outcome::Done);
+        assert_eq!(world.invite([i; 32], MemberKind::Node, T0 + u64::from(i)), CommandOutcome::Done);
     }
     let one_more = world.invite([100; 32], MemberKind::Node, T0 + 100);
-    assert_eq!(one_more, Outcome::Refused(Refusal::TooManyTokens { count: 100 }));
+    assert_eq!(one_more, CommandOutcome::Refused(Refusal::TooManyTokens { count: 100 }));
     // An expired token makes room.
-    assert_eq!(world.invite([100; 32], MemberKind::Node, T0 + HOUR), Outcome::Done);
+    assert_eq!(world.invite([100; 32], MemberKind::Node, T0 + HOUR), CommandOutcome::Done);
     assert!(!world.state.tokens.contains_key(&[0; 32]) && world.state.tokens.len() == 100);
     // A week after the expiry all are forgotten.
-    assert_eq!(world.invite([101; 32], MemberKind::Node, T0 + 9 * 24 * HOUR), Outcome::Done);
+    assert_eq!(world.invite([101; 32], MemberKind::Node, T0 + 9 * 24 * HOUR), CommandOutcome::Done);
     assert_eq!(world.state.tokens.len(), 1);
 }
 
 #[test]
-fn the_state_with_tokens_survives_a_snapshot_and_one_without_them_is_read() {
+fn a_state_with_or_without_tokens_is_read_from_a_snapshot() {
     let mut world = World::new();
     world.invite(SECRET, MemberKind::Node, T0);
     world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.2:7070", 1, T0);

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
-use twinbox_roles_core::{MemberKind, Speaks, Timing};
+use twinbox_roles_core::{FeatureLevels, MemberKind, Timing};
 
 /// Address of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct RolesConfig {
     /// This member's certificate.
     pub tls: Arc<NodeIdentity>,
     /// The feature levels that this program knows and reports.
-    pub speaks: Speaks,
+    pub speaks: FeatureLevels,
     /// Whether it may found the group if no member is in one yet: `cluster init` left its one-time mark.
     pub found: bool,
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tonic::Status;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    Duty, Echo, Grant, KeepAlive, Learned, Lives, Measures, Order, OrderId, Report, ServiceHealth, Speaks, Timing,
+    CallCounts, Duty, Echo, FeatureLevels, Grant, KeepAlive, Measures, Order, OrderId, PersistedBounds, Report,
+    ServiceHealth, Timing,
 };
 use twinbox_wire::roles as wire;
 
@@ -20,7 +21,7 @@ const WORDS: usize = 100;
 /// Maximum number of members that a node may name.
 const MEMBERS: usize = 64;
 /// Maximum number of incarnations that a leader may report.
-const LIVES: usize = 4 * MEMBERS;
+const INCARNATIONS: usize = 4 * MEMBERS;
 
 pub(crate) fn name(text: &str) -> Result<NodeName, Status> {
     text.parse().map_err(|e| Status::invalid_argument(format!("{e}")))
@@ -66,19 +67,19 @@ fn read_duty_epochs(epochs: &[wire::DutyEpoch]) -> Result<BTreeMap<Duty, Epoch>,
 
 /// Parts of a keep-alive in addition to the core's.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Beside {
+pub(crate) struct KeepAliveExtras {
     /// Round trips to the members that are reached.
     pub(crate) round_trips: BTreeMap<NodeName, Duration>,
     /// The node is being removed, and another node has all its data.
     pub(crate) handed_over: bool,
 }
 
-pub(crate) fn keep_alive(request: &KeepAlive, beside: &Beside, own: &Timing) -> wire::KeepAliveRequest {
+pub(crate) fn keep_alive(request: &KeepAlive, extras: &KeepAliveExtras, own: &Timing) -> wire::KeepAliveRequest {
     let failing = request.failing.iter().flatten().take(SERVICES);
-    let Report { reaches, measures, speaks, learned, solo, unanswered } = &request.report;
+    let Report { reaches, measures, feature_levels, persisted, solo, unanswered } = &request.report;
     let reach = |node: &NodeName| wire::Reach {
         node: node.as_str().to_owned(),
-        round_trip_us: beside
+        round_trip_us: extras
             .round_trips
             .get(node)
             .map_or(0, |took| u32::try_from(took.as_micros()).unwrap_or(u32::MAX)),
@@ -103,18 +104,18 @@ pub(crate) fn keep_alive(request: &KeepAlive, beside: &Beside, own: &Timing) -> 
             behind: measures.behind,
             calls: measures.calls,
         }),
-        speaks_min: speaks.min,
-        speaks_max: speaks.max,
+        speaks_min: feature_levels.min,
+        speaks_max: feature_levels.max,
         solo: solo.as_ref().and_then(|solo| serde_json::to_vec(solo).ok()).unwrap_or_default().into(),
         echo: request.echo.map(|echo| wire::Echo { term: echo.term, at_ns: nanos(echo.at) }),
-        handed_over: beside.handed_over,
-        learned_generation: learned.generation,
-        learned_lease_ms: learned.longest_lease_ms,
+        handed_over: extras.handed_over,
+        learned_generation: persisted.generation,
+        learned_lease_ms: persisted.longest_lease_ms,
         unanswered: unanswered.iter().map(|node| node.as_str().to_owned()).collect(),
     }
 }
 
-pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<(KeepAlive, Beside), Status> {
+pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<(KeepAlive, KeepAliveExtras), Status> {
     let failing = request.failing.iter().take(SERVICES).map(|service| ServiceHealth {
         name: shortened(&service.service),
         ok: false,
@@ -138,12 +139,15 @@ pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<(KeepA
             behind: measures.behind,
             calls: measures.calls,
         },
-        speaks: Speaks { min: request.speaks_min, max: request.speaks_max },
-        learned: Learned { generation: request.learned_generation, longest_lease_ms: request.learned_lease_ms },
+        feature_levels: FeatureLevels { min: request.speaks_min, max: request.speaks_max },
+        persisted: PersistedBounds {
+            generation: request.learned_generation,
+            longest_lease_ms: request.learned_lease_ms,
+        },
         solo,
         unanswered: request.unanswered.iter().take(MEMBERS).map(|node| name(node)).collect::<Result<_, _>>()?,
     };
-    let alive = KeepAlive {
+    let keep_alive = KeepAlive {
         node: name(&request.node)?,
         raft_id: request.raft_id,
         run: request.run,
@@ -154,7 +158,7 @@ pub(crate) fn read_keep_alive(request: &wire::KeepAliveRequest) -> Result<(KeepA
         echo: request.echo.map(|echo| Echo { term: echo.term, at: Duration::from_nanos(echo.at_ns) }),
         report,
     };
-    Ok((alive, Beside { round_trips, handed_over: request.handed_over }))
+    Ok((keep_alive, KeepAliveExtras { round_trips, handed_over: request.handed_over }))
 }
 
 fn nanos(d: Duration) -> u64 {
@@ -176,12 +180,12 @@ pub(crate) fn grant(grant: &Grant) -> wire::Granted {
         cuts: cuts
             .map(|(from, to)| wire::Cut { from: from.as_str().to_owned(), to: to.as_str().to_owned() })
             .collect(),
-        lives: grant.lives.iter().take(LIVES).map(life_calls).collect(),
+        lives: grant.call_counts.iter().take(INCARNATIONS).map(life_calls).collect(),
     }
 }
 
-fn life_calls((node, life, calls): (&NodeName, Incarnation, u32)) -> wire::LifeCalls {
-    let incarnation = Bytes::copy_from_slice(&life.to_bytes());
+fn life_calls((node, incarnation, calls): (&NodeName, Incarnation, u32)) -> wire::LifeCalls {
+    let incarnation = Bytes::copy_from_slice(&incarnation.to_bytes());
     wire::LifeCalls { node: node.as_str().to_owned(), incarnation, calls }
 }
 
@@ -190,9 +194,9 @@ pub(crate) fn read_grant(granted: &wire::Granted) -> Result<Grant, Status> {
     for cut in granted.cuts.iter().take(MEMBERS * MEMBERS) {
         cuts.insert((name(&cut.from)?, name(&cut.to)?));
     }
-    let mut lives = Lives::default();
-    for life in granted.lives.iter().take(LIVES) {
-        lives.note(&name(&life.node)?, incarnation(&life.incarnation)?, life.calls);
+    let mut call_counts = CallCounts::default();
+    for entry in granted.lives.iter().take(INCARNATIONS) {
+        call_counts.note(&name(&entry.node)?, incarnation(&entry.incarnation)?, entry.calls);
     }
     let failed = granted.failed.iter().take(SERVICES);
     Ok(Grant {
@@ -202,7 +206,7 @@ pub(crate) fn read_grant(granted: &wire::Granted) -> Result<Grant, Status> {
         running: granted.running.iter().filter_map(|name| Duty::from_name(name)).collect(),
         failed: failed.filter_map(|f| Some((Duty::from_name(&f.duty)?, shortened(&f.detail)))).collect(),
         cuts,
-        lives,
+        call_counts,
         at: Duration::from_nanos(granted.at_ns),
     })
 }
@@ -220,17 +224,14 @@ pub(crate) fn operate(id: OrderId, order: Option<&Order>) -> Result<wire::Operat
 pub(crate) fn read_operate(request: &wire::OperateRequest) -> Result<(OrderId, Option<Order>), Status> {
     use wire::operate_request::Order as Wire;
     let id = <[u8; 16]>::try_from(&*request.id).map_err(|_| Status::invalid_argument("an id has 16 bytes"))?;
-    let order =
-        match request.order.as_ref().ok_or_else(|| Status::invalid_argument("an order is missing"))? {
-            Wire::Other(json) => {
-                let order = serde_json::from_slice(json);
-                // Possibly an order of a later release.
-                Some(order.map_err(|e| {
-                    Status::invalid_argument(format!("an order that this version does not know: {e}"))
-                })?)
-            }
-            Wire::Settle(_) => None,
-        };
+    let order = match request.order.as_ref().ok_or_else(|| Status::invalid_argument("an order is missing"))? {
+        Wire::Other(json) => {
+            let order = serde_json::from_slice(json);
+            // Possibly an order of a later release.
+            Some(order.map_err(|e| Status::invalid_argument(format!("an order unknown to this version: {e}")))?)
+        }
+        Wire::Settle(_) => None,
+    };
     Ok((OrderId(u128::from_be_bytes(id)), order))
 }
 
@@ -242,7 +243,7 @@ mod tests {
 
     /// A later release may send more with its keep-alives: the known part is understood.
     #[test]
-    fn what_a_later_release_says_more_is_passed_over() {
+    fn unknown_fields_of_a_later_release_are_ignored() {
         let request = wire::KeepAliveRequest {
             node: "b".to_owned(),
             incarnation: Bytes::copy_from_slice(&Incarnation(7).to_bytes()),
@@ -258,8 +259,8 @@ mod tests {
         let bytes = [&request.encode_to_vec()[..], &more].concat();
         let read = wire::KeepAliveRequest::decode(&*bytes).expect("it is read");
         assert_eq!(read, request);
-        let (alive, _) = read_keep_alive(&read).expect("it is understood");
-        assert_eq!(alive.report.speaks, Speaks { min: 1, max: 2 });
-        assert_eq!((alive.report.measures.behind, alive.released.len()), (Some(3), 0));
+        let (keep_alive, _) = read_keep_alive(&read).expect("it is understood");
+        assert_eq!(keep_alive.report.feature_levels, FeatureLevels { min: 1, max: 2 });
+        assert_eq!((keep_alive.report.measures.behind, keep_alive.released.len()), (Some(3), 0));
     }
 }

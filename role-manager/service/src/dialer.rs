@@ -13,7 +13,7 @@ use twinbox_pki::NodeIdentity;
 use twinbox_roles_core::Timing;
 use twinbox_wire::roles::roles_client::RolesClient;
 
-use crate::{line::Line, reach::Reach, roster::Roster};
+use crate::{failure_detector::FailureDetector, request_stream::RequestStream, roster::Roster};
 
 /// The longest accepted message, in bytes: snapshots contain only a few members.
 pub(crate) const MESSAGE_LIMIT: usize = 1 << 20;
@@ -39,7 +39,7 @@ pub(crate) type Client = RolesClient<Channel>;
 pub(crate) struct Dialer {
     tls: Arc<NodeIdentity>,
     roster: Arc<Roster>,
-    reach: Arc<Reach>,
+    detector: Arc<FailureDetector>,
     patience: Duration,
     /// Runtime of all connections, whichever task requests one first.
     runtime: Handle,
@@ -50,13 +50,18 @@ pub(crate) struct Dialer {
 struct Open {
     address: String,
     client: Client,
-    line: Arc<Line>,
+    stream: Arc<RequestStream>,
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: Arc<NodeIdentity>, roster: Arc<Roster>, reach: Arc<Reach>, timing: &Timing) -> Self {
+    pub(crate) fn new(
+        tls: Arc<NodeIdentity>,
+        roster: Arc<Roster>,
+        detector: Arc<FailureDetector>,
+        timing: &Timing,
+    ) -> Self {
         let (patience, runtime) = (timing.election_max, Handle::current());
-        Self { tls, roster, reach, patience, runtime, open: Mutex::default() }
+        Self { tls, roster, detector, patience, runtime, open: Mutex::default() }
     }
 
     /// A client for `name`, which connects at its first use. `None` when the member has no usable address.
@@ -64,9 +69,14 @@ impl Dialer {
         self.with(name, address, lane, |open| open.client.clone())
     }
 
-    /// The line to `name` for small requests; as [`Self::client`].
-    pub(crate) fn line(&self, name: &NodeName, address: Option<&str>, lane: Lane) -> Option<Arc<Line>> {
-        self.with(name, address, lane, |open| open.line.clone())
+    /// The stream to `name` for small requests; as [`Self::client`].
+    pub(crate) fn request_stream(
+        &self,
+        name: &NodeName,
+        address: Option<&str>,
+        lane: Lane,
+    ) -> Option<Arc<RequestStream>> {
+        self.with(name, address, lane, |open| open.stream.clone())
     }
 
     fn with<T>(
@@ -84,8 +94,8 @@ impl Dialer {
             return Some(take(open));
         }
         let client = self.connect(name, &address)?;
-        let line = Arc::new(Line::new(name.clone(), client.clone(), self.reach.clone()));
-        let open = Open { address, client, line };
+        let stream = Arc::new(RequestStream::new(name.clone(), client.clone(), self.detector.clone()));
+        let open = Open { address, client, stream };
         let taken = take(&open);
         connections.insert(key, open);
         Some(taken)
@@ -95,7 +105,7 @@ impl Dialer {
         let endpoint = match self.tls.endpoint(name, address) {
             Ok(endpoint) => endpoint,
             Err(error) => {
-                tracing::warn!(peer = %name, %error, "cannot reach a member");
+                tracing::warn!(peer = %name, %error, "cannot connect to a member; check its address");
                 return None;
             }
         };

@@ -32,7 +32,7 @@ pub enum RolesError {
         reason: String,
     },
     /// An item in the store cannot be read.
-    #[error("'{}' holds a {what} that cannot be read ({detail}): remove the directory, and this member joins anew", dir.display())]
+    #[error("'{}' holds a {what} that cannot be read ({detail}): remove the directory, and this member joins again", dir.display())]
     Unreadable {
         /// The directory.
         dir: PathBuf,
@@ -42,7 +42,7 @@ pub enum RolesError {
         detail: String,
     },
     /// The list of members lacks this one.
-    #[error("'{node}' is not among the members of its own configuration; add it, with its address")]
+    #[error("the configured members do not include '{node}' itself; add it, with its address")]
     NotAMember {
         /// Name of the member.
         node: NodeName,
@@ -60,7 +60,7 @@ pub enum RolesError {
         expected: ClusterId,
     },
     /// The thread that closes gates cannot be started.
-    #[error("cannot start the thread that ends leases: {0}")]
+    #[error("cannot start the thread that closes gates: {0}")]
     Thread(std::io::Error),
     /// Error of the Raft library.
     #[error("Raft does not start: {0}")]
@@ -95,7 +95,7 @@ pub enum CommandError {
     },
     /// The majority was lost while the order was under way.
     #[error(
-        "the outcome is unknown: the majority was lost while order {id} was under way; once there is one again, 'twinbox cluster outcome {id}' tells whether it was carried out"
+        "the outcome is unknown: the majority was lost while order {id} was under way; once there is one again, 'twinbox cluster outcome {id}' shows whether it was carried out"
     )]
     Unknown {
         /// Id of the order.

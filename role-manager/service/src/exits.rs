@@ -20,12 +20,15 @@ use twinbox_wire::roles::{
     self as wire, ask_answer::Result as Answer, exits_server, supervisor_client::SupervisorClient,
 };
 
-use crate::{MemberAddress, RolesConfig, RolesService, convert, leader::Leadership, reach::Reach, roster::Roster};
+use crate::{
+    MemberAddress, RolesConfig, RolesService, convert, failure_detector::FailureDetector, leader::Leadership,
+    roster::Roster,
+};
 
 /// Maximum number of exits in one report; supervisors send fewer.
-const AT_ONCE: usize = 16;
+const MAX_EXITS: usize = 16;
 /// Number of leases of silence after which a member is no longer asked about.
-const LEASES: u32 = 20;
+const SILENT_LEASES: u32 = 20;
 /// The longest text on a process's end, in characters: it is logged.
 const WORDS: usize = 100;
 
@@ -50,25 +53,25 @@ impl Proofs {
     }
 
     /// Records the report of the supervisor of `node`; its certificate has been checked.
-    fn take(
+    fn note_exit(
         &self,
         node: &NodeName,
         exit: &wire::Exit,
-        reach: &Reach,
+        detector: &FailureDetector,
         leadership: &Leadership,
     ) -> Result<(), Status> {
-        let life = convert::incarnation(&exit.incarnation)?;
-        let had_calls = leadership.had_calls(node, life);
-        if self.exits.send_if_modified(|known| Arc::make_mut(known).note(node, life, had_calls)) {
-            let how: String = exit.how.chars().take(WORDS).filter(|c| !c.is_control()).collect();
-            tracing::info!(%node, %life, how, "proof: this process has exited");
-            reach.ended(node, life);
-            leadership.exited(node, life);
+        let incarnation = convert::incarnation(&exit.incarnation)?;
+        let had_calls = leadership.had_calls(node, incarnation);
+        if self.exits.send_if_modified(|known| Arc::make_mut(known).note(node, incarnation, had_calls)) {
+            let cause: String = exit.how.chars().take(WORDS).filter(|c| !c.is_control()).collect();
+            tracing::info!(%node, %incarnation, how = cause, "exit proof received");
+            detector.note_exit(node, incarnation);
+            leadership.exited(node, incarnation);
         }
         Ok(())
     }
 
-    fn answers_at(&self, node: &NodeName, port: u32, is_member: impl Fn(&NodeName) -> bool) {
+    fn note_port(&self, node: &NodeName, port: u32, is_member: impl Fn(&NodeName) -> bool) {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         ports.retain(|known, _| is_member(known));
         if let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) {
@@ -92,35 +95,37 @@ pub struct ExitsService {
 #[tonic::async_trait]
 impl exits_server::Exits for ExitsService {
     async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportAnswer>, Status> {
-        self.roles.supervises(&request, &request.get_ref().node)?;
+        self.roles.check_supervisor(&request, &request.get_ref().node)?;
         let wire::ReportRequest { node, exits, port } = request.into_inner();
         let node = convert::name(&node)?;
-        if exits.len() > AT_ONCE {
-            return Err(Status::invalid_argument(format!("{AT_ONCE} exits can be told at once")));
+        if exits.len() > MAX_EXITS {
+            return Err(Status::invalid_argument(format!("a report may contain at most {MAX_EXITS} exits")));
         }
-        self.proofs.answers_at(&node, port, |name| self.roles.roster.member(name).is_some());
-        exits.iter().try_for_each(|exit| self.proofs.take(&node, exit, &self.roles.reach, &self.leadership))?;
+        self.proofs.note_port(&node, port, |name| self.roles.roster.member(name).is_some());
+        exits
+            .iter()
+            .try_for_each(|exit| self.proofs.note_exit(&node, exit, &self.roles.detector, &self.leadership))?;
         Ok(Response::new(wire::ReportAnswer {}))
     }
 }
 
 /// Prober of the supervisors of silent members.
-pub(crate) struct Inquiry {
+pub(crate) struct SupervisorProber {
     pub(crate) config: Arc<RolesConfig>,
     pub(crate) roster: Arc<Roster>,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) detector: Arc<FailureDetector>,
     pub(crate) proofs: Arc<Proofs>,
     pub(crate) leadership: Arc<Leadership>,
 }
 
-impl Inquiry {
+impl SupervisorProber {
     /// Probes for as long as the process runs.
     pub(crate) async fn run(&self) {
         loop {
             sleep(self.until_doubt()).await;
             let silent: Vec<_> =
                 self.roster.others().into_iter().filter_map(|member| self.doubtful(member)).collect();
-            join_all(silent.iter().map(|(member, life, port)| self.ask(member, *life, *port))).await;
+            join_all(silent.iter().map(|(member, incarnation, port)| self.ask(member, *incarnation, *port))).await;
         }
     }
 
@@ -128,7 +133,7 @@ impl Inquiry {
     fn until_doubt(&self) -> Duration {
         let (keep_alive, doubt) = (self.config.timing.keep_alive, self.doubt());
         let left = |member: &MemberAddress| {
-            let left = doubt.saturating_sub(self.reach.since(&member.name)?);
+            let left = doubt.saturating_sub(self.detector.since_contact(&member.name)?);
             Some(left.max(keep_alive))
         };
         self.roster.others().iter().filter_map(left).min().unwrap_or(keep_alive)
@@ -144,13 +149,16 @@ impl Inquiry {
     /// its own.
     fn doubtful(&self, member: MemberAddress) -> Option<(MemberAddress, Incarnation, u16)> {
         let lease = self.config.timing.lease;
-        let silent = self.reach.since(&member.name)?;
-        if silent < self.doubt() || silent > lease * LEASES {
+        let silent = self.detector.since_contact(&member.name)?;
+        if silent < self.doubt() || silent > lease * SILENT_LEASES {
             return None;
         }
-        let life = self.reach.life(&member.name).filter(|life| !self.proofs.known().has(&member.name, *life))?;
+        let incarnation = self
+            .detector
+            .incarnation(&member.name)
+            .filter(|incarnation| !self.proofs.known().has(&member.name, *incarnation))?;
         let port = self.proofs.port_of(&member.name)?;
-        Some((member, life, port))
+        Some((member, incarnation, port))
     }
 
     /// A member of these whose supervisor answers now: its machine is not lost.
@@ -158,35 +166,35 @@ impl Inquiry {
         let known = names.iter().filter_map(|name| {
             let member = self.roster.member(name)?;
             // A supervisor answers for any incarnation.
-            let life = self.reach.life(name).unwrap_or(self.config.incarnation);
-            Some((member, life, self.proofs.port_of(name)?))
+            let incarnation = self.detector.incarnation(name).unwrap_or(self.config.incarnation);
+            Some((member, incarnation, self.proofs.port_of(name)?))
         });
-        let asked = known.map(|(member, life, port)| async move {
-            let answers = self.ask(&member, life, port).await;
+        let probes = known.map(|(member, incarnation, port)| async move {
+            let answers = self.ask(&member, incarnation, port).await;
             answers.then_some(member.name)
         });
-        join_all(asked).await.into_iter().flatten().next()
+        join_all(probes).await.into_iter().flatten().next()
     }
 
     /// Asks a supervisor, records its report, and returns whether it has answered.
-    async fn ask(&self, member: &MemberAddress, life: Incarnation, port: u16) -> bool {
+    async fn ask(&self, member: &MemberAddress, incarnation: Incarnation, port: u16) -> bool {
         let limit = self.config.timing.keep_alive * 2;
         let Some((host, _)) = member.address.rsplit_once(':') else { return false };
         // The supervisor must present the certificate of that member.
         let Ok(endpoint) = self.config.tls.endpoint(&member.name, &format!("{host}:{port}")) else {
             return false;
         };
-        let asked = async {
+        let answered = async {
             let channel = endpoint.connect_timeout(limit).connect().await.ok()?;
-            let incarnation = Bytes::copy_from_slice(&life.to_bytes());
+            let incarnation = Bytes::copy_from_slice(&incarnation.to_bytes());
             SupervisorClient::new(channel).ask(wire::AskRequest { incarnation }).await.ok()?.into_inner().result
         };
-        let answer = timeout(limit, asked).await.ok().flatten();
+        let answer = timeout(limit, answered).await.ok().flatten();
         if let Some(Answer::Exited(exit)) = &answer
-            && exit.incarnation == life.to_bytes().as_slice()
-            && let Err(status) = self.proofs.take(&member.name, exit, &self.reach, &self.leadership)
+            && exit.incarnation == incarnation.to_bytes().as_slice()
+            && let Err(status) = self.proofs.note_exit(&member.name, exit, &self.detector, &self.leadership)
         {
-            tracing::debug!(peer = %member.name, status = status.message(), "an answer that makes no sense");
+            tracing::debug!(peer = %member.name, status = status.message(), "invalid answer of a supervisor");
         }
         answer.is_some()
     }

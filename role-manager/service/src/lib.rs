@@ -7,7 +7,6 @@
 #[cfg(test)]
 extern crate self as twinbox_roles;
 
-mod alone;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod cluster;
@@ -16,41 +15,38 @@ mod convert;
 mod dialer;
 mod error;
 mod exits;
-mod gate;
-mod keeper;
+mod failure_detector;
+mod go_on_alone;
 mod leader;
-mod line;
+mod lease_agent;
 mod members;
+mod membership_reconciler;
 mod orders;
-mod owned;
+mod other_group_members;
 mod raft;
-mod reach;
-mod rivals;
+mod request_stream;
 mod roles;
 mod roster;
 mod server;
 #[cfg(feature = "simulation")]
 pub mod simulation;
-mod standing;
-mod survive;
+mod solo_controller;
+mod store_identity;
 mod talk;
+mod task_monitor;
 mod tasks;
-mod tend;
 mod votes;
-mod warden;
-mod watched;
 
 pub use config::{MemberAddress, RolesConfig};
 pub use error::{CommandError, RolesError};
 pub use exits::ExitsService;
-pub use gate::{Gate, InFlight, NotHolder};
-pub use owned::{OwnError, Owned};
 pub use roles::Roles;
 pub use server::RolesService;
+pub use twinbox_gate::{Gate, InFlight, NotHolder, OwnError, Owned};
 pub use twinbox_roles_core::{
-    Bound, Cause, CertificateOrder, CertificateRefusal, Certificates, Departure, Doors, Duty, DutyState, DutyView,
-    FAR_BEHIND, Facts, Failback, Fingerprint, HealthReport, Inheritance, LongestGap, Measures, MemberKind,
-    MemberView, Mode, Move, OnQuorumLoss, Operator, Order, OrderId, Refusal, RolesView, Rotation, SPEAKS,
-    ServiceHealth, Setting, SettingError, Settings, SoloReport, Speaks, Split, State, Status, Step, Timing,
-    Trigger, What, doors, policy_table,
+    Bound, CallHeir, CallPolicy, Cause, CertificateOrder, CertificateRefusal, Certificates, Departure, Duty,
+    DutyState, DutyView, FAR_BEHIND, Facts, Failback, FeatureLevels, Fingerprint, HealthReport, LongestGap,
+    Measures, MemberKind, MemberView, Mode, Move, MoveObject, OnQuorumLoss, Operator, Order, OrderId, Refusal,
+    RolesView, Rotation, RotationStep, SUPPORTED_LEVELS, ServiceHealth, Setting, SettingError, Settings,
+    SoloReport, Split, State, Status, Timing, Trigger, call_policy, policy_table,
 };

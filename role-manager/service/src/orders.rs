@@ -14,7 +14,7 @@ use tokio::{
 };
 use tonic::Request;
 use twinbox_clock::BootInstant;
-use twinbox_roles_core::{LongestGap, Order, OrderId, Outcome, RolesView};
+use twinbox_roles_core::{CommandOutcome, LongestGap, Order, OrderId, RolesView};
 use twinbox_wire::roles as wire;
 
 use crate::{
@@ -68,7 +68,7 @@ impl LastGrant {
 
 /// Result of one attempt.
 enum Attempt {
-    Outcome(Outcome),
+    Outcome(CommandOutcome),
     /// Certainly not proposed.
     NotProposed,
     /// It may have been proposed.
@@ -105,7 +105,7 @@ impl Orders {
                 });
             }
             match timeout(left, self.attempt(id, order)).await {
-                Ok(Attempt::Outcome(Outcome::Refused(refusal))) => return Err(refusal.into()),
+                Ok(Attempt::Outcome(CommandOutcome::Refused(refusal))) => return Err(refusal.into()),
                 Ok(Attempt::Outcome(_)) => return Ok(()),
                 Ok(Attempt::Rejected(reason)) => return Err(CommandError::Rejected { reason }),
                 Ok(Attempt::NotProposed) => sleep(LOOK_AGAIN.min(left)).await,
@@ -119,7 +119,7 @@ impl Orders {
     }
 
     async fn attempt(&self, id: OrderId, order: Option<&Order>) -> Attempt {
-        let Some(leader) = leader_name(&self.core.pulse().borrow()) else { return Attempt::NotProposed };
+        let Some(leader) = leader_name(&self.core.status().borrow()) else { return Attempt::NotProposed };
         if leader == self.config.node {
             return match self.leadership.operate(id, order.cloned()).await {
                 Ok(outcome) => Attempt::Outcome(outcome),

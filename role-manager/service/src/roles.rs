@@ -11,29 +11,28 @@ use twinbox_clock::wall;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
-    Certificates, Duty, Exits, HealthReport, Known, Measures, Order, OrderId, RolesView, State,
+    Certificates, Duty, Exits, HealthReport, LocalFacts, Measures, Order, OrderId, RolesView, State,
 };
 use twinbox_wire::roles::{exits_server::ExitsServer, roles_server::RolesServer};
 
 use crate::{
     CommandError, ExitsService, Gate, MemberAddress, RolesConfig, RolesError, RolesService,
-    alone::{Arbiter, GoingAlone},
     dialer::{Dialer, MESSAGE_LIMIT},
-    exits::{Inquiry, Proofs},
-    keeper::Keeper,
+    exits::{Proofs, SupervisorProber},
+    failure_detector::{FailureDetector, MemberProber},
+    go_on_alone::GoOnAloneSteps,
     leader::{Leadership, wait},
+    lease_agent::LeaseAgent,
     members::Members,
+    membership_reconciler::MembershipReconciler,
     orders::{LastGrant, Orders},
-    raft::{Core, Pulse},
-    reach::{Asking, Reach},
-    rivals::{LookingBack, Rivals},
+    other_group_members::{OtherGroupMembers, OtherGroupProber},
+    raft::{Core, RaftStatus},
     roster::Roster,
-    standing::Standing,
-    survive::Surviving,
-    tasks::spawn,
-    tend::Tending,
-    warden::Warden,
-    watched::Watched,
+    solo_controller::{Arbiter, SoloController},
+    store_identity::StoreIdentity,
+    task_monitor::TaskMonitor,
+    tasks::{spawn, start_expirer},
 };
 
 /// This member's part in the cluster. Clones share it; when the last is dropped everything stops immediately, as in a
@@ -44,7 +43,7 @@ pub struct Roles(Arc<Running>);
 struct Running {
     service: RolesService,
     orders: Orders,
-    surviving: Arc<Surviving>,
+    go_on_alone: Arc<GoOnAloneSteps>,
     proofs: Arc<Proofs>,
     gates: BTreeMap<Duty, Gate>,
     health: watch::Sender<Option<HealthReport>>,
@@ -54,9 +53,9 @@ struct Running {
     leave: watch::Sender<bool>,
     view: watch::Receiver<Arc<RolesView>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    lease_agent: Mutex<Option<JoinHandle<()>>>,
     raft: Mutex<Option<JoinHandle<()>>>,
-    watched: Watched,
+    monitor: TaskMonitor,
 }
 
 impl Roles {
@@ -67,115 +66,120 @@ impl Roles {
         let config = Arc::new(config);
         let timing = config.timing;
         let disk = Disk::open(&config.dir)?;
-        let standing = Arc::new(Standing::open(&config, disk.clone()).await?);
+        let identity = Arc::new(StoreIdentity::open(&config, disk.clone()).await?);
         let roster = Arc::new(Roster::new(&config));
-        let reach = Arc::new(Reach::default());
-        let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), reach.clone(), &timing));
-        let watched = Watched::new();
-        let (core_dialer, core_reach) = (dialer.clone(), reach.clone());
-        let core = Core::open(&config, disk, standing.clone(), core_dialer, core_reach, watched.clone())?;
+        let detector = Arc::new(FailureDetector::default());
+        let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), detector.clone(), &timing));
+        let monitor = TaskMonitor::new();
+        let (core_dialer, core_detector) = (dialer.clone(), detector.clone());
+        let core = Core::open(&config, disk, identity.clone(), core_dialer, core_detector, monitor.clone())?;
         let core = Arc::new(core);
-        let rivals = Arc::new(Rivals::default());
+        let other_group = Arc::new(OtherGroupMembers::default());
         let proofs = Arc::new(Proofs::new());
-        let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone(), reach.clone()));
+        let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone(), detector.clone()));
         let members = Arc::new(Members {
             config: config.clone(),
-            standing: standing.clone(),
+            identity: identity.clone(),
             core: core.clone(),
             leadership: leadership.clone(),
             dialer: dialer.clone(),
             roster: roster.clone(),
-            reach: reach.clone(),
-            rivals: rivals.clone(),
+            detector: detector.clone(),
+            other_group: other_group.clone(),
         });
         let gates: BTreeMap<Duty, Gate> = Duty::ALL.into_iter().map(|duty| (duty, Gate::new(duty))).collect();
-        let warden = Warden::start(gates.values().cloned().collect()).map_err(RolesError::Thread)?;
+        let expirer = start_expirer(gates.values().cloned().collect()).map_err(RolesError::Thread)?;
         let health = watch::Sender::new(None);
         let measures = watch::Sender::new(Measures::default());
         let unanswered = watch::Sender::new(BTreeSet::new());
         let handed_over = watch::Sender::new(false);
         let granted = Arc::new(LastGrant::default());
         let arbiter = Arc::new(Arbiter::default());
-        let alone = GoingAlone::new(&config, standing.clone(), core.clone(), reach.clone(), arbiter.clone())?;
+        let solo = SoloController::new(&config, identity.clone(), core.clone(), detector.clone(), arbiter.clone())?;
         let leave = watch::Sender::new(false);
-        let known = Known { obstacle: standing.obstacle(), ..Known::default() };
-        let shown = watch::Sender::new(Arc::new(RolesView::new(&config.node, &State::default(), &known)));
-        let view = shown.subscribe();
+        let known = LocalFacts { obstacle: identity.obstacle(), ..LocalFacts::default() };
+        let view_sender = watch::Sender::new(Arc::new(RolesView::new(&config.node, &State::default(), &known)));
+        let view = view_sender.subscribe();
 
         let raft = core.start().await?;
-        let keeper = Keeper {
+        let lease_agent = LeaseAgent {
             config: config.clone(),
-            standing: standing.clone(),
+            identity: identity.clone(),
             core: core.clone(),
             leadership: leadership.clone(),
             dialer: dialer.clone(),
             gates: gates.clone(),
-            warden,
-            alone,
+            expirer,
+            solo,
             granted: granted.clone(),
-            reach: reach.clone(),
-            rivals,
+            detector: detector.clone(),
+            other_group,
             health: health.subscribe(),
             measures: measures.subscribe(),
             unanswered: unanswered.subscribe(),
             proofs: proofs.clone(),
             handed_over: handed_over.subscribe(),
             leave: leave.subscribe(),
-            view: shown,
-            watched: watched.clone(),
+            view: view_sender,
+            monitor: monitor.clone(),
         };
-        let asking =
-            Asking { config: config.clone(), roster: roster.clone(), dialer: dialer.clone(), reach: reach.clone() };
-        let inquiry = Arc::new(Inquiry {
+        let prober = MemberProber {
             config: config.clone(),
             roster: roster.clone(),
-            reach: reach.clone(),
+            dialer: dialer.clone(),
+            detector: detector.clone(),
+        };
+        let supervisors = Arc::new(SupervisorProber {
+            config: config.clone(),
+            roster: roster.clone(),
+            detector: detector.clone(),
             proofs: proofs.clone(),
             leadership: leadership.clone(),
         });
-        let tending = Tending {
+        let reconciler = MembershipReconciler {
             config: config.clone(),
-            standing: standing.clone(),
+            identity: identity.clone(),
             core: core.clone(),
             leadership: leadership.clone(),
         };
-        let looking_back = LookingBack { members: members.clone(), dialer: dialer.clone() };
-        let surviving = Arc::new(Surviving {
+        let other_group_prober = OtherGroupProber { members: members.clone(), dialer: dialer.clone() };
+        let go_on_alone = Arc::new(GoOnAloneSteps {
             config: config.clone(),
-            standing: standing.clone(),
+            identity: identity.clone(),
             core: core.clone(),
-            reach: reach.clone(),
-            inquiry: inquiry.clone(),
+            detector: detector.clone(),
+            supervisors: supervisors.clone(),
             gates: gates.clone(),
             view: view.clone(),
-            one_at_a_time: tokio::sync::Mutex::default(),
+            running: tokio::sync::Mutex::default(),
         });
         let tasks = vec![
-            watched.run("roster", (roster.clone(), core.clone()), |(roster, core)| async move {
+            monitor.run("roster", (roster.clone(), core.clone()), |(roster, core)| async move {
                 roster.follow(&core).await;
             }),
-            watched.run("joining", members.clone(), |members| async move { members.enter().await }),
-            watched.run("run numbers", (members.clone(), view.clone()), |(members, view)| async move {
-                members.prove_age(view).await;
+            monitor.run("joining", members.clone(), |members| async move { members.enter().await }),
+            monitor.run("run numbers", (members.clone(), view.clone()), |(members, view)| async move {
+                members.announce_run_number(view).await;
             }),
-            watched.run("removal", members.clone(), |members| async move { members.heed_removal().await }),
-            watched.run("members", Arc::new(tending), |tending| async move { tending.run().await }),
-            watched.run("planner", leadership.clone(), |leadership| async move { leadership.run().await }),
-            watched.run("reach", Arc::new(asking), |asking| async move { asking.run().await }),
-            watched.run("exits", inquiry, |inquiry| async move { inquiry.run().await }),
-            watched.run("other groups", Arc::new(looking_back), |looking| async move { looking.run().await }),
-            watched.run("arbiter", (arbiter, core.clone()), move |(arbiter, core)| async move {
-                arbiter.ask(&core, timing).await;
+            monitor.run("removal", members.clone(), |members| async move { members.watch_removal().await }),
+            monitor.run("members", Arc::new(reconciler), |reconciler| async move { reconciler.run().await }),
+            monitor.run("planner", leadership.clone(), |leadership| async move { leadership.run().await }),
+            monitor.run("failure detector", Arc::new(prober), |prober| async move { prober.run().await }),
+            monitor.run("exits", supervisors, |supervisors| async move { supervisors.run().await }),
+            monitor.run("other groups", Arc::new(other_group_prober), |prober| async move { prober.run().await }),
+            monitor.run("arbiter", (arbiter, core.clone()), move |(arbiter, core)| async move {
+                arbiter.probe(&core, timing).await;
             }),
         ];
-        let keeper = Arc::new(tokio::sync::Mutex::new(keeper));
-        let keeping = watched.run("leases", keeper, |keeper| async move { keeper.lock().await.run().await });
+        let lease_agent = Arc::new(tokio::sync::Mutex::new(lease_agent));
+        let leases_task =
+            monitor.run("leases", lease_agent, |lease_agent| async move { lease_agent.lock().await.run().await });
         let orders =
             Orders { config: config.clone(), core: core.clone(), leadership: leadership.clone(), dialer, granted };
         Ok(Self(Arc::new(Running {
-            service: RolesService { config, standing, core, leadership, members, roster, reach },
+            service: RolesService { config, identity, core, leadership, members, roster, detector },
             orders,
-            surviving,
+            go_on_alone,
             proofs,
             gates,
             health,
@@ -185,8 +189,8 @@ impl Roles {
             leave,
             view,
             tasks: Mutex::new(tasks),
-            keeper: Mutex::new(Some(keeping)),
-            watched,
+            lease_agent: Mutex::new(Some(leases_task)),
+            monitor,
             raft: Mutex::new(Some(raft)),
         })))
     }
@@ -211,9 +215,9 @@ impl Roles {
     }
 
     /// The Raft id of this member's store, and its number of starts.
-    pub fn life(&self) -> (u64, u64) {
-        let standing = &self.0.service.standing;
-        (standing.raft_id(), standing.run())
+    pub fn raft_id_and_run(&self) -> (u64, u64) {
+        let identity = &self.0.service.identity;
+        (identity.raft_id(), identity.run())
     }
 
     /// The cluster as this member sees it.
@@ -233,24 +237,25 @@ impl Roles {
 
     /// The voters, as far as this member knows.
     pub fn voters(&self) -> BTreeSet<NodeName> {
-        let pulse = self.0.service.core.pulse().borrow().clone();
-        pulse.voters.iter().filter_map(|id| pulse.peer(*id)).map(|peer| peer.name.clone()).collect()
+        let status = self.0.service.core.status().borrow().clone();
+        status.voters.iter().filter_map(|id| status.peer(*id)).map(|peer| peer.name.clone()).collect()
     }
 
     /// Whether a change of voters is under way, as far as this member knows: until it ends, a majority of the former
     /// and one of the next voters are needed.
     pub fn voters_change(&self) -> bool {
-        self.0.service.core.pulse().borrow().joint
+        self.0.service.core.status().borrow().joint
     }
 
     /// Whether the role manager of this member works, otherwise the reason as text: a task has panicked lately or
     /// hangs, or its disk accepts no more writes. `Ok` while it is being shut down.
     pub fn health(&self) -> Result<(), String> {
-        let Running { service: RolesService { standing, core, .. }, watched, .. } = &*self.0;
-        if standing.stopped() {
+        let Running { service: RolesService { identity, core, .. }, monitor, .. } = &*self.0;
+        if identity.stopped() {
             return Ok(());
         }
-        core.broken().map_or_else(|| watched.verdict(), |why| Err(format!("its store takes no more writes: {why}")))
+        core.broken()
+            .map_or_else(|| monitor.health(), |reason| Err(format!("its store takes no more writes: {reason}")))
     }
 
     /// Raft, for tests of it in a cluster.
@@ -267,11 +272,11 @@ impl Roles {
     /// Waits until this member has been removed from the cluster, and returns the notice with the remedy. The member
     /// takes part in nothing any more then.
     pub async fn removed(&self) -> String {
-        let mut changes = self.0.service.standing.changes();
+        let mut changes = self.0.service.identity.changes();
         loop {
             changes.mark_unchanged();
-            if self.0.service.standing.is_removed() {
-                return self.0.service.standing.obstacle();
+            if self.0.service.identity.is_removed() {
+                return self.0.service.identity.obstacle();
             }
             wait(&mut changes).await;
         }
@@ -279,8 +284,8 @@ impl Roles {
 
     /// Whether joining members may come now: a join token is valid, or expired so recently that its user should get the
     /// reason.
-    pub fn expects_newcomers(&self) -> bool {
-        self.0.service.core.applied().borrow().state.expects_newcomers(wall().0)
+    pub fn expects_joining_members(&self) -> bool {
+        self.0.service.core.applied().borrow().state.accepts_joining_members(wall().0)
     }
 
     /// The agreed state, as far as this member knows it.
@@ -329,14 +334,17 @@ impl Roles {
 
     /// Whether the incarnation of this member that was heard last is known to have exited.
     pub fn has_exited(&self, node: &NodeName) -> bool {
-        let RolesService { reach, core, .. } = &self.0.service;
+        let RolesService { detector, core, .. } = &self.0.service;
         let agreed = || core.applied().borrow().state.members.get(node).and_then(|member| member.incarnation);
-        reach.life(node).or_else(agreed).is_some_and(|life| self.0.proofs.known().has(node, life))
+        detector
+            .incarnation(node)
+            .or_else(agreed)
+            .is_some_and(|incarnation| self.0.proofs.known().has(node, incarnation))
     }
 
     /// Time since the last contact with another member; `None` when there was none since the start.
-    pub fn heard(&self, node: &NodeName) -> Option<Duration> {
-        self.0.service.reach.since(node)
+    pub fn since_contact(&self, node: &NodeName) -> Option<Duration> {
+        self.0.service.detector.since_contact(node)
     }
 
     /// The longest gap between granted keep-alives of this member in the last [`LongestGap::WINDOW`], to be compared
@@ -374,23 +382,23 @@ impl Roles {
 
     /// Checks whether this node may go on alone now, without these permanently lost members.
     pub fn may_go_on_alone(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
-        self.0.surviving.may(lost).map(drop)
+        self.0.go_on_alone.check(lost).map(drop)
     }
 
     /// Goes on alone without a permanently lost majority: this node becomes the only member of a new group, with the
     /// agreed state. It first listens for a while for signs of the others, and continues even when the caller no longer
     /// waits.
     pub async fn go_on_alone(&self, lost: &BTreeSet<NodeName>) -> Result<(), CommandError> {
-        if self.0.service.standing.stopped() {
+        if self.0.service.identity.stopped() {
             return Err(CommandError::Stopping);
         }
-        let (surviving, lost) = (self.0.surviving.clone(), lost.clone());
-        let going = spawn(async move { surviving.go_on(&lost).await });
+        let (go_on_alone, lost) = (self.0.go_on_alone.clone(), lost.clone());
+        let going = spawn(async move { go_on_alone.run(&lost).await });
         going.await.unwrap_or(Err(CommandError::Stopping))
     }
 
     async fn give(&self, id: OrderId, order: Option<&Order>) -> Result<(), CommandError> {
-        if self.0.service.standing.stopped() {
+        if self.0.service.identity.stopped() {
             return Err(CommandError::Stopping);
         }
         self.0.orders.give(id, order, self.0.view.clone()).await
@@ -408,9 +416,9 @@ impl Roles {
         let timing = running.service.config.timing;
         running.hand_over_leadership().await;
         running.leave.send_replace(true);
-        let keeper = running.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(keeper) = keeper {
-            let _ = keeper.await;
+        let lease_agent = running.lease_agent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lease_agent) = lease_agent {
+            let _ = lease_agent.await;
         }
         running.stop();
         let raft = running.raft.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -424,19 +432,19 @@ impl Roles {
 
 impl Running {
     async fn hand_over_leadership(&self) {
-        let RolesService { standing, core, config, .. } = &self.service;
-        let own = standing.raft_id();
-        let mut pulse = core.pulse();
-        let now = pulse.borrow_and_update().clone();
-        let Some(heir) = now.heir(own, |_| true).filter(|_| now.leading) else { return };
-        if core.transfer_to(heir).await.is_ok() {
-            let another = pulse.wait_for(|p: &Pulse| p.leader.is_some_and(|leader| leader != own));
+        let RolesService { identity, core, config, .. } = &self.service;
+        let own = identity.raft_id();
+        let mut status = core.status();
+        let current = status.borrow_and_update().clone();
+        let Some(successor) = current.best_successor(own, |_| true).filter(|_| current.leading) else { return };
+        if core.transfer_to(successor).await.is_ok() {
+            let another = status.wait_for(|p: &RaftStatus| p.leader.is_some_and(|leader| leader != own));
             let _ = timeout(config.timing.order_limit(), another).await;
         }
     }
 
     fn stop(&self) {
-        self.service.standing.stop();
+        self.service.identity.stop();
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
         self.gates.values().for_each(Gate::close);
     }
@@ -445,8 +453,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        keeper.inspect(JoinHandle::abort);
+        let lease_agent = self.lease_agent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lease_agent.inspect(JoinHandle::abort);
     }
 }
 

@@ -12,7 +12,7 @@ use twinbox_roles_core::State;
 use crate::{
     MemberAddress, RolesConfig,
     leader::wait,
-    raft::{Core, Pulse},
+    raft::{Core, RaftStatus},
 };
 
 /// Possible members and their addresses. A restart of Raft forgets no name; only a removal does.
@@ -20,13 +20,13 @@ pub(crate) struct Roster {
     node: NodeName,
     /// The configured members; they take precedence over older agreements.
     configured: Vec<MemberAddress>,
-    gone: Mutex<Gone>,
+    removals: Mutex<Removals>,
     members: watch::Sender<Arc<Vec<MemberAddress>>>,
 }
 
 /// Removed members. They take precedence over the configuration, which may still name them.
 #[derive(Default)]
-struct Gone {
+struct Removals {
     /// Removed members that have not joined again.
     removed: BTreeSet<NodeName>,
     /// Members that were ever removed: their configured address is out of date.
@@ -39,21 +39,21 @@ impl Roster {
         // A stored address that differs from the configured one was agreed after a removal.
         let moved = |m: &&MemberAddress| config.member(&m.name).is_some_and(|known| known != *m);
         let outdated = config.learned.iter().filter(moved).map(|m| m.name.clone()).chain(removed.clone()).collect();
-        let gone = Gone { removed, outdated };
+        let removals = Removals { removed, outdated };
         let mut members = config.members.clone();
-        config.learned.iter().for_each(|learned| learn(&config.members, &gone, &mut members, learned));
-        members.retain(|member| !gone.removed.contains(&member.name));
+        config.learned.iter().for_each(|learned| learn(&config.members, &removals, &mut members, learned));
+        members.retain(|member| !removals.removed.contains(&member.name));
         let (node, configured) = (config.node.clone(), config.members.clone());
-        Self { node, configured, gone: Mutex::new(gone), members: watch::Sender::new(Arc::new(members)) }
+        Self { node, configured, removals: Mutex::new(removals), members: watch::Sender::new(Arc::new(members)) }
     }
 
     /// Removed members that have not joined again.
     pub(crate) fn removed(&self) -> BTreeSet<NodeName> {
-        self.gone().removed.clone()
+        self.removals().removed.clone()
     }
 
-    fn gone(&self) -> MutexGuard<'_, Gone> {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    fn removals(&self) -> MutexGuard<'_, Removals> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Vec<MemberAddress>>> {
@@ -71,33 +71,33 @@ impl Roster {
 
     /// Adds the members that the cluster agrees on, for as long as the process runs.
     pub(crate) async fn follow(&self, core: &Core) {
-        let (mut pulse, mut applied) = (core.pulse(), core.applied());
+        let (mut status, mut applied) = (core.status(), core.applied());
         loop {
-            self.update(&applied.borrow_and_update().state, &pulse.borrow_and_update());
+            self.update(&applied.borrow_and_update().state, &status.borrow_and_update());
             tokio::select! {
                 () = wait(&mut applied) => {}
-                () = wait(&mut pulse) => {}
+                () = wait(&mut status) => {}
             }
         }
     }
 
-    fn update(&self, state: &State, pulse: &Pulse) {
-        let mut gone = self.gone();
-        gone.removed.retain(|name| state.known().all(|(member, ..)| member != name));
+    fn update(&self, state: &State, status: &RaftStatus) {
+        let mut removals = self.removals();
+        removals.removed.retain(|name| state.known().all(|(member, ..)| member != name));
         let names = state.removed.iter().map(|(_, name)| name);
         let now: Vec<_> = names.filter(|name| **name != self.node && is_removed(state, name)).cloned().collect();
-        gone.outdated.extend(now.iter().cloned());
-        gone.removed.extend(now);
+        removals.outdated.extend(now.iter().cloned());
+        removals.removed.extend(now);
         // Raft's own list of voters is available before anything has been applied.
-        let voters = pulse.peers.values().map(|peer| (&peer.name, peer.kind, peer.address.as_str()));
+        let voters = status.peers.values().map(|peer| (&peer.name, peer.kind, peer.address.as_str()));
         let agreed: Vec<_> = voters
             .chain(state.known())
             .map(|(name, kind, address)| MemberAddress { name: name.clone(), kind, address: address.to_owned() })
             .collect();
         self.members.send_if_modified(|members| {
             let mut next = members.as_ref().clone();
-            agreed.iter().for_each(|member| learn(&self.configured, &gone, &mut next, member));
-            next.retain(|member| !gone.removed.contains(&member.name));
+            agreed.iter().for_each(|member| learn(&self.configured, &removals, &mut next, member));
+            next.retain(|member| !removals.removed.contains(&member.name));
             let changed = next != **members;
             if changed {
                 *members = Arc::new(next);
@@ -112,9 +112,14 @@ pub(crate) fn is_removed(state: &State, name: &NodeName) -> bool {
     state.removed.iter().any(|(_, removed)| removed == name) && state.known().all(|(known, ..)| known != name)
 }
 
-fn learn(configured: &[MemberAddress], gone: &Gone, members: &mut Vec<MemberAddress>, learned: &MemberAddress) {
+fn learn(
+    configured: &[MemberAddress],
+    removals: &Removals,
+    members: &mut Vec<MemberAddress>,
+    learned: &MemberAddress,
+) {
     let as_configured =
-        |member: &MemberAddress| member.name == learned.name && !gone.outdated.contains(&member.name);
+        |member: &MemberAddress| member.name == learned.name && !removals.outdated.contains(&member.name);
     if configured.iter().any(as_configured) {
         return;
     }

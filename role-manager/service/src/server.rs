@@ -10,12 +10,12 @@ use twinbox_wire::roles::{self as wire, roles_server};
 
 use crate::{
     RolesConfig, convert,
+    failure_detector::FailureDetector,
     leader::Leadership,
     members::Members,
     raft::{Core, ProposeError},
-    reach::Reach,
     roster::Roster,
-    standing::Standing,
+    store_identity::StoreIdentity,
     talk::Replies,
 };
 
@@ -23,12 +23,12 @@ use crate::{
 #[derive(Clone)]
 pub struct RolesService {
     pub(crate) config: Arc<RolesConfig>,
-    pub(crate) standing: Arc<Standing>,
+    pub(crate) identity: Arc<StoreIdentity>,
     pub(crate) core: Arc<Core>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) members: Arc<Members>,
     pub(crate) roster: Arc<Roster>,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) detector: Arc<FailureDetector>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -41,88 +41,88 @@ impl RolesService {
     }
 
     pub(crate) fn running(&self) -> Result<(), Status> {
-        match self.standing.stopped() {
+        match self.identity.stopped() {
             true => Err(Status::unavailable("this member is shutting down")),
             false => Ok(()),
         }
     }
 
     /// Checks that the caller is a member known here.
-    fn is_known(&self, caller: &NodeName) -> Result<(), Status> {
+    fn check_known(&self, caller: &NodeName) -> Result<(), Status> {
         if self.roster.member(caller).is_some() {
             return Ok(());
         }
-        tracing::warn!(peer = %caller, "refused: a certificate of this cluster, but no member that is known");
-        Err(Status::permission_denied(format!("'{caller}' is not among the members that are known here")))
+        tracing::warn!(peer = %caller, "refused: the caller has a valid certificate, but is not a known member");
+        Err(Status::permission_denied(format!("'{caller}' is not a member known here")))
     }
 
-    /// As [`Self::is_known`], and notes the last contact with its process.
-    fn is_heard(&self, caller: &NodeName) -> Result<(), Status> {
-        self.is_known(caller)?;
-        self.reach.heard(caller, None);
+    /// As [`Self::check_known`], and notes the last contact with its process.
+    fn check_and_note_contact(&self, caller: &NodeName) -> Result<(), Status> {
+        self.check_known(caller)?;
+        self.detector.note_contact(caller, None);
         Ok(())
     }
 
     /// Checks that the caller is the sender that the request names.
-    pub(crate) fn speaks_for(&self, caller: &NodeName, claimed: &str) -> Result<(), Status> {
-        self.is_heard(caller)?;
-        Self::is(caller, claimed)
+    pub(crate) fn check_sender(&self, caller: &NodeName, claimed: &str) -> Result<(), Status> {
+        self.check_and_note_contact(caller)?;
+        Self::check_name(caller, claimed)
     }
 
     /// The same for a supervisor, which presents its node's certificate. It is no last contact with that node.
-    pub(crate) fn supervises<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
+    pub(crate) fn check_supervisor<T>(&self, request: &Request<T>, claimed: &str) -> Result<(), Status> {
         let node = self.certified(request)?;
-        self.is_known(&node)?;
-        Self::is(&node, claimed)
+        self.check_known(&node)?;
+        Self::check_name(&node, claimed)
     }
 
-    fn is(caller: &NodeName, claimed: &str) -> Result<(), Status> {
+    fn check_name(caller: &NodeName, claimed: &str) -> Result<(), Status> {
         if caller.as_str() == claimed {
             return Ok(());
         }
-        tracing::warn!(peer = %caller, claimed, "refused: a member speaks for another");
+        tracing::warn!(peer = %caller, claimed, "refused: the caller names another member as the sender");
         Err(Status::permission_denied(format!("'{caller}' may not speak for '{claimed}'")))
     }
 
-    /// As [`Self::speaks_for`], but also permits a removed member, to notify it of its removal.
-    fn caller_was<T>(&self, request: &Request<T>, claimed: &str, raft_id: u64) -> Result<(), Status> {
+    /// As [`Self::check_sender`], but also permits a removed member, to notify it of its removal.
+    fn check_sender_or_removed<T>(&self, request: &Request<T>, claimed: &str, raft_id: u64) -> Result<(), Status> {
         let name = self.certified(request)?;
-        match name.as_str() == claimed && self.members.removal_of(&name, raft_id).is_some() {
+        match name.as_str() == claimed && self.members.removal_notice(&name, raft_id).is_some() {
             true => Ok(()),
-            false => self.speaks_for(&name, claimed),
+            false => self.check_sender(&name, claimed),
         }
     }
 
     /// Checks the sender, the target and the group of a Raft call.
-    pub(crate) async fn raft_caller(
+    pub(crate) async fn check_raft_caller(
         &self,
         caller: &NodeName,
         envelope: Option<&wire::Envelope>,
     ) -> Result<(), Status> {
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("an envelope is missing"))?;
         if self.core.applied().borrow().state.was_removed(envelope.from) {
-            return Err(Status::permission_denied("of a member that was removed"));
+            return Err(Status::permission_denied("the sender was removed from the cluster"));
         }
-        if envelope.to != self.standing.raft_id() {
-            return Err(Status::failed_precondition("this store is another than the one called"));
+        if envelope.to != self.identity.raft_id() {
+            return Err(Status::failed_precondition("the request is for another store than the present one"));
         }
-        let named = self.core.pulse().borrow().peer(envelope.from).map(|peer| peer.name.clone());
+        let named = self.core.status().borrow().peer(envelope.from).map(|peer| peer.name.clone());
         if named.is_some_and(|name| name != *caller) {
-            tracing::warn!(peer = %caller, "refused: a member uses the Raft id of another");
-            return Err(Status::permission_denied("the Raft id of another member"));
+            tracing::warn!(peer = %caller, "refused: the caller uses the Raft id of another member");
+            return Err(Status::permission_denied("the Raft id belongs to another member"));
         }
         // Noted before the answer: a node that may go solo counts from here (rule R7).
-        self.reach.heard(caller, None);
-        match self.standing.group() {
+        self.detector.note_contact(caller, None);
+        match self.identity.group() {
             // A member that joined while this one was away may lead before this one knows it.
             Some(group) if group == envelope.group => Ok(()),
-            Some(_) => Err(Status::failed_precondition("of another group of this cluster")),
+            Some(_) => Err(Status::failed_precondition("the sender belongs to another group of this cluster")),
             // Only a member that got a join request knows our Raft id.
             None if self.core.is_empty() && self.roster.member(caller).is_some() => {
-                let adopted = self.standing.adopt(envelope.group.clone()).await;
+                let adopted = self.identity.adopt(envelope.group.clone()).await;
                 adopted.map_err(|e| Status::unavailable(e.to_string()))
             }
-            None => Err(Status::failed_precondition("in no group")),
+            None => Err(Status::failed_precondition("this member is in no group")),
         }
     }
 
@@ -134,55 +134,55 @@ impl RolesService {
 #[tonic::async_trait]
 impl roles_server::Roles for RolesService {
     async fn append(&self, request: Request<wire::AppendRequest>) -> Answer<wire::AppendAnswer> {
-        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
+        self.check_raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_append(request.get_ref()).await.map(Response::new)
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Answer<wire::VoteAnswer> {
-        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
+        self.check_raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_vote(request.get_ref()).await.map(Response::new)
     }
 
     async fn pre_vote(&self, request: Request<wire::VoteRequest>) -> Answer<wire::VoteAnswer> {
-        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
+        self.check_raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_pre_vote(request.get_ref()).await.map(Response::new)
     }
 
     async fn install(&self, request: Request<wire::InstallRequest>) -> Answer<wire::InstallAnswer> {
-        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
+        self.check_raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_install(request.get_ref()).await.map(Response::new)
     }
 
     async fn transfer(&self, request: Request<wire::TransferRequest>) -> Answer<wire::TransferAnswer> {
-        self.raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
+        self.check_raft_caller(&self.certified(&request)?, request.get_ref().envelope.as_ref()).await?;
         self.core.serve_transfer(request.get_ref()).await.map(Response::new)
     }
 
     async fn confirm(&self, request: Request<wire::ConfirmRequest>) -> Answer<wire::ConfirmAnswer> {
-        self.caller_was(&request, &request.get_ref().node, request.get_ref().raft_id)?;
-        Ok(Response::new(self.members.hear_age(request.get_ref()).await))
+        self.check_sender_or_removed(&request, &request.get_ref().node, request.get_ref().raft_id)?;
+        Ok(Response::new(self.members.check_run_number(request.get_ref()).await))
     }
 
     async fn join(&self, request: Request<wire::JoinRequest>) -> Answer<wire::JoinAnswer> {
-        self.caller_was(&request, &request.get_ref().node, request.get_ref().raft_id)?;
-        Ok(Response::new(self.members.let_in(request.get_ref()).await))
+        self.check_sender_or_removed(&request, &request.get_ref().node, request.get_ref().raft_id)?;
+        Ok(Response::new(self.members.serve_join(request.get_ref()).await))
     }
 
     type TalkStream = Replies;
 
     async fn talk(&self, request: Request<Streaming<wire::Question>>) -> Answer<Replies> {
-        self.converse(request)
+        self.serve_talk(request)
     }
 
     async fn operate(&self, request: Request<wire::OperateRequest>) -> Answer<wire::OperateAnswer> {
         use wire::operate_answer::Result as Result_;
         let caller = self.certified(&request)?;
-        self.is_heard(&caller)?;
+        self.check_and_note_contact(&caller)?;
         let (id, order) = convert::read_operate(request.get_ref())?;
         if let Some(Order::Certificates(order)) = &order
-            && let Some(name) = order.speaks_for()
+            && let Some(name) = order.reporter()
         {
-            Self::is(&caller, name.as_str())?;
+            Self::check_name(&caller, name.as_str())?;
         }
         let proposed = timeout(self.config.timing.order_limit(), self.leadership.operate(id, order)).await;
         let result = match proposed {

@@ -1,4 +1,4 @@
-//! The server side of a [`Line`](crate::line::Line).
+//! The server side of a [`RequestStream`](crate::request_stream::RequestStream).
 
 use std::{pin::Pin, sync::Arc};
 
@@ -8,7 +8,7 @@ use twinbox_ids::NodeName;
 use twinbox_roles_core::NoGrant;
 use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
 
-use crate::{RolesService, convert, leader::NotGranted, line::LIFE};
+use crate::{RolesService, convert, leader::NotGranted, request_stream::INCARNATION_KEY};
 
 /// Answers in the order of the questions. The next question is read after the answer before it has been taken, so
 /// nothing queues up here.
@@ -17,7 +17,7 @@ pub type Replies = Pin<Box<dyn Stream<Item = Result<wire::Reply, Status>> + Send
 impl RolesService {
     /// Answers a caller with a certificate of this cluster. Its permissions are checked with each question, since
     /// members come and go.
-    pub(crate) fn converse(
+    pub(crate) fn serve_talk(
         &self,
         request: Request<Streaming<wire::Question>>,
     ) -> Result<Response<Replies>, Status> {
@@ -36,8 +36,8 @@ impl RolesService {
             }
         });
         let mut answer = Response::new(replies.boxed());
-        let life = MetadataValue::from_bytes(&self.standing.incarnation().to_bytes());
-        answer.metadata_mut().insert_bin(LIFE, life);
+        let incarnation = MetadataValue::from_bytes(&self.identity.incarnation().to_bytes());
+        answer.metadata_mut().insert_bin(INCARNATION_KEY, incarnation);
         Ok(answer)
     }
 
@@ -45,20 +45,20 @@ impl RolesService {
         self.running()?;
         match question {
             Some(Question::Heartbeat(request)) => {
-                self.raft_caller(caller, request.envelope.as_ref()).await?;
+                self.check_raft_caller(caller, request.envelope.as_ref()).await?;
                 self.core.serve_append(&request).await.map(Reply::Heartbeat)
             }
             Some(Question::KeepAlive(request)) => self.keep_alive(caller, &request).map(Reply::KeepAlive),
             Some(Question::Ping(request)) => {
                 // Frequent, also from removed members that do not know of their removal: not logged each time.
                 if caller.as_str() != request.node || self.roster.member(caller).is_none() {
-                    let why = format!("'{caller}' is not among the members that are known here");
-                    return Err(Status::permission_denied(why));
+                    let reason = format!("'{caller}' is not a member known here");
+                    return Err(Status::permission_denied(reason));
                 }
-                self.reach.heard(caller, Some(convert::incarnation(&request.incarnation)?));
+                self.detector.note_contact(caller, Some(convert::incarnation(&request.incarnation)?));
                 Ok(Reply::Ping(wire::Empty {}))
             }
-            None => Err(Status::unimplemented("a question that this release does not know")),
+            None => Err(Status::unimplemented("a question unknown to this release")),
         }
     }
 
@@ -68,13 +68,13 @@ impl RolesService {
         message: &wire::KeepAliveRequest,
     ) -> Result<wire::KeepAliveAnswer, Status> {
         use wire::keep_alive_answer::Result as Result_;
-        self.speaks_for(caller, &message.node)?;
+        self.check_sender(caller, &message.node)?;
         let result = if message.timing != Some(convert::timing(&self.config.timing)) {
             Result_::Refused("its timing differs from the cluster's; set the same on all members".to_owned())
         } else {
-            let (request, beside) = convert::read_keep_alive(message)?;
-            self.reach.heard(&request.node, Some(request.incarnation));
-            match self.leadership.keep_alive(&request, &beside) {
+            let (request, extras) = convert::read_keep_alive(message)?;
+            self.detector.note_contact(&request.node, Some(request.incarnation));
+            match self.leadership.keep_alive(&request, &extras) {
                 Ok(grant) => Result_::Granted(convert::grant(&grant)),
                 Err(NotGranted::NotLeader) => Result_::NotLeader(self.leader()),
                 Err(NotGranted::No(NoGrant::NoQuorum { .. })) => Result_::NotLeader(String::new()),

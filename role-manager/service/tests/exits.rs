@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, Incarnation};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
-use twinbox_roles::{Duty, Timing, What};
+use twinbox_roles::{Duty, MoveObject, Timing};
 use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
 
 /// Long enough that all moves before its expiry are due to the proof.
@@ -29,39 +29,39 @@ fn formed() -> Cluster {
 /// Reports to `to` that these incarnations of `node` have ended, with this certificate.
 fn report(
     cluster: &Cluster,
-    under: &Arc<NodeIdentity>,
+    identity: &Arc<NodeIdentity>,
     to: &str,
     node: &str,
-    lives: &[Incarnation],
+    incarnations: &[Incarnation],
 ) -> Result<(), Status> {
-    let exit = |life: &Incarnation| Exit {
-        incarnation: life.to_bytes().to_vec().into(),
+    let exit = |incarnation: &Incarnation| Exit {
+        incarnation: incarnation.to_bytes().to_vec().into(),
         raft_id: 1,
         run: 1,
         how: "signal 9 (SIGKILL)".to_owned(),
     };
-    let request = ReportRequest { node: node.to_owned(), exits: lives.iter().map(exit).collect(), port: 0 };
-    let endpoint = under.endpoint(&name(to), &cluster.address(to).to_string()).expect("an address");
+    let request = ReportRequest { node: node.to_owned(), exits: incarnations.iter().map(exit).collect(), port: 0 };
+    let endpoint = identity.endpoint(&name(to), &cluster.address(to).to_string()).expect("an address");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async { ExitsClient::new(endpoint.connect_lazy()).report(request).await.map(drop) })
 }
 
 /// The holder's process dies, together with Raft's leader or without it.
-fn dies(with_leader: bool) {
+fn holder_dies(with_leader: bool) {
     let mut cluster = formed();
-    let holder = cluster.somebody().0;
+    let holder = cluster.wait_holder().0;
     if !with_leader {
         // Leadership leaves the publisher when the cluster is at rest (rule R10).
         cluster.until("another leads", |c| c.leader("w").is_some_and(|leader| leader != holder));
     }
     let leads = cluster.leader("w").is_some_and(|leader| leader == holder);
     let (text, identity) = (holder.to_string(), cluster.identity(holder.as_str()));
-    let life = cluster.members[&holder].incarnation;
+    let incarnation = cluster.members[&holder].incarnation;
     let others: Vec<String> = ["a", "b", "w"].into_iter().filter(|n| *n != text).map(str::to_owned).collect();
     let killed = BootInstant::now();
     cluster.kill(&text);
     for other in &others {
-        report(&cluster, &identity, other, &text, &[life]).expect("it is taken");
+        report(&cluster, &identity, other, &text, &[incarnation]).expect("accepted");
     }
     let other = if text == "a" { "b" } else { "a" };
     cluster.until("the other acts", |c| c.holder_is(other));
@@ -69,15 +69,15 @@ fn dies(with_leader: bool) {
     let acted = killed.elapsed();
     assert!(acted < LEASE / 2, "{acted:?}: it waited for the lease");
     // The time without an acting holder counts from its last contact, also by a member that did not lead then.
-    let both = [What::Publisher, What::Duty(Duty::Notifier)];
+    let both = [MoveObject::Publisher, MoveObject::Duty(Duty::Notifier)];
     cluster.until("it shows what moved", |c| {
         let view = c.view(other);
         let moves = &view.moves;
-        both.iter().all(|what| moves.iter().any(|m| m.what == *what && m.to == name(other)))
+        both.iter().all(|what| moves.iter().any(|m| m.object == *what && m.to == name(other)))
     });
     let view = cluster.view(other);
     for what in both {
-        let moved = view.moves.iter().rfind(|m| m.what == what && m.to == name(other)).expect("a move");
+        let moved = view.moves.iter().rfind(|m| m.object == what && m.to == name(other)).expect("a move");
         println!("{what} idle for {} ms", moved.idle_ms);
         let idle = Duration::from_millis(moved.idle_ms);
         let asked = Timing::lan().lease;
@@ -87,31 +87,32 @@ fn dies(with_leader: bool) {
 }
 
 #[test]
-fn proof_moves_a_duty_at_once() {
-    dies(false);
+fn an_exit_proof_moves_a_duty_immediately() {
+    holder_dies(false);
 }
 
 /// The next leader has the proof, and does not wait for leases without a holder (rule R4).
 #[test]
-fn a_new_leader_that_has_the_proof_does_not_wait() {
-    dies(true);
+fn a_new_leader_with_the_exit_proof_does_not_wait() {
+    holder_dies(true);
 }
 
 /// Reports on another incarnation, or from a sender without permission: the holder goes on in its epoch.
 #[test]
-fn nobody_speaks_for_another_and_no_earlier_life_matters() {
+fn reports_on_other_nodes_are_refused_and_those_on_earlier_incarnations_ignored() {
     let cluster = formed();
-    let (holder, epoch) = cluster.somebody();
-    let life = cluster.members[&holder].incarnation;
+    let (holder, epoch) = cluster.wait_holder();
+    let incarnation = cluster.members[&holder].incarnation;
     let own = cluster.identity(holder.as_str());
-    let liar = if holder.as_str() == "a" { "b" } else { "a" };
+    let other_node = if holder.as_str() == "a" { "b" } else { "a" };
     for other in ["b", "w", "a"] {
-        for under in [liar, "w"] {
-            let refused = report(&cluster, &cluster.identity(under), other, holder.as_str(), &[life]).unwrap_err();
-            assert_eq!(refused.code(), Code::PermissionDenied, "{under} speaks for {holder}: {refused}");
+        for sender in [other_node, "w"] {
+            let refused =
+                report(&cluster, &cluster.identity(sender), other, holder.as_str(), &[incarnation]).unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied, "{sender} reports on {holder}: {refused}");
         }
         // A permitted report on an earlier incarnation.
-        report(&cluster, &own, other, holder.as_str(), &[Incarnation::random()]).expect("it is taken");
+        report(&cluster, &own, other, holder.as_str(), &[Incarnation::random()]).expect("accepted");
         let many: Vec<_> = (0..100).map(|_| Incarnation::random()).collect();
         let refused = report(&cluster, &own, other, holder.as_str(), &many).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
@@ -121,7 +122,7 @@ fn nobody_speaks_for_another_and_no_earlier_life_matters() {
     let strangers = CertificateAuthority::create(ClusterId::random(), "strangers").expect("an authority");
     strangers.issue(&holder, MemberKind::Node).expect("a certificate").save(dir.path()).expect("saved");
     let stranger = Arc::new(NodeIdentity::load(dir.path()).expect("an identity"));
-    report(&cluster, &stranger, liar, holder.as_str(), &[life]).expect_err("a stranger");
+    report(&cluster, &stranger, other_node, holder.as_str(), &[incarnation]).expect_err("a stranger");
 
     cluster.throughout(Duration::from_millis(700), |c| {
         assert_eq!(c.holder().as_ref(), Some(&(holder.clone(), epoch.clone())), "it goes on");

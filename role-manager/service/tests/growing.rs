@@ -14,8 +14,8 @@ fn names(texts: &[&str]) -> BTreeSet<NodeName> {
     texts.iter().map(|text| name(text)).collect()
 }
 
-fn remove(who: &str, lost: bool) -> Order {
-    Order::Remove { name: name(who), lost, within_ms: None, facts: Facts::default() }
+fn remove(member: &str, lost: bool) -> Order {
+    Order::Remove { name: name(member), lost, within_ms: None, facts: Facts::default() }
 }
 
 fn give(cluster: &Cluster, asked: &str, order: Order) -> Result<(), CommandError> {
@@ -30,44 +30,44 @@ fn wait_voters(cluster: &Cluster, voters: &[&str]) {
         .until(&format!("{voters:?} vote"), |c| c.members.keys().all(|n| c.roles(n.as_str()).voters() == expected));
 }
 
-fn wait_gone(cluster: &Cluster, who: &str) {
-    cluster.until(&format!("{who} is no member"), |c| {
-        let others = c.members.keys().filter(|n| n.as_str() != who);
-        others.into_iter().all(|n| c.view(n.as_str()).member(&name(who)).is_none())
+fn wait_removed(cluster: &Cluster, member: &str) {
+    cluster.until(&format!("{member} is no member"), |c| {
+        let others = c.members.keys().filter(|n| n.as_str() != member);
+        others.into_iter().all(|n| c.view(n.as_str()).member(&name(member)).is_none())
     });
 }
 
-fn removal(cluster: &Cluster, who: &str) -> String {
-    let told = cluster.order(who, async |roles| timeout(PATIENCE, roles.removed()).await);
-    told.expect("it is told that it was removed")
+fn removal(cluster: &Cluster, member: &str) -> String {
+    let notice = cluster.order(member, async |roles| timeout(PATIENCE, roles.removed()).await);
+    notice.expect("it is notified of its removal")
 }
 
 #[test]
-fn from_one_to_five_and_back_the_duty_stays_and_the_witness_votes_where_it_helps() {
+fn growing_to_five_and_back_keeps_the_duty_and_the_witness_votes_with_an_even_number() {
     let mut cluster = Cluster::prepare(&["a", "b", "w", "c", "d"]);
     cluster.run("a", true);
     cluster.wait_formed();
-    let held = cluster.somebody();
-    for (newcomer, voters) in [
+    let held = cluster.wait_holder();
+    for (joining, voters) in [
         ("b", &["a", "b"][..]),
         ("w", &["a", "b", "w"]),
         ("c", &["a", "b", "c"]),
         ("d", &["a", "b", "c", "d", "w"]),
     ] {
-        cluster.run(newcomer, false);
+        cluster.run(joining, false);
         cluster.wait_formed();
         wait_voters(&cluster, voters);
-        assert_eq!(cluster.somebody(), held, "{newcomer} has come, and the duty has moved");
+        assert_eq!(cluster.wait_holder(), held, "{joining} has joined, and the duty has moved");
     }
     for (leaver, voters) in [("d", &["a", "b", "c"][..]), ("c", &["a", "b", "w"]), ("b", &["a"]), ("w", &["a"])] {
         give(&cluster, "a", remove(leaver, false)).expect("done");
         cluster.roles(leaver).has_handed_over(true);
-        wait_gone(&cluster, leaver);
-        let told = removal(&cluster, leaver);
-        assert!(told.contains("has been removed from this cluster") && told.contains("new token"), "{told}");
+        wait_removed(&cluster, leaver);
+        let notice = removal(&cluster, leaver);
+        assert!(notice.contains("has been removed from this cluster") && notice.contains("new token"), "{notice}");
         cluster.kill(leaver);
         wait_voters(&cluster, voters);
-        assert_eq!(cluster.somebody(), held, "{leaver} has gone, and the duty has moved");
+        assert_eq!(cluster.wait_holder(), held, "{leaver} has left, and the duty has moved");
         assert!(
             cluster.roles("a").members().borrow().iter().all(|m| m.name != name(leaver)),
             "still in the roster"
@@ -78,9 +78,9 @@ fn from_one_to_five_and_back_the_duty_stays_and_the_witness_votes_where_it_helps
 }
 
 #[test]
-fn one_that_leads_and_publishes_is_removed_and_its_store_is_not_used_again() {
+fn a_removed_leader_and_publisher_cannot_reuse_its_store() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
-    let (leaver, _) = cluster.somebody();
+    let (leaver, _) = cluster.wait_holder();
     let heir = if leaver == name("a") { "b" } else { "a" };
     // It must lead, too.
     give(&cluster, heir, remove(leaver.as_str(), false)).expect("done");
@@ -90,7 +90,7 @@ fn one_that_leads_and_publishes_is_removed_and_its_store_is_not_used_again() {
     let stays = cluster.view(heir).member(&leaver).cloned().expect("a member");
     assert_eq!(stays.status, Status::Leaving, "{}", stays.reason);
     cluster.roles(leaver.as_str()).has_handed_over(true);
-    wait_gone(&cluster, leaver.as_str());
+    wait_removed(&cluster, leaver.as_str());
     removal(&cluster, leaver.as_str());
     wait_voters_of(&cluster, heir, &[heir]);
     cluster.kill(leaver.as_str());
@@ -113,11 +113,11 @@ fn wait_voters_of(cluster: &Cluster, asked: &str, voters: &[&str]) {
 }
 
 #[test]
-fn of_two_one_leaves_and_the_other_goes_on_alone() {
+fn one_of_two_members_leaves_and_the_other_continues() {
     let mut cluster = Cluster::formed(&["a", "b"]);
     give(&cluster, "b", remove("a", false)).expect("done");
     cluster.roles("a").has_handed_over(true);
-    wait_gone(&cluster, "a");
+    wait_removed(&cluster, "a");
     cluster.kill("a");
     wait_voters(&cluster, &["b"]);
     cluster.until("b acts", |c| c.holder_is("b"));
@@ -125,7 +125,7 @@ fn of_two_one_leaves_and_the_other_goes_on_alone() {
 }
 
 #[test]
-fn a_dead_node_is_removed_without_its_help_and_told_when_it_comes_back() {
+fn a_dead_node_is_removed_and_notified_when_it_is_back() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     cluster.until("the others are heard", |c| c.leader("b").is_some());
     let refused = give(&cluster, "w", remove("b", true)).expect_err("it lives");
@@ -141,7 +141,7 @@ fn a_dead_node_is_removed_without_its_help_and_told_when_it_comes_back() {
     assert_eq!(stays.status, Status::Leaving);
     // A new leader first has to notice its silence.
     cluster.until("it is taken for lost", |c| give(c, "a", remove("b", true)).is_ok());
-    wait_gone(&cluster, "b");
+    wait_removed(&cluster, "b");
     cluster.run("b", false);
     removal(&cluster, "b");
     assert!(cluster.acts("a"));
@@ -149,7 +149,7 @@ fn a_dead_node_is_removed_without_its_help_and_told_when_it_comes_back() {
 }
 
 #[test]
-fn a_node_that_was_away_while_it_was_told_to_leave_hands_over_when_it_is_back() {
+fn a_node_removed_while_away_hands_over_when_it_is_back() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     cluster.kill("b");
     cluster.until("a acts", |c| c.holder_is("a"));
@@ -158,12 +158,12 @@ fn a_node_that_was_away_while_it_was_told_to_leave_hands_over_when_it_is_back() 
     cluster.run("b", false);
     cluster.until("it knows", |c| c.view("b").member(&name("b")).is_some_and(|m| m.status == Status::Leaving));
     cluster.roles("b").has_handed_over(true);
-    wait_gone(&cluster, "b");
+    wait_removed(&cluster, "b");
     removal(&cluster, "b");
 }
 
 #[test]
-fn a_newcomer_takes_the_place_of_a_dead_node() {
+fn a_joining_member_replaces_a_dead_node() {
     let mut cluster = Cluster::prepare(&["a", "b", "w", "c"]);
     for (i, member) in ["a", "b", "w"].iter().enumerate() {
         cluster.run(member, i == 0);
@@ -192,13 +192,13 @@ fn a_newcomer_takes_the_place_of_a_dead_node() {
         kind: MemberKind::Node,
         address,
         key: [9; 32],
-        speaks: twinbox_roles::SPEAKS,
+        feature_levels: twinbox_roles::SUPPORTED_LEVELS,
         facts: Facts::default(),
     };
     give(&cluster, "w", redeem).expect("done");
-    assert!(cluster.view("a").member(&name("b")).is_some(), "it goes when the newcomer is there");
+    assert!(cluster.view("a").member(&name("b")).is_some(), "it is removed when the joining member is there");
     cluster.run("c", false);
-    wait_gone(&cluster, "b");
+    wait_removed(&cluster, "b");
     cluster.wait_formed();
     wait_voters(&cluster, &["a", "c", "w"]);
     // The replaced member no longer votes, dead or alive.
@@ -248,17 +248,17 @@ fn setting(name: &str, value: &str) -> twinbox_roles::Setting {
 }
 
 #[test]
-fn settings_apply_on_all_members_from_any_member_and_nonsense_changes_nothing() {
+fn settings_apply_on_all_members_and_invalid_ones_change_nothing() {
     let cluster = Cluster::formed(&["a", "b", "w"]);
     give(&cluster, "w", Order::Set(vec![setting("mode", "active-passive"), setting("keep-alive", "200")]))
         .expect("done");
     cluster.until("all know", |c| ["a", "b", "w"].iter().all(|m| c.view(m).settings.keep_alive_ms == Some(200)));
     let before = cluster.view("a").settings.clone();
-    let lonely =
+    let refused =
         give(&cluster, "b", Order::Set(vec![setting("missed", "9"), setting("failback", "scheduled 02:00-04:00")]));
-    assert!(matches!(lonely, Err(CommandError::Refused(Refusal::ScheduleWithoutPreferred))), "{lonely:?}");
-    let nobody = give(&cluster, "b", Order::Set(vec![setting("preferred", "nobody")]));
-    assert!(matches!(nobody, Err(CommandError::Refused(Refusal::Unknown { .. }))), "{nobody:?}");
+    assert!(matches!(refused, Err(CommandError::Refused(Refusal::ScheduleWithoutPreferred))), "{refused:?}");
+    let unknown = give(&cluster, "b", Order::Set(vec![setting("preferred", "nobody")]));
+    assert!(matches!(unknown, Err(CommandError::Refused(Refusal::Unknown { .. }))), "{unknown:?}");
     assert_eq!(cluster.view("a").settings, before);
     // The leases are longer, and the cluster goes on working.
     cluster.wait_formed();

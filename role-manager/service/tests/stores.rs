@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::Path, thread};
 
-use common::{Cluster, name, well};
+use common::{Cluster, healthy, name};
 use futures::stream;
 use tonic::{Code, Request};
 use twinbox_clock::BootInstant;
@@ -24,9 +24,9 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 #[test]
-fn all_are_killed_and_come_back_with_what_was_agreed() {
+fn all_members_are_killed_and_keep_the_agreed_state() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
-    let (holder, old) = cluster.somebody();
+    let (holder, old) = cluster.wait_holder();
     let other = if holder == name("a") { name("b") } else { name("a") };
     cluster.settled("w", async |roles| roles.deactivate(&other).await).expect("done");
     for member in ["a", "b", "w"] {
@@ -57,7 +57,7 @@ fn a_member_whose_store_was_wiped_joins_as_a_new_voter() {
 }
 
 #[test]
-fn a_founder_whose_store_was_wiped_joins_what_is_there() {
+fn a_founder_with_a_wiped_store_joins_the_existing_group() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     cluster.kill("a");
     fs::remove_dir_all(cluster.roles_dir("a")).expect("removed");
@@ -68,7 +68,7 @@ fn a_founder_whose_store_was_wiped_joins_what_is_there() {
 }
 
 #[test]
-fn a_store_that_was_set_back_takes_no_part() {
+fn a_rolled_back_store_takes_no_part() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
     cluster.stop("w");
     let backup = cluster.dir.path().join("backup");
@@ -79,7 +79,7 @@ fn a_store_that_was_set_back_takes_no_part() {
     fs::remove_dir_all(cluster.roles_dir("w")).expect("removed");
     copy_dir(&backup, &cluster.roles_dir("w"));
     cluster.run("w", false);
-    cluster.until("it says so", |c| c.view("w").reason.contains("its store was set back"));
+    cluster.until("it says so", |c| c.view("w").reason.contains("its store was rolled back"));
     assert!(!cluster.view("w").quorum);
     // The remedy that the message names.
     cluster.kill("w");
@@ -89,7 +89,7 @@ fn a_store_that_was_set_back_takes_no_part() {
 }
 
 #[test]
-fn of_five_members_two_do_not_vouch_for_each_other() {
+fn two_of_five_members_do_not_confirm_each_other() {
     let mut cluster = Cluster::formed(&["a", "b", "c", "d", "e"]);
     for member in ["a", "b", "c", "d", "e"] {
         cluster.kill(member);
@@ -108,11 +108,11 @@ fn of_five_members_two_do_not_vouch_for_each_other() {
     }
     // With a third member each has two others. None waits until another takes part: they only remember.
     cluster.run("c", false);
-    cluster.until("somebody acts", |c| c.holder().is_some());
+    cluster.until("a node acts", |c| c.holder().is_some());
 }
 
 #[test]
-fn members_speak_only_for_themselves() {
+fn requests_in_the_name_of_another_member_are_refused() {
     let cluster = Cluster::formed(&["a", "b", "w"]);
     let tls = cluster.identity("b");
     let address = cluster.address("a").to_string();
@@ -133,7 +133,7 @@ fn members_speak_only_for_themselves() {
     assert_eq!(Code::from(answer.0.code), Code::PermissionDenied);
     assert!(answer.0.reason.contains("'b' may not speak for 'a'"), "{}", answer.0.reason);
     assert_eq!(answer.1.code(), Code::FailedPrecondition);
-    cluster.somebody();
+    cluster.wait_holder();
 }
 
 #[test]
@@ -148,5 +148,5 @@ fn a_lone_node_serves_and_a_second_joins_later() {
     cluster.run("b", false);
     cluster.wait_formed();
     assert!(cluster.acts("a"));
-    cluster.roles("a").report(well());
+    cluster.roles("a").report(healthy());
 }

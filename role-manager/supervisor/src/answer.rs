@@ -13,55 +13,55 @@ use twinbox_wire::roles::{
     supervisor_server::{Supervisor, SupervisorServer},
 };
 
-use crate::{Spec, report::Known};
+use crate::{Spec, report::ExitHistory};
 
 /// Pause before another try for a port in use: neither reports nor the node depend on it.
-const AGAIN_IN: Duration = Duration::from_secs(2);
+const RETRY_IN: Duration = Duration::from_secs(2);
 /// Maximum size of a question, in bytes.
-const LONGEST: usize = 4_096;
+const MAX_LENGTH: usize = 4_096;
 
-struct Answers {
+struct AnswerService {
     tls: Arc<NodeIdentity>,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<ExitHistory>,
 }
 
 /// Answers questions for as long as the process runs.
-pub(crate) async fn serve(spec: Arc<Spec>, known: watch::Receiver<Known>) {
-    let mut said = false;
+pub(crate) async fn serve(spec: Arc<Spec>, known: watch::Receiver<ExitHistory>) {
+    let mut warned = false;
     let listener = loop {
         match TcpListener::bind(spec.bind).await {
             Ok(listener) => break listener,
-            Err(error) if said => tracing::debug!(address = %spec.bind, %error, "still taken"),
+            Err(error) if warned => tracing::debug!(address = %spec.bind, %error, "address still in use"),
             Err(error) => {
-                said = true;
-                warn!(address = %spec.bind, %error, "members cannot ask the supervisor: free the port, or set \
+                warned = true;
+                warn!(address = %spec.bind, %error, "cannot listen for questions of members: free the port, or set \
                     cluster.supervisor to another");
             }
         }
-        sleep(AGAIN_IN).await;
+        sleep(RETRY_IN).await;
     };
-    if said {
-        info!(address = %spec.bind, "members can ask the supervisor now");
+    if warned {
+        info!(address = %spec.bind, "listening for questions of members");
     }
     let incoming = spec.tls.listen(listener);
     let service =
-        SupervisorServer::new(Answers { tls: spec.tls.clone(), known }).max_decoding_message_size(LONGEST);
+        SupervisorServer::new(AnswerService { tls: spec.tls.clone(), known }).max_decoding_message_size(MAX_LENGTH);
     if let Err(error) = spec.tls.server().add_service(service).serve_with_incoming(incoming).await {
-        warn!(%error, "members cannot ask the supervisor any more");
+        warn!(%error, "the listener for questions of members has failed");
     }
 }
 
 #[tonic::async_trait]
-impl Supervisor for Answers {
+impl Supervisor for AnswerService {
     async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskAnswer>, Status> {
         self.tls.admit(&request)?;
         let asked = &request.get_ref().incarnation;
-        let life = Incarnation::from_slice(asked)
+        let incarnation = Incarnation::from_slice(asked)
             .ok_or_else(|| Status::invalid_argument("an incarnation has 16 bytes"))?;
         let known = self.known.borrow();
         let result = match known.exit(asked) {
             Some(exit) => Answer::Exited(exit.clone()),
-            None if known.current == Some(life) => Answer::Runs(Empty {}),
+            None if known.current == Some(incarnation) => Answer::Runs(Empty {}),
             None => Answer::Unknown(Empty {}),
         };
         Ok(Response::new(AskAnswer { result: Some(result) }))

@@ -16,38 +16,38 @@ use tokio::{
 };
 use twinbox_clock::BootInstant;
 
-use crate::{How, Life, Spec, SupervisorError, pidfile::Record, words::Line};
+use crate::{ExitCause, ProcessInfo, Spec, SupervisorError, crash_report::ExitNotice, pidfile::Record};
 
 /// The longest line of a child, in bytes. Children send short lines; a longer one is cut off.
-const LONGEST_LINE: u64 = 1_024;
+const MAX_LINE: u64 = 1_024;
 
 /// A watched process.
 pub(crate) struct Child {
     pub(crate) pid: Pid,
     pub(crate) since: BootInstant,
     /// The incarnation that it has reported.
-    pub(crate) life: Option<Life>,
+    pub(crate) info: Option<ProcessInfo>,
     pidfd: AsyncFd<OwnedFd>,
     /// Socket of our child; none for a process left behind.
     pipe: Option<BufReader<UnixStream>>,
     /// Received part of a line.
     line: Vec<u8>,
     /// Whether the process is our child: only then its status is for us to take.
-    ours: bool,
+    is_own_child: bool,
     status: Option<i32>,
 }
 
 /// Event of a child.
-pub(crate) enum Said {
+pub(crate) enum ChildEvent {
     /// Its incarnation, and its progress.
-    Life(Life),
+    Reported(ProcessInfo),
     /// It has exited.
-    Exited(How),
+    Exited(ExitCause),
 }
 
 impl Child {
-    /// Starts the program. Its standard input is a socket to us, in which `before` waits.
-    pub(crate) fn start(spec: &Spec, before: Option<&Line>) -> Result<Self, SupervisorError> {
+    /// Starts the program. Its standard input is a socket to us, in which the exit notice `before` waits.
+    pub(crate) fn start(spec: &Spec, before: Option<&ExitNotice>) -> Result<Self, SupervisorError> {
         let (here, there) = StdStream::pair()?;
         here.set_nonblocking(true)?;
         if let Some(line) = before {
@@ -65,11 +65,11 @@ impl Child {
         Ok(Self {
             pid,
             since: BootInstant::now(),
-            life: None,
+            info: None,
             pidfd,
             pipe,
             line: Vec::new(),
-            ours: true,
+            is_own_child: true,
             status: None,
         })
     }
@@ -83,11 +83,11 @@ impl Child {
             Err(error) => return Err(io::Error::from(error).into()),
         };
         // Checked after the pidfd was opened: the pidfd is of this process, not of one that got the number since.
-        if !record.process.lives() {
+        if !record.process.is_running() {
             return Ok(None);
         }
-        let (since, life) = (BootInstant::now(), record.life);
-        Ok(Some(Self { pid, since, life, pidfd, pipe: None, line: Vec::new(), ours: false, status: None }))
+        let (since, info) = (BootInstant::now(), record.info);
+        Ok(Some(Self { pid, since, info, pidfd, pipe: None, line: Vec::new(), is_own_child: false, status: None }))
     }
 
     /// Sends a signal. A process that has exited needs none.
@@ -95,32 +95,33 @@ impl Child {
         if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal)
             && error != Errno::SRCH
         {
-            tracing::warn!(pid = self.pid.as_raw_pid(), %error, "a signal could not be passed on");
+            tracing::warn!(pid = self.pid.as_raw_pid(), %error, "cannot forward a signal to the node");
         }
     }
 
     /// The next report of the child, or its exit.
-    pub(crate) async fn next(&mut self) -> io::Result<Said> {
+    pub(crate) async fn next(&mut self) -> io::Result<ChildEvent> {
         loop {
-            let said = async {
+            let next_line = async {
                 let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
-                let room = LONGEST_LINE.saturating_sub(self.line.len() as u64);
+                let room = MAX_LINE.saturating_sub(self.line.len() as u64);
                 let length = pipe.take(room).read_until(b'\n', &mut self.line).await;
                 length.ok().filter(|length| *length > 0).map(|_| std::mem::take(&mut self.line))
             };
             tokio::select! {
                 // The exit first: earlier reports are of no more use.
                 biased;
-                over = self.pidfd.readable() => {
-                    over?.retain_ready();
-                    return Ok(Said::Exited(self.how()));
+                exited = self.pidfd.readable() => {
+                    exited?.retain_ready();
+                    return Ok(ChildEvent::Exited(self.exit_cause()));
                 }
-                line = said => match line {
+                line = next_line => match line {
                     None => self.pipe = None,
                     Some(line) => {
-                        if let Some(life) = std::str::from_utf8(&line).ok().and_then(|l| Life::parse(l.trim_end())) {
-                            self.life = Some(life);
-                            return Ok(Said::Life(life));
+                        let text = std::str::from_utf8(&line).unwrap_or_default();
+                        if let Some(info) = ProcessInfo::parse(text.trim_end()) {
+                            self.info = Some(info);
+                            return Ok(ChildEvent::Reported(info));
                         }
                     }
                 },
@@ -128,18 +129,18 @@ impl Child {
         }
     }
 
-    fn how(&mut self) -> How {
-        if !self.ours {
-            return How::Unseen;
+    fn exit_cause(&mut self) -> ExitCause {
+        if !self.is_own_child {
+            return ExitCause::Unknown;
         }
         self.reap();
-        self.status.map_or(How::Unseen, How::of_wait_status)
+        self.status.map_or(ExitCause::Unknown, ExitCause::of_wait_status)
     }
 
     /// Takes the status of every exited child: our own, and as the first process of a container those of others.
     pub(crate) fn reap(&mut self) {
         reap(|pid, status| {
-            if self.ours && pid == self.pid {
+            if self.is_own_child && pid == self.pid {
                 self.status = Some(status);
             }
         });

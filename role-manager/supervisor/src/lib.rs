@@ -1,34 +1,34 @@
 //! The supervisor: parent of the node's process, on the same host, of the same program (rule R1).
 //!
-//! It holds the child, restarts it when it has ended ([`Policy`]), and reports to every member which incarnation has
-//! ended: a statement under the node's own certificate, which is proof where a refused connection is only a hint. Its
-//! death ends no call: the next supervisor finds the child by its pid file, watches it by pidfd, and starts another
-//! only when it has exited.
+//! It holds the child, restarts it when it has ended ([`RestartPolicy`]), and reports to every member which incarnation
+//! has ended: a statement under the node's own certificate, which is proof where a refused connection is only a hint.
+//! The end of the supervisor ends no call: the next supervisor finds the child by its pid file, watches it by pidfd,
+//! and starts another only when it has exited.
 //!
 //! Two threads share nothing but a channel. [`run`] watches and never waits for a network, a name server or a disk. The
 //! other keeps connections to the members open, so that a report is sent without delay.
 
 mod answer;
 mod child;
-mod life;
+mod crash_report;
 mod notify;
 mod pidfile;
-mod policy;
+mod process_info;
 mod report;
+mod restart_policy;
 mod watch;
-mod words;
 
 use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use twinbox_ids::NodeName;
 use twinbox_pki::NodeIdentity;
 
-pub use life::{How, Life};
+pub use crash_report::{CrashReport, ExitNotice, record_panics};
 pub use notify::ServiceManager;
 pub use pidfile::{PidFile, PidFileError};
-pub use policy::{Ended, Policy, Verdict};
+pub use process_info::{ExitCause, ProcessInfo};
+pub use restart_policy::{Ended, RestartPolicy, Verdict};
 pub use watch::run;
-pub use words::{LastWords, Line, keep_panics};
 
 /// Another member, and its address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,39 +16,40 @@ use tracing::warn;
 #[derive(Debug, Default)]
 pub struct ServiceManager {
     socket: Option<UnixDatagram>,
-    beat: Option<Duration>,
+    watchdog_interval: Option<Duration>,
 }
 
 impl ServiceManager {
     /// From the environment variables.
-    pub fn of_environment() -> Self {
+    pub fn from_env() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let socket = text("NOTIFY_SOCKET").and_then(|path| match connect(&path) {
             Ok(socket) => Some(socket),
             Err(error) => {
-                warn!(%error, "NOTIFY_SOCKET is set, but nobody is told there");
+                warn!(%error, "cannot connect to NOTIFY_SOCKET; the service manager gets no notifications");
                 None
             }
         });
-        let beat = beat(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref(), std::process::id());
-        Self { socket, beat }
+        let (usec, pid) = (text("WATCHDOG_USEC"), text("WATCHDOG_PID"));
+        let watchdog_interval = watchdog_interval(usec.as_deref(), pid.as_deref(), std::process::id());
+        Self { socket, watchdog_interval }
     }
 
     /// Uses the socket at this path (`@` begins an abstract name), with this watchdog interval.
-    pub fn at(path: &str, beat: Option<Duration>) -> io::Result<Self> {
-        Ok(Self { socket: Some(connect(path)?), beat })
+    pub fn at(path: &str, watchdog_interval: Option<Duration>) -> io::Result<Self> {
+        Ok(Self { socket: Some(connect(path)?), watchdog_interval })
     }
 
     /// Interval of the watchdog messages; half of `WatchdogSec`.
-    pub fn beat(&self) -> Option<Duration> {
-        self.beat.filter(|_| self.socket.is_some())
+    pub fn watchdog_interval(&self) -> Option<Duration> {
+        self.watchdog_interval.filter(|_| self.socket.is_some())
     }
 
     /// Sends this message, in the format of sd_notify.
-    pub fn tell(&self, state: &str) {
+    pub fn notify(&self, state: &str) {
         // A failed notification must not stop calls.
         if let Some(Err(error)) = self.socket.as_ref().map(|socket| socket.send(state.as_bytes())) {
-            warn!(%error, "the service manager could not be told");
+            warn!(%error, "cannot notify the service manager");
         }
     }
 }
@@ -64,11 +65,11 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Half of the watchdog timeout, if it is meant for this process.
-fn beat(usec: Option<&str>, meant: Option<&str>, own: u32) -> Option<Duration> {
+/// Half of the watchdog timeout, if it is pid for this process.
+fn watchdog_interval(usec: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
     let usec: u64 = usec?.parse().ok()?;
-    let us = meant.is_none_or(|pid| pid.parse() == Ok(own));
-    (us && usec > 1).then(|| Duration::from_micros(usec / 2))
+    let is_for_us = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    (is_for_us && usec > 1).then(|| Duration::from_micros(usec / 2))
 }
 
 #[cfg(test)]
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_watchdog_is_for_the_process_that_is_meant() {
+    fn the_watchdog_applies_only_to_the_process_named_by_its_pid() {
         for (usec, pid, expected) in [
             (None, None, None),
             (Some("30000000"), None, Some(Duration::from_secs(15))),
@@ -85,7 +86,7 @@ mod tests {
             (Some("0"), None, None),
             (Some("soon"), None, None),
         ] {
-            assert_eq!(beat(usec, pid, 7), expected, "{usec:?} {pid:?}");
+            assert_eq!(watchdog_interval(usec, pid, 7), expected, "{usec:?} {pid:?}");
         }
     }
 }

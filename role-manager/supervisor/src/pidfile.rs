@@ -1,4 +1,4 @@
-//! Pid files: locked by their process as long as it lives, so a free lock proves its exit, whatever the cause and even
+//! Pid files: locked by their process as long as it runs, so a free lock proves its exit, whatever the cause and even
 //! if the number is reused.
 
 use std::{
@@ -15,15 +15,15 @@ use rustix::{
     process::Pid,
 };
 
-use crate::Life;
+use crate::ProcessInfo;
 
 /// File name in the data folder.
 const NODE: &str = "node.pid";
 /// The longest valid pid file, in bytes.
-const LONGEST: u64 = 1_024;
+const MAX_LENGTH: u64 = 1_024;
 /// Number of tries for the lock: a supervisor may hold it for a moment to check it.
-const LOOKS: u32 = 20;
-const BETWEEN: Duration = Duration::from_millis(50);
+const LOCK_TRIES: u32 = 20;
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// Reason for which a pid file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +37,12 @@ pub enum PidFileError {
         cause: io::Error,
     },
     /// Another process holds it.
-    #[error("{path} is in use: {who} runs already; stop it first, or give each node a data_dir of its own")]
+    #[error("{path} is in use: {holder} runs already; stop it first, or give each node a data_dir of its own")]
     Taken {
         /// The file.
         path: PathBuf,
         /// Description of that process.
-        who: String,
+        holder: String,
     },
 }
 
@@ -61,17 +61,17 @@ pub(crate) struct ProcessId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) process: ProcessId,
-    pub(crate) life: Option<Life>,
+    pub(crate) info: Option<ProcessInfo>,
 }
 
 /// State of a node's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// None; with the last record, if this machine has not been booted since.
-    Nobody(Option<Record>),
-    /// A live process.
+    NotRunning(Option<Record>),
+    /// A running process.
     Running(Record),
-    /// A live process that cannot be identified here.
+    /// A running process that cannot be identified here.
     Unclear,
 }
 
@@ -85,40 +85,40 @@ pub struct PidFile {
 
 impl PidFile {
     /// Takes the file for this process.
-    pub fn take(data_dir: &Path, life: &Life) -> Result<Self, PidFileError> {
+    pub fn take(data_dir: &Path, info: &ProcessInfo) -> Result<Self, PidFileError> {
         let path = data_dir.join(NODE);
         let failed = |cause| PidFileError::Io { path: path.clone(), cause };
         let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
         let file = file.map_err(failed)?;
-        for look in 1.. {
+        for attempt in 1.. {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if look < LOOKS => std::thread::sleep(BETWEEN),
+                Err(Errno::WOULDBLOCK) if attempt < LOCK_TRIES => std::thread::sleep(LOCK_RETRY),
                 Err(Errno::WOULDBLOCK) => {
                     let pid = read(&file).map(|record| format!(" (pid {})", record.process.pid));
-                    let who = format!("the node's process{}", pid.unwrap_or_default());
-                    return Err(PidFileError::Taken { path, who });
+                    let holder = format!("the node's process{}", pid.unwrap_or_default());
+                    return Err(PidFileError::Taken { path, holder });
                 }
                 Err(error) => return Err(failed(error.into())),
             }
         }
         let process = ProcessId::own(&file).map_err(failed)?;
         let taken = Self { file, path, process };
-        taken.write(life)?;
+        taken.write(info)?;
         Ok(taken)
     }
 
     /// Writes the present state of this incarnation.
-    pub fn write(&self, life: &Life) -> Result<(), PidFileError> {
-        self.put(&(self.process.line() + &life.line()))
+    pub fn write(&self, info: &ProcessInfo) -> Result<(), PidFileError> {
+        self.replace(&(self.process.line() + &info.line()))
     }
 
     /// Orderly end of this incarnation: clears the file, so that the next reader finds no exit to report.
     pub fn end(&self) -> Result<(), PidFileError> {
-        self.put("")
+        self.replace("")
     }
 
-    fn put(&self, text: &str) -> Result<(), PidFileError> {
+    fn replace(&self, text: &str) -> Result<(), PidFileError> {
         let written =
             self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.set_len(text.len() as u64));
         written.map_err(|cause| PidFileError::Io { path: self.path.clone(), cause })
@@ -136,24 +136,24 @@ pub(crate) fn lock_folder(data_dir: &Path) -> Result<Option<File>, PidFileError>
     };
     match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(folder)),
-        Err(Errno::WOULDBLOCK) => Err(PidFileError::Taken { path, who: "a supervisor of this node".to_owned() }),
+        Err(Errno::WOULDBLOCK) => Err(PidFileError::Taken { path, holder: "a supervisor of this node".to_owned() }),
         Err(error) => Err(PidFileError::Io { path, cause: error.into() }),
     }
 }
 
 /// Finds the node's process.
-pub(crate) fn look(data_dir: &Path) -> Result<Found, PidFileError> {
+pub(crate) fn find_process(data_dir: &Path) -> Result<Found, PidFileError> {
     let path = data_dir.join(NODE);
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nobody(None)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::NotRunning(None)),
         Err(cause) => return Err(PidFileError::Io { path, cause }),
     };
     let record = read(&file);
     match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Found::Nobody(record.filter(|record| record.process.is_over(&file)))),
+        Ok(()) => Ok(Found::NotRunning(record.filter(|record| record.process.has_exited(&file)))),
         Err(Errno::WOULDBLOCK) => match record {
-            Some(record) if record.process.lives() => Ok(Found::Running(record)),
+            Some(record) if record.process.is_running() => Ok(Found::Running(record)),
             _ => Ok(Found::Unclear),
         },
         Err(error) => Err(PidFileError::Io { path, cause: error.into() }),
@@ -162,18 +162,18 @@ pub(crate) fn look(data_dir: &Path) -> Result<Found, PidFileError> {
 
 fn read(file: &File) -> Option<Record> {
     let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    file.take(MAX_LENGTH).read_to_string(&mut text).ok()?;
     let mut lines = text.lines();
     let process = ProcessId::parse(lines.next()?, lines.next()?)?;
-    Some(Record { process, life: lines.next().and_then(Life::parse) })
+    Some(Record { process, info: lines.next().and_then(ProcessInfo::parse) })
 }
 
 impl ProcessId {
     fn own(file: &File) -> io::Result<Self> {
         let pid = std::process::id().cast_signed();
         let start =
-            start_of(pid).ok_or_else(|| io::Error::other("/proc/self/stat does not tell when it started"))?;
-        Ok(Self { pid, start, boot: boot_id()?, file: place(file)? })
+            start_of(pid).ok_or_else(|| io::Error::other("/proc/self/stat does not contain the start time"))?;
+        Ok(Self { pid, start, boot: boot_id()?, file: device_and_inode(file)? })
     }
 
     /// The number comes first, as readers of pid files expect.
@@ -198,7 +198,7 @@ impl ProcessId {
     }
 
     /// Whether the process with this number is still this process.
-    pub(crate) fn lives(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         boot_id().is_ok_and(|boot| boot == self.boot) && start_of(self.pid) == Some(self.start)
     }
 }
@@ -206,13 +206,13 @@ impl ProcessId {
 impl ProcessId {
     /// Whether the free lock of this file proves that the process has exited: the process held exactly this lock, in
     /// the present boot of this machine.
-    fn is_over(&self, file: &File) -> bool {
-        let held_it = place(file).is_ok_and(|place| place == self.file);
-        held_it && boot_id().is_ok_and(|boot| boot == self.boot) && !self.lives()
+    fn has_exited(&self, file: &File) -> bool {
+        let held_it = device_and_inode(file).is_ok_and(|id| id == self.file);
+        held_it && boot_id().is_ok_and(|boot| boot == self.boot) && !self.is_running()
     }
 }
 
-fn place(file: &File) -> io::Result<(u64, u64)> {
+fn device_and_inode(file: &File) -> io::Result<(u64, u64)> {
     let metadata = file.metadata()?;
     Ok((metadata.dev(), metadata.ino()))
 }
@@ -232,53 +232,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_of_the_lock_lives_and_no_process_takes_it_twice() {
+    fn the_lock_holder_is_found_and_the_lock_cannot_be_taken_twice() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None));
-        let life = Life::begin();
-        let own = PidFile::take(dir.path(), &life).unwrap();
-        let Found::Running(found) = look(dir.path()).unwrap() else { panic!("it runs") };
-        assert_eq!((found.process.pid, found.life), (std::process::id().cast_signed(), Some(life)));
-        let taken = PidFile::take(dir.path(), &Life::begin()).unwrap_err().to_string();
+        assert_eq!(find_process(dir.path()).unwrap(), Found::NotRunning(None));
+        let info = ProcessInfo::begin();
+        let own = PidFile::take(dir.path(), &info).unwrap();
+        let Found::Running(found) = find_process(dir.path()).unwrap() else { panic!("it runs") };
+        assert_eq!((found.process.pid, found.info), (std::process::id().cast_signed(), Some(info)));
+        let taken = PidFile::take(dir.path(), &ProcessInfo::begin()).unwrap_err().to_string();
         assert!(taken.contains(&format!("(pid {})", std::process::id())), "{taken}");
-        let ready = Life { run: 3, raft_id: 9, ready: true, ..life };
+        let ready = ProcessInfo { run: 3, raft_id: 9, ready: true, ..info };
         own.write(&ready).unwrap();
         drop(own);
-        // This process lives, in spite of the free lock.
-        assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None));
-        PidFile::take(dir.path(), &life).unwrap().end().unwrap();
-        assert_eq!(look(dir.path()).unwrap(), Found::Nobody(None), "it ended well");
+        // This process runs, in spite of the free lock.
+        assert_eq!(find_process(dir.path()).unwrap(), Found::NotRunning(None));
+        PidFile::take(dir.path(), &info).unwrap().end().unwrap();
+        assert_eq!(find_process(dir.path()).unwrap(), Found::NotRunning(None), "it ended well");
     }
 
     /// The number in the file may have been reused.
     #[test]
-    fn a_number_alone_is_nobody() {
+    fn a_reused_process_id_is_not_the_node() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(NODE);
         let file = File::create(&path).unwrap();
         let own = ProcessId::own(&file).unwrap();
-        assert!(own.lives());
-        let life = Life::begin();
+        assert!(own.is_running());
+        let info = ProcessInfo::begin();
         let later = ProcessId { start: own.start + 1, ..own.clone() };
         let other_boot = ProcessId { boot: "another".to_owned(), ..own.clone() };
-        assert!(!later.lives() && !other_boot.lives());
+        assert!(!later.is_running() && !other_boot.is_running());
         let copied = ProcessId { file: (own.file.0, own.file.1 + 1), ..later.clone() };
-        for (process, over) in [(&own, false), (&later, true), (&other_boot, false), (&copied, false)] {
+        for (process, exited) in [(&own, false), (&later, true), (&other_boot, false), (&copied, false)] {
             // A free lock: no process is watched. The exit is reported only where it is certain.
-            fs::write(&path, process.line() + &life.line()).unwrap();
-            let Found::Nobody(last) = look(dir.path()).unwrap() else { panic!("{process:?} is watched") };
-            assert_eq!(last.is_some_and(|last| last.life == Some(life)), over, "{process:?}");
+            fs::write(&path, process.line() + &info.line()).unwrap();
+            let Found::NotRunning(last) = find_process(dir.path()).unwrap() else {
+                panic!("{process:?} is watched")
+            };
+            assert_eq!(last.is_some_and(|last| last.info == Some(info)), exited, "{process:?}");
         }
         // The lock is held, but not by the process that the file names.
-        let file = PidFile::take(dir.path(), &life).unwrap();
-        for text in [later.line() + &life.line(), other_boot.line(), String::new(), "7".to_owned()] {
-            file.put(&text).unwrap();
-            assert_eq!(look(dir.path()).unwrap(), Found::Unclear, "{text}");
+        let file = PidFile::take(dir.path(), &info).unwrap();
+        for text in [later.line() + &info.line(), other_boot.line(), String::new(), "7".to_owned()] {
+            file.replace(&text).unwrap();
+            assert_eq!(find_process(dir.path()).unwrap(), Found::Unclear, "{text}");
         }
     }
 
     #[test]
-    fn a_folder_has_one_supervisor_and_nothing_of_it_is_written() {
+    fn a_folder_has_one_supervisor_and_the_lock_writes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock_folder(dir.path()).unwrap();
         assert!(held.is_some());
@@ -291,8 +293,8 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_used_is_named() {
-        let error = PidFile::take(Path::new("/proc/nowhere"), &Life::begin()).unwrap_err().to_string();
+    fn the_error_names_an_unusable_folder() {
+        let error = PidFile::take(Path::new("/proc/nowhere"), &ProcessInfo::begin()).unwrap_err().to_string();
         assert!(error.starts_with("/proc/nowhere/node.pid cannot be used: "), "{error}");
     }
 }

@@ -11,11 +11,11 @@ use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Ended, How, Life, Policy, ServiceManager, Spec, SupervisorError, Verdict,
-    child::{self, Child, Said},
+    Ended, ExitCause, ProcessInfo, RestartPolicy, ServiceManager, Spec, SupervisorError, Verdict,
+    child::{self, Child, ChildEvent},
+    crash_report::ExitNotice,
     pidfile::{self, Found},
     report::Reporter,
-    words::Line,
 };
 
 /// Interval of checks of a process that cannot be identified.
@@ -33,27 +33,28 @@ pub fn run(spec: Spec) -> Result<u8, SupervisorError> {
         let signals = Signals::listen()?;
         let spec = Arc::new(spec);
         let reporter = Reporter::start(spec.clone())?;
-        let manager = ServiceManager::of_environment();
-        let policy = Policy::default();
-        let watch = Watch { spec, reporter, manager, signals, policy, serving: false, end_by: None, barred: false };
+        let manager = ServiceManager::from_env();
+        let policy = RestartPolicy::default();
+        let watch =
+            Watch { spec, reporter, manager, signals, policy, serving: false, end_by: None, block_logged: false };
         watch.run().await
     })
 }
 
 /// Phase of the supervisor.
-enum Now {
+enum SupervisorPhase {
     /// The child runs.
     Watching(Child),
     /// The next incarnation starts at this time; it gets the exit notice of the one before.
-    Pausing(BootInstant, Option<Line>),
+    Pausing(BootInstant, Option<ExitNotice>),
     /// An unidentified process holds the node's lock.
-    Barred,
+    Blocked,
 }
 
 /// Event to handle.
 enum Event {
-    Said(Said),
-    Asked(Asked),
+    Child(ChildEvent),
+    Signal(SignalRequest),
     /// A deadline has passed.
     Due,
 }
@@ -63,60 +64,63 @@ struct Watch {
     reporter: Reporter,
     manager: ServiceManager,
     signals: Signals,
-    policy: Policy,
+    policy: RestartPolicy,
     /// Whether an incarnation has been ready: from then on the service manager's watchdog runs.
     serving: bool,
-    /// Time at which the child is killed, once it has been told to end.
+    /// Time at which the child is killed, once it has been requested to stop.
     end_by: Option<BootInstant>,
     /// Whether the blocking process has been logged.
-    barred: bool,
+    block_logged: bool,
 }
 
 impl Watch {
     async fn run(mut self) -> Result<u8, SupervisorError> {
-        let mut now = self.look()?;
+        let mut phase = self.find_node()?;
         loop {
-            now = match now {
-                Now::Pausing(at, before) if at <= BootInstant::now() => match self.start(before)? {
+            phase = match phase {
+                SupervisorPhase::Pausing(at, before) if at <= BootInstant::now() => match self.start(before)? {
                     Ok(next) => next,
                     Err(code) => return Ok(code),
                 },
-                now => now,
+                phase => phase,
             };
-            match self.next(&mut now).await? {
-                Event::Said(Said::Life(life)) => self.heard(life),
-                Event::Said(Said::Exited(how)) => {
-                    let Now::Watching(child) = now else { continue };
-                    match self.ended(&child, how).await {
+            match self.next(&mut phase).await? {
+                Event::Child(ChildEvent::Reported(info)) => self.note_report(info),
+                Event::Child(ChildEvent::Exited(cause)) => {
+                    let SupervisorPhase::Watching(child) = phase else { continue };
+                    match self.handle_exit(&child, cause).await {
                         Verdict::Again(pause) => {
-                            let life = child.life.map(|life| life.incarnation);
-                            now = Now::Pausing(BootInstant::now() + pause, Some(Line::new(life, how)));
+                            let incarnation = child.info.map(|info| info.incarnation);
+                            phase = SupervisorPhase::Pausing(
+                                BootInstant::now() + pause,
+                                Some(ExitNotice::new(incarnation, cause)),
+                            );
                         }
                         Verdict::End(code) => return Ok(code),
                     }
                 }
-                Event::Asked(asked) => match (&mut now, asked) {
-                    (Now::Watching(child), Asked::Reap) => child.reap(),
-                    (_, Asked::Reap) => child::reap(|_, _| {}),
-                    (Now::Watching(child), Asked::Stop) => {
+                Event::Signal(request) => match (&mut phase, request) {
+                    (SupervisorPhase::Watching(child), SignalRequest::Reap) => child.reap(),
+                    (_, SignalRequest::Reap) => child::reap(|_, _| {}),
+                    (SupervisorPhase::Watching(child), SignalRequest::Stop) => {
                         child.signal(Signal::TERM);
                         let by = BootInstant::now() + self.spec.patience;
                         self.end_by.get_or_insert(by);
                     }
-                    (Now::Watching(child), Asked::Abort) => {
-                        error!("the service manager's watchdog says that the node hangs: it is ended");
+                    (SupervisorPhase::Watching(child), SignalRequest::Abort) => {
+                        error!("the watchdog reports that the node hangs; sending SIGABRT");
                         child.signal(Signal::ABORT);
                         self.end_by = Some(BootInstant::now() + CORE_WITHIN);
                     }
-                    (_, Asked::Stop | Asked::Abort) => return Ok(0),
+                    (_, SignalRequest::Stop | SignalRequest::Abort) => return Ok(0),
                 },
-                Event::Due => match &now {
-                    Now::Watching(child) if self.end_by.is_some_and(|by| by <= BootInstant::now()) => {
-                        warn!("the node does not end: it is killed");
+                Event::Due => match &phase {
+                    SupervisorPhase::Watching(child) if self.end_by.is_some_and(|by| by <= BootInstant::now()) => {
+                        warn!("the node has not stopped in time; sending SIGKILL");
                         child.signal(Signal::KILL);
                         self.end_by = Some(BootInstant::now() + CORE_WITHIN);
                     }
-                    Now::Barred => now = self.look()?,
+                    SupervisorPhase::Blocked => phase = self.find_node()?,
                     _ => {}
                 },
             }
@@ -124,84 +128,87 @@ impl Watch {
     }
 
     /// Finds the node's process left behind by an earlier supervisor.
-    fn look(&mut self) -> Result<Now, SupervisorError> {
-        match pidfile::look(&self.spec.data_dir)? {
-            Found::Nobody(last) => {
-                let life = last.and_then(|record| record.life);
-                if let Some(life) = life {
-                    self.reporter.exited(&life, How::Unseen);
+    fn find_node(&mut self) -> Result<SupervisorPhase, SupervisorError> {
+        match pidfile::find_process(&self.spec.data_dir)? {
+            Found::NotRunning(last) => {
+                let info = last.and_then(|record| record.info);
+                if let Some(info) = info {
+                    self.reporter.note_exit(&info, ExitCause::Unknown);
                 }
-                let before = life.map(|life| Line::new(Some(life.incarnation), How::Unseen));
-                Ok(Now::Pausing(BootInstant::now(), before))
+                let before = info.map(|info| ExitNotice::new(Some(info.incarnation), ExitCause::Unknown));
+                Ok(SupervisorPhase::Pausing(BootInstant::now(), before))
             }
             Found::Running(record) => match Child::adopt(&record)? {
                 Some(child) => {
-                    info!(pid = child.pid.as_raw_pid(), "watches a node that an earlier supervisor has started");
-                    if let Some(life) = child.life {
-                        self.heard(life);
-                        if life.ready {
+                    info!(pid = child.pid.as_raw_pid(), "watching a node started by an earlier supervisor");
+                    if let Some(info) = child.info {
+                        self.note_report(info);
+                        if info.ready {
                             // Its own message went to the service manager before this supervisor was started.
-                            self.manager.tell("READY=1");
+                            self.manager.notify("READY=1");
                         }
                     }
-                    Ok(Now::Watching(child))
+                    Ok(SupervisorPhase::Watching(child))
                 }
-                None => Ok(Now::Barred),
+                None => Ok(SupervisorPhase::Blocked),
             },
             Found::Unclear => {
-                if !std::mem::replace(&mut self.barred, true) {
-                    warn!("a process that cannot be seen from here runs this node: waiting for its end");
+                if !std::mem::replace(&mut self.block_logged, true) {
+                    warn!("the pid file is locked by a process that cannot be identified; waiting for its exit");
                 }
-                Ok(Now::Barred)
+                Ok(SupervisorPhase::Blocked)
             }
         }
     }
 
     /// Starts the next incarnation; the error is an exit code. Only the first start may fail: then the supervisor ends.
-    fn start(&mut self, before: Option<Line>) -> Result<Result<Now, u8>, SupervisorError> {
+    fn start(&mut self, before: Option<ExitNotice>) -> Result<Result<SupervisorPhase, u8>, SupervisorError> {
         match Child::start(&self.spec, before.as_ref()) {
             Ok(child) => {
                 if before.is_some() {
-                    info!(pid = child.pid.as_raw_pid(), "the node is started again");
+                    info!(pid = child.pid.as_raw_pid(), "node restarted");
                 }
-                Ok(Ok(Now::Watching(child)))
+                Ok(Ok(SupervisorPhase::Watching(child)))
             }
             Err(error) if !self.serving => Err(error),
             Err(error) => {
-                warn!(%error, "the node could not be started again");
-                let end = Ended { how: How::Code(1), lived: Duration::ZERO, ready: false, stopping: false };
+                warn!(%error, "cannot restart the node");
+                let end =
+                    Ended { cause: ExitCause::Code(1), uptime: Duration::ZERO, ready: false, stopping: false };
                 Ok(match self.policy.ended(&end) {
-                    Verdict::Again(pause) => Ok(Now::Pausing(BootInstant::now() + pause, before)),
+                    Verdict::Again(pause) => Ok(SupervisorPhase::Pausing(BootInstant::now() + pause, before)),
                     Verdict::End(code) => Err(code),
                 })
             }
         }
     }
 
-    fn heard(&mut self, life: Life) {
-        self.reporter.begun(&life);
-        if life.ready {
+    fn note_report(&mut self, info: ProcessInfo) {
+        self.reporter.note_running(&info);
+        if info.ready {
             self.serving = true;
             self.policy.proven();
         }
     }
 
-    async fn ended(&mut self, child: &Child, how: How) -> Verdict {
+    async fn handle_exit(&mut self, child: &Child, cause: ExitCause) -> Verdict {
         // The exit proof first: everything else can wait.
-        if let Some(life) = &child.life {
-            self.reporter.exited(life, how);
+        if let Some(info) = &child.info {
+            self.reporter.note_exit(info, cause);
         }
-        let lived = child.since.elapsed();
-        let ready = child.life.is_some_and(|life| life.ready);
-        let verdict = self.policy.ended(&Ended { how, lived, ready, stopping: self.end_by.is_some() });
+        let uptime = child.since.elapsed();
+        let ready = child.info.is_some_and(|info| info.ready);
+        let verdict = self.policy.ended(&Ended { cause, uptime, ready, stopping: self.end_by.is_some() });
         let pid = child.pid.as_raw_pid();
         match verdict {
-            Verdict::Again(pause) => error!(pid, %how, ?lived, again_in = ?pause, "the node's process has ended"),
-            Verdict::End(0) => info!(pid, ?lived, "the node has stopped"),
+            Verdict::Again(pause) => {
+                error!(pid, %cause, ?uptime, restart_in = ?pause, "the node's process has exited; it is restarted");
+            }
+            Verdict::End(0) => info!(pid, ?uptime, "the node has stopped"),
             Verdict::End(_) => {
-                error!(pid, %how, ?lived, "the node's process has ended, and so does its supervisor");
+                error!(pid, %cause, ?uptime, "the node's process has exited; the supervisor exits too");
                 if ready {
-                    self.reporter.all_told(LAST_REPORT).await;
+                    self.reporter.all_acked(LAST_REPORT).await;
                 }
             }
         }
@@ -209,36 +216,36 @@ impl Watch {
     }
 
     /// The next event.
-    async fn next(&mut self, now: &mut Now) -> io::Result<Event> {
+    async fn next(&mut self, phase: &mut SupervisorPhase) -> io::Result<Event> {
         let at = BootInstant::now();
-        let ready = matches!(now, Now::Watching(child) if child.life.is_some_and(|life| life.ready));
+        let ready = matches!(phase, SupervisorPhase::Watching(child) if child.info.is_some_and(|info| info.ready));
         // A ready node notifies the service manager itself; until then only the supervisor can.
-        let beat = self.manager.beat().filter(|_| self.serving && !ready);
-        if beat.is_some() {
-            self.manager.tell("WATCHDOG=1");
+        let watchdog = self.manager.watchdog_interval().filter(|_| self.serving && !ready);
+        if watchdog.is_some() {
+            self.manager.notify("WATCHDOG=1");
         }
-        let due = match now {
-            Now::Watching(_) => self.end_by.map(|by| by.since(at)),
-            Now::Pausing(until, _) => Some(until.since(at)),
-            Now::Barred => Some(LOOK_AGAIN),
+        let due = match phase {
+            SupervisorPhase::Watching(_) => self.end_by.map(|by| by.since(at)),
+            SupervisorPhase::Pausing(until, _) => Some(until.since(at)),
+            SupervisorPhase::Blocked => Some(LOOK_AGAIN),
         };
-        let due = due.into_iter().chain(beat).min();
-        let said = async {
-            match now {
-                Now::Watching(child) => child.next().await,
+        let due = due.into_iter().chain(watchdog).min();
+        let child_event = async {
+            match phase {
+                SupervisorPhase::Watching(child) => child.next().await,
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
-            said = said => Ok(Event::Said(said?)),
-            asked = self.signals.next() => Ok(Event::Asked(asked)),
+            event = child_event => Ok(Event::Child(event?)),
+            request = self.signals.next() => Ok(Event::Signal(request)),
             () = sleep(due.unwrap_or_default()), if due.is_some() => Ok(Event::Due),
         }
     }
 }
 
 /// Action requested by a signal.
-enum Asked {
+enum SignalRequest {
     Stop,
     /// The service manager's watchdog.
     Abort,
@@ -262,12 +269,12 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.abort.recv() => Asked::Abort,
-            _ = self.child.recv() => Asked::Reap,
+            _ = self.terminate.recv() => SignalRequest::Stop,
+            _ = self.interrupt.recv() => SignalRequest::Stop,
+            _ = self.abort.recv() => SignalRequest::Abort,
+            _ = self.child.recv() => SignalRequest::Reap,
         }
     }
 }

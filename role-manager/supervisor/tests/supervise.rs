@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
-use twinbox_supervisor::{Life, Line, Member, PidFile, Spec, SupervisorError, run};
+use twinbox_supervisor::{ExitNotice, Member, PidFile, ProcessInfo, Spec, SupervisorError, run};
 use twinbox_wire::roles::{
     AskRequest, Exit, ReportAnswer, ReportRequest,
     ask_answer::Result as Answer,
@@ -29,7 +29,7 @@ use twinbox_wire::roles::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Reports its incarnation, writes down its supervisor's message and its own pid, and lives until it is killed; SIGTERM
+/// Reports its incarnation, writes down its supervisor's message and its own pid, and runs until it is killed; SIGTERM
 /// ends it well.
 const NODE: &str = r#"
     trap 'exit 0' TERM
@@ -95,40 +95,40 @@ impl Site {
     }
 
     /// The pids of the incarnations so far, once there are this many.
-    async fn lives(&self, count: usize) -> Vec<Pid> {
-        let lives = async {
+    async fn pids(&self, count: usize) -> Vec<Pid> {
+        let pids = async {
             loop {
-                let lives = self.lines("lives");
-                if lives.len() >= count {
-                    return lives.iter().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
+                let pids = self.lines("lives");
+                if pids.len() >= count {
+                    return pids.iter().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
                 }
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, lives).await.expect("the node is started")
+        timeout(PATIENCE, pids).await.expect("the node is started")
     }
 
     /// Member `b`, which passes on the reports that it receives.
     fn member(&self) -> mpsc::UnboundedReceiver<(BootInstant, Vec<Exit>)> {
-        let (told, heard) = mpsc::unbounded_channel();
+        let (sender, reports) = mpsc::unbounded_channel();
         let listener = TcpListener::bind(self.member).unwrap();
         listener.set_nonblocking(true).unwrap();
         let incoming = self.b.listen(tokio::net::TcpListener::from_std(listener).unwrap());
-        let service = ExitsServer::new(Told { tls: self.b.clone(), told });
+        let service = ExitsServer::new(ReportService { tls: self.b.clone(), reports: sender });
         tokio::spawn(self.b.server().add_service(service).serve_with_incoming(incoming));
-        heard
+        reports
     }
 
-    async fn ask(&self, life: Incarnation) -> Answer {
+    async fn ask(&self, incarnation: Incarnation) -> Answer {
         let channel = self.b.endpoint(&name("a"), &self.supervisor.to_string()).unwrap().connect_lazy();
-        let request = AskRequest { incarnation: life.to_bytes().to_vec().into() };
+        let request = AskRequest { incarnation: incarnation.to_bytes().to_vec().into() };
         SupervisorClient::new(channel).ask(request).await.unwrap().into_inner().result.unwrap()
     }
 
     /// Waits until the supervisor has read the incarnation: an exit before that cannot be reported.
-    async fn runs(&self, life: Incarnation) {
+    async fn runs(&self, incarnation: Incarnation) {
         let runs = async {
-            while !matches!(self.ask(life).await, Answer::Runs(_)) {
+            while !matches!(self.ask(incarnation).await, Answer::Runs(_)) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -143,88 +143,88 @@ fn supervise(spec: Spec) -> oneshot::Receiver<Result<u8, SupervisorError>> {
     end
 }
 
-struct Told {
+struct ReportService {
     tls: Arc<NodeIdentity>,
-    told: mpsc::UnboundedSender<(BootInstant, Vec<Exit>)>,
+    reports: mpsc::UnboundedSender<(BootInstant, Vec<Exit>)>,
 }
 
 #[tonic::async_trait]
-impl Exits for Told {
+impl Exits for ReportService {
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportAnswer>, Status> {
         assert_eq!(self.tls.admit(&request).unwrap().name, name("a"), "under the node's own certificate");
         let request = request.into_inner();
         assert_eq!(request.node, "a");
-        self.told.send((BootInstant::now(), request.exits)).unwrap();
+        self.reports.send((BootInstant::now(), request.exits)).unwrap();
         Ok(Response::new(ReportAnswer {}))
     }
 }
 
 /// The `n`th incarnation of the script.
-fn life(n: u128) -> Incarnation {
+fn incarnation(n: u128) -> Incarnation {
     format!("{n:032}").parse().unwrap()
 }
 
 async fn exit_of(
-    heard: &mut mpsc::UnboundedReceiver<(BootInstant, Vec<Exit>)>,
-    life: Incarnation,
+    reports: &mut mpsc::UnboundedReceiver<(BootInstant, Vec<Exit>)>,
+    incarnation: Incarnation,
 ) -> (BootInstant, Exit) {
     let wanted = async {
         loop {
-            let (at, exits) = heard.recv().await.unwrap();
-            if let Some(exit) = exits.into_iter().find(|exit| exit.incarnation == life.to_bytes().to_vec()) {
+            let (at, exits) = reports.recv().await.unwrap();
+            if let Some(exit) = exits.into_iter().find(|exit| exit.incarnation == incarnation.to_bytes().to_vec()) {
                 return (at, exit);
             }
         }
     };
-    timeout(PATIENCE, wanted).await.expect("the member is told")
+    timeout(PATIENCE, wanted).await.expect("the member gets the report")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exit_is_told_at_once_the_next_life_begins_and_sigterm_ends_both() {
+async fn an_exit_is_reported_immediately_the_node_restarts_and_sigterm_stops_both() {
     let site = Site::new();
-    let mut heard = site.member();
+    let mut reports = site.member();
     let spec = site.spec(NODE);
     let supervisor = supervise(spec);
     // The greeting: the connection is open.
-    timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
-    let first = site.lives(1).await[0];
-    site.runs(life(1)).await;
+    timeout(PATIENCE, reports.recv()).await.unwrap().unwrap();
+    let first = site.pids(1).await[0];
+    site.runs(incarnation(1)).await;
 
     // A stopped process has not ended.
     kill_process(first, Signal::STOP).unwrap();
-    assert!(matches!(site.ask(life(1)).await, Answer::Runs(_)));
+    assert!(matches!(site.ask(incarnation(1)).await, Answer::Runs(_)));
     let killed = BootInstant::now();
     kill_process(first, Signal::KILL).unwrap();
-    let (at, exit) = exit_of(&mut heard, life(1)).await;
-    println!("told {:?} after the kill", at.since(killed));
+    let (at, exit) = exit_of(&mut reports, incarnation(1)).await;
+    println!("reported {:?} after the kill", at.since(killed));
     assert!(at.since(killed) < Duration::from_millis(500), "ten times what it takes on a busy machine");
     assert_eq!((exit.raft_id, exit.run, exit.how.as_str()), (7, 1, "signal 9 (SIGKILL)"));
-    assert_eq!(site.lives(2).await.len(), 2);
-    assert!(matches!(site.ask(life(1)).await, Answer::Exited(_)));
-    assert!(matches!(site.ask(life(99)).await, Answer::Unknown(_)), "nobody has seen that one");
+    assert_eq!(site.pids(2).await.len(), 2);
+    assert!(matches!(site.ask(incarnation(1)).await, Answer::Exited(_)));
+    assert!(matches!(site.ask(incarnation(99)).await, Answer::Unknown(_)), "an unknown incarnation");
     assert_eq!(
-        Line::parse(&site.lines("before")[1]),
-        Some(Line { life: Some(life(1)), how: "signal 9 (SIGKILL)".to_owned() }),
-        "the next life knows how the one before it ended"
+        ExitNotice::parse(&site.lines("before")[1]),
+        Some(ExitNotice { incarnation: Some(incarnation(1)), cause: "signal 9 (SIGKILL)".to_owned() }),
+        "the next incarnation gets the exit notice"
     );
 
     kill_process(getpid(), Signal::TERM).unwrap();
     assert_eq!(supervisor.await.unwrap().unwrap(), 0);
-    assert_eq!(site.lives(2).await.len(), 2, "and no third");
+    assert_eq!(site.pids(2).await.len(), 2, "and no third");
 }
 
 /// A member that was unreachable at the exit gets the report when it is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_is_away_is_told_later() {
+async fn a_member_that_was_unreachable_gets_the_report_later() {
     let site = Site::new();
     let spec = site.spec(NODE);
     let supervisor = supervise(spec);
-    let first = site.lives(1).await[0];
-    site.runs(life(1)).await;
+    let first = site.pids(1).await[0];
+    site.runs(incarnation(1)).await;
     kill_process(first, Signal::KILL).unwrap();
-    site.lives(2).await;
-    let mut heard = site.member();
-    exit_of(&mut heard, life(1)).await;
+    site.pids(2).await;
+    let mut reports = site.member();
+    exit_of(&mut reports, incarnation(1)).await;
     kill_process(getpid(), Signal::TERM).unwrap();
     supervisor.await.unwrap().unwrap();
 }
@@ -236,14 +236,14 @@ async fn a_crash_loop_is_slowed_down() {
     let spec = site.spec(&NODE.replace("while true; do sleep 0.02; done", "kill -9 $$"));
     let began = BootInstant::now();
     let supervisor = supervise(spec);
-    site.lives(5).await;
+    site.pids(5).await;
     assert!(began.elapsed() >= Duration::from_millis(1_750), "{:?}", began.elapsed());
     kill_process(getpid(), Signal::TERM).unwrap();
-    assert_eq!(supervisor.await.unwrap().unwrap(), 0, "between two lives there is nothing to wait for");
+    assert_eq!(supervisor.await.unwrap().unwrap(), 0, "no process runs between two incarnations");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_fails_is_passed_on() {
+async fn a_failed_first_start_ends_the_supervisor_with_its_exit_code() {
     let site = Site::new();
     for (script, code) in [("echo x >> lives; exit 2", 2), ("echo x >> lives; exit 1", 1), ("exit 0", 0)] {
         let spec = site.spec(script);
@@ -257,11 +257,11 @@ async fn a_start_that_fails_is_passed_on() {
 
 /// A child that does not stop is killed in the end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_hangs_does_not_keep_its_supervisor() {
+async fn a_hanging_node_is_killed_and_its_supervisor_ends() {
     let site = Site::new();
     let spec = site.spec(NODE);
     let supervisor = supervise(spec);
-    let first = site.lives(1).await[0];
+    let first = site.pids(1).await[0];
     kill_process(first, Signal::STOP).unwrap();
     kill_process(getpid(), Signal::TERM).unwrap();
     assert_eq!(supervisor.await.unwrap().unwrap(), 137);
@@ -269,16 +269,16 @@ async fn a_node_that_hangs_does_not_keep_its_supervisor() {
 
 /// A process left behind by an earlier supervisor, here the test itself: it is watched, and no second one is started.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_that_was_left_behind_is_watched() {
+async fn a_process_left_by_an_earlier_supervisor_is_watched() {
     let site = Site::new();
-    let left = Life { raft_id: 3, run: 4, ready: true, ..Life::begin() };
+    let left = ProcessInfo { raft_id: 3, run: 4, ready: true, ..ProcessInfo::begin() };
     let _file = PidFile::take(site.data(), &left).unwrap();
-    let mut heard = site.member();
+    let mut reports = site.member();
     let spec = site.spec(NODE);
     let _supervisor = supervise(spec);
-    timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+    timeout(PATIENCE, reports.recv()).await.unwrap().unwrap();
     site.runs(left.incarnation).await;
-    assert!(site.lines("lives").is_empty(), "none is started beside it");
+    assert!(site.lines("lives").is_empty(), "no second one is started");
     // A second supervisor of the same folder is refused.
     let second = site.spec(NODE);
     let refused = supervise(second).await.unwrap().unwrap_err().to_string();
@@ -288,9 +288,9 @@ async fn a_life_that_was_left_behind_is_watched() {
 /// A node that has ended left a pid file whose number is another process's now. Its exit is reported, that process is
 /// not watched, and the next incarnation starts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recycled_number_is_not_watched() {
+async fn a_process_with_a_reused_id_is_not_watched() {
     let site = Site::new();
-    let left = Life { raft_id: 3, run: 4, ready: true, ..Life::begin() };
+    let left = ProcessInfo { raft_id: 3, run: 4, ready: true, ..ProcessInfo::begin() };
     let file = PidFile::take(site.data(), &left).unwrap();
     // This process has the number, but started at another time than the file says.
     let path = site.data().join("node.pid");
@@ -298,12 +298,12 @@ async fn a_recycled_number_is_not_watched() {
     let start = text.split("process ").nth(1).unwrap().split(' ').next().unwrap();
     fs::write(&path, text.replacen(&format!("process {start} "), "process 7 ", 1)).unwrap();
     drop(file);
-    let mut heard = site.member();
+    let mut reports = site.member();
     let spec = site.spec(NODE);
     let supervisor = supervise(spec);
-    let (_, exit) = exit_of(&mut heard, left.incarnation).await;
-    assert_eq!(exit.how, "ended unseen");
-    site.lives(1).await;
+    let (_, exit) = exit_of(&mut reports, left.incarnation).await;
+    assert_eq!(exit.how, "cause unknown");
+    site.pids(1).await;
     kill_process(getpid(), Signal::TERM).unwrap();
     assert_eq!(supervisor.await.unwrap().unwrap(), 0);
 }

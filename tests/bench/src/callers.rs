@@ -48,7 +48,7 @@ impl Callers {
                     let contact = call.as_ref().ok().and_then(|call| call.answer.header("contact"));
                     lock(&contacts).extend(contact.map(str::to_owned));
                     // Its node may be dead by now: do not wait for the answer.
-                    let _ = call.map(Call::bye_unheard);
+                    let _ = call.map(Call::bye_without_answer);
                     thread::sleep(PAUSE);
                 }
             }

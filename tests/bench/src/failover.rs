@@ -21,7 +21,7 @@ use crate::{
 
 /// The fault of the publisher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Blow {
+enum Failure {
     /// `kill -9` of the node's process; its supervisor lives.
     Process,
     /// `kill -9` of process and supervisor: no supervisor can report it.
@@ -30,7 +30,7 @@ enum Blow {
     Move,
 }
 
-impl Blow {
+impl Failure {
     const ALL: [Self; 3] = [Self::Process, Self::Host, Self::Move];
 
     fn words(self, led: bool) -> &'static str {
@@ -47,22 +47,22 @@ impl Blow {
 /// Runs this many rounds of each kind.
 pub fn run(report: &mut Report, rounds: usize) {
     let (mut cluster, pbx) = Cluster::start_with(
-        |phones| Spec { log: "warn", ack_timeout_ms: 250, lights: Some(phones.port(5070)), ..Spec::default() },
+        |phones| Spec { log: "warn", ack_timeout_ms: 250, mwi: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
     );
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
-    assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "MWI is sent once");
     let nodes = [cluster.sip("a"), cluster.sip("b")];
     let proxy = Kamailio::start(&Kamailio::place(cluster.phones()), &nodes, Transport::Udp, cluster.dir());
     let callers = Callers::begin(cluster.phones(), &proxy, Cluster::USERS[1].number);
     let mut seen: BTreeMap<&str, (Vec<Duration>, Vec<SetUp>)> = BTreeMap::new();
-    for round in 0..rounds * Blow::ALL.len() {
-        let blow = Blow::ALL[round % Blow::ALL.len()];
+    for round in 0..rounds * Failure::ALL.len() {
+        let failure = Failure::ALL[round % Failure::ALL.len()];
         callers.wait_for_all(&nodes);
         callers.take();
-        let (led, time) = strike(&mut cluster, &pbx, blow);
-        let (times, calls) = seen.entry(blow.words(led)).or_default();
+        let (led, time) = inject(&mut cluster, &pbx, failure);
+        let (times, calls) = seen.entry(failure.words(led)).or_default();
         times.push(time);
         calls.extend(callers.take());
     }
@@ -92,21 +92,21 @@ pub fn run(report: &mut Report, rounds: usize) {
     }
 }
 
-fn strike(cluster: &mut Cluster, pbx: &Pbx, blow: Blow) -> (bool, Duration) {
+fn inject(cluster: &mut Cluster, pbx: &Pbx, failure: Failure) -> (bool, Duration) {
     let (publisher, other) = cluster.publisher_and_other();
     let led = cluster.cli(&other).status().is_some_and(|status| status["leader"] == *publisher);
     pbx.forget();
     let began = BootInstant::now();
-    match blow {
-        Blow::Process => drop(cluster.kill_child(&publisher)),
-        Blow::Host => cluster.kill(&publisher),
-        Blow::Move => drop(cluster.cli(&publisher).json(&["cluster", "make-publisher", &other])),
+    match failure {
+        Failure::Process => drop(cluster.kill_child(&publisher)),
+        Failure::Host => cluster.kill(&publisher),
+        Failure::Move => drop(cluster.cli(&publisher).json(&["cluster", "make-publisher", &other])),
     }
     let ip = cluster.sip(&other).ip();
     let first = wait_for("the other's first act", Duration::from_secs(30), || {
-        pbx.lights().into_iter().find(|l| l.source.ip() == ip && l.at >= began)
+        pbx.notifies().into_iter().find(|l| l.source.ip() == ip && l.at >= began)
     });
-    if blow == Blow::Host {
+    if failure == Failure::Host {
         cluster.start_member(&publisher);
     }
     cluster.wait_in_service();
@@ -116,7 +116,7 @@ fn strike(cluster: &mut Cluster, pbx: &Pbx, blow: Blow) -> (bool, Duration) {
 /// The formula's value, as the cluster itself reports it.
 fn formula(bounds: &Value, words: &str) -> Value {
     let begins = match words {
-        "process killed" => "process exited, told",
+        "process killed" => "process exited, reported",
         "process killed that led Raft" => "process exited together",
         "host lost" => "host lost (process",
         "host lost that led Raft" => "host lost together",
@@ -134,10 +134,10 @@ fn witness_lost(report: &mut Report, cluster: &mut Cluster, pbx: &Pbx, mailbox: 
     cluster.kill("w");
     pbx.forget();
     let deposit = leave_message(cluster.phones(), cluster.sip("b"), mailbox, 1.2);
-    let light = pbx.sees(mailbox, 2, Duration::from_secs(30));
-    let told = light.map_or(json!("not told"), |light| json!(ms(light.at.since(deposit.at))));
+    let notify = pbx.wait_for_mwi(mailbox, 2, Duration::from_secs(30));
+    let delivered = notify.map_or(json!("not told"), |notify| json!(ms(notify.at.since(deposit.at))));
     cluster.start_member("w");
     cluster.wait_in_service();
     let mut table = report.table("witness lost", &["duty moved", "light told ms"]);
-    table.row(&[json!(before != epoch(cluster)), told]);
+    table.row(&[json!(before != epoch(cluster)), delivered]);
 }

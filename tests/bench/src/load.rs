@@ -210,7 +210,7 @@ impl Loaded {
     /// Adds a row of [`COLUMNS`].
     pub fn row(&self, table: &mut Table<'_>, first: serde_json::Value, rate: f64, step: &Step) {
         let Step { arrived, core, late_p99, over_20, alone } = step;
-        let (mut answers, mut goodbyes) = (arrived.answers.clone(), arrived.goodbyes.clone());
+        let (mut answers, mut byes) = (arrived.answers.clone(), arrived.byes.clone());
         table.row(&[
             first,
             json!(rate),
@@ -219,8 +219,8 @@ impl Loaded {
             json!(resident_bytes(self.cluster.member("a").pid()) as f64 / 1e6),
             json!(ms(percentile(&mut answers, 0.5))),
             json!(ms(percentile(&mut answers, 0.99))),
-            json!(ms(percentile(&mut goodbyes, 0.5))),
-            json!(ms(percentile(&mut goodbyes, 0.99))),
+            json!(ms(percentile(&mut byes, 0.5))),
+            json!(ms(percentile(&mut byes, 0.99))),
             json!(arrived.broken.len()),
             json!(alone),
             late_p99.map_or(json!("none"), |late| json!(late)),
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_histogram_is_read_between_two_readings() {
+    fn histogram_difference_of_two_readings_gives_the_percentile() {
         let before = BTreeMap::from([(1_000, 10), (20_000, 12), (u64::MAX, 12)]);
         let after = BTreeMap::from([(1_000, 109), (20_000, 1_011), (u64::MAX, 1_013)]);
         assert_eq!(of_histogram(&before, &after), (Some(20.0), Some(2)));

@@ -7,20 +7,33 @@
 //! node under test is pinned to core 0, everything else (generator, the other node, witness) to core 1: on a machine of
 //! two cores the generator limits the figures.
 //!
+//! Mail is measured with a client ([`smtp_client`]) and a receiver ([`smtp_receiver`]) in this process, without TLS: a
+//! real mail server would be the limit.
+//!
 //! [`Driver`]: twinbox_testkit::Driver
 
 mod bare;
 mod callers;
+mod devices;
+mod directory;
 mod engine;
 mod failover;
 mod idle;
+mod lights;
 mod load;
 mod machine;
+mod mail_in;
+mod mail_out;
 mod memory;
+mod notify;
 mod overload;
 mod readable;
 mod report;
+mod setup;
 mod sipp;
+mod smtp_client;
+mod smtp_receiver;
+mod timetable;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -44,7 +57,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Figure {
-    /// Recordings at once on the media engine alone, on one core, beside a bare receiving loop
+    /// Concurrent recordings on the media engine alone, on one core, compared with a bare receiving loop
     Engine {
         /// Recordings at once, step by step; ends with the first step in which a packet was handled 20 ms late.
         #[arg(long, value_delimiter = ',', default_value = "500,1000,2000,3000,4000,6000")]
@@ -75,7 +88,7 @@ enum Figure {
         #[arg(long, default_value_t = 50)]
         messages: usize,
     },
-    /// Publisher killed, its host lost, the role moved: to the other's first act, beside the formula
+    /// Publisher killed, host lost, role moved: time to the first act of the other node, compared with the formula
     Failover {
         /// Rounds of each kind.
         #[arg(long, default_value_t = 20)]
@@ -92,8 +105,70 @@ enum Figure {
     },
     /// A cluster at rest: traffic between its members, processor time
     Idle,
+    /// Change of a mailbox (message left, message saved) to the NOTIFY at the PBX, from either node
+    Notify {
+        /// Number of changes of each kind on each node.
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: u32,
+    },
+    /// Mails with 10 s of sound that a node takes in a second, and the time of its 250 on two
+    MailIn {
+        /// Number of mails in each step.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
+        /// Concurrent connections, step by step.
+        #[arg(long, value_delimiter = ',', default_value = "1,4,16", value_parser = connections)]
+        connections: Vec<usize>,
+    },
+    /// Mails that leave in a second, with and without sound, and the end of an outage of the smarthost
+    MailOut {
+        /// Number of mails in each step.
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
+        /// Minimum length of the outage.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        outage: u64,
+    },
+    /// Mailboxes at rest whose devices have schedules and delays: processor time beside the same without devices
+    Devices {
+        /// Number of mailboxes.
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
+    },
+    /// MWI of all mailboxes resent to a PBX: time, longest queue at the PBX, processor time
+    Lights {
+        /// Number of mailboxes.
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
+        /// Number of resyncs.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Time that the PBX needs for each NOTIFY.
+        #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
+        service: u64,
+    },
+    /// Users from an LDAP directory (slapd): full search, dry run without a difference, changes until seen, memory
+    Directory {
+        /// Number of people in the directory.
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=50_000))]
+        users: u32,
+    },
+    /// Nodes at rest with hourly jobs, none of them due: processor time beside the same without jobs
+    Timetable {
+        /// Number of jobs.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
+        jobs: u32,
+    },
     /// All of them with their defaults, but `memory`, which takes half an hour
     All,
+}
+
+/// A number of connections: a node takes 200 from one address.
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=200) => Ok(count),
+        _ => Err("give numbers from 1 to 200".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -110,12 +185,30 @@ fn main() -> ExitCode {
         Figure::Failover { rounds } => failover::run(&mut report, rounds),
         Figure::Memory { calls, rate } => memory::run(&mut report, calls, rate),
         Figure::Idle => idle::run(&mut report, seconds),
+        Figure::Notify { count } => notify::run(&mut report, count as usize),
+        Figure::MailIn { count, connections } => mail_in::run(&mut report, count as usize, &connections),
+        Figure::MailOut { count, outage } => {
+            mail_out::run(&mut report, count as usize, Duration::from_secs(outage));
+        }
+        Figure::Devices { count } => devices::run(&mut report, count as usize, seconds),
+        Figure::Lights { count, rounds, service } => {
+            lights::run(&mut report, rounds, count as usize, Duration::from_millis(service));
+        }
+        Figure::Directory { users } => directory::run(&mut report, users as usize),
+        Figure::Timetable { jobs } => timetable::run(&mut report, jobs as usize, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
             overload::run(&mut report, &[0, 200, 300, 500, 800, 1200, 1400, 1600, 1800, 2000], seconds);
             readable::run(&mut report, 50);
             failover::run(&mut report, 20);
             idle::run(&mut report, seconds);
+            notify::run(&mut report, 40);
+            mail_in::run(&mut report, 300, &[1, 4, 16]);
+            mail_out::run(&mut report, 1_000, Duration::from_secs(60));
+            devices::run(&mut report, 1_000, seconds);
+            lights::run(&mut report, 3, 20_000, Duration::ZERO);
+            directory::run(&mut report, 20_000);
+            timetable::run(&mut report, 100, seconds);
         }
     }
     match arguments.json.map(|path| report.save(&path).map_err(|e| format!("{}: {e}", path.display()))) {

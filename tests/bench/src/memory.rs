@@ -45,7 +45,7 @@ pub fn run(report: &mut Report, calls: usize, rate: u32) {
         let rate = part as f64 / begun.elapsed().as_secs_f64();
         // The calls of this part have ended, so that a sample is of a node without calls.
         driver.finish(STAY + Duration::from_secs(5));
-        let over = |caller: &twinbox_testkit::Caller| matches!(caller.goodbye, Some((200, _)));
+        let over = |caller: &twinbox_testkit::Caller| matches!(caller.bye, Some((200, _)));
         failed += driver.crowd.callers[first..].iter().filter(|caller| !over(caller)).count();
         let memory = pids.map(resident_bytes);
         for (samples, memory) in samples.iter_mut().zip(memory) {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slope_is_that_of_the_line_through_the_points() {
+    fn slope_is_that_of_the_regression_line() {
         assert_eq!(slope(&[(0.0, 5.0), (1.0, 7.0), (2.0, 9.0)]), 2.0);
         assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 1.0)]), 0.0);
         assert_eq!(slope(&[(4.0, 1.0)]), 0.0);

@@ -45,7 +45,7 @@ pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
         ],
     );
     let admitted = step.arrived.answers.len() as f64 / LONG as f64;
-    let (kept, answered) = (step.arrived.goodbyes.len() as f64, step.arrived.answers.len().max(1) as f64);
+    let (kept, answered) = (step.arrived.byes.len() as f64, step.arrived.answers.len().max(1) as f64);
     let mut refusals = step.arrived.refusals.clone();
     let slowest = refusals.iter().max().copied().unwrap_or_default();
     table.row(&[

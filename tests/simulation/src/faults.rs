@@ -22,16 +22,16 @@ impl World {
         if self.chance(40) {
             match self.focus {
                 Focus::Anything => {}
-                Focus::Deaths => return self.die(victim),
-                Focus::Timing => return self.hurry(victim),
-                Focus::Alone => return self.part(victim),
-                Focus::Members => return self.come_and_go(victim),
+                Focus::Exits => return self.crash(victim),
+                Focus::Timing => return self.change_lease_length(victim),
+                Focus::Solo => return self.partition_pair(victim),
+                Focus::Members => return self.change_members(victim),
             }
         }
         let name = self.members[victim].name.clone();
         match self.random_up_to(16) {
             0 => self.kill(victim),
-            1 | 2 => (0..self.members.len()).for_each(|member| self.revive(member)),
+            1 | 2 => (0..self.members.len()).for_each(|member| self.restart(member)),
             3 | 4 => {
                 let hang = self.random_between(10 * MS, 1_500 * MS);
                 self.hang(victim, hang);
@@ -45,14 +45,14 @@ impl World {
             7 => {
                 let other = self.random_up_to(self.members.len() as u64) as usize;
                 let both = self.chance(50);
-                self.note(|| format!("nothing gets through from {name} to {other}, nor back: {both}"));
+                self.note(|| format!("all messages from {name} to {other} are lost, and back: {both}"));
                 self.cut.insert((victim, other));
                 if both {
                     self.cut.insert((other, victim));
                 }
             }
             8 | 9 => {
-                self.note(|| "all links are whole".to_owned());
+                self.note(|| "all links work".to_owned());
                 self.cut.clear();
                 self.no_arbiter.clear();
             }
@@ -87,25 +87,25 @@ impl World {
     }
 
     /// Processes exit and restart; supervisors report it late, twice, and for processes that exited long ago.
-    fn die(&mut self, victim: usize) {
+    fn crash(&mut self, victim: usize) {
         match self.random_up_to(4) {
             0 => self.kill(victim),
             1 => {
                 self.kill(victim);
-                self.revive(victim);
+                self.restart(victim);
             }
-            2 => self.revive(victim),
+            2 => self.restart(victim),
             _ => {
-                if let Some((of, life)) = self.deaths.first().copied() {
+                if let Some((of, incarnation)) = self.exited.first().copied() {
                     let to = self.random_up_to(self.members.len() as u64) as usize;
-                    self.after(MS, Event::Proof { to, of, life });
+                    self.after(MS, Event::Proof { to, of, incarnation });
                 }
             }
         }
     }
 
     /// The length of leases changes while leaders and holders change too.
-    fn hurry(&mut self, victim: usize) {
+    fn change_lease_length(&mut self, victim: usize) {
         match self.random_up_to(4) {
             0 => {
                 let other = self.random_up_to(self.members.len() as u64) as usize;
@@ -134,7 +134,7 @@ impl World {
     }
 
     /// Two members lose each other, and the arbiter.
-    fn part(&mut self, victim: usize) {
+    fn partition_pair(&mut self, victim: usize) {
         match self.random_up_to(6) {
             0 | 1 => {
                 let other = 1 - victim;
@@ -142,11 +142,11 @@ impl World {
                 self.cut.extend([(victim, other), (other, victim)]);
             }
             2 => {
-                self.note(|| format!("nothing gets through from {victim}"));
+                self.note(|| format!("all messages from {victim} are lost"));
                 self.cut.insert((victim, 1 - victim));
             }
             3 => {
-                self.note(|| "all links are whole".to_owned());
+                self.note(|| "all links work".to_owned());
                 self.cut.clear();
                 self.no_arbiter.clear();
             }
@@ -155,30 +155,30 @@ impl World {
             }
             _ => {
                 self.kill(victim);
-                self.revive(victim);
+                self.restart(victim);
             }
         }
     }
 
     /// Members join, leave, and are given up.
-    fn come_and_go(&mut self, victim: usize) {
-        let newcomer = (0..self.members.len())
+    fn change_members(&mut self, victim: usize) {
+        let joining_member = (0..self.members.len())
             .find(|m| !self.voters.contains(m) && !self.learners.contains(m) && self.joining.is_none());
-        if let Some(newcomer) = newcomer.filter(|_| self.chance(50)) {
+        if let Some(joining_member) = joining_member.filter(|_| self.chance(50)) {
             // With an empty disk, under the former name.
             let agreed = self.agreed();
-            let member = &mut self.members[newcomer];
+            let member = &mut self.members[joining_member];
             if agreed.members.get(&member.name).is_some_and(|known| known.raft_id == member.raft_id) {
                 return;
             }
             member.raft_id += 100;
             member.run = 0;
-            member.alone = None;
+            member.solo_record = None;
             member.process = None;
-            self.revive(newcomer);
-            self.joining = Some(newcomer);
-            let name = self.members[newcomer].name.clone();
-            return self.note(|| format!("{name} asks to be let in"));
+            self.restart(joining_member);
+            self.joining = Some(joining_member);
+            let name = self.members[joining_member].name.clone();
+            return self.note(|| format!("{name} requests to join"));
         }
         let name = self.members[victim].name.clone();
         let lost = self.chance(40);
@@ -196,7 +196,7 @@ impl World {
         }
         let matters = |m: &usize| {
             let now = self.local(*m);
-            self.members[*m].process.as_ref().is_some_and(|p| p.leads.is_some() || p.may_act(now).is_some())
+            self.members[*m].process.as_ref().is_some_and(|p| p.leads.is_some() || p.acts(now))
         };
         let choice: Vec<usize> = (0..self.members.len()).filter(matters).collect();
         match choice.is_empty() {
@@ -208,29 +208,29 @@ impl World {
     /// A process exits. Its supervisor reports it, unless the host failed too.
     fn kill(&mut self, victim: usize) {
         if self.members[victim].process.is_some() {
-            let told = self.chance(75);
-            self.exit(victim, told);
+            let reported = self.chance(75);
+            self.exit(victim, reported);
         }
     }
 
     /// The same, reported by its supervisor or not.
-    pub(crate) fn exit(&mut self, victim: usize, told: bool) {
+    pub(crate) fn exit(&mut self, victim: usize, reported: bool) {
         let name = self.members[victim].name.clone();
         let Some(process) = self.members[victim].process.take() else { return };
-        self.note(|| format!("{name} is killed; its supervisor lives: {told}"));
-        let life = process.life;
-        self.deaths.push((victim, life));
-        if !told {
+        self.note(|| format!("{name} is killed; its supervisor reports it: {reported}"));
+        let incarnation = process.incarnation;
+        self.exited.push((victim, incarnation));
+        if !reported {
             return;
         }
         for to in 0..self.members.len() {
             let late = self.chance(20) || self.cut.contains(&(victim, to));
             let delay =
                 if late { self.random_between(50 * MS, 3_000 * MS) } else { self.random_between(MS, 5 * MS) };
-            self.after(delay, Event::Proof { to, of: victim, life });
+            self.after(delay, Event::Proof { to, of: victim, incarnation });
             if self.chance(20) {
                 let again = self.random_between(MS, 2_000 * MS);
-                self.after(delay + again, Event::Proof { to, of: victim, life });
+                self.after(delay + again, Event::Proof { to, of: victim, incarnation });
             }
         }
     }
@@ -240,7 +240,7 @@ impl World {
         let name = self.members[victim].name.clone();
         self.note(|| format!("{name} hangs for {hang} µs"));
         if self.chance(30) {
-            self.pause_a_write(victim, hang);
+            self.pause_writes(victim, hang);
         }
         let stands_still = self.is(Mutant::StandingClock);
         let until = self.now + hang;
@@ -256,12 +256,13 @@ impl World {
         let name = self.members[victim].name.clone();
         let on = self.chance(70);
         let trigger = Trigger::ALL[self.random_up_to(Trigger::ALL.len() as u64) as usize];
+        let duty = Duty::ALL[self.random_up_to(Duty::ALL.len() as u64) as usize];
         let order = match self.random_up_to(14) {
             0 => Order::deactivate(name),
             1 => Order::Activate(name),
-            2 => Order::MoveDuty { duty: Duty::Notifier, to: name },
-            3 => Order::Pin { duty: Duty::Notifier, to: name },
-            4 => Order::Unpin(Duty::Notifier),
+            2 => Order::MoveDuty { duty, to: name },
+            3 => Order::Pin { duty, to: name },
+            4 => Order::Unpin(duty),
             5 => Order::Set(vec![Setting::Trigger(trigger, on)]),
             6 => Order::Set(vec![
                 Setting::Preferred(Some(name)),
@@ -287,8 +288,13 @@ impl World {
         self.note(|| format!("an administrator orders {order:?}"));
         let now = self.local(leader);
         let wall_ms = self.members[leader].clock.wall_ms(self.now);
-        let ledger = self.awake(leader).and_then(|p| p.leads.as_ref()).and_then(|leads| leads.ledger.as_ref());
-        let Some(order) = ledger.map(|ledger| ledger.inform(now, wall_ms, order)) else { return };
+        let Some(process) = self.awake(leader) else { return };
+        // The leader writes no order that not all members could read.
+        if order.refused_at(process.state.feature_level).is_some() {
+            return;
+        }
+        let ledger = process.leads.as_ref().and_then(|leads| leads.ledger.as_ref());
+        let Some(order) = ledger.map(|ledger| ledger.with_facts(now, wall_ms, order)) else { return };
         let command = self.order(order);
         self.propose(leader, command);
     }
@@ -297,15 +303,15 @@ impl World {
         Command::Operate { id: OrderId(self.random_id()), order }
     }
 
-    pub(crate) fn revive(&mut self, member: usize) {
+    pub(crate) fn restart(&mut self, member: usize) {
         let known =
             self.voters.contains(&member) || self.learners.contains(&member) || self.joining == Some(member);
-        let comes = self.focus == Focus::Members && self.members[member].run == 0;
-        if self.members[member].process.is_none() && (known || comes) {
-            let life = Incarnation(self.random_id());
+        let joins = self.focus == Focus::Members && self.members[member].run == 0;
+        if self.members[member].process.is_none() && (known || joins) {
+            let incarnation = Incarnation(self.random_id());
             self.members[member].run += 1;
             let (now, timing) = (self.now, self.timing);
-            self.members[member].start(now, life, timing);
+            self.members[member].start(now, incarnation, timing);
             let name = self.members[member].name.clone();
             self.note(|| format!("{name} is started again"));
         }
@@ -336,7 +342,7 @@ impl World {
                 }
                 continue;
             }
-            self.revive(member);
+            self.restart(member);
             let now = self.now;
             if let Some(process) = self.members[member].process.as_mut() {
                 process.failing &= still_fail;
@@ -348,9 +354,9 @@ impl World {
     }
 
     /// An acting member is cut off, and another one stands for election.
-    pub(crate) fn isolate_who_acts(&mut self) {
+    pub(crate) fn isolate_acting_member(&mut self) {
         let acting = (0..self.members.len())
-            .find(|m| self.members[*m].process.as_ref().is_some_and(|p| p.may_act(self.local(*m)).is_some()));
+            .find(|m| self.members[*m].process.as_ref().is_some_and(|p| p.acts(self.local(*m))));
         let Some(acting) = acting.filter(|_| !self.calm) else { return };
         let name = self.members[acting].name.clone();
         self.note(|| format!("{name} acts and is cut off"));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_roles_core::{HEIRS_LEVEL, Measures, MemberKind, State, Voters, by_proof};
+use twinbox_roles_core::{CallHeir, HEIRS_LEVEL, Measures, MemberKind, State, Voters, heirs_by_proof};
 
 use crate::{
     Mutant, Violation,
@@ -17,7 +17,7 @@ use crate::{
 const SOON: Micros = 6_000 * MS;
 
 /// An incarnation whose calls have, or had, an heir.
-pub(crate) type Life = (NodeName, Incarnation);
+pub(crate) type MemberIncarnation = (NodeName, Incarnation);
 
 impl World {
     /// The voters, by Raft ids.
@@ -33,34 +33,34 @@ impl World {
     }
 
     /// Records the calls that a member has inherited by its present knowledge.
-    pub(crate) fn look_at_heirs(&mut self, member: usize) -> Result<(), Violation> {
+    pub(crate) fn record_heirs(&mut self, member: usize) -> Result<(), Violation> {
         let name = self.members[member].name.clone();
         let wall_ms = self.members[member].clock.wall_ms(self.now);
         let voters = self.known_voters(member);
         let Some(process) = self.awake(member) else { return Ok(()) };
-        let own = (&name, process.life);
-        let alone = by_proof(&process.state, &voters, own, &process.exits, &process.lives, wall_ms);
-        let ours = |item: &&_| matches!(item, twinbox_roles_core::Inheritance { heir, heir_life, .. } if (heir, *heir_life) == own);
-        let believed: Vec<_> = process.state.heirs.iter().filter(ours).chain(&alone).cloned().collect();
-        for item in &alone {
-            process.lives.forget(&item.node, item.life);
+        let own = (&name, process.incarnation);
+        let by_proof = heirs_by_proof(&process.state, &voters, own, &process.exits, &process.call_counts, wall_ms);
+        let ours = |item: &&CallHeir| (&item.heir, item.heir_incarnation) == own;
+        let believed: Vec<_> = process.state.heirs.iter().filter(ours).chain(&by_proof).cloned().collect();
+        for item in &by_proof {
+            process.call_counts.forget(&item.node, item.incarnation);
             if let Some(ledger) = process.leads.as_mut().and_then(|leader| leader.ledger.as_mut()) {
-                ledger.inherited(&item.node, item.life);
+                ledger.inherited(&item.node, item.incarnation);
             }
         }
-        let heir: Life = (name.clone(), process.life);
+        let heir: MemberIncarnation = (name.clone(), process.incarnation);
         for item in believed {
-            let known = self.heirs.entry((item.node.clone(), item.life)).or_insert_with(|| heir.clone());
+            let known = self.heirs.entry((item.node.clone(), item.incarnation)).or_insert_with(|| heir.clone());
             if *known != heir {
-                let what = format!("{name} inherits from {} what {} has inherited", item.node, known.0);
-                return Err(Violation::Untrue { what });
+                let detail = format!("{name} inherits from {} what {} has inherited", item.node, known.0);
+                return Err(Violation::Untrue { detail });
             }
         }
         Ok(())
     }
 
     /// After all faults a node exits, and its death is proved.
-    pub(crate) fn demand_an_heir(&mut self) -> Result<(), Violation> {
+    pub(crate) fn check_heir(&mut self) -> Result<(), Violation> {
         let nodes: Vec<usize> = (0..self.members.len())
             .filter(|m| self.members[*m].kind == MemberKind::Node && self.members[*m].process.is_some())
             .filter(|m| self.agreed().members.contains_key(&self.members[*m].name))
@@ -69,12 +69,14 @@ impl World {
             return Ok(());
         }
         let victim = nodes[self.random_up_to(nodes.len() as u64) as usize];
-        let Some(life) = self.members[victim].process.as_ref().map(|process| process.life) else { return Ok(()) };
+        let Some(incarnation) = self.members[victim].process.as_ref().map(|process| process.incarnation) else {
+            return Ok(());
+        };
         let name = self.members[victim].name.clone();
         // The present leader has sent that incarnation to every possible next leader.
         let others = self.members.iter().enumerate().filter(|(m, _)| *m != victim);
         let mut others = others.filter_map(|(_, other)| other.process.as_ref());
-        let known = others.all(|process| process.lives.calls(&name, life).is_some())
+        let known = others.all(|process| process.call_counts.calls(&name, incarnation).is_some())
             && self.agreed().feature_level >= HEIRS_LEVEL;
         let survives = |m: usize| {
             let Member { name: own, voter_ids, process, .. } = &self.members[m];
@@ -88,21 +90,23 @@ impl World {
         self.exit(victim, true);
         self.play_until(self.now + SOON)?;
         let state = self.agreed();
-        let inherited = self.heirs.contains_key(&(name.clone(), life));
+        let inherited = self.heirs.contains_key(&(name.clone(), incarnation));
         if pair && known && !inherited {
-            return Err(Violation::Stuck { what: format!("of a pair {name} died, and the other did not inherit") });
+            return Err(Violation::Stuck {
+                detail: format!("{name} of a pair exited, and the other did not inherit"),
+            });
         }
         let majority = self.leader().is_some_and(|m| m != victim && self.has_majority(m, self.members[m].term));
         let another = state.members.keys().any(|other| *other != name && state.serves(other));
         if !known || !majority || !another || inherited {
             return Ok(());
         }
-        Err(Violation::Stuck { what: format!("nobody answers for the calls of {name}, which died") })
+        Err(Violation::Stuck { detail: format!("no node is the heir of the calls of {name}, which exited") })
     }
 }
 
 /// The calls that a process reports, derived from its incarnation, so that seeds stay reproducible.
-pub(crate) fn with_calls(measures: Measures, kind: MemberKind, life: Incarnation) -> Measures {
-    let calls = (kind == MemberKind::Node).then_some((life.0 % 5) as u32);
+pub(crate) fn with_calls(measures: Measures, kind: MemberKind, incarnation: Incarnation) -> Measures {
+    let calls = (kind == MemberKind::Node).then_some((incarnation.0 % 5) as u32);
     Measures { calls, ..measures }
 }

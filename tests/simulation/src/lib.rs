@@ -3,24 +3,28 @@
 //! processes that exit, hang and restart, supervisors that report exits late or not at all, administrators who change
 //! settings and members, pairs in solo mode, and clocks at their worst.
 //!
+//! The duties also work from the outbox: real records of `nodes/outbox`, on disks that replicate (rules E1 and R11).
+//!
 //! Judged by effects at a fake receiver on global time (rule P3), not by the beliefs of nodes. Everything follows from
 //! the seed: [`run`] with the seed of a failure replays it, and [`replay`] lists the events.
 
-mod alone;
 mod clock;
 mod effects;
 mod faults;
 mod heirs;
-mod judge;
+mod liveness;
 mod member;
 mod messages;
+mod outbox;
 mod raft;
 mod receiver;
+mod solo;
 mod voters;
 mod world;
 
 use std::fmt;
 
+pub use outbox::OutboxCounts;
 pub use receiver::{Effect, Receiver, Violation};
 
 /// A rule that is broken on purpose: the simulation must find each of them (rule P4).
@@ -58,11 +62,15 @@ pub enum Mutant {
     SoloUnlearned,
     /// A node that failed before the last one died stays out of service (rule R9).
     LastStaysOut,
+    /// An effect is acted on without a durable attempt (rule E1).
+    NoDurableAttempt,
+    /// An effect is recorded as done before its act (rule E1).
+    DoneBeforeAct,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::NoNewLeaderWait,
         Self::LeaseFromReceipt,
         Self::StandingClock,
@@ -79,15 +87,24 @@ impl Mutant {
         Self::SoloUnkept,
         Self::SoloUnlearned,
         Self::LastStaysOut,
+        Self::NoDurableAttempt,
+        Self::DoneBeforeAct,
     ];
 
     /// Whether a violation shows that the rule is broken: two members act at the same time, or, for the rule that one
-    /// serves, none does.
+    /// serves, none does. Those of the outbox are shown by what a receiver gets twice, or never.
     pub fn is_shown_by(self, violation: &Violation) -> bool {
         match self {
             Self::LastStaysOut => matches!(violation, Violation::Unserved),
+            Self::NoDurableAttempt => matches!(violation, Violation::Repeated { .. }),
+            Self::DoneBeforeAct => matches!(violation, Violation::Lost { .. }),
             _ => violation.is_seen_outside(),
         }
+    }
+
+    /// Whether the broken rule is one of the outbox.
+    pub(crate) fn is_of_the_outbox(self) -> bool {
+        matches!(self, Self::NoDurableAttempt | Self::DoneBeforeAct)
     }
 
     /// The mutant of this name, as `{:?}` writes it.
@@ -106,11 +123,13 @@ pub struct Report {
     /// Solo epochs in which a node acted.
     pub solo_epochs: u64,
     /// Writes sent after a pause, and recognized by their epoch.
-    pub told: u64,
+    pub late_writes: u64,
     /// Leaders elected.
     pub terms: u64,
     /// Incarnations whose calls were inherited.
     pub heirs: u64,
+    /// The outbox.
+    pub outbox: OutboxCounts,
 }
 
 impl std::ops::AddAssign for Report {
@@ -118,9 +137,10 @@ impl std::ops::AddAssign for Report {
         self.effects += other.effects;
         self.epochs += other.epochs;
         self.solo_epochs += other.solo_epochs;
-        self.told += other.told;
+        self.late_writes += other.late_writes;
         self.terms += other.terms;
         self.heirs += other.heirs;
+        self.outbox += other.outbox;
     }
 }
 

@@ -7,13 +7,14 @@ use std::{
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Duty, Echo, Exits, Holder, KeepAlive, Ledger, Lives, Measures, MemberKind, Report, ServiceHealth,
+    CallCounts, Command, Duty, Echo, Exits, Holder, KeepAlive, Ledger, Measures, MemberKind, Report, ServiceHealth,
     Solo, SoloRecord, State, Timing,
 };
 
 use crate::{
     clock::{Clock, Micros},
     heirs::with_calls,
+    outbox::DutyWork,
     raft::{Log, Pending},
 };
 
@@ -33,13 +34,13 @@ pub(crate) struct Member {
     /// Number of entries before that one.
     pub(crate) voters_at: usize,
     /// The record of solo mode on its disk.
-    pub(crate) alone: Option<SoloRecord>,
+    pub(crate) solo_record: Option<SoloRecord>,
     pub(crate) process: Option<Process>,
 }
 
 /// The process.
 pub(crate) struct Process {
-    pub(crate) life: Incarnation,
+    pub(crate) incarnation: Incarnation,
     pub(crate) run: u64,
     /// The process does nothing until then.
     pub(crate) hangs_until: Micros,
@@ -48,7 +49,9 @@ pub(crate) struct Process {
     pub(crate) state: State,
     pub(crate) holders: BTreeMap<Duty, Holder>,
     /// Writes that have been checked and have not arrived.
-    pub(crate) in_flight: Vec<Epoch>,
+    pub(crate) in_flight: Vec<(Duty, Epoch)>,
+    /// Work from the outbox.
+    pub(crate) outbox: BTreeMap<Duty, DutyWork>,
     pub(crate) failing: bool,
     pub(crate) measures: Measures,
     /// Probability, in per cent, that it does not apply new entries in a round.
@@ -57,7 +60,7 @@ pub(crate) struct Process {
     /// The last member that claimed leadership here.
     pub(crate) leader: Option<usize>,
     /// Time of its next request for leases, by its own clock.
-    pub(crate) asks_at: Duration,
+    pub(crate) keep_alive_at: Duration,
     /// The last grant received.
     pub(crate) echo: Option<Echo>,
     /// Time of the request for that grant.
@@ -65,12 +68,12 @@ pub(crate) struct Process {
     /// The proofs of death received.
     pub(crate) exits: Exits,
     /// The reported calls of incarnations.
-    pub(crate) lives: Lives,
+    pub(crate) call_counts: CallCounts,
     pub(crate) solo: Solo,
     /// Its solo epoch, and the time until which it acts in it.
-    pub(crate) acts_alone: Option<(Epoch, Duration)>,
+    pub(crate) acts_solo: Option<(Epoch, Duration)>,
     /// Last contact with any other member.
-    pub(crate) heard: Duration,
+    pub(crate) last_contact: Duration,
     /// Time of the last answer of the arbiter.
     pub(crate) arbiter: Option<Duration>,
 }
@@ -81,37 +84,38 @@ pub(crate) struct Leader {
     pub(crate) pending: Pending,
     pub(crate) ledger: Option<Ledger>,
     /// Send time, by its own clock, of the last heartbeat that a majority answered.
-    pub(crate) quorum_heard: Option<Duration>,
+    pub(crate) quorum_contact: Option<Duration>,
     /// Heartbeats sent, each with the members that answered.
     pub(crate) heartbeats: BTreeMap<Duration, Vec<usize>>,
 }
 
 impl Member {
     /// Starts a process on this member's disk.
-    pub(crate) fn start(&mut self, now: Micros, life: Incarnation, timing: Timing) {
-        let holder = |duty| (duty, Holder::new(duty, self.name.clone(), life, timing));
+    pub(crate) fn start(&mut self, now: Micros, incarnation: Incarnation, timing: Timing) {
+        let holder = |duty| (duty, Holder::new(duty, self.name.clone(), incarnation, timing));
         let wall_ms = self.clock.wall_ms(now);
         self.process = Some(Process {
-            life,
+            incarnation,
             run: self.run,
             hangs_until: 0,
             applied: 0,
             state: State::default(),
             holders: Duty::ALL.into_iter().map(holder).collect(),
             in_flight: Vec::new(),
+            outbox: BTreeMap::new(),
             failing: false,
             measures: Measures::default(),
             sluggish: 0,
             leads: None,
             leader: None,
-            asks_at: Duration::ZERO,
+            keep_alive_at: Duration::ZERO,
             echo: None,
             granted: None,
             exits: Exits::default(),
-            lives: Lives::default(),
-            solo: Solo::new(self.name.clone(), timing, self.alone.clone(), wall_ms),
-            acts_alone: None,
-            heard: self.clock.at(now),
+            call_counts: CallCounts::default(),
+            solo: Solo::new(self.name.clone(), timing, self.solo_record.clone(), wall_ms),
+            acts_solo: None,
+            last_contact: self.clock.at(now),
             arbiter: None,
         });
     }
@@ -139,11 +143,14 @@ impl Process {
     }
 
     /// Gives back the requested duties, once no write is in flight.
-    pub(crate) fn release(&mut self, although_in_flight: bool) -> bool {
+    pub(crate) fn release(&mut self, in_flight_too: bool) -> bool {
         let mut released = false;
-        for holder in self.holders.values_mut() {
-            let wanted = holder.wanted_back().cloned();
-            let flying = |epoch: &Epoch| !although_in_flight && self.in_flight.contains(epoch);
+        for (duty, holder) in &mut self.holders {
+            let wanted = holder.must_release().cloned();
+            let attempts = |epoch: &Epoch| self.outbox.get(duty).is_some_and(|work| work.flies_in(epoch));
+            let writes = |epoch: &Epoch| self.in_flight.iter().any(|(of, flying)| of == duty && flying == epoch);
+            let flies = |epoch: &Epoch| attempts(epoch) || writes(epoch);
+            let flying = |epoch: &Epoch| !in_flight_too && flies(epoch);
             if let Some(epoch) = wanted.filter(|epoch| !flying(epoch)) {
                 holder.release(epoch);
                 released = true;
@@ -154,14 +161,14 @@ impl Process {
 
     pub(crate) fn keep_alive(&self, name: &NodeName, raft_id: u64, kind: MemberKind) -> KeepAlive {
         let failed = || ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
-        let (learned, solo) = (self.solo.learned(), self.solo.report().cloned());
-        let measures = with_calls(self.measures, kind, self.life);
-        let report = Report { measures, learned, solo, ..Report::default() };
+        let (persisted, solo) = (self.solo.persisted(), self.solo.report().cloned());
+        let measures = with_calls(self.measures, kind, self.incarnation);
+        let report = Report { measures, persisted, solo, ..Report::default() };
         KeepAlive {
             node: name.clone(),
             raft_id,
             run: self.run,
-            incarnation: self.life,
+            incarnation: self.incarnation,
             failing: Some(if self.failing { vec![failed()] } else { Vec::new() }),
             released: self.holders.iter().filter_map(|(d, h)| Some((*d, h.released()?.clone()))).collect(),
             leaving: false,
@@ -170,11 +177,23 @@ impl Process {
         }
     }
 
-    /// The epoch in which it may begin a write now, and whether that is a solo epoch.
-    pub(crate) fn may_act(&self, now: Duration) -> Option<(&Epoch, bool)> {
-        let alone = self.acts_alone.as_ref().filter(|(_, until)| now < *until).map(|(epoch, _)| (epoch, true));
-        let holder = self.holders.get(&Duty::Notifier)?;
-        alone.or_else(|| holder.may_act(now).map(|(epoch, _)| (epoch, false)))
+    /// Whether a write or an attempt of this epoch is in flight, under any duty.
+    pub(crate) fn flies_in(&self, epoch: &Epoch) -> bool {
+        let attempts = self.outbox.values().any(|work| work.flies_in(epoch));
+        attempts || self.in_flight.iter().any(|(_, flying)| flying == epoch)
+    }
+
+    /// The epoch in which it may begin a write under this duty now, and whether that is a solo epoch.
+    pub(crate) fn may_act(&self, duty: Duty, now: Duration) -> Option<(&Epoch, bool)> {
+        let solo = self.acts_solo.as_ref().filter(|(_, until)| now < *until && self.solo.runs(duty));
+        let solo = solo.map(|(epoch, _)| (epoch, true));
+        let holder = self.holders.get(&duty)?;
+        solo.or_else(|| holder.may_act(now).map(|(epoch, _)| (epoch, false)))
+    }
+
+    /// Whether it may begin a write under any duty now.
+    pub(crate) fn acts(&self, now: Duration) -> bool {
+        Duty::ALL.into_iter().any(|duty| self.may_act(duty, now).is_some())
     }
 }
 

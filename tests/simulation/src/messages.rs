@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinbox_roles_core::{KeepAlive, Learned};
+use twinbox_roles_core::{KeepAlive, PersistedBounds};
 
 use crate::{
     Mutant,
@@ -13,25 +13,27 @@ use crate::{
 impl World {
     pub(crate) fn deliver(&mut self, from: usize, to: usize, message: Message) {
         if from != to {
-            let heard = self.local(to);
+            let last_contact = self.local(to);
             let Some(process) = self.awake(to) else { return };
-            process.heard = heard;
-            self.decide_alone(to);
+            process.last_contact = last_contact;
+            self.decide_solo(to);
         }
         match message {
             Message::Heartbeat { term, sent, commit } => self.take_heartbeat(from, to, term, sent, commit),
             Message::Answer { term, sent } => self.take_answer(from, to, term, sent),
             Message::KeepAlive { sent, request } => self.take_keep_alive(from, to, sent, *request),
-            Message::Grant { sent, life, grant } => {
+            Message::Grant { sent, incarnation, grant } => {
                 let counted = if self.is(Mutant::LeaseFromReceipt) { self.local(to) } else { sent };
-                let Some(process) = self.awake(to).filter(|process| process.life == life) else { return };
+                let Some(process) = self.awake(to).filter(|process| process.incarnation == incarnation) else {
+                    return;
+                };
                 if process.echo.is_none_or(|echo| (echo.term, echo.at) < (grant.term, grant.at)) {
                     process.echo = Some(grant.echo());
-                    process.lives.clone_from(&grant.lives);
+                    process.call_counts.clone_from(&grant.call_counts);
                 }
                 process.granted = process.granted.max(Some(sent));
                 process.holders.values_mut().for_each(|holder| holder.granted(counted, &grant));
-                self.decide_alone(to);
+                self.decide_solo(to);
             }
         }
     }
@@ -55,7 +57,7 @@ impl World {
         }
         self.send(to, from, Message::Answer { term, sent });
         if news {
-            self.ask(to);
+            self.send_keep_alive(to);
         }
     }
 
@@ -70,7 +72,7 @@ impl World {
             answered.push(from);
         }
         if answered.iter().filter(|m| self.voters.contains(m)).count() > self.voters.len() / 2 {
-            leader.quorum_heard = leader.quorum_heard.max(Some(sent));
+            leader.quorum_contact = leader.quorum_contact.max(Some(sent));
         }
     }
 
@@ -82,22 +84,22 @@ impl World {
         let voters: Vec<u64> = self.voters.iter().map(|m| self.members[*m].raft_id).collect();
         let Some(process) = self.awake(to) else { return };
         let Some(leader) = process.leads.as_mut() else { return };
-        let (Some(ledger), Some(heard)) = (leader.ledger.as_mut(), leader.quorum_heard) else { return };
-        let heard = if blind { now } else { heard };
+        let (Some(ledger), Some(last_contact)) = (leader.ledger.as_mut(), leader.quorum_contact) else { return };
+        let last_contact = if blind { now } else { last_contact };
         let released = !request.released.is_empty();
-        let life = request.incarnation;
+        let incarnation = request.incarnation;
         if unseen {
             request.report.solo = None;
         }
         if unlearned {
-            request.report.learned = Learned { generation: u64::MAX, longest_lease_ms: u64::MAX };
+            request.report.persisted = PersistedBounds { generation: u64::MAX, longest_lease_ms: u64::MAX };
         }
         ledger.voters(voters);
-        let Ok(grant) = ledger.keep_alive(now, heard, &process.state, &request) else { return };
+        let Ok(grant) = ledger.keep_alive(now, last_contact, &process.state, &request) else { return };
         if released {
-            self.after(MS, Event::Nudge(to));
+            self.after(MS, Event::LeaderWork(to));
         }
-        let answer = Message::Grant { sent, life, grant: Box::new(grant) };
+        let answer = Message::Grant { sent, incarnation, grant: Box::new(grant) };
         match from == to {
             true => self.deliver(to, to, answer),
             false => self.send(to, from, answer),

@@ -48,7 +48,7 @@ impl World {
             && self.voters.contains(&member)
             && let Some(leader) = self.awake(member).and_then(|process| process.leads.as_mut())
         {
-            leader.quorum_heard = Some(sent);
+            leader.quorum_contact = Some(sent);
         }
         let term = self.members[member].process.as_ref().and_then(|p| p.leads.as_ref()).map_or(0, |l| l.term);
         let commit = self.log.known_in(term);
@@ -78,7 +78,7 @@ impl World {
         if self.log.entries.len() > before {
             // Followers learn of it immediately, and there may be more to do.
             self.heartbeat(member);
-            self.after(2 * MS, Event::Nudge(member));
+            self.after(2 * MS, Event::LeaderWork(member));
         }
     }
 
@@ -174,15 +174,15 @@ impl World {
         let before = self.highest_term();
         let term = before + 1;
         self.terms += 1;
-        self.inherit(before, candidate);
+        self.keep_proposals(before, candidate);
         for voter in voters {
             self.members[voter].term = term;
-            let heard = self.local(voter);
+            let last_contact = self.local(voter);
             if self.voters.len() > 1
                 && let Some(process) = self.members[voter].process.as_mut()
             {
                 // A request for votes and its answer are also contacts with other members.
-                process.heard = heard;
+                process.last_contact = last_contact;
                 process.leads = process.leads.take().filter(|_| voter == candidate);
             }
         }
@@ -194,7 +194,7 @@ impl World {
                 term,
                 pending: [None].into(),
                 ledger: None,
-                quorum_heard: None,
+                quorum_contact: None,
                 heartbeats: BTreeMap::new(),
             });
         }
@@ -202,7 +202,7 @@ impl World {
     }
 
     /// Proposals of the former leader may have reached the next one, from the beginning up to some entry.
-    fn inherit(&mut self, before: u64, candidate: usize) {
+    fn keep_proposals(&mut self, before: u64, candidate: usize) {
         let old = (0..self.members.len()).find(|m| {
             let leads = self.members[*m].process.as_ref().and_then(|p| p.leads.as_ref());
             leads.is_some_and(|leader| leader.term == before)

@@ -8,23 +8,24 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, Grant, KeepAlive, Ledger, MemberKind, OnQuorumLoss, Order, Policy, Setting, State, Status, Timing,
-    View, plan, proposal,
+    Command, Grant, KeepAlive, Ledger, MemberKind, OnQuorumLoss, Order, PlannerPolicy, Setting, State, Status,
+    Timing, View, plan, proposal,
 };
 
 use crate::{
     Mutant, Report, Violation,
     clock::{Clock, MS, Micros},
-    heirs::Life,
+    heirs::MemberIncarnation,
     member::{Member, Process},
+    outbox::{Outbox, OutboxEvent},
     raft::{Entry, Log},
     receiver::{Effect, Receiver},
 };
 
 /// Duration of the faults.
-const STORM: Micros = 8_000 * MS;
+pub(crate) const FAULT_TIME: Micros = 8_000 * MS;
 /// Duration without faults after which a member must act: an election, a new leader's wait, a settling.
-const CALM: Micros = 9_000 * MS;
+const CALM_TIME: Micros = 9_000 * MS;
 
 pub(crate) enum Event {
     /// A member does its periodic work: heartbeats, keep-alives, planning.
@@ -35,7 +36,7 @@ pub(crate) enum Event {
         message: Message,
     },
     /// A checked write arrives at the receiver.
-    Land {
+    Arrival {
         member: usize,
         effect: Effect,
     },
@@ -43,7 +44,7 @@ pub(crate) enum Event {
     Proof {
         to: usize,
         of: usize,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     /// A fault or a repair.
     Chaos,
@@ -54,7 +55,8 @@ pub(crate) enum Event {
     /// A member stands for election.
     Candidacy,
     /// The leader has work to do.
-    Nudge(usize),
+    LeaderWork(usize),
+    Outbox(OutboxEvent),
 }
 
 #[derive(Clone)]
@@ -62,16 +64,16 @@ pub(crate) enum Message {
     Heartbeat { term: u64, sent: Duration, commit: usize },
     Answer { term: u64, sent: Duration },
     KeepAlive { sent: Duration, request: Box<KeepAlive> },
-    Grant { sent: Duration, life: Incarnation, grant: Box<Grant> },
+    Grant { sent: Duration, incarnation: Incarnation, grant: Box<Grant> },
 }
 
 /// The faults that a world sees more often than others: a seed needs enough of one kind to find rare errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Focus {
     Anything,
-    Deaths,
+    Exits,
     Timing,
-    Alone,
+    Solo,
     Members,
 }
 
@@ -80,7 +82,7 @@ pub(crate) struct World {
     random: StdRng,
     pub(crate) focus: Focus,
     pub(crate) timing: Timing,
-    pub(crate) policy: Policy,
+    pub(crate) policy: PlannerPolicy,
     pub(crate) now: Micros,
     counter: u64,
     events: BTreeMap<(Micros, u64), Event>,
@@ -98,13 +100,14 @@ pub(crate) struct World {
     /// Members that do not reach the arbiter.
     pub(crate) no_arbiter: BTreeSet<usize>,
     /// Processes that have exited.
-    pub(crate) deaths: Vec<(usize, Incarnation)>,
+    pub(crate) exited: Vec<(usize, Incarnation)>,
     pub(crate) log: Log,
     pub(crate) receiver: Receiver,
     pub(crate) terms: u64,
     pub(crate) calm: bool,
     /// The heir of each incarnation's calls, as the heir believes.
-    pub(crate) heirs: BTreeMap<Life, Life>,
+    pub(crate) heirs: BTreeMap<MemberIncarnation, MemberIncarnation>,
+    pub(crate) outbox: Outbox,
     /// The trace, if requested.
     trace: Option<VecDeque<String>>,
 }
@@ -114,10 +117,10 @@ impl World {
         let mut random = StdRng::seed_from_u64(seed);
         let timing = Timing::lan();
         let rho = i64::from(timing.drift_ppm);
-        let focus = [Focus::Anything, Focus::Deaths, Focus::Timing, Focus::Alone, Focus::Members]
-            [random.random_range(0..5)];
+        let focus =
+            [Focus::Anything, Focus::Exits, Focus::Timing, Focus::Solo, Focus::Members][random.random_range(0..5)];
         let (names, voters): (&[&str], usize) = match (focus, random.random_range(0..3)) {
-            (Focus::Alone, _) => (&["a", "b"], 2),
+            (Focus::Solo, _) => (&["a", "b"], 2),
             (Focus::Members, 0) => (&["a", "b", "c"], 2),
             (Focus::Members, _) => (&["a", "b", "w", "c", "d"], 3),
             (_, 0) => (&["a", "b", "w"], 3),
@@ -141,7 +144,7 @@ impl World {
                 run: 1,
                 voters_at: 0,
                 voter_ids: if i < voters { (1..=voters as u64).collect() } else { BTreeSet::new() },
-                alone: None,
+                solo_record: None,
                 process: None,
             };
             if i < voters {
@@ -152,7 +155,10 @@ impl World {
             }
             members.push(member);
         }
-        let policy = Policy { damping: Duration::from_millis(400), ..Policy::from(timing) };
+        let policy = PlannerPolicy { damping: Duration::from_millis(400), ..PlannerPolicy::from(timing) };
+        // The other mutants are judged by effects of any kind, and members change their disks in `Focus::Members`.
+        let has_outbox = focus != Focus::Members && mutant.is_none_or(Mutant::is_of_the_outbox);
+        let outbox = Outbox::new(seed, has_outbox, &members);
         let mut world = Self {
             mutant,
             random,
@@ -169,19 +175,20 @@ impl World {
             learners: BTreeSet::new(),
             cut: BTreeSet::new(),
             no_arbiter: BTreeSet::new(),
-            deaths: Vec::new(),
+            exited: Vec::new(),
             log: Log::default(),
             receiver: Receiver::default(),
             terms: 0,
             calm: false,
             heirs: BTreeMap::new(),
+            outbox,
             trace: traced.then(VecDeque::new),
         };
         for member in 0..voters {
             let admit = world.admit(member);
             world.log.entries.push(Entry { term: 0, command: Some(admit) });
         }
-        if focus == Focus::Alone && world.chance(80) {
+        if focus == Focus::Solo && world.chance(80) {
             let mut settings = vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)];
             if world.chance(30) {
                 settings.push(Setting::Arbiter(Some("arbiter:1".to_owned())));
@@ -206,14 +213,17 @@ impl World {
         (0..self.members.len()).for_each(|member| self.after(0, Event::Work(member)));
         self.after(0, Event::Election);
         self.after(500 * MS, Event::Chaos);
-        self.play_until(STORM)?;
+        self.schedule_causes();
+        self.play_until(FAULT_TIME)?;
         self.heal();
-        self.play_until(STORM + CALM)?;
-        self.demand_liveness()?;
-        self.demand_an_heir()?;
+        self.play_until(FAULT_TIME + CALM_TIME)?;
+        self.check_liveness()?;
+        self.check_outbox()?;
+        self.check_heir()?;
         let heirs = self.heirs.len() as u64;
-        let Receiver { effects, epochs, solo_epochs, told, .. } = self.receiver;
-        Ok(Report { effects, epochs, solo_epochs, told, terms: self.terms, heirs })
+        let Receiver { effects, epochs, solo_epochs, late_writes, .. } = self.receiver;
+        let outbox = self.outbox.counts();
+        Ok(Report { effects, epochs, solo_epochs, late_writes, terms: self.terms, heirs, outbox })
     }
 
     pub(crate) fn play_until(&mut self, end: Micros) -> Result<(), Violation> {
@@ -223,8 +233,12 @@ impl World {
             }
             self.now = entry.key().0;
             let event = entry.remove();
+            // The random writes of a seed do not depend on its outbox.
+            let of_the_outbox = matches!(event, Event::Outbox(_));
             self.handle(event)?;
-            self.act();
+            if !of_the_outbox {
+                self.act();
+            }
         }
         self.now = end;
         Ok(())
@@ -298,7 +312,8 @@ impl World {
         match event {
             Event::Work(member) => {
                 self.work(member);
-                self.look_at_heirs(member)?;
+                self.record_heirs(member)?;
+                self.tend_outbox(member)?;
             }
             Event::Deliver { from, to, message } => {
                 let hangs = self.members[to].process.as_ref().map_or(0, |process| process.hangs_until);
@@ -309,10 +324,10 @@ impl World {
                     self.deliver(from, to, message);
                 }
             }
-            Event::Land { member, effect } => self.land(member, &effect)?,
-            Event::Proof { to, of, life } => self.prove(to, of, life),
+            Event::Arrival { member, effect } => self.arrive(member, &effect)?,
+            Event::Proof { to, of, incarnation } => self.report_exit(to, of, incarnation),
             Event::Chaos => self.chaos(),
-            Event::Isolation => self.isolate_who_acts(),
+            Event::Isolation => self.isolate_acting_member(),
             Event::Election => self.election(),
             Event::Candidacy => {
                 let voter = self.random_up_to(self.members.len() as u64) as usize;
@@ -320,7 +335,8 @@ impl World {
                     self.stand(voter);
                 }
             }
-            Event::Nudge(member) => self.lead(member),
+            Event::LeaderWork(member) => self.lead(member),
+            Event::Outbox(event) => self.handle_outbox(event)?,
         }
         Ok(())
     }
@@ -334,11 +350,11 @@ impl World {
         }
         self.heartbeat(member);
         self.lead(member);
-        self.ask_arbiter(member);
-        self.decide_alone(member);
+        self.probe_arbiter(member);
+        self.decide_solo(member);
         let now = self.local(member);
-        if self.awake(member).is_some_and(|process| process.asks_at <= now) {
-            self.ask(member);
+        if self.awake(member).is_some_and(|process| process.keep_alive_at <= now) {
+            self.send_keep_alive(member);
         }
     }
 
@@ -355,15 +371,15 @@ impl World {
         percent > 0 && self.chance(percent)
     }
 
-    pub(crate) fn ask(&mut self, member: usize) {
+    pub(crate) fn send_keep_alive(&mut self, member: usize) {
         let sent = self.local(member);
-        let although = self.is(Mutant::ReleaseInFlight);
+        let in_flight_too = self.is(Mutant::ReleaseInFlight);
         let Member { name, raft_id, kind, .. } = &self.members[member];
         let (name, raft_id, kind) = (name.clone(), *raft_id, *kind);
         let timing = self.timing;
         let Some(process) = self.awake(member) else { return };
-        process.release(although);
-        process.asks_at = sent + timing.agreed(&process.state).keep_alive;
+        process.release(in_flight_too);
+        process.keep_alive_at = sent + timing.agreed(&process.state).keep_alive;
         let Some(leader) = process.leader else { return };
         let request = Box::new(process.keep_alive(&name, raft_id, kind));
         let message = Message::KeepAlive { sent, request };
@@ -383,7 +399,7 @@ impl World {
         if !self.is_sluggish(member) {
             self.apply(member, known);
         }
-        self.tend(member, term);
+        self.reconcile_voters(member, term);
         let now = self.local(member);
         let wall_ms = self.members[member].clock.wall_ms(self.now);
         let early = if self.is(Mutant::NoNewLeaderWait) {
@@ -403,13 +419,13 @@ impl World {
         let own = applied > 0 && self.log.entries[applied - 1].term == term;
         let Some(process) = self.awake(member) else { return };
         let Some(leader) = process.leads.as_mut() else { return };
-        if leader.ledger.is_none() && leader.quorum_heard.is_some() && (own || !needs_own) {
+        if leader.ledger.is_none() && leader.quorum_contact.is_some() && (own || !needs_own) {
             let mut state = process.state.clone();
             if let Some(leasing) = state.leasing.as_mut().filter(|_| by_present_length) {
                 leasing.bound_ms = leasing.lease_ms;
             }
             let mut ledger = Ledger::new(term, now.saturating_sub(early), &state, timing, &process.exits);
-            ledger.recall(&process.lives);
+            ledger.adopt_call_counts(&process.call_counts);
             leader.ledger = Some(ledger);
         }
         let Some(ledger) = leader.ledger.as_mut() else { return };
@@ -419,7 +435,7 @@ impl World {
         }
         let mut view = ledger.view(now, wall_ms, &process.state);
         if lowers_at_once {
-            view.longest_out_ms = 0;
+            view.longest_running_ms = 0;
         }
         let mut commands = plan(&view, &policy);
         if last_stays_out {
@@ -470,5 +486,7 @@ impl World {
 /// Whether a planned change puts a node into service that reports a failure.
 fn restores_a_failing_node(command: &Command, view: &View) -> bool {
     let Command::SetStatus { name, status: Status::InService, .. } = command else { return false };
-    view.seen.get(name).is_some_and(|seen| seen.failing.as_ref().is_some_and(|failing| !failing.is_empty()))
+    view.observed
+        .get(name)
+        .is_some_and(|observed| observed.failing.as_ref().is_some_and(|failing| !failing.is_empty()))
 }

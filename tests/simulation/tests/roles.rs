@@ -7,7 +7,9 @@ use std::{
     thread,
 };
 
-use twinbox_simulation::{Failure, Mutant, Report, replay, run};
+use twinbox_ids::{Epoch, Incarnation};
+use twinbox_roles_core::Duty;
+use twinbox_simulation::{Effect, Failure, Mutant, Receiver, Report, Violation, replay, run};
 
 /// Number of seeds played.
 const SEEDS: u64 = 20_000;
@@ -65,7 +67,7 @@ fn failure(
 }
 
 #[test]
-fn two_never_act_at_once_and_somebody_acts_when_a_majority_is_well() {
+fn no_two_members_act_concurrently_and_one_acts_with_a_healthy_majority() {
     if let Some(seed) = number("TWINBOX_SEED") {
         let (result, trace) = replay(seed, None);
         trace.iter().for_each(|line| println!("{line}"));
@@ -84,13 +86,40 @@ fn two_never_act_at_once_and_somebody_acts_when_a_majority_is_well() {
             assert!(report.terms > 3 * seeds, "{report:?}");
             assert!(report.solo_epochs > seeds / 10, "{report:?}");
             assert!(report.heirs > seeds / 2, "{report:?}");
+            assert!(report.outbox.received > 4 * seeds, "{report:?}");
+            assert!(report.outbox.repeats * 2_000 > seeds, "{report:?}");
+            assert!(report.outbox.suspects * 500 > seeds, "{report:?}");
+            assert!(report.outbox.dead_letters * 1_000 > seeds, "{report:?}");
         }
         Err(failure) => panic!("{failure}\nwhat happened: TWINBOX_SEED={}", failure.seed),
     }
 }
 
+/// Epochs are numbered across duties: a later epoch of one says nothing about the other.
 #[test]
-fn one_seed_is_one_history() {
+fn effects_of_a_duty_are_judged_by_the_epochs_of_that_duty_alone() {
+    let node = || "a".parse().expect("a name");
+    let effect = |duty, number| Effect {
+        duty,
+        epoch: Epoch { generation: 0, number, node: node() },
+        incarnation: Incarnation(1),
+        solo: false,
+        paused: false,
+    };
+    let mut receiver = Receiver::default();
+    for (duty, number) in
+        [(Duty::Notifier, 2), (Duty::Mta, 3), (Duty::Notifier, 2), (Duty::Notifier, 4), (Duty::Mta, 3)]
+    {
+        assert_eq!(receiver.accept(number, &effect(duty, number)), Ok(()), "{duty} {number}");
+    }
+    assert_eq!((receiver.effects, receiver.epochs), (5, 3));
+    assert_eq!(receiver.latest(Duty::Mta).map(|(_, epoch)| epoch.number), Some(3));
+    let late = receiver.accept(9, &effect(Duty::Notifier, 2)).expect_err("its next epoch has begun");
+    assert!(matches!(&late, Violation::Overlap { duty: Duty::Notifier, .. }), "{late}");
+}
+
+#[test]
+fn a_seed_determines_the_history() {
     for seed in 0..20 {
         let (report, trace) = replay(seed, None);
         let (again, same) = replay(seed, None);
@@ -100,7 +129,7 @@ fn one_seed_is_one_history() {
 }
 
 #[test]
-fn every_broken_rule_is_found() {
+fn every_mutant_is_found() {
     let mut missed = Vec::new();
     for mutant in Mutant::ALL {
         if let Some(seeds) = number("TWINBOX_FLAW_SEEDS") {

@@ -1,6 +1,6 @@
 //! Acts by node and epoch, as a receiver saw them (rule P3): the epochs in MWI NOTIFYs, and the times of arrival.
 
-use twinbox_testkit::{Cluster, Light};
+use twinbox_testkit::{Cluster, MwiNotify};
 
 /// An epoch as a NOTIFY names it; later ones are greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ pub struct Epoch {
 }
 
 /// The epoch under which a NOTIFY was sent.
-pub fn epoch(light: &Light) -> Epoch {
+pub fn epoch(light: &MwiNotify) -> Epoch {
     let text = light.message.header("x-twinbox-epoch").unwrap_or_else(|| panic!("no epoch in {light:#?}"));
     let parts = || {
         let (numbers, node) = text.split_once('@')?;
@@ -26,7 +26,7 @@ pub fn epoch(light: &Light) -> Epoch {
 
 /// Judges all NOTIFYs: each epoch belongs to one node, was sent by that node, and no earlier epoch acts after a later
 /// one. Returns the number of epochs that acted.
-pub fn judge(cluster: &Cluster, lights: &[Light]) -> usize {
+pub fn judge(cluster: &Cluster, lights: &[MwiNotify]) -> usize {
     let mut epochs: Vec<Epoch> = Vec::new();
     for light in lights {
         let now = epoch(light);

@@ -10,12 +10,12 @@ pub mod acts;
 
 use std::time::Duration;
 
-use twinbox_testkit::{Cli, Cluster, Deposit, Found, StoredMessage, parameter};
+use twinbox_testkit::{Cluster, Deposit, Found, StoredMessage, parameter};
 
 /// Time that a loaded test machine may add to a promised time before a test fails. Promises themselves are not
 /// stretched: tests print the measured times.
 pub fn slack() -> Duration {
-    Duration::from_millis(parameter("TWINBOX_SLACK_MS", 400))
+    Duration::from_millis(parameter("TWINBOX_SLACK_MS", 2000))
 }
 
 /// Maximum wait of a caller for the answer to BYE (rule A1): `ack_timeout` plus 100 ms.
@@ -99,20 +99,4 @@ pub fn wait_for_no_calls(cluster: &Cluster, node: &str, limit: Duration) {
         calls.as_u64().or_else(|| calls.as_str()?.parse().ok())
     };
     twinbox_testkit::wait_until("no call to be left", limit, || calls() == Some(0));
-}
-
-/// Gives an order that may be repeated, until it is carried out: a machine that is busy with other tests loses its
-/// majority for a moment now and then, and reports it.
-pub fn order(cli: &Cli, words: &[&str]) {
-    let mut said = String::new();
-    let done = twinbox_testkit::holds(Duration::from_secs(30), || match cli.try_json(words) {
-        Ok(_) => Some(()),
-        Err(refused) => {
-            let passing = ["the outcome is unknown", "are in touch", "no leader was found"];
-            assert!(passing.iter().any(|reason| refused.contains(reason)), "{words:?}: {refused}");
-            said = refused;
-            None
-        }
-    });
-    assert!(done.is_some(), "{words:?}: {said}");
 }

@@ -53,7 +53,7 @@ fn a_dead_node_is_an_alarm_with_cause_and_length_and_is_acknowledged_on_the_othe
     wait_for("the loss as an alarm", SOON, || shown(&cluster.cli(&other), false, "member-lost", &publisher));
     let page = cluster.cli(&other).run(&["alarm", "list"]);
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
-    assert!(page.contains("role-moved") && page.contains("Look at that machine"), "{page}");
+    assert!(page.contains("role-moved") && page.contains("Check that machine"), "{page}");
     let (_, metrics) = http_get(cluster.phones(), cluster.member(&other).metrics(), "/metrics").expect("metrics");
     assert!(metrics.contains("twinbox_alarms{code=\"role-moved\",severity=\"warning\"} 1"), "{metrics}");
 
@@ -97,7 +97,7 @@ fn a_dead_node_is_an_alarm_with_cause_and_length_and_is_acknowledged_on_the_othe
 fn an_alarm_raised_as_often_as_the_rule_says_moves_the_role() {
     let mut cluster = Cluster::start(&Spec::default());
     let (publisher, other) = cluster.publisher_and_other();
-    cluster.cli(&publisher).json(&["cluster", "set", "alarm-rule", "member-lost 2 120"]);
+    cluster.cli(&publisher).order(&["cluster", "set", "alarm-rule", "member-lost 2 120"]);
     for round in 1..=2 {
         cluster.stop("w");
         let alarm =
@@ -203,13 +203,13 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
     let mut got = first
         .until("both to have started", |line| line["kind"] == "node-started" && line["node"] == other.as_str());
     assert_eq!(got[0]["kind"], "begin", "{got:#?}");
-    cluster.cli(&other).json(&["cluster", "deactivate", &other]);
+    cluster.cli(&other).order(&["cluster", "deactivate", &other]);
     got.extend(first.until("it to be out", |line| {
         line["kind"] == "member-status"
             && line["subject"] == other.as_str()
             && text(line, "detail").starts_with("deactivated")
     }));
-    cluster.cli(&other).json(&["cluster", "activate", &other]);
+    cluster.cli(&other).order(&["cluster", "activate", &other]);
     cluster.wait_in_service();
     cluster.kill(&publisher);
     got.extend(first.rest());
@@ -249,7 +249,7 @@ fn the_event_stream_goes_on_at_another_node_and_misses_nothing_and_tells_nothing
     }
     let wrong = cluster.cli(&other).run(&["events", "--since", "yesterday"]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("'yesterday' is no cursor"));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("'yesterday' is not a cursor"));
     // A following reader does not delay the stop of a node.
     cluster.stop(&other);
 }
@@ -321,7 +321,7 @@ fn receivers_outside_are_told_once_of_each_alarm() {
     told("all to be told that it is over", 2);
     let (publisher, other) = cluster.publisher_and_other();
     cluster.wait_in_service();
-    cluster.cli(&publisher).json(&["cluster", "make-publisher", &other]);
+    cluster.cli(&publisher).order(&["cluster", "make-publisher", &other]);
     wait_until("the other to be the publisher", SOON, || cluster.publisher(&publisher) == other);
     cluster.stop("w");
     told("all to be told of the second loss", 3);

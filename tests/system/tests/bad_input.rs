@@ -63,7 +63,7 @@ fn mutate(message: &[u8], random: &mut Random) -> Vec<u8> {
 
 fn a_good_call_works(cluster: &Cluster, mailbox: &str) {
     let deposit = leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.5);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     println!("a good call is answered in {:?}", deposit.answered_in);
     assert!(deposit.answered_in < Duration::from_secs(2), "{:?}", deposit.answered_in);
     assert_kept(cluster, "b", mailbox, &deposit, 1.0, Duration::from_secs(2));
@@ -183,7 +183,7 @@ fn a_flood_of_invites_is_answered_with_503_beyond_max_calls() {
     assert!(refused.iter().all(|n| crowd.callers[*n].retry_after), "every 503 says when to come back");
     taken.iter().for_each(|n| crowd.hang_up(*n));
     assert!(
-        crowd.take_until(Duration::from_secs(10), |c| c.left.is_none() || c.goodbye.is_some()),
+        crowd.take_until(Duration::from_secs(10), |c| c.left.is_none() || c.bye.is_some()),
         "every BYE is answered"
     );
     wait_for_no_calls(&cluster, "a", Duration::from_secs(10));

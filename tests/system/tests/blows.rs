@@ -82,7 +82,7 @@ fn whatever_is_acknowledged_under_random_blows_is_kept() {
     let (mut cluster, pbx) = Cluster::start_with(
         // A full mailbox takes no message, and a caller that hangs up on that prompt gets `200`.
         |phones| Spec {
-            lights: Some(phones.port(5070)),
+            mwi: Some(phones.port(5070)),
             voicemail: vec!["max_messages = 10000".to_owned()],
             ..Spec::default()
         },
@@ -100,8 +100,8 @@ fn whatever_is_acknowledged_under_random_blows_is_kept() {
                 while !over.load(Ordering::Relaxed) {
                     let node = nodes[tries.fetch_add(1, Ordering::Relaxed) % nodes.len()];
                     if let Some(deposit) = leave(&phones, node, mailbox) {
-                        let (at, goodbye) = (deposit.at.since(began), &deposit.goodbye);
-                        println!("{at:8.3?} {node} acknowledges after {:?}: {:x?}", goodbye.after, deposit.speech);
+                        let (at, bye) = (deposit.at.since(began), &deposit.bye);
+                        println!("{at:8.3?} {node} acknowledges after {:?}: {:x?}", bye.after, deposit.speech);
                         kept.lock().expect("no caller panics").push(deposit);
                     }
                 }
@@ -128,5 +128,5 @@ fn whatever_is_acknowledged_under_random_blows_is_kept() {
     for node in ["a", "b"] {
         assert_all_kept(&cluster, node, mailbox, &kept, 0.5, Duration::from_secs(30));
     }
-    acts::judge(&cluster, &pbx.lights());
+    acts::judge(&cluster, &pbx.notifies());
 }

@@ -70,7 +70,7 @@ fn a_key_sent_with_three_end_packets_is_one_key() {
     endpoint.wait_spoken(3.0);
     let spoken = endpoint.spoken();
     endpoint.press("#");
-    endpoint.hush();
+    endpoint.stop_speaking();
     let before = endpoint.packets();
     assert!(call.ends(Duration::from_secs(20)), "the node says so and hangs up");
     assert!(endpoint.packets() > before + 25, "something was said after the key");
@@ -101,7 +101,7 @@ fn hold_does_not_end_a_recording() {
     endpoint.speak(speech);
     endpoint.wait_spoken(at_hold as f64 / 8000.0 + 2.0);
     let deposit = hang_up(call, &endpoint, speech);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     let messages = cluster.wait_for_messages("a", mailbox, 1, Duration::from_secs(2));
     let audio = cluster.cli("a").audio(mailbox, &messages[0].id, Law::Mu).expect("bit-exact audio");
     let contains = |from: usize, length: usize| audio.windows(length).any(|w| w == speech.bytes(from, length));
@@ -164,7 +164,7 @@ fn two_invites_with_one_call_id_are_two_messages() {
     calls.iter().for_each(|(endpoint, _, _)| endpoint.wait_spoken(3.0));
     for (endpoint, call, speech) in calls {
         let deposit = hang_up(call, &endpoint, speech);
-        assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+        assert!(deposit.acknowledged(), "{:?}", deposit.bye);
         assert_kept(&cluster, "b", mailbox, &deposit, 1.5, Duration::from_secs(2));
     }
     cluster.wait_for_messages("a", mailbox, 2, Duration::from_secs(2));

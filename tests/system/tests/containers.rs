@@ -63,7 +63,7 @@ fn two_nodes_and_a_witness_from_first_start_to_upgrade() {
 
     // Audio in both directions, across nodes: a message left on one is heard from the other.
     let first = leave_message(&phones, a, ADA.number, 1.5);
-    assert!(first.acknowledged(), "{:?}", first.goodbye);
+    assert!(first.acknowledged(), "{:?}", first.bye);
     cluster.wait_kept("b", ADA.number, &first.speech, first.spoken);
     let heard = listen(&phones, b, ADA, std::slice::from_ref(&first), 1.0, Duration::from_secs(30));
     assert!(heard[0].is_some(), "what was left on a is heard from b");
@@ -76,18 +76,18 @@ fn two_nodes_and_a_witness_from_first_start_to_upgrade() {
     // Cut off from the cluster but not from the PBX, it takes calls all the same ...
     cluster.cut("a", "cluster");
     let alone = leave_message(&phones, a, ADA.number, 1.0);
-    assert!(alone.acknowledged(), "{:?}", alone.goodbye);
+    assert!(alone.acknowledged(), "{:?}", alone.bye);
     cluster.heal("a", "cluster", 11);
     cluster.wait_kept("b", ADA.number, &alone.speech, alone.spoken);
     cluster.wait_in_service("b");
     // ... and cut off from the PBX but not from the cluster, it gets the messages of the other.
     cluster.cut("a", "pbx");
     let other = leave_message(&phones, b, ADA.number, 1.0);
-    assert!(other.acknowledged(), "{:?}", other.goodbye);
+    assert!(other.acknowledged(), "{:?}", other.bye);
     cluster.wait_kept("a", ADA.number, &other.speech, other.spoken);
     cluster.heal("a", "pbx", 11);
     let back = leave_message(&phones, a, ADA.number, 1.0);
-    assert!(back.acknowledged(), "it takes calls again: {:?}", back.goodbye);
+    assert!(back.acknowledged(), "it takes calls again: {:?}", back.bye);
     watch.part("cut off from either network");
 
     upgraded_under_load(&cluster);
@@ -99,7 +99,7 @@ fn two_nodes_and_a_witness_from_first_start_to_upgrade() {
     cluster.wait_in_service("b");
     cluster.wait_kept("b", ADA.number, &first.speech, first.spoken);
     let after = leave_message(&phones, b, ADA.number, 1.0);
-    assert!(after.acknowledged(), "{:?}", after.goodbye);
+    assert!(after.acknowledged(), "{:?}", after.bye);
     cluster.wait_kept("a", ADA.number, &after.speech, after.spoken);
     watch.part("a lost volume is filled again");
 
@@ -122,7 +122,7 @@ fn killed_while_it_records(cluster: &Compose) {
     cluster.docker(&["kill", &cluster.container("a")]);
     let said = endpoint.spoken();
     let meanwhile = leave_message(&phones, b, ADA.number, 1.0);
-    assert!(meanwhile.acknowledged(), "{:?}", meanwhile.goodbye);
+    assert!(meanwhile.acknowledged(), "{:?}", meanwhile.bye);
     let piece = cluster.wait_kept("b", ADA.number, &speech, endpoint.spoken());
     let lost = said.saturating_sub(piece.until()) as f64 / 8000.0;
     println!("a was killed: {:.2} s are kept, the last {lost:.2} s are not", piece.seconds());
@@ -149,7 +149,7 @@ fn upgraded_under_load(cluster: &Compose) {
         assert!(!cluster.is_renewed(member), "{member}");
         cluster.run(&["rm", "-sf", member]);
         let during = leave_message(&phones, other, ADA.number, 1.0);
-        assert!(during.acknowledged(), "{member} is being upgraded: {:?}", during.goodbye);
+        assert!(during.acknowledged(), "{member} is being upgraded: {:?}", during.bye);
         cluster.run(&["up", "-d", "--no-deps", member]);
         cluster.wait_in_service(if other == a { "a" } else { "b" });
         assert!(cluster.is_renewed(member), "{member}");
@@ -173,7 +173,7 @@ fn three_nodes_take_calls_when_one_is_killed() {
     let phones = cluster.phones();
     cluster.docker(&["kill", &cluster.container("c")]);
     let deposit = leave_message(&phones, cluster.sip(12), ADA.number, 1.0);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     cluster.wait_kept("a", ADA.number, &deposit.speech, deposit.spoken);
     cluster.run(&["start", "c"]);
     cluster.wait_in_service("c");

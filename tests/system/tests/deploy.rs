@@ -239,7 +239,7 @@ fn a_cluster_is_formed_once() {
         let before = text(member);
         empty(member);
         let made = init(&["--if-absent"]);
-        assert!(made.status.success() && said(&made).contains("is made again"), "{}", said(&made));
+        assert!(made.status.success() && said(&made).contains("is created again"), "{}", said(&made));
         assert_eq!(text(member), before, "{member}");
         assert!(!dir.path().join(member).join("data/may-found").exists(), "{member} founds nothing");
         let mut check = Command::new(binary());

@@ -17,13 +17,13 @@ const DNS: u16 = 5300;
 
 /// The doctor's report: the areas examined, and each finding's area, text and remedy.
 #[derive(Debug)]
-struct Said {
+struct DoctorReport {
     code: Option<i32>,
     checked: Vec<String>,
     findings: Vec<[String; 3]>,
 }
 
-impl Said {
+impl DoctorReport {
     fn of(output: &Output) -> Self {
         let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -52,13 +52,13 @@ impl Said {
     }
 }
 
-fn doctor(config: &Path, more: &[&str]) -> Said {
+fn doctor(config: &Path, more: &[&str]) -> DoctorReport {
     examine(Command::new(binary()), config, more)
 }
 
-fn examine(mut command: Command, config: &Path, more: &[&str]) -> Said {
+fn examine(mut command: Command, config: &Path, more: &[&str]) -> DoctorReport {
     command.args(["--json", "doctor", "--timeout", "1", "--config"]).arg(config).args(more);
-    Said::of(&command.output().expect("the program runs"))
+    DoctorReport::of(&command.output().expect("the program runs"))
 }
 
 /// A copy of a member's file with a text replaced.
@@ -108,7 +108,7 @@ fn what_is_wrong_with_names_trunks_addresses_and_ranges_is_found() {
     }
     // Without `--json` it is a table, with the same exit codes.
     let spoken = Command::new(binary()).args(["doctor", "--config"]).arg(&config).output().expect("it runs");
-    assert!(String::from_utf8_lossy(&spoken.stdout).contains("nothing is wrong"));
+    assert!(String::from_utf8_lossy(&spoken.stdout).contains("no problem found"));
 
     // The shared name lacks a node, or does not exist.
     let lacking = format!("does not lead to b ({}:5060, udp)", ip(&cluster, "b"));
@@ -123,7 +123,11 @@ fn what_is_wrong_with_names_trunks_addresses_and_ranges_is_found() {
     // A trunk that is silent, and one whose name does not resolve.
     let silent = cluster.phones().port(5999).to_string();
     let file = changed(&cluster, "a", "[[trunk]]\n", &format!("[[trunk]]\nproxy = \"{silent}\"\n"));
-    doctor(&file, &[]).finds(&[("trunks", "trunk 'phones' does not answer OPTIONS at", "take SIP from this node")]);
+    doctor(&file, &[]).finds(&[(
+        "trunks",
+        "trunk 'phones' does not answer OPTIONS at",
+        "allow SIP from this node",
+    )]);
     let file = changed(&cluster, "a", "[[trunk]]\n", "[[trunk]]\nproxy = \"pbx.example.test\"\n");
     doctor(&file, &[]).finds(&[("dns", "the proxy of trunk 'phones', pbx.example.test", "records to the zone")]);
 
@@ -183,16 +187,16 @@ fn a_node_that_does_not_run_is_examined_all_the_same() {
     fs::write(&mark, own).expect("written");
     // A reserve larger than the disk.
     let file = changed(&cluster, "b", "reserve_mb = 16", "reserve_mb = 1048576");
-    doctor(&file, &[]).finds(&[stopped, ("disk", "are kept in reserve", "make room")]);
+    doctor(&file, &[]).finds(&[stopped, ("disk", "MB are reserved", "free space")]);
 
     // Another member is stopped too.
     cluster.stop("a");
-    doctor(&config, &[]).finds(&[stopped, ("ports", "a is not reached at", "firewall")]);
+    doctor(&config, &[]).finds(&[stopped, ("ports", "a is not reachable at", "firewall")]);
     // A witness is examined as well.
     let witness = cluster.member("w").config.clone();
     let said = doctor(&witness, &[]);
     assert!(
-        said.findings.iter().all(|[area, what, _]| area == "ports" && what.contains("is not reached")),
+        said.findings.iter().all(|[area, what, _]| area == "ports" && what.contains("is not reachable")),
         "{said:#?}"
     );
     assert_eq!(said.findings.len(), 2, "a and b are off: {said:#?}");
@@ -235,7 +239,7 @@ fn certificates_that_end_and_those_of_others_are_found() {
     doctor(&config, &[]).finds(&[(
         "certificates",
         "this member's certificate expires in 10 days",
-        "renews itself",
+        "is renewed automatically",
     )]);
     issue(Duration::ZERO);
     wait_until("it has ended", Duration::from_secs(10), || {
@@ -256,7 +260,7 @@ fn certificates_that_end_and_those_of_others_are_found() {
         &format!("name = \"b\"\nkind = \"node\"\naddress = \"{a}\""),
     );
     let said = doctor(&file, &[]);
-    assert!(said.has("certificates", "does not prove to be b", "its own folder"), "{said:#?}");
+    assert!(said.has("certificates", "does not prove to be b", "the right folder"), "{said:#?}");
 }
 
 /// The doctor's clock is moved, so that every member's clock differs from it.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::{
     growing::{number, words},
-    order, slack,
+    slack,
 };
 use twinbox_testkit::{
     Call, Cluster, Endpoint, Invite, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up, wait_until,
@@ -38,7 +38,7 @@ fn calls_that_are_left_after_the_stated_time_are_ended_and_what_was_said_is_kept
     let (endpoint, mut call, speech) = talker(&cluster, &other, mailbox);
 
     let out = cluster.cli(&publisher).run(&["cluster", "deactivate", &other]);
-    assert!(out.status.success() && words(&out).contains("however long that takes"), "{}", words(&out));
+    assert!(out.status.success() && words(&out).contains("without a time limit"), "{}", words(&out));
     wait_until("it drains", PATIENCE, || member(&cluster, &publisher, &other)["status"] == "draining");
     let reason = member(&cluster, &publisher, &other)["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("1 call is left, to end without a limit"), "{reason}");
@@ -69,7 +69,7 @@ fn calls_that_are_left_after_the_stated_time_are_ended_and_what_was_said_is_kept
         assert!(!message.partial, "{message:?}");
         assert!(piece.length == length && piece.seconds() > 4.0, "{piece:?} of {length}");
     }
-    order(&cluster.cli(&publisher), &["cluster", "activate", &other]);
+    cluster.cli(&publisher).order(&["cluster", "activate", &other]);
     cluster.wait_in_service();
 }
 
@@ -91,7 +91,7 @@ fn an_orderly_stop_of_a_node_that_is_alone_raises_no_alarm_and_restarts_nothing(
     // Services are checked five times a second.
     endpoint.wait_spoken(endpoint.spoken() as f64 / 8_000.0 + 2.0);
     let deposit = hang_up(call, &endpoint, speech);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     cluster.stop(&publisher);
 
     cluster.start_all();

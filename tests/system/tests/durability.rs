@@ -30,7 +30,7 @@ fn both_disks_are_synced_before_bye_is_answered() {
     let strace = Strace::attach(&nodes, "fdatasync,fsync,recvfrom,recvmsg,sendto,sendmsg", cluster.dir());
     let deposit = hang_up(call, &endpoint, speech);
     let events = strace.finish();
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
 
     let of_a = |e: &&Event| e.who == "a";
     let at = |what: &str, from: usize, calls: &[&str]| {
@@ -59,7 +59,7 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
     let mut cluster = Cluster::start(&Spec { reserve_mb: 32, data_dirs, ..Spec::default() });
     let (phones, mailbox) = (cluster.phones().clone(), Cluster::USERS[0].number);
     let first = leave_message(&phones, cluster.sip("a"), mailbox, 1.5);
-    assert!(first.acknowledged(), "{:?}", first.goodbye);
+    assert!(first.acknowledged(), "{:?}", first.bye);
 
     // The disk fills up in the middle of a recording: into the reserve, not to the last byte.
     let endpoint = Endpoint::open(&phones, Law::Mu);
@@ -70,7 +70,7 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
     disk.fill(8 << 20);
     endpoint.wait_spoken(6.0);
     let second = hang_up(call, &endpoint, speech);
-    println!("BYE with a full disk: {:?}", second.goodbye);
+    println!("BYE with a full disk: {:?}", second.bye);
 
     // A new caller is refused: by status, or by a prompt without a recording.
     let endpoint = Endpoint::open(&phones, Law::Mu);
@@ -109,7 +109,7 @@ fn a_full_disk_loses_nothing_acknowledged_and_refuses_the_rest_in_words() {
     assert_kept(&cluster, "a", mailbox, &acknowledged[0], 1.0, Duration::from_secs(2));
     kept(&cluster);
     let on_b = leave_message(&phones, cluster.sip("b"), mailbox, 1.5);
-    assert!(on_b.acknowledged(), "the other node is not touched: {:?}", on_b.goodbye);
+    assert!(on_b.acknowledged(), "the other node is not touched: {:?}", on_b.bye);
 
     disk.empty();
     let begun = twinbox_clock::BootInstant::now();

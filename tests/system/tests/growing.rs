@@ -57,7 +57,7 @@ fn from_one_to_five_and_back_every_call_is_answered_and_the_duty_stays() {
     // Each can serve: a message left on the last is on the first.
     let phones = growing.loopback.place(100);
     let deposit = leave_message(&phones, growing.place("e").port(5060), MAILBOX, 1.2);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     wait_until("a has the message", PATIENCE, || {
         growing.cli("a").messages(MAILBOX).iter().any(|m| m.length_ms > 900)
     });
@@ -119,7 +119,7 @@ fn a_call_on_a_node_that_leaves_goes_on_and_its_message_is_handed_over() {
         assert!(removed.status.success(), "{}", words(&removed));
         deposit.join().expect("the call ends well")
     });
-    assert!(leaving.acknowledged(), "{:?}", leaving.goodbye);
+    assert!(leaving.acknowledged(), "{:?}", leaving.bye);
     wait_until("a has the message", PATIENCE, || {
         growing.cli("a").messages(MAILBOX).iter().any(|m| m.length_ms > 3_500)
     });
@@ -181,7 +181,7 @@ fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
     let cases: &[(&[&str], i32, &str)] = &[
         (&["cluster", "remove", "nobody"], 1, "its members are: a, b"),
         (&["cluster", "remove", "b", "--lost"], 1, "leave out --lost"),
-        (&["cluster", "add", "b"], 1, "there is a member 'b' already"),
+        (&["cluster", "add", "b"], 1, "member 'b' exists already"),
         (&["cluster", "replace", "nobody"], 1, "no member 'nobody'"),
         (&["cluster", "replace", "b"], 1, "shut it down first"),
         (&["cluster", "make-publisher", "nobody"], 1, "its members are: a, b"),
@@ -212,10 +212,13 @@ fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
         (&["cluster", "failback"], 1, "failback is 'none'"),
         (&["cluster", "mode", "passive-passive"], 2, "active-active"),
         (&["cluster", "outcome", "xyz"], 2, "32 hexadecimal digits"),
-        (&["duty", "move", "gardener", "a"], 2, "the duties are: notifier"),
+        (&["duty", "move", "gardener", "a"], 2, "there is no duty 'gardener'; the duties are: notifier, mta"),
+        (&["duty", "pin", "mtaa", "a"], 2, "there is no duty 'mtaa'; the duties are: notifier, mta"),
         (&["duty", "move", "notifier", "nobody"], 1, "its members are: a, b"),
         (&["duty", "pin", "notifier", "nobody"], 1, "its members are: a, b"),
         (&["duty", "unpin", "notifier"], 1, "is not pinned"),
+        (&["duty", "move", "mta", "nobody"], 1, "its members are: a, b"),
+        (&["duty", "unpin", "mta"], 1, "'mta' is not pinned"),
     ];
     for (arguments, code, expected) in cases {
         let output = growing.cli("a").run(arguments);
@@ -243,5 +246,5 @@ fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
     // Calls are answered all the while.
     let phones = growing.loopback.place(100);
     let deposit = leave_message(&phones, growing.place("a").port(5060), MAILBOX, 1.2);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
 }

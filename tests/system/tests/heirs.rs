@@ -53,7 +53,7 @@ fn the_survivor_tells_of_two_calls(spec: &Spec) -> (String, String, Value) {
         (&survivor.as_str().into(), &2.into(), &"exit".into())
     );
     let text = String::from_utf8_lossy(&cluster.cli(&survivor).run(&["cluster", "status"]).stdout).into_owned();
-    let line = text.lines().find(|line| line.starts_with(&format!("calls of {victim} (life ")));
+    let line = text.lines().find(|line| line.starts_with(&format!("calls of {victim} (incarnation ")));
     let line = line.unwrap_or_else(|| panic!("no line of the calls: {text}"));
     assert!(line.contains(&format!("heir {survivor}, ")) && line.contains("2 at the last report"), "{line}");
     wait_told(&cluster, &survivor, &victim, "2 calls at the last report");
@@ -97,7 +97,7 @@ fn call_on(cluster: &Cluster, node: &str) -> (Endpoint, Call, Speech) {
 /// Waits until these members know the SIP address of this node: a member that has not learned it in time reports
 /// nothing of it.
 fn wait_until_known(cluster: &Cluster, node: &str, by: &[&str]) {
-    let line = format!("where this node answers SIP node={node}");
+    let line = format!("node reported its SIP addresses node={node}");
     let knows = |member: &&str| cluster.member(member).log().contains(&line);
     wait_until("the others know where the node answers SIP", PATIENCE, || by.iter().all(knows));
 }
@@ -132,7 +132,10 @@ fn a_host_that_is_lost_has_an_heir_once_two_members_say_that_nobody_answers_ther
     assert!(heir["epoch"].as_str().is_some_and(|epoch| epoch.ends_with(&format!("@{survivor}"))), "{heir}");
     for member in [&survivor, "w"] {
         let log = cluster.member(member).log();
-        assert!(log.contains(&format!("answers at none of its SIP addresses node={victim}")), "{member}: {log}");
+        assert!(
+            log.contains(&format!("node is unreachable and answers at none of its SIP addresses node={victim}")),
+            "{member}: {log}"
+        );
     }
     wait_told(&cluster, &survivor, &victim, "missed-keep-alives");
     drop(call);
@@ -162,15 +165,15 @@ fn a_node_whose_peers_alone_are_cut_off_keeps_its_calls() {
         metric(&page.expect("its figures").1, "twinbox_sip_probes_total", &labels).unwrap_or(0.0)
     };
     wait_until("two rounds of the survivor", PATIENCE, || rounds("yes") >= 2.0);
-    let said = format!("it answers at its SIP address: its calls stay with it node={victim}");
+    let said = format!("node is unreachable but answers SIP: its calls stay with it node={victim}");
     wait_until("a round of the witness", PATIENCE, || cluster.member("w").log().contains(&said));
     assert_eq!((rounds("no"), rounds("unknown")), (0.0, 0.0));
     assert_eq!(heirs_of(&cluster, &survivor, &victim), [] as [Value; 0]);
     let deposit = hang_up(call, &endpoint, speech);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     // One of the two members that still gets an answer is enough.
     lab.cut("w", &victim);
-    let said = format!("answers at none of its SIP addresses node={victim}");
+    let said = format!("node is unreachable and answers at none of its SIP addresses node={victim}");
     wait_until("the witness to get no answer", PATIENCE, || cluster.member("w").log().contains(&said));
     let before = rounds("yes");
     wait_until("another round of the survivor", PATIENCE, || rounds("yes") > before);

@@ -28,7 +28,7 @@ fn a_cluster_grows_by_tokens_and_outlives_its_first_node() {
     wait_until("both nodes count", Duration::from_secs(20), || paired("a") && paired("b"));
     let (phones, a) = (growing.loopback.place(100), growing.place("a").port(5060));
     let deposit = leave_message(&phones, a, "1001", 1.5);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     let messages = || b.try_messages("1001").map_or(0, |m| m.len());
     wait_until("the message is on the node that joined", Duration::from_secs(10), || messages() == 1);
 
@@ -87,17 +87,17 @@ fn tokens_and_wishes_that_will_not_do_are_refused_in_words_and_change_nothing() 
     let cut = &good[..good.len() - 5];
     let (a, b) = (growing.address("a").to_string(), growing.address("b").to_string());
     let cases = [
-        (used.as_str(), "c", c.as_str(), "used already, by 'd'"),
+        (used.as_str(), "c", c.as_str(), "already used by 'd'"),
         (short["token"].as_str().expect("a token"), "c", &c, "expired"),
         (&made_up(stranger.certificate_pem()), "c", &c, "fingerprint differs"),
         (&made_up(&ca_pem), "c", &c, "does not know the token"),
         (cut, "c", &c, "damaged"),
-        ("hello", "c", &c, "no join token"),
+        ("hello", "c", &c, "not a join token"),
         (&witness, "c", &c, "add --witness"),
         (&good, "w", &c, "leave --witness out"),
         (&good, "b", &c, "is not empty"),
-        (&good, "c", &b, "b is at"),
-        (&good, "c", &a, "a is at"),
+        (&good, "c", &b, "'b' already has the address"),
+        (&good, "c", &a, "'a' already has the address"),
         (&good, "c", "nowhere", "HOST:PORT"),
         (&good, "c", &a.replace(":7070", ":7071"), "is where the supervisor of a answers"),
         (&good, "c", &b.replace(":7070", ":7069"), "is where the supervisor of c answers"),
@@ -113,7 +113,7 @@ fn tokens_and_wishes_that_will_not_do_are_refused_in_words_and_change_nothing() 
         let mut command = Command::new(binary());
         command.args(["cluster", "join", &good, "--name", taken, "--address", &c, "--dir"]).arg(elsewhere.path());
         let output = command.output().expect("the twinbox binary runs");
-        assert!(!output.status.success() && words(&output).contains("is taken"), "{}", words(&output));
+        assert!(!output.status.success() && words(&output).contains("has the name"), "{}", words(&output));
         assert!(fs::read_dir(elsewhere.path()).expect("a folder").next().is_none(), "nothing is left behind");
     }
     assert_eq!(growing.names("a"), before);
@@ -144,7 +144,7 @@ fn of_two_joins_at_once_with_one_token_exactly_one_wins() {
     assert_eq!(winners.len(), 1, "{}", outputs.iter().map(words).collect::<String>());
     let winner = *winners[0].0;
     for (name, output) in racers.iter().zip(&outputs).filter(|(name, _)| **name != winner) {
-        assert!(words(output).contains(&format!("used already, by '{winner}'")), "{}", words(output));
+        assert!(words(output).contains(&format!("already used by '{winner}'")), "{}", words(output));
         assert!(!growing.dir.path().join(name).exists(), "{name} left something behind");
     }
     growing.settle(winner);

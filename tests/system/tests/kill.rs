@@ -37,7 +37,7 @@ fn publisher_dies_in_the_middle_of_a_recording(wipe: bool) {
 
     other_mouth.wait_spoken(5.0);
     let whole = hang_up(other_call, &other_mouth, other_speech);
-    assert!(whole.acknowledged(), "the survivor answers BYE: {:?}", whole.goodbye);
+    assert!(whole.acknowledged(), "the survivor answers BYE: {:?}", whole.bye);
 
     // On the survivor, while the victim is down.
     let kept = assert_kept(&cluster, &survivor, two.number, &whole, 2.0, Duration::from_secs(1));
@@ -55,7 +55,7 @@ fn publisher_dies_in_the_middle_of_a_recording(wipe: bool) {
     let moved = holds(Duration::from_secs(10), || (cluster.cli(&survivor).publisher()? == survivor).then_some(()));
     assert!(moved.is_some(), "{survivor} is not the publisher {:?} after the kill", killed.elapsed());
     let alone = leave_message(cluster.phones(), cluster.sip(&survivor), two.number, 1.0);
-    assert!(alone.acknowledged(), "{:?}", alone.goodbye);
+    assert!(alone.acknowledged(), "{:?}", alone.bye);
 
     if wipe {
         cluster.wipe(&victim);
@@ -131,7 +131,7 @@ fn all_three_die_at_once_and_nothing_acknowledged_is_missing() {
         deposits.extend(callers.into_iter().map(|c| c.join().expect("a caller does not panic")));
         cluster.kill_all();
         for deposit in &deposits {
-            assert!(deposit.acknowledged(), "round {round}: {:?}", deposit.goodbye);
+            assert!(deposit.acknowledged(), "round {round}: {:?}", deposit.bye);
         }
         cluster.start_all();
         let back = cluster.wait_in_service();
@@ -170,7 +170,7 @@ fn one_node_alone_answers_at_once() {
     );
     assert!(heard[0].is_some(), "what was left on b is heard on a, alone");
     let alone = leave_message(cluster.phones(), cluster.sip("a"), user.number, 1.0);
-    assert!(alone.acknowledged(), "{:?}", alone.goodbye);
+    assert!(alone.acknowledged(), "{:?}", alone.bye);
     assert_kept(&cluster, "a", user.number, &alone, 0.9, Duration::from_secs(2));
 }
 

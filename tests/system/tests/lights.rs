@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_millis(500);
 /// A cluster whose trunk wants MWI, and that PBX.
 fn with_pbx() -> (Cluster, Pbx) {
     Cluster::start_with(
-        |phones| Spec { lights: Some(phones.port(PBX)), ..Spec::default() },
+        |phones| Spec { mwi: Some(phones.port(PBX)), ..Spec::default() },
         |phones| Pbx::open(phones, PBX),
     )
 }
@@ -27,9 +27,9 @@ fn a_message_on_either_node_lights_the_lamp() {
     for (node, user, new) in [("a", one, 1), ("b", one, 2), ("b", two, 1)] {
         let deposit = leave_message(cluster.phones(), cluster.sip(node), user.number, 1.2);
         assert!(deposit.acknowledged());
-        let light = pbx.sees(user.number, new, Duration::from_secs(5));
+        let light = pbx.wait_for_mwi(user.number, new, Duration::from_secs(5));
         let light = light.unwrap_or_else(|| {
-            panic!("no light {new} for {} after a message on {node}: {:#?}", user.number, pbx.lights())
+            panic!("no light {new} for {} after a message on {node}: {:#?}", user.number, pbx.notifies())
         });
         let after = light.at.since(deposit.at);
         println!("message on {node}: light after {after:?} from {}", light.source);
@@ -41,8 +41,8 @@ fn a_message_on_either_node_lights_the_lamp() {
     let deposit = last.expect("a message was left");
     let heard = listen(cluster.phones(), cluster.sip("a"), two, &[deposit], 1.0, Duration::from_secs(30));
     assert!(heard[0].is_some());
-    let dark = pbx.sees(two.number, 0, Duration::from_secs(5));
-    assert!(dark.is_some_and(|l| !l.waiting), "{:#?}", pbx.lights());
+    let dark = pbx.wait_for_mwi(two.number, 0, Duration::from_secs(5));
+    assert!(dark.is_some_and(|l| !l.waiting), "{:#?}", pbx.notifies());
 }
 
 /// Exactly one node notifies the PBX: a standby's copy would raise MWIs again.
@@ -53,10 +53,10 @@ fn one_node_alone_tells_the_pbx() {
     for node in ["a", "b", "a"] {
         assert!(leave_message(cluster.phones(), cluster.sip(node), Cluster::USERS[0].number, 1.2).acknowledged());
     }
-    assert!(pbx.sees(Cluster::USERS[0].number, 3, Duration::from_secs(5)).is_some());
+    assert!(pbx.wait_for_mwi(Cluster::USERS[0].number, 3, Duration::from_secs(5)).is_some());
     sleep(Duration::from_millis(500));
     let strangers: Vec<_> =
-        pbx.lights().into_iter().filter(|l| l.source.ip() != cluster.sip(&publisher).ip()).collect();
+        pbx.notifies().into_iter().filter(|l| l.source.ip() != cluster.sip(&publisher).ip()).collect();
     assert!(strangers.is_empty(), "{publisher} is the publisher, but others told: {strangers:#?}");
 }
 
@@ -66,15 +66,15 @@ fn after_the_publisher_is_killed_the_other_resends_everything() {
     let [one, two] = Cluster::USERS;
     for (node, user) in [("a", one), ("b", two)] {
         assert!(leave_message(cluster.phones(), cluster.sip(node), user.number, 1.2).acknowledged());
-        assert!(pbx.sees(user.number, 1, Duration::from_secs(5)).is_some(), "{:#?}", pbx.lights());
+        assert!(pbx.wait_for_mwi(user.number, 1, Duration::from_secs(5)).is_some(), "{:#?}", pbx.notifies());
     }
     let (victim, survivor) = cluster.publisher_and_other();
     pbx.forget();
     let killed = BootInstant::now();
     cluster.kill(&victim);
     for user in [one, two] {
-        let light = pbx.sees(user.number, 1, Duration::from_secs(20));
-        let light = light.unwrap_or_else(|| panic!("{} is not resent: {:#?}", user.number, pbx.lights()));
+        let light = pbx.wait_for_mwi(user.number, 1, Duration::from_secs(20));
+        let light = light.unwrap_or_else(|| panic!("{} is not resent: {:#?}", user.number, pbx.notifies()));
         let after = light.at.since(killed);
         println!("{} resent {after:?} after the kill", user.number);
         assert_eq!(light.source.ip(), cluster.sip(&survivor).ip());
@@ -86,7 +86,7 @@ fn after_the_publisher_is_killed_the_other_resends_everything() {
     let publisher = cluster.publisher(&survivor);
     pbx.forget();
     assert!(leave_message(cluster.phones(), cluster.sip(&victim), one.number, 1.2).acknowledged());
-    let light = pbx.sees(one.number, 2, Duration::from_secs(5)).expect("lights go on");
+    let light = pbx.wait_for_mwi(one.number, 2, Duration::from_secs(5)).expect("lights go on");
     assert_eq!(light.source.ip(), cluster.sip(&publisher).ip());
 }
 
@@ -101,15 +101,15 @@ fn subscribe_is_answered_with_full_state_by_either_node_and_changes_follow() {
         let asked = BootInstant::now();
         let status = pbx.subscribe(cluster.sip(node), user.number, 600);
         assert!(status == 200 || status == 202, "{node}: SUBSCRIBE answered {status}");
-        let light = pbx.sees(user.number, had, Duration::from_secs(3));
-        let light = light.unwrap_or_else(|| panic!("{node}: no full state: {:#?}", pbx.lights()));
+        let light = pbx.wait_for_mwi(user.number, had, Duration::from_secs(3));
+        let light = light.unwrap_or_else(|| panic!("{node}: no full state: {:#?}", pbx.notifies()));
         println!("{node}: full state {:?} after SUBSCRIBE", light.at.since(asked));
         assert!(light.subscribed && light.waiting && light.source.ip() == cluster.sip(node).ip());
         assert!(light.message.header("subscription-state").is_some_and(|s| s.starts_with("active")));
         let deposit = leave_message(cluster.phones(), cluster.sip(other), user.number, 1.2);
-        let change = pbx.sees(user.number, had + 1, Duration::from_secs(5));
+        let change = pbx.wait_for_mwi(user.number, had + 1, Duration::from_secs(5));
         let change =
-            change.unwrap_or_else(|| panic!("{node}: no change after a message on {other}: {:#?}", pbx.lights()));
+            change.unwrap_or_else(|| panic!("{node}: no change after a message on {other}: {:#?}", pbx.notifies()));
         println!("{node}: change {:?} after a message on {other}", change.at.since(deposit.at));
         assert!(change.cseq > light.cseq, "in the same dialog");
     }
@@ -123,14 +123,14 @@ fn subscribe_is_answered_with_full_state_by_either_node_and_changes_follow() {
 fn a_deaf_pbx_is_told_the_latest_state_later() {
     let (cluster, pbx) = with_pbx();
     let user = Cluster::USERS[0];
-    pbx.deaf(true);
+    pbx.set_silent(true);
     for node in ["a", "b"] {
         assert!(leave_message(cluster.phones(), cluster.sip(node), user.number, 1.2).acknowledged());
     }
-    pbx.deaf(false);
-    let light = pbx.sees(user.number, 2, Duration::from_secs(45));
-    assert!(light.is_some(), "{:#?}", pbx.lights());
-    let stale = pbx.lights().into_iter().rev().find(|l| l.mailbox == user.number).and_then(|l| l.counts);
+    pbx.set_silent(false);
+    let light = pbx.wait_for_mwi(user.number, 2, Duration::from_secs(45));
+    assert!(light.is_some(), "{:#?}", pbx.notifies());
+    let stale = pbx.notifies().into_iter().rev().find(|l| l.mailbox == user.number).and_then(|l| l.counts);
     assert_eq!(stale.map(|(new, _)| new), Some(2), "the last word is the latest state");
 }
 
@@ -144,14 +144,14 @@ fn a_deaf_subscriber_keeps_no_other_from_the_light() {
         .map(|first| (first..first + 3).map(|port| Pbx::open(cluster.phones(), port)).collect::<Vec<_>>());
     for pbx in alert.iter().chain(&deaf) {
         assert_eq!(pbx.subscribe(cluster.sip(&subscriber), user.number, 600), 200);
-        assert!(pbx.sees(user.number, 0, Duration::from_secs(3)).is_some());
+        assert!(pbx.wait_for_mwi(user.number, 0, Duration::from_secs(3)).is_some());
     }
-    deaf.iter().for_each(|pbx| pbx.deaf(true));
+    deaf.iter().for_each(|pbx| pbx.set_silent(true));
     for new in 1..=2 {
         let deposit = leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2);
         for pbx in &alert {
-            let light = pbx.sees(user.number, new, Duration::from_secs(10));
-            let light = light.unwrap_or_else(|| panic!("{new} not seen: {:#?}", pbx.lights()));
+            let light = pbx.wait_for_mwi(user.number, new, Duration::from_secs(10));
+            let light = light.unwrap_or_else(|| panic!("{new} not seen: {:#?}", pbx.notifies()));
             println!("light {new} after {:?}", light.at.since(deposit.at));
             assert_eq!(light.source.ip(), cluster.sip(&subscriber).ip());
         }
@@ -159,7 +159,7 @@ fn a_deaf_subscriber_keeps_no_other_from_the_light() {
     // The deaf ones are retried meanwhile; that must not repeat NOTIFYs to the others.
     sleep(Duration::from_secs(3));
     for pbx in &alert {
-        let told = pbx.lights();
+        let told = pbx.notifies();
         let twice = |new| told.iter().filter(|l| l.counts == Some((new, 0))).count();
         assert!(twice(1) == 1 && twice(2) == 1, "{told:#?}");
     }
@@ -195,8 +195,8 @@ fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
     assert!(leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2).acknowledged());
     // The notifier's NOTIFY is the last one before the cut, so that no other node may send after it.
     let by_notifier = |new| {
-        let light = pbx.sees(user.number, new, Duration::from_secs(20));
-        let light = light.unwrap_or_else(|| panic!("{new} is not told: {:#?}", pbx.lights()));
+        let light = pbx.wait_for_mwi(user.number, new, Duration::from_secs(20));
+        let light = light.unwrap_or_else(|| panic!("{new} is not told: {:#?}", pbx.notifies()));
         assert!(light.subscribed && light.source.ip() == cluster.sip(&other).ip());
         assert!(light.message.header("x-twinbox-epoch").is_some_and(|epoch| epoch.ends_with(&publisher)));
     };
@@ -206,7 +206,7 @@ fn after_a_cut_subscribers_of_the_other_node_are_told_what_changed() {
     assert!(leave_message(cluster.phones(), cluster.sip(&publisher), user.number, 1.2).acknowledged());
     // Longer than the timeout of the query.
     sleep(Duration::from_secs(8));
-    assert!(pbx.lights().iter().all(|l| l.counts < Some((2, 0))), "{:#?}", pbx.lights());
+    assert!(pbx.notifies().iter().all(|l| l.counts < Some((2, 0))), "{:#?}", pbx.notifies());
     lab.heal();
     by_notifier(2);
     assert_eq!(cluster.publisher(&publisher), publisher, "no new holder resent everything");

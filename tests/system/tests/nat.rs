@@ -21,7 +21,7 @@ fn caller_behind_nat_hears_the_greeting_and_is_recorded() {
     let behind = lab.behind_nat("router");
     // It waits until it hears the greeting, then skips it by a key.
     let deposit = leave_message(&behind, cluster.sip("a"), user.number, 2.0);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     for node in ["a", "b"] {
         assert_kept(&cluster, node, user.number, &deposit, 2.0, Duration::from_secs(5));
     }
@@ -42,7 +42,7 @@ fn caller_whose_media_alone_comes_through_nat_is_recorded_where_the_trunk_allows
     let speech = begin_to_speak(&endpoint, &call);
     endpoint.wait_spoken(3.0);
     let deposit = hang_up(call, &endpoint, speech);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     for node in ["a", "b"] {
         assert_kept(&cluster, node, user.number, &deposit, 2.0, Duration::from_secs(5));
     }

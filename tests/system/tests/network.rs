@@ -10,7 +10,7 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::{acts, growing::number};
 use twinbox_testkit::{
-    Cluster, Deposit, Lab, Light, Link, Pbx, Spec, http_get, leave_message, metric, need, parameter, wait_for,
+    Cluster, Deposit, Lab, Link, MwiNotify, Pbx, Spec, http_get, leave_message, metric, need, parameter, wait_for,
     wait_until,
 };
 
@@ -38,7 +38,7 @@ struct Scene {
 impl Scene {
     fn open(lab: Lab, spec: Spec) -> Self {
         let pbx = Pbx::open(&lab.phones(), PBX);
-        let cluster = Cluster::start_in(&lab, &Spec { lights: Some(lab.phones().port(PBX)), ..spec });
+        let cluster = Cluster::start_in(&lab, &Spec { mwi: Some(lab.phones().port(PBX)), ..spec });
         Self { lab, cluster, pbx }
     }
 
@@ -80,14 +80,14 @@ impl Scene {
     }
 
     /// Waits for a NOTIFY that `node` sent after `since`.
-    fn act_of(&self, node: &str, since: BootInstant) -> Light {
-        let acted = || self.pbx.lights().into_iter().find(|l| l.at >= since && acts::epoch(l).node == node);
+    fn act_of(&self, node: &str, since: BootInstant) -> MwiNotify {
+        let acted = || self.pbx.notifies().into_iter().find(|l| l.at >= since && acts::epoch(l).node == node);
         wait_for(&format!("an act of {node}"), MOVED, acted)
     }
 
     /// Number of epochs that have acted; no two at the same time.
     fn judge(&self) -> usize {
-        acts::judge(&self.cluster, &self.pbx.lights())
+        acts::judge(&self.cluster, &self.pbx.notifies())
     }
 
     /// Waits until NOTIFYs come, so that an epoch has acted before the first fault.
@@ -111,7 +111,8 @@ fn the_other_takes_over(cut: impl Fn(&Lab, &str, &str)) {
         let cut_at = BootInstant::now();
         cut(&scene.lab, &publisher, &other);
         let first = scene.act_of(&other, cut_at);
-        let last = scene.pbx.lights().into_iter().filter(|l| acts::epoch(l).node == publisher).map(|l| l.at).max();
+        let last =
+            scene.pbx.notifies().into_iter().filter(|l| acts::epoch(l).node == publisher).map(|l| l.at).max();
         let last = last.map(|at| at.since(cut_at)).unwrap_or_default();
         println!("last act of {publisher} {last:?} after the cut, first of {other} {:?}", first.at.since(cut_at));
         scene.lab.heal();
@@ -185,7 +186,7 @@ fn at_most_one_move(cut: impl Fn(&Lab, &str, &str)) {
         cut(&scene.lab, &publisher, &other);
         thread::sleep(Duration::from_secs(3));
         let later = BootInstant::now();
-        wait_until("somebody to act during the cut", MOVED, || scene.pbx.lights().iter().any(|l| l.at >= later));
+        wait_until("somebody to act during the cut", MOVED, || scene.pbx.notifies().iter().any(|l| l.at >= later));
         scene.lab.heal();
     });
     scene.cluster.wait_in_service();

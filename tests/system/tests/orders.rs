@@ -47,7 +47,7 @@ fn a_second_witness_and_nodes_that_may_not_serve_are_refused_and_nothing_changes
     let cli = cluster.cli(&publisher);
     let before = agreed(&cli);
     for (arguments, expected) in [
-        (&["cluster", "add", "v", "--witness"][..], "'w' is the witness already"),
+        (&["cluster", "add", "v", "--witness"][..], "'w' is already the witness"),
         (&["cluster", "token", "--witness"], "'twinbox cluster replace w'"),
         (&["cluster", "make-publisher", "w"], "is a witness"),
         (&["cluster", "make-publisher", "w", "--force"], "is a witness"),
@@ -60,7 +60,7 @@ fn a_second_witness_and_nodes_that_may_not_serve_are_refused_and_nothing_changes
     }
     assert_eq!(agreed(&cli), before);
 
-    cli.json(&["cluster", "deactivate", &other]);
+    cli.order(&["cluster", "deactivate", &other]);
     cluster.wait_for_status(&[&other], "deactivated");
     let before = agreed(&cli);
     for (arguments, expected) in [
@@ -76,7 +76,7 @@ fn a_second_witness_and_nodes_that_may_not_serve_are_refused_and_nothing_changes
         }
     }
     assert_eq!(agreed(&cli), before);
-    cli.json(&["cluster", "activate", &other]);
+    cli.order(&["cluster", "activate", &other]);
     cluster.wait_in_service();
 }
 
@@ -99,7 +99,7 @@ fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() 
     let mut cluster = Cluster::start(&Spec::default());
     let mailbox = Cluster::USERS[0].number;
     let deposit = leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     cluster.wait_for_messages("b", mailbox, 1, PATIENCE);
     cluster.kill("b");
     cluster.kill("w");
@@ -206,7 +206,7 @@ fn a_node_far_behind_is_publisher_by_force_alone_and_nothing_acknowledged_is_los
     fs::write(&table, format!("number,name\n{rows}")).expect("written");
     cluster.cli("a").json(&["user", "import", &table.to_string_lossy()]);
     let deposit = leave_message(cluster.phones(), cluster.sip("a"), user.number, 1.5);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     wait_until("a to be the publisher", PATIENCE, || {
         let asked = cluster.cli("a").run(&["cluster", "make-publisher", "a"]).status.success();
         asked && cluster.cli("a").publisher().as_deref() == Some("a")
@@ -234,12 +234,12 @@ fn a_node_far_behind_is_publisher_by_force_alone_and_nothing_acknowledged_is_los
     });
     println!("{}", words(&refused));
     assert_eq!(refused.status.code(), Some(1), "{}", words(&refused));
-    for part in ["'b' still lacks", "may be out of date", "nothing that was acknowledged is lost", "--force"] {
+    for part in ["'b' still lacks", "may be out of date", "no acknowledged data is lost", "--force"] {
         assert!(words(&refused).contains(part), "{part}: {}", words(&refused));
     }
     assert_eq!(cluster.publisher("a"), "a", "nothing was changed");
     assert_eq!(cluster.cli("a").status_of("b").as_deref(), Some("in-service"));
-    cluster.cli("a").json(&["cluster", "make-publisher", "b", "--force"]);
+    cluster.cli("a").order(&["cluster", "make-publisher", "b", "--force"]);
     wait_until("b to be the publisher", PATIENCE, || cluster.publisher("a") == "b");
     println!("b is publisher and lacks {:?} changes", behind());
 

@@ -66,7 +66,7 @@ fn one_whose_answer_was_lost_was_carried_out() {
     wait_healed(&cluster, &node);
     let told = cluster.cli(&node).run(&["cluster", "outcome", &id]);
     assert!(told.status.success(), "led by {leader}: {}", words(&told));
-    assert!(words(&told).contains(&format!("the order {id} was carried out")), "{}", words(&told));
+    assert!(words(&told).contains(&format!("order {id} was executed")), "{}", words(&told));
     for at in ["a", "b"] {
         wait_until("it is in force", PATIENCE, || missed(&cluster.cli(at)) == "7");
     }

@@ -51,7 +51,7 @@ fn a_node_whose_disk_is_slow_refuses_callers_in_time_and_acknowledges_every_mess
     let page =
         http_get(cluster.phones(), cluster.member("a").metrics(), "/metrics").map_or(String::new(), |(_, t)| t);
     let filed = ["filed_on_two", "filed_alone"].map(|what| metric(&page, "twinbox_sip_total", what).unwrap_or(0.0));
-    let (filed, hung_up) = (filed.iter().sum::<f64>() as usize, rising.goodbyes.len() + first + second);
+    let (filed, hung_up) = (filed.iter().sum::<f64>() as usize, rising.byes.len() + first + second);
     assert!(filed * 10 >= hung_up * 8, "{filed} messages of {hung_up} callers");
     let list = || mailboxes.iter().flat_map(|mailbox| cluster.cli("b").messages(mailbox)).collect::<Vec<_>>();
     wait_until("all messages are listed on the other node", Duration::from_secs(30), || list().len() >= filed);

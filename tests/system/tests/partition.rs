@@ -59,9 +59,9 @@ fn cut_and_heal(cut: impl Fn(&Lab)) {
     deposits.extend(later.into_iter().map(|t| t.join().expect("a caller does not panic")));
 
     for (n, deposit) in deposits.iter().enumerate() {
-        println!("message {n}: BYE answered {} after {:?}", deposit.goodbye.status, deposit.goodbye.after);
-        assert!(deposit.acknowledged(), "message {n}: {:?}", deposit.goodbye);
-        assert!(deposit.goodbye.after <= longest_goodbye(ACK_TIMEOUT_MS), "message {n}: {:?}", deposit.goodbye);
+        println!("message {n}: BYE answered {} after {:?}", deposit.bye.status, deposit.bye.after);
+        assert!(deposit.acknowledged(), "message {n}: {:?}", deposit.bye);
+        assert!(deposit.bye.after <= longest_goodbye(ACK_TIMEOUT_MS), "message {n}: {:?}", deposit.bye);
     }
     // Each side has its own messages during the cut.
     for (node, deposit) in [("a", &deposits[1]), ("b", &deposits[2]), ("a", &deposits[3]), ("b", &deposits[4])] {
@@ -110,11 +110,7 @@ fn a_refused_connection_is_no_proof_of_death() {
     lab.refuse(&publisher, &other);
     lab.refuse(&other, &publisher);
     let deposit = leave_message(cluster.phones(), cluster.sip(&other), Cluster::USERS[1].number, 2.0);
-    assert!(
-        deposit.acknowledged() && deposit.goodbye.after <= longest_goodbye(ACK_TIMEOUT_MS),
-        "{:?}",
-        deposit.goodbye
-    );
+    assert!(deposit.acknowledged() && deposit.bye.after <= longest_goodbye(ACK_TIMEOUT_MS), "{:?}", deposit.bye);
     lab.heal();
     assert_kept(&cluster, &publisher, Cluster::USERS[1].number, &deposit, 1.5, Duration::from_secs(30));
     cluster.wait_in_service();

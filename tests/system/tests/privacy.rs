@@ -18,7 +18,7 @@ const WRONG_PIN: &str = "918273";
 #[test]
 fn nothing_private_is_logged_even_at_debug() {
     let (cluster, pbx) = Cluster::start_with(
-        |phones| Spec { log: "debug", lights: Some(phones.port(5070)), ..Spec::default() },
+        |phones| Spec { log: "debug", mwi: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
     );
     cluster.cli("a").json(&["user", "add", MAILBOX, "--name", OWNER, "--pin", PIN, "--keep-pin"]);
@@ -32,7 +32,7 @@ fn nothing_private_is_logged_even_at_debug() {
             ];
             invite
         });
-        assert!(deposit.goodbye.status > 0);
+        assert!(deposit.bye.status > 0);
     }
     // Sign-in: with a wrong PIN, then with the right one, then listening.
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);

@@ -6,7 +6,7 @@ use std::{thread::sleep, time::Duration};
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{
-    Cluster, Deposit, Endpoint, Goodbye, Spec, Speech, Transport,
+    ByeResult, Cluster, Deposit, Endpoint, Spec, Speech, Transport,
     g711::Law,
     need, sign_in,
     sipp::{Running, Sipp},
@@ -22,7 +22,7 @@ struct Caller {
 }
 
 impl Caller {
-    fn dial(cluster: &Cluster, node: &str, to: &str, from: &str, how: How, hold: Duration) -> Self {
+    fn dial(cluster: &Cluster, node: &str, to: &str, from: &str, how: Script, hold: Duration) -> Self {
         let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
         let sipp = Sipp::new(how.scenario, cluster.sip(node), to, endpoint.address(), hold);
         let sipp = sipp.over(how.transport).from(from).start(cluster.phones(), cluster.dir());
@@ -43,14 +43,14 @@ impl Caller {
     /// later speech is lost.
     fn finish(self, speech: Speech) -> Deposit {
         self.sipp.finish();
-        let goodbye = Goodbye { status: 200, after: Duration::ZERO };
+        let bye = ByeResult { status: 200, after: Duration::ZERO };
         let (spoken, at) = (self.endpoint.spoken(), BootInstant::now());
-        Deposit { speech, spoken, said: 0, goodbye, at, answered_in: Duration::ZERO }
+        Deposit { speech, spoken, said: 0, bye, at, answered_in: Duration::ZERO }
     }
 }
 
 #[derive(Clone, Copy)]
-struct How {
+struct Script {
     scenario: &'static str,
     transport: Transport,
 }
@@ -60,7 +60,7 @@ fn leaves_on_one_node_and_hears_on_the_other(scenario: &'static str, transport: 
     if !need::all(&[need::SIPP]) {
         return;
     }
-    let (cluster, how) = (Cluster::start(&Spec::default()), How { scenario, transport });
+    let (cluster, how) = (Cluster::start(&Spec::default()), Script { scenario, transport });
     let [one, two] = Cluster::USERS;
     let hold = Duration::from_secs(7);
     let calls =
@@ -116,7 +116,7 @@ fn a_message_is_kept_to_its_last_packet_on_both_nodes() {
     let cluster = Cluster::start(&Spec::default());
     let user = Cluster::USERS[0];
     let deposit = twinbox_testkit::leave_message(cluster.phones(), cluster.sip("b"), user.number, 2.0);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     for node in ["b", "a"] {
         let message = assert_kept(&cluster, node, user.number, &deposit, 2.0, Duration::from_secs(2));
         assert_eq!((message.state.as_str(), message.partial), ("new", false));

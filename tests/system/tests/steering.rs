@@ -11,12 +11,12 @@ use twinbox_testkit::{
 #[test]
 fn make_publisher_moves_the_duties_and_the_lights_go_on() {
     let (cluster, pbx) = Cluster::start_with(
-        |phones| Spec { lights: Some(phones.port(5070)), ..Spec::default() },
+        |phones| Spec { mwi: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
     );
     let (publisher, other) = cluster.publisher_and_other();
     let begun = BootInstant::now();
-    cluster.cli(&publisher).json(&["cluster", "make-publisher", &other]);
+    cluster.cli(&publisher).order(&["cluster", "make-publisher", &other]);
     wait_until("the other to be the publisher", Duration::from_secs(5), || {
         cluster.cli(&publisher).publisher().as_deref() == Some(&other)
     });
@@ -29,7 +29,7 @@ fn make_publisher_moves_the_duties_and_the_lights_go_on() {
     });
     println!("{duties}");
     assert!(leave_message(cluster.phones(), cluster.sip(&publisher), Cluster::USERS[0].number, 1.2).acknowledged());
-    let light = pbx.sees(Cluster::USERS[0].number, 1, Duration::from_secs(5)).expect("the light");
+    let light = pbx.wait_for_mwi(Cluster::USERS[0].number, 1, Duration::from_secs(5)).expect("the light");
     assert_eq!(light.source.ip(), cluster.sip(&other).ip());
 }
 
@@ -37,11 +37,11 @@ fn make_publisher_moves_the_duties_and_the_lights_go_on() {
 fn a_deactivated_node_hands_over_and_comes_back() {
     let cluster = Cluster::start(&Spec::default());
     let (publisher, other) = cluster.publisher_and_other();
-    cluster.cli(&other).json(&["cluster", "deactivate", &publisher]);
+    cluster.cli(&other).order(&["cluster", "deactivate", &publisher]);
     cluster.wait_for_status(&[&publisher], "deactivated");
     assert_eq!(cluster.publisher(&other), other, "duties went to the other");
     assert!(leave_message(cluster.phones(), cluster.sip(&other), Cluster::USERS[0].number, 1.2).acknowledged());
-    cluster.cli(&other).json(&["cluster", "activate", &publisher]);
+    cluster.cli(&other).order(&["cluster", "activate", &publisher]);
     cluster.wait_in_service();
     cluster.wait_for_messages(&publisher, Cluster::USERS[0].number, 1, Duration::from_secs(5));
 }
@@ -73,7 +73,7 @@ fn two_nodes_without_a_witness_take_messages() {
     cluster.kill("a");
     // No majority is left: duties wait, calls continue.
     let alone = leave_message(cluster.phones(), cluster.sip("b"), mailbox, 1.2);
-    assert!(alone.acknowledged(), "{:?}", alone.goodbye);
+    assert!(alone.acknowledged(), "{:?}", alone.bye);
     cluster.wait_for_messages("b", mailbox, 2, Duration::from_secs(2));
     cluster.start_member("a");
     cluster.wait_in_service();
@@ -131,7 +131,7 @@ fn a_passive_node_leaves_calls_to_the_active_one_until_that_is_lost() {
     let (status, after) = answer(&cluster, &passive);
     assert_eq!((status, after.is_some()), (503, true), "told when to try again");
     assert_eq!(answer(&cluster, &active).0, 200);
-    assert!(cluster.member(&passive).log().contains("a call has reached this node, which is passive"));
+    assert!(cluster.member(&passive).log().contains("a call has reached this passive node"));
     let alarmed = || cluster.cli(&passive).json(&["alarm", "list"]).to_string().contains("passive-called");
     wait_until("the alarm of it", Duration::from_secs(5), alarmed);
     // Administrators are admitted all the same.
@@ -199,7 +199,7 @@ fn of_a_pair_the_survivor_refuses_no_call_and_goes_on_alone_if_it_may() {
         }
         println!("{policy}: {}", duty()["reason"]);
         let alone = leave_message(cluster.phones(), cluster.sip(&survivor), mailbox, 1.2);
-        assert!(alone.acknowledged(), "{:?}", alone.goodbye);
+        assert!(alone.acknowledged(), "{:?}", alone.bye);
         let refused = cli.try_json(&["cluster", "set", "missed", "6"]).expect_err("no majority");
         assert!(refused.contains("2 of the 2 members"), "{refused}");
         cluster.start_member(&victim);

@@ -15,7 +15,7 @@ use twinbox_testkit::{
 };
 
 /// The log text of a received proof.
-const PROOF: &str = "proof: this process has exited";
+const PROOF: &str = "exit proof received";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn said(output: &Output) -> String {
@@ -24,7 +24,7 @@ fn said(output: &Output) -> String {
 
 fn with_lights() -> (Cluster, Pbx) {
     Cluster::start_with(
-        |phones| Spec { lights: Some(phones.port(5070)), ..Spec::default() },
+        |phones| Spec { mwi: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
     )
 }
@@ -32,7 +32,7 @@ fn with_lights() -> (Cluster, Pbx) {
 /// The first acting node after `since`, and the time until then.
 fn first_act(cluster: &Cluster, pbx: &Pbx, since: BootInstant) -> (String, Duration) {
     let first = wait_for("a first act", Duration::from_secs(30), || {
-        pbx.lights().into_iter().find(|light| light.at >= since)
+        pbx.notifies().into_iter().find(|light| light.at >= since)
     });
     let node = ["a", "b"].into_iter().find(|node| cluster.sip(node).ip() == first.source.ip()).expect("a node's");
     (node.to_owned(), first.at.since(since))
@@ -66,7 +66,7 @@ fn a_killed_process_is_proved_dead_and_started_again() {
     let (cluster, pbx) = with_lights();
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
-    assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
     let mut times = Vec::new();
     for _ in 0..parameter("TWINBOX_EXIT_KILLS", 4) {
         let (victim, other) = cluster.publisher_and_other();
@@ -113,7 +113,11 @@ fn a_recording_of_a_dead_process_is_filed_on_proof() {
     let (message, ..) = holds(Duration::from_secs(10), filed).expect("it is filed by the survivor");
     println!("filed {:?} after the kill, partial: {}", killed.elapsed(), message.partial);
     wait_until("the log to say why", PATIENCE, || {
-        cluster.member(&survivor).log().lines().any(|l| l.contains("filed as partial") && l.contains("exited=true"))
+        cluster
+            .member(&survivor)
+            .log()
+            .lines()
+            .any(|l| l.contains("as partial messages") && l.contains("exited=true"))
     });
     drop((call, endpoint));
     cluster.wait_in_service();
@@ -137,12 +141,12 @@ fn a_supervisor_takes_no_call_with_it_and_the_next_one_watches_on() {
     let pid = cluster.lose_supervisor("a");
     endpoint.wait_spoken(2.0);
     let deposit = hang_up(call, &endpoint, speech);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     assert!(leave_message(&phones, cluster.sip("a"), mailbox, 1.2).acknowledged(), "new calls too");
 
     cluster.replace_supervisor("a");
     wait_until("the next supervisor to find the node", PATIENCE, || {
-        cluster.member("a").log().contains("watches a node that an earlier supervisor has started")
+        cluster.member("a").log().contains("watching a node started by an earlier supervisor")
     });
     assert_eq!(node_pid(&cluster, "a"), Some(u64::from(pid)), "the same process");
     assert!(leave_message(&phones, cluster.sip("a"), mailbox, 1.2).acknowledged());
@@ -166,7 +170,7 @@ fn a_node_that_was_found_stops_with_its_supervisor() {
     let pid = cluster.lose_supervisor("a");
     cluster.replace_supervisor("a");
     wait_until("the next supervisor to find the node", PATIENCE, || {
-        cluster.member("a").log().contains("watches a node that an earlier supervisor has started")
+        cluster.member("a").log().contains("watching a node started by an earlier supervisor")
     });
     let status = cluster.member_mut("a").process.as_mut().map(|p| p.stop(PATIENCE));
     println!("ended with {status:?}");
@@ -180,7 +184,7 @@ fn with_the_supervisor_gone_too_the_lease_decides() {
     let (mut cluster, pbx) = with_lights();
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
-    assert!(pbx.sees(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
     let (victim, other) = cluster.publisher_and_other();
     let pid = cluster.lose_supervisor(&victim);
     pbx.forget();
@@ -219,7 +223,11 @@ fn last_words_are_told() {
     cluster.member("a").process.iter().for_each(|p| p.signal_child(libc::SIGABRT));
     let how = "signal 6 (SIGABRT)";
     wait_until("the next life to say how the one before ended", PATIENCE, || {
-        cluster.member("a").log().lines().any(|l| l.contains("did not end well") && l.contains(how))
+        cluster
+            .member("a")
+            .log()
+            .lines()
+            .any(|l| l.contains("previous incarnation of this node failed") && l.contains(how))
     });
     let kept = fs::read_to_string(cluster.member("a").data_dir.join("last-words")).expect("a file");
     assert!(kept.contains(how), "{kept}");
@@ -266,5 +274,5 @@ fn sigterm_stops_both() {
     assert!(log.contains("INFO twinbox_app::node: stopped") && log.contains("the node has stopped"), "{log}");
     cluster.start_member("a");
     cluster.wait_in_service();
-    assert!(!cluster.member("a").log().contains("did not end well"));
+    assert!(!cluster.member("a").log().contains("previous incarnation of this node failed"));
 }

@@ -1,6 +1,6 @@
 //! Between nodes: a foreign certificate and another cluster are refused, logged, and change nothing.
 
-use std::{fs, io::Write, process::Command, time::Duration};
+use std::{fs, io::Write, path::Path, process::Command, time::Duration};
 
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{Cluster, Place, Process, Spec, binary, leave_message, wait_until};
@@ -11,6 +11,9 @@ use twinbox_testkit::{Cluster, Place, Process, Spec, binary, leave_message, wait
 fn another_clusters_node_is_refused_and_changes_nothing() {
     let cluster = Cluster::start(&Spec::default());
     let mailbox = Cluster::USERS[0].number;
+    // A name that no random bytes spell.
+    let name = "Wilhelmina Unmistakable";
+    cluster.cli("a").json(&["user", "add", "1077", "--name", name, "--pin", "739154", "--keep-pin"]);
     let before = leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2);
     let logged = cluster.member("a").log().len();
 
@@ -63,9 +66,12 @@ fn another_clusters_node_is_refused_and_changes_nothing() {
         assert_eq!(status["members"].as_array().map(Vec::len), Some(3), "{status}");
     }
     cluster.wait_in_service();
-    let on_disk =
-        Command::new("grep").args(["-rlF", mailbox]).arg(theirs.join("b/data")).output().expect("grep runs");
-    assert!(on_disk.stdout.is_empty(), "the stranger learnt nothing");
+    let knows = |data: &Path| {
+        let found = Command::new("grep").args(["-rlF", name]).arg(data).output().expect("grep runs");
+        !found.stdout.is_empty()
+    };
+    assert!(knows(&cluster.dir().join("cluster/b/data")), "a member has it on disk");
+    assert!(!knows(&theirs.join("b/data")), "the stranger learnt nothing");
     drop(stranger);
 }
 
@@ -85,7 +91,7 @@ fn garbage_at_the_peer_port_changes_nothing() {
         }
     }
     let deposit = leave_message(cluster.phones(), cluster.sip("b"), Cluster::USERS[0].number, 1.5);
-    assert!(deposit.acknowledged(), "{:?}", deposit.goodbye);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     assert_kept(&cluster, "a", Cluster::USERS[0].number, &deposit, 1.0, Duration::from_secs(2));
     cluster.wait_in_service();
 }

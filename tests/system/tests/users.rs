@@ -96,6 +96,20 @@ fn a_table_of_users_is_taken_whole_or_not_at_all_on_either_node() {
     let ada = b.json(&["user", "show", "3001"]);
     assert_eq!((ada["name"].as_str(), ada["timezone"].as_str()), (Some("Ada \"L\""), Some("UTC")));
     assert_eq!(a.run(&["user", "set", "3009", "--name", "x"]).status.code(), Some(1));
+
+    // An address belongs to one user.
+    a.json(&["user", "set", "3001", "--mail", "Ada@example.com", "--alias", "ada", "--alias", "a.l@old.example"]);
+    let ada = b.json(&["user", "show", "3001"]);
+    let aliases = serde_json::json!(["ada", "a.l@old.example"]);
+    assert_eq!((&ada["mail"], &ada["aliases"]), (&"ada@example.com".into(), &aliases));
+    let taken = b.run(&["user", "set", "3002", "--alias", "Ada"]);
+    assert!(taken.status.code() == Some(2) && said(&taken).contains("belongs to mailbox 3001"), "{}", said(&taken));
+    let taken = b.run(&["user", "add", "3003", "--mail", "ada@example.com"]);
+    assert!(taken.status.code() == Some(1) && said(&taken).contains("belongs to mailbox 3001"), "{}", said(&taken));
+    assert!(b.run(&["user", "export", "--output", text(&table)]).status.success());
+    assert_eq!(summary(&a.json(&["user", "import", text(&table)])), (0, 0, 4));
+    a.json(&["user", "set", "3001", "--alias", "-"]);
+    b.json(&["user", "add", "3003", "--alias", "ada"]);
 }
 
 /// `TWINBOX_USERS=20000` sets the full size.
@@ -159,8 +173,10 @@ fn spool(dir: &TempDir, speech: &[Speech]) -> (PathBuf, PathBuf) {
     let conf = file(
         dir,
         "voicemail.conf",
-        "[general]\nformat=wav49|gsm|wav\n[zonemessages]\nberlin=Europe/Berlin|'vm-received' Q\n\
-         [default]\n4001 => 284617,Ada Lovelace,ada@example.com,,tz=berlin\n4002 => 1234,Bo\n\
+        "[general]\nformat=wav49|gsm|wav\nserveremail=pbx@example.com\nemailsubject=Message from ${VM_CIDNAME}\n\
+         emailbody=${VM_CONTEXT}\n[zonemessages]\nberlin=Europe/Berlin|'vm-received' Q\n\
+         [default]\n4001 => 284617,Ada Lovelace,Ada@example.com,ada@pager.example,tz=berlin|delete=yes\n\
+         4002 => 1234,Bo,ada@example.com\n\
          alice => 5555,No digits\n[other]\n4009 => 739528,Else\n",
     );
     let at = |path: &str| format!("spool/default/{path}");
@@ -186,6 +202,21 @@ fn spool(dir: &TempDir, speech: &[Speech]) -> (PathBuf, PathBuf) {
     (conf, dir.path().join("spool"))
 }
 
+/// Number, name and set settings of all devices.
+fn device_settings(cli: &Cli) -> Vec<String> {
+    let list = cli.json(&["device", "list"]);
+    let shown = |device: &Value| {
+        let settings = device["settings"].as_array().into_iter().flatten().filter(|s| s["is_default"] == false);
+        let settings: Vec<_> = settings.map(|s| format!("{}={}", plain(&s["word"]), plain(&s["value"]))).collect();
+        format!("{} {} {settings:?}", plain(&device["number"]), plain(&device["name"]))
+    };
+    list["devices"].as_array().into_iter().flatten().map(shown).collect()
+}
+
+fn plain(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 fn folders(cli: &Cli, mailbox: &str) -> Vec<(String, String, String)> {
     cli.messages(mailbox).into_iter().map(|m| (m.id, m.state, m.caller)).collect()
 }
@@ -197,7 +228,9 @@ fn an_asterisk_spool_comes_in_once_however_often_it_is_imported() {
     let dir = TempDir::new().expect("a folder");
     let speech: Vec<Speech> = (0..4).map(|_| Speech::unique()).collect();
     let (conf, spool) = spool(&dir, &speech);
-    let arguments = ["import", "asterisk", "--conf", text(&conf), "--spool", text(&spool)];
+    let templates = dir.path().join("templates/en");
+    let arguments =
+        ["import", "asterisk", "--conf", text(&conf), "--spool", text(&spool), "--templates", text(&templates)];
     let planned = a.json(&[&arguments[..], &["--dry-run"]].concat());
     assert_eq!((&planned["mail"]["messages_taken"], &planned["mail"]["greetings_taken"]), (&4.into(), &1.into()));
     assert!(a.try_json(&["user", "show", "4001"]).is_err());
@@ -208,11 +241,19 @@ fn an_asterisk_spool_comes_in_once_however_often_it_is_imported() {
     assert_eq!((&mail["messages_taken"], &mail["greetings_taken"]), (&4.into(), &1.into()), "{mail:#}");
     let not_taken: Vec<&str> =
         mail["not_taken"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for what in ["mail and pager", "alice", "greet", "Work/msg0001"] {
+    for what in ["serveremail", "emailbody", "mailbox 4002 as its own", "alice", "greet", "Work/msg0001"] {
         assert!(not_taken.iter().any(|n| n.contains(what)), "nothing said of {what}: {not_taken:#?}");
     }
     let ada = b.json(&["user", "show", "4001"]);
     assert_eq!((ada["timezone"].as_str(), ada["must_change_pin"].as_bool()), (Some("Europe/Berlin"), Some(false)));
+    assert_eq!((&ada["mail"], &b.json(&["user", "show", "4002"])["mail"]), (&"ada@example.com".into(), &"".into()));
+    let subject = fs::read_to_string(templates.join("mail.subject")).expect("the text of the mails");
+    assert_eq!(subject, "Message from {{ caller_name or \"an unknown caller\" }}\n");
+    let mails = vec!["address=Ada@example.com", "audio=yes", "delete-after=yes"];
+    let devices = [("4001", "mail", mails), ("4001", "pager", vec!["address=ada@pager.example"])];
+    let shared = ("4002", "mail", vec!["address=ada@example.com", "audio=yes"]);
+    let devices: Vec<_> = devices.into_iter().chain([shared]).map(|(n, d, s)| format!("{n} {d} {s:?}")).collect();
+    assert_eq!(device_settings(&a), devices);
     // 1234 is not acceptable: its owner has no PIN until an administrator sets one.
     assert_eq!(b.json(&["user", "show", "4002"])["must_change_pin"], true);
     let there = folders(&b, "4001");
@@ -231,6 +272,7 @@ fn an_asterisk_spool_comes_in_once_however_often_it_is_imported() {
     let before = (folders(&a, "4001"), folders(&a, "4002"));
     let again = b.json(&arguments);
     assert_eq!(summary(&again["users"]), (0, 0, 2));
+    assert_eq!((device_settings(&a), &again["templates"]["written"]), (devices, &Value::Array(vec![])));
     let mail = &again["mail"];
     assert_eq!((&mail["messages_taken"], &mail["messages_known"]), (&0.into(), &4.into()), "{mail:#}");
     assert_eq!((&mail["greetings_taken"], &mail["greetings_known"]), (&0.into(), &1.into()));

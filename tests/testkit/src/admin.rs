@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use crate::{
     g711::{self, Law},
     process::binary,
+    wait::holds,
 };
 
 /// The command line, bound to one node's socket.
@@ -64,6 +66,22 @@ impl Cli {
     /// As [`Cli::try_json`]; fails the test on an error.
     pub fn json(&self, arguments: &[&str]) -> Value {
         self.try_json(arguments).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Gives an order that may be repeated, until it is carried out, as an administrator does: on a machine that is
+    /// busy with other tests a majority is lost for a moment now and then, and the answer says so.
+    pub fn order(&self, arguments: &[&str]) -> Value {
+        let passing = ["the outcome is unknown", "are in touch", "no leader was found"];
+        let mut said = String::new();
+        let done = holds(Duration::from_secs(30), || match self.try_json(arguments) {
+            Ok(done) => Some(done),
+            Err(refused) => {
+                assert!(passing.iter().any(|reason| refused.contains(reason)), "{arguments:?}: {refused}");
+                said = refused;
+                None
+            }
+        });
+        done.unwrap_or_else(|| panic!("{arguments:?}: {said}"))
     }
 
     /// `cluster status`, `None` while the node does not answer.

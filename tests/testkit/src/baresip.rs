@@ -80,24 +80,24 @@ impl Baresip {
 
     /// Calls this URI and waits until it is answered.
     pub fn dial(&mut self, uri: &str) {
-        self.tell("dial", uri);
+        self.send_command("dial", uri);
         self.wait("CALL_ESTABLISHED");
     }
 
     /// Presses these keys, one after the other.
     pub fn press(&mut self, keys: &str) {
         for key in keys.chars() {
-            self.tell("sndcode", &key.to_string());
+            self.send_command("sndcode", &key.to_string());
             // It holds a key down until the next key or the release.
             thread::sleep(Duration::from_millis(120));
-            self.tell("sndcode", "\u{4}");
+            self.send_command("sndcode", "\u{4}");
             thread::sleep(Duration::from_millis(80));
         }
     }
 
     /// Hangs up and waits for the end of the call.
     pub fn hang_up(&mut self) {
-        self.tell("hangup", "");
+        self.send_command("hangup", "");
         self.wait("CALL_CLOSED");
     }
 
@@ -105,7 +105,7 @@ impl Baresip {
     pub fn wait(&self, event: &str) -> Value {
         wait_for(event, Duration::from_secs(20), || {
             assert!(!self.process.is_dead(), "baresip has ended:\n{}", self.process.tail(30));
-            let mut said = self.said();
+            let mut said = self.events();
             let at = said.iter().position(|m| m["type"] == event)?;
             said.drain(..=at).next_back()
         })
@@ -140,18 +140,18 @@ impl Baresip {
         self.process.tail(lines)
     }
 
-    fn said(&self) -> MutexGuard<'_, Vec<Value>> {
+    fn events(&self) -> MutexGuard<'_, Vec<Value>> {
         self.said.lock().expect("the listening thread does not panic")
     }
 
     /// A command, which must succeed.
-    fn tell(&mut self, command: &str, parameters: &str) {
+    fn send_command(&mut self, command: &str, parameters: &str) {
         let token = crate::token();
         let text = serde_json::json!({ "command": command, "params": parameters, "token": token }).to_string();
         let sent = self.control.write_all(format!("{}:{text},", text.len()).as_bytes());
         sent.unwrap_or_else(|e| panic!("{e}\n{}", self.process.tail(30)));
         let answer = holds(Duration::from_secs(10), || {
-            let mut said = self.said();
+            let mut said = self.events();
             let at = said.iter().position(|m| m["token"] == *token)?;
             Some(said.remove(at))
         });
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_is_given_to_say_is_what_it_would_have_heard() {
+    fn speech_file_survives_a_round_trip() {
         let said = Speech::unique().bytes(0, 4000);
         assert_eq!(samples(&g711::to_wav(&said, Law::Mu)), said);
         let mut unfinished = g711::to_wav(&said, Law::Mu);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn netstrings_are_cut_out_of_a_stream() {
+    fn netstrings_are_split_out_of_a_stream() {
         let (message, used) = netstring(b"8:{\"a\":1} ,3:").expect("a whole one");
         assert_eq!((message.map(|m| m["a"].clone()), used), (Some(1.into()), 11));
         assert_eq!(netstring(b"8:{\"a\":1}"), None);

@@ -90,7 +90,7 @@ pub struct Refused {
 
 /// The answer to a BYE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Goodbye {
+pub struct ByeResult {
     /// The final status; 0 when none came in time.
     pub status: u16,
     /// Time from sending the BYE to the response.
@@ -365,17 +365,17 @@ impl Call {
     }
 
     /// Hangs up and waits for the answer, at most 32 s.
-    pub fn bye(mut self) -> Goodbye {
+    pub fn bye(mut self) -> ByeResult {
         self.cseq += 1;
         let (text, _) = self.request("BYE", self.cseq, &[], "", "");
         let begun = BootInstant::now();
         let cseq = (self.cseq, "BYE");
         let response = self.transact(Pending { text: &text, cseq, limit: Duration::from_secs(32) });
-        Goodbye { status: response.and_then(|r| r.status()).unwrap_or(0), after: begun.elapsed() }
+        ByeResult { status: response.and_then(|r| r.status()).unwrap_or(0), after: begun.elapsed() }
     }
 
     /// Sends BYE and does not wait.
-    pub fn bye_unheard(mut self) {
+    pub fn bye_without_answer(mut self) {
         self.cseq += 1;
         let (text, _) = self.request("BYE", self.cseq, &[], "", "");
         self.wire.send(&text);

@@ -274,7 +274,7 @@ impl Cluster {
 
     /// `kill -9` of all members concurrently, supervisors too: every signal is sent before any exit is awaited.
     pub fn kill_all(&mut self) {
-        for step in [Process::hold, Process::strike] {
+        for step in [Process::hold, Process::send_kill] {
             self.members.iter_mut().filter_map(|m| m.process.as_mut()).for_each(step);
         }
         self.members.iter_mut().for_each(|m| m.process = None);
@@ -310,6 +310,9 @@ impl Cluster {
         let begun = BootInstant::now();
         let running = || self.members.iter().filter(|m| m.kind() == "node" && m.process.is_some());
         let nodes = running().count();
+        // A status may be that of before a loss: only a majority makes it that of now.
+        let alive = self.members.iter().filter(|m| m.process.is_some()).count();
+        let majority = status == "in-service" && 2 * alive > self.members.len();
         for node in running() {
             let mut last = None;
             let reached = crate::holds(IN_SERVICE, || {
@@ -323,7 +326,8 @@ impl Cluster {
                 let counts = |m: &serde_json::Value| m["info"]["peers_counting"].as_u64().unwrap_or(0) > 0;
                 let paired = nodes < 2 || members.iter().any(|m| m["name"] == *node.name && counts(m));
                 let published = !last.as_ref()?["publisher"].as_str().unwrap_or_default().is_empty();
-                (names.iter().all(is) && published && paired).then_some(())
+                let agreed = !majority || last.as_ref()?["quorum"] == true;
+                (names.iter().all(is) && published && paired && agreed).then_some(())
             });
             assert!(reached.is_some(), "{names:?} not {status} for {} after {IN_SERVICE:?}: {last:#?}", node.name);
         }

@@ -23,7 +23,7 @@ pub struct Spec {
     /// `ports` of `[rtp]`.
     pub rtp_ports: &'static str,
     /// A PBX that wants MWI as unsolicited NOTIFYs.
-    pub lights: Option<SocketAddr>,
+    pub mwi: Option<SocketAddr>,
     /// Further lines of `[sip]`.
     pub sip: Vec<String>,
     /// Further lines of the `[[trunk]]` that phones and PBX call from.
@@ -36,6 +36,8 @@ pub struct Spec {
     pub data_dirs: Vec<(String, PathBuf)>,
     /// Lines of nodes' `[alarms]`, and of tables beneath it.
     pub alarms: Vec<String>,
+    /// Lines of nodes' `[mail]`, and of tables beneath it; `{node}` and `{ip}` become the node's name and address.
+    pub mail: Vec<String>,
     /// Further lines of `[node]`.
     pub node: Vec<String>,
     /// The environment of members: member, name, value.
@@ -56,13 +58,14 @@ impl Default for Spec {
             max_calls: 500,
             reserve_mb: 16,
             rtp_ports: "10000-12999",
-            lights: None,
+            mwi: None,
             sip: Vec::new(),
             trunk: Vec::new(),
             drain_seconds: 1,
             voicemail: Vec::new(),
             data_dirs: Vec::new(),
             alarms: Vec::new(),
+            mail: Vec::new(),
             node: Vec::new(),
             env: Vec::new(),
             program: None,
@@ -134,11 +137,15 @@ impl Page<'_> {
         let _ = writeln!(text, "\n[rtp]\nbind = \"{ip}\"\nports = \"{ports}\"\nthreads = 1\ntimeout_seconds = 5");
         let _ = writeln!(text, "\n[metrics]\nbind = \"{ip}:9090\"");
         let _ = writeln!(text, "\n[[trunk]]\nname = \"phones\"\naddresses = [{:?}]", self.callers);
-        if let Some(pbx) = self.spec.lights {
+        if let Some(pbx) = self.spec.mwi {
             let _ = writeln!(text, "mwi = \"sip:{{mailbox}}@{pbx}\"\nproxy = \"{pbx}\"");
         }
         let _ = writeln!(text, "{}", self.spec.trunk.join("\n"));
         let _ = writeln!(text, "\n[voicemail]\n{}", self.spec.voicemail.join("\n"));
         let _ = writeln!(text, "\n[alarms]\n{}", self.spec.alarms.join("\n"));
+        if !self.spec.mail.is_empty() {
+            let lines = self.spec.mail.join("\n").replace("{node}", self.name).replace("{ip}", &ip.to_string());
+            let _ = writeln!(text, "\n[mail]\n{lines}");
+        }
     }
 }

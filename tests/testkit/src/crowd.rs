@@ -40,7 +40,7 @@ pub struct Caller {
     /// Time of its BYE.
     pub left: Option<BootInstant>,
     /// Final status of the BYE and its time.
-    pub goodbye: Option<(u16, BootInstant)>,
+    pub bye: Option<(u16, BootInstant)>,
     /// The node hung up.
     pub ended: bool,
     /// Packets sent so far: sequence number and RTP time.
@@ -107,7 +107,7 @@ impl Crowd {
             retry_after: false,
             media: None,
             left: None,
-            goodbye: None,
+            bye: None,
             ended: false,
             packets: 0,
         };
@@ -191,7 +191,7 @@ impl Crowd {
                 }
             }
             Some((_, "BYE")) if status >= 200 => {
-                self.callers[n].goodbye.get_or_insert((status, at));
+                self.callers[n].bye.get_or_insert((status, at));
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, thread::sleep, time::Duration};
 
 use twinbox_clock::BootInstant;
 
-use crate::{Call, Endpoint, Found, Goodbye, Invite, Place, Speech, Transport, User, g711::Law};
+use crate::{ByeResult, Call, Endpoint, Found, Invite, Place, Refused, Speech, Transport, User, g711::Law};
 
 /// A message that was left.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct Deposit {
     /// Bytes spoken when BYE was sent: the message reaches to there.
     pub said: usize,
     /// The answer to the BYE: `200` is the acknowledgement (rule A1).
-    pub goodbye: Goodbye,
+    pub bye: ByeResult,
     /// Time of that answer.
     pub at: BootInstant,
     /// INVITE → 200.
@@ -26,8 +26,21 @@ pub struct Deposit {
 impl Deposit {
     /// Whether the node took responsibility for the message.
     pub fn acknowledged(&self) -> bool {
-        self.goodbye.status == 200
+        self.bye.status == 200
     }
+}
+
+/// Leaves a message like [`leave_message`], unless the node refuses the call: a node that just stood still refuses new
+/// calls for a moment.
+pub fn try_leave_message(
+    phones: &Place,
+    node: SocketAddr,
+    mailbox: &str,
+    seconds: f64,
+) -> Result<Deposit, Refused> {
+    let endpoint = Endpoint::open(phones, Law::Mu);
+    let invite = Invite::new(mailbox, "2001", endpoint.address());
+    Call::place(phones, node, Transport::Udp, &invite).map(|call| speak_and_hang_up(call, &endpoint, seconds))
 }
 
 /// Leaves a message of about `seconds` over UDP with an early offer and hangs up.
@@ -46,9 +59,13 @@ pub fn leave_message_with(
     let endpoint = Endpoint::open(phones, Law::Mu);
     let call = Call::place(phones, node, transport, &invite(endpoint.address()));
     let call = call.unwrap_or_else(|r| panic!("{node} refused the call: {} after {:?}", r.status, r.after));
-    let speech = begin_to_speak(&endpoint, &call);
+    speak_and_hang_up(call, &endpoint, seconds)
+}
+
+fn speak_and_hang_up(call: Call, endpoint: &Endpoint, seconds: f64) -> Deposit {
+    let speech = begin_to_speak(endpoint, &call);
     endpoint.wait_spoken(seconds + BEEP);
-    hang_up(call, &endpoint, speech)
+    hang_up(call, endpoint, speech)
 }
 
 /// Maximum length of the beep, in seconds: speech during the beep is not recorded.
@@ -68,8 +85,8 @@ pub fn begin_to_speak(endpoint: &Endpoint, call: &Call) -> Speech {
 /// Hangs up while still speaking.
 pub fn hang_up(call: Call, endpoint: &Endpoint, speech: Speech) -> Deposit {
     let (answered_in, said) = (call.answered_in, endpoint.spoken());
-    let goodbye = call.bye();
-    Deposit { speech, spoken: endpoint.spoken(), said, goodbye, at: BootInstant::now(), answered_in }
+    let bye = call.bye();
+    Deposit { speech, spoken: endpoint.spoken(), said, bye, at: BootInstant::now(), answered_in }
 }
 
 /// Signs in by `*97` and plays new messages with the key `1` until a piece of at least `seconds` of each of `deposits`

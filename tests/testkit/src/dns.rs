@@ -19,6 +19,8 @@ pub enum Data {
     A(Ipv4Addr),
     /// Priority, weight, port, host.
     Srv(u16, u16, u16, String),
+    /// Preference, host; an empty host with the preference 0 for a domain that accepts no mail.
+    Mx(u16, String),
 }
 
 impl Data {
@@ -123,6 +125,7 @@ fn answer(query: &[u8], records: &[(String, Data)], turn: &mut usize) -> Option<
         .filter(|(n, _)| *n == name)
         .filter_map(|(_, data)| match (kind, data) {
             (1, Data::A(ip)) => Some(ip.octets().to_vec()),
+            (15, Data::Mx(preference, host)) => Some([&preference.to_be_bytes()[..], &encode(host)].concat()),
             (33, Data::Srv(priority, weight, port, host)) => {
                 let numbers = [priority, weight, port].map(|n| n.to_be_bytes()).concat();
                 Some([numbers, encode(host)].concat())

@@ -48,7 +48,7 @@ pub struct Arrived {
     /// INVITE → any other final answer.
     pub refusals: Vec<Duration>,
     /// BYE → `200`, of BYEs that got `200`.
-    pub goodbyes: Vec<Duration>,
+    pub byes: Vec<Duration>,
     /// Other statuses of BYEs; 0 for no answer.
     pub broken: Vec<u16>,
     /// INVITEs without a final answer.
@@ -131,7 +131,7 @@ impl Driver {
     pub fn finish(&mut self, patience: Duration) {
         let begun = BootInstant::now();
         let waits = |caller: &Caller| match caller.answer {
-            Some((200, _)) => caller.goodbye.is_none(),
+            Some((200, _)) => caller.bye.is_none(),
             Some(_) => false,
             None => true,
         };
@@ -144,12 +144,12 @@ impl Driver {
     pub fn outcome(&self, callers: Range<usize>) -> Arrived {
         let mut arrived = Arrived { offered: callers.len(), ..Arrived::default() };
         for caller in &self.crowd.callers[callers] {
-            match (caller.answer, caller.left, caller.goodbye) {
+            match (caller.answer, caller.left, caller.bye) {
                 (None, ..) => arrived.unanswered += 1,
-                (Some((200, at)), left, goodbye) => {
+                (Some((200, at)), left, bye) => {
                     arrived.answers.push(at.since(caller.called));
-                    match goodbye {
-                        Some((200, at)) => arrived.goodbyes.push(at.since(left.unwrap_or(at))),
+                    match bye {
+                        Some((200, at)) => arrived.byes.push(at.since(left.unwrap_or(at))),
                         other => arrived.broken.push(other.map_or(0, |(status, _)| status)),
                     }
                 }

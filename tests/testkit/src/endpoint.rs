@@ -63,11 +63,11 @@ impl Endpoint {
             std::iter::repeat_with(|| place.udp(0)).find_map(|s| with_rtcp(place, s)).expect("some are");
         let address = place.port(port(&socket));
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
-        let (shared, told) = (state.clone(), stop.clone());
+        let (shared, stopped) = (state.clone(), stop.clone());
         let thread = thread::spawn(move || {
             // RTCP reports are ignored; a socket of another test must not get them.
             let _held = rtcp;
-            run(&socket, law, &shared, &told);
+            run(&socket, law, &shared, &stopped);
         });
         Self { state, stop, thread: Some(thread), address, law }
     }
@@ -93,7 +93,7 @@ impl Endpoint {
     }
 
     /// Sends packets of silence from now on, as phones do.
-    pub fn hush(&self) {
+    pub fn stop_speaking(&self) {
         self.state().speech = None;
     }
 
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_one_event_with_three_end_packets() {
+    fn key_press_is_one_event_with_three_end_packets() {
         let loopback = Loopback::claim();
         let (endpoint, ear) = (Endpoint::open(&loopback.place(1), Law::Mu), loopback.place(2).udp(0));
         endpoint.send_to(ear.local_addr().expect("bound"));

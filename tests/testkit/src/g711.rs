@@ -109,13 +109,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_corner_values_of_both_laws_are_those_of_the_standard() {
+    fn corner_values_match_the_standard() {
         assert_eq!([0x00, 0x80, 0xff, 0x7f].map(|b| Law::Mu.decode(b)), [-32124, 32124, 0, 0]);
         assert_eq!([0x2a, 0xaa, 0xd5, 0x55].map(|b| Law::A.decode(b)), [-32256, 32256, 8, -8]);
     }
 
     #[test]
-    fn every_loud_byte_comes_back_from_its_sample() {
+    fn loud_bytes_survive_a_round_trip() {
         for law in [Law::Mu, Law::A] {
             for byte in (0..=255_u8).filter(|b| *b != 0x7f) {
                 assert_eq!(law.exactly(law.decode(byte)), Some(byte), "{law:?} {byte:#x}");

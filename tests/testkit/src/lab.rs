@@ -194,7 +194,7 @@ impl Lab {
     }
 
     /// Packets to this UDP port of `machine` are lost, from itself too.
-    pub fn deafen(&self, machine: &str, port: u16) {
+    pub fn drop_udp(&self, machine: &str, port: u16) {
         self.iptables(machine, &["-I", "INPUT", "-p", "udp", "--dport", &port.to_string(), "-j", "DROP"]);
     }
 

@@ -7,6 +7,8 @@
 //!   addresses, or network namespaces ([`Lab`]) that can be cut and healed.
 //! * [`Call`] (a plain SIP caller), [`Endpoint`] (its audio), [`Speech`] (its speech, found again bit for bit),
 //!   [`sipp`] (a foreign caller), [`Pbx`] (receives MWI).
+//! * [`MailReceiver`], [`Postfix`], [`Swaks`]: mail servers and a mail client; [`HookReceiver`]: a receiver of webhooks.
+//! * [`Slapd`]: a directory server.
 //! * [`need`]: the requirements of a test on the machine; a test that lacks one reports it (rule P7).
 
 mod admin;
@@ -21,46 +23,62 @@ mod dns;
 mod driver;
 mod endpoint;
 pub mod g711;
+mod hook_receiver;
 mod kamailio;
+mod keys;
 mod lab;
+mod mail_receiver;
 mod message;
 pub mod need;
+mod outbox;
 mod pbx;
 mod place;
+mod postfix;
 mod probe;
 mod process;
 mod receivers;
 pub mod sipp;
+mod slapd;
 mod slow_disk;
 mod small_disk;
 mod speech;
 mod strace;
+mod swaks;
 mod switch;
 mod wait;
 
 pub use admin::{Cli, StoredMessage};
 pub use baresip::Baresip;
-pub use call::{Call, Goodbye, Invite, Refused, Transport, media_of, sdp};
+pub use call::{ByeResult, Call, Invite, Refused, Transport, media_of, sdp};
 pub use cluster::{Cluster, Member, User};
 pub use compose::Compose;
 pub use config::Spec;
 pub use crowd::{Caller, Crowd};
-pub use deposit::{Deposit, begin_to_speak, hang_up, leave_message, leave_message_with, listen, sign_in};
+pub use deposit::{
+    Deposit, begin_to_speak, hang_up, leave_message, leave_message_with, listen, sign_in, try_leave_message,
+};
 pub use dns::{Data, NameServer};
 pub use driver::{Arrivals, Arrived, Driver};
 pub use endpoint::Endpoint;
+pub use hook_receiver::{FetchedRecording, HookReceiver, HookRequest, fetch_recording, sign_recording_link};
 pub use kamailio::Kamailio;
+pub use keys::{Authority, DkimKey, Validity};
 pub use lab::Lab;
+pub use mail_receiver::{MailContent, MailFault, MailLogin, MailReceiver, MailSession, ReceivedMail};
 pub use message::{Message, token};
-pub use pbx::{Light, Pbx};
+pub use outbox::StoredEffect;
+pub use pbx::{MwiNotify, Pbx};
 pub use place::{Loopback, Place};
+pub use postfix::Postfix;
 pub use probe::{http_get, metric, resident_bytes};
 pub use process::{Process, binary};
 pub use receivers::{Snmptrapd, SyslogReceiver, WebReceiver};
+pub use slapd::{Slapd, SlapdSettings, SlapdTls};
 pub use slow_disk::slow_disk;
 pub use small_disk::SmallDisk;
 pub use speech::{Found, Speech};
 pub use strace::{Event, Strace};
+pub use swaks::{SentMail, Swaks};
 pub use switch::Link;
 pub use wait::{holds, wait_for, wait_until};
 

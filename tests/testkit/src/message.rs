@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_cut_into_messages() {
+    fn stream_is_split_into_messages() {
         let text = b"SIP/2.0 200 OK\r\nv: x\r\nTo: <sip:a@b>;tag=7\r\nCSeq: 3 BYE\r\nl: 2\r\n\r\nhiSIP/2.0";
         let (message, length) = Message::read(text).expect("a whole message");
         assert_eq!((message.status(), message.cseq(), message.tag("to")), (Some(200), Some((3, "BYE")), Some("7")));

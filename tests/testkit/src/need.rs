@@ -11,6 +11,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use crate::mail_receiver::PYTHON;
+
 /// Whether all of `needs` are met. Use: `if !need::all(&[need::SIPP]) { return; }`
 #[must_use]
 pub fn all(needs: &[Need]) -> bool {
@@ -76,6 +78,47 @@ pub const SNMPTRAPD: Need = Need { name: "snmptrapd (apt-get install snmptrapd)"
 /// snmptranslate, which reads MIBs.
 pub const SNMPTRANSLATE: Need =
     Need { name: "snmptranslate (apt-get install snmp)", there: || found("snmptranslate") };
+/// Postfix, with the privilege to give it a process namespace, in which it ends as a whole.
+pub const POSTFIX: Need = Need {
+    name: "postfix (apt-get install postfix, root)",
+    there: || found("postfix") && succeeds("unshare", &["--pid", "--fork", "--kill-child", "true"]),
+};
+/// swaks, a mail client.
+pub const SWAKS: Need = Need { name: "swaks (apt-get install swaks)", there: || found("swaks") };
+/// TLS of swaks.
+pub const SWAKS_TLS: Need = Need {
+    name: "swaks with TLS (apt-get install swaks libnet-ssleay-perl)",
+    there: || found("swaks") && succeeds("perl", &["-MNet::SSLeay", "-e", "1"]),
+};
+/// slapd, OpenLDAP's directory server, and its command-line clients.
+pub const SLAPD: Need = Need {
+    name: "slapd and ldapmodify (apt-get install slapd ldap-utils)",
+    there: || found("slapd") && found("ldapmodify"),
+};
+/// Python, for receivers of tests.
+pub const PYTHON3: Need =
+    Need { name: "python3 (apt-get install python3)", there: || succeeds(PYTHON, &["-c", "import ssl"]) };
+/// The privilege to listen on ports below 1024.
+pub const LOW_PORTS: Need = Need {
+    name: "ports below 1024 (root)",
+    // The address may be in use: that is no lack of privilege.
+    there: || {
+        let bound = std::net::TcpListener::bind(("127.77.255.1", 25));
+        !bound.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    },
+};
+/// aiosmtpd, for the mail receiver of tests.
+pub const AIOSMTPD: Need = Need {
+    name: "aiosmtpd (apt-get install python3-aiosmtpd)",
+    there: || succeeds(PYTHON, &["-c", "import aiosmtpd"]),
+};
+/// dkimpy, which verifies signatures of mails.
+pub const DKIM: Need =
+    Need { name: "dkimpy (apt-get install python3-dkim)", there: || succeeds(PYTHON, &["-c", "import dkim"]) };
+/// openssl, which makes keys and certificates.
+pub const OPENSSL: Need = Need { name: "openssl (apt-get install openssl)", there: || found("openssl") };
+/// ffmpeg, which makes sound files of many kinds.
+pub const FFMPEG: Need = Need { name: "ffmpeg (apt-get install ffmpeg)", there: || found("ffmpeg") };
 /// systemd's own checker of unit files.
 pub const SYSTEMD_ANALYZE: Need =
     Need { name: "systemd-analyze (apt-get install systemd)", there: || found("systemd-analyze") };

@@ -19,7 +19,7 @@ use crate::{
 
 /// A NOTIFY with a message summary (RFC 3842).
 #[derive(Debug, Clone)]
-pub struct Light {
+pub struct MwiNotify {
     /// Time of arrival.
     pub at: BootInstant,
     /// Address of the node.
@@ -40,9 +40,9 @@ pub struct Light {
 
 #[derive(Default)]
 struct State {
-    lights: Vec<Light>,
+    notifies: Vec<MwiNotify>,
     responses: Vec<Message>,
-    deaf: bool,
+    silent: bool,
 }
 
 /// A socket with a thread that answers every request `200`.
@@ -60,9 +60,9 @@ impl Pbx {
         let socket = place.udp(port);
         let address = socket.local_addr().expect("a bound socket has an address");
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
-        let (ear, shared, told) =
+        let (receiver, shared, stopped) =
             (socket.try_clone().expect("a socket can be cloned"), state.clone(), stop.clone());
-        let thread = Some(thread::spawn(move || run(&ear, &shared, &told)));
+        let thread = Some(thread::spawn(move || run(&receiver, &shared, &stopped)));
         Self { socket, address, state, stop, thread }
     }
 
@@ -72,25 +72,25 @@ impl Pbx {
     }
 
     /// All NOTIFYs so far.
-    pub fn lights(&self) -> Vec<Light> {
-        self.state.lock().expect("the PBX does not panic").lights.clone()
+    pub fn notifies(&self) -> Vec<MwiNotify> {
+        self.state.lock().expect("the PBX does not panic").notifies.clone()
     }
 
     /// Forgets the NOTIFYs so far.
     pub fn forget(&self) {
-        self.state.lock().expect("the PBX does not panic").lights.clear();
+        self.state.lock().expect("the PBX does not panic").notifies.clear();
     }
 
     /// Stops answering (`true`), or answers again.
-    pub fn deaf(&self, deaf: bool) {
-        self.state.lock().expect("the PBX does not panic").deaf = deaf;
+    pub fn set_silent(&self, silent: bool) {
+        self.state.lock().expect("the PBX does not panic").silent = silent;
     }
 
     /// The first NOTIFY for `mailbox` with these counts that has come or comes within `limit`.
-    pub fn sees(&self, mailbox: &str, new: u32, limit: Duration) -> Option<Light> {
+    pub fn wait_for_mwi(&self, mailbox: &str, new: u32, limit: Duration) -> Option<MwiNotify> {
         holds(limit, || {
-            let fits = |l: &Light| l.mailbox == mailbox && l.counts.is_some_and(|(n, _)| n == new);
-            self.lights().into_iter().find(fits)
+            let fits = |l: &MwiNotify| l.mailbox == mailbox && l.counts.is_some_and(|(n, _)| n == new);
+            self.notifies().into_iter().find(fits)
         })
     }
 
@@ -139,7 +139,7 @@ fn run(socket: &UdpSocket, state: &Mutex<State>, stop: &AtomicBool) {
         let at = BootInstant::now();
         let Some((message, _)) = Message::read(&buffer[..length]) else { continue };
         let mut state = state.lock().expect("nobody panics with the PBX's state");
-        if state.deaf {
+        if state.silent {
             continue;
         }
         match message.method() {
@@ -147,14 +147,14 @@ fn run(socket: &UdpSocket, state: &Mutex<State>, stop: &AtomicBool) {
             Some(method) => {
                 let _ = socket.send_to(message.answer("200 OK", &[], "").as_bytes(), source);
                 if method == "NOTIFY" {
-                    state.lights.push(light(at, source, message));
+                    state.notifies.push(mwi_notify(at, source, message));
                 }
             }
         }
     }
 }
 
-fn light(at: BootInstant, source: SocketAddr, message: Message) -> Light {
+fn mwi_notify(at: BootInstant, source: SocketAddr, message: Message) -> MwiNotify {
     let line = |name: &str| {
         let found = message.body.lines().find(|l| l.to_ascii_lowercase().starts_with(name));
         found.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned())
@@ -165,7 +165,7 @@ fn light(at: BootInstant, source: SocketAddr, message: Message) -> Light {
         Some((new.trim().parse().ok()?, old.trim().parse().ok()?))
     });
     let uri = message.start.split(' ').nth(1).unwrap_or_default();
-    Light {
+    MwiNotify {
         at,
         source,
         mailbox: uri.trim_start_matches("sip:").split('@').next().unwrap_or_default().to_owned(),

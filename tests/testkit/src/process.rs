@@ -31,7 +31,7 @@ pub struct Process {
     child: Child,
     ended: Option<ExitStatus>,
     /// Its own children at the time of the kill.
-    struck: Vec<u32>,
+    frozen_children: Vec<u32>,
     /// A node that continues without its supervisor.
     left: Option<u32>,
 }
@@ -64,7 +64,14 @@ impl Process {
         // SAFETY: between fork and exec the closure makes two system calls, setns and prctl, and allocates nothing.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().unwrap_or_else(|e| panic!("{name} ({command:?}) does not start: {e}"));
-        Self { name: name.to_owned(), log: log.to_owned(), child, ended: None, struck: Vec::new(), left: None }
+        Self {
+            name: name.to_owned(),
+            log: log.to_owned(),
+            child,
+            ended: None,
+            frozen_children: Vec::new(),
+            left: None,
+        }
     }
 
     /// Its process id.
@@ -132,19 +139,19 @@ impl Process {
         self.signal(libc::SIGSTOP);
         let held = || state(self.pid()).is_none_or(|state| matches!(state, 'T' | 't' | 'Z' | 'X'));
         holds(Duration::from_secs(5), || held().then_some(()));
-        self.struck = children(self.pid());
+        self.frozen_children = children(self.pid());
     }
 
     /// `kill -9` of it and its children, as when its host is lost; waits until they have exited.
     pub fn kill(&mut self) {
-        self.strike();
+        self.send_kill();
         if self.ended.is_none() {
             self.ended = self.child.wait().ok();
         }
-        let gone = || self.struck.iter().all(|pid| is_dead(*pid));
-        holds(Duration::from_secs(10), || gone().then_some(()));
+        let all_dead = || self.frozen_children.iter().all(|pid| is_dead(*pid));
+        holds(Duration::from_secs(10), || all_dead().then_some(()));
         // Their pids may be reused from now on.
-        self.struck.clear();
+        self.frozen_children.clear();
         if let Some(left) = self.left.take().filter(|left| is_node(*left)) {
             send(left, libc::SIGKILL);
             holds(Duration::from_secs(10), || is_dead(left).then_some(()));
@@ -152,12 +159,12 @@ impl Process {
     }
 
     /// As [`Process::kill`], but does not wait.
-    pub fn strike(&mut self) {
-        if self.runs() && self.struck.is_empty() {
+    pub fn send_kill(&mut self) {
+        if self.runs() && self.frozen_children.is_empty() {
             self.hold();
         }
         self.signal(libc::SIGKILL);
-        self.struck.iter().for_each(|pid| send(*pid, libc::SIGKILL));
+        self.frozen_children.iter().for_each(|pid| send(*pid, libc::SIGKILL));
     }
 
     /// Sends SIGTERM, and waits for its end.

@@ -103,7 +103,7 @@ mod tests {
     use crate::g711::Law;
 
     #[test]
-    fn a_piece_is_found_where_it_is_and_only_as_far_as_it_agrees() {
+    fn piece_of_speech_is_found_at_its_position() {
         let (speech, other) = (Speech::new(7), Speech::new(8));
         let mut heard = vec![0xff; 1000];
         heard.extend(speech.bytes(4001, 1600));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_loud_in_both_laws_and_the_same_from_any_start() {
+    fn speech_is_loud_in_both_laws_and_independent_of_the_start() {
         let speech = Speech::unique();
         assert!(
             speech.bytes(0, 9000).iter().all(|b| Law::Mu.decode(*b).abs() > 1000 && Law::A.decode(*b).abs() > 1000)

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_stands_where_it_ended() {
+    fn call_is_placed_at_its_end() {
         let output = "7 fdatasync(3 <unfinished ...>\n8 sendto(4, \"SIP/2.0 200\", 11) = 11\n7 <... fdatasync resumed>) = 0\n";
         let events = events(output, &[(7, "a".to_owned()), (8, "b".to_owned())]);
         let texts: Vec<(&str, &str)> = events.iter().map(|e| (e.who.as_str(), e.text.as_str())).collect();

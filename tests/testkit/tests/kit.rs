@@ -4,8 +4,8 @@ use std::{process::Command, thread::sleep, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_testkit::{
-    Call, Crowd, Invite, Lab, Link, Loopback, Pbx, Place, Process, Strace, Transport, http_get, media_of, need,
-    wait_until,
+    Call, Crowd, Invite, Lab, Link, Loopback, MailFault, MailReceiver, Pbx, Place, Postfix, Process, Strace, Swaks,
+    Transport, http_get, media_of, need, wait_until,
 };
 
 /// SIPp's own answering scenario.
@@ -31,7 +31,7 @@ fn uas(place: &Place, dir: &std::path::Path, transport: &str) -> Process {
 }
 
 #[test]
-fn the_caller_and_the_crowd_speak_sip() {
+fn caller_and_crowd_speak_sip() {
     if !need::all(&[need::SIPP]) {
         return;
     }
@@ -46,8 +46,8 @@ fn the_caller_and_the_crowd_speak_sip() {
             let call = Call::place_within(&here, node, transport, &invite, Duration::from_secs(5));
             let call = call.unwrap_or_else(|r| panic!("{name}: {r:?}"));
             assert_eq!(Some(call.media), media_of(&call.answer.body), "{name}");
-            let goodbye = call.bye();
-            assert_eq!(goodbye.status, 200, "{name}: {goodbye:?}");
+            let bye = call.bye();
+            assert_eq!(bye.status, 200, "{name}: {bye:?}");
         }
         if transport == Transport::Udp {
             let mut crowd = Crowd::open(&here);
@@ -57,13 +57,13 @@ fn the_caller_and_the_crowd_speak_sip() {
             assert!(crowd.take_until(Duration::from_secs(5), |c| c.answer.is_some()));
             assert_eq!(crowd.answered(200).len(), 20);
             (0..20).for_each(|n| crowd.hang_up(n));
-            assert!(crowd.take_until(Duration::from_secs(5), |c| c.goodbye.is_some_and(|(s, _)| s == 200)));
+            assert!(crowd.take_until(Duration::from_secs(5), |c| c.bye.is_some_and(|(s, _)| s == 200)));
         }
     }
 }
 
 #[test]
-fn a_lab_is_cut_both_ways_one_way_and_healed() {
+fn lab_links_can_be_cut_both_ways_or_one_way_and_healed() {
     if !need::all(&[need::NAMESPACES]) {
         return;
     }
@@ -93,12 +93,12 @@ fn a_lab_is_cut_both_ways_one_way_and_healed() {
     phone.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     assert!(heard(&phone, &of_b));
     let other = Lab::new(&["a", "b"]);
-    let stranger = other.phones().udp(0);
-    assert!(!heard(&stranger, &of_a));
+    let outside = other.phones().udp(0);
+    assert!(!heard(&outside, &of_a));
 }
 
 #[test]
-fn a_switch_delays_loses_and_counts() {
+fn switch_delays_loses_and_counts_packets() {
     if !need::all(&[need::NAMESPACES, need::TAP]) {
         return;
     }
@@ -147,7 +147,7 @@ fn processes_start_in_their_namespace_and_die_with_their_owner() {
 }
 
 #[test]
-fn strace_sees_what_a_running_process_syncs() {
+fn strace_sees_the_syncs_of_a_running_process() {
     if !need::all(&[need::STRACE]) {
         return;
     }
@@ -166,7 +166,7 @@ fn strace_sees_what_a_running_process_syncs() {
 }
 
 #[test]
-fn a_pbx_reads_message_summaries() {
+fn pbx_reads_message_summaries() {
     let loopback = Loopback::claim();
     let pbx = Pbx::open(&loopback.place(1), 5070);
     let node = loopback.place(2).udp(5060);
@@ -179,10 +179,39 @@ fn a_pbx_reads_message_summaries() {
         body.len(),
     );
     node.send_to(text.as_bytes(), pbx.address()).expect("it can be sent");
-    let light = pbx.sees("1001", 2, Duration::from_secs(2)).expect("it is seen");
+    let light = pbx.wait_for_mwi("1001", 2, Duration::from_secs(2)).expect("it is seen");
     assert_eq!((light.counts, light.waiting, light.subscribed, light.cseq), (Some((2, 8)), true, false, 7));
     let mut answer = [0; 500];
     let length = node.recv(&mut answer).expect("it is answered");
     assert!(answer[..length].starts_with(b"SIP/2.0 200 OK\r\n"));
     assert_eq!(http_get(&loopback.place(1), loopback.place(3).port(80), "/"), None);
+}
+
+#[test]
+fn swaks_and_postfix_hand_a_mail_to_a_receiver_that_fails_where_it_is_to() {
+    if !need::all(&[need::SWAKS, need::POSTFIX, need::AIOSMTPD]) {
+        return;
+    }
+    let (loopback, limit) = (Loopback::claim(), Duration::from_secs(20));
+    let here = loopback.place(100);
+    let receiver = MailReceiver::start(&here, 2525);
+    let settings = [format!("relayhost = [{}]:2525", here.ip)];
+    let postfix = Postfix::start(&Postfix::place(&here), 2525, &settings);
+    let mail =
+        |server| Swaks::new(server, "anna@sender.test", "bert@out.test").header("Message-Id", "<one@sender.test>");
+    let sent = mail(postfix.address()).send();
+    assert!(sent.taken && sent.receipt().contains("queued as"), "{}", sent.transcript);
+    receiver.wait_for_mails(1, limit);
+    receiver.fail_once(MailFault::Refuse);
+    let refused = mail(receiver.address()).send();
+    assert_eq!((refused.taken, refused.refusal()), (false, "550 5.7.1 not wanted here"), "{}", refused.transcript);
+    assert!(mail(receiver.address()).send().taken);
+    let mails = receiver.mails();
+    let seen: Vec<_> = mails.iter().map(|mail| (mail.message_id.as_str(), mail.outcome.as_str())).collect();
+    let id = "one@sender.test";
+    assert_eq!(seen, [(id, "accepted"), (id, "refuse"), (id, "accepted")]);
+    assert_eq!(mails[0].hello, "mail.sender.test");
+    assert_eq!(receiver.read(&mails[1], None).header("to"), "bert@out.test");
+    let ended = || receiver.sessions().iter().all(|session| session.ended.is_some());
+    wait_until("its connections to end", limit, ended);
 }

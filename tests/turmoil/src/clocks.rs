@@ -25,9 +25,9 @@ thread_local! {
     static DRIFTS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
     static GLOBAL: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     /// Error of each machine's wall clock, in milliseconds.
-    static WRONG: RefCell<BTreeMap<usize, i64>> = const { RefCell::new(BTreeMap::new()) };
+    static WALL_ERROR: RefCell<BTreeMap<usize, i64>> = const { RefCell::new(BTreeMap::new()) };
     /// Flaw: `CLOCK_BOOTTIME` stops in suspend, as other clocks do.
-    static STANDING: Cell<bool> = const { Cell::new(false) };
+    static STOPS_IN_SUSPEND: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Installs these clocks on the simulated machines. Add the machine of index `i` to the simulation `i` milliseconds
@@ -38,13 +38,13 @@ pub fn install(drifts: Vec<i64>) {
 }
 
 /// Makes the clocks of leases stop while their machine is suspended: the wrong kind of clock.
-pub fn stand_still_in_suspend() {
-    STANDING.set(true);
+pub fn stop_in_suspend() {
+    STOPS_IN_SUSPEND.set(true);
 }
 
 /// Sets the error of this machine's wall clock, in milliseconds.
-pub fn set_wrong(machine: usize, ms: i64) {
-    WRONG.with_borrow_mut(|wrong| wrong.insert(machine, ms));
+pub fn set_wall_error(machine: usize, ms: i64) {
+    WALL_ERROR.with_borrow_mut(|errors| errors.insert(machine, ms));
 }
 
 /// The index of the running machine.
@@ -78,15 +78,15 @@ fn read() -> Moment {
     };
     GLOBAL.set(global);
     let drift = DRIFTS.with_borrow(|drifts| drifts.get(index).copied().unwrap_or(0));
-    let counted = match STANDING.get() {
+    let counted = match STOPS_IN_SUSPEND.get() {
         true => global.saturating_sub(pauses::suspended(index, global)),
         false => global,
     };
     let nanos = counted.as_nanos() as i128;
     let local = u64::try_from(nanos + nanos * i128::from(drift) / 1_000_000).unwrap_or(0);
-    let wrong = WRONG.with_borrow(|wrong| wrong.get(&index).copied().unwrap_or(0));
+    let error = WALL_ERROR.with_borrow(|errors| errors.get(&index).copied().unwrap_or(0));
     Moment {
         boot: BootInstant::from_nanos((index as u64 + 1) * APART + local),
-        wall: Timestamp((EPOCH_MS + local / 1_000_000).saturating_add_signed(wrong)),
+        wall: Timestamp((EPOCH_MS + local / 1_000_000).saturating_add_signed(error)),
     }
 }

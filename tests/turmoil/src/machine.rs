@@ -1,5 +1,5 @@
-//! One simulated machine: the role manager as in production, on a simulated clock, disk and network, and a loop that
-//! acts whenever its gate permits.
+//! One simulated machine: the role manager as in production, on a simulated clock, disk and network, and a loop for
+//! each duty that acts whenever its gate permits.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +32,8 @@ use twinbox_pki::{
     simulation::{Connecting, Wire},
 };
 use twinbox_roles::{
-    Duty, HealthReport, MemberAddress, MemberKind, OrderId, Roles, RolesConfig, RolesError, SPEAKS, ServiceHealth,
-    Timing, simulation::Pausable,
+    Duty, HealthReport, MemberAddress, MemberKind, OrderId, Roles, RolesConfig, RolesError, SUPPORTED_LEVELS,
+    ServiceHealth, Timing, simulation::Pausable,
 };
 use twinbox_simulation::Effect;
 use twinbox_wire::roles::{self as wire, exits_client::ExitsClient};
@@ -46,7 +46,7 @@ use crate::{
 
 /// Port of the node-to-node listener of every machine.
 pub const PORT: u16 = 7000;
-/// Interval between two acts.
+/// Interval between two acts under a duty.
 const ACT_EVERY: Duration = Duration::from_millis(4);
 /// Maximum time that a write is under way after its check: less than the margin of a lease, by any clock.
 const LONGEST_WRITE: Duration = Duration::from_millis(45);
@@ -75,20 +75,20 @@ pub struct Machine {
 pub fn connect(address: &str) -> Connecting {
     let address = address.to_owned();
     Box::pin(async move {
-        let line = Line { stream: TcpStream::connect(address).await?, held: None };
-        Ok(Box::new(line) as Box<dyn Wire>)
+        let stream = PausableStream { stream: TcpStream::connect(address).await?, held: None };
+        Ok(Box::new(stream) as Box<dyn Wire>)
     })
 }
 
 impl Machine {
     /// The process: ends only with its machine.
     pub async fn run(self) -> turmoil::Result {
-        Pausable::new(self.live()).await
+        Pausable::new(self.run_process()).await
     }
 
-    async fn live(self) -> turmoil::Result {
+    async fn run_process(self) -> turmoil::Result {
         let incarnation = Incarnation::random();
-        self.board.born(&self.name, incarnation);
+        self.board.note_start(&self.name, incarnation);
         let dir = PathBuf::from(format!("/simulated/{}", self.name));
         self.platter.mount(&dir);
         let config = RolesConfig {
@@ -102,7 +102,7 @@ impl Machine {
             dir,
             timing: self.timing,
             tls: self.identity.clone(),
-            speaks: SPEAKS,
+            speaks: SUPPORTED_LEVELS,
             found: self.found.swap(false, Relaxed),
         };
         let roles = match Roles::start(config).await {
@@ -118,29 +118,34 @@ impl Machine {
         roles.has_handed_over(true);
         let services = vec![ServiceHealth { name: "calls".into(), ok: true, detail: String::new() }];
         roles.report(HealthReport { services });
-        tokio::spawn(Pausable::new(self.clone().tell(roles.clone())));
-        self.act(roles, incarnation).await
+        tokio::spawn(Pausable::new(self.clone().publish_view(roles.clone())));
+        for duty in Duty::ALL {
+            tokio::spawn(Pausable::new(self.clone().act(duty, roles.clone(), incarnation)));
+        }
+        loop {
+            sleep(ACT_EVERY).await;
+            self.take_orders(&roles);
+        }
     }
 
     /// Reports this member's view of the cluster to the board.
-    async fn tell(self, roles: Roles) {
+    async fn publish_view(self, roles: Roles) {
         let mut view = roles.watch();
         loop {
             let seen = view.borrow_and_update().clone();
-            self.board.show(&self.name, seen);
+            self.board.set_view(&self.name, seen);
             if view.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    async fn act(self, roles: Roles, life: Incarnation) -> turmoil::Result {
-        let gate = roles.gate(Duty::Notifier);
+    async fn act(self, duty: Duty, roles: Roles, incarnation: Incarnation) {
+        let gate = roles.gate(duty);
         let holding = gate.holding();
-        let mut chance = StdRng::seed_from_u64(rand::random());
+        let mut rng = StdRng::seed_from_u64(rand::random());
         loop {
             sleep(ACT_EVERY).await;
-            self.take_orders(&roles);
             let held = holding.borrow().clone();
             if let Some(epoch) = held
                 && let Ok(in_flight) = gate.enter(&epoch)
@@ -155,19 +160,19 @@ impl Machine {
                 }
                 let checked = clocks::global();
                 if let Some(pause) = pauses::planned(self.index) {
-                    self.board.note(format!("{} has checked and stands still for {pause:?}", self.name));
+                    self.board.note(format!("{} has checked its gate and pauses for {pause:?}", self.name));
                     pauses::begin(self.index, pause, Kind::Stopped);
                     yield_now().await;
                 }
-                let takes = match chance.random_range(0..8) {
-                    0 => chance.random_range(Duration::ZERO..LONGEST_WRITE),
+                let takes = match rng.random_range(0..8) {
+                    0 => rng.random_range(Duration::ZERO..LONGEST_WRITE),
                     _ => Duration::ZERO,
                 };
                 if !takes.is_zero() {
                     sleep(takes).await;
                 }
                 let paused = clocks::global().saturating_sub(checked) > takes + PAUSED;
-                self.board.act(&self.name, &Effect { epoch, life, solo, paused });
+                self.board.act(&self.name, &Effect { duty, epoch, incarnation, solo, paused });
             }
         }
     }
@@ -197,25 +202,25 @@ impl Supervisors {
             sleep(Duration::from_millis(2)).await;
             while let Some(exited) = self.board.next_exit() {
                 if let Some(identity) = self.identities.get(&exited.of) {
-                    tokio::spawn(tell(identity.clone(), exited, self.board.clone()));
+                    tokio::spawn(report_exit(identity.clone(), exited, self.board.clone()));
                 }
             }
         }
     }
 }
 
-async fn tell(identity: Arc<NodeIdentity>, exited: Exited, board: Board) {
-    let Exited { of, life, to } = exited;
-    let exit = wire::Exit { incarnation: life.to_bytes().to_vec().into(), ..wire::Exit::default() };
+async fn report_exit(identity: Arc<NodeIdentity>, exited: Exited, board: Board) {
+    let Exited { of, incarnation, to } = exited;
+    let exit = wire::Exit { incarnation: incarnation.to_bytes().to_vec().into(), ..wire::Exit::default() };
     let request = wire::ReportRequest { node: of.as_str().to_owned(), exits: vec![exit], port: 0 };
-    let told = async {
+    let reported = async {
         let endpoint = identity.endpoint(&to, &format!("{to}:{PORT}")).map_err(|error| error.to_string())?;
         let channel = endpoint.connect_timeout(HANDSHAKE).connect().await.map_err(|error| error.to_string())?;
         ExitsClient::new(channel).report(request).await.map_err(|status| status.to_string())
     };
-    match timeout(HANDSHAKE, told).await {
-        Ok(Ok(_)) => board.note(format!("{to} is told that a life of {of} has exited")),
-        _ => board.note(format!("{to} cannot be told that a life of {of} has exited")),
+    match timeout(HANDSHAKE, reported).await {
+        Ok(Ok(_)) => board.note(format!("{to} gets the report that an incarnation of {of} has exited")),
+        _ => board.note(format!("the report on the exit of an incarnation of {of} does not reach {to}")),
     }
 }
 
@@ -230,9 +235,9 @@ async fn serve(identity: Arc<NodeIdentity>, roles: Roles) -> io::Result<()> {
             let (identity, ready) = (identity.clone(), ready.clone());
             tokio::spawn(async move {
                 let local = stream.local_addr().ok();
-                let line = Line { stream, held: None };
-                let shaken = timeout(HANDSHAKE, identity.accept(Accepted { line, local, from })).await;
-                if let Ok(Ok(stream)) = shaken {
+                let stream = PausableStream { stream, held: None };
+                let accepted = timeout(HANDSHAKE, identity.accept(Accepted { stream, local, from })).await;
+                if let Ok(Ok(stream)) = accepted {
                     let _ = ready.send(Ok::<_, io::Error>(stream)).await;
                 }
             });
@@ -243,13 +248,13 @@ async fn serve(identity: Arc<NodeIdentity>, roles: Roles) -> io::Result<()> {
 }
 
 /// A connection on which nothing is read or written while the process is paused.
-struct Line {
+struct PausableStream {
     stream: TcpStream,
     held: Option<Duration>,
 }
 
-impl Line {
-    fn go<T>(
+impl PausableStream {
+    fn poll_unless_paused<T>(
         &mut self,
         cx: &mut Context<'_>,
         step: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<T>,
@@ -261,29 +266,29 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for PausableStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.go(cx, |stream, cx| stream.poll_read(cx, buf))
+        self.poll_unless_paused(cx, |stream, cx| stream.poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for PausableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.go(cx, |stream, cx| stream.poll_write(cx, buf))
+        self.poll_unless_paused(cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.go(cx, |stream, cx| stream.poll_flush(cx))
+        self.poll_unless_paused(cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.go(cx, |stream, cx| stream.poll_shutdown(cx))
+        self.poll_unless_paused(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 }
 
 /// An accepted connection.
 struct Accepted {
-    line: Line,
+    stream: PausableStream,
     local: Option<SocketAddr>,
     from: SocketAddr,
 }
@@ -298,20 +303,20 @@ impl Connected for Accepted {
 
 impl AsyncRead for Accepted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.line).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.line).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.line).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.line).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -32,9 +32,9 @@ const OUTSIDE: u8 = 1;
 const STUCK: u8 = 3;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let has = |name: &str| words.iter().any(|word| word == name);
-    let value = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
     if let Some(dir) = value("--certify") {
         return match world::certify(Path::new(dir)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -92,7 +92,7 @@ fn play(seed: u64, flaw: Option<Flaw>, certificates: &Path, trace: bool) -> Exit
             ExitCode::SUCCESS
         }
         Err(violation) => {
-            println!("seed {seed}: {}", violation.words);
+            println!("seed {seed}: {}", violation.text);
             ExitCode::from(if violation.outside { OUTSIDE } else { STUCK })
         }
     }

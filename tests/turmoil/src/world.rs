@@ -15,7 +15,9 @@ use turmoil::Sim;
 use twinbox_disk::simulation::{Platter, Sync};
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
-use twinbox_roles::{MemberAddress, MemberKind, OnQuorumLoss, Order, Setting, Status, Timing, simulation::Broken};
+use twinbox_roles::{
+    Duty, MemberAddress, MemberKind, OnQuorumLoss, Order, Setting, Status, Timing, simulation::Broken,
+};
 use twinbox_simulation::Receiver;
 
 use crate::{
@@ -30,10 +32,10 @@ const TICK: Duration = Duration::from_millis(1);
 /// Drift of the clocks, just within the limit of the timing.
 const DRIFT: i64 = 9_900;
 /// Duration of the faults.
-const TROUBLE: Duration = Duration::from_secs(10);
+const FAULTS_LAST: Duration = Duration::from_secs(10);
 /// Machine name of all supervisors.
 const SUPERVISORS: &str = "supervisors";
-/// Maximum stored disk images, to set disks back to.
+/// Maximum stored disk images, to roll disks back to.
 const IMAGES: usize = 8;
 
 /// The content of a disk.
@@ -72,7 +74,7 @@ pub struct Report {
     /// Solo epochs in which a node acted.
     pub solo_epochs: u64,
     /// Writes sent after a pause, and recognized by their epoch.
-    pub told: u64,
+    pub late_writes: u64,
     pub faults: u64,
     /// Digest of all effects and their times.
     pub digest: u64,
@@ -82,11 +84,11 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { effects, epochs, solo_epochs, told, faults, digest, slowest } = self;
+        let Self { effects, epochs, solo_epochs, late_writes, faults, digest, slowest } = self;
         write!(
             f,
-            "{effects} effects in {epochs} epochs and {solo_epochs} of nodes alone, {told} told late, {faults} faults, \
-             a majority acted after {} ms at the latest, digest {digest:016x}",
+            "{effects} effects in {epochs} epochs and {solo_epochs} of solo nodes, {late_writes} late writes, \
+             {faults} faults, a majority acted after {} ms at the latest, digest {digest:016x}",
             slowest.as_millis()
         )
     }
@@ -108,7 +110,7 @@ struct Member {
     up: bool,
     images: Vec<Image>,
     /// Its disk is an old copy: it no longer takes part.
-    set_back: bool,
+    rolled_back: bool,
     /// An administrator's removal of it was requested: it may have left.
     leaving: bool,
 }
@@ -120,8 +122,8 @@ pub struct World<'a> {
     timing: Timing,
     members: Vec<Member>,
     links: BTreeMap<(usize, usize), Link>,
-    /// The member whose disk was lost or set back since the last healthy state.
-    spoiled: Option<usize>,
+    /// The member whose disk was lost or rolled back since the last healthy state.
+    lost_disk: Option<usize>,
     /// Whether supervisors report exited processes.
     supervised: bool,
     /// Their pending reports, with the times.
@@ -131,7 +133,7 @@ pub struct World<'a> {
     report: Report,
 }
 
-type Played = Result<(), Violation>;
+type StepResult = Result<(), Violation>;
 
 impl<'a> World<'a> {
     /// Machines with certificates and empty disks.
@@ -154,7 +156,7 @@ impl<'a> World<'a> {
         let drifts: Vec<i64> = names.iter().map(|_| [-drift, 0, drift][rng.random_range(0..3)]).collect();
         clocks::install(drifts.clone());
         if flaw == Some(Flaw::StandingClock) {
-            clocks::stand_still_in_suspend();
+            clocks::stop_in_suspend();
         }
         pauses::install();
         twinbox_pki::simulation::install(machine::connect);
@@ -204,7 +206,14 @@ impl<'a> World<'a> {
             // The time of its addition identifies each machine.
             sim.step()?;
             let name: NodeName = name.parse()?;
-            members.push(Member { name, platter, up: true, images: Vec::new(), set_back: false, leaving: false });
+            members.push(Member {
+                name,
+                platter,
+                up: true,
+                images: Vec::new(),
+                rolled_back: false,
+                leaving: false,
+            });
         }
         let supervised = rng.random_bool(0.5);
         if supervised {
@@ -214,11 +223,11 @@ impl<'a> World<'a> {
         }
         let assume = names.len() == 2 && rng.random_bool(0.7);
         board.note(format!(
-            "members {names:?}, clocks wrong by {drifts:?} ppm, latency up to {latency} ms, supervisors: {supervised}, \
-             one goes on alone: {assume}"
+            "members {names:?}, clock drifts {drifts:?} ppm, latency up to {latency} ms, supervisors: {supervised}, \
+             solo permitted: {assume}"
         ));
         let (links, exits, report) = (BTreeMap::new(), Vec::new(), Report::default());
-        Ok(Self { sim, rng, board, timing, members, links, spoiled: None, supervised, exits, assume, report })
+        Ok(Self { sim, rng, board, timing, members, links, lost_disk: None, supervised, exits, assume, report })
     }
 
     /// The board, with the trace.
@@ -228,19 +237,19 @@ impl<'a> World<'a> {
 
     /// Plays from the founding to the end.
     pub fn play(&mut self) -> Result<Report, Violation> {
-        self.until_well("the cluster is formed")?;
+        self.until_healthy("the cluster is formed")?;
         if self.assume {
-            self.begin_to_assume()?;
+            self.set_assume()?;
         }
-        let end = self.sim.elapsed() + TROUBLE;
+        let end = self.sim.elapsed() + FAULTS_LAST;
         while self.sim.elapsed() < end {
-            self.trouble()?;
+            self.inject_fault()?;
             let pause = self.rng.random_range(5..400);
             self.pass(Duration::from_millis(pause))?;
         }
         self.heal()?;
-        let (Receiver { effects, epochs, solo_epochs, told, .. }, digest) = self.board.summary();
-        self.report = Report { effects, epochs, solo_epochs, told, digest, ..self.report };
+        let (Receiver { effects, epochs, solo_epochs, late_writes, .. }, digest) = self.board.summary();
+        self.report = Report { effects, epochs, solo_epochs, late_writes, digest, ..self.report };
         Ok(self.report)
     }
 
@@ -256,13 +265,13 @@ impl<'a> World<'a> {
     }
 
     /// The pair agrees that one continues without the other.
-    fn begin_to_assume(&mut self) -> Played {
+    fn set_assume(&mut self) -> StepResult {
         let settings = vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)];
         let names = self.present();
         let Some(leader) = self.board.leader() else { return Ok(()) };
         self.board.order(&leader, Order::Set(settings));
         let limit = self.patience();
-        self.until(limit, "both know that one goes on alone", |world| {
+        self.until(limit, "both know that one goes solo", |world| {
             let knows = |name: &&NodeName| {
                 let view = world.board.view(name);
                 view.is_some_and(|view| view.settings.on_quorum_loss == OnQuorumLoss::Assume)
@@ -271,12 +280,12 @@ impl<'a> World<'a> {
         })
     }
 
-    fn step(&mut self) -> Played {
+    fn step(&mut self) -> StepResult {
         clocks::set_global(self.sim.elapsed());
         pauses::wake();
         let now = self.sim.elapsed();
         for (_, exited) in self.exits.extract_if(.., |(at, _)| *at <= now) {
-            self.board.tell(exited);
+            self.board.queue_exit(exited);
         }
         let stepped = self.sim.step().map(drop).map_err(|error| error.to_string());
         clocks::set_global(self.sim.elapsed());
@@ -286,7 +295,7 @@ impl<'a> World<'a> {
         self.board.violation().map_or(Ok(()), Err)
     }
 
-    fn pass(&mut self, time: Duration) -> Played {
+    fn pass(&mut self, time: Duration) -> StepResult {
         let end = self.sim.elapsed() + time;
         while self.sim.elapsed() < end {
             self.step()?;
@@ -294,37 +303,43 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn until(&mut self, limit: Duration, what: &str, mut missing: impl FnMut(&Self) -> Option<String>) -> Played {
+    fn until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut missing: impl FnMut(&Self) -> Option<String>,
+    ) -> StepResult {
         let end = self.sim.elapsed() + limit;
         loop {
-            let Some(why) = missing(self) else { return Ok(()) };
+            let Some(reason) = missing(self) else { return Ok(()) };
             if self.sim.elapsed() >= end {
-                self.board.violate(false, format!("after {limit:?} still not: {what}: {why}"));
+                self.board.violate(false, format!("after {limit:?} still not: {what}: {reason}"));
             }
             self.step()?;
         }
     }
 
-    fn until_well(&mut self, what: &str) -> Played {
+    fn until_healthy(&mut self, what: &str) -> StepResult {
         let names = self.present();
         // Members join one after the other, and nodes settle.
         let limit = self.patience() * 3;
-        self.until(limit, what, |world| world.board.not_well(&names))?;
+        self.until(limit, what, |world| world.board.unhealthy_reason(&names))?;
         let begun = self.sim.elapsed();
-        self.until(limit, "somebody acts", |world| {
-            let acted = world.board.last_effect().is_some_and(|(at, _)| at >= begun);
-            (!acted).then(|| "nobody does".to_owned())
+        // All members support the same feature level, so all duties are assigned.
+        self.until(limit, "a node acts under each duty", |world| {
+            let acted = |duty: &Duty| world.board.last_effect(*duty).is_some_and(|(at, _)| at >= begun);
+            Duty::ALL.into_iter().find(|duty| !acted(duty)).map(|duty| format!("no node acts under {duty}"))
         })
     }
 
     /// Members that have not been removed, by the views of most.
     fn present(&self) -> Vec<NodeName> {
         let all = self.members.iter().enumerate();
-        all.filter(|(member, _)| !self.is_gone(*member)).map(|(_, member)| member.name.clone()).collect()
+        all.filter(|(member, _)| !self.is_removed(*member)).map(|(_, member)| member.name.clone()).collect()
     }
 
     /// Whether its requested removal is complete.
-    fn is_gone(&self, member: usize) -> bool {
+    fn is_removed(&self, member: usize) -> bool {
         let Member { name, leaving, .. } = &self.members[member];
         let views: Vec<_> = self.members.iter().filter_map(|other| self.board.view(&other.name)).collect();
         *leaving && views.iter().any(|view| view.quorum && view.member(name).is_none())
@@ -332,19 +347,19 @@ impl<'a> World<'a> {
 
     // --- required behaviour without faults --------------------------------------------------------------------------
 
-    /// A minority stays as it is, the rest is healed and left undisturbed: then a node acts.
-    fn rest(&mut self) -> Played {
-        let spoiled: BTreeSet<usize> = self.spoiled.into_iter().collect();
+    /// A minority stays as it is, the rest is healed and left undisturbed: then some node of it acts under each duty.
+    fn check_majority_acts(&mut self) -> StepResult {
+        let lost_disk: BTreeSet<usize> = self.lost_disk.into_iter().collect();
         // It is unknown whether a leaving member still votes: it stays.
         let stays = self.members.iter().position(|member| member.leaving);
         let voters = self.members.len() - stays.iter().len();
         let spare = if self.assume { usize::from(self.rng.random_bool(0.7)) } else { (voters - 1) / 2 };
-        let mut out = spoiled;
+        let mut out = lost_disk;
         while out.len() < spare {
             out.insert(self.rng.random_range(0..self.members.len()));
             out.retain(|member| Some(*member) != stays);
         }
-        self.mend();
+        self.heal_links();
         for member in 0..self.members.len() {
             if out.contains(&member) {
                 match self.rng.random_range(0..3) {
@@ -357,17 +372,17 @@ impl<'a> World<'a> {
                 self.bounce(member);
             }
         }
-        self.board.note(format!("a majority, or one of a pair, is left alone, without {out:?}"));
-        self.somebody_acts(&out)
+        self.board.note(format!("a majority, or one of a pair, is left undisturbed, without {out:?}"));
+        self.some_node_acts(&out)
     }
 
-    fn somebody_acts(&mut self, out: &BTreeSet<usize>) -> Played {
+    fn some_node_acts(&mut self, out: &BTreeSet<usize>) -> StepResult {
         let begun = self.sim.elapsed();
         // Leases of earlier acts have expired by then.
         let lease = self.timing.lease_at_leader();
         let patience = self.patience();
-        let inside = |world: &Self| {
-            let acted = world.board.last_effect().filter(|(at, _)| *at > begun + lease);
+        let inside = |world: &Self, duty: Duty| {
+            let acted = world.board.last_effect(duty).filter(|(at, _)| *at > begun + lease);
             acted.and_then(|(_, name)| world.index(&name)).is_some_and(|member| !out.contains(&member))
         };
         // A node of a pair that restarted before it knew the setting as agreed waits for the other.
@@ -379,8 +394,9 @@ impl<'a> World<'a> {
                 view.is_some_and(|view| view.settings.on_quorum_loss == OnQuorumLoss::Hold)
             })
         };
-        self.until(lease + patience, "somebody of a majority acts", |world| {
-            (!inside(world) && !waits(world)).then(|| "nobody does".to_owned())
+        self.until(lease + patience, "a node of the majority acts under each duty", |world| {
+            let idle = Duty::ALL.into_iter().find(|duty| !inside(world, *duty));
+            idle.filter(|_| !waits(world)).map(|duty| format!("no node acts under {duty}"))
         })?;
         let took = self.sim.elapsed() - begun;
         self.report.slowest = self.report.slowest.max(took.saturating_sub(lease));
@@ -388,32 +404,32 @@ impl<'a> World<'a> {
     }
 
     /// All faults are repaired: all members are well within their time.
-    fn heal(&mut self) -> Played {
-        self.mend();
+    fn heal(&mut self) -> StepResult {
+        self.heal_links();
         for member in 0..self.members.len() {
             pauses::resume(member);
-            clocks::set_wrong(member, 0);
-            if std::mem::take(&mut self.members[member].set_back) {
-                // The administrator's instruction for a store that was set back.
+            clocks::set_wall_error(member, 0);
+            if std::mem::take(&mut self.members[member].rolled_back) {
+                // The administrator's instruction for a rolled-back store.
                 self.crash(member);
                 self.members[member].platter.restore(Vec::new());
-                self.board.note(format!("{} is to join anew", self.members[member].name));
+                self.board.note(format!("{} is to join again", self.members[member].name));
             }
             self.bounce(member);
         }
         self.board.note("everything is healed");
-        self.somebody_acts(&BTreeSet::new())?;
-        self.until_gone()?;
-        self.until_well("all is well after everything was healed")
+        self.some_node_acts(&BTreeSet::new())?;
+        self.until_removed()?;
+        self.until_healthy("all is well after everything was healed")
     }
 }
 
 impl World<'_> {
     /// Waits until no member with a majority reports the leaving member any more.
-    fn until_gone(&mut self) -> Played {
+    fn until_removed(&mut self) -> StepResult {
         let Some(member) = self.members.iter().position(|member| member.leaving) else { return Ok(()) };
         let name = self.members[member].name.clone();
-        self.until(self.patience() * 3, "who is removed goes", |world| {
+        self.until(self.patience() * 3, "the removed member has left", |world| {
             let views = world.members.iter().filter_map(|other| world.board.view(&other.name));
             let says = |view: &twinbox_roles::RolesView| view.member(&name).map(|member| member.status);
             let leaves = views.filter(|view| view.quorum).any(|view| says(&view) == Some(Status::Leaving));

@@ -53,7 +53,7 @@ fn play(seed: u64, certificates: &Path, more: &[&str]) -> Output {
     command.output().expect("it runs")
 }
 
-fn words(output: &Output) -> String {
+fn last_line(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     text.lines().last().unwrap_or_default().to_owned()
 }
@@ -72,7 +72,7 @@ fn first(seeds: u64, more: &[&str], wanted: impl Fn(&Output) -> bool + Sync) -> 
             let output = play(seed, certificates.path(), more);
             if wanted(&output) {
                 next.store(seeds, Relaxed);
-                return Some((seed, words(&output)));
+                return Some((seed, last_line(&output)));
             }
         }
     };
@@ -80,31 +80,31 @@ fn first(seeds: u64, more: &[&str], wanted: impl Fn(&Output) -> bool + Sync) -> 
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let players: Vec<_> = (0..threads).map(|_| scope.spawn(player)).collect();
         let found = players.into_iter().filter_map(|player| player.join().expect("no panic"));
-        found.min_by_key(|(seed, _)| *seed).map(|(_, words)| words)
+        found.min_by_key(|(seed, _)| *seed).map(|(_, text)| text)
     })
 }
 
 #[test]
-fn two_never_act_at_once_and_somebody_acts_when_a_majority_is_well() {
+fn no_two_members_act_concurrently_and_one_acts_with_a_healthy_majority() {
     if let Some(seed) = number("TWINBOX_SEED") {
         let output = play(seed, certificates().path(), &["--trace"]);
         println!("{}", String::from_utf8_lossy(&output.stdout));
-        assert!(output.status.success(), "{}", words(&output));
+        assert!(output.status.success(), "{}", last_line(&output));
         return;
     }
     let seeds = number("TWINBOX_RAFT_SEEDS").unwrap_or(SEEDS);
     if let Some(failure) = first(seeds, &[], |output| !output.status.success()) {
-        panic!("{failure}\nwhat happened: TWINBOX_SEED=N with that seed");
+        panic!("{failure}\ntrace: run the test with TWINBOX_SEED=N and that seed");
     }
     println!("{seeds} seeds");
 }
 
 #[test]
-fn one_seed_is_one_history() {
+fn a_seed_determines_the_history() {
     for seed in 0..3 {
         let once = play(seed, certificates().path(), &["--trace"]);
         let again = play(seed, certificates().path(), &["--trace"]);
-        assert!(once.stdout.len() > 2_000, "{}", words(&once));
+        assert!(once.stdout.len() > 2_000, "{}", last_line(&once));
         assert_eq!(String::from_utf8_lossy(&once.stdout), String::from_utf8_lossy(&again.stdout));
     }
 }
@@ -112,8 +112,8 @@ fn one_seed_is_one_history() {
 #[test]
 fn every_flaw_is_found() {
     let mut missed = Vec::new();
-    for (flaw, by) in FLAWS {
-        let found = |output: &Output| output.status.code().is_some_and(|code| by.contains(&code));
+    for (flaw, codes) in FLAWS {
+        let found = |output: &Output| output.status.code().is_some_and(|code| codes.contains(&code));
         if let Some(seeds) = number("TWINBOX_FLAW_SEEDS") {
             let count = AtomicU64::new(0);
             let never = |output: &Output| {
@@ -125,7 +125,7 @@ fn every_flaw_is_found() {
             continue;
         }
         match first(SEEDS_FOR_FLAWS, &["--flaw", flaw], found) {
-            Some(words) => println!("{flaw}: {words}"),
+            Some(text) => println!("{flaw}: {text}"),
             None => missed.push(flaw),
         }
     }

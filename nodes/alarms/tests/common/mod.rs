@@ -49,7 +49,7 @@ impl Node {
     /// Ends this incarnation in good order.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.task.await.expect("it ends by itself");
+        self.task.await.expect("the task ends");
     }
 
     /// Hands all its changes to another node.

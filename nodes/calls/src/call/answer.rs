@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::mpsc::{Receiver, Sender};
 use twinbox_clock::wall;
-use twinbox_conversation::{Caller as Speaker, Entry, GreetingKind, Settings, Start};
+use twinbox_conversation::{Caller as ConversationCaller, Entry, GreetingKind, Settings, Start};
 use twinbox_ids::CallId;
 use twinbox_mailstore::Mailbox;
 use twinbox_media::MediaError;
@@ -18,14 +18,14 @@ use twinbox_sip::{
     identity::{self, Caller},
     redirect::{Greeting, Purpose, purpose},
     sdp::{self, Local, Sdp, SdpError, Stream},
-    session::{self, Outcome, Policy, Timer},
+    session::{self, Timer, TimerOutcome, TimerPolicy},
 };
 
-use super::{Call, Input, Reason, channel, questions};
+use super::{Call, Input, Reason, channel, store_queries};
 use crate::{
     CallsConfig, UnknownMailbox,
     admit::{ALLOW, FILLING, busy},
-    door::{Arrival, DialogKey, Door},
+    sip_server::{DialogKey, IncomingRequest, SipServer},
     stats::count,
     wire::{Flow, local_address},
 };
@@ -35,14 +35,14 @@ enum Callee {
     Leave(Box<Mailbox>, GreetingKind),
     SignIn(Option<Box<Mailbox>>),
     AskMailbox,
-    Nobody,
+    Unknown,
 }
 
 /// Answers the INVITE. `None`: it was refused or cancelled, and has its final answer.
 pub(super) async fn begin(
-    door: &Arc<Door>,
+    server: &Arc<SipServer>,
     id: CallId,
-    invite: Arrival,
+    invite: IncomingRequest,
     sender: Sender<Input>,
     mut inputs: Receiver<Input>,
     dialog_key: &mut Option<DialogKey>,
@@ -50,33 +50,34 @@ pub(super) async fn begin(
     let request = &invite.request;
     let refuse = |response: Response| {
         tracing::info!(code = response.code, reason = %response.reason, "call refused");
-        door.respond(&invite.id, response);
+        server.respond(&invite.id, response);
     };
     let caller = identity::caller(request);
-    let callee = match find(door, request, &caller).await {
+    let note = server.deps.mailstore.call_note(id, caller.number.clone());
+    let callee = match find(server, request, &caller).await {
         Ok(callee) => callee,
         Err(error) => {
-            count(&door.stats.refused_store);
-            tracing::error!(%error, "the store does not answer");
+            count(&server.stats.refused_store);
+            tracing::error!(%error, "mailbox lookup failed; the call is refused with 500");
             refuse(request.respond(500));
             return None;
         }
     };
-    if matches!(callee, Callee::Nobody) && door.lacks_records() {
-        count(&door.stats.refused_filling);
+    if matches!(callee, Callee::Unknown) && server.lacks_records() {
+        count(&server.stats.refused_filling);
         refuse(busy(request, FILLING));
         return None;
     }
-    if matches!(callee, Callee::Nobody) && door.config.unknown_mailbox == UnknownMailbox::NotFound {
-        count(&door.stats.refused_unknown_mailbox);
+    if matches!(callee, Callee::Unknown) && server.config.unknown_mailbox == UnknownMailbox::NotFound {
+        count(&server.stats.refused_unknown_mailbox);
         refuse(request.respond(404));
         return None;
     }
-    let timer = match session::negotiate(request, policy(&door.config)) {
-        Outcome::None => None,
-        Outcome::Timer(timer) => Some(timer),
-        Outcome::TooSmall(min) => {
-            count(&door.stats.refused_session_timer);
+    let timer = match session::negotiate(request, policy(&server.config)) {
+        TimerOutcome::None => None,
+        TimerOutcome::Timer(timer) => Some(timer),
+        TimerOutcome::TooSmall(min) => {
+            count(&server.stats.refused_session_timer);
             refuse(request.respond(422).with("Min-SE", min.to_string()));
             return None;
         }
@@ -84,65 +85,66 @@ pub(super) async fn begin(
     let offer = match offered(request) {
         Ok(offer) => offer,
         Err(response) => {
-            count(&door.stats.refused_offer);
+            count(&server.stats.refused_offer);
             refuse(*response);
             return None;
         }
     };
     let (media_sender, events) = channel();
-    let media = match door.deps.media.open(media_sender) {
+    let media = match server.deps.media.open(media_sender) {
         Ok(media) => media,
         Err(error) => {
             if matches!(error, MediaError::NoPort { .. }) {
-                count(&door.stats.refused_no_port);
+                count(&server.stats.refused_no_port);
             }
-            tracing::error!(%error, "no media session");
+            tracing::error!(%error, "media session cannot be opened; the call is refused with 503");
             refuse(request.respond(503).with("Retry-After", "10"));
             return None;
         }
     };
     if matches!(inputs.try_recv(), Ok(Input::Cancelled)) {
-        count(&door.stats.calls_cancelled);
+        count(&server.stats.calls_cancelled);
         refuse(request.respond(487));
         return None;
     }
-    let address = media_address(&door.config, &invite.flow);
+    let address = media_address(&server.config, &invite.flow);
     let mut local = Local { address, port: media.local_port(), session: (id.0 >> 66) as u64, version: 0 };
     let (stream, body) = match describe(&mut local, offer.as_ref()) {
         Ok(described) => described,
         Err(error) => {
-            count(&door.stats.refused_offer);
+            count(&server.stats.refused_offer);
             refuse(request.respond(488).with("Warning", format!("305 twinbox \"{error}\"")));
             return None;
         }
     };
-    let tag = crate::door::lock(&door.layer).tag(request);
+    let tag = crate::sip_server::lock(&server.layer).tag(request);
     let Some(dialog) = Dialog::accept(request, &tag) else {
-        count(&door.stats.refused_offer);
+        count(&server.stats.refused_offer);
         let mut response = request.respond(400);
         response.reason = "Contact is no SIP URI".to_owned();
         refuse(response);
         return None;
     };
-    *dialog_key = Some(door.open_dialog(&dialog, &invite.trunk, sender));
-    let response = accept(door, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body.clone());
-    door.respond(&invite.id, response);
-    door.stats.answer_time.record(invite.at.elapsed());
-    count(&door.stats.calls_answered);
+    *dialog_key = Some(server.open_dialog(&dialog, &invite.trunk, sender));
+    let response = accept(server, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body.clone());
+    server.respond(&invite.id, response);
+    server.stats.answer_time.record(invite.at.elapsed());
+    count(&server.stats.calls_answered);
     tracing::info!(trunk = %invite.trunk.config.name, purpose = callee.name(), "call answered");
 
     let mut call = Call {
-        door: door.clone(),
+        server: server.clone(),
         id,
         trunk: invite.trunk.clone(),
         caller,
+        note,
         flow: invite.flow.clone(),
         dialog: Arc::new(Mutex::new(dialog)),
         confirmed: false,
         inputs,
         media,
         events,
-        deaf: false,
+        media_dead: false,
         local,
         answer_due: stream.is_none(),
         answer_stays: false,
@@ -173,7 +175,7 @@ pub(super) async fn begin(
         not_filed: false,
         over: false,
         reason: Reason::Done,
-        stillborn: false,
+        ended_before_start: false,
     };
     call.note_allow(&request.headers);
     call.set_session(timer);
@@ -190,14 +192,18 @@ impl Callee {
             Self::Leave(..) => "leave",
             Self::SignIn(_) => "sign-in",
             Self::AskMailbox => "ask-mailbox",
-            Self::Nobody => "apology",
+            Self::Unknown => "apology",
         }
     }
 }
 
-async fn find(door: &Door, request: &Request, caller: &Caller) -> Result<Callee, twinbox_mailstore::MailError> {
-    let mailstore = &door.deps.mailstore;
-    Ok(match purpose(request, door.rules()) {
+async fn find(
+    server: &SipServer,
+    request: &Request,
+    caller: &Caller,
+) -> Result<Callee, twinbox_mailstore::MailError> {
+    let mailstore = &server.deps.mailstore;
+    Ok(match purpose(request, server.rules()) {
         Purpose::Leave { mailbox, greeting } => match mailstore.find_by_number(&mailbox).await? {
             Some(mailbox) => {
                 let greeting = match greeting {
@@ -206,19 +212,19 @@ async fn find(door: &Door, request: &Request, caller: &Caller) -> Result<Callee,
                 };
                 Callee::Leave(Box::new(mailbox), greeting)
             }
-            None => Callee::Nobody,
+            None => Callee::Unknown,
         },
         Purpose::SignIn => Callee::SignIn(match &caller.number {
             Some(number) => mailstore.find_by_number(number.reveal()).await?.map(Box::new),
             None => None,
         }),
         Purpose::AskMailbox => Callee::AskMailbox,
-        Purpose::Nothing => Callee::Nobody,
+        Purpose::Nothing => Callee::Unknown,
     })
 }
 
-pub(super) fn policy(config: &CallsConfig) -> Policy {
-    Policy { interval: config.session_expires_s, min_se: config.min_se_s }
+pub(super) fn policy(config: &CallsConfig) -> TimerPolicy {
+    TimerPolicy { interval: config.session_expires_s, min_se: config.min_se_s }
 }
 
 /// The offer or answer in a body; `None` without a body.
@@ -250,12 +256,12 @@ pub(super) fn describe(local: &mut Local, offer: Option<&Sdp>) -> Result<(Option
 }
 
 /// The `200` to an INVITE or UPDATE, without its body.
-pub(super) fn accept(door: &Door, request: &Request, flow: &Flow, timer: Option<Timer>) -> Response {
+pub(super) fn accept(server: &SipServer, request: &Request, flow: &Flow, timer: Option<Timer>) -> Response {
     let mut response = request.respond(200);
     for route in request.headers.all("Record-Route") {
         response.headers.push("Record-Route", route);
     }
-    response.headers.push("Contact", door.contact(flow));
+    response.headers.push("Contact", server.contact(flow));
     response.headers.push("Allow", ALLOW);
     response.headers.push("Supported", "timer");
     if let Some(timer) = timer {
@@ -278,20 +284,21 @@ fn media_address(config: &CallsConfig, flow: &Flow) -> IpAddr {
 impl Call {
     /// Collects the start parameters of the conversation.
     async fn prepare(&mut self, callee: Callee) {
-        let mailstore = self.door.deps.mailstore.clone();
+        let mailstore = self.server.deps.mailstore.clone();
         let entry = match callee {
             Callee::Leave(mailbox, greeting) => {
-                let mailbox = questions::view(&mailstore, &mailbox, &mut self.codecs).await;
+                let mailbox = store_queries::view(&mailstore, &mailbox, &mut self.codecs).await;
                 Entry::Leave { mailbox, greeting }
             }
             Callee::SignIn(Some(mailbox)) => {
-                Entry::SignIn { mailbox: Some(questions::view(&mailstore, &mailbox, &mut self.codecs).await) }
+                Entry::SignIn { mailbox: Some(store_queries::view(&mailstore, &mailbox, &mut self.codecs).await) }
             }
             Callee::SignIn(None) => Entry::SignIn { mailbox: None },
             Callee::AskMailbox => Entry::AskMailbox,
-            Callee::Nobody => Entry::Apology,
+            Callee::Unknown => Entry::Apology,
         };
-        let config = &self.door.config;
+        self.note.begins(&entry);
+        let config = &self.server.config;
         let settings = Settings {
             key_map: config.key_map.clone(),
             max_message_ms: config.max_message_ms,
@@ -301,7 +308,7 @@ impl Call {
             pin_tries: config.pin_tries,
             min_pin_length: config.min_pin_length,
         };
-        let caller = Speaker { number: self.caller.number.clone(), name: self.caller.name.clone() };
+        let caller = ConversationCaller { number: self.caller.number.clone(), name: self.caller.name.clone() };
         self.start = Some(Box::new(Start { entry, caller, settings, now: wall() }));
     }
 }

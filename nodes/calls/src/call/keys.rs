@@ -6,37 +6,37 @@ use std::{collections::VecDeque, time::Duration};
 use twinbox_clock::BootInstant;
 
 /// Maximum delay between both ways: INFO may follow the end of a long press, and may be retransmitted.
-const TOGETHER: Duration = Duration::from_secs(4);
+const MAX_DELAY: Duration = Duration::from_secs(4);
 /// Maximum number of stored keys; more cannot be pressed in that time.
-const MOST: usize = 64;
+const MAX_KEYS: usize = 64;
 
-/// Way by which a key arrived.
+/// KeyPath by which a key arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum KeyPath {
     Rtp,
     Info,
 }
 
 /// Keys that arrived by one way, and may still arrive by the other.
 #[derive(Debug, Default)]
-pub(super) struct Keys(VecDeque<(Way, char, BootInstant)>);
+pub(super) struct Keys(VecDeque<(KeyPath, char, BootInstant)>);
 
 impl Keys {
     /// Whether a key is new; `false` if it arrived by the other way before. Each key has at most one twin, in the same
     /// order, so that a digit pressed twice counts twice.
-    pub(super) fn is_new(&mut self, way: Way, key: char, now: BootInstant) -> bool {
-        while self.0.front().is_some_and(|(_, _, came)| now.since(*came) > TOGETHER) {
+    pub(super) fn is_new(&mut self, path: KeyPath, key: char, now: BootInstant) -> bool {
+        while self.0.front().is_some_and(|(_, _, arrived)| now.since(*arrived) > MAX_DELAY) {
             self.0.pop_front();
         }
-        if let Some(twin) = self.0.iter().position(|(other, pressed, _)| *other != way && *pressed == key) {
+        if let Some(twin) = self.0.iter().position(|(other, pressed, _)| *other != path && *pressed == key) {
             // Earlier keys did not arrive by this way, and will not any more.
             self.0.drain(..=twin);
             return false;
         }
-        if self.0.len() == MOST {
+        if self.0.len() == MAX_KEYS {
             self.0.pop_front();
         }
-        self.0.push_back((way, key, now));
+        self.0.push_back((path, key, now));
         true
     }
 }
@@ -44,21 +44,21 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Way::{Info, Rtp};
+    use KeyPath::{Info, Rtp};
 
     /// The keys that count, among (way, key, milliseconds).
-    fn counted(came: &[(Way, char, u64)]) -> String {
+    fn counted(received: &[(KeyPath, char, u64)]) -> String {
         let mut keys = Keys::default();
         let start = BootInstant::from_nanos(1_000_000_000);
-        let new = |&(way, key, ms): &(Way, char, u64)| {
-            keys.is_new(way, key, start + Duration::from_millis(ms)).then_some(key)
+        let new = |&(path, key, ms): &(KeyPath, char, u64)| {
+            keys.is_new(path, key, start + Duration::from_millis(ms)).then_some(key)
         };
-        came.iter().filter_map(new).collect()
+        received.iter().filter_map(new).collect()
     }
 
     #[test]
-    fn a_key_counts_once_by_whatever_ways_it_came() {
-        for (came, expected) in [
+    fn key_received_by_both_paths_counts_once() {
+        for (arrived, expected) in [
             // One way only, the same key repeatedly.
             (&[(Rtp, '1', 0), (Rtp, '1', 200), (Rtp, '1', 400)][..], "111"),
             (&[(Info, '1', 0), (Info, '1', 200)], "11"),
@@ -83,15 +83,15 @@ mod tests {
             // A telephone that changes the way later.
             (&[(Rtp, '1', 0), (Info, '1', 4_001)], "11"),
         ] {
-            assert_eq!(counted(came), expected, "{came:?}");
+            assert_eq!(counted(arrived), expected, "{arrived:?}");
         }
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn number_of_stored_keys_is_bounded() {
         let mut keys = Keys::default();
         let now = BootInstant::from_nanos(0);
         assert!((0..1_000).all(|_| keys.is_new(Rtp, '5', now)));
-        assert_eq!(keys.0.len(), MOST);
+        assert_eq!(keys.0.len(), MAX_KEYS);
     }
 }

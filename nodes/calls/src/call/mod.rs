@@ -2,13 +2,13 @@
 //! the SIP server.
 
 mod answer;
-mod inside;
+mod in_dialog;
 mod keys;
 mod perform;
-mod questions;
 mod reason;
 mod refresh;
 pub(crate) mod self_test;
+mod store_queries;
 mod take;
 mod transfer;
 
@@ -26,8 +26,9 @@ use tokio::{
 };
 use tracing::Instrument;
 use twinbox_clock::{BootInstant, wall};
-use twinbox_conversation::{Conversation, Input as Heard, RecordingEnd};
+use twinbox_conversation::{Conversation, Input as ConversationInput, RecordingEnd};
 use twinbox_ids::CallId;
+use twinbox_mailstore::CallNote;
 use twinbox_media::{Clip, MediaEvent, Session, StopCause};
 use twinbox_sip::{
     Method, Request, Response,
@@ -40,16 +41,16 @@ use twinbox_sip::{
 
 use crate::{
     access::Trunk,
-    admission::Place,
-    door::{Arrival, DialogKey, Door, MergeKey, lock},
+    admission::CallPermit,
     outgoing::SendError,
+    sip_server::{DialogKey, IncomingRequest, MergeKey, SipServer, lock},
     stats::count,
     wire::Flow,
 };
-use keys::{Keys, Way};
-use questions::{Answered, Codecs};
+use keys::{KeyPath, Keys};
 use reason::Reason;
 use refresh::Refresh;
+use store_queries::{Answered, Codecs};
 use take::Take;
 use transfer::Transfer;
 
@@ -57,14 +58,14 @@ use transfer::Transfer;
 pub(crate) const INBOX: usize = 32;
 const MEDIA_INBOX: usize = 64;
 /// Timeout of filing after the end of a call. After it the recording stays on disk and is filed at the next start.
-const FILING_AT_MOST: Duration = Duration::from_secs(120);
+const FILING_TIMEOUT: Duration = Duration::from_secs(120);
 /// Timeout for the media engine to stop a recording. After it the stored part is filed.
-const STOPS_WITHIN: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Event of the SIP layer for a call.
 pub(crate) enum Input {
     /// A request within the call's dialog.
-    Request(Arrival),
+    Request(IncomingRequest),
     /// The `2xx` to an INVITE was acknowledged.
     Acknowledged(Request),
     /// The `2xx` to an INVITE was never acknowledged.
@@ -74,7 +75,7 @@ pub(crate) enum Input {
     /// The SIP server closes.
     Shutdown,
     /// The node is out of service, and the time for calls to end normally is over.
-    TimeIsUp,
+    DrainTimeout,
 }
 
 /// A one-shot timer that may be off.
@@ -82,21 +83,21 @@ type Timeout = Option<Pin<Box<Sleep>>>;
 
 /// Runs a call from its INVITE to its end.
 pub(crate) async fn run(
-    door: Arc<Door>,
-    invite: Arrival,
-    place: Place,
+    server: Arc<SipServer>,
+    invite: IncomingRequest,
+    permit: CallPermit,
     sender: Sender<Input>,
     inputs: Receiver<Input>,
 ) {
     let id = CallId::random();
-    let span = tracing::info_span!("call", node = %door.deps.node, call = %id);
-    let mut traces = Traces::new(&door, &invite, Some(place));
+    let span = tracing::info_span!("call", node = %server.deps.node, call = %id);
+    let mut entries = CallEntries::new(&server, &invite, Some(permit));
     async {
-        if let Some(mut call) = answer::begin(&door, id, invite, sender, inputs, &mut traces.dialog).await {
+        if let Some(mut call) = answer::begin(&server, id, invite, sender, inputs, &mut entries.dialog).await {
             call.converse().await;
             call.end();
-            answer_late(&door, &mut call.inputs);
-            count(&door.stats.calls_ended);
+            answer_late(&server, &mut call.inputs);
+            count(&server.stats.calls_ended);
             tracing::info!("call ended");
         }
     }
@@ -105,11 +106,11 @@ pub(crate) async fn run(
 }
 
 /// Answers requests still pending for a call that has ended.
-fn answer_late(door: &Arc<Door>, inputs: &mut Receiver<Input>) {
+fn answer_late(server: &Arc<SipServer>, inputs: &mut Receiver<Input>) {
     inputs.close();
     while let Ok(input) = inputs.try_recv() {
-        if let Input::Request(arrival) = input {
-            door.respond(&arrival.id, too_late(&arrival.request));
+        if let Input::Request(incoming) = input {
+            server.respond(&incoming.id, too_late(&incoming.request));
         }
     }
 }
@@ -120,33 +121,35 @@ pub(crate) fn too_late(request: &Request) -> Response {
 }
 
 /// The SIP server's entries for a call, removed when the call ends, however it ends.
-struct Traces {
-    door: Arc<Door>,
+struct CallEntries {
+    server: Arc<SipServer>,
     invite: ServerId,
     merge: MergeKey,
     dialog: Option<DialogKey>,
-    #[expect(dead_code, reason = "given back when it is dropped")]
-    place: Option<Place>,
+    #[expect(dead_code, reason = "returned when dropped")]
+    permit: Option<CallPermit>,
 }
 
-impl Traces {
-    fn new(door: &Arc<Door>, invite: &Arrival, place: Option<Place>) -> Self {
-        let merge = crate::door::merge_key(&invite.request);
-        Self { door: door.clone(), invite: invite.id.clone(), merge, dialog: None, place }
+impl CallEntries {
+    fn new(server: &Arc<SipServer>, invite: &IncomingRequest, permit: Option<CallPermit>) -> Self {
+        let merge = crate::sip_server::merge_key(&invite.request);
+        Self { server: server.clone(), invite: invite.id.clone(), merge, dialog: None, permit }
     }
 }
 
-impl Drop for Traces {
+impl Drop for CallEntries {
     fn drop(&mut self) {
-        self.door.close_call(self.dialog.as_ref(), &self.invite, &self.merge);
+        self.server.close_call(self.dialog.as_ref(), &self.invite, &self.merge);
     }
 }
 
 struct Call {
-    door: Arc<Door>,
+    server: Arc<SipServer>,
     id: CallId,
     trunk: Arc<Trunk>,
     caller: Caller,
+    /// Becomes the record of the call when the call is dropped.
+    note: CallNote,
     flow: Flow,
     /// Shared with pending requests of this side: a challenge takes another number.
     dialog: Arc<Mutex<Dialog>>,
@@ -156,7 +159,7 @@ struct Call {
     media: Session,
     events: Receiver<MediaEvent>,
     /// The media thread has died: no more media events.
-    deaf: bool,
+    media_dead: bool,
     local: Local,
     stream: Option<Stream>,
     /// Remote RTP host of the last negotiation.
@@ -190,7 +193,7 @@ struct Call {
     /// Set while the media engine has not confirmed the end of a recording.
     stop_due: Timeout,
     /// Set after a recording has ended, while its storage is checked, before the conversation is notified.
-    ending: Option<BoxFuture<'static, Heard>>,
+    ending: Option<BoxFuture<'static, ConversationInput>>,
     codecs: Codecs,
     question: Option<BoxFuture<'static, Answered>>,
     transfer: Option<Transfer>,
@@ -205,7 +208,7 @@ struct Call {
     /// Reason of the BYE.
     reason: Reason,
     /// The call ends before its conversation started.
-    stillborn: bool,
+    ended_before_start: bool,
 }
 
 /// The caller's BYE, waiting for its answer (rule A1).
@@ -223,25 +226,25 @@ impl Call {
             tokio::select! {
                 biased;
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.told(input),
+                    Some(input) => self.handle_input(input),
                     // No ACK can arrive either.
                     None => {
                         self.confirmed = true;
                         self.hang_up(Reason::Broken);
                     }
                 },
-                event = self.events.recv(), if !self.deaf => match event {
+                event = self.events.recv(), if !self.media_dead => match event {
                     Some(event) => self.media_event(event),
                     None => self.media_lost(),
                 },
-                heard = done(&mut self.ending) => self.hear(heard),
+                input = done(&mut self.ending) => self.advance(input),
                 answered = done(&mut self.question) => self.answered(answered),
                 clips = done(&mut self.loading) => self.loaded(clips),
                 outcome = refresh::refreshed(&mut self.refresh) => self.refresh_answered(outcome),
-                outcome = transfer::referred(&mut self.transfer) => self.referred(outcome),
-                () = fired(&mut self.timer) => self.hear(Heard::TimerFired),
+                event = transfer::next_event(&mut self.transfer) => self.transfer_event(event),
+                () = fired(&mut self.timer) => self.advance(ConversationInput::TimerFired),
                 () = fired(&mut self.refresh_due) => self.refresh_session(),
-                () = fired(&mut self.session_due) => self.session_ran_out(),
+                () = fired(&mut self.session_due) => self.session_expired(),
                 () = fired(&mut self.hold_due) => self.held_too_long(),
                 () = fired(&mut self.bye_due) => self.bye_overdue(),
                 () = fired(&mut self.stop_due) => self.record_cut_off(),
@@ -253,37 +256,37 @@ impl Call {
     /// Whether the call is done: the conversation is over, and no pending work is needed. A BYE waits for the ACK, or
     /// for its timeout (RFC 3261 section 15).
     fn finished(&self) -> bool {
-        self.silent() && (self.confirmed || self.over)
+        self.conversation_over() && (self.confirmed || self.over)
     }
 
     /// Whether the conversation is over.
-    fn silent(&self) -> bool {
+    fn conversation_over(&self) -> bool {
         match &self.conversation {
             Some(conversation) => conversation.ended(),
-            None => self.stillborn,
+            None => self.ended_before_start,
         }
     }
 
-    fn told(&mut self, input: Input) {
+    fn handle_input(&mut self, input: Input) {
         match input {
-            Input::Request(arrival) => self.request(arrival),
+            Input::Request(incoming) => self.handle_request(incoming),
             Input::Acknowledged(ack) => self.acknowledged(&ack),
             Input::Unacknowledged => {
-                count(&self.door.stats.calls_unacknowledged);
-                tracing::info!("the answer was never acknowledged");
+                count(&self.server.stats.calls_unacknowledged);
+                tracing::info!("the 200 was not acknowledged; the call ends");
                 self.confirmed = true;
                 self.hang_up(Reason::NoAck);
             }
             // Too late: the INVITE is already answered.
             Input::Cancelled => {}
-            Input::Shutdown | Input::TimeIsUp => self.hang_up(Reason::OutOfService),
+            Input::Shutdown | Input::DrainTimeout => self.hang_up(Reason::OutOfService),
         }
     }
 
     fn media_event(&mut self, event: MediaEvent) {
         match event {
-            MediaEvent::Digit(digit) => self.pressed(Way::Rtp, digit),
-            MediaEvent::PlayFinished(id) if id == self.plays => self.hear(Heard::PlayFinished),
+            MediaEvent::Digit(digit) => self.key_pressed(KeyPath::Rtp, digit),
+            MediaEvent::PlayFinished(id) if id == self.plays => self.advance(ConversationInput::PlayFinished),
             MediaEvent::PlayFinished(_) => {}
             MediaEvent::RecordStopped { cause, length_bytes, trailing_silence_ms, .. } => {
                 let silence = if cause == StopCause::Silence { trailing_silence_ms } else { 0 };
@@ -296,30 +299,31 @@ impl Call {
                 self.recorded(end, length_ms);
             }
             MediaEvent::MediaTimeout => {
-                count(&self.door.stats.callers_vanished);
-                tracing::info!("nothing is heard of the caller any more");
+                count(&self.server.stats.callers_vanished);
+                tracing::info!("no media from the caller; the call ends");
                 self.hang_up(Reason::NoMedia);
             }
         }
     }
 
     /// Handles a key.
-    fn pressed(&mut self, way: Way, key: char) {
-        let stats = &self.door.stats;
-        if !self.keys.is_new(way, key, BootInstant::now()) {
+    fn key_pressed(&mut self, path: KeyPath, key: char) {
+        let stats = &self.server.stats;
+        if !self.keys.is_new(path, key, BootInstant::now()) {
             return count(&stats.digits_repeated);
         }
-        count(match way {
-            Way::Rtp => &stats.digits_rtp,
-            Way::Info => &stats.digits_info,
+        count(match path {
+            KeyPath::Rtp => &stats.digits_rtp,
+            KeyPath::Info => &stats.digits_info,
         });
-        self.hear(Heard::Digit(key));
+        self.advance(ConversationInput::Digit(key));
     }
 
     /// Passes an input to the conversation and executes its outputs.
-    fn hear(&mut self, heard: Heard) {
+    fn advance(&mut self, input: ConversationInput) {
         if let Some(conversation) = &mut self.conversation {
-            let outputs = conversation.handle(heard, wall());
+            self.note.note_input(&input);
+            let outputs = conversation.handle(input, wall());
             self.perform(outputs);
         }
     }
@@ -327,14 +331,14 @@ impl Call {
     fn answered(&mut self, answered: Answered) {
         self.codecs.extend(answered.codecs);
         self.not_filed |= answered.not_filed;
-        self.hear(Heard::Answer(answered.answer));
+        self.advance(ConversationInput::Answer(answered.answer));
     }
 
     /// Part of the recording cannot be stored: stops the recording.
     fn take_failed(&mut self) {
         let Some(take) = &mut self.take else { return };
         take.broken = true;
-        tracing::warn!("the recording cannot be stored and is stopped");
+        tracing::warn!("recording stopped: it cannot be stored");
         if take.running {
             self.stop_record();
         }
@@ -343,7 +347,7 @@ impl Call {
     fn stop_record(&mut self) {
         self.media.stop_record();
         if self.take.as_ref().is_some_and(|take| take.running) {
-            self.stop_due = after(STOPS_WITHIN);
+            self.stop_due = after(STOP_TIMEOUT);
         }
     }
 
@@ -355,7 +359,7 @@ impl Call {
         let whole = take.whole();
         self.ending = Some(Box::pin(async move {
             let end = if whole.await { end } else { RecordingEnd::Failed };
-            Heard::RecordingEnded { end, length_ms }
+            ConversationInput::RecordingEnded { end, length_ms }
         }));
     }
 
@@ -364,63 +368,52 @@ impl Call {
         let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
         take.broken = true;
         let length_ms = take.length_ms();
-        tracing::error!(length_ms, "the media engine does not end a recording");
+        tracing::error!(length_ms, "media engine did not confirm the end of a recording");
         self.recorded(RecordingEnd::Failed, length_ms);
     }
 
     /// The media thread has died, and the call's session with it.
     fn media_lost(&mut self) {
-        self.deaf = true;
-        tracing::error!("the media of this call is gone");
+        self.media_dead = true;
+        tracing::error!("media thread failed; the call ends");
         self.hang_up(Reason::Broken);
         self.record_cut_off();
     }
 
     /// The hold has lasted too long: the caller, or the PBX, has forgotten the call.
     fn held_too_long(&mut self) {
-        count(&self.door.stats.calls_held_too_long);
-        tracing::info!("the call was on hold for too long");
+        count(&self.server.stats.calls_held_too_long);
+        tracing::info!("call was on hold for too long; it ends");
         self.hang_up(Reason::HeldTooLong);
     }
 
     /// Ends the call from this side.
     fn hang_up(&mut self, reason: Reason) {
-        if self.silent() {
+        if self.conversation_over() {
             return;
         }
         self.reason = reason;
+        self.note.ends(reason != Reason::Done);
         if self.conversation.is_some() {
-            self.hear(Heard::HungUp);
+            self.advance(ConversationInput::HungUp);
         } else {
-            self.stillborn = true;
+            self.ended_before_start = true;
         }
-    }
-
-    /// The time limit for the answer to BYE has expired while the recording is still being stored.
-    fn bye_overdue(&mut self) {
-        let Some(bye) = &mut self.bye else { return };
-        if std::mem::replace(&mut bye.answered, true) {
-            return;
-        }
-        count(&self.door.stats.byes_unacknowledged);
-        tracing::warn!("the message is not stored in time: BYE is answered 500, filing goes on");
-        self.door.stats.bye_time.record(bye.at.elapsed());
-        self.door.respond(&bye.id, bye.request.respond(500));
     }
 
     /// Sends a request within the dialog; acknowledges an accepted INVITE.
     fn send(&self, mut request: Request) -> impl Future<Output = Result<Response, SendError>> + Send + use<> {
-        let (door, trunk, near) = (self.door.clone(), self.trunk.clone(), self.flow.clone());
+        let (server, trunk, near) = (self.server.clone(), self.trunk.clone(), self.flow.clone());
         let dialog = self.dialog.clone();
         async move {
             let hop = lock(&dialog).next_hop().to_owned();
-            let flow = door.route(&hop, Some(&near)).await?;
+            let flow = server.route(&hop, Some(&near)).await?;
             if request.method != Method::Bye {
-                request.headers.push("Contact", door.contact(&flow));
+                request.headers.push("Contact", server.contact(&flow));
             }
             let credentials = trunk.credentials_for(&flow);
             let mut renumber = |request: &mut Request| lock(&dialog).renumber(request);
-            let sent = door.send_request(request, &flow, credentials, None, &mut renumber).await?;
+            let sent = server.send_request(request, &flow, credentials, None, &mut renumber).await?;
             if sent.response.is_success() {
                 lock(&dialog).retarget(&sent.request.method, &sent.response.headers, true);
                 if sent.request.method == Method::Invite {
@@ -428,8 +421,8 @@ impl Call {
                         let dialog = lock(&dialog);
                         (dialog.acknowledge(&sent.request), dialog.next_hop().to_owned())
                     };
-                    let flow = door.route(&hop, Some(&near)).await?;
-                    door.acknowledge(sent.id, ack, &flow);
+                    let flow = server.route(&hop, Some(&near)).await?;
+                    server.acknowledge(sent.id, ack, &flow);
                 }
             }
             Ok(sent.response)
@@ -441,29 +434,29 @@ impl Call {
         if let Some(bye) = self.bye.take() {
             if !bye.answered {
                 if self.not_filed {
-                    count(&self.door.stats.byes_unacknowledged);
+                    count(&self.server.stats.byes_unacknowledged);
                 }
                 let code = if self.not_filed { 500 } else { 200 };
-                self.door.stats.bye_time.record(bye.at.elapsed());
-                self.door.respond(&bye.id, bye.request.respond(code));
+                self.server.stats.bye_time.record(bye.at.elapsed());
+                self.server.respond(&bye.id, bye.request.respond(code));
             }
         } else if !self.over {
             let mut bye = lock(&self.dialog).request(Method::Bye);
             bye.headers.push("Reason", self.reason.header());
             let sending = self.send(bye);
             // A closed server cancels this task: its sockets may be needed immediately.
-            self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(async move {
+            self.server.pending_byes.spawn(self.server.stop.clone().run_until_cancelled_owned(async move {
                 if let Err(error) = sending.await {
-                    tracing::info!(%error, "our BYE was not answered");
+                    tracing::info!(%error, "BYE not answered by the peer");
                 }
             }));
         }
         if let Some(refresh) = self.refresh.take() {
             // The answer to a pending INVITE must still be acknowledged.
-            self.door.farewells.spawn(self.door.stop.clone().run_until_cancelled_owned(refresh.sending));
+            self.server.pending_byes.spawn(self.server.stop.clone().run_until_cancelled_owned(refresh.sending));
         }
         if let Some(question) = self.question.take() {
-            self.door.tasks.spawn(tokio::time::timeout(FILING_AT_MOST, question));
+            self.server.tasks.spawn(tokio::time::timeout(FILING_TIMEOUT, question));
         }
     }
 }

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use twinbox_conversation::{Input as Heard, Output, Prompt, Purpose, RecordingEnd};
+use twinbox_conversation::{Input as ConversationInput, Output, Prompt, Purpose, RecordingEnd};
 use twinbox_mailstore::RecordingMeta;
 use twinbox_media::{Clip, Codec, RecordSpec};
 use twinbox_sip::sdp;
 
-use super::{Call, after, questions, take::Take, transfer::Transfer};
+use super::{Call, after, store_queries, take::Take, transfer::Transfer};
 
 /// Clip for an empty play: the conversation still gets its `PlayFinished`.
 const NOTHING: Clip = Clip::Silence(20);
 
 impl Call {
     pub(super) fn perform(&mut self, outputs: Vec<Output>) {
+        self.note.note_outputs(&outputs);
         for output in outputs {
             match output {
                 Output::Play(prompts) => self.play(prompts),
@@ -25,7 +26,7 @@ impl Call {
                 Output::StopRecording => self.stop_record(),
                 Output::DiscardRecording => {
                     if let Some(take) = self.take.take() {
-                        self.door.tasks.spawn(take.discard());
+                        self.server.tasks.spawn(take.discard());
                     }
                 }
                 Output::Ask(question) => {
@@ -35,7 +36,8 @@ impl Call {
                         _ => None,
                     };
                     let source = self.caller.number.clone();
-                    self.question = Some(questions::answer(self.door.clone(), question, take, source).boxed());
+                    self.question =
+                        Some(store_queries::answer(self.server.clone(), question, take, source).boxed());
                 }
                 Output::Transfer(to) => self.transfer = Some(Transfer::begin(self, &to)),
                 // The loop notices the end of the conversation.
@@ -66,13 +68,13 @@ impl Call {
         for prompt in prompts {
             pieces.push(match prompt {
                 Prompt::Audio(hash) => {
-                    let (mailstore, codec) = (self.door.deps.mailstore.clone(), self.codecs.get(&hash).copied());
+                    let (mailstore, codec) = (self.server.deps.mailstore.clone(), self.codecs.get(&hash).copied());
                     let codec = codec.unwrap_or(self.codec());
                     async move {
                         match mailstore.blob(&hash).await {
                             Ok(data) => Some(Clip::Audio { codec, data }),
                             Err(error) => {
-                                tracing::error!(%error, "stored audio cannot be played");
+                                tracing::error!(%error, "stored audio cannot be read; it is not played");
                                 None
                             }
                         }
@@ -97,7 +99,7 @@ impl Call {
     /// Plays the audio loaded from disk, or reports it missing if none is available.
     pub(super) fn loaded(&mut self, clips: Vec<Clip>) {
         match clips.is_empty() {
-            true => self.hear(Heard::AudioMissing),
+            true => self.advance(ConversationInput::AudioMissing),
             false => self.play_now(clips),
         }
     }
@@ -118,12 +120,12 @@ impl Call {
 
     /// A prompt that is in memory.
     fn clip(&self, prompt: &Prompt) -> Option<Clip> {
-        let (prompts, codec) = (&self.door.deps.prompts, self.codec());
+        let (prompts, codec) = (&self.server.deps.prompts, self.codec());
         match prompt {
             Prompt::Named(name) => match prompts.get(name, codec) {
                 Some(data) => Some(Clip::Audio { codec, data }),
                 None => {
-                    tracing::warn!(prompt = %name, "this prompt is missing from the set");
+                    tracing::warn!(prompt = %name, "prompt is missing from the prompt set; it is not played");
                     None
                 }
             },
@@ -135,7 +137,7 @@ impl Call {
 
     fn record(&mut self, purpose: Purpose, max_ms: u64, end_silence_ms: u64) {
         if self.stream.is_none() {
-            return self.hear(Heard::RecordingEnded { end: RecordingEnd::Failed, length_ms: 0 });
+            return self.advance(ConversationInput::RecordingEnded { end: RecordingEnd::Failed, length_ms: 0 });
         }
         let (take, sink) = match purpose {
             Purpose::Message(mailbox) => {
@@ -146,7 +148,7 @@ impl Call {
                     codec: self.codec(),
                     call: self.id,
                 };
-                Take::message(&self.door, meta)
+                Take::message(&self.server, meta)
             }
             Purpose::Greeting(..) => Take::greeting(self.codec()),
         };

@@ -11,12 +11,12 @@ use twinbox_sip::{
 };
 
 use super::{Call, Reason, after};
-use crate::{door::lock, outgoing::SendError, stats::count};
+use crate::{outgoing::SendError, sip_server::lock, stats::count};
 
 /// Retry interval of a refused refresh without a given time.
-const AGAIN: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Retry interval while an INVITE of the caller is not acknowledged (RFC 3261 section 14.1).
-const BUSY: Duration = Duration::from_secs(1);
+const ACK_WAIT: Duration = Duration::from_secs(1);
 /// Maximum wait after a `491` of the side that did not create the Call-ID (RFC 3261 section 14.1).
 const GLARE_MS: u64 = 2_000;
 
@@ -53,9 +53,9 @@ impl Call {
     }
 
     /// The session was not refreshed: ends it shortly before its expiry.
-    pub(super) fn session_ran_out(&mut self) {
-        count(&self.door.stats.callers_vanished);
-        tracing::info!("the session was not refreshed");
+    pub(super) fn session_expired(&mut self) {
+        count(&self.server.stats.callers_vanished);
+        tracing::info!("session was not refreshed in time; the call ends");
         self.hang_up(Reason::NotRefreshed);
     }
 
@@ -63,7 +63,7 @@ impl Call {
     pub(super) fn refresh_session(&mut self) {
         let Some(timer) = self.session.filter(|_| self.refresh.is_none()) else { return };
         if !self.allows_update && (self.answer_due || !self.confirmed) {
-            self.refresh_due = after(BUSY);
+            self.refresh_due = after(ACK_WAIT);
         } else {
             self.refresh(timer);
         }
@@ -93,8 +93,8 @@ impl Call {
             Ok(response) => response,
             Err(SendError::TimedOut) => return self.hang_up(Reason::NotRefreshed),
             Err(error) => {
-                tracing::info!(%error, "the session refresh cannot be sent");
-                self.refresh_due = after(AGAIN);
+                tracing::info!(%error, "session refresh cannot be sent; it is retried");
+                self.refresh_due = after(RETRY_INTERVAL);
                 return;
             }
         };
@@ -118,16 +118,17 @@ impl Call {
             422 => match timer.lengthened(&response) {
                 Some(longer) => {
                     self.session = Some(longer);
-                    let again = self.session_min.replace(longer.interval).is_some();
-                    self.refresh_due = after(if again { AGAIN } else { Duration::ZERO });
+                    let repeated = self.session_min.replace(longer.interval).is_some();
+                    self.refresh_due = after(if repeated { RETRY_INTERVAL } else { Duration::ZERO });
                 }
-                None => self.refresh_due = after(AGAIN),
+                None => self.refresh_due = after(RETRY_INTERVAL),
             },
             491 => self.refresh_due = after(Duration::from_millis(rand::random_range(0..=GLARE_MS / 10) * 10)),
             code => {
-                tracing::info!(code, "the session refresh was refused");
+                tracing::info!(code, "session refresh refused; it is retried");
                 let wanted = response.headers.get("Retry-After").and_then(|s| s.trim().parse::<u32>().ok());
-                self.refresh_due = after(wanted.map_or(AGAIN, |s| Duration::from_secs(u64::from(s).max(1))));
+                self.refresh_due =
+                    after(wanted.map_or(RETRY_INTERVAL, |s| Duration::from_secs(u64::from(s).max(1))));
             }
         }
     }
@@ -140,7 +141,9 @@ impl Call {
         match answer {
             Some(stream) if self.stream != Some(stream) => self.set_stream(stream, true),
             Some(_) => {}
-            None => tracing::info!("the answer to our refresh has no usable description: all stays as it was"),
+            None => {
+                tracing::info!("answer to the session refresh has no usable session description; media unchanged")
+            }
         }
     }
 }

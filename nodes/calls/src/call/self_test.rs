@@ -1,6 +1,6 @@
 //! Called side of a self-test call: answers, plays a tone, waits for the BYE. It uses the path of every call (socket,
-//! transactions, store, session description, media thread), but takes no place of `max_calls` and appears in no counter
-//! and no log.
+//! transactions, store, session description, media thread), but does not count towards `max_calls` and appears in no
+//! counter and no log.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,30 +14,35 @@ use twinbox_sip::{
     sdp::{self, Local},
 };
 
-use super::{Input, Traces, answer, channel};
-use crate::{door::Arrival, door::Door, self_test::MAILBOX};
+use super::{CallEntries, Input, answer, channel};
+use crate::{self_test::MAILBOX, sip_server::IncomingRequest, sip_server::SipServer};
 
 /// Maximum duration of the call, whatever the caller does.
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_DURATION: Duration = Duration::from_secs(10);
 /// Duration of the tone.
 const TONE: Duration = Duration::from_secs(2);
 const TONE_HZ: f64 = 425.0;
 const LOUDNESS: f64 = 8_000.0;
 
 /// Runs a self-test call from its INVITE to its end.
-pub(crate) async fn run(door: Arc<Door>, invite: Arrival, sender: Sender<Input>, inputs: Receiver<Input>) {
-    let mut traces = Traces::new(&door, &invite, None);
-    if let Err(refusal) = converse(&door, &invite, sender, inputs, &mut traces).await {
-        door.respond(&invite.id, *refusal);
+pub(crate) async fn run(
+    server: Arc<SipServer>,
+    invite: IncomingRequest,
+    sender: Sender<Input>,
+    inputs: Receiver<Input>,
+) {
+    let mut entries = CallEntries::new(&server, &invite, None);
+    if let Err(refusal) = converse(&server, &invite, sender, inputs, &mut entries).await {
+        server.respond(&invite.id, *refusal);
     }
 }
 
 async fn converse(
-    door: &Arc<Door>,
-    invite: &Arrival,
+    server: &Arc<SipServer>,
+    invite: &IncomingRequest,
     sender: Sender<Input>,
     mut inputs: Receiver<Input>,
-    traces: &mut Traces,
+    entries: &mut CallEntries,
 ) -> Result<(), Box<Response>> {
     let request = &invite.request;
     let refuse = |code, why: &str| {
@@ -46,21 +51,22 @@ async fn converse(
         Box::new(response)
     };
     // No mailbox has this number: this only tests whether the store answers.
-    let asked = door.deps.mailstore.find_by_number(MAILBOX).await;
+    let asked = server.deps.mailstore.find_by_number(MAILBOX).await;
     asked.map_err(|error| refuse(500, &format!("The store does not answer: {error}")))?;
     let offer = answer::offered(request)?.ok_or_else(|| refuse(488, "No session description"))?;
     let (media_sender, _events) = channel();
-    let media = door.deps.media.open_uncounted(media_sender).map_err(|e| refuse(503, &format!("No media: {e}")))?;
+    let media =
+        server.deps.media.open_uncounted(media_sender).map_err(|e| refuse(503, &format!("No media: {e}")))?;
     let mut local =
-        Local { address: address(door, &invite.flow), port: media.local_port(), session: 1, version: 0 };
+        Local { address: address(server, &invite.flow), port: media.local_port(), session: 1, version: 0 };
     let (stream, body) =
         answer::describe(&mut local, Some(&offer)).map_err(|error| refuse(488, &error.to_string()))?;
     let stream = stream.ok_or_else(|| refuse(488, "No audio stream"))?;
-    let tag = crate::door::lock(&door.layer).tag(request);
+    let tag = crate::sip_server::lock(&server.layer).tag(request);
     let mut dialog = Dialog::accept(request, &tag).ok_or_else(|| refuse(400, "Contact is no SIP URI"))?;
-    traces.dialog = Some(door.open_dialog(&dialog, &invite.trunk, sender));
-    let response = answer::accept(door, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
-    door.respond(&invite.id, response);
+    entries.dialog = Some(server.open_dialog(&dialog, &invite.trunk, sender));
+    let response = answer::accept(server, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
+    server.respond(&invite.id, response);
     let codec = match stream.codec {
         sdp::Codec::Pcmu => Codec::Pcmu,
         sdp::Codec::Pcma => Codec::Pcma,
@@ -74,21 +80,21 @@ async fn converse(
     });
     media.play(1, vec![Clip::Audio { codec, data: tone(codec) }]);
     // The caller is this process; if it does not hang up in time, it has given up.
-    let _ = tokio::time::timeout(LONGEST, until_bye(door, &mut dialog, &mut inputs)).await;
-    super::answer_late(door, &mut inputs);
+    let _ = tokio::time::timeout(MAX_DURATION, until_bye(server, &mut dialog, &mut inputs)).await;
+    super::answer_late(server, &mut inputs);
     Ok(())
 }
 
-async fn until_bye(door: &Arc<Door>, dialog: &mut Dialog, inputs: &mut Receiver<Input>) {
+async fn until_bye(server: &Arc<SipServer>, dialog: &mut Dialog, inputs: &mut Receiver<Input>) {
     while let Some(input) = inputs.recv().await {
-        let Arrival { id, request, .. } = match input {
-            Input::Request(arrival) => arrival,
+        let IncomingRequest { id, request, .. } = match input {
+            Input::Request(incoming) => incoming,
             // The call ends automatically.
-            Input::Acknowledged(_) | Input::TimeIsUp => continue,
+            Input::Acknowledged(_) | Input::DrainTimeout => continue,
             Input::Unacknowledged | Input::Cancelled | Input::Shutdown => return,
         };
         let bye = request.method == Method::Bye && dialog.received(&request);
-        door.respond(&id, answer_within(&request, bye));
+        server.respond(&id, answer_within(&request, bye));
         if bye {
             return;
         }
@@ -100,8 +106,8 @@ fn answer_within(request: &Request, bye: bool) -> Response {
 }
 
 /// RTP address of the socket itself, since the advertised address may belong to another machine.
-fn address(door: &Door, flow: &crate::wire::Flow) -> IpAddr {
-    let bound = Some(door.config.rtp.bind).filter(|ip| !ip.is_unspecified());
+fn address(server: &SipServer, flow: &crate::wire::Flow) -> IpAddr {
+    let bound = Some(server.config.rtp.bind).filter(|ip| !ip.is_unspecified());
     bound.unwrap_or_else(|| flow.remote().ip().to_canonical())
 }
 

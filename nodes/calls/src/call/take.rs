@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, watch};
 use twinbox_mailstore::{Audio, LiveRecording, Mailstore, RecordingMeta};
 use twinbox_media::{ChunkSink, Codec};
 
-use crate::door::Door;
+use crate::sip_server::SipServer;
 
 /// Maximum number of chunks buffered until the store is ready: 250 ms each, so 30 s.
-const MOST_WAITING: usize = 120;
+const MAX_WAITING: usize = 120;
 /// Maximum size of a greeting in memory, in bytes (ten minutes).
-const MOST_GREETING: usize = 8_000 * 600;
+const MAX_GREETING: usize = 8_000 * 600;
 
 /// A recording of a call.
 pub(super) struct Take {
@@ -36,19 +36,19 @@ type Started = watch::Receiver<Option<Option<LiveRecording>>>;
 
 impl Take {
     /// A take of a message. The store first makes its record durable; audio is buffered meanwhile.
-    pub(super) fn message(door: &Door, meta: RecordingMeta) -> (Self, Arc<dyn ChunkSink>) {
-        let (tell_failed, failed) = mpsc::channel(1);
-        let (tell_started, started) = watch::channel(None);
-        let sink = Arc::new(Live { state: Mutex::new(State::Waiting(Vec::new())), failed: tell_failed });
-        let mailstore = door.deps.mailstore.clone();
-        door.tasks.spawn(begin(mailstore, meta, sink.clone(), tell_started));
+    pub(super) fn message(server: &SipServer, meta: RecordingMeta) -> (Self, Arc<dyn ChunkSink>) {
+        let (failed_sender, failed) = mpsc::channel(1);
+        let (started_sender, started) = watch::channel(None);
+        let sink = Arc::new(Live { state: Mutex::new(State::Waiting(Vec::new())), failed: failed_sender });
+        let mailstore = server.deps.mailstore.clone();
+        server.tasks.spawn(begin(mailstore, meta, sink.clone(), started_sender));
         (Self { running: true, broken: false, kind: Kind::Message(started), failed }, sink)
     }
 
     /// A take of a greeting.
     pub(super) fn greeting(codec: Codec) -> (Self, Arc<dyn ChunkSink>) {
-        let (tell_failed, failed) = mpsc::channel(1);
-        let memory = Arc::new(Memory { codec, audio: Mutex::default(), failed: tell_failed });
+        let (failed_sender, failed) = mpsc::channel(1);
+        let memory = Arc::new(Memory { codec, audio: Mutex::default(), failed: failed_sender });
         (Self { running: true, broken: false, kind: Kind::Greeting(memory.clone()), failed }, memory)
     }
 
@@ -108,7 +108,7 @@ impl Take {
         if let Some(live) = self.live().await
             && let Err(error) = live.discard().await
         {
-            tracing::warn!(%error, "a discarded recording is still there");
+            tracing::warn!(%error, "discarded recording cannot be deleted");
         }
     }
 }
@@ -125,7 +125,7 @@ async fn begin(
     mailstore: Mailstore,
     meta: RecordingMeta,
     sink: Arc<Live>,
-    tell: watch::Sender<Option<Option<LiveRecording>>>,
+    started: watch::Sender<Option<Option<LiveRecording>>>,
 ) {
     let live = match mailstore.begin_recording(meta).await {
         Ok(live) => {
@@ -142,13 +142,13 @@ async fn begin(
             Some(live)
         }
         Err(error) => {
-            tracing::error!(%error, "a recording cannot begin");
+            tracing::error!(%error, "recording cannot start: the store refused it");
             *lock(&sink.state) = State::Failed;
             let _ = sink.failed.try_send(());
             None
         }
     };
-    let _ = tell.send(Some(live));
+    let _ = started.send(Some(live));
 }
 
 struct Live {
@@ -166,7 +166,7 @@ impl ChunkSink for Live {
     fn chunk(&self, offset: u64, bytes: Bytes) {
         let mut state = lock(&self.state);
         let stored = match &mut *state {
-            State::Waiting(chunks) if chunks.len() < MOST_WAITING => {
+            State::Waiting(chunks) if chunks.len() < MAX_WAITING => {
                 chunks.push((offset, bytes));
                 true
             }
@@ -189,7 +189,7 @@ struct Memory {
 impl ChunkSink for Memory {
     fn chunk(&self, _: u64, bytes: Bytes) {
         let mut audio = lock(&self.audio);
-        if audio.len() + bytes.len() > MOST_GREETING {
+        if audio.len() + bytes.len() > MAX_GREETING {
             let _ = self.failed.try_send(());
         } else {
             audio.extend_from_slice(&bytes);

@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 use futures::{FutureExt, future::BoxFuture};
-use twinbox_conversation::Input as Heard;
+use twinbox_conversation::Input as ConversationInput;
 use twinbox_sip::{Method, Request, Response, uri::Uri};
 
 use super::{Call, Reason};
 use crate::{
-    door::{Arrival, lock},
     outgoing::SendError,
+    sip_server::{IncomingRequest, lock},
     stats::count,
 };
 
 /// Time for the PBX to hang up after a transfer; then this side hangs up.
-const LINGER: Duration = Duration::from_secs(5);
+const HANGUP_WAIT: Duration = Duration::from_secs(5);
 
 /// A pending transfer.
 pub(super) enum Transfer {
     /// REFER was sent.
-    Asked(BoxFuture<'static, Result<Response, SendError>>),
+    Requested(BoxFuture<'static, Result<Response, SendError>>),
     /// REFER was accepted; NOTIFYs report the progress.
     Accepted,
     /// The transfer succeeded.
@@ -27,18 +27,18 @@ pub(super) enum Transfer {
 }
 
 /// An event of a transfer.
-pub(super) enum Step {
+pub(super) enum TransferEvent {
     Answered(Result<Response, SendError>),
-    LingeredOn,
+    NotHungUp,
 }
 
 /// The next event of a transfer, except NOTIFYs.
-pub(super) async fn referred(transfer: &mut Option<Transfer>) -> Step {
+pub(super) async fn next_event(transfer: &mut Option<Transfer>) -> TransferEvent {
     match transfer {
-        Some(Transfer::Asked(response)) => Step::Answered(response.await),
+        Some(Transfer::Requested(response)) => TransferEvent::Answered(response.await),
         Some(Transfer::Done(wait)) => {
             wait.await;
-            Step::LingeredOn
+            TransferEvent::NotHungUp
         }
         Some(Transfer::Accepted) | None => std::future::pending().await,
     }
@@ -47,15 +47,15 @@ pub(super) async fn referred(transfer: &mut Option<Transfer>) -> Step {
 impl Transfer {
     pub(super) fn begin(call: &mut Call, to: &str) -> Self {
         let Some(target) = target(call, to) else {
-            tracing::warn!("the operator's number is no number and no URI");
+            tracing::warn!("transfer failed: the operator number is neither a number nor a SIP URI; correct it");
             let nowhere = SendError::Unreachable("no target".to_owned());
-            return Self::Asked(async move { Err(nowhere) }.boxed());
+            return Self::Requested(async move { Err(nowhere) }.boxed());
         };
         let mut refer = lock(&call.dialog).request(Method::Refer);
-        let referrer = call.door.contact(&call.flow);
+        let referrer = call.server.contact(&call.flow);
         refer.headers.push("Refer-To", format!("<{target}>"));
         refer.headers.push("Referred-By", referrer);
-        Self::Asked(call.send(refer).boxed())
+        Self::Requested(call.send(refer).boxed())
     }
 }
 
@@ -80,15 +80,17 @@ fn target(call: &Call, to: &str) -> Option<String> {
 }
 
 impl Call {
-    pub(super) fn referred(&mut self, step: Step) {
-        match step {
-            Step::Answered(Ok(response)) if response.is_success() => self.transfer = Some(Transfer::Accepted),
-            Step::Answered(outcome) => {
+    pub(super) fn transfer_event(&mut self, event: TransferEvent) {
+        match event {
+            TransferEvent::Answered(Ok(response)) if response.is_success() => {
+                self.transfer = Some(Transfer::Accepted)
+            }
+            TransferEvent::Answered(outcome) => {
                 let code = outcome.map(|r| r.code).unwrap_or_default();
-                tracing::info!(code, "the transfer was refused");
+                tracing::info!(code, "transfer refused");
                 self.transfer_failed();
             }
-            Step::LingeredOn => {
+            TransferEvent::NotHungUp => {
                 self.transfer = None;
                 self.hang_up(Reason::Done);
             }
@@ -96,24 +98,24 @@ impl Call {
     }
 
     /// Handles NOTIFY within the dialog: progress of the REFER (a status line as body, RFC 3515 section 2.4.4).
-    pub(super) fn notified(&mut self, arrival: &Arrival) {
-        let request = &arrival.request;
+    pub(super) fn notified(&mut self, incoming: &IncomingRequest) {
+        let request = &incoming.request;
         let event = request.headers.get("Event").and_then(|e| e.split(';').next()).unwrap_or_default().trim();
         if !event.eq_ignore_ascii_case("refer") {
-            return self.door.respond(&arrival.id, request.respond(489).with("Allow-Events", "refer"));
+            return self.server.respond(&incoming.id, request.respond(489).with("Allow-Events", "refer"));
         }
-        self.door.respond(&arrival.id, request.respond(200));
+        self.server.respond(&incoming.id, request.respond(200));
         if self.transfer.is_none() {
             return;
         }
         match status(request) {
             Some(200..=299) => {
-                count(&self.door.stats.transfers);
-                tracing::info!("the call was transferred");
-                self.transfer = Some(Transfer::Done(tokio::time::sleep(LINGER).boxed()));
+                count(&self.server.stats.transfers);
+                tracing::info!("call transferred");
+                self.transfer = Some(Transfer::Done(tokio::time::sleep(HANGUP_WAIT).boxed()));
             }
             Some(code @ 300..) => {
-                tracing::info!(code, "the transfer did not come about");
+                tracing::info!(code, "transfer failed");
                 self.transfer_failed();
             }
             _ => {}
@@ -121,9 +123,9 @@ impl Call {
     }
 
     fn transfer_failed(&mut self) {
-        count(&self.door.stats.transfers_failed);
+        count(&self.server.stats.transfers_failed);
         self.transfer = None;
-        self.hear(Heard::TransferFailed);
+        self.advance(ConversationInput::TransferFailed);
     }
 }
 

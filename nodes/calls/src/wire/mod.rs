@@ -80,7 +80,7 @@ fn mark(socket: &impl AsFd, local: IpAddr, dscp: u8) {
         marked = marked.and(sockopt::set_ipv6_tclass(socket, u32::from(octet)));
     }
     if let Err(error) = marked {
-        tracing::warn!(%error, dscp, "SIP is sent without its DSCP mark");
+        tracing::warn!(%error, dscp, "DSCP cannot be set; SIP packets are sent without it");
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_known_as_configured_or_as_the_other_side_sees_it() {
+    fn advertised_address_is_the_configured_one_or_that_of_the_route() {
         let bound = |text: &str| text.parse::<SocketAddr>().unwrap();
         let remote = Ipv4Addr::LOCALHOST.into();
         for (advertise, bind, expected) in [

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use twinbox_sip::framing::{Frame, Framer};
 
 use super::{Advertised, mark};
-use crate::{Transport, door::Door, stats::count};
+use crate::{Transport, sip_server::SipServer, stats::count};
 
 /// Maximum number of queued messages for a slow peer; one more closes the connection.
 const OUTBOX: usize = 256;
@@ -35,7 +35,7 @@ const MAX_STRANGERS: usize = 128;
 const IDLE: Duration = Duration::from_secs(900);
 /// Timeout without received data of a connection opened by this node to a peer that is not a trunk. For a stranger:
 /// total time for one message and its answer.
-const BRIEF: Duration = Duration::from_secs(5);
+const SHORT_IDLE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// A bound TCP socket.
@@ -48,9 +48,9 @@ pub(crate) struct TcpEndpoint {
     strangers: Arc<AtomicUsize>,
 }
 
-/// Origin of a connection.
+/// ConnectionKind of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum ConnectionKind {
     /// Connection with a trunk, opened by either side.
     Trunk,
     /// Connection opened by this node to a peer that is not a trunk.
@@ -59,7 +59,7 @@ enum Origin {
     Stranger,
 }
 
-/// Place in a connection limit, held while the socket is open.
+/// Slot of a connection limit, occupied while the socket is open.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
@@ -109,16 +109,16 @@ impl TcpEndpoint {
         Ok(Self { listener, local, advertised, dscp, connections: Arc::default(), strangers: Arc::default() })
     }
 
-    pub(crate) async fn serve(self: Arc<Self>, door: Arc<Door>, stop: CancellationToken) {
+    pub(crate) async fn serve(self: Arc<Self>, server: Arc<SipServer>, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = stop.cancelled() => return,
             };
             match accepted {
-                Ok((stream, remote)) => match self.peer(&door, stream, remote, Origin::Stranger, &stop) {
+                Ok((stream, remote)) => match self.peer(&server, stream, remote, ConnectionKind::Stranger, &stop) {
                     Some(_) => {}
-                    None => count(&door.stats.connections_refused),
+                    None => count(&server.stats.connections_refused),
                 },
                 // Out of file descriptors, or the peer has already closed: the next accept may succeed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -129,7 +129,7 @@ impl TcpEndpoint {
     /// Opens a connection from the listener's bind address, by which PBXs and proxies know this node.
     pub(crate) async fn connect(
         &self,
-        door: &Arc<Door>,
+        server: &Arc<SipServer>,
         to: SocketAddr,
         stop: &CancellationToken,
     ) -> io::Result<Arc<TcpPeer>> {
@@ -140,32 +140,33 @@ impl TcpEndpoint {
             socket.bind(SocketAddr::new(own, 0))?;
         }
         let stream = tokio::time::timeout(CONNECT, socket.connect(to)).await??;
-        self.peer(door, stream, to, Origin::Ours, stop).ok_or_else(|| io::Error::other("too many connections"))
+        self.peer(server, stream, to, ConnectionKind::Ours, stop)
+            .ok_or_else(|| io::Error::other("too many connections"))
     }
 
     fn peer(
         &self,
-        door: &Arc<Door>,
+        server: &Arc<SipServer>,
         stream: TcpStream,
         remote: SocketAddr,
-        mut origin: Origin,
+        mut kind: ConnectionKind,
         stop: &CancellationToken,
     ) -> Option<Arc<TcpPeer>> {
-        if door.access.find(remote.ip(), Transport::Tcp).is_some() {
-            origin = Origin::Trunk;
+        if server.access.find(remote.ip(), Transport::Tcp).is_some() {
+            kind = ConnectionKind::Trunk;
         }
-        let slot = match origin {
-            Origin::Trunk | Origin::Ours => Slot::take(&self.connections, MAX_CONNECTIONS)?,
-            Origin::Stranger => Slot::take(&self.strangers, MAX_STRANGERS)?,
+        let slot = match kind {
+            ConnectionKind::Trunk | ConnectionKind::Ours => Slot::take(&self.connections, MAX_CONNECTIONS)?,
+            ConnectionKind::Stranger => Slot::take(&self.strangers, MAX_STRANGERS)?,
         };
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
         let (outbox, queue) = mpsc::channel(OUTBOX);
         let peer =
             Arc::new(TcpPeer { remote, advertised: self.advertised.clone(), outbox, closed: stop.child_token() });
-        door.tasks.spawn(write_to(write, queue, peer.closed.clone(), slot.clone()));
-        let places = self.connections.clone();
-        door.tasks.spawn(read_from(read, peer.clone(), door.clone(), origin, slot, places));
+        server.tasks.spawn(write_to(write, queue, peer.closed.clone(), slot.clone()));
+        let connections = self.connections.clone();
+        server.tasks.spawn(read_from(read, peer.clone(), server.clone(), kind, slot, connections));
         Some(peer)
     }
 }
@@ -198,32 +199,32 @@ async fn write_to(
 async fn read_from(
     mut stream: OwnedReadHalf,
     peer: Arc<TcpPeer>,
-    door: Arc<Door>,
-    origin: Origin,
+    server: Arc<SipServer>,
+    kind: ConnectionKind,
     _slot: Arc<Slot>,
-    places: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 ) {
     let mut framer = Framer::default();
-    match origin {
-        Origin::Trunk => {
-            door.knows(&peer);
-            listen(&mut stream, &mut framer, &peer, &door, IDLE, false).await;
+    match kind {
+        ConnectionKind::Trunk => {
+            server.remember_if_trunk(&peer);
+            listen(&mut stream, &mut framer, &peer, &server, IDLE, false).await;
         }
-        Origin::Ours => {
-            listen(&mut stream, &mut framer, &peer, &door, BRIEF, false).await;
+        ConnectionKind::Ours => {
+            listen(&mut stream, &mut framer, &peer, &server, SHORT_IDLE, false).await;
         }
-        Origin::Stranger => {
-            let first = listen(&mut stream, &mut framer, &peer, &door, BRIEF, true);
-            if let Ok(Ended::InProgress) = tokio::time::timeout(BRIEF, first).await {
-                // Part of a call: counts as a normal connection from now on, if there is a place.
-                let place = Slot::take(&places, MAX_CONNECTIONS);
-                let patience = if place.is_some() { IDLE } else { BRIEF };
-                listen(&mut stream, &mut framer, &peer, &door, patience, false).await;
+        ConnectionKind::Stranger => {
+            let first = listen(&mut stream, &mut framer, &peer, &server, SHORT_IDLE, true);
+            if let Ok(ReadOutcome::InProgress) = tokio::time::timeout(SHORT_IDLE, first).await {
+                // Part of a call: counts as a normal connection from now on, if a slot is free.
+                let slot = Slot::take(&connections, MAX_CONNECTIONS);
+                let timeout = if slot.is_some() { IDLE } else { SHORT_IDLE };
+                listen(&mut stream, &mut framer, &peer, &server, timeout, false).await;
             }
         }
     }
     // Queued messages are still sent: they include the answer to a lost frame.
-    door.forget(&peer);
+    server.forget(&peer);
     let closed = peer.closed.clone();
     drop(peer);
     tokio::select! {
@@ -233,9 +234,9 @@ async fn read_from(
 }
 
 /// Reason for the end of reading from a connection.
-enum Ended {
+enum ReadOutcome {
     /// Closed, timed out, framing lost, or a stranger's single message was read.
-    Over,
+    Finished,
     /// A stranger's message that belongs to a call or subscription in progress.
     InProgress,
 }
@@ -245,10 +246,10 @@ async fn listen(
     stream: &mut OwnedReadHalf,
     framer: &mut Framer,
     peer: &Arc<TcpPeer>,
-    door: &Arc<Door>,
-    patience: Duration,
+    server: &Arc<SipServer>,
+    timeout: Duration,
     once: bool,
-) -> Ended {
+) -> ReadOutcome {
     let mut buffer = vec![0; 8 * 1024];
     loop {
         while let Some(frame) = framer.next_frame() {
@@ -257,23 +258,23 @@ async fn listen(
                     peer.send(Bytes::from_static(b"\r\n"));
                 }
                 Frame::Message(data) => {
-                    let in_progress = door.framed(peer, &data);
+                    let in_progress = server.framed_message(peer, &data);
                     if once {
-                        return if in_progress { Ended::InProgress } else { Ended::Over };
+                        return if in_progress { ReadOutcome::InProgress } else { ReadOutcome::Finished };
                     }
                 }
                 Frame::Lost(data) => {
-                    door.framed(peer, &data);
-                    return Ended::Over;
+                    server.framed_message(peer, &data);
+                    return ReadOutcome::Finished;
                 }
             }
         }
         tokio::task::yield_now().await;
         let read = tokio::select! {
-            read = tokio::time::timeout(patience, stream.read(&mut buffer)) => read,
-            () = peer.closed.cancelled() => return Ended::Over,
+            read = tokio::time::timeout(timeout, stream.read(&mut buffer)) => read,
+            () = peer.closed.cancelled() => return ReadOutcome::Finished,
         };
-        let Ok(Ok(length @ 1..)) = read else { return Ended::Over };
+        let Ok(Ok(length @ 1..)) = read else { return ReadOutcome::Finished };
         framer.push(buffer.get(..length).unwrap_or_default());
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use twinbox_sip::strict::MAX_MESSAGE;
 
 use super::{Advertised, mark};
-use crate::door::Door;
+use crate::sip_server::SipServer;
 
 /// Size of the kernel's receive buffer in bytes: the only receive queue, and bounded.
 const INBOX: usize = 4 << 20;
@@ -45,11 +45,11 @@ impl UdpEndpoint {
     }
 
     /// Passes every datagram to the SIP server until `stop`.
-    pub(crate) async fn serve(self: Arc<Self>, door: Arc<Door>, stop: CancellationToken) {
+    pub(crate) async fn serve(self: Arc<Self>, server: Arc<SipServer>, stop: CancellationToken) {
         let socket = match self.socket.try_clone().and_then(tokio::net::UdpSocket::from_std) {
             Ok(socket) => socket,
             Err(error) => {
-                door.failed(format!("SIP over UDP on {} cannot be read: {error}", self.local));
+                server.failed(format!("the SIP listener udp {} failed: {error}; restart this node", self.local));
                 return;
             }
         };
@@ -60,14 +60,14 @@ impl UdpEndpoint {
                 () = stop.cancelled() => return,
             };
             if let Err(error) = ready {
-                door.failed(format!("SIP over UDP on {} cannot be read: {error}", self.local));
+                server.failed(format!("the SIP listener udp {} failed: {error}; restart this node", self.local));
                 return;
             }
             for _ in 0..BATCH {
                 match socket.try_recv_from(&mut buffer) {
                     Ok((length, source)) => {
                         let data = buffer.get(..length).unwrap_or_default();
-                        door.datagram(&self, data, source);
+                        server.datagram(&self, data, source);
                     }
                     // Reports an ICMP answer to an earlier datagram; ignored.
                     Err(_) => break,
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_has_its_dscp_mark() {
+    fn sent_packets_carry_the_dscp() {
         let four = UdpEndpoint::bind("127.0.0.1:0".parse().unwrap(), None, 24).unwrap();
         assert_eq!(ip_tos(&four.socket).unwrap(), 24 << 2);
         let six = UdpEndpoint::bind("[::]:0".parse().unwrap(), None, 46).unwrap();

@@ -70,7 +70,7 @@ impl Node {
     }
 
     pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        Self::open(change).await.expect("a SIP door")
+        Self::open(change).await.expect("a SIP server")
     }
 
     async fn open(change: impl FnOnce(&mut Options)) -> Result<Self, CallsError> {
@@ -286,8 +286,8 @@ impl Raw {
     }
 
     /// A client-side dialog with this Call-ID.
-    pub fn line(&self, call_id: &str) -> Line {
-        Line {
+    pub fn dialog(&self, call_id: &str) -> RawDialog {
+        RawDialog {
             transport: if matches!(self, Self::Udp(..)) { "UDP" } else { "TCP" },
             local: self.local(),
             call_id: call_id.to_owned(),
@@ -302,7 +302,7 @@ impl Raw {
 
 /// The client side of a dialog, with raw messages.
 #[derive(Clone)]
-pub struct Line {
+pub struct RawDialog {
     pub transport: &'static str,
     pub local: SocketAddr,
     pub call_id: String,
@@ -313,7 +313,7 @@ pub struct Line {
     pub headers: Vec<String>,
 }
 
-impl Line {
+impl RawDialog {
     pub fn with(mut self, header: &str) -> Self {
         self.headers.push(header.to_owned());
         self
@@ -377,9 +377,9 @@ pub fn offer(port: u16) -> String {
 }
 
 /// Establishes a call and returns its `200`.
-pub async fn establish(raw: &mut Raw, line: &mut Line) -> Response {
-    let ok = raw.ask(line.invite()).await;
-    let ack = line.answered(&ok);
+pub async fn establish(raw: &mut Raw, dialog: &mut RawDialog) -> Response {
+    let ok = raw.ask(dialog.invite()).await;
+    let ack = dialog.answered(&ok);
     raw.send(ack.as_bytes()).await;
     ok
 }
@@ -392,7 +392,7 @@ pub async fn pass(seconds: u64) {
 }
 
 /// Ends a call.
-pub async fn hang_up(raw: &mut Raw, line: &mut Line) {
-    let bye = line.request("BYE", "", "");
+pub async fn hang_up(raw: &mut Raw, dialog: &mut RawDialog) {
+    let bye = dialog.request("BYE", "", "");
     assert_eq!(raw.ask(bye).await.code, 200);
 }

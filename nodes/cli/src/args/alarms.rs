@@ -5,15 +5,15 @@ use clap::{Args, Subcommand};
 /// `alarm`
 #[derive(Debug, Subcommand)]
 pub enum AlarmCommand {
-    /// Show the alarms of all nodes, the worst first, each with its remedy
+    /// Show the alarms of all nodes, highest severity first, each with its remedy
     List {
-        /// Those too that are over, or happened and were acknowledged.
+        /// Also cleared alarms, and acknowledged alarms of events.
         #[arg(long)]
         all: bool,
     },
-    /// Say that you know: one that happened goes from the list, one that lasts stays until it is over
+    /// Acknowledge alarms: the alarm of an event leaves the list, the alarm of a condition stays until it is cleared
     Ack {
-        /// Ids as 'alarm list' shows them; the first digits will do.
+        /// Ids from 'alarm list'; the first digits are sufficient.
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
         /// Your name. Default: the user who is logged in; an operator of another machine is known by the certificate.
@@ -25,11 +25,11 @@ pub enum AlarmCommand {
 /// `events`
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Go on with what happens from now on, until interrupted.
+    /// Continue with new events, until interrupted.
     #[arg(long)]
     pub follow: bool,
-    /// Begin after this: a cursor from an earlier line of --json, on whichever node, or 'now'. Default: with the oldest
-    /// event that is kept.
+    /// Start after this: a cursor from an earlier line of --json of any node, or 'now'. Default: from the oldest
+    /// stored event.
     #[arg(long, value_name = "CURSOR", default_value = "", hide_default_value = true)]
     pub since: String,
 }

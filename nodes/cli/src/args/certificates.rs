@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
+use twinbox_admin_client::RemoteNode;
 use twinbox_ids::NodeName;
 
 use super::{lifetime, seconds};
@@ -11,13 +12,13 @@ use super::{lifetime, seconds};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "A node on another machine (before the command)")]
 pub struct RemoteArgs {
-    /// Ask the node that members reach at this address, as an operator
+    /// Contact the node at this address of its members, as an operator
     #[arg(long, value_name = "HOST:PORT")]
     pub node: Option<String>,
     /// The folder that 'cluster operator-cert' wrote
     #[arg(long, env = "TWINBOX_IDENTITY", value_name = "DIR")]
     pub identity: Option<PathBuf>,
-    /// The operator's certificate, where it is not in such a folder
+    /// The operator's certificate, if it is not in such a folder
     #[arg(long, value_name = "FILE", requires_all = ["node", "key", "ca"], conflicts_with = "identity")]
     pub cert: Option<PathBuf>,
     /// Its private key
@@ -28,12 +29,23 @@ pub struct RemoteArgs {
     pub ca: Option<PathBuf>,
 }
 
+impl RemoteArgs {
+    /// The node on another machine that these arguments name, if they name one.
+    pub fn remote(&self) -> Option<RemoteNode<'_>> {
+        let files = match (&self.cert, &self.key, &self.ca) {
+            (Some(cert), Some(key), Some(ca)) => Some([cert, key, ca].map(PathBuf::as_path)),
+            _ => None,
+        };
+        self.node.as_deref().map(|node| RemoteNode { node, identity: self.identity.as_deref(), files })
+    }
+}
+
 /// `cluster ca`
 #[derive(Debug, Subcommand)]
 pub enum CaCommand {
-    /// Show the authority, how far its replacement is on every member, and who may come from other machines
+    /// Show the authority, the progress of its rotation on every member, and the operators
     Status {
-        /// Wait until nothing is being replaced.
+        /// Wait until no rotation is in progress.
         #[arg(long)]
         wait: bool,
         /// Maximum wait.
@@ -42,14 +54,14 @@ pub enum CaCommand {
     },
     /// Replace the cluster's authority and every member's certificate, without an interruption
     Rotate {
-        /// Go on without this member, which is lost or away for long: it cannot come back by itself (give it for each).
+        /// Continue without this member, which is lost or absent for long: it needs a new certificate to return (repeat for each).
         #[arg(long, value_name = "NAME", conflicts_with = "call_off")]
         without: Vec<NodeName>,
-        /// Stay with the old authority: possible while not every member takes the new one.
+        /// Stay with the old authority: possible while not every member trusts the new one.
         #[arg(long)]
         call_off: bool,
     },
-    /// A new certificate for a member that was away while the authority was replaced
+    /// A new certificate for a member that was absent during a CA rotation
     Reissue {
         /// That member's node.pem, copied here; it is no secret.
         #[arg(long, value_name = "FILE")]
@@ -63,7 +75,7 @@ pub enum CaCommand {
 /// `cluster operator-cert`
 #[derive(Debug, Args)]
 pub struct OperatorCertArgs {
-    /// Whose: 1 to 63 of a-z, 0-9 and '-'.
+    /// Name of the operator: 1 to 63 of a-z, 0-9 and '-'.
     pub name: NodeName,
     /// Validity: 90s, 30m, 12h, 30d; at most 365d.
     #[arg(long, default_value = "30d", value_name = "TIME", value_parser = lifetime)]

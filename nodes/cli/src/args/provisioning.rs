@@ -7,11 +7,13 @@ use clap::{Args, Subcommand, ValueEnum};
 /// `user import`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-  number,name,pin,timezone,language,operator,cos
-  1001,Ada Lovelace,284617,Europe/London,en,0,sales
+  number,name,pin,timezone,language,operator,cos,mail,aliases
+  1001,Ada Lovelace,284617,Europe/London,en,0,sales,ada@example.com,ada a.lovelace
 
 Fields are separated by , ; or tabs: a table that a spreadsheet saved is taken as
-it is. An empty field says nothing; - as operator or cos says none. Users that are
+it is. An empty field says nothing; - says none, where there can be none. The
+columns notify_mail, notify_audio, notify_delete and notify_pager are about the
+first mail device and the first pager of a user; no device is removed. Users that are
 there are changed where the table differs; who has a PIN keeps it. All mistakes
 are reported with their lines, and then nothing is changed. Giving the same table
 again changes nothing.
@@ -23,7 +25,7 @@ voicemail.pin_hash_passes say.
 Exit codes: 0 done, 1 failed, 2 mistakes in the table, 3 no node reachable.")]
 pub struct UserImportArgs {
     /// The table, in UTF-8. Its first line names the columns: number, and any of name, pin, timezone, language,
-    /// operator, cos.
+    /// operator, cos, mail, aliases, notify_mail, notify_audio, notify_delete, notify_pager.
     #[arg(value_name = "FILE.csv")]
     pub file: PathBuf,
     /// Only show what would change.
@@ -42,9 +44,9 @@ pub struct UserImportArgs {
 pub enum WeakPins {
     /// Refuse the table
     Refuse,
-    /// Bring the user without a PIN, and say so
+    /// Import the user without a PIN, and report that
     LeaveOut,
-    /// Take it, to be changed at the first sign-in
+    /// Accept it, to be changed at the first sign-in
     Accept,
 }
 
@@ -76,6 +78,12 @@ pub struct UserSetArgs {
     /// The class of service, from 'cos list'.
     #[arg(long, value_name = "NAME")]
     pub cos: Option<String>,
+    /// The owner's mail address; - for none.
+    #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
+    pub mail: Option<String>,
+    /// All other names for mail to the mailbox, each with its own --alias; - for none.
+    #[arg(long = "alias", value_name = "ALIAS", allow_hyphen_values = true)]
+    pub aliases: Vec<String>,
 }
 
 /// `import`
@@ -91,19 +99,23 @@ pub struct AsteriskArgs {
     /// Asterisk's voicemail.conf.
     #[arg(long, value_name = "FILE")]
     pub conf: PathBuf,
-    /// The folder of all contexts, such as /var/spool/asterisk/voicemail; without it only users are brought.
+    /// The folder of all contexts, such as /var/spool/asterisk/voicemail; without it only users are imported.
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
-    /// The voicemail context whose mailboxes are brought.
+    /// The voicemail context whose mailboxes are imported.
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub context: String,
-    /// The codec for audio that is not in G.711 already; take that of the trunk.
+    /// The codec for audio that is not in G.711 already; use that of the trunk.
     #[arg(long, value_enum, default_value_t = Law::Ulaw)]
     pub law: Law,
     /// Treatment of PINs that are too easy to guess.
     #[arg(long, value_enum, default_value_t = WeakPins::LeaveOut)]
     pub weak_pins: WeakPins,
-    /// Only show what would be brought.
+    /// Write the texts of Asterisk's mails as templates into this folder, which is named by their language, such as
+    /// /etc/twinbox/templates/en; files that are there stay.
+    #[arg(long, value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+    /// Only show what would be imported.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -120,7 +132,7 @@ pub enum Law {
 /// `cos`
 #[derive(Debug, Subcommand)]
 pub enum CosCommand {
-    /// All classes with their rules; the default one is beneath every other
+    /// All classes with their rules; the rules of the default class apply where a class has none
     List,
     /// One class
     Show {
@@ -135,11 +147,12 @@ pub enum CosCommand {
         #[arg(value_name = "RULE=VALUE")]
         rules: Vec<String>,
     },
-    /// Change rules of a class; RULE=- takes one out
+    /// Change rules of a class; RULE=- removes one
     Set {
         /// Its name; 'default' for the default class.
         name: String,
-        /// message-seconds, messages, total-minutes, retention-days, pin-length, pin-tries, easy-pins, operator, sign-in
+        /// message-seconds, messages, total-minutes, retention-days, new-days, saved-days, deleted-days, pin-length,
+        /// pin-tries, easy-pins, operator, sign-in, audio-out
         #[arg(value_name = "RULE=VALUE", required = true)]
         rules: Vec<String>,
     },
@@ -153,7 +166,7 @@ pub enum CosCommand {
 /// `prompt`
 #[derive(Debug, Subcommand)]
 pub enum PromptCommand {
-    /// Play a WAV file in the place of a prompt, on every node at once
+    /// Play a WAV file instead of a prompt, on every node
     Set {
         /// The prompt's name in Asterisk's layout, such as vm-intro or digits/7.
         name: String,
@@ -161,13 +174,13 @@ pub enum PromptCommand {
         #[arg(value_name = "FILE.wav")]
         file: PathBuf,
     },
-    /// The prompts that replace those of the set
+    /// The prompts that replace standard ones
     List {
-        /// Names of all prompts instead.
+        /// Names of all standard prompts instead.
         #[arg(long)]
         all: bool,
     },
-    /// Bring the prompt of the set back
+    /// Restore the standard prompt
     Remove {
         /// The prompt's name.
         name: String,

@@ -21,24 +21,24 @@ pub enum SteeringCommand {
         /// The mode.
         mode: ModeWord,
     },
-    /// Choose whether the role goes back to the preferred node; without a word, give it back now
+    /// Choose whether the role goes back to the preferred node; without a mode, move it back now
     Failback(FailbackArgs),
     /// Print the durations in force, and every bound with its formula
     Timing,
     /// Show the last moves of the role and of duties, with cause and length
     Moves,
-    /// Ask what became of an order whose outcome was unknown; one that was not carried out never will be
+    /// Show the outcome of an order that was unknown; an order that was not executed never will be
     Outcome {
         /// The id that was printed.
         id: String,
     },
-    /// Make a token for a new member of this name, and print what to do with it
+    /// Make a token for a new member of this name, and print the next step
     Add(AddArgs),
-    /// Make a token for a new member that takes the place of one that is gone for good
+    /// Make a token for a new member that replaces one that is lost for good
     Replace(ReplaceArgs),
     /// Remove a node or the witness from the cluster
     Remove(RemoveArgs),
-    /// Let the node that is asked go on alone, when so many members are gone for good that there will be no majority again
+    /// Let the contacted node go on alone, if so many members are lost for good that no majority can return
     GoOnAlone(GoOnAloneArgs),
 }
 
@@ -47,7 +47,7 @@ pub enum SteeringCommand {
 pub struct MakePublisherArgs {
     /// The node's name.
     pub node: NodeName,
-    /// Also if it lacks much of what others have; nothing that was acknowledged is lost by that.
+    /// Even if it lacks much data of the others; no acknowledged data is lost by that.
     #[arg(long)]
     pub force: bool,
 }
@@ -72,7 +72,7 @@ pub enum ModeWord {
 /// `cluster failback`
 #[derive(Debug, Args)]
 pub struct FailbackArgs {
-    /// Whether it goes back: never, when told to, or in a window of each day.
+    /// Whether it goes back: never, on command, or in a window of each day.
     pub how: Option<FailbackWord>,
     /// Opening time of the window, UTC.
     #[arg(long, value_name = "HH:MM")]
@@ -92,19 +92,19 @@ pub enum FailbackWord {
     None,
     /// On the command 'twinbox cluster failback' only.
     Manual,
-    /// By itself, in a window of each day.
+    /// Automatically, in a window of each day.
     Scheduled,
 }
 
 /// `cluster add`
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The newcomer's name.
+    /// Name of the new member.
     pub name: NodeName,
     /// Address at which the other members will reach it.
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
-    /// It is to be a witness.
+    /// The new member is a witness.
     #[arg(long)]
     pub witness: bool,
     /// Validity of the token: 90s, 30m, 1h, 7d.
@@ -115,9 +115,9 @@ pub struct AddArgs {
 /// `cluster replace`
 #[derive(Debug, Args)]
 pub struct ReplaceArgs {
-    /// The member that is gone for good.
+    /// The member that is lost for good.
     pub old: NodeName,
-    /// The name of the new one, if another.
+    /// Name of the new member. Default: the same.
     #[arg(long, value_name = "NAME")]
     pub name: Option<NodeName>,
     /// Validity of the token: 90s, 30m, 1h, 7d.
@@ -130,10 +130,10 @@ pub struct ReplaceArgs {
 pub struct RemoveArgs {
     /// The member's name.
     pub node: NodeName,
-    /// It is gone for good: nothing is handed over, and what it alone had is lost.
+    /// The member is lost for good: no data is handed over, and data that only it had is lost.
     #[arg(long)]
     pub lost: bool,
-    /// End calls that are left after so long: 90s, 10m, 1h. Without it they end by themselves, however long that takes.
+    /// End remaining calls after this time: 90s, 10m, 1h. Without it they end normally, without a time limit.
     #[arg(long, value_name = "TIME", value_parser = lifetime, conflicts_with = "lost")]
     pub within: Option<Duration>,
     /// Maximum wait until it has left, in addition to the time that --within gives to calls.
@@ -146,7 +146,7 @@ pub struct RemoveArgs {
 pub struct DeactivateArgs {
     /// The node's name.
     pub node: NodeName,
-    /// End calls that are left after so long: 90s, 10m, 1h. Without it they end by themselves, however long that takes.
+    /// End remaining calls after this time: 90s, 10m, 1h. Without it they end normally, without a time limit.
     #[arg(long, value_name = "TIME", value_parser = lifetime)]
     pub within: Option<Duration>,
 }
@@ -154,10 +154,10 @@ pub struct DeactivateArgs {
 /// `cluster go-on-alone`
 #[derive(Debug, Args)]
 pub struct GoOnAloneArgs {
-    /// A member that is gone for good; once for every other member.
+    /// A member that is lost for good; repeat for every other member.
     #[arg(long, required = true, value_name = "NAME")]
     pub lost: Vec<NodeName>,
-    /// Do not ask whether it is meant.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub yes: bool,
 }
@@ -165,15 +165,15 @@ pub struct GoOnAloneArgs {
 /// `duty`
 #[derive(Debug, Subcommand)]
 pub enum DutyCommand {
-    /// Show each duty, who has it and why it waits, if it does
+    /// Show each duty with its holder, and why it waits
     List,
-    /// Move a duty to a node, until the publisher is made anew
+    /// Move a duty to a node, until the publisher moves
     Move(DutyToArgs),
-    /// Keep a duty on a node whenever that serves
+    /// Keep a duty on a node whenever that node is in service
     Pin(DutyToArgs),
     /// Let a duty follow the publisher again
     Unpin {
-        /// The duty.
+        /// The duty: notifier or mta.
         duty: String,
     },
 }
@@ -181,7 +181,7 @@ pub enum DutyCommand {
 /// `duty move`, `duty pin`
 #[derive(Debug, Args)]
 pub struct DutyToArgs {
-    /// The duty.
+    /// The duty: notifier or mta.
     pub duty: String,
     /// The node.
     pub node: NodeName,

@@ -10,9 +10,9 @@ use clap_complete::Shell;
 pub enum DnsCommand {
     /// Print the A, AAAA and SRV records of the shared name, for your zone
     Records {
-        /// The name by which phones and the PBX shall find all nodes, such as voicemail.example.com.
+        /// The name by which phones and the PBX find all nodes, such as voicemail.example.com.
         name: String,
-        /// Seconds that the records may be kept.
+        /// Seconds for which the records may be cached.
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         ttl: u32,
     },
@@ -44,7 +44,7 @@ pub struct DoctorArgs {
     /// Time limit for each answer.
     #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = super::seconds)]
     pub timeout: Duration,
-    /// The shared name by which phones and the PBX find all nodes: it must lead to each of them.
+    /// The shared name by which phones and the PBX find all nodes: it must resolve to each of them.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 }

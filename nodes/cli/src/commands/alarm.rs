@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use twinbox_wire::events::{Alarm, AlarmAcknowledgeRequest, AlarmListReply, AlarmListRequest};
 
-use crate::{args::AlarmCommand, client, error::CliError, output, pages};
+use crate::{args::AlarmCommand, output};
+use twinbox_admin_client::{CliError, client, pages};
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: AlarmCommand) -> Result<(), CliError> {
@@ -28,8 +29,8 @@ pub async fn run(socket: &Path, json: bool, command: AlarmCommand) -> Result<(),
                 return output::json(&reply);
             }
             for alarm in &reply.alarms {
-                let more = if alarm.state == "acknowledged" { "" } else { " (it is over already)" };
-                println!("{} {} ({}): known{more}", alarm.id, alarm.code, alarm.subject);
+                let more = if alarm.state == "acknowledged" { "" } else { " (cleared already)" };
+                println!("{} {} ({}): acknowledged{more}", alarm.id, alarm.code, alarm.subject);
             }
             println!("{}", output::acknowledged(&reply.acknowledged));
             Ok(())

@@ -12,10 +12,11 @@ use twinbox_wire::join::{
     AuthorityStatus, AuthorityStatusRequest, MemberProgress, OperatorStatus, ReissueRequest, RotateRequest,
 };
 
-use crate::{args::CaCommand, client, error::CliError, output};
+use crate::{args::CaCommand, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Poll interval of `--wait`.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: CaCommand) -> Result<(), CliError> {
@@ -34,15 +35,15 @@ async fn status(socket: &Path, json: bool, wait: bool, timeout: Duration) -> Res
     let began = BootInstant::now();
     loop {
         let status = client::authorities(socket).await?.status(AuthorityStatusRequest {}).await?.into_inner();
-        let rests = status.rotation.as_ref().is_none_or(|r| matches!(r.step.as_str(), "over" | "called-off"));
-        if !wait || rests {
+        let finished = status.rotation.as_ref().is_none_or(|r| matches!(r.step.as_str(), "over" | "called-off"));
+        if !wait || finished {
             return show(json, &status);
         }
         if began.elapsed() > timeout {
             let (text, seconds) = (render(&status), timeout.as_secs());
-            return Err(CliError::Failed(format!("{text}the authority is still being replaced after {seconds} s")));
+            return Err(CliError::Failed(format!("{text}the CA rotation is not finished after {seconds} s")));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -52,7 +53,7 @@ async fn reissue(socket: &Path, json: bool, certificate: &Path, out: &Path) -> R
         read.map_err(|error| CliError::Usage(format!("cannot read {}: {error}", certificate.display())))?;
     let files: Vec<PathBuf> = ["node.pem", "ca.pem"].iter().map(|file| out.join(file)).collect();
     if let Some(there) = files.iter().find(|file| file.exists()) {
-        return Err(CliError::Usage(format!("{} is there already; name another folder", there.display())));
+        return Err(CliError::Usage(format!("{} exists already; use another folder", there.display())));
     }
     let made = client::authorities(socket).await?.reissue(ReissueRequest { certificate }).await?.into_inner();
     let failed = |path: &Path, error| CliError::Failed(format!("cannot write {}: {error}", path.display()));
@@ -61,7 +62,7 @@ async fn reissue(socket: &Path, json: bool, certificate: &Path, out: &Path) -> R
         fs::write(file, text).map_err(|error| failed(file, error))?;
     }
     let text = format!(
-        "Put both files of {} into the tls folder of {} in the place of those that are there, and start it.",
+        "Copy both files of {} into the tls folder of {}, replacing the present ones, and start it.",
         out.display(),
         made.name
     );
@@ -93,24 +94,24 @@ fn render(status: &AuthorityStatus) -> String {
         day(status.certificate_ends_ms)
     );
     for other in status.trusted.iter().filter(|trusted| **trusted != status.authority) {
-        let _ = writeln!(text, "  certificates of {other} are taken, too");
+        let _ = writeln!(text, "  certificates of {other} are accepted, too");
     }
     if let Some(rotation) = &status.rotation {
         let waits = rotation.waits_for.join(", ");
         let phase = match rotation.step.as_str() {
-            "trust" => format!("1 of 3, members learn to trust the next authority; waits for {waits}"),
-            "show" => format!("2 of 3, members get certificates of the next authority; waits for {waits}"),
-            "drop" => format!("3 of 3, members drop the former authority; waits for {waits}"),
+            "trust" => format!("1 of 3, members start to trust the next authority; waiting for {waits}"),
+            "show" => format!("2 of 3, members get certificates of the next authority; waiting for {waits}"),
+            "drop" => format!("3 of 3, members drop the former authority; waiting for {waits}"),
             "over" => "done".to_owned(),
             _ => "called off".to_owned(),
         };
         let begun = day(rotation.begun_ms);
-        let _ = writeln!(text, "replacement, begun {begun} on {}: {phase}", rotation.begun_by);
+        let _ = writeln!(text, "CA rotation, started {begun} on {}: {phase}", rotation.begun_by);
         let table = output::table(&["MEMBER", "HAS DONE"], rotation.members.iter().map(progress));
         let _ = writeln!(text, "{table}");
     }
     match status.operators.as_slice() {
-        [] => text.push_str("no operator may come from another machine\n"),
+        [] => text.push_str("no operator certificates: other machines have no access\n"),
         operators => {
             let table =
                 output::table(&["OPERATOR", "UNTIL", "MADE", "BY", "CERTIFICATE"], operators.iter().map(operator));
@@ -123,7 +124,7 @@ fn render(status: &AuthorityStatus) -> String {
 fn progress(member: &MemberProgress) -> Vec<String> {
     let done = match member.done.as_str() {
         "trust" => "trusts both",
-        "show" => "shows the next one's certificate",
+        "show" => "has a certificate of the next one",
         "drop" => "all",
         _ => "nothing yet",
     };

@@ -6,7 +6,8 @@ use twinbox_clock::BootInstant;
 use twinbox_phone::{CallOptions, Codec, Phone, PhoneConfig, Transport};
 use twinbox_rtp::wav::{self, Wav};
 
-use crate::{args::CallArgs, error::CliError, output};
+use crate::{args::CallArgs, output};
+use twinbox_admin_client::CliError;
 
 /// The pause after each touch tone.
 const DIGIT_GAP: Duration = Duration::from_millis(100);
@@ -57,7 +58,7 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
             "jitter_ms": stats.jitter_ms,
             "heard_ms": received.len() / 8,
         }))?;
-        return kept(hung_up);
+        return check_bye(hung_up);
     }
     let (answer, talked) = (ms(call.answer_time()), began.elapsed().as_secs_f64());
     println!("answered by {} in {answer:.1} ms, talked {talked:.1} s", call.peer());
@@ -69,14 +70,14 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
         Some((status, time)) => println!("hung up: {status} after {:.1} ms", ms(time)),
         None => println!("the other side hung up"),
     }
-    kept(hung_up)
+    check_bye(hung_up)
 }
 
 /// A response other than `200` to the BYE means that the message is not stored (rule A1).
-fn kept(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
+fn check_bye(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
     match hung_up {
         Some((status, _)) if status != 200 => {
-            Err(CliError::Failed(format!("hanging up was answered {status}: a message was not acknowledged")))
+            Err(CliError::Failed(format!("the BYE was answered {status}: a message was not acknowledged")))
         }
         _ => Ok(()),
     }

@@ -2,24 +2,23 @@
 
 use std::{fmt::Write, path::Path, time::Duration};
 
-use twinbox_app::{
-    Reach,
+use twinbox_clock::{BootInstant, wall};
+use twinbox_enrollment::{
+    SipAddressing,
     init::{self, InitSpec},
 };
-use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::NodeName;
 use twinbox_roles::MemberKind;
 use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Heir, Member, NodeRequest};
 
 use crate::{
     args::{ClusterCommand, DeactivateArgs, InitArgs, NodeArg, Owner, StatusArgs},
-    client,
-    error::CliError,
     output,
 };
+use twinbox_admin_client::{CliError, client};
 
 /// Poll interval of `--watch` and `--wait`.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Mode that is shown in the first line.
 const ACTIVE_PASSIVE: &str = "active-passive";
 /// Period for which the table shows heirs of calls: one day.
@@ -35,7 +34,8 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
         ClusterCommand::OperatorCert(args) => super::operator::make(socket, json, args).await,
         ClusterCommand::OperatorRevoke { name } => super::operator::revoke(socket, json, name).await,
         ClusterCommand::Place(args) => {
-            let placed = twinbox_app::place(&args.from, &args.member, &args.to).map_err(CliError::failed)?;
+            let placed =
+                twinbox_enrollment::unpack(&args.from, &args.member, &args.to).map_err(CliError::failed)?;
             let done = if placed { "has its folder" } else { "has its folder already: nothing was changed" };
             println!("{} {done}: {}", args.member, args.to.display());
             Ok(())
@@ -50,11 +50,11 @@ pub async fn run(socket: &Path, json: bool, command: ClusterCommand) -> Result<(
             let request = DeactivateRequest { node: node.to_string(), within_ms: within.map(millis) };
             client::connect(socket).await?.deactivate(request).await?;
             let calls = match within {
-                Some(within) => format!("; those left after {} s are ended", within.as_secs()),
-                None => ", however long that takes (--within sets a limit)".to_owned(),
+                Some(within) => format!("; remaining calls are ended after {} s", within.as_secs()),
+                None => ", without a time limit (--within sets one)".to_owned(),
             };
             let text =
-                format!("{node} is deactivated: it takes no new calls, calls in progress end by themselves{calls}");
+                format!("{node} is deactivated: it takes no new calls, calls in progress end normally{calls}");
             done(json, text)
         }
     }
@@ -81,9 +81,11 @@ fn form(args: InitArgs) -> Result<(), CliError> {
         .map(member(MemberKind::Node))
         .chain(args.witnesses.into_iter().map(member(MemberKind::Witness)))
         .collect();
-    let reach =
-        Reach { advertise: args.sip_advertise.into_iter().map(|a| (a.name, a.ip)).collect(), pbx: args.pbx };
-    let spec = InitSpec { cluster_name: args.name, members, reach };
+    let sip = SipAddressing {
+        advertise: args.sip_advertise.into_iter().map(|a| (a.name, a.ip)).collect(),
+        pbx: args.pbx,
+    };
+    let spec = InitSpec { cluster_name: args.name, members, sip };
     let before = if args.if_absent { init::formed_before(&args.dir, &spec) } else { Vec::new() };
     if !before.is_empty() && before.len() < spec.members.len() {
         let made = init::form_again(&args.dir, &spec).map_err(CliError::failed)?;
@@ -91,7 +93,7 @@ fn form(args: InitArgs) -> Result<(), CliError> {
             init::give_to(&made, user, group).map_err(CliError::failed)?;
         }
         for member in &made.members {
-            println!("{} is made again, empty: {}", member.name, member.config.display());
+            println!("{} is created again, empty: {}", member.name, member.config.display());
         }
         return Ok(());
     }
@@ -107,13 +109,13 @@ fn form(args: InitArgs) -> Result<(), CliError> {
     if let Some(Owner { user, group }) = args.owner {
         init::give_to(&made, user, group).map_err(CliError::failed)?;
     }
-    println!("cluster '{}' has the id {}", spec.cluster_name, made.id);
+    println!("cluster '{}' created, id {}", spec.cluster_name, made.id);
     for member in &made.members {
         println!("  {}: {}", member.name, member.config.display());
     }
     println!(
-        "Copy each folder to its machine, look through its twinbox.toml, check it with \
-         'twinbox config check FILE' and start it.\nKeep {} safe: who has it can make members.",
+        "Copy each folder to its machine, review its twinbox.toml, check it with \
+         'twinbox config check FILE' and start it.\nKeep {} safe: anyone who has it can create members.",
         made.ca_dir.display()
     );
     Ok(())
@@ -124,7 +126,7 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
     loop {
         let last = match ask(socket).await {
             Ok(reply) => {
-                let in_service = all_in_service(&reply);
+                let in_service = client::all_in_service(&reply);
                 if args.watch {
                     print!("\x1b[H\x1b[2J{}", render(&reply));
                     std::io::Write::flush(&mut std::io::stdout()).map_err(CliError::failed)?;
@@ -149,7 +151,7 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
                 render(&reply)
             )));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -157,20 +159,11 @@ pub(super) async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
     Ok(client::connect(socket).await?.cluster_status(ClusterStatusRequest {}).await?.into_inner())
 }
 
-/// Whether every member is in service and there is a publisher. False without a majority: the reply then shows the
-/// last agreed state.
-pub(crate) fn all_in_service(reply: &ClusterStatusReply) -> bool {
-    reply.quorum
-        && !reply.publisher.is_empty()
-        && !reply.members.is_empty()
-        && reply.members.iter().all(|m| m.status == "in-service")
-}
-
 /// Table for administrators.
 pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     let mut text = String::new();
     let or_none = |name: &str| if name.is_empty() { "none".to_owned() } else { name.to_owned() };
-    let quorum = if reply.quorum { "a majority is in reach" } else { "NO MAJORITY: duties wait, calls go on" };
+    let quorum = if reply.quorum { "majority reachable" } else { "NO MAJORITY: duties wait, calls continue" };
     let level = reply.feature_level;
     let (cluster, publisher) = (&reply.cluster, or_none(&reply.publisher));
     let mode = if reply.mode == ACTIVE_PASSIVE { ", active-passive" } else { "" };
@@ -187,7 +180,7 @@ pub(crate) fn render(reply: &ClusterStatusReply) -> String {
         let _ = writeln!(text, "{note}");
     }
     for heir in reply.heirs.iter().filter(|heir| heir.calls > 0 && is_recent(heir.at_ms)) {
-        let _ = writeln!(text, "{}", inherited(reply, heir));
+        let _ = writeln!(text, "{}", describe_heir(reply, heir));
     }
     for member in reply.members.iter().filter(|m| !m.reason.is_empty()) {
         let _ = writeln!(text, "{}: {}", member.name, member.reason);
@@ -206,16 +199,16 @@ fn is_recent(at_ms: u64) -> bool {
 }
 
 /// Heir of the calls of an ended incarnation.
-fn inherited(reply: &ClusterStatusReply, heir: &Heir) -> String {
+fn describe_heir(reply: &ClusterStatusReply, heir: &Heir) -> String {
     let Heir { node, incarnation, heir: name, heir_incarnation, epoch, calls, cause, .. } = heir;
-    let epoch = if epoch.is_empty() { "by proof alone".to_owned() } else { format!("epoch {epoch}") };
+    let epoch = if epoch.is_empty() { "by exit proof".to_owned() } else { format!("epoch {epoch}") };
     let info = reply.members.iter().find(|member| member.name == *name).and_then(|member| member.info.as_ref());
     let ended = match info.is_some_and(|info| info.incarnation != *heir_incarnation) {
-        true => "; that life of it is over, too, and they with it",
+        true => "; that incarnation has ended, too, and the calls with it",
         false => "",
     };
     format!(
-        "calls of {node} (life {incarnation}): heir {name}, {epoch}; {calls} at the last report, {cause}{ended}"
+        "calls of {node} (incarnation {incarnation}): heir {name}, {epoch}; {calls} at the last report, {cause}{ended}"
     )
 }
 
@@ -241,18 +234,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_in_service_only_if_a_majority_says_so_now() {
+    fn all_members_are_in_service_only_with_a_present_majority() {
         let member = |name: &str| Member { name: name.into(), status: "in-service".into(), ..Default::default() };
         let members = vec![member("a"), member("b")];
         let well = ClusterStatusReply { publisher: "a".into(), quorum: true, members, ..Default::default() };
-        assert!(all_in_service(&well));
+        assert!(client::all_in_service(&well));
         assert!(
-            !all_in_service(&ClusterStatusReply { quorum: false, ..well.clone() }),
+            !client::all_in_service(&ClusterStatusReply { quorum: false, ..well.clone() }),
             "agreed on before the start"
         );
-        assert!(!all_in_service(&ClusterStatusReply { publisher: String::new(), ..well.clone() }));
+        assert!(!client::all_in_service(&ClusterStatusReply { publisher: String::new(), ..well.clone() }));
         let mut one_out = well;
         one_out.members[1].status = "starting".into();
-        assert!(!all_in_service(&one_out));
+        assert!(!client::all_in_service(&one_out));
     }
 }

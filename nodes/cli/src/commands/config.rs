@@ -1,8 +1,9 @@
 //! `twinbox config check`.
 
-use twinbox_app::config::Config;
+use twinbox_config::Config;
 
-use crate::{args::ConfigCommand, error::CliError};
+use crate::args::ConfigCommand;
+use twinbox_admin_client::CliError;
 
 /// Checks a file and starts nothing.
 pub fn run(command: ConfigCommand) -> Result<(), CliError> {

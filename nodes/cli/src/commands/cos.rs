@@ -4,7 +4,8 @@ use std::path::Path;
 
 use twinbox_wire::admin::{Class, ClassListReply, ClassListRequest, ClassRequest};
 
-use crate::{args::CosCommand, client, error::CliError, output, pages};
+use crate::{args::CosCommand, output};
+use twinbox_admin_client::{CliError, client, pages};
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), CliError> {
@@ -22,9 +23,7 @@ pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), C
             let classes = list(&mut node).await?;
             let class = classes.into_iter().find(|class| !class.name_lost && class.name == name.to_lowercase());
             let class = class.ok_or_else(|| {
-                CliError::Failed(format!(
-                    "there is no class of service '{name}': `twinbox cos list` shows those there are"
-                ))
+                CliError::Failed(format!("there is no class of service '{name}': see `twinbox cos list`"))
             })?;
             if json {
                 return output::json(&class);

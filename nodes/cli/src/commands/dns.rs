@@ -5,13 +5,16 @@ use std::path::Path;
 use twinbox_dns::{Endpoint, Transport, records, zone};
 use twinbox_wire::admin::{ClusterStatusRequest, Member};
 
-use crate::{args::DnsCommand, client, error::CliError, output};
+use crate::{args::DnsCommand, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: DnsCommand) -> Result<(), CliError> {
     let DnsCommand::Records { name, ttl } = command;
     if !name.contains('.') || name.parse::<std::net::IpAddr>().is_ok() {
-        return Err(CliError::Usage(format!("'{name}' is no full name: write for example voicemail.example.com")));
+        return Err(CliError::Usage(format!(
+            "'{name}' is not a full domain name: write for example voicemail.example.com"
+        )));
     }
     let status = client::connect(socket).await?.cluster_status(ClusterStatusRequest {}).await?.into_inner();
     let nodes: Vec<&Member> = status.members.iter().filter(|m| m.kind == "node").collect();
@@ -30,7 +33,7 @@ pub async fn run(socket: &Path, json: bool, command: DnsCommand) -> Result<(), C
     match silent.is_empty() {
         true => Ok(()),
         false => Err(CliError::Failed(format!(
-            "no records for {}: it does not answer; ask again when it runs",
+            "no records for {}: it does not answer; repeat when it runs",
             silent.join(", ")
         ))),
     }
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_that_listens_everywhere_is_where_its_peers_reach_it() {
+    fn node_that_listens_on_all_addresses_uses_its_peer_address() {
         let member = Member { name: "a".into(), address: "[2001:db8::1]:7070".into(), ..Default::default() };
         let host = |text: &str| endpoint(&member, text).map(|e| (e.host, e.port));
         assert_eq!(host("udp 0.0.0.0:5060"), Some(("2001:db8::1".into(), 5060)));

@@ -1,12 +1,9 @@
 //! `twinbox doctor`: checks for common faults and shows remedies.
 //!
-//! This module collects observations; `judge` derives findings from them. The checks are the same whether the node
+//! This module collects observations; `findings` derives findings from them. The checks are the same whether the node
 //! runs or not, except that ports are tested only while the node does not use them.
 
-mod find;
-mod judge;
-mod look;
-mod probe;
+mod config_files;
 
 use std::{
     net::SocketAddr,
@@ -15,15 +12,20 @@ use std::{
 };
 
 use serde::Serialize;
-use twinbox_app::{
-    config::{ClusterConfig, Config, ConfigError, NodeConfig, WitnessConfig},
+use twinbox_config::{ClusterConfig, Config, ConfigError, NodeConfig, WitnessConfig, members_file};
+use twinbox_diagnostics::{
+    doctor::{
+        findings::{self, Finding},
+        observe, probe,
+    },
     folder::Owner,
 };
 use twinbox_dns::Transport;
 use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply};
 
-use self::{find::Found, judge::Finding};
-use crate::{args::DoctorArgs, client, error::CliError, output};
+use self::config_files::ConfigFiles;
+use crate::{args::DoctorArgs, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Report of all checks.
 #[derive(Debug, Default, Serialize)]
@@ -46,14 +48,14 @@ struct OfMember {
 impl Report {
     /// Records that an area was checked, and its findings.
     fn add(&mut self, area: &'static str, findings: impl IntoIterator<Item = Finding>) {
-        self.look(area);
+        self.mark_checked(area);
         for finding in findings {
-            self.look(finding.area);
+            self.mark_checked(finding.area);
             self.findings.push(OfMember { config: self.examined.last().cloned(), finding });
         }
     }
 
-    fn look(&mut self, area: &'static str) {
+    fn mark_checked(&mut self, area: &'static str) {
         if !self.checked.contains(&area) {
             self.checked.push(area);
         }
@@ -63,8 +65,8 @@ impl Report {
 /// Checks, reports, and fails if there is a finding.
 pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
     let found = match &args.config {
-        Some(config) => Found { configs: vec![config.clone()], how: String::new() },
-        None => find::configs(),
+        Some(config) => ConfigFiles { configs: vec![config.clone()], origin: String::new() },
+        None => config_files::configs(),
     };
     let mut report = Report::default();
     for config in &found.configs {
@@ -73,7 +75,7 @@ pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
     }
     if found.configs.is_empty() {
         let remedy = "name the member's file: 'twinbox doctor --config FILE'";
-        report.add("configuration", [Finding::new("configuration", found.how.as_str(), remedy)]);
+        report.add("configuration", [Finding::new("configuration", found.origin.as_str(), remedy)]);
     }
     if json {
         output::json(&report)?;
@@ -87,13 +89,13 @@ pub async fn run(json: bool, args: DoctorArgs) -> Result<(), CliError> {
     }
 }
 
-fn print(found: &Found, report: &Report) {
-    if !found.how.is_empty() && !found.configs.is_empty() {
-        println!("{}:", found.how);
+fn print(found: &ConfigFiles, report: &Report) {
+    if !found.origin.is_empty() && !found.configs.is_empty() {
+        println!("{}:", found.origin);
         found.configs.iter().for_each(|config| println!("  {}", config.display()));
     }
     if report.findings.is_empty() {
-        println!("looked at {}: nothing is wrong", report.checked.join(", "));
+        println!("checked {}: no problem found", report.checked.join(", "));
         return;
     }
     // A single member needs no column to distinguish it.
@@ -113,11 +115,11 @@ fn print(found: &Found, report: &Report) {
 async fn member(file: &Path, args: &DoctorArgs, report: &mut Report) {
     match Config::load(file) {
         Ok(Config::Node(config)) => {
-            report.look("configuration");
+            report.mark_checked("configuration");
             node(&config, args, report).await;
         }
         Ok(Config::Witness(config)) => {
-            report.look("configuration");
+            report.mark_checked("configuration");
             witness(&config, args.timeout, report).await;
         }
         Err(error) => mistakes(file, &error, report).await,
@@ -126,7 +128,7 @@ async fn member(file: &Path, args: &DoctorArgs, report: &mut Report) {
 
 /// Reports the mistakes of an unusable file, and the status of a node that still runs with an earlier file.
 async fn mistakes(file: &Path, error: &ConfigError, report: &mut Report) {
-    let found = error.mistakes().map(|(key, words)| judge::mistake(file, key, words));
+    let found = error.mistakes().map(|(key, words)| findings::mistake(file, key, words));
     report.add("configuration", found);
     if let Ok(Some(socket)) = Config::admin_socket(file)
         && let Some(status) = ask(&socket).await
@@ -140,9 +142,9 @@ async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
     let owner = Owner { member: config.name.clone(), cluster: Some(cluster.id) };
     disk("node.data_dir", &config.data_dir, &owner, config.reserve_bytes, report);
     certificates(cluster, report);
-    report.add("limits", judge::open_files(look::most_open_files(), config.calls.max_calls as u64));
+    report.add("limits", findings::open_files(observe::most_open_files(), config.calls.max_calls as u64));
     // The file has no mistakes, so its RTP range is sufficient for sip.max_calls.
-    report.look("rtp");
+    report.mark_checked("rtp");
     let status = ask(&config.admin_socket).await;
     match &status {
         Some(status) => members(status, report),
@@ -162,7 +164,7 @@ async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
     if let Some(name) = &args.name {
         if status.is_none() {
             // The node does not run and cannot report its addresses.
-            let sip = config.calls.listeners.iter().map(|l| l.outside()).collect();
+            let sip = config.calls.listeners.iter().map(|l| l.external_address()).collect();
             nodes.push(described(config.name.as_str(), &own_address(cluster, &config.name), sip));
         }
         shared_name(config, name, &nodes, report).await;
@@ -175,7 +177,7 @@ async fn witness(config: &WitnessConfig, timeout: Duration, report: &mut Report)
     if let Err(why) = twinbox_app::ask_witness(config, timeout).await {
         let what = format!("the witness does not answer: {why}");
         let remedy =
-            "start it (systemctl start twinbox-witness, or 'twinbox witness --config FILE') and look at its log";
+            "start it (systemctl start twinbox-witness, or 'twinbox witness --config FILE') and check its log";
         report.add("node", [Finding::new("node", what, remedy)]);
         let binds: Vec<_> =
             config.clusters.iter().map(|cluster| ("[[cluster]] bind", Transport::Tcp, cluster.bind)).collect();
@@ -196,23 +198,23 @@ fn not_running(socket: &Path) -> Finding {
     Finding::new(
         "node",
         format!("no node answers at {}", socket.display()),
-        "start it (systemctl start twinbox, or 'twinbox node --config FILE') and look at its log",
+        "start it (systemctl start twinbox, or 'twinbox node --config FILE') and check its log",
     )
 }
 
 fn disk(key: &str, dir: &Path, owner: &Owner, reserve: u64, report: &mut Report) {
-    report.add("disk", judge::disk(key, dir, &look::disk(dir, owner, reserve)));
+    report.add("disk", findings::disk(key, dir, &observe::disk(dir, owner, reserve)));
 }
 
 fn certificates(cluster: &ClusterConfig, report: &mut Report) {
     let millis = |time: twinbox_ids::Timestamp| i64::try_from(time.0).unwrap_or(i64::MAX);
     let tls = &cluster.tls;
-    let seen = judge::Validity {
+    let seen = findings::Validity {
         begins: millis(tls.begins()),
         ends: millis(tls.expires()),
         authority_ends: millis(tls.authority_expires()),
     };
-    report.add("certificates", judge::certificates(seen, look::now()));
+    report.add("certificates", findings::certificates(seen, observe::now()));
 }
 
 /// Findings about members in a running node's status.
@@ -221,17 +223,17 @@ fn members(status: &ClusterStatusReply, report: &mut Report) {
     if !status.quorum {
         findings.push(Finding::new(
             "cluster",
-            format!("no majority is in reach: {}", status.reason),
-            "bring the other members back; calls go on meanwhile, duties wait. If they are gone for good: 'twinbox cluster \
+            format!("no majority is reachable: {}", status.reason),
+            "bring the other members back; until then calls continue and duties wait. If they are lost for good: 'twinbox cluster \
              go-on-alone'",
         ));
     }
     for member in status.members.iter().filter(|m| m.status != "in-service") {
         let remedy = match member.status.as_str() {
             "deactivated" | "draining" => {
-                format!("'twinbox cluster activate {}' when it may work again", member.name)
+                format!("'twinbox cluster activate {}' when it may serve again", member.name)
             }
-            _ => "look at its machine, the network between the members (port 7070 tcp) and its log".to_owned(),
+            _ => "check its machine, the network between the members (port 7070 tcp) and its log".to_owned(),
         };
         let reason = if member.reason.is_empty() { String::new() } else { format!(": {}", member.reason) };
         findings.push(Finding::new("cluster", format!("{} is {}{reason}", member.name, member.status), remedy));
@@ -244,13 +246,14 @@ fn own_ports(config: &NodeConfig) -> Vec<(&'static str, Transport, SocketAddr)> 
     let sip = config.calls.listeners.iter().map(|l| ("[[sip.listener]] bind", l.transport, l.bind));
     let peers = [("cluster.bind", Transport::Tcp, config.cluster.bind)];
     let metrics = config.metrics.map(|bind| ("metrics.bind", Transport::Tcp, bind));
-    sip.chain(peers).chain(metrics).collect()
+    let links = config.links.as_ref().map(|links| ("links.bind", Transport::Tcp, links.bind));
+    sip.chain(peers).chain(metrics).chain(links).collect()
 }
 
 fn ports(wanted: &[(&'static str, Transport, SocketAddr)], report: &mut Report) {
     let tried = wanted.iter().filter_map(|(key, transport, bind)| {
-        let error = look::bind(*transport, *bind).err()?;
-        Some(judge::port(key, transport.label(), *bind, &error))
+        let error = observe::bind(*transport, *bind).err()?;
+        Some(findings::port(key, transport.label(), *bind, &error))
     });
     report.add("ports", tried);
 }
@@ -261,7 +264,7 @@ fn others(
     own: &twinbox_ids::NodeName,
     status: Option<&ClusterStatusReply>,
 ) -> Vec<(twinbox_ids::NodeName, String)> {
-    let mut known: Vec<_> = twinbox_app::known_members(cluster).into_iter().map(|m| (m.name, m.address)).collect();
+    let mut known: Vec<_> = members_file::known(cluster).into_iter().map(|m| (m.name, m.address)).collect();
     for member in status.iter().flat_map(|status| &status.members) {
         if let Ok(name) = member.name.parse()
             && known.iter().all(|(known, _)| *known != name)
@@ -285,12 +288,12 @@ async fn ask_others(
     report: &mut Report,
 ) -> Vec<Member> {
     for area in ["clock", "ports", "dns"] {
-        report.look(area);
+        report.mark_checked(area);
     }
     let mut nodes = Vec::new();
     for (name, address) in others {
-        let (answer, info) = look::member(cluster, name, address, timeout).await;
-        report.add("clock", judge::member(name.as_str(), address, &answer));
+        let (answer, info) = observe::member(cluster, name, address, timeout).await;
+        report.add("clock", findings::member(name.as_str(), address, &answer));
         if let Some(info) = info.filter(|info| !info.sip.is_empty()) {
             nodes.push(described(name.as_str(), address, info.sip));
         }
@@ -304,45 +307,45 @@ fn described(name: &str, address: &str, sip: Vec<String>) -> Member {
 }
 
 fn endpoints(member: &Member) -> Vec<twinbox_dns::Endpoint> {
-    let said = member.info.as_ref().map_or(&[][..], |info| info.sip.as_slice());
-    said.iter().filter_map(|text| super::dns::endpoint(member, text)).collect()
+    let advertised = member.info.as_ref().map_or(&[][..], |info| info.sip.as_slice());
+    advertised.iter().filter_map(|text| super::dns::endpoint(member, text)).collect()
 }
 
 /// Checks that the addresses that nodes advertise are reachable from here.
 async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, report: &mut Report) {
-    report.look("addresses");
+    report.mark_checked("addresses");
     for member in nodes {
         for endpoint in endpoints(member) {
             let wanted = (endpoint.host.as_str(), Some(endpoint.port), Some(endpoint.transport));
             if let Err(why) = probe::ask(config, wanted, timeout).await {
                 let address = format!("{}:{} ({})", endpoint.host, endpoint.port, endpoint.transport.label());
-                report.add("addresses", [judge::advertised(&member.name, &address, &why)]);
+                report.add("addresses", [findings::advertised(&member.name, &address, &why)]);
             }
         }
     }
     let outside = config.calls.listeners.iter().any(|l| !l.bind.ip().is_loopback());
-    report.add("addresses", judge::media(config.rtp.advertise.unwrap_or(config.rtp.bind), outside));
+    report.add("addresses", findings::media(config.rtp.advertise.unwrap_or(config.rtp.bind), outside));
 }
 
 /// Checks that every trunk's proxy has an address and answers.
 async fn trunks(config: &NodeConfig, timeout: Duration, report: &mut Report) {
-    report.look("trunks");
+    report.mark_checked("trunks");
     if config.calls.trunks.is_empty() {
-        let what = "there is no [[trunk]]: every caller is refused with 403";
-        report.add("trunks", [Finding::new("trunks", what, "name the addresses of the PBX in a [[trunk]]")]);
+        let what = "no [[trunk]] is configured: every caller is refused with 403";
+        report.add("trunks", [Finding::new("trunks", what, "set the addresses of the PBX in a [[trunk]]")]);
     }
     for trunk in &config.calls.trunks {
         let Some(proxy) = &trunk.proxy else { continue };
         let (host, port) = probe::host_and_port(proxy);
         if let Err(why) = probe::ask(config, (host, port, trunk.transport), timeout).await {
-            report.add("trunks", [judge::trunk(&trunk.name, proxy, &why)]);
+            report.add("trunks", [findings::trunk(&trunk.name, proxy, &why)]);
         }
     }
 }
 
 /// Checks that the shared name leads to each node, by every transport.
 async fn shared_name(config: &NodeConfig, name: &str, nodes: &[Member], report: &mut Report) {
-    report.look("dns");
+    report.mark_checked("dns");
     for transport in probe::usable(config) {
         let mut where_nodes_are = Vec::new();
         for member in nodes {
@@ -356,10 +359,10 @@ async fn shared_name(config: &NodeConfig, name: &str, nodes: &[Member], report: 
         match probe::targets(config, name, None, Some(transport)).await {
             Ok(targets) => {
                 let leads_to: Vec<_> = targets.into_iter().map(|target| target.address).collect();
-                report.add("dns", judge::shared_name(name, transport.label(), &leads_to, &where_nodes_are));
+                report.add("dns", findings::shared_name(name, transport.label(), &leads_to, &where_nodes_are));
             }
-            Err(judge::Unreached::Name(why) | judge::Unreached::Silent(why)) => {
-                let what = format!("the shared name {name} ({}) is not found", transport.label());
+            Err(findings::Unreachable::Name(why) | findings::Unreachable::Silent(why)) => {
+                let what = format!("the shared name {name} ({}) does not resolve", transport.label());
                 report.add("dns", [Finding::new("dns", what, why)]);
             }
         }

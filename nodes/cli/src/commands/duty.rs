@@ -8,7 +8,8 @@ use twinbox_wire::{
 };
 
 use super::{cluster::done, steering::give};
-use crate::{args::DutyCommand, client, error::CliError, output};
+use crate::{args::DutyCommand, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: DutyCommand) -> Result<(), CliError> {

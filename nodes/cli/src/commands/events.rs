@@ -8,7 +8,8 @@ use std::{
 use serde_json::{Map, Value, json};
 use twinbox_wire::events::{FollowReply, FollowRequest};
 
-use crate::{args::EventsArgs, client, error::CliError, output};
+use crate::{args::EventsArgs, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Prints events as they arrive, one line each.
 pub async fn run(socket: &Path, json: bool, args: EventsArgs) -> Result<(), CliError> {
@@ -25,7 +26,9 @@ pub async fn run(socket: &Path, json: bool, args: EventsArgs) -> Result<(), CliE
         }
     }
     if args.follow {
-        return Err(CliError::Unreachable(format!("the node was stopped; go on elsewhere with --since {cursor}")));
+        return Err(CliError::Unreachable(format!(
+            "the node was stopped; continue on another node with --since {cursor}"
+        )));
     }
     Ok(())
 }
@@ -55,7 +58,7 @@ fn program_line(reply: FollowReply) -> Result<String, CliError> {
 fn person_line(reply: &FollowReply) -> Option<String> {
     if let Some(gap) = &reply.gap {
         let missing = if gap.missing == 0 { "some".to_owned() } else { gap.missing.to_string() };
-        return Some(format!("gap: {missing} events of {} are not kept any more", gap.node));
+        return Some(format!("gap: {missing} events of {} are no longer stored", gap.node));
     }
     let event = reply.event.as_ref()?;
     let alarm = if event.code.is_empty() { String::new() } else { format!(" {} {}", event.code, event.alarm) };

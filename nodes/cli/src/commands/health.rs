@@ -6,12 +6,11 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
-use twinbox_app::{
-    config::{Config, WitnessConfig},
-    local_socket,
-};
+use twinbox_config::{Config, WitnessConfig};
+use twinbox_metrics::local_socket;
 
-use crate::{args::HealthArgs, error::CliError};
+use crate::args::HealthArgs;
+use twinbox_admin_client::CliError;
 
 /// Maximum length of an answer in bytes; an answer is one line.
 const LONGEST: u64 = 16 * 1024;

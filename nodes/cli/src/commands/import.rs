@@ -1,28 +1,33 @@
 //! `twinbox import …`.
 
+mod mail;
+
 use std::{collections::HashMap, path::Path};
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
+use twinbox_asterisk::{
+    conf::{self, Conf, Entry},
+    spool::{self, SkippedFile},
+};
 use twinbox_mailbox::{Number, is_timezone};
 use twinbox_rtp::Codec;
 use twinbox_wire::admin::{GreetingHeader, GreetingPart, MessageHeader, MessagePart, UserImportOptions};
 
-use super::users::{self, Taken};
+use self::mail::{MailColumns, Texts};
+use super::users::{self, ImportResult};
 use crate::{
     args::{AsteriskArgs, ImportCommand, Law},
-    asterisk::{
-        conf::{self, Conf, Entry},
-        spool::{self, NotTaken},
-    },
-    client::{self, Provisioning},
-    error::CliError,
     output, upload,
+};
+use twinbox_admin_client::{
+    CliError,
+    client::{self, Provisioning},
 };
 
 /// Maximum number of mailboxes whose greetings and messages are sent concurrently.
-const AT_ONCE: usize = 8;
+const CONCURRENT: usize = 8;
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: ImportCommand) -> Result<(), CliError> {
@@ -48,8 +53,13 @@ struct Counts {
 
 async fn asterisk(socket: &Path, json: bool, args: AsteriskArgs) -> Result<(), CliError> {
     let text = upload::read(&args.conf)?;
-    let conf = conf::read(&String::from_utf8_lossy(&text), &args.context);
+    let mut conf = conf::read(&String::from_utf8_lossy(&text), &args.context);
+    let (texts, sender) = (std::mem::take(&mut conf.texts), conf.sender.take());
     let (entries, mut not_taken) = usable(&args, conf)?;
+    not_taken.extend(sender.map(|(line, sender)| {
+        let hint = "set 'from' in [mail] of every node if mails are to come from there";
+        format!("{}:{line}: serveremail={sender}: {hint}", args.conf.display())
+    }));
     let table = table(&args, &entries, &mut not_taken);
     let mut node = client::provisioning(socket).await?;
     let options =
@@ -62,12 +72,14 @@ async fn asterisk(socket: &Path, json: bool, args: AsteriskArgs) -> Result<(), C
     let taken = users::send(&mut node, options, table.into()).await?;
     let taken = taken.map_err(|problems| users::refused(&args.conf, &problems, line))?;
     let mut counts = match &args.spool {
-        Some(spool) => bring_all(&node, &args, &spool.join(&args.context), &entries).await?,
+        Some(spool) => import_mailboxes(&node, &args, &spool.join(&args.context), &entries).await?,
         None => Counts::default(),
     };
+    let mut texts = mail::write_texts(&args.conf, &texts, args.templates.as_deref(), args.dry_run)?;
+    not_taken.append(&mut texts.not_taken);
     not_taken.append(&mut counts.not_taken);
     counts.not_taken = not_taken;
-    report(json, &args, &taken, &counts)
+    report(json, &args, &taken, &counts, &texts)
 }
 
 /// Mailboxes that can be imported, and the reasons why others cannot.
@@ -82,14 +94,10 @@ fn usable(args: &AsteriskArgs, conf: Conf) -> Result<(Vec<Entry>, Vec<String>), 
             "{} has no mailboxes in the context '{}': it has {}; choose one with --context",
             args.conf.display(),
             args.context,
-            if conf.contexts.is_empty() { "none at all".to_owned() } else { conf.contexts.join(", ") }
+            if conf.contexts.is_empty() { "none".to_owned() } else { conf.contexts.join(", ") }
         )));
     }
     let mut not_taken: Vec<_> = conf.notes.iter().map(|(line, what)| format!("{}: {what}", at(line))).collect();
-    let with_mail = conf.entries.iter().filter(|entry| entry.has_mail).count();
-    if with_mail > 0 {
-        not_taken.push(format!("mail and pager addresses of {with_mail} mailboxes"));
-    }
     let mut seen = HashMap::<Number, u64>::new();
     let mut entries = Vec::new();
     for mut entry in conf.entries {
@@ -102,7 +110,7 @@ fn usable(args: &AsteriskArgs, conf: Conf) -> Result<(Vec<Entry>, Vec<String>), 
         };
         // As in Asterisk, the first entry counts.
         if let Some(first) = seen.insert(number, entry.line) {
-            not_taken.push(format!("{}: mailbox {} is on line {first} already", at(&entry.line), entry.mailbox));
+            not_taken.push(format!("{}: mailbox {} is already on line {first}", at(&entry.line), entry.mailbox));
             continue;
         }
         if let Some(spool) = args.spool.as_ref().filter(|_| conf.pins_in_spool) {
@@ -120,7 +128,8 @@ fn table(args: &AsteriskArgs, entries: &[Entry], not_taken: &mut Vec<String>) ->
         let text: String = text.chars().filter(|c| !c.is_control()).take(128).collect();
         format!("\"{}\"", text.replace('"', "\"\""))
     };
-    let mut table = "number,name,pin,timezone,language\n".to_owned();
+    let mut table = format!("number,name,pin,timezone,language,{}\n", mail::COLUMNS);
+    let mut mail = MailColumns::default();
     for entry in entries {
         let digits = entry.pin.bytes().all(|b| b.is_ascii_digit()) && entry.pin.len() <= 32;
         if !digits {
@@ -133,7 +142,7 @@ fn table(args: &AsteriskArgs, entries: &[Entry], not_taken: &mut Vec<String>) ->
         }
         if let Some(zone) = entry.timezone.as_deref().filter(|zone| !is_timezone(zone)) {
             not_taken.push(format!(
-                "{}:{}: '{zone}' is no time zone: mailbox {} gets the usual one",
+                "{}:{}: '{zone}' is not a time zone: mailbox {} gets the default",
                 args.conf.display(),
                 entry.line,
                 entry.mailbox
@@ -141,19 +150,20 @@ fn table(args: &AsteriskArgs, entries: &[Entry], not_taken: &mut Vec<String>) ->
         }
         let zone = entry.timezone.as_deref().filter(|zone| is_timezone(zone)).unwrap_or_default();
         table += &format!(
-            "{},{},{},{},{}\n",
+            "{},{},{},{},{},{}\n",
             quoted(&entry.mailbox),
             quoted(&entry.name),
             quoted(if digits { &entry.pin } else { "" }),
             quoted(zone),
-            quoted(entry.language.as_deref().unwrap_or_default())
+            quoted(entry.language.as_deref().unwrap_or_default()),
+            mail.of(entry, |text| not_taken.push(format!("{}:{}: {text}", args.conf.display(), entry.line)))
         );
     }
     table
 }
 
 /// Imports greetings and messages of several mailboxes concurrently.
-async fn bring_all(
+async fn import_mailboxes(
     node: &Provisioning,
     args: &AsteriskArgs,
     context: &Path,
@@ -161,7 +171,7 @@ async fn bring_all(
 ) -> Result<Counts, CliError> {
     if !context.is_dir() {
         return Err(CliError::Usage(format!(
-            "{} is no folder: --spool names the folder of all contexts, such as /var/spool/asterisk/voicemail",
+            "{} is not a folder: --spool must be the folder of all contexts, such as /var/spool/asterisk/voicemail",
             context.display()
         )));
     }
@@ -173,13 +183,13 @@ async fn bring_all(
     let mut running = JoinSet::new();
     let mut entries = entries.iter();
     loop {
-        while running.len() < AT_ONCE {
+        while running.len() < CONCURRENT {
             let Some(entry) = entries.next() else { break };
             let dir = context.join(&entry.mailbox);
             if dir.is_dir() {
                 let node = if args.dry_run { None } else { Some(node.clone()) };
                 let number = entry.mailbox.clone();
-                running.spawn(async move { bring(node, number, &dir, law).await });
+                running.spawn(async move { import_mailbox(node, number, &dir, law).await });
             }
         }
         let Some(done) = running.join_next().await else { return Ok(total) };
@@ -188,11 +198,16 @@ async fn bring_all(
 }
 
 /// Imports the greetings and messages of a mailbox; without a node only counts them.
-async fn bring(node: Option<Provisioning>, number: String, dir: &Path, law: Codec) -> Result<Counts, CliError> {
+async fn import_mailbox(
+    node: Option<Provisioning>,
+    number: String,
+    dir: &Path,
+    law: Codec,
+) -> Result<Counts, CliError> {
     let mut counts = Counts::default();
     let mailbox = spool::read(dir, law)
         .map_err(|error| CliError::Failed(format!("cannot read {}: {error}", dir.display())))?;
-    counts.not_taken.extend(mailbox.not_taken.iter().map(said));
+    counts.not_taken.extend(mailbox.not_taken.iter().map(describe));
     for greeting in mailbox.greetings {
         let header = GreetingHeader {
             number: number.clone(),
@@ -219,15 +234,15 @@ async fn bring(node: Option<Provisioning>, number: String, dir: &Path, law: Code
                 counts.message(node.clone(), &number, &message, audio).await?;
                 continue;
             }
-            Ok(None) => "it has no audio".to_owned(),
+            Ok(None) => "no audio file".to_owned(),
             Err(why) => why,
         };
-        counts.not_taken.push(said(&NotTaken { path: message.base, why }));
+        counts.not_taken.push(describe(&SkippedFile { path: message.base, why }));
     }
     Ok(counts)
 }
 
-fn said(not_taken: &NotTaken) -> String {
+fn describe(not_taken: &SkippedFile) -> String {
     format!("{}: {}", not_taken.path.display(), not_taken.why)
 }
 
@@ -275,9 +290,15 @@ impl Counts {
     }
 }
 
-fn report(json: bool, args: &AsteriskArgs, taken: &Taken, counts: &Counts) -> Result<(), CliError> {
+fn report(
+    json: bool,
+    args: &AsteriskArgs,
+    taken: &ImportResult,
+    counts: &Counts,
+    texts: &Texts,
+) -> Result<(), CliError> {
     if json {
-        return output::json(&serde_json::json!({ "users": taken, "mail": counts }));
+        return output::json(&serde_json::json!({ "users": taken, "mail": counts, "templates": texts }));
     }
     if args.dry_run {
         println!("{}", users::rows(&taken.rows));
@@ -289,19 +310,22 @@ fn report(json: bool, args: &AsteriskArgs, taken: &Taken, counts: &Counts) -> Re
         counts;
     if args.dry_run {
         println!(
-            "{greetings_taken} greetings and {messages_taken} messages would be brought, but for those that are there"
+            "{greetings_taken} greetings and {messages_taken} messages would be imported, except those that exist already"
         );
     } else if args.spool.is_some() {
         println!(
-            "greetings: {greetings_taken} brought, {greetings_known} were there, {greetings_kept} left because the \
-             mailbox has another\nmessages: {messages_taken} brought, {messages_known} were there"
+            "greetings: {greetings_taken} imported, {greetings_known} existed already, {greetings_kept} skipped because the \
+             mailbox has another\nmessages: {messages_taken} imported, {messages_known} existed already"
         );
     }
     if *alone > 0 {
         println!("{alone} of them {}", output::acknowledged("alone"));
     }
+    for path in &texts.written {
+        println!("template {}: {}", if args.dry_run { "would be written" } else { "written" }, path.display());
+    }
     if !counts.not_taken.is_empty() {
-        println!("not brought:\n  {}", counts.not_taken.join("\n  "));
+        println!("not imported:\n  {}", counts.not_taken.join("\n  "));
     }
     Ok(())
 }

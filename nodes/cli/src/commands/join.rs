@@ -2,16 +2,15 @@
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
-use twinbox_app::{JoinError, JoinSpec, Joined, Reach};
+use twinbox_enrollment::{JoinError, JoinSpec, Joined, SipAddressing};
 use twinbox_roles::MemberKind;
 use twinbox_wire::join::TokenRequest;
 
 use crate::{
     args::{JoinArgs, TokenArgs},
-    client,
-    error::CliError,
     output,
 };
+use twinbox_admin_client::{CliError, client};
 
 /// Prints a new token; on a terminal also the next step.
 pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), CliError> {
@@ -26,7 +25,7 @@ pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), Cli
     let witness = if args.witness { " --witness" } else { "" };
     // Scripts read the token from standard output.
     eprintln!(
-        "It lets one {} in{}: any machine that has it can join. On the new machine:\n  \
+        "The token admits one {}{}: any machine that has it can join. On the new machine:\n  \
          twinbox cluster join TOKEN{witness} --dir DIR --name NAME --address HOST:PORT",
         if args.witness { "witness" } else { "node" },
         until.unwrap_or_default(),
@@ -51,9 +50,9 @@ pub async fn join(json: bool, args: JoinArgs) -> Result<(), CliError> {
         name: args.name,
         address: args.address,
         witness: args.witness,
-        reach: Reach { advertise, pbx: args.pbx },
+        sip: SipAddressing { advertise, pbx: args.pbx },
     };
-    let joined = twinbox_app::join(&spec).await.map_err(|error| match error {
+    let joined = twinbox_enrollment::join(&spec).await.map_err(|error| match error {
         JoinError::Token(_) | JoinError::Kind(..) => CliError::Usage(error.to_string()),
         JoinError::Nobody(_) => CliError::Unreachable(error.to_string()),
         error => CliError::failed(error),
@@ -75,13 +74,13 @@ fn show(json: bool, joined: &Joined) -> Result<(), CliError> {
     }
     let names: Vec<&str> = everyone.iter().map(|name| name.as_str()).collect();
     println!(
-        "{} has joined cluster '{cluster_name}' ({id}), let in by {by}; its members: {}",
+        "{} has joined cluster '{cluster_name}' ({id}), admitted by {by}; members: {}",
         member.name,
         names.join(", ")
     );
     match member.kind {
         MemberKind::Node => println!(
-            "Set in {config} who may call ([[trunk]], as on {by}) and [voicemail] as there, check it with \
+            "Set [[trunk]] and [voicemail] in {config} as on {by}, check it with \
              'twinbox config check {config}', and start 'twinbox node --config {config}'."
         ),
         MemberKind::Witness => println!("Start 'twinbox witness --config {config}'."),

@@ -4,13 +4,15 @@ use std::{io::Write, path::Path};
 
 use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest};
 
-use crate::{args::MessageCommand, client, error::CliError, output, pages};
+use crate::{args::MessageCommand, output};
+use twinbox_admin_client::{CliError, client, pages};
 
 /// Sends the request and prints the result, or writes the file.
 pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(), CliError> {
-    let mut node = client::connect(socket).await?;
     match command {
+        MessageCommand::Send(args) => super::location::send(socket, json, args).await?,
         MessageCommand::List { number } => {
+            let mut node = client::connect(socket).await?;
             let messages = pages::all(async |after| {
                 let number = number.clone();
                 node.message_list(MessageListRequest { number, limit: pages::AS_FIT, after }).await
@@ -21,17 +23,23 @@ pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(
             }
             let rows = messages.into_iter().map(|m| {
                 let partial = if m.partial { " (partial)" } else { "" };
+                let marks = [(m.urgent, "urgent"), (m.private, "private")];
+                let marks: Vec<_> = marks.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
                 vec![
                     m.id,
                     m.state,
                     time(m.received_ms),
                     m.caller,
+                    m.caller_name,
                     format!("{}.{} s{partial}", m.length_ms / 1_000, m.length_ms % 1_000 / 100),
+                    marks.join(" "),
                 ]
             });
-            println!("{}", output::table(&["MESSAGE", "STATE", "RECEIVED (UTC)", "CALLER", "LENGTH"], rows));
+            let header = ["MESSAGE", "STATE", "RECEIVED (UTC)", "CALLER", "NAME", "LENGTH", "MARKS"];
+            println!("{}", output::table(&header, rows));
         }
         MessageCommand::Export { number, id, output: path } => {
+            let mut node = client::connect(socket).await?;
             let mut parts = node.message_export(MessageRequest { number, id: id.to_string() }).await?.into_inner();
             let mut wav = Vec::new();
             while let Some(part) = parts.message().await? {
@@ -45,6 +53,7 @@ pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(
             }
         }
         MessageCommand::Delete { number, id } => {
+            let mut node = client::connect(socket).await?;
             let request = MessageRequest { number, id: id.to_string() };
             let reply = node.message_delete(request).await?.into_inner();
             if json {

@@ -7,7 +7,8 @@ use twinbox_pki::{OperatorKey, PkiError};
 use twinbox_wire::join::{OperatorName, OperatorRequest};
 
 use super::ca;
-use crate::{args::OperatorCertArgs, client, error::CliError, output};
+use crate::{args::OperatorCertArgs, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Makes a key here, obtains a certificate from a node, and writes both into a folder.
 pub async fn make(socket: &Path, json: bool, args: OperatorCertArgs) -> Result<(), CliError> {
@@ -32,8 +33,8 @@ pub async fn make(socket: &Path, json: bool, args: OperatorCertArgs) -> Result<(
     }
     let node = made.nodes.first().map_or("HOST:PORT", String::as_str);
     println!(
-        "{name} may administrate this cluster until {until}; so can everyone who has {folder}. Move that folder to the \
-         operator's machine, and there:\n  twinbox --node {node} --identity {folder} cluster status"
+        "{name} may administrate this cluster until {until}, as may anyone who has {folder}. Move that folder to the \
+         operator's machine and run there:\n  twinbox --node {node} --identity {folder} cluster status"
     );
     Ok(())
 }
@@ -45,7 +46,7 @@ pub async fn revoke(socket: &Path, json: bool, name: NodeName) -> Result<(), Cli
     if json {
         return output::json(&status.into_inner());
     }
-    println!("{name} is let in no longer, by every node that hears of it");
+    println!("access of {name} is revoked on every node as soon as it learns of this");
     Ok(())
 }
 

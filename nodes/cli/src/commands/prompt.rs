@@ -4,7 +4,8 @@ use std::path::Path;
 
 use twinbox_wire::admin::{PromptListRequest, PromptPart, PromptRequest};
 
-use crate::{args::PromptCommand, client, error::CliError, output, upload};
+use crate::{args::PromptCommand, output, upload};
+use twinbox_admin_client::{CliError, client};
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: PromptCommand) -> Result<(), CliError> {
@@ -44,7 +45,10 @@ pub async fn run(socket: &Path, json: bool, command: PromptCommand) -> Result<()
             if json {
                 return output::json(&reply);
             }
-            println!("every node plays the set's own {name} again ({})", output::acknowledged(&reply.acknowledged));
+            println!(
+                "every node plays the standard prompt {name} again ({})",
+                output::acknowledged(&reply.acknowledged)
+            );
         }
     }
     Ok(())

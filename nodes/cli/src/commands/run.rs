@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use twinbox_app::config::{NodeConfig, WitnessConfig};
+use twinbox_config::{NodeConfig, WitnessConfig};
 
-use crate::{args::NodeArgs, error::CliError};
+use crate::args::NodeArgs;
+use twinbox_admin_client::CliError;
 
 /// Runs a node until it gets a stop signal: a supervisor, and the node's own process as its child.
 pub fn node(args: &NodeArgs) -> Result<(), CliError> {

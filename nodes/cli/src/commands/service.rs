@@ -4,7 +4,8 @@ use std::{path::Path, time::Duration};
 
 use twinbox_wire::admin::{NodeServices, Service, ServiceListReply, ServiceListRequest, ServiceRestartRequest};
 
-use crate::{args::ServiceCommand, client, error::CliError, output};
+use crate::{args::ServiceCommand, output};
+use twinbox_admin_client::{CliError, client};
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: ServiceCommand) -> Result<(), CliError> {
@@ -52,7 +53,7 @@ fn row(node: &NodeServices, service: &Service) -> Vec<String> {
     let state = match (service.ok, service.critical) {
         (true, _) => "ok",
         (false, true) => "FAILED",
-        (false, false) => "failed, watched only",
+        (false, false) => "failed, not critical",
     };
     let last = if service.last_error.is_empty() { "-" } else { &service.last_error };
     vec![
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_is_said_in_words_beneath_the_table() {
+    fn failures_are_listed_below_the_table() {
         let service = |name: &str, ok, critical, detail: &str| Service {
             name: name.to_owned(),
             ok,
@@ -98,7 +99,7 @@ mod tests {
         ];
         let text = render(&ServiceListReply { nodes });
         for part in
-            ["calls", "1 h 1 min", "failed, watched only", "a: cpu has failed: no pause", "b: it does not answer"]
+            ["calls", "1 h 1 min", "failed, not critical", "a: cpu has failed: no pause", "b: it does not answer"]
         {
             assert!(text.contains(part), "no '{part}' in\n{text}");
         }

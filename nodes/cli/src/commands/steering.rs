@@ -1,7 +1,7 @@
 //! `twinbox cluster settings|set|mode|failback|timing|moves|outcome|make-publisher|add|replace|remove|
 //! go-on-alone`.
 
-use std::{io::IsTerminal, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
@@ -19,13 +19,12 @@ use crate::{
         AddArgs, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs, ReplaceArgs, SetArgs,
         SteeringCommand,
     },
-    client,
-    error::CliError,
     output,
 };
+use twinbox_admin_client::{CliError, client};
 
 /// Poll interval while waiting for a member to leave.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<(), CliError> {
@@ -58,8 +57,8 @@ pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<
         SteeringCommand::Moves => moves(socket, json).await,
         SteeringCommand::Outcome { id } => {
             let reply = client::steering(socket).await?.outcome(OutcomeRequest { id }).await?.into_inner();
-            known(&reply)?;
-            done(json, format!("the order {} was carried out", reply.id))
+            check_outcome(&reply)?;
+            done(json, format!("order {} was executed", reply.id))
         }
         SteeringCommand::Add(args) => add(socket, json, args).await,
         SteeringCommand::Replace(args) => replace(socket, json, args).await,
@@ -72,16 +71,16 @@ pub async fn run(socket: &Path, json: bool, command: SteeringCommand) -> Result<
 pub(super) async fn give(socket: &Path, order: Order) -> Result<wire::OrderReply, CliError> {
     let request = OrderRequest { id: Default::default(), order: Some(order) };
     let reply = client::steering(socket).await?.give(request).await?.into_inner();
-    known(&reply)?;
+    check_outcome(&reply)?;
     Ok(reply)
 }
 
-fn known(reply: &wire::OrderReply) -> Result<(), CliError> {
+fn check_outcome(reply: &wire::OrderReply) -> Result<(), CliError> {
     match reply.unknown {
         false => Ok(()),
         true => Err(CliError::Failed(format!(
-            "the outcome is unknown: the majority was lost while order {id} was under way; once there is one again, \
-             'twinbox cluster outcome {id}' tells whether it was carried out",
+            "the outcome is unknown: the majority was lost while order {id} was in progress; when it is back, \
+             'twinbox cluster outcome {id}' shows whether it was executed",
             id = reply.id
         ))),
     }
@@ -97,7 +96,7 @@ async fn failback(socket: &Path, json: bool, args: FailbackArgs) -> Result<(), C
     let FailbackArgs { how, from, to, preferred } = args;
     let Some(how) = how else {
         if from.is_some() || to.is_some() || preferred.is_some() {
-            return Err(CliError::Usage("say which failback: none, manual or scheduled".to_owned()));
+            return Err(CliError::Usage("failback mode is missing: none, manual or scheduled".to_owned()));
         }
         give(socket, Order::Failback(wire::Failback {})).await?;
         return done(json, "the preferred node is the publisher".to_owned());
@@ -133,7 +132,7 @@ async fn settings(socket: &Path, json: bool) -> Result<(), CliError> {
         println!("{} is pinned to {}", pin.duty, pin.node);
     }
     if !reply.reason.is_empty() {
-        println!("this may be out of date: {}", reply.reason);
+        println!("these values may be out of date: {}", reply.reason);
     }
     Ok(())
 }
@@ -177,7 +176,7 @@ async fn add(socket: &Path, json: bool, args: AddArgs) -> Result<(), CliError> {
     let status = ask(socket).await?;
     if status.members.iter().any(|member| member.name == args.name.as_str()) {
         return Err(CliError::Failed(format!(
-            "there is a member '{}' already: choose another name, or 'twinbox cluster replace {}' if that one is gone for good",
+            "member '{}' exists already: choose another name, or use 'twinbox cluster replace {}' if it is lost for good",
             args.name, args.name
         )));
     }
@@ -227,23 +226,26 @@ async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliEr
         // The contacted node may be the leaving one: its administrators' socket closes when it leaves.
         let status = match ask(socket).await {
             Ok(status) => status,
-            Err(CliError::Unreachable(_)) if began.elapsed() > LOOK_EVERY => {
-                return done(json, format!("{node} has stopped to answer; ask another node whether it has left"));
+            Err(CliError::Unreachable(_)) if began.elapsed() > POLL_INTERVAL => {
+                return done(
+                    json,
+                    format!("{node} does not answer any more; check on another node whether it has left"),
+                );
             }
             Err(error) => return Err(error),
         };
         let Some(member) = status.members.iter().find(|member| member.name == node.as_str()) else {
             let note = if reply.note.is_empty() { String::new() } else { format!(": {}", reply.note) };
-            return done(json, format!("{node} is not in the cluster any more{note}"));
+            return done(json, format!("{node} was removed from the cluster{note}"));
         };
         if began.elapsed() > timeout {
             return Err(CliError::Failed(format!(
-                "{node} is still {}: {}. It leaves by itself when another node has all that it has; if it is gone for good, \
-                 'twinbox cluster remove {node} --lost' gives up what it alone has",
+                "{node} is still {}: {}. It leaves when another node has all of its data; if it is lost for good, \
+                 'twinbox cluster remove {node} --lost' gives up the data that it alone has",
                 member.status, member.reason
             )));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -252,36 +254,16 @@ async fn go_on_alone(socket: &Path, json: bool, args: GoOnAloneArgs) -> Result<(
     let mut client = client::steering(socket).await?;
     let reply = client.go_on_alone(GoOnAloneRequest { lost: lost.clone(), look: true }).await?.into_inner();
     if !args.yes {
-        eprintln!(
-            "{} would go on without {}, as a cluster of its own. What is at stake:",
-            reply.node,
-            lost.join(", ")
-        );
+        eprintln!("{} would go on without {}, as a new group. Risks:", reply.node, lost.join(", "));
         reply.stakes.iter().for_each(|stake| eprintln!("  - {stake}"));
-        confirm(&reply.node)?;
+        output::confirm("Type the name of this node to confirm: ", &reply.node)?;
     }
     let reply = client.go_on_alone(GoOnAloneRequest { lost: lost.clone(), look: false }).await?.into_inner();
     let node = reply.node;
     if json {
         return output::json(&serde_json::json!({ "node": node, "lost": lost, "stakes": reply.stakes }));
     }
-    println!("{node} goes on alone, without {}", lost.join(", "));
-    println!("Let a second node join: 'twinbox cluster add NAME --address HOST:PORT'");
+    println!("{node} went on alone, without {}", lost.join(", "));
+    println!("Add a second node: 'twinbox cluster add NAME --address HOST:PORT'");
     Ok(())
-}
-
-/// Requires the administrator to type the name of the node, to prevent mistakes.
-fn confirm(node: &str) -> Result<(), CliError> {
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::Usage(
-            "nothing was done: nobody is there to confirm it; --yes does without".to_owned(),
-        ));
-    }
-    eprint!("Write the name of this node to go on: ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(CliError::failed)?;
-    match answer.trim() == node {
-        true => Ok(()),
-        false => Err(CliError::Failed("nothing was done".to_owned())),
-    }
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use twinbox_wire::admin::{User, UserAddRequest, UserListReply, UserListRequest, UserRequest, UserSetPinRequest};
 
-use super::users;
-use crate::{args::UserCommand, client, error::CliError, output, pages, pin};
+use super::{directory, users};
+use crate::{args::UserCommand, output};
+use twinbox_admin_client::{CliError, client, pages, pin};
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {
@@ -13,12 +14,16 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
         UserCommand::Import(args) => return users::import(socket, json, args).await,
         UserCommand::Export { output } => return users::export(socket, json, &output).await,
         UserCommand::Set(args) => return users::set(socket, json, args).await,
+        UserCommand::CheckPassword(args) => return directory::check_password(socket, json, args).await,
         command => command,
     };
     let mut node = client::connect(socket).await?;
     match command {
-        UserCommand::Import(_) | UserCommand::Export { .. } | UserCommand::Set(_) => {}
-        UserCommand::Add { number, name, pin, keep_pin, timezone, operator } => {
+        UserCommand::Import(_)
+        | UserCommand::Export { .. }
+        | UserCommand::Set(_)
+        | UserCommand::CheckPassword(_) => {}
+        UserCommand::Add { number, name, pin, keep_pin, timezone, operator, mail, aliases } => {
             let (pin, made) = pin_or_new(pin, &number);
             let request = UserAddRequest {
                 number: number.clone(),
@@ -27,6 +32,8 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
                 must_change: !keep_pin,
                 timezone,
                 operator,
+                mail,
+                aliases,
             };
             let reply = node.user_add(request).await?.into_inner();
             if json {
@@ -51,7 +58,14 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             if json {
                 return output::json(&user);
             }
+            let (aliases, lost) = (user.aliases.join(", "), user.lost_addresses.join(", "));
             println!("{}", table(vec![user]));
+            if !aliases.is_empty() {
+                println!("aliases: {aliases}");
+            }
+            if !lost.is_empty() {
+                println!("another user has since a split: {lost}; set other addresses with 'twinbox user set'");
+            }
         }
         UserCommand::SetPin { number, pin, keep_pin } => {
             let (pin, made) = pin_or_new(pin, &number);
@@ -87,9 +101,10 @@ fn table(users: Vec<User>) -> String {
             pin.to_owned(),
             u.timezone,
             u.cos,
+            u.mail,
         ]
     });
-    output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE", "CLASS"], rows)
+    output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE", "CLASS", "MAIL"], rows)
 }
 
 /// The given PIN and `false`, or a new PIN of six digits and `true`.

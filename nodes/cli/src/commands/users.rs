@@ -15,9 +15,11 @@ use twinbox_wire::admin::{
 
 use crate::{
     args::{UserImportArgs, UserSetArgs},
-    client::{self, Provisioning},
-    error::CliError,
     output, upload,
+};
+use twinbox_admin_client::{
+    CliError,
+    client::{self, Provisioning},
 };
 
 /// Maximum number of printed problems.
@@ -25,7 +27,7 @@ const SHOWN: usize = 100;
 
 /// Result of an import.
 #[derive(Debug, Default, Serialize)]
-pub struct Taken {
+pub struct ImportResult {
     /// New and changed users, in their new state.
     pub rows: Vec<UserImportRow>,
     /// Counts of users.
@@ -37,11 +39,11 @@ pub async fn send(
     node: &mut Provisioning,
     options: UserImportOptions,
     table: Bytes,
-) -> Result<Result<Taken, Vec<UserImportProblem>>, CliError> {
+) -> Result<Result<ImportResult, Vec<UserImportProblem>>, CliError> {
     let first = UserImportPart { options: Some(options), ..Default::default() };
     let parts = upload::parts(first, table, |csv| UserImportPart { csv, ..Default::default() });
     let mut events = node.user_import(parts).await?.into_inner();
-    let (mut taken, mut problems, mut ended) = (Taken::default(), Vec::new(), false);
+    let (mut taken, mut problems, mut ended) = (ImportResult::default(), Vec::new(), false);
     let watched = std::io::stderr().is_terminal();
     while let Some(event) = events.message().await? {
         problems.extend(event.problems);
@@ -61,7 +63,7 @@ pub async fn send(
     }
     if !ended {
         return Err(CliError::Failed(
-            "the node ended the import early: run it again, it goes on where it was".into(),
+            "the node ended the import early: run it again, it continues where it stopped".into(),
         ));
     }
     Ok(Ok(taken))
@@ -113,7 +115,7 @@ pub fn refused(file: &Path, problems: &[UserImportProblem], line: impl Fn(u64) -
 pub fn rows(rows: &[UserImportRow]) -> String {
     let cells = rows.iter().map(|row| {
         let mut changes = row.changes.clone();
-        changes.extend(row.without_pin.then(|| "its PIN is too easy and is left out".to_owned()));
+        changes.extend(row.without_pin.then(|| "its PIN is too easy and was left out".to_owned()));
         vec![row.number.clone(), row.state.clone(), changes.join(", ")]
     });
     output::table(&["NUMBER", "STATE", "CHANGES"], cells)
@@ -124,7 +126,7 @@ pub fn without_pins(rows: &[UserImportRow]) {
     let numbers: Vec<_> = rows.iter().filter(|row| row.without_pin).map(|row| row.number.as_str()).collect();
     if !numbers.is_empty() {
         println!(
-            "{} without a PIN, because theirs is too easy to guess (twinbox user set-pin gives one): {}",
+            "{} without a PIN, because their PIN is too easy to guess (set one with twinbox user set-pin): {}",
             numbers.len(),
             numbers.join(", ")
         );
@@ -150,7 +152,7 @@ fn missed(summary: &UserImportSummary) -> Result<(), CliError> {
     }
     let lines: Vec<_> = summary.missed.iter().map(u64::to_string).collect();
     Err(CliError::Failed(format!(
-        "somebody else changed the users of these lines meanwhile; run the import again: {}",
+        "the users of these lines were changed concurrently; run the import again: {}",
         lines.join(", ")
     )))
 }
@@ -160,7 +162,7 @@ pub async fn export(socket: &Path, json: bool, path: &Path) -> Result<(), CliErr
     let printed = path == Path::new("-");
     if json && printed {
         let what =
-            "with --json the table goes into a file: name it with --output FILE ('user list' prints users as JSON)";
+            "with --json the table must go into a file: use --output FILE ('user list' prints users as JSON)";
         return Err(CliError::Usage(what.to_owned()));
     }
     let mut parts = client::provisioning(socket).await?.user_export(UserExportRequest {}).await?.into_inner();
@@ -181,18 +183,27 @@ pub async fn export(socket: &Path, json: bool, path: &Path) -> Result<(), CliErr
 
 /// `user set`: a table of one line, for an existing user.
 pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), CliError> {
-    let UserSetArgs { number, name, timezone, operator, cos } = args;
+    let UserSetArgs { number, name, timezone, operator, cos, mail, aliases } = args;
+    let aliases = Some(aliases.join(" ")).filter(|aliases| !aliases.is_empty());
     let user = client::connect(socket).await?.user_show(UserRequest { number }).await?.into_inner();
-    let said = [("name", name), ("timezone", timezone), ("operator", operator), ("cos", cos)];
+    let values = [
+        ("name", name),
+        ("timezone", timezone),
+        ("operator", operator),
+        ("cos", cos),
+        ("mail", mail),
+        ("aliases", aliases),
+    ];
     let (mut head, mut line) = ("number".to_owned(), user.number.clone());
-    for (column, value) in said {
+    for (column, value) in values {
         if let Some(value) = value {
             let _ = write!(head, ",{column}");
             let _ = write!(line, ",\"{}\"", value.replace('"', "\"\""));
         }
     }
     if head == "number" {
-        return Err(CliError::Usage("say what to set: --name, --timezone, --operator or --cos".to_owned()));
+        let what = "nothing to set: use --name, --timezone, --operator, --cos, --mail or --alias";
+        return Err(CliError::Usage(what.to_owned()));
     }
     let options = UserImportOptions::default();
     let mut node = client::provisioning(socket).await?;
@@ -204,7 +215,7 @@ pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), Cli
         return missed(&taken.summary);
     }
     match taken.rows.first() {
-        None => println!("mailbox {} is so already", user.number),
+        None => println!("mailbox {} unchanged: it has these values already", user.number),
         Some(row) => println!(
             "mailbox {}: {} ({})",
             user.number,

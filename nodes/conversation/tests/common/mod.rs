@@ -26,6 +26,7 @@ pub fn mailbox(number: &str) -> MailboxView {
         timezone: "Europe/Berlin".to_owned(),
         greetings: Vec::new(),
         full: false,
+        unavailable: false,
         operator: None,
         limits: Limits::default(),
     }

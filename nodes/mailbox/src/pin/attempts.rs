@@ -46,15 +46,15 @@ impl AttemptPolicy {
 }
 
 /// Wrong tries by node.
-pub type Wrong = BTreeMap<NodeName, u64>;
+pub type WrongAttempts = BTreeMap<NodeName, u64>;
 
 /// The tries of one subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct AttemptCounts {
     /// Wrong tries in the window before this one.
-    pub before: Wrong,
+    pub before: WrongAttempts,
     /// Wrong tries in this window.
-    pub current: Wrong,
+    pub current: WrongAttempts,
     /// Start of the last try.
     pub last: Option<Timestamp>,
 }
@@ -71,7 +71,7 @@ pub enum Verdict {
     },
 }
 
-impl Tally {
+impl AttemptCounts {
     /// Reads the records of two windows.
     pub fn read(before: &Record, current: &Record) -> Self {
         let last = |record: &Record| record.bytes(tag::LAST).and_then(read_u64).map(Timestamp);
@@ -79,7 +79,7 @@ impl Tally {
     }
 
     fn of(&self, node: &NodeName) -> u64 {
-        let count = |wrong: &Wrong| wrong.get(node).copied().unwrap_or_default();
+        let count = |wrong: &WrongAttempts| wrong.get(node).copied().unwrap_or_default();
         count(&self.before).saturating_add(count(&self.current))
     }
 
@@ -133,7 +133,7 @@ impl Tally {
 }
 
 /// Tries begun and not right, by node.
-fn wrong(record: &Record) -> Wrong {
+fn wrong(record: &Record) -> WrongAttempts {
     let right = cells(record, tag::RIGHT);
     let less = |node: &NodeName| right.get(node).copied().unwrap_or_default();
     cells(record, tag::BEGUN).iter().map(|(node, begun)| (node.clone(), begun.saturating_sub(less(node)))).collect()

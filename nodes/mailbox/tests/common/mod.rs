@@ -49,6 +49,9 @@ impl Replica {
             caller: Some(Pii::new("5550100".to_owned())),
             caller_name: None,
             codec: Codec::Pcma,
+            urgent: false,
+            private: false,
+            mail: None,
         };
         let edits = message.edits(&self.record, filing, blob, NUMBERS);
         self.write(edits);

@@ -1,7 +1,7 @@
 //! The engine over real sockets.
 
-mod far;
 mod latching;
+mod peer;
 mod play;
 mod record;
 mod rtcp;

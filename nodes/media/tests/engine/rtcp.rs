@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use crate::far::{Far, LOCALHOST, Line, SOON, engine, speech};
+use crate::peer::{LOCALHOST, SOON, TestCall, TestPeer, engine, speech};
 use bytes::Bytes;
 use twinbox_media::{Clip, Codec, Engine, MediaStats, Remote, Session};
 use twinbox_rtp::{
@@ -11,30 +11,30 @@ use twinbox_rtp::{
 };
 
 /// Socket on the port above the far end's: its RTCP port.
-fn rtcp_of(far: &mut Far) -> UdpSocket {
+fn rtcp_of(peer: &mut TestPeer) -> UdpSocket {
     loop {
-        let mut above = far.socket.local_addr().unwrap();
+        let mut above = peer.socket.local_addr().unwrap();
         above.set_port(above.port() + 1);
         if let Ok(socket) = UdpSocket::bind(above) {
             socket.set_read_timeout(Some(SOON)).unwrap();
             return socket;
         }
-        far.socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
-        far.socket.set_read_timeout(Some(SOON)).unwrap();
+        peer.socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+        peer.socket.set_read_timeout(Some(SOON)).unwrap();
     }
 }
 
 /// A session whose far end has an RTCP socket.
-async fn open(engine: &Engine) -> (Line, UdpSocket) {
-    let mut line = Line::open(engine, Codec::Pcmu).await;
-    let rtcp = rtcp_of(&mut line.far);
-    line.negotiate(line.remote()).await;
-    (line, rtcp)
+async fn open(engine: &Engine) -> (TestCall, UdpSocket) {
+    let mut call = TestCall::open(engine, Codec::Pcmu).await;
+    let rtcp = rtcp_of(&mut call.peer);
+    call.negotiate(call.remote()).await;
+    (call, rtcp)
 }
 
 /// Content of a compound packet.
 #[derive(Debug)]
-struct Told {
+struct ReceivedReport {
     from: Ssrc,
     sender: Option<SenderInfo>,
     block: Option<Block>,
@@ -43,7 +43,7 @@ struct Told {
 }
 
 /// Next compound packet; skips RTP before it.
-fn hear(socket: &UdpSocket) -> Told {
+fn receive_report(socket: &UdpSocket) -> ReceivedReport {
     let mut buffer = [0; 2_000];
     loop {
         let (length, from) = socket.recv_from(&mut buffer).expect("a report in time");
@@ -52,7 +52,7 @@ fn hear(socket: &UdpSocket) -> Told {
         let Part::Report { from: ssrc, sender, blocks } = parts[0] else { panic!("{parts:?}") };
         assert_eq!(parts[1], Part::Other(202), "SDES follows");
         let bye = parts.iter().find_map(|part| if let Part::Bye(who) = part { *who } else { None });
-        return Told { from: ssrc, sender, block: blocks.iter().next(), bye, from_port: from.port() };
+        return ReceivedReport { from: ssrc, sender, block: blocks.iter().next(), bye, from_port: from.port() };
     }
 }
 
@@ -77,36 +77,37 @@ async fn wait_for(engine: &Engine, what: &str, condition: impl Fn(&MediaStats) -
 }
 
 #[tokio::test]
-async fn what_is_received_is_reported_and_the_end_is_told() {
+async fn received_media_is_reported_and_bye_is_sent() {
     let engine = engine(23_300..=23_319);
-    let (mut line, rtcp) = open(&engine).await;
-    line.far.say(&speech(160 * 30));
+    let (mut call, rtcp) = open(&engine).await;
+    call.peer.say(&speech(160 * 30));
     // Two packets are lost.
-    let _ = (line.far.packet(&[0; 160]), line.far.packet(&[0; 160]));
-    line.far.say(&speech(160 * 8));
-    line.taken(38).await;
+    let _ = (call.peer.packet(&[0; 160]), call.peer.packet(&[0; 160]));
+    call.peer.say(&speech(160 * 8));
+    call.taken(38).await;
     // From 65,530 on, 40 packets later: one wrap.
     let highest = 0x1_0000 + 65_530 + 39 - 65_536;
-    let told = std::iter::repeat_with(|| hear(&rtcp)).find(|told| told.block.is_some_and(|b| b.highest == highest));
-    let told = told.expect("reports go on");
-    assert_eq!(told.from_port, line.session.local_port() + 1);
-    assert!(told.sender.is_none() && told.bye.is_none(), "we have sent nothing: {told:?}");
-    assert_eq!(told.block.map(|b| (b.ssrc, b.lost)), Some((42, 2)));
-    line.session.close();
-    let bye = std::iter::repeat_with(|| hear(&rtcp)).find(|told| told.bye.is_some()).expect("a farewell");
-    assert_eq!((bye.bye, bye.from), (Some(told.from), told.from));
+    let report = std::iter::repeat_with(|| receive_report(&rtcp))
+        .find(|report| report.block.is_some_and(|b| b.highest == highest));
+    let report = report.expect("reports go on");
+    assert_eq!(report.from_port, call.session.local_port() + 1);
+    assert!(report.sender.is_none() && report.bye.is_none(), "we have sent nothing: {report:?}");
+    assert_eq!(report.block.map(|b| (b.ssrc, b.lost)), Some((42, 2)));
+    call.session.close();
+    let bye = std::iter::repeat_with(|| receive_report(&rtcp)).find(|report| report.bye.is_some()).expect("a BYE");
+    assert_eq!((bye.bye, bye.from), (Some(report.from), report.from));
     let quality = wait_for(&engine, "both are counted", |s| s.quality.reports_sent >= 2).await.quality;
     assert_eq!((quality.inbound.expected, quality.inbound.lost), (40, 2));
     assert!(quality.inbound.jitter.count() >= 1);
 }
 
 #[tokio::test]
-async fn peers_reports_become_loss_jitter_and_round_trip() {
+async fn reports_of_the_peer_give_loss_jitter_and_round_trip() {
     let engine = engine(23_320..=23_339);
-    let (line, rtcp) = open(&engine).await;
-    play(&line.session, 500);
-    let (first, _) = line.far.hear();
-    let ours = hear(&rtcp);
+    let (call, rtcp) = open(&engine).await;
+    play(&call.session, 500);
+    let (first, _) = call.peer.hear();
+    let ours = receive_report(&rtcp);
     let info = ours.sender.expect("we are a sender");
     assert_eq!((ours.from, ours.block), (first.ssrc, None));
     assert!(info.packets > 10 && info.octets == info.packets * 160, "{info:?}");
@@ -123,7 +124,7 @@ async fn peers_reports_become_loss_jitter_and_round_trip() {
         last_report: info.ntp.middle(),
         since_last_report: ShortNtp(0),
     };
-    rtcp.send_to(&write(Ssrc(42), Some(block)), (LOCALHOST, line.session.local_port() + 1)).unwrap();
+    rtcp.send_to(&write(Ssrc(42), Some(block)), (LOCALHOST, call.session.local_port() + 1)).unwrap();
     let quality = wait_for(&engine, "it is taken", |s| s.quality.reports_received == 1).await.quality;
     assert_eq!((quality.outbound.expected, quality.outbound.lost), (10, 2));
     assert_eq!((quality.outbound.jitter.count(), quality.outbound.jitter.max_us), (1, 10_000));
@@ -132,11 +133,11 @@ async fn peers_reports_become_loss_jitter_and_round_trip() {
 }
 
 #[tokio::test]
-async fn their_sender_report_is_answered_by_its_time() {
+async fn sender_report_of_the_peer_is_referenced_by_its_time() {
     let engine = engine(23_340..=23_359);
-    let (mut line, rtcp) = open(&engine).await;
-    line.far.say(&speech(320));
-    line.taken(2).await;
+    let (mut call, rtcp) = open(&engine).await;
+    call.peer.say(&speech(320));
+    call.taken(2).await;
     let info = SenderInfo {
         ntp: Ntp(0xaaaa_bbbb_cccc_dddd),
         time: twinbox_rtp::packet::RtpTime(0),
@@ -145,11 +146,12 @@ async fn their_sender_report_is_answered_by_its_time() {
     };
     let (cname, mut out) = (Cname::from_random([7; Cname::LENGTH]), [0; LONGEST]);
     let length = Report { from: Ssrc(42), sender: Some(info), block: None, cname, bye: false }.write(&mut out);
-    rtcp.send_to(&out[..length], (LOCALHOST, line.session.local_port() + 1)).unwrap();
+    rtcp.send_to(&out[..length], (LOCALHOST, call.session.local_port() + 1)).unwrap();
     wait_for(&engine, "it is taken", |s| s.quality.reports_received == 1).await;
-    line.far.say(&speech(160));
-    line.taken(3).await;
-    let block = std::iter::repeat_with(|| hear(&rtcp).block.expect("a block")).find(|b| b.last_report.0 != 0);
+    call.peer.say(&speech(160));
+    call.taken(3).await;
+    let block =
+        std::iter::repeat_with(|| receive_report(&rtcp).block.expect("a block")).find(|b| b.last_report.0 != 0);
     let block = block.expect("reports go on");
     assert_eq!(block.last_report, ShortNtp(0xbbbb_cccc));
     assert!(block.since_last_report.0 > 0 && block.since_last_report.0 < 10 << 16, "{block:?}");
@@ -158,24 +160,24 @@ async fn their_sender_report_is_answered_by_its_time() {
 #[tokio::test]
 async fn with_mux_reports_share_the_ports_of_rtp() {
     let engine = engine(23_360..=23_379);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
-    line.negotiate(Remote { rtcp_mux: true, ..line.remote() }).await;
-    play(&line.session, 500);
-    let ours = hear(&line.far.socket);
-    assert_eq!(ours.from_port, line.session.local_port());
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
+    call.negotiate(Remote { rtcp_mux: true, ..call.remote() }).await;
+    play(&call.session, 500);
+    let ours = receive_report(&call.peer.socket);
+    assert_eq!(ours.from_port, call.session.local_port());
     let block = Block { ssrc: ours.from.0, last_report: ours.sender.unwrap().ntp.middle(), ..Block::default() };
-    line.far.send(&write(Ssrc(42), Some(block)));
+    call.peer.send(&write(Ssrc(42), Some(block)));
     wait_for(&engine, "it is taken", |s| s.quality.round_trip.count() == 1).await;
 }
 
 #[tokio::test]
-async fn reports_follow_the_port_that_theirs_come_from_and_no_stranger() {
+async fn reports_go_to_the_port_of_the_peers_reports_only() {
     let engine = engine(23_380..=23_399);
-    let (mut line, _stated) = open(&engine).await;
-    play(&line.session, 5);
-    line.far.say(&speech(320));
-    line.taken(2).await;
-    let to = (LOCALHOST, line.session.local_port() + 1);
+    let (mut call, _stated) = open(&engine).await;
+    play(&call.session, 5);
+    call.peer.say(&speech(320));
+    call.taken(2).await;
+    let to = (LOCALHOST, call.session.local_port() + 1);
     let (theirs, stranger, elsewhere) = (
         UdpSocket::bind("127.0.0.1:0").unwrap(),
         UdpSocket::bind("127.0.0.1:0").unwrap(),
@@ -189,19 +191,21 @@ async fn reports_follow_the_port_that_theirs_come_from_and_no_stranger() {
     stranger.send_to(b"hello", to).unwrap();
     wait_for(&engine, "they are looked at", |s| (s.quality.reports_received, s.quality.reports_refused) == (1, 3))
         .await;
-    line.session.close();
-    let told = std::iter::repeat_with(|| hear(&theirs)).find(|told| told.bye.is_some());
-    assert!(told.is_some());
+    call.session.close();
+    let report = std::iter::repeat_with(|| receive_report(&theirs)).find(|report| report.bye.is_some());
+    assert!(report.is_some());
 }
 
 #[tokio::test]
-async fn stated_port_is_used_and_who_never_spoke_does_not_take_leave() {
+async fn stated_rtcp_port_is_used_and_silent_session_sends_no_bye() {
     let engine = engine(23_400..=23_419);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
     let rtcp = UdpSocket::bind("127.0.0.1:0").unwrap();
     rtcp.set_read_timeout(Some(SOON)).unwrap();
-    drop(Line::open(&engine, Codec::Pcmu).await);
-    line.negotiate(Remote { rtcp: rtcp.local_addr().ok(), ..line.remote() }).await;
-    assert_eq!(hear(&rtcp).from_port, line.session.local_port() + 1);
-    assert_eq!(engine.stats().quality.reports_sent, 1, "the other session left without a word");
+    drop(TestCall::open(&engine, Codec::Pcmu).await);
+    call.negotiate(Remote { rtcp: rtcp.local_addr().ok(), ..call.remote() }).await;
+    assert_eq!(receive_report(&rtcp).from_port, call.session.local_port() + 1);
+    // Counted after it was sent.
+    let stats = wait_for(&engine, "the report to be counted", |stats| stats.quality.reports_sent > 0).await;
+    assert_eq!(stats.quality.reports_sent, 1, "the other session left without a word");
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::far::{LOCALHOST, Line, SOON, engine, speech};
+use crate::peer::{LOCALHOST, SOON, TestCall, engine, speech};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use twinbox_media::{
@@ -14,33 +14,33 @@ use twinbox_media::{
 };
 
 #[tokio::test]
-async fn a_key_is_one_digit_though_its_end_comes_three_times() {
+async fn key_with_repeated_end_packets_is_one_digit() {
     let engine = engine(23_000..=23_019);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
     for key in "1123#*".chars() {
-        line.far.say(&speech(320));
-        line.far.press(key);
+        call.peer.say(&speech(320));
+        call.peer.press(key);
     }
     for key in "1123#*".chars() {
-        assert_eq!(line.event().await, MediaEvent::Digit(key));
+        assert_eq!(call.event().await, MediaEvent::Digit(key));
     }
-    line.negotiate(Remote { dtmf: None, ..line.remote() }).await;
-    line.far.press('9');
-    let more = tokio::time::timeout(Duration::from_millis(100), line.events.recv()).await;
+    call.negotiate(Remote { dtmf: None, ..call.remote() }).await;
+    call.peer.press('9');
+    let more = tokio::time::timeout(Duration::from_millis(100), call.events.recv()).await;
     assert!(more.is_err(), "{more:?}");
-    assert_eq!(line.session.counters().dropped, 7, "not negotiated, not taken");
+    assert_eq!(call.session.counters().dropped, 7, "not negotiated, not taken");
 }
 
 /// Health checks rely on this: a thread without calls turns too, so a wheel that does not turn means a hang.
 #[tokio::test]
-async fn idle_threads_turn() {
+async fn idle_threads_keep_turning() {
     let engine = engine(23_100..=23_101);
-    let still = engine.still_for();
+    let still = engine.stalled_for();
     assert!(still < SOON, "{still:?}");
     let mut seen_older = false;
     // The value grows, then the thread turns.
     loop {
-        let now = engine.still_for();
+        let now = engine.stalled_for();
         assert!(now < SOON, "the thread stands still for {now:?}");
         seen_older |= now > Duration::from_millis(100);
         if seen_older && now < Duration::from_millis(50) {
@@ -61,23 +61,23 @@ impl ChunkSink for Stuck {
 }
 
 #[tokio::test]
-async fn a_thread_that_hangs_is_seen() {
+async fn hanging_thread_is_detected() {
     let engine = engine(23_110..=23_119);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
     let (release, held) = std::sync::mpsc::channel();
     let sink = Arc::new(Stuck(Mutex::new(held)));
-    line.session.record(RecordSpec { max: SOON, end_silence: None, sink });
-    line.far.say(&speech(8_000));
+    call.session.record(RecordSpec { max: SOON, end_silence: None, sink });
+    call.peer.say(&speech(8_000));
     let seen = async {
         // Longer than the turn interval of an idle thread.
-        while engine.still_for() < Duration::from_millis(900) {
+        while engine.stalled_for() < Duration::from_millis(900) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(SOON, seen).await.expect("it stands still for all to see");
     drop(release);
     let turns = async {
-        while engine.still_for() > Duration::from_millis(50) {
+        while engine.stalled_for() > Duration::from_millis(50) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -85,7 +85,7 @@ async fn a_thread_that_hangs_is_seen() {
 }
 
 #[tokio::test]
-async fn ports_are_even_run_out_and_come_back() {
+async fn ports_are_even_limited_and_reused() {
     // One pair has its RTP port taken by another socket, another pair its RTCP port; the last port has no pair.
     let _taken = [23_022, 23_027].map(|port| UdpSocket::bind((LOCALHOST, port)).unwrap());
     let engine = engine(23_019..=23_028);
@@ -107,7 +107,7 @@ async fn ports_are_even_run_out_and_come_back() {
     let third = loop {
         match engine.open(events.clone()) {
             Ok(session) => break session,
-            // The line is dropped field by field, its port last.
+            // The call is dropped field by field, its port last.
             Err(MediaError::NoPort { .. }) => tokio::task::yield_now().await,
             Err(other) => panic!("{other}"),
         }
@@ -116,7 +116,7 @@ async fn ports_are_even_run_out_and_come_back() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused() {
+fn invalid_settings_are_refused() {
     for (config, words) in [
         (MediaConfig::new(LOCALHOST, 5_001..=5_001), "5001-5001 has no even port with the next one"),
         (MediaConfig { threads: 0, ..MediaConfig::new(LOCALHOST, 5_000..=5_100) }, "no media threads"),
@@ -127,79 +127,79 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 #[tokio::test]
-async fn silence_on_the_wire_is_told_once_and_not_on_hold() {
+async fn media_timeout_is_reported_once_and_not_on_hold() {
     let config =
         MediaConfig { media_timeout: Duration::from_millis(200), ..MediaConfig::new(LOCALHOST, 23_040..=23_059) };
     let engine = Engine::start(config).unwrap();
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
-    assert_eq!(line.event().await, MediaEvent::MediaTimeout);
-    let nothing = async |line: &mut Line, when: &str| {
-        let event = tokio::time::timeout(Duration::from_millis(500), line.events.recv()).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
+    assert_eq!(call.event().await, MediaEvent::MediaTimeout);
+    let nothing = async |call: &mut TestCall, when: &str| {
+        let event = tokio::time::timeout(Duration::from_millis(500), call.events.recv()).await;
         assert!(event.is_err(), "{when}: {event:?}");
     };
-    nothing(&mut line, "once is enough").await;
-    line.negotiate(Remote { receive: false, ..line.remote() }).await;
-    nothing(&mut line, "on hold").await;
-    line.negotiate(line.remote()).await;
-    line.far.say(&speech(160));
-    assert_eq!(line.event().await, MediaEvent::MediaTimeout, "and again after a packet");
-    line.far.say(&speech(160));
-    line.session.play(7, vec![Clip::Silence(500)]);
-    assert_eq!(line.event().await, MediaEvent::PlayFinished(7), "who listens need not speak");
-    assert_eq!(line.event().await, MediaEvent::MediaTimeout, "but must when it is over");
+    nothing(&mut call, "not twice").await;
+    call.negotiate(Remote { receive: false, ..call.remote() }).await;
+    nothing(&mut call, "on hold").await;
+    call.negotiate(call.remote()).await;
+    call.peer.say(&speech(160));
+    assert_eq!(call.event().await, MediaEvent::MediaTimeout, "and again after a packet");
+    call.peer.say(&speech(160));
+    call.session.play(7, vec![Clip::Silence(500)]);
+    assert_eq!(call.event().await, MediaEvent::PlayFinished(7), "a listening caller may be silent");
+    assert_eq!(call.event().await, MediaEvent::MediaTimeout, "but not after the play");
 }
 
 #[tokio::test]
-async fn a_sprayed_port_does_not_starve_the_others() {
+async fn flooded_port_does_not_starve_other_sessions() {
     let engine = engine(23_060..=23_079);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
-    let sprayed = Line::open(&engine, Codec::Pcmu).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
+    let sprayed = TestCall::open(&engine, Codec::Pcmu).await;
     let to = (LOCALHOST, sprayed.session.local_port());
     let spray = UdpSocket::bind("127.0.0.1:0").unwrap();
     for _ in 0..20_000 {
         // The test needs a full queue at the receiver.
         let _ = spray.send_to(&[0x80; 172], to);
     }
-    line.far.press('5');
-    assert_eq!(line.event().await, MediaEvent::Digit('5'));
+    call.peer.press('5');
+    assert_eq!(call.event().await, MediaEvent::Digit('5'));
     assert_eq!(sprayed.session.counters().received, 0);
 }
 
 #[tokio::test]
 async fn events_wait_for_a_slow_receiver() {
     let engine = engine(23_080..=23_099);
-    let mut line = Line::open_with(&engine, Codec::Pcmu, 1).await;
+    let mut call = TestCall::open_with(&engine, Codec::Pcmu, 1).await;
     for key in "1234".chars() {
-        line.far.press(key);
+        call.peer.press(key);
     }
-    line.taken(4 * 7).await;
+    call.taken(4 * 7).await;
     for key in "1234".chars() {
-        assert_eq!(line.event().await, MediaEvent::Digit(key));
+        assert_eq!(call.event().await, MediaEvent::Digit(key));
     }
 }
 
 #[tokio::test]
-async fn a_burst_of_keys_loses_keys_and_never_the_end_of_a_recording() {
+async fn burst_of_keys_drops_digits_but_no_recording_end() {
     let engine = engine(23_120..=23_139);
-    let mut line = Line::open_with(&engine, Codec::Pcmu, 1).await;
-    let _tape = line.record(SOON, None).await;
+    let mut call = TestCall::open_with(&engine, Codec::Pcmu, 1).await;
+    let _tape = call.record(SOON, None).await;
     // One event is in the channel, 64 wait.
     for press in 1..=80 {
-        line.far.press('5');
-        line.taken(press * 7).await;
+        call.peer.press('5');
+        call.taken(press * 7).await;
     }
-    line.session.stop_record();
-    line.session.play(7, vec![]);
+    call.session.stop_record();
+    call.session.play(7, vec![]);
     let mut digits = 0;
     loop {
-        match line.event().await {
+        match call.event().await {
             MediaEvent::Digit('5') => digits += 1,
             MediaEvent::RecordStopped { cause: StopCause::Stopped, .. } => break,
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(line.event().await, MediaEvent::PlayFinished(7));
-    assert!((65..80).contains(&digits), "{digits} keys were told");
+    assert_eq!(call.event().await, MediaEvent::PlayFinished(7));
+    assert!((65..80).contains(&digits), "{digits} keys were reported");
     assert_eq!(engine.stats().dropped.events, 80 - digits);
 }
 
@@ -231,27 +231,27 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 }
 
 /// Records to this sink and sends audio.
-async fn strike(line: &mut Line, sink: Arc<dyn ChunkSink>) {
-    line.session.record(RecordSpec { max: SOON, end_silence: None, sink });
-    line.negotiate(line.remote()).await;
-    line.far.say(&speech(160));
-    line.session.stop_record();
+async fn record_into(call: &mut TestCall, sink: Arc<dyn ChunkSink>) {
+    call.session.record(RecordSpec { max: SOON, end_silence: None, sink });
+    call.negotiate(call.remote()).await;
+    call.peer.say(&speech(160));
+    call.session.stop_record();
 }
 
 #[tokio::test]
-async fn a_thread_that_died_gets_no_more_sessions_and_is_told_of() {
+async fn panicked_thread_gets_no_sessions_and_is_reported() {
     let config = MediaConfig { threads: 2, ..MediaConfig::new(LOCALHOST, 23_140..=23_159) };
     let engine = Engine::start(config).unwrap();
     assert!(engine.health().ok);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
-    strike(&mut line, Arc::new(Fatal)).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
+    record_into(&mut call, Arc::new(Fatal)).await;
     until("the thread's death is seen", || !engine.health().ok).await;
     assert!(engine.health().detail.contains("media thread 0 has panicked"), "{:?}", engine.health());
-    assert_eq!(tokio::time::timeout(SOON, line.events.recv()).await, Ok(None), "its calls see it end");
+    assert_eq!(tokio::time::timeout(SOON, call.events.recv()).await, Ok(None), "its calls see it end");
     // The other thread has more sessions than the dead one now, and still gets the new ones.
-    let lines = [Line::open(&engine, Codec::Pcmu).await, Line::open(&engine, Codec::Pcmu).await];
-    let [mut other, _] = lines;
-    strike(&mut other, Arc::new(Fatal)).await;
+    let calls = [TestCall::open(&engine, Codec::Pcmu).await, TestCall::open(&engine, Codec::Pcmu).await];
+    let [mut other, _] = calls;
+    record_into(&mut other, Arc::new(Fatal)).await;
     let refused = loop {
         let (events, _receiver) = mpsc::channel(1);
         match engine.open(events) {
@@ -263,16 +263,16 @@ async fn a_thread_that_died_gets_no_more_sessions_and_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_thread_that_is_stuck_is_told_of_and_avoided_until_it_turns_again() {
+async fn stuck_thread_is_reported_and_avoided_until_it_turns() {
     let config = MediaConfig { threads: 2, ..MediaConfig::new(LOCALHOST, 23_160..=23_179) };
     let engine = Engine::start(config).unwrap();
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
     let (release, held) = std::sync::mpsc::channel();
-    strike(&mut line, Arc::new(Blocking(Mutex::new(held)))).await;
+    record_into(&mut call, Arc::new(Blocking(Mutex::new(held)))).await;
     until("it is seen to be stuck", || !engine.health().ok).await;
     assert!(engine.health().detail.contains("media thread 0 is stuck"), "{:?}", engine.health());
     // Answered although the other thread has fewer sessions.
-    let _lines = [Line::open(&engine, Codec::Pcmu).await, Line::open(&engine, Codec::Pcmu).await];
+    let _calls = [TestCall::open(&engine, Codec::Pcmu).await, TestCall::open(&engine, Codec::Pcmu).await];
     drop(release);
     until("it turns again", || engine.health().ok).await;
 }
@@ -280,13 +280,13 @@ async fn a_thread_that_is_stuck_is_told_of_and_avoided_until_it_turns_again() {
 #[tokio::test]
 async fn lateness_is_measured_by_the_rtp_clock() {
     let engine = engine(23_100..=23_119);
-    let mut line = Line::open(&engine, Codec::Pcmu).await;
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
     // 30 ms pass between packets that are 20 ms apart by their timestamps.
     for _ in 0..10 {
-        line.far.say(&speech(160));
+        call.peer.say(&speech(160));
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    line.taken(10).await;
+    call.taken(10).await;
     until("all ten count", || engine.stats().lateness.count() == 10).await;
     let lateness = engine.stats().lateness;
     assert!(lateness.max_us >= 80_000 && lateness.over_ms(20) >= 5, "{lateness:?}");

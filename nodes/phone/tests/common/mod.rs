@@ -21,7 +21,7 @@ use twinbox_sip::{
 
 /// Messages and RTP packets received by the UAS.
 #[derive(Default)]
-pub struct Seen {
+pub struct Received {
     pub requests: Vec<Request>,
     pub responses: Vec<Response>,
     pub rtp: Vec<(Header, Vec<u8>)>,
@@ -29,13 +29,13 @@ pub struct Seen {
 
 pub struct Uas {
     pub address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Received>>,
 }
 
 struct Side {
     address: SocketAddr,
     transport: &'static str,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Received>>,
     rtp: [SocketAddr; 2],
     dropped: bool,
     /// Answer to retransmit after its ACK, as if the ACK were lost.
@@ -81,14 +81,14 @@ impl Uas {
     }
 
     async fn new(address: SocketAddr, transport: &'static str) -> (Side, Self) {
-        let seen = Arc::<Mutex<Seen>>::default();
+        let seen = Arc::<Mutex<Received>>::default();
         let rtp = [echo(seen.clone()).await, echo(seen.clone()).await];
         let side = Side { address, transport, seen: seen.clone(), rtp, dropped: false, again: None };
         (side, Self { address, seen })
     }
 
     /// Waits until `look` finds something in the received messages.
-    pub async fn seen<R>(&self, mut look: impl FnMut(&Seen) -> Option<R>) -> R {
+    pub async fn seen<R>(&self, mut look: impl FnMut(&Received) -> Option<R>) -> R {
         let wait = async {
             loop {
                 if let Some(found) = look(&self.seen.lock().unwrap()) {
@@ -116,7 +116,7 @@ impl Uas {
 }
 
 /// An RTP socket that stores and returns its packets.
-async fn echo(seen: Arc<Mutex<Seen>>) -> SocketAddr {
+async fn echo(seen: Arc<Mutex<Received>>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {

@@ -26,7 +26,7 @@ fn replace(path: &Path, device: &str) {
 }
 
 #[tokio::test]
-async fn after_a_failed_sync_nothing_is_written_any_more() {
+async fn failed_sync_stops_all_further_writes() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     put(&disk, b"before", b"1").await.expect("a write");
@@ -48,13 +48,13 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
     drop(disk);
     // SAFETY: the copy is open and ours; while it is, the index's lock is held.
     unsafe { libc::close(copy) };
-    let disk = Disk::open(dir.path()).expect("the disk, in a new life");
+    let disk = Disk::open(dir.path()).expect("the disk, opened again");
     assert_eq!(disk.get(b"before"), Ok(Some(b"1".into())));
     put(&disk, b"after", b"1").await.expect("a write");
 }
 
 #[tokio::test]
-async fn a_file_beside_the_index_can_break_the_store_too() {
+async fn failed_sync_of_a_separate_file_stops_all_further_writes() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     disk.mark_broken("the recording did not sync");

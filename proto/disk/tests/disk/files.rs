@@ -5,7 +5,7 @@ use std::fs;
 use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
 
 #[test]
-fn a_directory_that_is_in_use_is_refused_by_name() {
+fn directory_in_use_is_refused_with_its_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(&dir.path().join("deep/down")).expect("a disk");
     let error = Disk::open(&dir.path().join("deep/down")).err().expect("a refusal");
@@ -19,7 +19,7 @@ fn a_directory_that_is_in_use_is_refused_by_name() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_is_an_error_that_names_it() {
+fn directory_that_cannot_be_created_is_named_in_the_error() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("file"), "").expect("a file");
     let error = Disk::open(&dir.path().join("file/db")).err().expect("a refusal");
@@ -27,7 +27,7 @@ fn a_directory_that_cannot_be_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_file_is_whole_synced_and_alone() {
+fn written_file_is_complete_synced_and_leaves_no_temporary_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let before = Disk::fsync_count();
     file::write_durably(dir.path(), "name", b"old").expect("a write");

@@ -27,7 +27,7 @@ fn child() {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_a_kill() {
+fn acknowledged_writes_survive_a_kill() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut expected = 0;
     for round in 0..3 {
@@ -46,7 +46,7 @@ fn what_was_acknowledged_is_there_after_a_kill() {
 
         let disk = Disk::open(dir.path()).expect("the disk after the kill");
         for n in 0..=expected {
-            assert!(disk.get(&n.to_be_bytes()).expect("a read").is_some(), "{n} of {expected} is gone");
+            assert!(disk.get(&n.to_be_bytes()).expect("a read").is_some(), "{n} of {expected} is lost");
         }
         let last = disk.get(b"last").expect("a read").expect("a last one");
         assert!(disk.get(&last).expect("a read").is_some(), "half a transaction is there");

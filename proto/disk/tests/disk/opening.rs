@@ -29,7 +29,7 @@ fn child() {
         let entry = move |t: &mut Transaction<'_>| t.put([b"n", &n.to_be_bytes()[..]].concat(), vec![7; 300]);
         disk.transact_blocking(entry).expect("a write");
         // Written immediately and in one piece: the process may be killed after it.
-        std::io::stdout().write_all(format!("\nwrote {n}\n").as_bytes()).expect("said");
+        std::io::stdout().write_all(format!("\nwrote {n}\n").as_bytes()).expect("printed");
     }
 }
 
@@ -57,7 +57,7 @@ fn holds(dir: &Path, written: &BTreeSet<u32>, after: &str) {
     let disk = Disk::open(dir).unwrap_or_else(|error| panic!("{after}: it does not open: {error}"));
     for n in written {
         let value = disk.get(&[b"n", &n.to_be_bytes()[..]].concat()).expect("a read");
-        assert!(value.is_some(), "{after}: {n} was acknowledged and is gone");
+        assert!(value.is_some(), "{after}: {n} was acknowledged and is lost");
     }
 }
 
@@ -87,7 +87,7 @@ fn a_kill_at_any_system_call_of_a_start_leaves_a_disk_that_opens() {
 }
 
 #[tokio::test]
-async fn what_a_start_left_half_written_is_made_again() {
+async fn half_written_files_of_a_start_are_created_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let index = dir.path().join("index");
     let disk = Disk::open(dir.path()).expect("a disk");
@@ -117,7 +117,7 @@ async fn what_a_start_left_half_written_is_made_again() {
 
 /// Another process has the disk open: none of its files is touched.
 #[test]
-fn a_disk_in_use_keeps_its_files() {
+fn failed_open_of_a_disk_in_use_removes_no_files() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     let generating = dir.path().join("index/snap.0000000000000001.generating");

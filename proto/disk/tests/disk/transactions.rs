@@ -12,7 +12,7 @@ fn all(disk: &Disk, prefix: &[u8]) -> Vec<Pair> {
 }
 
 #[tokio::test]
-async fn what_is_written_is_read_and_there_after_reopening() {
+async fn written_values_are_readable_also_after_reopening() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     put(&disk, b"a/1", b"one").await.expect("a write");
@@ -48,7 +48,7 @@ async fn a_refused_transaction_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_panics_harms_nobody_else() {
+async fn panicking_transaction_does_not_affect_others() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     let panics = disk.transact(|t| {
@@ -92,7 +92,7 @@ async fn transactions_run_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn what_follows_a_commit_runs_in_the_order_of_commits() {
+async fn callbacks_run_in_the_order_of_commits() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     let (sender, order) = std::sync::mpsc::channel();
@@ -108,7 +108,7 @@ async fn what_follows_a_commit_runs_in_the_order_of_commits() {
 }
 
 #[tokio::test]
-async fn every_commit_is_synced_and_many_share_one_sync() {
+async fn every_commit_is_synced_and_concurrent_commits_share_a_sync() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     let before = Disk::fsync_count();
@@ -133,7 +133,7 @@ async fn every_commit_is_synced_and_many_share_one_sync() {
 }
 
 #[test]
-fn threads_can_commit_too_even_within_a_runtime() {
+fn blocking_commit_works_on_threads_and_within_a_runtime() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     disk.transact_blocking(|t| t.put(*b"a", *b"1")).expect("a commit from a thread");
@@ -144,7 +144,7 @@ fn threads_can_commit_too_even_within_a_runtime() {
 
 /// sled puts a page over a quarter of a segment into a separate file, which it never syncs.
 #[tokio::test]
-async fn the_largest_values_never_go_where_nothing_is_synced() {
+async fn largest_values_are_never_stored_in_unsynced_files() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     for round in 0..4u8 {

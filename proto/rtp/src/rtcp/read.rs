@@ -10,10 +10,10 @@ pub enum RtcpError {
     #[error("the packet's version is not 2")]
     Version,
     /// The first packet is not a report.
-    #[error("the first packet is no report")]
+    #[error("the first packet is not a report")]
     First,
     /// The packet lengths do not add up to the datagram, or the parts do not fill a packet.
-    #[error("the lengths do not fit")]
+    #[error("a length exceeds the datagram")]
     Length,
 }
 

@@ -23,8 +23,8 @@ fn acked(peer: &str, first: u64, last: u64) -> Input {
     Input::Acked { peer: node(peer), first, last }
 }
 
-fn acknowledged(id: u64, how: Acknowledgement) -> Output {
-    Output::Acknowledged { id, how }
+fn acknowledged(id: u64, acknowledgement: Acknowledgement) -> Output {
+    Output::Acknowledged { id, acknowledgement }
 }
 
 fn on_two(peer: &str) -> Acknowledgement {
@@ -41,7 +41,7 @@ fn dropped(peer: &str) -> Output {
 }
 
 #[test]
-fn nobody_counts_so_nobody_waits() {
+fn write_is_acknowledged_alone_if_no_peer_counts() {
     let mut tracker = Tracker::new(TIMEOUT);
     assert_eq!(tracker.handle(written(1, 1, 2), 0), [acknowledged(1, Alone)]);
     assert_eq!(alone(&tracker), Vec::from_iter(1..3));
@@ -53,7 +53,7 @@ fn nobody_counts_so_nobody_waits() {
 }
 
 #[test]
-fn a_write_is_on_two_when_a_peer_has_all_of_it() {
+fn write_is_on_two_when_a_peer_has_all_of_it() {
     let mut tracker = Tracker::new(TIMEOUT);
     up(&mut tracker, "b");
     assert_eq!(tracker.handle(written(1, 1, 3), 0), []);
@@ -69,7 +69,7 @@ fn a_write_is_on_two_when_a_peer_has_all_of_it() {
 }
 
 #[test]
-fn a_late_peer_is_dropped_at_once_and_its_writers_go_on_alone() {
+fn late_peer_is_dropped_and_waiting_writes_are_acknowledged_alone() {
     let mut tracker = Tracker::new(TIMEOUT);
     up(&mut tracker, "b");
     tracker.handle(written(1, 1, 1), 0);
@@ -96,7 +96,7 @@ fn a_late_peer_is_dropped_at_once_and_its_writers_go_on_alone() {
 }
 
 #[test]
-fn one_late_peer_does_not_make_a_write_alone_while_another_answers() {
+fn late_peer_does_not_matter_while_another_peer_answers() {
     let mut tracker = Tracker::new(TIMEOUT);
     up(&mut tracker, "b");
     up(&mut tracker, "c");
@@ -109,7 +109,7 @@ fn one_late_peer_does_not_make_a_write_alone_while_another_answers() {
 }
 
 #[test]
-fn a_writer_never_waits_longer_than_the_timeout() {
+fn writer_waits_at_most_the_timeout() {
     let mut tracker = Tracker::new(TIMEOUT);
     up(&mut tracker, "b");
     tracker.handle(written(1, 1, 1), 0);
@@ -121,7 +121,7 @@ fn a_writer_never_waits_longer_than_the_timeout() {
 }
 
 #[test]
-fn a_tail_that_goes_down_frees_its_writers_and_a_new_one_starts_from_nothing() {
+fn stream_loss_frees_waiting_writers_and_a_new_stream_starts_empty() {
     let mut tracker = Tracker::new(TIMEOUT);
     up(&mut tracker, "b");
     tracker.handle(acked("b", 1, 9), 0);

@@ -11,7 +11,7 @@ use crate::stamp;
 const BOUND: Duration = Duration::from_millis(1000);
 
 #[test]
-fn a_clock_goes_on_above_what_it_was_restored_to() {
+fn restored_clock_continues_above_the_restored_stamp() {
     let mut clock = Clock::new(Origin(1));
     clock.restore(Stamp { wall: 5000, counter: 7, origin: Origin(9) });
     // The wall clock went back in the night.
@@ -22,7 +22,7 @@ fn a_clock_goes_on_above_what_it_was_restored_to() {
 }
 
 #[test]
-fn a_foreign_stamp_pulls_the_clock_along_only_within_the_bound() {
+fn foreign_stamp_advances_the_clock_only_within_the_bound() {
     let mut clock = Clock::new(Origin(1));
     assert!(clock.observe(stamp(1900, 2), Timestamp(1000), BOUND));
     assert!(clock.tick(Timestamp(1000), None) > stamp(1900, 2));
@@ -31,7 +31,7 @@ fn a_foreign_stamp_pulls_the_clock_along_only_within_the_bound() {
 }
 
 #[test]
-fn a_write_is_stamped_above_what_it_replaces_without_pulling_the_clock_along() {
+fn write_is_stamped_above_the_replaced_value_without_advancing_the_clock() {
     let mut clock = Clock::new(Origin(1));
     let ahead = stamp(99_000, 2);
     let over = clock.tick(Timestamp(1000), Some(ahead));
@@ -45,7 +45,7 @@ fn a_write_is_stamped_above_what_it_replaces_without_pulling_the_clock_along() {
 
 proptest! {
     #[test]
-    fn stamps_of_one_clock_only_go_up(
+    fn stamps_of_one_clock_increase(
         walls in prop::collection::vec(0..50u64, 1..50), seen in prop::collection::vec((0..60u64, 0..3u32), 50)
     ) {
         let mut clock = Clock::new(Origin(1));

@@ -99,7 +99,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn nodes_that_saw_the_same_changes_hold_the_same_record(
+    fn nodes_with_the_same_changes_have_the_same_record(
         steps in vec(any_step(), 0..40), order in any::<prop::sample::Index>()
     ) {
         let names: Vec<NodeName> = ["a", "b", "c"].map(node).into();

@@ -7,7 +7,7 @@ use twinbox_replication_core::Ranges;
 
 proptest! {
     #[test]
-    fn ranges_are_the_set(ops in prop::collection::vec((any::<bool>(), 0..40u64, 0..12u64), 0..30), at in 0..50u64) {
+    fn ranges_equal_a_set_of_numbers(ops in prop::collection::vec((any::<bool>(), 0..40u64, 0..12u64), 0..30), at in 0..50u64) {
         let (mut ranges, mut set) = (Ranges::new(), BTreeSet::new());
         for (insert, start, length) in ops {
             let range = start..start + length;

@@ -21,7 +21,7 @@ fn members(record: &Record, tag: u16) -> Vec<&str> {
 }
 
 #[test]
-fn the_later_register_wins() {
+fn later_register_wins() {
     let (first, second) = (Edit::Set(1, value("first")), Edit::Set(1, value("second")));
     concurrent(Record::new(), &[first], &[second], |record| {
         assert_eq!(record.bytes(1), Some(&b"second"[..]));
@@ -29,7 +29,7 @@ fn the_later_register_wins() {
 }
 
 #[test]
-fn a_delete_takes_what_it_saw_and_leaves_what_it_did_not() {
+fn delete_removes_only_values_that_it_saw() {
     let base = edited(Record::new(), 1, 9, [Edit::Set(1, value("old")), Edit::Set(2, value("other"))]);
     assert!(!base.is_deleted() && base.outlives_delete(1));
 
@@ -52,7 +52,7 @@ fn a_delete_takes_what_it_saw_and_leaves_what_it_did_not() {
 }
 
 #[test]
-fn a_delete_takes_out_members_and_claims_that_it_saw() {
+fn delete_removes_members_and_claims_that_it_saw() {
     let base = edited(
         Record::new(),
         1,
@@ -97,7 +97,7 @@ fn in_a_remove_wins_set_an_unseen_remove_survives_an_add() {
 }
 
 #[test]
-fn the_earliest_claim_wins_and_the_loser_is_kept() {
+fn earliest_claim_wins_and_the_loser_is_stored() {
     let (early, late) = (Edit::Claim(1, b"zoe".into()), Edit::Claim(1, b"adam".into()));
     concurrent(Record::new(), &[early], &[late], |record| {
         assert_eq!(record.claim(1), Some(&b"zoe"[..]));
@@ -107,13 +107,13 @@ fn the_earliest_claim_wins_and_the_loser_is_kept() {
         // A repeated claim keeps its place in the queue; a claim made after a withdrawal goes to the end.
         let again = edited(record.clone(), 300, 1, [Edit::Claim(1, b"zoe".into())]);
         assert_eq!(&again, record);
-        let anew = edited(freed, 400, 1, [Edit::Claim(1, b"zoe".into())]);
-        assert_eq!((anew.claim(1), anew.losers(1)), (Some(&b"adam"[..]), vec![&b"zoe"[..]]));
+        let claimed_again = edited(freed, 400, 1, [Edit::Claim(1, b"zoe".into())]);
+        assert_eq!((claimed_again.claim(1), claimed_again.losers(1)), (Some(&b"adam"[..]), vec![&b"zoe"[..]]));
     });
 }
 
 #[test]
-fn counters_add_up_over_nodes_and_never_count_twice() {
+fn counters_add_up_over_nodes_without_double_counting() {
     concurrent(Record::new(), &[Edit::Count(1, 2), Edit::Count(1, 3)], &[Edit::Count(1, 10)], |record| {
         assert_eq!(record.counter(1), 15);
         assert_eq!(merged(record, record).counter(1), 15);
@@ -124,7 +124,7 @@ fn counters_add_up_over_nodes_and_never_count_twice() {
 }
 
 #[test]
-fn kinds_that_clash_under_one_tag_end_the_same_everywhere() {
+fn conflicting_kinds_under_one_tag_converge() {
     concurrent(Record::new(), &[Edit::Claim(1, b"c".into())], &[Edit::Set(1, value("late"))], |record| {
         assert!(matches!(record.field(1), Some(Field::Claim(_))));
         assert_eq!(record.bytes(1), None);

@@ -4,7 +4,7 @@ use twinbox_ids::Origin;
 use twinbox_replication_core::{Gap, Vector};
 
 #[test]
-fn a_vector_covers_prefixes_and_names_what_another_lacks() {
+fn vector_covers_prefixes_and_lists_missing_ranges() {
     let mut mine = Vector::from_iter([(Origin(1), 5), (Origin(2), 3)]);
     let theirs = Vector::from_iter([(Origin(1), 2), (Origin(3), 9)]);
     assert!(mine.covers(Origin(1), 5) && !mine.covers(Origin(1), 6) && !mine.covers(Origin(3), 1));

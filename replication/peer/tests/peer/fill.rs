@@ -14,7 +14,7 @@ fn empty() -> TempDir {
 }
 
 #[tokio::test]
-async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_asked_for() {
+async fn fill_copies_records_first_and_audio_later_or_on_request() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     a.write_many("row", 500).await;
@@ -43,7 +43,7 @@ async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_ask
     assert!(a.peers.uncovered() > 0, "if a's disk were lost now, audio would be");
 
     fs::rename(away[0].with_extension("away"), &away[0]).unwrap();
-    assert!(b.peers.fetch(blobs[0].hash).await, "it is asked for");
+    assert!(b.peers.fetch(blobs[0].hash).await, "fetched on request");
     assert_eq!(b.store.blobs().read(&blobs[0].hash).await.unwrap(), audio(20_000));
     fs::rename(away[1].with_extension("away"), &away[1]).unwrap();
     until("everything is there", || b.store.filled() == Filled::Complete).await;
@@ -58,7 +58,7 @@ async fn records_come_first_and_their_audio_follows_or_is_fetched_when_it_is_ask
 }
 
 #[tokio::test]
-async fn a_fill_that_was_cut_off_goes_on_after_a_restart() {
+async fn interrupted_fill_continues_after_a_restart() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     a.write_many("row", 5_000).await;
@@ -72,7 +72,7 @@ async fn a_fill_that_was_cut_off_goes_on_after_a_restart() {
     let b = cluster.node_that_fills("b", b.stop().await, &[("a", cable.address)]).await;
     assert!(b.store.vector().total() >= had);
     b.start();
-    cable.mend();
+    cable.restore();
     until("the rest has come", || b.store.filled() == Filled::Complete).await;
     assert_eq!(a.records(), b.records());
 }
@@ -91,11 +91,11 @@ async fn nodes_that_all_fill_do_not_wait_for_each_other() {
     }
     converge(&[&a, &b]).await;
     assert_eq!(a.records().len(), 500);
-    assert!(a.peers.fill_had_no_source() || b.peers.fill_had_no_source(), "somebody is told");
+    assert!(a.peers.fill_had_no_source() || b.peers.fill_had_no_source(), "one node reports it");
 }
 
 #[tokio::test]
-async fn a_fill_waits_for_a_source_that_is_away_until_that_is_given_up() {
+async fn fill_waits_for_an_absent_source_until_it_is_given_up() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (b, c) =
         (cluster.node_that_fills("b", empty(), &[]).await, cluster.node_that_fills("c", empty(), &[]).await);
@@ -115,7 +115,7 @@ async fn a_fill_waits_for_a_source_that_is_away_until_that_is_given_up() {
     let d = Cluster::new(&["d"]).await;
     let d = d.node_that_fills("d", empty(), &[]).await;
     d.start();
-    assert!(!d.store.filled().has_records(), "whether it is alone is for the members to say");
+    assert!(!d.store.filled().has_records(), "the members decide whether it is alone");
     d.peers.end_fill_without_source().await.unwrap();
     assert!(d.store.filled().has_records() && d.peers.fill_had_no_source());
 }

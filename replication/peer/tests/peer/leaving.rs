@@ -9,23 +9,23 @@ fn text(text: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_one_disk_alone_holds_is_counted_until_another_has_it() {
+async fn changes_on_one_disk_only_are_counted_until_another_has_them() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b) = (cluster.node("a").await, cluster.node("b").await);
     a.write_many("early", 20).await;
-    assert_eq!(a.peers.uncovered(), 20, "nobody is in touch");
+    assert_eq!(a.peers.uncovered(), 20, "no node is connected");
     a.start();
     b.start();
     // c never answers; this holds nothing back.
     until("b has it all", || a.peers.uncovered() == 0).await;
     b.peers.shutdown().await;
-    until("b is gone", || !a.status("b").connected).await;
+    until("b is disconnected", || !a.status("b").connected).await;
     // The data of a disconnected node may be lost with it.
     assert_eq!(a.peers.uncovered(), 20);
 }
 
 #[tokio::test]
-async fn a_removed_node_is_neither_followed_nor_let_in_and_may_come_back_later() {
+async fn removed_node_is_not_replicated_and_may_return_later() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let (a, b) = (cluster.node("a").await, cluster.node("b").await);
     a.start();

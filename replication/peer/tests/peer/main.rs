@@ -1,9 +1,9 @@
 //! Replication between whole nodes: real stores, real TLS, real sockets on loopback.
 
 mod fill;
-mod intruders;
 mod kit;
 mod leaving;
 mod pair;
+mod refusals;
 mod slow;
 mod three;

@@ -54,7 +54,7 @@ async fn two_nodes_converge_both_ways() {
 }
 
 #[tokio::test]
-async fn changes_are_not_sent_back_where_they_came_from() {
+async fn changes_are_not_sent_back_to_their_sender() {
     let (_cluster, a, b) = connected().await;
     let committed = a.write_many("row", 500).await;
     assert_eq!(a.peers.acknowledge(&committed).await, on_two("b"));
@@ -64,7 +64,7 @@ async fn changes_are_not_sent_back_where_they_came_from() {
 }
 
 #[tokio::test]
-async fn a_deposit_arrives_by_its_live_chunks_alone() {
+async fn deposit_arrives_by_live_chunks_only() {
     let (_cluster, a, b) = connected().await;
     let id = RecordingId::random();
     let spoken = audio(40_123);
@@ -98,14 +98,14 @@ async fn a_recording_that_began_before_the_peer_came_is_caught_up() {
 }
 
 #[tokio::test]
-async fn a_discarded_take_goes_from_the_peer_too() {
+async fn discarded_take_is_removed_on_the_peer_too() {
     let (_cluster, a, b) = connected().await;
     let id = RecordingId::random();
     a.store.recordings().begin(id, 1).await.unwrap();
     a.append(id, 0, &audio(10_000));
     until("it is there", || b.store.recordings().open() == [(id, 1, 10_000)]).await;
     a.store.recordings().discard(id, 1).await.unwrap();
-    until("it is gone", || b.store.recordings().open().is_empty()).await;
+    until("it is removed", || b.store.recordings().open().is_empty()).await;
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_blob_that_was_not_recorded_live_is_fetched() {
 }
 
 #[tokio::test]
-async fn a_change_whose_blob_is_nowhere_stops_no_other_change() {
+async fn change_with_a_missing_blob_does_not_stop_other_changes() {
     let (_cluster, a, b) = connected().await;
     let lost = BlobRef { hash: BlobHash([9; 32]), length: 5, recording: None };
     assert_eq!(a.write_acknowledged("lost", lost).await, Acknowledgement::Alone);
@@ -144,11 +144,11 @@ async fn a_change_whose_blob_is_nowhere_stops_no_other_change() {
 }
 
 #[tokio::test]
-async fn alone_is_said_at_once_when_the_peer_has_stopped_and_on_two_when_it_is_back() {
+async fn writes_are_acknowledged_alone_while_the_peer_is_stopped_and_on_two_afterwards() {
     let (cluster, a, b) = connected().await;
     assert_eq!(a.write_acknowledged("before", bytes("1")).await, on_two("b"));
     let dir = b.stop().await;
-    until("the peer is gone", || !a.status("b").connected).await;
+    until("the peer is disconnected", || !a.status("b").connected).await;
     let start = BootInstant::now();
     for n in 0..20 {
         assert_eq!(a.write_acknowledged("during", bytes(&n.to_string())).await, Acknowledgement::Alone);
@@ -167,7 +167,7 @@ async fn alone_is_said_at_once_when_the_peer_has_stopped_and_on_two_when_it_is_b
 }
 
 #[tokio::test]
-async fn a_link_cut_silently_delays_one_writer_by_the_timeout_and_no_other() {
+async fn silent_link_loss_delays_only_one_writer_by_the_timeout() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let cable = Cable::to(cluster.address("a")).await;
     let a = cluster.node("a").await;
@@ -186,14 +186,14 @@ async fn a_link_cut_silently_delays_one_writer_by_the_timeout_and_no_other() {
     assert_eq!(a.write_acknowledged("second", bytes("x")).await, Acknowledgement::Alone);
     assert!(start.elapsed() < ACK_TIMEOUT / 2, "the second writer waited {:?}", start.elapsed());
 
-    cable.mend();
+    cable.restore();
     a.counts("b").await;
     converge(&[&a, &b]).await;
     assert_eq!(a.write_acknowledged("after", bytes("2")).await, on_two("b"));
 }
 
 #[tokio::test]
-async fn a_hung_peer_is_noticed_without_a_write() {
+async fn hung_peer_is_detected_without_a_write() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let cable = Cable::to(cluster.address("a")).await;
     let a = cluster.node("a").await;
@@ -209,7 +209,7 @@ async fn a_hung_peer_is_noticed_without_a_write() {
 }
 
 #[tokio::test]
-async fn a_peer_counts_while_it_is_still_filling_up() {
+async fn peer_counts_during_its_fill() {
     let (_cluster, a, b) = pair().await;
     for n in 0..5 {
         a.write_many(&format!("old{n}-"), 1_000).await;
@@ -223,13 +223,13 @@ async fn a_peer_counts_while_it_is_still_filling_up() {
         assert!(b.value(&format!("new{n}")).is_some());
         while_filling += usize::from(b.records().len() < 5_000);
     }
-    assert!(while_filling > 0, "the history was there before the first write: nothing was shown");
+    assert!(while_filling > 0, "the history was there before the first write: the test proves nothing");
     converge(&[&a, &b]).await;
     assert_eq!(b.records().len(), 5_010);
 }
 
 #[tokio::test]
-async fn a_write_of_nothing_waits_for_nobody() {
+async fn empty_write_does_not_wait() {
     let (_cluster, a, _b) = connected().await;
     let nothing = a.store.commit(|_: &mut Draft<'_>| Ok::<_, std::convert::Infallible>(())).await.unwrap().1;
     assert!(nothing.is_empty());
@@ -237,7 +237,7 @@ async fn a_write_of_nothing_waits_for_nobody() {
 }
 
 #[tokio::test]
-async fn many_writers_at_once_are_all_on_two() {
+async fn concurrent_writes_are_all_acknowledged_on_two() {
     let (_cluster, a, b) = connected().await;
     let writers = (0..200).map(|n| {
         let (store, peers) = (a.store.clone(), a.peers.clone());
@@ -259,7 +259,7 @@ async fn many_writers_at_once_are_all_on_two() {
 
 /// A peer filed its part of this node's recording. The longer take here is not cut off.
 #[tokio::test]
-async fn a_take_that_is_longer_than_what_a_peer_filed_of_it_is_kept() {
+async fn take_longer_than_the_filed_part_of_the_peer_is_kept() {
     let (_cluster, a, b) = pair().await;
     let id = RecordingId::random();
     let spoken = audio(20_000);
@@ -278,7 +278,7 @@ async fn a_take_that_is_longer_than_what_a_peer_filed_of_it_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_take_goes_when_its_blob_was_fetched() {
+async fn rest_of_a_take_is_removed_when_its_blob_was_fetched() {
     let (_cluster, a, b) = pair().await;
     let id = RecordingId::random();
     let spoken = audio(20_000);

@@ -25,7 +25,7 @@ async fn followed() -> (Node, Raw) {
 }
 
 #[tokio::test]
-async fn changes_that_did_not_fit_are_read_from_the_log() {
+async fn changes_beyond_the_live_queue_are_read_from_the_log() {
     let (a, mut raw) = followed().await;
     for n in 0..40 {
         a.write_many(&format!("row{n}-"), 500).await;
@@ -42,26 +42,26 @@ async fn changes_that_did_not_fit_are_read_from_the_log() {
                 Frame::History(history) => {
                     seen.extend(history.change.iter().map(|change| change.seq));
                     let taken = HistoryTaken { batch: history.batch };
-                    raw.say(follower_frame::Frame::HistoryTaken(taken)).await;
+                    raw.send(follower_frame::Frame::HistoryTaken(taken)).await;
                 }
                 _ => {}
             }
         }
     };
     let read = timeout(Duration::from_secs(20), read).await;
-    assert!(read.is_ok(), "{} of {total} changes came", seen.len());
+    assert!(read.is_ok(), "{} of {total} changes arrived", seen.len());
 }
 
 #[tokio::test]
-async fn a_probe_says_how_many_changes_there_are() {
+async fn probe_reports_the_number_of_changes() {
     let (a, mut raw) = followed().await;
     for round in 0..3 {
         a.write_many(&format!("row{round}-"), 5).await;
         let made = a.store.vector().get(a.store.origin());
-        let told = async {
+        let counted = async {
             loop {
                 if let Frame::Probe(probe) = raw.next().await.unwrap() {
-                    raw.say(follower_frame::Frame::ProbeAnswer(ProbeAnswer {
+                    raw.send(follower_frame::Frame::ProbeAnswer(ProbeAnswer {
                         number: probe.number,
                         lacks_data: false,
                     }))
@@ -73,12 +73,12 @@ async fn a_probe_says_how_many_changes_there_are() {
                 }
             }
         };
-        assert!(timeout(Duration::from_secs(20), told).await.is_ok(), "nothing is said of {made} changes");
+        assert!(timeout(Duration::from_secs(20), counted).await.is_ok(), "no probe reported {made} changes");
     }
 }
 
 #[tokio::test]
-async fn audio_that_did_not_fit_is_read_from_the_file() {
+async fn audio_beyond_the_live_queue_is_read_from_the_file() {
     let (a, mut raw) = followed().await;
     let spoken = audio(16_000_000);
     // The chunks of the short one are all dropped before the follower reads, and none comes after them.

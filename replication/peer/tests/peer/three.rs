@@ -7,7 +7,7 @@ use twinbox_ids::RecordingId;
 use twinbox_replication_core::Value;
 
 #[tokio::test]
-async fn changes_and_blobs_flow_through_the_third_node() {
+async fn changes_and_blobs_are_relayed_by_the_third_node() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     // No listener there any more.
     let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -35,7 +35,7 @@ async fn changes_and_blobs_flow_through_the_third_node() {
 }
 
 #[tokio::test]
-async fn a_full_mesh_converges_too() {
+async fn full_mesh_converges() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     let nodes = [&a, &b, &c];
@@ -55,7 +55,7 @@ async fn a_full_mesh_converges_too() {
 }
 
 #[tokio::test]
-async fn a_damaged_blob_is_not_taken_and_is_had_from_another_node() {
+async fn damaged_blob_is_refused_and_fetched_from_another_node() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     let greeting = a.store.blobs().put(Bytes::from(audio(300_000))).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_damaged_blob_is_not_taken_and_is_had_from_another_node() {
 
 /// One node sends the beginning and is cut off; the next continues where it ended.
 #[tokio::test]
-async fn a_blob_that_was_cut_off_is_completed_from_another_node() {
+async fn interrupted_blob_is_completed_from_another_node() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     let whole = audio(300_000);

@@ -45,7 +45,7 @@ pub(super) struct Part {
     path: PathBuf,
     /// Closed while no chunk comes: an orphan may stay here for days, and descriptors are scarce.
     files: Option<Files>,
-    /// A chunk came since [`Self::rest`] was last called.
+    /// A chunk came since [`Self::close_idle`] was last called.
     busy: bool,
     pub(super) covered: Ranges,
     /// The length of the file.
@@ -108,7 +108,7 @@ impl Part {
     }
 
     /// Closes the files when no chunk came since the last call; the next chunk opens them again.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn close_idle(&mut self) {
         if !std::mem::take(&mut self.busy) {
             self.files = None;
         }
@@ -187,7 +187,7 @@ impl Part {
     pub(super) fn join(&mut self) -> Result<(BlobHash, u64), DiskError> {
         let length = self.covered.end();
         for gap in self.covered.gaps(0..length) {
-            tracing::warn!(path = %self.path.display(), from = gap.start, to = gap.end, "a hole in a recording is filled");
+            tracing::warn!(path = %self.path.display(), from = gap.start, to = gap.end, "gap in a recording filled with silence");
             let silence = vec![HOLE; (gap.end - gap.start) as usize];
             self.write(gap.start, &silence)?;
         }

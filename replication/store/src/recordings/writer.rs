@@ -30,7 +30,7 @@ use crate::StoreError;
 const REMEMBERED: usize = 16_384;
 
 /// The files of a take are closed after this time without a chunk.
-const REST: Duration = Duration::from_secs(60);
+const IDLE_CHECK: Duration = Duration::from_secs(60);
 
 type Reply<R> = oneshot::Sender<Result<R, StoreError>>;
 
@@ -74,7 +74,7 @@ enum State {
     /// A blob, or about to become one; no change that names it is durable yet.
     Sealed(Box<watch::Receiver<Option<BlobRef>>>),
     /// Filed or discarded: thousands of these are remembered, so the variant holds no data.
-    Over,
+    Ended,
 }
 
 pub(super) struct Writer {
@@ -97,19 +97,19 @@ impl Writer {
     pub(super) fn serve(mut self, queue: mpsc::Receiver<Command>) {
         let mut rested = BootInstant::now();
         loop {
-            match queue.recv_timeout(REST) {
-                Ok(command) => self.obey(command),
+            match queue.recv_timeout(IDLE_CHECK) {
+                Ok(command) => self.execute(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if rested.elapsed() >= REST {
+            if rested.elapsed() >= IDLE_CHECK {
                 rested = BootInstant::now();
-                self.rest();
+                self.close_idle();
             }
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Begin { key, reply } => drop(reply.send(self.begin(key))),
             Command::Chunk { key, offset, bytes, own } => self.chunk(key, offset, bytes, own),
@@ -122,10 +122,10 @@ impl Writer {
     }
 
     /// Closes the files of takes that got no chunk since the last call.
-    fn rest(&mut self) {
+    fn close_idle(&mut self) {
         for state in self.takes.values_mut() {
             if let State::Open(part) = state {
-                part.rest();
+                part.close_idle();
             }
         }
     }
@@ -152,14 +152,14 @@ impl Writer {
             Ok(_) => {}
             Err(error) => {
                 let (recording, take) = key;
-                tracing::error!(%recording, take, offset, %error, "a chunk of a recording is not kept");
+                tracing::error!(%recording, take, offset, %error, "chunk of a recording cannot be stored");
             }
         }
     }
 
     /// True when the chunk is here now, false when its take has ended.
     fn write(&mut self, key: TakeKey, offset: u64, bytes: &[u8], own: bool) -> Result<bool, StoreError> {
-        if let Some(State::Sealed(_) | State::Over) = self.takes.get(&key) {
+        if let Some(State::Sealed(_) | State::Ended) = self.takes.get(&key) {
             return Ok(false);
         }
         if let Err(error) = self.shared.reserve.check(Need::Data(bytes.len() as u64)) {
@@ -199,7 +199,7 @@ impl Writer {
                 self.hand_over(key, hash, length)
             }
             Some(State::Sealed(done)) => Ok(Sealing::Elsewhere(*done.clone())),
-            Some(State::Over) | None => Err(StoreError::NoRecording { id: key.0, take: key.1 }),
+            Some(State::Ended) | None => Err(StoreError::NoRecording { id: key.0, take: key.1 }),
         }
     }
 
@@ -216,7 +216,7 @@ impl Writer {
                 false => Ok(None),
             },
             Some(State::Sealed(done)) => Ok(Some(Sealing::Elsewhere(*done.clone()))),
-            Some(State::Over) | None => Ok(None),
+            Some(State::Ended) | None => Ok(None),
         }
     }
 
@@ -232,10 +232,10 @@ impl Writer {
 
     fn discard(&mut self, key: TakeKey) -> Result<(), StoreError> {
         match self.takes.get(&key) {
-            Some(State::Sealed(_) | State::Over) => self.filed(key),
+            Some(State::Sealed(_) | State::Ended) => self.filed(key),
             // Remembered although never seen: its chunks may still come.
             None => {
-                self.close(key, State::Over);
+                self.close(key, State::Ended);
             }
             Some(State::Open(_)) => {
                 self.remove(key)?;
@@ -250,15 +250,15 @@ impl Writer {
         if let Some(state @ State::Sealed(_)) = self.takes.get_mut(&key)
             && matches!(state, State::Sealed(done) if done.borrow().is_some())
         {
-            *state = State::Over;
+            *state = State::Ended;
             if let Err(error) = part::remove(&part::path(&self.shared.dir, key)) {
-                tracing::warn!(%error, "files of a recording that is filed stay");
+                tracing::warn!(%error, "files of a filed recording cannot be removed");
             }
         }
     }
 
     fn remove(&mut self, key: TakeKey) -> Result<(), DiskError> {
-        self.close(key, State::Over);
+        self.close(key, State::Ended);
         self.shared.index().remove(&key);
         part::remove(&part::path(&self.shared.dir, key))
     }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_that_are_over_are_remembered_up_to_a_bound_and_hold_nothing() {
+    fn ended_takes_are_remembered_up_to_a_bound_without_open_files() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let shared = Arc::clone(store.recordings().shared());
@@ -313,7 +313,7 @@ mod tests {
             writer.filed(*key);
         }
         assert_eq!((writer.takes.len(), writer.closed.len()), (8, 8));
-        assert!(writer.takes.values().all(|state| matches!(state, State::Over)));
+        assert!(writer.takes.values().all(|state| matches!(state, State::Ended)));
         assert!(size_of::<State>() <= 16);
         assert!(shared.index().is_empty());
         assert_eq!(fs::read_dir(dir.path().join("recordings")).unwrap().count(), 0, "no file of them stays");
@@ -323,21 +323,21 @@ mod tests {
     }
 
     #[test]
-    fn a_take_that_rests_has_no_file_open_and_goes_on_where_it_was() {
+    fn idle_take_closes_its_files_and_continues_at_the_next_chunk() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let recordings = dir.path().canonicalize().unwrap().join("recordings");
         let mut writer = Writer::new(Arc::clone(store.recordings().shared()), vec![]);
         let key = (twinbox_ids::RecordingId::random(), 1);
         assert_eq!(writer.write(key, 0, b"first", false), Ok(true));
-        writer.rest();
-        assert_eq!(open_in(&recordings), 2, "something came a moment ago");
-        writer.rest();
+        writer.close_idle();
+        assert_eq!(open_in(&recordings), 2, "a chunk arrived recently");
+        writer.close_idle();
         assert_eq!(open_in(&recordings), 0);
         assert_eq!(writer.write(key, 8, b"third", false), Ok(true));
         assert_eq!(writer.write(key, 5, b"2nd", false), Ok(true));
-        writer.rest();
-        writer.rest();
+        writer.close_idle();
+        writer.close_idle();
         assert_eq!(open_in(&recordings), 0);
 
         // Another incarnation finds all of it, and does not keep idle files open.

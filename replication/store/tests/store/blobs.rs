@@ -10,7 +10,7 @@ use twinbox_replication_store::StoreError;
 use crate::{audio, dir, open};
 
 #[tokio::test]
-async fn a_blob_is_durable_named_by_its_hash_and_there_in_the_next_life() {
+async fn blob_is_named_by_its_hash_and_survives_a_restart() {
     let dir = dir();
     let store = open(dir.path());
     let bytes = audio(10_000);
@@ -37,7 +37,7 @@ async fn a_blob_is_durable_named_by_its_hash_and_there_in_the_next_life() {
 
 /// A name that a power cut could still remove is no blob: a peer must not be notified of it.
 #[tokio::test]
-async fn a_blob_is_not_here_before_its_directory_is_synced() {
+async fn blob_is_available_only_after_its_directory_is_synced() {
     let dir = dir();
     let store = open(dir.path());
     for n in 0..200u32 {
@@ -56,7 +56,7 @@ async fn a_blob_is_not_here_before_its_directory_is_synced() {
 
 /// A file that a killed process renamed and had not synced is made durable before it is reported as here.
 #[tokio::test]
-async fn names_that_an_earlier_life_left_are_synced_at_opening() {
+async fn names_left_by_an_earlier_incarnation_are_synced_at_opening() {
     let dir = dir();
     let reopened = |dir| {
         let before = Disk::fsync_count();
@@ -75,7 +75,7 @@ async fn names_that_an_earlier_life_left_are_synced_at_opening() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_is_damaged_is_never_given_out() {
+async fn missing_or_damaged_blobs_are_never_returned() {
     let dir = dir();
     let store = open(dir.path());
     let none = BlobHash([1; 32]);
@@ -96,7 +96,7 @@ async fn what_is_not_there_or_is_damaged_is_never_given_out() {
 }
 
 #[tokio::test]
-async fn what_was_half_written_at_a_crash_is_removed() {
+async fn half_written_files_are_removed_after_a_crash() {
     let dir = dir();
     let store = open(dir.path());
     let blob = store.blobs().put(audio(10)).await.expect("a blob");

@@ -58,7 +58,7 @@ async fn changes_apply_in_any_order_and_the_vector_has_no_gap() {
 }
 
 #[tokio::test]
-async fn what_a_peer_lacks_is_found_in_batches() {
+async fn missing_changes_of_a_peer_are_found_in_batches() {
     let dir = dir();
     let store = open(dir.path());
     for n in 0..10 {
@@ -103,7 +103,7 @@ async fn two_stores_that_exchange_their_changes_agree() {
 }
 
 #[tokio::test]
-async fn a_foreign_stamp_from_the_future_is_kept_and_written_over_but_not_followed() {
+async fn foreign_stamp_from_the_future_is_stored_but_does_not_advance_the_clock() {
     let dir = dir();
     let store = open(dir.path());
     let future = Stamp { wall: u64::MAX / 2, counter: 0, origin: Origin(5) };
@@ -119,7 +119,7 @@ async fn a_foreign_stamp_from_the_future_is_kept_and_written_over_but_not_follow
 }
 
 #[tokio::test]
-async fn a_change_that_does_not_apply_is_set_aside_and_stops_nobody() {
+async fn change_that_cannot_be_applied_is_set_aside() {
     let (dir_a, (dir_b, b)) = (dir(), peer());
     let a = open(dir_a.path());
     // Each fits; both together exceed the size of a record.
@@ -148,7 +148,7 @@ proptest! {
         let dir = dir();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let mut store = open(dir.path());
-        let mut came = std::collections::BTreeSet::new();
+        let mut applied = std::collections::BTreeSet::new();
         for (batch, reopen) in batches {
             let changes = batch.iter().map(|&(origin, seq)| {
                 let stamp = Stamp { wall: seq, counter: 0, origin: Origin(origin) };
@@ -157,23 +157,23 @@ proptest! {
                 Change { origin: Origin(origin), seq, key: key("x"), delta }
             });
             runtime.block_on(store.apply(changes.collect())).expect("changes");
-            came.extend(batch);
+            applied.extend(batch);
             if reopen {
                 drop(store);
                 store = open(dir.path());
             }
             for origin in 1..3u128 {
-                let upto = (1..).find(|seq| !came.contains(&(origin, *seq))).unwrap_or(1) - 1;
+                let upto = (1..).find(|seq| !applied.contains(&(origin, *seq))).unwrap_or(1) - 1;
                 prop_assert_eq!(store.vector().get(Origin(origin)), upto);
                 for seq in 1..12 {
-                    prop_assert_eq!(store.has(Origin(origin), seq), came.contains(&(origin, seq)));
+                    prop_assert_eq!(store.has(Origin(origin), seq), applied.contains(&(origin, seq)));
                 }
             }
         }
-        let highest = came.iter().map(|(origin, seq)| (*seq, *origin)).max().expect("one");
+        let highest = applied.iter().map(|(origin, seq)| (*seq, *origin)).max().expect("one");
         let record = store.get(&key("x")).expect("a read").expect("a record");
         prop_assert_eq!(record.latest().map(|s| (s.wall, s.origin.0)), Some(highest));
-        prop_assert_eq!(log_of(&store).len(), came.len());
+        prop_assert_eq!(log_of(&store).len(), applied.len());
         let _ = node("a");
     }
 }

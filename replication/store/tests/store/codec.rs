@@ -37,7 +37,7 @@ fn everything() -> Record {
 }
 
 #[test]
-fn everything_is_the_same_after_the_disk() {
+fn records_survive_encoding() {
     let record = everything();
     assert_eq!(codec::decode_record(&codec::encode_record(&record)), Ok(record.clone()));
     let change = Change { origin: Origin(7), seq: u64::MAX, key: key("x"), delta: record };
@@ -48,7 +48,7 @@ fn everything_is_the_same_after_the_disk() {
 
 /// The bytes of a small record, as every release from the first on reads and writes them.
 #[test]
-fn the_format_is_the_lasting_one() {
+fn format_on_disk_does_not_change() {
     let stamp = Stamp { wall: 0x0102, counter: 3, origin: Origin(4) };
     let record = Edit::Set(5, Value::Bytes(b"hi".to_vec())).delta(&Record::new(), stamp, &node("a"));
     let hex: String = codec::encode_record(&record).iter().map(|b| format!("{b:02x}")).collect();
@@ -57,7 +57,7 @@ fn the_format_is_the_lasting_one() {
 }
 
 #[test]
-fn what_is_incomplete_or_from_the_future_is_an_error_and_not_a_loss() {
+fn incomplete_or_later_formats_are_errors() {
     assert_eq!(codec::decode_record(&[]), Err(DecodeError::Empty));
     assert_eq!(codec::decode_record(&[2, 0]), Err(DecodeError::Version { found: 2 }));
     let change = Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything() };

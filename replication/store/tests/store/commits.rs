@@ -9,7 +9,7 @@ use twinbox_replication_store::{CommitError, Store, StoreConfig, StoreError};
 use crate::{TABLE, dir, edit, key, node, open, set, text};
 
 #[tokio::test]
-async fn what_is_committed_is_read_numbered_and_announced() {
+async fn committed_change_is_readable_numbered_and_announced() {
     let dir = dir();
     let store = open(dir.path());
     let mut live = store.live();
@@ -42,7 +42,7 @@ async fn what_is_committed_is_read_numbered_and_announced() {
 }
 
 #[tokio::test]
-async fn a_refused_commit_leaves_no_trace() {
+async fn refused_commit_changes_nothing() {
     let dir = dir();
     let store = open(dir.path());
     let refused = store.commit(|draft| {
@@ -78,7 +78,7 @@ async fn commits_can_compare_and_set() {
 }
 
 #[tokio::test]
-async fn many_commits_share_a_sync() {
+async fn concurrent_commits_share_a_sync() {
     let dir = dir();
     let store = open(dir.path());
     let before = Disk::fsync_count();
@@ -137,7 +137,7 @@ async fn a_record_that_is_too_large_is_refused_with_its_size() {
 
 /// A probe waits for earlier commits, as every commit does, and changes no record.
 #[tokio::test]
-async fn a_probe_goes_the_way_of_all_writes_and_leaves_no_change() {
+async fn probe_is_a_synced_write_without_a_change() {
     let dir = dir();
     let store = open(dir.path());
     store.probe().await.expect("a probe");

@@ -27,11 +27,11 @@ async fn child() {
     let Some(dir) = env::var_os(DIR) else { return };
     let store = open(dir.as_ref());
     // Written immediately and in one piece: the process may be killed after it.
-    let say = |line: String| std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("said");
+    let print = |line: String| std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("printed");
     for n in 0.. {
         let id = format!("{}-{n}", store.origin());
         edit(&store, &id, set("here")).await.expect("a commit");
-        say(format!("record {id}"));
+        print(format!("record {id}"));
         let recording = RecordingId::random();
         store.recordings().begin(recording, 1).await.expect("a recording");
         store.recordings().append(recording, 1, 0, audio(4_000 + n)).expect("a chunk");
@@ -42,7 +42,7 @@ async fn child() {
         let filed: Result<_, twinbox_replication_store::CommitError<twinbox_replication_store::StoreError>> =
             store.commit(move |draft| draft.edit(key, edits)).await;
         filed.expect("a commit");
-        say(format!("audio {id} {}", 4_000 + n));
+        print(format!("audio {id} {}", 4_000 + n));
     }
 }
 
@@ -51,24 +51,24 @@ async fn child() {
 fn killed(mut child: Child, after: Duration) -> BTreeMap<String, Option<usize>> {
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let reader = thread::spawn(move || {
-        let mut said = BTreeMap::new();
+        let mut printed = BTreeMap::new();
         for line in output.lines().map_while(Result::ok) {
             match *line.split(' ').collect::<Vec<_>>() {
-                ["record", id] => said.insert(id.to_owned(), None),
-                ["audio", id, length] => said.insert(id.to_owned(), length.parse().ok()),
+                ["record", id] => printed.insert(id.to_owned(), None),
+                ["audio", id, length] => printed.insert(id.to_owned(), length.parse().ok()),
                 _ => None,
             };
         }
-        said
+        printed
     });
     thread::sleep(after);
     child.kill().expect("a kill");
     child.wait().expect("its end");
-    reader.join().expect("what it said")
+    reader.join().expect("the output")
 }
 
 #[tokio::test]
-async fn a_store_opens_after_a_kill_at_any_moment_with_everything_that_was_acknowledged() {
+async fn store_has_all_acknowledged_data_after_a_kill_at_any_moment() {
     let rounds = env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(STEPS / 2);
     let (dir, mut acknowledged) = (dir(), BTreeMap::new());
     for round in 0..rounds {
@@ -82,12 +82,12 @@ async fn a_store_opens_after_a_kill_at_any_moment_with_everything_that_was_ackno
         acknowledged.extend(killed(child, STEP * (round * 7 % STEPS)));
         let store = open(dir.path());
         for (id, length) in &acknowledged {
-            assert!(store.get(&key(id)).expect("a read").is_some(), "round {round}: record {id} is gone");
+            assert!(store.get(&key(id)).expect("a read").is_some(), "round {round}: record {id} is lost");
             let Some(length) = length else { continue };
             let record = store.get(&key(&format!("blob of {id}"))).expect("a read").expect("the filing");
             let blob = *record.blobs().next().expect("its audio");
             assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(*length)), "round {round}: {id}");
         }
     }
-    assert!(!acknowledged.is_empty(), "no child came so far as to acknowledge anything");
+    assert!(!acknowledged.is_empty(), "no child acknowledged anything");
 }

@@ -5,7 +5,7 @@ mod changes;
 mod codec;
 mod commits;
 mod kills;
-mod lives;
+mod origins;
 mod recordings;
 
 use std::path::Path;

@@ -40,7 +40,7 @@ fn blob_of(bytes: &Bytes, recording: Option<(RecordingId, u32)>) -> BlobRef {
 }
 
 #[tokio::test]
-async fn the_live_chunks_are_the_blob() {
+async fn live_chunks_become_the_blob() {
     let dir = dir();
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(20_500));
@@ -99,7 +99,7 @@ async fn chunks_from_a_peer_join_in_any_order_to_the_same_blob() {
 }
 
 #[tokio::test]
-async fn chunks_that_are_not_the_blob_are_not_taken_for_it() {
+async fn chunks_that_do_not_match_the_blob_are_not_used() {
     let dir = dir();
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(5000));
@@ -126,7 +126,7 @@ async fn chunks_that_are_not_the_blob_are_not_taken_for_it() {
 }
 
 #[tokio::test]
-async fn what_a_life_recorded_is_there_in_the_next() {
+async fn recordings_survive_a_restart() {
     let dir = dir();
     let store = open(dir.path());
     let (whole, holes, torn) = (RecordingId::random(), RecordingId::random(), RecordingId::random());
@@ -177,7 +177,7 @@ async fn what_a_life_recorded_is_there_in_the_next() {
 }
 
 #[tokio::test]
-async fn a_take_that_was_sealed_and_not_filed_is_in_progress_again() {
+async fn sealed_but_unfiled_take_is_in_progress_again_after_a_restart() {
     let dir = dir();
     let store = open(dir.path());
     let (id, filed, audio) = (RecordingId::random(), RecordingId::random(), audio(5000));
@@ -203,7 +203,7 @@ async fn a_take_that_was_sealed_and_not_filed_is_in_progress_again() {
 }
 
 #[tokio::test]
-async fn a_hole_is_filled_when_a_take_is_sealed_all_the_same() {
+async fn gap_is_filled_when_an_incomplete_take_is_sealed() {
     let dir = dir();
     let store = open(dir.path());
     let id = RecordingId::random();
@@ -218,7 +218,7 @@ async fn a_hole_is_filled_when_a_take_is_sealed_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_discarded_take_is_gone_and_stays_gone() {
+async fn discarded_take_stays_removed() {
     let dir = dir();
     let store = open(dir.path());
     let id = RecordingId::random();
@@ -234,7 +234,7 @@ async fn a_discarded_take_is_gone_and_stays_gone() {
     assert!(matches!(live.recv().await, Ok(ChunkEvent::Chunk { offset: 0, .. })));
     assert_eq!(live.recv().await, Ok(ChunkEvent::Discarded { id, take: 1 }));
     store.recordings().discard(id, 1).await.expect("again");
-    // Discarded here before its chunks came.
+    // Discarded here before its chunks applied.
     let early = RecordingId::random();
     store.recordings().discard(early, 1).await.expect("a discard");
     store.recordings().insert(early, 1, 0, audio(100)).expect("a chunk");
@@ -247,7 +247,7 @@ async fn a_discarded_take_is_gone_and_stays_gone() {
 }
 
 #[tokio::test]
-async fn senseless_chunks_are_refused() {
+async fn invalid_chunks_are_refused() {
     let dir = dir();
     let store = open(dir.path());
     let id = RecordingId::random();
@@ -262,7 +262,7 @@ async fn senseless_chunks_are_refused() {
 }
 
 #[tokio::test]
-async fn many_seals_at_once_do_not_wait_for_each_other() {
+async fn concurrent_seals_do_not_wait_for_each_other() {
     let dir = dir();
     let store = open(dir.path());
     let seals = (0..40u8).map(|n| {

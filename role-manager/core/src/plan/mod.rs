@@ -3,7 +3,7 @@
 //! For every view `plan(apply(plan(view)))` is empty: a plan contains all wanted changes, and after they have been
 //! applied the planner wants nothing more until something changes (rule P5).
 
-mod place;
+mod assign;
 mod proposal;
 mod status;
 
@@ -14,8 +14,8 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 pub use proposal::proposal;
 
 use crate::{
-    Command, Duty, Ended, Leasing, MemberKind, OnQuorumLoss, Policy, Report, ServiceHealth, SoloReport, Speaks,
-    State, Status, Trigger, heirs,
+    Command, Duty, EndedIncarnation, FeatureLevels, Leasing, MemberKind, OnQuorumLoss, PlannerPolicy, Report,
+    ServiceHealth, SoloReport, State, Status, Trigger, heirs,
 };
 
 /// Input of the planner.
@@ -28,32 +28,32 @@ pub struct View {
     /// The leader's wall clock, in milliseconds since 1970: for windows of the day and for people.
     pub wall_ms: u64,
     /// The leader's knowledge of each member.
-    pub seen: BTreeMap<NodeName, Seen>,
+    pub observed: BTreeMap<NodeName, MemberObservation>,
     /// The leader's knowledge of each duty's lease.
     pub leases: BTreeMap<Duty, LeaseFact>,
     /// A node may be acting solo (rule R7): no duty is assigned.
-    pub alone_somewhere: bool,
+    pub may_act_solo: bool,
     /// The highest generation in which a member is known to have acted solo.
-    pub alone_generation: Option<u64>,
+    pub solo_generation: Option<u64>,
     /// The publisher's epoch, and the time since which the leader knows of it.
     pub publisher_since: Option<(Epoch, Duration)>,
     /// The longest lease that may still run, in milliseconds.
-    pub longest_out_ms: u64,
+    pub longest_running_ms: u64,
     /// Ended incarnations whose calls may need an heir.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EndedIncarnation>,
 }
 
 /// The leader's knowledge of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Seen {
+pub struct MemberObservation {
     /// Whether the member is live.
     pub presence: Presence,
     /// Whether its node lease has expired.
-    pub lapsed: bool,
-    /// The incarnation heard last.
+    pub lease_expired: bool,
+    /// The incarnation of the last message.
     pub incarnation: Option<Incarnation>,
     /// Last contact with the incarnation to which its agreed status refers.
-    pub heard: Duration,
+    pub last_contact: Duration,
     /// Its failing critical services; `None` as long as it has not reported on them.
     pub failing: Option<Vec<ServiceHealth>>,
     /// Time since which its health has been as it is, apart from failures of single duties.
@@ -65,7 +65,7 @@ pub struct Seen {
     /// The rest of its report.
     pub report: Report,
     /// It requests a lease and is refused, since its program does not support the cluster's feature level.
-    pub unfit: Option<Speaks>,
+    pub unfit: Option<FeatureLevels>,
 }
 
 /// Presence of a member.
@@ -98,20 +98,20 @@ pub struct LeaseFact {
 }
 
 /// The changes due now, in this order.
-pub fn plan(view: &View, policy: &Policy) -> Vec<Command> {
+pub fn plan(view: &View, policy: &PlannerPolicy) -> Vec<Command> {
     let mut plan = Plan { commands: Vec::new(), next: view.state.clone() };
     plan.add(retime(view, policy));
-    let split = split_over(view);
+    let split = ended_split(view);
     for command in status::statuses(view, &plan.next, policy, split.is_some()) {
         plan.add(Some(command));
     }
     plan.add(split.and_then(|split| heal(view, &plan.next, split)));
-    plan.add(place::publisher(view, &plan.next, policy));
+    plan.add(assign::publisher(view, &plan.next, policy));
     let known: Vec<Duty> = view.state.known_duties().collect();
-    plan.place(view, policy, &known);
+    plan.assign(view, policy, &known);
     plan.add(raise_level(view));
-    let brought: Vec<Duty> = plan.next.known_duties().filter(|duty| !known.contains(duty)).collect();
-    plan.place(view, policy, &brought);
+    let added: Vec<Duty> = plan.next.known_duties().filter(|duty| !known.contains(duty)).collect();
+    plan.assign(view, policy, &added);
     for command in heirs::heirs(view, &plan.next) {
         plan.add(Some(command));
     }
@@ -132,31 +132,31 @@ impl Plan {
         }
     }
 
-    fn place(&mut self, view: &View, policy: &Policy, duties: &[Duty]) {
+    fn assign(&mut self, view: &View, policy: &PlannerPolicy, duties: &[Duty]) {
         for duty in duties {
-            let command = place::duty(view, &self.next, policy, *duty);
+            let command = assign::duty(view, &self.next, policy, *duty);
             self.add(command);
         }
     }
 }
 
 /// The length of leases: first that of the profile, then that of the settings; `leasing.rs` explains the two steps.
-fn retime(view: &View, policy: &Policy) -> Option<Command> {
+fn retime(view: &View, policy: &PlannerPolicy) -> Option<Command> {
     let from = view.state.leasing;
-    let first =
-        Leasing { profile: policy.pace, lease_ms: policy.pace.lease_ms(), bound_ms: policy.pace.lease_ms() };
+    let lease = policy.lease_timing.lease_ms();
+    let first = Leasing { profile: policy.lease_timing, lease_ms: lease, bound_ms: lease };
     let Some(present) = from else { return Some(Command::Retime { from, to: first }) };
     let mut to = present;
-    if present.profile != policy.pace {
+    if present.profile != policy.lease_timing {
         // Members with another profile refuse each other, so all have been stopped and started since.
-        to.profile = policy.pace;
+        to.profile = policy.lease_timing;
         to.bound_ms = to.bound_ms.max(first.lease_ms);
     }
-    let wanted = view.state.pace_of(to).lease_ms();
+    let wanted = view.state.lease_timing_of(to).lease_ms();
     // A longer lease comes into force only when its bound was agreed on before.
     to.lease_ms = if wanted <= present.bound_ms { wanted } else { to.lease_ms.min(wanted) };
     to.bound_ms = to.bound_ms.max(wanted);
-    if view.longest_out_ms <= to.lease_ms {
+    if view.longest_running_ms <= to.lease_ms {
         to.bound_ms = to.lease_ms.max(wanted);
     }
     (to != present).then_some(Command::Retime { from, to })
@@ -164,31 +164,31 @@ fn retime(view: &View, policy: &Policy) -> Option<Command> {
 
 /// Whether this member's node lease runs.
 fn is_live(view: &View, name: &NodeName) -> bool {
-    view.seen.get(name).is_some_and(|seen| seen.presence == Presence::Live)
+    view.observed.get(name).is_some_and(|observed| observed.presence == Presence::Live)
 }
 
 /// Solo work of a split that has ended and is not healed yet: the reports by node, and the highest generation.
-struct SplitOver {
+struct EndedSplit {
     ran: BTreeMap<NodeName, SoloReport>,
     highest: u64,
 }
 
 /// The split, if all nodes that ran solo have stopped and all that may have run solo are live to report it.
-fn split_over(view: &View) -> Option<SplitOver> {
+fn ended_split(view: &View) -> Option<EndedSplit> {
     let state = &view.state;
     let news = |solo: &&SoloReport| solo.epoch.generation >= state.generation;
-    let told = |name: &NodeName| view.seen.get(name)?.report.solo.as_ref().filter(news).cloned();
+    let reported = |name: &NodeName| view.observed.get(name)?.report.solo.as_ref().filter(news).cloned();
     let ran: BTreeMap<NodeName, SoloReport> =
-        state.members.keys().filter_map(|name| Some((name.clone(), told(name)?))).collect();
-    let remembered = view.alone_generation.filter(|generation| *generation >= state.generation);
+        state.members.keys().filter_map(|name| Some((name.clone(), reported(name)?))).collect();
+    let remembered = view.solo_generation.filter(|generation| *generation >= state.generation);
     let highest = ran.values().map(|solo| solo.epoch.generation).max().max(remembered)?;
-    let all_there = !state.is_bare_pair() || state.members.keys().all(|name| is_live(view, name));
+    let all_live = !state.is_bare_pair() || state.members.keys().all(|name| is_live(view, name));
     let still_acts = ran.iter().any(|(name, solo)| is_live(view, name) && solo.is_acting());
-    (all_there && !still_acts).then_some(SplitOver { ran, highest })
+    (all_live && !still_acts).then_some(EndedSplit { ran, highest })
 }
 
 /// Raises the generation above all solo epochs.
-fn heal(view: &View, state: &State, split: SplitOver) -> Option<Command> {
+fn heal(view: &View, state: &State, split: EndedSplit) -> Option<Command> {
     let serves = |name: &&NodeName| state.serves(name) && is_live(view, name);
     let node =
         |name: &&NodeName| state.members.get(*name).is_some_and(|m| m.activated && m.kind == MemberKind::Node);
@@ -204,8 +204,8 @@ fn raise_level(view: &View) -> Option<Command> {
     let from = view.state.feature_level;
     let mut to = u32::MAX;
     for (name, _) in view.state.members.iter().filter(|(_, member)| member.status != Status::Leaving) {
-        let seen = view.seen.get(name).filter(|seen| seen.presence == Presence::Live)?;
-        to = to.min(seen.report.speaks.max);
+        let observed = view.observed.get(name).filter(|observed| observed.presence == Presence::Live)?;
+        to = to.min(observed.report.feature_levels.max);
     }
     (to > from && to < u32::MAX).then_some(Command::RaiseLevel { from, to })
 }

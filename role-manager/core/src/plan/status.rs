@@ -5,27 +5,27 @@ use std::time::Duration;
 use twinbox_ids::NodeName;
 
 use crate::{
-    Cause, Command, Duty, Member, MemberKind, Policy, Presence, Seen, ServiceHealth, Sign, Speaks, State, Status,
-    Trigger, View, rule_for,
+    Cause, Command, Duty, FeatureLevels, Member, MemberKind, MemberObservation, PlannerPolicy, Presence,
+    ServiceHealth, Sign, State, Status, Trigger, View, rule_for,
 };
 
 /// Status changes of members. When a split has just ended (`healing`), a node that is well serves immediately: only the
-/// split kept it out, and the preferred node must not lose the role because the others had not heard it.
-pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: bool) -> Vec<Command> {
+/// split kept it out, and the preferred node must not lose the role because the others had no contact with it.
+pub(super) fn statuses(view: &View, state: &State, policy: &PlannerPolicy, healing: bool) -> Vec<Command> {
     let mut wanted = Vec::new();
     let mut failed = Vec::new();
     let mut recovering = Vec::new();
     for (name, member) in state.members.iter().filter(|(_, member)| member.activated) {
-        let Some(seen) = view.seen.get(name) else { continue };
-        match judge(member, seen, view.now, policy) {
+        let Some(observed) = view.observed.get(name) else { continue };
+        match judge(member, observed, view.now, policy) {
             Verdict::Stay => {}
             // It serves whatever happens to the others, and counts as serving (rule P5).
             Verdict::Recovering if healing && member.status == Status::NotFunctioning => {
-                wanted.push((name, member, seen, Status::InService, String::new()));
+                wanted.push((name, member, observed, Status::InService, String::new()));
             }
-            Verdict::Recovering => recovering.push((name, member, seen)),
-            Verdict::Be(status, reason) => wanted.push((name, member, seen, status, reason)),
-            Verdict::Fail(reason) => failed.push((name, member, seen, reason)),
+            Verdict::Recovering => recovering.push((name, member, observed)),
+            Verdict::Be(status, reason) => wanted.push((name, member, observed, status, reason)),
+            Verdict::Fail(reason) => failed.push((name, member, observed, reason)),
         }
     }
     // Nodes that fail leave service one by one, the publisher last, as long as another serves (rule R9).
@@ -37,13 +37,14 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
     let mut left = state.members.iter().filter(|(name, member)| serving(name, member)).count();
     // If no node would serve, one failed node serves as far as it can, whichever failed first. Recovering nodes first.
     let last = if left == 0 && recovering.is_empty() { failed.pop() } else { None };
-    wanted.extend(last.map(|(name, member, seen, _)| (name, member, seen, Status::InService, String::new())));
-    for (name, member, seen, reason) in failed {
+    wanted
+        .extend(last.map(|(name, member, observed, _)| (name, member, observed, Status::InService, String::new())));
+    for (name, member, observed, reason) in failed {
         if !member.serves() {
-            wanted.push((name, member, seen, Status::NotFunctioning, reason));
+            wanted.push((name, member, observed, Status::NotFunctioning, reason));
         } else if left > 1 {
             left -= 1;
-            wanted.push((name, member, seen, Status::NotFunctioning, reason));
+            wanted.push((name, member, observed, Status::NotFunctioning, reason));
         }
     }
     // If no other node serves, one that is well serves immediately.
@@ -51,19 +52,19 @@ pub(super) fn statuses(view: &View, state: &State, policy: &Policy, healing: boo
     wanted.extend(serve_now.map(|(n, m, s)| (n, m, s, Status::InService, String::new())));
     wanted
         .into_iter()
-        .filter(|(_, member, seen, status, reason)| {
-            let incarnation = seen.incarnation.or(member.incarnation);
+        .filter(|(_, member, observed, status, reason)| {
+            let incarnation = observed.incarnation.or(member.incarnation);
             member.status != *status || member.incarnation != incarnation || member.reason != *reason
         })
-        .map(|(name, member, seen, status, reason)| Command::SetStatus {
+        .map(|(name, member, observed, status, reason)| Command::SetStatus {
             name: name.clone(),
             revision: member.revision,
             status,
-            incarnation: seen.incarnation.or(member.incarnation),
+            incarnation: observed.incarnation.or(member.incarnation),
             reason,
             cause: match status {
                 Status::InService => Cause::Start,
-                _ => sign(member, seen).map_or(Cause::Start, |sign| cause(sign, seen)),
+                _ => sign(member, observed).map_or(Cause::Start, |sign| cause(sign, observed)),
             },
         })
         .collect()
@@ -78,58 +79,60 @@ enum Verdict {
     Fail(String),
 }
 
-fn judge(member: &Member, seen: &Seen, now: Duration, policy: &Policy) -> Verdict {
+fn judge(member: &Member, observed: &MemberObservation, now: Duration, policy: &PlannerPolicy) -> Verdict {
     let be = |sign: Sign, reason: &str| {
         let status = rule_for(sign).status.unwrap_or(member.status);
         Verdict::Be(status, reason.to_owned())
     };
     // A member refused for its feature levels is live all the same; its reason shows that.
-    let or = |reason: &str| match seen.unfit {
-        Some(Speaks { min, max }) => {
-            format!("its program knows the feature levels {min} to {max}: install one that knows the cluster's")
+    let or = |reason: &str| match observed.unfit {
+        Some(FeatureLevels { min, max }) => {
+            format!(
+                "its program supports the feature levels {min} to {max}: install one that supports the cluster's"
+            )
         }
         None => reason.to_owned(),
     };
-    match seen.presence {
+    match observed.presence {
         Presence::Unknown => return Verdict::Stay,
-        Presence::Silent => return be(Sign::Silent, &or("nothing has been heard of it for longer than its lease")),
+        Presence::Silent => return be(Sign::Silent, &or("no message from it for longer than its lease")),
         Presence::Left => return be(Sign::Left, &or("it has been shut down")),
         Presence::Exited => return be(Sign::Exited, &or("its process has exited")),
         Presence::Live => {}
     }
-    let same_life = member.incarnation == seen.incarnation;
-    let so_far = now.saturating_sub(seen.health_since);
+    let same_incarnation = member.incarnation == observed.incarnation;
+    let so_far = now.saturating_sub(observed.health_since);
     let in_service = Verdict::Be(Status::InService, String::new());
     if member.kind == MemberKind::Witness {
         return in_service;
     }
-    let Some(all) = &seen.failing else {
-        return match same_life && matches!(member.status, Status::InService | Status::Recovering) {
+    let Some(all) = &observed.failing else {
+        return match same_incarnation && matches!(member.status, Status::InService | Status::Recovering) {
             true => Verdict::Stay,
             false => be(Sign::Restarted, "it has not reported on its services yet"),
         };
     };
     let failing: Vec<_> = all.iter().filter(|service| Duty::from_name(&service.name).is_none()).collect();
     if failing.is_empty() {
-        let behind = seen.report.measures.is_far_behind();
-        let fresh = !same_life || matches!(member.status, Status::Starting | Status::Replicating);
+        let behind = observed.report.measures.is_far_behind();
+        let fresh = !same_incarnation || matches!(member.status, Status::Starting | Status::Replicating);
         return match member.status {
-            Status::Recovering if same_life && (behind || seen.report.solo.is_some()) => Verdict::Recovering,
-            Status::NotFunctioning if same_life && so_far < policy.settle => Verdict::Recovering,
-            _ if fresh && behind => {
-                Verdict::Be(Status::Replicating, "it is taking over the others' data".to_owned())
+            Status::Recovering if same_incarnation && (behind || observed.report.solo.is_some()) => {
+                Verdict::Recovering
             }
+            Status::NotFunctioning if same_incarnation && so_far < policy.settle => Verdict::Recovering,
+            _ if fresh && behind => Verdict::Be(Status::Replicating, "it is copying the others' data".to_owned()),
             _ => in_service,
         };
     }
     match so_far >= policy.health_grace {
-        true => Verdict::Fail(words(&failing)),
-        false if same_life => Verdict::Stay,
-        false => Verdict::Be(Status::Starting, words(&failing)),
+        true => Verdict::Fail(failure_text(&failing)),
+        false if same_incarnation => Verdict::Stay,
+        false => Verdict::Be(Status::Starting, failure_text(&failing)),
     }
 }
 
-fn words(failing: &[&ServiceHealth]) -> String {
+fn failure_text(failing: &[&ServiceHealth]) -> String {
     let each = failing.iter().map(|service| match service.detail.is_empty() {
         true => format!("{} has failed", service.name),
         false => format!("{} has failed: {}", service.name, service.detail),
@@ -138,21 +141,21 @@ fn words(failing: &[&ServiceHealth]) -> String {
 }
 
 /// Sign of a member that does not serve; none if it is about to serve again automatically.
-pub(super) fn sign(member: &Member, seen: &Seen) -> Option<Sign> {
-    match (member.status, seen.presence) {
+pub(super) fn sign(member: &Member, observed: &MemberObservation) -> Option<Sign> {
+    match (member.status, observed.presence) {
         (Status::Leaving, _) => Some(Sign::Removed),
         _ if !member.activated => Some(Sign::Deactivated),
         (_, Presence::Unknown) => None,
         (_, Presence::Silent) => Some(Sign::Silent),
         (_, Presence::Left) => Some(Sign::Left),
         (_, Presence::Exited) => Some(Sign::Exited),
-        (_, Presence::Live) => match &seen.failing {
+        (_, Presence::Live) => match &observed.failing {
             None => Some(Sign::Restarted),
-            Some(_) if member.incarnation != seen.incarnation => Some(Sign::Restarted),
+            Some(_) if member.incarnation != observed.incarnation => Some(Sign::Restarted),
             Some(failing) if failing.iter().any(|service| Duty::from_name(&service.name).is_none()) => {
                 Some(Sign::ServiceFailed)
             }
-            Some(_) if matches!(member.status, Status::Recovering) => Some(Sign::RanAlone),
+            Some(_) if matches!(member.status, Status::Recovering) => Some(Sign::RanSolo),
             // It copies the others' data, as long as that takes.
             Some(_) if member.status == Status::Replicating => Some(Sign::Restarted),
             Some(_) => None,
@@ -161,13 +164,13 @@ pub(super) fn sign(member: &Member, seen: &Seen) -> Option<Sign> {
 }
 
 /// Cause of the changes that follow from a sign.
-pub(super) fn cause(sign: Sign, seen: &Seen) -> Cause {
+pub(super) fn cause(sign: Sign, observed: &MemberObservation) -> Cause {
     match sign {
         Sign::Ordered | Sign::Deactivated | Sign::Removed => Cause::Operator,
         Sign::Left => Cause::Shutdown,
         Sign::Silent => Cause::MissedKeepAlives,
         Sign::Exited | Sign::Restarted => Cause::Exit,
-        Sign::ServiceFailed => match first_failing(seen) {
+        Sign::ServiceFailed => match first_failing(observed) {
             Some("space") => Cause::Space,
             Some(service) => Cause::Service(service.to_owned()),
             None => Cause::Service(String::new()),
@@ -177,23 +180,23 @@ pub(super) fn cause(sign: Sign, seen: &Seen) -> Cause {
         Sign::CpuHigh => Cause::Cpu,
         Sign::AlarmOften => Cause::Alarm(String::new()),
         Sign::WindowOpen => Cause::Failback,
-        Sign::RanAlone => Cause::Heal,
+        Sign::RanSolo => Cause::Heal,
     }
 }
 
 /// Whether the settings let this sign move roles. A process that has exited counts as silent once its lease has
 /// expired.
-pub(super) fn is_on(state: &State, sign: Sign, seen: &Seen) -> bool {
+pub(super) fn is_on(state: &State, sign: Sign, observed: &MemberObservation) -> bool {
     let on = |trigger: Trigger| state.settings.is_on(trigger);
     match (sign, rule_for(sign).trigger) {
         (_, None) => true,
-        (Sign::Exited, Some(trigger)) => on(trigger) || (seen.lapsed && on(Trigger::MissedKeepAlives)),
-        (Sign::ServiceFailed, Some(_)) if first_failing(seen) == Some("space") => on(Trigger::Space),
+        (Sign::Exited, Some(trigger)) => on(trigger) || (observed.lease_expired && on(Trigger::MissedKeepAlives)),
+        (Sign::ServiceFailed, Some(_)) if first_failing(observed) == Some("space") => on(Trigger::Space),
         (_, Some(trigger)) => on(trigger),
     }
 }
 
-fn first_failing(seen: &Seen) -> Option<&str> {
-    let mut failing = seen.failing.iter().flatten().map(|service| service.name.as_str());
+fn first_failing(observed: &MemberObservation) -> Option<&str> {
+    let mut failing = observed.failing.iter().flatten().map(|service| service.name.as_str());
     failing.find(|name| Duty::from_name(name).is_none())
 }

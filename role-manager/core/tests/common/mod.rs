@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_roles_core::{Command, MemberKind, SPEAKS, State, Status};
+use twinbox_roles_core::{Command, MemberKind, SUPPORTED_LEVELS, State, Status};
 
 /// Start of each test, by the local clock.
 pub const START: Duration = Duration::from_secs(50);
@@ -14,7 +14,7 @@ pub fn name(text: &str) -> NodeName {
 
 /// These members in service in their first incarnations, at the highest feature level; `a` is publisher, `w` a witness.
 pub fn cluster(names: &[&str]) -> State {
-    let mut state = State { feature_level: SPEAKS.max, ..State::default() };
+    let mut state = State { feature_level: SUPPORTED_LEVELS.max, ..State::default() };
     for (i, text) in names.iter().enumerate() {
         let kind = if *text == "w" { MemberKind::Witness } else { MemberKind::Node };
         let raft_id = i as u64 + 1;
@@ -28,6 +28,6 @@ pub fn cluster(names: &[&str]) -> State {
             cause: Default::default(),
         });
     }
-    state.apply(Command::SetPublisher { from: None, to: name("a"), why: Default::default() });
+    state.apply(Command::SetPublisher { from: None, to: name("a"), reason: Default::default() });
     state
 }

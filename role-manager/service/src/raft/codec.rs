@@ -175,7 +175,7 @@ pub(crate) fn read_append(request: &wire::AppendRequest) -> Result<AppendRequest
     let first = prev_log_id.as_ref().map_or(0, |id| id.index.saturating_add(1));
     let consecutive = entries.iter().zip(first..).all(|(entry, index)| entry.log_id.index == index);
     if !consecutive {
-        return Err(malformed("run of log entries", "they do not follow each other"));
+        return Err(malformed("list of log entries", "they are not consecutive"));
     }
     Ok(AppendRequest {
         vote: read_vote(required(request.vote.as_ref(), "vote")?),

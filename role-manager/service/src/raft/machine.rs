@@ -13,27 +13,27 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
 };
 use tokio::sync::watch;
-use twinbox_roles_core::{Command, Outcome, State};
+use twinbox_roles_core::{Command, CommandOutcome, State};
 
 use super::{
     Types, codec,
     store::RaftStore,
     types::{LogId, SetAside, Snapshot, SnapshotMeta, StoredMembership},
 };
-use crate::watched;
+use crate::task_monitor;
 
 /// Function by which a command changes the state: [`State::apply`].
-pub(super) type Apply = fn(&mut State, Command) -> Outcome;
+pub(super) type Apply = fn(&mut State, Command) -> CommandOutcome;
 
 /// The state after a command, or its panic text. State and command are the same on every member, and so is the result:
 /// a command that panics on one panics on all.
-pub(super) fn try_apply(apply: Apply, state: &State, command: Command) -> Result<(State, Outcome), String> {
+pub(super) fn try_apply(apply: Apply, state: &State, command: Command) -> Result<(State, CommandOutcome), String> {
     let applying = || {
         let mut changed = state.clone();
         let outcome = apply(&mut changed, command);
         (changed, outcome)
     };
-    catch_unwind(AssertUnwindSafe(applying)).map_err(|panic| watched::words(&*panic))
+    catch_unwind(AssertUnwindSafe(applying)).map_err(|panic| task_monitor::panic_text(&*panic))
 }
 
 /// The applied state of this member.
@@ -67,19 +67,23 @@ impl Machine {
 
     /// Applies a command to a state; one that panics, now or earlier, changes nothing (rule R11). Its setting aside is
     /// on disk before any later entry is applied: at the next start it is skipped.
-    async fn apply_one(&self, at: LogId, command: Command) -> io::Result<Result<(State, Outcome), SetAside>> {
+    async fn apply_one(
+        &self,
+        at: LogId,
+        command: Command,
+    ) -> io::Result<Result<(State, CommandOutcome), SetAside>> {
         if self.store.is_set_aside(at)? {
             return Ok(Err(SetAside));
         }
         let state = self.applied.borrow().state.clone();
-        let words = command.to_string();
+        let text = command.to_string();
         match try_apply(self.apply, &state, command) {
             Ok(applied) => Ok(Ok(applied)),
             Err(panic) => {
-                let words = format!("entry {}, '{words}': {panic}", at.index);
-                tracing::error!(command = words, "a command panicked where it was applied; it is set aside");
+                let reason = format!("entry {}, '{text}': {panic}", at.index);
+                tracing::error!(command = reason, "command panicked and is set aside; report this log line");
                 self.store.set_aside(at).await?;
-                self.applied.send_modify(|applied| applied.set_aside = Some(words.into()));
+                self.applied.send_modify(|applied| applied.set_aside = Some(reason.into()));
                 Ok(Err(SetAside))
             }
         }
@@ -118,7 +122,7 @@ impl RaftStateMachine<Types> for Machine {
         Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let mut outcome = Ok(Outcome::Unchanged);
+            let mut outcome = Ok(CommandOutcome::Unchanged);
             if !self.store.is_current() {
                 return Err(io::Error::other("another core has been started since"));
             }

@@ -1,18 +1,18 @@
 //! openraft, and everything that names it.
 //!
-//! The rest of the role manager sees a [`Core`]: commands go in, applied state and a [`Pulse`] come out. A core
+//! The rest of the role manager sees a [`Core`]: commands go in, applied state and a [`RaftStatus`] come out. A core
 //! that ends for any reason is started again in this process (rule R8); calls go on meanwhile.
 
-mod anew;
 #[cfg(test)]
 mod batch_tests;
 mod codec;
+mod heartbeat_pacer;
 mod machine;
 mod network;
-mod pace;
-mod pulse;
+mod new_group;
 mod runtime;
 mod serve;
+mod status;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -37,21 +37,22 @@ use tokio::{
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, Outcome, Speaks, State, Timing, Voters};
+use twinbox_roles_core::{Command, CommandOutcome, FeatureLevels, State, Timing, Voters};
 
 pub(crate) use codec::{kind, read_kind, read_name};
 pub(crate) use machine::Applied;
-pub(crate) use pulse::Pulse;
+pub(crate) use status::RaftStatus;
 pub(crate) use store::is_unused;
 pub(crate) use types::{Peer, Types};
 
 use crate::{
-    RolesConfig, RolesError, dialer::Dialer, leader::wait, reach::Reach, standing::Standing, watched::Watched,
+    RolesConfig, RolesError, dialer::Dialer, failure_detector::FailureDetector, leader::wait,
+    store_identity::StoreIdentity, task_monitor::TaskMonitor,
 };
-use anew::Departing;
+use heartbeat_pacer::HeartbeatPacer;
 use machine::{Apply, Machine};
 use network::Network;
-use pace::Pace;
+use new_group::LeaveRequest;
 use store::RaftStore;
 use types::{Raft, SetAside};
 
@@ -67,79 +68,77 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 pub(crate) enum ProposeError {
     #[error("this member does not lead")]
     NotLeader,
-    #[error("whether it was done is not known")]
+    #[error("the outcome is unknown")]
     Unknown,
-    #[error("another change of the members is under way")]
+    #[error("another membership change is under way")]
     Changing,
-    #[error(
-        "nothing was done: the command panicked where it was applied and was set aside; report what the log says"
-    )]
+    #[error("nothing changed: the command panicked and was set aside; report the error in the log")]
     SetAside,
-    #[error("Raft says: {0}")]
+    #[error("Raft: {0}")]
     Stopped(String),
 }
 
 /// Raft in this process.
 pub(crate) struct Core {
-    standing: Arc<Standing>,
+    identity: Arc<StoreIdentity>,
     /// The feature levels that this program knows.
-    speaks: Speaks,
+    speaks: FeatureLevels,
     store: RaftStore,
     network: Network,
     config: Arc<Config>,
     raft: watch::Sender<Option<Raft>>,
     applied: watch::Sender<Applied>,
-    pulse: watch::Sender<Pulse>,
+    status: watch::Sender<RaftStatus>,
     /// Last valid contact with a leader.
-    leader_heard: watch::Sender<Option<BootInstant>>,
+    leader_contact: watch::Sender<Option<BootInstant>>,
     /// Sender of orders to leave this store's group: the core ends, and starts again as another store.
-    leaving: OnceLock<mpsc::Sender<Departing>>,
+    leave_requests: OnceLock<mpsc::Sender<LeaveRequest>>,
     apply: Apply,
-    watched: Watched,
+    monitor: TaskMonitor,
 }
 
 impl Core {
     pub(crate) fn open(
         config: &RolesConfig,
         disk: Disk,
-        standing: Arc<Standing>,
+        identity: Arc<StoreIdentity>,
         dialer: Arc<Dialer>,
-        reach: Arc<Reach>,
-        watched: Watched,
+        detector: Arc<FailureDetector>,
+        monitor: TaskMonitor,
     ) -> Result<Self, RolesError> {
         Ok(Self {
-            leaving: OnceLock::new(),
+            leave_requests: OnceLock::new(),
             #[cfg(not(test))]
             apply: State::apply,
             #[cfg(test)]
             apply: batch_tests::apply,
-            watched,
+            monitor,
             store: RaftStore::open(disk)?,
-            network: Network { dialer, standing: standing.clone(), reach },
+            network: Network { dialer, identity: identity.clone(), detector },
             config: Arc::new(raft_config(config)?),
-            standing,
+            identity,
             speaks: config.speaks,
             raft: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
-            pulse: watch::Sender::new(Pulse::default()),
-            leader_heard: watch::Sender::new(None),
+            status: watch::Sender::new(RaftStatus::default()),
+            leader_contact: watch::Sender::new(None),
         })
     }
 
-    /// Starts Raft and keeps it running until the standing stops it.
+    /// Starts Raft and keeps it running until this member stops.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<JoinHandle<()>, RolesError> {
         self.start_core().await?;
-        let (leaving, departures) = mpsc::channel(1);
+        let (sender, leave_requests) = mpsc::channel(1);
         // Started once per process.
-        let _ = self.leaving.set(leaving);
-        let needs = (self.clone(), Arc::new(tokio::sync::Mutex::new(departures)));
-        Ok(self.watched.run("raft", needs, |(core, departures)| async move {
-            core.keep_running(&mut *departures.lock().await).await;
+        let _ = self.leave_requests.set(sender);
+        let needs = (self.clone(), Arc::new(tokio::sync::Mutex::new(leave_requests)));
+        Ok(self.monitor.run("raft", needs, |(core, leave_requests)| async move {
+            core.keep_running(&mut *leave_requests.lock().await).await;
         }))
     }
 
-    pub(crate) fn pulse(&self) -> watch::Receiver<Pulse> {
-        self.pulse.subscribe()
+    pub(crate) fn status(&self) -> watch::Receiver<RaftStatus> {
+        self.status.subscribe()
     }
 
     pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
@@ -148,14 +147,14 @@ impl Core {
 
     /// The voters by the present log, relative to this applied state.
     pub(crate) fn voters(&self, applied: &Applied) -> Voters {
-        let pulse = self.pulse.borrow();
+        let status = self.status.borrow();
         let upto = applied.last.as_ref().map(|last| last.index);
-        Voters { raft_ids: pulse.voters.clone(), applied: upto >= pulse.members_index }
+        Voters { raft_ids: status.voters.clone(), applied: upto >= status.members_index }
     }
 
     /// The Raft id of this store.
     pub(crate) fn raft_id(&self) -> u64 {
-        self.standing.raft_id()
+        self.identity.raft_id()
     }
 
     /// Whether this store has agreed on nothing and promised nothing.
@@ -165,15 +164,15 @@ impl Core {
 
     /// Whether this store is that of the member of this name: it votes, or the cluster has admitted it and does not
     /// need its vote.
-    pub(crate) fn has_a_place(&self, name: &NodeName) -> bool {
-        let (id, pulse) = (self.standing.raft_id(), self.pulse.borrow());
+    pub(crate) fn has_joined(&self, name: &NodeName) -> bool {
+        let (id, status) = (self.identity.raft_id(), self.status.borrow());
         let admitted = || self.applied.borrow().state.members.get(name).is_some_and(|m| m.raft_id == id);
-        pulse.voters.contains(&id) || (pulse.learners.contains(&id) && admitted())
+        status.voters.contains(&id) || (status.learners.contains(&id) && admitted())
     }
 
     /// Founds a group with this member as its only voter.
     pub(crate) async fn found(&self, own: Peer) -> Result<(), ProposeError> {
-        let members = BTreeMap::from([(self.standing.raft_id(), own)]);
+        let members = BTreeMap::from([(self.identity.raft_id(), own)]);
         match self.raft()?.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
             Err(error) => Err(ProposeError::Stopped(error.to_string())),
@@ -181,16 +180,16 @@ impl Core {
     }
 
     /// Proposes a command and waits until it has been applied here.
-    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+    pub(crate) async fn propose(&self, command: Command) -> Result<CommandOutcome, ProposeError> {
         let written = self.raft()?.client_write(command).await;
         written.map_err(write_error)?.data.map_err(|SetAside| ProposeError::SetAside)
     }
 
     /// Adds a follower that does not vote yet; other non-voting followers of its name are removed.
     pub(crate) async fn add_learner(&self, id: u64, peer: Peer) -> Result<(), ProposeError> {
-        let pulse = self.pulse.borrow().clone();
-        let stale = pulse.learners.iter().filter(|other| **other != id);
-        let stale = stale.filter(|other| pulse.peer(**other).is_some_and(|p| p.name == peer.name)).copied();
+        let status = self.status.borrow().clone();
+        let stale = status.learners.iter().filter(|other| **other != id);
+        let stale = stale.filter(|other| status.peer(**other).is_some_and(|p| p.name == peer.name)).copied();
         let stale: BTreeSet<u64> = stale.collect();
         let mut changes = Vec::new();
         if !stale.is_empty() {
@@ -237,7 +236,7 @@ impl Core {
         self.change_and(change, false).await
     }
 
-    /// Changes Raft's members; a voter removed stays as a follower if `keep`. The pulse shows the change when this
+    /// Changes Raft's members; a voter removed stays as a follower if `keep`. The status shows the change when this
     /// returns: a leader that has just ended its own vote must not be given a further change, which its core would not
     /// survive.
     async fn change_and(&self, change: ChangeMembers<u64, Peer>, keep: bool) -> Result<(), ProposeError> {
@@ -252,66 +251,66 @@ impl Core {
             return Err(ProposeError::NotLeader);
         }
         let index = raft.change_membership(change, keep).await.map_err(write_error)?.log_id.index;
-        let knows = |pulse: &Pulse| pulse.members_index >= Some(index) || !pulse.leading;
-        // The sender of the pulse lives as long as `self`.
-        let _ = self.pulse().wait_for(knows).await;
+        let knows = |status: &RaftStatus| status.members_index >= Some(index) || !status.leading;
+        // The sender of the status lives as long as `self`.
+        let _ = self.status().wait_for(knows).await;
         Ok(())
     }
 
     fn raft(&self) -> Result<Raft, ProposeError> {
         let raft = self.raft.borrow().clone();
-        raft.ok_or_else(|| ProposeError::Stopped("it is being started again".to_owned()))
+        raft.ok_or_else(|| ProposeError::Stopped("Raft is being restarted".to_owned()))
     }
 
     async fn start_core(&self) -> Result<(), RolesError> {
-        self.standing.core_started();
+        self.identity.core_started();
         let store = self.store.next().await?;
         let machine = Machine::new(store.clone(), self.applied.clone(), self.apply);
-        let id = self.standing.raft_id();
+        let id = self.identity.raft_id();
         let raft = Raft::new(id, self.config.clone(), self.network.clone(), store, machine)
             .await
             .map_err(|e| RolesError::Raft(e.to_string()))?;
-        self.note_pulse(&raft);
+        self.publish_status(&raft);
         self.raft.send_replace(Some(raft));
         Ok(())
     }
 
-    /// Publishes the pulse; restarts a core that ended.
-    async fn keep_running(&self, departures: &mut mpsc::Receiver<Departing>) {
+    /// Publishes the status; restarts a core that ended.
+    async fn keep_running(&self, leave_requests: &mut mpsc::Receiver<LeaveRequest>) {
         let mut back_off = Duration::from_millis(100);
         loop {
             let started = BootInstant::now();
-            let mut departing = None;
+            let mut request = None;
             let running = self.raft.borrow().clone();
             if let Some(raft) = running {
                 tokio::select! {
                     () = self.follow(&raft) => {}
-                    Some(departs) = departures.recv() => departing = Some(departs),
+                    Some(received) = leave_requests.recv() => request = Some(received),
                 }
                 self.raft.send_replace(None);
-                self.pulse.send_replace(Pulse::default());
+                self.status.send_replace(RaftStatus::default());
                 if raft.shutdown().await.is_err() {
-                    tracing::warn!("Raft's core did not end in good order");
+                    tracing::warn!("the Raft core did not shut down cleanly");
                 }
             }
-            let mut at_once = departing.is_some();
-            if let Some(departing) = departing {
-                self.leave(departing).await;
+            let mut immediately = request.is_some();
+            if let Some(request) = request {
+                self.leave(request).await;
             }
             loop {
-                if self.standing.stopped() {
+                if self.identity.stopped() {
                     return;
                 }
                 if started.elapsed() > LONGEST_BACK_OFF {
                     back_off = Duration::from_millis(100);
                 }
-                if !std::mem::take(&mut at_once) {
+                if !std::mem::take(&mut immediately) {
                     sleep(back_off).await;
                     back_off = (back_off * 2).min(LONGEST_BACK_OFF);
                 }
                 match self.start_core().await {
                     Ok(()) => break,
-                    Err(error) => tracing::error!(%error, "Raft does not start again; trying on"),
+                    Err(error) => tracing::error!(%error, "cannot restart the Raft core; it is retried"),
                 }
             }
         }
@@ -320,76 +319,76 @@ impl Core {
     /// Follows this core until it ends or must end.
     async fn follow(&self, raft: &Raft) {
         let mut metrics = raft.metrics();
-        let mut standing = self.standing.changes();
-        let mut elects = false;
-        let mut pace = Pace::new(self.standing.timing(), BootInstant::now());
+        let mut identity = self.identity.changes();
+        let mut may_elect = false;
+        let mut pacer = HeartbeatPacer::new(self.identity.timing(), BootInstant::now());
         // Initial settings of a core.
         let mut ticks = true;
-        self.leader_heard.send_replace(None);
+        self.leader_contact.send_replace(None);
         loop {
-            if self.standing.stopped() {
+            if self.identity.stopped() {
                 return;
             }
             if let Err(error) = &metrics.borrow_watched().running_state {
-                tracing::error!(%error, "Raft's core has ended; it is started again");
+                tracing::error!(%error, "the Raft core has ended; it is restarted");
                 return;
             }
             // Only a member that knows the cluster's feature level may lead (rule R10).
-            let knows = self.speaks.knows(self.applied.borrow().state.feature_level);
-            if elects != (self.standing.may_vote() && knows) {
-                elects = !elects;
-                raft.runtime_config().elect(elects);
+            let knows = self.speaks.supports(self.applied.borrow().state.feature_level);
+            if may_elect != (self.identity.may_vote() && knows) {
+                may_elect = !may_elect;
+                raft.runtime_config().elect(may_elect);
             }
-            let leads = self.note_pulse(raft);
-            let step = pace.step(leads, *self.leader_heard.borrow(), BootInstant::now());
+            let leads = self.publish_status(raft);
+            let step = pacer.step(leads, *self.leader_contact.borrow(), BootInstant::now());
             if ticks != step.ticks {
                 ticks = step.ticks;
                 raft.runtime_config().tick(ticks);
             }
-            if step.beats {
+            if step.heartbeat {
                 // A hanging core must not block the other work of this task.
                 let _ = timeout(step.again, raft.trigger().heartbeat()).await;
             }
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
-                _ = standing.changed() => {}
+                _ = identity.changed() => {}
                 // End of the silence after a start.
-                () = sleep(self.standing.timing().heartbeat / 4), if !elects => {}
+                () = sleep(self.identity.timing().heartbeat / 4), if !may_elect => {}
                 () = sleep(step.again), if step.ticks || leads => {}
-                () = self.silence(&pace), if !(step.ticks || leads) => {}
+                () = self.wait_silent(&pacer), if !(step.ticks || leads) => {}
             }
         }
     }
 
     /// Waits until the leader has been silent for so long that Raft's clock must tick. Each message of the leader
     /// restarts the wait: nothing else wakes a follower of a healthy leader.
-    async fn silence(&self, pace: &Pace) {
-        let mut heard = self.leader_heard.subscribe();
+    async fn wait_silent(&self, pacer: &HeartbeatPacer) {
+        let mut contact = self.leader_contact.subscribe();
         loop {
-            let rests = pace.rests(*heard.borrow_and_update(), BootInstant::now());
-            let Some(left) = rests else { return };
+            let left = pacer.rest_left(*contact.borrow_and_update(), BootInstant::now());
+            let Some(left) = left else { return };
             tokio::select! {
-                () = wait(&mut heard) => {}
+                () = wait(&mut contact) => {}
                 () = sleep(left) => {}
             }
         }
     }
 
-    /// Publishes the pulse; returns whether this member leads.
-    fn note_pulse(&self, raft: &Raft) -> bool {
+    /// Publishes the status; returns whether this member leads.
+    fn publish_status(&self, raft: &Raft) -> bool {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let alone = membership.voter_ids().eq([metrics.id]);
+        let sole_voter = membership.voter_ids().eq([metrics.id]);
         let leading = metrics.state == ServerState::Leader;
         #[cfg(feature = "simulation")]
-        let alone = alone || crate::simulation::breaks(crate::simulation::Broken::Quorum);
-        let quorum_heard = match alone {
+        let sole_voter = sole_voter || crate::simulation::breaks(crate::simulation::Broken::Quorum);
+        let quorum_heard = match sole_voter {
             true => Some(BootInstant::now()),
-            false => metrics.last_quorum_acked.map(|heard| heard.into_inner().0),
+            false => metrics.last_quorum_acked.map(|acked| acked.into_inner().0),
         };
         let matched = metrics.replication.iter().flatten();
-        let pulse = Pulse {
+        let status = RaftStatus {
             term: metrics.current_term,
             leading,
             leader: metrics.current_leader,
@@ -403,12 +402,12 @@ impl Core {
             matched: matched.map(|(id, log_id)| (*id, log_id.next_index())).collect(),
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),
         };
-        self.pulse.send_if_modified(|known| {
+        self.status.send_if_modified(|known| {
             // A new time alone, which changes constantly, notifies no watcher.
-            let first = known.quorum_heard.is_none() && pulse.quorum_heard.is_some();
-            known.quorum_heard = pulse.quorum_heard;
-            let changed = first || *known != pulse;
-            *known = pulse;
+            let first = known.quorum_heard.is_none() && status.quorum_heard.is_some();
+            known.quorum_heard = status.quorum_heard;
+            let changed = first || *known != status;
+            *known = status;
             changed
         });
         leading
@@ -419,12 +418,12 @@ impl Core {
         self.store.broken()
     }
 
-    /// Last time at which a majority followed this member as leader: read now, not from the pulse.
+    /// Last time at which a majority followed this member as leader: read now, not from the status.
     pub(crate) fn quorum_heard(&self, term: u64) -> Option<BootInstant> {
         let raft = self.raft.borrow().clone()?;
-        self.note_pulse(&raft);
-        let pulse = self.pulse.borrow();
-        pulse.quorum_heard.filter(|_| pulse.leading && pulse.term == term)
+        self.publish_status(&raft);
+        let status = self.status.borrow();
+        status.quorum_heard.filter(|_| status.leading && status.term == term)
     }
 }
 

@@ -19,16 +19,16 @@ use super::{
 };
 use crate::{
     dialer::{Client, Dialer, Lane},
-    reach::Reach,
-    standing::Standing,
+    failure_detector::FailureDetector,
+    store_identity::StoreIdentity,
 };
 
 /// Factory of openraft's clients.
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) dialer: Arc<Dialer>,
-    pub(crate) standing: Arc<Standing>,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) identity: Arc<StoreIdentity>,
+    pub(crate) detector: Arc<FailureDetector>,
 }
 
 /// Raft's calls to one member.
@@ -66,7 +66,7 @@ async fn content<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> 
 impl Link {
     fn client(&self) -> Result<Client, RPCError<Types>> {
         // A voter whose own run number is in doubt sends no requests (rule R8).
-        if !self.network.standing.may_take_part() {
+        if !self.network.identity.may_take_part() {
             return Err(unreachable("this member may not take part in Raft yet"));
         }
         let client = self.network.dialer.client(&self.peer.name, Some(&self.peer.address), self.lane);
@@ -74,16 +74,16 @@ impl Link {
     }
 
     async fn heartbeat(&self, request: wire::AppendRequest) -> Result<wire::AppendAnswer, Status> {
-        let line = self.network.dialer.line(&self.peer.name, Some(&self.peer.address), self.lane);
-        let line = line.ok_or_else(|| Status::unavailable("no usable address"))?;
-        match line.ask(Question::Heartbeat(request)).await? {
+        let stream = self.network.dialer.request_stream(&self.peer.name, Some(&self.peer.address), self.lane);
+        let stream = stream.ok_or_else(|| Status::unavailable("no usable address"))?;
+        match stream.ask(Question::Heartbeat(request)).await? {
             Reply::Heartbeat(answer) => Ok(answer),
-            _ => Err(Status::internal("an answer to something else")),
+            _ => Err(Status::internal("an answer of another kind")),
         }
     }
 
     fn envelope(&self) -> wire::Envelope {
-        let (group, from) = self.network.standing.group_and_id();
+        let (group, from) = self.network.identity.group_and_id();
         wire::Envelope { group, from, to: self.target }
     }
 
@@ -94,7 +94,7 @@ impl Link {
     ) -> Result<T, RPCError<Types>> {
         match tokio::time::timeout(option.hard_ttl(), call).await {
             Ok(Ok(answer)) => {
-                self.network.reach.heard(&self.peer.name, None);
+                self.network.detector.note_contact(&self.peer.name, None);
                 Ok(answer)
             }
             Ok(Err(status)) => Err(unreachable(format!("{}: {}", self.peer.name, status.message()))),
@@ -179,7 +179,7 @@ impl RaftNetworkV2<Types> for Link {
 
     fn backoff(&self) -> Option<Backoff> {
         // Members may come back at any time: never wait longer than an election.
-        let patience = self.network.standing.timing().election_max;
+        let patience = self.network.identity.timing().election_max;
         let steps = (0..).map(move |i: u32| patience.min(std::time::Duration::from_millis(25 << i.min(5))));
         Some(Backoff::new(steps))
     }

@@ -130,7 +130,7 @@ mod tests {
 
     /// openraft's own test suite for runtimes.
     #[test]
-    fn it_does_what_openraft_asks_of_a_runtime() {
+    fn the_runtime_passes_the_test_suite_of_openraft() {
         openraft_rt::testing::Suite::<BootRuntime>::test_all();
     }
 }

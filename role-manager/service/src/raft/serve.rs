@@ -30,26 +30,26 @@ impl Core {
 
     /// Whether a call may be answered: not before the run number is confirmed (rule R8).
     fn taking_part(&self) -> Result<Raft, Status> {
-        match self.standing.may_take_part() {
+        match self.identity.may_take_part() {
             true => self.running(),
-            false => Err(Status::unavailable(self.standing.obstacle())),
+            false => Err(Status::unavailable(self.identity.obstacle())),
         }
     }
 
     fn voting(&self) -> Result<Raft, Status> {
-        match self.standing.may_vote() {
+        match self.identity.may_vote() {
             true => self.taking_part(),
-            false => Err(Status::unavailable("it does not vote so soon after its start")),
+            false => Err(Status::unavailable("this member does not vote yet: it has just started")),
         }
     }
 
     pub(crate) async fn serve_append(&self, request: &wire::AppendRequest) -> Result<wire::AppendAnswer, Status> {
         let raft = self.taking_part()?;
         let request = codec::read_append(request).map_err(bad)?;
-        let heard = BootInstant::now();
+        let received = BootInstant::now();
         let answer = raft.append_entries(request).await.map_err(fatal)?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.leader_heard.send_modify(|known| *known = (*known).max(Some(heard)));
+            self.leader_contact.send_modify(|known| *known = (*known).max(Some(received)));
         }
         Ok(codec::append_answer(&answer))
     }

@@ -29,7 +29,7 @@ use super::{
     Types, codec,
     types::{Entry, LogId, Vote},
 };
-use crate::{RolesError, standing::Anew};
+use crate::{RolesError, store_identity::NewGroupStore};
 
 const LOG: &[u8] = b"raft/log/";
 const VOTE: &[u8] = b"raft/vote";
@@ -45,7 +45,7 @@ pub(crate) struct RaftStore {
     disk: Disk,
     log: Arc<Mutex<Log>>,
     /// Number of this core among those that this process has started …
-    age: u64,
+    start: u64,
     /// … and number of the latest: pending writes of an earlier one are dropped.
     last: Arc<AtomicU64>,
 }
@@ -57,14 +57,14 @@ struct Outdated;
 
 /// Makes a core outdated unless its write was accepted: later writes after a failed one would leave a hole in the log.
 struct Outdating<'a> {
-    age: u64,
+    start: u64,
     last: &'a AtomicU64,
 }
 
 impl Drop for Outdating<'_> {
     fn drop(&mut self) {
         // If another core has been started, this one was outdated already.
-        let _ = self.last.compare_exchange(self.age, self.age + 1, SeqCst, SeqCst);
+        let _ = self.last.compare_exchange(self.start, self.start + 1, SeqCst, SeqCst);
     }
 }
 
@@ -114,14 +114,14 @@ impl RaftStore {
     /// Reads the data of an earlier process.
     pub(crate) fn open(disk: Disk) -> Result<Self, RolesError> {
         let log = Arc::new(Mutex::new(Log::read(&disk)?));
-        Ok(Self { disk, log, age: 0, last: Arc::default() })
+        Ok(Self { disk, log, start: 0, last: Arc::default() })
     }
 
     /// The store for the next core, with the data on disk. Later writes of earlier cores do not count.
     pub(crate) async fn next(&self) -> Result<Self, RolesError> {
         let next = {
             let _log = self.log();
-            Self { age: self.last.fetch_add(1, SeqCst) + 1, ..self.clone() }
+            Self { start: self.last.fetch_add(1, SeqCst) + 1, ..self.clone() }
         };
         // After all writes that earlier cores have passed to the disk.
         let written = next.disk.transact(|_| Ok::<_, DiskError>(())).await;
@@ -134,7 +134,7 @@ impl RaftStore {
 
     /// Whether no later core has been started.
     pub(crate) fn is_current(&self) -> bool {
-        self.age == self.last.load(SeqCst)
+        self.start == self.last.load(SeqCst)
     }
 
     /// Number of started cores.
@@ -153,9 +153,9 @@ impl RaftStore {
 
     /// Replaces this store by another: `snapshot`, which ends with `last`, and nothing else. In one transaction, so
     /// that the disk has one or the other, whenever the machine fails.
-    pub(crate) async fn begin_anew(
+    pub(crate) async fn replace_by_new_group(
         &self,
-        anew: &Anew,
+        new_store: &NewGroupStore,
         snapshot: &wire::Snapshot,
         last: LogId,
         vote: Vote,
@@ -165,10 +165,10 @@ impl RaftStore {
             // No earlier core writes after this.
             self.last.fetch_add(1, SeqCst);
         }
-        let (anew, snapshot) = (anew.clone(), snapshot.encode_to_vec());
+        let (new_store, snapshot) = (new_store.clone(), snapshot.encode_to_vec());
         let (vote_bytes, purged) = (codec::vote(&vote).encode_to_vec(), codec::log_id(&last).encode_to_vec());
         let writing = self.disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
-            anew.write(t)?;
+            new_store.write(t)?;
             t.scan(LOG)?.into_iter().chain(t.scan(ASIDE)?).for_each(|(entry, _)| t.remove(entry));
             t.remove(COMMITTED);
             t.put(PURGED, purged)?;
@@ -239,20 +239,20 @@ impl RaftStore {
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> io::Result<()> {
-        let told = |written: Result<(), _>| done(written.map_err(write_error));
-        self.disk.submit(self.unless_outdated(f), told).await.map_err(io::Error::other)
+        let done = |written: Result<(), _>| done(written.map_err(write_error));
+        self.disk.submit(self.unless_outdated(f), done).await.map_err(io::Error::other)
     }
 
     fn unless_outdated(
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
     ) -> impl FnOnce(&mut Transaction<'_>) -> Result<(), io::Error> + Send + 'static {
-        let (age, last) = (self.age, self.last.clone());
+        let (start, last) = (self.start, self.last.clone());
         move |t: &mut Transaction<'_>| {
-            if age != last.load(SeqCst) {
+            if start != last.load(SeqCst) {
                 return Err(io::Error::other(Outdated));
             }
-            let unless_taken = Outdating { age, last: &last };
+            let unless_taken = Outdating { start, last: &last };
             f(t).map_err(io::Error::other)?;
             std::mem::forget(unless_taken);
             Ok(())
@@ -379,17 +379,17 @@ impl RaftLogStorage<Types> for RaftStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let from = last.map_or(0, |id| id.index.saturating_add(1));
-        let gone = self.own_log()?.entries.split_off(&from);
+        let removed = self.own_log()?.entries.split_off(&from);
         // The replacing entries are written after it, and acknowledged.
         let removal = move |t: &mut Transaction<'_>| {
-            gone.into_keys().for_each(|index| t.remove(key(index)));
+            removed.into_keys().for_each(|index| t.remove(key(index)));
             Ok(())
         };
         self.write_behind(removal, drop).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let gone = {
+        let removed = {
             let mut log = self.own_log()?;
             let rest = log.entries.split_off(&upto.index.saturating_add(1));
             log.purged = log.purged.max(Some(upto));
@@ -398,7 +398,7 @@ impl RaftLogStorage<Types> for RaftStore {
         let bytes = codec::log_id(&upto).encode_to_vec();
         // Until this is durable the log is longer than necessary, which is harmless.
         let purge = move |t: &mut Transaction<'_>| {
-            gone.into_keys().for_each(|index| t.remove(key(index)));
+            removed.into_keys().for_each(|index| t.remove(key(index)));
             let notes = t.scan(ASIDE)?.into_iter().map(|(note, _)| note);
             notes.take_while(|note| *note <= aside_key(upto.index)).for_each(|note| t.remove(note));
             t.put(PURGED, bytes)

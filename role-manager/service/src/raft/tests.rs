@@ -7,10 +7,10 @@ use tokio::time::timeout;
 use twinbox_disk::{DiskError, Transaction};
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
-use twinbox_roles_core::{MemberKind, Order, OrderId, SPEAKS};
+use twinbox_roles_core::{MemberKind, Order, OrderId, SUPPORTED_LEVELS};
 
 use super::*;
-use crate::{MemberAddress, roster::Roster, standing::Remembered};
+use crate::{MemberAddress, roster::Roster, store_identity::Remembered};
 
 fn config(dir: &Path) -> RolesConfig {
     let node: NodeName = "a".parse().expect("a name");
@@ -31,23 +31,23 @@ fn config(dir: &Path) -> RolesConfig {
         dir: dir.join("roles"),
         timing: Timing::lan(),
         tls: Arc::new(NodeIdentity::load(&tls).expect("an identity")),
-        speaks: SPEAKS,
+        speaks: SUPPORTED_LEVELS,
         found: true,
         node,
     }
 }
 
-async fn open(config: &RolesConfig) -> (Arc<Core>, Arc<Standing>) {
+async fn open(config: &RolesConfig) -> (Arc<Core>, Arc<StoreIdentity>) {
     open_on(config, Disk::open(&config.dir).expect("a disk")).await
 }
 
-async fn open_on(config: &RolesConfig, disk: Disk) -> (Arc<Core>, Arc<Standing>) {
-    let standing = Arc::new(Standing::open(config, disk.clone()).await.expect("a standing"));
-    let (roster, reach) = (Arc::new(Roster::new(config)), Arc::default());
-    let dialer = Arc::new(Dialer::new(config.tls.clone(), roster, Arc::clone(&reach), &config.timing));
-    let core = Core::open(config, disk, standing.clone(), dialer, reach, Watched::new()).expect("a core");
-    standing.confirm();
-    (Arc::new(core), standing)
+async fn open_on(config: &RolesConfig, disk: Disk) -> (Arc<Core>, Arc<StoreIdentity>) {
+    let identity = Arc::new(StoreIdentity::open(config, disk.clone()).await.expect("a identity"));
+    let (roster, detector) = (Arc::new(Roster::new(config)), Arc::default());
+    let dialer = Arc::new(Dialer::new(config.tls.clone(), roster, Arc::clone(&detector), &config.timing));
+    let core = Core::open(config, disk, identity.clone(), dialer, detector, TaskMonitor::new()).expect("a core");
+    identity.confirm();
+    (Arc::new(core), identity)
 }
 
 fn own(config: &RolesConfig) -> Peer {
@@ -55,33 +55,33 @@ fn own(config: &RolesConfig) -> Peer {
 }
 
 async fn leading(core: &Core, above: u64) -> u64 {
-    let mut pulse = core.pulse();
-    let leads = pulse.wait_for(|p| p.leading && p.term > above);
-    timeout(Duration::from_secs(10), leads).await.expect("in time").expect("a pulse").term
+    let mut status = core.status();
+    let leads = status.wait_for(|p| p.leading && p.term > above);
+    timeout(Duration::from_secs(10), leads).await.expect("in time").expect("a status").term
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_core_that_ends_is_started_again_and_remembers() {
+async fn a_core_that_ends_is_restarted_with_its_state() {
     let dir = TempDir::new().expect("a directory");
     let config = config(dir.path());
-    let (core, standing) = open(&config).await;
+    let (core, identity) = open(&config).await;
     let running = core.start().await.expect("it starts");
     core.found(own(&config)).await.expect("founded");
     let term = leading(&core, 0).await;
-    let raft_id = standing.raft_id();
+    let raft_id = identity.raft_id();
     let admit = Command::Admit { name: config.node.clone(), kind: config.kind, address: String::new(), raft_id };
-    assert_eq!(core.propose(admit).await, Ok(Outcome::Done));
+    assert_eq!(core.propose(admit).await, Ok(CommandOutcome::Done));
 
     // Like a storage error or a panic in the core.
     core.raft().expect("a core").shutdown().await.expect("it ends");
     let again = leading(&core, term).await;
-    assert!(again > term, "it leads anew, by an election");
+    assert!(again > term, "it leads again, by an election");
     let mut applied = core.applied();
     let remembers = applied.wait_for(|a| a.state.members.contains_key(&config.node));
     timeout(Duration::from_secs(10), remembers).await.expect("in time").expect("applied");
     let order = Command::Operate { id: OrderId(1), order: Order::Activate(config.node.clone()) };
-    assert_eq!(core.propose(order).await, Ok(Outcome::Unchanged));
-    standing.stop();
+    assert_eq!(core.propose(order).await, Ok(CommandOutcome::Unchanged));
+    identity.stop();
     running.await.expect("it stops");
 }
 
@@ -90,7 +90,7 @@ async fn a_long_log_becomes_a_snapshot_that_survives_the_process() {
     let dir = TempDir::new().expect("a directory");
     let config = config(dir.path());
     let expected = {
-        let (core, standing) = open(&config).await;
+        let (core, identity) = open(&config).await;
         let running = core.start().await.expect("it starts");
         core.found(own(&config)).await.expect("founded");
         leading(&core, 0).await;
@@ -106,12 +106,12 @@ async fn a_long_log_becomes_a_snapshot_that_survives_the_process() {
         };
         timeout(Duration::from_secs(10), shortened).await.expect("the log gets shorter");
         assert!(core.store.snapshot().expect("read").is_some());
-        standing.stop();
+        identity.stop();
         running.await.expect("it stops");
         core.applied().borrow().state.clone()
     };
     let limit = BootInstant::now() + Duration::from_secs(10);
-    let (core, standing) = loop {
+    let (core, identity) = loop {
         // The first core's resources are freed shortly after its end.
         match Disk::open(&config.dir) {
             Ok(disk) => {
@@ -124,20 +124,20 @@ async fn a_long_log_becomes_a_snapshot_that_survives_the_process() {
     };
     let running = core.start().await.expect("it starts");
     assert_eq!(core.applied().borrow().state, expected);
-    assert_eq!(standing.run(), 2);
-    standing.stop();
+    assert_eq!(identity.run(), 2);
+    identity.stop();
     running.await.expect("it stops");
 }
 
 #[tokio::test]
-async fn a_store_that_raft_has_never_written_to_begins_each_start_under_another_id() {
+async fn a_store_never_written_by_raft_gets_a_new_id_at_each_start() {
     use openraft::storage::RaftLogStorage;
 
     let dir = TempDir::new().expect("a directory");
     let config = config(dir.path());
     let disk = Disk::open(&config.dir).expect("a disk");
     let (_, first) = open_on(&config, disk.clone()).await;
-    first.adopt(Standing::new_group()).await.expect("a disk");
+    first.adopt(StoreIdentity::new_group()).await.expect("a disk");
     let (core, second) = open_on(&config, disk.clone()).await;
     assert_ne!(second.raft_id(), first.raft_id(), "an image from before joining could vote under the old id");
     assert_eq!((second.run(), second.group()), (1, None));
@@ -168,11 +168,11 @@ async fn an_older_snapshot_does_not_replace_a_later_one() {
 }
 
 #[tokio::test]
-async fn a_start_is_remembered_and_an_older_one_is_known() {
+async fn a_start_is_remembered_and_an_older_one_is_detected() {
     let dir = TempDir::new().expect("a directory");
-    let (_core, standing) = open(&config(dir.path())).await;
+    let (_core, identity) = open(&config(dir.path())).await;
     let (first, second) = (Incarnation(1), Incarnation(2));
-    let remember = async |run, life| standing.remember(7, run, life).await.expect("a disk");
+    let remember = async |run, incarnation| identity.remember(7, run, incarnation).await.expect("a disk");
     assert_eq!(remember(3, first).await, Remembered::Confirmed);
     assert_eq!(remember(3, first).await, Remembered::Confirmed, "asked again");
     assert_eq!(remember(3, second).await, Remembered::Behind { known: 3 }, "a copy");
@@ -182,13 +182,13 @@ async fn a_start_is_remembered_and_an_older_one_is_known() {
 }
 
 #[tokio::test]
-async fn who_has_just_started_does_not_vote() {
+async fn a_member_does_not_vote_soon_after_its_start() {
     let dir = TempDir::new().expect("a directory");
-    let (_core, standing) = open(&config(dir.path())).await;
+    let (_core, identity) = open(&config(dir.path())).await;
     let silent = async || {
-        assert!(standing.may_take_part() && !standing.may_vote());
+        assert!(identity.may_take_part() && !identity.may_vote());
         let begun = BootInstant::now();
-        while !standing.may_vote() {
+        while !identity.may_vote() {
             sleep(Duration::from_millis(2)).await;
         }
         begun.elapsed()
@@ -196,10 +196,10 @@ async fn who_has_just_started_does_not_vote() {
     let expected = Timing::lan().silence_after_start();
     silent().await;
     // A core restarted in the same process counts as new.
-    standing.core_started();
+    identity.core_started();
     assert!(silent().await > expected - Duration::from_millis(20));
-    standing.quarantine("its store was set back".to_owned()).await;
-    assert!(!standing.may_take_part() && !standing.may_vote());
+    identity.quarantine("its store was rolled back".to_owned()).await;
+    assert!(!identity.may_take_part() && !identity.may_vote());
 }
 
 /// Makes the disk sync nothing until the sender is dropped.
@@ -213,8 +213,8 @@ async fn hang(disk: &Disk) -> std::sync::mpsc::Sender<()> {
     release
 }
 
-fn admit(config: &RolesConfig, standing: &Standing, address: &str) -> Command {
-    let raft_id = standing.raft_id();
+fn admit(config: &RolesConfig, identity: &StoreIdentity, address: &str) -> Command {
+    let raft_id = identity.raft_id();
     Command::Admit { name: config.node.clone(), kind: config.kind, address: address.to_owned(), raft_id }
 }
 
@@ -225,11 +225,11 @@ async fn last_index(core: &Core) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_slow_to_sync_holds_up_the_answer_and_not_the_core() {
+async fn a_slow_sync_delays_the_answer_but_not_the_core() {
     let dir = TempDir::new().expect("a directory");
     let config = config(dir.path());
     let disk = Disk::open(&config.dir).expect("a disk");
-    let (core, standing) = open_on(&config, disk.clone()).await;
+    let (core, identity) = open_on(&config, disk.clone()).await;
     let running = core.start().await.expect("it starts");
     core.found(own(&config)).await.expect("founded");
     leading(&core, 0).await;
@@ -237,7 +237,7 @@ async fn a_disk_that_is_slow_to_sync_holds_up_the_answer_and_not_the_core() {
 
     let hanging = hang(&disk).await;
     let proposed = tokio::spawn({
-        let (core, command) = (core.clone(), admit(&config, &standing, "somewhere"));
+        let (core, command) = (core.clone(), admit(&config, &identity, "somewhere"));
         async move { core.propose(command).await }
     });
     while last_index(&core).await == before {
@@ -247,17 +247,17 @@ async fn a_disk_that_is_slow_to_sync_holds_up_the_answer_and_not_the_core() {
     assert!(!proposed.is_finished(), "nothing is answered before it is durable");
     assert!(!core.applied().borrow().state.members.contains_key(&config.node));
     drop(hanging);
-    assert_eq!(proposed.await.expect("no panic"), Ok(Outcome::Done));
-    standing.stop();
+    assert_eq!(proposed.await.expect("no panic"), Ok(CommandOutcome::Done));
+    identity.stop();
     running.await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_that_was_not_durable_when_its_core_ended_is_not_in_the_log_of_the_next() {
+async fn an_entry_not_durable_when_its_core_ended_is_not_in_the_next_log() {
     let dir = TempDir::new().expect("a directory");
     let config = config(dir.path());
     let disk = Disk::open(&config.dir).expect("a disk");
-    let (core, standing) = open_on(&config, disk.clone()).await;
+    let (core, identity) = open_on(&config, disk.clone()).await;
     let running = core.start().await.expect("it starts");
     core.found(own(&config)).await.expect("founded");
     let term = leading(&core, 0).await;
@@ -265,7 +265,7 @@ async fn an_entry_that_was_not_durable_when_its_core_ended_is_not_in_the_log_of_
 
     let hanging = hang(&disk).await;
     let proposed = tokio::spawn({
-        let (core, command) = (core.clone(), admit(&config, &standing, "nowhere"));
+        let (core, command) = (core.clone(), admit(&config, &identity, "nowhere"));
         async move { core.propose(command).await }
     });
     while last_index(&core).await == before {
@@ -281,16 +281,16 @@ async fn an_entry_that_was_not_durable_when_its_core_ended_is_not_in_the_log_of_
     assert!(matches!(proposed.await.expect("no panic"), Err(ProposeError::Stopped(_))));
     assert_eq!(core.propose(Command::Settle { id: OrderId(1) }).await.map(drop), Ok(()));
     assert!(!core.applied().borrow().state.members.contains_key(&config.node), "it was never durable");
-    standing.stop();
+    identity.stop();
     running.await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
+async fn nothing_is_written_after_an_entry_that_the_disk_refuses() {
     let dir = TempDir::new().expect("a directory");
     let config = config(dir.path());
     let disk = Disk::open(&config.dir).expect("a disk");
-    let (core, standing) = open_on(&config, disk.clone()).await;
+    let (core, identity) = open_on(&config, disk.clone()).await;
     let running = core.start().await.expect("it starts");
     core.found(own(&config)).await.expect("founded");
     let term = leading(&core, 0).await;
@@ -303,7 +303,7 @@ async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
         tokio::spawn(async move { core.propose(command).await })
     };
     let before = last_index(&core).await;
-    let refused = propose(admit(&config, &standing, &large));
+    let refused = propose(admit(&config, &identity, &large));
     while last_index(&core).await == before {
         sleep(Duration::from_millis(1)).await;
     }
@@ -316,10 +316,10 @@ async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
     assert!(behind.await.expect("no panic").is_err(), "there would be a hole in front of it");
     leading(&core, term).await;
     let settled = core.propose(Command::Settle { id: OrderId(8) }).await;
-    assert_eq!(settled, Ok(Outcome::Refused(twinbox_roles_core::Refusal::Settled)));
+    assert_eq!(settled, Ok(CommandOutcome::Refused(twinbox_roles_core::Refusal::Settled)));
     let known = core.applied().borrow().state.orders.clone();
     assert_eq!(known.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [OrderId(8)]);
-    standing.stop();
+    identity.stop();
     running.await.expect("it stops");
 }
 
@@ -327,7 +327,7 @@ async fn behind_an_entry_that_the_disk_refuses_nothing_is_written() {
 static PANICS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// Applies like the product, except for an order with this id.
-fn apply_or_panic(state: &mut State, command: Command) -> Outcome {
+fn apply_or_panic(state: &mut State, command: Command) -> CommandOutcome {
     let bad = matches!(command, Command::Settle { id: OrderId(13) });
     let outcome = state.apply(command);
     if bad {
@@ -344,59 +344,59 @@ async fn a_command_that_panics_is_set_aside_and_not_applied_at_the_next_start() 
     let disk = Disk::open(&config.dir).expect("a disk");
     let panics = || PANICS.load(std::sync::atomic::Ordering::SeqCst);
     let expected = {
-        let (mut core, standing) = open_on(&config, disk.clone()).await;
-        Arc::get_mut(&mut core).expect("ours alone").apply = apply_or_panic;
+        let (mut core, identity) = open_on(&config, disk.clone()).await;
+        Arc::get_mut(&mut core).expect("the only reference").apply = apply_or_panic;
         let running = core.start().await.expect("it starts");
         core.found(own(&config)).await.expect("founded");
         let term = leading(&core, 0).await;
         let settle = |id| core.propose(Command::Settle { id: OrderId(id) });
-        let settled = Ok(Outcome::Refused(twinbox_roles_core::Refusal::Settled));
+        let settled = Ok(CommandOutcome::Refused(twinbox_roles_core::Refusal::Settled));
         assert_eq!(settle(12).await, settled);
         assert_eq!(settle(13).await, Err(ProposeError::SetAside));
         assert_eq!(settle(14).await, settled, "what comes after it is applied");
         assert_eq!(panics(), 1);
-        let words = core.applied().borrow().set_aside.clone().expect("in words");
-        assert!(words.ends_with(": the test panics here"), "{words}");
+        let reason = core.applied().borrow().set_aside.clone().expect("a reason");
+        assert!(reason.ends_with(": the test panics here"), "{reason}");
         let known = core.applied().borrow().state.orders.clone();
-        assert_eq!(known.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [12, 14], "nothing of it was kept");
+        assert_eq!(known.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [12, 14], "none of its changes stay");
 
         // A core restarted in this process …
         core.raft().expect("a core").shutdown().await.expect("it ends");
         leading(&core, term).await;
         assert_eq!(settle(15).await, settled);
-        standing.stop();
+        identity.stop();
         running.await.expect("it stops");
         core.applied().borrow().state.clone()
     };
     // … and one in the next.
-    let (mut core, standing) = open_on(&config, disk).await;
-    Arc::get_mut(&mut core).expect("ours alone").apply = apply_or_panic;
+    let (mut core, identity) = open_on(&config, disk).await;
+    Arc::get_mut(&mut core).expect("the only reference").apply = apply_or_panic;
     let running = core.start().await.expect("it starts");
     let mut applied = core.applied();
     let remembers = applied.wait_for(|applied| applied.state == expected);
     timeout(Duration::from_secs(10), remembers).await.expect("in time").expect("applied");
     assert_eq!(panics(), 1, "it was applied once");
-    standing.stop();
+    identity.stop();
     running.await.expect("it stops");
 }
 
 /// A command proposed in a partition must not be committed after it, when its caller has long been notified that there
 /// is no majority. This relies on the library.
 #[test]
-fn a_leader_whose_lease_is_out_refuses_writes() {
+fn a_leader_with_an_expired_lease_refuses_writes() {
     use openraft::errors::ForwardReason;
     let cluster = crate::cluster::Cluster::formed(&["a", "b", "c"]);
     let name = cluster.view("a").leader.clone().expect("a leader");
     let core = cluster.roles(name.as_str()).core();
     cluster.isolate(name.as_str(), true);
-    let out = |quorum: Option<BootInstant>| quorum.is_some_and(|at| at.elapsed() > cluster.timing.election_max);
-    cluster.until("the lease to be out", |_| {
-        let term = core.pulse().borrow().term;
-        out(core.quorum_heard(term))
+    let expired = |quorum: Option<BootInstant>| quorum.is_some_and(|at| at.elapsed() > cluster.timing.election_max);
+    cluster.until("the lease to expire", |_| {
+        let term = core.status().borrow().term;
+        expired(core.quorum_heard(term))
     });
     let raft = core.raft().expect("a core");
-    let (state, before) = (raft.metrics().borrow_watched().state, core.pulse().borrow().last_index);
-    assert_eq!(state, ServerState::Leader, "it still takes itself for the leader");
+    let (state, before) = (raft.metrics().borrow_watched().state, core.status().borrow().last_index);
+    assert_eq!(state, ServerState::Leader, "it still believes that it leads");
     let written = cluster.order(name.as_str(), async |_| {
         let writing = raft.client_write(Command::Settle { id: OrderId(1) });
         timeout(Duration::from_secs(10), writing).await.expect("at once")

@@ -5,7 +5,7 @@ use std::fmt;
 use openraft::{alias, impls::leader_id_std};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
-use twinbox_roles_core::{Command, MemberKind, Outcome};
+use twinbox_roles_core::{Command, CommandOutcome, MemberKind};
 
 use super::{machine::Machine, runtime::BootRuntime};
 
@@ -34,7 +34,7 @@ openraft::declare_raft_types!(
     /// Raft as the role manager uses it: one leader per term, random ids, `CLOCK_BOOTTIME`.
     pub Types:
         D = Command,
-        R = Result<Outcome, SetAside>,
+        R = Result<CommandOutcome, SetAside>,
         NodeId = u64,
         Node = Peer,
         LeaderId = leader_id_std::LeaderId<u64, u64>,

@@ -27,8 +27,8 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, Epoch, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
 use twinbox_roles::{
-    CommandError, Duty, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig, RolesError, RolesView,
-    SPEAKS, ServiceHealth, Status, Timing,
+    CommandError, Duty, FeatureLevels, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig,
+    RolesError, RolesView, SUPPORTED_LEVELS, ServiceHealth, Status, Timing,
 };
 
 /// Longest time for any step; the machine may be busy with other things.
@@ -71,6 +71,8 @@ pub struct Cluster {
     _ports: Vec<TcpSocket>,
     kinds: BTreeMap<NodeName, MemberKind>,
     pub timing: Timing,
+    /// Feature levels that all members announce.
+    pub speaks: FeatureLevels,
     pub members: BTreeMap<NodeName, Running>,
 }
 
@@ -78,6 +80,7 @@ pub struct Cluster {
 pub struct Running {
     runtime: Option<Runtime>,
     pub roles: Roles,
+    /// The gate of the notifier.
     pub gate: Gate,
     pub incarnation: Incarnation,
 }
@@ -130,6 +133,7 @@ impl Cluster {
             _ports: ports,
             kinds,
             timing: Timing::lan(),
+            speaks: SUPPORTED_LEVELS,
             members: BTreeMap::new(),
         };
         cluster.lay_links();
@@ -145,7 +149,7 @@ impl Cluster {
         cluster
     }
 
-    /// As [`Self::start`], with all members in service and the notifier running.
+    /// As [`Self::start`], with all members in service and all duties running.
     pub fn formed(names: &[&str]) -> Self {
         let cluster = Self::start(names);
         cluster.wait_formed();
@@ -199,7 +203,7 @@ impl Cluster {
             dir: self.roles_dir(text),
             timing: self.timing,
             tls: self.identity(text),
-            speaks: SPEAKS,
+            speaks: self.speaks,
             found,
             node,
         }
@@ -234,7 +238,7 @@ impl Cluster {
             tokio::spawn(async move { serving.await.expect("it serves") });
             roles
         });
-        roles.report(well());
+        roles.report(healthy());
         let gate = roles.gate(Duty::Notifier);
         self.members.insert(name(text), Running { runtime: Some(runtime), roles, gate, incarnation });
     }
@@ -317,10 +321,15 @@ impl Cluster {
         })
     }
 
-    /// The epoch in which a member may act now. Two members cut off from each other may both act, each in its own
-    /// epoch.
+    /// The epoch in which a member may act as notifier now. Two members cut off from each other may both act, each in
+    /// its own epoch.
     pub fn epoch_of(&self, text: &str) -> Option<Epoch> {
-        let gate = &self.members[&name(text)].gate;
+        self.epoch_under(text, Duty::Notifier)
+    }
+
+    /// The epoch in which a member may act under this duty now.
+    pub fn epoch_under(&self, text: &str, duty: Duty) -> Option<Epoch> {
+        let gate = self.roles(text).gate(duty);
         let epoch = gate.holding().borrow().clone()?;
         gate.check(&epoch).ok().map(|()| epoch)
     }
@@ -348,44 +357,55 @@ impl Cluster {
     }
 
     pub fn wait_formed(&self) {
-        let took = self.until("every running member is in service and the notifier runs", |c| {
+        let took = self.until("every running member is in service and all duties run", |c| {
             let running: Vec<_> = c.members.keys().cloned().collect();
             c.members.keys().all(|n| {
                 let view = c.view(n.as_str());
                 view.quorum
                     && view.reason.is_empty()
                     && running.iter().all(|m| view.member(m).is_some_and(|m| m.status == Status::InService))
-            }) && c.holder().is_some()
+            }) && c.duties().all(|duty| c.holder_of(duty).is_some())
         });
         println!("formed after {took:?}");
     }
 
+    /// The duties of a cluster of these members.
+    pub fn duties(&self) -> impl Iterator<Item = Duty> {
+        let level = self.speaks.max;
+        Duty::ALL.into_iter().filter(move |duty| duty.level() <= level)
+    }
+
     /// Waits until all running members vote and know it: from then on one may fail.
     pub fn wait_voting(&self) {
-        self.until("everybody votes", |c| {
+        self.until("all members vote", |c| {
             let all = |roles: &Roles| roles.voters().iter().eq(c.members.keys()) && !roles.voters_change();
             c.members.keys().all(|n| all(c.roles(n.as_str())))
         });
     }
 
-    /// The node that may act as notifier now. Two at the same time are an error.
+    /// The node that may act as notifier now. Two nodes at the same time are an error, for any duty.
     pub fn holder(&self) -> Option<(NodeName, Epoch)> {
-        let open: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|(name, member)| {
-                let epoch = member.gate.holding().borrow().clone()?;
-                member.gate.check(&epoch).ok().map(|()| (name.clone(), epoch))
-            })
-            .collect();
-        assert!(open.len() < 2, "two act at once: {open:?}");
+        let others = Duty::ALL.into_iter().filter(|duty| *duty != Duty::Notifier);
+        others.for_each(|duty| drop(self.holder_of(duty)));
+        self.holder_of(Duty::Notifier)
+    }
+
+    /// The node that may act under this duty now. Two at the same time are an error.
+    pub fn holder_of(&self, duty: Duty) -> Option<(NodeName, Epoch)> {
+        let acts = |(name, member): (&NodeName, &Running)| {
+            let gate = member.roles.gate(duty);
+            let epoch = gate.holding().borrow().clone()?;
+            gate.check(&epoch).ok().map(|()| (name.clone(), epoch))
+        };
+        let open: Vec<_> = self.members.iter().filter_map(acts).collect();
+        assert!(open.len() < 2, "two act under {duty} at once: {open:?}");
         open.into_iter().next()
     }
 
     /// As [`Self::holder`], waiting for one: on a busy machine a lease may expire for a moment.
-    pub fn somebody(&self) -> (NodeName, Epoch) {
+    pub fn wait_holder(&self) -> (NodeName, Epoch) {
         let mut acts = None;
-        self.until("somebody acts", |c| {
+        self.until("a node acts", |c| {
             acts = c.holder();
             acts.is_some()
         });
@@ -394,7 +414,7 @@ impl Cluster {
 
     /// Whether this node is the one that acts, once there is one.
     pub fn acts(&self, text: &str) -> bool {
-        self.somebody().0.as_str() == text
+        self.wait_holder().0.as_str() == text
     }
 
     pub fn holder_is(&self, text: &str) -> bool {
@@ -408,12 +428,12 @@ impl Cluster {
 }
 
 /// A report in which everything works.
-pub fn well() -> HealthReport {
+pub fn healthy() -> HealthReport {
     HealthReport { services: vec![ServiceHealth { name: "calls".into(), ok: true, detail: String::new() }] }
 }
 
 /// A report in which the store has failed.
-pub fn ill() -> HealthReport {
+pub fn failing() -> HealthReport {
     let detail = "the disk says no".into();
     HealthReport { services: vec![ServiceHealth { name: "store".into(), ok: false, detail }] }
 }

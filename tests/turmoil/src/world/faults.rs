@@ -6,7 +6,7 @@ use rand::Rng;
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles::{Facts, Order};
 
-use super::{IMAGES, Image, Link, Played, World};
+use super::{IMAGES, Image, Link, StepResult, World};
 use crate::{
     board::Exited,
     clocks,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl World<'_> {
-    pub(super) fn trouble(&mut self) -> Played {
+    pub(super) fn inject_fault(&mut self) -> StepResult {
         self.report.faults += 1;
         let any = self.rng.random_range(0..self.members.len());
         let victim = self.victim();
@@ -36,16 +36,16 @@ impl World<'_> {
             11 => self.link(victim, any, Link::Cut),
             12 | 13 => self.link(victim, any, Link::OneWay),
             14 => self.link(victim, any, Link::Held),
-            15 | 16 => self.mend(),
+            15 | 16 => self.heal_links(),
             17 => self.slow(victim, any),
             18 | 19 => {
                 let (at, publisher) = (self.members[any].name.clone(), self.members[victim].name.clone());
                 self.board.note(format!("an administrator asks {at} to make {publisher} the publisher"));
                 self.board.order(&at, Order::make_publisher(publisher));
             }
-            20 => self.spoil(victim),
-            21..24 => self.behead()?,
-            24 => self.forget()?,
+            20 => self.lose_or_roll_back_disk(victim),
+            21..24 => self.cut_actor_and_crash_leader()?,
+            24 => self.roll_back_during_agreement()?,
             25..28 => self.pause(victim),
             28 | 29 => {
                 let victim = self.actor().unwrap_or(victim);
@@ -55,10 +55,10 @@ impl World<'_> {
             30 => {
                 let wrong = self.rng.random_range(-3_600_000..3_600_000);
                 self.board.note(format!("the wall clock of {} is {wrong} ms wrong", self.members[any].name));
-                clocks::set_wrong(any, wrong);
+                clocks::set_wall_error(any, wrong);
             }
             31 => self.remove(victim),
-            _ => self.rest()?,
+            _ => self.check_majority_acts()?,
         }
         for member in &mut self.members {
             if self.rng.random_bool(0.1) {
@@ -91,7 +91,7 @@ impl World<'_> {
     }
 
     fn actor(&self) -> Option<usize> {
-        self.index(&self.board.last_effect()?.1)
+        self.index(&self.board.last_actor()?)
     }
 
     pub(super) fn crash(&mut self, member: usize) {
@@ -101,14 +101,16 @@ impl World<'_> {
             self.sim.crash(name.as_str());
             self.members[member].platter.crash();
             pauses::end(member);
-            if let Some(life) = self.board.gone(&name).filter(|_| self.supervised && self.rng.random_bool(0.75)) {
-                self.prove(member, &name, life);
+            if let Some(incarnation) =
+                self.board.note_exit(&name).filter(|_| self.supervised && self.rng.random_bool(0.75))
+            {
+                self.report_exit(member, &name, incarnation);
             }
         }
     }
 
     /// The supervisor reports to the others: immediately or late, now and then twice.
-    fn prove(&mut self, member: usize, of: &NodeName, life: Incarnation) {
+    fn report_exit(&mut self, member: usize, of: &NodeName, incarnation: Incarnation) {
         for other in (0..self.members.len()).filter(|other| *other != member) {
             let to = self.members[other].name.clone();
             let late =
@@ -117,7 +119,7 @@ impl World<'_> {
             let at = self.sim.elapsed() + Duration::from_millis(wait);
             let again =
                 self.rng.random_bool(0.2).then(|| at + Duration::from_millis(self.rng.random_range(1..2_000)));
-            let exited = Exited { of: of.clone(), life, to };
+            let exited = Exited { of: of.clone(), incarnation, to };
             self.exits.extend(again.map(|again| (again, exited.clone())));
             self.exits.push((at, exited));
         }
@@ -137,7 +139,7 @@ impl World<'_> {
     fn remove(&mut self, member: usize) {
         if self.members.len() < 4
             || self.members.iter().any(|member| member.leaving)
-            || self.spoiled == Some(member)
+            || self.lost_disk == Some(member)
         {
             return;
         }
@@ -177,7 +179,7 @@ impl World<'_> {
         (0..self.members.len()).for_each(|other| self.link(member, other, state));
     }
 
-    pub(super) fn mend(&mut self) {
+    pub(super) fn heal_links(&mut self) {
         for ((a, b), state) in std::mem::take(&mut self.links) {
             let (a, b) = (self.members[a].name.as_str(), self.members[b].name.as_str());
             match state {
@@ -185,7 +187,7 @@ impl World<'_> {
                 _ => self.sim.repair(a, b),
             }
         }
-        self.board.note("all links are whole");
+        self.board.note("all links are healed");
     }
 
     fn slow(&mut self, a: usize, b: usize) {
@@ -197,15 +199,16 @@ impl World<'_> {
         }
     }
 
-    /// A disk is lost, or set back to an old copy. One at a time: a cluster does not survive two lost disks of three.
-    fn spoil(&mut self, member: usize) {
-        if self.spoiled.is_some_and(|spoiled| spoiled != member)
+    /// A disk is lost, or rolled back to an old copy. One at a time: a cluster does not survive two lost disks of
+    /// three.
+    fn lose_or_roll_back_disk(&mut self, member: usize) {
+        if self.lost_disk.is_some_and(|lost_disk| lost_disk != member)
             || self.members.len() == 2
             || self.members[member].leaving
         {
             return;
         }
-        self.spoiled = Some(member);
+        self.lost_disk = Some(member);
         self.crash(member);
         let old: Vec<Image> =
             self.members[member].images.iter().filter(|i| self.is_known_old(member, i)).cloned().collect();
@@ -215,12 +218,12 @@ impl World<'_> {
         let name = known.name.clone();
         match image {
             Some(image) => {
-                known.set_back = true;
+                known.rolled_back = true;
                 known.platter.restore(image);
-                self.board.note(format!("the disk of {name} is set back to an old copy"));
+                self.board.note(format!("the disk of {name} is rolled back to an old copy"));
             }
             None => {
-                known.set_back = false;
+                known.rolled_back = false;
                 known.images.clear();
                 known.platter.restore(Vec::new());
                 self.board.note(format!("the disk of {name} is empty"));
@@ -241,14 +244,14 @@ impl World<'_> {
             // The next start with this copy has the run number after that.
             let next = u64::from_be_bytes(run.clone().try_into().unwrap_or_default()) + 1;
             let known = value(&self.members[other].platter.image(), &seen);
-            known.is_some_and(|told| told[..8] >= next.to_be_bytes()[..])
+            known.is_some_and(|start| start[..8] >= next.to_be_bytes()[..])
         })
     }
 
     /// The acting node is cut off, and the leader exits.
-    fn behead(&mut self) -> Played {
+    fn cut_actor_and_crash_leader(&mut self) -> StepResult {
         let (Some(actor), Some(leader)) = (self.actor(), self.leader()) else { return Ok(()) };
-        self.mend();
+        self.heal_links();
         (0..self.members.len()).for_each(|member| self.bounce(member));
         self.pass(self.timing.lease)?;
         if actor != leader {
@@ -266,23 +269,23 @@ impl World<'_> {
         self.pass(self.timing.new_leader_wait() + self.timing.lease)
     }
 
-    /// One member is away during an agreement, another is set back to a copy from before it, and the two connect
+    /// One member is away during an agreement, another is rolled back to a copy from before it, and the two connect
     /// without the third.
-    fn forget(&mut self) -> Played {
-        if self.members.len() != 3 || self.spoiled.is_some() {
+    fn roll_back_during_agreement(&mut self) -> StepResult {
+        if self.members.len() != 3 || self.lost_disk.is_some() {
             return Ok(());
         }
-        self.mend();
+        self.heal_links();
         (0..3).for_each(pauses::resume);
         (0..3).for_each(|member| self.bounce(member));
-        self.until_well("all is well after everything was started")?;
+        self.until_healthy("all is well after everything was started")?;
         let Some(actor) = self.actor() else { return Ok(()) };
         let (away, forgets) = ((actor + 1) % 3, (actor + 2) % 3);
         let image = self.members[forgets].platter.image();
         self.crash(forgets);
         self.bounce(forgets);
         let known = self.patience();
-        self.until(known, "the others know of a start", |world| {
+        self.until(known, "the others know of a later start", |world| {
             (!world.is_known_old(forgets, &image)).then(|| "they do not".to_owned())
         })?;
         let agree = self.timing.election_max * 6 + self.timing.new_leader_wait();
@@ -292,13 +295,13 @@ impl World<'_> {
         self.pass(agree)?;
         self.crash(actor);
         self.crash(forgets);
-        self.spoiled = Some(forgets);
+        self.lost_disk = Some(forgets);
         let known = &mut self.members[forgets];
-        known.set_back = true;
+        known.rolled_back = true;
         known.platter.restore(image);
         let name = known.name.clone();
-        self.board.note(format!("the disk of {name} is set back to the copy from before"));
-        self.mend();
+        self.board.note(format!("the disk of {name} is rolled back to the earlier copy"));
+        self.heal_links();
         self.bounce(forgets);
         self.pass(agree)?;
         self.bounce(actor);

@@ -44,7 +44,7 @@ pub async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
         }
     };
     if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
-        panic!("never came true: {what}");
+        panic!("condition never fulfilled: {what}");
     }
 }
 
@@ -127,14 +127,14 @@ impl Cluster {
         };
         let peers = Peers::new(config, store.clone());
         let incoming = tls.listen(listener);
-        let strangers = incoming.refused();
+        let refused_clients = incoming.refused();
         let stop = tokio_util::sync::CancellationToken::new();
         let serve = tls
             .server()
             .add_service(peers.service())
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let server = tokio::spawn(async move { serve.await.unwrap() });
-        Node { store, peers, tls, strangers, dir, stop, server }
+        Node { store, peers, tls, refused_clients, dir, stop, server }
     }
 }
 
@@ -143,7 +143,7 @@ pub struct Node {
     pub store: Store,
     pub peers: Peers,
     pub tls: Arc<NodeIdentity>,
-    pub strangers: Arc<AtomicU64>,
+    pub refused_clients: Arc<AtomicU64>,
     pub dir: TempDir,
     stop: tokio_util::sync::CancellationToken,
     server: JoinHandle<()>,
@@ -221,8 +221,8 @@ impl Node {
         self.dir
     }
 
-    pub fn strangers(&self) -> u64 {
-        self.strangers.load(Relaxed)
+    pub fn refused_clients(&self) -> u64 {
+        self.refused_clients.load(Relaxed)
     }
 }
 
@@ -277,7 +277,7 @@ impl Cable {
         self.cut.send_replace(true);
     }
 
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         self.cut.send_replace(false);
     }
 }

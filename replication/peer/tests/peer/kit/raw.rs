@@ -30,12 +30,12 @@ impl Raw {
         Ok(Self { out, frames })
     }
 
-    pub async fn say(&self, frame: follower_frame::Frame) {
+    pub async fn send(&self, frame: follower_frame::Frame) {
         self.out.send(FollowerFrame { frame: Some(frame) }).await.unwrap();
     }
 
     pub async fn next(&mut self) -> Result<Frame, Status> {
-        Ok(self.frames.message().await?.expect("the stream ended without a word").frame.unwrap())
+        Ok(self.frames.message().await?.expect("the stream ended without a frame").frame.unwrap())
     }
 }
 

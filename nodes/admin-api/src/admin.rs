@@ -1,0 +1,459 @@
+//! Requests of administrators, on a Unix socket that only this user may open.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tracing::{error, info};
+use twinbox_enrollment::{Host, Tokens, certificates::Authorities};
+use twinbox_health::Health;
+use twinbox_ids::{NodeName, Pii};
+use twinbox_mailbox::{Mailbox, MessageCounts, NewMailbox, UserAddress};
+use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mailstore, Mark, Message, PinError};
+use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId, Setting};
+use twinbox_wire::admin::{
+    self, AudioPart, ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Done, DutyListReply,
+    DutyListRequest, MessageListReply, MessageListRequest, MessageRequest, NodeRequest, ServiceListReply,
+    ServiceListRequest, ServiceRestartRequest, User, UserAddRequest, UserChanged, UserListReply, UserListRequest,
+    UserRequest, UserSetPinRequest,
+    admin_server::{Admin, AdminServer},
+};
+
+use crate::{
+    AdminHandles, delivery, directory,
+    events::EventService,
+    node_info::NodeFacts,
+    operators::Operators,
+    part::{self, Part},
+    provisioning, reports, sending, services, steering, timetable,
+};
+
+/// Bytes of a WAV file in one message.
+pub(crate) const PART: usize = 64 * 1024;
+
+/// Serves administrators.
+pub struct AdminService {
+    node: AdminHandles,
+    health: Arc<Health>,
+    facts: Arc<NodeFacts>,
+    host: Arc<Host>,
+}
+
+impl AdminService {
+    /// Creates the service for this node.
+    pub fn new(node: AdminHandles, health: Arc<Health>, facts: Arc<NodeFacts>, host: Arc<Host>) -> Self {
+        Self { node, health, facts, host }
+    }
+
+    /// Serves on the socket, and to operators of other machines, until stopped; then removes the socket.
+    pub async fn serve(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
+        let AdminSocket { listener, path } = socket;
+        let provisioning = provisioning::Service::new(self.node.clone()).server();
+        let tokens = Tokens::new(self.host.clone()).server();
+        let authorities = Authorities::new(self.host.clone()).server();
+        let steering = steering::Service::new(self.node.clone()).server();
+        let delivery = delivery::Service::new(self.node.clone()).server();
+        let sending = sending::Service::new(self.node.clone()).server();
+        let directories = directory::Service::new(self.node.clone()).server();
+        let timetables = timetable::Service::new(self.node.clone()).server();
+        let reports = reports::Service::new(self.node.clone()).server();
+        let roles = self.node.roles.clone();
+        let events = EventService::new(self.node.alarms.clone(), self.node.config.alarms.channels()).server();
+        // The same services for both: a service added here is also available to operators of other machines.
+        let services = tonic::service::Routes::new(provisioning)
+            .add_service(tokens)
+            .add_service(authorities)
+            .add_service(steering)
+            .add_service(delivery)
+            .add_service(sending)
+            .add_service(directories)
+            .add_service(timetables)
+            .add_service(reports)
+            .add_service(events)
+            .add_service(AdminServer::new(self));
+        let elsewhere = tokio::spawn(operators.serve(services.clone(), roles, stop.clone()));
+        let served = tonic::transport::Server::builder()
+            .add_routes(services)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+            .await;
+        elsewhere.abort();
+        if let Err(error) = served {
+            error!(%error, "the listener for administrators has ended");
+        }
+        // The socket may have been removed already.
+        let _ = std::fs::remove_file(path);
+    }
+
+    async fn mailbox(&self, number: &str) -> Result<Mailbox, Status> {
+        mailbox(&self.node, number).await
+    }
+
+    async fn message(&self, request: &MessageRequest) -> Result<(Mailbox, Message), Status> {
+        let mailbox = self.mailbox(&request.number).await?;
+        let id =
+            request.id.parse().map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))?;
+        let message = self.node.mailstore.message(mailbox.id, id).await.map_err(mail)?;
+        let message = message.ok_or_else(|| mail(MailError::NoMessage(id)))?;
+        Ok((mailbox, message))
+    }
+
+    /// Shows mailboxes on a thread that may block, because it may read messages that were not counted yet.
+    async fn users<R: Send + 'static>(
+        &self,
+        show: impl FnOnce(&dyn Fn(Mailbox) -> Result<User, MailError>) -> Result<R, MailError> + Send + 'static,
+    ) -> Result<R, Status> {
+        let mailstore = self.node.mailstore.clone();
+        let shown = tokio::task::spawn_blocking(move || show(&|mailbox| user(&mailstore, mailbox))).await;
+        shown.map_err(|error| Status::internal(error.to_string()))?.map_err(internal)
+    }
+}
+
+/// Mailbox with that number.
+pub(crate) async fn mailbox(node: &AdminHandles, number: &str) -> Result<Mailbox, Status> {
+    all_records(node)?;
+    node.mailstore.find_by_number(number).await.map_err(internal)?.ok_or_else(|| {
+        Status::not_found(format!("there is no mailbox {number}: 'twinbox user list' shows those there are"))
+    })
+}
+
+fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
+    let MessageCounts { new, saved } = mailstore.message_counts_now(mailbox.id)?;
+    let cos = mailstore.class_name_of(&mailbox)?;
+    let lost = mailstore.lost_addresses(&mailbox)?;
+    let text = |address: &UserAddress| address.as_str().to_owned();
+    Ok(User {
+        id: mailbox.id.to_string(),
+        number: mailbox.number,
+        name: mailbox.name.into_revealed(),
+        timezone: mailbox.timezone,
+        operator: mailbox.operator.unwrap_or_default(),
+        must_change_pin: mailbox.pin.is_none_or(|pin| pin.must_change),
+        new_messages: new,
+        old_messages: saved,
+        cos,
+        mail: mailbox.addresses.mail.as_ref().map(text).unwrap_or_default(),
+        aliases: mailbox.addresses.aliases.iter().map(text).collect(),
+        lost_addresses: lost.iter().map(text).collect(),
+    })
+}
+
+/// The socket of administrators cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make the administrators' socket {path}: {source}")]
+pub struct SocketError {
+    /// Path of the socket.
+    pub path: std::path::PathBuf,
+    /// Reason of the failure.
+    pub source: std::io::Error,
+}
+
+/// Bound socket of administrators.
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: std::path::PathBuf,
+}
+
+impl AdminSocket {
+    /// Binds the socket. A socket left by a killed process is replaced; a socket that answers is not.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |source| SocketError { path: path.to_owned(), source };
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::AddrInUse,
+                "another node answers there: give each its own node.admin_socket",
+            )));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn cluster_status(
+        &self,
+        _: Request<ClusterStatusRequest>,
+    ) -> Result<Response<ClusterStatusReply>, Status> {
+        let view = self.node.roles.watch().borrow().clone();
+        let mut infos = self.node.members.ask().await;
+        infos.insert(self.node.name.clone(), self.facts.show());
+        let name = |name: &Option<NodeName>| name.as_ref().map(ToString::to_string).unwrap_or_default();
+        let members = view
+            .members
+            .iter()
+            .map(|member| {
+                let publisher = view.publisher.as_ref() == Some(&member.name);
+                let address = self.node.members.address(&member.name);
+                let info = infos.remove(&member.name);
+                let (status, reason) = steering::shown(member, info.as_ref());
+                admin::Member {
+                    name: member.name.to_string(),
+                    kind: member.kind.to_string(),
+                    role: match (member.kind, publisher) {
+                        (MemberKind::Witness, _) => "witness",
+                        (MemberKind::Node, true) => "publisher",
+                        (MemberKind::Node, false) => "subscriber",
+                    }
+                    .to_owned(),
+                    status,
+                    reason,
+                    duties: view
+                        .duties
+                        .iter()
+                        .filter(|duty| duty.holder.as_ref() == Some(&member.name))
+                        .map(|duty| duty.duty.to_string())
+                        .collect(),
+                    address: address.unwrap_or_default(),
+                    info,
+                }
+            })
+            .collect();
+        Ok(Response::new(ClusterStatusReply {
+            cluster: self.node.config.cluster.name.clone(),
+            publisher: name(&view.publisher),
+            leader: name(&view.leader),
+            quorum: view.quorum,
+            reason: view.reason.clone(),
+            answered_by: self.node.name.to_string(),
+            members,
+            feature_level: view.feature_level,
+            notes: steering::notes(&view).into_iter().chain(delivery::holds_note(&self.node.mailstore)).collect(),
+            heirs: steering::heirs(&view),
+            mode: Setting::Mode(view.settings.mode).value(),
+        }))
+    }
+
+    async fn service_list(
+        &self,
+        request: Request<ServiceListRequest>,
+    ) -> Result<Response<ServiceListReply>, Status> {
+        services::list(&self.node, &self.facts, &request.into_inner().node).await
+    }
+
+    async fn service_restart(&self, request: Request<ServiceRestartRequest>) -> Result<Response<Done>, Status> {
+        services::restart(&self.node, &self.health, request.into_inner()).await
+    }
+
+    async fn activate(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {
+        let node = node_name(&request)?;
+        self.node.roles.activate(&node).await.map_err(command)?;
+        info!(%node, "administrator activates node");
+        Ok(Response::new(Done {}))
+    }
+
+    async fn deactivate(&self, request: Request<DeactivateRequest>) -> Result<Response<Done>, Status> {
+        let DeactivateRequest { node, within_ms } = request.into_inner();
+        let node: NodeName =
+            node.parse().map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))?;
+        let order = Order::Deactivate { name: node.clone(), within_ms };
+        self.node.roles.order(OrderId(rand::random()), order).await.map_err(command)?;
+        info!(%node, within_ms, "administrator deactivates node");
+        Ok(Response::new(Done {}))
+    }
+
+    async fn duty_list(&self, _: Request<DutyListRequest>) -> Result<Response<DutyListReply>, Status> {
+        let view = self.node.roles.watch().borrow().clone();
+        let duties = view
+            .duties
+            .iter()
+            .map(|duty| admin::Duty {
+                duty: duty.duty.to_string(),
+                holder: duty.holder.as_ref().map(ToString::to_string).unwrap_or_default(),
+                epoch: duty.epoch.as_ref().map(ToString::to_string).unwrap_or_default(),
+                state: match duty.state {
+                    DutyState::Running => "running",
+                    DutyState::Starting => "starting",
+                    DutyState::Waiting => "waiting",
+                    DutyState::Failed => "failed",
+                }
+                .to_owned(),
+                reason: duty.reason.clone(),
+            })
+            .collect();
+        Ok(Response::new(DutyListReply { duties }))
+    }
+
+    async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserChanged>, Status> {
+        all_records(&self.node)?;
+        let request = request.into_inner();
+        let usual = self.node.config.usual_mailbox();
+        let timezone = if request.timezone.is_empty() { usual.timezone.clone() } else { request.timezone };
+        let new = NewMailbox {
+            number: request.number,
+            name: Pii::new(request.name),
+            pin: Some(Pii::new(request.pin)),
+            must_change: request.must_change,
+            timezone,
+            operator: Some(request.operator).filter(|operator| !operator.is_empty()),
+            addresses: provisioning::addresses(&self.node, &request.mail, &request.aliases)?,
+            ..usual
+        };
+        let (mailbox, acknowledgement) = self.node.mailstore.create(new).await.map_err(create)?;
+        Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn user_list(&self, request: Request<UserListRequest>) -> Result<Response<UserListReply>, Status> {
+        all_records(&self.node)?;
+        let UserListRequest { limit, after } = request.into_inner();
+        let mailboxes = self.node.mailstore.mailboxes().await.map_err(internal)?;
+        // By number, short ones first; a lost number is in the list twice.
+        let cursor = |mailbox: &Mailbox| format!("{:03}{}.{}", mailbox.number.len(), mailbox.number, mailbox.id);
+        let mailboxes: Vec<_> = mailboxes.into_iter().map(|mailbox| (cursor(&mailbox), mailbox)).collect();
+        let Part { items, next } = self.users(move |show| part::part(limit, &after, mailboxes, show)).await?;
+        Ok(Response::new(UserListReply { users: items, next }))
+    }
+
+    async fn user_show(&self, request: Request<UserRequest>) -> Result<Response<User>, Status> {
+        let mailbox = self.mailbox(&request.into_inner().number).await?;
+        Ok(Response::new(self.users(move |show| show(mailbox)).await?))
+    }
+
+    async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserChanged>, Status> {
+        let request = request.into_inner();
+        let mailbox = self.mailbox(&request.number).await?;
+        let acknowledgement = self
+            .node
+            .mailstore
+            .reset_pin(mailbox.id, &Pii::new(request.pin), request.must_change)
+            .await
+            .map_err(pin)?;
+        Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn user_remove(&self, request: Request<UserRequest>) -> Result<Response<UserChanged>, Status> {
+        let mailbox = self.mailbox(&request.into_inner().number).await?;
+        let acknowledgement = self.node.mailstore.remove(mailbox.id).await.map_err(mail)?;
+        Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn message_list(
+        &self,
+        request: Request<MessageListRequest>,
+    ) -> Result<Response<MessageListReply>, Status> {
+        let MessageListRequest { number, limit, after } = request.into_inner();
+        let mailbox = self.mailbox(&number).await?;
+        let messages = self.node.mailstore.messages(mailbox.id).await.map_err(internal)?;
+        // Oldest first.
+        let cursor = |message: &Message| format!("{:020}.{}", message.received.0, message.id);
+        let messages = messages.into_iter().map(|message| (cursor(&message), message));
+        let Part { items, next } = part::part(limit, &after, messages, |message| {
+            Ok::<_, Status>(admin::Message {
+                id: message.id.to_string(),
+                state: match message.folder {
+                    _ if message.deleted => "deleted",
+                    Folder::New => "new",
+                    Folder::Heard => "heard",
+                    Folder::Saved => "saved",
+                }
+                .to_owned(),
+                received_ms: message.received.0,
+                caller: message.caller.map(Pii::into_revealed).unwrap_or_default(),
+                length_ms: message.length_ms,
+                partial: message.audio.as_ref().is_some_and(|audio| audio.partial),
+                uid: message.uid.unwrap_or_default(),
+                audio: message.audio.map(|audio| audio.blob.hash.to_string()).unwrap_or_default(),
+                caller_name: message.caller_name.map(Pii::into_revealed).unwrap_or_default(),
+                urgent: message.urgent,
+                private: message.private,
+            })
+        })?;
+        Ok(Response::new(MessageListReply { messages: items, next }))
+    }
+
+    type MessageExportStream = tokio_stream::Iter<std::vec::IntoIter<Result<AudioPart, Status>>>;
+
+    async fn message_export(
+        &self,
+        request: Request<MessageRequest>,
+    ) -> Result<Response<Self::MessageExportStream>, Status> {
+        let (_, message) = self.message(request.get_ref()).await?;
+        let wav = bytes::Bytes::from(self.node.mailstore.wav(&message).await.map_err(mail)?);
+        let parts: Vec<_> = (0..wav.len())
+            .step_by(PART)
+            .map(|at| Ok(AudioPart { data: wav.slice(at..wav.len().min(at + PART)) }))
+            .collect();
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
+    async fn message_delete(&self, request: Request<MessageRequest>) -> Result<Response<UserChanged>, Status> {
+        let (mailbox, message) = self.message(request.get_ref()).await?;
+        let acknowledgement =
+            self.node.mailstore.mark(mailbox.id, message.id, Mark::Deleted).await.map_err(mail)?;
+        Ok(changed(message.id, &acknowledgement))
+    }
+}
+
+fn node_name(request: &Request<NodeRequest>) -> Result<NodeName, Status> {
+    let name = &request.get_ref().node;
+    name.parse().map_err(|e: twinbox_ids::ParseIdError| Status::invalid_argument(e.to_string()))
+}
+
+pub(crate) fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Response<UserChanged> {
+    Response::new(UserChanged { id: id.to_string(), acknowledged: acknowledged(acknowledgement) })
+}
+
+/// Acknowledgement as a word.
+pub(crate) fn acknowledged(acknowledgement: &Acknowledgement) -> String {
+    match acknowledgement {
+        Acknowledgement::OnTwo { .. } => "on two",
+        Acknowledgement::Alone => "alone",
+    }
+    .to_owned()
+}
+
+/// Refuses requests that would be answered from incomplete records: a missing record may exist elsewhere (rule
+/// D13).
+pub(crate) fn all_records(node: &AdminHandles) -> Result<(), Status> {
+    match node.store.filled().has_records() {
+        true => Ok(()),
+        false => Err(Status::unavailable(
+            "this node still receives records of the others: ask another node (--node), or wait until 'twinbox cluster \
+             status' shows it in-service",
+        )),
+    }
+}
+
+pub(crate) fn internal(error: MailError) -> Status {
+    Status::internal(error.to_string())
+}
+
+pub(crate) fn mail(error: MailError) -> Status {
+    match error {
+        MailError::NoMailbox(_) | MailError::NoMessage(_) | MailError::NoAudio(_) => {
+            Status::not_found(error.to_string())
+        }
+        MailError::Timezone { .. }
+        | MailError::SyncedField { .. }
+        | MailError::SyncedUser { .. }
+        | MailError::Disabled { .. } => Status::failed_precondition(error.to_string()),
+        error => internal(error),
+    }
+}
+
+fn create(error: CreateError) -> Status {
+    match error {
+        CreateError::Mail(error) => mail(error),
+        error => Status::failed_precondition(error.to_string()),
+    }
+}
+
+pub(crate) fn pin(error: PinError) -> Status {
+    match error {
+        PinError::Mail(error) => mail(error),
+        error => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn command(error: CommandError) -> Status {
+    Status::failed_precondition(error.to_string())
+}

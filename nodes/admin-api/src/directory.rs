@@ -1,0 +1,151 @@
+//! Directories: their settings, tests and runs; users' bindings to entries; sign-in with the directory's password.
+
+mod probe;
+mod records;
+mod runs;
+mod users;
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+use twinbox_directory_duty::PasswordCheck;
+use twinbox_mailstore::Acknowledgement;
+use twinbox_roles::Duty;
+use twinbox_wire::directory::{
+    Changed, DirectoryListReply, DirectoryListRequest, DirectoryRequest, DirectoryRunsReply, DirectoryRunsRequest,
+    DirectorySyncReply, DirectorySyncRequest, DirectoryTestReply, UserBindRequest, UserCheckPasswordReply,
+    UserCheckPasswordRequest, UserMakeLocalRequest,
+    directories_server::{Directories, DirectoriesServer},
+};
+
+use crate::{AdminHandles, admin::acknowledged};
+
+pub use runs::DirectoryOrders;
+pub(crate) use runs::answer as answer_sync;
+
+/// Time for the feature level to be raised.
+const LEVEL_WITHIN: Duration = Duration::from_secs(3);
+
+/// Serves administrators' requests about directories.
+pub(crate) struct Service {
+    node: AdminHandles,
+    passwords: PasswordCheck,
+}
+
+impl Service {
+    /// Creates the service for this node.
+    pub(crate) fn new(node: AdminHandles) -> Self {
+        let passwords = PasswordCheck::new(node.mailstore.clone());
+        Self { node, passwords }
+    }
+
+    /// Converts it into a service of the administrators' socket.
+    pub(crate) fn server(self) -> DirectoriesServer<Self> {
+        DirectoriesServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl Directories for Service {
+    async fn directory_list(
+        &self,
+        _: Request<DirectoryListRequest>,
+    ) -> Result<Response<DirectoryListReply>, Status> {
+        records::list(&self.node).await.map(Response::new)
+    }
+
+    async fn directory_add(&self, request: Request<DirectoryRequest>) -> Result<Response<Changed>, Status> {
+        served(&self.node).await?;
+        records::add(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn directory_set(&self, request: Request<DirectoryRequest>) -> Result<Response<Changed>, Status> {
+        served(&self.node).await?;
+        records::set(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn directory_remove(&self, request: Request<DirectoryRequest>) -> Result<Response<Changed>, Status> {
+        served(&self.node).await?;
+        records::remove(&self.node, &request.into_inner().name).await.map(Response::new)
+    }
+
+    async fn directory_test(
+        &self,
+        request: Request<DirectoryRequest>,
+    ) -> Result<Response<DirectoryTestReply>, Status> {
+        probe::test(&self.node, &request.into_inner().name).await.map(Response::new)
+    }
+
+    async fn directory_sync(
+        &self,
+        request: Request<DirectorySyncRequest>,
+    ) -> Result<Response<DirectorySyncReply>, Status> {
+        served(&self.node).await?;
+        runs::sync(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn directory_runs(
+        &self,
+        request: Request<DirectoryRunsRequest>,
+    ) -> Result<Response<DirectoryRunsReply>, Status> {
+        runs::list(&self.node, &request.into_inner().name).map(Response::new)
+    }
+
+    async fn user_make_local(&self, request: Request<UserMakeLocalRequest>) -> Result<Response<Changed>, Status> {
+        served(&self.node).await?;
+        users::make_local(&self.node, &request.into_inner().number).await.map(Response::new)
+    }
+
+    async fn user_bind(&self, request: Request<UserBindRequest>) -> Result<Response<Changed>, Status> {
+        served(&self.node).await?;
+        users::bind(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn user_check_password(
+        &self,
+        request: Request<UserCheckPasswordRequest>,
+    ) -> Result<Response<UserCheckPasswordReply>, Status> {
+        served(&self.node).await?;
+        users::check_password(&self.node, &self.passwords, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// Refuses what members of an older release would not read: they would let users be edited that a directory owns. A
+/// cluster that was formed just now gets its feature level within moments.
+async fn served(node: &AdminHandles) -> Result<(), Status> {
+    let duty = Duty::DirectorySync;
+    let mut view = node.roles.watch();
+    let raised = view.wait_for(|view| view.feature_level >= duty.level());
+    if matches!(timeout(LEVEL_WITHIN, raised).await, Ok(Ok(_))) {
+        return Ok(());
+    }
+    let level = view.borrow().feature_level;
+    Err(not_served(level))
+}
+
+fn not_served(level: u32) -> Status {
+    let duty = Duty::DirectorySync;
+    Status::failed_precondition(format!(
+        "not all members know directories yet: the duty '{duty}' needs feature level {}, and the cluster is at \
+         {level}; upgrade all members, then give the command again",
+        duty.level()
+    ))
+}
+
+fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Changed {
+    Changed { id: id.to_string(), acknowledged: acknowledged(acknowledgement) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_below_the_feature_level_names_duty_levels_and_remedy() {
+        let refused = not_served(5);
+        for part in ["'directory-sync'", "feature level 6", "is at 5", "upgrade all members"] {
+            assert!(refused.message().contains(part), "{}", refused.message());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Requests of administrators, and of other members, to a node: on a Unix socket that only this user may open, for
+//! operators of other machines over mutual TLS, and between members.
+
+mod admin;
+mod delivery;
+mod directory;
+mod events;
+mod node_info;
+mod operators;
+mod part;
+mod provisioning;
+mod reports;
+mod sending;
+mod services;
+mod steering;
+mod timetable;
+
+use std::sync::Arc;
+
+use twinbox_alarms::Alarms;
+use twinbox_config::NodeConfig;
+use twinbox_devices::Templates;
+use twinbox_directory_duty::DirectoryDuty;
+use twinbox_ids::NodeName;
+use twinbox_mailstore::Mailstore;
+use twinbox_members::MemberClients;
+use twinbox_notifier::NotifierService;
+use twinbox_replication_peer::Peers;
+use twinbox_replication_store::Store;
+use twinbox_roles::Roles;
+
+pub use admin::{AdminService, AdminSocket, SocketError};
+pub use delivery::{MailRoute, MwiResync};
+pub use directory::DirectoryOrders;
+pub use node_info::{NodeFacts, NodeInfoService, NodeState};
+pub use operators::Operators;
+pub use reports::{ReportError, ReportSource, ReportWork};
+
+/// The parts of a node that administrators use.
+#[derive(Clone)]
+pub struct AdminHandles {
+    /// Name of the node.
+    pub name: NodeName,
+    /// Configuration as read at the start.
+    pub config: Arc<NodeConfig>,
+    /// Store of records and audio.
+    pub store: Store,
+    /// Replication with the other nodes.
+    pub peers: Peers,
+    /// Role manager.
+    pub roles: Roles,
+    /// Mailboxes and messages.
+    pub mailstore: Mailstore,
+    /// Alarms and events.
+    pub alarms: Alarms,
+    /// Connections to the other members.
+    pub members: Arc<MemberClients>,
+    /// Duty `notifier` on this node.
+    pub notifier: NotifierService,
+    /// Duty `directory-sync` on this node.
+    pub directory_sync: DirectoryDuty,
+    /// Texts of notifications.
+    pub templates: Arc<Templates>,
+    /// Way of mail out, for its test; `None` without a section `[mail]`.
+    pub mail: Option<MailRoute>,
+}

@@ -1,0 +1,132 @@
+//! Locations: list, add, change, remove.
+
+use tonic::Status;
+use tracing::info;
+use twinbox_clock::wall;
+use twinbox_config::nearest;
+use twinbox_ids::LocationId;
+use twinbox_locations::{Location, LocationChange};
+use twinbox_mailstore::{Acknowledgement, LocationStoreError};
+use twinbox_wire::sending::{self, Changed, LocationListReply, LocationRequest};
+
+use crate::{
+    AdminHandles,
+    admin::{acknowledged, all_records, internal, mail},
+};
+
+/// All locations.
+pub fn list(node: &AdminHandles) -> Result<LocationListReply, Status> {
+    all_records(node)?;
+    let locations = node.mailstore.locations().map_err(internal)?;
+    Ok(LocationListReply { locations: locations.into_iter().map(shown).collect() })
+}
+
+/// Adds a location.
+pub async fn add(node: &AdminHandles, request: LocationRequest) -> Result<Changed, Status> {
+    all_records(node)?;
+    let changes = read(node, &request.settings)?;
+    let location = Location::new(LocationId::random(), &request.name, &changes, wall())
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let id = location.id;
+    let acknowledgement = node.mailstore.add_location(location).await.map_err(refused)?;
+    info!(location = %id, "administrator adds location");
+    Ok(changed(id, &acknowledgement))
+}
+
+/// Changes settings of a location.
+pub async fn set(node: &AdminHandles, request: LocationRequest) -> Result<Changed, Status> {
+    let location = find(node, &request.name)?;
+    let changes = read(node, &request.settings)?;
+    if changes.is_empty() {
+        return Err(Status::invalid_argument("no setting was named: write word=value, such as enabled=no"));
+    }
+    let acknowledgement = node.mailstore.change_location(location.id, changes).await.map_err(refused)?;
+    info!(location = %location.id, "administrator changes location");
+    Ok(changed(location.id, &acknowledgement))
+}
+
+/// Removes a location.
+pub async fn remove(node: &AdminHandles, name: &str) -> Result<Changed, Status> {
+    let location = find(node, name)?;
+    let acknowledgement = node.mailstore.remove_location(location.id).await.map_err(refused)?;
+    info!(location = %location.id, "administrator removes location");
+    Ok(changed(location.id, &acknowledgement))
+}
+
+/// The location with that name, or that id.
+fn find(node: &AdminHandles, name: &str) -> Result<Location, Status> {
+    all_records(node)?;
+    named(node.mailstore.locations().map_err(internal)?, name)
+}
+
+fn named(locations: Vec<Location>, name: &str) -> Result<Location, Status> {
+    let is_it = |location: &&Location| location.name.eq_ignore_ascii_case(name) || location.id.to_string() == name;
+    if let Some(location) = locations.iter().find(is_it) {
+        return Ok(location.clone());
+    }
+    let names: Vec<&str> = locations.iter().map(|location| location.name.as_str()).collect();
+    let near = nearest(name, &names).map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
+    let known = match names.is_empty() {
+        true => "there are none: add one with 'twinbox location add NAME dial-id=DIGITS domain=DOMAIN'".to_owned(),
+        false => format!("there are {}", names.join(", ")),
+    };
+    Err(Status::not_found(format!("there is no location '{name}'{near}; {known}")))
+}
+
+fn read(node: &AdminHandles, settings: &[String]) -> Result<Vec<LocationChange>, Status> {
+    let changes: Result<Vec<_>, _> = settings.iter().map(|text| LocationChange::parse(text)).collect();
+    let changes = changes.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let mail = &node.config.mail;
+    let own = [mail.out.as_ref().map(|out| &out.domain), mail.incoming.as_ref().map(|incoming| &incoming.domain)];
+    for change in &changes {
+        if let LocationChange::Domain(domain) = change
+            && own.iter().flatten().any(|own| *own == domain)
+        {
+            let text = format!("'{domain}' is the mail domain of this cluster: give that of the other system");
+            return Err(Status::invalid_argument(text));
+        }
+    }
+    Ok(changes)
+}
+
+fn refused(error: LocationStoreError) -> Status {
+    match error {
+        LocationStoreError::Mail(error) => mail(error),
+        LocationStoreError::None(_) => Status::not_found(error.to_string()),
+        LocationStoreError::Location(_) => Status::invalid_argument(error.to_string()),
+        error => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn changed(id: LocationId, acknowledgement: &Acknowledgement) -> Changed {
+    Changed { id: id.to_string(), acknowledged: acknowledged(acknowledgement) }
+}
+
+fn shown(location: Location) -> sending::Location {
+    sending::Location {
+        id: location.id.to_string(),
+        name: location.name,
+        dial_id: location.dial_id,
+        domain: location.domain,
+        audio: location.audio.word().to_owned(),
+        enabled: location.enabled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn location_is_found_by_name_or_id_and_a_mistyped_name_gets_a_hint() {
+        let settings = ["dial-id=7", "domain=vm.example"].map(|text| LocationChange::parse(text).expect(text));
+        let berlin = Location::new(LocationId(5), "berlin", &settings, wall()).expect("a location");
+        let id = berlin.id.to_string();
+        for name in ["berlin", "Berlin", &id] {
+            assert_eq!(named(vec![berlin.clone()], name).expect(name), berlin);
+        }
+        let missing = named(vec![berlin], "berln").expect_err("no such location");
+        assert_eq!(missing.message(), "there is no location 'berln' (did you mean 'berlin'?); there are berlin");
+        assert!(named(Vec::new(), "x").expect_err("none").message().contains("twinbox location add"));
+    }
+}

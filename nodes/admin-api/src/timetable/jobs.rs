@@ -1,0 +1,225 @@
+//! Jobs: list, add, change, remove.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::info;
+use twinbox_clock::wall;
+use twinbox_config::nearest;
+use twinbox_ids::{JobId, Timestamp};
+use twinbox_mailstore::Acknowledgement;
+use twinbox_roles::Duty;
+use twinbox_timetable::{Job, JobChange, JobError, JobKind};
+use twinbox_timetable_store::TimetableError;
+use twinbox_wire::timetable::{self as wire, JobAddRequest, JobArgument, JobChanged, JobListReply, JobSetRequest};
+
+use super::{runs::shown as shown_run, timetable};
+use crate::{
+    AdminHandles,
+    admin::{acknowledged, all_records, internal, mail},
+};
+
+/// Number of due times that are shown.
+const SHOWN_TIMES: usize = 3;
+/// Time for the feature level to be raised: a cluster that was formed just now gets it within moments.
+const LEVEL_WITHIN: Duration = Duration::from_secs(3);
+
+/// All jobs, with their next due times and their last runs.
+pub async fn list(node: &AdminHandles) -> Result<JobListReply, Status> {
+    all_records(node)?;
+    let (mut jobs, now) = (Vec::new(), wall());
+    for job in timetable(node).jobs().map_err(internal)? {
+        let runs = timetable(node).job_runs(job.id).await.map_err(internal)?;
+        let last = runs.first().map(|run| shown_run(run, &job));
+        jobs.push(wire::Job { last, ..shown(&job, now) });
+    }
+    Ok(JobListReply { jobs })
+}
+
+/// Adds a job.
+pub async fn add(node: &AdminHandles, request: JobAddRequest) -> Result<JobChanged, Status> {
+    all_records(node)?;
+    let JobAddRequest { name, kind, mut settings } = request;
+    let kind = JobKind::from_word(&kind).ok_or_else(|| wrong(JobError::Kind(kind)))?;
+    // First, so that a zone of the request counts.
+    settings.insert(0, format!("zone={}", node.config.voicemail.timezone));
+    let now = wall();
+    let job = Job::new(JobId::random(), &name, kind, &read(kind, &settings)?, now).map_err(wrong)?;
+    served(node).await?;
+    let acknowledgement = timetable(node).add_job(job.clone()).await.map_err(refused)?;
+    info!(job = %job.id, kind = kind.word(), "administrator adds job");
+    Ok(changed(&job, now, &acknowledgement))
+}
+
+/// Changes settings of a job.
+pub async fn set(node: &AdminHandles, request: JobSetRequest) -> Result<JobChanged, Status> {
+    let job = find(node, &request.name)?;
+    let changes = read(job.kind, &request.settings)?;
+    if changes.is_empty() {
+        return Err(Status::invalid_argument("no setting was named: write word=value, such as enabled=no"));
+    }
+    let acknowledgement = timetable(node).change_job(job.id, changes).await.map_err(refused)?;
+    info!(job = %job.id, "administrator changes job");
+    let job = stored(node, job.id)?;
+    Ok(changed(&job, wall(), &acknowledgement))
+}
+
+/// Removes a job.
+pub async fn remove(node: &AdminHandles, name: &str) -> Result<JobChanged, Status> {
+    let job = find(node, name)?;
+    let acknowledgement = timetable(node).remove_job(job.id).await.map_err(refused)?;
+    info!(job = %job.id, "administrator removes job");
+    Ok(JobChanged { next_ms: Vec::new(), ..changed(&job, wall(), &acknowledgement) })
+}
+
+/// The job as it is stored now.
+pub fn stored(node: &AdminHandles, id: JobId) -> Result<Job, Status> {
+    let job = timetable(node).job(id).map_err(internal)?;
+    job.ok_or_else(|| refused(TimetableError::None(id)))
+}
+
+/// The job with that name, or that id.
+pub fn find(node: &AdminHandles, name: &str) -> Result<Job, Status> {
+    all_records(node)?;
+    named(timetable(node).jobs().map_err(internal)?, name)
+}
+
+fn named(jobs: Vec<Job>, name: &str) -> Result<Job, Status> {
+    let is_it = |job: &&Job| job.name.eq_ignore_ascii_case(name) || job.id.to_string() == name;
+    if let Some(job) = jobs.iter().find(is_it) {
+        return Ok(job.clone());
+    }
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    let near = nearest(name, &names).map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
+    let known = match names.is_empty() {
+        true => "there are none: add one with 'twinbox timetable add NAME --job KIND --cron TIMES'".to_owned(),
+        false => format!("there are {}", names.join(", ")),
+    };
+    Err(Status::not_found(format!("there is no job '{name}'{near}; {known}")))
+}
+
+/// Refuses what no member would run yet, because the cluster does not assign the duty before all members know it.
+pub async fn served(node: &AdminHandles) -> Result<(), Status> {
+    let mut view = node.roles.watch();
+    let raised = view.wait_for(|view| view.feature_level >= Duty::Timetable.level());
+    if matches!(timeout(LEVEL_WITHIN, raised).await, Ok(Ok(_))) {
+        return Ok(());
+    }
+    Err(not_served(view.borrow().feature_level))
+}
+
+fn not_served(level: u32) -> Status {
+    let duty = Duty::Timetable;
+    Status::failed_precondition(format!(
+        "no member runs jobs yet: the duty '{duty}' needs feature level {}, and the cluster is at {level}; upgrade all \
+         members, then give the command again",
+        duty.level()
+    ))
+}
+
+fn read(kind: JobKind, settings: &[String]) -> Result<Vec<JobChange>, Status> {
+    settings.iter().map(|text| JobChange::parse(kind, text).map_err(wrong)).collect()
+}
+
+fn wrong(error: JobError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// Refusal of the store.
+pub fn refused(error: TimetableError) -> Status {
+    match error {
+        TimetableError::Mail(error) => mail(error),
+        TimetableError::None(_) => Status::not_found(error.to_string()),
+        TimetableError::Job(error) => wrong(error),
+        error => Status::failed_precondition(error.to_string()),
+    }
+}
+
+/// The next due times, in milliseconds since 1970.
+fn next(job: &Job, now: Timestamp) -> Vec<u64> {
+    let first = job.cron.next_after(now, &job.zone).filter(|_| job.enabled);
+    let times = std::iter::successors(first, |at| job.cron.next_after(*at, &job.zone).filter(|next| next > at));
+    times.take(SHOWN_TIMES).map(|at| at.0).collect()
+}
+
+fn changed(job: &Job, now: Timestamp, acknowledgement: &Acknowledgement) -> JobChanged {
+    JobChanged {
+        id: job.id.to_string(),
+        acknowledged: acknowledged(acknowledgement),
+        next_ms: next(job, now),
+        zone: job.zone.to_string(),
+    }
+}
+
+fn shown(job: &Job, now: Timestamp) -> wire::Job {
+    let argument = |(word, value): (&String, &String)| JobArgument { word: word.clone(), value: value.clone() };
+    wire::Job {
+        id: job.id.to_string(),
+        name: job.name.clone(),
+        kind: job.kind.word().to_owned(),
+        arguments: job.arguments.iter().map(argument).collect(),
+        cron: job.cron.to_string(),
+        zone: job.zone.to_string(),
+        place: job.place.word().to_owned(),
+        missed: job.missed.word().to_owned(),
+        enabled: job.enabled,
+        next_ms: next(job, now),
+        last: None,
+        limit_s: job.limit_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-10-24 12:00 UTC, the day before the clock goes back in Berlin.
+    const NOW: Timestamp = Timestamp(1_792_843_200_000);
+
+    fn job(settings: &[&str]) -> Job {
+        let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
+        let changes = read(JobKind::Ageing, &settings).expect("valid settings");
+        Job::new(JobId(7), "nightly", JobKind::Ageing, &changes, NOW).expect("a job")
+    }
+
+    #[test]
+    fn due_times_follow_the_clock_of_the_zone_and_a_disabled_job_has_none() {
+        let berlin = job(&["cron=0 3 * * *", "zone=Europe/Berlin"]);
+        // 3 o'clock is 2 o'clock UTC from the 25th on.
+        let hours: Vec<u64> = next(&berlin, NOW).iter().map(|ms| (ms - NOW.0) / 3_600_000).collect();
+        assert_eq!(hours, [14, 38, 62]);
+        assert!(next(&job(&["cron=0 3 * * *", "enabled=no"]), NOW).is_empty());
+    }
+
+    #[test]
+    fn job_is_found_by_name_or_id_and_a_mistyped_name_gets_a_hint() {
+        let nightly = job(&["cron=0 3 * * *"]);
+        let id = nightly.id.to_string();
+        for name in ["nightly", "Nightly", &id] {
+            assert_eq!(named(vec![nightly.clone()], name).expect(name), nightly);
+        }
+        let missing = named(vec![nightly], "nightli").expect_err("no such job");
+        assert_eq!(missing.message(), "there is no job 'nightli' (did you mean 'nightly'?); there are nightly");
+        assert!(named(Vec::new(), "x").expect_err("none").message().contains("twinbox timetable add"));
+    }
+
+    #[test]
+    fn job_without_a_member_that_runs_it_is_refused_with_the_level_that_is_needed() {
+        let level = Duty::Timetable.level();
+        let refused = not_served(level - 1);
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        let needs = format!("'timetable' needs feature level {level}, and the cluster is at {}", level - 1);
+        assert!(refused.message().contains(&needs), "{}", refused.message());
+    }
+
+    #[test]
+    fn wrong_setting_is_refused_with_the_input() {
+        let wrong = [("cron=61 3 * * *", "'61'"), ("zone=Mars/Base", "'Mars/Base'"), ("zonne=UTC", "'zonne'")];
+        for (text, part) in wrong {
+            let refused = read(JobKind::Ageing, &[text.to_owned()]).expect_err(text);
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+            assert!(refused.message().contains(part), "{}", refused.message());
+        }
+    }
+}

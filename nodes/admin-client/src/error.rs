@@ -1,0 +1,65 @@
+//! Failures of a command and their exit codes.
+
+use std::process::ExitCode;
+
+/// Failure that the command reports at its end.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command failed: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The arguments are wrong: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// No node was reachable: exit code 3.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl CliError {
+    /// Failure from any error.
+    pub fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    /// Exit code as documented in the help text.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+        })
+    }
+}
+
+impl From<tonic::Status> for CliError {
+    fn from(status: tonic::Status) -> Self {
+        match status.code() {
+            tonic::Code::Unavailable => {
+                Self::Unreachable(format!("the connection to the node was lost: {}", status.message()))
+            }
+            // The fallback of a node that does not know the request has no text.
+            tonic::Code::Unimplemented if status.message().is_empty() => Self::Failed(
+                "this node runs an older release, which does not know the command: upgrade it, or ask another (--node)"
+                    .to_owned(),
+            ),
+            tonic::Code::InvalidArgument => Self::Usage(status.message().to_owned()),
+            _ => Self::Failed(status.message().to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn unknown_request_at_the_node_names_the_older_release_and_other_refusals_keep_their_text() {
+        let older = CliError::from(Status::unimplemented("")).to_string();
+        assert!(older.contains("older release"), "{older}");
+        let witness = CliError::from(Status::unimplemented("a witness has no services"));
+        assert_eq!(witness.to_string(), "a witness has no services");
+    }
+}

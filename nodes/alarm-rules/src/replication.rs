@@ -1,0 +1,233 @@
+//! Alarms from the counters and state of replication. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use twinbox_alarms::{Code, Kind};
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_replication_peer::{PeerStatus, PeersCounters};
+use twinbox_roles::{MemberKind, RolesView, Status};
+
+use crate::roles::Report;
+
+/// The alarm ends after this time without a write alone, while a peer counts.
+const TOGETHER_FOR: Duration = Duration::from_secs(2);
+/// Number of missing changes at which a peer is far behind, and number at which it no longer is. `BEHIND_FOR`:
+/// minimum duration.
+const BEHIND: (u64, u64) = (10_000, 1_000);
+const BEHIND_FOR: Duration = Duration::from_secs(30);
+/// Minimum time without a stream between two nodes in service.
+const APART_FOR: Duration = Duration::from_secs(5);
+
+/// State of the watch.
+#[derive(Debug)]
+pub struct ReplicationRules {
+    node: NodeName,
+    alone: u64,
+    /// While the alarm is raised: time of the latest write alone, and number of such writes since the raise.
+    last_alone: Option<(BootInstant, u64)>,
+    behind: BTreeMap<NodeName, BootInstant>,
+    apart: BTreeMap<NodeName, BootInstant>,
+    /// Number of streams stopped for a reused origin, and number of changes set aside.
+    damaged: (u64, u64),
+}
+
+impl ReplicationRules {
+    /// Initial state.
+    pub fn new(node: &NodeName) -> Self {
+        Self {
+            node: node.clone(),
+            alone: 0,
+            last_alone: None,
+            behind: BTreeMap::new(),
+            apart: BTreeMap::new(),
+            damaged: (0, 0),
+        }
+    }
+
+    /// Polls the state.
+    pub fn look(
+        &mut self,
+        peers: &[PeerStatus],
+        counters: &PeersCounters,
+        counting: usize,
+        set_aside: u64,
+        view: &RolesView,
+        now: BootInstant,
+    ) -> Vec<Report> {
+        let mut reports = Vec::new();
+        let own = self.node.to_string();
+        self.alone(peers, counters.alone, counting, now, &mut reports);
+        self.lag(peers, now, &mut reports);
+        self.apart(peers, view, now, &mut reports);
+        let reused = counters.own_origin_alarms;
+        let (reused_before, set_aside_before) = std::mem::replace(&mut self.damaged, (reused, set_aside));
+        for (code, before, count, what) in [
+            (
+                Code::OriginReused,
+                reused_before,
+                reused,
+                "streams were stopped: peers have changes of this node that its disk has lost",
+            ),
+            (Code::ChangeSetAside, set_aside_before, set_aside, "changes are set aside"),
+        ] {
+            match count {
+                0 => reports.push(Report::Clear(code, own.clone())),
+                count if count > before => {
+                    reports.push(Report::Raise(code, own.clone(), format!("{count} {what}")))
+                }
+                _ => {}
+            }
+        }
+        reports
+    }
+
+    /// A cluster of one node has no second disk: no alarm.
+    fn alone(
+        &mut self,
+        peers: &[PeerStatus],
+        alone: u64,
+        counting: usize,
+        now: BootInstant,
+        reports: &mut Vec<Report>,
+    ) {
+        let more = alone.saturating_sub(std::mem::replace(&mut self.alone, alone));
+        let own = self.node.to_string();
+        if more > 0 && !peers.is_empty() {
+            if self.last_alone.is_none() {
+                reports.push(Report::Event(
+                    Kind::AcknowledgedAlone,
+                    own.clone(),
+                    "the first since a peer answered in time".to_owned(),
+                ));
+            }
+            let all = self.last_alone.map_or(0, |(_, before)| before) + more;
+            self.last_alone = Some((now, all));
+            let detail = format!("{all} writes so far are on this node's disk only");
+            reports.push(Report::Raise(Code::AcknowledgedAlone, own, detail));
+        } else if counting > 0 && self.last_alone.is_none_or(|(at, _)| now.since(at) >= TOGETHER_FOR) {
+            self.last_alone = None;
+            reports.push(Report::Clear(Code::AcknowledgedAlone, own));
+        }
+    }
+
+    fn lag(&mut self, peers: &[PeerStatus], now: BootInstant, reports: &mut Vec<Report>) {
+        for peer in peers.iter().filter(|peer| peer.connected) {
+            if peer.lag_changes >= BEHIND.0 {
+                let since = *self.behind.entry(peer.name.clone()).or_insert(now);
+                if now.since(since) >= BEHIND_FOR {
+                    // Reported again after each further period.
+                    self.behind.insert(peer.name.clone(), now);
+                    let detail = format!("{} lacks {} changes that are here", peer.name, peer.lag_changes);
+                    reports.push(Report::Raise(Code::ReplicationLag, peer.name.to_string(), detail));
+                }
+            } else if peer.lag_changes <= BEHIND.1 {
+                self.behind.remove(&peer.name);
+                reports.push(Report::Clear(Code::ReplicationLag, peer.name.to_string()));
+            }
+        }
+    }
+
+    /// With a third node in service, changes pass through that node.
+    fn apart(&mut self, peers: &[PeerStatus], view: &RolesView, now: BootInstant, reports: &mut Vec<Report>) {
+        let in_service =
+            |m: &&twinbox_roles::MemberView| m.kind == MemberKind::Node && m.status == Status::InService;
+        let nodes: Vec<&NodeName> = view.members.iter().filter(in_service).map(|m| &m.name).collect();
+        for peer in peers {
+            let both = nodes.len() == 2 && nodes.contains(&&peer.name) && nodes.contains(&&self.node);
+            if both && view.quorum && !peer.connected && !peer.following {
+                let since = *self.apart.entry(peer.name.clone()).or_insert(now);
+                if now.since(since) >= APART_FOR {
+                    self.apart.insert(peer.name.clone(), now);
+                    let detail = format!(
+                        "{} and {} are in service and not in touch: what one takes in waits for the other",
+                        self.node, peer.name
+                    );
+                    reports.push(Report::Raise(Code::EffectsWait, peer.name.to_string(), detail));
+                }
+            } else {
+                self.apart.remove(&peer.name);
+                reports.push(Report::Clear(Code::EffectsWait, peer.name.to_string()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(alone: u64) -> PeersCounters {
+        PeersCounters { alone, ..PeersCounters::default() }
+    }
+
+    fn peer(lag: u64, connected: bool) -> PeerStatus {
+        PeerStatus {
+            name: "b".parse().expect("a name"),
+            connected,
+            following: connected,
+            counts: connected,
+            lag_changes: lag,
+            last_contact_ms: None,
+            sent_bytes: 0,
+            received_bytes: 0,
+        }
+    }
+
+    /// Raised codes.
+    fn raised(reports: &[Report]) -> Vec<Code> {
+        reports
+            .iter()
+            .filter_map(|say| if let Report::Raise(code, ..) = say { Some(*code) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn writes_alone_are_an_alarm_until_a_peer_counts_again() {
+        let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
+        let view = crate::roles::tests::view(&[]);
+        let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
+        let over = Report::Clear(Code::AcknowledgedAlone, "a".to_owned());
+        for (ms, alone, counting, is_raised, is_over) in [
+            (0, 0, 1, false, true),
+            (250, 3, 0, true, false),
+            (500, 3, 0, false, false),
+            (750, 4, 0, true, false),
+            (1_000, 4, 1, false, false),
+            (2_750, 4, 1, false, true),
+            (3_000, 5, 1, true, false),
+        ] {
+            let reports = copies.look(&[peer(0, true)], &counted(alone), counting, 0, &view, at(ms));
+            let seen = (raised(&reports) == [Code::AcknowledgedAlone], reports.contains(&over));
+            assert_eq!(seen, (is_raised, is_over), "{ms}: {reports:?}");
+        }
+        let mut single = ReplicationRules::new(&"a".parse().expect("a name"));
+        assert_eq!(raised(&single.look(&[], &counted(9), 0, 0, &view, at(0))), [], "one node is no pair");
+    }
+
+    #[test]
+    fn a_peer_that_stays_behind_is_an_alarm() {
+        let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
+        let view = crate::roles::tests::view(&[]);
+        let mut look = |seconds: u64, lag: u64| {
+            let now = BootInstant::from_nanos(seconds * 1_000_000_000);
+            raised(&copies.look(&[peer(lag, true)], &counted(0), 1, 0, &view, now))
+        };
+        assert_eq!(look(0, 20_000), []);
+        assert_eq!(look(29, 20_000), []);
+        assert_eq!(look(31, 15_000), [Code::ReplicationLag]);
+        assert_eq!(look(32, 900), []);
+        assert_eq!(look(33, 20_000), []);
+    }
+
+    #[test]
+    fn what_is_damaged_is_an_alarm_at_once() {
+        let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
+        let view = crate::roles::tests::view(&[]);
+        let counters = PeersCounters { own_origin_alarms: 1, ..PeersCounters::default() };
+        let reports = copies.look(&[], &counters, 0, 2, &view, BootInstant::from_nanos(0));
+        assert_eq!(raised(&reports), [Code::OriginReused, Code::ChangeSetAside]);
+        let reports = copies.look(&[], &counters, 0, 3, &view, BootInstant::from_nanos(1));
+        assert_eq!(raised(&reports), [Code::ChangeSetAside], "what is known is not reports again");
+    }
+}

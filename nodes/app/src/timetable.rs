@@ -1,0 +1,76 @@
+//! Builds the duty `timetable`: the work of each kind of job, in one list.
+
+use std::sync::Arc;
+
+use twinbox_admin_api::{DirectoryOrders, MwiResync, ReportSource, ReportWork};
+use twinbox_alarms::Alarms;
+use twinbox_diagnostics::comparison::Comparison;
+use twinbox_mailstore::Mailstore;
+use twinbox_roles::{Duty, Roles};
+use twinbox_timetable::JobKind;
+use twinbox_timetable_duty::{JobOrder, JobWork, TimetableDuty, Works, ageing, quota_warnings};
+
+/// The duty `timetable`. It runs on every node; the publisher's jobs run only behind its gate.
+pub(crate) fn build(
+    mailstore: &Mailstore,
+    roles: &Roles,
+    alarms: &Alarms,
+    resync: MwiResync,
+    directories: DirectoryOrders,
+    comparison: Arc<Comparison>,
+) -> TimetableDuty {
+    let works = Works::default()
+        .with(JobKind::Ageing, by_clock(comparison, ageing(mailstore.clone())))
+        .with(JobKind::QuotaWarnings, quota_warnings(mailstore.clone(), alarms.clone()))
+        .with(JobKind::MwiResync, mwi_resync(resync))
+        .with(JobKind::DirectorySync, directory_sync(directories))
+        .with(JobKind::Report, report(mailstore.clone(), alarms.clone()));
+    TimetableDuty::new(mailstore.clone(), roles.gate(Duty::Timetable), alarms.clone(), works)
+}
+
+/// Work that deletes by age: only while this node's clock agrees with those of the others (rule D5).
+fn by_clock(comparison: Arc<Comparison>, work: impl JobWork) -> impl JobWork {
+    move |order: JobOrder| {
+        let (fits, run) = (comparison.clock(), work.run(order));
+        async move {
+            fits.map_err(|reason| format!("nothing is deleted: the clock of this node {reason}"))?;
+            run.await
+        }
+    }
+}
+
+/// Writes a report to a folder.
+fn report(mailstore: Mailstore, alarms: Alarms) -> impl JobWork {
+    let work = ReportWork { source: ReportSource { mailstore, alarms } };
+    move |order: JobOrder| {
+        let work = work.clone();
+        async move {
+            order.check()?;
+            work.write(&order.job, order.due).await
+        }
+    }
+}
+
+/// Has the holder of the duty `notifier`, this node or another, send all MWI states again.
+fn mwi_resync(resync: MwiResync) -> impl JobWork {
+    move |order: JobOrder| {
+        let resync = resync.clone();
+        async move {
+            order.check()?;
+            let (holder, states) = resync.resync(None).await.map_err(|status| status.message().to_owned())?;
+            Ok::<_, String>(format!("{holder} sends {states} states"))
+        }
+    }
+}
+
+/// Has the holder of the duty `directory-sync`, this node or another, search directories as a whole.
+fn directory_sync(directories: DirectoryOrders) -> impl JobWork {
+    move |order: JobOrder| {
+        let directories = directories.clone();
+        async move {
+            order.check()?;
+            let name = order.job.arguments.get("directory").cloned();
+            directories.run(name.as_deref()).await
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! SIP server as a service of the node: it can be replaced while the process runs.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tracing::warn;
+
+use crate::{Calls, CallsConfig, CallsDeps, CallsError};
+
+/// Handle to the SIP server that runs at present. Cheap to clone.
+#[derive(Clone)]
+pub struct CallsService(Arc<Inner>);
+
+struct Inner {
+    config: CallsConfig,
+    deps: CallsDeps,
+    running: RwLock<Option<Calls>>,
+}
+
+impl CallsService {
+    /// Service without a running server; [`Self::restart`] starts one.
+    pub fn new(config: CallsConfig, deps: CallsDeps) -> Self {
+        Self(Arc::new(Inner { config, deps, running: RwLock::new(None) }))
+    }
+
+    /// The SIP server, while it runs.
+    pub fn running(&self) -> Option<Calls> {
+        self.0.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Number of calls in progress; 0 without a server.
+    pub fn active(&self) -> usize {
+        self.running().map_or(0, |calls| calls.active())
+    }
+
+    /// Settings of the server.
+    pub fn config(&self) -> &CallsConfig {
+        &self.0.config
+    }
+
+    /// Starts the SIP server; an earlier one is shut down first, which ends its calls.
+    pub async fn restart(&self) -> Result<(), CallsError> {
+        let old = self.0.running.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(old) = old {
+            warn!("restarting the SIP server");
+            old.shutdown().await;
+        }
+        let calls = Calls::start(self.0.config.clone(), self.0.deps.clone()).await?;
+        *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = Some(calls);
+        Ok(())
+    }
+}

@@ -1,6 +1,0 @@
-//! Files of Asterisk's app_voicemail: `voicemail.conf`, and its spool of greetings and messages.
-//!
-//! Parsed here, on the machine that has the files; the node gets the result.
-
-pub mod conf;
-pub mod spool;

@@ -1,0 +1,258 @@
+//! `twinbox outbox …`.
+
+use std::path::Path;
+
+use twinbox_wire::delivery::{
+    Effect, EffectRequest, FlushReply, FlushRequest, Hold, HoldRequest, HoldsRequest, OutboxListReply,
+    OutboxListRequest, OutboxRetryRequest,
+};
+
+use crate::{args::OutboxCommand, output};
+use twinbox_admin_client::{CliError, client, pages};
+
+/// Digits of an id in the table; the node accepts any beginning that one effect has.
+const SHORT: usize = 12;
+
+/// Sends the request and prints the result.
+pub async fn run(socket: &Path, json: bool, command: OutboxCommand) -> Result<(), CliError> {
+    let mut node = client::delivery(socket).await?;
+    match command {
+        OutboxCommand::List { state, channel, destination, limit } => {
+            let request = OutboxListRequest {
+                state: state.unwrap_or_default(),
+                channel: channel.unwrap_or_default(),
+                destination: destination.unwrap_or_default(),
+                most: limit,
+                limit: pages::AS_FIT,
+                after: String::new(),
+            };
+            let effects = pages::all(async |after| {
+                let request = OutboxListRequest { after, ..request.clone() };
+                node.outbox_list(request).await
+            });
+            let effects = effects.await?;
+            if json {
+                return output::json(&OutboxListReply { effects, ..Default::default() });
+            }
+            let header = ["ID", "STATE", "CHANNEL", "NUMBER", "DEVICE", "ATTEMPTS", "AT", "REASON"];
+            println!("{}", output::table(&header, effects.iter().map(row)));
+        }
+        OutboxCommand::Show { id } => {
+            let effect = node.outbox_show(EffectRequest { id }).await?.into_inner();
+            if json {
+                return output::json(&effect);
+            }
+            println!("{}", describe(&effect));
+        }
+        OutboxCommand::Retry { id, all_dead } => {
+            let id = id.unwrap_or_default();
+            let mut ids = Vec::new();
+            loop {
+                let request = OutboxRetryRequest { id: id.clone(), all_dead };
+                let reply = node.outbox_retry(request).await?.into_inner();
+                let more = reply.left > 0 && !reply.ids.is_empty();
+                ids.extend(reply.ids);
+                if !more {
+                    break;
+                }
+            }
+            if json {
+                return output::json(&serde_json::json!({ "ids": ids }));
+            }
+            println!("{}", if ids.is_empty() { "nothing was given up" } else { "to be attempted now:" });
+            ids.iter().for_each(|id| println!("  {id}"));
+        }
+        OutboxCommand::Drop { id, yes } => {
+            let effect = node.outbox_show(EffectRequest { id }).await?.into_inner();
+            if !yes {
+                eprintln!("{}", describe(&effect));
+                output::confirm("Type 'drop' to give it up: ", "drop")?;
+            }
+            let reply = node.outbox_drop(EffectRequest { id: effect.id }).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("notification {} dropped ({})", reply.id, output::acknowledged(&reply.acknowledged));
+        }
+        OutboxCommand::Hold { destination, reason } => {
+            let reply = node.outbox_hold(HoldRequest { destination, reason }).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            let acknowledged = output::acknowledged(&reply.acknowledged);
+            println!("{0} is on hold until 'twinbox outbox flush {0}' ({acknowledged})", reply.id);
+        }
+        OutboxCommand::Flush { destination } => {
+            let request = FlushRequest { destination: destination.clone() };
+            let reply = node.outbox_flush(request).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("{}", flushed(&destination, &reply));
+        }
+        OutboxCommand::Holds => {
+            let reply = node.outbox_holds(HoldsRequest {}).await?.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            let header = ["DESTINATION", "SINCE", "WAITING", "REASON"];
+            println!("{}", output::table(&header, reply.holds.iter().map(hold_row)));
+        }
+    }
+    Ok(())
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn hold_row(hold: &Hold) -> Vec<String> {
+    let Hold { destination, since_ms, reason, waiting } = hold;
+    vec![destination.clone(), output::time(*since_ms), waiting.to_string(), or_dash(reason)]
+}
+
+/// Result of a flush for people.
+fn flushed(destination: &str, reply: &FlushReply) -> String {
+    let FlushReply { released, waiting, held, acknowledged } = reply;
+    let hold = if *released { "hold ended" } else { "was not on hold" };
+    let still = match held {
+        0 => String::new(),
+        held => format!("; {held} stay on hold because of another destination, see 'twinbox outbox holds'"),
+    };
+    let due = waiting.saturating_sub(*held);
+    format!("{destination}: {hold}, {due} due now{still} ({})", output::acknowledged(acknowledged))
+}
+
+/// Time of the end, or of the next attempt.
+fn time(effect: &Effect) -> String {
+    match (effect.ended_ms, effect.under_way) {
+        (0, true) => "under way".to_owned(),
+        (0, false) if !effect.held_by.is_empty() => format!("after {} is flushed", effect.held_by),
+        (0, false) => format!("due {}", output::time(effect.due_ms)),
+        (ended, _) => output::time(ended),
+    }
+}
+
+fn row(effect: &Effect) -> Vec<String> {
+    vec![
+        effect.id.chars().take(SHORT).collect(),
+        effect.state.clone(),
+        effect.channel.clone(),
+        or_dash(&effect.number),
+        or_dash(&effect.device),
+        effect.attempts.to_string(),
+        time(effect),
+        effect.reason.clone(),
+    ]
+}
+
+fn describe(effect: &Effect) -> String {
+    let cause = match effect.message.as_str() {
+        "" => "test of the device".to_owned(),
+        message if effect.repeat > 0 => format!("message {message}, reminder {}", effect.repeat),
+        message => format!("message {message}"),
+    };
+    let state = format!("{}, {} attempts, {} retries", effect.state, effect.attempts, effect.retries);
+    let device = format!("{} ({}) of mailbox {}", or_dash(&effect.device), effect.channel, or_dash(&effect.number));
+    let created = format!("{}, expires {}", output::time(effect.created_ms), output::time(effect.expires_ms));
+    let mut rows = vec![
+        ("state", state),
+        ("device", device),
+        ("cause", cause),
+        ("created", created),
+        ("at", time(effect)),
+        ("reason", or_dash(&effect.reason)),
+    ];
+    rows.extend(history(effect));
+    output::table(&["ID", &effect.id], rows.into_iter().map(|(word, value)| vec![word.to_owned(), value]))
+}
+
+/// The latest attempt, failures, deaths, a report that came back, and the notifications that followed.
+fn history(effect: &Effect) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if effect.attempted_ms > 0 {
+        let at = output::time(effect.attempted_ms);
+        rows.push(("latest attempt", format!("{}, {at}, epoch {}", effect.attempts, effect.epoch)));
+    }
+    // Of one that waits, it is the reason above.
+    if effect.failed_attempt > 0 && effect.failure != effect.reason {
+        rows.push(("latest failure", format!("attempt {}: {}", effect.failed_attempt, effect.failure)));
+    }
+    if effect.deaths > 0 {
+        let text = format!("{} processes ended during it, last in attempt {}", effect.deaths, effect.death_attempt);
+        rows.push(("deaths", text));
+    }
+    if effect.bounced_ms > 0 {
+        rows.push(("came back", format!("{}: {}", output::time(effect.bounced_ms), effect.bounce)));
+    }
+    for next in &effect.follows {
+        let id: String = next.id.chars().take(SHORT).collect();
+        let due = if next.due_ms > 0 { format!(", due {}", output::time(next.due_ms)) } else { String::new() };
+        let device = or_dash(&next.device);
+        rows.push(("followed by", format!("{} {id} at {device}: {}{due}", next.relation, next.state)));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_wire::delivery::FollowingEffect;
+
+    use super::*;
+
+    #[test]
+    fn removed_mailbox_and_device_are_dashes_and_the_time_follows_the_state() {
+        let waiting = Effect { id: "3fa9".repeat(8), state: "pending".into(), due_ms: 1, ..Effect::default() };
+        let cells = row(&waiting);
+        assert_eq!((cells[0].as_str(), cells[3].as_str(), cells[4].as_str()), ("3fa93fa93fa9", "-", "-"));
+        assert!(time(&waiting).starts_with("due "));
+        assert_eq!(time(&Effect { under_way: true, ..waiting.clone() }), "under way");
+        assert!(!time(&Effect { ended_ms: 1, ..waiting.clone() }).starts_with("due "));
+        let text = describe(&Effect { message: "m".into(), repeat: 2, ..waiting });
+        assert!(text.contains("message m, reminder 2"), "{text}");
+    }
+
+    #[test]
+    fn history_has_a_row_for_each_event_and_none_for_others() {
+        assert!(history(&Effect { reason: "taken".into(), ..Effect::default() }).is_empty());
+        let follows = FollowingEffect {
+            id: "3fa9".repeat(8),
+            relation: "fallback".into(),
+            state: "pending".into(),
+            device: "pager".into(),
+            due_ms: 1,
+        };
+        let eventful = Effect {
+            reason: "refused".into(),
+            attempts: 3,
+            attempted_ms: 1,
+            epoch: "1.7@b".into(),
+            failed_attempt: 2,
+            failure: "no answer".into(),
+            deaths: 1,
+            death_attempt: 1,
+            bounced_ms: 1,
+            bounce: "550 no such user".into(),
+            follows: vec![follows],
+            ..Effect::default()
+        };
+        let rows = history(&eventful);
+        let words: Vec<_> = rows.iter().map(|(word, _)| *word).collect();
+        assert_eq!(words, ["latest attempt", "latest failure", "deaths", "came back", "followed by"]);
+        let text: String = rows.into_iter().map(|(_, text)| text + "\n").collect();
+        for part in ["epoch 1.7@b", "attempt 2: no answer", "550 no such", "fallback 3fa93fa93fa9 at pager: pend"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn held_notification_names_the_destination_and_a_flush_tells_what_another_hold_keeps() {
+        let held = Effect { state: "held".into(), held_by: "example.com".into(), due_ms: 1, ..Effect::default() };
+        assert_eq!(time(&held), "after example.com is flushed");
+        let reply = FlushReply { released: true, waiting: 5, held: 2, acknowledged: "on two".into() };
+        let text = flushed("example.com", &reply);
+        assert!(text.starts_with("example.com: hold ended, 3 due now; 2 stay on hold"), "{text}");
+        let text = flushed("mail", &FlushReply { released: false, held: 0, ..reply });
+        assert!(text.starts_with("mail: was not on hold, 5 due now ("), "{text}");
+    }
+}

@@ -1,0 +1,117 @@
+//! `[sip]`, `[[sip.listener]]` and `[[trunk]]`, and the keys of `[rtp]` and `[voicemail]` for the SIP server.
+
+use std::net::SocketAddr;
+
+use twinbox_calls::{CallsConfig, ListenerConfig, Pilots, Registration, Transport, TrunkConfig, UnknownMailbox};
+use twinbox_ids::{Network, Pii};
+use twinbox_sip::redirect::RedirectOrder;
+
+use super::{node::RtpConfig, reader::Section};
+
+/// Reads the settings of calls over `usual`: the defaults with the values of `[voicemail]`. `rtp` is `None` if its
+/// section has mistakes, which are already reported.
+pub(super) fn read(root: &mut Section, usual: CallsConfig, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
+    let mut sip = root.section("sip");
+    let mut config = CallsConfig {
+        max_calls: sip.number("max_calls", 1..=100_000, usual.max_calls as i64) as usize,
+        max_calls_per_second: sip.number("max_calls_per_second", 1..=100_000, usual.max_calls_per_second.into())
+            as u32,
+        max_subscriptions: sip.number("max_subscriptions", 0..=1_000_000, usual.max_subscriptions as i64) as usize,
+        redirect: match sip.word("redirect", &["first", "last"], "") {
+            "first" => RedirectOrder::First,
+            "last" => RedirectOrder::Last,
+            _ => usual.redirect,
+        },
+        unknown_mailbox: match sip.word("unknown_mailbox", &["404", "apology"], "") {
+            "404" => UnknownMailbox::NotFound,
+            "apology" => UnknownMailbox::Apology,
+            _ => usual.unknown_mailbox,
+        },
+        pilots: Pilots {
+            sign_in: numbers(&mut sip, "pilot", &usual.pilots.sign_in),
+            ask_mailbox: numbers(&mut sip, "pilot_ask", &usual.pilots.ask_mailbox),
+        },
+        session_expires_s: sip.number("session_seconds", 90..=86_400, usual.session_expires_s.into()) as u32,
+        dns_servers: sip.list::<SocketAddr>("dns_servers", "an address with its port, such as \"10.0.0.53:53\""),
+        max_hold_s: sip.number("max_hold_seconds", 0..=86_400, usual.max_hold_s.into()) as u32,
+        dscp: sip.number("dscp", 0..=63, usual.dscp.into()) as u8,
+        min_se_s: sip.number("min_session_seconds", 90..=86_400, usual.min_se_s.into()) as u32,
+        ..usual
+    };
+    config.listeners = sip.sections("listener").into_iter().filter_map(listener).collect();
+    if let Some(rtp) = rtp {
+        config.rtp = twinbox_calls::RtpConfig { bind: rtp.bind, advertise: rtp.advertise };
+        let lines = (rtp.ports.len() / 2).max(1);
+        if config.max_calls > lines {
+            sip.wrong(
+                "max_calls",
+                format!(
+                    "is {}, but rtp.ports has room for {lines} calls (two ports each): widen the one or lower the other",
+                    config.max_calls
+                ),
+            );
+        }
+    }
+    sip.finish();
+    config.trunks = root.sections("trunk").into_iter().filter_map(trunk).collect();
+    for mistake in config.mistakes() {
+        root.wrong(&file_key(&mistake.key), mistake.what);
+    }
+    rtp.map(|_| config)
+}
+
+fn numbers(sip: &mut Section, key: &'static str, default: &[String]) -> Vec<String> {
+    let numbers = sip.list::<String>(key, "a number, such as \"*97\"");
+    if numbers.is_empty() { default.to_vec() } else { numbers }
+}
+
+fn transport(section: &mut Section) -> Option<Transport> {
+    match section.word("transport", &["udp", "tcp"], "") {
+        "udp" => Some(Transport::Udp),
+        "tcp" => Some(Transport::Tcp),
+        _ => None,
+    }
+}
+
+fn listener(mut section: Section) -> Option<ListenerConfig> {
+    let transport = transport(&mut section).unwrap_or(Transport::Udp);
+    let bind = section.require::<SocketAddr>("bind", "an address and port, such as \"0.0.0.0:5060\"");
+    let advertise = section.text("advertise");
+    section.finish();
+    Some(ListenerConfig { transport, bind: bind?, advertise })
+}
+
+fn trunk(mut section: Section) -> Option<TrunkConfig> {
+    let registers = section.flag("register", false);
+    let (aor, seconds) = (section.text("register_as"), section.number("register_seconds", 60..=86_400, 600) as u32);
+    let mut trunk = TrunkConfig {
+        name: section.require::<String>("name", "a name for logs and metrics").unwrap_or_default(),
+        addresses: section.list::<Network>("addresses", "an address or network, such as \"10.0.0.0/24\""),
+        transport: transport(&mut section),
+        username: section.text("username"),
+        password: section.secret("password", "password_file").map(Pii::new),
+        proxy: section.text("proxy"),
+        register: None,
+        mwi: section.text("mwi"),
+        transfer: section.text("transfer"),
+        media_from_any_host: section.flag("media_from_any_host", false),
+    };
+    trunk.register = registers.then(|| {
+        let host = trunk.proxy.as_deref().unwrap_or_default();
+        let usual = || format!("sip:{}@{host}", trunk.username.as_deref().unwrap_or("voicemail"));
+        Registration { aor: aor.unwrap_or_else(usual), seconds }
+    });
+    section.finish();
+    Some(trunk)
+}
+
+/// Key in the file for a key of the SIP server.
+fn file_key(key: &str) -> String {
+    match key.split_once(['[', '.']) {
+        Some(("trunks", _)) => key.replacen("trunks", "trunk", 1),
+        Some(("listeners", _)) => key.replacen("listeners", "sip.listener", 1),
+        Some(("rtp", _)) => key.to_owned(),
+        _ if key == "listeners" => "sip.listener".to_owned(),
+        _ => format!("sip.{key}"),
+    }
+}

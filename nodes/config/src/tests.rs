@@ -1,0 +1,230 @@
+use std::{io::Write, path::Path};
+
+use twinbox_pki::{CertificateAuthority, MemberKind};
+
+use super::*;
+
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn load_node(text: &str) -> Result<NodeConfig, ConfigError> {
+    let tls = certificates("a", MemberKind::Node);
+    NodeConfig::from_table(Path::new("node.toml"), with_certificates(text, tls.path()))
+}
+
+/// A folder with the certificate of this member of the example cluster.
+fn certificates(name: &str, kind: MemberKind) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let id = "00112233445566778899aabbccddeeff".parse().expect("an id");
+    let ca = CertificateAuthority::create(id, "example").expect("an authority");
+    ca.issue(&name.parse().expect("a name"), kind).expect("a certificate").save(dir.path()).expect("saved");
+    dir
+}
+
+fn with_certificates(text: &str, dir: &Path) -> toml::Table {
+    text.replace("/etc/twinbox/tls", &dir.display().to_string()).parse().expect("TOML")
+}
+
+#[test]
+fn the_commented_examples_load() {
+    let node = load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(node.name.as_str(), "a");
+    assert_eq!(node.calls.trunks[0].mwi.as_deref(), Some("sip:{mailbox}@10.0.0.10"));
+    let tls = certificates("w", MemberKind::Witness);
+    let table = with_certificates(&example("witness.example.toml"), tls.path());
+    let witness = WitnessConfig::from_table(Path::new("w"), table).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(witness.clusters.len(), 1);
+}
+
+#[test]
+fn new_mailboxes_have_the_settings_of_voicemail() {
+    let mut node = load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}"));
+    node.voicemail.timezone = "Europe/Berlin".to_owned();
+    node.voicemail.language = "de".to_owned();
+    (node.voicemail.max_messages, node.calls.max_message_ms) = (7, 9_000);
+    let usual = node.usual_mailbox();
+    assert_eq!((usual.timezone.as_str(), usual.language.as_str()), ("Europe/Berlin", "de"));
+    assert_eq!((usual.quota.max_messages, usual.quota.max_message_ms), (7, 9_000));
+    assert!(usual.pin.is_none());
+}
+
+/// Calls have one set of defaults, and the example shows it.
+#[test]
+fn calls_have_the_same_defaults_in_the_program_the_file_and_the_example() {
+    let defaults = twinbox_calls::CallsConfig::default();
+    let text = example("node.example.toml");
+    let shown = load_node(&text).unwrap_or_else(|e| panic!("{e}")).calls;
+    let as_by_default = |calls: &twinbox_calls::CallsConfig| {
+        let (listeners, trunks, rtp) = (calls.listeners.clone(), calls.trunks.clone(), calls.rtp.clone());
+        twinbox_calls::CallsConfig { listeners, trunks, rtp, ..defaults.clone() }
+    };
+    assert_eq!(shown, as_by_default(&shown));
+    let bare: String = ["sip", "voicemail"].iter().fold(text, |text, section| {
+        let (before, rest) = text.split_once(&format!("\n[{section}]\n")).expect("the section is there");
+        let (_, after) = rest.split_once("\n[").expect("another follows");
+        format!("{before}\n[{after}")
+    });
+    let bare = load_node(&bare).unwrap_or_else(|e| panic!("{e}")).calls;
+    assert_eq!(bare, as_by_default(&bare));
+}
+
+/// Every key that the reader knows is in the example, so that each new key is documented.
+#[test]
+fn the_example_has_every_key() {
+    let text = example("node.example.toml");
+    for source in [
+        include_str!("node.rs"),
+        include_str!("calls.rs"),
+        include_str!("shared.rs"),
+        include_str!("witness.rs"),
+        include_str!("alarms.rs"),
+        include_str!("mail.rs"),
+        include_str!("links.rs"),
+    ] {
+        for call in [
+            "text(\"",
+            "path(\"",
+            "parse(\"",
+            "require(\"",
+            "word(\"",
+            "number(\"",
+            "flag(\"",
+            "String>(\"",
+            "Addr>(\"",
+        ] {
+            for found in source.split(call).skip(1) {
+                let key = found.split('"').next().unwrap_or_default();
+                assert!(text.contains(&format!("{key} = ")), "'{key}' is not in deploy/node.example.toml");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
+    let text = example("node.example.toml")
+        .replace("name = \"a\"\n# Messages", "name = \"A!\"\n# Messages")
+        .replace("drain_seconds = 30", "drain_secnds = 30")
+        .replace("bind = \"127.0.0.1:9090\"", "bind = 9090")
+        .replace("timezone = \"UTC\"", "timezone = \"Mars/Base\"")
+        .replace("# dir = \"/usr/share/asterisk/sounds\"", "dir = \"/nowhere/at-all\"")
+        .replace("/etc/twinbox/tls", "/nowhere/tls")
+        .replace("redirect = \"first\"", "redirect = \"middle\"")
+        .replace("10.0.1.0/24", "10.0.1.0/99")
+        .replace("ports = \"10000-19999\"", "ports = \"20-10\"");
+    let error = load_node(&text).expect_err("nine mistakes");
+    let report = error.to_string();
+    for part in [
+        "cluster.tls_dir: ",
+        "prompts.dir: ",
+        "node.name: 'A!'",
+        "node.drain_secnds: is not a key of this section; did you mean 'drain_seconds'?",
+        "metrics.bind: '9090' will not do",
+        "voicemail.timezone: 'Mars/Base'",
+        "sip.redirect: 'middle' is not one of first, last",
+        "trunk[0].addresses: '10.0.1.0/99'",
+        "rtp.ports: '20-10'",
+    ] {
+        assert!(report.contains(part), "no '{part}' in:\n{report}");
+    }
+    assert!(report.lines().all(|line| line.starts_with("node.toml: ")), "{report}");
+}
+
+#[test]
+fn more_calls_than_ports_are_refused() {
+    let text = example("node.example.toml").replace("ports = \"10000-19999\"", "ports = \"10000-10099\"");
+    let report = load_node(&text).expect_err("500 calls in 50 ports").to_string();
+    assert!(report.contains("sip.max_calls: is 500, but rtp.ports has room for 50"), "{report}");
+}
+
+#[test]
+fn the_environment_overrides_and_a_secret_comes_from_its_file() {
+    let mut secret = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(secret, "s3cret").expect("written");
+    let tls = certificates("b", MemberKind::Node);
+    let text = example("node.example.toml")
+        .replace("/etc/twinbox/tls", &tls.path().display().to_string())
+        .replace("password = \"change me\"", &format!("password_file = \"{}\"", secret.path().display()));
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    let env =
+        [("TWINBOX_SIP__MAX_CALLS", "7"), ("TWINBOX_NODE__NAME", "b"), ("TWINBOX_SOCKET", "/x"), ("HOME", "/")];
+    let table = read(file.path(), env.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter()).expect("read");
+    let config = NodeConfig::from_table(file.path(), table).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((config.calls.max_calls, config.name.as_str()), (7, "b"));
+    let password = config.calls.trunks[0].password.clone().expect("a password");
+    assert_eq!(password.reveal(), "s3cret");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let report = load_node("").expect_err("empty").to_string();
+    for key in ["node.name: is missing", "node.data_dir: is missing", "cluster.id: is missing", "sip.listener"] {
+        assert!(report.contains(key), "no '{key}' in:\n{report}");
+    }
+}
+
+/// Every key of a node's file is in exactly one row of the planes table of ARCHITECTURE.md.
+#[test]
+fn every_setting_is_in_one_plane() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let table: String = text
+        .split("## Planes")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .into_iter()
+        .flat_map(str::lines)
+        .filter(|line| line.starts_with('|'))
+        .collect();
+    let example: toml::Table = example("node.example.toml").parse().expect("TOML");
+    let mut keys = Vec::new();
+    for (section, value) in &example {
+        match value {
+            // Its keys are comments in the example.
+            toml::Value::Table(entries) if entries.is_empty() => {
+                assert!(
+                    table.contains(&format!("`{section}.")),
+                    "[{section}] in the planes table of ARCHITECTURE.md"
+                );
+            }
+            toml::Value::Table(entries) => keys.extend(entries.keys().map(|key| format!("{section}.{key}"))),
+            _ => keys.push(section.clone()),
+        }
+    }
+    assert!(keys.len() > 30, "{keys:?}");
+    for key in keys {
+        assert_eq!(table.matches(&format!("`{key}`")).count(), 1, "'{key}' in the planes table of ARCHITECTURE.md");
+    }
+}
+
+#[test]
+fn the_socket_is_found_whatever_else_is_wrong() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"[node]\nadmin_socket = \"/run/a.sock\"\n[cluster]\ntls_dir = \"/nowhere\"\n")
+        .expect("written");
+    assert_eq!(Config::admin_socket(file.path()).expect("a node's"), Some("/run/a.sock".into()));
+    file.write_all(b"[witness]\n").expect("written");
+    assert_eq!(Config::admin_socket(file.path()).expect("a witness's"), None);
+}
+
+#[test]
+fn links_need_a_certificate_unless_a_proxy_has_one() {
+    let text = example("node.example.toml");
+    let with = |lines: &str| load_node(&text.replace("\n[links]\n", &format!("\n[links]\n{lines}\n")));
+    let (bind, url) = ("bind = \"0.0.0.0:8443\"", "url = \"https://voicemail.example.com/\"");
+    for (lines, expected) in [
+        (format!("{bind}\n{url}"), "links.certificate_file: is missing"),
+        (format!("{bind}\nplain = true"), "links.url: is missing"),
+        (url.to_owned(), "links.bind: is missing"),
+        (format!("{bind}\nplain = true\nurl = \"voicemail.example.com\""), "links.url: 'voicemail.example.com'"),
+        (format!("{bind}\n{url}\nkey_file = \"/nowhere.key\""), "links.certificate_file: needs key_file"),
+    ] {
+        let report = with(&lines).expect_err(&lines).to_string();
+        assert!(report.contains(expected), "no '{expected}' in:\n{report}");
+    }
+    let links = with(&format!("{bind}\n{url}\nplain = true")).expect("valid").links.expect("links");
+    assert!(links.tls.is_none() && links.url.to_string() == "https://voicemail.example.com");
+}

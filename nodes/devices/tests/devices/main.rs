@@ -1,0 +1,9 @@
+//! Tests of the public interface, by subject.
+
+mod common;
+mod decide;
+mod link;
+mod schedule;
+mod settings;
+mod template;
+mod webhook;

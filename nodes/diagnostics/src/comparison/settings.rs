@@ -1,0 +1,138 @@
+//! Fingerprints of the settings that should be the same in every node's file. Computed from the parsed values, so
+//! that an explicit default is no difference. Secrets are not included.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use twinbox_calls::TrunkConfig;
+use twinbox_config::NodeConfig;
+use twinbox_roles::Timing;
+
+/// Each key with a hash of its value; the hash is keyed and useless outside this cluster.
+pub fn fingerprints(config: &NodeConfig) -> BTreeMap<String, u64> {
+    let key = blake3::derive_key("twinbox 2026-11-20 settings that members compare", &config.cluster.id.to_bytes());
+    values(config)
+        .into_iter()
+        .map(|(name, value)| {
+            let hash = blake3::keyed_hash(&key, format!("{name}={value}").as_bytes());
+            let short = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            (name, short)
+        })
+        .collect()
+}
+
+fn values(config: &NodeConfig) -> Vec<(String, String)> {
+    let NodeConfig { cluster, calls, voicemail, .. } = config;
+    let mut values: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, value: &dyn Debug| values.push((name.to_owned(), format!("{value:?}")));
+    add("cluster.name", &cluster.name);
+    add("cluster.id", &cluster.id);
+    add("cluster.timing", &if cluster.timing == Timing::wan() { "wan" } else { "lan" });
+    add("cluster.ack_timeout_ms", &cluster.ack_timeout);
+    add("cluster.require_two", &cluster.require_two);
+    add("sip.redirect", &calls.redirect);
+    add("sip.unknown_mailbox", &calls.unknown_mailbox);
+    add("sip.pilot", &calls.pilots.sign_in);
+    add("sip.pilot_ask", &calls.pilots.ask_mailbox);
+    add("sip.session_seconds", &calls.session_expires_s);
+    add("sip.min_session_seconds", &calls.min_se_s);
+    add("sip.max_hold_seconds", &calls.max_hold_s);
+    add("voicemail.key_map", &calls.key_map);
+    add("voicemail.timezone", &voicemail.timezone);
+    add("voicemail.language", &voicemail.language);
+    add("voicemail.max_message_seconds", &calls.max_message_ms);
+    add("voicemail.min_message_ms", &voicemail.min_message_ms);
+    add("voicemail.silence_seconds", &calls.end_silence_ms);
+    add("voicemail.digit_seconds", &calls.digit_timeout_ms);
+    add("voicemail.pin_tries", &calls.pin_tries);
+    add("voicemail.min_pin_length", &voicemail.min_pin_length);
+    add("voicemail.pin_hash_kib", &voicemail.pin_cost.memory_kib);
+    add("voicemail.pin_hash_passes", &voicemail.pin_cost.passes);
+    add("voicemail.max_messages", &voicemail.max_messages);
+    // Only whether a receiver exists: its address and secret may differ between nodes.
+    add("alarms.webhook", &config.alarms.webhook.is_some());
+    add("alarms.trap", &config.alarms.traps.is_some());
+    let (out, incoming) = (&config.mail.out, &config.mail.incoming);
+    let domain = out.as_ref().map(|out| &out.domain).or(incoming.as_ref().map(|incoming| &incoming.domain));
+    let from = out.as_ref().map(|out| &out.from).or(incoming.as_ref().map(|incoming| &incoming.reports));
+    add("mail.domain", &domain);
+    add("mail.from", &from.map(ToString::to_string));
+    add("mail.from_name", &out.as_ref().map(|out| &out.from_name));
+    // The duty moves: a node without a way out would make dead letters of all notifications.
+    add("mail.smarthost", &out.is_some());
+    add("mail.dkim", &out.as_ref().is_some_and(|out| out.dkim.is_some()));
+    add("sms.url", &config.mail.sms.is_some());
+    add("reports.keep_days", &config.keep_calls);
+    add("links.url", &config.links.as_ref().map(|links| &links.url));
+    let mut trunks: Vec<&str> = calls.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+    trunks.sort_unstable();
+    add("trunk", &trunks);
+    for trunk in &calls.trunks {
+        add(&format!("trunk {}", trunk.name), &comparable(trunk));
+    }
+    // A member that joined later knows more members than the founders' files; a different address is a mistake.
+    for member in &cluster.members {
+        add(&format!("cluster.member {}", member.name), &(member.kind, &member.address));
+    }
+    values
+}
+
+/// Properties of a trunk that must be equal on all nodes; the registration, if any, may differ.
+fn comparable(trunk: &TrunkConfig) -> impl Debug {
+    let mut addresses: Vec<String> = trunk.addresses.iter().map(ToString::to_string).collect();
+    addresses.sort_unstable();
+    (addresses, trunk.transport, trunk.proxy.clone(), trunk.mwi.clone(), trunk.transfer.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use twinbox_pki::{CertificateAuthority, MemberKind};
+
+    use super::*;
+
+    /// The example's file with a change.
+    fn config(change: impl Fn(String) -> String) -> NodeConfig {
+        let dir = tempfile::tempdir().expect("a folder");
+        let id = "00112233445566778899aabbccddeeff".parse().expect("an id");
+        let ca = CertificateAuthority::create(id, "example").expect("an authority");
+        let certificate = ca.issue(&"a".parse().expect("a name"), MemberKind::Node).expect("a certificate");
+        certificate.save(dir.path()).expect("saved");
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/node.example.toml");
+        let text = std::fs::read_to_string(&example).unwrap_or_else(|e| panic!("{}: {e}", example.display()));
+        let file = dir.path().join("twinbox.toml");
+        std::fs::write(&file, change(text).replace("/etc/twinbox/tls", &dir.path().display().to_string()))
+            .expect("written");
+        NodeConfig::load(&file).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The row of the planes table for equal settings names exactly these keys.
+    #[test]
+    fn the_compared_settings_are_those_of_the_planes_table() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ARCHITECTURE.md");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let row = text.lines().find(|line| line.starts_with("| a node's file, the same on all")).expect("the row");
+        let listed: BTreeSet<&str> = row.split('`').skip(1).step_by(2).filter(|word| !word.contains(' ')).collect();
+        let values = values(&config(|text| text));
+        let compared: BTreeSet<&str> =
+            values.iter().map(|(key, _)| key.split(' ').next().unwrap_or_default()).collect();
+        assert_eq!(compared, listed);
+    }
+
+    #[test]
+    fn a_changed_value_changes_its_own_fingerprint_alone_and_a_secret_none() {
+        let base = fingerprints(&config(|text| text));
+        let differing = |change: &dyn Fn(String) -> String| -> Vec<String> {
+            let other = fingerprints(&config(change));
+            base.iter().filter(|(key, hash)| other.get(*key) != Some(hash)).map(|(key, _)| key.clone()).collect()
+        };
+        assert!(differing(&|text| text.replace("redirect = \"first\"\n", "\n")).is_empty(), "the default");
+        assert_eq!(
+            differing(&|text| text.replace("redirect = \"first\"", "redirect = \"last\"")),
+            ["sip.redirect"]
+        );
+        assert!(differing(&|text| text.replace("password = \"change me\"", "password = \"another\"")).is_empty());
+        assert!(differing(&|text| text.replace("max_calls = 500", "max_calls = 400")).is_empty(), "a node's own");
+        assert!(base.values().collect::<BTreeSet<_>>().len() == base.len());
+    }
+}

@@ -1,0 +1,241 @@
+//! The next step with one directory. Pure.
+
+use std::time::Duration;
+
+use twinbox_ids::Timestamp;
+
+/// Interval of the comparison of ids with a server that does not report deletions.
+const COMPARE_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// Interval of the full search of a server that only tells changes.
+const REREAD_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// Pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// Longest wait without another decision: settings may change meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
+/// Facts about a directory from which the next step is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// An administrator has ordered a full search.
+    pub ordered: bool,
+    /// The directory is synchronised without an order.
+    pub enabled: bool,
+    /// There is a cursor from which changes can be read, and the server has not refused it.
+    pub has_cursor: bool,
+    /// The server keeps a connection on which it reports changes at once.
+    pub follows: bool,
+    /// The server does not report deletions: ids are compared once a day.
+    pub compares: bool,
+    /// The server only tells changes: it is read as a whole once a day.
+    pub rereads: bool,
+    /// End of the latest full search.
+    pub full_at: Option<Timestamp>,
+    /// Interval between two searches for changes.
+    pub every: Duration,
+    /// End of the latest run that succeeded.
+    pub succeeded: Option<Timestamp>,
+    /// Latest time at which the ids were compared, by a full search too.
+    pub compared: Option<Timestamp>,
+    /// No attempt before this time, after failures.
+    pub not_before: Option<Timestamp>,
+}
+
+/// The next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Do this now.
+    Run(Work),
+    /// Nothing before this time.
+    Wait(Timestamp),
+}
+
+/// Kind of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// All entries.
+    Full,
+    /// Entries that changed since the cursor.
+    Changes,
+    /// Ids of all entries, to find those that were deleted.
+    Compare,
+    /// Changes as the server reports them, until the connection ends.
+    Follow,
+}
+
+/// Decides the next step.
+pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
+    if facts.ordered {
+        return Next::Run(Work::Full);
+    }
+    if !facts.enabled {
+        return Next::Wait(after(now, LONGEST_WAIT));
+    }
+    if let Some(until) = facts.not_before.filter(|until| *until > now) {
+        // A clock that was set back must not keep the directory waiting for long.
+        return Next::Wait(until.min(after(now, LONGEST_PAUSE)));
+    }
+    if !facts.has_cursor {
+        // A server whose position cannot be kept is read as a whole at each interval, not without a pause.
+        return match facts.full_at {
+            Some(last) if !is_due(Some(last), facts.every, now) => Next::Wait(after(last, facts.every)),
+            _ => Next::Run(Work::Full),
+        };
+    }
+    if facts.rereads && reread_is_due(facts.full_at, now) {
+        return Next::Run(Work::Full);
+    }
+    if facts.compares && is_due(facts.compared, COMPARE_EVERY, now) {
+        return Next::Run(Work::Compare);
+    }
+    if facts.follows {
+        return Next::Run(Work::Follow);
+    }
+    match facts.succeeded {
+        Some(last) if !is_due(Some(last), facts.every, now) => Next::Wait(after(last, facts.every)),
+        _ => Next::Run(Work::Changes),
+    }
+}
+
+/// Whether a server that only tells changes is to be read as a whole. Values that went back with a restored backup are
+/// in no change, and the end of a grace time is none either.
+pub(crate) fn reread_is_due(full_at: Option<Timestamp>, now: Timestamp) -> bool {
+    is_due(full_at, REREAD_EVERY, now)
+}
+
+/// Time of the next attempt after so many failures in a row, from 1. `random` is from 0 to 1 and spreads the attempts
+/// over the second half of the pause.
+pub(crate) fn retry_at(failures: u32, random: f64, now: Timestamp) -> Timestamp {
+    let doublings = failures.saturating_sub(1).min(16);
+    let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+    after(now, pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0))
+}
+
+/// Whether the interval since `last` is over. A time in the future is of a clock that was set back: then it is.
+fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+    last.is_none_or(|last| last > now || after(last, every) <= now)
+}
+
+fn after(time: Timestamp, pause: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000_000_000);
+    const MINUTE: u64 = 60_000;
+    const DAY: u64 = 24 * 60 * MINUTE;
+
+    fn ago(ms: u64) -> Option<Timestamp> {
+        Some(Timestamp(NOW.0 - ms))
+    }
+
+    /// A directory that was synchronised a minute ago, every five minutes.
+    fn facts() -> Facts {
+        Facts {
+            ordered: false,
+            enabled: true,
+            has_cursor: true,
+            follows: false,
+            compares: false,
+            rereads: false,
+            full_at: ago(60 * MINUTE),
+            every: Duration::from_secs(300),
+            succeeded: ago(MINUTE),
+            compared: ago(60 * MINUTE),
+            not_before: None,
+        }
+    }
+
+    #[test]
+    fn next_step_follows_from_cursor_order_interval_and_failures() {
+        let in_4_minutes = Next::Wait(Timestamp(NOW.0 + 4 * MINUTE));
+        let cases: &[(&str, Facts, Next)] = &[
+            ("within the interval", facts(), in_4_minutes),
+            ("interval over", Facts { succeeded: ago(5 * MINUTE), ..facts() }, Next::Run(Work::Changes)),
+            ("no run yet in this epoch", Facts { succeeded: None, ..facts() }, Next::Run(Work::Changes)),
+            ("no cursor", Facts { has_cursor: false, ..facts() }, Next::Run(Work::Full)),
+            (
+                "no cursor that can be kept, read as a whole within the interval",
+                Facts { has_cursor: false, full_at: ago(MINUTE), ..facts() },
+                in_4_minutes,
+            ),
+            ("ordered", Facts { ordered: true, ..facts() }, Next::Run(Work::Full)),
+            ("ordered while disabled", Facts { ordered: true, enabled: false, ..facts() }, Next::Run(Work::Full)),
+            (
+                "ordered during a pause",
+                Facts { ordered: true, not_before: Some(Timestamp(NOW.0 + 1)), ..facts() },
+                Next::Run(Work::Full),
+            ),
+            (
+                "disabled",
+                Facts { enabled: false, has_cursor: false, ..facts() },
+                Next::Wait(Timestamp(NOW.0 + 60 * MINUTE)),
+            ),
+            (
+                "pause after a failure",
+                Facts { has_cursor: false, not_before: Some(Timestamp(NOW.0 + 5)), ..facts() },
+                Next::Wait(Timestamp(NOW.0 + 5)),
+            ),
+            (
+                "pause over",
+                Facts { succeeded: ago(10 * MINUTE), not_before: ago(0), ..facts() },
+                Next::Run(Work::Changes),
+            ),
+            (
+                "pause of a clock that was set back",
+                Facts { not_before: Some(Timestamp(NOW.0 + 9 * DAY)), ..facts() },
+                Next::Wait(Timestamp(NOW.0 + 60 * MINUTE)),
+            ),
+            (
+                "success in the future, of a clock that was set back",
+                Facts { succeeded: Some(Timestamp(NOW.0 + DAY)), ..facts() },
+                Next::Run(Work::Changes),
+            ),
+            ("server reports changes", Facts { follows: true, ..facts() }, Next::Run(Work::Follow)),
+            (
+                "server reports changes, whole directory read today",
+                Facts { follows: true, rereads: true, ..facts() },
+                Next::Run(Work::Follow),
+            ),
+            (
+                "server reports changes, whole directory read yesterday",
+                Facts { follows: true, rereads: true, full_at: ago(DAY), ..facts() },
+                Next::Run(Work::Full),
+            ),
+            (
+                "server is searched for changes, whole directory read yesterday",
+                Facts { rereads: true, full_at: ago(DAY), ..facts() },
+                Next::Run(Work::Full),
+            ),
+            (
+                "whole directory read yesterday, pause after a failure",
+                Facts { rereads: true, full_at: ago(DAY), not_before: Some(Timestamp(NOW.0 + 5)), ..facts() },
+                Next::Wait(Timestamp(NOW.0 + 5)),
+            ),
+            ("ids compared today", Facts { compares: true, ..facts() }, in_4_minutes),
+            (
+                "ids compared yesterday",
+                Facts { compares: true, compared: ago(DAY), ..facts() },
+                Next::Run(Work::Compare),
+            ),
+            ("ids never compared", Facts { compares: true, compared: None, ..facts() }, Next::Run(Work::Compare)),
+        ];
+        for (name, facts, next) in cases {
+            assert_eq!(decide(facts, NOW), *next, "{name}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_are_spread() {
+        let pause = |failures, random| retry_at(failures, random, NOW).0 - NOW.0;
+        assert_eq!([1, 2, 3].map(|failures| pause(failures, 1.0)), [30_000, 60_000, 120_000]);
+        assert_eq!(pause(1, 0.0), 15_000);
+        for failures in [8, 40, u32::MAX] {
+            assert_eq!((pause(failures, 0.0), pause(failures, 1.0)), (1_800_000, 3_600_000), "{failures}");
+        }
+    }
+}

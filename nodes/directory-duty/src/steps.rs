@@ -1,0 +1,124 @@
+//! From the steps of the core to those of the store.
+
+use twinbox_directory_core::{FieldChange, FirstPin, FirstPinStep, Person, Present, Step};
+use twinbox_directory_store::{AppliedStep, PresentUser, StepAction, SuppliedValues};
+use twinbox_ids::Pii;
+use twinbox_mailbox::SyncedFields;
+
+/// A user of the store as the core compares it.
+pub(crate) fn present(user: PresentUser) -> Present {
+    Present {
+        mailbox: user.mailbox,
+        binding: user.binding,
+        number: user.number.into_revealed(),
+        number_lost: user.number_lost,
+        name: user.name.into_revealed(),
+        mail: user.mail.map(Pii::into_revealed),
+        language: user.language,
+        timezone: user.timezone,
+        class: user.class,
+        disabled: user.disabled,
+    }
+}
+
+/// The step for the store, and the reason why a new user gets no first PIN.
+pub(crate) fn applied(step: &Step, first_pin: &FirstPin, min_pin_length: u8) -> (AppliedStep, Option<String>) {
+    let mut problem = None;
+    let person = match step {
+        Step::Create { person, .. } | Step::Adopt { person, .. } | Step::Change { person, .. } => Some(person),
+        Step::Disable { .. } | Step::Gone { .. } | Step::Return { .. } | Step::Release { .. } => None,
+    };
+    let action = match step {
+        Step::Create { person, fields, .. } => {
+            let pin = match first_pin.step(person, min_pin_length) {
+                Ok(FirstPinStep::Set(pin)) => Some(pin),
+                Ok(FirstPinStep::None | FirstPinStep::Mail(_)) => None,
+                Err(error) => {
+                    problem = Some(error.to_string());
+                    None
+                }
+            };
+            StepAction::Create { values: values(person, *fields), fields: *fields, pin }
+        }
+        Step::Adopt { mailbox, changes, fields, .. } => {
+            StepAction::Adopt { mailbox: *mailbox, changes: changed(changes), fields: *fields }
+        }
+        Step::Change { changes, fields, .. } => StepAction::Change { changes: changed(changes), fields: *fields },
+        Step::Disable { .. } => StepAction::Disable,
+        Step::Gone { .. } => StepAction::Gone,
+        Step::Return { .. } => StepAction::Return,
+        Step::Release { .. } => StepAction::Release,
+    };
+    let empty = || Pii::new(String::new());
+    let step = AppliedStep {
+        entry: step.entry(),
+        dn: person.map_or_else(empty, |person| person.dn.clone()),
+        login: person.map_or_else(empty, |person| person.login.clone()),
+        action,
+    };
+    (step, problem)
+}
+
+fn values(person: &Person, fields: SyncedFields) -> SuppliedValues {
+    let value = |field| person.value(field).map(|value| (field, Pii::new(value.to_owned())));
+    fields.iter().filter_map(value).collect()
+}
+
+fn changed(changes: &[FieldChange]) -> SuppliedValues {
+    let value = |change: &FieldChange| change.to.clone().unwrap_or_else(|| Pii::new(String::new()));
+    changes.iter().map(|change| (change.field, value(change))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_ids::MailboxId;
+    use twinbox_mailbox::{EntryId, SyncedField};
+
+    use super::*;
+
+    fn person() -> Person {
+        Person {
+            entry: EntryId(7),
+            dn: Pii::new("uid=anna,dc=example".to_owned()),
+            login: Pii::new("anna".to_owned()),
+            number: Some("2001".to_owned()),
+            name: Some("Anna".to_owned()),
+            mail: None,
+            language: Some("de".to_owned()),
+            timezone: None,
+            class: None,
+            pin: Some(Pii::new("482913".to_owned())),
+            disabled: false,
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn new_user_gets_the_supplied_values_and_the_first_pin_by_pattern() {
+        let fields: SyncedFields =
+            [SyncedField::Number, SyncedField::Name, SyncedField::Mail].into_iter().collect();
+        let step = Step::Create { person: person(), mailbox: MailboxId(1), fields };
+        let pattern = FirstPin::Pattern("{employeeNumber}".parse().expect("a template"));
+        for (policy, expected) in [(&pattern, Some("482913")), (&FirstPin::None, None)] {
+            let (applied, problem) = applied(&step, policy, 4);
+            assert_eq!((applied.entry, applied.login.reveal().as_str(), problem), (EntryId(7), "anna", None));
+            let StepAction::Create { values, pin, .. } = applied.action else { panic!("another action") };
+            assert_eq!(values.keys().copied().collect::<Vec<_>>(), [SyncedField::Number, SyncedField::Name]);
+            assert_eq!(pin.as_ref().map(|pin| pin.reveal().as_str()), expected);
+        }
+        let short = applied(&step, &pattern, 8).1.expect("the PIN is too short");
+        assert!(short.contains("first-pin"), "{short}");
+    }
+
+    #[test]
+    fn removed_value_is_written_as_an_empty_text() {
+        let change = FieldChange { field: SyncedField::Mail, from: Some(Pii::new("a@b.c".to_owned())), to: None };
+        let fields = SyncedFields::default().with(SyncedField::Mail);
+        let step = Step::Adopt { person: person(), mailbox: MailboxId(5), changes: vec![change], fields };
+        let StepAction::Adopt { mailbox, changes, .. } = applied(&step, &FirstPin::None, 4).0.action else {
+            panic!("another action")
+        };
+        assert_eq!(mailbox, MailboxId(5));
+        assert_eq!(changes.get(&SyncedField::Mail).map(|mail| mail.reveal().as_str()), Some(""));
+    }
+}

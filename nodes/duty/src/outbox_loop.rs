@@ -1,0 +1,486 @@
+//! Attempts the effects of a duty's channels while this node holds the duty.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+use twinbox_alarms::{Alarms, Code};
+use twinbox_clock::{BootInstant, wall};
+use twinbox_gate::{Gate, InFlight};
+use twinbox_ids::{EffectId, Epoch, Timestamp};
+use twinbox_mailstore::{Acknowledgement, EffectOutcome, MailError, Mailstore, OutboxChange, OutboxWatch};
+use twinbox_outbox::{
+    Channel, Effect, Limits, NewEffect, OutboxQueue, RouteFailure, RouteWorks, Routes, TakeOver, Waiting,
+    retry_after_ms, take_over,
+};
+
+use crate::{ActOutcome, Channels, DutyCounts, Prepared, service::Progress};
+
+/// Interval of the idle loop, so that a hung loop differs from an idle one.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Pause before the outbox is read again after the store could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before an effect is tried again when the store refused its attempt, in milliseconds.
+const STORE_PAUSE_MS: u64 = 2_000;
+/// Maximum wait for the outcomes of attempts under way after the duty was lost.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+/// Age at which done effects are removed, and interval of the search for them.
+const KEEP_DONE_MS: u64 = 24 * 3_600 * 1_000;
+const CLEAN_EVERY: Duration = Duration::from_secs(600);
+
+pub(crate) struct OutboxLoop<C> {
+    pub mailstore: Mailstore,
+    pub gate: Gate,
+    pub alarms: Alarms,
+    pub channels: Arc<C>,
+    pub counts: Arc<DutyCounts>,
+    pub progress: Arc<Progress>,
+    pub routes: Mutex<Routes>,
+}
+
+/// End of the task of one attempt.
+enum Attempted {
+    /// The effect is at its end, or another change says when it is due.
+    Ended,
+    /// Not before that time.
+    Later(Timestamp),
+}
+
+/// Attempts under way.
+#[derive(Default)]
+struct Attempts {
+    tasks: JoinSet<Attempted>,
+    effects: HashMap<Id, EffectId>,
+}
+
+impl<C: Channels> OutboxLoop<C> {
+    pub(crate) async fn serve(self) {
+        let this = Arc::new(self);
+        // Those of an earlier process of this node.
+        this.end_alarms();
+        let mut holding = this.gate.holding();
+        loop {
+            this.progress.turn();
+            let epoch = match timeout(HEARTBEAT, holding.wait_for(Option::is_some)).await {
+                Ok(Ok(epoch)) => epoch.clone(),
+                Ok(Err(_)) => return,
+                Err(_) => continue,
+            };
+            let Some(epoch) = epoch else { continue };
+            info!(%epoch, "duty held; working from the outbox");
+            let mut attempts = Attempts::default();
+            let open = tokio::select! {
+                biased;
+                _ = holding.wait_for(|held| held.as_ref() != Some(&epoch)) => true,
+                () = this.clone().hold(&epoch, &mut attempts) => false,
+            };
+            // They write nothing more, but their outcomes are worth recording: the next holder begins after them.
+            attempts.finish(&this.progress).await;
+            this.counts.waiting.store(0, Relaxed);
+            this.counts.oldest_ms.store(0, Relaxed);
+            this.end_alarms();
+            info!(%epoch, "duty not held any more");
+            if !open {
+                return;
+            }
+        }
+    }
+
+    /// Works until it is dropped or the store is closed.
+    async fn hold(self: Arc<Self>, epoch: &Epoch, attempts: &mut Attempts) {
+        self.channels.begins(epoch);
+        // Subscribed before the read, so that no change is missed.
+        let mut changes = self.mailstore.watch_outbox();
+        let mut queue = OutboxQueue::new(Limits::default());
+        let (mut taken_over, mut read) = (false, true);
+        let (mut cleaned, mut checked) = (BootInstant::now(), BootInstant::now());
+        loop {
+            self.progress.turn();
+            if read {
+                match self.read_all(&mut queue, &mut taken_over).await {
+                    Ok(()) => read = false,
+                    Err(error) => {
+                        warn!(%error, "outbox cannot be read; retrying");
+                        sleep(READ_AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            while let Some(id) = queue.next(wall()) {
+                let (this, epoch) = (self.clone(), epoch.clone());
+                let task = attempts.tasks.spawn(async move { this.attempt(id, &epoch).await });
+                attempts.effects.insert(task.id(), id);
+            }
+            self.count(&queue);
+            if checked.elapsed() >= HEARTBEAT {
+                checked = BootInstant::now();
+                self.check_routes();
+            }
+            if cleaned.elapsed() >= CLEAN_EVERY {
+                cleaned = BootInstant::now();
+                let before = Timestamp(wall().0.saturating_sub(KEEP_DONE_MS));
+                if let Err(error) = self.mailstore.remove_done_effects(before).await {
+                    warn!(%error, "done effects are not removed now");
+                }
+            }
+            match self.event(&queue, &mut changes, attempts).await {
+                Event::Changed(OutboxChange::Effect(id)) => match self.mailstore.effect(id) {
+                    Ok(effect) => self.place(&mut queue, id, effect.as_ref()),
+                    Err(_) => read = true,
+                },
+                Event::Changed(OutboxChange::Device(device)) => {
+                    for id in queue.held_for(device) {
+                        match self.mailstore.effect(id) {
+                            Ok(effect) => self.place(&mut queue, id, effect.as_ref()),
+                            Err(_) => read = true,
+                        }
+                    }
+                }
+                Event::Changed(OutboxChange::Holds | OutboxChange::Everything) => read = true,
+                Event::Attempted(id, attempted) => {
+                    queue.finished(id);
+                    match attempted {
+                        Attempted::Ended => {}
+                        Attempted::Later(due) => self.postpone(&mut queue, id, due),
+                    }
+                }
+                Event::Due => {}
+                Event::Closed => return,
+            }
+        }
+    }
+
+    /// Reads the whole outbox; the first time in an epoch, decides about attempts without an outcome.
+    async fn read_all(&self, queue: &mut OutboxQueue, taken_over: &mut bool) -> Result<(), MailError> {
+        // An effect whose outcome is not here yet must not be repeated.
+        if !self.mailstore.has_all_records() {
+            return Err(MailError::LacksRecords);
+        }
+        for effect in self.mailstore.effects().await? {
+            if effect.state().is_end() || !self.channels.serves(effect.new.channel) {
+                continue;
+            }
+            if !*taken_over {
+                match take_over(&effect, self.mailstore.settings().incarnation) {
+                    TakeOver::Attempt => {}
+                    TakeOver::Suspect { attempt, deaths } => {
+                        self.mailstore.count_death(effect.id, attempt, deaths).await?;
+                    }
+                    TakeOver::GiveUp { reason } => {
+                        self.give_up(&effect, reason, Vec::new()).await?;
+                        continue;
+                    }
+                }
+            }
+            let current = self.mailstore.effect(effect.id)?;
+            self.place(queue, effect.id, current.as_ref());
+        }
+        *taken_over = true;
+        Ok(())
+    }
+
+    /// Puts an effect where its record says.
+    fn place(&self, queue: &mut OutboxQueue, id: EffectId, effect: Option<&Effect>) {
+        match effect {
+            Some(effect) if !self.channels.serves(effect.new.channel) => {}
+            Some(effect) if !effect.state().is_end() => self.want(queue, effect, effect.due()),
+            _ => queue.remove(id),
+        }
+    }
+
+    /// Queues an effect for that time. One that is on hold costs nothing until the hold ends.
+    fn want(&self, queue: &mut OutboxQueue, effect: &Effect, due: Timestamp) {
+        match self.mailstore.hold_of(effect) {
+            Ok(Some(_)) => queue.hold(effect.id, effect.new.target),
+            // Its attempt reads the holds again.
+            Ok(None) | Err(_) => queue.want(waiting(effect, due)),
+        }
+    }
+
+    fn postpone(&self, queue: &mut OutboxQueue, id: EffectId, due: Timestamp) {
+        match self.mailstore.effect(id) {
+            Ok(Some(effect)) if !effect.state().is_end() => {
+                self.want(queue, &effect, due.max(effect.due()));
+            }
+            Ok(_) => queue.remove(id),
+            Err(error) => warn!(effect = %id, %error, "effect cannot be read; it waits for the next holder"),
+        }
+    }
+
+    async fn event(&self, queue: &OutboxQueue, changes: &mut OutboxWatch, attempts: &mut Attempts) -> Event {
+        let due = queue.wake().map(|due| Duration::from_millis(due.0.saturating_sub(wall().0)));
+        // A due effect that cannot begin waits for the end of another: no busy loop.
+        let pause = due.filter(|due| !due.is_zero()).map_or(HEARTBEAT, |due| due.min(HEARTBEAT));
+        tokio::select! {
+            change = changes.next() => change.map_or(Event::Closed, Event::Changed),
+            Some(ended) = attempts.tasks.join_next_with_id() => attempts.ended(ended),
+            () = sleep(pause) => Event::Due,
+        }
+    }
+
+    fn count(&self, queue: &OutboxQueue) {
+        let (waiting, active) = queue.len();
+        self.counts.waiting.store((waiting + active + queue.held()) as u64, Relaxed);
+        let oldest = queue.wake().filter(|due| *due <= wall()).map_or(0, |due| due.0);
+        self.counts.oldest_ms.store(oldest, Relaxed);
+    }
+
+    /// One attempt, from its preparation to its durable outcome.
+    async fn attempt(&self, id: EffectId, epoch: &Epoch) -> Attempted {
+        match self.try_attempt(id, epoch).await {
+            Ok(attempted) => attempted,
+            Err(error) => {
+                warn!(effect = %id, %error, "store refuses an attempt or its outcome; retrying");
+                Attempted::Later(Timestamp(wall().0 + STORE_PAUSE_MS))
+            }
+        }
+    }
+
+    async fn try_attempt(&self, id: EffectId, epoch: &Epoch) -> Result<Attempted, MailError> {
+        let Some(effect) = self.mailstore.effect(id)?.filter(|effect| !effect.state().is_end()) else {
+            return Ok(Attempted::Ended);
+        };
+        // The hold began, or the target changed, after the effect was queued: it is placed again.
+        if self.mailstore.hold_of(&effect)?.is_some() {
+            return Ok(Attempted::Later(effect.due()));
+        }
+        if self.mailstore.is_expired(&effect)? {
+            let reason = match &effect.failure {
+                Some((attempts, last)) => format!("expired after {attempts} attempts; the last: {}", last.text),
+                None => "expired before it could be attempted".to_owned(),
+            };
+            self.give_up(&effect, reason, Vec::new()).await?;
+            return Ok(Attempted::Ended);
+        }
+        // An earlier change may have queued it, before its latest attempt failed.
+        if effect.due() > wall() {
+            return Ok(Attempted::Later(effect.due()));
+        }
+        // The record of another process's attempt may arrive after this node began the duty.
+        match take_over(&effect, self.mailstore.settings().incarnation) {
+            TakeOver::Attempt => {}
+            TakeOver::Suspect { attempt, deaths } => {
+                self.mailstore.count_death(id, attempt, deaths).await?;
+                return Ok(Attempted::Later(wall()));
+            }
+            TakeOver::GiveUp { reason } => {
+                self.give_up(&effect, reason, Vec::new()).await?;
+                return Ok(Attempted::Ended);
+            }
+        }
+        // Read before the work is prepared too: a setting that changes meanwhile deletes no recording that was not sent.
+        let deletes = self.channels.deletes_message(&effect).await?;
+        let work = match self.channels.prepare(&effect).await {
+            Prepared::Act(work) => work,
+            Prepared::Unwanted(reason) => {
+                self.mailstore.end_attempt(id, EffectOutcome::Done(reason), Vec::new()).await?;
+                return Ok(Attempted::Ended);
+            }
+            Prepared::Later(at, _) => return Ok(Attempted::Later(at)),
+            Prepared::Impossible(reason, next) => {
+                self.give_up(&effect, reason, next).await?;
+                return Ok(Attempted::Ended);
+            }
+        };
+        // From here to the durable outcome the duty is not handed over: the next holder sees the outcome (rule R6).
+        let Ok(permit) = self.gate.enter(epoch).map(Arc::new) else {
+            return Ok(Attempted::Later(Timestamp(wall().0 + STORE_PAUSE_MS)));
+        };
+        let Some((number, acknowledgement)) = self.mailstore.begin_attempt(id, epoch).await? else {
+            return Ok(Attempted::Ended);
+        };
+        // So may the outcome that an earlier holder recorded.
+        if matches!(self.mailstore.effect(id), Ok(Some(now)) if now.state().is_end()) {
+            return Ok(Attempted::Ended);
+        }
+        if effect.new.channel.at_most_once() && acknowledgement == Acknowledgement::Alone {
+            let reason = "waits for a second node: its receiver cannot tell a repeat".to_owned();
+            self.fail(&effect, number, reason).await?;
+            return Ok(Attempted::Ended);
+        }
+        let route = self.channels.route(&effect, &work);
+        let outcome = self.act(&effect, work, &permit).await;
+        let (failed, decided) = match &outcome {
+            ActOutcome::NotHolder => (None, false),
+            ActOutcome::Unreachable(reason) => (Some((false, reason.clone())), false),
+            ActOutcome::Failed(reason) => (Some((true, reason.clone())), false),
+            ActOutcome::Done(..) | ActOutcome::Refused(..) => (None, true),
+        };
+        self.end(&effect, number, outcome, deletes).await?;
+        let waiting = match failed {
+            Some((reached, reason)) => {
+                let failure =
+                    RouteFailure { effect: id, channel: effect.new.channel, reached, reason: reason.as_str() };
+                self.routes().fails(&route, failure, wall())
+            }
+            None if decided => {
+                // Under the lock, as the alarm is raised: otherwise it could be raised after this.
+                let mut routes = self.routes();
+                let RouteWorks { waiting, ended } = routes.works(&route);
+                ended.iter().for_each(|subject| self.alarms.clear(Code::DestinationSilent, subject));
+                waiting
+            }
+            None => Vec::new(),
+        };
+        self.end_pauses(waiting).await;
+        Ok(Attempted::Ended)
+    }
+
+    /// Attempts at once what has failed because its route did not work.
+    async fn end_pauses(&self, waiting: Vec<EffectId>) {
+        if waiting.is_empty() {
+            return;
+        }
+        info!(effects = waiting.len(), "a receiver answers again; what waited for the route is attempted now");
+        if let Err(error) = self.mailstore.end_pauses(&waiting).await {
+            warn!(%error, "effects wait for the end of their pauses");
+        }
+    }
+
+    /// Raises the alarm of each destination that has taken nothing for long; ends those for which nothing waits any more.
+    fn check_routes(&self) {
+        let silence_ms = u64::try_from(self.channels.silence().as_millis()).unwrap_or(u64::MAX);
+        let open = |id| match self.mailstore.effect(id) {
+            Ok(effect) => effect.is_some_and(|effect| !effect.state().is_end()),
+            Err(_) => true,
+        };
+        let mut routes = self.routes();
+        let over = routes.forget(open);
+        let silent = routes.silent(wall(), silence_ms);
+        over.iter().for_each(|subject| self.alarms.clear(Code::DestinationSilent, subject));
+        for route in silent {
+            let minutes = wall().0.saturating_sub(route.since.0) / 60_000;
+            let detail = format!("nothing was taken for {minutes} minutes; the latest failure: {}", route.reason);
+            self.alarms.raise(Code::DestinationSilent, &route.subject, detail);
+        }
+    }
+
+    /// Ends this node's alarms about destinations of these channels: the next holder of the duty sees for itself.
+    fn end_alarms(&self) {
+        let mut subjects = self.routes().clear();
+        let (own, alarms) = (&self.mailstore.settings().node, self.alarms.list().unwrap_or_default());
+        let raised = alarms.into_iter().filter(|alarm| {
+            alarm.code == Some(Code::DestinationSilent) && alarm.node == *own && alarm.cleared.is_none()
+        });
+        let of_duty = |subject: &String| {
+            let word = subject.split(' ').next().unwrap_or_default();
+            Channel::ALL.into_iter().any(|channel| channel.word() == word && self.channels.serves(channel))
+        };
+        subjects.extend(raised.map(|alarm| alarm.subject).filter(of_duty));
+        subjects.iter().for_each(|subject| self.alarms.clear(Code::DestinationSilent, subject));
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn act(&self, effect: &Effect, work: C::Work, permit: &Arc<InFlight>) -> ActOutcome {
+        if permit.check().is_err() {
+            return ActOutcome::NotHolder;
+        }
+        self.channels.act(effect, work, permit.clone()).await
+    }
+
+    async fn fail(&self, effect: &Effect, number: u32, reason: String) -> Result<(), MailError> {
+        self.counts.failed.fetch_add(1, Relaxed);
+        let again = Timestamp(wall().0 + retry_after_ms(number, rand::random()));
+        info!(effect = %effect.id, channel = %effect.new.channel, attempt = number, %reason, "attempt failed");
+        self.mailstore.end_attempt(effect.id, EffectOutcome::Failed(reason, again), Vec::new()).await?;
+        Ok(())
+    }
+
+    async fn end(&self, effect: &Effect, number: u32, outcome: ActOutcome, deletes: bool) -> Result<(), MailError> {
+        match outcome {
+            ActOutcome::Done(receipt, next) => {
+                // The receiver has it: only a record of that prevents a repeat.
+                while let Err(error) = self.record_done(effect, &receipt, &next, deletes).await {
+                    warn!(effect = %effect.id, %error, "success of an effect is not recorded yet; retrying");
+                    sleep(READ_AGAIN).await;
+                }
+                self.counts.done.fetch_add(1, Relaxed);
+            }
+            ActOutcome::Failed(reason) | ActOutcome::Unreachable(reason) => {
+                self.fail(effect, number, reason).await?
+            }
+            ActOutcome::Refused(reason, next) => self.give_up(effect, reason, next).await?,
+            ActOutcome::NotHolder => {
+                let reason = "the duty was lost before anything left".to_owned();
+                self.mailstore.end_attempt(effect.id, EffectOutcome::Failed(reason, wall()), Vec::new()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One commit: a process that ends after it has nothing left to do for the effect.
+    async fn record_done(
+        &self,
+        effect: &Effect,
+        receipt: &str,
+        next: &[NewEffect],
+        deletes: bool,
+    ) -> Result<(), MailError> {
+        let outcome = match deletes && self.channels.deletes_message(effect).await? {
+            true => EffectOutcome::DoneDeleting(receipt.to_owned()),
+            false => EffectOutcome::Done(receipt.to_owned()),
+        };
+        self.mailstore.end_attempt(effect.id, outcome, next.to_vec()).await?;
+        Ok(())
+    }
+
+    async fn give_up(&self, effect: &Effect, reason: String, next: Vec<NewEffect>) -> Result<(), MailError> {
+        // Nothing follows a report that is not taken (RFC 3461 section 6.1): no alarm, no dead letter.
+        if effect.new.channel == Channel::Report {
+            let outcome = EffectOutcome::Done(format!("the report was given up: {reason}"));
+            self.mailstore.end_attempt(effect.id, outcome, next).await?;
+            return Ok(());
+        }
+        warn!(effect = %effect.id, channel = %effect.new.channel, %reason, "effect given up; it is a dead letter");
+        self.counts.dead.fetch_add(1, Relaxed);
+        let detail = format!("{} {}: {reason}", effect.new.channel, effect.id);
+        let returned = self.channels.returned(effect, &reason).await?;
+        let dead = EffectOutcome::Dead(reason);
+        self.mailstore.end_attempt_returning(effect.id, dead, next, returned).await?;
+        self.alarms.raise(Code::DeadLetter, effect.new.channel.word(), detail);
+        Ok(())
+    }
+}
+
+/// Event that wakes the loop.
+enum Event {
+    Changed(OutboxChange),
+    Attempted(EffectId, Attempted),
+    Due,
+    /// The store was closed.
+    Closed,
+}
+
+impl Attempts {
+    /// Waits for the outcomes of attempts under way, within a limit.
+    async fn finish(mut self, progress: &Progress) {
+        let begun = BootInstant::now();
+        while begun.elapsed() < FINISH_WITHIN && !self.tasks.is_empty() {
+            progress.turn();
+            let _ = timeout(HEARTBEAT, self.tasks.join_next()).await;
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Attempted), JoinError>) -> Event {
+        let (id, attempted) = match ended {
+            Ok(ended) => ended,
+            // A panic in a channel: its attempt has no outcome, and is tried again after a pause.
+            Err(error) => (error.id(), Attempted::Later(Timestamp(wall().0 + STORE_PAUSE_MS))),
+        };
+        self.effects.remove(&id).map_or(Event::Due, |id| Event::Attempted(id, attempted))
+    }
+}
+
+fn waiting(effect: &Effect, due: Timestamp) -> Waiting {
+    Waiting { id: effect.id, due, group: effect.new.cause.mailbox.0, alone: effect.is_suspect() }
+}

@@ -1,0 +1,7 @@
+//! Duties that work from the outbox, over real stores and a real gate.
+
+mod attempts;
+mod lost;
+mod notifications;
+mod support;
+mod take_over;

@@ -1,0 +1,355 @@
+//! One HTTP POST to an outside receiver, over TLS if the URL is `https`; the connection belongs to the holder of a duty.
+
+use std::{
+    any::Any,
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Bytes,
+    client::conn::http1,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+/// Timeout of one request, from the look-up of the name to the response.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reason why a receiver cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The URL is not valid.
+    #[error("'{0}' is not a usable URL: write http://HOST/PATH or https://HOST/PATH, without a password")]
+    Url(String),
+    /// The authorization header is not valid.
+    #[error("the value has characters that are not allowed in an HTTP header")]
+    Authorization,
+    /// The file of CA certificates cannot be read.
+    #[error("cannot read CA certificates from '{path}': {reason}")]
+    Authorities {
+        /// Path of the file.
+        path: PathBuf,
+        /// Reason of the failure.
+        reason: String,
+    },
+    /// The system has no CA certificates.
+    #[error("this machine has no CA certificates: install ca-certificates, or set ca_file")]
+    NoAuthorities,
+}
+
+/// Result of a request that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PostFailure {
+    /// The receiver was not reached.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The receiver has not taken the request: to be retried later.
+    #[error("{0}")]
+    Later(String),
+    /// The request was sent and not answered: the receiver may have taken it.
+    #[error("{0}")]
+    Unanswered(String),
+    /// The receiver refused the request for good.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The connection was refused by its owner: this node does not hold the duty any more.
+    #[error("this node no longer holds the duty")]
+    NotHolder,
+}
+
+/// Takes over a new connection, which is reset when the duty ends (rule R6); `None`: this node does not hold the duty.
+pub type Owner<'a> = &'a (dyn Fn(BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> + Send + Sync);
+
+/// Body of a request with its further headers.
+#[derive(Debug, Clone)]
+pub struct Post {
+    /// Type of the body, such as `application/json`.
+    pub content_type: &'static str,
+    /// Further headers: name in lower case, value.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Receiver of requests.
+#[derive(Clone)]
+pub struct HttpTarget {
+    uri: Uri,
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    authorization: Option<HeaderValue>,
+}
+
+impl HttpTarget {
+    /// Receiver at this URL. `authorization` is the value of the header, such as `Bearer …`; `authorities` is a PEM
+    /// file in place of the system's CA certificates.
+    pub fn new(url: &str, authorization: Option<&str>, authorities: Option<PathBuf>) -> Result<Self, TargetError> {
+        let wrong = || TargetError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let (scheme, host) = (uri.scheme_str().ok_or_else(wrong)?, uri.host().ok_or_else(wrong)?.to_owned());
+        // A name and password in the URL would appear in every log.
+        if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+            return Err(wrong());
+        }
+        let (port, tls) = match scheme {
+            "http" => (80, None),
+            "https" => {
+                let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let name = ServerName::try_from(bare).map_err(|_| wrong())?;
+                (443, Some((connector(authorities)?, name)))
+            }
+            _ => return Err(wrong()),
+        };
+        let port = uri.port_u16().unwrap_or(port);
+        let authorization = authorization
+            .map(|value| {
+                let mut value = HeaderValue::from_str(value).map_err(|_| TargetError::Authorization)?;
+                value.set_sensitive(true);
+                Ok(value)
+            })
+            .transpose()?;
+        Ok(Self { uri, host, port, tls, authorization })
+    }
+
+    /// Host of the receiver.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Sends a request, once. A conflict (`409`) is success: the receiver has its key already.
+    pub async fn post(&self, post: &Post, owner: Owner<'_>) -> Result<(), PostFailure> {
+        let sent = AtomicBool::new(false);
+        let failure = |error: &dyn fmt::Display| {
+            let text = format!("{}: {error}", self.host);
+            match sent.load(Relaxed) {
+                true => PostFailure::Unanswered(text),
+                false => PostFailure::Unreachable(text),
+            }
+        };
+        match timeout(TIMEOUT, self.connect_and_post(post, owner, &sent)).await {
+            Ok(Ok(status)) => classify(status),
+            Ok(Err(PostError::NotHolder)) => Err(PostFailure::NotHolder),
+            Ok(Err(PostError::Io(error))) => Err(failure(&error)),
+            Ok(Err(PostError::Http(error))) => Err(failure(&error)),
+            Err(_) => Err(failure(&format!("no answer within {TIMEOUT:?}"))),
+        }
+    }
+
+    async fn connect_and_post(
+        &self,
+        post: &Post,
+        owner: Owner<'_>,
+        sent: &AtomicBool,
+    ) -> Result<StatusCode, PostError> {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, self.port)).await?;
+        let _owned = owner(stream.as_fd()).ok_or(PostError::NotHolder)?;
+        match &self.tls {
+            None => self.exchange(stream, post, sent).await,
+            Some((connector, name)) => {
+                self.exchange(connector.connect(name.clone(), stream).await?, post, sent).await
+            }
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S, post: &Post, sent: &AtomicBool) -> Result<StatusCode, PostError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        let authority = self.uri.authority().map_or(self.host.as_str(), |authority| authority.as_str());
+        let mut request = Request::post(path)
+            .header(HOST, authority)
+            .header(CONTENT_TYPE, post.content_type)
+            .header(USER_AGENT, concat!("twinbox/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &post.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(value) = &self.authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request
+            .body(Full::new(post.body.clone()))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        sent.store(true, Relaxed);
+        // The connection is driven here and ends with this block: the body of the response is not needed. The
+        // response also counts when the receiver closes the connection after it.
+        let mut answered = pin!(async move { sender.send_request(request).await.map(|answer| answer.status()) });
+        tokio::select! {
+            biased;
+            status = &mut answered => Ok(status?),
+            _ = connection => Ok(answered.await?),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PostError {
+    #[error("this node no longer holds the duty")]
+    NotHolder,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+fn classify(status: StatusCode) -> Result<(), PostFailure> {
+    let again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    match status {
+        status if status.is_success() => Ok(()),
+        // The receiver already has this key.
+        StatusCode::CONFLICT => Ok(()),
+        status if status.is_server_error() || again.contains(&status) => {
+            Err(PostFailure::Later(format!("the receiver answered {status}")))
+        }
+        status => Err(PostFailure::Refused(format!("the receiver answered {status}"))),
+    }
+}
+
+/// The system's CA certificates, read once: a receiver per user must not read them each time.
+fn system_authorities() -> &'static RootCertStore {
+    static READ: OnceLock<RootCertStore> = OnceLock::new();
+    READ.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    })
+}
+
+fn connector(authorities: Option<PathBuf>) -> Result<TlsConnector, TargetError> {
+    let mut roots = RootCertStore::empty();
+    match authorities {
+        Some(path) => {
+            let wrong = |reason: String| TargetError::Authorities { path: path.clone(), reason };
+            let certificates = CertificateDer::pem_file_iter(&path).map_err(|error| wrong(error.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong("the file has no certificate".to_owned()));
+            }
+        }
+        None => roots = system_authorities().clone(),
+    }
+    if roots.is_empty() {
+        return Err(TargetError::NoAuthorities);
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TargetError::Url(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Shows only the host: the path of the URL may contain a secret.
+impl std::fmt::Debug for HttpTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HttpTarget({}:{})", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A receiver that reads a request, writes `answer` and closes the connection.
+    fn receiver(answer: &'static str) -> HttpTarget {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"{}") {
+                let mut bytes = [0; 1_024];
+                let n = stream.read(&mut bytes).unwrap();
+                request.extend_from_slice(&bytes[..n]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        HttpTarget::new(&url, None, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn request_without_an_answer_may_have_been_taken() {
+        let post = Post { content_type: "application/json", headers: Vec::new(), body: Bytes::from_static(b"{}") };
+        let owner: Owner<'_> = &|_| Some(Box::new(()));
+        assert_eq!(receiver("HTTP/1.1 204 No Content\r\n\r\n").post(&post, owner).await, Ok(()));
+        let busy = receiver("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").post(&post, owner).await;
+        assert!(matches!(busy, Err(PostFailure::Later(_))), "{busy:?}");
+        let unanswered = receiver("").post(&post, owner).await;
+        assert!(matches!(unanswered, Err(PostFailure::Unanswered(_))), "{unanswered:?}");
+        let unreachable = HttpTarget::new("http://127.0.0.1:1/", None, None).unwrap().post(&post, owner).await;
+        assert!(matches!(unreachable, Err(PostFailure::Unreachable(_))), "{unreachable:?}");
+    }
+
+    #[test]
+    fn receiver_must_be_an_http_url_without_a_password() {
+        for (url, fine) in [
+            ("http://10.0.0.9:8080/alarms?of=twinbox", true),
+            ("http://[::1]:8080/", true),
+            ("http://host", true),
+            ("https://", false),
+            ("ftp://host/", false),
+            ("host/path", false),
+            ("http://user:secret@host/", false),
+            ("", false),
+        ] {
+            assert_eq!(HttpTarget::new(url, None, None).is_ok(), fine, "{url}");
+        }
+        assert!(matches!(HttpTarget::new("http://h", Some("a\nb"), None), Err(TargetError::Authorization)));
+        let missing = HttpTarget::new("https://h", None, Some("/nowhere/ca.pem".into())).expect_err("no such file");
+        assert!(missing.to_string().contains("/nowhere/ca.pem"), "{missing}");
+    }
+
+    #[test]
+    fn status_decides_between_success_retry_and_refusal() {
+        for (status, expected) in [
+            (200, "ok"),
+            (204, "ok"),
+            (409, "ok"),
+            (400, "refused"),
+            (404, "refused"),
+            (429, "later"),
+            (503, "later"),
+        ] {
+            let classified = match classify(StatusCode::from_u16(status).expect("a status")) {
+                Ok(()) => "ok",
+                Err(PostFailure::Refused(_)) => "refused",
+                Err(_) => "later",
+            };
+            assert_eq!(classified, expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Files received mails: finds the mailbox of an address, and makes a message of each sound file.
+
+use std::sync::Arc;
+
+use twinbox_alarms::{Alarms, Code};
+use twinbox_audio::{Recording, g726_to_g711, to_g711};
+use twinbox_clock::wall;
+use twinbox_ids::{EffectId, MailboxId, MessageId, Pii, Timestamp};
+use twinbox_locations::number_of_sender;
+use twinbox_mail::{
+    Address,
+    bounce::{self, Action, Bounce},
+    incoming::{self, Audio, Importance, Incoming, Sensitivity},
+};
+use twinbox_mailstore::{
+    Codec, ImportOutcome, MailError, MailOrigin, Mailbox, MailedMessage, Mailstore, NewMessage, OutgoingRecord,
+    PinCheck, Report, Returns,
+};
+use twinbox_rtp::{SAMPLES_PER_MS, g711};
+
+use crate::{
+    Delivery, Mail, MailHandler, RecipientError, Sender, SuccessReport,
+    lookup::{MailName, names},
+};
+
+/// Longest kept text of a mail, in characters.
+const LONGEST_TEXT: usize = 4_000;
+/// Longest kept subject and name, in characters.
+const LONGEST_LINE: usize = 200;
+/// Maximum number of sound files that are taken of one mail.
+const MOST_FILES: usize = 20;
+/// Longest returned header of a mail in a report of success, in bytes.
+const LONGEST_HEADER: usize = 8 * 1024;
+/// Longest recording without a limit in the class of service, in milliseconds.
+const LONGEST_MS: u64 = 30 * 60 * 1_000;
+
+/// Recipient of a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilingRecipient {
+    /// A mailbox.
+    Mailbox(MailboxId),
+    /// The sender of notifications: reports of failure come back to it.
+    Reports,
+}
+
+/// Files mails in mailboxes. Cheap to clone.
+#[derive(Clone)]
+pub struct MailFiling {
+    mailstore: Mailstore,
+    alarms: Alarms,
+    /// Domain of the mailboxes, in lower case.
+    domain: Arc<str>,
+    /// Address that sends notifications.
+    reports: Arc<Address>,
+    returns: Returns,
+}
+
+impl MailFiling {
+    /// Files mails to `NUMBER@domain` and to addresses of users, and reads the reports of failure that come to
+    /// `reports`. Messages that were not delivered elsewhere come back to their senders by `returns`.
+    pub fn new(mailstore: Mailstore, alarms: Alarms, domain: &str, reports: Address, returns: Returns) -> Self {
+        Self { mailstore, alarms, domain: domain.to_ascii_lowercase().into(), reports: Arc::new(reports), returns }
+    }
+
+    /// The mailbox that a mail address leads to.
+    async fn find(&self, address: &Address) -> Result<Option<Mailbox>, MailError> {
+        for name in names(address, &self.domain) {
+            let found = match name {
+                MailName::Number(number) => self.mailstore.find_by_number(&number).await?,
+                MailName::Address(address) => self.mailstore.find_by_address(&address).await?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn file(&self, mailbox: MailboxId, mail: &Parsed) -> Delivery {
+        let owner = match self.mailstore.get(mailbox).await {
+            Ok(Some(owner)) => owner,
+            Ok(None) => return refused("5.1.1", "the mailbox was removed"),
+            Err(error) => return later(error.to_string()),
+        };
+        let max_ms =
+            self.mailstore.rules(&owner).ok().and_then(|rules| rules.max_message_ms()).unwrap_or(LONGEST_MS);
+        let delivery = incoming::delivery_id(mailbox.to_bytes(), &mail.incoming, &mail.sender);
+        let mut files = mail.incoming.audio.get(..MOST_FILES).unwrap_or(&mail.incoming.audio);
+        let mut filed = Vec::new();
+        while !files.is_empty() {
+            // A voice message of several parts, such as an introduction and a forwarded message, is one message.
+            let (together, rest) = files.split_at(if mail.incoming.is_vpim { files.len() } else { 1 });
+            files = rest;
+            let sound = match joined(together, max_ms).await {
+                Ok(sound) => sound,
+                Err(reason) => return refused("5.6.1", &reason),
+            };
+            let id = message_id(delivery, filed.len());
+            let message = MailedMessage {
+                id,
+                mailbox,
+                new: mail.message(sound.codec),
+                audio: twinbox_mailstore::Audio { codec: sound.codec, bytes: sound.bytes.into() },
+            };
+            match self.mailstore.receive_mail(message).await {
+                Ok(ImportOutcome::Taken(_)) => filed.push(id.to_string()),
+                Ok(ImportOutcome::Known | ImportOutcome::Kept) => filed.push(format!("{id} (known)")),
+                Err(error) => return later(error.to_string()),
+            }
+        }
+        match filed.is_empty() {
+            true => refused("5.6.1", "the mail has no sound file: attach WAV, MP3 or M4A"),
+            false => Delivery::Accepted { detail: filed.join(", ") },
+        }
+    }
+
+    /// Adds the report of success that the sender of a mail wants. The mail counts as filed only with it, so that a
+    /// delivery which ends between the two is repeated. None goes to the empty sender, hence none about a report.
+    async fn report(
+        &self,
+        mailbox: MailboxId,
+        parsed: &Parsed,
+        mail: &Mail<FilingRecipient>,
+        wanted: &SuccessReport,
+        filed: Delivery,
+    ) -> Delivery {
+        let (Some(sender), Delivery::Accepted { .. }) = (&mail.sender, &filed) else { return filed };
+        let report = Report {
+            to: Pii::new(sender.clone()),
+            recipient: wanted.address.clone(),
+            original: wanted.original.clone().unwrap_or_default(),
+            envelope_id: Pii::new(mail.envelope_id.clone().unwrap_or_default()),
+            header: Pii::new(header(&mail.bytes)),
+            arrived: parsed.received,
+        };
+        let delivery = incoming::delivery_id(mailbox.to_bytes(), &parsed.incoming, &parsed.sender);
+        match self.mailstore.add_report(mailbox, message_id(delivery, 0), report).await {
+            Ok(_) => filed,
+            Err(error) => later(error.to_string()),
+        }
+    }
+
+    /// A report of failure raises an alarm that names the notification; a voice message comes back to its sender. Any
+    /// other mail to the sender of notifications is taken and thrown away: a refusal could begin a loop.
+    async fn read_report(&self, bytes: &[u8]) -> Delivery {
+        if let Some(report) = bounce::read(bytes).ok().flatten()
+            && let Err(reason) = self.note_report(&report).await
+        {
+            return later(reason);
+        }
+        Delivery::Accepted { detail: "report read".to_owned() }
+    }
+
+    /// `Err`: the report is to be delivered again later, for this reason.
+    async fn note_report(&self, report: &Bounce) -> Result<(), String> {
+        let text = |error: MailError| error.to_string();
+        let failed = || report.recipients.iter().filter(|recipient| recipient.action == Action::Failed);
+        let id = report.original_message_id.as_deref().and_then(|id| effect_of(id, &self.domain));
+        let (Some(first), Some(id)) = (failed().next(), id) else { return Ok(()) };
+        let effect = self.mailstore.effect(id).map_err(text)?;
+        let Some(effect) = effect.filter(|effect| effect.bounced.is_none()) else { return Ok(()) };
+        if effect.is_sent()
+            && self.mailstore.outgoing(effect.new.cause.message).map_err(text)? == OutgoingRecord::Missing
+        {
+            return Err("the reported message has not arrived on this node yet".to_owned());
+        }
+        // The status first: it decides about the spoken reason.
+        let spoken = format!("{} {}", first.status, first.diagnostic.as_deref().unwrap_or_default());
+        let returned = self.returns.of(&effect, &spoken).await.map_err(text)?;
+        let reasons: Vec<_> = failed()
+            .map(|recipient| recipient.diagnostic.clone().unwrap_or_else(|| recipient.status.clone()))
+            .collect();
+        let reason = line(&reasons.join("; "));
+        if self.mailstore.note_bounce(id, &reason, returned).await.map_err(text)? {
+            let subject = if effect.is_sent() { effect.new.channel.word() } else { "mail" };
+            self.alarms.raise(Code::DeadLetter, subject, format!("mail {id} came back: {reason}"));
+        }
+        Ok(())
+    }
+}
+
+impl MailHandler for MailFiling {
+    type Recipient = FilingRecipient;
+
+    async fn recipient(&self, address: &str, _: &Sender) -> Result<FilingRecipient, RecipientError> {
+        let address = Address::parse(address).map_err(|_| RecipientError::Unknown)?;
+        let is_ours = address.domain() == &*self.domain;
+        if is_ours && address.local().eq_ignore_ascii_case(self.reports.local()) {
+            return Ok(FilingRecipient::Reports);
+        }
+        // Without all records, a mailbox that is not here may exist (rule D13).
+        if !self.ready() {
+            return Err(RecipientError::NotReady);
+        }
+        let found = self.find(&address).await.map_err(|_| RecipientError::NotReady)?;
+        let unknown = if is_ours { RecipientError::Unknown } else { RecipientError::RelayingDenied };
+        let mailbox = found.ok_or(unknown)?;
+        if !self.mailstore.takes_messages(&mailbox) {
+            return Err(RecipientError::Disabled);
+        }
+        match self.mailstore.is_full(&mailbox).await {
+            Ok(false) => Ok(FilingRecipient::Mailbox(mailbox.id)),
+            Ok(true) => Err(RecipientError::MailboxFull),
+            Err(_) => Err(RecipientError::NotReady),
+        }
+    }
+
+    async fn deliver(&self, mail: Mail<FilingRecipient>) -> Vec<Delivery> {
+        let parsed = match Parsed::of(self, &mail).await {
+            Ok(parsed) => Some(parsed),
+            Err(reason) if mail.recipients.iter().all(|to| matches!(to, FilingRecipient::Mailbox(_))) => {
+                return mail.recipients.iter().map(|_| refused("5.6.0", &reason)).collect();
+            }
+            Err(_) => None,
+        };
+        let mut deliveries = Vec::with_capacity(mail.recipients.len());
+        for (index, recipient) in mail.recipients.iter().enumerate() {
+            deliveries.push(match (recipient, &parsed) {
+                (FilingRecipient::Reports, _) => self.read_report(&mail.bytes).await,
+                // Some systems report to the sender in the header.
+                (FilingRecipient::Mailbox(_), Some(parsed)) if parsed.incoming.is_bounce => {
+                    self.read_report(&mail.bytes).await
+                }
+                (FilingRecipient::Mailbox(mailbox), Some(parsed)) => {
+                    let filed = self.file(*mailbox, parsed).await;
+                    match mail.reports.get(index).and_then(Option::as_ref) {
+                        Some(wanted) => self.report(*mailbox, parsed, &mail, wanted, filed).await,
+                        None => filed,
+                    }
+                }
+                (FilingRecipient::Mailbox(_), None) => refused("5.6.0", "the mail cannot be read"),
+            });
+        }
+        deliveries
+    }
+
+    async fn check_password(&self, user: &str, password: &str) -> bool {
+        let Ok(Some(mailbox)) = self.mailstore.find_by_number(user).await else { return false };
+        let checked = self.mailstore.check_pin(mailbox.id, &Pii::new(password.to_owned()), "smtp").await;
+        matches!(checked, Ok(PinCheck::Ok { must_change: false }))
+    }
+
+    fn ready(&self) -> bool {
+        self.mailstore.has_all_records() && self.mailstore.accepts_messages()
+    }
+}
+
+/// A mail that was read once for all its recipients.
+struct Parsed {
+    incoming: Incoming,
+    /// Address of the envelope sender; empty for none.
+    sender: String,
+    received: Timestamp,
+    /// The mailbox of a sender that counts as a user.
+    user: Option<Mailbox>,
+    /// Number by which a sender at a location is dialled.
+    remote: Option<String>,
+}
+
+impl Parsed {
+    async fn of(filing: &MailFiling, mail: &Mail<FilingRecipient>) -> Result<Self, String> {
+        let bytes = mail.bytes.clone();
+        let read = tokio::task::spawn_blocking(move || incoming::read(&bytes)).await;
+        let incoming = read.map_err(|_| "the node is stopping".to_owned())?.map_err(|error| error.to_string())?;
+        let user = match (&mail.trust.user, mail.trust.trusted_network) {
+            (Some(user), _) => filing.mailstore.find_by_number(user).await.ok().flatten(),
+            (None, true) => match &incoming.from {
+                Some(from) => filing.find(from).await.ok().flatten(),
+                None => None,
+            },
+            (None, false) => None,
+        };
+        // As for users, the header is believed only if it comes from a trusted network.
+        let from = incoming.from.as_ref().filter(|_| user.is_none() && mail.trust.trusted_network);
+        let remote = from.and_then(|from| number_of_sender(&filing.mailstore.locations().ok()?, from));
+        Ok(Self { incoming, sender: mail.sender.clone().unwrap_or_default(), received: wall(), user, remote })
+    }
+
+    fn message(&self, codec: Codec) -> NewMessage {
+        let Incoming { from, from_name, subject, text, importance, sensitivity, .. } = &self.incoming;
+        let address = from.as_ref().map_or_else(|| self.sender.clone(), ToString::to_string);
+        let shown = if from_name.trim().is_empty() { &address } else { from_name };
+        let name = self.user.as_ref().map_or_else(|| Pii::new(line(shown)), |user| user.name.clone());
+        NewMessage {
+            received: self.received,
+            caller: self.user.as_ref().map(|user| &user.number).or(self.remote.as_ref()).cloned().map(Pii::new),
+            caller_name: Some(name),
+            codec,
+            urgent: *importance == Importance::High,
+            private: *sensitivity != Sensitivity::None,
+            mail: Some(MailOrigin {
+                sender: Pii::new(line(&address)),
+                subject: Pii::new(line(subject)),
+                text: Pii::new(text.chars().take(LONGEST_TEXT).collect()),
+            }),
+        }
+    }
+}
+
+/// The sounds of files one after the other, in the codec of the first, at most `max_ms` milliseconds.
+async fn joined(files: &[Audio], max_ms: u64) -> Result<Recording, String> {
+    let mut joined: Option<Recording> = None;
+    for file in files {
+        let length_ms = joined.as_ref().map_or(0, |sound| sound.bytes.len() as u64 / u64::from(SAMPLES_PER_MS));
+        if length_ms >= max_ms {
+            break;
+        }
+        let sound = decode(file.clone(), max_ms - length_ms).await?;
+        match &mut joined {
+            None => joined = Some(sound),
+            Some(whole) => whole.bytes.extend(g711::transcode(sound.codec, whole.codec, &sound.bytes)),
+        }
+    }
+    joined.ok_or_else(|| "the mail has no sound file".to_owned())
+}
+
+/// The sound of an attachment, by its content; only 32KADPCM has no header that tells.
+async fn decode(audio: Audio, max_ms: u64) -> Result<Recording, String> {
+    let decoded = tokio::task::spawn_blocking(move || {
+        if audio.content_type.eq_ignore_ascii_case("audio/32kadpcm") {
+            // Two samples a byte, 8 samples a millisecond.
+            let most = usize::try_from(max_ms.saturating_mul(4)).unwrap_or(usize::MAX);
+            let data = audio.bytes.get(..most.min(audio.bytes.len())).unwrap_or_default();
+            let bytes = g726_to_g711(data, Codec::Pcmu);
+            return Ok(Recording { codec: Codec::Pcmu, bytes, truncated: data.len() < audio.bytes.len() });
+        }
+        to_g711(&audio.bytes, max_ms).map_err(|error| error.to_string())
+    });
+    decoded.await.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
+}
+
+/// The message of the sound file at `index` of a delivery.
+fn message_id(delivery: [u8; 16], index: usize) -> MessageId {
+    MessageId(u128::from_be_bytes(delivery).wrapping_add(index as u128))
+}
+
+/// The effect whose mail has this Message-ID.
+fn effect_of(message_id: &str, domain: &str) -> Option<EffectId> {
+    let (local, at) = message_id.rsplit_once('@')?;
+    at.eq_ignore_ascii_case(domain).then(|| local.parse().ok()).flatten()
+}
+
+/// The header of a mail, or the lines at its beginning that are short enough together.
+fn header(mail: &[u8]) -> String {
+    let beginning = mail.get(..LONGEST_HEADER).unwrap_or(mail);
+    let whole = beginning.windows(4).position(|part| part == b"\r\n\r\n");
+    let last = || beginning.windows(2).rposition(|part| part == b"\r\n");
+    let end = whole.or_else(last).map_or(0, |at| at.saturating_add(2));
+    String::from_utf8_lossy(beginning.get(..end).unwrap_or_default()).into_owned()
+}
+
+fn refused(enhanced: &str, text: &str) -> Delivery {
+    Delivery::Refused { code: 554, enhanced: enhanced.to_owned(), text: line(text) }
+}
+
+fn later(text: String) -> Delivery {
+    Delivery::Later { text: line(&text) }
+}
+
+/// One line of bounded length.
+fn line(text: &str) -> String {
+    text.chars().take(LONGEST_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,161 @@
+//! MWI: the counts, and notices of mailboxes whose counts may have changed.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::{
+    Receiver,
+    error::{RecvError, TryRecvError},
+};
+use twinbox_ids::MailboxId;
+use twinbox_mailbox::{Mailbox, MessageCounts, Quota, Recording, Rule, holder, schema};
+use twinbox_replication_core::Change;
+
+use crate::{
+    MailError, Mailstore,
+    counts::{Counting, MailboxUsage},
+    work::blocking,
+};
+
+/// A notice that counts may have changed. Reading them again is cheap, and they may turn out to be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountsChange {
+    /// The counts of this mailbox.
+    Mailbox(MailboxId),
+    /// The counts of any mailbox: changes were missed, or a number moved.
+    Everything,
+}
+
+/// Reports changes, made here or by a peer, from its creation on.
+pub struct CountsWatch {
+    mailstore: Mailstore,
+    changes: Receiver<Arc<Change>>,
+}
+
+impl Mailstore {
+    /// The MWI counts of a mailbox; zero if it does not exist.
+    pub async fn message_counts(&self, mailbox: MailboxId) -> Result<MessageCounts, MailError> {
+        Ok(self.usage(mailbox).await?.counts)
+    }
+
+    /// As [`Self::message_counts`], for a thread that may block: reads the messages of a mailbox that changed since the
+    /// last count.
+    pub fn message_counts_now(&self, mailbox: MailboxId) -> Result<MessageCounts, MailError> {
+        Ok(self.usage_now(mailbox)?.counts)
+    }
+
+    /// Number of messages read since the start to count them. A list of users reads none, unless they changed.
+    pub fn messages_counted(&self) -> u64 {
+        self.inner.counts.read()
+    }
+
+    /// Counts the messages of every mailbox, until `stop` returns true, so that later reads are cached. For the start,
+    /// on a thread that may block.
+    pub fn count_all(&self, stop: impl Fn() -> bool) -> Result<(), MailError> {
+        let mut mailboxes = self.mailboxes_now()?.into_iter().take_while(|_| !stop());
+        mailboxes.try_for_each(|mailbox| self.usage_now(mailbox.id).map(drop))
+    }
+
+    async fn usage(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {
+        if let Some(counts) = self.inner.counts.known(mailbox) {
+            return Ok(counts);
+        }
+        let store = self.clone();
+        blocking(move || store.usage_now(mailbox)).await?
+    }
+
+    fn usage_now(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {
+        let counts = &self.inner.counts;
+        if let Some(counts) = counts.known(mailbox) {
+            return Ok(counts);
+        }
+        let begun = counts.begin(mailbox);
+        let mut counting = Counting::default();
+        self.each_message(mailbox, |message| counting.add(&message))?;
+        Ok(counts.end(mailbox, begun, counting))
+    }
+
+    /// Whether no more messages fit into a mailbox.
+    pub async fn is_full(&self, mailbox: &Mailbox) -> Result<bool, MailError> {
+        let (rules, usage) = (self.rules(mailbox)?, self.usage(mailbox.id).await?);
+        let max_messages = rules.get(Rule::Messages).unwrap_or(mailbox.quota.max_messages);
+        let quota = Quota { max_messages, ..mailbox.quota };
+        let too_long = |minutes: u64| usage.total_ms >= minutes.saturating_mul(60_000);
+        Ok(quota.is_full(usage.counts) || rules.get(Rule::TotalMinutes).is_some_and(too_long))
+    }
+
+    /// The used share of a mailbox's capacity, in percent; above 100 when there is more in it than fits.
+    pub async fn used_percent(&self, mailbox: &Mailbox) -> Result<u64, MailError> {
+        let (rules, usage) = (self.rules(mailbox)?, self.usage(mailbox.id).await?);
+        let share = |used: u64, most: u64| used.saturating_mul(100) / most.max(1);
+        let messages = u64::from(usage.counts.new) + u64::from(usage.counts.saved);
+        let max_messages = rules.get(Rule::Messages).unwrap_or(mailbox.quota.max_messages);
+        let of_minutes = |minutes: u64| share(usage.total_ms, minutes.saturating_mul(60_000));
+        Ok(share(messages, max_messages).max(rules.get(Rule::TotalMinutes).map_or(0, of_minutes)))
+    }
+
+    /// Watches for changes of counts. Begin watching before reading the counts, so that no change is missed.
+    pub fn watch_counts(&self) -> CountsWatch {
+        CountsWatch { mailstore: self.clone(), changes: self.store().live() }
+    }
+}
+
+impl CountsWatch {
+    /// The next change; `None` when the store is closed. Safe to cancel.
+    pub async fn next(&mut self) -> Option<CountsChange> {
+        loop {
+            match self.changes.recv().await {
+                Ok(change) => {
+                    if let Some(change) = self.meaning(&change) {
+                        return Some(change);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => return Some(CountsChange::Everything),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// A change that has already come.
+    pub fn try_next(&mut self) -> Option<CountsChange> {
+        loop {
+            match self.changes.try_recv() {
+                Ok(change) => {
+                    if let Some(change) = self.meaning(&change) {
+                        return Some(change);
+                    }
+                }
+                Err(TryRecvError::Lagged(_)) => return Some(CountsChange::Everything),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn meaning(&self, change: &Change) -> Option<CountsChange> {
+        let mailbox = match change.key.table {
+            schema::MESSAGE => schema::message_of(&change.key)?.0,
+            schema::MAILBOX => schema::mailbox_of(&change.key)?,
+            schema::NUMBER => match self.newcomer(change) {
+                Some(mailbox) => mailbox,
+                None => return Some(CountsChange::Everything),
+            },
+            schema::RECORDING if Recording::withdraws(&change.delta) => {
+                let id = schema::recording_of(&change.key)?;
+                match self.mailstore.recording(id) {
+                    Ok(recording) => recording?.mailbox,
+                    Err(_) => return Some(CountsChange::Everything),
+                }
+            }
+            _ => return None,
+        };
+        Some(CountsChange::Mailbox(mailbox))
+    }
+
+    /// The mailbox that claimed a number which no other mailbox claims: then no other MWI is affected. Thousands of new
+    /// users must not each trigger a read of all mailboxes.
+    fn newcomer(&self, change: &Change) -> Option<MailboxId> {
+        let mailbox = holder(&change.delta)?;
+        let record = self.mailstore.store().get(&change.key).ok()??;
+        let alone = record.losers(schema::number::HOLDER).is_empty() && holder(&record) == Some(mailbox);
+        alone.then_some(mailbox)
+    }
+}

@@ -1,0 +1,355 @@
+//! The outbox (rules E1, R11): effects are written with their causes, attempts before their acts, outcomes after them.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use twinbox_clock::wall;
+use twinbox_devices::schema as devices_schema;
+use twinbox_ids::{DeviceId, EffectId, Epoch, Timestamp};
+use twinbox_locations::schema::outgoing_key;
+use twinbox_mailbox::{Mark, schema as mailbox_schema};
+use twinbox_outbox::{Cause, Effect, NewEffect, Transition, attempt, bounced, dead, death, done, failed, schema};
+use twinbox_replication_core::{Change, Edit, Key, Record};
+use twinbox_replication_store::Draft;
+
+use crate::{Acknowledgement, MailError, Mailstore, ReturnedMessage, messages::mark_in, work::blocking};
+
+/// Time that the effect of a sent message stays longer than others, in milliseconds: mail servers usually try for five
+/// days before they report a failure.
+const REPORT_WITHIN_MS: u64 = 6 * 24 * 3_600 * 1_000;
+
+/// An outcome of an attempt, or a decision without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EffectOutcome {
+    /// Done; the text is the receiver's receipt, or the reason why it is not wanted any more.
+    Done(String),
+    /// Done as with [`Self::Done`]; the message of the cause is deleted in the same commit.
+    DoneDeleting(String),
+    /// The attempt failed with this reason; the next is at that time.
+    Failed(String, Timestamp),
+    /// Given up for this reason.
+    Dead(String),
+}
+
+/// An administrator's request about an effect was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// There is no such effect.
+    #[error("effect {0} does not exist: list the effects with `twinbox outbox list`")]
+    None(EffectId),
+    /// It is done.
+    #[error("effect {0} is done: nothing to do")]
+    Done(EffectId),
+    /// Any other error.
+    #[error(transparent)]
+    Mail(#[from] MailError),
+}
+
+/// A change of the outbox, or of something on which its attempts depend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxChange {
+    /// This effect.
+    Effect(EffectId),
+    /// This target, a device or location: its effects may have another destination.
+    Device(DeviceId),
+    /// Holds of destinations.
+    Holds,
+    /// Any effect: changes were missed.
+    Everything,
+}
+
+impl OutboxChange {
+    /// The change of the record with this key; `None` for one that does not concern the outbox.
+    fn of(key: &Key) -> Option<Self> {
+        if key.table == schema::HOLD {
+            return Some(Self::Holds);
+        }
+        if let Some(effect) = schema::effect_of(key) {
+            return Some(Self::Effect(effect));
+        }
+        let location = || twinbox_locations::schema::location_of(key).map(|location| DeviceId(location.0));
+        devices_schema::device_of(key).map(|(_, device)| device).or_else(location).map(Self::Device)
+    }
+}
+
+/// Reports changes of the outbox, made here or by a peer, from its creation on.
+pub struct OutboxWatch {
+    changes: Receiver<Arc<Change>>,
+}
+
+impl OutboxWatch {
+    /// The next change; `None` when the store is closed. Safe to cancel.
+    pub async fn next(&mut self) -> Option<OutboxChange> {
+        loop {
+            match self.changes.recv().await {
+                Ok(change) => {
+                    if let Some(change) = OutboxChange::of(&change.key) {
+                        return Some(change);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => return Some(OutboxChange::Everything),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl Mailstore {
+    /// All effects that were not removed, by time of creation.
+    pub async fn effects(&self) -> Result<Vec<Effect>, MailError> {
+        let store = self.clone();
+        blocking(move || {
+            let mut effects = Vec::new();
+            for row in store.store().rows(schema::OUTBOX, &[]) {
+                let (key, record) = row?;
+                effects.extend(readable(&key, &record));
+            }
+            effects.sort_by_key(|effect| (effect.new.created, effect.id));
+            Ok(effects)
+        })
+        .await?
+    }
+
+    /// An effect; `None` when there is none.
+    pub fn effect(&self, id: EffectId) -> Result<Option<Effect>, MailError> {
+        let key = schema::effect_key(id);
+        Ok(self.store().get(&key)?.and_then(|record| readable(&key, &record)))
+    }
+
+    /// Whether the mailbox, the device and the message of an effect are here, or were removed. Replication applies an
+    /// effect before its message, which waits for its audio: a record that is not here yet is not a removed one.
+    pub fn has_cause_of(&self, effect: &Effect) -> Result<bool, MailError> {
+        let Cause { mailbox, message, transition } = effect.new.cause;
+        let record = |key: &Key| Ok::<_, MailError>(self.store().get(key)?.unwrap_or_default());
+        let device = devices_schema::device_key(mailbox, effect.new.target);
+        if record(&mailbox_schema::mailbox_key(mailbox))?.is_empty() || record(&device)?.is_empty() {
+            return Ok(false);
+        }
+        let message = record(&mailbox_schema::message_key(mailbox, message))?;
+        let filed = message.blobs().next().is_some() || message.tombstone().is_some();
+        Ok(filed || transition == Transition::Test)
+    }
+
+    /// Watches for changes of the outbox. Begin watching before reading it, so that no change is missed.
+    pub fn watch_outbox(&self) -> OutboxWatch {
+        OutboxWatch { changes: self.store().live() }
+    }
+
+    /// Makes the next attempt durable, here and at a peer (rule E1); returns it with its number. `None`: the effect is
+    /// at its end. Act only after this.
+    pub async fn begin_attempt(
+        &self,
+        id: EffectId,
+        epoch: &Epoch,
+    ) -> Result<Option<(u32, Acknowledgement)>, MailError> {
+        let (epoch, incarnation) = (epoch.clone(), self.settings().incarnation);
+        let (number, acknowledgement) = self
+            .commit(move |draft| {
+                let Some(effect) = open_effect(draft, id)? else { return Ok(None) };
+                let (number, edits) = attempt(&effect, wall(), incarnation, &epoch);
+                draft.edit(schema::effect_key(id), edits)?;
+                Ok(Some(number))
+            })
+            .await?;
+        Ok(number.map(|number| (number, acknowledgement)))
+    }
+
+    /// Makes an outcome durable, with the effects that follow from it. An effect that is at its end stays as it is.
+    pub async fn end_attempt(
+        &self,
+        id: EffectId,
+        outcome: EffectOutcome,
+        next: Vec<NewEffect>,
+    ) -> Result<Acknowledgement, MailError> {
+        self.end_attempt_returning(id, outcome, next, None).await
+    }
+
+    /// As [`Self::end_attempt`]; the message that comes back to its sender is filed in the same commit.
+    pub async fn end_attempt_returning(
+        &self,
+        id: EffectId,
+        outcome: EffectOutcome,
+        next: Vec<NewEffect>,
+        returned: Option<ReturnedMessage>,
+    ) -> Result<Acknowledgement, MailError> {
+        let own = self.settings().incarnation;
+        let ((), acknowledgement) = self
+            .commit(move |draft| {
+                let Some(effect) = open_effect(draft, id)? else { return Ok(()) };
+                let elsewhere = effect.unfinished().is_some_and(|attempt| attempt.incarnation != own);
+                returned.iter().try_for_each(|returned| returned.file(draft))?;
+                let edits = match outcome {
+                    EffectOutcome::Done(receipt) => done(wall(), &receipt),
+                    EffectOutcome::DoneDeleting(receipt) => {
+                        let Cause { mailbox, message, .. } = effect.new.cause;
+                        match mark_in(draft, mailbox, message, Mark::Deleted) {
+                            Ok(()) | Err(MailError::NoMessage(_)) => {}
+                            Err(error) => return Err(error),
+                        }
+                        done(wall(), &receipt)
+                    }
+                    // The next holder attempts it by now: the outcome of that attempt counts.
+                    EffectOutcome::Failed(..) if elsewhere => Vec::new(),
+                    EffectOutcome::Failed(reason, again) => failed(effect.attempts(), again, &reason),
+                    EffectOutcome::Dead(reason) => dead(wall(), &reason),
+                };
+                draft.edit(schema::effect_key(id), edits)?;
+                next.iter().try_for_each(|effect| write_effect(draft, effect))
+            })
+            .await?;
+        Ok(acknowledgement)
+    }
+
+    /// Counts the death of a process during an attempt (rule R11).
+    pub async fn count_death(&self, id: EffectId, attempt: u32, deaths: u32) -> Result<(), MailError> {
+        self.commit(move |draft| {
+            let edits = open_effect(draft, id)?.map_or_else(Vec::new, |_| death(attempt, deaths));
+            Ok(draft.edit(schema::effect_key(id), edits)?)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Writes effects that have no message as their cause, such as the test of a device.
+    pub async fn add_effects(&self, effects: Vec<NewEffect>) -> Result<Acknowledgement, MailError> {
+        let ((), acknowledgement) =
+            self.commit(move |draft| effects.iter().try_for_each(|effect| write_effect(draft, effect))).await?;
+        Ok(acknowledgement)
+    }
+
+    /// An administrator wants an effect that was given up, or that waits, to be attempted now; returns the effect that
+    /// is attempted. Receivers see the same Message-ID or key again.
+    pub async fn retry_effect(&self, id: EffectId) -> Result<EffectId, OutboxError> {
+        let effect = self.effect(id)?.ok_or(OutboxError::None(id))?;
+        if effect.done.is_some() {
+            return Err(OutboxError::Done(id));
+        }
+        if effect.dead.is_some() {
+            let again = effect.again(wall());
+            let (next, receipt) = (again.id(), format!("retried as {}", again.id()));
+            self.commit(move |draft| {
+                draft.edit(schema::effect_key(id), done(wall(), &receipt))?;
+                write_effect(draft, &again)
+            })
+            .await?;
+            return Ok(next);
+        }
+        // One that waits for its delay is due now, too.
+        if effect.unfinished().is_none() {
+            self.end_attempt(
+                id,
+                EffectOutcome::Failed("retried by an administrator".to_owned(), wall()),
+                Vec::new(),
+            )
+            .await?;
+        }
+        Ok(id)
+    }
+
+    /// An administrator gives an effect up: it counts as done.
+    pub async fn drop_effect(&self, id: EffectId) -> Result<Acknowledgement, OutboxError> {
+        let effect = self.effect(id)?.ok_or(OutboxError::None(id))?;
+        if effect.done.is_some() {
+            return Err(OutboxError::Done(id));
+        }
+        let ((), acknowledgement) = self
+            .commit(move |draft| {
+                Ok(draft.edit(schema::effect_key(id), done(wall(), "dropped by an administrator"))?)
+            })
+            .await?;
+        Ok(acknowledgement)
+    }
+
+    /// Records a report of failure that came back; false when there is no such effect, or it has one already. The message
+    /// that comes back to its sender is filed in the same commit.
+    pub async fn note_bounce(
+        &self,
+        id: EffectId,
+        reason: &str,
+        returned: Option<ReturnedMessage>,
+    ) -> Result<bool, MailError> {
+        let reason = reason.to_owned();
+        let (new, _) = self
+            .commit(move |draft| {
+                let key = schema::effect_key(id);
+                let effect = draft.get(&key)?.and_then(|record| readable(&key, &record));
+                let new = effect.is_some_and(|effect| effect.bounced.is_none());
+                if new {
+                    returned.iter().try_for_each(|returned| returned.file(draft))?;
+                    draft.edit(key, bounced(wall(), &reason))?;
+                }
+                Ok(new)
+            })
+            .await?;
+        Ok(new)
+    }
+
+    /// Removes effects that were done before that time, at most 20,000; returns their number. Those of sent messages, also
+    /// dead ones, stay longer, because a mail server may report a failure after days. The last one of a sent message takes
+    /// the message with it, so that nothing refers to its audio any more.
+    pub async fn remove_done_effects(&self, before: Timestamp) -> Result<usize, MailError> {
+        const MOST: usize = 20_000;
+        // A commit of this size holds up no caller who leaves a message.
+        const AT_A_TIME: usize = 500;
+        let store = self.clone();
+        let removed = blocking(move || {
+            let mut removed = Vec::new();
+            for row in store.store().rows(schema::OUTBOX, &[]) {
+                let (key, record) = row?;
+                let old = |effect: &Effect| {
+                    // A message that was given up is with its sender again.
+                    let given_up = effect.dead.as_ref().filter(|_| effect.is_sent());
+                    let longer = if effect.is_sent() { REPORT_WITHIN_MS } else { 0 };
+                    let ended = effect.done.as_ref().or(given_up);
+                    ended.is_some_and(|ended| ended.at.0.saturating_add(longer) < before.0)
+                };
+                removed.extend(readable(&key, &record).filter(old));
+                if removed.len() == MOST {
+                    break;
+                }
+            }
+            Ok::<_, MailError>(removed)
+        });
+        let removed = removed.await??;
+        for effects in removed.chunks(AT_A_TIME).map(<[Effect]>::to_vec) {
+            self.commit_here(move |draft| effects.iter().try_for_each(|effect| remove_effect(draft, effect)))
+                .await?;
+        }
+        Ok(removed.len())
+    }
+}
+
+/// Removes an effect. A sent message goes with its effect, unless an administrator's retry needs it.
+fn remove_effect(draft: &mut Draft<'_>, effect: &Effect) -> Result<(), MailError> {
+    draft.edit(schema::effect_key(effect.id), vec![Edit::Delete])?;
+    let retry = NewEffect { retry: effect.new.retry.saturating_add(1), ..effect.new }.id();
+    let is_last = draft.get(&schema::effect_key(retry))?.is_none_or(|record| record.is_empty());
+    if effect.is_sent() && is_last {
+        draft.edit(outgoing_key(effect.new.cause.message), vec![Edit::Delete])?;
+    }
+    Ok(())
+}
+
+/// Writes an effect, unless it exists.
+pub(crate) fn write_effect(draft: &mut Draft<'_>, effect: &NewEffect) -> Result<(), MailError> {
+    let key = schema::effect_key(effect.id());
+    let current = draft.get(&key)?;
+    Ok(draft.edit(key, effect.edits(current.as_ref()))?)
+}
+
+/// The effect, unless it is at its end or removed.
+pub(crate) fn open_effect(draft: &Draft<'_>, id: EffectId) -> Result<Option<Effect>, MailError> {
+    let key = schema::effect_key(id);
+    let effect = draft.get(&key)?.and_then(|record| readable(&key, &record));
+    Ok(effect.filter(|effect| !effect.state().is_end()))
+}
+
+pub(crate) fn readable(key: &Key, record: &Record) -> Option<Effect> {
+    match Effect::read(key, record) {
+        Ok(effect) => effect,
+        Err(error) => {
+            tracing::warn!(%error, "effect cannot be read; it is left out");
+            None
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Reports of delivery to the senders of mails (RFC 3461).
+
+use twinbox_clock::wall;
+use twinbox_ids::{MailboxId, MessageId, Timestamp};
+use twinbox_outbox::{Cause, Channel, Effect, NewEffect, Report, Transition, schema};
+
+use crate::{Acknowledgement, MailError, Mailstore};
+
+/// Time after which a report that cannot be sent is given up, in milliseconds.
+const LIFE_MS: u64 = 3 * 24 * 3_600 * 1_000;
+
+impl Mailstore {
+    /// Adds the report that a mail became this message; durable with the effect that sends it when this returns. A
+    /// repeated delivery of the mail adds no other.
+    pub async fn add_report(
+        &self,
+        mailbox: MailboxId,
+        message: MessageId,
+        report: Report,
+    ) -> Result<Acknowledgement, MailError> {
+        let now = wall();
+        let effect = NewEffect {
+            cause: Cause { mailbox, message, transition: Transition::Received },
+            channel: Channel::Report,
+            target: report.target(),
+            repeat: 0,
+            retry: 0,
+            created: now,
+            not_before: now,
+            expires: Timestamp(now.0.saturating_add(LIFE_MS)),
+        };
+        let ((), acknowledgement) = self
+            .commit(move |draft| {
+                let key = schema::effect_key(effect.id());
+                let mut edits = effect.edits(draft.get(&key)?.as_ref());
+                if !edits.is_empty() {
+                    edits.extend(report.edits());
+                }
+                Ok(draft.edit(key, edits)?)
+            })
+            .await?;
+        Ok(acknowledgement)
+    }
+
+    /// The report that an effect sends; `None` for other effects, and if it was removed. An administrator's retry sends
+    /// that of the first effect.
+    pub fn report_of(&self, effect: &Effect) -> Result<Option<Report>, MailError> {
+        if effect.new.channel != Channel::Report {
+            return Ok(None);
+        }
+        let record = self.store().get(&schema::effect_key(effect.receiver_id()))?;
+        Ok(record.and_then(|record| Report::read(&record)))
+    }
+}

@@ -1,0 +1,236 @@
+//! The channels of the duty `mta`: notifications that leave by mail.
+
+use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
+
+use twinbox_devices::{Kind, Text};
+use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
+use twinbox_gate::InFlight;
+use twinbox_ids::Epoch;
+use twinbox_mail::{
+    Address,
+    compose::{Attachment, Notice},
+    dkim,
+    incoming::{Importance, Sensitivity},
+};
+use twinbox_mailstore::{MailError, ReturnedMessage, Returns};
+use twinbox_outbox::{Channel, Effect};
+
+use crate::{Mailer, Notify, Outgoing, SendFailure, SocketOwner, report, voice};
+
+/// Sender of the duty's mails.
+#[derive(Debug, Clone)]
+pub struct MailSender {
+    /// Domain of Message-IDs.
+    pub domain: String,
+    /// Sender of notifications, in the envelope too.
+    pub from: Address,
+    /// Display name of the sender.
+    pub from_name: String,
+    /// Sends the mails.
+    pub mailer: Mailer,
+    /// Signs the mails.
+    pub dkim: Option<Arc<dkim::Signer>>,
+}
+
+/// A mail that is ready to leave.
+pub enum MailWork {
+    /// A notification.
+    Notification {
+        /// The mail.
+        outgoing: Outgoing,
+        /// The notification in it.
+        due: Box<DueNotification>,
+    },
+    /// A message that a user sent to another voicemail system.
+    Voice(Outgoing),
+    /// A report of delivery to the sender of a mail.
+    Report(Outgoing),
+}
+
+/// The channels of the duty.
+pub struct MailChannels {
+    notifications: Notifications,
+    sender: Option<MailSender>,
+    returns: Returns,
+}
+
+/// The permit of an attempt, for connections.
+struct PermitOwner(Arc<InFlight>);
+
+impl SocketOwner for PermitOwner {
+    fn own(&self, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> {
+        self.0.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
+    }
+
+    fn may_write(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+impl MailSender {
+    /// A mail with its DKIM signature in front, if mails are signed.
+    pub(crate) fn signed(&self, mut mail: Vec<u8>, date_unix: i64) -> Result<Vec<u8>, String> {
+        if let Some(dkim) = &self.dkim {
+            let header = dkim.sign(&mail, date_unix).map_err(|error| error.to_string())?;
+            mail.splice(0..0, header.into_bytes());
+        }
+        Ok(mail)
+    }
+}
+
+impl MailChannels {
+    /// Channels for these notifications and for voice messages, which come back by `returns`; without a sender, mails
+    /// are dead letters.
+    pub fn new(notifications: Notifications, sender: Option<MailSender>, returns: Returns) -> Self {
+        Self { notifications, sender, returns }
+    }
+
+    /// The mail of a notification; `Err` with the reason if there cannot be one.
+    async fn mail(&self, effect: &Effect, due: DueNotification) -> Result<MailWork, MailRefused> {
+        let sender = self.sender.as_ref();
+        let sender = sender.ok_or_else(|| {
+            MailRefused::Never("mail out is not configured: set [mail] domain and smarthost".to_owned())
+        })?;
+        let never = |error: &dyn std::fmt::Display| MailRefused::Never(error.to_string());
+        let (Kind::Mail { address, .. } | Kind::Pager { address } | Kind::SmsMail { address }) = &due.device.kind
+        else {
+            return Err(MailRefused::Never("the device was replaced by one of another kind".to_owned()));
+        };
+        let to = Address::parse(address.reveal()).map_err(|error| never(&error))?;
+        let form = due.device.kind.name().form().ok_or_else(|| never(&"the device takes no mail"))?;
+        let templates = self.notifications.templates();
+        let Text { subject, body } =
+            templates.compose(form, due.language(), &due.content, &due.zone).map_err(|error| never(&error))?;
+        let message_id = format!("{}@{}", effect.receiver_id(), sender.domain);
+        let notice = Notice {
+            from: sender.from.clone(),
+            from_name: sender.from_name.clone(),
+            to,
+            subject: subject.map_or_else(String::new, |subject| subject.reveal().clone()),
+            text: body.reveal().clone(),
+            message_id,
+            date_unix: i64::try_from(effect.new.created.0 / 1_000).unwrap_or_default(),
+            audio: self.audio(&due).await?,
+            auto_submitted: true,
+            importance: Importance::Normal,
+            sensitivity: Sensitivity::None,
+        };
+        let bytes = sender.signed(notice.compose(), notice.date_unix).map_err(MailRefused::Never)?;
+        let outgoing = Outgoing {
+            sender: Some(sender.from.to_string()),
+            recipient: notice.to.to_string(),
+            bytes: bytes.into(),
+            envelope_id: effect.receiver_id().to_string(),
+            notify: Notify::FailureAndDelay,
+        };
+        Ok(MailWork::Notification { outgoing, due: Box::new(due) })
+    }
+
+    /// The recording as WAV, if the device wants it and the class of service lets it leave.
+    async fn audio(&self, due: &DueNotification) -> Result<Option<Attachment>, MailRefused> {
+        let wanted = due.audio_allowed && matches!(due.device.kind, Kind::Mail { audio: true, .. });
+        let Some(message) = due.message.as_ref().filter(|_| wanted) else { return Ok(None) };
+        let wav = self.notifications.mailstore().wav(message).await;
+        let bytes = wav.map_err(|error| MailRefused::Later(error.to_string()))?;
+        let file_name = format!("voicemail-{}.wav", due.content.latest.received.strftime("%Y%m%d-%H%M%S"));
+        Ok(Some(Attachment { file_name, content_type: "audio/wav".to_owned(), bytes }))
+    }
+}
+
+/// Reason why a mail cannot be made.
+enum MailRefused {
+    Never(String),
+    Later(String),
+}
+
+/// Pause when the audio cannot be read, in milliseconds.
+const AUDIO_PAUSE_MS: u64 = 10_000;
+
+impl Channels for MailChannels {
+    type Work = MailWork;
+
+    fn serves(&self, channel: Channel) -> bool {
+        channel.is_mail()
+    }
+
+    fn begins(&self, _: &Epoch) {
+        self.notifications.begin();
+    }
+
+    async fn prepare(&self, effect: &Effect) -> Prepared<MailWork> {
+        let (mailstore, sender) = (self.notifications.mailstore(), self.sender.as_ref());
+        if effect.new.channel == Channel::Report {
+            return report::prepare(mailstore, sender, effect).map(MailWork::Report);
+        }
+        if effect.is_sent() {
+            return voice::prepare(mailstore, sender, effect).await.map(MailWork::Voice);
+        }
+        match self.notifications.prepare(effect).await {
+            Prepared::Act(due) => {
+                let device = due.device.clone();
+                match self.mail(effect, due).await {
+                    Ok(work) => Prepared::Act(work),
+                    Err(MailRefused::Later(reason)) => {
+                        Prepared::Later(twinbox_ids::Timestamp(twinbox_clock::wall().0 + AUDIO_PAUSE_MS), reason)
+                    }
+                    Err(MailRefused::Never(reason)) => {
+                        Prepared::Impossible(reason, self.notifications.refused(effect, &device).await)
+                    }
+                }
+            }
+            Prepared::Unwanted(reason) => Prepared::Unwanted(reason),
+            Prepared::Later(at, reason) => Prepared::Later(at, reason),
+            Prepared::Impossible(reason, next) => Prepared::Impossible(reason, next),
+        }
+    }
+
+    fn route(&self, _: &Effect, work: &MailWork) -> String {
+        let (MailWork::Notification { outgoing, .. } | MailWork::Voice(outgoing) | MailWork::Report(outgoing)) =
+            work;
+        self.sender.as_ref().map(|sender| sender.mailer.route_to(&outgoing.recipient)).unwrap_or_default()
+    }
+
+    async fn act(&self, effect: &Effect, work: MailWork, permit: Arc<InFlight>) -> ActOutcome {
+        let Some(sender) = &self.sender else { return ActOutcome::Failed("mail out is not configured".to_owned()) };
+        let (outgoing, due) = match &work {
+            MailWork::Notification { outgoing, due } => (outgoing, Some(due)),
+            MailWork::Voice(outgoing) | MailWork::Report(outgoing) => (outgoing, None),
+        };
+        match sender.mailer.send(outgoing, &PermitOwner(permit)).await {
+            Ok(delivered) => {
+                let next = match due {
+                    Some(due) => self.notifications.delivered(effect, due).await,
+                    None => Vec::new(),
+                };
+                ActOutcome::Done(format!("{}: {}", delivered.by, delivered.reply), next)
+            }
+            Err(SendFailure::NotHolder) => ActOutcome::NotHolder,
+            // Nothing follows a report that is not taken (RFC 3461 section 6.1): no alarm, no dead letter.
+            Err(SendFailure::Permanent(problem)) if matches!(work, MailWork::Report(_)) => {
+                ActOutcome::Done(format!("the report was refused: {problem}"), Vec::new())
+            }
+            Err(SendFailure::Permanent(problem)) => {
+                let next = match due {
+                    Some(due) => self.notifications.refused(effect, &due.device).await,
+                    None => Vec::new(),
+                };
+                ActOutcome::Refused(problem.to_string(), next)
+            }
+            Err(SendFailure::Temporary(problem)) if problem.step.is_before_a_mail() => {
+                ActOutcome::Unreachable(problem.to_string())
+            }
+            // Unknown: the server may have it. The repeat has the same Message-ID.
+            Err(SendFailure::Temporary(problem) | SendFailure::Unknown(problem)) => {
+                ActOutcome::Failed(problem.to_string())
+            }
+        }
+    }
+
+    async fn returned(&self, effect: &Effect, reason: &str) -> Result<Option<ReturnedMessage>, MailError> {
+        self.returns.of(effect, reason).await
+    }
+
+    async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {
+        self.notifications.deletes_message(effect).await
+    }
+}

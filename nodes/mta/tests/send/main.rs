@@ -1,0 +1,8 @@
+//! Attempts against fake mail servers and name servers over real sockets.
+
+mod delivery;
+mod failures;
+mod hosts;
+mod probe;
+mod support;
+mod tls;

@@ -1,0 +1,185 @@
+//! Notifications over HTTP: webhooks of users, and text messages through a gateway.
+
+use std::{any::Any, os::fd::BorrowedFd, path::PathBuf, sync::Arc};
+
+use serde_json::json;
+use twinbox_clock::wall;
+use twinbox_devices::{
+    Kind, LinkBase, link,
+    webhook::{Body, Event, SIGNATURE_HEADER, signature},
+};
+use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
+use twinbox_gate::InFlight;
+use twinbox_http_post::{HttpTarget, Owner, Post, PostFailure, TargetError};
+use twinbox_ids::{Epoch, MessageId, Pii, Timestamp};
+use twinbox_mailstore::{MailError, time};
+use twinbox_outbox::{Channel, Effect, Transition};
+
+/// Pause when the store cannot be read or written, in milliseconds.
+const STORE_PAUSE_MS: u64 = 5_000;
+
+/// Gateway that takes text messages as JSON: `{"to": "+49…", "text": "…", "id": "…"}`.
+#[derive(Debug, Clone)]
+pub struct SmsGateway(HttpTarget);
+
+impl SmsGateway {
+    /// Gateway at this URL; see [`HttpTarget::new`].
+    pub fn new(url: &str, authorization: Option<&str>, authorities: Option<PathBuf>) -> Result<Self, TargetError> {
+        HttpTarget::new(url, authorization, authorities).map(Self)
+    }
+}
+
+/// A request that is ready to leave.
+pub struct HttpWork {
+    target: HttpTarget,
+    body: String,
+    /// Key of the signature, of webhooks.
+    secret: Option<Pii<String>>,
+    due: DueNotification,
+}
+
+/// The notifier's channels.
+pub struct HttpChannels {
+    notifications: Notifications,
+    sms: Option<SmsGateway>,
+    links: Option<LinkBase>,
+}
+
+impl HttpChannels {
+    /// Channels for these notifications; without a gateway, text messages are dead letters.
+    pub fn new(notifications: Notifications, sms: Option<SmsGateway>) -> Self {
+        Self { notifications, sms, links: None }
+    }
+
+    /// Has links to recordings begin so; without a base, notifications have none.
+    pub fn with_links(self, links: Option<LinkBase>) -> Self {
+        Self { links, ..self }
+    }
+
+    /// The link to the recording, if the device wants one and the class of service lets it leave.
+    async fn link(&self, due: &DueNotification) -> Result<Option<Pii<String>>, MailError> {
+        let Some((base, message)) = self.links.as_ref().zip(due.message.as_ref()) else { return Ok(None) };
+        if !due.audio_allowed || !link::has_links(&due.device) {
+            return Ok(None);
+        }
+        let key = self.notifications.mailstore().link_key_or_new(due.mailbox.id, due.device.id).await?;
+        Ok(key.and_then(|key| link::url(base, &due.device, &key, message.id, time(wall()))))
+    }
+
+    /// The request of a notification; `Err` with the reason if there cannot be one.
+    fn request(
+        &self,
+        effect: &Effect,
+        due: DueNotification,
+        audio_url: Option<Pii<String>>,
+    ) -> Result<HttpWork, String> {
+        let id = effect.receiver_id().to_string();
+        match &due.device.kind {
+            Kind::Webhook { url, secret, .. } => {
+                let target = HttpTarget::new(url.reveal(), None, None).map_err(|error| error.to_string())?;
+                let event = match (effect.new.cause.transition, effect.new.repeat) {
+                    (Transition::Test, _) => Event::Test,
+                    _ if !due.content.earlier.is_empty() => Event::Digest,
+                    (_, 0) => Event::New,
+                    _ => Event::Reminder,
+                };
+                let latest = &due.content.latest;
+                let body = Body {
+                    event,
+                    id,
+                    mailbox: due.mailbox.id,
+                    number: due.mailbox.number.clone(),
+                    message: due.message.as_ref().map_or(MessageId(0), |message| message.id),
+                    caller: latest.caller.clone(),
+                    caller_name: latest.caller_name.clone(),
+                    received: latest.received,
+                    seconds: latest.seconds,
+                    urgent: latest.urgent,
+                    audio_url,
+                };
+                Ok(HttpWork { target, body: body.to_json(), secret: Some(secret.clone()), due })
+            }
+            Kind::SmsHttp { number } => {
+                let gateway =
+                    self.sms.as_ref().ok_or("this node has no gateway for text messages: set [sms] url")?;
+                let form = due.device.kind.name().form().ok_or("a text message has no form")?;
+                let text = self.notifications.templates().compose(form, due.language(), &due.content, &due.zone);
+                let text = text.map_err(|error| error.to_string())?;
+                let body = json!({ "to": number.reveal(), "text": text.body.reveal(), "id": id }).to_string();
+                Ok(HttpWork { target: gateway.0.clone(), body, secret: None, due })
+            }
+            Kind::Mail { .. } | Kind::Pager { .. } | Kind::SmsMail { .. } => {
+                Err("the device was replaced by one of another kind".to_owned())
+            }
+        }
+    }
+}
+
+impl Channels for HttpChannels {
+    type Work = HttpWork;
+
+    fn serves(&self, channel: Channel) -> bool {
+        !channel.is_mail()
+    }
+
+    fn begins(&self, _: &Epoch) {
+        self.notifications.begin();
+    }
+
+    async fn prepare(&self, effect: &Effect) -> Prepared<HttpWork> {
+        match self.notifications.prepare(effect).await {
+            Prepared::Act(due) => {
+                let device = due.device.clone();
+                let link = match self.link(&due).await {
+                    Ok(link) => link,
+                    Err(error) => {
+                        return Prepared::Later(Timestamp(wall().0 + STORE_PAUSE_MS), error.to_string());
+                    }
+                };
+                match self.request(effect, due, link) {
+                    Ok(work) => Prepared::Act(work),
+                    Err(reason) => Prepared::Impossible(reason, self.notifications.refused(effect, &device).await),
+                }
+            }
+            Prepared::Unwanted(reason) => Prepared::Unwanted(reason),
+            Prepared::Later(at, reason) => Prepared::Later(at, reason),
+            Prepared::Impossible(reason, next) => Prepared::Impossible(reason, next),
+        }
+    }
+
+    fn route(&self, _: &Effect, work: &HttpWork) -> String {
+        work.target.host().to_owned()
+    }
+
+    async fn act(&self, effect: &Effect, work: HttpWork, permit: Arc<InFlight>) -> ActOutcome {
+        let mut headers = vec![("idempotency-key", effect.receiver_id().to_string())];
+        if let Some(secret) = &work.secret {
+            headers.push((SIGNATURE_HEADER, signature(secret, &work.body, time(wall()))));
+        }
+        let post = Post { content_type: "application/json", headers, body: work.body.into() };
+        let own = |socket: BorrowedFd<'_>| -> Option<Box<dyn Any + Send>> {
+            permit.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
+        };
+        let owner: Owner<'_> = &own;
+        match work.target.post(&post, owner).await {
+            Ok(()) => {
+                let next = self.notifications.delivered(effect, &work.due).await;
+                ActOutcome::Done("taken".to_owned(), next)
+            }
+            Err(PostFailure::Unanswered(reason)) if effect.new.channel.at_most_once() => {
+                let reason = format!("{reason}; it may have arrived, and its receiver cannot tell a repeat");
+                ActOutcome::Refused(reason, self.notifications.refused(effect, &work.due.device).await)
+            }
+            Err(PostFailure::Unreachable(reason)) => ActOutcome::Unreachable(reason),
+            Err(PostFailure::Later(reason) | PostFailure::Unanswered(reason)) => ActOutcome::Failed(reason),
+            Err(PostFailure::Refused(reason)) => {
+                ActOutcome::Refused(reason, self.notifications.refused(effect, &work.due.device).await)
+            }
+            Err(PostFailure::NotHolder) => ActOutcome::NotHolder,
+        }
+    }
+
+    async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {
+        self.notifications.deletes_message(effect).await
+    }
+}

@@ -1,0 +1,87 @@
+//! Interface that delivers MWI states to their receivers. The duty does not depend on SIP; the node supplies the
+//! sender.
+
+use std::{fmt, sync::Arc};
+
+use serde::Serialize;
+use twinbox_ids::{Epoch, MailboxId, NodeName};
+use twinbox_mailstore::MessageCounts;
+
+/// MWI state of one mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MwiUpdate {
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// Number of the mailbox, digits only.
+    pub number: String,
+    /// Message counts.
+    pub counts: MessageCounts,
+}
+
+/// Receiver of MWI states. Each has its own queue, so that a dead one delays no other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Trunk of this name, by unsolicited NOTIFYs.
+    Trunk(String),
+    /// Subscribers whose dialogs this node holds, by NOTIFYs in these dialogs.
+    Subscribers(NodeName),
+}
+
+/// Check at the write of every datagram, including retransmissions: `false` means that no datagram may be sent any
+/// more.
+#[derive(Clone)]
+pub struct Guard(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Guard {
+    /// Creates a guard from a check.
+    pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// Whether a datagram may be sent now.
+    pub fn allows(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Guard({})", if self.allows() { "open" } else { "closed" })
+    }
+}
+
+/// Reason why a state was not delivered. The send is retried with the latest state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No answer, or not reachable: retried soon, then with growing waits, and immediately when the target answers
+    /// again.
+    #[error("not delivered: {0}")]
+    Unreachable(String),
+    /// The target answered, but not all receivers behind it: retried soon, then with growing waits.
+    #[error("not delivered to all: {0}")]
+    Incomplete(String),
+    /// The receiver refused: retried when the state changes, or after a long wait.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The guard refused.
+    #[error("not sent: this node does not hold the duty any more")]
+    NotHolder,
+}
+
+/// Delivers MWI states.
+pub trait MwiSender: Send + Sync + 'static {
+    /// All targets; read when the duty begins.
+    fn targets(&self) -> Vec<Target>;
+
+    /// Sends to one target: to a trunk by an unsolicited NOTIFY (RFC 3842), to subscribers through the node that
+    /// holds their dialogs. The epoch is sent along, so that a receiver can recognize a previous holder. Resolves
+    /// after delivery.
+    fn send(
+        &self,
+        target: &Target,
+        update: &MwiUpdate,
+        epoch: &Epoch,
+        guard: Guard,
+    ) -> impl Future<Output = Result<(), SendError>> + Send;
+}

@@ -1,0 +1,25 @@
+//! The replicated outbox (rules E1, R11): effects on the outside world, each written in the same commit as its cause.
+//!
+//! Pure: an [`Effect`] is read from its record, changes are lists of edits, and [`OutboxQueue`] decides when each effect
+//! is attempted. The states only rise under any merge: pending, failed, dead, done. An attempt is durable before its
+//! act, and its outcome after it; an attempt without an outcome is of unknown result and is decided by [`take_over`].
+
+mod backoff;
+mod effect;
+mod hold;
+mod queue;
+mod report;
+mod routes;
+pub mod schema;
+mod take_over;
+
+pub use backoff::retry_after_ms;
+pub use effect::{
+    Attempt, Cause, Channel, Effect, EffectError, EffectState, Ended, NewEffect, Transition, attempt, bounced,
+    dead, death, done, failed,
+};
+pub use hold::{Destination, DestinationError, Hold, Holds, LIFE_AFTER_RELEASE_MS, MAX_HOLDS, due_now};
+pub use queue::{Limits, OutboxQueue, Waiting};
+pub use report::Report;
+pub use routes::{RouteFailure, RouteWorks, Routes, SilentRoute};
+pub use take_over::{TakeOver, take_over};

@@ -1,0 +1,26 @@
+//! Keeps the records of calls: writes those of ended calls, and removes old ones.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use twinbox_mailstore::Mailstore;
+use twinbox_roles::{Duty, Roles};
+
+/// Writes call records, and removes those older than `keep`, until stopped. Nothing is written before all members know
+/// such records; those of calls until then wait in a bounded queue.
+pub async fn keep_call_records(mailstore: Mailstore, roles: Roles, keep: Duration, stop: CancellationToken) {
+    let mut view = roles.watch();
+    tokio::select! {
+        // The level of the release that brought them.
+        raised = view.wait_for(|view| view.feature_level >= Duty::Timetable.level()) => {
+            if raised.is_err() {
+                return;
+            }
+        }
+        () = stop.cancelled() => return,
+    }
+    tokio::join!(
+        mailstore.write_call_records(stop.clone().cancelled_owned()),
+        stop.run_until_cancelled(mailstore.keep_call_records(keep)),
+    );
+}

@@ -1,0 +1,84 @@
+//! Reports to systemd (sd_notify(3)): the process is ready, stops, or lives.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use twinbox_supervisor::ServiceManager;
+
+/// Connection to the service manager, if one started this process.
+#[derive(Debug)]
+pub struct SystemdNotifier(ServiceManager);
+
+impl SystemdNotifier {
+    /// Connection by the environment variables.
+    pub fn from_env() -> Self {
+        Self(ServiceManager::from_env())
+    }
+
+    /// Reports that the start is complete.
+    pub fn ready(&self) {
+        self.0.notify("READY=1");
+    }
+
+    /// Reports that the stop has begun and may take this long.
+    pub fn stopping(&self, within: Duration) {
+        self.0.notify(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", within.as_micros()));
+    }
+
+    /// Reports at the requested interval that the process lives, while `why_not` returns `None`, until stopped.
+    pub async fn watchdog(&self, why_not: impl Fn() -> Option<String>, stop: CancellationToken) {
+        let Some(beat) = self.0.watchdog_interval() else { return };
+        let mut beats = tokio::time::interval(beat);
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            match why_not() {
+                None => self.0.notify("WATCHDOG=1"),
+                Some(why) => error!(why, "the process hangs; systemd gets no keep-alive"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn systemd_gets_ready_watchdog_and_stopping_messages() {
+        let name = format!("twinbox-systemd-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name.as_bytes()).expect("a name");
+        let heard = UnixDatagram::bind_addr(&address).expect("an abstract socket");
+        heard.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+        let next = || {
+            let mut buffer = [0; 256];
+            let length = heard.recv(&mut buffer).expect("a datagram");
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        let at = ServiceManager::at(&format!("@{name}"), Some(Duration::from_millis(1)));
+        let manager = SystemdNotifier(at.expect("a connection"));
+        manager.ready();
+        assert_eq!(next(), "READY=1");
+        let stop = CancellationToken::new();
+        let quiet = tokio::time::timeout(
+            Duration::from_millis(30),
+            manager.watchdog(|| Some("stuck".to_owned()), stop.clone()),
+        );
+        assert!(quiet.await.is_err(), "it goes on for as long as the process does");
+        manager.stopping(Duration::from_secs(2));
+        assert_eq!(next(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=2000000", "nothing was said while it was stuck");
+        tokio::join!(manager.watchdog(|| None, stop.clone()), async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            stop.cancel();
+        });
+        assert_eq!(next(), "WATCHDOG=1");
+    }
+}

@@ -1,0 +1,6 @@
+//! The duty `timetable`, over real stores and a real gate.
+
+mod interrupted;
+mod runs;
+mod support;
+mod works;

@@ -1,0 +1,77 @@
+//! Kinds of jobs.
+
+/// Kind of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum JobKind {
+    /// Deletes messages whose time by their class of service is over.
+    Ageing,
+    /// Warns of mailboxes that are nearly full.
+    QuotaWarnings,
+    /// Has every subscriber of MWI told the present counts.
+    MwiResync,
+    /// Synchronises users with a directory.
+    DirectorySync,
+    /// Makes a report from the call records.
+    Report,
+}
+
+impl JobKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::Ageing, Self::QuotaWarnings, Self::MwiResync, Self::DirectorySync, Self::Report];
+
+    /// The word on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ageing => "ageing",
+            Self::QuotaWarnings => "quota-warnings",
+            Self::MwiResync => "mwi-resync",
+            Self::DirectorySync => "directory-sync",
+            Self::Report => "report",
+        }
+    }
+
+    /// The permanent number in records.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Ageing => 1,
+            Self::QuotaWarnings => 2,
+            Self::MwiResync => 3,
+            Self::DirectorySync => 4,
+            Self::Report => 5,
+        }
+    }
+
+    /// The kind with this number; `None` for one of a newer release.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// The kind with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Words of its arguments, with their values as people are told them.
+    pub const fn arguments(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Ageing | Self::MwiResync => &[],
+            Self::QuotaWarnings => &[("share", "a share of the capacity in percent, 1 to 100, such as 90")],
+            Self::DirectorySync => &[("directory", "the name of a directory; all of them without it")],
+            Self::Report => &[
+                ("report", "traffic, users, unanswered, sign-ins or fail-overs"),
+                ("format", "table, csv or json"),
+                ("days", "the number of days up to the run, such as 7"),
+                ("folder", "the folder on the node that gets the file, such as /var/lib/twinbox-reports"),
+            ],
+        }
+    }
+
+    /// Words of the arguments that a job needs.
+    pub const fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync => &[],
+            Self::Report => &["report", "folder"],
+        }
+    }
+}

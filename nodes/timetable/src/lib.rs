@@ -1,0 +1,27 @@
+//! The pure core of timetables: jobs, the times at which they are due, and the history of their runs.
+//!
+//! ```text
+//! cron text + zone ─► due times ─┐
+//! history of the job's runs ─────┼─► decide: run, skip or wait
+//! present time ──────────────────┘
+//! ```
+//!
+//! No clock, no disk, no task. Views are read from a [`Record`](twinbox_replication_core::Record), changes are lists of
+//! [`Edit`](twinbox_replication_core::Edit), one register for each setting.
+
+mod change;
+mod cron_text;
+mod decide;
+mod job;
+mod kind;
+mod run;
+pub mod schema;
+mod value;
+
+pub use change::{JobChange, JobError};
+pub use cron_text::{CronError, CronText, Zone, ZoneError};
+pub use decide::{Decision, LOOK_BACK_MS, MOST_ATTEMPTS, ON_TIME_MS, Recovery, decide, recover};
+pub use job::{Job, Missed, Place};
+pub use kind::JobKind;
+pub use run::{JobRun, LONGEST_OUTCOME, RunState};
+pub use twinbox_ids::JobId;

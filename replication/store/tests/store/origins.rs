@@ -1,0 +1,199 @@
+//! Incarnations of a store: their initial state, and the refusals of the directory.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, RawFd},
+    path::Path,
+};
+
+use twinbox_disk::DiskError;
+use twinbox_ids::{BlobHash, ClusterId, Origin, RecordingId, Stamp};
+use twinbox_replication_core::{BlobRef, Change, Edit, Field, Record, Value};
+use twinbox_replication_store::{CommitError, Filled, StoreError};
+
+use crate::{audio, dir, edit, key, open, open_as, set, text};
+
+#[tokio::test]
+async fn each_incarnation_has_a_new_origin_and_all_earlier_data() {
+    let dir = dir();
+    let first = open(dir.path());
+    edit(&first, "x", set("one")).await.expect("a commit");
+    let origin = first.origin();
+    drop(first);
+    let second = open(dir.path());
+    assert_ne!(second.origin(), origin);
+    assert_eq!(second.own_origins().len(), 2);
+    assert_eq!(second.own_origins().last(), Some(&second.origin()));
+    assert!(second.own_origins().contains(&origin));
+    assert_eq!(second.vector().get(origin), 1);
+    let before = second.get(&key("x")).expect("a read").and_then(|r| r.latest()).expect("a stamp");
+    // Numbers begin again, stamps do not.
+    assert_eq!(edit(&second, "y", set("two")).await.expect("a commit").first, 1);
+    let after = second.get(&key("y")).expect("a read").and_then(|r| r.latest()).expect("a stamp");
+    assert!(after > before, "{after} after {before}");
+    assert_eq!(text(&second, "x").as_deref(), Some("one"));
+}
+
+/// The wall clock of this node goes back by half a minute between two incarnations, as seen from the stamps.
+#[tokio::test]
+async fn new_incarnation_stamps_above_all_stamps_of_the_last() {
+    let dir = dir();
+    let store = open(dir.path());
+    let ahead = Stamp { wall: twinbox_clock::wall().0 + 30_000, counter: 0, origin: Origin(5) };
+    let register = Field::Register { stamp: ahead, value: Value::Bytes(Vec::new()) };
+    let delta = Record::from_parts([(1, register)], None);
+    store.apply(vec![Change { origin: Origin(5), seq: 1, key: key("x"), delta }]).await.expect("a change");
+    drop(store);
+    let store = open(dir.path());
+    edit(&store, "y", set("two")).await.expect("a commit");
+    let stamp = store.get(&key("y")).expect("a read").and_then(|r| r.latest()).expect("a stamp");
+    assert!(stamp > ahead, "{stamp} after {ahead}");
+}
+
+#[tokio::test]
+async fn the_directory_of_another_node_is_refused_by_name() {
+    let dir = dir();
+    drop(open(dir.path()));
+    let error = open_as(dir.path(), "b").err().expect("a refusal");
+    assert!(matches!(&error, StoreError::OtherNode { found, .. } if found == "a"), "{error}");
+    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    drop(open(dir.path()));
+}
+
+#[tokio::test]
+async fn a_store_is_opened_once() {
+    let dir = dir();
+    let store = open(dir.path());
+    let error = open_as(dir.path(), "a").err().expect("a refusal");
+    assert!(matches!(error, StoreError::Disk(DiskError::InUse { .. })), "{error}");
+    drop(store);
+    open(dir.path());
+}
+
+#[tokio::test]
+async fn a_store_belongs_to_one_cluster() {
+    let dir = dir();
+    let (ours, other) = (ClusterId::random(), ClusterId::random());
+    let store = open(dir.path());
+    assert_eq!(store.cluster_id(), None);
+    store.set_cluster_id(ours).await.expect("the first");
+    store.set_cluster_id(ours).await.expect("the same");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.cluster_id(), Some(ours));
+    let refused = store.set_cluster_id(other).await;
+    assert_eq!(refused, Err(StoreError::OtherCluster { found: ours, expected: other }));
+    assert_eq!(store.cluster_id(), Some(ours));
+}
+
+/// Rule D13.
+#[tokio::test]
+async fn fill_mark_is_durable_and_only_rises() {
+    let dir = dir();
+    let store = open(dir.path());
+    assert_eq!(store.filled(), Filled::Partly, "an empty store lacks whatever there is");
+    edit(&store, "x", set("one")).await.expect("a commit");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.filled(), Filled::Partly, "existing data does not prove completeness");
+    let mut watch = store.watch_filled();
+    store.set_filled(Filled::Records).await.expect("a write");
+    assert!(watch.has_changed().expect("open") && watch.borrow_and_update().has_records());
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.filled(), Filled::Records);
+    store.set_filled(Filled::Complete).await.expect("a write");
+    store.set_filled(Filled::Records).await.expect("a write");
+    assert_eq!(store.filled(), Filled::Complete);
+    drop(store);
+    assert_eq!(open(dir.path()).filled(), Filled::Complete);
+}
+
+/// A store of a release that did not know the mark.
+#[tokio::test]
+async fn store_without_a_fill_mark_is_complete_if_it_has_records() {
+    for (records, expected) in [(true, Filled::Complete), (false, Filled::Partly)] {
+        let dir = dir();
+        let store = open(dir.path());
+        if records {
+            edit(&store, "x", set("one")).await.expect("a commit");
+        }
+        drop(store);
+        let disk = twinbox_disk::Disk::open(&dir.path().join("db")).expect("its index");
+        let forget = |t: &mut twinbox_disk::Transaction<'_>| {
+            t.remove(&b"m/filled"[..]);
+            Ok::<_, DiskError>(())
+        };
+        disk.transact(forget).await.expect("a write");
+        drop(disk);
+        assert_eq!(open(dir.path()).filled(), expected);
+        assert_eq!(open(dir.path()).filled(), expected, "and stays so");
+    }
+}
+
+#[tokio::test]
+async fn missing_audio_of_records_is_listed() {
+    let dir = dir();
+    let store = open(dir.path());
+    let here = store.blobs().put(audio(100)).await.expect("a blob");
+    let away = BlobRef { hash: BlobHash([7; 32]), length: 9, recording: None };
+    for (id, blob) in [("here", here), ("away", away), ("again", away)] {
+        edit(&store, id, vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
+    }
+    assert_eq!(store.missing_blobs(), Ok(vec![away]));
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_created_breaks_nothing() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blob = store.blobs().put("first".into()).await.expect("a blob");
+    let path = store.blobs().path(&blob.hash);
+    let folder = path.parent().expect("a folder");
+    fs::remove_dir_all(folder).expect("its end");
+    fs::write(folder, "").expect("a file in its place");
+    let error = store.blobs().put("first".into()).await.expect_err("a refusal");
+    assert!(!error.is_broken() && store.health().ok(), "{error}");
+    edit(&store, "x", set("still")).await.expect("a commit");
+}
+
+/// Puts /dev/null, which takes every write and cannot be synced, in the place of an open file.
+fn make_unsyncable(path: &Path) {
+    let path = fs::canonicalize(path).expect("the file");
+    let open = fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
+    let mut open = open.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path));
+    let descriptor: RawFd = open.next().and_then(|e| e.file_name().to_str()?.parse().ok()).expect("it is open");
+    let null = fs::File::options().read(true).write(true).open("/dev/null").expect("a device");
+    // SAFETY: both descriptors are open, and the number stays in use by the same owner.
+    assert!(unsafe { libc::dup2(null.as_raw_fd(), descriptor) } >= 0);
+}
+
+#[tokio::test]
+async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
+    let dir = dir();
+    let store = open(dir.path());
+    let id = RecordingId::random();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    store.recordings().append(id, 1, 0, audio(4000)).expect("a chunk");
+    // The answer to a command comes after all earlier commands.
+    store.recordings().discard(RecordingId::random(), 1).await.expect("an answer");
+    make_unsyncable(&dir.path().join("recordings").join(format!("{id}.1")));
+    let error = store.recordings().seal(id, 1).await.expect_err("a refusal");
+    assert!(matches!(error, StoreError::Disk(DiskError::Sync { .. })), "{error}");
+
+    assert!(!store.health().ok());
+    let refused = edit(&store, "x", set("no")).await.expect_err("a refusal");
+    assert!(matches!(&refused, CommitError::Store(error) if error.is_broken()), "{refused}");
+    assert!(store.blobs().put("no".into()).await.is_err_and(|e| e.is_broken()));
+    assert!(store.recordings().append(id, 1, 4000, audio(10)).is_err_and(|e| e.is_broken()));
+    assert!(store.recordings().begin(RecordingId::random(), 1).await.is_err_and(|e| e.is_broken()));
+    assert!(store.recordings().seal(id, 1).await.is_err(), "it is not tried again");
+    assert_eq!(text(&store, "x"), None);
+
+    // A new incarnation finds the recording and can file it.
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.recordings().open(), [(id, 1, 4000)]);
+    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(4000)));
+}

@@ -1,0 +1,155 @@
+//! Membership changes by the leader: caught-up followers become voters, voters become members, removed members are
+//! dropped, and leadership moves to the best voter.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+use twinbox_clock::BootInstant;
+use twinbox_roles_core::{Command, Voter, better_leader};
+
+use crate::{
+    RolesConfig,
+    leader::{Leadership, wait},
+    members::RETRY_INTERVAL,
+    raft::{Core, Peer, ProposeError, RaftStatus},
+    store_identity::StoreIdentity,
+    votes::{VoterStep, next_step},
+};
+
+/// Minimum time between voluntary transfers of leadership.
+const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
+/// Maximum time for which a removed member that does not answer is still notified …
+const NOTIFY_FOR: Duration = Duration::from_secs(10);
+/// … and time for one that answers, after it has everything: it learns of the commit later than of the entry.
+const NOTIFY_AFTER: Duration = Duration::from_secs(1);
+
+/// Progress of a removed member's notification.
+struct RemovalNotice {
+    since: BootInstant,
+    /// Time since which it has everything.
+    all: Option<BootInstant>,
+}
+
+/// Parameters of the task.
+pub(crate) struct MembershipReconciler {
+    pub(crate) config: Arc<RolesConfig>,
+    pub(crate) identity: Arc<StoreIdentity>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) leadership: Arc<Leadership>,
+}
+
+impl MembershipReconciler {
+    /// Runs for as long as the process does; idle while another leads.
+    pub(crate) async fn run(&self) {
+        let mut status = self.core.status();
+        let mut applied = self.core.applied();
+        let mut transferred: Option<BootInstant> = None;
+        let mut removed: BTreeMap<u64, RemovalNotice> = BTreeMap::new();
+        loop {
+            let current = status.borrow_and_update().clone();
+            applied.mark_unchanged();
+            if self.leadership.term().is_some() {
+                let limit = self.config.timing.order_limit() * 2;
+                match timeout(limit, self.reconcile(&current, &mut removed)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "membership change failed; it is retried"),
+                    Err(_) => tracing::debug!("membership change timed out; it is retried"),
+                }
+                // Read again: the change just made may have removed that one's vote. It would never stand for election,
+                // and Raft's leader proposes nothing more once it has requested another to lead.
+                let current = status.borrow().clone();
+                if transferred.is_none_or(|at| at.elapsed() > TRANSFER_AGAIN)
+                    && let Some(to) = self.better_leader(&current)
+                {
+                    transferred = Some(BootInstant::now());
+                    let name = current.peer(to).map(|peer| &peer.name);
+                    tracing::info!(to = ?name, "leadership is transferred to the preferred voter");
+                    let _ = self.core.transfer_to(to).await;
+                }
+            }
+            tokio::select! {
+                () = wait(&mut status) => {}
+                () = wait(&mut applied) => {}
+                () = sleep(RETRY_INTERVAL), if current.leading => {}
+            }
+        }
+    }
+
+    async fn reconcile(
+        &self,
+        status: &RaftStatus,
+        removed: &mut BTreeMap<u64, RemovalNotice>,
+    ) -> Result<(), ProposeError> {
+        let state = self.core.applied().borrow().state.clone();
+        let name = |id: u64| status.peer(id).map(|peer| peer.name.to_string()).unwrap_or_default();
+        match next_step(status, &state, self.identity.raft_id(), |id| self.leadership.has_handed_over(id)) {
+            Some(VoterStep::FinishJoint { keep }) => self.core.finish_joint(keep).await,
+            // A node of a pair may be acting solo: that is settled first.
+            Some(VoterStep::Promote { .. } | VoterStep::Demote { .. }) if !self.leadership.may_change_voters() => {
+                Ok(())
+            }
+            Some(VoterStep::Promote { id, instead_of }) => {
+                tracing::info!(name = name(id), id, "member becomes a voter");
+                self.core.promote(id, instead_of).await
+            }
+            Some(VoterStep::Demote { ids, instead }) => {
+                let names: Vec<_> = ids.iter().map(|id| name(*id)).collect();
+                tracing::info!(?names, instead = instead.map(name), "members stop voting");
+                self.core.demote(ids, instead).await
+            }
+            Some(VoterStep::HandOver { to }) => {
+                tracing::info!(to = name(to), "leadership is transferred: this member is to stop voting");
+                self.core.transfer_to(to).await
+            }
+            Some(VoterStep::Admit { id, peer: Peer { name, kind, address } }) => {
+                self.core.propose(Command::Admit { name, kind, address, raft_id: id }).await.map(drop)
+            }
+            Some(VoterStep::Remove { id, name }) => {
+                tracing::info!(%name, id, "member is removed from the cluster");
+                self.core.propose(Command::Removed { name, raft_id: id }).await.map(drop)
+            }
+            Some(VoterStep::Forget { ids }) => {
+                removed.retain(|id, _| ids.contains(id));
+                let now = BootInstant::now();
+                let long_enough = |id: &u64| {
+                    let known = removed.entry(*id).or_insert(RemovalNotice { since: now, all: None });
+                    let all = status.matched.get(id).is_some_and(|matched| *matched == status.last_index);
+                    known.all = known.all.filter(|_| all).or(all.then_some(now));
+                    known.all.is_some_and(|at| now.since(at) > NOTIFY_AFTER) || now.since(known.since) > NOTIFY_FOR
+                };
+                let ids: BTreeSet<u64> = ids.iter().copied().filter(long_enough).collect();
+                if ids.is_empty() { Ok(()) } else { self.core.forget(ids).await }
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Another voter that should lead instead (rule R10).
+    fn better_leader(&self, status: &RaftStatus) -> Option<u64> {
+        // Only while there is nothing to move: every new leader has to wait before it moves anything.
+        if status.joint || !self.leadership.at_rest() {
+            return None;
+        }
+        let state = self.core.applied().borrow().state.clone();
+        let own = self.identity.raft_id();
+        let peers = || status.voters.iter().filter_map(|id| Some((*id, status.peer(*id)?)));
+        let names: BTreeSet<_> = peers().map(|(_, peer)| peer.name.clone()).collect();
+        let voter = |(id, peer): (u64, &Peer)| {
+            let caught_up =
+                id == own || status.matched.get(&id).is_some_and(|matched| *matched == status.last_index);
+            Voter {
+                name: peer.name.clone(),
+                fit: caught_up && self.leadership.is_reachable(&peer.name),
+                round_trip: self.leadership.quorum_round_trip(&peer.name, &names),
+                feature_levels: self.leadership.speaks(&peer.name),
+            }
+        };
+        let voters: Vec<_> = peers().map(voter).collect();
+        let better = better_leader(&state, &self.config.node, &voters)?;
+        peers().find(|(_, peer)| peer.name == better).map(|(id, _)| id)
+    }
+}
