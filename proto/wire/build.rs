@@ -3,7 +3,7 @@
 use std::{error::Error, path::Path};
 
 /// One file per Rust module of `src/lib.rs`.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "replication.proto",
     "roles.proto",
     "admin.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 11] = [
     "delivery.proto",
     "sending.proto",
     "directory.proto",
+    "mailbox_sync.proto",
     "timetable.proto",
     "reports.proto",
 ];
@@ -33,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "events.v1.AlarmListReply",
         "delivery.v1.DeviceListReply",
         "delivery.v1.OutboxListReply",
+        "mailbox_sync.v1.AccountListReply",
     ];
     let build = cursors.iter().fold(tonic_prost_build::configure(), |build, reply| {
         build.field_attribute(format!(".twinbox.{reply}.next"), "#[serde(skip)]")
@@ -45,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_attribute(".twinbox.delivery.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.sending.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.directory.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.mailbox_sync.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.timetable.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.reports.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.Token", "#[derive(serde::Serialize)]")

@@ -43,12 +43,17 @@ pub(crate) fn contested(claims: &[Claim<'_>], kept: &HashSet<&str>) -> BTreeSet<
     refused
 }
 
-/// An order in which each value is free when its next user takes it: indices of claims, and those of them that form a
-/// ring, in which no order is right. The claims are not contested.
-pub(crate) fn in_order(claims: &[Claim<'_>]) -> (Vec<usize>, BTreeSet<usize>) {
+/// An order in which each value is free when its next user takes it: indices of claims, and the rings, in which no order
+/// is right: each member takes the value of another. The claims are not contested.
+pub(crate) fn in_order(claims: &[Claim<'_>]) -> (Vec<usize>, Vec<Vec<usize>>) {
     let left: HashSet<&str> = claims.iter().filter(|claim| claim.moves()).filter_map(|claim| claim.has).collect();
     let taken = claims.iter().enumerate().filter(|(_, claim)| claim.moves());
     let takers: HashMap<&str, usize> = taken.filter_map(|(at, claim)| Some((claim.wants?, at))).collect();
+    // The claim that takes the value which this one leaves.
+    let successor = |at: usize| {
+        let leaves = claims.get(at).filter(|claim| claim.moves()).and_then(|claim| claim.has);
+        leaves.and_then(|value| takers.get(value).copied())
+    };
     let mut order = Vec::with_capacity(claims.len());
     let mut rest: BTreeSet<usize> = (0..claims.len()).collect();
     for (at, claim) in claims.iter().enumerate() {
@@ -58,11 +63,20 @@ pub(crate) fn in_order(claims: &[Claim<'_>]) -> (Vec<usize>, BTreeSet<usize>) {
         let mut next = Some(at);
         while let Some(at) = next.filter(|at| rest.remove(at)) {
             order.push(at);
-            let leaves = claims.get(at).filter(|claim| claim.moves()).and_then(|claim| claim.has);
-            next = leaves.and_then(|value| takers.get(value).copied());
+            next = successor(at);
         }
     }
-    (order, rest)
+    let mut rings = Vec::new();
+    while let Some(first) = rest.pop_first() {
+        let mut ring = vec![first];
+        let mut next = successor(first);
+        while let Some(at) = next.filter(|at| rest.remove(at)) {
+            ring.push(at);
+            next = successor(at);
+        }
+        rings.push(ring);
+    }
+    (order, rings)
 }
 
 /// The values that a claim takes from another user of the run, who leaves them.
@@ -102,11 +116,22 @@ mod tests {
 
     #[test]
     fn values_are_free_when_they_are_taken_and_rings_are_named() {
-        let claims = [("", "1"), ("1", "2"), ("2", "3"), ("5", "6"), ("6", "5"), ("9", "9")];
+        let claims = [
+            ("", "1"),
+            ("1", "2"),
+            ("2", "3"),
+            ("5", "6"),
+            ("6", "5"),
+            ("9", "9"),
+            // A ring of three.
+            ("7", "8"),
+            ("10", "7"),
+            ("8", "10"),
+        ];
         let claims = claims.map(|(has, wants)| claim(has, wants));
-        let (order, ring) = in_order(&claims);
+        let (order, rings) = in_order(&claims);
         assert_eq!(order, [2, 1, 0, 5]);
-        assert_eq!(ring, BTreeSet::from([3, 4]));
-        assert_eq!(handed_over(&claims), HashSet::from(["1", "2", "5", "6"]));
+        assert_eq!(rings, [vec![3, 4], vec![6, 7, 8]]);
+        assert_eq!(handed_over(&claims), HashSet::from(["1", "2", "5", "6", "7", "8", "10"]));
     }
 }

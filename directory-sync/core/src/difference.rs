@@ -1,6 +1,9 @@
 //! The difference between the people of a directory and the users of the store, as steps.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+};
 
 use twinbox_ids::{DirectoryId, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{BindingState, EntryId, SyncedField, mailbox_of};
@@ -8,6 +11,7 @@ use twinbox_mailbox::{BindingState, EntryId, SyncedField, mailbox_of};
 use crate::{
     DirectorySettings, Notice, Person, Present, RefusedEntry, Step,
     claims::{Claim, contested, handed_over, in_order},
+    exchange::Exchange,
     plan::{Plan, Target, label},
     present::Users,
 };
@@ -61,6 +65,8 @@ pub struct Difference {
     pub directory: DirectoryId,
     /// Steps, in the order in which they are applied.
     pub steps: Vec<Step>,
+    /// Indices of steps that are applied together or not at all: users who exchange their numbers.
+    pub exchanges: Vec<Range<usize>>,
     /// Entries of which nothing is taken, by id.
     pub refused: Vec<RefusedEntry>,
     /// Values that are left out.
@@ -84,7 +90,14 @@ pub fn difference(
     // Two searches of overlapping bases return an entry twice.
     people.sort();
     people.dedup_by_key(|person| person.entry);
-    let found = Difference { directory, steps: Vec::new(), refused: Vec::new(), notices: Vec::new(), unchanged: 0 };
+    let found = Difference {
+        directory,
+        steps: Vec::new(),
+        exchanges: Vec::new(),
+        refused: Vec::new(),
+        notices: Vec::new(),
+        unchanged: 0,
+    };
     let mut run = Run { users: Users::new(directory, present), adopt, found };
     run.absences(scope, &people, settings.grace_ms(), now);
     let plans: Vec<_> = people.into_iter().filter_map(|person| run.plan(person)).collect();
@@ -160,7 +173,7 @@ impl<'a> Run<'a> {
                 }
             },
         };
-        Some(Plan { person, mailbox, target, keeps_mail: false })
+        Some(Plan { person, mailbox, target, keeps_mail: false, ring: None })
     }
 
     /// The local user that a person adopts, or a new one.
@@ -211,7 +224,7 @@ impl<'a> Run<'a> {
     }
 
     /// Refuses entries whose number another user has or gets, and returns the others in an order in which each number
-    /// is free when it is taken.
+    /// is free when it is taken. Users who exchange their numbers are the last ones, and marked.
     fn with_settled_numbers(&mut self, plans: Vec<Plan<'a>>) -> Vec<Plan<'a>> {
         let field = SyncedField::Number;
         let reasons = self.conflicts(field, &plans);
@@ -222,18 +235,12 @@ impl<'a> Run<'a> {
                 None => rest.push(plan),
             }
         }
-        let (order, ring) = in_order(&claims(field, &rest));
+        let (order, rings) = in_order(&claims(field, &rest));
         let mut rest: Vec<Option<Plan<'a>>> = rest.into_iter().map(Some).collect();
-        let mut kept = Vec::new();
-        for plan in ring.into_iter().filter_map(|at| rest.get_mut(at)?.take()) {
-            let number = plan.person.number.clone().unwrap_or_default();
-            let reason = format!(
-                "number {number} is exchanged with another user: give one of both a free number first, and \
-                 synchronise"
-            );
-            kept.extend(self.refuse_number(plan, reason));
-        }
-        order.into_iter().filter_map(|at| rest.get_mut(at)?.take()).chain(kept).collect()
+        let rings = rings.into_iter().enumerate();
+        let ringed = rings.flat_map(|(ring, members)| members.into_iter().map(move |at| (at, Some(ring))));
+        let settled = order.into_iter().map(|at| (at, None)).chain(ringed);
+        settled.filter_map(|(at, ring)| Some(Plan { ring, ..rest.get_mut(at)?.take()? })).collect()
     }
 
     /// Refuses a number, and the entry with it. A disabled account is disabled all the same and keeps its number.
@@ -257,8 +264,8 @@ impl<'a> Run<'a> {
                 self.note(&plan.person, field, reason.clone());
             }
         }
-        let (order, ring) = in_order(&claims(field, &plans));
-        for at in ring {
+        let (order, rings) = in_order(&claims(field, &plans));
+        for at in rings.into_iter().flatten() {
             if let Some(plan) = plans.get_mut(at) {
                 plan.keeps_mail = true;
                 let reason = "the address is exchanged with another user: take it from one of both first";
@@ -273,6 +280,7 @@ impl<'a> Run<'a> {
             order.into_iter().filter(waits).collect::<Vec<usize>>()
         };
         let waiting: HashSet<usize> = later.iter().copied().collect();
+        let mut exchanges: BTreeMap<usize, Exchange> = BTreeMap::new();
         for (at, plan) in plans.iter_mut().enumerate() {
             for problem in plan.person.problems.iter().filter(|_| !plan.person.disabled) {
                 self.note(&plan.person, problem.field, problem.text.reveal().clone());
@@ -282,7 +290,14 @@ impl<'a> Run<'a> {
             let steps = plan.steps();
             plan.keeps_mail &= !waits;
             self.found.unchanged += u64::from(steps.is_empty() && !waits);
-            self.found.steps.extend(steps);
+            match plan.ring {
+                Some(ring) => exchanges.entry(ring).or_default().add(steps),
+                None => self.found.steps.extend(steps),
+            }
+        }
+        for exchange in exchanges.into_values() {
+            let together = exchange.write(&mut self.found.steps);
+            self.found.exchanges.push(together);
         }
         let last = later.into_iter().filter_map(|at| plans.get(at));
         self.found.steps.extend(last.map(Plan::mail_step));

@@ -16,8 +16,9 @@
 //! | `map`, `person` | the attribute map, and a person as the directory describes it |
 //! | `first_pin` | the first PIN of a new user |
 //! | `present`, `claims`, `difference`, `plan` | the users of the store, unique values, and the steps between both |
+//! | `exchange` | steps of users who exchange their numbers |
 //! | `step`, `lines` | steps, and their text for the administrator |
-//! | `guard` | limits of deletions and disablings |
+//! | `guard` | limits of deletions, disablings and emptied fields |
 //!
 //! No clock, no socket, no disk: the time is an argument. Decisions and their reasons are in `../DESIGN.md`.
 
@@ -26,6 +27,7 @@ mod difference;
 mod dn;
 mod entry;
 mod escape;
+mod exchange;
 mod first_pin;
 mod guard;
 mod lines;

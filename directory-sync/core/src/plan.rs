@@ -24,6 +24,8 @@ pub(crate) struct Plan<'a> {
     pub target: Target<'a>,
     /// The mail address of the user stays as it is.
     pub keeps_mail: bool,
+    /// The ring of users who exchange their numbers, that this one is in.
+    pub ring: Option<usize>,
 }
 
 impl<'a> Plan<'a> {

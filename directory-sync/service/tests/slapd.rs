@@ -231,6 +231,51 @@ async fn changes_are_told_by_either_kind_of_refresh_also_over_a_restart() {
 }
 
 #[tokio::test]
+async fn users_of_a_second_base_are_not_gone_when_the_first_one_changes() {
+    if !need::all(&[need::SLAPD]) {
+        return;
+    }
+    let bases = ["staff", "guests"].map(|unit| format!("ou={unit},{PEOPLE}")).to_vec();
+    let search = SearchSettings { bases, ..search() };
+    for session_log in [None, Some(1_000)] {
+        let directory = Directory::start(&SlapdSettings { session_log, ..synchronizing() });
+        let mut entries = BTreeMap::new();
+        let each = |entry: Entry| {
+            entries.insert(entry.id, entry);
+            Ok(())
+        };
+        let cursor = directory.connect().await.full(&search, each).await.expect("the search succeeds");
+        let known: BTreeSet<EntryId> = entries.keys().copied().collect();
+        assert_eq!(known.len(), USERS);
+        assert_eq!(directory.connect().await.ids(&search).await.expect("two bases"), known);
+
+        let [changed, moved, deleted] = [2, 4, 8].map(|n| id_of(&entries, &dn(n, "staff")));
+        let to_guests = format!("newrdn: uid=u4\ndeleteoldrdn: 0\nnewsuperior: ou=guests,{PEOPLE}");
+        directory.slapd.modify(&format!(
+            "dn: {}\nchangetype: modify\nreplace: cn\ncn: Other\n\ndn: {}\nchangetype: modrdn\n{to_guests}\n\n\
+             dn: {}\nchangetype: delete\n\n",
+            dn(2, "staff"),
+            dn(4, "staff"),
+            dn(8, "staff")
+        ));
+        let (mut there, mut gone) = (BTreeSet::new(), BTreeSet::new());
+        let each = |change: Change| {
+            match change {
+                Change::Entry(entry) => there.insert(entry.id),
+                Change::Gone(id) => gone.insert(id),
+            };
+            Ok(())
+        };
+        let changes = directory.connect().await.changes(&search, &cursor, &known, each).await.expect("an answer");
+        done(changes);
+        assert_eq!(gone, BTreeSet::from([deleted]), "session log {session_log:?}");
+        assert_eq!(there, BTreeSet::from([changed, moved]), "session log {session_log:?}");
+        let ids = directory.connect().await.ids(&search).await.expect("two bases");
+        assert_eq!(known.difference(&ids).collect::<Vec<_>>(), [&deleted]);
+    }
+}
+
+#[tokio::test]
 async fn a_moved_subtree_and_other_settings_need_a_full_search() {
     if !need::all(&[need::SLAPD]) {
         return;

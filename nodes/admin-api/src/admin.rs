@@ -7,6 +7,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
+use twinbox_admin_kit::{Part, part};
 use twinbox_enrollment::{Host, Tokens, certificates::Authorities};
 use twinbox_health::Health;
 use twinbox_ids::{NodeName, Pii};
@@ -22,12 +23,8 @@ use twinbox_wire::admin::{
 };
 
 use crate::{
-    AdminHandles, delivery, directory,
-    events::EventService,
-    node_info::NodeFacts,
-    operators::Operators,
-    part::{self, Part},
-    provisioning, reports, sending, services, steering, timetable,
+    AdminHandles, delivery, directory, events::EventService, mailbox_sync, node_info::NodeFacts,
+    operators::Operators, provisioning, reports, sending, services, steering, timetable,
 };
 
 /// Bytes of a WAV file in one message.
@@ -57,6 +54,7 @@ impl AdminService {
         let delivery = delivery::Service::new(self.node.clone()).server();
         let sending = sending::Service::new(self.node.clone()).server();
         let directories = directory::Service::new(self.node.clone()).server();
+        let mailbox_syncs = mailbox_sync::Service::new(self.node.clone()).server();
         let timetables = timetable::Service::new(self.node.clone()).server();
         let reports = reports::Service::new(self.node.clone()).server();
         let roles = self.node.roles.clone();
@@ -69,6 +67,7 @@ impl AdminService {
             .add_service(delivery)
             .add_service(sending)
             .add_service(directories)
+            .add_service(mailbox_syncs)
             .add_service(timetables)
             .add_service(reports)
             .add_service(events)
@@ -309,7 +308,7 @@ impl Admin for AdminService {
         // By number, short ones first; a lost number is in the list twice.
         let cursor = |mailbox: &Mailbox| format!("{:03}{}.{}", mailbox.number.len(), mailbox.number, mailbox.id);
         let mailboxes: Vec<_> = mailboxes.into_iter().map(|mailbox| (cursor(&mailbox), mailbox)).collect();
-        let Part { items, next } = self.users(move |show| part::part(limit, &after, mailboxes, show)).await?;
+        let Part { items, next } = self.users(move |show| part(limit, &after, mailboxes, show)).await?;
         Ok(Response::new(UserListReply { users: items, next }))
     }
 
@@ -346,7 +345,7 @@ impl Admin for AdminService {
         // Oldest first.
         let cursor = |message: &Message| format!("{:020}.{}", message.received.0, message.id);
         let messages = messages.into_iter().map(|message| (cursor(&message), message));
-        let Part { items, next } = part::part(limit, &after, messages, |message| {
+        let Part { items, next } = part(limit, &after, messages, |message| {
             Ok::<_, Status>(admin::Message {
                 id: message.id.to_string(),
                 state: match message.folder {

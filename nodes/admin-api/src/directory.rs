@@ -5,10 +5,8 @@ mod records;
 mod runs;
 mod users;
 
-use std::time::Duration;
-
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
+use twinbox_admin_kit::holder;
 use twinbox_directory_duty::PasswordCheck;
 use twinbox_mailstore::Acknowledgement;
 use twinbox_roles::Duty;
@@ -23,9 +21,6 @@ use crate::{AdminHandles, admin::acknowledged};
 
 pub use runs::DirectoryOrders;
 pub(crate) use runs::answer as answer_sync;
-
-/// Time for the feature level to be raised.
-const LEVEL_WITHIN: Duration = Duration::from_secs(3);
 
 /// Serves administrators' requests about directories.
 pub(crate) struct Service {
@@ -111,41 +106,11 @@ impl Directories for Service {
     }
 }
 
-/// Refuses what members of an older release would not read: they would let users be edited that a directory owns. A
-/// cluster that was formed just now gets its feature level within moments.
+/// Refuses what members of an older release would not read: they would let users be edited that a directory owns.
 async fn served(node: &AdminHandles) -> Result<(), Status> {
-    let duty = Duty::DirectorySync;
-    let mut view = node.roles.watch();
-    let raised = view.wait_for(|view| view.feature_level >= duty.level());
-    if matches!(timeout(LEVEL_WITHIN, raised).await, Ok(Ok(_))) {
-        return Ok(());
-    }
-    let level = view.borrow().feature_level;
-    Err(not_served(level))
-}
-
-fn not_served(level: u32) -> Status {
-    let duty = Duty::DirectorySync;
-    Status::failed_precondition(format!(
-        "not all members know directories yet: the duty '{duty}' needs feature level {}, and the cluster is at \
-         {level}; upgrade all members, then give the command again",
-        duty.level()
-    ))
+    holder::served(&node.roles, Duty::DirectorySync, "not all members know directories").await
 }
 
 fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Changed {
     Changed { id: id.to_string(), acknowledged: acknowledged(acknowledgement) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusal_below_the_feature_level_names_duty_levels_and_remedy() {
-        let refused = not_served(5);
-        for part in ["'directory-sync'", "feature level 6", "is at 5", "upgrade all members"] {
-            assert!(refused.message().contains(part), "{}", refused.message());
-        }
-    }
 }

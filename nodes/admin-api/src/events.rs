@@ -4,6 +4,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::info;
+use twinbox_admin_kit::{Part, part};
 use twinbox_alarms::{AckError, Alarm, Alarms, Channel, FollowError, Follower, IdPrefix, InvalidId, Item, Since};
 use twinbox_pki::operator_of;
 use twinbox_wire::events::{
@@ -12,10 +13,7 @@ use twinbox_wire::events::{
     events_server::{Events, EventsServer},
 };
 
-use crate::{
-    admin::acknowledged,
-    part::{Part, part},
-};
+use crate::admin::acknowledged;
 
 /// Maximum number of replies in transit to a reader; further events of a slow reader stay in the records.
 const UNDER_WAY: usize = 32;

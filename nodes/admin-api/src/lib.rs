@@ -5,9 +5,9 @@ mod admin;
 mod delivery;
 mod directory;
 mod events;
+mod mailbox_sync;
 mod node_info;
 mod operators;
-mod part;
 mod provisioning;
 mod reports;
 mod sending;
@@ -22,6 +22,7 @@ use twinbox_config::NodeConfig;
 use twinbox_devices::Templates;
 use twinbox_directory_duty::DirectoryDuty;
 use twinbox_ids::NodeName;
+use twinbox_mailbox_sync_duty::MailboxSyncDuty;
 use twinbox_mailstore::Mailstore;
 use twinbox_members::MemberClients;
 use twinbox_notifier::NotifierService;
@@ -59,6 +60,8 @@ pub struct AdminHandles {
     pub notifier: NotifierService,
     /// Duty `directory-sync` on this node.
     pub directory_sync: DirectoryDuty,
+    /// Duty `mailbox-sync` on this node.
+    pub mailbox_sync: MailboxSyncDuty,
     /// Texts of notifications.
     pub templates: Arc<Templates>,
     /// Way of mail out, for its test; `None` without a section `[mail]`.

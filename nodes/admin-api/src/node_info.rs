@@ -10,6 +10,7 @@ use twinbox_diagnostics::comparison;
 use twinbox_directory_duty::DirectoryDuty;
 use twinbox_health::{Health, ROLE_MANAGER, RestartRefused};
 use twinbox_ids::{Incarnation, NodeName};
+use twinbox_mailbox_sync_duty::MailboxSyncDuty;
 use twinbox_notifier::{NotifierService, mwi};
 use twinbox_pki::NodeIdentity;
 use twinbox_reconciler::SharedDrain;
@@ -18,11 +19,11 @@ use twinbox_roles::Roles;
 use twinbox_wire::admin::{
     self, ClockReply, ClockRequest, CompareReply, CompareRequest, Done, LightChange, NodeInfoReply,
     NodeInfoRequest, ResyncMwiReply, ResyncMwiRequest, ServiceRestartRequest, SyncDirectoryReply,
-    SyncDirectoryRequest,
+    SyncDirectoryRequest, SyncMailboxReply, SyncMailboxRequest,
     node_info_server::{NodeInfo, NodeInfoServer},
 };
 
-use crate::{delivery::answer_resync, directory::answer_sync};
+use crate::{delivery::answer_resync, directory::answer_sync, mailbox_sync::answer_run};
 
 /// Outcome of a restart as an RPC result.
 pub fn restarted(outcome: Result<(), RestartRefused>) -> Result<Response<Done>, Status> {
@@ -51,6 +52,8 @@ pub struct NodeState {
     pub notifier: NotifierService,
     /// Duty `directory-sync` on this node.
     pub directory_sync: DirectoryDuty,
+    /// Duty `mailbox-sync` on this node.
+    pub mailbox_sync: MailboxSyncDuty,
 }
 
 /// Source of a member's reported state.
@@ -209,6 +212,18 @@ impl NodeInfo for NodeInfoService {
         };
         tracing::info!(%from, "administrator has a directory synchronised through another node");
         answer_sync(&node.directory_sync, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn sync_mailbox(
+        &self,
+        request: Request<SyncMailboxRequest>,
+    ) -> Result<Response<SyncMailboxReply>, Status> {
+        let from = self.admit(&request)?;
+        let Some(node) = &self.facts.node else {
+            return Err(Status::unimplemented("a witness synchronises no mailboxes"));
+        };
+        tracing::info!(%from, "administrator has a mailbox synchronised through another node");
+        answer_run(&node.mailbox_sync, request.get_ref()).await.map(Response::new)
     }
 
     async fn tell_subscribers(&self, request: Request<LightChange>) -> Result<Response<Done>, Status> {

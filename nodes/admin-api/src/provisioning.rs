@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
+use twinbox_admin_kit::{Part, part};
 use twinbox_ids::{Pii, Timestamp};
 use twinbox_mailbox::{Class, Codec, PromptKey};
 use twinbox_mailstore::{Audio, ClassError, Folder, GreetingKind, ImportOutcome, ImportedMessage, Rule};
@@ -22,7 +23,6 @@ use twinbox_wire::admin::{
 use crate::{
     AdminHandles,
     admin::{PART, acknowledged, all_records, changed, internal, mail},
-    part::{Part, part},
 };
 
 /// Maximum length of audio, in bytes of G.711: more than two hours.

@@ -4,6 +4,7 @@ mod job;
 mod source;
 
 use tonic::{Request, Response, Status};
+use twinbox_admin_kit::{Part, part};
 use twinbox_call_records::{Period, Query, RangeError, Report, ReportKind, ReportRange, UnknownKind, duration_ms};
 use twinbox_clock::wall;
 use twinbox_ids::{CallId, Timestamp};
@@ -12,11 +13,7 @@ use twinbox_wire::reports::{
     reports_server::{Reports, ReportsServer},
 };
 
-use crate::{
-    AdminHandles,
-    admin::all_records,
-    part::{Part, part},
-};
+use crate::{AdminHandles, admin::all_records};
 
 pub use job::ReportWork;
 pub use source::{ReportError, ReportSource};

@@ -16,6 +16,7 @@ use twinbox_wire::{
     delivery::delivery_client::DeliveryClient,
     directory::directories_client::DirectoriesClient,
     join::{authorities_client::AuthoritiesClient, tokens_client::TokensClient},
+    mailbox_sync::mailbox_syncs_client::MailboxSyncsClient,
     reports::reports_client::ReportsClient,
     sending::sending_client::SendingClient,
     steering::steering_client::SteeringClient,
@@ -177,6 +178,14 @@ pub type Directories = DirectoriesClient<Channel>;
 /// Connects to the node behind `socket`, for directories and sign-in with their passwords.
 pub async fn directories(socket: &Path) -> Result<Directories, CliError> {
     Ok(DirectoriesClient::new(channel(socket).await?))
+}
+
+/// Client for the synchronisation of mailboxes with mail accounts.
+pub type MailboxSyncs = MailboxSyncsClient<Channel>;
+
+/// Connects to the node behind `socket`, for the synchronisation of mailboxes with mail accounts.
+pub async fn mailbox_syncs(socket: &Path) -> Result<MailboxSyncs, CliError> {
+    Ok(MailboxSyncsClient::new(channel(socket).await?))
 }
 
 /// Client for jobs that run at set times.

@@ -5,6 +5,7 @@ use twinbox_wire::{
     admin::{Class, ClassListReply, Message, MessageListReply, User, UserListReply},
     delivery::{Device, DeviceListReply, Effect, OutboxListReply},
     events::{Alarm, AlarmListReply},
+    mailbox_sync::{Account, AccountListReply},
 };
 
 /// A reply that is a part of a list.
@@ -34,6 +35,7 @@ part!(ClassListReply, classes, Class);
 part!(AlarmListReply, alarms, Alarm);
 part!(DeviceListReply, devices, Device);
 part!(OutboxListReply, effects, Effect);
+part!(AccountListReply, accounts, Account);
 
 /// The whole list; `ask` requests the part after a cursor. A node of a release before parts sends all items in the
 /// first one.

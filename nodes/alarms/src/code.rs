@@ -212,6 +212,15 @@ codes! {
         "A receiver of mails or webhooks has taken nothing for 15 minutes: what goes there waits.",
         "The subject names the channel and the server, the detail the latest failure: make the server answer. 'twinbox \
          outbox list' shows what waits; it is sent automatically, or given up after some days.";
+    MailboxSyncFailing = "mailbox-sync-failing", Warning, WhenEnded,
+        "Mail accounts of a mail server are not synchronised with their mailboxes.",
+        "'twinbox mailbox-sync list --failing' shows each with the reason, 'twinbox mailbox-sync server test NAME' what \
+         fails at the server. It is tried again automatically; no message is lost meanwhile.";
+    MailboxSyncHeldBack = "mailbox-sync-held-back", Warning, WhenEnded,
+        "A mail account came back empty: its owner emptied it, or it was lost. Nothing was deleted here.",
+        "'twinbox mailbox-sync list --failing' names the account: ask its owner. If the \
+         messages were deleted on purpose, accept that with 'twinbox mailbox-sync run USER --accept-deletions'; else they \
+         stay here, and can be played.";
 }
 
 impl Code {

@@ -9,74 +9,55 @@ use twinbox_config::NodeConfig;
 use twinbox_diagnostics::comparison::Comparison;
 use twinbox_directory_duty::DirectoryDuty;
 use twinbox_duty::{Notifications, OutboxDuty};
+use twinbox_health::DutyHandles;
 use twinbox_mail_gateway::{Gateway, MailFiling, MailListener};
+use twinbox_mailbox_sync_duty::{MailboxSyncConfig, MailboxSyncDuty};
 use twinbox_mailstore::{Mailstore, Returns};
 use twinbox_mta::{MailChannels, MailSender};
 use twinbox_notifier::{HttpChannels, NotifierService, mwi::ClusterMwiSender};
 use twinbox_roles::{Duty, Roles};
-use twinbox_timetable_duty::TimetableDuty;
 
 use crate::timetable;
 
-/// The duties. Each runs on every node and acts only behind its gate.
-#[derive(Clone)]
-pub(crate) struct Duties {
-    pub notifier: NotifierService,
-    pub mta: OutboxDuty,
-    pub directory_sync: DirectoryDuty,
-    pub timetable: TimetableDuty,
+/// The duties of a node, without running tasks.
+pub(crate) fn build(
+    config: &NodeConfig,
+    mailstore: &Mailstore,
+    roles: &Roles,
+    alarms: &Alarms,
+    mwi: ClusterMwiSender,
+    comparison: &Arc<Comparison>,
+) -> DutyHandles {
+    let notifications = Notifications::new(mailstore.clone(), config.mail.templates.clone());
+    let links = config.links.as_ref().map(|links| links.url.clone());
+    let http = HttpChannels::new(notifications.clone(), config.mail.sms.clone()).with_links(links);
+    let devices = OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Notifier), alarms.clone(), http);
+    let mail = MailChannels::new(notifications, config.mail.out.clone(), returns(config, mailstore));
+    let (name, members) = (mwi.node.clone(), mwi.members.clone());
+    let notifier = NotifierService::new(mailstore.clone(), roles.gate(Duty::Notifier), mwi, devices);
+    let (gate, usual) = (roles.gate(Duty::DirectorySync), config.usual_mailbox());
+    let directory_sync = DirectoryDuty::new(mailstore.clone(), gate, alarms.clone(), usual);
+    let directories = DirectoryOrders {
+        name: name.clone(),
+        roles: roles.clone(),
+        members: members.clone(),
+        mailstore: mailstore.clone(),
+        duty: directory_sync.clone(),
+    };
+    let resync = MwiResync { name, roles: roles.clone(), members, notifier: notifier.clone() };
+    DutyHandles {
+        timetable: timetable::build(mailstore, roles, alarms, resync, directories, comparison.clone()),
+        notifier,
+        mta: OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Mta), alarms.clone(), mail),
+        directory_sync,
+        mailbox_sync: mailbox_sync(config, mailstore, roles, alarms),
+    }
 }
 
-impl Duties {
-    /// The duties of a node, without running tasks.
-    pub(crate) fn build(
-        config: &NodeConfig,
-        mailstore: &Mailstore,
-        roles: &Roles,
-        alarms: &Alarms,
-        mwi: ClusterMwiSender,
-        comparison: &Arc<Comparison>,
-    ) -> Self {
-        let notifications = Notifications::new(mailstore.clone(), config.mail.templates.clone());
-        let links = config.links.as_ref().map(|links| links.url.clone());
-        let http = HttpChannels::new(notifications.clone(), config.mail.sms.clone()).with_links(links);
-        let devices = OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Notifier), alarms.clone(), http);
-        let mail = MailChannels::new(notifications, config.mail.out.clone(), returns(config, mailstore));
-        let (name, members) = (mwi.node.clone(), mwi.members.clone());
-        let notifier = NotifierService::new(mailstore.clone(), roles.gate(Duty::Notifier), mwi, devices);
-        let (gate, usual) = (roles.gate(Duty::DirectorySync), config.usual_mailbox());
-        let directory_sync = DirectoryDuty::new(mailstore.clone(), gate, alarms.clone(), usual);
-        let directories = DirectoryOrders {
-            name: name.clone(),
-            roles: roles.clone(),
-            members: members.clone(),
-            mailstore: mailstore.clone(),
-            duty: directory_sync.clone(),
-        };
-        let resync = MwiResync { name, roles: roles.clone(), members, notifier: notifier.clone() };
-        Self {
-            timetable: timetable::build(mailstore, roles, alarms, resync, directories, comparison.clone()),
-            notifier,
-            mta: OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Mta), alarms.clone(), mail),
-            directory_sync,
-        }
-    }
-
-    /// Starts the tasks of all duties; earlier ones end.
-    pub(crate) fn restart(&self) {
-        self.notifier.restart();
-        self.mta.restart();
-        self.directory_sync.restart();
-        self.timetable.restart();
-    }
-
-    /// Ends the tasks of all duties, because the process stops.
-    pub(crate) fn stop(&self) {
-        self.notifier.stop();
-        self.mta.stop();
-        self.directory_sync.stop();
-        self.timetable.stop();
-    }
+fn mailbox_sync(config: &NodeConfig, mailstore: &Mailstore, roles: &Roles, alarms: &Alarms) -> MailboxSyncDuty {
+    let from = config.mail.out.as_ref().map(|out| out.from.to_string());
+    let settings = MailboxSyncConfig { cluster: config.cluster.id, from };
+    MailboxSyncDuty::new(mailstore.clone(), roles.gate(Duty::MailboxSync), alarms.clone(), settings)
 }
 
 /// Messages that come back to their senders, with the reason in this node's prompts.

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::runtime::Builder;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
-use twinbox_admin_api::{AdminHandles, AdminService, NodeFacts, NodeInfoService, NodeState, Operators};
+use twinbox_admin_api::{AdminService, NodeFacts, NodeInfoService, Operators};
 use twinbox_alarm_rules::AlarmRules;
 use twinbox_alarms::{Alarms, Kind, Outbound, Syslog};
 use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
@@ -17,13 +17,12 @@ use twinbox_enrollment::{
     certificates::{CertificateRenewer, Signer},
     init::FOUNDER_MARK,
 };
-use twinbox_health::{Health, NodeHandles, liveness, watchdog};
+use twinbox_health::{DutyHandles, Health, NodeHandles, liveness, watchdog};
 use twinbox_ids::Incarnation;
 use twinbox_mail_gateway::{Gateway, MailFiling};
 use twinbox_mailstore::{Mailstore, PromptsWatch, Settings};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
-use twinbox_metrics::Pages;
 use twinbox_notifier::mwi::ClusterMwiSender;
 use twinbox_reconciler::{
     CustomPrompts, LostNodes, NodeReconciler, ReconcilerParts, SharedDrain, file_orphans, first_measures,
@@ -38,9 +37,11 @@ use crate::{
     AppError,
     alert_gate::AlertGate,
     bound::{Bound, Sockets},
-    duties::{self, Duties},
+    duties,
     peering::{self, NodeServices},
 };
+
+mod handles;
 
 /// Time limit of a stop in addition to the end of the calls.
 const CLOSING: Duration = Duration::from_secs(15);
@@ -79,7 +80,7 @@ struct Node {
     alarms: Alarms,
     media: Engine,
     calls: CallsService,
-    duties: Duties,
+    duties: DutyHandles,
     gateway: Option<Gateway<MailFiling>>,
     comparison: Arc<Comparison>,
     health: Arc<Health>,
@@ -159,7 +160,7 @@ impl Node {
             margin: cluster.timing.margin,
         };
         let (stopping, comparison) = (CancellationToken::new(), Arc::new(Comparison::default()));
-        let duties = Duties::build(&config, &mailstore, &roles, &alarms, sender, &comparison);
+        let duties = duties::build(&config, &mailstore, &roles, &alarms, sender, &comparison);
         let gateway = duties::mail_gateway(&config, &mailstore, &alarms);
         let handles = NodeHandles {
             name: name.clone(),
@@ -168,10 +169,7 @@ impl Node {
             roles: roles.clone(),
             media: media.clone(),
             calls: calls.clone(),
-            notifier: duties.notifier.clone(),
-            mta: duties.mta.clone(),
-            directory_sync: duties.directory_sync.clone(),
-            timetable: duties.timetable.clone(),
+            duties: duties.clone(),
             alarms: alarms.clone(),
             stopping: stopping.clone(),
         };
@@ -255,7 +253,7 @@ impl Node {
         tasks.spawn(self.sip_prober(probe_counts.clone()).run(stop.clone()));
 
         // Duties, health and alarms.
-        self.duties.restart();
+        self.duties.restart_all();
         tasks.spawn(self.health.clone().watch(config.self_test, stop.clone()));
         watchdog::watch(&self.health, stop.clone()).map_err(AppError::Runtime)?;
         tasks.spawn(self.comparison.clone().watch(
@@ -370,53 +368,6 @@ impl Node {
                 warn!(%error, "messages are not counted now; each mailbox is counted when it is used");
             }
         });
-    }
-
-    fn state(&self) -> NodeState {
-        NodeState {
-            config: self.config.clone(),
-            calls: self.calls.clone(),
-            peers: self.peers.clone(),
-            roles: self.roles.clone(),
-            drain: self.drain.clone(),
-            health: self.health.clone(),
-            notifier: self.duties.notifier.clone(),
-            directory_sync: self.duties.directory_sync.clone(),
-        }
-    }
-
-    fn admin_handles(&self) -> AdminHandles {
-        AdminHandles {
-            name: self.config.name.clone(),
-            config: self.config.clone(),
-            store: self.store.clone(),
-            peers: self.peers.clone(),
-            roles: self.roles.clone(),
-            mailstore: self.mailstore.clone(),
-            alarms: self.alarms.clone(),
-            members: self.members.clone(),
-            notifier: self.duties.notifier.clone(),
-            directory_sync: self.duties.directory_sync.clone(),
-            mail: self.config.mail.out.as_ref().and_then(duties::mail_route),
-            templates: self.config.mail.templates.clone(),
-        }
-    }
-
-    fn pages(&self, facts: &Arc<NodeFacts>, probe_counts: &Arc<ProbeCounts>) -> Pages {
-        Pages {
-            config: self.config.clone(),
-            peers: self.peers.clone(),
-            roles: self.roles.clone(),
-            calls: self.calls.clone(),
-            media: self.media.clone(),
-            alarms: self.alarms.clone(),
-            health: self.health.clone(),
-            facts: facts.clone(),
-            probe_counts: probe_counts.clone(),
-            mailstore: self.mailstore.clone(),
-            outbox: vec![("notifier", self.duties.notifier.counts()), ("mta", self.duties.mta.counts())],
-            gateway: self.gateway.as_ref().map(Gateway::counts),
-        }
     }
 
     fn sip_prober(&self, counts: Arc<ProbeCounts>) -> SipProber {

@@ -1,6 +1,5 @@
 //! The `twinbox` command: parses the arguments, executes the command, and turns the result into an exit code.
 
-mod args;
 mod commands;
 mod output;
 mod upload;
@@ -12,8 +11,8 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
-use crate::args::{Cli, Command};
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{Cli, Command};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -39,7 +38,7 @@ fn hint(error: clap::Error) -> clap::Error {
 
 /// Whether a command contacts a node, on this machine or another.
 fn contacts_a_node(command: &Command) -> bool {
-    use args::ClusterCommand::{Init, Join, Place};
+    use twinbox_cli_args::ClusterCommand::{Init, Join, Place};
     match command {
         Command::Node(_) | Command::Witness(_) | Command::Demo(_) | Command::Config(_) | Command::Call(_) => false,
         Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => false,
@@ -75,6 +74,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Message(command) => block_on(commands::message::run(&cli.socket, cli.json, command)),
         Command::Location(command) => block_on(commands::location::run(&cli.socket, cli.json, command)),
         Command::Directory(command) => block_on(commands::directory::run(&cli.socket, cli.json, command)),
+        Command::MailboxSync(command) => block_on(commands::mailbox_sync::run(&cli.socket, cli.json, command)),
         Command::Device(command) => block_on(commands::device::run(&cli.socket, cli.json, command)),
         Command::Outbox(command) => block_on(commands::outbox::run(&cli.socket, cli.json, command)),
         Command::Mail(command) => block_on(commands::notify::mail(&cli.socket, cli.json, command)),

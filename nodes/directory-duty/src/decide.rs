@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use twinbox_ids::Timestamp;
 
-/// Interval of the comparison of ids with a server that does not report deletions.
-const COMPARE_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// Intervals between two comparisons of ids with a server that does not report deletions to every account.
+const COMPARE_EVERY: u32 = 2;
 /// Interval of the full search of a server that only tells changes.
 const REREAD_EVERY: Duration = Duration::from_secs(24 * 3_600);
 /// Pause after the first failure; it doubles with each further one.
@@ -26,7 +26,7 @@ pub(crate) struct Facts {
     pub has_cursor: bool,
     /// The server keeps a connection on which it reports changes at once.
     pub follows: bool,
-    /// The server does not report deletions: ids are compared once a day.
+    /// The server does not report deletions to every account: ids are compared in every second interval.
     pub compares: bool,
     /// The server only tells changes: it is read as a whole once a day.
     pub rereads: bool,
@@ -58,7 +58,7 @@ pub(crate) enum Work {
     Full,
     /// Entries that changed since the cursor.
     Changes,
-    /// Ids of all entries, to find those that were deleted.
+    /// Changes, and ids of all entries, to find those that were deleted or left the search.
     Compare,
     /// Changes as the server reports them, until the connection ends.
     Follow,
@@ -86,7 +86,7 @@ pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
     if facts.rereads && reread_is_due(facts.full_at, now) {
         return Next::Run(Work::Full);
     }
-    if facts.compares && is_due(facts.compared, COMPARE_EVERY, now) {
+    if facts.compares && is_due(facts.compared, facts.every.saturating_mul(COMPARE_EVERY), now) {
         return Next::Run(Work::Compare);
     }
     if facts.follows {
@@ -216,11 +216,20 @@ mod tests {
                 Facts { rereads: true, full_at: ago(DAY), not_before: Some(Timestamp(NOW.0 + 5)), ..facts() },
                 Next::Wait(Timestamp(NOW.0 + 5)),
             ),
-            ("ids compared today", Facts { compares: true, ..facts() }, in_4_minutes),
             (
-                "ids compared yesterday",
-                Facts { compares: true, compared: ago(DAY), ..facts() },
+                "ids compared in the interval before",
+                Facts { compares: true, compared: ago(9 * MINUTE), ..facts() },
+                in_4_minutes,
+            ),
+            (
+                "ids compared two intervals ago",
+                Facts { compares: true, compared: ago(10 * MINUTE), ..facts() },
                 Next::Run(Work::Compare),
+            ),
+            (
+                "ids compared two intervals ago, whole directory read yesterday",
+                Facts { compares: true, rereads: true, compared: ago(10 * MINUTE), full_at: ago(DAY), ..facts() },
+                Next::Run(Work::Full),
             ),
             ("ids never compared", Facts { compares: true, compared: None, ..facts() }, Next::Run(Work::Compare)),
         ];

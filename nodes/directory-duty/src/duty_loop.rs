@@ -15,14 +15,11 @@ use tracing::{error, info, warn};
 use twinbox_alarms::Code;
 use twinbox_clock::BootInstant;
 use twinbox_directory_store::DirectoryStore;
+use twinbox_duty_service::Progress;
 use twinbox_ids::{DirectoryId, Epoch};
 use twinbox_mailbox::StoredDirectory;
 
-use crate::{
-    lost::lost,
-    service::{DutyParts, Progress},
-    worker::Worker,
-};
+use crate::{lost::lost, service::DutyParts, worker::Worker};
 
 /// Interval of the loop, so that a hung loop differs from an idle one.
 const HEARTBEAT: Duration = Duration::from_millis(500);

@@ -15,8 +15,8 @@ pub(crate) struct Found {
     pub scope: Scope,
     /// The people.
     pub people: Vec<Person>,
-    /// Position after the search; `None`: it stays as it was.
-    pub cursor: Option<Cursor>,
+    /// Position after the search.
+    pub cursor: Cursor,
 }
 
 /// People, with the kind of the server that supplied them.
@@ -49,7 +49,7 @@ impl Collected {
                 None => gone.push(entry),
             }
         }
-        Found { scope: Scope::Changes { gone }, people, cursor: Some(cursor) }
+        Found { scope: Scope::Changes { gone }, people, cursor }
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn read(
     let mut connection = servers.connect().await?;
     let flavour = connection.describe().await?.flavour;
     let found = match (work, cursor) {
-        (Work::Compare, _) => compare(&mut connection, settings, known).await?,
+        (Work::Compare, Some(cursor)) => compare(&mut connection, settings, cursor, known).await?,
         (Work::Changes, Some(cursor)) => changes(&mut connection, settings, cursor, known).await?,
         _ => full(&mut connection, settings).await?,
     };
@@ -91,7 +91,7 @@ async fn full(connection: &mut DirectoryConnection, settings: &DirectorySettings
         Ok(())
     };
     let cursor = connection.full(&settings.search, each).await?;
-    Ok(Found { scope: Scope::Full, people, cursor: Some(cursor) })
+    Ok(Found { scope: Scope::Full, people, cursor })
 }
 
 async fn changes(
@@ -114,15 +114,19 @@ async fn changes(
     }
 }
 
-/// Entries that users come from, and that the directory has no more.
+/// The changes, and the entries that users come from and that the search does not find any more.
 async fn compare(
     connection: &mut DirectoryConnection,
     settings: &DirectorySettings,
+    cursor: &Cursor,
     known: &BTreeSet<EntryId>,
 ) -> Result<Found, LdapError> {
-    let there = connection.ids(&settings.search).await?;
-    let gone = known.difference(&there).copied().collect();
-    Ok(Found { scope: Scope::Changes { gone }, people: Vec::new(), cursor: None })
+    let mut found = changes(connection, settings, cursor, known).await?;
+    if let Scope::Changes { gone } = &mut found.scope {
+        let there = connection.ids(&settings.search).await?;
+        gone.extend(known.difference(&there));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

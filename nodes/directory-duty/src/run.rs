@@ -1,6 +1,9 @@
 //! One run: from the people of a search to users in the store.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use tokio::task::spawn_blocking;
 use tracing::info;
@@ -13,7 +16,7 @@ use twinbox_directory_service::LdapError;
 use twinbox_directory_store::{DirectoryStore, DirectoryStoreError};
 use twinbox_gate::InFlight;
 use twinbox_ids::Epoch;
-use twinbox_mailbox::{RunCounts, StoredDirectory};
+use twinbox_mailbox::{EntryId, RunCounts, StoredDirectory};
 use twinbox_mailstore::{MailError, PinError};
 
 use crate::{
@@ -61,10 +64,12 @@ pub(crate) struct Ended {
     /// Changes for people, without those beyond the bound.
     pub lines: Vec<String>,
     pub more_lines: u64,
-    /// Digest of the deletions and disablings.
+    /// Digest of the deletions, disablings and emptied fields.
     pub digest: [u8; 32],
     /// The run was stopped, for this reason, and nothing was changed.
     pub held_back: Option<HeldBack>,
+    /// A change of a user was refused for what others have: one of them may have changed too, in a run before.
+    pub unsettled: bool,
 }
 
 /// The directory and the epoch of a run.
@@ -106,11 +111,15 @@ impl Run<'_> {
             let difference = difference(id, &settings, &scope, people, &users, adopt, now);
             let checked = guard(&difference, &users, &settings.limits, accepted.as_ref(), now);
             let (lines, digest) = (difference.lines(), difference.digest());
-            (difference, checked, lines, digest)
+            let unsettled = !is_full && refuses_users(&difference, &users);
+            (difference, checked, lines, digest, unsettled)
         };
-        let (difference, checked, lines, digest) = spawn_blocking(compare).await.map_err(|_| RunError::Compare)?;
-        let mut ended = Ended { counts: difference.counts(), digest, held_back: checked.err(), ..Ended::default() };
-        ended.add_lines(lines);
+        let (difference, checked, lines, digest, unsettled) =
+            spawn_blocking(compare).await.map_err(|_| RunError::Compare)?;
+        let held_back = checked.err();
+        let reason = held_back.as_ref().map(|held| format!("held back: {held}"));
+        let mut ended = Ended { counts: difference.counts(), digest, held_back, unsettled, ..Ended::default() };
+        ended.add_lines(reason.into_iter().chain(lines));
         if dry {
             return Ok(ended);
         }
@@ -123,9 +132,13 @@ impl Run<'_> {
 
     async fn write(&self, difference: &Difference, ended: &mut Ended) -> Result<(), RunError> {
         let min_pin = self.parts.mailstore.settings().min_pin_length;
+        let rings = difference.exchanges.iter().cloned().enumerate();
+        let exchanges: HashMap<usize, usize> =
+            rings.flat_map(|(ring, steps)| steps.map(move |at| (at, ring))).collect();
         let mut steps = Vec::with_capacity(difference.steps.len());
-        for step in &difference.steps {
-            let (step, problem) = applied(step, &self.settings.first_pin, min_pin);
+        for (at, step) in difference.steps.iter().enumerate() {
+            let (mut step, problem) = applied(step, &self.settings.first_pin, min_pin);
+            step.exchange = exchanges.get(&at).copied();
             // Names of a directory may contain control characters.
             ended.add_lines(problem.map(|problem| format!("{}: {problem}", step.dn.reveal().escape_debug())));
             steps.push(step);
@@ -172,6 +185,14 @@ impl Run<'_> {
     pub(crate) fn permit(&self) -> Option<InFlight> {
         self.parts.gate.enter(self.epoch).ok()
     }
+}
+
+/// Whether entries of present users are refused.
+fn refuses_users(difference: &Difference, users: &[Present]) -> bool {
+    let refused: HashSet<EntryId> = difference.refused.iter().map(|refused| refused.entry).collect();
+    let bindings = users.iter().filter_map(|user| user.binding.as_ref());
+    let mut of_directory = bindings.filter(|binding| binding.directory == difference.directory);
+    of_directory.any(|binding| refused.contains(&binding.entry))
 }
 
 impl Ended {

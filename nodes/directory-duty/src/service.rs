@@ -1,16 +1,12 @@
 //! The duty as a service of the node: it can be replaced while the process runs.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
 use twinbox_alarms::Alarms;
-use twinbox_clock::BootInstant;
+use twinbox_duty_service::DutyTask;
 use twinbox_gate::Gate;
 use twinbox_ids::DirectoryId;
 use twinbox_mailstore::{Mailstore, NewMailbox};
@@ -39,7 +35,7 @@ pub struct DirectoryDuty(Arc<Inner>);
 
 struct Inner {
     parts: DutyParts,
-    running: Mutex<Option<Running>>,
+    task: DutyTask,
 }
 
 /// The parts of the node that the duty uses, and what it reports to.
@@ -54,60 +50,30 @@ pub(crate) struct DutyParts {
     pub counts: Arc<DirectoryCounts>,
 }
 
-struct Running {
-    progress: Arc<Progress>,
-    task: JoinHandle<()>,
-}
-
-/// Progress of the loop, for health checks.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    turned: AtomicU64,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { turned: AtomicU64::new(BootInstant::now().as_nanos()) }
-    }
-
-    pub(crate) fn turn(&self) {
-        self.turned.store(BootInstant::now().as_nanos(), Relaxed);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl DirectoryDuty {
     /// The duty behind this gate, without a running task; [`Self::restart`] starts one. New users have the settings of
     /// `usual` where a directory supplies none.
     pub fn new(mailstore: Mailstore, gate: Gate, alarms: Alarms, usual: NewMailbox) -> Self {
         let (orders, counts) = (Orders::default(), Arc::new(DirectoryCounts::default()));
         let parts = DutyParts { mailstore, gate, alarms, usual, orders, counts };
-        Self(Arc::new(Inner { parts, running: Mutex::new(None) }))
+        Self(Arc::new(Inner { parts, task: DutyTask::default() }))
     }
 
     /// Starts the task of the duty; an earlier one ends, with its runs.
     pub fn restart(&self) {
-        let progress = Arc::new(Progress::new());
-        self.0.parts.orders.close("the service was restarted");
-        let task = tokio::spawn(DutyLoop::new(self.0.parts.clone(), progress.clone()).serve());
-        *self.running() = Some(Running { progress, task });
+        let parts = self.0.parts.clone();
+        parts.orders.close("the service was restarted");
+        self.0.task.restart(|progress| DutyLoop::new(parts, progress).serve());
     }
 
     /// Ends the task of the duty, because the process stops.
     pub fn stop(&self) {
-        self.running().take();
+        self.0.task.stop();
     }
 
     /// Time since the last turn of the loop, with or without the duty; `None` if the task has ended.
     pub fn still_for(&self) -> Option<Duration> {
-        let running = self.running();
-        let running = running.as_ref().filter(|running| !running.task.is_finished())?;
-        Some(BootInstant::from_nanos(running.progress.turned.load(Relaxed)).elapsed())
+        self.0.task.still_for()
     }
 
     /// The counts.
@@ -124,9 +90,5 @@ impl DirectoryDuty {
     /// such run: the duty moved, or the run was long ago.
     pub async fn report(&self, directory: DirectoryId, run: u64, within: Duration) -> Option<RunReport> {
         self.0.parts.orders.report(directory, run, within).await
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn present(user: PresentUser) -> Present {
     }
 }
 
-/// The step for the store, and the reason why a new user gets no first PIN.
+/// The step for the store, outside an exchange, and the reason why a new user gets no first PIN.
 pub(crate) fn applied(step: &Step, first_pin: &FirstPin, min_pin_length: u8) -> (AppliedStep, Option<String>) {
     let mut problem = None;
     let person = match step {
@@ -55,6 +55,7 @@ pub(crate) fn applied(step: &Step, first_pin: &FirstPin, min_pin_length: u8) -> 
         dn: person.map_or_else(empty, |person| person.dn.clone()),
         login: person.map_or_else(empty, |person| person.login.clone()),
         action,
+        exchange: None,
     };
     (step, problem)
 }

@@ -48,7 +48,7 @@ pub(crate) struct Worker {
     no_follow_before: Option<Timestamp>,
     /// The server ended a connection that reported changes: the next step searches for changes.
     catch_up: bool,
-    /// The server cannot report changes since the stored position.
+    /// The server cannot report changes since the stored position, or the latest ones cannot be judged alone.
     needs_full: bool,
     compared: Option<Timestamp>,
     /// Settings with which the latest attempt was made: changed ones are tried at once.
@@ -239,10 +239,12 @@ impl Worker {
         if order.is_some_and(|order| order.dry_run) || ended.held_back.is_some() {
             return Ok(ended);
         }
+        // Two users who exchange their numbers may arrive in two runs: only all entries together show it.
+        self.needs_full |= ended.unsettled;
         let before = DirectoryStore::of(&self.parts.mailstore).sync_state(self.id)?;
         let now = wall();
         let state = SyncState {
-            cursor: cursor.map_or(before.cursor, |cursor| cursor.to_bytes()),
+            cursor: cursor.to_bytes(),
             full_at: if is_full { Some(now) } else { before.full_at },
             ended_at: Some(now),
             error: None,
@@ -294,6 +296,9 @@ impl Worker {
                     digest: done.digest,
                 })
                 .await;
+            }
+            if done.unsettled {
+                return Ok(Ended::default());
             }
         }
     }

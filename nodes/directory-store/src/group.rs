@@ -1,11 +1,14 @@
 //! One group of steps in one commit, in their order: each is checked against the effects of those before it, then
-//! written as a whole or refused.
+//! written as a whole or refused. The steps of an exchange are checked against the same rows, then all of them are
+//! written or none.
 
 use twinbox_ids::{DirectoryId, Epoch, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Binding, BindingState, Class, EntryId, Mailbox, NewMailbox, Number, SyncedField, UserAddress, UserAddresses,
-    ViewError, claim, class_name,
-    directory::{Author, PasswordVerifier, Supplied, schema},
+    ViewError,
+    by_epoch::Author,
+    claim, class_name,
+    directory::{PasswordVerifier, Supplied, schema},
     holder, is_timezone, mailbox_of, release, schema as mailbox_schema,
 };
 use twinbox_mailstore::{
@@ -77,6 +80,8 @@ struct Checked {
     /// Values for the registers of the mailbox, of fields that are not supplied any more too.
     values: SuppliedValues,
     number: Option<Number>,
+    /// Another user who has the number now.
+    held_by: Option<MailboxId>,
     /// Addresses before and after.
     addresses: (UserAddresses, UserAddresses),
     ready: ReadyStep,
@@ -99,26 +104,79 @@ pub(crate) fn write(
         }
         return Ok(applied);
     }
-    for ready in group {
-        let (entry, dn) = (ready.step.entry, ready.step.dn.clone());
-        match check(draft, directory, ready, now) {
-            Ok(step) => {
-                if step.effect != Effect::Unchanged {
-                    step.write(draft, &author, usual, now)?;
+    let mut steps = group.into_iter().peekable();
+    while let Some(first) = steps.next() {
+        let exchange = first.step.exchange;
+        let mut together = vec![first];
+        while let Some(next) = steps.next_if(|next| exchange.is_some() && next.step.exchange == exchange) {
+            together.push(next);
+        }
+        let names: Vec<_> = together.iter().map(|ready| (ready.step.entry, ready.step.dn.clone())).collect();
+        match check_all(draft, directory, together, now)? {
+            Ok(checked) => {
+                for step in &checked {
+                    if step.effect != Effect::Unchanged {
+                        step.write(draft, &author, usual, now)?;
+                    }
+                    applied.count(step);
                 }
-                applied.count(&step);
+                applied.counts.unchanged += (names.len() - checked.len()) as u64;
             }
-            Err(Refusal::Step(reason)) => applied.refuse(entry, dn, reason),
-            Err(Refusal::Store(error)) => return Err(error),
-            Err(Refusal::Done) => applied.counts.unchanged += 1,
+            Err(reasons) => {
+                for ((entry, dn), reason) in names.into_iter().zip(reasons) {
+                    applied.refuse(entry, dn, reason);
+                }
+            }
         }
     }
     Ok(applied)
 }
 
+/// Checks steps that are written together: those with an effect, or the reason of each why none is written.
+fn check_all(
+    draft: &Draft<'_>,
+    directory: DirectoryId,
+    together: Vec<ReadyStep>,
+    now: Timestamp,
+) -> Result<Result<Vec<Checked>, Vec<String>>, MailError> {
+    let (mut checked, mut reasons) = (Vec::new(), Vec::new());
+    for ready in together {
+        let reason = match check(draft, directory, ready, now) {
+            Ok(step) => {
+                checked.push(step);
+                None
+            }
+            Err(Refusal::Step(reason)) => Some(reason),
+            Err(Refusal::Store(error)) => return Err(error),
+            Err(Refusal::Done) => None,
+        };
+        reasons.push(reason);
+    }
+    let held = checked.iter().find(|step| !is_left(step, &checked)).and_then(|step| step.number.as_ref());
+    let rest = match held {
+        _ if reasons.iter().any(Option::is_some) => {
+            "its number is exchanged with a user whose step is refused: correct that entry first".to_owned()
+        }
+        Some(number) => {
+            format!("the number {number} belongs to another user: change it there or in the directory")
+        }
+        None => return Ok(Ok(checked)),
+    };
+    Ok(Err(reasons.into_iter().map(|reason| reason.unwrap_or_else(|| rest.clone())).collect()))
+}
+
+/// Whether the number of a step is free, or its holder leaves it in the same exchange.
+fn is_left(step: &Checked, exchange: &[Checked]) -> bool {
+    let leaves = |other: &Checked| {
+        let has = other.before.as_ref().and_then(|mailbox| Number::normalise(&mailbox.number).ok());
+        has.is_some() && has == step.number && other.number != step.number
+    };
+    step.held_by.is_none_or(|by| exchange.iter().any(|other| other.id == by && leaves(other)))
+}
+
 /// Checks a step against the rows as they are now.
 fn check(draft: &Draft<'_>, directory: DirectoryId, ready: ReadyStep, now: Timestamp) -> Result<Checked, Refusal> {
-    let AppliedStep { entry, dn, login, action } = &ready.step;
+    let AppliedStep { entry, dn, login, action, exchange: _ } = &ready.step;
     let key = schema::binding_key(directory, *entry);
     let row = draft.get(&key)?.unwrap_or_default();
     let bound = Binding::read(&key, &row)?;
@@ -220,15 +278,12 @@ fn check(draft: &Draft<'_>, directory: DirectoryId, ready: ReadyStep, now: Times
         let (address, number) = (taken.address.as_str(), taken.number);
         return refuse(&format!("the address {address} belongs to mailbox {number}: take it from that user first"));
     }
-    if let Some(number) = &number {
-        let by = draft.get(&mailbox_schema::number_key(number))?.as_ref().and_then(holder);
-        let same = before.as_ref().is_some_and(|mailbox| mailbox.number == number.as_str());
-        if !same && by.is_some_and(|by| by != id) {
-            return refuse(&format!(
-                "the number {number} belongs to another user: change it there or in the directory"
-            ));
+    let held_by = match &number {
+        Some(number) if before.as_ref().is_none_or(|mailbox| mailbox.number != number.as_str()) => {
+            draft.get(&mailbox_schema::number_key(number))?.as_ref().and_then(holder).filter(|by| *by != id)
         }
-    }
+        _ => None,
+    };
     let same = |(field, value): (&SyncedField, &Pii<String>)| {
         let has_default = matches!(field, SyncedField::Language | SyncedField::Timezone);
         let is_default = has_default && value.reveal().is_empty();
@@ -251,7 +306,7 @@ fn check(draft: &Draft<'_>, directory: DirectoryId, ready: ReadyStep, now: Times
         _ => Effect::Changed,
     };
     let addresses = (addresses, wanted);
-    Ok(Checked { effect, id, record, row, before, supplied, binding, values, number, addresses, ready })
+    Ok(Checked { effect, id, record, row, before, supplied, binding, values, number, held_by, addresses, ready })
 }
 
 /// The present value of a user's field, as it is stored.

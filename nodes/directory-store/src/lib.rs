@@ -9,10 +9,7 @@ use std::collections::BTreeMap;
 
 use twinbox_clock::wall;
 use twinbox_ids::{DirectoryId, Epoch};
-use twinbox_mailbox::{
-    StoredDirectory, StoredRun, SyncState,
-    directory::{Author, schema},
-};
+use twinbox_mailbox::{StoredDirectory, StoredRun, SyncState, by_epoch::Author, directory::schema};
 use twinbox_replication_core::{Edit, Key, Record};
 
 pub use steps::{AppliedStep, AppliedSteps, RefusedStep, StepAction, SuppliedValues};

@@ -36,6 +36,8 @@ pub struct AppliedStep {
     pub login: Pii<String>,
     /// The change.
     pub action: StepAction,
+    /// Steps in a row with the same exchange are written together or not at all: each takes the number of another one.
+    pub exchange: Option<usize>,
 }
 
 /// The change of a step.
@@ -130,7 +132,14 @@ impl DirectoryStore {
             async move {
                 let mut steps = steps.into_iter().peekable();
                 while steps.peek().is_some() {
-                    let group = directories.hash_steps(directory, steps.by_ref().take(GROUP).collect()).await?;
+                    let mut group: Vec<AppliedStep> = steps.by_ref().take(GROUP).collect();
+                    // An exchange is never divided.
+                    if let Some(exchange) = group.last().and_then(|step| step.exchange) {
+                        while let Some(step) = steps.next_if(|step| step.exchange == Some(exchange)) {
+                            group.push(step);
+                        }
+                    }
+                    let group = directories.hash_steps(directory, group).await?;
                     if sender.send(group).await.is_err() {
                         break;
                     }

@@ -6,7 +6,8 @@ use twinbox_clock::wall;
 use twinbox_ids::{DirectoryId, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Binding, BindingState, Class, EntryId, Mailbox, Number, SyncedFields,
-    directory::{Author, Supplied, schema},
+    by_epoch::Author,
+    directory::{Supplied, schema},
     schema as mailbox_schema,
 };
 use twinbox_mailstore::{

@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::{BootInstant, wall};
+use twinbox_duty_service::Progress;
 use twinbox_gate::{Gate, InFlight};
 use twinbox_ids::{EffectId, Epoch, Timestamp};
 use twinbox_mailstore::{Acknowledgement, EffectOutcome, MailError, Mailstore, OutboxChange, OutboxWatch};
@@ -21,7 +22,7 @@ use twinbox_outbox::{
     retry_after_ms, take_over,
 };
 
-use crate::{ActOutcome, Channels, DutyCounts, Prepared, service::Progress};
+use crate::{ActOutcome, Channels, DutyCounts, Prepared};
 
 /// Interval of the idle loop, so that a hung loop differs from an idle one.
 const HEARTBEAT: Duration = Duration::from_millis(500);

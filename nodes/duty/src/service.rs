@@ -1,16 +1,13 @@
 //! The duty as a service of the node: it can be replaced while the process runs.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    pin::Pin,
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
 use twinbox_alarms::Alarms;
-use twinbox_clock::BootInstant;
+use twinbox_duty_service::{DutyTask, Progress};
 use twinbox_gate::Gate;
 use twinbox_mailstore::Mailstore;
 
@@ -36,44 +33,20 @@ pub struct DutyCounts {
 pub struct OutboxDuty(Arc<Inner>);
 
 struct Inner {
-    start: Box<dyn Fn(Arc<Progress>) -> JoinHandle<()> + Send + Sync>,
-    running: Mutex<Option<Running>>,
+    serve: Box<dyn Fn(Arc<Progress>) -> Serving + Send + Sync>,
+    task: DutyTask,
     counts: Arc<DutyCounts>,
 }
 
-struct Running {
-    progress: Arc<Progress>,
-    task: JoinHandle<()>,
-}
-
-/// Progress of the loop, for health checks.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    turned: AtomicU64,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { turned: AtomicU64::new(BootInstant::now().as_nanos()) }
-    }
-
-    pub(crate) fn turn(&self) {
-        self.turned.store(BootInstant::now().as_nanos(), Relaxed);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+/// The loop of the duty, until it ends.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl OutboxDuty {
     /// The duty behind this gate, without a running task; [`Self::restart`] starts one.
     pub fn new<C: Channels>(mailstore: Mailstore, gate: Gate, alarms: Alarms, channels: C) -> Self {
         let (channels, counts) = (Arc::new(channels), Arc::new(DutyCounts::default()));
         let counted = counts.clone();
-        let start = move |progress| {
+        let serve = move |progress| -> Serving {
             let outbox_loop = OutboxLoop {
                 mailstore: mailstore.clone(),
                 gate: gate.clone(),
@@ -83,36 +56,28 @@ impl OutboxDuty {
                 progress,
                 routes: Mutex::default(),
             };
-            tokio::spawn(outbox_loop.serve())
+            Box::pin(outbox_loop.serve())
         };
-        Self(Arc::new(Inner { start: Box::new(start), running: Mutex::new(None), counts }))
+        Self(Arc::new(Inner { serve: Box::new(serve), task: DutyTask::default(), counts }))
     }
 
     /// Starts the task of the duty; an earlier one ends, with its attempts.
     pub fn restart(&self) {
-        let progress = Arc::new(Progress::new());
-        let task = (self.0.start)(progress.clone());
-        *self.running() = Some(Running { progress, task });
+        self.0.task.restart(|progress| (self.0.serve)(progress));
     }
 
     /// Ends the task of the duty, because the process stops.
     pub fn stop(&self) {
-        self.running().take();
+        self.0.task.stop();
     }
 
     /// Time since the last turn of the loop, with or without the duty; `None` if the task has ended.
     pub fn still_for(&self) -> Option<Duration> {
-        let running = self.running();
-        let running = running.as_ref().filter(|running| !running.task.is_finished())?;
-        Some(BootInstant::from_nanos(running.progress.turned.load(Relaxed)).elapsed())
+        self.0.task.still_for()
     }
 
     /// The counts.
     pub fn counts(&self) -> Arc<DutyCounts> {
         self.0.counts.clone()
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

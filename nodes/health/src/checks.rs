@@ -8,6 +8,7 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 use twinbox_replication_store::StoreError;
+use twinbox_roles::Duty;
 
 use crate::{
     cpu::Reading,
@@ -22,20 +23,14 @@ const QUICK: ProbeInterval = ProbeInterval { every: Duration::from_millis(200), 
 const SLOW: ProbeInterval = ProbeInterval { every: Duration::from_secs(1), timeout: Duration::from_secs(5) };
 /// For writes to the disk.
 const WRITE: ProbeInterval = ProbeInterval { every: Duration::from_secs(5), timeout: Duration::from_secs(5) };
-/// A notifier whose loop has not turned for this time hangs.
+/// A duty whose loop has not turned for this time hangs.
 const DUTY_HANGS: Duration = Duration::from_secs(3);
 
 /// Starts all checks.
 pub(crate) fn start(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationToken) -> Vec<Probe> {
     let node = &health.node;
-    let quick = |name: &'static str, check: fn(&NodeHandles) -> Verdict| {
-        let node = node.clone();
-        Probe::start(name, QUICK, tasks, stop.clone(), move || {
-            let verdict = check(&node);
-            async move { verdict }
-        })
-    };
-    vec![
+    let quick = |name, check: fn(&NodeHandles) -> Verdict| quick(name, node.clone(), tasks, stop, check);
+    let mut checks = vec![
         quick("calls", calls),
         self_test(health, tasks, stop),
         quick("media", media),
@@ -44,13 +39,27 @@ pub(crate) fn start(health: &Arc<Health>, tasks: &TaskTracker, stop: &Cancellati
         quick("replication", replication),
         space(health, tasks, stop),
         quick(ROLE_MANAGER, |node| node.roles.health()),
-        quick("notifier", notifier),
-        quick("mta", mta),
-        quick("directory-sync", directory_sync),
-        quick("timetable", timetable),
         clock(health, tasks, stop),
         cpu(health, tasks, stop),
-    ]
+    ];
+    checks.extend(Duty::ALL.map(|duty| {
+        let check = move |node: &NodeHandles| turns(node.duties.still_for(duty));
+        self::quick(duty.name(), node.clone(), tasks, stop, check)
+    }));
+    checks
+}
+
+fn quick(
+    name: &'static str,
+    node: NodeHandles,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    check: impl Fn(&NodeHandles) -> Verdict + Send + 'static,
+) -> Probe {
+    Probe::start(name, QUICK, tasks, stop.clone(), move || {
+        let verdict = check(&node);
+        async move { verdict }
+    })
 }
 
 fn well(ok: bool, why_not: impl Into<String>) -> Verdict {
@@ -77,22 +86,6 @@ fn store(node: &NodeHandles) -> Verdict {
 fn replication(node: &NodeHandles) -> Verdict {
     let stopped = node.peers.counters().own_origin_alarms > 0;
     well(!stopped, "a peer knows more of this node's changes than this node: its disk was rolled back; rejoin it")
-}
-
-fn notifier(node: &NodeHandles) -> Verdict {
-    turns(node.notifier.still_for())
-}
-
-fn mta(node: &NodeHandles) -> Verdict {
-    turns(node.mta.still_for())
-}
-
-fn directory_sync(node: &NodeHandles) -> Verdict {
-    turns(node.directory_sync.still_for())
-}
-
-fn timetable(node: &NodeHandles) -> Verdict {
-    turns(node.timetable.still_for())
 }
 
 /// The loop of a duty turns, whether this node holds the duty or not. `None`: its task has ended.

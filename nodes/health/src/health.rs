@@ -19,20 +19,17 @@ use twinbox_roles::{HealthReport, ServiceHealth, Status};
 use twinbox_alarms::Alarms;
 use twinbox_calls::CallsService;
 use twinbox_diagnostics::comparison::Comparison;
-use twinbox_directory_duty::DirectoryDuty;
-use twinbox_duty::OutboxDuty;
 use twinbox_ids::NodeName;
 use twinbox_media::Engine;
-use twinbox_notifier::NotifierService;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::Store;
 use twinbox_roles::{MemberKind, MemberView, Roles, RolesView};
 use twinbox_runtime as runtime;
-use twinbox_timetable_duty::TimetableDuty;
 
 use crate::{
     checks,
     cpu::Load,
+    duties::DutyHandles,
     probe::{Probe, Verdict},
     self_test::SelfTests,
     service_monitor::ServiceMonitor,
@@ -89,14 +86,8 @@ pub struct NodeHandles {
     pub media: Engine,
     /// SIP server.
     pub calls: CallsService,
-    /// The duty `notifier`.
-    pub notifier: NotifierService,
-    /// The duty `mta`.
-    pub mta: OutboxDuty,
-    /// The duty `directory-sync`.
-    pub directory_sync: DirectoryDuty,
-    /// The duty `timetable`.
-    pub timetable: TimetableDuty,
+    /// The duties.
+    pub duties: DutyHandles,
     /// Receiver of alarms and events.
     pub alarms: Alarms,
     /// Cancelled when an orderly stop begins: services that it ends have not failed.
@@ -267,20 +258,8 @@ impl Health {
                 self.self_tests.restarted();
                 self.node.calls.restart().await.map_err(|error| whole(&error))
             }
-            Restart::Notifier => {
-                self.node.notifier.restart();
-                Ok(())
-            }
-            Restart::Mta => {
-                self.node.mta.restart();
-                Ok(())
-            }
-            Restart::DirectorySync => {
-                self.node.directory_sync.restart();
-                Ok(())
-            }
-            Restart::Timetable => {
-                self.node.timetable.restart();
+            Restart::Duty(duty) => {
+                self.node.duties.restart(duty);
                 Ok(())
             }
         };

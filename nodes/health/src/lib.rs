@@ -3,6 +3,7 @@
 
 mod checks;
 mod cpu;
+mod duties;
 mod health;
 pub mod liveness;
 mod probe;
@@ -12,6 +13,7 @@ mod service_monitor;
 mod services;
 pub mod watchdog;
 
+pub use duties::DutyHandles;
 pub use health::{Health, Measured, NodeHandles, ServiceState, serves_elsewhere};
 pub use probe::Verdict;
 pub use self_test::SelfTests;

@@ -1,6 +1,7 @@
 //! The services of a node, and the way to restart each.
 
 use twinbox_config::nearest;
+use twinbox_roles::Duty;
 
 use crate::Verdict;
 
@@ -20,14 +21,11 @@ pub(crate) struct ServiceSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restart {
     Calls,
-    Notifier,
-    Mta,
-    DirectorySync,
-    Timetable,
+    Duty(Duty),
 }
 
 /// All services, in display order.
-pub(crate) const SERVICES: [ServiceSpec; 12] = [
+pub(crate) const SERVICES: [ServiceSpec; 13] = [
     ServiceSpec {
         name: "calls",
         critical: true,
@@ -70,28 +68,11 @@ pub(crate) const SERVICES: [ServiceSpec; 12] = [
         ends_first: true,
         restart: Err("its tasks are started again automatically; if one goes on failing, restart the node"),
     },
-    ServiceSpec {
-        name: "notifier",
-        critical: true,
-        carries_calls: false,
-        ends_first: true,
-        restart: Ok(Restart::Notifier),
-    },
-    ServiceSpec { name: "mta", critical: true, carries_calls: false, ends_first: true, restart: Ok(Restart::Mta) },
-    ServiceSpec {
-        name: "directory-sync",
-        critical: true,
-        carries_calls: false,
-        ends_first: true,
-        restart: Ok(Restart::DirectorySync),
-    },
-    ServiceSpec {
-        name: "timetable",
-        critical: true,
-        carries_calls: false,
-        ends_first: true,
-        restart: Ok(Restart::Timetable),
-    },
+    duty(Duty::Notifier),
+    duty(Duty::Mta),
+    duty(Duty::DirectorySync),
+    duty(Duty::Timetable),
+    duty(Duty::MailboxSync),
     ServiceSpec {
         name: "clock",
         critical: false,
@@ -107,6 +88,16 @@ pub(crate) const SERVICES: [ServiceSpec; 12] = [
         restart: Err("give the machine or the container more, or find what uses it"),
     },
 ];
+
+const fn duty(duty: Duty) -> ServiceSpec {
+    ServiceSpec {
+        name: duty.name(),
+        critical: true,
+        carries_calls: false,
+        ends_first: true,
+        restart: Ok(Restart::Duty(duty)),
+    }
+}
 
 impl ServiceSpec {
     /// Judges the result of a check: a service ended by an orderly stop has not failed.
@@ -192,8 +183,7 @@ mod tests {
         let ended = || Err("its task has ended".to_owned());
         for about in &SERVICES {
             assert_eq!(about.judge(ended(), false), ended(), "{}", about.name);
-            let excused =
-                matches!(about.name, "calls" | "notifier" | "mta" | "directory-sync" | "timetable" | ROLE_MANAGER);
+            let excused = matches!(about.name, "calls" | ROLE_MANAGER) || Duty::from_name(about.name).is_some();
             assert_eq!(about.judge(ended(), true).is_ok(), excused, "{}", about.name);
         }
     }

@@ -158,7 +158,13 @@ impl MailFiling {
         let id = report.original_message_id.as_deref().and_then(|id| effect_of(id, &self.domain));
         let (Some(first), Some(id)) = (failed().next(), id) else { return Ok(()) };
         let effect = self.mailstore.effect(id).map_err(text)?;
-        let Some(effect) = effect.filter(|effect| effect.bounced.is_none()) else { return Ok(()) };
+        let Some(effect) = effect else {
+            let elsewhere = "the reported mail may be known to a node that is away now";
+            return if self.mailstore.together() { Ok(()) } else { Err(elsewhere.to_owned()) };
+        };
+        if effect.bounced.is_some() {
+            return Ok(());
+        }
         if effect.is_sent()
             && self.mailstore.outgoing(effect.new.cause.message).map_err(text)? == OutgoingRecord::Missing
         {

@@ -24,7 +24,6 @@
 //! by another mailbox earlier, the user has lost it (`number_lost`), and the next full run names the conflict.
 
 mod binding;
-mod by_epoch;
 mod run;
 pub mod schema;
 mod stored;
@@ -32,7 +31,6 @@ mod supplied;
 mod verifier;
 
 pub use binding::{Binding, BindingState, EntryId, InvalidEntryId, SyncedField, SyncedFields, mailbox_of};
-pub use by_epoch::{Author, StaleEpoch};
 pub use run::{RunCounts, StoredRun};
 pub use stored::{StoredDirectory, SyncState};
 pub use supplied::Supplied;

@@ -6,6 +6,7 @@
 
 mod address;
 mod ageing;
+pub mod by_epoch;
 mod class;
 mod counters;
 mod csv;

@@ -36,7 +36,16 @@ pub const ADDRESS: Table = Table(15);
 // (`directory/schema.rs`).
 // 19 and 20: jobs of the timetable and their runs (`nodes/timetable/src/schema.rs`).
 // 21: call records (`nodes/call-records/src/schema.rs`).
+// 22 to 24: mail servers, synchronised accounts, messages in them (`nodes/mailbox-sync/src/schema.rs`).
 // From 256 on: alarms and events (`nodes/alarms/src/schema.rs`).
+
+/// First of the registers that hold a value by epoch, one per node: this number plus 15 bits of the hash of the node's
+/// name. In rows of mailboxes, bindings, directories, and of accounts and messages of mailbox sync. Two nodes whose names have one hash (1 in 32,768) share a
+/// register, and their writes are ordered by time alone.
+///
+/// The register: generation and number of the epoch (u64 each), length of the node's name (one byte, 0 for no epoch),
+/// the name, time (u64, milliseconds since 1970), and the value; an empty value is none.
+pub const BY_EPOCH: Tag = 0x8000;
 
 /// Fields of [`MAILBOX`].
 pub mod mailbox {
@@ -71,7 +80,7 @@ pub mod mailbox {
     /// Register, text or empty for none: aliases in lower case, separated by spaces; each is a local part or an address.
     pub const ALIASES: Tag = 13;
     // 14 is not used: directory and entry of a bound user are a value by epoch (from 0x8000 on,
-    // `directory::schema::BY_EPOCH`), with all fields that the directory supplies.
+    // [`BY_EPOCH`]), with all fields that the directory supplies.
     /// Register, one byte: 1 if a local user is disabled, because the directory that had disabled the user was removed.
     /// Of a bound user the directory's word counts, which is in the value by epoch.
     pub const DISABLED: Tag = 15;

@@ -7,7 +7,8 @@ use twinbox_ids::{DirectoryId, Epoch, MailboxId, NodeName, Origin, Pii, Stamp, T
 use twinbox_mailbox::{
     Binding, BindingState, EntryId, Mailbox, NewMailbox, Number, RunCounts, StoredDirectory, StoredRun, SyncState,
     SyncedField, SyncedFields,
-    directory::{Author, PasswordVerifier, StaleEpoch, Supplied, schema},
+    by_epoch::{Author, StaleEpoch},
+    directory::{PasswordVerifier, Supplied, schema},
     mailbox_of,
     pin::HashMemory,
     schema as mailbox_schema,

@@ -3,7 +3,7 @@
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailbox::{
     InvalidNumber, SyncedField, ViewError,
-    directory::StaleEpoch,
+    by_epoch::StaleEpoch,
     pin::{HashError, PinRefused},
 };
 use twinbox_replication_store::{CommitError, StoreError};
@@ -75,7 +75,7 @@ pub enum MailError {
     #[error(transparent)]
     StaleEpoch(#[from] StaleEpoch),
     /// The duty was lost while its changes were being written.
-    #[error("this node does not hold the directory sync any more: the rest is left to the node that holds it")]
+    #[error("this node does not hold the duty any more: the rest is left to the node that holds it")]
     DutyLost,
     /// No thread can be started to hash PINs.
     #[error("no thread to hash a PIN can be started ({0}): raise the limits of processes and memory")]

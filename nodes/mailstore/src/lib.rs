@@ -76,6 +76,7 @@ pub mod rows {
     pub use crate::{
         addresses::{TakenAddress, set_addresses, taken_in},
         mailboxes::mailbox_in,
+        messages::{mark_in, message_in},
         synced::{directory_in, name_in, supplied_in},
     };
 }
@@ -154,7 +155,7 @@ impl Mailstore {
     }
 
     /// Whether every other node is reachable: then the data here is complete.
-    fn together(&self) -> bool {
+    pub fn together(&self) -> bool {
         self.inner.peers.counting() as u64 + 1 >= self.nodes()
     }
 

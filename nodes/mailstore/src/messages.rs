@@ -86,15 +86,7 @@ impl Mailstore {
     }
 
     fn read_message(&self, key: &Key, record: &Record) -> Result<Message, MailError> {
-        let mut failed = None;
-        let message = Message::read(key, record, |id| match self.recording(RecordingId(id.0)) {
-            Ok(recording) => recording,
-            Err(error) => {
-                failed = Some(error);
-                None
-            }
-        })?;
-        failed.map_or(Ok(message), Err)
+        read_with(key, record, |id| self.recording(id))
     }
 
     /// The record of a recording.
@@ -107,13 +99,36 @@ impl Mailstore {
     }
 }
 
+/// Reads a message, with the lookup of its recording.
+fn read_with(
+    key: &Key,
+    record: &Record,
+    recording: impl FnOnce(RecordingId) -> Result<Option<Recording>, MailError>,
+) -> Result<Message, MailError> {
+    let mut failed = None;
+    let message = Message::read(key, record, |id| match recording(RecordingId(id.0)) {
+        Ok(recording) => recording,
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    })?;
+    failed.map_or(Ok(message), Err)
+}
+
+/// One message as the committer sees it; `None` when there is none, as in [`Mailstore::messages`].
+pub fn message_in(draft: &Draft<'_>, mailbox: MailboxId, id: MessageId) -> Result<Option<Message>, MailError> {
+    let key = schema::message_key(mailbox, id);
+    let Some(record) = draft.get(&key)? else { return Ok(None) };
+    let message = read_with(&key, &record, |id| {
+        let key = schema::recording_key(id);
+        Ok(draft.get(&key)?.map(|record| Recording::read(&key, &record)).transpose()?)
+    })?;
+    Ok(Some(message).filter(|message| message.audio.is_some() && !message.purged))
+}
+
 /// Marks a message, in the same commit as other changes.
-pub(crate) fn mark_in(
-    draft: &mut Draft<'_>,
-    mailbox: MailboxId,
-    id: MessageId,
-    mark: Mark,
-) -> Result<(), MailError> {
+pub fn mark_in(draft: &mut Draft<'_>, mailbox: MailboxId, id: MessageId, mark: Mark) -> Result<(), MailError> {
     let (key, counters) = (schema::message_key(mailbox, id), schema::counters_key(mailbox));
     let record = draft.get(&key)?.ok_or(MailError::NoMessage(id))?;
     let edits = mark.edits(&record, Numbers::after(&draft.get(&counters)?.unwrap_or_default()));

@@ -9,6 +9,7 @@ use tokio::{
 use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::wall;
+use twinbox_duty_service::Progress;
 use twinbox_gate::{Gate, InFlight};
 use twinbox_ids::{Epoch, JobId, Timestamp};
 use twinbox_mailstore::{MailError, Mailstore};
@@ -18,7 +19,6 @@ use twinbox_timetable_store::{TimetableChange, TimetableStore};
 use crate::{
     JobOrder, Works,
     active::{ActiveRun, ActiveRuns},
-    service::Progress,
 };
 
 /// Interval of the loop, and so the maximum delay of a due job that could begin.

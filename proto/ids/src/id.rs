@@ -116,6 +116,10 @@ random_id!(
     DirectoryId, "directory id"
 );
 random_id!(
+    /// A mail server with which mailboxes are synchronised.
+    MailServerId, "mail server id"
+);
+random_id!(
     /// One effect on the outside world; includes its cause (rule E1).
     EffectId, "effect id"
 );

@@ -12,7 +12,7 @@ mod stamp;
 pub use epoch::Epoch;
 pub use id::{
     BlobHash, CallId, ClassId, ClusterId, DeviceId, DirectoryId, EffectId, Incarnation, JobId, LocationId,
-    MailboxId, MessageId, NodeName, Origin, ParseIdError, RecordingId,
+    MailServerId, MailboxId, MessageId, NodeName, Origin, ParseIdError, RecordingId,
 };
 pub use network::{Network, NetworkError};
 pub use pii::Pii;

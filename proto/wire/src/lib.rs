@@ -57,6 +57,12 @@ pub mod directory {
     tonic::include_proto!("twinbox.directory.v1");
 }
 
+/// Synchronisation of mailboxes with mail accounts.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod mailbox_sync {
+    tonic::include_proto!("twinbox.mailbox_sync.v1");
+}
+
 /// Jobs that run at set times, and their history.
 #[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
 pub mod timetable {

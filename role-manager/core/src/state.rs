@@ -12,7 +12,7 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 use crate::{
     CallHeir, Certificates, Command, CommandOutcome, Departure, Duty, Leasing, MemberKind, Move, MoveObject,
     MoveReason, OrderId, Refusal, Settings, SoloReport, Status,
-    cause::REMEMBERED_MOVES,
+    cause::remembered_moves,
     command::{BATCH_LEVEL, LONGEST_BATCH},
     tokens::{Invited, Token, TokenHash},
 };
@@ -332,7 +332,8 @@ impl State {
     fn moved(&mut self, object: MoveObject, from: Option<NodeName>, epoch: Epoch, reason: MoveReason) {
         let MoveReason { cause, at_ms, idle_ms } = reason;
         let to = epoch.node.clone();
-        push_bounded(&mut self.moves, Move { object, from, to, epoch, cause, at_ms, idle_ms }, REMEMBERED_MOVES);
+        let most = remembered_moves(self.feature_level);
+        push_bounded(&mut self.moves, Move { object, from, to, epoch, cause, at_ms, idle_ms }, most);
     }
 
     pub(crate) fn next_epoch(&mut self, node: NodeName) -> Epoch {

@@ -16,11 +16,13 @@ pub enum Duty {
     DirectorySync,
     /// The jobs of the timetable that one node runs.
     Timetable,
+    /// Voicemail in the users' mail accounts.
+    MailboxSync,
 }
 
 impl Duty {
     /// All duties, in display order.
-    pub const ALL: [Self; 4] = [Self::Notifier, Self::Mta, Self::DirectorySync, Self::Timetable];
+    pub const ALL: [Self; 5] = [Self::Notifier, Self::Mta, Self::DirectorySync, Self::Timetable, Self::MailboxSync];
 
     /// The feature level from which this duty is assigned: members below it cannot read its name.
     pub fn level(self) -> u32 {
@@ -28,16 +30,18 @@ impl Duty {
             Self::Notifier => 1,
             Self::Mta => 5,
             Self::DirectorySync | Self::Timetable => 6,
+            Self::MailboxSync => 7,
         }
     }
 
     /// The name for people and on the wire.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Notifier => "notifier",
             Self::Mta => "mta",
             Self::DirectorySync => "directory-sync",
             Self::Timetable => "timetable",
+            Self::MailboxSync => "mailbox-sync",
         }
     }
 

@@ -31,8 +31,7 @@ struct Leading {
 }
 
 /// The entry that moves everything from `a` to `b`.
-const ALL_MOVED: &str =
-    "a is not-functioning; publisher is b; notifier to b; mta to b; directory-sync to b; timetable to b";
+const ALL_MOVED: &str = "a is not-functioning; publisher is b; notifier to b; mta to b; directory-sync to b; timetable to b; mailbox-sync to b";
 
 impl Leading {
     /// `a` is publisher and has been assigned all duties.
@@ -109,7 +108,7 @@ impl Leading {
 
 #[test]
 fn every_duty_is_found_by_its_name_alone() {
-    assert_eq!(Duty::ALL.map(Duty::name), ["notifier", "mta", "directory-sync", "timetable"]);
+    assert_eq!(Duty::ALL.map(Duty::name), ["notifier", "mta", "directory-sync", "timetable", "mailbox-sync"]);
     for duty in Duty::ALL {
         assert_eq!(Duty::from_name(duty.name()), Some(duty));
         assert_eq!(
@@ -264,7 +263,7 @@ fn a_duty_is_shown_from_its_level_on_with_a_state_of_its_own() {
     };
     let (running, failed) = ((Duty::Notifier, DutyState::Running), (Duty::Mta, DutyState::Failed));
     assert_eq!(shown(Duty::Mta.level()), [running, failed]);
-    assert_eq!(shown(Duty::Timetable.level()).len(), Duty::ALL.len());
+    assert_eq!(shown(Duty::MailboxSync.level()).len(), Duty::ALL.len());
     assert_eq!(shown(Duty::Mta.level() - 1), [running]);
 }
 

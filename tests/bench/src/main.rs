@@ -24,6 +24,7 @@ mod load;
 mod machine;
 mod mail_in;
 mod mail_out;
+mod mailbox_sync;
 mod memory;
 mod notify;
 mod overload;
@@ -153,6 +154,12 @@ enum Figure {
         #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=50_000))]
         users: u32,
     },
+    /// Mailboxes in mail accounts (Dovecot): connections, processor, memory at rest; a new message until it is there
+    MailboxSync {
+        /// Number of mailboxes with an account.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        accounts: u32,
+    },
     /// Nodes at rest with hourly jobs, none of them due: processor time beside the same without jobs
     Timetable {
         /// Number of jobs.
@@ -195,6 +202,7 @@ fn main() -> ExitCode {
             lights::run(&mut report, rounds, count as usize, Duration::from_millis(service));
         }
         Figure::Directory { users } => directory::run(&mut report, users as usize),
+        Figure::MailboxSync { accounts } => mailbox_sync::run(&mut report, accounts as usize),
         Figure::Timetable { jobs } => timetable::run(&mut report, jobs as usize, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
@@ -208,6 +216,7 @@ fn main() -> ExitCode {
             devices::run(&mut report, 1_000, seconds);
             lights::run(&mut report, 3, 20_000, Duration::ZERO);
             directory::run(&mut report, 20_000);
+            mailbox_sync::run(&mut report, 200);
             timetable::run(&mut report, 100, seconds);
         }
     }

@@ -1,5 +1,7 @@
 //! Values that one user alone may have: conflicts are named, moves are ordered.
 
+use std::ops::Range;
+
 use twinbox_directory_core::{AdoptBy, Person, Present, Step};
 use twinbox_mailbox::{BindingState, SyncedField};
 
@@ -73,15 +75,18 @@ fn conflict_of_its_number_does_not_keep_an_account_enabled() {
     // The number of a local user, one number for two, and an exchange.
     let users = [bound(1, "1001"), bound(2, "1002"), local(9, "9000")];
     let cases = [
-        [disabled(1, "9000"), someone(2, "1002")],
-        [disabled(1, "1003"), someone(2, "1003")],
-        [disabled(1, "1002"), someone(2, "1001")],
+        ([disabled(1, "9000"), someone(2, "1002")], "1001"),
+        ([disabled(1, "1003"), someone(2, "1003")], "1001"),
+        ([disabled(1, "1002"), someone(2, "1001")], "1002"),
     ];
-    for people in cases {
+    for (people, number) in cases {
         let found = full(&people, &users, None);
         let of_first = |step: &&Step| matches!(step, Step::Disable { entry, .. } if entry.0 == 1);
         assert_eq!(found.steps.iter().filter(of_first).count(), 1, "{people:?}: {:?}", found.steps);
-        assert_eq!(apply(&users, &found)[0].number, "1001", "it keeps its number: {people:?}");
+        let at = found.steps.iter().position(|step| of_first(&step));
+        let is_before = |together: &Range<usize>| at < Some(together.start);
+        assert!(found.exchanges.iter().all(is_before), "an exchange may be refused: {people:?}");
+        assert_eq!(apply(&users, &found)[0].number, number, "{people:?}");
     }
 }
 
@@ -105,12 +110,64 @@ fn numbers_that_move_along_a_chain_are_free_when_they_are_taken() {
 }
 
 #[test]
-fn exchanged_numbers_are_refused_and_named() {
-    let users = [bound(1, "1001"), bound(2, "1002"), bound(3, "1003")];
-    let people = [someone(1, "1002"), someone(2, "1001"), someone(3, "1004")];
-    let found = refused(&people, &users, None);
+fn exchanged_numbers_are_planned_together() {
+    let users: Vec<Present> = (1..=6).map(|entry| bound(entry, &format!("100{entry}"))).collect();
+    let numbers = |people: &[Person]| {
+        let found = full(people, &users, None);
+        assert!(found.refused.is_empty() && found.notices.is_empty(), "{:?}", found.lines());
+        let after = apply(&users, &found);
+        assert!(full(people, &after, None).steps.is_empty());
+        let numbers: Vec<String> = after.into_iter().map(|user| user.number).collect();
+        let exchanges: Vec<_> = found.exchanges.iter().map(|steps| (steps.start, steps.end)).collect();
+        (numbers.join(" "), exchanges)
+    };
+    let people = |of: [&str; 6]| -> Vec<Person> { (1..).zip(of).map(|(entry, n)| someone(entry, n)).collect() };
+    // Two users, three users, and two rings beside a chain.
+    let two = people(["1002", "1001", "1003", "1004", "1005", "1006"]);
+    assert_eq!(numbers(&two), ("1002 1001 1003 1004 1005 1006".to_owned(), vec![(0, 2)]));
+    let three = people(["1002", "1003", "1001", "1004", "1005", "1006"]);
+    assert_eq!(numbers(&three), ("1002 1003 1001 1004 1005 1006".to_owned(), vec![(0, 3)]));
+    let rings = people(["1002", "1001", "1004", "1003", "1006", "1007"]);
+    assert_eq!(numbers(&rings), ("1002 1001 1004 1003 1006 1007".to_owned(), vec![(2, 4), (4, 6)]));
+}
+
+#[test]
+fn exchange_takes_returning_and_adopted_users_along() {
+    // Entry 1 is back with the number of a local user, who takes that of entry 1 by the mail address.
+    let back = in_state(bound(1, "1001"), BindingState::Disabled, NOW);
+    let mut carl = Present { disabled: true, ..local(5, "1002") };
+    carl.mail = Some("carl@x.example".to_owned());
+    let users = [back, carl];
+    let people = [someone(1, "1002"), with_mail(2, "1001", "carl@x.example")];
+    let found = full(&people, &users, Some(AdoptBy::Mail));
+    let kinds: Vec<&str> = found
+        .steps
+        .iter()
+        .map(|step| match step {
+            Step::Return { .. } => "return",
+            Step::Change { .. } => "change",
+            Step::Adopt { .. } => "adopt",
+            _ => "other",
+        })
+        .collect();
+    assert_eq!(kinds, ["return", "change", "adopt", "return"]);
+    let exchanges: Vec<_> = found.exchanges.iter().map(|steps| (steps.start, steps.end)).collect();
+    assert_eq!(exchanges, [(1, 3)]);
+    let after = apply(&users, &found);
+    assert!(after.iter().all(|user| !user.disabled && user.binding.is_some()));
+    assert_eq!([&after[0].number, &after[1].number], ["1002", "1001"]);
+}
+
+#[test]
+fn exchange_with_a_taken_number_is_refused_and_named() {
+    let users = [bound(1, "1001"), bound(2, "1002"), local(9, "9000")];
+    // The second user wants a number of a local user instead: the first one waits for it.
+    let found = refused(&[someone(1, "1002"), someone(2, "9000")], &users, None);
     assert_eq!(found.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [1, 2]);
-    assert!(found[0].1.contains("number 1002 is exchanged"), "{}", found[0].1);
+    // A third one wants a number of the exchange.
+    let found = refused(&[someone(1, "1002"), someone(2, "1001"), someone(3, "1001")], &users, None);
+    assert_eq!(found.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(found[1].1.contains(&dn(3)), "{}", found[1].1);
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Limits of deletions and disablings.
+//! Limits of deletions, disablings and emptied fields.
 
 use proptest::prelude::*;
-use twinbox_directory_core::{HeldBackReason, Limits, Present, Scope, difference, guard};
+use twinbox_directory_core::{HeldBackReason, Limits, Person, Present, Scope, difference, guard};
 use twinbox_ids::Timestamp;
-use twinbox_mailbox::{BindingState, EntryId};
+use twinbox_mailbox::{BindingState, EntryId, SyncedField};
 
 use crate::common::{
     DIRECTORY, HOUR, NOW, OTHER, apply, bound, bound_to, full, in_state, local, settings, someone,
@@ -124,6 +124,111 @@ fn accepted_run_lets_exactly_its_losses_through() {
     let mut with_new = left.clone();
     with_new.push(50);
     assert!(accepted(&with_new));
+}
+
+/// People with all values that an attribute can lose.
+fn complete(count: u128) -> Vec<Person> {
+    let person = |entry| Person {
+        name: Some(format!("User {entry}")),
+        mail: Some(format!("u{entry}@example.com")),
+        language: Some("de".to_owned()),
+        timezone: Some("Europe/Berlin".to_owned()),
+        class: Some("sales".to_owned()),
+        ..someone(entry, &number(entry))
+    };
+    (0..count).map(person).collect()
+}
+
+/// Takes the value of a field away from the first people.
+fn hide(people: &mut [Person], field: SyncedField, count: usize) {
+    for person in people.iter_mut().take(count) {
+        match field {
+            SyncedField::Number => person.number = None,
+            SyncedField::Name => person.name = None,
+            SyncedField::Mail => person.mail = None,
+            SyncedField::Language => person.language = None,
+            SyncedField::Timezone => person.timezone = None,
+            SyncedField::Class => person.class = None,
+        }
+    }
+}
+
+#[test]
+fn field_that_would_be_emptied_for_too_many_users_holds_the_run_back() {
+    let users = apply(&[], &full(&complete(100), &[], None));
+    for (field, count, is_held) in [
+        (SyncedField::Mail, 10, false),
+        (SyncedField::Mail, 11, true),
+        (SyncedField::Mail, 100, true),
+        (SyncedField::Class, 100, true),
+        (SyncedField::Name, 100, true),
+        // Their last values stay.
+        (SyncedField::Language, 100, false),
+        (SyncedField::Timezone, 100, false),
+        // Entries without a number are refused: their users stay as they are.
+        (SyncedField::Number, 100, false),
+    ] {
+        let mut people = complete(100);
+        hide(&mut people, field, count);
+        let found = full(&people, &users, None);
+        assert_eq!(found.refused.is_empty(), field != SyncedField::Number, "{field}");
+        let outcome = guard(&found, &users, &LIMITS, None, NOW);
+        assert_eq!(outcome.is_err(), is_held, "{field} {count}");
+        if let Err(held) = outcome {
+            let reason = HeldBackReason::Emptied { field, percent: 10 };
+            assert_eq!((held.losses, held.users, held.reason), (count as u64, 100, reason));
+            let text = held.to_string();
+            for part in [format!("{field} of {count} of the 100 users"), "--accept-deletions".to_owned()] {
+                assert!(text.contains(&part), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn emptied_fields_are_compared_with_the_users_who_have_them_each_field_for_itself() {
+    let mut people = complete(100);
+    // Of 100 users, 3 have a class, and all of them lose it; 10 others lose the mail address.
+    hide(&mut people[3..], SyncedField::Class, 97);
+    let users = apply(&[], &full(&people, &[], None));
+    let mut fewer = people.clone();
+    hide(&mut fewer[3..], SyncedField::Mail, 10);
+    assert!(guard(&full(&fewer, &users, None), &users, &LIMITS, None, NOW).is_ok());
+    hide(&mut fewer, SyncedField::Class, 3);
+    let held = guard(&full(&fewer, &users, None), &users, &LIMITS, None, NOW).expect_err("all classes");
+    assert_eq!((held.losses, held.users), (3, 3));
+    // Few emptied values pass whatever their share is.
+    let mut fewer = people.clone();
+    hide(&mut fewer, SyncedField::Class, 2);
+    assert!(guard(&full(&fewer, &users, None), &users, &LIMITS, None, NOW).is_ok());
+    // Another value is no empty one.
+    let mut other = people.clone();
+    other.iter_mut().for_each(|person| person.class = person.class.take().map(|_| "gold".to_owned()));
+    assert!(guard(&full(&other, &users, None), &users, &LIMITS, None, NOW).is_ok());
+    // A value that was set here is not emptied.
+    let mut here = users.clone();
+    here.iter_mut().skip(3).for_each(|user| user.class = Some("gold".to_owned()));
+    assert!(guard(&full(&people, &here, None), &here, &LIMITS, None, NOW).is_ok());
+}
+
+#[test]
+fn accepted_run_empties_exactly_its_fields() {
+    let users = apply(&[], &full(&complete(20), &[], None));
+    let after = |field, count| {
+        let mut people = complete(20);
+        hide(&mut people, field, count);
+        full(&people, &users, None)
+    };
+    let digest = after(SyncedField::Mail, 10).digest();
+    let accepted = |field, count| guard(&after(field, count), &users, &LIMITS, Some(&digest), NOW).is_ok();
+    assert!(accepted(SyncedField::Mail, 10));
+    assert!(!accepted(SyncedField::Mail, 11), "one more");
+    assert!(!accepted(SyncedField::Class, 10), "another field");
+    // Losses and emptied fields are accepted together only.
+    let mut people = complete(20);
+    hide(&mut people, SyncedField::Mail, 10);
+    people.truncate(15);
+    assert!(guard(&full(&people, &users, None), &users, &LIMITS, Some(&digest), NOW).is_err());
 }
 
 proptest! {

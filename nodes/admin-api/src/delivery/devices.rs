@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::Status;
 use tracing::info;
+use twinbox_admin_kit::{Part, part};
 use twinbox_clock::wall;
 use twinbox_config::nearest;
 use twinbox_devices::{CallerPattern, DEFAULT_LINK_HOURS, Device, DeviceChange, KindName, Setting};
@@ -18,7 +19,6 @@ use super::{changed, unknown};
 use crate::{
     AdminHandles,
     admin::{all_records, internal, mail, mailbox},
-    part::{Part, part},
 };
 
 /// Time after which a test is given up, in milliseconds: later its outcome says nothing about the present settings.

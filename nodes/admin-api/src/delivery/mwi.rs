@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tracing::info;
+use twinbox_admin_kit::holder;
 use twinbox_ids::{MailboxId, NodeName};
 use twinbox_members::MemberClients;
 use twinbox_notifier::NotifierService;
 use twinbox_roles::{Duty, Roles};
 use twinbox_wire::{
-    admin::{ResyncMwiReply, ResyncMwiRequest, node_info_client::NodeInfoClient},
+    admin::{ResyncMwiReply, ResyncMwiRequest},
     delivery::MwiResyncReply,
 };
 
@@ -34,9 +35,7 @@ pub struct MwiResync {
 impl MwiResync {
     /// Has the states of all mailboxes, or of one, sent again; returns the holder and the number of states.
     pub async fn resync(&self, mailbox: Option<MailboxId>) -> Result<(NodeName, u64), Status> {
-        let holder = self.holder().ok_or_else(|| {
-            Status::failed_precondition("no node holds the duty notifier: 'twinbox duty list' shows the reason")
-        })?;
+        let holder = holder::of(&self.roles, Duty::Notifier)?;
         let states = if holder == self.name {
             on_this_node(&self.notifier, mailbox)?.states
         } else {
@@ -45,18 +44,10 @@ impl MwiResync {
         Ok((holder, states))
     }
 
-    fn holder(&self) -> Option<NodeName> {
-        let view = self.roles.watch().borrow().clone();
-        view.duties.iter().find(|duty| duty.duty == Duty::Notifier).and_then(|duty| duty.holder.clone())
-    }
-
     async fn ask(&self, holder: &NodeName, mailbox: Option<MailboxId>) -> Result<u64, Status> {
-        let way = self.members.nodes().into_iter().find(|(name, _)| name == holder);
-        let (_, channel) =
-            way.ok_or_else(|| Status::failed_precondition(format!("there is no way to {holder}")))?;
         let mailbox = mailbox.map(|mailbox| mailbox.to_bytes().to_vec()).unwrap_or_default();
         let request = ResyncMwiRequest { mailbox: mailbox.into() };
-        let mut client = NodeInfoClient::new(channel);
+        let mut client = holder::client(&self.members, holder)?;
         let answer = tokio::time::timeout(ANSWER_WITHIN, client.resync_mwi(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time")));
         answer.map(|reply| reply.into_inner().states).map_err(|status| refused(holder, &status))

@@ -7,6 +7,7 @@ use std::{
 
 use tonic::Status;
 use tracing::info;
+use twinbox_admin_kit::{Part, part};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{DeviceId, EffectId, MailboxId};
 use twinbox_mailstore::{MailError, OutboxError};
@@ -19,7 +20,6 @@ use super::{changed, holds, unknown};
 use crate::{
     AdminHandles,
     admin::{all_records, internal, mail},
-    part::{Part, part},
 };
 
 /// States in display order.

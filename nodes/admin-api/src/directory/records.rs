@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use tonic::Status;
 use tracing::info;
+use twinbox_admin_kit::named;
 use twinbox_clock::wall;
-use twinbox_config::nearest;
 use twinbox_directory_core::{DirectorySettings, FirstPin, Setting};
 use twinbox_directory_store::{DirectoryStore, DirectoryStoreError};
 use twinbox_ids::DirectoryId;
@@ -17,9 +17,6 @@ use crate::{
     AdminHandles,
     admin::{all_records, internal, mail},
 };
-
-/// Longest name, in characters.
-const LONGEST_NAME: usize = 63;
 
 /// All directories.
 pub async fn list(node: &AdminHandles) -> Result<DirectoryListReply, Status> {
@@ -43,7 +40,7 @@ pub async fn list(node: &AdminHandles) -> Result<DirectoryListReply, Status> {
 pub async fn add(node: &AdminHandles, request: DirectoryRequest) -> Result<Changed, Status> {
     all_records(node)?;
     let DirectoryRequest { name, mut settings } = request;
-    let name = checked_name(&name)?;
+    let name = named::checked(&name, "directory")?;
     let enabled = Setting::Enabled.word();
     let is_enabled = |text: &String| text.split_once('=').is_some_and(|(word, _)| word.trim() == enabled);
     if !settings.iter().any(is_enabled) {
@@ -86,33 +83,9 @@ pub async fn remove(node: &AdminHandles, name: &str) -> Result<Changed, Status> 
 /// The directory with that name, or that id.
 pub fn find(node: &AdminHandles, name: &str) -> Result<StoredDirectory, Status> {
     all_records(node)?;
-    named(DirectoryStore::of(&node.mailstore).directories().map_err(internal)?, name)
-}
-
-fn named(directories: Vec<StoredDirectory>, name: &str) -> Result<StoredDirectory, Status> {
-    let is_it = |of: &&StoredDirectory| of.name.eq_ignore_ascii_case(name) || of.id.to_string() == name;
-    if let Some(directory) = directories.iter().find(is_it) {
-        return Ok(directory.clone());
-    }
-    let names: Vec<&str> = directories.iter().map(|directory| directory.name.as_str()).collect();
-    let near = nearest(name, &names).map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
-    let known = match names.is_empty() {
-        true => "there are none: add one with 'twinbox directory add NAME url=ldaps://HOST base=DN'".to_owned(),
-        false => format!("there are {}", names.join(", ")),
-    };
-    Err(Status::not_found(format!("there is no directory '{name}'{near}; {known}")))
-}
-
-fn checked_name(name: &str) -> Result<String, Status> {
-    let name = name.trim().to_ascii_lowercase();
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
-    if (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(fine) {
-        return Ok(name);
-    }
-    let shown = name.escape_debug();
-    Err(Status::invalid_argument(format!(
-        "'{shown}' cannot name a directory: use 1 to {LONGEST_NAME} of a-z, 0-9, '-' and '_'"
-    )))
+    let directories = DirectoryStore::of(&node.mailstore).directories().map_err(internal)?;
+    let add = "twinbox directory add NAME url=ldaps://HOST base=DN";
+    named::find(directories, name, |of| (of.name.as_str(), of.id.to_string()), "directory", add)
 }
 
 /// Refuses what this release cannot do.
@@ -168,28 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directory_is_found_by_name_or_id_and_a_mistyped_name_gets_a_hint() {
-        let corp = StoredDirectory {
-            id: DirectoryId(5),
-            name: "corp".to_owned(),
-            created: wall(),
-            settings: Default::default(),
-        };
-        let id = corp.id.to_string();
-        for name in ["corp", "Corp", &id] {
-            assert_eq!(named(vec![corp.clone()], name).expect(name), corp);
-        }
-        let missing = named(vec![corp], "crop").expect_err("no such directory");
-        assert!(missing.message().contains("did you mean 'corp'?"), "{}", missing.message());
-        assert!(named(Vec::new(), "x").expect_err("none").message().contains("twinbox directory add"));
-    }
-
-    #[test]
-    fn names_are_checked_and_first_pins_by_mail_are_refused_by_name() {
-        assert_eq!(checked_name("Corp-1").expect("a name"), "corp-1");
-        for name in ["", "two words", &"x".repeat(64)] {
-            assert!(checked_name(name).is_err(), "{name}");
-        }
+    fn first_pins_by_mail_are_refused_by_name() {
         let texts = ["url=ldaps://ldap.test", "base=dc=test"];
         let settings = DirectorySettings::parse(&texts).expect("settings");
         assert!(may_be(&settings).is_ok());

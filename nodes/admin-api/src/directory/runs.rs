@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tracing::info;
+use twinbox_admin_kit::holder;
 use twinbox_directory_core::{AdoptBy, Setting};
 use twinbox_directory_duty::{DirectoryDuty, RunReport, SyncOrder};
 use twinbox_directory_store::DirectoryStore;
@@ -13,7 +14,7 @@ use twinbox_mailstore::Mailstore;
 use twinbox_members::MemberClients;
 use twinbox_roles::{Duty, Roles};
 use twinbox_wire::{
-    admin::{SyncDirectoryReply, SyncDirectoryRequest, node_info_client::NodeInfoClient},
+    admin::{SyncDirectoryReply, SyncDirectoryRequest},
     directory::{self, DirectoryRun, DirectoryRunsReply, DirectorySyncReply, DirectorySyncRequest},
 };
 
@@ -100,11 +101,7 @@ impl DirectoryOrders {
         directory: &StoredDirectory,
         order: SyncDirectoryRequest,
     ) -> Result<DirectorySyncReply, Status> {
-        let Some(holder) = self.holder() else {
-            return Err(Status::failed_precondition(
-                "no node holds the duty directory-sync: 'twinbox duty list' shows the reason",
-            ));
-        };
+        let holder = holder::of(&self.roles, Duty::DirectorySync)?;
         let run = order.run;
         let answered = if holder == self.name {
             answer(&self.duty, order).await
@@ -115,13 +112,8 @@ impl DirectoryOrders {
             Ok(reply) => Ok(shown(&holder, reply)),
             // The duty has moved, or the run was long ago: the history of runs is on every node.
             Err(status) if run != 0 && status.code() == Code::NotFound => self.stored(&holder, directory, run),
-            Err(status) => Err(refused(&holder, &status)),
+            Err(status) => Err(holder::refused(Duty::DirectorySync, &holder, &status)),
         }
-    }
-
-    fn holder(&self) -> Option<NodeName> {
-        let view = self.roles.watch().borrow().clone();
-        view.duties.iter().find(|duty| duty.duty == Duty::DirectorySync).and_then(|duty| duty.holder.clone())
     }
 
     async fn ask_other(
@@ -129,10 +121,7 @@ impl DirectoryOrders {
         holder: &NodeName,
         request: SyncDirectoryRequest,
     ) -> Result<SyncDirectoryReply, Status> {
-        let way = self.members.nodes().into_iter().find(|(name, _)| name == holder);
-        let (_, channel) =
-            way.ok_or_else(|| Status::failed_precondition(format!("there is no way to {holder}")))?;
-        let mut client = NodeInfoClient::new(channel);
+        let mut client = holder::client(&self.members, holder)?;
         let answer = tokio::time::timeout(ANSWER_WITHIN, client.sync_directory(request)).await;
         answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time"))).map(tonic::Response::into_inner)
     }
@@ -247,17 +236,6 @@ fn may_accept(runs: &[StoredRun], accepted: u64, dry_run: bool) -> Result<(), St
     }
 }
 
-/// The holder's refusal, for an administrator at this node.
-fn refused(holder: &NodeName, status: &Status) -> Status {
-    Status::failed_precondition(match status.code() {
-        Code::Unimplemented => format!(
-            "{holder}, which holds the duty directory-sync, runs an older release: upgrade it, or move the duty \
-             ('twinbox duty move directory-sync NODE')"
-        ),
-        _ => format!("{holder}, which holds the duty directory-sync, runs nothing: {}", status.message()),
-    })
-}
-
 fn shown(holder: &NodeName, reply: SyncDirectoryReply) -> DirectorySyncReply {
     let SyncDirectoryReply { run, ended, outcome, counts: numbers, lines, more_lines } = reply;
     // A newer member may send more numbers.
@@ -322,19 +300,6 @@ mod tests {
             let reply = SyncDirectoryReply { run: 5, counts: numbers, ..SyncDirectoryReply::default() };
             let shown = shown(&holder, reply);
             assert_eq!((shown.run, shown.counts.expect("counts").new), (5, 1));
-        }
-    }
-
-    #[test]
-    fn refusal_names_the_holder_and_is_no_lost_connection_to_this_node() {
-        let holder: NodeName = "b".parse().expect("a name");
-        for (status, part) in [
-            (Status::unimplemented(""), "b, which holds the duty directory-sync, runs an older release"),
-            (Status::unavailable("no answer in time"), "no answer in time"),
-        ] {
-            let refused = refused(&holder, &status);
-            assert_eq!(refused.code(), Code::FailedPrecondition);
-            assert!(refused.message().contains(part), "{}", refused.message());
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use tonic::Status;
 use tracing::info;
+use twinbox_admin_kit::named;
 use twinbox_clock::wall;
-use twinbox_config::nearest;
 use twinbox_ids::LocationId;
 use twinbox_locations::{Location, LocationChange};
 use twinbox_mailstore::{Acknowledgement, LocationStoreError};
@@ -56,21 +56,9 @@ pub async fn remove(node: &AdminHandles, name: &str) -> Result<Changed, Status> 
 /// The location with that name, or that id.
 fn find(node: &AdminHandles, name: &str) -> Result<Location, Status> {
     all_records(node)?;
-    named(node.mailstore.locations().map_err(internal)?, name)
-}
-
-fn named(locations: Vec<Location>, name: &str) -> Result<Location, Status> {
-    let is_it = |location: &&Location| location.name.eq_ignore_ascii_case(name) || location.id.to_string() == name;
-    if let Some(location) = locations.iter().find(is_it) {
-        return Ok(location.clone());
-    }
-    let names: Vec<&str> = locations.iter().map(|location| location.name.as_str()).collect();
-    let near = nearest(name, &names).map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
-    let known = match names.is_empty() {
-        true => "there are none: add one with 'twinbox location add NAME dial-id=DIGITS domain=DOMAIN'".to_owned(),
-        false => format!("there are {}", names.join(", ")),
-    };
-    Err(Status::not_found(format!("there is no location '{name}'{near}; {known}")))
+    let add = "twinbox location add NAME dial-id=DIGITS domain=DOMAIN";
+    let locations = node.mailstore.locations().map_err(internal)?;
+    named::find(locations, name, |location| (location.name.as_str(), location.id.to_string()), "location", add)
 }
 
 fn read(node: &AdminHandles, settings: &[String]) -> Result<Vec<LocationChange>, Status> {
@@ -110,23 +98,5 @@ fn shown(location: Location) -> sending::Location {
         domain: location.domain,
         audio: location.audio.word().to_owned(),
         enabled: location.enabled,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn location_is_found_by_name_or_id_and_a_mistyped_name_gets_a_hint() {
-        let settings = ["dial-id=7", "domain=vm.example"].map(|text| LocationChange::parse(text).expect(text));
-        let berlin = Location::new(LocationId(5), "berlin", &settings, wall()).expect("a location");
-        let id = berlin.id.to_string();
-        for name in ["berlin", "Berlin", &id] {
-            assert_eq!(named(vec![berlin.clone()], name).expect(name), berlin);
-        }
-        let missing = named(vec![berlin], "berln").expect_err("no such location");
-        assert_eq!(missing.message(), "there is no location 'berln' (did you mean 'berlin'?); there are berlin");
-        assert!(named(Vec::new(), "x").expect_err("none").message().contains("twinbox location add"));
     }
 }

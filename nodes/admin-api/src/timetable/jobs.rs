@@ -1,12 +1,9 @@
 //! Jobs: list, add, change, remove.
 
-use std::time::Duration;
-
-use tokio::time::timeout;
 use tonic::Status;
 use tracing::info;
+use twinbox_admin_kit::{holder, named};
 use twinbox_clock::wall;
-use twinbox_config::nearest;
 use twinbox_ids::{JobId, Timestamp};
 use twinbox_mailstore::Acknowledgement;
 use twinbox_roles::Duty;
@@ -22,8 +19,6 @@ use crate::{
 
 /// Number of due times that are shown.
 const SHOWN_TIMES: usize = 3;
-/// Time for the feature level to be raised: a cluster that was formed just now gets it within moments.
-const LEVEL_WITHIN: Duration = Duration::from_secs(3);
 
 /// All jobs, with their next due times and their last runs.
 pub async fn list(node: &AdminHandles) -> Result<JobListReply, Status> {
@@ -82,40 +77,14 @@ pub fn stored(node: &AdminHandles, id: JobId) -> Result<Job, Status> {
 /// The job with that name, or that id.
 pub fn find(node: &AdminHandles, name: &str) -> Result<Job, Status> {
     all_records(node)?;
-    named(timetable(node).jobs().map_err(internal)?, name)
-}
-
-fn named(jobs: Vec<Job>, name: &str) -> Result<Job, Status> {
-    let is_it = |job: &&Job| job.name.eq_ignore_ascii_case(name) || job.id.to_string() == name;
-    if let Some(job) = jobs.iter().find(is_it) {
-        return Ok(job.clone());
-    }
-    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
-    let near = nearest(name, &names).map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
-    let known = match names.is_empty() {
-        true => "there are none: add one with 'twinbox timetable add NAME --job KIND --cron TIMES'".to_owned(),
-        false => format!("there are {}", names.join(", ")),
-    };
-    Err(Status::not_found(format!("there is no job '{name}'{near}; {known}")))
+    let add = "twinbox timetable add NAME --job KIND --cron TIMES";
+    let jobs = timetable(node).jobs().map_err(internal)?;
+    named::find(jobs, name, |job| (job.name.as_str(), job.id.to_string()), "job", add)
 }
 
 /// Refuses what no member would run yet, because the cluster does not assign the duty before all members know it.
 pub async fn served(node: &AdminHandles) -> Result<(), Status> {
-    let mut view = node.roles.watch();
-    let raised = view.wait_for(|view| view.feature_level >= Duty::Timetable.level());
-    if matches!(timeout(LEVEL_WITHIN, raised).await, Ok(Ok(_))) {
-        return Ok(());
-    }
-    Err(not_served(view.borrow().feature_level))
-}
-
-fn not_served(level: u32) -> Status {
-    let duty = Duty::Timetable;
-    Status::failed_precondition(format!(
-        "no member runs jobs yet: the duty '{duty}' needs feature level {}, and the cluster is at {level}; upgrade all \
-         members, then give the command again",
-        duty.level()
-    ))
+    holder::served(&node.roles, Duty::Timetable, "no member runs jobs").await
 }
 
 fn read(kind: JobKind, settings: &[String]) -> Result<Vec<JobChange>, Status> {
@@ -190,27 +159,6 @@ mod tests {
         let hours: Vec<u64> = next(&berlin, NOW).iter().map(|ms| (ms - NOW.0) / 3_600_000).collect();
         assert_eq!(hours, [14, 38, 62]);
         assert!(next(&job(&["cron=0 3 * * *", "enabled=no"]), NOW).is_empty());
-    }
-
-    #[test]
-    fn job_is_found_by_name_or_id_and_a_mistyped_name_gets_a_hint() {
-        let nightly = job(&["cron=0 3 * * *"]);
-        let id = nightly.id.to_string();
-        for name in ["nightly", "Nightly", &id] {
-            assert_eq!(named(vec![nightly.clone()], name).expect(name), nightly);
-        }
-        let missing = named(vec![nightly], "nightli").expect_err("no such job");
-        assert_eq!(missing.message(), "there is no job 'nightli' (did you mean 'nightly'?); there are nightly");
-        assert!(named(Vec::new(), "x").expect_err("none").message().contains("twinbox timetable add"));
-    }
-
-    #[test]
-    fn job_without_a_member_that_runs_it_is_refused_with_the_level_that_is_needed() {
-        let level = Duty::Timetable.level();
-        let refused = not_served(level - 1);
-        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
-        let needs = format!("'timetable' needs feature level {level}, and the cluster is at {}", level - 1);
-        assert!(refused.message().contains(&needs), "{}", refused.message());
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use twinbox_wire::events::{Alarm, AlarmAcknowledgeRequest, AlarmListReply, AlarmListRequest};
 
-use crate::{args::AlarmCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client, pages};
+use twinbox_cli_args::AlarmCommand;
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: AlarmCommand) -> Result<(), CliError> {

@@ -12,8 +12,9 @@ use twinbox_wire::join::{
     AuthorityStatus, AuthorityStatusRequest, MemberProgress, OperatorStatus, ReissueRequest, RotateRequest,
 };
 
-use crate::{args::CaCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::CaCommand;
 
 /// Poll interval of `--wait`.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

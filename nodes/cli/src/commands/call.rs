@@ -6,8 +6,9 @@ use twinbox_clock::BootInstant;
 use twinbox_phone::{CallOptions, Codec, Phone, PhoneConfig, Transport};
 use twinbox_rtp::wav::{self, Wav};
 
-use crate::{args::CallArgs, output};
+use crate::output;
 use twinbox_admin_client::CliError;
+use twinbox_cli_args::CallArgs;
 
 /// The pause after each touch tone.
 const DIGIT_GAP: Duration = Duration::from_millis(100);

@@ -11,11 +11,9 @@ use twinbox_ids::NodeName;
 use twinbox_roles::MemberKind;
 use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Heir, Member, NodeRequest};
 
-use crate::{
-    args::{ClusterCommand, DeactivateArgs, InitArgs, NodeArg, Owner, StatusArgs},
-    output,
-};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{ClusterCommand, DeactivateArgs, InitArgs, NodeArg, Owner, StatusArgs};
 
 /// Poll interval of `--watch` and `--wait`.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -74,7 +72,7 @@ pub(super) fn done(json: bool, text: String) -> Result<(), CliError> {
 }
 
 fn form(args: InitArgs) -> Result<(), CliError> {
-    let member = |kind| move |m: crate::args::MemberArg| (m.name, kind, m.address);
+    let member = |kind| move |m: twinbox_cli_args::MemberArg| (m.name, kind, m.address);
     let members = args
         .nodes
         .into_iter()

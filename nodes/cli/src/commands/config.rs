@@ -2,8 +2,8 @@
 
 use twinbox_config::Config;
 
-use crate::args::ConfigCommand;
 use twinbox_admin_client::CliError;
+use twinbox_cli_args::ConfigCommand;
 
 /// Checks a file and starts nothing.
 pub fn run(command: ConfigCommand) -> Result<(), CliError> {

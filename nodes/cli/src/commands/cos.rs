@@ -4,8 +4,9 @@ use std::path::Path;
 
 use twinbox_wire::admin::{Class, ClassListReply, ClassListRequest, ClassRequest};
 
-use crate::{args::CosCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client, pages};
+use twinbox_cli_args::CosCommand;
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: CosCommand) -> Result<(), CliError> {

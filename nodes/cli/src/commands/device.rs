@@ -5,11 +5,9 @@ use std::{path::Path, time::Duration};
 use twinbox_clock::BootInstant;
 use twinbox_wire::delivery::{Device, DeviceListReply, DeviceListRequest, DeviceRequest, EffectRequest};
 
-use crate::{
-    args::{DeviceArg, DeviceCommand},
-    output,
-};
+use crate::output;
 use twinbox_admin_client::{CliError, client, pages};
+use twinbox_cli_args::{DeviceArg, DeviceCommand};
 
 /// Poll interval while a test has no outcome.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

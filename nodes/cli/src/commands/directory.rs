@@ -12,11 +12,9 @@ use twinbox_wire::directory::{
     UserMakeLocalRequest,
 };
 
-use crate::{
-    args::{AdoptBy, CheckPasswordArgs, DirectoryCommand, DirectorySyncArgs},
-    output,
-};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{AdoptBy, CheckPasswordArgs, DirectoryCommand, DirectorySyncArgs};
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: DirectoryCommand) -> Result<(), CliError> {
@@ -122,7 +120,7 @@ async fn sync(node: &mut client::Directories, json: bool, args: DirectorySyncArg
         "done" => Ok(()),
         "held-back" if dry_run => Ok(()),
         "held-back" => Err(CliError::Failed(format!(
-            "nothing changed: more users would be disabled or deleted than the settings allow; if that is right, give \
+            "nothing changed: more would be taken away than the settings allow (see the first line); if that is right, give \
              'twinbox directory sync {name} --accept-deletions {}'",
             reply.run
         ))),

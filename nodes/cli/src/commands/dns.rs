@@ -5,8 +5,9 @@ use std::path::Path;
 use twinbox_dns::{Endpoint, Transport, records, zone};
 use twinbox_wire::admin::{ClusterStatusRequest, Member};
 
-use crate::{args::DnsCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::DnsCommand;
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: DnsCommand) -> Result<(), CliError> {

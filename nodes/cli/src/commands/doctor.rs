@@ -24,8 +24,9 @@ use twinbox_dns::Transport;
 use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply};
 
 use self::config_files::ConfigFiles;
-use crate::{args::DoctorArgs, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::DoctorArgs;
 
 /// Report of all checks.
 #[derive(Debug, Default, Serialize)]

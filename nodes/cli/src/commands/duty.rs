@@ -8,8 +8,9 @@ use twinbox_wire::{
 };
 
 use super::{cluster::done, steering::give};
-use crate::{args::DutyCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::DutyCommand;
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: DutyCommand) -> Result<(), CliError> {

@@ -8,8 +8,9 @@ use std::{
 use serde_json::{Map, Value, json};
 use twinbox_wire::events::{FollowReply, FollowRequest};
 
-use crate::{args::EventsArgs, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::EventsArgs;
 
 /// Prints events as they arrive, one line each.
 pub async fn run(socket: &Path, json: bool, args: EventsArgs) -> Result<(), CliError> {

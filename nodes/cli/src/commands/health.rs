@@ -9,8 +9,8 @@ use tokio::{
 use twinbox_config::{Config, WitnessConfig};
 use twinbox_metrics::local_socket;
 
-use crate::args::HealthArgs;
 use twinbox_admin_client::CliError;
+use twinbox_cli_args::HealthArgs;
 
 /// Maximum length of an answer in bytes; an answer is one line.
 const LONGEST: u64 = 16 * 1024;

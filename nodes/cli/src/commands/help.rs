@@ -4,8 +4,8 @@ use std::io;
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, CompletionArgs, ManArgs};
 use twinbox_admin_client::CliError;
+use twinbox_cli_args::{Cli, CompletionArgs, ManArgs};
 
 /// Prints a completion script.
 pub fn completion(args: &CompletionArgs) -> Result<(), CliError> {
@@ -30,7 +30,8 @@ mod tests {
     fn every_command_has_a_page_and_completes() {
         let dir = tempfile::tempdir().expect("a folder");
         man(&ManArgs { dir: dir.path().join("man1") }).expect("written");
-        for page in ["twinbox.1", "twinbox-cluster-status.1", "twinbox-doctor.1", "twinbox-device-test.1"] {
+        let nested = ["twinbox-cluster-status.1", "twinbox-device-test.1", "twinbox-mailbox-sync-server-test.1"];
+        for page in ["twinbox.1", "twinbox-doctor.1"].into_iter().chain(nested) {
             let text = std::fs::read_to_string(dir.path().join("man1").join(page)).unwrap_or_default();
             assert!(text.contains(".SH NAME"), "{page}: {text}");
         }

@@ -17,14 +17,12 @@ use twinbox_wire::admin::{GreetingHeader, GreetingPart, MessageHeader, MessagePa
 
 use self::mail::{MailColumns, Texts};
 use super::users::{self, ImportResult};
-use crate::{
-    args::{AsteriskArgs, ImportCommand, Law},
-    output, upload,
-};
+use crate::{output, upload};
 use twinbox_admin_client::{
     CliError,
     client::{self, Provisioning},
 };
+use twinbox_cli_args::{AsteriskArgs, ImportCommand, Law};
 
 /// Maximum number of mailboxes whose greetings and messages are sent concurrently.
 const CONCURRENT: usize = 8;

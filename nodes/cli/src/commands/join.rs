@@ -6,11 +6,9 @@ use twinbox_enrollment::{JoinError, JoinSpec, Joined, SipAddressing};
 use twinbox_roles::MemberKind;
 use twinbox_wire::join::TokenRequest;
 
-use crate::{
-    args::{JoinArgs, TokenArgs},
-    output,
-};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{JoinArgs, TokenArgs};
 
 /// Prints a new token; on a terminal also the next step.
 pub async fn token(socket: &Path, json: bool, args: TokenArgs) -> Result<(), CliError> {

@@ -6,11 +6,9 @@ use twinbox_wire::sending::{
     Location, LocationListRequest, LocationRequest, MessageSendHeader, MessageSendPart, SentTo,
 };
 
-use crate::{
-    args::{LocationCommand, SendArgs},
-    output, upload,
-};
+use crate::{output, upload};
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{LocationCommand, SendArgs};
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: LocationCommand) -> Result<(), CliError> {

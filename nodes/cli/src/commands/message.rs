@@ -4,8 +4,9 @@ use std::{io::Write, path::Path};
 
 use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest};
 
-use crate::{args::MessageCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client, pages};
+use twinbox_cli_args::MessageCommand;
 
 /// Sends the request and prints the result, or writes the file.
 pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(), CliError> {

@@ -17,6 +17,7 @@ pub mod help;
 pub mod import;
 pub mod join;
 pub mod location;
+pub mod mailbox_sync;
 pub mod message;
 pub mod notify;
 pub mod operator;

@@ -4,11 +4,9 @@ use std::path::Path;
 
 use twinbox_wire::delivery::{MailTestRequest, MwiResyncRequest, PreviewRequest};
 
-use crate::{
-    args::{MailCommand, MwiCommand, NotifyCommand},
-    output,
-};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{MailCommand, MwiCommand, NotifyCommand};
 
 /// Tests the way of mail.
 pub async fn mail(socket: &Path, json: bool, command: MailCommand) -> Result<(), CliError> {

@@ -7,8 +7,9 @@ use twinbox_pki::{OperatorKey, PkiError};
 use twinbox_wire::join::{OperatorName, OperatorRequest};
 
 use super::ca;
-use crate::{args::OperatorCertArgs, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::OperatorCertArgs;
 
 /// Makes a key here, obtains a certificate from a node, and writes both into a folder.
 pub async fn make(socket: &Path, json: bool, args: OperatorCertArgs) -> Result<(), CliError> {

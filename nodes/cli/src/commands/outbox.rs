@@ -7,8 +7,9 @@ use twinbox_wire::delivery::{
     OutboxListRequest, OutboxRetryRequest,
 };
 
-use crate::{args::OutboxCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client, pages};
+use twinbox_cli_args::OutboxCommand;
 
 /// Digits of an id in the table; the node accepts any beginning that one effect has.
 const SHORT: usize = 12;

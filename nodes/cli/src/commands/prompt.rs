@@ -4,8 +4,9 @@ use std::path::Path;
 
 use twinbox_wire::admin::{PromptListRequest, PromptPart, PromptRequest};
 
-use crate::{args::PromptCommand, output, upload};
+use crate::{output, upload};
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::PromptCommand;
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: PromptCommand) -> Result<(), CliError> {

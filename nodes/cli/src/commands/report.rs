@@ -5,8 +5,9 @@ use std::path::Path;
 use twinbox_call_records::{Column, Report, csv, headings, json as as_json};
 use twinbox_wire::reports::{ReportReply, ReportRequest};
 
-use crate::{args::ReportArgs, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::ReportArgs;
 
 /// Requests all pages of a report and prints it.
 pub async fn run(socket: &Path, json: bool, args: ReportArgs) -> Result<(), CliError> {

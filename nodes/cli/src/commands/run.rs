@@ -4,8 +4,8 @@ use std::path::Path;
 
 use twinbox_config::{NodeConfig, WitnessConfig};
 
-use crate::args::NodeArgs;
 use twinbox_admin_client::CliError;
+use twinbox_cli_args::NodeArgs;
 
 /// Runs a node until it gets a stop signal: a supervisor, and the node's own process as its child.
 pub fn node(args: &NodeArgs) -> Result<(), CliError> {

@@ -4,8 +4,9 @@ use std::{path::Path, time::Duration};
 
 use twinbox_wire::admin::{NodeServices, Service, ServiceListReply, ServiceListRequest, ServiceRestartRequest};
 
-use crate::{args::ServiceCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::ServiceCommand;
 
 /// Runs the subcommand.
 pub async fn run(socket: &Path, json: bool, command: ServiceCommand) -> Result<(), CliError> {

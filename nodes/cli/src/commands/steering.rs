@@ -14,14 +14,11 @@ use twinbox_wire::{
 };
 
 use super::cluster::{ask, done, millis};
-use crate::{
-    args::{
-        AddArgs, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs, ReplaceArgs, SetArgs,
-        SteeringCommand,
-    },
-    output,
-};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::{
+    AddArgs, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs, ReplaceArgs, SetArgs, SteeringCommand,
+};
 
 /// Poll interval while waiting for a member to leave.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

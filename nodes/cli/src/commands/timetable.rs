@@ -9,8 +9,9 @@ use twinbox_wire::timetable::{
     JobRunReply, JobSetRequest, Run,
 };
 
-use crate::{args::TimetableCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client};
+use twinbox_cli_args::TimetableCommand;
 
 /// Poll interval while a run has no outcome.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

@@ -5,8 +5,9 @@ use std::path::Path;
 use twinbox_wire::admin::{User, UserAddRequest, UserListReply, UserListRequest, UserRequest, UserSetPinRequest};
 
 use super::{directory, users};
-use crate::{args::UserCommand, output};
+use crate::output;
 use twinbox_admin_client::{CliError, client, pages, pin};
+use twinbox_cli_args::UserCommand;
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), CliError> {

@@ -13,14 +13,12 @@ use twinbox_wire::admin::{
     UserRequest,
 };
 
-use crate::{
-    args::{UserImportArgs, UserSetArgs},
-    output, upload,
-};
+use crate::{output, upload};
 use twinbox_admin_client::{
     CliError,
     client::{self, Provisioning},
 };
+use twinbox_cli_args::{UserImportArgs, UserSetArgs};
 
 /// Maximum number of printed problems.
 const SHOWN: usize = 100;

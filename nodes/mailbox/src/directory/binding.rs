@@ -5,12 +5,11 @@ use std::fmt;
 use twinbox_ids::{DirectoryId, MailboxId, Pii, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record};
 
-use super::{
-    PasswordVerifier,
+use super::{PasswordVerifier, schema};
+use crate::{
+    ViewError,
     by_epoch::{self, Author, StaleEpoch},
-    schema,
 };
-use crate::ViewError;
 
 /// Kind of the record, for error texts.
 const WHAT: &str = "a binding to a directory";
@@ -246,7 +245,7 @@ impl Binding {
         let Some(version) = by_epoch::newest(record).filter(|version| !version.value.is_empty()) else {
             return Ok(None);
         };
-        let unreadable = ViewError::Unreadable { what: WHAT, tag: schema::BY_EPOCH };
+        let unreadable = ViewError::Unreadable { what: WHAT, tag: crate::schema::BY_EPOCH };
         let fixed = fixed(version.value).ok_or(unreadable)?;
         let state = BindingState::ALL.into_iter().find(|state| state.byte() == fixed.state).ok_or(unreadable)?;
         let (dn, rest) = take_text(fixed.texts).ok_or(unreadable)?;

@@ -12,15 +12,7 @@ pub const BINDING: Table = Table(17);
 /// Runs of the synchronisation. Id: directory id (16 bytes), time of the begin (u64, milliseconds since 1970).
 pub const DIRECTORY_RUN: Table = Table(18);
 
-/// First of the registers that hold a value by epoch, one per node: this number plus 15 bits of the hash of the node's
-/// name. In rows of mailboxes, bindings and directories. Two nodes whose names have one hash (1 in 32,768) share a
-/// register, and their writes are ordered by time alone.
-///
-/// The register: generation and number of the epoch (u64 each), length of the node's name (one byte, 0 for no epoch),
-/// the name, time (u64, milliseconds since 1970), and the value; an empty value is none.
-pub const BY_EPOCH: Tag = 0x8000;
-
-/// Fields of [`DIRECTORY`]. The state of the synchronisation is a value by epoch ([`BY_EPOCH`]).
+/// Fields of [`DIRECTORY`]. The state of the synchronisation is a value by epoch ([`BY_EPOCH`](crate::schema::BY_EPOCH)).
 pub mod directory {
     use super::Tag;
 
@@ -34,7 +26,7 @@ pub mod directory {
     pub const MOST_SETTINGS: Tag = 0x1000;
 }
 
-/// Fields of [`BINDING`]. The binding is a value by epoch ([`BY_EPOCH`]).
+/// Fields of [`BINDING`]. The binding is a value by epoch ([`BY_EPOCH`](crate::schema::BY_EPOCH)).
 pub mod binding {
     use super::Tag;
 

@@ -7,11 +7,11 @@ use twinbox_replication_core::{Edit, Key, Record};
 
 use super::{
     binding::{put_text, take_text},
-    by_epoch::{self, Author, StaleEpoch},
     schema::{self, directory as tag},
 };
 use crate::{
     ViewError,
+    by_epoch::{self, Author, StaleEpoch},
     value::{Fields, read_text, read_u64, set_text, set_u64},
 };
 

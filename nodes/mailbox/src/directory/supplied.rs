@@ -8,12 +8,12 @@ use twinbox_replication_core::{Edit, Record};
 use super::{
     EntryId, SyncedField, SyncedFields,
     binding::{put_text, take_text},
-    by_epoch::{self, Author, StaleEpoch},
-    schema,
 };
 use crate::{
-    Mailbox, UserAddress, ViewError, is_timezone,
-    schema::mailbox as tag,
+    Mailbox, UserAddress, ViewError,
+    by_epoch::{self, Author, StaleEpoch},
+    is_timezone,
+    schema::{self, mailbox as tag},
     value::{set_byte, set_bytes, set_text},
 };
 

@@ -28,7 +28,9 @@ fn eligible(view: &View, state: &State, duty: Duty, name: &NodeName) -> Option<I
     let knows = view.observed.get(name).is_some_and(|observed| observed.report.feature_levels.max >= duty.level());
     let incarnation = match duty {
         // Any node in service can run it.
-        Duty::Notifier | Duty::Mta | Duty::DirectorySync | Duty::Timetable => candidate(view, state, name),
+        Duty::Notifier | Duty::Mta | Duty::MailboxSync | Duty::DirectorySync | Duty::Timetable => {
+            candidate(view, state, name)
+        }
     };
     incarnation.filter(|_| knows)
 }

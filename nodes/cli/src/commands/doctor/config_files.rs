@@ -8,8 +8,7 @@ use std::{
 };
 
 use clap::Parser;
-
-use crate::args::{Cli, Command};
+use twinbox_cli_args::{Cli, Command};
 use twinbox_demo::Demo;
 
 /// Paths of an installed member's file: manual installation, and under systemd or in a container.

@@ -1,0 +1,62 @@
+//! The parts of a node that its pages and its services for administrators and members get.
+
+use std::sync::Arc;
+
+use twinbox_admin_api::{AdminHandles, NodeFacts, NodeState};
+use twinbox_diagnostics::ProbeCounts;
+use twinbox_mail_gateway::Gateway;
+use twinbox_metrics::Pages;
+
+use super::Node;
+use crate::duties;
+
+impl Node {
+    pub(super) fn state(&self) -> NodeState {
+        NodeState {
+            config: self.config.clone(),
+            calls: self.calls.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            drain: self.drain.clone(),
+            health: self.health.clone(),
+            notifier: self.duties.notifier.clone(),
+            directory_sync: self.duties.directory_sync.clone(),
+            mailbox_sync: self.duties.mailbox_sync.clone(),
+        }
+    }
+
+    pub(super) fn admin_handles(&self) -> AdminHandles {
+        AdminHandles {
+            name: self.config.name.clone(),
+            config: self.config.clone(),
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            mailstore: self.mailstore.clone(),
+            alarms: self.alarms.clone(),
+            members: self.members.clone(),
+            notifier: self.duties.notifier.clone(),
+            directory_sync: self.duties.directory_sync.clone(),
+            mailbox_sync: self.duties.mailbox_sync.clone(),
+            mail: self.config.mail.out.as_ref().and_then(duties::mail_route),
+            templates: self.config.mail.templates.clone(),
+        }
+    }
+
+    pub(super) fn pages(&self, facts: &Arc<NodeFacts>, probe_counts: &Arc<ProbeCounts>) -> Pages {
+        Pages {
+            config: self.config.clone(),
+            peers: self.peers.clone(),
+            roles: self.roles.clone(),
+            calls: self.calls.clone(),
+            media: self.media.clone(),
+            alarms: self.alarms.clone(),
+            health: self.health.clone(),
+            facts: facts.clone(),
+            probe_counts: probe_counts.clone(),
+            mailstore: self.mailstore.clone(),
+            outbox: vec![("notifier", self.duties.notifier.counts()), ("mta", self.duties.mta.counts())],
+            gateway: self.gateway.as_ref().map(Gateway::counts),
+        }
+    }
+}

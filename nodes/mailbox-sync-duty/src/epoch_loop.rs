@@ -1,0 +1,420 @@
+//! The loop over all accounts in one epoch: takes the steps of the schedule, and starts a task for each connection.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    task::{Id, JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tracing::{error, warn};
+use twinbox_clock::BootInstant;
+use twinbox_duty_service::Progress;
+use twinbox_ids::{MailServerId, MailboxId};
+use twinbox_imap::{IdleEnd, ImapError};
+use twinbox_mailbox_sync::{Account, ServerSettings};
+use twinbox_mailbox_sync_store::{LeftOut, LeftOutReason, SyncChange};
+use twinbox_mailstore::MailError;
+
+use crate::{
+    alarm_board::AlarmBoard,
+    duty_loop::HEARTBEAT,
+    error::SyncError,
+    folder::ImapFolder,
+    lease::Lease,
+    look::LookOptions,
+    mail_server::MailServer,
+    orders::SyncReport,
+    schedule::{Command, Next, Schedule, Worked},
+    service::DutyParts,
+    session::RoundCounts,
+    work::{Job, JobEnd},
+};
+
+/// Pause after a change of settings, in which further ones come.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Pause after the store could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Longest IDLE before a look: a dead connection is found by it.
+const LONGEST_IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// The accounts of an epoch.
+pub(crate) struct EpochLoop {
+    parts: DutyParts,
+    lease: Lease,
+    progress: Arc<Progress>,
+    schedule: Schedule,
+    board: AlarmBoard,
+    servers: BTreeMap<MailServerId, Arc<MailServer>>,
+    accounts: BTreeMap<MailboxId, Account>,
+    /// Time at which servers and accounts are read from the store.
+    refresh_at: Option<BootInstant>,
+    tasks: JoinSet<(MailboxId, Use)>,
+    mailboxes: HashMap<Id, MailboxId>,
+    /// Ends the IDLE of an account.
+    stops: HashMap<MailboxId, oneshot::Sender<()>>,
+    /// Accounts whose work under way was ordered.
+    ordered: HashSet<MailboxId>,
+}
+
+/// End of a use of a connection.
+enum Use {
+    Worked(Box<JobEnd>),
+    Watched(Result<(Box<ImapFolder>, IdleEnd), ImapError>),
+    Closed,
+}
+
+impl EpochLoop {
+    pub(crate) fn new(parts: DutyParts, lease: Lease, progress: Arc<Progress>) -> Self {
+        Self {
+            parts,
+            lease,
+            progress,
+            schedule: Schedule::default(),
+            board: AlarmBoard::default(),
+            servers: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            refresh_at: None,
+            tasks: JoinSet::new(),
+            mailboxes: HashMap::new(),
+            stops: HashMap::new(),
+            ordered: HashSet::new(),
+        }
+    }
+
+    /// Synchronises until it is dropped.
+    pub(crate) async fn hold(&mut self) {
+        // Before the accounts are read, so that no change is missed.
+        let mut changes = self.parts.store.watch();
+        let mut orders = self.parts.orders.watch();
+        self.refresh_at = Some(BootInstant::now());
+        loop {
+            self.progress.turn();
+            let now = BootInstant::now();
+            if self.refresh_at.is_some_and(|at| at <= now) {
+                self.refresh().await;
+            }
+            self.take_orders(BootInstant::now());
+            self.take_steps(BootInstant::now());
+            self.publish();
+            let next = [self.schedule.wake_at(), self.refresh_at].into_iter().flatten().min();
+            let pause = next.map_or(HEARTBEAT, |at| at.since(BootInstant::now()).min(HEARTBEAT));
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(change) => self.changed(change),
+                    // The store is closed: the process ends.
+                    None => sleep(HEARTBEAT).await,
+                },
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                _ = orders.changed() => {}
+                // Never without a pause, whatever the clock says.
+                () = sleep(pause.max(Duration::from_millis(1))) => {}
+            }
+        }
+    }
+
+    /// Whether a task is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// Waits for the end of a task, whose connection is dropped.
+    pub(crate) async fn end_one(&mut self) {
+        self.stops.clear();
+        let _ = self.tasks.join_next().await;
+    }
+
+    /// Ends the alarms of this epoch: the next holder raises its own.
+    pub(crate) fn clear_alarms(self) {
+        self.board.clear().into_iter().for_each(|change| change.apply(&self.parts.alarms));
+    }
+
+    fn changed(&mut self, change: SyncChange) {
+        let now = BootInstant::now();
+        match change {
+            SyncChange::Mailbox(mailbox) => self.schedule.changed_here(mailbox, now),
+            SyncChange::Settings => self.refresh_soon(now + SETTLE),
+            SyncChange::Everything => {
+                self.refresh_soon(now + SETTLE);
+                self.schedule.all_changed_here(now);
+            }
+        }
+    }
+
+    fn refresh_soon(&mut self, at: BootInstant) {
+        self.refresh_at = Some(self.refresh_at.map_or(at, |known| known.min(at)));
+    }
+
+    async fn refresh(&mut self) {
+        self.refresh_at = None;
+        if let Err(error) = self.read().await {
+            warn!(%error, "mail accounts cannot be read from the store; retrying");
+            self.refresh_soon(BootInstant::now() + READ_AGAIN);
+        }
+    }
+
+    /// Reads servers and accounts. Those that changed are tried now.
+    async fn read(&mut self) -> Result<(), MailError> {
+        if !self.parts.mailstore.has_all_records() {
+            return Err(MailError::LacksRecords);
+        }
+        let effective = turning(&self.progress, self.parts.store.effective()).await?;
+        let mut servers = BTreeMap::new();
+        let mut new_servers = BTreeSet::new();
+        for stored in self.parts.store.servers()? {
+            // The accounts of a server whose settings cannot be used are left out.
+            let Ok(settings) = ServerSettings::from_settings(&stored.settings) else { continue };
+            let known = self.servers.get(&stored.id);
+            let same = known.filter(|known| known.name == stored.name && known.settings == settings);
+            let server = same.cloned().unwrap_or_else(|| {
+                new_servers.insert(stored.id);
+                Arc::new(MailServer::new(stored.id, stored.name, settings))
+            });
+            servers.insert(server.id, server);
+        }
+        let accounts: BTreeMap<MailboxId, Account> =
+            effective.accounts.into_iter().map(|(account, _)| (account.mailbox, account)).collect();
+        let changed = accounts.iter().filter(|(mailbox, account)| {
+            new_servers.contains(&account.server) || self.accounts.get(*mailbox) != Some(*account)
+        });
+        let changed = changed.map(|(mailbox, _)| *mailbox).collect();
+        let rules = servers.iter().map(|(id, server)| (*id, server.rules())).collect();
+        let targets = accounts.values().map(|account| (account.mailbox, account.server)).collect();
+        self.schedule.set(&rules, &targets, &changed, BootInstant::now());
+        (self.servers, self.accounts) = (servers, accounts);
+        self.note_left_out(&effective.left_out);
+        Ok(())
+    }
+
+    /// Accounts of a server whose settings cannot be used fail; others without an account are no failure.
+    fn note_left_out(&mut self, left_out: &[LeftOut]) {
+        let of_settings = |left: &LeftOut| match &left.reason {
+            LeftOutReason::ServerSettings { server, reason } => {
+                Some((left.mailbox, server.clone(), reason.clone()))
+            }
+            _ => None,
+        };
+        let failing: Vec<(MailboxId, String, String)> = left_out.iter().filter_map(of_settings).collect();
+        let mailboxes: BTreeSet<MailboxId> = failing.iter().map(|(mailbox, ..)| *mailbox).collect();
+        let accounts = &self.accounts;
+        self.board.retain(|mailbox| accounts.contains_key(&mailbox) || mailboxes.contains(&mailbox));
+        for (mailbox, server, reason) in failing {
+            self.board.failed(&server, mailbox, 1, true, reason);
+        }
+    }
+
+    /// Makes ordered accounts due.
+    fn take_orders(&mut self, now: BootInstant) {
+        for mailbox in self.parts.orders.waiting() {
+            if self.schedule.ordered(mailbox, now) || self.refresh_at.is_some() {
+                continue;
+            }
+            self.parts.orders.begin(mailbox);
+            let reason = "the mailbox is not synchronised: see 'twinbox mailbox-sync list'";
+            self.report(mailbox, &RoundCounts::default(), Err(reason.to_owned()));
+        }
+    }
+
+    fn take_steps(&mut self, now: BootInstant) {
+        while let Some(command) = self.schedule.next(now) {
+            match command {
+                Command::Start(mailbox) => self.work(mailbox, None, false),
+                Command::Stop(mailbox) => {
+                    if let Some(stop) = self.stops.remove(&mailbox) {
+                        // One that has ended already is in the set of tasks.
+                        let _ = stop.send(());
+                    }
+                }
+            }
+        }
+        let (connections, watching) = self.schedule.connections();
+        self.parts.counts.connections.store(connections as u64, Relaxed);
+        self.parts.counts.watching.store(watching as u64, Relaxed);
+    }
+
+    /// Starts work on an account, on its connection or a new one. `expunged`: removals were reported live.
+    fn work(&mut self, mailbox: MailboxId, mut folder: Option<ImapFolder>, expunged: bool) {
+        let account = self.accounts.get(&mailbox).cloned();
+        let server = account.as_ref().and_then(|account| self.servers.get(&account.server)).cloned();
+        let (Some(account), Some(server)) = (account, server) else {
+            self.close(mailbox, folder);
+            return;
+        };
+        // A connection of earlier settings may be of another person.
+        let stale = folder.take_if(|folder| !folder.is_of(&server, &account));
+        let order = self.parts.orders.begin(mailbox);
+        if order.is_some() {
+            self.ordered.insert(mailbox);
+        }
+        let options = LookOptions { watched: expunged, accepted: order.unwrap_or_default() };
+        let (parts, lease) = (self.parts.clone(), self.lease.clone());
+        let job = Job { parts, lease, server, account, options };
+        self.start(mailbox, async move {
+            if let Some(stale) = stale {
+                stale.close().await;
+            }
+            Use::Worked(Box::new(job.work(folder).await))
+        });
+    }
+
+    fn watch(&mut self, mailbox: MailboxId, mut folder: ImapFolder, longest: Duration) {
+        let (stop, stopped) = oneshot::channel();
+        self.stops.insert(mailbox, stop);
+        self.start(mailbox, async move {
+            let until = async {
+                let _ = stopped.await;
+            };
+            let end = folder.idle(until, longest.min(LONGEST_IDLE)).await;
+            Use::Watched(end.map(|end| (Box::new(folder), end)))
+        });
+    }
+
+    fn close(&mut self, mailbox: MailboxId, folder: Option<ImapFolder>) {
+        self.start(mailbox, async move {
+            if let Some(folder) = folder {
+                folder.close().await;
+            }
+            Use::Closed
+        });
+    }
+
+    fn start(&mut self, mailbox: MailboxId, task: impl Future<Output = Use> + Send + 'static) {
+        let handle = self.tasks.spawn(async move { (mailbox, task.await) });
+        self.mailboxes.insert(handle.id(), mailbox);
+    }
+
+    /// A task has ended.
+    fn ended(&mut self, ended: Result<(Id, (MailboxId, Use)), JoinError>) {
+        let now = BootInstant::now();
+        let (mailbox, end) = match ended {
+            Ok((id, ended)) => {
+                self.mailboxes.remove(&id);
+                ended
+            }
+            Err(failed) => {
+                error!(error = %failed, "task of a mail account has ended unexpectedly; retrying after a pause");
+                let Some(mailbox) = self.mailboxes.remove(&failed.id()) else { return };
+                self.stops.remove(&mailbox);
+                let end = JobEnd { counts: RoundCounts::default(), result: Err(SyncError::Ended) };
+                (mailbox, Use::Worked(Box::new(end)))
+            }
+        };
+        match end {
+            Use::Worked(end) => self.worked(mailbox, *end, now),
+            Use::Watched(Ok((folder, end))) => {
+                self.stops.remove(&mailbox);
+                let changed = matches!(end, IdleEnd::Changed { .. });
+                let expunged = matches!(end, IdleEnd::Changed { expunged: true });
+                let next = self.schedule.watched(mailbox, changed, now);
+                self.go_on(mailbox, next, *folder, expunged);
+            }
+            Use::Watched(Err(_)) => {
+                self.stops.remove(&mailbox);
+                self.schedule.failed(mailbox, false, rand::random(), now);
+            }
+            Use::Closed => self.schedule.closed(mailbox, now),
+        }
+    }
+
+    fn go_on(&mut self, mailbox: MailboxId, next: Next, folder: ImapFolder, expunged: bool) {
+        match next {
+            Next::Work => self.work(mailbox, Some(folder), expunged),
+            Next::Watch(longest) => self.watch(mailbox, folder, longest),
+            Next::Close => self.close(mailbox, Some(folder)),
+        }
+    }
+
+    fn worked(&mut self, mailbox: MailboxId, JobEnd { counts, result }: JobEnd, now: BootInstant) {
+        self.count(&counts, &result.as_ref().map(|_| ()));
+        if self.ordered.remove(&mailbox) {
+            let outcome = result.as_ref().map(|(_, end)| end.held_back).map_err(ToString::to_string);
+            self.report(mailbox, &counts, outcome);
+        }
+        match result {
+            Ok((folder, end)) => {
+                self.well(mailbox, end.held_back);
+                let can_watch = folder.can_watch();
+                let worked = Worked { changed: counts.has_changes(), again: end.again, can_watch };
+                let next = self.schedule.worked(mailbox, worked, now);
+                self.go_on(mailbox, next, folder, false);
+            }
+            // Its new settings, or the loss of the duty, come by other ways.
+            Err(error) if error.is_of_the_duty() => self.schedule.closed(mailbox, now),
+            Err(error) => {
+                let permanent = error.is_permanent();
+                let failures = self.schedule.failed(mailbox, permanent, rand::random(), now);
+                if let Some(name) = self.server_name(mailbox) {
+                    self.board.failed(&name, mailbox, failures, permanent, error.without_names());
+                }
+            }
+        }
+    }
+
+    fn well(&mut self, mailbox: MailboxId, held_back: u32) {
+        if let Some(name) = self.server_name(mailbox) {
+            self.board.well(&name, mailbox);
+        }
+        if let Some(change) = self.board.held_back(mailbox, held_back) {
+            change.apply(&self.parts.alarms);
+        }
+    }
+
+    fn server_name(&self, mailbox: MailboxId) -> Option<String> {
+        let account = self.accounts.get(&mailbox)?;
+        Some(self.servers.get(&account.server)?.name.clone())
+    }
+
+    fn count(&self, round: &RoundCounts, result: &Result<(), &SyncError>) {
+        let counts = &self.parts.counts;
+        let add = |to: &AtomicU64, count: u64| {
+            to.fetch_add(count, Relaxed);
+        };
+        match result {
+            Ok(()) => add(&counts.done, 1),
+            Err(error) if error.is_of_the_duty() => {}
+            Err(_) => add(&counts.failed, 1),
+        }
+        add(&counts.appended, round.appended);
+        add(&counts.marked_here, round.marked_here);
+        add(&counts.flagged_there, round.flagged_there);
+        add(&counts.removed_there, round.removed_there);
+    }
+
+    /// Reports on an ordered round: the number of deletions that are held back, or the reason of a failure.
+    fn report(&self, mailbox: MailboxId, counts: &RoundCounts, outcome: Result<u32, String>) {
+        let held_back = outcome.as_ref().copied().unwrap_or_default();
+        let outcome = match outcome {
+            Ok(0) => "done".to_owned(),
+            Ok(_) => "held-back".to_owned(),
+            Err(reason) => format!("failed: {reason}"),
+        };
+        let RoundCounts { appended, marked_here, flagged_there, removed_there } = *counts;
+        let report =
+            SyncReport { ended: true, outcome, appended, marked_here, flagged_there, removed_there, held_back };
+        self.parts.orders.ended(mailbox, report);
+    }
+
+    fn publish(&mut self) {
+        let changes = self.board.changes(BootInstant::now());
+        changes.into_iter().for_each(|change| change.apply(&self.parts.alarms));
+    }
+}
+
+/// Awaits work that may take long, while the loop counts as alive.
+async fn turning<T>(progress: &Progress, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        if let Ok(done) = timeout(HEARTBEAT, work.as_mut()).await {
+            return done;
+        }
+        progress.turn();
+    }
+}

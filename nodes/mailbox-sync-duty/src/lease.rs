@@ -1,0 +1,63 @@
+//! The right to act in one epoch of the duty.
+
+use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
+
+use twinbox_gate::{Gate, InFlight};
+use twinbox_ids::Epoch;
+use twinbox_imap::{ImapError, SocketOwner};
+
+/// An epoch of the duty behind its gate. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub gate: Gate,
+    pub epoch: Epoch,
+}
+
+/// The permit under which a connection writes: the gate resets the connection when the lease ends.
+struct PermitOwner(InFlight);
+
+impl SocketOwner for PermitOwner {
+    fn own(&self, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> {
+        self.0.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
+    }
+
+    fn may_write(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+impl Lease {
+    /// Permission to write in this epoch. The duty is not released while the result exists.
+    pub(crate) fn permit(&self) -> Option<InFlight> {
+        self.gate.enter(&self.epoch).ok()
+    }
+
+    /// Whether this node holds the duty in this epoch.
+    pub(crate) fn is_held(&self) -> bool {
+        self.gate.check(&self.epoch).is_ok()
+    }
+
+    /// Owner of a new connection.
+    pub(crate) fn owner(&self) -> Result<Arc<dyn SocketOwner>, ImapError> {
+        Ok(Arc::new(PermitOwner(self.permit().ok_or(ImapError::NotHolder)?)))
+    }
+
+    /// Resolves when this node does not hold the duty in this epoch any more.
+    pub(crate) async fn lost(&self) {
+        let mut holding = self.gate.holding();
+        // The gate lives as long as this future: there is always a sender.
+        let _ = holding.wait_for(|held| held.as_ref() != Some(&self.epoch)).await;
+    }
+
+    /// An exchange with a server, which ends with the lease.
+    pub(crate) async fn while_held<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, ImapError>>,
+    ) -> Result<T, ImapError> {
+        tokio::select! {
+            biased;
+            () = self.lost() => Err(ImapError::NotHolder),
+            done = exchange => done,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A mail server in an epoch: its limits, its tokens, and the sign-in to its accounts.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::Semaphore;
+use twinbox_ids::MailServerId;
+use twinbox_imap::{Client, Login, Secret, Security, ServerConfig, SocketOwner};
+use twinbox_mailbox_sync::{Account, Auth, OAuthGrant, OAuthSettings, ServerSettings, Tls};
+use twinbox_mailstore::blocking;
+use twinbox_oauth::{Grant, TokenEndpoint, TokenSource};
+
+use crate::{error::SyncError, folder::ImapFolder, lease::Lease, schedule::ServerRules};
+
+/// Mails of a server that are in memory at a time, to be appended.
+const APPENDS_AT_A_TIME: usize = 8;
+
+/// A mail server.
+pub(crate) struct MailServer {
+    pub id: MailServerId,
+    pub name: String,
+    pub settings: ServerSettings,
+    pub appends: Semaphore,
+    tokens: Tokens,
+}
+
+/// Sources of access tokens, by the file of the refresh token.
+#[derive(Default)]
+pub(crate) struct Tokens(Mutex<HashMap<Option<PathBuf>, TokenSource>>);
+
+impl MailServer {
+    pub(crate) fn new(id: MailServerId, name: String, settings: ServerSettings) -> Self {
+        Self { id, name, settings, appends: Semaphore::new(APPENDS_AT_A_TIME), tokens: Tokens::default() }
+    }
+
+    /// Limits of the server.
+    pub(crate) fn rules(&self) -> ServerRules {
+        let settings = &self.settings;
+        ServerRules {
+            connections: settings.connections.max(1) as usize,
+            watched: u32::from(settings.watched),
+            poll: settings.poll,
+            idle: settings.idle,
+        }
+    }
+
+    /// Connects and signs in to an account, under the lease of the duty.
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        account: &Account,
+        lease: &Lease,
+    ) -> Result<ImapFolder, SyncError> {
+        let owner = lease.owner()?;
+        let client = tokio::select! {
+            biased;
+            () = lease.lost() => return Err(SyncError::DutyLost),
+            client = sign_in(&self.settings, account, &self.tokens, owner) => client?,
+        };
+        Ok(ImapFolder::new(client, self.clone(), account.clone(), lease.clone()))
+    }
+}
+
+/// Connects and signs in to an account. A token that the server refuses is replaced once.
+pub(crate) async fn sign_in(
+    settings: &ServerSettings,
+    account: &Account,
+    tokens: &Tokens,
+    owner: Arc<dyn SocketOwner>,
+) -> Result<Client, SyncError> {
+    let config = config(settings);
+    let user = account.user.clone();
+    let oauth = match &settings.auth {
+        Auth::Password { file } => {
+            let file = account.password_file.as_ref().or(file.as_ref()).ok_or(SyncError::Unset("password-file"))?;
+            let login = Login::Password { user, password: secret(file.clone()).await? };
+            return Ok(Client::connect(&config, &login, owner).await?);
+        }
+        Auth::MasterUser { user: master, file } => {
+            let login = Login::MasterUser { user, master: master.clone(), password: secret(file.clone()).await? };
+            return Ok(Client::connect(&config, &login, owner).await?);
+        }
+        Auth::OAuth(oauth) => oauth,
+    };
+    let source = tokens.source(settings, oauth, account)?;
+    let name = user.reveal();
+    let token = source.token(name).await?;
+    let login = |token: &str| Login::XOAuth2 { user: user.clone(), token: Secret::new(token.to_owned()) };
+    match Client::connect(&config, &login(token.reveal()), owner.clone()).await {
+        Err(error) if error.is_login_refused() => {
+            source.discard(name, &token).await;
+            let fresh = source.token(name).await?;
+            if fresh == token {
+                return Err(error.into());
+            }
+            Ok(Client::connect(&config, &login(fresh.reveal()), owner).await?)
+        }
+        connected => Ok(connected?),
+    }
+}
+
+impl Tokens {
+    fn source(
+        &self,
+        settings: &ServerSettings,
+        oauth: &OAuthSettings,
+        account: &Account,
+    ) -> Result<TokenSource, SyncError> {
+        let file = match &oauth.grant {
+            OAuthGrant::RefreshToken { file } => account.password_file.clone().or_else(|| file.clone()),
+            OAuthGrant::ClientCredentials | OAuthGrant::ServiceAccount { .. } => None,
+        };
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = sources.get(&file) {
+            return Ok(source.clone());
+        }
+        let endpoint = TokenEndpoint {
+            url: oauth.token_url.clone(),
+            ca_file: settings.ca_file.clone(),
+            timeout: settings.timeout,
+        };
+        let source = TokenSource::new(grant(oauth, file.clone())?, &endpoint)?;
+        sources.insert(file, source.clone());
+        Ok(source)
+    }
+}
+
+fn grant(oauth: &OAuthSettings, token_file: Option<PathBuf>) -> Result<Grant, SyncError> {
+    let (client_id, secret_file) = (oauth.client_id.clone(), oauth.client_secret_file.clone());
+    let scope = oauth.scope.clone();
+    Ok(match &oauth.grant {
+        OAuthGrant::ClientCredentials => {
+            let secret_file = secret_file.ok_or(SyncError::Unset("client-secret-file"))?;
+            Grant::ClientCredentials { client_id, secret_file, scope }
+        }
+        OAuthGrant::RefreshToken { .. } => Grant::RefreshToken {
+            client_id,
+            secret_file,
+            token_file: token_file.ok_or(SyncError::Unset("refresh-token-file"))?,
+            scope: Some(scope).filter(|scope| !scope.is_empty()),
+        },
+        OAuthGrant::ServiceAccount { key_file } => Grant::ServiceAccount { key_file: key_file.clone(), scope },
+    })
+}
+
+fn config(settings: &ServerSettings) -> ServerConfig {
+    ServerConfig {
+        host: settings.host.clone(),
+        port: settings.port,
+        security: match settings.tls {
+            Tls::Implicit => Security::Implicit,
+            Tls::StartTls => Security::StartTls,
+            Tls::None => Security::None,
+        },
+        ca_file: settings.ca_file.clone(),
+        insecure: settings.insecure,
+        timeout: settings.timeout,
+    }
+}
+
+/// A secret of a file, which is read again at each sign-in: it may have been replaced.
+async fn secret(file: PathBuf) -> Result<Secret, SyncError> {
+    Ok(blocking(move || Secret::read_file(&file)).await??)
+}

@@ -1,0 +1,491 @@
+//! The schedule of the accounts: due times, connections, back-off. Pure.
+//!
+//! An account at rest is one entry in the queue of its server. It needs a connection of the server's bounded number to
+//! work, to be watched by IDLE, and until its connection is closed. Servers share nothing, so that a full or failing one
+//! holds up no other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_ids::{MailServerId, MailboxId};
+
+/// Pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// First pause after a failure that an administrator must end: repeated sign-ins may lock the account there.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
+/// Accounts with changes that are preferred in a row to one that is polled.
+const MOST_URGENT_IN_A_ROW: u32 = 4;
+/// Rounds of an account on one connection before others take their turn.
+const MOST_ROUNDS: u32 = 8;
+
+/// Limits of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerRules {
+    /// Maximum number of connections.
+    pub connections: usize,
+    /// Share of the connections that watch accounts while others wait, 0 to 100 %.
+    pub watched: u32,
+    /// Interval between two looks at an account at rest.
+    pub poll: Duration,
+    /// Time after its latest change for which an account is watched.
+    pub idle: Duration,
+}
+
+/// A step that the loop is to take now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Connect and work.
+    Start(MailboxId),
+    /// End the IDLE of the account; [`Schedule::watched`] follows.
+    Stop(MailboxId),
+}
+
+/// Next use of the connection of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Work again.
+    Work,
+    /// Watch the account by IDLE, at most for this time.
+    Watch(Duration),
+    /// Close the connection; [`Schedule::closed`] follows.
+    Close,
+}
+
+/// Result of work on an account whose connection is still there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Worked {
+    /// Something changed on one of the sides.
+    pub changed: bool,
+    /// Something is left to do.
+    pub again: bool,
+    /// The server can report changes (IDLE).
+    pub can_watch: bool,
+}
+
+/// The schedule of one epoch.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    accounts: BTreeMap<MailboxId, Entry>,
+    servers: BTreeMap<MailServerId, Server>,
+    /// Watched accounts with work.
+    stops: BTreeSet<MailboxId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Server in whose queue the account is, or whose connection it has.
+    server: MailServerId,
+    /// Server that the account is to have; `None`: it is to be dropped.
+    target: Option<MailServerId>,
+    phase: Phase,
+    /// Latest change on one of the sides.
+    active: Option<BootInstant>,
+    failures: u32,
+    not_before: Option<BootInstant>,
+    /// Work came while the account had a connection.
+    again: bool,
+    rounds: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waits {
+        due: BootInstant,
+        urgent: bool,
+    },
+    Works,
+    /// The moment is the latest change, as in the set of the server.
+    Watches {
+        active: BootInstant,
+        stopping: bool,
+    },
+    Closes,
+}
+
+#[derive(Debug)]
+struct Server {
+    rules: ServerRules,
+    /// Accounts with changes or orders, by due time.
+    urgent: BTreeSet<(BootInstant, MailboxId)>,
+    /// Accounts to be polled, by due time.
+    polls: BTreeSet<(BootInstant, MailboxId)>,
+    /// Watched accounts that are not being stopped, by latest change.
+    watching: BTreeSet<(BootInstant, MailboxId)>,
+    connected: usize,
+    urgent_in_a_row: u32,
+    accounts: usize,
+}
+
+impl Server {
+    /// Maximum number of watched accounts: all if there is a connection for each, else a share that leaves one free.
+    fn most_watched(&self) -> usize {
+        let connections = self.rules.connections;
+        if self.accounts <= connections {
+            return connections;
+        }
+        let share = connections.saturating_mul(self.rules.watched.min(100) as usize) / 100;
+        share.min(connections.saturating_sub(1))
+    }
+
+    fn queue(&mut self, urgent: bool) -> &mut BTreeSet<(BootInstant, MailboxId)> {
+        if urgent { &mut self.urgent } else { &mut self.polls }
+    }
+
+    /// The account whose turn it is, if one is due and a connection is free.
+    fn turn(&self, now: BootInstant) -> Option<(bool, (BootInstant, MailboxId))> {
+        if self.connected >= self.rules.connections {
+            return None;
+        }
+        let due =
+            |queue: &BTreeSet<(BootInstant, MailboxId)>| queue.first().copied().filter(|(due, _)| *due <= now);
+        match (due(&self.urgent), due(&self.polls)) {
+            (Some(_), Some(poll)) if self.urgent_in_a_row >= MOST_URGENT_IN_A_ROW => Some((false, poll)),
+            (Some(urgent), _) => Some((true, urgent)),
+            (None, poll) => poll.map(|poll| (false, poll)),
+        }
+    }
+}
+
+impl Schedule {
+    /// Replaces servers and accounts. New accounts, and those of `changed`, whose settings changed, are due now.
+    pub(crate) fn set(
+        &mut self,
+        servers: &BTreeMap<MailServerId, ServerRules>,
+        accounts: &BTreeMap<MailboxId, MailServerId>,
+        changed: &BTreeSet<MailboxId>,
+        now: BootInstant,
+    ) {
+        self.servers.values_mut().for_each(|server| server.accounts = 0);
+        for (id, rules) in servers {
+            self.servers.entry(*id).or_insert_with(|| Server::new(*rules)).rules = *rules;
+        }
+        for server in accounts.values() {
+            if let Some(server) = self.servers.get_mut(server) {
+                server.accounts += 1;
+            }
+        }
+        let known: Vec<MailboxId> = self.accounts.keys().copied().collect();
+        for mailbox in known {
+            let target = accounts.get(&mailbox).filter(|server| servers.contains_key(server)).copied();
+            self.retarget(mailbox, target, changed.contains(&mailbox), now);
+        }
+        for (mailbox, server) in accounts {
+            if !self.accounts.contains_key(mailbox) && servers.contains_key(server) {
+                self.accounts.insert(*mailbox, Entry::new(*server, now));
+                self.enqueue(*mailbox, now, false);
+            }
+        }
+        // A server that was removed stays until its last connection is closed.
+        self.servers.retain(|id, server| servers.contains_key(id) || server.connected > 0);
+    }
+
+    fn retarget(&mut self, mailbox: MailboxId, target: Option<MailServerId>, changed: bool, now: BootInstant) {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return };
+        let moves = target != Some(entry.server);
+        entry.target = target;
+        if !moves && !changed {
+            return;
+        }
+        (entry.failures, entry.not_before) = (0, None);
+        match entry.phase {
+            Phase::Waits { .. } => {
+                self.dequeue(mailbox);
+                match target {
+                    Some(_) => self.enqueue(mailbox, now, false),
+                    None => {
+                        self.accounts.remove(&mailbox);
+                    }
+                }
+            }
+            Phase::Watches { .. } => {
+                entry.again = true;
+                self.stops.insert(mailbox);
+            }
+            Phase::Works | Phase::Closes => entry.again = true,
+        }
+    }
+
+    /// The mailbox has changed here. It is due now, but not before the end of a pause after failures.
+    pub(crate) fn changed_here(&mut self, mailbox: MailboxId, now: BootInstant) {
+        if let Some(entry) = self.accounts.get_mut(&mailbox) {
+            entry.active = Some(now);
+        }
+        self.want(mailbox, now);
+    }
+
+    /// An administrator has ordered a round; it is due now. False if the account is not in the schedule.
+    pub(crate) fn ordered(&mut self, mailbox: MailboxId, now: BootInstant) -> bool {
+        if let Some(entry) = self.accounts.get_mut(&mailbox) {
+            (entry.active, entry.not_before) = (Some(now), None);
+        }
+        self.want(mailbox, now)
+    }
+
+    /// Every account is due now: changes here may have been missed.
+    pub(crate) fn all_changed_here(&mut self, now: BootInstant) {
+        let known: Vec<MailboxId> = self.accounts.keys().copied().collect();
+        for mailbox in known {
+            self.want(mailbox, now);
+        }
+    }
+
+    fn want(&mut self, mailbox: MailboxId, now: BootInstant) -> bool {
+        let Some(entry) = self.accounts.get_mut(&mailbox).filter(|entry| entry.target.is_some()) else {
+            return false;
+        };
+        match entry.phase {
+            Phase::Waits { due, urgent } => {
+                let at = entry.not_before.map_or(now, |until| until.max(now));
+                // An account that is urgent already keeps its turn.
+                if !urgent || at < due {
+                    self.dequeue(mailbox);
+                    self.enqueue(mailbox, at, true);
+                }
+            }
+            Phase::Watches { stopping, .. } => {
+                entry.again = true;
+                if !stopping {
+                    self.stops.insert(mailbox);
+                }
+            }
+            Phase::Works | Phase::Closes => entry.again = true,
+        }
+        true
+    }
+
+    /// The next step to take now; call again until there is none.
+    pub(crate) fn next(&mut self, now: BootInstant) -> Option<Command> {
+        while let Some(mailbox) = self.stops.pop_first() {
+            if self.stop(mailbox) {
+                return Some(Command::Stop(mailbox));
+            }
+        }
+        // The longest idle account gives way.
+        let over = self.servers.values().find(|server| server.watching.len() > server.most_watched());
+        if let Some((_, mailbox)) = over.and_then(|server| server.watching.first().copied())
+            && self.stop(mailbox)
+        {
+            return Some(Command::Stop(mailbox));
+        }
+        let turn = self.servers.values().find_map(|server| server.turn(now));
+        let (urgent, (_, mailbox)) = turn?;
+        self.dequeue(mailbox);
+        let entry = self.accounts.get_mut(&mailbox)?;
+        (entry.phase, entry.again, entry.rounds) = (Phase::Works, false, 0);
+        let server = self.servers.get_mut(&entry.server)?;
+        server.connected += 1;
+        server.urgent_in_a_row = if urgent { server.urgent_in_a_row.saturating_add(1) } else { 0 };
+        Some(Command::Start(mailbox))
+    }
+
+    /// Marks a watched account as being stopped; false if it is not watched, or is being stopped already.
+    fn stop(&mut self, mailbox: MailboxId) -> bool {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return false };
+        let Phase::Watches { active, stopping: false } = entry.phase else { return false };
+        entry.phase = Phase::Watches { active, stopping: true };
+        if let Some(server) = self.servers.get_mut(&entry.server) {
+            server.watching.remove(&(active, mailbox));
+        }
+        true
+    }
+
+    /// Time of the next due account that could have a connection; `None`: only an event changes anything.
+    pub(crate) fn wake_at(&self) -> Option<BootInstant> {
+        let free = self.servers.values().filter(|server| server.connected < server.rules.connections);
+        free.flat_map(|server| [server.urgent.first(), server.polls.first()]).flatten().map(|(due, _)| *due).min()
+    }
+
+    /// Work has ended, and the connection is still there.
+    pub(crate) fn worked(&mut self, mailbox: MailboxId, worked: Worked, now: BootInstant) -> Next {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return Next::Close };
+        (entry.failures, entry.not_before) = (0, None);
+        if worked.changed {
+            entry.active = Some(now);
+        }
+        entry.again |= worked.again;
+        if entry.target != Some(entry.server) {
+            entry.phase = Phase::Closes;
+            return Next::Close;
+        }
+        entry.rounds = entry.rounds.saturating_add(1);
+        if entry.again && entry.rounds < MOST_ROUNDS {
+            return self.works(mailbox);
+        }
+        let again = entry.again;
+        let watch = (!again && worked.can_watch).then(|| self.watch_for(mailbox, now)).flatten();
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return Next::Close };
+        let Some((active, longest)) = watch else {
+            entry.phase = Phase::Closes;
+            return Next::Close;
+        };
+        entry.phase = Phase::Watches { active, stopping: false };
+        entry.rounds = 0;
+        if let Some(server) = self.servers.get_mut(&entry.server) {
+            server.watching.insert((active, mailbox));
+        }
+        Next::Watch(longest)
+    }
+
+    /// The latest change of an account that is to be watched, and the time for which it is.
+    fn watch_for(&self, mailbox: MailboxId, now: BootInstant) -> Option<(BootInstant, Duration)> {
+        let entry = self.accounts.get(&mailbox)?;
+        let server = self.servers.get(&entry.server)?;
+        let active = entry.active?;
+        let longest = server.rules.idle.checked_sub(now.since(active)).filter(|left| !left.is_zero())?;
+        let most = server.most_watched();
+        let is_later = || server.watching.first().is_some_and(|(other, _)| *other < active);
+        (server.watching.len() < most || (most > 0 && is_later())).then_some((active, longest))
+    }
+
+    fn works(&mut self, mailbox: MailboxId) -> Next {
+        if let Some(entry) = self.accounts.get_mut(&mailbox) {
+            (entry.phase, entry.again) = (Phase::Works, false);
+        }
+        Next::Work
+    }
+
+    /// IDLE has ended, and the connection is still there. `changed`: the server reported a change.
+    pub(crate) fn watched(&mut self, mailbox: MailboxId, changed: bool, now: BootInstant) -> Next {
+        let Some(entry) = self.accounts.get(&mailbox) else { return Next::Close };
+        let stopping = matches!(entry.phase, Phase::Watches { stopping: true, .. });
+        self.leave_watching(mailbox);
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return Next::Close };
+        if changed {
+            entry.active = Some(now);
+        }
+        if entry.target == Some(entry.server) && (changed || entry.again || !stopping) {
+            return self.works(mailbox);
+        }
+        entry.phase = Phase::Closes;
+        Next::Close
+    }
+
+    fn leave_watching(&mut self, mailbox: MailboxId) {
+        self.stops.remove(&mailbox);
+        let Some(entry) = self.accounts.get(&mailbox) else { return };
+        if let Phase::Watches { active, .. } = entry.phase
+            && let Some(server) = self.servers.get_mut(&entry.server)
+        {
+            server.watching.remove(&(active, mailbox));
+        }
+    }
+
+    /// The connection is closed, without a failure.
+    pub(crate) fn closed(&mut self, mailbox: MailboxId, now: BootInstant) {
+        let Some(entry) = self.accounts.get(&mailbox) else { return };
+        let (again, moves) = (entry.again, entry.target != Some(entry.server));
+        let target = entry.target.and_then(|target| self.servers.get(&target));
+        let poll = target.map_or(Duration::ZERO, |server| server.rules.poll);
+        let due = if again || moves { now } else { now + poll };
+        self.disconnected(mailbox, due, again);
+    }
+
+    /// The connection is lost, or could not be made. `permanent`: only an administrator ends the failure. `random` is
+    /// from 0 to 1 and spreads the attempts over the second half of the pause. Returns the number of failures in a row.
+    pub(crate) fn failed(&mut self, mailbox: MailboxId, permanent: bool, random: f64, now: BootInstant) -> u32 {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return 0 };
+        if matches!(entry.phase, Phase::Watches { .. }) {
+            // Servers end connections that wait. A failure is one that the next attempt finds.
+            self.leave_watching(mailbox);
+            self.disconnected(mailbox, now + pause(1, false, random), true);
+            return 0;
+        }
+        entry.failures = entry.failures.saturating_add(1);
+        let until = now + pause(entry.failures, permanent, random);
+        entry.not_before = Some(until);
+        let failures = entry.failures;
+        let urgent = entry.again;
+        self.disconnected(mailbox, until, urgent);
+        failures
+    }
+
+    /// Frees the connection, and puts the account into the queue of its server again.
+    fn disconnected(&mut self, mailbox: MailboxId, due: BootInstant, urgent: bool) {
+        let Some(entry) = self.accounts.get(&mailbox) else { return };
+        if matches!(entry.phase, Phase::Waits { .. }) {
+            return;
+        }
+        if let Some(server) = self.servers.get_mut(&entry.server) {
+            server.connected = server.connected.saturating_sub(1);
+        }
+        if entry.target.is_some() {
+            self.enqueue(mailbox, due, urgent);
+        } else {
+            self.accounts.remove(&mailbox);
+        }
+    }
+
+    /// Number of connections, and of those that watch.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        self.servers
+            .values()
+            .fold((0, 0), |(all, watching), server| (all + server.connected, watching + server.watching.len()))
+    }
+
+    fn enqueue(&mut self, mailbox: MailboxId, due: BootInstant, urgent: bool) {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return };
+        if let Some(target) = entry.target {
+            entry.server = target;
+        }
+        (entry.phase, entry.again) = (Phase::Waits { due, urgent }, false);
+        if let Some(server) = self.servers.get_mut(&entry.server) {
+            server.queue(urgent).insert((due, mailbox));
+        } else {
+            self.accounts.remove(&mailbox);
+        }
+    }
+
+    fn dequeue(&mut self, mailbox: MailboxId) {
+        let Some(entry) = self.accounts.get(&mailbox) else { return };
+        if let Phase::Waits { due, urgent } = entry.phase
+            && let Some(server) = self.servers.get_mut(&entry.server)
+        {
+            server.queue(urgent).remove(&(due, mailbox));
+        }
+    }
+}
+
+impl Server {
+    fn new(rules: ServerRules) -> Self {
+        Self {
+            rules,
+            urgent: BTreeSet::new(),
+            polls: BTreeSet::new(),
+            watching: BTreeSet::new(),
+            connected: 0,
+            urgent_in_a_row: 0,
+            accounts: 0,
+        }
+    }
+}
+
+impl Entry {
+    fn new(server: MailServerId, now: BootInstant) -> Self {
+        Self {
+            server,
+            target: Some(server),
+            phase: Phase::Waits { due: now, urgent: false },
+            active: None,
+            failures: 0,
+            not_before: None,
+            again: false,
+            rounds: 0,
+        }
+    }
+}
+
+/// Pause after so many failures in a row, from 1.
+fn pause(failures: u32, permanent: bool, random: f64) -> Duration {
+    let first = if permanent { REFUSED_PAUSE } else { FIRST_PAUSE };
+    let doublings = failures.saturating_sub(1).min(16);
+    let pause = first.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+    pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+}
+
+#[cfg(test)]
+mod tests;

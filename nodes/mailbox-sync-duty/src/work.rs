@@ -1,0 +1,111 @@
+//! Work on one account: connect, a round, and the record of a failure.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+use twinbox_clock::wall;
+use twinbox_mailbox_sync::Account;
+use twinbox_mailbox_sync_store::SyncedMailbox;
+
+use crate::{
+    error::SyncError,
+    folder::ImapFolder,
+    lease::Lease,
+    look::LookOptions,
+    mail::sender,
+    mail_server::MailServer,
+    service::DutyParts,
+    session::{RoundCounts, RoundEnd, Session},
+};
+
+/// Longest work on an account at a time, in minutes. Each step has a limit of its own; this one bounds their sum.
+const LONGEST_MINUTES: u64 = 30;
+/// Longest text of a stored error, in characters.
+const LONGEST_ERROR: usize = 300;
+
+/// An account that is to be worked on.
+pub(crate) struct Job {
+    pub parts: DutyParts,
+    pub lease: Lease,
+    pub server: Arc<MailServer>,
+    pub account: Account,
+    pub options: LookOptions,
+}
+
+/// End of the work on an account.
+pub(crate) struct JobEnd {
+    pub counts: RoundCounts,
+    pub result: Result<(ImapFolder, RoundEnd), SyncError>,
+}
+
+impl Job {
+    /// Does a round on the given connection, or on a new one.
+    pub(crate) async fn work(self, folder: Option<ImapFolder>) -> JobEnd {
+        let mut counts = RoundCounts::default();
+        let limit = Duration::from_secs(60 * LONGEST_MINUTES);
+        let result = match timeout(limit, self.round(folder, &mut counts)).await {
+            Ok(result) => result,
+            Err(_) => Err(SyncError::TooLong(LONGEST_MINUTES)),
+        };
+        let result = match result {
+            // The other steps were done. The account waits as after any failure.
+            Ok((folder, RoundEnd { refused: Some(refused), .. })) => {
+                folder.close().await;
+                Err(refused)
+            }
+            result => result,
+        };
+        if let Err(error) = &result
+            && !error.is_of_the_duty()
+        {
+            let (server, mailbox, reason) = (&self.server.name, self.account.mailbox, error.without_names());
+            info!(%server, %mailbox, reason, "mail account is not synchronised; retrying after a pause");
+            if let Err(error) = self.note_failure(error).await {
+                warn!(%mailbox, error = error.without_names(), "error of a mail account is not stored");
+            }
+        }
+        JobEnd { counts, result }
+    }
+
+    async fn round(
+        &self,
+        folder: Option<ImapFolder>,
+        counts: &mut RoundCounts,
+    ) -> Result<(ImapFolder, RoundEnd), SyncError> {
+        let mut folder = match folder {
+            Some(folder) => folder,
+            None => self.server.connect(&self.account, &self.lease).await?,
+        };
+        let config = &self.parts.config;
+        let from = sender(config.cluster, config.from.as_deref());
+        let from = from.map_err(|error| SyncError::Settings(error.to_string()))?;
+        let session = Session {
+            mailstore: &self.parts.mailstore,
+            store: &self.parts.store,
+            account: &self.account,
+            lease: &self.lease,
+            cluster: config.cluster,
+            from: &from,
+            appends: &self.server.appends,
+        };
+        let end = session.round(&mut folder, self.options, counts).await?;
+        Ok((folder, end))
+    }
+
+    /// Stores an error that is not stored yet.
+    async fn note_failure(&self, error: &SyncError) -> Result<(), SyncError> {
+        let store = &self.parts.store;
+        let Some(SyncedMailbox::Account(account, mut state)) = store.effective_of(self.account.mailbox)? else {
+            return Ok(());
+        };
+        let text: String = error.to_string().chars().take(LONGEST_ERROR).collect();
+        if account != self.account || state.error.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        state.error = Some(text);
+        state.failing_since = state.failing_since.or_else(|| Some(wall()));
+        store.write(&account, Vec::new(), Some(state), &self.lease.epoch, || self.lease.permit()).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! The duty on a node: orders, failing accounts, alarms.
+
+use std::{collections::BTreeMap, fs, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use twinbox_alarms::{Alarms, Code};
+use twinbox_clock::BootInstant;
+use twinbox_gate::Gate;
+use twinbox_ids::{ClusterId, Epoch, MailServerId, MailboxId, Timestamp};
+use twinbox_mailbox_sync::{AccountState, StoredServer, server_change};
+use twinbox_mailbox_sync_duty::{MailboxSyncConfig, MailboxSyncDuty, OrderRefused, SyncReport};
+use twinbox_mailbox_sync_store::MailboxSyncStore;
+use twinbox_mailstore::NewMailbox;
+use twinbox_replication_store::Filled;
+use twinbox_roles_core::Duty;
+use twinbox_store_kit::{Node, eventually, name};
+
+const CLUSTER: ClusterId = ClusterId(7);
+const LONG: Duration = Duration::from_secs(30);
+
+/// A node with the duty, and mailboxes with accounts.
+struct World {
+    duty: MailboxSyncDuty,
+    gate: Gate,
+    store: MailboxSyncStore,
+    alarms: Alarms,
+    node: Node,
+    dir: TempDir,
+    _alarms: DropGuard,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let node = Node::alone(&dir.path().join("store"), "a");
+        node.store.set_filled(Filled::Complete).await.expect("a mark");
+        fs::write(dir.path().join("password"), "secret\n").expect("written");
+        let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
+        let stop = CancellationToken::new();
+        tokio::spawn({
+            let (alarms, stop) = (alarms.clone(), stop.clone());
+            async move { alarms.serve(None, stop).await }
+        });
+        let gate = Gate::new(Duty::MailboxSync);
+        let config = MailboxSyncConfig { cluster: CLUSTER, from: None };
+        let duty = MailboxSyncDuty::new(node.mailstore.clone(), gate.clone(), alarms.clone(), config);
+        duty.restart();
+        let store = MailboxSyncStore::of(&node.mailstore);
+        Self { duty, gate, store, alarms, node, dir, _alarms: stop.drop_guard() }
+    }
+
+    fn hold(&self) {
+        let epoch = Epoch { generation: 0, number: 1, node: name("a") };
+        self.gate.open(&epoch, BootInstant::now() + Duration::from_secs(3_600));
+    }
+
+    /// Adds a server on a port of this machine.
+    async fn server(&self, id: u128, port: u16) -> MailServerId {
+        let file = self.dir.path().join("password");
+        let settings = [
+            "host=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "tls=none".to_owned(),
+            "insecure=yes".to_owned(),
+            "timeout=20".to_owned(),
+            "account={number}".to_owned(),
+            format!("password-file={}", file.display()),
+        ];
+        let changes = settings.iter().map(|text| server_change(text).expect(text));
+        let settings = changes.filter_map(|(number, value)| Some((number, value?))).collect();
+        let (id, name) = (MailServerId(id), format!("mail-{id}"));
+        let server = StoredServer { id, name, created: Timestamp(1), settings };
+        self.store.add_server(server).await.expect("added");
+        id
+    }
+
+    /// Adds a user with an account.
+    async fn account(&self, number: &str, server: MailServerId) -> MailboxId {
+        let new = NewMailbox { pin: None, ..NewMailbox::new(number, "2580") };
+        let mailbox = self.node.mailstore.create(new).await.expect("a mailbox").0.id;
+        self.store.set_account(mailbox, Some(server), BTreeMap::new()).await.expect("an account");
+        mailbox
+    }
+
+    fn state(&self, mailbox: MailboxId) -> AccountState {
+        self.store.account(mailbox).expect("readable").expect("an account").1
+    }
+
+    async fn sync(&self, mailbox: MailboxId) -> SyncReport {
+        eventually("the order is taken", async || self.duty.sync_now(mailbox, false).is_ok()).await;
+        let report = self.duty.report(mailbox, LONG).await.expect("known");
+        assert!(report.ended, "{report:?}");
+        report
+    }
+}
+
+/// A port of this machine on which nothing listens.
+async fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[tokio::test]
+async fn node_without_the_duty_takes_no_orders() {
+    let world = World::new().await;
+    assert_eq!(world.duty.sync_now(MailboxId(1), false), Err(OrderRefused::NotHolder));
+    assert_eq!(world.duty.report(MailboxId(1), Duration::ZERO).await, None);
+    assert!(world.duty.still_for().is_some());
+}
+
+#[tokio::test]
+async fn order_for_a_mailbox_without_an_account_fails_with_the_reason() {
+    let world = World::new().await;
+    world.hold();
+    let report = world.sync(MailboxId(1)).await;
+    assert!(report.outcome.contains("is not synchronised"), "{report:?}");
+}
+
+#[tokio::test]
+async fn failure_is_stored_and_the_next_holder_is_asked_after_the_duty_moved() {
+    let world = World::new().await;
+    let server = world.server(1, closed_port().await).await;
+    let mailbox = world.account("1001", server).await;
+    world.hold();
+    let report = world.sync(mailbox).await;
+    assert!(report.outcome.starts_with("failed: cannot reach 127.0.0.1"), "{report:?}");
+    let state = world.state(mailbox);
+    assert!(state.error.is_some_and(|error| error.contains("127.0.0.1")) && state.failing_since.is_some());
+    assert!(world.duty.counts().failed.load(Relaxed) > 0);
+    world.gate.close();
+    eventually("no order is taken", async || world.duty.sync_now(mailbox, false).is_err()).await;
+}
+
+#[tokio::test]
+async fn server_that_never_answers_holds_up_no_other() {
+    let world = World::new().await;
+    // Connections are accepted by the system, and nothing is ever read or written.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let hung = world.server(1, silent.local_addr().expect("an address").port()).await;
+    for number in 1..=20 {
+        world.account(&format!("10{number:02}"), hung).await;
+    }
+    let refused = world.server(2, closed_port().await).await;
+    let mailbox = world.account("2001", refused).await;
+    world.hold();
+    assert!(world.sync(mailbox).await.outcome.starts_with("failed: cannot reach"));
+    let connections = world.duty.counts().connections.load(Relaxed);
+    assert!(connections <= 8 + 1, "{connections} connections, of which the hung server has more than 8");
+    // The duty is released although its connections hang.
+    world.gate.close();
+    tokio::time::timeout(LONG, world.gate.idle()).await.expect("nothing is in flight");
+}
+
+#[tokio::test]
+async fn account_that_fails_for_good_raises_an_alarm_of_its_server_without_its_name() {
+    let world = World::new().await;
+    let server = world.server(1, closed_port().await).await;
+    fs::remove_file(world.dir.path().join("password")).expect("removed");
+    let mailbox = world.account("1001", server).await;
+    world.hold();
+    let report = world.sync(mailbox).await;
+    assert!(report.outcome.contains("cannot read the secret"), "{report:?}");
+    let detail = || {
+        let alarms = world.alarms.list().expect("a list").into_iter();
+        let mut of_server = alarms.filter(|it| it.code == Some(Code::MailboxSyncFailing) && it.subject == "mail-1");
+        of_server.next().map(|alarm| alarm.detail)
+    };
+    eventually("the alarm is raised", async || detail().is_some()).await;
+    let detail = detail().expect("an alarm");
+    assert!(detail.contains("1 accounts") && !detail.contains("1001"), "{detail}");
+}

@@ -1,0 +1,111 @@
+//! A message that is on both sides: from the bases and the present states to actions.
+//!
+//! A change of one side is what differs from that side's base. Changes here are pushed flag by flag, so that a flag
+//! that only the other side changed stays; a flag that both sides changed becomes as it is here. A save here asserts
+//! both flags. When neither side changed and they still differ, both become as it is here.
+
+use twinbox_ids::MessageId;
+use twinbox_mailbox::Folder;
+
+use crate::{Action, Link, LocalState, MessageState, RemoteFlags};
+
+/// State of a message on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sides {
+    pub local: LocalState,
+    pub remote: RemoteFlags,
+}
+
+/// A message that is in the folder there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Present {
+    pub message: MessageId,
+    pub uid_validity: u32,
+    pub uid: u32,
+    /// Both sides as they were when they agreed last.
+    pub base: Sides,
+    /// Both sides in this look.
+    pub now: Sides,
+}
+
+impl Present {
+    /// The actions that make both sides agree; none if they do, and the row says so.
+    pub(crate) fn actions(&self, row: Option<&MessageState>) -> Vec<Action> {
+        let (message, uid, now) = (self.message, self.uid, self.now);
+        let Some(goal) = goal(self.base, now) else {
+            return vec![Action::Remove {
+                message,
+                uid,
+                then: MessageState { local: now.local, link: Link::Gone },
+            }];
+        };
+        let last = self.row(goal.local, goal.remote);
+        let mut actions = Vec::new();
+        let marks = now.local.marks_to(goal.local);
+        if goal.remote != now.remote {
+            // The bases keep what is still to be marked here.
+            let remote = RemoteFlags { deleted: self.base.remote.deleted, ..goal.remote };
+            let then = if marks.is_empty() { last } else { self.row(self.base.local, remote) };
+            let (add, remove) = (goal.remote.without(now.remote), now.remote.without(goal.remote));
+            actions.push(Action::Flags { message, uid, add, remove, then });
+        }
+        if !marks.is_empty() {
+            actions.push(Action::MarkHere { message, expected: now.local, marks, then: last });
+        }
+        if actions.is_empty() && row != Some(&last) {
+            actions.push(Action::Store { message, state: last });
+        }
+        actions
+    }
+
+    fn row(&self, local: LocalState, remote: RemoteFlags) -> MessageState {
+        MessageState { local, link: Link::Bound { uid_validity: self.uid_validity, uid: self.uid, remote } }
+    }
+}
+
+/// The states that both sides get; `None`: the message leaves the folder there.
+fn goal(base: Sides, now: Sides) -> Option<Sides> {
+    match (now.local.deleted, now.remote.deleted) {
+        (true, true) => Some(now),
+        // Deleted here since. A deletion that was seen before has been undone there.
+        (true, false) if !base.local.deleted => None,
+        // Deleted there since. A message that was changed here outlives that.
+        (false, true) if now.local == base.local && !base.remote.deleted => {
+            Some(Sides { local: LocalState { deleted: true, ..now.local }, ..now })
+        }
+        _ => Some(same_folder(base, now)),
+    }
+}
+
+/// Both sides with the same folder, not deleted.
+fn same_folder(base: Sides, now: Sides) -> Sides {
+    let (was, is) = (base.local.folder, now.local.folder);
+    let there = RemoteFlags { deleted: false, ..now.remote };
+    let remote = if was != is {
+        pushed(was, is, there)
+    } else if base.remote.folder() != there.folder() || there.folder() == is {
+        there
+    } else {
+        asserted(is, there)
+    };
+    Sides { local: LocalState { folder: remote.folder(), deleted: false }, remote }
+}
+
+/// The flags there after a change of the folder here.
+fn pushed(was: Folder, is: Folder, there: RemoteFlags) -> RemoteFlags {
+    let (old, new) = (RemoteFlags::of(was), RemoteFlags::of(is));
+    let push = |old: bool, new: bool, there: bool| if new != old || is == Folder::Saved { new } else { there };
+    RemoteFlags {
+        seen: push(old.seen, new.seen, there.seen),
+        flagged: push(old.flagged, new.flagged, there.flagged),
+        deleted: there.deleted,
+    }
+}
+
+/// The flags that stand for the folder here, with the fewest changes.
+fn asserted(is: Folder, there: RemoteFlags) -> RemoteFlags {
+    match is {
+        Folder::New => RemoteFlags { seen: false, ..there },
+        Folder::Heard | Folder::Saved => RemoteFlags { deleted: there.deleted, ..RemoteFlags::of(is) },
+    }
+}

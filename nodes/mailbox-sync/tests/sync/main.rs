@@ -1,0 +1,8 @@
+//! Tests of the public interface, by subject.
+
+mod accounts;
+mod model;
+mod plan;
+mod properties;
+mod records;
+mod settings;

@@ -1,0 +1,142 @@
+//! A connection: bounded responses, and blocks of data that are written only under the permit of the duty.
+
+use std::{any::Any, os::fd::AsFd, sync::Arc, time::Duration};
+
+use imap_codec::fragmentizer::{FragmentInfo, Fragmentizer, LiteralAnnouncement};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{ImapError, Security, ServerConfig, SocketOwner, error::shown, tls};
+
+/// Largest response with its literals, in bytes.
+const MAX_RESPONSE: u32 = 65_536;
+
+/// Size of one read, in bytes.
+const READ_SIZE: usize = 2_048;
+
+/// Size of one written block, in bytes.
+const BLOCK_SIZE: usize = 16_384;
+
+/// Byte stream of a connection.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// An open connection.
+pub(crate) struct Wire {
+    stream: Box<dyn Transport>,
+    received: Fragmentizer,
+    owner: Arc<dyn SocketOwner>,
+    limit: Duration,
+    // After the stream: the duty is released when the connection has ended.
+    _owned: Box<dyn Any + Send>,
+}
+
+impl Wire {
+    /// Connects to the server, with TLS if it is implicit.
+    pub async fn open(config: &ServerConfig, owner: Arc<dyn SocketOwner>) -> Result<Self, ImapError> {
+        let limit = config.timeout;
+        let failure = |reason: String| ImapError::Connect { host: config.host.clone(), port: config.port, reason };
+        if !owner.may_write() {
+            return Err(ImapError::NotHolder);
+        }
+        let host = config.host.trim_start_matches('[').trim_end_matches(']');
+        let connected = timeout(limit, TcpStream::connect((host, config.port))).await;
+        let connected = connected.map_err(|_| failure(format!("no answer within {limit:?}")))?;
+        let stream = connected.map_err(|error| failure(error.to_string()))?;
+        // Commands are small and each waits for its answer.
+        stream.set_nodelay(true).map_err(|error| failure(error.to_string()))?;
+        let owned = owner.own(stream.as_fd()).ok_or(ImapError::NotHolder)?;
+        let wire = Self {
+            stream: Box::new(stream),
+            received: Fragmentizer::new(MAX_RESPONSE),
+            owner,
+            limit,
+            _owned: owned,
+        };
+        match config.security {
+            Security::Implicit => wire.secure(config).await,
+            Security::StartTls | Security::None => Ok(wire),
+        }
+    }
+
+    /// Begins TLS. Fails if the server sent plain text that no command has taken yet: it would be taken as part of the
+    /// protected connection (CVE-2011-0411).
+    pub async fn secure(mut self, config: &ServerConfig) -> Result<Self, ImapError> {
+        if self.received.progress().is_some() || !self.received.message_bytes().is_empty() {
+            let text = "plain text after the answer: the connection may be tampered with".to_owned();
+            return Err(ImapError::Protocol { step: "STARTTLS", text });
+        }
+        if !self.owner.may_write() {
+            return Err(ImapError::NotHolder);
+        }
+        let Self { stream, received, owner, limit, _owned } = self;
+        let stream = tls::secure(config, stream).await?;
+        Ok(Self { stream, received, owner, limit, _owned })
+    }
+
+    /// Time limit of one step.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Reads one response, with its literals, within the time limit.
+    pub async fn response(&mut self, step: &'static str) -> Result<Vec<u8>, ImapError> {
+        let limit = self.limit;
+        timeout(limit, self.next(step)).await.map_err(|_| ImapError::TimedOut { step, limit })?
+    }
+
+    /// Waits for one response, with its literals. Nothing is lost if the returned future is dropped.
+    pub async fn next(&mut self, step: &'static str) -> Result<Vec<u8>, ImapError> {
+        loop {
+            while let Some(fragment) = self.received.progress() {
+                if let FragmentInfo::Line { announcement: Some(LiteralAnnouncement { length, .. }), .. } = fragment
+                    && length > MAX_RESPONSE
+                {
+                    return Err(ImapError::TooLarge { step });
+                }
+                if self.received.is_max_message_size_exceeded() {
+                    return Err(ImapError::TooLarge { step });
+                }
+                if self.received.is_message_complete() {
+                    return Ok(self.received.message_bytes().to_vec());
+                }
+            }
+            if self.received.is_max_message_size_exceeded() {
+                return Err(ImapError::TooLarge { step });
+            }
+            let mut block = [0; READ_SIZE];
+            let read = self.stream.read(&mut block).await.map_err(|error| closed(step, &error.to_string()))?;
+            match block.get(..read) {
+                Some(bytes) if !bytes.is_empty() => self.received.enqueue_bytes(bytes),
+                _ => return Err(closed(step, "the server closed it")),
+            }
+        }
+    }
+
+    /// Writes in blocks, each if this node still holds the duty.
+    pub async fn write(&mut self, step: &'static str, bytes: &[u8]) -> Result<(), ImapError> {
+        let limit = self.limit;
+        for block in bytes.chunks(BLOCK_SIZE) {
+            if !self.owner.may_write() {
+                return Err(ImapError::NotHolder);
+            }
+            let written = async {
+                self.stream.write_all(block).await?;
+                self.stream.flush().await
+            };
+            timeout(limit, written)
+                .await
+                .map_err(|_| ImapError::TimedOut { step, limit })?
+                .map_err(|error| closed(step, &error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+fn closed(step: &'static str, reason: &str) -> ImapError {
+    ImapError::Closed { step, reason: shown(reason) }
+}
