@@ -6,6 +6,8 @@ use twinbox_ids::Timestamp;
 
 /// Intervals between two comparisons of ids with a server that does not report deletions to every account.
 const COMPARE_EVERY: u32 = 2;
+/// Intervals since the latest full search before another one settles refused changes.
+const SETTLE_EVERY: u32 = 4;
 /// Interval of the full search of a server that only tells changes.
 const REREAD_EVERY: Duration = Duration::from_secs(24 * 3_600);
 /// Pause after the first failure; it doubles with each further one.
@@ -38,6 +40,8 @@ pub(crate) struct Facts {
     pub succeeded: Option<Timestamp>,
     /// Latest time at which the ids were compared, by a full search too.
     pub compared: Option<Timestamp>,
+    /// Changes of users were refused because of what others have: only all entries together can settle that.
+    pub unsettled: bool,
     /// No attempt before this time, after failures.
     pub not_before: Option<Timestamp>,
 }
@@ -86,6 +90,9 @@ pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
     if facts.rereads && reread_is_due(facts.full_at, now) {
         return Next::Run(Work::Full);
     }
+    if facts.unsettled && settling_is_due(facts.full_at, facts.every, now) {
+        return Next::Run(Work::Full);
+    }
     if facts.compares && is_due(facts.compared, facts.every.saturating_mul(COMPARE_EVERY), now) {
         return Next::Run(Work::Compare);
     }
@@ -102,6 +109,11 @@ pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
 /// in no change, and the end of a grace time is none either.
 pub(crate) fn reread_is_due(full_at: Option<Timestamp>, now: Timestamp) -> bool {
     is_due(full_at, REREAD_EVERY, now)
+}
+
+/// Whether refused changes are to be settled by reading the whole directory. Where a conflict lasts, not at each change.
+pub(crate) fn settling_is_due(full_at: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+    is_due(full_at, every.saturating_mul(SETTLE_EVERY), now)
 }
 
 /// Time of the next attempt after so many failures in a row, from 1. `random` is from 0 to 1 and spreads the attempts
@@ -146,6 +158,7 @@ mod tests {
             every: Duration::from_secs(300),
             succeeded: ago(MINUTE),
             compared: ago(60 * MINUTE),
+            unsettled: false,
             not_before: None,
         }
     }
@@ -156,6 +169,12 @@ mod tests {
         let cases: &[(&str, Facts, Next)] = &[
             ("within the interval", facts(), in_4_minutes),
             ("interval over", Facts { succeeded: ago(5 * MINUTE), ..facts() }, Next::Run(Work::Changes)),
+            ("refused changes", Facts { unsettled: true, ..facts() }, Next::Run(Work::Full)),
+            (
+                "refused changes, whole directory read just now",
+                Facts { unsettled: true, follows: true, full_at: ago(MINUTE), ..facts() },
+                Next::Run(Work::Follow),
+            ),
             ("no run yet in this epoch", Facts { succeeded: None, ..facts() }, Next::Run(Work::Changes)),
             ("no cursor", Facts { has_cursor: false, ..facts() }, Next::Run(Work::Full)),
             (

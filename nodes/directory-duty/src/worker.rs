@@ -18,7 +18,7 @@ use twinbox_mailbox::{BindingState, EntryId, StoredDirectory, StoredRun, SyncSta
 use twinbox_mailstore::MailError;
 
 use crate::{
-    decide::{Facts, Next, Work, decide, reread_is_due, retry_at},
+    decide::{Facts, Next, Work, decide, reread_is_due, retry_at, settling_is_due},
     follow::{Follower, Gathered},
     found::{Answer, Found, read},
     lost::lost,
@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     catch_up: bool,
     /// The server cannot report changes since the stored position, or the latest ones cannot be judged alone.
     needs_full: bool,
+    /// Changes of users were refused for what others have, since the latest full search.
+    unsettled: bool,
     compared: Option<Timestamp>,
     /// Settings with which the latest attempt was made: changed ones are tried at once.
     tried_with: Option<StoredDirectory>,
@@ -71,6 +73,7 @@ impl Worker {
             no_follow_before: None,
             catch_up: false,
             needs_full: false,
+            unsettled: false,
             compared: None,
             tried_with: None,
             held: None,
@@ -131,6 +134,7 @@ impl Worker {
             every: settings.map_or(LOOK_AGAIN, |settings| settings.interval),
             succeeded: state.ended_at.filter(|_| !self.catch_up),
             compared: self.compared.max(state.full_at),
+            unsettled: self.unsettled,
             not_before: self.not_before,
         };
         Ok(Some((directory, decide(&facts, now))))
@@ -240,7 +244,7 @@ impl Worker {
             return Ok(ended);
         }
         // Two users who exchange their numbers may arrive in two runs: only all entries together show it.
-        self.needs_full |= ended.unsettled;
+        self.unsettled |= ended.unsettled;
         let before = DirectoryStore::of(&self.parts.mailstore).sync_state(self.id)?;
         let now = wall();
         let state = SyncState {
@@ -310,7 +314,11 @@ impl Worker {
             let current = self.parts.mailstore.directory(self.id);
             let same = current.is_ok_and(|current| current.as_ref() == Some(directory));
             let state = DirectoryStore::of(&self.parts.mailstore).sync_state(self.id);
-            let reread = state.is_ok_and(|state| reread_is_due(state.full_at, wall()));
+            let settings = DirectorySettings::from_settings(&directory.settings).ok();
+            let every = settings.filter(|_| self.unsettled).map(|settings| settings.interval);
+            let reread = state.is_ok_and(|SyncState { full_at, .. }| {
+                reread_is_due(full_at, wall()) || every.is_some_and(|every| settling_is_due(full_at, every, wall()))
+            });
             if !same || reread || self.parts.orders.has(self.id) {
                 return;
             }
@@ -351,6 +359,7 @@ impl Worker {
                 }
                 self.catch_up = false;
                 self.needs_full = self.needs_full && work != Work::Full;
+                self.unsettled = self.unsettled && work != Work::Full;
                 return;
             }
             Err(_) if self.parts.gate.check(&self.epoch).is_err() => return,

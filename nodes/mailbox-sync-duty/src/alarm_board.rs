@@ -1,6 +1,9 @@
 //! The alarms about accounts: one of each server, and one of each mailbox whose deletions are held back.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::BootInstant;
@@ -36,6 +39,8 @@ pub(crate) struct AlarmBoard {
     held: BTreeMap<MailboxId, u32>,
     /// Alarms to be cleared that belong to nothing any more.
     over: Vec<AlarmChange>,
+    /// Servers without an alarm of an earlier process.
+    checked: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -55,30 +60,44 @@ impl AlarmBoard {
         permanent: bool,
         reason: String,
     ) {
+        self.leave_others(server, mailbox);
         if permanent || failures >= FAILURES {
             self.servers.entry(server.to_owned()).or_default().reasons.insert(mailbox, reason);
         }
     }
 
-    /// An account works.
+    /// An account works. The first of a server in an epoch clears an alarm of an earlier process, unless others fail.
     pub(crate) fn well(&mut self, server: &str, mailbox: MailboxId) {
+        self.leave_others(server, mailbox);
         if let Some(failing) = self.servers.get_mut(server) {
+            failing.reasons.remove(&mailbox);
+        }
+        // An alarm of this epoch is cleared when its last account works.
+        if !self.servers.contains_key(server) && !self.checked.contains(server) {
+            self.checked.insert(server.to_owned());
+            self.over.push(AlarmChange::Clear(Code::MailboxSyncFailing, server.to_owned()));
+        }
+    }
+
+    /// Removes an account from the other servers: it was moved, or its server was renamed.
+    fn leave_others(&mut self, server: &str, mailbox: MailboxId) {
+        for (_, failing) in self.servers.iter_mut().filter(|(name, _)| *name != server) {
             failing.reasons.remove(&mailbox);
         }
     }
 
-    /// So many deletions of a mailbox are held back. Returns the change of its alarm, if any; its subject is the id of
-    /// the mailbox, because alarms go to logs and receivers, which see no numbers of users.
+    /// So many deletions of a mailbox are held back. Returns the change of its alarm, if any: with 0 always the end,
+    /// because the alarm may be of an earlier process. Its subject is the id of the mailbox, because alarms go to
+    /// logs and receivers, which see no numbers of users.
     pub(crate) fn held_back(&mut self, mailbox: MailboxId, held: u32) -> Option<AlarmChange> {
         let code = Code::MailboxSyncHeldBack;
-        if held == self.held.get(&mailbox).copied().unwrap_or_default() {
-            return None;
-        }
         if held == 0 {
             self.held.remove(&mailbox);
             return Some(AlarmChange::Clear(code, mailbox.to_string()));
         }
-        self.held.insert(mailbox, held);
+        if self.held.insert(mailbox, held) == Some(held) {
+            return None;
+        }
         let detail = format!("{held} messages are missing in the account");
         Some(AlarmChange::Raise(code, mailbox.to_string(), detail))
     }
@@ -165,7 +184,8 @@ mod tests {
     #[test]
     fn held_back_mailbox_has_an_alarm_of_its_own_that_ends_with_its_account() {
         let mut board = AlarmBoard::default();
-        assert_eq!(board.held_back(MAILBOX, 0), None);
+        let ended = Some(AlarmChange::Clear(Code::MailboxSyncHeldBack, MAILBOX.to_string()));
+        assert_eq!(board.held_back(MAILBOX, 0), ended, "an alarm of an earlier process ends");
         let Some(AlarmChange::Raise(code, subject, _)) = board.held_back(MAILBOX, 2) else { panic!("no alarm") };
         assert_eq!((code, subject.as_str()), (Code::MailboxSyncHeldBack, MAILBOX.to_string().as_str()));
         assert_eq!(board.held_back(MAILBOX, 2), None);
@@ -177,5 +197,37 @@ mod tests {
             [clear(Code::MailboxSyncHeldBack, &MAILBOX.to_string()), clear(Code::MailboxSyncFailing, "mail")];
         assert_eq!(board.changes(start()), expected);
         assert_eq!(board.clear(), []);
+    }
+
+    #[test]
+    fn account_on_another_server_leaves_the_alarm_of_the_old_one() {
+        let clear = |server: &str| AlarmChange::Clear(Code::MailboxSyncFailing, server.to_owned());
+        let mut board = AlarmBoard::default();
+        for fails_there in [true, false] {
+            board.failed("mail", MAILBOX, 1, true, "refused".to_owned());
+            assert_eq!(board.changes(start()), [raise(1, "refused")]);
+            if fails_there {
+                board.failed("other", MAILBOX, 1, false, "lost".to_owned());
+                assert_eq!(board.changes(start()), [clear("mail")]);
+            } else {
+                board.well("other", MAILBOX);
+                assert_eq!(board.changes(start()), [clear("other"), clear("mail")]);
+            }
+        }
+    }
+
+    #[test]
+    fn first_success_of_a_server_clears_an_alarm_of_an_earlier_process() {
+        let mut board = AlarmBoard::default();
+        board.failed("mail", OTHER, 1, true, "refused".to_owned());
+        board.well("mail", MAILBOX);
+        assert_eq!(board.changes(start()), [raise(1, "refused")], "an account fails");
+        let clear = AlarmChange::Clear(Code::MailboxSyncFailing, "mail".to_owned());
+        board.well("mail", OTHER);
+        assert_eq!(board.changes(start()), std::slice::from_ref(&clear));
+        for expected in [vec![clear], Vec::new()] {
+            board.well("mail", MAILBOX);
+            assert_eq!(board.changes(start()), expected);
+        }
     }
 }

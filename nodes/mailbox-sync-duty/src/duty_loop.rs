@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 use twinbox_alarms::Code;
 use twinbox_clock::BootInstant;
 use twinbox_duty_service::Progress;
@@ -17,7 +17,7 @@ use crate::{epoch_loop::EpochLoop, lease::Lease, service::DutyParts};
 /// Interval of the loop, so that a hung loop differs from an idle one.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Maximum wait for commits under way after the duty was lost.
-const FINISH_WITHIN: Duration = Duration::from_secs(5);
+const FINISH_WITHIN: Duration = Duration::from_secs(4);
 
 /// The loop of the duty.
 pub(crate) struct DutyLoop {
@@ -32,7 +32,7 @@ impl DutyLoop {
 
     pub(crate) async fn serve(self) {
         let mut holding = self.parts.gate.holding();
-        // An alarm of an earlier process of this node ends when another node holds the duty.
+        // Alarms of an earlier process of this node end before this one raises its own.
         let mut cleared = false;
         loop {
             self.progress.turn();
@@ -47,6 +47,9 @@ impl DutyLoop {
             let Some(epoch) = epoch else { continue };
             info!(%epoch, "duty held; synchronising mailboxes with mail accounts");
             let lease = Lease { gate: self.parts.gate.clone(), epoch: epoch.clone() };
+            if !cleared && let Err(error) = self.clear_alarms() {
+                warn!(%error, "alarms of an earlier process of this node stay until the duty moves");
+            }
             self.parts.orders.open();
             let mut accounts = EpochLoop::new(self.parts.clone(), lease.clone(), self.progress.clone());
             tokio::select! {
@@ -83,10 +86,8 @@ impl DutyLoop {
         for server in store.servers()? {
             alarms.clear(Code::MailboxSyncFailing, &server.name);
         }
-        for (account, state) in store.accounts()? {
-            if state.held_back > 0 {
-                alarms.clear(Code::MailboxSyncHeldBack, &account.mailbox.to_string());
-            }
+        for (account, _) in store.accounts()? {
+            alarms.clear(Code::MailboxSyncHeldBack, &account.mailbox.to_string());
         }
         Ok(())
     }

@@ -41,6 +41,8 @@ use crate::{
 
 /// Pause after a change of settings, in which further ones come.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Pause after a change that a server reported, in which further ones come.
+const SETTLE_THERE: Duration = Duration::from_secs(1);
 /// Pause after the store could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Longest IDLE before a look: a dead connection is found by it.
@@ -57,6 +59,8 @@ pub(crate) struct EpochLoop {
     accounts: BTreeMap<MailboxId, Account>,
     /// Time at which servers and accounts are read from the store.
     refresh_at: Option<BootInstant>,
+    /// Time that the latest read took.
+    refresh_took: Duration,
     tasks: JoinSet<(MailboxId, Use)>,
     mailboxes: HashMap<Id, MailboxId>,
     /// Ends the IDLE of an account.
@@ -83,6 +87,7 @@ impl EpochLoop {
             servers: BTreeMap::new(),
             accounts: BTreeMap::new(),
             refresh_at: None,
+            refresh_took: Duration::ZERO,
             tasks: JoinSet::new(),
             mailboxes: HashMap::new(),
             stops: HashMap::new(),
@@ -100,9 +105,10 @@ impl EpochLoop {
             self.progress.turn();
             let now = BootInstant::now();
             if self.refresh_at.is_some_and(|at| at <= now) {
-                self.refresh().await;
+                // A failure is logged, and repeated after a pause.
+                let _ = self.refresh().await;
             }
-            self.take_orders(BootInstant::now());
+            self.take_orders().await;
             self.take_steps(BootInstant::now());
             self.publish();
             let next = [self.schedule.wake_at(), self.refresh_at].into_iter().flatten().min();
@@ -141,24 +147,34 @@ impl EpochLoop {
         let now = BootInstant::now();
         match change {
             SyncChange::Mailbox(mailbox) => self.schedule.changed_here(mailbox, now),
-            SyncChange::Settings => self.refresh_soon(now + SETTLE),
+            SyncChange::Settings => self.refresh_soon(now + self.settle()),
             SyncChange::Everything => {
-                self.refresh_soon(now + SETTLE);
+                self.refresh_soon(now + self.settle());
                 self.schedule.all_changed_here(now);
             }
         }
+    }
+
+    /// Pause before the next read of all accounts. Reads fill at most a fifth of the time, however often settings
+    /// change.
+    fn settle(&self) -> Duration {
+        SETTLE.max(self.refresh_took.saturating_mul(4))
     }
 
     fn refresh_soon(&mut self, at: BootInstant) {
         self.refresh_at = Some(self.refresh_at.map_or(at, |known| known.min(at)));
     }
 
-    async fn refresh(&mut self) {
+    async fn refresh(&mut self) -> Result<(), MailError> {
         self.refresh_at = None;
-        if let Err(error) = self.read().await {
+        let begun = BootInstant::now();
+        let read = self.read().await;
+        self.refresh_took = begun.elapsed();
+        if let Err(error) = &read {
             warn!(%error, "mail accounts cannot be read from the store; retrying");
             self.refresh_soon(BootInstant::now() + READ_AGAIN);
         }
+        read
     }
 
     /// Reads servers and accounts. Those that changed are tried now.
@@ -211,15 +227,24 @@ impl EpochLoop {
         }
     }
 
-    /// Makes ordered accounts due.
-    fn take_orders(&mut self, now: BootInstant) {
-        for mailbox in self.parts.orders.waiting() {
-            if self.schedule.ordered(mailbox, now) || self.refresh_at.is_some() {
-                continue;
+    /// Makes ordered accounts due. An order for an unknown mailbox is refused if a new read does not find it.
+    async fn take_orders(&mut self) {
+        let now = BootInstant::now();
+        let mut unknown = self.parts.orders.waiting();
+        unknown.retain(|mailbox| !self.schedule.ordered(*mailbox, now));
+        if unknown.is_empty() {
+            return;
+        }
+        let reason = match self.refresh().await {
+            Ok(()) => "the mailbox is not synchronised: see 'twinbox mailbox-sync list'".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let now = BootInstant::now();
+        for mailbox in unknown {
+            if !self.schedule.ordered(mailbox, now) {
+                self.parts.orders.begin(mailbox);
+                self.report(mailbox, &RoundCounts::default(), Err(reason.clone()));
             }
-            self.parts.orders.begin(mailbox);
-            let reason = "the mailbox is not synchronised: see 'twinbox mailbox-sync list'";
-            self.report(mailbox, &RoundCounts::default(), Err(reason.to_owned()));
         }
     }
 
@@ -266,13 +291,26 @@ impl EpochLoop {
     }
 
     fn watch(&mut self, mailbox: MailboxId, mut folder: ImapFolder, longest: Duration) {
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel::<()>();
         self.stops.insert(mailbox, stop);
+        let lease = self.lease.clone();
         self.start(mailbox, async move {
+            let mut is_stopped = false;
             let until = async {
-                let _ = stopped.await;
+                let _ = (&mut stopped).await;
+                is_stopped = true;
             };
-            let end = folder.idle(until, longest.min(LONGEST_IDLE)).await;
+            let mut end = folder.idle(until, longest.min(LONGEST_IDLE)).await;
+            // A change here does not wait for further ones there.
+            if matches!(end, Ok(IdleEnd::Changed { .. })) && !is_stopped {
+                let pause = async {
+                    let _ = timeout(SETTLE_THERE, stopped).await;
+                    Ok(())
+                };
+                if let Err(error) = lease.while_held(pause).await {
+                    end = Err(error);
+                }
+            }
             Use::Watched(end.map(|end| (Box::new(folder), end)))
         });
     }
@@ -303,7 +341,8 @@ impl EpochLoop {
                 error!(error = %failed, "task of a mail account has ended unexpectedly; retrying after a pause");
                 let Some(mailbox) = self.mailboxes.remove(&failed.id()) else { return };
                 self.stops.remove(&mailbox);
-                let end = JobEnd { counts: RoundCounts::default(), result: Err(SyncError::Ended) };
+                let (counts, result) = (RoundCounts::default(), Err(SyncError::Ended));
+                let end = JobEnd { counts, result, refused: false };
                 (mailbox, Use::Worked(Box::new(end)))
             }
         };
@@ -332,7 +371,8 @@ impl EpochLoop {
         }
     }
 
-    fn worked(&mut self, mailbox: MailboxId, JobEnd { counts, result }: JobEnd, now: BootInstant) {
+    fn worked(&mut self, mailbox: MailboxId, end: JobEnd, now: BootInstant) {
+        let JobEnd { counts, result, refused } = end;
         self.count(&counts, &result.as_ref().map(|_| ()));
         if self.ordered.remove(&mailbox) {
             let outcome = result.as_ref().map(|(_, end)| end.held_back).map_err(ToString::to_string);
@@ -350,8 +390,15 @@ impl EpochLoop {
             Err(error) if error.is_of_the_duty() => self.schedule.closed(mailbox, now),
             Err(error) => {
                 let permanent = error.is_permanent();
-                let failures = self.schedule.failed(mailbox, permanent, rand::random(), now);
-                if let Some(name) = self.server_name(mailbox) {
+                let failures = if refused {
+                    self.schedule.refused(mailbox, permanent, rand::random(), now)
+                } else {
+                    self.schedule.failed(mailbox, permanent, rand::random(), now)
+                };
+                // The alarm names the refusal that began a pause of the server.
+                if !matches!(error, SyncError::Paused)
+                    && let Some(name) = self.server_name(mailbox)
+                {
                     self.board.failed(&name, mailbox, failures, permanent, error.without_names());
                 }
             }

@@ -31,6 +31,11 @@ pub(crate) enum SyncError {
     NotShown,
     #[error("the round took longer than {0} minutes: check the load of the mail server")]
     TooLong(u64),
+    #[error(
+        "sign-in waits for up to 5 minutes, because the server refused the shared password for several accounts: check \
+         it with `twinbox mailbox-sync server test`, and correct its file"
+    )]
+    Paused,
     #[error("the task ended unexpectedly: see the log of this node")]
     Ended,
 }
@@ -43,7 +48,7 @@ impl SyncError {
             Self::Token(error) => error.is_refused(),
             Self::Secret(_) | Self::Unset(_) | Self::Settings(_) => true,
             Self::DutyLost | Self::AccountChanged | Self::Store(_) => false,
-            Self::NotShown | Self::TooLong(_) | Self::Ended => false,
+            Self::NotShown | Self::TooLong(_) | Self::Paused | Self::Ended => false,
         }
     }
 
@@ -64,6 +69,7 @@ impl SyncError {
             Self::Imap(ImapError::Protocol { step, .. }) => {
                 format!("the server does not follow IMAP in its answer to {step}")
             }
+            Self::Imap(ImapError::Unknown { .. }) => "the connection ended while a message was sent".to_owned(),
             Self::Token(TokenError::Refused { host, code, .. }) => {
                 format!("token endpoint {host} refuses with {code}")
             }
@@ -115,6 +121,7 @@ mod tests {
             ImapError::No { command: "APPEND", text: text() },
             ImapError::Bye { text: text() },
             ImapError::Protocol { step: "SELECT", text: text() },
+            ImapError::Unknown { reason: text() },
         ] {
             let error = SyncError::from(error);
             assert!(error.to_string().contains("anna"), "{error}");

@@ -150,7 +150,17 @@ impl Folder for ImapFolder {
     }
 
     async fn move_to(&mut self, uid: u32, folder: &str) -> Result<(), ImapError> {
-        self.lease.while_held(self.client.move_to(uid, folder)).await
+        let Self { client, lease, .. } = self;
+        let moving = async {
+            match client.move_to(uid, folder).await {
+                Err(ImapError::NoFolder { .. }) => {
+                    client.create(folder).await?;
+                    client.move_to(uid, folder).await
+                }
+                moved => moved,
+            }
+        };
+        lease.while_held(moving).await
     }
 
     async fn expunge(&mut self, uid: u32) -> Result<(), ImapError> {

@@ -6,6 +6,8 @@ use twinbox_gate::{Gate, InFlight};
 use twinbox_ids::Epoch;
 use twinbox_imap::{ImapError, SocketOwner};
 
+use crate::error::SyncError;
+
 /// An epoch of the duty behind its gate. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
@@ -58,6 +60,15 @@ impl Lease {
             biased;
             () = self.lost() => Err(ImapError::NotHolder),
             done = exchange => done,
+        }
+    }
+
+    /// A read or a sign-in, which ends with the lease. Not for commits: one under way is finished.
+    pub(crate) async fn unless_lost<T>(&self, work: impl Future<Output = T>) -> Result<T, SyncError> {
+        tokio::select! {
+            biased;
+            () = self.lost() => Err(SyncError::DutyLost),
+            done = work => Ok(done),
         }
     }
 }

@@ -24,6 +24,7 @@ mod mail;
 mod mail_server;
 mod orders;
 mod probe;
+mod refusals;
 mod schedule;
 mod service;
 mod session;

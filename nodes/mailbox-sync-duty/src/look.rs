@@ -16,6 +16,8 @@ use crate::folder::{Folder, remote};
 
 /// Mails whose Message-IDs are read at a time.
 const PAGE: usize = 1_000;
+/// Maximum number of our messages that a folder is believed to have: the server must not fill the memory.
+const MOST_FOUND: usize = 100_000;
 
 /// Circumstances of a look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,7 +61,15 @@ pub(crate) async fn look<F: Folder>(
     } else {
         read_all(folder, &known).await?
     };
+    let reused = !full && selected.uid_next > before.uid_next && {
+        let (top, known) = (highest(rows, &gone), before.uid_validity == selected.uid_validity);
+        match top.filter(|_| known) {
+            Some((uid, id)) => !is_of(folder, uid, id, cluster).await?,
+            None => false,
+        }
+    };
     Ok(RemoteView {
+        reused,
         uid_validity: selected.uid_validity,
         uid_next: selected.uid_next,
         modseq: selected.highest_modseq,
@@ -70,6 +80,29 @@ pub(crate) async fn look<F: Folder>(
         watched: options.watched,
         accepted: options.accepted,
     })
+}
+
+/// The bound message of the highest UID that is there. An old copy of a folder has the same mails below its UIDNEXT, so
+/// where this one is right, all are.
+fn highest(rows: &BTreeMap<MessageId, MessageState>, gone: &BTreeSet<u32>) -> Option<(u32, MessageId)> {
+    let bound = rows.iter().filter_map(|(id, row)| match row.link {
+        Link::Bound { uid, .. } => Some((uid, *id)).filter(|(uid, _)| !gone.contains(uid)),
+        _ => None,
+    });
+    bound.max_by_key(|(uid, _)| *uid)
+}
+
+/// Whether the mail of this UID is this message, or is not there any more: not if the UID was given again.
+pub(crate) async fn is_of<F: Folder>(
+    folder: &mut F,
+    uid: u32,
+    message: MessageId,
+    cluster: ClusterId,
+) -> Result<bool, ImapError> {
+    let read = folder.message_ids(uid, 1).await?;
+    let of_message = |id: &str| parse_message_id(id, cluster) == Some(message);
+    let mail = read.iter().find(|fetched| fetched.uid == uid);
+    Ok(mail.is_none_or(|mail| mail.message_id.as_deref().is_some_and(of_message)))
 }
 
 /// UIDs of the mails that are bound to messages, or held back, in a folder of this UIDVALIDITY.
@@ -118,6 +151,9 @@ async fn find<F: Folder>(
             if let Some(id) = id.filter(|id| wanted(fetched.uid, *id)) {
                 found.entry(id).or_insert((fetched.uid, remote(fetched.flags)));
             }
+        }
+        if found.len() > MOST_FOUND {
+            return Err(ImapError::TooLarge { step: "FETCH of Message-IDs" });
         }
         // A page that makes no progress ends the search, whatever the server claims.
         if page.len() >= PAGE {

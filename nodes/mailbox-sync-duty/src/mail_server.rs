@@ -7,13 +7,14 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
+use twinbox_clock::BootInstant;
 use twinbox_ids::MailServerId;
 use twinbox_imap::{Client, Login, Secret, Security, ServerConfig, SocketOwner};
 use twinbox_mailbox_sync::{Account, Auth, OAuthGrant, OAuthSettings, ServerSettings, Tls};
 use twinbox_mailstore::blocking;
 use twinbox_oauth::{Grant, TokenEndpoint, TokenSource};
 
-use crate::{error::SyncError, folder::ImapFolder, lease::Lease, schedule::ServerRules};
+use crate::{error::SyncError, folder::ImapFolder, lease::Lease, refusals::Refusals, schedule::ServerRules};
 
 /// Mails of a server that are in memory at a time, to be appended.
 const APPENDS_AT_A_TIME: usize = 8;
@@ -25,6 +26,8 @@ pub(crate) struct MailServer {
     pub settings: ServerSettings,
     pub appends: Semaphore,
     tokens: Tokens,
+    /// Refused sign-ins with the shared secret.
+    refusals: Refusals,
 }
 
 /// Sources of access tokens, by the file of the refresh token.
@@ -33,7 +36,8 @@ pub(crate) struct Tokens(Mutex<HashMap<Option<PathBuf>, TokenSource>>);
 
 impl MailServer {
     pub(crate) fn new(id: MailServerId, name: String, settings: ServerSettings) -> Self {
-        Self { id, name, settings, appends: Semaphore::new(APPENDS_AT_A_TIME), tokens: Tokens::default() }
+        let appends = Semaphore::new(APPENDS_AT_A_TIME);
+        Self { id, name, settings, appends, tokens: Tokens::default(), refusals: Refusals::default() }
     }
 
     /// Limits of the server.
@@ -53,13 +57,29 @@ impl MailServer {
         account: &Account,
         lease: &Lease,
     ) -> Result<ImapFolder, SyncError> {
+        let shared = self.shares_secret(account);
+        if shared {
+            self.refusals.check(BootInstant::now())?;
+        }
         let owner = lease.owner()?;
-        let client = tokio::select! {
-            biased;
-            () = lease.lost() => return Err(SyncError::DutyLost),
-            client = sign_in(&self.settings, account, &self.tokens, owner) => client?,
-        };
-        Ok(ImapFolder::new(client, self.clone(), account.clone(), lease.clone()))
+        let client = lease.unless_lost(sign_in(&self.settings, account, &self.tokens, owner)).await?;
+        match &client {
+            Ok(_) if shared => self.refusals.reset(),
+            Err(SyncError::Imap(error)) if shared && error.is_login_refused() => {
+                self.refusals.refused(BootInstant::now());
+            }
+            _ => {}
+        }
+        Ok(ImapFolder::new(client?, self.clone(), account.clone(), lease.clone()))
+    }
+
+    /// Whether the account signs in with a password that other accounts use too.
+    fn shares_secret(&self, account: &Account) -> bool {
+        match &self.settings.auth {
+            Auth::Password { .. } => account.password_file.is_none(),
+            Auth::MasterUser { .. } => true,
+            Auth::OAuth(_) => false,
+        }
     }
 }
 

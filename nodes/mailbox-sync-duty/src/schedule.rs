@@ -12,29 +12,23 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_ids::{MailServerId, MailboxId};
 
+use self::server::Server;
+pub(crate) use self::server::ServerRules;
+
+mod server;
+
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// First pause after a failure that an administrator must end: repeated sign-ins may lock the account there.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
-/// Accounts with changes that are preferred in a row to one that is polled.
-const MOST_URGENT_IN_A_ROW: u32 = 4;
+/// Lost IDLE connections in a row after which an account is polled.
+const MOST_BROKEN_WATCHES: u32 = 3;
+/// Time for which such an account is polled, unless its settings change.
+const UNWATCHED: Duration = Duration::from_secs(60 * 60);
 /// Rounds of an account on one connection before others take their turn.
 const MOST_ROUNDS: u32 = 8;
-
-/// Limits of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ServerRules {
-    /// Maximum number of connections.
-    pub connections: usize,
-    /// Share of the connections that watch accounts while others wait, 0 to 100 %.
-    pub watched: u32,
-    /// Interval between two looks at an account at rest.
-    pub poll: Duration,
-    /// Time after its latest change for which an account is watched.
-    pub idle: Duration,
-}
 
 /// A step that the loop is to take now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +84,10 @@ struct Entry {
     /// Work came while the account had a connection.
     again: bool,
     rounds: u32,
+    /// IDLE connections that were lost in a row.
+    broken_watches: u32,
+    /// The account is polled until then.
+    unwatched_until: Option<BootInstant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,50 +103,6 @@ enum Phase {
         stopping: bool,
     },
     Closes,
-}
-
-#[derive(Debug)]
-struct Server {
-    rules: ServerRules,
-    /// Accounts with changes or orders, by due time.
-    urgent: BTreeSet<(BootInstant, MailboxId)>,
-    /// Accounts to be polled, by due time.
-    polls: BTreeSet<(BootInstant, MailboxId)>,
-    /// Watched accounts that are not being stopped, by latest change.
-    watching: BTreeSet<(BootInstant, MailboxId)>,
-    connected: usize,
-    urgent_in_a_row: u32,
-    accounts: usize,
-}
-
-impl Server {
-    /// Maximum number of watched accounts: all if there is a connection for each, else a share that leaves one free.
-    fn most_watched(&self) -> usize {
-        let connections = self.rules.connections;
-        if self.accounts <= connections {
-            return connections;
-        }
-        let share = connections.saturating_mul(self.rules.watched.min(100) as usize) / 100;
-        share.min(connections.saturating_sub(1))
-    }
-
-    fn queue(&mut self, urgent: bool) -> &mut BTreeSet<(BootInstant, MailboxId)> {
-        if urgent { &mut self.urgent } else { &mut self.polls }
-    }
-
-    /// The account whose turn it is, if one is due and a connection is free.
-    fn turn(&self, now: BootInstant) -> Option<(bool, (BootInstant, MailboxId))> {
-        if self.connected >= self.rules.connections {
-            return None;
-        }
-        let due =
-            |queue: &BTreeSet<(BootInstant, MailboxId)>| queue.first().copied().filter(|(due, _)| *due <= now);
-        match (due(&self.urgent), due(&self.polls)) {
-            (Some(_), Some(poll)) if self.urgent_in_a_row >= MOST_URGENT_IN_A_ROW => Some((false, poll)),
-            (Some(urgent), _) => Some((true, urgent)),
-            (None, poll) => poll.map(|poll| (false, poll)),
-        }
-    }
 }
 
 impl Schedule {
@@ -192,6 +146,7 @@ impl Schedule {
             return;
         }
         (entry.failures, entry.not_before) = (0, None);
+        (entry.broken_watches, entry.unwatched_until) = (0, None);
         match entry.phase {
             Phase::Waits { .. } => {
                 self.dequeue(mailbox);
@@ -335,6 +290,9 @@ impl Schedule {
     fn watch_for(&self, mailbox: MailboxId, now: BootInstant) -> Option<(BootInstant, Duration)> {
         let entry = self.accounts.get(&mailbox)?;
         let server = self.servers.get(&entry.server)?;
+        if entry.unwatched_until.is_some_and(|until| now < until) {
+            return None;
+        }
         let active = entry.active?;
         let longest = server.rules.idle.checked_sub(now.since(active)).filter(|left| !left.is_zero())?;
         let most = server.most_watched();
@@ -355,6 +313,7 @@ impl Schedule {
         let stopping = matches!(entry.phase, Phase::Watches { stopping: true, .. });
         self.leave_watching(mailbox);
         let Some(entry) = self.accounts.get_mut(&mailbox) else { return Next::Close };
+        entry.broken_watches = 0;
         if changed {
             entry.active = Some(now);
         }
@@ -391,6 +350,10 @@ impl Schedule {
         let Some(entry) = self.accounts.get_mut(&mailbox) else { return 0 };
         if matches!(entry.phase, Phase::Watches { .. }) {
             // Servers end connections that wait. A failure is one that the next attempt finds.
+            entry.broken_watches = entry.broken_watches.saturating_add(1);
+            if entry.broken_watches >= MOST_BROKEN_WATCHES {
+                (entry.broken_watches, entry.unwatched_until) = (0, Some(now + UNWATCHED));
+            }
             self.leave_watching(mailbox);
             self.disconnected(mailbox, now + pause(1, false, random), true);
             return 0;
@@ -401,6 +364,20 @@ impl Schedule {
         let failures = entry.failures;
         let urgent = entry.again;
         self.disconnected(mailbox, until, urgent);
+        failures
+    }
+
+    /// The server refused a step, and the other steps were done; the connection is closed. The pause is at most that
+    /// of a poll, and changes here do not wait for its end. Returns the number of failures in a row.
+    pub(crate) fn refused(&mut self, mailbox: MailboxId, permanent: bool, random: f64, now: BootInstant) -> u32 {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return 0 };
+        let poll = self.servers.get(&entry.server).map_or(Duration::ZERO, |server| server.rules.poll);
+        entry.failures = entry.failures.saturating_add(1);
+        entry.not_before = None;
+        let (failures, urgent, moves) = (entry.failures, entry.again, entry.target != Some(entry.server));
+        let pause = pause(failures, permanent, random).min(poll.max(FIRST_PAUSE));
+        let due = if urgent || moves { now } else { now + pause };
+        self.disconnected(mailbox, due, urgent);
         failures
     }
 
@@ -450,20 +427,6 @@ impl Schedule {
     }
 }
 
-impl Server {
-    fn new(rules: ServerRules) -> Self {
-        Self {
-            rules,
-            urgent: BTreeSet::new(),
-            polls: BTreeSet::new(),
-            watching: BTreeSet::new(),
-            connected: 0,
-            urgent_in_a_row: 0,
-            accounts: 0,
-        }
-    }
-}
-
 impl Entry {
     fn new(server: MailServerId, now: BootInstant) -> Self {
         Self {
@@ -475,6 +438,8 @@ impl Entry {
             not_before: None,
             again: false,
             rounds: 0,
+            broken_watches: 0,
+            unwatched_until: None,
         }
     }
 }

@@ -18,7 +18,8 @@ use twinbox_ids::{ClusterId, MessageId};
 use twinbox_imap::ImapError;
 use twinbox_mail::Address;
 use twinbox_mailbox_sync::{
-    Account, AccountState, Action, Link, MessageState, RemoteFlags, RemoteView, message_id, plan,
+    Account, AccountState, Action, Link, LocalState, MessageState, RemoteFlags, RemoteView, message_id,
+    needs_full_look, plan,
 };
 use twinbox_mailbox_sync_store::{MailboxSyncStore, MarkedHere, SyncedMailbox};
 use twinbox_mailstore::{MailError, Mailstore};
@@ -27,12 +28,15 @@ use crate::{
     error::SyncError,
     folder::{Folder, is_usable_after},
     lease::Lease,
-    look::{LookOptions, look},
+    look::{LookOptions, is_of, look},
     mail::mail,
 };
 
 /// Rows that wait to be written in one commit.
 const GROUP: usize = 32;
+
+/// Mails after a stored attempt from which on it is renewed.
+const RENEWED_AFTER: u32 = 1_000;
 
 /// Numbers of a round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub(crate) struct RoundEnd {
     pub held_back: u32,
     /// Something is left to do.
     pub again: bool,
-    /// The first step that the server refused; the others were done.
+    /// The first step that the server refused, or the mail that it does not show; the other steps were done.
     pub refused: Option<SyncError>,
 }
 
@@ -88,6 +92,12 @@ struct Round<'a, F> {
     skipped: BTreeSet<MessageId>,
     /// The account is full: no further message is appended.
     full: bool,
+    /// The Message-IDs of the whole folder were read.
+    everything_read: bool,
+    /// A mail was found outside of the look: the next one reads all flags.
+    rereads: bool,
+    /// UIDs were given again: the next look is a full one.
+    reused: bool,
     end: RoundEnd,
 }
 
@@ -104,8 +114,8 @@ impl Session<'_> {
             Some(SyncedMailbox::Account(account, state)) if account == *self.account => state,
             _ => return Err(SyncError::AccountChanged),
         };
-        let rows = self.store.rows(mailbox).await?;
-        let local = self.store.local(mailbox).await?;
+        let rows = self.lease.unless_lost(self.store.rows(mailbox)).await??;
+        let local = self.lease.unless_lost(self.store.local(mailbox)).await??;
         let remote = look(folder, &before, &rows, self.cluster, options).await?;
         let plan = plan(wall(), &local, &rows, &before, &remote);
         let mut round = Round {
@@ -117,6 +127,9 @@ impl Session<'_> {
             pending: Vec::new(),
             skipped: BTreeSet::new(),
             full: false,
+            everything_read: needs_full_look(&before, remote.uid_validity, remote.uid_next),
+            rereads: false,
+            reused: false,
             end: RoundEnd { held_back: plan.held_back, again: plan.needs_another_look(), refused: None },
         };
         let acted = round.act(&plan.actions).await;
@@ -127,8 +140,15 @@ impl Session<'_> {
             }
             return Err(error);
         }
-        let state = after(&before, plan.state, round.end.refused.is_none());
-        let state = (round.skipped.is_empty() && state != before).then_some(state);
+        let mut state = after(&before, plan.state, round.end.refused.is_none());
+        if round.rereads {
+            state.modseq = 0;
+        }
+        let state = if round.reused {
+            Some(AccountState { uid_validity: 0, uid_next: 0, modseq: 0, ..before })
+        } else {
+            (round.skipped.is_empty() && state != before).then_some(state)
+        };
         round.flush(state).await?;
         Ok(round.end)
     }
@@ -176,17 +196,26 @@ impl<F: Folder> Round<'_, F> {
             }
             _ => None,
         });
-        let attempts: Vec<_> = appends.collect();
+        // An attempt that is stored already needs no second commit.
+        let is_new =
+            |(message, state): &(MessageId, Option<MessageState>)| self.rows.get(message) != state.as_ref();
+        let attempts: Vec<_> = appends.filter(is_new).collect();
         if attempts.is_empty() { Ok(()) } else { self.session.write(attempts, None).await }
     }
 
-    /// The first UID that the mail of an APPEND may have: that of the first attempt.
+    /// The first UID that the mail of an APPEND may have. This look found no mail of an earlier attempt, so a later one
+    /// has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1); a stored attempt is renewed now and then, so that looks
+    /// do not begin further and further back.
     fn first_uid(&self, message: MessageId) -> u32 {
+        let next = self.remote.uid_next;
         match self.rows.get(&message).map(|row| row.link) {
-            Some(Link::Appending { uid_validity, from_uid }) if uid_validity == self.remote.uid_validity => {
-                from_uid.min(self.remote.uid_next)
+            Some(Link::Appending { uid_validity, from_uid })
+                if uid_validity == self.remote.uid_validity
+                    && next.checked_sub(from_uid).is_some_and(|mails| mails < RENEWED_AFTER) =>
+            {
+                from_uid
             }
-            _ => self.remote.uid_next,
+            _ => next,
         }
     }
 
@@ -214,6 +243,12 @@ impl<F: Folder> Round<'_, F> {
                 }
             }
             Action::Remove { message, uid, then } => {
+                // Somebody's mail must not go because its UID was one of ours in a copy of the folder.
+                if !is_of(self.folder, *uid, *message, self.session.cluster).await? {
+                    self.reused = true;
+                    self.skip(*message);
+                    return Ok(());
+                }
                 let removed = match &self.session.account.trash {
                     Some(trash) => self.folder.move_to(*uid, trash).await,
                     None => self.folder.expunge(*uid).await,
@@ -235,9 +270,13 @@ impl<F: Folder> Round<'_, F> {
         let Session { mailstore, account, cluster, from, appends, lease, .. } = self.session;
         let first = self.first_uid(message);
         let id = message_id(message, cluster);
-        let repeated = matches!(self.rows.get(&message).map(|row| row.link), Some(Link::Appending { .. }));
-        // The server may have finished an interrupted APPEND after this round's look.
-        if repeated && let Some(uid) = self.find(&id, first).await? {
+        // The server may have finished an interrupted APPEND after this round's look, or a look before saw the mail of
+        // another holder whose row, or the message itself, was not here yet.
+        if (self.rows.contains_key(&message) || !self.everything_read)
+            && let Some(uid) = self.find(&id, 1).await?
+        {
+            // It may have been read since.
+            self.rereads = true;
             self.bind(message, flags, uid);
             return Ok(());
         }
@@ -247,8 +286,8 @@ impl<F: Folder> Round<'_, F> {
             return Ok(());
         };
         // A closed semaphore does not exist: the server lives as long as its accounts.
-        let _turn = appends.acquire().await.map_err(|_| SyncError::DutyLost)?;
-        let wav = match mailstore.wav(&stored).await {
+        let _turn = lease.unless_lost(appends.acquire()).await?.map_err(|_| SyncError::DutyLost)?;
+        let wav = match lease.unless_lost(mailstore.wav(&stored)).await? {
             Ok(wav) => wav,
             // Audio that is not here yet holds up no other message.
             Err(error @ (MailError::NoAudio(_) | MailError::Store(_))) => {
@@ -265,9 +304,16 @@ impl<F: Folder> Round<'_, F> {
             Ok(place) => {
                 let validity = self.remote.uid_validity;
                 let named = place.filter(|place| place.uid_validity == validity && place.uid >= first);
-                let uid = match named {
-                    Some(named) => named.uid,
-                    None => self.find(&id, first).await?.ok_or(SyncError::NotShown)?,
+                let shown = match named {
+                    Some(named) => Some(named.uid),
+                    None => self.find(&id, first).await?,
+                };
+                let Some(uid) = shown else {
+                    // Not appended again: each attempt would leave a copy elsewhere. It is bound when it shows up.
+                    let local = LocalState { folder: flags.folder(), deleted: false };
+                    self.pending.push((message, Some(MessageState { local, link: Link::Gone })));
+                    self.refuse(SyncError::NotShown);
+                    return Ok(());
                 };
                 self.counts.appended += 1;
                 self.bind(message, flags, uid);
@@ -312,8 +358,11 @@ impl<F: Folder> Round<'_, F> {
         self.end.again = true;
     }
 
+    /// Notes the first refusal. A mail that is not shown counts before all others: its pause is the longest.
     fn refuse(&mut self, error: SyncError) {
-        self.end.refused.get_or_insert(error);
+        if self.end.refused.is_none() || matches!(error, SyncError::NotShown) {
+            self.end.refused = Some(error);
+        }
     }
 
     async fn flush(&mut self, state: Option<AccountState>) -> Result<(), SyncError> {

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longest work on an account at a time, in minutes. Each step has a limit of its own; this one bounds their sum.
-const LONGEST_MINUTES: u64 = 30;
+const LONGEST_MINUTES: u64 = 120;
 /// Longest text of a stored error, in characters.
 const LONGEST_ERROR: usize = 300;
 
@@ -37,6 +37,8 @@ pub(crate) struct Job {
 pub(crate) struct JobEnd {
     pub counts: RoundCounts,
     pub result: Result<(ImapFolder, RoundEnd), SyncError>,
+    /// The error is that of a refused step; the other steps were done.
+    pub refused: bool,
 }
 
 impl Job {
@@ -48,13 +50,14 @@ impl Job {
             Ok(result) => result,
             Err(_) => Err(SyncError::TooLong(LONGEST_MINUTES)),
         };
-        let result = match result {
-            // The other steps were done. The account waits as after any failure.
-            Ok((folder, RoundEnd { refused: Some(refused), .. })) => {
+        let (result, refused) = match result {
+            Ok((folder, RoundEnd { refused: Some(error), .. })) => {
                 folder.close().await;
-                Err(refused)
+                // A server that hides what it took gets its copies with growing pauses.
+                let refused = !matches!(error, SyncError::NotShown);
+                (Err(error), refused)
             }
-            result => result,
+            result => (result, false),
         };
         if let Err(error) = &result
             && !error.is_of_the_duty()
@@ -65,7 +68,7 @@ impl Job {
                 warn!(%mailbox, error = error.without_names(), "error of a mail account is not stored");
             }
         }
-        JobEnd { counts, result }
+        JobEnd { counts, result, refused }
     }
 
     async fn round(
@@ -93,14 +96,18 @@ impl Job {
         Ok((folder, end))
     }
 
-    /// Stores an error that is not stored yet.
+    /// Stores an error that is not stored yet. A pause of its server replaces no reason.
     async fn note_failure(&self, error: &SyncError) -> Result<(), SyncError> {
         let store = &self.parts.store;
         let Some(SyncedMailbox::Account(account, mut state)) = store.effective_of(self.account.mailbox)? else {
             return Ok(());
         };
         let text: String = error.to_string().chars().take(LONGEST_ERROR).collect();
-        if account != self.account || state.error.as_ref() == Some(&text) {
+        let is_known = match error {
+            SyncError::Paused => state.error.is_some(),
+            _ => state.error.as_ref() == Some(&text),
+        };
+        if account != self.account || is_known {
             return Ok(());
         }
         state.error = Some(text);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, sync::atomic::Ordering::Relaxed, time::Dura
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use twinbox_alarms::{Alarms, Code};
+use twinbox_alarms::{Alarms, Code, State};
 use twinbox_clock::BootInstant;
 use twinbox_gate::Gate;
 use twinbox_ids::{ClusterId, Epoch, MailServerId, MailboxId, Timestamp};
@@ -170,4 +170,24 @@ async fn account_that_fails_for_good_raises_an_alarm_of_its_server_without_its_n
     eventually("the alarm is raised", async || detail().is_some()).await;
     let detail = detail().expect("an alarm");
     assert!(detail.contains("1 accounts") && !detail.contains("1001"), "{detail}");
+}
+
+#[tokio::test]
+async fn alarms_of_an_earlier_process_end_when_the_duty_begins() {
+    let world = World::new().await;
+    let server = world.server(1, closed_port().await).await;
+    let mailbox = world.account("1001", server).await;
+    world.hold();
+    world.sync(mailbox).await;
+    world.alarms.raise(Code::MailboxSyncFailing, "mail-1", "of an earlier process");
+    world.alarms.raise(Code::MailboxSyncHeldBack, &mailbox.to_string(), "of an earlier process");
+    let open = || {
+        let alarms = world.alarms.list().expect("a list").into_iter();
+        let codes = [Some(Code::MailboxSyncFailing), Some(Code::MailboxSyncHeldBack)];
+        alarms.filter(|alarm| codes.contains(&alarm.code) && alarm.state() != State::Cleared).count()
+    };
+    eventually("the alarms are raised", async || open() == 2).await;
+    // The new task holds the duty from its beginning, like a process that was replaced.
+    world.duty.restart();
+    eventually("the alarms are cleared", async || open() == 0).await;
 }

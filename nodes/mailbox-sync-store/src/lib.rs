@@ -48,7 +48,10 @@ pub enum MailboxSyncError {
     #[error("the new account has no mail server: name one with `--server NAME`")]
     NoServer,
     /// The mailbox has no account of its own.
-    #[error("the user has no account of its own: list the accounts with `twinbox mailbox-sync list`")]
+    #[error(
+        "the mailbox has no account of its own; if a server includes it by `users`, give `twinbox mailbox-sync set \
+         NUMBER enabled=no`"
+    )]
     NoAccount,
     /// The account was changed or removed while the duty worked on it.
     #[error("the account was changed or removed meanwhile: what was done stays, the rest follows the new settings")]

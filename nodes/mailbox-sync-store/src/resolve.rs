@@ -21,7 +21,7 @@ use crate::{place::Place, reader::Rows};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeftOutReason {
     /// Its mail server was removed.
-    #[error("its mail server was removed: add the account again with `twinbox mailbox-sync add --server NAME`")]
+    #[error("its mail server was removed: name another with `twinbox mailbox-sync set NUMBER --server NAME`")]
     ServerGone,
     /// The settings of its mail server make no server.
     #[error("mail server '{server}' cannot be used: {reason}")]
@@ -38,7 +38,10 @@ pub enum LeftOutReason {
     #[error("the account is disabled: enable it with `twinbox mailbox-sync set USER enabled=yes`")]
     AccountDisabled,
     /// The user does not exist any more.
-    #[error("the user was removed: remove the account with `twinbox mailbox-sync remove`")]
+    #[error(
+        "the user was removed: remove the account with `twinbox mailbox-sync remove ID`, with the id that \
+         `twinbox mailbox-sync list` shows"
+    )]
     UserGone,
     /// The user is disabled.
     #[error(

@@ -21,6 +21,8 @@ pub(crate) fn absent(message: &LocalMessage, row: &MessageState, absence: Absenc
     match row.link {
         // The APPEND may yet be found: the row waits for that.
         Link::Appending { .. } | Link::Gone if now.deleted => vec![],
+        // The server took it and does not show it in the folder.
+        Link::Gone if !changed => vec![],
         Link::Bound { .. } | Link::Held { .. } if now.deleted => store(Link::Gone),
         Link::Held { .. } if !changed && accepted => deleted(message),
         // The UID is of the earlier folder.

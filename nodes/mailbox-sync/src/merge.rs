@@ -66,9 +66,10 @@ impl Present {
 /// The states that both sides get; `None`: the message leaves the folder there.
 fn goal(base: Sides, now: Sides) -> Option<Sides> {
     match (now.local.deleted, now.remote.deleted) {
+        // Deleted here since, also where a cut left it flagged there and not yet expunged.
+        (true, _) if !base.local.deleted => None,
         (true, true) => Some(now),
-        // Deleted here since. A deletion that was seen before has been undone there.
-        (true, false) if !base.local.deleted => None,
+        // A deletion that was seen before has been undone there.
         // Deleted there since. A message that was changed here outlives that.
         (false, true) if now.local == base.local && !base.remote.deleted => {
             Some(Sides { local: LocalState { deleted: true, ..now.local }, ..now })

@@ -92,7 +92,8 @@ fn is_void(
         }
         Link::Appending { .. } | Link::Gone | Link::Held { .. } => false,
     };
-    remote.modseq.is_some_and(|modseq| modseq < before.modseq) || rows.values().map(|row| &row.link).any(impossible)
+    let older = remote.modseq.is_some_and(|modseq| modseq < before.modseq);
+    remote.reused || older || rows.values().map(|row| &row.link).any(impossible)
 }
 
 /// Messages that were found, without UIDs that cannot be right: 0, one UID for two messages, or, unless the whole
@@ -168,6 +169,10 @@ impl Look<'_> {
     /// The message in the folder there, with the bases of both sides.
     fn present(&self, message: &LocalMessage, row: Option<&MessageState>) -> Option<Present> {
         let local = message.state;
+        if row.is_none() && local.deleted {
+            // Deleted before it was known there: nothing says that it came back.
+            return None;
+        }
         let (uid, remote) = self.place(message.id, row)?;
         let base = match row {
             Some(row) if !self.full => Sides { local: row.local, remote: base_there(row) },
@@ -213,7 +218,9 @@ impl Look<'_> {
             let state = MessageState { link, ..*row };
             return (state != *row).then_some(Action::Store { message: id, state });
         }
-        let waits = matches!(row.link, Link::Appending { .. }) && !self.full;
+        // A mail that comes after this look has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1).
+        let coming = |from: u32| self.remote.uid_next <= from;
+        let waits = matches!(row.link, Link::Appending { from_uid, .. } if coming(from_uid)) && !self.full;
         (!waits).then_some(Action::Forget { message: id })
     }
 }

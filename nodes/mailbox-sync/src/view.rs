@@ -41,6 +41,8 @@ pub struct RemoteView {
     pub found: BTreeMap<MessageId, (u32, RemoteFlags)>,
     /// Expunges were seen live (IDLE).
     pub watched: bool,
+    /// The highest bound UID is of another mail now: UIDs were given again, as after the restore of an old copy.
+    pub reused: bool,
     /// An administrator accepts the deletions that were held back.
     pub accepted: bool,
 }

@@ -59,16 +59,23 @@ impl Client {
         self.capabilities
     }
 
-    /// Creates a folder (RFC 3501 §6.3.3). One that exists already is no error.
+    /// Creates a folder (RFC 3501 §6.3.3) and subscribes to it (§6.3.6): many mail programs show only subscribed folders.
+    /// A folder that exists already is no error and keeps its subscription. A refused subscription is no error.
     pub async fn create(&mut self, folder: &str) -> Result<(), ImapError> {
         let step = "CREATE";
         let command = format!("CREATE {}", crate::folder::folder(folder));
         let answer = self.session.run(step, &[Piece::Text(&command)], 0).await?;
         self.notice(&answer.untagged);
-        if answer.done.is_ok() || answer.done.is_named(&["ALREADYEXISTS"]) {
+        if answer.done.is_named(&["ALREADYEXISTS"]) {
             return Ok(());
         }
-        Err(refusal(step, None, answer.done))
+        if !answer.done.is_ok() {
+            return Err(refusal(step, None, answer.done));
+        }
+        let command = format!("SUBSCRIBE {}", crate::folder::folder(folder));
+        let answer = self.session.run("SUBSCRIBE", &[Piece::Text(&command)], 0).await?;
+        self.notice(&answer.untagged);
+        Ok(())
     }
 
     /// Ends the connection (RFC 3501 §6.1.3). A failure changes nothing: the connection is closed in any case.

@@ -38,7 +38,7 @@ pub enum ImapError {
         reason: String,
     },
     /// The system has no CA certificates.
-    #[error("this machine has no CA certificates: install ca-certificates, or set ca_file")]
+    #[error("this machine has no CA certificates: install ca-certificates, or set ca-file")]
     NoAuthorities,
     /// The server does not offer STARTTLS.
     #[error("the server offers no STARTTLS: use implicit TLS (usually port 993)")]

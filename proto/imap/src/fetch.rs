@@ -17,10 +17,10 @@ const FIRST_WIDTH: u32 = 500;
 const WIDEN_EMPTY: u32 = 8;
 
 /// Most mails in the answer to one command for Message-IDs.
-const MAX_MAILS: u32 = 20_000;
+const MAX_MAILS: u32 = 2_000;
 
 /// Most commands of one reading of Message-IDs: a server may claim any UIDNEXT.
-const MAX_COMMANDS: usize = 1_000;
+const MAX_COMMANDS: usize = 10_000;
 
 /// Most UIDs of an answer to a search that are used.
 const MAX_FOUND: usize = 10_000;
@@ -71,7 +71,8 @@ impl Client {
             return Err(protocol(step, "no folder is selected"));
         };
         let mut found: BTreeMap<u32, (ImapFlags, Option<String>)> = BTreeMap::new();
-        let (mut first, mut width) = (from_uid.max(1), FIRST_WIDTH);
+        // One mail is asked for by itself.
+        let (mut first, mut width) = (from_uid.max(1), if most == 1 { 1 } else { FIRST_WIDTH });
         // No range has more mails than the folder.
         let widest = if exists > MAX_MAILS { MAX_MAILS } else { u32::MAX };
         let mut commands = 0;

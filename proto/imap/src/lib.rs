@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod fetch;
 mod folder;
+mod hidden;
 mod idle;
 mod response;
 mod secret;

@@ -9,11 +9,13 @@ use imap_codec::{
         flag::{Flag, FlagFetch},
         response::{Capability, Code, CommandContinuationRequest, Data, Response, Status, StatusBody, StatusKind},
         sequence::{Sequence, SequenceSet},
+        status::StatusDataItem,
     },
 };
 
 use crate::{
     error::shown,
+    hidden::Hidden,
     types::{AppendUid, ImapFlags},
 };
 
@@ -45,6 +47,8 @@ pub(crate) enum Untagged {
     Search(Vec<u32>),
     Capability(Vec<String>),
     Enabled(Vec<String>),
+    /// UIDNEXT in an answer to STATUS.
+    UidNext(u32),
     /// Status that ends no command.
     Status(Completion),
     /// Data that is not needed here.
@@ -107,28 +111,29 @@ enum Importance {
     Unused,
 }
 
-/// Decodes a complete response. The error is the text of a needed response that cannot be read.
-pub(crate) fn decode(message: &[u8]) -> Result<Received, String> {
+/// Decodes a complete response; its texts do not show what is hidden. The error is the text of a needed response that
+/// cannot be read.
+pub(crate) fn decode(message: &[u8], hidden: &Hidden) -> Result<Received, String> {
     let importance = importance(message);
     if importance == Importance::Unused {
         return Ok(Received::Untagged(Untagged::Other));
     }
-    if let Some(received) = parse(message) {
+    if let Some(received) = parse(message, hidden) {
         return Ok(received);
     }
     // Status texts in UTF-8 and header fields with NUL break the grammar and are common.
     let plain: Vec<u8> =
         message.iter().map(|byte| if byte.is_ascii() && *byte != 0 { *byte } else { b'?' }).collect();
-    match parse(&plain) {
+    match parse(&plain, hidden) {
         Some(received) => Ok(received),
-        None if importance == Importance::Needed => Err(shown(&String::from_utf8_lossy(&plain))),
+        None if importance == Importance::Needed => Err(shown(&hidden.masked(&String::from_utf8_lossy(&plain)))),
         None => Ok(Received::Untagged(Untagged::Other)),
     }
 }
 
-fn parse(message: &[u8]) -> Option<Received> {
+fn parse(message: &[u8], hidden: &Hidden) -> Option<Received> {
     match ResponseCodec::new().decode(message) {
-        Ok(([], response)) => Some(received(response)),
+        Ok(([], response)) => Some(received(response, hidden)),
         _ => None,
     }
 }
@@ -141,13 +146,13 @@ fn importance(message: &[u8]) -> Importance {
     let word = String::from_utf8_lossy(word).to_ascii_uppercase();
     match word.as_str() {
         "SEARCH" | "VANISHED" | "BYE" | "PREAUTH" => Importance::Needed,
-        "OK" | "NO" | "BAD" | "CAPABILITY" | "ENABLED" => Importance::Useful,
+        "OK" | "NO" | "BAD" | "CAPABILITY" | "ENABLED" | "STATUS" => Importance::Useful,
         word if word.starts_with(|c: char| c.is_ascii_digit()) => Importance::Needed,
         _ => Importance::Unused,
     }
 }
 
-fn received(response: Response<'_>) -> Received {
+fn received(response: Response<'_>, hidden: &Hidden) -> Received {
     match response {
         Response::CommandContinuationRequest(CommandContinuationRequest::Base64(data)) => {
             Received::Continue(data.into_owned())
@@ -156,10 +161,10 @@ fn received(response: Response<'_>) -> Received {
             Received::Continue(Vec::new())
         }
         Response::Status(Status::Tagged(tagged)) => {
-            Received::Tagged(tagged.tag.as_ref().to_owned(), completion(tagged.body))
+            Received::Tagged(tagged.tag.as_ref().to_owned(), completion(tagged.body, hidden))
         }
-        Response::Status(Status::Untagged(body)) => Received::Untagged(Untagged::Status(completion(body))),
-        Response::Status(Status::Bye(bye)) => Received::Bye(shown(bye.text.as_ref())),
+        Response::Status(Status::Untagged(body)) => Received::Untagged(Untagged::Status(completion(body, hidden))),
+        Response::Status(Status::Bye(bye)) => Received::Bye(shown(&hidden.masked(bye.text.as_ref()))),
         Response::Data(data) => Received::Untagged(untagged(data)),
     }
 }
@@ -174,6 +179,13 @@ fn untagged(data: Data<'_>) -> Untagged {
         Data::Capability(capabilities) => Untagged::Capability(names(&capabilities)),
         Data::Enabled { capabilities } => {
             Untagged::Enabled(capabilities.iter().map(|name| name.to_string().to_ascii_uppercase()).collect())
+        }
+        Data::Status { items, .. } => {
+            let next = items.iter().find_map(|item| match item {
+                StatusDataItem::UidNext(next) => Some(Untagged::UidNext(next.get())),
+                _ => None,
+            });
+            next.unwrap_or(Untagged::Other)
         }
         _ => Untagged::Other,
     }
@@ -228,8 +240,9 @@ fn message_id(header: &[u8]) -> Option<String> {
     fine.then(|| format!("<{id}>"))
 }
 
-fn completion(body: StatusBody<'_>) -> Completion {
-    Completion { kind: body.kind, code: body.code.map(code), text: shown(body.text.as_ref()) }
+fn completion(body: StatusBody<'_>, hidden: &Hidden) -> Completion {
+    let text = shown(&hidden.masked(body.text.as_ref()));
+    Completion { kind: body.kind, code: body.code.map(code), text }
 }
 
 fn code(code: Code<'_>) -> StatusCode {
@@ -295,6 +308,8 @@ mod tests {
                 fetched(7, seen, None),
             ),
             ("* SEARCH 2 3\r\n", Received::Untagged(Untagged::Search(vec![2, 3]))),
+            ("* STATUS INBOX (MESSAGES 5 UIDNEXT 21)\r\n", Received::Untagged(Untagged::UidNext(21))),
+            ("* STATUS INBOX (MESSAGES 5)\r\n", Received::Untagged(Untagged::Other)),
             ("* SEARCH\r\n", Received::Untagged(Untagged::Search(Vec::new()))),
             ("* ESEARCH (TAG \"a\") UID ALL 1\r\n", Received::Untagged(Untagged::Other)),
             ("* LIST () \"/\" INBOX\r\n", Received::Untagged(Untagged::Other)),
@@ -317,7 +332,7 @@ mod tests {
             ("+ idling\r\n", Received::Continue(Vec::new())),
             ("* BYE full\r\n", Received::Bye("full".to_owned())),
         ] {
-            assert_eq!(decode(message.as_bytes()), Ok(expected), "{message}");
+            assert_eq!(decode(message.as_bytes(), &Hidden::default()), Ok(expected), "{message}");
         }
     }
 
@@ -333,7 +348,7 @@ mod tests {
             "t1 MAYBE\r\n",
             "\r\n",
         ] {
-            assert!(decode(message.as_bytes()).is_err(), "{message}");
+            assert!(decode(message.as_bytes(), &Hidden::default()).is_err(), "{message}");
         }
     }
 
@@ -343,7 +358,7 @@ mod tests {
             start in "(\\* |\\+ |t1 )?([0-9]{1,3} )?(OK|NO|BYE|FETCH|SEARCH|VANISHED|STATUS|THREAD|LIST|QUOTA)? ?",
             rest in "[()\\[\\]{}<>\"\\\\ *:,0-9A-Za-zü\0\r\n+=/-]{0,60}",
         ) {
-            let _ = decode(format!("{start}{rest}\r\n").as_bytes());
+            let _ = decode(format!("{start}{rest}\r\n").as_bytes(), &Hidden::default());
         }
     }
 }

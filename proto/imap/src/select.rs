@@ -40,17 +40,51 @@ impl Client {
         self.folder = None;
         self.noticed = Noticed::default();
         let asked = state.as_ref().map_or(0, |(_, state)| state.uids.len());
-        let answer = self.session.run(STEP, &[Piece::Text(&command)], asked).await?;
+        let state = state.as_ref().map(|(_, state)| state);
+        let mut selected = self.open(folder, &command, asked, state).await?;
+        if selected.uid_next == 0 {
+            // Courier sends it only in STATUS. The last SELECT follows STATUS: a mail that arrives in between has a UID from
+            // this UIDNEXT on and is not skipped.
+            let next = self.uid_next(folder).await?;
+            let before = selected.uid_validity;
+            selected = self.open(folder, &command, asked, state).await?;
+            if selected.uid_validity != before {
+                return Err(protocol(STEP, "its UIDVALIDITY changed at that moment"));
+            }
+            selected.uid_next = next;
+        }
+        self.folder =
+            Some(OpenFolder { name: folder.to_owned(), uid_next: selected.uid_next, exists: selected.exists });
+        Ok(selected)
+    }
+
+    /// Exchanges one SELECT.
+    async fn open(
+        &mut self,
+        folder: &str,
+        command: &str,
+        asked: usize,
+        state: Option<&Resume>,
+    ) -> Result<Selected, ImapError> {
+        let answer = self.session.run(STEP, &[Piece::Text(command)], asked).await?;
         if !answer.done.is_ok() {
             return Err(refused(folder, answer.done));
         }
         if answer.done.code == Some(StatusCode::ReadOnly) {
             return Err(ImapError::ReadOnly { folder: folder.to_owned() });
         }
-        let selected = selected(&answer, state.as_ref().map(|(_, state)| state))?;
-        self.folder =
-            Some(OpenFolder { name: folder.to_owned(), uid_next: selected.uid_next, exists: selected.exists });
-        Ok(selected)
+        read(&answer, state)
+    }
+
+    /// Asks for UIDNEXT of a folder (RFC 3501 §6.3.10).
+    async fn uid_next(&mut self, folder: &str) -> Result<u32, ImapError> {
+        let command = format!("STATUS {} (UIDNEXT)", encoded(folder));
+        let answer = self.command("STATUS", &command, Some(folder), 0).await?;
+        let next = answer.untagged.iter().find_map(|data| match data {
+            Untagged::UidNext(next) => Some(*next),
+            _ => None,
+        });
+        next.ok_or_else(|| protocol(STEP, "it has no UIDNEXT, and STATUS has none"))
     }
 
     /// Enables QRESYNC once (RFC 7162 §3.2.3).
@@ -76,7 +110,8 @@ fn refused(folder: &str, done: Completion) -> ImapError {
     refusal(STEP, Some(folder), done)
 }
 
-fn selected(answer: &Answer, state: Option<&Resume>) -> Result<Selected, ImapError> {
+/// Reads the answer to SELECT; UIDNEXT stays 0 if it has none.
+fn read(answer: &Answer, state: Option<&Resume>) -> Result<Selected, ImapError> {
     // Data before CLOSED belongs to the folder that was selected before (RFC 7162 §3.2.11).
     let closed =
         |data: &Untagged| matches!(data, Untagged::Status(status) if status.code == Some(StatusCode::Closed));
@@ -98,8 +133,8 @@ fn selected(answer: &Answer, state: Option<&Resume>) -> Result<Selected, ImapErr
             _ => {}
         }
     }
-    if selected.uid_validity == 0 || selected.uid_next == 0 {
-        return Err(protocol(STEP, "it has no UIDVALIDITY or no UIDNEXT"));
+    if selected.uid_validity == 0 {
+        return Err(protocol(STEP, "it has no UIDVALIDITY"));
     }
     let Some(state) = state else {
         return Ok(selected);

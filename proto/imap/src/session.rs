@@ -1,6 +1,6 @@
 //! Commands and their answers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use imap_codec::imap_types::response::StatusKind;
@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::{
     ImapError,
     error::shown,
+    hidden::Hidden,
     response::{Completion, Received, StatusCode, Untagged, decode},
     wire::Wire,
 };
@@ -51,11 +52,13 @@ pub(crate) struct Session {
     busy: bool,
     /// Whether the last command began to send a literal.
     literal_begun: bool,
+    /// Secrets that no text of the server may show.
+    hidden: Arc<Hidden>,
 }
 
 impl Session {
     pub fn new(wire: Wire) -> Self {
-        Self { wire, tags: 0, busy: false, literal_begun: false }
+        Self { wire, tags: 0, busy: false, literal_begun: false, hidden: Arc::default() }
     }
 
     /// Whether the server may have received all of the last command, which failed.
@@ -63,11 +66,26 @@ impl Session {
         self.literal_begun
     }
 
+    /// Hides a secret in the texts of the server from now on.
+    pub fn hide(&mut self, secret: &str) {
+        Arc::make_mut(&mut self.hidden).add(secret);
+    }
+
+    /// Forgets the hidden secrets: they are no longer sent.
+    pub fn forget_hidden(&mut self) {
+        self.hidden = Arc::default();
+    }
+
+    /// Time limit of a whole command, without that of its literals.
+    pub fn limit(&self) -> Duration {
+        self.wire.limit().saturating_mul(STEPS)
+    }
+
     /// Reads the greeting.
     pub async fn greeting(&mut self) -> Result<Completion, ImapError> {
         let step = "greeting";
         let message = self.wire.response(step).await?;
-        match decode(&message) {
+        match decode(&message, &self.hidden) {
             Ok(Received::Untagged(Untagged::Status(status))) if status.is_ok() => Ok(status),
             Ok(Received::Bye(text)) => Err(ImapError::Bye { text }),
             Ok(_) => Err(ImapError::Protocol { step, text: shown(&String::from_utf8_lossy(&message)) }),
@@ -84,9 +102,8 @@ impl Session {
     ) -> Result<Answer, ImapError> {
         let size: usize = pieces.iter().map(Piece::size).sum();
         let transfer = Duration::from_millis(u64::try_from(size).unwrap_or(u64::MAX) / SLOWEST);
-        let limit = self.wire.limit().saturating_mul(STEPS).saturating_add(transfer);
-        let exchange = self.exchange(step, pieces, asked);
-        timeout(limit, exchange).await.map_err(|_| ImapError::TimedOut { step, limit })?
+        let limit = self.limit().saturating_add(transfer);
+        bounded(step, limit, self.exchange(step, pieces, asked)).await
     }
 
     async fn exchange(
@@ -96,7 +113,7 @@ impl Session {
         asked: usize,
     ) -> Result<Answer, ImapError> {
         let tag = self.begin(step)?;
-        let mut collector = Collector::new(step, tag, asked);
+        let mut collector = Collector::new(step, tag, asked, Arc::clone(&self.hidden));
         let mut text = Zeroizing::new(format!("{} ", collector.tag).into_bytes());
         for piece in pieces {
             match piece {
@@ -149,15 +166,28 @@ impl Session {
         ir: bool,
         to_error: &str,
     ) -> Result<Answer, ImapError> {
-        let step = "sign-in";
-        let tag = self.begin(step)?;
-        let mut collector = Collector::new(step, tag, 0);
         let encoded = Zeroizing::new(STANDARD.encode(message));
+        self.hide(encoded.trim_end_matches('='));
+        let limit = self.limit();
+        bounded(SIGN_IN, limit, self.exchange_sasl(mechanism, &encoded, ir, to_error)).await
+    }
+
+    /// As `authenticate`, with the message in base64 and without a limit of the total time.
+    async fn exchange_sasl(
+        &mut self,
+        mechanism: &str,
+        encoded: &str,
+        ir: bool,
+        to_error: &str,
+    ) -> Result<Answer, ImapError> {
+        let step = SIGN_IN;
+        let tag = self.begin(step)?;
+        let mut collector = Collector::new(step, tag, 0, Arc::clone(&self.hidden));
         let mut line = Zeroizing::new(format!("{} AUTHENTICATE {mechanism}", collector.tag));
         let mut sent = ir && encoded.len() <= MAX_INITIAL;
         if sent {
             line.push(' ');
-            line.push_str(&encoded);
+            line.push_str(encoded);
         }
         line.push_str("\r\n");
         self.wire.write(step, line.as_bytes()).await?;
@@ -168,11 +198,12 @@ impl Session {
                 Taken::Data => {}
                 Taken::Continue(_) if !sent => {
                     sent = true;
-                    let line = Zeroizing::new(format!("{}\r\n", *encoded));
+                    let line = Zeroizing::new(format!("{encoded}\r\n"));
                     self.wire.write(step, line.as_bytes()).await?;
                 }
                 Taken::Continue(challenge) if report.is_none() => {
-                    report = Some(shown(&String::from_utf8_lossy(&challenge)));
+                    let text = self.hidden.masked(&String::from_utf8_lossy(&challenge));
+                    report = Some(shown(&text));
                     self.wire.write(step, format!("{to_error}\r\n").as_bytes()).await?;
                 }
                 Taken::Continue(_) => return Err(protocol(step, "too many challenges")),
@@ -189,7 +220,7 @@ impl Session {
     /// Begins IDLE (RFC 2177); returns the collector of its responses.
     pub async fn begin_idle(&mut self, step: &'static str) -> Result<Collector, ImapError> {
         let tag = self.begin(step)?;
-        let collector = Collector::new(step, tag, 0);
+        let collector = Collector::new(step, tag, 0, Arc::clone(&self.hidden));
         self.wire.write(step, format!("{} IDLE\r\n", collector.tag).as_bytes()).await?;
         Ok(collector)
     }
@@ -235,14 +266,15 @@ pub(crate) struct Collector {
     tag: String,
     responses: usize,
     bytes: usize,
+    hidden: Arc<Hidden>,
     pub untagged: Vec<Untagged>,
 }
 
 impl Collector {
-    fn new(step: &'static str, tag: String, asked: usize) -> Self {
+    fn new(step: &'static str, tag: String, asked: usize, hidden: Arc<Hidden>) -> Self {
         let responses = asked.saturating_mul(4).saturating_add(SPARE_RESPONSES);
         let bytes = asked.saturating_mul(2_048).saturating_add(SPARE_BYTES);
-        Self { step, tag, responses, bytes, untagged: Vec::new() }
+        Self { step, tag, responses, bytes, hidden, untagged: Vec::new() }
     }
 
     /// Allows as many responses as at the begin of a command that asks for no mail.
@@ -258,7 +290,7 @@ impl Collector {
             return Err(ImapError::TooLarge { step });
         };
         (self.responses, self.bytes) = (responses, bytes);
-        match decode(message).map_err(|text| ImapError::Protocol { step, text })? {
+        match decode(message, &self.hidden).map_err(|text| ImapError::Protocol { step, text })? {
             Received::Untagged(untagged) => {
                 if untagged != Untagged::Other {
                     self.untagged.push(untagged);
@@ -275,8 +307,20 @@ impl Collector {
     }
 }
 
+/// Name of the sign-in in errors.
+pub(crate) const SIGN_IN: &str = "sign-in";
+
 /// Name of the command that ends a connection.
 pub(crate) const LOGOUT: &str = "LOGOUT";
+
+/// Limits the total time of an exchange: each of its responses may come in time and none of them may be the last.
+pub(crate) async fn bounded<T>(
+    step: &'static str,
+    limit: Duration,
+    exchange: impl Future<Output = Result<T, ImapError>>,
+) -> Result<T, ImapError> {
+    timeout(limit, exchange).await.map_err(|_| ImapError::TimedOut { step, limit })?
+}
 
 pub(crate) fn protocol(step: &'static str, text: &str) -> ImapError {
     ImapError::Protocol { step, text: text.to_owned() }

@@ -10,7 +10,7 @@ use crate::{
     capabilities::Offered,
     folder::quoted,
     response::{Completion, StatusCode, Untagged},
-    session::{Answer, Piece, Session, protocol, refusal},
+    session::{Answer, Piece, SIGN_IN, Session, protocol, refusal},
     wire::Wire,
 };
 
@@ -39,6 +39,10 @@ pub(crate) async fn open(
         session = Session::new(session.wire.secure(config).await?);
     }
     let before = known(&mut session, offered.take()).await?;
+    match login {
+        Login::Password { password, .. } | Login::MasterUser { password, .. } => session.hide(password.reveal()),
+        Login::XOAuth2 { token, .. } => session.hide(token.reveal()),
+    }
     let answer = match login {
         Login::Password { user, password } if before.has("AUTH=PLAIN") => {
             plain(&mut session, &before, "", user.reveal(), password).await?
@@ -60,12 +64,13 @@ pub(crate) async fn open(
     // The capabilities usually differ from those before the sign-in.
     let after = from_status(&answer.done).or_else(|| from_data(&answer.untagged));
     let after = known(&mut session, after).await?;
+    session.forget_hidden();
     Ok((session, after))
 }
 
 fn refused(done: Completion) -> ImapError {
     if done.kind == StatusKind::Bad || done.is_named(&LATER) {
-        refusal("sign-in", None, done)
+        refusal(SIGN_IN, None, done)
     } else {
         ImapError::Refused { text: done.text }
     }
@@ -127,7 +132,7 @@ async fn by_login(session: &mut Session, user: &str, password: &Secret) -> Resul
             .as_ref()
             .map_or(Piece::Literal(password.reveal().as_bytes()), |password| Piece::Text(password.as_str())),
     ];
-    session.run("sign-in", &pieces, 0).await
+    session.run(SIGN_IN, &pieces, 0).await
 }
 
 /// XOAUTH2, else OAUTHBEARER (RFC 7628 §3.1). Both report a refused token as a challenge that the client must answer

@@ -16,7 +16,7 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{ImapError, ServerConfig, error::shown, wire::Transport};
@@ -30,7 +30,7 @@ pub(crate) async fn secure(
     stream: Box<dyn Transport>,
 ) -> Result<Box<dyn Transport>, ImapError> {
     let failure = |reason: String| ImapError::Tls { host: config.host.clone(), reason };
-    let connector = connector(config)?;
+    let connector = connector(config).await?;
     let name = ServerName::try_from(config.host.trim_start_matches('[').trim_end_matches(']').to_owned())
         .map_err(|_| failure("this host cannot be the name in a certificate: correct it".to_owned()))?;
     let limit: Duration = config.timeout;
@@ -43,14 +43,15 @@ pub(crate) async fn secure(
 
 /// Connector for a server. Those without a CA file are shared, so that a thousand accounts read the system's
 /// certificates once and resume their TLS sessions.
-fn connector(config: &ServerConfig) -> Result<TlsConnector, ImapError> {
+async fn connector(config: &ServerConfig) -> Result<TlsConnector, ImapError> {
     static ANY: OnceLock<TlsConnector> = OnceLock::new();
     static SYSTEM: OnceLock<TlsConnector> = OnceLock::new();
     let shared = match (config.insecure, &config.ca_file) {
         (true, _) => &ANY,
         (false, None) => &SYSTEM,
         (false, Some(path)) => {
-            let roots = file_roots(path)?;
+            let path = path.clone();
+            let roots = blocking(&config.host, move || file_roots(&path)).await?;
             return build(&config.host, |builder| builder.with_root_certificates(roots));
         }
     };
@@ -61,7 +62,7 @@ fn connector(config: &ServerConfig) -> Result<TlsConnector, ImapError> {
         let verifier = Arc::new(AnyCertificate(ring::default_provider()));
         build(&config.host, |builder| builder.dangerous().with_custom_certificate_verifier(verifier))?
     } else {
-        let roots = system_roots()?;
+        let roots = blocking(&config.host, system_roots).await?;
         build(&config.host, |builder| builder.with_root_certificates(roots))?
     };
     Ok(shared.get_or_init(|| connector).clone())
@@ -77,6 +78,15 @@ fn build(
         .with_safe_default_protocol_versions()
         .map_err(|error| ImapError::Tls { host: host.to_owned(), reason: error.to_string() })?;
     Ok(TlsConnector::from(Arc::new(trust(builder).with_no_client_auth())))
+}
+
+/// Reads certificates in a thread that may block: a disk or network file system may answer late.
+async fn blocking(
+    host: &str,
+    roots: impl FnOnce() -> Result<RootCertStore, ImapError> + Send + 'static,
+) -> Result<RootCertStore, ImapError> {
+    let failure = |reason: String| ImapError::Tls { host: host.to_owned(), reason };
+    spawn_blocking(roots).await.map_err(|error| failure(error.to_string()))?
 }
 
 fn system_roots() -> Result<RootCertStore, ImapError> {
@@ -107,7 +117,7 @@ fn explain(error: &io::Error) -> String {
     let remedy = match wrong {
         E::Expired | E::ExpiredContext { .. } => "its certificate has expired: renew it there",
         E::NotValidYet | E::NotValidYetContext { .. } => "its certificate is not valid yet: check the clocks",
-        E::UnknownIssuer => "its certificate comes from an unknown authority: set ca_file to that of its authority",
+        E::UnknownIssuer => "its certificate comes from an unknown authority: set ca-file to that of its authority",
         E::NotValidForName | E::NotValidForNameContext { .. } => {
             "its certificate is for another name: configure the name that the certificate has"
         }

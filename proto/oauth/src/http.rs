@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -71,7 +71,7 @@ impl HttpClient {
         for url in urls {
             tls |= parse(url)?.tls;
         }
-        let tls = tls.then(|| connector(ca_file)).transpose()?;
+        let tls = tls.then(|| ca_file.map_or_else(system_connector, file_connector)).transpose()?;
         Ok(Self { tls, timeout })
     }
 
@@ -181,26 +181,34 @@ pub(crate) fn host_of(url: &str) -> Result<String, TokenError> {
     Ok(parse(url)?.host)
 }
 
-fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, TokenError> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let wrong = |reason: String| TokenError::Authorities { path: path.to_owned(), reason };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("the file has no certificate".to_owned()));
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+/// Connector with the system's certificates. All clients share it: they are read once and not for each account. A failure
+/// is not stored.
+fn system_connector() -> Result<TlsConnector, TokenError> {
+    static SYSTEM: OnceLock<TlsConnector> = OnceLock::new();
+    if let Some(connector) = SYSTEM.get() {
+        return Ok(connector.clone());
     }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(TokenError::NoAuthorities);
     }
+    let connector = connector(roots)?;
+    Ok(SYSTEM.get_or_init(|| connector).clone())
+}
+
+/// Connector with the certificates of a file.
+fn file_connector(path: &Path) -> Result<TlsConnector, TokenError> {
+    let wrong = |reason: String| TokenError::Authorities { path: path.to_owned(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(wrong("the file has no certificate".to_owned())) } else { connector(roots) }
+}
+
+fn connector(roots: RootCertStore) -> Result<TlsConnector, TokenError> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| TokenError::Url(error.to_string()))?
@@ -239,5 +247,18 @@ mod tests {
         let result = HttpClient::new(&["https://h/"], Some(Path::new("/nowhere/ca.pem")), Duration::from_secs(1));
         let error = result.err().expect("no such file").to_string();
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn clients_share_the_certificates_of_the_system() {
+        let client = || HttpClient::new(&["https://h/"], None, Duration::from_secs(1)).map(|client| client.tls);
+        match (client(), client()) {
+            (Ok(Some(one)), Ok(Some(other))) => assert!(Arc::ptr_eq(one.config(), other.config())),
+            // The machine of the test has no certificates: this failure is told each time.
+            (one, other) => {
+                assert_eq!(one.err(), Some(TokenError::NoAuthorities));
+                assert_eq!(other.err(), Some(TokenError::NoAuthorities));
+            }
+        }
     }
 }

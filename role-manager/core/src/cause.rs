@@ -9,7 +9,7 @@ use crate::Duty;
 
 /// The feature level from which a move forced by a call has the cause `call`: members below it cannot read that cause.
 pub const CALL_CAUSE_LEVEL: u32 = 3;
-/// Number of moves that are remembered at a feature level: six moves of the role with those of all duties.
+/// Number of moves that are remembered at a feature level: at least six moves of the role with those of all duties.
 pub(crate) fn remembered_moves(level: u32) -> usize {
     if level < Duty::MailboxSync.level() { 32 } else { 48 }
 }

@@ -123,11 +123,13 @@ impl Owned {
 
 impl Drop for Owned {
     /// Ends a child: nothing else would end it with the lease. A connection is closed by its owner, in an orderly way
-    /// while the lease runs.
+    /// while the lease runs; after that it is reset, so that what is queued does not leave after the release.
     fn drop(&mut self) {
         let owned = self.in_flight.gate().effects().list().remove(&self.key);
-        if let Some(child @ Effect::Child(_)) = owned {
-            child.end();
+        match owned {
+            Some(child @ Effect::Child(_)) => child.end(),
+            Some(socket) if self.in_flight.check().is_err() => socket.end(),
+            _ => {}
         }
     }
 }
@@ -288,6 +290,33 @@ mod tests {
             }
         };
         assert_eq!(status.signal(), Some(9));
+    }
+
+    #[tokio::test]
+    async fn queue_of_a_connection_that_ends_after_the_release_does_not_leave() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (mut far, _) = listener.accept().expect("a connection");
+        let gate = Gate::new(Duty::Notifier);
+        gate.open(&epoch(), BootInstant::now() + PATIENCE);
+        let owned = gate.own_socket(&epoch(), &stream).expect("it holds the duty");
+        let mut queued = 0;
+        stream.writable().await.expect("writable");
+        while let Ok(length) = stream.try_write(&[7; 64 << 10]) {
+            queued += length;
+        }
+        gate.close();
+        drop((stream, owned));
+        let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
+        let end = loop {
+            match far.read(&mut buffer) {
+                Ok(0) => break None,
+                Ok(length) => received += length,
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        assert_eq!(end, Some(ErrorKind::ConnectionReset));
+        assert!(received < queued, "all {queued} bytes arrived");
     }
 
     #[tokio::test]

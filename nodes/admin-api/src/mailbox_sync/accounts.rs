@@ -105,9 +105,13 @@ pub async fn set(service: &Service, request: AccountSetRequest) -> Result<Change
     Ok(changed(mailbox, &acknowledgement))
 }
 
-/// Removes the account of a mailbox.
+/// Removes the account of a mailbox. A user who was removed has no number any more: the mailbox id names the account.
 pub async fn remove(service: &Service, number: &str) -> Result<Changed, Status> {
-    let mailbox = mailbox(&service.node, number).await?.id;
+    all_records(&service.node)?;
+    let mailbox = match number.parse::<MailboxId>() {
+        Ok(id) if own(service, id)?.is_some() => id,
+        _ => mailbox(&service.node, number).await?.id,
+    };
     let acknowledgement = service.store.remove_account(mailbox).await.map_err(refused)?;
     info!(%mailbox, "administrator removes mail account");
     Ok(changed(mailbox, &acknowledgement))
@@ -131,7 +135,8 @@ fn server_names(service: &Service) -> Result<ServerNames, Status> {
 }
 
 fn shown(synced: SyncedMailbox, servers: &ServerNames, numbers: &HashMap<MailboxId, String>) -> Account {
-    let number = |mailbox: MailboxId| numbers.get(&mailbox).cloned().unwrap_or_default();
+    // The id names the account of a user who was removed.
+    let number = |mailbox: MailboxId| numbers.get(&mailbox).cloned().unwrap_or_else(|| mailbox.to_string());
     let server = |id: MailServerId| servers.get(&id).cloned().unwrap_or_default();
     match synced {
         SyncedMailbox::Account(account, state) => Account {
@@ -216,5 +221,6 @@ mod tests {
         assert_eq!((audio.server.as_str(), audio.state.as_str()), ("corp", "left-out"));
         assert!(audio.error.contains("audio-out"), "{}", audio.error);
         assert_eq!(shown(LeftOutReason::AccountDisabled).state, "disabled");
+        assert_eq!(shown(LeftOutReason::UserGone).number, MailboxId(1).to_string(), "there is no number");
     }
 }

@@ -36,8 +36,10 @@ pub async fn run(socket: &Path, json: bool, command: MailboxSyncCommand) -> Resu
             (node.account_set(AccountSetRequest { number, server, settings }).await?, done)
         }
         MailboxSyncCommand::Remove { number } => {
-            let done =
-                format!("mailbox {number} is in no mail account any more; its messages stay, here and there");
+            let done = format!(
+                "mailbox {number} has no account of its own any more; if 'users' of a server names it, it is \
+                 synchronised there: 'twinbox mailbox-sync set {number} enabled=no' ends that; its messages stay"
+            );
             (node.account_remove(AccountShowRequest { number }).await?, done)
         }
     };

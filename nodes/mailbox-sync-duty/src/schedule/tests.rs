@@ -196,6 +196,56 @@ fn lost_idle_connection_is_no_failure() {
 }
 
 #[test]
+fn account_whose_watches_break_is_polled_for_an_hour() {
+    let mut schedule = schedule(1, RULES);
+    let mut now = start();
+    for _ in 0..MOST_BROKEN_WATCHES {
+        steps(&mut schedule, now);
+        assert_eq!(schedule.worked(id(1), CHANGED, now), Next::Watch(RULES.idle));
+        assert_eq!(schedule.failed(id(1), false, 1.0, now), 0);
+        now = now + FIRST_PAUSE;
+    }
+    let until = now - FIRST_PAUSE + UNWATCHED;
+    for (now, next) in [(now, Next::Close), (until, Next::Watch(RULES.idle))] {
+        assert_eq!(steps(&mut schedule, now), [Command::Start(id(1))]);
+        assert_eq!(schedule.worked(id(1), CHANGED, now), next);
+        schedule.closed(id(1), now);
+    }
+}
+
+#[test]
+fn account_whose_watches_broke_is_watched_after_a_change_of_its_settings() {
+    let mut schedule = schedule(1, RULES);
+    let mut now = start();
+    for _ in 0..MOST_BROKEN_WATCHES {
+        steps(&mut schedule, now);
+        schedule.worked(id(1), CHANGED, now);
+        schedule.failed(id(1), false, 1.0, now);
+        now = now + FIRST_PAUSE;
+    }
+    let (servers, accounts) = (BTreeMap::from([(SERVER, RULES)]), BTreeMap::from([(id(1), SERVER)]));
+    schedule.set(&servers, &accounts, &BTreeSet::from([id(1)]), now);
+    steps(&mut schedule, now);
+    assert_eq!(schedule.worked(id(1), CHANGED, now), Next::Watch(RULES.idle));
+}
+
+#[test]
+fn refused_step_counts_as_a_failure_and_delays_no_change() {
+    let mut schedule = schedule(1, RULES);
+    let mut now = start();
+    for failure in 1..=20 {
+        assert_eq!(steps(&mut schedule, now), [Command::Start(id(1))], "{failure}");
+        assert_eq!(schedule.refused(id(1), true, 1.0, now), failure);
+        assert_eq!(schedule.wake_at(), Some(now + MINUTE), "the pause is at most that of a poll");
+        now = now + MINUTE;
+    }
+    steps(&mut schedule, now);
+    schedule.refused(id(1), true, 1.0, now);
+    schedule.changed_here(id(1), now);
+    assert_eq!(steps(&mut schedule, now), [Command::Start(id(1))]);
+}
+
+#[test]
 fn removed_account_ends_and_changed_one_is_tried_now() {
     let mut schedule = schedule(3, RULES);
     let now = start();
@@ -296,6 +346,10 @@ impl Model {
             (_, 0) => {
                 self.uses.remove(&mailbox);
                 self.schedule.failed(mailbox, false, 0.5, now);
+            }
+            (Use::Works, 1) => {
+                self.uses.remove(&mailbox);
+                self.schedule.refused(mailbox, true, 0.5, now);
             }
             (Use::Works, how) => {
                 let worked = Worked { changed: how > 2, again: how == 5, can_watch: how != 2 };

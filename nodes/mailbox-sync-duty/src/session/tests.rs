@@ -271,6 +271,92 @@ async fn full_account_holds_up_no_flags_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn mail_that_is_not_shown_holds_up_no_other_step_and_is_not_sent_again() {
+    let mut world = World::new().await;
+    let first = world.leave().await;
+    world.settle().await;
+    let others = [world.leave().await, world.leave().await];
+    world.mark(first, Mark::Heard).await;
+    world.folder.hides = true;
+    let (counts, end) = world.round_cut(None, LookOptions::default()).await;
+    let refused = end.expect("a round").refused;
+    assert!(matches!(refused, Some(SyncError::NotShown)), "{refused:?}");
+    assert_eq!((counts.flagged_there, counts.appended, world.folder.hidden), (1, 0, 2));
+    for id in others {
+        let rows = world.store.rows(world.mailbox).await.expect("readable");
+        assert!(matches!(rows.get(&id).map(|row| row.link), Some(Link::Gone)), "{rows:?}");
+    }
+    world.settle().await;
+    assert_eq!(world.folder.hidden, 2, "no copy at each attempt");
+    // One is shown later, the other is saved here and so tried again.
+    world.folder.hides = false;
+    world.folder.add(Some(message_id(others[0], CLUSTER)), ImapFlags::default());
+    world.mark(others[1], Mark::Saved).await;
+    world.settle().await;
+    for id in others.into_iter().chain([first]) {
+        world.agree(id).await;
+    }
+}
+
+#[tokio::test]
+async fn uids_that_were_given_again_touch_no_foreign_mail_and_delete_nothing_here() {
+    for folder in folders() {
+        let mut world = World::with(&[], folder).await;
+        let ids = [world.leave().await, world.leave().await];
+        world.settle().await;
+        let [first, last] = ids.map(|id| world.folder.uids_of(id)[0]);
+        // An old copy without the second mail was restored; other mails have its UID and later ones since.
+        let deleted = ImapFlags { deleted: true, ..ImapFlags::default() };
+        world.folder.take(last);
+        world.folder.put(last, Some("<other@mail.example>".to_owned()), deleted);
+        world.folder.add(None, ImapFlags::default());
+        world.mark(ids[1], Mark::Saved).await;
+        world.settle().await;
+        assert!(world.folder.mails[&last].flags.deleted, "nobody else's mail is touched");
+        assert_eq!(world.folder.uids_of(ids[0]), [first]);
+        for id in ids {
+            world.agree(id).await;
+        }
+        // The same, found only when the message is to be removed there.
+        let [_, last] = ids.map(|id| world.folder.uids_of(id)[0]);
+        world.folder.take(last);
+        world.folder.put(last, Some("<third@mail.example>".to_owned()), ImapFlags::default());
+        world.mark(ids[1], Mark::Deleted).await;
+        world.settle().await;
+        assert!(world.folder.mails.contains_key(&last), "nobody else's mail is removed");
+    }
+}
+
+#[tokio::test]
+async fn account_that_is_removed_and_added_again_has_no_message_twice() {
+    for folder in folders() {
+        let mut world = World::with(&[], folder).await;
+        let ids = [world.leave().await, world.leave().await];
+        world.settle().await;
+        world.store.remove_account(world.mailbox).await.expect("removed");
+        world.store.set_account(world.mailbox, Some(SERVER), BTreeMap::new()).await.expect("an account");
+        // A round that was under way had stored its position after that.
+        let (account, _) = world.account();
+        let position = AccountState {
+            uid_validity: 5,
+            uid_next: world.folder.uid_next,
+            modseq: world.folder.modseq,
+            ..AccountState::default()
+        };
+        let lease = world.lease.clone();
+        world
+            .store
+            .write(&account, vec![], Some(position), &lease.epoch, || lease.permit())
+            .await
+            .expect("written");
+        world.settle().await;
+        for id in ids {
+            world.agree(id).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn node_that_lost_the_duty_writes_nothing() {
     let mut world = World::new().await;
     let id = world.leave().await;

@@ -50,7 +50,11 @@ async fn append_reports_its_place_or_the_reason_of_failure() {
 #[tokio::test]
 async fn connection_serves_further_commands_after_a_refused_append() {
     let refused = "C: APPEND \"Voice\" {17}\nS: TAG NO [OVERQUOTA] full\n";
-    let fake = Fake::new(signed_in("", &format!("{refused}C: CREATE \"x\"\nS: TAG OK done"))).await;
+    let fake = Fake::new(signed_in(
+        "",
+        &format!("{refused}C: CREATE \"x\"\nS: TAG OK done\nC: SUBSCRIBE \"x\"\nS: TAG OK done"),
+    ))
+    .await;
     let mut client = fake.connect(&password()).await.unwrap();
     let error = client.append("Voice", ImapFlags::default(), u64::MAX, MAIL).await.unwrap_err();
     assert_eq!(error, ImapError::Quota { text: "full".to_owned() });

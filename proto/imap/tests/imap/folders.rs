@@ -119,8 +119,17 @@ async fn folders_that_cannot_be_used_are_told_apart() {
         ("S: TAG NO [INUSE] try later".to_owned(), "refused SELECT: try later"),
         ("S: TAG BAD what".to_owned(), "refused SELECT: what"),
         (format!("{validity}{next}S: TAG OK [READ-ONLY] done"), "is read-only"),
-        (format!("{validity}S: TAG OK done"), "no UIDVALIDITY or no UIDNEXT"),
-        (format!("S: * OK [UIDVALIDITY 0] bad\n{next}S: TAG OK done"), "no UIDVALIDITY or no UIDNEXT"),
+        (
+            format!("{validity}S: TAG OK done\nC: STATUS \"Voice &AMQ-\" (UIDNEXT)\nS: TAG NO [NONEXISTENT] gone"),
+            "folder 'Voice Ä' cannot be opened: gone",
+        ),
+        (
+            format!(
+                "{validity}S: TAG OK done\nC: STATUS \"Voice &AMQ-\" (UIDNEXT)\nS: * STATUS x ()\nS: TAG OK done"
+            ),
+            "no UIDNEXT",
+        ),
+        (format!("S: * OK [UIDVALIDITY 0] bad\n{next}S: TAG OK done"), "no UIDVALIDITY"),
     ] {
         let transcript = format!("C: SELECT \"Voice &AMQ-\"\n{answer}");
         let fake = Fake::new(signed_in("", &transcript)).await;
@@ -132,8 +141,45 @@ async fn folders_that_cannot_be_used_are_told_apart() {
 }
 
 #[tokio::test]
-async fn folder_is_created_unless_it_exists() {
-    for (answer, fine) in [("OK done", true), ("NO [ALREADYEXISTS] there", true), ("NO [NOPERM] no", false)] {
+async fn uid_next_that_select_does_not_tell_is_asked_for_before_the_last_select() {
+    for (validity, expected) in [
+        (7, Ok(Selected { uid_validity: 7, uid_next: 21, exists: 6, ..Selected::default() })),
+        (8, Err("UIDVALIDITY changed")),
+    ] {
+        let transcript = format!(
+            "C: SELECT \"INBOX\"\n\
+             S: * 5 EXISTS\n\
+             S: * OK [UIDVALIDITY 7] Ok\n\
+             S: TAG OK [READ-WRITE] Ok\n\
+             C: STATUS \"INBOX\" (UIDNEXT)\n\
+             S: * STATUS \"INBOX\" (UIDNEXT 21)\n\
+             S: TAG OK STATUS Completed.\n\
+             C: SELECT \"INBOX\"\n\
+             S: * 6 EXISTS\n\
+             S: * OK [UIDVALIDITY {validity}] Ok\n\
+             S: TAG OK [READ-WRITE] Ok\n"
+        );
+        let fake = Fake::new(signed_in("", &transcript)).await;
+        let mut client = fake.connect(&password()).await.unwrap();
+        match (client.select("INBOX", None).await, expected) {
+            (Ok(selected), Ok(expected)) => assert_eq!(selected, expected),
+            (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+            (selected, expected) => panic!("{selected:?} in place of {expected:?}"),
+        }
+        fake.done().await;
+    }
+}
+
+#[tokio::test]
+async fn folder_is_created_and_subscribed_unless_it_exists() {
+    let subscribe = "\nC: SUBSCRIBE \"a&-b\"\nS: TAG";
+    for (answer, fine) in [
+        (format!("OK done{subscribe} OK done"), true),
+        (format!("OK done{subscribe} NO [NOPERM] no"), true),
+        (format!("OK done{subscribe} BAD what"), true),
+        ("NO [ALREADYEXISTS] there".to_owned(), true),
+        ("NO [NOPERM] no".to_owned(), false),
+    ] {
         let fake = Fake::new(signed_in("", &format!("C: CREATE \"a&-b\"\nS: TAG {answer}"))).await;
         let mut client = fake.connect(&password()).await.unwrap();
         assert_eq!(client.create("a&b").await.is_ok(), fine, "{answer}");

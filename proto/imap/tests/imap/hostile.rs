@@ -81,6 +81,44 @@ async fn server_that_sends_without_progress_is_given_up() {
     assert!(matches!(error, ImapError::TimedOut { step: "greeting", .. }), "{error}");
 }
 
+/// A server that follows a transcript, then sends a line in good time again and again.
+async fn talkative(transcript: String) -> Fake {
+    let fake = Fake::with(move |mut stream| async move {
+        use tokio::io::AsyncWriteExt;
+        crate::support::play(&mut stream, &transcript).await;
+        while stream.write_all(b"* OK still here\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    fake.await.impatient(500)
+}
+
+#[tokio::test]
+async fn server_that_only_sends_other_responses_is_given_up() {
+    let sign_in = async {
+        let greeting = "S: * OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hello\n";
+        let fake = talkative(format!("{greeting}C: AUTHENTICATE PLAIN AHUAcA==")).await;
+        fake.connect(&password()).await.unwrap_err()
+    };
+    let idle = |then: &'static str, stopped: bool| async move {
+        let fake = talkative(signed_in("IDLE", &(select("", "") + then))).await;
+        let mut client = fake.connect(&password()).await.unwrap();
+        client.select("INBOX", None).await.unwrap();
+        let until = async {
+            if !stopped {
+                future::pending::<()>().await;
+            }
+        };
+        client.idle(until, Duration::from_millis(1)).await.unwrap_err()
+    };
+    let (begin, end) = ("C: IDLE", "C: IDLE\nS: + idling\nc: DONE");
+    let failures = tokio::join!(sign_in, idle(begin, false), idle(end, false), idle(begin, true), idle(end, true));
+    let late = |step, ms| ImapError::TimedOut { step, limit: Duration::from_millis(ms) };
+    // The end of `until` leaves the server one step instead of ten.
+    let idle = |ms| late("IDLE", ms);
+    assert_eq!(failures, (late("sign-in", 5_000), idle(5_000), idle(5_000), idle(500), idle(500)));
+}
+
 #[tokio::test]
 async fn server_that_announces_a_huge_uid_next_is_given_up() {
     let fake = Fake::with(|stream| async move {
@@ -94,9 +132,9 @@ async fn server_that_announces_a_huge_uid_next_is_given_up() {
              S: TAG OK done\n",
         );
         let (mut first, mut width) = (1, 500);
-        for _ in 0..1_000 {
+        for _ in 0..10_000 {
             transcript += &format!("C: UID FETCH {first}:{} {item}\nS: TAG OK done\n", first + width - 1);
-            (first, width) = (first + width, (width * 8).min(20_000));
+            (first, width) = (first + width, (width * 8).min(2_000));
         }
         crate::support::play(stream, &transcript).await;
     })
@@ -106,6 +144,33 @@ async fn server_that_announces_a_huge_uid_next_is_given_up() {
     let result = client.message_ids(1, 100).await;
     assert_eq!(result, Err(ImapError::TooLarge { step: "FETCH of Message-IDs" }));
     fake.done().await;
+}
+
+#[tokio::test]
+async fn answer_may_hold_as_many_mails_as_the_command_asks_for_and_no_more() {
+    // 2,000 mails with 2 KiB each and the spare bytes, of a folder that claims more.
+    let line = format!("* 1 FETCH (UID 1 FLAGS () BODY[HEADER.FIELDS (MESSAGE-ID)] \"{}\")\r\n", "x".repeat(2_000));
+    let fake = Fake::with(move |mut stream| async move {
+        let (item, wide) = ("(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]<0.1000>)", "501:2500");
+        let then = "C: SELECT \"INBOX\"\n\
+                    S: * 50000 EXISTS\n\
+                    S: * OK [UIDVALIDITY 7] fine\n\
+                    S: * OK [UIDNEXT 50001] next\n\
+                    S: TAG OK done\n";
+        let then = format!("{then}C: UID FETCH 1:500 {item}\nS: TAG OK done\nC: UID FETCH {wide} {item}\n");
+        crate::support::play(&mut stream, &signed_in("", &then)).await;
+        use tokio::io::AsyncWriteExt;
+        for _ in 0..3_000 {
+            // The client gives up before the end.
+            let _ = stream.write_all(line.as_bytes()).await;
+        }
+        let _ = stream.write_all(b"t4 OK done\r\n").await;
+    })
+    .await;
+    let mut client = fake.connect(&password()).await.unwrap();
+    client.select("INBOX", None).await.unwrap();
+    let result = client.message_ids(1, 100).await;
+    assert_eq!(result, Err(ImapError::TooLarge { step: "FETCH of Message-IDs" }));
 }
 
 /// All commands once.

@@ -178,6 +178,68 @@ async fn refused_credentials_and_failures_of_the_server_are_told_apart() {
 }
 
 #[tokio::test]
+async fn secrets_that_a_server_repeats_are_hidden() {
+    let login = |password: &str| Login::Password {
+        user: Pii::new("u".to_owned()),
+        password: Secret::new(password.to_owned()),
+    };
+    let bearer = "x7".repeat(150);
+    let token = Login::XOAuth2 { user: Pii::new("u".to_owned()), token: Secret::new(bearer.clone()) };
+    let message = base64(&format!("user=u\u{1}auth=Bearer {bearer}\u{1}\u{1}"));
+    let (sasl, plain) = ("S: * OK [CAPABILITY AUTH=PLAIN AUTH=XOAUTH2 SASL-IR] hello\n", base64("\0u\0hunter2"));
+    let no_sasl = "S: * OK [CAPABILITY IMAP4rev1] hello\n";
+    for (what, login, transcript, expected) in [
+        (
+            "LOGIN",
+            login("hunter2"),
+            format!("{no_sasl}C: LOGIN \"u\" \"hunter2\"\nS: TAG BAD what is LOGIN \"u\" \"hunter2\""),
+            "refused sign-in: what is LOGIN \"u\" \"•••\"",
+        ),
+        (
+            "password that is quoted",
+            login("hunt\"2"),
+            format!("{no_sasl}C: LOGIN \"u\" \"hunt\\\"2\"\nS: TAG NO not \"hunt\\\"2\""),
+            "sign-in refused: not \"•••\"",
+        ),
+        (
+            "initial response",
+            login("hunter2"),
+            format!("{sasl}C: AUTHENTICATE PLAIN {plain}\nS: TAG BAD what is PLAIN {plain}"),
+            "refused sign-in: what is PLAIN •••",
+        ),
+        (
+            "goodbye",
+            login("hunter2"),
+            format!("{sasl}C: AUTHENTICATE PLAIN {plain}\nS: * BYE no hunter2, {plain}"),
+            "ended the connection: no •••, •••",
+        ),
+        (
+            "response that cannot be read",
+            login("hunter2"),
+            format!("{sasl}C: AUTHENTICATE PLAIN {plain}\nS: hunter2 {plain}"),
+            "sign-in: ••• •••",
+        ),
+        (
+            "token longer than the text of an error",
+            token,
+            format!(
+                "{sasl}C: AUTHENTICATE XOAUTH2 {message}\nS: + {}\nc: \nS: TAG NO not {message}",
+                base64(&format!("expired: {bearer}"))
+            ),
+            "sign-in refused: not ••• (expired: •••)",
+        ),
+    ] {
+        let fake = Fake::new(transcript).await;
+        let error = fake.connect(&login).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{what}: {error}");
+        for secret in ["hunt", "x7x7", &plain[..8], &message[..8]] {
+            assert!(!error.contains(secret), "{what}: {error}");
+        }
+        fake.done().await;
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_written_after_the_duty_is_lost() {
     // Connecting and AUTHENTICATE need one permit each.
     for permits in 0..3 {

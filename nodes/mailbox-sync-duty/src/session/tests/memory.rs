@@ -41,6 +41,10 @@ pub(super) struct MemoryFolder {
     pub qresync: bool,
     pub uidplus: bool,
     pub full: bool,
+    /// Appended mails are taken and not shown.
+    pub hides: bool,
+    /// Number of mails that were not shown.
+    pub hidden: usize,
     /// Calls of the present connection, and the one that is cut.
     pub calls: usize,
     pub cut: Option<(usize, Cut)>,
@@ -58,6 +62,8 @@ impl Default for MemoryFolder {
             qresync: true,
             uidplus: true,
             full: false,
+            hides: false,
+            hidden: 0,
             calls: 0,
             cut: None,
         }
@@ -94,6 +100,13 @@ impl MemoryFolder {
         self.uid_next += 1;
         self.mails.insert(uid, StoredMail { id, flags, modseq });
         uid
+    }
+
+    /// A mail of another UID than the next one, as in a copy of the folder that was restored.
+    pub(super) fn put(&mut self, uid: u32, id: Option<String>, flags: ImapFlags) {
+        let modseq = self.change();
+        self.removed.remove(&uid);
+        self.mails.insert(uid, StoredMail { id, flags, modseq });
     }
 
     /// Another program takes a mail out.
@@ -186,6 +199,10 @@ impl Folder for MemoryFolder {
         self.begin()?;
         if self.full {
             return Err(ImapError::Quota { text: "over quota".to_owned() });
+        }
+        if self.hides {
+            self.hidden += 1;
+            return self.end(None);
         }
         let id = incoming::read(mail).expect("a mail").message_id.map(|id| format!("<{id}>"));
         let uid = self.add(id, imap(flags));
