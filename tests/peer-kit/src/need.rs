@@ -24,11 +24,12 @@ pub const DOVECOT: Need = Need {
 
 /// Samba as an Active Directory, whose ports below 1024 need root, with the clients of LDAP and openssl 3.
 pub const SAMBA: Need = Need {
-    name: "samba (apt-get install samba-ad-dc ldap-utils openssl, root)",
+    name: "samba (apt-get install samba-ad-dc samba-ad-provision ldap-utils openssl, root)",
     there: || {
         let answers = |program: &str, word: &str| Command::new(program).arg(word).output().is_ok();
         let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
-        let samba = Path::new(crate::samba::PROGRAM).exists() && answers("samba-tool", "--version");
+        let provision = Path::new("/usr/share/samba/setup").is_dir();
+        let samba = provision && Path::new(crate::samba::PROGRAM).exists() && answers("samba-tool", "--version");
         root && samba && answers("ldapmodify", "-VV") && answers("openssl", "version")
     },
 };
