@@ -96,11 +96,8 @@ impl World {
     }
 }
 
-/// A port of this machine on which nothing listens.
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address").port()
-}
+/// A port at which no server listens.
+const CLOSED_PORT: u16 = 1;
 
 #[tokio::test]
 async fn node_without_the_duty_takes_no_orders() {
@@ -121,7 +118,7 @@ async fn order_for_a_mailbox_without_an_account_fails_with_the_reason() {
 #[tokio::test]
 async fn failure_is_stored_and_the_next_holder_is_asked_after_the_duty_moved() {
     let world = World::new().await;
-    let server = world.server(1, closed_port().await).await;
+    let server = world.server(1, CLOSED_PORT).await;
     let mailbox = world.account("1001", server).await;
     world.hold();
     let report = world.sync(mailbox).await;
@@ -142,7 +139,7 @@ async fn server_that_never_answers_holds_up_no_other() {
     for number in 1..=20 {
         world.account(&format!("10{number:02}"), hung).await;
     }
-    let refused = world.server(2, closed_port().await).await;
+    let refused = world.server(2, CLOSED_PORT).await;
     let mailbox = world.account("2001", refused).await;
     world.hold();
     assert!(world.sync(mailbox).await.outcome.starts_with("failed: cannot reach"));
@@ -156,7 +153,7 @@ async fn server_that_never_answers_holds_up_no_other() {
 #[tokio::test]
 async fn account_that_fails_for_good_raises_an_alarm_of_its_server_without_its_name() {
     let world = World::new().await;
-    let server = world.server(1, closed_port().await).await;
+    let server = world.server(1, CLOSED_PORT).await;
     fs::remove_file(world.dir.path().join("password")).expect("removed");
     let mailbox = world.account("1001", server).await;
     world.hold();
@@ -175,7 +172,7 @@ async fn account_that_fails_for_good_raises_an_alarm_of_its_server_without_its_n
 #[tokio::test]
 async fn alarms_of_an_earlier_process_end_when_the_duty_begins() {
     let world = World::new().await;
-    let server = world.server(1, closed_port().await).await;
+    let server = world.server(1, CLOSED_PORT).await;
     let mailbox = world.account("1001", server).await;
     world.hold();
     world.sync(mailbox).await;

@@ -261,14 +261,12 @@ impl Writer {
             Err(RecvError::Lagged(n)) => Err(TryRecvError::Lagged(n)),
             Err(RecvError::Closed) => return Err(StreamClosed),
         };
-        let mut frame = frames::Batch::default();
+        let (mut frame, mut filed) = (frames::Batch::default(), Vec::new());
         loop {
             match next {
                 Ok(change) => {
                     if self.link.claim(self.number, &change) {
-                        for (recording, take) in change.delta.blobs().filter_map(|blob| blob.recording) {
-                            self.tails.close((recording, take));
-                        }
+                        filed.extend(change.delta.blobs().filter_map(|blob| blob.recording));
                         frame.push(&change);
                     }
                 }
@@ -293,6 +291,8 @@ impl Writer {
                 Err(_) => break,
             }
         }
+        // After them: without its tail, a later chunk of a recording is not sent.
+        filed.into_iter().for_each(|take| self.tails.close(take));
         self.send(Frame::Live(wire::Live { change: frame.take() })).await
     }
 

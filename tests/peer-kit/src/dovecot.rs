@@ -148,7 +148,7 @@ impl Dovecot {
         let mut command = Command::new(PROGRAM);
         command.arg("-F").arg("-c").arg(self.file("dovecot.conf"));
         let process = Process::start("Dovecot", command, &self.place, &self.file("log"));
-        wait_until("Dovecot to listen", Duration::from_secs(30), || {
+        wait_until("Dovecot to listen", Duration::from_secs(90), || {
             assert!(!process.is_dead(), "Dovecot has ended:\n{}", process.tail(30));
             self.place.tcp(self.imap()).is_ok()
         });

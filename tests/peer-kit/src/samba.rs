@@ -151,7 +151,7 @@ impl Samba {
         command.args(["--interactive", "--model=single", "--debuglevel=1", "--configfile"]);
         command.arg(self.file("smb.conf"));
         let process = Process::start("samba", command, &self.place, &self.file("log"));
-        wait_until("samba to listen", Duration::from_secs(30), || {
+        wait_until("samba to listen", Duration::from_secs(90), || {
             assert!(!process.is_dead(), "samba has ended:\n{}", process.tail(30));
             self.place.tcp(self.ldaps()).is_ok()
         });

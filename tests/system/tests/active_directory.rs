@@ -10,7 +10,7 @@ use twinbox_peer_kit::{Samba, need};
 use twinbox_system_tests as _;
 use twinbox_testkit::{Cli, Cluster, Place, Spec, wait_until};
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 /// Number of the first user; the others follow.
 const FIRST: usize = 20_000;
 /// Users that every cluster of the test kit has.
@@ -99,7 +99,7 @@ impl Corp {
             "number={ipPhone}",
             "login={sAMAccountName}",
             "interval=10",
-            "timeout=3",
+            "timeout=15",
         ];
         self.cluster.cli("a").json(&[&["directory", "add", "corp"][..], &server, &of].concat());
     }

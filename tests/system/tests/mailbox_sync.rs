@@ -245,7 +245,7 @@ fn full_account_is_listed_with_its_reason_holds_up_no_other_and_recovers() {
     wait_until("the failure", SOON, || office.account(ANNA)["state"] == "failing");
     let account = office.account(ANNA);
     assert!(text(&account["error"]).contains("the mail account is full"), "{account}");
-    assert_eq!(office.account(BERT)["state"], "synced");
+    wait_until("the other account", SOON, || office.account(BERT)["state"] == "synced");
     let failing = office.cli().json(&["mailbox-sync", "list", "--failing"]);
     assert_eq!(failing["accounts"].as_array().map(Vec::len), Some(1), "{failing}");
     wait_until("the alarm", SOON, || raised(&office.cli(), "mailbox-sync-failing", "mail"));

@@ -38,9 +38,11 @@ impl UnderWay {
         for (node, number) in ["a", "b"].iter().flat_map(|node| numbers.iter().map(move |number| (node, number))) {
             wait_until("the users", SOON, || office.cluster.cli(node).try_messages(number).is_ok());
         }
-        let duties = office.cli().json(&["duty", "list"]);
-        let duty = duties["duties"].as_array().into_iter().flatten().find(|duty| duty["duty"] == "mailbox-sync");
-        let holder = duty.map(|duty| text(&duty["holder"])).expect("a holder");
+        let holder = wait_for("the duty to run", SOON, || {
+            let duties = office.cli().try_json(&["duty", "list"]).ok()?;
+            let duty = duties["duties"].as_array()?.iter().find(|duty| duty["duty"] == "mailbox-sync")?;
+            (duty["state"] == "running").then(|| text(&duty["holder"]))
+        });
         let other = if holder == "a" { "b" } else { "a" }.to_owned();
         office.add_server("mail", office.dovecot.imap(), &["timeout=5"]);
         office.add("mail", &refs(&numbers));

@@ -64,7 +64,7 @@ async fn connection_serves_further_commands_after_a_refused_append() {
 
 #[tokio::test]
 async fn connection_is_not_used_after_a_failed_command() {
-    let fake = Fake::new(signed_in("", "C: CREATE \"x\"\nSILENCE")).await.impatient(500);
+    let fake = Fake::new(signed_in("", "C: CREATE \"x\"\nSILENCE")).await.impatient(2_000);
     let mut client = fake.connect(&password()).await.unwrap();
     assert!(matches!(client.create("x").await, Err(ImapError::TimedOut { step: "CREATE", .. })));
     assert!(matches!(client.create("x").await, Err(ImapError::Closed { .. })));

@@ -90,7 +90,7 @@ async fn talkative(transcript: String) -> Fake {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    fake.await.impatient(500)
+    fake.await.impatient(1_500)
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn server_that_only_sends_other_responses_is_given_up() {
     let late = |step, ms| ImapError::TimedOut { step, limit: Duration::from_millis(ms) };
     // The end of `until` leaves the server one step instead of ten.
     let idle = |ms| late("IDLE", ms);
-    assert_eq!(failures, (late("sign-in", 5_000), idle(5_000), idle(5_000), idle(500), idle(500)));
+    assert_eq!(failures, (late("sign-in", 15_000), idle(15_000), idle(15_000), idle(1_500), idle(1_500)));
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn changes_told_in_other_answers_are_not_lost() {
 #[tokio::test]
 async fn server_that_does_not_end_idle_is_given_up() {
     let then = select("", "") + "C: IDLE\nS: + idling\nc: DONE\nSILENCE";
-    let fake = Fake::new(signed_in("IDLE", &then)).await.impatient(500);
+    let fake = Fake::new(signed_in("IDLE", &then)).await.impatient(2_000);
     let mut client = fake.connect(&password()).await.unwrap();
     client.select("INBOX", None).await.unwrap();
     let ended = client.idle(future::ready(()), LONG).await;
