@@ -140,6 +140,10 @@ impl Fetcher {
 
     /// Makes the chunks that are here the blob; when the blob is here, removes the rest of its take.
     async fn assemble(&self, blob: &BlobRef) -> bool {
+        // The chunks came before the change that names the blob, and may still wait to be written.
+        if blob.recording.is_some() && self.store.recordings().written().await.is_err() {
+            return false;
+        }
         self.leftover(blob)
             && self.store.recordings().seal_from_chunks(*blob).await.unwrap_or_else(|error| {
                 debug!(hash = %blob.hash, %error, "chunks of a recording do not match the blob; fetching it");

@@ -434,6 +434,7 @@ fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
             "mta",
             "directory-sync",
             "timetable",
+            "mailbox-sync",
             "clock",
             "cpu",
         ];
