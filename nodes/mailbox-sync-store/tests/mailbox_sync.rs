@@ -196,7 +196,7 @@ async fn account_is_changed_and_removed_with_its_rows() {
     assert!(matches!(missing, Err(MailboxSyncError::Mail(MailError::NoMailbox(_)))), "{missing:?}");
 
     store.set_account(id, Some(MAIL), BTreeMap::new()).await.unwrap();
-    assert!(store.rows(id).await.unwrap().is_empty(), "a new account begins anew");
+    assert!(store.rows(id).await.unwrap().is_empty(), "a new account has no rows");
     assert!(node.mailstore.message(id, message).await.unwrap().is_some());
 }
 

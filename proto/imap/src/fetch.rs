@@ -71,7 +71,7 @@ impl Client {
             return Err(protocol(step, "no folder is selected"));
         };
         let mut found: BTreeMap<u32, (ImapFlags, Option<String>)> = BTreeMap::new();
-        // One mail is asked for by itself.
+        // A request for one mail reads no others.
         let (mut first, mut width) = (from_uid.max(1), if most == 1 { 1 } else { FIRST_WIDTH });
         // No range has more mails than the folder.
         let widest = if exists > MAX_MAILS { MAX_MAILS } else { u32::MAX };

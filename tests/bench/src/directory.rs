@@ -3,7 +3,7 @@
 //! Method: a pair with a witness, and slapd with `syncprov`. The publisher, which holds the duty, is pinned to a core,
 //! everything else to the other. `directory sync` makes all users: its time runs from the start of the command, and
 //! *on both* ends when `user list` has all of them on both nodes. Processor time and memory are those until the end of
-//! the command; memory is the growth of the peak (VmHWM), which begins anew with each run.
+//! the command; memory is the growth of the peak (VmHWM) from the start of each run.
 //!
 //! Then the directory is enabled, and the publisher follows the server (refreshAndPersist, RFC 4533). In each round one
 //! `ldapmodify` gives ten people another name; the time runs from its end until a node shows all ten. The commands that
@@ -170,7 +170,7 @@ fn entries(people: usize) -> String {
     ldif
 }
 
-/// Adds the directory, which is not synchronised by itself.
+/// Adds the directory, which is synchronised only by an order.
 fn add(cluster: &Cluster, cli: &Cli, slapd: &Slapd) {
     let password = cluster.dir().join("directory.password");
     fs::write(&password, Slapd::PASSWORD).expect("the password can be written");

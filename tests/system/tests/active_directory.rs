@@ -86,7 +86,7 @@ impl Corp {
         Some(Self { cluster, samba, files })
     }
 
-    /// Adds the directory with these servers, which is not synchronised by itself.
+    /// Adds the directory with these servers, which is synchronised only by an order.
     fn add(&self, url: &str) {
         let ca = format!("ca-file={}", self.samba.ca_file().display());
         let base = format!("base={}", Samba::SUFFIX);

@@ -79,7 +79,7 @@ impl Corp {
         Some(Self { cluster, slapd, files })
     }
 
-    /// Adds the directory, which is not synchronised by itself unless `further` enables it.
+    /// Adds the directory, which is synchronised only by an order unless `further` enables it.
     fn add(&self, further: &[&str]) {
         let url = format!("url=ldap://{}", self.slapd.ldap());
         let base = format!("base=ou=people,{}", Slapd::SUFFIX);
