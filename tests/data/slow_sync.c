@@ -1,4 +1,5 @@
-/* Loaded before libc by tests: every sync of a file takes TWINBOX_SYNC_TAKES_US microseconds longer, as on a slow disk. */
+/* Loaded before libc by tests: every sync of a file takes TWINBOX_SYNC_TAKES_US microseconds longer, as on a slow disk;
+   with TWINBOX_SYNC_SLOW_WHILE only while the file of that name exists. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -6,7 +7,10 @@
 #include <unistd.h>
 
 static void linger(void) {
-    const char *text = getenv("TWINBOX_SYNC_TAKES_US");
+    const char *text = getenv("TWINBOX_SYNC_TAKES_US"), *only_while = getenv("TWINBOX_SYNC_SLOW_WHILE");
+    if (only_while && access(only_while, F_OK) != 0) {
+        return;
+    }
     long us = text ? atol(text) : 0;
     struct timespec rest = { us / 1000000, us % 1000000 * 1000 };
     while (nanosleep(&rest, &rest) != 0) { }

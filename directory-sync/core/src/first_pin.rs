@@ -33,6 +33,12 @@ pub enum FirstPinError {
     /// The entry has no mail address to which a PIN could be sent.
     #[error("no first PIN: the entry has no mail address; add one, or set a PIN with `twinbox user set-pin`")]
     NoAddress,
+    /// Mail out is not configured.
+    #[error(
+        "no first PIN: mail out is not configured; set [mail] domain and smarthost on every node, or set a PIN with \
+         `twinbox user set-pin`"
+    )]
+    NoMailOut,
     /// The template gives nothing for this entry.
     #[error("no first PIN: no value of the entry fits first-pin={0}; set a PIN with `twinbox user set-pin`")]
     NoValue(String),

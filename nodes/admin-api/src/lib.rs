@@ -35,7 +35,6 @@ pub use delivery::{MailRoute, MwiResync};
 pub use directory::DirectoryOrders;
 pub use node_info::{NodeFacts, NodeInfoService, NodeState};
 pub use operators::Operators;
-pub use reports::{ReportError, ReportSource, ReportWork};
 
 /// The parts of a node that administrators use.
 #[derive(Clone)]

@@ -1,22 +1,17 @@
 //! Reports made of call records and events.
 
-mod job;
-mod source;
-
 use tonic::{Request, Response, Status};
 use twinbox_admin_kit::{Part, part};
 use twinbox_call_records::{Period, Query, RangeError, Report, ReportKind, ReportRange, UnknownKind, duration_ms};
 use twinbox_clock::wall;
 use twinbox_ids::{CallId, Timestamp};
+use twinbox_reports::ReportSource;
 use twinbox_wire::reports::{
     ReportColumn, ReportReply, ReportRequest, ReportRow,
     reports_server::{Reports, ReportsServer},
 };
 
 use crate::{AdminHandles, admin::all_records};
-
-pub use job::ReportWork;
-pub use source::{ReportError, ReportSource};
 
 /// Maximum number of calls in a page of a list.
 const PAGE: usize = 4_000;

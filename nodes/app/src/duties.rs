@@ -15,7 +15,9 @@ use twinbox_mailbox_sync_duty::{MailboxSyncConfig, MailboxSyncDuty};
 use twinbox_mailstore::{Mailstore, Returns};
 use twinbox_mta::{MailChannels, MailSender};
 use twinbox_notifier::{HttpChannels, NotifierService, mwi::ClusterMwiSender};
+use twinbox_reports::{ReportSource, ReportWork};
 use twinbox_roles::{Duty, Roles};
+use twinbox_system_mail::SystemMails;
 
 use crate::timetable;
 
@@ -32,11 +34,14 @@ pub(crate) fn build(
     let links = config.links.as_ref().map(|links| links.url.clone());
     let http = HttpChannels::new(notifications.clone(), config.mail.sms.clone()).with_links(links);
     let devices = OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Notifier), alarms.clone(), http);
-    let mail = MailChannels::new(notifications, config.mail.out.clone(), returns(config, mailstore));
+    let source = ReportSource { mailstore: mailstore.clone(), alarms: alarms.clone() };
+    let (out, mail_out) = (config.mail.out.clone(), config.mail.out.is_some());
+    let mail = MailChannels::new(notifications, out, returns(config, mailstore), source.clone());
+    let report = ReportWork { source, mails: SystemMails::new(mailstore.clone(), mail_out) };
     let (name, members) = (mwi.node.clone(), mwi.members.clone());
     let notifier = NotifierService::new(mailstore.clone(), roles.gate(Duty::Notifier), mwi, devices);
     let (gate, usual) = (roles.gate(Duty::DirectorySync), config.usual_mailbox());
-    let directory_sync = DirectoryDuty::new(mailstore.clone(), gate, alarms.clone(), usual);
+    let directory_sync = DirectoryDuty::new(mailstore.clone(), gate, alarms.clone(), usual, mail_out);
     let directories = DirectoryOrders {
         name: name.clone(),
         roles: roles.clone(),
@@ -46,7 +51,7 @@ pub(crate) fn build(
     };
     let resync = MwiResync { name, roles: roles.clone(), members, notifier: notifier.clone() };
     DutyHandles {
-        timetable: timetable::build(mailstore, roles, alarms, resync, directories, comparison.clone()),
+        timetable: timetable::build(roles, report, resync, directories, comparison.clone()),
         notifier,
         mta: OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Mta), alarms.clone(), mail),
         directory_sync,

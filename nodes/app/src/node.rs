@@ -25,8 +25,8 @@ use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
 use twinbox_notifier::mwi::ClusterMwiSender;
 use twinbox_reconciler::{
-    CustomPrompts, LostNodes, NodeReconciler, ReconcilerParts, SharedDrain, file_orphans, first_measures,
-    follow_members, keep_call_records, retry_unfiled,
+    CustomPrompts, LostNodes, NodeReconciler, Purge, ReconcilerParts, SharedDrain, file_orphans, first_measures,
+    follow_members, keep_call_records, purge_deleted, retry_unfiled,
 };
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig};
@@ -271,6 +271,7 @@ impl Node {
         let (name, mailstore) = (config.name.clone(), self.mailstore.clone());
         tasks.spawn(retry_unfiled(name, mailstore, self.alarms.clone(), stop.clone()));
         tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), config.keep_calls, stop.clone()));
+        tasks.spawn(purge_deleted(self.purge(), stop.clone()));
         let (custom, changes) = prompts;
         tasks.spawn(custom.follow(changes, stop.clone()));
         self.count_messages(&tasks, &stop);
@@ -392,6 +393,17 @@ impl Node {
             health: self.health.clone(),
             drain: self.drain.clone(),
         })
+    }
+
+    fn purge(&self) -> Purge {
+        Purge {
+            name: self.config.name.clone(),
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+            mailstore: self.mailstore.clone(),
+            roles: self.roles.clone(),
+            grace: self.config.voicemail.deleted_grace,
+        }
     }
 
     fn lost_nodes(&self) -> LostNodes {

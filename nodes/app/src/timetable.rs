@@ -2,30 +2,29 @@
 
 use std::sync::Arc;
 
-use twinbox_admin_api::{DirectoryOrders, MwiResync, ReportSource, ReportWork};
-use twinbox_alarms::Alarms;
+use twinbox_admin_api::{DirectoryOrders, MwiResync};
 use twinbox_diagnostics::comparison::Comparison;
-use twinbox_mailstore::Mailstore;
+use twinbox_reports::{ReportSource, ReportWork};
 use twinbox_roles::{Duty, Roles};
 use twinbox_timetable::JobKind;
 use twinbox_timetable_duty::{JobOrder, JobWork, TimetableDuty, Works, ageing, quota_warnings};
 
 /// The duty `timetable`. It runs on every node; the publisher's jobs run only behind its gate.
 pub(crate) fn build(
-    mailstore: &Mailstore,
     roles: &Roles,
-    alarms: &Alarms,
+    work: ReportWork,
     resync: MwiResync,
     directories: DirectoryOrders,
     comparison: Arc<Comparison>,
 ) -> TimetableDuty {
+    let ReportWork { source: ReportSource { mailstore, alarms }, mails } = work.clone();
     let works = Works::default()
-        .with(JobKind::Ageing, by_clock(comparison, ageing(mailstore.clone())))
-        .with(JobKind::QuotaWarnings, quota_warnings(mailstore.clone(), alarms.clone()))
+        .with(JobKind::Ageing, by_clock(comparison, ageing(mailstore.clone(), mails.clone())))
+        .with(JobKind::QuotaWarnings, quota_warnings(mailstore.clone(), alarms.clone(), mails))
         .with(JobKind::MwiResync, mwi_resync(resync))
         .with(JobKind::DirectorySync, directory_sync(directories))
-        .with(JobKind::Report, report(mailstore.clone(), alarms.clone()));
-    TimetableDuty::new(mailstore.clone(), roles.gate(Duty::Timetable), alarms.clone(), works)
+        .with(JobKind::Report, report(work));
+    TimetableDuty::new(mailstore, roles.gate(Duty::Timetable), alarms, works)
 }
 
 /// Work that deletes by age: only while this node's clock agrees with those of the others (rule D5).
@@ -39,14 +38,13 @@ fn by_clock(comparison: Arc<Comparison>, work: impl JobWork) -> impl JobWork {
     }
 }
 
-/// Writes a report to a folder.
-fn report(mailstore: Mailstore, alarms: Alarms) -> impl JobWork {
-    let work = ReportWork { source: ReportSource { mailstore, alarms } };
+/// Writes a report to a folder, and sends it by mail.
+fn report(work: ReportWork) -> impl JobWork {
     move |order: JobOrder| {
         let work = work.clone();
         async move {
             order.check()?;
-            work.write(&order.job, order.due).await
+            work.carry_out(&order.job, order.due).await
         }
     }
 }

@@ -2,17 +2,14 @@
 //! here.
 
 use twinbox_clock::BootInstant;
+use twinbox_overload::admission::{CallPermit, Full, Passive};
 use twinbox_sip::{
     Method, Request, Response,
     redirect::{Purpose, Rules, purpose},
     uri::Uri,
 };
 
-use crate::{
-    admission::{CallPermit, Full, Passive},
-    sip_server::SipServer,
-    stats::count,
-};
+use crate::{sip_server::SipServer, stats::count};
 
 /// Supported methods.
 pub(crate) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE, SUBSCRIBE, NOTIFY";
@@ -81,7 +78,7 @@ impl SipServer {
             count(counter);
             Err(Box::new(response))
         };
-        if self.is_merged(request) {
+        if self.dialogs.is_merged(request) {
             return refuse(&stats.refused_merged, request.respond(482));
         }
         if self.admission.draining() {

@@ -5,10 +5,10 @@
 //! conversation. Answering a call waits only for this node's own store.
 
 mod access;
-mod admission;
 mod admit;
 mod call;
 mod config;
+mod dialogs;
 mod notify;
 mod outgoing;
 mod register;
@@ -23,7 +23,6 @@ mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub use admission::Passive;
 pub use admit::{INCARNATION_PARAM, NODE_PARAM};
 pub use config::{
     CallsConfig, ListenerConfig, Mistake, Pilots, Registration, RtpConfig, Transport, TrunkConfig, UnknownMailbox,
@@ -37,7 +36,7 @@ use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
 use twinbox_mailstore::{Mailstore, MessageCounts};
 use twinbox_media::Engine;
-pub use twinbox_overload::{View as LoadView, limiter::Signal as LoadSignal};
+pub use twinbox_overload::{View as LoadView, admission::Passive, limiter::Signal as LoadSignal};
 use twinbox_prompts::Prompts;
 use twinbox_sip::transaction::Guard;
 
@@ -187,9 +186,7 @@ impl Calls {
     /// Ends the calls in progress like a shutdown: BYE with a Reason; recordings are filed as they are. Returns
     /// immediately; [`Self::active`] is 0 when all calls have ended.
     pub fn end_calls(&self) {
-        for call in self.server.calls() {
-            let _ = call.try_send(call::Input::DrainTimeout);
-        }
+        self.server.dialogs.notify_all(|| call::Input::DrainTimeout);
     }
 
     /// Accepts calls again.
@@ -232,9 +229,7 @@ impl Calls {
     pub async fn shutdown(&self) {
         self.leave();
         register::withdraw(&self.server).await;
-        for call in self.server.calls() {
-            let _ = call.try_send(call::Input::Shutdown);
-        }
+        self.server.dialogs.notify_all(|| call::Input::Shutdown);
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.idle()).await.is_err() {
             tracing::warn!(
                 calls = self.active(),

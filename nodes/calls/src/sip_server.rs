@@ -2,22 +2,21 @@
 //! admitted message uses further resources.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 use twinbox_dns::Resolver;
-use twinbox_overload::Overload;
+use twinbox_overload::{
+    Overload,
+    admission::{Admission, CallPermit},
+};
 use twinbox_sip::{
     Method, Request, Response,
-    dialog::Dialog,
     strict::{self, Verdict},
     transaction::{self, ClientId, Event, Layer, ServerId},
     via,
@@ -26,8 +25,8 @@ use twinbox_sip::{
 use crate::{
     CallsConfig, CallsDeps, Transport,
     access::{Access, Trunk},
-    admission::Admission,
     call::{self, Input},
+    dialogs::{Delivery, Dialogs, dialog_key},
     self_test::SelfTest,
     stats::{Stats, count},
     subscription_table::Subscriptions,
@@ -42,19 +41,6 @@ use crate::{
 /// Maximum number of transactions of each kind. At about 2 kB each, this bounds the memory use of a flood.
 const MAX_TRANSACTIONS: usize = 50_000;
 
-/// (Call-ID, local tag): identifies a dialog on this node. The dialog compares the peer's tag.
-pub(crate) type DialogKey = (String, String);
-
-/// A dialog of a call in progress.
-struct CallDialog {
-    remote_tag: String,
-    trunk: Arc<Trunk>,
-    call: mpsc::Sender<Input>,
-}
-
-/// (Call-ID, From tag, CSeq) of a pending INVITE: a copy by another path is merged (RFC 3261 section 8.2.2.2).
-pub(crate) type MergeKey = (String, String, u32);
-
 pub(crate) struct SipServer {
     pub(crate) config: CallsConfig,
     pub(crate) deps: CallsDeps,
@@ -63,6 +49,7 @@ pub(crate) struct SipServer {
     pub(crate) resolver: Resolver,
     pub(crate) admission: Arc<Admission>,
     pub(crate) stats: Stats,
+    pub(crate) dialogs: Dialogs,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) tasks: TaskTracker,
     /// Pending BYEs sent by this node.
@@ -74,10 +61,6 @@ pub(crate) struct SipServer {
     pub(crate) layer: Mutex<Layer<Flow>>,
     timers: Timers,
     pub(crate) pending: Mutex<HashMap<ClientId, oneshot::Sender<RequestOutcome>>>,
-    dialogs: Mutex<HashMap<DialogKey, CallDialog>>,
-    /// Calls that wait for the ACK, or the CANCEL, of an INVITE.
-    invites: Mutex<HashMap<ServerId, mpsc::Sender<Input>>>,
-    merges: Mutex<HashSet<MergeKey>>,
     broken: Mutex<Option<String>>,
     started: BootInstant,
 }
@@ -122,6 +105,7 @@ impl SipServer {
         Arc::new(Self {
             self_test: SelfTest::new(&listeners),
             admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, overload, started)),
+            dialogs: Dialogs::default(),
             subscriptions: Subscriptions::new(config.max_subscriptions),
             access,
             resolver,
@@ -135,9 +119,6 @@ impl SipServer {
             layer: Mutex::new(Layer::new(rand::random(), MAX_TRANSACTIONS)),
             timers: Timers::default(),
             pending: Mutex::default(),
-            dialogs: Mutex::default(),
-            invites: Mutex::default(),
-            merges: Mutex::default(),
             broken: Mutex::default(),
             started,
             config,
@@ -260,10 +241,7 @@ impl SipServer {
     /// address of such a request may not be a trunk's.
     fn trunk_of_dialog(&self, request: &Request) -> Option<Arc<Trunk>> {
         let (key, remote_tag) = (dialog_key(request), request.headers.tag("From"));
-        let call = lock(&self.dialogs)
-            .get(&key)
-            .filter(|dialog| remote_tag == Some(dialog.remote_tag.as_str()))
-            .map(|dialog| dialog.trunk.clone());
+        let call = self.dialogs.trunk_of(&key, remote_tag);
         call.or_else(|| self.subscriptions.trunk_of(&key, remote_tag))
     }
 
@@ -318,7 +296,7 @@ impl SipServer {
     pub(crate) fn act(
         self: &Arc<Self>,
         events: Vec<Event<Flow>>,
-        mut admitted: Option<(Flow, Arc<Trunk>, BootInstant, Option<crate::admission::CallPermit>)>,
+        mut admitted: Option<(Flow, Arc<Trunk>, BootInstant, Option<CallPermit>)>,
     ) {
         self.timers.changed(lock(&self.layer).next_due());
         for event in events {
@@ -338,9 +316,9 @@ impl SipServer {
                         self.dispatch(IncomingRequest { id, request, flow, trunk, at }, permit);
                     }
                 }
-                Event::Acknowledged { id, ack } => self.notify_invite(&id, Input::Acknowledged(ack), true),
-                Event::Unacknowledged(id) => self.notify_invite(&id, Input::Unacknowledged, true),
-                Event::Cancelled(id) => self.notify_invite(&id, Input::Cancelled, false),
+                Event::Acknowledged { id, ack } => self.dialogs.notify(&id, Input::Acknowledged(ack), true),
+                Event::Unacknowledged(id) => self.dialogs.notify(&id, Input::Unacknowledged, true),
+                Event::Cancelled(id) => self.dialogs.notify(&id, Input::Cancelled, false),
                 Event::Response(id, response) if response.is_provisional() => {
                     tracing::trace!(?id, "provisional response");
                 }
@@ -363,28 +341,16 @@ impl SipServer {
         }
     }
 
-    fn notify_invite(&self, id: &ServerId, input: Input, last: bool) {
-        let call = match last {
-            true => lock(&self.invites).remove(id),
-            false => lock(&self.invites).get(id).cloned(),
-        };
-        if let Some(call) = call {
-            let _ = call.try_send(input);
-        }
-    }
-
-    fn dispatch(self: &Arc<Self>, incoming: IncomingRequest, permit: Option<crate::admission::CallPermit>) {
+    fn dispatch(self: &Arc<Self>, incoming: IncomingRequest, permit: Option<CallPermit>) {
         if incoming.request.headers.tag("To").is_some() {
             self.within_dialog(incoming);
         } else if let Some(permit) = permit {
             let (sender, inputs) = mpsc::channel(call::INBOX);
-            lock(&self.invites).insert(incoming.id.clone(), sender.clone());
-            lock(&self.merges).insert(merge_key(&incoming.request));
+            self.dialogs.begin(&incoming, sender.clone());
             self.tasks.spawn(call::run(self.clone(), incoming, permit, sender, inputs));
         } else if self.self_test.is(&incoming.trunk) {
             let (sender, inputs) = mpsc::channel(call::INBOX);
-            lock(&self.invites).insert(incoming.id.clone(), sender.clone());
-            lock(&self.merges).insert(merge_key(&incoming.request));
+            self.dialogs.begin(&incoming, sender.clone());
             self.tasks.spawn(call::self_test::run(self.clone(), incoming, sender, inputs));
         } else {
             self.tasks.spawn(crate::subscribe::handle_new(self.clone(), incoming));
@@ -393,73 +359,29 @@ impl SipServer {
 
     fn within_dialog(self: &Arc<Self>, incoming: IncomingRequest) {
         let key = dialog_key(&incoming.request);
-        let Some(call) = lock(&self.dialogs).get(&key).map(|dialog| dialog.call.clone()) else {
-            return crate::subscribe::handle_in_dialog(self, incoming, &key);
-        };
-        if incoming.request.method == Method::Invite {
-            lock(&self.invites).insert(incoming.id.clone(), call.clone());
-        }
-        match call.try_send(Input::Request(incoming)) {
-            // The call has more pending requests than a correct client sends.
-            Err(TrySendError::Full(Input::Request(incoming))) => {
+        match self.dialogs.deliver(incoming, &key) {
+            Delivery::Delivered => {}
+            Delivery::NoCall(incoming) => crate::subscribe::handle_in_dialog(self, incoming, &key),
+            Delivery::Full(incoming) => {
                 self.respond(&incoming.id, incoming.request.respond(503).with("Retry-After", "1"));
             }
-            Err(TrySendError::Closed(Input::Request(incoming))) => {
-                self.respond(&incoming.id, call::too_late(&incoming.request));
-            }
-            _ => {}
+            Delivery::Ended(incoming) => self.respond(&incoming.id, call::too_late(&incoming.request)),
         }
     }
 
     /// Answers a request.
     pub(crate) fn respond(self: &Arc<Self>, id: &ServerId, response: Response) {
         if !response.is_provisional() && !response.is_success() {
-            lock(&self.invites).remove(id);
+            self.dialogs.refused(id);
         }
         let events = lock(&self.layer).respond(id, response, self.now());
         self.act(events, None);
     }
 
-    /// Dispatches requests of this dialog to this call, until [`Self::close_call`].
-    pub(crate) fn open_dialog(&self, dialog: &Dialog, trunk: &Arc<Trunk>, call: mpsc::Sender<Input>) -> DialogKey {
-        let key = (dialog.call_id.clone(), dialog.local_tag.clone());
-        let entry = CallDialog { remote_tag: dialog.remote_tag.clone(), trunk: trunk.clone(), call };
-        lock(&self.dialogs).insert(key.clone(), entry);
-        key
-    }
-
-    /// Removes all entries of a call.
-    pub(crate) fn close_call(&self, dialog: Option<&DialogKey>, invite: &ServerId, merge: &MergeKey) {
-        if let Some(key) = dialog {
-            lock(&self.dialogs).remove(key);
-        }
-        lock(&self.invites).remove(invite);
-        lock(&self.merges).remove(merge);
-    }
-
     pub(crate) fn has_dialog(&self, request: &Request) -> bool {
         let key = dialog_key(request);
-        lock(&self.dialogs).contains_key(&key) || self.subscriptions.has_dialog(&key)
+        self.dialogs.has(&key) || self.subscriptions.has_dialog(&key)
     }
-
-    pub(crate) fn is_merged(&self, request: &Request) -> bool {
-        lock(&self.merges).contains(&merge_key(request))
-    }
-
-    /// The input channels of all calls.
-    pub(crate) fn calls(&self) -> Vec<mpsc::Sender<Input>> {
-        lock(&self.dialogs).values().map(|dialog| dialog.call.clone()).collect()
-    }
-}
-
-/// Key of the dialog of a received request, whose To tag is the local tag.
-pub(crate) fn dialog_key(request: &Request) -> DialogKey {
-    (request.headers.call_id().to_owned(), request.headers.tag("To").unwrap_or_default().to_owned())
-}
-
-pub(crate) fn merge_key(request: &Request) -> MergeKey {
-    let headers = &request.headers;
-    (headers.call_id().to_owned(), headers.tag("From").unwrap_or_default().to_owned(), headers.cseq())
 }
 
 fn received(mut response: Response, source: SocketAddr) -> Response {

@@ -26,9 +26,10 @@ use twinbox_sip::{
 
 use crate::{
     access::Trunk,
+    dialogs::DialogKey,
     notify::{NotifyError, Subscription, SubscriptionId, with_summary},
     outgoing::SendError,
-    sip_server::{DialogKey, IncomingRequest, SipServer, lock},
+    sip_server::{IncomingRequest, SipServer, lock},
     stats::count,
     subscription_table::{Answer, Changed, Entry, LastNotify, NotifySource, ends_subscription},
     wire::Flow,

@@ -13,9 +13,10 @@ use twinbox_sip::dialog::Dialog;
 
 use crate::{
     access::Trunk,
+    dialogs::DialogKey,
     notify::{NotifyError, Subscription, SubscriptionId},
     outgoing::SendError,
-    sip_server::{DialogKey, lock},
+    sip_server::lock,
     wire::Flow,
 };
 

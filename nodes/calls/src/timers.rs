@@ -55,7 +55,6 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    // Tokio's paused clock, not the system clock.
     use tokio::time::Instant as PausedInstant;
 
     use super::*;
@@ -71,6 +70,7 @@ mod tests {
     }
 
     impl Layer {
+        #[allow(clippy::disallowed_methods, reason = "tokio's paused clock, not the system clock")]
         fn start() -> Arc<Self> {
             let layer = Arc::new(Self {
                 timers: Timers::default(),

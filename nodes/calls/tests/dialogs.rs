@@ -2,14 +2,19 @@
 
 mod kit;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use kit::{Node, PATIENCE, Raw, RawDialog, establish, hang_up, offer, pass};
+use tokio::net::UdpSocket;
 use twinbox_clock::BootInstant;
 use twinbox_ids::Pii;
 use twinbox_mailstore::MailboxChange;
 use twinbox_phone::{CallOptions, Digits, Phone, PhoneConfig, Target, Transport};
-use twinbox_sip::{Request, Response};
+use twinbox_rtp::{
+    dtmf,
+    packet::{Header, RtpTime, SeqNo, Ssrc},
+};
+use twinbox_sip::{Request, Response, sdp::Sdp, strict::Verdict};
 
 const SDP: &str = "application/sdp";
 const DTMF: &str = "application/dtmf";
@@ -382,6 +387,62 @@ async fn call_held_too_long_ends_and_a_resumed_call_continues() {
     assert_eq!(node.counter("calls_held_too_long"), 1);
 }
 
+/// Waits until a counter has reached this value.
+async fn until_counted(node: &Node, counter: &str, value: u64) {
+    let begun = BootInstant::now();
+    while node.counter(counter) < value {
+        assert!(begun.elapsed() < PATIENCE, "{counter} is {}", node.counter(counter));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Presses a key by RFC 4733.
+async fn press(rtp: &UdpSocket, to: SocketAddr, key: char) {
+    let events = dtmf::press(dtmf::code(key).expect("a key"), 800);
+    for (seq, event) in (1..).zip(events) {
+        let (marker, seq, time) = (seq == 1, SeqNo(seq), RtpTime(8_000));
+        let header = Header { marker, payload_type: 101, seq, time, ssrc: Ssrc(7) };
+        let packet = [header.to_bytes().as_slice(), event.to_bytes().as_slice()].concat();
+        rtp.send_to(&packet, to).await.expect("sent");
+    }
+}
+
+/// The ACK starts the conversation, and a fast caller presses keys before it arrives.
+#[tokio::test]
+async fn key_pressed_before_the_ack_reaches_the_conversation() {
+    let node = Node::start().await;
+    with_operator(&node).await;
+    let rtp = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let port = rtp.local_addr().expect("an address").port();
+    for counter in ["digits_info", "digits_rtp"] {
+        let mut raw = node.raw().await;
+        let mut dialog = raw.dialog(counter);
+        let ok = raw.ask(dialog.request("INVITE", SDP, &offer(port))).await;
+        let ack = dialog.answered(&ok);
+        if counter == "digits_info" {
+            let info = dialog.request("INFO", DTMF, "0");
+            raw.send(info.as_bytes()).await;
+        } else {
+            let remote = Sdp::parse(&ok.body).unwrap().audio().unwrap().remote;
+            press(&rtp, remote.expect("an address"), '0').await;
+        }
+        until_counted(&node, counter, 1).await;
+        raw.send(ack.as_bytes()).await;
+        let refer = loop {
+            match raw.next(PATIENCE).await {
+                Some(Verdict::Request(request)) => break request,
+                // Copies of the `200` until the ACK has arrived, and the answer to INFO.
+                Some(Verdict::Response(_)) => {}
+                other => panic!("{counter}: no REFER but {other:?}"),
+            }
+        };
+        assert_eq!(refer.method.as_str(), "REFER", "{counter}: the key leads to the operator");
+        raw.send(&refer.respond(603).to_bytes()).await;
+        hang_up(&mut raw, &mut dialog).await;
+        node.idle().await;
+    }
+}
+
 /// Some telephones and gateways send each key twice, by RTP and by INFO.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_received_by_rtp_and_info_counts_once() {
@@ -400,10 +461,7 @@ async fn key_received_by_rtp_and_info_counts_once() {
         assert_eq!(answer.status, 200);
     }
     let keys = kit::PIN.len() as u64 + 1;
-    let begun = BootInstant::now();
-    while node.counter("digits_rtp") < keys && begun.elapsed() < PATIENCE {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_counted(&node, "digits_rtp", keys).await;
     assert_eq!((node.counter("digits_rtp"), node.counter("digits_info")), (keys, 0));
     assert_eq!(node.counter("digits_repeated"), keys);
     call.bye().await.expect("BYE is answered");

@@ -8,7 +8,7 @@ use twinbox_ids::MessageId;
 /// Kinds of devices.
 const KINDS: [&str; 5] = ["mail", "pager", "sms-mail", "sms-http", "webhook"];
 /// Channels of the outbox: the kinds of devices, and messages to other voicemail systems.
-const CHANNELS: [&str; 7] = ["mail", "pager", "sms-mail", "sms-http", "webhook", "vpim", "report"];
+const CHANNELS: [&str; 8] = ["mail", "pager", "sms-mail", "sms-http", "webhook", "vpim", "report", "system"];
 
 /// A device of a mailbox.
 #[derive(Debug, Args)]

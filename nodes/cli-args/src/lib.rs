@@ -343,9 +343,9 @@ pub struct CallArgs {
     /// Write the received audio to this WAV file.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Hang up after this number of seconds.
-    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
-    pub duration: Duration,
+    /// Hang up after this number of seconds [default: 10; with --play once the file was played, at most 60].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
     /// The number that calls.
     #[arg(long, default_value = "twinbox-phone", value_name = "NUMBER")]
     pub from: String,

@@ -151,8 +151,8 @@ pub enum CosCommand {
     Set {
         /// Its name; 'default' for the default class.
         name: String,
-        /// message-seconds, messages, total-minutes, retention-days, new-days, saved-days, deleted-days, pin-length,
-        /// pin-tries, easy-pins, operator, sign-in, audio-out
+        /// message-seconds, messages, total-minutes, retention-days, new-days, saved-days, deleted-days, warn-days,
+        /// pin-length, pin-tries, easy-pins, operator, sign-in, audio-out
         #[arg(value_name = "RULE=VALUE", required = true)]
         rules: Vec<String>,
     },

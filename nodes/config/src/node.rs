@@ -22,6 +22,11 @@ use super::{
 /// File with the secret that opens the sealed CA, in the data folder unless the configuration names another.
 pub const SEAL_SECRET: &str = "seal.key";
 
+/// Thirty days, by default, in which a deleted message can be undeleted.
+const DELETED_GRACE_SECONDS: i64 = 30 * 86_400;
+/// The shortest one: audio must outlast what may still name it. Builds for tests accept seconds.
+const SHORTEST_GRACE_SECONDS: i64 = if cfg!(debug_assertions) { 1 } else { 86_400 };
+
 /// A node's configuration.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -97,6 +102,8 @@ pub struct VoicemailConfig {
     pub pin_cost: HashCost,
     /// Minimum length of a stored message, in milliseconds.
     pub min_message_ms: u64,
+    /// Time for which a deleted message can be undeleted, and for which its audio then stays on disk.
+    pub deleted_grace: Duration,
 }
 
 impl NodeConfig {
@@ -261,6 +268,11 @@ fn read_voicemail(mut section: Section) -> (VoicemailConfig, CallsConfig) {
             passes: section.number("pin_hash_passes", 1..=20, 2) as u32,
         },
         min_message_ms: calls.min_message_ms,
+        deleted_grace: Duration::from_secs(section.number(
+            "deleted_grace_seconds",
+            SHORTEST_GRACE_SECONDS..=31_536_000,
+            DELETED_GRACE_SECONDS,
+        ) as u64),
     };
     section.finish();
     (voicemail, calls)

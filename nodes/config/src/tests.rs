@@ -132,6 +132,21 @@ fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
     assert!(report.lines().all(|line| line.starts_with("node.toml: ")), "{report}");
 }
 
+/// Builds for tests accept seconds, all others a day at least.
+#[test]
+fn grace_that_is_too_short_for_audio_on_its_way_is_refused() {
+    let least = if cfg!(debug_assertions) { 1 } else { 86_400 };
+    let with = |seconds: i64| {
+        let grace = format!("deleted_grace_seconds = {seconds}");
+        load_node(&example("node.example.toml").replace("deleted_grace_seconds = 2592000", &grace))
+    };
+    let report = with(least - 1).expect_err("too short").to_string();
+    let text = format!("voicemail.deleted_grace_seconds: is {}, expected a whole number from {least}", least - 1);
+    assert!(report.contains(&text), "{report}");
+    let config = with(least).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(i64::try_from(config.voicemail.deleted_grace.as_secs()), Ok(least));
+}
+
 #[test]
 fn more_calls_than_ports_are_refused() {
     let text = example("node.example.toml").replace("ports = \"10000-19999\"", "ports = \"10000-10099\"");

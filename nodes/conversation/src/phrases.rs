@@ -233,6 +233,33 @@ pub enum Undelivered {
     Refused,
 }
 
+impl Undelivered {
+    /// The reason by the first status code (RFC 3463) in the text of a failure, else by the reply code.
+    pub fn of_report(text: &str) -> Self {
+        let words = || text.split(|c: char| !c.is_ascii_digit() && c != '.').map(|word| word.trim_matches('.'));
+        let number = |digits: &str| (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        let status = words().find_map(|word| {
+            let mut parts = word.split('.');
+            let (class, subject, detail) = (parts.next()?, parts.next()?, parts.next()?);
+            let is_status =
+                matches!(class, "4" | "5") && number(subject) && number(detail) && parts.next().is_none();
+            is_status.then_some((subject, detail))
+        });
+        match status {
+            Some(("1", _) | ("2", "1")) => Self::UnknownNumber,
+            Some(("2", "2")) => Self::MailboxFull,
+            Some(("4", _)) => Self::Unreachable,
+            Some(_) => Self::Refused,
+            None if words().any(|word| matches!(word, "550" | "551" | "553")) => Self::UnknownNumber,
+            None if words().any(|word| matches!(word, "452" | "552")) => Self::MailboxFull,
+            None if words().any(|word| matches!(word, "554" | "555" | "556")) => Self::Refused,
+            // No server answered.
+            None if text.starts_with("expired") => Self::Unreachable,
+            None => Self::Refused,
+        }
+    }
+}
+
 /// Names of the prompts before a message that came back: "Your message to seven one zero zero one could not be
 /// delivered. This number is unknown there. Your message follows."
 pub fn undelivered(number: &str, reason: Undelivered) -> Vec<String> {
@@ -295,4 +322,27 @@ pub(crate) fn record(kind: GreetingKind) -> Prompt {
         GreetingKind::Temporary => names::RECORD_TEMPORARY,
         GreetingKind::Name => names::RECORD_NAME,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spoken_reason_follows_from_the_status_or_the_reply() {
+        use Undelivered::*;
+        for (text, expected) in [
+            ("mail.example refused the recipient: 550 5.1.1 mailbox unknown; check the address", UnknownNumber),
+            ("5.1.1 smtp; 550 no such user", UnknownNumber),
+            ("a.example refused the recipient: 550 no such user", UnknownNumber),
+            ("expired after 90 attempts; the last: a deferred the recipient: 452 4.2.2 mailbox full", MailboxFull),
+            ("a.example refused the message: 552 over quota", MailboxFull),
+            ("5.4.1 (host 192.0.2.7[192.0.2.7] said nothing)", Unreachable),
+            ("expired after 90 attempts; the last: connection to 192.0.2.7:25 refused", Unreachable),
+            ("a.example refused the message: 554 5.6.1 no sound", Refused),
+            ("the location was removed", Refused),
+        ] {
+            assert_eq!(Undelivered::of_report(text), expected, "{text}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ pub mod comparison;
 pub mod doctor;
 pub mod folder;
 mod open_files;
+mod options;
 pub mod ports;
 mod sip_probe;
 

@@ -26,7 +26,8 @@ mod steps;
 mod worker;
 
 pub use entry_names::entry_names;
-pub use orders::{OrderRefused, RunReport, SyncOrder};
+pub use orders::{RunReport, SyncOrder};
 pub use probe::{ProbeReport, ProbeStep, probe};
 pub use service::{DirectoryCounts, DirectoryDuty};
 pub use sign_in::{DecidedBy, PasswordCheck, PasswordVerdict};
+pub use twinbox_duty_service::orders::OrderRefused;

@@ -1,21 +1,17 @@
 //! Orders of administrators for the holder of the duty, and the reports on their runs.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::RangeInclusive,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use twinbox_clock::wall;
 use twinbox_directory_core::AdoptBy;
+use twinbox_duty_service::orders::{self, OrderKind, OrderRefused};
 use twinbox_ids::DirectoryId;
 use twinbox_mailbox::RunCounts;
-
-/// Maximum number of orders that wait.
-const MOST_WAITING: usize = 32;
-/// Number of reports that are kept.
-const KEPT_REPORTS: usize = 64;
 
 /// An order to run a full search.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,155 +41,105 @@ pub struct RunReport {
     pub more_lines: u64,
 }
 
-/// Reason why an order is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OrderRefused {
-    /// Another node holds the duty, or none does.
-    #[error(
-        "this node does not hold the duty directory-sync now: see 'twinbox duty list', then repeat the command"
-    )]
-    NotHolder,
-    /// Too many orders wait.
-    #[error("too many orders wait already: give the command again when some have ended")]
-    TooMany,
-}
+/// Orders by directory and number of the run, so that those of one directory run one after another.
+struct SyncOrders;
 
-/// The orders that wait, and the latest reports. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Orders(Arc<Inner>);
+impl OrderKind for SyncOrders {
+    const DUTY: &'static str = "directory-sync";
+    const MOST_WAITING: usize = 32;
+    const KEPT_REPORTS: usize = 64;
+    type Key = (DirectoryId, u64);
+    type Order = SyncOrder;
+    type Report = RunReport;
 
-struct Inner {
-    state: Mutex<State>,
-    /// Counts changes of `state`.
-    changes: watch::Sender<u64>,
-}
+    fn begun((_, run): Self::Key) -> RunReport {
+        RunReport { run, ..RunReport::default() }
+    }
 
-#[derive(Default)]
-struct State {
-    open: bool,
-    latest_run: u64,
-    waiting: VecDeque<Ordered>,
-    reports: VecDeque<(DirectoryId, RunReport)>,
+    fn has_ended(report: &RunReport) -> bool {
+        report.ended
+    }
+
+    fn fail(report: &mut RunReport, outcome: String) {
+        (report.ended, report.outcome) = (true, outcome);
+    }
+
+    /// Two runs never have one number.
+    fn join(waiting: &mut SyncOrder, order: SyncOrder) {
+        *waiting = order;
+    }
 }
 
 /// An order that waits.
 #[derive(Debug, Clone)]
 pub(crate) struct Ordered {
-    pub directory: DirectoryId,
     pub run: u64,
     pub order: SyncOrder,
 }
 
-impl Default for Orders {
-    fn default() -> Self {
-        Self(Arc::new(Inner { state: Mutex::default(), changes: watch::Sender::new(0) }))
-    }
+/// The orders that wait, the latest reports, and the numbers of runs. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Orders {
+    orders: orders::Orders<SyncOrders>,
+    latest_run: Arc<Mutex<u64>>,
 }
 
 impl Orders {
     /// Takes orders from now on, because this node holds the duty.
     pub(crate) fn open(&self) {
-        self.state().open = true;
+        self.orders.open();
     }
 
-    /// Takes no more orders; those that wait fail.
+    /// Takes no more orders; those that wait or are under way fail.
     pub(crate) fn close(&self, reason: &str) {
-        let mut state = self.state();
-        state.open = false;
-        state.waiting.clear();
-        for (_, report) in state.reports.iter_mut().filter(|(_, report)| !report.ended) {
-            report.ended = true;
-            report.outcome = format!("failed: {reason}");
-        }
-        drop(state);
-        self.changed();
+        self.orders.close(reason);
     }
 
     /// A number for a run that begins now: the time in milliseconds, and above all earlier numbers of this process.
     pub(crate) fn new_run(&self) -> u64 {
-        let mut state = self.state();
-        state.latest_run = wall().0.max(state.latest_run + 1);
-        state.latest_run
+        let mut latest = self.latest_run.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = wall().0.max(*latest + 1);
+        *latest
     }
 
     /// Takes an order; returns the number of its run.
     pub(crate) fn take(&self, directory: DirectoryId, order: SyncOrder) -> Result<u64, OrderRefused> {
         let run = self.new_run();
-        let mut state = self.state();
-        if !state.open {
-            return Err(OrderRefused::NotHolder);
-        }
-        if state.waiting.len() >= MOST_WAITING {
-            return Err(OrderRefused::TooMany);
-        }
-        state.waiting.push_back(Ordered { directory, run, order });
-        if state.reports.len() >= KEPT_REPORTS {
-            // Reports of runs that have not ended are still asked for.
-            let oldest = state.reports.iter().position(|(_, report)| report.ended).unwrap_or_default();
-            state.reports.remove(oldest);
-        }
-        state.reports.push_back((directory, RunReport { run, ..RunReport::default() }));
-        drop(state);
-        self.changed();
+        self.orders.take((directory, run), order)?;
         Ok(run)
     }
 
     /// Whether an order for the directory waits.
     pub(crate) fn has(&self, directory: DirectoryId) -> bool {
-        self.state().waiting.iter().any(|waiting| waiting.directory == directory)
+        self.orders.has(all_of(directory))
     }
 
     /// The next order for the directory.
     pub(crate) fn next(&self, directory: DirectoryId) -> Option<Ordered> {
-        let mut state = self.state();
-        let at = state.waiting.iter().position(|waiting| waiting.directory == directory)?;
-        state.waiting.remove(at)
+        let ((_, run), order) = self.orders.begin_first(all_of(directory))?;
+        Some(Ordered { run, order })
     }
 
     /// Stores the report on a run that has ended.
     pub(crate) fn ended(&self, directory: DirectoryId, report: RunReport) {
-        let mut state = self.state();
-        let found = state.reports.iter_mut().find(|(of, known)| *of == directory && known.run == report.run);
-        if let Some((_, known)) = found {
-            *known = report;
-        }
-        drop(state);
-        self.changed();
+        self.orders.ended((directory, report.run), report);
     }
 
     /// The report on a run as soon as it has ended, or its present state after the time limit; `None` if the run is not
     /// known here.
     pub(crate) async fn report(&self, directory: DirectoryId, run: u64, within: Duration) -> Option<RunReport> {
-        let mut changes = self.0.changes.subscribe();
-        let ended = async {
-            loop {
-                let report = self.known(directory, run)?;
-                if report.ended || changes.changed().await.is_err() {
-                    return Some(report);
-                }
-            }
-        };
-        timeout(within, ended).await.unwrap_or_else(|_| self.known(directory, run))
+        self.orders.report((directory, run), within).await
     }
 
     /// Receiver that is notified of each change.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+        self.orders.watch()
     }
+}
 
-    fn known(&self, directory: DirectoryId, run: u64) -> Option<RunReport> {
-        let state = self.state();
-        let found = state.reports.iter().find(|(of, report)| *of == directory && report.run == run);
-        found.map(|(_, report)| report.clone())
-    }
-
-    fn changed(&self) {
-        self.0.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The keys of all runs of a directory.
+fn all_of(directory: DirectoryId) -> RangeInclusive<(DirectoryId, u64)> {
+    (directory, 0)..=(directory, u64::MAX)
 }
 
 #[cfg(test)]
@@ -210,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn order_is_taken_only_by_the_holder_and_its_report_is_found_by_its_number() {
         let orders = Orders::default();
-        assert_eq!(orders.take(DIRECTORY, order()), Err(OrderRefused::NotHolder));
+        assert_eq!(orders.take(DIRECTORY, order()), Err(OrderRefused::NotHolder { duty: "directory-sync" }));
         orders.open();
         let run = orders.take(DIRECTORY, order()).expect("taken");
         assert!(orders.has(DIRECTORY) && !orders.has(DirectoryId(2)));
@@ -227,9 +173,11 @@ mod tests {
     async fn runs_that_the_duty_leaves_behind_have_failed_and_numbers_rise() {
         let orders = Orders::default();
         orders.open();
-        let runs: Vec<u64> = (0..MOST_WAITING).map(|_| orders.take(DIRECTORY, order()).expect("taken")).collect();
+        let runs: Vec<u64> =
+            (0..SyncOrders::MOST_WAITING).map(|_| orders.take(DIRECTORY, order()).expect("taken")).collect();
         assert!(runs.is_sorted_by(|a, b| a < b), "{runs:?}");
         assert_eq!(orders.take(DIRECTORY, order()), Err(OrderRefused::TooMany));
+        assert_eq!(orders.next(DIRECTORY).map(|next| next.run), runs.first().copied(), "the oldest first");
         orders.close("the duty moved");
         let last = runs.last().copied().unwrap_or_default();
         let report = orders.report(DIRECTORY, last, Duration::from_secs(60)).await.expect("kept");

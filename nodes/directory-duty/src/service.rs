@@ -6,14 +6,14 @@ use std::{
 };
 
 use twinbox_alarms::Alarms;
-use twinbox_duty_service::DutyTask;
+use twinbox_duty_service::{DutyTask, orders::OrderRefused};
 use twinbox_gate::Gate;
 use twinbox_ids::DirectoryId;
 use twinbox_mailstore::{Mailstore, NewMailbox};
 
 use crate::{
     duty_loop::DutyLoop,
-    orders::{OrderRefused, Orders, RunReport, SyncOrder},
+    orders::{Orders, RunReport, SyncOrder},
 };
 
 /// Counts since the start of the process.
@@ -46,16 +46,18 @@ pub(crate) struct DutyParts {
     pub alarms: Alarms,
     /// Settings of new users where a directory supplies none.
     pub usual: NewMailbox,
+    /// Mail out is configured: first PINs can be sent.
+    pub mail_out: bool,
     pub orders: Orders,
     pub counts: Arc<DirectoryCounts>,
 }
 
 impl DirectoryDuty {
     /// The duty behind this gate, without a running task; [`Self::restart`] starts one. New users have the settings of
-    /// `usual` where a directory supplies none.
-    pub fn new(mailstore: Mailstore, gate: Gate, alarms: Alarms, usual: NewMailbox) -> Self {
+    /// `usual` where a directory supplies none. `mail_out`: mail out is configured, so that first PINs can be sent.
+    pub fn new(mailstore: Mailstore, gate: Gate, alarms: Alarms, usual: NewMailbox, mail_out: bool) -> Self {
         let (orders, counts) = (Orders::default(), Arc::new(DirectoryCounts::default()));
-        let parts = DutyParts { mailstore, gate, alarms, usual, orders, counts };
+        let parts = DutyParts { mailstore, gate, alarms, usual, mail_out, orders, counts };
         Self(Arc::new(Inner { parts, task: DutyTask::default() }))
     }
 

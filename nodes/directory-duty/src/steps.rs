@@ -1,9 +1,15 @@
 //! From the steps of the core to those of the store.
 
-use twinbox_directory_core::{FieldChange, FirstPin, FirstPinStep, Person, Present, Step};
+use twinbox_directory_core::{FieldChange, FirstPin, FirstPinError, FirstPinStep, Person, Present, Step};
 use twinbox_directory_store::{AppliedStep, PresentUser, StepAction, SuppliedValues};
 use twinbox_ids::Pii;
-use twinbox_mailbox::SyncedFields;
+use twinbox_mailbox::{
+    SyncedFields,
+    pin::{MAX_LENGTH, acceptable},
+};
+
+/// Usual length of a random PIN, in digits.
+const RANDOM_DIGITS: usize = 6;
 
 /// A user of the store as the core compares it.
 pub(crate) fn present(user: PresentUser) -> Present {
@@ -21,8 +27,14 @@ pub(crate) fn present(user: PresentUser) -> Present {
     }
 }
 
-/// The step for the store, outside an exchange, and the reason why a new user gets no first PIN.
-pub(crate) fn applied(step: &Step, first_pin: &FirstPin, min_pin_length: u8) -> (AppliedStep, Option<String>) {
+/// The step for the store, outside an exchange, and the reason why a new user gets no first PIN. `mail_out`: mail out is
+/// configured.
+pub(crate) fn applied(
+    step: &Step,
+    first_pin: &FirstPin,
+    min_pin_length: u8,
+    mail_out: bool,
+) -> (AppliedStep, Option<String>) {
     let mut problem = None;
     let person = match step {
         Step::Create { person, .. } | Step::Adopt { person, .. } | Step::Change { person, .. } => Some(person),
@@ -30,15 +42,23 @@ pub(crate) fn applied(step: &Step, first_pin: &FirstPin, min_pin_length: u8) -> 
     };
     let action = match step {
         Step::Create { person, fields, .. } => {
-            let pin = match first_pin.step(person, min_pin_length) {
-                Ok(FirstPinStep::Set(pin)) => Some(pin),
-                Ok(FirstPinStep::None | FirstPinStep::Mail(_)) => None,
+            let step = match first_pin.step(person, min_pin_length) {
+                Ok(FirstPinStep::Mail(_)) if !mail_out => Err(FirstPinError::NoMailOut),
+                step => step,
+            };
+            let (pin, mail_pin) = match step {
+                Ok(FirstPinStep::Set(pin)) => (Some(pin), None),
+                Ok(FirstPinStep::Mail(to)) => {
+                    let number = person.number.as_deref().unwrap_or_default();
+                    (Some(random_pin(number, min_pin_length, rand::random)), Some(to))
+                }
+                Ok(FirstPinStep::None) => (None, None),
                 Err(error) => {
                     problem = Some(error.to_string());
-                    None
+                    (None, None)
                 }
             };
-            StepAction::Create { values: values(person, *fields), fields: *fields, pin }
+            StepAction::Create { values: values(person, *fields), fields: *fields, pin, mail_pin }
         }
         Step::Adopt { mailbox, changes, fields, .. } => {
             StepAction::Adopt { mailbox: *mailbox, changes: changed(changes), fields: *fields }
@@ -58,6 +78,17 @@ pub(crate) fn applied(step: &Step, first_pin: &FirstPin, min_pin_length: u8) -> 
         exchange: None,
     };
     (step, problem)
+}
+
+/// A random PIN that is not easy to guess, made of these random numbers.
+fn random_pin(number: &str, min_length: u8, mut random: impl FnMut() -> u32) -> Pii<String> {
+    let length = usize::from(min_length).clamp(RANDOM_DIGITS, MAX_LENGTH);
+    loop {
+        let pin: String = (0..length).filter_map(|_| char::from_digit(random() % 10, 10)).collect();
+        if acceptable(&pin, number, 1).is_ok() {
+            return Pii::new(pin);
+        }
+    }
 }
 
 fn values(person: &Person, fields: SyncedFields) -> SuppliedValues {
@@ -101,14 +132,42 @@ mod tests {
         let step = Step::Create { person: person(), mailbox: MailboxId(1), fields };
         let pattern = FirstPin::Pattern("{employeeNumber}".parse().expect("a template"));
         for (policy, expected) in [(&pattern, Some("482913")), (&FirstPin::None, None)] {
-            let (applied, problem) = applied(&step, policy, 4);
+            let (applied, problem) = applied(&step, policy, 4, true);
             assert_eq!((applied.entry, applied.login.reveal().as_str(), problem), (EntryId(7), "anna", None));
             let StepAction::Create { values, pin, .. } = applied.action else { panic!("another action") };
             assert_eq!(values.keys().copied().collect::<Vec<_>>(), [SyncedField::Number, SyncedField::Name]);
             assert_eq!(pin.as_ref().map(|pin| pin.reveal().as_str()), expected);
         }
-        let short = applied(&step, &pattern, 8).1.expect("the PIN is too short");
+        let short = applied(&step, &pattern, 8, true).1.expect("the PIN is too short");
         assert!(short.contains("first-pin"), "{short}");
+    }
+
+    #[test]
+    fn first_pin_by_mail_is_random_and_needs_an_address_and_mail_out() {
+        let fields: SyncedFields = [SyncedField::Number, SyncedField::Mail].into_iter().collect();
+        let step = |mail: Option<&str>| {
+            let person = Person { mail: mail.map(str::to_owned), ..person() };
+            Step::Create { person, mailbox: MailboxId(1), fields }
+        };
+        let with_mail = step(Some("anna@example.test"));
+        let (first, problem) = applied(&with_mail, &FirstPin::Mail, 4, true);
+        let StepAction::Create { pin: Some(pin), mail_pin: Some(to), .. } = first.action else { panic!("no PIN") };
+        assert_eq!((pin.reveal().len(), to.reveal().as_str(), problem), (6, "anna@example.test", None));
+        for (step, mail_out, part) in [(&with_mail, false, "mail out"), (&step(None), true, "no mail address")] {
+            let (applied, problem) = applied(step, &FirstPin::Mail, 4, mail_out);
+            let StepAction::Create { pin, mail_pin, .. } = applied.action else { panic!("another action") };
+            assert_eq!((pin, mail_pin), (None, None), "{part}");
+            assert!(problem.is_some_and(|problem| problem.contains(part)), "{part}");
+        }
+    }
+
+    #[test]
+    fn random_pin_is_long_enough_and_easy_ones_are_left_out() {
+        // 111111 comes first.
+        let mut digits = [1, 1, 1, 1, 1, 1].into_iter().chain([4, 8, 2, 9, 1, 3]);
+        let pin = random_pin("2001", 4, || digits.next().expect("enough"));
+        assert_eq!(pin.reveal(), "482913");
+        assert_eq!(random_pin("2001", 9, rand::random).reveal().len(), 9);
     }
 
     #[test]
@@ -116,7 +175,7 @@ mod tests {
         let change = FieldChange { field: SyncedField::Mail, from: Some(Pii::new("a@b.c".to_owned())), to: None };
         let fields = SyncedFields::default().with(SyncedField::Mail);
         let step = Step::Adopt { person: person(), mailbox: MailboxId(5), changes: vec![change], fields };
-        let StepAction::Adopt { mailbox, changes, .. } = applied(&step, &FirstPin::None, 4).0.action else {
+        let StepAction::Adopt { mailbox, changes, .. } = applied(&step, &FirstPin::None, 4, true).0.action else {
             panic!("another action")
         };
         assert_eq!(mailbox, MailboxId(5));

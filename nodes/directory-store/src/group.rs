@@ -12,8 +12,8 @@ use twinbox_mailbox::{
     holder, is_timezone, mailbox_of, release, schema as mailbox_schema,
 };
 use twinbox_mailstore::{
-    MailError,
-    rows::{directory_in, set_addresses, taken_in},
+    MailError, SystemContent, SystemMail,
+    rows::{directory_in, set_addresses, system_mail_in, taken_in},
 };
 use twinbox_replication_core::Record;
 use twinbox_replication_store::{Draft, StoreError};
@@ -392,12 +392,31 @@ impl Checked {
         }
         let (present, wanted) = &self.addresses;
         set_addresses(draft, self.id, present, wanted)?;
+        if let Some(mail) = self.first_pin_mail() {
+            system_mail_in(draft, &mail, self.id, 0)?;
+        }
         release_others(draft, self.id, &self.record, self.number.as_ref(), wanted)?;
         let mut edits = self.binding.edits(&self.row, author, now)?;
         if self.supplied.disabled {
             edits.extend(PasswordVerifier::removal());
         }
         Ok(draft.edit(schema::binding_key(self.binding.directory, self.binding.entry), edits)?)
+    }
+
+    /// The mail with the first PIN of a new user; `None` if there is none to send.
+    fn first_pin_mail(&self) -> Option<SystemMail> {
+        let StepAction::Create { pin: Some(pin), mail_pin: Some(to), .. } = &self.ready.step.action else {
+            return None;
+        };
+        if self.effect != Effect::New || self.ready.pin.is_none() {
+            return None;
+        }
+        let content = SystemContent::FirstPin {
+            number: self.number.as_ref()?.to_string(),
+            name: self.values.get(&SyncedField::Name).cloned().unwrap_or_default(),
+            pin: pin.clone(),
+        };
+        Some(SystemMail { to: to.clone(), content })
     }
 }
 

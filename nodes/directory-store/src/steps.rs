@@ -51,6 +51,8 @@ pub enum StepAction {
         fields: SyncedFields,
         /// The first PIN, to be changed at the first sign-in; `None`: no sign-in until one is set.
         pin: Option<Pii<String>>,
+        /// Mail address to which the first PIN is sent, in the same commit; `None`: it is not sent.
+        mail_pin: Option<Pii<String>>,
     },
     /// Binds a local user.
     Adopt {

@@ -1,5 +1,7 @@
 //! The task of a duty as a service of the node: health checks watch its progress, and an administrator or the health
-//! checks replace it while the process runs.
+//! checks replace it while the process runs. [`orders`] are what administrators ask of its holder.
+
+pub mod orders;
 
 use std::{
     sync::{

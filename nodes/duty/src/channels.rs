@@ -11,6 +11,12 @@ use twinbox_outbox::{Channel, Effect, NewEffect};
 /// less.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 
+/// Test hook, only in builds with debug assertions, never in a release: `TWINBOX_TEST_SILENCE` is that time in seconds.
+#[cfg(debug_assertions)]
+fn silence_of_test() -> Option<Duration> {
+    std::env::var("TWINBOX_TEST_SILENCE").ok()?.parse().ok().map(Duration::from_secs)
+}
+
 /// Result of the preparation of an attempt: reads the store, and writes nothing to the outside.
 #[derive(Debug)]
 pub enum Prepared<W> {
@@ -62,6 +68,10 @@ pub trait Channels: Send + Sync + 'static {
 
     /// Time without a success after which a destination raises an alarm.
     fn silence(&self) -> Duration {
+        #[cfg(debug_assertions)]
+        if let Some(silence) = silence_of_test() {
+            return silence;
+        }
         SILENCE
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -22,19 +22,16 @@ use twinbox_outbox::{
     retry_after_ms, take_over,
 };
 
-use crate::{ActOutcome, Channels, DutyCounts, Prepared};
+use crate::{ActOutcome, Channels, DutyCounts, Prepared, earlier::EarlierAttempts, sweep::Sweep};
 
 /// Interval of the idle loop, so that a hung loop differs from an idle one.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Pause before the outbox is read again after the store could not be read.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before an effect is tried again when the store refused its attempt, in milliseconds.
 const STORE_PAUSE_MS: u64 = 2_000;
 /// Maximum wait for the outcomes of attempts under way after the duty was lost.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
-/// Age at which done effects are removed, and interval of the search for them.
-const KEEP_DONE_MS: u64 = 24 * 3_600 * 1_000;
-const CLEAN_EVERY: Duration = Duration::from_secs(600);
 
 pub(crate) struct OutboxLoop<C> {
     pub mailstore: Mailstore,
@@ -44,6 +41,7 @@ pub(crate) struct OutboxLoop<C> {
     pub counts: Arc<DutyCounts>,
     pub progress: Arc<Progress>,
     pub routes: Mutex<Routes>,
+    pub earlier: Mutex<EarlierAttempts>,
 }
 
 /// End of the task of one attempt.
@@ -101,9 +99,12 @@ impl<C: Channels> OutboxLoop<C> {
         let mut changes = self.mailstore.watch_outbox();
         let mut queue = OutboxQueue::new(Limits::default());
         let (mut taken_over, mut read) = (false, true);
-        let (mut cleaned, mut checked) = (BootInstant::now(), BootInstant::now());
+        let (mut sweep, mut checked) = (Sweep::new(), BootInstant::now());
+        *self.earlier() = EarlierAttempts::default();
         loop {
             self.progress.turn();
+            // What has waited for that is placed again.
+            read |= self.learn_attempts(epoch).await;
             if read {
                 match self.read_all(&mut queue, &mut taken_over).await {
                     Ok(()) => read = false,
@@ -123,14 +124,9 @@ impl<C: Channels> OutboxLoop<C> {
             if checked.elapsed() >= HEARTBEAT {
                 checked = BootInstant::now();
                 self.check_routes();
+                self.probe_routes(&queue).await;
             }
-            if cleaned.elapsed() >= CLEAN_EVERY {
-                cleaned = BootInstant::now();
-                let before = Timestamp(wall().0.saturating_sub(KEEP_DONE_MS));
-                if let Err(error) = self.mailstore.remove_done_effects(before).await {
-                    warn!(%error, "done effects are not removed now");
-                }
-            }
+            sweep.run(&self.mailstore, &self.channels);
             match self.event(&queue, &mut changes, attempts).await {
                 Event::Changed(OutboxChange::Effect(id)) => match self.mailstore.effect(id) {
                     Ok(effect) => self.place(&mut queue, id, effect.as_ref()),
@@ -149,7 +145,7 @@ impl<C: Channels> OutboxLoop<C> {
                     queue.finished(id);
                     match attempted {
                         Attempted::Ended => {}
-                        Attempted::Later(due) => self.postpone(&mut queue, id, due),
+                        Attempted::Later(due) => read |= !self.postpone(&mut queue, id, due),
                     }
                 }
                 Event::Due => {}
@@ -164,11 +160,16 @@ impl<C: Channels> OutboxLoop<C> {
         if !self.mailstore.has_all_records() {
             return Err(MailError::LacksRecords);
         }
-        for effect in self.mailstore.effects().await? {
-            if effect.state().is_end() || !self.channels.serves(effect.new.channel) {
+        for effect in self.mailstore.open_effects().await? {
+            if !self.channels.serves(effect.new.channel) {
                 continue;
             }
+            self.progress.turn();
             if !*taken_over {
+                self.inherit(&effect);
+            }
+            // The outcome of one that waits for the attempts of earlier holders may come with them.
+            if !*taken_over && self.may_be_attempted(&effect) {
                 match take_over(&effect, self.mailstore.settings().incarnation) {
                     TakeOver::Attempt => {}
                     TakeOver::Suspect { attempt, deaths } => {
@@ -198,6 +199,10 @@ impl<C: Channels> OutboxLoop<C> {
 
     /// Queues an effect for that time. One that is on hold costs nothing until the hold ends.
     fn want(&self, queue: &mut OutboxQueue, effect: &Effect, due: Timestamp) {
+        if !self.may_be_attempted(effect) {
+            queue.hold(effect.id, effect.new.target);
+            return;
+        }
         match self.mailstore.hold_of(effect) {
             Ok(Some(_)) => queue.hold(effect.id, effect.new.target),
             // Its attempt reads the holds again.
@@ -205,14 +210,19 @@ impl<C: Channels> OutboxLoop<C> {
         }
     }
 
-    fn postpone(&self, queue: &mut OutboxQueue, id: EffectId, due: Timestamp) {
+    /// Puts an effect where its record says, not before that time; false if the record cannot be read now.
+    fn postpone(&self, queue: &mut OutboxQueue, id: EffectId, due: Timestamp) -> bool {
         match self.mailstore.effect(id) {
             Ok(Some(effect)) if !effect.state().is_end() => {
                 self.want(queue, &effect, due.max(effect.due()));
             }
             Ok(_) => queue.remove(id),
-            Err(error) => warn!(effect = %id, %error, "effect cannot be read; it waits for the next holder"),
+            Err(error) => {
+                warn!(effect = %id, %error, "effect cannot be read; the outbox is read again");
+                return false;
+            }
         }
+        true
     }
 
     async fn event(&self, queue: &OutboxQueue, changes: &mut OutboxWatch, attempts: &mut Attempts) -> Event {
@@ -332,54 +342,6 @@ impl<C: Channels> OutboxLoop<C> {
         };
         self.end_pauses(waiting).await;
         Ok(Attempted::Ended)
-    }
-
-    /// Attempts at once what has failed because its route did not work.
-    async fn end_pauses(&self, waiting: Vec<EffectId>) {
-        if waiting.is_empty() {
-            return;
-        }
-        info!(effects = waiting.len(), "a receiver answers again; what waited for the route is attempted now");
-        if let Err(error) = self.mailstore.end_pauses(&waiting).await {
-            warn!(%error, "effects wait for the end of their pauses");
-        }
-    }
-
-    /// Raises the alarm of each destination that has taken nothing for long; ends those for which nothing waits any more.
-    fn check_routes(&self) {
-        let silence_ms = u64::try_from(self.channels.silence().as_millis()).unwrap_or(u64::MAX);
-        let open = |id| match self.mailstore.effect(id) {
-            Ok(effect) => effect.is_some_and(|effect| !effect.state().is_end()),
-            Err(_) => true,
-        };
-        let mut routes = self.routes();
-        let over = routes.forget(open);
-        let silent = routes.silent(wall(), silence_ms);
-        over.iter().for_each(|subject| self.alarms.clear(Code::DestinationSilent, subject));
-        for route in silent {
-            let minutes = wall().0.saturating_sub(route.since.0) / 60_000;
-            let detail = format!("nothing was taken for {minutes} minutes; the latest failure: {}", route.reason);
-            self.alarms.raise(Code::DestinationSilent, &route.subject, detail);
-        }
-    }
-
-    /// Ends this node's alarms about destinations of these channels: the next holder of the duty sees for itself.
-    fn end_alarms(&self) {
-        let mut subjects = self.routes().clear();
-        let (own, alarms) = (&self.mailstore.settings().node, self.alarms.list().unwrap_or_default());
-        let raised = alarms.into_iter().filter(|alarm| {
-            alarm.code == Some(Code::DestinationSilent) && alarm.node == *own && alarm.cleared.is_none()
-        });
-        let of_duty = |subject: &String| {
-            let word = subject.split(' ').next().unwrap_or_default();
-            Channel::ALL.into_iter().any(|channel| channel.word() == word && self.channels.serves(channel))
-        };
-        subjects.extend(raised.map(|alarm| alarm.subject).filter(of_duty));
-        subjects.iter().for_each(|subject| self.alarms.clear(Code::DestinationSilent, subject));
-    }
-
-    fn routes(&self) -> MutexGuard<'_, Routes> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn act(&self, effect: &Effect, work: C::Work, permit: &Arc<InFlight>) -> ActOutcome {

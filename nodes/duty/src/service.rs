@@ -55,6 +55,7 @@ impl OutboxDuty {
                 counts: counted.clone(),
                 progress,
                 routes: Mutex::default(),
+                earlier: Mutex::default(),
             };
             Box::pin(outbox_loop.serve())
         };

@@ -4,12 +4,9 @@ use std::{
     any::Any,
     fmt, io,
     os::fd::{AsFd, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -26,14 +23,8 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
-    },
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use twinbox_tls::{TlsError, Trust};
 
 /// Timeout of one request, from the look-up of the name to the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,7 +111,7 @@ impl HttpTarget {
             "https" => {
                 let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
                 let name = ServerName::try_from(bare).map_err(|_| wrong())?;
-                (443, Some((connector(authorities)?, name)))
+                (443, Some((connector(authorities.as_deref())?, name)))
             }
             _ => return Err(wrong()),
         };
@@ -231,41 +222,16 @@ fn classify(status: StatusCode) -> Result<(), PostFailure> {
     }
 }
 
-/// The system's CA certificates, read once: a receiver per user must not read them each time.
-fn system_authorities() -> &'static RootCertStore {
-    static READ: OnceLock<RootCertStore> = OnceLock::new();
-    READ.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
+fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TargetError> {
+    let connector = match authorities {
+        Some(path) => twinbox_tls::connector(Trust::File(path)),
+        None => twinbox_tls::system_connector(),
+    };
+    connector.map_err(|error| match error {
+        TlsError::NoAuthorities => TargetError::NoAuthorities,
+        TlsError::Authorities { path, reason } => TargetError::Authorities { path, reason },
+        TlsError::Setup(error) => TargetError::Url(error.to_string()),
     })
-}
-
-fn connector(authorities: Option<PathBuf>) -> Result<TlsConnector, TargetError> {
-    let mut roots = RootCertStore::empty();
-    match authorities {
-        Some(path) => {
-            let wrong = |reason: String| TargetError::Authorities { path: path.clone(), reason };
-            let certificates = CertificateDer::pem_file_iter(&path).map_err(|error| wrong(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("the file has no certificate".to_owned()));
-            }
-        }
-        None => roots = system_authorities().clone(),
-    }
-    if roots.is_empty() {
-        return Err(TargetError::NoAuthorities);
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TargetError::Url(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// Shows only the host: the path of the URL may contain a secret.

@@ -35,6 +35,8 @@ impl AlarmChange {
 pub(crate) struct AlarmBoard {
     /// By name of the server.
     servers: BTreeMap<String, FailingAccounts>,
+    /// Looks in a row that only found refused steps which wait.
+    waiting: BTreeMap<MailboxId, u32>,
     /// Numbers of deletions that are held back.
     held: BTreeMap<MailboxId, u32>,
     /// Alarms to be cleared that belong to nothing any more.
@@ -66,9 +68,18 @@ impl AlarmBoard {
         }
     }
 
+    /// An account works but for steps that wait since their refusal, also in so many looks before.
+    pub(crate) fn waits(&mut self, server: &str, mailbox: MailboxId, reason: String) {
+        let looks = self.waiting.entry(mailbox).or_default();
+        *looks = looks.saturating_add(1);
+        let looks = *looks;
+        self.failed(server, mailbox, looks, false, reason);
+    }
+
     /// An account works. The first of a server in an epoch clears an alarm of an earlier process, unless others fail.
     pub(crate) fn well(&mut self, server: &str, mailbox: MailboxId) {
         self.leave_others(server, mailbox);
+        self.waiting.remove(&mailbox);
         if let Some(failing) = self.servers.get_mut(server) {
             failing.reasons.remove(&mailbox);
         }
@@ -107,6 +118,7 @@ impl AlarmBoard {
         for failing in self.servers.values_mut() {
             failing.reasons.retain(|mailbox, _| has_account(*mailbox));
         }
+        self.waiting.retain(|mailbox, _| has_account(*mailbox));
         self.held.retain(|mailbox, _| {
             let keep = has_account(*mailbox);
             if !keep {
@@ -179,6 +191,20 @@ mod tests {
         let clear = AlarmChange::Clear(Code::MailboxSyncFailing, "mail".to_owned());
         assert_eq!(board.changes(later), [clear]);
         assert_eq!(board.changes(later), []);
+    }
+
+    #[test]
+    fn steps_that_wait_in_several_looks_raise_the_alarm_until_none_waits() {
+        let mut board = AlarmBoard::default();
+        for look in 1..=FAILURES {
+            assert_eq!(board.changes(start()), [], "look {look}");
+            board.waits("mail", MAILBOX, "steps wait".to_owned());
+        }
+        assert_eq!(board.changes(start()), [raise(1, "steps wait")]);
+        board.well("mail", MAILBOX);
+        assert_eq!(board.changes(start()).len(), 1);
+        board.waits("mail", MAILBOX, "steps wait".to_owned());
+        assert_eq!(board.changes(start()), [], "counted from the begin");
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub(crate) struct EpochLoop {
     stops: HashMap<MailboxId, oneshot::Sender<()>>,
     /// Accounts whose work under way was ordered.
     ordered: HashSet<MailboxId>,
+    /// Orders for accounts whose look goes on.
+    going_on: HashMap<MailboxId, LookOptions>,
 }
 
 /// End of a use of a connection.
@@ -92,6 +94,7 @@ impl EpochLoop {
             mailboxes: HashMap::new(),
             stops: HashMap::new(),
             ordered: HashSet::new(),
+            going_on: HashMap::new(),
         }
     }
 
@@ -205,6 +208,8 @@ impl EpochLoop {
         let rules = servers.iter().map(|(id, server)| (*id, server.rules())).collect();
         let targets = accounts.values().map(|account| (account.mailbox, account.server)).collect();
         self.schedule.set(&rules, &targets, &changed, BootInstant::now());
+        // An acceptance is for the folder that it was given for.
+        self.going_on.retain(|mailbox, _| self.accounts.get(mailbox) == accounts.get(mailbox));
         (self.servers, self.accounts) = (servers, accounts);
         self.note_left_out(&effective.left_out);
         Ok(())
@@ -279,7 +284,9 @@ impl EpochLoop {
         if order.is_some() {
             self.ordered.insert(mailbox);
         }
-        let options = LookOptions { watched: expunged, accepted: order.unwrap_or_default() };
+        let kept = self.going_on.remove(&mailbox).unwrap_or_default();
+        let accepted = order.unwrap_or_default() || kept.accepted;
+        let options = LookOptions { watched: expunged, accepted, retry: order.is_some() || kept.retry };
         let (parts, lease) = (self.parts.clone(), self.lease.clone());
         let job = Job { parts, lease, server, account, options };
         self.start(mailbox, async move {
@@ -341,8 +348,9 @@ impl EpochLoop {
                 error!(error = %failed, "task of a mail account has ended unexpectedly; retrying after a pause");
                 let Some(mailbox) = self.mailboxes.remove(&failed.id()) else { return };
                 self.stops.remove(&mailbox);
-                let (counts, result) = (RoundCounts::default(), Err(SyncError::Ended));
-                let end = JobEnd { counts, result, refused: false };
+                let (options, counts) = (LookOptions::default(), RoundCounts::default());
+                let end =
+                    JobEnd { options, counts, result: Err(SyncError::Ended), refused: false, held_back: None };
                 (mailbox, Use::Worked(Box::new(end)))
             }
         };
@@ -372,7 +380,11 @@ impl EpochLoop {
     }
 
     fn worked(&mut self, mailbox: MailboxId, end: JobEnd, now: BootInstant) {
-        let JobEnd { counts, result, refused } = end;
+        let JobEnd { options, counts, result, refused, held_back } = end;
+        // Also after a refused step: otherwise it would keep an alarm open that has no cause any more.
+        if let Some(change) = held_back.and_then(|held| self.board.held_back(mailbox, held)) {
+            change.apply(&self.parts.alarms);
+        }
         self.count(&counts, &result.as_ref().map(|_| ()));
         if self.ordered.remove(&mailbox) {
             let outcome = result.as_ref().map(|(_, end)| end.held_back).map_err(ToString::to_string);
@@ -380,7 +392,14 @@ impl EpochLoop {
         }
         match result {
             Ok((folder, end)) => {
-                self.well(mailbox, end.held_back);
+                match (&end.refused, self.server_name(mailbox)) {
+                    (Some(waits), Some(name)) => self.board.waits(&name, mailbox, waits.without_names()),
+                    (None, Some(name)) => self.board.well(&name, mailbox),
+                    (_, None) => {}
+                }
+                if end.goes_on && (options.accepted || options.retry) {
+                    self.going_on.insert(mailbox, options);
+                }
                 let can_watch = folder.can_watch();
                 let worked = Worked { changed: counts.has_changes(), again: end.again, can_watch };
                 let next = self.schedule.worked(mailbox, worked, now);
@@ -402,15 +421,6 @@ impl EpochLoop {
                     self.board.failed(&name, mailbox, failures, permanent, error.without_names());
                 }
             }
-        }
-    }
-
-    fn well(&mut self, mailbox: MailboxId, held_back: u32) {
-        if let Some(name) = self.server_name(mailbox) {
-            self.board.well(&name, mailbox);
-        }
-        if let Some(change) = self.board.held_back(mailbox, held_back) {
-            change.apply(&self.parts.alarms);
         }
     }
 

@@ -29,6 +29,11 @@ pub(crate) enum SyncError {
          voicemail away"
     )]
     NotShown,
+    #[error(
+        "the server refused changes of {0} messages; they are repeated after growing pauses, and now by `twinbox \
+         mailbox-sync run`: check the rights of the account in the folder"
+    )]
+    StepsWait(u32),
     #[error("the round took longer than {0} minutes: check the load of the mail server")]
     TooLong(u64),
     #[error(
@@ -41,6 +46,9 @@ pub(crate) enum SyncError {
 }
 
 impl SyncError {
+    /// Begin of the text of a refused step, also of those that wait.
+    pub(crate) const REFUSAL: &str = "the server refused ";
+
     /// Whether only an administrator or the user of the account can remove the cause.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {
@@ -48,7 +56,7 @@ impl SyncError {
             Self::Token(error) => error.is_refused(),
             Self::Secret(_) | Self::Unset(_) | Self::Settings(_) => true,
             Self::DutyLost | Self::AccountChanged | Self::Store(_) => false,
-            Self::NotShown | Self::TooLong(_) | Self::Paused | Self::Ended => false,
+            Self::NotShown | Self::StepsWait(_) | Self::TooLong(_) | Self::Paused | Self::Ended => false,
         }
     }
 
@@ -109,6 +117,16 @@ impl From<MailboxSyncError> for SyncError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_steps_and_those_that_wait_are_told_by_the_begin_of_their_text() {
+        let refused = ImapError::No { command: "STORE", text: "no right".to_owned() };
+        for error in [SyncError::from(refused), SyncError::StepsWait(2)] {
+            assert!(error.to_string().starts_with(SyncError::REFUSAL), "{error}");
+        }
+        let failed = ImapError::Closed { step: "STORE", reason: "reset".to_owned() };
+        assert!(!SyncError::from(failed).to_string().starts_with(SyncError::REFUSAL));
+    }
 
     #[test]
     fn texts_of_servers_are_in_no_alarm() {

@@ -23,8 +23,14 @@ pub(crate) trait Folder: Send {
         most: usize,
     ) -> impl Future<Output = Result<Vec<FetchedId>, ImapError>> + Send;
 
+    /// Names and flags of the mail of this UID, also of one that was appended since the folder was opened.
+    fn identity(&mut self, uid: u32) -> impl Future<Output = Result<Option<FetchedId>, ImapError>> + Send;
+
     /// UIDs of the mails with this Message-ID.
     fn find(&mut self, message_id: &str) -> impl Future<Output = Result<Vec<u32>, ImapError>> + Send;
+
+    /// UIDs of the mails with this name in the header field of our own.
+    fn find_own(&mut self, own_id: &str) -> impl Future<Output = Result<Vec<u32>, ImapError>> + Send;
 
     /// Appends a mail.
     fn append(
@@ -132,8 +138,16 @@ impl Folder for ImapFolder {
         self.lease.while_held(self.client.message_ids(from_uid, most)).await
     }
 
+    async fn identity(&mut self, uid: u32) -> Result<Option<FetchedId>, ImapError> {
+        self.lease.while_held(self.client.identity(uid)).await
+    }
+
     async fn find(&mut self, message_id: &str) -> Result<Vec<u32>, ImapError> {
         self.lease.while_held(self.client.find(message_id)).await
+    }
+
+    async fn find_own(&mut self, own_id: &str) -> Result<Vec<u32>, ImapError> {
+        self.lease.while_held(self.client.find_own(own_id)).await
     }
 
     async fn append(

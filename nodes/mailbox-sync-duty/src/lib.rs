@@ -22,7 +22,9 @@ mod lease;
 mod look;
 mod mail;
 mod mail_server;
+mod names;
 mod orders;
+mod parts;
 mod probe;
 mod refusals;
 mod schedule;
@@ -30,6 +32,7 @@ mod service;
 mod session;
 mod work;
 
-pub use orders::{OrderRefused, SyncReport};
+pub use orders::SyncReport;
 pub use probe::{ProbeStep, probe};
 pub use service::{MailboxSyncConfig, MailboxSyncCounts, MailboxSyncDuty};
+pub use twinbox_duty_service::orders::OrderRefused;

@@ -2,20 +2,33 @@
 //!
 //! With QRESYNC the server reports the changes since the stored position. Without it, as on Exchange, the flags of the
 //! mails that are bound to messages are read. CONDSTORE alone saves nothing: it does not report removed mails. Other
-//! mails of the folder are looked at once, for their Message-IDs.
+//! mails of the folder are looked at once, for their Message-IDs. A folder with more of them than one look may read is
+//! read in parts ([`crate::parts`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use twinbox_ids::{ClusterId, MessageId};
-use twinbox_imap::{ImapError, Resume, Selected};
-use twinbox_mailbox_sync::{
-    AccountState, Link, MessageState, RemoteFlags, RemoteView, needs_full_look, parse_message_id,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-use crate::folder::{Folder, remote};
+use twinbox_clock::BootInstant;
+use twinbox_ids::MessageId;
+use twinbox_imap::{ImapError, Resume, Selected};
+use twinbox_mailbox_sync::{
+    AccountState, Extent, Link, LocalMessage, MessageState, RemoteFlags, RemoteView, Scan, needs_full_look,
+};
+
+use crate::{
+    folder::{Folder, remote},
+    names::Names,
+    parts,
+};
 
 /// Mails whose Message-IDs are read at a time.
 const PAGE: usize = 1_000;
+/// Pages of one look.
+const MOST_PAGES: usize = 20;
+/// Time from which on a look reads no further page.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of our messages that a folder is believed to have: the server must not fill the memory.
 const MOST_FOUND: usize = 100_000;
 
@@ -26,83 +39,117 @@ pub(crate) struct LookOptions {
     pub watched: bool,
     /// An administrator accepts deletions.
     pub accepted: bool,
+    /// An administrator ordered the round: refused steps do not wait.
+    pub retry: bool,
+}
+
+/// Result of a look.
+pub(crate) enum LookEnd {
+    /// The folder, for a plan.
+    View(Box<RemoteView>),
+    /// A part of the folder was read: these rows hold what was found, and the next look goes on.
+    Part(Vec<(MessageId, Option<MessageState>)>, Scan),
+}
+
+/// Knowledge from before a look.
+#[derive(Clone, Copy)]
+pub(crate) struct BeforeLook<'a> {
+    pub before: &'a AccountState,
+    pub rows: &'a BTreeMap<MessageId, MessageState>,
+    pub local: &'a [LocalMessage],
+    pub names: &'a Names,
+}
+
+/// Our mails that a search found.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub whole: BTreeMap<MessageId, (u32, RemoteFlags)>,
+    pub parts: BTreeMap<MessageId, (u32, RemoteFlags)>,
+    /// The UID at which the search ended early; 0: it saw all.
+    pub next: u32,
 }
 
 /// Looks at the folder.
 pub(crate) async fn look<F: Folder>(
     folder: &mut F,
-    before: &AccountState,
-    rows: &BTreeMap<MessageId, MessageState>,
-    cluster: ClusterId,
+    known: BeforeLook<'_>,
     options: LookOptions,
-) -> Result<RemoteView, ImapError> {
-    let known = bound(rows, before.uid_validity);
-    let resumable = before.uid_validity != 0 && before.modseq != 0 && !known.is_empty();
-    let resume =
-        resumable.then(|| Resume { uid_validity: before.uid_validity, modseq: before.modseq, uids: known.clone() });
+) -> Result<LookEnd, ImapError> {
+    let BeforeLook { before, rows, names, .. } = known;
+    let bound_before = bound(rows, before.uid_validity);
+    let resumable = before.uid_validity != 0 && before.modseq != 0 && !bound_before.is_empty();
+    let resume = resumable.then_some(Resume {
+        uid_validity: before.uid_validity,
+        modseq: before.modseq,
+        uids: bound_before,
+    });
     let selected = folder.select(resume).await?;
-    let full = needs_full_look(before, selected.uid_validity, selected.uid_next);
-    let known = bound(rows, selected.uid_validity);
-    let from = if full { 1 } else { first_unknown(before, rows, selected.uid_validity) };
-    // Below the position, only the mails of interrupted APPENDs are new.
-    let is_new = |uid: u32, id: MessageId| {
-        let appending = || rows.get(&id).is_some_and(|row| matches!(row.link, Link::Appending { .. }));
-        full || (!known.contains(&uid) && (uid >= before.uid_next || appending()))
-    };
-    let found = find(folder, &selected, from, cluster, is_new).await?;
-    let (flags, gone) = if full {
-        Default::default()
-    } else if selected.resumed {
-        let (mut flags, mut gone) = read_all(folder, &held(rows)).await?;
-        let changed = selected.flags.iter().filter(|fetched| known.contains(&fetched.uid));
-        flags.extend(changed.map(|fetched| (fetched.uid, remote(fetched.flags))));
-        gone.extend(selected.vanished.iter().copied().filter(|uid| known.contains(uid)));
-        (flags, gone)
-    } else {
-        read_all(folder, &known).await?
-    };
-    let reused = !full && selected.uid_next > before.uid_next && {
-        let (top, known) = (highest(rows, &gone), before.uid_validity == selected.uid_validity);
-        match top.filter(|_| known) {
-            Some((uid, id)) => !is_of(folder, uid, id, cluster).await?,
-            None => false,
-        }
-    };
-    Ok(RemoteView {
-        reused,
+    let unkept = remote(selected.unkept);
+    let mut view = RemoteView {
         uid_validity: selected.uid_validity,
         uid_next: selected.uid_next,
         modseq: selected.highest_modseq,
         exists: selected.exists,
-        flags,
-        gone,
-        found,
+        unkept,
+        names: before.names,
         watched: options.watched,
         accepted: options.accepted,
-    })
+        retry: options.retry,
+        ..RemoteView::default()
+    };
+    if needs_full_look(before, selected.uid_validity, selected.uid_next) {
+        if before.uid_validity == selected.uid_validity {
+            // An old copy: the plan forgets the positions, and the next look reads the folder.
+            return Ok(LookEnd::View(Box::new(view)));
+        }
+        return match parts::read(folder, known, &selected).await? {
+            Ok(found) => {
+                (view.found, view.found_parts) = (found.whole, found.parts);
+                Ok(LookEnd::View(Box::new(view)))
+            }
+            Err((rows, scan)) => Ok(LookEnd::Part(rows, scan)),
+        };
+    }
+    let bound = bound(rows, selected.uid_validity);
+    // Below the position, only the mails of interrupted APPENDs are new. That of a part that its row names goes when the
+    // whole is there.
+    let is_new = |uid: u32, id: MessageId| {
+        let appending = || rows.get(&id).is_some_and(|row| matches!(row.link, Link::Appending { .. }));
+        let is_known_part = rows.get(&id).is_some_and(|row| row.mail.part == uid);
+        !bound.contains(&uid) && !is_known_part && (uid >= before.uid_next || appending())
+    };
+    let from = first_unknown(before, rows, selected.uid_validity);
+    let found = find(folder, &selected, from, names, is_new).await?;
+    // The stored flags of a flag that the server begins to keep are none that it has.
+    let all_known = selected.resumed && before.unkept.without(unkept).is_empty();
+    let (flags, gone) = if all_known {
+        let (mut flags, mut gone) = read_all(folder, &unreported(rows)).await?;
+        let changed = selected.flags.iter().filter(|fetched| bound.contains(&fetched.uid));
+        flags.extend(changed.map(|fetched| (fetched.uid, remote(fetched.flags))));
+        gone.extend(selected.vanished.iter().copied().filter(|uid| bound.contains(uid)));
+        (flags, gone)
+    } else {
+        read_all(folder, &bound).await?
+    };
+    if selected.uid_next > before.uid_next
+        && let Some((uid, id, alias)) = highest(rows, &gone)
+    {
+        view.reused = names.is_reused(folder, uid, id, alias).await?;
+    }
+    // What left the folder may be among the mails that were not looked at yet.
+    view.gone = if found.next == 0 { gone } else { BTreeSet::new() };
+    (view.flags, view.found, view.found_parts, view.looked) = (flags, found.whole, found.parts, found.next);
+    Ok(LookEnd::View(Box::new(view)))
 }
 
-/// The bound message of the highest UID that is there. An old copy of a folder has the same mails below its UIDNEXT, so
-/// where this one is right, all are.
-fn highest(rows: &BTreeMap<MessageId, MessageState>, gone: &BTreeSet<u32>) -> Option<(u32, MessageId)> {
+/// The bound message of the highest UID that is there, with its alias. An old copy of a folder has the same mails below
+/// its UIDNEXT, so where this one is right, all are.
+fn highest(rows: &BTreeMap<MessageId, MessageState>, gone: &BTreeSet<u32>) -> Option<(u32, MessageId, u64)> {
     let bound = rows.iter().filter_map(|(id, row)| match row.link {
-        Link::Bound { uid, .. } => Some((uid, *id)).filter(|(uid, _)| !gone.contains(uid)),
+        Link::Bound { uid, .. } => Some((uid, *id, row.mail.alias)).filter(|(uid, ..)| !gone.contains(uid)),
         _ => None,
     });
-    bound.max_by_key(|(uid, _)| *uid)
-}
-
-/// Whether the mail of this UID is this message, or is not there any more: not if the UID was given again.
-pub(crate) async fn is_of<F: Folder>(
-    folder: &mut F,
-    uid: u32,
-    message: MessageId,
-    cluster: ClusterId,
-) -> Result<bool, ImapError> {
-    let read = folder.message_ids(uid, 1).await?;
-    let of_message = |id: &str| parse_message_id(id, cluster) == Some(message);
-    let mail = read.iter().find(|fetched| fetched.uid == uid);
-    Ok(mail.is_none_or(|mail| mail.message_id.as_deref().is_some_and(of_message)))
+    bound.max_by_key(|(uid, ..)| *uid)
 }
 
 /// UIDs of the mails that are bound to messages, or held back, in a folder of this UIDVALIDITY.
@@ -115,10 +162,12 @@ fn bound(rows: &BTreeMap<MessageId, MessageState>, validity: u32) -> BTreeSet<u3
     rows.values().filter_map(uid).filter(|uid| *uid != 0).collect()
 }
 
-/// UIDs of the mails that are held back: they are in no report of changes.
-fn held(rows: &BTreeMap<MessageId, MessageState>) -> BTreeSet<u32> {
+/// UIDs of the mails whose changes no report may have: those that are held back, and those with a refused step, whose
+/// changes were reported to an earlier look.
+fn unreported(rows: &BTreeMap<MessageId, MessageState>) -> BTreeSet<u32> {
     let uid = |state: &MessageState| match state.link {
         Link::Held { uid, .. } => Some(uid).filter(|uid| *uid != 0),
+        Link::Bound { uid, .. } => state.mail.refusal.map(|_| uid),
         _ => None,
     };
     rows.values().filter_map(uid).collect()
@@ -133,26 +182,36 @@ fn first_unknown(before: &AccountState, rows: &BTreeMap<MessageId, MessageState>
     appending.fold(before.uid_next, u32::min).max(1)
 }
 
-/// Our messages among the mails from this UID on. Of several mails of one message, the first counts.
-async fn find<F: Folder>(
+/// Our messages among the mails from this UID on, as far as one look reads. Of several mails of one message, the first
+/// counts.
+pub(crate) async fn find<F: Folder>(
     folder: &mut F,
     selected: &Selected,
     from: u32,
-    cluster: ClusterId,
+    names: &Names,
     wanted: impl Fn(u32, MessageId) -> bool + Send,
-) -> Result<BTreeMap<MessageId, (u32, RemoteFlags)>, ImapError> {
-    let mut found = BTreeMap::new();
+) -> Result<Found, ImapError> {
+    let mut found = Found::default();
+    let (begun, mut pages) = (BootInstant::now(), 0);
     let mut from = Some(from);
     while let Some(first) = from.take_if(|from| selected.uid_next == 0 || *from < selected.uid_next) {
+        // Each look reads one page at least.
+        if pages >= MOST_PAGES || (pages > 0 && begun.elapsed() >= LONGEST) {
+            found.next = first;
+            break;
+        }
+        pages += 1;
         let page = folder.message_ids(first, PAGE).await?;
         let last = page.iter().map(|fetched| fetched.uid).max();
         for fetched in page.iter().filter(|fetched| fetched.uid >= first) {
-            let id = fetched.message_id.as_deref().and_then(|id| parse_message_id(id, cluster));
-            if let Some(id) = id.filter(|id| wanted(fetched.uid, *id)) {
-                found.entry(id).or_insert((fetched.uid, remote(fetched.flags)));
-            }
+            let Some((id, extent)) = names.of(fetched).filter(|(id, _)| wanted(fetched.uid, *id)) else { continue };
+            let of_extent = match extent {
+                Extent::Whole => &mut found.whole,
+                Extent::Part => &mut found.parts,
+            };
+            of_extent.entry(id).or_insert((fetched.uid, remote(fetched.flags)));
         }
-        if found.len() > MOST_FOUND {
+        if found.whole.len().max(found.parts.len()) > MOST_FOUND {
             return Err(ImapError::TooLarge { step: "FETCH of Message-IDs" });
         }
         // A page that makes no progress ends the search, whatever the server claims.
@@ -164,7 +223,7 @@ async fn find<F: Folder>(
 }
 
 /// Flags of the bound mails that are there, and the UIDs of the others.
-async fn read_all<F: Folder>(
+pub(crate) async fn read_all<F: Folder>(
     folder: &mut F,
     known: &BTreeSet<u32>,
 ) -> Result<(BTreeMap<u32, RemoteFlags>, BTreeSet<u32>), ImapError> {

@@ -1,18 +1,24 @@
 //! The mail that a message becomes in the folder there: text and WAV, with the same bytes at every attempt.
 
 use twinbox_ids::{ClusterId, Pii};
+use twinbox_imap::OWN_ID;
 use twinbox_mail::{
     Address, AddressError,
     compose::{Attachment, Notice},
     incoming::{Importance, Sensitivity},
 };
-use twinbox_mailbox_sync::message_id;
+use twinbox_mailbox_sync::{Extent, message_id};
 use twinbox_mailstore::{Mailbox, Message, time, zone_of};
 
 /// Address of all senders: the given one, else one that does not exist (RFC 6761 section 6.4).
 pub(crate) fn sender(cluster: ClusterId, from: Option<&str>) -> Result<Address, AddressError> {
     let given = from.and_then(|from| Address::parse(from).ok());
     given.map_or_else(|| Address::parse(&format!("voicemail@{cluster}.twinbox.invalid")), Ok)
+}
+
+/// The audio that a message has now.
+pub(crate) fn extent(message: &Message) -> Extent {
+    if message.is_partial() { Extent::Part } else { Extent::Whole }
 }
 
 /// The mail of a message with this audio. `from` is the address of all senders, whose names differ.
@@ -24,10 +30,10 @@ pub(crate) fn mail(
     wav: Vec<u8>,
 ) -> Vec<u8> {
     let own = mailbox.addresses.mail.as_ref().and_then(|own| Address::parse(own.as_str()).ok());
-    let id = message_id(message.id, cluster);
+    let id = message_id(message.id, extent(message), cluster);
     let received = time(message.received).to_zoned(zone_of(mailbox));
     let stamp = received.strftime("%Y%m%d-%H%M%S");
-    Notice {
+    let notice = Notice {
         from: from.clone(),
         from_name: caller_name(message).into_revealed(),
         to: own.unwrap_or_else(|| from.clone()),
@@ -43,8 +49,11 @@ pub(crate) fn mail(
         auto_submitted: false,
         importance: if message.urgent { Importance::High } else { Importance::Normal },
         sensitivity: if message.private { Sensitivity::Private } else { Sensitivity::None },
-    }
-    .compose()
+    };
+    // Servers that rewrite Message-IDs keep this one.
+    let mut bytes = format!("{OWN_ID}: {id}\r\n").into_bytes();
+    bytes.extend_from_slice(&notice.compose());
+    bytes
 }
 
 /// A text that is not empty.
@@ -70,6 +79,11 @@ fn subject(message: &Message) -> Pii<String> {
 
 fn text(message: &Message, received: &str) -> Pii<String> {
     let mut text = format!("{}\n\nReceived: {received}\n", subject(message).reveal());
+    if message.is_partial() {
+        text.push_str(
+            "\nThe end of this message is missing. If it arrives, the complete message replaces this one.\n",
+        );
+    }
     if let Some(mail) = &message.mail {
         text = format!("{text}\n{}\n\n{}\n", mail.subject.reveal(), mail.text.reveal());
     }
@@ -132,7 +146,8 @@ mod tests {
         assert_eq!((read.importance, read.sensitivity), (Importance::High, Sensitivity::Private));
         assert_eq!((read.audio.len(), &read.audio[0].bytes), (1, &wav));
         let id = format!("<{}>", read.message_id.expect("a Message-ID"));
-        assert_eq!(parse_message_id(&id, CLUSTER), Some(MessageId(0xa1)));
+        assert_eq!(parse_message_id(&id, CLUSTER), Some((MessageId(0xa1), Extent::Whole)));
+        assert!(bytes.starts_with(format!("X-Twinbox-Id: {id}\r\n").as_bytes()));
         assert_eq!(parse_message_id(&id, ClusterId(8)), None, "of another cluster");
         assert_eq!(read.from.map(|from| from.to_string()).as_deref(), Some("voicemail@vm.example"));
         assert_eq!((read.from_name.as_str(), read.date_unix), ("Anna", Some(1_700_000_000)));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use twinbox_alarms::Alarms;
-use twinbox_duty_service::DutyTask;
+use twinbox_duty_service::{DutyTask, orders::OrderRefused};
 use twinbox_gate::Gate;
 use twinbox_ids::{ClusterId, MailboxId};
 use twinbox_mailbox_sync_store::MailboxSyncStore;
@@ -14,7 +14,7 @@ use twinbox_mailstore::Mailstore;
 
 use crate::{
     duty_loop::DutyLoop,
-    orders::{OrderRefused, Orders, SyncReport},
+    orders::{Orders, SyncReport},
 };
 
 /// Settings of the duty.

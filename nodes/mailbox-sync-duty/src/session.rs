@@ -7,8 +7,10 @@
 //!
 //! A round may be cut at any point. Before an APPEND its attempt is durable, so that the next look finds the mail. A row
 //! that was not written after any other step is found to be out of date by the next look, which comes to the same
-//! result. The position in the folder is stored last, and only when every step was done: the changes since then are read
-//! again.
+//! result. The position in the folder is stored last, and only when every step was done or refused: the changes since
+//! then are read again. The row of a refused step has what the next attempt needs, and its time.
+
+mod append;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,25 +20,22 @@ use twinbox_ids::{ClusterId, MessageId};
 use twinbox_imap::ImapError;
 use twinbox_mail::Address;
 use twinbox_mailbox_sync::{
-    Account, AccountState, Action, Link, LocalState, MessageState, RemoteFlags, RemoteView, message_id,
-    needs_full_look, plan,
+    Account, AccountState, Action, Extent, Link, MailState, MessageState, NamesKept, RENEWED_AFTER, Refusal,
+    RemoteFlags, RemoteView, Scan, needs_full_look, plan,
 };
 use twinbox_mailbox_sync_store::{MailboxSyncStore, MarkedHere, SyncedMailbox};
-use twinbox_mailstore::{MailError, Mailstore};
+use twinbox_mailstore::Mailstore;
 
 use crate::{
     error::SyncError,
     folder::{Folder, is_usable_after},
     lease::Lease,
-    look::{LookOptions, is_of, look},
-    mail::mail,
+    look::{BeforeLook, LookEnd, LookOptions, look},
+    names::{Mail, Names},
 };
 
 /// Rows that wait to be written in one commit.
 const GROUP: usize = 32;
-
-/// Mails after a stored attempt from which on it is renewed.
-const RENEWED_AFTER: u32 = 1_000;
 
 /// Numbers of a round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +59,8 @@ pub(crate) struct RoundEnd {
     pub held_back: u32,
     /// Something is left to do.
     pub again: bool,
+    /// The look ended early: the next one goes on, with what an administrator ordered.
+    pub goes_on: bool,
     /// The first step that the server refused, or the mail that it does not show; the other steps were done.
     pub refused: Option<SyncError>,
 }
@@ -83,13 +84,20 @@ struct Round<'a, F> {
     session: Session<'a>,
     folder: &'a mut F,
     remote: &'a RemoteView,
+    names: &'a Names,
+    /// The names that the server leaves to mails, as far as seen.
+    names_kept: NamesKept,
     /// Rows at the beginning.
     rows: &'a BTreeMap<MessageId, MessageState>,
     counts: &'a mut RoundCounts,
     /// Rows to be written.
     pending: Vec<(MessageId, Option<MessageState>)>,
+    /// Messages whose attempt this round has stored, and whose APPEND has not begun.
+    noted: BTreeSet<MessageId>,
     /// Messages with a step that was not done: their later steps are left out.
     skipped: BTreeSet<MessageId>,
+    /// Messages with a step that the server refused: likewise.
+    refused: BTreeSet<MessageId>,
     /// The account is full: no further message is appended.
     full: bool,
     /// The Message-IDs of the whole folder were read.
@@ -116,36 +124,65 @@ impl Session<'_> {
         };
         let rows = self.lease.unless_lost(self.store.rows(mailbox)).await??;
         let local = self.lease.unless_lost(self.store.local(mailbox)).await??;
-        let remote = look(folder, &before, &rows, self.cluster, options).await?;
+        let names = Names::new(self.cluster, &rows);
+        let known = BeforeLook { before: &before, rows: &rows, local: &local, names: &names };
+        let remote = match look(folder, known, options).await? {
+            LookEnd::View(remote) => remote,
+            LookEnd::Part(rows, scan) => {
+                let state = AccountState { uid_validity: 0, uid_next: 0, modseq: 0, scan, ..before.clone() };
+                self.write(rows, Some(state)).await?;
+                let held_back = before.held_back;
+                return Ok(RoundEnd { held_back, again: true, goes_on: true, refused: None });
+            }
+        };
         let plan = plan(wall(), &local, &rows, &before, &remote);
         let mut round = Round {
             session: self,
             folder,
             remote: &remote,
+            names: &names,
+            names_kept: before.names,
             rows: &rows,
             counts,
             pending: Vec::new(),
+            noted: BTreeSet::new(),
             skipped: BTreeSet::new(),
+            refused: BTreeSet::new(),
             full: false,
             everything_read: needs_full_look(&before, remote.uid_validity, remote.uid_next),
             rereads: false,
             reused: false,
-            end: RoundEnd { held_back: plan.held_back, again: plan.needs_another_look(), refused: None },
+            end: RoundEnd {
+                held_back: plan.held_back,
+                again: plan.needs_another_look() || remote.looked != 0,
+                goes_on: remote.looked != 0,
+                refused: None,
+            },
         };
         let acted = round.act(&plan.actions).await;
         if let Err(error) = acted {
             // What was done stays known, as far as this node may still write.
             if !error.is_of_the_duty() {
-                round.flush(None).await?;
+                let names = round.names_kept;
+                let state = (names != before.names).then(|| AccountState { names, ..before.clone() });
+                round.flush(state).await?;
             }
             return Err(error);
         }
+        let waiting = plan.refused.saturating_add(u32::try_from(round.refused.len()).unwrap_or(u32::MAX));
+        if waiting > 0 && round.end.refused.is_none() {
+            round.end.refused = Some(SyncError::StepsWait(waiting));
+        }
         let mut state = after(&before, plan.state, round.end.refused.is_none());
+        (state.refused, state.names) = (waiting, round.names_kept);
         if round.rereads {
             state.modseq = 0;
         }
         let state = if round.reused {
-            Some(AccountState { uid_validity: 0, uid_next: 0, modseq: 0, ..before })
+            let names = round.names_kept;
+            // A reading of the folder that went on saw the mails before.
+            let scan = Scan { number: before.scan.number, ..Scan::default() };
+            Some(AccountState { uid_validity: 0, uid_next: 0, modseq: 0, names, scan, ..before })
         } else {
             (round.skipped.is_empty() && state != before).then_some(state)
         };
@@ -177,7 +214,8 @@ impl<F: Folder> Round<'_, F> {
     async fn act(&mut self, actions: &[Action]) -> Result<(), SyncError> {
         self.note_attempts(actions).await?;
         for action in actions {
-            if !self.skipped.contains(&action.message()) {
+            let message = action.message();
+            if !self.skipped.contains(&message) && !self.refused.contains(&message) {
                 self.take(action).await?;
             }
             if self.pending.len() >= GROUP {
@@ -189,10 +227,13 @@ impl<F: Folder> Round<'_, F> {
 
     /// Makes the attempts of all APPENDs durable before the first of them.
     async fn note_attempts(&mut self, actions: &[Action]) -> Result<(), SyncError> {
+        if self.names_kept == NamesKept::Nothing {
+            // An attempt whose mail no look can find is noted by itself: the others have not begun.
+            return Ok(());
+        }
         let appends = actions.iter().filter_map(|action| match action {
-            Action::Append { message, flags } => {
-                let state = MessageState::appending(*flags, self.remote.uid_validity, self.first_uid(*message));
-                Some((*message, Some(state)))
+            Action::Append { message, flags, mail } => {
+                Some((*message, Some(self.attempt(*message, *flags, *mail))))
             }
             _ => None,
         });
@@ -200,7 +241,16 @@ impl<F: Folder> Round<'_, F> {
         let is_new =
             |(message, state): &(MessageId, Option<MessageState>)| self.rows.get(message) != state.as_ref();
         let attempts: Vec<_> = appends.filter(is_new).collect();
-        if attempts.is_empty() { Ok(()) } else { self.session.write(attempts, None).await }
+        if attempts.is_empty() {
+            return Ok(());
+        }
+        self.noted = attempts.iter().map(|(message, _)| *message).collect();
+        self.session.write(attempts, None).await
+    }
+
+    /// The row of an attempt.
+    fn attempt(&self, message: MessageId, flags: RemoteFlags, mail: MailState) -> MessageState {
+        MessageState::appending(flags, self.remote.uid_validity, self.first_uid(message), mail)
     }
 
     /// The first UID that the mail of an APPEND may have. This look found no mail of an earlier attempt, so a later one
@@ -223,38 +273,50 @@ impl<F: Folder> Round<'_, F> {
         match action {
             Action::Store { message, state } => self.pending.push((*message, Some(*state))),
             Action::Forget { message } => self.pending.push((*message, None)),
-            Action::MarkHere { message, expected, marks, then } => {
+            Action::MarkHere { message, expected, partial, marks, then } => {
                 self.flush(None).await?;
-                let marked =
-                    MarkedHere { message: *message, expected: *expected, marks: marks.clone(), then: *then };
+                let (message, expected, partial) = (*message, *expected, *partial);
+                let marked = MarkedHere { message, expected, partial, marks: marks.clone(), then: *then };
                 let Session { store, account, lease, .. } = self.session;
                 if store.mark_here(account, marked, &lease.epoch, || lease.permit()).await? {
                     self.counts.marked_here += 1;
                 } else {
-                    self.skip(*message);
+                    self.skip(message);
                 }
             }
-            Action::Append { message, flags } => self.append(*message, *flags).await?,
-            Action::Flags { message, uid, add, remove, then } => {
+            Action::Append { message, flags, mail } => self.append(*message, *flags, *mail).await?,
+            Action::Flags { message, uid, add, remove, then, refused } => {
                 let stored = self.folder.store_flags(*uid, *add, *remove).await;
-                if self.is_done(*message, stored)? {
+                if self.is_done(*message, *refused, stored)? {
                     self.counts.flagged_there += 1;
                     self.pending.push((*message, Some(*then)));
                 }
             }
-            Action::Remove { message, uid, then } => {
+            Action::Remove { message, uid, then, refused } => {
                 // Somebody's mail must not go because its UID was one of ours in a copy of the folder.
-                if !is_of(self.folder, *uid, *message, self.session.cluster).await? {
-                    self.reused = true;
-                    self.skip(*message);
-                    return Ok(());
-                }
-                let removed = match &self.session.account.trash {
-                    Some(trash) => self.folder.move_to(*uid, trash).await,
-                    None => self.folder.expunge(*uid).await,
+                let removed = match self.names.read(self.folder, *uid, *message, then.mail.alias).await {
+                    Ok(Mail::Other) => {
+                        self.reused = true;
+                        self.skip(*message);
+                        return Ok(());
+                    }
+                    Ok(Mail::Absent | Mail::Of(_)) => self.remove(*uid).await,
+                    Err(error) => Err(error),
                 };
-                if self.is_done(*message, removed)? {
+                if self.is_done(*message, *refused, removed)? {
                     self.counts.removed_there += 1;
+                    self.pending.push((*message, Some(*then)));
+                }
+            }
+            Action::RemovePart { message, uid, then, refused } => {
+                // Only what is certainly the part goes. Anything else there stays, and is not asked about again.
+                let (is_part, removed) = match self.names.read(self.folder, *uid, *message, 0).await {
+                    Ok(Mail::Of(Extent::Part)) => (true, self.remove(*uid).await),
+                    Ok(_) => (false, Ok(())),
+                    Err(error) => (false, Err(error)),
+                };
+                if self.is_done(*message, *refused, removed)? {
+                    self.counts.removed_there += u64::from(is_part);
                     self.pending.push((*message, Some(*then)));
                 }
             }
@@ -262,94 +324,37 @@ impl<F: Folder> Round<'_, F> {
         Ok(())
     }
 
-    /// Appends a message. A refusal counts as done: its attempt is stored, and the next round repeats it.
-    async fn append(&mut self, message: MessageId, flags: RemoteFlags) -> Result<(), SyncError> {
-        if self.full {
-            return Ok(());
-        }
-        let Session { mailstore, account, cluster, from, appends, lease, .. } = self.session;
-        let first = self.first_uid(message);
-        let id = message_id(message, cluster);
-        // The server may have finished an interrupted APPEND after this round's look, or a look before saw the mail of
-        // another holder whose row, or the message itself, was not here yet.
-        if (self.rows.contains_key(&message) || !self.everything_read)
-            && let Some(uid) = self.find(&id, 1).await?
-        {
-            // It may have been read since.
-            self.rereads = true;
-            self.bind(message, flags, uid);
-            return Ok(());
-        }
-        let stored = mailstore.message(account.mailbox, message).await?;
-        let (Some(stored), Some(mailbox)) = (stored, mailstore.get_now(account.mailbox)?) else {
-            self.skip(message);
-            return Ok(());
-        };
-        // A closed semaphore does not exist: the server lives as long as its accounts.
-        let _turn = lease.unless_lost(appends.acquire()).await?.map_err(|_| SyncError::DutyLost)?;
-        let wav = match lease.unless_lost(mailstore.wav(&stored)).await? {
-            Ok(wav) => wav,
-            // Audio that is not here yet holds up no other message.
-            Err(error @ (MailError::NoAudio(_) | MailError::Store(_))) => {
-                self.refuse(SyncError::Store(error));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let bytes = mail(cluster, from, &mailbox, &stored, wav);
-        if !lease.is_held() {
-            return Err(SyncError::DutyLost);
-        }
-        match self.folder.append(flags, stored.received, &bytes).await {
-            Ok(place) => {
-                let validity = self.remote.uid_validity;
-                let named = place.filter(|place| place.uid_validity == validity && place.uid >= first);
-                let shown = match named {
-                    Some(named) => Some(named.uid),
-                    None => self.find(&id, first).await?,
-                };
-                let Some(uid) = shown else {
-                    // Not appended again: each attempt would leave a copy elsewhere. It is bound when it shows up.
-                    let local = LocalState { folder: flags.folder(), deleted: false };
-                    self.pending.push((message, Some(MessageState { local, link: Link::Gone })));
-                    self.refuse(SyncError::NotShown);
-                    return Ok(());
-                };
-                self.counts.appended += 1;
-                self.bind(message, flags, uid);
-                Ok(())
-            }
-            Err(error) if is_usable_after(&error) => {
-                self.full |= matches!(error, ImapError::Quota { .. });
-                self.refuse(error.into());
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+    async fn remove(&mut self, uid: u32) -> Result<(), ImapError> {
+        match &self.session.account.trash {
+            Some(trash) => self.folder.move_to(uid, trash).await,
+            None => self.folder.expunge(uid).await,
         }
     }
 
-    /// The mail with this Message-ID, from this UID on.
-    async fn find(&mut self, id: &str, first: u32) -> Result<Option<u32>, SyncError> {
-        let uids = self.folder.find(id).await?;
-        Ok(uids.into_iter().filter(|uid| *uid >= first && *uid != 0).min())
-    }
-
-    fn bind(&mut self, message: MessageId, flags: RemoteFlags, uid: u32) {
-        let state = MessageState::appended(flags, self.remote.uid_validity, uid);
-        self.pending.push((message, Some(state)));
-    }
-
-    /// Whether a step there was done. A refused one is left to the next round.
-    fn is_done(&mut self, message: MessageId, done: Result<(), ImapError>) -> Result<bool, SyncError> {
+    /// Whether a step there was done. A refused one is left to a later round, for which the row is `refused`.
+    fn is_done(
+        &mut self,
+        message: MessageId,
+        refused: MessageState,
+        done: Result<(), ImapError>,
+    ) -> Result<bool, SyncError> {
         match done {
             Ok(()) => Ok(true),
             Err(error) if is_usable_after(&error) => {
                 self.refuse(error.into());
-                self.skipped.insert(message);
+                self.refused_step(message, refused);
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Notes a refused step, with the time of its next attempt.
+    fn refused_step(&mut self, message: MessageId, row: MessageState) {
+        let refusal = Some(Refusal::after(row.mail.refusal, wall()));
+        let row = MessageState { mail: MailState { refusal, ..row.mail }, ..row };
+        self.pending.push((message, Some(row)));
+        self.refused.insert(message);
     }
 
     /// Leaves a message that changed meanwhile to the next round.

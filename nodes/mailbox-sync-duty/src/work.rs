@@ -35,10 +35,13 @@ pub(crate) struct Job {
 
 /// End of the work on an account.
 pub(crate) struct JobEnd {
+    pub options: LookOptions,
     pub counts: RoundCounts,
     pub result: Result<(ImapFolder, RoundEnd), SyncError>,
     /// The error is that of a refused step; the other steps were done.
     pub refused: bool,
+    /// Deletions that are held back, if the look came to a result.
+    pub held_back: Option<u32>,
 }
 
 impl Job {
@@ -50,7 +53,10 @@ impl Job {
             Ok(result) => result,
             Err(_) => Err(SyncError::TooLong(LONGEST_MINUTES)),
         };
+        let held_back = result.as_ref().ok().map(|(_, end)| end.held_back);
         let (result, refused) = match result {
+            // Nothing was refused in this round: the connection goes on.
+            Ok((folder, end)) if matches!(end.refused, Some(SyncError::StepsWait(_))) => (Ok((folder, end)), false),
             Ok((folder, RoundEnd { refused: Some(error), .. })) => {
                 folder.close().await;
                 // A server that hides what it took gets its copies with growing pauses.
@@ -59,16 +65,20 @@ impl Job {
             }
             result => (result, false),
         };
-        if let Err(error) = &result
-            && !error.is_of_the_duty()
-        {
+        let error = match &result {
+            Ok((_, end)) => end.refused.as_ref(),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error.filter(|error| !error.is_of_the_duty()) {
             let (server, mailbox, reason) = (&self.server.name, self.account.mailbox, error.without_names());
-            info!(%server, %mailbox, reason, "mail account is not synchronised; retrying after a pause");
+            if result.is_err() {
+                info!(%server, %mailbox, reason, "mail account is not synchronised; retrying after a pause");
+            }
             if let Err(error) = self.note_failure(error).await {
                 warn!(%mailbox, error = error.without_names(), "error of a mail account is not stored");
             }
         }
-        JobEnd { counts, result, refused }
+        JobEnd { options: self.options, counts, result, refused, held_back }
     }
 
     async fn round(
@@ -104,7 +114,9 @@ impl Job {
         };
         let text: String = error.to_string().chars().take(LONGEST_ERROR).collect();
         let is_known = match error {
+            // They replace no reason: a pause none at all, steps that wait none of a refusal.
             SyncError::Paused => state.error.is_some(),
+            SyncError::StepsWait(_) => state.error.as_deref().is_some_and(|text| self.is_refusal(text)),
             _ => state.error.as_ref() == Some(&text),
         };
         if account != self.account || is_known {
@@ -114,5 +126,11 @@ impl Job {
         state.failing_since = state.failing_since.or_else(|| Some(wall()));
         store.write(&account, Vec::new(), Some(state), &self.lease.epoch, || self.lease.permit()).await?;
         Ok(())
+    }
+
+    /// Whether the text of a stored error is that of a refused step.
+    fn is_refusal(&self, text: &str) -> bool {
+        let is_of_trash = |trash: &String| text.starts_with(&format!("folder '{trash}' cannot be opened"));
+        text.starts_with(SyncError::REFUSAL) || self.account.trash.as_ref().is_some_and(is_of_trash)
     }
 }

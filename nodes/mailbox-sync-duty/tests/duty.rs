@@ -102,7 +102,7 @@ const CLOSED_PORT: u16 = 1;
 #[tokio::test]
 async fn node_without_the_duty_takes_no_orders() {
     let world = World::new().await;
-    assert_eq!(world.duty.sync_now(MailboxId(1), false), Err(OrderRefused::NotHolder));
+    assert_eq!(world.duty.sync_now(MailboxId(1), false), Err(OrderRefused::NotHolder { duty: "mailbox-sync" }));
     assert_eq!(world.duty.report(MailboxId(1), Duration::ZERO).await, None);
     assert!(world.duty.still_for().is_some());
 }

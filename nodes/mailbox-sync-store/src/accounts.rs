@@ -12,7 +12,7 @@ use twinbox_replication_store::Draft;
 
 use crate::{
     MailboxSyncError, MailboxSyncStore, changed,
-    place::Place,
+    place::place_edit,
     resolve::{Resolver, Servers},
     server_in,
     state::{clear_in, stored_in},
@@ -142,7 +142,7 @@ impl MailboxSyncStore {
 /// The account of a row; `None` for a row that was removed.
 fn readable_account(key: &Key, record: &Record) -> Result<Option<(StoredAccount, AccountState)>, ViewError> {
     let account = StoredAccount::read(key, record)?;
-    Ok(account.map(|account| (account, AccountState::read(record))))
+    Ok(account.map(|account| (account, AccountState::read_anywhere(record))))
 }
 
 /// The account of its own that a mailbox has, as the committer sees it.
@@ -164,7 +164,7 @@ fn remove_in(draft: &mut Draft<'_>, mailbox: MailboxId, author: &Author) -> Resu
     let key = schema::account_key(mailbox);
     let record = draft.get(&key)?.unwrap_or_default();
     let mut edits = StoredAccount::removal(&record, author, wall())?;
-    edits.push(Place::edit(None));
+    edits.push(place_edit(None));
     draft.edit(key, edits)?;
     let keys = stored_in(draft, mailbox)?;
     clear_in(draft, &keys, author)

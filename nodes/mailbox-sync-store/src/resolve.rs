@@ -9,13 +9,16 @@ use twinbox_mailbox::{
     schema as mailbox_schema,
 };
 use twinbox_mailbox_sync::{
-    Account, AccountSettings, AccountState, Owner, ServerSettings, StoredAccount, StoredServer, Users, account_of,
-    schema,
+    Account, AccountSettings, AccountState, Owner, Place, ServerSettings, StoredAccount, StoredServer, Users,
+    account_of, schema,
 };
 use twinbox_mailstore::MailError;
 use twinbox_replication_core::{Key, Record};
 
-use crate::{place::Place, reader::Rows};
+use crate::{
+    place::{is_in, place_of},
+    reader::Rows,
+};
 
 /// Reason why a mailbox is not synchronised.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -228,9 +231,9 @@ impl<'a, R: Rows> Resolver<'a, R> {
             Ok(account) => account,
             Err(error) => return left_out(LeftOutReason::Account(error.to_string())),
         };
-        let place = Place::of(settings, &account);
-        let in_place = place.is_of(&record);
-        let state = if in_place { AccountState::read(&record) } else { AccountState::default() };
+        let place = place_of(settings, &account);
+        let in_place = is_in(place, &record);
+        let state = if in_place { AccountState::read(&record, place) } else { AccountState::default() };
         Ok(Some(Ok(Resolved { account, state, place, in_place })))
     }
 

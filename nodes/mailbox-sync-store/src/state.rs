@@ -11,7 +11,7 @@ use twinbox_mailbox::{
     Mark,
     by_epoch::{self, Author},
 };
-use twinbox_mailbox_sync::{Account, AccountState, LocalMessage, LocalState, MessageState, schema};
+use twinbox_mailbox_sync::{Account, AccountState, LocalMessage, LocalState, MessageState, Place, schema};
 use twinbox_mailstore::{
     Acknowledgement, MailError, blocking,
     rows::{mark_in, message_in},
@@ -21,7 +21,7 @@ use twinbox_replication_store::Draft;
 
 use crate::{
     MailboxSyncError, MailboxSyncStore,
-    place::Place,
+    place::place_edit,
     resolve::{Resolver, Servers},
 };
 
@@ -35,6 +35,8 @@ pub struct MarkedHere {
     pub message: MessageId,
     /// State of the message from which the marks were planned.
     pub expected: LocalState,
+    /// Whether it was partial then: a deletion of a part is none of audio that came since.
+    pub partial: bool,
     /// The marks, in their order.
     pub marks: Vec<Mark>,
     /// State to be stored with the marks.
@@ -55,13 +57,12 @@ impl MailboxSyncStore {
         let mut rows = BTreeMap::new();
         let servers = Servers::read(store)?;
         let resolved = Resolver::new(store, &servers).resolve(mailbox)?;
-        if !resolved.and_then(Result::ok).is_some_and(|resolved| resolved.in_place) {
-            return Ok(rows);
-        }
+        let resolved = resolved.and_then(Result::ok).filter(|resolved| resolved.in_place);
+        let Some(place) = resolved.map(|resolved| resolved.place) else { return Ok(rows) };
         for row in store.rows(schema::SYNC_MESSAGE, &mailbox.to_bytes()) {
             let (key, record) = row?;
             let message = schema::message_of(&key).map(|(_, message)| message);
-            rows.extend(message.zip(MessageState::read(&record)));
+            rows.extend(message.zip(MessageState::read(&record, place)));
         }
         Ok(rows)
     }
@@ -141,10 +142,11 @@ impl MailboxSyncStore {
             .mailstore
             .commit(move |draft| {
                 let Some(writer) = Writer::begin(draft, &account, author)? else { return Ok(None) };
-                let MarkedHere { message, expected, marks, then } = marked;
+                let MarkedHere { message, expected, partial, marks, then } = marked;
                 let found = message_in(draft, account.mailbox, message)?;
-                let state = found.map(|found| LocalState { folder: found.folder, deleted: found.deleted });
-                if state != Some(expected) {
+                let state = found
+                    .map(|found| (LocalState { folder: found.folder, deleted: found.deleted }, found.is_partial()));
+                if state != Some((expected, partial)) {
                     return Ok(Some(false));
                 }
                 for mark in marks {
@@ -163,6 +165,7 @@ struct Writer {
     mailbox: MailboxId,
     author: Author,
     now: Timestamp,
+    place: Place,
 }
 
 impl Writer {
@@ -171,7 +174,7 @@ impl Writer {
         let servers = Servers::read(&*draft)?;
         let resolved = Resolver::new(&*draft, &servers).resolve(account.mailbox)?.and_then(Result::ok);
         let Some(resolved) = resolved.filter(|resolved| resolved.account == *account) else { return Ok(None) };
-        let writer = Self { mailbox: account.mailbox, author, now: wall() };
+        let writer = Self { mailbox: account.mailbox, author, now: wall(), place: resolved.place };
         let key = schema::account_key(account.mailbox);
         let record = draft.get(&key)?.unwrap_or_default();
         // The row of the account decides for all rows that the new epoch has not written yet.
@@ -179,7 +182,7 @@ impl Writer {
         if !resolved.in_place {
             let keys = stored_in(draft, account.mailbox)?;
             clear_in(draft, &keys, &writer.author)?;
-            draft.edit(key, vec![Place::edit(Some(&resolved.place))])?;
+            draft.edit(key, vec![place_edit(Some(resolved.place))])?;
         }
         Ok(Some(writer))
     }
@@ -193,17 +196,17 @@ impl Writer {
         let key = schema::message_key(self.mailbox, message);
         let record = draft.get(&key)?.unwrap_or_default();
         let edits = match state {
-            Some(state) => state.edits(&record, &self.author, self.now)?,
+            Some(state) => state.edits(&record, &self.author, self.now, self.place)?,
             None => MessageState::removal(&record, &self.author, self.now)?,
         };
-        if MessageState::read(&record).as_ref() == state { Ok(()) } else { Ok(draft.edit(key, edits)?) }
+        if MessageState::read(&record, self.place).as_ref() == state { Ok(()) } else { Ok(draft.edit(key, edits)?) }
     }
 
     fn put_account(&self, draft: &mut Draft<'_>, state: &AccountState) -> Result<(), MailError> {
         let key = schema::account_key(self.mailbox);
         let record = draft.get(&key)?.unwrap_or_default();
-        let edits = state.edits(&record, &self.author, self.now)?;
-        if AccountState::read(&record) == *state { Ok(()) } else { Ok(draft.edit(key, edits)?) }
+        let edits = state.edits(&record, &self.author, self.now, self.place)?;
+        if AccountState::read(&record, self.place) == *state { Ok(()) } else { Ok(draft.edit(key, edits)?) }
     }
 }
 

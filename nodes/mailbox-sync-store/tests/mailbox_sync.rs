@@ -11,7 +11,8 @@ use twinbox_mailbox::{
     MailboxChange, Rule, UserAddress, UserAddresses, directory::Supplied, schema as mailbox_schema,
 };
 use twinbox_mailbox_sync::{
-    Account, AccountState, Link, LocalState, MessageState, RemoteFlags, StoredServer, account_change, server_change,
+    Account, AccountState, Link, LocalState, MailState, MessageState, RemoteFlags, StoredServer, account_change,
+    server_change,
 };
 use twinbox_mailbox_sync_store::{
     LeftOutReason, MailboxSyncError, MailboxSyncStore, MailboxSyncWatch, MarkedHere, SyncChange, SyncedMailbox,
@@ -105,7 +106,8 @@ async fn effective(store: &MailboxSyncStore) -> (Vec<(MailboxId, MailServerId)>,
 
 fn bound(uid: u32) -> MessageState {
     let local = LocalState { folder: Folder::New, deleted: false };
-    MessageState { local, link: Link::Bound { uid_validity: 7, uid, remote: RemoteFlags::default() } }
+    let link = Link::Bound { uid_validity: 7, uid, remote: RemoteFlags::default() };
+    MessageState { local, link, mail: MailState::default() }
 }
 
 fn at(uid_next: u32) -> AccountState {
@@ -253,7 +255,13 @@ async fn stale_epoch_is_refused_and_a_newer_one_wins_in_both_orders_of_merge() {
         // A row that the newer epoch has not written is no exception.
         let new = write(store, &anna, vec![(MessageId(9), Some(bound(3)))], None, &epoch(1, "a")).await;
         assert!(is_stale(&new), "{new:?}");
-        let marked = MarkedHere { message, expected: bound(1).local, marks: vec![Mark::Heard], then: bound(20) };
+        let marked = MarkedHere {
+            message,
+            expected: bound(1).local,
+            partial: false,
+            marks: vec![Mark::Heard],
+            then: bound(20),
+        };
         let marked = store.mark_here(&anna, marked, &epoch(1, "a"), || Some(())).await;
         assert!(is_stale(&marked), "{marked:?}");
     }
@@ -272,7 +280,7 @@ async fn marks_are_made_once_and_not_after_a_change_in_between() {
     let local = |folder, deleted| LocalState { folder, deleted };
     let mark = async |expected, marks: &[Mark], then: LocalState| {
         let then = MessageState { local: then, ..bound(1) };
-        let marked = MarkedHere { message, expected, marks: marks.to_vec(), then };
+        let marked = MarkedHere { message, expected, partial: false, marks: marks.to_vec(), then };
         store.mark_here(&anna, marked, &epoch(1, "a"), || Some(())).await
     };
     let state = async || {
@@ -295,7 +303,7 @@ async fn marks_are_made_once_and_not_after_a_change_in_between() {
     assert!(mark(local(Folder::New, true), &[Mark::Undeleted], new).await.unwrap());
     assert_eq!(state().await, (new, Some(new)));
 
-    let lost = MarkedHere { message, expected: new, marks: vec![Mark::Heard], then: bound(1) };
+    let lost = MarkedHere { message, expected: new, partial: false, marks: vec![Mark::Heard], then: bound(1) };
     let lost = store.mark_here(&anna, lost, &epoch(1, "a"), || None::<()>).await;
     assert!(matches!(lost, Err(MailboxSyncError::Mail(MailError::DutyLost))), "{lost:?}");
     disable(&node, id, true).await;
@@ -469,4 +477,41 @@ async fn watch_reports_messages_and_settings_and_no_states() {
     node.mailstore.mark(id, message, Mark::Saved).await.unwrap();
     assert_eq!(next(&mut watch).await, SyncChange::Settings);
     assert_eq!(next(&mut watch).await, SyncChange::Mailbox(id), "changes of settings that came together are one");
+}
+
+#[tokio::test]
+async fn states_that_the_other_side_of_a_split_wrote_for_another_folder_do_not_count() {
+    let dir = TempDir::new().unwrap();
+    let (a, on_a, id) = with_account(&dir, "a").await;
+    let b = founder(&dir, "b").await;
+    let on_b = MailboxSyncStore::of(&b.mailstore);
+    let (first, second) = (MessageId(1), MessageId(2));
+    a.hand_over(&b).await;
+    // One side goes on in the old folder, and the account gets another one on the other side.
+    let old = account(&on_b, id).await;
+    write(&on_b, &old, vec![(first, Some(bound(20)))], Some(at(21)), &epoch(2, "b")).await.unwrap();
+    on_a.set_account(id, None, account_changes(&["folder=Voice"])).await.unwrap();
+    let new = account(&on_a, id).await;
+    write(&on_a, &new, vec![(second, Some(bound(1)))], Some(at(2)), &epoch(3, "a")).await.unwrap();
+    b.hand_over(&a).await;
+    a.hand_over(&b).await;
+    for store in [&on_a, &on_b] {
+        assert_eq!(store.rows(id).await.unwrap(), BTreeMap::from([(second, bound(1))]));
+        assert_eq!(store.effective().await.unwrap().accounts, [(new.clone(), at(2))]);
+    }
+}
+
+#[tokio::test]
+async fn deletion_of_a_part_is_not_made_once_the_message_is_whole() {
+    let dir = TempDir::new().unwrap();
+    let (node, store, id) = with_account(&dir, "a").await;
+    let message = node.leave(id, &audio(1_500)).await.message;
+    let anna = account(&store, id).await;
+    let local = LocalState { folder: Folder::New, deleted: false };
+    let then = MessageState { local: LocalState { deleted: true, ..local }, link: Link::Gone, ..bound(1) };
+    let of_part = |partial| MarkedHere { message, expected: local, partial, marks: vec![Mark::Deleted], then };
+    let marked = store.mark_here(&anna, of_part(true), &epoch(1, "a"), || Some(())).await;
+    assert!(!marked.unwrap(), "the plan saw a part");
+    assert!(!node.mailstore.message(id, message).await.unwrap().expect("a message").deleted);
+    assert!(store.mark_here(&anna, of_part(false), &epoch(1, "a"), || Some(())).await.unwrap());
 }

@@ -1,6 +1,6 @@
 //! A message with a row that is not in the folder there.
 
-use crate::{Action, Link, LocalMessage, LocalState, MessageState, RemoteFlags};
+use crate::{Action, Extent, Link, LocalMessage, LocalState, MailState, MessageState, NamesKept, RemoteFlags};
 
 /// Belief in the absence of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,17 +14,53 @@ pub(crate) enum Absence {
 }
 
 /// The actions for a message that is absent there.
-pub(crate) fn absent(message: &LocalMessage, row: &MessageState, absence: Absence, accepted: bool) -> Vec<Action> {
+pub(crate) fn absent(
+    message: &LocalMessage,
+    row: &MessageState,
+    absence: Absence,
+    accepted: bool,
+    names: NamesKept,
+) -> Vec<Action> {
     let (id, now) = (message.id, message.state);
-    let store = |link| vec![Action::Store { message: id, state: MessageState { local: now, link } }];
+    let mail = MailState { refusal: None, ..row.mail };
+    let store = |link| vec![Action::Store { message: id, state: MessageState { local: now, link, mail } }];
     let changed = now != row.local;
+    if now.deleted && row.mail.part != 0 && matches!(row.link, Link::Appending { .. } | Link::Gone) {
+        let then = MessageState { mail: MailState { part: 0, ..mail }, ..*row };
+        return vec![Action::RemovePart { message: id, uid: row.mail.part, then, refused: *row }];
+    }
+    // The absence is that of the part: a deletion of it is none of the audio that came since.
+    if row.mail.extent == Extent::Part && !message.partial && !now.deleted {
+        return vec![append(message, Some(row))];
+    }
+    // Mails that have no name of ours are not appended again because they are not found.
+    if !now.deleted {
+        match row.link {
+            // The server left no name: it may be there, and no look would find it.
+            Link::Held { uid: 0, .. } if changed && names == NamesKept::Nothing && row.mail.alias == 0 => {
+                return vec![];
+            }
+            Link::Held { uid: 0, .. } => {}
+            Link::Bound { remote, .. } | Link::Held { remote, .. }
+                if absence == Absence::Reset && (names == NamesKept::Nothing || row.mail.alias != 0) =>
+            {
+                return store(Link::Held { uid: 0, remote });
+            }
+            // The server may have taken it: no look would find it.
+            Link::Appending { .. } if names == NamesKept::Nothing && row.mail.refusal.is_none() => {
+                return store(Link::Held { uid: 0, remote: RemoteFlags::of(now.folder) });
+            }
+            _ => {}
+        }
+    }
     match row.link {
         // The APPEND may yet be found: the row waits for that.
         Link::Appending { .. } | Link::Gone if now.deleted => vec![],
-        // The server took it and does not show it in the folder.
-        Link::Gone if !changed => vec![],
+        // The server took it and does not show it in the folder: each further attempt would leave a copy elsewhere. The
+        // row keeps the bases, so that changes here are pushed when it shows up.
+        Link::Gone if !row.local.deleted => vec![],
         Link::Bound { .. } | Link::Held { .. } if now.deleted => store(Link::Gone),
-        Link::Held { .. } if !changed && accepted => deleted(message),
+        Link::Held { .. } if !changed && accepted => deleted(message, mail),
         // The UID is of the earlier folder.
         Link::Held { uid, remote } if !changed => match absence {
             Absence::Reset if uid != 0 => store(Link::Held { uid: 0, remote }),
@@ -33,23 +69,27 @@ pub(crate) fn absent(message: &LocalMessage, row: &MessageState, absence: Absenc
         Link::Bound { uid, remote, .. } if !changed && absence == Absence::HeldBack => {
             store(Link::Held { uid, remote })
         }
-        Link::Bound { .. } if !changed && absence == Absence::Counts => deleted(message),
-        _ => vec![append(message)],
+        Link::Bound { .. } if !changed && absence == Absence::Counts => deleted(message, mail),
+        _ => vec![append(message, Some(row))],
     }
 }
 
-/// The APPEND of a message.
-pub(crate) fn append(message: &LocalMessage) -> Action {
-    Action::Append { message: message.id, flags: RemoteFlags::of(message.state.folder) }
+/// The APPEND of a message. The mail of a part that is still there stays until the new one was seen.
+pub(crate) fn append(message: &LocalMessage, row: Option<&MessageState>) -> Action {
+    let extent = if message.partial { Extent::Part } else { Extent::Whole };
+    let (part, refusal) = row.map(|row| (row.mail.part, row.mail.refusal)).unwrap_or_default();
+    let mail = MailState { extent, part, refusal, ..MailState::default() };
+    Action::Append { message: message.id, flags: RemoteFlags::of(message.state.folder), mail }
 }
 
 /// Deletes a message here (it can be undeleted), because it left the folder there.
-fn deleted(message: &LocalMessage) -> Vec<Action> {
+fn deleted(message: &LocalMessage, mail: MailState) -> Vec<Action> {
     let local = LocalState { deleted: true, ..message.state };
     vec![Action::MarkHere {
         message: message.id,
         expected: message.state,
+        partial: message.partial,
         marks: message.state.marks_to(local),
-        then: MessageState { local, link: Link::Gone },
+        then: MessageState { local, link: Link::Gone, mail },
     }]
 }

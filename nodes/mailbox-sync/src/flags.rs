@@ -58,6 +58,16 @@ impl RemoteFlags {
         }
     }
 
+    /// The flags of `self`, but those that `mask` names as in `other`.
+    #[must_use]
+    pub(crate) const fn replaced(self, mask: Self, other: Self) -> Self {
+        Self {
+            seen: if mask.seen { other.seen } else { self.seen },
+            flagged: if mask.flagged { other.flagged } else { self.flagged },
+            deleted: if mask.deleted { other.deleted } else { self.deleted },
+        }
+    }
+
     pub(crate) const fn byte(self) -> u8 {
         self.seen as u8 | (self.flagged as u8) << 1 | (self.deleted as u8) << 2
     }

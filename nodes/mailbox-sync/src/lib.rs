@@ -15,6 +15,8 @@
 //! | `account` | the account of one user: sign-in name, folder, file of the secret |
 //! | `stored` | servers and accounts as stored |
 //! | `flags`, `message_state`, `account_state` | the last state seen of messages and accounts, stored by epoch |
+//! | `place` | the folder that stored UIDs are of |
+//! | `refusal` | pauses after steps that the server refused |
 //! | `message_id` | Message-IDs that are the same at each APPEND |
 //! | `plan`, `absent`, `merge`, `view` | the actions that make both sides agree |
 //!
@@ -39,7 +41,9 @@ mod flags;
 mod merge;
 mod message_id;
 mod message_state;
+mod place;
 mod plan;
+mod refusal;
 pub mod schema;
 mod setting;
 mod settings;
@@ -50,12 +54,14 @@ mod view;
 
 pub use account::{Account, AccountError, AccountTemplate, Owner, account_of};
 pub use account_settings::{AccountSettings, Trash};
-pub use account_state::AccountState;
+pub use account_state::{AccountState, NamesKept, Scan};
 pub use auth::{Auth, AuthKind, OAuthGrant, OAuthSettings};
 pub use flags::{LocalState, RemoteFlags};
-pub use message_id::{message_id, parse_message_id};
-pub use message_state::{Link, MessageState};
-pub use plan::{PARTIAL_WAIT_MS, needs_full_look, plan};
+pub use message_id::{Extent, fingerprint, message_id, parse_message_id};
+pub use message_state::{Link, MailState, MessageState};
+pub use place::Place;
+pub use plan::{PARTIAL_WAIT_MS, RENEWED_AFTER, needs_full_look, plan};
+pub use refusal::Refusal;
 pub use setting::{AccountSetting, ServerSetting, SettingError, account_change, server_change};
 pub use settings::{ServerSettings, Tls, Users};
 pub use stored::{StoredAccount, StoredServer};

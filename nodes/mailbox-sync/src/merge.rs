@@ -7,7 +7,7 @@
 use twinbox_ids::MessageId;
 use twinbox_mailbox::Folder;
 
-use crate::{Action, Link, LocalState, MessageState, RemoteFlags};
+use crate::{Action, Extent, Link, LocalState, MailState, MessageState, RemoteFlags};
 
 /// State of a message on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,12 @@ pub(crate) struct Present {
     pub message: MessageId,
     pub uid_validity: u32,
     pub uid: u32,
+    /// Facts of its mail.
+    pub mail: MailState,
+    /// The message here is partial.
+    pub partial: bool,
+    /// Flags that the server does not keep.
+    pub unkept: RemoteFlags,
     /// Both sides as they were when they agreed last.
     pub base: Sides,
     /// Both sides in this look.
@@ -32,34 +38,64 @@ impl Present {
     /// The actions that make both sides agree; none if they do, and the row says so.
     pub(crate) fn actions(&self, row: Option<&MessageState>) -> Vec<Action> {
         let (message, uid, now) = (self.message, self.uid, self.now);
+        // The bases, so that the next look comes to the same step.
+        let refused = MessageState { mail: self.mail, ..self.row(self.base.local, self.base.remote) };
         let Some(goal) = goal(self.base, now) else {
-            return vec![Action::Remove {
-                message,
-                uid,
-                then: MessageState { local: now.local, link: Link::Gone },
-            }];
+            let mail = MailState { refusal: None, ..self.mail };
+            let then = MessageState { local: now.local, link: Link::Gone, mail };
+            return vec![Action::Remove { message, uid, then, refused }];
         };
         let last = self.row(goal.local, goal.remote);
         let mut actions = Vec::new();
         let marks = now.local.marks_to(goal.local);
-        if goal.remote != now.remote {
+        let add = goal.remote.without(now.remote).without(self.unkept);
+        let remove = now.remote.without(goal.remote).without(self.unkept);
+        if !add.with(remove).is_empty() {
             // The bases keep what is still to be marked here.
             let remote = RemoteFlags { deleted: self.base.remote.deleted, ..goal.remote };
             let then = if marks.is_empty() { last } else { self.row(self.base.local, remote) };
-            let (add, remove) = (goal.remote.without(now.remote), now.remote.without(goal.remote));
-            actions.push(Action::Flags { message, uid, add, remove, then });
+            actions.push(Action::Flags { message, uid, add, remove, then, refused });
         }
         if !marks.is_empty() {
-            actions.push(Action::MarkHere { message, expected: now.local, marks, then: last });
+            let (expected, partial) = (now.local, self.partial);
+            actions.push(Action::MarkHere { message, expected, partial, marks, then: last });
         }
         if actions.is_empty() && row != Some(&last) {
             actions.push(Action::Store { message, state: last });
         }
+        if last.mail.part != 0 && actions.iter().all(|action| matches!(action, Action::Store { .. })) {
+            // The mail of the whole was seen in this look: that of the part goes.
+            let then = MessageState { mail: MailState { part: 0, ..last.mail }, ..last };
+            let refused = MessageState { mail: MailState { refusal: self.mail.refusal, ..last.mail }, ..last };
+            return vec![Action::RemovePart { message, uid: last.mail.part, then, refused }];
+        }
+        actions
+    }
+
+    /// The actions for a mail of the part of a message that is whole here: its flags count, its removal does not. The
+    /// mail of the whole is appended, and a later look that sees it removes this one.
+    pub(crate) fn replaced(&self) -> Vec<Action> {
+        let kept = |sides: Sides| Sides {
+            local: LocalState { deleted: false, ..sides.local },
+            remote: RemoteFlags { deleted: false, ..sides.remote },
+        };
+        let (message, now) = (self.message, self.now);
+        let goal = same_folder(kept(self.base), kept(now));
+        let marks = now.local.marks_to(goal.local);
+        let mut actions = Vec::new();
+        if !marks.is_empty() {
+            let (expected, partial, then) = (now.local, self.partial, self.row(goal.local, goal.remote));
+            actions.push(Action::MarkHere { message, expected, partial, marks, then });
+        }
+        let mail =
+            MailState { extent: Extent::Whole, part: self.uid, refusal: self.mail.refusal, ..MailState::default() };
+        actions.push(Action::Append { message, flags: goal.remote, mail });
         actions
     }
 
     fn row(&self, local: LocalState, remote: RemoteFlags) -> MessageState {
-        MessageState { local, link: Link::Bound { uid_validity: self.uid_validity, uid: self.uid, remote } }
+        let link = Link::Bound { uid_validity: self.uid_validity, uid: self.uid, remote };
+        MessageState { local, link, mail: MailState { refusal: None, ..self.mail } }
     }
 }
 

@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinbox_ids::{MessageId, Timestamp};
 
 use crate::{
-    AccountState, Action, Link, LocalMessage, LocalState, MessageState, Plan, RemoteFlags, RemoteView,
+    AccountState, Action, Extent, Link, LocalMessage, LocalState, MailState, MessageState, Plan, RemoteFlags,
+    RemoteView, Scan,
     absent::{Absence, absent, append},
     merge::{Present, Sides},
 };
 
 /// Time for which a partial message waits for its complete audio, in milliseconds after it was received.
 pub const PARTIAL_WAIT_MS: u64 = 10 * 60_000;
+
+/// Mails after a stored attempt from which on it is renewed, so that looks do not begin further and further back.
+pub const RENEWED_AFTER: u32 = 1_000;
 
 /// Whether the next look reads the Message-IDs of the whole folder: it is the first one, or the folder is not the one
 /// that was looked at before (UIDVALIDITY changed, or UIDNEXT fell).
@@ -35,36 +39,52 @@ pub fn plan(
     let full = needs_full_look(before, remote.uid_validity, remote.uid_next);
     if is_void(rows, before, remote, full) {
         let state = AccountState { uid_validity: 0, uid_next: 0, modseq: 0, ..succeeded(before) };
-        return Plan { actions: vec![], held_back: state.held_back, state };
+        return Plan { actions: vec![], held_back: state.held_back, refused: state.refused, state };
     }
-    let (found, absence) = (believable(rows, remote, full), absence(rows, remote, full));
-    let look = Look { now, remote, full, found, absence };
+    let found = believable(rows, &remote.found, full);
+    let found_parts = believable(rows, &remote.found_parts, full);
+    let absence = absence(rows, remote, full);
+    let look = Look { now, remote, full, unkept_before: before.unkept, found, found_parts, absence };
     let mut groups: Vec<(u8, Timestamp, Vec<Action>)> = Vec::new();
-    let mut held_back = 0_u32;
+    let (mut held_back, mut refused) = (0_u32, 0_u32);
     for message in local {
         let row = rows.get(&message.id);
-        let actions = look.actions(message, row);
+        let (actions, waits) = look.unless_refused(look.actions(message, row), row);
+        let actions = look.or_renewed(message.id, row, actions);
+        refused += u32::from(waits);
         held_back += u32::from(is_held(&actions, row));
         groups.push((rank(&actions), message.received, actions));
     }
     let here: BTreeSet<MessageId> = local.iter().map(|message| message.id).collect();
     for (id, row) in rows.iter().filter(|(id, _)| !here.contains(*id)) {
-        let actions: Vec<Action> = look.without_message(*id, row).into_iter().collect();
+        let actions = look.without_message(*id, row).into_iter().collect();
+        let (actions, waits) = look.unless_refused(actions, Some(row));
+        let actions = look.or_renewed(*id, Some(row), actions);
+        refused += u32::from(waits);
         groups.push((rank(&actions), Timestamp(0), actions));
     }
     groups.sort_by_key(|(rank, received, _)| (*rank, *received));
     let actions: Vec<Action> = groups.into_iter().flat_map(|(_, _, actions)| actions).collect();
     let mut state = AccountState {
         uid_validity: remote.uid_validity,
-        uid_next: remote.uid_next,
-        modseq: remote.modseq.unwrap_or_default(),
+        // A look that ended early is continued by the next. It may have begun at an attempt far below the position.
+        uid_next: match remote.looked {
+            0 => remote.uid_next,
+            looked if full => looked,
+            looked => looked.max(before.uid_next),
+        },
+        modseq: if remote.looked == 0 { remote.modseq.unwrap_or_default() } else { before.modseq },
         held_back,
+        refused,
+        unkept: remote.unkept,
+        names: remote.names,
+        scan: Scan { number: before.scan.number, ..Scan::default() },
         ..succeeded(before)
     };
     if !actions.is_empty() || state != *before {
         state.synced_at = Some(now);
     }
-    Plan { actions, state, held_back }
+    Plan { actions, state, held_back, refused }
 }
 
 /// The state after a run that ended with success.
@@ -100,11 +120,11 @@ fn is_void(
 /// folder was read, the UID of another bound message.
 fn believable(
     rows: &BTreeMap<MessageId, MessageState>,
-    remote: &RemoteView,
+    found: &BTreeMap<MessageId, (u32, RemoteFlags)>,
     full: bool,
 ) -> BTreeMap<MessageId, (u32, RemoteFlags)> {
     let mut count: BTreeMap<u32, u32> = BTreeMap::new();
-    for (uid, _) in remote.found.values() {
+    for (uid, _) in found.values() {
         *count.entry(*uid).or_default() += 1;
     }
     let bound: BTreeMap<u32, MessageId> = rows
@@ -118,7 +138,7 @@ fn believable(
     let fine = |id: &MessageId, uid: &u32| {
         *uid != 0 && count.get(uid) == Some(&1) && bound.get(uid).is_none_or(|bound| bound == id)
     };
-    remote.found.iter().filter(|(id, (uid, _))| fine(id, uid)).map(|(id, at)| (*id, *at)).collect()
+    found.iter().filter(|(id, (uid, _))| fine(id, uid)).map(|(id, at)| (*id, *at)).collect()
 }
 
 /// Belief in the absence of messages. A folder that is empty while more than one message is gone may have been lost, so
@@ -146,20 +166,68 @@ struct Look<'a> {
     remote: &'a RemoteView,
     /// The whole folder was read, and rows do not say where messages are.
     full: bool,
+    /// Flags that the server did not keep in the look before.
+    unkept_before: RemoteFlags,
     found: BTreeMap<MessageId, (u32, RemoteFlags)>,
+    found_parts: BTreeMap<MessageId, (u32, RemoteFlags)>,
     absence: Absence,
 }
 
 impl Look<'_> {
     fn actions(&self, message: &LocalMessage, row: Option<&MessageState>) -> Vec<Action> {
         if let Some(present) = self.present(message, row) {
-            return present.actions(row);
+            let replaces = present.mail.extent == Extent::Part && !message.partial && !message.state.deleted;
+            return if replaces { present.replaced() } else { present.actions(row) };
         }
         match row {
-            Some(row) => absent(message, row, self.absence, self.remote.accepted),
+            Some(row) => {
+                // UIDs of another folder do not count.
+                let part = if self.full { 0 } else { row.mail.part };
+                let row = MessageState { mail: MailState { part, ..row.mail }, ..*row };
+                // What is missing may be among the mails that were not looked at yet.
+                let accepted = self.remote.accepted && self.remote.looked == 0;
+                absent(message, &row, self.absence, accepted, self.remote.names)
+            }
             None if message.state.deleted || self.waits(message) => vec![],
-            None => vec![append(message)],
+            None => vec![append(message, None)],
         }
+    }
+
+    /// The actions up to the first that waits because the server refused it, and whether there is one. The row keeps
+    /// what the next attempt needs. An APPEND waits only for a refused APPEND, whose attempt the row has: after the
+    /// refusal of another step, the row must not stay as it is in the folder before.
+    fn unless_refused(&self, actions: Vec<Action>, row: Option<&MessageState>) -> (Vec<Action>, bool) {
+        let waits = row.and_then(|row| row.mail.refusal).is_some_and(|refusal| refusal.waits(self.now));
+        let attempted = row.is_some_and(|row| matches!(row.link, Link::Appending { .. }));
+        let is_there =
+            |action: &Action| action.refused().is_some() || (attempted && matches!(action, Action::Append { .. }));
+        if !waits || self.remote.retry {
+            return (actions, false);
+        }
+        let Some(step) = actions.iter().find(|action| is_there(action)) else { return (actions, false) };
+        let kept = step.refused().filter(|state| row != Some(state));
+        let store = kept.map(|state| Action::Store { message: step.message(), state });
+        let before = actions.iter().take_while(|action| !is_there(action)).cloned();
+        (before.chain(store).collect(), true)
+    }
+
+    /// The actions; if there are none, the row of an old attempt whose mail is not among those that were read gets the
+    /// position that was reached.
+    fn or_renewed(&self, message: MessageId, row: Option<&MessageState>, actions: Vec<Action>) -> Vec<Action> {
+        let Some(row) = row.filter(|_| actions.is_empty() && !self.full) else { return actions };
+        let Link::Appending { uid_validity, from_uid } = row.link else { return actions };
+        let end = self.end();
+        let is_old = end.checked_sub(from_uid).is_some_and(|mails| mails >= RENEWED_AFTER);
+        if !is_old || uid_validity != self.remote.uid_validity {
+            return actions;
+        }
+        let link = Link::Appending { uid_validity, from_uid: end };
+        vec![Action::Store { message, state: MessageState { link, ..*row } }]
+    }
+
+    /// The UID below which all mails were read that the folder has.
+    fn end(&self) -> u32 {
+        if self.remote.looked == 0 { self.remote.uid_next } else { self.remote.looked }
     }
 
     fn waits(&self, message: &LocalMessage) -> bool {
@@ -173,7 +241,8 @@ impl Look<'_> {
             // Deleted before it was known there: nothing says that it came back.
             return None;
         }
-        let (uid, remote) = self.place(message.id, row)?;
+        let (uid, remote, extent) = self.place(message.id, row)?;
+        let mail = self.mail(message.id, row, extent);
         let base = match row {
             Some(row) if !self.full => Sides { local: row.local, remote: base_there(row) },
             // The flags of an old copy are no change there: it is as here, and what was deleted before has come back.
@@ -185,22 +254,59 @@ impl Look<'_> {
                 }
             }
         };
-        let (uid_validity, now) = (self.remote.uid_validity, Sides { local, remote });
-        Some(Present { message: message.id, uid_validity, uid, base, now })
+        let (uid_validity, unkept) = (self.remote.uid_validity, self.remote.unkept);
+        let (base, now) = self.evidence(base, Sides { local, remote });
+        Some(Present { message: message.id, uid_validity, uid, mail, partial: message.partial, unkept, base, now })
     }
 
-    /// UID and flags of a message there; `None`: it is absent.
-    fn place(&self, id: MessageId, row: Option<&MessageState>) -> Option<(u32, RemoteFlags)> {
-        let found = self.found.get(&id).copied();
+    /// Bases and present states, with only those flags as evidence that the server keeps. One that it does not keep is
+    /// as the base here has it, and one that it begins to keep has not changed there.
+    fn evidence(&self, base: Sides, now: Sides) -> (Sides, Sides) {
+        let unkept = self.remote.unkept;
+        let known = base.remote.replaced(self.unkept_before.without(unkept), now.remote);
+        let assumed = RemoteFlags { deleted: known.deleted, ..RemoteFlags::of(base.local.folder) };
+        let masked = |remote: RemoteFlags| remote.replaced(unkept, assumed);
+        (Sides { remote: masked(known), ..base }, Sides { remote: masked(now.remote), ..now })
+    }
+
+    /// Facts of the mail with this audio, which is in the folder.
+    fn mail(&self, id: MessageId, row: Option<&MessageState>, extent: Extent) -> MailState {
+        let found = || self.found_parts.get(&id).map_or(0, |(uid, _)| *uid);
+        let part =
+            match row {
+                _ if extent == Extent::Part => 0,
+                Some(row) if !self.full => match row.link {
+                    Link::Bound { uid, .. } if row.mail.extent == Extent::Part => {
+                        if self.remote.gone.contains(&uid) { found() } else { uid }
+                    }
+                    Link::Bound { .. } | Link::Gone | Link::Held { .. } if row.mail.part == 0 => 0,
+                    // It may have left the folder and come back.
+                    _ => Some(found()).filter(|uid| *uid != 0).unwrap_or(row.mail.part),
+                },
+                _ => found(),
+            };
+        let known = row.map(|row| row.mail).unwrap_or_default();
+        let alias = if known.extent == extent { known.alias } else { 0 };
+        MailState { extent, part, alias, ..known }
+    }
+
+    /// UID, flags and audio of a message there; `None`: it is absent. The mail of the whole counts before that of the
+    /// part.
+    fn place(&self, id: MessageId, row: Option<&MessageState>) -> Option<(u32, RemoteFlags, Extent)> {
+        let whole = self.found.get(&id).map(|(uid, flags)| (*uid, *flags, Extent::Whole));
+        let found = whole.or_else(|| self.found_parts.get(&id).map(|(uid, flags)| (*uid, *flags, Extent::Part)));
         if self.full {
             return found;
         }
         let flags = |uid: u32| self.remote.flags.get(&uid).copied();
-        match row.map(|row| row.link) {
-            Some(Link::Bound { uid, remote, .. }) if !self.remote.gone.contains(&uid) => {
-                Some((uid, flags(uid).unwrap_or(remote)))
+        let Some(row) = row else { return found };
+        let extent = row.mail.extent;
+        match row.link {
+            Link::Bound { .. } if extent == Extent::Part && whole.is_some() => whole,
+            Link::Bound { uid, remote, .. } if !self.remote.gone.contains(&uid) => {
+                Some((uid, flags(uid).unwrap_or(remote), extent))
             }
-            Some(Link::Held { uid, .. }) if uid != 0 => flags(uid).map(|flags| (uid, flags)).or(found),
+            Link::Held { uid, .. } if uid != 0 => flags(uid).map(|flags| (uid, flags, extent)).or(found),
             _ => found,
         }
     }
@@ -210,18 +316,30 @@ impl Look<'_> {
     /// appended a second time.
     fn without_message(&self, id: MessageId, row: &MessageState) -> Option<Action> {
         if row.local.deleted {
-            return Some(Action::Forget { message: id });
+            return Some(self.forgotten(id, row));
         }
-        if let Some((uid, remote)) = self.place(id, Some(row)) {
+        if let Some((uid, remote, extent)) = self.place(id, Some(row)) {
             let base = if self.full { remote } else { base_there(row) };
             let link = Link::Bound { uid_validity: self.remote.uid_validity, uid, remote: base };
-            let state = MessageState { link, ..*row };
+            let state = MessageState { link, mail: self.mail(id, Some(row), extent), ..*row };
             return (state != *row).then_some(Action::Store { message: id, state });
         }
-        // A mail that comes after this look has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1).
-        let coming = |from: u32| self.remote.uid_next <= from;
+        // A mail that comes after this look has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1). One that is there
+        // may be above the end of a look that ended early.
+        let coming = |from: u32| self.remote.looked != 0 || self.remote.uid_next <= from;
         let waits = matches!(row.link, Link::Appending { from_uid, .. } if coming(from_uid)) && !self.full;
-        (!waits).then_some(Action::Forget { message: id })
+        (!waits).then(|| self.forgotten(id, row))
+    }
+
+    /// The end of a row: first the mail of the part goes, of which nothing else knows.
+    fn forgotten(&self, id: MessageId, row: &MessageState) -> Action {
+        let mail = row.mail;
+        // UIDs of another folder do not count.
+        if self.full || mail.part == 0 {
+            return Action::Forget { message: id };
+        }
+        let then = MessageState { mail: MailState { part: 0, refusal: None, ..mail }, ..*row };
+        Action::RemovePart { message: id, uid: mail.part, then, refused: *row }
     }
 }
 
@@ -241,7 +359,7 @@ fn rank(actions: &[Action]) -> u8 {
         Action::Store { state: MessageState { link: Link::Held { .. }, .. }, .. } => 0,
         Action::Store { .. } | Action::MarkHere { .. } | Action::Forget { .. } => 1,
         Action::Flags { .. } => 2,
-        Action::Remove { .. } => 3,
+        Action::Remove { .. } | Action::RemovePart { .. } => 3,
         Action::Append { .. } => 4,
     };
     actions.iter().map(rank).max().unwrap_or_default()

@@ -32,6 +32,16 @@ pub(crate) fn read_text(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 
+/// A number in big-endian order, and the bytes after it.
+pub(crate) fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk::<4>().map(|(number, rest)| (u32::from_be_bytes(*number), rest))
+}
+
+/// As [`take_u32`].
+pub(crate) fn take_u64(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    bytes.split_first_chunk::<8>().map(|(number, rest)| (u64::from_be_bytes(*number), rest))
+}
+
 pub(crate) fn set(tag: Tag, bytes: &[u8]) -> Edit {
     Edit::Set(tag, Value::Bytes(bytes.to_vec()))
 }

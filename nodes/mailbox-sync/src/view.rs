@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinbox_ids::{MessageId, Timestamp};
 use twinbox_mailbox::Mark;
 
-use crate::{AccountState, LocalState, MessageState, RemoteFlags};
+use crate::{AccountState, LocalState, MailState, MessageState, NamesKept, RemoteFlags};
 
 /// A message of the mailbox here. Messages whose content was removed (purged) are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +36,20 @@ pub struct RemoteView {
     pub flags: BTreeMap<u32, RemoteFlags>,
     /// Bound UIDs that are not in the folder. Not used in a full look.
     pub gone: BTreeSet<u32>,
-    /// Messages of this cluster by their Message-ID: among UIDs from [`AccountState::uid_next`] on that are not bound,
+    /// Mails of the whole of messages of this cluster, by their Message-ID: among UIDs from [`AccountState::uid_next`] on that are not bound,
     /// or in a full look in the whole folder.
     pub found: BTreeMap<MessageId, (u32, RemoteFlags)>,
+    /// As `found`, the mails of parts of messages.
+    pub found_parts: BTreeMap<MessageId, (u32, RemoteFlags)>,
+    /// The look ended before this UID, because the folder has too many new mails for one look; 0: it saw all. Such a
+    /// look is no full one, and its `gone` is empty.
+    pub looked: u32,
+    /// Flags that the server does not keep: they are no evidence, and are not set.
+    pub unkept: RemoteFlags,
+    /// The names that the server leaves to mails.
+    pub names: NamesKept,
+    /// An administrator wants refused steps to be tried again now.
+    pub retry: bool,
     /// Expunges were seen live (IDLE).
     pub watched: bool,
     /// The highest bound UID is of another mail now: UIDs were given again, as after the restore of an old copy.
@@ -63,6 +74,8 @@ pub enum Action {
         message: MessageId,
         /// State of the message in this plan.
         expected: LocalState,
+        /// Whether it was partial in this plan: a deletion of a part is none of audio that came since.
+        partial: bool,
         /// Marks, in order.
         marks: Vec<Mark>,
         /// The new row.
@@ -74,6 +87,8 @@ pub enum Action {
         message: MessageId,
         /// Flags of the new message there.
         flags: RemoteFlags,
+        /// Facts of the new mail for the row: its audio, and the mail of the part that it replaces.
+        mail: MailState,
     },
     /// Changes flags there.
     Flags {
@@ -87,6 +102,8 @@ pub enum Action {
         remove: RemoteFlags,
         /// The new row.
         then: MessageState,
+        /// The row if the server refuses: the next look comes to the same step.
+        refused: MessageState,
     },
     /// Takes the message out of the folder there: moves it to the trash folder, or expunges it.
     Remove {
@@ -96,6 +113,20 @@ pub enum Action {
         uid: u32,
         /// The new row.
         then: MessageState,
+        /// The row if the server refuses: the next look comes to the same step.
+        refused: MessageState,
+    },
+    /// Takes the mail of the part out of the folder there, because that of the whole is there, or the message is
+    /// deleted here. It is no deletion of the message.
+    RemovePart {
+        /// The message.
+        message: MessageId,
+        /// UID of the mail of the part.
+        uid: u32,
+        /// The new row.
+        then: MessageState,
+        /// The row if the server refuses.
+        refused: MessageState,
     },
     /// Removes the row: the message is purged here.
     Forget {
@@ -105,6 +136,16 @@ pub enum Action {
 }
 
 impl Action {
+    /// The row to write if the server refuses the step; `None` for steps here and for an APPEND.
+    pub const fn refused(&self) -> Option<MessageState> {
+        match self {
+            Self::Flags { refused, .. } | Self::Remove { refused, .. } | Self::RemovePart { refused, .. } => {
+                Some(*refused)
+            }
+            Self::Store { .. } | Self::MarkHere { .. } | Self::Append { .. } | Self::Forget { .. } => None,
+        }
+    }
+
     /// The message of the action.
     pub const fn message(&self) -> MessageId {
         match self {
@@ -113,6 +154,7 @@ impl Action {
             | Self::Append { message, .. }
             | Self::Flags { message, .. }
             | Self::Remove { message, .. }
+            | Self::RemovePart { message, .. }
             | Self::Forget { message } => *message,
         }
     }
@@ -129,6 +171,8 @@ pub struct Plan {
     pub state: AccountState,
     /// Number of deletions that are held back.
     pub held_back: u32,
+    /// Number of messages whose refused step waits for its next attempt.
+    pub refused: u32,
 }
 
 impl Plan {

@@ -20,9 +20,25 @@ pub enum Ageing {
     Purge,
 }
 
-/// The action that is due for a message at `now`; `record` is its record. The time runs from its latest change: a
-/// message that was marked as new again, saved or undeleted has its whole time again, and so has one that was imported.
+/// End of a message's time by the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageTime {
+    /// The action at its end.
+    pub action: Ageing,
+    /// Time of the latest change of the message, from which its time runs.
+    pub since: Timestamp,
+    /// Its end.
+    pub ends: Timestamp,
+}
+
+/// The action that is due for a message at `now`; `record` is its record.
 pub fn ageing(message: &Message, record: &Record, rules: &Rules, now: Timestamp) -> Option<Ageing> {
+    message_time(message, record, rules).filter(|time| now >= time.ends).map(|time| time.action)
+}
+
+/// The time of a message; `None`: it stays. The time runs from its latest change: a message that was marked as new again,
+/// saved or undeleted has its whole time again, and so has one that was imported.
+pub fn message_time(message: &Message, record: &Record, rules: &Rules) -> Option<MessageTime> {
     let (rule, action) = match message.folder {
         _ if message.purged => return None,
         _ if message.deleted => (Rule::DeletedDays, Ageing::Purge),
@@ -35,5 +51,24 @@ pub fn ageing(message: &Message, record: &Record, rules: &Rules, now: Timestamp)
     let deleted = record.tombstone().map(|tombstone| tombstone.stamp.wall);
     let since = changed.chain(deleted).chain([message.received.0]).max()?;
     let ends = since.saturating_add(days.saturating_mul(DAY_MS));
-    (now.0 >= ends).then_some(action)
+    Some(MessageTime { action, since: Timestamp(since), ends: Timestamp(ends) })
+}
+
+/// Whether a deleted message is to be purged at `now`: the time in which it can be undeleted is over, which is that of its
+/// class of service, else `grace_ms`, in milliseconds. It does not begin before this node has `seen` the deletion: the
+/// stamps in the record are by the clocks of other nodes.
+pub fn is_purge_due(
+    message: &Message,
+    record: &Record,
+    rules: &Rules,
+    seen: Timestamp,
+    now: Timestamp,
+    grace_ms: u64,
+) -> bool {
+    let Some(tombstone) = record.tombstone().filter(|_| message.deleted && !message.purged) else { return false };
+    let (since, lasts) = match message_time(message, record, rules) {
+        Some(time) => (time.since.0, time.ends.0.saturating_sub(time.since.0)),
+        None => (tombstone.stamp.wall, grace_ms),
+    };
+    since.max(seen.0).saturating_add(lasts) <= now.0
 }

@@ -30,6 +30,8 @@ pub enum Rule {
     SavedDays,
     /// Time for which deleted messages can be undeleted, in days.
     DeletedDays,
+    /// Days before the deletion of a message by its age at which its owner is warned by mail.
+    WarnDays,
     /// Minimum length of a PIN, in digits.
     PinLength,
     /// Wrong PINs before a call ends.
@@ -46,7 +48,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules, in display order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::MessageSeconds,
         Self::Messages,
         Self::TotalMinutes,
@@ -54,6 +56,7 @@ impl Rule {
         Self::NewDays,
         Self::SavedDays,
         Self::DeletedDays,
+        Self::WarnDays,
         Self::PinLength,
         Self::PinTries,
         Self::EasyPins,
@@ -72,6 +75,7 @@ impl Rule {
             Self::NewDays => "new-days",
             Self::SavedDays => "saved-days",
             Self::DeletedDays => "deleted-days",
+            Self::WarnDays => "warn-days",
             Self::PinLength => "pin-length",
             Self::PinTries => "pin-tries",
             Self::EasyPins => "easy-pins",
@@ -90,6 +94,7 @@ impl Rule {
             Self::NewDays => tag::NEW_DAYS,
             Self::SavedDays => tag::SAVED_DAYS,
             Self::DeletedDays => tag::DELETED_DAYS,
+            Self::WarnDays => tag::WARN_DAYS,
             Self::PinLength => tag::PIN_LENGTH,
             Self::PinTries => tag::PIN_TRIES,
             Self::EasyPins => tag::EASY_PINS,
@@ -109,6 +114,7 @@ impl Rule {
             Self::Messages => 1..=1_000_000,
             Self::TotalMinutes => 1..=1_000_000,
             Self::RetentionDays | Self::NewDays | Self::SavedDays | Self::DeletedDays => 1..=36_500,
+            Self::WarnDays => 1..=365,
             Self::PinLength => 1..=crate::pin::MAX_LENGTH as u64,
             Self::PinTries => 1..=20,
             Self::EasyPins | Self::Operator | Self::SignIn | Self::AudioOut => 0..=1,

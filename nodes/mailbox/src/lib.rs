@@ -25,7 +25,7 @@ mod user_row;
 mod value;
 
 pub use address::{AddressChange, InvalidAddress, MOST_ALIASES, UserAddress, UserAddresses, is_mail_address};
-pub use ageing::{Ageing, ageing};
+pub use ageing::{Ageing, MessageTime, ageing, is_purge_due, message_time};
 pub use class::{Class, ClassNameError, Rule, RuleError, Rules, class_name};
 pub use counters::Numbers;
 pub use directory::{
@@ -34,12 +34,14 @@ pub use directory::{
 };
 pub use greeting::{GreetingKind, GreetingRef, clear_greeting, set_greeting};
 pub use mailbox::{Mailbox, MailboxChange, NewMailbox, is_timezone};
-pub use message::{Filing, Folder, MailOrigin, Mark, Message, NewMessage, StoredAudio, has_uid, purge};
+pub use message::{
+    Filing, Folder, MailOrigin, Mark, Message, NewMessage, StoredAudio, came_by_mail, has_uid, is_purged, purge,
+};
 pub use message_counts::{MessageCounts, Quota};
 pub use nearest::nearest;
 pub use number::{InvalidNumber, Number, claim, holder, release};
 pub use prompt::{PromptKey, clear_prompt, prompt_audio, set_prompt};
-pub use recording::{Recording, RecordingState, discarded, filed, next_take};
+pub use recording::{Recording, RecordingState, discarded, filed, is_message_purged, message_purged, next_take};
 pub use twinbox_rtp::Codec;
 pub use user_row::{NotifyColumns, RowProblem, UserRow, read_table, read_users, write_users};
 pub use value::ViewError;

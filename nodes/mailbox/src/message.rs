@@ -170,7 +170,9 @@ impl NewMessage {
     /// Take the numbers' UID only if the message has none ([`has_uid`]).
     pub fn edits(&self, current: &Record, filing: Filing, blob: BlobRef, numbers: Numbers) -> Vec<Edit> {
         let mut edits = Vec::with_capacity(10);
-        if current.register(tag::RECEIVED).is_none() {
+        // Nodes may have removed a purged record: audio that the deletion did not see comes with all that makes it a
+        // message.
+        if current.register(tag::RECEIVED).is_none() || is_purged(current) {
             edits.push(set_u64(tag::RECEIVED, self.received.0));
             edits.push(set_byte(tag::CODEC, self.codec.payload_type()));
             edits.extend(self.caller.as_ref().map(|caller| set_text(tag::CALLER, caller.reveal())));
@@ -245,9 +247,25 @@ impl Mark {
     }
 }
 
-/// Whether a message's record has its UID already: then filing it again needs none.
+/// Whether a message's record has its UID already: then filing it again needs none. A purged one has none any more.
 pub fn has_uid(record: &Record) -> bool {
-    record.register(tag::UID).is_some()
+    record.register(tag::UID).is_some() && !is_purged(record)
+}
+
+/// Whether a message's content counts as removed: it cannot be undeleted, and no node writes its record again, except to
+/// file audio that the deletion did not see. A purge before the latest mark or filing does not count, since each of these
+/// writes `MODSEQ` and a purge does not: the message was kept since, or a change by a node that did not know of the purge
+/// came later, and it is purged again.
+pub fn is_purged(record: &Record) -> bool {
+    let stamp = |tag| record.register(tag).map(|(_, stamp)| stamp);
+    byte(&Fields { what: WHAT, record }, tag::PURGED) == 1
+        && stamp(tag::PURGED) > stamp(tag::MODSEQ)
+        && MessageState::of(record).deleted
+}
+
+/// Whether a message came by mail or from a node, and not by an import, which may be repeated at any time.
+pub fn came_by_mail(record: &Record) -> bool {
+    record.register(tag::SENDER).is_some()
 }
 
 /// The edits that mark a deleted message's content as removed. A save or audio that they did not see survives them, as
@@ -288,7 +306,7 @@ impl Message {
                 _ => Folder::New,
             },
             deleted,
-            purged: deleted && byte(&fields, tag::PURGED) != 0,
+            purged: is_purged(record),
             received: Timestamp(fields.required(tag::RECEIVED, read_u64)?),
             caller: fields.optional(tag::CALLER, read_text)?.map(Pii::new),
             caller_name: fields.optional(tag::CALLER_NAME, read_text)?.map(Pii::new),

@@ -134,6 +134,16 @@ pub fn next_take(take: u32) -> Vec<Edit> {
     vec![set_u64(tag::TAKE, u64::from(take))]
 }
 
+/// The edits of its record when its message is purged.
+pub fn message_purged() -> Vec<Edit> {
+    vec![set_byte(tag::PURGED, 1)]
+}
+
+/// Whether its message was purged.
+pub fn is_message_purged(record: &Record) -> bool {
+    record.bytes(tag::PURGED).and_then(read_byte) == Some(1)
+}
+
 impl RecordingState {
     fn number(self) -> u8 {
         match self {

@@ -161,6 +161,8 @@ pub mod recording {
     /// Register, u64: time of the begin of its call (milliseconds since 1970), the key of the call's record; absent for a
     /// recording without a call.
     pub const CALL_BEGAN: Tag = 11;
+    /// Register, one byte: 1 once its message was purged: chunks of it that come later make no new message.
+    pub const PURGED: Tag = 12;
 }
 
 /// Fields of [`NUMBER`].
@@ -226,6 +228,8 @@ pub mod class {
     pub const SAVED_DAYS: Tag = 13;
     /// The same: time for which deleted messages can be undeleted, in days.
     pub const DELETED_DAYS: Tag = 14;
+    /// The same: days before the deletion of a message by its age at which its owner is warned.
+    pub const WARN_DAYS: Tag = 15;
 }
 
 /// Fields of [`CLASS_NAME`].

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use twinbox_ids::{CallId, Incarnation, RecordingId, Timestamp};
 use twinbox_mailbox::{
     Codec, Filing, Folder, Mark, MessageCounts, Numbers, Quota, Recording, RecordingState, discarded, filed,
-    next_take, purge, schema,
+    has_uid, is_purged, next_take, purge, schema,
 };
-use twinbox_replication_core::{BlobRef, Record};
+use twinbox_replication_core::{BlobRef, Field, Record};
 
 fn recording(state: RecordingState, take: u32) -> Recording {
     Recording {
@@ -256,5 +256,29 @@ proptest! {
             prop_assert_eq!(&join(order), &expected);
         }
         prop_assert!(read(&expected, None).audio.is_some());
+    }
+}
+
+/// Other nodes may have removed the record: the filing must be a whole message without it.
+#[test]
+fn audio_that_comes_after_the_purge_is_a_whole_message_by_itself() {
+    let mut a = Replica::new("a", 100);
+    a.file(Filing::Partial { take: 1 }, blob(1, 4));
+    let edits = Mark::Deleted.edits(&a.record, NUMBERS);
+    a.write(edits);
+    assert!(!is_purged(&a.record) && has_uid(&a.record));
+    let edits = purge(&a.record);
+    a.write(edits);
+    assert!(is_purged(&a.record) && !has_uid(&a.record));
+
+    let before = a.record.latest();
+    a.file(Filing::Complete, blob(2, 6));
+    let is_new = |field: &Field| matches!(field, Field::Register { stamp, .. } if Some(*stamp) > before);
+    let new = a.record.fields().filter(|(_, field)| is_new(field)).map(|(tag, field)| (tag, field.clone()));
+    let alone = Record::from_parts(new, None);
+    for record in [&a.record, &alone] {
+        let message = read(record, None);
+        let state = (message.folder, message.deleted, message.purged, message.length_ms, message.uid);
+        assert_eq!(state, (Folder::New, false, false, 6_000, Some(1)));
     }
 }

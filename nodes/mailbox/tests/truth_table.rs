@@ -71,6 +71,8 @@ fn every_pair_of_concurrent_changes_ends_as_the_table_says() {
             let expected = match expected {
                 "later" if left_wall > right_wall => one,
                 "later" => other,
+                "by-time" if (one == "purged") == (left_wall > right_wall) => "purged",
+                "by-time" => "deleted",
                 expected => expected,
             };
             assert_eq!(state(&merged), expected, "{start}: {one} x {other}, clocks {left_wall} {right_wall}");
@@ -119,6 +121,29 @@ fn marking_as_new_a_message_that_was_once_deleted_and_saved_does_not_delete_it()
     assert_eq!(state(&a.record), "saved");
     act(&mut a, "new");
     assert_eq!(state(&a.record), "new");
+}
+
+/// A message that was purged on one side of a split and saved on the other is an ordinary one from then on.
+#[test]
+fn purge_that_a_save_overrode_does_not_count_for_a_later_delete() {
+    for (left_wall, right_wall) in [(1_000, 2_000), (2_000, 1_000)] {
+        let (mut left, mut right) = (base("new").fork("b", left_wall), base("new").fork("c", right_wall));
+        act(&mut left, "purged");
+        act(&mut right, "saved");
+        left.record = left.merged_with(&right);
+        assert_eq!(state(&left.record), "saved");
+        // The store's clock goes on from the highest stamp.
+        let mut later = left.fork("d", 3_000);
+        act(&mut later, "deleted");
+        assert_eq!(state(&later.record), "deleted");
+        let edits = Mark::Undeleted.edits(&later.record, NUMBERS);
+        assert!(!edits.is_empty());
+        let mut undeleted = later.clone();
+        undeleted.write(edits);
+        assert_eq!(state(&undeleted.record), "saved");
+        act(&mut later, "purged");
+        assert_eq!(state(&later.record), "purged");
+    }
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! Effects by target: a device's effects are found without a walk through the whole outbox.
+//! Effects by target, age and id: found without a walk through the whole outbox.
 //!
 //! The first search reads the outbox once. After it, every durable change of an effect, made here or by a peer, is noted by
 //! its id, and the next search reads those effects again.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use twinbox_ids::{DeviceId, EffectId};
-use twinbox_outbox::{Effect, schema};
+use twinbox_ids::{DeviceId, EffectId, Timestamp};
+use twinbox_outbox::{Effect, EffectIndex, Indexed, Phase, schema};
 use twinbox_replication_core::Change;
 
 use crate::{MailError, Mailstore, outbox::readable, work::blocking};
@@ -17,7 +17,7 @@ use crate::{MailError, Mailstore, outbox::readable, work::blocking};
 /// Maximum number of noted changes: with more, the index is dropped, and the next search reads the outbox again.
 const MOST_CHANGED: usize = 50_000;
 
-/// The index. A target may have ids of effects that were removed since: a reader leaves them out.
+/// The index. It may have effects that were removed since: a reader leaves them out.
 #[derive(Debug, Default)]
 pub(crate) struct ByTarget {
     index: Mutex<Index>,
@@ -32,8 +32,7 @@ struct Index {
     /// That reading has ended.
     complete: bool,
     changed: HashSet<EffectId>,
-    targets: HashMap<EffectId, DeviceId>,
-    effects: HashMap<DeviceId, HashSet<EffectId>>,
+    effects: EffectIndex,
 }
 
 impl ByTarget {
@@ -55,39 +54,54 @@ impl ByTarget {
     }
 }
 
-impl Index {
-    fn place(&mut self, id: EffectId, target: Option<DeviceId>) {
-        let before = match target {
-            Some(target) => {
-                self.effects.entry(target).or_default().insert(id);
-                self.targets.insert(id, target).filter(|before| *before != target)
-            }
-            None => self.targets.remove(&id),
-        };
-        let Some(before) = before else { return };
-        if let Some(ids) = self.effects.get_mut(&before) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.effects.remove(&before);
-            }
-        }
-    }
-}
-
 impl Mailstore {
     /// The effects of a device that were not removed, by time of creation. The cost follows their number and that of the
-    /// changes since the last search.
+    /// changes since the last search; so it does for the other searches.
     pub async fn effects_of(&self, target: DeviceId) -> Result<Vec<Effect>, MailError> {
+        let mut effects = self.search(move |index| index.of_target(target)).await?;
+        effects.retain(|effect| effect.new.target == target);
+        effects.sort_by_key(|effect| (effect.new.created, effect.id));
+        Ok(effects)
+    }
+
+    /// The effects that are not at their end, by time of creation.
+    pub async fn open_effects(&self) -> Result<Vec<Effect>, MailError> {
+        let mut effects = self.newest_effects(&[Phase::Open], None, usize::MAX).await?;
+        effects.reverse();
+        Ok(effects)
+    }
+
+    /// At most `most` effects in these phases, newest first, behind the one that was created then and has that id. An effect
+    /// whose phase changes meanwhile may be among them.
+    pub async fn newest_effects(
+        &self,
+        phases: &[Phase],
+        after: Option<(Timestamp, EffectId)>,
+        most: usize,
+    ) -> Result<Vec<Effect>, MailError> {
+        let phases = phases.to_vec();
+        self.search(move |index| index.newest(&phases, after, most)).await
+    }
+
+    /// At most `most` effects whose ids begin with these hexadecimal digits.
+    pub async fn effects_beginning(&self, digits: &str, most: usize) -> Result<Vec<Effect>, MailError> {
+        let digits = digits.to_owned();
+        self.search(move |index| index.of_prefix(&digits, most)).await
+    }
+
+    /// The effects that a search in the updated index finds.
+    async fn search(
+        &self,
+        find: impl FnOnce(&EffectIndex) -> Vec<EffectId> + Send + 'static,
+    ) -> Result<Vec<Effect>, MailError> {
         let store = self.clone();
         blocking(move || {
             while !store.update_index()? {}
-            let ids: Vec<EffectId> =
-                store.inner.by_target.lock().effects.get(&target).into_iter().flatten().copied().collect();
+            let ids = find(&store.inner.by_target.lock().effects);
             let mut effects = Vec::with_capacity(ids.len());
             for id in ids {
-                effects.extend(store.effect(id)?.filter(|effect| effect.new.target == target));
+                effects.extend(store.effect(id)?);
             }
-            effects.sort_by_key(|effect| (effect.new.created, effect.id));
             Ok(effects)
         })
         .await?
@@ -103,27 +117,27 @@ impl Mailstore {
             (index.complete, std::mem::take(&mut index.changed))
         };
         let found = match complete {
-            true => self.targets_of(&changed),
-            false => self.all_targets(),
+            true => self.index_of(&changed),
+            false => self.index_of_all(),
         };
         let mut index = by_target.lock();
         let found = found.inspect_err(|_| index.changed.extend(changed))?;
         if index.noting {
-            found.into_iter().for_each(|(id, target)| index.place(id, target));
+            found.into_iter().for_each(|(id, indexed)| index.effects.place(id, indexed));
             index.complete = true;
         }
         Ok(index.complete)
     }
 
-    fn targets_of(&self, effects: &HashSet<EffectId>) -> Result<Vec<(EffectId, Option<DeviceId>)>, MailError> {
-        effects.iter().map(|id| Ok((*id, self.effect(*id)?.map(|effect| effect.new.target)))).collect()
+    fn index_of(&self, effects: &HashSet<EffectId>) -> Result<Vec<(EffectId, Option<Indexed>)>, MailError> {
+        effects.iter().map(|id| Ok((*id, self.effect(*id)?.as_ref().map(Indexed::from)))).collect()
     }
 
-    fn all_targets(&self) -> Result<Vec<(EffectId, Option<DeviceId>)>, MailError> {
+    fn index_of_all(&self) -> Result<Vec<(EffectId, Option<Indexed>)>, MailError> {
         let mut found = Vec::new();
         for row in self.store().rows(schema::OUTBOX, &[]) {
             let (key, record) = row?;
-            found.extend(readable(&key, &record).map(|effect| (effect.id, Some(effect.new.target))));
+            found.extend(readable(&key, &record).map(|effect| (effect.id, Some(Indexed::from(&effect)))));
         }
         Ok(found)
     }

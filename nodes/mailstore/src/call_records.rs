@@ -46,6 +46,8 @@ pub(crate) struct CallRecords {
     /// End of the queue, until [`Mailstore::write_call_records`] takes it.
     waiting: Mutex<Option<mpsc::Receiver<CallRecord>>>,
     left_out: AtomicU64,
+    /// Time for which records stay, in milliseconds; 0 until [`Mailstore::keep_call_records`] runs.
+    keep_ms: AtomicU64,
     /// Begin of each call in progress.
     calls: Mutex<HashMap<CallId, Timestamp>>,
 }
@@ -53,8 +55,8 @@ pub(crate) struct CallRecords {
 impl Default for CallRecords {
     fn default() -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let (left_out, calls) = Default::default();
-        Self { queue, waiting: Mutex::new(Some(waiting)), left_out, calls }
+        let (left_out, keep_ms, calls) = Default::default();
+        Self { queue, waiting: Mutex::new(Some(waiting)), left_out, keep_ms, calls }
     }
 }
 
@@ -178,7 +180,12 @@ impl Mailstore {
 
     async fn write_records(&self, group: Vec<CallRecord>) {
         let count = group.len();
-        let all = move |draft: &mut Draft<'_>| group.into_iter().try_for_each(|record| write(draft, record));
+        let oldest = match self.inner.calls.keep_ms.load(Relaxed) {
+            0 => Timestamp(0),
+            keep_ms => Timestamp(wall().0.saturating_sub(keep_ms)),
+        };
+        let all =
+            move |draft: &mut Draft<'_>| group.into_iter().try_for_each(|record| write(draft, record, oldest));
         if let Err(error) = self.commit_here(all).await {
             self.inner.calls.left_out.fetch_add(count as u64, Relaxed);
             tracing::warn!(count, %error, "call records cannot be stored; they are left out");
@@ -204,6 +211,7 @@ impl Mailstore {
     /// Removes records older than `keep`, a few at a time, until the future is dropped.
     pub async fn keep_call_records(&self, keep: Duration) {
         let mut from = schema::first_id(Timestamp(0));
+        self.inner.calls.keep_ms.store(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX), Relaxed);
         loop {
             let pause = match self.remove_old_call_records(keep, &mut from).await {
                 Ok(true) => PAUSES.0,
@@ -265,11 +273,12 @@ impl Mailstore {
     }
 }
 
-/// Writes a record. That of a dead node's call gives way to one that is there, and gets the mailbox's number.
-fn write(draft: &mut Draft<'_>, mut record: CallRecord) -> Result<(), MailError> {
+/// Writes a record. That of a dead node's call gives way to one that is there, and gets the mailbox's number; one from
+/// before `oldest` was removed, and is not made again.
+fn write(draft: &mut Draft<'_>, mut record: CallRecord, oldest: Timestamp) -> Result<(), MailError> {
     let key = record.key();
     if record.outcome == Outcome::NodeDied {
-        if draft.get(&key)?.is_some() {
+        if record.began < oldest || draft.get(&key)?.is_some() {
             return Ok(());
         }
         let mailbox = record.mailbox.and_then(|mailbox| mailbox_in(draft, mailbox).ok());

@@ -112,6 +112,9 @@ impl Mailstore {
         if let Some(report) = self.report_of(effect)? {
             return Ok(Destination::of_mail(channel, report.to.reveal()));
         }
+        if let Some(mail) = self.system_mail_of(effect)? {
+            return Ok(Destination::of_mail(channel, mail.to.reveal()));
+        }
         let device = match self.device(effect.new.cause.mailbox, effect.new.target) {
             Err(MailError::View(_)) => None,
             device => device?,
@@ -178,7 +181,7 @@ impl Mailstore {
                 Ok(true)
             })
             .await?;
-        let effects = self.effects().await?;
+        let effects = self.open_effects().await?;
         let (store, named) = (self.clone(), destination.clone());
         let (waiting, held, later) = blocking(move || store.waiting_for(&named, &effects)).await??;
         if let Some(latest) = self.end_pauses(&later).await? {
@@ -216,7 +219,7 @@ impl Mailstore {
     ) -> Result<(usize, usize, Vec<EffectId>), MailError> {
         let (holds, now) = (self.holds()?, wall());
         let (mut waiting, mut held, mut later) = (0, 0, Vec::new());
-        for effect in effects.iter().filter(|effect| !effect.state().is_end()) {
+        for effect in effects {
             let destinations = self.destinations(effect)?;
             if destinations.contains(destination) {
                 waiting += 1;

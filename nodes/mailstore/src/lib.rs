@@ -2,7 +2,6 @@
 //! is durable here, and a peer's acknowledgement is awaited (rules A1 to A4), before it is answered.
 
 mod addresses;
-mod ageing;
 mod by_target;
 mod call_records;
 mod classes;
@@ -24,6 +23,7 @@ mod outbox;
 mod passwords;
 mod pins;
 mod prompts;
+mod purged;
 mod recordings;
 mod reports;
 mod returns;
@@ -42,7 +42,6 @@ use twinbox_overload::Commits;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::{Committed, Draft, Store};
 
-pub use ageing::Aged;
 pub use call_records::CallNote;
 pub use classes::ClassError;
 pub use devices::{DeviceStoreError, NOTIFICATION_LIFE_MS, channel_of, facts_of, time, zone_of};
@@ -53,7 +52,7 @@ pub use holds::{Flushed, HoldError};
 pub use imports::{ImportOutcome, ImportedMessage, MailedMessage};
 pub use locations::LocationStoreError;
 pub use message_counts::{CountsChange, CountsWatch};
-pub use outbox::{EffectOutcome, OutboxChange, OutboxError, OutboxWatch};
+pub use outbox::{DoneEffects, EffectOutcome, OutboxChange, OutboxError, OutboxWatch};
 pub use passwords::{PasswordTry, RememberedPassword};
 pub use pins::PinCheck;
 pub use prompts::{CustomPrompt, PromptsChange, PromptsWatch};
@@ -65,8 +64,8 @@ pub use twinbox_mailbox::{
     Class, Codec, Folder, GreetingKind, MailOrigin, Mailbox, MailboxChange, Mark, Message, MessageCounts,
     NewMailbox, NewMessage, PromptKey, Quota, Rule, Rules, UserAddress, UserAddresses,
 };
-pub use twinbox_outbox::Report;
-pub use twinbox_replication_peer::Acknowledgement;
+pub use twinbox_outbox::{Report, SystemContent, SystemMail};
+pub use twinbox_replication_peer::{Acknowledgement, StabilityMark};
 pub use unfiled::FiledAgain;
 pub use users::{Imported, PlannedUser, UserImport, UserPlan, WeakPins};
 pub use work::blocking;
@@ -77,6 +76,8 @@ pub mod rows {
         addresses::{TakenAddress, set_addresses, taken_in},
         mailboxes::mailbox_in,
         messages::{mark_in, message_in},
+        purged::note_purged,
+        reports::system_mail_in,
         synced::{directory_in, name_in, supplied_in},
     };
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
-use twinbox_mailbox::{Mark, Message, Numbers, Recording, schema};
+use twinbox_mailbox::{Mark, Message, Numbers, Recording, is_purged, schema};
 use twinbox_replication_core::{Key, Record};
-use twinbox_replication_store::{Draft, Filled};
+use twinbox_replication_store::Draft;
 
 use crate::{Acknowledgement, Audio, MailError, Mailstore, work::blocking};
 
@@ -69,10 +69,10 @@ impl Mailstore {
         Ok(Audio { codec: message.codec, bytes: self.blob(&audio.blob.hash).await? })
     }
 
-    /// A blob by its hash, as messages and greetings name it: raw G.711, verified. During the fill of audio, a missing
-    /// blob is fetched from another node (rule D13).
+    /// A blob by its hash, as messages and greetings name it: raw G.711, verified. A missing blob is
+    /// fetched from another node: during the fill of audio (rule D13), and when a change came without its audio.
     pub async fn blob(&self, hash: &BlobHash) -> Result<Bytes, MailError> {
-        if self.store().filled() < Filled::Complete && !self.store().blobs().has(hash) {
+        if !self.store().blobs().has(hash) {
             // After a timeout the read below returns the error.
             let _ = tokio::time::timeout(FETCHED_WITHIN, self.inner.peers.fetch(*hash)).await;
         }
@@ -130,7 +130,8 @@ pub fn message_in(draft: &Draft<'_>, mailbox: MailboxId, id: MessageId) -> Resul
 /// Marks a message, in the same commit as other changes.
 pub fn mark_in(draft: &mut Draft<'_>, mailbox: MailboxId, id: MessageId, mark: Mark) -> Result<(), MailError> {
     let (key, counters) = (schema::message_key(mailbox, id), schema::counters_key(mailbox));
-    let record = draft.get(&key)?.ok_or(MailError::NoMessage(id))?;
+    // Once purged, other nodes may have removed its record: nothing is written to it any more.
+    let record = draft.get(&key)?.filter(|record| !is_purged(record)).ok_or(MailError::NoMessage(id))?;
     let edits = mark.edits(&record, Numbers::after(&draft.get(&counters)?.unwrap_or_default()));
     if edits.is_empty() {
         return Ok(());

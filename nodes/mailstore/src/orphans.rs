@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use twinbox_ids::{Incarnation, MessageId, NodeName, RecordingId};
-use twinbox_mailbox::{Filing, Recording, RecordingState, schema};
+use twinbox_mailbox::{Filing, Recording, RecordingState, is_message_purged, schema};
 use twinbox_replication_core::{BlobRef, Ranges};
 
 use crate::{Filed, MailError, Mailstore};
@@ -75,6 +75,17 @@ impl Mailstore {
         }
         let message = schema::message_key(recording.mailbox, MessageId::from(id));
         let record = self.store().get(&message)?.unwrap_or_default();
+        if record.is_empty() && self.was_purged(id)? {
+            // Here only: the node that recorded may have more, and files it.
+            if recording.is_settled(twinbox_clock::wall()) {
+                self.store().recordings().discard_here(id, take).await?;
+            }
+            return Ok(None);
+        }
+        // The filed audio is nowhere: these chunks are what is left of it.
+        if record.blobs().any(|blob| blob.recording == Some((id, take)) && !self.store().blobs().has(&blob.hash)) {
+            return Ok(None);
+        }
         if !Filing::Complete.adds_to(&record, u64::MAX) {
             self.store().recordings().discard(id, take).await?;
             return Ok(None);
@@ -100,6 +111,11 @@ impl Mailstore {
         let audio = self.assemble(&recording, take, &coverage).await?;
         let blob = self.store().blobs().put(audio).await?;
         self.file_blob(&recording, filing, BlobRef { recording: None, ..blob }, None).await.map(Some)
+    }
+
+    /// Whether the message of a recording was purged, and its record may be gone.
+    pub(crate) fn was_purged(&self, id: RecordingId) -> Result<bool, MailError> {
+        Ok(self.store().get(&schema::recording_key(id))?.is_some_and(|record| is_message_purged(&record)))
     }
 
     /// The audio here of a take; holes are filled with silence.

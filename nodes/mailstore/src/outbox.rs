@@ -5,11 +5,15 @@ use std::sync::Arc;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use twinbox_clock::wall;
 use twinbox_devices::schema as devices_schema;
-use twinbox_ids::{DeviceId, EffectId, Epoch, Timestamp};
+use twinbox_ids::{DeviceId, EffectId, Epoch, RecordingId, Timestamp};
 use twinbox_locations::schema::outgoing_key;
 use twinbox_mailbox::{Mark, schema as mailbox_schema};
-use twinbox_outbox::{Cause, Effect, NewEffect, Transition, attempt, bounced, dead, death, done, failed, schema};
+use twinbox_outbox::{
+    Cause, Channel, Effect, NewEffect, Phase, Transition, asks_for_attempts, attempt, bounced, dead, death, done,
+    failed, forget_secret, knows_all_attempts, next_retry, removal, schema,
+};
 use twinbox_replication_core::{Change, Edit, Key, Record};
+use twinbox_replication_peer::StabilityMark;
 use twinbox_replication_store::Draft;
 
 use crate::{Acknowledgement, MailError, Mailstore, ReturnedMessage, messages::mark_in, work::blocking};
@@ -17,6 +21,11 @@ use crate::{Acknowledgement, MailError, Mailstore, ReturnedMessage, messages::ma
 /// Time that the effect of a sent message stays longer than others, in milliseconds: mail servers usually try for five
 /// days before they report a failure.
 const REPORT_WITHIN_MS: u64 = 6 * 24 * 3_600 * 1_000;
+
+/// Effects that one search reads.
+const PER_SEARCH: usize = 5_000;
+/// Effects that one commit changes: it holds up no caller who leaves a message.
+const AT_A_TIME: usize = 500;
 
 /// An outcome of an attempt, or a decision without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,8 +134,9 @@ impl Mailstore {
         if record(&mailbox_schema::mailbox_key(mailbox))?.is_empty() || record(&device)?.is_empty() {
             return Ok(false);
         }
+        let purged = self.was_purged(RecordingId(message.0))?;
         let message = record(&mailbox_schema::message_key(mailbox, message))?;
-        let filed = message.blobs().next().is_some() || message.tombstone().is_some();
+        let filed = purged || message.blobs().next().is_some() || message.tombstone().is_some();
         Ok(filed || transition == Transition::Test)
     }
 
@@ -178,6 +188,12 @@ impl Mailstore {
                 let Some(effect) = open_effect(draft, id)? else { return Ok(()) };
                 let elsewhere = effect.unfinished().is_some_and(|attempt| attempt.incarnation != own);
                 returned.iter().try_for_each(|returned| returned.file(draft))?;
+                let forgets = match &outcome {
+                    EffectOutcome::Done(_) | EffectOutcome::DoneDeleting(_) => true,
+                    EffectOutcome::Failed(..) => false,
+                    // An administrator may correct the cause and retry it.
+                    EffectOutcome::Dead(_) => effect.new.expires < wall(),
+                };
                 let edits = match outcome {
                     EffectOutcome::Done(receipt) => done(wall(), &receipt),
                     EffectOutcome::DoneDeleting(receipt) => {
@@ -194,6 +210,9 @@ impl Mailstore {
                     EffectOutcome::Dead(reason) => dead(wall(), &reason),
                 };
                 draft.edit(schema::effect_key(id), edits)?;
+                if forgets {
+                    forget_secret_in(draft, &effect)?;
+                }
                 next.iter().try_for_each(|effect| write_effect(draft, effect))
             })
             .await?;
@@ -220,44 +239,43 @@ impl Mailstore {
     /// An administrator wants an effect that was given up, or that waits, to be attempted now; returns the effect that
     /// is attempted. Receivers see the same Message-ID or key again.
     pub async fn retry_effect(&self, id: EffectId) -> Result<EffectId, OutboxError> {
-        let effect = self.effect(id)?.ok_or(OutboxError::None(id))?;
-        if effect.done.is_some() {
-            return Err(OutboxError::Done(id));
-        }
-        if effect.dead.is_some() {
-            let again = effect.again(wall());
-            let (next, receipt) = (again.id(), format!("retried as {}", again.id()));
-            self.commit(move |draft| {
-                draft.edit(schema::effect_key(id), done(wall(), &receipt))?;
-                write_effect(draft, &again)
+        let (retried, _) = self
+            .commit(move |draft| {
+                let effect = match unfinished_in(draft, id)? {
+                    Ok(effect) => effect,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let key = schema::effect_key(id);
+                if effect.dead.is_some() {
+                    let again = effect.again(wall());
+                    draft.edit(key, done(wall(), &format!("retried as {}", again.id())))?;
+                    write_effect(draft, &again)?;
+                    return Ok(Ok(again.id()));
+                }
+                // One that waits for its delay is due now, too.
+                if effect.unfinished().is_none() {
+                    draft.edit(key, failed(effect.attempts(), wall(), "retried by an administrator"))?;
+                }
+                Ok(Ok(id))
             })
             .await?;
-            return Ok(next);
-        }
-        // One that waits for its delay is due now, too.
-        if effect.unfinished().is_none() {
-            self.end_attempt(
-                id,
-                EffectOutcome::Failed("retried by an administrator".to_owned(), wall()),
-                Vec::new(),
-            )
-            .await?;
-        }
-        Ok(id)
+        retried
     }
 
     /// An administrator gives an effect up: it counts as done.
     pub async fn drop_effect(&self, id: EffectId) -> Result<Acknowledgement, OutboxError> {
-        let effect = self.effect(id)?.ok_or(OutboxError::None(id))?;
-        if effect.done.is_some() {
-            return Err(OutboxError::Done(id));
-        }
-        let ((), acknowledgement) = self
+        let (dropped, acknowledgement) = self
             .commit(move |draft| {
-                Ok(draft.edit(schema::effect_key(id), done(wall(), "dropped by an administrator"))?)
+                let effect = match unfinished_in(draft, id)? {
+                    Ok(effect) => effect,
+                    Err(error) => return Ok(Err(error)),
+                };
+                draft.edit(schema::effect_key(id), done(wall(), "dropped by an administrator"))?;
+                forget_secret_in(draft, &effect)?;
+                Ok(Ok(()))
             })
             .await?;
-        Ok(acknowledgement)
+        dropped.map(|()| acknowledgement)
     }
 
     /// Records a report of failure that came back; false when there is no such effect, or it has one already. The message
@@ -284,48 +302,121 @@ impl Mailstore {
         Ok(new)
     }
 
-    /// Removes effects that were done before that time, at most 20,000; returns their number. Those of sent messages, also
-    /// dead ones, stay longer, because a mail server may report a failure after days. The last one of a sent message takes
-    /// the message with it, so that nothing refers to its audio any more.
-    pub async fn remove_done_effects(&self, before: Timestamp) -> Result<usize, MailError> {
-        const MOST: usize = 20_000;
-        // A commit of this size holds up no caller who leaves a message.
-        const AT_A_TIME: usize = 500;
-        let store = self.clone();
-        let removed = blocking(move || {
-            let mut removed = Vec::new();
-            for row in store.store().rows(schema::OUTBOX, &[]) {
-                let (key, record) = row?;
-                let old = |effect: &Effect| {
-                    // A message that was given up is with its sender again.
-                    let given_up = effect.dead.as_ref().filter(|_| effect.is_sent());
-                    let longer = if effect.is_sent() { REPORT_WITHIN_MS } else { 0 };
-                    let ended = effect.done.as_ref().or(given_up);
-                    ended.is_some_and(|ended| ended.at.0.saturating_add(longer) < before.0)
-                };
-                removed.extend(readable(&key, &record).filter(old));
-                if removed.len() == MOST {
-                    break;
+    /// Asks the other members for the attempts of earlier holders, at the beginning of this epoch; `None`: the effect, whose
+    /// record carries the question, is at its end.
+    pub async fn ask_for_attempts(&self, id: EffectId, epoch: &Epoch) -> Result<Option<StabilityMark>, MailError> {
+        let edits = asks_for_attempts(epoch);
+        let (asked, _) = self
+            .commit_here(move |draft| {
+                let open = open_effect(draft, id)?.is_some();
+                if open {
+                    draft.edit(schema::effect_key(id), edits)?;
                 }
-            }
-            Ok::<_, MailError>(removed)
-        });
-        let removed = removed.await??;
-        for effects in removed.chunks(AT_A_TIME).map(<[Effect]>::to_vec) {
+                Ok(open)
+            })
+            .await?;
+        Ok(asked.then(|| self.inner.peers.mark()))
+    }
+
+    /// Whether every attempt that an earlier holder has acted on is here. Without a question, only if there is no other member.
+    pub fn knows_all_attempts(&self, asked: Option<&StabilityMark>) -> bool {
+        let peers = &self.inner.peers;
+        let Some(asked) = asked else { return knows_all_attempts(peers.known().saturating_add(1), 0) };
+        let silent = peers.unanswered(asked);
+        let (status, others) = (peers.status(), peers.known());
+        // The one that is left out must be away: another may have come back with an empty disk.
+        let waits = status.iter().any(|peer| (peer.connected || peer.following) && silent.contains(&peer.name));
+        !waits && knows_all_attempts(others.saturating_add(1), others.saturating_sub(silent.len()))
+    }
+
+    /// Effects of these channels that were done before that time, at most 20,000. Those of sent messages, also dead ones,
+    /// stay longer, because a mail server may report a failure after days; one that was retried stays until the retry is
+    /// removed, which may need its content.
+    pub async fn done_effects(
+        &self,
+        before: Timestamp,
+        of: impl Fn(Channel) -> bool + Send + Sync + 'static,
+    ) -> Result<DoneEffects, MailError> {
+        const MOST: usize = 20_000;
+        let (mut effects, of) = (Vec::new(), Arc::new(of));
+        let mut after = Some((before, EffectId(u128::MAX)));
+        while effects.len() < MOST && after.is_some() {
+            let found = self.newest_effects(&[Phase::Done, Phase::Dead], after, PER_SEARCH).await?;
+            after = found.last().map(|effect| (effect.new.created, effect.id));
+            let (store, of) = (self.clone(), of.clone());
+            let over = blocking(move || {
+                let mut over = Vec::new();
+                for effect in found {
+                    let is_over = of(effect.new.channel) && is_over(&effect, before);
+                    if is_over && store.effect(next_retry(&effect))?.is_none() {
+                        over.push(effect);
+                    }
+                }
+                Ok::<_, MailError>(over)
+            });
+            effects.extend(over.await??);
+        }
+        // What was read is durable after a commit, even an empty one, and so among the changes of the mark.
+        self.commit_here(|_| Ok(())).await?;
+        Ok(DoneEffects { effects, mark: self.inner.peers.mark() })
+    }
+
+    /// Removes done effects; returns their number. `None`: a member does not have all of their records yet. If they were
+    /// removed before, a member that knows the attempt but not the success could repeat it. The last effect of a sent
+    /// message takes the message with it, so that nothing refers to its audio any more.
+    pub async fn remove_if_stable(&self, done: &DoneEffects) -> Result<Option<usize>, MailError> {
+        if !self.inner.peers.is_stable(&done.mark) {
+            return Ok(None);
+        }
+        for effects in done.effects.chunks(AT_A_TIME).map(<[Effect]>::to_vec) {
             self.commit_here(move |draft| effects.iter().try_for_each(|effect| remove_effect(draft, effect)))
                 .await?;
         }
-        Ok(removed.len())
+        Ok(Some(done.effects.len()))
     }
+}
+
+/// Effects that were done, with the changes that were here when they were read.
+pub struct DoneEffects {
+    effects: Vec<Effect>,
+    mark: StabilityMark,
+}
+
+impl DoneEffects {
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+}
+
+/// Whether an effect has been at its end since that time.
+fn is_over(effect: &Effect, before: Timestamp) -> bool {
+    // A message that was given up is with its sender again.
+    let given_up = effect.dead.as_ref().filter(|_| effect.is_sent());
+    let longer = if effect.is_sent() { REPORT_WITHIN_MS } else { 0 };
+    let ended = effect.done.as_ref().or(given_up);
+    ended.is_some_and(|ended| ended.at.0.saturating_add(longer) < before.0)
 }
 
 /// Removes an effect. A sent message goes with its effect, unless an administrator's retry needs it.
 fn remove_effect(draft: &mut Draft<'_>, effect: &Effect) -> Result<(), MailError> {
-    draft.edit(schema::effect_key(effect.id), vec![Edit::Delete])?;
-    let retry = NewEffect { retry: effect.new.retry.saturating_add(1), ..effect.new }.id();
-    let is_last = draft.get(&schema::effect_key(retry))?.is_none_or(|record| record.is_empty());
+    let key = schema::effect_key(effect.id);
+    let Some(record) = draft.get(&key)?.filter(|record| record.tombstone().is_none()) else { return Ok(()) };
+    draft.edit(key, removal(&record))?;
+    let is_last = draft.get(&schema::effect_key(next_retry(effect)))?.is_none_or(|record| record.is_empty());
     if effect.is_sent() && is_last {
         draft.edit(outgoing_key(effect.new.cause.message), vec![Edit::Delete])?;
+    }
+    Ok(())
+}
+
+/// Removes the secret of an effect, which is in the record of the first of its retries.
+fn forget_secret_in(draft: &mut Draft<'_>, effect: &Effect) -> Result<(), MailError> {
+    let key = schema::effect_key(effect.receiver_id());
+    let Some(edit) = forget_secret(effect) else { return Ok(()) };
+    let content = draft.get(&key)?.and_then(|record| record.bytes(schema::SYSTEM_MAIL).map(<[u8]>::len));
+    if content.is_some_and(|length| length > 0) {
+        draft.edit(key, vec![edit])?;
     }
     Ok(())
 }
@@ -342,6 +433,17 @@ pub(crate) fn open_effect(draft: &Draft<'_>, id: EffectId) -> Result<Option<Effe
     let key = schema::effect_key(id);
     let effect = draft.get(&key)?.and_then(|record| readable(&key, &record));
     Ok(effect.filter(|effect| !effect.state().is_end()))
+}
+
+/// The effect of an administrator's request; the reason of the refusal, if it is done or removed.
+fn unfinished_in(draft: &Draft<'_>, id: EffectId) -> Result<Result<Effect, OutboxError>, MailError> {
+    let key = schema::effect_key(id);
+    let effect = draft.get(&key)?.and_then(|record| readable(&key, &record));
+    Ok(match effect {
+        None => Err(OutboxError::None(id)),
+        Some(effect) if effect.done.is_some() => Err(OutboxError::Done(id)),
+        Some(effect) => Ok(effect),
+    })
 }
 
 pub(crate) fn readable(key: &Key, record: &Record) -> Option<Effect> {

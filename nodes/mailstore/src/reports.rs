@@ -1,8 +1,9 @@
-//! Reports of delivery to the senders of mails (RFC 3461).
+//! Reports of delivery to the senders of mails (RFC 3461), and mails of the system to users and administrators.
 
 use twinbox_clock::wall;
 use twinbox_ids::{MailboxId, MessageId, Timestamp};
-use twinbox_outbox::{Cause, Channel, Effect, NewEffect, Report, Transition, schema};
+use twinbox_outbox::{Cause, Channel, Effect, NewEffect, Report, SystemMail, Transition, schema};
+use twinbox_replication_store::Draft;
 
 use crate::{Acknowledgement, MailError, Mailstore};
 
@@ -51,4 +52,32 @@ impl Mailstore {
         let record = self.store().get(&schema::effect_key(effect.receiver_id()))?;
         Ok(record.and_then(|record| Report::read(&record)))
     }
+
+    /// The mail of the system that an effect sends; `None` for other effects, and if its content was removed. An
+    /// administrator's retry sends that of the first effect.
+    pub fn system_mail_of(&self, effect: &Effect) -> Result<Option<SystemMail>, MailError> {
+        if effect.new.channel != Channel::System {
+            return Ok(None);
+        }
+        let record = self.store().get(&schema::effect_key(effect.receiver_id()))?;
+        Ok(record.and_then(|record| SystemMail::read(&record)))
+    }
+}
+
+/// Adds a mail of the system with the effect that sends it; false if the effect exists, so that its occasion has its mail.
+pub fn system_mail_in(
+    draft: &mut Draft<'_>,
+    mail: &SystemMail,
+    owner: MailboxId,
+    occasion: u64,
+) -> Result<bool, MailError> {
+    let effect = mail.effect(owner, occasion, wall());
+    let key = schema::effect_key(effect.id());
+    let mut edits = effect.edits(draft.get(&key)?.as_ref());
+    let new = !edits.is_empty();
+    if new {
+        edits.extend(mail.edits());
+        draft.edit(key, edits)?;
+    }
+    Ok(new)
 }

@@ -79,7 +79,7 @@ impl Returns {
     /// The reason, and the message unless its audio is lost.
     async fn spoken(&self, outgoing: &Outgoing, number: &str, reason: &str) -> Result<Vec<u8>, MailError> {
         let codec: Codec = outgoing.codec;
-        let mut audio = self.prompts.say(undelivered(number, reason_of(reason)), codec);
+        let mut audio = self.prompts.say(undelivered(number, Undelivered::of_report(reason)), codec);
         audio.resize(audio.len() + PAUSE, codec.silence());
         match self.mailstore.blob(&outgoing.audio.hash).await {
             Ok(message) => audio.extend_from_slice(&message),
@@ -113,51 +113,4 @@ fn returned_id(outgoing: MessageId) -> MessageId {
     let mut id = [0; 16];
     hasher.finalize_xof().fill(&mut id);
     MessageId(u128::from_be_bytes(id))
-}
-
-/// The reason as it is spoken, from the first status code (RFC 3463) in the text, else from the reply code.
-fn reason_of(text: &str) -> Undelivered {
-    let words = || text.split(|c: char| !c.is_ascii_digit() && c != '.').map(|word| word.trim_matches('.'));
-    let number = |digits: &str| (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    let status = words().find_map(|word| {
-        let mut parts = word.split('.');
-        let (class, subject, detail) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_status = matches!(class, "4" | "5") && number(subject) && number(detail) && parts.next().is_none();
-        is_status.then_some((subject, detail))
-    });
-    match status {
-        Some(("1", _) | ("2", "1")) => Undelivered::UnknownNumber,
-        Some(("2", "2")) => Undelivered::MailboxFull,
-        Some(("4", _)) => Undelivered::Unreachable,
-        Some(_) => Undelivered::Refused,
-        None if words().any(|word| matches!(word, "550" | "551" | "553")) => Undelivered::UnknownNumber,
-        None if words().any(|word| matches!(word, "452" | "552")) => Undelivered::MailboxFull,
-        None if words().any(|word| matches!(word, "554" | "555" | "556")) => Undelivered::Refused,
-        // No server answered.
-        None if text.starts_with("expired") => Undelivered::Unreachable,
-        None => Undelivered::Refused,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spoken_reason_follows_from_the_status_or_the_reply() {
-        use Undelivered::*;
-        for (text, expected) in [
-            ("mail.example refused the recipient: 550 5.1.1 mailbox unknown; check the address", UnknownNumber),
-            ("5.1.1 smtp; 550 no such user", UnknownNumber),
-            ("a.example refused the recipient: 550 no such user", UnknownNumber),
-            ("expired after 90 attempts; the last: a deferred the recipient: 452 4.2.2 mailbox full", MailboxFull),
-            ("a.example refused the message: 552 over quota", MailboxFull),
-            ("5.4.1 (host 192.0.2.7[192.0.2.7] said nothing)", Unreachable),
-            ("expired after 90 attempts; the last: connection to 192.0.2.7:25 refused", Unreachable),
-            ("a.example refused the message: 554 5.6.1 no sound", Refused),
-            ("the location was removed", Refused),
-        ] {
-            assert_eq!(reason_of(text), expected, "{text}");
-        }
-    }
 }

@@ -139,7 +139,11 @@ impl Mailstore {
             return Err(if *cut { FileError::Lost } else { FileError::TooShort { length_ms, min_ms } });
         }
         let (blob, filing) = match *sealed {
-            Some(sealed) => sealed,
+            Some(sealed) => {
+                // Nothing names it yet: each attempt keeps it for the next one.
+                self.store().blobs().keep(&sealed.0.hash);
+                sealed
+            }
             None => {
                 let whole = !*cut && self.has_take(recording.id, *take, *bytes).await?;
                 let blob = self.store().recordings().seal(recording.id, *take).await.map_err(MailError::from)?;

@@ -75,6 +75,22 @@ async fn range_and_cursor_select_calls_by_their_begin() {
 }
 
 #[tokio::test]
+async fn call_of_a_lost_node_from_before_the_keep_time_gets_no_record_again() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    for (number, ago_ms) in [(1, 2 * DAY), (2, DAY / 2)] {
+        let lost = CallRecord { outcome: Outcome::NodeDied, ..call(number, name("b"), ago_ms) };
+        node.mailstore.note_call(lost);
+    }
+    tokio::select! {
+        biased;
+        () = node.mailstore.keep_call_records(KEEP) => {}
+        () = node.mailstore.write_call_records(ready(())) => {}
+    }
+    assert_eq!(records(&node.mailstore).iter().map(|record| record.call.0).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
 async fn dropped_note_becomes_a_record_however_the_call_ends() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");

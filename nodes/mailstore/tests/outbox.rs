@@ -12,10 +12,10 @@ use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mailbox::schema::message_key;
 use twinbox_mailstore::{EffectOutcome, Mark};
 use twinbox_outbox::{
-    Cause, Channel, EffectState, NewEffect, Transition,
+    Cause, Channel, Effect, EffectState, NewEffect, Phase, Transition,
     schema::{DONE, effect_key},
 };
-use twinbox_store_kit::{Node, audio};
+use twinbox_store_kit::{Node, audio, eventually, pair};
 
 #[tokio::test]
 async fn effect_lacks_its_cause_until_the_message_arrives_and_keeps_it_after_a_delete() {
@@ -41,6 +41,12 @@ async fn effect_lacks_its_cause_until_the_message_arrives_and_keeps_it_after_a_d
     b.mailstore.mark(mailbox, message, Mark::Deleted).await.unwrap();
     b.mailstore.remove_device(mailbox, device.id).await.unwrap();
     assert!(b.mailstore.has_cause_of(effect).unwrap(), "removed is not missing");
+}
+
+/// Removes what was done before that time; there is no other member.
+async fn sweep(node: &Node, before: Timestamp) -> usize {
+    let done = node.mailstore.done_effects(before, |_| true).await.unwrap();
+    node.mailstore.remove_if_stable(&done).await.unwrap().expect("stable")
 }
 
 /// A mail for message `n`, to that device.
@@ -75,7 +81,7 @@ async fn effects_of_a_device_are_found_as_they_come_change_and_go_on_either_node
     assert_eq!(found(&b, 7).await, []);
     a.hand_over(&b).await;
     assert_eq!(found(&b, 7).await.len(), 3, "from the other node");
-    a.mailstore.remove_done_effects(Timestamp(u64::MAX)).await.unwrap();
+    sweep(&a, Timestamp(u64::MAX)).await;
     assert_eq!(found(&a, 7).await, [(3, Pending), (4, Pending)], "without the removed one");
     assert_eq!(found(&a, 8).await, [(2, Pending)]);
     assert_eq!(found(&a, 9).await, []);
@@ -95,9 +101,70 @@ async fn all_effects_that_were_done_are_removed_however_many_there_are() {
         ends.spawn(async move { mailstore.end_attempt(id, outcome, Vec::new()).await.unwrap() });
     }
     ends.join_all().await;
-    assert_eq!(node.mailstore.remove_done_effects(Timestamp(u64::MAX)).await.unwrap(), done.len());
+    assert_eq!(sweep(&node, Timestamp(u64::MAX)).await, done.len());
     let left: Vec<_> = node.mailstore.effects().await.unwrap().into_iter().map(|effect| effect.id).collect();
     assert_eq!(left, [waits.id()]);
+}
+
+#[tokio::test]
+async fn done_effect_stays_while_another_member_may_lack_its_success() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = pair(dir.path()).await;
+    let [first, second] = [effect(1, 7), effect(2, 7)];
+    a.mailstore.add_effects(vec![first, second]).await.unwrap();
+    let done = async |id| {
+        a.mailstore.end_attempt(id, EffectOutcome::Done("taken".to_owned()), Vec::new()).await.unwrap();
+        a.mailstore.done_effects(Timestamp(u64::MAX), |_| true).await.unwrap()
+    };
+    let found = done(first.id()).await;
+    eventually("b has it", async || a.mailstore.remove_if_stable(&found).await.unwrap() == Some(1)).await;
+    eventually("b removes it, too", async || b.mailstore.effect(first.id()).unwrap().is_none()).await;
+    b.peers.shutdown().await;
+    drop(b);
+    let found = done(second.id()).await;
+    assert!(!found.is_empty());
+    assert_eq!(a.mailstore.remove_if_stable(&found).await.unwrap(), None);
+    assert_eq!(a.mailstore.effect(second.id()).unwrap().unwrap().state(), EffectState::Done);
+}
+
+#[tokio::test]
+async fn effect_that_was_retried_stays_until_its_retry_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let first = effect(1, 7);
+    node.mailstore.add_effects(vec![first]).await.unwrap();
+    node.mailstore.end_attempt(first.id(), EffectOutcome::Dead("full".to_owned()), Vec::new()).await.unwrap();
+    let retry = node.mailstore.retry_effect(first.id()).await.unwrap();
+    assert_eq!(sweep(&node, Timestamp(u64::MAX)).await, 0, "the retry may need its content");
+    node.mailstore.end_attempt(retry, EffectOutcome::Done("taken".to_owned()), Vec::new()).await.unwrap();
+    assert_eq!(sweep(&node, Timestamp(u64::MAX)).await, 1);
+    assert_eq!(sweep(&node, Timestamp(u64::MAX)).await, 1);
+    assert!(node.mailstore.effects().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn effects_are_found_by_age_and_by_the_beginning_of_their_ids_on_either_node() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let (a, b) = (Node::alone(dirs[0].path(), "a"), Node::alone(dirs[1].path(), "b"));
+    let effects: Vec<NewEffect> = (0..300).map(|n| effect(n, 1)).collect();
+    a.mailstore.add_effects(effects.clone()).await.unwrap();
+    let ids = |found: Vec<Effect>| found.into_iter().map(|effect| effect.id).collect::<Vec<_>>();
+    let newest = async |node: &Node, after: Option<usize>| {
+        let after = after.map(|at| (effects[at].created, effects[at].id()));
+        ids(node.mailstore.newest_effects(&[Phase::Open], after, 2).await.unwrap())
+    };
+    assert_eq!(newest(&a, None).await, [effects[299].id(), effects[298].id()]);
+    let done = EffectOutcome::Done("taken".to_owned());
+    a.mailstore.end_attempt(effects[299].id(), done, Vec::new()).await.unwrap();
+    assert_eq!(newest(&a, None).await, [effects[298].id(), effects[297].id()], "the change is known");
+    assert_eq!(newest(&a, Some(1)).await, [effects[0].id()], "behind the last but one");
+    let open = ids(a.mailstore.open_effects().await.unwrap());
+    assert_eq!((open.len(), open.first()), (299, Some(&effects[0].id())), "oldest first");
+    assert!(newest(&b, None).await.is_empty());
+    a.hand_over(&b).await;
+    assert_eq!(newest(&b, None).await, [effects[298].id(), effects[297].id()], "from the other node");
+    let id = effects[5].id().to_string();
+    assert_eq!(ids(b.mailstore.effects_beginning(&id[..20], 9).await.unwrap()), [effects[5].id()]);
 }
 
 /// A process may end after any commit: one that has recorded the success has deleted the message, too.

@@ -141,6 +141,10 @@ impl RtpSession {
     }
 
     fn receive(&mut self, now: BootInstant, rounds: usize, context: &mut ThreadContext) {
+        // A fast caller's first packets may overtake the order that names the remote side: they wait in the socket's buffer.
+        if self.remote.is_none() {
+            return;
+        }
         for _ in 0..rounds {
             let received = context.batch.receive(&self.socket);
             for datagram in context.batch.datagrams() {

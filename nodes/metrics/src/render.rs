@@ -85,6 +85,13 @@ pub fn render(pages: &Pages) -> String {
         "Records of calls that came faster than the disk takes them.",
         [plain(pages.mailstore.call_records_left_out() as f64)],
     );
+    let purged = pages.mailstore.store().purge_counts();
+    page.counter(
+        "twinbox_purged_total",
+        "Deleted records, files of audio, and their bytes that were removed from the disk.",
+        [("records", &purged.records), ("files", &purged.blobs), ("bytes", &purged.bytes)]
+            .map(|(what, count)| (format!("what=\"{what}\""), count.load(Relaxed) as f64)),
+    );
     let view = pages.roles.watch().borrow().clone();
     page.gauge(
         "twinbox_quorum",

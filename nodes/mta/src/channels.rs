@@ -1,4 +1,4 @@
-//! The channels of the duty `mta`: notifications that leave by mail.
+//! The channels of the duty `mta`: all that leaves by mail.
 
 use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
 
@@ -14,8 +14,9 @@ use twinbox_mail::{
 };
 use twinbox_mailstore::{MailError, ReturnedMessage, Returns};
 use twinbox_outbox::{Channel, Effect};
+use twinbox_reports::ReportSource;
 
-use crate::{Mailer, Notify, Outgoing, SendFailure, SocketOwner, report, voice};
+use crate::{Mailer, Notify, Outgoing, SendFailure, SocketOwner, report, system, voice};
 
 /// Sender of the duty's mails.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub enum MailWork {
     Voice(Outgoing),
     /// A report of delivery to the sender of a mail.
     Report(Outgoing),
+    /// A mail of the system to a user or administrator.
+    System(Outgoing),
 }
 
 /// The channels of the duty.
@@ -52,6 +55,7 @@ pub struct MailChannels {
     notifications: Notifications,
     sender: Option<MailSender>,
     returns: Returns,
+    reports: ReportSource,
 }
 
 /// The permit of an attempt, for connections.
@@ -79,10 +83,15 @@ impl MailSender {
 }
 
 impl MailChannels {
-    /// Channels for these notifications and for voice messages, which come back by `returns`; without a sender, mails
-    /// are dead letters.
-    pub fn new(notifications: Notifications, sender: Option<MailSender>, returns: Returns) -> Self {
-        Self { notifications, sender, returns }
+    /// Channels for these notifications, for voice messages, which come back by `returns`, and for mails of the system,
+    /// which may have one of `reports`; without a sender, mails are dead letters.
+    pub fn new(
+        notifications: Notifications,
+        sender: Option<MailSender>,
+        returns: Returns,
+        reports: ReportSource,
+    ) -> Self {
+        Self { notifications, sender, returns, reports }
     }
 
     /// The mail of a notification; `Err` with the reason if there cannot be one.
@@ -162,6 +171,9 @@ impl Channels for MailChannels {
         if effect.new.channel == Channel::Report {
             return report::prepare(mailstore, sender, effect).map(MailWork::Report);
         }
+        if effect.new.channel == Channel::System {
+            return system::prepare(mailstore, &self.reports, sender, effect).await.map(MailWork::System);
+        }
         if effect.is_sent() {
             return voice::prepare(mailstore, sender, effect).await.map(MailWork::Voice);
         }
@@ -185,8 +197,10 @@ impl Channels for MailChannels {
     }
 
     fn route(&self, _: &Effect, work: &MailWork) -> String {
-        let (MailWork::Notification { outgoing, .. } | MailWork::Voice(outgoing) | MailWork::Report(outgoing)) =
-            work;
+        let (MailWork::Notification { outgoing, .. }
+        | MailWork::Voice(outgoing)
+        | MailWork::Report(outgoing)
+        | MailWork::System(outgoing)) = work;
         self.sender.as_ref().map(|sender| sender.mailer.route_to(&outgoing.recipient)).unwrap_or_default()
     }
 
@@ -194,7 +208,7 @@ impl Channels for MailChannels {
         let Some(sender) = &self.sender else { return ActOutcome::Failed("mail out is not configured".to_owned()) };
         let (outgoing, due) = match &work {
             MailWork::Notification { outgoing, due } => (outgoing, Some(due)),
-            MailWork::Voice(outgoing) | MailWork::Report(outgoing) => (outgoing, None),
+            MailWork::Voice(outgoing) | MailWork::Report(outgoing) | MailWork::System(outgoing) => (outgoing, None),
         };
         match sender.mailer.send(outgoing, &PermitOwner(permit)).await {
             Ok(delivered) => {

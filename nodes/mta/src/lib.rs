@@ -24,6 +24,7 @@ mod reply;
 mod report;
 mod route;
 mod session;
+mod system;
 mod tls;
 mod voice;
 

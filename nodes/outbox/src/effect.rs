@@ -10,7 +10,7 @@ use crate::schema;
 /// Maximum length of a stored reason or receipt, in bytes.
 const LONGEST_TEXT: usize = 400;
 
-/// Transition of a message that causes an effect.
+/// Event that causes an effect, usually the transition of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transition {
     /// The message was filed in its mailbox.
@@ -21,6 +21,14 @@ pub enum Transition {
     Sent,
     /// The message came by mail, whose sender wants a report.
     Received,
+    /// A directory's new user has a first PIN; there is no message.
+    FirstPin,
+    /// The mailbox is nearly full, or full; there is no message.
+    Quota,
+    /// Messages of the mailbox are about to be deleted by their age; the effect names none of them.
+    Ageing,
+    /// A job of the timetable ordered a report of calls; there is no message, and no mailbox.
+    CallReport,
 }
 
 /// Way out of the cluster.
@@ -40,28 +48,43 @@ pub enum Channel {
     Vpim,
     /// A report of delivery to the sender of a mail.
     Report,
+    /// A mail of the system to a user or administrator: a first PIN, a warning, a report of calls.
+    System,
 }
 
 impl Transition {
-    const fn byte(self) -> u8 {
+    pub(crate) const fn byte(self) -> u8 {
         match self {
             Self::Filed => 1,
             Self::Test => 2,
             Self::Sent => 3,
             Self::Received => 4,
+            Self::FirstPin => 5,
+            Self::Quota => 6,
+            Self::Ageing => 7,
+            Self::CallReport => 8,
         }
     }
 
-    fn from_byte(byte: u8) -> Option<Self> {
-        let all = [Self::Filed, Self::Test, Self::Sent, Self::Received];
-        all.into_iter().find(|transition| transition.byte() == byte)
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        let of_messages = [Self::Filed, Self::Test, Self::Sent, Self::Received];
+        let of_system = [Self::FirstPin, Self::Quota, Self::Ageing, Self::CallReport];
+        of_messages.into_iter().chain(of_system).find(|transition| transition.byte() == byte)
     }
 }
 
 impl Channel {
     /// All channels.
-    pub const ALL: [Self; 7] =
-        [Self::Mail, Self::Pager, Self::SmsMail, Self::SmsHttp, Self::Webhook, Self::Vpim, Self::Report];
+    pub const ALL: [Self; 8] = [
+        Self::Mail,
+        Self::Pager,
+        Self::SmsMail,
+        Self::SmsHttp,
+        Self::Webhook,
+        Self::Vpim,
+        Self::Report,
+        Self::System,
+    ];
 
     /// The word for people and in metrics.
     pub const fn word(self) -> &'static str {
@@ -73,12 +96,13 @@ impl Channel {
             Self::Webhook => "webhook",
             Self::Vpim => "vpim",
             Self::Report => "report",
+            Self::System => "system",
         }
     }
 
     /// Whether it leaves by SMTP, hence under the duty `mta`; the others belong to the notifier.
     pub const fn is_mail(self) -> bool {
-        matches!(self, Self::Mail | Self::Pager | Self::SmsMail | Self::Vpim | Self::Report)
+        matches!(self, Self::Mail | Self::Pager | Self::SmsMail | Self::Vpim | Self::Report | Self::System)
     }
 
     /// Whether an attempt of unknown result is not repeated, because the receiver could not tell the repeat: a text
@@ -96,6 +120,7 @@ impl Channel {
             Self::Webhook => 5,
             Self::Vpim => 6,
             Self::Report => 7,
+            Self::System => 8,
         }
     }
 
@@ -107,9 +132,10 @@ impl Channel {
 /// Cause of an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause {
-    /// The mailbox.
+    /// The mailbox; of [`Transition::CallReport`] the id of the job.
     pub mailbox: MailboxId,
-    /// The message; all zeros for a test. Of [`Transition::Sent`] the message on its way, which is in no mailbox here.
+    /// The message; all zeros for a test. Of [`Transition::Sent`] the message on its way, which is in no mailbox here. Of
+    /// a mail of the system the number of its occasion.
     pub message: MessageId,
     /// Its transition.
     pub transition: Transition,
@@ -122,7 +148,8 @@ pub struct NewEffect {
     pub cause: Cause,
     /// The channel.
     pub channel: Channel,
-    /// The device; of [`Channel::Vpim`] the id of the location, of [`Channel::Report`] that of the reported address.
+    /// The device; of [`Channel::Vpim`] the id of the location, of [`Channel::Report`] that of the reported address,
+    /// of [`Channel::System`] that of the recipient's address.
     pub target: DeviceId,
     /// Number of the repeat: 0 for the first notification, one more for each reminder.
     pub repeat: u32,

@@ -7,10 +7,13 @@
 mod backoff;
 mod effect;
 mod hold;
+mod index;
 mod queue;
+mod removal;
 mod report;
 mod routes;
 pub mod schema;
+mod system_mail;
 mod take_over;
 
 pub use backoff::retry_after_ms;
@@ -19,7 +22,10 @@ pub use effect::{
     dead, death, done, failed,
 };
 pub use hold::{Destination, DestinationError, Hold, Holds, LIFE_AFTER_RELEASE_MS, MAX_HOLDS, due_now};
+pub use index::{EffectIndex, Indexed, Phase};
 pub use queue::{Limits, OutboxQueue, Waiting};
+pub use removal::{next_retry, removal};
 pub use report::Report;
 pub use routes::{RouteFailure, RouteWorks, Routes, SilentRoute};
-pub use take_over::{TakeOver, take_over};
+pub use system_mail::{SystemContent, SystemMail, forget_secret};
+pub use take_over::{TakeOver, asks_for_attempts, knows_all_attempts, take_over};

@@ -39,14 +39,26 @@ pub struct OutboxQueue {
     /// Effects by time: those to be attempted alone, and the others.
     alone: BTreeSet<(Timestamp, EffectId)>,
     shared: BTreeSet<(Timestamp, EffectId)>,
+    /// The earliest shared effect of each group that is not at its limit: those of a group at its limit cost a search
+    /// nothing.
+    ready: BTreeSet<(Timestamp, EffectId)>,
     waiting: HashMap<EffectId, Waiting>,
     /// Attempts under way: group, and whether alone.
     active: HashMap<EffectId, (u128, bool)>,
-    groups: HashMap<u128, usize>,
+    groups: HashMap<u128, Group>,
     /// A change that came while the effect was being attempted.
     changed: HashMap<EffectId, Waiting>,
     /// Effects on hold, with their targets: not due before their hold ends or their target changes.
     held: HashMap<EffectId, DeviceId>,
+}
+
+/// The effects that share [`Limits::per_mailbox`].
+#[derive(Debug, Default)]
+struct Group {
+    /// Attempts under way.
+    active: usize,
+    /// Shared effects by time.
+    waiting: BTreeSet<(Timestamp, EffectId)>,
 }
 
 impl OutboxQueue {
@@ -63,7 +75,15 @@ impl OutboxQueue {
             return;
         }
         self.remove(waiting.id);
-        self.order(&waiting).insert((waiting.due, waiting.id));
+        let place = (waiting.due, waiting.id);
+        if waiting.alone {
+            self.alone.insert(place);
+        } else {
+            self.shared.insert(place);
+            self.change_group(waiting.group, |group| {
+                group.waiting.insert(place);
+            });
+        }
         self.waiting.insert(waiting.id, waiting);
     }
 
@@ -87,9 +107,7 @@ impl OutboxQueue {
     pub fn remove(&mut self, id: EffectId) {
         self.held.remove(&id);
         self.changed.remove(&id);
-        if let Some(known) = self.waiting.remove(&id) {
-            self.order(&known).remove(&(known.due, id));
-        }
+        self.take(id);
     }
 
     /// The next effect to attempt now, which counts as under way from here on.
@@ -102,31 +120,27 @@ impl OutboxQueue {
         let id = match self.alone.first().filter(|(due, _)| *due <= now) {
             Some(_) if !self.active.is_empty() => return None,
             Some((_, id)) => *id,
-            None => self.shared.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).find(|id| {
-                let group = self.waiting.get(id).map(|waiting| waiting.group);
-                group.is_some_and(|group| self.in_group(group) < self.limits.per_mailbox)
-            })?,
+            None => self.ready.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)?,
         };
-        let waiting = self.waiting.remove(&id)?;
-        self.order(&waiting).remove(&(waiting.due, id));
+        let waiting = self.take(id)?;
         self.active.insert(id, (waiting.group, waiting.alone));
-        *self.groups.entry(waiting.group).or_default() += 1;
+        self.change_group(waiting.group, |group| group.active += 1);
         Some(id)
     }
 
     /// Ends an attempt. The effect waits again if a change arrived meanwhile; otherwise [`Self::want`] says when.
     pub fn finished(&mut self, id: EffectId) {
-        if let Some((group, _)) = self.active.remove(&id)
-            && let Some(count) = self.groups.get_mut(&group)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.groups.remove(&group);
-            }
+        if let Some((group, _)) = self.active.remove(&id) {
+            self.change_group(group, |group| group.active = group.active.saturating_sub(1));
         }
         if let Some(waiting) = self.changed.remove(&id) {
             self.want(waiting);
         }
+    }
+
+    /// Whether an effect is being attempted, or is due and waits for its turn.
+    pub fn is_under_way(&self, id: EffectId, now: Timestamp) -> bool {
+        self.active.contains_key(&id) || self.waiting.get(&id).is_some_and(|waiting| waiting.due <= now)
     }
 
     /// Time at which [`Self::next`] may have an effect, if no attempt ends before.
@@ -144,11 +158,64 @@ impl OutboxQueue {
         self.len() == (0, 0) && self.held.is_empty()
     }
 
-    fn in_group(&self, group: u128) -> usize {
-        self.groups.get(&group).copied().unwrap_or_default()
+    /// Takes an effect out of those that wait.
+    fn take(&mut self, id: EffectId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        let place = (waiting.due, id);
+        if waiting.alone {
+            self.alone.remove(&place);
+        } else {
+            self.shared.remove(&place);
+            self.change_group(waiting.group, |group| {
+                group.waiting.remove(&place);
+            });
+        }
+        Some(waiting)
     }
 
-    fn order(&mut self, waiting: &Waiting) -> &mut BTreeSet<(Timestamp, EffectId)> {
-        if waiting.alone { &mut self.alone } else { &mut self.shared }
+    /// Changes a group, and its place among those that are ready.
+    fn change_group(&mut self, id: u128, change: impl FnOnce(&mut Group)) {
+        let limit = self.limits.per_mailbox;
+        let ready = |group: &Group| group.waiting.first().copied().filter(|_| group.active < limit);
+        let group = self.groups.entry(id).or_default();
+        let before = ready(group);
+        change(group);
+        let after = ready(group);
+        if group.active == 0 && group.waiting.is_empty() {
+            self.groups.remove(&id);
+        }
+        if before != after {
+            if let Some(place) = before {
+                self.ready.remove(&place);
+            }
+            self.ready.extend(after);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A search looks at `ready` alone: it must not grow with the effects of a mailbox at its limit.
+    #[test]
+    fn effects_of_a_mailbox_at_its_limit_cost_a_search_nothing() {
+        let limits = Limits { attempts: 8, per_mailbox: 4 };
+        let mut queue = OutboxQueue::new(limits);
+        let waiting = |id, group| Waiting { id: EffectId(id), due: Timestamp(1), group, alone: false };
+        (0..5_000).for_each(|id| queue.want(waiting(id, 1)));
+        queue.want(waiting(9_000, 2));
+        assert_eq!(queue.ready.len(), 2, "one of each mailbox");
+        let begun: Vec<EffectId> = std::iter::from_fn(|| queue.next(Timestamp(1))).collect();
+        assert_eq!(begun, [0, 1, 2, 3, 9_000].map(EffectId));
+        assert!(queue.ready.is_empty(), "the rest waits for the end of an attempt");
+        let under_way = |id, at| queue.is_under_way(EffectId(id), Timestamp(at));
+        assert!(under_way(0, 0) && under_way(4, 1), "attempted, and due");
+        assert!(!under_way(4, 0) && !under_way(9_001, 1), "neither before its time nor an unknown one");
+        queue.finished(EffectId(2));
+        assert_eq!((queue.ready.len(), queue.next(Timestamp(1))), (1, Some(EffectId(4))));
+        (0..5_000).chain([9_000]).map(EffectId).for_each(|id| queue.remove(id));
+        [0, 1, 3, 4, 9_000].map(EffectId).into_iter().for_each(|id| queue.finished(id));
+        assert!(queue.is_empty() && queue.groups.is_empty() && queue.ready.is_empty());
     }
 }

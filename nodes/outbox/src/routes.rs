@@ -1,16 +1,38 @@
 //! Routes to receivers, such as the smarthost: what failed because its route did not work is attempted again as soon as
-//! something else gets through, and not only after its own pause. A route over which nothing is taken for long is
-//! reported.
+//! something else gets through, and not only after its own pause. While a route does not work, one of the effects that wait
+//! for it is attempted at shorter intervals than the pauses of all of them: that is how the end of an outage is noticed. A
+//! route over which nothing is taken for long is reported.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use twinbox_ids::{EffectId, Timestamp};
 
 use crate::Channel;
 
+/// Shortest and longest interval between probes of a failing route, in milliseconds. In between it is a tenth of the time
+/// since the route failed.
+const SHORTEST_PROBE_MS: u64 = 10_000;
+const LONGEST_PROBE_MS: u64 = 300_000;
+/// Interval between probes of any two routes, in milliseconds: dead receivers, however many, take few of the concurrent
+/// attempts.
+const BETWEEN_PROBES_MS: u64 = 2_000;
+/// Effects that have ended, of those that one search for a probe leaves out.
+const MOST_ENDED: usize = 50;
+/// Effects of an earlier holder that one success takes along.
+const TAKEN_ALONG: usize = 2;
+
 /// The routes over which the latest attempt failed.
 #[derive(Debug, Default)]
-pub struct Routes(HashMap<String, FailingRoute>);
+pub struct Routes {
+    failing: HashMap<String, FailingRoute>,
+    /// Effects that an earlier holder left pausing after a failure: their routes are not known here.
+    inherited: BTreeSet<EffectId>,
+    /// Time of the latest probe.
+    probed: Timestamp,
+}
 
 #[derive(Debug)]
 struct FailingRoute {
@@ -25,6 +47,9 @@ struct FailingRoute {
     /// Those of them that wait for the route. A refusal by the receiver itself does not belong here: another's success
     /// says nothing about it.
     waiting: BTreeSet<EffectId>,
+    /// Time of the latest failure or probe, and the effect of the latest probe.
+    tried: Timestamp,
+    probe: Option<EffectId>,
     reported: bool,
 }
 
@@ -64,14 +89,18 @@ pub struct RouteWorks {
 impl Routes {
     /// An attempt failed: returns the effects that have waited for the route, if the receiver was reached.
     pub fn fails(&mut self, route: &str, failure: RouteFailure<'_>, now: Timestamp) -> Vec<EffectId> {
-        let failing = self.0.entry(route.to_owned()).or_insert_with(|| FailingRoute {
+        self.inherited.remove(&failure.effect);
+        let failing = self.failing.entry(route.to_owned()).or_insert_with(|| FailingRoute {
             channel: failure.channel,
             since: now,
             reason: String::new(),
             failed: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            tried: now,
+            probe: None,
             reported: false,
         });
+        failing.tried = now;
         failure.reason.clone_into(&mut failing.reason);
         failing.failed.insert(failure.effect);
         if failure.reached {
@@ -81,17 +110,58 @@ impl Routes {
         Vec::new()
     }
 
+    /// An effect pauses after a failure that an earlier holder recorded. Each success takes two of these along, whatever
+    /// their routes, so that all of them go soon after the end of an outage and few are attempted in vain.
+    pub fn inherit(&mut self, effect: EffectId) {
+        self.inherited.insert(effect);
+    }
+
     /// A receiver has decided over this route: it took something, or refused it for good.
     pub fn works(&mut self, route: &str) -> RouteWorks {
-        let Some(failing) = self.0.remove(route) else { return RouteWorks::default() };
-        let ended = failing.reported.then(|| failing.subject(route));
-        RouteWorks { waiting: failing.waiting.into_iter().collect(), ended }
+        let mut works = RouteWorks::default();
+        if let Some(failing) = self.failing.remove(route) {
+            works.ended = failing.reported.then(|| failing.subject(route));
+            works.waiting.extend(failing.waiting);
+        }
+        works.waiting.extend((0..TAKEN_ALONG).map_while(|_| self.inherited.pop_first()));
+        works
+    }
+
+    /// The effect whose pause ends now, because its route was not tried for long; the next call has another. None while
+    /// the latest probe of the route is `under_way`. Effects that do not wait any more, by `waits`, are left out.
+    pub fn probe(
+        &mut self,
+        now: Timestamp,
+        under_way: impl Fn(EffectId) -> bool,
+        waits: impl Fn(EffectId) -> bool,
+    ) -> Option<EffectId> {
+        if now.0.saturating_sub(self.probed.0) < BETWEEN_PROBES_MS {
+            return None;
+        }
+        let is_due = |route: &&mut FailingRoute| {
+            let interval = (now.0.saturating_sub(route.since.0) / 10).clamp(SHORTEST_PROBE_MS, LONGEST_PROBE_MS);
+            let was_tried = now.0.saturating_sub(route.tried.0) < interval || route.probe.is_some_and(&under_way);
+            !route.waiting.is_empty() && !was_tried
+        };
+        let route = self.failing.values_mut().filter(is_due).min_by_key(|route| route.tried)?;
+        // Each in turn: one alone may be of the kind that its own schedule holds back.
+        let after = route.probe.map_or(Bound::Unbounded, Bound::Excluded);
+        for _ in 0..MOST_ENDED {
+            let next = route.waiting.range((after, Bound::Unbounded)).next().or(route.waiting.first()).copied()?;
+            if waits(next) {
+                (route.tried, route.probe, self.probed) = (now, Some(next), now);
+                return Some(next);
+            }
+            route.waiting.remove(&next);
+            route.failed.remove(&next);
+        }
+        None
     }
 
     /// Routes that have failed for `after_ms` milliseconds and more, and were not returned before.
     pub fn silent(&mut self, now: Timestamp, after_ms: u64) -> Vec<SilentRoute> {
         let mut silent = Vec::new();
-        for (route, failing) in &mut self.0 {
+        for (route, failing) in &mut self.failing {
             if !failing.reported && now.0.saturating_sub(failing.since.0) >= after_ms {
                 failing.reported = true;
                 let (subject, reason) = (failing.subject(route), failing.reason.clone());
@@ -104,7 +174,10 @@ impl Routes {
     /// Forgets the routes for which no effect waits any more; returns the reported subjects among them.
     pub fn forget(&mut self, mut waits: impl FnMut(EffectId) -> bool) -> Vec<String> {
         let mut over = Vec::new();
-        self.0.retain(|route, failing| {
+        while let Some(ended) = self.inherited.first().copied().filter(|effect| !waits(*effect)) {
+            self.inherited.remove(&ended);
+        }
+        self.failing.retain(|route, failing| {
             while let Some(ended) = failing.failed.first().copied().filter(|effect| !waits(*effect)) {
                 failing.failed.pop_first();
                 failing.waiting.remove(&ended);
@@ -177,5 +250,73 @@ mod tests {
         assert_eq!(routes.silent(Timestamp(2_000), 1_000).len(), 1);
         assert_eq!(routes.forget(|_| false), ["mail a.example"]);
         assert!(routes.clear().is_empty());
+    }
+
+    /// After an outage, not all of what waits should pause for up to half an hour more.
+    #[test]
+    fn failing_route_is_probed_by_each_of_its_effects_in_turn_at_growing_intervals() {
+        let mut routes = Routes::default();
+        let probe = |routes: &mut Routes, at| routes.probe(at, |_| false, |_| true);
+        let minute = |minutes: u64| Timestamp(1_000_000 + minutes * 60_000);
+        for effect in [1, 2] {
+            routes.fails("smarthost", unreached(effect), minute(0));
+        }
+        let early = Timestamp(minute(0).0 + SHORTEST_PROBE_MS - 1);
+        assert_eq!(probe(&mut routes, early), None, "it has just failed");
+        let at = Timestamp(minute(0).0 + SHORTEST_PROBE_MS);
+        assert_eq!(probe(&mut routes, at), Some(EffectId(1)));
+        routes.fails("smarthost", unreached(1), at);
+        assert_eq!(probe(&mut routes, Timestamp(at.0 + SHORTEST_PROBE_MS)), Some(EffectId(2)));
+        // An hour later, and a day later: the interval is a tenth of that, and five minutes.
+        routes.fails("smarthost", unreached(2), minute(20));
+        assert_eq!(probe(&mut routes, minute(21)), None);
+        assert_eq!(probe(&mut routes, minute(23)), Some(EffectId(1)));
+        routes.fails("smarthost", unreached(1), minute(1_440));
+        assert_eq!(probe(&mut routes, minute(1_444)), None);
+        assert_eq!(probe(&mut routes, minute(1_445)), Some(EffectId(2)));
+        routes.works("smarthost");
+        assert_eq!(probe(&mut routes, minute(3_000)), None);
+    }
+
+    /// An attempt at a dead receiver may take longer than the interval, and most of what waited may have expired.
+    #[test]
+    fn route_has_one_probe_at_a_time_and_none_of_an_effect_that_has_ended() {
+        let mut routes = Routes::default();
+        let ended = MOST_ENDED as u128 + 5;
+        (1..=ended + 1).for_each(|effect| drop(routes.fails("smarthost", unreached(effect), Timestamp(0))));
+        let minute = |minutes: u64| Timestamp(minutes * 60_000);
+        let is_open = |effect: EffectId| effect.0 > ended;
+        assert_eq!(routes.probe(minute(1), |_| false, is_open), None, "a search has a bound");
+        let open = Some(EffectId(ended + 1));
+        assert_eq!(routes.probe(minute(1), |_| false, is_open), open, "the next one goes on");
+        assert_eq!(routes.probe(minute(10), |effect| Some(effect) == open, |_| true), None);
+        assert_eq!(routes.probe(minute(10), |_| false, |_| true), open);
+    }
+
+    #[test]
+    fn many_failing_routes_are_probed_one_after_the_other() {
+        let mut routes = Routes::default();
+        (1..=3)
+            .for_each(|effect| drop(routes.fails(&format!("{effect}.example"), unreached(effect), Timestamp(0))));
+        let mut probed = Vec::new();
+        for at in (60_000..66_000).step_by(500) {
+            probed.extend(routes.probe(Timestamp(at), |_| false, |_| true));
+        }
+        probed.sort_unstable();
+        assert_eq!(probed, [1, 2, 3].map(EffectId));
+    }
+
+    #[test]
+    fn each_success_takes_two_along_that_an_earlier_holder_left_pausing() {
+        let mut routes = Routes::default();
+        (1..=4).for_each(|effect| routes.inherit(EffectId(effect)));
+        // One that fails here has a route of its own.
+        routes.fails("a.example", unreached(2), Timestamp(1));
+        assert_eq!(routes.works("smarthost").waiting, [EffectId(1), EffectId(3)]);
+        assert_eq!(routes.works("smarthost").waiting, [EffectId(4)]);
+        assert!(routes.works("smarthost").waiting.is_empty());
+        routes.inherit(EffectId(5));
+        routes.forget(|_| false);
+        assert!(routes.works("smarthost").waiting.is_empty(), "it has ended");
     }
 }

@@ -37,6 +37,12 @@ pub const BOUNCED: Tag = 13;
 /// Register: a report of delivery: time of the mail's arrival (u64), then five texts, each with its length (u32) in front:
 /// sender, recipient, original recipient, identification of the envelope, header of the mail.
 pub const REPORT: Tag = 14;
+/// Register: a mail of the system: its transition (one byte), then texts, each with its length (u32) in front: recipient,
+/// then the values of its kind. Empty once its secret is not needed any more.
+pub const SYSTEM_MAIL: Tag = 15;
+/// Register, text: epoch of a holder that asks for the attempts of earlier holders. It is never read: a member that
+/// has this change reports the attempts that it has after that epoch began.
+pub const ASKED: Tag = 16;
 
 /// Fields of [`HOLD`].
 pub mod hold {

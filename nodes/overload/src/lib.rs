@@ -5,8 +5,10 @@
 //!        (measured here, several times a second)             (pure)
 //! ```
 //!
-//! [`limiter`] decides; this crate's [`Overload`] measures. `model` is a simulated node that tests it.
+//! [`limiter`] decides; this crate's [`Overload`] measures. `model` is a simulated node that tests it. [`admission`] adds
+//! the limits that do not depend on load: concurrent calls, requests per second, draining, a passive node.
 
+pub mod admission;
 mod commits;
 pub mod limiter;
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Tasks that bring a node in line with what the cluster has agreed on and replicated: who takes calls, drains and
-//! hand-overs, recordings of lost nodes, prompts, records of calls.
+//! hand-overs, recordings of lost nodes, prompts, records of calls, purging.
 
 mod call_records;
 mod drain;
 mod node_reconciler;
 mod orphans;
 mod prompts;
+mod purge;
 mod unfiled;
 
 pub use call_records::keep_call_records;
@@ -13,4 +14,5 @@ pub use drain::{Drain, SharedDrain};
 pub use node_reconciler::{NodeReconciler, ReconcilerParts, first_measures, follow_members};
 pub use orphans::{LostNodes, file_orphans};
 pub use prompts::CustomPrompts;
+pub use purge::{Purge, purge_deleted};
 pub use unfiled::retry_unfiled;

@@ -1,6 +1,7 @@
-//! The works that need nothing but the mail store.
+//! The works that need nothing but the mail store and the outbox.
 
 mod age;
+mod owners;
 mod quota;
 
 pub use age::ageing;

@@ -82,6 +82,14 @@ pub enum JobError {
         /// Word of the argument.
         word: &'static str,
     },
+    /// One of several arguments is required.
+    #[error("a job of kind '{kind}' needs one or more of the arguments {all}", all = .words.join(", "))]
+    OneOf {
+        /// Word of the kind.
+        kind: &'static str,
+        /// Words of the arguments.
+        words: &'static [&'static str],
+    },
 }
 
 impl JobChange {
@@ -113,18 +121,13 @@ impl JobChange {
             _ => {
                 let expected = name_of_argument(kind, word)?;
                 let value = value_of_argument(value).map_err(|()| wrong(word, value, expected))?;
-                if kind == JobKind::QuotaWarnings && !value.is_empty() && share_of(&value).is_none() {
+                if !kind.takes(word, &value) {
                     return Err(wrong(word, &value, expected));
                 }
                 Ok(Self::Argument(word.to_owned(), value))
             }
         }
     }
-}
-
-/// A share of a mailbox's capacity, 1 to 100 percent.
-pub(crate) fn share_of(text: &str) -> Option<u8> {
-    text.parse().ok().filter(|share| (1..=100).contains(share))
 }
 
 /// The values of an argument, as people are told them, if jobs of this kind have it.

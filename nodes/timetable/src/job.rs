@@ -173,8 +173,12 @@ impl Job {
     /// The job, if its arguments suffice for its kind.
     fn complete(self) -> Result<Self, JobError> {
         let lacking = self.kind.required().iter().copied().find(|word| !self.arguments.contains_key(*word));
+        let (kind, words) = (self.kind.word(), self.kind.one_of());
         match lacking {
-            Some(word) => Err(JobError::Argument { kind: self.kind.word(), word }),
+            Some(word) => Err(JobError::Argument { kind, word }),
+            None if !words.is_empty() && !words.iter().any(|word| self.arguments.contains_key(*word)) => {
+                Err(JobError::OneOf { kind, words })
+            }
             None => Ok(self),
         }
     }

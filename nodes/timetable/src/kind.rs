@@ -1,5 +1,7 @@
 //! Kinds of jobs.
 
+use twinbox_mailbox::UserAddress;
+
 /// Kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobKind {
@@ -56,13 +58,18 @@ impl JobKind {
     pub const fn arguments(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Ageing | Self::MwiResync => &[],
-            Self::QuotaWarnings => &[("share", "a share of the capacity in percent, 1 to 100, such as 90")],
+            Self::QuotaWarnings => &[
+                ("share", "a share of the capacity in percent, 1 to 100, such as 90"),
+                ("owners", "yes to warn the owners by mail, or no"),
+            ],
             Self::DirectorySync => &[("directory", "the name of a directory; all of them without it")],
             Self::Report => &[
                 ("report", "traffic, users, unanswered, sign-ins or fail-overs"),
                 ("format", "table, csv or json"),
                 ("days", "the number of days up to the run, such as 7"),
+                ("last", "the time up to the run, such as 24h, instead of days"),
                 ("folder", "the folder on the node that gets the file, such as /var/lib/twinbox-reports"),
+                ("to", "mail addresses separated by commas, such as ops@example.com"),
             ],
         }
     }
@@ -71,7 +78,31 @@ impl JobKind {
     pub const fn required(self) -> &'static [&'static str] {
         match self {
             Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync => &[],
-            Self::Report => &["report", "folder"],
+            Self::Report => &["report"],
         }
     }
+
+    /// Words of the arguments of which a job needs one or more; empty if it needs none.
+    pub const fn one_of(self) -> &'static [&'static str] {
+        match self {
+            Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync => &[],
+            Self::Report => &["folder", "to"],
+        }
+    }
+
+    /// Whether a value fits an argument, as far as that is known before a run. An empty one removes the argument.
+    pub(crate) fn takes(self, word: &str, value: &str) -> bool {
+        match (self, word) {
+            _ if value.is_empty() => true,
+            (Self::QuotaWarnings, "share") => share_of(value).is_some(),
+            (Self::QuotaWarnings, "owners") => matches!(value, "yes" | "no"),
+            (Self::Report, "to") => value.split(',').all(|address| UserAddress::address(address).is_ok()),
+            _ => true,
+        }
+    }
+}
+
+/// A share of a mailbox's capacity, 1 to 100 percent.
+fn share_of(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|share| (1..=100).contains(share))
 }

@@ -60,6 +60,8 @@ fn wrong_settings_are_refused_with_input_and_remedy() {
         (JobKind::Ageing, "share=80", "does not exist for jobs of kind 'ageing'"),
         (JobKind::QuotaWarnings, "share=0", "1 to 100"),
         (JobKind::QuotaWarnings, "share=101", "'101'"),
+        (JobKind::QuotaWarnings, "owners=perhaps", "yes to warn"),
+        (JobKind::Report, "to=ops@example.com,nobody", "'ops@example.com,nobody'"),
         (JobKind::Ageing, "place=everywhere", "publisher or every-node"),
         (JobKind::Ageing, "missed=later", "skip or run-once"),
         (JobKind::Ageing, "enabled=maybe", "yes or no"),
@@ -77,6 +79,12 @@ fn wrong_settings_are_refused_with_input_and_remedy() {
     assert!(error.contains("cron='30 2 * * *'"), "{error}");
     let error = new(JobKind::Report, &["cron=@daily"]).expect_err("no report").to_string();
     assert!(error.contains("kind 'report'") && error.contains("report=VALUE"), "{error}");
+    let report = ["cron=@daily", "report=traffic"];
+    let error = new(JobKind::Report, &report).expect_err("nowhere to send it").to_string();
+    assert!(error.contains("folder, to"), "{error}");
+    for way in ["folder=/tmp", "to=ops@example.com, boss@example.com"] {
+        assert!(new(JobKind::Report, &[&report[..], &[way]].concat()).is_ok(), "{way}");
+    }
 }
 
 #[test]
@@ -84,7 +92,7 @@ fn kinds_have_unique_words_and_numbers() {
     for kind in JobKind::ALL {
         assert_eq!(JobKind::from_word(kind.word()), Some(kind));
         assert_eq!(JobKind::from_number(kind.number()), Some(kind));
-        for word in kind.required() {
+        for word in kind.required().iter().chain(kind.one_of()) {
             assert!(kind.arguments().iter().any(|(known, _)| known == word), "{word}");
         }
     }

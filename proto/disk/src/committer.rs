@@ -1,17 +1,21 @@
 //! The committer: one thread that runs transactions in order, gathers their writes, and makes all waiting ones durable
-//! with one sync.
+//! with one write to the journal and one sync.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use tokio::sync::{mpsc, oneshot};
+use twinbox_journal::{AppendError, Medium, Writer};
 
-use crate::{DiskError, TransactError, Transaction, sync, transaction::Overlay};
+use crate::{
+    DiskError, Reserve, TransactError, Transaction, batch, flow::Flow, health::Health, index::Index,
+    medium::KEPT_FREE, rows::Rows, transaction::Overlay,
+};
 
-/// Maximum transactions per sync: bounds the memory of a group and the wait of its first transaction.
+/// Maximum transactions per sync: bounds the wait of its first transaction.
 const GROUP: usize = 1024;
 
 /// Maximum transactions in the queue; further callers wait.
@@ -21,7 +25,8 @@ pub(crate) const QUEUE: usize = 4096;
 pub(crate) trait Job: Send {
     /// Runs the transaction; true when its writes are to be committed.
     fn run(&mut self, transaction: &mut Transaction<'_>) -> bool;
-    /// Notifies the caller, once the transaction is durable or has failed.
+    /// Notifies the caller, once the transaction is durable or has failed. A result that the caller does not get is
+    /// dropped before that.
     fn finish(self: Box<Self>, outcome: Result<(), DiskError>);
 }
 
@@ -54,12 +59,13 @@ where
         let Self { run, done, result } = *self;
         // Before the caller continues: the caller may be about to close resources that `run` holds.
         drop(run);
-        done(match (outcome, result) {
-            (Err(error), Some(Ok(_)) | None) => Err(TransactError::Disk(error)),
-            (_, Some(Err(refused))) => Err(TransactError::Refused(refused)),
+        let result = match (outcome, result) {
+            (Err(error), _) => Err(TransactError::Disk(error)),
+            (Ok(()), Some(Err(refused))) => Err(TransactError::Refused(refused)),
             (Ok(()), Some(Ok(result))) => Ok(result),
             (Ok(()), None) => Err(TransactError::Disk(DiskError::Panicked)),
-        });
+        };
+        done(result);
     }
 }
 
@@ -82,38 +88,56 @@ where
     (Box::new(Task::new(run, done)), answer)
 }
 
-pub(crate) struct Committer {
-    pub(crate) db: sled::Db,
-    pub(crate) dir: PathBuf,
-    pub(crate) broken: Arc<OnceLock<String>>,
+/// Bytes of keys and values.
+fn size(writes: &Overlay) -> usize {
+    writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
-impl Committer {
+pub(crate) struct Committer<I, M: Medium> {
+    pub(crate) rows: Arc<Rows<I>>,
+    pub(crate) journal: Writer<M>,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) health: Arc<Health>,
+    /// Bytes of writes after which a group takes no further job.
+    pub(crate) group_bytes: usize,
+}
+
+impl<I: Index, M: Medium> Committer<I, M> {
     /// Serves until every sender is dropped.
-    pub(crate) fn serve(self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-        let mut jobs = Vec::new();
-        while let Some(first) = queue.blocking_recv() {
-            jobs.push(first);
+    pub(crate) fn serve(&mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+        let mut jobs = VecDeque::new();
+        loop {
+            if jobs.is_empty() {
+                let Some(first) = queue.blocking_recv() else { return };
+                jobs.push_back(first);
+            }
             while jobs.len() < GROUP {
                 let Ok(next) = queue.try_recv() else { break };
-                jobs.push(next);
+                jobs.push_back(next);
             }
             self.group(&mut jobs);
         }
     }
 
-    fn group(&self, jobs: &mut Vec<Box<dyn Job>>) {
-        let mut writes = Overlay::new();
-        let mut panicked = Vec::with_capacity(jobs.len());
-        let broken = self.check();
-        for job in jobs.iter_mut() {
+    /// Runs the waiting jobs, in order, until their writes make a group, and commits these together.
+    pub(crate) fn group(&mut self, waiting: &mut VecDeque<Box<dyn Job>>) {
+        let (mut writes, mut bytes) = (Overlay::new(), 0);
+        let mut ran = Vec::with_capacity(waiting.len());
+        let healthy = self.health.check();
+        while bytes < self.group_bytes {
+            let Some(mut job) = waiting.pop_front() else { break };
             // The group may depend on its reads, so each job runs even if it writes nothing in the end; but a broken
             // store runs nothing.
-            panicked.push(broken.is_ok() && !self.run(job.as_mut(), &mut writes));
+            let run = if healthy.is_ok() { self.run(job.as_mut(), &writes) } else { Ok(Overlay::new()) };
+            bytes += run.as_ref().map_or(0, size);
+            let run = run.map(|own| writes.extend(own));
+            // What has neither seen nor made a write of the group does not depend on its commit.
+            let apart = healthy.is_ok() && writes.is_empty();
+            ran.push((job, run, apart));
         }
-        let outcome = broken.and_then(|()| self.write(writes));
-        for (job, panicked) in jobs.drain(..).zip(panicked) {
-            let outcome = if panicked { Err(DiskError::Panicked) } else { outcome.clone() };
+        let outcome = healthy.and_then(|()| self.commit(writes));
+        for (job, run, apart) in ran {
+            let outcome = run.and_then(|()| if apart { Ok(()) } else { outcome.clone() });
             // A panic in code that runs after a commit must not end the committer.
             if catch_unwind(AssertUnwindSafe(|| job.finish(outcome))).is_err() {
                 tracing::error!("callback after a commit panicked");
@@ -121,64 +145,54 @@ impl Committer {
         }
     }
 
-    /// Runs one job over the writes of its group; false when the job panicked.
-    fn run(&self, job: &mut dyn Job, writes: &mut Overlay) -> bool {
-        let read_error = |error| index_error(&self.dir, &error);
+    /// Runs one job over the writes of its group; its own writes, if it wants them committed.
+    fn run(&self, job: &mut dyn Job, group: &Overlay) -> Result<Overlay, DiskError> {
         let run = catch_unwind(AssertUnwindSafe(|| {
-            let mut transaction = Transaction::new(Some(&self.db), writes, &read_error);
+            let mut transaction = Transaction::new(Some(&*self.rows), group);
             job.run(&mut transaction).then(|| transaction.into_writes())
         }));
         match run {
-            Ok(Some(own)) => writes.extend(own),
-            Ok(None) => {}
+            Ok(writes) => Ok(writes.unwrap_or_default()),
             Err(_) => {
                 tracing::error!("transaction panicked; it writes nothing");
-                return false;
+                Err(DiskError::Panicked)
             }
         }
-        true
     }
 
-    fn write(&self, writes: Overlay) -> Result<(), DiskError> {
+    /// Makes the writes of a group durable, and then visible.
+    fn commit(&mut self, writes: Overlay) -> Result<(), DiskError> {
         if writes.is_empty() {
             return Ok(());
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
+        self.flow.wait_for_room();
+        // The applier may have failed meanwhile.
+        self.health.check()?;
+        let encoded = batch::encode(&writes);
+        let largest = usize::try_from(self.journal.largest()).unwrap_or(usize::MAX);
+        for (header, part) in batch::split(&encoded, largest) {
+            if let Err(error) = self.journal.append(&[&header, part]) {
+                // A part of the group may be in the journal, which counts for nothing: the applier is told of the place behind
+                // it, so that a full disk gets room again by a checkpoint.
+                self.rows.layers.publish(Overlay::new(), self.journal.position());
+                self.flow.published(1);
+                return Err(self.refused(error, encoded.len()));
             }
         }
-        let written = catch_unwind(AssertUnwindSafe(|| {
-            self.db.apply_batch(batch)?;
-            self.db.flush().map(|_| ())
-        }));
-        match written {
-            Ok(Ok(())) => self.check(),
-            Ok(Err(error)) => Err(self.fail(error.to_string())),
-            Err(_) => Err(self.fail("the index panicked".to_owned())),
-        }
+        self.rows.layers.publish(writes, self.journal.position());
+        self.flow.published(encoded.len());
+        Ok(())
     }
 
-    /// An error once any write or sync has failed.
-    fn check(&self) -> Result<(), DiskError> {
-        if self.broken.get().is_none() && sync::failed_under(&self.dir) {
-            self.fail("fdatasync of the index failed".to_owned());
-        }
-        match self.broken.get() {
-            None => Ok(()),
-            Some(detail) => Err(DiskError::Broken { detail: detail.clone() }),
+    fn refused(&self, error: AppendError, length: usize) -> DiskError {
+        match error {
+            AppendError::Full { .. } => {
+                let free = Reserve::new(self.health.dir(), 0).space().map_or(0, |space| space.free);
+                let needed = (length as u64).max(self.journal.largest()).saturating_add(KEPT_FREE);
+                DiskError::StoreFull { dir: self.health.dir().to_owned(), free, needed }
+            }
+            AppendError::Broken { detail } => self.health.fail(detail),
+            error => self.health.fail(error.to_string()),
         }
     }
-
-    fn fail(&self, detail: String) -> DiskError {
-        tracing::error!(dir = %self.dir.display(), detail, "store refuses further writes; check the disk and restart");
-        let detail = self.broken.get_or_init(|| detail).clone();
-        DiskError::Broken { detail }
-    }
-}
-
-pub(crate) fn index_error(dir: &std::path::Path, error: &sled::Error) -> DiskError {
-    DiskError::Index { dir: dir.to_owned(), detail: error.to_string() }
 }

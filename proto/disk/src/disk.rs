@@ -2,80 +2,61 @@
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
-    thread::{self, JoinHandle},
-    time::Duration,
+    thread,
 };
-
-use tokio::sync::mpsc;
 
 use crate::{
-    DiskError, Pair, TransactError, Transaction,
-    committer::{Committer, Job, QUEUE, Task, answered, index_error},
-    file, leftovers, sync,
+    DiskError, Options, Pair, TransactError, Transaction,
+    committer::{Task, answered},
+    engine::Engine,
+    file,
+    flow::Limits,
+    health::Health,
+    index::SledIndex,
+    medium::Folder,
+    range::KeyRange,
+    rows::Scan,
+    sync,
+    transaction::Stored,
 };
-
-/// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
-const SEGMENT: usize = 4 * 1024 * 1024;
-
-/// Cache size of the index, in bytes.
-const CACHE: u64 = 64 * 1024 * 1024;
-
-/// Maximum attempts, every 10 ms, to take a lock that threads of this process still hold.
-const LOCK_TRIES: u32 = 500;
-
-/// Written at opening, to check that a flush syncs. Removed immediately.
-const SELF_TEST: &[u8] = b"\0self-test";
 
 /// An ordered store of keys and values with durable commits. Clones share one store; it closes when the last is
 /// dropped.
 #[derive(Clone)]
-pub struct Disk(Arc<Inner>);
-
-struct Inner {
-    dir: PathBuf,
-    broken: Arc<OnceLock<String>>,
-    // In this order: no more jobs, the thread ends, the index closes, the lock is released.
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Option<JoinHandle<()>>,
-    db: sled::Db,
-    _lock: File,
-}
+pub struct Disk(Arc<Engine<SledIndex>>);
 
 impl Disk {
+    /// Opens the store in `dir` with the usual settings; for the rest see [`Self::open_with`].
+    pub fn open(dir: &Path) -> Result<Self, DiskError> {
+        Self::open_with(dir, Options::default())
+    }
+
     /// Opens the store in `dir`, which is created if it is missing. Refuses a directory that is in use, and a program
     /// whose flush does not reach the disk.
-    pub fn open(dir: &Path) -> Result<Self, DiskError> {
+    pub fn open_with(dir: &Path, options: Options) -> Result<Self, DiskError> {
         file::create_dir_durably(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| DiskError::io("resolve", dir, &e))?;
         let lock = lock(&dir)?;
-        let db = open_index(&dir)?;
-        self_test(&dir, &db)?;
-        let broken = Arc::new(OnceLock::new());
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let committer = Committer { db: db.clone(), dir: dir.clone(), broken: Arc::clone(&broken) };
-        let thread = thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn(move || committer.serve(jobs))
-            .map_err(|e| DiskError::io("start the committer of", &dir, &e))?;
-        Ok(Self(Arc::new(Inner { dir, broken, queue: Some(queue), thread: Some(thread), db, _lock: lock })))
+        let index = SledIndex::open(&dir)?;
+        let journal = Folder::open(&dir.join("journal"))?;
+        let health = Arc::new(Health::new(dir));
+        let engine = Engine::start(health, index, journal, options, Limits::of(options), Some(lock))?;
+        Ok(Self(Arc::new(engine)))
     }
 
-    /// The value of a key. Its sync may still be under way.
+    /// The value of a key. It is durable.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        match self.0.db.get(key) {
-            Ok(value) => Ok(value.map(|value| value.to_vec())),
-            Err(error) => Err(index_error(&self.0.dir, &error)),
-        }
+        self.0.rows().get(key)
     }
 
     /// All keys that begin with `prefix`, with their values, in order. Not a snapshot: concurrent writes may be seen or
-    /// not.
+    /// not. What was committed before the scan began is seen.
     pub fn scan(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
-        self.pairs(self.0.db.scan_prefix(prefix))
+        Scan::new(Arc::clone(self.0.rows()), KeyRange::prefix(prefix))
     }
 
     /// The keys in `start..end` with their values, in order; like [`Self::scan`] otherwise.
@@ -84,21 +65,13 @@ impl Disk {
         start: &[u8],
         end: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
-        // sled refuses a range that ends before it begins.
-        self.pairs(self.0.db.range(start..end.max(start)))
-    }
-
-    fn pairs(&self, iter: sled::Iter) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
-        let dir = self.0.dir.clone();
-        iter.map(move |entry| match entry {
-            Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
-            Err(error) => Err(index_error(&dir, &error)),
-        })
+        Scan::new(Arc::clone(self.0.rows()), KeyRange::between(start, end))
     }
 
     /// Runs `f` on the committer thread: in order, seeing all earlier commits. When the future resolves with `Ok`, its
-    /// writes are on the disk. With `Err` nothing is written. Dropping the future does not stop a transaction that was
-    /// handed over.
+    /// writes are on the disk, and readers see them. With `Err` nothing is written, with one exception: the writes that
+    /// [`DiskError::Broken`] refuses are invisible in this process, and there or not after the next start. Dropping the
+    /// future does not stop a transaction that was handed over.
     pub async fn transact<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -119,7 +92,7 @@ impl Disk {
         S: Send + 'static,
     {
         let (job, answer) = answered(f, then);
-        self.enqueue(job).await.map_err(TransactError::Disk)?;
+        self.0.enqueue(job).await.map_err(TransactError::Disk)?;
         answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Panicked)))
     }
 
@@ -133,41 +106,36 @@ impl Disk {
         R: Send + 'static,
         E: Send + 'static,
     {
-        self.enqueue(Box::new(Task::new(f, done))).await
-    }
-
-    async fn enqueue(&self, job: Box<dyn Job>) -> Result<(), DiskError> {
-        match &self.0.queue {
-            Some(queue) => queue.send(job).await.map_err(|_| DiskError::Closed),
-            None => Err(DiskError::Closed),
-        }
+        self.0.enqueue(Box::new(Task::new(f, done))).await
     }
 
     /// Like [`Self::transact`], for threads: blocks the calling thread, so in an async runtime use it only at start-up.
+    /// Refused within a transaction and its callbacks.
     pub fn transact_blocking<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
         R: Send + 'static,
         E: Send + 'static,
     {
+        if self.0.is_committer(thread::current().id()) {
+            return Err(TransactError::Disk(DiskError::WaitsForItself));
+        }
         block_on(self.transact(f))
     }
 
     /// Stops all writes: for a caller that sees a sync fail on a file of this store (rule A4).
     pub fn mark_broken(&self, detail: &str) {
-        if self.0.broken.set(detail.to_owned()).is_ok() {
-            tracing::error!(dir = %self.0.dir.display(), detail, "store refuses further writes; check the disk and restart");
-        }
+        self.0.health().fail(detail.to_owned());
     }
 
     /// Reason why no more writes are accepted, if so.
     pub fn broken(&self) -> Option<&str> {
-        self.0.broken.get().map(String::as_str)
+        self.0.health().failure()
     }
 
     /// The directory.
     pub fn dir(&self) -> &Path {
-        &self.0.dir
+        self.0.health().dir()
     }
 
     /// Number of syncs of this process, of stores and files together.
@@ -176,20 +144,8 @@ impl Disk {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.queue = None;
-        if let Some(committer) = self.thread.take() {
-            // The last clone may be dropped by a transaction, on the committer thread itself.
-            if committer.thread().id() != thread::current().id() && committer.join().is_err() {
-                tracing::error!(dir = %self.dir.display(), "committer thread panicked");
-            }
-        }
-    }
-}
-
 /// Waits for a future on this thread. Unlike tokio's own it may be called within a runtime.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -197,7 +153,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
+    // Within a task of tokio's, a poll may otherwise end early for the sake of other tasks, and nothing wakes it.
+    let mut future = pin!(tokio::task::coop::unconstrained(future));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
@@ -219,46 +176,4 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::InUse { dir: dir.to_owned() }),
         Err(e) => Err(DiskError::io("lock", &path, &e.into())),
     }
-}
-
-/// Opens sled. Our own lock is held, so a lock that sled finds is still held by its threads of an earlier opening in
-/// this process, and half-written files of a start are in use by no process.
-fn open_index(dir: &Path) -> Result<sled::Db, DiskError> {
-    let index = dir.join("index");
-    leftovers::remove(&index)?;
-    let config = sled::Config::new()
-        .path(&index)
-        .segment_size(SEGMENT)
-        .cache_capacity(CACHE)
-        .flush_every_ms(None)
-        .mode(sled::Mode::LowSpace);
-    let mut tries = 0;
-    loop {
-        match config.open() {
-            Ok(db) => {
-                leftovers::keep(&index)?;
-                return Ok(db);
-            }
-            Err(sled::Error::Io(e)) if tries < LOCK_TRIES && e.to_string().contains("acquire lock") => {
-                tries += 1;
-                thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => return Err(index_error(dir, &error)),
-        }
-    }
-}
-
-fn self_test(dir: &Path, db: &sled::Db) -> Result<(), DiskError> {
-    let failed = |detail| DiskError::NotSynced { dir: dir.to_owned(), detail };
-    if !sync::is_linked() {
-        return Err(failed("sync_file_range is the C library's"));
-    }
-    let before = sync::count();
-    let flushed = db.insert(SELF_TEST, &b"1"[..]).and_then(|_| db.remove(SELF_TEST)).and_then(|_| db.flush());
-    flushed.map_err(|error| index_error(dir, &error))?;
-    if sync::count() == before {
-        return Err(failed("a write was flushed and no sync was seen"));
-    }
-    file::fsync_dir(&dir.join("index"))?;
-    file::fsync_dir(dir)
 }

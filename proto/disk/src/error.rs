@@ -66,8 +66,20 @@ pub enum DiskError {
         /// Error text of the system.
         detail: String,
     },
-    /// The index could not be opened or read.
-    #[error("cannot read the index in '{}': {detail}", dir.display())]
+    /// The journal could not be opened, or not written. The detail names the file, the place in it and the remedy.
+    #[error("journal in '{}': {detail}", dir.display())]
+    Journal {
+        /// The directory of the store.
+        dir: PathBuf,
+        /// Error text of the journal.
+        detail: String,
+    },
+    /// The index could not be opened, read or written.
+    #[error(
+        "cannot use the index in '{}': {detail}; check the disk, then restart; if it stays so, move the directory aside \
+         and let the member take the store from the others",
+        dir.display()
+    )]
     Index {
         /// The directory.
         dir: PathBuf,
@@ -77,6 +89,9 @@ pub enum DiskError {
     /// The transaction panicked; nothing of it was written.
     #[error("a transaction panicked: nothing of it was written")]
     Panicked,
+    /// A transaction waited for another one, which would run after it on the same thread.
+    #[error("a transaction cannot wait for another one: commit it afterwards")]
+    WaitsForItself,
     /// The disk is closed.
     #[error("the store is closed")]
     Closed,

@@ -2,23 +2,38 @@
 //! requires.
 //!
 //! Only this crate uses sled, and it makes sled's flush a real `fdatasync` (see `sync.rs`). All writes go through one
-//! committer thread, which commits all waiting transactions with one sync. After a failed sync nothing is written any
-//! more: the kernel may have dropped the pages, so a successful retry would prove nothing.
+//! committer thread, which commits all waiting transactions with one write and one sync of the journal. sled gets them
+//! afterwards from another thread, and no reader waits for a sync of either. After a failed sync nothing is written any
+//! more: the kernel may have dropped the pages, so a successful retry would prove nothing. DESIGN.md has the details.
 
+mod applier;
+mod batch;
 mod committer;
 mod disk;
+mod engine;
 mod error;
 pub mod file;
+mod flow;
+mod health;
+mod index;
+mod layers;
 mod leftovers;
+mod medium;
+mod options;
+mod range;
 mod reserve;
+mod rows;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 #[cfg(not(feature = "simulation"))]
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
+pub use options::Options;
 pub use reserve::{Need, Reserve, Space};
 #[cfg(feature = "simulation")]
 pub use simulation::Disk;

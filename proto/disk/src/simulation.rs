@@ -12,8 +12,8 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    DiskError, Pair, TransactError, Transaction,
-    committer::{Job, QUEUE, Task, answered, index_error},
+    DiskError, Options, Pair, TransactError, Transaction,
+    committer::{Job, QUEUE, Task, answered},
     disk,
     transaction::Overlay,
 };
@@ -106,10 +106,15 @@ struct Simulated {
 }
 
 impl Disk {
-    /// Opens the store in `dir`: a simulated one if one is mounted there.
+    /// Opens the store in `dir` with the usual settings: a simulated one if one is mounted there.
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
+        Self::open_with(dir, Options::default())
+    }
+
+    /// Opens the store in `dir`: a simulated one, which has no settings, if one is mounted there.
+    pub fn open_with(dir: &Path, options: Options) -> Result<Self, DiskError> {
         let Some(platter) = MACHINES.with_borrow(|machines| machines.get(dir).cloned()) else {
-            return disk::Disk::open(dir).map(|disk| Self(Kind::Real(disk)));
+            return disk::Disk::open_with(dir, options).map(|disk| Self(Kind::Real(disk)));
         };
         let (queue, jobs) = mpsc::channel(QUEUE);
         tokio::spawn(commit(platter.clone(), jobs));
@@ -243,11 +248,10 @@ impl Simulated {
 
 /// The committer of a simulated disk: a task, which dies with its machine.
 async fn commit(platter: Platter, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-    let read_error = |error| index_error(Path::new("simulated"), &error);
     while let Some(mut job) = queue.recv().await {
         let (writes, sync) = {
             let mut written = platter.written();
-            let mut transaction = Transaction::new(None, &written.pairs, &read_error);
+            let mut transaction = Transaction::new(None, &written.pairs);
             let writes = if job.run(&mut transaction) { transaction.into_writes() } else { Overlay::new() };
             (writes, (written.syncs)())
         };

@@ -1,4 +1,4 @@
-//! Makes sled's flush a true sync.
+//! All syncs of this crate, counted; and what makes sled's flush a true sync.
 //!
 //! On Linux sled 0.34 ends a flush with `sync_file_range`, which protects from a killed process and not from a power
 //! cut: it neither flushes the drive's cache nor writes the file's size. This module defines that symbol itself, as
@@ -9,6 +9,7 @@ use std::{
     ffi::{c_int, c_uint},
     fs::File,
     io,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -18,8 +19,8 @@ use std::{
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Files with a failed sync. sled reports the failure to the next caller that flushes; this list records it even when
-/// no caller waited for that sync.
+/// Files of journals and indexes with a failed sync. sled reports the failure to the next caller that flushes; this
+/// list records it even when no caller waited for that sync.
 static FAILED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Replaces the C library's function, for sled: `fdatasync` of the whole file, counted.
@@ -28,6 +29,11 @@ static FAILED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// None is needed: any `fd` is fine, one that is not open is answered with `EBADF`.
 #[unsafe(no_mangle)]
 pub extern "C" fn sync_file_range(fd: c_int, _offset: i64, _bytes: i64, _flags: c_uint) -> c_int {
+    remembered(fd)
+}
+
+/// `fdatasync`, counted; a file for which it fails is remembered.
+fn remembered(fd: c_int) -> c_int {
     COUNT.fetch_add(1, Ordering::Relaxed);
     // SAFETY: fdatasync takes any number; it touches no memory of ours.
     let result = unsafe { libc::fdatasync(fd) };
@@ -37,7 +43,7 @@ pub extern "C" fn sync_file_range(fd: c_int, _offset: i64, _bytes: i64, _flags: 
             FAILED.lock().unwrap_or_else(PoisonError::into_inner).push(path);
         }
         // SAFETY: the location of this thread's errno is always valid. Reading the link may have changed it,
-        // and sled looks at it.
+        // and the caller looks at it.
         unsafe { *libc::__errno_location() = error.raw_os_error().unwrap_or(libc::EIO) };
     }
     result
@@ -60,6 +66,11 @@ pub(crate) fn is_linked() -> bool {
     // is never open.
     unsafe { libc::sync_file_range(-1, 0, 0, 0) };
     count() > before
+}
+
+/// `fdatasync` of a file of the journal: after a failure no store takes writes that has the file under its directory.
+pub(crate) fn journal(file: &File) -> io::Result<()> {
+    if remembered(file.as_raw_fd()) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// `fdatasync` of an open file, counted.

@@ -1,8 +1,8 @@
 //! The view of a transaction: the store, over it the writes of its group, over those its own.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::collections::BTreeMap;
 
-use crate::DiskError;
+use crate::{DiskError, range::KeyRange};
 
 /// Maximum length of a key, in bytes.
 pub const MAX_KEY: usize = 1024;
@@ -17,22 +17,25 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 /// Writes not yet in the store; `None` removes.
 pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// Everything that is committed, beneath the writes of a group.
+pub(crate) trait Stored {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
+
+    /// The pairs of a range, ascending.
+    fn scan(&self, range: KeyRange) -> Box<dyn Iterator<Item = Result<Pair, DiskError>> + '_>;
+}
+
 /// A running transaction. It sees all earlier commits and its own writes.
 pub struct Transaction<'a> {
     /// `None` on a simulated disk, where `group` holds everything.
-    tree: Option<&'a sled::Tree>,
+    stored: Option<&'a dyn Stored>,
     group: &'a Overlay,
     own: Overlay,
-    read_error: &'a dyn Fn(sled::Error) -> DiskError,
 }
 
 impl<'a> Transaction<'a> {
-    pub(crate) fn new(
-        tree: Option<&'a sled::Tree>,
-        group: &'a Overlay,
-        read_error: &'a dyn Fn(sled::Error) -> DiskError,
-    ) -> Self {
-        Self { tree, group, own: Overlay::new(), read_error }
+    pub(crate) fn new(stored: Option<&'a dyn Stored>, group: &'a Overlay) -> Self {
+        Self { stored, group, own: Overlay::new() }
     }
 
     pub(crate) fn into_writes(self) -> Overlay {
@@ -44,8 +47,10 @@ impl<'a> Transaction<'a> {
         if let Some(written) = self.own.get(key).or_else(|| self.group.get(key)) {
             return Ok(written.clone());
         }
-        let Some(tree) = self.tree else { return Ok(None) };
-        Ok(tree.get(key).map_err(self.read_error)?.map(|value| value.to_vec()))
+        match self.stored {
+            Some(stored) => stored.get(key),
+            None => Ok(None),
+        }
     }
 
     /// All keys that begin with `prefix`, with their values, in order.
@@ -55,25 +60,26 @@ impl<'a> Transaction<'a> {
 
     /// The first `limit` keys that begin with `prefix` and are at or after `start`, in order.
     pub fn scan_from(&self, prefix: &[u8], start: &[u8], limit: usize) -> Result<Vec<Pair>, DiskError> {
-        let start = start.max(prefix);
-        let overlay = |layer: &'a Overlay| layer.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
+        let range = KeyRange::prefix_from(prefix, start);
         let mut pending: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
-        let own = self.own.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
-        for (key, value) in overlay(self.group).chain(own).filter(|(key, _)| key.starts_with(prefix)) {
+        let own = self.own.range::<[u8], _>(range.bounds());
+        for (key, value) in self.group.range::<[u8], _>(range.bounds()).chain(own) {
             pending.insert(key, value.as_deref());
         }
         let mut pending = pending.into_iter().peekable();
         let mut found = Vec::new();
-        let stored = self.tree.into_iter().flat_map(|tree| tree.range(start..));
-        for entry in stored.take_while(|e| !matches!(e, Ok((key, _)) if !key.starts_with(prefix))) {
-            let (key, value) = entry.map_err(self.read_error)?;
+        if limit == 0 {
+            return Ok(found);
+        }
+        for entry in self.stored.into_iter().flat_map(|stored| stored.scan(range.clone())) {
+            let (key, value) = entry?;
             let mut overwritten = false;
-            while let Some((next, written)) = pending.next_if(|(next, _)| *next <= key.as_ref()) {
-                overwritten = next == key.as_ref();
+            while let Some((next, written)) = pending.next_if(|(next, _)| *next <= key.as_slice()) {
+                overwritten = next == key.as_slice();
                 found.extend(written.map(|value| (next.to_vec(), value.to_vec())));
             }
             if !overwritten {
-                found.push((key.to_vec(), value.to_vec()));
+                found.push((key, value));
             }
             if found.len() >= limit {
                 break;

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Client, FetchedFlags, FetchedId, ImapError, ImapFlags,
+    Client, FetchedFlags, FetchedId, ImapError,
     folder::quoted,
     response::{Fetch, Untagged},
     session::protocol,
     uids,
 };
+
+/// Data that name a mail: its Message-ID and the field [`OWN_ID`](crate::OWN_ID).
+const NAMES: &str = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0.1000>)";
 
 /// Number of UIDs that the first command for Message-IDs covers.
 const FIRST_WIDTH: u32 = 500;
@@ -70,7 +73,7 @@ impl Client {
         let Some((uid_next, exists)) = self.folder.as_ref().map(|folder| (folder.uid_next, folder.exists)) else {
             return Err(protocol(step, "no folder is selected"));
         };
-        let mut found: BTreeMap<u32, (ImapFlags, Option<String>)> = BTreeMap::new();
+        let mut found: BTreeMap<u32, FetchedId> = BTreeMap::new();
         // A request for one mail reads no others.
         let (mut first, mut width) = (from_uid.max(1), if most == 1 { 1 } else { FIRST_WIDTH });
         // No range has more mails than the folder.
@@ -82,36 +85,46 @@ impl Client {
                 return Err(ImapError::TooLarge { step });
             }
             let last = first.saturating_add(width - 1).min(uid_next - 1);
-            let command =
-                format!("UID FETCH {first}:{last} (UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]<0.1000>)");
+            let command = format!("UID FETCH {first}:{last} {NAMES}");
             let asked = usize::try_from(width.min(exists).min(MAX_MAILS)).unwrap_or(usize::MAX);
             let answer = self.command(step, &command, None, asked).await?;
             let before = found.len();
             for data in &answer.untagged {
-                match data {
-                    Untagged::Fetch(Fetch { uid: Some(uid), flags: Some(flags), message_id })
-                        if (first..=last).contains(uid) =>
-                    {
-                        let entry = found.entry(*uid).or_default();
-                        entry.0 = *flags;
-                        if message_id.is_some() {
-                            entry.1.clone_from(message_id);
-                        }
-                    }
-                    other => self.notice([other]),
+                match named(data).filter(|fetched| (first..=last).contains(&fetched.uid)) {
+                    Some(fetched) => add(&mut found, fetched),
+                    None => self.notice([data]),
                 }
             }
             width = next_width(width, found.len() - before).min(widest);
             first = last.saturating_add(1);
         }
-        let ids = found.into_iter().map(|(uid, (flags, message_id))| FetchedId { uid, flags, message_id });
-        Ok(ids.take(most).collect())
+        Ok(found.into_values().take(most).collect())
+    }
+
+    /// Reads names and flags of one mail of the selected folder, also of one that was appended after the last
+    /// `select`; `None`: the server shows no such mail.
+    pub async fn identity(&mut self, uid: u32) -> Result<Option<FetchedId>, ImapError> {
+        let answer = self.command("FETCH of a Message-ID", &format!("UID FETCH {uid} {NAMES}"), None, 1).await?;
+        let mut found = BTreeMap::new();
+        for data in &answer.untagged {
+            match named(data).filter(|fetched| fetched.uid == uid) {
+                Some(fetched) => add(&mut found, fetched),
+                None => self.notice([data]),
+            }
+        }
+        Ok(found.remove(&uid))
     }
 
     /// UIDs of mails in the selected folder whose Message-ID contains this text, in ascending order (RFC 3501 §6.4.4).
     pub async fn find(&mut self, message_id: &str) -> Result<Vec<u32>, ImapError> {
         let text = quoted(message_id).ok_or(ImapError::NotSendable { what: "Message-ID" })?;
         self.search(&format!("HEADER MESSAGE-ID {text}")).await
+    }
+
+    /// As [`Self::find`], by the header field [`OWN_ID`](crate::OWN_ID): for servers that rewrite Message-IDs.
+    pub async fn find_own(&mut self, own_id: &str) -> Result<Vec<u32>, ImapError> {
+        let text = quoted(own_id).ok_or(ImapError::NotSendable { what: "X-Twinbox-Id" })?;
+        self.search(&format!("HEADER X-TWINBOX-ID {text}")).await
     }
 
     /// UIDs of mails that a search finds, in ascending order.
@@ -126,6 +139,24 @@ impl Client {
         }
         Ok(found.into_iter().take(MAX_FOUND).collect())
     }
+}
+
+/// The mail of an answer, if it says UID and flags.
+fn named(data: &Untagged) -> Option<FetchedId> {
+    match data {
+        Untagged::Fetch(Fetch { uid: Some(uid), flags: Some(flags), message_id, own_id }) => {
+            Some(FetchedId { uid: *uid, flags: *flags, message_id: message_id.clone(), own_id: own_id.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// Adds a mail; of several answers about one, each may have a part of its data.
+fn add(found: &mut BTreeMap<u32, FetchedId>, fetched: FetchedId) {
+    let known = found.remove(&fetched.uid);
+    let (message_id, own_id) = known.map(|known| (known.message_id, known.own_id)).unwrap_or_default();
+    let (message_id, own_id) = (fetched.message_id.or(message_id), fetched.own_id.or(own_id));
+    found.insert(fetched.uid, FetchedId { message_id, own_id, ..fetched });
 }
 
 /// Number of UIDs of the next command, so that an answer has about as many mails as the first could have.

@@ -33,4 +33,4 @@ pub use client::Client;
 pub use config::{Login, Security, ServerConfig, SocketOwner};
 pub use error::ImapError;
 pub use secret::{Secret, SecretError};
-pub use types::{AppendUid, FetchedFlags, FetchedId, IdleEnd, ImapFlags, Resume, Selected};
+pub use types::{AppendUid, FetchedFlags, FetchedId, IdleEnd, ImapFlags, OWN_ID, Resume, Selected};

@@ -6,7 +6,7 @@ use imap_codec::{
     imap_types::{
         core::Vec1,
         fetch::MessageDataItem,
-        flag::{Flag, FlagFetch},
+        flag::{Flag, FlagFetch, FlagPerm},
         response::{Capability, Code, CommandContinuationRequest, Data, Response, Status, StatusBody, StatusKind},
         sequence::{Sequence, SequenceSet},
         status::StatusDataItem,
@@ -16,7 +16,7 @@ use imap_codec::{
 use crate::{
     error::shown,
     hidden::Hidden,
-    types::{AppendUid, ImapFlags},
+    types::{AppendUid, ImapFlags, OWN_ID},
 };
 
 /// Longest Message-ID, in bytes; a line of a mail has at most 998 (RFC 5322 §2.1.1).
@@ -61,6 +61,7 @@ pub(crate) struct Fetch {
     pub uid: Option<u32>,
     pub flags: Option<ImapFlags>,
     pub message_id: Option<String>,
+    pub own_id: Option<String>,
 }
 
 /// Status of a command or of the connection.
@@ -79,6 +80,8 @@ pub(crate) enum StatusCode {
     UidNext(u32),
     HighestModSeq(u64),
     NoModSeq,
+    /// Flags that the server keeps.
+    PermanentFlags(ImapFlags),
     Closed,
     ReadOnly,
     Capability(Vec<String>),
@@ -210,7 +213,10 @@ fn fetch(items: Vec1<MessageDataItem<'_>>) -> Fetch {
             MessageDataItem::Uid(uid) => fetch.uid = Some(uid.get()),
             MessageDataItem::Flags(flags) => fetch.flags = Some(flags_of(flags)),
             MessageDataItem::BodyExt { data, .. } => {
-                fetch.message_id = data.0.as_ref().and_then(|header| message_id(header.as_ref()));
+                if let Some(header) = data.0.as_ref() {
+                    fetch.message_id = field_id(header.as_ref(), "Message-ID");
+                    fetch.own_id = field_id(header.as_ref(), OWN_ID);
+                }
             }
             _ => {}
         }
@@ -231,10 +237,30 @@ fn flags_of(flags: &[FlagFetch<'_>]) -> ImapFlags {
     set
 }
 
-/// Message-ID with angle brackets in a header field.
-fn message_id(header: &[u8]) -> Option<String> {
+/// Flags that a server keeps; keywords do not matter here.
+fn kept(flags: &[FlagPerm<'_>]) -> ImapFlags {
+    let mut set = ImapFlags::default();
+    for flag in flags {
+        match flag {
+            FlagPerm::Flag(Flag::Seen) => set.seen = true,
+            FlagPerm::Flag(Flag::Flagged) => set.flagged = true,
+            FlagPerm::Flag(Flag::Deleted) => set.deleted = true,
+            _ => {}
+        }
+    }
+    set
+}
+
+/// Id with angle brackets in the first header field of this name, which may be folded (RFC 5322 §2.2.3).
+fn field_id(header: &[u8], name: &str) -> Option<String> {
     let text = std::str::from_utf8(header).ok()?;
-    let (_, from) = text.split_once('<')?;
+    let mut lines = text.lines().skip_while(|line| {
+        let found = line.split_once(':').map(|(found, _)| found.trim_end());
+        !found.is_some_and(|found| found.eq_ignore_ascii_case(name))
+    });
+    let mut field = lines.next()?.to_owned();
+    lines.take_while(|line| line.starts_with([' ', '\t'])).for_each(|line| field.push_str(line));
+    let (_, from) = field.split_once('<')?;
     let (id, _) = from.split_once('>')?;
     let fine = !id.is_empty() && id.len() <= MAX_MESSAGE_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
     fine.then(|| format!("<{id}>"))
@@ -251,6 +277,7 @@ fn code(code: Code<'_>) -> StatusCode {
         Code::UidNext(value) => StatusCode::UidNext(value.get()),
         Code::HighestModSeq(value) => StatusCode::HighestModSeq(value.get()),
         Code::NoModSeq => StatusCode::NoModSeq,
+        Code::PermanentFlags(flags) => StatusCode::PermanentFlags(kept(&flags)),
         Code::Closed => StatusCode::Closed,
         Code::ReadOnly => StatusCode::ReadOnly,
         Code::Capability(capabilities) => StatusCode::Capability(names(&capabilities)),
@@ -279,7 +306,7 @@ mod tests {
 
     fn fetched(uid: u32, flags: ImapFlags, message_id: Option<&str>) -> Received {
         let message_id = message_id.map(str::to_owned);
-        Received::Untagged(Untagged::Fetch(Fetch { uid: Some(uid), flags: Some(flags), message_id }))
+        Received::Untagged(Untagged::Fetch(Fetch { uid: Some(uid), flags: Some(flags), message_id, own_id: None }))
     }
 
     fn status(kind: StatusKind, code: Option<StatusCode>, text: &str) -> Completion {
@@ -334,6 +361,15 @@ mod tests {
         ] {
             assert_eq!(decode(message.as_bytes(), &Hidden::default()), Ok(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn ids_of_two_fields_are_told_apart() {
+        let header = b"x-twinbox-id:\r\n\t<own@x>\r\nMESSAGE-ID : <rewritten@y>\r\n\r\n";
+        assert_eq!(field_id(header, "Message-ID").as_deref(), Some("<rewritten@y>"));
+        assert_eq!(field_id(header, OWN_ID).as_deref(), Some("<own@x>"));
+        assert_eq!(field_id(b"X-Twinbox-Id: none\r\nMessage-ID: <a@b>\r\n", OWN_ID), None);
+        assert_eq!(field_id(b"Message-ID: <a@b>\r\n", OWN_ID), None);
     }
 
     #[test]

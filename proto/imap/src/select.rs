@@ -3,7 +3,7 @@
 use imap_codec::imap_types::response::StatusKind;
 
 use crate::{
-    Client, FetchedFlags, ImapError, Resume, Selected,
+    Client, FetchedFlags, ImapError, ImapFlags, Resume, Selected,
     client::{Noticed, OpenFolder},
     folder::folder as encoded,
     response::{Completion, StatusCode, Untagged},
@@ -127,6 +127,10 @@ fn read(answer: &Answer, state: Option<&Resume>) -> Result<Selected, ImapError> 
                 Some(StatusCode::UidNext(value)) => selected.uid_next = *value,
                 Some(StatusCode::HighestModSeq(value)) => selected.highest_modseq = Some(*value),
                 Some(StatusCode::NoModSeq) => selected.highest_modseq = None,
+                Some(StatusCode::PermanentFlags(kept)) => {
+                    let ImapFlags { seen, flagged, deleted } = *kept;
+                    selected.unkept = ImapFlags { seen: !seen, flagged: !flagged, deleted: !deleted };
+                }
                 _ => {}
             },
             Untagged::Vanished { earlier: true, uids } => vanished.extend_from_slice(uids),

@@ -31,7 +31,7 @@ pub struct FetchedFlags {
     pub flags: ImapFlags,
 }
 
-/// Flags and Message-ID of one mail.
+/// Flags and names of one mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedId {
     /// UID of the mail, never 0.
@@ -40,7 +40,12 @@ pub struct FetchedId {
     pub flags: ImapFlags,
     /// Its Message-ID with angle brackets; `None`: it has none that can be read.
     pub message_id: Option<String>,
+    /// Its header field [`OWN_ID`] with angle brackets, which no server has a reason to rewrite.
+    pub own_id: Option<String>,
 }
+
+/// Name of the header field that repeats the Message-ID of a mail of Twinbox.
+pub const OWN_ID: &str = "X-Twinbox-Id";
 
 /// Place of an appended mail (RFC 4315 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +76,8 @@ pub struct Selected {
     pub uid_next: u32,
     /// Number of mails.
     pub exists: u32,
+    /// Flags that the server does not keep (RFC 3501 §7.1, PERMANENTFLAGS). Without PERMANENTFLAGS it keeps all.
+    pub unkept: ImapFlags,
     /// HIGHESTMODSEQ; `None`: the folder has no modification sequences.
     pub highest_modseq: Option<u64>,
     /// Whether the server resumed from the given state. If so, `vanished` and `flags` are complete: a UID of the state in

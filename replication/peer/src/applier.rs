@@ -16,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::warn;
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::Origin;
 use twinbox_replication_core::{BlobRef, Change};
 use twinbox_replication_store::codec;
@@ -29,7 +29,11 @@ use crate::{
 /// The live lane.
 pub(crate) enum Live {
     Changes(Vec<Change>),
-    Probe(u64),
+    /// A probe; with `report` the answer says all that is here.
+    Probe {
+        number: u64,
+        report: bool,
+    },
 }
 
 /// The history lane.
@@ -59,7 +63,7 @@ pub(crate) struct Applier {
     holding: BTreeMap<Ticket, BootInstant>,
     next_ticket: Ticket,
     /// Probes to be answered when no change before their ticket is in `holding`.
-    probes: VecDeque<(u64, Ticket)>,
+    probes: VecDeque<(u64, bool, Ticket)>,
     /// Changes were dropped for lack of room, and must be requested again.
     let_go: bool,
 }
@@ -143,7 +147,7 @@ impl Applier {
     fn take_live(&mut self, item: Live, round: &mut Round) -> Result<(), StreamError> {
         match item {
             Live::Changes(changes) => self.take(changes, true, round)?,
-            Live::Probe(number) => self.probes.push_back((number, self.next_ticket)),
+            Live::Probe { number, report } => self.probes.push_back((number, report, self.next_ticket)),
         }
         Ok(())
     }
@@ -252,12 +256,14 @@ impl Applier {
             self.send(Frame::HistoryTaken(HistoryTaken { batch })).await?;
         }
         let first_held = self.holding.first_key_value().map_or(Ticket::MAX, |(ticket, _)| *ticket);
-        while let Some((number, ticket)) = self.probes.front().copied()
+        while let Some((number, report, ticket)) = self.probes.front().copied()
             && ticket <= first_held
         {
             self.probes.pop_front();
             let lacks_data = frames::lacks_data(&self.inner.store);
-            self.send(Frame::ProbeAnswer(ProbeAnswer { number, lacks_data })).await?;
+            let report = if report { frames::report(&self.inner.store) } else { None };
+            let answer = ProbeAnswer { number, lacks_data, report, now_ms: wall().0 };
+            self.send(Frame::ProbeAnswer(answer)).await?;
         }
         if self.let_go && self.parked.len() < limits::PARKED / 2 {
             self.let_go = false;

@@ -48,6 +48,8 @@ pub(crate) mod limits {
     pub(crate) const HISTORY_UNDER_WAY: u64 = 2;
     /// Frames received and not yet applied; above this number the stream is not read.
     pub(crate) const INCOMING: usize = 32;
+    /// Ranges of changes beyond the prefixes in one report.
+    pub(crate) const REPORTED_RUNS: usize = 4_096;
     /// Changes applied in one round.
     pub(crate) const APPLY: usize = 1_024;
     /// Changes that wait for blobs in one stream.
@@ -67,6 +69,8 @@ pub(crate) mod limits {
     pub(crate) const SETTLED: Duration = Duration::from_secs(5);
     /// Pause between attempts when the peer refused: an administrator has to correct that.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
+    /// A change whose blob every other node has denied to have for this long is applied without it.
+    pub(crate) const DENIED: Duration = Duration::from_secs(300);
     /// Pause between attempts to get a blob: first value, doubling up to the second.
     pub(crate) const RETRY_BLOB: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 }

@@ -14,8 +14,9 @@ use tokio::{
     sync::{Mutex as AsyncMutex, Semaphore},
     time::{sleep, timeout},
 };
-use tonic::transport::Channel;
+use tonic::{Code, transport::Channel};
 use tracing::{debug, error, warn};
+use twinbox_clock::BootInstant;
 use twinbox_ids::{BlobHash, NodeName};
 use twinbox_replication_core::BlobRef;
 use twinbox_replication_store::{Store, StoreError};
@@ -33,6 +34,20 @@ use crate::{
 pub(crate) struct TooLarge {
     hash: BlobHash,
     length: u64,
+}
+
+/// Outcome of one round of requests for a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Got {
+    /// It is here.
+    Here,
+    /// The node that sent the change, or any node when none is asked first, has purged all records that named it: the
+    /// deletion is on its way here.
+    GivenUp,
+    /// Every other node answered that it does not have it.
+    Denied,
+    /// A node could not be asked, or its copy was bad.
+    Failed,
 }
 
 pub(crate) struct Fetcher {
@@ -62,7 +77,10 @@ impl Fetcher {
         }
     }
 
-    /// Returns when the blob is here; there is no timeout. Asks `first` first, then the others.
+    /// Returns when the blob is here, or `first`, which sent the change that names it, has given it up since: then the
+    /// deletion follows, and would wait behind changes that nothing can fulfil. Also returns when for some minutes every
+    /// other node answered that it does not have the blob: the change then comes without its audio. While a node cannot
+    /// be asked there is no timeout. Asks `first` first, then the others.
     pub(crate) async fn ensure(&self, blob: &BlobRef, first: &NodeName) -> Result<(), TooLarge> {
         if blob.length > limits::BLOB {
             let error = TooLarge { hash: blob.hash, length: blob.length };
@@ -70,17 +88,27 @@ impl Fetcher {
             return Err(error);
         }
         let mut pause = limits::RETRY_BLOB.0;
+        let mut denied: Option<BootInstant> = None;
         loop {
-            if self.get(blob, Some(first)).await {
-                return Ok(());
+            match self.get(blob, Some(first)).await {
+                Got::Here | Got::GivenUp => return Ok(()),
+                Got::Denied => {
+                    let since = *denied.get_or_insert_with(BootInstant::now);
+                    if since.elapsed() >= limits::DENIED {
+                        let hash = blob.hash;
+                        error!(%hash, peer = %first, "no node has this audio: its message is stored without it");
+                        return Ok(());
+                    }
+                }
+                Got::Failed => denied = None,
             }
             sleep(pause).await;
             pause = limits::RETRY_BLOB.1.min(pause * 2);
         }
     }
 
-    /// Tries all ways once, each node in turn; true when the blob is here.
-    pub(crate) async fn get_from_any(&self, blob: &BlobRef) -> bool {
+    /// Tries all ways once, each node in turn.
+    pub(crate) async fn get_from_any(&self, blob: &BlobRef) -> Got {
         self.get(blob, None).await
     }
 
@@ -112,28 +140,32 @@ impl Fetcher {
         all.entry(hash).or_default().clone()
     }
 
-    async fn get(&self, blob: &BlobRef, first: Option<&NodeName>) -> bool {
+    async fn get(&self, blob: &BlobRef, first: Option<&NodeName>) -> Got {
         let busy = self.busy(blob.hash);
         let _busy = busy.lock().await;
-        let was_here = self.store.blobs().has(&blob.hash);
+        let was_here = self.store.blobs().keep(&blob.hash);
         if self.assemble(blob).await {
             self.assembled.fetch_add(u64::from(!was_here), Relaxed);
-            return true;
+            return Got::Here;
         }
         if was_here {
-            return true;
+            return Got::Here;
         }
-        let Ok(_slot) = self.slots.acquire().await else { return false };
+        let Ok(_slot) = self.slots.acquire().await else { return Got::Failed };
         match self.fetch(blob.hash, Some(blob.length), first).await {
             Ok(()) => {
                 self.fetched.fetch_add(1, Relaxed);
                 // The rest of the take is not needed any more.
                 self.assemble(blob).await;
-                true
+                Got::Here
+            }
+            Err(error @ FetchError::GivenUp) => {
+                debug!(hash = %blob.hash, %error, "blob is not fetched");
+                Got::GivenUp
             }
             Err(error) => {
                 warn!(hash = %blob.hash, %error, "blob cannot be fetched; changes that name it wait");
-                false
+                if matches!(error, FetchError::Denied) { Got::Denied } else { Got::Failed }
             }
         }
     }
@@ -161,7 +193,7 @@ impl Fetcher {
 
     /// True when the blob must be fetched or its take joined before a change that names the blob is applied.
     pub(crate) fn wants(&self, blob: &BlobRef) -> bool {
-        !self.store.blobs().has(&blob.hash) || self.leftover(blob)
+        !self.store.blobs().keep(&blob.hash) || self.leftover(blob)
     }
 
     /// Asks one node after the other; the next node continues a partial transfer.
@@ -169,7 +201,7 @@ impl Fetcher {
         let links = self.links.all();
         let others = links.iter().map(|link| &link.name).filter(|name| Some(*name) != first);
         let mut bytes = Vec::new();
-        let mut last = FetchError::Nobody;
+        let (mut last, mut all_denied, mut given_up) = (FetchError::Nobody, true, false);
         for name in first.into_iter().chain(others) {
             let result = match self.fetch_from(name, hash, length, &mut bytes).await {
                 Ok(()) => {
@@ -183,11 +215,24 @@ impl Fetcher {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     debug!(peer = %name, %hash, %error, "peer does not send the blob");
+                    if error.code() == Some(Code::OutOfRange) {
+                        // It had the audio and knows that it is purged: what others answer changes nothing.
+                        if Some(name) == first {
+                            return Err(FetchError::GivenUp);
+                        }
+                        given_up |= first.is_none();
+                    }
+                    all_denied &= matches!(error.code(), Some(Code::NotFound | Code::OutOfRange));
                     last = error;
                 }
             }
         }
-        Err(last)
+        Err(match last {
+            _ if given_up => FetchError::GivenUp,
+            FetchError::Nobody => FetchError::Nobody,
+            _ if all_denied => FetchError::Denied,
+            last => last,
+        })
     }
 
     async fn fetch_from(
@@ -229,12 +274,26 @@ impl Fetcher {
 enum FetchError {
     #[error("no reachable node has it")]
     Nobody,
+    #[error("every other node answers that it does not have it")]
+    Denied,
+    #[error("the records that named it were deleted and purged")]
+    GivenUp,
     #[error("the peer sent data of another length")]
     Length,
     #[error("{0}")]
     Stream(#[from] StreamError),
     #[error("{0}")]
     Store(StoreError),
+}
+
+impl FetchError {
+    /// The code of a peer's own answer.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Stream(StreamError::Rpc(status)) => Some(status.code()),
+            _ => None,
+        }
+    }
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, FetchError> {

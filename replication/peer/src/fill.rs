@@ -10,12 +10,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
 use tracing::{error, info, warn};
+use twinbox_clock::BootInstant;
 use twinbox_replication_core::{BlobRef, Vector};
 use twinbox_replication_store::{Filled, Store, StoreError};
 
-use crate::peers::Inner;
+use crate::{config::limits, fetch::Got, peers::Inner};
 
 /// Concurrent fetches of a fill; the other slots are for blobs that a caller waits for.
 const CONCURRENT: usize = 4;
@@ -111,9 +115,9 @@ pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> 
 
 /// Fetches the audio that records name, until all of it is here.
 async fn audio(inner: &Arc<Inner>) {
-    let mut pause = RETRY.0;
+    let (mut pause, began) = (RETRY.0, BootInstant::now());
     while inner.store.filled() < Filled::Complete {
-        match round(inner).await {
+        match both_rounds(inner, began.elapsed() >= limits::DENIED).await {
             Ok(0) => {
                 match inner.store.set_filled(Filled::Complete).await {
                     Ok(()) => info!("first fill: all audio is stored here"),
@@ -129,26 +133,39 @@ async fn audio(inner: &Arc<Inner>) {
     }
 }
 
-/// Asks once for each missing blob; returns the number still missing.
-async fn round(inner: &Arc<Inner>) -> Result<usize, StoreError> {
+/// Asks once for each missing blob, those of present records first; returns the number still missing. Audio of a deleted
+/// record is wanted as long as the record can be undeleted, but may be gone for good: it is not waited for when one node
+/// answers that it has purged it, or every other node that it does not have it. The latter counts for present records as
+/// well once the fill has `waited` (rule D12).
+async fn both_rounds(inner: &Arc<Inner>, waited: bool) -> Result<usize, StoreError> {
+    Ok(round(inner, false, waited).await? + round(inner, true, waited).await?)
+}
+
+async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize, StoreError> {
     let (mut fetching, mut failed) = (JoinSet::new(), 0);
-    for blob in missing(inner.store.clone()).await? {
+    let fails = |got: Result<Got, JoinError>| match got {
+        Ok(Got::Here) => false,
+        Ok(Got::Denied) => !deleted && !waited,
+        Ok(Got::GivenUp) => !deleted,
+        _ => true,
+    };
+    for blob in missing(inner.store.clone(), deleted).await? {
         while fetching.len() >= CONCURRENT
             && let Some(got) = fetching.join_next().await
         {
-            failed += usize::from(!got.unwrap_or(false));
+            failed += usize::from(fails(got));
         }
         let inner = inner.clone();
         fetching.spawn(async move { inner.fetcher.get_from_any(&blob).await });
     }
     while let Some(got) = fetching.join_next().await {
-        failed += usize::from(!got.unwrap_or(false));
+        failed += usize::from(fails(got));
     }
     Ok(failed)
 }
 
-async fn missing(store: Store) -> Result<Vec<BlobRef>, StoreError> {
-    match tokio::task::spawn_blocking(move || store.missing_blobs()).await {
+async fn missing(store: Store, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {
+    match tokio::task::spawn_blocking(move || store.missing_blobs(deleted)).await {
         Ok(missing) => missing,
         // The runtime shuts down, and this task with it.
         Err(_) => std::future::pending().await,

@@ -84,6 +84,7 @@ impl Session<'_> {
         let welcome = frames::read_welcome(inner, &link.name, &welcome)?;
         link.following.store(true, Relaxed);
         let Welcome { origin, vector, lacks_records } = welcome;
+        link.welcomed(origin);
         link.set_source(Some(Source { lacks_records, vector, sent_all: false }));
         inner.filling.notify_one();
         info!(peer = %link.name, "stream from peer open");
@@ -120,7 +121,8 @@ impl Session<'_> {
                     if became && frames::lacks_records(&inner.store) {
                         return Err(StreamError::BecameSource);
                     }
-                    live.send(Live::Probe(probe.number)).await.map_err(|_| StreamError::Closed)?;
+                    let probe = Live::Probe { number: probe.number, report: probe.report };
+                    live.send(probe).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::History(frame)) => {
                     let changes = frames::changes(inner, &link.name, frame.change);

@@ -168,6 +168,31 @@ pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
     Ok((acked.run.iter().map(run).collect::<Result<_, _>>()?, read_vector(acked.vector.as_ref())?))
 }
 
+/// All changes that are durable here at one moment; `None` when there are too many gaps for one frame, or a change is
+/// set aside: it is in the log, but not in its record.
+pub(crate) fn report(store: &Store) -> Option<wire::Report> {
+    if store.health().set_aside > 0 {
+        return None;
+    }
+    let holdings = Holdings::of_store(store);
+    let vector = holdings.vector();
+    let beyond =
+        holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin)).map(|(origin, seqs)| {
+            wire::Run { origin: codec::origin_to_wire(origin), first: *seqs.start(), last: *seqs.end() }
+        });
+    let beyond: Vec<_> = beyond.take(limits::REPORTED_RUNS + 1).collect();
+    (beyond.len() <= limits::REPORTED_RUNS)
+        .then(|| wire::Report { vector: Some(codec::vector_to_wire(&vector)), beyond })
+}
+
+/// Reads a report.
+pub(crate) fn read_report(report: wire::Report) -> Result<Holdings, StreamError> {
+    let (runs, vector) = acked(wire::Acked { run: report.beyond, vector: report.vector })?;
+    let mut holdings = Holdings::of(&vector);
+    runs.into_iter().for_each(|(origin, seqs)| holdings.add(origin, seqs));
+    Ok(holdings)
+}
+
 /// Changes for one frame.
 #[derive(Default)]
 pub(crate) struct Batch {

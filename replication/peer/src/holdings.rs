@@ -1,9 +1,10 @@
-//! The changes that a node has: gap-free prefixes and the ranges above them. Pure.
+//! The changes that a node has: gap-free prefixes and the ranges above them.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Ranges, Vector};
+use twinbox_replication_store::Store;
 
 /// Numbers of changes, by origin. Small: changes arrive mostly in order, so each origin has a range or two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +15,11 @@ impl Holdings {
         let mut holdings = Self::default();
         holdings.add_vector(vector);
         holdings
+    }
+
+    /// All changes that are durable in a store.
+    pub(crate) fn of_store(store: &Store) -> Self {
+        Self(store.holdings())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,6 +45,15 @@ impl Holdings {
 
     pub(crate) fn contains(&self, origin: Origin, seq: u64) -> bool {
         self.0.get(&origin).is_some_and(|ranges| ranges.contains(seq))
+    }
+
+    /// True when all of `others` are held.
+    pub(crate) fn covers(&self, others: &Self) -> bool {
+        let covers = |ranges: &Ranges, other: &Ranges| other.iter().all(|range| ranges.covers(range));
+        others.0.iter().all(|(origin, other)| match self.0.get(origin) {
+            Some(ranges) => covers(ranges, other),
+            None => other.is_empty(),
+        })
     }
 
     /// The gap-free prefixes: a sender continues from there.
@@ -85,6 +100,18 @@ mod tests {
         assert!(holdings.insert(A, 4) && !holdings.insert(A, 4) && !holdings.insert(A, 6));
         assert_eq!(holdings.vector().get(A), 6);
         assert_eq!(holdings.of_origin(B).collect::<Vec<_>>(), [2..=9]);
+    }
+
+    #[test]
+    fn holdings_cover_others_range_by_range() {
+        let mut holdings = Holdings::of(&[(A, 3)].into_iter().collect());
+        holdings.add(A, 5..=6);
+        assert!(holdings.covers(&Holdings::default()) && holdings.covers(&holdings.clone()));
+        for (origin, seqs, covered) in [(A, 1..=3, true), (A, 6..=6, true), (A, 3..=5, false), (B, 1..=1, false)] {
+            let mut other = Holdings::default();
+            other.add(origin, seqs.clone());
+            assert_eq!(holdings.covers(&other), covered, "{origin} {seqs:?}");
+        }
     }
 
     #[test]

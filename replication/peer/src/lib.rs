@@ -20,10 +20,12 @@ mod link;
 mod peers;
 mod service;
 mod source;
+mod stability;
 mod stream_prober;
 mod tails;
 
 pub use config::{PeerAddress, PeerConfig};
 pub use peers::{PeerStatus, Peers, PeersCounters};
 pub use service::ReplicationService;
+pub use stability::StabilityMark;
 pub use twinbox_replication_core::ack::Acknowledgement;

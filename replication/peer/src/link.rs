@@ -3,7 +3,7 @@
 use std::{
     ops::RangeInclusive,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -27,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) following: AtomicBool,
     /// The peer, by its last report, lacks data from before its first fill.
     pub(crate) lacks_data: AtomicBool,
+    /// The next probe is to ask the peer for a report of all that it has.
+    pub(crate) report_wanted: AtomicBool,
     /// The peer has connected to this node: it can be reached again.
     pub(crate) back: Notify,
     /// Bytes of frames to the peer, and from it.
@@ -45,6 +47,12 @@ struct State {
     /// The changes that the peer is known to have. Outlives the stream, to show the lag of an absent peer.
     has: Holdings,
     last_heard: Option<BootInstant>,
+    /// All that the peer had at one moment of its latest stream, by its own word.
+    report: Option<Arc<Holdings>>,
+    /// The incarnation of the peer's store by its latest greeting as a source.
+    welcomed: Option<Origin>,
+    /// The peer's wall clock as it last said on its latest stream, and the time of that here.
+    clock: Option<(u64, BootInstant)>,
     /// The peer's state for the fill of this node, while this node follows it.
     source: Option<Source>,
 }
@@ -65,6 +73,7 @@ impl Link {
             address,
             following: AtomicBool::new(false),
             lacks_data: AtomicBool::new(false),
+            report_wanted: AtomicBool::new(false),
             back: Notify::new(),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -81,6 +90,9 @@ impl Link {
         state.last_number += 1;
         let number = state.last_number;
         state.has = Holdings::of(vector);
+        // Its disk may be another, or an older one.
+        state.report = None;
+        state.clock = None;
         let sent = state.has.clone();
         if self.retired.is_cancelled() {
             ended.cancel();
@@ -146,6 +158,42 @@ impl Link {
         runs.iter().for_each(|(origin, seqs)| state.has.add(*origin, seqs.clone()));
         state.has.add_vector(vector);
         true
+    }
+
+    /// The peer reported all that it has on this stream.
+    pub(crate) fn reported(&self, number: StreamNumber, report: Holdings) {
+        let mut state = self.lock();
+        if state.stream.as_ref().is_some_and(|stream| stream.number == number) {
+            state.report = Some(Arc::new(report));
+        }
+    }
+
+    /// The latest report of the stream that is open. Without a stream there is none: the peer may have another disk by
+    /// now; nor when its greeting as a source shows that the stream is one of an earlier incarnation.
+    pub(crate) fn report(&self) -> Option<Arc<Holdings>> {
+        let state = self.lock();
+        let stream = state.stream.as_ref()?;
+        state.report.clone().filter(|_| state.welcomed.is_none_or(|origin| origin == stream.origin))
+    }
+
+    /// The peer greeted as a source, from this incarnation of its store.
+    pub(crate) fn welcomed(&self, origin: Origin) {
+        self.lock().welcomed = Some(origin);
+    }
+
+    /// The peer said its wall clock on this stream; 0: it does not say.
+    pub(crate) fn told_time(&self, number: StreamNumber, clock: u64, now: BootInstant) {
+        let mut state = self.lock();
+        if clock > 0 && state.stream.as_ref().is_some_and(|stream| stream.number == number) {
+            state.clock = Some((clock, now));
+        }
+    }
+
+    /// The peer's wall clock at `now`, from what it last said; `None` if it was not heard in this process's life. Also of
+    /// a peer that is away: a jump of the clock here shows all the same.
+    pub(crate) fn clock(&self, now: BootInstant) -> Option<u64> {
+        let (clock, at) = self.lock().clock?;
+        Some(clock.saturating_add(u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// A change came from the peer, from the store incarnation `origin_of_peer`: it need not go back.
@@ -275,6 +323,38 @@ mod tests {
         link.has_made(ORIGIN, u64::MAX);
         link.acked(number, &Vec::new(), &[(WRITER, u64::MAX)].into_iter().collect());
         assert_eq!(Holdings::default().lag(&link.has()), u64::MAX);
+    }
+
+    #[test]
+    fn report_counts_while_its_stream_is_open_and_the_peer_is_the_same() {
+        let (link, number) = link(Vector::new());
+        link.reported(number + 1, Holdings::default());
+        assert_eq!(link.report(), None, "no such stream");
+        let report = Holdings::of(&[(WRITER, 4)].into_iter().collect());
+        link.reported(number, report.clone());
+        assert_eq!(link.report().as_deref(), Some(&report));
+        link.welcomed(OTHER_ORIGIN);
+        assert_eq!(link.report(), None, "the stream is a stale one");
+        link.welcomed(ORIGIN);
+        assert_eq!(link.report().as_deref(), Some(&report));
+        assert!(link.close(number));
+        assert_eq!(link.report(), None, "it may come back with another disk");
+        link.open(ORIGIN, &Vector::new(), CancellationToken::new());
+        assert_eq!(link.report(), None);
+    }
+
+    #[test]
+    fn clock_of_a_peer_goes_on_from_what_it_said() {
+        let (link, number) = link(Vector::new());
+        let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
+        link.told_time(number, 0, at(10));
+        link.told_time(number + 1, 500, at(10));
+        assert_eq!(link.clock(at(20)), None);
+        link.told_time(number, 1_000, at(10));
+        assert!(link.close(number));
+        assert_eq!(link.clock(at(30)), Some(1_020), "also while the peer is away");
+        link.open(ORIGIN, &Vector::new(), CancellationToken::new());
+        assert_eq!(link.clock(at(30)), None);
     }
 
     #[test]

@@ -225,6 +225,14 @@ impl Peers {
         self.inner.links.all().iter().map(|link| own.lag(&link.has())).max().unwrap_or(0)
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.inner.links.all()
+    }
+
     fn follow(&self, link: Arc<Link>) {
         let retired = link.retired();
         let follow = retired.run_until_cancelled_owned(follower::follow(self.inner.clone(), link));

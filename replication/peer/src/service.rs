@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 use twinbox_ids::BlobHash;
-use twinbox_replication_store::StoreError;
+use twinbox_replication_store::{Store, StoreError};
 use twinbox_wire::replication::{
     BlobPart, FetchBlobRequest, FollowerFrame, SourceFrame, follower_frame::Frame, replication_server::Replication,
 };
@@ -90,8 +90,15 @@ impl Replication for ReplicationService {
         }
         let FetchBlobRequest { hash, offset } = request.into_inner();
         let hash = frames::read_hash(&hash)?;
-        if !self.inner.store.blobs().has(&hash) {
-            return Err(Status::not_found(StoreError::NoBlob(hash).to_string()));
+        // A blob that a peer was promised stays until it has all of it (rule D9).
+        if !self.inner.store.blobs().keep(&hash) {
+            let text = StoreError::NoBlob(hash).to_string();
+            // Being stored, or being removed: it is not known yet whether it stays.
+            if self.inner.store.blobs().path(&hash).is_file() {
+                return Err(Status::unavailable(text));
+            }
+            let given_up = is_given_up(&self.inner.store, &hash).map_err(StreamError::from)?;
+            return Err(if given_up { Status::out_of_range(text) } else { Status::not_found(text) });
         }
         let (parts, receiver) = mpsc::channel(2);
         let (inner, serving) = (self.inner.clone(), self.serving.clone());
@@ -105,6 +112,12 @@ impl Replication for ReplicationService {
         }));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+}
+
+/// True when every record that named the blob was deleted and purged here, as far as this node knows of records.
+fn is_given_up(store: &Store, hash: &BlobHash) -> Result<bool, StoreError> {
+    let knows_all = store.filled().has_records() && store.is_indexed() && store.health().set_aside == 0;
+    Ok(knows_all && !store.is_referenced(hash)?)
 }
 
 async fn send_parts(

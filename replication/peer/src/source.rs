@@ -162,6 +162,12 @@ impl Reader {
                 }
                 Some(FromFollower::ProbeAnswer(answer)) => {
                     self.link.lacks_data.store(answer.lacks_data, Relaxed);
+                    self.link.told_time(self.number, answer.now_ms, BootInstant::now());
+                    if let Some(report) = answer.report
+                        && let Err(error) = self.reported(report)
+                    {
+                        return error;
+                    }
                     let now = BootInstant::now();
                     prober.answer(answer.number, now).into_iter().for_each(|action| self.act(action));
                 }
@@ -188,6 +194,13 @@ impl Reader {
         if self.link.acked(self.number, &runs, &vector) {
             self.inner.acks.inputs(inputs);
         }
+        Ok(())
+    }
+
+    fn reported(&self, report: wire::Report) -> Result<(), StreamError> {
+        let report = frames::read_report(report)?;
+        frames::check_own(&self.inner.store, report.vector().get(self.inner.store.origin()))?;
+        self.link.reported(self.number, report);
         Ok(())
     }
 
@@ -244,7 +257,8 @@ impl Writer {
                     let store = &self.inner.store;
                     let head = store.vector().get(store.origin());
                     let lacks_records = frames::lacks_records(store);
-                    self.send(Frame::Probe(wire::Probe { number, head, lacks_records })).await?;
+                    let report = self.link.report_wanted.swap(false, Relaxed);
+                    self.send(Frame::Probe(wire::Probe { number, head, lacks_records, report })).await?;
                 }
                 change = self.live.recv() => self.live(change).await?,
                 event = self.chunks.recv() => self.chunk(event).await?,

@@ -14,6 +14,7 @@ use twinbox_replication_core::{Change, Clock};
 use crate::{
     StoreError, codec,
     draft::{decode_record, decode_upto, encode_upto, need},
+    index::Indexed,
     keys,
 };
 
@@ -78,8 +79,10 @@ fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<(), Store
         Some(bytes) => decode_record(&bytes)?,
         None => Default::default(),
     };
+    let before = Indexed::of(&record);
     record.merge(change.delta.clone());
-    Ok(transaction.put(key, codec::encode_record(&record))?)
+    transaction.put(key, codec::encode_record(&record))?;
+    Ok(before.update(transaction, &change.key, &record)?)
 }
 
 /// Raises the prefix over the changes in the log that now adjoin it.

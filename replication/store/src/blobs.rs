@@ -1,21 +1,30 @@
 //! Blobs: immutable files named by their hash.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, Read},
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use twinbox_clock::BootInstant;
 use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
 use twinbox_ids::BlobHash;
 use twinbox_replication_core::BlobRef;
 
-use crate::{StoreError, store::lock};
+use crate::{StoreError, purge, store::lock};
+
+/// A blob that was stored, sent, or found for a change is not removed for this time: the change that names it may be on
+/// its way (rule D9). The grace of the purge is for all longer times.
+const PINNED: Duration = Duration::from_secs(3_600);
+
+/// Number of pins from which on expired ones are removed.
+const MANY_PINS: usize = 1_024;
 
 /// The blobs of this node. A blob that is here is complete and durable.
 #[derive(Clone)]
@@ -27,6 +36,37 @@ struct Inner {
     reserve: Reserve,
     /// Blobs whose name may be there before it is durable: being stored, or left half-way by a failed attempt.
     unsettled: Mutex<HashSet<BlobHash>>,
+    uses: Mutex<Uses>,
+    /// Notified when the removal of a file has ended.
+    removed: Condvar,
+}
+
+/// Blobs that must not be removed now, and those that are being removed. A blob is in one of them at most.
+#[derive(Default)]
+struct Uses {
+    pinned: HashMap<BlobHash, BootInstant>,
+    /// Number of pins at which expired ones are removed next.
+    prune_at: usize,
+    removing: HashSet<BlobHash>,
+}
+
+/// The time of a pin. Only a build for tests accepts a grace of less than a day, and its pins end with the grace.
+fn pin_time(grace: Duration) -> Duration {
+    if cfg!(debug_assertions) { PINNED.min(grace) } else { PINNED }
+}
+
+impl Uses {
+    fn pin(&mut self, hash: &BlobHash) {
+        self.pinned.insert(*hash, BootInstant::now());
+        if self.pinned.len() >= self.prune_at.max(MANY_PINS) {
+            self.pinned.retain(|_, since| since.elapsed() < PINNED);
+            self.prune_at = self.pinned.len().saturating_mul(2);
+        }
+    }
+
+    fn is_pinned(&self, hash: &BlobHash, grace: Duration) -> bool {
+        self.pinned.get(hash).is_some_and(|since| since.elapsed() < pin_time(grace))
+    }
 }
 
 impl Blobs {
@@ -51,13 +91,78 @@ impl Blobs {
         if made {
             file::fsync_dir(dir)?;
         }
-        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), disk, reserve, unsettled: Mutex::default() })))
+        let (unsettled, uses, removed) = Default::default();
+        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), disk, reserve, unsettled, uses, removed })))
     }
 
     /// True when the blob is here, durably.
     pub fn has(&self, hash: &BlobHash) -> bool {
         // In this order: a name that came before the second check was noted as unsettled before it came.
-        self.path(hash).is_file() && !lock(&self.0.unsettled).contains(hash)
+        self.path(hash).is_file()
+            && !lock(&self.0.unsettled).contains(hash)
+            && !lock(&self.0.uses).removing.contains(hash)
+    }
+
+    /// As [`Self::has`], for a caller that relies on the answer: a blob that is here stays for an hour, even if no record
+    /// names it.
+    pub fn keep(&self, hash: &BlobHash) -> bool {
+        let mut uses = lock(&self.0.uses);
+        if uses.removing.contains(hash) {
+            return false;
+        }
+        uses.pin(hash);
+        drop(uses);
+        self.has(hash)
+    }
+
+    /// Keeps a blob that is about to be stored; waits for the end of a removal of its file.
+    fn keep_new(&self, hash: &BlobHash) {
+        let mut uses = lock(&self.0.uses);
+        while uses.removing.contains(hash) {
+            uses = self.0.removed.wait(uses).unwrap_or_else(PoisonError::into_inner);
+        }
+        uses.pin(hash);
+    }
+
+    /// Removes the file of a blob unless it is in use, or `is_named` once no caller can take it in use. Returns its length;
+    /// `None` if it stays. A reader that has the file open reads on.
+    pub(crate) fn remove_unless(
+        &self,
+        hash: &BlobHash,
+        grace: Duration,
+        is_named: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<Option<u64>, StoreError> {
+        self.writable()?;
+        {
+            let mut uses = lock(&self.0.uses);
+            if uses.is_pinned(hash, grace) || !uses.removing.insert(*hash) {
+                return Ok(None);
+            }
+        }
+        let removed = is_named().and_then(|named| match named {
+            true => Ok(None),
+            false => self.remove(hash).map(Some),
+        });
+        lock(&self.0.uses).removing.remove(hash);
+        self.0.removed.notify_all();
+        removed
+    }
+
+    fn remove(&self, hash: &BlobHash) -> Result<u64, StoreError> {
+        let path = self.path(hash);
+        let error = |e: io::Error| DiskError::io("remove", &path, &e);
+        let length = match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            found => found.map_err(error)?.len(),
+        };
+        // Not synced: if the name comes back after a power cut, it is found as an orphan.
+        fs::remove_file(&path).map_err(error)?;
+        Ok(length)
+    }
+
+    /// The time of the last write of a blob's file, in milliseconds since 1970.
+    pub(crate) fn written(&self, hash: &BlobHash) -> Result<u64, StoreError> {
+        Ok(purge::written(&self.path(hash))?)
     }
 
     /// The path of the blob, whether it is here or not: `blobs/ab/abcd…`.
@@ -119,6 +224,7 @@ impl Blobs {
 
     fn store(&self, hash: BlobHash, bytes: &[u8]) -> Result<BlobRef, StoreError> {
         let blob = BlobRef { hash, length: bytes.len() as u64, recording: None };
+        self.keep_new(&hash);
         // The name is there only once the content was durable; but the disk may have corrupted it since.
         let whole = fs::read(self.path(&hash)).is_ok_and(|found| found == bytes);
         if whole && self.has(&hash) {
@@ -138,6 +244,7 @@ impl Blobs {
     /// Makes a file of the same file system, whose content has this hash, a blob.
     pub(crate) fn adopt(&self, from: &Path, content: &File, hash: &BlobHash) -> Result<(), StoreError> {
         self.writable()?;
+        self.keep_new(hash);
         self.settle(hash, || {
             file::sync_data(content, from).and_then(|()| file::rename_durably(from, &self.path(hash)))
         })

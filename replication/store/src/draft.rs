@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use twinbox_clock::wall;
-use twinbox_disk::{DiskError, Need, Pair, Reserve, Transaction};
+use twinbox_disk::{Need, Reserve, Transaction};
 use twinbox_ids::{NodeName, Origin};
 use twinbox_replication_core::{Change, Clock, Edit, Key, Record, Table};
 
-use crate::{StoreError, codec, keys};
+use crate::{
+    StoreError, codec,
+    index::{Access, Indexed},
+    keys,
+};
 
 /// A commit is small if none of its changes is larger than this, in bytes: it is accepted down to a lower floor of free
 /// space than new data.
@@ -29,27 +33,6 @@ impl Committed {
     /// True when the commit changed nothing.
     pub fn is_empty(&self) -> bool {
         self.first > self.last
-    }
-}
-
-/// The operations of a transaction that a draft needs, behind a trait so that the draft has one lifetime.
-trait Access {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, DiskError>;
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), DiskError>;
-}
-
-impl Access for Transaction<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        Transaction::get(self, key)
-    }
-
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<Pair>, DiskError> {
-        Transaction::scan(self, prefix)
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), DiskError> {
-        Transaction::put(self, key, value)
     }
 }
 
@@ -83,6 +66,7 @@ impl<'a> Draft<'a> {
     /// Edits a record, which need not exist yet. All edits of one record in one commit are one change.
     pub fn edit(&mut self, key: Key, edits: Vec<Edit>) -> Result<(), StoreError> {
         let mut record = self.get(&key)?.unwrap_or_default();
+        let before = Indexed::of(&record);
         let mut delta = Record::new();
         for edit in edits {
             let stamp = self.clock.tick(wall(), record.latest());
@@ -94,6 +78,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         self.transaction.put(keys::record(&key), codec::encode_record(&record))?;
+        before.update(&mut *self.transaction, &key, &record)?;
         match self.deltas.entry(key) {
             Entry::Vacant(entry) => {
                 self.order.push(entry.key().clone());

@@ -1,6 +1,6 @@
 //! The keys of the one ordered index: a letter for the table, then fields that sort in reading order.
 
-use twinbox_ids::Origin;
+use twinbox_ids::{BlobHash, Origin};
 use twinbox_replication_core::{Key, Table};
 
 /// The name of the node whose data this is.
@@ -13,6 +13,20 @@ pub(crate) const CLOCK: &[u8] = b"m/clock";
 pub(crate) const FILLED: &[u8] = b"m/filled";
 /// Prefix of records.
 pub(crate) const RECORDS: &[u8] = b"r";
+/// The first key behind all records.
+pub(crate) const RECORDS_END: &[u8] = b"s";
+/// The mark of the indexes: the number of this store's openings, if all of them wrote the indexes.
+pub(crate) const INDEXED: &[u8] = b"m/indexed";
+/// The time up to which records age ([`crate::Store::purge_clock`]).
+pub(crate) const PURGE_CLOCK: &[u8] = b"m/purge";
+/// Prefix of references: hash of a blob, and the record that names it.
+pub(crate) const REFERENCES: &[u8] = b"b";
+/// Prefix of deleted records, each with the time at which this store first saw the tombstone.
+pub(crate) const DELETED: &[u8] = b"t";
+/// Prefix of blobs that lost their last reference, with the time of that.
+pub(crate) const UNREFERENCED: &[u8] = b"u";
+/// The first key behind all of these.
+pub(crate) const UNREFERENCED_END: &[u8] = b"v";
 /// The value that [`crate::Store::probe`] writes.
 pub(crate) const PROBE: &[u8] = b"m/probe";
 /// Prefix of the origins that were this store's own, one for each of its incarnations.
@@ -36,6 +50,45 @@ pub(crate) fn records(table: Table, prefix: &[u8]) -> Vec<u8> {
 pub(crate) fn record_key(key: &[u8]) -> Option<Key> {
     let (table, id) = key.strip_prefix(b"r")?.split_first_chunk::<2>()?;
     Some(Key::new(Table(u16::from_be_bytes(*table)), id))
+}
+
+/// A reference to a blob: the record names it.
+pub(crate) fn reference(hash: &BlobHash, key: &Key) -> Vec<u8> {
+    [REFERENCES, &hash.0, &key.table.0.to_be_bytes(), &key.id].concat()
+}
+
+/// The references to a blob.
+pub(crate) fn references(hash: &BlobHash) -> Vec<u8> {
+    [REFERENCES, &hash.0].concat()
+}
+
+/// The mark of a deleted record.
+pub(crate) fn deleted(key: &Key) -> Vec<u8> {
+    [DELETED, &key.table.0.to_be_bytes(), &key.id].concat()
+}
+
+/// The first key behind the marks of a table's deleted records.
+pub(crate) fn deleted_end(table: Table) -> Vec<u8> {
+    match table.0.checked_add(1) {
+        Some(next) => [DELETED, &next.to_be_bytes()].concat(),
+        None => UNREFERENCED.to_vec(),
+    }
+}
+
+/// The record from the key of its mark.
+pub(crate) fn deleted_key(key: &[u8]) -> Option<Key> {
+    let (table, id) = key.strip_prefix(DELETED)?.split_first_chunk::<2>()?;
+    Some(Key::new(Table(u16::from_be_bytes(*table)), id))
+}
+
+/// The note that a blob lost its last reference.
+pub(crate) fn unreferenced(hash: &BlobHash) -> Vec<u8> {
+    [UNREFERENCED, &hash.0].concat()
+}
+
+/// The blob from the key of that note.
+pub(crate) fn unreferenced_hash(key: &[u8]) -> Option<BlobHash> {
+    key.strip_prefix(UNREFERENCED)?.try_into().ok().map(BlobHash)
 }
 
 /// A change in the log.

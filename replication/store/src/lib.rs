@@ -10,7 +10,9 @@ pub mod codec;
 mod draft;
 mod error;
 mod filled;
+mod index;
 mod keys;
+mod purge;
 mod recordings;
 mod store;
 
@@ -18,6 +20,7 @@ pub use blobs::Blobs;
 pub use draft::{Committed, Draft};
 pub use error::{CommitError, StoreError};
 pub use filled::Filled;
+pub use purge::{DeletedRow, FreedSpace, PurgeCounts, PurgedRows, Removal};
 pub use recordings::{ChunkEvent, Recordings};
 pub use store::{Store, StoreConfig, StoreHealth};
 pub use twinbox_disk::Space;

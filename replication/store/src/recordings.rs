@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{broadcast, oneshot};
 use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
-use twinbox_ids::RecordingId;
+use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_replication_core::{BlobRef, Ranges};
 
 use self::{
@@ -203,7 +203,12 @@ impl Recordings {
 
     /// Throws a take away, and drops the chunks of it that are still to come. A blob stays a blob.
     pub async fn discard(&self, id: RecordingId, take: u32) -> Result<(), StoreError> {
-        self.ask(|reply| Command::Discard { key: (id, take), reply }).await
+        self.ask(|reply| Command::Discard { key: (id, take), tell: true, reply }).await
+    }
+
+    /// As [`Self::discard`], on this node only: a peer may have more of the take, and keeps it.
+    pub async fn discard_here(&self, id: RecordingId, take: u32) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Discard { key: (id, take), tell: false, reply }).await
     }
 
     /// The takes in progress, with the length in bytes of the audio here (up to the last byte; there may be holes).
@@ -230,6 +235,18 @@ impl Recordings {
             read_at(&file, &path, range)
         })
         .await
+    }
+
+    /// True when a take has become this blob, and no change that names the blob is durable yet.
+    pub(crate) fn is_unfiled(&self, hash: &BlobHash) -> Result<bool, StoreError> {
+        for path in file::list(&self.shared().dir)? {
+            if path.extension().is_some_and(|extension| extension == "sealed")
+                && part::sealed_blob(&path)?.as_ref() == Some(hash)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Chunks and discards from now on. A receiver that lags reads [`Self::coverage`] and [`Self::read`].

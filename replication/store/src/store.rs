@@ -17,11 +17,12 @@ use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Key, Ranges, Record, Table, Vector};
 
 use crate::{
-    Blobs, CommitError, Committed, Draft, Filled, Recordings, StoreError,
+    Blobs, CommitError, Committed, Draft, Filled, PurgeCounts, Recordings, StoreError,
     apply::apply,
     codec::{self, FORMAT},
     draft::{decode_record, decode_row, decode_upto},
     filled::FillMark,
+    index::Indexing,
     keys,
 };
 
@@ -69,6 +70,8 @@ struct Inner {
     own: Vec<Origin>,
     cluster: Arc<Mutex<Option<ClusterId>>>,
     filled: Arc<FillMark>,
+    indexing: Indexing,
+    purged: PurgeCounts,
     reserve: Reserve,
     blobs: Blobs,
     shared: Arc<Shared>,
@@ -111,12 +114,15 @@ impl Store {
         for entry in disk.scan(keys::OWN) {
             own.extend(keys::own_origin(&entry?.0));
         }
+        let indexing = Indexing::read(&disk, new, own.len())?;
         own.push(origin);
+        let openings = indexing.is_done().then_some(own.len());
         let (name, mark) = (node.to_string(), Arc::clone(&filled));
         disk.transact_blocking(move |transaction| {
             transaction.put(keys::NODE, versioned(name.as_bytes()))?;
             // Together with the name: a store that has a name and no mark was made before the mark existed.
             mark.put(mark.get(), transaction)?;
+            openings.map_or(Ok(()), |openings| Indexing::put(openings, transaction))?;
             transaction.put(keys::own(origin), versioned(&wall().0.to_be_bytes()))?;
             Ok::<_, StoreError>(())
         })?;
@@ -134,7 +140,9 @@ impl Store {
         });
         let cluster = Arc::new(Mutex::new(cluster));
         tracing::info!(dir = %dir.display(), %origin, "store opened");
-        Ok(Self(Arc::new(Inner { disk, node, origin, own, cluster, filled, reserve, blobs, shared })))
+        let purged = PurgeCounts::default();
+        let inner = Inner { disk, node, origin, own, cluster, filled, indexing, purged, reserve, blobs, shared };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The node whose data it holds.
@@ -191,13 +199,16 @@ impl Store {
         Ok(self.0.disk.transact_then(write, move |()| after.raise(to)).await?)
     }
 
-    /// The blobs that records name and that are not here, each once. Reads all records: not for a thread that serves
-    /// calls.
-    pub fn missing_blobs(&self) -> Result<Vec<BlobRef>, StoreError> {
+    /// The blobs that present records name and that are not here, each once; with `deleted` those of deleted records
+    /// instead, which may be gone for good. Reads all records: not for a thread that serves calls.
+    pub fn missing_blobs(&self, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {
         let mut missing = BTreeMap::new();
         for row in self.0.disk.scan(keys::RECORDS) {
             // An unreadable record is set aside when it comes (rule R11), and does not hold up the others.
             let Ok(record) = decode_record(&row?.1) else { continue };
+            if record.is_deleted() != deleted {
+                continue;
+            }
             let lacks = |blob: &&BlobRef| !self.0.blobs.has(&blob.hash);
             missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
         }
@@ -278,6 +289,12 @@ impl Store {
     pub fn vector(&self) -> Vector {
         let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner);
         have.iter().map(|(origin, seqs)| (*origin, seqs.run_end(1) - 1)).collect()
+    }
+
+    /// For each origin the numbers of the changes that are durable here: the gap-free prefixes of [`Self::vector`] and
+    /// those beyond them, as of one moment.
+    pub fn holdings(&self) -> BTreeMap<Origin, Ranges> {
+        self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// True when the change is durable here, within the gap-free prefix or beyond it.
@@ -361,6 +378,19 @@ impl Store {
     /// Stops all writes of this process: for a caller that finds its written data unreliable (rule A4).
     pub fn mark_broken(&self, detail: &str) {
         self.0.disk.mark_broken(detail);
+    }
+
+    /// Counts of purged records and audio.
+    pub fn purge_counts(&self) -> &PurgeCounts {
+        &self.0.purged
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+
+    pub(crate) fn indexing(&self) -> &Indexing {
+        &self.0.indexing
     }
 
     /// Free space of the file system.

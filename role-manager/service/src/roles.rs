@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use twinbox_clock::wall;
-use twinbox_disk::Disk;
+use twinbox_disk::{Disk, Options};
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
     Certificates, Duty, Exits, HealthReport, LocalFacts, Measures, Order, OrderId, RolesView, State,
@@ -65,7 +65,7 @@ impl Roles {
         check(&config)?;
         let config = Arc::new(config);
         let timing = config.timing;
-        let disk = Disk::open(&config.dir)?;
+        let disk = Disk::open_with(&config.dir, Options::small())?;
         let identity = Arc::new(StoreIdentity::open(&config, disk.clone()).await?);
         let roster = Arc::new(Roster::new(&config));
         let detector = Arc::new(FailureDetector::default());

@@ -14,6 +14,7 @@
 
 mod bare;
 mod callers;
+mod commits;
 mod devices;
 mod directory;
 mod engine;
@@ -63,6 +64,12 @@ enum Figure {
         /// Recordings at once, step by step; ends with the first step in which a packet was handled 20 ms late.
         #[arg(long, value_delimiter = ',', default_value = "500,1000,2000,3000,4000,6000")]
         calls: Vec<usize>,
+    },
+    /// Durable commits of the store alone, by callers at once, and what a reader waits for meanwhile
+    Commits {
+        /// Callers at once, step by step.
+        #[arg(long, value_delimiter = ',', default_value = "1,16,256")]
+        callers: Vec<usize>,
     },
     /// Callers who leave messages on a node of a pair: processor, memory, lateness, INVITE to 200, BYE to 200
     Load {
@@ -184,6 +191,7 @@ fn main() -> ExitCode {
     let mut report = Report::new();
     match arguments.figure {
         Figure::Engine { calls } => engine::run(&mut report, &calls, seconds),
+        Figure::Commits { callers } => commits::run(&mut report, &callers, seconds),
         Figure::Load { calls, message_seconds } => {
             load::run(&mut report, &calls, seconds, Duration::from_secs(message_seconds));
         }
@@ -206,6 +214,7 @@ fn main() -> ExitCode {
         Figure::Timetable { jobs } => timetable::run(&mut report, jobs as usize, seconds),
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
+            commits::run(&mut report, &[1, 16, 256], seconds);
             overload::run(&mut report, &[0, 200, 300, 500, 800, 1200, 1400, 1600, 1800, 2000], seconds);
             readable::run(&mut report, 50);
             failover::run(&mut report, 20);

@@ -164,19 +164,6 @@ fn docstrings_begin_with_a_noun_and_sentences_name_their_actor() {
     judge("words", &complaints);
 }
 
-/// Pure cores receive the time, and one crate reads it: leases count suspended time, simulations replay.
-#[test]
-fn only_proto_clock_reads_clocks() {
-    let complaints = lines(&sources(), |file, line| {
-        // A type of another name, such as openraft's instants here, reads twinbox_clock.
-        let whole = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        let reads = ["Instant::now", "SystemTime::now", "Utc::now", "Local::now", "clock_gettime"];
-        let found = reads.iter().find(|r| line.match_indices(*r).any(|(at, _)| whole(at)))?;
-        (!file.starts_with("proto/clock")).then(|| format!("{found}: use twinbox_clock"))
-    });
-    judge("clock reads outside proto/clock", &complaints);
-}
-
 /// The sources contain no unfinished work.
 #[test]
 fn nothing_is_left_undone() {

@@ -46,6 +46,8 @@ pub struct DovecotSettings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// URL that verifies access tokens (RFC 7662), for XOAUTH2 and OAUTHBEARER.
     pub introspection: Option<String>,
+    /// An access token opens the account of its owner alone; otherwise one of an application opens all accounts.
+    pub personal_tokens: bool,
 }
 
 impl DovecotSettings {
@@ -85,7 +87,7 @@ impl Dovecot {
         let files = [
             ("accounts", accounts),
             ("masters", master),
-            ("oauth2.conf", oauth2(settings.introspection.as_deref())),
+            ("oauth2.conf", oauth2(settings)),
             ("dovecot.conf", dovecot.configuration(settings)),
         ];
         for (name, text) in files {
@@ -198,12 +200,14 @@ impl Drop for Dovecot {
     }
 }
 
-/// Of a token only its validity is asked: one of an application serves all accounts, as Exchange's do.
-fn oauth2(introspection: Option<&str>) -> String {
-    let url = introspection.unwrap_or_default();
+/// Of a token of an application only its validity is asked: it serves all accounts, as Exchange's do.
+fn oauth2(settings: &DovecotSettings) -> String {
+    let url = settings.introspection.as_deref().unwrap_or_default();
+    let (attribute, format) =
+        if settings.personal_tokens { ("username", "%u") } else { ("application", "twinbox") };
     format!(
-        "introspection_mode = post\nintrospection_url = {url}\nusername_attribute = application\n\
-         username_format = twinbox\nactive_attribute = active\nactive_value = true\n"
+        "introspection_mode = post\nintrospection_url = {url}\nusername_attribute = {attribute}\n\
+         username_format = {format}\nactive_attribute = active\nactive_value = true\n"
     )
 }
 

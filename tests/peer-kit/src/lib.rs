@@ -4,27 +4,36 @@
 //!
 //! * [`Dovecot`]: an IMAP server with accounts, quotas, masked extensions, TLS, OAuth 2.0.
 //! * [`ImapUser`]: the owner of an account with a mail program.
-//! * [`TokenEndpoint`]: a provider of access tokens (RFC 6749, section 4.4), which also verifies them (RFC 7662).
+//! * [`TokenEndpoint`]: a provider of access tokens for applications and persons (RFC 6749, RFC 8628), which also
+//!   verifies them (RFC 7662).
 //! * [`CuttingProxy`]: a network between client and IMAP server that loses the connection at a chosen command.
+//! * [`HoldingRelay`]: a network between client and server that holds or loses answers at a chosen point.
 //! * [`HostileImap`]: an IMAP server that breaks the protocol.
+//! * [`MadeUpDirectory`]: a directory server with as many people and as large attributes as a test wants.
 //! * [`Samba`]: an Active Directory with one controller or two.
+//! * [`people`]: people of a directory, and the users that nodes make of them.
 //! * [`office`]: a cluster whose mailboxes are kept in accounts of a Dovecot.
 //! * [`need`]: requirements on the machine.
 
 mod client_stream;
 mod cutting_proxy;
 mod dovecot;
+mod holding_relay;
 mod hostile_imap;
 mod imap_user;
 mod listener;
+mod made_up_directory;
 pub mod need;
 pub mod office;
+pub mod people;
 mod samba;
 mod token_endpoint;
 
 pub use cutting_proxy::{Cut, CuttingProxy};
 pub use dovecot::{Dovecot, DovecotSettings};
+pub use holding_relay::HoldingRelay;
 pub use hostile_imap::{HostileImap, Hostility};
 pub use imap_user::{AccountMail, ImapUser};
+pub use made_up_directory::{MadeUpDirectory, PeopleAnswer};
 pub use samba::Samba;
 pub use token_endpoint::TokenEndpoint;

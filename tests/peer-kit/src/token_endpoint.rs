@@ -1,21 +1,30 @@
-//! A provider of access tokens for applications (client credentials: RFC 6749, section 4.4), as for Exchange's mail
-//! accounts, and the verification of such a token (RFC 7662), which Dovecot asks for.
+//! A provider of access tokens: for applications (client credentials: RFC 6749, section 4.4), as for Exchange's mail
+//! accounts, and for persons who confirm a code (device grant: RFC 8628), whose refresh tokens give further access
+//! tokens (RFC 6749, section 6). It also verifies access tokens (RFC 7662), which Dovecot asks for.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use twinbox_clock::BootInstant;
 use twinbox_testkit::{Place, token};
 
 use crate::listener::Listener;
 
 /// Maximum size of a request, in bytes.
 const LARGEST: u64 = 64 << 10;
+/// Life of an access token, unless the test sets another one.
+const LIFE: Duration = Duration::from_secs(3_600);
+/// Grant type of a device that asks for the outcome (RFC 8628, section 3.4).
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// Error of a device grant that its person has not confirmed yet.
+const PENDING: &str = "authorization_pending";
 
 /// A running provider with one client. Dropping it ends it.
 #[derive(Debug)]
@@ -24,12 +33,34 @@ pub struct TokenEndpoint {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Client id and secret.
     client: (String, String),
-    tokens: BTreeSet<String>,
+    /// Life of access tokens that are issued from now on.
+    life: Duration,
+    access: BTreeMap<String, AccessToken>,
+    /// Owners by refresh token.
+    refresh: BTreeMap<String, String>,
+    /// Device grants that wait, by device code.
+    devices: BTreeMap<String, Device>,
+    /// Number of requests for the outcome of a device grant that was not confirmed yet.
+    pending: usize,
     refused: usize,
+}
+
+#[derive(Debug)]
+struct AccessToken {
+    /// Account of the person; `None` for an application.
+    owner: Option<String>,
+    ends: BootInstant,
+}
+
+#[derive(Debug)]
+struct Device {
+    user_code: String,
+    /// Account of the person who confirmed it.
+    owner: Option<String>,
 }
 
 /// A request with a form.
@@ -40,15 +71,22 @@ struct Request {
     form: Vec<(String, String)>,
 }
 
+impl Request {
+    /// A field of the form; empty without it.
+    fn field(&self, name: &str) -> String {
+        let found = self.form.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+}
+
 impl TokenEndpoint {
     /// Starts it at `place` for a client with this secret. Tokens are valid for an hour.
     pub fn start(place: &Place, port: u16, client: &str, secret: &str) -> Self {
-        let client = (client.to_owned(), secret.to_owned());
-        let state = Arc::new(Mutex::new(State { client, ..State::default() }));
+        let state = Arc::new(Mutex::new(State::new(client, secret)));
         let shared = state.clone();
         let listener = Listener::start(place, port, move |stream| {
             if let Some(request) = read(stream) {
-                let (status, body) = answer(&request, &mut locked(&shared));
+                let (status, body) = locked(&shared).answer(&request);
                 respond(stream, status, &body);
             }
         });
@@ -57,17 +95,56 @@ impl TokenEndpoint {
 
     /// URL that issues tokens.
     pub fn token_url(&self) -> String {
-        format!("http://{}/token", self.listener.address())
+        self.url("token")
+    }
+
+    /// URL that begins a device grant.
+    pub fn device_url(&self) -> String {
+        self.url("device")
     }
 
     /// URL that verifies tokens.
     pub fn introspection_url(&self) -> String {
-        format!("http://{}/introspect", self.listener.address())
+        self.url("introspect")
     }
 
-    /// Number of tokens that were issued.
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.listener.address())
+    }
+
+    /// Access tokens that are issued from now on are valid for so many seconds.
+    pub fn live_for(&self, seconds: u64) {
+        locked(&self.state).life = Duration::from_secs(seconds);
+    }
+
+    /// The owner of an account types in the code of a device grant, and agrees.
+    pub fn confirm(&self, user_code: &str, owner: &str) {
+        let mut state = locked(&self.state);
+        let device = state.devices.values_mut().find(|device| device.user_code == user_code);
+        device.unwrap_or_else(|| panic!("no device grant has the code {user_code}")).owner = Some(owner.to_owned());
+    }
+
+    /// The owner of an account takes the access back: the refresh tokens are refused. Access tokens are valid until
+    /// their end.
+    pub fn revoke(&self, owner: &str) {
+        locked(&self.state).refresh.retain(|_, of| of != owner);
+    }
+
+    /// Number of access tokens of an owner that are valid now.
+    pub fn valid_of(&self, owner: &str) -> usize {
+        let now = BootInstant::now();
+        let state = locked(&self.state);
+        state.access.values().filter(|access| access.owner.as_deref() == Some(owner) && now < access.ends).count()
+    }
+
+    /// Number of access tokens that were issued.
     pub fn issued(&self) -> usize {
-        locked(&self.state).tokens.len()
+        locked(&self.state).access.len()
+    }
+
+    /// Number of requests for the outcome of a device grant that was not confirmed yet.
+    pub fn pending(&self) -> usize {
+        locked(&self.state).pending
     }
 
     /// Number of requests for tokens that were refused.
@@ -80,32 +157,100 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(request: &Request, state: &mut State) -> (&'static str, Value) {
-    let field = |name: &str| {
-        let found = request.form.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.clone()).unwrap_or_default()
-    };
-    match request.path.as_str() {
-        "/introspect" => {
-            let active = state.tokens.contains(&field("token"));
-            ("200 OK", json!({ "active": active, "application": "twinbox" }))
+fn unguessable() -> String {
+    format!("{}{}", token(), token())
+}
+
+impl State {
+    fn new(client: &str, secret: &str) -> Self {
+        Self {
+            client: (client.to_owned(), secret.to_owned()),
+            life: LIFE,
+            access: BTreeMap::new(),
+            refresh: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            pending: 0,
+            refused: 0,
         }
-        "/token" => {
-            let client = request.basic.clone().unwrap_or_else(|| (field("client_id"), field("client_secret")));
-            if client != state.client {
-                state.refused += 1;
-                let text = "the client secret is wrong";
-                return ("401 Unauthorized", json!({ "error": "invalid_client", "error_description": text }));
+    }
+
+    fn answer(&mut self, request: &Request) -> (&'static str, Value) {
+        let answer = match request.path.as_str() {
+            "/introspect" => return ("200 OK", self.introspection(&request.field("token"))),
+            "/device" => self.begin_device(request),
+            "/token" => self.grant(request),
+            _ => return ("404 Not Found", json!({ "error": "not_found" })),
+        };
+        let code = match answer {
+            Ok(answer) => return ("200 OK", answer),
+            Err(PENDING) => {
+                self.pending += 1;
+                PENDING
             }
-            if field("grant_type") != "client_credentials" {
-                state.refused += 1;
-                return ("400 Bad Request", json!({ "error": "unsupported_grant_type" }));
+            Err(code) => {
+                self.refused += 1;
+                code
             }
-            let token = format!("{}{}", token(), token());
-            state.tokens.insert(token.clone());
-            ("200 OK", json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 }))
+        };
+        let status = if code == "invalid_client" { "401 Unauthorized" } else { "400 Bad Request" };
+        (status, json!({ "error": code, "error_description": format!("refused: {code}") }))
+    }
+
+    fn introspection(&self, token: &str) -> Value {
+        let known = self.access.get(token);
+        let active = known.is_some_and(|access| BootInstant::now() < access.ends);
+        let owner = known.and_then(|access| access.owner.clone()).unwrap_or_default();
+        json!({ "active": active, "application": "twinbox", "username": owner })
+    }
+
+    fn begin_device(&mut self, request: &Request) -> Result<Value, &'static str> {
+        self.check_client(request)?;
+        let device_code = unguessable();
+        let user_code = format!("CODE-{}", self.devices.len() + self.access.len());
+        self.devices.insert(device_code.clone(), Device { user_code: user_code.clone(), owner: None });
+        Ok(json!({
+            "device_code": device_code,
+            "user_code": user_code,
+            "verification_uri": "https://login.example.test/device",
+            "expires_in": 600,
+            "interval": 1,
+        }))
+    }
+
+    fn grant(&mut self, request: &Request) -> Result<Value, &'static str> {
+        self.check_client(request)?;
+        match request.field("grant_type").as_str() {
+            "client_credentials" => Ok(self.issue(None)),
+            "refresh_token" => {
+                let owner = self.refresh.get(&request.field("refresh_token")).cloned().ok_or("invalid_grant")?;
+                Ok(self.issue(Some(owner)))
+            }
+            DEVICE_CODE => {
+                let code = request.field("device_code");
+                let owner = self.devices.get(&code).ok_or("expired_token")?.owner.clone().ok_or(PENDING)?;
+                self.devices.remove(&code);
+                let refresh = unguessable();
+                self.refresh.insert(refresh.clone(), owner.clone());
+                let mut answer = self.issue(Some(owner));
+                answer["refresh_token"] = json!(refresh);
+                Ok(answer)
+            }
+            _ => Err("unsupported_grant_type"),
         }
-        _ => ("404 Not Found", json!({ "error": "not_found" })),
+    }
+
+    /// The client is named in the form or in HTTP's authentication. A device grant may begin without the secret.
+    fn check_client(&self, request: &Request) -> Result<(), &'static str> {
+        let named = || (request.field("client_id"), request.field("client_secret"));
+        let (id, secret) = request.basic.clone().unwrap_or_else(named);
+        let begins = request.path == "/device" && secret.is_empty();
+        if id == self.client.0 && (begins || secret == self.client.1) { Ok(()) } else { Err("invalid_client") }
+    }
+
+    fn issue(&mut self, owner: Option<String>) -> Value {
+        let access = unguessable();
+        self.access.insert(access.clone(), AccessToken { owner, ends: BootInstant::now() + self.life });
+        json!({ "access_token": access, "token_type": "Bearer", "expires_in": self.life.as_secs() })
     }
 }
 
@@ -172,26 +317,57 @@ fn respond(mut stream: &TcpStream, status: &str, body: &Value) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn client_is_named_in_the_form_or_the_header_and_only_the_right_secret_gets_a_token_that_verifies() {
-        let client = ("app".to_owned(), "s p%".to_owned());
-        let mut state = State { client, ..State::default() };
-        let request = |path: &str, basic: Option<&str>, form: &[(&str, &str)]| Request {
+    fn request(path: &str, basic: Option<&str>, form: &[(&str, &str)]) -> Request {
+        Request {
             path: path.to_owned(),
             basic: basic.and_then(|text| credentials(&format!("Basic {}", STANDARD.encode(text)))),
             form: form.iter().map(|(name, value)| (decoded(name), decoded(value))).collect(),
-        };
+        }
+    }
+
+    fn text(answer: &Value, name: &str) -> String {
+        answer[name].as_str().unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
+    }
+
+    #[test]
+    fn client_is_named_in_the_form_or_the_header_and_only_the_right_secret_gets_a_token_that_verifies() {
+        let mut state = State::new("app", "s p%");
         let grant = ("grant_type", "client_credentials");
-        let right = request("/token", Some("app:s+p%25"), &[grant]);
-        let (status, issued) = answer(&right, &mut state);
-        let token = issued["access_token"].as_str().expect("a token").to_owned();
+        let (status, issued) = state.answer(&request("/token", Some("app:s+p%25"), &[grant]));
         assert_eq!(status, "200 OK");
+        let token = text(&issued, "access_token");
         let wrong = request("/token", None, &[grant, ("client_id", "app"), ("client_secret", "other")]);
-        assert_eq!(answer(&wrong, &mut state).0, "401 Unauthorized");
+        assert_eq!(state.answer(&wrong).0, "401 Unauthorized");
         for (token, active) in [(token.as_str(), true), ("other", false)] {
-            let (_, verified) = answer(&request("/introspect", None, &[("token", token)]), &mut state);
+            let (_, verified) = state.answer(&request("/introspect", None, &[("token", token)]));
             assert_eq!(verified["active"], active, "{token}");
         }
-        assert_eq!((state.tokens.len(), state.refused), (1, 1));
+        assert_eq!((state.access.len(), state.refused), (1, 1));
+    }
+
+    #[test]
+    fn confirmed_device_grant_gives_a_refresh_token_that_gives_tokens_of_its_owner_until_they_end() {
+        let mut state = State::new("app", "secret");
+        let client = [("client_id", "app"), ("client_secret", "secret")];
+        let (_, begun) = state.answer(&request("/device", None, &client));
+        let code = text(&begun, "device_code");
+        let poll = [&client[..], &[("grant_type", DEVICE_CODE), ("device_code", code.as_str())]].concat();
+        assert_eq!(state.answer(&request("/token", None, &poll)).1["error"], PENDING);
+        let device = state.devices.get_mut(&code).expect("it waits");
+        assert_eq!(device.user_code, text(&begun, "user_code"));
+        device.owner = Some("anna".to_owned());
+        let (_, granted) = state.answer(&request("/token", None, &poll));
+        let refresh = text(&granted, "refresh_token");
+        state.life = Duration::ZERO;
+        let again = [&client[..], &[("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())]].concat();
+        let (_, ended) = state.answer(&request("/token", None, &again));
+        for (answer, active) in [(&granted, true), (&ended, false)] {
+            let token = text(answer, "access_token");
+            let (_, verified) = state.answer(&request("/introspect", None, &[("token", &token)]));
+            assert_eq!((&verified["active"], &verified["username"]), (&json!(active), &json!("anna")));
+        }
+        state.refresh.clear();
+        assert_eq!(state.answer(&request("/token", None, &again)).1["error"], "invalid_grant");
+        assert_eq!((state.pending, state.refused), (1, 1));
     }
 }

@@ -66,11 +66,13 @@ pub enum Mutant {
     NoDurableAttempt,
     /// An effect is recorded as done before its act (rule E1).
     DoneBeforeAct,
+    /// A new holder does not ask for the attempts of earlier holders (rule E1).
+    NoQuestion,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoNewLeaderWait,
         Self::LeaseFromReceipt,
         Self::StandingClock,
@@ -89,6 +91,7 @@ impl Mutant {
         Self::LastStaysOut,
         Self::NoDurableAttempt,
         Self::DoneBeforeAct,
+        Self::NoQuestion,
     ];
 
     /// Whether a violation shows that the rule is broken: two members act at the same time, or, for the rule that one
@@ -96,7 +99,7 @@ impl Mutant {
     pub fn is_shown_by(self, violation: &Violation) -> bool {
         match self {
             Self::LastStaysOut => matches!(violation, Violation::Unserved),
-            Self::NoDurableAttempt => matches!(violation, Violation::Repeated { .. }),
+            Self::NoDurableAttempt | Self::NoQuestion => matches!(violation, Violation::Repeated { .. }),
             Self::DoneBeforeAct => matches!(violation, Violation::Lost { .. }),
             _ => violation.is_seen_outside(),
         }
@@ -104,7 +107,7 @@ impl Mutant {
 
     /// Whether the broken rule is one of the outbox.
     pub(crate) fn is_of_the_outbox(self) -> bool {
-        matches!(self, Self::NoDurableAttempt | Self::DoneBeforeAct)
+        matches!(self, Self::NoDurableAttempt | Self::DoneBeforeAct | Self::NoQuestion)
     }
 
     /// The mutant of this name, as `{:?}` writes it.

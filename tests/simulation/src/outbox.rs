@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_ids::{DeviceId, EffectId, Epoch, Incarnation, MailboxId, MessageId, Timestamp};
-use twinbox_outbox::{Cause, Channel, Effect, NewEffect, OutboxQueue, Transition};
+use twinbox_outbox::{Cause, Channel, Effect, NewEffect, OutboxQueue, Transition, knows_all_attempts};
 use twinbox_roles_core::{Duty, MemberKind};
 
 use self::{
@@ -30,6 +30,8 @@ const CAUSES: usize = 12;
 /// A holder has no effect left this long after it began.
 const SETTLED: Micros = 2_500 * MS;
 const HOUR_MS: u64 = 3_600_000;
+/// Target of all effects.
+const TARGET: DeviceId = DeviceId(1);
 
 /// An event of the outbox.
 pub(crate) enum OutboxEvent {
@@ -37,8 +39,9 @@ pub(crate) enum OutboxEvent {
     Cause,
     /// A stream carries the changes that the receiver lacks.
     Stream { from: usize, to: usize },
-    /// The acknowledgement of a stream arrives: the peer has the writer's log up to this length.
-    Ack { writer: usize, peer: usize, length: usize },
+    /// The acknowledgement of a stream arrives: the peer has the writer's log up to this length, and its own log had that
+    /// length then.
+    Ack { writer: usize, peer: usize, length: usize, own: usize },
     /// A wait of this member may be over.
     Tend(usize),
     /// An act arrives at the receiver.
@@ -103,11 +106,20 @@ pub(crate) struct DutyWork {
     since: Micros,
     queue: OutboxQueue,
     flights: Vec<Flight>,
+    /// Position in the log of the question for the attempts of earlier holders.
+    asked: Option<usize>,
+    /// The attempts of earlier holders are here.
+    knows_all: bool,
     /// Effects whose records have changed.
     changed: BTreeSet<EffectId>,
 }
 
 impl DutyWork {
+    /// Whether an effect needs no knowledge of earlier attempts, or the process has it.
+    fn may_attempt(&self, effect: &Effect) -> bool {
+        self.knows_all || !effect.new.channel.at_most_once()
+    }
+
     /// Whether an attempt of this epoch has no durable outcome: until then the duty is not released (rule R6).
     pub(crate) fn flies_in(&self, epoch: &Epoch) -> bool {
         self.flights.iter().any(|flight| flight.epoch == *epoch)
@@ -127,6 +139,8 @@ pub(crate) struct Outbox {
     sent: BTreeMap<(usize, usize), usize>,
     /// The same, as far as the first knows.
     acked: BTreeMap<(usize, usize), usize>,
+    /// Reports of the second member to the first: it had the first's log up to this length when its own had that one.
+    reports: BTreeMap<(usize, usize), (usize, usize)>,
     /// Streams under way.
     streaming: BTreeSet<(usize, usize)>,
     /// Peers (second) that count for a writer (first): by its own view of its streams (rule A2).
@@ -167,10 +181,11 @@ impl Outbox {
             changes: Changes::default(),
             sent: BTreeMap::new(),
             acked: BTreeMap::new(),
+            reports: BTreeMap::new(),
             streaming: BTreeSet::new(),
             counting: BTreeSet::new(),
             causes: 0,
-            judge: OutboxJudge::new(nodes.len()),
+            judge: OutboxJudge::default(),
             nodes,
         }
     }
@@ -186,6 +201,18 @@ impl Outbox {
             0 if !calm => self.random.random_range(20 * MS..300 * MS),
             _ => self.random.random_range(200..3 * MS),
         }
+    }
+
+    /// Whether a writer knows all attempts of earlier holders, by a question at this position of its log.
+    fn knows_all_attempts(&self, writer: usize, asked: Option<usize>) -> bool {
+        let answered = |peer: &&usize| {
+            let report = self.reports.get(&(writer, **peer));
+            let here = self.sent.get(&(**peer, writer)).copied().unwrap_or_default();
+            let covers =
+                |(length, own): &(usize, usize)| asked.is_some_and(|asked| *length > asked) && here >= *own;
+            report.is_some_and(covers)
+        };
+        knows_all_attempts(self.nodes.len(), self.nodes.iter().filter(answered).count())
     }
 
     fn is_on_two(&self, writer: usize, position: usize) -> bool {
@@ -213,12 +240,14 @@ impl World {
                 self.stream(from, to);
                 self.tend_outbox(to)
             }
-            OutboxEvent::Ack { writer, peer, length } => {
+            OutboxEvent::Ack { writer, peer, length, own } => {
                 if !self.connected(writer, peer) {
                     return Ok(());
                 }
                 let acked = self.outbox.acked.entry((writer, peer)).or_default();
                 *acked = length.max(*acked);
+                let report = self.outbox.reports.entry((writer, peer)).or_default();
+                *report = (length, own).max(*report);
                 self.tend_outbox(writer)
             }
             OutboxEvent::Tend(member) => self.tend_outbox(member),
@@ -251,7 +280,7 @@ impl World {
         let new = NewEffect {
             cause,
             channel,
-            target: DeviceId(1),
+            target: TARGET,
             repeat: 0,
             retry: 0,
             created: now,
@@ -295,8 +324,9 @@ impl World {
             let ids = |m: usize| self.outbox.disks[m].ids().into_iter().map(move |id| (m, id));
             for (member, id) in nodes.iter().flat_map(|m| ids(*m)) {
                 let Some(effect) = self.open_effect(member, id).filter(|it| serves(duty, it)) else { continue };
-                // Without a second disk it may not be attempted.
-                if nodes.len() > 1 || !effect.new.channel.at_most_once() {
+                // It may not be attempted without a second disk, nor without what all members but one have.
+                let enough = nodes.len() > 1 && nodes.len() + 1 >= self.outbox.nodes.len();
+                if enough || !effect.new.channel.at_most_once() {
                     let detail = format!("{member} has the {} {id} waiting under {duty}", effect.new.channel);
                     return Err(Violation::Stuck { detail });
                 }

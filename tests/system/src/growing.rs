@@ -268,13 +268,14 @@ impl Growing {
 /// The time of day of some processes, by Debian's faketime: a library that replaces the C library's functions, and
 /// reads a file at each call. Monotonic and boot time stay real: they cannot be stepped.
 #[derive(Debug, Clone)]
-struct Clock {
+pub struct Clock {
     file: PathBuf,
     library: PathBuf,
 }
 
 impl Clock {
-    fn new(dir: &Path) -> Self {
+    /// The real time of day, kept in a file of this folder.
+    pub fn new(dir: &Path) -> Self {
         let library = ["x86_64", "aarch64"].map(|m| format!("/usr/lib/{m}-linux-gnu/faketime/libfaketimeMT.so.1"));
         let library = library.iter().find(|path| Path::new(path).exists()).expect("faketime brings its library");
         let clock = Self { file: dir.join("clock"), library: library.into() };
@@ -282,17 +283,23 @@ impl Clock {
         clock
     }
 
-    fn give_to(&self, command: &mut Command) {
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("FAKETIME_TIMESTAMP_FILE", &self.file)
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .env("NO_FAKE_STAT", "1");
+    /// The environment of processes that have this time of day.
+    pub fn environment(&self) -> [(&'static str, String); 5] {
+        [
+            ("LD_PRELOAD", self.library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ]
     }
 
-    /// In one step: a reader finds the old offset or the new one.
-    fn move_to(&self, offset: &str) {
+    fn give_to(&self, command: &mut Command) {
+        command.envs(self.environment());
+    }
+
+    /// Moves it, such as `+11m` from the real one, in one step: a reader finds the old offset or the new one.
+    pub fn move_to(&self, offset: &str) {
         let aside = self.file.with_extension("new");
         fs::write(&aside, format!("{offset}\n")).expect("it can be written");
         fs::rename(&aside, &self.file).expect("it can be put in place");

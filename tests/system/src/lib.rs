@@ -8,6 +8,8 @@ pub mod growing;
 
 pub mod acts;
 
+pub mod memory;
+
 use std::time::Duration;
 
 use twinbox_testkit::{Cluster, Deposit, Found, StoredMessage, parameter};

@@ -5,7 +5,11 @@ use std::{
     process::{Command, Output},
 };
 
-use twinbox_testkit::{Cluster, Spec, binary, http_get, metric};
+use twinbox_testkit::{
+    Cluster, Spec, binary,
+    g711::{Law, to_wav},
+    http_get, metric,
+};
 
 fn twinbox(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().expect("the twinbox binary runs")
@@ -138,6 +142,33 @@ fn the_test_phone_calls_and_a_wav_that_is_none_is_refused() {
     let refused = call(&["--play", &none.to_string_lossy()]);
     assert!(matches!(refused.status.code(), Some(1 | 2)), "{}", said(&refused));
     assert!(said(&refused).contains("none.wav"), "{}", said(&refused));
+}
+
+/// Without `--duration` the phone waits for the end of the greeting, plays, and hangs up: a message. When the node hangs up
+/// first, that is no failure.
+#[test]
+fn the_test_phone_leaves_a_played_file_as_a_message_and_takes_the_nodes_hang_up_for_no_failure() {
+    let cluster = Cluster::start(&Spec { voicemail: vec!["silence_seconds = 3".to_owned()], ..Spec::default() });
+    let [first, second] = [Cluster::USERS[0].number, Cluster::USERS[1].number];
+    let me = cluster.phones().ip.to_string();
+    let file = cluster.dir().join("hello.wav");
+    let sound: Vec<u8> = (0..16_000_u32).map(|n| (n.wrapping_mul(37) >> 3) as u8).collect();
+    std::fs::write(&file, to_wav(&sound, Law::Mu)).expect("it can be written");
+    let call = |number: &str, more: &[&str]| {
+        let uri = format!("sip:{number}@{}", cluster.sip("a"));
+        let played = file.to_string_lossy().into_owned();
+        twinbox(&[&["--json", "call", &uri, "--bind", &me, "--from", "2001", "--play", &played], more].concat())
+    };
+    let output = call(first, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let message = cluster.cli("b").messages(first).pop().expect("a message");
+    assert!((1_500..4_000).contains(&message.length_ms), "{message:?}");
+
+    let output = call(second, &["--duration", "60"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report in JSON");
+    assert!(report["bye_status"].is_null(), "the node hung up: {report}");
+    assert_eq!(cluster.cli("b").messages(second).len(), 1);
 }
 
 #[test]

@@ -3,15 +3,18 @@
 
 use std::collections::BTreeSet;
 
+use tempfile::TempDir;
 use twinbox_peer_kit::{
-    Cut, CuttingProxy, Dovecot, DovecotSettings, HostileImap, Hostility, TokenEndpoint, need as peer_need,
+    AccountMail, Cut, CuttingProxy, Dovecot, DovecotSettings, HostileImap, Hostility, TokenEndpoint,
+    need as peer_need,
     office::{ANNA, BERT, FOLDER, Office, SOON, accounts, ids, mail_of, raised, states, text, wait_for_mails},
+    people::holder_of,
 };
-use twinbox_system_tests as _;
+use twinbox_system_tests::growing::Clock;
 use twinbox_testkit::{
-    Authority, Call, Cli, Cluster, Endpoint, Invite, Place, Spec, Transport, User, Validity,
+    Authority, Call, Cli, Cluster, Endpoint, Invite, Lab, Place, Spec, Transport, User, Validity, begin_to_speak,
     g711::{self, Law},
-    leave_message, need, resident_bytes, sign_in, wait_for, wait_until,
+    hang_up, leave_message, need, resident_bytes, sign_in, wait_for, wait_until,
 };
 
 /// Ports at the phones' place.
@@ -304,6 +307,83 @@ fn hostile_servers_are_bounded_and_alarmed_delete_nothing_and_hold_up_no_other()
         println!("{node}: {} MiB before, {} MiB after", before >> 20, after >> 20);
         assert!(after < before + (64 << 20), "{node}: {before} bytes before, {after} after");
         assert!(!cluster.member(node).log().contains("panicked"), "{node}");
+    }
+}
+
+/// The node that records is reached by no member, and the others file the part that they have. Its own message follows
+/// when it is reached again.
+#[test]
+fn mail_of_a_part_is_replaced_by_that_of_the_whole_message_which_arrives_later() {
+    if !need::all(&[need::NAMESPACES, need::FAKETIME]) || !peer_need::all(&[peer_need::DOVECOT]) {
+        return;
+    }
+    let (lab, files) = (Lab::new(&["a", "b", "w"]), TempDir::new().expect("a folder"));
+    let clock = Clock::new(files.path());
+    let environment = |member: &'static str| clock.environment().map(|(name, value)| (member, name, value));
+    let spec = Spec { env: ["a", "b", "w"].into_iter().flat_map(environment).collect(), ..Spec::default() };
+    let dovecot = Dovecot::start(&lab.phones(), &accounts(&[ANNA]));
+    let office = Office::of(Cluster::start_in(&lab, &spec), dovecot);
+    let cluster = &office.cluster;
+    let (publisher, other) = cluster.publisher_and_other();
+    let cli = cluster.cli(&publisher);
+    wait_until("the publisher to hold the duty", SOON, || {
+        holder_of(&cli, "mailbox-sync").as_ref() == Some(&publisher)
+    });
+    office.add_server("mail", office.dovecot.imap(), &[]);
+    office.add("mail", &[ANNA]);
+
+    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+    let invite = Invite::new(ANNA, "2001", endpoint.address());
+    let call = Call::place(cluster.phones(), cluster.sip(&other), Transport::Udp, &invite);
+    let call = call.unwrap_or_else(|refused| panic!("the call is refused: {}", refused.status));
+    let speech = begin_to_speak(&endpoint, &call);
+    endpoint.wait_spoken(3.0);
+    lab.cut(&publisher, &other);
+    lab.cut("w", &other);
+    let part = wait_for("the part of the message", SOON, || {
+        cli.try_messages(ANNA).ok()?.into_iter().find(|message| message.partial)
+    });
+    let mut anna = office.dovecot.sign_in(ANNA);
+    let run = || drop(cli.run(&["mailbox-sync", "run", ANNA]));
+    run();
+    assert!(anna.mails(FOLDER).is_empty(), "a part waits for the rest");
+    clock.move_to("+11m");
+    let stub = wait_for("the mail of the part", SOON, || {
+        run();
+        anna.mails(FOLDER).into_iter().next()
+    });
+    assert!(stub.message_id.starts_with(&format!("{}.part@", part.id)), "{stub:?}");
+    let sound = |mail: &AccountMail| {
+        let wav = mail.sound.as_deref().expect("a sound file");
+        g711::from_wav(wav, Law::Mu).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let short = sound(&stub);
+
+    // The recording goes on beyond the part that the others have.
+    let spoken = short.len() as f64 / 8_000.0;
+    endpoint.wait_spoken(spoken + 3.0);
+    let deposit = hang_up(call, &endpoint, speech);
+    assert!(deposit.acknowledged(), "{deposit:?}");
+    lab.heal();
+    cluster.wait_in_service();
+    wait_until("the whole message", SOON, || {
+        let messages = cli.try_messages(ANNA).unwrap_or_default();
+        messages.len() == 1 && messages.iter().all(|message| message.id == part.id && !message.partial)
+    });
+    let name = format!("{}@", part.id);
+    let whole = wait_for("the mail of the whole message alone", SOON, || {
+        run();
+        let mails = anna.mails(FOLDER);
+        let is_alone = mails.len() == 1 && mails.iter().all(|mail| mail.message_id.starts_with(&name));
+        is_alone.then(|| mails.into_iter().next()).flatten()
+    });
+    let audio = sound(&whole);
+    let piece = deposit.speech.find_in(&audio, deposit.spoken).expect("it is what was said");
+    assert!(piece.length == audio.len() && audio.len() > short.len() + 8_000, "{piece:?}, {} before", short.len());
+    run();
+    assert_eq!(ids(&anna.mails(FOLDER)), [part.id.as_str()]);
+    for node in ["a", "b"] {
+        assert_eq!(states(&cluster.cli(node), ANNA).len(), 1, "{node}");
     }
 }
 

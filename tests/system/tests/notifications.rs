@@ -7,7 +7,7 @@ use twinbox_testkit::{
     Authority, Cli, Cluster, Deposit, FetchedRecording, HookReceiver, Place, Spec, StoredEffect, Validity,
     fetch_recording,
     g711::{self, Law},
-    leave_message, listen, need, sign_recording_link, wait_until,
+    leave_message, listen, need, sign_recording_link, wait_for, wait_until,
 };
 
 /// Limit of waits for what takes seconds.
@@ -200,4 +200,50 @@ fn a_refused_webhook_falls_back_and_repeats_end_when_the_message_is_heard() {
         assert_eq!(hooks.requests(path).len(), count, "{:#?}", hooks.requests(path));
     }
     assert!(b.effects("pending").is_empty(), "{:#?}", b.effects("pending"));
+}
+
+/// Uses the test hook of debug builds that shortens the time until the alarm (`TWINBOX_TEST_SILENCE`).
+#[test]
+fn receiver_that_never_answers_is_an_alarm_and_holds_up_neither_other_users_nor_what_comes_after_its_answer() {
+    const TESTS: usize = 6;
+    if !need::all(&[need::PYTHON3]) {
+        return;
+    }
+    let spec = |_: &Place| {
+        let env = ["a", "b"].map(|node| (node, "TWINBOX_TEST_SILENCE", "3".to_owned())).to_vec();
+        Spec { env, ..Spec::default() }
+    };
+    let (cluster, hooks) = Cluster::start_with(spec, |phones| HookReceiver::start(phones, HOOKS, SECRET));
+    let place = &cluster.member("w").place;
+    let silent = HookReceiver::start(place, HOOKS, SECRET);
+    silent.hold("/silent");
+    let (_, other) = cluster.publisher_and_other();
+    let cli = cluster.cli(&other);
+    let [user, neighbour] = Cluster::USERS.map(|user| user.number);
+    add_webhook(&cli, &silent, user, "silent", &[]);
+    add_webhook(&cli, &hooks, neighbour, "good", &[]);
+    for _ in 0..TESTS {
+        let tested = cli.run(&["device", "test", user, "silent", "--timeout", "1"]);
+        assert!(!tested.status.success(), "{tested:?}");
+    }
+    let subject = format!("webhook {}", place.ip);
+    let alarm = || {
+        let list = cli.try_json(&["alarm", "list"]).ok()?;
+        let is = |alarm: &&serde_json::Value| alarm["code"] == "destination-silent" && alarm["subject"] == subject;
+        list["alarms"].as_array()?.iter().find(is).cloned()
+    };
+    let raised = wait_for("an alarm", SOON, alarm);
+    assert!(raised["detail"].as_str().is_some_and(|detail| detail.contains("no answer")), "{raised}");
+
+    // The others of the mailbox wait for one of the four attempts under way to end, which takes ten seconds.
+    let requests = silent.wait_for_requests("/silent", 5, SOON);
+    let fifth = requests[4].at.since(requests[0].at);
+    assert!(fifth >= Duration::from_secs(8), "five requests within {fifth:?}: {requests:#?}");
+    leave(&cluster, &other, neighbour);
+    hooks.wait_for_requests("/good", 1, SOON);
+
+    silent.answer("/silent", 200);
+    wait_until("the end of the alarm", SOON, || alarm().is_none());
+    let done = || cli.effects("done").iter().filter(|effect| effect.device == "silent").count();
+    wait_until("all of them to be done", SOON, || done() == TESTS);
 }

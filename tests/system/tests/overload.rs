@@ -16,7 +16,7 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 #[test]
 fn a_node_whose_disk_is_slow_refuses_callers_in_time_and_acknowledges_every_message_that_it_took() {
     let folder = tempfile::tempdir().expect("a folder");
-    let env = slow_disk(folder.path(), SYNC).map(|(name, value)| ("a", name, value)).to_vec();
+    let env = slow_disk(folder.path(), SYNC, None).into_iter().map(|(name, value)| ("a", name, value)).collect();
     let cluster = Cluster::start(&Spec {
         env,
         log: "warn",
@@ -47,7 +47,7 @@ fn a_node_whose_disk_is_slow_refuses_callers_in_time_and_acknowledges_every_mess
     assert!(second * 10 >= first * 6, "twice the load, and {second} are admitted instead of {first}");
     assert!(open.contains("calls-refused"), "{open}");
     assert_eq!(moves(), before, "no duty moved");
-    // A caller whose key came before the greeting had begun has left nothing, and may hang up all the same.
+    // A caller who hung up before the tone has left nothing.
     let page =
         http_get(cluster.phones(), cluster.member("a").metrics(), "/metrics").map_or(String::new(), |(_, t)| t);
     let filed = ["filed_on_two", "filed_alone"].map(|what| metric(&page, "twinbox_sip_total", what).unwrap_or(0.0));

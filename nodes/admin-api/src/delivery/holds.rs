@@ -48,8 +48,7 @@ pub async fn list(node: &AdminHandles) -> Result<HoldsReply, Status> {
     let holds = node.mailstore.holds().map_err(internal)?;
     let mut shown: Vec<_> = holds.in_force().map(|hold| (&hold.destination, show(hold))).collect();
     if !shown.is_empty() {
-        let waits = |effect: &twinbox_outbox::Effect| !effect.state().is_end();
-        for effect in node.mailstore.effects().await.map_err(internal)?.into_iter().filter(waits) {
+        for effect in node.mailstore.open_effects().await.map_err(internal)? {
             let destinations = node.mailstore.destinations(&effect).map_err(internal)?;
             shown.iter_mut().filter(|(of, _)| destinations.contains(of)).for_each(|(_, hold)| hold.waiting += 1);
         }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fmt,
+    str::FromStr,
     time::Duration,
 };
 
@@ -9,9 +11,9 @@ use tonic::Status;
 use tracing::info;
 use twinbox_admin_kit::{Part, part};
 use twinbox_clock::BootInstant;
-use twinbox_ids::{DeviceId, EffectId, MailboxId};
-use twinbox_mailstore::{MailError, OutboxError};
-use twinbox_outbox::{Channel, Effect, EffectState, Hold, NewEffect, Transition};
+use twinbox_ids::{DeviceId, EffectId, MailboxId, Timestamp};
+use twinbox_mailstore::{MailError, OutboxError, channel_of};
+use twinbox_outbox::{Channel, Effect, EffectState, Hold, NewEffect, Phase, Transition};
 use twinbox_wire::delivery::{
     self, Changed, FollowingEffect, OutboxListReply, OutboxListRequest, OutboxRetryReply, OutboxRetryRequest,
 };
@@ -28,6 +30,9 @@ const STATES: [EffectState; 4] = [EffectState::Pending, EffectState::Failed, Eff
 const HELD: &str = "held";
 /// Maximum number of effects in one part of a list: the names of each are read.
 const PER_PART: u32 = 1_000;
+/// Number of effects that are read at a time, and for one part: with few that are wanted, the part is short.
+const PER_READ: usize = 500;
+const MOST_READ: usize = 10_000;
 /// Minimum length of the beginning of an id.
 const SHORTEST_PREFIX: usize = 4;
 /// Time for the retries of one request, below the time that the command line waits.
@@ -49,34 +54,80 @@ pub async fn list(node: &AdminHandles, request: OutboxListRequest) -> Result<Out
         text => Some(holds::parse(text)?),
     };
     let wanted = |effect: &Effect| -> Result<bool, Status> {
-        let state = match state.as_str() {
-            "" => effect.state() != EffectState::Done,
-            state => word(effect, hold_of(node, effect)?.as_ref()) == state,
-        };
-        if !state || !(channel.is_empty() || effect.new.channel.word() == channel) {
+        let is_in_state = state.is_empty() || word(effect, hold_of(node, effect)?.as_ref()) == state;
+        if !is_in_state || !(channel.is_empty() || effect.new.channel.word() == channel) {
             return Ok(false);
         }
         let Some(destination) = &destination else { return Ok(true) };
         Ok(node.mailstore.destinations(effect).map_err(internal)?.contains(destination))
     };
+    let phases: &[Phase] = match state.as_str() {
+        "" => &[Phase::Open, Phase::Dead],
+        "dead" => &[Phase::Dead],
+        "done" => &[Phase::Done],
+        _ => &[Phase::Open],
+    };
     let limit = limit.filter(|limit| *limit > 0).map_or(PER_PART, |limit| limit.min(PER_PART));
-    let mut effects: Vec<(String, Effect)> = Vec::new();
-    for effect in read_all(node).await? {
-        if wanted(&effect)? {
-            effects.push((format!("{:020}.{}", u64::MAX - effect.new.created.0, effect.id), effect));
+    let mut at: Cursor = after.parse()?;
+    let most = most.map_or(u64::MAX, u64::from);
+    let mut names = Names::default();
+    let (mut rows, mut read, mut at_end) = (Vec::new(), 0, false);
+    // One more than the part shows that there is another part.
+    while !at_end && read < MOST_READ && rows.len() <= limit as usize {
+        let found = node.mailstore.newest_effects(phases, at.behind, PER_READ).await.map_err(internal)?;
+        at_end = found.is_empty();
+        read += found.len();
+        for effect in found {
+            at_end |= at.listed >= most;
+            if at_end || rows.len() > limit as usize {
+                break;
+            }
+            at.behind = Some((effect.new.created, effect.id));
+            if wanted(&effect)? {
+                at.listed += 1;
+                rows.push((at.to_string(), names.show(node, &effect).await?));
+            }
         }
     }
-    effects.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    effects.truncate(most.map_or(usize::MAX, |most| most as usize));
-    let mut names = Names::default();
-    let mut rows = Vec::new();
-    // One more than the part shows that there is another part.
-    let part_and_one = effects.into_iter().filter(|(cursor, _)| *cursor > after).take(limit as usize + 1);
-    for (cursor, effect) in part_and_one {
-        rows.push((cursor, names.show(node, &effect).await?));
+    let Part { items, mut next } = part(Some(limit), "", rows, Ok::<_, Status>)?;
+    if next.is_empty() && !at_end {
+        next = at.to_string();
     }
-    let Part { items, next } = part(Some(limit), &after, rows, Ok::<_, Status>)?;
     Ok(OutboxListReply { effects: items, next })
+}
+
+/// A place in the list.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    /// Behind the effect that was created then and has this id.
+    behind: Option<(Timestamp, EffectId)>,
+    /// Number of effects in the list up to there.
+    listed: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((created, id)) = &self.behind else { return Ok(()) };
+        // In the order of the list.
+        write!(f, "{:020}.{id}.{}", u64::MAX - created.0, self.listed)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Status;
+
+    fn from_str(text: &str) -> Result<Self, Status> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let read = || {
+            let mut parts = text.split('.');
+            let created = u64::MAX - parts.next()?.parse::<u64>().ok()?;
+            let id = parts.next()?.parse().ok()?;
+            Some(Self { behind: Some((Timestamp(created), id)), listed: parts.next()?.parse().ok()? })
+        };
+        read().ok_or_else(|| Status::invalid_argument("the place in the list is unknown: begin the list again"))
+    }
 }
 
 /// One effect, with those that followed from it.
@@ -91,9 +142,7 @@ pub async fn retry(node: &AdminHandles, request: OutboxRetryRequest) -> Result<O
     let OutboxRetryRequest { id, all_dead } = request;
     let wanted = if all_dead {
         all_records(node)?;
-        let mut dead = read_all(node).await?;
-        dead.retain(|effect| effect.state() == EffectState::Dead);
-        dead
+        node.mailstore.newest_effects(&[Phase::Dead], None, usize::MAX).await.map_err(internal)?
     } else {
         vec![find(node, &id).await?]
     };
@@ -123,10 +172,6 @@ async fn again(node: &AdminHandles, id: EffectId) -> Result<EffectId, Status> {
     node.mailstore.retry_effect(id).await.map_err(refused)
 }
 
-async fn read_all(node: &AdminHandles) -> Result<Vec<Effect>, Status> {
-    node.mailstore.effects().await.map_err(internal)
-}
-
 /// The hold that keeps an effect from being attempted.
 fn hold_of(node: &AdminHandles, effect: &Effect) -> Result<Option<Hold>, Status> {
     match effect.state().is_end() {
@@ -147,10 +192,10 @@ async fn following(node: &AdminHandles, effect: &Effect) -> Result<Vec<Following
     }
     let devices = node.mailstore.devices(effect.new.cause.mailbox).await.map_err(internal)?;
     let device = |id: DeviceId| devices.iter().find(|device| device.id == id);
-    let fallback = device(effect.new.target).and_then(|device| device.fallback);
+    let fallback = device(effect.new.target).and_then(|device| device.fallback).and_then(device);
     let mut found = Vec::new();
-    for other in read_all(node).await? {
-        let Some(relation) = relation(&effect.new, &other.new, fallback) else { continue };
+    for (relation, id) in followers(&effect.new, fallback.map(|device| (device.id, channel_of(device)))) {
+        let Some(other) = node.mailstore.effect(id).map_err(internal)? else { continue };
         found.push(FollowingEffect {
             id: other.id.to_string(),
             relation: relation.to_owned(),
@@ -162,22 +207,19 @@ async fn following(node: &AdminHandles, effect: &Effect) -> Result<Vec<Following
     Ok(found)
 }
 
-/// Relation of an effect to one that it followed from; `None` if it did not.
-fn relation(effect: &NewEffect, other: &NewEffect, fallback: Option<DeviceId>) -> Option<&'static str> {
-    if effect.cause != other.cause {
-        return None;
-    }
-    let same = (effect.target, effect.channel) == (other.target, other.channel);
+/// The effects that may follow from one, with their relation to it: their ids derive from it.
+fn followers(effect: &NewEffect, fallback: Option<(DeviceId, Channel)>) -> Vec<(&'static str, EffectId)> {
+    let retry = NewEffect { retry: effect.retry.saturating_add(1), ..*effect };
+    let mut all = vec![("retry", retry.id())];
     // The repeat of a test only makes its id unique.
-    let first = effect.cause.transition == Transition::Filed && other.retry == 0;
-    match () {
-        () if same && other.repeat == effect.repeat && other.retry == effect.retry.saturating_add(1) => {
-            Some("retry")
-        }
-        () if same && first && other.repeat == effect.repeat.saturating_add(1) => Some("reminder"),
-        () if !same && first && other.repeat == 0 && fallback == Some(other.target) => Some("fallback"),
-        () => None,
+    if effect.cause.transition == Transition::Filed {
+        let reminder = NewEffect { repeat: effect.repeat.saturating_add(1), retry: 0, ..*effect };
+        all.push(("reminder", reminder.id()));
+        all.extend(fallback.map(|(target, channel)| {
+            ("fallback", NewEffect { target, channel, repeat: 0, retry: 0, ..*effect }.id())
+        }));
     }
+    all
 }
 
 /// The effect with that id, or the only one whose id begins so.
@@ -193,8 +235,7 @@ async fn find(node: &AdminHandles, id: &str) -> Result<Effect, Status> {
              outbox list'"
         )));
     }
-    let mut found = read_all(node).await?;
-    found.retain(|effect| effect.id.to_string().starts_with(&id.to_ascii_lowercase()));
+    let mut found = node.mailstore.effects_beginning(id, MOST_READ).await.map_err(internal)?;
     match (found.len(), found.pop()) {
         (1, Some(effect)) => Ok(effect),
         (0, _) => Err(Status::not_found(format!(
@@ -265,7 +306,11 @@ fn shown(effect: &Effect, number: String, device: String, hold: Option<&Hold>) -
         reason: latest.map(|latest| latest.text.clone()).unwrap_or_default(),
         message: match effect.new.cause.transition {
             Transition::Filed | Transition::Sent | Transition::Received => effect.new.cause.message.to_string(),
-            Transition::Test => String::new(),
+            Transition::Test
+            | Transition::FirstPin
+            | Transition::Quota
+            | Transition::Ageing
+            | Transition::CallReport => String::new(),
         },
         // Of a test it only makes the id unique.
         repeat: if effect.new.cause.transition == Transition::Test { 0 } else { effect.new.repeat },
@@ -379,21 +424,36 @@ mod tests {
     #[test]
     fn retries_reminders_and_fallbacks_follow_and_another_message_or_device_does_not() {
         let base = effect().new;
-        let fallback = DeviceId(9);
+        let relation = |effect: &NewEffect, other: NewEffect| {
+            let all = followers(effect, Some((DeviceId(9), Channel::Mail)));
+            all.into_iter().find(|(_, id)| *id == other.id()).map(|(relation, _)| relation)
+        };
         let other_message = Cause { message: MessageId(7), ..base.cause };
         for (other, expected) in [
             (NewEffect { retry: 1, ..base }, Some("retry")),
             (NewEffect { repeat: 1, ..base }, Some("reminder")),
-            (NewEffect { target: fallback, channel: Channel::Mail, ..base }, Some("fallback")),
+            (NewEffect { target: DeviceId(9), channel: Channel::Mail, ..base }, Some("fallback")),
             (NewEffect { target: DeviceId(8), ..base }, None),
             (NewEffect { retry: 2, ..base }, None),
             (NewEffect { retry: 1, cause: other_message, ..base }, None),
             (base, None),
         ] {
-            assert_eq!(relation(&base, &other, Some(fallback)), expected, "{other:?}");
+            assert_eq!(relation(&base, other), expected, "{other:?}");
         }
         let test = NewEffect { cause: Cause { transition: Transition::Test, ..base.cause }, ..base };
-        assert_eq!(relation(&test, &NewEffect { repeat: 1, ..test }, None), None, "a later test");
+        assert_eq!(relation(&test, NewEffect { repeat: 1, ..test }), None, "a later test");
+    }
+
+    #[test]
+    fn place_in_the_list_is_read_as_it_was_written_and_another_text_is_refused() {
+        let place = Cursor { behind: Some((Timestamp(1_700_000_000_000), EffectId(7))), listed: 42 };
+        assert_eq!(place.to_string().parse::<Cursor>().expect("a place"), place);
+        assert_eq!("".parse::<Cursor>().expect("the beginning"), Cursor::default());
+        let older = Cursor { behind: Some((Timestamp(1), EffectId(1))), listed: 43 };
+        assert!(place.to_string() < older.to_string(), "newest first");
+        for text in ["7", "7.x.1", &format!("7.{}", EffectId(7))] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub async fn add(node: &AdminHandles, request: DirectoryRequest) -> Result<Chang
     }
     let empty = Default::default();
     let (checked, changes) = DirectorySettings::changed(&empty, &settings).map_err(invalid)?;
-    may_be(&checked)?;
+    may_be(&checked, node.config.mail.out.is_some())?;
     let settings = changes.into_iter().filter_map(|(number, text)| Some((number, text?))).collect();
     let directory = StoredDirectory { id: DirectoryId::random(), name, created: wall(), settings };
     let id = directory.id;
@@ -64,7 +64,7 @@ pub async fn set(node: &AdminHandles, request: DirectoryRequest) -> Result<Chang
     if changes.is_empty() {
         return Err(Status::invalid_argument("no setting was named: write word=value, such as enabled=yes"));
     }
-    may_be(&checked)?;
+    may_be(&checked, node.config.mail.out.is_some())?;
     let acknowledgement =
         DirectoryStore::of(&node.mailstore).change_directory(directory.id, changes).await.map_err(refused)?;
     info!(directory = %directory.id, "administrator changes directory");
@@ -88,14 +88,14 @@ pub fn find(node: &AdminHandles, name: &str) -> Result<StoredDirectory, Status> 
     named::find(directories, name, |of| (of.name.as_str(), of.id.to_string()), "directory", add)
 }
 
-/// Refuses what this release cannot do.
-fn may_be(settings: &DirectorySettings) -> Result<(), Status> {
+/// Refuses what the configuration does not allow.
+fn may_be(settings: &DirectorySettings, mail_out: bool) -> Result<(), Status> {
     match settings.first_pin {
-        FirstPin::Mail => Err(Status::invalid_argument(
-            "first-pin=mail is not available in this release: use none, or a pattern such as \
-             first-pin={number:last(4)}77",
+        FirstPin::Mail if !mail_out => Err(Status::failed_precondition(
+            "first-pin=mail needs mail out: set [mail] domain and smarthost on every node, or use none or a pattern \
+             such as first-pin={number:last(4)}77",
         )),
-        FirstPin::None | FirstPin::Pattern(_) => Ok(()),
+        FirstPin::Mail | FirstPin::None | FirstPin::Pattern(_) => Ok(()),
     }
 }
 
@@ -141,11 +141,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_pins_by_mail_are_refused_by_name() {
+    fn first_pins_by_mail_need_mail_out() {
         let texts = ["url=ldaps://ldap.test", "base=dc=test"];
         let settings = DirectorySettings::parse(&texts).expect("settings");
-        assert!(may_be(&settings).is_ok());
+        assert!(may_be(&settings, false).is_ok());
         let by_mail = DirectorySettings::parse(&[&texts[..], &["first-pin=mail"]].concat()).expect("settings");
-        assert!(may_be(&by_mail).expect_err("refused").message().contains("first-pin=mail"));
+        assert!(may_be(&by_mail, true).is_ok());
+        assert!(may_be(&by_mail, false).expect_err("refused").message().contains("first-pin=mail"));
     }
 }

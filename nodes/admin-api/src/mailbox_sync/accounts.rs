@@ -7,7 +7,8 @@ use tracing::info;
 use twinbox_admin_kit::{Part, part};
 use twinbox_ids::{MailServerId, MailboxId, MessageId};
 use twinbox_mailbox_sync::{
-    AccountSetting, AccountSettings, AccountState, Link, LocalMessage, MessageState, StoredAccount, account_change,
+    AccountSetting, AccountSettings, AccountState, Link, LocalMessage, MessageState, NamesKept, StoredAccount,
+    account_change,
 };
 use twinbox_mailbox_sync_store::{EffectiveAccounts, LeftOut, LeftOutReason, SyncedMailbox};
 use twinbox_mailstore::{Acknowledgement, Mailbox};
@@ -151,6 +152,14 @@ fn shown(synced: SyncedMailbox, servers: &ServerNames, numbers: &HashMap<Mailbox
             synced_ms: state.synced_at.map_or(0, |at| at.0),
             failing_since_ms: state.failing_since.map_or(0, |at| at.0),
             listed: account.listed,
+            refused: state.refused,
+            names: match state.names {
+                NamesKept::MessageId => "",
+                NamesKept::OwnField => "own-field",
+                NamesKept::Nothing => "nothing",
+            }
+            .to_owned(),
+            read_to: state.scan.next,
         },
         SyncedMailbox::LeftOut(LeftOut { mailbox, server: of, listed, reason }) => Account {
             id: mailbox.to_string(),

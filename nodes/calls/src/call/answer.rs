@@ -25,7 +25,8 @@ use super::{Call, Input, Reason, channel, store_queries};
 use crate::{
     CallsConfig, UnknownMailbox,
     admit::{ALLOW, FILLING, busy},
-    sip_server::{DialogKey, IncomingRequest, SipServer},
+    dialogs::DialogKey,
+    sip_server::{IncomingRequest, SipServer},
     stats::count,
     wire::{Flow, local_address},
 };
@@ -125,13 +126,8 @@ pub(super) async fn begin(
         refuse(response);
         return None;
     };
-    *dialog_key = Some(server.open_dialog(&dialog, &invite.trunk, sender));
+    *dialog_key = Some(server.dialogs.open(&dialog, &invite.trunk, sender));
     let response = accept(server, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body.clone());
-    server.respond(&invite.id, response);
-    server.stats.answer_time.record(invite.at.elapsed());
-    count(&server.stats.calls_answered);
-    tracing::info!(trunk = %invite.trunk.config.name, purpose = callee.name(), "call answered");
-
     let mut call = Call {
         server: server.clone(),
         id,
@@ -158,6 +154,7 @@ pub(super) async fn begin(
         allows_update: false,
         hold_due: None,
         keys: Default::default(),
+        early_keys: Vec::new(),
         conversation: None,
         start: None,
         timer: None,
@@ -180,8 +177,13 @@ pub(super) async fn begin(
     call.note_allow(&request.headers);
     call.set_session(timer);
     if let Some(stream) = stream {
+        // Before the `200`: keys of a fast caller find a session that knows their format.
         call.set_stream(stream, false);
     }
+    server.respond(&invite.id, response);
+    server.stats.answer_time.record(invite.at.elapsed());
+    count(&server.stats.calls_answered);
+    tracing::info!(trunk = %invite.trunk.config.name, purpose = callee.name(), "call answered");
     call.prepare(callee).await;
     Some(call)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinbox_conversation::Conversation;
+use twinbox_conversation::{Conversation, Input as ConversationInput};
 use twinbox_media::{Codec, Remote};
 use twinbox_sip::{
     Method, Request,
@@ -207,6 +207,9 @@ impl Call {
             let (conversation, outputs) = Conversation::start(*start);
             self.conversation = Some(conversation);
             self.perform(outputs);
+            for key in std::mem::take(&mut self.early_keys) {
+                self.advance(ConversationInput::Digit(key));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use twinbox_clock::BootInstant;
 /// Maximum delay between both ways: INFO may follow the end of a long press, and may be retransmitted.
 const MAX_DELAY: Duration = Duration::from_secs(4);
 /// Maximum number of stored keys; more cannot be pressed in that time.
-const MAX_KEYS: usize = 64;
+pub(super) const MAX_KEYS: usize = 64;
 
 /// KeyPath by which a key arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use twinbox_conversation::{Conversation, Input as ConversationInput, RecordingEn
 use twinbox_ids::CallId;
 use twinbox_mailstore::CallNote;
 use twinbox_media::{Clip, MediaEvent, Session, StopCause};
+use twinbox_overload::admission::CallPermit;
 use twinbox_sip::{
     Method, Request, Response,
     dialog::Dialog,
@@ -41,9 +42,9 @@ use twinbox_sip::{
 
 use crate::{
     access::Trunk,
-    admission::CallPermit,
+    dialogs::{DialogKey, MergeKey, merge_key},
     outgoing::SendError,
-    sip_server::{DialogKey, IncomingRequest, MergeKey, SipServer, lock},
+    sip_server::{IncomingRequest, SipServer, lock},
     stats::count,
     wire::Flow,
 };
@@ -132,14 +133,14 @@ struct CallEntries {
 
 impl CallEntries {
     fn new(server: &Arc<SipServer>, invite: &IncomingRequest, permit: Option<CallPermit>) -> Self {
-        let merge = crate::sip_server::merge_key(&invite.request);
+        let merge = merge_key(&invite.request);
         Self { server: server.clone(), invite: invite.id.clone(), merge, dialog: None, permit }
     }
 }
 
 impl Drop for CallEntries {
     fn drop(&mut self) {
-        self.server.close_call(self.dialog.as_ref(), &self.invite, &self.merge);
+        self.server.dialogs.close(self.dialog.as_ref(), &self.invite, &self.merge);
     }
 }
 
@@ -182,6 +183,8 @@ struct Call {
     /// Set while the call is on hold: time at which the call ends.
     hold_due: Timeout,
     keys: Keys,
+    /// Keys that arrived before the ACK, in their order; the conversation gets them when it starts.
+    early_keys: Vec<char>,
     conversation: Option<Conversation>,
     /// Start parameters of the conversation, until the ACK arrives.
     start: Option<Box<twinbox_conversation::Start>>,
@@ -316,6 +319,9 @@ impl Call {
             KeyPath::Rtp => &stats.digits_rtp,
             KeyPath::Info => &stats.digits_info,
         });
+        if self.conversation.is_none() && self.early_keys.len() < keys::MAX_KEYS {
+            return self.early_keys.push(key);
+        }
         self.advance(ConversationInput::Digit(key));
     }
 

@@ -64,7 +64,7 @@ async fn converse(
     let stream = stream.ok_or_else(|| refuse(488, "No audio stream"))?;
     let tag = crate::sip_server::lock(&server.layer).tag(request);
     let mut dialog = Dialog::accept(request, &tag).ok_or_else(|| refuse(400, "Contact is no SIP URI"))?;
-    entries.dialog = Some(server.open_dialog(&dialog, &invite.trunk, sender));
+    entries.dialog = Some(server.dialogs.open(&dialog, &invite.trunk, sender));
     let response = answer::accept(server, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
     server.respond(&invite.id, response);
     let codec = match stream.codec {

@@ -13,6 +13,16 @@ use twinbox_cli_args::CallArgs;
 /// The pause after each touch tone.
 const DIGIT_GAP: Duration = Duration::from_millis(100);
 
+/// Maximum length of a call without `--duration`, and of one that plays a file: a greeting comes first.
+const LISTENING: Duration = Duration::from_secs(10);
+const PLAYING: Duration = Duration::from_secs(60);
+
+/// Silence after which the greeting is over. Greetings have shorter pauses, and the tone follows within less.
+const GREETING_OVER: Duration = Duration::from_millis(700);
+
+/// Pause after the played file before the phone hangs up.
+const AFTER_PLAYING: Duration = Duration::from_millis(500);
+
 /// Calls, speaks, sends digits, records, and reports.
 pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
     let speech = args.play.as_deref().map(read_wav).transpose()?;
@@ -30,12 +40,17 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
         _ => CliError::failed(e),
     })?;
     let began = BootInstant::now();
+    let at_most = args.duration.unwrap_or(if speech.is_some() { PLAYING } else { LISTENING });
     tokio::select! {
-        () = talk(&call, &args, speech.as_ref()) => {}
+        () = talk(&call, &args, speech.as_ref(), at_most) => {}
         _ = call.ended() => {}
-        () = tokio::time::sleep(args.duration) => {}
+        () = tokio::time::sleep(at_most) => {}
     }
-    let hung_up = call.bye().await.ok();
+    // A BYE after the other side's is answered `481`, which says nothing about a message.
+    let hung_up = match call.has_ended() {
+        Some(_) => None,
+        None => call.bye().await.ok().filter(|(status, _)| *status != 481),
+    };
     let stats = call.stats();
     let received = call.received();
     if let Some(path) = &args.record {
@@ -84,8 +99,8 @@ fn check_bye(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
     }
 }
 
-/// Sends digits, then speech, then listens until `--duration` has expired.
-async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>) {
+/// Sends digits, then speech once the greeting is over. Returns after the speech if `--duration` is not given.
+async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>, at_most: Duration) {
     for part in args.digits.as_deref().unwrap_or_default().split_inclusive(',') {
         // The phone skips a digit that the negotiated transport cannot carry; the report shows the received audio.
         let _ = call.send_digits(part.trim_end_matches(','), DIGIT_GAP).await;
@@ -94,8 +109,11 @@ async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>)
         }
     }
     if let Some(speech) = speech {
-        call.wait_silence(0, Duration::from_millis(400), args.duration).await;
+        call.wait_silence(0, GREETING_OVER, at_most).await;
         call.send_audio(speech.to_g711(call.codec())).await;
+        if args.duration.is_none() {
+            return tokio::time::sleep(AFTER_PLAYING).await;
+        }
     }
     std::future::pending::<()>().await;
 }

@@ -127,12 +127,24 @@ fn shown(reply: AccountShowReply) -> String {
     let folder = account.as_ref().map(|account| account.folder.clone()).unwrap_or_default();
     let since = account.as_ref().map_or(0, |account| account.failing_since_ms);
     let listed = account.as_ref().is_some_and(|account| account.listed);
+    let (refused, read_to) = account.as_ref().map(|account| (account.refused, account.read_to)).unwrap_or_default();
+    let rewritten = match account.as_ref().map(|account| account.names.as_str()) {
+        Some("own-field") => "by the server; mails are known by their field X-Twinbox-Id",
+        Some("nothing") => "by the server, and X-Twinbox-Id removed; a mail that is not found is held back",
+        _ => "",
+    };
     let MessageStates { waiting, appending, synced, gone, held } = messages.unwrap_or_default();
     let row = |word: &str, value: String| vec![word.to_owned(), value];
     let by = if listed { "mailbox-sync add" } else { "setting users of the server" };
     let mut rows = vec![row("folder", folder), row("included by", by.to_owned())];
     if since > 0 {
         rows.push(row("failing since", output::time(since)));
+    }
+    if !rewritten.is_empty() {
+        rows.push(row("Message-IDs rewritten", rewritten.to_owned()));
+    }
+    if read_to > 0 {
+        rows.push(row("first look has come to UID", read_to.to_string()));
     }
     rows.extend(settings.into_iter().map(|Setting { word, value }| vec![word, value]));
     let numbers = [
@@ -141,6 +153,7 @@ fn shown(reply: AccountShowReply) -> String {
         ("append under way", appending),
         ("left the folder", gone),
         ("held back", held),
+        ("refused by the server", u64::from(refused)),
     ];
     let numbers = numbers.map(|(state, number)| vec![state.to_owned(), number.to_string()]);
     format!(

@@ -48,6 +48,7 @@ fn values(config: &NodeConfig) -> Vec<(String, String)> {
     add("voicemail.pin_hash_kib", &voicemail.pin_cost.memory_kib);
     add("voicemail.pin_hash_passes", &voicemail.pin_cost.passes);
     add("voicemail.max_messages", &voicemail.max_messages);
+    add("voicemail.deleted_grace_seconds", &voicemail.deleted_grace);
     // Only whether a receiver exists: its address and secret may differ between nodes.
     add("alarms.webhook", &config.alarms.webhook.is_some());
     add("alarms.trap", &config.alarms.traps.is_some());

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, UdpSocket},
@@ -13,8 +14,10 @@ use tokio::{
 };
 use twinbox_config::NodeConfig;
 use twinbox_dns::{Resolver, Transport, Wanted};
+use twinbox_sip::via::COOKIE;
 
 use super::findings::Unreachable;
+use crate::options::options;
 
 /// Interval of repeats (RFC 3261, T1).
 const RETRY: Duration = Duration::from_millis(500);
@@ -79,19 +82,9 @@ pub async fn ask(
     Err(Unreachable::Silent(why))
 }
 
-fn options(local: SocketAddr, to: SocketAddr, transport: &str) -> String {
-    let (branch, tag): (u64, u64) = (rand::random(), rand::random());
-    [
-        format!("OPTIONS sip:{to} SIP/2.0"),
-        format!("Via: SIP/2.0/{transport} {local};rport;branch=z9hG4bK{branch:016x}"),
-        "Max-Forwards: 70".to_owned(),
-        format!("From: <sip:doctor@{local}>;tag={tag:016x}"),
-        format!("To: <sip:{to}>"),
-        format!("Call-ID: {tag:016x}{branch:016x}"),
-        "CSeq: 1 OPTIONS".to_owned(),
-        "Content-Length: 0\r\n\r\n".to_owned(),
-    ]
-    .join("\r\n")
+fn request(transport: Transport, to: SocketAddr, local: SocketAddr) -> Bytes {
+    let branch = format!("{COOKIE}{:016x}", rand::random::<u64>());
+    options("doctor", format!("sip:{to}"), (transport, to), local, &branch)
 }
 
 fn from(own: Option<IpAddr>, to: SocketAddr) -> SocketAddr {
@@ -102,10 +95,10 @@ fn from(own: Option<IpAddr>, to: SocketAddr) -> SocketAddr {
 async fn over_udp(own: Option<IpAddr>, to: SocketAddr) -> std::io::Result<()> {
     let socket = UdpSocket::bind(from(own, to)).await?;
     socket.connect(to).await?;
-    let request = options(socket.local_addr()?, to, "UDP");
+    let request = request(Transport::Udp, to, socket.local_addr()?);
     let mut buffer = vec![0; 4096];
     loop {
-        socket.send(request.as_bytes()).await?;
+        socket.send(&request).await?;
         tokio::select! {
             received = socket.recv(&mut buffer) => {
                 let length = received?;
@@ -122,8 +115,8 @@ async fn over_tcp(own: Option<IpAddr>, to: SocketAddr) -> std::io::Result<()> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(from(own, to))?;
     let mut stream = socket.connect(to).await?;
-    let request = options(stream.local_addr()?, to, "TCP");
-    stream.write_all(request.as_bytes()).await?;
+    let request = request(Transport::Tcp, to, stream.local_addr()?);
+    stream.write_all(&request).await?;
     let mut begin = [0; 8];
     stream.read_exact(&mut begin).await?;
     match &begin == b"SIP/2.0 " {

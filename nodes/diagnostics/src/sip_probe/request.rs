@@ -11,12 +11,12 @@ use bytes::Bytes;
 use twinbox_calls::{INCARNATION_PARAM, NODE_PARAM};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_sip::{
-    Headers, Method, Request,
     strict::{self, Verdict},
     via::COOKIE,
 };
 
 use super::{rounds::Outcome, targets::SipTarget};
+use crate::options::options;
 
 /// One probe request: repeats are identical.
 #[derive(Debug, Clone)]
@@ -36,16 +36,10 @@ impl ProbeRequest {
     /// The request as sent from `local` to `target`.
     pub fn to_bytes(&self, target: &SipTarget, local: SocketAddr) -> Bytes {
         let Self { node, incarnation, branch } = self;
-        let (to, transport) = (target.address, target.transport.label());
-        let mut headers = Headers::default();
-        headers.push("Via", format!("SIP/2.0/{} {local};rport;branch={branch}", transport.to_ascii_uppercase()));
-        headers.push("Max-Forwards", "70");
-        headers.push("From", format!("<sip:member@{local}>;tag={branch}"));
-        headers.push("To", format!("<sip:{to}>"));
-        headers.push("Call-ID", branch.clone());
-        headers.push("CSeq", "1 OPTIONS");
-        let uri = format!("sip:{to};transport={transport};{NODE_PARAM}={node};{INCARNATION_PARAM}={incarnation}");
-        Request { method: Method::Options, uri, headers, body: Bytes::new() }.to_bytes()
+        let SipTarget { transport, address: to } = *target;
+        let label = transport.label();
+        let uri = format!("sip:{to};transport={label};{NODE_PARAM}={node};{INCARNATION_PARAM}={incarnation}");
+        options("member", uri, (transport, to), local, branch)
     }
 
     /// Whether this message answers the request, and from which node: [`Outcome::Answered`] or
@@ -67,6 +61,7 @@ impl ProbeRequest {
 #[cfg(test)]
 mod tests {
     use twinbox_calls::Transport;
+    use twinbox_sip::{Method, Request};
 
     use super::*;
 

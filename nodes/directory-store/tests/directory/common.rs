@@ -35,7 +35,7 @@ pub fn step(entry: EntryId, action: StepAction) -> AppliedStep {
 }
 
 pub fn create(entry: EntryId, (values, fields): (SuppliedValues, SyncedFields)) -> AppliedStep {
-    step(entry, StepAction::Create { values, fields, pin: Some(private("482913")) })
+    step(entry, StepAction::Create { values, fields, pin: Some(private("482913")), mail_pin: None })
 }
 
 pub fn change(entry: EntryId, (changes, fields): (SuppliedValues, SyncedFields)) -> AppliedStep {

@@ -105,7 +105,7 @@ async fn exchange_is_not_divided_by_the_size_of_a_commit() {
     let node = with_users(&dir).await;
     let fill = (100..227).map(|n| {
         let (values, fields) = person(&format!("{}", 5_000 + n), "x");
-        step(EntryId(n), StepAction::Create { values, fields, pin: None })
+        step(EntryId(n), StepAction::Create { values, fields, pin: None, mail_pin: None })
     });
     let steps: Vec<AppliedStep> = fill.chain([takes(ENTRIES[0], "2002"), takes(ENTRIES[1], "2001")]).collect();
     let permits = AtomicUsize::new(0);

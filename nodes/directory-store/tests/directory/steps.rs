@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use twinbox_directory_store::{DirectoryStore, StepAction};
 use twinbox_mailbox::{BindingState, EntryId, SyncedField, mailbox_of};
 use twinbox_mailstore::{
-    MailError, MailboxChange, NewMailbox, PinCheck, PinError, Quota, UserAddress, UserAddresses,
+    MailError, MailboxChange, NewMailbox, PinCheck, PinError, Quota, SystemContent, UserAddress, UserAddresses,
 };
 use twinbox_store_kit::{Node, audio};
 
@@ -39,6 +39,34 @@ async fn steps_make_a_user_once_and_a_second_run_changes_nothing() {
 }
 
 #[tokio::test]
+async fn first_pin_by_mail_is_queued_with_its_user_once() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    directory(&node, CORP, "corp", &[]).await;
+    let create = |number: &str, pin: &str| {
+        let (values, fields) = person(number, "Anna");
+        let (pin, mail_pin) = (Some(private(pin)), Some(private("anna@example.test")));
+        step(ENTRY, StepAction::Create { values, fields, pin, mail_pin })
+    };
+    let refused = apply(&node, &epoch(1, "a"), vec![create("", "482913")]).await;
+    assert_eq!(refused.counts.refused, 1);
+    assert!(node.mailstore.effects().await.unwrap().is_empty(), "no user, no mail");
+
+    apply(&node, &epoch(1, "a"), vec![create("2001", "482913")]).await;
+    // Another run, of another node perhaps, with a PIN of its own.
+    apply(&node, &epoch(2, "b"), vec![create("2001", "739528")]).await;
+    let id = mailbox_of(CORP, ENTRY);
+    let right = node.mailstore.check_pin(id, &private("482913"), "").await.unwrap();
+    assert_eq!(right, PinCheck::Ok { must_change: true });
+    let effects = node.mailstore.effects().await.unwrap();
+    let [effect] = effects.as_slice() else { panic!("{effects:?}") };
+    let mail = node.mailstore.system_mail_of(effect).unwrap().expect("a mail");
+    let content =
+        SystemContent::FirstPin { number: "2001".to_owned(), name: private("Anna"), pin: private("482913") };
+    assert_eq!((mail.to.reveal().as_str(), mail.content), ("anna@example.test", content));
+}
+
+#[tokio::test]
 async fn new_user_has_the_usual_settings_where_the_directory_supplies_none() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
@@ -63,7 +91,7 @@ async fn users_beyond_one_group_are_made_in_several_commits_under_permits() {
     let steps: Vec<_> = (0..300)
         .map(|n| {
             let (values, fields) = person(&format!("{}", 5_000 + n), "x");
-            step(EntryId(n), StepAction::Create { values, fields, pin: None })
+            step(EntryId(n), StepAction::Create { values, fields, pin: None, mail_pin: None })
         })
         .collect();
     let permits = AtomicUsize::new(0);
@@ -214,7 +242,7 @@ async fn directory_removed_during_a_run_leaves_local_users_and_the_rest_is_refus
     let steps: Vec<_> = (0..200)
         .map(|n| {
             let (values, fields) = person(&format!("{}", 5_000 + n), "x");
-            step(EntryId(n), StepAction::Create { values, fields, pin: None })
+            step(EntryId(n), StepAction::Create { values, fields, pin: None, mail_pin: None })
         })
         .collect();
     let (directories, runtime) = (DirectoryStore::of(&node.mailstore), tokio::runtime::Handle::current());

@@ -11,7 +11,7 @@ use std::{
 use twinbox_clock::wall;
 use twinbox_duty::{ActOutcome, Prepared};
 use twinbox_ids::Timestamp;
-use twinbox_outbox::{Channel, Effect, EffectState, NewEffect};
+use twinbox_outbox::{Channel, Effect, EffectState, NewEffect, schema};
 
 use crate::support::{Desk, HOUR, Node, OWN, due, epoch, eventually, taken};
 
@@ -222,6 +222,32 @@ async fn effect_whose_receiver_cannot_tell_a_repeat_waits_for_a_second_node() {
     node.until(text.id(), EffectState::Done).await;
     assert_eq!(desk.acts(), [text.id()]);
     other.until(text.id(), EffectState::Done).await;
+}
+
+/// With three nodes, an attempt may be on the two that are away.
+#[tokio::test]
+async fn effect_whose_receiver_cannot_tell_a_repeat_waits_for_the_answer_of_all_nodes_but_one() {
+    let [node, second, third] = Node::cluster(["a", "b", "c"]).await;
+    let [text, late, hook] = [due(Channel::SmsHttp, 1), due(Channel::SmsHttp, 2), due(Channel::Webhook, 3)];
+    let desk = Desk::answering(|_| taken());
+    let duty = node.duty(desk.clone());
+    third.leave().await;
+    node.add(&[text]).await;
+    node.hold(1);
+    node.until(text.id(), EffectState::Done).await;
+    second.until(text.id(), EffectState::Done).await;
+
+    // The next epoch begins with a question that no other node answers.
+    node.gate.close();
+    second.leave().await;
+    eventually("the duty is not held", async || duty.counts().waiting.load(Relaxed) == 0).await;
+    node.hold(2);
+    node.add(&[late, hook]).await;
+    node.until(hook.id(), EffectState::Done).await;
+    let asked = || node.store.get(&schema::effect_key(late.id())).expect("readable").expect("a record");
+    eventually("it asks", async || asked().bytes(schema::ASKED).is_some()).await;
+    node.commits().await;
+    assert_eq!((node.effect(late.id()).attempts(), desk.acts()), (0, vec![text.id(), hook.id()]));
 }
 
 #[tokio::test]

@@ -3,5 +3,6 @@
 mod attempts;
 mod lost;
 mod notifications;
+mod secrets;
 mod support;
 mod take_over;

@@ -74,21 +74,32 @@ impl Node {
 
     /// Two nodes that replicate.
     pub async fn pair() -> [Self; 2] {
+        Self::cluster(["a", "b"]).await
+    }
+
+    /// Nodes that replicate.
+    pub async fn cluster<const N: usize>(names: [&str; N]) -> [Self; N] {
         let authority = CertificateAuthority::create(CLUSTER, "test").expect("an authority");
-        let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (first, second) = (listen().await, listen().await);
-        let address = |node: &str, listener: &TcpListener| PeerAddress {
-            name: name(node),
-            address: listener.local_addr().expect("an address").to_string(),
-        };
-        let both = vec![address("a", &first), address("b", &second)];
-        let a = Self::new(&authority, "a", both.clone(), Some(first)).await;
-        let b = Self::new(&authority, "b", both, Some(second)).await;
-        for node in [&a, &b] {
-            node.store.set_filled(Filled::Complete).await.expect("a mark");
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        for node in names {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address").to_string();
+            addresses.push(PeerAddress { name: name(node), address });
+            listeners.push(listener);
         }
-        eventually("both count", async || a.peers.counting() == 1 && b.peers.counting() == 1).await;
-        [a, b]
+        let mut nodes = Vec::new();
+        for (node, listener) in names.into_iter().zip(listeners) {
+            let node = Self::new(&authority, node, addresses.clone(), Some(listener)).await;
+            node.store.set_filled(Filled::Complete).await.expect("a mark");
+            nodes.push(node);
+        }
+        eventually("all count", async || nodes.iter().all(|node| node.peers.counting() == N - 1)).await;
+        nodes.try_into().unwrap_or_else(|_| panic!("as many as names"))
+    }
+
+    /// Ends the replication of this node with the others.
+    pub async fn leave(&self) {
+        self.peers.shutdown().await;
     }
 
     async fn new(

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use twinbox_clock::wall;
+use twinbox_ids::Timestamp;
 use twinbox_mailstore::EffectOutcome;
 use twinbox_outbox::{Channel, EffectState, NewEffect};
 
@@ -138,4 +140,29 @@ async fn late_failure_of_the_former_holder_does_not_end_the_attempt_of_the_next(
     desk.release(effect.id());
     node.until(effect.id(), EffectState::Done).await;
     assert_eq!(desk.acts(), [effect.id()]);
+}
+
+/// The next holder does not know their routes: with the first success it finds out.
+#[tokio::test]
+async fn what_the_former_holder_left_pausing_goes_soon_after_something_gets_through() {
+    let node = Node::alone().await;
+    let pausing: Vec<NewEffect> = (1..=5).map(|number| due(Channel::Mail, number)).collect();
+    node.add(&pausing).await;
+    let former = node.process(DEAD);
+    let hour = Timestamp(wall().0 + 3_600_000);
+    for effect in &pausing {
+        former.begin_attempt(effect.id(), &epoch(1)).await.expect("written").expect("an attempt");
+        let failed = EffectOutcome::Failed("connection refused".to_owned(), hour);
+        former.end_attempt(effect.id(), failed, Vec::new()).await.expect("written");
+    }
+    let desk = Desk::answering(|_| taken());
+    let duty = node.duty(desk.clone());
+    node.hold(2);
+    eventually("the loop knows all", async || duty.counts().waiting.load(Relaxed) == 5).await;
+    node.commits().await;
+    assert!(desk.acts().is_empty(), "they pause");
+    node.add(&[due(Channel::Mail, 9)]).await;
+    for effect in &pausing {
+        node.until(effect.id(), EffectState::Done).await;
+    }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinbox_ids::{MessageId, Timestamp};
 use twinbox_mailbox::{Folder, Mark};
 use twinbox_mailbox_sync::{
-    AccountState, Action, Link, LocalMessage, LocalState, MessageState, Plan, RemoteFlags, RemoteView,
-    needs_full_look, plan,
+    AccountState, Action, Extent, Link, LocalMessage, LocalState, MailState, MessageState, Plan, RemoteFlags,
+    RemoteView, needs_full_look, plan,
 };
 
 pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -16,6 +16,7 @@ pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
     pub id: Option<MessageId>,
+    pub extent: Extent,
     pub flags: RemoteFlags,
     pub modseq: u64,
 }
@@ -30,11 +31,11 @@ pub struct Server {
 }
 
 impl Server {
-    fn add(&mut self, id: Option<MessageId>, flags: RemoteFlags) -> u32 {
+    fn add(&mut self, id: Option<MessageId>, extent: Extent, flags: RemoteFlags) -> u32 {
         self.modseq += 1;
         let uid = self.uid_next;
         self.uid_next += 1;
-        self.mails.insert(uid, Mail { id, flags, modseq: self.modseq });
+        self.mails.insert(uid, Mail { id, extent, flags, modseq: self.modseq });
         uid
     }
 
@@ -50,8 +51,8 @@ impl Server {
     }
 
     /// Mails of messages, by UID.
-    fn ours(&self) -> Vec<(u32, MessageId)> {
-        self.mails.iter().filter_map(|(uid, mail)| Some((*uid, mail.id?))).collect()
+    fn ours(&self) -> Vec<(u32, MessageId, Extent)> {
+        self.mails.iter().filter_map(|(uid, mail)| Some((*uid, mail.id?, mail.extent))).collect()
     }
 
     pub fn of(&self, id: MessageId) -> Vec<&Mail> {
@@ -63,6 +64,10 @@ impl Server {
 #[derive(Clone, Debug)]
 pub enum Op {
     New(Folder),
+    /// A partial message, which waited long enough.
+    Part,
+    /// The rest of a partial message arrives; a deletion of the part does not outlive it.
+    Complete(usize),
     Mark(usize, Mark),
     Purge(usize),
     Flag(usize, RemoteFlags),
@@ -103,7 +108,7 @@ pub struct World {
     pub server: Server,
     /// Messages that somebody deleted, here or there, at any time.
     pub deleted_by_hand: BTreeSet<MessageId>,
-    outside: Vec<(MessageId, RemoteFlags)>,
+    outside: Vec<(MessageId, Extent, RemoteFlags)>,
     copies: Vec<Server>,
     validity: u32,
     condstore: bool,
@@ -135,10 +140,15 @@ impl World {
 
     pub fn apply(&mut self, op: &Op) {
         match op {
-            Op::New(folder) => {
-                self.made += 1;
-                let (id, state) = (MessageId(self.made), LocalState { folder: *folder, deleted: false });
-                self.here.insert(id, LocalMessage { id, received: Timestamp(1), partial: false, state });
+            Op::New(folder) => self.leave(*folder, false),
+            Op::Part => self.leave(Folder::New, true),
+            Op::Complete(at) => {
+                let parts: Vec<_> = self.here.values().filter(|m| m.partial).map(|m| m.id).collect();
+                if let Some(message) = choose(&parts, *at).and_then(|id| self.here.get_mut(&id)) {
+                    message.partial = false;
+                    message.state.deleted = false;
+                    self.deleted_by_hand.remove(&message.id);
+                }
             }
             Op::Mark(at, mark) => self.mark(*at, *mark),
             Op::Purge(at) => {
@@ -148,42 +158,43 @@ impl World {
                 }
             }
             Op::Flag(at, flags) => {
-                if let Some((uid, id)) = choose(&self.server.ours(), *at) {
+                if let Some((uid, id, extent)) = choose(&self.server.ours(), *at) {
                     if flags.deleted {
-                        self.deleted_by_hand.insert(id);
+                        self.deleted_there(id, extent);
                     }
                     self.server.flag(uid, *flags);
                 }
             }
             Op::Expunge(at) => {
-                if let Some((uid, id)) = choose(&self.server.ours(), *at) {
-                    self.deleted_by_hand.insert(id);
+                if let Some((uid, id, extent)) = choose(&self.server.ours(), *at) {
+                    self.deleted_there(id, extent);
                     self.server.take(uid);
                 }
             }
             Op::MoveOut(at) => {
-                if let Some((uid, id)) = choose(&self.server.ours(), *at) {
-                    self.deleted_by_hand.insert(id);
+                if let Some((uid, id, extent)) = choose(&self.server.ours(), *at) {
+                    self.deleted_there(id, extent);
                     let mail = self.server.take(uid);
-                    self.outside.push((id, mail.flags));
+                    self.outside.push((id, extent, mail.flags));
                 }
             }
             Op::MoveBack(at) => {
                 let absent: Vec<_> =
-                    self.outside.iter().filter(|(id, _)| self.server.of(*id).is_empty()).copied().collect();
-                if let Some((id, flags)) = choose(&absent, *at) {
-                    self.outside.retain(|(other, _)| *other != id);
-                    self.server.add(Some(id), flags);
+                    self.outside.iter().filter(|(id, ..)| self.server.of(*id).is_empty()).copied().collect();
+                if let Some((id, extent, flags)) = choose(&absent, *at) {
+                    self.outside.retain(|(other, ..)| *other != id);
+                    self.server.add(Some(id), extent, flags);
                 }
             }
             Op::Foreign => {
-                self.server.add(None, RemoteFlags::default());
+                self.server.add(None, Extent::Whole, RemoteFlags::default());
             }
             Op::Reset { keep_flags } => {
                 let mails = std::mem::take(&mut self.server.mails);
                 self.fresh();
                 for mail in mails.into_values() {
-                    self.server.add(mail.id, if *keep_flags { mail.flags } else { RemoteFlags::default() });
+                    let flags = if *keep_flags { mail.flags } else { RemoteFlags::default() };
+                    self.server.add(mail.id, mail.extent, flags);
                 }
             }
             Op::Lost => self.fresh(),
@@ -195,6 +206,20 @@ impl World {
         }
         self.copies.push(self.server.clone());
         self.check();
+    }
+
+    fn leave(&mut self, folder: Folder, partial: bool) {
+        self.made += 1;
+        let (id, state) = (MessageId(self.made), LocalState { folder, deleted: false });
+        self.here.insert(id, LocalMessage { id, received: Timestamp(1), partial, state });
+    }
+
+    /// Somebody deletes a mail there. That of a part is no deletion of a message that is whole here.
+    fn deleted_there(&mut self, id: MessageId, extent: Extent) {
+        let is_partial = self.here.get(&id).is_some_and(|message| message.partial);
+        if extent == Extent::Whole || is_partial {
+            self.deleted_by_hand.insert(id);
+        }
     }
 
     fn mark(&mut self, at: usize, mark: Mark) {
@@ -273,7 +298,11 @@ impl World {
                 view.flags.insert(*uid, mail.flags);
             }
             if let Some(id) = mail.id.filter(|_| full || (*uid >= state.uid_next && !known)) {
-                view.found.insert(id, (*uid, mail.flags));
+                let found = match mail.extent {
+                    Extent::Whole => &mut view.found,
+                    Extent::Part => &mut view.found_parts,
+                };
+                found.insert(id, (*uid, mail.flags));
             }
         }
         if !full {
@@ -297,10 +326,10 @@ impl World {
                 self.mark(message, mark);
             }
             if cut.before == Some(at) {
-                if let (Action::Append { message, flags }, Some(arrived)) = (action, cut.append) {
-                    self.note(message, flags);
+                if let (Action::Append { message, flags, mail }, Some(arrived)) = (action, cut.append) {
+                    self.note(message, flags, mail);
                     if arrived {
-                        self.server.add(Some(message), flags);
+                        self.server.add(Some(message), mail.extent, flags);
                     }
                 }
                 return false;
@@ -313,8 +342,8 @@ impl World {
         quiet
     }
 
-    fn note(&mut self, message: MessageId, flags: RemoteFlags) {
-        let row = MessageState::appending(flags, self.server.uid_validity, self.server.uid_next);
+    fn note(&mut self, message: MessageId, flags: RemoteFlags, mail: MailState) {
+        let row = MessageState::appending(flags, self.server.uid_validity, self.server.uid_next, mail);
         self.rows.insert(message, row);
     }
 
@@ -323,31 +352,38 @@ impl World {
             Action::Store { message, state } => {
                 self.rows.insert(message, state);
             }
-            Action::MarkHere { message, expected, marks, then } => {
+            Action::MarkHere { message, expected, partial, marks, then } => {
                 let here = self.here.get_mut(&message).expect("the message is here");
-                if here.state != expected {
+                if (here.state, here.partial) != (expected, partial) {
                     return false;
                 }
                 here.state = marks.into_iter().fold(here.state, marked);
                 assert_eq!(here.state, then.local, "the marks of {message} lead elsewhere");
                 self.rows.insert(message, then);
             }
-            Action::Append { message, flags } => {
-                self.note(message, flags);
-                let uid = self.server.add(Some(message), flags);
-                self.rows.insert(message, MessageState::appended(flags, self.server.uid_validity, uid));
+            Action::Append { message, flags, mail } => {
+                self.note(message, flags, mail);
+                let uid = self.server.add(Some(message), mail.extent, flags);
+                self.rows.insert(message, MessageState::appended(flags, self.server.uid_validity, uid, mail));
             }
-            Action::Flags { message, uid, add, remove, then } => {
+            Action::Flags { message, uid, add, remove, then, .. } => {
                 let mail = self.server.mails.get(&uid).expect("flags of a mail in the folder");
                 assert_eq!(mail.id, Some(message), "flags of another mail");
                 let flags = mail.flags.without(remove).with(add);
                 self.server.flag(uid, flags);
                 self.rows.insert(message, then);
             }
-            Action::Remove { message, uid, then } => {
+            Action::Remove { message, uid, then, .. } => {
                 let mail = self.server.take(uid);
                 assert_eq!(mail.id, Some(message), "another mail is removed");
-                self.outside.push((message, mail.flags));
+                self.outside.push((message, mail.extent, mail.flags));
+                self.rows.insert(message, then);
+            }
+            Action::RemovePart { message, uid, then, .. } => {
+                let is_part = |mail: &Mail| mail.id == Some(message) && mail.extent == Extent::Part;
+                if self.server.mails.get(&uid).is_some_and(is_part) {
+                    self.server.take(uid);
+                }
                 self.rows.insert(message, then);
             }
             Action::Forget { message } => {
@@ -364,11 +400,11 @@ impl World {
         self.check();
     }
 
-    /// At all times: no message is twice in the folder, and only messages that somebody deleted are deleted here.
+    /// At all times: no message is twice in the folder but for a part that is replaced, and only messages that somebody deleted are deleted here.
     fn check(&self) {
         let mut seen = BTreeSet::new();
-        for (uid, id) in self.server.ours() {
-            assert!(seen.insert(id), "{id} is twice in the folder, also as UID {uid}");
+        for (uid, id, extent) in self.server.ours() {
+            assert!(seen.insert((id, extent)), "{id} is twice in the folder, also as UID {uid}");
         }
         for message in self.here.values().filter(|message| message.state.deleted) {
             assert!(self.deleted_by_hand.contains(&message.id), "{} was deleted by nobody", message.id);
@@ -387,7 +423,11 @@ impl World {
                 ([], false) => self.is_held(message.id),
                 ([], true) => true,
                 ([mail], true) => mail.flags.deleted,
-                ([mail], false) => !mail.flags.deleted && mail.flags.folder() == message.state.folder,
+                ([mail], false) => {
+                    let is_part = mail.extent == Extent::Part;
+                    let agrees = !mail.flags.deleted && mail.flags.folder() == message.state.folder;
+                    agrees && is_part == message.partial
+                }
                 _ => false,
             };
             assert!(agrees, "{message:?} is {mails:?} there; row {:?}", self.rows.get(&message.id));

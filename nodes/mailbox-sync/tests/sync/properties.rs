@@ -37,6 +37,8 @@ prop_compose! {
 fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => any_folder().prop_map(Op::New),
+        2 => Just(Op::Part),
+        2 => (0..8_usize).prop_map(Op::Complete),
         6 => (0..8_usize, any_mark()).prop_map(|(at, mark)| Op::Mark(at, mark)),
         1 => (0..8_usize).prop_map(Op::Purge),
         6 => (0..8_usize, any_flags()).prop_map(|(at, flags)| Op::Flag(at, flags)),
@@ -57,6 +59,8 @@ fn any_op() -> impl Strategy<Value = Op> {
 fn harmless_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => any_folder().prop_map(Op::New),
+        2 => Just(Op::Part),
+        2 => (0..8_usize).prop_map(Op::Complete),
         3 => (0..8_usize, prop::sample::select(vec![Mark::New, Mark::Heard, Mark::Saved]))
             .prop_map(|(at, mark)| Op::Mark(at, mark)),
         3 => (0..8_usize, any::<bool>(), any::<bool>()).prop_map(|(at, seen, flagged)| {

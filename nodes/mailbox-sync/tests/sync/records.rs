@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use twinbox_ids::{Epoch, MailServerId, MailboxId, MessageId, NodeName, Origin, Stamp, Timestamp};
 use twinbox_mailbox::{
     Folder,
-    by_epoch::{Author, StaleEpoch},
+    by_epoch::{self, Author, StaleEpoch},
 };
 use twinbox_mailbox_sync::{
-    AccountState, Link, LocalState, MessageState, RemoteFlags, StoredAccount, StoredServer, schema,
+    AccountState, Extent, Link, LocalState, MailState, MessageState, NamesKept, Place, Refusal, RemoteFlags, Scan,
+    StoredAccount, StoredServer, schema,
 };
 use twinbox_replication_core::{Edit, Record};
+
+/// The folder of the states.
+const HERE: Place = Place([7; 16]);
 
 fn node(name: &str) -> NodeName {
     name.parse().expect("a node name")
@@ -75,19 +79,25 @@ fn account_is_removed_with_its_state_and_can_be_added_again() {
         error: Some("ä".repeat(2_000)),
         failing_since: Some(Timestamp(9)),
         held_back: 2,
+        refused: 3,
+        unkept: RemoteFlags { flagged: true, ..RemoteFlags::default() },
+        names: NamesKept::Nothing,
+        scan: Scan { number: 4, uid_validity: 5, next: 6 },
     };
-    let edits = state.edits(&record, &duty(1, "a"), Timestamp(10)).expect("the newest epoch");
+    let edits = state.edits(&record, &duty(1, "a"), Timestamp(10), HERE).expect("the newest epoch");
     write(&mut record, 2, edits);
-    let read = AccountState::read(&record);
+    let read = AccountState::read(&record, HERE);
+    assert_eq!(AccountState::read(&record, Place([8; 16])), AccountState::default(), "of another folder");
     assert!(read.error.as_ref().is_some_and(|error| error.len() == 1_024));
     assert_eq!(read, AccountState { error: read.error.clone(), ..state });
 
     let removal = StoredAccount::removal(&record, &Author::Local(node("b")), Timestamp(11)).expect("any epoch");
     write(&mut record, 3, removal);
     assert_eq!(StoredAccount::read(&key, &record), Ok(None));
-    assert_eq!(AccountState::read(&record), AccountState::default());
+    assert_eq!(AccountState::read(&record, HERE), AccountState::default());
     // A row of the duty alone, then the account again, with none of its old settings.
-    let edits = AccountState::default().edits(&record, &duty(1, "a"), Timestamp(12)).expect("the newest epoch");
+    let edits =
+        AccountState::default().edits(&record, &duty(1, "a"), Timestamp(12), HERE).expect("the newest epoch");
     write(&mut record, 4, edits);
     let row = StoredAccount { mailbox, server: None, created: None, settings: BTreeMap::new() };
     assert_eq!(StoredAccount::read(&key, &record), Ok(Some(row.clone())));
@@ -99,7 +109,7 @@ fn account_is_removed_with_its_state_and_can_be_added_again() {
 #[test]
 fn message_states_are_read_back_and_ordered_by_epoch() {
     let mut record = Record::new();
-    assert_eq!(MessageState::read(&record), None);
+    assert_eq!(MessageState::read(&record, HERE), None);
     let remote = RemoteFlags { seen: true, flagged: false, deleted: true };
     let links = [
         Link::Appending { uid_validity: 1, from_uid: u32::MAX },
@@ -111,27 +121,66 @@ fn message_states_are_read_back_and_ordered_by_epoch() {
     for folder in [Folder::New, Folder::Heard, Folder::Saved] {
         for (deleted, link) in [true, false].into_iter().flat_map(|deleted| links.map(|link| (deleted, link))) {
             wall += 1;
-            let state = MessageState { local: LocalState { folder, deleted }, link };
-            let edits = state.edits(&record, &duty(2, "a"), Timestamp(1)).expect("the newest epoch");
+            let refusal = deleted.then_some(Refusal { times: 3, retry_at: Timestamp(99) });
+            let extent = if deleted { Extent::Part } else { Extent::Whole };
+            let mail = MailState { extent, part: 4, alias: u64::MAX, scan: 5, refusal };
+            let state = MessageState { local: LocalState { folder, deleted }, link, mail };
+            let edits = state.edits(&record, &duty(2, "a"), Timestamp(1), HERE).expect("the newest epoch");
             write(&mut record, wall, edits);
-            assert_eq!(MessageState::read(&record), Some(state));
+            assert_eq!(MessageState::read(&record, HERE), Some(state));
+            assert_eq!(MessageState::read(&record, Place([8; 16])), None, "of another folder");
         }
     }
-    let state = MessageState { local: LocalState { folder: Folder::New, deleted: false }, link: Link::Gone };
-    let late = state.edits(&record, &duty(1, "b"), Timestamp(99));
+    let local = LocalState { folder: Folder::New, deleted: false };
+    let state = MessageState { local, link: Link::Gone, mail: MailState::default() };
+    let late = state.edits(&record, &duty(1, "b"), Timestamp(99), HERE);
     assert!(matches!(late, Err(StaleEpoch { newer, .. }) if newer.number == 2));
     let removal = MessageState::removal(&record, &duty(3, "b"), Timestamp(1)).expect("the newest epoch");
     write(&mut record, 1_000, removal);
-    assert_eq!(MessageState::read(&record), None);
+    assert_eq!(MessageState::read(&record, HERE), None);
 }
 
 #[test]
 fn rows_around_an_append_have_the_folder_of_its_flags() {
     for folder in [Folder::New, Folder::Heard, Folder::Saved] {
         let (flags, local) = (RemoteFlags::of(folder), LocalState { folder, deleted: false });
-        let appending = MessageState { local, link: Link::Appending { uid_validity: 3, from_uid: 8 } };
-        assert_eq!(MessageState::appending(flags, 3, 8), appending);
-        let bound = MessageState { local, link: Link::Bound { uid_validity: 3, uid: 9, remote: flags } };
-        assert_eq!(MessageState::appended(flags, 3, 9), bound);
+        let mail = MailState { part: 4, ..MailState::default() };
+        let appending = MessageState { local, link: Link::Appending { uid_validity: 3, from_uid: 8 }, mail };
+        assert_eq!(MessageState::appending(flags, 3, 8, mail), appending);
+        let bound = MessageState { local, link: Link::Bound { uid_validity: 3, uid: 9, remote: flags }, mail };
+        assert_eq!(MessageState::appended(flags, 3, 9, mail), bound);
     }
+}
+
+/// Rows of a release that knew neither facts of mails nor places; the row of the account says their place.
+#[test]
+fn rows_without_the_new_fields_are_read() {
+    let mut record = Record::new();
+    let old = [&[1_u8, 2][..], &7_u32.to_be_bytes(), &9_u32.to_be_bytes(), &[1]].concat();
+    let edit = by_epoch::put(&record, &duty(1, "a"), Timestamp(1), &old).expect("the newest epoch");
+    write(&mut record, 1, vec![edit]);
+    let remote = RemoteFlags { seen: true, ..RemoteFlags::default() };
+    let expected = MessageState {
+        local: LocalState { folder: Folder::Heard, deleted: false },
+        link: Link::Bound { uid_validity: 7, uid: 9, remote },
+        mail: MailState::default(),
+    };
+    assert_eq!(MessageState::read(&record, HERE), Some(expected));
+    let mut record = Record::new();
+    let numbers = [3_u32, 4, 2].map(u32::to_be_bytes).concat();
+    let long = [5_u64, 8, 9].map(u64::to_be_bytes).concat();
+    let old = [&numbers[..], &long, &1_u16.to_be_bytes(), b"x"].concat();
+    let edit = by_epoch::put(&record, &duty(1, "a"), Timestamp(1), &old).expect("the newest epoch");
+    write(&mut record, 1, vec![edit]);
+    let expected = AccountState {
+        uid_validity: 3,
+        uid_next: 4,
+        held_back: 2,
+        modseq: 5,
+        synced_at: Some(Timestamp(8)),
+        failing_since: Some(Timestamp(9)),
+        error: Some("x".to_owned()),
+        ..AccountState::default()
+    };
+    assert_eq!(AccountState::read(&record, HERE), expected);
 }

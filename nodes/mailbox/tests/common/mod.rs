@@ -30,7 +30,9 @@ impl Replica {
 
     pub fn write(&mut self, edits: Vec<Edit>) {
         for edit in edits {
-            self.wall += 1;
+            // As a store does (rule D5): above everything that the record has.
+            let above = self.record.latest().map_or(0, |stamp| stamp.wall);
+            self.wall = self.wall.max(above) + 1;
             let stamp = Stamp { wall: self.wall, counter: 0, origin: self.origin };
             let delta = edit.delta(&self.record, stamp, &self.node);
             self.record.merge(delta);

@@ -1,29 +1,57 @@
-//! Ageing: deletes the messages whose time by their class of service is over.
+//! Ageing: deletes the messages whose time by their class of service is over, and warns owners before.
 
+use twinbox_ageing::{Aged, age_messages};
 use twinbox_clock::wall;
-use twinbox_mailstore::{Aged, Mailstore};
+use twinbox_mailstore::{MailError, Mailbox, Mailstore, Rule};
+use twinbox_system_mail::SystemMails;
 
+use super::owners::WarnedOwners;
 use crate::{JobOrder, JobWork};
 
 /// The work of the kind `ageing`, over all mailboxes.
-pub fn ageing(mailstore: Mailstore) -> impl JobWork {
-    move |order| age(mailstore.clone(), order)
+pub fn ageing(mailstore: Mailstore, mails: SystemMails) -> impl JobWork {
+    move |order| age(mailstore.clone(), mails.clone(), order)
 }
 
-async fn age(mailstore: Mailstore, order: JobOrder) -> Result<String, String> {
-    let (mut aged, mut failed) = (Aged::default(), None);
+async fn age(mailstore: Mailstore, mails: SystemMails, order: JobOrder) -> Result<String, String> {
+    let (mut aged, mut warned, mut failed) = (Aged::default(), WarnedOwners::default(), None);
     let mailboxes = mailstore.mailboxes().await.map_err(|error| error.to_string())?;
     for mailbox in &mailboxes {
         order.check()?;
-        match mailstore.age_messages(mailbox.id, wall(), || order.check().is_ok()).await {
+        match age_messages(&mailstore, mailbox.id, wall(), || order.check().is_ok()).await {
             Ok(part) => aged += part,
             // The other mailboxes go on.
             Err(error) => failed = Some(format!("mailbox {}: {error}", mailbox.id)),
         }
+        order.check()?;
+        if let Err(error) = warn(&mailstore, &mails, mailbox, &mut warned).await {
+            failed = Some(format!("warning of mailbox {}: {error}", mailbox.id));
+        }
     }
     order.check()?;
-    let Aged { deleted, purged } = aged;
+    if let Err(error) = mails.forget_removed().await {
+        failed = Some(error.to_string());
+    }
+    let Aged { deleted } = aged;
     let all = mailboxes.len();
-    let text = format!("{deleted} messages deleted, {purged} deleted ones purged, of {all} mailboxes");
+    let text = format!("{deleted} messages deleted, of {all} mailboxes");
+    let text = text + &warned.text(&mails);
     failed.map_or(Ok(text.clone()), |failed| Err(format!("{text}; {failed}")))
+}
+
+/// Warns the owner of a mailbox whose class says so.
+async fn warn(
+    mailstore: &Mailstore,
+    mails: &SystemMails,
+    mailbox: &Mailbox,
+    warned: &mut WarnedOwners,
+) -> Result<(), MailError> {
+    let wanted = mailstore.rules(mailbox)?.get(Rule::WarnDays).is_some();
+    if wanted && !mailbox.disabled {
+        warned.look();
+        if mails.ready().is_ok() {
+            warned.add(mails.warn_of_ageing(mailbox, wall()).await?);
+        }
+    }
+    Ok(())
 }

@@ -6,15 +6,17 @@ use std::{
     process::{Command, Stdio},
 };
 
-use twinbox_disk::Disk;
+use twinbox_disk::{Disk, Options};
 
 const DIR: &str = "TWINBOX_TEST_KILL_DIR";
+/// Small segments: the child is killed among many checkpoints.
+const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024 };
 
 /// Not a test of its own: the child process of the one below.
 #[test]
 fn child() {
     let Some(dir) = env::var_os(DIR) else { return };
-    let disk = Disk::open(dir.as_ref()).expect("a disk");
+    let disk = Disk::open_with(dir.as_ref(), OPTIONS).expect("a disk");
     for n in 0..u32::MAX {
         let entry = move |t: &mut twinbox_disk::Transaction<'_>| {
             t.put(n.to_be_bytes(), vec![7; 300])?;
@@ -39,12 +41,12 @@ fn acknowledged_writes_survive_a_kill() {
             .expect("a child");
         let output = BufReader::new(child.stdout.take().expect("its output"));
         let wrote = |line: String| line.rsplit_once("wrote ").and_then(|(_, n)| n.parse::<u32>().ok());
-        let last = output.lines().map_while(Result::ok).filter_map(wrote).nth(40 + 17 * round);
+        let last = output.lines().map_while(Result::ok).filter_map(wrote).nth(1500 + 170 * round);
         child.kill().expect("a kill");
         child.wait().expect("its end");
         expected = last.expect("the child wrote").max(expected);
 
-        let disk = Disk::open(dir.path()).expect("the disk after the kill");
+        let disk = Disk::open_with(dir.path(), OPTIONS).expect("the disk after the kill");
         for n in 0..=expected {
             assert!(disk.get(&n.to_be_bytes()).expect("a read").is_some(), "{n} of {expected} is lost");
         }

@@ -8,14 +8,18 @@ use std::{
     process::{Command, ExitStatus, Stdio},
 };
 
-use twinbox_disk::{Disk, DiskError, Transaction};
+use twinbox_disk::{Disk, DiskError, MAX_VALUE, Options, Transaction};
 use twinbox_testkit::need;
 
 const DIR: &str = "TWINBOX_TEST_OPENING_DIR";
-/// Writes of one child, between its opening and its end.
-const WRITES: u32 = 3;
+/// Writes of one child, between its opening and its end. They fill more than the segments between two checkpoints, and
+/// closing makes one more.
+const WRITES: u32 = 6;
+/// Small segments, so that every start fills some of them.
+const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024 };
 /// System calls that shape the files found by a later start.
-const CALLS: [&str; 7] = ["openat", "write", "pwrite64", "rename", "unlink", "mkdir", "ftruncate"];
+const CALLS: [&str; 9] =
+    ["openat", "write", "pwrite64", "pwritev", "fdatasync", "rename", "unlink", "mkdir", "ftruncate"];
 /// Above the number of each that one start makes, on any thread.
 const MOST: usize = 200;
 
@@ -23,10 +27,13 @@ const MOST: usize = 200;
 #[test]
 fn child() {
     let Some(dir) = env::var_os(DIR) else { return };
-    let disk = Disk::open(dir.as_ref()).expect("a disk");
+    let disk = Disk::open_with(dir.as_ref(), OPTIONS).expect("a disk");
     let begun = disk.scan(b"n").count() as u32;
     for n in begun..begun + WRITES {
-        let entry = move |t: &mut Transaction<'_>| t.put([b"n", &n.to_be_bytes()[..]].concat(), vec![7; 300]);
+        let entry = move |t: &mut Transaction<'_>| {
+            t.put(*b"filler", vec![n as u8; MAX_VALUE])?;
+            t.put([b"n", &n.to_be_bytes()[..]].concat(), vec![7; 300])
+        };
         disk.transact_blocking(entry).expect("a write");
         // Written immediately and in one piece: the process may be killed after it.
         std::io::stdout().write_all(format!("\nwrote {n}\n").as_bytes()).expect("printed");
@@ -54,7 +61,8 @@ fn killed_at(call: &str, nth: usize, dir: &Path, written: &mut BTreeSet<u32>) ->
 }
 
 fn holds(dir: &Path, written: &BTreeSet<u32>, after: &str) {
-    let disk = Disk::open(dir).unwrap_or_else(|error| panic!("{after}: it does not open: {error}"));
+    let opened = Disk::open_with(dir, OPTIONS);
+    let disk = opened.unwrap_or_else(|error| panic!("{after}: it does not open: {error}"));
     for n in written {
         let value = disk.get(&[b"n", &n.to_be_bytes()[..]].concat()).expect("a read");
         assert!(value.is_some(), "{after}: {n} was acknowledged and is lost");
@@ -63,7 +71,7 @@ fn holds(dir: &Path, written: &BTreeSet<u32>, after: &str) {
 
 /// One folder is used for all kills, so that each start also finds the leftovers of all earlier ones.
 #[test]
-fn a_kill_at_any_system_call_of_a_start_leaves_a_disk_that_opens() {
+fn a_kill_at_any_system_call_of_a_start_or_a_checkpoint_leaves_a_disk_that_opens() {
     if !need::all(&[need::STRACE]) {
         return;
     }
@@ -125,4 +133,76 @@ fn failed_open_of_a_disk_in_use_removes_no_files() {
     assert!(matches!(Disk::open(dir.path()), Err(DiskError::InUse { .. })));
     assert!(generating.exists());
     drop(disk);
+}
+
+/// The journal has all that the index has not flushed, here everything.
+#[tokio::test]
+async fn an_index_that_lost_its_writes_gets_them_from_the_journal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    for n in 0..50_u8 {
+        crate::put(&disk, &[n], b"old").await.expect("a write");
+        crate::put(&disk, &[n], &[n]).await.expect("a write");
+    }
+    let remove = |t: &mut Transaction<'_>| {
+        t.remove([7_u8]);
+        Ok::<_, DiskError>(())
+    };
+    disk.transact(remove).await.expect("a removal");
+    drop(disk);
+    fs::remove_dir_all(dir.path().join("index")).expect("the index is removed");
+    let disk = Disk::open(dir.path()).expect("the disk without its index");
+    for n in 0..50_u8 {
+        assert_eq!(disk.get(&[n]), Ok((n != 7).then(|| vec![n])), "{n}");
+    }
+}
+
+/// A transaction may be larger than a segment of the journal.
+#[tokio::test]
+async fn a_transaction_of_any_size_is_there_as_a_whole_after_a_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+    let large =
+        |t: &mut Transaction<'_>| (0..100_u32).try_for_each(|n| t.put(n.to_be_bytes(), vec![n as u8; MAX_VALUE]));
+    disk.transact(large).await.expect("a commit of 4.7 MiB");
+    drop(disk);
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("the disk again");
+    for n in 0..100_u32 {
+        assert_eq!(disk.get(&n.to_be_bytes()), Ok(Some(vec![n as u8; MAX_VALUE])), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_refused_with_file_place_and_remedy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    crate::put(&disk, b"first", b"value").await.expect("a write");
+    crate::put(&disk, b"second", b"value").await.expect("a write");
+    drop(disk);
+    let files = fs::read_dir(dir.path().join("journal")).expect("the journal").flatten();
+    let files: Vec<_> = files.map(|entry| entry.path()).collect();
+    let mut segment = fs::read(&files[0]).expect("a segment");
+    let at = segment.windows(5).position(|bytes| bytes == b"first").expect("the key in the journal");
+    segment[at] ^= 1;
+    fs::write(&files[0], segment).expect("the segment");
+    let error = Disk::open(dir.path()).err().expect("a refusal");
+    assert!(matches!(error, DiskError::Journal { .. }), "{error}");
+    let text = error.to_string();
+    let name = files[0].file_name().and_then(|name| name.to_str()).expect("a name");
+    for part in [name, "4096", "peers"] {
+        assert!(text.contains(part), "{text} does not name {part}");
+    }
+}
+
+/// Every start begins a new segment, in the file of an older one.
+#[tokio::test]
+async fn starts_that_write_a_little_leave_few_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for n in 0..20_u8 {
+        let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+        crate::put(&disk, &[n], b"value").await.expect("a write");
+        drop(disk);
+        let files = fs::read_dir(dir.path().join("journal")).expect("the journal").count();
+        assert!(files <= 7, "{files} files after {n} starts");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use twinbox_disk::{Disk, DiskError, MAX_KEY, MAX_VALUE, Pair, TransactError};
+use twinbox_disk::{Disk, DiskError, MAX_KEY, MAX_VALUE, Pair, TransactError, Transaction};
 
 use crate::put;
 
@@ -111,10 +111,12 @@ async fn callbacks_run_in_the_order_of_commits() {
 async fn every_commit_is_synced_and_concurrent_commits_share_a_sync() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
+    // The first commit also makes a segment of the journal.
+    put(&disk, b"first", b"alone").await.expect("a write");
     let before = Disk::fsync_count();
     for n in 0..10u8 {
         put(&disk, &[n], b"alone").await.expect("a write");
-        assert!(Disk::fsync_count() > before + u64::from(n), "a commit resolved without a sync");
+        assert_eq!(Disk::fsync_count() - before, u64::from(n) + 1, "each commit takes one sync");
     }
     let before = Disk::fsync_count();
     let writes = (0..500u16).map(|n| {
@@ -215,4 +217,73 @@ proptest! {
         });
         prop_assert_eq!(all(&disk, b"p"), model.into_iter().collect::<Vec<_>>());
     }
+}
+
+/// Both ends of a scan, over what is in the index and what is not there yet, also when it takes several chunks.
+#[tokio::test]
+async fn scans_from_both_ends_see_every_commit_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut disk = Disk::open(dir.path()).expect("a disk");
+    let mut model = BTreeMap::new();
+    for round in 0..4u8 {
+        for n in (0..2000u16).filter(|n| n % 4 <= u16::from(round)) {
+            let removed = n % 7 == u16::from(round);
+            let key = [&b"n"[..], &n.to_be_bytes()].concat();
+            match removed {
+                true => model.remove(&key),
+                false => model.insert(key, vec![round]),
+            };
+        }
+        let write = move |t: &mut twinbox_disk::Transaction<'_>| {
+            for n in (0..2000u16).filter(|n| n % 4 <= u16::from(round)) {
+                let key = [&b"n"[..], &n.to_be_bytes()].concat();
+                match n % 7 == u16::from(round) {
+                    true => t.remove(key),
+                    false => t.put(key, [round])?,
+                }
+            }
+            t.put(*b"o", *b"beyond the prefix")
+        };
+        disk.transact(write).await.expect("a commit");
+        let pairs: Vec<Pair> = model.clone().into_iter().collect();
+        assert_eq!(all(&disk, b"n"), pairs);
+        let mut backward: Vec<Pair> = disk.scan(b"n").rev().collect::<Result<_, _>>().expect("a scan");
+        backward.reverse();
+        assert_eq!(backward, pairs);
+        let (mut scan, mut front, mut back) = (disk.scan(b"n"), Vec::new(), Vec::new());
+        while let Some(pair) = scan.next() {
+            front.push(pair.expect("a pair"));
+            back.extend(scan.next_back().into_iter().chain(scan.next_back()).map(|pair| pair.expect("a pair")));
+        }
+        front.extend(back.into_iter().rev());
+        assert_eq!(front, pairs, "the ends meet");
+        if round == 1 {
+            // What follows is over an index that holds everything so far.
+            drop((scan, disk));
+            disk = Disk::open(dir.path()).expect("the disk again");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_waits_for_another_one_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let same = disk.clone();
+    let waiting = move |_: &mut Transaction<'_>| -> Result<_, DiskError> {
+        Ok(same.transact_blocking(|t: &mut Transaction<'_>| t.put(*b"key", *b"value")))
+    };
+    assert_eq!(disk.transact_blocking(waiting), Ok(Err(TransactError::Disk(DiskError::WaitsForItself))));
+    assert_eq!(disk.get(b"key"), Ok(None));
+}
+
+/// The runtime ends the polls of a task early when it has done much without a pause.
+#[tokio::test]
+async fn a_task_may_wait_for_many_transactions_in_a_row() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    for n in 0..300_u32 {
+        disk.transact_blocking(move |t: &mut Transaction<'_>| t.put(n.to_be_bytes(), *b"value")).expect("a write");
+    }
+    assert_eq!(disk.scan(b"").count(), 300);
 }

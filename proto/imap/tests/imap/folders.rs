@@ -15,7 +15,9 @@ fn seen(uid: u32) -> FetchedFlags {
 }
 
 fn plain() -> Selected {
-    Selected { uid_validity: 7, uid_next: 21, exists: 5, ..Selected::default() }
+    // The server of these tests keeps no \Flagged.
+    let unkept = ImapFlags { flagged: true, ..ImapFlags::default() };
+    Selected { uid_validity: 7, uid_next: 21, exists: 5, unkept, ..Selected::default() }
 }
 
 #[tokio::test]
@@ -238,7 +240,7 @@ async fn incomplete_answers_never_make_a_mail_look_removed() {
 async fn message_ids_are_read_up_to_uid_next() {
     let (fake, mut client) = opened(
         "",
-        "C: UID FETCH 3:20 (UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]<0.1000>)\n\
+        "C: UID FETCH 3:20 (UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0.1000>)\n\
          S: * 5 FETCH (UID 20 FLAGS () BODY[HEADER.FIELDS (MESSAGE-ID)]<0> {2}\n\
          S: \n\
          S: )\n\
@@ -252,8 +254,10 @@ async fn message_ids_are_read_up_to_uid_next() {
          S: TAG OK done",
     )
     .await;
-    let id =
-        |uid, message_id: Option<&str>, flags| FetchedId { uid, flags, message_id: message_id.map(str::to_owned) };
+    let id = |uid, message_id: Option<&str>, flags| {
+        let message_id = message_id.map(str::to_owned);
+        FetchedId { uid, flags, message_id, own_id: None }
+    };
     let none = ImapFlags::default();
     let expected = vec![id(3, Some("<1@x>"), seen(3).flags), id(9, None, none), id(20, None, none)];
     assert_eq!(client.message_ids(3, 100).await, Ok(expected));
@@ -263,7 +267,7 @@ async fn message_ids_are_read_up_to_uid_next() {
 
 #[tokio::test]
 async fn sparse_uids_need_few_commands() {
-    let item = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]<0.1000>)";
+    let item = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0.1000>)";
     let mut transcript = "C: SELECT \"INBOX\"\n\
                           S: * 1 EXISTS\n\
                           S: * OK [UIDVALIDITY 7] fine\n\
@@ -298,5 +302,57 @@ async fn message_is_found_by_its_id() {
     assert_eq!(client.find("<a@b>").await, Ok(vec![4, 9]));
     assert_eq!(client.find("<c@d>").await, Ok(Vec::new()));
     assert_eq!(client.find("a\r\nb").await, Err(ImapError::NotSendable { what: "Message-ID" }));
+    fake.done().await;
+}
+
+#[tokio::test]
+async fn flags_that_a_server_does_not_keep_are_told() {
+    let unkept = |seen, flagged, deleted| ImapFlags { seen, flagged, deleted };
+    for (code, expected) in [
+        ("", unkept(false, false, false)),
+        ("S: * OK [PERMANENTFLAGS (\\Seen \\Flagged \\Deleted \\*)] kept\n", unkept(false, false, false)),
+        ("S: * OK [PERMANENTFLAGS (\\Deleted \\Seen)] kept\n", unkept(false, true, false)),
+        ("S: * OK [PERMANENTFLAGS ()] none\n", unkept(true, true, true)),
+    ] {
+        let transcript = format!(
+            "C: SELECT \"INBOX\"\n\
+             {code}\
+             S: * OK [UIDVALIDITY 7] Ok\n\
+             S: * OK [UIDNEXT 21] next\n\
+             S: TAG OK [READ-WRITE] Ok\n"
+        );
+        let fake = Fake::new(signed_in("", &transcript)).await;
+        let mut client = fake.connect(&password()).await.unwrap();
+        assert_eq!(client.select("INBOX", None).await.unwrap().unkept, expected, "{code}");
+        fake.done().await;
+    }
+}
+
+#[tokio::test]
+async fn appended_mail_beyond_uid_next_is_named_by_its_own_header() {
+    let item = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0.1000>)";
+    let (fake, mut client) = opened(
+        "UIDPLUS",
+        &format!(
+            "C: UID FETCH 25 {item}\n\
+             S: * 6 FETCH (UID 25 FLAGS (\\Seen) BODY[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0> {{44}}\n\
+             S: Message-ID: <new@y>\n\
+             S: X-Twinbox-Id: <1@x>\n\
+             S: \n\
+             S: )\n\
+             S: TAG OK done\n\
+             C: UID FETCH 26 {item}\n\
+             S: TAG OK done\n\
+             C: UID SEARCH HEADER X-TWINBOX-ID \"<1@x>\"\n\
+             S: * SEARCH 25\n\
+             S: TAG OK done"
+        ),
+    )
+    .await;
+    let (message_id, own_id) = (Some("<new@y>".to_owned()), Some("<1@x>".to_owned()));
+    let expected = FetchedId { uid: 25, flags: seen(25).flags, message_id, own_id };
+    assert_eq!(client.identity(25).await, Ok(Some(expected)));
+    assert_eq!(client.identity(26).await, Ok(None));
+    assert_eq!(client.find_own("<1@x>").await, Ok(vec![25]));
     fake.done().await;
 }

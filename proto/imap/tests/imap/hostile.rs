@@ -122,7 +122,7 @@ async fn server_that_only_sends_other_responses_is_given_up() {
 #[tokio::test]
 async fn server_that_announces_a_huge_uid_next_is_given_up() {
     let fake = Fake::with(|stream| async move {
-        let item = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]<0.1000>)";
+        let item = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0.1000>)";
         let mut transcript = signed_in(
             "",
             "C: SELECT \"INBOX\"\n\
@@ -151,13 +151,13 @@ async fn answer_may_hold_as_many_mails_as_the_command_asks_for_and_no_more() {
     // 2,000 mails with 2 KiB each and the spare bytes, of a folder that claims more.
     let line = format!("* 1 FETCH (UID 1 FLAGS () BODY[HEADER.FIELDS (MESSAGE-ID)] \"{}\")\r\n", "x".repeat(2_000));
     let fake = Fake::with(move |mut stream| async move {
-        let (item, wide) = ("(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]<0.1000>)", "501:2500");
+        let item = "(UID FLAGS BODY.PEEK[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0.1000>)";
         let then = "C: SELECT \"INBOX\"\n\
                     S: * 50000 EXISTS\n\
                     S: * OK [UIDVALIDITY 7] fine\n\
                     S: * OK [UIDNEXT 50001] next\n\
                     S: TAG OK done\n";
-        let then = format!("{then}C: UID FETCH 1:500 {item}\nS: TAG OK done\nC: UID FETCH {wide} {item}\n");
+        let then = format!("{then}C: UID FETCH 1:500 {item}\nS: TAG OK done\nC: UID FETCH 501:2500 {item}\n");
         crate::support::play(&mut stream, &signed_in("", &then)).await;
         use tokio::io::AsyncWriteExt;
         for _ in 0..3_000 {

@@ -4,6 +4,7 @@ mod fill;
 mod kit;
 mod leaving;
 mod pair;
+mod purge;
 mod refusals;
 mod slow;
 mod three;

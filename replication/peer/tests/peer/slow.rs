@@ -64,6 +64,8 @@ async fn probe_reports_the_number_of_changes() {
                     raw.send(follower_frame::Frame::ProbeAnswer(ProbeAnswer {
                         number: probe.number,
                         lacks_data: false,
+                        report: None,
+                        now_ms: 0,
                     }))
                     .await;
                     if probe.head == made {

@@ -256,15 +256,23 @@ pub(super) fn mark_sealed(path: &Path, hash: &BlobHash) -> Result<(), DiskError>
 
 /// Restores a take that was sealed and not filed. False when there is nothing to restore.
 pub(super) fn unseal(path: &Path, blobs: &Blobs) -> Result<bool, DiskError> {
-    let marker = marker_path(path);
-    let content = fs::read(&marker).map_err(|e| DiskError::io("read", &marker, &e))?;
-    let hash = content.strip_prefix(&SEALED).and_then(|hash| hash.try_into().ok().map(BlobHash));
-    let Some(hash) = hash.filter(|hash| blobs.has(hash) && !path.exists()) else { return Ok(false) };
+    let Some(hash) = sealed_blob(&marker_path(path))?.filter(|hash| blobs.has(hash) && !path.exists()) else {
+        return Ok(false);
+    };
     // A copy, never a link: chunks may still come, and must not change the blob.
     fs::copy(blobs.path(&hash), path).map(|_| true).map_err(|e| {
         let _ = fs::remove_file(path);
         DiskError::io("bring back", path, &e)
     })
+}
+
+/// The blob that a marker names; `None` for one that was half written, or removed meanwhile.
+pub(super) fn sealed_blob(marker: &Path) -> Result<Option<BlobHash>, DiskError> {
+    match fs::read(marker) {
+        Ok(content) => Ok(content.strip_prefix(&SEALED).and_then(|hash| hash.try_into().ok().map(BlobHash))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(DiskError::io("read", marker, &e)),
+    }
 }
 
 /// Removes a take's files. A missing file is no error.

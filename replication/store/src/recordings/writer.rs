@@ -44,8 +44,8 @@ pub(super) enum Command {
     Seal { key: TakeKey, reply: Reply<Sealing> },
     /// Hand the take over if it assembles to the blob.
     Assemble { key: TakeKey, hash: BlobHash, length: u64, reply: Reply<Option<Sealing>> },
-    /// Remove the take.
-    Discard { key: TakeKey, reply: Reply<()> },
+    /// Remove the take, and `tell` the peers.
+    Discard { key: TakeKey, tell: bool, reply: Reply<()> },
     /// Reply when all earlier commands are done.
     Flush { reply: Reply<()> },
     /// A change that names the take's blob is durable: the take need not be remembered any more.
@@ -115,7 +115,7 @@ impl Writer {
             Command::Chunk { key, offset, bytes, own } => self.chunk(key, offset, bytes, own),
             Command::Seal { key, reply } => drop(reply.send(self.seal(key))),
             Command::Assemble { key, hash, length, reply } => drop(reply.send(self.assemble(key, hash, length))),
-            Command::Discard { key, reply } => drop(reply.send(self.discard(key))),
+            Command::Discard { key, tell, reply } => drop(reply.send(self.discard(key, tell))),
             Command::Flush { reply } => drop(reply.send(Ok(()))),
             Command::Filed { key } => self.filed(key),
         }
@@ -230,7 +230,7 @@ impl Writer {
         Ok(Sealing::Ready(Ready { blob: BlobRef { hash, length, recording: Some(key) }, path, audio, done }))
     }
 
-    fn discard(&mut self, key: TakeKey) -> Result<(), StoreError> {
+    fn discard(&mut self, key: TakeKey, tell: bool) -> Result<(), StoreError> {
         match self.takes.get(&key) {
             Some(State::Sealed(_) | State::Ended) => self.filed(key),
             // Remembered although never seen: its chunks may still come.
@@ -239,7 +239,9 @@ impl Writer {
             }
             Some(State::Open(_)) => {
                 self.remove(key)?;
-                let _ = self.shared.live.send(ChunkEvent::Discarded { id: key.0, take: key.1 });
+                if tell {
+                    let _ = self.shared.live.send(ChunkEvent::Discarded { id: key.0, take: key.1 });
+                }
             }
         }
         Ok(())
@@ -303,7 +305,7 @@ mod tests {
             writer.begin(*key).unwrap();
             assert_eq!(writer.write(*key, 0, format!("take {n}").as_bytes(), true), Ok(true));
             if n % 3 == 0 {
-                writer.discard(*key).unwrap();
+                writer.discard(*key, true).unwrap();
                 continue;
             }
             let Ok(Sealing::Ready(ready)) = writer.seal(*key) else { panic!("it does not seal") };

@@ -6,6 +6,7 @@ mod codec;
 mod commits;
 mod kills;
 mod origins;
+mod purge;
 mod recordings;
 
 use std::path::Path;

@@ -55,16 +55,27 @@ pub(crate) struct RaftStore {
 #[error("another core has been started since, or an earlier write of this one has failed")]
 struct Outdated;
 
-/// Makes a core outdated unless its write was accepted: later writes after a failed one would leave a hole in the log.
-struct Outdating<'a> {
+/// Makes a core outdated when it is dropped, unless its write is durable: later writes after a failed one would leave a
+/// hole in the log. The disk may refuse a write that its transaction has accepted, and take the next one: a full disk.
+struct Outdating {
     start: u64,
-    last: &'a AtomicU64,
+    last: Arc<AtomicU64>,
+    written: bool,
 }
 
-impl Drop for Outdating<'_> {
+impl Outdating {
+    /// The write is durable.
+    fn disarm(mut self) {
+        self.written = true;
+    }
+}
+
+impl Drop for Outdating {
     fn drop(&mut self) {
-        // If another core has been started, this one was outdated already.
-        let _ = self.last.compare_exchange(self.start, self.start + 1, SeqCst, SeqCst);
+        if !self.written {
+            // If another core has been started, this one was outdated already.
+            let _ = self.last.compare_exchange(self.start, self.start + 1, SeqCst, SeqCst);
+        }
     }
 }
 
@@ -230,7 +241,7 @@ impl RaftStore {
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
     ) -> io::Result<()> {
-        self.disk.transact(self.unless_outdated(f)).await.map_err(write_error)
+        self.disk.transact_then(self.unless_outdated(f), Outdating::disarm).await.map_err(write_error)
     }
 
     /// Queues a write after all earlier ones; `done` is called once it is durable or has failed.
@@ -239,23 +250,24 @@ impl RaftStore {
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> io::Result<()> {
-        let done = |written: Result<(), _>| done(written.map_err(write_error));
+        let done = |written: Result<Outdating, _>| done(written.map(Outdating::disarm).map_err(write_error));
         self.disk.submit(self.unless_outdated(f), done).await.map_err(io::Error::other)
     }
 
+    /// A transaction that refuses the writes of an outdated core. Its result makes the core outdated if the disk drops
+    /// it: that happens before the transactions of later groups run.
     fn unless_outdated(
         &self,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<(), DiskError> + Send + 'static,
-    ) -> impl FnOnce(&mut Transaction<'_>) -> Result<(), io::Error> + Send + 'static {
+    ) -> impl FnOnce(&mut Transaction<'_>) -> Result<Outdating, io::Error> + Send + 'static {
         let (start, last) = (self.start, self.last.clone());
         move |t: &mut Transaction<'_>| {
             if start != last.load(SeqCst) {
                 return Err(io::Error::other(Outdated));
             }
-            let unless_taken = Outdating { start, last: &last };
+            let unless_written = Outdating { start, last, written: false };
             f(t).map_err(io::Error::other)?;
-            std::mem::forget(unless_taken);
-            Ok(())
+            Ok(unless_written)
         }
     }
 
@@ -404,5 +416,29 @@ impl RaftLogStorage<Types> for RaftStore {
             t.put(PURGED, bytes)
         };
         self.write_behind(purge, drop).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_core_whose_accepted_write_does_not_become_durable_writes_no_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::open(dir.path()).expect("a disk");
+        let core = RaftStore::open(disk).expect("a store").next().await.expect("a core");
+        core.write(|t| t.put(*b"first", *b"")).await.expect("a write");
+        assert!(core.is_current(), "a durable write outdates no core");
+        // A group that the disk refuses ends like this: the transaction accepted, and its result is dropped.
+        let second = core.unless_outdated(|t| t.put(*b"second", *b""));
+        let accepted = core.disk.transact(second).await.expect("accepted");
+        assert!(core.is_current());
+        drop(accepted);
+        assert!(!core.is_current(), "the write is missing, and the core goes on");
+        core.write(|t| t.put(*b"third", *b"")).await.expect_err("a refusal");
+        assert_eq!(core.disk.get(b"third"), Ok(None));
+        let next = core.next().await.expect("the next core");
+        next.write(|t| t.put(*b"fourth", *b"")).await.expect("its write");
     }
 }

@@ -4,12 +4,13 @@
 use rand::{Rng, rngs::StdRng};
 use twinbox_ids::{EffectId, Epoch, Incarnation, Timestamp};
 use twinbox_outbox::{
-    Effect, Limits, OutboxQueue, TakeOver, Waiting, attempt, dead, death, done, failed, retry_after_ms, take_over,
+    Effect, Limits, OutboxQueue, TakeOver, Waiting, asks_for_attempts, attempt, dead, death, done, failed,
+    retry_after_ms, take_over,
 };
 use twinbox_roles_core::Duty;
 
 use super::{
-    Act, Answer, DutyWork, Flight, Outbox, OutboxEvent, Stage,
+    Act, Answer, DutyWork, Flight, Outbox, OutboxEvent, Stage, TARGET,
     judge::{Begun, Received},
     serves,
 };
@@ -75,8 +76,12 @@ impl World {
             }
             work.held.clone_from(&holding.held);
             work.since = self.now;
+            // Mutant: as if all were known.
+            work.knows_all = self.is(Mutant::NoQuestion) || self.outbox.knows_all_attempts(holding.member, None);
+            work.asked = None;
             for id in self.outbox.disks[holding.member].ids() {
-                if let Some(effect) = self.open_effect(holding.member, id).filter(|it| serves(holding.duty, it)) {
+                let may = |effect: &Effect| serves(holding.duty, effect) && work.may_attempt(effect);
+                if let Some(effect) = self.open_effect(holding.member, id).filter(may) {
                     self.decide(holding, &effect)?;
                 }
                 self.place(holding, work, id);
@@ -88,6 +93,7 @@ impl World {
         for id in std::mem::take(&mut work.changed) {
             self.place(holding, work, id);
         }
+        self.learn_attempts(holding, work);
         let time = self.cluster_time();
         while let Some(id) = work.queue.next(time) {
             if !self.begin_attempt(holding, work, id)? {
@@ -106,8 +112,32 @@ impl World {
     /// Puts an effect where its record says.
     fn place(&self, holding: &Holding, work: &mut DutyWork, id: EffectId) {
         match self.open_effect(holding.member, id) {
+            Some(effect) if serves(holding.duty, &effect) && !work.may_attempt(&effect) => {
+                work.queue.hold(id, effect.new.target);
+            }
             Some(effect) if serves(holding.duty, &effect) => work.queue.want(waiting(&effect)),
             _ => work.queue.remove(id),
+        }
+    }
+
+    /// Asks for the attempts of earlier holders as soon as an effect waits for them, and goes on when they are here.
+    fn learn_attempts(&mut self, holding: &Holding, work: &mut DutyWork) {
+        let member = holding.member;
+        if work.knows_all || work.queue.held() == 0 {
+            return;
+        }
+        if work.asked.is_none()
+            && let Some((epoch, _)) = work.held.clone()
+            && let Some(id) = work.queue.held_for(TARGET).into_iter().min()
+        {
+            self.note(|| format!("{member} asks for the attempts of earlier holders"));
+            work.asked = Some(self.write(member, id, &asks_for_attempts(&epoch)).0);
+        }
+        if self.outbox.knows_all_attempts(member, work.asked) {
+            work.knows_all = true;
+            for id in work.queue.held_for(TARGET) {
+                self.place(holding, work, id);
+            }
         }
     }
 
@@ -275,11 +305,11 @@ impl World {
         if process.is_none_or(|process| process.incarnation != act.incarnation) {
             return Ok(());
         }
-        let Act { member, duty, incarnation, ref epoch, solo, id, channel, number, answer } = act;
+        let Act { member, duty, incarnation, ref epoch, solo, id, channel, answer, .. } = act;
         self.note(|| format!("{channel} {id} of {member} arrives in {epoch}: {answer:?}"));
         self.receiver.accept(self.now, &Write { duty, epoch: epoch.clone(), incarnation, solo, paused: false })?;
         if answer == Answer::Taken {
-            let received = Received { incarnation, epoch: epoch.clone(), solo, number };
+            let received = Received { incarnation, epoch: epoch.clone(), solo };
             self.outbox.judge.receives(self.now, id, channel, received)?;
         }
         let takes = act_time(&mut self.outbox.random);

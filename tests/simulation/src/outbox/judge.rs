@@ -21,8 +21,6 @@ pub(super) struct Begun {
 /// A begun attempt, with its end.
 struct History {
     begun: Begun,
-    /// Changes of the earlier attempts that were on the holder's disk when it began.
-    known: Vec<usize>,
     /// Its process came to an outcome.
     ended: bool,
     /// Number of the change that recorded the outcome.
@@ -34,7 +32,6 @@ pub(super) struct Received {
     pub(super) incarnation: Incarnation,
     pub(super) epoch: Epoch,
     pub(super) solo: bool,
-    pub(super) number: u32,
 }
 
 #[derive(Default)]
@@ -46,9 +43,8 @@ struct Story {
 }
 
 /// The receivers of all effects, and the observer of all attempts.
+#[derive(Default)]
 pub(super) struct OutboxJudge {
-    /// Number of members whose disks hold effects.
-    nodes: usize,
     stories: BTreeMap<EffectId, Story>,
     pub(super) repeats: u64,
     pub(super) suspects: u64,
@@ -62,10 +58,6 @@ impl History {
 }
 
 impl OutboxJudge {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { nodes, stories: BTreeMap::new(), repeats: 0, suspects: 0, dead_letters: 0 }
-    }
-
     /// An attempt begins on this disk. Rule R11: no third one follows two deaths, the second of them alone.
     pub(super) fn begins(
         &mut self,
@@ -87,8 +79,7 @@ impl OutboxJudge {
             let detail = format!("effect {id} is attempted after two processes died of it");
             return Err(Violation::Outbox { at, detail });
         }
-        let known = known.iter().map(|it| it.begun.change).collect();
-        story.attempts.push(History { begun, known, ended: false, outcome: None });
+        story.attempts.push(History { begun, ended: false, outcome: None });
         Ok(())
     }
 
@@ -135,7 +126,6 @@ impl OutboxJudge {
     ) -> Result<(), Violation> {
         let story = self.stories.entry(id).or_default();
         let (incarnation, epoch) = (received.incarnation, &received.epoch);
-        let own = story.attempts.iter().find(|it| it.is(incarnation, received.number));
         for earlier in &story.received {
             let again = |reason: &str| {
                 let before = &earlier.epoch;
@@ -148,12 +138,8 @@ impl OutboxJudge {
                     false => again("two processes act in one epoch"),
                 };
             }
-            // With more than two nodes, an attempt that is on two may be unknown to the third. Two nodes in solo
-            // mode may both act while neither sees the other.
-            let before = story.attempts.iter().find(|it| it.is(earlier.incarnation, earlier.number));
-            let knew = own.zip(before).is_some_and(|(own, before)| own.known.contains(&before.begun.change));
-            let solo = earlier.solo || received.solo;
-            if channel.at_most_once() && !solo && (self.nodes == 2 || knew) {
+            // Two nodes in solo mode may both act while neither sees the other.
+            if channel.at_most_once() && !earlier.solo && !received.solo {
                 return again("its receiver cannot tell a repeat");
             }
         }

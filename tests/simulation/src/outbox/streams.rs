@@ -75,8 +75,9 @@ impl World {
         if back {
             sent.insert((to, from), disks[to].length());
         }
+        let own = disks[to].length();
         let delay = self.outbox.delay(calm);
-        self.outbox_event(delay, OutboxEvent::Ack { writer: from, peer: to, length });
+        self.outbox_event(delay, OutboxEvent::Ack { writer: from, peer: to, length, own });
         self.mark_changed(to, &changed);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinbox_ids::{ClusterId, MessageId, Timestamp};
 use twinbox_imap::{AppendUid, FetchedFlags, FetchedId, ImapError, ImapFlags, Resume, Selected};
 use twinbox_mail::incoming;
-use twinbox_mailbox_sync::{RemoteFlags, message_id};
+use twinbox_mailbox_sync::{Extent, RemoteFlags, message_id};
 
 use crate::folder::{Folder, imap};
 
@@ -15,6 +15,8 @@ pub(super) const CLUSTER: ClusterId = ClusterId(7);
 #[derive(Debug, Clone)]
 pub(super) struct StoredMail {
     pub id: Option<String>,
+    /// The header field of our own.
+    pub own: Option<String>,
     pub flags: ImapFlags,
     pub modseq: u64,
 }
@@ -41,6 +43,26 @@ pub(super) struct MemoryFolder {
     pub qresync: bool,
     pub uidplus: bool,
     pub full: bool,
+    /// Flags and removals are refused.
+    pub refuses: bool,
+    /// Flags that are not kept.
+    pub unkept: ImapFlags,
+    /// Message-IDs are rewritten; with `strips`, our own header field is removed too.
+    pub rewrites: bool,
+    pub strips: bool,
+    /// With `rewrites`, Message-IDs are removed.
+    pub nameless: bool,
+    /// A search for our own header field finds all mails.
+    pub loose: bool,
+    /// The mail of this UID cannot be read.
+    pub unreadable: Option<u32>,
+    /// A rule moves mails away as soon as they are appended, and the server names the UID that they had.
+    pub moves: bool,
+    /// Number of mails from which on the account is full.
+    pub room: Option<usize>,
+    /// Number of mails whose Message-IDs were read, and the most that one connection may read.
+    pub read_ids: usize,
+    pub most_ids: Option<usize>,
     /// Appended mails are taken and not shown.
     pub hides: bool,
     /// Number of mails that were not shown.
@@ -62,6 +84,17 @@ impl Default for MemoryFolder {
             qresync: true,
             uidplus: true,
             full: false,
+            refuses: false,
+            unkept: ImapFlags::default(),
+            rewrites: false,
+            strips: false,
+            nameless: false,
+            loose: false,
+            unreadable: None,
+            moves: false,
+            room: None,
+            read_ids: 0,
+            most_ids: None,
             hides: false,
             hidden: 0,
             calls: 0,
@@ -98,7 +131,7 @@ impl MemoryFolder {
         let modseq = self.change();
         let uid = self.uid_next;
         self.uid_next += 1;
-        self.mails.insert(uid, StoredMail { id, flags, modseq });
+        self.mails.insert(uid, StoredMail { id, own: None, flags, modseq });
         uid
     }
 
@@ -106,7 +139,7 @@ impl MemoryFolder {
     pub(super) fn put(&mut self, uid: u32, id: Option<String>, flags: ImapFlags) {
         let modseq = self.change();
         self.removed.remove(&uid);
-        self.mails.insert(uid, StoredMail { id, flags, modseq });
+        self.mails.insert(uid, StoredMail { id, own: None, flags, modseq });
     }
 
     /// Another program takes a mail out.
@@ -125,8 +158,20 @@ impl MemoryFolder {
     }
 
     pub(super) fn uids_of(&self, message: MessageId) -> Vec<u32> {
-        let id = message_id(message, CLUSTER);
-        self.mails.iter().filter(|(_, mail)| mail.id.as_ref() == Some(&id)).map(|(uid, _)| *uid).collect()
+        self.uids_named(&message_id(message, Extent::Whole, CLUSTER))
+    }
+
+    pub(super) fn uids_of_part(&self, message: MessageId) -> Vec<u32> {
+        self.uids_named(&message_id(message, Extent::Part, CLUSTER))
+    }
+
+    fn uids_named(&self, id: &str) -> Vec<u32> {
+        let is_named = |mail: &StoredMail| mail.id.as_deref() == Some(id) || mail.own.as_deref() == Some(id);
+        self.mails.iter().filter(|(_, mail)| is_named(mail)).map(|(uid, _)| *uid).collect()
+    }
+
+    fn refusal(&self) -> Result<(), ImapError> {
+        if self.refuses { Err(ImapError::No { command: "STORE", text: "no right".to_owned() }) } else { Ok(()) }
     }
 
     /// The folder gets other UIDs, as after a restored backup.
@@ -135,13 +180,18 @@ impl MemoryFolder {
         (self.uid_validity, self.uid_next) = (self.uid_validity + 1, 100);
         self.removed.clear();
         for mail in mails.into_values() {
-            self.add(mail.id, mail.flags);
+            let uid = self.add(mail.id, mail.flags);
+            self.mails.get_mut(&uid).expect("added").own = mail.own;
         }
     }
 
     pub(super) fn connect(&mut self, cut: Option<(usize, Cut)>) {
-        (self.calls, self.cut) = (0, cut);
+        (self.calls, self.cut, self.read_ids) = (0, cut, 0);
     }
+}
+
+fn fetched((uid, mail): (&u32, &StoredMail)) -> FetchedId {
+    FetchedId { uid: *uid, flags: mail.flags, message_id: mail.id.clone(), own_id: mail.own.clone() }
 }
 
 impl Folder for MemoryFolder {
@@ -152,6 +202,7 @@ impl Folder for MemoryFolder {
             uid_validity: self.uid_validity,
             uid_next: self.uid_next,
             exists: u32::try_from(self.mails.len()).expect("few"),
+            unkept: self.unkept,
             highest_modseq: self.qresync.then_some(self.modseq),
             ..Selected::default()
         };
@@ -175,13 +226,26 @@ impl Folder for MemoryFolder {
 
     async fn message_ids(&mut self, from_uid: u32, most: usize) -> Result<Vec<FetchedId>, ImapError> {
         self.begin()?;
-        let mails = self.mails.range(from_uid..).take(most);
-        let fetched = |(uid, mail): (&u32, &StoredMail)| FetchedId {
-            uid: *uid,
-            flags: mail.flags,
-            message_id: mail.id.clone(),
-        };
-        self.end(mails.map(fetched).collect())
+        let mails: Vec<_> = self.mails.range(from_uid..).take(most).map(fetched).collect();
+        self.read_ids += mails.len();
+        if self.most_ids.is_some_and(|most| self.read_ids > most) {
+            return Err(ImapError::Closed { step: "test", reason: "too long".to_owned() });
+        }
+        self.end(mails)
+    }
+
+    async fn identity(&mut self, uid: u32) -> Result<Option<FetchedId>, ImapError> {
+        self.begin()?;
+        if self.unreadable == Some(uid) {
+            return Err(ImapError::No { command: "FETCH", text: "damaged".to_owned() });
+        }
+        self.end(self.mails.get_key_value(&uid).map(fetched))
+    }
+
+    async fn find_own(&mut self, own_id: &str) -> Result<Vec<u32>, ImapError> {
+        self.begin()?;
+        let found = self.mails.iter().filter(|(_, mail)| self.loose || mail.own.as_deref() == Some(own_id));
+        self.end(found.map(|(uid, _)| *uid).collect())
     }
 
     async fn find(&mut self, message_id: &str) -> Result<Vec<u32>, ImapError> {
@@ -197,7 +261,7 @@ impl Folder for MemoryFolder {
         mail: &[u8],
     ) -> Result<Option<AppendUid>, ImapError> {
         self.begin()?;
-        if self.full {
+        if self.full || self.room.is_some_and(|room| self.mails.len() >= room) {
             return Err(ImapError::Quota { text: "over quota".to_owned() });
         }
         if self.hides {
@@ -205,23 +269,41 @@ impl Folder for MemoryFolder {
             return self.end(None);
         }
         let id = incoming::read(mail).expect("a mail").message_id.map(|id| format!("<{id}>"));
+        let text = String::from_utf8_lossy(mail);
+        let own = text.lines().find_map(|line| line.strip_prefix("X-Twinbox-Id: ")).map(str::to_owned);
         let uid = self.add(id, imap(flags));
+        let stored = self.mails.get_mut(&uid).expect("added");
+        stored.own = own.filter(|_| !self.strips);
+        if self.rewrites {
+            stored.id = (!self.nameless).then(|| format!("<{uid}.{}@server.example>", self.modseq));
+        }
+        if self.moves {
+            self.take(uid);
+            self.hidden += 1;
+        }
         let place = AppendUid { uid_validity: self.uid_validity, uid };
-        self.end(self.uidplus.then_some(place))
+        let cut = |_| ImapError::Unknown { reason: "cut".to_owned() };
+        self.end(self.uidplus.then_some(place)).map_err(cut)
     }
 
     async fn store_flags(&mut self, uid: u32, add: RemoteFlags, remove: RemoteFlags) -> Result<(), ImapError> {
         self.begin()?;
+        self.refusal()?;
+        let kept = |flag: bool, unkept: bool| flag && !unkept;
+        let unkept = self.unkept;
         self.set(uid, |flags| {
             flags.seen = (flags.seen || add.seen) && !remove.seen;
             flags.flagged = (flags.flagged || add.flagged) && !remove.flagged;
             flags.deleted = (flags.deleted || add.deleted) && !remove.deleted;
+            flags.seen = kept(flags.seen, unkept.seen);
+            flags.flagged = kept(flags.flagged, unkept.flagged);
         });
         self.end(())
     }
 
     async fn move_to(&mut self, uid: u32, folder: &str) -> Result<(), ImapError> {
         self.begin()?;
+        self.refusal()?;
         assert_eq!(folder, "Trash");
         if self.mails.contains_key(&uid) {
             let mail = self.take(uid);
@@ -232,6 +314,7 @@ impl Folder for MemoryFolder {
 
     async fn expunge(&mut self, uid: u32) -> Result<(), ImapError> {
         self.begin()?;
+        self.refusal()?;
         if self.mails.contains_key(&uid) {
             self.take(uid);
         }

@@ -8,23 +8,25 @@ use std::sync::{
 
 use tokio::sync::{Notify, watch};
 use twinbox_clock::BootInstant;
-use twinbox_overload::Overload;
+
+use crate::Overload;
 
 /// A token bucket.
-pub(crate) struct Bucket {
+pub struct Bucket {
     per_second: f64,
     burst: f64,
     level: Mutex<(f64, BootInstant)>,
 }
 
 impl Bucket {
-    pub(crate) fn new(per_second: u32, burst: u32, now: BootInstant) -> Self {
+    /// A full bucket: `burst` tokens, filled with `per_second`.
+    pub fn new(per_second: u32, burst: u32, now: BootInstant) -> Self {
         let burst = f64::from(burst);
         Self { per_second: f64::from(per_second), burst, level: Mutex::new((burst, now)) }
     }
 
     /// Takes one token; `false` if the bucket is empty.
-    pub(crate) fn take(&self, now: BootInstant) -> bool {
+    pub fn take(&self, now: BootInstant) -> bool {
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, then) = *level;
         let filled = (tokens + now.since(then).as_secs_f64() * self.per_second).min(self.burst);
@@ -43,8 +45,8 @@ pub struct Passive {
     pub on_call: bool,
 }
 
-/// State of the admission control.
-pub(crate) struct Admission {
+/// State of the admission control of one SIP server.
+pub struct Admission {
     max_calls: usize,
     active: AtomicUsize,
     draining: AtomicBool,
@@ -53,22 +55,23 @@ pub(crate) struct Admission {
     /// No other node serves calls.
     sole: AtomicBool,
     /// Number of new calls that arrived while this node was passive.
-    pub(crate) reached: watch::Sender<u64>,
+    pub reached: watch::Sender<u64>,
     empty: Notify,
     /// Overload control.
-    pub(crate) overload: Overload,
+    pub overload: Overload,
     /// Limit for new calls.
-    pub(crate) calls: Bucket,
+    pub calls: Bucket,
     /// Limit for other requests outside of dialogs: OPTIONS, SUBSCRIBE.
-    pub(crate) others: Bucket,
+    pub others: Bucket,
     /// Limit for answers to strangers: forged requests could use this node as a reflector.
-    pub(crate) strangers: Bucket,
+    pub strangers: Bucket,
     /// Limit for answers to probes of members: separate, so that a flood of strangers cannot block these answers.
-    pub(crate) members: Bucket,
+    pub members: Bucket,
 }
 
 impl Admission {
-    pub(crate) fn new(max_calls: usize, per_second: u32, overload: Overload, now: BootInstant) -> Self {
+    /// Admission of a node that takes at most `max_calls` calls, and `per_second` new ones a second.
+    pub fn new(max_calls: usize, per_second: u32, overload: Overload, now: BootInstant) -> Self {
         Self {
             max_calls,
             active: AtomicUsize::new(0),
@@ -86,46 +89,53 @@ impl Admission {
         }
     }
 
-    pub(crate) fn active(&self) -> usize {
+    /// Number of calls in progress.
+    pub fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn draining(&self) -> bool {
+    /// Whether the node drains.
+    pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed) || self.leaving()
     }
 
     /// Whether the node drains permanently.
-    pub(crate) fn leaving(&self) -> bool {
+    pub fn leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn leave(&self) {
+    /// Drains permanently, because the process ends.
+    pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_draining(&self, draining: bool) {
+    /// Begins or ends a drain; a permanent one goes on.
+    pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
     }
 
     /// Whether no other node serves calls.
-    pub(crate) fn sole(&self) -> bool {
+    pub fn sole(&self) -> bool {
         self.sole.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_sole(&self, sole: bool) {
+    /// Sets whether no other node serves calls.
+    pub fn set_sole(&self, sole: bool) {
         self.sole.store(sole, Ordering::Relaxed);
     }
 
-    pub(crate) fn passive(&self) -> Option<Passive> {
+    /// Settings of the passive node; `None` while the node is active.
+    pub fn passive(&self) -> Option<Passive> {
         *self.passive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_passive(&self, passive: Option<Passive>) {
+    /// Makes the node passive, or active again.
+    pub fn set_passive(&self, passive: Option<Passive>) {
         *self.passive.lock().unwrap_or_else(PoisonError::into_inner) = passive;
     }
 
     /// Returns the permit for a call; dropping it ends the call in the counts.
-    pub(crate) fn enter(self: &Arc<Self>, now: BootInstant) -> Result<CallPermit, Full> {
+    pub fn enter(self: &Arc<Self>, now: BootInstant) -> Result<CallPermit, Full> {
         let one_more = |n: usize| (n < self.max_calls).then_some(n + 1);
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| Full::MaxCalls)?;
         let mut permit = CallPermit { admission: self.clone(), counted: false };
@@ -134,7 +144,7 @@ impl Admission {
     }
 
     /// Waits until no call is in progress.
-    pub(crate) async fn empty(&self) {
+    pub async fn empty(&self) {
         loop {
             let emptied = self.empty.notified();
             if self.active() == 0 {
@@ -147,15 +157,15 @@ impl Admission {
 
 /// Reason why a call is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub enum Full {
     /// The limit `max_calls` is reached.
     MaxCalls,
     /// Another call would endanger the response times of calls in progress.
     Overload,
 }
 
-/// CallPermit of an admitted call.
-pub(crate) struct CallPermit {
+/// Permit of an admitted call; dropped at the end of the call.
+pub struct CallPermit {
     admission: Arc<Admission>,
     /// The overload control counts this call until it ends.
     counted: bool,
@@ -176,9 +186,8 @@ impl Drop for CallPermit {
 mod tests {
     use std::time::Duration;
 
-    use twinbox_overload::Commits;
-
     use super::*;
+    use crate::Commits;
 
     #[test]
     fn bucket_allows_its_burst_and_then_its_rate() {

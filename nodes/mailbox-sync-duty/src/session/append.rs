@@ -1,0 +1,225 @@
+//! APPENDs of a round: the mail is sent, and the row is written after it was seen in the folder.
+
+use twinbox_ids::MessageId;
+use twinbox_imap::ImapError;
+use twinbox_mailbox_sync::{Link, LocalState, MailState, MessageState, NamesKept, RemoteFlags, message_id};
+use twinbox_mailstore::MailError;
+
+use super::{Round, Session};
+use crate::{
+    error::SyncError,
+    folder::{Folder, is_usable_after},
+    mail::{extent, mail},
+    names::Mail,
+};
+
+/// Most mails that are read of those that a search found.
+const MOST_READ: usize = 8;
+
+/// A message that is appended.
+#[derive(Clone, Copy)]
+struct Sent {
+    message: MessageId,
+    flags: RemoteFlags,
+    /// Facts of its mail.
+    mail: MailState,
+}
+
+impl<F: Folder> Round<'_, F> {
+    /// Appends a message. A refusal counts as done: its attempt is stored, and a later round repeats it.
+    pub(super) async fn append(
+        &mut self,
+        message: MessageId,
+        flags: RemoteFlags,
+        mail_state: MailState,
+    ) -> Result<(), SyncError> {
+        if self.full {
+            return Ok(());
+        }
+        let sent = Sent { message, flags, mail: mail_state };
+        let Session { mailstore, account, cluster, from, appends, lease, .. } = self.session;
+        let first = self.first_uid(message);
+        let id = message_id(message, mail_state.extent, cluster);
+        // The server may have finished an interrupted APPEND after this round's look, or a look before saw the mail of
+        // another holder whose row, or the message itself, was not here yet.
+        if (self.rows.contains_key(&message) || !self.everything_read)
+            && let Some(uid) = self.find(sent, &id, 1).await?
+        {
+            // It may have been read since.
+            self.rereads = true;
+            self.bind(sent, uid);
+            return Ok(());
+        }
+        let stored = mailstore.message(account.mailbox, message).await?;
+        let (Some(stored), Some(mailbox)) = (stored, mailstore.get_now(account.mailbox)?) else {
+            self.skip(message);
+            return Ok(());
+        };
+        // It was completed meanwhile.
+        if extent(&stored) != mail_state.extent {
+            self.skip(message);
+            return Ok(());
+        }
+        // A closed semaphore does not exist: the server lives as long as its accounts.
+        let _turn = lease.unless_lost(appends.acquire()).await?.map_err(|_| SyncError::DutyLost)?;
+        let wav = match lease.unless_lost(mailstore.wav(&stored)).await? {
+            Ok(wav) => wav,
+            // Audio that is not here yet holds up no other message.
+            Err(error @ (MailError::NoAudio(_) | MailError::Store(_))) => {
+                self.refuse(SyncError::Store(error));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = mail(cluster, from, &mailbox, &stored, wav);
+        if !lease.is_held() {
+            return Err(SyncError::DutyLost);
+        }
+        if self.names_kept == NamesKept::Nothing {
+            let attempt = MailState { refusal: None, ..mail_state };
+            self.session.write(vec![(message, Some(self.attempt(message, flags, attempt)))], None).await?;
+        }
+        self.noted.remove(&message);
+        match self.folder.append(flags.without(self.remote.unkept), stored.received, &bytes).await {
+            Ok(place) => {
+                let validity = self.remote.uid_validity;
+                let named = place.filter(|place| place.uid_validity == validity && place.uid >= first);
+                let shown = match named {
+                    Some(named) => self.shown(sent, named.uid).await?,
+                    None => match self.find_appended(sent, &id, first).await? {
+                        Some(uid) => {
+                            self.bind(sent, uid);
+                            true
+                        }
+                        None => false,
+                    },
+                };
+                if !shown {
+                    // Not appended again: each attempt would leave a copy elsewhere. It is bound when it shows up.
+                    let local = LocalState { folder: flags.folder(), deleted: false };
+                    let mail = MailState { refusal: None, ..mail_state };
+                    self.pending.push((message, Some(MessageState { local, link: Link::Gone, mail })));
+                    self.refuse(SyncError::NotShown);
+                    return Ok(());
+                }
+                self.counts.appended += 1;
+                // The mail of the part goes when a later look has seen this one.
+                self.end.again |= mail_state.part != 0;
+                Ok(())
+            }
+            Err(error) if is_usable_after(&error) => {
+                // A full account is tried again at each look, by one message.
+                let is_full = matches!(error, ImapError::Quota { .. });
+                self.full |= is_full;
+                if !is_full {
+                    let refused = self.attempt(message, flags, mail_state);
+                    self.refused_step(message, refused);
+                } else if self.names_kept == NamesKept::Nothing {
+                    self.pending.push((message, self.rows.get(&message).copied()));
+                }
+                self.refuse(error.into());
+                Ok(())
+            }
+            Err(error) => {
+                // The server did not get the mail: there is none that no look could find.
+                let is_certain = !matches!(error, ImapError::Unknown { .. } | ImapError::NotHolder);
+                if is_certain && self.names_kept == NamesKept::Nothing {
+                    self.pending.push((message, self.rows.get(&message).copied()));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Reads a mail at the UID that the server named for it, and notes its row; false if it is not in the folder.
+    async fn shown(&mut self, sent: Sent, uid: u32) -> Result<bool, SyncError> {
+        let read = match self.folder.identity(uid).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                // It is at its UID, as far as known; only what the server left of its names is not.
+                self.bind(sent, uid);
+                return if is_usable_after(&error) { Ok(true) } else { Err(error.into()) };
+            }
+        };
+        let (names, alias) = self.names.left(&read);
+        if names == NamesKept::Nothing && alias == 0 {
+            // No look could tell it from the mails of others: it is neither removed nor appended again.
+            let Sent { message, flags, mail } = sent;
+            let local = LocalState { folder: flags.folder(), deleted: false };
+            let mail = MailState { refusal: None, ..mail };
+            let link = Link::Held { uid: 0, remote: flags };
+            self.pending.push((message, Some(MessageState { local, link, mail })));
+        } else {
+            self.bind(Sent { mail: MailState { alias, ..sent.mail }, ..sent }, uid);
+        }
+        if names > self.names_kept {
+            self.names_kept = names;
+            if names == NamesKept::Nothing {
+                self.restore_noted().await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Restores the rows of attempts that have not begun: of one whose mail no look can find, the row must not say that
+    /// the server may have taken it.
+    async fn restore_noted(&mut self) -> Result<(), SyncError> {
+        let noted = std::mem::take(&mut self.noted);
+        self.pending.extend(noted.into_iter().map(|message| (message, self.rows.get(&message).copied())));
+        self.flush(None).await
+    }
+
+    /// The mail of this message with this name, from this UID on.
+    async fn find(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<u32>, SyncError> {
+        let mut uids = self.folder.find(id).await?;
+        if self.names_kept != NamesKept::MessageId {
+            uids.extend(self.find_own(id).await?);
+        }
+        self.own_of(sent, uids, first).await
+    }
+
+    /// The mail that was appended just now. A server that does not name its UID may have rewritten its Message-ID.
+    async fn find_appended(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<u32>, SyncError> {
+        if let Some(uid) = self.find(sent, id, first).await? {
+            return Ok(Some(uid));
+        }
+        let uids = self.find_own(id).await?;
+        let uid = self.own_of(sent, uids, first).await?;
+        if uid.is_some() {
+            self.names_kept = self.names_kept.max(NamesKept::OwnField);
+        }
+        Ok(uid)
+    }
+
+    /// UIDs of the mails with this name in our own header field; none where the server refuses such a search.
+    async fn find_own(&mut self, id: &str) -> Result<Vec<u32>, SyncError> {
+        match self.folder.find_own(id).await {
+            Err(error) if is_usable_after(&error) => Ok(Vec::new()),
+            found => Ok(found?),
+        }
+    }
+
+    /// The first of these mails that is the one of this message. Servers search loosely: a mail that was not read could
+    /// be anybody's. The latest are read.
+    async fn own_of(&mut self, sent: Sent, mut uids: Vec<u32>, first: u32) -> Result<Option<u32>, SyncError> {
+        uids.retain(|uid| *uid >= first && *uid != 0);
+        uids.sort_unstable();
+        uids.dedup();
+        for uid in uids.split_off(uids.len().saturating_sub(MOST_READ)) {
+            match self.names.read(self.folder, uid, sent.message, 0).await {
+                Ok(Mail::Of(extent)) if extent == sent.mail.extent => return Ok(Some(uid)),
+                Err(error) if !is_usable_after(&error) => return Err(error.into()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn bind(&mut self, sent: Sent, uid: u32) {
+        let Sent { message, flags, mail } = sent;
+        let mail = MailState { refusal: None, ..mail };
+        let state = MessageState::appended(flags, self.remote.uid_validity, uid, mail);
+        self.pending.push((message, Some(state)));
+    }
+}

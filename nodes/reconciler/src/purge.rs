@@ -1,0 +1,296 @@
+//! Purging: removes deleted messages and other deleted records, and audio that nothing names, once every member has the
+//! deletion and the grace is over (rules D2, D3). It runs on every node, for its own disk.
+//!
+//! In two phases: one look finds records that may go, and notes the changes that are here; a later look removes them when
+//! these changes are stable ([`Peers::is_stable`]). A record that changed between stays.
+
+mod clock;
+mod policy;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use twinbox_clock::{BootInstant, wall};
+use twinbox_ids::{BlobHash, MailboxId, MessageId, NodeName, RecordingId, Timestamp};
+use twinbox_mailbox::{Message, Rules, is_message_purged, is_purge_due, is_purged, purge, schema};
+use twinbox_mailstore::{MailError, Mailstore, blocking, rows::note_purged};
+use twinbox_replication_core::Table;
+use twinbox_replication_peer::{Peers, StabilityMark};
+use twinbox_replication_store::{DeletedRow, Draft, FreedSpace, PurgedRows, Removal, Store, StoreError};
+use twinbox_roles::{MemberKind, Roles};
+
+use self::clock::PurgeClock;
+
+/// Records of one table that one look reads.
+const STEP: usize = 512;
+/// Messages that are marked as purged in one commit.
+const AT_A_TIME: usize = 64;
+/// Blobs without a reference that one look examines.
+const BLOBS: usize = 2_000;
+/// The most by which the clocks of members may differ.
+const CLOCKS_WITHIN: Duration = Duration::from_secs(60);
+/// Pause between looks: a twentieth of the grace, within these.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// The parts of a node that purging needs.
+pub struct Purge {
+    /// Name of the node.
+    pub name: NodeName,
+    /// Store of records and audio.
+    pub store: Store,
+    /// Replication with the other nodes.
+    pub peers: Peers,
+    /// Mailboxes and their classes of service.
+    pub mailstore: Mailstore,
+    /// Role manager, the source of the members.
+    pub roles: Roles,
+    /// Time for which a deleted message can be undeleted, unless its class of service says otherwise, and for which
+    /// other deleted records and unused audio stay.
+    pub grace: Duration,
+}
+
+/// Progress of the looks.
+#[derive(Default)]
+struct Progress {
+    /// By table the id of the last record that was looked at; none: from the beginning.
+    looked_at: BTreeMap<Table, Vec<u8>>,
+    /// Records that go when the mark is stable.
+    waiting: Option<(Vec<(DeletedRow, Removal)>, StabilityMark)>,
+    blobs: Option<BlobHash>,
+    folder: u8,
+    /// The clock of the purge, and the time at which it was read.
+    clock: Option<(PurgeClock, BootInstant)>,
+}
+
+/// Records that one look found.
+#[derive(Default)]
+struct Found {
+    removable: Vec<(DeletedRow, Removal)>,
+    /// Messages that can be undeleted, with the time at which their deletion was seen here.
+    deleted: Vec<(MailboxId, MessageId, Timestamp)>,
+    /// Purged messages that the record of their recording does not remember.
+    unnoted: Vec<MessageId>,
+    looked_at: BTreeMap<Table, Vec<u8>>,
+}
+
+/// Purges until stopped.
+pub async fn purge_deleted(of: Purge, stop: CancellationToken) {
+    let pause = (of.grace / 20).clamp(PAUSES.0, PAUSES.1);
+    let mut progress = Progress::default();
+    let looks = async {
+        loop {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = of.look(&mut progress).await {
+                warn!(%error, "deleted records and audio cannot be purged; retrying");
+            }
+        }
+    };
+    stop.run_until_cancelled(looks).await;
+}
+
+impl Purge {
+    async fn look(&self, progress: &mut Progress) -> Result<(), MailError> {
+        // A node that lacks records, or does not know all members yet, does not know what is stable.
+        if !self.store.filled().has_records() || !self.knows_members() || !self.hears_leader() {
+            return Ok(());
+        }
+        // A change that is set aside may undelete any record. And by a wrong clock every deletion is old.
+        if self.store.health().set_aside > 0 || !self.peers.clocks_agree(CLOCKS_WITHIN) {
+            return Ok(());
+        }
+        let Some(now) = self.now(progress).await? else { return Ok(()) };
+        while !self.store.index_step().await? {}
+        let rows = self.remove_stable(progress).await?;
+        // Before new records are marked, which a full disk refuses.
+        let freed = self.remove_audio(progress, now).await?;
+        self.find(progress, now).await?;
+        if rows != PurgedRows::default() || freed != FreedSpace::default() {
+            let (records, without_audio) = (rows.whole, rows.audio);
+            info!(records, without_audio, files = freed.blobs, bytes = freed.bytes, "purged");
+        }
+        Ok(())
+    }
+
+    /// Whether replication knows every node of the agreed members, those that leave included.
+    fn knows_members(&self) -> bool {
+        let agreed = self.roles.agreed();
+        let known: BTreeSet<NodeName> = self.peers.status().into_iter().map(|peer| peer.name).collect();
+        let mut nodes = agreed.members.iter().filter(|(_, member)| member.kind == MemberKind::Node);
+        agreed.members.contains_key(&self.name) && nodes.all(|(name, _)| *name == self.name || known.contains(name))
+    }
+
+    /// Whether this node has heard Raft's leader since its start: what it knows as agreed is then of now.
+    fn hears_leader(&self) -> bool {
+        let view = self.roles.watch().borrow().clone();
+        let heard = |leader: &NodeName| *leader == self.name || self.roles.since_contact(leader).is_some();
+        view.leader.as_ref().is_some_and(heard)
+    }
+
+    /// The time up to which records age, which is stored; `None` while the clock is not set.
+    async fn now(&self, progress: &mut Progress) -> Result<Option<Timestamp>, MailError> {
+        let (wall, instant) = (wall(), BootInstant::now());
+        let (mut clock, read) = match progress.clock {
+            Some(clock) => clock,
+            None => match PurgeClock::new(self.store.purge_clock()?, wall) {
+                Some(clock) => (clock, instant),
+                None => return Ok(None),
+            },
+        };
+        let ran_ms = u64::try_from(instant.since(read).as_millis()).unwrap_or(u64::MAX);
+        let now = clock.now(wall, ran_ms, self.peers.known() > 0);
+        self.store.set_purge_clock(clock.shown()).await?;
+        progress.clock = Some((clock, instant));
+        Ok(Some(now))
+    }
+
+    async fn remove_stable(&self, progress: &mut Progress) -> Result<PurgedRows, MailError> {
+        match progress.waiting.take() {
+            Some((mut rows, mark)) if self.peers.is_stable(&mark) => {
+                // Chunks may have come since they were found.
+                let open = open_recordings(&self.store);
+                rows.retain(|(row, _)| recording_of(row).is_none_or(|id| !open.contains(&id)));
+                Ok(self.store.purge(rows).await?)
+            }
+            waiting => {
+                progress.waiting = waiting;
+                Ok(PurgedRows::default())
+            }
+        }
+    }
+
+    /// Looks at the next records of each table, round after round.
+    async fn find(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
+        let (store, looked_at, grace_ms) = (self.store.clone(), progress.looked_at.clone(), self.grace_ms());
+        let found = blocking(move || find(&store, &looked_at, now, grace_ms)).await??;
+        progress.looked_at = found.looked_at;
+        for part in found.deleted.chunks(AT_A_TIME) {
+            self.mark_purged(part, now).await?;
+        }
+        for part in found.unnoted.chunks(AT_A_TIME).map(<[MessageId]>::to_vec) {
+            self.mailstore.commit(move |draft| part.into_iter().try_for_each(|id| note_purged(draft, id))).await?;
+        }
+        // While others wait for a member, they are found again in a later round.
+        if progress.waiting.is_none() && !found.removable.is_empty() {
+            // What was read is durable when a later commit is; and the mark covers only what is durable.
+            self.mailstore.commit(|_| Ok(())).await?;
+            progress.waiting = Some((found.removable, self.peers.mark()));
+        }
+        Ok(())
+    }
+
+    /// Marks deleted messages as purged whose time to be undeleted is over: from then on no member undeletes them.
+    async fn mark_purged(
+        &self,
+        messages: &[(MailboxId, MessageId, Timestamp)],
+        now: Timestamp,
+    ) -> Result<(), MailError> {
+        let grace_ms = self.grace_ms();
+        let mut candidates = Vec::with_capacity(messages.len());
+        for (mailbox, id, seen) in messages {
+            let rules = match self.mailstore.get_now(*mailbox) {
+                Ok(Some(mailbox)) => self.mailstore.rules(&mailbox),
+                Ok(None) => Ok(Rules::default()),
+                Err(error) => Err(error),
+            };
+            // What cannot be read now holds up no other mailbox.
+            let Ok(rules) = rules else { continue };
+            let key = schema::message_key(*mailbox, *id);
+            let record = self.store.get(&key)?.unwrap_or_default();
+            // The audio of a partial message may be overruled by its recording: its time does not depend on that.
+            let message = Message::read(&key, &record, |_| None);
+            if message.is_ok_and(|message| is_purge_due(&message, &record, &rules, *seen, now, grace_ms)) {
+                candidates.push((key, *id, *seen, rules));
+            }
+        }
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let mark = move |draft: &mut Draft<'_>| {
+            for (key, id, seen, rules) in candidates {
+                let record = draft.get(&key)?.unwrap_or_default();
+                let message = Message::read(&key, &record, |_| None);
+                if message.is_ok_and(|message| is_purge_due(&message, &record, &rules, seen, now, grace_ms)) {
+                    note_purged(draft, id)?;
+                    draft.edit(key, purge(&record))?;
+                }
+            }
+            Ok::<_, MailError>(())
+        };
+        self.mailstore.commit(mark).await.map(drop)
+    }
+
+    async fn remove_audio(&self, progress: &mut Progress, now: Timestamp) -> Result<FreedSpace, MailError> {
+        let mut freed = self.store.remove_unreferenced(&mut progress.blobs, self.grace, now, BLOBS).await?;
+        freed += self.store.remove_orphan_blobs(progress.folder, self.grace, now).await?;
+        progress.folder = progress.folder.wrapping_add(1);
+        Ok(freed)
+    }
+
+    fn grace_ms(&self) -> u64 {
+        u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Reads the next records with a tombstone of each table.
+fn find(
+    store: &Store,
+    looked_at: &BTreeMap<Table, Vec<u8>>,
+    now: Timestamp,
+    grace_ms: u64,
+) -> Result<Found, StoreError> {
+    let (mut found, open) = (Found::default(), open_recordings(store));
+    for table in policy::TABLES {
+        let rows = store.deleted_rows(table, looked_at.get(&table).map(Vec::as_slice), STEP)?;
+        // After the last record the next look begins again.
+        if let Some(last) = rows.last().filter(|_| rows.len() == STEP) {
+            found.looked_at.insert(table, last.key.id.clone());
+        }
+        for row in rows {
+            sort(store, row, &open, now, grace_ms, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Recordings with chunks here: these would make the message again.
+fn open_recordings(store: &Store) -> BTreeSet<RecordingId> {
+    store.recordings().open().into_iter().map(|(id, _, _)| id).collect()
+}
+
+/// The recording of a message that has one.
+fn recording_of(row: &DeletedRow) -> Option<RecordingId> {
+    schema::message_of(&row.key).map(|(_, id)| RecordingId(id.0))
+}
+
+fn sort(
+    store: &Store,
+    row: DeletedRow,
+    open: &BTreeSet<RecordingId>,
+    now: Timestamp,
+    grace_ms: u64,
+    found: &mut Found,
+) -> Result<(), StoreError> {
+    let (message, recording) = (schema::message_of(&row.key), recording_of(&row));
+    if recording.is_some_and(|id| open.contains(&id)) {
+        return Ok(());
+    }
+    let recorded = match recording {
+        Some(id) => store.get(&schema::recording_key(id))?.filter(|record| !record.is_empty()),
+        None => None,
+    };
+    // The note comes before the removal: late chunks would make the message again.
+    let is_noted = recorded.as_ref().is_none_or(is_message_purged);
+    if !is_noted && is_purged(&row.record) {
+        found.unnoted.extend(message.map(|(_, id)| id));
+        return Ok(());
+    }
+    match policy::removal(&row.key, &row.record, recorded.is_some(), row.seen, now, grace_ms) {
+        Some(removal) => found.removable.push((row, removal)),
+        None => found.deleted.extend(message.map(|(mailbox, id)| (mailbox, id, row.seen))),
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The job `report` of the timetable: writes a report to a folder, and queues it as mails.
+
+use std::path::PathBuf;
+
+use twinbox_call_records::{Format, Query, ReportRange};
+use twinbox_ids::{MailboxId, Timestamp};
+use twinbox_mailstore::{SystemContent, SystemMail};
+use twinbox_system_mail::SystemMails;
+use twinbox_timetable::Job;
+
+use crate::{
+    ReportSource, file,
+    order::{Order, order},
+};
+
+/// The work of jobs of kind `report`.
+#[derive(Clone)]
+pub struct ReportWork {
+    /// Sources of the reports.
+    pub source: ReportSource,
+    /// Queues the mails.
+    pub mails: SystemMails,
+}
+
+impl ReportWork {
+    /// Writes the report of the time up to `due`, and queues the mails with it. A repeated run replaces the file, and
+    /// sends no second mail to an address. Returns the outcome for the history, or the reason of the failure.
+    pub async fn carry_out(&self, job: &Job, due: Timestamp) -> Result<String, String> {
+        let Order { query, range, format, file, to } = order(job, due)?;
+        let kind = query.kind;
+        let mut done = Vec::new();
+        if let Some(file) = file {
+            done.push(self.write(query, range, format, file).await?);
+        }
+        if !to.is_empty() {
+            self.mails.ready().map_err(|error| error.to_string())?;
+            let content = SystemContent::CallReport {
+                job: job.name.clone(),
+                report: kind.word().to_owned(),
+                from: range.from,
+                to: range.to,
+                zone: job.zone.as_str().to_owned(),
+            };
+            let count = to.len();
+            let mails = to.into_iter().map(|to| SystemMail { to, content: content.clone() }).collect();
+            // Jobs have no mailbox: their ids are as random as those of mailboxes.
+            let queued = self.mails.queue(MailboxId(job.id.0), due.0, mails).await;
+            let queued = queued.map_err(|error| error.to_string())?;
+            done.push(match count - queued {
+                0 => format!("{queued} mails queued"),
+                before => format!("{queued} mails queued, {before} were queued before"),
+            });
+        }
+        Ok(done.join("; "))
+    }
+
+    async fn write(
+        &self,
+        query: Query,
+        range: ReportRange,
+        format: Format,
+        path: PathBuf,
+    ) -> Result<String, String> {
+        let report = self.source.make(query, range, None).await.map_err(|error| error.to_string())?;
+        let text = format.render(&report);
+        let cut = if report.truncated || report.next.is_some() { "; it is cut: give fewer days=" } else { "" };
+        let shown = path.display().to_string();
+        let written = tokio::task::spawn_blocking(move || file::write(&path, text.as_bytes())).await;
+        match written {
+            Ok(Ok(())) => Ok(format!("wrote {shown}{cut}")),
+            Ok(Err(error)) => Err(format!("{shown} cannot be written: {error}; check folder=")),
+            Err(_) => Err("the node is stopping".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A report as a job of the timetable orders it.
+
+use std::path::{Path, PathBuf};
+
+use jiff::{Span, tz::TimeZone};
+use twinbox_call_records::{Format, MOST_ROWS, Query, ReportKind, ReportRange, duration_ms};
+use twinbox_ids::{Pii, Timestamp};
+use twinbox_mailbox::UserAddress;
+use twinbox_timetable::Job;
+
+/// Length of the range, unless the job says otherwise.
+const USUAL_LAST: &str = "7d";
+/// A day without a change of the clock, in milliseconds.
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// Maximum number of days.
+const MOST_DAYS: u64 = 3_650;
+
+/// A report that a job orders.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub query: Query,
+    pub range: ReportRange,
+    pub format: Format,
+    /// The file, if the job has a folder.
+    pub file: Option<PathBuf>,
+    /// Addresses that get it by mail.
+    pub to: Vec<Pii<String>>,
+}
+
+/// The report of a job that is due at this time.
+pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
+    let argument = |word: &str| job.arguments.get(word).map(String::as_str);
+    let kind = argument("report").unwrap_or_default().parse::<ReportKind>().map_err(|error| error.to_string())?;
+    let last = match (argument("days"), argument("last")) {
+        (Some(_), Some(_)) => return Err("the job has both days= and last=: remove one of them".to_owned()),
+        (Some(text), None) => {
+            let days = text.parse::<u64>().ok().filter(|days| (1..=MOST_DAYS).contains(days));
+            let days =
+                days.ok_or_else(|| format!("'{text}' is no number of days: give days=1 to days={MOST_DAYS}"))?;
+            format!("{days}d")
+        }
+        (None, last) => last.unwrap_or(USUAL_LAST).to_owned(),
+    };
+    let length = duration_ms(&last).map_err(|error| error.to_string())?;
+    let word = argument("format").unwrap_or("table");
+    let format = Format::from_word(word)
+        .ok_or_else(|| format!("there is no format '{word}': give format=table, format=csv or format=json"))?;
+    let folder = match argument("folder") {
+        Some(folder) if !Path::new(folder).is_absolute() => {
+            return Err(format!("'{folder}' is no path from the root on: give folder=PATH"));
+        }
+        folder => folder,
+    };
+    let to = addresses(argument("to").unwrap_or_default())?;
+    if folder.is_none() && to.is_empty() {
+        return Err("the job has nowhere to send the report: give folder=PATH or to=ADDRESS".to_owned());
+    }
+    let zone = twinbox_call_records::zone(job.zone.as_str()).map_err(|error| error.to_string())?;
+    let days = if last.ends_with(['d', 'w']) { length / DAY_MS } else { 0 };
+    let exact = Timestamp(due.0.saturating_sub(length));
+    let from = if days > 0 { days_before(due, days, &zone).unwrap_or(exact) } else { exact };
+    let range = ReportRange::new(from, due).map_err(|error| error.to_string())?;
+    let name = format!("{}-{kind}-{}.{}", job.name, stamp(due), format.extension());
+    let query = Query { kind, period: range.period(), zone, most: MOST_ROWS };
+    Ok(Order { query, range, format, file: folder.map(|folder| Path::new(folder).join(name)), to })
+}
+
+/// The same time of day so many days before in a zone: a day may have 23 or 25 hours.
+fn days_before(due: Timestamp, days: u64, zone: &TimeZone) -> Option<Timestamp> {
+    let due = jiff::Timestamp::from_millisecond(i64::try_from(due.0).ok()?).ok()?.to_zoned(zone.clone());
+    let before = due.checked_sub(Span::new().try_days(i64::try_from(days).ok()?).ok()?).ok()?;
+    u64::try_from(before.timestamp().as_millisecond()).ok().map(Timestamp)
+}
+
+/// Addresses separated by commas; each counts once.
+fn addresses(text: &str) -> Result<Vec<Pii<String>>, String> {
+    let mut all = Vec::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let address =
+            UserAddress::address(word).map_err(|error| format!("'{}' in to=: {error}", word.escape_debug()))?;
+        let address = Pii::new(address.as_str().to_owned());
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    Ok(all)
+}
+
+/// The due time in a file's name: seconds since 1970, so that names sort by time and are the same on all nodes.
+fn stamp(due: Timestamp) -> u64 {
+    due.0 / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_ids::JobId;
+    use twinbox_timetable::{JobChange, JobKind};
+
+    use super::*;
+
+    const DUE: Timestamp = Timestamp(1_793_620_800_000);
+    const HOUR_MS: u64 = 3_600_000;
+
+    fn job(settings: &[&str]) -> Job {
+        let all = [&["cron=0 7 * * MON", "report=traffic", "folder=/tmp/reports"][..], settings].concat();
+        let read = |text: &&str| JobChange::parse(JobKind::Report, text).expect(text);
+        let changes: Vec<_> = all.iter().map(read).collect();
+        Job::new(JobId(7), "weekly", JobKind::Report, &changes, Timestamp(1)).expect("a job")
+    }
+
+    #[test]
+    fn job_orders_the_time_up_to_its_due_time_as_a_file_of_its_name_and_as_mails() {
+        let made = order(&job(&["days=2", "format=csv"]), DUE).expect("an order");
+        assert_eq!((DUE.0 - made.range.from.0, made.range.to, made.format), (48 * HOUR_MS, DUE, Format::Csv));
+        assert_eq!(made.file.as_deref(), Some(Path::new("/tmp/reports/weekly-traffic-1793620800.csv")));
+        assert!(made.to.is_empty());
+        let usual = order(&job(&[]), DUE).expect("an order");
+        assert_eq!((DUE.0 - usual.range.from.0, usual.format), (7 * 24 * HOUR_MS, Format::Table));
+
+        let mailed = order(&job(&["folder=", "to=B@x.example, a@x.example,b@x.example", "last=24h"]), DUE);
+        let mailed = mailed.expect("an order");
+        let to: Vec<_> = mailed.to.iter().map(|to| to.reveal().as_str()).collect();
+        assert_eq!((mailed.file, to), (None, vec!["b@x.example", "a@x.example"]));
+        assert_eq!(DUE.0 - mailed.range.from.0, 24 * HOUR_MS);
+    }
+
+    /// The clock of Berlin goes back on 25 October 2026.
+    #[test]
+    fn days_are_those_of_the_calendar_in_the_zone_of_the_job() {
+        let hours = |settings: &[&str]| {
+            let made = order(&job(settings), Timestamp(DUE.0 - 24 * HOUR_MS)).expect("an order");
+            (made.range.to.0 - made.range.from.0) / HOUR_MS
+        };
+        for last in ["days=14", "last=14d", "last=2w"] {
+            assert_eq!(hours(&["zone=Europe/Berlin", last]), 14 * 24 + 1, "{last}");
+        }
+        assert_eq!((hours(&["zone=Europe/Berlin", "last=336h"]), hours(&["days=14"])), (336, 336));
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused_with_input_and_remedy() {
+        for (settings, part) in [
+            (&["days=0"][..], "'0'"),
+            (&["days=x"], "'x'"),
+            (&["last=7"], "'7'"),
+            (&["days=1", "last=1d"], "both"),
+            (&["format=pdf"], "'pdf'"),
+            (&["report=calls"], "'calls'"),
+            (&["folder=reports"], "'reports'"),
+        ] {
+            let refused = order(&job(settings), DUE).expect_err(part);
+            assert!(refused.contains(part), "{settings:?}: {refused}");
+        }
+    }
+}

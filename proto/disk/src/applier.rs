@@ -1,0 +1,165 @@
+//! The applier: one thread that takes committed writes from memory to the index, and flushes the index at checkpoints,
+//! after which the journal can let go of them. Nothing waits for it, unless the disk does not keep up at all.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use twinbox_journal::{JournalError, Medium, Position, Recycler};
+
+use crate::{DiskError, flow::Flow, health::Health, index::Index, rows::Rows};
+
+/// Entries after whose application the committer may publish as many bytes.
+const CREDIT_EVERY: usize = 256;
+
+pub(crate) struct Applier<I, M: Medium> {
+    pub(crate) rows: Arc<Rows<I>>,
+    pub(crate) journal: Recycler<M>,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) health: Arc<Health>,
+    /// Bytes in the journal after which a checkpoint is due.
+    pub(crate) checkpoint_bytes: u64,
+    /// Offset in a segment after which the next one is prepared: a store that writes little has one segment.
+    pub(crate) prepare_at: u64,
+    /// Position in the journal up to which the index holds everything.
+    pub(crate) applied: Position,
+    /// Position up to which it did at the last flush; `None` before the first one.
+    pub(crate) flushed: Option<Position>,
+    /// Position that was applied when there was no room for a further segment, until there is.
+    pub(crate) full_at: Option<Position>,
+}
+
+/// Lets the committer go on without an applier, however the applier ends.
+struct Ending {
+    flow: Arc<Flow>,
+    health: Arc<Health>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.health.fail("the applier panicked".to_owned());
+        }
+        self.flow.stop();
+    }
+}
+
+impl<I: Index, M: Medium> Applier<I, M> {
+    /// Serves until the committer has ended, or until something fails.
+    pub(crate) fn serve(mut self) {
+        let _ending = Ending { flow: Arc::clone(&self.flow), health: Arc::clone(&self.health) };
+        loop {
+            let closing = self.flow.wait_for_work();
+            // After a failure the layers stay as they are, and the next start replays the journal.
+            if self.health.check().is_err() {
+                break;
+            }
+            // sled panics when its data is damaged.
+            let round = catch_unwind(AssertUnwindSafe(|| self.round(closing)));
+            match round {
+                Ok(Ok(())) if !closing => {}
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => {
+                    self.health.fail(error.to_string());
+                    break;
+                }
+                Err(_) => {
+                    self.health.fail("the index panicked".to_owned());
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Applies, prepares a segment and makes a checkpoint, as far as each is due.
+    pub(crate) fn round(&mut self, closing: bool) -> Result<(), DiskError> {
+        self.apply()?;
+        if self.applied.offset >= self.prepare_at && self.journal.wants_segment() && self.tries_again() {
+            self.prepare()?;
+        }
+        if closing || self.journal.retained() >= self.checkpoint_bytes {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// After an attempt without room, whether a sixteenth of a segment or more has been applied since.
+    fn tries_again(&self) -> bool {
+        let later = |at: Position| {
+            self.applied.segment != at.segment || self.applied.offset >= at.offset + self.prepare_at / 8
+        };
+        self.full_at.is_none_or(later)
+    }
+
+    /// Prepares the next segment. On a full disk a checkpoint releases an older one, whose file is then used again. If
+    /// there is none either, commits go on while the present segment has room, and the writer tries at its end.
+    fn prepare(&mut self) -> Result<(), DiskError> {
+        let mut outcome = self.journal.prepare();
+        if matches!(outcome, Err(JournalError::Full { .. })) {
+            self.checkpoint()?;
+            outcome = self.journal.prepare();
+        }
+        if !matches!(outcome, Err(JournalError::Full { .. })) {
+            self.full_at = None;
+            return self.goes_on(outcome);
+        }
+        // Reported once, until there is room.
+        match self.full_at.replace(self.applied) {
+            Some(_) => Ok(()),
+            None => self.goes_on(outcome),
+        }
+    }
+
+    /// Applies what has been committed. One write after the other, since a batch would lock out all readers; the layer
+    /// is dropped only when all of it is in the index, so no reader sees a part of it. The committer need not wait for
+    /// that: it may publish what has been applied, part by part.
+    pub(crate) fn apply(&mut self) -> Result<(), DiskError> {
+        let mut left = self.flow.take();
+        if let Some(frozen) = self.rows.layers.freeze() {
+            let (mut entries, mut bytes) = (0_usize, 0_usize);
+            for (key, value) in frozen.writes.iter() {
+                self.rows.index.write(key, value.as_deref())?;
+                entries += 1;
+                bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+                if entries.is_multiple_of(CREDIT_EVERY) {
+                    let part = std::mem::take(&mut bytes).min(left);
+                    self.flow.applied(part);
+                    left -= part;
+                }
+            }
+            self.rows.layers.drop_frozen();
+            self.applied = frozen.covers;
+        }
+        self.flow.applied(left);
+        Ok(())
+    }
+
+    /// Flushes the index, and releases the journal up to the position that it held when the flush began. Nothing is
+    /// applied meanwhile.
+    pub(crate) fn checkpoint(&mut self) -> Result<(), DiskError> {
+        let covers = self.applied;
+        match self.flushed {
+            Some(flushed) if flushed == covers => return Ok(()),
+            Some(_) => self.rows.index.flush()?,
+            None => self.rows.index.first_flush()?,
+        }
+        // Also a sync that failed on a thread of sled's.
+        self.health.check()?;
+        self.goes_on(self.journal.release(covers))?;
+        self.flushed = Some(covers);
+        Ok(())
+    }
+
+    /// Only a failed write or sync of the journal is the end: without room, or with a file too many, it goes on.
+    fn goes_on(&self, outcome: Result<(), JournalError>) -> Result<(), DiskError> {
+        match outcome {
+            Err(error @ (JournalError::Full { .. } | JournalError::Remove { .. })) => {
+                tracing::warn!(dir = %self.health.dir().display(), %error, "journal could not be tended");
+                Ok(())
+            }
+            Err(error) => Err(DiskError::Journal { dir: self.health.dir().to_owned(), detail: error.to_string() }),
+            Ok(()) => Ok(()),
+        }
+    }
+}

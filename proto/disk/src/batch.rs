@@ -1,0 +1,169 @@
+//! The writes of a group as bytes in the journal.
+//!
+//! A group is one sequence of writes, each `key length (4) key, value length + 1 (4) value`, where a value length of 0
+//! is a removal; lengths have the most significant byte first. The sequence goes into one batch of the journal, or into
+//! several when it is larger than one may be. A batch begins with the format version and its flags: [`BEGINS`] in the
+//! first batch of a group, [`ENDS`] in the last. The journal has the checksums.
+
+use crate::transaction::Overlay;
+
+/// Version of this format.
+const VERSION: u8 = 1;
+
+/// The first batch of a group.
+const BEGINS: u8 = 1;
+
+/// The last batch of a group.
+const ENDS: u8 = 2;
+
+/// Bytes in front of each batch.
+pub(crate) const HEADER: usize = 2;
+
+/// A batch of the journal is not what this crate writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("format {0}, this release knows {VERSION}: start the release that wrote it")]
+    Version(u8),
+    #[error("a continuation without its beginning")]
+    NotBegun,
+    #[error("its writes end in the middle")]
+    CutShort,
+}
+
+/// The bytes of a group.
+pub(crate) fn encode(writes: &Overlay) -> Vec<u8> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut encoded = Vec::new();
+    for (key, value) in writes {
+        encoded.extend(length(key).to_be_bytes());
+        encoded.extend(key);
+        let value_length = value.as_deref().map_or(0, |value| length(value).saturating_add(1));
+        encoded.extend(value_length.to_be_bytes());
+        encoded.extend(value.iter().flatten());
+    }
+    encoded
+}
+
+/// The batches of a group, none larger than `largest` bytes: a header and a part of the group's bytes.
+pub(crate) fn split(encoded: &[u8], largest: usize) -> impl Iterator<Item = ([u8; HEADER], &[u8])> {
+    let mut parts = encoded.chunks(largest.saturating_sub(HEADER).max(1)).peekable();
+    let mut begins = BEGINS;
+    std::iter::from_fn(move || {
+        let part = parts.next()?;
+        let ends = if parts.peek().is_none() { ENDS } else { 0 };
+        let header = [VERSION, begins | ends];
+        begins = 0;
+        Some((header, part))
+    })
+}
+
+/// Joins the batches of a journal to groups, in order.
+#[derive(Default)]
+pub(crate) struct Reader {
+    /// The bytes of a group that has begun and not ended.
+    open: Option<Vec<u8>>,
+    begun: bool,
+}
+
+impl Reader {
+    /// Takes the next batch; the writes of a group once all of it has been read.
+    ///
+    /// A group that is followed by the beginning of another was never completed, hence never acknowledged. A group
+    /// whose beginning is not in the journal any more is in the index: the journal lets go of whole groups only.
+    pub(crate) fn read(&mut self, batch: &[u8]) -> Result<Option<Overlay>, Malformed> {
+        let Some((&[version, flags], part)) = batch.split_first_chunk::<HEADER>() else {
+            return Err(Malformed::CutShort);
+        };
+        if version != VERSION {
+            return Err(Malformed::Version(version));
+        }
+        if flags & BEGINS != 0 {
+            (self.open, self.begun) = (Some(Vec::new()), true);
+        }
+        match &mut self.open {
+            Some(open) => open.extend(part),
+            None if self.begun => return Err(Malformed::NotBegun),
+            None => return Ok(None),
+        }
+        if flags & ENDS == 0 {
+            return Ok(None);
+        }
+        self.open.take().map(|encoded| decode(&encoded)).transpose()
+    }
+}
+
+fn decode(mut encoded: &[u8]) -> Result<Overlay, Malformed> {
+    let mut writes = Overlay::new();
+    while !encoded.is_empty() {
+        let key_length = length(&mut encoded)?;
+        let key = bytes(&mut encoded, key_length)?.to_vec();
+        let value = match length(&mut encoded)?.checked_sub(1) {
+            Some(value_length) => Some(bytes(&mut encoded, value_length)?.to_vec()),
+            None => None,
+        };
+        writes.insert(key, value);
+    }
+    Ok(writes)
+}
+
+fn length(encoded: &mut &[u8]) -> Result<usize, Malformed> {
+    let (number, rest) = encoded.split_first_chunk::<4>().ok_or(Malformed::CutShort)?;
+    *encoded = rest;
+    usize::try_from(u32::from_be_bytes(*number)).map_err(|_| Malformed::CutShort)
+}
+
+fn bytes<'a>(encoded: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
+    let (bytes, rest) = encoded.split_at_checked(length).ok_or(Malformed::CutShort)?;
+    *encoded = rest;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batches(writes: &Overlay, largest: usize) -> Vec<Vec<u8>> {
+        let encoded = encode(writes);
+        split(&encoded, largest).map(|(header, part)| [&header[..], part].concat()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_group_is_read_back_from_batches_of_any_size(
+            writes in prop::collection::btree_map(
+                prop::collection::vec(any::<u8>(), 0..20),
+                prop::option::of(prop::collection::vec(any::<u8>(), 0..50)), 1..20),
+            largest in 3..200usize,
+        ) {
+            let batches = batches(&writes, largest);
+            prop_assert!(batches.iter().all(|batch| batch.len() <= largest));
+            let mut reader = Reader::default();
+            for (n, batch) in batches.iter().enumerate() {
+                let whole = (n + 1 == batches.len()).then(|| writes.clone());
+                prop_assert_eq!(reader.read(batch), Ok(whole));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(batch in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Reader::default().read(&[&[VERSION, BEGINS | ENDS], &batch[..]].concat());
+            let _ = Reader::default().read(&batch);
+        }
+    }
+
+    #[test]
+    fn groups_without_end_or_beginning_are_left_out() {
+        let group = |n: u8| Overlay::from([(vec![n; 20], Some(vec![n; 20]))]);
+        let (old, cut, whole) = (batches(&group(1), 20), batches(&group(2), 20), batches(&group(3), 20));
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(&old[1]), Ok(None), "the rest of a group that the index has");
+        assert_eq!(reader.read(&old[2]), Ok(None));
+        assert_eq!(reader.read(&cut[0]), Ok(None));
+        let read: Vec<_> = whole.iter().map(|batch| reader.read(batch).expect("a batch")).collect();
+        assert_eq!(read, [None, None, Some(group(3))], "the group before was never completed");
+        assert_eq!(reader.read(&whole[1]), Err(Malformed::NotBegun));
+        assert_eq!(reader.read(&[9, 3]), Err(Malformed::Version(9)));
+    }
+}

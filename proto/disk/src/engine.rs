@@ -1,0 +1,188 @@
+//! Journal, layers and index together, with the two threads that work on them.
+
+use std::{
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{self, JoinHandle, ThreadId},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use twinbox_journal::{Config, Medium, OpenError};
+
+use crate::{
+    DiskError, Options,
+    applier::Applier,
+    batch,
+    committer::{Committer, Job, QUEUE},
+    flow::{Flow, Limits},
+    health::Health,
+    index::Index,
+    rows::Rows,
+};
+
+/// Maximum bytes of a group of commits, apart from its last transaction.
+const GROUP_BYTES: usize = 1024 * 1024;
+
+/// Bytes of writes that are applied immediately, and the time after which fewer are.
+const APPLY_AT: usize = 1024 * 1024;
+const APPLY_AFTER: Duration = Duration::from_millis(150);
+
+/// Bytes of writes that may wait in memory while the disk is slow.
+const HELD: usize = 64 * 1024 * 1024;
+
+/// Segments of the journal that are filled between two checkpoints.
+const CHECKPOINT_SEGMENTS: u64 = 4;
+
+impl Limits {
+    pub(crate) fn of(options: Options) -> Self {
+        Self {
+            group: GROUP_BYTES,
+            apply_at: APPLY_AT,
+            apply_after: APPLY_AFTER,
+            held: HELD,
+            journal: options.journal_segment_bytes.saturating_mul(CHECKPOINT_SEGMENTS),
+        }
+    }
+}
+
+/// The parts of an open store, before its threads begin.
+pub(crate) struct Parts<I, M: Medium> {
+    pub(crate) rows: Arc<Rows<I>>,
+    pub(crate) committer: Committer<I, M>,
+    pub(crate) applier: Applier<I, M>,
+    pub(crate) flow: Arc<Flow>,
+}
+
+impl<I: Index, M: Medium> Parts<I, M> {
+    /// Opens the journal, writes what it holds to the index, in order, and makes a checkpoint: the first segment of
+    /// this process then states that all whole segments before are not needed, and takes the file of one of them.
+    pub(crate) fn open(
+        health: Arc<Health>,
+        index: I,
+        medium: M,
+        options: Options,
+        limits: Limits,
+    ) -> Result<Self, DiskError> {
+        let rows = Arc::new(Rows::new(index));
+        let flow = Arc::new(Flow::new(limits));
+        let damaged = |detail| DiskError::Journal { dir: health.dir().to_owned(), detail };
+        let mut reader = batch::Reader::default();
+        let replay = |content: &[u8]| -> Result<(), DiskError> {
+            let writes = reader.read(content).map_err(|error| damaged(error.to_string()))?;
+            for (key, value) in writes.into_iter().flatten() {
+                rows.index.write(&key, value.as_deref())?;
+            }
+            Ok(())
+        };
+        let config = Config { segment_bytes: options.journal_segment_bytes };
+        let (writer, recycler) = twinbox_journal::open(medium, config, replay).map_err(|error| match error {
+            OpenError::Refused(error) => error,
+            error => damaged(error.to_string()),
+        })?;
+        let end = writer.position();
+        let mut applier = Applier {
+            rows: Arc::clone(&rows),
+            journal: recycler,
+            flow: Arc::clone(&flow),
+            health: Arc::clone(&health),
+            checkpoint_bytes: limits.journal,
+            prepare_at: writer.largest() / 2,
+            applied: end,
+            flushed: None,
+            full_at: None,
+        };
+        applier.checkpoint()?;
+        let committer = Committer {
+            rows: Arc::clone(&rows),
+            journal: writer,
+            flow: Arc::clone(&flow),
+            health,
+            group_bytes: limits.group,
+        };
+        Ok(Self { rows, committer, applier, flow })
+    }
+}
+
+/// An open store. Dropped, it applies and flushes everything.
+pub(crate) struct Engine<I> {
+    rows: Arc<Rows<I>>,
+    health: Arc<Health>,
+    // In this order: no more jobs, the threads end, the index closes.
+    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    committer: Option<JoinHandle<()>>,
+    /// Lock of the directory, if it has one. The committer thread holds it, too: it may end after this.
+    _lock: Arc<Option<File>>,
+}
+
+impl<I: Index> Engine<I> {
+    pub(crate) fn start<M: Medium>(
+        health: Arc<Health>,
+        index: I,
+        medium: M,
+        options: Options,
+        limits: Limits,
+        lock: Option<File>,
+    ) -> Result<Self, DiskError> {
+        let Parts { rows, mut committer, applier, flow } =
+            Parts::open(Arc::clone(&health), index, medium, options, limits)?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let failed = |error: io::Error| DiskError::io("start the threads of", health.dir(), &error);
+        let applying =
+            thread::Builder::new().name("applier".to_owned()).spawn(move || applier.serve()).map_err(failed)?;
+        let (ended, noted, lock) = (Arc::clone(&flow), Arc::clone(&health), Arc::new(lock));
+        let held = Arc::clone(&lock);
+        let committing = move || {
+            if catch_unwind(AssertUnwindSafe(|| committer.serve(jobs))).is_err() {
+                noted.fail("the committer panicked".to_owned());
+            }
+            ended.close();
+            if applying.join().is_err() {
+                tracing::error!("applier thread panicked");
+            }
+            // Journal and index first.
+            drop(committer);
+            drop(held);
+        };
+        let committer = thread::Builder::new().name("committer".to_owned()).spawn(committing).map_err(|error| {
+            flow.close();
+            failed(error)
+        })?;
+        Ok(Self { rows, health, queue: Some(queue), committer: Some(committer), _lock: lock })
+    }
+
+    pub(crate) fn rows(&self) -> &Arc<Rows<I>> {
+        &self.rows
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// True for the thread that commits.
+    pub(crate) fn is_committer(&self, thread: ThreadId) -> bool {
+        self.committer.as_ref().is_some_and(|committer| committer.thread().id() == thread)
+    }
+
+    /// Passes a job to the committer, behind all earlier ones.
+    pub(crate) async fn enqueue(&self, job: Box<dyn Job>) -> Result<(), DiskError> {
+        match &self.queue {
+            Some(queue) => queue.send(job).await.map_err(|_| DiskError::Closed),
+            None => Err(DiskError::Closed),
+        }
+    }
+}
+
+impl<I> Drop for Engine<I> {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(committer) = self.committer.take() {
+            // The last handle may be dropped by a transaction, on the committer thread itself.
+            if committer.thread().id() != thread::current().id() && committer.join().is_err() {
+                tracing::error!(dir = %self.health.dir().display(), "committer thread panicked");
+            }
+        }
+    }
+}

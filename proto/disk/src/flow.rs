@@ -1,0 +1,101 @@
+//! Words between committer and applier: how much waits to be applied, and the end.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// Bounds of what waits in memory and in the journal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes of writes after which a group takes no further job.
+    pub(crate) group: usize,
+    /// Bytes of new writes that are applied immediately …
+    pub(crate) apply_at: usize,
+    /// … and the time after which fewer are.
+    pub(crate) apply_after: Duration,
+    /// Bytes of writes that wait in memory; over that, commits wait.
+    pub(crate) held: usize,
+    /// Bytes in the journal after which a checkpoint is due.
+    pub(crate) journal: u64,
+}
+
+pub(crate) struct Flow {
+    limits: Limits,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes that were published and not taken by the applier.
+    new: usize,
+    /// Bytes that were published and are not in the index.
+    held: usize,
+    /// No more is published.
+    closing: bool,
+    /// No more is applied.
+    stopped: bool,
+}
+
+impl Flow {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The committer has published so many bytes of writes.
+    pub(crate) fn published(&self, bytes: usize) {
+        let mut state = self.state();
+        let before = state.new;
+        state.new += bytes;
+        state.held += bytes;
+        // The applier waits for the first bytes, and then for enough.
+        if before == 0 || (before < self.limits.apply_at && state.new >= self.limits.apply_at) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Blocks the committer while too much waits in memory: the disk does not keep up.
+    pub(crate) fn wait_for_room(&self) {
+        let full = |state: &mut State| state.held >= self.limits.held && !state.stopped;
+        drop(self.changed.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Blocks the applier until there is something to apply; true when it is the last.
+    pub(crate) fn wait_for_work(&self) -> bool {
+        let idle = |state: &mut State| state.new == 0 && !state.closing;
+        let state = self.changed.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
+        // A key that is written often is then applied once.
+        let few = |state: &mut State| state.new < self.limits.apply_at && !state.closing;
+        let waited = self.changed.wait_timeout_while(state, self.limits.apply_after, few);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closing
+    }
+
+    /// The applier takes all that was published; the number of bytes.
+    pub(crate) fn take(&self) -> usize {
+        std::mem::take(&mut self.state().new)
+    }
+
+    /// So many bytes are in the index.
+    pub(crate) fn applied(&self, bytes: usize) {
+        let mut state = self.state();
+        state.held = state.held.saturating_sub(bytes);
+        self.changed.notify_all();
+    }
+
+    /// The committer has ended.
+    pub(crate) fn close(&self) {
+        self.state().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// The applier has ended.
+    pub(crate) fn stop(&self) {
+        self.state().stopped = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

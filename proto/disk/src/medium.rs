@@ -1,0 +1,120 @@
+//! The folder of a store's journal, on a real disk.
+
+use std::{
+    fs::{self, File},
+    io::{self, IoSlice, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use twinbox_journal::{Medium, MediumFile};
+
+use crate::{DiskError, file, sync};
+
+/// Zeros that are written at once into a new file.
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+
+/// Bytes of the file system that no new file of a journal may take: an index, or another program, that finds no room
+/// breaks for good, while a journal goes on in the files that it has.
+pub(crate) const KEPT_FREE: u64 = 16 * 1024 * 1024;
+
+/// The same for the first two files: with two of them a journal needs no further space.
+const KEPT_FREE_AT_FIRST: u64 = 4 * 1024 * 1024;
+
+/// A folder of real files.
+pub(crate) struct Folder {
+    dir: PathBuf,
+}
+
+impl Folder {
+    /// The folder `dir`, which is created if it is missing.
+    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
+        file::create_dir_durably(dir)?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Refuses a file of `length` bytes that would leave too little space.
+    fn check_space(&self, length: u64) -> io::Result<()> {
+        let kept = if self.list()?.len() < 2 { KEPT_FREE_AT_FIRST } else { KEPT_FREE };
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < length.saturating_add(kept) {
+            let detail = format!("{free} bytes are free, and {kept} of them are kept");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, detail));
+        }
+        Ok(())
+    }
+}
+
+impl Medium for Folder {
+    type File = OpenFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        fs::read_dir(&self.dir)?.map(|entry| entry.map(name)).collect()
+    }
+
+    fn open(&self, name: &str) -> io::Result<OpenFile> {
+        let file = File::options().read(true).write(true).open(self.dir.join(name))?;
+        // After a failed sync the page cache may hold what the disk does not (rule A4).
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(OpenFile(file))
+    }
+
+    // Zeros are written, not only reserved: the first write to a block that is merely reserved changes the file's
+    // metadata, and its sync would write that too.
+    fn create(&self, name: &str, length: u64) -> io::Result<OpenFile> {
+        self.check_space(length)?;
+        let mut file = File::options().read(true).write(true).create_new(true).open(self.dir.join(name))?;
+        let mut left = length;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            file.write_all(ZEROS.get(..part).unwrap_or(&ZEROS))?;
+            left -= part as u64;
+        }
+        // Not remembered as a failure: without room the file is given up. The journal notes all other failures.
+        sync::data(&file)?;
+        sync::all(&File::open(&self.dir)?)?;
+        Ok(OpenFile(file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.dir.join(name))
+    }
+}
+
+/// An open file of a [`Folder`].
+pub(crate) struct OpenFile(File);
+
+impl MediumFile for OpenFile {
+    fn length(&self) -> io::Result<u64> {
+        self.0.metadata().map(|metadata| metadata.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut slices = slices.as_mut_slice();
+        // Leaves out empty parts.
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            match rustix::io::pwritev(&self.0, slices, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut slices, written);
+                    offset += written as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        sync::journal(&self.0)
+    }
+}

@@ -1,0 +1,156 @@
+//! The readers' view: the index, and over it the writes that are not in it yet.
+
+use std::{cmp::Ordering, collections::VecDeque, ops::Deref};
+
+use crate::{
+    DiskError, Pair,
+    index::Index,
+    layers::Layers,
+    range::{KeyRange, ReadFrom},
+    transaction::Stored,
+};
+
+/// Pairs of the first chunk of a scan; each later one has four times as many, up to [`LARGEST_CHUNK`].
+const FIRST_CHUNK: usize = 16;
+
+/// Maximum pairs of a chunk.
+const LARGEST_CHUNK: usize = 256;
+
+/// Bytes after which the first chunk ends: most callers take one or a few pairs of it.
+const FIRST_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes after which a later chunk ends.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Everything that is committed.
+pub(crate) struct Rows<I> {
+    pub(crate) index: I,
+    pub(crate) layers: Layers,
+}
+
+/// One part of a scan, in the order in which it is read.
+struct Chunk {
+    pairs: Vec<Pair>,
+    /// The part of the range that is left.
+    rest: Option<KeyRange>,
+}
+
+impl<I: Index> Rows<I> {
+    pub(crate) fn new(index: I) -> Self {
+        Self { index, layers: Layers::default() }
+    }
+
+    /// The next pairs of a range from one of its ends, about `limit` of them.
+    ///
+    /// The layers are copied before the index is read: a write leaves the layers only once it is in the index, so
+    /// whatever was committed before this call is found in one of them.
+    fn chunk(&self, range: &KeyRange, from: ReadFrom, limit: usize) -> Result<Chunk, DiskError> {
+        let (written, more) = self.layers.range(range, from, limit);
+        // Of the rest of the range, the layers' part is not known yet.
+        let beyond = written.last().filter(|_| more).map(|(key, _)| key.clone());
+        let known = beyond.as_ref().map(|key| range.as_far_as(from, key));
+        let mut stored = from.read(self.index.range(known.as_ref().unwrap_or(range)));
+        let mut written = written.into_iter().peekable();
+        let (mut pairs, mut bytes) = (Vec::new(), 0);
+        let most = if limit <= FIRST_CHUNK { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
+        let mut next = stored.next().transpose()?;
+        while pairs.len() < limit && bytes < most {
+            let order = match (written.peek(), &next) {
+                (None, None) => {
+                    let rest = beyond.map(|key| range.rest(from, &key));
+                    return Ok(Chunk { pairs, rest });
+                }
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((key, _)), Some((stored, _))) => from.compare(key, stored),
+            };
+            let mut found = None;
+            if order != Ordering::Less {
+                // Overwritten or removed when a layer has it too.
+                found = next.take().filter(|_| order == Ordering::Greater);
+                next = stored.next().transpose()?;
+            }
+            if order != Ordering::Greater {
+                found = written.next().and_then(|(key, value)| value.map(|value| (key, value)));
+            }
+            if let Some((key, value)) = found {
+                bytes += key.len() + value.len();
+                pairs.push((key, value));
+            }
+        }
+        let rest = pairs.last().map(|(key, _)| range.rest(from, key));
+        Ok(Chunk { pairs, rest })
+    }
+}
+
+impl<I: Index> Stored for Rows<I> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        match self.layers.get(key) {
+            Some(written) => Ok(written),
+            None => self.index.get(key),
+        }
+    }
+
+    fn scan(&self, range: KeyRange) -> Box<dyn Iterator<Item = Result<Pair, DiskError>> + '_> {
+        Box::new(Scan::new(self, range))
+    }
+}
+
+/// The pairs of a range, read in chunks from both ends. Each chunk is as new as the moment in which it was read.
+pub(crate) struct Scan<R> {
+    rows: R,
+    /// The part that has not been read yet; `None` after the last chunk, or after an error.
+    rest: Option<KeyRange>,
+    /// Pairs read from the start and from the end, both ascending.
+    front: VecDeque<Pair>,
+    back: VecDeque<Pair>,
+    limit: usize,
+}
+
+impl<I: Index, R: Deref<Target = Rows<I>>> Scan<R> {
+    pub(crate) fn new(rows: R, range: KeyRange) -> Self {
+        Self { rows, rest: Some(range), front: VecDeque::new(), back: VecDeque::new(), limit: FIRST_CHUNK }
+    }
+
+    /// Reads one more chunk, if anything is left; false when nothing is.
+    fn read(&mut self, from: ReadFrom) -> Result<bool, DiskError> {
+        let Some(range) = self.rest.take() else { return Ok(false) };
+        let chunk = self.rows.chunk(&range, from, self.limit)?;
+        self.limit = (self.limit * 4).min(LARGEST_CHUNK);
+        self.rest = chunk.rest;
+        match from {
+            ReadFrom::Start => self.front.extend(chunk.pairs),
+            ReadFrom::End => chunk.pairs.into_iter().for_each(|pair| self.back.push_front(pair)),
+        }
+        Ok(true)
+    }
+}
+
+impl<I: Index, R: Deref<Target = Rows<I>>> Iterator for Scan<R> {
+    type Item = Result<Pair, DiskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.front.is_empty() {
+            match self.read(ReadFrom::Start) {
+                Ok(true) => {}
+                // The two ends have met.
+                Ok(false) => return self.back.pop_front().map(Ok),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.front.pop_front().map(Ok)
+    }
+}
+
+impl<I: Index, R: Deref<Target = Rows<I>>> DoubleEndedIterator for Scan<R> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        while self.back.is_empty() {
+            match self.read(ReadFrom::End) {
+                Ok(true) => {}
+                Ok(false) => return self.front.pop_back().map(Ok),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.back.pop_back().map(Ok)
+    }
+}

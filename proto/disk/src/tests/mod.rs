@@ -1,0 +1,6 @@
+//! Journal, layers and index together on simulated disks.
+
+mod commits;
+mod gates;
+mod power_cuts;
+mod world;

@@ -1,0 +1,287 @@
+//! Random runs of commits, applying, checkpoints, kills and power cuts. After each start the store holds exactly what
+//! was acknowledged; the group that was being committed is there as a whole, or not at all. Runs repeat by their seed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    env,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::world::{Faults, Random, SimulatedFolder, SimulatedIndex, World};
+use crate::{
+    DiskError, Options, Pair, TransactError, Transaction,
+    committer::{Job, Task},
+    engine::Parts,
+    flow::Limits,
+    health::Health,
+    range::KeyRange,
+    transaction::Stored,
+};
+
+/// Number of runs, each with its own seed: `TWINBOX_DISK_SEEDS`, or 200.
+fn runs() -> u64 {
+    env::var("TWINBOX_DISK_SEEDS").map_or(200, |seeds| seeds.parse().expect("a number of seeds"))
+}
+
+/// Starts of the store in one run.
+const LIVES: u64 = 8;
+
+/// Actions of a life that no power cut ends.
+const ACTIONS: u64 = 40;
+
+/// Two blocks: large groups go into several batches, and segments are used again and again.
+pub(super) const OPTIONS: Options = Options { journal_segment_bytes: 8192 };
+
+/// Never reached: the run itself applies and flushes.
+pub(super) const LIMITS: Limits = Limits {
+    group: usize::MAX,
+    apply_at: usize::MAX,
+    apply_after: Duration::ZERO,
+    held: usize::MAX,
+    journal: u64::MAX,
+};
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+type Writes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// Events of a run, to see that it tries what it is meant to try.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    commits: u64,
+    cuts: u64,
+    kept: u64,
+    lost: u64,
+    full: u64,
+}
+
+struct Run {
+    world: World,
+    random: Random,
+    known: Model,
+    /// The content if the group is durable whose commit was cut.
+    doubtful: Option<Model>,
+    counts: Counts,
+}
+
+pub(super) type OpenParts = Parts<SimulatedIndex, SimulatedFolder>;
+
+fn content(parts: &OpenParts) -> Result<Model, DiskError> {
+    parts.rows.scan(KeyRange::prefix(b"")).collect()
+}
+
+impl Run {
+    fn new(seed: u64, faults: Faults) -> Self {
+        let (world, random) = (World::new(seed, faults), Random(seed ^ 0x5eed));
+        Self { world, random, known: Model::new(), doubtful: None, counts: Counts::default() }
+    }
+
+    /// A whole run; the violation that it found, if any.
+    fn whole(seed: u64, faults: Faults) -> Result<Counts, String> {
+        let mut run = Self::new(seed, faults);
+        for _ in 0..LIVES {
+            run.life()?;
+        }
+        run.world.power_on(None);
+        run.world.set_full(false);
+        run.start()?.ok_or("the power failed by itself")?;
+        Ok(run.counts)
+    }
+
+    /// Opens the store and looks at what it holds; `None` when a power cut came first.
+    fn start(&mut self) -> Result<Option<OpenParts>, String> {
+        let health = Arc::new(Health::new(PathBuf::from("/simulated")));
+        let opened = Parts::open(health, self.world.index(), self.world.files(), OPTIONS, LIMITS);
+        let parts = match opened {
+            Ok(parts) => parts,
+            Err(_) if self.world.is_dead() => return Ok(None),
+            Err(error) => return Err(format!("it does not open: {error}")),
+        };
+        let found = match content(&parts) {
+            Ok(found) => found,
+            Err(_) if self.world.is_dead() => return Ok(None),
+            Err(error) => return Err(format!("it cannot be read: {error}")),
+        };
+        let doubtful = self.doubtful.take();
+        if doubtful.as_ref().is_some_and(|doubtful| *doubtful == found) {
+            self.counts.kept += 1;
+            self.known = found;
+        } else if self.known == found {
+            self.counts.lost += u64::from(doubtful.is_some());
+        } else {
+            let missing = self.known.iter().filter(|(key, value)| found.get(*key) != Some(value)).count();
+            return Err(format!("after a start {missing} acknowledged values are missing or others are there"));
+        }
+        Ok(Some(parts))
+    }
+
+    fn life(&mut self) -> Result<(), String> {
+        let cut = self.random.below(4) > 0;
+        let operations = cut.then(|| 1 + self.random.below(120));
+        self.world.power_on(operations);
+        let Some(mut parts) = self.start()? else {
+            self.counts.cuts += 1;
+            return Ok(());
+        };
+        for _ in 0..ACTIONS {
+            let done = match self.random.below(10) {
+                0 => parts.applier.apply(),
+                1 => parts.applier.checkpoint(),
+                2 => parts.applier.apply().and_then(|()| parts.applier.checkpoint()),
+                3 => {
+                    // Without room it is tried again.
+                    let _ = parts.applier.journal.prepare();
+                    Ok(())
+                }
+                4 => {
+                    let full = self.random.below(4) == 0;
+                    self.world.set_full(full);
+                    Ok(())
+                }
+                _ => {
+                    self.commit(&mut parts)?;
+                    Ok(())
+                }
+            };
+            if self.world.is_dead() {
+                self.counts.cuts += 1;
+                return Ok(());
+            }
+            done.map_err(|error| format!("it fails by itself: {error}"))?;
+            match content(&parts) {
+                Ok(found) if found == self.known => {}
+                Err(_) if self.world.is_dead() => {
+                    self.counts.cuts += 1;
+                    return Ok(());
+                }
+                found => return Err(format!("a reader sees {found:?} instead of {:?}", self.known)),
+            }
+        }
+        drop(parts);
+        self.world.kill();
+        Ok(())
+    }
+
+    /// Some writes over the keys of the run.
+    fn writes(&mut self) -> Writes {
+        let mut writes = Writes::new();
+        for _ in 0..=self.random.below(3) {
+            let key = format!("key {}", self.random.below(12)).into_bytes();
+            let largest = if self.random.below(4) == 0 { 3000 } else { 100 };
+            let value = vec![self.random.below(256) as u8; self.random.index(largest)];
+            writes.push((key, (self.random.below(4) > 0).then_some(value)));
+        }
+        writes
+    }
+
+    /// Commits a group of transactions, some of which refuse.
+    fn commit(&mut self, parts: &mut OpenParts) -> Result<(), String> {
+        let mut jobs: VecDeque<Box<dyn Job>> = VecDeque::new();
+        let mut expected = self.known.clone();
+        let outcomes = Arc::new(Mutex::new(Vec::new()));
+        for _ in 0..=self.random.below(3) {
+            let (writes, refuses) = (self.writes(), self.random.below(5) == 0);
+            let before: Vec<Pair> = expected.clone().into_iter().collect();
+            if !refuses {
+                for (key, value) in writes.clone() {
+                    match value {
+                        Some(value) => expected.insert(key, value),
+                        None => expected.remove(&key),
+                    };
+                }
+            }
+            let run = move |transaction: &mut Transaction<'_>| -> Result<bool, DiskError> {
+                let same = transaction.scan(b"")? == before;
+                for (key, value) in writes {
+                    match value {
+                        Some(value) => transaction.put(key, value)?,
+                        None => transaction.remove(key),
+                    }
+                }
+                if refuses { Err(DiskError::Closed) } else { Ok(same) }
+            };
+            let noted = Arc::clone(&outcomes);
+            let done = move |outcome: Result<bool, TransactError<DiskError>>| {
+                noted.lock().expect("the outcomes").push((outcome, refuses));
+            };
+            jobs.push_back(Box::new(Task::new(run, done)));
+        }
+        let count = jobs.len();
+        parts.committer.group(&mut jobs);
+        let outcomes = std::mem::take(&mut *outcomes.lock().expect("the outcomes"));
+        if outcomes.len() != count {
+            return Err(format!("{count} transactions have {} outcomes", outcomes.len()));
+        }
+        let (mut committed, mut failed) = (0, None);
+        for (outcome, refuses) in outcomes {
+            match outcome {
+                Ok(true) if !refuses => committed += 1,
+                Err(TransactError::Refused(DiskError::Closed)) if refuses => {}
+                Err(TransactError::Disk(error)) => failed = Some(error),
+                other => return Err(format!("a transaction ended with {other:?}, it refuses: {refuses}")),
+            }
+        }
+        match failed {
+            None => {
+                self.counts.commits += committed;
+                self.known = expected;
+            }
+            Some(_) if committed > 0 => return Err("a part of a group is committed".to_owned()),
+            Some(DiskError::StoreFull { .. }) => self.counts.full += 1,
+            Some(_) if self.world.is_dead() => self.doubtful = Some(expected),
+            Some(error) => return Err(format!("a commit fails by itself: {error}")),
+        }
+        Ok(())
+    }
+}
+
+/// Seeds whose run finds a violation.
+fn violations(faults: Faults) -> usize {
+    (0..runs()).filter(|seed| Run::whole(*seed, faults).is_err()).count()
+}
+
+#[test]
+fn acknowledged_commits_survive_every_power_cut_and_refused_ones_never_appear() {
+    let (mut all, runs) = (Counts::default(), runs());
+    for seed in 0..runs {
+        let counts = Run::whole(seed, Faults::default()).unwrap_or_else(|found| panic!("seed {seed}: {found}"));
+        all.commits += counts.commits;
+        all.cuts += counts.cuts;
+        all.kept += counts.kept;
+        all.lost += counts.lost;
+        all.full += counts.full;
+    }
+    assert!(all.commits > 10 * runs && all.cuts > runs, "{all:?}");
+    assert!(all.kept > 0 && all.lost > 0 && all.full > 0, "{all:?}");
+}
+
+#[test]
+fn checkpoints_let_the_journal_use_its_segments_again() {
+    let mut run = Run::new(1, Faults::default());
+    let mut parts = run.start().expect("a start").expect("power");
+    for _ in 0..400 {
+        run.commit(&mut parts).expect("a group");
+        parts.applier.apply().expect("it is applied");
+        parts.applier.checkpoint().expect("a checkpoint");
+    }
+    // The largest group takes 13 segments, those of two groups may be there, and some spare ones.
+    let segments = run.world.journal_bytes() / 8192;
+    assert!(segments <= 30, "{segments} segments after 400 checkpoints");
+    assert_eq!(content(&parts), Ok(run.known));
+}
+
+#[test]
+fn a_commit_that_is_acknowledged_before_its_sync_is_found() {
+    assert!(violations(Faults { journal_lies: true, ..Faults::default() }) > 0);
+}
+
+#[test]
+fn a_journal_that_is_released_before_the_flush_of_the_index_is_found() {
+    assert!(violations(Faults { index_lies: true, ..Faults::default() }) > 0);
+}
+
+#[test]
+fn a_layer_that_is_dropped_before_the_index_has_it_is_found() {
+    assert!(violations(Faults { index_delays: true, ..Faults::default() }) > 0);
+}

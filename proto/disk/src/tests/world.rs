@@ -1,0 +1,390 @@
+//! A simulated machine: the files of a journal and an index. A power cut keeps any part of what was not made durable.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use twinbox_journal::{Medium, MediumFile};
+
+use crate::{DiskError, Pair, index::Index, range::KeyRange};
+
+/// Unit in which a power cut keeps writes to files, in bytes.
+const SECTOR: usize = 512;
+
+/// Random numbers from a seed (splitmix64).
+#[derive(Clone)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// A number below `limit`.
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+
+    pub(super) fn index(&mut self, length: usize) -> usize {
+        self.below(length as u64) as usize
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
+
+/// Faults of a machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Faults {
+    /// Syncs of the journal do nothing: a commit is acknowledged before it is durable.
+    pub(super) journal_lies: bool,
+    /// Flushes of the index do nothing: the journal is released before its flush.
+    pub(super) index_lies: bool,
+    /// Readers see a write to the index at its next flush: the layer over it is dropped too early.
+    pub(super) index_delays: bool,
+    /// Writes to the journal panic.
+    pub(super) journal_panics: bool,
+    /// Flushes of the index fail.
+    pub(super) index_fails: bool,
+}
+
+/// A place that a test can close.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    waiting: bool,
+}
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_closed(&self, closed: bool) {
+        self.state().closed = closed;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state();
+        state.waiting = true;
+        self.0.1.notify_all();
+        state = self.0.1.wait_while(state, |state| state.closed).unwrap_or_else(PoisonError::into_inner);
+        state.waiting = false;
+    }
+
+    /// Returns when a thread stands before the closed gate.
+    pub(super) fn wait_until_reached(&self) {
+        let waited = self.0.1.wait_timeout_while(self.state(), Duration::from_secs(20), |state| !state.waiting);
+        assert!(!waited.expect("the gate").1.timed_out(), "no thread came to the gate");
+    }
+}
+
+/// The machine. Clones are one machine.
+#[derive(Clone)]
+pub(super) struct World {
+    state: Arc<Mutex<State>>,
+    pub(super) syncs: Gate,
+    pub(super) flushes: Gate,
+}
+
+struct State {
+    random: Random,
+    faults: Faults,
+    /// Operations until the power cut.
+    left: Option<u64>,
+    dead: bool,
+    full: bool,
+    files: BTreeMap<String, Content>,
+    removed: Vec<(String, Content)>,
+    index: BTreeMap<Vec<u8>, Vec<u8>>,
+    durable_index: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Writes to the index since its last flush, by key, in order.
+    unflushed: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
+}
+
+#[derive(Default, Clone)]
+struct Content {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+fn apply(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8], value: Option<&[u8]>) {
+    match value {
+        Some(value) => map.insert(key.to_vec(), value.to_vec()),
+        None => map.remove(key),
+    };
+}
+
+impl Content {
+    fn cut(&mut self, random: &mut Random) {
+        for (offset, bytes) in std::mem::take(&mut self.unsynced) {
+            let mut at = 0;
+            while at < bytes.len() {
+                let length = (SECTOR - (offset + at) % SECTOR).min(bytes.len() - at);
+                if random.coin() {
+                    self.durable[offset + at..offset + at + length].copy_from_slice(&bytes[at..at + length]);
+                }
+                at += length;
+            }
+        }
+        self.live = self.durable.clone();
+    }
+}
+
+impl State {
+    fn power_failed() -> io::Error {
+        io::Error::other("the power is off")
+    }
+
+    /// One operation that changes something; an error at the power cut and after it.
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.left {
+            _ if self.dead => return Err(Self::power_failed()),
+            None => return Ok(()),
+            Some(0) => {}
+            Some(left) => {
+                *left -= 1;
+                return Ok(());
+            }
+        }
+        self.dead = true;
+        for (name, content) in std::mem::take(&mut self.removed) {
+            if self.random.coin() {
+                self.files.insert(name, content);
+            }
+        }
+        for content in self.files.values_mut() {
+            content.cut(&mut self.random);
+        }
+        self.lose_index();
+        Err(Self::power_failed())
+    }
+
+    /// The index keeps one of the values of each key since its last flush.
+    fn lose_index(&mut self) {
+        for (key, values) in std::mem::take(&mut self.unflushed) {
+            if let Some(kept) = self.random.index(values.len() + 1).checked_sub(1) {
+                apply(&mut self.durable_index, &key, values[kept].as_deref());
+            }
+        }
+        self.index = self.durable_index.clone();
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut Content> {
+        if self.dead {
+            return Err(Self::power_failed());
+        }
+        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl World {
+    pub(super) fn new(seed: u64, faults: Faults) -> Self {
+        let state = State {
+            random: Random(seed),
+            faults,
+            left: None,
+            dead: false,
+            full: false,
+            files: BTreeMap::new(),
+            removed: Vec::new(),
+            index: BTreeMap::new(),
+            durable_index: BTreeMap::new(),
+            unflushed: BTreeMap::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)), syncs: Gate::default(), flushes: Gate::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The power is on, for so many operations.
+    pub(super) fn power_on(&self, operations: Option<u64>) {
+        let mut state = self.state();
+        (state.left, state.dead) = (operations, false);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// The process was killed: files keep what was written, the index what had left the process.
+    pub(super) fn kill(&self) {
+        self.state().lose_index();
+    }
+
+    /// Whether there is room for new files.
+    pub(super) fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    pub(super) fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
+    }
+
+    /// Total bytes of the journal's files.
+    pub(super) fn journal_bytes(&self) -> usize {
+        self.state().files.values().map(|content| content.live.len()).sum()
+    }
+
+    pub(super) fn files(&self) -> SimulatedFolder {
+        SimulatedFolder(self.clone())
+    }
+
+    pub(super) fn index(&self) -> SimulatedIndex {
+        SimulatedIndex(self.clone())
+    }
+}
+
+pub(super) struct SimulatedFolder(World);
+
+impl Medium for SimulatedFolder {
+    type File = SimulatedFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let state = self.0.state();
+        if state.dead { Err(State::power_failed()) } else { Ok(state.files.keys().cloned().collect()) }
+    }
+
+    fn open(&self, name: &str) -> io::Result<SimulatedFile> {
+        self.0.state().file(name)?;
+        Ok(SimulatedFile { world: self.0.clone(), name: name.to_owned() })
+    }
+
+    fn create(&self, name: &str, length: u64) -> io::Result<SimulatedFile> {
+        let mut state = self.0.state();
+        if state.full && !state.dead {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        assert!(!state.files.contains_key(name), "a file of this name is there");
+        let was_dead = state.dead;
+        let created = state.step();
+        let length = match created {
+            Ok(()) => length as usize,
+            Err(error) if was_dead || state.random.coin() => return Err(error),
+            // The rest of an interrupted creation.
+            Err(_) => state.random.index(length as usize),
+        };
+        let zeros = vec![0; length];
+        state.files.insert(name.to_owned(), Content { live: zeros.clone(), durable: zeros, unsynced: Vec::new() });
+        created?;
+        // The folder was synced.
+        state.removed.clear();
+        Ok(SimulatedFile { world: self.0.clone(), name: name.to_owned() })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.0.state();
+        state.file(name)?;
+        if let Some(content) = state.files.remove(name) {
+            state.removed.push((name.to_owned(), content));
+        }
+        state.step()
+    }
+}
+
+pub(super) struct SimulatedFile {
+    world: World,
+    name: String,
+}
+
+impl MediumFile for SimulatedFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.world.state().file(&self.name)?.live.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.world.state();
+        let live = &state.file(&self.name)?.live;
+        let rest = live.get(offset as usize..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let (bytes, offset) = (parts.concat(), offset as usize);
+        let mut state = self.world.state();
+        assert!(!state.faults.journal_panics, "the fault that the test asked for");
+        let content = state.file(&self.name)?;
+        content.live[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        content.unsynced.push((offset, bytes));
+        state.step()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.world.syncs.pass();
+        let mut state = self.world.state();
+        state.step()?;
+        if !state.faults.journal_lies {
+            let content = state.file(&self.name)?;
+            content.unsynced.clear();
+            content.durable = content.live.clone();
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct SimulatedIndex(World);
+
+fn failed(error: &io::Error) -> DiskError {
+    DiskError::io("use the index of", Path::new("simulated"), error)
+}
+
+impl Index for SimulatedIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        let state = self.0.state();
+        if state.dead { Err(failed(&State::power_failed())) } else { Ok(state.index.get(key).cloned()) }
+    }
+
+    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> {
+        let state = self.0.state();
+        let pairs: Vec<Result<Pair, DiskError>> = match state.dead {
+            true => vec![Err(failed(&State::power_failed()))],
+            false => {
+                let pairs = state.index.range::<[u8], _>(range.bounds());
+                pairs.map(|(key, value)| Ok((key.clone(), value.clone()))).collect()
+            }
+        };
+        pairs.into_iter()
+    }
+
+    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
+        let mut state = self.0.state();
+        if !state.faults.index_delays {
+            apply(&mut state.index, key, value);
+        }
+        state.unflushed.entry(key.to_vec()).or_default().push(value.map(<[u8]>::to_vec));
+        state.step().map_err(|error| failed(&error))
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.0.flushes.pass();
+        let mut state = self.0.state();
+        state.step().map_err(|error| failed(&error))?;
+        if state.faults.index_fails {
+            return Err(failed(&io::Error::other("the index cannot be flushed")));
+        }
+        if state.faults.index_lies {
+            return Ok(());
+        }
+        for (key, values) in std::mem::take(&mut state.unflushed) {
+            if let Some(last) = values.last() {
+                apply(&mut state.durable_index, &key, last.as_deref());
+                apply(&mut state.index, &key, last.as_deref());
+            }
+        }
+        Ok(())
+    }
+}

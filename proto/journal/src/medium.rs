@@ -1,0 +1,39 @@
+//! The folder of a journal, as the journal uses it.
+
+use std::io;
+
+/// Files of a journal: real ones come from twinbox-disk, which counts their syncs, simulated ones from tests. All calls
+/// block.
+pub trait Medium: Send + Sync + 'static {
+    /// An open file.
+    type File: MediumFile;
+
+    /// Names of the files in the folder.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Opens an existing file for reading and writing. Reads return the content of the disk as far as possible, not
+    /// that of the page cache (rule A4).
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Creates a file of `length` zero bytes, durably (content, size and name), under a name that is not in use. An
+    /// interrupted creation leaves at most a file that [`Self::list`] shows and that begins with no segment header.
+    fn create(&self, name: &str, length: u64) -> io::Result<Self::File>;
+
+    /// Removes a file. A power cut may undo it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+}
+
+/// An open file of a [`Medium`].
+pub trait MediumFile: Send + Sync + 'static {
+    /// Length in bytes.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all parts, one behind the other, from `offset` on: one vectored write where the system allows it.
+    fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
+
+    /// Makes all that was written to this file durable, whichever handle wrote it (`fdatasync`).
+    fn sync(&self) -> io::Result<()>;
+}

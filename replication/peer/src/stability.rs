@@ -1,0 +1,124 @@
+//! Stability: every member has stored a set of changes, and nothing that a member made before it knew of them is still on
+//! its way to this node (rules D2, D3).
+//!
+//! A member reports all that is durable in its store at one moment. If that covers the mark, then every change that the
+//! member made without knowledge of the mark's changes is in the report too: its commits run one after the other. If
+//! this node has all that was reported, such a change has arrived here. What a member makes later it makes in knowledge
+//! of the mark.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use twinbox_clock::{BootInstant, wall};
+use twinbox_ids::NodeName;
+
+use crate::{Peers, holdings::Holdings, link::Link};
+
+/// The changes that were here at one moment.
+#[derive(Debug, Clone)]
+pub struct StabilityMark {
+    changes: Holdings,
+}
+
+impl StabilityMark {
+    /// Whether a member with this report has all changes of the mark, and this node, which has `own`, all that the member
+    /// had.
+    fn is_stored(&self, report: &Holdings, own: &Holdings) -> bool {
+        report.covers(&self.changes) && own.covers(report)
+    }
+}
+
+impl Peers {
+    /// Notes the changes that are durable here now, those beyond gaps included: their records show them. A read may show
+    /// a change that is not durable yet: commit (an empty commit will do) between such a read and the mark.
+    pub fn mark(&self) -> StabilityMark {
+        StabilityMark { changes: Holdings::of_store(self.store()) }
+    }
+
+    /// True when every member has durably stored all changes of the mark, `leaving` ones included, and this node has
+    /// stored all that each of them had when it said so. False while any member is away. Members that have not said
+    /// enough are asked; ask again after a probe (some `ack_timeout`s).
+    pub fn is_stable(&self, mark: &StabilityMark) -> bool {
+        let links = self.links();
+        self.stored_by(&links, mark) == links.len()
+    }
+
+    /// The other members for which that does not hold, and those that lack data from before their first fill: the disk that
+    /// they had before may be lost. The former are asked, as by [`Self::is_stable`].
+    pub fn unanswered(&self, mark: &StabilityMark) -> Vec<NodeName> {
+        let is_silent = |link: &Arc<Link>| {
+            let stored = self.stored_by(std::slice::from_ref(link), mark) == 1;
+            !stored || link.lacks_data.load(Relaxed)
+        };
+        self.links().into_iter().filter(is_silent).map(|link| link.name.clone()).collect()
+    }
+
+    /// True when the clock of each other member differs from this node's by at most `within`; false while one is unheard
+    /// in this process's life, or does not say. Without other members there is nothing to compare: true.
+    pub fn clocks_agree(&self, within: Duration) -> bool {
+        let (now, own) = (BootInstant::now(), wall().0);
+        let agrees = |clock: u64| u128::from(clock.abs_diff(own)) <= within.as_millis();
+        self.links().iter().all(|link| link.clock(now).is_some_and(agrees))
+    }
+
+    fn stored_by(&self, links: &[Arc<Link>], mark: &StabilityMark) -> usize {
+        // The reports before the own changes: what was reported may have come since.
+        let reports: Vec<_> = links.iter().map(|link| link.report()).collect();
+        let own = Holdings::of_store(self.store());
+        let mut stored = 0;
+        for (link, report) in links.iter().zip(reports) {
+            if report.is_some_and(|report| mark.is_stored(&report, &own)) {
+                stored += 1;
+            } else {
+                link.report_wanted.store(true, Relaxed);
+            }
+        }
+        stored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_ids::Origin;
+
+    use super::*;
+
+    const A: Origin = Origin(1);
+    const B: Origin = Origin(2);
+
+    fn holdings(upto: &[(Origin, u64)]) -> Holdings {
+        Holdings::of(&upto.iter().copied().collect())
+    }
+
+    #[test]
+    fn mark_is_stored_when_the_member_covers_it_and_nothing_of_the_member_is_missing_here() {
+        let mark = StabilityMark { changes: holdings(&[(A, 5)]) };
+        let own = holdings(&[(A, 9), (B, 3)]);
+        for (what, report, expected) in [
+            ("less than the mark", holdings(&[(A, 4)]), false),
+            ("exactly the mark", holdings(&[(A, 5)]), true),
+            ("more, all of it here", holdings(&[(A, 7), (B, 3)]), true),
+            ("a change of the member that is still on its way", holdings(&[(A, 5), (B, 4)]), false),
+            ("of an origin that is unknown here", holdings(&[(A, 5), (Origin(3), 1)]), false),
+        ] {
+            assert_eq!(mark.is_stored(&report, &own), expected, "{what}");
+        }
+        // A change beyond a gap counts as well.
+        let mut beyond = holdings(&[(A, 5)]);
+        beyond.add(B, 9..=9);
+        assert!(!mark.is_stored(&beyond, &own));
+    }
+
+    /// A change beyond a gap is in its record like any other: here the purge of a message.
+    #[test]
+    fn mark_has_what_lies_beyond_a_gap() {
+        let mut changes = holdings(&[(A, 4)]);
+        changes.add(A, 6..=6);
+        let (mark, own) = (StabilityMark { changes: changes.clone() }, changes.clone());
+        assert!(!mark.is_stored(&holdings(&[(A, 4)]), &own), "the member lacks the last one");
+        assert!(mark.is_stored(&changes, &own));
+        assert!(mark.is_stored(&holdings(&[(A, 6)]), &holdings(&[(A, 6)])));
+    }
+}

@@ -1,0 +1,283 @@
+//! Removal of deleted records and of audio that no record names (rules D2, D3, D9).
+//!
+//! This module removes what its caller names and checks only what it can see in this store: that a record is as the
+//! caller saw it, that a blob has no reference, is old enough and is not in use. The caller decides that the deletion is
+//! stable on all members.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use twinbox_disk::{DiskError, Transaction, file};
+use twinbox_ids::{BlobHash, Timestamp};
+use twinbox_replication_core::{Key, Record, Table};
+
+use crate::{
+    Store, StoreError,
+    blobs::{blocking, hash_of},
+    codec::DecodeError,
+    draft::decode_record,
+    index::Indexed,
+    keys,
+    store::{unversioned, versioned},
+};
+
+/// Records removed in one transaction: commits of callers wait for it.
+const AT_A_TIME: usize = 128;
+
+/// A record with a tombstone as it was read; something may outlive the tombstone ([`Record::is_deleted`]).
+#[derive(Debug, Clone)]
+pub struct DeletedRow {
+    /// Its key.
+    pub key: Key,
+    /// The record.
+    pub record: Record,
+    /// Time by the clock of this node at which its tombstone was first seen here.
+    pub seen: Timestamp,
+    /// Hash of its bytes: a record that has changed since is not removed.
+    bytes: BlobHash,
+}
+
+/// The extent of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The record and its audio. Only for a record that no member writes again once it knows of the deletion.
+    Whole,
+    /// The audio only: the record stays, because its key is remembered or used again.
+    Audio,
+}
+
+/// Number of records from which something was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PurgedRows {
+    /// Records that were removed.
+    pub whole: u64,
+    /// Records that stay and gave up their audio.
+    pub audio: u64,
+}
+
+/// Files that were removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FreedSpace {
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Counts of what was removed since the start of the process.
+#[derive(Debug, Default)]
+pub struct PurgeCounts {
+    /// Records.
+    pub records: AtomicU64,
+    /// Blobs.
+    pub blobs: AtomicU64,
+    /// Bytes of the blobs.
+    pub bytes: AtomicU64,
+}
+
+impl std::ops::AddAssign for FreedSpace {
+    fn add_assign(&mut self, other: Self) {
+        self.blobs += other.blobs;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Store {
+    /// Records of a table that have a tombstone, with an id above `after`, in order, at most `limit`; those that gave up
+    /// their audio are left out. Costs as much as there are such records. May show a delete whose sync is still under way.
+    pub fn deleted_rows(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<DeletedRow>, StoreError> {
+        let from = match after {
+            Some(id) => [&keys::deleted(&Key::new(table, id))[..], &[0]].concat(),
+            None => keys::deleted(&Key::new(table, "")),
+        };
+        let mut rows = Vec::new();
+        for entry in self.disk().scan_range(&from, &keys::deleted_end(table)) {
+            if rows.len() >= limit {
+                break;
+            }
+            let (mark, value) = entry?;
+            let Some(key) = keys::deleted_key(&mark) else { continue };
+            // Without a time of its own it stays.
+            let Ok(seen) = time(&value, "the time at which a deletion was seen") else { continue };
+            let Some(bytes) = self.disk().get(&keys::record(&key))? else { continue };
+            // An unreadable record stays.
+            let Ok(record) = decode_record(&bytes) else { continue };
+            rows.push(DeletedRow { key, record, seen, bytes: hash_of(&bytes) });
+        }
+        Ok(rows)
+    }
+
+    /// Removes these records, or their audio, durably; one that has changed since it was read stays. Makes no change that
+    /// peers see. The deletion must be stable: a change by a member that did not know of it would create the record
+    /// again, in part.
+    pub async fn purge(&self, rows: Vec<(DeletedRow, Removal)>) -> Result<PurgedRows, StoreError> {
+        let mut purged = PurgedRows::default();
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            let part: Vec<_> = rows.by_ref().take(AT_A_TIME).collect();
+            let removed = self.disk().transact(move |transaction| purge(transaction, part)).await?;
+            purged.whole += removed.whole;
+            purged.audio += removed.audio;
+            self.purge_counts().records.fetch_add(removed.whole, Relaxed);
+        }
+        Ok(purged)
+    }
+
+    /// The time up to which records age for the purge, as last stored; `None`: it was never stored.
+    pub fn purge_clock(&self) -> Result<Option<Timestamp>, StoreError> {
+        let stored = self.disk().get(keys::PURGE_CLOCK)?;
+        stored.map(|bytes| time(&bytes, "the clock of the purge")).transpose()
+    }
+
+    /// Stores the time up to which records age for the purge.
+    pub async fn set_purge_clock(&self, to: Timestamp) -> Result<(), StoreError> {
+        let write = move |transaction: &mut Transaction<'_>| {
+            Ok::<_, StoreError>(transaction.put(keys::PURGE_CLOCK, versioned(&to.0.to_be_bytes()))?)
+        };
+        Ok(self.disk().transact(write).await?)
+    }
+
+    /// Removes blobs whose last reference was removed longer than `grace` before `now`: looks at `limit` of them behind
+    /// `cursor`, and moves it; after the last one it begins again.
+    pub async fn remove_unreferenced(
+        &self,
+        cursor: &mut Option<BlobHash>,
+        grace: Duration,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<FreedSpace, StoreError> {
+        let (store, after) = (self.clone(), *cursor);
+        let (freed, next) = blocking(move || {
+            let from = match after {
+                Some(hash) => [&keys::unreferenced(&hash)[..], &[0]].concat(),
+                None => keys::UNREFERENCED.to_vec(),
+            };
+            let mut noted = Vec::new();
+            for entry in store.disk().scan_range(&from, keys::UNREFERENCED_END).take(limit) {
+                noted.extend(keys::unreferenced_hash(&entry?.0));
+            }
+            let mut freed = FreedSpace::default();
+            for hash in &noted {
+                freed += store.remove_blob(hash, grace, now)?;
+            }
+            let next = noted.last().copied().filter(|_| noted.len() == limit);
+            Ok((freed, next))
+        })
+        .await?;
+        *cursor = next;
+        Ok(freed)
+    }
+
+    /// Removes those blobs of one of the 256 folders that no record has named for `grace` until `now`: those whose change
+    /// was never committed are found only so.
+    pub async fn remove_orphan_blobs(
+        &self,
+        folder: u8,
+        grace: Duration,
+        now: Timestamp,
+    ) -> Result<FreedSpace, StoreError> {
+        let store = self.clone();
+        blocking(move || {
+            let mut freed = FreedSpace::default();
+            let name = |path: PathBuf| -> Option<BlobHash> { path.file_name()?.to_str()?.parse().ok() };
+            let path = store.blobs().folder(&BlobHash([folder; 32]));
+            for hash in file::list(&path)?.into_iter().filter_map(name) {
+                freed += store.remove_blob(&hash, grace, now)?;
+            }
+            Ok(freed)
+        })
+        .await
+    }
+
+    /// Removes a blob unless it is, or may be, in use.
+    fn remove_blob(&self, hash: &BlobHash, grace: Duration, now: Timestamp) -> Result<FreedSpace, StoreError> {
+        let kept = FreedSpace::default();
+        // A record that cannot be read may name it.
+        if !self.is_indexed() || self.health().set_aside > 0 || self.is_referenced(hash)? {
+            return Ok(kept);
+        }
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if self.unused_since(hash)?.saturating_add(grace_ms) > now.0 || self.recordings().is_unfiled(hash)? {
+            return Ok(kept);
+        }
+        // Read again once no caller can take it in use: a commit may have named it since.
+        let Some(bytes) = self.blobs().remove_unless(hash, grace, || self.is_referenced(hash))? else {
+            return Ok(kept);
+        };
+        let note = keys::unreferenced(hash);
+        self.disk().transact_blocking(move |transaction| {
+            transaction.remove(note);
+            Ok::<_, StoreError>(())
+        })?;
+        let freed = FreedSpace { blobs: u64::from(bytes > 0), bytes };
+        self.purge_counts().blobs.fetch_add(freed.blobs, Relaxed);
+        self.purge_counts().bytes.fetch_add(freed.bytes, Relaxed);
+        Ok(freed)
+    }
+
+    /// True when every record is in the index of references: until then no blob is removed.
+    pub fn is_indexed(&self) -> bool {
+        self.indexing().is_done()
+    }
+
+    /// True when a record here names the blob, and was not purged.
+    pub fn is_referenced(&self, hash: &BlobHash) -> Result<bool, StoreError> {
+        Ok(self.disk().scan(&keys::references(hash)).next().transpose()?.is_some())
+    }
+
+    /// The time since when the blob is in no use: that of its last reference, but not before the file was written.
+    fn unused_since(&self, hash: &BlobHash) -> Result<u64, StoreError> {
+        let note = match self.disk().get(&keys::unreferenced(hash))? {
+            Some(bytes) => time(&bytes, "the time of a blob's last reference")?.0,
+            None => 0,
+        };
+        Ok(note.max(self.blobs().written(hash)?))
+    }
+}
+
+fn purge(transaction: &mut Transaction<'_>, rows: Vec<(DeletedRow, Removal)>) -> Result<PurgedRows, StoreError> {
+    let mut purged = PurgedRows::default();
+    for (row, removal) in rows {
+        let key = keys::record(&row.key);
+        let Some(bytes) = transaction.get(&key)? else { continue };
+        if hash_of(&bytes) != row.bytes {
+            continue;
+        }
+        Indexed::of(&row.record).remove(transaction, &row.key)?;
+        match removal {
+            Removal::Whole => {
+                transaction.remove(key);
+                purged.whole += 1;
+            }
+            Removal::Audio => purged.audio += 1,
+        }
+    }
+    Ok(purged)
+}
+
+/// A time as the indexes hold it.
+fn time(bytes: &[u8], what: &'static str) -> Result<Timestamp, StoreError> {
+    let invalid = || StoreError::Format { what, source: DecodeError::Invalid("length") };
+    Ok(Timestamp(u64::from_be_bytes(unversioned(bytes, what)?.try_into().map_err(|_| invalid())?)))
+}
+
+/// The time of the last write of a file, in milliseconds since 1970; 0 for none.
+pub(crate) fn written(path: &Path) -> Result<u64, DiskError> {
+    match fs::metadata(path).and_then(|meta| meta.modified()) {
+        Ok(time) => {
+            let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(DiskError::io("read", path, &e)),
+    }
+}
