@@ -31,6 +31,7 @@ pub struct Disk(Arc<Engine<SledIndex>>);
 
 impl Disk {
     /// Opens the store in `dir` with the usual settings; for the rest see [`Self::open_with`].
+    #[cfg(not(feature = "simulation"))]
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
         Self::open_with(dir, Options::default())
     }
