@@ -228,7 +228,7 @@ impl<F: Folder> Round<'_, F> {
     /// Makes the attempts of all APPENDs durable before the first of them.
     async fn note_attempts(&mut self, actions: &[Action]) -> Result<(), SyncError> {
         if self.names_kept == NamesKept::Nothing {
-            // An attempt whose mail no look can find is noted by itself: the others have not begun.
+            // An attempt whose mail no look can find is noted alone: the others have not begun.
             return Ok(());
         }
         let appends = actions.iter().filter_map(|action| match action {

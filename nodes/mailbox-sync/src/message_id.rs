@@ -18,7 +18,7 @@ pub enum Extent {
 }
 
 /// The Message-ID of a mail of a message (RFC 5322 section 3.6.4), with its angle brackets. Both mails of a message
-/// have names of their own, so that each is found by itself.
+/// have names of their own, so that each is found alone.
 pub fn message_id(message: MessageId, extent: Extent, cluster: ClusterId) -> String {
     let part = match extent {
         Extent::Whole => "",

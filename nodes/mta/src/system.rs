@@ -21,8 +21,8 @@ const STORE_PAUSE_MS: u64 = 10_000;
 /// sends what waits.
 const SENDER_PAUSE_MS: u64 = 60_000;
 
-/// Prepares the mail of an effect. Its facts are the same at every attempt; a report is made anew of the records that are
-/// here then.
+/// Prepares the mail of an effect. Its facts are the same at every attempt; a report reads the call
+/// records again at each.
 pub(crate) async fn prepare(
     mailstore: &Mailstore,
     reports: &ReportSource,

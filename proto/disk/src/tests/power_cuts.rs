@@ -85,7 +85,7 @@ impl Run {
         }
         run.world.power_on(None);
         run.world.set_full(false);
-        run.start()?.ok_or("the power failed by itself")?;
+        run.start()?.ok_or("the power failed without a cut")?;
         Ok(run.counts)
     }
 
@@ -148,7 +148,7 @@ impl Run {
                 self.counts.cuts += 1;
                 return Ok(());
             }
-            done.map_err(|error| format!("it fails by itself: {error}"))?;
+            done.map_err(|error| format!("it fails without a fault: {error}"))?;
             match content(&parts) {
                 Ok(found) if found == self.known => {}
                 Err(_) if self.world.is_dead() => {
@@ -230,7 +230,7 @@ impl Run {
             Some(_) if committed > 0 => return Err("a part of a group is committed".to_owned()),
             Some(DiskError::StoreFull { .. }) => self.counts.full += 1,
             Some(_) if self.world.is_dead() => self.doubtful = Some(expected),
-            Some(error) => return Err(format!("a commit fails by itself: {error}")),
+            Some(error) => return Err(format!("a commit fails without a fault: {error}")),
         }
         Ok(())
     }
